@@ -1,0 +1,425 @@
+//! What a plan file comes down to. Amounts are whole **atoms**: a meter's units times its
+//! [`Meter::scale`], so that fractions of a unit stay exact and no float is ever stored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Index of a meter in [`Catalog::meters`]. `MeterId(0)` is always `requests`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MeterId(pub u16);
+
+/// Index of a route in [`Catalog::routes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId(pub u16);
+
+/// Index of a plan in [`Catalog::plans`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlanId(pub u16);
+
+/// What is counted.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    /// Its name in the file: `egress`.
+    pub name: Arc<str>,
+    /// Where its numbers come from.
+    pub count: Count,
+    /// Atoms set aside at admission, or per chunk while a body streams. 0: none.
+    pub hold: u64,
+    /// Whether a stream ends when no units remain (exact), or is served and recorded as over.
+    pub cut: bool,
+    /// Atoms to the unit: 1, or the common denominator of a `sum`.
+    pub scale: u64,
+    /// How it reaches Stripe, if it does.
+    pub stripe: Option<MeterStripe>,
+    /// The meters with `count = "sum"` that this one adds to, with atoms of theirs per atom of ours.
+    pub feeds: Vec<(MeterId, u64)>,
+}
+
+/// Where a meter's numbers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// A route's `cost` names it (`requests`: 1 each unless the route says otherwise).
+    Cost,
+    /// The handler, or the response body, reports the true number.
+    Reported,
+    /// Bytes of response bodies.
+    ResponseBytes,
+    /// Bytes of request bodies.
+    RequestBytes,
+    /// A weighted sum of other meters, which have it in their [`Meter::feeds`].
+    Sum,
+}
+
+/// How a meter reaches Stripe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeterStripe {
+    /// `event_name` of the Stripe meter.
+    pub event: String,
+    /// Atoms to one unit of Stripe's (`unit = "GB"` on bytes: 10^9).
+    pub atoms_per_unit: u64,
+    /// All use, or only what is beyond the included amount.
+    pub send: Send,
+}
+
+/// Which part of use is sent to Stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Send {
+    /// All of it; the included amount is the price's free first tier.
+    All,
+    /// What is beyond the included amount.
+    Overage,
+}
+
+/// A group of endpoints with the same cost and rules.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name in the file: `search`.
+    pub name: Arc<str>,
+    /// Atoms per request, by meter. A meter named here with 0 is not asked for on this route.
+    pub cost: Vec<(MeterId, u64)>,
+    /// The feature a plan must have.
+    pub needs: Option<Arc<str>>,
+    /// Identified, but neither limited nor counted.
+    pub free: bool,
+    /// Whether callers are identified.
+    pub auth: Auth,
+    /// Header that makes a request count once.
+    pub once_by: Option<String>,
+    /// Outcomes that are charged; `None`: as the plan says.
+    pub charge_on: Option<ChargeOn>,
+    /// `shadow`: decide and record, never refuse. `None`: as the plan says.
+    pub enforce: Option<Enforce>,
+}
+
+/// Whether callers of a route are identified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// A credential is needed.
+    Required,
+    /// Without a credential the caller is the anonymous tenant.
+    Optional,
+    /// Nobody is identified, nothing limited or counted.
+    None,
+}
+
+/// Whether refusals are real.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforce {
+    /// They are.
+    On,
+    /// Decide and record by the same code, refuse nobody.
+    Shadow,
+}
+
+/// The outcomes that are charged; the rest is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChargeOn {
+    /// By status class: index 0 is 1xx, 4 is 5xx.
+    pub class: [bool; 5],
+    /// Requests whose response never ended (the client went away).
+    pub aborted: bool,
+}
+
+impl Default for ChargeOn {
+    /// `["1xx", "2xx", "3xx", "4xx"]`, and aborted requests.
+    fn default() -> Self {
+        Self { class: [true, true, true, true, false], aborted: true }
+    }
+}
+
+/// Whose limit it is within a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// All of the tenant.
+    Tenant,
+    /// One credential.
+    Key,
+    /// One user, from a claim.
+    User,
+    /// One address, the trusted peer.
+    Ip,
+    /// A name that the identification yields.
+    Named(Arc<str>),
+}
+
+/// Where in the plan file something stands, for errors and `explain`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+}
+
+/// Which requests a rate holds for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RateOn {
+    /// Every request.
+    All,
+    /// All requests whose route has no rate of its own, in one bucket.
+    Default,
+    /// Requests of this route, instead of the default.
+    Route(RouteId),
+}
+
+/// A limit on speed.
+#[derive(Clone, Debug)]
+pub struct Rate {
+    /// Its words, unique in a plan and stable over edits elsewhere: `search/min`, `default/s/key`,
+    /// `chat/input-tokens/min`.
+    pub id: Arc<str>,
+    /// What headers call it: the id without the period, where that is unique in the plan (`search`).
+    pub name: Arc<str>,
+    /// Which requests it holds for.
+    pub on: RateOn,
+    /// What it counts; `None`: calls, one each, whatever they cost.
+    pub meter: Option<MeterId>,
+    /// This many calls, or atoms of the meter, ...
+    pub amount: u64,
+    /// ... per this long.
+    pub per: Duration,
+    /// Most at once, in the same unit as `amount`. Without `burst` in the file: the amount.
+    pub burst: u64,
+    /// Whose bucket.
+    pub scope: Scope,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// The span of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Every {
+    /// The hour of the clock.
+    Hour,
+    /// The local day, of 23 to 25 hours.
+    Day,
+    /// The local week, from Monday.
+    Week,
+    /// The local month.
+    Month,
+    /// The local year.
+    Year,
+    /// One month from the tenant's billing anchor.
+    Cycle,
+    /// The whole paid or contract period.
+    Term,
+    /// Granted once: a grant whose source is the plan.
+    Once,
+}
+
+/// What happens beyond a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Refused.
+    Deny,
+    /// Let through and counted.
+    Allow,
+    /// Let through, and the overage is owed.
+    Bill,
+}
+
+/// Units granted per span.
+#[derive(Clone, Debug)]
+pub struct Quota {
+    /// Its words: `requests/month`, `requests/day/key`, `credits/once`.
+    pub id: Arc<str>,
+    /// What it counts.
+    pub meter: MeterId,
+    /// Atoms per window; `None`: unlimited, only counted.
+    pub limit: Option<u64>,
+    /// The window.
+    pub every: Every,
+    /// Whose quota.
+    pub scope: Scope,
+    /// What happens beyond it.
+    pub over: Over,
+    /// The hard ceiling in atoms above an `allow` or `bill` limit.
+    pub stop: Option<u64>,
+    /// Percentages of the limit that raise an event once per window, ascending.
+    pub alert: Vec<u16>,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// What a plan says of a feature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Has it or not.
+    Flag(bool),
+    /// So many of it.
+    Number(i64),
+    /// As many as wanted.
+    Unlimited,
+    /// A word.
+    Text(Arc<str>),
+}
+
+impl Feature {
+    /// Whether a route that `needs` the feature may be called.
+    pub fn is_on(&self) -> bool {
+        match self {
+            Feature::Flag(on) => *on,
+            Feature::Number(n) => *n > 0,
+            Feature::Unlimited => true,
+            Feature::Text(text) => !text.is_empty(),
+        }
+    }
+}
+
+/// What admission does when it has no units and the store does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLeaseError {
+    /// Refuse with 503.
+    Deny,
+    /// Admit up to this share of the limit, in hundredths of a percent: the printed overshoot.
+    Allow {
+        /// 200 is 2 %.
+        basis_points: u32,
+    },
+}
+
+/// A named set of limits, with everything it extends merged in.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Stripe price lookup keys that mean this plan.
+    pub prices: Vec<String>,
+    /// Its rates, by the key in the file (`all`, `default`, a route's name).
+    pub rates: BTreeMap<Arc<str>, Vec<Rate>>,
+    /// Its quotas, by meter.
+    pub quotas: BTreeMap<MeterId, Vec<Quota>>,
+    /// Its features.
+    pub features: BTreeMap<Arc<str>, Feature>,
+    /// Requests of one tenant in flight, per process.
+    pub concurrency: Option<u32>,
+    /// A trial's life, from the tenant's first request.
+    pub expires: Option<Duration>,
+    /// Outcomes that are charged.
+    pub charge_on: ChargeOn,
+    /// Whether refusals are real.
+    pub enforce: Enforce,
+    /// No units and no store.
+    pub on_lease_error: OnLeaseError,
+}
+
+/// What is bought on top of a plan, times a quantity.
+#[derive(Clone, Debug)]
+pub struct Addon {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Stripe price lookup keys.
+    pub prices: Vec<String>,
+    /// What one of it adds to numeric features.
+    pub features: Vec<(Arc<str>, i64)>,
+    /// What one of it adds to quotas: the atoms to add to the limit with the same words.
+    pub quotas: Vec<Quota>,
+}
+
+/// Units bought once.
+#[derive(Clone, Debug)]
+pub struct Topup {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Stripe price lookup keys.
+    pub prices: Vec<String>,
+    /// Atoms granted, by meter.
+    pub adds: Vec<(MeterId, u64)>,
+    /// How long the grant lives.
+    pub expires: Option<Duration>,
+}
+
+/// A tenant's own contract period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// First instant, Unix milliseconds (local midnight of the date in the file).
+    pub from_ms: i64,
+    /// Its length in months (`1y` is 12).
+    pub months: u32,
+}
+
+/// What an exception, or an operator's override, changes of a plan.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Another plan as the base.
+    pub plan: Option<PlanId>,
+    /// Rates replaced, by their key in the file.
+    pub rates: BTreeMap<Arc<str>, Vec<Rate>>,
+    /// Quotas replaced, by meter.
+    pub quotas: BTreeMap<MeterId, Vec<Quota>>,
+    /// Features replaced.
+    pub features: BTreeMap<Arc<str>, Feature>,
+    /// Concurrency replaced.
+    pub concurrency: Option<u32>,
+    /// Enforcement replaced.
+    pub enforce: Option<Enforce>,
+    /// Contract period.
+    pub term: Option<Term>,
+}
+
+/// A `[tenant.x]` table: an exception with an end and a reason.
+#[derive(Clone, Debug)]
+pub struct Exception {
+    /// The tenant's outer id.
+    pub tenant: Arc<str>,
+    /// What it changes.
+    pub changes: Changes,
+    /// First instant at which it no longer holds, Unix milliseconds.
+    pub until_ms: Option<i64>,
+    /// Why it is there.
+    pub note: String,
+}
+
+/// What a payment state does to a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PaymentRule {
+    /// The whole plan.
+    Full,
+    /// Another plan.
+    Plan(PlanId),
+    /// The plan for this long, then another rule.
+    Grace(Duration, Box<PaymentRule>),
+    /// 402 until paid.
+    PaymentRequired,
+}
+
+/// The `[billing]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Billing {
+    /// In a trial.
+    pub trialing: PaymentRule,
+    /// A payment failed and is being retried.
+    pub past_due: PaymentRule,
+    /// Retries have ended.
+    pub unpaid: PaymentRule,
+    /// The subscription has ended.
+    pub canceled: PaymentRule,
+}
+
+/// What admission does with an uncached tenant when the store does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDirectoryError {
+    /// 503.
+    Deny,
+    /// Serve on the default plan.
+    DefaultPlan,
+}
+
+/// From when a tenant's `cycle` and `term` are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchors {
+    /// Start of the first cycle, Unix milliseconds.
+    pub cycle_ms: i64,
+    /// The contract or paid period, if there is one; without it `term` is the cycle.
+    pub term: Option<Term>,
+}
+
+/// A span of time with its end; `end_ms` is the first instant after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window {
+    /// First instant, Unix milliseconds.
+    pub start_ms: i64,
+    /// First instant after it; `i64::MAX` for a window without end (`Once`).
+    pub end_ms: i64,
+}

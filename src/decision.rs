@@ -1,0 +1,102 @@
+//! What admission answers: allowed, or refused with the reason, the limit and when to come back.
+//! Never a bool. [`crate::wire`] turns it into a response.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What kind of limit a [`LimitState`] describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// A rate, held by a token bucket.
+    Rate,
+    /// A quota over a window, or a grant.
+    Quota,
+    /// Requests in flight.
+    Concurrency,
+}
+
+/// Where the number in a [`LimitState`] came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// This process alone.
+    Process,
+    /// Units leased from the shared pool: exact for this process, and as old as the last lease for
+    /// the others.
+    Lease,
+}
+
+/// How one limit stands at the moment of a decision. Amounts are atoms; divide by `scale` to show.
+#[derive(Clone, Debug)]
+pub struct LimitState {
+    /// Its name in headers and reports: `search`, `requests/month`.
+    pub name: Arc<str>,
+    /// Rate, quota or concurrency.
+    pub kind: LimitKind,
+    /// The meter it counts; `None` counts calls.
+    pub meter: Option<Arc<str>>,
+    /// Atoms to the unit.
+    pub scale: u64,
+    /// Most in a window (rate: in `window`, which is the time in which the full burst comes back).
+    pub limit: u64,
+    /// What is left of it.
+    pub remaining: u64,
+    /// Length of the window, at least a second; `None` for a grant and for concurrency.
+    pub window: Option<Duration>,
+    /// When it starts anew (quota), or when the full burst is back (rate), from now.
+    pub resets_in: Option<Duration>,
+    /// The same as Unix milliseconds, for quotas.
+    pub resets_at_ms: Option<i64>,
+    /// Where the numbers came from.
+    pub source: Source,
+    /// Past a soft limit (`over = "allow"` or `"bill"`): no header item, a warning instead.
+    pub past_soft: bool,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// No credential, or an unknown one.
+    Unidentified,
+    /// A rate, or a quota that resets by itself.
+    Exhausted,
+    /// Too many requests of this tenant in flight.
+    Concurrency,
+    /// Waiting will not help: trial over, unpaid, a grant used up.
+    PaymentRequired(Payment),
+    /// The plan lacks this feature.
+    FeatureMissing(Arc<str>),
+    /// An operator suspended the tenant.
+    Suspended,
+    /// The gate cannot decide and fails closed.
+    Unavailable,
+    /// The same idempotency key came with another request.
+    IdempotencyConflict,
+}
+
+/// What has to be paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Payment {
+    /// The trial is over.
+    TrialOver,
+    /// An invoice was not paid.
+    Unpaid,
+    /// Units granted once are used up.
+    GrantUsedUp,
+}
+
+/// A refusal. It is a response, never an error of the service.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// The limit that refused, where it was one.
+    pub limit: Option<LimitState>,
+    /// When to come back, where waiting helps.
+    pub retry_after: Option<Duration>,
+    /// The tenant's plan, where it is known.
+    pub plan: Option<Arc<str>>,
+    /// Where a person can pay or upgrade, as configured.
+    pub billing_url: Option<Arc<str>>,
+}

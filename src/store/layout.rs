@@ -1,0 +1,98 @@
+//! The keys of the table: who stands where. Every partition begins with the layout's version and the
+//! space, so that several services, or test and live, share one table without meeting.
+//!
+//! | partition | sort key | holds |
+//! |---|---|---|
+//! | `N#name hash` | | outer tenant id to surrogate |
+//! | `T#tenant` | | directory record: plan, status, overrides |
+//! | `T#tenant#C` | credential | credentials of a tenant, for listing and revoking |
+//! | `C#scheme#hash` | | credential to tenant |
+//! | `H#tenant` | time, nonce | history of changes |
+//! | `P#` | revision | catalog revisions |
+//! | `Q#pool` | | units of one limit in one window, or of one grant |
+//! | `L#incarnation` | n | usage log, write-once slots |
+//! | `R#yyyymmdd` | incarnation | registry of writers by the day of their registration |
+//!
+//! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
+//! cannot forge one.
+
+use super::{Item, Key, Name, StoreError, StoreErrorKind, Value};
+use crate::directory::Surrogate;
+
+/// Version of the layout, the first thing in every partition key.
+const LAYOUT: &str = "1";
+
+/// Attribute that holds an item's format version.
+pub(crate) const FORMAT: &str = "v";
+
+/// One service's part of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Space(std::sync::Arc<str>);
+
+impl Space {
+    /// `name` has been checked by the configuration: no `#`, not empty.
+    pub(crate) fn new(name: &str) -> Self {
+        Self(format!("{LAYOUT}#{name}#").into())
+    }
+
+    fn key(&self, pk: std::fmt::Arguments<'_>, sk: impl Into<String>) -> Key {
+        Key { pk: format!("{}{pk}", self.0), sk: sk.into() }
+    }
+
+    pub(crate) fn name(&self, hash_hex: &str) -> Key {
+        self.key(format_args!("N#{hash_hex}"), "-")
+    }
+
+    pub(crate) fn tenant(&self, tenant: Surrogate) -> Key {
+        self.key(format_args!("T#{tenant}"), "-")
+    }
+
+    pub(crate) fn tenant_credential(&self, tenant: Surrogate, credential: &str) -> Key {
+        self.key(format_args!("T#{tenant}#C"), credential)
+    }
+
+    pub(crate) fn credential(&self, scheme: &str, hash_hex: &str) -> Key {
+        self.key(format_args!("C#{scheme}#{hash_hex}"), "-")
+    }
+
+    pub(crate) fn history(&self, tenant: Surrogate, at_ms: i64, nonce: u64) -> Key {
+        self.key(format_args!("H#{tenant}"), format!("{at_ms:016}#{nonce:016x}"))
+    }
+
+    pub(crate) fn catalog(&self, revision: u64) -> Key {
+        self.key(format_args!("P#"), format!("{revision:020}"))
+    }
+
+    /// `scope` is a hash or `-`: nothing a caller chose enters a key as it came.
+    pub(crate) fn pool(&self, tenant: Surrogate, limit: &str, scope: &str, start_ms: i64) -> Key {
+        self.key(format_args!("Q#{tenant}#{limit}#{scope}#{start_ms}"), "-")
+    }
+
+    pub(crate) fn log(&self, incarnation: u128, n: u64) -> Key {
+        self.key(format_args!("L#{incarnation:032x}"), format!("{n:020}"))
+    }
+
+    pub(crate) fn registry(&self, day: u32, incarnation: u128) -> Key {
+        self.key(format_args!("R#{day:08}"), format!("{incarnation:032x}"))
+    }
+}
+
+/// Fails if an item was written in a format this binary does not know: it must not be read half.
+pub(crate) fn check_format(item: &Item, known: i64, what: &str) -> Result<(), StoreError> {
+    match item.int(FORMAT) {
+        Some(v) if v == known => Ok(()),
+        found => Err(StoreError::new(
+            StoreErrorKind::Corrupt,
+            format!(
+                "{what} has format {}, this binary reads {known}: run a binary that is at least as \
+                 new as the one that wrote it",
+                found.map_or("none".to_owned(), |v| v.to_string()),
+            ),
+        )),
+    }
+}
+
+/// The format attribute of an item, to be set at its creation.
+pub(crate) fn format(version: i64) -> (Name, Value) {
+    (Name::Borrowed(FORMAT), Value::Int(version))
+}

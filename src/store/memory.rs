@@ -1,0 +1,4 @@
+//! The reference store.
+/// A store in memory.
+#[derive(Debug)]
+pub struct Memory;

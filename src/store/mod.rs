@@ -1,0 +1,243 @@
+//! The store: items that are read strongly and written one at a time under conditions.
+//!
+//! # Laws
+//!
+//! Every store keeps them, and `tests/conformance/` runs them against each one:
+//!
+//! 1. **One item at a time.** A [`Write`] names one key; its conditions are tested and its changes
+//!    applied as one step that no other write can come between. Nothing spans two items.
+//! 2. **All or nothing.** If one condition fails, nothing changes, and the item as it stands is
+//!    returned in [`Written::Refused`] (`None` if there is none).
+//! 3. **Three outcomes.** `Ok` is definite. An error of kind [`StoreErrorKind::Unknown`] may or may
+//!    not have been applied; every other kind was not. The caller repeats the identical write and
+//!    judges by the item that comes back.
+//! 4. **Durable before it is answered.** What `Ok(Applied)` acknowledged survives the death of this
+//!    process, and on a store that says so in [`Promise::survives`], of the machine.
+//! 5. **Strong reads.** A read or a query that starts after a write was answered sees it.
+//! 6. **Ordered.** A query returns the items of one partition by ascending sort key, compared as
+//!    bytes, in pages; a page is cut by count, never in the middle of an item.
+//! 7. **Bounded.** An item above [`MAX_ITEM_BYTES`] is refused as invalid, whole. Writes that cannot
+//!    be queued are refused as throttled, never queued without bound.
+//!
+//! The shape is that of a DynamoDB item table (`UpdateItem` with a condition expression and
+//! `ReturnValuesOnConditionCheckFailure=ALL_OLD`), so that a write maps to one call there.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) mod layout;
+mod memory;
+#[cfg(feature = "redb")]
+mod redb;
+
+pub use memory::Memory;
+#[cfg(feature = "redb")]
+pub use self::redb::Redb;
+
+/// Largest item, keys and attribute names included: what a DynamoDB item may hold.
+pub const MAX_ITEM_BYTES: usize = 400 * 1024;
+
+/// Most items one [`Query`] page returns, whatever it asks for.
+pub const MAX_PAGE_ITEMS: usize = 1_000;
+
+/// Where an item stands: its partition and its place in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The partition. Items of one partition can be queried together.
+    pub pk: String,
+    /// The place within the partition, compared as bytes.
+    pub sk: String,
+}
+
+/// The name of an attribute.
+pub type Name = Cow<'static, str>;
+
+/// What an attribute holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Value {
+    /// A whole number.
+    Int(i64),
+    /// UTF-8 text.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+/// An item: named attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item(pub BTreeMap<Name, Value>);
+
+impl Item {
+    /// The attribute as a whole number, if it is one.
+    pub fn int(&self, name: &str) -> Option<i64> {
+        match self.0.get(name) {
+            Some(Value::Int(n)) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// The attribute as text, if it is text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.0.get(name) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The attribute as bytes, if it is bytes.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        match self.0.get(name) {
+            Some(Value::Bytes(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+/// A condition on the item as it stands before the write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum When {
+    /// There is no item.
+    Absent,
+    /// There is an item.
+    Exists,
+    /// The attribute is there and equals this value.
+    Equals(Name, Value),
+    /// The attribute (or the whole item) is not there.
+    Missing(Name),
+    /// The attribute is a number and is at least this.
+    AtLeast(Name, i64),
+    /// The attribute is a number and is less than this.
+    Below(Name, i64),
+}
+
+/// A change of the item. Changes of one write name distinct attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Puts the attribute, whatever it was.
+    Set(Name, Value),
+    /// Adds to a number; a missing attribute counts as 0. Only ever used under a condition that a
+    /// repeat of the same write cannot meet again.
+    Add(Name, i64),
+    /// Takes the attribute away.
+    Remove(Name),
+    /// Takes the whole item away. Stands alone.
+    Delete,
+}
+
+/// One conditional write of one item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The item.
+    pub key: Key,
+    /// All of these must hold; none means unconditional.
+    pub when: Vec<When>,
+    /// What to change.
+    pub change: Vec<Change>,
+}
+
+/// The definite answer to a [`Write`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The conditions held and the changes were made: the item as it stands now (`None` if it was
+    /// deleted).
+    Applied(Option<Item>),
+    /// A condition failed and nothing changed: the item as it stands (`None` if there is none).
+    Refused(Option<Item>),
+}
+
+/// The items of one partition from a place on, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// The partition.
+    pub pk: String,
+    /// First sort key wanted (inclusive); empty for the first there is.
+    pub from: String,
+    /// First sort key not wanted (exclusive); `None` for no end.
+    pub until: Option<String>,
+    /// Most items wanted, at most [`MAX_PAGE_ITEMS`].
+    pub limit: usize,
+}
+
+/// A page of a [`Query`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Sort keys and items, ascending.
+    pub items: Vec<(String, Item)>,
+    /// Where the next page starts, if there may be more.
+    pub next: Option<String>,
+}
+
+/// What an acknowledged write survives, printed at start-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// Name of the kind of store: `memory`, `redb`, `dynamodb`.
+    pub kind: &'static str,
+    /// Whether an acknowledged write survives `nothing`, the `process`, or the `machine`.
+    pub survives: &'static str,
+    /// Whether several processes may share it.
+    pub shared: bool,
+}
+
+/// The future of a store call. It owns what it needs.
+pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
+
+/// A table of items; see the [module](self) for its laws.
+pub trait Store: Send + Sync + 'static {
+    /// The item, read strongly, or `None`.
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>>;
+
+    /// Makes one conditional write.
+    fn write(&self, write: Write) -> StoreFuture<Written>;
+
+    /// A page of a partition, read strongly.
+    fn query(&self, query: Query) -> StoreFuture<Page>;
+
+    /// What this store promises.
+    fn promise(&self) -> Promise;
+
+    /// Finishes what was accepted and lets go of the file or connection. Calls after it are refused
+    /// as unavailable.
+    fn close(&self) -> StoreFuture<()>;
+}
+
+/// Why a store call did not succeed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("store: {message}")]
+pub struct StoreError {
+    /// What the caller can do about it.
+    pub kind: StoreErrorKind,
+    /// What happened, without any key or secret.
+    pub message: String,
+}
+
+/// What a caller can do about a [`StoreError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// Not applied; the store is not to be reached now. Try again later.
+    Unavailable,
+    /// Not applied; too much at once. Try again, slower.
+    Throttled,
+    /// May or may not have been applied. Repeat the identical call.
+    Unknown,
+    /// Not applied and never will be: too large, malformed.
+    Invalid,
+    /// What is stored cannot be read: another format version, or damage. Not applied.
+    Corrupt,
+}
+
+impl StoreError {
+    /// An error of this kind.
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_temporary(&self) -> bool {
+        !matches!(self.kind, StoreErrorKind::Invalid | StoreErrorKind::Corrupt)
+    }
+}
