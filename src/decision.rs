@@ -70,6 +70,8 @@ pub enum Reason {
     Suspended,
     /// The gate cannot decide and fails closed.
     Unavailable,
+    /// The request does not say how long it is, and its bytes are counted.
+    LengthRequired,
     /// The same idempotency key came with another request.
     IdempotencyConflict,
 }
