@@ -11,6 +11,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Surrogate(pub(in crate::directory) u128);
 
+impl Surrogate {
+    /// The bytes that scopes are hashed with.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn test(n: u128) -> Self {
+        Self(n)
+    }
+}
+
 impl std::fmt::Display for Surrogate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:032x}", self.0)
