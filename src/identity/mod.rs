@@ -24,6 +24,7 @@ mod unknown;
 
 pub use api_key::{ApiKey, KEY_PREFIX};
 pub use caller::{Caller, Identify, Identity};
+pub(crate) use credential::hex;
 pub use credential::{CredentialHash, Pepper, Peppers, SCHEME_SHA256};
 pub use present::{
     Identifier, IdentifierError, MAX_API_KEY, MAX_JWT, Malformed, Presented, Source,
@@ -107,14 +108,20 @@ pub(crate) mod testing {
             "/"
         }
         fn header(&self, name: &str) -> Option<&[u8]> {
-            self.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_slice())
+            self.headers
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| v.as_slice())
         }
         fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
             let same = self.headers.iter().filter(|(n, _)| *n == name);
             same.map(|(_, v)| v.as_slice()).collect()
         }
         fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
-            self.claims.iter().find(|(n, _)| *n == name).map(|(_, v)| Cow::Borrowed(*v))
+            self.claims
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| Cow::Borrowed(*v))
         }
         fn peer(&self) -> Option<IpAddr> {
             self.peer
