@@ -1,4 +1,151 @@
-//! The reference store.
+//! The reference store: a map behind a lock. What it does is what the [laws](super) mean; other
+//! stores are compared with it.
+//!
+//! It survives nothing and is shared by nobody outside this process. It is meant for tests, for
+//! trying things out, and for quotas that may start anew with the process.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::apply::{Verdict, apply, check_key, check_query};
+use super::{
+    Item, Key, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write, Written,
+};
+
 /// A store in memory.
-#[derive(Debug)]
-pub struct Memory;
+///
+/// A clone is another handle on the same table, and is closed by itself: so a test can stand for
+/// several nodes, or for a node that went away and came back.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tollgate::store::{Change, Key, Memory, Store, Value, When, Write, Written};
+///
+/// let store = Memory::new();
+/// let key = Key { pk: "pool".into(), sk: "-".into() };
+/// let take = Write {
+///     key,
+///     when: vec![When::AtLeast("free".into(), 1)],
+///     change: vec![Change::Add("free".into(), -1)],
+/// };
+/// assert_eq!(store.write(take).await.unwrap(), Written::Refused(None));
+/// # });
+/// ```
+#[derive(Debug, Default)]
+pub struct Memory {
+    table: Arc<Mutex<Table>>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Memory {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The table for one call of this handle. The call happens when its future is first polled.
+    fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Table) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<T> {
+        let (table, closed) = (self.table.clone(), self.closed.clone());
+        Box::pin(async move {
+            if closed.load(Ordering::Acquire) {
+                return Err(StoreError::new(
+                    StoreErrorKind::Unavailable,
+                    "the store is closed",
+                ));
+            }
+            job(&mut lock(&table))
+        })
+    }
+}
+
+impl Clone for Memory {
+    fn clone(&self) -> Self {
+        Self {
+            table: self.table.clone(),
+            closed: Arc::default(),
+        }
+    }
+}
+
+impl Store for Memory {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.call(move |table| {
+            check_key(&key)?;
+            Ok(table.0.get(&key).cloned())
+        })
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.call(move |table| table.write(write))
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.call(move |table| table.query(query))
+    }
+
+    fn promise(&self) -> Promise {
+        Promise {
+            kind: "memory",
+            survives: "nothing",
+            shared: false,
+        }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        let closed = self.closed.clone();
+        Box::pin(async move {
+            closed.store(true, Ordering::Release);
+            Ok(())
+        })
+    }
+}
+
+/// The items, in the order of (partition, sort key), both compared as bytes.
+#[derive(Debug, Default)]
+struct Table(BTreeMap<Key, Item>);
+
+impl Table {
+    fn write(&mut self, write: Write) -> Result<Written, StoreError> {
+        let old = self.0.get(&write.key);
+        let Verdict::Apply(new) = apply(old, &write)? else {
+            return Ok(Written::Refused(old.cloned()));
+        };
+        match new.clone() {
+            Some(item) => self.0.insert(write.key, item),
+            None => self.0.remove(&write.key),
+        };
+        Ok(Written::Applied(new))
+    }
+
+    fn query(&self, query: Query) -> Result<Page, StoreError> {
+        let limit = check_query(&query)?;
+        let from = Key {
+            pk: query.pk.clone(),
+            sk: query.from,
+        };
+        let mut wanted = self
+            .0
+            .range((Bound::Included(from), Bound::Unbounded))
+            .take_while(|(key, _)| {
+                key.pk == query.pk && query.until.as_ref().is_none_or(|until| key.sk < *until)
+            });
+        let items = wanted.by_ref().take(limit);
+        let items = items
+            .map(|(key, item)| (key.sk.clone(), item.clone()))
+            .collect();
+        Ok(Page {
+            items,
+            next: wanted.next().map(|(key, _)| key.sk.clone()),
+        })
+    }
+}
+
+/// A write replaces an item in one step, so the table is whole even where a thread panicked.
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -29,17 +29,24 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
+mod apply;
 pub(crate) mod layout;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
 
-pub use memory::Memory;
 #[cfg(feature = "redb")]
 pub use self::redb::Redb;
+pub use memory::Memory;
 
 /// Largest item, keys and attribute names included: what a DynamoDB item may hold.
 pub const MAX_ITEM_BYTES: usize = 400 * 1024;
+
+/// Longest partition key, in bytes: what DynamoDB takes.
+pub const MAX_PK_BYTES: usize = 2_048;
+
+/// Longest sort key, in bytes: what DynamoDB takes.
+pub const MAX_SK_BYTES: usize = 1_024;
 
 /// Most items one [`Query`] page returns, whatever it asks for.
 pub const MAX_PAGE_ITEMS: usize = 1_000;
@@ -53,7 +60,7 @@ pub struct Key {
     pub sk: String,
 }
 
-/// The name of an attribute.
+/// The name of an attribute: not empty, and neither `pk` nor `sk`.
 pub type Name = Cow<'static, str>;
 
 /// What an attribute holds.
@@ -114,7 +121,8 @@ pub enum When {
     Below(Name, i64),
 }
 
-/// A change of the item. Changes of one write name distinct attributes.
+/// A change of the item. Changes of one write name distinct attributes. Any change but
+/// [`Change::Delete`] makes the item if there is none, though it may then hold no attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Puts the attribute, whatever it was.
@@ -135,7 +143,7 @@ pub struct Write {
     pub key: Key,
     /// All of these must hold; none means unconditional.
     pub when: Vec<When>,
-    /// What to change.
+    /// What to change; never empty.
     pub change: Vec<Change>,
 }
 
@@ -158,7 +166,7 @@ pub struct Query {
     pub from: String,
     /// First sort key not wanted (exclusive); `None` for no end.
     pub until: Option<String>,
-    /// Most items wanted, at most [`MAX_PAGE_ITEMS`].
+    /// Most items wanted, at least 1; a page holds at most [`MAX_PAGE_ITEMS`].
     pub limit: usize,
 }
 
@@ -182,7 +190,8 @@ pub struct Promise {
     pub shared: bool,
 }
 
-/// The future of a store call. It owns what it needs.
+/// The future of a store call. It owns what it needs. Nothing happens before it is first polled; a
+/// write whose future is dropped after that may or may not be applied.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
 
 /// A table of items; see the [module](self) for its laws.
@@ -233,7 +242,10 @@ pub enum StoreErrorKind {
 impl StoreError {
     /// An error of this kind.
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// Whether the same call may succeed later.
