@@ -1,9 +1,10 @@
 //! placeholder crate doc
-mod clock;
 pub mod catalog;
+mod clock;
 pub mod decision;
 pub mod directory;
 pub mod identity;
 pub mod store;
+pub mod wire;
 
 pub use clock::{Clock, ManualClock, Now, SystemClock};
