@@ -23,6 +23,7 @@ use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal};
 mod amount;
 mod fields;
 
+pub(crate) use amount::base64;
 pub use amount::{Amount, EXACT, rfc3339};
 pub use fields::{
     HeaderStyle, LegacyReset, MAX_INTEGER, expose, limit_headers, policy_header, write_ratelimit,
