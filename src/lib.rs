@@ -4,6 +4,9 @@ mod clock;
 pub mod decision;
 pub mod directory;
 pub mod identity;
+pub mod report;
 pub mod store;
+pub mod telemetry;
+pub mod wire;
 
 pub use clock::{Clock, ManualClock, Now, SystemClock};
