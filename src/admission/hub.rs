@@ -28,6 +28,8 @@ pub(crate) enum Soiled {
 pub(crate) struct Hub {
     keeper: mpsc::Sender<Arc<Lease>>,
     soiled: Mutex<Vec<Soiled>>,
+    /// Leases that no sheet holds any more: given back once the last permit has let go.
+    retired: Mutex<Vec<Arc<Lease>>>,
     /// Wakes the recorder where it does not wait for its interval (`durable`).
     pub(crate) soil: Notify,
     pub(crate) scoped: ScopedTable,
@@ -42,6 +44,7 @@ impl Hub {
         let hub = Self {
             keeper,
             soiled: Mutex::default(),
+            retired: Mutex::default(),
             soil: Notify::new(),
             scoped: ScopedTable::default(),
             parts: AtomicU32::new(0),
@@ -77,6 +80,17 @@ impl Hub {
         let mut soiled = self.soiled();
         let room = Vec::with_capacity(soiled.capacity());
         std::mem::replace(&mut *soiled, room)
+    }
+
+    /// Notes a lease that no sheet holds any more.
+    pub(crate) fn retire(&self, lease: Arc<Lease>) {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
+    }
+
+    /// The retired leases that nobody uses any more; the rest are kept for the next time.
+    pub(crate) fn take_retired(&self) -> Vec<Arc<Lease>> {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.extract_if(.., |lease| Arc::strong_count(lease) == 1).collect()
     }
 
     /// How many tenants and scoped leases have something to record.

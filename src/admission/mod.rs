@@ -21,5 +21,6 @@ pub(crate) mod lease;
 pub(crate) mod permit;
 pub(crate) mod policy;
 pub(crate) mod pool;
+pub(crate) mod resolve;
 pub(crate) mod scoped;
 pub(crate) mod tenant;

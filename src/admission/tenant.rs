@@ -7,18 +7,20 @@
 //! leases whose window goes on, buckets, the row of the same day.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use super::bucket::Bucket;
+use super::hub::Hub;
 use super::lease::Lease;
 use super::policy::{Place, Policy};
 use super::pool::{PoolId, Terms};
+use super::resolve::LiveCatalog;
 use crate::catalog::{Anchors, Catalog, MeterId, Window, Zone};
 use crate::clock::Now;
 use crate::decision::Reason;
-use crate::directory::Surrogate;
+use crate::directory::{Surrogate, TenantRecord};
 
 /// The parts of a tenant that outlive its sheets.
 #[derive(Debug)]
@@ -37,6 +39,12 @@ pub(crate) struct TenantCore {
 pub(crate) struct LiveTenant {
     pub(crate) core: Arc<TenantCore>,
     sheet: ArcSwap<Sheet>,
+    /// What the directory said, and when it was read on the monotonic clock. Held while the sheet is
+    /// made anew, so that two requests at an edge do not make two.
+    record: Mutex<Arc<TenantRecord>>,
+    read_ns: AtomicU64,
+    /// Whether the maintenance task has it in hand.
+    refreshing: AtomicBool,
 }
 
 /// Whether a tenant may call at all.
@@ -101,17 +109,104 @@ struct UseTotal {
 }
 
 impl LiveTenant {
-    pub(crate) fn new(sheet: Arc<Sheet>) -> Self {
-        Self { core: sheet.tenant.clone(), sheet: ArcSwap::new(sheet) }
+    /// A tenant that has just been read.
+    pub(crate) fn new(record: Arc<TenantRecord>, live: &LiveCatalog, hub: &Hub, now: Now) -> Self {
+        let core = Arc::new(TenantCore {
+            surrogate: record.surrogate,
+            id: record.id.as_str().into(),
+            in_flight: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+        });
+        let sheet = Sheet::new(core.clone(), None, &record, live, &hub.parts, now);
+        Self {
+            core,
+            sheet: ArcSwap::from_pointee(sheet),
+            record: Mutex::new(record),
+            read_ns: AtomicU64::new(now.mono_ns),
+            refreshing: AtomicBool::new(false),
+        }
     }
 
-    /// The sheet in force, whole for as long as the caller keeps it.
-    pub(crate) fn sheet(&self) -> Arc<Sheet> {
+    /// The sheet that holds now, made anew if an edge has passed.
+    pub(crate) fn sheet(&self, live: &LiveCatalog, hub: &Hub, now: Now) -> Arc<Sheet> {
+        let sheet = self.sheet.load_full();
+        if sheet.holds(live.epoch, now) {
+            return sheet;
+        }
+        self.turn_over(None, live, hub, now)
+    }
+
+    /// The sheet as it stands, whether it still holds or not.
+    pub(crate) fn last_sheet(&self) -> Arc<Sheet> {
         self.sheet.load_full()
     }
 
-    pub(crate) fn replace(&self, sheet: Arc<Sheet>) {
-        self.sheet.store(sheet);
+    /// Takes over what the directory says now.
+    pub(crate) fn learn(
+        &self,
+        record: Arc<TenantRecord>,
+        live: &LiveCatalog,
+        hub: &Hub,
+        now: Now,
+    ) {
+        self.turn_over(Some(record), live, hub, now);
+        self.read_ns.store(now.mono_ns, Ordering::Release);
+        self.refreshing.store(false, Ordering::Release);
+    }
+
+    /// The directory does not answer: what was known goes on holding, and is asked for again later.
+    pub(crate) fn keep_as_known(&self, read_ns: u64) {
+        self.read_ns.store(read_ns, Ordering::Release);
+        self.refreshing.store(false, Ordering::Release);
+    }
+
+    /// How old the directory's word is, in nanoseconds.
+    pub(crate) fn age_ns(&self, now: Now) -> u64 {
+        now.mono_ns.saturating_sub(self.read_ns.load(Ordering::Relaxed))
+    }
+
+    /// True once until it has been read again: whoever gets it asks for a refresh.
+    pub(crate) fn wants_refresh(&self) -> bool {
+        !self.refreshing.load(Ordering::Relaxed) && !self.refreshing.swap(true, Ordering::AcqRel)
+    }
+
+    /// A refresh could not be asked for after all.
+    pub(crate) fn unwant_refresh(&self) {
+        self.refreshing.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn record(&self) -> Arc<TenantRecord> {
+        self.locked().clone()
+    }
+
+    #[cold]
+    fn turn_over(
+        &self,
+        news: Option<Arc<TenantRecord>>,
+        live: &LiveCatalog,
+        hub: &Hub,
+        now: Now,
+    ) -> Arc<Sheet> {
+        let mut record = self.locked();
+        let before = self.sheet.load_full();
+        let changed = news.as_ref().is_some_and(|news| **news != **record);
+        if let Some(news) = news {
+            *record = news;
+        }
+        if !changed && before.holds(live.epoch, now) {
+            return before;
+        }
+        let core = self.core.clone();
+        let sheet = Arc::new(Sheet::new(core, Some(&before), &record, live, &hub.parts, now));
+        for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
+            hub.retire(lease.clone());
+        }
+        self.sheet.store(sheet.clone());
+        sheet
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Arc<TenantRecord>> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,12 +219,13 @@ impl Sheet {
     pub(crate) fn new(
         tenant: Arc<TenantCore>,
         before: Option<&Sheet>,
-        resolved: Resolved,
-        catalog: Arc<Catalog>,
-        epoch: u64,
+        record: &TenantRecord,
+        live: &LiveCatalog,
         parts: &AtomicU32,
         now: Now,
     ) -> Self {
+        let (catalog, epoch) = (live.catalog.clone(), live.epoch);
+        let resolved = live.resolve(record, now.wall_ms);
         let Resolved { policy, standing, anchors, until_ms, account, rev } = resolved;
         let zone = &catalog.timezone;
         let cycle = crate::catalog::Every::Cycle.window(now.wall_ms, zone, &anchors);
@@ -177,6 +273,11 @@ impl Sheet {
     /// The leases of this sheet that have been used.
     pub(crate) fn open_leases(&self) -> impl Iterator<Item = &Arc<Lease>> {
         self.leases.iter().filter_map(OnceLock::get)
+    }
+
+    /// Whether this very lease is in it.
+    pub(crate) fn has(&self, lease: &Arc<Lease>) -> bool {
+        self.open_leases().any(|own| Arc::ptr_eq(own, lease))
     }
 
     /// The lease at this slot, if it has been used.
