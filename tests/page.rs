@@ -4,6 +4,11 @@
 //! `target/page/`. Without Chromium the tests say `skipped: page`, and fail where `CI=true`;
 //! `tests/servers/get-chromium` installs it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and says where"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
