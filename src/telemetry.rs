@@ -5,8 +5,9 @@
 //! Labels hold words from the plan file or of this file, so their number is bounded by the catalog.
 //! Durations are seconds, handed in; nothing here reads a clock.
 //!
-//! On the hot path one metric is touched, [`Metric::Decisions`]; the gate keeps its handle by plan,
-//! route and outcome in a [`Decisions`], so that a decision costs one atomic add.
+//! On the hot path two metrics are touched, [`Metric::Decisions`] and [`Metric::DecisionSeconds`];
+//! the gate keeps their handles by plan, route, outcome and policy in a [`Decisions`], so that
+//! telling of a decision looks nothing up and allocates nothing.
 
 use std::sync::Arc;
 
@@ -134,9 +135,14 @@ impl Outcome {
     }
 }
 
-/// The counter of one (plan, route, outcome, policy), looked up once and kept by its owner.
+/// The handles of one (plan, route, outcome, policy), looked up once and kept by their owner.
 #[derive(Clone)]
-pub struct Decisions(#[cfg(feature = "metrics")] metrics::Counter);
+pub struct Decisions {
+    #[cfg(feature = "metrics")]
+    counter: metrics::Counter,
+    #[cfg(feature = "metrics")]
+    seconds: metrics::Histogram,
+}
 
 impl std::fmt::Debug for Decisions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -145,7 +151,7 @@ impl std::fmt::Debug for Decisions {
 }
 
 impl Decisions {
-    /// Looks the counter up. A handle made before the host installs its recorder stays silent.
+    /// Looks the handles up. One made before the host installs its recorder stays silent.
     pub fn new(plan: &Arc<str>, route: &Arc<str>, outcome: Outcome, policy: &Arc<str>) -> Self {
         backend::decisions(plan, route, outcome, policy)
     }
@@ -154,23 +160,22 @@ impl Decisions {
     #[inline]
     pub fn count(&self) {
         #[cfg(feature = "metrics")]
-        self.0.increment(1);
+        self.counter.increment(1);
+    }
+
+    /// Tells how long a decision took.
+    #[inline]
+    pub fn took(&self, seconds: f64) {
+        #[cfg(feature = "metrics")]
+        self.seconds.record(seconds);
+        #[cfg(not(feature = "metrics"))]
+        let _ = seconds;
     }
 }
 
 /// Counts one decision, looking its counter up. The hot path keeps a [`Decisions`] instead.
 pub fn decision(plan: &Arc<str>, route: &Arc<str>, outcome: Outcome, policy: &Arc<str>) {
     Decisions::new(plan, route, outcome, policy).count();
-}
-
-/// Tells how long a decision took.
-#[inline]
-pub fn decision_seconds(outcome: Outcome, seconds: f64) {
-    backend::histogram(
-        Metric::DecisionSeconds,
-        &[("outcome", outcome.word())],
-        seconds,
-    );
 }
 
 /// Tells of a call to the store; `error` is the word of its kind.
@@ -264,7 +269,13 @@ mod backend {
             Label::from_static_parts("outcome", outcome.word()),
             Label::new("policy", SharedString::from(Arc::clone(policy))),
         ];
-        Decisions(metrics::counter!(Metric::Decisions.name, labels))
+        Decisions {
+            counter: metrics::counter!(Metric::Decisions.name, labels),
+            seconds: metrics::histogram!(
+                Metric::DecisionSeconds.name,
+                "outcome" => outcome.word()
+            ),
+        }
     }
 
     pub(super) fn counter(metric: Metric, labels: &Pairs) {
@@ -309,7 +320,7 @@ mod backend {
 
     #[inline]
     pub(super) fn decisions(_: &Arc<str>, _: &Arc<str>, _: Outcome, _: &Arc<str>) -> Decisions {
-        Decisions()
+        Decisions {}
     }
 
     #[inline]
@@ -356,5 +367,99 @@ mod tests {
     #[test]
     fn a_counter_that_is_off_takes_no_room() {
         assert_eq!(std::mem::size_of::<Decisions>(), 0);
+    }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn emits_what_it_declares() {
+        let seen = Seen::default();
+        let word: Arc<str> = "x".into();
+        metrics::with_local_recorder(&seen, || {
+            describe();
+            decision(&word, &word, Outcome::Refused, &word);
+            store_call("write", 0.01, Some("throttled"));
+            flush_lag(1.0);
+            flush_batch(3);
+            unflushed(&word, 7);
+            stripe_event("sent");
+            webhook_event("other", "ignored");
+            tenants_cached(1);
+            degraded("cached", true);
+            catalog_info(2, Some(1));
+            reload_failed();
+        });
+        let seen = seen.0.into_inner().unwrap();
+        for Metric { name, labels, .. } in Metric::ALL {
+            let labels: Vec<_> = labels.iter().map(|label| (*label).to_owned()).collect();
+            assert!(
+                seen.contains(&((*name).to_owned(), labels)),
+                "{name} is not among {seen:?}"
+            );
+        }
+        // Both revisions of the catalog are one series each.
+        assert_eq!(seen.len(), Metric::ALL.len() + 1);
+    }
+
+    /// Names and label keys of every handle that was asked for.
+    #[cfg(feature = "metrics")]
+    #[derive(Default)]
+    struct Seen(std::sync::Mutex<Vec<(String, Vec<String>)>>);
+
+    #[cfg(feature = "metrics")]
+    impl Seen {
+        fn note(&self, key: &metrics::Key) {
+            let labels = key.labels().map(|label| label.key().to_owned()).collect();
+            self.0.lock().unwrap().push((key.name().to_owned(), labels));
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    impl metrics::Recorder for Seen {
+        fn describe_counter(
+            &self,
+            _: metrics::KeyName,
+            _: Option<metrics::Unit>,
+            _: metrics::SharedString,
+        ) {
+        }
+
+        fn describe_gauge(
+            &self,
+            _: metrics::KeyName,
+            _: Option<metrics::Unit>,
+            _: metrics::SharedString,
+        ) {
+        }
+
+        fn describe_histogram(
+            &self,
+            _: metrics::KeyName,
+            _: Option<metrics::Unit>,
+            _: metrics::SharedString,
+        ) {
+        }
+
+        fn register_counter(
+            &self,
+            key: &metrics::Key,
+            _: &metrics::Metadata<'_>,
+        ) -> metrics::Counter {
+            self.note(key);
+            metrics::Counter::noop()
+        }
+
+        fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+            self.note(key);
+            metrics::Gauge::noop()
+        }
+
+        fn register_histogram(
+            &self,
+            key: &metrics::Key,
+            _: &metrics::Metadata<'_>,
+        ) -> metrics::Histogram {
+            self.note(key);
+            metrics::Histogram::noop()
+        }
     }
 }

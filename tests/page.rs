@@ -4,6 +4,11 @@
 //! `target/page/`. Without Chromium the tests say `skipped: page`, and fail where `CI=true`;
 //! `tests/servers/get-chromium` installs it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and says where"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -50,7 +55,7 @@ fn shows_the_numbers_in_every_size_and_scheme() {
     assert!(!log.contains("CONSOLE"), "the browser complains:\n{log}");
 
     for (scheme, dark) in [("light", false), ("dark", true)] {
-        for (size, width, height) in [("narrow", 360, 3000), ("wide", 1280, 1500)] {
+        for (size, width, height) in [("narrow", 360, 3000), ("wide", 1280, 2000)] {
             let file = pictures().join(format!("{scheme}-{size}.png"));
             let url = format!("http://{server}/open/frame/{width}");
             picture(&browser, &url, &file, dark, width.max(500), height);
