@@ -1,6 +1,6 @@
 //! placeholder crate doc
-mod clock;
 pub mod catalog;
+mod clock;
 pub mod decision;
 pub mod directory;
 pub mod identity;

@@ -34,9 +34,9 @@ mod memory;
 #[cfg(feature = "redb")]
 mod redb;
 
-pub use memory::Memory;
 #[cfg(feature = "redb")]
 pub use self::redb::Redb;
+pub use memory::Memory;
 
 /// Largest item, keys and attribute names included: what a DynamoDB item may hold.
 pub const MAX_ITEM_BYTES: usize = 400 * 1024;
@@ -233,7 +233,10 @@ pub enum StoreErrorKind {
 impl StoreError {
     /// An error of this kind.
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// Whether the same call may succeed later.
