@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use crate::admission::decide::{self, Question, Verdict};
 use crate::admission::lease::Lease;
-use crate::admission::permit::Hold;
+use crate::admission::permit::{Hold, Of};
+use crate::admission::policy::RoutePolicy;
 use crate::admission::scoped::ScopeValues;
 use crate::admission::tenant::Sheet;
 use crate::catalog::{Auth, RouteId};
@@ -150,7 +151,7 @@ impl Gate {
 
         // 3 decide: all limits at once, or none.
         let length = content_length(view);
-        let decided = self.decide(&sheet, route, &scopes, length, &waited, now);
+        let decided = self.decide(&sheet, Asked::Route(route), &scopes, length, &waited, now);
 
         // 4 record happens when the hold ends: with the response's body, or when it is dropped.
         match decided {
@@ -164,14 +165,15 @@ impl Gate {
     fn decide(
         &self,
         sheet: &Arc<Sheet>,
-        route: Option<RouteId>,
+        asked: Asked,
         scopes: &ScopeValues,
         length: Option<u64>,
         waited: &Waited,
         now: Now,
     ) -> Decided {
         let inner = &*self.inner;
-        let policy = sheet.policy.route(route);
+        let (route, work) = asked.parts();
+        let policy = work.as_deref().unwrap_or_else(|| sheet.policy.route(route));
         let question = Question {
             hub: &inner.hub,
             sheet,
@@ -182,8 +184,8 @@ impl Gate {
             store_away: waited.store_away,
         };
         let hold = |taken| {
-            let hub = inner.hub.clone();
-            Decided::Hold(Hold::new(hub, sheet.clone(), route, taken, now, length))
+            let (hub, sheet, work) = (inner.hub.clone(), sheet.clone(), work.clone());
+            Decided::Hold(Hold::new(Of { hub, sheet, route, work }, taken, now, length))
         };
         match decide::decide(&question) {
             Verdict::Admit(taken) => hold(taken),
@@ -219,6 +221,21 @@ impl Gate {
             tenant.waiting.fetch_sub(1, Ordering::AcqRel);
             waited
         })
+    }
+}
+
+/// What is asked for: a request of a route, or a piece of work with rules of its own.
+enum Asked {
+    Route(Option<RouteId>),
+    Work(Option<RouteId>, Arc<RoutePolicy>),
+}
+
+impl Asked {
+    fn parts(self) -> (Option<RouteId>, Option<Arc<RoutePolicy>>) {
+        match self {
+            Self::Route(route) => (route, None),
+            Self::Work(route, rules) => (route, Some(rules)),
+        }
     }
 }
 

@@ -103,6 +103,11 @@ impl BucketRule {
         bucket.update(|tat| tat.max(now_ns).saturating_add(worth));
     }
 
+    /// How a bucket stands that nobody has used.
+    pub(crate) fn full(&self) -> Level {
+        Level { remaining: self.burst(), full_in_ns: 0 }
+    }
+
     /// How full the bucket is.
     pub(crate) fn level(&self, bucket: &Bucket, now_ns: u64) -> Level {
         let ahead = bucket.0.load(Ordering::Relaxed).saturating_sub(now_ns);

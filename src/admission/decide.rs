@@ -120,19 +120,25 @@ pub(crate) fn decide(q: &Question<'_>) -> Verdict {
     }
 }
 
-/// Draws `n` more atoms of one meter for a request that runs already.
-pub(crate) fn draw_more(q: &Question<'_>, ask: u8, n: u64, draw: u8) -> Verdict {
+/// Draws `n` more atoms of one meter, and what sums it feeds, for a request that runs already.
+pub(crate) fn draw_more(q: &Question<'_>, ask: usize, n: u64, draw: u8) -> Verdict {
     let mut taken = TakenList::new();
-    let Some(meter_ask) = q.route.meters.get(usize::from(ask)) else {
-        return Verdict::Admit(taken);
-    };
-    match draw_meter(q, meter_ask, ask, n, draw, &mut taken) {
-        None => Verdict::Admit(taken),
-        Some(verdict) => {
+    let fed = q.route.meters.iter().enumerate().filter_map(|(i, meter)| match &meter.known {
+        _ if i == ask => Some((i, n)),
+        Known::Sum(parts) => {
+            let (_, weight) = parts.iter().find(|(part, _)| usize::from(*part) == ask)?;
+            Some((i, n.saturating_mul(*weight)))
+        }
+        _ => None,
+    });
+    for (i, n) in fed {
+        let index = u8::try_from(i).unwrap_or(CALLS - 1);
+        if let Some(verdict) = draw_meter(q, &q.route.meters[i], index, n, draw, &mut taken) {
             undo(q.sheet, &taken, q.now);
-            verdict
+            return verdict;
         }
     }
+    Verdict::Admit(taken)
 }
 
 /// Gives everything back at once.

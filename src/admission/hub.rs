@@ -93,6 +93,19 @@ impl Hub {
         retired.extract_if(.., |lease| Arc::strong_count(lease) == 1).collect()
     }
 
+    /// Has retired leases given back whose window still runs; the rest are let go.
+    pub(crate) fn return_retired(&self) {
+        let now = self.clock.now();
+        for lease in self.take_retired() {
+            if lease.is_returned() && !lease.is_unlogged() || lease.window().end_ms <= now.wall_ms {
+                continue;
+            }
+            lease.start_closing();
+            self.wake(&lease);
+            self.retire(lease);
+        }
+    }
+
     /// How many tenants and scoped leases have something to record.
     pub(crate) fn soiled_len(&self) -> usize {
         self.soiled().len()

@@ -14,9 +14,10 @@ use smallvec::SmallVec;
 
 use super::decide::{self, CALLS, From, Taken, TakenList};
 use super::hub::Hub;
+use super::lease::Lease;
 use super::policy::{Known, RoutePolicy};
 use super::tenant::Sheet;
-use crate::catalog::RouteId;
+use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 
 /// Counters of one request for what is reported or streamed. The catalog allows as many such meters.
@@ -39,19 +40,27 @@ pub enum Outcome {
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Hold {
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) sheet: Arc<Sheet>,
-    pub(crate) route: Option<RouteId>,
+    pub(crate) of: Of,
     pub(crate) taken: TakenList,
     pub(crate) taken_at: Now,
     /// Length of the request body, where its bytes are counted.
-    pub(crate) length: u64,
+    length: u64,
     /// What was reported or passed so far.
     counters: [u64; COUNTERS],
     /// What of each meter ask has been recorded so far.
     recorded: SmallVec<[u64; 4]>,
     draws: u8,
     state: State,
+}
+
+/// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
+#[derive(Debug)]
+pub(crate) struct Of {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) sheet: Arc<Sheet>,
+    pub(crate) route: Option<RouteId>,
+    /// Rules of work that is no request of a route.
+    pub(crate) work: Option<Arc<RoutePolicy>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,19 +73,19 @@ enum State {
     Over,
 }
 
+impl Of {
+    pub(crate) fn rules(&self) -> &RoutePolicy {
+        match &self.work {
+            None => self.sheet.policy.route(self.route),
+            Some(work) => work,
+        }
+    }
+}
+
 impl Hold {
-    pub(crate) fn new(
-        hub: Arc<Hub>,
-        sheet: Arc<Sheet>,
-        route: Option<RouteId>,
-        taken: TakenList,
-        taken_at: Now,
-        length: Option<u64>,
-    ) -> Self {
+    pub(crate) fn new(of: Of, taken: TakenList, taken_at: Now, length: Option<u64>) -> Self {
         Self {
-            hub,
-            sheet,
-            route,
+            of,
             taken,
             taken_at,
             length: length.unwrap_or(0),
@@ -85,10 +94,6 @@ impl Hold {
             draws: 0,
             state: State::Open,
         }
-    }
-
-    pub(crate) fn route_policy(&self) -> &RoutePolicy {
-        self.sheet.policy.route(self.route)
     }
 
     /// Adds to a counter and records it at once: what is known is counted even if the process dies
@@ -100,10 +105,28 @@ impl Hold {
         }
     }
 
-    /// What is held and not yet used of this ask.
-    pub(crate) fn held(&self, ask: u8) -> u64 {
+    /// Counts atoms of a meter that this route has no hold or counter for: each quota pays late.
+    pub(crate) fn report_cost(&mut self, meter: MeterId, n: u64) {
+        let Of { sheet, hub, .. } = &self.of;
+        sheet.row.add(meter, n);
+        let quotas = sheet.policy.quotas.iter();
+        let tenant_wide = quotas.filter(|q| q.tenant_wide && q.quota.meter == meter);
+        for pool in tenant_wide.filter_map(|q| q.over.or(q.included)) {
+            let lease = decide::lease_of(sheet, pool);
+            lease.settle_late(n);
+            hub.wake(lease);
+        }
+        hub.soil_sheet(sheet);
+    }
+
+    /// What is held and not yet used of the ask with this counter.
+    pub(crate) fn held(&self, counter: u8) -> u64 {
+        let known = Known::Reported(counter);
+        let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) else {
+            return 0;
+        };
         let mut draws = SmallVec::<[(u8, u64); 4]>::new();
-        for took in self.taken.iter().filter(|t| t.ask == ask && t.is_units()) {
+        for took in self.taken.iter().filter(|t| usize::from(t.ask) == ask && t.is_units()) {
             if !draws.iter().any(|(draw, _)| *draw == took.draw) {
                 draws.push((took.draw, took.n));
             }
@@ -136,12 +159,12 @@ impl Hold {
         self.charge(self.is_charged(outcome), now);
         self.state = State::Over;
         self.release_rest(now);
-        decide::leave(&self.sheet);
+        decide::leave(&self.of.sheet);
     }
 
     /// Whether `charge-on` charges this outcome.
     pub(crate) fn is_charged(&self, outcome: Outcome) -> bool {
-        let charge_on = self.route_policy().charge_on;
+        let charge_on = self.of.rules().charge_on;
         let class = |status: u16| usize::from(status / 100).clamp(1, 5) - 1;
         match outcome {
             Outcome::Complete { status } => charge_on.class[class(status)],
@@ -150,29 +173,21 @@ impl Hold {
         }
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        self.state == State::Over
-    }
-
     /// Gives the costs back: they are not charged.
     fn forgive(&mut self, now: Now) {
-        let sheet = self.sheet.clone();
-        let route = sheet.policy.route(self.route);
-        let (taken_at, mut i) = (self.taken_at, 0);
-        while i < self.taken.len() {
-            let took = &self.taken[i];
-            let known = route.meters.get(usize::from(took.ask)).map(|ask| &ask.known);
-            if matches!(known, Some(Known::Cost | Known::Length)) && took.is_units() {
-                decide::give_back(&sheet, took, took.n, taken_at, now);
-                self.taken.swap_remove(i);
-            } else {
-                i += 1;
+        let rules = self.of.rules();
+        let is_cost = |ask: usize| {
+            rules.meters.get(ask).is_some_and(|a| matches!(a.known, Known::Cost | Known::Length))
+        };
+        for took in &mut self.taken {
+            if is_cost(usize::from(took.ask)) && took.is_units() {
+                decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
+                took.n = 0;
             }
         }
-        // What is not charged counts as nothing: the counters of costs stay at zero.
-        self.recorded.resize(route.meters.len(), 0);
-        for (ask, recorded) in route.meters.iter().zip(&mut self.recorded) {
-            if matches!(ask.known, Known::Cost | Known::Length) {
+        self.recorded.resize(rules.meters.len(), 0);
+        for (i, recorded) in self.recorded.iter_mut().enumerate() {
+            if is_cost(i) {
                 *recorded = FORGIVEN;
             }
         }
@@ -180,30 +195,30 @@ impl Hold {
 
     /// Moves what became known since the last time from the hold to totals and row.
     fn record(&mut self, now: Now) {
-        let sheet = self.sheet.clone();
-        let route = sheet.policy.route(self.route);
-        self.recorded.resize(route.meters.len(), 0);
+        let Of { sheet, hub, .. } = &self.of;
+        let rules = self.of.rules();
+        self.recorded.resize(rules.meters.len(), 0);
         let mut news = false;
-        for (i, ask) in route.meters.iter().enumerate() {
-            if self.recorded[i] == FORGIVEN {
+        for (i, ask) in rules.meters.iter().enumerate() {
+            let actual = self.actual(rules, i);
+            let recorded = &mut self.recorded[i];
+            if *recorded == FORGIVEN || actual <= *recorded {
                 continue;
             }
-            let more = self.actual(route, i).saturating_sub(self.recorded[i]);
-            if more > 0 {
-                self.recorded[i] += more;
-                sheet.row.add(ask.meter, more);
-                self.use_up(route, u8::try_from(i).unwrap_or(CALLS - 1), more, now);
-                news = true;
-            }
+            let more = actual - *recorded;
+            *recorded = actual;
+            sheet.row.add(ask.meter, more);
+            use_up(&self.of, rules, &mut self.taken, i, more, now);
+            news = true;
         }
         if news {
-            self.hub.soil_sheet(&self.sheet);
+            hub.soil_sheet(sheet);
         }
     }
 
     /// The true number of a meter ask, as far as it is known.
-    fn actual(&self, route: &RoutePolicy, i: usize) -> u64 {
-        let ask = &route.meters[i];
+    fn actual(&self, rules: &RoutePolicy, i: usize) -> u64 {
+        let ask = &rules.meters[i];
         let decided = self.state != State::Open && self.recorded[i] != FORGIVEN;
         match &ask.known {
             Known::Cost if decided => ask.n,
@@ -211,81 +226,9 @@ impl Hold {
             Known::Cost | Known::Length => 0,
             Known::Reported(counter) => self.counters[usize::from(*counter)],
             Known::Sum(parts) => parts.iter().fold(0u64, |sum, (part, weight)| {
-                let part = self.actual(route, usize::from(*part));
+                let part = self.actual(rules, usize::from(*part));
                 sum.saturating_add(part.saturating_mul(*weight))
             }),
-        }
-    }
-
-    /// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
-    fn use_up(&mut self, route: &RoutePolicy, ask: u8, n: u64, now: Now) {
-        let mut rest = n;
-        while rest > 0 {
-            let open = self.taken.iter().filter(|t| t.ask == ask && t.n > 0 && t.is_units());
-            let Some((draw, held)) = open.map(|t| (t.draw, t.n)).min() else { break };
-            let part = rest.min(held);
-            for took in &mut self.taken {
-                if took.ask == ask && took.draw == draw && took.is_units() {
-                    decide::settle(&self.hub, &self.sheet, took, part);
-                    took.n -= part;
-                }
-            }
-            rest -= part;
-        }
-        self.pay_buckets(ask, n, now);
-        if rest > 0 {
-            self.settle_late(route, ask, rest);
-        }
-    }
-
-    /// A metered rate has taken the hold; use within it is paid for, use beyond it is charged.
-    fn pay_buckets(&mut self, ask: u8, n: u64, now: Now) {
-        for took in self.taken.iter_mut().filter(|t| t.ask == ask && !t.is_units()) {
-            let covered = took.n.min(n);
-            took.n -= covered;
-            let beyond = n - covered;
-            if beyond == 0 {
-                continue;
-            }
-            match &took.from {
-                From::Bucket(rate) => {
-                    if let (rate, Some(bucket)) = decide::bucket_of(&self.sheet, *rate) {
-                        rate.rule.charge(bucket, beyond, now.mono_ns);
-                    }
-                }
-                From::ScopedBucket(rate, used) => {
-                    let rule = &self.sheet.policy.rates[usize::from(*rate)].rule;
-                    rule.charge(&used.bucket, beyond, now.mono_ns);
-                }
-                From::Pool(_) | From::ScopedPool(_) => {}
-            }
-        }
-    }
-
-    /// Use that no hold covers: each quota it belongs to pays from what is left, then owes.
-    fn settle_late(&mut self, route: &RoutePolicy, ask: u8, n: u64) {
-        let Some(meter) = route.meters.get(usize::from(ask)) else { return };
-        let mut scoped = SmallVec::<[Arc<super::lease::Lease>; 2]>::new();
-        for took in self.taken.iter().filter(|t| t.ask == ask) {
-            if let From::ScopedPool(lease) = &took.from {
-                if !scoped.iter().any(|known| Arc::ptr_eq(known, lease)) {
-                    scoped.push(lease.clone());
-                }
-            }
-        }
-        for lease in scoped {
-            lease.settle_late(n);
-            self.hub.soil_lease(&lease);
-            self.hub.wake(&lease);
-        }
-        let policy = &self.sheet.policy;
-        let quotas = meter.quotas.iter().map(|q| &policy.quotas[usize::from(*q)]);
-        let tenant_wide = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over.or(q.included));
-        let once = meter.grants.last().copied().filter(|_| meter.once_only);
-        for pool in tenant_wide.chain(once) {
-            let lease = decide::lease_of(&self.sheet, pool);
-            lease.settle_late(n);
-            self.hub.wake(lease);
         }
     }
 
@@ -294,10 +237,81 @@ impl Hold {
         for took in &mut self.taken {
             // A call that was made stays counted by its rate, whatever became of it.
             if took.ask != CALLS {
-                decide::give_back(&self.sheet, took, took.n, self.taken_at, now);
+                decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
             }
             took.n = 0;
         }
+    }
+}
+
+/// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
+fn use_up(of: &Of, rules: &RoutePolicy, taken: &mut TakenList, ask: usize, n: u64, now: Now) {
+    let mut rest = n;
+    let is_of = |took: &Taken| usize::from(took.ask) == ask;
+    while rest > 0 {
+        let open = taken.iter().filter(|t| is_of(t) && t.n > 0 && t.is_units());
+        let Some((draw, held)) = open.map(|t| (t.draw, t.n)).min() else { break };
+        let part = rest.min(held);
+        for took in taken.iter_mut().filter(|t| is_of(t) && t.draw == draw && t.is_units()) {
+            decide::settle(&of.hub, &of.sheet, took, part);
+            took.n -= part;
+        }
+        rest -= part;
+    }
+    for took in taken.iter_mut().filter(|t| is_of(t) && !t.is_units()) {
+        pay_bucket(of, took, n, now);
+    }
+    if rest > 0 {
+        settle_late(of, rules, taken, ask, rest);
+    }
+}
+
+/// A metered rate has taken the hold; use within it is paid for, use beyond it is charged.
+fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
+    let covered = took.n.min(n);
+    took.n -= covered;
+    let beyond = n - covered;
+    if beyond == 0 {
+        return;
+    }
+    match &took.from {
+        From::Bucket(rate) => {
+            if let (rate, Some(bucket)) = decide::bucket_of(&of.sheet, *rate) {
+                rate.rule.charge(bucket, beyond, now.mono_ns);
+            }
+        }
+        From::ScopedBucket(rate, used) => {
+            let rule = &of.sheet.policy.rates[usize::from(*rate)].rule;
+            rule.charge(&used.bucket, beyond, now.mono_ns);
+        }
+        From::Pool(_) | From::ScopedPool(_) => {}
+    }
+}
+
+/// Use that no hold covers: each quota it belongs to pays from what is left, then owes.
+fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64) {
+    let mut scoped = SmallVec::<[&Arc<Lease>; 2]>::new();
+    for took in taken.iter().filter(|t| usize::from(t.ask) == ask) {
+        if let From::ScopedPool(lease) = &took.from {
+            if !scoped.iter().any(|known| Arc::ptr_eq(known, lease)) {
+                scoped.push(lease);
+            }
+        }
+    }
+    for lease in scoped {
+        lease.settle_late(n);
+        of.hub.soil_lease(lease);
+        of.hub.wake(lease);
+    }
+    let meter = &rules.meters[ask];
+    let policy = &of.sheet.policy;
+    let quotas = meter.quotas.iter().map(|q| &policy.quotas[usize::from(*q)]);
+    let tenant_wide = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over.or(q.included));
+    let once = meter.grants.last().copied().filter(|_| meter.once_only);
+    for pool in tenant_wide.chain(once) {
+        let lease = decide::lease_of(&of.sheet, pool);
+        lease.settle_late(n);
+        of.hub.wake(lease);
     }
 }
 
@@ -313,7 +327,7 @@ impl Taken {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let now = self.hub.clock.now();
+        let now = self.of.hub.clock.now();
         if self.state != State::Over {
             let outcome =
                 if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };

@@ -25,6 +25,11 @@ pub(crate) struct Policy {
     pub(crate) quotas: Vec<QuotaRule>,
     /// One per route of the catalog, then one for requests that match none.
     routes: Vec<RoutePolicy>,
+    rates_on: BTreeMap<RateOnKey, Vec<u16>>,
+    quotas_of: BTreeMap<MeterId, Vec<u16>>,
+    grants_of: BTreeMap<MeterId, Vec<u16>>,
+    /// Some limit is by address, which only the request itself can tell.
+    pub(crate) uses_ip: bool,
     /// Buckets and leases of scope `tenant`, which a sheet holds in arrays.
     pub(crate) tenant_buckets: usize,
     pub(crate) tenant_pools: usize,
@@ -156,27 +161,58 @@ pub(crate) struct ByteMeter {
 impl Policy {
     /// Lowers `plan`. `grants` are the tenant's own, in any order.
     pub(crate) fn new(catalog: &Catalog, plan: Arc<Plan>, grants: &[GrantTerms]) -> Self {
+        let scopes = plan.rates.values().flatten().map(|r| &r.scope);
+        let mut scopes = scopes.chain(plan.quotas.values().flatten().map(|q| &q.scope));
         let mut policy = Self {
+            uses_ip: scopes.any(|scope| *scope == Scope::Ip),
             rates: Vec::new(),
             pools: Vec::new(),
             quotas: Vec::new(),
             routes: Vec::new(),
+            rates_on: BTreeMap::new(),
+            quotas_of: BTreeMap::new(),
+            grants_of: BTreeMap::new(),
             tenant_buckets: 0,
             tenant_pools: 0,
             plan: plan.clone(),
         };
-        let by_key = policy.lower_rates(&plan);
-        let quotas = policy.lower_quotas(&plan);
-        let grants = policy.lower_grants(&plan, grants);
-        let routes = catalog.routes.len();
-        policy.routes = (0..routes)
-            .map(|i| RouteId(u16::try_from(i).expect("the catalog bounds its routes")))
-            .map(Some)
-            .chain([None])
-            .map(|route| policy.lower_route(catalog, route, &by_key, &quotas, &grants))
-            .collect();
+        policy.rates_on = policy.lower_rates(&plan);
+        policy.quotas_of = policy.lower_quotas(&plan);
+        policy.grants_of = policy.lower_grants(&plan, grants);
+        let routes = catalog.routes.iter().map(|(id, _)| Some(id));
+        policy.routes =
+            routes.chain([None]).map(|route| policy.lower_route(catalog, route)).collect();
         policy.size_first_leases();
         policy
+    }
+
+    /// The rules of work that is no request: of the route with its name if there is one, and for the
+    /// costs it names.
+    pub(crate) fn work(
+        &self,
+        catalog: &Catalog,
+        route: Option<RouteId>,
+        costs: &[(MeterId, u64)],
+    ) -> RoutePolicy {
+        let mut all: Vec<(MeterId, u64)> = costs.to_vec();
+        let of_route = route.map_or(&[][..], |id| &catalog.routes.as_slice()[usize::from(id.0)].cost);
+        let named = |all: &[(MeterId, u64)], meter| all.iter().any(|(m, _)| *m == meter);
+        for (meter, n) in of_route {
+            if !named(&all, *meter) {
+                all.push((*meter, *n));
+            }
+        }
+        if route.is_none() {
+            // It is no request, and nothing is set aside for what it does not name.
+            for i in 0..catalog.meters.len() {
+                if !named(&all, MeterId(index(i))) {
+                    all.push((MeterId(index(i)), 0));
+                }
+            }
+        }
+        let mut rules = self.lower_with(catalog, route, &all);
+        (rules.free, rules.counts_request, rules.counts_response) = (false, None, None);
+        rules
     }
 
     pub(crate) fn route(&self, route: Option<RouteId>) -> &RoutePolicy {
@@ -261,16 +297,19 @@ impl Policy {
         by_meter
     }
 
-    fn lower_route(
+    fn lower_route(&self, catalog: &Catalog, id: Option<RouteId>) -> RoutePolicy {
+        let route = id.map(|id| &catalog.routes.as_slice()[usize::from(id.0)]);
+        self.lower_with(catalog, id, route.map_or(&[][..], |r| &r.cost))
+    }
+
+    fn lower_with(
         &self,
         catalog: &Catalog,
         id: Option<RouteId>,
-        rates: &BTreeMap<RateOnKey, Vec<u16>>,
-        quotas: &BTreeMap<MeterId, Vec<u16>>,
-        grants: &BTreeMap<MeterId, Vec<u16>>,
+        cost: &[(MeterId, u64)],
     ) -> RoutePolicy {
-        let route = id.map(|id| catalog.routes.get(id));
-        let mut policy = RoutePolicy {
+        let route = id.map(|id| &catalog.routes.as_slice()[usize::from(id.0)]);
+        let mut rules = RoutePolicy {
             free: route.is_some_and(|r| r.free),
             missing: route.and_then(|r| r.needs.clone()).filter(|feature| !self.has(feature)),
             charge_on: route.and_then(|r| r.charge_on).unwrap_or(self.plan.charge_on),
@@ -278,28 +317,26 @@ impl Policy {
             once_by: route.and_then(|r| r.once_by.clone()),
             ..RoutePolicy::default()
         };
-        if policy.free {
-            return policy;
+        if rules.free {
+            return rules;
         }
-        let cost = route.map_or(&[][..], |r| &r.cost);
-        self.lower_meters(catalog, cost, &mut policy);
-        for ask in &mut policy.meters {
-            ask.quotas = quotas.get(&ask.meter).cloned().unwrap_or_default();
-            ask.grants = grants.get(&ask.meter).cloned().unwrap_or_default();
+        self.lower_meters(catalog, cost, &mut rules);
+        for ask in &mut rules.meters {
+            ask.quotas = self.quotas_of.get(&ask.meter).cloned().unwrap_or_default();
+            ask.grants = self.grants_of.get(&ask.meter).cloned().unwrap_or_default();
             let written = self.plan.quotas.get(&ask.meter).map_or(&[][..], |q| q);
-            ask.once_only =
-                !written.is_empty() && written.iter().all(|q| q.every == Every::Once);
+            ask.once_only = !written.is_empty() && written.iter().all(|q| q.every == Every::Once);
         }
-        let own = id.and_then(|id| rates.get(&on_key(RateOn::Route(id))));
-        let shared = own.or_else(|| rates.get(&on_key(RateOn::Default)));
-        let all = rates.get(&on_key(RateOn::All));
-        policy.rates = all
+        let own = id.and_then(|id| self.rates_on.get(&on_key(RateOn::Route(id))));
+        let shared = own.or_else(|| self.rates_on.get(&on_key(RateOn::Default)));
+        let all = self.rates_on.get(&on_key(RateOn::All));
+        rules.rates = all
             .into_iter()
             .chain(shared)
             .flatten()
-            .filter_map(|&rate| self.rate_ask(rate, &policy.meters))
+            .filter_map(|&rate| self.rate_ask(rate, &rules.meters))
             .collect();
-        policy
+        rules
     }
 
     /// Which meters a request of the route asks for, parts before the sums they feed.

@@ -69,7 +69,7 @@ impl LiveCatalog {
             None => true,
         };
         let mut layers = Vec::new();
-        if let Some(exception) = self.catalog.tenants.get(&*record.id) {
+        if let Some(exception) = self.catalog.exception(&record.id, now_ms) {
             if holds(exception.until_ms) {
                 layers.push(exception.changes.clone());
             }
@@ -87,7 +87,7 @@ impl LiveCatalog {
     fn assigned(&self, record: &TenantRecord) -> PlanId {
         let catalog = &self.catalog;
         let Some(name) = &record.plan else { return catalog.default_plan };
-        catalog.plan_named(name).unwrap_or_else(|| {
+        catalog.plan(name).unwrap_or_else(|| {
             tracing::error!(tenant = %record.id, plan = %name, "no such plan: on the default plan");
             catalog.default_plan
         })

@@ -316,6 +316,13 @@ impl Sheet {
         !self.dirty.load(Ordering::Relaxed) && !self.dirty.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether nothing of it is in use, unrecorded or leased: it can be forgotten.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.dirty.load(Ordering::Acquire)
+            && self.tenant.in_flight.load(Ordering::Acquire) == 0
+            && self.open_leases().all(|lease| lease.is_returned())
+    }
+
     pub(crate) fn clean(&self) {
         self.dirty.store(false, Ordering::Release);
     }

@@ -208,6 +208,10 @@ enum Failed {
 }
 
 impl KnownCaller {
+    pub(super) fn looked_up_ns(&self) -> u64 {
+        self.looked_up_ns
+    }
+
     fn is_fresh(&self, now: Now) -> bool {
         now.mono_ns.saturating_sub(self.looked_up_ns) < nanos(MAX_AGE)
             && now.wall_ms < self.expires_ms
