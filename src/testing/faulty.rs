@@ -96,8 +96,18 @@ impl Faulty {
     }
 
     fn new(inner: impl Store, script: VecDeque<Fault>, odds: Odds, random: u64) -> Self {
-        let state = State { script, odds, random, outage: false, calls: 0, repeats: Vec::new() };
-        Self { inner: Arc::new(inner), state: Arc::new(Mutex::new(state)) }
+        let state = State {
+            script,
+            odds,
+            random,
+            outage: false,
+            calls: 0,
+            repeats: Vec::new(),
+        };
+        Self {
+            inner: Arc::new(inner),
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// While on, every call is answered as unavailable and none reaches the store. The script
@@ -121,7 +131,10 @@ impl Faulty {
     }
 
     /// Lets a read or a query through, or not.
-    async fn look<T>(self, call: impl FnOnce(&dyn Store) -> StoreFuture<T>) -> Result<T, StoreError> {
+    async fn look<T>(
+        self,
+        call: impl FnOnce(&dyn Store) -> StoreFuture<T>,
+    ) -> Result<T, StoreError> {
         let fault = self.state().next(false);
         match fault {
             Fault::Unavailable => return Err(refused(StoreErrorKind::Unavailable)),
@@ -164,7 +177,9 @@ impl Faulty {
 
 impl std::fmt::Debug for Faulty {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Faulty").field("inner", &self.inner.promise().kind).finish_non_exhaustive()
+        f.debug_struct("Faulty")
+            .field("inner", &self.inner.promise().kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -204,7 +219,14 @@ impl State {
     }
 
     fn draw(&mut self) -> Fault {
-        let Odds { unavailable, throttled, lose_request, lose_reply, delay, repeat } = self.odds;
+        let Odds {
+            unavailable,
+            throttled,
+            lose_request,
+            lose_reply,
+            delay,
+            repeat,
+        } = self.odds;
         let drawn = self.random();
         let (mut roll, more) = (drawn % 1_000, drawn >> 32);
         for (odds, fault) in [
@@ -259,15 +281,26 @@ mod tests {
     use crate::store::{Change, Memory};
 
     fn key() -> Key {
-        Key { pk: "p".into(), sk: "s".into() }
+        Key {
+            pk: "p".into(),
+            sk: "s".into(),
+        }
     }
 
     fn add() -> Write {
-        Write { key: key(), when: vec![], change: vec![Change::Add("n".into(), 1)] }
+        Write {
+            key: key(),
+            when: vec![],
+            change: vec![Change::Add("n".into(), 1)],
+        }
     }
 
     async fn sum(store: &impl Store) -> i64 {
-        store.read(key()).await.unwrap().map_or(0, |item| item.int("n").unwrap())
+        store
+            .read(key())
+            .await
+            .unwrap()
+            .map_or(0, |item| item.int("n").unwrap())
     }
 
     #[tokio::test(start_paused = true)]
@@ -283,7 +316,11 @@ mod tests {
             (Fault::RepeatAfter(2), None, 1),
         ] {
             let store = Faulty::scripted(Memory::new(), [fault]);
-            assert_eq!(store.write(add()).await.err().map(|e| e.kind), kind, "{fault:?}");
+            assert_eq!(
+                store.write(add()).await.err().map(|e| e.kind),
+                kind,
+                "{fault:?}"
+            );
             assert_eq!(sum(&store).await, applied, "{fault:?}");
         }
     }
@@ -303,10 +340,19 @@ mod tests {
     async fn an_outage_lets_nothing_through_and_keeps_the_script() {
         let store = Faulty::scripted(Memory::new(), [Fault::LoseReply]);
         store.outage(true);
-        assert_eq!(store.write(add()).await.unwrap_err().kind, StoreErrorKind::Unavailable);
-        assert_eq!(store.read(key()).await.unwrap_err().kind, StoreErrorKind::Unavailable);
+        assert_eq!(
+            store.write(add()).await.unwrap_err().kind,
+            StoreErrorKind::Unavailable
+        );
+        assert_eq!(
+            store.read(key()).await.unwrap_err().kind,
+            StoreErrorKind::Unavailable
+        );
         store.outage(false);
-        assert_eq!(store.write(add()).await.unwrap_err().kind, StoreErrorKind::Unknown);
+        assert_eq!(
+            store.write(add()).await.unwrap_err().kind,
+            StoreErrorKind::Unknown
+        );
         assert_eq!((sum(&store).await, store.calls()), (1, 4));
     }
 
