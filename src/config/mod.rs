@@ -1,0 +1,308 @@
+//! The service file, `tollgate.toml`: where things run, and how callers are known. What is sold
+//! stands in the plan file. `docs/service-file.md` describes every key.
+//!
+//! A [`Config`] that exists is legal: it was parsed and checked, and all that was wrong was reported
+//! at once, with line, column and what to write instead. It is plain data. Nothing here opens a
+//! file, a store or a connection; only [`SecretRef::resolve`] reads, when it is asked to.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+mod error;
+mod reader;
+mod secret;
+mod tables;
+mod tree;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use secret::{MAX_SECRET_BYTES, Secret, SecretRef, SecretSource};
+
+/// `store.path` unless the file says otherwise.
+pub const DEFAULT_STORE_PATH: &str = "tollgate.redb";
+
+/// `store.table` unless the file says otherwise.
+pub const DEFAULT_TABLE: &str = "tollgate";
+
+/// `store.space` unless the file says otherwise.
+pub const DEFAULT_SPACE: &str = "default";
+
+/// `plans.file` unless the file says otherwise.
+pub const DEFAULT_PLANS: &str = "plans.toml";
+
+/// `api-key` where the file has no `[[identify]]`: headers that are looked at, in order.
+pub const DEFAULT_API_KEY_HEADERS: [&str; 2] = ["authorization", "x-api-key"];
+
+/// The environment variable of the pepper where `api-key` stands without `pepper`.
+pub const DEFAULT_PEPPER_ENV: &str = "TOLLGATE_PEPPER";
+
+/// The id of that pepper.
+pub const DEFAULT_PEPPER_ID: &str = "1";
+
+/// `flush.every` unless the file says otherwise.
+pub const DEFAULT_FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// `flush.every` is at least this: below it, more is written than is learned.
+pub const MIN_FLUSH_EVERY: Duration = Duration::from_millis(50);
+
+/// `flush.every` is at most this: a writer that holds units writes every 5 s, since its records are
+/// its heartbeat.
+pub const MAX_FLUSH_EVERY: Duration = Duration::from_secs(5);
+
+/// `flush.max-write-units` unless the file says otherwise.
+pub const DEFAULT_MAX_WRITE_UNITS: u32 = 50;
+
+/// `flush.journal-path` where the store is no local file and the file does not say otherwise.
+pub const DEFAULT_JOURNAL_PATH: &str = "tollgate.journal";
+
+/// Longest name of a space, in characters.
+pub const MAX_SPACE_CHARS: usize = 64;
+
+/// A service file. Paths are as written: a relative one counts from where the service runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[store]`: where tenants, quotas and usage are kept.
+    pub store: StoreConfig,
+    /// `[plans]`: where the plan file is.
+    pub plans: PlansConfig,
+    /// `[[identify]]`: how callers are known, tried in this order. Never empty.
+    pub identify: Vec<Identify>,
+    /// `[identity]`: what becomes of those who are not known.
+    pub identity: IdentityConfig,
+    /// `[proxy]`: whose word about a caller's address counts.
+    pub proxy: ProxyConfig,
+    /// `[http]`: what surrounds the API.
+    pub http: HttpConfig,
+    /// `[stripe]`; without it nothing is billed.
+    pub stripe: Option<StripeConfig>,
+    /// `[flush]`: how usage reaches the store.
+    pub flush: FlushConfig,
+}
+
+impl Config {
+    /// Parses the text of a service file. `file_name` appears in errors; `env` is the environment,
+    /// of which the variables that begin with `TOLLGATE__` override the file.
+    ///
+    /// ```
+    /// use tollgate::config::{Config, StoreKind};
+    ///
+    /// let env = [("TOLLGATE__STORE__SPACE".to_owned(), "staging".to_owned())];
+    /// let config = Config::parse("tollgate.toml", "[store]\nkind = \"memory\"\n", env).unwrap();
+    /// assert_eq!(config.store.kind, StoreKind::Memory);
+    /// assert_eq!(config.store.space, "staging");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, in the order of the file; mistakes of TOML itself come alone.
+    pub fn parse(
+        file_name: &str,
+        text: &str,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let mut root = tree::parse(file_name, text)?;
+        let errors = tree::lay_over(&mut root, env);
+        let reader = reader::Reader::new(file_name, errors);
+        let config = tables::config(&reader, &root);
+        match (config, reader.into_errors()) {
+            (Some(config), errors) if errors.is_empty() => Ok(config),
+            (_, errors) => Err(ConfigErrors(errors)),
+        }
+    }
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// `kind`, with what this kind needs.
+    pub kind: StoreKind,
+    /// `space`: this service's part of the table. 1 to 64 characters of `a-z0-9-`.
+    pub space: String,
+}
+
+/// What kind of store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// `"memory"`: gone with the process.
+    Memory,
+    /// `"redb"`: a file, for one process.
+    Redb {
+        /// `path`: the file.
+        path: PathBuf,
+    },
+    /// `"dynamodb"`: shared by all processes. Region and endpoint come from where every AWS tool
+    /// takes them.
+    Dynamodb {
+        /// `table`: the table's name.
+        table: String,
+    },
+}
+
+/// `[plans]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlansConfig {
+    /// `file`: the plan file.
+    pub file: PathBuf,
+}
+
+/// One `[[identify]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identify {
+    /// API keys, looked up by their hash.
+    ApiKey {
+        /// `api-key`: header names, lower case, in the order in which they are looked at.
+        headers: Vec<String>,
+        /// `pepper`: keys of the hash, newest first. Never empty.
+        peppers: Vec<Pepper>,
+    },
+    /// Signed tokens.
+    Jwt(JwtConfig),
+}
+
+/// A key of the credential hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pepper {
+    /// `id`: stored beside each hash that was made with it. 1 to 16 characters of `a-z0-9`.
+    pub id: String,
+    /// Where the key is.
+    pub secret: SecretRef,
+}
+
+/// `jwt = { .. }`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtConfig {
+    /// `jwks`: an `https` URL (or `http` on this machine), or the path of a file.
+    pub jwks: String,
+    /// `issuer`: what `iss` must be.
+    pub issuer: String,
+    /// `audience`: one of these must be in `aud`. Never empty.
+    pub audience: Vec<String>,
+    /// `tenant`: the claim that holds the tenant.
+    pub tenant: String,
+    /// `user`: the claim that holds the user, for limits `per user`.
+    pub user: Option<String>,
+}
+
+/// `[identity]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdentityConfig {
+    /// `unknown`: what becomes of a caller that is not known.
+    pub unknown: Unknown,
+}
+
+/// What becomes of a caller that is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// `"reject"`: 401.
+    Reject,
+    /// `"create"`: a verified tenant that was never seen is made, on the default plan.
+    Create,
+    /// `"anonymous"`: it is the anonymous tenant.
+    Anonymous,
+}
+
+/// `[proxy]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyConfig {
+    /// `trust`: whose `X-Forwarded-For` counts.
+    pub trust: Vec<Network>,
+}
+
+/// A range of addresses: `10.0.0.0/8`, `fd00::/8`, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(ipnet::IpNet);
+
+impl Network {
+    /// Whether the address lies in it. An IPv4 address that came as IPv6 (`::ffff:10.0.0.1`) counts
+    /// as what it is.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// `billing-url`: where a person can pay or upgrade; shown in refusals with 402.
+    pub billing_url: Option<String>,
+    /// `strip-prefix`: taken off each path before routes are matched, as `/prod` where a gateway
+    /// puts its stage there. Begins with `/` and does not end with it.
+    pub strip_prefix: Option<String>,
+}
+
+/// `[stripe]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StripeConfig {
+    /// `key`: the API key.
+    pub key: SecretRef,
+    /// `webhook-secret`; without it no webhooks are taken.
+    pub webhook_secret: Option<SecretRef>,
+    /// `mode`: which keys are taken.
+    pub mode: StripeMode,
+}
+
+impl StripeConfig {
+    /// Reads the API key.
+    ///
+    /// # Errors
+    ///
+    /// As [`SecretRef::resolve`], and if the key is of the other mode: real money does not move by
+    /// mistake, and a live service does not bill into a test account.
+    pub fn resolve_key(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Secret, ConfigError> {
+        let key = self.key.resolve(env)?;
+        let is = |mode: &str| {
+            ["sk", "rk"].iter().any(|kind| {
+                key.expose()
+                    .strip_prefix(kind)
+                    .is_some_and(|rest| rest.starts_with(mode))
+            })
+        };
+        match self.mode {
+            StripeMode::Test if is("_live_") => Err(self.key.error(
+                "this is a live key, and stripe.mode is \"test\"".into(),
+                "use a test key, or write mode = \"live\"",
+            )),
+            StripeMode::Live if is("_test_") => Err(self.key.error(
+                "this is a test key, and stripe.mode is \"live\"".into(),
+                "use a live key, or write mode = \"test\"",
+            )),
+            _ => Ok(key),
+        }
+    }
+}
+
+/// Which of Stripe's modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StripeMode {
+    /// `"test"`: no money moves.
+    Test,
+    /// `"live"`: money moves.
+    Live,
+}
+
+/// `[flush]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlushConfig {
+    /// `every`: how long a record waits for others.
+    pub every: Duration,
+    /// `mode`: what an abrupt death may lose.
+    pub mode: FlushMode,
+    /// `journal-path`: the local journal, used in mode `journal`.
+    pub journal_path: PathBuf,
+    /// `max-write-units`: DynamoDB write units a second of this process. Beyond it records wait.
+    pub max_write_units: u32,
+}
+
+/// What an abrupt death of the process may lose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushMode {
+    /// `"fast"`: one flush interval.
+    Fast,
+    /// `"journal"`: what the local journal had not been given, at most 50 ms.
+    Journal,
+    /// `"durable"`: nothing; the answer waits for the record.
+    Durable,
+}
+
+#[cfg(test)]
+mod tests;

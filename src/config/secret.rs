@@ -1,0 +1,172 @@
+//! Secrets: written as references to where they are, and kept in a type that never shows them.
+//!
+//! A secret is read when it is asked for, not when the file is parsed, so that checking a file needs
+//! no secrets.
+
+use std::fmt;
+use std::io::Read;
+use std::path::PathBuf;
+
+use super::ConfigError;
+
+/// Longest secret read from a file, in bytes. Peppers and keys have some dozens; what is longer is
+/// another file.
+pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// A secret in memory. `Debug` and `Display` do not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps this text as a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself. Whoever calls this keeps it out of logs and errors.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// `{ env = ".." }`: in this environment variable.
+    Env(String),
+    /// `{ file = ".." }`: in this file, a newline at its end left out.
+    File(PathBuf),
+    /// `{ secret = ".." }`: in AWS Secrets Manager under this name.
+    SecretsManager(String),
+    /// `{ ssm = ".." }`: in AWS Systems Manager's parameter of this name.
+    ParameterStore(String),
+}
+
+/// A reference to a secret, as the service file has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretRef {
+    /// What it is for: `stripe.key`. Errors name it.
+    pub field: String,
+    /// Where it is.
+    pub source: SecretSource,
+}
+
+impl SecretRef {
+    /// Reads the secret. `env` looks up an environment variable.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, is empty, is no UTF-8 text or is above [`MAX_SECRET_BYTES`], and for
+    /// sources that this build does not have.
+    pub fn resolve(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Secret, ConfigError> {
+        let text = match &self.source {
+            SecretSource::Env(name) => env(name).ok_or_else(|| {
+                self.error(
+                    format!("the environment variable {name} is not set"),
+                    "set it, or name another one in the service file",
+                )
+            })?,
+            SecretSource::File(path) => read(path).map_err(|error| {
+                self.error(
+                    format!("{} cannot be read: {error}", path.display()),
+                    "a secret's file holds the secret as text, and the service may read it",
+                )
+            })?,
+            SecretSource::SecretsManager(_) | SecretSource::ParameterStore(_) => {
+                return Err(self.error(
+                    "this build has no AWS secrets source".into(),
+                    "use { env = \"..\" } or { file = \"..\" }, and let the platform put it there",
+                ));
+            }
+        };
+        match text
+            .strip_suffix('\n')
+            .map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line))
+        {
+            "" => Err(self.error("the secret is empty".into(), "put the secret there")),
+            secret => Ok(Secret::new(secret)),
+        }
+    }
+
+    pub(super) fn error(&self, message: String, help: &str) -> ConfigError {
+        ConfigError {
+            file: String::new(),
+            line: 0,
+            column: 0,
+            words: String::new(),
+            message: format!("{}: {message}", self.field),
+            help: Some(help.to_owned()),
+        }
+    }
+}
+
+fn read(path: &std::path::Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    if file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_SECRET_BYTES {
+        return Err(std::io::Error::other("it is longer than any secret"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(source: SecretSource) -> SecretRef {
+        SecretRef {
+            field: "stripe.key".into(),
+            source,
+        }
+    }
+
+    #[test]
+    fn a_secret_is_shown_by_nothing_but_expose() {
+        let secret = Secret::new("sk_test_xyz");
+        assert!(!format!("{secret} {secret:?} {:#?}", Some(&secret)).contains("xyz"));
+        assert_eq!(secret.expose(), "sk_test_xyz");
+    }
+
+    #[test]
+    fn a_file_gives_its_text_without_the_newline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let none = |_: &str| None;
+        let resolve = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            at(SecretSource::File(path.clone())).resolve(&none)
+        };
+        assert_eq!(resolve(b" s3 \r\n").unwrap().expose(), " s3 ");
+        assert!(resolve(b"\n").unwrap_err().message.contains("empty"));
+        assert!(resolve(b"\xff\xff").is_err());
+        assert!(resolve(&vec![b'x'; MAX_SECRET_BYTES as usize]).is_ok());
+        assert!(resolve(&vec![b'x'; MAX_SECRET_BYTES as usize + 1]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_its_field() {
+        let error = at(SecretSource::Env("KEY".into()))
+            .resolve(&|_| None)
+            .unwrap_err();
+        assert_eq!(
+            error.message,
+            "stripe.key: the environment variable KEY is not set"
+        );
+        let error = at(SecretSource::ParameterStore("/k".into()))
+            .resolve(&|_| None)
+            .unwrap_err();
+        assert!(error.message.contains("no AWS secrets source"));
+    }
+}

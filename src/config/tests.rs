@@ -1,0 +1,405 @@
+//! The service file, from text to data and from mistakes to what is said about them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse("tollgate.toml", text, [])
+}
+
+fn with_env(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::parse("tollgate.toml", text, env)
+}
+
+/// The only mistake in a text.
+fn error(text: &str) -> ConfigError {
+    let ConfigErrors(mut errors) = parse(text).expect_err(text);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors.remove(0)
+}
+
+const FULL: &str = r#"
+[store]
+kind  = "redb"
+path  = "data/tollgate.redb"
+space = "eu-1"
+
+[plans]
+file  = "plans.toml"
+
+[[identify]]
+api-key = ["Authorization", "x-api-key"]
+pepper  = [{ id = "2", file = "/run/pepper" }, { id = "1", env = "TOLLGATE_PEPPER" }]
+
+[[identify]]
+jwt = { jwks = "https://id.example.com/.well-known/jwks.json", issuer = "https://id.example.com", audience = "api", tenant = "org_id", user = "sub" }
+
+[identity]
+unknown = "create"
+
+[proxy]
+trust = ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]
+
+[http]
+billing-url  = "https://example.com/billing"
+strip-prefix = "/prod"
+
+[stripe]
+key            = { env = "STRIPE_SECRET_KEY" }
+webhook-secret = { secret = "stripe/webhook" }
+mode           = "live"
+
+[flush]
+every = "500ms"
+mode  = "durable"
+max-write-units = 20
+"#;
+
+#[test]
+fn a_full_file_says_what_it_says() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(
+        config.store.kind,
+        StoreKind::Redb {
+            path: "data/tollgate.redb".into()
+        }
+    );
+    assert_eq!(config.store.space, "eu-1");
+    let [Identify::ApiKey { headers, peppers }, Identify::Jwt(jwt)] = &*config.identify else {
+        panic!("{:?}", config.identify);
+    };
+    assert_eq!(headers, &["authorization", "x-api-key"]);
+    let ids: Vec<_> = peppers.iter().map(|pepper| &*pepper.id).collect();
+    assert_eq!(ids, ["2", "1"]);
+    assert_eq!(
+        peppers[0].secret.source,
+        SecretSource::File("/run/pepper".into())
+    );
+    assert_eq!(
+        (&*jwt.tenant, jwt.user.as_deref(), &*jwt.audience),
+        ("org_id", Some("sub"), &["api".to_owned()][..])
+    );
+    assert_eq!(config.identity.unknown, Unknown::Create);
+    assert_eq!(config.http.strip_prefix.as_deref(), Some("/prod"));
+    assert_eq!(
+        config.http.billing_url.as_deref(),
+        Some("https://example.com/billing")
+    );
+    let stripe = config.stripe.unwrap();
+    assert_eq!(stripe.mode, StripeMode::Live);
+    assert_eq!(stripe.key.field, "stripe.key");
+    assert_eq!(config.flush.every, Duration::from_millis(500));
+    assert_eq!(config.flush.mode, FlushMode::Durable);
+    assert_eq!(config.flush.max_write_units, 20);
+    assert_eq!(
+        config.flush.journal_path,
+        PathBuf::from("data/tollgate.journal")
+    );
+}
+
+#[test]
+fn an_empty_file_is_a_file_of_defaults() {
+    let config = parse("").unwrap();
+    assert_eq!(
+        config.store.kind,
+        StoreKind::Redb {
+            path: DEFAULT_STORE_PATH.into()
+        }
+    );
+    assert_eq!(config.plans.file, PathBuf::from(DEFAULT_PLANS));
+    assert_eq!(config.identity.unknown, Unknown::Reject);
+    assert_eq!(config.stripe, None);
+    assert_eq!(config.flush.every, DEFAULT_FLUSH_EVERY);
+    let [Identify::ApiKey { headers, peppers }] = &*config.identify else {
+        panic!("{:?}", config.identify);
+    };
+    assert_eq!(headers, &DEFAULT_API_KEY_HEADERS);
+    assert_eq!(
+        peppers[0].secret.source,
+        SecretSource::Env(DEFAULT_PEPPER_ENV.into())
+    );
+    assert_eq!(
+        parse("\u{feff}[store]\r\nspace = \"x\"\r\n")
+            .unwrap()
+            .store
+            .space,
+        "x"
+    );
+}
+
+#[test]
+fn all_mistakes_come_at_once_in_the_order_of_the_file() {
+    let text = "[stroe]\n[store]\nkind = \"redis\"\npth = \"x\"\nspace = \"No\"\n[flush]\nevery = 5\n\
+                mode = \"slow\"\nmax-write-units = 0\n[stripe]\n";
+    let ConfigErrors(errors) = parse(text).unwrap_err();
+    let places: Vec<_> = errors
+        .iter()
+        .map(|error| (error.line, error.column))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            (1, 2),
+            (3, 8),
+            (4, 1),
+            (5, 9),
+            (7, 9),
+            (8, 8),
+            (9, 19),
+            (10, 1)
+        ]
+    );
+    let shown = ConfigErrors(errors).to_string();
+    assert!(
+        shown.contains("tollgate.toml:1:2: unknown key `stroe`\n  help: did you mean `store`?")
+    );
+    assert!(shown.contains("help: did you mean `path`?"));
+    assert!(shown.contains("write one of \"memory\", \"redb\", \"dynamodb\""));
+}
+
+#[test]
+fn each_mistake_is_refused_with_what_to_write_instead() {
+    let jwt = r#"jwks = "https://x/j", issuer = "x", audience = "a", tenant = "t""#;
+    let cases = [
+        (
+            "[store]\nkind = \"memory\"\npath = \"x\"",
+            "belongs to kind = \"redb\"",
+        ),
+        ("[store]\ntable = \"x\"", "belongs to kind = \"dynamodb\""),
+        ("[store]\nspace = \"a#b\"", "a space is 1 to 64"),
+        ("[store]\nspace = \"\"", "is empty"),
+        ("[store]\nspace = 5", "this is text, not a number"),
+        ("store = \"redb\"", "`store` is a table, not text"),
+        ("[[identify]]", "`identify.api-key` is missing"),
+        ("identify = []", "list of tables"),
+        ("[[identify]]\napi-key = \"a b\"", "no header's name"),
+        (
+            "[[identify]]\napi-key = \"a\"\npepper = []",
+            "`identify.pepper` is empty",
+        ),
+        (
+            "[[identify]]\napi-key = \"a\"\npepper = [{ env = \"P\" }]",
+            "`identify.pepper.id` is missing",
+        ),
+        (
+            "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\" }]",
+            "exactly one place",
+        ),
+        (
+            "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\", env = \"P\", ssm = \"p\" }]",
+            "exactly one place",
+        ),
+        (
+            "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\", env = \"P\" }, { id = \"1\", env = \"Q\" }]",
+            "two peppers",
+        ),
+        ("[identity]\nunknown = \"allow\"", "no such choice"),
+        (
+            "[proxy]\ntrust = [\"10.0.0.1/8\"]",
+            "bits beyond its prefix",
+        ),
+        ("[proxy]\ntrust = [\"0.0.0.0/0\"]", "trusts everybody"),
+        (
+            "[proxy]\ntrust = [\"proxy.local\"]",
+            "no range of addresses",
+        ),
+        (
+            "[http]\nbilling-url = \"example.com\"",
+            "URL that a browser opens",
+        ),
+        ("[http]\nstrip-prefix = \"prod/\"", "begins with /"),
+        ("[flush]\nevery = \"1m\"", "no duration"),
+        ("[flush]\nevery = \"1ms\"", "is between 50ms and 5s"),
+        ("[flush]\nevery = \"1h\"", "is between"),
+        ("[flush]\njournal-path = \"tollgate.redb\"", "two files"),
+        ("[flush]\nmax-write-units = -1", "at least 1"),
+        ("[flush]\nmax-write-units = 99999999999", "at least 1"),
+        ("[stripe]\nmode = \"test\"", "`stripe.key` is missing"),
+    ];
+    for (text, message) in cases {
+        let error = error(text);
+        assert!(error.message.contains(message), "{text}: {error}");
+        assert!(error.line > 0 && error.help.is_some(), "{text}: {error:?}");
+    }
+    let both = format!("[[identify]]\napi-key = \"a\"\njwt = {{ {jwt} }}");
+    assert!(error(&both).message.contains("not both"));
+    for (part, message) in [
+        ("audience = \"a\"", "`identify.jwt.audience` is missing"),
+        ("issuer = \"x\"", "`identify.jwt.issuer` is missing"),
+        ("tenant = \"t\"", "`identify.jwt.tenant` is missing"),
+    ] {
+        let without = jwt.replace(part, "user = \"u\"");
+        assert!(
+            error(&format!("[[identify]]\njwt = {{ {without} }}"))
+                .message
+                .contains(message)
+        );
+    }
+}
+
+#[test]
+fn signing_keys_come_over_tls_or_from_this_machine() {
+    let with = |jwks: &str| {
+        parse(&format!(
+            "[[identify]]\njwt = {{ jwks = \"{jwks}\", issuer = \"x\", audience = [\"a\", \"b\"], \
+             tenant = \"t\" }}"
+        ))
+    };
+    for good in [
+        "https://x/j",
+        "keys.json",
+        "http://localhost:8080/j",
+        "http://[::1]:80/j",
+    ] {
+        assert!(with(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "http://x/j",
+        "http://localhost.evil/j",
+        "http://127.0.0.1.evil/j",
+        "http://[::2]/",
+    ] {
+        assert!(with(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn mistakes_of_toml_have_a_place_and_show_no_line() {
+    let ConfigErrors(errors) = parse("[stripe]\nkey = { env = sk_live_9 }\n").unwrap_err();
+    assert_eq!(errors[0].line, 2);
+    assert!(!ConfigErrors(errors).to_string().contains("sk_live_9"));
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_and_not_shown() {
+    for text in [
+        "[stripe]\nkey = \"sk_live_9\"",
+        "[stripe]\nkey = [\"sk_live_9\"]",
+        "[stripe]\nkey = { env = \"sk_live_9\" }",
+        "[stripe]\nkey = { value = \"sk_live_9\", env = \"K\" }",
+        "[stripe]\nkey = { value = \"sk_live_9\" }",
+        "[[identify]]\napi-key = \"a\"\npepper = \"sk_live_9\"",
+        "[[identify]]\napi-key = \"a\"\npepper = [\"sk_live_9\"]",
+    ] {
+        let errors = parse(text).expect_err(text);
+        assert!(
+            !format!("{errors} {errors:?}").contains("sk_live_9"),
+            "{errors}"
+        );
+    }
+    let errors = with_env("", &[("TOLLGATE__STRIPE__KEY", "sk_live_9")]).unwrap_err();
+    assert!(
+        !format!("{errors} {errors:?}").contains("sk_live_9"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_nothing_else_of_it_counts() {
+    let config = with_env(
+        "[store]\nkind = \"redb\"\npath = \"x.redb\"\n[stripe]\nkey = { env = \"A\" }\n",
+        &[
+            ("TOLLGATE__STORE__PATH", "y.redb"),
+            ("TOLLGATE__STORE__SPACE", "7"),
+            ("TOLLGATE__FLUSH__MAX_WRITE_UNITS", "9"),
+            ("TOLLGATE__PROXY__TRUST", "[\"10.0.0.0/8\"]"),
+            ("TOLLGATE__STRIPE__KEY__ENV", "B"),
+            ("TOLLGATE_STORE__PATH", "ignored"),
+            ("STORE__PATH", "ignored"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        config.store.kind,
+        StoreKind::Redb {
+            path: "y.redb".into()
+        }
+    );
+    assert_eq!(config.store.space, "7");
+    assert_eq!(config.flush.max_write_units, 9);
+    assert!(config.proxy.trust[0].contains("10.1.2.3".parse().unwrap()));
+    assert_eq!(
+        config.stripe.unwrap().key.source,
+        SecretSource::Env("B".into())
+    );
+}
+
+#[test]
+fn a_wrong_override_names_its_variable() {
+    for (name, value, message) in [
+        ("TOLLGATE__STORE__SPASE", "x", "did you mean `space`?"),
+        ("TOLLGATE__STORE__SPACE__X", "x", "names no key"),
+        ("TOLLGATE__STORE____SPACE", "x", "names no key"),
+        ("TOLLGATE__", "x", "names no key"),
+        ("TOLLGATE__FLUSH__EVERY", "soon", "no duration"),
+    ] {
+        let text = "[store]\nspace = \"s\"\n";
+        let errors = with_env(text, &[(name, value)])
+            .expect_err(name)
+            .to_string();
+        assert!(errors.contains(name), "{errors}");
+        assert!(
+            errors.contains(message) || errors.contains("names no key"),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn a_stripe_key_must_be_of_the_mode() {
+    let with = |mode: &str, key: &str| {
+        let text = format!("[stripe]\nkey = {{ env = \"K\" }}\nmode = \"{mode}\"\n");
+        let stripe = parse(&text).unwrap().stripe.unwrap();
+        stripe.resolve_key(&|name| (name == "K").then(|| key.to_owned()))
+    };
+    for key in ["sk_live_1", "rk_live_1"] {
+        assert!(with("test", key).unwrap_err().message.contains("live key"));
+        assert_eq!(with("live", key).unwrap().expose(), key);
+    }
+    for key in ["sk_test_1", "rk_test_1"] {
+        assert!(with("live", key).unwrap_err().message.contains("test key"));
+        assert_eq!(with("test", key).unwrap().expose(), key);
+    }
+}
+
+#[test]
+fn a_network_holds_its_addresses_however_they_come() {
+    let config = parse("[proxy]\ntrust = [\"10.0.0.0/8\", \"192.0.2.7\"]").unwrap();
+    let trusted = |ip: &str| {
+        config
+            .proxy
+            .trust
+            .iter()
+            .any(|net| net.contains(ip.parse().unwrap()))
+    };
+    assert!(trusted("10.255.0.1") && trusted("::ffff:10.0.0.1") && trusted("192.0.2.7"));
+    assert!(!trusted("11.0.0.1") && !trusted("192.0.2.8") && !trusted("::1"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_it_panic(
+        lines in prop::collection::vec(
+            prop_oneof![
+                prop::sample::select(FULL.lines().collect::<Vec<_>>()).prop_map(str::to_owned),
+                "[a-z=\"\\[\\]{} é#\\.0-9-]{0,12}",
+            ],
+            0..12,
+        ),
+        name in "TOLLGATE__[A-Z_]{0,12}",
+        value in "[a-z\"\\[\\]{}=]{0,8}",
+    ) {
+        let _ = with_env(&lines.join("\n"), &[(&name, &value)]);
+    }
+
+    #[test]
+    fn a_cut_file_never_panics(cut in 0..FULL.len()) {
+        let _ = parse(FULL.get(..cut).unwrap_or(""));
+    }
+}

@@ -1,0 +1,209 @@
+//! The service file as a tree of values that know where they stand, with the environment's
+//! overrides laid over it. What the values mean is no matter here.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{ConfigError, ConfigErrors};
+
+/// What the names of overriding environment variables begin with.
+const PREFIX: &str = "TOLLGATE__";
+
+/// Where a value stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the file, by line and column from 1.
+    File(u32, u32),
+    /// In this environment variable.
+    Env(String),
+}
+
+/// A value and its place.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) data: Data,
+    pub(super) place: Place,
+    /// The text as it stands. An environment variable's may be meant as text though it reads as a
+    /// number.
+    pub(super) raw: String,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Data {
+    Text(String),
+    Int(i64),
+    Array(Vec<Node>),
+    /// Keys with their places.
+    Table(BTreeMap<String, (Place, Node)>),
+    /// What no key of the service file takes: a float, a date, a truth value.
+    Other(&'static str),
+}
+
+impl Data {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Data::Text(_) => "text",
+            Data::Int(_) => "a number",
+            Data::Array(_) => "a list",
+            Data::Table(_) => "a table",
+            Data::Other(kind) => kind,
+        }
+    }
+}
+
+/// The tree of a file's text. A byte order mark is passed over.
+pub(super) fn parse(file: &str, text: &str) -> Result<Node, ConfigErrors> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        let place = Place::File(1, 1);
+        return Ok(Node {
+            data: table_of(text, table.into_inner()),
+            place,
+            raw: String::new(),
+        });
+    }
+    let errors = errors.into_iter().map(|error| {
+        let (line, column) = line_column(text, error.span().map_or(0, |span| span.start));
+        ConfigError {
+            file: file.to_owned(),
+            line,
+            column,
+            // The line may hold a secret that was written in place.
+            words: String::new(),
+            message: format!("this is not TOML: {}", error.message().trim_end()),
+            help: None,
+        }
+    });
+    Err(ConfigErrors(errors.collect()))
+}
+
+/// Lays the variables whose names begin with `TOLLGATE__` over the tree, in the order of their
+/// names. `__` stands between tables, `_` for `-`; a value is a TOML value, or else text.
+pub(super) fn lay_over(
+    root: &mut Node,
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Vec<ConfigError> {
+    let ours = env.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
+    let ours: BTreeMap<String, String> = ours.collect();
+    let mut errors = Vec::new();
+    for (name, raw) in ours {
+        let path = name[PREFIX.len()..].to_ascii_lowercase().replace('_', "-");
+        // `__` has become `--`, which no key contains.
+        let path: Vec<&str> = path.split("--").collect();
+        if path.iter().any(|key| key.is_empty()) || !put(root, &path, &name, raw) {
+            errors.push(ConfigError {
+                file: format!("environment variable {name}"),
+                line: 0,
+                column: 0,
+                words: String::new(),
+                message: "it names no key of the service file".into(),
+                help: Some(format!("write {PREFIX}TABLE__KEY, `_` for `-`")),
+            });
+        }
+    }
+    errors
+}
+
+/// Puts a value at a path, making the tables on its way. False if a value is in that way.
+fn put(root: &mut Node, path: &[&str], variable: &str, raw: String) -> bool {
+    let place = Place::Env(variable.to_owned());
+    let Some((last, tables)) = path.split_last() else {
+        return false;
+    };
+    let mut at = root;
+    for key in tables {
+        let Data::Table(entries) = &mut at.data else {
+            return false;
+        };
+        let empty = || Node {
+            data: Data::Table(BTreeMap::new()),
+            place: place.clone(),
+            raw: String::new(),
+        };
+        at = &mut entries
+            .entry((*key).to_owned())
+            .or_insert_with(|| (place.clone(), empty()))
+            .1;
+    }
+    let Data::Table(entries) = &mut at.data else {
+        return false;
+    };
+    let mut data = match DeValue::parse(&raw) {
+        Ok(value) => node_of(&raw, value).data,
+        Err(_) => Data::Text(raw.clone()),
+    };
+    stand_in(&mut data, &place);
+    entries.insert(
+        (*last).to_owned(),
+        (place.clone(), Node { data, place, raw }),
+    );
+    true
+}
+
+/// Gives everything within a value the place of the variable that holds it.
+fn stand_in(data: &mut Data, place: &Place) {
+    let set = |node: &mut Node| {
+        node.place = place.clone();
+        stand_in(&mut node.data, place);
+    };
+    match data {
+        Data::Array(nodes) => nodes.iter_mut().for_each(set),
+        Data::Table(entries) => entries.values_mut().for_each(|(key, node)| {
+            *key = place.clone();
+            node.place = place.clone();
+            stand_in(&mut node.data, place);
+        }),
+        Data::Text(_) | Data::Int(_) | Data::Other(_) => {}
+    }
+}
+
+fn table_of(text: &str, table: DeTable<'_>) -> Data {
+    let entries = table.into_iter().map(|(key, value)| {
+        let place = place_of(text, key.span().start);
+        (key.into_inner().into_owned(), (place, node_of(text, value)))
+    });
+    Data::Table(entries.collect())
+}
+
+fn node_of(text: &str, value: Spanned<DeValue<'_>>) -> Node {
+    let span = value.span();
+    let place = place_of(text, span.start);
+    let raw = text.get(span).unwrap_or_default().to_owned();
+    let data = match value.into_inner() {
+        DeValue::String(text) => Data::Text(text.into_owned()),
+        DeValue::Integer(n) => match i64::from_str_radix(n.as_str(), n.radix()) {
+            Ok(n) => Data::Int(n),
+            Err(_) => Data::Other("a number out of range"),
+        },
+        DeValue::Array(values) => Data::Array(
+            values
+                .into_iter()
+                .map(|value| node_of(text, value))
+                .collect(),
+        ),
+        DeValue::Table(table) => table_of(text, table),
+        DeValue::Float(_) => Data::Other("a number with a fraction"),
+        DeValue::Boolean(_) => Data::Other("true or false"),
+        DeValue::Datetime(_) => Data::Other("a date"),
+    };
+    Node { data, place, raw }
+}
+
+fn place_of(text: &str, offset: usize) -> Place {
+    let (line, column) = line_column(text, offset);
+    Place::File(line, column)
+}
+
+fn line_column(text: &str, offset: usize) -> (u32, u32) {
+    let before = text.get(..offset).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let line = count(before.matches('\n').count()).saturating_add(1);
+    (
+        line,
+        count(before[start..].chars().count()).saturating_add(1),
+    )
+}
