@@ -9,7 +9,7 @@
 //!    record is made second. A creation that died in between is completed by the next.
 //! 3. A record is written whole and only over the version it was made from, so no change is lost
 //!    to another.
-//! 4. Every change stands in the [history] before it is made; what was announced and
+//! 4. Every change stands in the history before it is made; what was announced and
 //!    never happened is told apart by the chain of the records' changes.
 //! 5. A credential is listed before it can be used and revoked before it is listed as revoked: none
 //!    works that cannot be seen.
@@ -34,6 +34,8 @@ mod keys;
 mod names;
 mod reads;
 mod record;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use write::Made;

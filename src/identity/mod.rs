@@ -89,7 +89,7 @@ pub(crate) mod testing {
             self
         }
 
-        pub(crate) fn from_peer(mut self, peer: &str) -> Self {
+        pub(crate) fn peered(mut self, peer: &str) -> Self {
             self.peer = Some(peer.parse().unwrap());
             self
         }

@@ -530,16 +530,16 @@ mod tests {
             user: Some("7".into()),
         };
         assert_eq!(
-            by_header().present(&view().from_peer("10.1.1.1")),
+            by_header().present(&view().peered("10.1.1.1")),
             Ok(presented)
         );
-        for forged in [view().from_peer("203.0.113.9"), view()] {
+        for forged in [view().peered("203.0.113.9"), view()] {
             assert_eq!(by_header().present(&forged), Ok(Presented::Nothing));
         }
-        let twice = view().with("x-tenant", "globex").from_peer("10.1.1.1");
+        let twice = view().with("x-tenant", "globex").peered("10.1.1.1");
         assert_eq!(by_header().present(&twice), Err(Malformed::Repeated));
         for bad in [&b""[..], b"a\x01b", b"\xff"] {
-            let view = View::default().with("x-tenant", bad).from_peer("10.1.1.1");
+            let view = View::default().with("x-tenant", bad).peered("10.1.1.1");
             assert_eq!(by_header().present(&view), Err(Malformed::TenantId));
         }
     }
