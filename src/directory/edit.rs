@@ -331,7 +331,7 @@ impl TenantEdit {
 }
 
 impl Directory {
-    /// Announces a version and writes it over the one before; `None` if that one is no longer there.
+    /// Announces a version and writes it over the one before; `None` if that is no longer there.
     async fn commit(
         &self,
         before: Option<&TenantRecord>,
