@@ -1,0 +1,321 @@
+//! The embedded store: one redb file, no server.
+//!
+//! Two threads own the file. The writer takes everything that is queued, applies it in order inside
+//! one transaction, syncs once and only then answers: a group commit, so that a hundred writes that
+//! wait together cost one sync. The reader answers reads and queries from snapshots. No thread of
+//! the executor ever waits for the disk.
+//!
+//! An acknowledged write survives the death of the machine, as far as the disk keeps what it says
+//! it has synced. A file belongs to one process: a second one is refused when it opens it.
+//! `docs/storage.md` says what to do then, and what else a file does not do.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::apply::{check_key, check_query, check_write};
+use super::{
+    Item, Key, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write, Written,
+};
+use file::StoreFile;
+
+mod file;
+#[cfg(test)]
+mod power_cut;
+mod worker;
+
+/// Writes that may wait for the writer. At some hundred commits a second with a full batch each,
+/// the last of them waits well under a second; beyond it the caller is told to slow down.
+const QUEUE_MAX: usize = 4_096;
+
+/// Writes in one transaction: enough that the sync is no longer what a write costs, few enough that
+/// a batch of the largest items stays within 200 MB.
+const BATCH_MAX: usize = 512;
+
+/// Reads and queries that may wait for the reader. They cost no sync.
+const READ_QUEUE_MAX: usize = 1_024;
+
+/// A store in one file.
+///
+/// Clones are the same handle: closing one closes all. When the last is dropped, what was accepted
+/// is still finished, but in the background; a program that opens the file again, or that ends,
+/// awaits [`Store::close`] first.
+#[derive(Clone, Debug)]
+pub struct Redb(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    /// `None` once closed. The threads end when these are dropped and their queues are empty.
+    lanes: Mutex<Option<Lanes>>,
+    /// Ends when both threads have let go of the file.
+    open: watch::Receiver<()>,
+}
+
+/// The queues of the two threads.
+#[derive(Clone, Debug)]
+struct Lanes {
+    writes: mpsc::Sender<WriteJob>,
+    reads: mpsc::Sender<ReadJob>,
+}
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A write, and where its answer goes.
+struct WriteJob(Write, Answer<Written>);
+
+/// A read or a query, and where its answer goes.
+enum ReadJob {
+    Read(Key, Answer<Option<Item>>),
+    Query(Query, Answer<Page>),
+}
+
+impl Redb {
+    /// Opens the file, and makes it if there is none. Blocks: after a crash for as long as it takes
+    /// to check the file, about a second for a gigabyte.
+    ///
+    /// # Errors
+    ///
+    /// Unavailable if the file is open already, here or in another process, or cannot be made or
+    /// read; corrupt if it is no redb file, or one of a format this binary does not know.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::start(StoreFile::at(path.as_ref())?)
+    }
+
+    fn start(file: StoreFile) -> Result<Self, StoreError> {
+        let file = Arc::new(file);
+        let (writes, write_queue) = mpsc::channel(QUEUE_MAX);
+        let (reads, read_queue) = mpsc::channel(READ_QUEUE_MAX);
+        let (alive, open) = watch::channel(());
+        let alive = Arc::new(alive);
+        let (at, still) = (file.clone(), alive.clone());
+        spawn("tollgate-write", move || {
+            worker::write(at, write_queue, still)
+        })?;
+        spawn("tollgate-read", move || {
+            worker::read(file, read_queue, alive)
+        })?;
+        let lanes = Mutex::new(Some(Lanes { writes, reads }));
+        Ok(Self(Arc::new(Handle { lanes, open })))
+    }
+}
+
+impl Store for Redb {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        let handle = self.0.clone();
+        Box::pin(async move {
+            check_key(&key)?;
+            let (answer, answered) = oneshot::channel();
+            handle.queue(|lanes| &lanes.reads, ReadJob::Read(key, answer))?;
+            answered
+                .await
+                .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))
+        })
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        let handle = self.0.clone();
+        Box::pin(async move {
+            check_write(&write)?;
+            let (answer, answered) = oneshot::channel();
+            handle.queue(|lanes| &lanes.writes, WriteJob(write, answer))?;
+            answered
+                .await
+                .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unknown)))
+        })
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        let handle = self.0.clone();
+        Box::pin(async move {
+            check_query(&query)?;
+            let (answer, answered) = oneshot::channel();
+            handle.queue(|lanes| &lanes.reads, ReadJob::Query(query, answer))?;
+            answered
+                .await
+                .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))
+        })
+    }
+
+    fn promise(&self) -> Promise {
+        Promise {
+            kind: "redb",
+            survives: "machine",
+            shared: false,
+        }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        let handle = self.0.clone();
+        Box::pin(async move {
+            drop(
+                handle
+                    .lanes
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take(),
+            );
+            let mut open = handle.open.clone();
+            while open.changed().await.is_ok() {}
+            Ok(())
+        })
+    }
+}
+
+impl Handle {
+    /// Puts a job in its queue, or says why not. Never waits.
+    fn queue<T>(
+        &self,
+        lane: impl FnOnce(&Lanes) -> &mpsc::Sender<T>,
+        job: T,
+    ) -> Result<(), StoreError> {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(lanes) = lanes.as_ref() else {
+            return Err(StoreError::new(
+                StoreErrorKind::Unavailable,
+                "the store is closed",
+            ));
+        };
+        lane(lanes).try_send(job).map_err(|refused| match refused {
+            TrySendError::Full(_) => StoreError::new(
+                StoreErrorKind::Throttled,
+                "the disk does not keep up: too many calls wait for it",
+            ),
+            TrySendError::Closed(_) => ended(StoreErrorKind::Unavailable),
+        })
+    }
+}
+
+/// A thread ended without answering, which takes a panic in it. A write may have been applied.
+fn ended(kind: StoreErrorKind) -> StoreError {
+    StoreError::new(
+        kind,
+        "the thread that serves the store file has ended: restart the process",
+    )
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map(drop)
+        .map_err(|error| {
+            StoreError::new(
+                StoreErrorKind::Unavailable,
+                format!("no thread for the store: {error}"),
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Change, Value};
+
+    fn set(sk: &str, n: i64) -> Write {
+        let key = Key {
+            pk: "p".into(),
+            sk: sk.into(),
+        };
+        Write {
+            key,
+            when: vec![],
+            change: vec![Change::Set("n".into(), Value::Int(n))],
+        }
+    }
+
+    #[test]
+    fn a_file_in_use_is_refused_with_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let _first = Redb::open(&path).unwrap();
+        let error = Redb::open(&path).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unavailable);
+        assert!(error.message.contains("already open"), "{error}");
+        assert!(error.message.contains("shared store"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plans.toml");
+        let text = "default-plan = \"free\"\n".repeat(1_000);
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(Redb::open(&path).unwrap_err().kind, StoreErrorKind::Corrupt);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[tokio::test]
+    async fn a_forged_item_is_corrupt_and_its_neighbour_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let store = Redb::open(&path).unwrap();
+        store.write(set("good", 1)).await.unwrap();
+        store.close().await.unwrap();
+        file::forge(&path, ("p", "bad"), &[0xff; 7]);
+
+        let store = Redb::open(&path).unwrap();
+        let read = |sk: &str| {
+            store.read(Key {
+                pk: "p".into(),
+                sk: sk.into(),
+            })
+        };
+        assert_eq!(read("good").await.unwrap().unwrap().int("n"), Some(1));
+        assert_eq!(read("bad").await.unwrap_err().kind, StoreErrorKind::Corrupt);
+        let all = Query {
+            pk: "p".into(),
+            from: String::new(),
+            until: None,
+            limit: 9,
+        };
+        assert_eq!(
+            store.query(all).await.unwrap_err().kind,
+            StoreErrorKind::Corrupt
+        );
+        let error = store.write(set("bad", 2)).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt);
+        assert!(
+            !error.message.contains("bad"),
+            "an error names no key: {error}"
+        );
+        store.write(set("good", 3)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_a_close_finishes_what_was_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let store = Redb::open(&path).unwrap();
+        let mut waiting = Vec::new();
+        let mut throttled = 0;
+        // One poll puts a write in the queue; nothing here waits for an answer, so the queue fills
+        // faster than any disk empties it.
+        for n in 0..4 * QUEUE_MAX {
+            let mut write = store.write(set(&format!("{n:06}"), 1));
+            match futures_poll(&mut write) {
+                Some(Err(error)) => {
+                    assert_eq!(error.kind, StoreErrorKind::Throttled);
+                    throttled += 1;
+                }
+                Some(Ok(_)) => {}
+                None => waiting.push(write),
+            }
+        }
+        assert!(throttled > 0, "the queue is bounded");
+        store.close().await.unwrap();
+        for write in waiting {
+            assert!(matches!(write.await, Ok(Written::Applied(Some(_)))));
+        }
+        Redb::open(&path).expect("a closed store lets go of its file");
+    }
+
+    fn futures_poll<T>(future: &mut StoreFuture<T>) -> Option<Result<T, StoreError>> {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(result) => Some(result),
+            std::task::Poll::Pending => None,
+        }
+    }
+}

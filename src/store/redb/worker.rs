@@ -1,0 +1,59 @@
+//! The two threads of the store: each takes what is queued, does it in one transaction, answers.
+//!
+//! A thread ends when every sender of its queue is gone and the queue is empty. It lets go of the
+//! file before it lets go of `alive`, so that whoever waits for `alive` can open the file again.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::file::StoreFile;
+use super::{BATCH_MAX, ReadJob, WriteJob};
+
+/// The writer: group commit.
+pub(super) fn write(
+    file: Arc<StoreFile>,
+    mut queue: mpsc::Receiver<WriteJob>,
+    alive: Arc<watch::Sender<()>>,
+) {
+    let mut batch = Vec::new();
+    while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+        let (writes, answers): (Vec<_>, Vec<_>) = batch
+            .drain(..)
+            .map(|WriteJob(write, answer)| (write, answer))
+            .unzip();
+        for (answer, result) in answers.into_iter().zip(file.write(&writes)) {
+            // Whoever asked may have gone: the write stands all the same.
+            let _ = answer.send(result);
+        }
+    }
+    drop(file);
+    drop(alive);
+}
+
+/// The reader: one snapshot for all that waits. It is taken after the calls came, so a write that
+/// was answered before one of them began is in it.
+pub(super) fn read(
+    file: Arc<StoreFile>,
+    mut queue: mpsc::Receiver<ReadJob>,
+    alive: Arc<watch::Sender<()>>,
+) {
+    let mut batch = Vec::new();
+    while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+        file.read(|snapshot| {
+            for job in batch.drain(..) {
+                let snapshot = snapshot.clone();
+                match job {
+                    ReadJob::Read(key, answer) => {
+                        let _ = answer.send(snapshot.and_then(|snapshot| snapshot.item(&key)));
+                    }
+                    ReadJob::Query(query, answer) => {
+                        let _ = answer.send(snapshot.and_then(|snapshot| snapshot.page(query)));
+                    }
+                }
+            }
+        });
+    }
+    drop(file);
+    drop(alive);
+}

@@ -1,0 +1,161 @@
+//! What a law is run against, and the few words laws are written in.
+
+use std::sync::Arc;
+
+use tollgate::store::{
+    Change, Item, Key, Page, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+};
+
+/// A store with nothing in it, and the way to open it again.
+pub(crate) struct Subject {
+    /// The store.
+    pub(crate) store: Arc<dyn Store>,
+    open: Box<dyn Fn() -> Arc<dyn Store> + Send + Sync>,
+}
+
+impl Subject {
+    fn new(open: impl Fn() -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
+        Self {
+            store: open(),
+            open: Box::new(open),
+        }
+    }
+
+    /// Closes the store and opens it again, as another process would.
+    pub(crate) async fn reopen(&mut self) {
+        self.store.close().await.unwrap();
+        self.store = (self.open)();
+    }
+
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, StoreError> {
+        self.store.write(write).await
+    }
+
+    /// Writes that must be applied. They wait together, so that a store may group them.
+    pub(crate) async fn put_all(&self, writes: impl IntoIterator<Item = Write>) {
+        let running: Vec<_> = writes
+            .into_iter()
+            .map(|write| tokio::spawn(self.store.write(write)))
+            .collect();
+        for write in running {
+            let written = write.await.unwrap().unwrap();
+            assert!(matches!(written, Written::Applied(_)), "{written:?}");
+        }
+    }
+
+    pub(crate) async fn item(&self, key: &Key) -> Option<Item> {
+        self.store.read(key.clone()).await.unwrap()
+    }
+
+    pub(crate) async fn page(&self, query: Query) -> Page {
+        self.store.query(query).await.unwrap()
+    }
+
+    /// The kind of error a write is refused with; panics if it is answered.
+    pub(crate) async fn error(&self, write: Write) -> StoreErrorKind {
+        self.store
+            .write(write)
+            .await
+            .expect_err("the write should fail")
+            .kind
+    }
+}
+
+/// The reference store.
+pub(crate) fn memory() -> Result<Subject, String> {
+    let table = tollgate::store::Memory::new();
+    Ok(Subject::new(move || Arc::new(table.clone())))
+}
+
+/// The embedded store, in a file of its own.
+#[cfg(feature = "redb")]
+pub(crate) fn redb() -> Result<Subject, String> {
+    let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
+    Ok(Subject::new(move || {
+        Arc::new(tollgate::store::Redb::open(dir.path().join("store.redb")).unwrap())
+    }))
+}
+
+/// The subject, or `None` with a line that says why: never in CI, where a skipped store is a
+/// failure.
+pub(crate) fn get(name: &str, subject: Result<Subject, String>) -> Option<Subject> {
+    match subject {
+        Ok(subject) => Some(subject),
+        Err(why) => {
+            println!("skipped: {name} ({why})");
+            let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+            assert!(!ci, "{name} must run in CI: {why}");
+            None
+        }
+    }
+}
+
+pub(crate) fn key(pk: &str, sk: &str) -> Key {
+    Key {
+        pk: pk.into(),
+        sk: sk.into(),
+    }
+}
+
+pub(crate) fn write<const W: usize, const C: usize>(
+    key: &Key,
+    when: [When; W],
+    change: [Change; C],
+) -> Write {
+    Write {
+        key: key.clone(),
+        when: when.into(),
+        change: change.into(),
+    }
+}
+
+pub(crate) fn set(name: &'static str, value: impl Into<Val>) -> Change {
+    Change::Set(name.into(), value.into().0)
+}
+
+pub(crate) fn add(name: &'static str, by: i64) -> Change {
+    Change::Add(name.into(), by)
+}
+
+pub(crate) fn item<const N: usize>(attributes: [(&'static str, Val); N]) -> Item {
+    Item(
+        attributes
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.0))
+            .collect(),
+    )
+}
+
+pub(crate) fn query(pk: &str, limit: usize) -> Query {
+    Query {
+        pk: pk.into(),
+        from: String::new(),
+        until: None,
+        limit,
+    }
+}
+
+pub(crate) fn sort_keys(page: &Page) -> Vec<&str> {
+    page.items.iter().map(|(sk, _)| sk.as_str()).collect()
+}
+
+/// A value, written as a literal.
+pub(crate) struct Val(pub(crate) Value);
+
+impl From<i64> for Val {
+    fn from(n: i64) -> Self {
+        Self(Value::Int(n))
+    }
+}
+
+impl From<&str> for Val {
+    fn from(text: &str) -> Self {
+        Self(Value::Text(text.into()))
+    }
+}
+
+impl From<Vec<u8>> for Val {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Value::Bytes(bytes))
+    }
+}
