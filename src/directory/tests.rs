@@ -77,8 +77,9 @@ impl Store for Flaky {
                 Box::pin(async move {
                     made.await?;
                     // Others come in between the write and its repeat.
-                    tokio::task::yield_now().await;
-                    tokio::task::yield_now().await;
+                    for _ in 0..10 {
+                        tokio::task::yield_now().await;
+                    }
                     Err(lost())
                 })
             }
@@ -535,40 +536,60 @@ async fn history_shows_edits_in_order_and_keys() {
 #[tokio::test]
 async fn a_change_overtaken_after_a_lost_reply_is_not_made_twice() {
     let bed = bed();
-    let tenant = bed
+    let tenant = bed.directory.tenant("acme").save().await.unwrap();
+    // The entry, and then the record, whose reply is lost.
+    bed.store.fail(&[(1, Fault::Reply)]);
+    let suspended = tokio::spawn(tenant.edit().suspend().note("first").save());
+    while bed.store.writes.load(Ordering::Relaxed) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let resumed = tenant.edit().resume().note("second").save().await.unwrap();
+    assert_eq!(
+        (resumed.record().version, resumed.record().suspended),
+        (3, false)
+    );
+    assert!(!suspended.is_finished());
+    let first = suspended.await.unwrap().unwrap();
+    assert_eq!(
+        first.record(),
+        resumed.record(),
+        "what stands, and not suspended again"
+    );
+    let history = tenant.history().await.unwrap();
+    assert_eq!(history.len(), 3);
+    assert!(
+        history
+            .iter()
+            .all(|entry| entry.outcome == Outcome::Happened)
+    );
+    assert!(
+        !bed.directory
+            .has_happened(first.record(), 12_345)
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn look_ups_own_what_they_need() {
+    let bed = bed();
+    let surrogate = bed
         .directory
         .tenant("acme")
-        .plan("pro")
         .save()
         .await
-        .unwrap();
-    let surrogate = tenant.record().surrogate;
-    let first = tenant.edit().plan("build").save().await.unwrap();
-    let later = first.edit().suspend().save().await.unwrap();
-    // What a writer asks after a lost reply, when another has written since.
-    let directory = &bed.directory;
-    assert!(
-        directory
-            .has_happened(later.record(), first.record().change)
-            .await
-            .unwrap()
-    );
-    assert!(
-        directory
-            .has_happened(later.record(), later.record().change)
-            .await
-            .unwrap()
-    );
-    assert!(
-        !directory
-            .has_happened(later.record(), 12_345)
-            .await
-            .unwrap()
-    );
-    assert_eq!(
-        bed.directory.lookup_name("acme").await.unwrap(),
-        Some(surrogate)
-    );
+        .unwrap()
+        .record()
+        .surrogate;
+    let by_name = tokio::spawn(bed.directory.lookup_name("acme"));
+    let by_surrogate = tokio::spawn(bed.directory.lookup_tenant(surrogate));
+    let by_key = tokio::spawn(bed.directory.lookup_credential(bed.peppers.hashes(b"k")));
+    let first = tokio::spawn(bed.directory.first_request(surrogate, NOW));
+    drop(bed);
+    assert_eq!(by_name.await.unwrap().unwrap(), Some(surrogate));
+    assert_eq!(by_surrogate.await.unwrap().unwrap().unwrap().id, "acme");
+    assert_eq!(by_key.await.unwrap().unwrap(), None);
+    assert_eq!(first.await.unwrap().unwrap(), Some(NOW));
 }
 
 #[tokio::test]
@@ -637,7 +658,8 @@ proptest! {
 
     #[test]
     fn changes_made_at_once_are_all_made_whatever_is_lost(
-        lost in proptest::collection::vec(0_usize..24, 0..6),
+        // One fewer than a write is tried: with more, a save may rightly end as unknown.
+        lost in proptest::collection::vec(0_usize..24, 0..4),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
