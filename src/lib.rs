@@ -1,6 +1,6 @@
 //! placeholder crate doc
-pub mod catalog;
 mod clock;
+pub mod catalog;
 pub mod decision;
 pub mod directory;
 pub mod identity;
