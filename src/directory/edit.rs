@@ -24,8 +24,8 @@ const MAX_EDITS: usize = 32;
 pub(super) const MAX_NOTE: usize = 512;
 /// Most characters of a plan's, meter's, key's or account's name.
 pub(super) const MAX_NAME: usize = 64;
-/// Most characters of an override's TOML: with 32 of them a record stays far below an item's size.
-const MAX_CHANGES: usize = 2_048;
+/// Most characters of an override's TOML: a record full of the widest characters fits an item.
+const MAX_CHANGES: usize = 1_024;
 
 /// One change of a tenant, as it stands in the history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -331,7 +331,7 @@ impl TenantEdit {
 }
 
 impl Directory {
-    /// Announces a version and writes it over the one before; `None` if that one is no longer there.
+    /// Announces a version and writes it over the one before; `None` if that is no longer there.
     async fn commit(
         &self,
         before: Option<&TenantRecord>,

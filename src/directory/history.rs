@@ -135,7 +135,13 @@ impl Directory {
         let items = self
             .query_all(self.inner.space.history(tenant, 0, 0).pk)
             .await?;
-        items.iter().map(|(_, item)| read(item)).collect()
+        let mut entries: Vec<_> = items
+            .iter()
+            .map(|(_, item)| read(item))
+            .collect::<Result<_, _>>()?;
+        // Within a millisecond by version, and keys (0) after the record they need.
+        entries.sort_by_key(|(_, entry)| (entry.at_ms, entry.version.wrapping_sub(1)));
+        Ok(entries)
     }
 }
 

@@ -9,11 +9,11 @@
 //!    record is made second. A creation that died in between is completed by the next.
 //! 3. A record is written whole and only over the version it was made from, so no change is lost
 //!    to another.
-//! 4. Every change stands in the [history] before it is made; what was announced and
+//! 4. Every change stands in the history before it is made; what was announced and
 //!    never happened is told apart by the chain of the records' changes.
 //! 5. A credential is listed before it can be used and revoked before it is listed as revoked: none
 //!    works that cannot be seen.
-//! 6. After a lost reply the identical write is repeated, and what came of it is read from the item.
+//! 6. After a lost reply the identical write is repeated, and the item says what came of it.
 //!
 //! It does not promise that another process sees a change at once: the gate's cache has an age.
 
@@ -34,6 +34,8 @@ mod keys;
 mod names;
 mod reads;
 mod record;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use write::Made;
@@ -167,8 +169,8 @@ impl Directory {
         async move { this.read_name(&id).await }
     }
 
-    /// Notes a tenant's first request, once: later calls change nothing. Returns when it was; `None`
-    /// if there is no such tenant.
+    /// Notes a tenant's first request, once: later calls change nothing. Returns when it was;
+    /// `None` if there is no such tenant.
     pub fn first_request(
         &self,
         surrogate: Surrogate,

@@ -11,9 +11,9 @@ use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
 
 /// Most overrides of a tenant that hold at once.
-pub const MAX_OVERRIDES: usize = 32;
+const MAX_OVERRIDES: usize = 32;
 /// Most grants of a tenant.
-pub const MAX_GRANTS: usize = 64;
+const MAX_GRANTS: usize = 64;
 /// How long a grant stays in the record after its end: as long as its pool can be asked for.
 const KEEP_GRANT_MS: i64 = 40 * 24 * 60 * 60 * 1000;
 

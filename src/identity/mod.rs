@@ -20,18 +20,18 @@ mod present;
 mod probe;
 mod proxies;
 mod scopes;
+mod source;
 mod unknown;
 
 pub use api_key::{ApiKey, KEY_PREFIX};
 pub use caller::{Caller, Identify, Identity};
 pub(crate) use credential::hex;
 pub use credential::{CredentialHash, Pepper, Peppers, SCHEME_SHA256};
-pub use present::{
-    Identifier, IdentifierError, MAX_API_KEY, MAX_JWT, Malformed, Presented, Source,
-};
+pub use present::{Identifier, IdentifierError, MAX_API_KEY, MAX_JWT, Malformed, Presented};
 pub use probe::{Probe, Prober};
 pub use proxies::Proxies;
 pub use scopes::{ScopeHash, Scopes};
+pub use source::Source;
 pub use unknown::Unknown;
 
 /// Most characters of a tenant's outer id.
@@ -89,7 +89,7 @@ pub(crate) mod testing {
             self
         }
 
-        pub(crate) fn from_peer(mut self, peer: &str) -> Self {
+        pub(crate) fn peered(mut self, peer: &str) -> Self {
             self.peer = Some(peer.parse().unwrap());
             self
         }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use super::api_key::is_broken;
 #[cfg(feature = "jwt")]
 use super::jwt;
-use super::{CredentialHash, Peppers, Probe, Prober, Proxies, RequestView, is_tenant_id};
+use super::{CredentialHash, Peppers, Probe, Prober, Proxies, RequestView, Source, is_tenant_id};
 
 /// Longest API key that is read: hashing a longer one would be work for nobody.
 pub const MAX_API_KEY: usize = 4 * 1024;
@@ -23,33 +23,6 @@ pub const MAX_JWT: usize = 8 * 1024;
 const MAX_SOURCES: usize = 16;
 
 const AUTHORIZATION: &str = "authorization";
-
-/// Where a credential is looked for: one `[[identify]]` table.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// An API key in one of these headers; in `authorization` it is the bearer's token.
-    ApiKey {
-        /// Lower-case names.
-        headers: Vec<String>,
-    },
-    /// A JWT, the bearer's token in `authorization`.
-    #[cfg(feature = "jwt")]
-    Jwt(jwt::Verifier),
-    /// A tenant id that a gateway in front has set.
-    Header {
-        /// Lower-case name of the header with the tenant.
-        tenant: String,
-        /// Lower-case name of the header with the user.
-        user: Option<String>,
-    },
-    /// A tenant id among the claims that the host has verified.
-    Claim {
-        /// Name of the claim with the tenant.
-        tenant: String,
-        /// Name of the claim with the user.
-        user: Option<String>,
-    },
-}
 
 /// What a request presents, borrowed from it.
 #[derive(Clone, PartialEq, Eq)]
@@ -151,7 +124,9 @@ impl Identifier {
             return Err(IdentifierError::Config(message));
         }
         for source in &mut sources {
-            check(source, &peppers, &proxies).map_err(IdentifierError::Config)?;
+            source
+                .check(&peppers, &proxies)
+                .map_err(IdentifierError::Config)?;
         }
         let prober = Prober::new().map_err(|e| IdentifierError::Random(e.to_string()))?;
         #[cfg(feature = "jwt")]
@@ -399,36 +374,6 @@ fn is_jwt(token: &[u8]) -> bool {
         && token.split(|byte| *byte == b'.').all(base64url)
 }
 
-/// Lower-cases names, and says what cannot work.
-fn check(source: &mut Source, peppers: &Peppers, proxies: &Proxies) -> Result<(), String> {
-    match source {
-        Source::ApiKey { headers } if headers.is_empty() => {
-            Err("api-key names no header: write api-key = [\"authorization\"]".into())
-        }
-        Source::ApiKey { .. } if peppers.newest().is_none() => Err(
-            "api-key needs a pepper: write pepper = [{ id = \"1\", env = \"TOLLGATE_PEPPER\" }]"
-                .into(),
-        ),
-        Source::ApiKey { headers } => {
-            headers
-                .iter_mut()
-                .for_each(|name| name.make_ascii_lowercase());
-            Ok(())
-        }
-        Source::Header { tenant, .. } if proxies.trusts_nobody() => Err(format!(
-            "header {tenant:?} would never be believed: [proxy] trust names no gateway"
-        )),
-        Source::Header { tenant, user } => {
-            tenant.make_ascii_lowercase();
-            user.iter_mut().for_each(|name| name.make_ascii_lowercase());
-            Ok(())
-        }
-        #[cfg(feature = "jwt")]
-        Source::Jwt(_) => Ok(()),
-        Source::Claim { .. } => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::View;
@@ -530,16 +475,16 @@ mod tests {
             user: Some("7".into()),
         };
         assert_eq!(
-            by_header().present(&view().from_peer("10.1.1.1")),
+            by_header().present(&view().peered("10.1.1.1")),
             Ok(presented)
         );
-        for forged in [view().from_peer("203.0.113.9"), view()] {
+        for forged in [view().peered("203.0.113.9"), view()] {
             assert_eq!(by_header().present(&forged), Ok(Presented::Nothing));
         }
-        let twice = view().with("x-tenant", "globex").from_peer("10.1.1.1");
+        let twice = view().with("x-tenant", "globex").peered("10.1.1.1");
         assert_eq!(by_header().present(&twice), Err(Malformed::Repeated));
         for bad in [&b""[..], b"a\x01b", b"\xff"] {
-            let view = View::default().with("x-tenant", bad).from_peer("10.1.1.1");
+            let view = View::default().with("x-tenant", bad).peered("10.1.1.1");
             assert_eq!(by_header().present(&view), Err(Malformed::TenantId));
         }
     }

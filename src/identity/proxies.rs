@@ -114,7 +114,7 @@ mod tests {
     fn via(forwarded: &str) -> String {
         peer(
             &View::default()
-                .from_peer("10.0.0.1")
+                .peered("10.0.0.1")
                 .with(FORWARDED_FOR, forwarded),
         )
     }
@@ -122,11 +122,11 @@ mod tests {
     #[test]
     fn an_untrusted_peer_speaks_for_itself() {
         let view = View::default()
-            .from_peer("203.0.113.9")
+            .peered("203.0.113.9")
             .with(FORWARDED_FOR, "1.1.1.1");
         assert_eq!(peer(&view), "203.0.113.9");
         assert_eq!(
-            peer(&View::default().from_peer("::ffff:203.0.113.9")),
+            peer(&View::default().peered("::ffff:203.0.113.9")),
             "203.0.113.9"
         );
         assert!(Proxies::default().peer(&View::default()).is_none());
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn several_lines_are_one_list() {
         let view = View::default()
-            .from_peer("10.0.0.1")
+            .peered("10.0.0.1")
             .with(FORWARDED_FOR, "6.6.6.6, 203.0.113.9")
             .with(FORWARDED_FOR, "10.2.2.2");
         assert_eq!(peer(&view), "203.0.113.9");

@@ -83,7 +83,7 @@ fn tag(probe: Probe) -> u64 {
 }
 
 fn seconds(now: Now) -> u64 {
-    now.mono_ns / 1_000_000_000 & TIME
+    (now.mono_ns / 1_000_000_000) & TIME
 }
 
 #[cfg(test)]

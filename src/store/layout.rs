@@ -36,10 +36,7 @@ impl Space {
     }
 
     fn key(&self, pk: std::fmt::Arguments<'_>, sk: impl Into<String>) -> Key {
-        Key {
-            pk: format!("{}{pk}", self.0),
-            sk: sk.into(),
-        }
+        Key { pk: format!("{}{pk}", self.0), sk: sk.into() }
     }
 
     pub(crate) fn name(&self, hash_hex: &str) -> Key {
@@ -59,10 +56,7 @@ impl Space {
     }
 
     pub(crate) fn history(&self, tenant: Surrogate, at_ms: i64, nonce: u64) -> Key {
-        self.key(
-            format_args!("H#{tenant}"),
-            format!("{at_ms:016}#{nonce:016x}"),
-        )
+        self.key(format_args!("H#{tenant}"), format!("{at_ms:016}#{nonce:016x}"))
     }
 
     pub(crate) fn catalog(&self, revision: u64) -> Key {
