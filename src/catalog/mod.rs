@@ -179,20 +179,27 @@ fn read<'t>(
     if errors.is_empty() {
         return Ok(document);
     }
+    let mut twice_until = 0;
     for error in errors {
+        let span = error.span().unwrap_or(0..0);
         let message = error.message().trim();
+        let line = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+        let is_header = text[line..].trim_start().starts_with('[');
         let help = match message {
-            "duplicate key" => {
-                "write each key once. A line `quota.requests = ..` in [plan.x] has made the table \
-                 [plan.x.quota] already: put all of it in one of the two forms"
+            // What stands below a header that is there twice is there twice for the same reason.
+            "duplicate key" if span.start < twice_until => continue,
+            "duplicate key" if is_header => {
+                let next = text[span.start..]
+                    .find("\n[")
+                    .unwrap_or(text.len() - span.start);
+                twice_until = span.start + next;
+                "a table is made once: by its header, or by dotted keys such as \
+                 `quota.requests = ..` in the table above it. Put all of it in one place"
             }
+            "duplicate key" => "write each key once",
             _ => "see https://toml.io: strings are in double quotes, tables in square brackets",
         };
-        report.error(
-            error.span().unwrap_or(0..0),
-            message.replace('\n', ": "),
-            help,
-        );
+        report.error(span, message.replace('\n', ": "), help);
     }
     let report = std::mem::replace(report, Report::new("", ""));
     match report.finish() {
