@@ -308,8 +308,7 @@ fn an_exception_that_has_ended_is_left_out_with_a_warning() {
     assert!(catalog.warnings[0].message.contains("`acme` has ended"));
     assert_eq!(
         catalog.warnings[0].place,
-        Place {
-            line: 44,
+        Place { line: 42,
             column: 9
         }
     );
@@ -526,4 +525,120 @@ proptest! {
         let _ = Catalog::parse("plans.toml", &limits, NOW_MS);
         let _ = load(FIRST).parse_changes(&text);
     }
+}
+
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plans.schema.json");
+
+/// `TOLLGATE_WRITE_SCHEMA=1 cargo test --test catalog` writes the file anew.
+#[test]
+fn the_committed_schema_is_that_of_the_parser() {
+    let schema = schema();
+    if std::env::var_os("TOLLGATE_WRITE_SCHEMA").is_some() {
+        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        std::fs::write(SCHEMA, text).unwrap();
+    }
+    let committed = std::fs::read_to_string(SCHEMA).unwrap_or_default();
+    let committed = serde_json::from_str::<serde_json::Value>(&committed).ok();
+    assert!(
+        committed == Some(schema),
+        "docs/plans.schema.json is not what the parser takes: \
+         run `TOLLGATE_WRITE_SCHEMA=1 cargo test --test catalog` and commit it"
+    );
+}
+
+/// Whether a schema takes a value: the part of draft-07 that ours uses.
+fn takes(schema: &serde_json::Value, value: &toml::Value) -> bool {
+    let text = |key: &str| schema.get(key).and_then(|word| word.as_str());
+    let list = |key: &str| schema.get(key).and_then(|list| list.as_array());
+    let kind = match value {
+        toml::Value::String(_) | toml::Value::Datetime(_) => "string",
+        toml::Value::Integer(_) => "integer",
+        toml::Value::Float(_) => "number",
+        toml::Value::Boolean(_) => "boolean",
+        toml::Value::Array(_) => "array",
+        toml::Value::Table(_) => "object",
+    };
+    let written = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    let of_kind = match schema.get("type") {
+        Some(serde_json::Value::Array(kinds)) => kinds.iter().any(|k| k == kind),
+        Some(one) => one == kind,
+        None => true,
+    };
+    of_kind
+        && list("anyOf").is_none_or(|any| any.iter().any(|schema| takes(schema, value)))
+        && list("enum").is_none_or(|words| words.iter().any(|word| *word == *written))
+        && text("pattern").is_none_or(|p| regex::Regex::new(p).unwrap().is_match(&written))
+        && value.as_integer().is_none_or(|n| {
+            schema
+                .get("minimum")
+                .and_then(|least| least.as_i64())
+                .is_none_or(|least| n >= least)
+        })
+        && value.as_array().is_none_or(|items| {
+            let least = schema
+                .get("minItems")
+                .and_then(|least| least.as_u64())
+                .unwrap_or(0);
+            items.len() as u64 >= least
+                && schema
+                    .get("items")
+                    .is_none_or(|of| items.iter().all(|item| takes(of, item)))
+        })
+        && value
+            .as_table()
+            .is_none_or(|table| takes_table(schema, table))
+}
+
+fn takes_table(schema: &serde_json::Value, table: &toml::Table) -> bool {
+    let required = schema.get("required").and_then(|list| list.as_array());
+    let has = |key: &serde_json::Value| table.contains_key(key.as_str().unwrap());
+    required.is_none_or(|keys| keys.iter().all(has))
+        && table.iter().all(|(key, value)| {
+            if let Some(of) = schema.get("properties").and_then(|all| all.get(key)) {
+                return takes(of, value);
+            }
+            let patterns = schema
+                .get("patternProperties")
+                .and_then(|all| all.as_object());
+            let matches = |p: &str| regex::Regex::new(p).unwrap().is_match(key);
+            if let Some((_, of)) = patterns.into_iter().flatten().find(|(p, _)| matches(p)) {
+                return takes(of, value);
+            }
+            match schema.get("additionalProperties") {
+                Some(serde_json::Value::Bool(open)) => *open,
+                Some(of) => takes(of, value),
+                None => true,
+            }
+        })
+}
+
+#[test]
+fn the_schema_takes_what_loads_and_refuses_most_of_what_does_not() {
+    let schema = schema();
+    for text in [FIRST, SAAS, LLM] {
+        assert!(takes(&schema, &toml::Value::Table(text.parse().unwrap())));
+    }
+    let mut refused = Vec::new();
+    for file in broken() {
+        let fixed = toml::Value::Table(file.fixed.parse().unwrap());
+        assert!(takes(&schema, &fixed), "{} once fixed", file.name);
+        if let Ok(table) = file.text.parse()
+            && !takes(&schema, &toml::Value::Table(table))
+        {
+            refused.push(file.name);
+        }
+    }
+    // What an editor underlines without knowing the rest of the file.
+    let has = |name: &str| refused.iter().any(|refused| refused == name);
+    for name in [
+        "plan-unknown-key",
+        "rate-bare-number",
+        "quota-period-alias",
+        "route-no-match",
+    ] {
+        assert!(has(name), "{name}");
+    }
+    assert!(refused.len() >= 40, "{} refused", refused.len());
 }
