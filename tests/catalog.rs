@@ -308,7 +308,8 @@ fn an_exception_that_has_ended_is_left_out_with_a_warning() {
     assert!(catalog.warnings[0].message.contains("`acme` has ended"));
     assert_eq!(
         catalog.warnings[0].place,
-        Place { line: 42,
+        Place {
+            line: 42,
             column: 9
         }
     );
