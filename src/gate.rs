@@ -26,6 +26,7 @@ mod callers;
 mod catalogs;
 mod maintain;
 mod open;
+mod sources;
 mod standing;
 mod statement;
 mod usage;
@@ -34,7 +35,8 @@ pub(crate) use callers::Seen;
 pub(crate) use open::Inner;
 
 pub use ask::{Ask, Permit, TenantHandle};
-pub use open::{GateBuilder, OnRefusal};
+pub use open::{CLOSE_WITHIN, GateBuilder, OnRefusal};
+pub use statement::{Identified, IdentifyStep};
 pub use usage::{Admitted, Usage};
 
 /// Longest wait for units of a lease; then `on-lease-error` decides.

@@ -232,6 +232,14 @@ impl Lease {
         u64::try_from(self.left.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
+    /// Atoms taken by requests that have not ended.
+    pub(crate) fn open_holds(&self) -> u64 {
+        let held = self.cold().held();
+        let left = self.left.load(Ordering::Acquire);
+        let used = signed(held).saturating_sub(left).saturating_sub(signed(self.total()));
+        u64::try_from(used).unwrap_or(0)
+    }
+
     /// Atoms settled by this process.
     pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
@@ -244,10 +252,11 @@ impl Lease {
     }
 
     /// Atoms still to be had, as far as this process knows: its own, and what was free when the
-    /// pool last answered.
+    /// pool last answered. What is free is moved by a limit that has changed since.
     pub(crate) fn remaining(&self) -> u64 {
-        let free = u64::try_from(self.free_seen.load(Ordering::Relaxed)).unwrap_or(0);
-        self.left().saturating_add(free)
+        let free = self.free_seen.load(Ordering::Relaxed);
+        let left = self.left.load(Ordering::Relaxed);
+        u64::try_from(left.saturating_add(free)).unwrap_or(0)
     }
 
     /// True once: whoever gets it brings the lease to the keeper.
@@ -296,6 +305,8 @@ impl Lease {
         let mut cold = self.cold();
         let news = terms.rev > cold.terms.rev && terms.limit != cold.terms.limit;
         if news {
+            let moved = terms.limit.saturating_sub(cold.terms.limit);
+            self.free_seen.fetch_add(moved, Ordering::Relaxed);
             cold.terms = terms;
             self.limit.store(terms.limit, Ordering::Relaxed);
             self.refused_until_ns.store(0, Ordering::Release);

@@ -72,6 +72,15 @@ pub(crate) struct PoolRule {
     pub(crate) place: Place,
     /// The usual ask, from which the first lease is sized.
     pub(crate) usual_ask: u64,
+    /// Whether it is a grant, and whether the plan gave it.
+    pub(crate) grant: bool,
+    pub(crate) of_plan: bool,
+}
+
+impl PoolRule {
+    pub(crate) fn is_grant(&self) -> bool {
+        self.grant
+    }
 }
 
 /// A quota: the units it includes, then what is let through beyond them.
@@ -92,6 +101,7 @@ pub(crate) struct GrantTerms {
     pub(crate) meter: MeterId,
     pub(crate) atoms: u64,
     pub(crate) expires_ms: Option<i64>,
+    pub(crate) of_plan: bool,
 }
 
 /// What one route asks of a tenant on this plan.
@@ -275,6 +285,7 @@ impl Policy {
                     meter: quota.meter,
                     atoms: quota.limit?,
                     expires_ms: None,
+                    of_plan: true,
                 })
             })
             .chain(own.iter().cloned())
@@ -292,6 +303,8 @@ impl Policy {
                 expires_ms: grant.expires_ms,
                 place,
                 usual_ask: 1,
+                grant: true,
+                of_plan: grant.of_plan,
             });
         }
         by_meter
@@ -426,6 +439,8 @@ impl Policy {
             expires_ms: None,
             place,
             usual_ask: 1,
+            grant: false,
+            of_plan: true,
         });
         index(self.pools.len() - 1)
     }

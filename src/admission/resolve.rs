@@ -176,6 +176,7 @@ fn grants(record: &TenantRecord, catalog: &Catalog, now_ms: i64) -> Vec<GrantTer
                 meter: meter(&grant.meter)?,
                 atoms: grant.atoms,
                 expires_ms: grant.expires_ms,
+                of_plan: false,
             })
         })
         .collect()

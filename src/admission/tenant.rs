@@ -354,9 +354,12 @@ impl UseRow {
         }
     }
 
-    /// Atoms used, as of now.
-    pub(crate) fn total(&self, meter: MeterId) -> u64 {
-        self.totals.get(usize::from(meter.0)).map_or(0, |r| r.total.load(Ordering::Relaxed))
+    /// Atoms counted since the log last had the total.
+    pub(crate) fn unrecorded(&self, meter: MeterId) -> u64 {
+        self.totals.get(usize::from(meter.0)).map_or(0, |row| {
+            let logged = row.logged.load(Ordering::Relaxed);
+            row.total.load(Ordering::Relaxed).saturating_sub(logged)
+        })
     }
 
     /// Meters whose total has risen since the log last had it, with the total; the log has them from
@@ -366,15 +369,6 @@ impl UseRow {
             let total = row.total.load(Ordering::Relaxed);
             let news = row.logged.swap(total, Ordering::Relaxed) != total;
             news.then(|| (MeterId(u16::try_from(i).unwrap_or(u16::MAX)), total))
-        })
-    }
-
-    /// Meters that were used at all.
-    pub(crate) fn used(&self) -> impl Iterator<Item = (MeterId, u64)> + '_ {
-        (0..self.totals.len()).filter_map(|i| {
-            let meter = MeterId(u16::try_from(i).ok()?);
-            let total = self.total(meter);
-            (total > 0).then_some((meter, total))
         })
     }
 }

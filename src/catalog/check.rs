@@ -34,12 +34,13 @@ pub(super) fn check(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>, 
 /// The limits of an override, in a plan it is laid over.
 pub(super) fn check_override(report: &mut Report<'_>, catalog: &Catalog, changes: &Changes) {
     let plan = catalog.effective(catalog.default_plan, &[changes]);
-    let own = Plan {
-        rates: changes.rates.clone(),
-        quotas: changes.quotas.clone(),
-        ..plan
-    };
-    plan_limits(report, catalog, &Costs::of(catalog), &own);
+    let costs = Costs::of(catalog);
+    for rate in changes.rates.values().flatten() {
+        check_rate(report, catalog, &costs, &plan, rate);
+    }
+    for quota in changes.quotas.values().flatten() {
+        check_quota(report, catalog, &costs, &plan, quota);
+    }
 }
 
 /// Atoms of each meter that one request asks for, by route; the last row is of requests on none.
@@ -101,50 +102,59 @@ fn open_routes<'c>(
 /// Refuses limits that one request alone would break.
 fn plan_limits(report: &mut Report<'_>, catalog: &Catalog, costs: &Costs, plan: &Plan) {
     for rate in plan.rates.values().flatten() {
-        let Some(meter) = rate.meter else { continue };
-        let held = |route: Option<RouteId>| match (rate.on, route) {
-            (RateOn::All, _) => true,
-            (RateOn::Default, None) => true,
-            (RateOn::Default, Some(id)) => !plan.rates.contains_key(&catalog.routes[id].name),
-            (RateOn::Route(on), route) => route == Some(on),
-        };
-        let worst = open_routes(catalog, plan)
-            .filter(|(route, _)| held(*route))
-            .map(|(route, name)| (costs.get(route, meter), name))
-            .max_by_key(|(cost, _)| *cost);
-        if let Some((cost, route)) = worst.filter(|(cost, _)| *cost > rate.burst) {
-            let message = format!(
-                "the burst of `{}` is smaller than one request{}, which costs {}",
-                rate.id,
-                on_route(route),
-                units(catalog, meter, cost)
-            );
-            let help = format!("write `burst {}` or more", units(catalog, meter, cost));
-            report.error_at(rate.place, message, help);
-        }
+        check_rate(report, catalog, costs, plan, rate);
     }
     for quota in plan.quotas.values().flatten() {
-        let most = match (quota.over, quota.stop) {
-            (Over::Deny, _) => quota.limit,
-            (Over::Allow | Over::Bill, stop) => stop,
-        };
-        // A limit of 0 that denies has been refused already.
-        let Some(most) = most.filter(|most| *most > 0 || quota.over != Over::Deny) else {
-            continue;
-        };
-        let worst = open_routes(catalog, plan)
-            .map(|(route, name)| (costs.get(route, quota.meter), name))
-            .max_by_key(|(cost, _)| *cost);
-        if let Some((cost, route)) = worst.filter(|(cost, _)| *cost > most) {
-            let message = format!(
-                "the quota `{}` is smaller than one request{}, which costs {}",
-                quota.id,
-                on_route(route),
-                units(catalog, quota.meter, cost)
-            );
-            let help = format!("write {} or more", units(catalog, quota.meter, cost));
-            report.error_at(quota.place, message, help);
-        }
+        check_quota(report, catalog, costs, plan, quota);
+    }
+}
+
+fn check_rate(report: &mut Report<'_>, catalog: &Catalog, costs: &Costs, plan: &Plan, rate: &Rate) {
+    let Some(meter) = rate.meter else { return };
+    let held = |route: Option<RouteId>| match (rate.on, route) {
+        (RateOn::All, _) | (RateOn::Default, None) => true,
+        (RateOn::Default, Some(id)) => !plan.rates.contains_key(&catalog.routes[id].name),
+        (RateOn::Route(on), route) => route == Some(on),
+    };
+    let worst = open_routes(catalog, plan)
+        .filter(|(route, _)| held(*route))
+        .map(|(route, name)| (costs.get(route, meter), name))
+        .max_by_key(|(cost, _)| *cost);
+    if let Some((cost, route)) = worst.filter(|(cost, _)| *cost > rate.burst) {
+        let (cost, on) = (units(catalog, meter, cost), on_route(route));
+        let message = format!(
+            "the burst of `{}` is smaller than one request{on}, which costs {cost}",
+            rate.id
+        );
+        report.error_at(rate.place, message, format!("write `burst {cost}` or more"));
+    }
+}
+
+fn check_quota(
+    report: &mut Report<'_>,
+    catalog: &Catalog,
+    costs: &Costs,
+    plan: &Plan,
+    quota: &Quota,
+) {
+    let most = match quota.over {
+        Over::Deny => quota.limit,
+        Over::Allow | Over::Bill => quota.stop,
+    };
+    // A limit of 0 that denies has been refused already.
+    let Some(most) = most.filter(|most| *most > 0 || quota.over != Over::Deny) else {
+        return;
+    };
+    let worst = open_routes(catalog, plan)
+        .map(|(route, name)| (costs.get(route, quota.meter), name))
+        .max_by_key(|(cost, _)| *cost);
+    if let Some((cost, route)) = worst.filter(|(cost, _)| *cost > most) {
+        let (cost, on) = (units(catalog, quota.meter, cost), on_route(route));
+        let message = format!(
+            "the quota `{}` is smaller than one request{on}, which costs {cost}",
+            quota.id
+        );
+        report.error_at(quota.place, message, format!("write {cost} or more"));
     }
 }
 

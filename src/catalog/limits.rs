@@ -360,7 +360,8 @@ pub(super) fn atoms(amount: &Amount, meter: Option<&Meter>) -> Result<u64, Fault
     let scaled = amount.value.times(u128::from(meter.map_or(1, |m| m.scale)));
     match scaled {
         Some(exact) if exact.den > 1 => {
-            let help = "write a whole number over a longer period, as in \"30/min\"".to_owned();
+            let help = "write whole units; a rate below 1 as one over a longer period, \"30/min\""
+                .to_owned();
             Err(fault("a part of a unit that is never counted", help))
         }
         Some(exact) if exact.num <= u128::from(MAX_ATOMS) => {

@@ -4,9 +4,9 @@
 //! text. The small languages and the words of each table are described in `docs/plans.md`.
 //!
 //! The way of a file: [`keys`] says which keys there are and of which type, [`shape`] holds the
-//! file to that, [`words`] reads the strings, [`counted`], [`limits`] and [`sold`] lower meters and
-//! routes, limits, and plans, [`check`] looks at the whole. All of them go on after a mistake and
-//! leave it in [`error::Report`].
+//! file to that, [`words`] reads the strings. [`meters`], [`routes`], [`limits`], [`plans`],
+//! [`offers`] and [`tenants`] lower the tables, [`check`] looks at the whole. All of them go on
+//! after a mistake and leave it in [`error::Report`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,25 +14,29 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 mod check;
-mod counted;
 mod effective;
 mod error;
 mod keys;
 mod limits;
+mod meters;
 mod model;
+mod offers;
+mod plans;
 mod router;
+mod routes;
 mod schema;
 mod shape;
-mod sold;
+mod tenants;
 mod window;
 mod words;
 
-pub use counted::{MAX_METERS, MAX_REPORTED, MAX_ROUTES};
 pub use error::{PlanError, PlanErrors, Warning};
+pub use meters::{MAX_METERS, MAX_REPORTED};
 pub use model::*;
+pub use plans::MAX_SOLD;
 pub use router::Routes;
+pub use routes::MAX_ROUTES;
 pub use schema::schema;
-pub use sold::MAX_SOLD;
 pub use window::{Zone, local_day};
 
 use error::{Report, did_you_mean, unknown_help};
@@ -124,7 +128,7 @@ impl Catalog {
             plans: &plans,
             zone: &self.timezone,
         };
-        let changes = sold::changes(&mut report, &scene, top);
+        let changes = tenants::changes(&mut report, &scene, top);
         check::check_override(&mut report, self, &changes);
         report.finish().map(|_| changes)
     }
@@ -179,20 +183,27 @@ fn read<'t>(
     if errors.is_empty() {
         return Ok(document);
     }
+    let mut twice_until = 0;
     for error in errors {
+        let span = error.span().unwrap_or(0..0);
         let message = error.message().trim();
+        let line = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+        let is_header = text[line..].trim_start().starts_with('[');
         let help = match message {
-            "duplicate key" => {
-                "write each key once. A line `quota.requests = ..` in [plan.x] has made the table \
-                 [plan.x.quota] already: put all of it in one of the two forms"
+            // What stands below a header that is there twice is there twice for the same reason.
+            "duplicate key" if span.start < twice_until => continue,
+            "duplicate key" if is_header => {
+                let next = text[span.start..]
+                    .find("\n[")
+                    .unwrap_or(text.len() - span.start);
+                twice_until = span.start + next;
+                "a table is made once: by its header, or by dotted keys such as \
+                 `quota.requests = ..` in the table above it. Put all of it in one place"
             }
+            "duplicate key" => "write each key once",
             _ => "see https://toml.io: strings are in double quotes, tables in square brackets",
         };
-        report.error(
-            error.span().unwrap_or(0..0),
-            message.replace('\n', ": "),
-            help,
-        );
+        report.error(span, message.replace('\n', ": "), help);
     }
     let report = std::mem::replace(report, Report::new("", ""));
     match report.finish() {
@@ -204,7 +215,7 @@ fn read<'t>(
 /// Lowers a file whose shape has been checked. With errors in the report the result is partial.
 fn lower(report: &mut Report<'_>, top: Table<'_>, now_ms: i64, hash: [u8; 32]) -> Catalog {
     let timezone = timezone(report, top);
-    let (meters, send) = counted::meters(report, top);
+    let (meters, send) = meters::meters(report, top);
     let plan_entries = top.table("plan").map(Table::entries).unwrap_or_default();
     let names: Vec<Arc<str>> = plan_entries
         .iter()
@@ -216,22 +227,22 @@ fn lower(report: &mut Report<'_>, top: Table<'_>, now_ms: i64, hash: [u8; 32]) -
         plans: &names,
         zone: &timezone,
     };
-    let routes = counted::routes(report, top, &scene);
+    let routes = routes::routes(report, top, &scene);
     let scene = Scene {
         routes: routes.as_slice(),
         ..scene
     };
 
-    let plans = sold::plans(report, &plan_entries, &scene);
+    let plans = plans::plans(report, &plan_entries, &scene);
     let default = top
         .text("default-plan")
         .and_then(|name| scene.plan(report, &name));
     let default_plan = PlanId(default.and_then(|n| u16::try_from(n).ok()).unwrap_or(0));
-    let addons = sold::addons(report, top, &scene, &plans);
-    let topups = sold::topups(report, top, &scene);
-    let tenants = sold::tenants(report, top, &scene, now_ms);
-    let billing = sold::billing(report, top, &scene, default_plan);
-    sold::check_prices(report, top);
+    let addons = offers::addons(report, top, &scene, &plans);
+    let topups = offers::topups(report, top, &scene);
+    let tenants = tenants::tenants(report, top, &scene, now_ms);
+    let billing = tenants::billing(report, top, &scene, default_plan);
+    offers::check_prices(report, top);
     let on_directory_error = match top.text("on-directory-error").map(|word| word.text) {
         Some("default-plan") => OnDirectoryError::DefaultPlan,
         _ => OnDirectoryError::Deny,

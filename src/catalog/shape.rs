@@ -216,7 +216,7 @@ fn check_each(
         match (form, Table::of(entry.node)) {
             (Form::Table(shape), Some(table)) => check_table(report, shape, table, entry.span),
             (Form::Table(shape), None) => {
-                let message = format!("`{}` is a {}", entry.name, type_of(entry.node));
+                let message = format!("`{}` is {}", entry.name, type_of(entry.node));
                 let help = format!("write a table: [{}.{}]", shape.name, entry.name);
                 report.error(entry.node.span(), message, help);
             }
@@ -249,7 +249,7 @@ fn mismatch(report: &mut Report<'_>, name: &str, form: &Form, node: &Node<'_>) {
             "write a date: 2027-03-31".to_owned(),
         ),
         _ => (
-            format!("`{name}` cannot be a {}", type_of(node)),
+            format!("`{name}` cannot be {}", type_of(node)),
             format!("write {}", sample(name, form)),
         ),
     };
@@ -258,9 +258,13 @@ fn mismatch(report: &mut Report<'_>, name: &str, form: &Form, node: &Node<'_>) {
 
 fn type_of(node: &Node<'_>) -> &'static str {
     match node.get_ref() {
-        DeValue::Datetime(_) => "date",
-        DeValue::Array(_) => "list",
-        value => value.type_str(),
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
     }
 }
 

@@ -1,16 +1,14 @@
-//! Meters and routes: what is counted, and where.
+//! Meters: what is counted.
 //!
 //! A meter's scale is the common denominator of everything fractional about it: its weights in a
 //! sum, and the costs of routes. With it each weight and cost is a whole number of atoms.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::{Report, unknown_help};
-use super::limits::{Scene, amount_of};
-use super::model::{Auth, ChargeOn, Count, Enforce, Meter, MeterId, MeterStripe, Route, Send};
-use super::router::Routes;
+use super::limits::amount_of;
+use super::model::{Count, Meter, MeterId, MeterStripe, Send};
 use super::shape::{Entry, Table, Text, fault, integer};
 use super::words::{self, BYTE_UNITS, Exact, lcm};
 
@@ -19,9 +17,6 @@ pub const MAX_METERS: usize = 64;
 
 /// Most meters with `count = "reported"`: a request carries their numbers inline.
 pub const MAX_REPORTED: usize = 8;
-
-/// Most routes.
-pub const MAX_ROUTES: usize = 1024;
 
 /// Largest scale: with it a limit of a million million units still fits.
 const MAX_SCALE: u128 = 1_000_000;
@@ -35,8 +30,10 @@ const REQUESTS: &str = "requests";
 /// The meters, `requests` first, and whether each has `send` written.
 pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Vec<bool>) {
     let mut entries = top.table("meter").map(Table::entries).unwrap_or_default();
-    limit_number(report, &entries, MAX_METERS - 1, "meters");
-    entries.truncate(MAX_METERS);
+    let is_named = entries.iter().any(|entry| entry.name == REQUESTS);
+    let most = if is_named { MAX_METERS } else { MAX_METERS - 1 };
+    limit_number(report, &entries, most, "meters");
+    entries.truncate(most);
     entries.sort_by_key(|entry| entry.name != REQUESTS);
     let mut meters = Vec::new();
     if entries.first().is_none_or(|entry| entry.name != REQUESTS) {
@@ -124,7 +121,8 @@ fn scale_costs(top: Table<'_>, meters: &mut [Meter]) {
         let Some(meter) = meters.iter_mut().find(|meter| *meter.name == *entry.name) else {
             continue;
         };
-        let whole = matches!(meter.count, Count::Cost | Count::Sum);
+        // A request is whole: admission counts 1 without looking at a scale.
+        let whole = matches!(meter.count, Count::Cost | Count::Sum) && *meter.name != *REQUESTS;
         let Some(text) = Text::of(entry.node).filter(|_| whole) else {
             continue;
         };
@@ -147,6 +145,11 @@ fn sums(report: &mut Report<'_>, tables: &[Option<Table<'_>>], meters: &mut [Met
         };
         let id = MeterId(n as u16);
         let weights = weights(report, sum, meters);
+        if sum.entries().is_empty() {
+            let span = table.and_then(|t| t.key_span("sum")).unwrap_or_default();
+            let help = "write the meters it adds up: `sum = { tokens = \"1/1000\" }`";
+            report.error(span, "a sum of nothing", help);
+        }
         let scale =
             weights
                 .iter()
@@ -222,10 +225,6 @@ fn weights(
         if let Some(weight) = weight.map(|weight| weight.value).or_else(number) {
             weights.push((part, weight, entry.node.span()));
         }
-    }
-    if sum.entries().is_empty() {
-        // The table has no line to point at; an empty sum is caught by its never being fed.
-        return weights;
     }
     weights
 }
@@ -322,135 +321,4 @@ pub(super) fn limit_number(report: &mut Report<'_>, entries: &[Entry<'_>], most:
         let help = format!("{most} is the most");
         report.error(beyond.span.clone(), format!("too many {of}"), help);
     }
-}
-
-/// The routes, in the order of the file.
-pub(super) fn routes(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>) -> Routes {
-    let mut routes = Routes::default();
-    let entries = top.table("route").map(Table::entries).unwrap_or_default();
-    limit_number(report, &entries, MAX_ROUTES, "routes");
-    for entry in entries.iter().take(MAX_ROUTES) {
-        let Some(table) = Table::of(entry.node) else {
-            continue;
-        };
-        let id = routes.push(route(report, scene, entry.name, table));
-        let texts = table.texts("match");
-        if let Some(node) = table.node("match").filter(|_| texts.is_empty()) {
-            let help = "write `match = [\"GET /v1/search\"]`";
-            report.error(node.span(), "the route matches nothing", help);
-        }
-        for text in texts {
-            if let Err((message, help)) = routes.insert(id, text.text) {
-                report.error(text.span, message, help);
-            }
-        }
-    }
-    routes
-}
-
-fn route(report: &mut Report<'_>, scene: &Scene<'_>, name: &str, table: Table<'_>) -> Route {
-    let route = Route {
-        name: Arc::from(name),
-        cost: table
-            .table("cost")
-            .map(|cost| costs(report, scene, cost))
-            .unwrap_or_default(),
-        needs: table.text("needs").map(|needs| Arc::from(needs.text)),
-        free: table.flag("free").unwrap_or(false),
-        auth: match table.text("auth").map(|auth| auth.text) {
-            Some("optional") => Auth::Optional,
-            Some("none") => Auth::None,
-            _ => Auth::Required,
-        },
-        once_by: table
-            .text("once-by")
-            .and_then(|header| header_name(report, &header)),
-        charge_on: charge_on(report, table),
-        enforce: enforce(table),
-    };
-    let idle: &[&str] = match (route.auth, route.free) {
-        (Auth::None, _) => &["cost", "needs", "free", "once-by", "charge-on", "enforce"],
-        (_, true) => &["cost", "once-by", "charge-on"],
-        _ => &[],
-    };
-    let why = if route.auth == Auth::None {
-        "auth = \"none\""
-    } else {
-        "free = true"
-    };
-    for key in idle {
-        if let Some(span) = table.key_span(key) {
-            let message = format!("`{key}` has no effect beside `{why}`");
-            report.error(span, message, format!("leave out `{key}`, or `{why}`"));
-        }
-    }
-    route
-}
-
-fn costs(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Vec<(MeterId, u64)> {
-    let mut costs = BTreeMap::new();
-    for entry in table.entries() {
-        let Some(id) = scene.meter(report, entry.name, entry.span) else {
-            continue;
-        };
-        let meter = scene.of(id);
-        let Some(cost) = amount_of(report, entry.node, Some(meter), words::fraction) else {
-            continue;
-        };
-        if cost > 0 && !matches!(meter.count, Count::Cost | Count::Sum) {
-            let message = format!("what `{}` costs is known only afterwards", meter.name);
-            let help = format!(
-                "write 0 if it is not counted here, or `hold` in [meter.{}]",
-                meter.name
-            );
-            report.error(entry.node.span(), message, help);
-        }
-        costs.insert(id, cost);
-    }
-    costs.into_iter().collect()
-}
-
-fn header_name(report: &mut Report<'_>, text: &Text<'_>) -> Option<String> {
-    let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
-    if text.text.is_empty() || !text.text.bytes().all(token) {
-        let help = "write `once-by = \"idempotency-key\"`";
-        report.error(text.span.clone(), "not the name of a header", help);
-        return None;
-    }
-    Some(text.text.to_ascii_lowercase())
-}
-
-/// `charge-on`, where it is written.
-pub(super) fn charge_on(report: &mut Report<'_>, table: Table<'_>) -> Option<ChargeOn> {
-    let node = table.node("charge-on")?;
-    let texts = table.texts("charge-on");
-    if texts.is_empty() {
-        let help = "write `free = true` on the routes that cost nothing";
-        report.error(node.span(), "nothing is ever charged", help);
-    }
-    let mut on = ChargeOn {
-        class: [false; 5],
-        aborted: false,
-    };
-    for text in texts {
-        match text.text {
-            "aborted" => on.aborted = true,
-            // "1xx" to "5xx": other words have been reported.
-            class => {
-                let digit = class.bytes().next().and_then(|b| b.checked_sub(b'1'));
-                if let Some(slot) = digit.and_then(|n| on.class.get_mut(usize::from(n))) {
-                    *slot = true;
-                }
-            }
-        }
-    }
-    Some(on)
-}
-
-/// `enforce`, where it is written.
-pub(super) fn enforce(table: Table<'_>) -> Option<Enforce> {
-    table.text("enforce").map(|enforce| match enforce.text {
-        "shadow" => Enforce::Shadow,
-        _ => Enforce::On,
-    })
 }
