@@ -376,7 +376,7 @@ fn is_jwt(token: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::View;
+    use super::super::tests::View;
     use super::super::{ApiKey, Pepper};
     use super::*;
 

@@ -104,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identity::testing::View;
+    use crate::identity::tests::View;
 
     fn peer(view: &View) -> String {
         let proxies = Proxies::new(["10.0.0.0/8", "::ffff:192.168.0.0/112", "fd00::/8"]).unwrap();

@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::super::testing::View;
+use super::super::tests::View;
 use super::super::{Identifier, MAX_JWT, Malformed, Peppers, Presented, Proxies, Source};
 use super::*;
 use crate::clock::Now;
