@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod error;
+mod identify;
 mod reader;
+mod references;
 mod secret;
 mod tables;
 mod tree;

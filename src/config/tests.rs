@@ -132,6 +132,15 @@ fn an_empty_file_is_a_file_of_defaults() {
 }
 
 #[test]
+fn the_file_in_the_documentation_loads() {
+    let page = include_str!("../../docs/service-file.md");
+    let (_, file) = page.split_once("```toml\n").unwrap();
+    let config = parse(file.split_once("```").unwrap().0).unwrap();
+    assert_eq!(config.identify.len(), 2);
+    assert!(config.stripe.is_some());
+}
+
+#[test]
 fn all_mistakes_come_at_once_in_the_order_of_the_file() {
     let text = "[stroe]\n[store]\nkind = \"redis\"\npth = \"x\"\nspace = \"No\"\n[flush]\nevery = 5\n\
                 mode = \"slow\"\nmax-write-units = 0\n[stripe]\n";

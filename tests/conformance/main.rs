@@ -7,6 +7,8 @@
 //! What is not covered: that a write survives a power cut. That is tested beside each store's code,
 //! on a disk that loses what was not synced.
 
+#![allow(clippy::unwrap_used, reason = "a law that panics has failed")]
+
 mod changes;
 mod concurrency;
 mod conditions;

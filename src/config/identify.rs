@@ -1,0 +1,187 @@
+//! `[[identify]]`: the ways of knowing a caller.
+
+use super::reader::Table;
+use super::references::secret_ref;
+use super::tables::is_name;
+use super::tree::{Data, Node};
+use super::*;
+
+pub(super) fn identify_list(root: &Table<'_>) -> Vec<Identify> {
+    let Some(node) = root.get("identify") else {
+        let headers = DEFAULT_API_KEY_HEADERS.map(str::to_owned).into();
+        return vec![Identify::ApiKey {
+            headers,
+            peppers: vec![default_pepper()],
+        }];
+    };
+    match &node.data {
+        Data::Array(nodes) if !nodes.is_empty() => nodes
+            .iter()
+            .filter_map(|node| identify(root.reader.table(node, "identify")?))
+            .collect(),
+        _ => {
+            let help = "begin each way of knowing a caller with [[identify]]";
+            root.reader
+                .wrong_secret(node, "`identify` is a list of tables", help);
+            Vec::new()
+        }
+    }
+}
+
+fn identify(table: Table<'_>) -> Option<Identify> {
+    let headers = table.texts("api-key");
+    let pepper = table.get("pepper");
+    let jwt = table.table("jwt");
+    let identify = match (headers, jwt) {
+        (Some(headers), None) => {
+            let headers = headers
+                .into_iter()
+                .filter_map(|(node, name)| header(&table, node, name));
+            let headers = headers.collect();
+            let peppers = match pepper {
+                Some(node) => peppers(&table, node),
+                None => vec![default_pepper()],
+            };
+            Some(Identify::ApiKey { headers, peppers })
+        }
+        (None, Some(jwt)) => {
+            if let Some(node) = pepper {
+                let message = "`pepper` belongs to `api-key`";
+                table
+                    .reader
+                    .wrong_secret(node, message, "leave it out here");
+            }
+            jwt_config(jwt).map(Identify::Jwt)
+        }
+        (Some(headers), Some(_)) => {
+            if let Some((node, _)) = headers.first() {
+                let help = "write a second [[identify]]";
+                table.reader.wrong(
+                    node,
+                    "one [[identify]] has `api-key` or `jwt`, not both",
+                    help,
+                );
+            }
+            None
+        }
+        (None, None) => {
+            table.missing("api-key");
+            None
+        }
+    };
+    table.finish();
+    identify
+}
+
+/// A header's name in lower case, if it is one: a token of RFC 9110, section 5.6.2.
+fn header(table: &Table<'_>, node: &Node, name: &str) -> Option<String> {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if name.is_empty() || !name.chars().all(is_token) {
+        table
+            .reader
+            .wrong(node, "this is no header's name", "as in \"x-api-key\"");
+        return None;
+    }
+    Some(name.to_ascii_lowercase())
+}
+
+fn default_pepper() -> Pepper {
+    let source = SecretSource::Env(DEFAULT_PEPPER_ENV.into());
+    let secret = SecretRef {
+        field: "identify.pepper".into(),
+        source,
+    };
+    Pepper {
+        id: DEFAULT_PEPPER_ID.into(),
+        secret,
+    }
+}
+
+fn peppers(table: &Table<'_>, node: &Node) -> Vec<Pepper> {
+    let help = "pepper = [{ id = \"1\", env = \"TOLLGATE_PEPPER\" }]";
+    let Data::Array(nodes) = &node.data else {
+        table
+            .reader
+            .wrong_secret(node, "`identify.pepper` is a list of references", help);
+        return Vec::new();
+    };
+    if nodes.is_empty() {
+        table
+            .reader
+            .wrong_secret(node, "`identify.pepper` is empty", help);
+    }
+    let mut peppers: Vec<Pepper> = Vec::new();
+    for node in nodes {
+        let Some(entry) = table.reader.table(node, "identify.pepper") else {
+            continue;
+        };
+        let id = entry.required("id");
+        let secret = secret_ref(&entry, node, "identify.pepper");
+        entry.finish();
+        let (Some(id), Some(secret)) = (id, secret) else {
+            continue;
+        };
+        if !is_name(id, 16, "") {
+            let message = "the id of a pepper is 1 to 16 characters of a-z and 0-9";
+            table.reader.wrong_secret(node, message, help);
+        } else if peppers.iter().any(|earlier| earlier.id == id) {
+            let message = format!("two peppers have the id \"{id}\"");
+            table
+                .reader
+                .wrong_secret(node, &message, "give a new pepper a new id");
+        } else {
+            peppers.push(Pepper {
+                id: id.into(),
+                secret,
+            });
+        }
+    }
+    peppers
+}
+
+fn jwt_config(table: Table<'_>) -> Option<JwtConfig> {
+    let jwks = table.required("jwks");
+    if let (Some(jwks), Some(node)) = (jwks, table.get("jwks"))
+        && is_plain_http_elsewhere(jwks)
+    {
+        let message = "keys that come unencrypted can be anybody's";
+        table.reader.wrong(
+            node,
+            message,
+            "write an https:// URL, or the path of a file",
+        );
+    }
+    let (issuer, tenant) = (table.required("issuer"), table.required("tenant"));
+    let user = table.text("user").map(str::to_owned);
+    let audience = table.texts("audience").unwrap_or_default();
+    let audience: Vec<String> = audience
+        .into_iter()
+        .map(|(_, name)| name.to_owned())
+        .filter(|n| !n.is_empty())
+        .collect();
+    if audience.is_empty() {
+        table.missing("audience");
+    }
+    table.finish();
+    let (jwks, issuer, tenant) = (jwks?.into(), issuer?.into(), tenant?.into());
+    Some(JwtConfig {
+        jwks,
+        issuer,
+        audience,
+        tenant,
+        user,
+    })
+}
+
+/// Whether a URL has no TLS and does not stay on this machine.
+fn is_plain_http_elsewhere(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next(),
+        None => authority.split(':').next(),
+    };
+    !matches!(host, Some("localhost" | "127.0.0.1" | "::1"))
+}
