@@ -1,6 +1,8 @@
 //! The plan files of `docs/plans.md`, lowered, and a corpus of broken ones with the place, the
 //! words and the fix of each.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -276,6 +278,33 @@ fn an_override_is_checked_like_a_file() {
             .unwrap_err()
             .to_string()
             .contains("smaller than one request on `export`")
+    );
+}
+
+#[test]
+fn a_limit_is_judged_only_on_the_routes_it_holds_for() {
+    let text = "default-plan = \"a\"\n\
+        [meter.tokens]\ncount = \"reported\"\nhold = \"2k\"\n\
+        [route.chat]\nmatch = \"POST /chat\"\nneeds = \"chat\"\n\
+        [route.ping]\nmatch = \"GET /ping\"\ncost = { tokens = 0 }\n\
+        [plan.a]\nrate.chat = \"5/s\"\n[plan.b]\nfeature.chat = true\n";
+    let catalog = load(text);
+    assert!(
+        catalog
+            .parse_changes("rate.ping = \"1k tokens/min\"")
+            .is_ok()
+    );
+    assert!(
+        catalog
+            .parse_changes("rate.chat = \"1k tokens/min\"")
+            .is_ok(),
+        "not sold in plan.a"
+    );
+    let sold = catalog.parse_changes("plan = \"b\"\nrate.chat = \"1k tokens/min\"");
+    let message = sold.unwrap_err().to_string();
+    assert!(
+        message.contains("one request on `chat`, which costs 2000"),
+        "{message}"
     );
 }
 

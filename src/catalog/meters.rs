@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::error::{Report, unknown_help};
 use super::limits::amount_of;
 use super::model::{Count, Meter, MeterId, MeterStripe, Send};
+use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, lcm};
 use super::shape::{Entry, Table, Text, fault, integer};
-use super::words::{self, BYTE_UNITS, Exact, lcm};
+use super::words;
 
 /// Most meters: each is a pool to ask and a line to show.
 pub const MAX_METERS: usize = 64;
@@ -285,11 +286,7 @@ fn meter_stripe(report: &mut Report<'_>, table: Table<'_>, meter: &Meter) -> Opt
 
 fn stripe_unit(report: &mut Report<'_>, unit: &Text<'_>, meter: &Meter) -> Option<u64> {
     let bytes = matches!(meter.count, Count::RequestBytes | Count::ResponseBytes);
-    let known: &[(&str, u64)] = if bytes {
-        &BYTE_UNITS
-    } else {
-        &words::MULTIPLIERS
-    };
+    let known: &[(&str, u64)] = if bytes { &BYTE_UNITS } else { &MULTIPLIERS };
     let found = known
         .iter()
         .find(|(word, _)| *word == unit.text)

@@ -4,8 +4,8 @@
 //! text. The small languages and the words of each table are described in `docs/plans.md`.
 //!
 //! The way of a file: [`keys`] says which keys there are and of which type, [`shape`] holds the
-//! file to that, [`words`] reads the strings. [`meters`], [`routes`], [`limits`], [`plans`],
-//! [`offers`] and [`tenants`] lower the tables, [`check`] looks at the whole. All of them go on
+//! file to that, [`words`] reads the strings. [`meters`], [`routes`], [`rates`], [`limits`],
+//! [`plans`], [`offers`] and [`tenants`] lower the tables, [`check`] looks at the whole. All of them go on
 //! after a mistake and leave it in [`error::Report`].
 
 use std::collections::BTreeMap;
@@ -14,14 +14,18 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 mod check;
+mod cursor;
 mod effective;
 mod error;
+mod form;
 mod keys;
 mod limits;
 mod meters;
 mod model;
+mod numbers;
 mod offers;
 mod plans;
+mod rates;
 mod router;
 mod routes;
 mod schema;

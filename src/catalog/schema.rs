@@ -6,8 +6,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{Form, Names, Shape, TOP};
-use super::words::{BYTE_UNITS, DURATIONS, MULTIPLIERS, QUOTA_PERIODS, RATE_PERIODS, TERMS};
+use super::form::{Form, Names, Shape};
+use super::keys::TOP;
+use super::numbers::{BYTE_UNITS, MULTIPLIERS};
+use super::words::{DURATIONS, QUOTA_PERIODS, RATE_PERIODS, TERMS};
 
 /// The JSON Schema of a plan file.
 pub fn schema() -> Value {

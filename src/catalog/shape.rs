@@ -6,9 +6,9 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::cursor::Fault;
 use super::error::{Report, unknown_help};
-use super::keys::{Form, Key, Names, Shape};
-use super::words;
+use super::form::{Form, Key, Names, Shape};
 
 pub(super) type Node<'a> = Spanned<DeValue<'a>>;
 
@@ -53,7 +53,7 @@ impl<'a> Table<'a> {
 
     pub(super) fn count(self, key: &str) -> Option<u32> {
         self.node(key)
-            .and_then(|node| integer(node))
+            .and_then(integer)
             .and_then(|n| u32::try_from(n).ok())
     }
 
@@ -305,7 +305,7 @@ pub(super) fn sample(name: &str, form: &Form) -> String {
 }
 
 /// Notes what is wrong in the words of a string.
-pub(super) fn fault(report: &mut Report<'_>, text: &Text<'_>, fault: words::Fault) {
+pub(super) fn fault(report: &mut Report<'_>, text: &Text<'_>, fault: Fault) {
     let at = report.within(text.span.clone(), text.text, fault.at);
     report.error(at, fault.message, fault.help);
 }

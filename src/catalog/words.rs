@@ -1,30 +1,15 @@
 //! The small languages inside the strings of a plan file: amounts, rates, quotas, scopes,
 //! durations. Names stay names here; [`super::limits`] looks them up.
 //!
-//! Numbers are exact rationals until a meter's scale makes them whole; nothing is ever a float.
+//! Faults say which part of the string they are about.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cursor::{Amount, Cursor, Fault};
 use super::error::{did_you_mean, known_names};
 use super::model::{Every, Scope};
-
-/// Units of bytes: decimal, and binary with an `i`.
-pub(super) const BYTE_UNITS: [(&str, u64); 9] = [
-    ("B", 1),
-    ("KB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-];
-
-/// Multipliers of everything that is not bytes.
-pub(super) const MULTIPLIERS: [(&str, u64); 2] = [("k", 1_000), ("M", 1_000_000)];
 
 /// Periods of a rate, in seconds.
 pub(super) const RATE_PERIODS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3_600)];
@@ -87,94 +72,6 @@ pub(super) fn is_reserved(name: &str) -> bool {
             name,
             "once" | "unlimited" | "burst" | "per" | "all" | "default"
         )
-}
-
-/// What is wrong in a string, where in it, and what to write instead.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) at: Range<usize>,
-    pub(super) message: String,
-    pub(super) help: String,
-}
-
-impl Fault {
-    pub(super) fn new(
-        at: Range<usize>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) -> Self {
-        Self {
-            at,
-            message: message.into(),
-            help: help.into(),
-        }
-    }
-}
-
-/// An exact, non-negative rational number in lowest terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exact {
-    pub(super) num: u128,
-    pub(super) den: u128,
-}
-
-impl Exact {
-    /// `None` for a denominator of 0.
-    pub(super) fn new(num: u128, den: u128) -> Option<Self> {
-        let by = gcd(num, den);
-        (den > 0).then(|| Self {
-            num: num / by,
-            den: den / by,
-        })
-    }
-
-    pub(super) fn whole(n: u64) -> Self {
-        Self {
-            num: u128::from(n),
-            den: 1,
-        }
-    }
-
-    /// `None` on overflow.
-    pub(super) fn times(self, n: u128) -> Option<Self> {
-        Self::new(self.num.checked_mul(n)?, self.den)
-    }
-
-    /// `None` on overflow or a divisor of 0.
-    pub(super) fn over(self, n: u128) -> Option<Self> {
-        Self::new(self.num, self.den.checked_mul(n)?)
-    }
-
-    /// As a whole number, if it is one and fits.
-    pub(super) fn to_u64(self) -> Option<u64> {
-        (self.den == 1)
-            .then(|| u64::try_from(self.num).ok())
-            .flatten()
-    }
-}
-
-/// Least common multiple; `None` on overflow. Both above 0.
-pub(super) fn lcm(a: u128, b: u128) -> Option<u128> {
-    (a / gcd(a, b)).checked_mul(b)
-}
-
-/// Greatest common divisor; `gcd(0, b) = b`, at least 1.
-fn gcd(mut a: u128, mut b: u128) -> u128 {
-    while b > 0 {
-        (a, b) = (b, a % b);
-    }
-    a.max(1)
-}
-
-/// A number with its unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Amount {
-    /// With the unit multiplied in.
-    pub(super) value: Exact,
-    /// Whether the unit is one of bytes.
-    pub(super) bytes: bool,
-    /// Where it stands in the string.
-    pub(super) at: Range<usize>,
 }
 
 /// The words of a rate.
@@ -403,129 +300,7 @@ fn help_for<T>(word: &str, units: &[(&'static str, T)], example: &str) -> String
     }
 }
 
-/// A position in a string of words.
-struct Cursor<'a> {
-    text: &'a str,
-    at: usize,
-}
-
 impl<'a> Cursor<'a> {
-    fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
-    }
-
-    fn rest(&self) -> &'a str {
-        self.text.get(self.at..).unwrap_or_default()
-    }
-
-    fn skip_space(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    fn take(&mut self, of: impl Fn(char) -> bool) -> (&'a str, Range<usize>) {
-        let rest = self.rest();
-        let len = rest.find(|c| !of(c)).unwrap_or(rest.len());
-        let at = self.at..self.at + len;
-        self.at += len;
-        (&rest[..len], at)
-    }
-
-    /// Up to the next space or `/`; empty at the end.
-    fn word(&mut self) -> (&'a str, Range<usize>) {
-        self.skip_space();
-        self.take(|c| !c.is_whitespace() && c != '/')
-    }
-
-    fn next_is(&mut self, c: char) -> bool {
-        self.skip_space();
-        self.rest().starts_with(c)
-    }
-
-    fn eat(&mut self, c: char) -> bool {
-        let found = self.next_is(c);
-        self.at += if found { c.len_utf8() } else { 0 };
-        found
-    }
-
-    fn eat_word(&mut self, wanted: &str) -> bool {
-        let start = self.at;
-        let found = self.word().0 == wanted;
-        self.at = if found { self.at } else { start };
-        found
-    }
-
-    fn is_done(&mut self) -> bool {
-        self.skip_space();
-        self.rest().is_empty()
-    }
-
-    fn unexpected(&mut self, wanted: &str, help: &str) -> Fault {
-        self.skip_space();
-        let at = self.at..self.text.len();
-        match at.is_empty() {
-            true => Fault::new(0..self.text.len(), format!("expected {wanted}"), help),
-            false => {
-                let found = self.rest();
-                Fault::new(at, format!("expected {wanted}, found `{found}`"), help)
-            }
-        }
-    }
-
-    fn stray(&self, at: Range<usize>, wanted: &str, example: &str) -> Fault {
-        let at = if at.is_empty() {
-            at.start..self.text.len()
-        } else {
-            at
-        };
-        let found = &self.text[at.clone()];
-        let help = format!("write it like \"{example}\"");
-        Fault::new(at, format!("expected `{wanted}`, found `{found}`"), help)
-    }
-
-    /// A number with up to 18 digits, and its unit.
-    fn amount(&mut self) -> Result<Amount, Fault> {
-        self.skip_space();
-        let (number, at) = self.take(|c| c.is_ascii_digit() || c == '.');
-        let (unit, unit_at) = self.take(|c| c.is_ascii_alphabetic());
-        let at_all = at.start..unit_at.end;
-        let Some(value) = exact(number) else {
-            let help = "write digits and a unit, as in \"10k\" or \"1.5M\"";
-            return Err(match number.is_empty() {
-                true => {
-                    self.at = at.start;
-                    self.unexpected("a number", help)
-                }
-                false => Fault::new(at, format!("`{number}` is not a number"), help),
-            });
-        };
-        if matches!(self.rest().chars().next(), Some(c) if c != '/' && !c.is_whitespace()) {
-            let (_, more) = self.take(|c| c != '/' && !c.is_whitespace());
-            let found = &self.text[at_all.start..more.end];
-            let help = "write digits and a unit, as in \"10k\" or \"1.5M\"";
-            let message = format!("`{found}` is not an amount");
-            return Err(Fault::new(at_all.start..more.end, message, help));
-        }
-        let (by, bytes) = unit_of(unit).ok_or_else(|| {
-            let known = MULTIPLIERS.iter().chain(&BYTE_UNITS).map(|(word, _)| *word);
-            let help = match unit {
-                "K" => "did you mean `k` (thousand)?".to_owned(),
-                "m" => "did you mean `M` (million)?".to_owned(),
-                _ => match known.clone().find(|known| known.eq_ignore_ascii_case(unit)) {
-                    Some(known) => format!("did you mean `{known}`?"),
-                    None => format!("write one of {}, or no unit", known_names(known)),
-                },
-            };
-            Fault::new(unit_at.clone(), format!("`{unit}` is no unit"), help)
-        })?;
-        // 18 digits times 2^40 stay below 2^128.
-        let value = value.times(u128::from(by)).unwrap_or(value);
-        Ok(Amount {
-            value,
-            bytes,
-            at: at_all,
-        })
-    }
-
     fn rate_period(&mut self) -> Result<(&'static str, u64), Fault> {
         let (word, at) = self.word();
         if let Some(found) = RATE_PERIODS.iter().find(|(known, _)| *known == word) {
@@ -601,35 +376,9 @@ pub(super) fn is_name(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
-/// The factor of a unit, and whether it is one of bytes.
-fn unit_of(unit: &str) -> Option<(u64, bool)> {
-    let find = |units: &[(&str, u64)]| units.iter().find(|(u, _)| *u == unit).map(|(_, by)| *by);
-    match unit {
-        "" => Some((1, false)),
-        _ => find(&MULTIPLIERS)
-            .map(|by| (by, false))
-            .or_else(|| find(&BYTE_UNITS).map(|by| (by, true))),
-    }
-}
-
-/// Digits with at most one point among them.
-fn exact(number: &str) -> Option<Exact> {
-    const MOST_DIGITS: usize = 18;
-    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
-    if whole.is_empty() || part.is_empty() || whole.len() + part.len() > MOST_DIGITS + 1 {
-        return None;
-    }
-    let den = 10_u128.checked_pow(u32::try_from(part.len()).ok()?)?;
-    let num = whole
-        .parse::<u128>()
-        .ok()?
-        .checked_mul(den)?
-        .checked_add(part.parse().ok()?)?;
-    Exact::new(num, den)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::numbers::Exact;
     use super::*;
 
     fn units(amount: &Amount) -> u64 {
