@@ -90,6 +90,19 @@ pub enum Reason {
     IdempotencyConflict,
 }
 
+impl Reason {
+    /// Whether a limit of the plan refused: what shadow mode lets through.
+    pub(crate) fn is_a_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::Exhausted
+                | Self::Concurrency
+                | Self::FeatureMissing(_)
+                | Self::PaymentRequired(Payment::GrantUsedUp)
+        )
+    }
+}
+
 /// What has to be paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

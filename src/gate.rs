@@ -37,6 +37,7 @@ pub(crate) use open::Inner;
 pub use ask::{Ask, Permit, TenantHandle};
 pub use open::{CLOSE_WITHIN, GateBuilder, OnRefusal};
 pub use statement::{Identified, IdentifyStep};
+pub(crate) use usage::Took;
 pub use usage::{Admitted, Usage};
 
 /// Longest wait for units of a lease; then `on-lease-error` decides.

@@ -42,6 +42,9 @@ pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+#[cfg(feature = "tower")]
+pub mod middleware;
+
 mod clock;
 mod error;
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use governor::clock::Clock;
 use governor::nanos::Nanos;
 use governor::state::StateStore;
+use governor::middleware::NoOpMiddleware;
 use governor::{Quota, RateLimiter};
 
 /// One bucket: its TAT in nanoseconds on the monotonic clock. A new bucket is full.
@@ -25,7 +26,7 @@ pub(crate) struct Bucket(AtomicU64);
 
 /// The arithmetic of one rate, shared by all buckets that it rules.
 pub(crate) struct BucketRule {
-    limiter: RateLimiter<Bucket, InCell, Argument>,
+    limiter: RateLimiter<Bucket, InCell, Argument, NoOpMiddleware<Nanos>>,
     /// Nanoseconds per unit, rounded up, so that rounding never admits more.
     interval_ns: u64,
     burst: u32,

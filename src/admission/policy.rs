@@ -5,7 +5,9 @@
 //! tenants on it, and read-only: the numbers that move live in the tenant's sheet.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
 
 use super::bucket::BucketRule;
 use crate::catalog::{
@@ -120,6 +122,9 @@ pub(crate) struct RoutePolicy {
     /// Bytes of the request are counted: it must say how long it is.
     pub(crate) counts_request: Option<MeterId>,
     pub(crate) once_by: Option<String>,
+    /// The limits of the route for the policy header, which never changes; written by the first
+    /// response that needs it.
+    pub(crate) policy_header: OnceLock<Option<Bytes>>,
 }
 
 /// So much of one bucket.

@@ -47,6 +47,11 @@ use error::{Report, did_you_mean, unknown_help};
 use limits::Scene;
 use shape::Table;
 
+/// What tells one content of a plan file from another: SHA-256 of its bytes.
+pub(crate) fn content_hash(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
 /// A plan file that is legal because it exists.
 #[derive(Clone, Debug)]
 pub struct Catalog {
@@ -100,7 +105,7 @@ impl Catalog {
         let document = read(&mut report, text)?;
         let top = Table(document.get_ref());
         shape::check_table(&mut report, &keys::TOP, top, 0..0);
-        let catalog = lower(&mut report, top, now_ms, Sha256::digest(text).into());
+        let catalog = lower(&mut report, top, now_ms, content_hash(text));
         let warnings = report.finish()?;
         Ok(Self {
             warnings,

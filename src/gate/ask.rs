@@ -25,7 +25,7 @@ pub struct TenantHandle(pub(super) Arc<LiveTenant>);
 ///     [meter.deliveries]
 ///     [plan.free]
 ///     quota.deliveries = "1/day"
-/// "#).await;
+/// "#);
 /// let acme = gate.tenant("acme").await?;
 /// let ask = || Ask::op("deliver").tenant(&acme).cost("deliveries", 1);
 /// let permit = gate.admit(ask()).await.expect("one is included");

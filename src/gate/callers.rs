@@ -100,10 +100,8 @@ impl Gate {
             #[cfg(feature = "jwt")]
             Presented::Jwt { token, .. } => match inner.identifier.verify(token, now.wall_ms) {
                 Ok(verified) => {
-                    let wanted = Wanted::Named {
-                        caller: verified.caller(),
-                        expires_ms: verified.expires_ms(),
-                    };
+                    let expires_ms = verified.until_ms;
+                    let wanted = Wanted::Named { caller: verified.caller(), expires_ms };
                     Seen::Ask(self.load(probe, wanted))
                 }
                 Err(_) => Seen::Refused(Reason::Unidentified),
@@ -235,6 +233,25 @@ impl KnownCaller {
 }
 
 impl Inner {
+    /// The name in memory of a caller that somebody we trust has named. Its parts are told apart by
+    /// a byte that is in none of them.
+    fn probe_of(&self, caller: &Caller) -> Probe {
+        let mut name = Vec::with_capacity(64);
+        let mut push = |kind: u8, text: &str| {
+            name.push(0xFF);
+            name.push(kind);
+            name.extend_from_slice(text.as_bytes());
+        };
+        push(0, &caller.tenant);
+        caller.key.iter().for_each(|key| push(1, key));
+        caller.user.iter().for_each(|user| push(2, user));
+        for (scope, value) in &caller.named {
+            push(3, scope);
+            push(4, value);
+        }
+        self.prober.probe(u16::MAX, &name)
+    }
+
     /// Looks a caller up and keeps what is found, or that there is nobody.
     async fn load_caller(&self, probe: Probe, wanted: Wanted) -> Result<(), StoreError> {
         let now = self.clock.now();
@@ -269,7 +286,7 @@ impl Inner {
     }
 
     /// The surrogate of an outer id; made on first sight where that is configured.
-    async fn surrogate_of(&self, id: &str) -> Result<Option<Surrogate>, StoreError> {
+    pub(super) async fn surrogate_of(&self, id: &str) -> Result<Option<Surrogate>, StoreError> {
         if let Some(found) = self.directory.lookup_name(id).await? {
             return Ok(Some(found));
         }

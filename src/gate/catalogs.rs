@@ -108,7 +108,7 @@ impl Inner {
         let revision =
             publish(&*self.store, &self.writer.space, &catalog, now_ms).await?;
         for warning in &catalog.warnings {
-            tracing::warn!("{warning}");
+            tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));

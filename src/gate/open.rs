@@ -25,7 +25,7 @@ use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::{Check, Directory, Reads, Surrogate};
 use crate::error::Error;
-use crate::identity::{Identifier, Identify, UnknownCallers};
+use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{self, Hands, Keeper};
 use crate::store::layout::Space;
 use crate::store::{Memory, Store};
@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) identifier: Identifier,
     pub(crate) custom: Option<Arc<dyn Identify>>,
+    /// Names callers that were named by somebody we trust.
+    pub(crate) prober: Prober,
     pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
     pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
     pub(crate) unknown: UnknownCallers,
@@ -210,7 +212,7 @@ impl GateBuilder {
         let now = clock.now();
         let catalog = Catalog::parse(&name, &text, now.wall_ms)?;
         for warning in &catalog.warnings {
-            tracing::warn!("{warning}");
+            tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
         let identifier = identifier(&config)?;
         let store = match self.store.clone() {
@@ -245,6 +247,7 @@ impl GateBuilder {
             live,
             identifier,
             custom: self.custom,
+            prober: Prober::new().map_err(|e| Error::Random(e.to_string()))?,
             callers: DashMap::default(),
             tenants: DashMap::default(),
             unknown: UnknownCallers::new(),
@@ -300,6 +303,15 @@ impl Gate {
     /// What could not be written; it stays in memory and is tried again.
     pub async fn flush_now(&self) -> Result<(), Error> {
         Ok(self.inner.flusher.flush_now().await?)
+    }
+
+    /// Returns when everything counted before this call is in the store.
+    pub(crate) fn recorded(&self) -> super::Pending {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            inner.flusher.barrier().await;
+            super::Waited::default()
+        })
     }
 
     /// Looks at the plan file now instead of at the next poll. `Ok(true)`: another one is in force.

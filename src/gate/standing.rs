@@ -84,7 +84,7 @@ impl Inner {
             Limit::Quota(quota) => policy.quotas[usize::from(quota)].quota.id.clone(),
             Limit::Grant(pool) => policy.pools[usize::from(pool)].id.clone(),
         };
-        let outcome = telemetry::Outcome::Shadow;
+        let outcome = telemetry::Outcome::Shadowed;
         telemetry::decision(&policy.plan.name, &route_name(sheet, route), outcome, &limit);
     }
 

@@ -4,22 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::callers::KnownCaller;
 use super::standing::Standing;
-use super::{Answer, Gate, Pending, Seen, Step, TenantHandle, Waited};
+use super::{Gate, Pending, Seen, TenantHandle, Waited};
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
 use crate::admission::scoped::ScopeValues;
 use crate::admission::tenant::{Sheet, Standing as TenantStanding};
 use crate::catalog::{Auth, Every, MeterId, Over, Scope};
-use crate::clock::Now;
-use crate::decision::{Payment, Reason, Refusal, Unit};
+use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
 use crate::report::{
     Granularity, GrantReport, History, HistoryQuery, HistoryRow, LimitReport, MeterReport, Period,
     RateReport, UsageReport,
 };
 use crate::store::StoreError;
-use crate::usage::ledger::DayUse;
 use crate::wire::{self, Reply};
 
 /// A caller that has been identified and nothing more: who may see what it has used.

@@ -126,50 +126,20 @@ impl Usage {
 
     fn try_take(&self, meter: &str, units: u64, waited: &Waited) -> Took {
         let shared = &*self.0.0;
-        let now = self.now();
         let mut hold = self.0.hold();
-        let sheet = hold.of.sheet.clone();
-        let inner = &shared.gate.inner;
-        let route = sheet.policy.route(hold.of.route);
-        let catalog = &sheet.catalog;
-        let ask = catalog.meter(meter).and_then(|id| {
-            Some((route.meters.iter().position(|ask| ask.meter == id)?, id))
-        });
-        let Some((ask, id)) = ask else {
+        let found = {
+            let catalog = &hold.of.sheet.catalog;
+            catalog.meter(meter).and_then(|id| {
+                let ask = hold.of.rules().meters.iter().position(|ask| ask.meter == id)?;
+                Some((ask, units.saturating_mul(catalog.meters[usize::from(id.0)].scale)))
+            })
+        };
+        let Some((ask, n)) = found else {
             tracing::error!(meter, "usage.take: nothing on this route counts such a meter");
-            return Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&sheet)));
+            let inner = &shared.gate.inner;
+            return Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)));
         };
-        if waited.refused.is_some() || waited.rounds > super::ROUNDS {
-            return Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&sheet)));
-        }
-        let n = units.saturating_mul(catalog.meters[usize::from(id.0)].scale);
-        let question = Question {
-            hub: &inner.hub,
-            sheet: &sheet,
-            route,
-            scopes: &shared.scopes,
-            now,
-            length: None,
-            store_away: waited.store_away,
-        };
-        let draw = hold.next_draw();
-        match decide::draw_more(&question, ask, n, draw) {
-            Verdict::Admit(taken) => {
-                hold.taken.extend(taken);
-                Took::Done
-            }
-            Verdict::Need(..) if waited.store_away => {
-                Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&sheet)))
-            }
-            Verdict::Need(lease, n) => {
-                Took::Wait(shared.gate.wait_for(&sheet, lease, n, waited.rounds))
-            }
-            Verdict::Refuse(_) if route.shadow => Took::Done,
-            Verdict::Refuse(refused) => {
-                let scopes = &shared.scopes;
-                Took::Refused(inner.refusal_of(&sheet, hold.of.route, scopes, &refused, now))
-            }
-        }
+        shared.gate.draw(&mut hold, &shared.scopes, ask, n, waited)
     }
 
     fn now(&self) -> Now {
@@ -177,8 +147,53 @@ impl Usage {
     }
 }
 
+impl Gate {
+    /// Draws `n` more atoms for a request that runs, from memory, or says what to wait for.
+    pub(crate) fn draw(
+        &self,
+        hold: &mut Hold,
+        scopes: &ScopeValues,
+        ask: usize,
+        n: u64,
+        waited: &Waited,
+    ) -> Took {
+        let inner = &*self.inner;
+        let unavailable = |hold: &Hold| {
+            Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)))
+        };
+        if waited.refused.is_some() || waited.rounds > super::ROUNDS {
+            return unavailable(hold);
+        }
+        let (draw, now) = (hold.next_draw(), inner.clock.now());
+        let question = Question {
+            hub: &inner.hub,
+            sheet: &hold.of.sheet,
+            route: hold.of.rules(),
+            scopes,
+            now,
+            length: None,
+            store_away: waited.store_away,
+        };
+        match decide::draw_more(&question, ask, n, draw) {
+            Verdict::Admit(taken) => {
+                hold.taken.extend(taken);
+                Took::Done
+            }
+            Verdict::Need(..) if waited.store_away => unavailable(hold),
+            Verdict::Need(lease, n) => {
+                Took::Wait(self.wait_for(&hold.of.sheet, lease, n, waited.rounds))
+            }
+            Verdict::Refuse(_) if hold.of.rules().shadow => Took::Done,
+            Verdict::Refuse(refused) => {
+                let (sheet, route) = (&hold.of.sheet, hold.of.route);
+                Took::Refused(inner.refusal_of(sheet, route, scopes, &refused, now))
+            }
+        }
+    }
+}
+
 /// What taking more came to.
-enum Took {
+pub(crate) enum Took {
     Done,
     Refused(Box<Refusal>),
     Wait(Pending),

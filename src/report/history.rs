@@ -10,7 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::wire::{Amount, Reply, plain_problem, rfc3339};
 
-/// Most rows one answer holds: a month of hours, or three years of days with room. It bounds what
+/// Most rows one answer holds: three years of days with room. It bounds what
 /// one free request can make a store read.
 pub const MAX_ROWS: u64 = 1_100;
 
@@ -22,8 +22,6 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// The length of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granularity {
-    /// An hour.
-    Hour,
     /// A local day.
     Day,
     /// A local month.
@@ -34,7 +32,6 @@ impl Granularity {
     /// Its word in the query and in the answer.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Hour => "hour",
             Self::Day => "day",
             Self::Month => "month",
         }
@@ -43,7 +40,6 @@ impl Granularity {
     /// The shortest it can be, which bounds the rows of a span from above.
     fn shortest(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Hour => 3_600,
             Self::Day => 23 * 3_600,
             Self::Month => 27 * 86_400,
         })
@@ -94,9 +90,8 @@ impl HistoryQuery {
         })?;
         let granularity = match granularity.as_deref() {
             None | Some("day") => Granularity::Day,
-            Some("hour") => Granularity::Hour,
             Some("month") => Granularity::Month,
-            Some(_) => return Err(bad("granularity is one of hour, day, month.")),
+            Some(_) => return Err(bad("granularity is one of day, month: use is recorded by the day.")),
         };
         let query = Self {
             meter,
@@ -264,11 +259,11 @@ mod tests {
     #[test]
     fn reads_instants_and_dates() {
         let raw = "meter=input%2dtokens&from=2026-11-01&to=2026-11-01T02%3A00%3A00%2B01:00\
-                   &granularity=hour";
+                   &granularity=month";
         let query = HistoryQuery::parse(raw, NOW).unwrap();
         assert_eq!(query.meter, "input-tokens");
         assert_eq!(query.to_ms - query.from_ms, HOUR_MS);
-        assert_eq!(query.granularity, Granularity::Hour);
+        assert_eq!(query.granularity, Granularity::Month);
     }
 
     #[test]
@@ -279,8 +274,8 @@ mod tests {
         assert!(refused("meter=a&tenant=b").contains("Only meter, from, to"));
         assert!(refused("meter=a&from=yesterday").contains("from is not an instant"));
         assert!(refused("meter=a&from=2026-11-02&to=2026-11-02").contains("earlier"));
-        assert!(refused("meter=a&granularity=second").contains("hour, day, month"));
-        assert!(refused("meter=a&from=2016-01-01&granularity=hour").contains("1100 rows"));
+        assert!(refused("meter=a&granularity=second").contains("day, month"));
+        assert!(refused("meter=a&from=2016-01-01&granularity=day").contains("1100 rows"));
         for raw in ["meter=%", "meter=%4", "meter=%zz", "meter=%ff", "meter=%+1"] {
             assert!(refused(raw).contains("percent-encoded"), "{raw}");
         }

@@ -67,7 +67,7 @@ impl Flusher {
     pub(crate) fn start(
         hub: Arc<Hub>,
         store: Arc<dyn Store>,
-        writer: Writer,
+        log: LogWriter,
         journal: Option<Journal>,
         settings: Settings,
     ) -> Self {
@@ -77,7 +77,7 @@ impl Flusher {
         let task = Task {
             hub: hub.clone(),
             store,
-            log: LogWriter::new(writer),
+            log,
             journal,
             settings,
             pending: Rows::default(),

@@ -186,7 +186,7 @@ mod tests {
 
     fn rows(total: u64) -> Rows {
         let pool = PoolId {
-            tenant: Surrogate::for_tests(7),
+            tenant: Surrogate::test(7),
             limit: "requests/month".into(),
             scope: 0,
             start_ms: 5,

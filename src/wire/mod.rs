@@ -159,6 +159,13 @@ impl Mapping {
                 "Temporarily unable to decide",
                 true,
             ),
+            Reason::LengthRequired => (
+                411,
+                "FAILED_PRECONDITION",
+                "/problems/length-required",
+                "Length required",
+                false,
+            ),
             Reason::IdempotencyConflict => (
                 409,
                 "ALREADY_EXISTS",
@@ -360,6 +367,9 @@ fn detail(refusal: &Refusal) -> String {
         (Reason::Suspended, _) => "Access was suspended by the operator of this service.".into(),
         (Reason::Unavailable, _) => "Usage cannot be checked at the moment. \
              The request was not counted; try again."
+            .into(),
+        (Reason::LengthRequired, _) => "Bytes of requests are counted here. \
+             Send a Content-Length header."
             .into(),
         (Reason::IdempotencyConflict, _) => "This idempotency key came before with another \
              request. Use a new key for a new request."
