@@ -228,6 +228,23 @@ fn the_llm_file_is_lowered() {
 }
 
 #[test]
+fn the_examples_of_the_documentation_load() {
+    let page = include_str!("../docs/plans.md");
+    let blocks: Vec<&str> = page
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(blocks.len(), 2);
+    let first = load(blocks[0]);
+    let second = load(&format!("{}{}", blocks[0], blocks[1]));
+    assert_eq!(
+        first.billing, second.billing,
+        "what holds where nothing is written"
+    );
+}
+
+#[test]
 fn layers_replace_by_key_and_the_last_one_wins() {
     let catalog = load(LLM);
     let acme = &catalog.tenants["acme"].changes;

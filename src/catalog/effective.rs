@@ -27,7 +27,7 @@ impl Catalog {
         plan
     }
 
-    /// The plan with addons bought on top, each with its quantity: addons of this catalog, by index.
+    /// The plan with addons bought on top: indices of this catalog's addons, with their quantities.
     ///
     /// A quota grows where the plan has one with the same words, and a feature where it is a number
     /// or missing. What is unlimited stays so.

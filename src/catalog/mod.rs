@@ -1,12 +1,12 @@
 //! The plan file: parsed, checked and lowered into a [`Catalog`] that is legal because it exists.
 //!
-//! Everything here is data and arithmetic: no clock, no I/O but the reading of a file handed in as
-//! text. The small languages and the words of each table are described in `docs/plans.md`.
+//! Everything here is data and arithmetic, without a clock or I/O: a file is handed in as text. The
+//! small languages and the words of each table are described in `docs/plans.md`.
 //!
-//! The way of a file: [`keys`] says which keys there are and of which type, [`shape`] holds the
-//! file to that, [`words`] reads the strings. [`meters`], [`routes`], [`rates`], [`limits`],
-//! [`plans`], [`offers`] and [`tenants`] lower the tables, [`check`] looks at the whole. All of them go on
-//! after a mistake and leave it in [`error::Report`].
+//! The way of a file: `keys` says which keys there are and of which type, `shape` holds the
+//! file to that, `words` reads the strings. `meters`, `routes`, `rates`, `limits`,
+//! `plans`, `offers` and `tenants` lower the tables, `check` looks at the whole. All of them go on
+//! after a mistake and leave it in `error::Report`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

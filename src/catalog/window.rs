@@ -3,8 +3,8 @@
 //! Laws: the windows of one [`Every`] and one anchor tile time without gap or overlap, and contain
 //! the instant they were asked for. Boundaries are `anchor + n months`, never chained, so that a
 //! cycle anchored on 31 Jan turns over on 28 Feb and again on 31 Mar. Local days are 23 to 25 hours
-//! long where the clocks change; a boundary that the clocks skip is the first instant after the gap,
-//! one that happens twice is the first of the two.
+//! long where the clocks change; a boundary that the clocks skip is the first instant after the
+//! gap, one that happens twice is the first of the two.
 //!
 //! Zones come from the database in this binary, not from the machine's, so that every node of one
 //! release turns over at the same instant.
@@ -449,7 +449,8 @@ mod tests {
 
         #[test]
         fn windows_tile_the_days_around_every_change_of_the_clocks(
-            at_ms in instants(), zone in 0..ZONES.len(), every in 0..3_usize, by in -7_200..7_200_i64,
+            at_ms in instants(), zone in 0..ZONES.len(),
+            every in 0..3_usize, by in -7_200..7_200_i64,
         ) {
             let zone = Zone::new(ZONES[zone]).unwrap();
             let Some(change) = zone.0.following(timestamp(at_ms)).next() else { return Ok(()) };
