@@ -22,8 +22,12 @@ impl Now {
     /// This reading, moved on by `by` on both clocks.
     pub fn after(self, by: Duration) -> Self {
         Self {
-            mono_ns: self.mono_ns.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
-            wall_ms: self.wall_ms.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+            mono_ns: self
+                .mono_ns
+                .saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
+            wall_ms: self
+                .wall_ms
+                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
         }
     }
 }
@@ -66,7 +70,8 @@ impl SystemClock {
     }
 
     fn anchor(&self, mono_ns: u64) {
-        self.offset_ms.store(wall_ms() - (mono_ns / 1_000_000) as i64, Ordering::Relaxed);
+        self.offset_ms
+            .store(wall_ms() - (mono_ns / 1_000_000) as i64, Ordering::Relaxed);
         self.anchored_ns.store(mono_ns, Ordering::Relaxed);
     }
 }
@@ -89,7 +94,10 @@ impl Clock for SystemClock {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the wall clock is read"
+)]
 fn wall_ms() -> i64 {
     match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
@@ -113,12 +121,18 @@ pub struct ManualClock(Arc<(AtomicU64, AtomicI64)>);
 impl ManualClock {
     /// A clock that shows this Unix time, in milliseconds.
     pub fn at_unix_ms(wall_ms: i64) -> Self {
-        Self(Arc::new((AtomicU64::new(SystemClock::EPOCH_NS), AtomicI64::new(wall_ms))))
+        Self(Arc::new((
+            AtomicU64::new(SystemClock::EPOCH_NS),
+            AtomicI64::new(wall_ms),
+        )))
     }
 
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        self.0.0.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.0.fetch_add(
+            u64::try_from(by.as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
         self.step_wall(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
     }
 

@@ -188,7 +188,17 @@ impl Gate {
         };
         let hold = |taken| {
             let (hub, sheet, work) = (inner.hub.clone(), sheet.clone(), work.clone());
-            Decided::Hold(Hold::new(Of { hub, sheet, route, work }, taken, now, length))
+            Decided::Hold(Hold::new(
+                Of {
+                    hub,
+                    sheet,
+                    route,
+                    work,
+                },
+                taken,
+                now,
+                length,
+            ))
         };
         match decide::decide(&question) {
             Verdict::Admit(taken) => hold(taken),
@@ -213,7 +223,10 @@ impl Gate {
         let inner = self.inner.clone();
         let tenant = sheet.tenant.clone();
         Box::pin(async move {
-            let mut waited = Waited { rounds: rounds + 1, ..Waited::default() };
+            let mut waited = Waited {
+                rounds: rounds + 1,
+                ..Waited::default()
+            };
             if tenant.waiting.fetch_add(1, Ordering::AcqRel) < LEASE_WAITERS {
                 inner.hub.wake(&lease);
                 let answer = lease.answer_for(n, &*inner.clock);
@@ -255,12 +268,21 @@ fn refuse(refusal: Box<Refusal>) -> Step {
 
 /// The same wait, knowing how many there were before it.
 fn counted(pending: Pending, rounds: u8) -> Pending {
-    Box::pin(async move { Waited { rounds: rounds + 1, ..pending.await } })
+    Box::pin(async move {
+        Waited {
+            rounds: rounds + 1,
+            ..pending.await
+        }
+    })
 }
 
 /// The length of the request's body, as stated.
 fn content_length(view: &dyn RequestView) -> Option<u64> {
-    std::str::from_utf8(view.header("content-length")?).ok()?.trim().parse().ok()
+    std::str::from_utf8(view.header("content-length")?)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 impl std::fmt::Debug for Step {

@@ -41,7 +41,10 @@ impl Keeper {
     pub(crate) fn start(hands: Hands, queue: mpsc::Receiver<Arc<Lease>>) -> Self {
         let stop = Arc::new(tokio::sync::Notify::new());
         let task = tokio::spawn(run(hands, queue, stop.clone()));
-        Self { task: std::sync::Mutex::new(Some(task)), stop }
+        Self {
+            task: std::sync::Mutex::new(Some(task)),
+            stop,
+        }
     }
 
     /// Ends the task after the calls in flight.
@@ -63,11 +66,7 @@ impl Drop for Keeper {
     }
 }
 
-async fn run(
-    hands: Hands,
-    mut queue: mpsc::Receiver<Arc<Lease>>,
-    stop: Arc<tokio::sync::Notify>,
-) {
+async fn run(hands: Hands, mut queue: mpsc::Receiver<Arc<Lease>>, stop: Arc<tokio::sync::Notify>) {
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut calls = JoinSet::new();
     loop {

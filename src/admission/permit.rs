@@ -122,11 +122,21 @@ impl Hold {
     /// What is held and not yet used of the ask with this counter.
     pub(crate) fn held(&self, counter: u8) -> u64 {
         let known = Known::Reported(counter);
-        let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) else {
+        let Some(ask) = self
+            .of
+            .rules()
+            .meters
+            .iter()
+            .position(|ask| ask.known == known)
+        else {
             return 0;
         };
         let mut draws = SmallVec::<[(u8, u64); 4]>::new();
-        for took in self.taken.iter().filter(|t| usize::from(t.ask) == ask && t.is_units()) {
+        for took in self
+            .taken
+            .iter()
+            .filter(|t| usize::from(t.ask) == ask && t.is_units())
+        {
             if !draws.iter().any(|(draw, _)| *draw == took.draw) {
                 draws.push((took.draw, took.n));
             }
@@ -177,7 +187,10 @@ impl Hold {
     fn forgive(&mut self, now: Now) {
         let rules = self.of.rules();
         let is_cost = |ask: usize| {
-            rules.meters.get(ask).is_some_and(|a| matches!(a.known, Known::Cost | Known::Length))
+            rules
+                .meters
+                .get(ask)
+                .is_some_and(|a| matches!(a.known, Known::Cost | Known::Length))
         };
         for took in &mut self.taken {
             if is_cost(usize::from(took.ask)) && took.is_units() {
@@ -250,9 +263,14 @@ fn use_up(of: &Of, rules: &RoutePolicy, taken: &mut TakenList, ask: usize, n: u6
     let is_of = |took: &Taken| usize::from(took.ask) == ask;
     while rest > 0 {
         let open = taken.iter().filter(|t| is_of(t) && t.n > 0 && t.is_units());
-        let Some((draw, held)) = open.map(|t| (t.draw, t.n)).min() else { break };
+        let Some((draw, held)) = open.map(|t| (t.draw, t.n)).min() else {
+            break;
+        };
         let part = rest.min(held);
-        for took in taken.iter_mut().filter(|t| is_of(t) && t.draw == draw && t.is_units()) {
+        for took in taken
+            .iter_mut()
+            .filter(|t| is_of(t) && t.draw == draw && t.is_units())
+        {
             decide::settle(&of.hub, &of.sheet, took, part);
             took.n -= part;
         }
@@ -306,7 +324,9 @@ fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64
     let meter = &rules.meters[ask];
     let policy = &of.sheet.policy;
     let quotas = meter.quotas.iter().map(|q| &policy.quotas[usize::from(*q)]);
-    let tenant_wide = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over.or(q.included));
+    let tenant_wide = quotas
+        .filter(|q| q.tenant_wide)
+        .filter_map(|q| q.over.or(q.included));
     let once = meter.grants.last().copied().filter(|_| meter.once_only);
     for pool in tenant_wide.chain(once) {
         let lease = decide::lease_of(&of.sheet, pool);
@@ -329,8 +349,11 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let now = self.of.hub.clock.now();
         if self.state != State::Over {
-            let outcome =
-                if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
+            let outcome = if std::thread::panicking() {
+                Outcome::Failed
+            } else {
+                Outcome::Aborted
+            };
             self.end(outcome, now);
         }
         // Draws made after the end, by a job that outlived the response.

@@ -86,7 +86,10 @@ impl View {
             None => None,
         };
         Ok(Self {
-            terms: Terms { limit: int(LIMIT)?, rev: int(REV)? },
+            terms: Terms {
+                limit: int(LIMIT)?,
+                rev: int(REV)?,
+            },
             free: int(FREE)?,
             generation: int(GEN)?,
             mine,
@@ -130,7 +133,10 @@ pub(crate) fn grant(key: Key, writer: u128, view: &View, next: Entry) -> Write {
 
 /// Gives `mine.held - next.held` units back. The caller has lowered its own limit before.
 pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
-    let back = view.mine.map_or(0, |e| atoms(e.held)).saturating_sub(atoms(next.held));
+    let back = view
+        .mine
+        .map_or(0, |e| atoms(e.held))
+        .saturating_sub(atoms(next.held));
     Write {
         key,
         when: chained(writer, view),
@@ -181,5 +187,8 @@ fn atoms(units: u64) -> i64 {
 }
 
 fn damaged(what: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Corrupt, format!("a pool item cannot be read: {what}"))
+    StoreError::new(
+        StoreErrorKind::Corrupt,
+        format!("a pool item cannot be read: {what}"),
+    )
 }

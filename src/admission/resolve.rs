@@ -28,7 +28,12 @@ pub(crate) struct LiveCatalog {
 impl LiveCatalog {
     pub(crate) fn new(catalog: Arc<Catalog>, revision: u64, epoch: u64) -> Self {
         let policies = catalog.plans.iter().map(|_| OnceLock::new()).collect();
-        Self { catalog, revision, epoch, policies }
+        Self {
+            catalog,
+            revision,
+            epoch,
+            policies,
+        }
     }
 
     /// What holds for this tenant at `now_ms`.
@@ -36,7 +41,11 @@ impl LiveCatalog {
         let mut until_ms = first_grant_end(record, now_ms);
         let layers = self.layers(record, now_ms, &mut until_ms);
         let assigned = self.assigned(record);
-        let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(assigned);
+        let base = layers
+            .iter()
+            .rev()
+            .find_map(|layer| layer.plan)
+            .unwrap_or(assigned);
         let (base, mut standing) = self.paid(record, base, now_ms, &mut until_ms);
         let term = layers.iter().rev().find_map(|layer| layer.term);
         let policy = self.policy(record, base, layers, now_ms);
@@ -51,7 +60,10 @@ impl LiveCatalog {
         Resolved {
             policy,
             standing,
-            anchors: Anchors { cycle_ms: record.anchor_ms, term },
+            anchors: Anchors {
+                cycle_ms: record.anchor_ms,
+                term,
+            },
             until_ms,
             account: record.account.as_deref().map(Arc::from),
             rev: self.rev(record),
@@ -86,7 +98,9 @@ impl LiveCatalog {
 
     fn assigned(&self, record: &TenantRecord) -> PlanId {
         let catalog = &self.catalog;
-        let Some(name) = &record.plan else { return catalog.default_plan };
+        let Some(name) = &record.plan else {
+            return catalog.default_plan;
+        };
         catalog.plan(name).unwrap_or_else(|| {
             tracing::error!(tenant = %record.id, plan = %name, "no such plan: on the default plan");
             catalog.default_plan
@@ -144,9 +158,16 @@ impl LiveCatalog {
             return shared.get_or_init(make).clone();
         }
         // The payment rule has chosen the base: an exception's own `plan` was its suggestion.
-        let layers: Vec<Changes> =
-            layers.into_iter().map(|layer| Changes { plan: None, ..layer }).collect();
-        let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
+        let layers: Vec<Changes> = layers
+            .into_iter()
+            .map(|layer| Changes {
+                plan: None,
+                ..layer
+            })
+            .collect();
+        let plan = self
+            .catalog
+            .effective(base, &layers.iter().collect::<Vec<_>>());
         Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants))
     }
 
@@ -159,7 +180,11 @@ impl LiveCatalog {
 
 /// A grant's end is an edge: from then on it is not drawn from.
 fn first_grant_end(record: &TenantRecord, now_ms: i64) -> i64 {
-    let ends = record.grants.iter().filter_map(|g| g.expires_ms).filter(|end| *end > now_ms);
+    let ends = record
+        .grants
+        .iter()
+        .filter_map(|g| g.expires_ms)
+        .filter(|end| *end > now_ms);
     ends.min().unwrap_or(i64::MAX)
 }
 
@@ -168,7 +193,10 @@ fn grants(record: &TenantRecord, catalog: &Catalog, now_ms: i64) -> Vec<GrantTer
         let at = catalog.meters.iter().position(|m| &*m.name == name)?;
         Some(MeterId(u16::try_from(at).ok()?))
     };
-    let in_force = record.grants.iter().filter(|g| g.expires_ms.is_none_or(|end| end > now_ms));
+    let in_force = record
+        .grants
+        .iter()
+        .filter(|g| g.expires_ms.is_none_or(|end| end > now_ms));
     in_force
         .filter_map(|grant| {
             Some(GrantTerms {

@@ -101,7 +101,10 @@ impl Gate {
             Presented::Jwt { token, .. } => match inner.identifier.verify(token, now.wall_ms) {
                 Ok(verified) => {
                     let expires_ms = verified.until_ms;
-                    let wanted = Wanted::Named { caller: verified.caller(), expires_ms };
+                    let wanted = Wanted::Named {
+                        caller: verified.caller(),
+                        expires_ms,
+                    };
                     Seen::Ask(self.load(probe, wanted))
                 }
                 Err(_) => Seen::Refused(Reason::Unidentified),
@@ -155,8 +158,13 @@ impl Gate {
             let loads = inner.loads.clone();
             let load = async {
                 // Past the bound only callers that are not in memory are turned away.
-                let Some(_slot) = inner.reads.try_slot() else { return Err(Failed::Busy) };
-                inner.load_caller(probe, wanted).await.map_err(Failed::Store)
+                let Some(_slot) = inner.reads.try_slot() else {
+                    return Err(Failed::Busy);
+                };
+                inner
+                    .load_caller(probe, wanted)
+                    .await
+                    .map_err(Failed::Store)
             };
             match loads.try_get_with(probe.0, load).await {
                 Ok(()) => Waited::default(),
@@ -164,7 +172,10 @@ impl Gate {
                     if let Failed::Store(error) = &*failed {
                         tracing::warn!(%error, "a caller could not be looked up");
                     }
-                    Waited { refused: Some(Reason::Unavailable), ..Waited::default() }
+                    Waited {
+                        refused: Some(Reason::Unavailable),
+                        ..Waited::default()
+                    }
                 }
             }
         })
@@ -225,8 +236,13 @@ impl KnownCaller {
         let mut values = self.values.clone();
         if sheet.policy.uses_ip {
             let ip = identifier.peer(view);
-            let scopes = Scopes { ip, ..Scopes::default() };
-            values.ip = scopes.hash(sheet.tenant.surrogate, &Scope::Ip).map(ScopeHash::as_u128);
+            let scopes = Scopes {
+                ip,
+                ..Scopes::default()
+            };
+            values.ip = scopes
+                .hash(sheet.tenant.surrogate, &Scope::Ip)
+                .map(ScopeHash::as_u128);
         }
         values
     }
@@ -324,9 +340,7 @@ impl Inner {
         let tenant = self
             .tenants
             .entry(surrogate)
-            .or_insert_with(|| {
-                Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now))
-            })
+            .or_insert_with(|| Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now)))
             .clone();
         tenant.learn(record, &live, &self.hub, now);
         Ok(Some(tenant))
@@ -353,11 +367,21 @@ impl Inner {
         record: Arc<crate::directory::TenantRecord>,
     ) -> Result<Arc<crate::directory::TenantRecord>, StoreError> {
         let now_ms = self.clock.now().wall_ms;
-        let expires = self.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
+        let expires = self
+            .live
+            .load()
+            .resolve(&record, now_ms)
+            .policy
+            .plan
+            .expires
+            .is_some();
         if !expires || record.first_request_ms.is_some() {
             return Ok(record);
         }
-        let first = self.directory.first_request(record.surrogate, now_ms).await?;
+        let first = self
+            .directory
+            .first_request(record.surrogate, now_ms)
+            .await?;
         let mut record = (*record).clone();
         record.first_request_ms = first;
         Ok(Arc::new(record))

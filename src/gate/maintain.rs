@@ -34,10 +34,7 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    pub(super) fn start(
-        inner: &Arc<Inner>,
-        refreshes: mpsc::Receiver<Arc<LiveTenant>>,
-    ) -> Self {
+    pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Arc<LiveTenant>>) -> Self {
         let stop = Arc::new(Notify::new());
         // A weak reference: the task must not keep alive a gate that nobody holds.
         let task = tokio::spawn(run(Arc::downgrade(inner), refreshes, stop.clone()));
@@ -110,7 +107,8 @@ impl Inner {
         let old = |at_ns: u64, bound: Duration| now.mono_ns.saturating_sub(at_ns) > nanos(bound);
         let full = self.callers.len() > MAX_CALLERS;
         let keep = if full { MAX_AGE / 2 } else { MAX_AGE };
-        self.callers.retain(|_, caller| !old(caller.looked_up_ns(), keep));
+        self.callers
+            .retain(|_, caller| !old(caller.looked_up_ns(), keep));
         self.tenants.retain(|_, tenant| {
             // Anybody else who holds it may be about to use it.
             if tenant.age_ns(now) < nanos(IDLE) || Arc::strong_count(tenant) > 1 {

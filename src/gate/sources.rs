@@ -12,21 +12,26 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
     let mut sources = Vec::new();
     for way in &config.identify {
         match way {
-            Way::ApiKey { headers, peppers: own } => {
+            Way::ApiKey {
+                headers,
+                peppers: own,
+            } => {
                 for pepper in own {
-                    let secret = pepper.secret.resolve(&env).map_err(|e| wrong(e.to_string()))?;
+                    let secret = pepper
+                        .secret
+                        .resolve(&env)
+                        .map_err(|e| wrong(e.to_string()))?;
                     let pepper = Pepper::new(&pepper.id, secret.expose().as_bytes());
                     peppers.push(pepper.map_err(wrong)?);
                 }
-                sources.push(Source::ApiKey { headers: headers.clone() });
-            }
-            Way::Header { tenant, user } => {
-                sources.push(Source::Header { tenant: tenant.clone(), user: user.clone() });
+                sources.push(Source::ApiKey {
+                    headers: headers.clone(),
+                });
             }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }
     }
-    let proxies = config.proxy.trust.iter().map(ToString::to_string);
+    let proxies = config.proxy.trust.iter().map(|n| format!("{n:?}"));
     let proxies = Proxies::new(proxies).map_err(wrong)?;
     let peppers = Peppers::new(peppers).map_err(wrong)?;
     Identifier::new(sources, peppers, proxies).map_err(|e| wrong(e.to_string()))

@@ -70,11 +70,17 @@ pub struct StreamCut;
 
 impl<R> GateBody<R> {
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self { kind: Kind::Full { bytes: Some(bytes).filter(|b| !b.is_empty()) } }
+        Self {
+            kind: Kind::Full {
+                bytes: Some(bytes).filter(|b| !b.is_empty()),
+            },
+        }
     }
 
     pub(super) fn plain(inner: R) -> Self {
-        Self { kind: Kind::Plain { inner } }
+        Self {
+            kind: Kind::Plain { inner },
+        }
     }
 
     pub(super) fn counted(inner: R, mut held: Held, gate: Gate, status: u16) -> Self
@@ -91,7 +97,9 @@ impl<R> GateBody<R> {
             wait: None,
             cut: false,
         };
-        Self { kind: Kind::Counted { inner, count } }
+        Self {
+            kind: Kind::Counted { inner, count },
+        }
     }
 }
 
@@ -180,7 +188,9 @@ where
                     return Poll::Ready(Some(Err(error.into())));
                 }
                 None => {
-                    count.end(Outcome::Complete { status: count.status });
+                    count.end(Outcome::Complete {
+                        status: count.status,
+                    });
                     match count.record() {
                         true => continue,
                         false => return Poll::Ready(None),
@@ -197,12 +207,16 @@ where
             }
             Passed::Cut => {
                 count.cut = true;
-                count.end(Outcome::Complete { status: count.status });
+                count.end(Outcome::Complete {
+                    status: count.status,
+                });
                 return Poll::Ready(Some(Err(StreamCut.into())));
             }
         }
         if count.rest == Some(0) || inner.is_end_stream() {
-            count.end(Outcome::Complete { status: count.status });
+            count.end(Outcome::Complete {
+                status: count.status,
+            });
             if count.record() {
                 count.frame = Some(frame);
                 continue;
@@ -244,8 +258,7 @@ impl Count {
 
     /// Whether the last frame waits for the record of what the body cost.
     fn record(&mut self) -> bool {
-        let waits = self.meter.take().is_some()
-            && self.gate.inner.config.mode == Mode::Durable;
+        let waits = self.meter.take().is_some() && self.gate.inner.config.mode == Mode::Durable;
         if waits {
             self.wait = Some(Wait::Record(self.gate.recorded()));
         }

@@ -53,7 +53,11 @@ where
 {
     pub(super) fn new(ready: S, request: Request<B>, shared: Arc<Shared>) -> Self {
         let call = Some((ready, request));
-        let state = State::Asking { call, pending: None, waited: Waited::default() };
+        let state = State::Asking {
+            call,
+            pending: None,
+            waited: Waited::default(),
+        };
         Self { state, shared }
     }
 }
@@ -69,14 +73,18 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::Asking { call, pending, waited } => {
+                StateProj::Asking {
+                    call,
+                    pending,
+                    waited,
+                } => {
                     if let Some(wait) = pending {
                         *waited = ready!(wait.as_mut().poll(cx));
                         *pending = None;
                     }
-                    let asked = call.as_ref().map(|(_, request)| {
-                        ask(this.shared, request, std::mem::take(waited))
-                    });
+                    let asked = call
+                        .as_ref()
+                        .map(|(_, request)| ask(this.shared, request, std::mem::take(waited)));
                     match asked {
                         Some(Step::Wait(wait)) => {
                             *pending = Some(wait);
@@ -93,7 +101,11 @@ where
                         None => None,
                     }
                 }
-                StateProj::Serving { future, held, is_head } => {
+                StateProj::Serving {
+                    future,
+                    held,
+                    is_head,
+                } => {
                     let answer = ready!(future.poll(cx));
                     let held = held.take();
                     let is_head = *is_head;
@@ -105,9 +117,10 @@ where
                                     this.state.set(State::Done);
                                     return Poll::Ready(Ok(response));
                                 }
-                                Some(pending) => {
-                                    Some(State::Recording { pending, response: Some(response) })
-                                }
+                                Some(pending) => Some(State::Recording {
+                                    pending,
+                                    response: Some(response),
+                                }),
                             }
                         }
                         Err(error) => {
@@ -158,7 +171,11 @@ where
         Held::shared(admitted)
     });
     let is_head = request.method() == Method::HEAD;
-    Some(State::Serving { future: service.call(request), held, is_head })
+    Some(State::Serving {
+        future: service.call(request),
+        held,
+        is_head,
+    })
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
@@ -176,7 +193,10 @@ fn finish<R: Body<Data = Bytes>>(
     headers::limits(shared, &mut held, &mut parts);
     held.head(status);
     let empty = is_head
-        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || matches!(
+            parts.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        )
         || body.is_end_stream();
     let body = if empty {
         held.end(Outcome::Complete { status });
@@ -184,8 +204,7 @@ fn finish<R: Body<Data = Bytes>>(
     } else {
         GateBody::counted(body, held, shared.gate.clone(), status)
     };
-    let wait = (shared.gate.inner.config.mode == Mode::Durable)
-        .then(|| shared.gate.recorded());
+    let wait = (shared.gate.inner.config.mode == Mode::Durable).then(|| shared.gate.recorded());
     (Response::from_parts(parts, body), wait)
 }
 

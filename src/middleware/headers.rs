@@ -57,9 +57,9 @@ pub(super) fn limits(shared: &Shared, held: &mut Held, parts: &mut Parts) {
         }
         let states = inner.limit_states(&hold.of.sheet, rules, scopes, now);
         if style == HeaderStyle::Draft11 {
-            let policy = rules.policy_header.get_or_init(|| {
-                wire::policy_header(states.iter()).map(Bytes::from)
-            });
+            let policy = rules
+                .policy_header
+                .get_or_init(|| wire::policy_header(states.iter()).map(Bytes::from));
             if let Some(Ok(value)) = policy.clone().map(HeaderValue::from_maybe_shared) {
                 parts.headers.insert(&RATE_LIMIT_POLICY, value);
             }
@@ -87,7 +87,9 @@ fn expose(headers: &mut HeaderMap, style: HeaderStyle) {
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }
-    let known = headers.get(header::ACCESS_CONTROL_EXPOSE_HEADERS).and_then(|v| v.to_str().ok());
+    let known = headers
+        .get(header::ACCESS_CONTROL_EXPOSE_HEADERS)
+        .and_then(|v| v.to_str().ok());
     if let Some(Ok(value)) = wire::expose(known, style).map(HeaderValue::try_from) {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, value);
     }

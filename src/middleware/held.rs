@@ -48,7 +48,8 @@ impl Held {
 
     /// The meter of response bytes, if they are counted.
     pub(super) fn byte_meter(&mut self) -> Option<ByteMeter> {
-        self.with(|hold, _, _| hold.of.rules().counts_response).flatten()
+        self.with(|hold, _, _| hold.of.rules().counts_response)
+            .flatten()
     }
 
     /// Takes room for `n` more bytes, before they pass.
@@ -104,7 +105,11 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let ended = if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
+        let ended = if std::thread::panicking() {
+            Outcome::Failed
+        } else {
+            Outcome::Aborted
+        };
         self.end_in_place(ended);
     }
 }

@@ -50,7 +50,9 @@ impl TollgateLayer {
             peer: |extensions| Some(extensions.get::<Peer>()?.0.ip()),
             original: |extensions| Some(&extensions.get::<OriginalPath>()?.0),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Without handles for handlers: no [`Admitted`](crate::Admitted) in the request's extensions, so
@@ -80,7 +82,9 @@ impl TollgateLayer {
             original: self.shared.original,
         };
         change(&mut shared);
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 }
 

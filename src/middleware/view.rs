@@ -34,7 +34,12 @@ impl<'a> HttpView<'a> {
         headers: &'a HeaderMap,
         peer: Option<IpAddr>,
     ) -> Self {
-        Self { method, uri, headers, peer }
+        Self {
+            method,
+            uri,
+            headers,
+            peer,
+        }
     }
 
     /// A view of a request's parts.
@@ -57,7 +62,11 @@ impl RequestView for HttpView<'_> {
     }
 
     fn headers<'b>(&'b self, name: &str) -> Vec<&'b [u8]> {
-        self.headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
+        self.headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.as_bytes())
+            .collect()
     }
 
     fn is_repeated(&self, name: &str) -> bool {
@@ -72,6 +81,8 @@ impl RequestView for HttpView<'_> {
 impl std::fmt::Debug for HttpView<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Headers hold credentials.
-        f.debug_struct("HttpView").field("method", self.method).finish_non_exhaustive()
+        f.debug_struct("HttpView")
+            .field("method", self.method)
+            .finish_non_exhaustive()
     }
 }

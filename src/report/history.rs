@@ -91,7 +91,11 @@ impl HistoryQuery {
         let granularity = match granularity.as_deref() {
             None | Some("day") => Granularity::Day,
             Some("month") => Granularity::Month,
-            Some(_) => return Err(bad("granularity is one of day, month: use is recorded by the day.")),
+            Some(_) => {
+                return Err(bad(
+                    "granularity is one of day, month: use is recorded by the day.",
+                ));
+            }
         };
         let query = Self {
             meter,

@@ -89,7 +89,13 @@ impl Flusher {
             last_error: None,
         };
         let task = std::sync::Mutex::new(Some(tokio::spawn(task.run(inbox))));
-        Self { orders, begun, written, hub, task }
+        Self {
+            orders,
+            begun,
+            written,
+            hub,
+            task,
+        }
     }
 
     /// Writes what has been counted so far; returns when it is in the store.
@@ -122,7 +128,10 @@ impl Flusher {
         &self,
         order: impl FnOnce(oneshot::Sender<Result<(), FlushError>>) -> Order,
     ) -> Result<(), FlushError> {
-        let gone = || FlushError { rows: 0, cause: "the gate is closed".into() };
+        let gone = || FlushError {
+            rows: 0,
+            cause: "the gate is closed".into(),
+        };
         let (reply, answer) = oneshot::channel();
         self.orders.send(order(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -182,7 +191,11 @@ impl Task {
 
     /// How often rows are collected: for the journal, or only with the flush.
     fn collect_every(&self) -> Duration {
-        if self.journal.is_some() { journal::EVERY } else { self.settings.every }
+        if self.journal.is_some() {
+            journal::EVERY
+        } else {
+            self.settings.every
+        }
     }
 
     /// Flushes, while the journal goes on being fed; orders that come meanwhile wait.
@@ -275,7 +288,12 @@ impl Task {
             match self.last_error.clone() {
                 None if rows == 0 => return Ok(()),
                 None => {}
-                Some(error) => return Err(FlushError { rows, cause: error.to_string() }),
+                Some(error) => {
+                    return Err(FlushError {
+                        rows,
+                        cause: error.to_string(),
+                    });
+                }
             }
         }
     }
@@ -356,7 +374,8 @@ fn rows_of(soiled: &[Soiled]) -> Rows {
             }
             Soiled::Lease(lease) => {
                 lease.clean();
-                rows.pools.extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
+                rows.pools
+                    .extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
             }
         }
     }
@@ -366,7 +385,9 @@ fn rows_of(soiled: &[Soiled]) -> Rows {
 fn rows_of_sheet(sheet: &Sheet, rows: &mut Rows) {
     let row = &sheet.row;
     for (meter, total) in row.unlogged() {
-        let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) else { continue };
+        let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) else {
+            continue;
+        };
         let key = UseKey {
             tenant: sheet.tenant.surrogate,
             part: row.part,
@@ -379,7 +400,8 @@ fn rows_of_sheet(sheet: &Sheet, rows: &mut Rows) {
         rows.uses.insert(key, total);
     }
     for lease in sheet.open_leases() {
-        rows.pools.extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
+        rows.pools
+            .extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
     }
 }
 

@@ -89,7 +89,12 @@ pub(crate) async fn read(
     let mut next = from;
     loop {
         let start = writer.space.log(writer.incarnation, next);
-        let query = Query { pk: start.pk, from: start.sk, until: None, limit: PAGE };
+        let query = Query {
+            pk: start.pk,
+            from: start.sk,
+            until: None,
+            limit: PAGE,
+        };
         let page = store.query(query).await?;
         for (sk, item) in &page.items {
             if *sk != format!("{next:020}") {
@@ -111,6 +116,9 @@ pub(crate) async fn read(
 fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
     check_format(item, FORMAT, "a usage record")?;
     item.bytes(BODY).and_then(Rows::unpack).ok_or_else(|| {
-        StoreError::new(StoreErrorKind::Corrupt, "a usage record cannot be read: damaged")
+        StoreError::new(
+            StoreErrorKind::Corrupt,
+            "a usage record cannot be read: damaged",
+        )
     })
 }
