@@ -1,15 +1,326 @@
 //! The directory: tenants, their plan, exceptions and credentials. Written with history, read
 //! through a cache that the gate owns.
 //!
-//! Stored keys hold a tenant's [`Surrogate`], never its outer id: erasing a person touches this
-//! directory alone, and no outer id can forge the key of another tenant's counters.
+//! # Laws
+//!
+//! 1. Stored keys hold a tenant's [`Surrogate`], never its outer id: erasing a person touches this
+//!    directory alone, and no outer id can forge the key of another tenant's counters.
+//! 2. An outer id has one surrogate for good: the name is claimed first, if it is free, and the
+//!    record is made second. A creation that died in between is completed by the next.
+//! 3. A record is written whole and only over the version it was made from, so no change is lost
+//!    to another.
+//! 4. Every change stands in the history before it is made; what was announced and
+//!    never happened is told apart by the chain of the records' changes.
+//! 5. A credential is listed before it can be used and revoked before it is listed as revoked: none
+//!    works that cannot be seen.
+//! 6. After a lost reply the identical write is repeated, and the item says what came of it.
+//!
+//! It does not promise that another process sees a change at once: the gate's cache has an age.
+
+use std::future::Future;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::identity::{CredentialHash, Peppers};
+use crate::store::layout::Space;
+use crate::store::{Item, Key, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind};
+
+mod edit;
+mod error;
+mod history;
+mod keys;
+mod names;
+mod reads;
+mod record;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use write::Made;
+
+pub use edit::{Edit, TenantEdit};
+pub use error::DirectoryError;
+pub use history::{HistoryEntry, Outcome};
+pub use keys::{KeyInfo, KeyState, NewKey};
+pub use reads::{ReadSlot, Reads};
+pub use record::{Grant, Override, PaymentState, TenantRecord};
+
+/// Most pages of one partition that are read for a list: 100,000 keys or history entries.
+const MAX_PAGES: usize = 100;
+
+/// What the words in a change must mean something to: the catalog, through whoever owns it.
+///
+/// A closure from a plan's name to whether there is one will do where nothing else is checked.
+pub trait Check: Send + Sync + 'static {
+    /// Whether there is such a plan.
+    fn has_plan(&self, name: &str) -> bool;
+    /// Whether there is such a meter.
+    fn has_meter(&self, _name: &str) -> bool {
+        true
+    }
+    /// Whether this TOML could stand in a `[tenant.x]` table; the error says why not.
+    fn changes(&self, _toml: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<F: Fn(&str) -> bool + Send + Sync + 'static> Check for F {
+    fn has_plan(&self, name: &str) -> bool {
+        self(name)
+    }
+}
+
+/// The tenants of one service. Clones share everything.
+#[derive(Clone)]
+pub struct Directory {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    space: Space,
+    clock: Arc<dyn Clock>,
+    peppers: Peppers,
+    check: Box<dyn Check>,
+}
+
+/// Whose a credential is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The tenant.
+    pub surrogate: Surrogate,
+    /// The key's id, which is the caller's scope `key`.
+    pub key_id: Arc<str>,
+}
+
+impl Directory {
+    /// The directory in this space of the store. `peppers` are those of the identifier.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        space: Space,
+        clock: Arc<dyn Clock>,
+        peppers: Peppers,
+        check: impl Check,
+    ) -> Self {
+        let check = Box::new(check);
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                space,
+                clock,
+                peppers,
+                check,
+            }),
+        }
+    }
+
+    /// Changes of the tenant with this outer id, which is made if it is not there.
+    ///
+    /// ```no_run
+    /// # async fn example(directory: tollgate::directory::Directory)
+    /// # -> Result<(), tollgate::directory::DirectoryError> {
+    /// let tenant = directory.tenant("acme").plan("pro").note("signed up").save().await?;
+    /// let key = tenant.new_key("ci").await?;
+    /// println!("your key, shown once: {}", key.expose());
+    /// # Ok(()) }
+    /// ```
+    pub fn tenant(&self, id: &str) -> TenantEdit {
+        TenantEdit::of_id(self.clone(), id)
+    }
+
+    /// The tenant with this outer id, if there is one.
+    pub async fn find(&self, id: &str) -> Result<Option<Tenant>, DirectoryError> {
+        let Some(surrogate) = self.read_name(id).await? else {
+            return Ok(None);
+        };
+        Ok(self
+            .read_record(surrogate)
+            .await?
+            .map(|record| self.handle(record)))
+    }
+
+    /// Whose a credential is, by everything it may be stored as; `None` if it is nobody's or was
+    /// revoked. One read of the store for each hash up to the one that is found.
+    pub fn lookup_credential(
+        &self,
+        hashes: Vec<CredentialHash>,
+    ) -> impl Future<Output = Result<Option<Found>, StoreError>> + Send + use<> {
+        let this = self.clone();
+        async move { this.find_credential(&hashes).await }
+    }
+
+    /// A tenant's record. `None` if its creation was cut short.
+    pub fn lookup_tenant(
+        &self,
+        surrogate: Surrogate,
+    ) -> impl Future<Output = Result<Option<Arc<TenantRecord>>, StoreError>> + Send + use<> {
+        let this = self.clone();
+        async move { this.read_record(surrogate).await }
+    }
+
+    /// The surrogate of an outer id, if it has one.
+    pub fn lookup_name(
+        &self,
+        id: &str,
+    ) -> impl Future<Output = Result<Option<Surrogate>, StoreError>> + Send + use<> {
+        let (this, id) = (self.clone(), id.to_owned());
+        async move { this.read_name(&id).await }
+    }
+
+    /// Notes a tenant's first request, once: later calls change nothing. Returns when it was;
+    /// `None` if there is no such tenant.
+    pub fn first_request(
+        &self,
+        surrogate: Surrogate,
+        now_ms: i64,
+    ) -> impl Future<Output = Result<Option<i64>, StoreError>> + Send + use<> {
+        let this = self.clone();
+        async move {
+            let write = TenantRecord::write_first(this.tenant_key(surrogate), now_ms);
+            let item = match write::make(&*this.inner.store, write).await? {
+                Made::Yes(item) => Some(item),
+                Made::No(item) | Made::Perhaps(item) => item,
+            };
+            let record = item
+                .map(|item| TenantRecord::read(surrogate, &item))
+                .transpose()?;
+            Ok(record.and_then(|record| record.first_request_ms))
+        }
+    }
+
+    async fn read_record(
+        &self,
+        surrogate: Surrogate,
+    ) -> Result<Option<Arc<TenantRecord>>, StoreError> {
+        let item = self.inner.store.read(self.tenant_key(surrogate)).await?;
+        item.map(|item| TenantRecord::read(surrogate, &item).map(Arc::new))
+            .transpose()
+    }
+
+    async fn query_all(&self, pk: String) -> Result<Vec<(String, Item)>, StoreError> {
+        let mut query = Query {
+            pk,
+            from: String::new(),
+            until: None,
+            limit: MAX_PAGE_ITEMS,
+        };
+        let mut all = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let page = self.inner.store.query(query.clone()).await?;
+            all.extend(page.items);
+            match page.next {
+                Some(next) => query.from = next,
+                None => return Ok(all),
+            }
+        }
+        let message = format!("a tenant's list has more than {} items", all.len());
+        Err(StoreError::new(StoreErrorKind::Invalid, message))
+    }
+
+    fn handle(&self, record: Arc<TenantRecord>) -> Tenant {
+        Tenant {
+            directory: self.clone(),
+            record,
+        }
+    }
+
+    fn tenant_key(&self, surrogate: Surrogate) -> Key {
+        self.inner.space.tenant(surrogate)
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.inner.clock.now().wall_ms
+    }
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory")
+            .field("space", &self.inner.space)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A tenant as it was read or saved, and what can be done with it.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    directory: Directory,
+    record: Arc<TenantRecord>,
+}
+
+impl Tenant {
+    /// What the directory held of it.
+    pub fn record(&self) -> &Arc<TenantRecord> {
+        &self.record
+    }
+
+    /// Changes of this tenant.
+    pub fn edit(&self) -> TenantEdit {
+        TenantEdit::of(self.directory.clone(), self.record.surrogate)
+    }
+
+    /// Suspends it: every request is refused until it is resumed.
+    pub async fn suspend(&self, note: &str) -> Result<Self, DirectoryError> {
+        self.edit().suspend().note(note).save().await
+    }
+
+    /// Lets it go on.
+    pub async fn resume(&self, note: &str) -> Result<Self, DirectoryError> {
+        self.edit().resume().note(note).save().await
+    }
+
+    /// Makes an API key. It is returned in plain text this once.
+    pub async fn new_key(&self, name: &str) -> Result<NewKey, DirectoryError> {
+        self.directory.make_key(self.record.surrogate, name).await
+    }
+
+    /// Takes over a key from a system that stored the plain SHA-256 of it, and returns its id. The
+    /// same import twice is one key.
+    pub async fn import_key_sha256(
+        &self,
+        name: &str,
+        hash: [u8; 32],
+    ) -> Result<String, DirectoryError> {
+        let hash = CredentialHash::sha256(hash);
+        self.directory
+            .add_key(self.record.surrogate, name, &hash)
+            .await
+    }
+
+    /// Its keys, also those that were revoked.
+    pub async fn keys(&self) -> Result<Vec<KeyInfo>, DirectoryError> {
+        Ok(self.directory.list_keys(self.record.surrogate).await?)
+    }
+
+    /// Revokes a key by its id. Other processes refuse it when their caches have aged.
+    pub async fn revoke_key(&self, id: &str) -> Result<(), DirectoryError> {
+        self.directory.revoke(self.record.surrogate, id).await
+    }
+
+    /// Every change that was announced, oldest first, and whether it happened.
+    pub async fn history(&self) -> Result<Vec<HistoryEntry>, DirectoryError> {
+        Ok(self.directory.read_history(self.record.surrogate).await?)
+    }
+}
 
 /// A tenant's name in the ledger: 128 random bits, drawn when the tenant is made. Only the
 /// directory makes one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Surrogate(pub(in crate::directory) u128);
+
+impl Surrogate {
+    /// The bytes that scopes are hashed with.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn test(n: u128) -> Self {
+        Self(n)
+    }
+}
 
 impl std::fmt::Display for Surrogate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

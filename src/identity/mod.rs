@@ -1,10 +1,51 @@
 //! Who is calling. Identification is synchronous: from a borrowed view of the request to what it
-//! presents, without a look at plans or counters.
+//! presents, without a look at plans, counters or the store.
+//!
+//! [`Identifier::present`] reads the request, [`Identifier::probe`] names what it found for the
+//! caches in memory, and only what no cache knows is hashed ([`Identifier::hashes`]) or verified,
+//! and then looked up in the [directory](crate::directory). A host with its own idea of a caller
+//! writes an [`Identify`] instead.
 //!
 //! The tenant is never read from a body or a query.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+
+mod api_key;
+mod caller;
+mod credential;
+#[cfg(feature = "jwt")]
+pub mod jwt;
+mod present;
+mod probe;
+mod proxies;
+mod scopes;
+mod source;
+mod unknown;
+
+pub use api_key::{ApiKey, KEY_PREFIX};
+pub use caller::{Caller, Identify, Identity};
+pub(crate) use credential::hex;
+pub use credential::{CredentialHash, Pepper, Peppers, SCHEME_SHA256};
+pub use present::{Identifier, IdentifierError, MAX_API_KEY, MAX_JWT, Malformed, Presented};
+pub use probe::{Probe, Prober};
+pub use proxies::Proxies;
+pub use scopes::{ScopeHash, Scopes};
+pub use source::Source;
+pub use unknown::Unknown;
+
+/// Most characters of a tenant's outer id.
+pub const MAX_TENANT_ID: usize = 256;
+
+/// Whether `id` can be a tenant's outer id: 1 to [`MAX_TENANT_ID`] characters of any script, no
+/// control characters.
+pub fn is_tenant_id(id: &str) -> bool {
+    let mut n = 0;
+    id.chars().all(|c| {
+        n += 1;
+        n <= MAX_TENANT_ID && !c.is_control()
+    }) && n > 0
+}
 
 /// The little that identification and routing see of a request, whatever framework it came through.
 pub trait RequestView {
@@ -16,6 +57,11 @@ pub trait RequestView {
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// Every value of a header, in order, by its lower-case name.
     fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]>;
+    /// Whether a header came more than once. Adapters answer it without the list, because every
+    /// request with a credential is asked.
+    fn is_repeated(&self, name: &str) -> bool {
+        self.headers(name).len() > 1
+    }
     /// A claim that the host or gateway in front has verified already.
     fn claim(&self, _name: &str) -> Option<Cow<'_, str>> {
         None
@@ -23,3 +69,6 @@ pub trait RequestView {
     /// The address of the connection's other end.
     fn peer(&self) -> Option<IpAddr>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,354 @@
+//! Changes of a tenant: gathered, checked, announced in the history, and written over the version
+//! they were made for.
+//!
+//! Each change is harmless when made twice (a plan is the plan, a grant has an id, an override
+//! equal to one that holds is that one), so whoever is unsure whether a save went through saves
+//! again.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::check_text;
+use super::history::Announced;
+use super::record::{Grant, Override, PaymentState, TenantRecord};
+use super::write::{Made, make};
+use super::{Directory, DirectoryError, Surrogate, Tenant};
+use crate::identity::is_tenant_id;
+
+/// How often a save starts over because another one came in between.
+const ATTEMPTS: usize = 8;
+/// Most changes of one save: they stand together in one history entry.
+const MAX_EDITS: usize = 32;
+/// Most characters of a note.
+pub(super) const MAX_NOTE: usize = 512;
+/// Most characters of a plan's, meter's, key's or account's name.
+pub(super) const MAX_NAME: usize = 64;
+/// Most characters of an override's TOML: a record full of the widest characters fits an item.
+const MAX_CHANGES: usize = 1_024;
+
+/// One change of a tenant, as it stands in the history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Edit {
+    /// The tenant was made.
+    Created,
+    /// It was assigned this plan, or the default plan.
+    Plan(Option<String>),
+    /// An operator suspended it (`true`) or let it go on.
+    Suspended(bool),
+    /// It stands otherwise with payment.
+    Payment(PaymentState),
+    /// It got an exception.
+    Override(Override),
+    /// All its overrides were ended.
+    OverridesEnded,
+    /// It was given units once.
+    Grant(Grant),
+    /// Its cycles are counted from here, Unix milliseconds.
+    Anchor(i64),
+    /// It belongs to this billing account.
+    Account(Option<String>),
+    /// A key was made or imported: its id and name.
+    KeyMade {
+        /// The key's id.
+        id: String,
+        /// The key's name.
+        name: String,
+    },
+    /// A key was revoked.
+    KeyRevoked {
+        /// The key's id.
+        id: String,
+    },
+}
+
+impl Edit {
+    /// Makes the change; nothing happens if it is made already.
+    fn apply(&self, record: &mut TenantRecord, now_ms: i64) -> Result<(), DirectoryError> {
+        match self {
+            Edit::Plan(plan) if record.plan != *plan => {
+                record.plan.clone_from(plan);
+                record.plan_since_ms = now_ms;
+            }
+            Edit::Suspended(suspended) => record.suspended = *suspended,
+            Edit::Payment(payment) if record.payment != *payment => {
+                record.payment = *payment;
+                record.payment_since_ms = now_ms;
+            }
+            Edit::Override(new) => {
+                let same = |held: &Override| {
+                    (&held.changes, held.until_ms, &held.note)
+                        == (&new.changes, new.until_ms, &new.note)
+                };
+                if !record.overrides.iter().any(same) {
+                    record.overrides.push(new.clone());
+                }
+            }
+            Edit::OverridesEnded => record.overrides.clear(),
+            Edit::Grant(new) => match record.grants.iter().find(|held| held.id == new.id) {
+                None => record.grants.push(new.clone()),
+                Some(held) if held == new => {}
+                Some(_) => return Err(DirectoryError::GrantDiffers(new.id.clone())),
+            },
+            Edit::Anchor(at_ms) => record.anchor_ms = *at_ms,
+            Edit::Account(account) => record.account.clone_from(account),
+            Edit::Plan(_) | Edit::Payment(_) => {}
+            // No part of the record.
+            Edit::Created | Edit::KeyMade { .. } | Edit::KeyRevoked { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn check(&self, directory: &Directory) -> Result<(), DirectoryError> {
+        let check = &directory.inner.check;
+        match self {
+            Edit::Plan(Some(plan)) if !check.has_plan(plan) => {
+                Err(DirectoryError::UnknownPlan(plan.clone()))
+            }
+            Edit::Override(new) if new.note.trim().is_empty() => Err(DirectoryError::NoteNeeded),
+            Edit::Override(new) => {
+                check_text(&new.note, "a note", MAX_NOTE)?;
+                check_text(&new.changes, "an override", MAX_CHANGES)?;
+                check.changes(&new.changes).map_err(DirectoryError::Changes)
+            }
+            Edit::Grant(new) => {
+                let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+                if !new.id.chars().all(legal) {
+                    return Err(DirectoryError::Text {
+                        what: "a grant's id",
+                        most: MAX_NAME,
+                    });
+                }
+                check_text(&new.id, "a grant's id", MAX_NAME)?;
+                check_text(&new.source, "a grant's source", MAX_NAME)?;
+                new.note
+                    .as_ref()
+                    .map_or(Ok(()), |note| check_text(note, "a note", MAX_NOTE))?;
+                if check.has_meter(&new.meter) {
+                    return Ok(());
+                }
+                Err(DirectoryError::UnknownMeter(new.meter.clone()))
+            }
+            Edit::Account(Some(account)) => check_text(account, "an account", MAX_NAME),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Changes of one tenant that are made together by [`save`](Self::save).
+#[derive(Clone, Debug)]
+#[must_use = "nothing changes before `save`"]
+pub struct TenantEdit {
+    directory: Directory,
+    target: Target,
+    edits: Vec<Edit>,
+    note: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    /// Made if it is not there.
+    Id(String),
+    /// Must be there.
+    Known(Surrogate),
+}
+
+impl TenantEdit {
+    pub(super) fn of_id(directory: Directory, id: &str) -> Self {
+        Self {
+            directory,
+            target: Target::Id(id.to_owned()),
+            edits: Vec::new(),
+            note: None,
+        }
+    }
+
+    pub(super) fn of(directory: Directory, surrogate: Surrogate) -> Self {
+        Self {
+            directory,
+            target: Target::Known(surrogate),
+            edits: Vec::new(),
+            note: None,
+        }
+    }
+
+    /// Assigns this plan.
+    pub fn plan(self, name: impl Into<String>) -> Self {
+        self.with(Edit::Plan(Some(name.into())))
+    }
+
+    /// Goes back to the default plan.
+    pub fn default_plan(self) -> Self {
+        self.with(Edit::Plan(None))
+    }
+
+    /// Suspends it: every request is refused until it is resumed.
+    pub fn suspend(self) -> Self {
+        self.with(Edit::Suspended(true))
+    }
+
+    /// Lets a suspended tenant go on.
+    pub fn resume(self) -> Self {
+        self.with(Edit::Suspended(false))
+    }
+
+    /// Says how it stands with payment.
+    pub fn payment(self, state: PaymentState) -> Self {
+        self.with(Edit::Payment(state))
+    }
+
+    /// Makes an exception: `changes` are TOML in the words of a `[tenant.x]` table, `until_ms` the
+    /// first instant at which it no longer holds (Unix milliseconds), `note` says why.
+    pub fn override_(
+        self,
+        changes: impl Into<String>,
+        until_ms: Option<i64>,
+        note: impl Into<String>,
+    ) -> Self {
+        let at_ms = self.directory.now_ms();
+        let (changes, note) = (changes.into(), note.into());
+        self.with(Edit::Override(Override {
+            changes,
+            until_ms,
+            note,
+            at_ms,
+        }))
+    }
+
+    /// Ends all overrides.
+    pub fn end_overrides(self) -> Self {
+        self.with(Edit::OverridesEnded)
+    }
+
+    /// Gives units once. The same grant given twice is given once.
+    pub fn grant(self, grant: Grant) -> Self {
+        self.with(Edit::Grant(grant))
+    }
+
+    /// Counts its cycles from this instant, Unix milliseconds.
+    pub fn anchor(self, at_ms: i64) -> Self {
+        self.with(Edit::Anchor(at_ms))
+    }
+
+    /// Sets or takes away its billing account.
+    pub fn account(self, account: Option<String>) -> Self {
+        self.with(Edit::Account(account))
+    }
+
+    /// Why: stands in the history beside the changes.
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    /// Makes the changes, and the tenant if it is not there. If nothing would change, nothing is
+    /// written, not even the note.
+    pub async fn save(self) -> Result<Tenant, DirectoryError> {
+        self.check()?;
+        let surrogate = match &self.target {
+            Target::Id(id) => self.directory.claim_name(id).await?,
+            Target::Known(surrogate) => *surrogate,
+        };
+        for _ in 0..ATTEMPTS {
+            let before = self.directory.read_record(surrogate).await?;
+            let Some((after, announced)) = self.next(surrogate, before.as_deref())? else {
+                // `next` finds nothing to change only where there is a tenant.
+                return before
+                    .map(|it| self.directory.handle(it))
+                    .ok_or(DirectoryError::NoTenant);
+            };
+            let made = self
+                .directory
+                .commit(before.as_deref(), &after, announced)
+                .await?;
+            if let Some(record) = made {
+                return Ok(self.directory.handle(record));
+            }
+        }
+        Err(DirectoryError::Busy)
+    }
+
+    /// The next version and what the history says of it; `None` if nothing changes.
+    fn next(
+        &self,
+        surrogate: Surrogate,
+        before: Option<&TenantRecord>,
+    ) -> Result<Option<(TenantRecord, Announced)>, DirectoryError> {
+        let now_ms = self.directory.now_ms();
+        let mut edits = self.edits.clone();
+        let mut after = match (before, &self.target) {
+            (Some(before), _) => before.clone(),
+            (None, Target::Known(_)) => return Err(DirectoryError::NoTenant),
+            (None, Target::Id(id)) => {
+                edits.insert(0, Edit::Created);
+                TenantRecord::begin(surrogate, id, now_ms)
+            }
+        };
+        for edit in &edits {
+            edit.apply(&mut after, now_ms)?;
+        }
+        if before == Some(&after) {
+            return Ok(None);
+        }
+        after.prune(now_ms)?;
+        after.version = after.version.saturating_add(1);
+        let announced = Announced {
+            at_ms: now_ms,
+            version: after.version,
+            parent: before.map_or(0, |before| before.change),
+            note: self.note.clone(),
+            edits,
+        };
+        Ok(Some((after, announced)))
+    }
+
+    fn check(&self) -> Result<(), DirectoryError> {
+        if let Target::Id(id) = &self.target
+            && !is_tenant_id(id)
+        {
+            return Err(DirectoryError::TenantId);
+        }
+        if self.edits.len() > MAX_EDITS {
+            return Err(DirectoryError::TooMany {
+                what: "changes in one save",
+                most: MAX_EDITS,
+            });
+        }
+        if let Some(note) = &self.note {
+            check_text(note, "a note", MAX_NOTE)?;
+        }
+        self.edits
+            .iter()
+            .try_for_each(|edit| edit.check(&self.directory))
+    }
+
+    fn with(mut self, edit: Edit) -> Self {
+        self.edits.push(edit);
+        self
+    }
+}
+
+impl Directory {
+    /// Announces a version and writes it over the one before; `None` if that is no longer there.
+    async fn commit(
+        &self,
+        before: Option<&TenantRecord>,
+        after: &TenantRecord,
+        announced: Announced,
+    ) -> Result<Option<Arc<TenantRecord>>, DirectoryError> {
+        let surrogate = after.surrogate;
+        let change = self.announce(surrogate, &announced).await?;
+        let write = after.write(self.tenant_key(surrogate), before, change)?;
+        match make(&*self.inner.store, write).await? {
+            Made::Yes(item) => Ok(Some(Arc::new(TenantRecord::read(surrogate, &item)?))),
+            Made::No(_) | Made::Perhaps(None) => Ok(None),
+            Made::Perhaps(Some(item)) => {
+                let stands = TenantRecord::read(surrogate, &item)?;
+                let made = self.has_happened(&stands, change).await?;
+                Ok(made.then(|| Arc::new(stands)))
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a change of the directory can fail with.
+
+use crate::store::StoreError;
+
+/// Why a change of the directory was not made. No message holds a credential.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirectoryError {
+    /// The store did not do it. If its kind is `Unknown`, the change may have been made: make the
+    /// same change again, nothing is done twice.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The outer id cannot be one.
+    #[error("a tenant id has 1 to 256 characters and no control characters")]
+    TenantId,
+    /// There is no such tenant.
+    #[error("there is no such tenant")]
+    NoTenant,
+    /// The catalog has no such plan.
+    #[error("there is no plan {0:?} in the plan file")]
+    UnknownPlan(String),
+    /// The catalog has no such meter.
+    #[error("there is no meter {0:?} in the plan file")]
+    UnknownMeter(String),
+    /// An override's changes are not what a `[tenant.x]` table may hold.
+    #[error("override: {0}")]
+    Changes(String),
+    /// An exception without a reason.
+    #[error("an override needs a note that says why: add .note(\"..\")")]
+    NoteNeeded,
+    /// A text is empty or too long.
+    #[error("{what} must have 1 to {most} characters and no control characters")]
+    Text {
+        /// What it is.
+        what: &'static str,
+        /// Most characters.
+        most: usize,
+    },
+    /// The record has no room.
+    #[error("a tenant has at most {most} {what}: let one end first")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// Most of them.
+        most: usize,
+    },
+    /// A grant with this id is there and says something else.
+    #[error("the grant {0:?} is there already and differs: a new grant needs a new id")]
+    GrantDiffers(String),
+    /// Others changed the tenant at the same time, again and again.
+    #[error("others keep changing this tenant: try again")]
+    Busy,
+    /// No pepper to hash a new key with.
+    #[error("keys need a pepper: write pepper = [{{ id = \"1\", env = \"TOLLGATE_PEPPER\" }}]")]
+    NoPepper,
+    /// The imported credential is another tenant's, or was revoked.
+    #[error("this credential is in use by another tenant, or was revoked")]
+    CredentialTaken,
+    /// The tenant has no such key.
+    #[error("this tenant has no key {0:?}")]
+    NoKey(String),
+    /// The system has no randomness.
+    #[error("no randomness from the system: {0}")]
+    Random(String),
+}
+
+impl From<getrandom::Error> for DirectoryError {
+    fn from(error: getrandom::Error) -> Self {
+        Self::Random(error.to_string())
+    }
+}
+
+/// Passes a text of 1 to `most` characters without controls.
+pub(super) fn check_text(
+    text: &str,
+    what: &'static str,
+    most: usize,
+) -> Result<(), DirectoryError> {
+    let legal = !text.is_empty() && text.chars().count() <= most;
+    // Tabs and line ends stand in TOML and in notes; nothing else that is invisible does.
+    let visible = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    if legal && text.chars().all(visible) {
+        return Ok(());
+    }
+    Err(DirectoryError::Text { what, most })
+}

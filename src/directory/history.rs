@@ -1,0 +1,189 @@
+//! The history of a tenant: append-only, one entry for each change.
+//!
+//! # Law
+//!
+//! An entry is written *before* its change, as an intent: it names the version the record will
+//! have, its own random id, and the id of the entry that made the version before (its parent). The
+//! record holds the id of the entry that made it. So what happened is the chain of parents from the
+//! record back, and nothing else: an entry whose writer died or was overtaken is not on it.
+//!
+//! A change of a key is an entry without a version; whether it happened, the key itself says.
+//!
+//! Entries are ordered by the clocks of those who wrote them, the chain is not.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::{KeyInfo, KeyState};
+use super::record::TenantRecord;
+use super::write::{Made, make};
+use super::{Directory, DirectoryError, Edit, Surrogate};
+use crate::store::layout::{check_format, format};
+use crate::store::{Change, Item, StoreError, StoreErrorKind, Value, When, Write};
+
+const FORMAT: i64 = 1;
+const ENTRY: &str = "entry";
+const ID: &str = "id";
+
+/// A change of a tenant, and whether it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HistoryEntry {
+    /// When it was announced, Unix milliseconds by the clock of whoever did.
+    pub at_ms: i64,
+    /// What was changed.
+    pub edits: Vec<Edit>,
+    /// Why.
+    pub note: Option<String>,
+    /// Whether it happened.
+    pub outcome: Outcome,
+}
+
+/// Whether an announced change happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did.
+    Happened,
+    /// It still may: whoever announced it is at work, or has died.
+    Pending,
+    /// It did not and never will: another change came first.
+    Never,
+}
+
+/// An entry as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Announced {
+    pub(super) at_ms: i64,
+    /// The version it makes; 0 for a change of a key.
+    pub(super) version: u64,
+    /// The entry that made the version before; 0 if there was none.
+    pub(super) parent: u64,
+    pub(super) note: Option<String>,
+    pub(super) edits: Vec<Edit>,
+}
+
+impl Directory {
+    /// Writes an entry and returns its id.
+    pub(super) async fn announce(
+        &self,
+        tenant: Surrogate,
+        entry: &Announced,
+    ) -> Result<u64, DirectoryError> {
+        // 0 stands for "none" in a parent.
+        let id = getrandom::u64()?.max(1);
+        let json = serde_json::to_vec(entry)
+            .map_err(|e| StoreError::new(StoreErrorKind::Invalid, format!("history: {e}")))?;
+        let (format_name, format_value) = format(FORMAT);
+        let write = Write {
+            key: self.inner.space.history(tenant, entry.at_ms, id),
+            when: vec![When::Absent],
+            change: vec![
+                Change::Set(format_name, format_value),
+                Change::Set(ID.into(), Value::Int(id.cast_signed())),
+                Change::Set(ENTRY.into(), Value::Bytes(json)),
+            ],
+        };
+        match make(&*self.inner.store, write).await? {
+            // Nobody else draws this id, so what is there after a lost reply is ours.
+            Made::Yes(_) | Made::Perhaps(Some(_)) => Ok(id),
+            Made::No(_) | Made::Perhaps(None) => Err(DirectoryError::Busy),
+        }
+    }
+
+    /// Whether the record that stands came from this change, at once or by way of others.
+    pub(super) async fn has_happened(
+        &self,
+        stands: &TenantRecord,
+        change: u64,
+    ) -> Result<bool, StoreError> {
+        if stands.change == change {
+            return Ok(true);
+        }
+        Ok(chain(&self.entries(stands.surrogate).await?, stands.change).contains(&change))
+    }
+
+    /// The history of a tenant, in the order of its writers' clocks.
+    pub(super) async fn read_history(
+        &self,
+        tenant: Surrogate,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
+        let entries = self.entries(tenant).await?;
+        let keys = self.list_keys(tenant).await?;
+        // The record last: what was announced by then is judged by what stands after it.
+        let stands = self.read_record(tenant).await?;
+        let (version, change) = stands.map_or((0, 0), |record| (record.version, record.change));
+        let chain = chain(&entries, change);
+        let outcome = |id: u64, entry: &Announced| match entry.version {
+            0 => of_key(&entry.edits, &keys),
+            _ if chain.contains(&id) => Outcome::Happened,
+            next if next == version.saturating_add(1) && entry.parent == change => Outcome::Pending,
+            // Announced and made between our two reads of it.
+            next if next > version => Outcome::Pending,
+            _ => Outcome::Never,
+        };
+        let marked = entries.iter().map(|(id, entry)| HistoryEntry {
+            at_ms: entry.at_ms,
+            edits: entry.edits.clone(),
+            note: entry.note.clone(),
+            outcome: outcome(*id, entry),
+        });
+        Ok(marked.collect())
+    }
+
+    async fn entries(&self, tenant: Surrogate) -> Result<Vec<(u64, Announced)>, StoreError> {
+        let items = self
+            .query_all(self.inner.space.history(tenant, 0, 0).pk)
+            .await?;
+        let mut entries: Vec<_> = items
+            .iter()
+            .map(|(_, item)| read(item))
+            .collect::<Result<_, _>>()?;
+        // Within a millisecond by version, and keys (0) after the record they need.
+        entries.sort_by_key(|(_, entry)| (entry.at_ms, entry.version.wrapping_sub(1)));
+        Ok(entries)
+    }
+}
+
+/// The ids of the entries that made the version made by `last`, and those before it.
+fn chain(entries: &[(u64, Announced)], last: u64) -> HashSet<u64> {
+    let of_record = entries.iter().filter(|(_, entry)| entry.version > 0);
+    let parents: HashMap<u64, u64> = of_record.map(|(id, entry)| (*id, entry.parent)).collect();
+    let mut chain = HashSet::new();
+    let mut next = last;
+    // An id is met once: damage cannot make this run for ever.
+    while next != 0 && chain.insert(next) {
+        next = parents.get(&next).copied().unwrap_or(0);
+    }
+    chain
+}
+
+fn of_key(edits: &[Edit], keys: &[KeyInfo]) -> Outcome {
+    let state = |wanted: &str| {
+        keys.iter()
+            .find(|key| key.id == wanted)
+            .map(|key| key.state)
+    };
+    let happened = |edit: &Edit| match edit {
+        Edit::KeyMade { id, .. } => {
+            matches!(state(id), Some(KeyState::Active | KeyState::Revoked))
+        }
+        Edit::KeyRevoked { id } => state(id) == Some(KeyState::Revoked),
+        _ => false,
+    };
+    if edits.iter().all(happened) {
+        Outcome::Happened
+    } else {
+        Outcome::Pending
+    }
+}
+
+fn read(item: &Item) -> Result<(u64, Announced), StoreError> {
+    check_format(item, FORMAT, "a history entry")?;
+    let entry = item
+        .bytes(ENTRY)
+        .and_then(|json| serde_json::from_slice(json).ok());
+    let id = item.int(ID).map(i64::cast_unsigned);
+    id.zip(entry)
+        .ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "a history entry cannot be read"))
+}

@@ -1,0 +1,253 @@
+//! JWTs as credentials (RFC 7519): verified here, synchronously, against keys in memory.
+//!
+//! - A key is for one algorithm. The token's `alg` chooses nothing: it must be its key's. So `none`
+//!   has no key, and an RSA public key never verifies an HMAC.
+//! - `exp`, `iss` and `aud` must be there and right; `nbf` is heeded; [`LEEWAY`] is granted for
+//!   skewed clocks. A `crit` header is refused (RFC 7515 section 4.1.11: we know no extension).
+//! - The signature is checked before a claim is believed, by the RustCrypto backend of
+//!   `jsonwebtoken` called directly. Its process-wide default, which panics when two backends are
+//!   compiled in, is never touched.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{Caller, is_tenant_id};
+
+mod keys;
+mod source;
+
+use keys::KeySet;
+pub use source::{Jwks, JwksError};
+
+/// What clocks of issuer and host may differ by.
+pub const LEEWAY: Duration = Duration::from_secs(30);
+
+/// Longest user id that is believed.
+const MAX_USER: usize = 1_024;
+
+/// What a token must say, and where it names tenant and user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `iss` must be this.
+    pub issuer: String,
+    /// `aud` must have this.
+    pub audience: String,
+    /// The claim with the tenant's outer id, text or a whole number.
+    pub tenant: String,
+    /// The claim with the user.
+    pub user: Option<String>,
+}
+
+/// Verifies the tokens of one issuer. Clones share the keys.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    claims: Arc<Claims>,
+    keys: Keys,
+}
+
+#[derive(Clone)]
+enum Keys {
+    Secret(Arc<KeySet>),
+    Jwks(Arc<Jwks>),
+}
+
+/// A token that is true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The tenant's outer id.
+    pub tenant: String,
+    /// The user.
+    pub user: Option<String>,
+    /// Until when it may be taken from a cache, Unix milliseconds.
+    pub until_ms: i64,
+}
+
+impl Verified {
+    /// The caller it names.
+    pub fn caller(self) -> Caller {
+        let caller = Caller::new(self.tenant);
+        match self.user {
+            Some(user) => caller.user(user),
+            None => caller,
+        }
+    }
+}
+
+/// Why a token is refused, in the order in which it is checked: a later one came further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwtError {
+    /// No JWT, or one with a critical extension.
+    #[error("the token is no JWT that can be read here")]
+    Malformed,
+    /// No key has this `kid`: the issuer may have a new one, and a refresh was asked for.
+    #[error("the token's key is not known")]
+    UnknownKey,
+    /// The key is for another algorithm.
+    #[error("the token's algorithm is not its key's")]
+    Algorithm,
+    /// The signature is false.
+    #[error("the token's signature is false")]
+    Signature,
+    /// Of another issuer.
+    #[error("the token is of another issuer")]
+    Issuer,
+    /// For another audience.
+    #[error("the token is for another audience")]
+    Audience,
+    /// No `exp`, or it has passed.
+    #[error("the token has expired, or never would")]
+    Expired,
+    /// `nbf` is to come.
+    #[error("the token does not hold yet")]
+    NotYet,
+    /// It names no tenant, or something that is no tenant id.
+    #[error("the token names no tenant")]
+    NoTenant,
+}
+
+impl Verifier {
+    /// With a shared secret (HS256), of at least 32 bytes (RFC 7518 section 3.2).
+    pub fn hs256(claims: Claims, secret: &[u8]) -> Result<Self, String> {
+        let keys = Keys::Secret(Arc::new(KeySet::secret(secret)?));
+        Ok(Self {
+            claims: Arc::new(claims),
+            keys,
+        })
+    }
+
+    /// With the public keys of a JWKS, which the host of this verifier refreshes.
+    pub fn jwks(claims: Claims, jwks: Arc<Jwks>) -> Self {
+        Self {
+            claims: Arc::new(claims),
+            keys: Keys::Jwks(jwks),
+        }
+    }
+
+    /// Where the keys come from, if they are to be refreshed.
+    pub fn source(&self) -> Option<&Arc<Jwks>> {
+        match &self.keys {
+            Keys::Secret(_) => None,
+            Keys::Jwks(jwks) => Some(jwks),
+        }
+    }
+
+    /// Verifies a token at this wall-clock time, Unix milliseconds.
+    pub fn verify(&self, token: &str, now_ms: i64) -> Result<Verified, JwtError> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(JwtError::Malformed)?;
+        let header: Header = decode(header)?;
+        if header.crit.is_some() {
+            return Err(JwtError::Malformed);
+        }
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| JwtError::Malformed)?;
+        let kid = header.kid.as_deref();
+        match &self.keys {
+            Keys::Secret(keys) => keys.verify(kid, &header.alg, signed, &signature)?,
+            Keys::Jwks(jwks) => jwks.verify(kid, &header.alg, signed, &signature)?,
+        }
+        self.claims.check(&decode(payload)?, now_ms)
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Keys::Secret(_) => f.write_str("Secret(..)"),
+            Keys::Jwks(jwks) => jwks.fmt(f),
+        }
+    }
+}
+
+impl Claims {
+    fn check(&self, token: &Map<String, Value>, now_ms: i64) -> Result<Verified, JwtError> {
+        if token.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
+            return Err(JwtError::Issuer);
+        }
+        let for_us = |aud: &Value| aud.as_str() == Some(&self.audience);
+        let is_for_us = match token.get("aud") {
+            Some(Value::Array(many)) => many.iter().any(for_us),
+            Some(one) => for_us(one),
+            None => false,
+        };
+        if !is_for_us {
+            return Err(JwtError::Audience);
+        }
+        let leeway_ms = LEEWAY.as_millis() as i64;
+        let exp_ms = token
+            .get("exp")
+            .and_then(numeric_date_ms)
+            .ok_or(JwtError::Expired)?;
+        let until_ms = exp_ms.saturating_add(leeway_ms);
+        if now_ms >= until_ms {
+            return Err(JwtError::Expired);
+        }
+        if let Some(nbf) = token.get("nbf") {
+            let nbf_ms = numeric_date_ms(nbf).ok_or(JwtError::NotYet)?;
+            if now_ms < nbf_ms.saturating_sub(leeway_ms) {
+                return Err(JwtError::NotYet);
+            }
+        }
+        let tenant = token
+            .get(&self.tenant)
+            .and_then(name)
+            .filter(|id| is_tenant_id(id));
+        let user = self
+            .user
+            .as_ref()
+            .and_then(|claim| token.get(claim))
+            .and_then(name);
+        Ok(Verified {
+            tenant: tenant.ok_or(JwtError::NoTenant)?,
+            user: user.filter(|user| !user.is_empty() && user.len() <= MAX_USER),
+            until_ms,
+        })
+    }
+}
+
+/// A JOSE header; what else it says is not needed.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    crit: Option<Value>,
+}
+
+fn decode<T: DeserializeOwned>(part: &str) -> Result<T, JwtError> {
+    let json = URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| JwtError::Malformed)?;
+    serde_json::from_slice(&json).map_err(|_| JwtError::Malformed)
+}
+
+/// Seconds since the epoch, with or without a fraction (RFC 7519 section 2), in milliseconds.
+fn numeric_date_ms(value: &Value) -> Option<i64> {
+    match value.as_i64() {
+        Some(seconds) => Some(seconds.saturating_mul(1_000)),
+        // `as` saturates; a fraction of a second is far below the leeway.
+        None => value
+            .as_f64()
+            .map(|seconds| (seconds as i64).saturating_mul(1_000)),
+    }
+}
+
+/// Text, or a whole number as text.
+fn name(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(n) if n.is_i64() || n.is_u64() => Some(n.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

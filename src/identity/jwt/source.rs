@@ -1,0 +1,202 @@
+//! Where an issuer's public keys come from: a JWKS in a file or behind a URL.
+//!
+//! Nothing here runs by itself. The owner calls [`Jwks::refresh`] on an interval and whenever
+//! [`Jwks::wanted`] says that a token came with a key nobody knows; it is tried at most once in
+//! [`Jwks::PAUSE`]. Keys stay as they are when a refresh fails.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::Uri;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::Notify;
+
+use super::JwtError;
+use super::keys::KeySet;
+use crate::clock::Now;
+
+/// Largest JWKS that is read.
+const MAX_BODY: usize = 1024 * 1024;
+/// Longest a URL may take, connection and body together.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An issuer's public keys, as last read.
+pub struct Jwks {
+    place: Place,
+    keys: ArcSwap<KeySet>,
+    wanted: Notify,
+    /// Monotonic nanoseconds of the last try; 0 is never.
+    tried_ns: AtomicU64,
+}
+
+enum Place {
+    File(PathBuf),
+    Url(Uri),
+}
+
+/// Why keys could not be read. Those known before stay.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("JWKS {place}: {message}")]
+pub struct JwksError {
+    place: String,
+    message: String,
+}
+
+impl Jwks {
+    /// Shortest time between two tries: invented keys cannot make us flood the issuer.
+    pub const PAUSE: Duration = Duration::from_secs(60);
+
+    /// Keys from a URL (`https://..`, or `http://..` where the network is trusted) or a file's
+    /// path. None are known before the first refresh.
+    pub fn new(place: &str) -> Result<Self, JwksError> {
+        let url = place.starts_with("https://") || place.starts_with("http://");
+        let place = match (url, place.parse::<Uri>()) {
+            (true, Ok(uri)) => Place::Url(uri),
+            (false, _) if !place.contains("://") => Place::File(place.into()),
+            _ => {
+                let message = "it is neither an http(s) URL nor a path".to_owned();
+                return Err(JwksError {
+                    place: place.to_owned(),
+                    message,
+                });
+            }
+        };
+        Ok(Self {
+            place,
+            keys: ArcSwap::from_pointee(KeySet::empty()),
+            wanted: Notify::new(),
+            tried_ns: AtomicU64::new(0),
+        })
+    }
+
+    /// Reads the keys again. `Ok(false)`: nothing was done, the last try is less than
+    /// [`Self::PAUSE`] ago.
+    pub async fn refresh(&self, now: Now) -> Result<bool, JwksError> {
+        let last = self.tried_ns.load(Ordering::Relaxed);
+        let pause = Self::PAUSE.as_nanos() as u64;
+        let due = last == 0 || now.mono_ns.saturating_sub(last) >= pause;
+        let (relaxed, next) = (Ordering::Relaxed, now.mono_ns.max(1));
+        if !due
+            || self
+                .tried_ns
+                .compare_exchange(last, next, relaxed, relaxed)
+                .is_err()
+        {
+            return Ok(false);
+        }
+        let read = async { KeySet::parse(&self.read().await?) };
+        match read.await {
+            Ok(keys) => {
+                self.keys.store(keys.into());
+                Ok(true)
+            }
+            Err(message) => Err(JwksError {
+                place: self.place.to_string(),
+                message,
+            }),
+        }
+    }
+
+    /// Waits until a token has come whose key is not known.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    pub(super) fn verify(
+        &self,
+        kid: Option<&str>,
+        alg: &str,
+        signed: &str,
+        signature: &[u8],
+    ) -> Result<(), JwtError> {
+        let checked = self.keys.load().verify(kid, alg, signed, signature);
+        if checked == Err(JwtError::UnknownKey) {
+            self.wanted.notify_one();
+        }
+        checked
+    }
+
+    async fn read(&self) -> Result<Vec<u8>, String> {
+        match &self.place {
+            Place::Url(uri) => match tokio::time::timeout(TIMEOUT, fetch(uri.clone())).await {
+                Ok(fetched) => fetched,
+                Err(_) => Err(format!("no answer within {TIMEOUT:?}")),
+            },
+            Place::File(path) => {
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || read_file(path));
+                read.await.map_err(|e| e.to_string())?
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Jwks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Jwks({}, ..)", self.place)
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::File(path) => path.display().fmt(f),
+            // A query may hold a secret.
+            Place::Url(uri) => write!(
+                f,
+                "{}{}",
+                uri.authority().map_or("", |a| a.host()),
+                uri.path()
+            ),
+        }
+    }
+}
+
+fn read_file(path: PathBuf) -> Result<Vec<u8>, String> {
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let mut json = Vec::new();
+    file.take(MAX_BODY as u64 + 1)
+        .read_to_end(&mut json)
+        .map_err(|e| e.to_string())?;
+    if json.len() > MAX_BODY {
+        return Err(format!("it is larger than {MAX_BODY} bytes"));
+    }
+    Ok(json)
+}
+
+/// One GET, no redirects. A connection for each: it happens a few times an hour.
+async fn fetch(uri: Uri) -> Result<Vec<u8>, String> {
+    // Named, because the process-wide default panics where two providers are compiled in.
+    let provider = rustls::crypto::ring::default_provider();
+    let connector = HttpsConnectorBuilder::new()
+        .with_provider_and_webpki_roots(provider)
+        .map_err(|e| e.to_string())?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let client = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector);
+    let response = client.get(uri).await.map_err(|e| chain(&e))?;
+    if response.status() != http::StatusCode::OK {
+        return Err(format!("it was answered with {}", response.status()));
+    }
+    let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+    Ok(body.map_err(|e| e.to_string())?.to_bytes().to_vec())
+}
+
+/// An error with its causes: the client's own says no more than "client error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

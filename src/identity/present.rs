@@ -1,0 +1,571 @@
+//! From a request to what it presents: the sources of `[[identify]]`, in order.
+//!
+//! 1. The first source that presents something decides; later ones are not asked.
+//! 2. What could be read in two ways is refused: a credential header that came twice, or two
+//!    different API keys in two headers.
+//! 3. A tenant id in a header counts only from a connection whose other end is a trusted proxy;
+//!    from anybody else the header is as good as absent.
+//! 4. Nothing here is looked up or proved: an API key may be nobody's, a JWT false.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use super::api_key::is_broken;
+#[cfg(feature = "jwt")]
+use super::jwt;
+use super::{CredentialHash, Peppers, Probe, Prober, Proxies, RequestView, Source, is_tenant_id};
+
+/// Longest API key that is read: hashing a longer one would be work for nobody.
+pub const MAX_API_KEY: usize = 4 * 1024;
+/// Longest JWT that is read: identity providers put groups into them.
+pub const MAX_JWT: usize = 8 * 1024;
+/// Most sources: each is tried on every request.
+const MAX_SOURCES: usize = 16;
+
+const AUTHORIZATION: &str = "authorization";
+
+/// What a request presents, borrowed from it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Presented<'a> {
+    /// An API key.
+    ApiKey {
+        /// Index of the source.
+        source: u16,
+        /// As it came.
+        key: &'a [u8],
+    },
+    /// A JWT that is to be verified.
+    #[cfg(feature = "jwt")]
+    Jwt {
+        /// Index of the first source that may verify it.
+        source: u16,
+        /// As it came.
+        token: &'a str,
+    },
+    /// A tenant that somebody we trust has named.
+    Tenant {
+        /// Index of the source.
+        source: u16,
+        /// The tenant's outer id.
+        id: Cow<'a, str>,
+        /// The user within it.
+        user: Option<Cow<'a, str>>,
+    },
+    /// Nothing.
+    Nothing,
+}
+
+impl std::fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ApiKey { source, .. } => write!(f, "ApiKey({source}, ..)"),
+            #[cfg(feature = "jwt")]
+            Self::Jwt { source, .. } => write!(f, "Jwt({source}, ..)"),
+            Self::Tenant { source, .. } => write!(f, "Tenant({source}, ..)"),
+            Self::Nothing => f.write_str("Nothing"),
+        }
+    }
+}
+
+/// Why what a request presents cannot be read. The caller is refused, also where a credential is
+/// optional. No message holds what was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// A header that identifies came more than once.
+    #[error("a header that identifies the caller came more than once")]
+    Repeated,
+    /// Two headers hold different API keys.
+    #[error("two headers hold different API keys")]
+    Conflict,
+    /// Longer than [`MAX_API_KEY`] or [`MAX_JWT`].
+    #[error("the credential is too long")]
+    TooLong,
+    /// A key in our format whose checksum is wrong.
+    #[error("the API key was cut or mistyped")]
+    Checksum,
+    /// A trusted header or claim with something that is no tenant id.
+    #[error("what the gateway sent is no tenant id")]
+    TenantId,
+}
+
+/// Why an [`Identifier`] cannot be built.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentifierError {
+    /// The configuration cannot work.
+    #[error("identify: {0}")]
+    Config(String),
+    /// The system has no randomness.
+    #[error("identify: no randomness from the system: {0}")]
+    Random(String),
+}
+
+/// Reads callers from requests.
+#[derive(Clone, Debug)]
+pub struct Identifier {
+    sources: Vec<Source>,
+    peppers: Peppers,
+    proxies: Proxies,
+    prober: Prober,
+    has_jwt: bool,
+}
+
+impl Identifier {
+    /// An identifier that tries these sources in order. Fails if one can never work: an API key
+    /// without a pepper, a trusted header without a trusted proxy.
+    pub fn new(
+        mut sources: Vec<Source>,
+        peppers: Peppers,
+        proxies: Proxies,
+    ) -> Result<Self, IdentifierError> {
+        if sources.len() > MAX_SOURCES {
+            let message = format!("{} sources, at most {MAX_SOURCES}", sources.len());
+            return Err(IdentifierError::Config(message));
+        }
+        for source in &mut sources {
+            source
+                .check(&peppers, &proxies)
+                .map_err(IdentifierError::Config)?;
+        }
+        let prober = Prober::new().map_err(|e| IdentifierError::Random(e.to_string()))?;
+        #[cfg(feature = "jwt")]
+        let has_jwt = sources
+            .iter()
+            .any(|source| matches!(source, Source::Jwt(_)));
+        #[cfg(not(feature = "jwt"))]
+        let has_jwt = false;
+        Ok(Self {
+            sources,
+            peppers,
+            proxies,
+            prober,
+            has_jwt,
+        })
+    }
+
+    /// What the request presents.
+    pub fn present<'a>(&self, view: &'a dyn RequestView) -> Result<Presented<'a>, Malformed> {
+        for (n, source) in self.sources.iter().enumerate() {
+            let presented = match source {
+                Source::ApiKey { headers } => self.api_key(n as u16, headers, view)?,
+                #[cfg(feature = "jwt")]
+                Source::Jwt(_) => self.jwt(n as u16, view)?,
+                Source::Header { tenant, user } => {
+                    self.trusted_header(n as u16, tenant, user.as_deref(), view)?
+                }
+                Source::Claim { tenant, user } => claimed(n as u16, tenant, user.as_deref(), view)?,
+            };
+            if presented != Presented::Nothing {
+                return Ok(presented);
+            }
+        }
+        Ok(Presented::Nothing)
+    }
+
+    /// The name of what is presented in this process's caches; `None` for nothing. The user that a
+    /// gateway names beside the tenant is not part of it.
+    pub fn probe(&self, presented: &Presented<'_>) -> Option<Probe> {
+        match presented {
+            Presented::ApiKey { source, key } => Some(self.prober.probe(*source, key)),
+            #[cfg(feature = "jwt")]
+            Presented::Jwt { source, token } => Some(self.prober.probe(*source, token.as_bytes())),
+            Presented::Tenant { source, id, .. } => Some(self.prober.probe(*source, id.as_bytes())),
+            Presented::Nothing => None,
+        }
+    }
+
+    /// Everything this API key may be stored as, in the order in which to look it up. Costs a
+    /// cryptographic hash for each pepper: ask the caches first.
+    pub fn hashes(&self, key: &[u8]) -> Result<Vec<CredentialHash>, Malformed> {
+        if is_broken(key) {
+            return Err(Malformed::Checksum);
+        }
+        Ok(self.peppers.hashes(key))
+    }
+
+    /// Verifies a JWT at this wall-clock time (Unix milliseconds): the first of the sources that
+    /// accepts it decides. The error is that of the source that came furthest.
+    #[cfg(feature = "jwt")]
+    pub fn verify(&self, token: &str, now_ms: i64) -> Result<jwt::Verified, jwt::JwtError> {
+        let mut furthest = jwt::JwtError::Malformed;
+        for verifier in self.verifiers() {
+            match verifier.verify(token, now_ms) {
+                Ok(verified) => return Ok(verified),
+                Err(error) => furthest = furthest.max(error),
+            }
+        }
+        Err(furthest)
+    }
+
+    /// The JWT sources: whoever owns this identifier refreshes their keys.
+    #[cfg(feature = "jwt")]
+    pub fn verifiers(&self) -> impl Iterator<Item = &jwt::Verifier> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::Jwt(verifier) => Some(verifier),
+            _ => None,
+        })
+    }
+
+    /// The caller's address, seen through the trusted proxies.
+    pub fn peer(&self, view: &dyn RequestView) -> Option<IpAddr> {
+        self.proxies.peer(view)
+    }
+
+    /// The peppers, for whoever makes keys.
+    pub fn peppers(&self) -> &Peppers {
+        &self.peppers
+    }
+
+    fn api_key<'a>(
+        &self,
+        source: u16,
+        headers: &[String],
+        view: &'a dyn RequestView,
+    ) -> Result<Presented<'a>, Malformed> {
+        let mut found: Option<&[u8]> = None;
+        for name in headers {
+            let Some(key) = self.key_in(name, view)? else {
+                continue;
+            };
+            if found.is_some_and(|other| other != key) {
+                return Err(Malformed::Conflict);
+            }
+            found = Some(key);
+        }
+        let Some(key) = found else {
+            return Ok(Presented::Nothing);
+        };
+        self.refuse_other_keys(source, key, view)?;
+        Ok(Presented::ApiKey { source, key })
+    }
+
+    /// The headers of later API key sources may repeat the key, never contradict it.
+    fn refuse_other_keys(
+        &self,
+        source: u16,
+        key: &[u8],
+        view: &dyn RequestView,
+    ) -> Result<(), Malformed> {
+        for later in &self.sources[usize::from(source) + 1..] {
+            let Source::ApiKey { headers } = later else {
+                continue;
+            };
+            for name in headers {
+                if self.key_in(name, view)?.is_some_and(|other| other != key) {
+                    return Err(Malformed::Conflict);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn key_in<'a>(
+        &self,
+        name: &str,
+        view: &'a dyn RequestView,
+    ) -> Result<Option<&'a [u8]>, Malformed> {
+        let key = if name == AUTHORIZATION {
+            bearer(view)?.filter(|token| !(self.has_jwt && is_jwt(token)))
+        } else {
+            single(view, name)?
+                .map(<[u8]>::trim_ascii)
+                .filter(|key| !key.is_empty())
+        };
+        match key {
+            Some(key) if key.len() > MAX_API_KEY => Err(Malformed::TooLong),
+            key => Ok(key),
+        }
+    }
+
+    #[cfg(feature = "jwt")]
+    fn jwt<'a>(&self, source: u16, view: &'a dyn RequestView) -> Result<Presented<'a>, Malformed> {
+        let token = bearer(view)?.filter(|token| is_jwt(token));
+        match token.and_then(|token| std::str::from_utf8(token).ok()) {
+            None => Ok(Presented::Nothing),
+            Some(token) if token.len() > MAX_JWT => Err(Malformed::TooLong),
+            Some(token) => Ok(Presented::Jwt { source, token }),
+        }
+    }
+
+    fn trusted_header<'a>(
+        &self,
+        source: u16,
+        tenant: &str,
+        user: Option<&str>,
+        view: &'a dyn RequestView,
+    ) -> Result<Presented<'a>, Malformed> {
+        if !view.peer().is_some_and(|peer| self.proxies.trusts(peer)) {
+            return Ok(Presented::Nothing);
+        }
+        let text = |name| match single(view, name)? {
+            None => Ok(None),
+            Some(value) => match std::str::from_utf8(value) {
+                Ok(value) => Ok(Some(Cow::Borrowed(value.trim()))),
+                Err(_) => Err(Malformed::TenantId),
+            },
+        };
+        let Some(id) = text(tenant)? else {
+            return Ok(Presented::Nothing);
+        };
+        let user = user.map(text).transpose()?.flatten();
+        named_tenant(source, id, user)
+    }
+}
+
+fn claimed<'a>(
+    source: u16,
+    tenant: &str,
+    user: Option<&str>,
+    view: &'a dyn RequestView,
+) -> Result<Presented<'a>, Malformed> {
+    let Some(id) = view.claim(tenant) else {
+        return Ok(Presented::Nothing);
+    };
+    named_tenant(source, id, user.and_then(|name| view.claim(name)))
+}
+
+fn named_tenant<'a>(
+    source: u16,
+    id: Cow<'a, str>,
+    user: Option<Cow<'a, str>>,
+) -> Result<Presented<'a>, Malformed> {
+    if !is_tenant_id(&id) {
+        return Err(Malformed::TenantId);
+    }
+    Ok(Presented::Tenant {
+        source,
+        id,
+        user: user.filter(|user| !user.is_empty()),
+    })
+}
+
+/// The token of `Authorization: Bearer`, RFC 6750 section 2.1. Another scheme is somebody else's.
+fn bearer(view: &dyn RequestView) -> Result<Option<&[u8]>, Malformed> {
+    let Some(value) = single(view, AUTHORIZATION)? else {
+        return Ok(None);
+    };
+    let Some((scheme, token)) = value.split_at_checked(b"bearer".len()) else {
+        return Ok(None);
+    };
+    if !scheme.eq_ignore_ascii_case(b"bearer") || !token.starts_with(b" ") {
+        return Ok(None);
+    }
+    Ok(Some(token.trim_ascii()).filter(|token| !token.is_empty()))
+}
+
+/// The only value of a header.
+fn single<'a>(view: &'a dyn RequestView, name: &str) -> Result<Option<&'a [u8]>, Malformed> {
+    if view.is_repeated(name) {
+        return Err(Malformed::Repeated);
+    }
+    Ok(view.header(name))
+}
+
+/// Three base64url parts, of which the first begins as the JSON of a header does (`{"` or `{ `):
+/// other makers' API keys may have two dots, too.
+fn is_jwt(token: &[u8]) -> bool {
+    let base64url = |part: &[u8]| {
+        part.iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    token.starts_with(b"ey")
+        && token.iter().filter(|byte| **byte == b'.').count() == 2
+        && token.split(|byte| *byte == b'.').all(base64url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::View;
+    use super::super::{ApiKey, Pepper};
+    use super::*;
+
+    fn identifier(sources: Vec<Source>) -> Identifier {
+        let peppers = Peppers::new(vec![Pepper::new("1", &[7; 32]).unwrap()]).unwrap();
+        let proxies = Proxies::new(["10.0.0.0/8"]).unwrap();
+        Identifier::new(sources, peppers, proxies).unwrap()
+    }
+
+    fn api_key(headers: &[&str]) -> Source {
+        Source::ApiKey {
+            headers: headers.iter().map(|h| (*h).to_owned()).collect(),
+        }
+    }
+
+    fn by_key() -> Identifier {
+        identifier(vec![api_key(&["Authorization", "x-api-key"])])
+    }
+
+    fn by_header() -> Identifier {
+        let user = Some("X-User".to_owned());
+        identifier(vec![Source::Header {
+            tenant: "X-Tenant".into(),
+            user,
+        }])
+    }
+
+    fn key(key: &[u8]) -> Result<Presented<'_>, Malformed> {
+        Ok(Presented::ApiKey { source: 0, key })
+    }
+
+    #[test]
+    fn reads_a_bearer_in_any_case_and_a_named_header() {
+        for scheme in ["Bearer k1", "bearer k1", "BEARER   k1 "] {
+            let view = View::default().with("authorization", scheme);
+            assert_eq!(by_key().present(&view), key(b"k1"), "{scheme}");
+        }
+        let view = View::default().with("x-api-key", " k1 ");
+        assert_eq!(by_key().present(&view), key(b"k1"));
+    }
+
+    #[test]
+    fn other_schemes_and_empty_values_are_nothing() {
+        for value in [
+            "Basic dXNlcjpwYXNz",
+            "Bearer",
+            "Bearer ",
+            "Bearerk1",
+            "",
+            "B",
+        ] {
+            let view = View::default().with("authorization", value);
+            assert_eq!(by_key().present(&view), Ok(Presented::Nothing), "{value}");
+        }
+        assert_eq!(by_key().present(&View::default()), Ok(Presented::Nothing));
+        assert_eq!(by_key().probe(&Presented::Nothing), None);
+    }
+
+    #[test]
+    fn refuses_what_could_be_read_in_two_ways() {
+        let twice = View::default()
+            .with("authorization", "Bearer a")
+            .with("authorization", "b");
+        assert_eq!(by_key().present(&twice), Err(Malformed::Repeated));
+        let twice = View::default()
+            .with("x-api-key", "a")
+            .with("x-api-key", "a");
+        assert_eq!(by_key().present(&twice), Err(Malformed::Repeated));
+        let two = View::default()
+            .with("authorization", "Bearer a")
+            .with("x-api-key", "b");
+        assert_eq!(by_key().present(&two), Err(Malformed::Conflict));
+        let apart = identifier(vec![api_key(&["x-api-key"]), api_key(&["authorization"])]);
+        assert_eq!(apart.present(&two), Err(Malformed::Conflict));
+        let same = View::default()
+            .with("authorization", "Bearer a")
+            .with("x-api-key", "a");
+        assert_eq!(by_key().present(&same), key(b"a"));
+    }
+
+    #[test]
+    fn reads_at_most_4_kib() {
+        let longest = "k".repeat(MAX_API_KEY);
+        let view = View::default().with("x-api-key", longest.clone());
+        assert_eq!(by_key().present(&view), key(longest.as_bytes()));
+        let view = View::default().with("x-api-key", longest + "k");
+        assert_eq!(by_key().present(&view), Err(Malformed::TooLong));
+    }
+
+    #[test]
+    fn believes_a_tenant_header_only_from_a_trusted_proxy() {
+        let view = || View::default().with("x-tenant", "acme").with("x-user", "7");
+        let presented = Presented::Tenant {
+            source: 0,
+            id: "acme".into(),
+            user: Some("7".into()),
+        };
+        assert_eq!(
+            by_header().present(&view().peered("10.1.1.1")),
+            Ok(presented)
+        );
+        for forged in [view().peered("203.0.113.9"), view()] {
+            assert_eq!(by_header().present(&forged), Ok(Presented::Nothing));
+        }
+        let twice = view().with("x-tenant", "globex").peered("10.1.1.1");
+        assert_eq!(by_header().present(&twice), Err(Malformed::Repeated));
+        for bad in [&b""[..], b"a\x01b", b"\xff"] {
+            let view = View::default().with("x-tenant", bad).peered("10.1.1.1");
+            assert_eq!(by_header().present(&view), Err(Malformed::TenantId));
+        }
+    }
+
+    #[test]
+    fn the_first_source_that_presents_something_decides() {
+        let claim = Source::Claim {
+            tenant: "org".into(),
+            user: Some("sub".into()),
+        };
+        let identifier = identifier(vec![claim, api_key(&["x-api-key"])]);
+        let view = View::default()
+            .with("x-api-key", "k")
+            .claiming("org", "acme");
+        let presented = identifier.present(&view).unwrap();
+        assert_eq!(
+            presented,
+            Presented::Tenant {
+                source: 0,
+                id: "acme".into(),
+                user: None
+            }
+        );
+        let view = View::default()
+            .with("x-api-key", "acme")
+            .claiming("sub", "7");
+        let by_key = identifier.present(&view).unwrap();
+        assert_eq!(
+            by_key,
+            Presented::ApiKey {
+                source: 1,
+                key: b"acme"
+            }
+        );
+        assert_ne!(identifier.probe(&presented), identifier.probe(&by_key));
+    }
+
+    #[test]
+    fn refuses_a_broken_key_of_ours_before_any_look_up() {
+        let ours = ApiKey::draw().unwrap();
+        let identifier = by_key();
+        assert_eq!(
+            identifier.hashes(ours.expose().as_bytes()).unwrap().len(),
+            2
+        );
+        assert_eq!(
+            identifier.hashes(b"tg_guessed").unwrap_err(),
+            Malformed::Checksum
+        );
+        assert_eq!(identifier.hashes(b"foreign").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn debug_shows_no_credential() {
+        let view = View::default().with("x-api-key", "s3cret");
+        assert_eq!(
+            format!("{:?}", by_key().present(&view)),
+            "Ok(ApiKey(0, ..))"
+        );
+    }
+
+    #[test]
+    fn says_at_once_what_can_never_work() {
+        let new = |source| Identifier::new(vec![source], Peppers::default(), Proxies::default());
+        let error = new(api_key(&["x-api-key"])).unwrap_err().to_string();
+        assert!(error.contains("needs a pepper"), "{error}");
+        let header = Source::Header {
+            tenant: "x-tenant".into(),
+            user: None,
+        };
+        assert!(
+            new(header)
+                .unwrap_err()
+                .to_string()
+                .contains("[proxy] trust")
+        );
+        assert!(
+            new(api_key(&[]))
+                .unwrap_err()
+                .to_string()
+                .contains("names no header")
+        );
+    }
+}
