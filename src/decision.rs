@@ -25,6 +25,18 @@ pub enum Source {
     Lease,
 }
 
+/// What one unit of a limit is, where HTTP has a word for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Calls, or the built-in meter `requests`.
+    #[default]
+    Calls,
+    /// Bytes of bodies.
+    Bytes,
+    /// A meter of the plan file: its name is the unit.
+    Other,
+}
+
 /// How one limit stands at the moment of a decision. Amounts are atoms; divide by `scale` to show.
 #[derive(Clone, Debug)]
 pub struct LimitState {
@@ -34,6 +46,8 @@ pub struct LimitState {
     pub kind: LimitKind,
     /// The meter it counts; `None` counts calls.
     pub meter: Option<Arc<str>>,
+    /// What one unit of it is.
+    pub unit: Unit,
     /// Atoms to the unit.
     pub scale: u64,
     /// Most in a window (rate: in `window`, which is the time in which the full burst comes back).
@@ -70,8 +84,23 @@ pub enum Reason {
     Suspended,
     /// The gate cannot decide and fails closed.
     Unavailable,
+    /// The request does not say how long it is, and its bytes are counted.
+    LengthRequired,
     /// The same idempotency key came with another request.
     IdempotencyConflict,
+}
+
+impl Reason {
+    /// Whether a limit of the plan refused: what shadow mode lets through.
+    pub(crate) fn is_a_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::Exhausted
+                | Self::Concurrency
+                | Self::FeatureMissing(_)
+                | Self::PaymentRequired(Payment::GrantUsedUp)
+        )
+    }
 }
 
 /// What has to be paid for.

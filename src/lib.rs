@@ -1,12 +1,61 @@
-//! placeholder crate doc
-mod clock;
-pub mod catalog;
-pub mod config;
-pub mod decision;
-pub mod directory;
+//! Embeddable quotas, metering and billing for Rust APIs: one layer and one TOML file.
+//!
+//! ```text
+//! request -> middleware ----> gate  admit -------------------------> inner service, or a refusal
+//!                              |  1 identify   who is calling
+//!              hot path        |  2 resolve    which plan, which limits
+//!            (memory only)     |  3 decide     rate, quota lease, concurrency, feature: all or none
+//!                              |  4 record     what was used, when the response is known or ends
+//! - - - - - - - - - - - - - - -+- - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - -
+//!              cold path          5 flush      batches to the store
+//!                                 6 bill       what is owed to Stripe
+//! ```
+//!
+//! Modules stand in the order in which a request meets them. Start at [`Gate`].
+
 pub mod identity;
+
+pub mod directory;
+
+pub mod catalog;
+
+mod admission;
+
+mod gate;
+
+mod keeper;
+
+mod usage;
+
 pub mod store;
+
+pub mod decision;
+
+pub mod wire;
+
+pub mod report;
+
+pub mod config;
+
+pub mod telemetry;
+
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+#[cfg(feature = "tower")]
+pub mod middleware;
+
+mod clock;
+mod error;
+
+pub use admission::permit::Outcome;
+pub use catalog::{Feature, Plan};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
+pub use decision::{LimitState, Reason, Refusal};
+pub use error::Error;
+pub use gate::{
+    Admitted, Answer, Ask, CLOSE_WITHIN, Gate, GateBuilder, Identified, IdentifyStep, LEASE_WAIT, LEASE_WAITERS, OnRefusal,
+    Pending, Permit, Running, Step, TenantHandle, Usage, Waited,
+};
+pub use usage::Mode;
+pub use usage::flush::FlushError;

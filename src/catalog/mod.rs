@@ -1,11 +1,297 @@
 //! The plan file: parsed, checked and lowered into a [`Catalog`] that is legal because it exists.
 //!
-//! Everything here is data and arithmetic: no clock, no I/O but the reading of a file handed in as
-//! text. The small languages and the words of each table are described in `docs/plans.md`.
+//! Everything here is data and arithmetic, without a clock or I/O: a file is handed in as text. The
+//! small languages and the words of each table are described in `docs/plans.md`.
+//!
+//! The way of a file: `keys` says which keys there are and of which type, `shape` holds the
+//! file to that, `words` reads the strings. `meters`, `routes`, `rates`, `limits`,
+//! `plans`, `offers` and `tenants` lower the tables, `check` looks at the whole. All of them go on
+//! after a mistake and leave it in `error::Report`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
+mod check;
+mod cursor;
+mod effective;
+mod error;
+mod form;
+mod keys;
+mod limits;
+mod meters;
 mod model;
+mod numbers;
+mod offers;
+mod plans;
+mod rates;
+mod router;
+mod routes;
+mod schema;
+mod shape;
+mod tenants;
+mod window;
+mod words;
 
+pub use error::{PlanError, PlanErrors, Warning};
+pub use meters::{MAX_METERS, MAX_REPORTED};
 pub use model::*;
+pub use plans::MAX_SOLD;
+pub use router::Routes;
+pub use routes::MAX_ROUTES;
+pub use schema::schema;
+pub use window::{Zone, local_day};
+
+use error::{Report, did_you_mean, unknown_help};
+use limits::Scene;
+use shape::Table;
+
+/// What tells one content of a plan file from another: SHA-256 of its bytes.
+pub(crate) fn content_hash(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
+/// A plan file that is legal because it exists.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    /// SHA-256 of the file's bytes: two files with one hash are the same file.
+    pub hash: [u8; 32],
+    /// The plan of tenants without another.
+    pub default_plan: PlanId,
+    /// Where days and months turn over.
+    pub timezone: Zone,
+    /// What admission does with an uncached tenant when the store does not answer.
+    pub on_directory_error: OnDirectoryError,
+    /// By [`MeterId`]; the first is `requests`, the others are in the order of the file.
+    pub meters: Vec<Meter>,
+    /// The routes, and which requests are on them.
+    pub routes: Routes,
+    /// By [`PlanId`], in the order of the file.
+    pub plans: Vec<Plan>,
+    /// In the order of the file.
+    pub addons: Vec<Addon>,
+    /// In the order of the file.
+    pub topups: Vec<Topup>,
+    /// The exceptions that have not ended, by the tenant's outer id.
+    pub tenants: BTreeMap<Arc<str>, Exception>,
+    /// What a payment state does.
+    pub billing: Billing,
+    /// What is legal, but probably not meant; by place.
+    pub warnings: Vec<Warning>,
+}
+
+/// What a Stripe price lookup key means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sold {
+    /// A plan.
+    Plan(PlanId),
+    /// An addon, by index in [`Catalog::addons`].
+    Addon(usize),
+    /// A top-up, by index in [`Catalog::topups`].
+    Topup(usize),
+}
+
+impl Catalog {
+    /// Reads a plan file. `file` is what errors call it. `now_ms` (Unix milliseconds) only decides
+    /// which exceptions have ended: they are left out, with a warning.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, in one go. A file that is no TOML has only its syntax errors
+    /// reported, since what the rest of it means is a guess.
+    pub fn parse(file: &str, text: &str, now_ms: i64) -> Result<Self, PlanErrors> {
+        let mut report = Report::new(file, text);
+        let document = read(&mut report, text)?;
+        let top = Table(document.get_ref());
+        shape::check_table(&mut report, &keys::TOP, top, 0..0);
+        let catalog = lower(&mut report, top, now_ms, content_hash(text));
+        let warnings = report.finish()?;
+        Ok(Self {
+            warnings,
+            ..catalog
+        })
+    }
+
+    /// Reads an operator's override: the words of a `[tenant.x]` table, without its header. `until`
+    /// and `note` are refused: they are kept beside an override, not in it.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, in one go; the file is called `override`.
+    pub fn parse_changes(&self, text: &str) -> Result<Changes, PlanErrors> {
+        let mut report = Report::new("override", text);
+        let document = read(&mut report, text)?;
+        let top = Table(document.get_ref());
+        shape::check_table(&mut report, &keys::TENANT, top, 0..0);
+        for key in ["until", "note"] {
+            if let Some(span) = top.key_span(key) {
+                let message = format!("`{key}` is kept beside an override");
+                report.error(span, message, "leave the line out");
+            }
+        }
+        let plans: Vec<Arc<str>> = self.plans.iter().map(|plan| plan.name.clone()).collect();
+        let scene = Scene {
+            meters: &self.meters,
+            routes: self.routes.as_slice(),
+            plans: &plans,
+            zone: &self.timezone,
+        };
+        let changes = tenants::changes(&mut report, &scene, top);
+        check::check_override(&mut report, self, &changes);
+        report.finish().map(|_| changes)
+    }
+
+    /// The meter of this name.
+    pub fn meter(&self, name: &str) -> Option<MeterId> {
+        let at = self.meters.iter().position(|meter| *meter.name == *name);
+        at.and_then(|n| u16::try_from(n).ok()).map(MeterId)
+    }
+
+    /// The plan of this name.
+    pub fn plan(&self, name: &str) -> Option<PlanId> {
+        let at = self.plans.iter().position(|plan| *plan.name == *name);
+        at.and_then(|n| u16::try_from(n).ok()).map(PlanId)
+    }
+
+    /// What was bought with the price of this lookup key.
+    pub fn sold_at(&self, price: &str) -> Option<Sold> {
+        let has = |prices: &[String]| prices.iter().any(|known| known == price);
+        let plan = self.plans.iter().position(|plan| has(&plan.prices));
+        let plan = plan
+            .and_then(|n| u16::try_from(n).ok())
+            .map(|n| Sold::Plan(PlanId(n)));
+        let addon = || {
+            self.addons
+                .iter()
+                .position(|addon| has(&addon.prices))
+                .map(Sold::Addon)
+        };
+        let topup = || {
+            self.topups
+                .iter()
+                .position(|topup| has(&topup.prices))
+                .map(Sold::Topup)
+        };
+        plan.or_else(addon).or_else(topup)
+    }
+
+    /// The exception of a tenant, by its outer id, if it has one that holds at `now_ms`.
+    pub fn exception(&self, tenant: &str, now_ms: i64) -> Option<&Exception> {
+        let holds = |found: &&Exception| found.until_ms.is_none_or(|until| now_ms < until);
+        self.tenants.get(tenant).filter(holds)
+    }
+}
+
+/// The file as TOML, or its syntax errors.
+fn read<'t>(
+    report: &mut Report<'t>,
+    text: &'t str,
+) -> Result<toml::Spanned<toml::de::DeTable<'t>>, PlanErrors> {
+    let (document, errors) = toml::de::DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Ok(document);
+    }
+    let mut twice_until = 0;
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let message = error.message().trim();
+        let line = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+        let is_header = text[line..].trim_start().starts_with('[');
+        let help = match message {
+            // What stands below a header that is there twice is there twice for the same reason.
+            "duplicate key" if span.start < twice_until => continue,
+            "duplicate key" if is_header => {
+                let next = text[span.start..]
+                    .find("\n[")
+                    .unwrap_or(text.len() - span.start);
+                twice_until = span.start + next;
+                "a table is made once: by its header, or by dotted keys such as \
+                 `quota.requests = ..` in the table above it. Put all of it in one place"
+            }
+            "duplicate key" => "write each key once",
+            _ => "see https://toml.io: strings are in double quotes, tables in square brackets",
+        };
+        report.error(span, message.replace('\n', ": "), help);
+    }
+    let report = std::mem::replace(report, Report::new("", ""));
+    match report.finish() {
+        Err(errors) => Err(errors),
+        Ok(_) => Ok(document),
+    }
+}
+
+/// Lowers a file whose shape has been checked. With errors in the report the result is partial.
+fn lower(report: &mut Report<'_>, top: Table<'_>, now_ms: i64, hash: [u8; 32]) -> Catalog {
+    let timezone = timezone(report, top);
+    let (meters, send) = meters::meters(report, top);
+    let plan_entries = top.table("plan").map(Table::entries).unwrap_or_default();
+    let names: Vec<Arc<str>> = plan_entries
+        .iter()
+        .map(|entry| Arc::from(entry.name))
+        .collect();
+    let scene = Scene {
+        meters: &meters,
+        routes: &[],
+        plans: &names,
+        zone: &timezone,
+    };
+    let routes = routes::routes(report, top, &scene);
+    let scene = Scene {
+        routes: routes.as_slice(),
+        ..scene
+    };
+
+    let plans = plans::plans(report, &plan_entries, &scene);
+    let default = top
+        .text("default-plan")
+        .and_then(|name| scene.plan(report, &name));
+    let default_plan = PlanId(default.and_then(|n| u16::try_from(n).ok()).unwrap_or(0));
+    let addons = offers::addons(report, top, &scene, &plans);
+    let topups = offers::topups(report, top, &scene);
+    let tenants = tenants::tenants(report, top, &scene, now_ms);
+    let billing = tenants::billing(report, top, &scene, default_plan);
+    offers::check_prices(report, top);
+    let on_directory_error = match top.text("on-directory-error").map(|word| word.text) {
+        Some("default-plan") => OnDirectoryError::DefaultPlan,
+        _ => OnDirectoryError::Deny,
+    };
+    let catalog = Catalog {
+        hash,
+        default_plan,
+        timezone,
+        on_directory_error,
+        meters,
+        routes,
+        plans,
+        addons,
+        topups,
+        tenants,
+        billing,
+        warnings: Vec::new(),
+    };
+    if !catalog.plans.is_empty() {
+        check::check(report, &catalog, top, &send);
+    }
+    catalog
+}
+
+fn timezone(report: &mut Report<'_>, top: Table<'_>) -> Zone {
+    let Some(name) = top.text("timezone") else {
+        return Zone::utc();
+    };
+    Zone::new(name.text).unwrap_or_else(|| {
+        let names = Zone::names();
+        let known = || names.iter().map(String::as_str);
+        let help = match did_you_mean(name.text, known()) {
+            Some(_) => unknown_help(name.text, known().collect::<Vec<_>>()),
+            None => "write an IANA name: \"UTC\", \"Europe/Berlin\"".to_owned(),
+        };
+        report.error(
+            name.span,
+            format!("unknown time zone `{}`", name.text),
+            help,
+        );
+        Zone::utc()
+    })
+}

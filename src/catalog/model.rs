@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Index of a meter in [`Catalog::meters`]. `MeterId(0)` is always `requests`.
+/// Index of a meter in [`Catalog::meters`](super::Catalog::meters). `MeterId(0)` is always `requests`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MeterId(pub u16);
 
-/// Index of a route in [`Catalog::routes`].
+/// Index of a route in [`Catalog::routes`](super::Catalog::routes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(pub u16);
 
-/// Index of a plan in [`Catalog::plans`].
+/// Index of a plan in [`Catalog::plans`](super::Catalog::plans).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PlanId(pub u16);
 

@@ -316,6 +316,10 @@ impl Surrogate {
         self.0.to_be_bytes()
     }
 
+    pub(crate) fn as_u128(self) -> u128 {
+        self.0
+    }
+
     #[cfg(test)]
     pub(crate) fn test(n: u128) -> Self {
         Self(n)

@@ -23,6 +23,11 @@ const DOMAIN: &[u8] = b"tollgate scope 1";
 pub struct ScopeHash(pub [u8; 16]);
 
 impl ScopeHash {
+    /// The hash as a number, in the order of its bytes.
+    pub(crate) fn as_u128(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
     /// The hash of `value` in the scope called `kind` (`key`, `user`, `ip`, or the host's name with
     /// a dot in front) of this tenant.
     pub fn new(tenant: Surrogate, kind: &str, value: &[u8]) -> Self {

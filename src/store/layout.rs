@@ -63,9 +63,9 @@ impl Space {
         self.key(format_args!("P#"), format!("{revision:020}"))
     }
 
-    /// `scope` is a hash or `-`: nothing a caller chose enters a key as it came.
-    pub(crate) fn pool(&self, tenant: Surrogate, limit: &str, scope: &str, start_ms: i64) -> Key {
-        self.key(format_args!("Q#{tenant}#{limit}#{scope}#{start_ms}"), "-")
+    /// `scope` is a hash, or 0 for the whole tenant: nothing a caller chose enters a key as it came.
+    pub(crate) fn pool(&self, tenant: Surrogate, limit: &str, scope: u128, start_ms: i64) -> Key {
+        self.key(format_args!("Q#{tenant}#{limit}#{scope:032x}#{start_ms}"), "-")
     }
 
     pub(crate) fn log(&self, incarnation: u128, n: u64) -> Key {

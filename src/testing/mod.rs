@@ -1,5 +1,104 @@
 //! What a host's own tests are made with. Behind the feature `testing`; not meant for production.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::clock::ManualClock;
+use crate::gate::{Gate, GateBuilder};
+use crate::identity::{Caller, Identify, Identity, RequestView};
+use crate::store::Memory;
+
 mod faulty;
 
 pub use faulty::{Fault, Faulty, Odds};
+
+/// When the clock of a test gate starts: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month,
+/// so that no window ends by accident.
+pub const START_MS: i64 = 1_773_748_800_000;
+
+/// A gate over these plans: no file, no port, a store in memory, and time in hand. Callers name
+/// their tenant in the header `x-tenant` (and a user in `x-user`); an unknown tenant is made on first
+/// sight. Must be called within a tokio runtime.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use tollgate::Ask;
+///
+/// let (gate, clock) = tollgate::testing::gate(r#"
+///     default-plan = "free"
+///     [meter.jobs]
+///     [plan.free]
+///     quota.jobs = "1/hour"
+/// "#);
+/// let acme = gate.tenant("acme").await.unwrap();
+/// let ask = || Ask::op("job").tenant(&acme).cost("jobs", 1);
+/// gate.admit(ask()).await.unwrap().settle();
+/// assert!(gate.admit(ask()).await.is_err());
+/// clock.advance(Duration::from_secs(3600));
+/// gate.admit(ask()).await.unwrap().settle();
+/// # });
+/// ```
+///
+/// # Panics
+///
+/// If the plans are wrong: with everything that is wrong, as a host's test wants it.
+pub fn gate(plans: &str) -> (Gate, ManualClock) {
+    gate_with(plans, Memory::new())
+}
+
+/// The same over a store that the test has, perhaps one with faults.
+///
+/// # Panics
+///
+/// As [`gate`] does; and if the store does not answer at once.
+pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualClock) {
+    let clock = ManualClock::at_unix_ms(START_MS);
+    let builder = GateBuilder::from_text(SERVICE)
+        .plans(plans)
+        .store(store)
+        .clock(clock.clone())
+        .identify(ByHeader);
+    let mut opening = pin!(builder.open());
+    // A store in memory answers at the first poll, so this needs no executor.
+    let opened = opening.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    match opened {
+        Poll::Ready(Ok(gate)) => (gate, clock),
+        Poll::Ready(Err(error)) => panic!("the test gate cannot be opened:\n{error}"),
+        Poll::Pending => panic!("a test gate wants a store that answers at once"),
+    }
+}
+
+/// The service file of a test gate.
+const SERVICE: &str = r#"
+    [store]
+    kind = "memory"
+    [[identify]]
+    header = "x-gateway-tenant"
+    [identity]
+    unknown = "create"
+    [proxy]
+    trust = ["127.0.0.0/8"]
+    [flush]
+    mode = "fast"
+"#;
+
+/// Believes `x-tenant` and `x-user`, from anybody: for tests.
+#[derive(Clone, Copy, Debug)]
+struct ByHeader;
+
+impl Identify for ByHeader {
+    fn identify(&self, view: &dyn RequestView) -> Identity {
+        let text = |name| view.header(name).and_then(|v| std::str::from_utf8(v).ok());
+        match text("x-tenant") {
+            Some(tenant) => {
+                let caller = Caller::new(tenant);
+                Identity::Tenant(match text("x-user") {
+                    Some(user) => caller.user(user),
+                    None => caller,
+                })
+            }
+            None => Identity::Nobody,
+        }
+    }
+}

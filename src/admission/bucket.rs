@@ -1,0 +1,372 @@
+//! The token bucket that shapes bursts: governor's GCRA behind a cell of one word.
+//!
+//! The word is the *theoretical arrival time* (TAT, ITU-T I.371): the instant on the monotonic
+//! clock at which the bucket is full again. Taking `n` moves it on by `n` times the interval; a
+//! request fits while it stays within the burst of now. So one number holds a bucket, and a bucket
+//! nobody uses is a number in the past.
+//!
+//! What governor does not have is here: giving back, charging what was learned late, and keeping a
+//! bucket over a change of its rate. None of them ever mints: after any history, no span of time
+//! admits more than burst + span x rate, except for what [`BucketRule::charge`] took past the burst.
+
+use std::cell::Cell as ThreadCell;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use governor::clock::Clock;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::middleware::NoOpMiddleware;
+use governor::{Quota, RateLimiter};
+
+/// One bucket: its TAT in nanoseconds on the monotonic clock. A new bucket is full.
+#[derive(Debug, Default)]
+pub(crate) struct Bucket(AtomicU64);
+
+/// The arithmetic of one rate, shared by all buckets that it rules.
+pub(crate) struct BucketRule {
+    limiter: RateLimiter<Bucket, InCell, Argument, NoOpMiddleware<Nanos>>,
+    /// Nanoseconds per unit, rounded up, so that rounding never admits more.
+    interval_ns: u64,
+    burst: u32,
+}
+
+/// A refused take: how long until it would fit, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotBefore {
+    pub(crate) wait_ns: u64,
+}
+
+/// How a bucket stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Level {
+    pub(crate) remaining: u64,
+    /// Until the burst is whole again.
+    pub(crate) full_in_ns: u64,
+}
+
+impl BucketRule {
+    /// `amount` units per `per`, at most `burst` at once. The catalog has checked that the interval
+    /// is at least a nanosecond and that burst times interval fits; out of range is clamped.
+    pub(crate) fn new(amount: u64, per: Duration, burst: u64) -> Self {
+        let per_ns = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
+        let interval_ns = per_ns.div_ceil(amount.max(1)).max(1);
+        let burst = u32::try_from(burst).unwrap_or(u32::MAX).max(1);
+        let cells = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(Duration::from_nanos(interval_ns))
+            .expect("an interval of at least 1 ns is a period")
+            .allow_burst(cells);
+        Self { limiter: at(0, || RateLimiter::new(quota, InCell, Argument)), interval_ns, burst }
+    }
+
+    pub(crate) fn burst(&self) -> u64 {
+        u64::from(self.burst)
+    }
+
+    /// The time in which an empty bucket fills.
+    pub(crate) fn refill(&self) -> Duration {
+        Duration::from_nanos(self.interval_ns.saturating_mul(self.burst()))
+    }
+
+    /// Takes `n` units if they fit now.
+    pub(crate) fn take(&self, bucket: &Bucket, n: u64, now_ns: u64) -> Result<(), NotBefore> {
+        let Some(cells) = u32::try_from(n).ok().map(NonZeroU32::new) else {
+            return Err(NotBefore { wait_ns: self.wait_for(bucket, n, now_ns) });
+        };
+        let Some(cells) = cells else {
+            return Ok(());
+        };
+        match at(now_ns, || self.limiter.check_key_n(bucket, cells)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => {
+                let wait = not_until.wait_time_from(Nanos::from(now_ns));
+                Err(NotBefore { wait_ns: u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) })
+            }
+            // More than the burst can never fit. The catalog refuses such a plan; a hold that a
+            // handler asks for may still be too large, and waits for a full bucket at most.
+            Err(_) => Err(NotBefore { wait_ns: self.wait_for(bucket, n, now_ns) }),
+        }
+    }
+
+    /// Gives back `n` units taken at `taken_ns`: only what has not been replenished since, because
+    /// the replenished part was free for others all along.
+    pub(crate) fn give_back(&self, bucket: &Bucket, n: u64, taken_ns: u64, now_ns: u64) {
+        let worth = self.interval_ns.saturating_mul(n);
+        let owed = worth.saturating_sub(now_ns.saturating_sub(taken_ns));
+        bucket.update(|tat| tat.saturating_sub(owed));
+    }
+
+    /// Charges `n` units that were learned late, whether they fit or not: the debt is paid by
+    /// waiting.
+    pub(crate) fn charge(&self, bucket: &Bucket, n: u64, now_ns: u64) {
+        let worth = self.interval_ns.saturating_mul(n);
+        bucket.update(|tat| tat.max(now_ns).saturating_add(worth));
+    }
+
+    /// How a bucket stands that nobody has used.
+    pub(crate) fn full(&self) -> Level {
+        Level { remaining: self.burst(), full_in_ns: 0 }
+    }
+
+    /// How full the bucket is.
+    pub(crate) fn level(&self, bucket: &Bucket, now_ns: u64) -> Level {
+        let ahead = bucket.0.load(Ordering::Relaxed).saturating_sub(now_ns);
+        let taken = ahead.div_ceil(self.interval_ns);
+        Level { remaining: self.burst().saturating_sub(taken), full_in_ns: ahead }
+    }
+
+    /// A bucket of this rule that is as far from full, in units, as `bucket` was under `old`.
+    pub(crate) fn adopt(&self, bucket: &Bucket, old: &BucketRule, now_ns: u64) -> Bucket {
+        let tat = bucket.0.load(Ordering::Relaxed);
+        let ahead = u128::from(tat.saturating_sub(now_ns));
+        let moved = ahead * u128::from(self.interval_ns) / u128::from(old.interval_ns);
+        let moved = u64::try_from(moved).unwrap_or(u64::MAX);
+        Bucket(AtomicU64::new(if moved == 0 { 0 } else { now_ns.saturating_add(moved) }))
+    }
+
+    fn wait_for(&self, bucket: &Bucket, n: u64, now_ns: u64) -> u64 {
+        let level = self.level(bucket, now_ns);
+        let beyond_burst = n.saturating_sub(self.burst()).saturating_mul(self.interval_ns);
+        level.full_in_ns.saturating_add(beyond_burst).max(1)
+    }
+}
+
+impl std::fmt::Debug for BucketRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BucketRule")
+            .field("interval_ns", &self.interval_ns)
+            .field("burst", &self.burst)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bucket {
+    fn update(&self, change: impl Fn(u64) -> u64) {
+        // The closure always answers `Some`, so the update cannot fail.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| Some(change(tat)));
+    }
+}
+
+/// governor's keyed limiter wants keys it could put into a map. Ours never are: the key *is* the
+/// cell, handed in by reference.
+impl Clone for Bucket {
+    fn clone(&self) -> Self {
+        Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+impl PartialEq for Bucket {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Bucket {}
+
+impl std::hash::Hash for Bucket {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        std::ptr::hash(self, state);
+    }
+}
+
+/// governor's state store, over the cell that comes as the key.
+struct InCell;
+
+impl StateStore for InCell {
+    type Key = Bucket;
+
+    fn measure_and_replace<T, F, E>(&self, key: &Bucket, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut seen = key.0.load(Ordering::Relaxed);
+        loop {
+            // 0 needs no `None`: a TAT in the past is a full bucket, whatever it is.
+            let (answer, next) = f(Some(Nanos::from(seen)))?;
+            let swapped = key.0.compare_exchange_weak(
+                seen,
+                next.into(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match swapped {
+                Ok(_) => return Ok(answer),
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+/// governor's clock, showing the time of the call in progress on this thread.
+struct Argument;
+
+thread_local! {
+    static NOW_NS: ThreadCell<u64> = const { ThreadCell::new(0) };
+}
+
+fn at<T>(now_ns: u64, call: impl FnOnce() -> T) -> T {
+    NOW_NS.set(now_ns);
+    call()
+}
+
+impl Clock for Argument {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::from(NOW_NS.get())
+    }
+}
+
+impl Clone for Argument {
+    fn clone(&self) -> Self {
+        Argument
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: u64 = 1 << 62;
+    const SECOND: u64 = 1_000_000_000;
+
+    fn rule(amount: u64, per_s: u64, burst: u64) -> BucketRule {
+        BucketRule::new(amount, Duration::from_secs(per_s), burst)
+    }
+
+    /// The bucket as the textbook has it: a level in unit-nanoseconds that refills up to the burst.
+    struct Model {
+        interval: u128,
+        cap: u128,
+        level: u128,
+        at: u64,
+    }
+
+    impl Model {
+        fn new(rule: &BucketRule) -> Self {
+            let interval = u128::from(rule.interval_ns);
+            let cap = interval * u128::from(rule.burst);
+            Self { interval, cap, level: cap, at: START }
+        }
+
+        fn take(&mut self, n: u64, now: u64) -> Result<(), u64> {
+            self.level = (self.level + u128::from(now - self.at)).min(self.cap);
+            self.at = now;
+            let worth = self.interval * u128::from(n);
+            if worth <= self.level {
+                self.level -= worth;
+                Ok(())
+            } else {
+                Err((worth - self.level) as u64)
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn takes_as_the_textbook_bucket_does(
+            amount in 1u64..5_000, per_s in 1u64..3_600, burst in 1u64..500,
+            steps in prop::collection::vec((0u64..30 * SECOND, 1u64..50), 1..200),
+        ) {
+            let rule = rule(amount, per_s, burst);
+            let (bucket, mut model, mut now) = (Bucket::default(), Model::new(&rule), START);
+            for (gap, n) in steps {
+                now += gap;
+                let n = n.min(burst);
+                let ours = rule.take(&bucket, n, now).map_err(|e| e.wait_ns);
+                prop_assert_eq!(ours, model.take(n, now));
+            }
+        }
+
+        #[test]
+        fn refuses_until_the_promised_instant_and_allows_at_it(
+            amount in 1u64..5_000, burst in 1u64..100, n in 1u64..100, gap in 0u64..SECOND,
+        ) {
+            let (rule, bucket, n) = (rule(amount, 1, burst), Bucket::default(), n.min(burst));
+            let mut now = START;
+            let wait = loop {
+                match rule.take(&bucket, n, now) {
+                    Ok(()) => now += gap % rule.interval_ns,
+                    Err(NotBefore { wait_ns }) => break wait_ns,
+                }
+            };
+            prop_assert!(wait > 0);
+            prop_assert!(rule.take(&bucket, n, now + wait - 1).is_err());
+            prop_assert!(rule.take(&bucket, n, now + wait).is_ok());
+        }
+
+        /// Whatever is taken, given back and carried over a changed rate, no span admits more than
+        /// the burst and what the fastest of the rates in force refills.
+        #[test]
+        fn giving_back_and_changing_the_rate_never_mint(
+            steps in prop::collection::vec((0u64..3 * SECOND, 1u64..8, 0u8..10), 1..150),
+        ) {
+            let rates = [rule(4, 1, 8), rule(30, 60, 8), rule(50, 1, 8)];
+            let (mut which, mut bucket, mut now) = (0, Bucket::default(), START);
+            let mut open: Vec<(u64, u64)> = Vec::new();
+            // Units in millionths: capacity refills at the rate in force and is spent by net takes.
+            let mut budget = 8_000_000i128;
+            for (gap, n, kind) in steps {
+                now += gap;
+                let refill = i128::from(gap) * 1_000_000 / i128::from(rates[which].interval_ns);
+                budget = (budget + refill + 1).min(8_000_001);
+                match kind {
+                    0 => {
+                        let next = (which + 1) % rates.len();
+                        bucket = rates[next].adopt(&bucket, &rates[which], now);
+                        which = next;
+                        open.clear(); // a refund under another interval is the sheet's concern
+                    }
+                    1..=3 if !open.is_empty() => {
+                        let (taken, at) = open.swap_remove(0);
+                        rates[which].give_back(&bucket, taken, at, now);
+                        // The holder of a refund may see it admitted again: what it gave back,
+                        // less what has refilled since.
+                        let worth = i128::from(taken) * 1_000_000;
+                        let since = i128::from(now - at) * 1_000_000
+                            / i128::from(rates[which].interval_ns);
+                        budget = (budget + (worth - since).max(0)).min(8_000_001);
+                    }
+                    _ => if rates[which].take(&bucket, n, now).is_ok() {
+                        budget -= i128::from(n) * 1_000_000;
+                        // A nanosecond of rounding per unit at most.
+                        prop_assert!(budget >= -1_000, "minted {}", -budget);
+                        open.push((n, now));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_raised_rate_acts_at_once_on_an_empty_bucket() {
+        let (slow, fast) = (rule(30, 60, 30), rule(50, 1, 100));
+        let bucket = Bucket::default();
+        slow.take(&bucket, 30, START).unwrap();
+        let NotBefore { wait_ns } = slow.take(&bucket, 1, START).unwrap_err();
+        assert_eq!(wait_ns, 2 * SECOND);
+        let moved = fast.adopt(&bucket, &slow, START);
+        assert_eq!(fast.level(&moved, START).remaining, 70);
+        assert!(fast.take(&moved, 70, START).is_ok());
+    }
+
+    #[test]
+    fn a_charge_goes_past_the_burst_and_is_paid_by_waiting() {
+        let (rule, bucket) = (rule(10, 1, 10), Bucket::default());
+        rule.charge(&bucket, 25, START);
+        assert_eq!(rule.level(&bucket, START).remaining, 0);
+        let NotBefore { wait_ns } = rule.take(&bucket, 1, START).unwrap_err();
+        assert_eq!(wait_ns, 16 * SECOND / 10);
+    }
+
+    #[test]
+    fn more_than_the_burst_names_a_wait_and_never_fits() {
+        let (rule, bucket) = (rule(10, 1, 10), Bucket::default());
+        assert!(rule.take(&bucket, 11, START).is_err());
+        assert!(rule.take(&bucket, u64::MAX, START).is_err());
+        assert_eq!(rule.level(&bucket, START).remaining, 10, "a refusal takes nothing");
+    }
+}

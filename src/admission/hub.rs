@@ -1,0 +1,123 @@
+//! What the hot path leaves for the cold one: leases to renew, sheets and leases to record. Pushing
+//! never waits; each thing is in hand at most once.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::lease::Lease;
+use super::scoped::ScopedTable;
+use super::tenant::Sheet;
+use crate::clock::Clock;
+
+/// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
+/// tenants whose leases run out in the same instant; beyond it a request retries by itself.
+pub(crate) const KEEPER_QUEUE: usize = 65_536;
+
+/// Something whose totals have risen since they were last recorded.
+#[derive(Clone, Debug)]
+pub(crate) enum Soiled {
+    /// A tenant's use row and the leases in its sheet.
+    Sheet(Arc<Sheet>),
+    /// A lease of a key, user or address.
+    Lease(Arc<Lease>),
+}
+
+/// See the [module](self).
+pub(crate) struct Hub {
+    keeper: mpsc::Sender<Arc<Lease>>,
+    soiled: Mutex<Vec<Soiled>>,
+    /// Leases that no sheet holds any more: given back once the last permit has let go.
+    retired: Mutex<Vec<Arc<Lease>>>,
+    /// Wakes the recorder where it does not wait for its interval (`durable`).
+    pub(crate) soil: Notify,
+    pub(crate) scoped: ScopedTable,
+    /// Numbers use rows.
+    pub(crate) parts: AtomicU32,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Hub {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> (Arc<Self>, mpsc::Receiver<Arc<Lease>>) {
+        let (keeper, queue) = mpsc::channel(KEEPER_QUEUE);
+        let hub = Self {
+            keeper,
+            soiled: Mutex::default(),
+            retired: Mutex::default(),
+            soil: Notify::new(),
+            scoped: ScopedTable::default(),
+            parts: AtomicU32::new(0),
+            clock,
+        };
+        (Arc::new(hub), queue)
+    }
+
+    /// Brings a lease to the keeper, unless it is there.
+    pub(crate) fn wake(&self, lease: &Arc<Lease>) {
+        if lease.queue() && self.keeper.try_send(lease.clone()).is_err() {
+            // Full, or the gate is closed: whoever needs units next tries again.
+            lease.unqueue();
+        }
+    }
+
+    /// Notes that a sheet has totals to record.
+    pub(crate) fn soil_sheet(&self, sheet: &Arc<Sheet>) {
+        if sheet.soil() {
+            self.soiled().push(Soiled::Sheet(sheet.clone()));
+        }
+    }
+
+    /// Notes that a scoped lease has a total to record.
+    pub(crate) fn soil_lease(&self, lease: &Arc<Lease>) {
+        if lease.soil() {
+            self.soiled().push(Soiled::Lease(lease.clone()));
+        }
+    }
+
+    /// Takes what is to be recorded, leaving room for as much again.
+    pub(crate) fn take_soiled(&self) -> Vec<Soiled> {
+        let mut soiled = self.soiled();
+        let room = Vec::with_capacity(soiled.capacity());
+        std::mem::replace(&mut *soiled, room)
+    }
+
+    /// Notes a lease that no sheet holds any more.
+    pub(crate) fn retire(&self, lease: Arc<Lease>) {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
+    }
+
+    /// The retired leases that nobody uses any more; the rest are kept for the next time.
+    pub(crate) fn take_retired(&self) -> Vec<Arc<Lease>> {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.extract_if(.., |lease| Arc::strong_count(lease) == 1).collect()
+    }
+
+    /// Has retired leases given back whose window still runs; the rest are let go.
+    pub(crate) fn return_retired(&self) {
+        let now = self.clock.now();
+        for lease in self.take_retired() {
+            if lease.is_returned() && !lease.is_unlogged() || lease.window().end_ms <= now.wall_ms {
+                continue;
+            }
+            lease.start_closing();
+            self.wake(&lease);
+            self.retire(lease);
+        }
+    }
+
+    /// How many tenants and scoped leases have something to record.
+    pub(crate) fn soiled_len(&self) -> usize {
+        self.soiled().len()
+    }
+
+    fn soiled(&self) -> MutexGuard<'_, Vec<Soiled>> {
+        self.soiled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("soiled", &self.soiled_len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,339 @@
+//! What an admitted request holds until its end, and how that end is counted.
+//!
+//! # Laws
+//!
+//! 1. A [`Hold`] is settled exactly once: by its owner, or by its drop.
+//! 2. What was used moves from the hold to the lease's total and to the use row as soon as it is
+//!    known, draw by draw; what is left of the hold at the end goes back to where it came from.
+//! 3. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
+//!    reaches and is a debt beyond that. It is never dropped.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::decide::{self, CALLS, From, Taken, TakenList};
+use super::hub::Hub;
+use super::lease::Lease;
+use super::policy::{Known, RoutePolicy};
+use super::tenant::Sheet;
+use crate::catalog::{MeterId, RouteId};
+use crate::clock::Now;
+
+/// Counters of one request for what is reported or streamed. The catalog allows as many such meters.
+pub(crate) const COUNTERS: usize = 8;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The response was sent to its end.
+    Complete {
+        /// Its status.
+        status: u16,
+    },
+    /// The client went away, or the request was dropped before there was a response.
+    Aborted,
+    /// The handler panicked or returned an error.
+    Failed,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Hold {
+    pub(crate) of: Of,
+    pub(crate) taken: TakenList,
+    pub(crate) taken_at: Now,
+    /// Length of the request body, where its bytes are counted.
+    length: u64,
+    /// What was reported or passed so far.
+    counters: [u64; COUNTERS],
+    /// What of each meter ask has been recorded so far.
+    recorded: SmallVec<[u64; 4]>,
+    draws: u8,
+    state: State,
+}
+
+/// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
+#[derive(Debug)]
+pub(crate) struct Of {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) sheet: Arc<Sheet>,
+    pub(crate) route: Option<RouteId>,
+    /// Rules of work that is no request of a route.
+    pub(crate) work: Option<Arc<RoutePolicy>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Runs; its costs are not decided.
+    Open,
+    /// Costs are recorded; numbers may still come.
+    Charged,
+    /// Over; numbers that still come are late.
+    Over,
+}
+
+impl Of {
+    pub(crate) fn rules(&self) -> &RoutePolicy {
+        match &self.work {
+            None => self.sheet.policy.route(self.route),
+            Some(work) => work,
+        }
+    }
+}
+
+impl Hold {
+    pub(crate) fn new(of: Of, taken: TakenList, taken_at: Now, length: Option<u64>) -> Self {
+        Self {
+            of,
+            taken,
+            taken_at,
+            length: length.unwrap_or(0),
+            counters: [0; COUNTERS],
+            recorded: SmallVec::new(),
+            draws: 0,
+            state: State::Open,
+        }
+    }
+
+    /// Adds to a counter and records it at once: what is known is counted even if the process dies
+    /// before the request ends.
+    pub(crate) fn report(&mut self, counter: u8, n: u64, now: Now) {
+        if let Some(counter) = self.counters.get_mut(usize::from(counter)) {
+            *counter = counter.saturating_add(n);
+            self.record(now);
+        }
+    }
+
+    /// Counts atoms of a meter that this route has no hold or counter for: each quota pays late.
+    pub(crate) fn report_cost(&mut self, meter: MeterId, n: u64) {
+        let Of { sheet, hub, .. } = &self.of;
+        sheet.row.add(meter, n);
+        let quotas = sheet.policy.quotas.iter();
+        let tenant_wide = quotas.filter(|q| q.tenant_wide && q.quota.meter == meter);
+        for pool in tenant_wide.filter_map(|q| q.over.or(q.included)) {
+            let lease = decide::lease_of(sheet, pool);
+            lease.settle_late(n);
+            hub.wake(lease);
+        }
+        hub.soil_sheet(sheet);
+    }
+
+    /// What is held and not yet used of the ask with this counter.
+    pub(crate) fn held(&self, counter: u8) -> u64 {
+        let known = Known::Reported(counter);
+        let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) else {
+            return 0;
+        };
+        let mut draws = SmallVec::<[(u8, u64); 4]>::new();
+        for took in self.taken.iter().filter(|t| usize::from(t.ask) == ask && t.is_units()) {
+            if !draws.iter().any(|(draw, _)| *draw == took.draw) {
+                draws.push((took.draw, took.n));
+            }
+        }
+        draws.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n))
+    }
+
+    /// The number of the next draw.
+    pub(crate) fn next_draw(&mut self) -> u8 {
+        self.draws = self.draws.saturating_add(1);
+        self.draws
+    }
+
+    /// Decides the costs by how the request went, so far as that is known: at the response's head.
+    pub(crate) fn charge(&mut self, charged: bool, now: Now) {
+        if self.state == State::Open {
+            self.state = State::Charged;
+            if !charged {
+                self.forgive(now);
+            }
+            self.record(now);
+        }
+    }
+
+    /// Ends the request: costs are decided if they were not, the rest of the hold goes back.
+    pub(crate) fn end(&mut self, outcome: Outcome, now: Now) {
+        if self.state == State::Over {
+            return;
+        }
+        self.charge(self.is_charged(outcome), now);
+        self.state = State::Over;
+        self.release_rest(now);
+        decide::leave(&self.of.sheet);
+    }
+
+    /// Whether `charge-on` charges this outcome.
+    pub(crate) fn is_charged(&self, outcome: Outcome) -> bool {
+        let charge_on = self.of.rules().charge_on;
+        let class = |status: u16| usize::from(status / 100).clamp(1, 5) - 1;
+        match outcome {
+            Outcome::Complete { status } => charge_on.class[class(status)],
+            Outcome::Failed => charge_on.class[4],
+            Outcome::Aborted => charge_on.aborted,
+        }
+    }
+
+    /// Gives the costs back: they are not charged.
+    fn forgive(&mut self, now: Now) {
+        let rules = self.of.rules();
+        let is_cost = |ask: usize| {
+            rules.meters.get(ask).is_some_and(|a| matches!(a.known, Known::Cost | Known::Length))
+        };
+        for took in &mut self.taken {
+            if is_cost(usize::from(took.ask)) && took.is_units() {
+                decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
+                took.n = 0;
+            }
+        }
+        self.recorded.resize(rules.meters.len(), 0);
+        for (i, recorded) in self.recorded.iter_mut().enumerate() {
+            if is_cost(i) {
+                *recorded = FORGIVEN;
+            }
+        }
+    }
+
+    /// Moves what became known since the last time from the hold to totals and row.
+    fn record(&mut self, now: Now) {
+        let Of { sheet, hub, .. } = &self.of;
+        let rules = self.of.rules();
+        self.recorded.resize(rules.meters.len(), 0);
+        let mut news = false;
+        for (i, ask) in rules.meters.iter().enumerate() {
+            let actual = self.actual(rules, i);
+            let recorded = &mut self.recorded[i];
+            if *recorded == FORGIVEN || actual <= *recorded {
+                continue;
+            }
+            let more = actual - *recorded;
+            *recorded = actual;
+            sheet.row.add(ask.meter, more);
+            use_up(&self.of, rules, &mut self.taken, i, more, now);
+            news = true;
+        }
+        if news {
+            hub.soil_sheet(sheet);
+        }
+    }
+
+    /// The true number of a meter ask, as far as it is known.
+    fn actual(&self, rules: &RoutePolicy, i: usize) -> u64 {
+        let ask = &rules.meters[i];
+        let decided = self.state != State::Open && self.recorded[i] != FORGIVEN;
+        match &ask.known {
+            Known::Cost if decided => ask.n,
+            Known::Length if decided => self.length,
+            Known::Cost | Known::Length => 0,
+            Known::Reported(counter) => self.counters[usize::from(*counter)],
+            Known::Sum(parts) => parts.iter().fold(0u64, |sum, (part, weight)| {
+                let part = self.actual(rules, usize::from(*part));
+                sum.saturating_add(part.saturating_mul(*weight))
+            }),
+        }
+    }
+
+    /// What is left of the hold goes back.
+    fn release_rest(&mut self, now: Now) {
+        for took in &mut self.taken {
+            // A call that was made stays counted by its rate, whatever became of it.
+            if took.ask != CALLS {
+                decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
+            }
+            took.n = 0;
+        }
+    }
+}
+
+/// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
+fn use_up(of: &Of, rules: &RoutePolicy, taken: &mut TakenList, ask: usize, n: u64, now: Now) {
+    let mut rest = n;
+    let is_of = |took: &Taken| usize::from(took.ask) == ask;
+    while rest > 0 {
+        let open = taken.iter().filter(|t| is_of(t) && t.n > 0 && t.is_units());
+        let Some((draw, held)) = open.map(|t| (t.draw, t.n)).min() else { break };
+        let part = rest.min(held);
+        for took in taken.iter_mut().filter(|t| is_of(t) && t.draw == draw && t.is_units()) {
+            decide::settle(&of.hub, &of.sheet, took, part);
+            took.n -= part;
+        }
+        rest -= part;
+    }
+    for took in taken.iter_mut().filter(|t| is_of(t) && !t.is_units()) {
+        pay_bucket(of, took, n, now);
+    }
+    if rest > 0 {
+        settle_late(of, rules, taken, ask, rest);
+    }
+}
+
+/// A metered rate has taken the hold; use within it is paid for, use beyond it is charged.
+fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
+    let covered = took.n.min(n);
+    took.n -= covered;
+    let beyond = n - covered;
+    if beyond == 0 {
+        return;
+    }
+    match &took.from {
+        From::Bucket(rate) => {
+            if let (rate, Some(bucket)) = decide::bucket_of(&of.sheet, *rate) {
+                rate.rule.charge(bucket, beyond, now.mono_ns);
+            }
+        }
+        From::ScopedBucket(rate, used) => {
+            let rule = &of.sheet.policy.rates[usize::from(*rate)].rule;
+            rule.charge(&used.bucket, beyond, now.mono_ns);
+        }
+        From::Pool(_) | From::ScopedPool(_) => {}
+    }
+}
+
+/// Use that no hold covers: each quota it belongs to pays from what is left, then owes.
+fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64) {
+    let mut scoped = SmallVec::<[&Arc<Lease>; 2]>::new();
+    for took in taken.iter().filter(|t| usize::from(t.ask) == ask) {
+        if let From::ScopedPool(lease) = &took.from {
+            if !scoped.iter().any(|known| Arc::ptr_eq(known, lease)) {
+                scoped.push(lease);
+            }
+        }
+    }
+    for lease in scoped {
+        lease.settle_late(n);
+        of.hub.soil_lease(lease);
+        of.hub.wake(lease);
+    }
+    let meter = &rules.meters[ask];
+    let policy = &of.sheet.policy;
+    let quotas = meter.quotas.iter().map(|q| &policy.quotas[usize::from(*q)]);
+    let tenant_wide = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over.or(q.included));
+    let once = meter.grants.last().copied().filter(|_| meter.once_only);
+    for pool in tenant_wide.chain(once) {
+        let lease = decide::lease_of(&of.sheet, pool);
+        lease.settle_late(n);
+        of.hub.wake(lease);
+    }
+}
+
+/// Marks an ask whose cost is not charged. No request uses so much.
+const FORGIVEN: u64 = u64::MAX;
+
+impl Taken {
+    /// Units of a pool, as opposed to room in a bucket.
+    fn is_units(&self) -> bool {
+        matches!(self.from, From::Pool(_) | From::ScopedPool(_))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let now = self.of.hub.clock.now();
+        if self.state != State::Over {
+            let outcome =
+                if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
+            self.end(outcome, now);
+        }
+        // Draws made after the end, by a job that outlived the response.
+        self.release_rest(now);
+    }
+}

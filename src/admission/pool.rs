@@ -1,0 +1,185 @@
+//! A pool: the durable units of one limit in one window, or of one grant. Its item, and the writes
+//! that move units between the pool and a writer's entry in it.
+//!
+//! A hard quota is an escrow (O'Neil, *The Escrow Transactional Method*, 1986): `limit - free` equals
+//! what all entries hold plus what is `spent`, after every write. Each write names the whole entry
+//! it replaces, so the operations of one writer form a chain: a duplicate or late copy finds another
+//! entry and changes nothing.
+//!
+//! Pure: writes are made here and answers are read here; nobody is called.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::directory::Surrogate;
+use crate::store::layout::{self, Space, check_format};
+use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
+
+/// Format of a pool item.
+const FORMAT: i64 = 1;
+
+const LIMIT: &str = "limit";
+const REV: &str = "rev";
+const FREE: &str = "free";
+const SPENT: &str = "spent";
+const GEN: &str = "gen";
+
+/// Which pool: whose units of which limit, from which instant on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PoolId {
+    pub(crate) tenant: Surrogate,
+    /// The limit's words (`requests/month`), or a grant's (`grant/welcome`).
+    pub(crate) limit: Arc<str>,
+    /// Hash of the key, user or address it is for; 0 for the whole tenant.
+    pub(crate) scope: u128,
+    /// Start of the window.
+    pub(crate) start_ms: i64,
+}
+
+impl PoolId {
+    pub(crate) fn key(&self, space: &Space) -> Key {
+        space.pool(self.tenant, &self.limit, self.scope, self.start_ms)
+    }
+}
+
+/// What one writer has of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// The last operation that changed it; unique within the writer.
+    pub(crate) op: u64,
+    /// Atoms taken and not given back, served or not.
+    pub(crate) held: u64,
+    /// The use this entry allows before any record says more: all of `held` until the usage log
+    /// carries ceilings.
+    pub(crate) preauthorised: u64,
+}
+
+/// How a limit stands in the catalog of whoever writes: larger `rev` wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) limit: i64,
+    /// Catalog revision, then tenant version.
+    pub(crate) rev: i64,
+}
+
+/// A pool as last seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) terms: Terms,
+    /// Atoms nobody holds. Negative after a limit was lowered below what is held.
+    pub(crate) free: i64,
+    /// How many closed entries have been folded away: a first grant names it, so that a late copy
+    /// of an old first grant cannot come back to life.
+    pub(crate) generation: i64,
+    /// The entry of the writer that looks.
+    pub(crate) mine: Option<Entry>,
+}
+
+impl View {
+    /// Reads an item as `writer` sees it.
+    pub(crate) fn read(item: &Item, writer: u128) -> Result<Self, StoreError> {
+        check_format(item, FORMAT, "a pool")?;
+        let int = |name: &str| item.int(name).ok_or_else(|| damaged(name));
+        let mine = match item.bytes(&entry_name(writer)) {
+            Some(bytes) => Some(postcard::from_bytes(bytes).map_err(|_| damaged("an entry"))?),
+            None => None,
+        };
+        Ok(Self {
+            terms: Terms { limit: int(LIMIT)?, rev: int(REV)? },
+            free: int(FREE)?,
+            generation: int(GEN)?,
+            mine,
+        })
+    }
+}
+
+/// The first write of a pool: makes it, with `entry.held` of its units taken at once.
+pub(crate) fn create(key: Key, writer: u128, terms: Terms, entry: Entry) -> Write {
+    let (format_name, format_value) = layout::format(FORMAT);
+    let free = terms.limit.saturating_sub(atoms(entry.held));
+    Write {
+        key,
+        when: vec![When::Absent],
+        change: vec![
+            Change::Set(format_name, format_value),
+            Change::Set(LIMIT.into(), Value::Int(terms.limit)),
+            Change::Set(REV.into(), Value::Int(terms.rev)),
+            Change::Set(FREE.into(), Value::Int(free)),
+            Change::Set(SPENT.into(), Value::Int(0)),
+            Change::Set(GEN.into(), Value::Int(0)),
+            Change::Set(entry_name(writer), entry_value(entry)),
+        ],
+    }
+}
+
+/// Takes `next.held - mine.held` units, if they are free.
+pub(crate) fn grant(key: Key, writer: u128, view: &View, next: Entry) -> Write {
+    let more = atoms(next.held).saturating_sub(view.mine.map_or(0, |e| atoms(e.held)));
+    let mut when = chained(writer, view);
+    when.push(When::AtLeast(FREE.into(), more));
+    Write {
+        key,
+        when,
+        change: vec![
+            Change::Add(FREE.into(), more.saturating_neg()),
+            Change::Set(entry_name(writer), entry_value(next)),
+        ],
+    }
+}
+
+/// Gives `mine.held - next.held` units back. The caller has lowered its own limit before.
+pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
+    let back = view.mine.map_or(0, |e| atoms(e.held)).saturating_sub(atoms(next.held));
+    Write {
+        key,
+        when: chained(writer, view),
+        change: vec![
+            Change::Add(FREE.into(), back),
+            Change::Set(entry_name(writer), entry_value(next)),
+        ],
+    }
+}
+
+/// Changes the limit, once, whoever gets there first; an older revision never wins.
+pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
+    Write {
+        key,
+        when: vec![
+            When::Equals(LIMIT.into(), Value::Int(view.terms.limit)),
+            When::Below(REV.into(), terms.rev),
+        ],
+        change: vec![
+            Change::Add(FREE.into(), terms.limit.saturating_sub(view.terms.limit)),
+            Change::Set(LIMIT.into(), Value::Int(terms.limit)),
+            Change::Set(REV.into(), Value::Int(terms.rev)),
+        ],
+    }
+}
+
+/// The entry is exactly the one we know; for a first grant, absent in the generation we saw.
+fn chained(writer: u128, view: &View) -> Vec<When> {
+    match view.mine {
+        Some(entry) => vec![When::Equals(entry_name(writer), entry_value(entry))],
+        None => vec![
+            When::Missing(entry_name(writer)),
+            When::Equals(GEN.into(), Value::Int(view.generation)),
+        ],
+    }
+}
+
+fn entry_name(writer: u128) -> Name {
+    format!("e#{writer:032x}").into()
+}
+
+fn entry_value(entry: Entry) -> Value {
+    Value::Bytes(postcard::to_stdvec(&entry).expect("three integers always encode"))
+}
+
+fn atoms(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, format!("a pool item cannot be read: {what}"))
+}

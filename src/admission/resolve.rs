@@ -1,0 +1,201 @@
+//! From what the directory says of a tenant to the policy it is held to now.
+//!
+//! Who wins: an operator's override in the directory, then the `[tenant.x]` table, then the plan
+//! that was assigned, then `default-plan`; and what the `[billing]` table makes of the payment state.
+//! Pure, and the same for the same record, catalog and instant; `until_ms` says when it may change
+//! by itself.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::policy::{GrantTerms, Policy};
+use super::tenant::{Resolved, Standing};
+use crate::catalog::{Anchors, Catalog, Changes, MeterId, PaymentRule, PlanId};
+use crate::decision::{Payment, Reason};
+use crate::directory::{PaymentState, TenantRecord};
+
+/// A catalog in force, with the policies that tenants without exceptions share.
+#[derive(Debug)]
+pub(crate) struct LiveCatalog {
+    pub(crate) catalog: Arc<Catalog>,
+    /// Number of the publication in the store.
+    pub(crate) revision: u64,
+    /// Counts the catalogs of this process.
+    pub(crate) epoch: u64,
+    policies: Vec<OnceLock<Arc<Policy>>>,
+}
+
+impl LiveCatalog {
+    pub(crate) fn new(catalog: Arc<Catalog>, revision: u64, epoch: u64) -> Self {
+        let policies = catalog.plans.iter().map(|_| OnceLock::new()).collect();
+        Self { catalog, revision, epoch, policies }
+    }
+
+    /// What holds for this tenant at `now_ms`.
+    pub(crate) fn resolve(&self, record: &TenantRecord, now_ms: i64) -> Resolved {
+        let mut until_ms = first_grant_end(record, now_ms);
+        let layers = self.layers(record, now_ms, &mut until_ms);
+        let assigned = self.assigned(record);
+        let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(assigned);
+        let (base, mut standing) = self.paid(record, base, now_ms, &mut until_ms);
+        let term = layers.iter().rev().find_map(|layer| layer.term);
+        let policy = self.policy(record, base, layers, now_ms);
+        if let Some(life) = policy.plan.expires {
+            let from = record.first_request_ms.unwrap_or(now_ms);
+            edge(from, life, now_ms, &mut until_ms)
+                .unwrap_or_else(|| standing = owed(Payment::TrialOver));
+        }
+        if record.suspended {
+            standing = Standing::Refused(Reason::Suspended);
+        }
+        Resolved {
+            policy,
+            standing,
+            anchors: Anchors { cycle_ms: record.anchor_ms, term },
+            until_ms,
+            account: record.account.as_deref().map(Arc::from),
+            rev: self.rev(record),
+        }
+    }
+
+    /// Exceptions in force, weakest first.
+    fn layers(&self, record: &TenantRecord, now_ms: i64, until_ms: &mut i64) -> Vec<Changes> {
+        let mut holds = |end: Option<i64>| match end {
+            Some(end) if end <= now_ms => false,
+            Some(end) => {
+                *until_ms = end.min(*until_ms);
+                true
+            }
+            None => true,
+        };
+        let mut layers = Vec::new();
+        if let Some(exception) = self.catalog.exception(&record.id, now_ms) {
+            if holds(exception.until_ms) {
+                layers.push(exception.changes.clone());
+            }
+        }
+        for own in record.overrides.iter().filter(|o| holds(o.until_ms)) {
+            match self.catalog.parse_changes(&own.changes) {
+                Ok(changes) => layers.push(changes),
+                // It was checked when it was made; since then the plan file has lost a name.
+                Err(errors) => tracing::error!(tenant = %record.id, %errors, "override ignored"),
+            }
+        }
+        layers
+    }
+
+    fn assigned(&self, record: &TenantRecord) -> PlanId {
+        let catalog = &self.catalog;
+        let Some(name) = &record.plan else { return catalog.default_plan };
+        catalog.plan(name).unwrap_or_else(|| {
+            tracing::error!(tenant = %record.id, plan = %name, "no such plan: on the default plan");
+            catalog.default_plan
+        })
+    }
+
+    /// What the payment state makes of the plan.
+    fn paid(
+        &self,
+        record: &TenantRecord,
+        plan: PlanId,
+        now_ms: i64,
+        until_ms: &mut i64,
+    ) -> (PlanId, Standing) {
+        let billing = &self.catalog.billing;
+        let mut rule = match record.payment {
+            PaymentState::Good => return (plan, Standing::Good),
+            PaymentState::Trialing => &billing.trialing,
+            PaymentState::PastDue => &billing.past_due,
+            PaymentState::Unpaid => &billing.unpaid,
+            PaymentState::Canceled => &billing.canceled,
+        };
+        let mut from_ms = record.payment_since_ms;
+        loop {
+            match rule {
+                PaymentRule::Full => return (plan, Standing::Good),
+                PaymentRule::Plan(other) => return (*other, Standing::Good),
+                PaymentRule::PaymentRequired => return (plan, owed(Payment::Unpaid)),
+                PaymentRule::Grace(grace, then) => match edge(from_ms, *grace, now_ms, until_ms) {
+                    Some(()) => return (plan, Standing::Good),
+                    None => {
+                        from_ms = from_ms.saturating_add(millis(*grace));
+                        rule = then;
+                    }
+                },
+            }
+        }
+    }
+
+    fn policy(
+        &self,
+        record: &TenantRecord,
+        base: PlanId,
+        layers: Vec<Changes>,
+        now_ms: i64,
+    ) -> Arc<Policy> {
+        let grants = grants(record, &self.catalog, now_ms);
+        let at = usize::from(base.0);
+        if layers.is_empty() && grants.is_empty() {
+            let shared = &self.policies[at];
+            let make = || {
+                let plan = Arc::new(self.catalog.plans[at].clone());
+                Arc::new(Policy::new(&self.catalog, plan, &[]))
+            };
+            return shared.get_or_init(make).clone();
+        }
+        // The payment rule has chosen the base: an exception's own `plan` was its suggestion.
+        let layers: Vec<Changes> =
+            layers.into_iter().map(|layer| Changes { plan: None, ..layer }).collect();
+        let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
+        Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants))
+    }
+
+    fn rev(&self, record: &TenantRecord) -> i64 {
+        // 2^24 changes of one tenant and 2^39 catalogs fit; past that the order would only wrap.
+        let revision = i64::try_from(self.revision & 0x7F_FFFF_FFFF).unwrap_or(0);
+        revision << 24 | i64::try_from(record.version & 0xFF_FFFF).unwrap_or(0)
+    }
+}
+
+/// A grant's end is an edge: from then on it is not drawn from.
+fn first_grant_end(record: &TenantRecord, now_ms: i64) -> i64 {
+    let ends = record.grants.iter().filter_map(|g| g.expires_ms).filter(|end| *end > now_ms);
+    ends.min().unwrap_or(i64::MAX)
+}
+
+fn grants(record: &TenantRecord, catalog: &Catalog, now_ms: i64) -> Vec<GrantTerms> {
+    let meter = |name: &str| {
+        let at = catalog.meters.iter().position(|m| &*m.name == name)?;
+        Some(MeterId(u16::try_from(at).ok()?))
+    };
+    let in_force = record.grants.iter().filter(|g| g.expires_ms.is_none_or(|end| end > now_ms));
+    in_force
+        .filter_map(|grant| {
+            Some(GrantTerms {
+                id: grant.id.as_str().into(),
+                meter: meter(&grant.meter)?,
+                atoms: grant.atoms,
+                expires_ms: grant.expires_ms,
+                of_plan: false,
+            })
+        })
+        .collect()
+}
+
+/// `Some` before `from + life`, which is then an edge in time; `None` from then on.
+fn edge(from_ms: i64, life: Duration, now_ms: i64, until_ms: &mut i64) -> Option<()> {
+    let end = from_ms.saturating_add(millis(life));
+    if end <= now_ms {
+        return None;
+    }
+    *until_ms = end.min(*until_ms);
+    Some(())
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn owed(what: Payment) -> Standing {
+    Standing::Refused(Reason::PaymentRequired(what))
+}

@@ -1,0 +1,157 @@
+//! Limits within a tenant: buckets and leases by credential, user, address or a named scope.
+//!
+//! A table of at most [`MAX_SCOPED`] entries for the whole process. An entry is made by the first
+//! request that needs it and swept when nobody has used it for a while; when the table is full, what
+//! it holds is served and what would need a new entry is refused, so that a flood of new scopes costs
+//! neither memory nor other tenants.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+use smallvec::SmallVec;
+
+use super::bucket::Bucket;
+use super::lease::Lease;
+use crate::catalog::Scope;
+use crate::directory::Surrogate;
+
+/// Most scoped buckets and leases in one process: about 300 MB of leases at worst.
+pub(crate) const MAX_SCOPED: usize = 1_000_000;
+
+/// An entry that nobody has used for this long is swept: longer than any bucket of a plan usually
+/// takes to fill, and a lease is given back first.
+pub(crate) const IDLE_NS: u64 = 600 * 1_000_000_000;
+
+/// Who is calling within a tenant: hashes, stable over processes, of what identification yielded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ScopeValues {
+    pub(crate) key: Option<u128>,
+    pub(crate) user: Option<u128>,
+    pub(crate) ip: Option<u128>,
+    pub(crate) named: SmallVec<[(Arc<str>, u128); 1]>,
+}
+
+impl ScopeValues {
+    /// The caller's value of a scope; a limit on a scope the caller has no value of does not hold.
+    pub(crate) fn of(&self, scope: &Scope) -> Option<u128> {
+        match scope {
+            Scope::Tenant => Some(0),
+            Scope::Key => self.key,
+            Scope::User => self.user,
+            Scope::Ip => self.ip,
+            Scope::Named(name) => self.named.iter().find(|(n, _)| n == name).map(|(_, v)| *v),
+        }
+    }
+}
+
+/// Which entry: the tenant, the limit's words, whose value, and for a lease from when.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ScopedKey {
+    pub(crate) tenant: Surrogate,
+    pub(crate) limit: Arc<str>,
+    pub(crate) value: u128,
+    pub(crate) start_ms: i64,
+}
+
+/// A number that moves, with when it was last used.
+#[derive(Debug)]
+pub(crate) struct Used<T> {
+    pub(crate) it: T,
+    at_ns: AtomicU64,
+}
+
+/// A bucket together with the interval it was filled under.
+#[derive(Debug)]
+pub(crate) struct ScopedBucket {
+    pub(crate) bucket: Bucket,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct ScopedTable {
+    buckets: DashMap<ScopedKey, Arc<Used<ScopedBucket>>>,
+    leases: DashMap<ScopedKey, Arc<Used<Arc<Lease>>>>,
+}
+
+impl ScopedTable {
+    /// The bucket, made full if it is new; `None` if the table is full.
+    pub(crate) fn bucket(&self, key: ScopedKey, now_ns: u64) -> Option<Arc<Used<ScopedBucket>>> {
+        find_or(&self.buckets, key, now_ns, || ScopedBucket { bucket: Bucket::default() })
+    }
+
+    /// The lease, made empty if it is new; `None` if the table is full.
+    pub(crate) fn lease(
+        &self,
+        key: ScopedKey,
+        now_ns: u64,
+        make: impl FnOnce() -> Lease,
+    ) -> Option<Arc<Lease>> {
+        find_or(&self.leases, key, now_ns, || Arc::new(make())).map(|used| used.it.clone())
+    }
+
+    /// The lease, if there is one.
+    pub(crate) fn known_lease(&self, key: &ScopedKey) -> Option<Arc<Lease>> {
+        self.leases.get(key).map(|used| used.it.clone())
+    }
+
+    /// The bucket, if there is one.
+    pub(crate) fn known_bucket(&self, key: &ScopedKey) -> Option<Arc<Used<ScopedBucket>>> {
+        self.buckets.get(key).map(|used| used.clone())
+    }
+
+    pub(crate) fn all_leases(&self) -> Vec<Arc<Lease>> {
+        self.leases.iter().map(|entry| entry.it.clone()).collect()
+    }
+
+    /// Drops what nobody has used for [`IDLE_NS`]. Returns the leases that must be given back first;
+    /// they are dropped by a later sweep.
+    pub(crate) fn sweep(&self, now_ns: u64) -> Vec<Arc<Lease>> {
+        let idle = |at: &AtomicU64| now_ns.saturating_sub(at.load(Ordering::Relaxed)) > IDLE_NS;
+        self.buckets.retain(|_, used| !idle(&used.at_ns));
+        let mut to_return = Vec::new();
+        self.leases.retain(|_, used| {
+            if !idle(&used.at_ns) || Arc::strong_count(&used.it) > 1 {
+                return true;
+            }
+            let done = used.it.is_returned() && !used.it.is_unlogged();
+            if !done {
+                used.it.start_closing();
+                to_return.push(used.it.clone());
+            }
+            !done
+        });
+        to_return
+    }
+}
+
+impl<T> std::ops::Deref for Used<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.it
+    }
+}
+
+fn find_or<T>(
+    table: &DashMap<ScopedKey, Arc<Used<T>>>,
+    key: ScopedKey,
+    now_ns: u64,
+    make: impl FnOnce() -> T,
+) -> Option<Arc<Used<T>>> {
+    if let Some(found) = table.get(&key) {
+        found.at_ns.store(now_ns, Ordering::Relaxed);
+        return Some(found.clone());
+    }
+    if table.len() >= MAX_SCOPED {
+        return None;
+    }
+    match table.entry(key) {
+        Slot::Occupied(found) => Some(found.get().clone()),
+        Slot::Vacant(slot) => {
+            let used = Arc::new(Used { it: make(), at_ns: AtomicU64::new(now_ns) });
+            Some(slot.insert(used).clone())
+        }
+    }
+}

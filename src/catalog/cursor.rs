@@ -1,0 +1,163 @@
+//! Walking through a string of words: amounts, and faults with their place.
+
+use std::ops::Range;
+
+use super::error::known_names;
+use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, exact, unit_of};
+
+/// What is wrong in a string, where in it, and what to write instead.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) at: Range<usize>,
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+impl Fault {
+    pub(super) fn new(
+        at: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self {
+            at,
+            message: message.into(),
+            help: help.into(),
+        }
+    }
+}
+
+/// A number with its unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Amount {
+    /// With the unit multiplied in.
+    pub(super) value: Exact,
+    /// Whether the unit is one of bytes.
+    pub(super) bytes: bool,
+    /// Where it stands in the string.
+    pub(super) at: Range<usize>,
+}
+
+/// A position in a string of words.
+pub(super) struct Cursor<'a> {
+    pub(super) text: &'a str,
+    pub(super) at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn skip_space(&mut self) {
+        self.at += self.rest().len() - self.rest().trim_start().len();
+    }
+
+    fn take(&mut self, of: impl Fn(char) -> bool) -> (&'a str, Range<usize>) {
+        let rest = self.rest();
+        let len = rest.find(|c| !of(c)).unwrap_or(rest.len());
+        let at = self.at..self.at + len;
+        self.at += len;
+        (&rest[..len], at)
+    }
+
+    /// Up to the next space or `/`; empty at the end.
+    pub(super) fn word(&mut self) -> (&'a str, Range<usize>) {
+        self.skip_space();
+        self.take(|c| !c.is_whitespace() && c != '/')
+    }
+
+    pub(super) fn next_is(&mut self, c: char) -> bool {
+        self.skip_space();
+        self.rest().starts_with(c)
+    }
+
+    pub(super) fn eat(&mut self, c: char) -> bool {
+        let found = self.next_is(c);
+        self.at += if found { c.len_utf8() } else { 0 };
+        found
+    }
+
+    pub(super) fn eat_word(&mut self, wanted: &str) -> bool {
+        let start = self.at;
+        let found = self.word().0 == wanted;
+        self.at = if found { self.at } else { start };
+        found
+    }
+
+    pub(super) fn is_done(&mut self) -> bool {
+        self.skip_space();
+        self.rest().is_empty()
+    }
+
+    pub(super) fn unexpected(&mut self, wanted: &str, help: &str) -> Fault {
+        self.skip_space();
+        let at = self.at..self.text.len();
+        match at.is_empty() {
+            true => Fault::new(0..self.text.len(), format!("expected {wanted}"), help),
+            false => {
+                let found = self.rest();
+                Fault::new(at, format!("expected {wanted}, found `{found}`"), help)
+            }
+        }
+    }
+
+    pub(super) fn stray(&self, at: Range<usize>, wanted: &str, example: &str) -> Fault {
+        let at = if at.is_empty() {
+            at.start..self.text.len()
+        } else {
+            at
+        };
+        let found = &self.text[at.clone()];
+        let help = format!("write it like \"{example}\"");
+        Fault::new(at, format!("expected `{wanted}`, found `{found}`"), help)
+    }
+
+    /// A number with up to 18 digits, and its unit.
+    pub(super) fn amount(&mut self) -> Result<Amount, Fault> {
+        self.skip_space();
+        let (number, at) = self.take(|c| c.is_ascii_digit() || c == '.');
+        let (unit, unit_at) = self.take(|c| c.is_ascii_alphabetic());
+        let at_all = at.start..unit_at.end;
+        let Some(value) = exact(number) else {
+            let help = "write digits and a unit, as in \"10k\" or \"1.5M\"";
+            return Err(match number.is_empty() {
+                true => {
+                    self.at = at.start;
+                    self.unexpected("a number", help)
+                }
+                false => Fault::new(at, format!("`{number}` is not a number"), help),
+            });
+        };
+        if matches!(self.rest().chars().next(), Some(c) if c != '/' && !c.is_whitespace()) {
+            let (_, more) = self.take(|c| c != '/' && !c.is_whitespace());
+            let found = &self.text[at_all.start..more.end];
+            let help = "write digits and a unit, as in \"10k\" or \"1.5M\"";
+            let message = format!("`{found}` is not an amount");
+            return Err(Fault::new(at_all.start..more.end, message, help));
+        }
+        let (by, bytes) = unit_of(unit).ok_or_else(|| {
+            let known = MULTIPLIERS.iter().chain(&BYTE_UNITS).map(|(word, _)| *word);
+            let help = match unit {
+                "K" => "did you mean `k` (thousand)?".to_owned(),
+                "m" => "did you mean `M` (million)?".to_owned(),
+                _ => match known.clone().find(|known| known.eq_ignore_ascii_case(unit)) {
+                    Some(known) => format!("did you mean `{known}`?"),
+                    None => format!("write one of {}, or no unit", known_names(known)),
+                },
+            };
+            Fault::new(unit_at.clone(), format!("`{unit}` is no unit"), help)
+        })?;
+        // 18 digits times 2^40 stay below 2^128.
+        let value = value.times(u128::from(by)).unwrap_or(value);
+        Ok(Amount {
+            value,
+            bytes,
+            at: at_all,
+        })
+    }
+}

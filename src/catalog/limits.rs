@@ -1,0 +1,348 @@
+//! Quotas and features, and what all limits share: names looked up, words made atoms.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::de::DeValue;
+
+use super::cursor::{Amount, Fault};
+use super::error::{Report, unknown_help};
+use super::model::{Count, Every, Feature, Meter, MeterId, Over, Quota, Route, Scope};
+use super::numbers::{BYTE_UNITS, Exact};
+use super::shape::{Node, Table, Text, fault, integer, items};
+use super::window::Zone;
+use super::words;
+
+/// Most atoms an amount may have: an eighth of what the store's signed numbers hold, so that sums
+/// of what is used stay within them.
+pub(super) const MAX_ATOMS: u64 = 1 << 60;
+
+/// What names in limits are looked up in.
+pub(super) struct Scene<'c> {
+    pub(super) meters: &'c [Meter],
+    pub(super) routes: &'c [Route],
+    pub(super) plans: &'c [Arc<str>],
+    pub(super) zone: &'c Zone,
+}
+
+impl Scene<'_> {
+    /// The meter of this name; an unknown one is reported at `span`.
+    pub(super) fn meter(
+        &self,
+        report: &mut Report<'_>,
+        name: &str,
+        span: Range<usize>,
+    ) -> Option<MeterId> {
+        let found = self.meters.iter().position(|meter| *meter.name == *name);
+        if found.is_none() {
+            let known: Vec<&str> = self.meters.iter().map(|meter| &*meter.name).collect();
+            let help = unknown_help(name, known.iter().copied());
+            report.error(span, format!("unknown meter `{name}`"), help);
+        }
+        found.and_then(|n| u16::try_from(n).ok()).map(MeterId)
+    }
+
+    pub(super) fn of(&self, id: MeterId) -> &Meter {
+        &self.meters[usize::from(id.0)]
+    }
+
+    /// The index of the plan of this name; an unknown one is reported.
+    pub(super) fn plan(&self, report: &mut Report<'_>, name: &Text<'_>) -> Option<usize> {
+        let found = self.plans.iter().position(|plan| **plan == *name.text);
+        if found.is_none() {
+            let known: Vec<&str> = self.plans.iter().map(|plan| &**plan).collect();
+            let help = unknown_help(name.text, known.iter().copied());
+            report.error(
+                name.span.clone(),
+                format!("unknown plan `{}`", name.text),
+                help,
+            );
+        }
+        found
+    }
+
+    /// `quota.x`, by meter.
+    pub(super) fn quotas(
+        &self,
+        report: &mut Report<'_>,
+        table: Option<Table<'_>>,
+    ) -> BTreeMap<MeterId, Vec<Quota>> {
+        let mut quotas = BTreeMap::new();
+        for entry in table.map(Table::entries).unwrap_or_default() {
+            let Some(meter) = self.meter(report, entry.name, entry.span) else {
+                continue;
+            };
+            let mut list: Vec<Quota> = Vec::new();
+            for (text, table) in limits(entry.node) {
+                let Some(quota) = self.quota(report, meter, &text, table) else {
+                    continue;
+                };
+                let twin = list.iter().any(|other| other.id == quota.id);
+                refuse_twin(report, twin, &quota.id, &text.span);
+                list.push(quota);
+            }
+            quotas.insert(meter, list);
+        }
+        quotas
+    }
+
+    fn quota(
+        &self,
+        report: &mut Report<'_>,
+        meter: MeterId,
+        text: &Text<'_>,
+        table: Option<Table<'_>>,
+    ) -> Option<Quota> {
+        let of = self.of(meter);
+        let words = words::quota(text.text)
+            .map_err(|f| fault(report, text, f))
+            .ok()?;
+        let limit = match &words.limit {
+            Some(amount) => Some(
+                atoms(amount, Some(of))
+                    .map_err(|f| fault(report, text, f))
+                    .ok()?,
+            ),
+            None => None,
+        };
+        let over = match table.and_then(|t| t.text("over")).map(|over| over.text) {
+            Some("allow") => Over::Allow,
+            Some("bill") => Over::Bill,
+            _ => Over::Deny,
+        };
+        let mut quota = Quota {
+            id: identity(&[&of.name, every_word(words.every)], &words.scope).into(),
+            meter,
+            limit,
+            every: words.every,
+            scope: words.scope,
+            over,
+            stop: None,
+            alert: Vec::new(),
+            place: report.mark(text.span.clone()),
+        };
+        self.check_over(report, &quota, text, table);
+        quota.stop = table.and_then(|table| self.stop(report, &quota, table));
+        quota.alert = alerts(report, &quota, table);
+        Some(quota)
+    }
+
+    /// Whether what happens beyond the limit makes sense with it.
+    fn check_over(
+        &self,
+        report: &mut Report<'_>,
+        quota: &Quota,
+        text: &Text<'_>,
+        table: Option<Table<'_>>,
+    ) {
+        let name = &self.of(quota.meter).name;
+        let over = table.and_then(|table| table.text("over"));
+        if quota.limit == Some(0) && quota.over == Over::Deny {
+            let message = "a limit of 0 that denies is no quota";
+            let help = "write `needs = \"..\"` on the route, and the feature in the plans \
+                        that may call it; or `over = \"bill\"` to bill all of it";
+            report.error(text.span.clone(), message, help);
+        }
+        let Some(over) = over else { return };
+        if quota.limit.is_none() {
+            let help = "leave `over` out, or write a limit";
+            report.error(over.span, "nothing is beyond \"unlimited\"", help);
+        } else if quota.every == Every::Once && quota.over != Over::Deny {
+            let message = "units granted once have no window to count what is beyond them";
+            let help = format!(
+                "write both: quota.{name} = [\"{}\", {{ limit = \"0/cycle\", over = \"{}\" }}]",
+                text.text, over.text
+            );
+            report.error(over.span, message, help);
+        } else if quota.over == Over::Bill && self.of(quota.meter).stripe.is_none() {
+            let message = format!("the meter `{name}` does not reach Stripe: nothing is billed");
+            let help = format!(
+                "write `stripe = {{ event = \"..\", send = \"overage\" }}` in [meter.{name}], \
+                 or `over = \"allow\"`"
+            );
+            report.error(over.span, message, help);
+        }
+    }
+
+    fn stop(&self, report: &mut Report<'_>, quota: &Quota, table: Table<'_>) -> Option<u64> {
+        let node = table.node("stop")?;
+        let stop = amount_of(report, node, Some(self.of(quota.meter)), words::amount)?;
+        if quota.over == Over::Deny || quota.limit.is_none() {
+            let help = "leave `stop` out, or write `over = \"allow\"` or `\"bill\"` beside it";
+            report.error(
+                node.span(),
+                "`stop` without anything beyond the limit",
+                help,
+            );
+        } else if quota.limit.is_some_and(|limit| stop < limit) {
+            let help = "write a ceiling above the limit";
+            report.error(node.span(), "`stop` is below `limit`", help);
+        }
+        Some(stop)
+    }
+
+    /// `feature.x`, by name.
+    pub(super) fn features(&self, table: Option<Table<'_>>) -> BTreeMap<Arc<str>, Feature> {
+        let mut features = BTreeMap::new();
+        for entry in table.map(Table::entries).unwrap_or_default() {
+            let feature = match entry.node.get_ref() {
+                DeValue::Boolean(on) => Feature::Flag(*on),
+                DeValue::String(text) if text == "unlimited" => Feature::Unlimited,
+                DeValue::String(text) => Feature::Text(Arc::from(&**text)),
+                _ => match integer(entry.node) {
+                    Some(n) => Feature::Number(n),
+                    None => continue,
+                },
+            };
+            features.insert(Arc::from(entry.name), feature);
+        }
+        features
+    }
+}
+
+/// Whether requests of a route are limited and counted.
+pub(super) fn is_limited(route: &Route) -> bool {
+    !route.free && route.auth != super::model::Auth::None
+}
+
+/// The words of each limit of a value, with the table they stand in.
+pub(super) fn limits<'a>(node: &'a Node<'a>) -> Vec<(Text<'a>, Option<Table<'a>>)> {
+    let words = |item| match Table::of(item) {
+        Some(table) => Some((table.text("limit")?, Some(table))),
+        None => Some((Text::of(item)?, None)),
+    };
+    items(node).into_iter().filter_map(words).collect()
+}
+
+/// An integer or a string as atoms of a meter, or reported.
+pub(super) fn amount_of(
+    report: &mut Report<'_>,
+    node: &Node<'_>,
+    meter: Option<&Meter>,
+    read: fn(&str) -> Result<Amount, Fault>,
+) -> Option<u64> {
+    if let Some(text) = Text::of(node) {
+        let amount = read(text.text).and_then(|amount| atoms(&amount, meter));
+        return amount.map_err(|f| fault(report, &text, f)).ok();
+    }
+    let number = integer(node)?.unsigned_abs();
+    let amount = Amount {
+        value: Exact::whole(number),
+        bytes: false,
+        at: 0..0,
+    };
+    match atoms(&amount, meter) {
+        Ok(atoms) => Some(atoms),
+        Err(f) => {
+            report.error(node.span(), f.message, f.help);
+            None
+        }
+    }
+}
+
+/// An amount in atoms of its meter; without one, calls.
+pub(super) fn atoms(amount: &Amount, meter: Option<&Meter>) -> Result<u64, Fault> {
+    let is_bytes =
+        meter.is_some_and(|m| matches!(m.count, Count::RequestBytes | Count::ResponseBytes));
+    let fault = |message: &str, help: String| Fault::new(amount.at.clone(), message, help);
+    if is_bytes && !amount.bytes && amount.value.num > 0 {
+        let help = format!(
+            "write {}",
+            super::error::known_names(BYTE_UNITS.map(|(unit, _)| unit))
+        );
+        return Err(fault("an amount of bytes needs its unit", help));
+    }
+    if amount.bytes && !is_bytes {
+        let help = "write a number with `k`, `M` or nothing".to_owned();
+        return Err(fault("this meter does not count bytes", help));
+    }
+    let scaled = amount.value.times(u128::from(meter.map_or(1, |m| m.scale)));
+    match scaled {
+        Some(exact) if exact.den > 1 => {
+            let help = "write whole units; a rate below 1 as one over a longer period, \"30/min\""
+                .to_owned();
+            Err(fault("a part of a unit that is never counted", help))
+        }
+        Some(exact) if exact.num <= u128::from(MAX_ATOMS) => {
+            Ok(exact.to_u64().unwrap_or(MAX_ATOMS))
+        }
+        _ => {
+            let help = "write a smaller number, or \"unlimited\"".to_owned();
+            Err(fault("the number overflows what can be counted", help))
+        }
+    }
+}
+
+/// Refuses the same words twice under one key.
+pub(super) fn refuse_twin(report: &mut Report<'_>, twin: bool, id: &str, span: &Range<usize>) {
+    if twin {
+        let message = format!("the limit `{id}` is written twice");
+        let help = "leave one out, or give it another period or scope";
+        report.error(span.clone(), message, help);
+    }
+}
+
+/// `requests/day/user`: parts and scope, without those that are the default.
+pub(super) fn identity(parts: &[&str], scope: &Scope) -> String {
+    let mut id = parts
+        .iter()
+        .copied()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>();
+    match scope {
+        Scope::Tenant => {}
+        Scope::Key => id.push("key"),
+        Scope::User => id.push("user"),
+        Scope::Ip => id.push("ip"),
+        Scope::Named(name) => id.push(name),
+    }
+    id.join("/")
+}
+
+fn every_word(every: Every) -> &'static str {
+    let found = words::QUOTA_PERIODS
+        .iter()
+        .find(|(_, known)| *known == every);
+    found.map_or("once", |(word, _)| word)
+}
+
+fn alerts(report: &mut Report<'_>, quota: &Quota, table: Option<Table<'_>>) -> Vec<u16> {
+    const DEFAULT: [u16; 2] = [80, 100];
+    const HIGHEST: i64 = 1_000;
+    let has_share = quota.limit.is_some_and(|limit| limit > 0);
+    let Some(node) = table.and_then(|table| table.node("alert")) else {
+        return if has_share {
+            DEFAULT.to_vec()
+        } else {
+            Vec::new()
+        };
+    };
+    if !has_share && !items(node).is_empty() {
+        let help = "leave `alert` out, or write a limit";
+        report.error(
+            node.span(),
+            "`alert` without a limit to take a percentage of",
+            help,
+        );
+    }
+    let mut alerts: Vec<u16> = Vec::new();
+    for item in items(node) {
+        let Some(percent) = integer(item) else {
+            continue;
+        };
+        let good = (1..=HIGHEST).contains(&percent);
+        match u16::try_from(percent).ok().filter(|_| good) {
+            None => {
+                let help = "write a percentage from 1 to 1000";
+                report.error(item.span(), format!("`{percent}` is no percentage"), help);
+            }
+            Some(percent) if alerts.last().is_some_and(|last| *last >= percent) => {
+                let help = "write each percentage once, the lowest first";
+                report.error(item.span(), "`alert` is out of order", help);
+            }
+            Some(percent) => alerts.push(percent),
+        }
+    }
+    alerts
+}

@@ -1,0 +1,321 @@
+//! Meters: what is counted.
+//!
+//! A meter's scale is the common denominator of everything fractional about it: its weights in a
+//! sum, and the costs of routes. With it each weight and cost is a whole number of atoms.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::error::{Report, unknown_help};
+use super::limits::amount_of;
+use super::model::{Count, Meter, MeterId, MeterStripe, Send};
+use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, lcm};
+use super::shape::{Entry, Table, Text, fault, integer};
+use super::words;
+
+/// Most meters: each is a pool to ask and a line to show.
+pub const MAX_METERS: usize = 64;
+
+/// Most meters with `count = "reported"`: a request carries their numbers inline.
+pub const MAX_REPORTED: usize = 8;
+
+/// Largest scale: with it a limit of a million million units still fits.
+const MAX_SCALE: u128 = 1_000_000;
+
+/// Bytes taken at a time while a body streams, where the file does not say.
+const BYTES_HOLD: u64 = 64_000;
+
+/// The meter that is always there.
+const REQUESTS: &str = "requests";
+
+/// The meters, `requests` first, and whether each has `send` written.
+pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Vec<bool>) {
+    let mut entries = top.table("meter").map(Table::entries).unwrap_or_default();
+    let is_named = entries.iter().any(|entry| entry.name == REQUESTS);
+    let most = if is_named { MAX_METERS } else { MAX_METERS - 1 };
+    limit_number(report, &entries, most, "meters");
+    entries.truncate(most);
+    entries.sort_by_key(|entry| entry.name != REQUESTS);
+    let mut meters = Vec::new();
+    if entries.first().is_none_or(|entry| entry.name != REQUESTS) {
+        meters.push(meter(REQUESTS, Count::Cost));
+    }
+    let offset = meters.len();
+    for entry in &entries {
+        meters.push(meter(entry.name, count(report, entry)));
+    }
+    let of = |n: usize| {
+        n.checked_sub(offset)
+            .and_then(|n| entries.get(n))
+            .and_then(|e| Table::of(e.node))
+    };
+    let tables: Vec<Option<Table<'_>>> = (0..meters.len()).map(of).collect();
+    scale_costs(top, &mut meters);
+    sums(report, &tables, &mut meters);
+    for (n, table) in tables.iter().enumerate() {
+        if let Some(table) = table {
+            rest_of_meter(report, *table, &mut meters[n]);
+        }
+    }
+    refuse_many_reported(report, &entries, &meters);
+    let send = |table: &Option<Table<'_>>| {
+        table
+            .and_then(|t| t.table("stripe"))
+            .is_some_and(|stripe| stripe.node("send").is_some())
+    };
+    let written = tables.iter().map(send).collect();
+    (meters, written)
+}
+
+fn meter(name: &str, count: Count) -> Meter {
+    let hold = match count {
+        Count::RequestBytes | Count::ResponseBytes => BYTES_HOLD,
+        _ => 0,
+    };
+    let name = Arc::from(name);
+    Meter {
+        name,
+        count,
+        hold,
+        cut: false,
+        scale: 1,
+        stripe: None,
+        feeds: Vec::new(),
+    }
+}
+
+fn count(report: &mut Report<'_>, entry: &Entry<'_>) -> Count {
+    let Some(table) = Table::of(entry.node) else {
+        return Count::Cost;
+    };
+    let written = table.text("count");
+    if let (Some(count), Some(_)) = (&written, table.node("sum")) {
+        let help = "leave `count` out: a sum is counted by its meters";
+        report.error(count.span.clone(), "`count` beside `sum`", help);
+    }
+    let count = match written.as_ref().map(|count| count.text) {
+        _ if table.node("sum").is_some() => Count::Sum,
+        Some("reported") => Count::Reported,
+        Some("response-bytes") => Count::ResponseBytes,
+        Some("request-bytes") => Count::RequestBytes,
+        _ => Count::Cost,
+    };
+    if entry.name == REQUESTS && count != Count::Cost {
+        let span = written
+            .map(|count| count.span)
+            .or_else(|| table.key_span("sum"));
+        let help = "leave it out, or choose another name for this meter";
+        let message = "`requests` is built in: one per admitted request";
+        report.error(span.unwrap_or_default(), message, help);
+        return Count::Cost;
+    }
+    count
+}
+
+/// Gives each meter that a route's `cost` names with a fraction the scale that makes it whole.
+fn scale_costs(top: Table<'_>, meters: &mut [Meter]) {
+    let routes = top.table("route").map(Table::entries).unwrap_or_default();
+    let costs = routes
+        .iter()
+        .filter_map(|route| Table::of(route.node)?.table("cost"));
+    for entry in costs.flat_map(Table::entries) {
+        let Some(meter) = meters.iter_mut().find(|meter| *meter.name == *entry.name) else {
+            continue;
+        };
+        // A request is whole: admission counts 1 without looking at a scale.
+        let whole = matches!(meter.count, Count::Cost | Count::Sum) && *meter.name != *REQUESTS;
+        let Some(text) = Text::of(entry.node).filter(|_| whole) else {
+            continue;
+        };
+        let Ok(cost) = words::fraction(text.text) else {
+            continue;
+        };
+        let scale = lcm(u128::from(meter.scale), cost.value.den).filter(|s| *s <= MAX_SCALE);
+        // Too large a denominator keeps the scale; the cost is then refused as a part of an atom.
+        if let Some(scale) = scale.and_then(|scale| u64::try_from(scale).ok()) {
+            meter.scale = scale;
+        }
+    }
+}
+
+/// Resolves `sum`: scales first, then the whole weights.
+fn sums(report: &mut Report<'_>, tables: &[Option<Table<'_>>], meters: &mut [Meter]) {
+    for (n, table) in tables.iter().enumerate() {
+        let Some(sum) = table.and_then(|table| table.table("sum")) else {
+            continue;
+        };
+        let id = MeterId(n as u16);
+        let weights = weights(report, sum, meters);
+        if sum.entries().is_empty() {
+            let span = table.and_then(|t| t.key_span("sum")).unwrap_or_default();
+            let help = "write the meters it adds up: `sum = { tokens = \"1/1000\" }`";
+            report.error(span, "a sum of nothing", help);
+        }
+        let scale =
+            weights
+                .iter()
+                .try_fold(u128::from(meters[n].scale), |scale, (part, weight, _)| {
+                    let weight = weight.over(u128::from(meters[*part].scale))?;
+                    lcm(scale, weight.den).filter(|scale| *scale <= MAX_SCALE)
+                });
+        let Some(scale) = scale.and_then(|scale| u64::try_from(scale).ok()) else {
+            let help = "write weights with smaller denominators, as in \"1/1000\"";
+            let span = table.and_then(|t| t.key_span("sum")).unwrap_or_default();
+            report.error(
+                span,
+                "the weights have no common denominator up to a million",
+                help,
+            );
+            continue;
+        };
+        meters[n].scale = scale;
+        for (part, weight, span) in weights {
+            let below = u128::from(meters[part].scale);
+            let whole = weight.times(u128::from(scale)).and_then(|w| w.over(below));
+            match whole.and_then(Exact::to_u64) {
+                Some(0) => {
+                    let help = "leave it out of the sum";
+                    report.error(span, "a weight of 0 counts nothing", help);
+                }
+                Some(weight) => meters[part].feeds.push((id, weight)),
+                None => {
+                    let help = "write a smaller weight";
+                    report.error(span, "the weight overflows what can be counted", help);
+                }
+            }
+        }
+    }
+}
+
+/// The parts of a sum: index of the meter, weight, and where it is written.
+fn weights(
+    report: &mut Report<'_>,
+    sum: Table<'_>,
+    meters: &[Meter],
+) -> Vec<(usize, Exact, Range<usize>)> {
+    let mut weights = Vec::new();
+    for entry in sum.entries() {
+        let Some(part) = meters.iter().position(|meter| *meter.name == *entry.name) else {
+            let known: Vec<&str> = meters.iter().map(|meter| &*meter.name).collect();
+            let help = unknown_help(entry.name, known.iter().copied());
+            report.error(entry.span, format!("unknown meter `{}`", entry.name), help);
+            continue;
+        };
+        if meters[part].count == Count::Sum {
+            let help = "name the meters that it is the sum of";
+            report.error(
+                entry.span,
+                format!("`{}` is a sum itself", entry.name),
+                help,
+            );
+            continue;
+        }
+        let weight = match Text::of(entry.node) {
+            Some(text) => words::fraction(text.text)
+                .map_err(|f| fault(report, &text, f))
+                .ok(),
+            None => None,
+        };
+        // A weight in megabytes would read as its opposite.
+        if weight.as_ref().is_some_and(|weight| weight.bytes) {
+            let help = "write units per byte, as in \"1/1000000\"";
+            report.error(entry.node.span(), "a weight has no unit", help);
+            continue;
+        }
+        let number = || integer(entry.node).map(|n| Exact::whole(n.unsigned_abs()));
+        if let Some(weight) = weight.map(|weight| weight.value).or_else(number) {
+            weights.push((part, weight, entry.node.span()));
+        }
+    }
+    weights
+}
+
+fn rest_of_meter(report: &mut Report<'_>, table: Table<'_>, meter: &mut Meter) {
+    let streams = matches!(
+        meter.count,
+        Count::Reported | Count::RequestBytes | Count::ResponseBytes
+    );
+    for key in ["hold", "cut"] {
+        if let Some(span) = table.key_span(key).filter(|_| !streams) {
+            let message = format!("`{key}` on a meter whose cost is known on entry");
+            let help = format!("leave `{key}` out, or write `count = \"reported\"`");
+            report.error(span, message, help);
+        }
+    }
+    if let Some(node) = table.node("hold").filter(|_| streams) {
+        if let Some(hold) = amount_of(report, node, Some(meter), words::amount) {
+            meter.hold = hold;
+        }
+        let bytes = meter.count != Count::Reported;
+        if meter.hold == 0 && bytes && report.is_clean() {
+            let help = "write the bytes to take at a time: \"64KB\"";
+            report.error(
+                node.span(),
+                "bytes are taken in chunks of at least one",
+                help,
+            );
+        }
+    }
+    meter.cut = table.flag("cut").unwrap_or(false);
+    meter.stripe = table
+        .table("stripe")
+        .and_then(|stripe| meter_stripe(report, stripe, meter));
+}
+
+fn meter_stripe(report: &mut Report<'_>, table: Table<'_>, meter: &Meter) -> Option<MeterStripe> {
+    let event = table.text("event")?;
+    if event.text.is_empty() {
+        let help = "write the `event_name` of the Stripe meter";
+        report.error(event.span, "`event` is empty", help);
+    }
+    let send = match table.text("send").map(|send| send.text) {
+        Some("overage") => Send::Overage,
+        _ => Send::All,
+    };
+    let unit = match table.text("unit") {
+        Some(unit) => stripe_unit(report, &unit, meter)?,
+        None => 1,
+    };
+    let atoms_per_unit = unit.saturating_mul(meter.scale);
+    Some(MeterStripe {
+        event: event.text.to_owned(),
+        atoms_per_unit,
+        send,
+    })
+}
+
+fn stripe_unit(report: &mut Report<'_>, unit: &Text<'_>, meter: &Meter) -> Option<u64> {
+    let bytes = matches!(meter.count, Count::RequestBytes | Count::ResponseBytes);
+    let known: &[(&str, u64)] = if bytes { &BYTE_UNITS } else { &MULTIPLIERS };
+    let found = known
+        .iter()
+        .find(|(word, _)| *word == unit.text)
+        .map(|(_, by)| *by);
+    if found.is_none() {
+        let help = unknown_help(unit.text, known.iter().map(|(word, _)| *word));
+        let message = format!("`{}` is no unit of this meter", unit.text);
+        report.error(unit.span.clone(), message, help);
+    }
+    found
+}
+
+fn refuse_many_reported(report: &mut Report<'_>, entries: &[Entry<'_>], meters: &[Meter]) {
+    let reported = meters.iter().filter(|meter| meter.count == Count::Reported);
+    if let Some(beyond) = reported.skip(MAX_REPORTED).map(|meter| &*meter.name).next() {
+        let span = entries
+            .iter()
+            .find(|e| e.name == beyond)
+            .map(|e| e.span.clone());
+        let message = format!("more than {MAX_REPORTED} meters are reported");
+        let help = "a request carries their numbers: merge some, or count by `cost`";
+        report.error(span.unwrap_or_default(), message, help);
+    }
+}
+
+/// Reports the first entry beyond a bound.
+pub(super) fn limit_number(report: &mut Report<'_>, entries: &[Entry<'_>], most: usize, of: &str) {
+    if let Some(beyond) = entries.get(most) {
+        let help = format!("{most} is the most");
+        report.error(beyond.span.clone(), format!("too many {of}"), help);
+    }
+}

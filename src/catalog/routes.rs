@@ -1,0 +1,146 @@
+//! Routes: where it is counted, and what a request costs there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::error::Report;
+use super::limits::{Scene, amount_of};
+use super::meters::limit_number;
+use super::model::{Auth, ChargeOn, Count, Enforce, MeterId, Route};
+use super::router::Routes;
+use super::shape::{Table, Text};
+use super::words;
+
+/// Most routes.
+pub const MAX_ROUTES: usize = 1024;
+
+/// The routes, in the order of the file.
+pub(super) fn routes(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>) -> Routes {
+    let mut routes = Routes::default();
+    let entries = top.table("route").map(Table::entries).unwrap_or_default();
+    limit_number(report, &entries, MAX_ROUTES, "routes");
+    for entry in entries.iter().take(MAX_ROUTES) {
+        let Some(table) = Table::of(entry.node) else {
+            continue;
+        };
+        let id = routes.push(route(report, scene, entry.name, table));
+        let texts = table.texts("match");
+        if let Some(node) = table.node("match").filter(|_| texts.is_empty()) {
+            let help = "write `match = [\"GET /v1/search\"]`";
+            report.error(node.span(), "the route matches nothing", help);
+        }
+        for text in texts {
+            if let Err((message, help)) = routes.insert(id, text.text) {
+                report.error(text.span, message, help);
+            }
+        }
+    }
+    routes
+}
+
+fn route(report: &mut Report<'_>, scene: &Scene<'_>, name: &str, table: Table<'_>) -> Route {
+    let route = Route {
+        name: Arc::from(name),
+        cost: table
+            .table("cost")
+            .map(|cost| costs(report, scene, cost))
+            .unwrap_or_default(),
+        needs: table.text("needs").map(|needs| Arc::from(needs.text)),
+        free: table.flag("free").unwrap_or(false),
+        auth: match table.text("auth").map(|auth| auth.text) {
+            Some("optional") => Auth::Optional,
+            Some("none") => Auth::None,
+            _ => Auth::Required,
+        },
+        once_by: table
+            .text("once-by")
+            .and_then(|header| header_name(report, &header)),
+        charge_on: charge_on(report, table),
+        enforce: enforce(table),
+    };
+    let idle: &[&str] = match (route.auth, route.free) {
+        (Auth::None, _) => &["cost", "needs", "free", "once-by", "charge-on", "enforce"],
+        (_, true) => &["cost", "once-by", "charge-on"],
+        _ => &[],
+    };
+    let why = if route.auth == Auth::None {
+        "auth = \"none\""
+    } else {
+        "free = true"
+    };
+    for key in idle {
+        if let Some(span) = table.key_span(key) {
+            let message = format!("`{key}` has no effect beside `{why}`");
+            report.error(span, message, format!("leave out `{key}`, or `{why}`"));
+        }
+    }
+    route
+}
+
+fn costs(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Vec<(MeterId, u64)> {
+    let mut costs = BTreeMap::new();
+    for entry in table.entries() {
+        let Some(id) = scene.meter(report, entry.name, entry.span) else {
+            continue;
+        };
+        let meter = scene.of(id);
+        let Some(cost) = amount_of(report, entry.node, Some(meter), words::fraction) else {
+            continue;
+        };
+        if cost > 0 && !matches!(meter.count, Count::Cost | Count::Sum) {
+            let message = format!("what `{}` costs is known only afterwards", meter.name);
+            let help = format!(
+                "write 0 if it is not counted here, or `hold` in [meter.{}]",
+                meter.name
+            );
+            report.error(entry.node.span(), message, help);
+        }
+        costs.insert(id, cost);
+    }
+    costs.into_iter().collect()
+}
+
+fn header_name(report: &mut Report<'_>, text: &Text<'_>) -> Option<String> {
+    let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    if text.text.is_empty() || !text.text.bytes().all(token) {
+        let help = "write `once-by = \"idempotency-key\"`";
+        report.error(text.span.clone(), "not the name of a header", help);
+        return None;
+    }
+    Some(text.text.to_ascii_lowercase())
+}
+
+/// `charge-on`, where it is written.
+pub(super) fn charge_on(report: &mut Report<'_>, table: Table<'_>) -> Option<ChargeOn> {
+    let node = table.node("charge-on")?;
+    let texts = table.texts("charge-on");
+    if texts.is_empty() {
+        let help = "write `free = true` on the routes that cost nothing";
+        report.error(node.span(), "nothing is ever charged", help);
+    }
+    let mut on = ChargeOn {
+        class: [false; 5],
+        aborted: false,
+    };
+    for text in texts {
+        match text.text {
+            "aborted" => on.aborted = true,
+            // "1xx" to "5xx": other words have been reported.
+            class => {
+                let digit = class.bytes().next().and_then(|b| b.checked_sub(b'1'));
+                if let Some(slot) = digit.and_then(|n| on.class.get_mut(usize::from(n))) {
+                    *slot = true;
+                }
+            }
+        }
+    }
+    Some(on)
+}
+
+/// `enforce`, where it is written.
+pub(super) fn enforce(table: Table<'_>) -> Option<Enforce> {
+    table.text("enforce").map(|enforce| match enforce.text {
+        "shadow" => Enforce::Shadow,
+        _ => Enforce::On,
+    })
+}

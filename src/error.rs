@@ -1,0 +1,49 @@
+//! What can go wrong outside a request: opening, reloading, closing. A refusal is not an error.
+
+use crate::directory::DirectoryError;
+use crate::store::StoreError;
+use crate::usage::flush::FlushError;
+
+/// Why a gate could not be opened, asked or closed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error("{path}: {source}")]
+    File {
+        /// As it was given.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `tollgate.toml` says something that cannot work; all of it is listed.
+    #[error("{0}")]
+    Config(String),
+    /// `plans.toml` says something that cannot work; all of it is listed.
+    #[error("{0}")]
+    Plans(#[from] crate::catalog::PlanErrors),
+    /// The store did not do what was needed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The directory refused.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The usage journal cannot be used.
+    #[error("{0}")]
+    Journal(String),
+    /// Usage was left unwritten at close.
+    #[error(transparent)]
+    Flush(#[from] FlushError),
+    /// There is no such tenant.
+    #[error("there is no tenant `{0}`: make it with `gate.directory().tenant(..).save()`")]
+    NoTenant(String),
+    /// The system gave no randomness.
+    #[error("no randomness from the system: {0}")]
+    Random(String),
+}
+
+impl Error {
+    pub(crate) fn journal(message: impl Into<String>) -> Self {
+        Self::Journal(message.into())
+    }
+}

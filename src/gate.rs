@@ -1,0 +1,275 @@
+//! The gate: the one place where the whole flow of a request is read.
+//!
+//! [`Gate::admit`] (for work) and [`Gate::admit_request`] (for a request) walk the same steps. Each
+//! answers from memory, or says what it waits for; whoever asked waits, and asks again from the
+//! start. So the admitted path borrows nothing across a wait, and no step knows what an await is.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::admission::decide::{self, Question, Verdict};
+use crate::admission::lease::Lease;
+use crate::admission::permit::{Hold, Of};
+use crate::admission::policy::RoutePolicy;
+use crate::admission::scoped::ScopeValues;
+use crate::admission::tenant::Sheet;
+use crate::catalog::{Auth, RouteId};
+use crate::clock::Now;
+use crate::decision::{Reason, Refusal};
+use crate::identity::RequestView;
+
+mod ask;
+mod callers;
+mod catalogs;
+mod maintain;
+mod open;
+mod sources;
+mod standing;
+mod statement;
+mod usage;
+
+pub(crate) use callers::Seen;
+pub(crate) use open::Inner;
+
+pub use ask::{Ask, Permit, TenantHandle};
+pub use open::{CLOSE_WITHIN, GateBuilder, OnRefusal};
+pub use statement::{Identified, IdentifyStep};
+pub(crate) use usage::Took;
+pub use usage::{Admitted, Usage};
+
+/// Longest wait for units of a lease; then `on-lease-error` decides.
+pub const LEASE_WAIT: Duration = Duration::from_millis(250);
+
+/// Most requests of one tenant that wait for a lease at once; the next is refused at once, so that a
+/// tenant whose pool is slow cannot fill memory with its requests.
+pub const LEASE_WAITERS: u32 = 1_024;
+
+/// Rounds of waiting for one request: its caller, its tenant, and the leases of its meters, which
+/// are asked for together. One more than that is a store that does not keep up.
+const ROUNDS: u8 = 8;
+
+/// Identification, limits and metering for one service. Clones share everything; the last one to go
+/// should [`close`](Gate::close) it.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What came of asking, without waiting.
+pub enum Step {
+    /// The answer.
+    Done(Answer),
+    /// Wait for this, then ask again. It owns all it needs.
+    Wait(Pending),
+}
+
+/// The answer to a request.
+pub enum Answer {
+    /// Admitted. What it holds is settled when it ends.
+    Admit(Running),
+    /// Nobody is identified on this route, nothing is limited or counted.
+    Pass,
+    /// Refused.
+    Refuse(Box<Refusal>),
+}
+
+/// Something on its way: a directory read, a lease. The only boxed future of a request, and only
+/// made when memory does not have the answer.
+pub type Pending = Pin<Box<dyn Future<Output = Waited> + Send>>;
+
+/// What a wait came to: ask again with this.
+#[derive(Clone, Debug, Default)]
+pub struct Waited {
+    rounds: u8,
+    store_away: bool,
+    refused: Option<Reason>,
+}
+
+/// An admitted request with what it holds.
+#[derive(Debug)]
+pub struct Running {
+    pub(crate) hold: Hold,
+    pub(crate) scopes: ScopeValues,
+}
+
+impl Gate {
+    /// Opens a gate by its service file: reads it and the plan file, opens the store, checks what
+    /// would fail later, and logs what it promises here.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, at once where files are concerned: see [`crate::Error`].
+    pub async fn open(service_file: &str) -> Result<Self, crate::Error> {
+        Self::builder(service_file).open().await
+    }
+
+    /// The same with clients, stores and hooks that the host already has.
+    pub fn builder(service_file: &str) -> GateBuilder {
+        GateBuilder::file(service_file)
+    }
+
+    /// Decides one request from memory, or says what to wait for. `waited` is what the last wait of
+    /// this request returned; begin with `Waited::default()`.
+    pub fn admit_request(&self, view: &dyn RequestView, waited: Waited) -> Step {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        let live = inner.live.load();
+
+        // A wait that can only end in a refusal has said so.
+        if let Some(reason) = waited.refused {
+            return refuse(inner.refusal(reason, None));
+        }
+        if waited.rounds > ROUNDS {
+            return refuse(inner.refusal(Reason::Unavailable, None));
+        }
+
+        // Which route, before who is calling: some routes ask nobody who they are.
+        let path = inner.strip_prefix(view.path());
+        let route = live.catalog.routes.find(view.method(), path);
+        let rules = route.map(|id| &live.catalog.routes.as_slice()[usize::from(id.0)]);
+        let auth = rules.map_or(Auth::Required, |r| r.auth);
+        if auth == Auth::None {
+            return Step::Done(Answer::Pass);
+        }
+
+        // 1 identify: who is calling. Known callers are found by a hash of what they present; for
+        //   others the directory is asked, once for all who wait.
+        let seen = match self.identify(view, auth, now) {
+            Seen::Caller(caller) => caller,
+            Seen::Nobody => return Step::Done(Answer::Pass),
+            Seen::Refused(reason) => return refuse(inner.refusal(reason, None)),
+            Seen::Ask(pending) => return Step::Wait(counted(pending, waited.rounds)),
+        };
+
+        // 2 resolve: which plan, which limits. A sheet has it all and holds until the next edge in
+        //   time or change of plan, so that this is one comparison for nearly every request.
+        let sheet = seen.tenant.sheet(&live, &inner.hub, now);
+        if let Some(pending) = self.refresh(&seen.tenant, now) {
+            return Step::Wait(counted(pending, waited.rounds));
+        }
+        let scopes = seen.scopes(&inner.identifier, view, &sheet);
+
+        // 3 decide: all limits at once, or none.
+        let length = content_length(view);
+        let decided = self.decide(&sheet, Asked::Route(route), &scopes, length, &waited, now);
+
+        // 4 record happens when the hold ends: with the response's body, or when it is dropped.
+        match decided {
+            Decided::Hold(hold) => Step::Done(Answer::Admit(Running { hold, scopes })),
+            Decided::Refuse(refusal) => refuse(refusal),
+            Decided::Wait(pending) => Step::Wait(pending),
+        }
+    }
+
+    /// Steps 3 and what follows from it, the same for requests and for other work.
+    fn decide(
+        &self,
+        sheet: &Arc<Sheet>,
+        asked: Asked,
+        scopes: &ScopeValues,
+        length: Option<u64>,
+        waited: &Waited,
+        now: Now,
+    ) -> Decided {
+        let inner = &*self.inner;
+        let (route, work) = asked.parts();
+        let policy = work.as_deref().unwrap_or_else(|| sheet.policy.route(route));
+        let question = Question {
+            hub: &inner.hub,
+            sheet,
+            route: policy,
+            scopes,
+            now,
+            length,
+            store_away: waited.store_away,
+        };
+        let hold = |taken| {
+            let (hub, sheet, work) = (inner.hub.clone(), sheet.clone(), work.clone());
+            Decided::Hold(Hold::new(Of { hub, sheet, route, work }, taken, now, length))
+        };
+        match decide::decide(&question) {
+            Verdict::Admit(taken) => hold(taken),
+            Verdict::Need(_, _) if waited.store_away || waited.rounds >= ROUNDS => {
+                Decided::Refuse(inner.refusal(Reason::Unavailable, Some(sheet)))
+            }
+            Verdict::Need(lease, n) => Decided::Wait(self.wait_for(sheet, lease, n, waited.rounds)),
+            Verdict::Refuse(refused) if policy.shadow && refused.reason.is_a_limit() => {
+                // The same code has decided; only the caller is not told.
+                inner.count_shadow(sheet, route, &refused);
+                sheet.tenant.in_flight.fetch_add(1, Ordering::AcqRel);
+                hold(decide::TakenList::new())
+            }
+            Verdict::Refuse(refused) => {
+                Decided::Refuse(inner.refusal_of(sheet, route, scopes, &refused, now))
+            }
+        }
+    }
+
+    /// Waits for units of a lease, within bounds.
+    fn wait_for(&self, sheet: &Arc<Sheet>, lease: Arc<Lease>, n: u64, rounds: u8) -> Pending {
+        let inner = self.inner.clone();
+        let tenant = sheet.tenant.clone();
+        Box::pin(async move {
+            let mut waited = Waited { rounds: rounds + 1, ..Waited::default() };
+            if tenant.waiting.fetch_add(1, Ordering::AcqRel) < LEASE_WAITERS {
+                inner.hub.wake(&lease);
+                let answer = lease.answer_for(n, &*inner.clock);
+                waited.store_away = tokio::time::timeout(LEASE_WAIT, answer).await.is_err();
+            } else {
+                waited.refused = Some(Reason::Unavailable);
+            }
+            tenant.waiting.fetch_sub(1, Ordering::AcqRel);
+            waited
+        })
+    }
+}
+
+/// What is asked for: a request of a route, or a piece of work with rules of its own.
+enum Asked {
+    Route(Option<RouteId>),
+    Work(Option<RouteId>, Arc<RoutePolicy>),
+}
+
+impl Asked {
+    fn parts(self) -> (Option<RouteId>, Option<Arc<RoutePolicy>>) {
+        match self {
+            Self::Route(route) => (route, None),
+            Self::Work(route, rules) => (route, Some(rules)),
+        }
+    }
+}
+
+/// What steps 3 and 4 came to.
+enum Decided {
+    Hold(Hold),
+    Refuse(Box<Refusal>),
+    Wait(Pending),
+}
+
+fn refuse(refusal: Box<Refusal>) -> Step {
+    Step::Done(Answer::Refuse(refusal))
+}
+
+/// The same wait, knowing how many there were before it.
+fn counted(pending: Pending, rounds: u8) -> Pending {
+    Box::pin(async move { Waited { rounds: rounds + 1, ..pending.await } })
+}
+
+/// The length of the request's body, as stated.
+fn content_length(view: &dyn RequestView) -> Option<u64> {
+    std::str::from_utf8(view.header("content-length")?).ok()?.trim().parse().ok()
+}
+
+impl std::fmt::Debug for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Done(Answer::Admit(_)) => f.write_str("Done(Admit)"),
+            Self::Done(Answer::Pass) => f.write_str("Done(Pass)"),
+            Self::Done(Answer::Refuse(refusal)) => write!(f, "Done(Refuse({:?}))", refusal.reason),
+            Self::Wait(_) => f.write_str("Wait"),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Work that is no HTTP request: the same gate, with the tenant and the costs named by the program.
+
+use std::sync::Arc;
+
+use super::{Decided, Gate, Waited};
+use crate::admission::permit::{Hold, Outcome};
+use crate::admission::scoped::ScopeValues;
+use crate::admission::tenant::LiveTenant;
+use crate::decision::{Reason, Refusal};
+use crate::error::Error;
+
+/// A tenant, found and kept in memory: what work is asked for on behalf of.
+#[derive(Clone, Debug)]
+pub struct TenantHandle(pub(super) Arc<LiveTenant>);
+
+/// What a piece of work asks for.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # #[cfg(feature = "testing")] {
+/// use tollgate::Ask;
+///
+/// let (gate, _clock) = tollgate::testing::gate(r#"
+///     default-plan = "free"
+///     [meter.deliveries]
+///     [plan.free]
+///     quota.deliveries = "1/day"
+/// "#);
+/// let acme = gate.tenant("acme").await?;
+/// let ask = || Ask::op("deliver").tenant(&acme).cost("deliveries", 1);
+/// let permit = gate.admit(ask()).await.expect("one is included");
+/// permit.settle();
+/// assert!(gate.admit(ask()).await.is_err());
+/// # }
+/// # Ok::<(), tollgate::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ask {
+    op: Arc<str>,
+    tenant: Option<TenantHandle>,
+    costs: Vec<(Arc<str>, u64)>,
+}
+
+/// Admitted work. Settle it when it is done, cancel it when it was not; dropped, it counts as failed
+/// (`charge-on` decides, as for a 5xx).
+#[derive(Debug)]
+#[must_use = "a permit that is dropped counts as failed work"]
+pub struct Permit {
+    hold: Hold,
+}
+
+impl Ask {
+    /// Asks for an operation. If the plan file has a route of this name, its costs, feature and
+    /// rates hold; otherwise only the costs named here and the rates for all.
+    pub fn op(name: impl Into<Arc<str>>) -> Self {
+        Self { op: name.into(), tenant: None, costs: Vec::new() }
+    }
+
+    /// On behalf of this tenant.
+    #[must_use]
+    pub fn tenant(mut self, tenant: &TenantHandle) -> Self {
+        self.tenant = Some(tenant.clone());
+        self
+    }
+
+    /// For so many units of a meter.
+    #[must_use]
+    pub fn cost(mut self, meter: impl Into<Arc<str>>, units: u64) -> Self {
+        self.costs.push((meter.into(), units));
+        self
+    }
+}
+
+impl TenantHandle {
+    /// The tenant's outer id.
+    pub fn id(&self) -> &Arc<str> {
+        &self.0.core.id
+    }
+
+    /// Requests and other work of it in flight in this process.
+    pub fn in_flight(&self) -> u32 {
+        self.0.core.in_flight.load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+impl Permit {
+    /// The work was done: its costs are used.
+    pub fn settle(mut self) {
+        let now = self.hold.of.hub.clock.now();
+        self.hold.charge(true, now);
+        self.hold.end(Outcome::Complete { status: 200 }, now);
+    }
+
+    /// The work was not done: everything goes back.
+    pub fn cancel(mut self) {
+        let now = self.hold.of.hub.clock.now();
+        self.hold.charge(false, now);
+        self.hold.end(Outcome::Failed, now);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let now = self.hold.of.hub.clock.now();
+        self.hold.end(Outcome::Failed, now); // does nothing if it has ended
+    }
+}
+
+impl Gate {
+    /// The tenant with this outer id, loaded into memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoTenant`], or the store's error.
+    pub async fn tenant(&self, id: &str) -> Result<TenantHandle, Error> {
+        let none = || Error::NoTenant(id.to_owned());
+        let inner = &self.inner;
+        let surrogate = inner.surrogate_of(id).await?.ok_or_else(none)?;
+        Ok(TenantHandle(inner.load_tenant(surrogate).await?.ok_or_else(none)?))
+    }
+
+    /// Admits work, waiting for a lease where memory does not have the answer.
+    ///
+    /// # Errors
+    ///
+    /// The refusal.
+    pub async fn admit(&self, ask: Ask) -> Result<Permit, Refusal> {
+        let mut waited = Waited::default();
+        loop {
+            match self.try_admit(&ask, &waited) {
+                Decided::Hold(hold) => return Ok(Permit { hold }),
+                Decided::Refuse(refusal) => return Err(*refusal),
+                Decided::Wait(pending) => waited = pending.await,
+            }
+        }
+    }
+
+    /// The same from memory alone: `None` if it would have to wait.
+    pub fn try_admit_now(&self, ask: &Ask) -> Option<Result<Permit, Refusal>> {
+        match self.try_admit(ask, &Waited::default()) {
+            Decided::Hold(hold) => Some(Ok(Permit { hold })),
+            Decided::Refuse(refusal) => Some(Err(*refusal)),
+            Decided::Wait(_) => None,
+        }
+    }
+
+    fn try_admit(&self, ask: &Ask, waited: &Waited) -> Decided {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        let live = inner.live.load();
+        if let Some(reason) = &waited.refused {
+            return Decided::Refuse(inner.refusal(reason.clone(), None));
+        }
+        let Some(tenant) = &ask.tenant else {
+            return Decided::Refuse(inner.refusal(Reason::Unidentified, None));
+        };
+        let sheet = tenant.0.sheet(&live, &inner.hub, now);
+        if let Some(pending) = self.refresh(&tenant.0, now) {
+            return Decided::Wait(super::counted(pending, waited.rounds));
+        }
+        let route = live.catalog.routes.named(&ask.op);
+        let scopes = ScopeValues::default();
+        if ask.costs.is_empty() && route.is_some() {
+            return self.decide(&sheet, super::Asked::Route(route), &scopes, None, waited, now);
+        }
+        let mut costs = Vec::with_capacity(ask.costs.len());
+        for (name, units) in &ask.costs {
+            let Some(meter) = live.catalog.meter(name) else {
+                tracing::error!(meter = %name, "admit: the plan file has no such meter");
+                return Decided::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet)));
+            };
+            let scale = live.catalog.meters[usize::from(meter.0)].scale;
+            costs.push((meter, units.saturating_mul(scale)));
+        }
+        let rules = Arc::new(sheet.policy.work(&live.catalog, route, &costs));
+        self.decide(&sheet, super::Asked::Work(route, rules), &scopes, None, waited, now)
+    }
+}

@@ -1,0 +1,384 @@
+//! Step 1, identify: from what a request presents to a tenant in memory.
+//!
+//! The hot path is one look-up by a keyed 128-bit hash of the credential. What it misses is loaded
+//! from the directory once for all who wait, at most [`Reads::MAX`](crate::directory::Reads::MAX) loads at
+//! a time; what is found to be nobody's is remembered in a table of fixed size. So a flood of forged
+//! credentials costs neither memory nor anybody else's requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Gate, Inner, Pending, Waited};
+use crate::admission::scoped::ScopeValues;
+use crate::admission::tenant::{LiveTenant, Sheet};
+use crate::catalog::{Auth, Scope};
+use crate::clock::Now;
+use crate::config::Unknown;
+use crate::decision::Reason;
+use crate::directory::Surrogate;
+use crate::identity::{
+    Caller, CredentialHash, Identifier, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
+};
+use crate::store::StoreError;
+
+/// How long what the directory said is believed: every change is seen within it.
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(30);
+
+/// From this age on a tenant is read again in the background, ahead of need.
+pub(crate) const REFRESH_AGE: Duration = Duration::from_secs(15);
+
+/// A tenant that could not be read again is asked for no sooner than after this.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The anonymous tenant. Outer ids of customers cannot begin with a tilde in a plan file's table
+/// names, and a directory may hold limits for it as for any other.
+pub(crate) const ANONYMOUS: &str = "~anonymous";
+
+/// A caller in memory: whose credential it is.
+#[derive(Debug)]
+pub(crate) struct KnownCaller {
+    pub(crate) tenant: Arc<LiveTenant>,
+    values: ScopeValues,
+    /// When this was looked up, on the monotonic clock, and when the credential ends by itself.
+    looked_up_ns: u64,
+    expires_ms: i64,
+}
+
+/// What step 1 came to.
+pub(crate) enum Seen {
+    Caller(Arc<KnownCaller>),
+    /// Nobody, on a route that does not mind.
+    Nobody,
+    Refused(Reason),
+    Ask(Pending),
+}
+
+/// What is looked up in the directory.
+enum Wanted {
+    /// A credential, under all the hashes it may be stored by.
+    Credential(Vec<CredentialHash>),
+    /// A tenant that was named by somebody we trust, with its scopes.
+    Named { caller: Caller, expires_ms: i64 },
+}
+
+impl Gate {
+    /// Who is calling.
+    pub(super) fn identify(&self, view: &dyn RequestView, auth: Auth, now: Now) -> Seen {
+        let inner = &self.inner;
+        if let Some(custom) = &inner.custom {
+            match custom.identify(view) {
+                Identity::Tenant(caller) => return self.named(caller, i64::MAX, now),
+                Identity::Refused => return Seen::Refused(Reason::Unidentified),
+                Identity::Nobody => {}
+            }
+        }
+        let Ok(presented) = inner.identifier.present(view) else {
+            return Seen::Refused(Reason::Unidentified);
+        };
+        let Some(probe) = inner.identifier.probe(&presented) else {
+            return self.nobody(auth, now);
+        };
+        if let Some(known) = inner.callers.get(&probe.0) {
+            if known.is_fresh(now) {
+                return Seen::Caller(known.clone());
+            }
+        }
+        self.unknown(presented, probe, now)
+    }
+
+    #[cold]
+    fn unknown(&self, presented: Presented<'_>, probe: Probe, now: Now) -> Seen {
+        let inner = &self.inner;
+        if inner.unknown.contains(probe, now) {
+            return self.stranger(now);
+        }
+        match presented {
+            Presented::ApiKey { key, .. } => match inner.identifier.hashes(key) {
+                Ok(hashes) => Seen::Ask(self.load(probe, Wanted::Credential(hashes))),
+                Err(_) => Seen::Refused(Reason::Unidentified),
+            },
+            #[cfg(feature = "jwt")]
+            Presented::Jwt { token, .. } => match inner.identifier.verify(token, now.wall_ms) {
+                Ok(verified) => {
+                    let expires_ms = verified.until_ms;
+                    let wanted = Wanted::Named { caller: verified.caller(), expires_ms };
+                    Seen::Ask(self.load(probe, wanted))
+                }
+                Err(_) => Seen::Refused(Reason::Unidentified),
+            },
+            Presented::Tenant { id, user, .. } => {
+                let caller = Caller::new(id.into_owned());
+                let caller = match user {
+                    Some(user) => caller.user(user.into_owned()),
+                    None => caller,
+                };
+                self.named(caller, i64::MAX, now)
+            }
+            Presented::Nothing => self.stranger(now),
+        }
+    }
+
+    /// A caller that somebody we trust has named: cached by the name and its scopes.
+    fn named(&self, caller: Caller, expires_ms: i64, now: Now) -> Seen {
+        let probe = self.inner.probe_of(&caller);
+        if let Some(known) = self.inner.callers.get(&probe.0) {
+            if known.is_fresh(now) {
+                return Seen::Caller(known.clone());
+            }
+        }
+        if self.inner.unknown.contains(probe, now) {
+            return self.stranger(now);
+        }
+        Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }))
+    }
+
+    /// Nothing was presented.
+    fn nobody(&self, auth: Auth, now: Now) -> Seen {
+        if auth == Auth::Optional {
+            return self.named(Caller::new(ANONYMOUS), i64::MAX, now);
+        }
+        self.stranger(now)
+    }
+
+    /// Nobody we know: as configured.
+    fn stranger(&self, now: Now) -> Seen {
+        match self.inner.config.identity.unknown {
+            Unknown::Anonymous => self.named(Caller::new(ANONYMOUS), i64::MAX, now),
+            Unknown::Reject | Unknown::Create => Seen::Refused(Reason::Unidentified),
+        }
+    }
+
+    /// Loads a caller, once for all who wait for it.
+    fn load(&self, probe: Probe, wanted: Wanted) -> Pending {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let loads = inner.loads.clone();
+            let load = async {
+                // Past the bound only callers that are not in memory are turned away.
+                let Some(_slot) = inner.reads.try_slot() else { return Err(Failed::Busy) };
+                inner.load_caller(probe, wanted).await.map_err(Failed::Store)
+            };
+            match loads.try_get_with(probe.0, load).await {
+                Ok(()) => Waited::default(),
+                Err(failed) => {
+                    if let Failed::Store(error) = &*failed {
+                        tracing::warn!(%error, "a caller could not be looked up");
+                    }
+                    Waited { refused: Some(Reason::Unavailable), ..Waited::default() }
+                }
+            }
+        })
+    }
+
+    /// Reads a tenant again when what is known of it grows old: in the background from half of the
+    /// age bound on, and before going on when the bound has passed.
+    pub(super) fn refresh(&self, tenant: &Arc<LiveTenant>, now: Now) -> Option<Pending> {
+        let age = tenant.age_ns(now);
+        if age < nanos(REFRESH_AGE) {
+            return None;
+        }
+        if age < nanos(MAX_AGE) {
+            if tenant.wants_refresh() && !self.inner.ask_refresh(tenant.clone()) {
+                tenant.unwant_refresh();
+            }
+            return None;
+        }
+        let (inner, tenant) = (self.inner.clone(), tenant.clone());
+        Some(Box::pin(async move {
+            let key = tenant.core.surrogate.as_u128();
+            let loads = inner.loads.clone();
+            let read = async {
+                inner.read_again(&tenant).await;
+                Ok::<(), Failed>(())
+            };
+            // It cannot fail: a tenant that cannot be read stays as it was last known.
+            let _ = loads.try_get_with(key, read).await;
+            Waited::default()
+        }))
+    }
+}
+
+/// Why a caller could not be loaded.
+#[derive(Debug)]
+enum Failed {
+    Busy,
+    Store(StoreError),
+}
+
+impl KnownCaller {
+    pub(super) fn looked_up_ns(&self) -> u64 {
+        self.looked_up_ns
+    }
+
+    fn is_fresh(&self, now: Now) -> bool {
+        now.mono_ns.saturating_sub(self.looked_up_ns) < nanos(MAX_AGE)
+            && now.wall_ms < self.expires_ms
+    }
+
+    /// The scopes of this request: what is known of the caller, and what only the request has.
+    pub(super) fn scopes(
+        &self,
+        identifier: &Identifier,
+        view: &dyn RequestView,
+        sheet: &Sheet,
+    ) -> ScopeValues {
+        let mut values = self.values.clone();
+        if sheet.policy.uses_ip {
+            let ip = identifier.peer(view);
+            let scopes = Scopes { ip, ..Scopes::default() };
+            values.ip = scopes.hash(sheet.tenant.surrogate, &Scope::Ip).map(ScopeHash::as_u128);
+        }
+        values
+    }
+}
+
+impl Inner {
+    /// The name in memory of a caller that somebody we trust has named. Its parts are told apart by
+    /// a byte that is in none of them.
+    fn probe_of(&self, caller: &Caller) -> Probe {
+        let mut name = Vec::with_capacity(64);
+        let mut push = |kind: u8, text: &str| {
+            name.push(0xFF);
+            name.push(kind);
+            name.extend_from_slice(text.as_bytes());
+        };
+        push(0, &caller.tenant);
+        caller.key.iter().for_each(|key| push(1, key));
+        caller.user.iter().for_each(|user| push(2, user));
+        for (scope, value) in &caller.named {
+            push(3, scope);
+            push(4, value);
+        }
+        self.prober.probe(u16::MAX, &name)
+    }
+
+    /// Looks a caller up and keeps what is found, or that there is nobody.
+    async fn load_caller(&self, probe: Probe, wanted: Wanted) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let (surrogate, caller, expires_ms) = match wanted {
+            Wanted::Credential(hashes) => {
+                let Some(found) = self.directory.lookup_credential(hashes).await? else {
+                    self.unknown.insert(probe, now);
+                    return Ok(());
+                };
+                (found.surrogate, Caller::new("").key(found.key_id), i64::MAX)
+            }
+            Wanted::Named { caller, expires_ms } => {
+                let Some(surrogate) = self.surrogate_of(&caller.tenant).await? else {
+                    self.unknown.insert(probe, now);
+                    return Ok(());
+                };
+                (surrogate, caller, expires_ms)
+            }
+        };
+        let Some(tenant) = self.load_tenant(surrogate).await? else {
+            self.unknown.insert(probe, now);
+            return Ok(());
+        };
+        let known = KnownCaller {
+            tenant,
+            values: scope_values(surrogate, &caller),
+            looked_up_ns: now.mono_ns,
+            expires_ms,
+        };
+        self.callers.insert(probe.0, Arc::new(known));
+        Ok(())
+    }
+
+    /// The surrogate of an outer id; made on first sight where that is configured.
+    pub(super) async fn surrogate_of(&self, id: &str) -> Result<Option<Surrogate>, StoreError> {
+        if let Some(found) = self.directory.lookup_name(id).await? {
+            return Ok(Some(found));
+        }
+        let create = self.config.identity.unknown == Unknown::Create || id == ANONYMOUS;
+        if !create {
+            return Ok(None);
+        }
+        let made = self.directory.tenant(id).note("first seen").save().await;
+        match made {
+            Ok(tenant) => Ok(Some(tenant.record().surrogate)),
+            Err(crate::directory::DirectoryError::Store(error)) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "a tenant could not be made on first sight");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The tenant in memory, read from the directory if it is not there.
+    pub(super) async fn load_tenant(
+        &self,
+        surrogate: Surrogate,
+    ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
+        let known = self.tenants.get(&surrogate).map(|t| t.clone());
+        if let Some(known) = known {
+            if known.age_ns(self.clock.now()) < nanos(REFRESH_AGE) {
+                return Ok(Some(known));
+            }
+        }
+        let Some(record) = self.directory.lookup_tenant(surrogate).await? else {
+            return Ok(None);
+        };
+        let record = self.first_request(record).await?;
+        let (live, now) = (self.live.load(), self.clock.now());
+        let tenant = self
+            .tenants
+            .entry(surrogate)
+            .or_insert_with(|| {
+                Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now))
+            })
+            .clone();
+        tenant.learn(record, &live, &self.hub, now);
+        Ok(Some(tenant))
+    }
+
+    /// Reads a tenant again; if that fails it stays as it was last known.
+    pub(super) async fn read_again(&self, tenant: &LiveTenant) {
+        let read = self.directory.lookup_tenant(tenant.core.surrogate).await;
+        let now = self.clock.now();
+        match read {
+            Ok(Some(record)) => tenant.learn(record, &self.live.load(), &self.hub, now),
+            Ok(None) => tenant.keep_as_known(now.mono_ns),
+            Err(error) => {
+                tracing::warn!(%error, "a tenant could not be read again: it stays as last known");
+                let retry = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
+                tenant.keep_as_known(retry);
+            }
+        }
+    }
+
+    /// A plan that expires counts from the tenant's first request: noted when it is first loaded.
+    async fn first_request(
+        &self,
+        record: Arc<crate::directory::TenantRecord>,
+    ) -> Result<Arc<crate::directory::TenantRecord>, StoreError> {
+        let now_ms = self.clock.now().wall_ms;
+        let expires = self.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
+        if !expires || record.first_request_ms.is_some() {
+            return Ok(record);
+        }
+        let first = self.directory.first_request(record.surrogate, now_ms).await?;
+        let mut record = (*record).clone();
+        record.first_request_ms = first;
+        Ok(Arc::new(record))
+    }
+}
+
+fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
+    let scopes = Scopes::of(caller.clone(), None);
+    let hash = |scope: &Scope| scopes.hash(tenant, scope).map(ScopeHash::as_u128);
+    ScopeValues {
+        key: hash(&Scope::Key),
+        user: hash(&Scope::User),
+        ip: None,
+        named: caller
+            .named
+            .iter()
+            .filter_map(|(name, _)| Some((name.clone(), hash(&Scope::Named(name.clone()))?)))
+            .collect(),
+    }
+}
+
+pub(crate) fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}

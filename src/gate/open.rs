@@ -1,0 +1,513 @@
+//! Opening and closing: what is checked before the first request, what is started, and in which
+//! order it is drained.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Gate;
+use super::callers::KnownCaller;
+use super::catalogs::{self, PlanSource};
+use super::maintain::{self, Maintenance};
+use crate::admission::hub::Hub;
+use crate::admission::lease::Writer;
+use crate::admission::resolve::LiveCatalog;
+use crate::admission::tenant::LiveTenant;
+use crate::catalog::{Catalog, Over};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, FlushMode, StoreKind};
+use crate::decision::Refusal;
+use crate::directory::{Check, Directory, Reads, Surrogate};
+use crate::error::Error;
+use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
+use crate::keeper::{self, Hands, Keeper};
+use crate::store::layout::Space;
+use crate::store::{Memory, Store};
+use crate::usage::Mode;
+use crate::usage::flush::{self, Flusher, Settings};
+use crate::usage::journal::Journal;
+use crate::usage::ledger::Ledger;
+use crate::usage::log::LogWriter;
+use crate::wire::{Reply, WireOptions};
+
+/// How long closing waits for what is in hand: then it says what is left.
+pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Callers being looked up at once are few; this is only how many results are kept for the second in
+/// which others may wait for the same.
+const LOADS: u64 = 4_096;
+
+/// Most callers in memory. Past it the oldest half is looked up anew when it calls.
+pub(crate) const MAX_CALLERS: usize = 2_000_000;
+
+/// Writes a refusal as the host wants it; `None` leaves it as it is.
+pub type OnRefusal = Arc<dyn Fn(&Refusal) -> Option<Reply> + Send + Sync>;
+
+/// Everything the gate's parts share.
+pub(crate) struct Inner {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) writer: Writer,
+    pub(crate) config: Settled,
+    pub(crate) plans: PlanSource,
+    pub(crate) live: Arc<ArcSwap<LiveCatalog>>,
+    pub(crate) directory: Directory,
+    pub(crate) identifier: Identifier,
+    pub(crate) custom: Option<Arc<dyn Identify>>,
+    /// Names callers that were named by somebody we trust.
+    pub(crate) prober: Prober,
+    pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
+    pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
+    pub(crate) unknown: UnknownCallers,
+    pub(crate) reads: Reads,
+    /// Look-ups under way, so that one serves all who wait for it.
+    pub(crate) loads: moka::future::Cache<u128, ()>,
+    pub(crate) refreshes: mpsc::Sender<Arc<LiveTenant>>,
+    pub(crate) flusher: Flusher,
+    pub(crate) keeper: Keeper,
+    pub(crate) maintenance: Mutex<Option<Maintenance>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) wire: WireOptions,
+    pub(crate) on_refusal: Option<OnRefusal>,
+}
+
+/// What is used of the service file after opening.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub(crate) identity: crate::config::IdentityConfig,
+    pub(crate) billing_url: Option<String>,
+    pub(crate) strip_prefix: Option<String>,
+    pub(crate) mode: Mode,
+}
+
+/// A probe is a keyed hash already: its low bits are its place in a map.
+pub(crate) type ByProbe = std::hash::BuildHasherDefault<Low64>;
+
+/// See [`ByProbe`].
+#[derive(Debug, Default)]
+pub(crate) struct Low64(u64);
+
+impl std::hash::Hasher for Low64 {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+
+    fn write_u128(&mut self, probe: u128) {
+        self.0 = probe as u64;
+    }
+}
+
+/// Builds a [`Gate`] from a service file and what the host already has.
+#[must_use = "call `open`"]
+pub struct GateBuilder {
+    source: ConfigSource,
+    plans: Option<PlanSource>,
+    store: Option<Arc<dyn Store>>,
+    clock: Option<Arc<dyn Clock>>,
+    custom: Option<Arc<dyn Identify>>,
+    on_refusal: Option<OnRefusal>,
+    wire: WireOptions,
+}
+
+enum ConfigSource {
+    File(String),
+    Text(String),
+}
+
+impl GateBuilder {
+    pub(crate) fn file(path: &str) -> Self {
+        Self::from(ConfigSource::File(path.to_owned()))
+    }
+
+    /// A gate whose service file is this text; environment overrides do not apply to it.
+    pub fn from_text(text: &str) -> Self {
+        Self::from(ConfigSource::Text(text.to_owned()))
+    }
+
+    fn from(source: ConfigSource) -> Self {
+        Self {
+            source,
+            plans: None,
+            store: None,
+            clock: None,
+            custom: None,
+            on_refusal: None,
+            wire: WireOptions::default(),
+        }
+    }
+
+    /// A store the host has made, instead of the one in the service file.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Another plan file than the one in the service file.
+    pub fn plans_file(mut self, path: impl Into<String>) -> Self {
+        self.plans = Some(PlanSource::File(path.into()));
+        self
+    }
+
+    /// Plans from text: no file, no reload.
+    pub fn plans(mut self, text: &str) -> Self {
+        self.plans = Some(PlanSource::Text(text.into()));
+        self
+    }
+
+    /// Another clock than the system's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// The host's own identification, asked before the sources of the service file.
+    pub fn identify(mut self, identify: impl Identify) -> Self {
+        self.custom = Some(Arc::new(identify));
+        self
+    }
+
+    /// The host's own refusals.
+    pub fn on_refusal(
+        mut self,
+        hook: impl Fn(&Refusal) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_refusal = Some(Arc::new(hook));
+        self
+    }
+
+    /// How decisions are written into headers and bodies.
+    pub fn wire(mut self, options: WireOptions) -> Self {
+        self.wire = options;
+        self
+    }
+
+    /// Opens the gate: reads, checks, recovers what a dead process left, starts the tasks, and logs
+    /// what is promised here. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Whatever would fail later, said now.
+    pub async fn open(self) -> Result<Gate, Error> {
+        let config = self.source.read()?;
+        let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let plans = self.plans.clone().unwrap_or_else(|| {
+            PlanSource::File(config.plans.file.to_string_lossy().into_owned())
+        });
+        let (name, text) = plans.read()?;
+        let now = clock.now();
+        let catalog = Catalog::parse(&name, &text, now.wall_ms)?;
+        for warning in &catalog.warnings {
+            tracing::warn!(line = warning.place.line, "{}", warning.message);
+        }
+        let identifier = identifier(&config)?;
+        let store = match self.store.clone() {
+            Some(store) => store,
+            None => open_store(&config).await?,
+        };
+        let space = Space::new(&config.store.space);
+        let revision = catalogs::publish(&*store, &space, &catalog, now.wall_ms).await?;
+        let catalog = Arc::new(catalog);
+        let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(catalog, revision, 1)));
+        let writer = register(&*store, space.clone(), &live.load(), now.wall_ms).await?;
+        let settled = Settled::new(&config);
+        let (journal, log) = journal(&config, &*store, &writer, now.wall_ms).await?;
+        let (hub, queue) = Hub::new(clock.clone());
+        let settings = Settings { mode: settled.mode, every: config.flush.every };
+        let (refreshes, refresh_queue) = mpsc::channel(maintain::REFRESH_QUEUE);
+        let hands = Hands { store: store.clone(), writer: writer.clone(), clock: clock.clone() };
+        let check = CatalogCheck(live.clone());
+        let peppers = identifier.peppers().clone();
+        promises(&config, &*store, &live.load());
+        let inner = Arc::new(Inner {
+            flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
+            keeper: Keeper::start(hands, queue),
+            ledger: Ledger::new(store.clone(), writer.clone(), now.wall_ms),
+            directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
+            clock,
+            hub,
+            store,
+            writer,
+            config: settled,
+            plans,
+            live,
+            identifier,
+            custom: self.custom,
+            prober: Prober::new().map_err(|e| Error::Random(e.to_string()))?,
+            callers: DashMap::default(),
+            tenants: DashMap::default(),
+            unknown: UnknownCallers::new(),
+            reads: Reads::new(),
+            loads: moka::future::Cache::builder()
+                .max_capacity(LOADS)
+                .time_to_live(Duration::from_secs(1))
+                .build(),
+            refreshes,
+            maintenance: Mutex::new(None),
+            wire: self.wire,
+            on_refusal: self.on_refusal,
+        });
+        let maintenance = Maintenance::start(&inner, refresh_queue);
+        *inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
+        Ok(Gate { inner })
+    }
+}
+
+impl Gate {
+    /// Drains and ends: flushes what was counted, gives leases back, lets go of the store. Call it
+    /// after the server has stopped taking requests.
+    ///
+    /// # Errors
+    ///
+    /// What could not be written within [`CLOSE_WITHIN`]; it is in the journal where there is one.
+    pub async fn close(&self) -> Result<(), Error> {
+        let inner = &self.inner;
+        let deadline = Instant::now() + CLOSE_WITHIN;
+        let maintenance = inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(maintenance) = maintenance {
+            maintenance.close().await;
+        }
+        inner.keeper.close().await;
+        let flushed = inner.flusher.close(deadline).await;
+        let hands = Hands {
+            store: inner.store.clone(),
+            writer: inner.writer.clone(),
+            clock: inner.clock.clone(),
+        };
+        let kept = keeper::give_back(&hands, inner.all_leases(), deadline).await;
+        if kept > 0 {
+            tracing::warn!(leases = kept, "not given back: their units stay spent");
+        }
+        inner.store.close().await?;
+        Ok(flushed?)
+    }
+
+    /// Writes what has been counted so far to the store.
+    ///
+    /// # Errors
+    ///
+    /// What could not be written; it stays in memory and is tried again.
+    pub async fn flush_now(&self) -> Result<(), Error> {
+        Ok(self.inner.flusher.flush_now().await?)
+    }
+
+    /// Returns when everything counted before this call is in the store.
+    pub(crate) fn recorded(&self) -> super::Pending {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            inner.flusher.barrier().await;
+            super::Waited::default()
+        })
+    }
+
+    /// Looks at the plan file now instead of at the next poll. `Ok(true)`: another one is in force.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it; the catalog in force stays.
+    pub async fn reload(&self) -> Result<bool, Error> {
+        self.inner.reload().await
+    }
+
+    /// Tenants, their plans and keys.
+    pub fn directory(&self) -> &Directory {
+        &self.inner.directory
+    }
+
+    /// The catalog in force.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.inner.live.load().catalog.clone()
+    }
+
+    /// How refusals and limits are written.
+    pub fn wire_options(&self) -> &WireOptions {
+        &self.inner.wire
+    }
+}
+
+impl Inner {
+    /// The path as routes match it: without the prefix of a gateway in front.
+    pub(super) fn strip_prefix<'a>(&self, path: &'a str) -> &'a str {
+        let Some(prefix) = &self.config.strip_prefix else { return path };
+        path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
+    }
+
+    fn all_leases(&self) -> Vec<Arc<crate::admission::lease::Lease>> {
+        let mut all = self.hub.scoped.all_leases();
+        all.extend(self.hub.take_retired());
+        for tenant in &self.tenants {
+            all.extend(tenant.last_sheet().open_leases().cloned());
+        }
+        all
+    }
+}
+
+impl Settled {
+    fn new(config: &Config) -> Self {
+        Self {
+            identity: config.identity,
+            billing_url: config.http.billing_url.clone(),
+            strip_prefix: config.http.strip_prefix.clone(),
+            mode: match config.flush.mode {
+                FlushMode::Fast => Mode::Fast,
+                FlushMode::Journal => Mode::Journal,
+                FlushMode::Durable => Mode::Durable,
+            },
+        }
+    }
+}
+
+impl ConfigSource {
+    fn read(&self) -> Result<Config, Error> {
+        let parsed = match self {
+            Self::Text(text) => Config::parse("tollgate.toml", text, []),
+            Self::File(path) => {
+                let error = |source| Error::File { path: path.clone(), source };
+                let text = std::fs::read_to_string(path).map_err(error)?;
+                Config::parse(path, &text, std::env::vars())
+            }
+        };
+        parsed.map_err(|errors| Error::Config(errors.to_string()))
+    }
+}
+
+/// The catalog in force, as the directory checks names against it.
+struct CatalogCheck(Arc<ArcSwap<LiveCatalog>>);
+
+impl Check for CatalogCheck {
+    fn has_plan(&self, name: &str) -> bool {
+        self.0.load().catalog.plan(name).is_some()
+    }
+
+    fn has_meter(&self, name: &str) -> bool {
+        self.0.load().catalog.meter(name).is_some()
+    }
+
+    fn changes(&self, toml: &str) -> Result<(), String> {
+        let parsed = self.0.load().catalog.parse_changes(toml);
+        parsed.map(|_| ()).map_err(|errors| errors.to_string())
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
+    match &config.store.kind {
+        StoreKind::Memory => Ok(Arc::new(Memory::new())),
+        #[cfg(feature = "redb")]
+        StoreKind::Redb { path } => {
+            let path = path.clone();
+            // Opening may repair a file after a crash, which takes as long as the file is large.
+            let opened = tokio::task::spawn_blocking(move || crate::store::Redb::open(path)).await;
+            let opened = opened.map_err(|e| Error::Config(format!("opening the store: {e}")))?;
+            Ok(Arc::new(opened?))
+        }
+        #[cfg(not(feature = "redb"))]
+        StoreKind::Redb { .. } => Err(Error::Config(
+            "store.kind = \"redb\" needs the feature `redb` of tollgate, which is off".into(),
+        )),
+        StoreKind::Dynamodb { .. } => Err(Error::Config(
+            "store.kind = \"dynamodb\" is not in this version: use \"redb\", or hand a store of \
+             your own to the builder"
+                .into(),
+        )),
+    }
+}
+
+/// Draws an incarnation and registers it.
+async fn register(
+    store: &dyn Store,
+    space: Space,
+    live: &LiveCatalog,
+    now_ms: i64,
+) -> Result<Writer, Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| Error::Random(e.to_string()))?;
+    let writer = Writer { space, incarnation: u128::from_le_bytes(bytes) };
+    let _ = live;
+    let day = crate::catalog::local_day(now_ms, &crate::catalog::Zone::utc());
+    store.write(LogWriter::registration(&writer, day, now_ms)).await?;
+    Ok(writer)
+}
+
+/// Recovers the journal of the process before and begins the log of this one.
+async fn journal(
+    config: &Config,
+    store: &dyn Store,
+    writer: &Writer,
+    now_ms: i64,
+) -> Result<(Option<Journal>, LogWriter), Error> {
+    let mut log = LogWriter::new(writer.clone());
+    let path: &PathBuf = &config.flush.journal_path;
+    // What a process in another mode left behind is carried over all the same.
+    let wanted = config.flush.mode == FlushMode::Journal;
+    if !wanted && matches!(config.store.kind, StoreKind::Memory) {
+        return Ok((None, log));
+    }
+    let journal = flush::recover(store, writer, &mut log, path, now_ms).await?;
+    Ok((wanted.then_some(journal), log))
+}
+
+fn identifier(config: &Config) -> Result<Identifier, Error> {
+    super::sources::identifier(config)
+}
+
+/// Logs, once, what is promised here.
+fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
+    let store = store.promise();
+    let loss = match config.flush.mode {
+        FlushMode::Fast => format!("at most {:?} of use", config.flush.every),
+        FlushMode::Journal => "at most 50 ms of use".to_owned(),
+        FlushMode::Durable => "nothing that was answered".to_owned(),
+    };
+    tracing::info!(
+        store = store.kind,
+        survives = store.survives,
+        mode = ?config.flush.mode,
+        "an abrupt death of this process loses {loss}; hard quotas are exact in every mode",
+    );
+    for plan in &live.catalog.plans {
+        if let Some(most) = plan.concurrency {
+            tracing::info!(
+                plan = %plan.name,
+                "concurrency {most} is per process: with n processes a tenant may have n x {most}",
+            );
+        }
+        let soft = plan.quotas.values().flatten().filter(|q| q.over != Over::Deny);
+        for quota in soft {
+            let bound = match quota.stop {
+                Some(stop) => format!("stops at {stop} atoms"),
+                None => "has no stop: it is counted and never refused".to_owned(),
+            };
+            tracing::info!(plan = %plan.name, limit = %quota.id, "soft limit: {bound}");
+        }
+    }
+    tracing::info!("while the store is away: leases are served to their end, then on-lease-error");
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate")
+            .field("tenants", &self.tenants.len())
+            .field("callers", &self.callers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for GateBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GateBuilder").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! From the service file to an [`Identifier`]: secrets are read here, once, and kept nowhere else.
+
+use crate::config::{Config, Identify as Way};
+use crate::error::Error;
+use crate::identity::{Identifier, Pepper, Peppers, Proxies, Source};
+
+/// Builds the identifier that the service file describes.
+pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
+    let env = |name: &str| std::env::var(name).ok();
+    let wrong = |message: String| Error::Config(message);
+    let mut peppers = Vec::new();
+    let mut sources = Vec::new();
+    for way in &config.identify {
+        match way {
+            Way::ApiKey { headers, peppers: own } => {
+                for pepper in own {
+                    let secret = pepper.secret.resolve(&env).map_err(|e| wrong(e.to_string()))?;
+                    let pepper = Pepper::new(&pepper.id, secret.expose().as_bytes());
+                    peppers.push(pepper.map_err(wrong)?);
+                }
+                sources.push(Source::ApiKey { headers: headers.clone() });
+            }
+            Way::Header { tenant, user } => {
+                sources.push(Source::Header { tenant: tenant.clone(), user: user.clone() });
+            }
+            Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
+        }
+    }
+    let proxies = config.proxy.trust.iter().map(ToString::to_string);
+    let proxies = Proxies::new(proxies).map_err(wrong)?;
+    let peppers = Peppers::new(peppers).map_err(wrong)?;
+    Identifier::new(sources, peppers, proxies).map_err(|e| wrong(e.to_string()))
+}
+
+#[cfg(feature = "jwt")]
+fn jwt_source(
+    jwt: &crate::config::JwtConfig,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Source, Error> {
+    use crate::config::JwtKeys;
+    use crate::identity::jwt::{Claims, Jwks, Verifier};
+
+    let wrong = |message: String| Error::Config(format!("identify.jwt: {message}"));
+    let claims = Claims {
+        issuer: jwt.issuer.clone(),
+        audience: jwt.audience.clone(),
+        tenant: jwt.tenant.clone(),
+        user: jwt.user.clone(),
+    };
+    let verifier = match &jwt.keys {
+        JwtKeys::Jwks(place) => {
+            let jwks = Jwks::new(place).map_err(|e| wrong(e.to_string()))?;
+            Verifier::jwks(claims, std::sync::Arc::new(jwks))
+        }
+        JwtKeys::Secret(secret) => {
+            let secret = secret.resolve(env).map_err(|e| wrong(e.to_string()))?;
+            Verifier::hs256(claims, secret.expose().as_bytes()).map_err(wrong)?
+        }
+    };
+    Ok(Source::Jwt(verifier))
+}
+
+#[cfg(not(feature = "jwt"))]
+fn jwt_source(
+    _: &crate::config::JwtConfig,
+    _: &dyn Fn(&str) -> Option<String>,
+) -> Result<Source, Error> {
+    Err(Error::Config(
+        "identify.jwt needs the feature `jwt` of tollgate, which is off in this program".into(),
+    ))
+}

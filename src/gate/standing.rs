@@ -1,0 +1,285 @@
+//! How limits stand: what headers, refusals and reports say about them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::Inner;
+use crate::admission::decide::{Limit, Refused, bucket_of};
+use crate::admission::lease::Lease;
+use crate::admission::policy::{Place, QuotaRule, RateRule, RoutePolicy};
+use crate::admission::scoped::{ScopeValues, ScopedKey};
+use crate::admission::tenant::Sheet;
+use crate::catalog::{Count, Every, MeterId, Over, RouteId};
+use crate::clock::Now;
+use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, Source, Unit};
+use crate::telemetry;
+
+/// A request is told about so many limits without an allocation.
+pub(crate) type LimitStates = SmallVec<[LimitState; 6]>;
+
+impl Inner {
+    /// A refusal in which no limit has a part.
+    pub(super) fn refusal(&self, reason: Reason, sheet: Option<&Arc<Sheet>>) -> Box<Refusal> {
+        let retry_after = matches!(reason, Reason::Unavailable | Reason::Concurrency)
+            .then_some(Duration::from_secs(1));
+        let pays = matches!(reason, Reason::PaymentRequired(_));
+        Box::new(Refusal {
+            reason,
+            limit: None,
+            retry_after,
+            plan: sheet.map(|s| s.policy.plan.name.clone()),
+            billing_url: self.config.billing_url.as_deref().filter(|_| pays).map(Arc::from),
+        })
+    }
+
+    /// A refusal with the limit that refused.
+    pub(super) fn refusal_of(
+        &self,
+        sheet: &Arc<Sheet>,
+        route: Option<RouteId>,
+        scopes: &ScopeValues,
+        refused: &Refused,
+        now: Now,
+    ) -> Box<Refusal> {
+        let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
+        let view = Standing { inner: self, sheet, scopes, now };
+        refusal.limit = match refused.by {
+            Limit::None => None,
+            Limit::Rate(rate) => view.rate(rate),
+            Limit::Quota(quota) => view.quota(quota),
+            Limit::Grant(pool) => Some(view.grant(pool)),
+        };
+        if refused.reason == Reason::Concurrency {
+            refusal.limit = view.concurrency();
+        }
+        if refused.reason == Reason::Exhausted {
+            let waits = refused.wait_ns.map(Duration::from_nanos);
+            let resets = refusal.limit.as_ref().and_then(|limit| limit.resets_in);
+            refusal.retry_after = waits.or(resets);
+            if refusal.retry_after.is_none() {
+                // It never resets: waiting will not help.
+                refusal.reason = Reason::PaymentRequired(Payment::GrantUsedUp);
+                refusal.billing_url = self.config.billing_url.as_deref().map(Arc::from);
+            }
+        }
+        let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |l| l.name.clone());
+        let outcome = telemetry::Outcome::Refused;
+        telemetry::decision(&sheet.policy.plan.name, &route_name(sheet, route), outcome, &limit);
+        refusal
+    }
+
+    /// Counts what enforcement would have refused.
+    pub(super) fn count_shadow(
+        &self,
+        sheet: &Arc<Sheet>,
+        route: Option<RouteId>,
+        refused: &Refused,
+    ) {
+        let policy = &sheet.policy;
+        let limit = match refused.by {
+            Limit::None => "".into(),
+            Limit::Rate(rate) => policy.rates[usize::from(rate)].name.clone(),
+            Limit::Quota(quota) => policy.quotas[usize::from(quota)].quota.id.clone(),
+            Limit::Grant(pool) => policy.pools[usize::from(pool)].id.clone(),
+        };
+        let outcome = telemetry::Outcome::Shadowed;
+        telemetry::decision(&policy.plan.name, &route_name(sheet, route), outcome, &limit);
+    }
+
+    /// Every limit that holds for a request of this route, as it stands now.
+    pub(crate) fn limit_states(
+        &self,
+        sheet: &Arc<Sheet>,
+        route: &RoutePolicy,
+        scopes: &ScopeValues,
+        now: Now,
+    ) -> LimitStates {
+        let view = Standing { inner: self, sheet, scopes, now };
+        let rates = route.rates.iter().filter_map(|ask| view.rate(ask.rate));
+        let quotas = route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|q| view.quota(*q));
+        rates.chain(quotas).collect()
+    }
+}
+
+/// What looking at a limit needs.
+pub(super) struct Standing<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) sheet: &'a Arc<Sheet>,
+    pub(super) scopes: &'a ScopeValues,
+    pub(super) now: Now,
+}
+
+impl Standing<'_> {
+    /// A rate; `None` if it is for a scope that the caller has no value of.
+    pub(super) fn rate(&self, index: u16) -> Option<LimitState> {
+        let (rate, bucket) = bucket_of(self.sheet, index);
+        let level = match (bucket, &rate.place) {
+            (Some(bucket), _) => rate.rule.level(bucket, self.now.mono_ns),
+            (None, Place::Scoped(scope)) => {
+                let key = self.scoped_key(rate.bucket_id.clone(), self.scopes.of(scope)?, 0);
+                match self.inner.hub.scoped.known_bucket(&key) {
+                    Some(used) => rate.rule.level(&used.bucket, self.now.mono_ns),
+                    None => rate.rule.full(),
+                }
+            }
+            (None, Place::Sheet(_)) => return None,
+        };
+        let (meter, unit, scale) = self.meter_of(rate);
+        Some(LimitState {
+            name: rate.name.clone(),
+            kind: LimitKind::Rate,
+            meter,
+            unit,
+            scale,
+            limit: rate.rule.burst(),
+            remaining: level.remaining,
+            window: Some(rate.rule.refill().max(Duration::from_secs(1))),
+            resets_in: Some(Duration::from_nanos(level.full_in_ns)),
+            resets_at_ms: None,
+            source: Source::Process,
+            past_soft: false,
+        })
+    }
+
+    /// A quota; `None` if it is for a scope that the caller has no value of.
+    pub(super) fn quota(&self, index: u16) -> Option<LimitState> {
+        let rule = &self.sheet.policy.quotas[usize::from(index)];
+        let pool = rule.included.or(rule.over)?;
+        let limit = rule.quota.limit?;
+        let window = self.sheet.window(pool);
+        let remaining = match rule.included {
+            Some(included) => self.remaining(included)?.min(limit),
+            None => 0,
+        };
+        let resets_in = millis_until(window.end_ms, self.now);
+        let meter = &self.sheet.catalog.meters[usize::from(rule.quota.meter.0)];
+        Some(LimitState {
+            name: rule.quota.id.clone(),
+            kind: LimitKind::Quota,
+            meter: Some(meter.name.clone()),
+            unit: self.unit(rule.quota.meter),
+            scale: meter.scale,
+            limit,
+            remaining,
+            window: nominal(rule, window.end_ms.saturating_sub(window.start_ms)),
+            resets_in,
+            resets_at_ms: resets_in.map(|_| window.end_ms),
+            source: Source::Lease,
+            past_soft: rule.quota.over != Over::Deny && remaining == 0,
+        })
+    }
+
+    /// A grant.
+    fn grant(&self, pool: u16) -> LimitState {
+        let rule = &self.sheet.policy.pools[usize::from(pool)];
+        let meter = &self.sheet.catalog.meters[usize::from(rule.meter.0)];
+        LimitState {
+            name: rule.id.clone(),
+            kind: LimitKind::Quota,
+            meter: Some(meter.name.clone()),
+            unit: self.unit(rule.meter),
+            scale: meter.scale,
+            limit: u64::try_from(rule.limit).unwrap_or(0),
+            remaining: self.remaining(pool).unwrap_or(0),
+            window: None,
+            resets_in: None,
+            resets_at_ms: None,
+            source: Source::Lease,
+            past_soft: false,
+        }
+    }
+
+    fn concurrency(&self) -> Option<LimitState> {
+        let most = u64::from(self.sheet.policy.plan.concurrency?);
+        Some(LimitState {
+            name: "concurrency".into(),
+            kind: LimitKind::Concurrency,
+            meter: None,
+            unit: Unit::Calls,
+            scale: 1,
+            limit: most,
+            remaining: 0,
+            window: None,
+            resets_in: None,
+            resets_at_ms: None,
+            source: Source::Process,
+            past_soft: false,
+        })
+    }
+
+    /// What is left of a pool, as far as this process knows.
+    pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
+        let rule = &self.sheet.policy.pools[usize::from(pool)];
+        let whole = u64::try_from(rule.limit).unwrap_or(0);
+        Some(self.lease(pool)?.map_or(whole, |lease| lease.remaining()))
+    }
+
+    /// The lease of a pool: `None` if the caller has no value of its scope, `Some(None)` if nothing
+    /// has been leased.
+    pub(super) fn lease(&self, pool: u16) -> Option<Option<Arc<Lease>>> {
+        let rule = &self.sheet.policy.pools[usize::from(pool)];
+        Some(match &rule.place {
+            Place::Sheet(slot) => self.sheet.known_lease(*slot).cloned(),
+            Place::Scoped(scope) => {
+                let start_ms = self.sheet.window(pool).start_ms;
+                let key = self.scoped_key(rule.id.clone(), self.scopes.of(scope)?, start_ms);
+                self.inner.hub.scoped.known_lease(&key)
+            }
+        })
+    }
+
+    fn scoped_key(&self, limit: Arc<str>, value: u128, start_ms: i64) -> ScopedKey {
+        ScopedKey { tenant: self.sheet.tenant.surrogate, limit, value, start_ms }
+    }
+
+    fn meter_of(&self, rate: &RateRule) -> (Option<Arc<str>>, Unit, u64) {
+        match rate.meter {
+            None => (None, Unit::Calls, 1),
+            Some(id) => {
+                let meter = &self.sheet.catalog.meters[usize::from(id.0)];
+                (Some(meter.name.clone()), self.unit(id), meter.scale)
+            }
+        }
+    }
+
+    pub(super) fn unit(&self, meter: MeterId) -> Unit {
+        match self.sheet.catalog.meters[usize::from(meter.0)].count {
+            Count::ResponseBytes | Count::RequestBytes => Unit::Bytes,
+            _ if meter.0 == 0 => Unit::Calls,
+            _ => Unit::Other,
+        }
+    }
+}
+
+pub(super) fn route_name(sheet: &Sheet, route: Option<RouteId>) -> Arc<str> {
+    match route {
+        Some(id) => sheet.catalog.routes.as_slice()[usize::from(id.0)].name.clone(),
+        None => "default".into(),
+    }
+}
+
+fn millis_until(end_ms: i64, now: Now) -> Option<Duration> {
+    if end_ms == i64::MAX {
+        return None;
+    }
+    Some(Duration::from_millis(u64::try_from(end_ms.saturating_sub(now.wall_ms)).unwrap_or(0)))
+}
+
+/// The window's length for headers, the same in every month, so that the policy header does not
+/// change from one window to the next: a month is 30 days, a day 24 hours.
+fn nominal(rule: &QuotaRule, actual_ms: i64) -> Option<Duration> {
+    let hours = match rule.quota.every {
+        Every::Hour => 1,
+        Every::Day => 24,
+        Every::Week => 7 * 24,
+        Every::Month | Every::Cycle => 30 * 24,
+        Every::Year => 365 * 24,
+        Every::Term => {
+            return Some(Duration::from_millis(u64::try_from(actual_ms).ok()?));
+        }
+        Every::Once => return None,
+    };
+    Some(Duration::from_secs(hours * 3_600))
+}

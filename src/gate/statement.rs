@@ -1,0 +1,311 @@
+//! What a tenant is shown of its own use: the numbers behind `GET /usage` and its history. Free,
+//! never limited, and answered also while the tenant is over its limit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::standing::Standing;
+use super::{Gate, Pending, Seen, TenantHandle, Waited};
+use crate::admission::policy::{Place, PoolRule, QuotaRule};
+use crate::admission::scoped::ScopeValues;
+use crate::admission::tenant::{Sheet, Standing as TenantStanding};
+use crate::catalog::{Auth, Every, MeterId, Over, Scope};
+use crate::decision::{Payment, Reason, Refusal};
+use crate::identity::RequestView;
+use crate::report::{
+    Granularity, GrantReport, History, HistoryQuery, HistoryRow, LimitReport, MeterReport, Period,
+    RateReport, UsageReport,
+};
+use crate::store::StoreError;
+use crate::wire::{self, Reply};
+
+/// A caller that has been identified and nothing more: who may see what it has used.
+#[derive(Clone, Debug)]
+pub struct Identified {
+    tenant: TenantHandle,
+    scopes: ScopeValues,
+}
+
+/// What came of identifying, without waiting.
+pub enum IdentifyStep {
+    /// Who it is.
+    Done(Identified),
+    /// Nobody that we know.
+    Refused(Box<Refusal>),
+    /// Wait for this, then ask again.
+    Wait(Pending),
+}
+
+impl Gate {
+    /// Who is calling, and nothing decided: for routes that show a tenant its own numbers.
+    pub fn identify_request(&self, view: &dyn RequestView, waited: Waited) -> IdentifyStep {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        if let Some(reason) = waited.refused {
+            return IdentifyStep::Refused(inner.refusal(reason, None));
+        }
+        if waited.rounds > super::ROUNDS {
+            return IdentifyStep::Refused(inner.refusal(Reason::Unavailable, None));
+        }
+        match self.identify(view, Auth::Required, now) {
+            Seen::Caller(caller) => {
+                let live = inner.live.load();
+                let sheet = caller.tenant.sheet(&live, &inner.hub, now);
+                let scopes = caller.scopes(&inner.identifier, view, &sheet);
+                let tenant = TenantHandle(caller.tenant.clone());
+                IdentifyStep::Done(Identified { tenant, scopes })
+            }
+            Seen::Refused(reason) => IdentifyStep::Refused(inner.refusal(reason, None)),
+            Seen::Nobody => IdentifyStep::Refused(inner.refusal(Reason::Unidentified, None)),
+            Seen::Ask(pending) => IdentifyStep::Wait(super::counted(pending, waited.rounds)),
+        }
+    }
+
+    /// The response to `GET /usage` for this caller.
+    pub async fn usage_reply(&self, who: &Identified, if_none_match: Option<&str>) -> Reply {
+        match self.usage_report(who).await {
+            Ok(report) => report.reply(if_none_match),
+            Err(error) => self.cannot_read(&error),
+        }
+    }
+
+    /// The response to `GET /usage/history?QUERY` for this caller.
+    pub async fn history_reply(&self, who: &Identified, query: &str) -> Reply {
+        let now = self.inner.clock.now();
+        let query = match HistoryQuery::parse(query, now.wall_ms) {
+            Ok(query) => query,
+            Err(reply) => return reply,
+        };
+        match self.history(who, &query).await {
+            Ok(Some(history)) => history.reply(),
+            Ok(None) => {
+                let catalog = self.catalog();
+                HistoryQuery::unknown_meter(catalog.meters.iter().map(|m| &*m.name))
+            }
+            Err(error) => self.cannot_read(&error),
+        }
+    }
+
+    /// How a caller's limits and use stand.
+    ///
+    /// # Errors
+    ///
+    /// The store's, where the numbers of other processes cannot be read.
+    pub async fn usage_report(&self, who: &Identified) -> Result<UsageReport, StoreError> {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        let (sheet, revision) = {
+            let live = inner.live.load();
+            (who.tenant.0.sheet(&live, &inner.hub, now), live.revision)
+        };
+        let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
+        let uses = inner.ledger.uses(sheet.tenant.surrogate, now.wall_ms).await?;
+        let staleness_ms =
+            u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
+        let view = Standing { inner, sheet: &sheet, scopes: &who.scopes, now };
+        let meters = sheet.catalog.meters.iter().enumerate().map(|(i, meter)| {
+            let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
+            let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
+            let recorded = of_period.filter(|u| u.meter == meter.name && u.scale == meter.scale);
+            let used = recorded.fold(0u64, |sum, u| sum.saturating_add(u.atoms));
+            let used = used.saturating_add(sheet.row.unrecorded(id));
+            meter_report(&view, id, used, staleness_ms)
+        });
+        let meters = meters.collect();
+        let rates = (0..sheet.policy.rates.len()).filter_map(|i| rate_report(&view, i)).collect();
+        Ok(UsageReport {
+            plan: sheet.policy.plan.name.clone(),
+            status: status(&sheet),
+            catalog: revision,
+            period: Period {
+                start_ms: period.start_ms,
+                end_ms: (period.end_ms != i64::MAX).then_some(period.end_ms),
+                timezone: sheet.catalog.timezone.name().into(),
+            },
+            meters,
+            rates,
+            features: sheet.policy.plan.features.clone(),
+            as_of_ms: now.wall_ms,
+        })
+    }
+
+    /// A caller's use of one meter over time; `None`: there is no such meter.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn history(
+        &self,
+        who: &Identified,
+        query: &HistoryQuery,
+    ) -> Result<Option<History>, StoreError> {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        let sheet = who.tenant.0.sheet(&inner.live.load(), &inner.hub, now);
+        let Some(id) = sheet.catalog.meter(&query.meter) else { return Ok(None) };
+        let meter = &sheet.catalog.meters[usize::from(id.0)];
+        let mut by_day = BTreeMap::<u32, u64>::new();
+        let uses = inner.ledger.uses(sheet.tenant.surrogate, now.wall_ms).await?;
+        for day in uses.iter().filter(|u| u.meter == meter.name && u.scale == meter.scale) {
+            let sum = by_day.entry(day.day).or_default();
+            *sum = sum.saturating_add(day.atoms);
+        }
+        let today = by_day.entry(sheet.row.day).or_default();
+        *today = today.saturating_add(sheet.row.unrecorded(id));
+        Ok(Some(History {
+            meter: meter.name.clone(),
+            unit: unit_word(&sheet, id),
+            scale: meter.scale,
+            granularity: query.granularity,
+            rows: rows(&sheet, query, &by_day),
+        }))
+    }
+
+    fn cannot_read(&self, error: &StoreError) -> Reply {
+        tracing::warn!(%error, "usage cannot be read");
+        let refusal = self.inner.refusal(Reason::Unavailable, None);
+        let now = self.inner.clock.now();
+        wire::refusal(&refusal, &self.inner.wire, wire::Call::at(now.wall_ms))
+    }
+}
+
+impl Identified {
+    /// The tenant.
+    pub fn tenant(&self) -> &TenantHandle {
+        &self.tenant
+    }
+}
+
+fn meter_report(view: &Standing<'_>, id: MeterId, used: u64, staleness_ms: u64) -> MeterReport {
+    let sheet = view.sheet;
+    let policy = &sheet.policy;
+    let meter = &sheet.catalog.meters[usize::from(id.0)];
+    let quotas = policy.quotas.iter().filter(|q| q.quota.meter == id);
+    let limits: Vec<LimitReport> = quotas.clone().filter_map(|q| limit_report(view, q)).collect();
+    let over = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over).map(|pool| {
+        let whole = u64::try_from(policy.pools[usize::from(pool)].limit).unwrap_or(0);
+        whole.saturating_sub(view.remaining(pool).unwrap_or(whole))
+    });
+    let pools = policy.pools.iter().enumerate().filter(|(_, pool)| pool.meter == id);
+    let grants = pools.filter(|(_, pool)| pool.is_grant());
+    MeterReport {
+        name: meter.name.clone(),
+        unit: unit_word(sheet, id),
+        scale: meter.scale,
+        used,
+        over: over.max().unwrap_or(0),
+        held: held(view, id),
+        limits,
+        grants: grants.map(|(i, pool)| grant_report(view, i, pool)).collect(),
+        staleness_ms,
+    }
+}
+
+/// Atoms set aside for requests that have not ended, in this process.
+fn held(view: &Standing<'_>, id: MeterId) -> u64 {
+    let pools = view.sheet.policy.pools.iter().enumerate();
+    let of_meter = pools.filter(|(_, pool)| pool.meter == id && matches!(pool.place, Place::Sheet(_)));
+    let held = of_meter.filter_map(|(i, _)| {
+        let lease = view.lease(u16::try_from(i).ok()?)??;
+        Some(lease.open_holds())
+    });
+    held.max().unwrap_or(0)
+}
+
+fn limit_report(view: &Standing<'_>, rule: &QuotaRule) -> Option<LimitReport> {
+    let limit = rule.quota.limit?;
+    let pool = rule.included.or(rule.over)?;
+    let window = view.sheet.window(pool);
+    let used = match rule.included {
+        Some(pool) => limit.saturating_sub(view.remaining(pool)?.min(limit)),
+        None => 0,
+    };
+    let over = rule.over.and_then(|pool| {
+        let whole = u64::try_from(view.sheet.policy.pools[usize::from(pool)].limit).ok()?;
+        Some(whole.saturating_sub(view.remaining(pool)?))
+    });
+    Some(LimitReport {
+        id: rule.quota.id.clone(),
+        scope: scope_word(&rule.quota.scope),
+        limit: Some(limit),
+        used: used.saturating_add(over.filter(|_| rule.quota.over != Over::Deny).unwrap_or(0)),
+        starts_at_ms: window.start_ms,
+        resets_at_ms: (window.end_ms != i64::MAX).then_some(window.end_ms),
+    })
+}
+
+fn grant_report(view: &Standing<'_>, index: usize, pool: &PoolRule) -> GrantReport {
+    let limit = u64::try_from(pool.limit).unwrap_or(0);
+    let remaining = u16::try_from(index).ok().and_then(|i| view.remaining(i)).unwrap_or(limit);
+    GrantReport {
+        id: pool.id.clone(),
+        source: if pool.of_plan { "plan".into() } else { "grant".into() },
+        limit,
+        used: limit.saturating_sub(remaining),
+        expires_at_ms: pool.expires_ms,
+    }
+}
+
+fn rate_report(view: &Standing<'_>, index: usize) -> Option<RateReport> {
+    let state = view.rate(u16::try_from(index).ok()?)?;
+    let rate = &view.sheet.policy.rates[index];
+    Some(RateReport {
+        id: rate.id.clone(),
+        scope: match &rate.place {
+            Place::Sheet(_) => "tenant".into(),
+            Place::Scoped(scope) => scope_word(scope),
+        },
+        meter: state.meter,
+        scale: state.scale,
+        limit: rate.amount,
+        per_seconds: rate.per.as_secs().max(1),
+        burst: state.limit,
+        remaining: state.remaining,
+    })
+}
+
+fn rows(sheet: &Sheet, query: &HistoryQuery, by_day: &BTreeMap<u32, u64>) -> Vec<HistoryRow> {
+    let zone = &sheet.catalog.timezone;
+    let every = match query.granularity {
+        Granularity::Day => Every::Day,
+        Granularity::Month => Every::Month,
+    };
+    let mut rows = Vec::new();
+    let mut at_ms = query.from_ms;
+    while at_ms < query.to_ms {
+        let window = every.window(at_ms, zone, &sheet.anchors);
+        let first = crate::catalog::local_day(window.start_ms, zone);
+        let last = crate::catalog::local_day(window.end_ms - 1, zone);
+        let used = by_day.range(first..=last).fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
+        rows.push(HistoryRow { start_ms: window.start_ms, end_ms: window.end_ms, used });
+        at_ms = window.end_ms;
+    }
+    rows
+}
+
+fn status(sheet: &Sheet) -> Arc<str> {
+    match &sheet.standing {
+        TenantStanding::Good => "active".into(),
+        TenantStanding::Refused(Reason::Suspended) => "suspended".into(),
+        TenantStanding::Refused(Reason::PaymentRequired(Payment::TrialOver)) => "trial-over".into(),
+        TenantStanding::Refused(_) => "payment-required".into(),
+    }
+}
+
+fn unit_word(sheet: &Sheet, id: MeterId) -> Arc<str> {
+    let meter = &sheet.catalog.meters[usize::from(id.0)];
+    match meter.count {
+        crate::catalog::Count::ResponseBytes | crate::catalog::Count::RequestBytes => "bytes".into(),
+        _ => meter.name.clone(),
+    }
+}
+
+fn scope_word(scope: &Scope) -> Arc<str> {
+    match scope {
+        Scope::Tenant => "tenant".into(),
+        Scope::Key => "key".into(),
+        Scope::User => "user".into(),
+        Scope::Ip => "ip".into(),
+        Scope::Named(name) => name.clone(),
+    }
+}

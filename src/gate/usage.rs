@@ -1,0 +1,200 @@
+//! What a handler sees of its own request: who is calling, on which plan, and what it uses.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Gate, Pending, Running, Waited};
+use crate::admission::decide::{self, Question, Verdict};
+use crate::admission::permit::Hold;
+use crate::admission::policy::Known;
+use crate::admission::scoped::ScopeValues;
+use crate::catalog::{Count, Feature, Plan};
+use crate::clock::Now;
+use crate::decision::Refusal;
+
+/// An admitted request, as the middleware leaves it in the request's extensions. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Admitted(Arc<Shared>);
+
+/// The use of the request being handled: what it reports, and what it takes before spending.
+///
+/// It may outlive the response (a job, an upgraded connection): what is reported after the response
+/// has ended is a late cost and is recorded all the same.
+#[derive(Clone, Debug)]
+pub struct Usage(Admitted);
+
+#[derive(Debug)]
+struct Shared {
+    gate: Gate,
+    scopes: ScopeValues,
+    tenant: Arc<str>,
+    plan: Arc<Plan>,
+    hold: Mutex<Hold>,
+}
+
+impl Admitted {
+    pub(crate) fn new(gate: Gate, running: Running) -> Self {
+        let Running { hold, scopes } = running;
+        let (tenant, plan) = (hold.of.sheet.tenant.id.clone(), hold.of.sheet.policy.plan.clone());
+        Self(Arc::new(Shared { gate, scopes, tenant, plan, hold: Mutex::new(hold) }))
+    }
+
+    /// The tenant's outer id.
+    pub fn tenant(&self) -> &Arc<str> {
+        &self.0.tenant
+    }
+
+    /// The plan that this request was decided under.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.0.plan
+    }
+
+    /// What the plan says of a feature.
+    pub fn feature(&self, name: &str) -> Option<&Feature> {
+        self.0.plan.features.get(name)
+    }
+
+    /// The use of this request.
+    pub fn usage(&self) -> Usage {
+        Usage(self.clone())
+    }
+
+    pub(crate) fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.0.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn scopes(&self) -> &ScopeValues {
+        &self.0.scopes
+    }
+}
+
+impl Usage {
+    /// Reports that `units` of a meter were used: the true number, whenever it is known, as often as
+    /// there is more. Never fails: what no hold and no lease covers is recorded as over.
+    ///
+    /// A meter that the plan file does not name, or that is the sum of others, is a mistake in the
+    /// program: it is logged as an error and nothing is counted.
+    pub fn add(&self, meter: &str, units: u64) {
+        let now = self.now();
+        let mut hold = self.0.hold();
+        let catalog = hold.of.sheet.catalog.clone();
+        let Some(id) = catalog.meter(meter) else {
+            tracing::error!(meter, "usage.add: the plan file has no such meter; nothing counted");
+            return;
+        };
+        let rules = &catalog.meters[usize::from(id.0)];
+        if rules.count == Count::Sum {
+            tracing::error!(meter, "usage.add: a sum counts its parts; report those instead");
+            return;
+        }
+        let atoms = units.saturating_mul(rules.scale);
+        let counter = hold.of.rules().meters.iter().find_map(|ask| match ask.known {
+            Known::Reported(counter) if ask.meter == id => Some(counter),
+            _ => None,
+        });
+        match counter {
+            Some(counter) => hold.report(counter, atoms, now),
+            None => hold.report_cost(id, atoms),
+        }
+    }
+
+    /// Takes `units` of a meter before they are spent, in addition to what the request already
+    /// holds. They are settled by what [`add`](Self::add) reports; the rest goes back at the end.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, which is a response: the limit does not have them.
+    pub async fn take(&self, meter: &str, units: u64) -> Result<(), Refusal> {
+        let mut waited = Waited::default();
+        loop {
+            match self.try_take(meter, units, &waited) {
+                Took::Refused(refusal) => return Err(*refusal),
+                Took::Wait(pending) => waited = pending.await,
+                Took::Done => return Ok(()),
+            }
+        }
+    }
+
+    /// The tenant's outer id.
+    pub fn tenant(&self) -> &Arc<str> {
+        self.0.tenant()
+    }
+
+    /// The plan that this request was decided under.
+    pub fn plan(&self) -> &Arc<Plan> {
+        self.0.plan()
+    }
+
+    fn try_take(&self, meter: &str, units: u64, waited: &Waited) -> Took {
+        let shared = &*self.0.0;
+        let mut hold = self.0.hold();
+        let found = {
+            let catalog = &hold.of.sheet.catalog;
+            catalog.meter(meter).and_then(|id| {
+                let ask = hold.of.rules().meters.iter().position(|ask| ask.meter == id)?;
+                Some((ask, units.saturating_mul(catalog.meters[usize::from(id.0)].scale)))
+            })
+        };
+        let Some((ask, n)) = found else {
+            tracing::error!(meter, "usage.take: nothing on this route counts such a meter");
+            let inner = &shared.gate.inner;
+            return Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)));
+        };
+        shared.gate.draw(&mut hold, &shared.scopes, ask, n, waited)
+    }
+
+    fn now(&self) -> Now {
+        self.0.0.gate.inner.clock.now()
+    }
+}
+
+impl Gate {
+    /// Draws `n` more atoms for a request that runs, from memory, or says what to wait for.
+    pub(crate) fn draw(
+        &self,
+        hold: &mut Hold,
+        scopes: &ScopeValues,
+        ask: usize,
+        n: u64,
+        waited: &Waited,
+    ) -> Took {
+        let inner = &*self.inner;
+        let unavailable = |hold: &Hold| {
+            Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)))
+        };
+        if waited.refused.is_some() || waited.rounds > super::ROUNDS {
+            return unavailable(hold);
+        }
+        let (draw, now) = (hold.next_draw(), inner.clock.now());
+        let question = Question {
+            hub: &inner.hub,
+            sheet: &hold.of.sheet,
+            route: hold.of.rules(),
+            scopes,
+            now,
+            length: None,
+            store_away: waited.store_away,
+        };
+        match decide::draw_more(&question, ask, n, draw) {
+            Verdict::Admit(taken) => {
+                hold.taken.extend(taken);
+                Took::Done
+            }
+            Verdict::Need(..) if waited.store_away => unavailable(hold),
+            Verdict::Need(lease, n) => {
+                Took::Wait(self.wait_for(&hold.of.sheet, lease, n, waited.rounds))
+            }
+            Verdict::Refuse(_) if hold.of.rules().shadow => Took::Done,
+            Verdict::Refuse(refused) => {
+                let (sheet, route) = (&hold.of.sheet, hold.of.route);
+                Took::Refused(inner.refusal_of(sheet, route, scopes, &refused, now))
+            }
+        }
+    }
+}
+
+/// What taking more came to.
+pub(crate) enum Took {
+    Done,
+    Refused(Box<Refusal>),
+    Wait(Pending),
+}

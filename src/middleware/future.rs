@@ -1,0 +1,199 @@
+//! The future of a response: wait if memory had no answer, call the service, settle what the head
+//! tells, and let the body settle the rest.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::body::GateBody;
+use super::headers;
+use super::held::Held;
+use super::layer::Shared;
+use super::service::ask;
+use crate::Outcome;
+use crate::gate::{Admitted, Answer, Pending, Running, Step, Waited};
+use crate::usage::Mode;
+
+pin_project! {
+    /// See the [module](self).
+    pub struct ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, B, R, S::Future>,
+        shared: Arc<Shared>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[project_replace = StateOwn]
+    enum State<S, B, R, F> {
+        /// Asks the gate; `pending` is what it said to wait for.
+        Asking { call: Option<(S, Request<B>)>, pending: Option<Pending>, waited: Waited },
+        /// The service is at work.
+        Serving { #[pin] future: F, held: Option<Held>, is_head: bool },
+        /// The record of what the head tells is on its way (`durable`).
+        Recording { pending: Pending, response: Option<Response<GateBody<R>>> },
+        Done,
+    }
+}
+
+impl<S, B, R> ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    pub(super) fn new(ready: S, request: Request<B>, shared: Arc<Shared>) -> Self {
+        let call = Some((ready, request));
+        let state = State::Asking { call, pending: None, waited: Waited::default() };
+        Self { state, shared }
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body<Data = Bytes>,
+{
+    type Output = Result<Response<GateBody<R>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Asking { call, pending, waited } => {
+                    if let Some(wait) = pending {
+                        *waited = ready!(wait.as_mut().poll(cx));
+                        *pending = None;
+                    }
+                    let asked = call.as_ref().map(|(_, request)| {
+                        ask(this.shared, request, std::mem::take(waited))
+                    });
+                    match asked {
+                        Some(Step::Wait(wait)) => {
+                            *pending = Some(wait);
+                            continue;
+                        }
+                        Some(Step::Done(Answer::Refuse(refusal))) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Ok(headers::refusal(this.shared, &refusal)));
+                        }
+                        Some(Step::Done(Answer::Admit(running))) => {
+                            serve(this.shared, call.take(), Some(running))
+                        }
+                        Some(Step::Done(Answer::Pass)) => serve(this.shared, call.take(), None),
+                        None => None,
+                    }
+                }
+                StateProj::Serving { future, held, is_head } => {
+                    let answer = ready!(future.poll(cx));
+                    let held = held.take();
+                    let is_head = *is_head;
+                    match answer {
+                        Ok(response) => {
+                            let (response, wait) = finish(this.shared, response, held, is_head);
+                            match wait {
+                                None => {
+                                    this.state.set(State::Done);
+                                    return Poll::Ready(Ok(response));
+                                }
+                                Some(pending) => {
+                                    Some(State::Recording { pending, response: Some(response) })
+                                }
+                            }
+                        }
+                        Err(error) => {
+                            if let Some(held) = held {
+                                held.end(Outcome::Failed);
+                            }
+                            this.state.set(State::Done);
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                }
+                StateProj::Recording { pending, response } => {
+                    ready!(pending.as_mut().poll(cx));
+                    let response = response.take();
+                    this.state.set(State::Done);
+                    match response {
+                        Some(response) => return Poll::Ready(Ok(response)),
+                        None => None,
+                    }
+                }
+                StateProj::Done => None,
+            };
+            match next {
+                Some(next) => this.state.set(next),
+                // Only a future polled after its end gets here, as with any other future.
+                None => panic!("`ResponseFuture` polled after it was ready"),
+            }
+        }
+    }
+}
+
+/// Calls the service with what it may need to know.
+fn serve<S, B, R>(
+    shared: &Shared,
+    call: Option<(S, Request<B>)>,
+    running: Option<Running>,
+) -> Option<State<S, B, R, S::Future>>
+where
+    S: Service<Request<B>>,
+{
+    let (mut service, mut request) = call?;
+    let held = running.map(|running| {
+        if !shared.extensions {
+            return Held::own(running);
+        }
+        let admitted = Admitted::new(shared.gate.clone(), running);
+        request.extensions_mut().insert(admitted.clone());
+        Held::shared(admitted)
+    });
+    let is_head = request.method() == Method::HEAD;
+    Some(State::Serving { future: service.call(request), held, is_head })
+}
+
+/// Settles what the head tells, writes the headers, and hands the rest to the body.
+fn finish<R: Body<Data = Bytes>>(
+    shared: &Shared,
+    response: Response<R>,
+    held: Option<Held>,
+    is_head: bool,
+) -> (Response<GateBody<R>>, Option<Pending>) {
+    let Some(mut held) = held else {
+        return (response.map(GateBody::plain), None);
+    };
+    let (mut parts, body) = response.into_parts();
+    let status = parts.status.as_u16();
+    headers::limits(shared, &mut held, &mut parts);
+    held.head(status);
+    let empty = is_head
+        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || body.is_end_stream();
+    let body = if empty {
+        held.end(Outcome::Complete { status });
+        GateBody::plain(body)
+    } else {
+        GateBody::counted(body, held, shared.gate.clone(), status)
+    };
+    let wait = (shared.gate.inner.config.mode == Mode::Durable)
+        .then(|| shared.gate.recorded());
+    (Response::from_parts(parts, body), wait)
+}
+
+impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

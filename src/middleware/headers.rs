@@ -1,0 +1,105 @@
+//! Decisions written into `http` types. What is written is `wire`'s business.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use smallvec::SmallVec;
+
+use super::body::GateBody;
+use super::held::Held;
+use super::layer::Shared;
+use crate::decision::Refusal;
+use crate::wire::{self, Call, HeaderStyle, Reply};
+
+static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// A refusal as a response.
+pub(super) fn refusal<R>(shared: &Shared, refusal: &Refusal) -> Response<GateBody<R>> {
+    let inner = &shared.gate.inner;
+    let own = inner.on_refusal.as_ref().and_then(|hook| hook(refusal));
+    let reply = own.unwrap_or_else(|| {
+        let now = inner.clock.now();
+        wire::refusal(refusal, &inner.wire, Call::at(now.wall_ms))
+    });
+    let mut response = response_of(reply);
+    response.extensions_mut().insert(refusal.clone());
+    response
+}
+
+/// A reply as a response.
+pub(super) fn response_of<R>(reply: Reply) -> Response<GateBody<R>> {
+    let mut response = Response::new(GateBody::full(reply.body.into()));
+    *response.status_mut() =
+        StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    for (name, value) in reply.headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+/// The limits of an admitted request, as headers of its response.
+pub(super) fn limits(shared: &Shared, held: &mut Held, parts: &mut Parts) {
+    let inner = &shared.gate.inner;
+    let style = inner.wire.style;
+    if style == HeaderStyle::Off {
+        return;
+    }
+    held.with(|hold, scopes, now| {
+        let rules = hold.of.rules();
+        if rules.free {
+            return;
+        }
+        let states = inner.limit_states(&hold.of.sheet, rules, scopes, now);
+        if style == HeaderStyle::Draft11 {
+            let policy = rules.policy_header.get_or_init(|| {
+                wire::policy_header(states.iter()).map(Bytes::from)
+            });
+            if let Some(Ok(value)) = policy.clone().map(HeaderValue::from_maybe_shared) {
+                parts.headers.insert(&RATE_LIMIT_POLICY, value);
+            }
+            let mut line = Line::default();
+            if let Ok(true) = wire::write_ratelimit(&mut line, states.iter(), None) {
+                if let Ok(value) = HeaderValue::from_bytes(&line.0) {
+                    parts.headers.insert(&RATE_LIMIT, value);
+                }
+            }
+        } else {
+            let mut pairs = Vec::new();
+            wire::limit_headers(&states, style, Call::at(now.wall_ms), &mut pairs);
+            for (name, value) in pairs {
+                if let Ok(value) = HeaderValue::try_from(value) {
+                    parts.headers.insert(HeaderName::from_static(name), value);
+                }
+            }
+        }
+    });
+    expose(&mut parts.headers, style);
+}
+
+/// A response to a page of another origin names the headers that its script may read.
+fn expose(headers: &mut HeaderMap, style: HeaderStyle) {
+    if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    let known = headers.get(header::ACCESS_CONTROL_EXPOSE_HEADERS).and_then(|v| v.to_str().ok());
+    if let Some(Ok(value)) = wire::expose(known, style).map(HeaderValue::try_from) {
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, value);
+    }
+}
+
+/// A header line on the stack: six limits fit.
+#[derive(Default)]
+struct Line(SmallVec<[u8; 384]>);
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}

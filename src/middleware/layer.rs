@@ -1,0 +1,93 @@
+//! The layer: what stands in a stack of layers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{Extensions, Uri};
+use tower_layer::Layer;
+
+use super::service::Tollgate;
+use super::view::{OriginalPath, Peer};
+use crate::Gate;
+
+/// Puts a [`Gate`] in front of a service.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # async fn example() {
+/// use tollgate::middleware::TollgateLayer;
+/// use tower_layer::Layer;
+///
+/// let (gate, _clock) = tollgate::testing::gate(r#"
+///     default-plan = "free"
+///     [plan.free]
+///     quota.requests = "10k/month"
+/// "#);
+/// # struct MyService;
+/// let service = TollgateLayer::new(&gate).layer(MyService);
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TollgateLayer {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What all services of one layer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) gate: Gate,
+    pub(super) extensions: bool,
+    pub(super) peer: fn(&Extensions) -> Option<IpAddr>,
+    pub(super) original: for<'a> fn(&'a Extensions) -> Option<&'a Uri>,
+}
+
+impl TollgateLayer {
+    /// A layer over this gate, with handles for handlers and with headers as the gate has them.
+    pub fn new(gate: &Gate) -> Self {
+        let shared = Shared {
+            gate: gate.clone(),
+            extensions: true,
+            peer: |extensions| Some(extensions.get::<Peer>()?.0.ip()),
+            original: |extensions| Some(&extensions.get::<OriginalPath>()?.0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Without handles for handlers: no [`Admitted`](crate::Admitted) in the request's extensions, so
+    /// extractors of adapters do not work, and an admitted request allocates nothing.
+    #[must_use]
+    pub fn without_extensions(self) -> Self {
+        self.with(|shared| shared.extensions = false)
+    }
+
+    /// How the connection's peer is found among the request's extensions. For adapters.
+    #[must_use]
+    pub fn peer_from(self, find: fn(&Extensions) -> Option<IpAddr>) -> Self {
+        self.with(|shared| shared.peer = find)
+    }
+
+    /// How the path that was asked for is found where a router has taken a prefix off. For adapters.
+    #[must_use]
+    pub fn original_path_from(self, find: for<'a> fn(&'a Extensions) -> Option<&'a Uri>) -> Self {
+        self.with(|shared| shared.original = find)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut shared = Shared {
+            gate: self.shared.gate.clone(),
+            extensions: self.shared.extensions,
+            peer: self.shared.peer,
+            original: self.shared.original,
+        };
+        change(&mut shared);
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+impl<S> Layer<S> for TollgateLayer {
+    type Service = Tollgate<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Tollgate::new(inner, self.shared.clone())
+    }
+}

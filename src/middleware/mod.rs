@@ -1,0 +1,28 @@
+//! The tower layer: a [`Gate`](crate::Gate) in front of any HTTP service.
+//!
+//! A request passes when its route asks nobody who they are (`auth = "none"`), or when the gate
+//! admits it; anything else is answered here and never reaches the service. A refusal is a response,
+//! never the service's error.
+//!
+//! - The service that was made ready is the one that is called; its clone takes its place.
+//! - The admitted path does not box and does not wait: the answer comes from memory. Only a request
+//!   that memory cannot answer (the first of a tenant, an empty lease) waits.
+//! - What a request used is settled when its response body ends, by the table in `docs/http.md`.
+//!
+//! Deployment: put it outside of everything that answers by itself (compression, caching) if bytes
+//! are counted as they leave, and inside of what must not be billed (CORS preflights are answered
+//! by a CORS layer outside of this one).
+
+mod body;
+mod future;
+mod headers;
+mod held;
+mod layer;
+mod service;
+mod view;
+
+pub use body::{GateBody, StreamCut};
+pub use future::ResponseFuture;
+pub use layer::TollgateLayer;
+pub use service::Tollgate;
+pub use view::{HttpView, OriginalPath, Peer};

@@ -1,0 +1,58 @@
+//! The service: asks the gate, then calls the service within, or answers for it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::body::GateBody;
+use super::future::ResponseFuture;
+use super::layer::Shared;
+use super::view::HttpView;
+use crate::gate::{Step, Waited};
+
+/// A service behind a gate. Made by [`TollgateLayer`](super::TollgateLayer).
+#[derive(Clone, Debug)]
+pub struct Tollgate<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Tollgate<S> {
+    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Tollgate<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    R: Body<Data = Bytes>,
+{
+    type Response = Response<GateBody<R>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The service that was made ready goes with the request; a fresh clone waits for its turn.
+        let clone = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, clone);
+        ResponseFuture::new(ready, request, self.shared.clone())
+    }
+}
+
+/// Asks the gate about a request.
+pub(super) fn ask<B>(shared: &Shared, request: &Request<B>, waited: Waited) -> Step {
+    let extensions = request.extensions();
+    let peer = (shared.peer)(extensions);
+    let uri = (shared.original)(extensions).unwrap_or_else(|| request.uri());
+    let view = HttpView::new(request.method(), uri, request.headers(), peer);
+    shared.gate.admit_request(&view, waited)
+}

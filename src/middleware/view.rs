@@ -1,0 +1,77 @@
+//! A `http::Request` as identification and routing see it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Uri};
+
+use crate::identity::RequestView;
+
+/// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
+/// request. Without it limits by address do not hold and no proxy is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// The path that was asked for before a router took a prefix off, as an adapter leaves it in the
+/// extensions of a request.
+#[derive(Clone, Debug)]
+pub struct OriginalPath(pub Uri);
+
+/// See the [module](self).
+#[derive(Clone, Copy)]
+pub struct HttpView<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+    peer: Option<IpAddr>,
+}
+
+impl<'a> HttpView<'a> {
+    /// A view of a request, with the peer that the host knows.
+    pub fn new(
+        method: &'a Method,
+        uri: &'a Uri,
+        headers: &'a HeaderMap,
+        peer: Option<IpAddr>,
+    ) -> Self {
+        Self { method, uri, headers, peer }
+    }
+
+    /// A view of a request's parts.
+    pub fn of_parts(parts: &'a Parts, peer: Option<IpAddr>) -> Self {
+        Self::new(&parts.method, &parts.uri, &parts.headers, peer)
+    }
+}
+
+impl RequestView for HttpView<'_> {
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(|value| value.as_bytes())
+    }
+
+    fn headers<'b>(&'b self, name: &str) -> Vec<&'b [u8]> {
+        self.headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
+    }
+
+    fn is_repeated(&self, name: &str) -> bool {
+        self.headers.get_all(name).iter().nth(1).is_some()
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+}
+
+impl std::fmt::Debug for HttpView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Headers hold credentials.
+        f.debug_struct("HttpView").field("method", self.method).finish_non_exhaustive()
+    }
+}

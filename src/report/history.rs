@@ -1,0 +1,322 @@
+//! `GET /usage/history?meter&from&to&granularity`: the query, checked, and its rows.
+//!
+//! Instants in the query are RFC 3339, or a date, which is its midnight in UTC. What is wrong is
+//! said in a 400 that names the parameter and what to write; nothing is guessed or ignored.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::wire::{Amount, Reply, plain_problem, rfc3339};
+
+/// Most rows one answer holds: three years of days with room. It bounds what
+/// one free request can make a store read.
+pub const MAX_ROWS: u64 = 1_100;
+
+/// The span of an answer whose query names no `from`.
+const DEFAULT_SPAN_MS: i64 = 30 * DAY_MS;
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// The length of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granularity {
+    /// A local day.
+    Day,
+    /// A local month.
+    Month,
+}
+
+impl Granularity {
+    /// Its word in the query and in the answer.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+
+    /// The shortest it can be, which bounds the rows of a span from above.
+    fn shortest(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Day => 23 * 3_600,
+            Self::Month => 27 * 86_400,
+        })
+    }
+}
+
+/// What a legal query asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// The meter's name, not yet looked up.
+    pub meter: String,
+    /// First instant, Unix milliseconds.
+    pub from_ms: i64,
+    /// First instant after it, Unix milliseconds; later than `from_ms`.
+    pub to_ms: i64,
+    /// The length of a row.
+    pub granularity: Granularity,
+}
+
+impl HistoryQuery {
+    /// Reads a raw query string, without its `?`. `meter` must be there; without the others the
+    /// answer is the 30 days up to now, by day. An error is the 400 to send.
+    pub fn parse(raw: &str, now_ms: i64) -> Result<Self, Reply> {
+        let [mut meter, mut from, mut to, mut granularity] = [const { None::<String> }; 4];
+        for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let slot = match decode(name)?.as_str() {
+                "meter" => &mut meter,
+                "from" => &mut from,
+                "to" => &mut to,
+                "granularity" => &mut granularity,
+                _ => {
+                    return Err(bad(
+                        "Only meter, from, to and granularity may be asked for.",
+                    ));
+                }
+            };
+            if slot.replace(decode(value)?).is_some() {
+                return Err(bad("A parameter is there twice. Write each once."));
+            }
+        }
+        let meter = meter
+            .filter(|meter| !meter.is_empty())
+            .ok_or_else(|| bad("meter is missing. Write the name of one: meter=requests."))?;
+        let to_ms = to.map_or(Ok(now_ms), |text| instant("to", &text))?;
+        let from_ms = from.map_or(Ok(to_ms.saturating_sub(DEFAULT_SPAN_MS)), |text| {
+            instant("from", &text)
+        })?;
+        let granularity = match granularity.as_deref() {
+            None | Some("day") => Granularity::Day,
+            Some("month") => Granularity::Month,
+            Some(_) => return Err(bad("granularity is one of day, month: use is recorded by the day.")),
+        };
+        let query = Self {
+            meter,
+            from_ms,
+            to_ms,
+            granularity,
+        };
+        query.check()?;
+        Ok(query)
+    }
+
+    fn check(&self) -> Result<(), Reply> {
+        if self.from_ms >= self.to_ms {
+            return Err(bad("from must be earlier than to."));
+        }
+        let span = Duration::from_millis(self.to_ms.abs_diff(self.from_ms));
+        let rows = span
+            .as_millis()
+            .div_ceil(self.granularity.shortest().as_millis());
+        if rows > u128::from(MAX_ROWS) {
+            return Err(bad(&format!(
+                "The span has more than {MAX_ROWS} rows. Ask for less of it, or for longer rows."
+            )));
+        }
+        Ok(())
+    }
+
+    /// The 404 for a meter that the catalog does not have.
+    pub fn unknown_meter<'a>(known: impl IntoIterator<Item = &'a str>) -> Reply {
+        let known = known.into_iter().collect::<Vec<_>>().join(", ");
+        let detail = format!("There is no such meter. There are: {known}.");
+        plain_problem(404, "Unknown meter", &detail)
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The meter's name.
+    pub meter: Arc<str>,
+    /// What one of it is.
+    pub unit: Arc<str>,
+    /// Atoms to the unit.
+    pub scale: u64,
+    /// The length of a row.
+    pub granularity: Granularity,
+    /// Rows in order, without gaps.
+    pub rows: Vec<HistoryRow>,
+}
+
+/// Use in one span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// First instant, Unix milliseconds.
+    pub start_ms: i64,
+    /// First instant after it, Unix milliseconds.
+    pub end_ms: i64,
+    /// Atoms used.
+    pub used: u64,
+}
+
+impl History {
+    /// The answer as a response.
+    pub fn reply(&self) -> Reply {
+        let headers = vec![
+            ("content-type", "application/json".to_owned()),
+            ("cache-control", "private, no-cache".to_owned()),
+            ("vary", "authorization, x-api-key".to_owned()),
+        ];
+        Reply {
+            status: 200,
+            headers,
+            body: super::json(self),
+        }
+    }
+}
+
+impl Serialize for History {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows: Vec<_> = self.rows.iter().map(|row| Row(self, row)).collect();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("meter", &self.meter)?;
+        map.serialize_entry("unit", &self.unit)?;
+        map.serialize_entry("granularity", self.granularity.word())?;
+        map.serialize_entry("rows", &rows)?;
+        map.end()
+    }
+}
+
+struct Row<'a>(&'a History, &'a HistoryRow);
+
+impl Serialize for Row<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(history, row) = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("start", &rfc3339(row.start_ms))?;
+        map.serialize_entry("end", &rfc3339(row.end_ms))?;
+        map.serialize_entry("meter", &history.meter)?;
+        Amount::new(row.used, history.scale).entry(&mut map, "used", "used_text")?;
+        map.end()
+    }
+}
+
+fn bad(detail: &str) -> Reply {
+    plain_problem(400, "Bad query", detail)
+}
+
+fn instant(name: &str, text: &str) -> Result<i64, Reply> {
+    let moment = text.parse::<jiff::Timestamp>().or_else(|error| {
+        let date: jiff::civil::Date = text.parse().map_err(|_| error)?;
+        date.to_zoned(jiff::tz::TimeZone::UTC)
+            .map(|zoned| zoned.timestamp())
+    });
+    moment.map(jiff::Timestamp::as_millisecond).map_err(|_| {
+        bad(&format!(
+            "{name} is not an instant. Write 2026-11-01T00:00:00Z, or a date."
+        ))
+    })
+}
+
+/// Undoes percent-encoding and `+` (WHATWG URL, section 5.1), strictly: what does not decode is
+/// refused.
+fn decode(text: &str) -> Result<String, Reply> {
+    let wrong = || bad("The query is not percent-encoded UTF-8.");
+    let mut bytes = text.bytes();
+    let mut out = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                let (high, low) = (digit().ok_or_else(wrong)?, digit().ok_or_else(wrong)?);
+                u8::try_from(high * 16 + low).map_err(|_| wrong())?
+            }
+            plain => plain,
+        });
+    }
+    String::from_utf8(out).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_256_636_000;
+
+    fn refused(raw: &str) -> String {
+        let reply = HistoryQuery::parse(raw, NOW).unwrap_err();
+        assert_eq!(reply.status, 400);
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        body["detail"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn asks_for_thirty_days_when_only_the_meter_is_named() {
+        let expected = HistoryQuery {
+            meter: "requests".into(),
+            from_ms: NOW - 30 * DAY_MS,
+            to_ms: NOW,
+            granularity: Granularity::Day,
+        };
+        assert_eq!(HistoryQuery::parse("meter=requests", NOW), Ok(expected));
+    }
+
+    #[test]
+    fn reads_instants_and_dates() {
+        let raw = "meter=input%2dtokens&from=2026-11-01&to=2026-11-01T02%3A00%3A00%2B01:00\
+                   &granularity=month";
+        let query = HistoryQuery::parse(raw, NOW).unwrap();
+        assert_eq!(query.meter, "input-tokens");
+        assert_eq!(query.to_ms - query.from_ms, HOUR_MS);
+        assert_eq!(query.granularity, Granularity::Month);
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        assert!(refused("").contains("meter is missing"));
+        assert!(refused("meter=").contains("meter is missing"));
+        assert!(refused("meter=a&meter=b").contains("twice"));
+        assert!(refused("meter=a&tenant=b").contains("Only meter, from, to"));
+        assert!(refused("meter=a&from=yesterday").contains("from is not an instant"));
+        assert!(refused("meter=a&from=2026-11-02&to=2026-11-02").contains("earlier"));
+        assert!(refused("meter=a&granularity=second").contains("day, month"));
+        assert!(refused("meter=a&from=2016-01-01&granularity=day").contains("1100 rows"));
+        for raw in ["meter=%", "meter=%4", "meter=%zz", "meter=%ff", "meter=%+1"] {
+            assert!(refused(raw).contains("percent-encoded"), "{raw}");
+        }
+    }
+
+    #[test]
+    fn never_repeats_what_the_caller_wrote() {
+        assert!(!refused("meter=a&from=%3Cscript%3E").contains('<'));
+    }
+
+    #[test]
+    fn writes_rows() {
+        let history = History {
+            meter: "credits".into(),
+            unit: "credits".into(),
+            scale: 10,
+            granularity: Granularity::Day,
+            rows: vec![HistoryRow {
+                start_ms: 0,
+                end_ms: DAY_MS,
+                used: 15,
+            }],
+        };
+        assert_eq!(
+            String::from_utf8(history.reply().body).unwrap(),
+            concat!(
+                r#"{"meter":"credits","unit":"credits","granularity":"day","rows":["#,
+                r#"{"start":"1970-01-01T00:00:00Z","end":"1970-01-02T00:00:00Z","#,
+                r#""meter":"credits","used":1,"used_text":"1.5"}]}"#
+            )
+        );
+    }
+
+    #[test]
+    fn names_the_meters_there_are() {
+        let reply = HistoryQuery::unknown_meter(["requests", "egress"]);
+        assert_eq!(reply.status, 404);
+        assert!(
+            String::from_utf8(reply.body)
+                .unwrap()
+                .contains("requests, egress.")
+        );
+    }
+}

@@ -1,0 +1,439 @@
+//! What a tenant sees of itself: the JSON of `GET /usage` and `GET /usage/history`, and the page
+//! that shows the same to a person.
+//!
+//! The numbers come in computed; nothing here counts, reads a store or a clock. Laws: every
+//! instant is RFC 3339 in UTC; every amount is a JSON number of whole units, rounded down, with the
+//! exact value in a second member `.._text` where that number is not all of it (a fraction, or more
+//! than 2^53); a tenant's id and credentials are in none of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use sha2::{Digest, Sha256};
+
+use crate::catalog::Feature;
+use crate::wire::{Amount, Reply, rfc3339};
+
+mod history;
+mod page;
+
+pub use history::{Granularity, History, HistoryQuery, HistoryRow, MAX_ROWS};
+pub use page::{page, page_reply};
+
+/// The body of `GET /usage`.
+#[derive(Clone, Debug)]
+pub struct UsageReport {
+    /// The plan's name.
+    pub plan: Arc<str>,
+    /// The state of payment, in words: `active`, `trialing`, `past-due`, `suspended`.
+    pub status: Arc<str>,
+    /// Revision of the catalog that the limits are from.
+    pub catalog: u64,
+    /// The billing period.
+    pub period: Period,
+    /// What is counted.
+    pub meters: Vec<MeterReport>,
+    /// Limits on speed.
+    pub rates: Vec<RateReport>,
+    /// What the plan includes.
+    pub features: BTreeMap<Arc<str>, Feature>,
+    /// When these numbers were put together, Unix milliseconds.
+    pub as_of_ms: i64,
+}
+
+/// A span with the zone in which it turns over.
+#[derive(Clone, Debug)]
+pub struct Period {
+    /// First instant, Unix milliseconds.
+    pub start_ms: i64,
+    /// First instant after it, Unix milliseconds; `None` without an end.
+    pub end_ms: Option<i64>,
+    /// IANA name of the catalog's time zone.
+    pub timezone: Arc<str>,
+}
+
+/// One meter. Amounts are atoms of `scale` to the unit.
+#[derive(Clone, Debug)]
+pub struct MeterReport {
+    /// Its name in the plan file.
+    pub name: Arc<str>,
+    /// What one of it is: `requests`, `bytes`, `credits`.
+    pub unit: Arc<str>,
+    /// Atoms to the unit.
+    pub scale: u64,
+    /// Settled use in the period.
+    pub used: u64,
+    /// The part of it beyond what is included.
+    pub over: u64,
+    /// Set aside for requests that have not ended.
+    pub held: u64,
+    /// Its quotas.
+    pub limits: Vec<LimitReport>,
+    /// Units given once.
+    pub grants: Vec<GrantReport>,
+    /// How old the newest number from another process may be, milliseconds.
+    pub staleness_ms: u64,
+}
+
+/// One quota of a meter, in atoms of the meter.
+#[derive(Clone, Debug)]
+pub struct LimitReport {
+    /// Its words: `requests/month`.
+    pub id: Arc<str>,
+    /// Whose it is: `tenant`, `key`, `user`, `ip` or a named scope.
+    pub scope: Arc<str>,
+    /// Most in a window; `None` is unlimited.
+    pub limit: Option<u64>,
+    /// Used in this window.
+    pub used: u64,
+    /// First instant of the window, Unix milliseconds.
+    pub starts_at_ms: i64,
+    /// First instant after it, Unix milliseconds; `None` for a window without end.
+    pub resets_at_ms: Option<i64>,
+}
+
+/// Units given once, in atoms of the meter.
+#[derive(Clone, Debug)]
+pub struct GrantReport {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Where it came from: `plan`, `topup`, `gift`.
+    pub source: Arc<str>,
+    /// Units given.
+    pub limit: u64,
+    /// Units of it that are used.
+    pub used: u64,
+    /// First instant at which it no longer counts, Unix milliseconds.
+    pub expires_at_ms: Option<i64>,
+}
+
+/// A limit on speed. Amounts are calls, or atoms of `scale` to the unit of `meter`.
+#[derive(Clone, Debug)]
+pub struct RateReport {
+    /// Its words: `search/min`.
+    pub id: Arc<str>,
+    /// Whose it is.
+    pub scope: Arc<str>,
+    /// What it counts; `None`: calls.
+    pub meter: Option<Arc<str>>,
+    /// Atoms to the unit.
+    pub scale: u64,
+    /// This many ...
+    pub limit: u64,
+    /// ... per so many seconds.
+    pub per_seconds: u64,
+    /// Most at once.
+    pub burst: u64,
+    /// What can be asked for now.
+    pub remaining: u64,
+}
+
+impl UsageReport {
+    /// The report as a response, or 304 where the caller has it already (RFC 9110, section 13.1.2).
+    pub fn reply(&self, if_none_match: Option<&str>) -> Reply {
+        let etag = self.etag();
+        let known = if_none_match.is_some_and(|had| matches(had, &etag));
+        let mut headers = vec![
+            ("etag", etag),
+            ("cache-control", "private, no-cache".to_owned()),
+            ("vary", "authorization, x-api-key".to_owned()),
+        ];
+        if known {
+            return Reply {
+                status: 304,
+                headers,
+                body: Vec::new(),
+            };
+        }
+        headers.push(("content-type", "application/json".to_owned()));
+        Reply {
+            status: 200,
+            headers,
+            body: json(self),
+        }
+    }
+
+    /// A hash of everything but `as_of` and the staleness. Weak (RFC 9110, section 8.8.1), since
+    /// two bodies with the same tag may differ in those.
+    pub fn etag(&self) -> String {
+        let mut still = self.clone();
+        still.as_of_ms = 0;
+        still
+            .meters
+            .iter_mut()
+            .for_each(|meter| meter.staleness_ms = 0);
+        let hash = Sha256::digest(json(&still));
+        let hex: String = hash
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("W/\"{hex}\"")
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("a map of strings and numbers is JSON")
+}
+
+/// Weak comparison with a list of tags, as `If-None-Match` asks for.
+fn matches(had: &str, etag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    had.trim() == "*" || had.split(',').any(|tag| opaque(tag) == opaque(etag))
+}
+
+impl Serialize for UsageReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("plan", &self.plan)?;
+        map.serialize_entry("status", &self.status)?;
+        map.serialize_entry("catalog", &self.catalog)?;
+        map.serialize_entry("period", &self.period)?;
+        map.serialize_entry("meters", &self.meters)?;
+        map.serialize_entry("rates", &self.rates)?;
+        let features: BTreeMap<_, _> = self
+            .features
+            .iter()
+            .map(|(name, feature)| (name, FeatureValue(feature)))
+            .collect();
+        map.serialize_entry("features", &features)?;
+        map.serialize_entry("as_of", &rfc3339(self.as_of_ms))?;
+        map.end()
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("start", &rfc3339(self.start_ms))?;
+        map.serialize_entry("end", &self.end_ms.map(rfc3339))?;
+        map.serialize_entry("timezone", &self.timezone)?;
+        map.end()
+    }
+}
+
+impl Serialize for MeterReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let amount = |atoms| Amount::new(atoms, self.scale);
+        let limits: Vec<_> = self
+            .limits
+            .iter()
+            .map(|limit| Scaled(limit, self.scale))
+            .collect();
+        let grants: Vec<_> = self
+            .grants
+            .iter()
+            .map(|grant| Scaled(grant, self.scale))
+            .collect();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("unit", &self.unit)?;
+        amount(self.used).entry(&mut map, "used", "used_text")?;
+        amount(self.over).entry(&mut map, "over", "over_text")?;
+        amount(self.held).entry(&mut map, "held", "held_text")?;
+        map.serialize_entry("limits", &limits)?;
+        map.serialize_entry("grants", &grants)?;
+        map.serialize_entry("staleness_ms", &self.staleness_ms)?;
+        map.end()
+    }
+}
+
+/// A part of a meter, with the meter's scale.
+struct Scaled<'a, T>(&'a T, u64);
+
+impl Serialize for Scaled<'_, LimitReport> {
+    /// `limit` and `remaining` are null where the quota is unlimited.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(limit, scale) = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &limit.id)?;
+        map.serialize_entry("scope", &limit.scope)?;
+        let left = limit.limit.map(|most| most.saturating_sub(limit.used));
+        optional(&mut map, limit.limit, *scale, "limit", "limit_text")?;
+        Amount::new(limit.used, *scale).entry(&mut map, "used", "used_text")?;
+        optional(&mut map, left, *scale, "remaining", "remaining_text")?;
+        map.serialize_entry("starts_at", &rfc3339(limit.starts_at_ms))?;
+        map.serialize_entry("resets_at", &limit.resets_at_ms.map(rfc3339))?;
+        map.end()
+    }
+}
+
+impl Serialize for Scaled<'_, GrantReport> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(grant, scale) = self;
+        let left = grant.limit.saturating_sub(grant.used);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &grant.id)?;
+        map.serialize_entry("source", &grant.source)?;
+        Amount::new(grant.limit, *scale).entry(&mut map, "limit", "limit_text")?;
+        Amount::new(grant.used, *scale).entry(&mut map, "used", "used_text")?;
+        Amount::new(left, *scale).entry(&mut map, "remaining", "remaining_text")?;
+        map.serialize_entry("expires_at", &grant.expires_at_ms.map(rfc3339))?;
+        map.end()
+    }
+}
+
+impl Serialize for RateReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let amount = |atoms| Amount::new(atoms, self.scale);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("scope", &self.scope)?;
+        map.serialize_entry("meter", &self.meter)?;
+        amount(self.limit).entry(&mut map, "limit", "limit_text")?;
+        map.serialize_entry("per_seconds", &self.per_seconds)?;
+        amount(self.burst).entry(&mut map, "burst", "burst_text")?;
+        amount(self.remaining).entry(&mut map, "remaining", "remaining_text")?;
+        map.end()
+    }
+}
+
+/// A feature as the JSON that a plan file's author would expect: `true`, `10`, `"unlimited"`.
+struct FeatureValue<'a>(&'a Feature);
+
+impl Serialize for FeatureValue<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Feature::Flag(on) => serializer.serialize_bool(*on),
+            Feature::Number(n) => serializer.serialize_i64(*n),
+            Feature::Unlimited => serializer.serialize_str("unlimited"),
+            Feature::Text(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+fn optional<M: SerializeMap>(
+    map: &mut M,
+    atoms: Option<u64>,
+    scale: u64,
+    name: &'static str,
+    text_name: &'static str,
+) -> Result<(), M::Error> {
+    match atoms {
+        Some(atoms) => Amount::new(atoms, scale).entry(map, name, text_name),
+        None => map.serialize_entry(name, &()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> UsageReport {
+        UsageReport {
+            plan: "team".into(),
+            status: "active".into(),
+            catalog: 7,
+            period: Period {
+                start_ms: 0,
+                end_ms: Some(86_400_000),
+                timezone: "UTC".into(),
+            },
+            meters: vec![MeterReport {
+                name: "credits".into(),
+                unit: "credits".into(),
+                scale: 1000,
+                used: 12_345,
+                over: 2_345,
+                held: 0,
+                limits: vec![
+                    LimitReport {
+                        id: "credits/cycle".into(),
+                        scope: "tenant".into(),
+                        limit: Some(10_000),
+                        used: 12_345,
+                        starts_at_ms: 0,
+                        resets_at_ms: Some(86_400_000),
+                    },
+                    LimitReport {
+                        id: "credits/once".into(),
+                        scope: "tenant".into(),
+                        limit: None,
+                        used: 1_000,
+                        starts_at_ms: 0,
+                        resets_at_ms: None,
+                    },
+                ],
+                grants: vec![GrantReport {
+                    id: "g1".into(),
+                    source: "topup".into(),
+                    limit: 5_000,
+                    used: 1_000,
+                    expires_at_ms: None,
+                }],
+                staleness_ms: 40,
+            }],
+            rates: vec![RateReport {
+                id: "default/s".into(),
+                scope: "tenant".into(),
+                meter: None,
+                scale: 1,
+                limit: 50,
+                per_seconds: 1,
+                burst: 200,
+                remaining: 180,
+            }],
+            features: BTreeMap::from([
+                ("exports".into(), Feature::Flag(true)),
+                ("seats".into(), Feature::Number(10)),
+                ("sites".into(), Feature::Unlimited),
+            ]),
+            as_of_ms: 1_500,
+        }
+    }
+
+    #[test]
+    fn writes_the_documented_shape() {
+        assert_eq!(
+            String::from_utf8(report().reply(None).body).unwrap(),
+            concat!(
+                r#"{"plan":"team","status":"active","catalog":7,"period":{"start":"#,
+                r#""1970-01-01T00:00:00Z","end":"1970-01-02T00:00:00Z","timezone":"UTC"},"#,
+                r#""meters":[{"name":"credits","unit":"credits","used":12,"used_text":"12.345","#,
+                r#""over":2,"over_text":"2.345","held":0,"limits":[{"id":"credits/cycle","#,
+                r#""scope":"tenant","limit":10,"used":12,"used_text":"12.345","remaining":0,"#,
+                r#""starts_at":"1970-01-01T00:00:00Z","resets_at":"1970-01-02T00:00:00Z"},"#,
+                r#"{"id":"credits/once","scope":"tenant","limit":null,"used":1,"remaining":null,"#,
+                r#""starts_at":"1970-01-01T00:00:00Z","resets_at":null}],"#,
+                r#""grants":[{"id":"g1","source":"topup","limit":5,"used":1,"remaining":4,"#,
+                r#""expires_at":null}],"staleness_ms":40}],"#,
+                r#""rates":[{"id":"default/s","scope":"tenant","meter":null,"limit":50,"#,
+                r#""per_seconds":1,"burst":200,"remaining":180}],"#,
+                r#""features":{"exports":true,"seats":10,"sites":"unlimited"},"#,
+                r#""as_of":"1970-01-01T00:00:01.5Z"}"#
+            )
+        );
+    }
+
+    #[test]
+    fn writes_large_amounts_twice() {
+        let mut large = report();
+        large.meters[0].scale = 1;
+        large.meters[0].used = u64::MAX;
+        let body: serde_json::Value = serde_json::from_slice(&large.reply(None).body).unwrap();
+        assert_eq!(body["meters"][0]["used"], u64::MAX);
+        assert_eq!(body["meters"][0]["used_text"], u64::MAX.to_string());
+    }
+
+    #[test]
+    fn the_tag_changes_with_use_alone() {
+        let (first, mut later) = (report(), report());
+        later.as_of_ms += 9_000;
+        later.meters[0].staleness_ms += 1;
+        assert_eq!(first.etag(), later.etag());
+        later.meters[0].used += 1;
+        assert_ne!(first.etag(), later.etag());
+    }
+
+    #[test]
+    fn answers_304_to_who_has_it() {
+        let report = report();
+        let strong = report.etag().trim_start_matches("W/").to_owned();
+        for known in [format!("\"x\", {}", report.etag()), strong, "*".to_owned()] {
+            let reply = report.reply(Some(&known));
+            assert_eq!((reply.status, reply.body.len()), (304, 0), "{known}");
+        }
+        assert_eq!(report.reply(Some("\"x\"")).status, 200);
+    }
+}

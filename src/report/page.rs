@@ -1,0 +1,98 @@
+//! The usage page: one HTML file that asks its own origin for `usage` and `usage/history` and shows
+//! them to a person.
+//!
+//! It must be served beside `usage`, since it asks relative to its own address: `/usage-page` next
+//! to `/usage`. Laws: it loads nothing but those two; its policy allows its one style and its one
+//! script by their hashes and nothing else; a pasted key lives in `sessionStorage`, and there only
+//! until the tab is closed.
+
+use std::sync::LazyLock;
+
+use sha2::{Digest, Sha256};
+
+use crate::wire::{Reply, base64};
+
+const HTML: &str = include_str!("page.html");
+
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+        source("style"),
+        source("script")
+    )
+});
+
+/// The page, and the value of `Content-Security-Policy` that it must be sent with.
+pub fn page() -> (&'static [u8], &'static str) {
+    (HTML.as_bytes(), &POLICY)
+}
+
+/// The page as a response.
+pub fn page_reply() -> Reply {
+    let headers = vec![
+        ("content-type", "text/html; charset=utf-8".to_owned()),
+        ("content-security-policy", POLICY.clone()),
+        ("cache-control", "no-cache".to_owned()),
+        ("referrer-policy", "no-referrer".to_owned()),
+        ("x-content-type-options", "nosniff".to_owned()),
+    ];
+    Reply {
+        status: 200,
+        headers,
+        body: HTML.as_bytes().to_vec(),
+    }
+}
+
+/// The hash of the page's only element of this name, as a CSP source (CSP 3, section 2.3.1).
+fn source(element: &str) -> String {
+    let text = between(HTML, &format!("<{element}>"), &format!("</{element}>"));
+    let mut out = String::from("sha256-");
+    base64(&Sha256::digest(text), &mut out).expect("writing to a String does not fail");
+    out
+}
+
+fn between<'a>(text: &'a str, open: &str, close: &str) -> &'a str {
+    let inner = text
+        .split_once(open)
+        .and_then(|(_, rest)| rest.split_once(close));
+    inner
+        .map(|(inner, _)| inner)
+        .expect("the page has one style and one script: see its test")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn has_one_style_one_script_and_nothing_that_its_policy_forbids() {
+        for element in ["<style", "</style>", "<script", "</script>"] {
+            assert_eq!(HTML.matches(element).count(), 1, "{element}");
+        }
+        for banned in [
+            "style=",
+            "onclick=",
+            "http://",
+            "https://",
+            "src=",
+            "innerHTML",
+            "eval(",
+        ] {
+            // The namespace of SVG is a name, not an address that is loaded.
+            let text = HTML.replace("http://www.w3.org/2000/svg", "");
+            assert!(!text.contains(banned), "{banned}");
+        }
+    }
+
+    #[test]
+    fn allows_nothing_by_default() {
+        let (_, policy) = page();
+        assert!(
+            policy.starts_with("default-src 'none'; style-src 'sha256-"),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(policy.matches("'sha256-").count(), 2);
+    }
+}

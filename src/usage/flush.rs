@@ -1,0 +1,425 @@
+//! The flush: the one task that moves what was used from memory to the store. It collects what
+//! moved, gives it to the journal where there is one, and writes records, one in flight.
+//!
+//! The task has an owner ([`Flusher`]), is stopped by [`Flusher::close`], and drains first: until
+//! everything is written or the deadline has passed, and then says how much was left.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Mode;
+use super::journal::{self, Journal};
+use super::log::LogWriter;
+use super::record::{Rows, UseKey};
+use crate::admission::hub::{Hub, Soiled};
+use crate::admission::lease::Writer;
+use crate::admission::tenant::Sheet;
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// Waits between tries of a write that did not get through, at first and at most.
+const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
+
+/// Orders in hand: `flush_now` and `close`, of which nobody needs many at once.
+const ORDERS: usize = 64;
+
+/// What a host asks of the task.
+#[derive(Debug)]
+enum Order {
+    Flush(oneshot::Sender<Result<(), FlushError>>),
+    Close(Instant, oneshot::Sender<Result<(), FlushError>>),
+}
+
+/// What could not be written.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{rows} usage rows could not be written: {cause}")]
+pub struct FlushError {
+    /// Rows still in memory (and in the journal, where there is one).
+    pub rows: usize,
+    /// Why.
+    pub cause: String,
+}
+
+/// How the task is set.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) mode: Mode,
+    pub(crate) every: Duration,
+}
+
+/// The owner's side of the task.
+#[derive(Debug)]
+pub(crate) struct Flusher {
+    orders: mpsc::Sender<Order>,
+    /// Collections begun, and collections whose rows are all in the store.
+    begun: Arc<AtomicU64>,
+    written: watch::Receiver<u64>,
+    hub: Arc<Hub>,
+    task: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Flusher {
+    /// Starts the task. The journal, if there is one, is open and recovered.
+    pub(crate) fn start(
+        hub: Arc<Hub>,
+        store: Arc<dyn Store>,
+        log: LogWriter,
+        journal: Option<Journal>,
+        settings: Settings,
+    ) -> Self {
+        let (orders, inbox) = mpsc::channel(ORDERS);
+        let (done, written) = watch::channel(0);
+        let begun = Arc::new(AtomicU64::new(0));
+        let task = Task {
+            hub: hub.clone(),
+            store,
+            log,
+            journal,
+            settings,
+            pending: Rows::default(),
+            batch: Vec::new(),
+            batch_covers: 0,
+            forget: None,
+            begun: begun.clone(),
+            done,
+            last_error: None,
+        };
+        let task = std::sync::Mutex::new(Some(tokio::spawn(task.run(inbox))));
+        Self { orders, begun, written, hub, task }
+    }
+
+    /// Writes what has been counted so far; returns when it is in the store.
+    pub(crate) async fn flush_now(&self) -> Result<(), FlushError> {
+        self.order(Order::Flush).await
+    }
+
+    /// Returns when everything settled before this call is in the store. Waits without bound: the
+    /// caller chose `durable`, and an answer before the record would be a lie.
+    pub(crate) async fn barrier(&self) {
+        let target = self.begun.load(Ordering::Acquire) + 1;
+        self.hub.soil.notify_one();
+        let mut written = self.written.clone();
+        // An error means the task has ended: the gate is closed and nothing is recorded any more.
+        let _ = written.wait_for(|done| *done >= target).await;
+    }
+
+    /// Drains and ends the task.
+    pub(crate) async fn close(&self, deadline: Instant) -> Result<(), FlushError> {
+        let result = self.order(|reply| Order::Close(deadline, reply)).await;
+        let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(task) = task {
+            // It ends by itself after its answer; a panic in it has been reported there.
+            let _ = task.await;
+        }
+        result
+    }
+
+    async fn order(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<(), FlushError>>) -> Order,
+    ) -> Result<(), FlushError> {
+        let gone = || FlushError { rows: 0, cause: "the gate is closed".into() };
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        // Without `close` nothing can be waited for; the journal keeps what it was given.
+        if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            task.abort();
+        }
+    }
+}
+
+struct Task {
+    hub: Arc<Hub>,
+    store: Arc<dyn Store>,
+    log: LogWriter,
+    journal: Option<Journal>,
+    settings: Settings,
+    /// Newest totals that the store may not have, outside the batch being written.
+    pending: Rows,
+    /// Records of the flush under way: the first is in flight.
+    batch: Vec<Vec<u8>>,
+    /// The last collection whose rows are in the batch.
+    batch_covers: u64,
+    /// Journal segments before this one are superfluous once the batch is written.
+    forget: Option<u64>,
+    begun: Arc<AtomicU64>,
+    done: watch::Sender<u64>,
+    last_error: Option<StoreError>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+        let mut collect = ticker(self.collect_every());
+        let mut flush = ticker(self.settings.every);
+        let mut waiting = Vec::new();
+        loop {
+            tokio::select! {
+                _ = collect.tick() => self.collect(),
+                _ = flush.tick() => self.flush_in(&mut inbox, &mut waiting).await,
+                () = self.hub.soil.notified(), if self.settings.mode == Mode::Durable => {
+                    self.flush_in(&mut inbox, &mut waiting).await;
+                }
+                order = inbox.recv() => match order {
+                    Some(order) => waiting.push(order),
+                    None => return,
+                },
+            }
+            if self.serve(&mut waiting).await {
+                return;
+            }
+        }
+    }
+
+    /// How often rows are collected: for the journal, or only with the flush.
+    fn collect_every(&self) -> Duration {
+        if self.journal.is_some() { journal::EVERY } else { self.settings.every }
+    }
+
+    /// Flushes, while the journal goes on being fed; orders that come meanwhile wait.
+    async fn flush_in(&mut self, inbox: &mut mpsc::Receiver<Order>, waiting: &mut Vec<Order>) {
+        self.collect();
+        self.begin_batch();
+        let mut collect = ticker(self.collect_every());
+        let mut delay = RETRY.start;
+        while let Some(body) = self.batch.first().cloned() {
+            let mut write = self.store.write(self.log.slot(&body));
+            let answer = loop {
+                tokio::select! {
+                    answer = &mut write => break answer,
+                    _ = collect.tick() => self.collect(),
+                    Some(order) = inbox.recv(), if waiting.len() < ORDERS => waiting.push(order),
+                }
+            };
+            match answer.and_then(|written| self.log.wrote(&body, written)) {
+                Ok(()) => {
+                    self.batch.remove(0);
+                    delay = RETRY.start;
+                    self.last_error = None;
+                }
+                Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                    // Repeating cannot help, and going on would write over somebody else's record.
+                    tracing::error!(%error, "usage log");
+                    self.last_error = Some(error);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "usage flush: will be repeated");
+                    self.last_error = Some(error);
+                    if self.wants_out(waiting) {
+                        return;
+                    }
+                    let until = Instant::now() + jittered(delay);
+                    self.collect_until(until, &mut collect).await;
+                    delay = (delay * 2).min(RETRY.end);
+                }
+            }
+        }
+        self.batch_written();
+    }
+
+    /// Whether somebody waits who must be told of a failure instead of waiting through it.
+    fn wants_out(&self, waiting: &[Order]) -> bool {
+        waiting.iter().any(|order| match order {
+            Order::Flush(_) => true,
+            Order::Close(deadline, _) => Instant::now() >= *deadline,
+        })
+    }
+
+    async fn collect_until(&mut self, until: Instant, collect: &mut tokio::time::Interval) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                _ = collect.tick() => self.collect(),
+            }
+        }
+    }
+
+    /// Serves the orders that wait. True: the task is to end.
+    async fn serve(&mut self, waiting: &mut Vec<Order>) -> bool {
+        while let Some(order) = waiting.pop() {
+            match order {
+                Order::Flush(reply) => {
+                    let result = self.drain(Instant::now()).await;
+                    let _ = reply.send(result); // nobody waits any more: nothing to tell
+                }
+                Order::Close(deadline, reply) => {
+                    let result = self.drain(deadline).await;
+                    if result.is_ok() {
+                        self.end_journal();
+                    }
+                    let _ = reply.send(result);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Flushes until nothing is left, or a failure is met after the deadline.
+    async fn drain(&mut self, deadline: Instant) -> Result<(), FlushError> {
+        let (_hold, mut no_orders) = mpsc::channel(1);
+        loop {
+            let mut waiting = vec![Order::Close(deadline, oneshot::channel().0)];
+            self.flush_in(&mut no_orders, &mut waiting).await;
+            let rows = self.pending.len() + self.batch.len();
+            match self.last_error.clone() {
+                None if rows == 0 => return Ok(()),
+                None => {}
+                Some(error) => return Err(FlushError { rows, cause: error.to_string() }),
+            }
+        }
+    }
+
+    /// Takes what moved since the last time: totals to `pending`, and to the journal.
+    fn collect(&mut self) {
+        let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let rows = rows_of(&self.hub.take_soiled());
+        if rows.is_empty() {
+            if self.pending.is_empty() && self.batch.is_empty() {
+                self.done.send_replace(collection);
+            }
+            return;
+        }
+        if let Some(journal) = &mut self.journal {
+            let at_ms = self.hub.clock.now().wall_ms;
+            let kept = journal.append(&rows, at_ms).and_then(|()| {
+                self.pending.merge(rows.clone());
+                journal.compact(&self.pending, at_ms)
+            });
+            if let Err(error) = kept {
+                // Still in memory, and written with the next flush: the loss bound is that of
+                // `fast` until the disk recovers.
+                tracing::error!(%error, "usage journal cannot be written");
+            }
+        }
+        self.pending.merge(rows);
+    }
+
+    fn begin_batch(&mut self) {
+        if !self.batch.is_empty() || self.pending.is_empty() {
+            return;
+        }
+        let rows = std::mem::take(&mut self.pending);
+        self.batch = rows.pack(self.hub.clock.now().wall_ms, None);
+        self.batch_covers = self.begun.load(Ordering::Acquire);
+        self.forget = self.journal.as_mut().map(Journal::cut);
+    }
+
+    fn batch_written(&mut self) {
+        if !self.batch.is_empty() {
+            return;
+        }
+        if let (Some(journal), Some(segment)) = (&mut self.journal, self.forget.take()) {
+            journal.forget(segment);
+        }
+        let done = if self.pending.is_empty() {
+            self.begun.load(Ordering::Acquire)
+        } else {
+            self.batch_covers
+        };
+        self.done.send_if_modified(|known| {
+            let news = done > *known;
+            *known = done.max(*known);
+            news
+        });
+        if !self.pending.is_empty() && self.settings.mode == Mode::Durable {
+            self.hub.soil.notify_one();
+        }
+    }
+
+    fn end_journal(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            let all = journal.cut();
+            journal.forget(all);
+        }
+    }
+}
+
+/// The rows of what moved, with totals as they are now.
+fn rows_of(soiled: &[Soiled]) -> Rows {
+    let mut rows = Rows::default();
+    for item in soiled {
+        match item {
+            Soiled::Sheet(sheet) => {
+                sheet.clean(); // before the totals are read: what comes after soils it again
+                rows_of_sheet(sheet, &mut rows);
+            }
+            Soiled::Lease(lease) => {
+                lease.clean();
+                rows.pools.extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
+            }
+        }
+    }
+    rows
+}
+
+fn rows_of_sheet(sheet: &Sheet, rows: &mut Rows) {
+    let row = &sheet.row;
+    for (meter, total) in row.unlogged() {
+        let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) else { continue };
+        let key = UseKey {
+            tenant: sheet.tenant.surrogate,
+            part: row.part,
+            meter: meter.name.clone(),
+            scale: meter.scale,
+            period_ms: row.period_ms,
+            day: row.day,
+            account: row.account.clone(),
+        };
+        rows.uses.insert(key, total);
+    }
+    for lease in sheet.open_leases() {
+        rows.pools.extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
+    }
+}
+
+/// Registers the writer and carries over what a dead one left in its journal. Returns the journal to
+/// go on with.
+pub(crate) async fn recover(
+    store: &dyn Store,
+    writer: &Writer,
+    log: &mut LogWriter,
+    path: &Path,
+    at_ms: i64,
+) -> Result<Journal, crate::error::Error> {
+    let unreadable = |e: std::io::Error| {
+        crate::error::Error::journal(format!("the journal at {} : {e}", path.display()))
+    };
+    let left = Journal::recover(path).map_err(unreadable)?;
+    for (dead, rows) in &left {
+        tracing::info!(rows = rows.len(), "carrying over usage from a journal");
+        for body in rows.pack(at_ms, Some(*dead)) {
+            let written = store.write(log.slot(&body)).await?;
+            log.wrote(&body, written)?;
+        }
+    }
+    let mut journal = Journal::open(path, writer.incarnation).map_err(unreadable)?;
+    let first = journal.cut();
+    journal.forget(first);
+    Ok(journal)
+}
+
+fn ticker(every: Duration) -> tokio::time::Interval {
+    let mut ticker = tokio::time::interval(every.max(Duration::from_millis(1)));
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker.reset();
+    ticker
+}
+
+/// Half to all of the delay, so that nodes that failed together do not come back together.
+fn jittered(delay: Duration) -> Duration {
+    let mut byte = [0u8];
+    // Without randomness the full delay is still right.
+    let share = getrandom::fill(&mut byte).map_or(255, |()| byte[0]);
+    delay / 2 + delay / 2 * u32::from(share) / 255
+}

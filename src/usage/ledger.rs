@@ -1,0 +1,160 @@
+//! The ledger: what all writers have recorded, folded. A row counts as its largest total per writer;
+//! rows add up.
+//!
+//! Read on demand and incrementally: each log from the slot where the last reading ended, at most
+//! once in [`FRESH_MS`]. Only this process's memory holds the fold; the logs are the truth.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::sync::Mutex;
+
+use super::log;
+use super::record::UseKey;
+use crate::admission::lease::Writer;
+use crate::admission::pool::PoolId;
+use crate::catalog::{Zone, local_day};
+use crate::directory::Surrogate;
+use crate::store::{MAX_PAGE_ITEMS, Query, Store, StoreError};
+
+/// A reading younger than this is not repeated: a page that is reloaded costs no reads.
+const FRESH_MS: i64 = 1_000;
+
+/// How far back writers are looked for, in days: what `GET /usage/history` can show. Older rows stay
+/// in the store.
+const DAYS_BACK: i64 = 400;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// See the [module](self).
+pub(crate) struct Ledger {
+    store: Arc<dyn Store>,
+    writer: Writer,
+    fold: Mutex<Fold>,
+    read_at_ms: AtomicI64,
+}
+
+/// Use of one meter on one day, over all writers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DayUse {
+    pub(crate) meter: Arc<str>,
+    pub(crate) scale: u64,
+    pub(crate) period_ms: i64,
+    pub(crate) day: u32,
+    pub(crate) atoms: u64,
+}
+
+#[derive(Default)]
+struct Fold {
+    /// Next slot of each writer's log.
+    next: HashMap<u128, u64>,
+    /// The last day of which all writers are known; earlier days are not looked at again.
+    days_from_ms: Option<i64>,
+    uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
+    pools: HashMap<PoolId, HashMap<u128, u64>>,
+}
+
+impl Ledger {
+    pub(crate) fn new(store: Arc<dyn Store>, writer: Writer, _now_ms: i64) -> Self {
+        Self { store, writer, fold: Mutex::default(), read_at_ms: AtomicI64::new(i64::MIN) }
+    }
+
+    /// What a tenant used, by meter and day, over all writers, in no order.
+    pub(crate) async fn uses(
+        &self,
+        tenant: Surrogate,
+        now_ms: i64,
+    ) -> Result<Vec<DayUse>, StoreError> {
+        let mut fold = self.fold.lock().await;
+        self.read(&mut fold, now_ms).await?;
+        let mut days = HashMap::<_, u64>::new();
+        for ((_, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
+            let day = (key.meter.clone(), key.scale, key.period_ms, key.day);
+            let sum = days.entry(day).or_default();
+            *sum = sum.saturating_add(*total);
+        }
+        let day = |((meter, scale, period_ms, day), atoms)| DayUse {
+            meter,
+            scale,
+            period_ms,
+            day,
+            atoms,
+        };
+        Ok(days.into_iter().map(day).collect())
+    }
+
+    /// When the logs were last read, Unix milliseconds.
+    pub(crate) fn read_at_ms(&self) -> i64 {
+        self.read_at_ms.load(Ordering::Relaxed)
+    }
+
+    async fn read(&self, fold: &mut Fold, now_ms: i64) -> Result<(), StoreError> {
+        let age = now_ms.saturating_sub(self.read_at_ms());
+        if (0..FRESH_MS).contains(&age) {
+            return Ok(());
+        }
+        for incarnation in self.writers(fold, now_ms).await? {
+            let writer = Writer { incarnation, space: self.writer.space.clone() };
+            let from = fold.next.get(&incarnation).copied().unwrap_or(0);
+            let mut news = Vec::new();
+            let read = log::read(&*self.store, &writer, from, |rows, of| news.push((rows, of)));
+            let next = read.await?;
+            for (rows, of) in news {
+                fold.take(rows, of);
+            }
+            fold.next.insert(incarnation, next);
+        }
+        self.read_at_ms.store(now_ms, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Every writer there may be: those known, and those registered since the last reading.
+    async fn writers(&self, fold: &mut Fold, now_ms: i64) -> Result<Vec<u128>, StoreError> {
+        let from = fold.days_from_ms.unwrap_or(now_ms.saturating_sub(DAYS_BACK * DAY_MS));
+        let zone = Zone::utc();
+        let mut at_ms = from;
+        // A day ahead, for writers whose clock is.
+        while at_ms <= now_ms.saturating_add(DAY_MS) {
+            let day = local_day(at_ms, &zone);
+            let mut query = Query {
+                pk: self.writer.space.registry(day, 0).pk,
+                from: String::new(),
+                until: None,
+                limit: MAX_PAGE_ITEMS,
+            };
+            loop {
+                let page = self.store.query(query.clone()).await?;
+                for (sk, _) in &page.items {
+                    if let Ok(incarnation) = u128::from_str_radix(sk, 16) {
+                        fold.next.entry(incarnation).or_insert(0);
+                    }
+                }
+                let Some(next) = page.next else { break };
+                query.from = next;
+            }
+            at_ms += DAY_MS;
+        }
+        fold.days_from_ms = Some(now_ms.saturating_sub(DAY_MS));
+        Ok(fold.next.keys().copied().collect())
+    }
+}
+
+impl Fold {
+    fn take(&mut self, rows: super::record::Rows, of: u128) {
+        for (key, total) in rows.uses {
+            let known = self.uses.entry(key.tenant).or_default().entry((of, key)).or_default();
+            *known = total.max(*known);
+        }
+        for (pool, total) in rows.pools {
+            let known = self.pools.entry(pool).or_default().entry(of).or_default();
+            *known = total.max(*known);
+        }
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("read_at_ms", &self.read_at_ms()).finish_non_exhaustive()
+    }
+}

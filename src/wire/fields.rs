@@ -1,0 +1,252 @@
+//! The limit headers: `RateLimit` and `RateLimit-Policy` of
+//! draft-ietf-httpapi-ratelimit-headers-11, and the older `X-RateLimit-*` on request.
+//!
+//! Laws: every value is a legal structured field (RFC 9651), whatever a plan file calls its limits;
+//! a list without items is no header; nothing here allocates but what the caller asks to own. A
+//! change of the draft is a change of this file and a variant of [`HeaderStyle`].
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use super::amount::{self, rfc3339};
+use super::{Call, EXPOSE, Partition};
+use crate::decision::{LimitKind, LimitState, Unit};
+
+/// Largest whole number of a structured field: 15 digits (RFC 9651, section 3.3.1).
+pub const MAX_INTEGER: u64 = 999_999_999_999_999;
+
+/// Which limit headers are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeaderStyle {
+    /// `RateLimit` and `RateLimit-Policy`.
+    #[default]
+    Draft11,
+    /// None, and `Retry-After` alone on refusals.
+    Off,
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` of the limit that is nearest to its end,
+    /// instead of the draft's.
+    Legacy {
+        /// What "reset" means to the clients: there is no common form.
+        reset: LegacyReset,
+    },
+}
+
+/// The forms of `X-RateLimit-Reset` that are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegacyReset {
+    /// Unix seconds, as GitHub sends them.
+    Epoch,
+    /// Seconds from now.
+    Delta,
+    /// An RFC 3339 instant.
+    Rfc3339,
+}
+
+/// The value of `RateLimit-Policy`, or `None` where there is no limit to tell of. It depends on
+/// limits and windows only, so it can be kept per plan and route.
+pub fn policy_header<'a>(limits: impl IntoIterator<Item = &'a LimitState>) -> Option<String> {
+    let mut out = String::new();
+    write_policy(&mut out, limits).expect("writing to a String does not fail");
+    (!out.is_empty()).then_some(out)
+}
+
+fn write_policy<'a>(
+    out: &mut impl Write,
+    limits: impl IntoIterator<Item = &'a LimitState>,
+) -> fmt::Result {
+    let mut between = "";
+    for limit in limits {
+        out.write_str(between)?;
+        write_string(out, &limit.name)?;
+        write!(out, ";q={}", integer(whole(limit.limit, limit.scale)))?;
+        write_unit(out, limit)?;
+        if let Some(window) = limit.window {
+            write!(out, ";w={}", integer(seconds_up(window).max(1)))?;
+        }
+        between = ", ";
+    }
+    Ok(())
+}
+
+/// Writes the value of `RateLimit` and says whether it has an item; without one, send no header.
+///
+/// Limits past their soft end are left out, since `r=0` makes clients stop.
+pub fn write_ratelimit<'a>(
+    out: &mut impl Write,
+    limits: impl IntoIterator<Item = &'a LimitState>,
+    partition: Option<Partition>,
+) -> Result<bool, fmt::Error> {
+    let mut between = "";
+    for limit in limits.into_iter().filter(|limit| !limit.past_soft) {
+        out.write_str(between)?;
+        write_string(out, &limit.name)?;
+        write!(out, ";r={}", integer(whole(limit.remaining, limit.scale)))?;
+        if let Some(resets_in) = limit.resets_in {
+            write!(out, ";t={}", integer(seconds_up(resets_in)))?;
+        }
+        if let Some(Partition(bytes)) = partition {
+            out.write_str(";pk=:")?;
+            amount::base64(&bytes, out)?;
+            out.write_char(':')?;
+        }
+        between = ", ";
+    }
+    Ok(!between.is_empty())
+}
+
+/// Adds the limit headers of this style to a response's.
+pub fn limit_headers(
+    limits: &[LimitState],
+    style: HeaderStyle,
+    call: Call,
+    headers: &mut Vec<(&'static str, String)>,
+) {
+    match style {
+        HeaderStyle::Off => {}
+        HeaderStyle::Draft11 => {
+            let mut value = String::new();
+            let some = write_ratelimit(&mut value, limits, call.partition)
+                .expect("writing to a String does not fail");
+            if some {
+                headers.push(("ratelimit", value));
+            }
+            headers.extend(policy_header(limits).map(|value| ("ratelimit-policy", value)));
+        }
+        HeaderStyle::Legacy { reset } => legacy(limits, reset, call.wall_ms, headers),
+    }
+}
+
+/// The merged value of `Access-Control-Expose-Headers` for a response that has
+/// `Access-Control-Allow-Origin`; `None` when nothing has to change.
+pub fn expose(existing: Option<&str>, style: HeaderStyle) -> Option<String> {
+    let wanted = match style {
+        HeaderStyle::Draft11 => EXPOSE,
+        HeaderStyle::Off => "Retry-After",
+        HeaderStyle::Legacy { .. } => {
+            "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After"
+        }
+    };
+    let existing = existing.unwrap_or_default().trim();
+    let has = |name: &str| {
+        existing
+            .split(',')
+            .any(|had| had.trim().eq_ignore_ascii_case(name))
+    };
+    let mut merged = existing.to_owned();
+    for name in wanted.split(", ").filter(|name| !has(name)) {
+        if !merged.is_empty() {
+            merged.push_str(", ");
+        }
+        merged.push_str(name);
+    }
+    (merged != existing).then_some(merged)
+}
+
+fn legacy(
+    limits: &[LimitState],
+    reset: LegacyReset,
+    wall_ms: i64,
+    headers: &mut Vec<(&'static str, String)>,
+) {
+    let Some(limit) = nearest(limits) else { return };
+    headers.push((
+        "x-ratelimit-limit",
+        whole(limit.limit, limit.scale).to_string(),
+    ));
+    headers.push((
+        "x-ratelimit-remaining",
+        whole(limit.remaining, limit.scale).to_string(),
+    ));
+    let Some(at_ms) = resets_at(limit, wall_ms) else {
+        return;
+    };
+    let delta = limit.resets_in.map_or(0, seconds_up);
+    let value = match reset {
+        LegacyReset::Delta => delta.to_string(),
+        LegacyReset::Epoch => ceil_seconds(at_ms).to_string(),
+        LegacyReset::Rfc3339 => rfc3339(ceil_seconds(at_ms).saturating_mul(1000)),
+    };
+    headers.push(("x-ratelimit-reset", value));
+}
+
+/// The limit with the smallest share left, among those that can refuse. Of equals the first.
+fn nearest(limits: &[LimitState]) -> Option<&LimitState> {
+    let share_below = |a: &LimitState, b: &LimitState| {
+        // a.remaining / a.limit < b.remaining / b.limit, without division.
+        u128::from(a.remaining) * u128::from(b.limit)
+            < u128::from(b.remaining) * u128::from(a.limit)
+    };
+    let hard = limits.iter().filter(|limit| !limit.past_soft);
+    hard.reduce(|best, limit| {
+        if share_below(limit, best) {
+            limit
+        } else {
+            best
+        }
+    })
+}
+
+/// When the limit starts anew, Unix milliseconds: the stored instant, or now and the wait.
+pub(crate) fn resets_at(limit: &LimitState, wall_ms: i64) -> Option<i64> {
+    limit.resets_at_ms.or_else(|| {
+        let wait = i64::try_from(limit.resets_in?.as_millis()).unwrap_or(i64::MAX);
+        Some(wall_ms.saturating_add(wait))
+    })
+}
+
+/// Whole seconds, rounded up: a client that waits them is never early.
+pub(crate) fn seconds_up(time: Duration) -> u64 {
+    time.as_secs()
+        .saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
+fn ceil_seconds(unix_ms: i64) -> i64 {
+    unix_ms
+        .div_euclid(1000)
+        .saturating_add(i64::from(unix_ms.rem_euclid(1000) > 0))
+}
+
+/// Whole units, rounded down: what is left is never overstated.
+fn whole(atoms: u64, scale: u64) -> u64 {
+    atoms / scale.max(1)
+}
+
+fn integer(n: u64) -> u64 {
+    n.min(MAX_INTEGER)
+}
+
+/// `qu` where the draft has a word for the unit. Requests go without: the draft calls their unit
+/// `requests` in one section and `request` in another. A meter of ours is a vendor parameter.
+fn write_unit(out: &mut impl Write, limit: &LimitState) -> fmt::Result {
+    match (limit.kind, limit.unit, &limit.meter) {
+        (LimitKind::Concurrency, _, _) => out.write_str(";qu=\"concurrent-requests\""),
+        (_, Unit::Bytes, _) => out.write_str(";qu=\"content-bytes\""),
+        (_, Unit::Other, Some(meter)) => {
+            out.write_str(";tollgate-unit=")?;
+            write_string(out, meter)
+        }
+        (_, Unit::Calls | Unit::Other, _) => Ok(()),
+    }
+}
+
+/// A structured-field string (RFC 9651, section 3.3.3). It holds printable ASCII only; the bytes of
+/// anything else are percent-encoded, so that two names never become one.
+fn write_string(out: &mut impl Write, text: &str) -> fmt::Result {
+    out.write_char('"')?;
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => write!(out, "\\{c}")?,
+            ' '..='~' => out.write_char(c)?,
+            _ => {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    write!(out, "%{byte:02X}")?;
+                }
+            }
+        }
+    }
+    out.write_char('"')
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,400 @@
+//! What goes over HTTP: a decision as status, header pairs and body bytes, neutral of any
+//! framework, so that every adapter sends the same.
+//!
+//! # Laws
+//!
+//! 1. A refusal that waiting cures is 429 or 503 and says how long; one that waiting cannot cure is
+//!    402 or 403 and does not, because SDKs retry 429 by themselves.
+//! 2. Every refusal is `Cache-Control: no-store` and an RFC 9457 problem. It names the plan and the
+//!    limit, never a credential or a tenant.
+//! 3. `Retry-After` is whole seconds, rounded up, at least 1: a client that obeys is never early.
+//! 4. Header values are legal, whatever a plan file calls its limits.
+//!
+//! Header names are lower case, as `http::HeaderName::from_static` wants them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal};
+
+mod amount;
+mod fields;
+
+pub(crate) use amount::base64;
+pub use amount::{Amount, EXACT, rfc3339};
+pub use fields::{
+    HeaderStyle, LegacyReset, MAX_INTEGER, expose, limit_headers, policy_header, write_ratelimit,
+};
+
+/// What a script from another origin must be allowed to read ([`expose`] merges it).
+pub const EXPOSE: &str = "RateLimit, RateLimit-Policy, Retry-After";
+
+/// The media type of a refusal's body.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// A response, in parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// Header names in lower case, and their values in visible ASCII.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What the host chose once for all responses.
+#[derive(Clone, Debug)]
+pub struct WireOptions {
+    /// Which limit headers are sent.
+    pub style: HeaderStyle,
+    /// What stands before `/problems/..` in our own problem types: empty (the types are relative to
+    /// the service), or where the host explains them (`https://docs.example.com`).
+    pub problem_base: Arc<str>,
+    /// The value of `WWW-Authenticate` on a 401 (RFC 9110, section 15.5.2, demands one).
+    pub authenticate: Arc<str>,
+}
+
+impl Default for WireOptions {
+    fn default() -> Self {
+        Self {
+            style: HeaderStyle::default(),
+            problem_base: Arc::from(""),
+            authenticate: Arc::from("Bearer"),
+        }
+    }
+}
+
+/// What differs from call to call, beside the decision itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// The wall clock, Unix milliseconds.
+    pub wall_ms: i64,
+    /// The `pk` of header items. `None` (the default) sends none.
+    pub partition: Option<Partition>,
+}
+
+impl Call {
+    /// A call at this time, without a partition key.
+    pub fn at(wall_ms: i64) -> Self {
+        Self {
+            wall_ms,
+            partition: None,
+        }
+    }
+}
+
+/// A truncated keyed hash of the tenant: the same tenant shows the same bytes, and nobody without
+/// the hash's key can tell which tenant it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition(pub [u8; 8]);
+
+/// How a reason is told: over HTTP, and over gRPC for adapters that speak it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The status.
+    pub status: u16,
+    /// The name of the `google.rpc.Code`.
+    pub grpc: &'static str,
+    /// The problem type: absolute, or `/problems/..`, which [`WireOptions::problem_base`] precedes.
+    pub problem: Cow<'static, str>,
+    /// The problem's title, the same for every occurrence.
+    pub title: Cow<'static, str>,
+    /// Whether waiting helps, and so whether there is a `Retry-After`.
+    pub retry: bool,
+}
+
+/// The type that the draft registers for a spent quota.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+/// The type that the draft registers for a service that is short of capacity.
+const REDUCED: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
+
+impl Mapping {
+    /// The mapping that is used where the host has no other.
+    pub fn of(reason: &Reason) -> Self {
+        let (status, grpc, problem, title, retry) = match reason {
+            Reason::Unidentified => (401, "UNAUTHENTICATED", "about:blank", "Unauthorized", false),
+            Reason::Exhausted => (
+                429,
+                "RESOURCE_EXHAUSTED",
+                QUOTA_EXCEEDED,
+                "Quota exceeded",
+                true,
+            ),
+            Reason::Concurrency => (
+                429,
+                "RESOURCE_EXHAUSTED",
+                "/problems/concurrency-exceeded",
+                "Too many requests in flight",
+                true,
+            ),
+            Reason::PaymentRequired(_) => (
+                402,
+                "FAILED_PRECONDITION",
+                "/problems/payment-required",
+                "Payment required",
+                false,
+            ),
+            Reason::FeatureMissing(_) => (
+                403,
+                "PERMISSION_DENIED",
+                "/problems/feature-not-in-plan",
+                "Feature not in plan",
+                false,
+            ),
+            Reason::Suspended => (
+                403,
+                "PERMISSION_DENIED",
+                "/problems/suspended",
+                "Suspended",
+                false,
+            ),
+            Reason::Unavailable => (
+                503,
+                "UNAVAILABLE",
+                REDUCED,
+                "Temporarily unable to decide",
+                true,
+            ),
+            Reason::LengthRequired => (
+                411,
+                "FAILED_PRECONDITION",
+                "/problems/length-required",
+                "Length required",
+                false,
+            ),
+            Reason::IdempotencyConflict => (
+                409,
+                "ALREADY_EXISTS",
+                "/problems/idempotency-conflict",
+                "Idempotency key used for another request",
+                false,
+            ),
+        };
+        Self {
+            status,
+            grpc,
+            problem: problem.into(),
+            title: title.into(),
+            retry,
+        }
+    }
+}
+
+/// A refusal as a response.
+pub fn refusal(refusal: &Refusal, options: &WireOptions, call: Call) -> Reply {
+    refusal_as(refusal, Mapping::of(&refusal.reason), options, call)
+}
+
+/// A refusal as a response, told in the host's own way.
+pub fn refusal_as(refusal: &Refusal, how: Mapping, options: &WireOptions, call: Call) -> Reply {
+    let mut headers = vec![
+        ("content-type", PROBLEM_JSON.to_owned()),
+        ("cache-control", "no-store".to_owned()),
+    ];
+    if how.status == 401 && !options.authenticate.is_empty() {
+        headers.push(("www-authenticate", options.authenticate.to_string()));
+    }
+    if how.retry {
+        headers.push(("retry-after", retry_after(refusal).to_string()));
+    }
+    if let Some(limit) = &refusal.limit {
+        fields::limit_headers(
+            std::slice::from_ref(limit),
+            options.style,
+            call,
+            &mut headers,
+        );
+    }
+    let problem = Problem {
+        refusal,
+        how: &how,
+        options,
+        wall_ms: call.wall_ms,
+    };
+    let body = serde_json::to_vec(&problem).expect("a map of strings and numbers is JSON");
+    Reply {
+        status: how.status,
+        headers,
+        body,
+    }
+}
+
+/// Seconds to wait, at least 1: as the refusal says, else until the limit starts anew.
+pub fn retry_after(refusal: &Refusal) -> u64 {
+    let wait = refusal
+        .retry_after
+        .or_else(|| refusal.limit.as_ref()?.resets_in);
+    fields::seconds_up(wait.unwrap_or(Duration::ZERO)).max(1)
+}
+
+/// A problem that has to do with no limit: what a report's query got wrong.
+pub(crate) fn plain_problem(status: u16, title: &str, detail: &str) -> Reply {
+    let body = serde_json::json!({
+        "type": "about:blank", "title": title, "status": status, "detail": detail,
+    });
+    Reply {
+        status,
+        headers: vec![
+            ("content-type", PROBLEM_JSON.to_owned()),
+            ("cache-control", "no-store".to_owned()),
+        ],
+        body: body.to_string().into_bytes(),
+    }
+}
+
+/// The body of a refusal.
+struct Problem<'a> {
+    refusal: &'a Refusal,
+    how: &'a Mapping,
+    options: &'a WireOptions,
+    wall_ms: i64,
+}
+
+impl Serialize for Problem<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self {
+            refusal,
+            how,
+            options,
+            wall_ms,
+        } = self;
+        let mut map = serializer.serialize_map(None)?;
+        let base = if how.problem.starts_with('/') {
+            &*options.problem_base
+        } else {
+            ""
+        };
+        map.serialize_entry(
+            "type",
+            &format_args!("{}{}", base.trim_end_matches('/'), how.problem),
+        )?;
+        map.serialize_entry("title", &how.title)?;
+        map.serialize_entry("status", &how.status)?;
+        map.serialize_entry("detail", &detail(refusal))?;
+        if let Some(limit) = &refusal.limit {
+            map.serialize_entry("violated-policies", &[&limit.name])?;
+        }
+        match &refusal.reason {
+            Reason::PaymentRequired(payment) => {
+                map.serialize_entry("reason", payment_word(*payment))?;
+            }
+            Reason::FeatureMissing(feature) => map.serialize_entry("feature", feature)?,
+            _ => {}
+        }
+        if let Some(plan) = &refusal.plan {
+            map.serialize_entry("plan", plan)?;
+        }
+        if let Some(limit) = &refusal.limit {
+            map.serialize_entry(
+                "limit",
+                &LimitBody {
+                    limit,
+                    wall_ms: *wall_ms,
+                },
+            )?;
+        }
+        if let Some(url) = &refusal.billing_url {
+            map.serialize_entry("billing-url", url)?;
+        }
+        map.end()
+    }
+}
+
+/// The member `limit`.
+struct LimitBody<'a> {
+    limit: &'a LimitState,
+    wall_ms: i64,
+}
+
+impl Serialize for LimitBody<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let LimitState {
+            name,
+            limit,
+            remaining,
+            scale,
+            ..
+        } = self.limit;
+        let used = limit.saturating_sub(*remaining);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", name)?;
+        Amount::new(*limit, *scale).entry(&mut map, "limit", "limit-text")?;
+        Amount::new(used, *scale).entry(&mut map, "used", "used-text")?;
+        Amount::new(*remaining, *scale).entry(&mut map, "remaining", "remaining-text")?;
+        if let Some(at_ms) = fields::resets_at(self.limit, self.wall_ms) {
+            map.serialize_entry("resets-at", &rfc3339(at_ms))?;
+        }
+        map.end()
+    }
+}
+
+/// One sentence for the person who reads the log of the client.
+fn detail(refusal: &Refusal) -> String {
+    let limit = refusal.limit.as_ref().map(|limit| &*limit.name);
+    let of_plan = refusal
+        .plan
+        .as_ref()
+        .map(|plan| format!(" of plan {plan}"))
+        .unwrap_or_default();
+    match (&refusal.reason, limit) {
+        (Reason::Unidentified, _) => "The request has no credential that is known here.".into(),
+        (Reason::Exhausted, Some(name)) => {
+            let what = match refusal.limit.as_ref().map(|limit| limit.kind) {
+                Some(LimitKind::Rate) => "rate",
+                _ => "quota",
+            };
+            let wait = retry_after(refusal);
+            format!("The {what} {name}{of_plan} is used up. Try again in {wait} s.")
+        }
+        (Reason::Exhausted, None) => {
+            format!(
+                "A limit{of_plan} is used up. Try again in {} s.",
+                retry_after(refusal)
+            )
+        }
+        (Reason::Concurrency, _) => {
+            format!("Too many requests are in flight for the limit{of_plan}. Wait for one to end.")
+        }
+        (Reason::PaymentRequired(payment), _) => payment_detail(*payment, limit, &of_plan),
+        (Reason::FeatureMissing(feature), _) => match &refusal.plan {
+            Some(plan) => format!("Plan {plan} does not include {feature}."),
+            None => format!("The plan does not include {feature}."),
+        },
+        (Reason::Suspended, _) => "Access was suspended by the operator of this service.".into(),
+        (Reason::Unavailable, _) => "Usage cannot be checked at the moment. \
+             The request was not counted; try again."
+            .into(),
+        (Reason::LengthRequired, _) => "Bytes of requests are counted here. \
+             Send a Content-Length header."
+            .into(),
+        (Reason::IdempotencyConflict, _) => "This idempotency key came before with another \
+             request. Use a new key for a new request."
+            .into(),
+    }
+}
+
+fn payment_detail(payment: Payment, limit: Option<&str>, of_plan: &str) -> String {
+    match (payment, limit) {
+        (Payment::TrialOver, _) => format!("The trial{of_plan} is over."),
+        (Payment::Unpaid, _) => "An invoice is unpaid.".into(),
+        (Payment::GrantUsedUp, Some(name)) => {
+            format!("The units of {name}{of_plan}, granted once, are used up.")
+        }
+        (Payment::GrantUsedUp, None) => format!("The units{of_plan}, granted once, are used up."),
+    }
+}
+
+fn payment_word(payment: Payment) -> &'static str {
+    match payment {
+        Payment::TrialOver => "trial-over",
+        Payment::Unpaid => "unpaid",
+        Payment::GrantUsedUp => "grant-used-up",
+    }
+}
+
+#[cfg(test)]
+mod tests;

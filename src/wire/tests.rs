@@ -1,0 +1,269 @@
+//! Each row of the table of refusals, byte for byte.
+
+use super::*;
+use crate::decision::{Source, Unit};
+
+fn search() -> LimitState {
+    LimitState {
+        name: "search".into(),
+        kind: LimitKind::Rate,
+        meter: None,
+        unit: Unit::Calls,
+        scale: 1,
+        limit: 30,
+        remaining: 0,
+        window: Some(Duration::from_secs(60)),
+        resets_in: Some(Duration::from_millis(20_001)),
+        resets_at_ms: None,
+        source: Source::Process,
+        past_soft: false,
+    }
+}
+
+fn refused(reason: Reason) -> Refusal {
+    Refusal {
+        reason,
+        limit: None,
+        retry_after: None,
+        plan: Some("free".into()),
+        billing_url: None,
+    }
+}
+
+/// Status and headers as lines, then the body: what a snapshot would hold.
+fn sent(refused: &Refusal) -> String {
+    let reply = refusal(
+        refused,
+        &WireOptions::default(),
+        Call::at(1_795_256_636_000),
+    );
+    let mut out = format!("{}\n", reply.status);
+    for (name, value) in &reply.headers {
+        out.push_str(&format!("{name}: {value}\n"));
+    }
+    out + std::str::from_utf8(&reply.body).unwrap()
+}
+
+#[test]
+fn a_rate_is_429_with_the_wait() {
+    let refused = Refusal {
+        limit: Some(search()),
+        retry_after: Some(Duration::from_millis(1_001)),
+        ..refused(Reason::Exhausted)
+    };
+    assert_eq!(
+        sent(&refused),
+        r#"429
+content-type: application/problem+json
+cache-control: no-store
+retry-after: 2
+ratelimit: "search";r=0;t=21
+ratelimit-policy: "search";q=30;w=60
+{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#
+            .to_owned()
+            + r#""title":"Quota exceeded","status":429,"#
+            + r#""detail":"The rate search of plan free is used up. Try again in 2 s.","#
+            + r#""violated-policies":["search"],"plan":"free","#
+            + r#""limit":{"name":"search","limit":30,"used":30,"remaining":0,"#
+            + r#""resets-at":"2026-11-21T10:24:16.001Z"}}"#
+    );
+}
+
+#[test]
+fn a_quota_says_exactly_what_was_used() {
+    let credits = LimitState {
+        name: "credits/month".into(),
+        kind: LimitKind::Quota,
+        meter: Some("credits".into()),
+        unit: Unit::Other,
+        scale: 1000,
+        limit: 500_000,
+        remaining: 1,
+        resets_at_ms: Some(1_796_083_200_000),
+        ..search()
+    };
+    let refused = Refusal {
+        limit: Some(credits),
+        ..refused(Reason::Exhausted)
+    };
+    let sent = sent(&refused);
+    assert!(sent.contains("retry-after: 21\n"), "{sent}");
+    assert!(
+        sent.ends_with(
+            r#""limit":{"name":"credits/month","limit":500,"used":499,"used-text":"499.999","remaining":0,"remaining-text":"0.001","resets-at":"2026-12-01T00:00:00Z"}}"#
+        ),
+        "{sent}"
+    );
+}
+
+#[test]
+fn too_many_in_flight_is_429_and_one_second() {
+    let flight = LimitState {
+        name: "concurrency".into(),
+        kind: LimitKind::Concurrency,
+        limit: 2,
+        window: None,
+        resets_in: None,
+        ..search()
+    };
+    let refused = Refusal {
+        limit: Some(flight),
+        ..refused(Reason::Concurrency)
+    };
+    assert_eq!(
+        sent(&refused),
+        r#"429
+content-type: application/problem+json
+cache-control: no-store
+retry-after: 1
+ratelimit: "concurrency";r=0
+ratelimit-policy: "concurrency";q=2;qu="concurrent-requests"
+{"type":"/problems/concurrency-exceeded","title":"Too many requests in flight","status":429,"#
+            .to_owned()
+            + r#""detail":"Too many requests are in flight for the limit of plan free. "#
+            + r#"Wait for one to end.","#
+            + r#""violated-policies":["concurrency"],"plan":"free","#
+            + r#""limit":{"name":"concurrency","limit":2,"used":2,"remaining":0}}"#
+    );
+}
+
+#[test]
+fn what_waiting_cannot_cure_is_402_without_a_wait() {
+    let refused = Refusal {
+        billing_url: Some("https://example.com/billing".into()),
+        retry_after: Some(Duration::from_secs(9)),
+        ..refused(Reason::PaymentRequired(Payment::TrialOver))
+    };
+    assert_eq!(
+        sent(&refused),
+        r#"402
+content-type: application/problem+json
+cache-control: no-store
+{"type":"/problems/payment-required","title":"Payment required","status":402,"#
+            .to_owned()
+            + r#""detail":"The trial of plan free is over.","reason":"trial-over","#
+            + r#""plan":"free","billing-url":"https://example.com/billing"}"#
+    );
+}
+
+#[test]
+fn a_missing_feature_is_403() {
+    assert_eq!(
+        sent(&refused(Reason::FeatureMissing("exports".into()))),
+        r#"403
+content-type: application/problem+json
+cache-control: no-store
+{"type":"/problems/feature-not-in-plan","title":"Feature not in plan","status":403,"#
+            .to_owned()
+            + r#""detail":"Plan free does not include exports.","feature":"exports","#
+            + r#""plan":"free"}"#
+    );
+}
+
+#[test]
+fn a_suspended_tenant_is_403() {
+    assert_eq!(
+        sent(&refused(Reason::Suspended)),
+        r#"403
+content-type: application/problem+json
+cache-control: no-store
+{"type":"/problems/suspended","title":"Suspended","status":403,"#
+            .to_owned()
+            + r#""detail":"Access was suspended by the operator of this service.","plan":"free"}"#
+    );
+}
+
+#[test]
+fn an_unknown_caller_is_401_and_told_how() {
+    assert_eq!(
+        sent(&Refusal {
+            plan: None,
+            ..refused(Reason::Unidentified)
+        }),
+        r#"401
+content-type: application/problem+json
+cache-control: no-store
+www-authenticate: Bearer
+{"type":"about:blank","title":"Unauthorized","status":401,"#
+            .to_owned()
+            + r#""detail":"The request has no credential that is known here."}"#
+    );
+}
+
+#[test]
+fn a_gate_that_fails_closed_is_503_with_a_wait() {
+    assert_eq!(
+        sent(&Refusal {
+            plan: None,
+            ..refused(Reason::Unavailable)
+        }),
+        r#"503
+content-type: application/problem+json
+cache-control: no-store
+retry-after: 1
+{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","#
+            .to_owned()
+            + r#""title":"Temporarily unable to decide","status":503,"#
+            + r#""detail":"Usage cannot be checked at the moment. "#
+            + r#"The request was not counted; try again."}"#
+    );
+}
+
+#[test]
+fn a_reused_idempotency_key_is_409() {
+    assert_eq!(
+        sent(&refused(Reason::IdempotencyConflict)),
+        r#"409
+content-type: application/problem+json
+cache-control: no-store
+{"type":"/problems/idempotency-conflict","#
+            .to_owned()
+            + r#""title":"Idempotency key used for another request","status":409,"#
+            + r#""detail":"This idempotency key came before with another request. "#
+            + r#"Use a new key for a new request.","plan":"free"}"#
+    );
+}
+
+#[test]
+fn every_payment_has_its_own_words() {
+    let told = |payment| sent(&refused(Reason::PaymentRequired(payment)));
+    assert!(told(Payment::Unpaid).contains(r#""reason":"unpaid""#));
+    assert!(told(Payment::GrantUsedUp).contains(
+        r#""detail":"The units of plan free, granted once, are used up.","reason":"grant-used-up""#
+    ));
+}
+
+#[test]
+fn the_host_can_move_types_and_statuses() {
+    let options = WireOptions {
+        problem_base: "https://docs.example.com/".into(),
+        ..Default::default()
+    };
+    let refused = refused(Reason::PaymentRequired(Payment::GrantUsedUp));
+    let how = Mapping {
+        status: 429,
+        retry: true,
+        ..Mapping::of(&refused.reason)
+    };
+    let reply = refusal_as(&refused, how, &options, Call::default());
+    let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(reply.status, 429);
+    assert!(reply.headers.contains(&("retry-after", "1".to_owned())));
+    assert_eq!(
+        body["type"],
+        "https://docs.example.com/problems/payment-required"
+    );
+    assert_eq!(body["status"], 429);
+}
+
+#[test]
+fn the_wait_is_rounded_up_and_at_least_a_second() {
+    for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_999, 60)] {
+        let wait = Some(Duration::from_millis(millis));
+        let refused = Refusal {
+            retry_after: wait,
+            ..refused(Reason::Exhausted)
+        };
+        assert_eq!(retry_after(&refused), seconds, "{millis} ms");
+    }
+}

@@ -1,0 +1,317 @@
+//! The rules of this repository that a machine can check. Each message says what to write instead.
+//!
+//! Only tracked files count, as `git ls-files` lists them; outside a checkout (a published crate)
+//! there is nothing to hold to them, and the tests say so.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and says where"
+)]
+
+use std::path::Path;
+use std::process::Command;
+
+/// Most lines of a file before its tests.
+const FILE_LINES: usize = 400;
+/// Most characters of a line.
+const LINE_CHARS: usize = 100;
+
+/// Files that are longer, and why. Everything in the plan file's model is one idea.
+const LONG: [(&str, &str); 1] = [(
+    "src/catalog/model.rs",
+    "one vocabulary, nearly all of it doc",
+)];
+
+/// Files that may read a clock or sleep, and why.
+const CLOCKS: [(&str, &str); 1] = [("src/clock.rs", "the only reader of clocks")];
+
+/// Vendor and framework names, and the paths that may use them.
+const VENDORS: [(&str, &[&str]); 5] = [
+    ("redb::", &["src/store/redb"]),
+    (
+        "http::",
+        &["src/middleware", "src/identity/jw", "integrations/"],
+    ),
+    ("aws_sdk_dynamodb", &["src/store/dynamodb", "integrations/"]),
+    ("stripe_client", &["src/billing/stripe", "integrations/"]),
+    ("axum", &["integrations/axum"]),
+];
+
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The lines before the unit tests, with their numbers from 1.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let tests = self
+            .text
+            .find("#[cfg(test)]\nmod tests")
+            .unwrap_or(self.text.len());
+        self.text[..tests]
+            .lines()
+            .enumerate()
+            .map(|(at, line)| (at + 1, line))
+    }
+
+    /// The same without comments.
+    fn statements(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.code()
+            .map(|(at, line)| (at, line.split("//").next().unwrap_or_default()))
+            .filter(|(_, line)| !line.trim().is_empty())
+    }
+
+    fn is_rust(&self) -> bool {
+        self.path.ends_with(".rs")
+    }
+
+    /// Code that ships: not a test file.
+    fn ships(&self) -> bool {
+        let shipped = self.path.starts_with("src/") || self.path.starts_with("integrations/");
+        let test = self.path.contains("/tests/") || self.path.ends_with("tests.rs");
+        self.is_rust() && shipped && !test
+    }
+}
+
+/// Every tracked text file, read as it stands.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let listed = Command::new("git")
+        .arg("-C")
+        .arg(root)
+        .args(["ls-files", "-z"])
+        .output();
+    let listed = match listed {
+        Ok(listed) if listed.status.success() => listed.stdout,
+        _ => {
+            assert_ne!(
+                std::env::var("CI").as_deref(),
+                Ok("true"),
+                "CI must have a git checkout"
+            );
+            println!("skipped: tidy (no git checkout)");
+            return Vec::new();
+        }
+    };
+    let paths = String::from_utf8(listed).unwrap();
+    let read = |path: &str| {
+        // A file that is deleted but not yet committed, and binaries, have no text.
+        let text = std::fs::read_to_string(root.join(path)).ok()?;
+        Some(Source {
+            path: path.to_owned(),
+            text,
+        })
+    };
+    paths
+        .split('\0')
+        .filter(|path| !path.is_empty())
+        .filter_map(read)
+        .collect()
+}
+
+#[track_caller]
+fn none(faults: Vec<String>) {
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+fn fault(source: &Source, line: usize, instead: &str) -> String {
+    format!("{}:{line}: {instead}", source.path)
+}
+
+#[test]
+fn files_and_lines_are_short() {
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| source.is_rust()) {
+        let lines = source.code().count();
+        let argued = LONG.iter().any(|(path, _)| *path == source.path);
+        if source.ships() && lines > FILE_LINES && !argued {
+            let instead = format!("{lines} lines: split it by idea, below {FILE_LINES} each");
+            faults.push(fault(source, FILE_LINES, &instead));
+        }
+        for (at, line) in source.text.lines().enumerate() {
+            // A string that must stay whole (a snapshot, an address) has no break to take.
+            if line.chars().count() > LINE_CHARS && !line.contains("r#\"") {
+                faults.push(fault(
+                    source,
+                    at + 1,
+                    "longer than 100 columns: break the line",
+                ));
+            }
+        }
+    }
+    none(faults);
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let rust = sources().into_iter().filter(Source::is_rust);
+    let silent = rust.filter(|source| !source.text.starts_with("//!"));
+    none(
+        silent
+            .map(|s| fault(&s, 1, "open with `//!`: what it is, its laws, its limits"))
+            .collect(),
+    );
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Split, so that this list is not its own fault.
+    let banned = [
+        concat!("to", "do!("),
+        concat!("unimple", "mented!("),
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("#[ig", "nore"),
+    ];
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| source.is_rust()) {
+        for (at, line) in source.text.lines().enumerate() {
+            if let Some(word) = banned.iter().find(|word| line.contains(**word)) {
+                let instead = format!("`{word}`: finish it, or open an issue and leave it out");
+                faults.push(fault(source, at + 1, &instead));
+            }
+        }
+    }
+    none(faults);
+}
+
+#[test]
+fn nothing_that_ships_unwraps() {
+    let instead = "`.unwrap()`: return the error, or `expect` with the reason why it holds";
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| source.ships()) {
+        let calls = source
+            .statements()
+            .filter(|(_, line)| line.contains(".unwrap()"));
+        faults.extend(calls.map(|(at, _)| fault(source, at, instead)));
+    }
+    none(faults);
+}
+
+#[test]
+fn the_repository_names_no_machine() {
+    let paths = [
+        "/wo\u{72}k/",
+        "/tmp/w\u{74}",
+        "/ro\u{6f}t/",
+        "/hom\u{65}/",
+        "/User\u{73}/",
+    ];
+    let registries = [
+        "crates\u{2e}io/api",
+        "index\u{2e}crates",
+        "static\u{2e}crates",
+        "pypi\u{2e}org",
+    ];
+    let mut faults = Vec::new();
+    // A lock file names its registry by nature.
+    for source in sources()
+        .iter()
+        .filter(|source| !source.path.ends_with("Cargo.lock"))
+    {
+        for (at, line) in source.text.lines().enumerate() {
+            if paths.iter().any(|path| line.contains(path)) {
+                faults.push(fault(
+                    source,
+                    at + 1,
+                    "a path of one machine: make it relative",
+                ));
+            }
+            if registries.iter().any(|host| line.contains(host)) {
+                faults.push(fault(
+                    source,
+                    at + 1,
+                    "a registry's host: name the crate alone",
+                ));
+            }
+        }
+    }
+    none(faults);
+}
+
+#[test]
+fn time_comes_in_as_an_argument() {
+    let banned = ["Instant::now(", "SystemTime::now(", "thread::sleep("];
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| source.ships()) {
+        if CLOCKS.iter().any(|(path, _)| *path == source.path) {
+            continue;
+        }
+        let reads = source
+            .statements()
+            .filter(|(_, line)| banned.iter().any(|b| line.contains(b)));
+        let instead = "reads a clock: take `Now` as an argument (src/clock.rs reads it)";
+        faults.extend(reads.map(|(at, _)| fault(source, at, instead)));
+    }
+    none(faults);
+}
+
+#[test]
+fn vendors_stay_in_their_files() {
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| source.ships()) {
+        for (name, homes) in VENDORS {
+            if homes.iter().any(|home| source.path.starts_with(home)) {
+                continue;
+            }
+            let uses = source.statements().filter(|(_, line)| names(line, name));
+            let instead = format!("`{name}` belongs in {}", homes.join(", "));
+            faults.extend(uses.map(|(at, _)| fault(source, at, &instead)));
+        }
+    }
+    none(faults);
+}
+
+/// Whether the line uses the name as a path of its own: not within another word, not after
+/// `self::`, and not in a string.
+fn names(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| {
+        let before = &line[..at];
+        let inside = before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+            || before.ends_with("self::");
+        !inside && before.matches('"').count().is_multiple_of(2)
+    })
+}
+
+#[test]
+fn names_are_found_as_words() {
+    assert!(names("use redb::Database;", "redb::"));
+    assert!(names("fn f(r: http::Request<()>)", "http::"));
+    assert!(!names("pub use self::redb::Redb;", "redb::"));
+    assert!(!names("let x = tokio_http::y();", "http::"));
+    assert!(!names("let x = \"http::y\";", "http::"));
+}
+
+#[test]
+fn the_architecture_names_every_file() {
+    let sources = sources();
+    let Some(page) = sources
+        .iter()
+        .find(|source| source.path == "docs/architecture.md")
+    else {
+        println!("skipped: architecture (docs/architecture.md is not there yet)");
+        return;
+    };
+    let mut faults = Vec::new();
+    for source in sources
+        .iter()
+        .filter(|source| source.ships() && source.path.starts_with("src/"))
+    {
+        // `src/wire/` stands for what is in it.
+        let folder = source
+            .path
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
+        let named = page.text.contains(&source.path)
+            || (folder != "src" && page.text.contains(&format!("{folder}/")));
+        if !named {
+            faults.push(fault(
+                source,
+                1,
+                "say in docs/architecture.md what it is for",
+            ));
+        }
+    }
+    none(faults);
+}
