@@ -1,12 +1,20 @@
 //! `[[identify]]`: the ways of knowing a caller.
 
 use super::reader::Table;
-use super::references::secret_ref;
+use super::references::{secret, secret_ref};
 use super::tables::is_name;
 use super::tree::{Data, Node};
 use super::*;
 
-pub(super) fn identify_list(root: &Table<'_>) -> Vec<Identify> {
+/// Whether `[proxy] trust` names somebody, without whom no header is believed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It names somebody, or something else is wrong with it, which is reported there.
+    Somebody,
+    Nobody,
+}
+
+pub(super) fn identify_list(root: &Table<'_>, trust: Trust) -> Vec<Identify> {
     let Some(node) = root.get("identify") else {
         let headers = DEFAULT_API_KEY_HEADERS.map(str::to_owned).into();
         return vec![Identify::ApiKey {
@@ -17,7 +25,7 @@ pub(super) fn identify_list(root: &Table<'_>) -> Vec<Identify> {
     match &node.data {
         Data::Array(nodes) if !nodes.is_empty() => nodes
             .iter()
-            .filter_map(|node| identify(root.reader.table(node, "identify")?))
+            .filter_map(|node| identify(root.reader.table(node, "identify")?, trust))
             .collect(),
         _ => {
             let help = "begin each way of knowing a caller with [[identify]]";
@@ -28,49 +36,54 @@ pub(super) fn identify_list(root: &Table<'_>) -> Vec<Identify> {
     }
 }
 
-fn identify(table: Table<'_>) -> Option<Identify> {
-    let headers = table.texts("api-key");
-    let pepper = table.get("pepper");
-    let jwt = table.table("jwt");
-    let identify = match (headers, jwt) {
-        (Some(headers), None) => {
-            let headers = headers
-                .into_iter()
-                .filter_map(|(node, name)| header(&table, node, name));
-            let headers = headers.collect();
-            let peppers = match pepper {
-                Some(node) => peppers(&table, node),
-                None => vec![default_pepper()],
-            };
-            Some(Identify::ApiKey { headers, peppers })
+fn identify(table: Table<'_>, trust: Trust) -> Option<Identify> {
+    let way = table.one_of(&["api-key", "jwt", "header"], "write a second [[identify]]");
+    for (key, of) in [("pepper", "api-key"), ("user-header", "header")] {
+        if let (Some(node), Some(way)) = (table.get(key), way)
+            && way != of
+        {
+            let message = format!("`{key}` belongs to `{of}`");
+            let help = "leave it out here";
+            table.reader.wrong_secret(node, &message, help);
         }
-        (None, Some(jwt)) => {
-            if let Some(node) = pepper {
-                let message = "`pepper` belongs to `api-key`";
-                table
-                    .reader
-                    .wrong_secret(node, message, "leave it out here");
-            }
-            jwt_config(jwt).map(Identify::Jwt)
-        }
-        (Some(headers), Some(_)) => {
-            if let Some((node, _)) = headers.first() {
-                let help = "write a second [[identify]]";
-                table.reader.wrong(
-                    node,
-                    "one [[identify]] has `api-key` or `jwt`, not both",
-                    help,
-                );
-            }
-            None
-        }
-        (None, None) => {
-            table.missing("api-key");
-            None
-        }
+    }
+    let identify = match way {
+        Some("api-key") => api_key(&table),
+        Some("jwt") => table.table("jwt").and_then(jwt_config).map(Identify::Jwt),
+        Some(_) => gateway(&table, trust),
+        None => None,
     };
     table.finish();
     identify
+}
+
+fn api_key(table: &Table<'_>) -> Option<Identify> {
+    let headers = table
+        .texts("api-key")?
+        .into_iter()
+        .filter_map(|(node, name)| header(table, node, name))
+        .collect();
+    let peppers = match table.get("pepper") {
+        Some(node) => peppers(table, node),
+        None => vec![default_pepper()],
+    };
+    Some(Identify::ApiKey { headers, peppers })
+}
+
+fn gateway(table: &Table<'_>, trust: Trust) -> Option<Identify> {
+    let user = table
+        .text_node("user-header")
+        .and_then(|(node, name)| header(table, node, name));
+    let (node, name) = table.text_node("header")?;
+    let tenant = header(table, node, name)?;
+    if trust == Trust::Nobody {
+        let message = "`[proxy] trust` is empty: this header is only believed from a trusted proxy";
+        let help =
+            "name the networks of the gateway that sets it: [proxy] trust = [\"10.0.0.0/8\"]";
+        table.reader.wrong(node, message, help);
+        return None;
+    }
+    Some(Identify::Header { tenant, user })
 }
 
 /// A header's name in lower case, if it is one: a token of RFC 9110, section 5.6.2.
@@ -140,17 +153,11 @@ fn peppers(table: &Table<'_>, node: &Node) -> Vec<Pepper> {
 }
 
 fn jwt_config(table: Table<'_>) -> Option<JwtConfig> {
-    let jwks = table.required("jwks");
-    if let (Some(jwks), Some(node)) = (jwks, table.get("jwks"))
-        && is_plain_http_elsewhere(jwks)
-    {
-        let message = "keys that come unencrypted can be anybody's";
-        table.reader.wrong(
-            node,
-            message,
-            "write an https:// URL, or the path of a file",
-        );
-    }
+    let keys = match table.one_of(&["jwks", "secret"], "leave one of them out") {
+        Some("jwks") => jwks(&table).map(JwtKeys::Jwks),
+        Some(_) => secret(&table, "secret").map(JwtKeys::Secret),
+        None => None,
+    };
     let (issuer, tenant) = (table.required("issuer"), table.required("tenant"));
     let user = table.text("user").map(str::to_owned);
     let audience = table.texts("audience").unwrap_or_default();
@@ -163,14 +170,25 @@ fn jwt_config(table: Table<'_>) -> Option<JwtConfig> {
         table.missing("audience");
     }
     table.finish();
-    let (jwks, issuer, tenant) = (jwks?.into(), issuer?.into(), tenant?.into());
+    let (keys, issuer, tenant) = (keys?, issuer?.into(), tenant?.into());
     Some(JwtConfig {
-        jwks,
+        keys,
         issuer,
         audience,
         tenant,
         user,
     })
+}
+
+fn jwks(table: &Table<'_>) -> Option<String> {
+    let (node, jwks) = table.text_node("jwks")?;
+    if is_plain_http_elsewhere(jwks) {
+        let message = "keys that come unencrypted can be anybody's";
+        let help = "write an https:// URL, or the path of a file";
+        table.reader.wrong(node, message, help);
+        return None;
+    }
+    Some(jwks.to_owned())
 }
 
 /// Whether a URL has no TLS and does not stay on this machine.

@@ -5,6 +5,7 @@
 //! at once, with line, column and what to write instead. It is plain data. Nothing here opens a
 //! file, a store or a connection; only [`SecretRef::resolve`] reads, when it is asked to.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -159,6 +160,14 @@ pub enum Identify {
     },
     /// Signed tokens.
     Jwt(JwtConfig),
+    /// A header that a gateway in front has set, believed only from a peer in `[proxy] trust`, which
+    /// is not empty then.
+    Header {
+        /// `header`: the name of the header with the tenant, lower case.
+        tenant: String,
+        /// `user-header`: the name of the header with the user, lower case.
+        user: Option<String>,
+    },
 }
 
 /// A key of the credential hash.
@@ -173,8 +182,8 @@ pub struct Pepper {
 /// `jwt = { .. }`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtConfig {
-    /// `jwks`: an `https` URL (or `http` on this machine), or the path of a file.
-    pub jwks: String,
+    /// `jwks` or `secret`: what tokens are verified with.
+    pub keys: JwtKeys,
     /// `issuer`: what `iss` must be.
     pub issuer: String,
     /// `audience`: one of these must be in `aud`. Never empty.
@@ -183,6 +192,16 @@ pub struct JwtConfig {
     pub tenant: String,
     /// `user`: the claim that holds the user, for limits `per user`.
     pub user: Option<String>,
+}
+
+/// What tokens are verified with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwtKeys {
+    /// `jwks`: public keys (RFC 7517), at an `https` URL (or `http` on this machine) or in a file.
+    Jwks(String),
+    /// `secret`: a secret that is shared with the issuer, for HS256. It has at least 32 bytes (RFC
+    /// 7518, section 3.2), which is seen when it is read.
+    Secret(SecretRef),
 }
 
 /// `[identity]`.
@@ -219,6 +238,13 @@ impl Network {
     /// as what it is.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
+    }
+}
+
+/// With its prefix, also for one address: `10.0.0.0/8`, `192.0.2.7/32` (CIDR, RFC 4632).
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -109,7 +109,10 @@ pub(super) struct Table<'a> {
 impl<'a> Table<'a> {
     /// The value of a key, which is known from now on.
     pub(super) fn get(&self, key: &'static str) -> Option<&'a Node> {
-        self.known.borrow_mut().push(key);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
         self.entries.get(key).map(|(_, node)| node)
     }
 
@@ -148,6 +151,33 @@ impl<'a> Table<'a> {
         let message = format!("`{}` is missing", self.path_of(key));
         self.reader
             .note(self.place, "", message, Some(format!("add `{key} = ..`")));
+    }
+
+    /// The one of these keys that is there. None, or a second one, is a mistake; `help` says what to
+    /// do with the second. No words are shown: what was meant is not known, and one may be a secret.
+    pub(super) fn one_of(&self, keys: &[&'static str], help: &str) -> Option<&'static str> {
+        let quoted = |keys: &[&str]| {
+            keys.iter()
+                .map(|key| format!("`{key}`"))
+                .collect::<Vec<_>>()
+        };
+        let there = keys.iter().filter_map(|key| Some((*key, self.get(key)?)));
+        match *there.collect::<Vec<_>>() {
+            [] => {
+                let keys = quoted(keys).join(", ");
+                let message = format!("`{}` needs one of {keys}", self.path);
+                let help = "add one of them".to_owned();
+                self.reader.note(self.place, "", message, Some(help));
+                None
+            }
+            [(key, _)] => Some(key),
+            [(first, _), (second, node), ..] => {
+                let both = quoted(&[first, second]).join(" or ");
+                let message = format!("one `{}` has {both}, not both", self.path);
+                self.reader.wrong_secret(node, &message, help);
+                None
+            }
+        }
     }
 
     /// One text, or a list of them.

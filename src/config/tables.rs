@@ -3,10 +3,10 @@
 
 use std::path::PathBuf;
 
-use super::identify::identify_list;
+use super::identify::{Trust, identify_list};
 use super::reader::{Reader, Table};
 use super::references::secret;
-use super::tree::Node;
+use super::tree::{Data, Node};
 use super::*;
 
 /// Reads all tables, whatever is wrong in one of them. `None` only if something is noted.
@@ -21,12 +21,19 @@ pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
             .and_then(plans_file)
             .unwrap_or_else(|| DEFAULT_PLANS.into()),
     };
-    let identify = identify_list(&root);
+    let proxy = match root.get("proxy") {
+        Some(_) => root.table("proxy").and_then(proxy),
+        None => Some(ProxyConfig::default()),
+    };
+    let trust = match &proxy {
+        Some(proxy) if proxy.trust.is_empty() => Trust::Nobody,
+        _ => Trust::Somebody,
+    };
+    let identify = identify_list(&root, trust);
     let unknown = root
         .table("identity")
         .and_then(unknown)
         .unwrap_or(Unknown::Reject);
-    let proxy = root.table("proxy").map(proxy).unwrap_or_default();
     let http = root.table("http").map(http).unwrap_or_default();
     let stripe = match root.table("stripe") {
         Some(table) => stripe(table).map(Some),
@@ -35,7 +42,7 @@ pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
     let flush = root.table("flush");
     let flush = flush_config(flush, store.as_ref().map(|store| &store.kind));
     root.finish();
-    let (store, stripe) = (store?, stripe?);
+    let (store, proxy, stripe) = (store?, proxy?, stripe?);
     let identity = IdentityConfig { unknown };
     Some(Config {
         store,
@@ -116,14 +123,20 @@ fn unknown(table: Table<'_>) -> Option<Unknown> {
     unknown
 }
 
-fn proxy(table: Table<'_>) -> ProxyConfig {
+/// `None` if one of the ranges is none.
+fn proxy(table: Table<'_>) -> Option<ProxyConfig> {
+    let written = match table.get("trust").map(|node| &node.data) {
+        Some(Data::Array(nodes)) => nodes.len(),
+        Some(_) => 1,
+        None => 0,
+    };
     let trust = table.texts("trust").unwrap_or_default();
-    let trust = trust
+    let trust: Vec<_> = trust
         .into_iter()
         .filter_map(|(node, text)| network(&table, node, text))
         .collect();
     table.finish();
-    ProxyConfig { trust }
+    (trust.len() == written).then_some(ProxyConfig { trust })
 }
 
 fn network(table: &Table<'_>, node: &Node, text: &str) -> Option<Network> {

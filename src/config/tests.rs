@@ -38,6 +38,13 @@ pepper  = [{ id = "2", file = "/run/pepper" }, { id = "1", env = "TOLLGATE_PEPPE
 [[identify]]
 jwt = { jwks = "https://id.example.com/.well-known/jwks.json", issuer = "https://id.example.com", audience = "api", tenant = "org_id", user = "sub" }
 
+[[identify]]
+jwt = { secret = { env = "JWT_SECRET" }, issuer = "us", audience = ["api", "admin"], tenant = "org" }
+
+[[identify]]
+header = "X-Tenant"
+user-header = "X-User"
+
 [identity]
 unknown = "create"
 
@@ -69,9 +76,28 @@ fn a_full_file_says_what_it_says() {
         }
     );
     assert_eq!(config.store.space, "eu-1");
-    let [Identify::ApiKey { headers, peppers }, Identify::Jwt(jwt)] = &*config.identify else {
+    let [
+        Identify::ApiKey { headers, peppers },
+        Identify::Jwt(jwt),
+        Identify::Jwt(shared),
+        Identify::Header { tenant, user },
+    ] = &*config.identify
+    else {
         panic!("{:?}", config.identify);
     };
+    let jwks = "https://id.example.com/.well-known/jwks.json";
+    assert_eq!(jwt.keys, JwtKeys::Jwks(jwks.into()));
+    let secret = SecretRef {
+        field: "identify.jwt.secret".into(),
+        source: SecretSource::Env("JWT_SECRET".into()),
+    };
+    assert_eq!(shared.keys, JwtKeys::Secret(secret));
+    assert_eq!(shared.audience, ["api", "admin"]);
+    assert_eq!(
+        (&**tenant, user.as_deref()),
+        ("x-tenant", Some("x-user")),
+        "lower case"
+    );
     assert_eq!(headers, &["authorization", "x-api-key"]);
     let ids: Vec<_> = peppers.iter().map(|pepper| &*pepper.id).collect();
     assert_eq!(ids, ["2", "1"]);
@@ -136,7 +162,7 @@ fn the_file_in_the_documentation_loads() {
     let page = include_str!("../../docs/service-file.md");
     let (_, file) = page.split_once("```toml\n").unwrap();
     let config = parse(file.split_once("```").unwrap().0).unwrap();
-    assert_eq!(config.identify.len(), 2);
+    assert_eq!(config.identify.len(), 3);
     assert!(config.stripe.is_some());
 }
 
@@ -183,7 +209,31 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         ("[store]\nspace = \"\"", "is empty"),
         ("[store]\nspace = 5", "this is text, not a number"),
         ("store = \"redb\"", "`store` is a table, not text"),
-        ("[[identify]]", "`identify.api-key` is missing"),
+        (
+            "[[identify]]",
+            "`identify` needs one of `api-key`, `jwt`, `header`",
+        ),
+        ("[[identify]]\njwt = \"x\"", "`identify.jwt` is a table"),
+        (
+            "[[identify]]\napi-key = \"a\"\nheader = \"b\"",
+            "one `identify` has `api-key` or `header`, not both",
+        ),
+        (
+            "[[identify]]\napi-key = \"a\"\nuser-header = \"b\"",
+            "`user-header` belongs to `header`",
+        ),
+        (
+            "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\npepper = []",
+            "`pepper` belongs to `api-key`",
+        ),
+        (
+            "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a b\"",
+            "no header's name",
+        ),
+        (
+            "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\nuser-header = \"\"",
+            "`identify.user-header` is empty",
+        ),
         ("identify = []", "list of tables"),
         ("[[identify]]\napi-key = \"a b\"", "no header's name"),
         (
@@ -235,8 +285,22 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         assert!(error.line > 0 && error.help.is_some(), "{text}: {error:?}");
     }
     let both = format!("[[identify]]\napi-key = \"a\"\njwt = {{ {jwt} }}");
-    assert!(error(&both).message.contains("not both"));
+    assert!(
+        error(&both)
+            .message
+            .contains("has `api-key` or `jwt`, not both")
+    );
+    let both = format!("[[identify]]\njwt = {{ {jwt}, secret = {{ env = \"S\" }} }}");
+    assert!(
+        error(&both)
+            .message
+            .contains("has `jwks` or `secret`, not both")
+    );
     for (part, message) in [
+        (
+            r#"jwks = "https://x/j""#,
+            "`identify.jwt` needs one of `jwks`, `secret`",
+        ),
         ("audience = \"a\"", "`identify.jwt.audience` is missing"),
         ("issuer = \"x\"", "`identify.jwt.issuer` is missing"),
         ("tenant = \"t\"", "`identify.jwt.tenant` is missing"),
@@ -248,6 +312,39 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
                 .contains(message)
         );
     }
+}
+
+#[test]
+fn a_header_is_believed_only_where_a_proxy_is_trusted() {
+    let identify = "[[identify]]\nheader = \"X-Tenant\"\n";
+    for proxy in ["", "[proxy]\n", "[proxy]\ntrust = []\n"] {
+        let error = error(&format!("{identify}{proxy}"));
+        assert_eq!((error.line, error.column), (2, 10));
+        assert!(error.message.contains("`[proxy] trust` is empty"));
+        assert!(error.help.unwrap().contains("[proxy] trust = ["));
+    }
+    // What is wrong with the list is said once, and not that it were empty.
+    for trust in ["5", "[5]", "[\"proxy.local\"]"] {
+        let error = error(&format!("{identify}[proxy]\ntrust = {trust}\n"));
+        assert_eq!(error.line, 4, "{error}");
+    }
+    assert_eq!(error(&format!("proxy = 5\n{identify}")).line, 1);
+    let config = parse(&format!("{identify}[proxy]\ntrust = \"10.0.0.0/8\"\n")).unwrap();
+    let header = Identify::Header {
+        tenant: "x-tenant".into(),
+        user: None,
+    };
+    assert_eq!(config.identify, [header]);
+}
+
+#[test]
+fn an_unknown_key_is_answered_with_each_key_once() {
+    let text = "[[identify]]\napi-key = \"a\"\nzzzzzzzzzz = 1";
+    let help = error(text).help.unwrap();
+    assert_eq!(
+        help,
+        "the keys here are: api-key, jwt, header, pepper, user-header"
+    );
 }
 
 #[test]
@@ -292,6 +389,10 @@ fn a_secret_in_the_file_is_refused_and_not_shown() {
         "[stripe]\nkey = { value = \"sk_live_9\", env = \"K\" }",
         "[stripe]\nkey = { value = \"sk_live_9\" }",
         "[[identify]]\napi-key = \"a\"\npepper = \"sk_live_9\"",
+        "[[identify]]\njwt = { secret = \"sk_live_9\" }",
+        "[[identify]]\njwt = { secret = [\"sk_live_9\"] }",
+        "[[identify]]\njwt = { jwks = \"j\", secret = \"sk_live_9\" }",
+        "[[identify]]\napi-key = \"a\"\njwt = { secret = \"sk_live_9\" }",
         "[[identify]]\napi-key = \"a\"\npepper = [\"sk_live_9\"]",
     ] {
         let errors = parse(text).expect_err(text);
@@ -387,6 +488,19 @@ fn a_network_holds_its_addresses_however_they_come() {
     };
     assert!(trusted("10.255.0.1") && trusted("::ffff:10.0.0.1") && trusted("192.0.2.7"));
     assert!(!trusted("11.0.0.1") && !trusted("192.0.2.8") && !trusted("::1"));
+}
+
+#[test]
+fn a_network_is_shown_as_its_range() {
+    let text = "[proxy]\ntrust = [\"10.0.0.0/8\", \"192.0.2.7\", \"fd00::/8\", \"::1\"]";
+    let shown: Vec<_> = parse(text)
+        .unwrap()
+        .proxy
+        .trust
+        .iter()
+        .map(Network::to_string)
+        .collect();
+    assert_eq!(shown, ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8", "::1/128"]);
 }
 
 proptest! {

@@ -37,8 +37,8 @@ const MAX_USER: usize = 1_024;
 pub struct Claims {
     /// `iss` must be this.
     pub issuer: String,
-    /// `aud` must have this.
-    pub audience: String,
+    /// `aud` must have one of these; if there are none, no token is for us.
+    pub audience: Vec<String>,
     /// The claim with the tenant's outer id, text or a whole number.
     pub tenant: String,
     /// The claim with the user.
@@ -173,7 +173,7 @@ impl Claims {
         if token.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
             return Err(JwtError::Issuer);
         }
-        let for_us = |aud: &Value| aud.as_str() == Some(&self.audience);
+        let for_us = |aud: &Value| self.audience.iter().any(|ours| aud.as_str() == Some(ours));
         let is_for_us = match token.get("aud") {
             Some(Value::Array(many)) => many.iter().any(for_us),
             Some(one) => for_us(one),

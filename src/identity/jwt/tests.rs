@@ -27,7 +27,7 @@ const AT: Now = Now {
 fn claims() -> Claims {
     Claims {
         issuer: "https://id.example.com".into(),
-        audience: "api".into(),
+        audience: vec!["api".into()],
         tenant: "org_id".into(),
         user: Some("sub".into()),
     }
@@ -222,6 +222,38 @@ fn issuer_audience_and_tenant_must_be_there_and_right() {
         "42"
     );
     assert_eq!(shared().verify(&without("sub"), NOW_MS).unwrap().user, None);
+}
+
+#[test]
+fn any_of_several_audiences_will_do() {
+    let of = |audience: &[&str]| {
+        let audience = audience.iter().map(|&name| name.to_owned()).collect();
+        let claims = Claims {
+            audience,
+            ..claims()
+        };
+        Verifier::hs256(claims, SECRET).unwrap()
+    };
+    let both = of(&["api", "admin"]);
+    let for_ = |aud: Value| {
+        let mut payload = payload();
+        payload["aud"] = aud;
+        hs256(&payload)
+    };
+    for aud in [json!("api"), json!("admin"), json!(["web", "admin"])] {
+        assert!(both.verify(&for_(aud), NOW_MS).is_ok());
+    }
+    for aud in [
+        json!("web"),
+        json!(["web"]),
+        json!([]),
+        json!("ap"),
+        json!(null),
+    ] {
+        assert_eq!(refused(&both, &for_(aud)), JwtError::Audience);
+    }
+    assert_eq!(refused(&of(&[]), &for_(json!("api"))), JwtError::Audience);
+    assert_eq!(refused(&of(&[]), &for_(json!([]))), JwtError::Audience);
 }
 
 #[test]
