@@ -311,19 +311,18 @@ impl Lease {
 
     // ---- the cold half ----
 
-    /// The catalog or the directory says another limit. Acts with the next call; a refusal that was
-    /// believed under the old limit is forgotten. True: bring it to the keeper.
-    pub(crate) fn retarget(&self, terms: Terms) -> bool {
+    /// The catalog or the directory says another limit. Acts with the next call, which the next
+    /// request that needs units brings about: a refusal believed under the old limit is forgotten.
+    pub(crate) fn retarget(&self, terms: Terms) {
         let mut cold = self.cold();
-        let news = terms.rev > cold.terms.rev && terms.limit != cold.terms.limit;
-        if news {
-            let moved = terms.limit.saturating_sub(cold.terms.limit);
-            self.free_seen.fetch_add(moved, Ordering::Relaxed);
-            cold.terms = terms;
-            self.limit.store(terms.limit, Ordering::Relaxed);
-            self.refused_until_ns.store(0, Ordering::Release);
+        if terms.rev <= cold.terms.rev || terms.limit == cold.terms.limit {
+            return;
         }
-        news && cold.view.is_some() && self.queue()
+        let moved = terms.limit.saturating_sub(cold.terms.limit);
+        self.free_seen.fetch_add(moved, Ordering::Relaxed);
+        cold.terms = terms;
+        self.limit.store(terms.limit, Ordering::Relaxed);
+        self.refused_until_ns.store(0, Ordering::Release);
     }
 
     /// The same where most calls bring no news: without a lock unless the limit is another.

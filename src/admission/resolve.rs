@@ -38,21 +38,26 @@ impl LiveCatalog {
 
     /// What holds for this tenant at `now_ms`.
     pub(crate) fn resolve(&self, record: &TenantRecord, now_ms: i64) -> Resolved {
-        let mut until_ms = first_grant_end(record, now_ms);
-        let layers = self.layers(record, now_ms, &mut until_ms);
+        let mut edges = Edges {
+            now_ms,
+            next_ms: first_grant_end(record, now_ms),
+            passed: 0,
+        };
+        let layers = self.layers(record, &mut edges);
         let assigned = self.assigned(record);
         let base = layers
             .iter()
             .rev()
             .find_map(|layer| layer.plan)
             .unwrap_or(assigned);
-        let (base, mut standing) = self.paid(record, base, now_ms, &mut until_ms);
+        let (base, mut standing) = self.paid(record, base, &mut edges);
         let term = layers.iter().rev().find_map(|layer| layer.term);
         let policy = self.policy(record, base, layers, now_ms);
         if let Some(life) = policy.plan.expires {
             let from = record.first_request_ms.unwrap_or(now_ms);
-            edge(from, life, now_ms, &mut until_ms)
-                .unwrap_or_else(|| standing = owed(Payment::TrialOver));
+            if !edges.before(from.saturating_add(millis(life))) {
+                standing = owed(Payment::TrialOver);
+            }
         }
         if record.suspended {
             standing = Standing::Refused(Reason::Suspended);
@@ -64,29 +69,25 @@ impl LiveCatalog {
                 cycle_ms: record.anchor_ms,
                 term,
             },
-            until_ms,
+            until_ms: edges.next_ms,
             account: record.account.as_deref().map(Arc::from),
-            rev: self.rev(record),
+            rev: self.rev(record, &edges),
         }
     }
 
     /// Exceptions in force, weakest first.
-    fn layers(&self, record: &TenantRecord, now_ms: i64, until_ms: &mut i64) -> Vec<Changes> {
-        let mut holds = |end: Option<i64>| match end {
-            Some(end) if end <= now_ms => false,
-            Some(end) => {
-                *until_ms = end.min(*until_ms);
-                true
-            }
-            None => true,
-        };
+    fn layers(&self, record: &TenantRecord, edges: &mut Edges) -> Vec<Changes> {
         let mut layers = Vec::new();
-        if let Some(exception) = self.catalog.exception(&record.id, now_ms) {
-            if holds(exception.until_ms) {
-                layers.push(exception.changes.clone());
-            }
+        let exception = self.catalog.exception(&record.id, edges.now_ms);
+        match exception.filter(|e| e.until_ms.is_none_or(|end| edges.before(end))) {
+            Some(exception) => layers.push(exception.changes.clone()),
+            // Having ended is an edge that stays behind us, also where it ended before the start.
+            None => edges.passed += u32::from(exception.is_none()),
         }
-        for own in record.overrides.iter().filter(|o| holds(o.until_ms)) {
+        for own in &record.overrides {
+            if own.until_ms.is_some_and(|end| !edges.before(end)) {
+                continue;
+            }
             match self.catalog.parse_changes(&own.changes) {
                 Ok(changes) => layers.push(changes),
                 // It was checked when it was made; since then the plan file has lost a name.
@@ -108,13 +109,7 @@ impl LiveCatalog {
     }
 
     /// What the payment state makes of the plan.
-    fn paid(
-        &self,
-        record: &TenantRecord,
-        plan: PlanId,
-        now_ms: i64,
-        until_ms: &mut i64,
-    ) -> (PlanId, Standing) {
+    fn paid(&self, record: &TenantRecord, plan: PlanId, edges: &mut Edges) -> (PlanId, Standing) {
         let billing = &self.catalog.billing;
         let mut rule = match record.payment {
             PaymentState::Good => return (plan, Standing::Good),
@@ -129,13 +124,13 @@ impl LiveCatalog {
                 PaymentRule::Full => return (plan, Standing::Good),
                 PaymentRule::Plan(other) => return (*other, Standing::Good),
                 PaymentRule::PaymentRequired => return (plan, owed(Payment::Unpaid)),
-                PaymentRule::Grace(grace, then) => match edge(from_ms, *grace, now_ms, until_ms) {
-                    Some(()) => return (plan, Standing::Good),
-                    None => {
-                        from_ms = from_ms.saturating_add(millis(*grace));
-                        rule = then;
+                PaymentRule::Grace(grace, then) => {
+                    from_ms = from_ms.saturating_add(millis(*grace));
+                    if edges.before(from_ms) {
+                        return (plan, Standing::Good);
                     }
-                },
+                    rule = then;
+                }
             }
         }
     }
@@ -171,10 +166,35 @@ impl LiveCatalog {
         Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants))
     }
 
-    fn rev(&self, record: &TenantRecord) -> i64 {
-        // 2^24 changes of one tenant and 2^39 catalogs fit; past that the order would only wrap.
-        let revision = i64::try_from(self.revision & 0x7F_FFFF_FFFF).unwrap_or(0);
-        revision << 24 | i64::try_from(record.version & 0xFF_FFFF).unwrap_or(0)
+    /// Orders what nodes may know: a newer catalog, then a newer record, then a later time. Each
+    /// part is cut to its bits; 2^33 catalogs, 2^24 changes of one tenant and 63 ends are enough.
+    fn rev(&self, record: &TenantRecord, edges: &Edges) -> i64 {
+        let part = |n: u64, bits: u32| i64::try_from(n & ((1 << bits) - 1)).unwrap_or(0);
+        part(self.revision, 33) << 30
+            | part(record.version, 24) << 6
+            | part(u64::from(edges.passed.min(63)), 6)
+    }
+}
+
+/// The instants at which what holds for a tenant changes by itself.
+struct Edges {
+    now_ms: i64,
+    /// The first one ahead.
+    next_ms: i64,
+    /// How many lie behind.
+    passed: u32,
+}
+
+impl Edges {
+    /// Whether this edge is still ahead.
+    fn before(&mut self, end_ms: i64) -> bool {
+        let ahead = self.now_ms < end_ms;
+        if ahead {
+            self.next_ms = self.next_ms.min(end_ms);
+        } else {
+            self.passed += 1;
+        }
+        ahead
     }
 }
 
@@ -208,16 +228,6 @@ fn grants(record: &TenantRecord, catalog: &Catalog, now_ms: i64) -> Vec<GrantTer
             })
         })
         .collect()
-}
-
-/// `Some` before `from + life`, which is then an edge in time; `None` from then on.
-fn edge(from_ms: i64, life: Duration, now_ms: i64, until_ms: &mut i64) -> Option<()> {
-    let end = from_ms.saturating_add(millis(life));
-    if end <= now_ms {
-        return None;
-    }
-    *until_ms = end.min(*until_ms);
-    Some(())
 }
 
 fn millis(span: Duration) -> i64 {

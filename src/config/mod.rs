@@ -1,9 +1,10 @@
 //! The service file, `tollgate.toml`: where things run, and how callers are known. What is sold
 //! stands in the plan file. `docs/service-file.md` describes every key.
 //!
-//! A [`Config`] that exists is legal: it was parsed and checked, and all that was wrong was reported
-//! at once, with line, column and what to write instead. It is plain data. Nothing here opens a
-//! file, a store or a connection; only [`SecretRef::resolve`] reads, when it is asked to.
+//! A [`Config`] that exists is legal: it was parsed and checked, and all that was wrong was
+//! reported at once, with line, column and what to write instead. It is plain data. Nothing
+//! here opens a file, a store or a connection; only [`SecretRef::resolve`] reads, when it is asked
+//! to.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -160,8 +161,8 @@ pub enum Identify {
     },
     /// Signed tokens.
     Jwt(JwtConfig),
-    /// A header that a gateway in front has set, believed only from a peer in `[proxy] trust`, which
-    /// is not empty then.
+    /// A header that a gateway in front has set, believed only from a peer in `[proxy] trust`,
+    /// which is not empty then.
     Header {
         /// `header`: the name of the header with the tenant, lower case.
         tenant: String,

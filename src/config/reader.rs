@@ -1,5 +1,5 @@
-//! Reading typed values out of the tree: each mistake is noted where it stands, and reading goes on,
-//! so that all of them are reported in one go.
+//! Reading typed values out of the tree: each mistake is noted where it stands, and reading goes
+//! on, so that all of them are reported in one go.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -153,8 +153,8 @@ impl<'a> Table<'a> {
             .note(self.place, "", message, Some(format!("add `{key} = ..`")));
     }
 
-    /// The one of these keys that is there. None, or a second one, is a mistake; `help` says what to
-    /// do with the second. No words are shown: what was meant is not known, and one may be a secret.
+    /// The one of these keys that is there. None, or a second one, is a mistake; `help` says what
+    /// to do with the second. No words are shown: one of them may be a secret.
     pub(super) fn one_of(&self, keys: &[&'static str], help: &str) -> Option<&'static str> {
         let quoted = |keys: &[&str]| {
             keys.iter()

@@ -1,7 +1,7 @@
 //! Secrets: written as references to where they are, and kept in a type that never shows them.
 //!
-//! A secret is read when it is asked for, not when the file is parsed, so that checking a file needs
-//! no secrets.
+//! A secret is read when it is asked for, not when the file is parsed, so that checking a file
+//! needs no secrets.
 
 use std::fmt;
 use std::io::Read;

@@ -36,10 +36,15 @@ api-key = ["Authorization", "x-api-key"]
 pepper  = [{ id = "2", file = "/run/pepper" }, { id = "1", env = "TOLLGATE_PEPPER" }]
 
 [[identify]]
-jwt = { jwks = "https://id.example.com/.well-known/jwks.json", issuer = "https://id.example.com", audience = "api", tenant = "org_id", user = "sub" }
+[identify.jwt]
+jwks     = "https://id.example.com/.well-known/jwks.json"
+issuer   = "https://id.example.com"
+audience = "api"
+tenant   = "org_id"
+user     = "sub"
 
 [[identify]]
-jwt = { secret = { env = "JWT_SECRET" }, issuer = "us", audience = ["api", "admin"], tenant = "org" }
+jwt = { secret = { env = "JWT_SECRET" }, issuer = "us", audience = ["api", "adm"], tenant = "org" }
 
 [[identify]]
 header = "X-Tenant"
@@ -92,7 +97,7 @@ fn a_full_file_says_what_it_says() {
         source: SecretSource::Env("JWT_SECRET".into()),
     };
     assert_eq!(shared.keys, JwtKeys::Secret(secret));
-    assert_eq!(shared.audience, ["api", "admin"]);
+    assert_eq!(shared.audience, ["api", "adm"]);
     assert_eq!(
         (&**tenant, user.as_deref()),
         ("x-tenant", Some("x-user")),
@@ -168,8 +173,8 @@ fn the_file_in_the_documentation_loads() {
 
 #[test]
 fn all_mistakes_come_at_once_in_the_order_of_the_file() {
-    let text = "[stroe]\n[store]\nkind = \"redis\"\npth = \"x\"\nspace = \"No\"\n[flush]\nevery = 5\n\
-                mode = \"slow\"\nmax-write-units = 0\n[stripe]\n";
+    let text = "[stroe]\n[store]\nkind = \"redis\"\npth = \"x\"\nspace = \"No\"\n[flush]\n\
+                every = 5\nmode = \"slow\"\nmax-write-units = 0\n[stripe]\n";
     let ConfigErrors(errors) = parse(text).unwrap_err();
     let places: Vec<_> = errors
         .iter()
@@ -253,7 +258,8 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
             "exactly one place",
         ),
         (
-            "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\", env = \"P\" }, { id = \"1\", env = \"Q\" }]",
+            "[[identify]]\napi-key = \"a\"\n\
+             pepper = [{ id = \"1\", env = \"P\" }, { id = \"1\", env = \"Q\" }]",
             "two peppers",
         ),
         ("[identity]\nunknown = \"allow\"", "no such choice"),

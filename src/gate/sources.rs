@@ -28,10 +28,16 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
                     headers: headers.clone(),
                 });
             }
+            Way::Header { tenant, user } => {
+                sources.push(Source::Header {
+                    tenant: tenant.clone(),
+                    user: user.clone(),
+                });
+            }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }
     }
-    let proxies = config.proxy.trust.iter().map(|n| format!("{n:?}"));
+    let proxies = config.proxy.trust.iter().map(ToString::to_string);
     let proxies = Proxies::new(proxies).map_err(wrong)?;
     let peppers = Peppers::new(peppers).map_err(wrong)?;
     Identifier::new(sources, peppers, proxies).map_err(|e| wrong(e.to_string()))
