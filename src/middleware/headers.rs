@@ -16,6 +16,11 @@ use crate::wire::{self, Call, HeaderStyle, Reply};
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
+/// A refusal that a handler passes on, in the extensions of its response: the layer writes the
+/// response anew, as it would its own. For adapters.
+#[derive(Clone, Debug)]
+pub struct Refused(pub Refusal);
+
 /// A refusal as a response.
 pub(super) fn refusal<R>(shared: &Shared, refusal: &Refusal) -> Response<GateBody<R>> {
     let mut response = response_of(shared.gate.refusal_reply(refusal));
