@@ -240,11 +240,6 @@ impl Lease {
         n.saturating_sub(u64::try_from(before).unwrap_or(0))
     }
 
-    /// Atoms that may be taken now.
-    pub(crate) fn left(&self) -> u64 {
-        u64::try_from(self.left.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-
     /// Atoms taken by requests that have not ended.
     pub(crate) fn open_holds(&self) -> u64 {
         let held = self.cold().held();

@@ -170,10 +170,6 @@ impl LiveTenant {
         self.refreshing.store(false, Ordering::Release);
     }
 
-    pub(crate) fn record(&self) -> Arc<TenantRecord> {
-        self.locked().clone()
-    }
-
     #[cold]
     fn turn_over(
         &self,

@@ -56,7 +56,6 @@ impl Gate {
                 IdentifyStep::Done(Identified { tenant, scopes })
             }
             Seen::Refused(reason) => IdentifyStep::Refused(inner.refusal(reason, None)),
-            Seen::Nobody => IdentifyStep::Refused(inner.refusal(Reason::Unidentified, None)),
             Seen::Ask(pending) => IdentifyStep::Wait(super::counted(pending, waited.rounds)),
         }
     }
@@ -353,5 +352,15 @@ fn scope_word(scope: &Scope) -> Arc<str> {
         Scope::User => "user".into(),
         Scope::Ip => "ip".into(),
         Scope::Named(name) => name.clone(),
+    }
+}
+
+impl std::fmt::Debug for IdentifyStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Done(who) => f.debug_tuple("Done").field(who).finish(),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(&refusal.reason).finish(),
+            Self::Wait(_) => f.write_str("Wait"),
+        }
     }
 }
