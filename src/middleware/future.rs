@@ -65,6 +65,7 @@ where
 impl<S, B, R> Future for ResponseFuture<S, B, R>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    B: Body,
     R: Body<Data = Bytes>,
 {
     type Output = Result<Response<GateBody<R>>, S::Error>;

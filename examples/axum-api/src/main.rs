@@ -41,7 +41,9 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     demo::log();
-    let plans = std::env::var_os("PLANS").map(std::path::absolute).transpose()?;
+    let plans = std::env::var_os("PLANS")
+        .map(std::path::absolute)
+        .transpose()?;
     demo::go_home()?;
     demo::make_pepper()?;
 
@@ -95,8 +97,7 @@ async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {
 /// Returns at ctrl-c, or at the SIGTERM with which platforms ask a process to end.
 async fn stop_signal() {
     #[cfg(unix)]
-    if let Ok(mut term) =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+    if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
     {
         tokio::select! {
             _ = term.recv() => {}
