@@ -107,8 +107,10 @@ where
                     held,
                     is_head,
                 } => {
+                    let guard = FailOnPanic(held);
                     let answer = ready!(future.poll(cx));
-                    let held = held.take();
+                    let held = guard.0.take();
+                    drop(guard);
                     let is_head = *is_head;
                     match answer {
                         Ok(response) => {
@@ -149,6 +151,20 @@ where
                 // Only a future polled after its end gets here, as with any other future.
                 None => panic!("`ResponseFuture` polled after it was ready"),
             }
+        }
+    }
+}
+
+/// Ends the request as failed where its handler panics. A layer outside may catch the panic and drop
+/// this future later, when nothing tells any more why.
+struct FailOnPanic<'a>(&'a mut Option<Held>);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(held) = self.0.take()
+        {
+            held.end(Outcome::Failed);
         }
     }
 }
@@ -196,7 +212,7 @@ fn finish<R: Body<Data = Bytes>>(
         held.end(Outcome::Complete {
             status: refused.status().as_u16(),
         });
-        return (refused, None);
+        return (refused, recorded(shared));
     }
     let status = parts.status.as_u16();
     headers::limits(shared, &mut held, &mut parts);
@@ -213,8 +229,12 @@ fn finish<R: Body<Data = Bytes>>(
     } else {
         GateBody::counted(body, held, shared.gate.clone(), status)
     };
-    let wait = (shared.gate.inner.config.mode == Mode::Durable).then(|| shared.gate.recorded());
-    (Response::from_parts(parts, body), wait)
+    (Response::from_parts(parts, body), recorded(shared))
+}
+
+/// What the answer waits for in mode `durable`.
+fn recorded(shared: &Shared) -> Option<Pending> {
+    (shared.gate.inner.config.mode == Mode::Durable).then(|| shared.gate.recorded())
 }
 
 impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>
