@@ -107,6 +107,9 @@ async fn run(
             _ = sweep.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.sweep();
+                if let Err(error) = inner.ledger.fold_runs(inner.clock.now().wall_ms).await {
+                    tracing::warn!(%error, "usage logs could not be folded");
+                }
             }
             refresh = refreshes.recv() => {
                 let (Some(refresh), Some(inner)) = (refresh, inner.upgrade()) else { return };
