@@ -153,7 +153,7 @@ impl Gate {
         let scopes = seen.scopes(&inner.identifier, view, &sheet);
 
         // 3 decide: all limits at once, or none.
-        let length = content_length(view);
+        let length = view.body_length();
         let decided = self.decide(&sheet, Asked::Route(route), &scopes, length, &waited, now);
 
         // 4 record happens when the hold ends: with the response's body, or when it is dropped.
@@ -274,15 +274,6 @@ fn counted(pending: Pending, rounds: u8) -> Pending {
             ..pending.await
         }
     })
-}
-
-/// The length of the request's body, as stated.
-fn content_length(view: &dyn RequestView) -> Option<u64> {
-    std::str::from_utf8(view.header("content-length")?)
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
 }
 
 impl std::fmt::Debug for Step {

@@ -178,11 +178,19 @@ impl Gate {
         }))
     }
 
+    /// A refusal as a response: the host's own where it has one. For adapters.
+    pub fn refusal_reply(&self, refusal: &Refusal) -> Reply {
+        let inner = &self.inner;
+        let own = inner.on_refusal.as_ref().and_then(|hook| hook(refusal));
+        own.unwrap_or_else(|| {
+            let now = inner.clock.now();
+            wire::refusal(refusal, &inner.wire, wire::Call::at(now.wall_ms))
+        })
+    }
+
     fn cannot_read(&self, error: &StoreError) -> Reply {
         tracing::warn!(%error, "usage cannot be read");
-        let refusal = self.inner.refusal(Reason::Unavailable, None);
-        let now = self.inner.clock.now();
-        wire::refusal(&refusal, &self.inner.wire, wire::Call::at(now.wall_ms))
+        self.refusal_reply(&self.inner.refusal(Reason::Unavailable, None))
     }
 }
 

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::body::GateBody;
-use super::headers;
+use super::headers::{self, Refused};
 use super::held::Held;
 use super::layer::Shared;
 use super::service::ask;
@@ -65,6 +65,7 @@ where
 impl<S, B, R> Future for ResponseFuture<S, B, R>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    B: Body,
     R: Body<Data = Bytes>,
 {
     type Output = Result<Response<GateBody<R>>, S::Error>;
@@ -189,6 +190,14 @@ fn finish<R: Body<Data = Bytes>>(
         return (response.map(GateBody::plain), None);
     };
     let (mut parts, body) = response.into_parts();
+    if let Some(Refused(refusal)) = parts.extensions.remove() {
+        // The handler passes on what the gate refused while it ran: told as any other refusal.
+        let refused = headers::refusal(shared, &refusal);
+        held.end(Outcome::Complete {
+            status: refused.status().as_u16(),
+        });
+        return (refused, None);
+    }
     let status = parts.status.as_u16();
     headers::limits(shared, &mut held, &mut parts);
     held.head(status);
