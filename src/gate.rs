@@ -67,6 +67,7 @@ pub enum Step {
 }
 
 /// The answer to a request.
+#[derive(Debug)]
 pub enum Answer {
     /// Admitted. What it holds is settled when it ends.
     Admit(Running),
@@ -139,7 +140,6 @@ impl Gate {
         //   others the directory is asked, once for all who wait.
         let seen = match self.identify(view, auth, now) {
             Seen::Caller(caller) => caller,
-            Seen::Nobody => return Step::Done(Answer::Pass),
             Seen::Refused(reason) => return refuse(inner.refusal(reason, None)),
             Seen::Ask(pending) => return Step::Wait(counted(pending, waited.rounds)),
         };
@@ -288,9 +288,7 @@ fn content_length(view: &dyn RequestView) -> Option<u64> {
 impl std::fmt::Debug for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Done(Answer::Admit(_)) => f.write_str("Done(Admit)"),
-            Self::Done(Answer::Pass) => f.write_str("Done(Pass)"),
-            Self::Done(Answer::Refuse(refusal)) => write!(f, "Done(Refuse({:?}))", refusal.reason),
+            Self::Done(answer) => f.debug_tuple("Done").field(answer).finish(),
             Self::Wait(_) => f.write_str("Wait"),
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Gate;
-use super::callers::KnownCaller;
+use super::callers::{KnownCaller, Refresh};
 use super::catalogs::{self, PlanSource};
 use super::maintain::{self, Maintenance};
 use crate::admission::hub::Hub;
@@ -69,7 +69,7 @@ pub(crate) struct Inner {
     pub(crate) reads: Reads,
     /// Look-ups under way, so that one serves all who wait for it.
     pub(crate) loads: moka::future::Cache<u128, ()>,
-    pub(crate) refreshes: mpsc::Sender<Arc<LiveTenant>>,
+    pub(crate) refreshes: mpsc::Sender<Refresh>,
     pub(crate) flusher: Flusher,
     pub(crate) keeper: Keeper,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
@@ -219,6 +219,17 @@ impl GateBuilder {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
         let identifier = identifier(&config)?;
+        #[cfg(feature = "jwt")]
+        for jwks in identifier
+            .verifiers()
+            .filter_map(|verifier| verifier.source())
+        {
+            // An issuer that is away must not keep the service down: its tokens are refused until
+            // its keys have been read.
+            if let Err(error) = jwks.refresh(now).await {
+                tracing::error!(%error, "no keys of a token issuer: its tokens are refused");
+            }
+        }
         let store = match self.store.clone() {
             Some(store) => store,
             None => open_store(&config).await?,

@@ -71,6 +71,23 @@ pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualC
     }
 }
 
+/// The tenant's own view of itself, as `GET /usage` of a test gate would identify it.
+///
+/// # Panics
+///
+/// If the tenant cannot be loaded.
+pub async fn identified(gate: &Gate, tenant: &str) -> crate::Identified {
+    let headers = Named(tenant.to_owned());
+    let mut waited = crate::Waited::default();
+    loop {
+        match gate.identify_request(&headers, waited) {
+            crate::IdentifyStep::Done(who) => return who,
+            crate::IdentifyStep::Refused(refusal) => panic!("refused: {:?}", refusal.reason),
+            crate::IdentifyStep::Wait(pending) => waited = pending.await,
+        }
+    }
+}
+
 /// The service file of a test gate.
 const SERVICE: &str = r#"
     [store]
@@ -102,5 +119,30 @@ impl Identify for ByHeader {
             }
             None => Identity::Nobody,
         }
+    }
+}
+
+/// A request of a tenant, with nothing else in it.
+struct Named(String);
+
+impl RequestView for Named {
+    fn method(&self) -> &str {
+        "GET"
+    }
+
+    fn path(&self) -> &str {
+        "/usage"
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        (name == "x-tenant").then_some(self.0.as_bytes())
+    }
+
+    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+        self.header(name).into_iter().collect()
+    }
+
+    fn peer(&self) -> Option<std::net::IpAddr> {
+        None
     }
 }

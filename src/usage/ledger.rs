@@ -65,16 +65,21 @@ impl Ledger {
         }
     }
 
-    /// What a tenant used, by meter and day, over all writers, in no order.
+    /// What a tenant used, by meter and day, over all writers, in no order; without this writer's row
+    /// `live_part`, of which the caller has the total as it is now.
     pub(crate) async fn uses(
         &self,
         tenant: Surrogate,
+        live_part: u32,
         now_ms: i64,
     ) -> Result<Vec<DayUse>, StoreError> {
         let mut fold = self.fold.lock().await;
         self.read(&mut fold, now_ms).await?;
         let mut days = HashMap::<_, u64>::new();
-        for ((_, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
+        for ((of, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
+            if *of == self.writer.incarnation && key.part == live_part {
+                continue;
+            }
             let day = (key.meter.clone(), key.scale, key.period_ms, key.day);
             let sum = days.entry(day).or_default();
             *sum = sum.saturating_add(*total);
