@@ -24,6 +24,8 @@ use crate::identity::RequestView;
 mod ask;
 mod callers;
 mod catalogs;
+#[cfg(any(test, feature = "testing"))]
+mod drill;
 mod maintain;
 mod open;
 mod sources;

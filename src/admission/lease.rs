@@ -40,6 +40,10 @@ const LONG: Duration = Duration::from_secs(240);
 /// runs out and the last units are shared.
 const SHARE_OF_FREE: i64 = 20;
 
+/// A pool is not made later than this after its window's end: by then it may have been there, full of
+/// use, and be deleted.
+const MAKE_WITHIN_MS: i64 = 3_600_000;
+
 /// How long a refusal is believed before the pool is asked again, at least and at most: a tenant
 /// over its limit must not cost a call per request.
 const REFUSED_NS: std::ops::Range<u64> = 1_000_000_000..3_000_000_000;
@@ -423,6 +427,11 @@ impl Lease {
     /// The next thing to ask of the pool.
     fn ask(&self, cold: &mut Cold, writer: &Writer, now: Now) -> Option<(Op, Call)> {
         let key = || self.pool.key(&writer.space);
+        let over_since = now.wall_ms.saturating_sub(self.end_ms);
+        if cold.view.is_none() && over_since > MAKE_WITHIN_MS {
+            self.refuse(cold, now);
+            return None;
+        }
         let Some(view) = cold.view else {
             let entry = cold.next_entry(self.size(cold, cold.terms.limit));
             let write = pool::create(key(), writer.incarnation, cold.terms, entry);

@@ -194,7 +194,10 @@ impl Gate {
                     .await
                     .map_err(Failed::Store)
             };
-            match loads.try_get_with(probe.0, load).await {
+            let loaded = loads.try_get_with(probe.0, load).await;
+            // It served those who waited together; what it found has its place elsewhere.
+            loads.invalidate(&probe.0).await;
+            match loaded {
                 Ok(()) => Waited::default(),
                 Err(failed) => {
                     if let Failed::Store(error) = &*failed {
@@ -235,6 +238,7 @@ impl Gate {
             };
             // It cannot fail: a tenant that cannot be read stays as it was last known.
             let _ = loads.try_get_with(key, read).await;
+            loads.invalidate(&key).await;
             Waited::default()
         }))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Inner;
 use super::callers::{MAX_AGE, Refresh, nanos};
@@ -94,7 +95,8 @@ async fn run(
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut poll = tokio::time::interval(POLL);
-    let mut sweep = tokio::time::interval(SWEEP);
+    // Nothing is idle yet.
+    let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
     let mut last_error = None;
     loop {
         tokio::select! {
@@ -107,6 +109,9 @@ async fn run(
             _ = sweep.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.sweep();
+                if let Err(error) = inner.ledger.fold_runs(inner.clock.now().wall_ms).await {
+                    tracing::warn!(%error, "usage logs could not be folded");
+                }
             }
             refresh = refreshes.recv() => {
                 let (Some(refresh), Some(inner)) = (refresh, inner.upgrade()) else { return };

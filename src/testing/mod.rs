@@ -8,8 +8,10 @@ use crate::gate::{Gate, GateBuilder};
 use crate::identity::{Caller, Identify, Identity, RequestView};
 use crate::store::Memory;
 
+mod drill;
 mod faulty;
 
+pub use drill::{Drill, forget_callers, is_identified};
 pub use faulty::{Fault, Faulty, Odds};
 
 /// When the clock of a test gate starts: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month,
@@ -77,10 +79,20 @@ pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualC
 ///
 /// If the tenant cannot be loaded.
 pub async fn identified(gate: &Gate, tenant: &str) -> crate::Identified {
-    let headers = Named(tenant.to_owned());
+    identified_by(gate, &[("x-tenant", tenant)]).await
+}
+
+/// The same for the caller that these headers identify.
+///
+/// # Panics
+///
+/// If they identify nobody.
+pub async fn identified_by(gate: &Gate, headers: &[(&str, &str)]) -> crate::Identified {
+    let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+    let view = Headers(headers.iter().map(own).collect());
     let mut waited = crate::Waited::default();
     loop {
-        match gate.identify_request(&headers, waited) {
+        match gate.identify_request(&view, waited) {
             crate::IdentifyStep::Done(who) => return who,
             crate::IdentifyStep::Refused(refusal) => panic!("refused: {:?}", refusal.reason),
             crate::IdentifyStep::Wait(pending) => waited = pending.await,
@@ -122,10 +134,10 @@ impl Identify for ByHeader {
     }
 }
 
-/// A request of a tenant, with nothing else in it.
-struct Named(String);
+/// A request with these headers and nothing else in it.
+struct Headers(Vec<(String, String)>);
 
-impl RequestView for Named {
+impl RequestView for Headers {
     fn method(&self) -> &str {
         "GET"
     }
@@ -135,7 +147,8 @@ impl RequestView for Named {
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {
-        (name == "x-tenant").then_some(self.0.as_bytes())
+        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        Some(value.as_bytes())
     }
 
     fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {

@@ -1,0 +1,104 @@
+//! Who is calling: known callers beside a map look-up by the same text, and first requests.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion};
+use dashmap::DashMap;
+use http::Request;
+use tokio::runtime::Runtime;
+use tollgate::middleware::HttpView;
+use tollgate::wire::HeaderStyle;
+use tollgate::{Clock, Gate, IdentifyStep, Now, SystemClock, Waited, testing};
+
+use crate::setup;
+
+pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
+    let gate = setup::gate(rt, HeaderStyle::Off);
+    let key = rt.block_on(async {
+        let acme = gate
+            .directory()
+            .tenant(&setup::name(0))
+            .save()
+            .await
+            .expect("a tenant");
+        acme.new_key("bench")
+            .await
+            .expect("a key")
+            .expose()
+            .to_owned()
+    });
+    let token = token();
+    let ways = [
+        ("header", "x-tenant", setup::name(0)),
+        ("api-key", "x-api-key", key),
+        ("jwt", "authorization", format!("Bearer {token}")),
+    ];
+    let clock = SystemClock::new();
+
+    let mut group = c.benchmark_group("identify");
+    for (what, header, value) in ways {
+        let map: DashMap<String, Arc<u64>> = (0..10_000)
+            .map(|i| (setup::name(i), Arc::new(0)))
+            .chain([(value.clone(), Arc::new(1))])
+            .collect();
+        let request = setup::request(header, &value);
+        group.bench_function(BenchmarkId::new(format!("map-{what}"), round), |b| {
+            b.iter(|| {
+                map.get(black_box(value.as_str()))
+                    .map(|found| found.clone())
+            });
+        });
+        ask(rt, &gate, &request);
+        let mut now = clock.now();
+        group.bench_function(BenchmarkId::new(format!("tollgate-{what}"), round), |b| {
+            b.iter(|| known(rt, &gate, black_box(&request), &mut now, &clock));
+        });
+        group.bench_function(
+            BenchmarkId::new(format!("tollgate-{what}-first"), round),
+            |b| {
+                b.iter(|| {
+                    testing::forget_callers(&gate);
+                    ask(rt, &gate, &request);
+                });
+            },
+        );
+    }
+    group.finish();
+    rt.block_on(gate.close())
+        .expect("everything counted is written");
+}
+
+/// Step 1 for a caller in memory. What is in memory grows old: then it is looked up again.
+#[inline]
+fn known<B>(rt: &Runtime, gate: &Gate, request: &Request<B>, now: &mut Now, clock: &SystemClock) {
+    while testing::is_identified(gate, &view(request), *now) != Some(true) {
+        ask(rt, gate, request);
+        *now = clock.now();
+    }
+}
+
+fn view<B>(request: &Request<B>) -> HttpView<'_> {
+    let peer = Some(setup::PEER.ip());
+    HttpView::new(request.method(), request.uri(), request.headers(), peer)
+}
+
+/// Identifies a caller from the directory.
+fn ask<B>(rt: &Runtime, gate: &Gate, request: &Request<B>) {
+    let mut waited = Waited::default();
+    loop {
+        match gate.identify_request(&view(request), waited) {
+            IdentifyStep::Done(_) => return,
+            IdentifyStep::Wait(pending) => waited = rt.block_on(pending),
+            IdentifyStep::Refused(refusal) => panic!("refused: {:?}", refusal.reason),
+        }
+    }
+}
+
+fn token() -> String {
+    let claims = serde_json::json!({
+        "iss": "bench", "aud": "api", "org": setup::name(0), "exp": 4_102_444_800_u64,
+    });
+    let key = jsonwebtoken::EncodingKey::from_secret(setup::SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
+}

@@ -1,0 +1,130 @@
+//! What all benches stand on: a gate on the real clock, tenants in memory with leases that last, and
+//! the plan that all of them are on.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use http::{Method, Request};
+use tokio::runtime::Runtime;
+use tollgate::middleware::Peer;
+use tollgate::testing::Drill;
+use tollgate::wire::{HeaderStyle, WireOptions};
+use tollgate::{Gate, GateBuilder};
+
+/// One rate and one quota for each request, both out of reach.
+pub const PLANS: &str = r#"
+default-plan = "team"
+[route.search]
+match = "GET /v1/search"
+[plan.team]
+rate.default   = "50M/s burst 50M"
+quota.requests = "1000000000000/month"
+"#;
+
+/// The same numbers for the peers.
+pub const PER_SECOND: u32 = 50_000_000;
+pub const BURST: u32 = 50_000_000;
+
+/// HS256 secret and pepper; nothing in a bench is secret.
+pub const SECRET: &str = "a-bench-has-no-secrets-0123456789abcdef";
+
+pub const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 443);
+
+/// The gate of all benches, on a store in memory.
+pub fn gate(rt: &Runtime, style: HeaderStyle) -> Gate {
+    open(rt, "[store]\nkind = \"memory\"", style)
+}
+
+/// A gate on this store.
+pub fn open(rt: &Runtime, store: &str, style: HeaderStyle) -> Gate {
+    let dir = std::env::temp_dir().join("tollgate-bench");
+    std::fs::create_dir_all(&dir).expect("a directory for a secret");
+    let file = dir.join(format!("secret-{}", std::process::id()));
+    std::fs::write(&file, SECRET).expect("a file for a secret");
+    let secret = format!("{{ file = \"{}\" }}", file.display());
+    let service = format!(
+        r#"
+{store}
+[[identify]]
+api-key = "x-api-key"
+pepper = [{{ id = "1", file = "{}" }}]
+[[identify]]
+jwt = {{ secret = {secret}, issuer = "bench", audience = "api", tenant = "org" }}
+[[identify]]
+header = "x-tenant"
+[identity]
+unknown = "create"
+[proxy]
+trust = ["10.0.0.0/8"]
+[flush]
+mode = "fast"
+"#,
+        file.display()
+    );
+    let wire = WireOptions {
+        style,
+        ..WireOptions::default()
+    };
+    let gate = rt.block_on(
+        GateBuilder::from_text(&service)
+            .plans(PLANS)
+            .wire(wire)
+            .open(),
+    );
+    gate.expect("the gate of the benches opens")
+}
+
+/// Tenants in memory, each with a lease that a measurement does not use up.
+pub fn drills(rt: &Runtime, gate: &Gate, count: usize, rounds: usize) -> Vec<Drill> {
+    let drill = |i: usize| {
+        let tenant = rt
+            .block_on(gate.tenant(&name(i)))
+            .expect("a tenant is made on first sight");
+        Drill::new(gate, &tenant, "search")
+    };
+    let mut drills: Vec<Drill> = (0..count).map(drill).collect();
+    shuffle(&mut drills);
+    for _ in 0..rounds {
+        drills.iter().for_each(admit);
+    }
+    drills
+}
+
+/// One request, waiting for a lease if it must: the pool is never empty, so that this is rare.
+#[inline]
+pub fn admit(drill: &Drill) {
+    while drill.admit_and_settle() != Some(true) {
+        std::thread::sleep(Duration::from_micros(20));
+    }
+}
+
+/// A tenant's id, as long as they are in life.
+pub fn name(i: usize) -> String {
+    format!("tenant-{i:08}-customer-of-ours")
+}
+
+/// The same order in every run, and no order that a cache could guess.
+pub fn shuffle<T>(items: &mut [T]) {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for i in (1..items.len()).rev() {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        items.swap(i, (random >> 33) as usize % (i + 1));
+    }
+}
+
+/// A request as a server hands it on.
+pub fn request(header: &str, value: &str) -> Request<()> {
+    let mut request = Request::builder()
+        .method(Method::GET)
+        .uri("/v1/search?q=rust")
+        .header("host", "api.example.com")
+        .header("user-agent", "bench/1.0")
+        .header("accept", "*/*")
+        .header(header, value)
+        .body(())
+        .expect("a legal request");
+    request.extensions_mut().insert(Peer(PEER));
+    request
+}

@@ -1,0 +1,41 @@
+//! Parts of a request's way through the gate, for measuring what each costs.
+
+use crate::catalog::RouteId;
+use crate::clock::Now;
+use crate::gate::{Gate, TenantHandle};
+use crate::identity::RequestView;
+
+/// A tenant in memory and a route, asked again and again.
+#[derive(Clone, Debug)]
+pub struct Drill {
+    gate: Gate,
+    tenant: TenantHandle,
+    route: Option<RouteId>,
+}
+
+impl Drill {
+    /// Requests of this tenant for the route of this name (or for one that matches no route).
+    pub fn new(gate: &Gate, tenant: &TenantHandle, route: &str) -> Self {
+        Self {
+            gate: gate.clone(),
+            tenant: tenant.clone(),
+            route: gate.route_named(route),
+        }
+    }
+
+    /// One request from its resolved tenant to its end: the clock is read, limits are decided, and a
+    /// response of status 200 settles. `None` where it would have to wait for a lease or a read.
+    pub fn admit_and_settle(&self) -> Option<bool> {
+        self.gate.pass_through(&self.tenant, self.route)
+    }
+}
+
+/// Whether the caller of this request is found in memory: `None` where the directory has to be asked.
+pub fn is_identified(gate: &Gate, view: &dyn RequestView, now: Now) -> Option<bool> {
+    gate.is_identified(view, now)
+}
+
+/// Lets go of every caller that was looked up, so that the next request is a first one.
+pub fn forget_callers(gate: &Gate) {
+    gate.forget_callers();
+}
