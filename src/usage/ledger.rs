@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Mutex;
 
-use super::{compact, log};
 use super::record::UseKey;
+use super::{compact, log};
 use crate::admission::lease::Writer;
 use crate::admission::pool::PoolId;
 use crate::catalog::{Zone, local_day};
@@ -102,7 +102,10 @@ impl Ledger {
         self.read(&mut fold, now_ms).await?;
         let ends: Vec<(u128, u64)> = fold.next.iter().map(|(of, next)| (*of, *next)).collect();
         for (incarnation, end) in ends {
-            let writer = Writer { incarnation, space: self.writer.space.clone() };
+            let writer = Writer {
+                incarnation,
+                space: self.writer.space.clone(),
+            };
             let from = fold.folded.get(&incarnation).copied().unwrap_or(0);
             if end / compact::RUN > from {
                 let runs = compact::fold_runs(&*self.store, &writer, end, from).await?;

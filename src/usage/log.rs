@@ -116,12 +116,17 @@ pub(super) async fn slots(
 ) -> Result<Vec<(u64, Rows, u128)>, StoreError> {
     let key = |n| writer.space.log(writer.incarnation, n);
     let Key { pk, sk } = key(from);
-    let query = Query { pk, from: sk, until: until.map(|n| key(n).sk), limit: PAGE };
+    let query = Query {
+        pk,
+        from: sk,
+        until: until.map(|n| key(n).sk),
+        limit: PAGE,
+    };
     let page = store.query(query).await?;
     let read = |(sk, item): &(String, Item)| {
-        let n = sk.parse().map_err(|_| {
-            StoreError::new(StoreErrorKind::Corrupt, "a log slot has no number")
-        })?;
+        let n = sk
+            .parse()
+            .map_err(|_| StoreError::new(StoreErrorKind::Corrupt, "a log slot has no number"))?;
         let (rows, carried) = decode(item)?;
         Ok((n, rows, carried.unwrap_or(writer.incarnation)))
     };

@@ -185,7 +185,12 @@ fn sigterm_drains_and_the_next_start_knows_what_was_used() {
     api.terminate();
     let mut rest = Vec::new();
     open.read_to_end(&mut rest).unwrap();
-    assert!(rest.ends_with(b"\r\n0\r\n\r\n"), "the last chunk came");
+    assert!(
+        rest.ends_with(b"\r\n0\r\n\r\n"),
+        "{} bytes\n{}",
+        rest.len(),
+        api.stderr()
+    );
     assert!(api.ends_well());
     assert!(store.exists());
 

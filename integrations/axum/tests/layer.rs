@@ -170,6 +170,25 @@ async fn a_stream_counts_what_passed_and_no_more_when_its_client_goes_away() {
 }
 
 #[tokio::test]
+async fn a_stream_of_many_draws_is_counted_to_the_byte() {
+    let (gate, _clock) = testing::gate(PLANS);
+    // 700 KB in frames of 700 bytes, against a hold of 1 KB: more draws than a byte can number.
+    let frames = std::iter::repeat_n(Ok::<_, Infallible>([b'x'; 700].to_vec()), 1_000);
+    let frames = std::sync::Arc::new(std::sync::Mutex::new(Some(tokio_stream::iter(frames))));
+    let app = Router::new()
+        .route(
+            "/a",
+            get(async move || Body::from_stream(frames.lock().unwrap().take().unwrap())),
+        )
+        .layer(gated(&gate));
+    assert_eq!(
+        text(send(&app, request("GET", "/a")).await).await.len(),
+        700_000
+    );
+    assert_eq!(meter(&gate, "egress").await, (700_000, 0));
+}
+
+#[tokio::test]
 async fn a_panic_is_a_failure_and_holds_nothing_back() {
     let (gate, _clock) = testing::gate(PLANS);
     let outside = Router::new()
