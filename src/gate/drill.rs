@@ -46,7 +46,7 @@ impl Gate {
     pub(crate) fn is_identified(&self, view: &dyn RequestView, now: Now) -> Option<bool> {
         match self.identify(view, Auth::Required, now) {
             Seen::Caller(_) => Some(true),
-            Seen::Nobody | Seen::Refused(_) => Some(false),
+            Seen::Refused(_) => Some(false),
             Seen::Ask(_) => None,
         }
     }
