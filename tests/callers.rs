@@ -287,3 +287,65 @@ async fn a_changed_plan_file_acts_and_a_broken_one_does_not() {
     assert_eq!(w.gate.usage_report(&who).await.unwrap().catalog, 3);
     assert_eq!(with_key(&w.gate, &key).await, 429);
 }
+
+/// A gate whose callers bring tokens of one issuer, signed with a shared secret.
+async fn with_tokens() -> (Gate, ManualClock, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, TOKEN_SECRET).unwrap();
+    let service = format!(
+        r#"
+        [store]
+        kind = "memory"
+        [[identify]]
+        jwt = {{ secret = {{ file = "{}" }}, issuer = "https://id.example.com", audience = "api", tenant = "org_id", user = "sub" }}
+        [identity]
+        unknown = "create"
+        [flush]
+        mode = "fast"
+        "#,
+        secret.display()
+    );
+    let clock = ManualClock::at_unix_ms(START_MS);
+    let plans = r#"
+        default-plan = "free"
+        [plan.free]
+        quota.requests = ["1000/day", "3/day per user"]
+    "#;
+    let builder = GateBuilder::from_text(&service).plans(plans).clock(clock.clone());
+    (builder.open().await.unwrap(), clock, folder)
+}
+
+const TOKEN_SECRET: &str = "a secret of at least thirty-two bytes, for tests";
+
+/// HS256 by hand (RFC 7515), so that the verifier is not tested with itself.
+fn token(org: &str, user: &str, expires_in_s: i64) -> String {
+    use base64::Engine;
+    use hmac::{KeyInit, Mac};
+    let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let exp = START_MS / 1_000 + expires_in_s;
+    let claims = serde_json::json!({
+        "iss": "https://id.example.com", "aud": "api", "org_id": org, "sub": user, "exp": exp,
+    });
+    let head = base64.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let signed = format!("{head}.{}", base64.encode(claims.to_string()));
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(TOKEN_SECRET.as_bytes()).unwrap();
+    mac.update(signed.as_bytes());
+    format!("{signed}.{}", base64.encode(mac.finalize().into_bytes()))
+}
+
+#[tokio::test]
+async fn a_token_names_tenant_and_user_until_it_ends() {
+    let (gate, clock, _folder) = with_tokens().await;
+    let ann = token("acme", "ann", 600);
+    for expected in [200, 200, 200, 429] {
+        assert_eq!(with_key(&gate, &ann).await, expected, "three a day for each user");
+    }
+    assert_eq!(with_key(&gate, &token("acme", "bob", 600)).await, 200);
+    assert!(gate.directory().find("acme").await.unwrap().is_some());
+    clock.advance(Duration::from_secs(700));
+    assert_eq!(with_key(&gate, &ann).await, 401, "it has ended, though it was known");
+    let mut forged = token("acme", "bob", 6_000).into_bytes();
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(with_key(&gate, std::str::from_utf8(&forged).unwrap()).await, 401);
+}

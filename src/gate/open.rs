@@ -19,7 +19,7 @@ use crate::admission::hub::Hub;
 use crate::admission::lease::Writer;
 use crate::admission::resolve::LiveCatalog;
 use crate::admission::tenant::LiveTenant;
-use crate::catalog::{Catalog, Over};
+use crate::catalog::{Catalog, OnDirectoryError, Over};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
@@ -537,6 +537,12 @@ fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
             };
             tracing::info!(plan = %plan.name, limit = %quota.id, "soft limit: {bound}");
         }
+    }
+    if live.catalog.on_directory_error != OnDirectoryError::Deny {
+        tracing::warn!(
+            "on-directory-error = \"default-plan\" is not in this version: a tenant that is not in \
+             memory gets 503 while the store is away, as with \"deny\""
+        );
     }
     tracing::info!("while the store is away: leases are served to their end, then on-lease-error");
 }
