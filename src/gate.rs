@@ -31,6 +31,7 @@ mod open;
 mod sources;
 mod standing;
 mod statement;
+mod unleased;
 mod usage;
 
 pub(crate) use callers::Seen;

@@ -312,7 +312,9 @@ async fn with_tokens() -> (Gate, ManualClock, tempfile::TempDir) {
         [plan.free]
         quota.requests = ["1000/day", "3/day per user"]
     "#;
-    let builder = GateBuilder::from_text(&service).plans(plans).clock(clock.clone());
+    let builder = GateBuilder::from_text(&service)
+        .plans(plans)
+        .clock(clock.clone());
     (builder.open().await.unwrap(), clock, folder)
 }
 
@@ -339,13 +341,24 @@ async fn a_token_names_tenant_and_user_until_it_ends() {
     let (gate, clock, _folder) = with_tokens().await;
     let ann = token("acme", "ann", 600);
     for expected in [200, 200, 200, 429] {
-        assert_eq!(with_key(&gate, &ann).await, expected, "three a day for each user");
+        assert_eq!(
+            with_key(&gate, &ann).await,
+            expected,
+            "three a day for each user"
+        );
     }
     assert_eq!(with_key(&gate, &token("acme", "bob", 600)).await, 200);
     assert!(gate.directory().find("acme").await.unwrap().is_some());
     clock.advance(Duration::from_secs(700));
-    assert_eq!(with_key(&gate, &ann).await, 401, "it has ended, though it was known");
+    assert_eq!(
+        with_key(&gate, &ann).await,
+        401,
+        "it has ended, though it was known"
+    );
     let mut forged = token("acme", "bob", 6_000).into_bytes();
     *forged.last_mut().unwrap() ^= 1;
-    assert_eq!(with_key(&gate, std::str::from_utf8(&forged).unwrap()).await, 401);
+    assert_eq!(
+        with_key(&gate, std::str::from_utf8(&forged).unwrap()).await,
+        401
+    );
 }

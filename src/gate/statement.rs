@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::standing::Standing;
+use super::unleased::WithUnleased;
 use super::{Gate, Pending, Seen, TenantHandle, Waited};
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
 use crate::admission::scoped::ScopeValues;
@@ -104,12 +105,13 @@ impl Gate {
             .await?;
         let staleness_ms =
             u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
-        let view = Standing {
+        let view = WithUnleased::read(Standing {
             inner,
             sheet: &sheet,
             scopes: &who.scopes,
             now,
-        };
+        })
+        .await?;
         let meters = sheet.catalog.meters.iter().enumerate().map(|(i, meter)| {
             let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
@@ -201,7 +203,7 @@ impl Identified {
     }
 }
 
-fn meter_report(view: &Standing<'_>, id: MeterId, used: u64, staleness_ms: u64) -> MeterReport {
+fn meter_report(view: &WithUnleased<'_>, id: MeterId, used: u64, staleness_ms: u64) -> MeterReport {
     let sheet = view.sheet;
     let policy = &sheet.policy;
     let meter = &sheet.catalog.meters[usize::from(id.0)];
@@ -250,7 +252,7 @@ fn held(view: &Standing<'_>, id: MeterId) -> u64 {
     held.max().unwrap_or(0)
 }
 
-fn limit_report(view: &Standing<'_>, rule: &QuotaRule) -> Option<LimitReport> {
+fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport> {
     let limit = rule.quota.limit?;
     let pool = rule.included.or(rule.over)?;
     let window = view.sheet.window(pool);
@@ -272,7 +274,7 @@ fn limit_report(view: &Standing<'_>, rule: &QuotaRule) -> Option<LimitReport> {
     })
 }
 
-fn grant_report(view: &Standing<'_>, index: usize, pool: &PoolRule) -> GrantReport {
+fn grant_report(view: &WithUnleased<'_>, index: usize, pool: &PoolRule) -> GrantReport {
     let limit = u64::try_from(pool.limit).unwrap_or(0);
     let remaining = u16::try_from(index)
         .ok()

@@ -68,7 +68,9 @@ impl Admitted {
         let hold = self.hold();
         let inner = &self.0.gate.inner;
         let now = inner.clock.now();
-        inner.limit_states(&hold.of.sheet, hold.of.rules(), &self.0.scopes, now).into_vec()
+        inner
+            .limit_states(&hold.of.sheet, hold.of.rules(), &self.0.scopes, now)
+            .into_vec()
     }
 
     /// The use of this request.

@@ -196,6 +196,11 @@ fn sigterm_drains_and_the_next_start_knows_what_was_used() {
 
     let api = home.start_with(&env);
     assert_eq!(api.used("requests", ACME), 27);
+    let usage = api.send("GET", "/usage", ACME).body;
+    assert!(
+        usage.contains("\"limit\":100000,\"used\":27,\"remaining\":99973"),
+        "{usage}"
+    );
     assert_eq!(api.used("egress", ACME), egress + 20_000_000);
     let found = api.send("GET", SEARCH, ACME);
     assert!(
