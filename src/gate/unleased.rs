@@ -44,7 +44,7 @@ impl<'a> Deref for WithUnleased<'a> {
     }
 }
 
-/// What is free in the store, moved by a limit that has changed since; `None`: nothing is there yet.
+/// What is free in the store, moved by a limit that has changed since; `None`: nothing is there.
 async fn read(view: &Standing<'_>, pool: u16) -> Result<Option<u64>, StoreError> {
     let rule = &view.sheet.policy.pools[usize::from(pool)];
     let scope = match &rule.place {

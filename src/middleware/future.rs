@@ -155,8 +155,8 @@ where
     }
 }
 
-/// Ends the request as failed where its handler panics. A layer outside may catch the panic and drop
-/// this future later, when nothing tells any more why.
+/// Ends the request as failed where its handler panics. A layer outside may catch the panic and
+/// drop this future later, when nothing tells any more why.
 struct FailOnPanic<'a>(&'a mut Option<Held>);
 
 impl Drop for FailOnPanic<'_> {

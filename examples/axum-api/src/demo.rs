@@ -83,7 +83,7 @@ axum-api listens on http://{address}
   curl -i http://{address}/v1/upload -H 'x-api-key: tg_demo_acme' --data-binary @Cargo.lock
   curl 'http://{address}/v1/stream?chunks=100' -H 'x-api-key: tg_demo_acme' | wc -c
   for i in $(seq 31); do curl -s -o /dev/null -w '%{{http_code}} ' \\
-    'http://{address}/v1/search?q=toll' -H 'x-api-key: tg_demo_solo'; done              # 429 at last
+    'http://{address}/v1/search?q=toll' -H 'x-api-key: tg_demo_solo'; done          # 429 at last
   curl http://{address}/usage -H 'x-api-key: tg_demo_acme'
 
 usage page, for the same keys: http://{address}/usage-page

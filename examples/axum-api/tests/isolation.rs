@@ -1,5 +1,10 @@
-//! No tenant can read, spend or slow down another: everything that a request could forge, tried over
-//! real HTTP against the program as it is shipped.
+//! No tenant can read, spend or slow down another: everything that a request could forge, tried
+//! over real HTTP against the program as it is shipped.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and says where"
+)]
 
 #![cfg(unix)]
 

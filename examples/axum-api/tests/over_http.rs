@@ -1,6 +1,10 @@
 //! The example as a program, over real HTTP: what its README promises.
 
 #![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and says where"
+)]
 
 use std::io::Read;
 

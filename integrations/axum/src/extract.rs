@@ -1,7 +1,7 @@
 //! What a handler may ask for: who is calling, on which plan, and what the request uses.
 //!
-//! All three come from what the layer leaves in an admitted request, and cost a clone of an `Arc`. A
-//! request has it when it was identified, also on routes that are `free` or `auth = "optional"`
+//! All three come from what the layer leaves in an admitted request, and cost a clone of an `Arc`.
+//! A request has it when it was identified, also on routes that are `free` or `auth = "optional"`
 //! (there a caller without a credential is the tenant `anonymous`). It has not where the plan file
 //! says `auth = "none"`, or where there is no layer: then the extractors refuse with
 //! [`NotAdmitted`], and `Option<..>` of them is `None`.

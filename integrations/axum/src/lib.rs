@@ -32,8 +32,8 @@
 //!   have no address to go by and no proxy is trusted).
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the layer they answer 500
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
-//! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides nothing,
-//!   and so answers whoever is over its limit or has not paid.
+//! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides
+//!   nothing, and so answers whoever is over its limit or has not paid.
 //!
 //! All deciding, counting and writing is `tollgate`'s; nothing here does any.
 

@@ -3,8 +3,10 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     dead_code,
-    reason = "a test that panics has failed, and says where; each file uses its part"
+    reason = "a test that panics has failed, and says where; another process is waited for by \
+              looking; each file uses its part"
 )]
 
 use std::collections::HashMap;
@@ -23,25 +25,25 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A running API; killed when dropped.
-pub struct Api {
+pub(crate) struct Api {
     child: Child,
     address: String,
     stderr: Arc<Mutex<String>>,
 }
 
 /// A folder with the example's files, which a test may edit.
-pub struct Home(tempfile::TempDir);
+pub(crate) struct Home(tempfile::TempDir);
 
 /// A response, read to its end.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HashMap<String, String>,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let example = Path::new(env!("CARGO_MANIFEST_DIR"));
         for file in ["tollgate.toml", "plans.toml"] {
@@ -50,22 +52,22 @@ impl Home {
         Self(home)
     }
 
-    pub fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.0.path().join(file)
     }
 
     /// Replaces words of the plan file.
-    pub fn edit_plans(&self, from: &str, to: &str) {
+    pub(crate) fn edit_plans(&self, from: &str, to: &str) {
         let text = std::fs::read_to_string(self.path("plans.toml")).unwrap();
         assert!(text.contains(from), "the plan file has no `{from}`");
         std::fs::write(self.path("plans.toml"), text.replace(from, to)).unwrap();
     }
 
-    pub fn start(&self) -> Api {
+    pub(crate) fn start(&self) -> Api {
         self.start_with(&[])
     }
 
-    pub fn start_with(&self, env: &[(&str, &str)]) -> Api {
+    pub(crate) fn start_with(&self, env: &[(&str, &str)]) -> Api {
         let mut child = Command::new(env!("CARGO_BIN_EXE_axum-api"))
             .current_dir(self.0.path())
             .env_remove("CARGO_MANIFEST_DIR")
@@ -102,12 +104,18 @@ impl Home {
 
 impl Api {
     /// Sends a request with an API key.
-    pub fn send(&self, method: &str, path: &str, key: &str) -> Answer {
+    pub(crate) fn send(&self, method: &str, path: &str, key: &str) -> Answer {
         self.raw(method, path, &[("x-api-key", key)], "")
     }
 
     /// Sends a request with exactly these headers beside `host` and the length of the body.
-    pub fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut socket = self.open(method, path, headers, body);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -135,7 +143,7 @@ impl Api {
     }
 
     /// Sends a request and reads nothing yet.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         method: &str,
         path: &str,
@@ -162,12 +170,12 @@ impl Api {
     }
 
     /// What `/usage` says is used of a meter.
-    pub fn used(&self, meter: &str, key: &str) -> u64 {
+    pub(crate) fn used(&self, meter: &str, key: &str) -> u64 {
         self.meter(meter, key, "used")
     }
 
     /// One number of a meter in `/usage`.
-    pub fn meter(&self, meter: &str, key: &str, field: &str) -> u64 {
+    pub(crate) fn meter(&self, meter: &str, key: &str, field: &str) -> u64 {
         let usage = self.send("GET", "/usage", key);
         assert_eq!(usage.status, 200, "{usage:?}");
         let usage: serde_json::Value = serde_json::from_str(&usage.body).unwrap();
@@ -176,13 +184,13 @@ impl Api {
         meter[field].as_u64().unwrap()
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
     /// Waits until something is so, and fails with what stderr holds if it does not come.
     #[track_caller]
-    pub fn until(&self, what: &str, mut is: impl FnMut(&Self) -> bool) {
+    pub(crate) fn until(&self, what: &str, mut is: impl FnMut(&Self) -> bool) {
         for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
             if is(self) {
                 return;
@@ -193,14 +201,14 @@ impl Api {
     }
 
     /// Asks it to end, as platforms do.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
         assert!(sent.success());
     }
 
     /// Waits for its end and returns whether it was a good one.
-    pub fn ends_well(mut self) -> bool {
+    pub(crate) fn ends_well(mut self) -> bool {
         for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.success();
@@ -220,7 +228,7 @@ impl Drop for Api {
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value)
     }
 }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use tollgate::{Gate, testing};
 use tower::ServiceExt;
 
-pub const PLANS: &str = r#"
+pub(crate) const PLANS: &str = r#"
     default-plan = "free"
     [meter.egress]
     count = "response-bytes"
@@ -45,7 +45,7 @@ pub const PLANS: &str = r#"
 "#;
 
 /// A request of `acme` without a body.
-pub fn request(method: &str, path: &str) -> Request<Body> {
+pub(crate) fn request(method: &str, path: &str) -> Request<Body> {
     let builder = Request::builder().method(method).uri(path);
     builder
         .header("x-tenant", "acme")
@@ -53,17 +53,17 @@ pub fn request(method: &str, path: &str) -> Request<Body> {
         .unwrap()
 }
 
-pub async fn send(app: &Router, request: Request<Body>) -> Response {
+pub(crate) async fn send(app: &Router, request: Request<Body>) -> Response {
     app.clone().oneshot(request).await.unwrap()
 }
 
-pub async fn text(response: Response) -> String {
+pub(crate) async fn text(response: Response) -> String {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }
 
 /// `(used, held)` of a meter of `acme`.
-pub async fn meter(gate: &Gate, name: &str) -> (u64, u64) {
+pub(crate) async fn meter(gate: &Gate, name: &str) -> (u64, u64) {
     let who = testing::identified(gate, "acme").await;
     let report = gate.usage_report(&who).await.unwrap();
     let meter = report.meters.iter().find(|m| &*m.name == name).unwrap();
