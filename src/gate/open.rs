@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Gate;
-use super::callers::KnownCaller;
 use super::catalogs::{self, PlanSource};
 use super::maintain::{self, Maintenance};
+use crate::admission::caller::KnownCaller;
 use crate::admission::hub::Hub;
 use crate::admission::lease::Writer;
 use crate::admission::resolve::LiveCatalog;

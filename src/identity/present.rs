@@ -170,7 +170,10 @@ impl Identifier {
             Presented::ApiKey { source, key } => Some(self.prober.probe(*source, key)),
             #[cfg(feature = "jwt")]
             Presented::Jwt { source, token } => Some(self.prober.probe(*source, token.as_bytes())),
-            Presented::Tenant { source, id, .. } => Some(self.prober.probe(*source, id.as_bytes())),
+            Presented::Tenant { source, id, user } => {
+                let user = user.as_ref().map(|user| user.as_bytes());
+                Some(self.prober.probe_named(*source, id.as_bytes(), user))
+            }
             Presented::Nothing => None,
         }
     }
