@@ -44,7 +44,7 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
         (0..200_000).for_each(|_| service(request.clone()));
         let mut group = c.benchmark_group("layer");
         group.bench_function(BenchmarkId::new(what, round), |b| {
-            b.iter_batched(|| request.clone(), &mut *service, BatchSize::SmallInput);
+            b.iter_batched(|| request.clone(), &mut *service, BatchSize::NumIterations(32));
         });
         group.finish();
     };

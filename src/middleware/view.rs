@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 
-use crate::identity::RequestView;
+use crate::identity::{Malformed, RequestView};
 
 /// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
 /// request. Without it limits by address do not hold and no proxy is trusted.
@@ -71,6 +71,14 @@ impl RequestView for HttpView<'_> {
 
     fn is_repeated(&self, name: &str) -> bool {
         self.headers.get_all(name).iter().nth(1).is_some()
+    }
+
+    fn single(&self, name: &str) -> Result<Option<&[u8]>, Malformed> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(Malformed::Repeated),
+            (value, None) => Ok(value.map(|value| value.as_bytes())),
+        }
     }
 
     fn peer(&self) -> Option<IpAddr> {
