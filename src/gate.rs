@@ -15,7 +15,7 @@ use crate::admission::lease::Lease;
 use crate::admission::permit::{Hold, Of};
 use crate::admission::policy::RoutePolicy;
 use crate::admission::scoped::ScopeValues;
-use crate::admission::tenant::Sheet;
+use crate::admission::tenant::{Sheet, SheetRef};
 use crate::catalog::{Auth, RouteId};
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
@@ -149,15 +149,16 @@ impl Gate {
 
         // 2 resolve: which plan, which limits. A sheet has it all and holds until the next edge in
         //   time or change of plan, so that this is one comparison for nearly every request.
-        let sheet = seen.tenant.sheet(&live, &inner.hub, now);
         if let Some(pending) = self.refresh(&seen.tenant, now) {
             return Step::Wait(counted(pending, waited.rounds));
         }
-        let scopes = seen.scopes(&inner.identifier, view, &sheet);
+        let values = seen.values.clone();
+        let sheet = seen.into_sheet(&live, &inner.hub, now);
+        let scopes = callers::scopes(values, &inner.identifier, view, &sheet);
 
         // 3 decide: all limits at once, or none.
         let length = view.body_length();
-        let decided = self.decide(&sheet, Asked::Route(route), &scopes, length, &waited, now);
+        let decided = self.decide(sheet, Asked::Route(route), &scopes, length, &waited, now);
 
         // 4 record happens when the hold ends: with the response's body, or when it is dropped.
         match decided {
@@ -170,7 +171,7 @@ impl Gate {
     /// Steps 3 and what follows from it, the same for requests and for other work.
     fn decide(
         &self,
-        sheet: &Arc<Sheet>,
+        sheet: SheetRef,
         asked: Asked,
         scopes: &ScopeValues,
         length: Option<u64>,
@@ -182,43 +183,34 @@ impl Gate {
         let policy = work.as_deref().unwrap_or_else(|| sheet.policy.route(route));
         let question = Question {
             hub: &inner.hub,
-            sheet,
+            sheet: &sheet,
             route: policy,
             scopes,
             now,
             length,
             store_away: waited.store_away,
         };
-        let hold = |taken| {
-            let (hub, sheet, work) = (inner.hub.clone(), sheet.clone(), work.clone());
-            Decided::Hold(Hold::new(
-                Of {
-                    hub,
-                    sheet,
-                    route,
-                    work,
-                },
-                taken,
-                now,
-                length,
-            ))
-        };
-        match decide::decide(&question) {
-            Verdict::Admit(taken) => hold(taken),
+        let verdict = decide::decide(&question);
+        let taken = match verdict {
+            Verdict::Admit(taken) => taken,
             Verdict::Need(_, _) if waited.store_away || waited.rounds >= ROUNDS => {
-                Decided::Refuse(inner.refusal(Reason::Unavailable, Some(sheet)))
+                return Decided::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet)));
             }
-            Verdict::Need(lease, n) => Decided::Wait(self.wait_for(sheet, lease, n, waited.rounds)),
+            Verdict::Need(lease, n) => {
+                return Decided::Wait(self.wait_for(&sheet, lease, n, waited.rounds));
+            }
             Verdict::Refuse(refused) if policy.shadow && refused.reason.is_a_limit() => {
                 // The same code has decided; only the caller is not told.
-                inner.count_shadow(sheet, route, &refused);
+                inner.count_shadow(&sheet, route, &refused);
                 sheet.tenant.in_flight.fetch_add(1, Ordering::AcqRel);
-                hold(decide::TakenList::new())
+                decide::TakenList::new()
             }
             Verdict::Refuse(refused) => {
-                Decided::Refuse(inner.refusal_of(sheet, route, scopes, &refused, now))
+                return Decided::Refuse(inner.refusal_of(&sheet, route, scopes, &refused, now));
             }
-        }
+        };
+        let of = Of { sheet, route, work };
+        Decided::Hold(Hold::new(of, taken, now, length))
     }
 
     /// Waits for units of a lease, within bounds.

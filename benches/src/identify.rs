@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{BenchmarkId, Criterion};
+use criterion::{BatchSize, BenchmarkId, Criterion};
 use dashmap::DashMap;
 use http::Request;
 use tokio::runtime::Runtime;
@@ -57,10 +57,9 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
         group.bench_function(
             BenchmarkId::new(format!("tollgate-{what}-first"), round),
             |b| {
-                b.iter(|| {
-                    testing::forget_callers(&gate);
-                    ask(rt, &gate, &request);
-                });
+                let forget = || testing::forget_callers(&gate);
+                let first = |()| ask(rt, &gate, &request);
+                b.iter_batched(forget, first, BatchSize::PerIteration);
             },
         );
     }

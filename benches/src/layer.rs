@@ -40,15 +40,14 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     let by_header = setup::request("x-tenant", &setup::name(0));
     let by_key = setup::request("x-api-key", &key);
 
-    let mut bench =
-        |what: &str, service: &mut dyn FnMut(Request<()>), request: &Request<()>| {
-            (0..200_000).for_each(|_| service(request.clone()));
-            let mut group = c.benchmark_group("layer");
-            group.bench_function(BenchmarkId::new(what, round), |b| {
-                b.iter_batched(|| request.clone(), &mut *service, BatchSize::SmallInput);
-            });
-            group.finish();
-        };
+    let mut bench = |what: &str, service: &mut dyn FnMut(Request<()>), request: &Request<()>| {
+        (0..200_000).for_each(|_| service(request.clone()));
+        let mut group = c.benchmark_group("layer");
+        group.bench_function(BenchmarkId::new(what, round), |b| {
+            b.iter_batched(|| request.clone(), &mut *service, BatchSize::NumIterations(32));
+        });
+        group.finish();
+    };
     let bare = service_fn(bare);
     bench("bare", &mut driven(bare), &by_header);
     let layer = GovernorLayer::<_, _, Body>::new(governor().finish().expect("a quota"));

@@ -91,8 +91,8 @@ pub(crate) enum From {
     ScopedPool(Arc<Lease>),
 }
 
-/// Most requests draw from six limits or fewer; more spill to the heap.
-pub(crate) type TakenList = SmallVec<[Taken; 6]>;
+/// Most requests draw from four limits or fewer; more spill to the heap.
+pub(crate) type TakenList = SmallVec<[Taken; 4]>;
 
 /// Decides one request.
 pub(crate) fn decide(q: &Question<'_>) -> Verdict {
@@ -248,6 +248,30 @@ pub(crate) fn amount(q: &Question<'_>, ask: &MeterAsk) -> u64 {
 
 /// Draws one meter from all its quotas, or one grant. `None`: drawn.
 fn draw_meter(
+    q: &Question<'_>,
+    ask: &MeterAsk,
+    i: u8,
+    n: u64,
+    draw: u32,
+    taken: &mut TakenList,
+) -> Option<Verdict> {
+    let policy = &*q.sheet.policy;
+    // One quota that has room is nearly every request; without room nothing has been taken here.
+    if let [index] = ask.quotas[..] {
+        let quota = &policy.quotas[usize::from(index)];
+        if let Some(pool) = quota.included.filter(|_| !ask.once_only) {
+            if let Draw::Took(from) = take(q, pool, n) {
+                let ask = i;
+                taken.push(Taken { from, n, ask, draw });
+                return None;
+            }
+        }
+    }
+    draw_quotas(q, ask, i, n, draw, taken)
+}
+
+/// The same in general.
+fn draw_quotas(
     q: &Question<'_>,
     ask: &MeterAsk,
     i: u8,

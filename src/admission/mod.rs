@@ -15,6 +15,7 @@
 //! nothing over [`bucket`] and [`lease`]), [`permit`] (what is held until the end).
 
 pub(crate) mod bucket;
+pub(crate) mod caller;
 pub(crate) mod decide;
 pub(crate) mod hub;
 pub(crate) mod lease;

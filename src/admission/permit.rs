@@ -16,7 +16,7 @@ use super::decide::{self, CALLS, From, Taken, TakenList};
 use super::hub::Hub;
 use super::lease::Lease;
 use super::policy::{Known, RoutePolicy};
-use super::tenant::Sheet;
+use super::tenant::SheetRef;
 use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 
@@ -56,8 +56,7 @@ pub(crate) struct Hold {
 /// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
 #[derive(Debug)]
 pub(crate) struct Of {
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) sheet: Arc<Sheet>,
+    pub(crate) sheet: SheetRef,
     pub(crate) route: Option<RouteId>,
     /// Rules of work that is no request of a route.
     pub(crate) work: Option<Arc<RoutePolicy>>,
@@ -74,6 +73,10 @@ enum State {
 }
 
 impl Of {
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.sheet.tenant.hub
+    }
+
     pub(crate) fn rules(&self) -> &RoutePolicy {
         match &self.work {
             None => self.sheet.policy.route(self.route),
@@ -96,6 +99,17 @@ impl Hold {
         }
     }
 
+    /// The time, where ending or charging depends on it: only a metered bucket refills meanwhile. For
+    /// everything else when it was taken will do, and the clock is not read.
+    pub(crate) fn now(&self) -> Now {
+        let in_time = |took: &Taken| took.ask != CALLS && !took.is_units();
+        if self.taken.iter().any(in_time) {
+            self.of.hub().clock.now()
+        } else {
+            self.taken_at
+        }
+    }
+
     /// Adds to a counter and records it at once: what is known is counted even if the process dies
     /// before the request ends.
     pub(crate) fn report(&mut self, counter: u8, n: u64, now: Now) {
@@ -107,7 +121,8 @@ impl Hold {
 
     /// Counts atoms of a meter that this route has no hold or counter for: each quota pays late.
     pub(crate) fn report_cost(&mut self, meter: MeterId, n: u64) {
-        let Of { sheet, hub, .. } = &self.of;
+        let sheet = &self.of.sheet;
+        let hub = self.of.hub();
         sheet.row.add(meter, n);
         let quotas = sheet.policy.quotas.iter();
         let tenant_wide = quotas.filter(|q| q.tenant_wide && q.quota.meter == meter);
@@ -211,7 +226,8 @@ impl Hold {
 
     /// Moves what became known since the last time from the hold to totals and row.
     fn record(&mut self, now: Now) {
-        let Of { sheet, hub, .. } = &self.of;
+        let sheet = &self.of.sheet;
+        let hub = self.of.hub();
         let rules = self.of.rules();
         self.recorded.resize(rules.meters.len(), 0);
         let mut news = false;
@@ -274,7 +290,7 @@ fn use_up(of: &Of, rules: &RoutePolicy, taken: &mut TakenList, ask: usize, n: u6
             .iter_mut()
             .filter(|t| is_of(t) && t.draw == draw && t.is_units())
         {
-            decide::settle(&of.hub, &of.sheet, took, part);
+            decide::settle(of.hub(), &of.sheet, took, part);
             took.n -= part;
         }
         rest -= part;
@@ -321,8 +337,8 @@ fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64
     }
     for lease in scoped {
         lease.settle_late(n);
-        of.hub.soil_lease(lease);
-        of.hub.wake(lease);
+        of.hub().soil_lease(lease);
+        of.hub().wake(lease);
     }
     let meter = &rules.meters[ask];
     let policy = &of.sheet.policy;
@@ -334,7 +350,7 @@ fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64
     for pool in tenant_wide.chain(once) {
         let lease = decide::lease_of(&of.sheet, pool);
         lease.settle_late(n);
-        of.hub.wake(lease);
+        of.hub().wake(lease);
     }
 }
 
@@ -350,7 +366,10 @@ impl Taken {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let now = self.of.hub.clock.now();
+        if self.state == State::Over && self.taken.iter().all(|took| took.n == 0) {
+            return;
+        }
+        let now = self.now();
         if self.state != State::Over {
             let outcome = if std::thread::panicking() {
                 Outcome::Failed

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::bucket::Bucket;
+use super::caller::KnownCaller;
 use super::hub::Hub;
 use super::lease::Lease;
 use super::policy::{Place, Policy};
@@ -32,6 +33,8 @@ pub(crate) struct TenantCore {
     pub(crate) in_flight: AtomicU32,
     /// Requests waiting for a lease.
     pub(crate) waiting: AtomicU32,
+    /// Here, so that a permit reaches it without a count of its own on what all tenants share.
+    pub(crate) hub: Arc<Hub>,
 }
 
 /// A tenant in memory.
@@ -87,6 +90,16 @@ pub(crate) struct Sheet {
     pub(crate) row: Arc<UseRow>,
     /// Whether the recorder has it in hand.
     dirty: AtomicBool,
+    /// Another holds now: whoever kept this one at hand looks for that.
+    replaced: AtomicBool,
+}
+
+/// A sheet that is kept: itself, or through a caller who has it at hand, which saves a busy tenant
+/// the counting of references.
+#[derive(Clone, Debug)]
+pub(crate) enum SheetRef {
+    Own(Arc<Sheet>),
+    Of(Arc<KnownCaller>),
 }
 
 /// What was used in one day, billing period and account, by meter. Its totals never fall.
@@ -110,12 +123,18 @@ struct UseTotal {
 
 impl LiveTenant {
     /// A tenant that has just been read.
-    pub(crate) fn new(record: Arc<TenantRecord>, live: &LiveCatalog, hub: &Hub, now: Now) -> Self {
+    pub(crate) fn new(
+        record: Arc<TenantRecord>,
+        live: &LiveCatalog,
+        hub: &Arc<Hub>,
+        now: Now,
+    ) -> Self {
         let core = Arc::new(TenantCore {
             surrogate: record.surrogate,
             id: record.id.as_str().into(),
             in_flight: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            hub: hub.clone(),
         });
         let sheet = Sheet::new(core.clone(), None, &record, live, &hub.parts, now);
         Self {
@@ -200,6 +219,7 @@ impl LiveTenant {
             hub.retire(lease.clone());
         }
         self.sheet.store(sheet.clone());
+        before.replaced.store(true, Ordering::Release);
         sheet
     }
 
@@ -248,6 +268,7 @@ impl Sheet {
             buckets: carry_buckets(before, &policy, now),
             from_ms: now.wall_ms,
             dirty: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
             tenant,
             policy,
             standing,
@@ -268,6 +289,7 @@ impl Sheet {
         now.wall_ms < self.until_ms
             && now.wall_ms >= self.from_ms - BACKWARD_MS
             && self.epoch == epoch
+            && !self.replaced.load(Ordering::Acquire)
     }
 
     /// The lease of a pool of scope `tenant`, made empty on first use.
@@ -364,6 +386,17 @@ impl Sheet {
                 // A slot of a sheet nobody has seen yet is empty.
                 let _ = self.leases[usize::from(slot)].set(lease.clone());
             }
+        }
+    }
+}
+
+impl std::ops::Deref for SheetRef {
+    type Target = Arc<Sheet>;
+
+    fn deref(&self) -> &Arc<Sheet> {
+        match self {
+            Self::Own(sheet) => sheet,
+            Self::Of(caller) => &caller.sheet,
         }
     }
 }

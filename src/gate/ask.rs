@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Decided, Gate, Waited};
 use crate::admission::permit::{Hold, Outcome};
 use crate::admission::scoped::ScopeValues;
-use crate::admission::tenant::LiveTenant;
+use crate::admission::tenant::{LiveTenant, SheetRef};
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 
@@ -93,14 +93,14 @@ impl TenantHandle {
 impl Permit {
     /// The work was done: its costs are used.
     pub fn settle(mut self) {
-        let now = self.hold.of.hub.clock.now();
+        let now = self.hold.now();
         self.hold.charge(true, now);
         self.hold.end(Outcome::Complete { status: 200 }, now);
     }
 
     /// The work was not done: everything goes back.
     pub fn cancel(mut self) {
-        let now = self.hold.of.hub.clock.now();
+        let now = self.hold.now();
         self.hold.charge(false, now);
         self.hold.end(Outcome::Failed, now);
     }
@@ -108,7 +108,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let now = self.hold.of.hub.clock.now();
+        let now = self.hold.now();
         self.hold.end(Outcome::Failed, now); // does nothing if it has ended
     }
 }
@@ -163,7 +163,7 @@ impl Gate {
         let Some(tenant) = &ask.tenant else {
             return Decided::Refuse(inner.refusal(Reason::Unidentified, None));
         };
-        let sheet = tenant.0.sheet(&live, &inner.hub, now);
+        let sheet = SheetRef::Own(tenant.0.sheet(&live, &inner.hub, now));
         if let Some(pending) = self.refresh(&tenant.0, now) {
             return Decided::Wait(super::counted(pending, waited.rounds));
         }
@@ -171,7 +171,7 @@ impl Gate {
         let scopes = ScopeValues::default();
         if ask.costs.is_empty() && route.is_some() {
             return self.decide(
-                &sheet,
+                sheet,
                 super::Asked::Route(route),
                 &scopes,
                 None,
@@ -190,7 +190,7 @@ impl Gate {
         }
         let rules = Arc::new(sheet.policy.work(&live.catalog, route, &costs));
         self.decide(
-            &sheet,
+            sheet,
             super::Asked::Work(route, rules),
             &scopes,
             None,

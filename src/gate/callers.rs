@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Gate, Inner, Pending, Waited};
+pub(crate) use crate::admission::caller::KnownCaller;
 use crate::admission::scoped::ScopeValues;
 use crate::admission::tenant::{LiveTenant, Sheet};
 use crate::catalog::{Auth, Scope};
@@ -34,18 +35,6 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The anonymous tenant. Outer ids of customers cannot begin with a tilde in a plan file's table
 /// names, and a directory may hold limits for it as for any other.
 pub(crate) const ANONYMOUS: &str = "~anonymous";
-
-/// A caller in memory: whose credential it is.
-#[derive(Debug)]
-pub(crate) struct KnownCaller {
-    pub(crate) tenant: Arc<LiveTenant>,
-    values: ScopeValues,
-    /// When this was looked up, on the monotonic clock, and when the credential ends by itself.
-    looked_up_ns: u64,
-    expires_ms: i64,
-    /// Whether it is being looked up again.
-    refreshing: AtomicBool,
-}
 
 /// What step 1 came to.
 pub(crate) enum Seen {
@@ -143,7 +132,8 @@ impl Gate {
                     Some(user) => caller.user(user.into_owned()),
                     None => caller,
                 };
-                self.named(caller, i64::MAX, now)
+                let expires_ms = i64::MAX;
+                Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }))
             }
             Presented::Nothing => self.stranger(now),
         }
@@ -267,27 +257,26 @@ impl KnownCaller {
         now.mono_ns.saturating_sub(self.looked_up_ns) < nanos(MAX_AGE)
             && now.wall_ms < self.expires_ms
     }
+}
 
-    /// The scopes of this request: what is known of the caller, and what only the request has.
-    pub(super) fn scopes(
-        &self,
-        identifier: &Identifier,
-        view: &dyn RequestView,
-        sheet: &Sheet,
-    ) -> ScopeValues {
-        let mut values = self.values.clone();
-        if sheet.policy.uses_ip {
-            let ip = identifier.peer(view);
-            let scopes = Scopes {
-                ip,
-                ..Scopes::default()
-            };
-            values.ip = scopes
-                .hash(sheet.tenant.surrogate, &Scope::Ip)
-                .map(ScopeHash::as_u128);
-        }
-        values
+/// The scopes of this request: what is known of the caller, and what only the request has.
+pub(super) fn scopes(
+    mut values: ScopeValues,
+    identifier: &Identifier,
+    view: &dyn RequestView,
+    sheet: &Sheet,
+) -> ScopeValues {
+    if sheet.policy.uses_ip {
+        let ip = identifier.peer(view);
+        let scopes = Scopes {
+            ip,
+            ..Scopes::default()
+        };
+        values.ip = scopes
+            .hash(sheet.tenant.surrogate, &Scope::Ip)
+            .map(ScopeHash::as_u128);
     }
+    values
 }
 
 impl Inner {
@@ -334,6 +323,7 @@ impl Inner {
             return Ok(());
         };
         let known = KnownCaller {
+            sheet: tenant.sheet(&self.live.load(), &self.hub, now),
             tenant,
             values: scope_values(surrogate, &caller),
             looked_up_ns: now.mono_ns,
@@ -368,6 +358,7 @@ impl Inner {
         };
         let again = KnownCaller {
             tenant: known.tenant.clone(),
+            sheet: known.tenant.last_sheet(),
             values: known.values.clone(),
             looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)),
             expires_ms: known.expires_ms,

@@ -1,8 +1,12 @@
 //! Parts of a request's way through the gate, one at a time: what benches and tests of cost measure.
 //! They go through the code that requests go through, and skip nothing of their part.
 
+use std::sync::Arc;
+
 use super::{Asked, Decided, Gate, Seen, TenantHandle, Waited};
+use crate::admission::caller::KnownCaller;
 use crate::admission::permit::Outcome;
+use crate::admission::resolve::LiveCatalog;
 use crate::admission::scoped::ScopeValues;
 use crate::catalog::{Auth, RouteId};
 use crate::clock::Now;
@@ -14,27 +18,43 @@ impl Gate {
         self.inner.live.load().catalog.routes.named(name)
     }
 
+    /// The catalog in force, as a request has it from its routing.
+    pub(crate) fn live_catalog(&self) -> Arc<LiveCatalog> {
+        self.inner.live.load_full()
+    }
+
+    /// A caller as identification finds it.
+    pub(crate) fn caller_of(&self, tenant: &TenantHandle) -> Arc<KnownCaller> {
+        Arc::new(KnownCaller {
+            tenant: tenant.0.clone(),
+            sheet: tenant.0.last_sheet(),
+            values: ScopeValues::default(),
+            looked_up_ns: self.inner.clock.now().mono_ns,
+            expires_ms: i64::MAX,
+        })
+    }
+
     /// A request from its resolved tenant to its end: clock, sheet, decision, settlement. `None`
     /// where it would have to wait.
     pub(crate) fn pass_through(
         &self,
-        tenant: &TenantHandle,
+        caller: &Arc<KnownCaller>,
+        live: &LiveCatalog,
         route: Option<RouteId>,
     ) -> Option<bool> {
         let inner = &*self.inner;
         let now = inner.clock.now();
-        let live = inner.live.load();
-        let sheet = tenant.0.sheet(&live, &inner.hub, now);
-        if self.refresh(&tenant.0, now).is_some() {
+        if self.refresh(&caller.tenant, now).is_some() {
             return None;
         }
+        let sheet = caller.clone().into_sheet(live, &inner.hub, now);
         let (scopes, waited) = (ScopeValues::default(), Waited::default());
-        let decided = self.decide(&sheet, Asked::Route(route), &scopes, None, &waited, now);
+        let decided = self.decide(sheet, Asked::Route(route), &scopes, None, &waited, now);
         match decided {
             Decided::Wait(_) => None,
             Decided::Refuse(_) => Some(false),
             Decided::Hold(mut hold) => {
-                let ended = inner.clock.now();
+                let ended = hold.now();
                 hold.charge(true, ended);
                 hold.end(Outcome::Complete { status: 200 }, ended);
                 Some(true)
@@ -54,5 +74,6 @@ impl Gate {
     /// Lets go of every caller that was looked up; tenants stay.
     pub(crate) fn forget_callers(&self) {
         self.inner.callers.clear();
+        self.inner.loads.invalidate_all();
     }
 }

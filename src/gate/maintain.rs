@@ -157,7 +157,7 @@ impl Inner {
         let full = self.callers.len() > MAX_CALLERS;
         let keep = if full { MAX_AGE / 2 } else { IDLE };
         self.callers
-            .retain(|_, caller| !old(caller.looked_up_ns(), keep));
+            .retain(|_, caller| !old(caller.looked_up_ns, keep));
         self.tenants.retain(|_, tenant| {
             // Anybody else who holds it may be about to use it.
             if tenant.age_ns(now) < nanos(IDLE) || Arc::strong_count(tenant) > 1 {

@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Gate;
-use super::callers::{KnownCaller, Refresh};
+use super::callers::Refresh;
 use super::catalogs::{self, PlanSource};
 use super::maintain::{self, Maintenance};
+use crate::admission::caller::KnownCaller;
 use crate::admission::hub::Hub;
 use crate::admission::lease::Writer;
 use crate::admission::resolve::LiveCatalog;

@@ -51,8 +51,9 @@ impl Gate {
         match self.identify(view, Auth::Required, now) {
             Seen::Caller(caller) => {
                 let live = inner.live.load();
-                let sheet = caller.tenant.sheet(&live, &inner.hub, now);
-                let scopes = caller.scopes(&inner.identifier, view, &sheet);
+                let sheet = caller.sheet(&live, &inner.hub, now);
+                let values = caller.values.clone();
+                let scopes = super::callers::scopes(values, &inner.identifier, view, &sheet);
                 let tenant = TenantHandle(caller.tenant.clone());
                 IdentifyStep::Done(Identified { tenant, scopes })
             }

@@ -62,6 +62,14 @@ pub trait RequestView {
     fn is_repeated(&self, name: &str) -> bool {
         self.headers(name).len() > 1
     }
+    /// The only value of a header; [`Malformed::Repeated`] if it came more than once. Adapters that can
+    /// find all values in one look-up answer it from that.
+    fn single(&self, name: &str) -> Result<Option<&[u8]>, Malformed> {
+        match self.header(name) {
+            Some(_) if self.is_repeated(name) => Err(Malformed::Repeated),
+            value => Ok(value),
+        }
+    }
     /// A claim that the host or gateway in front has verified already.
     fn claim(&self, _name: &str) -> Option<Cow<'_, str>> {
         None

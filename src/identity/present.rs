@@ -170,7 +170,10 @@ impl Identifier {
             Presented::ApiKey { source, key } => Some(self.prober.probe(*source, key)),
             #[cfg(feature = "jwt")]
             Presented::Jwt { source, token } => Some(self.prober.probe(*source, token.as_bytes())),
-            Presented::Tenant { source, id, .. } => Some(self.prober.probe(*source, id.as_bytes())),
+            Presented::Tenant { source, id, user } => {
+                let user = user.as_ref().map(|user| user.as_bytes());
+                Some(self.prober.probe_named(*source, id.as_bytes(), user))
+            }
             Presented::Nothing => None,
         }
     }
@@ -268,7 +271,7 @@ impl Identifier {
         let key = if name == AUTHORIZATION {
             bearer(view)?.filter(|token| !(self.has_jwt && is_jwt(token)))
         } else {
-            single(view, name)?
+            view.single(name)?
                 .map(<[u8]>::trim_ascii)
                 .filter(|key| !key.is_empty())
         };
@@ -298,7 +301,7 @@ impl Identifier {
         if !view.peer().is_some_and(|peer| self.proxies.trusts(peer)) {
             return Ok(Presented::Nothing);
         }
-        let text = |name| match single(view, name)? {
+        let text = |name| match view.single(name)? {
             None => Ok(None),
             Some(value) => match std::str::from_utf8(value) {
                 Ok(value) => Ok(Some(Cow::Borrowed(value.trim()))),
@@ -342,7 +345,7 @@ fn named_tenant<'a>(
 
 /// The token of `Authorization: Bearer`, RFC 6750 section 2.1. Another scheme is somebody else's.
 fn bearer(view: &dyn RequestView) -> Result<Option<&[u8]>, Malformed> {
-    let Some(value) = single(view, AUTHORIZATION)? else {
+    let Some(value) = view.single(AUTHORIZATION)? else {
         return Ok(None);
     };
     let Some((scheme, token)) = value.split_at_checked(b"bearer".len()) else {
@@ -352,14 +355,6 @@ fn bearer(view: &dyn RequestView) -> Result<Option<&[u8]>, Malformed> {
         return Ok(None);
     }
     Ok(Some(token.trim_ascii()).filter(|token| !token.is_empty()))
-}
-
-/// The only value of a header.
-fn single<'a>(view: &'a dyn RequestView, name: &str) -> Result<Option<&'a [u8]>, Malformed> {
-    if view.is_repeated(name) {
-        return Err(Malformed::Repeated);
-    }
-    Ok(view.header(name))
 }
 
 /// Three base64url parts, of which the first begins as the JSON of a header does (`{"` or `{ `):

@@ -49,7 +49,8 @@ pub(super) fn limits(shared: &Shared, held: &mut Held, parts: &mut Parts) {
     if style == HeaderStyle::Off {
         return;
     }
-    held.with(|hold, scopes, now| {
+    held.with(|hold, scopes| {
+        let now = inner.clock.now();
         let rules = hold.of.rules();
         if rules.free {
             return;

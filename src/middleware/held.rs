@@ -6,7 +6,6 @@ use crate::Outcome;
 use crate::admission::permit::Hold;
 use crate::admission::policy::ByteMeter;
 use crate::admission::scoped::ScopeValues;
-use crate::clock::Now;
 use crate::gate::{Admitted, Gate, Running, Took, Waited};
 
 /// A hold, shared with the handler or not. Dropped before its end, it ends as aborted, or as failed
@@ -33,7 +32,8 @@ impl Held {
     /// Decides the costs as far as the head tells: a status that is not charged never is, and one
     /// that is charged is so now, unless going away would be forgiven.
     pub(super) fn head(&mut self, status: u16) {
-        self.with(|hold, _, now| {
+        self.with(|hold, _| {
+            let now = hold.now();
             let charged = hold.is_charged(Outcome::Complete { status });
             if !charged || hold.is_charged(Outcome::Aborted) {
                 hold.charge(charged, now);
@@ -48,7 +48,7 @@ impl Held {
 
     /// The meter of response bytes, if they are counted.
     pub(super) fn byte_meter(&mut self) -> Option<ByteMeter> {
-        self.with(|hold, _, _| hold.of.rules().counts_response)
+        self.with(|hold, _| hold.of.rules().counts_response)
             .flatten()
     }
 
@@ -60,7 +60,7 @@ impl Held {
         n: u64,
         waited: &Waited,
     ) -> Took {
-        let took = self.with(|hold, scopes, _| {
+        let took = self.with(|hold, scopes| {
             let held = hold.held(meter.counter);
             if held >= n {
                 return Took::Done;
@@ -76,14 +76,14 @@ impl Held {
 
     /// Counts bytes that pass now.
     pub(super) fn pass(&mut self, meter: ByteMeter, n: u64) {
-        self.with(|hold, _, now| hold.report(meter.counter, n, now));
+        self.with(|hold, _| {
+            let now = hold.now();
+            hold.report(meter.counter, n, now);
+        });
     }
 
     /// Looks at the hold.
-    pub(super) fn with<T>(
-        &mut self,
-        look: impl FnOnce(&mut Hold, &ScopeValues, Now) -> T,
-    ) -> Option<T> {
+    pub(super) fn with<T>(&mut self, look: impl FnOnce(&mut Hold, &ScopeValues) -> T) -> Option<T> {
         let mut guard: MutexGuard<'_, Hold>;
         let (hold, scopes) = match &mut self.0 {
             Kind::Own(running) => (&mut running.hold, &running.scopes),
@@ -93,12 +93,14 @@ impl Held {
             }
             Kind::Ended => return None,
         };
-        let now = hold.of.hub.clock.now();
-        Some(look(hold, scopes, now))
+        Some(look(hold, scopes))
     }
 
     fn end_in_place(&mut self, outcome: Outcome) {
-        self.with(|hold, _, now| hold.end(outcome, now));
+        self.with(|hold, _| {
+            let now = hold.now();
+            hold.end(outcome, now);
+        });
         self.0 = Kind::Ended;
     }
 }

@@ -6,7 +6,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 
-use crate::identity::RequestView;
+use crate::identity::{Malformed, RequestView};
 
 /// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
 /// request. Without it limits by address do not hold and no proxy is trusted.
@@ -88,6 +88,14 @@ impl RequestView for HttpView<'_> {
             let stated = self.headers.get(CONTENT_LENGTH)?.to_str().ok()?;
             stated.trim().parse().ok()
         })
+    }
+
+    fn single(&self, name: &str) -> Result<Option<&[u8]>, Malformed> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(Malformed::Repeated),
+            (value, None) => Ok(value.map(|value| value.as_bytes())),
+        }
     }
 
     fn peer(&self) -> Option<IpAddr> {

@@ -1,5 +1,9 @@
 //! Parts of a request's way through the gate, for measuring what each costs.
 
+use std::sync::Arc;
+
+use crate::admission::caller::KnownCaller;
+use crate::admission::resolve::LiveCatalog;
 use crate::catalog::RouteId;
 use crate::clock::Now;
 use crate::gate::{Gate, TenantHandle};
@@ -9,7 +13,8 @@ use crate::identity::RequestView;
 #[derive(Clone, Debug)]
 pub struct Drill {
     gate: Gate,
-    tenant: TenantHandle,
+    caller: Arc<KnownCaller>,
+    live: Arc<LiveCatalog>,
     route: Option<RouteId>,
 }
 
@@ -18,7 +23,8 @@ impl Drill {
     pub fn new(gate: &Gate, tenant: &TenantHandle, route: &str) -> Self {
         Self {
             gate: gate.clone(),
-            tenant: tenant.clone(),
+            caller: gate.caller_of(tenant),
+            live: gate.live_catalog(),
             route: gate.route_named(route),
         }
     }
@@ -26,7 +32,7 @@ impl Drill {
     /// One request from its resolved tenant to its end: the clock is read, limits are decided, and a
     /// response of status 200 settles. `None` where it would have to wait for a lease or a read.
     pub fn admit_and_settle(&self) -> Option<bool> {
-        self.gate.pass_through(&self.tenant, self.route)
+        self.gate.pass_through(&self.caller, &self.live, self.route)
     }
 }
 

@@ -140,6 +140,8 @@ impl Flusher {
 
 impl Drop for Flusher {
     fn drop(&mut self) {
+        // A sheet in the hub's hands holds the hub: let go of both.
+        self.hub.take_soiled();
         // Without `close` nothing can be waited for; the journal keeps what it was given.
         if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
             task.abort();
