@@ -5,7 +5,6 @@
     clippy::unwrap_used,
     reason = "a test that panics has failed, and says where"
 )]
-
 #![cfg(unix)]
 
 mod support;
