@@ -242,10 +242,6 @@ enum Failed {
 }
 
 impl KnownCaller {
-    pub(super) fn looked_up_ns(&self) -> u64 {
-        self.looked_up_ns
-    }
-
     /// True once, from half of the age bound on.
     fn wants_refresh(&self, now: Now) -> bool {
         now.mono_ns.saturating_sub(self.looked_up_ns) > nanos(REFRESH_AGE)

@@ -31,6 +31,7 @@ impl Gate {
             values: ScopeValues::default(),
             looked_up_ns: self.inner.clock.now().mono_ns,
             expires_ms: i64::MAX,
+            refreshing: std::sync::atomic::AtomicBool::new(false),
         })
     }
 
