@@ -60,6 +60,8 @@ pub(crate) struct Writer {
 pub(crate) struct Lease {
     pool: PoolId,
     end_ms: i64,
+    /// What its pool is made with; see [`pool::ttl`].
+    ttl: Option<i64>,
     /// Atoms that may still be taken; negative is a debt.
     left: AtomicI64,
     /// Atoms settled.
@@ -139,6 +141,7 @@ impl Lease {
         Self {
             pool,
             end_ms,
+            ttl: None,
             left: AtomicI64::new(0),
             total: AtomicU64::new(0),
             logged: AtomicU64::new(0),
@@ -164,6 +167,11 @@ impl Lease {
                 in_flight: None,
             }),
         }
+    }
+
+    /// The same, whose pool may be forgotten from then on.
+    pub(crate) fn forgotten_at(self, ttl: Option<i64>) -> Self {
+        Self { ttl, ..self }
     }
 
     pub(crate) fn pool(&self) -> &PoolId {
@@ -434,7 +442,7 @@ impl Lease {
         }
         let Some(view) = cold.view else {
             let entry = cold.next_entry(self.size(cold, cold.terms.limit));
-            let write = pool::create(key(), writer.incarnation, cold.terms, entry);
+            let write = pool::create(key(), writer.incarnation, cold.terms, entry, self.ttl);
             return Some((Op::Take(entry), Call::Write(write)));
         };
         if cold.is_outdated(&view) {

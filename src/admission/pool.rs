@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::{Every, Window};
 use crate::directory::Surrogate;
 use crate::store::layout::{self, Space, check_format};
-use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
+use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
 
 /// Format of a pool item.
 const FORMAT: i64 = 1;
@@ -24,6 +25,11 @@ const REV: &str = "rev";
 const FREE: &str = "free";
 const SPENT: &str = "spent";
 const GEN: &str = "gen";
+
+/// How long a pool outlives its window. Deleted early, it could be made again, full, by a call that
+/// comes late: a node that was cut off, a clock that is behind. It is longer than any month, too,
+/// so that a closed period can be audited against its pools.
+const KEEP_MS: i64 = 40 * 86_400_000;
 
 /// Which pool: whose units of which limit, from which instant on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,22 +103,47 @@ impl View {
     }
 }
 
-/// The first write of a pool: makes it, with `entry.held` of its units taken at once.
-pub(crate) fn create(key: Key, writer: u128, terms: Terms, entry: Entry) -> Write {
+/// When the store may forget a pool of this window, in Unix seconds; `None`: never.
+///
+/// A pool is known by its window's start, so the end must be sure when the pool is made. That of a
+/// grant may move with its expiry and that of a term with the contract: if such a pool went by an
+/// end that has moved since, its units would be there again. They are few, and stay.
+pub(crate) fn ttl(every: Every, window: Window) -> Option<i64> {
+    let sure = match every {
+        Every::Hour | Every::Day | Every::Week | Every::Month | Every::Year => true,
+        // Another anchor moves the end of a cycle that begins at the same instant by days at most.
+        Every::Cycle => true,
+        Every::Term | Every::Once => false,
+    };
+    let until_ms = window.end_ms.checked_add(KEEP_MS)?;
+    sure.then(|| until_ms.saturating_add(999).div_euclid(1_000))
+}
+
+/// The first write of a pool: makes it, with `entry.held` of its units taken at once, to be
+/// forgotten at its [`ttl`].
+pub(crate) fn create(
+    key: Key,
+    writer: u128,
+    terms: Terms,
+    entry: Entry,
+    ttl: Option<i64>,
+) -> Write {
     let (format_name, format_value) = layout::format(FORMAT);
     let free = terms.limit.saturating_sub(atoms(entry.held));
+    let mut change = vec![
+        Change::Set(format_name, format_value),
+        Change::Set(LIMIT.into(), Value::Int(terms.limit)),
+        Change::Set(REV.into(), Value::Int(terms.rev)),
+        Change::Set(FREE.into(), Value::Int(free)),
+        Change::Set(SPENT.into(), Value::Int(0)),
+        Change::Set(GEN.into(), Value::Int(0)),
+        Change::Set(entry_name(writer), entry_value(entry)),
+    ];
+    change.extend(ttl.map(|ttl| Change::Set(TTL.into(), Value::Int(ttl))));
     Write {
         key,
         when: vec![When::Absent],
-        change: vec![
-            Change::Set(format_name, format_value),
-            Change::Set(LIMIT.into(), Value::Int(terms.limit)),
-            Change::Set(REV.into(), Value::Int(terms.rev)),
-            Change::Set(FREE.into(), Value::Int(free)),
-            Change::Set(SPENT.into(), Value::Int(0)),
-            Change::Set(GEN.into(), Value::Int(0)),
-            Change::Set(entry_name(writer), entry_value(entry)),
-        ],
+        change,
     }
 }
 
@@ -191,4 +222,72 @@ fn damaged(what: &str) -> StoreError {
         StoreErrorKind::Corrupt,
         format!("a pool item cannot be read: {what}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn made(every: Every, window: Window) -> Item {
+        let id = PoolId {
+            tenant: Surrogate::test(1),
+            limit: "jobs/hour".into(),
+            scope: 0,
+            start_ms: window.start_ms,
+        };
+        let entry = Entry {
+            op: 1,
+            held: 3,
+            preauthorised: 3,
+        };
+        let terms = Terms { limit: 10, rev: 1 };
+        let key = id.key(&Space::new("test"));
+        let sets = create(key, 7, terms, entry, ttl(every, window)).change;
+        let set = |change| match change {
+            Change::Set(name, value) => (name, value),
+            other => panic!("{other:?}"),
+        };
+        Item(sets.into_iter().map(set).collect())
+    }
+
+    #[test]
+    fn a_pool_outlives_its_window_by_forty_days_and_no_less() {
+        for (end_ms, seconds) in [(HOUR_MS, 3_600), (HOUR_MS + 1, 3_601), (-1, 0)] {
+            let window = Window {
+                start_ms: end_ms - HOUR_MS,
+                end_ms,
+            };
+            let pool = made(Every::Hour, window);
+            assert_eq!(pool.int("ttl"), Some(40 * 86_400 + seconds));
+            assert_eq!(View::read(&pool, 7).unwrap().free, 7);
+        }
+    }
+
+    #[test]
+    fn a_pool_whose_end_may_move_is_kept() {
+        let sure = Window {
+            start_ms: 0,
+            end_ms: HOUR_MS,
+        };
+        let endless = Window {
+            start_ms: i64::MIN,
+            end_ms: i64::MAX,
+        };
+        for (every, window) in [
+            (Every::Term, sure),
+            (
+                Every::Once,
+                Window {
+                    start_ms: i64::MIN,
+                    ..sure
+                },
+            ),
+            (Every::Once, endless),
+            (Every::Year, endless),
+        ] {
+            assert_eq!(made(every, window).int("ttl"), None, "{every:?}");
+        }
+    }
 }

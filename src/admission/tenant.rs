@@ -16,7 +16,7 @@ use super::caller::KnownCaller;
 use super::hub::Hub;
 use super::lease::Lease;
 use super::policy::{Place, Policy};
-use super::pool::{PoolId, Terms};
+use super::pool::{self, PoolId, Terms};
 use super::resolve::LiveCatalog;
 use crate::catalog::{Anchors, Catalog, MeterId, Window, Zone};
 use crate::clock::Now;
@@ -326,6 +326,7 @@ impl Sheet {
             rev: self.rev,
         };
         Lease::new(id, window.end_ms, terms, rule.usual_ask)
+            .forgotten_at(pool::ttl(rule.every, window))
     }
 
     /// Tells a scoped lease of the limit that holds now.

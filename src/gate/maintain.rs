@@ -13,12 +13,17 @@ use super::callers::{MAX_AGE, Refresh, nanos};
 use super::open::MAX_CALLERS;
 use crate::admission::tenant::LiveTenant;
 use crate::error::Error;
+use crate::store::StoreError;
 
 /// How often the plan file is looked at. A raised limit acts on the next request after that.
 const POLL: Duration = Duration::from_secs(1);
 
 /// How often memory is swept.
 const SWEEP: Duration = Duration::from_secs(30);
+
+/// Parts of the store looked through for expired items in one sweep, as long as each has some: the
+/// other tasks of the store go on between them.
+const EXPIRE_PARTS: usize = 8;
 
 /// A tenant that has not called for this long leaves memory, once its leases are given back.
 const IDLE: Duration = Duration::from_secs(600);
@@ -112,6 +117,9 @@ async fn run(
                 if let Err(error) = inner.ledger.fold_runs(inner.clock.now().wall_ms).await {
                     tracing::warn!(%error, "usage logs could not be folded");
                 }
+                if let Err(error) = inner.expire().await {
+                    tracing::warn!(%error, "expired items could not be removed");
+                }
             }
             refresh = refreshes.recv() => {
                 let (Some(refresh), Some(inner)) = (refresh, inner.upgrade()) else { return };
@@ -149,6 +157,16 @@ impl Inner {
         }
     }
 
+    /// Has the store forget some of what has expired.
+    async fn expire(&self) -> Result<(), StoreError> {
+        for _ in 0..EXPIRE_PARTS {
+            if self.store.expire(self.clock.now().wall_ms).await? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets go of what nobody uses.
     fn sweep(&self) {
         let now = self.clock.now();
@@ -175,5 +193,70 @@ impl Inner {
             self.hub.wake(&lease);
         }
         crate::telemetry::tenants_cached(self.tenants.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Memory, Store};
+    use crate::{Ask, testing};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// How many items of this kind there are: the letter after the space in a partition's name.
+    fn count(store: &Memory, kind: &str) -> usize {
+        let is = |pk: &str| pk.split('#').nth(2) == Some(kind);
+        store.keys().iter().filter(|key| is(&key.pk)).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pools_of_long_ago_are_swept_and_what_was_used_is_kept() {
+        let store = Memory::new();
+        let plans = r#"
+            default-plan = "free"
+            [meter.jobs]
+            [plan.free]
+            quota.jobs = ["2/hour", "1000"]
+        "#;
+        let (gate, clock) = testing::gate_with(plans, store.clone());
+        for _ in 0..3 {
+            let tenant = gate.tenant("acme").await.unwrap();
+            for _ in 0..3 {
+                let ask = Ask::op("job").tenant(&tenant).cost("jobs", 1);
+                gate.admit(ask).await.unwrap().settle();
+            }
+            clock.advance(Duration::from_secs(3_600));
+            // Paused time: as long as it takes for a flush and a sweep.
+            tokio::time::sleep(SWEEP).await;
+        }
+        let logged = count(&store, "L");
+        assert!(logged > 0, "what was used is on record");
+        assert_eq!(
+            count(&store, "Q"),
+            4,
+            "three hours, and what is granted once"
+        );
+
+        clock.advance(40 * DAY - Duration::from_secs(2 * 3_600 + 1));
+        tokio::time::sleep(2 * SWEEP).await;
+        assert_eq!(count(&store, "Q"), 4, "the first has a second to go");
+        clock.advance(Duration::from_secs(1));
+        tokio::time::sleep(2 * SWEEP).await;
+        assert_eq!(count(&store, "Q"), 3);
+        clock.advance(3 * DAY);
+        tokio::time::sleep(2 * SWEEP).await;
+        assert_eq!(
+            count(&store, "Q"),
+            1,
+            "what is granted once never comes again"
+        );
+        assert!(count(&store, "L") >= logged);
+        assert_eq!(
+            store.expire(i64::MAX).await.unwrap(),
+            0,
+            "nothing else expires"
+        );
+        gate.close().await.unwrap();
     }
 }

@@ -158,7 +158,7 @@ fn make(item: &mut Item, change: &Change) -> Result<(), StoreError> {
 
 /// The size of an item as DynamoDB counts it, numbers rounded up to the longest there is: keys with
 /// their names, then each attribute's name and value.
-fn item_bytes(key: &Key, item: &Item) -> usize {
+pub(super) fn item_bytes(key: &Key, item: &Item) -> usize {
     const NUMBER_BYTES: usize = 12;
     let keys = "pk".len() + key.pk.len() + "sk".len() + key.sk.len();
     item.0.iter().fold(keys, |sum, (name, value)| {

@@ -9,7 +9,8 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::apply::{Verdict, apply, check_key, check_query};
+use super::apply::{Verdict, apply, check_key, check_query, item_bytes};
+use super::expiry::{self, Part, Place};
 use super::{
     Item, Key, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write, Written,
 };
@@ -45,6 +46,12 @@ impl Memory {
         Self::default()
     }
 
+    /// Every key there is, in order.
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        lock(&self.table).items.keys().cloned().collect()
+    }
+
     /// The table for one call of this handle. The call happens when its future is first polled.
     fn call<T: Send + 'static>(
         &self,
@@ -76,7 +83,7 @@ impl Store for Memory {
     fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
         self.call(move |table| {
             check_key(&key)?;
-            Ok(table.0.get(&key).cloned())
+            Ok(table.items.get(&key).cloned())
         })
     }
 
@@ -86,6 +93,10 @@ impl Store for Memory {
 
     fn query(&self, query: Query) -> StoreFuture<Page> {
         self.call(move |table| table.query(query))
+    }
+
+    fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
+        self.call(move |table| Ok(table.expire(now_ms)))
     }
 
     fn promise(&self) -> Promise {
@@ -105,19 +116,23 @@ impl Store for Memory {
     }
 }
 
-/// The items, in the order of (partition, sort key), both compared as bytes.
 #[derive(Debug, Default)]
-struct Table(BTreeMap<Key, Item>);
+struct Table {
+    /// In the order of (partition, sort key), both compared as bytes.
+    items: BTreeMap<Key, Item>,
+    /// Where the sweep for expired items goes on.
+    unswept: Place,
+}
 
 impl Table {
     fn write(&mut self, write: Write) -> Result<Written, StoreError> {
-        let old = self.0.get(&write.key);
+        let old = self.items.get(&write.key);
         let Verdict::Apply(new) = apply(old, &write)? else {
             return Ok(Written::Refused(old.cloned()));
         };
         match new.clone() {
-            Some(item) => self.0.insert(write.key, item),
-            None => self.0.remove(&write.key),
+            Some(item) => self.items.insert(write.key, item),
+            None => self.items.remove(&write.key),
         };
         Ok(Written::Applied(new))
     }
@@ -129,7 +144,7 @@ impl Table {
             sk: query.from,
         };
         let mut wanted = self
-            .0
+            .items
             .range((Bound::Included(from), Bound::Unbounded))
             .take_while(|(key, _)| {
                 key.pk == query.pk && query.until.as_ref().is_none_or(|until| key.sk < *until)
@@ -142,6 +157,23 @@ impl Table {
             items,
             next: wanted.next().map(|(key, _)| key.sk.clone()),
         })
+    }
+
+    fn expire(&mut self, now_ms: i64) -> usize {
+        let mut part = Part::new(now_ms);
+        let mut next = None;
+        for (key, item) in self.items.range::<Key, _>(expiry::from(&self.unswept)) {
+            if part.is_full() {
+                next = Some(key.clone());
+                break;
+            }
+            part.look(Some(item), item_bytes(key, item), || key.clone());
+        }
+        self.unswept = next;
+        for (key, _) in &part.found {
+            self.items.remove(key);
+        }
+        part.found.len()
     }
 }
 

@@ -18,6 +18,9 @@
 //!    bytes, in pages; a page is cut by count, never in the middle of an item.
 //! 7. **Bounded.** An item above [`MAX_ITEM_BYTES`] is refused as invalid, whole. Writes that cannot
 //!    be queued are refused as throttled, never queued without bound.
+//! 8. **Expiry.** An item whose attribute [`TTL`] is a whole number may vanish at any time once that
+//!    many seconds have passed since 1970, and never before by itself. Nothing else makes an item
+//!    expire, and nobody is promised when it goes.
 //!
 //! The shape is that of a DynamoDB item table (`UpdateItem` with a condition expression and
 //! `ReturnValuesOnConditionCheckFailure=ALL_OLD`), so that a write maps to one call there.
@@ -30,6 +33,7 @@ use std::pin::Pin;
 use serde::{Deserialize, Serialize};
 
 mod apply;
+mod expiry;
 pub(crate) mod layout;
 mod memory;
 #[cfg(feature = "redb")]
@@ -50,6 +54,13 @@ pub const MAX_SK_BYTES: usize = 1_024;
 
 /// Most items one [`Query`] page returns, whatever it asks for.
 pub const MAX_PAGE_ITEMS: usize = 1_000;
+
+/// Most items one [`Store::expire`] removes: as many as the embedded store puts in one transaction.
+pub const MAX_EXPIRED_ITEMS: usize = 512;
+
+/// The attribute by which an item expires, in seconds since 1970; see law 8. The attribute that
+/// DynamoDB's own expiry is to be set to.
+pub const TTL: &str = "ttl";
 
 /// Where an item stands: its partition and its place in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -204,6 +215,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of a partition, read strongly.
     fn query(&self, query: Query) -> StoreFuture<Page>;
+
+    /// Removes some of the items that have expired by `now_ms` (Unix milliseconds), at most
+    /// [`MAX_EXPIRED_ITEMS`], and says how many.
+    ///
+    /// A call looks at a bounded part of the table and the next one goes on behind it, so 0 says
+    /// that this part held none. A store whose service does this by itself answers 0, as the
+    /// default does.
+    fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
+        let _ = now_ms;
+        Box::pin(async { Ok(0) })
+    }
 
     /// What this store promises.
     fn promise(&self) -> Promise;

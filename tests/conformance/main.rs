@@ -12,6 +12,7 @@
 mod changes;
 mod concurrency;
 mod conditions;
+mod expiry;
 mod life;
 mod model;
 mod order;
@@ -61,6 +62,14 @@ macro_rules! every_law {
                 a_close_may_be_repeated,
                 an_opened_again_store_keeps_everything,
                 nothing_happens_before_a_future_is_polled,
+            }
+            expiry {
+                an_item_goes_after_its_time_and_never_before,
+                nothing_but_a_whole_number_called_ttl_expires_an_item,
+                other_attributes_do_not_keep_an_item,
+                more_time_keeps_an_item_and_less_lets_it_go,
+                what_is_more_than_a_part_goes_in_several,
+                an_expired_item_is_an_item_until_it_goes,
             }
             model { random_calls_are_answered_like_the_model }
         }

@@ -15,7 +15,9 @@ use ::redb::{
     StorageError, Table, TableDefinition, TableError,
 };
 
+use super::Expired;
 use crate::store::apply::{Verdict, apply, check_query};
+use crate::store::expiry::{Part, Place};
 use crate::store::{Item, Key, Page, Query, StoreError, StoreErrorKind, Write, Written};
 
 type ItemKey = (&'static str, &'static str);
@@ -231,6 +233,40 @@ impl Snapshot<'_> {
             page.items.push((sk.to_owned(), decode(bytes.value())?));
         }
         Ok(page)
+    }
+
+    /// What has expired, in the part of the table that begins at this place. Damaged items are
+    /// passed by: whoever reads them is told.
+    pub(super) fn expired(&self, now_ms: i64, place: Place) -> Result<Expired, StoreError> {
+        let (mut part, mut next) = (Part::new(now_ms), None);
+        let Some(items) = &self.items else {
+            return Ok(Expired {
+                found: part.found,
+                next,
+            });
+        };
+        // No key sorts before this one.
+        let from = place
+            .as_ref()
+            .map_or(("", ""), |key| (key.pk.as_str(), key.sk.as_str()));
+        for entry in items.range(from..).map_err(|e| self.file.not_done(e))? {
+            let (key, bytes) = entry.map_err(|e| self.file.not_done(e))?;
+            let (pk, sk) = key.value();
+            let key = || Key {
+                pk: pk.to_owned(),
+                sk: sk.to_owned(),
+            };
+            if part.is_full() {
+                next = Some(key());
+                break;
+            }
+            let bytes = bytes.value();
+            part.look(decode(bytes).ok().as_ref(), bytes.len(), key);
+        }
+        Ok(Expired {
+            found: part.found,
+            next,
+        })
     }
 }
 

@@ -10,12 +10,13 @@
 //! `docs/storage.md` says what to do then, and what else a file does not do.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::apply::{check_key, check_query, check_write};
+use super::expiry::{Place, removal};
 use super::{
     Item, Key, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write, Written,
 };
@@ -51,6 +52,8 @@ struct Handle {
     lanes: Mutex<Option<Lanes>>,
     /// Ends when both threads have let go of the file.
     open: watch::Receiver<()>,
+    /// Where the sweep for expired items goes on.
+    unswept: Mutex<Place>,
 }
 
 /// The queues of the two threads.
@@ -65,10 +68,18 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A write, and where its answer goes.
 struct WriteJob(Write, Answer<Written>);
 
-/// A read or a query, and where its answer goes.
+/// What only looks, and where its answer goes.
 enum ReadJob {
     Read(Key, Answer<Option<Item>>),
     Query(Query, Answer<Page>),
+    /// What has expired by this instant, in the part of the table that begins here.
+    Expired(i64, Place, Answer<Expired>),
+}
+
+/// What a part of a sweep found: keys with the `ttl` that has passed, and where the next begins.
+struct Expired {
+    found: Vec<(Key, i64)>,
+    next: Place,
 }
 
 impl Redb {
@@ -97,7 +108,12 @@ impl Redb {
             worker::read(file, read_queue, alive)
         })?;
         let lanes = Mutex::new(Some(Lanes { writes, reads }));
-        Ok(Self(Arc::new(Handle { lanes, open })))
+        let unswept = Mutex::default();
+        Ok(Self(Arc::new(Handle {
+            lanes,
+            open,
+            unswept,
+        })))
     }
 }
 
@@ -118,9 +134,8 @@ impl Store for Redb {
         let handle = self.0.clone();
         Box::pin(async move {
             check_write(&write)?;
-            let (answer, answered) = oneshot::channel();
-            handle.queue(|lanes| &lanes.writes, WriteJob(write, answer))?;
-            answered
+            handle
+                .submit(write)?
                 .await
                 .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unknown)))
         })
@@ -135,6 +150,35 @@ impl Store for Redb {
             answered
                 .await
                 .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))
+        })
+    }
+
+    /// The reader finds what has expired, and the writer removes it among other writes: a sweep
+    /// has no transaction of its own that others would wait for.
+    fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
+        let handle = self.0.clone();
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            let place = handle.unswept().clone();
+            let job = ReadJob::Expired(now_ms, place, answer);
+            handle.queue(|lanes| &lanes.reads, job)?;
+            let Expired { found, next } = answered
+                .await
+                .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))?;
+            let mut removals = Vec::with_capacity(found.len());
+            for (key, ttl) in found {
+                removals.push(handle.submit(removal(key, ttl))?);
+            }
+            let mut removed = 0;
+            for answered in removals {
+                let written = answered
+                    .await
+                    .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unknown)))?;
+                removed += usize::from(matches!(written, Written::Applied(_)));
+            }
+            // Only now: what could not be removed is looked at again.
+            *handle.unswept() = next;
+            Ok(removed)
         })
     }
 
@@ -164,6 +208,20 @@ impl Store for Redb {
 }
 
 impl Handle {
+    /// Brings a write to the writer.
+    fn submit(
+        &self,
+        write: Write,
+    ) -> Result<oneshot::Receiver<Result<Written, StoreError>>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue(|lanes| &lanes.writes, WriteJob(write, answer))?;
+        Ok(answered)
+    }
+
+    fn unswept(&self) -> MutexGuard<'_, Place> {
+        self.unswept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a job in its queue, or says why not. Never waits.
     fn queue<T>(
         &self,

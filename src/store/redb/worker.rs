@@ -50,6 +50,10 @@ pub(super) fn read(
                     ReadJob::Query(query, answer) => {
                         let _ = answer.send(snapshot.and_then(|snapshot| snapshot.page(query)));
                     }
+                    ReadJob::Expired(now_ms, place, answer) => {
+                        let found = snapshot.and_then(|snapshot| snapshot.expired(now_ms, place));
+                        let _ = answer.send(found);
+                    }
                 }
             }
         });

@@ -1,0 +1,76 @@
+//! Expiry (law 8) for stores whose service does not do it: a sweep goes through the whole table, a
+//! bounded part at a time, and begins again behind the last item.
+//!
+//! A sweep may take days. That is no fault: an item that has expired means nothing to anybody, it
+//! only takes room.
+
+use std::ops::Bound;
+
+#[cfg(feature = "redb")]
+use super::{Change, Value, When, Write};
+use super::{Item, Key, MAX_EXPIRED_ITEMS, TTL};
+
+/// Items looked at in one part: some milliseconds, in which other readers wait.
+const LOOK_ITEMS: usize = 2_048;
+
+/// Bytes of items looked at in one part, for the same reason: an item may be large, and on disk.
+const LOOK_BYTES: usize = 1 << 20;
+
+/// Where the next part begins; `None` is the first item of the table.
+pub(super) type Place = Option<Key>;
+
+/// The range of keys from a place on.
+pub(super) fn from(place: &Place) -> (Bound<&Key>, Bound<&Key>) {
+    let first = place.as_ref().map_or(Bound::Unbounded, Bound::Included);
+    (first, Bound::Unbounded)
+}
+
+/// One part of a sweep.
+#[derive(Debug)]
+pub(super) struct Part {
+    now_ms: i64,
+    items: usize,
+    bytes: usize,
+    /// What has expired, with the `ttl` that says so.
+    pub(super) found: Vec<(Key, i64)>,
+}
+
+impl Part {
+    pub(super) fn new(now_ms: i64) -> Self {
+        Self {
+            now_ms,
+            items: 0,
+            bytes: 0,
+            found: Vec::new(),
+        }
+    }
+
+    /// Whether the part ends before the next item. It has at least one, however large.
+    pub(super) fn is_full(&self) -> bool {
+        self.items >= LOOK_ITEMS
+            || self.bytes >= LOOK_BYTES
+            || self.found.len() >= MAX_EXPIRED_ITEMS
+    }
+
+    /// Looks at an item; `None` is one that cannot be read, which stays where it is.
+    pub(super) fn look(&mut self, item: Option<&Item>, bytes: usize, key: impl FnOnce() -> Key) {
+        self.items += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        let expired = item
+            .and_then(|item| item.int(TTL))
+            .filter(|ttl| ttl.saturating_mul(1_000) <= self.now_ms);
+        if let Some(ttl) = expired {
+            self.found.push((key(), ttl));
+        }
+    }
+}
+
+/// Removes what a part found, unless somebody has given it more time since.
+#[cfg(feature = "redb")]
+pub(super) fn removal(key: Key, ttl: i64) -> Write {
+    Write {
+        key,
+        when: vec![When::Equals(TTL.into(), Value::Int(ttl))],
+        change: vec![Change::Delete],
+    }
+}
