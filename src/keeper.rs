@@ -128,7 +128,7 @@ pub(crate) async fn give_back(hands: &Hands, leases: Vec<Arc<Lease>>, deadline: 
     let mut calls = JoinSet::new();
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     for lease in leases {
-        lease.start_closing();
+        lease.close();
         let (hands, room) = (hands.clone(), room.clone());
         calls.spawn(async move {
             let _place = room.acquire_owned().await;

@@ -90,11 +90,11 @@ impl Hub {
             .push(lease);
     }
 
-    /// The retired leases that nobody uses any more; the rest are kept for the next time.
+    /// The retired leases that nobody uses any more, besides this list and their tenant's; the rest are kept for the next time.
     pub(crate) fn take_retired(&self) -> Vec<Arc<Lease>> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired
-            .extract_if(.., |lease| Arc::strong_count(lease) == 1)
+            .extract_if(.., |lease| Arc::strong_count(lease) <= 2)
             .collect()
     }
 
@@ -105,7 +105,7 @@ impl Hub {
             if lease.is_returned() && !lease.is_unlogged() || lease.window().end_ms <= now.wall_ms {
                 continue;
             }
-            lease.start_closing();
+            lease.rest();
             self.wake(&lease);
             self.retire(lease);
         }

@@ -48,6 +48,9 @@ const MAKE_WITHIN_MS: i64 = 3_600_000;
 /// over its limit must not cost a call per request.
 const REFUSED_NS: std::ops::Range<u64> = 1_000_000_000..3_000_000_000;
 
+/// Numbers lease operations: unique in this process, and so under its incarnation.
+static OPS: AtomicU64 = AtomicU64::new(1);
+
 /// Who leases: this process's part of the table and its incarnation.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
@@ -95,9 +98,8 @@ struct Cold {
     view: Option<View>,
     /// The view is too old to refuse by: look again first.
     stale: bool,
-    /// Units are given back instead of taken: the tenant is idle, or the gate closes.
-    closing: bool,
-    ops: u64,
+    /// Whether units are given back instead of taken.
+    closing: Closing,
     /// Size of the next lease before the caps, in atoms.
     size: u64,
     /// The last lease: how much, and when.
@@ -113,6 +115,15 @@ pub(crate) enum Call {
     Look(Key),
     /// A conditional write, to be repeated as it is until its outcome is known.
     Write(Write),
+}
+
+/// Whether a lease gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// Until somebody asks again.
+    Resting,
+    ForGood,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,8 +170,7 @@ impl Lease {
                 terms,
                 view: None,
                 stale: false,
-                closing: false,
-                ops: 0,
+                closing: Closing::No,
                 size: first_ask.max(1).saturating_mul(FIRST_ASKS),
                 granted: 0,
                 granted_ns: 0,
@@ -216,7 +226,7 @@ impl Lease {
         if self.is_refused(n, now) {
             return Take::Exhausted;
         }
-        self.wanted.fetch_max(n, Ordering::AcqRel);
+        self.wanted.fetch_max(n, Ordering::SeqCst);
         Take::Need
     }
 
@@ -283,7 +293,7 @@ impl Lease {
 
     /// True once: whoever gets it brings the lease to the keeper.
     pub(crate) fn queue(&self) -> bool {
-        !self.queued.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::AcqRel)
+        !self.queued.load(Ordering::SeqCst) && !self.queued.swap(true, Ordering::SeqCst)
     }
 
     /// It did not reach the keeper after all.
@@ -342,9 +352,22 @@ impl Lease {
         }
     }
 
-    /// From now on units are given back, none taken.
-    pub(crate) fn start_closing(&self) {
-        self.cold().closing = true;
+    /// The limit as the catalog has it.
+    pub(crate) fn terms(&self) -> Terms {
+        self.cold().terms
+    }
+
+    /// Nobody has used it for a while: what is left goes back, until somebody asks again.
+    pub(crate) fn rest(&self) {
+        let mut cold = self.cold();
+        if cold.closing == Closing::No {
+            cold.closing = Closing::Resting;
+        }
+    }
+
+    /// The gate closes: from now on units are given back and none taken.
+    pub(crate) fn close(&self) {
+        self.cold().closing = Closing::ForGood;
     }
 
     /// Whether nothing is left to give back and no call is in flight.
@@ -360,16 +383,29 @@ impl Lease {
         if let Some(open) = &cold.in_flight {
             return Some(open.1.clone());
         }
-        // Whatever asks from here on is a new question: it queues the lease again.
-        self.queued.store(false, Ordering::Release);
-        let next = if cold.closing {
-            self.give(&mut cold, writer)
-        } else {
-            self.ask(&mut cold, writer, now)
-        };
-        let (op, call) = next?;
-        cold.in_flight = Some(Box::new((op, call.clone())));
-        Some(call)
+        loop {
+            if cold.closing == Closing::Resting && self.wanted.load(Ordering::SeqCst) > 0 {
+                cold.closing = Closing::No;
+            }
+            let next = match cold.closing {
+                Closing::No => self.ask(&mut cold, writer, now),
+                Closing::Resting | Closing::ForGood => self.give(&mut cold, writer),
+            };
+            if let Some((op, call)) = next {
+                cold.in_flight = Some(Box::new((op, call.clone())));
+                return Some(call);
+            }
+            // Only now may it be queued again: two that drive one lease would make two calls at
+            // once, and an answer that comes late would be taken for the newer one. Who asked while
+            // it was still in hand was not queued, and is looked for once more.
+            self.queued.store(false, Ordering::SeqCst);
+            let asked = cold.closing != Closing::ForGood
+                && self.wanted.load(Ordering::SeqCst) > 0
+                && self.is_short(&cold, now);
+            if !asked || self.queued.swap(true, Ordering::SeqCst) {
+                return None;
+            }
+        }
     }
 
     /// Takes in the answer to the call that [`next`](Self::next) gave. `Ok(true)`: call `next` again
@@ -391,7 +427,7 @@ impl Lease {
             Ok(view) => {
                 self.adopt(&mut cold, view, op, now);
                 self.changed.notify_waiters();
-                Ok(cold.closing || self.is_short(&cold, now))
+                Ok(cold.closing != Closing::No || self.is_short(&cold, now))
             }
             Err(error) => {
                 if error.kind == StoreErrorKind::Unknown {
@@ -407,11 +443,17 @@ impl Lease {
 
     /// What comes back is the truth: `left` moves by what our entry says, not by what was asked.
     fn adopt(&self, cold: &mut Cold, view: Option<View>, op: Op, now: Now) {
-        let before = cold.held();
+        let (before, first) = (cold.held(), cold.view.is_none());
         (cold.view, cold.stale) = (view, false);
         let held = cold.held();
         let made = |entry| view.and_then(|v| v.mine) == Some(entry);
         match op {
+            // An entry of ours that we did not make: this process has leased from the pool before,
+            // and let go of the lease when all of it was settled or given back.
+            Op::Take(entry) if first && !made(entry) => {
+                self.total.fetch_add(held, Ordering::Relaxed);
+                self.logged.fetch_add(held, Ordering::Relaxed);
+            }
             Op::Take(entry) => {
                 self.release(held.saturating_sub(before));
                 if made(entry) {
@@ -473,7 +515,7 @@ impl Lease {
         let left = self.left.load(Ordering::Acquire);
         let free = free.max(0);
         let missing = |wanted: &AtomicU64| {
-            signed(wanted.load(Ordering::Acquire))
+            signed(wanted.load(Ordering::SeqCst))
                 .saturating_sub(left)
                 .max(0)
         };
@@ -492,17 +534,17 @@ impl Lease {
 
     fn is_short(&self, cold: &Cold, now: Now) -> bool {
         let left = self.left.load(Ordering::Acquire);
-        let wanted = self.wanted.load(Ordering::Acquire);
+        let wanted = self.wanted.load(Ordering::SeqCst);
         if left >= signed(wanted) {
             // Answered; if another ask came in between, it queues the lease again.
             let _ = self
                 .wanted
                 .compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
-        let wants = left < signed(self.wanted.load(Ordering::Acquire));
+        let wants = left < signed(self.wanted.load(Ordering::SeqCst));
         let ahead = left < self.low.load(Ordering::Relaxed);
         cold.view.is_some_and(|v| cold.is_outdated(&v))
-            || (wants || ahead) && !self.is_refused(self.wanted.load(Ordering::Acquire), now)
+            || (wants || ahead) && !self.is_refused(self.wanted.load(Ordering::SeqCst), now)
     }
 
     /// The pool cannot give what is wanted: believed for a while, then looked at again.
@@ -558,10 +600,9 @@ impl Cold {
         self.terms.rev > view.terms.rev && self.terms.limit != view.terms.limit
     }
 
-    fn next_entry(&mut self, held: u64) -> Entry {
-        self.ops += 1;
+    fn next_entry(&self, held: u64) -> Entry {
         Entry {
-            op: self.ops,
+            op: OPS.fetch_add(1, Ordering::Relaxed),
             held,
             preauthorised: held,
         }

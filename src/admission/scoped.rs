@@ -119,7 +119,7 @@ impl ScopedTable {
             }
             let done = used.it.is_returned() && !used.it.is_unlogged();
             if !done {
-                used.it.start_closing();
+                used.it.rest();
                 to_return.push(used.it.clone());
             }
             !done

@@ -35,6 +35,27 @@ pub(crate) struct TenantCore {
     pub(crate) waiting: AtomicU32,
     /// Here, so that a permit reaches it without a count of its own on what all tenants share.
     pub(crate) hub: Arc<Hub>,
+    /// Every lease of the tenant as a whole, so that no two are ever of one pool: sheets of before
+    /// and after an edge may both be in use.
+    leases: Mutex<Vec<Arc<Lease>>>,
+}
+
+impl TenantCore {
+    /// The lease of this pool that there is, or `new` from now on.
+    #[cold]
+    fn only_lease(&self, new: Lease) -> Arc<Lease> {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = leases.iter().find(|lease| lease.pool() == new.pool()) {
+            known.retarget(new.terms());
+            return known.clone();
+        }
+        leases.retain(|lease| {
+            Arc::strong_count(lease) > 1 || !lease.is_returned() || lease.is_unlogged()
+        });
+        let new = Arc::new(new);
+        leases.push(new.clone());
+        new
+    }
 }
 
 /// A tenant in memory.
@@ -134,6 +155,7 @@ impl LiveTenant {
             id: record.id.as_str().into(),
             in_flight: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            leases: Mutex::default(),
             hub: hub.clone(),
         });
         let sheet = Sheet::new(core.clone(), None, &record, live, &hub.parts, now);
@@ -294,7 +316,7 @@ impl Sheet {
 
     /// The lease of a pool of scope `tenant`, made empty on first use.
     pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
-        self.leases[usize::from(slot)].get_or_init(|| Arc::new(self.new_lease(pool, 0)))
+        self.leases[usize::from(slot)].get_or_init(|| self.tenant.only_lease(self.new_lease(pool, 0)))
     }
 
     /// The leases of this sheet that have been used.

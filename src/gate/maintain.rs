@@ -184,7 +184,7 @@ impl Inner {
             let sheet = tenant.last_sheet();
             let quiet = sheet.is_quiet();
             for lease in sheet.open_leases().filter(|lease| !lease.is_returned()) {
-                lease.start_closing();
+                lease.rest();
                 self.hub.wake(lease);
             }
             !quiet
