@@ -13,31 +13,31 @@ use tokio::task::JoinSet;
 const CLIENTS: usize = 8;
 
 /// One HTTP/1.1 connection that is kept.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 /// Clients at work.
-pub struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     clients: JoinSet<Seen>,
 }
 
 /// What clients saw.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Requests that may have reached the server: written, whole or in part.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// When each 200 had come, in order.
-    pub served: Vec<Instant>,
+    pub(crate) served: Vec<Instant>,
     /// Answers 429.
-    pub refused: u64,
+    pub(crate) refused: u64,
 }
 
 /// How a client goes on.
 #[derive(Clone, Copy, Debug)]
-pub enum Until {
+pub(crate) enum Until {
     /// Until it is stopped or the server is gone, with a pause after each answer.
     Stopped(Duration),
     /// Until it is refused, without a pause.
@@ -45,7 +45,7 @@ pub enum Until {
 }
 
 impl Connection {
-    pub async fn open(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -55,7 +55,7 @@ impl Connection {
     }
 
     /// One call: status and body.
-    pub async fn call(&mut self, method: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
+    pub(crate) async fn call(&mut self, method: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
         let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nx-tenant: acme\r\n\r\n");
         self.stream.write_all(request.as_bytes()).await?;
         self.buffer.clear();
@@ -88,7 +88,7 @@ impl Connection {
 }
 
 impl Load {
-    pub fn start(address: SocketAddr, until: Until) -> Self {
+    pub(crate) fn start(address: SocketAddr, until: Until) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
         for _ in 0..CLIENTS {
@@ -98,13 +98,13 @@ impl Load {
     }
 
     /// Stops the clients and adds up what they saw.
-    pub async fn stop(self) -> Seen {
+    pub(crate) async fn stop(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         self.end().await
     }
 
     /// Waits until the clients end by themselves.
-    pub async fn end(mut self) -> Seen {
+    pub(crate) async fn end(mut self) -> Seen {
         let mut all = Seen::default();
         while let Some(seen) = self.clients.join_next().await {
             let seen = seen.unwrap();

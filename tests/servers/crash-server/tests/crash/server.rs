@@ -11,29 +11,29 @@ use tempfile::TempDir;
 use crate::load::Connection;
 
 /// Units the tenant has: more than all rounds use, less than the last one can.
-pub const LIMIT: u64 = 12_000;
+pub(crate) const LIMIT: u64 = 12_000;
 
 /// Files of one service, over all its processes.
-pub struct Files {
+pub(crate) struct Files {
     folder: TempDir,
 }
 
 /// One process.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 /// What the ledger shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recorded {
-    pub requests: u64,
-    pub tokens: u64,
+pub(crate) struct Recorded {
+    pub(crate) requests: u64,
+    pub(crate) tokens: u64,
 }
 
 impl Files {
     /// `flush` is the lines of that table of the service file.
-    pub fn new(flush: &str) -> Self {
+    pub(crate) fn new(flush: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         let service = format!(
@@ -62,7 +62,7 @@ impl Files {
 
 impl Server {
     /// Starts a process on these files; it serves when this returns.
-    pub fn start(files: &Files) -> Self {
+    pub(crate) fn start(files: &Files) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_crash-server"))
             .arg(files.service_file())
             .stdout(Stdio::piped())
@@ -76,7 +76,7 @@ impl Server {
     }
 
     /// What the ledger shows. Ask a process that has served nothing yet: then it is the store's word.
-    pub async fn recorded(&self) -> Recorded {
+    pub(crate) async fn recorded(&self) -> Recorded {
         let mut connection = Connection::open(self.address).await.unwrap();
         let (status, body) = connection.call("GET", "/usage").await.unwrap();
         assert_eq!(status, 200);
@@ -93,13 +93,13 @@ impl Server {
     }
 
     /// SIGKILL.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM, and what a platform allows: it drains and ends by itself, without an error.
-    pub async fn terminate(mut self) {
+    pub(crate) async fn terminate(mut self) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status();
         assert!(sent.unwrap().success());
