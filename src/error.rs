@@ -5,7 +5,9 @@ use crate::store::StoreError;
 use crate::usage::flush::FlushError;
 
 /// Why a gate could not be opened, asked or closed.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` shows the same text as `Display`: returned from `main`, it is read by a person.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
@@ -40,6 +42,12 @@ pub enum Error {
     /// The system gave no randomness.
     #[error("no randomness from the system: {0}")]
     Random(String),
+}
+
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

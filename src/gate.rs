@@ -69,6 +69,7 @@ pub enum Step {
 }
 
 /// The answer to a request.
+#[derive(Debug)]
 pub enum Answer {
     /// Admitted. What it holds is settled when it ends.
     Admit(Running),
@@ -141,7 +142,6 @@ impl Gate {
         //   others the directory is asked, once for all who wait.
         let seen = match self.identify(view, auth, now) {
             Seen::Caller(caller) => caller,
-            Seen::Nobody => return Step::Done(Answer::Pass),
             Seen::Refused(reason) => return refuse(inner.refusal(reason, None)),
             Seen::Ask(pending) => return Step::Wait(counted(pending, waited.rounds)),
         };
@@ -156,7 +156,7 @@ impl Gate {
         let scopes = callers::scopes(values, &inner.identifier, view, &sheet);
 
         // 3 decide: all limits at once, or none.
-        let length = content_length(view);
+        let length = view.body_length();
         let decided = self.decide(sheet, Asked::Route(route), &scopes, length, &waited, now);
 
         // 4 record happens when the hold ends: with the response's body, or when it is dropped.
@@ -270,21 +270,10 @@ fn counted(pending: Pending, rounds: u8) -> Pending {
     })
 }
 
-/// The length of the request's body, as stated.
-fn content_length(view: &dyn RequestView) -> Option<u64> {
-    std::str::from_utf8(view.header("content-length")?)
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-}
-
 impl std::fmt::Debug for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Done(Answer::Admit(_)) => f.write_str("Done(Admit)"),
-            Self::Done(Answer::Pass) => f.write_str("Done(Pass)"),
-            Self::Done(Answer::Refuse(refusal)) => write!(f, "Done(Refuse({:?}))", refusal.reason),
+            Self::Done(answer) => f.debug_tuple("Done").field(answer).finish(),
             Self::Wait(_) => f.write_str("Wait"),
         }
     }

@@ -5,6 +5,7 @@
 //! tenant has the sheet, until the caller is looked up anew.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::hub::Hub;
 use super::resolve::LiveCatalog;
@@ -21,6 +22,8 @@ pub(crate) struct KnownCaller {
     /// When this was looked up, on the monotonic clock, and when the credential ends by itself.
     pub(crate) looked_up_ns: u64,
     pub(crate) expires_ms: i64,
+    /// Whether it is being looked up again.
+    pub(crate) refreshing: AtomicBool,
 }
 
 impl KnownCaller {

@@ -74,7 +74,7 @@ pub(crate) struct Taken {
     /// Index of the meter ask it serves; [`CALLS`] for a bucket that counts calls.
     pub(crate) ask: u8,
     /// Which draw it belongs to: use is settled draw by draw.
-    pub(crate) draw: u8,
+    pub(crate) draw: u32,
 }
 
 /// `Taken::ask` of a bucket that counts calls.
@@ -121,7 +121,7 @@ pub(crate) fn decide(q: &Question<'_>) -> Verdict {
 }
 
 /// Draws `n` more atoms of one meter, and what sums it feeds, for a request that runs already.
-pub(crate) fn draw_more(q: &Question<'_>, ask: usize, n: u64, draw: u8) -> Verdict {
+pub(crate) fn draw_more(q: &Question<'_>, ask: usize, n: u64, draw: u32) -> Verdict {
     let mut taken = TakenList::new();
     let fed = q
         .route
@@ -252,7 +252,7 @@ fn draw_meter(
     ask: &MeterAsk,
     i: u8,
     n: u64,
-    draw: u8,
+    draw: u32,
     taken: &mut TakenList,
 ) -> Option<Verdict> {
     let policy = &*q.sheet.policy;
@@ -276,7 +276,7 @@ fn draw_quotas(
     ask: &MeterAsk,
     i: u8,
     n: u64,
-    draw: u8,
+    draw: u32,
     taken: &mut TakenList,
 ) -> Option<Verdict> {
     let policy = &*q.sheet.policy;
@@ -359,7 +359,7 @@ fn draw_all_over(
     short: &[u16],
     i: u8,
     n: u64,
-    draw: u8,
+    draw: u32,
     taken: &mut SmallVec<[Taken; 4]>,
 ) -> Option<Verdict> {
     for &index in short {

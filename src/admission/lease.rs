@@ -40,6 +40,10 @@ const LONG: Duration = Duration::from_secs(240);
 /// runs out and the last units are shared.
 const SHARE_OF_FREE: i64 = 20;
 
+/// A pool is not made later than this after its window's end: by then it may have been there, full of
+/// use, and be deleted.
+const MAKE_WITHIN_MS: i64 = 3_600_000;
+
 /// How long a refusal is believed before the pool is asked again, at least and at most: a tenant
 /// over its limit must not cost a call per request.
 const REFUSED_NS: std::ops::Range<u64> = 1_000_000_000..3_000_000_000;
@@ -94,6 +98,8 @@ struct Cold {
     ops: u64,
     /// Size of the next lease before the caps, in atoms.
     size: u64,
+    /// The last lease: how much, and when.
+    granted: u64,
     granted_ns: u64,
     in_flight: Option<Box<(Op, Call)>>,
 }
@@ -153,6 +159,7 @@ impl Lease {
                 closing: false,
                 ops: 0,
                 size: first_ask.max(1).saturating_mul(FIRST_ASKS),
+                granted: 0,
                 granted_ns: 0,
                 in_flight: None,
             }),
@@ -235,11 +242,6 @@ impl Lease {
         let before = self.left.fetch_sub(ask, Ordering::AcqRel);
         self.total.fetch_add(n, Ordering::Relaxed);
         n.saturating_sub(u64::try_from(before).unwrap_or(0))
-    }
-
-    /// Atoms that may be taken now.
-    pub(crate) fn left(&self) -> u64 {
-        u64::try_from(self.left.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// Atoms taken by requests that have not ended.
@@ -405,7 +407,7 @@ impl Lease {
             Op::Take(entry) => {
                 self.release(held.saturating_sub(before));
                 if made(entry) {
-                    cold.resize(now);
+                    cold.resize(held.saturating_sub(before), now);
                 }
             }
             // `left` was lowered before the question; a refusal puts it back.
@@ -415,7 +417,7 @@ impl Lease {
         let free = view.map_or(cold.terms.limit, |v| v.free);
         self.free_seen.store(free, Ordering::Relaxed);
         let renew_at = if free > 0 {
-            signed(cold.size / 4).min(signed(held / 2))
+            signed(cold.granted / 4)
         } else {
             0
         };
@@ -425,6 +427,11 @@ impl Lease {
     /// The next thing to ask of the pool.
     fn ask(&self, cold: &mut Cold, writer: &Writer, now: Now) -> Option<(Op, Call)> {
         let key = || self.pool.key(&writer.space);
+        let over_since = now.wall_ms.saturating_sub(self.end_ms);
+        if cold.view.is_none() && over_since > MAKE_WITHIN_MS {
+            self.refuse(cold, now);
+            return None;
+        }
         let Some(view) = cold.view else {
             let entry = cold.next_entry(self.size(cold, cold.terms.limit));
             let write = pool::create(key(), writer.incarnation, cold.terms, entry);
@@ -553,7 +560,10 @@ impl Cold {
     }
 
     /// Slow start: a lease that was used up quickly is doubled, one that lasted is halved.
-    fn resize(&mut self, now: Now) {
+    fn resize(&mut self, granted: u64, now: Now) {
+        self.granted = granted;
+        // The cap may have cut it: what counts is what it was, not what it might have been.
+        self.size = self.size.min(granted.max(1));
         let lasted = Duration::from_nanos(now.mono_ns.saturating_sub(self.granted_ns));
         if self.granted_ns != 0 && lasted < SHORT {
             self.size = self.size.saturating_mul(2);

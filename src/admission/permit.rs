@@ -49,7 +49,7 @@ pub(crate) struct Hold {
     counters: [u64; COUNTERS],
     /// What of each meter ask has been recorded so far.
     recorded: SmallVec<[u64; 4]>,
-    draws: u8,
+    draws: u32,
     state: State,
 }
 
@@ -146,7 +146,7 @@ impl Hold {
         else {
             return 0;
         };
-        let mut draws = SmallVec::<[(u8, u64); 4]>::new();
+        let mut draws = SmallVec::<[(u32, u64); 4]>::new();
         for took in self
             .taken
             .iter()
@@ -159,8 +159,11 @@ impl Hold {
         draws.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n))
     }
 
-    /// The number of the next draw.
-    pub(crate) fn next_draw(&mut self) -> u8 {
+    /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream of
+    /// any length holds few; the first stays, since it names the limits that late use belongs to.
+    pub(crate) fn next_draw(&mut self) -> u32 {
+        self.taken
+            .retain(|took| took.draw == 0 || took.n > 0 || !took.is_units());
         self.draws = self.draws.saturating_add(1);
         self.draws
     }

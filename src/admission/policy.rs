@@ -121,7 +121,6 @@ pub(crate) struct RoutePolicy {
     pub(crate) counts_response: Option<ByteMeter>,
     /// Bytes of the request are counted: it must say how long it is.
     pub(crate) counts_request: Option<MeterId>,
-    pub(crate) once_by: Option<String>,
     /// The limits of the route for the policy header, which never changes; written by the first
     /// response that needs it.
     pub(crate) policy_header: OnceLock<Option<Bytes>>,
@@ -359,7 +358,6 @@ impl Policy {
                 .and_then(|r| r.charge_on)
                 .unwrap_or(self.plan.charge_on),
             shadow: route.and_then(|r| r.enforce).unwrap_or(self.plan.enforce) == Enforce::Shadow,
-            once_by: route.and_then(|r| r.once_by.clone()),
             ..RoutePolicy::default()
         };
         if rules.free {

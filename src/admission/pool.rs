@@ -26,7 +26,7 @@ const SPENT: &str = "spent";
 const GEN: &str = "gen";
 
 /// Which pool: whose units of which limit, from which instant on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PoolId {
     pub(crate) tenant: Surrogate,
     /// The limit's words (`requests/month`), or a grant's (`grant/welcome`).

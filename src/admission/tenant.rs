@@ -189,10 +189,6 @@ impl LiveTenant {
         self.refreshing.store(false, Ordering::Release);
     }
 
-    pub(crate) fn record(&self) -> Arc<TenantRecord> {
-        self.locked().clone()
-    }
-
     #[cold]
     fn turn_over(
         &self,
@@ -413,12 +409,10 @@ impl UseRow {
         }
     }
 
-    /// Atoms counted since the log last had the total.
-    pub(crate) fn unrecorded(&self, meter: MeterId) -> u64 {
-        self.totals.get(usize::from(meter.0)).map_or(0, |row| {
-            let logged = row.logged.load(Ordering::Relaxed);
-            row.total.load(Ordering::Relaxed).saturating_sub(logged)
-        })
+    /// Atoms counted so far.
+    pub(crate) fn total(&self, meter: MeterId) -> u64 {
+        let row = self.totals.get(usize::from(meter.0));
+        row.map_or(0, |row| row.total.load(Ordering::Relaxed))
     }
 
     /// Meters whose total has risen since the log last had it, with the total; the log has them from

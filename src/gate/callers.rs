@@ -6,6 +6,7 @@
 //! credentials costs neither memory nor anybody else's requests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Gate, Inner, Pending, Waited};
@@ -38,14 +39,20 @@ pub(crate) const ANONYMOUS: &str = "~anonymous";
 /// What step 1 came to.
 pub(crate) enum Seen {
     Caller(Arc<KnownCaller>),
-    /// Nobody, on a route that does not mind.
-    Nobody,
     Refused(Reason),
     Ask(Pending),
 }
 
+/// Something to read again before it grows too old.
+#[derive(Debug)]
+pub(crate) enum Refresh {
+    Tenant(Arc<LiveTenant>),
+    Caller(Probe, Wanted),
+}
+
 /// What is looked up in the directory.
-enum Wanted {
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
     /// A credential, under all the hashes it may be stored by.
     Credential(Vec<CredentialHash>),
     /// A tenant that was named by somebody we trust, with its scopes.
@@ -71,10 +78,29 @@ impl Gate {
         };
         if let Some(known) = inner.callers.get(&probe.0) {
             if known.is_fresh(now) {
+                if known.wants_refresh(now) {
+                    self.refresh_caller(&known, &presented, probe);
+                }
                 return Seen::Caller(known.clone());
             }
         }
         self.unknown(presented, probe, now)
+    }
+
+    /// Asks for a credential to be looked up again in the background. A JWT is not: it holds until
+    /// its end or the age bound, and is verified again then.
+    #[cold]
+    fn refresh_caller(&self, known: &KnownCaller, presented: &Presented<'_>, probe: Probe) {
+        let Presented::ApiKey { key, .. } = presented else {
+            return;
+        };
+        let Ok(hashes) = self.inner.identifier.hashes(key) else {
+            return;
+        };
+        let refresh = Refresh::Caller(probe, Wanted::Credential(hashes));
+        if self.inner.refreshes.try_send(refresh).is_err() {
+            known.refreshing.store(false, Ordering::Release);
+        }
     }
 
     #[cold]
@@ -158,11 +184,17 @@ impl Gate {
                     .await
                     .map_err(Failed::Store)
             };
-            match loads.try_get_with(probe.0, load).await {
+            let loaded = loads.try_get_with(probe.0, load).await;
+            // It served those who waited together; what it found has its place elsewhere.
+            loads.invalidate(&probe.0).await;
+            match loaded {
                 Ok(()) => Waited::default(),
                 Err(failed) => {
                     if let Failed::Store(error) = &*failed {
                         tracing::warn!(%error, "a caller could not be looked up");
+                    }
+                    if inner.keep_as_known(probe) {
+                        return Waited::default();
                     }
                     Waited {
                         refused: Some(Reason::Unavailable),
@@ -196,6 +228,7 @@ impl Gate {
             };
             // It cannot fail: a tenant that cannot be read stays as it was last known.
             let _ = loads.try_get_with(key, read).await;
+            loads.invalidate(&key).await;
             Waited::default()
         }))
     }
@@ -209,6 +242,13 @@ enum Failed {
 }
 
 impl KnownCaller {
+    /// True once, from half of the age bound on.
+    fn wants_refresh(&self, now: Now) -> bool {
+        now.mono_ns.saturating_sub(self.looked_up_ns) > nanos(REFRESH_AGE)
+            && !self.refreshing.load(Ordering::Relaxed)
+            && !self.refreshing.swap(true, Ordering::AcqRel)
+    }
+
     fn is_fresh(&self, now: Now) -> bool {
         now.mono_ns.saturating_sub(self.looked_up_ns) < nanos(MAX_AGE)
             && now.wall_ms < self.expires_ms
@@ -284,9 +324,44 @@ impl Inner {
             values: scope_values(surrogate, &caller),
             looked_up_ns: now.mono_ns,
             expires_ms,
+            refreshing: AtomicBool::new(false),
         };
         self.callers.insert(probe.0, Arc::new(known));
         Ok(())
+    }
+
+    /// Looks a caller up again; one that is nobody's by now is forgotten.
+    pub(super) async fn refresh_caller(&self, probe: Probe, wanted: Wanted) {
+        match self.load_caller(probe, wanted).await {
+            Ok(()) if self.unknown.contains(probe, self.clock.now()) => {
+                self.callers.remove(&probe.0);
+            }
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a caller could not be looked up again");
+                self.keep_as_known(probe);
+            }
+        }
+    }
+
+    /// The directory does not answer: a caller that is known stays so for a while, unless its
+    /// credential has ended by itself.
+    fn keep_as_known(&self, probe: Probe) -> bool {
+        let now = self.clock.now();
+        let known = self.callers.get(&probe.0).map(|known| known.clone());
+        let Some(known) = known.filter(|known| now.wall_ms < known.expires_ms) else {
+            return false;
+        };
+        let again = KnownCaller {
+            tenant: known.tenant.clone(),
+            sheet: known.tenant.last_sheet(),
+            values: known.values.clone(),
+            looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)),
+            expires_ms: known.expires_ms,
+            refreshing: AtomicBool::new(true), // not before it is too old again
+        };
+        self.callers.insert(probe.0, Arc::new(again));
+        true
     }
 
     /// The surrogate of an outer id; made on first sight where that is configured.

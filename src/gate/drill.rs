@@ -31,6 +31,7 @@ impl Gate {
             values: ScopeValues::default(),
             looked_up_ns: self.inner.clock.now().mono_ns,
             expires_ms: i64::MAX,
+            refreshing: std::sync::atomic::AtomicBool::new(false),
         })
     }
 
@@ -66,7 +67,7 @@ impl Gate {
     pub(crate) fn is_identified(&self, view: &dyn RequestView, now: Now) -> Option<bool> {
         match self.identify(view, Auth::Required, now) {
             Seen::Caller(_) => Some(true),
-            Seen::Nobody | Seen::Refused(_) => Some(false),
+            Seen::Refused(_) => Some(false),
             Seen::Ask(_) => None,
         }
     }

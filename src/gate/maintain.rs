@@ -4,17 +4,18 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Inner;
-use super::callers::{MAX_AGE, nanos};
+use super::callers::{MAX_AGE, Refresh, nanos};
 use super::open::MAX_CALLERS;
 use crate::admission::tenant::LiveTenant;
 use crate::error::Error;
 
 /// How often the plan file is looked at. A raised limit acts on the next request after that.
-pub const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 
 /// How often memory is swept.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -26,39 +27,80 @@ const IDLE: Duration = Duration::from_secs(600);
 /// request that finds them too old.
 pub(super) const REFRESH_QUEUE: usize = 4_096;
 
-/// The owner's side of the task.
+/// How often the keys of an issuer are read again, besides when a token names an unknown one.
+#[cfg(feature = "jwt")]
+const REREAD_KEYS: Duration = Duration::from_secs(300);
+
+/// The owner's side of the tasks.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
-    stop: Arc<Notify>,
-    task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Maintenance {
-    pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Arc<LiveTenant>>) -> Self {
-        let stop = Arc::new(Notify::new());
+    pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Refresh>) -> Self {
+        let (stop, stopped) = watch::channel(false);
         // A weak reference: the task must not keep alive a gate that nobody holds.
-        let task = tokio::spawn(run(Arc::downgrade(inner), refreshes, stop.clone()));
-        Self { stop, task }
+        let mut tasks = vec![tokio::spawn(run(
+            Arc::downgrade(inner),
+            refreshes,
+            stopped.clone(),
+        ))];
+        #[cfg(feature = "jwt")]
+        tasks.extend(inner.identifier.verifiers().filter_map(|verifier| {
+            let jwks = verifier.source()?.clone();
+            Some(tokio::spawn(reread_keys(
+                jwks,
+                inner.clock.clone(),
+                stopped.clone(),
+            )))
+        }));
+        #[cfg(not(feature = "jwt"))]
+        let _ = &mut tasks;
+        Self { stop, tasks }
     }
 
     pub(super) async fn close(self) {
-        self.stop.notify_one();
-        // It ends by itself; a panic in it has been reported by the runtime.
-        let _ = self.task.await;
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            // It ends by itself; a panic in it has been reported by the runtime.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Keeps an issuer's keys fresh. What cannot be read leaves the keys that are known.
+#[cfg(feature = "jwt")]
+async fn reread_keys(
+    jwks: Arc<crate::identity::jwt::Jwks>,
+    clock: Arc<dyn crate::clock::Clock>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        if let Err(error) = jwks.refresh(clock.now()).await {
+            tracing::warn!(%error, "the keys of a token issuer cannot be read");
+        }
+        tokio::select! {
+            _ = stopped.changed() => return,
+            () = jwks.wanted() => {}
+            () = tokio::time::sleep(REREAD_KEYS) => {}
+        }
     }
 }
 
 async fn run(
     inner: Weak<Inner>,
-    mut refreshes: mpsc::Receiver<Arc<LiveTenant>>,
-    stop: Arc<Notify>,
+    mut refreshes: mpsc::Receiver<Refresh>,
+    mut stopped: watch::Receiver<bool>,
 ) {
     let mut poll = tokio::time::interval(POLL);
-    let mut sweep = tokio::time::interval(SWEEP);
+    // Nothing is idle yet.
+    let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
     let mut last_error = None;
     loop {
         tokio::select! {
-            () = stop.notified() => return,
+            _ = stopped.changed() => return,
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.poll_plans(&mut last_error).await;
@@ -67,10 +109,16 @@ async fn run(
             _ = sweep.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.sweep();
+                if let Err(error) = inner.ledger.fold_runs(inner.clock.now().wall_ms).await {
+                    tracing::warn!(%error, "usage logs could not be folded");
+                }
             }
-            tenant = refreshes.recv() => {
-                let (Some(tenant), Some(inner)) = (tenant, inner.upgrade()) else { return };
-                inner.read_again(&tenant).await;
+            refresh = refreshes.recv() => {
+                let (Some(refresh), Some(inner)) = (refresh, inner.upgrade()) else { return };
+                match refresh {
+                    Refresh::Tenant(tenant) => inner.read_again(&tenant).await,
+                    Refresh::Caller(probe, wanted) => inner.refresh_caller(probe, wanted).await,
+                }
             }
         }
     }
@@ -79,7 +127,7 @@ async fn run(
 impl Inner {
     /// Asks for a tenant to be read again. False: the queue is full.
     pub(super) fn ask_refresh(&self, tenant: Arc<LiveTenant>) -> bool {
-        self.refreshes.try_send(tenant).is_ok()
+        self.refreshes.try_send(Refresh::Tenant(tenant)).is_ok()
     }
 
     /// Looks at the plan file. The same failure is told once, not every second.
@@ -105,8 +153,9 @@ impl Inner {
     fn sweep(&self) {
         let now = self.clock.now();
         let old = |at_ns: u64, bound: Duration| now.mono_ns.saturating_sub(at_ns) > nanos(bound);
+        // Kept past their age bound, so that they can stay as last known while the store is away.
         let full = self.callers.len() > MAX_CALLERS;
-        let keep = if full { MAX_AGE / 2 } else { MAX_AGE };
+        let keep = if full { MAX_AGE / 2 } else { IDLE };
         self.callers
             .retain(|_, caller| !old(caller.looked_up_ns, keep));
         self.tenants.retain(|_, tenant| {

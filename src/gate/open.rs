@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Gate;
+use super::callers::Refresh;
 use super::catalogs::{self, PlanSource};
 use super::maintain::{self, Maintenance};
 use crate::admission::caller::KnownCaller;
@@ -19,7 +20,7 @@ use crate::admission::hub::Hub;
 use crate::admission::lease::Writer;
 use crate::admission::resolve::LiveCatalog;
 use crate::admission::tenant::LiveTenant;
-use crate::catalog::{Catalog, Over};
+use crate::catalog::{Catalog, OnDirectoryError, Over};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
@@ -69,7 +70,7 @@ pub(crate) struct Inner {
     pub(crate) reads: Reads,
     /// Look-ups under way, so that one serves all who wait for it.
     pub(crate) loads: moka::future::Cache<u128, ()>,
-    pub(crate) refreshes: mpsc::Sender<Arc<LiveTenant>>,
+    pub(crate) refreshes: mpsc::Sender<Refresh>,
     pub(crate) flusher: Flusher,
     pub(crate) keeper: Keeper,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
@@ -219,6 +220,17 @@ impl GateBuilder {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
         let identifier = identifier(&config)?;
+        #[cfg(feature = "jwt")]
+        for jwks in identifier
+            .verifiers()
+            .filter_map(|verifier| verifier.source())
+        {
+            // An issuer that is away must not keep the service down: its tokens are refused until
+            // its keys have been read.
+            if let Err(error) = jwks.refresh(now).await {
+                tracing::error!(%error, "no keys of a token issuer: its tokens are refused");
+            }
+        }
         let store = match self.store.clone() {
             Some(store) => store,
             None => open_store(&config).await?,
@@ -526,6 +538,12 @@ fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
             };
             tracing::info!(plan = %plan.name, limit = %quota.id, "soft limit: {bound}");
         }
+    }
+    if live.catalog.on_directory_error != OnDirectoryError::Deny {
+        tracing::warn!(
+            "on-directory-error = \"default-plan\" is not in this version: a tenant that is not in \
+             memory gets 503 while the store is away, as with \"deny\""
+        );
     }
     tracing::info!("while the store is away: leases are served to their end, then on-lease-error");
 }

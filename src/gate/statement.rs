@@ -57,7 +57,6 @@ impl Gate {
                 IdentifyStep::Done(Identified { tenant, scopes })
             }
             Seen::Refused(reason) => IdentifyStep::Refused(inner.refusal(reason, None)),
-            Seen::Nobody => IdentifyStep::Refused(inner.refusal(Reason::Unidentified, None)),
             Seen::Ask(pending) => IdentifyStep::Wait(super::counted(pending, waited.rounds)),
         }
     }
@@ -102,7 +101,7 @@ impl Gate {
         let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
         let uses = inner
             .ledger
-            .uses(sheet.tenant.surrogate, now.wall_ms)
+            .uses(sheet.tenant.surrogate, sheet.row.part, now.wall_ms)
             .await?;
         let staleness_ms =
             u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
@@ -117,7 +116,7 @@ impl Gate {
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
             let recorded = of_period.filter(|u| u.meter == meter.name && u.scale == meter.scale);
             let used = recorded.fold(0u64, |sum, u| sum.saturating_add(u.atoms));
-            let used = used.saturating_add(sheet.row.unrecorded(id));
+            let used = used.saturating_add(sheet.row.total(id));
             meter_report(&view, id, used, staleness_ms)
         });
         let meters = meters.collect();
@@ -160,7 +159,7 @@ impl Gate {
         let mut by_day = BTreeMap::<u32, u64>::new();
         let uses = inner
             .ledger
-            .uses(sheet.tenant.surrogate, now.wall_ms)
+            .uses(sheet.tenant.surrogate, sheet.row.part, now.wall_ms)
             .await?;
         for day in uses
             .iter()
@@ -170,7 +169,7 @@ impl Gate {
             *sum = sum.saturating_add(day.atoms);
         }
         let today = by_day.entry(sheet.row.day).or_default();
-        *today = today.saturating_add(sheet.row.unrecorded(id));
+        *today = today.saturating_add(sheet.row.total(id));
         Ok(Some(History {
             meter: meter.name.clone(),
             unit: unit_word(&sheet, id),
@@ -180,11 +179,19 @@ impl Gate {
         }))
     }
 
+    /// A refusal as a response: the host's own where it has one. For adapters.
+    pub fn refusal_reply(&self, refusal: &Refusal) -> Reply {
+        let inner = &self.inner;
+        let own = inner.on_refusal.as_ref().and_then(|hook| hook(refusal));
+        own.unwrap_or_else(|| {
+            let now = inner.clock.now();
+            wire::refusal(refusal, &inner.wire, wire::Call::at(now.wall_ms))
+        })
+    }
+
     fn cannot_read(&self, error: &StoreError) -> Reply {
         tracing::warn!(%error, "usage cannot be read");
-        let refusal = self.inner.refusal(Reason::Unavailable, None);
-        let now = self.inner.clock.now();
-        wire::refusal(&refusal, &self.inner.wire, wire::Call::at(now.wall_ms))
+        self.refusal_reply(&self.inner.refusal(Reason::Unavailable, None))
     }
 }
 
@@ -354,5 +361,15 @@ fn scope_word(scope: &Scope) -> Arc<str> {
         Scope::User => "user".into(),
         Scope::Ip => "ip".into(),
         Scope::Named(name) => name.clone(),
+    }
+}
+
+impl std::fmt::Debug for IdentifyStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Done(who) => f.debug_tuple("Done").field(who).finish(),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(&refusal.reason).finish(),
+            Self::Wait(_) => f.write_str("Wait"),
+        }
     }
 }

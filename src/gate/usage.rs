@@ -9,7 +9,7 @@ use crate::admission::policy::Known;
 use crate::admission::scoped::ScopeValues;
 use crate::catalog::{Count, Feature, Plan};
 use crate::clock::Now;
-use crate::decision::Refusal;
+use crate::decision::{LimitState, Refusal};
 
 /// An admitted request, as the middleware leaves it in the request's extensions. Clones share it.
 #[derive(Clone, Debug)]
@@ -60,6 +60,15 @@ impl Admitted {
     /// What the plan says of a feature.
     pub fn feature(&self, name: &str) -> Option<&Feature> {
         self.0.plan.features.get(name)
+    }
+
+    /// How the limits of this request stand now: also those past a soft limit
+    /// ([`LimitState::past_soft`]), which headers leave out.
+    pub fn limits(&self) -> Vec<LimitState> {
+        let hold = self.hold();
+        let inner = &self.0.gate.inner;
+        let now = inner.clock.now();
+        inner.limit_states(&hold.of.sheet, hold.of.rules(), &self.0.scopes, now).into_vec()
     }
 
     /// The use of this request.

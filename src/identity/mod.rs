@@ -74,6 +74,13 @@ pub trait RequestView {
     fn claim(&self, _name: &str) -> Option<Cow<'_, str>> {
         None
     }
+    /// How long the request's body is; `None` where it does not say. Frameworks that know better than
+    /// `Content-Length` answer better: without any length header, an HTTP/1.1 request has no body
+    /// (RFC 9112, section 6.3).
+    fn body_length(&self) -> Option<u64> {
+        let stated = std::str::from_utf8(self.header("content-length")?).ok()?;
+        stated.trim().parse().ok()
+    }
     /// The address of the connection's other end.
     fn peer(&self) -> Option<IpAddr>;
 }

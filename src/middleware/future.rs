@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::body::GateBody;
-use super::headers;
+use super::headers::{self, Refused};
 use super::held::Held;
 use super::layer::Shared;
 use super::service::ask;
@@ -65,6 +65,7 @@ where
 impl<S, B, R> Future for ResponseFuture<S, B, R>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    B: Body,
     R: Body<Data = Bytes>,
 {
     type Output = Result<Response<GateBody<R>>, S::Error>;
@@ -106,8 +107,10 @@ where
                     held,
                     is_head,
                 } => {
+                    let guard = FailOnPanic(held);
                     let answer = ready!(future.poll(cx));
-                    let held = held.take();
+                    let held = guard.0.take();
+                    drop(guard);
                     let is_head = *is_head;
                     match answer {
                         Ok(response) => {
@@ -152,6 +155,20 @@ where
     }
 }
 
+/// Ends the request as failed where its handler panics. A layer outside may catch the panic and drop
+/// this future later, when nothing tells any more why.
+struct FailOnPanic<'a>(&'a mut Option<Held>);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(held) = self.0.take()
+        {
+            held.end(Outcome::Failed);
+        }
+    }
+}
+
 /// Calls the service with what it may need to know.
 fn serve<S, B, R>(
     shared: &Shared,
@@ -189,6 +206,14 @@ fn finish<R: Body<Data = Bytes>>(
         return (response.map(GateBody::plain), None);
     };
     let (mut parts, body) = response.into_parts();
+    if let Some(Refused(refusal)) = parts.extensions.remove() {
+        // The handler passes on what the gate refused while it ran: told as any other refusal.
+        let refused = headers::refusal(shared, &refusal);
+        held.end(Outcome::Complete {
+            status: refused.status().as_u16(),
+        });
+        return (refused, recorded(shared));
+    }
     let status = parts.status.as_u16();
     headers::limits(shared, &mut held, &mut parts);
     held.head(status);
@@ -204,8 +229,12 @@ fn finish<R: Body<Data = Bytes>>(
     } else {
         GateBody::counted(body, held, shared.gate.clone(), status)
     };
-    let wait = (shared.gate.inner.config.mode == Mode::Durable).then(|| shared.gate.recorded());
-    (Response::from_parts(parts, body), wait)
+    (Response::from_parts(parts, body), recorded(shared))
+}
+
+/// What the answer waits for in mode `durable`.
+fn recorded(shared: &Shared) -> Option<Pending> {
+    (shared.gate.inner.config.mode == Mode::Durable).then(|| shared.gate.recorded())
 }
 
 impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>

@@ -16,15 +16,14 @@ use crate::wire::{self, Call, HeaderStyle, Reply};
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
+/// A refusal that a handler passes on, in the extensions of its response: the layer writes the
+/// response anew, as it would its own. For adapters.
+#[derive(Clone, Debug)]
+pub struct Refused(pub Refusal);
+
 /// A refusal as a response.
 pub(super) fn refusal<R>(shared: &Shared, refusal: &Refusal) -> Response<GateBody<R>> {
-    let inner = &shared.gate.inner;
-    let own = inner.on_refusal.as_ref().and_then(|hook| hook(refusal));
-    let reply = own.unwrap_or_else(|| {
-        let now = inner.clock.now();
-        wire::refusal(refusal, &inner.wire, Call::at(now.wall_ms))
-    });
-    let mut response = response_of(reply);
+    let mut response = response_of(shared.gate.refusal_reply(refusal));
     response.extensions_mut().insert(refusal.clone());
     response
 }

@@ -23,6 +23,7 @@ mod view;
 
 pub use body::{GateBody, StreamCut};
 pub use future::ResponseFuture;
+pub use headers::Refused;
 pub use layer::TollgateLayer;
 pub use service::Tollgate;
 pub use view::{HttpView, OriginalPath, Peer};

@@ -30,6 +30,7 @@ impl<S> Tollgate<S> {
 impl<S, B, R> Service<Request<B>> for Tollgate<S>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
+    B: Body,
     R: Body<Data = Bytes>,
 {
     type Response = Response<GateBody<R>>;
@@ -49,10 +50,11 @@ where
 }
 
 /// Asks the gate about a request.
-pub(super) fn ask<B>(shared: &Shared, request: &Request<B>, waited: Waited) -> Step {
+pub(super) fn ask<B: Body>(shared: &Shared, request: &Request<B>, waited: Waited) -> Step {
     let extensions = request.extensions();
     let peer = (shared.peer)(extensions);
     let uri = (shared.original)(extensions).unwrap_or_else(|| request.uri());
     let view = HttpView::new(request.method(), uri, request.headers(), peer);
-    shared.gate.admit_request(&view, waited)
+    let length = request.body().size_hint().exact();
+    shared.gate.admit_request(&view.body_of(length), waited)
 }

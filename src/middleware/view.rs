@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 
@@ -24,6 +25,7 @@ pub struct HttpView<'a> {
     uri: &'a Uri,
     headers: &'a HeaderMap,
     peer: Option<IpAddr>,
+    length: Option<u64>,
 }
 
 impl<'a> HttpView<'a> {
@@ -39,7 +41,15 @@ impl<'a> HttpView<'a> {
             uri,
             headers,
             peer,
+            length: None,
         }
+    }
+
+    /// With the exact length of the body, where the body itself knows it.
+    #[must_use]
+    pub fn body_of(mut self, length: Option<u64>) -> Self {
+        self.length = length;
+        self
     }
 
     /// A view of a request's parts.
@@ -71,6 +81,13 @@ impl RequestView for HttpView<'_> {
 
     fn is_repeated(&self, name: &str) -> bool {
         self.headers.get_all(name).iter().nth(1).is_some()
+    }
+
+    fn body_length(&self) -> Option<u64> {
+        self.length.or_else(|| {
+            let stated = self.headers.get(CONTENT_LENGTH)?.to_str().ok()?;
+            stated.trim().parse().ok()
+        })
     }
 
     fn single(&self, name: &str) -> Result<Option<&[u8]>, Malformed> {

@@ -11,6 +11,7 @@
 //! | `P#` | revision | catalog revisions |
 //! | `Q#pool` | | units of one limit in one window, or of one grant |
 //! | `L#incarnation` | n | usage log, write-once slots |
+//! | `F#incarnation` | run of slots, part | what a run of log slots comes to, in their place |
 //! | `R#yyyymmdd` | incarnation | registry of writers by the day of their registration |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
@@ -79,6 +80,12 @@ impl Space {
 
     pub(crate) fn log(&self, incarnation: u128, n: u64) -> Key {
         self.key(format_args!("L#{incarnation:032x}"), format!("{n:020}"))
+    }
+
+    /// Part `part` of the fold of the `range`-th run of slots.
+    pub(crate) fn fold(&self, incarnation: u128, range: u64, part: usize) -> Key {
+        let pk = format_args!("F#{incarnation:032x}");
+        self.key(pk, format!("{range:020}#{part:06}"))
     }
 
     pub(crate) fn registry(&self, day: u32, incarnation: u128) -> Key {

@@ -73,6 +73,33 @@ pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualC
     }
 }
 
+/// The tenant's own view of itself, as `GET /usage` of a test gate would identify it.
+///
+/// # Panics
+///
+/// If the tenant cannot be loaded.
+pub async fn identified(gate: &Gate, tenant: &str) -> crate::Identified {
+    identified_by(gate, &[("x-tenant", tenant)]).await
+}
+
+/// The same for the caller that these headers identify.
+///
+/// # Panics
+///
+/// If they identify nobody.
+pub async fn identified_by(gate: &Gate, headers: &[(&str, &str)]) -> crate::Identified {
+    let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+    let view = Headers(headers.iter().map(own).collect());
+    let mut waited = crate::Waited::default();
+    loop {
+        match gate.identify_request(&view, waited) {
+            crate::IdentifyStep::Done(who) => return who,
+            crate::IdentifyStep::Refused(refusal) => panic!("refused: {:?}", refusal.reason),
+            crate::IdentifyStep::Wait(pending) => waited = pending.await,
+        }
+    }
+}
+
 /// The service file of a test gate.
 const SERVICE: &str = r#"
     [store]
@@ -104,5 +131,31 @@ impl Identify for ByHeader {
             }
             None => Identity::Nobody,
         }
+    }
+}
+
+/// A request with these headers and nothing else in it.
+struct Headers(Vec<(String, String)>);
+
+impl RequestView for Headers {
+    fn method(&self) -> &str {
+        "GET"
+    }
+
+    fn path(&self) -> &str {
+        "/usage"
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        Some(value.as_bytes())
+    }
+
+    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+        self.header(name).into_iter().collect()
+    }
+
+    fn peer(&self) -> Option<std::net::IpAddr> {
+        None
     }
 }

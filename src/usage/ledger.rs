@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Mutex;
 
-use super::log;
 use super::record::UseKey;
+use super::{compact, log};
 use crate::admission::lease::Writer;
 use crate::admission::pool::PoolId;
 use crate::catalog::{Zone, local_day};
@@ -49,6 +49,8 @@ pub(crate) struct DayUse {
 struct Fold {
     /// Next slot of each writer's log.
     next: HashMap<u128, u64>,
+    /// First run of each log that is not folded.
+    folded: HashMap<u128, u64>,
     /// The last day of which all writers are known; earlier days are not looked at again.
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
@@ -65,16 +67,21 @@ impl Ledger {
         }
     }
 
-    /// What a tenant used, by meter and day, over all writers, in no order.
+    /// What a tenant used, by meter and day, over all writers, in no order; without this writer's row
+    /// `live_part`, of which the caller has the total as it is now.
     pub(crate) async fn uses(
         &self,
         tenant: Surrogate,
+        live_part: u32,
         now_ms: i64,
     ) -> Result<Vec<DayUse>, StoreError> {
         let mut fold = self.fold.lock().await;
         self.read(&mut fold, now_ms).await?;
         let mut days = HashMap::<_, u64>::new();
-        for ((_, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
+        for ((of, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
+            if *of == self.writer.incarnation && key.part == live_part {
+                continue;
+            }
             let day = (key.meter.clone(), key.scale, key.period_ms, key.day);
             let sum = days.entry(day).or_default();
             *sum = sum.saturating_add(*total);
@@ -87,6 +94,25 @@ impl Ledger {
             atoms,
         };
         Ok(days.into_iter().map(day).collect())
+    }
+
+    /// Replaces full runs of slots by what they come to, in every log there is.
+    pub(crate) async fn fold_runs(&self, now_ms: i64) -> Result<(), StoreError> {
+        let mut fold = self.fold.lock().await;
+        self.read(&mut fold, now_ms).await?;
+        let ends: Vec<(u128, u64)> = fold.next.iter().map(|(of, next)| (*of, *next)).collect();
+        for (incarnation, end) in ends {
+            let writer = Writer {
+                incarnation,
+                space: self.writer.space.clone(),
+            };
+            let from = fold.folded.get(&incarnation).copied().unwrap_or(0);
+            if end / compact::RUN > from {
+                let runs = compact::fold_runs(&*self.store, &writer, end, from).await?;
+                fold.folded.insert(incarnation, runs);
+            }
+        }
+        Ok(())
     }
 
     /// When the logs were last read, Unix milliseconds.

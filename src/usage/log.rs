@@ -3,19 +3,20 @@
 use crate::admission::lease::Writer;
 use crate::store::layout::{self, check_format};
 use crate::store::{
-    Change, Item, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+    Change, Item, Key, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
 };
+use crate::usage::compact;
 use crate::usage::record::Rows;
 
 /// Format of a log slot.
-const FORMAT: i64 = 1;
-const BODY: &str = "body";
+pub(super) const FORMAT: i64 = 1;
+pub(super) const BODY: &str = "body";
 
 /// Format of a registry entry.
 const REGISTRY_FORMAT: i64 = 1;
 
 /// Records read in one page when a log is folded.
-const PAGE: usize = 256;
+pub(super) const PAGE: usize = 256;
 
 /// Where a writer stands in its own log.
 #[derive(Debug)]
@@ -78,42 +79,61 @@ impl LogWriter {
     }
 }
 
-/// Reads a log from slot `from` on, handing each record's rows to `fold`. Returns the first slot that
-/// is not there yet.
+/// Reads a log from slot `from` on, handing each record's rows to `fold`. Slots that stand folded are
+/// read as their fold. Returns the first slot that is not there yet.
 pub(crate) async fn read(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
     mut fold: impl FnMut(Rows, u128),
 ) -> Result<u64, StoreError> {
-    let mut next = from;
+    let mut next = compact::read(store, writer, from, &mut fold).await?;
     loop {
-        let start = writer.space.log(writer.incarnation, next);
-        let query = Query {
-            pk: start.pk,
-            from: start.sk,
-            until: None,
-            limit: PAGE,
-        };
-        let page = store.query(query).await?;
-        for (sk, item) in &page.items {
-            if *sk != format!("{next:020}") {
+        let page = slots(store, writer, next, None).await?;
+        let full = page.len() == PAGE;
+        for (n, rows, of) in page {
+            if n != next {
                 return Err(StoreError::new(
                     StoreErrorKind::Corrupt,
                     format!("a usage log has a hole at slot {next}: run the audit"),
                 ));
             }
-            let (rows, carried) = decode(item)?;
-            fold(rows, carried.unwrap_or(writer.incarnation));
+            fold(rows, of);
             next += 1;
         }
-        if page.next.is_none() {
+        if !full {
             return Ok(next);
         }
     }
 }
 
-fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
+/// A page of slots from `from` on: number, rows, and whose they are.
+pub(super) async fn slots(
+    store: &dyn Store,
+    writer: &Writer,
+    from: u64,
+    until: Option<u64>,
+) -> Result<Vec<(u64, Rows, u128)>, StoreError> {
+    let key = |n| writer.space.log(writer.incarnation, n);
+    let Key { pk, sk } = key(from);
+    let query = Query {
+        pk,
+        from: sk,
+        until: until.map(|n| key(n).sk),
+        limit: PAGE,
+    };
+    let page = store.query(query).await?;
+    let read = |(sk, item): &(String, Item)| {
+        let n = sk
+            .parse()
+            .map_err(|_| StoreError::new(StoreErrorKind::Corrupt, "a log slot has no number"))?;
+        let (rows, carried) = decode(item)?;
+        Ok((n, rows, carried.unwrap_or(writer.incarnation)))
+    };
+    page.items.iter().map(read).collect()
+}
+
+pub(super) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
     check_format(item, FORMAT, "a usage record")?;
     item.bytes(BODY).and_then(Rows::unpack).ok_or_else(|| {
         StoreError::new(

@@ -1,7 +1,7 @@
 //! Rows and the records that carry them. A record is one item of the log: use rows, which are
 //! billed, and pool rows, which are not, packed with a dictionary of names at its head.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub(crate) const MAX_RECORD_BYTES: usize = 64 * 1024;
 const MAX_ROWS: usize = 1_000;
 
 /// Whose use of what, in which period and day, on whose account.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct UseKey {
     pub(crate) tenant: Surrogate,
     pub(crate) part: u32,
@@ -30,11 +30,11 @@ pub(crate) struct UseKey {
     pub(crate) account: Option<Arc<str>>,
 }
 
-/// Totals by row: the newest of each.
+/// Totals by row: the newest of each. In order, so that the same rows are packed into the same bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
-    pub(crate) uses: HashMap<UseKey, u64>,
-    pub(crate) pools: HashMap<PoolId, u64>,
+    pub(crate) uses: BTreeMap<UseKey, u64>,
+    pub(crate) pools: BTreeMap<PoolId, u64>,
 }
 
 impl Rows {

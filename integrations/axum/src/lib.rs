@@ -1,1 +1,48 @@
-//! tollgate for axum.
+//! tollgate for axum: the layer, extractors, and the routes that show a tenant its own use.
+//!
+//! ```
+//! use axum::routing::{get, post};
+//! use axum::{Json, Router};
+//! use tollgate::Gate;
+//! use tollgate_axum::{Refused, Tenant, TollgateLayer, Usage, usage_router};
+//!
+//! fn app(gate: &Gate) -> Router {
+//!     Router::new()
+//!         .route("/v1/search", get(search))
+//!         .route("/v1/chat", post(chat))
+//!         .layer(TollgateLayer::new(gate))
+//!         .merge(usage_router(gate))
+//! }
+//!
+//! async fn search(tenant: Tenant) -> String {
+//!     format!("{tenant} found nothing")
+//! }
+//!
+//! async fn chat(usage: Usage, Json(most): Json<u64>) -> Result<String, Refused> {
+//!     usage.take("output-tokens", most).await?;   // before it is spent; a refusal is a response
+//!     usage.add("input-tokens", 12);              // the true numbers, when they are known
+//!     usage.add("output-tokens", most / 2);
+//!     Ok("hello".to_owned())
+//! }
+//! ```
+//!
+//! - [`TollgateLayer`] knows axum: routes of the plan file match the path that was asked for, also
+//!   inside [`Router::nest`](axum::Router::nest), and the peer comes from axum's `ConnectInfo`
+//!   (serve with `into_make_service_with_connect_info::<SocketAddr>()`; without it limits `per ip`
+//!   have no address to go by and no proxy is trusted).
+//! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the layer they answer 500
+//!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
+//! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides nothing,
+//!   and so answers whoever is over its limit or has not paid.
+//!
+//! All deciding, counting and writing is `tollgate`'s; nothing here does any.
+
+mod extract;
+mod layer;
+mod refused;
+mod routes;
+
+pub use extract::{NotAdmitted, Plan, Tenant, Usage};
+pub use layer::TollgateLayer;
+pub use refused::Refused;
+pub use routes::usage_router;

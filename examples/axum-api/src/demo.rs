@@ -1,0 +1,92 @@
+//! What makes this a demo and would not be in your API: tenants with keys that everybody knows, a
+//! pepper made on the spot, and a tour printed at the start.
+
+use std::error::Error;
+use std::io::{ErrorKind, Write};
+
+use sha2::{Digest, Sha256};
+use tollgate::Gate;
+use tollgate::directory::PaymentState;
+use tollgate::identity::ApiKey;
+use tracing_subscriber::EnvFilter;
+
+/// As `tollgate.toml` has it.
+const PEPPER: &str = "axum-api.pepper";
+
+/// Logs to stderr; `RUST_LOG` says how much.
+pub(crate) fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+}
+
+/// Goes to this example's folder if cargo runs it, so that it finds its files from anywhere.
+pub(crate) fn go_home() -> std::io::Result<()> {
+    match std::env::var_os("CARGO_MANIFEST_DIR") {
+        Some(home) => std::env::set_current_dir(home),
+        None => Ok(()),
+    }
+}
+
+/// Makes the pepper at the first start. In production it comes from where your secrets are, and is
+/// the same for every process.
+pub(crate) fn make_pepper() -> Result<(), Box<dyn Error>> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(PEPPER) {
+        // A key as we make them for callers has 256 random bits, which is what a pepper wants.
+        Ok(mut file) => Ok(file.write_all(ApiKey::draw()?.expose().as_bytes())?),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the demo's tenants, each once: what you change about them later stays.
+pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
+    let tenants = [
+        ("acme", Some("team"), PaymentState::Good),
+        ("solo", None, PaymentState::Good),
+        ("late", Some("team"), PaymentState::Unpaid),
+    ];
+    for (id, plan, payment) in tenants {
+        if gate.directory().find(id).await?.is_some() {
+            continue;
+        }
+        let tenant = gate.directory().tenant(id).payment(payment).note("demo");
+        let tenant = match plan {
+            Some(plan) => tenant.plan(plan).save().await?,
+            None => tenant.save().await?,
+        };
+        // Yours come from `tenant.new_key(name)`: random, shown once.
+        let hash = Sha256::digest(format!("tg_demo_{id}"));
+        tenant.import_key_sha256("demo", hash.into()).await?;
+    }
+    Ok(())
+}
+
+/// Says what to try.
+pub(crate) fn print_tour(address: &str) {
+    println!(
+        "\
+axum-api listens on http://{address}
+
+  curl -i 'http://{address}/v1/search?q=toll' -H 'authorization: Bearer tg_demo_acme'
+  curl -i -X POST http://{address}/v1/accounts/7/exports -H 'x-api-key: tg_demo_acme'   # spends 25
+  curl -i -X POST http://{address}/v1/accounts/7/exports -H 'x-api-key: tg_demo_solo'   # 403
+  curl -i 'http://{address}/v1/search?q=toll' -H 'x-api-key: tg_demo_late'              # 402
+  curl -i http://{address}/v1/upload -H 'x-api-key: tg_demo_acme' --data-binary @Cargo.lock
+  curl 'http://{address}/v1/stream?chunks=100' -H 'x-api-key: tg_demo_acme' | wc -c
+  for i in $(seq 31); do curl -s -o /dev/null -w '%{{http_code}} ' \\
+    'http://{address}/v1/search?q=toll' -H 'x-api-key: tg_demo_solo'; done              # 429 at last
+  curl http://{address}/usage -H 'x-api-key: tg_demo_acme'
+
+usage page, for the same keys: http://{address}/usage-page
+"
+    );
+}

@@ -1,0 +1,149 @@
+//! An API somebody might sell, behind tollgate, in one file.
+//!
+//! It runs where `tollgate.toml` is: in this example's folder when cargo starts it, in the current
+//! one otherwise. `PORT` (3000) and `PLANS` (another plan file) come from the environment, and so
+//! does every key of `tollgate.toml` (`TOLLGATE__STORE__PATH=..`).
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tollgate::Gate;
+use tollgate_axum::{Plan, Tenant, TollgateLayer, usage_router};
+
+mod demo;
+
+/// How long requests in hand may take after SIGTERM: less than the 30 s that platforms grant.
+const DRAIN_WITHIN: Duration = Duration::from_secs(20);
+
+/// Most chunks of one streamed answer.
+const MAX_CHUNKS: usize = 100_000;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("axum-api cannot run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    demo::log();
+    let plans = std::env::var_os("PLANS")
+        .map(std::path::absolute)
+        .transpose()?;
+    demo::go_home()?;
+    demo::make_pepper()?;
+
+    let mut builder = Gate::builder("tollgate.toml");
+    if let Some(plans) = plans {
+        builder = builder.plans_file(plans.to_string_lossy());
+    }
+    let gate = builder.open().await?;
+    demo::seed(&gate).await?;
+
+    let port = std::env::var("PORT").map_or(Ok(3000), |port| port.parse::<u16>())?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    demo::print_tour(&listener.local_addr()?.to_string());
+    serve(listener, app(&gate)).await?;
+    gate.close().await?; // what was counted is in the file, leases are given back
+    Ok(())
+}
+
+fn app(gate: &Gate) -> Router {
+    Router::new()
+        .route("/v1/search", get(search))
+        .route("/v1/accounts/{account}/exports", post(export))
+        .route("/v1/upload", post(upload))
+        .route("/v1/stream", get(stream))
+        .route("/healthz", get(async || "ok\n"))
+        .layer(TollgateLayer::new(gate))
+        .merge(usage_router(gate))
+}
+
+async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {
+    let stopping = std::sync::Arc::new(tokio::sync::Notify::new());
+    let stop = stopping.clone();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        stop_signal().await;
+        tracing::info!("draining");
+        stop.notify_one();
+    });
+    let late = async {
+        stopping.notified().await;
+        tokio::time::sleep(DRAIN_WITHIN).await;
+    };
+    tokio::select! {
+        served = server => served,
+        () = late => {
+            tracing::warn!("some requests took longer than {DRAIN_WITHIN:?} and were cut");
+            Ok(())
+        }
+    }
+}
+
+/// Returns at ctrl-c, or at the SIGTERM with which platforms ask a process to end.
+async fn stop_signal() {
+    #[cfg(unix)]
+    if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+    {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        return;
+    }
+    // Without a handler the process ends at once, as it would have without this function.
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+#[derive(Deserialize)]
+struct Search {
+    #[serde(default)]
+    q: String,
+}
+
+async fn search(tenant: Tenant, plan: Plan, Query(search): Query<Search>) -> Json<Value> {
+    let found = format!("{} is a word", search.q);
+    Json(json!({ "tenant": &*tenant, "plan": &*plan.name, "results": [found] }))
+}
+
+async fn export(tenant: Tenant, Path(account): Path<String>) -> (StatusCode, Json<Value>) {
+    let body = json!({ "tenant": &*tenant, "account": account, "export": "started" });
+    (StatusCode::ACCEPTED, Json(body))
+}
+
+async fn upload(tenant: Tenant, body: Bytes) -> Json<Value> {
+    Json(json!({ "tenant": &*tenant, "received": body.len() }))
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    #[serde(default = "Stream::one")]
+    chunks: usize,
+}
+
+impl Stream {
+    fn one() -> usize {
+        1
+    }
+}
+
+/// Lines of 1 kB. They are counted as they leave, so a client that goes away pays for what it got.
+async fn stream(Query(Stream { chunks }): Query<Stream>) -> Body {
+    let line = Bytes::from(".".repeat(999) + "\n");
+    let lines = std::iter::repeat_n(line, chunks.min(MAX_CHUNKS));
+    Body::from_stream(tokio_stream::iter(lines.map(Ok::<_, Infallible>)))
+}

@@ -1,0 +1,55 @@
+//! The layer, knowing what axum leaves in a request: the peer, and the path before `nest`.
+
+use std::net::IpAddr;
+
+use axum::extract::OriginalUri;
+use http::{Extensions, Uri};
+use tollgate::Gate;
+use tollgate::middleware::Tollgate;
+use tower_layer::Layer;
+
+/// Puts a [`Gate`] in front of the routes that were added before it. It has no type parameters, so
+/// it can be named, kept and returned.
+///
+/// It is [`tollgate::middleware::TollgateLayer`] with axum's `ConnectInfo` and `OriginalUri`.
+#[derive(Clone, Debug)]
+pub struct TollgateLayer(tollgate::middleware::TollgateLayer);
+
+impl TollgateLayer {
+    /// A layer over this gate.
+    pub fn new(gate: &Gate) -> Self {
+        let layer = tollgate::middleware::TollgateLayer::new(gate);
+        Self(layer.peer_from(peer).original_path_from(original))
+    }
+}
+
+impl<S> Layer<S> for TollgateLayer {
+    type Service = Tollgate<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.0.layer(inner)
+    }
+}
+
+/// The connection's other end, where the host serves with connect info.
+#[cfg(feature = "tokio")]
+pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    use std::net::SocketAddr;
+
+    use axum::extract::ConnectInfo;
+    use tollgate::middleware::Peer;
+
+    let info = extensions.get::<ConnectInfo<SocketAddr>>();
+    let address = info.map(|ConnectInfo(address)| address.ip());
+    address.or_else(|| Some(extensions.get::<Peer>()?.0.ip()))
+}
+
+/// Without tokio there is no listener of axum's: the host says who the peer is.
+#[cfg(not(feature = "tokio"))]
+pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    Some(extensions.get::<tollgate::middleware::Peer>()?.0.ip())
+}
+
+fn original(extensions: &Extensions) -> Option<&Uri> {
+    Some(&extensions.get::<OriginalUri>()?.0)
+}

@@ -1,0 +1,74 @@
+//! A small server to be killed. `crash-server SERVICE-FILE` opens a gate, serves on a free loopback
+//! port, prints it, and drains on SIGTERM. The tests beside it do the rest.
+//!
+//! `POST /work` costs one request and reports [`TOKENS`]; `GET /usage` is the tenant's own report,
+//! from the store and from what this process has not written yet.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use axum::{Extension, Router};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tollgate::middleware::{HttpView, TollgateLayer};
+use tollgate::{Admitted, Gate, IdentifyStep, Waited};
+
+/// What each request reports.
+const TOKENS: u64 = 3;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let service_file = std::env::args().nth(1).ok_or("which service file?")?;
+    let gate = Gate::open(&service_file).await?;
+    let layer = TollgateLayer::new(&gate)
+        .peer_from(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
+    let app = Router::new()
+        .route("/work", post(work))
+        .layer(layer)
+        .route("/usage", get(usage).with_state(gate.clone()));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    // Without it a small answer may wait for the acknowledgement of the one before.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let mut term = signal(SignalKind::terminate())?;
+    let stop = async move {
+        term.recv().await;
+    };
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service)
+        .with_graceful_shutdown(stop)
+        .await?;
+    gate.close().await?;
+    Ok(())
+}
+
+async fn work(Extension(admitted): Extension<Admitted>) -> &'static str {
+    admitted.usage().add("tokens", TOKENS);
+    "done"
+}
+
+async fn usage(State(gate): State<Gate>, request: Request) -> Result<Response, StatusCode> {
+    let (parts, _) = request.into_parts();
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let view = HttpView::of_parts(&parts, peer.map(|peer| peer.0.ip()));
+    let mut waited = Waited::default();
+    let who = loop {
+        match gate.identify_request(&view, waited) {
+            IdentifyStep::Done(who) => break who,
+            IdentifyStep::Refused(_) => return Err(StatusCode::UNAUTHORIZED),
+            IdentifyStep::Wait(pending) => waited = pending.await,
+        }
+    };
+    let reply = gate.usage_reply(&who, None).await;
+    let response = Response::builder().status(reply.status);
+    let response = response.body(Body::from(reply.body));
+    response.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}

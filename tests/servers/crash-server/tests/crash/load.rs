@@ -1,0 +1,142 @@
+//! Clients that call as fast as they may and note when each answer came.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+const CLIENTS: usize = 8;
+
+/// One HTTP/1.1 connection that is kept.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// Clients at work.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<Seen>,
+}
+
+/// What clients saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Requests that may have reached the server: written, whole or in part.
+    pub sent: u64,
+    /// When each 200 had come, in order.
+    pub served: Vec<Instant>,
+    /// Answers 429.
+    pub refused: u64,
+}
+
+/// How a client goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// Until it is stopped or the server is gone, with a pause after each answer.
+    Stopped(Duration),
+    /// Until it is refused, without a pause.
+    Refused,
+}
+
+impl Connection {
+    pub async fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// One call: status and body.
+    pub async fn call(&mut self, method: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nx-tenant: acme\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).await?;
+        self.buffer.clear();
+        let head_end = loop {
+            if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.more().await?;
+        };
+        let head = String::from_utf8_lossy(&self.buffer[..head_end]).to_lowercase();
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let length: Option<usize> = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let (Some(status), Some(length)) = (status, length) else {
+            return Err(io::Error::other(format!("cannot read the answer {head:?}")));
+        };
+        while self.buffer.len() < head_end + length {
+            self.more().await?;
+        }
+        Ok((status, self.buffer.split_off(head_end)))
+    }
+
+    async fn more(&mut self) -> io::Result<()> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Load {
+    pub fn start(address: SocketAddr, until: Until) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            clients.spawn(client(address, until, stop.clone()));
+        }
+        Self { stop, clients }
+    }
+
+    /// Stops the clients and adds up what they saw.
+    pub async fn stop(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        self.end().await
+    }
+
+    /// Waits until the clients end by themselves.
+    pub async fn end(mut self) -> Seen {
+        let mut all = Seen::default();
+        while let Some(seen) = self.clients.join_next().await {
+            let seen = seen.unwrap();
+            all.sent += seen.sent;
+            all.refused += seen.refused;
+            all.served.extend(seen.served);
+        }
+        all.served.sort();
+        all
+    }
+}
+
+async fn client(address: SocketAddr, until: Until, stop: Arc<AtomicBool>) -> Seen {
+    let mut seen = Seen::default();
+    let Ok(mut connection) = Connection::open(address).await else {
+        return seen;
+    };
+    while !stop.load(Ordering::Relaxed) {
+        seen.sent += 1;
+        let Ok((status, _)) = connection.call("POST", "/work").await else {
+            break; // the server is gone
+        };
+        match status {
+            200 => seen.served.push(Instant::now()),
+            429 => seen.refused += 1,
+            other => panic!("an answer nobody expects: {other}"),
+        }
+        match until {
+            Until::Refused if status == 429 => break,
+            Until::Refused => {}
+            Until::Stopped(pause) => tokio::time::sleep(pause).await,
+        }
+    }
+    seen
+}

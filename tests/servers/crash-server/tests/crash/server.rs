@@ -1,0 +1,118 @@
+//! The server's process: started on files that outlive it, asked over HTTP, ended in two ways.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::load::Connection;
+
+/// Units the tenant has: more than all rounds use, less than the last one can.
+pub const LIMIT: u64 = 12_000;
+
+/// Files of one service, over all its processes.
+pub struct Files {
+    folder: TempDir,
+}
+
+/// One process.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+/// What the ledger shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    pub requests: u64,
+    pub tokens: u64,
+}
+
+impl Files {
+    /// `flush` is the lines of that table of the service file.
+    pub fn new(flush: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let service = format!(
+            "[store]\nkind = \"redb\"\npath = {:?}\n\
+             [plans]\nfile = {:?}\n\
+             [[identify]]\nheader = \"x-tenant\"\n\
+             [identity]\nunknown = \"create\"\n\
+             [proxy]\ntrust = [\"127.0.0.1\"]\n\
+             [flush]\n{flush}\n",
+            path("service.redb"),
+            path("plans.toml"),
+        );
+        let plans = format!(
+            "default-plan = \"free\"\n[meter.tokens]\n\
+             [plan.free]\nquota.requests = \"{LIMIT}/month\"\n"
+        );
+        std::fs::write(folder.path().join("tollgate.toml"), service).unwrap();
+        std::fs::write(folder.path().join("plans.toml"), plans).unwrap();
+        Self { folder }
+    }
+
+    fn service_file(&self) -> PathBuf {
+        self.folder.path().join("tollgate.toml")
+    }
+}
+
+impl Server {
+    /// Starts a process on these files; it serves when this returns.
+    pub fn start(files: &Files) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_crash-server"))
+            .arg(files.service_file())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = child.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let address = line.trim().parse().expect("it prints its address");
+        Self { child, address }
+    }
+
+    /// What the ledger shows. Ask a process that has served nothing yet: then it is the store's word.
+    pub async fn recorded(&self) -> Recorded {
+        let mut connection = Connection::open(self.address).await.unwrap();
+        let (status, body) = connection.call("GET", "/usage").await.unwrap();
+        assert_eq!(status, 200);
+        let report: Value = serde_json::from_slice(&body).unwrap();
+        let used = |name: &str| {
+            let meters = report["meters"].as_array().unwrap();
+            let meter = meters.iter().find(|meter| meter["name"] == name).unwrap();
+            meter["used"].as_u64().unwrap()
+        };
+        Recorded {
+            requests: used("requests"),
+            tokens: used("tokens"),
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and what a platform allows: it drains and ends by itself, without an error.
+    pub async fn terminate(mut self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.unwrap().success());
+        let ended = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), ended).await;
+        assert!(ended.expect("it drains in time").unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A test that failed must not leave a process; one that has ended is not signalled again.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
