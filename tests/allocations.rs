@@ -45,7 +45,7 @@ struct Bare;
 
 struct Found(Option<Bytes>);
 
-impl Service<Request<()>> for Bare {
+impl Service<Request<Found>> for Bare {
     type Response = Response<Found>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Response<Found>, Infallible>>;
@@ -54,7 +54,7 @@ impl Service<Request<()>> for Bare {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<()>) -> Self::Future {
+    fn call(&mut self, _: Request<Found>) -> Self::Future {
         let found = Found(Some(Bytes::from_static(b"found")));
         std::future::ready(Ok(Response::new(found)))
     }
@@ -89,10 +89,10 @@ async fn gate(style: HeaderStyle) -> Gate {
     gate.open().await.unwrap()
 }
 
-fn request(has_extensions: bool) -> Request<()> {
+fn request(has_extensions: bool) -> Request<Found> {
     let mut request = Request::get("/v1/search")
         .header("x-tenant", "acme")
-        .body(())
+        .body(Found(None))
         .unwrap();
     if has_extensions {
         request.extensions_mut().insert(7_u8);
