@@ -18,7 +18,7 @@ use tower_governor::governor::GovernorConfigBuilder;
 use tower_governor::key_extractor::KeyExtractor;
 use tower_governor::{GovernorError, GovernorLayer};
 
-use crate::setup;
+use crate::setup::{self, Nothing};
 
 pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     let _within = rt.enter();
@@ -40,14 +40,19 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     let by_header = setup::request("x-tenant", &setup::name(0));
     let by_key = setup::request("x-api-key", &key);
 
-    let mut bench = |what: &str, service: &mut dyn FnMut(Request<()>), request: &Request<()>| {
-        (0..200_000).for_each(|_| service(request.clone()));
-        let mut group = c.benchmark_group("layer");
-        group.bench_function(BenchmarkId::new(what, round), |b| {
-            b.iter_batched(|| request.clone(), &mut *service, BatchSize::NumIterations(32));
-        });
-        group.finish();
-    };
+    let mut bench =
+        |what: &str, service: &mut dyn FnMut(Request<Nothing>), request: &Request<Nothing>| {
+            (0..200_000).for_each(|_| service(request.clone()));
+            let mut group = c.benchmark_group("layer");
+            group.bench_function(BenchmarkId::new(what, round), |b| {
+                b.iter_batched(
+                    || request.clone(),
+                    &mut *service,
+                    BatchSize::NumIterations(32),
+                );
+            });
+            group.finish();
+        };
     let bare = service_fn(bare);
     bench("bare", &mut driven(bare), &by_header);
     let layer = GovernorLayer::<_, _, Body>::new(governor().finish().expect("a quota"));
@@ -84,15 +89,15 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     }
 }
 
-async fn bare(_: Request<()>) -> Result<Response<Body>, Infallible> {
+async fn bare(_: Request<Nothing>) -> Result<Response<Body>, Infallible> {
     Ok(Response::new(Body::from("found")))
 }
 
 /// Sends a request and reads the response to its end, by polling: there is no executor whose cost
 /// would stand in every figure.
-fn driven<S, R>(mut service: S) -> impl FnMut(Request<()>)
+fn driven<S, R>(mut service: S) -> impl FnMut(Request<Nothing>)
 where
-    S: Service<Request<()>, Response = Response<R>, Error = Infallible>,
+    S: Service<Request<Nothing>, Response = Response<R>, Error = Infallible>,
     R: http_body::Body,
 {
     move |request| {

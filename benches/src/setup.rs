@@ -114,8 +114,11 @@ pub fn shuffle<T>(items: &mut [T]) {
     }
 }
 
+/// The body of a request that has none.
+pub type Nothing = http_body_util::Empty<axum::body::Bytes>;
+
 /// A request as a server hands it on.
-pub fn request(header: &str, value: &str) -> Request<()> {
+pub fn request(header: &str, value: &str) -> Request<Nothing> {
     let mut request = Request::builder()
         .method(Method::GET)
         .uri("/v1/search?q=rust")
@@ -123,7 +126,7 @@ pub fn request(header: &str, value: &str) -> Request<()> {
         .header("user-agent", "bench/1.0")
         .header("accept", "*/*")
         .header(header, value)
-        .body(())
+        .body(Nothing::new())
         .expect("a legal request");
     request.extensions_mut().insert(Peer(PEER));
     request

@@ -1,0 +1,131 @@
+//! What tenants weigh in memory, and that strangers weigh nothing.
+//!
+//! CI counts over few; the whole runs are
+//! `TOLLGATE_TENANTS=1000000 TOLLGATE_STRANGERS=10000000 cargo test --release --features testing --test memory`.
+//! Everything runs on the test's own thread, on which the allocator counts.
+
+use tokio::runtime::{Builder, Runtime};
+use tollgate::middleware::HttpView;
+use tollgate::store::Memory;
+use tollgate::{Answer, Gate, GateBuilder, Step, Waited};
+
+const PLANS: &str = r#"
+    default-plan = "team"
+    [plan.team]
+    rate.default   = "50/s burst 100"
+    quota.requests = "1M/month"
+"#;
+
+const SERVICE: &str = r#"
+    [store]
+    kind = "memory"
+    [[identify]]
+    api-key = "x-api-key"
+    pepper = [{ id = "1", file = "PEPPER" }]
+    [[identify]]
+    header = "x-tenant"
+    [identity]
+    unknown = "UNKNOWN"
+    [proxy]
+    trust = ["127.0.0.0/8"]
+    [flush]
+    mode = "fast"
+"#;
+
+/// Bytes of a tenant in memory that has called once, with its sheet, its lease and its caller.
+const MOST_BYTES: i64 = 2_048;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn count(name: &str, few: u64) -> u64 {
+    std::env::var(name).map_or(few, |n| n.parse().unwrap())
+}
+
+async fn gate(store: Memory, unknown: &str) -> Gate {
+    let dir = tempfile::tempdir().unwrap();
+    let pepper = dir.path().join("pepper");
+    std::fs::write(&pepper, "no secret in a test, but 32 bytes").unwrap();
+    let service = SERVICE
+        .replace("UNKNOWN", unknown)
+        .replace("PEPPER", &pepper.display().to_string());
+    let builder = GateBuilder::from_text(&service).plans(PLANS).store(store);
+    builder.open().await.unwrap()
+}
+
+/// One request to its end. Whether it was admitted.
+async fn ask(gate: &Gate, header: &'static str, value: &str) -> bool {
+    let request = http::Request::get("/")
+        .header(header, value)
+        .body(())
+        .unwrap();
+    let mut waited = Waited::default();
+    loop {
+        let peer = Some([127, 0, 0, 1].into());
+        let view = HttpView::new(request.method(), request.uri(), request.headers(), peer);
+        match gate.admit_request(&view, waited) {
+            Step::Done(answer) => return matches!(answer, Answer::Admit(_)),
+            Step::Wait(pending) => waited = pending.await,
+        }
+    }
+}
+
+#[test]
+fn an_idle_tenant_weighs_what_it_may() {
+    let tenants = count("TOLLGATE_TENANTS", 5_000);
+    let rt = runtime();
+    let store = Memory::new();
+    let gate = rt.block_on(gate(store.clone(), "create"));
+    rt.block_on(async {
+        for i in 0..tenants {
+            assert!(ask(&gate, "x-tenant", &format!("tenant-{i}")).await);
+        }
+        gate.flush_now().await.unwrap();
+    });
+    // The store is in memory, too: what goes with the gate is the gate's.
+    let freed = allocation_counter::measure(|| {
+        drop(gate);
+        rt.block_on(async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        });
+    });
+    let each = -freed.bytes_current / i64::try_from(tenants).unwrap();
+    println!("{tenants} tenants of {each} bytes each");
+    assert!(each > 100, "{each} bytes: the gate has not gone");
+    assert!(each <= MOST_BYTES, "{each} bytes for each tenant");
+}
+
+#[test]
+fn strangers_leave_nothing_behind_and_hinder_nobody() {
+    let strangers = count("TOLLGATE_STRANGERS", 50_000);
+    let rt = runtime();
+    rt.block_on(async {
+        let gate = gate(Memory::new(), "reject").await;
+        let acme = gate.directory().tenant("acme").save().await.unwrap();
+        let key = acme.new_key("ci").await.unwrap();
+        assert!(ask(&gate, "x-api-key", key.expose()).await);
+    });
+    let grown = allocation_counter::measure(|| {
+        rt.block_on(async {
+            let gate = gate(Memory::new(), "reject").await;
+            let acme = gate.directory().tenant("acme").save().await.unwrap();
+            let key = acme.new_key("ci").await.unwrap();
+            for i in 0..strangers {
+                let forged = format!("sk-forged-{:032x}", u128::from(i) * 0x9e37_79b9_7f4a_7c15);
+                assert!(!ask(&gate, "x-api-key", &forged).await);
+                if i % 1_000 == 0 {
+                    assert!(
+                        ask(&gate, "x-api-key", key.expose()).await,
+                        "after {i} strangers"
+                    );
+                }
+            }
+        });
+    });
+    println!("{strangers} strangers: {} bytes at most", grown.bytes_max);
+    // The table of unknown callers is of one size; look-ups are kept for a second, few at a time.
+    assert!(grown.bytes_max < 64 << 20, "{} bytes", grown.bytes_max);
+}
