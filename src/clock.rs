@@ -22,12 +22,8 @@ impl Now {
     /// This reading, moved on by `by` on both clocks.
     pub fn after(self, by: Duration) -> Self {
         Self {
-            mono_ns: self
-                .mono_ns
-                .saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
-            wall_ms: self
-                .wall_ms
-                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+            mono_ns: self.mono_ns.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
+            wall_ms: self.wall_ms.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
         }
     }
 }
@@ -59,19 +55,14 @@ impl SystemClock {
     pub fn new() -> Self {
         let source = quanta::Clock::new();
         let start = source.raw();
-        let clock = Self {
-            source,
-            start,
-            offset_ms: AtomicI64::new(0),
-            anchored_ns: AtomicU64::new(0),
-        };
+        let clock =
+            Self { source, start, offset_ms: AtomicI64::new(0), anchored_ns: AtomicU64::new(0) };
         clock.anchor(Self::EPOCH_NS);
         clock
     }
 
     fn anchor(&self, mono_ns: u64) {
-        self.offset_ms
-            .store(wall_ms() - (mono_ns / 1_000_000) as i64, Ordering::Relaxed);
+        self.offset_ms.store(wall_ms() - (mono_ns / 1_000_000) as i64, Ordering::Relaxed);
         self.anchored_ns.store(mono_ns, Ordering::Relaxed);
     }
 }
@@ -94,10 +85,7 @@ impl Clock for SystemClock {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where the wall clock is read"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
 fn wall_ms() -> i64 {
     match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
@@ -121,18 +109,12 @@ pub struct ManualClock(Arc<(AtomicU64, AtomicI64)>);
 impl ManualClock {
     /// A clock that shows this Unix time, in milliseconds.
     pub fn at_unix_ms(wall_ms: i64) -> Self {
-        Self(Arc::new((
-            AtomicU64::new(SystemClock::EPOCH_NS),
-            AtomicI64::new(wall_ms),
-        )))
+        Self(Arc::new((AtomicU64::new(SystemClock::EPOCH_NS), AtomicI64::new(wall_ms))))
     }
 
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        self.0.0.fetch_add(
-            u64::try_from(by.as_nanos()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        self.0.0.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.step_wall(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
     }
 
@@ -144,9 +126,6 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Now {
-        Now {
-            mono_ns: self.0.0.load(Ordering::Relaxed),
-            wall_ms: self.0.1.load(Ordering::Relaxed),
-        }
+        Now { mono_ns: self.0.0.load(Ordering::Relaxed), wall_ms: self.0.1.load(Ordering::Relaxed) }
     }
 }

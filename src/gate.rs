@@ -218,10 +218,7 @@ impl Gate {
         let inner = self.inner.clone();
         let tenant = sheet.tenant.clone();
         Box::pin(async move {
-            let mut waited = Waited {
-                rounds: rounds + 1,
-                ..Waited::default()
-            };
+            let mut waited = Waited { rounds: rounds + 1, ..Waited::default() };
             if tenant.waiting.fetch_add(1, Ordering::AcqRel) < LEASE_WAITERS {
                 inner.hub.wake(&lease);
                 let answer = lease.answer_for(n, &*inner.clock);
@@ -263,12 +260,7 @@ fn refuse(refusal: Box<Refusal>) -> Step {
 
 /// The same wait, knowing how many there were before it.
 fn counted(pending: Pending, rounds: u8) -> Pending {
-    Box::pin(async move {
-        Waited {
-            rounds: rounds + 1,
-            ..pending.await
-        }
-    })
+    Box::pin(async move { Waited { rounds: rounds + 1, ..pending.await } })
 }
 
 impl std::fmt::Debug for Step {

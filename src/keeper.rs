@@ -41,10 +41,7 @@ impl Keeper {
     pub(crate) fn start(hands: Hands, queue: mpsc::Receiver<Arc<Lease>>) -> Self {
         let stop = Arc::new(tokio::sync::Notify::new());
         let task = tokio::spawn(run(hands, queue, stop.clone()));
-        Self {
-            task: std::sync::Mutex::new(Some(task)),
-            stop,
-        }
+        Self { task: std::sync::Mutex::new(Some(task)), stop }
     }
 
     /// Ends the task after the calls in flight.

@@ -219,11 +219,7 @@ pub fn tenants_cached(tenants: u64) {
 
 /// Says that the gate decides in this mode for want of the store, or no longer does.
 pub fn degraded(mode: &'static str, is: bool) {
-    backend::gauge(
-        Metric::Degraded,
-        &[("mode", mode)],
-        if is { 1.0 } else { 0.0 },
-    );
+    backend::gauge(Metric::Degraded, &[("mode", mode)], if is { 1.0 } else { 0.0 });
 }
 
 /// Says which catalog is in force. The one before it goes to 0.
@@ -241,9 +237,7 @@ pub fn reload_failed() {
 
 /// Hands units and help texts to the recorder. Call it once, after the host installed one.
 pub fn describe() {
-    Metric::ALL
-        .iter()
-        .for_each(|metric| backend::describe(*metric));
+    Metric::ALL.iter().for_each(|metric| backend::describe(*metric));
 }
 
 /// The facade. Handles of the cold path are looked up per call: the recorder caches them.
@@ -391,10 +385,7 @@ mod tests {
         let seen = seen.0.into_inner().unwrap();
         for Metric { name, labels, .. } in Metric::ALL {
             let labels: Vec<_> = labels.iter().map(|label| (*label).to_owned()).collect();
-            assert!(
-                seen.contains(&((*name).to_owned(), labels)),
-                "{name} is not among {seen:?}"
-            );
+            assert!(seen.contains(&((*name).to_owned(), labels)), "{name} is not among {seen:?}");
         }
         // Both revisions of the catalog are one series each.
         assert_eq!(seen.len(), Metric::ALL.len() + 1);

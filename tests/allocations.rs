@@ -81,19 +81,14 @@ impl Body for Found {
 }
 
 async fn gate(style: HeaderStyle) -> Gate {
-    let wire = WireOptions {
-        style,
-        ..WireOptions::default()
-    };
+    let wire = WireOptions { style, ..WireOptions::default() };
     let gate = GateBuilder::from_text(SERVICE).plans(PLANS).wire(wire);
     gate.open().await.unwrap()
 }
 
 fn request(has_extensions: bool) -> Request<Found> {
-    let mut request = Request::get("/v1/search")
-        .header("x-tenant", "acme")
-        .body(Found(None))
-        .unwrap();
+    let mut request =
+        Request::get("/v1/search").header("x-tenant", "acme").body(Found(None)).unwrap();
     if has_extensions {
         request.extensions_mut().insert(7_u8);
     }

@@ -57,19 +57,12 @@ async fn world(unknown: &str, plans: impl FnOnce(&Path) -> Option<String>) -> Wo
     );
     let clock = ManualClock::at_unix_ms(START_MS);
     let store = Faulty::scripted(Memory::new(), []);
-    let builder = GateBuilder::from_text(&service)
-        .store(store.clone())
-        .clock(clock.clone());
+    let builder = GateBuilder::from_text(&service).store(store.clone()).clock(clock.clone());
     let builder = match plans(folder.path()) {
         Some(file) => builder.plans_file(file),
         None => builder.plans(PLANS),
     };
-    World {
-        gate: builder.open().await.unwrap(),
-        clock,
-        store,
-        _folder: folder,
-    }
+    World { gate: builder.open().await.unwrap(), clock, store, _folder: folder }
 }
 
 async fn fixed(unknown: &str) -> World {
@@ -82,9 +75,7 @@ async fn status(gate: &Gate, headers: &[(&str, &str)], peer: &str) -> u16 {
         let name: http::HeaderName = name.parse().unwrap();
         request.headers_mut().append(name, value.parse().unwrap());
     }
-    request
-        .extensions_mut()
-        .insert(Peer(format!("{peer}:1").parse().unwrap()));
+    request.extensions_mut().insert(Peer(format!("{peer}:1").parse().unwrap()));
     let inner = tower::service_fn(|_| async {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
     });
@@ -93,22 +84,11 @@ async fn status(gate: &Gate, headers: &[(&str, &str)], peer: &str) -> u16 {
 }
 
 async fn with_key(gate: &Gate, key: &str) -> u16 {
-    status(
-        gate,
-        &[("authorization", &format!("Bearer {key}"))],
-        "192.0.2.1",
-    )
-    .await
+    status(gate, &[("authorization", &format!("Bearer {key}"))], "192.0.2.1").await
 }
 
 async fn new_key(gate: &Gate, tenant: &str) -> (String, tollgate::directory::Tenant) {
-    let tenant = gate
-        .directory()
-        .tenant(tenant)
-        .note("signed up")
-        .save()
-        .await
-        .unwrap();
+    let tenant = gate.directory().tenant(tenant).note("signed up").save().await.unwrap();
     let key = tenant.new_key("ci").await.unwrap();
     (key.expose().to_owned(), tenant)
 }
@@ -118,18 +98,12 @@ async fn a_key_is_known_in_either_header_and_a_stranger_is_not() {
     let w = fixed("reject").await;
     let (key, _) = new_key(&w.gate, "acme").await;
     assert_eq!(with_key(&w.gate, &key).await, 200);
-    assert_eq!(
-        status(&w.gate, &[("x-api-key", &key)], "192.0.2.1").await,
-        200
-    );
+    assert_eq!(status(&w.gate, &[("x-api-key", &key)], "192.0.2.1").await, 200);
     assert_eq!(with_key(&w.gate, "somebody-elses-key").await, 401);
     assert_eq!(status(&w.gate, &[], "192.0.2.1").await, 401);
     // Two different keys in one request are an attempt at something.
     let (other, _) = new_key(&w.gate, "other").await;
-    let both = [
-        ("x-api-key", &*other),
-        ("authorization", &format!("Bearer {key}")),
-    ];
+    let both = [("x-api-key", &*other), ("authorization", &format!("Bearer {key}"))];
     assert_eq!(status(&w.gate, &both, "192.0.2.1").await, 401);
 }
 
@@ -148,14 +122,7 @@ async fn a_revoked_key_is_refused_within_the_age_bound() {
 async fn an_imported_hash_lets_its_key_in() {
     use sha2::Digest;
     let w = fixed("reject").await;
-    let tenant = w
-        .gate
-        .directory()
-        .tenant("acme")
-        .note("moved")
-        .save()
-        .await
-        .unwrap();
+    let tenant = w.gate.directory().tenant("acme").note("moved").save().await.unwrap();
     let hash = sha2::Sha256::digest(b"old-key-of-another-system").into();
     tenant.import_key_sha256("old", hash).await.unwrap();
     assert_eq!(with_key(&w.gate, "old-key-of-another-system").await, 200);
@@ -164,18 +131,9 @@ async fn an_imported_hash_lets_its_key_in() {
 #[tokio::test]
 async fn a_tenant_header_is_believed_from_a_trusted_gateway_alone() {
     let w = fixed("create").await;
-    assert_eq!(
-        status(&w.gate, &[("x-tenant", "acme")], "10.0.0.7").await,
-        200
-    );
-    assert_eq!(
-        status(&w.gate, &[("x-tenant", "acme")], "192.0.2.1").await,
-        401
-    );
-    assert!(
-        w.gate.directory().find("acme").await.unwrap().is_some(),
-        "made on first sight"
-    );
+    assert_eq!(status(&w.gate, &[("x-tenant", "acme")], "10.0.0.7").await, 200);
+    assert_eq!(status(&w.gate, &[("x-tenant", "acme")], "192.0.2.1").await, 401);
+    assert!(w.gate.directory().find("acme").await.unwrap().is_some(), "made on first sight");
 }
 
 #[tokio::test]
@@ -221,10 +179,7 @@ async fn a_flood_of_forged_keys_costs_one_look_up_each_and_nobody_else_anything(
         assert_eq!(with_key(&w.gate, &key).await, 200);
     }
     let more = w.store.calls() - calls;
-    assert!(
-        more <= 10,
-        "remembered as nobody's: {more} calls to the store (leases only)"
-    );
+    assert!(more <= 10, "remembered as nobody's: {more} calls to the store (leases only)");
 }
 
 #[tokio::test]
@@ -232,24 +187,14 @@ async fn a_change_of_plan_is_seen_within_the_age_bound() {
     let w = fixed("reject").await;
     let (key, tenant) = new_key(&w.gate, "acme").await;
     assert_eq!(with_key(&w.gate, &key).await, 200);
-    tenant
-        .edit()
-        .plan("pro")
-        .note("upgraded")
-        .save()
-        .await
-        .unwrap();
+    tenant.edit().plan("pro").note("upgraded").save().await.unwrap();
     w.clock.advance(AGED);
     assert_eq!(with_key(&w.gate, &key).await, 200);
     let who = tollgate::testing::identified_by(&w.gate, &[("x-api-key", &key)]).await;
     let report = w.gate.usage_report(&who).await.unwrap();
     assert_eq!(&*report.plan, "pro");
     let limit = &report.meters[0].limits[0];
-    assert_eq!(
-        (limit.limit, limit.used),
-        (Some(5_000), 2),
-        "what was used is kept"
-    );
+    assert_eq!((limit.limit, limit.used), (Some(5_000), 2), "what was used is kept");
 }
 
 #[tokio::test]
@@ -275,11 +220,7 @@ async fn a_changed_plan_file_acts_and_a_broken_one_does_not() {
     std::fs::write(&file, "[plan.free]\nquota.requests = 7\n").unwrap();
     let error = w.gate.reload().await.unwrap_err().to_string();
     assert!(error.contains("plans.toml:2:18"), "{error}");
-    assert_eq!(
-        with_key(&w.gate, &key).await,
-        429,
-        "the one before stays in force"
-    );
+    assert_eq!(with_key(&w.gate, &key).await, 429, "the one before stays in force");
     // Going back is a new publication, and takes nothing back that was granted.
     std::fs::write(&file, PLANS.replace("1000/day", "3/day")).unwrap();
     assert!(w.gate.reload().await.unwrap());
@@ -312,9 +253,7 @@ async fn with_tokens() -> (Gate, ManualClock, tempfile::TempDir) {
         [plan.free]
         quota.requests = ["1000/day", "3/day per user"]
     "#;
-    let builder = GateBuilder::from_text(&service)
-        .plans(plans)
-        .clock(clock.clone());
+    let builder = GateBuilder::from_text(&service).plans(plans).clock(clock.clone());
     (builder.open().await.unwrap(), clock, folder)
 }
 
@@ -341,24 +280,13 @@ async fn a_token_names_tenant_and_user_until_it_ends() {
     let (gate, clock, _folder) = with_tokens().await;
     let ann = token("acme", "ann", 600);
     for expected in [200, 200, 200, 429] {
-        assert_eq!(
-            with_key(&gate, &ann).await,
-            expected,
-            "three a day for each user"
-        );
+        assert_eq!(with_key(&gate, &ann).await, expected, "three a day for each user");
     }
     assert_eq!(with_key(&gate, &token("acme", "bob", 600)).await, 200);
     assert!(gate.directory().find("acme").await.unwrap().is_some());
     clock.advance(Duration::from_secs(700));
-    assert_eq!(
-        with_key(&gate, &ann).await,
-        401,
-        "it has ended, though it was known"
-    );
+    assert_eq!(with_key(&gate, &ann).await, 401, "it has ended, though it was known");
     let mut forged = token("acme", "bob", 6_000).into_bytes();
     *forged.last_mut().unwrap() ^= 1;
-    assert_eq!(
-        with_key(&gate, std::str::from_utf8(&forged).unwrap()).await,
-        401
-    );
+    assert_eq!(with_key(&gate, std::str::from_utf8(&forged).unwrap()).await, 401);
 }

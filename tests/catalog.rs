@@ -32,13 +32,7 @@ fn quota<'p>(catalog: &Catalog, plan: &'p Plan, meter: &str) -> &'p [Quota] {
 }
 
 fn rate(rate: &Rate) -> (&str, &str, u64, u64, u64) {
-    (
-        &rate.id,
-        &rate.name,
-        rate.amount,
-        rate.burst,
-        rate.per.as_secs(),
-    )
+    (&rate.id, &rate.name, rate.amount, rate.burst, rate.per.as_secs())
 }
 
 #[test]
@@ -51,32 +45,17 @@ fn the_first_file_is_lowered() {
     assert_eq!(catalog.meters[0].count, Count::Cost);
 
     let free = plan(&catalog, "free");
-    assert_eq!(
-        rate(&free.rates["default"][0]),
-        ("default/s", "default", 5, 10, 1)
-    );
+    assert_eq!(rate(&free.rates["default"][0]), ("default/s", "default", 5, 10, 1));
     let requests = &quota(&catalog, free, "requests")[0];
-    assert_eq!(
-        (&*requests.id, requests.limit),
-        ("requests/month", Some(10_000))
-    );
+    assert_eq!((&*requests.id, requests.limit), ("requests/month", Some(10_000)));
     assert_eq!((requests.every, requests.over), (Every::Month, Over::Deny));
     assert_eq!(requests.alert, [80, 100]);
-    assert_eq!(
-        requests.place,
-        Place {
-            line: 6,
-            column: 18
-        }
-    );
+    assert_eq!(requests.place, Place { line: 6, column: 18 });
 
     let pro = plan(&catalog, "pro");
     assert_eq!(pro.prices, ["pro_monthly", "pro_yearly"]);
     assert_eq!(quota(&catalog, pro, "requests")[0].every, Every::Cycle);
-    assert_eq!(
-        catalog.sold_at("pro_yearly"),
-        Some(Sold::Plan(catalog.plan("pro").unwrap()))
-    );
+    assert_eq!(catalog.sold_at("pro_yearly"), Some(Sold::Plan(catalog.plan("pro").unwrap())));
     assert_eq!(catalog.sold_at("enterprise"), None);
 }
 
@@ -90,16 +69,10 @@ fn the_saas_file_is_lowered() {
     let egress = &catalog.meters[1];
     assert_eq!((egress.hold, egress.scale, egress.cut), (64_000, 1, false));
     let stripe = egress.stripe.as_ref().unwrap();
-    assert_eq!(
-        (stripe.atoms_per_unit, stripe.send),
-        (1_000_000_000, Send::Overage)
-    );
+    assert_eq!((stripe.atoms_per_unit, stripe.send), (1_000_000_000, Send::Overage));
 
     let on = |method: &str, path: &str| {
-        catalog
-            .routes
-            .find(method, path)
-            .map(|id| &*catalog.routes[id].name)
+        catalog.routes.find(method, path).map(|id| &*catalog.routes[id].name)
     };
     assert_eq!(on("HEAD", "/v1/search"), Some("search"));
     assert_eq!(on("POST", "/v1/accounts/a/exports"), Some("export"));
@@ -120,27 +93,18 @@ fn the_saas_file_is_lowered() {
         ("search/s", "search", 10, 10, 1),
     ];
     assert_eq!(rates, expected);
-    let ids: Vec<&str> = quota(&catalog, team, "requests")
-        .iter()
-        .map(|q| &*q.id)
-        .collect();
+    let ids: Vec<&str> = quota(&catalog, team, "requests").iter().map(|q| &*q.id).collect();
     assert_eq!(ids, ["requests/day", "requests/cycle", "requests/day/key"]);
     let egress = &quota(&catalog, team, "egress")[0];
     assert_eq!(egress.limit, Some(100_000_000_000));
-    assert_eq!(
-        (egress.over, egress.stop),
-        (Over::Bill, Some(1_000_000_000_000))
-    );
+    assert_eq!((egress.over, egress.stop), (Over::Bill, Some(1_000_000_000_000)));
     assert_eq!(team.features["seats"], Feature::Number(10));
     assert!(team.features["exports"].is_on());
 
     let enterprise = plan(&catalog, "enterprise");
     assert_eq!(enterprise.prices, ["enterprise"]);
     assert_eq!(enterprise.rates["search"][0].amount, 10);
-    assert_eq!(
-        quota(&catalog, enterprise, "requests")[0].alert,
-        [80, 100, 120]
-    );
+    assert_eq!(quota(&catalog, enterprise, "requests")[0].alert, [80, 100, 120]);
     let egress = &quota(&catalog, enterprise, "egress")[0];
     assert_eq!((&*egress.id, egress.limit), ("egress/cycle", None));
     assert_eq!(enterprise.features["seats"], Feature::Unlimited);
@@ -168,20 +132,11 @@ fn the_llm_file_is_lowered() {
     let credits = catalog.meter("credits").unwrap();
     let meter = |name: &str| &catalog.meters[usize::from(catalog.meter(name).unwrap().0)];
     // 4/1000 is 1/250: the common denominator is that of 1/1000.
-    assert_eq!(
-        (meter("credits").scale, meter("credits").count),
-        (1_000, Count::Sum)
-    );
-    assert_eq!(
-        meter("credits").stripe.as_ref().unwrap().atoms_per_unit,
-        1_000
-    );
+    assert_eq!((meter("credits").scale, meter("credits").count), (1_000, Count::Sum));
+    assert_eq!(meter("credits").stripe.as_ref().unwrap().atoms_per_unit, 1_000);
     assert_eq!(meter("input-tokens").feeds, [(credits, 1)]);
     assert_eq!(meter("output-tokens").feeds, [(credits, 4)]);
-    assert_eq!(
-        (meter("input-tokens").hold, meter("output-tokens").hold),
-        (2_000, 1_000)
-    );
+    assert_eq!((meter("input-tokens").hold, meter("output-tokens").hold), (2_000, 1_000));
     let chat = &catalog.routes[catalog.routes.find("POST", "/v1/chat").unwrap()];
     assert_eq!(chat.once_by.as_deref(), Some("idempotency-key"));
 
@@ -189,10 +144,7 @@ fn the_llm_file_is_lowered() {
     assert_eq!(trial.expires, Some(Duration::from_secs(14 * 86_400)));
     assert_eq!(trial.concurrency, Some(2));
     let granted = &quota(&catalog, trial, "credits")[0];
-    assert_eq!(
-        (&*granted.id, granted.limit),
-        ("credits/once", Some(500_000))
-    );
+    assert_eq!((&*granted.id, granted.limit), ("credits/once", Some(500_000)));
     let build = plan(&catalog, "build");
     let names: Vec<&str> = build.rates["chat"].iter().map(|rate| &*rate.name).collect();
     assert_eq!(names, ["chat", "chat/input-tokens", "chat/output-tokens"]);
@@ -204,44 +156,25 @@ fn the_llm_file_is_lowered() {
 
     let acme = &catalog.tenants["acme"];
     // The exception holds through its last day.
-    assert_eq!(
-        catalog.timezone.rfc3339(acme.until_ms.unwrap()),
-        "2027-04-01T00:00:00Z"
-    );
+    assert_eq!(catalog.timezone.rfc3339(acme.until_ms.unwrap()), "2027-04-01T00:00:00Z");
     assert_eq!(acme.note, "Launch promotion");
-    assert!(
-        catalog
-            .exception("acme", acme.until_ms.unwrap() - 1)
-            .is_some()
-    );
+    assert!(catalog.exception("acme", acme.until_ms.unwrap() - 1).is_some());
     assert!(catalog.exception("acme", acme.until_ms.unwrap()).is_none());
     let term = catalog.tenants["globex"].changes.term.unwrap();
-    assert_eq!(
-        catalog.timezone.rfc3339(term.from_ms),
-        "2026-03-17T00:00:00Z"
-    );
+    assert_eq!(catalog.timezone.rfc3339(term.from_ms), "2026-03-17T00:00:00Z");
     assert_eq!(term.months, 12);
-    assert_eq!(
-        catalog.tenants["load-test"].changes.enforce,
-        Some(Enforce::Shadow)
-    );
+    assert_eq!(catalog.tenants["load-test"].changes.enforce, Some(Enforce::Shadow));
 }
 
 #[test]
 fn the_examples_of_the_documentation_load() {
     let page = include_str!("../docs/plans.md");
-    let blocks: Vec<&str> = page
-        .split("```toml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
+    let blocks: Vec<&str> =
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert_eq!(blocks.len(), 2);
     let first = load(blocks[0]);
     let second = load(&format!("{}{}", blocks[0], blocks[1]));
-    assert_eq!(
-        first.billing, second.billing,
-        "what holds where nothing is written"
-    );
+    assert_eq!(first.billing, second.billing, "what holds where nothing is written");
 }
 
 #[test]
@@ -256,10 +189,7 @@ fn layers_replace_by_key_and_the_last_one_wins() {
     assert_eq!(&*merged.name, "build");
     assert_eq!(rate(&merged.rates["chat"][0]), ("chat/s", "chat", 1, 1, 1));
     assert_eq!(merged.rates["chat"].len(), 1);
-    assert_eq!(
-        quota(&catalog, &merged, "credits")[0].limit,
-        Some(250_000_000)
-    );
+    assert_eq!(quota(&catalog, &merged, "credits")[0].limit, Some(250_000_000));
     assert_eq!(merged.concurrency, Some(3));
     assert_eq!(merged.features["beta"], Feature::Flag(true));
     let plain = catalog.effective(trial, &[]);
@@ -269,33 +199,14 @@ fn layers_replace_by_key_and_the_last_one_wins() {
 #[test]
 fn an_override_is_checked_like_a_file() {
     let catalog = load(SAAS);
-    let errors = catalog
-        .parse_changes("plan = \"tem\"\nnote = \"x\"\n")
-        .unwrap_err();
+    let errors = catalog.parse_changes("plan = \"tem\"\nnote = \"x\"\n").unwrap_err();
     let shown: Vec<String> = errors.iter().map(|e| e.to_string()).collect();
     assert_eq!(shown.len(), 2);
-    assert!(
-        shown[0].starts_with("override:1:8: unknown plan `tem`\n"),
-        "{}",
-        shown[0]
-    );
-    assert!(
-        shown[0].ends_with("help: did you mean `team`?"),
-        "{}",
-        shown[0]
-    );
-    assert!(
-        shown[1].starts_with("override:2:1: `note` is kept beside"),
-        "{}",
-        shown[1]
-    );
+    assert!(shown[0].starts_with("override:1:8: unknown plan `tem`\n"), "{}", shown[0]);
+    assert!(shown[0].ends_with("help: did you mean `team`?"), "{}", shown[0]);
+    assert!(shown[1].starts_with("override:2:1: `note` is kept beside"), "{}", shown[1]);
     let small = catalog.parse_changes("plan = \"team\"\nquota.requests = \"5/day\"\n");
-    assert!(
-        small
-            .unwrap_err()
-            .to_string()
-            .contains("smaller than one request on `export`")
-    );
+    assert!(small.unwrap_err().to_string().contains("smaller than one request on `export`"));
 }
 
 #[test]
@@ -306,23 +217,11 @@ fn a_limit_is_judged_only_on_the_routes_it_holds_for() {
         [route.ping]\nmatch = \"GET /ping\"\ncost = { tokens = 0 }\n\
         [plan.a]\nrate.chat = \"5/s\"\n[plan.b]\nfeature.chat = true\n";
     let catalog = load(text);
-    assert!(
-        catalog
-            .parse_changes("rate.ping = \"1k tokens/min\"")
-            .is_ok()
-    );
-    assert!(
-        catalog
-            .parse_changes("rate.chat = \"1k tokens/min\"")
-            .is_ok(),
-        "not sold in plan.a"
-    );
+    assert!(catalog.parse_changes("rate.ping = \"1k tokens/min\"").is_ok());
+    assert!(catalog.parse_changes("rate.chat = \"1k tokens/min\"").is_ok(), "not sold in plan.a");
     let sold = catalog.parse_changes("plan = \"b\"\nrate.chat = \"1k tokens/min\"");
     let message = sold.unwrap_err().to_string();
-    assert!(
-        message.contains("one request on `chat`, which costs 2000"),
-        "{message}"
-    );
+    assert!(message.contains("one request on `chat`, which costs 2000"), "{message}");
 }
 
 #[test]
@@ -331,10 +230,7 @@ fn addons_add_to_the_limit_with_the_same_words() {
     let with =
         |name: &str, quantity| catalog.with_addons(plan(&catalog, name).clone(), &[(0, quantity)]);
     let team = with("team", 3);
-    let limits: Vec<_> = quota(&catalog, &team, "requests")
-        .iter()
-        .map(|q| q.limit)
-        .collect();
+    let limits: Vec<_> = quota(&catalog, &team, "requests").iter().map(|q| q.limit).collect();
     assert_eq!(limits, [Some(100_000), Some(1_300_000), Some(20_000)]);
     assert_eq!(team.features["seats"], Feature::Number(13));
     let free = with("free", 1);
@@ -352,19 +248,8 @@ fn an_exception_that_has_ended_is_left_out_with_a_warning() {
     assert!(!catalog.tenants.contains_key("acme"));
     assert_eq!(catalog.warnings.len(), 1);
     assert!(catalog.warnings[0].message.contains("`acme` has ended"));
-    assert_eq!(
-        catalog.warnings[0].place,
-        Place {
-            line: 42,
-            column: 9
-        }
-    );
-    assert!(
-        Catalog::parse("plans.toml", LLM, after - 1)
-            .unwrap()
-            .warnings
-            .is_empty()
-    );
+    assert_eq!(catalog.warnings[0].place, Place { line: 42, column: 9 });
+    assert!(Catalog::parse("plans.toml", LLM, after - 1).unwrap().warnings.is_empty());
 }
 
 #[test]
@@ -372,30 +257,17 @@ fn a_route_without_a_limit_is_a_warning() {
     let text = "default-plan = \"free\"\n[route.a]\nmatch = \"GET /a\"\n[plan.free]\n";
     let catalog = load(text);
     assert_eq!(catalog.warnings.len(), 1);
-    assert_eq!(
-        catalog.warnings[0].message,
-        "plan `free` has no limit on the route `a`"
-    );
-    assert!(
-        load(&format!("{text}rate.all = \"5/s\"\n"))
-            .warnings
-            .is_empty()
-    );
-    assert!(
-        load(&format!("{text}quota.requests = \"5/day\"\n"))
-            .warnings
-            .is_empty()
-    );
+    assert_eq!(catalog.warnings[0].message, "plan `free` has no limit on the route `a`");
+    assert!(load(&format!("{text}rate.all = \"5/s\"\n")).warnings.is_empty());
+    assert!(load(&format!("{text}quota.requests = \"5/day\"\n")).warnings.is_empty());
 }
 
 #[test]
 fn rates_on_one_key_are_told_apart_by_their_period() {
     let text = "default-plan = \"free\"\n[plan.free]\nrate.all = [\"5/s\", \"100/min\"]\n";
     let catalog = load(text);
-    let names: Vec<&str> = plan(&catalog, "free").rates["all"]
-        .iter()
-        .map(|rate| &*rate.name)
-        .collect();
+    let names: Vec<&str> =
+        plan(&catalog, "free").rates["all"].iter().map(|rate| &*rate.name).collect();
     assert_eq!(names, ["all/s", "all/min"]);
 }
 
@@ -412,10 +284,7 @@ fn editors_marks_change_nothing_but_the_hash() {
 #[test]
 fn all_mistakes_of_a_file_are_reported_in_its_order() {
     let errors = Catalog::parse("five.toml", include_str!("plans/five.toml"), NOW_MS).unwrap_err();
-    let places: Vec<_> = errors
-        .iter()
-        .map(|e| (e.line, e.column, &*e.words))
-        .collect();
+    let places: Vec<_> = errors.iter().map(|e| (e.line, e.column, &*e.words)).collect();
     let expected = [
         (1, 16, "\"fre\""),
         (2, 12, "\"Europe/Berln\""),
@@ -429,10 +298,7 @@ fn all_mistakes_of_a_file_are_reported_in_its_order() {
                   8 | rate.search    = \"30/minute\"\n   |                      ^^^^^^\n\
                   help: did you mean `min`?";
     assert!(text.contains(fourth), "{text}");
-    assert!(
-        text.contains("help: did you mean `Europe/Berlin`?"),
-        "{text}"
-    );
+    assert!(text.contains("help: did you mean `Europe/Berlin`?"), "{text}");
 }
 
 /// A broken file: what is expected of it stands in its first lines, as `#! error LINE:COLUMN words`
@@ -448,10 +314,8 @@ struct Broken {
 
 fn broken() -> Vec<Broken> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plans/broken");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files.iter().map(|path| read_broken(path)).collect()
 }
@@ -517,12 +381,7 @@ fn every_broken_file_names_its_one_mistake_and_loads_once_fixed() {
 /// A valid file with some of its bytes replaced, removed or doubled.
 fn mutated() -> impl Strategy<Value = String> {
     let file = prop::sample::select(vec![FIRST, SAAS, LLM]);
-    let edit = (
-        any::<prop::sample::Index>(),
-        0..4_u8,
-        any::<char>(),
-        1..12_usize,
-    );
+    let edit = (any::<prop::sample::Index>(), 0..4_u8, any::<char>(), 1..12_usize);
     (file, prop::collection::vec(edit, 1..5)).prop_map(|(file, edits)| {
         let mut text: Vec<char> = file.chars().collect();
         for (at, kind, with, len) in edits {
@@ -547,9 +406,7 @@ fn mutated() -> impl Strategy<Value = String> {
 
 fn places_are_in(text: &str, errors: &PlanErrors) -> bool {
     let lines = text.split('\n').count();
-    errors
-        .iter()
-        .all(|e| e.line as usize <= lines && !e.help.is_empty() && e.column >= 1)
+    errors.iter().all(|e| e.line as usize <= lines && !e.help.is_empty() && e.column >= 1)
 }
 
 proptest! {
@@ -605,9 +462,7 @@ fn takes(schema: &serde_json::Value, value: &toml::Value) -> bool {
         toml::Value::Array(_) => "array",
         toml::Value::Table(_) => "object",
     };
-    let written = value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned);
+    let written = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let of_kind = match schema.get("type") {
         Some(serde_json::Value::Array(kinds)) => kinds.iter().any(|k| k == kind),
         Some(one) => one == kind,
@@ -618,24 +473,14 @@ fn takes(schema: &serde_json::Value, value: &toml::Value) -> bool {
         && list("enum").is_none_or(|words| words.iter().any(|word| *word == *written))
         && text("pattern").is_none_or(|p| regex::Regex::new(p).unwrap().is_match(&written))
         && value.as_integer().is_none_or(|n| {
-            schema
-                .get("minimum")
-                .and_then(|least| least.as_i64())
-                .is_none_or(|least| n >= least)
+            schema.get("minimum").and_then(|least| least.as_i64()).is_none_or(|least| n >= least)
         })
         && value.as_array().is_none_or(|items| {
-            let least = schema
-                .get("minItems")
-                .and_then(|least| least.as_u64())
-                .unwrap_or(0);
+            let least = schema.get("minItems").and_then(|least| least.as_u64()).unwrap_or(0);
             items.len() as u64 >= least
-                && schema
-                    .get("items")
-                    .is_none_or(|of| items.iter().all(|item| takes(of, item)))
+                && schema.get("items").is_none_or(|of| items.iter().all(|item| takes(of, item)))
         })
-        && value
-            .as_table()
-            .is_none_or(|table| takes_table(schema, table))
+        && value.as_table().is_none_or(|table| takes_table(schema, table))
 }
 
 fn takes_table(schema: &serde_json::Value, table: &toml::Table) -> bool {
@@ -646,9 +491,7 @@ fn takes_table(schema: &serde_json::Value, table: &toml::Table) -> bool {
             if let Some(of) = schema.get("properties").and_then(|all| all.get(key)) {
                 return takes(of, value);
             }
-            let patterns = schema
-                .get("patternProperties")
-                .and_then(|all| all.as_object());
+            let patterns = schema.get("patternProperties").and_then(|all| all.as_object());
             let matches = |p: &str| regex::Regex::new(p).unwrap().is_match(key);
             if let Some((_, of)) = patterns.into_iter().flatten().find(|(p, _)| matches(p)) {
                 return takes(of, value);
@@ -679,12 +522,7 @@ fn the_schema_takes_what_loads_and_refuses_most_of_what_does_not() {
     }
     // What an editor underlines without knowing the rest of the file.
     let has = |name: &str| refused.iter().any(|refused| refused == name);
-    for name in [
-        "plan-unknown-key",
-        "rate-bare-number",
-        "quota-period-alias",
-        "route-no-match",
-    ] {
+    for name in ["plan-unknown-key", "rate-bare-number", "quota-period-alias", "route-no-match"] {
         assert!(has(name), "{name}");
     }
     assert!(refused.len() >= 40, "{} refused", refused.len());

@@ -10,8 +10,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 async fn ask(gate: &Gate, tenant: &str, meter: &str, n: u64) -> Result<Permit, Refusal> {
     let tenant = gate.tenant(tenant).await.unwrap();
-    gate.admit(Ask::op("work").tenant(&tenant).cost(meter, n))
-        .await
+    gate.admit(Ask::op("work").tenant(&tenant).cost(meter, n)).await
 }
 
 /// Settles asks of `n` until one is refused; how many there were, and the refusal.
@@ -40,16 +39,9 @@ async fn a_quota_admits_what_it_says_and_says_when_it_resets() {
     let (admitted, refusal) = exhaust(&gate, "acme", "jobs", 1).await;
     assert_eq!(admitted, 1_000);
     assert_eq!(refusal.reason, Reason::Exhausted);
-    assert_eq!(
-        refusal.retry_after,
-        Some(12 * HOUR),
-        "the test clock starts at noon"
-    );
+    assert_eq!(refusal.retry_after, Some(12 * HOUR), "the test clock starts at noon");
     let limit = refusal.limit.unwrap();
-    assert_eq!(
-        (&*limit.name, limit.limit, limit.remaining),
-        ("jobs/day", 1_000, 0)
-    );
+    assert_eq!((&*limit.name, limit.limit, limit.remaining), ("jobs/day", 1_000, 0));
 
     // Another tenant has its own, and the next day brings new units.
     assert!(ask(&gate, "other", "jobs", 1).await.is_ok());
@@ -106,12 +98,7 @@ async fn several_limits_hold_at_once_and_a_refusal_takes_nothing() {
         "#,
     );
     let tenant = gate.tenant("acme").await.unwrap();
-    let both = || {
-        Ask::op("work")
-            .tenant(&tenant)
-            .cost("jobs", 1)
-            .cost("mails", 1)
-    };
+    let both = || Ask::op("work").tenant(&tenant).cost("jobs", 1).cost("mails", 1);
     for _ in 0..5 {
         gate.admit(both()).await.unwrap().settle();
     }
@@ -164,24 +151,10 @@ async fn a_grant_that_has_expired_is_not_spent() {
         "#,
     );
     let soon = clock_ms(&clock) + 3_600_000;
-    let edit = gate
-        .directory()
-        .tenant("acme")
-        .grant(grant("soon", 5, Some(soon)));
+    let edit = gate.directory().tenant("acme").grant(grant("soon", 5, Some(soon)));
     edit.note("a gift").save().await.unwrap();
-    assert!(
-        ask(&gate, "acme", "jobs", 8)
-            .await
-            .map(Permit::settle)
-            .is_ok()
-    );
-    assert!(
-        ask(&gate, "acme", "jobs", 4)
-            .await
-            .map(Permit::settle)
-            .is_ok(),
-        "from the grant"
-    );
+    assert!(ask(&gate, "acme", "jobs", 8).await.map(Permit::settle).is_ok());
+    assert!(ask(&gate, "acme", "jobs", 4).await.map(Permit::settle).is_ok(), "from the grant");
     clock.advance(HOUR);
     assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 2);
 }
@@ -198,9 +171,7 @@ async fn what_was_granted_once_and_is_used_up_asks_for_payment() {
     );
     let (admitted, refusal) = exhaust(&gate, "acme", "jobs", 1).await;
     assert_eq!(admitted, 20);
-    let Reason::PaymentRequired(what) = refusal.reason else {
-        panic!("{:?}", refusal.reason)
-    };
+    let Reason::PaymentRequired(what) = refusal.reason else { panic!("{:?}", refusal.reason) };
     assert_eq!(what, tollgate::decision::Payment::GrantUsedUp);
     assert_eq!(refusal.retry_after, None, "waiting will not help");
     clock.advance(1_000 * HOUR);
@@ -218,22 +189,14 @@ async fn a_trial_ends_after_its_life_from_the_first_request() {
         quota.jobs = "1000/day"
         "#,
     );
-    gate.directory()
-        .tenant("acme")
-        .note("signed up")
-        .save()
-        .await
-        .unwrap();
+    gate.directory().tenant("acme").note("signed up").save().await.unwrap();
     clock.advance(100 * 24 * HOUR); // nobody has called: the trial has not begun
     ask(&gate, "acme", "jobs", 1).await.unwrap().settle();
     clock.advance(14 * 24 * HOUR - Duration::from_secs(1));
     ask(&gate, "acme", "jobs", 1).await.unwrap().settle();
     clock.advance(Duration::from_secs(1));
     let refusal = ask(&gate, "acme", "jobs", 1).await.unwrap_err();
-    assert_eq!(
-        refusal.reason,
-        Reason::PaymentRequired(tollgate::decision::Payment::TrialOver)
-    );
+    assert_eq!(refusal.reason, Reason::PaymentRequired(tollgate::decision::Payment::TrialOver));
 }
 
 #[tokio::test]
@@ -262,17 +225,10 @@ async fn payment_states_do_what_the_billing_table_says() {
     set(PaymentState::PastDue).await;
     assert_eq!(exhaust(&gate, "acme", "jobs", 10).await.0, 10, "in grace");
     clock.advance(7 * 24 * HOUR);
-    assert_eq!(
-        exhaust(&gate, "acme", "jobs", 10).await.0,
-        1,
-        "grace is over: as on free"
-    );
+    assert_eq!(exhaust(&gate, "acme", "jobs", 10).await.0, 1, "grace is over: as on free");
     set(PaymentState::Unpaid).await;
     let refusal = ask(&gate, "acme", "jobs", 1).await.unwrap_err();
-    assert_eq!(
-        refusal.reason,
-        Reason::PaymentRequired(tollgate::decision::Payment::Unpaid)
-    );
+    assert_eq!(refusal.reason, Reason::PaymentRequired(tollgate::decision::Payment::Unpaid));
 }
 
 #[tokio::test]
@@ -291,24 +247,13 @@ async fn an_override_wins_until_its_end() {
     assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 20);
     let until = clock_ms(&clock) + 48 * 3_600_000;
     let edit = gate.directory().tenant("acme");
-    edit.override_("quota.jobs = \"50/day\"", Some(until), "a launch")
-        .save()
-        .await
-        .unwrap();
+    edit.override_("quota.jobs = \"50/day\"", Some(until), "a launch").save().await.unwrap();
     clock.advance(Duration::from_secs(31));
-    assert_eq!(
-        exhaust(&gate, "acme", "jobs", 1).await.0,
-        30,
-        "the limit has been raised to 50"
-    );
+    assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 30, "the limit has been raised to 50");
     clock.advance(24 * HOUR);
     assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 50);
     clock.advance(48 * HOUR);
-    assert_eq!(
-        exhaust(&gate, "acme", "jobs", 1).await.0,
-        20,
-        "it has ended"
-    );
+    assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 20, "it has ended");
 }
 
 #[tokio::test]
@@ -323,19 +268,13 @@ async fn a_limit_that_falls_within_its_window_takes_nothing_back_and_grants_no_m
     );
     let until = clock_ms(&clock) + 3_600_000;
     let edit = gate.directory().tenant("acme");
-    edit.override_("quota.jobs = \"500/day\"", Some(until), "a launch")
-        .save()
-        .await
-        .unwrap();
+    edit.override_("quota.jobs = \"500/day\"", Some(until), "a launch").save().await.unwrap();
     for _ in 0..200 {
         ask(&gate, "acme", "jobs", 1).await.unwrap().settle();
     }
     clock.advance(HOUR); // the override ends within the day
     let leased = exhaust(&gate, "acme", "jobs", 1).await.0;
-    assert!(
-        leased <= 25,
-        "only what was leased already may still be served: {leased}"
-    );
+    assert!(leased <= 25, "only what was leased already may still be served: {leased}");
 }
 
 #[tokio::test]
@@ -353,10 +292,7 @@ async fn concurrency_counts_what_is_in_flight() {
     for _ in 0..3 {
         running.push(ask(&gate, "acme", "jobs", 1).await.unwrap());
     }
-    assert_eq!(
-        ask(&gate, "acme", "jobs", 1).await.unwrap_err().reason,
-        Reason::Concurrency
-    );
+    assert_eq!(ask(&gate, "acme", "jobs", 1).await.unwrap_err().reason, Reason::Concurrency);
     running.pop().unwrap().settle();
     running.push(ask(&gate, "acme", "jobs", 1).await.unwrap());
     drop(running);
@@ -391,18 +327,9 @@ async fn a_suspended_tenant_is_refused_and_resumes() {
         quota.jobs = "10/day"
         "#,
     );
-    let tenant = gate
-        .directory()
-        .tenant("acme")
-        .note("signed up")
-        .save()
-        .await
-        .unwrap();
+    let tenant = gate.directory().tenant("acme").note("signed up").save().await.unwrap();
     tenant.suspend("abuse").await.unwrap();
-    assert_eq!(
-        ask(&gate, "acme", "jobs", 1).await.unwrap_err().reason,
-        Reason::Suspended
-    );
+    assert_eq!(ask(&gate, "acme", "jobs", 1).await.unwrap_err().reason, Reason::Suspended);
     tenant.resume("cleared").await.unwrap();
     clock.advance(Duration::from_secs(31));
     assert!(ask(&gate, "acme", "jobs", 1).await.is_ok());

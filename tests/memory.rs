@@ -47,19 +47,15 @@ async fn gate(store: Memory, unknown: &str) -> Gate {
     let dir = tempfile::tempdir().unwrap();
     let pepper = dir.path().join("pepper");
     std::fs::write(&pepper, "no secret in a test, but 32 bytes").unwrap();
-    let service = SERVICE
-        .replace("UNKNOWN", unknown)
-        .replace("PEPPER", &pepper.display().to_string());
+    let service =
+        SERVICE.replace("UNKNOWN", unknown).replace("PEPPER", &pepper.display().to_string());
     let builder = GateBuilder::from_text(&service).plans(PLANS).store(store);
     builder.open().await.unwrap()
 }
 
 /// One request to its end. Whether it was admitted.
 async fn ask(gate: &Gate, header: &'static str, value: &str) -> bool {
-    let request = http::Request::get("/")
-        .header(header, value)
-        .body(())
-        .unwrap();
+    let request = http::Request::get("/").header(header, value).body(()).unwrap();
     let mut waited = Waited::default();
     loop {
         let peer = Some([127, 0, 0, 1].into());
@@ -117,10 +113,7 @@ fn strangers_leave_nothing_behind_and_hinder_nobody() {
                 let forged = format!("sk-forged-{:032x}", u128::from(i) * 0x9e37_79b9_7f4a_7c15);
                 assert!(!ask(&gate, "x-api-key", &forged).await);
                 if i % 1_000 == 0 {
-                    assert!(
-                        ask(&gate, "x-api-key", key.expose()).await,
-                        "after {i} strangers"
-                    );
+                    assert!(ask(&gate, "x-api-key", key.expose()).await, "after {i} strangers");
                 }
             }
         });

@@ -53,10 +53,7 @@ struct Frames {
 impl Frames {
     fn of(n: usize, size: usize) -> Self {
         let frame = Bytes::from(vec![b'x'; size]);
-        Self {
-            frames: vec![frame; n],
-            length: None,
-        }
+        Self { frames: vec![frame; n], length: None }
     }
 }
 
@@ -72,8 +69,7 @@ impl Body for Frames {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.length
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -99,11 +95,7 @@ where
         let response = handler(request);
         async move { Ok::<_, Infallible>(response) }
     });
-    TollgateLayer::new(gate)
-        .layer(inner)
-        .oneshot(request)
-        .await
-        .unwrap()
+    TollgateLayer::new(gate).layer(inner).oneshot(request).await.unwrap()
 }
 
 fn ok(_: Request<Empty<Bytes>>) -> Response<Full<Bytes>> {
@@ -132,16 +124,10 @@ async fn an_admitted_response_has_limits_and_is_counted_when_it_ends() {
     let response = call(&gate, request("GET", "/search"), ok).await;
     assert_eq!(response.status(), 200);
     let policy = response.headers()["ratelimit-policy"].to_str().unwrap();
-    assert!(
-        policy.contains("\"requests/day\";q=100;w=86400"),
-        "{policy}"
-    );
+    assert!(policy.contains("\"requests/day\";q=100;w=86400"), "{policy}");
     let limits = response.headers()["ratelimit"].to_str().unwrap();
     assert!(limits.contains("\"requests/day\";r=99;t=43200"), "{limits}");
-    assert_eq!(
-        response.into_body().collect().await.unwrap().to_bytes(),
-        "ok"
-    );
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
     assert_eq!(meter(&gate, "requests").await, (1, 0));
     assert_eq!(meter(&gate, "egress").await, (2, 0));
     assert_eq!(left(&gate, "requests/day").await, 99);
@@ -157,10 +143,7 @@ async fn a_refusal_is_a_response_and_the_service_is_not_called() {
     let response = call(&gate, request("POST", "/exports"), never).await;
     assert_eq!(response.status(), 429);
     assert_eq!(response.headers()["retry-after"], "43200");
-    assert_eq!(
-        response.headers()["content-type"],
-        "application/problem+json"
-    );
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
     assert_eq!(response.headers()["cache-control"], "no-store");
     assert!(response.extensions().get::<tollgate::Refusal>().is_some());
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -195,11 +178,7 @@ async fn what_a_status_costs_is_up_to_charge_on() {
         let before = meter(&gate, "requests").await.0;
         let response = call(&gate, request("GET", "/search"), with(status)).await;
         response.into_body().collect().await.unwrap();
-        assert_eq!(
-            meter(&gate, "requests").await,
-            (before + costs, 0),
-            "{status}"
-        );
+        assert_eq!(meter(&gate, "requests").await, (before + costs, 0), "{status}");
     }
 }
 
@@ -207,21 +186,12 @@ async fn what_a_status_costs_is_up_to_charge_on() {
 async fn bodies_that_hyper_never_polls_to_their_end_are_complete() {
     let (gate, _clock) = testing::gate(PLANS);
     // With a length, hyper drops the body once all of it has passed.
-    let known = |_| {
-        Response::new(Frames {
-            length: Some(30),
-            ..Frames::of(3, 10)
-        })
-    };
+    let known = |_| Response::new(Frames { length: Some(30), ..Frames::of(3, 10) });
     let mut body = call(&gate, request("GET", "/a"), known).await.into_body();
     for _ in 0..3 {
         body.frame().await.unwrap().unwrap();
     }
-    assert_eq!(
-        meter(&gate, "egress").await,
-        (30, 0),
-        "settled before it was dropped"
-    );
+    assert_eq!(meter(&gate, "egress").await, (30, 0), "settled before it was dropped");
     // For HEAD it is not polled at all.
     drop(call(&gate, request("HEAD", "/a"), known).await);
     assert_eq!(meter(&gate, "egress").await, (30, 0));
@@ -235,32 +205,21 @@ async fn a_client_that_goes_away_pays_for_what_has_passed() {
     for polled in 0..=5usize {
         let before = meter(&gate, "egress").await.0;
         let stream = |_| Response::new(Frames::of(5, 100));
-        let mut body = call(&gate, request("GET", "/stream"), stream)
-            .await
-            .into_body();
+        let mut body = call(&gate, request("GET", "/stream"), stream).await.into_body();
         for _ in 0..polled {
             body.frame().await.unwrap().unwrap();
         }
         drop(body);
-        assert_eq!(
-            meter(&gate, "egress").await,
-            (before + 100 * polled as u64, 0)
-        );
+        assert_eq!(meter(&gate, "egress").await, (before + 100 * polled as u64, 0));
     }
-    assert_eq!(
-        meter(&gate, "requests").await,
-        (6, 0),
-        "an aborted request is charged"
-    );
+    assert_eq!(meter(&gate, "requests").await, (6, 0), "an aborted request is charged");
 }
 
 #[tokio::test]
 async fn a_stream_is_cut_exactly_where_its_units_end() {
     let (gate, _clock) = testing::gate(PLANS);
     let stream = |_| Response::new(Frames::of(15, 1_000));
-    let mut body = call(&gate, request("GET", "/stream"), stream)
-        .await
-        .into_body();
+    let mut body = call(&gate, request("GET", "/stream"), stream).await.into_body();
     let mut passed = 0;
     let error = loop {
         match body.frame().await.expect("it is cut before its end") {
@@ -280,17 +239,10 @@ async fn a_stream_is_cut_exactly_where_its_units_end() {
 async fn without_cut_the_rest_is_served_and_owed() {
     let (gate, _clock) = testing::gate(&PLANS.replace("cut   = true", "cut   = false"));
     let stream = |_| Response::new(Frames::of(15, 1_000));
-    let body = call(&gate, request("GET", "/stream"), stream)
-        .await
-        .into_body();
+    let body = call(&gate, request("GET", "/stream"), stream).await.into_body();
     assert_eq!(body.collect().await.unwrap().to_bytes().len(), 15_000);
     assert_eq!(meter(&gate, "egress").await, (15_000, 0));
-    assert_eq!(
-        call(&gate, request("GET", "/stream"), stream)
-            .await
-            .status(),
-        429
-    );
+    assert_eq!(call(&gate, request("GET", "/stream"), stream).await.status(), 429);
 }
 
 #[tokio::test]
@@ -308,23 +260,14 @@ async fn a_handler_reports_what_it_used_and_the_rest_of_the_hold_goes_back() {
         let response = call(&gate, request("POST", "/chat"), reports(tokens)).await;
         response.into_body().collect().await.unwrap();
         assert_eq!(meter(&gate, "input-tokens").await, (sum, 0));
-        assert_eq!(
-            meter(&gate, "credits").await,
-            (sum, 0),
-            "in tenths of a credit"
-        );
+        assert_eq!(meter(&gate, "credits").await, (sum, 0), "in tenths of a credit");
     }
     assert_eq!(left(&gate, "credits/day").await, 500 - 280);
     // Past the quota the excess is a debt; nobody is admitted on credit.
     let response = call(&gate, request("POST", "/chat"), reports(300)).await;
     response.into_body().collect().await.unwrap();
     assert_eq!(meter(&gate, "credits").await.0, 580);
-    assert_eq!(
-        call(&gate, request("POST", "/chat"), reports(0))
-            .await
-            .status(),
-        429
-    );
+    assert_eq!(call(&gate, request("POST", "/chat"), reports(0)).await.status(), 429);
 }
 
 #[tokio::test]
@@ -332,26 +275,17 @@ async fn units_can_be_taken_before_they_are_spent() {
     let (gate, _clock) = testing::gate(PLANS);
     let inner = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
         let usage = request.extensions().get::<Admitted>().unwrap().usage();
-        let asked: u64 = request.headers()["x-tokens"]
-            .to_str()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let asked: u64 = request.headers()["x-tokens"].to_str().unwrap().parse().unwrap();
         let taken = usage.take("input-tokens", asked).await;
         let status = if taken.is_ok() { 200 } else { 429 };
         usage.add("input-tokens", if taken.is_ok() { asked / 2 } else { 0 });
-        let response = Response::builder()
-            .status(status)
-            .body(Full::<Bytes>::from("x"))
-            .unwrap();
+        let response = Response::builder().status(status).body(Full::<Bytes>::from("x")).unwrap();
         Ok::<_, Infallible>(response)
     });
     let service = TollgateLayer::new(&gate).layer(inner);
     for (tokens, status, used) in [("200", 200, 100), ("380", 429, 100), ("280", 200, 240)] {
         let mut request = request("POST", "/chat");
-        request
-            .headers_mut()
-            .insert("x-tokens", tokens.parse().unwrap());
+        request.headers_mut().insert("x-tokens", tokens.parse().unwrap());
         let response = service.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), status, "{tokens}");
         response.into_body().collect().await.unwrap();
@@ -364,22 +298,12 @@ async fn use_reported_after_the_response_is_recorded_all_the_same() {
     let (gate, _clock) = testing::gate(PLANS);
     let (send, receive) = std::sync::mpsc::channel();
     let keeps = move |request: Request<Empty<Bytes>>| {
-        send.send(request.extensions().get::<Admitted>().unwrap().usage())
-            .unwrap();
+        send.send(request.extensions().get::<Admitted>().unwrap().usage()).unwrap();
         Response::new(Full::from("accepted"))
     };
-    call(&gate, request("POST", "/chat"), keeps)
-        .await
-        .into_body()
-        .collect()
-        .await
-        .unwrap();
+    call(&gate, request("POST", "/chat"), keeps).await.into_body().collect().await.unwrap();
     let usage = receive.recv().unwrap();
-    assert_eq!(
-        meter(&gate, "input-tokens").await,
-        (0, 0),
-        "the hold has gone back"
-    );
+    assert_eq!(meter(&gate, "input-tokens").await, (0, 0), "the hold has gone back");
     usage.add("input-tokens", 70);
     usage.take("input-tokens", 100).await.unwrap();
     assert_eq!(meter(&gate, "input-tokens").await.0, 70);
@@ -404,15 +328,8 @@ async fn a_panic_and_an_error_of_the_handler_are_not_charged() {
         Err::<Response<Full<Bytes>>, _>(std::io::Error::other("broken"))
     });
     let service = TollgateLayer::new(&gate).layer(fails);
-    let error = service
-        .oneshot(request("GET", "/search"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "broken",
-        "the error passes through untouched"
-    );
+    let error = service.oneshot(request("GET", "/search")).await.unwrap_err();
+    assert_eq!(error.to_string(), "broken", "the error passes through untouched");
     assert_eq!(meter(&gate, "requests").await, (0, 0));
     assert_eq!(gate.tenant("acme").await.unwrap().in_flight(), 0);
 }
@@ -425,19 +342,8 @@ async fn a_future_dropped_before_its_response_is_an_aborted_request() {
         Ok::<Response<Full<Bytes>>, Infallible>(Response::default())
     });
     let mut service = TollgateLayer::new(&gate).layer(hangs);
-    call(&gate, request("GET", "/search"), ok)
-        .await
-        .into_body()
-        .collect()
-        .await
-        .unwrap();
-    let mut future = Box::pin(
-        service
-            .ready()
-            .await
-            .unwrap()
-            .call(request("GET", "/search")),
-    );
+    call(&gate, request("GET", "/search"), ok).await.into_body().collect().await.unwrap();
+    let mut future = Box::pin(service.ready().await.unwrap().call(request("GET", "/search")));
     let tenant = gate.tenant("acme").await.unwrap();
     // A lease may be on its way first; the handler itself never ends.
     while tenant.in_flight() == 0 {
@@ -447,11 +353,7 @@ async fn a_future_dropped_before_its_response_is_an_aborted_request() {
     }
     drop(future);
     assert_eq!(tenant.in_flight(), 0);
-    assert_eq!(
-        meter(&gate, "requests").await,
-        (2, 0),
-        "charged: the client went away"
-    );
+    assert_eq!(meter(&gate, "requests").await, (2, 0), "charged: the client went away");
 }
 
 #[tokio::test]
@@ -463,13 +365,7 @@ async fn the_service_that_was_ready_is_the_one_that_is_called() {
     let buffered = tower::buffer::Buffer::new(tower::limit::ConcurrencyLimit::new(inner, 1), 4);
     let mut service = TollgateLayer::new(&gate).layer(buffered);
     for _ in 0..5 {
-        let response = service
-            .ready()
-            .await
-            .unwrap()
-            .call(request("GET", "/a"))
-            .await
-            .unwrap();
+        let response = service.ready().await.unwrap().call(request("GET", "/a")).await.unwrap();
         assert_eq!(response.status(), 200);
     }
 }

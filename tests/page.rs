@@ -4,10 +4,7 @@
 //! `target/page/`. Without Chromium the tests say `skipped: page`, and fail where `CI=true`;
 //! `tests/servers/get-chromium` installs it.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that panics has failed, and says where"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -59,11 +56,7 @@ fn shows_the_numbers_in_every_size_and_scheme() {
             let file = pictures().join(format!("{scheme}-{size}.png"));
             let url = format!("http://{server}/open/frame/{width}");
             picture(&browser, &url, &file, dark, width.max(500), height);
-            assert!(
-                std::fs::metadata(&file).unwrap().len() > 10_000,
-                "{}",
-                file.display()
-            );
+            assert!(std::fs::metadata(&file).unwrap().len() > 10_000, "{}", file.display());
         }
     }
 }
@@ -73,10 +66,7 @@ fn asks_for_a_key_and_tells_errors_in_words() {
     let Some(browser) = browser() else { return };
     let server = serve();
     let (locked, _) = dom(&browser, &format!("http://{server}/locked/usage-page"));
-    assert!(
-        locked.contains(r#"<section class="card say" id="ask">"#),
-        "{locked}"
-    );
+    assert!(locked.contains(r#"<section class="card say" id="ask">"#), "{locked}");
     assert!(locked.contains(r#"id="report" hidden"#), "{locked}");
     let (broken, _) = dom(&browser, &format!("http://{server}/broken/usage-page"));
     assert!(broken.contains("The service answered 503."), "{broken}");
@@ -98,10 +88,7 @@ fn a_foreign_script_does_not_run() {
     let server = serve();
     let (dom, log) = dom(&browser, &format!("http://{server}/injected/usage-page"));
     assert!(!dom.contains("INJECTED-RAN"), "{dom}");
-    assert!(
-        log.contains("Content Security Policy"),
-        "the policy did not speak:\n{log}"
-    );
+    assert!(log.contains("Content Security Policy"), "the policy did not speak:\n{log}");
 }
 
 /// The browser's name, or `None` with a word on why not.
@@ -112,11 +99,7 @@ fn browser() -> Option<String> {
     let found = named.into_iter().chain(names).find(runs);
     if found.is_none() {
         println!("skipped: page (no chromium; run tests/servers/get-chromium)");
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "CI must have Chromium"
-        );
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI must have Chromium");
     }
     found
 }
@@ -130,31 +113,15 @@ fn pictures() -> PathBuf {
 fn run(browser: &str, arguments: &[&str]) -> Output {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new(browser)
-        .args([
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-        ])
-        .args([
-            "--disable-background-networking",
-            "--disable-component-update",
-        ])
-        .args([
-            "--disable-sync",
-            "--hide-scrollbars",
-            "--virtual-time-budget=5000",
-        ])
+        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update"])
+        .args(["--disable-sync", "--hide-scrollbars", "--virtual-time-budget=5000"])
         .args(["--enable-logging=stderr", "--lang=en"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .args(arguments)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
@@ -184,15 +151,10 @@ fn serve() -> SocketAddr {
 }
 
 fn answer(mut stream: TcpStream) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap())
-        .lines()
-        .map_while(Result::ok);
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
     // Read all of the head, so that closing does not reset the connection.
-    lines
-        .by_ref()
-        .take_while(|line| !line.is_empty())
-        .for_each(drop);
+    lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
     let target = first.split(' ').nth(1).unwrap_or("/");
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let (mode, rest) = path[1..].split_once('/').unwrap_or(("", ""));
@@ -213,26 +175,18 @@ fn answer(mut stream: TcpStream) {
     }
     head.push_str(&format!("content-length: {}\r\n\r\n", reply.body.len()));
     // A browser that has gone away is no fault of the page.
-    let _ = stream
-        .write_all(head.as_bytes())
-        .and_then(|()| stream.write_all(&reply.body));
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&reply.body));
 }
 
 fn plain(status: u16) -> Reply {
-    Reply {
-        status,
-        headers: Vec::new(),
-        body: Vec::new(),
-    }
+    Reply { status, headers: Vec::new(), body: Vec::new() }
 }
 
 /// The page with a script that is not its own.
 fn injected() -> Reply {
     let mut reply = page_reply();
     let script = "<script>document.title = 'INJECTED' + '-RAN'</script></body>";
-    let html = String::from_utf8(reply.body)
-        .unwrap()
-        .replace("</body>", script);
+    let html = String::from_utf8(reply.body).unwrap().replace("</body>", script);
     reply.body = html.into_bytes();
     reply
 }
@@ -245,11 +199,7 @@ fn framed(width: &str) -> Reply {
          </style><iframe src='../usage-page'></iframe>"
     );
     let headers = vec![("content-type", "text/html; charset=utf-8".to_owned())];
-    Reply {
-        status: 200,
-        headers,
-        body: body.into_bytes(),
-    }
+    Reply { status: 200, headers, body: body.into_bytes() }
 }
 
 fn history(query: &str) -> History {
@@ -263,16 +213,8 @@ fn history(query: &str) -> History {
         let start_ms = first + i * DAY_MS;
         let weekend = u64::from((i + 3) % 7 < 2);
         let wave = [52, 61, 74, 70, 83, 96, 88][usize::try_from(i % 7).unwrap()];
-        let used = if i == 4 {
-            0
-        } else {
-            top * wave / 100 / (1 + weekend * 2)
-        };
-        HistoryRow {
-            start_ms,
-            end_ms: start_ms + DAY_MS,
-            used,
-        }
+        let used = if i == 4 { 0 } else { top * wave / 100 / (1 + weekend * 2) };
+        HistoryRow { start_ms, end_ms: start_ms + DAY_MS, used }
     });
     History {
         meter: name.into(),
@@ -322,10 +264,7 @@ fn rate(id: &str, scope: &str, limit: u64, per_seconds: u64, burst: u64) -> Rate
 }
 
 fn report() -> UsageReport {
-    let today = (
-        NOW_MS - NOW_MS.rem_euclid(DAY_MS),
-        NOW_MS - NOW_MS.rem_euclid(DAY_MS) + DAY_MS,
-    );
+    let today = (NOW_MS - NOW_MS.rem_euclid(DAY_MS), NOW_MS - NOW_MS.rem_euclid(DAY_MS) + DAY_MS);
     let grant = GrantReport {
         id: "credits-500".into(),
         source: "topup".into(),
@@ -338,11 +277,7 @@ fn report() -> UsageReport {
         plan: "team".into(),
         status: "active".into(),
         catalog: 7,
-        period: Period {
-            start_ms: MONTH.0,
-            end_ms: Some(MONTH.1),
-            timezone: "UTC".into(),
-        },
+        period: Period { start_ms: MONTH.0, end_ms: Some(MONTH.1), timezone: "UTC".into() },
         meters: vec![
             MeterReport {
                 over: 204_331,
@@ -351,13 +286,7 @@ fn report() -> UsageReport {
                     "requests",
                     1_204_331,
                     vec![
-                        limit(
-                            "requests/cycle",
-                            "tenant",
-                            Some(1_000_000),
-                            1_204_331,
-                            MONTH,
-                        ),
+                        limit("requests/cycle", "tenant", Some(1_000_000), 1_204_331, MONTH),
                         limit("requests/day", "tenant", Some(100_000), 41_200, today),
                         limit("requests/day/key", "key", Some(20_000), 20_000, today),
                     ],

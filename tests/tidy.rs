@@ -3,10 +3,7 @@
 //! Only tracked files count, as `git ls-files` lists them; outside a checkout (a published crate)
 //! there is nothing to hold to them, and the tests say so.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that panics has failed, and says where"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::path::Path;
 use std::process::Command;
@@ -17,10 +14,7 @@ const FILE_LINES: usize = 400;
 const LINE_CHARS: usize = 100;
 
 /// Files that are longer, and why. Everything in the plan file's model is one idea.
-const LONG: [(&str, &str); 1] = [(
-    "src/catalog/model.rs",
-    "one vocabulary, nearly all of it doc",
-)];
+const LONG: [(&str, &str); 1] = [("src/catalog/model.rs", "one vocabulary, nearly all of it doc")];
 
 /// Files that may read a clock or sleep, and why.
 const CLOCKS: [(&str, &str); 1] = [("src/clock.rs", "the only reader of clocks")];
@@ -28,10 +22,7 @@ const CLOCKS: [(&str, &str); 1] = [("src/clock.rs", "the only reader of clocks")
 /// Vendor and framework names, and the paths that may use them.
 const VENDORS: [(&str, &[&str]); 5] = [
     ("redb::", &["src/store/redb"]),
-    (
-        "http::",
-        &["src/middleware", "src/identity/jw", "integrations/"],
-    ),
+    ("http::", &["src/middleware", "src/identity/jw", "integrations/"]),
     ("aws_sdk_dynamodb", &["src/store/dynamodb", "integrations/"]),
     ("stripe_client", &["src/billing/stripe", "integrations/"]),
     ("axum", &["integrations/axum"]),
@@ -45,14 +36,8 @@ struct Source {
 impl Source {
     /// The lines before the unit tests, with their numbers from 1.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = self
-            .text
-            .find("#[cfg(test)]\nmod tests")
-            .unwrap_or(self.text.len());
-        self.text[..tests]
-            .lines()
-            .enumerate()
-            .map(|(at, line)| (at + 1, line))
+        let tests = self.text.find("#[cfg(test)]\nmod tests").unwrap_or(self.text.len());
+        self.text[..tests].lines().enumerate().map(|(at, line)| (at + 1, line))
     }
 
     /// The same without comments.
@@ -77,19 +62,11 @@ impl Source {
 /// Every tracked text file, read as it stands.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let listed = Command::new("git")
-        .arg("-C")
-        .arg(root)
-        .args(["ls-files", "-z"])
-        .output();
+    let listed = Command::new("git").arg("-C").arg(root).args(["ls-files", "-z"]).output();
     let listed = match listed {
         Ok(listed) if listed.status.success() => listed.stdout,
         _ => {
-            assert_ne!(
-                std::env::var("CI").as_deref(),
-                Ok("true"),
-                "CI must have a git checkout"
-            );
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI must have a git checkout");
             println!("skipped: tidy (no git checkout)");
             return Vec::new();
         }
@@ -98,16 +75,9 @@ fn sources() -> Vec<Source> {
     let read = |path: &str| {
         // A file that is deleted but not yet committed, and binaries, have no text.
         let text = std::fs::read_to_string(root.join(path)).ok()?;
-        Some(Source {
-            path: path.to_owned(),
-            text,
-        })
+        Some(Source { path: path.to_owned(), text })
     };
-    paths
-        .split('\0')
-        .filter(|path| !path.is_empty())
-        .filter_map(read)
-        .collect()
+    paths.split('\0').filter(|path| !path.is_empty()).filter_map(read).collect()
 }
 
 #[track_caller]
@@ -132,11 +102,7 @@ fn files_and_lines_are_short() {
         for (at, line) in source.text.lines().enumerate() {
             // A string that must stay whole (a snapshot, an address) has no break to take.
             if line.chars().count() > LINE_CHARS && !line.contains("r#\"") {
-                faults.push(fault(
-                    source,
-                    at + 1,
-                    "longer than 100 columns: break the line",
-                ));
+                faults.push(fault(source, at + 1, "longer than 100 columns: break the line"));
             }
         }
     }
@@ -148,9 +114,7 @@ fn every_file_says_what_it_is() {
     let rust = sources().into_iter().filter(Source::is_rust);
     let silent = rust.filter(|source| !source.text.starts_with("//!"));
     none(
-        silent
-            .map(|s| fault(&s, 1, "open with `//!`: what it is, its laws, its limits"))
-            .collect(),
+        silent.map(|s| fault(&s, 1, "open with `//!`: what it is, its laws, its limits")).collect(),
     );
 }
 
@@ -181,9 +145,7 @@ fn nothing_that_ships_unwraps() {
     let instead = "`.unwrap()`: return the error, or `expect` with the reason why it holds";
     let mut faults = Vec::new();
     for source in sources().iter().filter(|source| source.ships()) {
-        let calls = source
-            .statements()
-            .filter(|(_, line)| line.contains(".unwrap()"));
+        let calls = source.statements().filter(|(_, line)| line.contains(".unwrap()"));
         faults.extend(calls.map(|(at, _)| fault(source, at, instead)));
     }
     none(faults);
@@ -191,39 +153,18 @@ fn nothing_that_ships_unwraps() {
 
 #[test]
 fn the_repository_names_no_machine() {
-    let paths = [
-        "/wo\u{72}k/",
-        "/tmp/w\u{74}",
-        "/ro\u{6f}t/",
-        "/hom\u{65}/",
-        "/User\u{73}/",
-    ];
-    let registries = [
-        "crates\u{2e}io/api",
-        "index\u{2e}crates",
-        "static\u{2e}crates",
-        "pypi\u{2e}org",
-    ];
+    let paths = ["/wo\u{72}k/", "/tmp/w\u{74}", "/ro\u{6f}t/", "/hom\u{65}/", "/User\u{73}/"];
+    let registries =
+        ["crates\u{2e}io/api", "index\u{2e}crates", "static\u{2e}crates", "pypi\u{2e}org"];
     let mut faults = Vec::new();
     // A lock file names its registry by nature.
-    for source in sources()
-        .iter()
-        .filter(|source| !source.path.ends_with("Cargo.lock"))
-    {
+    for source in sources().iter().filter(|source| !source.path.ends_with("Cargo.lock")) {
         for (at, line) in source.text.lines().enumerate() {
             if paths.iter().any(|path| line.contains(path)) {
-                faults.push(fault(
-                    source,
-                    at + 1,
-                    "a path of one machine: make it relative",
-                ));
+                faults.push(fault(source, at + 1, "a path of one machine: make it relative"));
             }
             if registries.iter().any(|host| line.contains(host)) {
-                faults.push(fault(
-                    source,
-                    at + 1,
-                    "a registry's host: name the crate alone",
-                ));
+                faults.push(fault(source, at + 1, "a registry's host: name the crate alone"));
             }
         }
     }
@@ -238,9 +179,7 @@ fn time_comes_in_as_an_argument() {
         if CLOCKS.iter().any(|(path, _)| *path == source.path) {
             continue;
         }
-        let reads = source
-            .statements()
-            .filter(|(_, line)| banned.iter().any(|b| line.contains(b)));
+        let reads = source.statements().filter(|(_, line)| banned.iter().any(|b| line.contains(b)));
         let instead = "reads a clock: take `Now` as an argument (src/clock.rs reads it)";
         faults.extend(reads.map(|(at, _)| fault(source, at, instead)));
     }
@@ -286,31 +225,19 @@ fn names_are_found_as_words() {
 #[test]
 fn the_architecture_names_every_file() {
     let sources = sources();
-    let Some(page) = sources
-        .iter()
-        .find(|source| source.path == "docs/architecture.md")
-    else {
+    let Some(page) = sources.iter().find(|source| source.path == "docs/architecture.md") else {
         println!("skipped: architecture (docs/architecture.md is not there yet)");
         return;
     };
     let mut faults = Vec::new();
-    for source in sources
-        .iter()
-        .filter(|source| source.ships() && source.path.starts_with("src/"))
+    for source in sources.iter().filter(|source| source.ships() && source.path.starts_with("src/"))
     {
         // `src/wire/` stands for what is in it.
-        let folder = source
-            .path
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
+        let folder = source.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let named = page.text.contains(&source.path)
             || (folder != "src" && page.text.contains(&format!("{folder}/")));
         if !named {
-            faults.push(fault(
-                source,
-                1,
-                "say in docs/architecture.md what it is for",
-            ));
+            faults.push(fault(source, 1, "say in docs/architecture.md what it is for"));
         }
     }
     none(faults);

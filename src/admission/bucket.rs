@@ -57,11 +57,7 @@ impl BucketRule {
         let quota = Quota::with_period(Duration::from_nanos(interval_ns))
             .expect("an interval of at least 1 ns is a period")
             .allow_burst(cells);
-        Self {
-            limiter: at(0, || RateLimiter::new(quota, InCell, Argument)),
-            interval_ns,
-            burst,
-        }
+        Self { limiter: at(0, || RateLimiter::new(quota, InCell, Argument)), interval_ns, burst }
     }
 
     pub(crate) fn burst(&self) -> u64 {
@@ -76,9 +72,7 @@ impl BucketRule {
     /// Takes `n` units if they fit now.
     pub(crate) fn take(&self, bucket: &Bucket, n: u64, now_ns: u64) -> Result<(), NotBefore> {
         let Some(cells) = u32::try_from(n).ok().map(NonZeroU32::new) else {
-            return Err(NotBefore {
-                wait_ns: self.wait_for(bucket, n, now_ns),
-            });
+            return Err(NotBefore { wait_ns: self.wait_for(bucket, n, now_ns) });
         };
         let Some(cells) = cells else {
             return Ok(());
@@ -87,15 +81,11 @@ impl BucketRule {
             Ok(Ok(())) => Ok(()),
             Ok(Err(not_until)) => {
                 let wait = not_until.wait_time_from(Nanos::from(now_ns));
-                Err(NotBefore {
-                    wait_ns: u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX),
-                })
+                Err(NotBefore { wait_ns: u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) })
             }
             // More than the burst can never fit. The catalog refuses such a plan; a hold that a
             // handler asks for may still be too large, and waits for a full bucket at most.
-            Err(_) => Err(NotBefore {
-                wait_ns: self.wait_for(bucket, n, now_ns),
-            }),
+            Err(_) => Err(NotBefore { wait_ns: self.wait_for(bucket, n, now_ns) }),
         }
     }
 
@@ -116,20 +106,14 @@ impl BucketRule {
 
     /// How a bucket stands that nobody has used.
     pub(crate) fn full(&self) -> Level {
-        Level {
-            remaining: self.burst(),
-            full_in_ns: 0,
-        }
+        Level { remaining: self.burst(), full_in_ns: 0 }
     }
 
     /// How full the bucket is.
     pub(crate) fn level(&self, bucket: &Bucket, now_ns: u64) -> Level {
         let ahead = bucket.0.load(Ordering::Relaxed).saturating_sub(now_ns);
         let taken = ahead.div_ceil(self.interval_ns);
-        Level {
-            remaining: self.burst().saturating_sub(taken),
-            full_in_ns: ahead,
-        }
+        Level { remaining: self.burst().saturating_sub(taken), full_in_ns: ahead }
     }
 
     /// A bucket of this rule that is as far from full, in units, as `bucket` was under `old`.
@@ -138,18 +122,12 @@ impl BucketRule {
         let ahead = u128::from(tat.saturating_sub(now_ns));
         let moved = ahead * u128::from(self.interval_ns) / u128::from(old.interval_ns);
         let moved = u64::try_from(moved).unwrap_or(u64::MAX);
-        Bucket(AtomicU64::new(if moved == 0 {
-            0
-        } else {
-            now_ns.saturating_add(moved)
-        }))
+        Bucket(AtomicU64::new(if moved == 0 { 0 } else { now_ns.saturating_add(moved) }))
     }
 
     fn wait_for(&self, bucket: &Bucket, n: u64, now_ns: u64) -> u64 {
         let level = self.level(bucket, now_ns);
-        let beyond_burst = n
-            .saturating_sub(self.burst())
-            .saturating_mul(self.interval_ns);
+        let beyond_burst = n.saturating_sub(self.burst()).saturating_mul(self.interval_ns);
         level.full_in_ns.saturating_add(beyond_burst).max(1)
     }
 }
@@ -166,11 +144,7 @@ impl std::fmt::Debug for BucketRule {
 impl Bucket {
     fn update(&self, change: impl Fn(u64) -> u64) {
         // The closure always answers `Some`, so the update cannot fail.
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| {
-                Some(change(tat))
-            });
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| Some(change(tat)));
     }
 }
 
@@ -275,12 +249,7 @@ mod tests {
         fn new(rule: &BucketRule) -> Self {
             let interval = u128::from(rule.interval_ns);
             let cap = interval * u128::from(rule.burst);
-            Self {
-                interval,
-                cap,
-                level: cap,
-                at: START,
-            }
+            Self { interval, cap, level: cap, at: START }
         }
 
         fn take(&mut self, n: u64, now: u64) -> Result<(), u64> {
@@ -398,10 +367,6 @@ mod tests {
         let (rule, bucket) = (rule(10, 1, 10), Bucket::default());
         assert!(rule.take(&bucket, 11, START).is_err());
         assert!(rule.take(&bucket, u64::MAX, START).is_err());
-        assert_eq!(
-            rule.level(&bucket, START).remaining,
-            10,
-            "a refusal takes nothing"
-        );
+        assert_eq!(rule.level(&bucket, START).remaining, 10, "a refusal takes nothing");
     }
 }

@@ -123,19 +123,14 @@ pub(crate) fn decide(q: &Question<'_>) -> Verdict {
 /// Draws `n` more atoms of one meter, and what sums it feeds, for a request that runs already.
 pub(crate) fn draw_more(q: &Question<'_>, ask: usize, n: u64, draw: u32) -> Verdict {
     let mut taken = TakenList::new();
-    let fed = q
-        .route
-        .meters
-        .iter()
-        .enumerate()
-        .filter_map(|(i, meter)| match &meter.known {
-            _ if i == ask => Some((i, n)),
-            Known::Sum(parts) => {
-                let (_, weight) = parts.iter().find(|(part, _)| usize::from(*part) == ask)?;
-                Some((i, n.saturating_mul(*weight)))
-            }
-            _ => None,
-        });
+    let fed = q.route.meters.iter().enumerate().filter_map(|(i, meter)| match &meter.known {
+        _ if i == ask => Some((i, n)),
+        Known::Sum(parts) => {
+            let (_, weight) = parts.iter().find(|(part, _)| usize::from(*part) == ask)?;
+            Some((i, n.saturating_mul(*weight)))
+        }
+        _ => None,
+    });
     for (i, n) in fed {
         let index = u8::try_from(i).unwrap_or(CALLS - 1);
         if let Some(verdict) = draw_meter(q, &q.route.meters[i], index, n, draw, &mut taken) {
@@ -162,8 +157,7 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
         From::Bucket(rate) => {
             let (rate, bucket) = bucket_of(sheet, *rate);
             if let Some(bucket) = bucket {
-                rate.rule
-                    .give_back(bucket, n, taken_at.mono_ns, now.mono_ns);
+                rate.rule.give_back(bucket, n, taken_at.mono_ns, now.mono_ns);
             }
         }
         From::ScopedBucket(rate, used) => {
@@ -207,9 +201,7 @@ fn enter(sheet: &Sheet) -> bool {
         return true;
     };
     in_flight
-        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| {
-            (n < most).then_some(n + 1)
-        })
+        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < most).then_some(n + 1))
         .is_ok()
 }
 
@@ -285,33 +277,17 @@ fn draw_quotas(
     let mut need = None;
     for &index in &ask.quotas {
         let quota = &policy.quotas[usize::from(index)];
-        let included = quota
-            .included
-            .map_or(Draw::Exhausted, |pool| take(q, pool, n));
+        let included = quota.included.map_or(Draw::Exhausted, |pool| take(q, pool, n));
         match included {
             Draw::Took(from) => {
-                let took = Taken {
-                    from,
-                    n,
-                    ask: i,
-                    draw,
-                };
-                if quota.tenant_wide {
-                    tenant_wide.push(took)
-                } else {
-                    taken.push(took)
-                }
+                let took = Taken { from, n, ask: i, draw };
+                if quota.tenant_wide { tenant_wide.push(took) } else { taken.push(took) }
             }
             Draw::None => {}
             Draw::Need(lease) => need = need.or(Some(lease)),
             Draw::Exhausted if quota.tenant_wide => short.push(index),
             Draw::Exhausted => match draw_over(q, quota.over, n) {
-                Draw::Took(from) => taken.push(Taken {
-                    from,
-                    n,
-                    ask: i,
-                    draw,
-                }),
+                Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw }),
                 Draw::None => {}
                 Draw::Need(lease) => need = need.or(Some(lease)),
                 Draw::Exhausted => {
@@ -330,12 +306,7 @@ fn draw_quotas(
         None => match draw_grant(q, ask, n) {
             Draw::Took(from) => {
                 undo(q.sheet, &tenant_wide, q.now);
-                taken.push(Taken {
-                    from,
-                    n,
-                    ask: i,
-                    draw,
-                });
+                taken.push(Taken { from, n, ask: i, draw });
                 return None;
             }
             Draw::Need(lease) => Some(Verdict::Need(lease, n)),
@@ -364,12 +335,7 @@ fn draw_all_over(
 ) -> Option<Verdict> {
     for &index in short {
         match draw_over(q, q.sheet.policy.quotas[usize::from(index)].over, n) {
-            Draw::Took(from) => taken.push(Taken {
-                from,
-                n,
-                ask: i,
-                draw,
-            }),
+            Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw }),
             Draw::None => {}
             Draw::Need(lease) => return Some(Verdict::Need(lease, n)),
             Draw::Exhausted => return Some(refuse(Reason::Exhausted, Limit::Quota(index))),
@@ -419,11 +385,7 @@ fn take(q: &Question<'_>, pool: u16, n: u64) -> Draw {
         },
     };
     let took = || {
-        if narrow {
-            From::ScopedPool(lease.clone())
-        } else {
-            From::Pool(pool)
-        }
+        if narrow { From::ScopedPool(lease.clone()) } else { From::Pool(pool) }
     };
     match lease.take(n, q.now) {
         Take::Taken { renew } => {
@@ -462,15 +424,8 @@ fn scoped_lease(
         value,
         start_ms: q.sheet.window(pool).start_ms,
     };
-    let lease = q
-        .hub
-        .scoped
-        .lease(key, q.now.mono_ns, || q.sheet.new_lease(pool, value));
-    Some(
-        lease
-            .inspect(|lease| q.sheet.retarget(lease, pool))
-            .ok_or(TableFull),
-    )
+    let lease = q.hub.scoped.lease(key, q.now.mono_ns, || q.sheet.new_lease(pool, value));
+    Some(lease.inspect(|lease| q.sheet.retarget(lease, pool)).ok_or(TableFull))
 }
 
 /// How far below nothing a lease may go while the store is away.
@@ -480,9 +435,7 @@ fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
         OnLeaseError::Allow { basis_points } => {
             let limit = i128::from(policy.pools[usize::from(pool)].limit);
             let allowance = limit * i128::from(basis_points) / 10_000;
-            i64::try_from(allowance)
-                .unwrap_or(i64::MAX)
-                .saturating_neg()
+            i64::try_from(allowance).unwrap_or(i64::MAX).saturating_neg()
         }
     }
 }
@@ -496,17 +449,13 @@ fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Verdict> {
                 let Some(at) = q.route.meters.iter().position(|m| m.meter == meter) else {
                     continue;
                 };
-                (
-                    amount(q, &q.route.meters[at]),
-                    u8::try_from(at).unwrap_or(CALLS - 1),
-                )
+                (amount(q, &q.route.meters[at]), u8::try_from(at).unwrap_or(CALLS - 1))
             }
         };
         let (from, took) = match bucket_of(q.sheet, ask.rate) {
-            (rate, Some(bucket)) => (
-                From::Bucket(ask.rate),
-                rate.rule.take(bucket, n, q.now.mono_ns),
-            ),
+            (rate, Some(bucket)) => {
+                (From::Bucket(ask.rate), rate.rule.take(bucket, n, q.now.mono_ns))
+            }
             (rate, None) => {
                 let Place::Scoped(scope) = &rate.place else {
                     continue;
@@ -528,12 +477,7 @@ fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Verdict> {
             }
         };
         match took {
-            Ok(()) => taken.push(Taken {
-                from,
-                n,
-                ask: i,
-                draw: 0,
-            }),
+            Ok(()) => taken.push(Taken { from, n, ask: i, draw: 0 }),
             Err(not_before) => {
                 return Some(Verdict::Refuse(Refused {
                     reason: Reason::Exhausted,
@@ -557,9 +501,5 @@ pub(crate) fn bucket_of(sheet: &Sheet, rate: u16) -> (&RateRule, Option<&Bucket>
 }
 
 fn refuse(reason: Reason, by: Limit) -> Verdict {
-    Verdict::Refuse(Refused {
-        reason,
-        by,
-        wait_ns: None,
-    })
+    Verdict::Refuse(Refused { reason, by, wait_ns: None })
 }

@@ -84,18 +84,13 @@ impl Hub {
 
     /// Notes a lease that no sheet holds any more.
     pub(crate) fn retire(&self, lease: Arc<Lease>) {
-        self.retired
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(lease);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
     }
 
     /// The retired leases that nobody uses any more, besides this list and their tenant's; the rest are kept for the next time.
     pub(crate) fn take_retired(&self) -> Vec<Arc<Lease>> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired
-            .extract_if(.., |lease| Arc::strong_count(lease) <= 2)
-            .collect()
+        retired.extract_if(.., |lease| Arc::strong_count(lease) <= 2).collect()
     }
 
     /// Has retired leases given back whose window still runs; the rest are let go.
@@ -123,8 +118,6 @@ impl Hub {
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub")
-            .field("soiled", &self.soiled_len())
-            .finish_non_exhaustive()
+        f.debug_struct("Hub").field("soiled", &self.soiled_len()).finish_non_exhaustive()
     }
 }

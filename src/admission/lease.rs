@@ -190,10 +190,7 @@ impl Lease {
 
     /// The window its pool is for.
     pub(crate) fn window(&self) -> Window {
-        Window {
-            start_ms: self.pool.start_ms,
-            end_ms: self.end_ms,
-        }
+        Window { start_ms: self.pool.start_ms, end_ms: self.end_ms }
     }
 
     // ---- the hot half ----
@@ -208,13 +205,10 @@ impl Lease {
             }
             let next = left - ask;
             let swapped =
-                self.left
-                    .compare_exchange_weak(left, next, Ordering::AcqRel, Ordering::Relaxed);
+                self.left.compare_exchange_weak(left, next, Ordering::AcqRel, Ordering::Relaxed);
             match swapped {
                 Ok(_) => {
-                    return Take::Taken {
-                        renew: next < self.low.load(Ordering::Relaxed),
-                    };
+                    return Take::Taken { renew: next < self.low.load(Ordering::Relaxed) };
                 }
                 Err(seen) => left = seen,
             }
@@ -234,12 +228,10 @@ impl Lease {
     /// admits while the store is away.
     pub(crate) fn take_down_to(&self, n: u64, floor: i64) -> bool {
         let ask = signed(n);
-        let taken = self
-            .left
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |left| {
-                let next = left.saturating_sub(ask);
-                (next >= floor.min(0)).then_some(next)
-            });
+        let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |left| {
+            let next = left.saturating_sub(ask);
+            (next >= floor.min(0)).then_some(next)
+        });
         taken.is_ok()
     }
 
@@ -266,9 +258,7 @@ impl Lease {
     pub(crate) fn open_holds(&self) -> u64 {
         let held = self.cold().held();
         let left = self.left.load(Ordering::Acquire);
-        let used = signed(held)
-            .saturating_sub(left)
-            .saturating_sub(signed(self.total()));
+        let used = signed(held).saturating_sub(left).saturating_sub(signed(self.total()));
         u64::try_from(used).unwrap_or(0)
     }
 
@@ -466,11 +456,7 @@ impl Lease {
         }
         let free = view.map_or(cold.terms.limit, |v| v.free);
         self.free_seen.store(free, Ordering::Relaxed);
-        let renew_at = if free > 0 {
-            signed(cold.granted / 4)
-        } else {
-            0
-        };
+        let renew_at = if free > 0 { signed(cold.granted / 4) } else { 0 };
         self.low.store(renew_at, Ordering::Relaxed);
     }
 
@@ -488,10 +474,7 @@ impl Lease {
             return Some((Op::Take(entry), Call::Write(write)));
         };
         if cold.is_outdated(&view) {
-            return Some((
-                Op::Relimit,
-                Call::Write(pool::relimit(key(), &view, cold.terms)),
-            ));
+            return Some((Op::Relimit, Call::Write(pool::relimit(key(), &view, cold.terms))));
         }
         if !self.is_short(cold, now) {
             return None;
@@ -514,22 +497,15 @@ impl Lease {
     fn size(&self, cold: &Cold, free: i64) -> u64 {
         let left = self.left.load(Ordering::Acquire);
         let free = free.max(0);
-        let missing = |wanted: &AtomicU64| {
-            signed(wanted.load(Ordering::SeqCst))
-                .saturating_sub(left)
-                .max(0)
-        };
+        let missing =
+            |wanted: &AtomicU64| signed(wanted.load(Ordering::SeqCst)).saturating_sub(left).max(0);
         let one = missing(&self.wanted);
         if one > free {
             return 0;
         }
         let usual = signed(cold.size).min(free / SHARE_OF_FREE);
         let all = missing(&self.waiting).min(free);
-        usual
-            .max(one)
-            .max(all)
-            .max(i64::from(free > 0))
-            .unsigned_abs()
+        usual.max(one).max(all).max(i64::from(free > 0)).unsigned_abs()
     }
 
     fn is_short(&self, cold: &Cold, now: Now) -> bool {
@@ -537,9 +513,7 @@ impl Lease {
         let wanted = self.wanted.load(Ordering::SeqCst);
         if left >= signed(wanted) {
             // Answered; if another ask came in between, it queues the lease again.
-            let _ = self
-                .wanted
-                .compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Relaxed);
+            let _ = self.wanted.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
         let wants = left < signed(self.wanted.load(Ordering::SeqCst));
         let ahead = left < self.low.load(Ordering::Relaxed);
@@ -555,8 +529,7 @@ impl Lease {
         let spread = (now.mono_ns ^ self.pool.scope as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let believed = REFUSED_NS.start + (spread >> 33) % span;
         self.refused_ask.store(asked.max(1), Ordering::Relaxed);
-        self.refused_until_ns
-            .store(now.mono_ns.saturating_add(believed), Ordering::Release);
+        self.refused_until_ns.store(now.mono_ns.saturating_add(believed), Ordering::Release);
         self.low.store(0, Ordering::Relaxed);
         cold.stale = true;
         self.changed.notify_waiters();
@@ -571,12 +544,7 @@ impl Lease {
             return None;
         }
         let entry = cold.next_entry(cold.held().saturating_sub(back.unsigned_abs()));
-        let write = pool::give(
-            self.pool.key(&writer.space),
-            writer.incarnation,
-            &view,
-            entry,
-        );
+        let write = pool::give(self.pool.key(&writer.space), writer.incarnation, &view, entry);
         Some((Op::Give(entry), Call::Write(write)))
     }
 
@@ -601,11 +569,7 @@ impl Cold {
     }
 
     fn next_entry(&self, held: u64) -> Entry {
-        Entry {
-            op: OPS.fetch_add(1, Ordering::Relaxed),
-            held,
-            preauthorised: held,
-        }
+        Entry { op: OPS.fetch_add(1, Ordering::Relaxed), held, preauthorised: held }
     }
 
     /// Slow start: a lease that was used up quickly is doubled, one that lasted is halved.

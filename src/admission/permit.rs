@@ -103,11 +103,7 @@ impl Hold {
     /// everything else when it was taken will do, and the clock is not read.
     pub(crate) fn now(&self) -> Now {
         let in_time = |took: &Taken| took.ask != CALLS && !took.is_units();
-        if self.taken.iter().any(in_time) {
-            self.of.hub().clock.now()
-        } else {
-            self.taken_at
-        }
+        if self.taken.iter().any(in_time) { self.of.hub().clock.now() } else { self.taken_at }
     }
 
     /// Adds to a counter and records it at once: what is known is counted even if the process dies
@@ -137,21 +133,11 @@ impl Hold {
     /// What is held and not yet used of the ask with this counter.
     pub(crate) fn held(&self, counter: u8) -> u64 {
         let known = Known::Reported(counter);
-        let Some(ask) = self
-            .of
-            .rules()
-            .meters
-            .iter()
-            .position(|ask| ask.known == known)
-        else {
+        let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) else {
             return 0;
         };
         let mut draws = SmallVec::<[(u32, u64); 4]>::new();
-        for took in self
-            .taken
-            .iter()
-            .filter(|t| usize::from(t.ask) == ask && t.is_units())
-        {
+        for took in self.taken.iter().filter(|t| usize::from(t.ask) == ask && t.is_units()) {
             if !draws.iter().any(|(draw, _)| *draw == took.draw) {
                 draws.push((took.draw, took.n));
             }
@@ -162,8 +148,7 @@ impl Hold {
     /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream of
     /// any length holds few; the first stays, since it names the limits that late use belongs to.
     pub(crate) fn next_draw(&mut self) -> u32 {
-        self.taken
-            .retain(|took| took.draw == 0 || took.n > 0 || !took.is_units());
+        self.taken.retain(|took| took.draw == 0 || took.n > 0 || !took.is_units());
         self.draws = self.draws.saturating_add(1);
         self.draws
     }
@@ -205,10 +190,7 @@ impl Hold {
     fn forgive(&mut self, now: Now) {
         let rules = self.of.rules();
         let is_cost = |ask: usize| {
-            rules
-                .meters
-                .get(ask)
-                .is_some_and(|a| matches!(a.known, Known::Cost | Known::Length))
+            rules.meters.get(ask).is_some_and(|a| matches!(a.known, Known::Cost | Known::Length))
         };
         for took in &mut self.taken {
             if is_cost(usize::from(took.ask)) && took.is_units() {
@@ -286,10 +268,7 @@ fn use_up(of: &Of, rules: &RoutePolicy, taken: &mut TakenList, ask: usize, n: u6
             break;
         };
         let part = rest.min(held);
-        for took in taken
-            .iter_mut()
-            .filter(|t| is_of(t) && t.draw == draw && t.is_units())
-        {
+        for took in taken.iter_mut().filter(|t| is_of(t) && t.draw == draw && t.is_units()) {
             decide::settle(of.hub(), &of.sheet, took, part);
             took.n -= part;
         }
@@ -343,9 +322,7 @@ fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64
     let meter = &rules.meters[ask];
     let policy = &of.sheet.policy;
     let quotas = meter.quotas.iter().map(|q| &policy.quotas[usize::from(*q)]);
-    let tenant_wide = quotas
-        .filter(|q| q.tenant_wide)
-        .filter_map(|q| q.over.or(q.included));
+    let tenant_wide = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over.or(q.included));
     let once = meter.grants.last().copied().filter(|_| meter.once_only);
     for pool in tenant_wide.chain(once) {
         let lease = decide::lease_of(&of.sheet, pool);
@@ -371,11 +348,7 @@ impl Drop for Hold {
         }
         let now = self.now();
         if self.state != State::Over {
-            let outcome = if std::thread::panicking() {
-                Outcome::Failed
-            } else {
-                Outcome::Aborted
-            };
+            let outcome = if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
             self.end(outcome, now);
         }
         // Draws made after the end, by a job that outlived the response.

@@ -194,10 +194,8 @@ impl Policy {
         policy.quotas_of = policy.lower_quotas(&plan);
         policy.grants_of = policy.lower_grants(&plan, grants);
         let routes = catalog.routes.iter().map(|(id, _)| Some(id));
-        policy.routes = routes
-            .chain([None])
-            .map(|route| policy.lower_route(catalog, route))
-            .collect();
+        policy.routes =
+            routes.chain([None]).map(|route| policy.lower_route(catalog, route)).collect();
         policy.size_first_leases();
         policy
     }
@@ -211,9 +209,8 @@ impl Policy {
         costs: &[(MeterId, u64)],
     ) -> RoutePolicy {
         let mut all: Vec<(MeterId, u64)> = costs.to_vec();
-        let of_route = route.map_or(&[][..], |id| {
-            &catalog.routes.as_slice()[usize::from(id.0)].cost
-        });
+        let of_route =
+            route.map_or(&[][..], |id| &catalog.routes.as_slice()[usize::from(id.0)].cost);
         let named = |all: &[(MeterId, u64)], meter| all.iter().any(|(m, _)| *m == meter);
         for (meter, n) in of_route {
             if !named(&all, *meter) {
@@ -246,10 +243,7 @@ impl Policy {
         let mut by_key = BTreeMap::<RateOnKey, Vec<u16>>::new();
         for rate in plan.rates.values().flatten() {
             let place = self.bucket_place(&rate.scope);
-            by_key
-                .entry(on_key(rate.on))
-                .or_default()
-                .push(index(self.rates.len()));
+            by_key.entry(on_key(rate.on)).or_default().push(index(self.rates.len()));
             self.rates.push(RateRule {
                 id: rate.id.clone(),
                 name: rate.name.clone(),
@@ -267,24 +261,14 @@ impl Policy {
 
     fn lower_quotas(&mut self, plan: &Plan) -> BTreeMap<MeterId, Vec<u16>> {
         let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
-        for quota in plan
-            .quotas
-            .values()
-            .flatten()
-            .filter(|q| q.every != Every::Once)
-        {
+        for quota in plan.quotas.values().flatten().filter(|q| q.every != Every::Once) {
             let Some(limit) = quota.limit else { continue };
             let included = (limit > 0).then(|| self.pool(quota, quota.id.clone(), atoms(limit)));
             let over = (quota.over != Over::Deny).then(|| {
-                let beyond = quota
-                    .stop
-                    .map_or(UNBOUNDED, |stop| atoms(stop.saturating_sub(limit)));
+                let beyond = quota.stop.map_or(UNBOUNDED, |stop| atoms(stop.saturating_sub(limit)));
                 self.pool(quota, format!("{}/over", quota.id).into(), beyond)
             });
-            by_meter
-                .entry(quota.meter)
-                .or_default()
-                .push(index(self.quotas.len()));
+            by_meter.entry(quota.meter).or_default().push(index(self.quotas.len()));
             self.quotas.push(QuotaRule {
                 included,
                 over,
@@ -297,11 +281,7 @@ impl Policy {
 
     /// Once-quotas of the plan and the tenant's own grants, soonest expiry first.
     fn lower_grants(&mut self, plan: &Plan, own: &[GrantTerms]) -> BTreeMap<MeterId, Vec<u16>> {
-        let once = plan
-            .quotas
-            .values()
-            .flatten()
-            .filter(|q| q.every == Every::Once);
+        let once = plan.quotas.values().flatten().filter(|q| q.every == Every::Once);
         let mut all: Vec<GrantTerms> = once
             .filter_map(|quota| {
                 Some(GrantTerms {
@@ -317,10 +297,7 @@ impl Policy {
         all.sort_by_key(|g| (g.expires_ms.unwrap_or(i64::MAX), g.id.clone()));
         let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
         for grant in all {
-            by_meter
-                .entry(grant.meter)
-                .or_default()
-                .push(index(self.pools.len()));
+            by_meter.entry(grant.meter).or_default().push(index(self.pools.len()));
             let place = self.pool_place(&Scope::Tenant);
             self.pools.push(PoolRule {
                 id: format!("grant/{}", grant.id).into(),
@@ -351,12 +328,8 @@ impl Policy {
         let route = id.map(|id| &catalog.routes.as_slice()[usize::from(id.0)]);
         let mut rules = RoutePolicy {
             free: route.is_some_and(|r| r.free),
-            missing: route
-                .and_then(|r| r.needs.clone())
-                .filter(|feature| !self.has(feature)),
-            charge_on: route
-                .and_then(|r| r.charge_on)
-                .unwrap_or(self.plan.charge_on),
+            missing: route.and_then(|r| r.needs.clone()).filter(|feature| !self.has(feature)),
+            charge_on: route.and_then(|r| r.charge_on).unwrap_or(self.plan.charge_on),
             shadow: route.and_then(|r| r.enforce).unwrap_or(self.plan.enforce) == Enforce::Shadow,
             ..RoutePolicy::default()
         };
@@ -421,11 +394,7 @@ impl Policy {
                 });
             }
         }
-        let sums = catalog
-            .meters
-            .iter()
-            .enumerate()
-            .filter(|(_, m)| m.count == Count::Sum);
+        let sums = catalog.meters.iter().enumerate().filter(|(_, m)| m.count == Count::Sum);
         for (i, _) in sums {
             let id = MeterId(index(i));
             let parts: Vec<(u8, u64)> = policy
@@ -494,11 +463,7 @@ impl Policy {
     /// A first lease is some of the largest asks that any route makes of the pool's meter.
     fn size_first_leases(&mut self) {
         for pool in &mut self.pools {
-            let asks = self
-                .routes
-                .iter()
-                .flat_map(|r| &r.meters)
-                .filter(|a| a.meter == pool.meter);
+            let asks = self.routes.iter().flat_map(|r| &r.meters).filter(|a| a.meter == pool.meter);
             pool.usual_ask = asks.map(|a| a.n).filter(|n| *n > 0).min().unwrap_or(1);
         }
     }

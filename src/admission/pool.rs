@@ -92,10 +92,7 @@ impl View {
             None => None,
         };
         Ok(Self {
-            terms: Terms {
-                limit: int(LIMIT)?,
-                rev: int(REV)?,
-            },
+            terms: Terms { limit: int(LIMIT)?, rev: int(REV)? },
             free: int(FREE)?,
             generation: int(GEN)?,
             mine,
@@ -140,11 +137,7 @@ pub(crate) fn create(
         Change::Set(entry_name(writer), entry_value(entry)),
     ];
     change.extend(ttl.map(|ttl| Change::Set(TTL.into(), Value::Int(ttl))));
-    Write {
-        key,
-        when: vec![When::Absent],
-        change,
-    }
+    Write { key, when: vec![When::Absent], change }
 }
 
 /// Takes `next.held - mine.held` units, if they are free.
@@ -164,10 +157,7 @@ pub(crate) fn grant(key: Key, writer: u128, view: &View, next: Entry) -> Write {
 
 /// Gives `mine.held - next.held` units back. The caller has lowered its own limit before.
 pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
-    let back = view
-        .mine
-        .map_or(0, |e| atoms(e.held))
-        .saturating_sub(atoms(next.held));
+    let back = view.mine.map_or(0, |e| atoms(e.held)).saturating_sub(atoms(next.held));
     Write {
         key,
         when: chained(writer, view),
@@ -218,10 +208,7 @@ fn atoms(units: u64) -> i64 {
 }
 
 fn damaged(what: &str) -> StoreError {
-    StoreError::new(
-        StoreErrorKind::Corrupt,
-        format!("a pool item cannot be read: {what}"),
-    )
+    StoreError::new(StoreErrorKind::Corrupt, format!("a pool item cannot be read: {what}"))
 }
 
 #[cfg(test)]
@@ -237,11 +224,7 @@ mod tests {
             scope: 0,
             start_ms: window.start_ms,
         };
-        let entry = Entry {
-            op: 1,
-            held: 3,
-            preauthorised: 3,
-        };
+        let entry = Entry { op: 1, held: 3, preauthorised: 3 };
         let terms = Terms { limit: 10, rev: 1 };
         let key = id.key(&Space::new("test"));
         let sets = create(key, 7, terms, entry, ttl(every, window)).change;
@@ -255,10 +238,7 @@ mod tests {
     #[test]
     fn a_pool_outlives_its_window_by_forty_days_and_no_less() {
         for (end_ms, seconds) in [(HOUR_MS, 3_600), (HOUR_MS + 1, 3_601), (-1, 0)] {
-            let window = Window {
-                start_ms: end_ms - HOUR_MS,
-                end_ms,
-            };
+            let window = Window { start_ms: end_ms - HOUR_MS, end_ms };
             let pool = made(Every::Hour, window);
             assert_eq!(pool.int("ttl"), Some(40 * 86_400 + seconds));
             assert_eq!(View::read(&pool, 7).unwrap().free, 7);
@@ -267,23 +247,11 @@ mod tests {
 
     #[test]
     fn a_pool_whose_end_may_move_is_kept() {
-        let sure = Window {
-            start_ms: 0,
-            end_ms: HOUR_MS,
-        };
-        let endless = Window {
-            start_ms: i64::MIN,
-            end_ms: i64::MAX,
-        };
+        let sure = Window { start_ms: 0, end_ms: HOUR_MS };
+        let endless = Window { start_ms: i64::MIN, end_ms: i64::MAX };
         for (every, window) in [
             (Every::Term, sure),
-            (
-                Every::Once,
-                Window {
-                    start_ms: i64::MIN,
-                    ..sure
-                },
-            ),
+            (Every::Once, Window { start_ms: i64::MIN, ..sure }),
             (Every::Once, endless),
             (Every::Year, endless),
         ] {

@@ -28,28 +28,15 @@ pub(crate) struct LiveCatalog {
 impl LiveCatalog {
     pub(crate) fn new(catalog: Arc<Catalog>, revision: u64, epoch: u64) -> Self {
         let policies = catalog.plans.iter().map(|_| OnceLock::new()).collect();
-        Self {
-            catalog,
-            revision,
-            epoch,
-            policies,
-        }
+        Self { catalog, revision, epoch, policies }
     }
 
     /// What holds for this tenant at `now_ms`.
     pub(crate) fn resolve(&self, record: &TenantRecord, now_ms: i64) -> Resolved {
-        let mut edges = Edges {
-            now_ms,
-            next_ms: first_grant_end(record, now_ms),
-            passed: 0,
-        };
+        let mut edges = Edges { now_ms, next_ms: first_grant_end(record, now_ms), passed: 0 };
         let layers = self.layers(record, &mut edges);
         let assigned = self.assigned(record);
-        let base = layers
-            .iter()
-            .rev()
-            .find_map(|layer| layer.plan)
-            .unwrap_or(assigned);
+        let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(assigned);
         let (base, mut standing) = self.paid(record, base, &mut edges);
         let term = layers.iter().rev().find_map(|layer| layer.term);
         let policy = self.policy(record, base, layers, now_ms);
@@ -65,10 +52,7 @@ impl LiveCatalog {
         Resolved {
             policy,
             standing,
-            anchors: Anchors {
-                cycle_ms: record.anchor_ms,
-                term,
-            },
+            anchors: Anchors { cycle_ms: record.anchor_ms, term },
             until_ms: edges.next_ms,
             account: record.account.as_deref().map(Arc::from),
             rev: self.rev(record, &edges),
@@ -153,16 +137,9 @@ impl LiveCatalog {
             return shared.get_or_init(make).clone();
         }
         // The payment rule has chosen the base: an exception's own `plan` was its suggestion.
-        let layers: Vec<Changes> = layers
-            .into_iter()
-            .map(|layer| Changes {
-                plan: None,
-                ..layer
-            })
-            .collect();
-        let plan = self
-            .catalog
-            .effective(base, &layers.iter().collect::<Vec<_>>());
+        let layers: Vec<Changes> =
+            layers.into_iter().map(|layer| Changes { plan: None, ..layer }).collect();
+        let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
         Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants))
     }
 
@@ -200,11 +177,7 @@ impl Edges {
 
 /// A grant's end is an edge: from then on it is not drawn from.
 fn first_grant_end(record: &TenantRecord, now_ms: i64) -> i64 {
-    let ends = record
-        .grants
-        .iter()
-        .filter_map(|g| g.expires_ms)
-        .filter(|end| *end > now_ms);
+    let ends = record.grants.iter().filter_map(|g| g.expires_ms).filter(|end| *end > now_ms);
     ends.min().unwrap_or(i64::MAX)
 }
 
@@ -213,10 +186,7 @@ fn grants(record: &TenantRecord, catalog: &Catalog, now_ms: i64) -> Vec<GrantTer
         let at = catalog.meters.iter().position(|m| &*m.name == name)?;
         Some(MeterId(u16::try_from(at).ok()?))
     };
-    let in_force = record
-        .grants
-        .iter()
-        .filter(|g| g.expires_ms.is_none_or(|end| end > now_ms));
+    let in_force = record.grants.iter().filter(|g| g.expires_ms.is_none_or(|end| end > now_ms));
     in_force
         .filter_map(|grant| {
             Some(GrantTerms {

@@ -78,9 +78,7 @@ pub(crate) struct ScopedTable {
 impl ScopedTable {
     /// The bucket, made full if it is new; `None` if the table is full.
     pub(crate) fn bucket(&self, key: ScopedKey, now_ns: u64) -> Option<Arc<Used<ScopedBucket>>> {
-        find_or(&self.buckets, key, now_ns, || ScopedBucket {
-            bucket: Bucket::default(),
-        })
+        find_or(&self.buckets, key, now_ns, || ScopedBucket { bucket: Bucket::default() })
     }
 
     /// The lease, made empty if it is new; `None` if the table is full.
@@ -152,10 +150,7 @@ fn find_or<T>(
     match table.entry(key) {
         Slot::Occupied(found) => Some(found.get().clone()),
         Slot::Vacant(slot) => {
-            let used = Arc::new(Used {
-                it: make(),
-                at_ns: AtomicU64::new(now_ns),
-            });
+            let used = Arc::new(Used { it: make(), at_ns: AtomicU64::new(now_ns) });
             Some(slot.insert(used).clone())
         }
     }

@@ -197,8 +197,7 @@ impl LiveTenant {
 
     /// How old the directory's word is, in nanoseconds.
     pub(crate) fn age_ns(&self, now: Now) -> u64 {
-        now.mono_ns
-            .saturating_sub(self.read_ns.load(Ordering::Relaxed))
+        now.mono_ns.saturating_sub(self.read_ns.load(Ordering::Relaxed))
     }
 
     /// True once until it has been read again: whoever gets it asks for a refresh.
@@ -229,14 +228,7 @@ impl LiveTenant {
             return before;
         }
         let core = self.core.clone();
-        let sheet = Arc::new(Sheet::new(
-            core,
-            Some(&before),
-            &record,
-            live,
-            &hub.parts,
-            now,
-        ));
+        let sheet = Arc::new(Sheet::new(core, Some(&before), &record, live, &hub.parts, now));
         for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
             hub.retire(lease.clone());
         }
@@ -266,22 +258,13 @@ impl Sheet {
     ) -> Self {
         let (catalog, epoch) = (live.catalog.clone(), live.epoch);
         let resolved = live.resolve(record, now.wall_ms);
-        let Resolved {
-            policy,
-            standing,
-            anchors,
-            until_ms,
-            account,
-            rev,
-        } = resolved;
+        let Resolved { policy, standing, anchors, until_ms, account, rev } = resolved;
         let zone = &catalog.timezone;
         let cycle = crate::catalog::Every::Cycle.window(now.wall_ms, zone, &anchors);
         let row = use_row(before, &catalog, account, cycle.start_ms, parts, now);
         let day = crate::catalog::Every::Day.window(now.wall_ms, zone, &anchors);
         let mut until_ms = until_ms.min(day.end_ms).min(cycle.end_ms);
-        let leases = (0..policy.tenant_pools)
-            .map(|_| OnceLock::new())
-            .collect::<Box<[_]>>();
+        let leases = (0..policy.tenant_pools).map(|_| OnceLock::new()).collect::<Box<[_]>>();
         for pool in &policy.pools {
             let window = window_of(pool.every, pool.expires_ms, now.wall_ms, zone, &anchors);
             until_ms = until_ms.min(window.end_ms);
@@ -316,7 +299,8 @@ impl Sheet {
 
     /// The lease of a pool of scope `tenant`, made empty on first use.
     pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
-        self.leases[usize::from(slot)].get_or_init(|| self.tenant.only_lease(self.new_lease(pool, 0)))
+        self.leases[usize::from(slot)]
+            .get_or_init(|| self.tenant.only_lease(self.new_lease(pool, 0)))
     }
 
     /// The leases of this sheet that have been used.
@@ -343,10 +327,7 @@ impl Sheet {
             scope,
             start_ms: window.start_ms,
         };
-        let terms = Terms {
-            limit: rule.limit,
-            rev: self.rev,
-        };
+        let terms = Terms { limit: rule.limit, rev: self.rev };
         Lease::new(id, window.end_ms, terms, rule.usual_ask)
             .forgotten_at(pool::ttl(rule.every, window))
     }
@@ -354,23 +335,14 @@ impl Sheet {
     /// Tells a scoped lease of the limit that holds now.
     pub(crate) fn retarget(&self, lease: &Lease, pool: u16) {
         let limit = self.policy.pools[usize::from(pool)].limit;
-        lease.retarget_if_changed(Terms {
-            limit,
-            rev: self.rev,
-        });
+        lease.retarget_if_changed(Terms { limit, rev: self.rev });
     }
 
     /// The window of a pool that this sheet is in.
     pub(crate) fn window(&self, pool: u16) -> Window {
         let rule = &self.policy.pools[usize::from(pool)];
         let zone = &self.catalog.timezone;
-        window_of(
-            rule.every,
-            rule.expires_ms,
-            self.from_ms,
-            zone,
-            &self.anchors,
-        )
+        window_of(rule.every, rule.expires_ms, self.from_ms, zone, &self.anchors)
     }
 
     /// True once until [`clean`](Self::clean): whoever gets it brings the sheet to the recorder.
@@ -402,10 +374,7 @@ impl Sheet {
                 lease.pool().limit == pool.id && lease.pool().start_ms == start_ms
             };
             if let Some(lease) = before.open_leases().find(same) {
-                lease.retarget(Terms {
-                    limit: pool.limit,
-                    rev: self.rev,
-                });
+                lease.retarget(Terms { limit: pool.limit, rev: self.rev });
                 // A slot of a sheet nobody has seen yet is empty.
                 let _ = self.leases[usize::from(slot)].set(lease.clone());
             }
@@ -468,22 +437,12 @@ fn use_row(
     }
     let totals = catalog.meters.iter().map(|_| UseTotal::default()).collect();
     let part = parts.fetch_add(1, Ordering::Relaxed);
-    Arc::new(UseRow {
-        part,
-        period_ms,
-        day,
-        account,
-        totals,
-    })
+    Arc::new(UseRow { part, period_ms, day, account, totals })
 }
 
 fn same_meters(a: &Arc<Catalog>, b: &Arc<Catalog>) -> bool {
-    let names = |c: &Arc<Catalog>| {
-        c.meters
-            .iter()
-            .map(|m| (m.name.clone(), m.scale))
-            .collect::<Vec<_>>()
-    };
+    let names =
+        |c: &Arc<Catalog>| c.meters.iter().map(|m| (m.name.clone(), m.scale)).collect::<Vec<_>>();
     Arc::ptr_eq(a, b) || names(a) == names(b)
 }
 
@@ -491,9 +450,7 @@ fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<
     if let Some(before) = before.filter(|b| Arc::ptr_eq(&b.policy, policy)) {
         return before.buckets.clone();
     }
-    let mut buckets: Vec<Bucket> = (0..policy.tenant_buckets)
-        .map(|_| Bucket::default())
-        .collect();
+    let mut buckets: Vec<Bucket> = (0..policy.tenant_buckets).map(|_| Bucket::default()).collect();
     for rate in &policy.rates {
         let Place::Sheet(slot) = rate.place else {
             continue;
@@ -522,10 +479,7 @@ fn window_of(
     let window = every.window(at_ms, zone, anchors);
     match expires_ms {
         // Past its end a grant's window is behind us: nothing is taken from it, and it sets no edge.
-        Some(end) if end > at_ms => Window {
-            end_ms: window.end_ms.min(end),
-            ..window
-        },
+        Some(end) if end > at_ms => Window { end_ms: window.end_ms.min(end), ..window },
         _ => window,
     }
 }

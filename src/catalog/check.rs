@@ -53,11 +53,7 @@ impl Costs {
             for (n, meter) in catalog.meters.iter().enumerate() {
                 let id = MeterId(n as u16);
                 let named = route.and_then(|route| route.cost.iter().find(|(m, _)| *m == id));
-                let base = if id.0 == 0 {
-                    1_u64.saturating_mul(meter.scale)
-                } else {
-                    meter.hold
-                };
+                let base = if id.0 == 0 { 1_u64.saturating_mul(meter.scale) } else { meter.hold };
                 let own = named.map_or(base, |(_, cost)| *cost);
                 add(&mut asked, id, own);
                 for (sum, weight) in &meter.feeds {
@@ -73,11 +69,7 @@ impl Costs {
     /// What a request on this route asks of a meter; `None` is a request on no route.
     fn get(&self, route: Option<RouteId>, meter: MeterId) -> u64 {
         let row = route.map_or(self.0.len() - 1, |id| usize::from(id.0));
-        self.0
-            .get(row)
-            .and_then(|row| row.get(&meter))
-            .copied()
-            .unwrap_or(0)
+        self.0.get(row).and_then(|row| row.get(&meter)).copied().unwrap_or(0)
     }
 }
 
@@ -94,9 +86,7 @@ fn open_routes<'c>(
     let has = |need: &std::sync::Arc<str>| plan.features.get(need).is_some_and(Feature::is_on);
     let open = move |route: &Route| is_limited(route) && route.needs.as_ref().is_none_or(has);
     let routes = catalog.routes.iter().filter(move |(_, route)| open(route));
-    routes
-        .map(|(id, route)| (Some(id), &*route.name))
-        .chain([(None, "")])
+    routes.map(|(id, route)| (Some(id), &*route.name)).chain([(None, "")])
 }
 
 /// Refuses limits that one request alone would break.
@@ -150,55 +140,32 @@ fn check_quota(
         .max_by_key(|(cost, _)| *cost);
     if let Some((cost, route)) = worst.filter(|(cost, _)| *cost > most) {
         let (cost, on) = (units(catalog, quota.meter, cost), on_route(route));
-        let message = format!(
-            "the quota `{}` is smaller than one request{on}, which costs {cost}",
-            quota.id
-        );
+        let message =
+            format!("the quota `{}` is smaller than one request{on}, which costs {cost}", quota.id);
         report.error_at(quota.place, message, format!("write {cost} or more"));
     }
 }
 
 fn on_route(route: &str) -> String {
-    if route.is_empty() {
-        String::new()
-    } else {
-        format!(" on `{route}`")
-    }
+    if route.is_empty() { String::new() } else { format!(" on `{route}`") }
 }
 
 /// Atoms in units, rounded up.
 fn units(catalog: &Catalog, meter: MeterId, atoms: u64) -> String {
     let meter = &catalog.meters[usize::from(meter.0)];
     let bytes = matches!(meter.count, Count::RequestBytes | Count::ResponseBytes);
-    format!(
-        "{}{}",
-        atoms.div_ceil(meter.scale),
-        if bytes { "B" } else { "" }
-    )
+    format!("{}{}", atoms.div_ceil(meter.scale), if bytes { "B" } else { "" })
 }
 
 /// A feature that a route needs, or an addon adds to, must be in some plan, addon or exception.
 fn features(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
     let plans = catalog.plans.iter().flat_map(|plan| plan.features.keys());
-    let tenants = tables(top, "tenant")
-        .into_iter()
-        .filter_map(|(_, t)| t.table("feature"));
-    let tenants: Vec<&str> = tenants
-        .flat_map(Table::entries)
-        .map(|entry| entry.name)
-        .collect();
+    let tenants = tables(top, "tenant").into_iter().filter_map(|(_, t)| t.table("feature"));
+    let tenants: Vec<&str> = tenants.flat_map(Table::entries).map(|entry| entry.name).collect();
     let in_plans: BTreeSet<&str> = plans.map(|name| &**name).chain(tenants).collect();
     let added = catalog.addons.iter().flat_map(|addon| &addon.features);
-    let sold: BTreeSet<&str> = in_plans
-        .iter()
-        .copied()
-        .chain(added.map(|(n, _)| &**n))
-        .collect();
-    let needed = catalog
-        .routes
-        .as_slice()
-        .iter()
-        .filter_map(|route| route.needs.as_deref());
+    let sold: BTreeSet<&str> = in_plans.iter().copied().chain(added.map(|(n, _)| &**n)).collect();
+    let needed = catalog.routes.as_slice().iter().filter_map(|route| route.needs.as_deref());
     let useful: BTreeSet<&str> = in_plans.iter().copied().chain(needed).collect();
 
     for (_, table) in tables(top, "route") {
@@ -224,38 +191,23 @@ fn features(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
 /// The tables of a kind, with where their names are written.
 fn tables<'a>(top: Table<'a>, kind: &str) -> Vec<(Entry<'a>, Table<'a>)> {
     let entries = top.table(kind).map(Table::entries).unwrap_or_default();
-    entries
-        .into_iter()
-        .filter_map(|e| Table::of(e.node).map(|table| (e, table)))
-        .collect()
+    entries.into_iter().filter_map(|e| Table::of(e.node).map(|table| (e, table))).collect()
 }
 
 /// Every quota of the file.
 fn all_quotas(catalog: &Catalog) -> impl Iterator<Item = &Quota> {
     let plans = catalog.plans.iter().flat_map(|plan| plan.quotas.values());
-    let tenants = catalog
-        .tenants
-        .values()
-        .flat_map(|tenant| tenant.changes.quotas.values());
+    let tenants = catalog.tenants.values().flat_map(|tenant| tenant.changes.quotas.values());
     plans.chain(tenants).flatten()
 }
 
 /// The meters with overage that is billed, and of these the ones with an included amount.
 fn billed(catalog: &Catalog) -> (BTreeSet<MeterId>, BTreeSet<MeterId>) {
-    let bills: Vec<&Quota> = all_quotas(catalog)
-        .filter(|quota| quota.over == Over::Bill)
-        .collect();
+    let bills: Vec<&Quota> = all_quotas(catalog).filter(|quota| quota.over == Over::Bill).collect();
     let all: BTreeSet<MeterId> = bills.iter().map(|quota| quota.meter).collect();
-    let mut included: BTreeSet<MeterId> = bills
-        .iter()
-        .filter(|q| q.limit.is_some_and(|n| n > 0))
-        .map(|q| q.meter)
-        .collect();
-    let added = catalog
-        .addons
-        .iter()
-        .flat_map(|addon| &addon.quotas)
-        .map(|quota| quota.meter);
+    let mut included: BTreeSet<MeterId> =
+        bills.iter().filter(|q| q.limit.is_some_and(|n| n > 0)).map(|q| q.meter).collect();
+    let added = catalog.addons.iter().flat_map(|addon| &addon.quotas).map(|quota| quota.meter);
     included.extend(added.filter(|meter| all.contains(meter)));
     (all, included)
 }
@@ -264,19 +216,14 @@ fn billed(catalog: &Catalog) -> (BTreeSet<MeterId>, BTreeSet<MeterId>) {
 fn written_send(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>, send: &[bool]) {
     let (_, included) = billed(catalog);
     for (entry, table) in tables(top, "meter") {
-        let at = catalog
-            .meters
-            .iter()
-            .position(|meter| *meter.name == *entry.name);
+        let at = catalog.meters.iter().position(|meter| *meter.name == *entry.name);
         let Some(at) = at.filter(|n| included.contains(&MeterId(*n as u16))) else {
             continue;
         };
         let written = send.get(at).copied().unwrap_or(true);
         if let Some(span) = table.key_span("stripe").filter(|_| !written) {
-            let message = format!(
-                "`send` is missing: a plan bills `{}` beyond what it includes",
-                entry.name
-            );
+            let message =
+                format!("`send` is missing: a plan bills `{}` beyond what it includes", entry.name);
             let help = "write `send = \"overage\"`, or `\"all\"` if the price's first tier is free";
             report.error(span, message, help);
         }
@@ -291,9 +238,7 @@ fn paid_twice(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
         billed.contains(meter) && stripe.is_some_and(|stripe| stripe.send == Send::All)
     };
     let mut warn = |kind: &str, name: &str, meter: MeterId| {
-        let spans = tables(top, kind)
-            .into_iter()
-            .find(|(entry, _)| entry.name == name);
+        let spans = tables(top, kind).into_iter().find(|(entry, _)| entry.name == name);
         let Some((entry, _)) = spans else { return };
         let place = report.mark(entry.span);
         let meter = &catalog.meters[usize::from(meter.0)].name;
@@ -303,24 +248,12 @@ fn paid_twice(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
         ));
     };
     for topup in &catalog.topups {
-        let twice = topup
-            .adds
-            .iter()
-            .map(|(meter, _)| *meter)
-            .find(|meter| all(meter));
-        twice
-            .into_iter()
-            .for_each(|meter| warn("topup", &topup.name, meter));
+        let twice = topup.adds.iter().map(|(meter, _)| *meter).find(|meter| all(meter));
+        twice.into_iter().for_each(|meter| warn("topup", &topup.name, meter));
     }
     for addon in &catalog.addons {
-        let twice = addon
-            .quotas
-            .iter()
-            .map(|quota| quota.meter)
-            .find(|meter| all(meter));
-        twice
-            .into_iter()
-            .for_each(|meter| warn("addon", &addon.name, meter));
+        let twice = addon.quotas.iter().map(|quota| quota.meter).find(|meter| all(meter));
+        twice.into_iter().for_each(|meter| warn("addon", &addon.name, meter));
     }
 }
 
@@ -335,9 +268,8 @@ fn unlimited_routes(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) 
         let place = report.mark(entry.span);
         for (route, name) in open_routes(catalog, plan).filter(|(route, _)| route.is_some()) {
             let on_rates = ["all", "default", name];
-            let rated = on_rates
-                .iter()
-                .any(|key| plan.rates.get(*key).is_some_and(|r| !r.is_empty()));
+            let rated =
+                on_rates.iter().any(|key| plan.rates.get(*key).is_some_and(|r| !r.is_empty()));
             let asked = |quota: &Quota| {
                 quota.limit.is_some()
                     && (costs.get(route, quota.meter) > 0 || is_streamed(catalog, quota.meter))
@@ -356,11 +288,7 @@ fn is_streamed(catalog: &Catalog, meter: MeterId) -> bool {
     let counted = |count: Count| !matches!(count, Count::Cost | Count::Sum);
     let feeds = |part: &&Meter| part.feeds.iter().any(|(sum, _)| *sum == meter);
     counted(catalog.meters[usize::from(meter.0)].count)
-        || catalog
-            .meters
-            .iter()
-            .filter(feeds)
-            .any(|part| counted(part.count))
+        || catalog.meters.iter().filter(feeds).any(|part| counted(part.count))
 }
 
 /// Warns where an addon adds to nothing in a plan that is sold.
@@ -373,11 +301,7 @@ fn idle_addons(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
         let place: Place = report.mark(entry.span);
         for plan in catalog.plans.iter().filter(sold) {
             for added in &addon.quotas {
-                let has = plan
-                    .quotas
-                    .get(&added.meter)
-                    .map(Vec::as_slice)
-                    .unwrap_or_default();
+                let has = plan.quotas.get(&added.meter).map(Vec::as_slice).unwrap_or_default();
                 let grows = has.iter().any(|q| q.id == added.id || q.limit.is_none());
                 if !has.is_empty() && !grows {
                     report.warn(

@@ -19,11 +19,7 @@ impl Fault {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
-        Self {
-            at,
-            message: message.into(),
-            help: help.into(),
-        }
+        Self { at, message: message.into(), help: help.into() }
     }
 }
 
@@ -107,11 +103,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn stray(&self, at: Range<usize>, wanted: &str, example: &str) -> Fault {
-        let at = if at.is_empty() {
-            at.start..self.text.len()
-        } else {
-            at
-        };
+        let at = if at.is_empty() { at.start..self.text.len() } else { at };
         let found = &self.text[at.clone()];
         let help = format!("write it like \"{example}\"");
         Fault::new(at, format!("expected `{wanted}`, found `{found}`"), help)
@@ -154,10 +146,6 @@ impl<'a> Cursor<'a> {
         })?;
         // 18 digits times 2^40 stay below 2^128.
         let value = value.times(u128::from(by)).unwrap_or(value);
-        Ok(Amount {
-            value,
-            bytes,
-            at: at_all,
-        })
+        Ok(Amount { value, bytes, at: at_all })
     }
 }

@@ -14,11 +14,7 @@ impl Catalog {
     /// The plan that holds: `base`, or the last plan that a layer names, with every layer laid over
     /// it, later ones winning. `base` is an id of this catalog.
     pub fn effective(&self, base: PlanId, layers: &[&Changes]) -> Plan {
-        let base = layers
-            .iter()
-            .rev()
-            .find_map(|layer| layer.plan)
-            .unwrap_or(base);
+        let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(base);
         let mut plan = self.plans[usize::from(base.0)].clone();
         for layer in layers {
             plan.apply(layer);
@@ -50,24 +46,9 @@ impl Catalog {
 impl Plan {
     fn apply(&mut self, layer: &Changes) {
         let own = |key: &Arc<str>| key.clone();
-        self.rates.extend(
-            layer
-                .rates
-                .iter()
-                .map(|(key, rates)| (own(key), rates.clone())),
-        );
-        self.quotas.extend(
-            layer
-                .quotas
-                .iter()
-                .map(|(meter, quotas)| (*meter, quotas.clone())),
-        );
-        self.features.extend(
-            layer
-                .features
-                .iter()
-                .map(|(key, on)| (own(key), on.clone())),
-        );
+        self.rates.extend(layer.rates.iter().map(|(key, rates)| (own(key), rates.clone())));
+        self.quotas.extend(layer.quotas.iter().map(|(meter, quotas)| (*meter, quotas.clone())));
+        self.features.extend(layer.features.iter().map(|(key, on)| (own(key), on.clone())));
         self.concurrency = layer.concurrency.or(self.concurrency);
         self.enforce = layer.enforce.unwrap_or(self.enforce);
     }
@@ -86,11 +67,7 @@ fn add_units(plan: &mut Plan, added: &Quota, quantity: u64) {
 
 fn add_feature(plan: &mut Plan, name: &Arc<str>, each: i64, quantity: u64) {
     let more = each.saturating_mul(i64::try_from(quantity).unwrap_or(i64::MAX));
-    match plan
-        .features
-        .entry(name.clone())
-        .or_insert(Feature::Number(0))
-    {
+    match plan.features.entry(name.clone()).or_insert(Feature::Number(0)) {
         Feature::Number(n) => *n = n.saturating_add(more),
         off @ Feature::Flag(false) => *off = Feature::Number(more),
         Feature::Flag(true) | Feature::Unlimited | Feature::Text(_) => {}

@@ -73,25 +73,14 @@ pub struct PlanError {
 impl fmt::Display for PlanError {
     /// `plans.toml:12:18: message`, the line with a caret below the words, and `help: ...`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            file,
-            line,
-            column,
-            words,
-            message,
-            help,
-            source,
-        } = self;
+        let Self { file, line, column, words, message, help, source } = self;
         writeln!(f, "{file}:{line}:{column}: {message}")?;
         let number = line.to_string();
         writeln!(f, " {number} | {source}")?;
         let before = (*column as usize).saturating_sub(1);
         // A tab stays a tab, so that the caret stands where the terminal put the word.
-        let lead: String = source
-            .chars()
-            .take(before)
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
+        let lead: String =
+            source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let first = words.lines().next().unwrap_or_default();
         let carets = "^".repeat(first.chars().count().max(1));
         writeln!(f, " {:1$} | {lead}{carets}", "", number.len())?;
@@ -126,11 +115,7 @@ pub(super) struct Report<'s> {
 impl<'s> Report<'s> {
     pub(super) fn new(file: &str, text: &'s str) -> Self {
         // A byte order mark is no character of the first line.
-        let first = if text.starts_with(BOM) {
-            BOM.len_utf8()
-        } else {
-            0
-        };
+        let first = if text.starts_with(BOM) { BOM.len_utf8() } else { 0 };
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             file: file.into(),
@@ -170,11 +155,7 @@ impl<'s> Report<'s> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let span = self
-            .marks
-            .get(&(place.line, place.column))
-            .cloned()
-            .unwrap_or(0..0);
+        let span = self.marks.get(&(place.line, place.column)).cloned().unwrap_or(0..0);
         self.error(span, message, help);
     }
 
@@ -205,11 +186,7 @@ impl<'s> Report<'s> {
         part: Range<usize>,
     ) -> Range<usize> {
         let literal = self.words(&span);
-        let quotes = literal
-            .chars()
-            .take_while(|c| matches!(c, '"' | '\''))
-            .count()
-            .min(3);
+        let quotes = literal.chars().take_while(|c| matches!(c, '"' | '\'')).count().min(3);
         let quotes = if quotes == 3 { 3 } else { 1 };
         match literal.get(quotes..) {
             Some(rest) if rest.starts_with(content) && part.start < content.len() => {
@@ -234,21 +211,12 @@ impl<'s> Report<'s> {
     }
 
     fn locate(&self, at: usize) -> (Place, &'s str) {
-        let line = self
-            .lines
-            .partition_point(|start| *start <= at)
-            .saturating_sub(1);
+        let line = self.lines.partition_point(|start| *start <= at).saturating_sub(1);
         let start = self.lines.get(line).copied().unwrap_or(0);
         let end = self.lines.get(line + 1).copied().unwrap_or(self.text.len());
         let whole = self.text.get(start..end).unwrap_or_default();
-        let before = self
-            .text
-            .get(start..at)
-            .map_or(0, |text| text.chars().count());
-        let place = Place {
-            line: saturating(line + 1),
-            column: saturating(before + 1),
-        };
+        let before = self.text.get(start..at).map_or(0, |text| text.chars().count());
+        let place = Place { line: saturating(line + 1), column: saturating(before + 1) };
         (place, whole.trim_end_matches(['\n', '\r']))
     }
 }
@@ -278,11 +246,7 @@ pub(super) fn known_names<'a>(known: impl IntoIterator<Item = &'a str>) -> Strin
     /// More names than this help nobody.
     const SHOWN: usize = 12;
     let known: Vec<&str> = known.into_iter().collect();
-    let mut text = known
-        .iter()
-        .take(SHOWN)
-        .map(|k| format!("`{k}`"))
-        .collect::<Vec<_>>();
+    let mut text = known.iter().take(SHOWN).map(|k| format!("`{k}`")).collect::<Vec<_>>();
     if known.len() > SHOWN {
         text.push("...".to_owned());
     }

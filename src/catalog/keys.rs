@@ -11,56 +11,20 @@ pub(super) static TOP: Shape = Shape {
     name: "plan file",
     required: &["default-plan"],
     keys: &[
-        key(
-            "default-plan",
-            Form::Text,
-            "The plan of tenants without another. Must be written.",
-        ),
-        key(
-            "timezone",
-            Form::Text,
-            "IANA name of where days and months turn over. Default: UTC.",
-        ),
+        key("default-plan", Form::Text, "The plan of tenants without another. Must be written."),
+        key("timezone", Form::Text, "IANA name of where days and months turn over. Default: UTC."),
         key(
             "on-directory-error",
             Form::Word(&["deny", "default-plan"]),
             "A tenant that is not in cache while the store is away: 503, or the default plan.",
         ),
-        key(
-            "meter",
-            Form::Each(Names::Unreserved, &Form::Table(&METER)),
-            "What is counted.",
-        ),
-        key(
-            "route",
-            Form::Each(Names::Unreserved, &Form::Table(&ROUTE)),
-            "Where.",
-        ),
-        key(
-            "plan",
-            Form::Each(Names::Plain, &Form::Table(&PLAN)),
-            "What is sold.",
-        ),
-        key(
-            "addon",
-            Form::Each(Names::Plain, &Form::Table(&ADDON)),
-            "Bought on top, many times.",
-        ),
-        key(
-            "topup",
-            Form::Each(Names::Plain, &Form::Table(&TOPUP)),
-            "Units bought once.",
-        ),
-        key(
-            "tenant",
-            Form::Each(Names::Outer, &Form::Table(&TENANT)),
-            "Exceptions.",
-        ),
-        key(
-            "billing",
-            Form::Table(&BILLING),
-            "What a payment state does.",
-        ),
+        key("meter", Form::Each(Names::Unreserved, &Form::Table(&METER)), "What is counted."),
+        key("route", Form::Each(Names::Unreserved, &Form::Table(&ROUTE)), "Where."),
+        key("plan", Form::Each(Names::Plain, &Form::Table(&PLAN)), "What is sold."),
+        key("addon", Form::Each(Names::Plain, &Form::Table(&ADDON)), "Bought on top, many times."),
+        key("topup", Form::Each(Names::Plain, &Form::Table(&TOPUP)), "Units bought once."),
+        key("tenant", Form::Each(Names::Outer, &Form::Table(&TENANT)), "Exceptions."),
+        key("billing", Form::Table(&BILLING), "What a payment state does."),
     ],
 };
 
@@ -78,21 +42,9 @@ static METER: Shape = Shape {
             Form::Each(Names::Plain, &Form::Fraction),
             "A weighted sum of other meters, instead of `count`.",
         ),
-        key(
-            "hold",
-            Form::Amount,
-            "Units set aside on entry, or per chunk of a body. Bytes: 64KB.",
-        ),
-        key(
-            "cut",
-            Form::Flag,
-            "Whether a stream ends when no units remain. Default: false.",
-        ),
-        key(
-            "stripe",
-            Form::Table(&METER_STRIPE),
-            "How it reaches Stripe.",
-        ),
+        key("hold", Form::Amount, "Units set aside on entry, or per chunk of a body. Bytes: 64KB."),
+        key("cut", Form::Flag, "Whether a stream ends when no units remain. Default: false."),
+        key("stripe", Form::Table(&METER_STRIPE), "How it reaches Stripe."),
     ],
 };
 
@@ -101,11 +53,7 @@ static METER_STRIPE: Shape = Shape {
     required: &["event"],
     keys: &[
         key("event", Form::Text, "`event_name` of the Stripe meter."),
-        key(
-            "unit",
-            Form::Text,
-            "Unit of Stripe's number, on bytes: \"GB\". Default: 1.",
-        ),
+        key("unit", Form::Text, "Unit of Stripe's number, on bytes: \"GB\". Default: 1."),
         key(
             "send",
             Form::Word(&["all", "overage"]),
@@ -118,46 +66,18 @@ static ROUTE: Shape = Shape {
     name: "route",
     required: &["match"],
     keys: &[
-        key(
-            "match",
-            Form::Texts,
-            "Methods and paths: \"GET /v1/accounts/{account}\".",
-        ),
-        key(
-            "cost",
-            Form::Each(Names::Plain, &Form::Fraction),
-            "Units per request, by meter.",
-        ),
-        key(
-            "needs",
-            Form::Text,
-            "The feature a plan must have, else 403.",
-        ),
-        key(
-            "free",
-            Form::Flag,
-            "Identified, but neither limited nor counted.",
-        ),
+        key("match", Form::Texts, "Methods and paths: \"GET /v1/accounts/{account}\"."),
+        key("cost", Form::Each(Names::Plain, &Form::Fraction), "Units per request, by meter."),
+        key("needs", Form::Text, "The feature a plan must have, else 403."),
+        key("free", Form::Flag, "Identified, but neither limited nor counted."),
         key(
             "auth",
             Form::Word(&["required", "optional", "none"]),
             "Whether callers are identified.",
         ),
-        key(
-            "once-by",
-            Form::Text,
-            "The header that makes a request count once.",
-        ),
-        key(
-            "charge-on",
-            Form::Words(OUTCOMES),
-            "Outcomes that are charged.",
-        ),
-        key(
-            "enforce",
-            Form::Word(ENFORCE),
-            "`shadow` decides and records, and refuses nobody.",
-        ),
+        key("once-by", Form::Text, "The header that makes a request count once."),
+        key("charge-on", Form::Words(OUTCOMES), "Outcomes that are charged."),
+        key("enforce", Form::Word(ENFORCE), "`shadow` decides and records, and refuses nobody."),
     ],
 };
 
@@ -179,21 +99,9 @@ static QUOTA: Shape = Shape {
     required: &["limit"],
     keys: &[
         key("limit", Form::QuotaWords, "The quota in words."),
-        key(
-            "over",
-            Form::Word(&["deny", "allow", "bill"]),
-            "What happens beyond. Default: deny.",
-        ),
-        key(
-            "stop",
-            Form::Amount,
-            "The hard ceiling above an `allow` or `bill` limit.",
-        ),
-        key(
-            "alert",
-            Form::Percents,
-            "Percentages that raise an event. Default: [80, 100].",
-        ),
+        key("over", Form::Word(&["deny", "allow", "bill"]), "What happens beyond. Default: deny."),
+        key("stop", Form::Amount, "The hard ceiling above an `allow` or `bill` limit."),
+        key("alert", Form::Percents, "Percentages that raise an event. Default: [80, 100]."),
     ],
 };
 
@@ -201,43 +109,15 @@ static PLAN: Shape = Shape {
     name: "plan",
     required: &[],
     keys: &[
-        key(
-            "extends",
-            Form::Text,
-            "The plan whose limits this one takes over, key by key.",
-        ),
-        key(
-            "stripe",
-            Form::Table(&PRICES),
-            "What means this plan at Stripe. Not inherited.",
-        ),
-        key(
-            "rate",
-            RATES,
-            "Limits on speed: `all`, `default`, or by route.",
-        ),
+        key("extends", Form::Text, "The plan whose limits this one takes over, key by key."),
+        key("stripe", Form::Table(&PRICES), "What means this plan at Stripe. Not inherited."),
+        key("rate", RATES, "Limits on speed: `all`, `default`, or by route."),
         key("quota", QUOTAS, "Limits on units, by meter."),
         key("feature", FEATURES, "What the plan has."),
-        key(
-            "concurrency",
-            Form::Count,
-            "Requests of one tenant in flight, per process.",
-        ),
-        key(
-            "expires",
-            Form::Duration,
-            "A trial's life, from the first request. Not inherited.",
-        ),
-        key(
-            "charge-on",
-            Form::Words(OUTCOMES),
-            "Outcomes that are charged.",
-        ),
-        key(
-            "enforce",
-            Form::Word(ENFORCE),
-            "`shadow` decides and records, and refuses nobody.",
-        ),
+        key("concurrency", Form::Count, "Requests of one tenant in flight, per process."),
+        key("expires", Form::Duration, "A trial's life, from the first request. Not inherited."),
+        key("charge-on", Form::Words(OUTCOMES), "Outcomes that are charged."),
+        key("enforce", Form::Word(ENFORCE), "`shadow` decides and records, and refuses nobody."),
         key(
             "on-lease-error",
             Form::WordOr(&["deny"], &LEASE_ERROR),
@@ -249,32 +129,20 @@ static PLAN: Shape = Shape {
 static LEASE_ERROR: Shape = Shape {
     name: "on-lease-error",
     required: &["allow"],
-    keys: &[key(
-        "allow",
-        Form::Text,
-        "Share of the limit: \"2%\". The printed overshoot.",
-    )],
+    keys: &[key("allow", Form::Text, "Share of the limit: \"2%\". The printed overshoot.")],
 };
 
 static PRICES: Shape = Shape {
     name: "stripe",
     required: &["price"],
-    keys: &[key(
-        "price",
-        Form::Texts,
-        "Lookup keys of prices, so that test and live agree.",
-    )],
+    keys: &[key("price", Form::Texts, "Lookup keys of prices, so that test and live agree.")],
 };
 
 static ADDON: Shape = Shape {
     name: "addon",
     required: &["adds"],
     keys: &[
-        key(
-            "stripe",
-            Form::Table(&PRICES),
-            "What means this addon at Stripe.",
-        ),
+        key("stripe", Form::Table(&PRICES), "What means this addon at Stripe."),
         key("adds", Form::Table(&ADDS), "What one of it adds."),
     ],
 };
@@ -283,11 +151,7 @@ static ADDS: Shape = Shape {
     name: "addon's adds",
     required: &[],
     keys: &[
-        key(
-            "feature",
-            Form::Each(Names::Plain, &Form::Count),
-            "To features that are numbers.",
-        ),
+        key("feature", Form::Each(Names::Plain, &Form::Count), "To features that are numbers."),
         key(
             "quota",
             Form::Each(Names::Plain, &Form::Limits(&Form::QuotaWords, &ADDED)),
@@ -306,21 +170,9 @@ static TOPUP: Shape = Shape {
     name: "topup",
     required: &["adds"],
     keys: &[
-        key(
-            "stripe",
-            Form::Table(&PRICES),
-            "What means this top-up at Stripe.",
-        ),
-        key(
-            "adds",
-            Form::Each(Names::Plain, &Form::Amount),
-            "Units granted, by meter.",
-        ),
-        key(
-            "expires",
-            Form::Duration,
-            "How long the grant lives. Default: for ever.",
-        ),
+        key("stripe", Form::Table(&PRICES), "What means this top-up at Stripe."),
+        key("adds", Form::Each(Names::Plain, &Form::Amount), "Units granted, by meter."),
+        key("expires", Form::Duration, "How long the grant lives. Default: for ever."),
     ],
 };
 
@@ -332,22 +184,10 @@ pub(super) static TENANT: Shape = Shape {
         key("rate", RATES, "Rates that replace the plan's, by key."),
         key("quota", QUOTAS, "Quotas that replace the plan's, by meter."),
         key("feature", FEATURES, "Features that replace the plan's."),
-        key(
-            "concurrency",
-            Form::Count,
-            "Requests in flight, per process.",
-        ),
-        key(
-            "enforce",
-            Form::Word(ENFORCE),
-            "`shadow` decides and records, and refuses nobody.",
-        ),
+        key("concurrency", Form::Count, "Requests in flight, per process."),
+        key("enforce", Form::Word(ENFORCE), "`shadow` decides and records, and refuses nobody."),
         key("term", Form::Table(&TERM), "The contract period."),
-        key(
-            "until",
-            Form::Date,
-            "The last day on which the exception holds.",
-        ),
+        key("until", Form::Date, "The last day on which the exception holds."),
         key("note", Form::Text, "Why it is there."),
     ],
 };
@@ -366,21 +206,9 @@ static BILLING: Shape = Shape {
     required: &[],
     keys: &[
         key("trialing", PAYMENT, "In a trial. Default: full."),
-        key(
-            "past-due",
-            PAYMENT,
-            "A payment failed and is retried. Default: 7d of grace.",
-        ),
-        key(
-            "unpaid",
-            PAYMENT,
-            "Retries have ended. Default: payment-required.",
-        ),
-        key(
-            "canceled",
-            PAYMENT,
-            "The subscription has ended. Default: the default plan.",
-        ),
+        key("past-due", PAYMENT, "A payment failed and is retried. Default: 7d of grace."),
+        key("unpaid", PAYMENT, "Retries have ended. Default: payment-required."),
+        key("canceled", PAYMENT, "The subscription has ended. Default: the default plan."),
     ],
 };
 

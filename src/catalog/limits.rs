@@ -53,11 +53,7 @@ impl Scene<'_> {
         if found.is_none() {
             let known: Vec<&str> = self.plans.iter().map(|plan| &**plan).collect();
             let help = unknown_help(name.text, known.iter().copied());
-            report.error(
-                name.span.clone(),
-                format!("unknown plan `{}`", name.text),
-                help,
-            );
+            report.error(name.span.clone(), format!("unknown plan `{}`", name.text), help);
         }
         found
     }
@@ -95,15 +91,9 @@ impl Scene<'_> {
         table: Option<Table<'_>>,
     ) -> Option<Quota> {
         let of = self.of(meter);
-        let words = words::quota(text.text)
-            .map_err(|f| fault(report, text, f))
-            .ok()?;
+        let words = words::quota(text.text).map_err(|f| fault(report, text, f)).ok()?;
         let limit = match &words.limit {
-            Some(amount) => Some(
-                atoms(amount, Some(of))
-                    .map_err(|f| fault(report, text, f))
-                    .ok()?,
-            ),
+            Some(amount) => Some(atoms(amount, Some(of)).map_err(|f| fault(report, text, f)).ok()?),
             None => None,
         };
         let over = match table.and_then(|t| t.text("over")).map(|over| over.text) {
@@ -170,11 +160,7 @@ impl Scene<'_> {
         let stop = amount_of(report, node, Some(self.of(quota.meter)), words::amount)?;
         if quota.over == Over::Deny || quota.limit.is_none() {
             let help = "leave `stop` out, or write `over = \"allow\"` or `\"bill\"` beside it";
-            report.error(
-                node.span(),
-                "`stop` without anything beyond the limit",
-                help,
-            );
+            report.error(node.span(), "`stop` without anything beyond the limit", help);
         } else if quota.limit.is_some_and(|limit| stop < limit) {
             let help = "write a ceiling above the limit";
             report.error(node.span(), "`stop` is below `limit`", help);
@@ -227,11 +213,7 @@ pub(super) fn amount_of(
         return amount.map_err(|f| fault(report, &text, f)).ok();
     }
     let number = integer(node)?.unsigned_abs();
-    let amount = Amount {
-        value: Exact::whole(number),
-        bytes: false,
-        at: 0..0,
-    };
+    let amount = Amount { value: Exact::whole(number), bytes: false, at: 0..0 };
     match atoms(&amount, meter) {
         Ok(atoms) => Some(atoms),
         Err(f) => {
@@ -247,10 +229,7 @@ pub(super) fn atoms(amount: &Amount, meter: Option<&Meter>) -> Result<u64, Fault
         meter.is_some_and(|m| matches!(m.count, Count::RequestBytes | Count::ResponseBytes));
     let fault = |message: &str, help: String| Fault::new(amount.at.clone(), message, help);
     if is_bytes && !amount.bytes && amount.value.num > 0 {
-        let help = format!(
-            "write {}",
-            super::error::known_names(BYTE_UNITS.map(|(unit, _)| unit))
-        );
+        let help = format!("write {}", super::error::known_names(BYTE_UNITS.map(|(unit, _)| unit)));
         return Err(fault("an amount of bytes needs its unit", help));
     }
     if amount.bytes && !is_bytes {
@@ -285,11 +264,7 @@ pub(super) fn refuse_twin(report: &mut Report<'_>, twin: bool, id: &str, span: &
 
 /// `requests/day/user`: parts and scope, without those that are the default.
 pub(super) fn identity(parts: &[&str], scope: &Scope) -> String {
-    let mut id = parts
-        .iter()
-        .copied()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>();
+    let mut id = parts.iter().copied().filter(|part| !part.is_empty()).collect::<Vec<_>>();
     match scope {
         Scope::Tenant => {}
         Scope::Key => id.push("key"),
@@ -301,9 +276,7 @@ pub(super) fn identity(parts: &[&str], scope: &Scope) -> String {
 }
 
 fn every_word(every: Every) -> &'static str {
-    let found = words::QUOTA_PERIODS
-        .iter()
-        .find(|(_, known)| *known == every);
+    let found = words::QUOTA_PERIODS.iter().find(|(_, known)| *known == every);
     found.map_or("once", |(word, _)| word)
 }
 
@@ -312,19 +285,11 @@ fn alerts(report: &mut Report<'_>, quota: &Quota, table: Option<Table<'_>>) -> V
     const HIGHEST: i64 = 1_000;
     let has_share = quota.limit.is_some_and(|limit| limit > 0);
     let Some(node) = table.and_then(|table| table.node("alert")) else {
-        return if has_share {
-            DEFAULT.to_vec()
-        } else {
-            Vec::new()
-        };
+        return if has_share { DEFAULT.to_vec() } else { Vec::new() };
     };
     if !has_share && !items(node).is_empty() {
         let help = "leave `alert` out, or write a limit";
-        report.error(
-            node.span(),
-            "`alert` without a limit to take a percentage of",
-            help,
-        );
+        report.error(node.span(), "`alert` without a limit to take a percentage of", help);
     }
     let mut alerts: Vec<u16> = Vec::new();
     for item in items(node) {

@@ -45,9 +45,7 @@ pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Ve
         meters.push(meter(entry.name, count(report, entry)));
     }
     let of = |n: usize| {
-        n.checked_sub(offset)
-            .and_then(|n| entries.get(n))
-            .and_then(|e| Table::of(e.node))
+        n.checked_sub(offset).and_then(|n| entries.get(n)).and_then(|e| Table::of(e.node))
     };
     let tables: Vec<Option<Table<'_>>> = (0..meters.len()).map(of).collect();
     scale_costs(top, &mut meters);
@@ -59,9 +57,7 @@ pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Ve
     }
     refuse_many_reported(report, &entries, &meters);
     let send = |table: &Option<Table<'_>>| {
-        table
-            .and_then(|t| t.table("stripe"))
-            .is_some_and(|stripe| stripe.node("send").is_some())
+        table.and_then(|t| t.table("stripe")).is_some_and(|stripe| stripe.node("send").is_some())
     };
     let written = tables.iter().map(send).collect();
     (meters, written)
@@ -73,15 +69,7 @@ fn meter(name: &str, count: Count) -> Meter {
         _ => 0,
     };
     let name = Arc::from(name);
-    Meter {
-        name,
-        count,
-        hold,
-        cut: false,
-        scale: 1,
-        stripe: None,
-        feeds: Vec::new(),
-    }
+    Meter { name, count, hold, cut: false, scale: 1, stripe: None, feeds: Vec::new() }
 }
 
 fn count(report: &mut Report<'_>, entry: &Entry<'_>) -> Count {
@@ -101,9 +89,7 @@ fn count(report: &mut Report<'_>, entry: &Entry<'_>) -> Count {
         _ => Count::Cost,
     };
     if entry.name == REQUESTS && count != Count::Cost {
-        let span = written
-            .map(|count| count.span)
-            .or_else(|| table.key_span("sum"));
+        let span = written.map(|count| count.span).or_else(|| table.key_span("sum"));
         let help = "leave it out, or choose another name for this meter";
         let message = "`requests` is built in: one per admitted request";
         report.error(span.unwrap_or_default(), message, help);
@@ -115,9 +101,7 @@ fn count(report: &mut Report<'_>, entry: &Entry<'_>) -> Count {
 /// Gives each meter that a route's `cost` names with a fraction the scale that makes it whole.
 fn scale_costs(top: Table<'_>, meters: &mut [Meter]) {
     let routes = top.table("route").map(Table::entries).unwrap_or_default();
-    let costs = routes
-        .iter()
-        .filter_map(|route| Table::of(route.node)?.table("cost"));
+    let costs = routes.iter().filter_map(|route| Table::of(route.node)?.table("cost"));
     for entry in costs.flat_map(Table::entries) {
         let Some(meter) = meters.iter_mut().find(|meter| *meter.name == *entry.name) else {
             continue;
@@ -152,20 +136,14 @@ fn sums(report: &mut Report<'_>, tables: &[Option<Table<'_>>], meters: &mut [Met
             report.error(span, "a sum of nothing", help);
         }
         let scale =
-            weights
-                .iter()
-                .try_fold(u128::from(meters[n].scale), |scale, (part, weight, _)| {
-                    let weight = weight.over(u128::from(meters[*part].scale))?;
-                    lcm(scale, weight.den).filter(|scale| *scale <= MAX_SCALE)
-                });
+            weights.iter().try_fold(u128::from(meters[n].scale), |scale, (part, weight, _)| {
+                let weight = weight.over(u128::from(meters[*part].scale))?;
+                lcm(scale, weight.den).filter(|scale| *scale <= MAX_SCALE)
+            });
         let Some(scale) = scale.and_then(|scale| u64::try_from(scale).ok()) else {
             let help = "write weights with smaller denominators, as in \"1/1000\"";
             let span = table.and_then(|t| t.key_span("sum")).unwrap_or_default();
-            report.error(
-                span,
-                "the weights have no common denominator up to a million",
-                help,
-            );
+            report.error(span, "the weights have no common denominator up to a million", help);
             continue;
         };
         meters[n].scale = scale;
@@ -203,17 +181,11 @@ fn weights(
         };
         if meters[part].count == Count::Sum {
             let help = "name the meters that it is the sum of";
-            report.error(
-                entry.span,
-                format!("`{}` is a sum itself", entry.name),
-                help,
-            );
+            report.error(entry.span, format!("`{}` is a sum itself", entry.name), help);
             continue;
         }
         let weight = match Text::of(entry.node) {
-            Some(text) => words::fraction(text.text)
-                .map_err(|f| fault(report, &text, f))
-                .ok(),
+            Some(text) => words::fraction(text.text).map_err(|f| fault(report, &text, f)).ok(),
             None => None,
         };
         // A weight in megabytes would read as its opposite.
@@ -231,10 +203,8 @@ fn weights(
 }
 
 fn rest_of_meter(report: &mut Report<'_>, table: Table<'_>, meter: &mut Meter) {
-    let streams = matches!(
-        meter.count,
-        Count::Reported | Count::RequestBytes | Count::ResponseBytes
-    );
+    let streams =
+        matches!(meter.count, Count::Reported | Count::RequestBytes | Count::ResponseBytes);
     for key in ["hold", "cut"] {
         if let Some(span) = table.key_span(key).filter(|_| !streams) {
             let message = format!("`{key}` on a meter whose cost is known on entry");
@@ -249,17 +219,11 @@ fn rest_of_meter(report: &mut Report<'_>, table: Table<'_>, meter: &mut Meter) {
         let bytes = meter.count != Count::Reported;
         if meter.hold == 0 && bytes && report.is_clean() {
             let help = "write the bytes to take at a time: \"64KB\"";
-            report.error(
-                node.span(),
-                "bytes are taken in chunks of at least one",
-                help,
-            );
+            report.error(node.span(), "bytes are taken in chunks of at least one", help);
         }
     }
     meter.cut = table.flag("cut").unwrap_or(false);
-    meter.stripe = table
-        .table("stripe")
-        .and_then(|stripe| meter_stripe(report, stripe, meter));
+    meter.stripe = table.table("stripe").and_then(|stripe| meter_stripe(report, stripe, meter));
 }
 
 fn meter_stripe(report: &mut Report<'_>, table: Table<'_>, meter: &Meter) -> Option<MeterStripe> {
@@ -277,20 +241,13 @@ fn meter_stripe(report: &mut Report<'_>, table: Table<'_>, meter: &Meter) -> Opt
         None => 1,
     };
     let atoms_per_unit = unit.saturating_mul(meter.scale);
-    Some(MeterStripe {
-        event: event.text.to_owned(),
-        atoms_per_unit,
-        send,
-    })
+    Some(MeterStripe { event: event.text.to_owned(), atoms_per_unit, send })
 }
 
 fn stripe_unit(report: &mut Report<'_>, unit: &Text<'_>, meter: &Meter) -> Option<u64> {
     let bytes = matches!(meter.count, Count::RequestBytes | Count::ResponseBytes);
     let known: &[(&str, u64)] = if bytes { &BYTE_UNITS } else { &MULTIPLIERS };
-    let found = known
-        .iter()
-        .find(|(word, _)| *word == unit.text)
-        .map(|(_, by)| *by);
+    let found = known.iter().find(|(word, _)| *word == unit.text).map(|(_, by)| *by);
     if found.is_none() {
         let help = unknown_help(unit.text, known.iter().map(|(word, _)| *word));
         let message = format!("`{}` is no unit of this meter", unit.text);
@@ -302,10 +259,7 @@ fn stripe_unit(report: &mut Report<'_>, unit: &Text<'_>, meter: &Meter) -> Optio
 fn refuse_many_reported(report: &mut Report<'_>, entries: &[Entry<'_>], meters: &[Meter]) {
     let reported = meters.iter().filter(|meter| meter.count == Count::Reported);
     if let Some(beyond) = reported.skip(MAX_REPORTED).map(|meter| &*meter.name).next() {
-        let span = entries
-            .iter()
-            .find(|e| e.name == beyond)
-            .map(|e| e.span.clone());
+        let span = entries.iter().find(|e| e.name == beyond).map(|e| e.span.clone());
         let message = format!("more than {MAX_REPORTED} meters are reported");
         let help = "a request carries their numbers: merge some, or count by `cost`";
         report.error(span.unwrap_or_default(), message, help);

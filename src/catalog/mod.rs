@@ -107,10 +107,7 @@ impl Catalog {
         shape::check_table(&mut report, &keys::TOP, top, 0..0);
         let catalog = lower(&mut report, top, now_ms, content_hash(text));
         let warnings = report.finish()?;
-        Ok(Self {
-            warnings,
-            ..catalog
-        })
+        Ok(Self { warnings, ..catalog })
     }
 
     /// Reads an operator's override: the words of a `[tenant.x]` table, without its header. `until`
@@ -158,21 +155,9 @@ impl Catalog {
     pub fn sold_at(&self, price: &str) -> Option<Sold> {
         let has = |prices: &[String]| prices.iter().any(|known| known == price);
         let plan = self.plans.iter().position(|plan| has(&plan.prices));
-        let plan = plan
-            .and_then(|n| u16::try_from(n).ok())
-            .map(|n| Sold::Plan(PlanId(n)));
-        let addon = || {
-            self.addons
-                .iter()
-                .position(|addon| has(&addon.prices))
-                .map(Sold::Addon)
-        };
-        let topup = || {
-            self.topups
-                .iter()
-                .position(|topup| has(&topup.prices))
-                .map(Sold::Topup)
-        };
+        let plan = plan.and_then(|n| u16::try_from(n).ok()).map(|n| Sold::Plan(PlanId(n)));
+        let addon = || self.addons.iter().position(|addon| has(&addon.prices)).map(Sold::Addon);
+        let topup = || self.topups.iter().position(|topup| has(&topup.prices)).map(Sold::Topup);
         plan.or_else(addon).or_else(topup)
     }
 
@@ -202,9 +187,7 @@ fn read<'t>(
             // What stands below a header that is there twice is there twice for the same reason.
             "duplicate key" if span.start < twice_until => continue,
             "duplicate key" if is_header => {
-                let next = text[span.start..]
-                    .find("\n[")
-                    .unwrap_or(text.len() - span.start);
+                let next = text[span.start..].find("\n[").unwrap_or(text.len() - span.start);
                 twice_until = span.start + next;
                 "a table is made once: by its header, or by dotted keys such as \
                  `quota.requests = ..` in the table above it. Put all of it in one place"
@@ -226,26 +209,13 @@ fn lower(report: &mut Report<'_>, top: Table<'_>, now_ms: i64, hash: [u8; 32]) -
     let timezone = timezone(report, top);
     let (meters, send) = meters::meters(report, top);
     let plan_entries = top.table("plan").map(Table::entries).unwrap_or_default();
-    let names: Vec<Arc<str>> = plan_entries
-        .iter()
-        .map(|entry| Arc::from(entry.name))
-        .collect();
-    let scene = Scene {
-        meters: &meters,
-        routes: &[],
-        plans: &names,
-        zone: &timezone,
-    };
+    let names: Vec<Arc<str>> = plan_entries.iter().map(|entry| Arc::from(entry.name)).collect();
+    let scene = Scene { meters: &meters, routes: &[], plans: &names, zone: &timezone };
     let routes = routes::routes(report, top, &scene);
-    let scene = Scene {
-        routes: routes.as_slice(),
-        ..scene
-    };
+    let scene = Scene { routes: routes.as_slice(), ..scene };
 
     let plans = plans::plans(report, &plan_entries, &scene);
-    let default = top
-        .text("default-plan")
-        .and_then(|name| scene.plan(report, &name));
+    let default = top.text("default-plan").and_then(|name| scene.plan(report, &name));
     let default_plan = PlanId(default.and_then(|n| u16::try_from(n).ok()).unwrap_or(0));
     let addons = offers::addons(report, top, &scene, &plans);
     let topups = offers::topups(report, top, &scene);
@@ -287,11 +257,7 @@ fn timezone(report: &mut Report<'_>, top: Table<'_>) -> Zone {
             Some(_) => unknown_help(name.text, known().collect::<Vec<_>>()),
             None => "write an IANA name: \"UTC\", \"Europe/Berlin\"".to_owned(),
         };
-        report.error(
-            name.span,
-            format!("unknown time zone `{}`", name.text),
-            help,
-        );
+        report.error(name.span, format!("unknown time zone `{}`", name.text), help);
         Zone::utc()
     })
 }

@@ -124,10 +124,7 @@ pub struct ChargeOn {
 impl Default for ChargeOn {
     /// `["1xx", "2xx", "3xx", "4xx"]`, and aborted requests.
     fn default() -> Self {
-        Self {
-            class: [true, true, true, true, false],
-            aborted: true,
-        }
+        Self { class: [true, true, true, true, false], aborted: true }
     }
 }
 

@@ -27,17 +27,11 @@ impl Exact {
     /// `None` for a denominator of 0.
     pub(super) fn new(num: u128, den: u128) -> Option<Self> {
         let by = gcd(num, den);
-        (den > 0).then(|| Self {
-            num: num / by,
-            den: den / by,
-        })
+        (den > 0).then(|| Self { num: num / by, den: den / by })
     }
 
     pub(super) fn whole(n: u64) -> Self {
-        Self {
-            num: u128::from(n),
-            den: 1,
-        }
+        Self { num: u128::from(n), den: 1 }
     }
 
     /// `None` on overflow.
@@ -52,9 +46,7 @@ impl Exact {
 
     /// As a whole number, if it is one and fits.
     pub(super) fn to_u64(self) -> Option<u64> {
-        (self.den == 1)
-            .then(|| u64::try_from(self.num).ok())
-            .flatten()
+        (self.den == 1).then(|| u64::try_from(self.num).ok()).flatten()
     }
 }
 
@@ -90,10 +82,6 @@ pub(super) fn exact(number: &str) -> Option<Exact> {
         return None;
     }
     let den = 10_u128.checked_pow(u32::try_from(part.len()).ok()?)?;
-    let num = whole
-        .parse::<u128>()
-        .ok()?
-        .checked_mul(den)?
-        .checked_add(part.parse().ok()?)?;
+    let num = whole.parse::<u128>().ok()?.checked_mul(den)?.checked_add(part.parse().ok()?)?;
     Exact::new(num, den)
 }

@@ -31,18 +31,12 @@ pub(super) fn addons(
         for quota in &quotas {
             check_added(report, scene, quota, plans);
         }
-        let features = adds
-            .and_then(|adds| adds.table("feature"))
-            .map(Table::entries);
+        let features = adds.and_then(|adds| adds.table("feature")).map(Table::entries);
         let feature = |e: Entry<'_>| Some((Arc::from(e.name), integer(e.node)?));
         addons.push(Addon {
             name: Arc::from(entry.name),
             prices: prices(table),
-            features: features
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(feature)
-                .collect(),
+            features: features.unwrap_or_default().into_iter().filter_map(feature).collect(),
             quotas,
         });
     }
@@ -55,12 +49,7 @@ fn check_added(report: &mut Report<'_>, scene: &Scene<'_>, quota: &Quota, plans:
         let help = "write what one of it adds: \"100k/cycle\"";
         return report.error_at(quota.place, "an addon cannot add \"unlimited\"", help);
     };
-    let all = || {
-        plans
-            .iter()
-            .filter_map(|plan| plan.quotas.get(&quota.meter))
-            .flatten()
-    };
+    let all = || plans.iter().filter_map(|plan| plan.quotas.get(&quota.meter)).flatten();
     if all().any(|other| other.id == quota.id) {
         return;
     }
@@ -68,17 +57,10 @@ fn check_added(report: &mut Report<'_>, scene: &Scene<'_>, quota: &Quota, plans:
     known.sort_unstable();
     known.dedup();
     let help = match known.is_empty() {
-        true => format!(
-            "write `quota.{}` in a plan first",
-            scene.of(quota.meter).name
-        ),
+        true => format!("write `quota.{}` in a plan first", scene.of(quota.meter).name),
         false => format!("add to one that there is: {}", known_names(known)),
     };
-    report.error_at(
-        quota.place,
-        format!("no plan has the quota `{}`", quota.id),
-        help,
-    );
+    report.error_at(quota.place, format!("no plan has the quota `{}`", quota.id), help);
 }
 
 /// The top-ups, in the order of the file.
@@ -137,11 +119,7 @@ pub(super) fn check_prices(report: &mut Report<'_>, top: Table<'_>) {
             let help = "write the lookup keys of its prices, or leave `stripe` out";
             report.error(node.span(), "a list of prices that is empty", help);
         }
-        found.extend(
-            texts
-                .into_iter()
-                .map(|text| (text, format!("{kind}.{}", entry.name))),
-        );
+        found.extend(texts.into_iter().map(|text| (text, format!("{kind}.{}", entry.name))));
     }
     found.sort_by_key(|(text, _)| text.span.start);
     for (text, owner) in found {

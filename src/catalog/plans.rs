@@ -31,10 +31,7 @@ pub(super) fn plans(
             report.error(entry.span.clone(), message, help);
         }
     }
-    let mut drafts: Vec<Draft> = entries
-        .iter()
-        .map(|entry| draft(report, scene, entry))
-        .collect();
+    let mut drafts: Vec<Draft> = entries.iter().map(|entry| draft(report, scene, entry)).collect();
     cut_cycles(report, &mut drafts);
     let mut plans: Vec<Option<Plan>> = vec![None; drafts.len()];
     for n in 0..drafts.len() {
@@ -112,10 +109,7 @@ fn merge(n: usize, drafts: &[Draft], plans: &mut [Option<Plan>]) {
     }
     for n in line.into_iter().rev() {
         if plans[n].is_none() {
-            let base = drafts[n]
-                .extends
-                .as_ref()
-                .and_then(|(base, _)| plans[*base].clone());
+            let base = drafts[n].extends.as_ref().and_then(|(base, _)| plans[*base].clone());
             plans[n] = Some(merged(&drafts[n], base));
         }
     }
@@ -157,26 +151,15 @@ fn on_lease_error(report: &mut Report<'_>, table: Table<'_>) -> Option<OnLeaseEr
     let basis_points = words::percent(allow.text);
     if basis_points.is_none() {
         let help = "write a percentage with at most two decimals, up to \"100%\": \"2%\"";
-        report.error(
-            allow.span,
-            format!("`{}` is no share of a limit", allow.text),
-            help,
-        );
+        report.error(allow.span, format!("`{}` is no share of a limit", allow.text), help);
     }
-    Some(OnLeaseError::Allow {
-        basis_points: basis_points?,
-    })
+    Some(OnLeaseError::Allow { basis_points: basis_points? })
 }
 
 /// The lookup keys of a table's `stripe`.
 pub(super) fn prices(table: Table<'_>) -> Vec<String> {
     let stripe = table.table("stripe");
-    stripe
-        .map(|stripe| stripe.texts("price"))
-        .unwrap_or_default()
-        .iter()
-        .map(own)
-        .collect()
+    stripe.map(|stripe| stripe.texts("price")).unwrap_or_default().iter().map(own).collect()
 }
 
 /// A copy of a string of the file.
@@ -187,7 +170,5 @@ pub(super) fn own(text: &Text<'_>) -> String {
 /// A duration that is written, or reported.
 pub(super) fn duration(report: &mut Report<'_>, text: Option<Text<'_>>) -> Option<Duration> {
     let text = text?;
-    words::duration(text.text)
-        .map_err(|f| fault(report, &text, f))
-        .ok()
+    words::duration(text.text).map_err(|f| fault(report, &text, f)).ok()
 }

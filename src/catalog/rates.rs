@@ -65,9 +65,7 @@ impl Scene<'_> {
         on: RateOn,
         text: &Text<'_>,
     ) -> Option<Rate> {
-        let words = words::rate(text.text)
-            .map_err(|f| fault(report, text, f))
-            .ok()?;
+        let words = words::rate(text.text).map_err(|f| fault(report, text, f)).ok()?;
         let meter = match &words.meter {
             Some((name, at)) => {
                 let span = report.within(text.span.clone(), text.text, at.clone());
@@ -80,24 +78,13 @@ impl Scene<'_> {
             |amount: &Amount| atoms(amount, of).map_err(|f| fault(report, text, f)).ok();
         let amount = atoms(&words.amount)?;
         let burst = words.burst.as_ref().map_or(Some(amount), &mut atoms)?;
-        let burst_at = words
-            .burst
-            .as_ref()
-            .map_or(words.amount.at.clone(), |b| b.at.clone());
-        if let Err(f) = fits_bucket(
-            amount,
-            burst,
-            words.per.as_nanos(),
-            &words.amount.at,
-            burst_at,
-        ) {
+        let burst_at = words.burst.as_ref().map_or(words.amount.at.clone(), |b| b.at.clone());
+        if let Err(f) = fits_bucket(amount, burst, words.per.as_nanos(), &words.amount.at, burst_at)
+        {
             fault(report, text, f);
             return None;
         }
-        let short = identity(
-            &[key, meter.map_or("", |id| &self.of(id).name)],
-            &words.scope,
-        );
+        let short = identity(&[key, meter.map_or("", |id| &self.of(id).name)], &words.scope);
         let parts = [key, meter.map_or("", |id| &self.of(id).name), words.period];
         Some(Rate {
             id: identity(&parts, &words.scope).into(),

@@ -34,17 +34,12 @@ impl Routes {
 
     /// The route with this name in the file.
     pub fn named(&self, name: &str) -> Option<RouteId> {
-        self.iter()
-            .find(|(_, route)| *route.name == *name)
-            .map(|(id, _)| id)
+        self.iter().find(|(_, route)| *route.name == *name).map(|(id, _)| id)
     }
 
     /// All of them, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = (RouteId, &Route)> {
-        self.routes
-            .iter()
-            .enumerate()
-            .map(|(n, route)| (RouteId(n as u16), route))
+        self.routes.iter().enumerate().map(|(n, route)| (RouteId(n as u16), route))
     }
 
     /// All of them, by [`RouteId`].
@@ -54,9 +49,7 @@ impl Routes {
 
     /// What a route matches, as in the file: `GET /v1/search`.
     pub fn patterns(&self, route: RouteId) -> &[String] {
-        self.patterns
-            .get(usize::from(route.0))
-            .map_or(&[], Vec::as_slice)
+        self.patterns.get(usize::from(route.0)).map_or(&[], Vec::as_slice)
     }
 
     /// Adds a route; its patterns follow with [`Routes::insert`].
@@ -70,37 +63,25 @@ impl Routes {
     /// Adds a pattern of a route; fails with what is wrong and what to write instead.
     pub(super) fn insert(&mut self, route: RouteId, text: &str) -> Result<(), (String, String)> {
         let (method, path) = split(text)?;
-        let at = match self
-            .methods
-            .iter()
-            .position(|(known, _)| **known == *method)
-        {
+        let at = match self.methods.iter().position(|(known, _)| **known == *method) {
             Some(at) => at,
             None => {
-                let at = if method == "GET" {
-                    0
-                } else {
-                    self.methods.len()
-                };
-                self.methods
-                    .insert(at, (method.into(), matchit::Router::new()));
+                let at = if method == "GET" { 0 } else { self.methods.len() };
+                self.methods.insert(at, (method.into(), matchit::Router::new()));
                 at
             }
         };
-        self.methods[at]
-            .1
-            .insert(path, route)
-            .map_err(|error| match error {
-                matchit::InsertError::Conflict { with } => (
-                    format!("the pattern `{text}` matches the same requests as `{method} {with}`"),
-                    "leave one of them out: each request has one route".to_owned(),
-                ),
-                error => (
-                    format!("`{path}` is not a pattern: {error}"),
-                    "write parameters as `{name}`, one to a segment, and `{*rest}` at the end"
-                        .to_owned(),
-                ),
-            })?;
+        self.methods[at].1.insert(path, route).map_err(|error| match error {
+            matchit::InsertError::Conflict { with } => (
+                format!("the pattern `{text}` matches the same requests as `{method} {with}`"),
+                "leave one of them out: each request has one route".to_owned(),
+            ),
+            error => (
+                format!("`{path}` is not a pattern: {error}"),
+                "write parameters as `{name}`, one to a segment, and `{*rest}` at the end"
+                    .to_owned(),
+            ),
+        })?;
         if let Some(patterns) = self.patterns.get_mut(usize::from(route.0)) {
             patterns.push(format!("{method} {path}"));
         }
@@ -119,9 +100,7 @@ impl Index<RouteId> for Routes {
 
 impl fmt::Debug for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.routes.iter().zip(&self.patterns))
-            .finish()
+        f.debug_list().entries(self.routes.iter().zip(&self.patterns)).finish()
     }
 }
 
@@ -149,26 +128,17 @@ fn split(text: &str) -> Result<(&str, &str), (String, String)> {
             _ => "write the path alone: queries play no part",
         };
         let found = &path[at..=at];
-        return wrong(
-            format!("`{found}` cannot stand in a pattern"),
-            help.to_owned(),
-        );
+        return wrong(format!("`{found}` cannot stand in a pattern"), help.to_owned());
     }
     match method {
-        "HEAD" => wrong(
-            "HEAD counts as GET".to_owned(),
-            format!("write \"GET {path}\""),
-        ),
+        "HEAD" => wrong("HEAD counts as GET".to_owned(), format!("write \"GET {path}\"")),
         "ANY" | "*" => {
             let help = format!("write each: [\"GET {path}\", \"POST {path}\"]");
             wrong(format!("`{method}` is no method"), help)
         }
         _ if !is_method(method) => {
             let help = format!("write \"{} {path}\"", method.to_ascii_uppercase());
-            wrong(
-                format!("`{method}` is no method: methods are upper case"),
-                help,
-            )
+            wrong(format!("`{method}` is no method: methods are upper case"), help)
         }
         _ => Ok((method, path)),
     }
@@ -237,9 +207,7 @@ mod tests {
     fn routes(patterns: &[(&str, &str)]) -> Routes {
         let mut routes = Routes::default();
         for (name, pattern) in patterns {
-            let id = routes
-                .named(name)
-                .unwrap_or_else(|| routes.push(route(name)));
+            let id = routes.named(name).unwrap_or_else(|| routes.push(route(name)));
             routes.insert(id, pattern).unwrap();
         }
         routes
@@ -268,10 +236,7 @@ mod tests {
         assert_eq!(name(&routes, "GET", "/v1/search"), Some("search"));
         assert_eq!(name(&routes, "GET", "/v1/other"), Some("any"));
         assert_eq!(name(&routes, "POST", "/v1/other"), None);
-        assert_eq!(
-            name(&routes, "POST", "/v1/accounts/7/exports"),
-            Some("export")
-        );
+        assert_eq!(name(&routes, "POST", "/v1/accounts/7/exports"), Some("export"));
         assert_eq!(name(&routes, "PURGE", "/v1/search"), Some("purge"));
         assert_eq!(name(&routes, "GET", "/files/a/b"), Some("files"));
         assert_eq!(name(&routes, "get", "/v1/search"), None);
@@ -292,24 +257,13 @@ mod tests {
     #[test]
     fn no_spelling_leaves_the_route() {
         let routes = sample();
-        for path in [
-            "/v1/%73earch",
-            "/v1/%73%65%61rch",
-            "/%761/search",
-            "%2fv1/search",
-        ] {
+        for path in ["/v1/%73earch", "/v1/%73%65%61rch", "/%761/search", "%2fv1/search"] {
             let found = name(&routes, "GET", path);
-            assert_eq!(
-                found,
-                (!path.starts_with('%')).then_some("search"),
-                "{path}"
-            );
+            assert_eq!(found, (!path.starts_with('%')).then_some("search"), "{path}");
         }
-        for path in [
-            "/v1/accounts/%FF/exports",
-            "/v1/accounts/%zz/exports",
-            "/v1/accounts/%/exports",
-        ] {
+        for path in
+            ["/v1/accounts/%FF/exports", "/v1/accounts/%zz/exports", "/v1/accounts/%/exports"]
+        {
             assert_eq!(name(&routes, "POST", path), Some("export"), "{path}");
         }
         assert_eq!(name(&routes, "GET", "/f%C3%BCr"), Some("umlaut"));
@@ -318,10 +272,7 @@ mod tests {
     #[test]
     fn an_encoded_slash_stays_within_its_segment() {
         let routes = sample();
-        assert_eq!(
-            name(&routes, "POST", "/v1/accounts/a%2Fb/exports"),
-            Some("export")
-        );
+        assert_eq!(name(&routes, "POST", "/v1/accounts/a%2Fb/exports"), Some("export"));
         assert_eq!(name(&routes, "GET", "/v1%2Fsearch"), None);
         assert_eq!(name(&routes, "GET", "/v1/search%2f"), Some("any"));
     }

@@ -41,10 +41,7 @@ pub(super) fn routes(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>)
 fn route(report: &mut Report<'_>, scene: &Scene<'_>, name: &str, table: Table<'_>) -> Route {
     let route = Route {
         name: Arc::from(name),
-        cost: table
-            .table("cost")
-            .map(|cost| costs(report, scene, cost))
-            .unwrap_or_default(),
+        cost: table.table("cost").map(|cost| costs(report, scene, cost)).unwrap_or_default(),
         needs: table.text("needs").map(|needs| Arc::from(needs.text)),
         free: table.flag("free").unwrap_or(false),
         auth: match table.text("auth").map(|auth| auth.text) {
@@ -52,9 +49,7 @@ fn route(report: &mut Report<'_>, scene: &Scene<'_>, name: &str, table: Table<'_
             Some("none") => Auth::None,
             _ => Auth::Required,
         },
-        once_by: table
-            .text("once-by")
-            .and_then(|header| header_name(report, &header)),
+        once_by: table.text("once-by").and_then(|header| header_name(report, &header)),
         charge_on: charge_on(report, table),
         enforce: enforce(table),
     };
@@ -63,11 +58,7 @@ fn route(report: &mut Report<'_>, scene: &Scene<'_>, name: &str, table: Table<'_
         (_, true) => &["cost", "once-by", "charge-on"],
         _ => &[],
     };
-    let why = if route.auth == Auth::None {
-        "auth = \"none\""
-    } else {
-        "free = true"
-    };
+    let why = if route.auth == Auth::None { "auth = \"none\"" } else { "free = true" };
     for key in idle {
         if let Some(span) = table.key_span(key) {
             let message = format!("`{key}` has no effect beside `{why}`");
@@ -89,10 +80,8 @@ fn costs(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Vec<(M
         };
         if cost > 0 && !matches!(meter.count, Count::Cost | Count::Sum) {
             let message = format!("what `{}` costs is known only afterwards", meter.name);
-            let help = format!(
-                "write 0 if it is not counted here, or `hold` in [meter.{}]",
-                meter.name
-            );
+            let help =
+                format!("write 0 if it is not counted here, or `hold` in [meter.{}]", meter.name);
             report.error(entry.node.span(), message, help);
         }
         costs.insert(id, cost);
@@ -118,10 +107,7 @@ pub(super) fn charge_on(report: &mut Report<'_>, table: Table<'_>) -> Option<Cha
         let help = "write `free = true` on the routes that cost nothing";
         report.error(node.span(), "nothing is ever charged", help);
     }
-    let mut on = ChargeOn {
-        class: [false; 5],
-        aborted: false,
-    };
+    let mut on = ChargeOn { class: [false; 5], aborted: false };
     for text in texts {
         match text.text {
             "aborted" => on.aborted = true,

@@ -14,10 +14,7 @@ use super::words::{DURATIONS, QUOTA_PERIODS, RATE_PERIODS, TERMS};
 /// The JSON Schema of a plan file.
 pub fn schema() -> Value {
     let mut schema = object(&TOP);
-    schema.insert(
-        "$schema".into(),
-        json!("http://json-schema.org/draft-07/schema#"),
-    );
+    schema.insert("$schema".into(), json!("http://json-schema.org/draft-07/schema#"));
     schema.insert("title".into(), json!("tollgate plans.toml"));
     Value::Object(schema)
 }
@@ -38,10 +35,7 @@ fn object(shape: &Shape) -> Map<String, Value> {
 }
 
 fn value(form: &Form) -> Map<String, Value> {
-    let number = format!(
-        r"{NUMBER}({})?",
-        either([units(&MULTIPLIERS), units(&BYTE_UNITS)])
-    );
+    let number = format!(r"{NUMBER}({})?", either([units(&MULTIPLIERS), units(&BYTE_UNITS)]));
     map(match form {
         Form::Text => json!({ "type": "string" }),
         Form::Word(words) => json!({ "enum": words }),
@@ -63,24 +57,12 @@ fn value(form: &Form) -> Map<String, Value> {
             let periods = units(&RATE_PERIODS);
             let tail = format!(r"( +burst {number})?( +per {NAME})?( +burst {number})?");
             let pattern = format!(r"{number}( +{NAME})? */ *({periods}){tail}");
-            words(
-                pattern,
-                &["50/s burst 100", "100k input-tokens/min", "20/s per key"],
-            )
+            words(pattern, &["50/s burst 100", "100k input-tokens/min", "20/s per key"])
         }
         Form::QuotaWords => {
             let periods = units(&QUOTA_PERIODS);
             let pattern = format!(r"unlimited|{number}( */ *({periods})( +per {NAME})?)?");
-            words(
-                pattern,
-                &[
-                    "10k/month",
-                    "1GB/month",
-                    "5k/day per user",
-                    "500",
-                    "unlimited",
-                ],
-            )
+            words(pattern, &["10k/month", "1GB/month", "5k/day per user", "500", "unlimited"])
         }
         Form::Limits(form, shape) => {
             let one = json!({ "anyOf": [value(form), object(shape)] });

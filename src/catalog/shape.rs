@@ -52,9 +52,7 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn count(self, key: &str) -> Option<u32> {
-        self.node(key)
-            .and_then(integer)
-            .and_then(|n| u32::try_from(n).ok())
+        self.node(key).and_then(integer).and_then(|n| u32::try_from(n).ok())
     }
 
     /// The strings of a list, or the one that stands alone.
@@ -69,11 +67,7 @@ impl<'a> Table<'a> {
     pub(super) fn entries(self) -> Vec<Entry<'a>> {
         let entry = |(key, node): (&'a Spanned<_>, &'a Node<'a>)| {
             let name: &std::borrow::Cow<'a, str> = key.get_ref();
-            Entry {
-                name,
-                span: key.span(),
-                node,
-            }
+            Entry { name, span: key.span(), node }
         };
         let mut entries: Vec<_> = self.0.iter().map(entry).collect();
         entries.sort_by_key(|entry| entry.span.start);
@@ -88,10 +82,7 @@ impl<'a> Table<'a> {
 
 impl<'a> Text<'a> {
     pub(super) fn of(node: &'a Node<'a>) -> Option<Self> {
-        node.get_ref().as_str().map(|text| Self {
-            text,
-            span: node.span(),
-        })
+        node.get_ref().as_str().map(|text| Self { text, span: node.span() })
     }
 }
 
@@ -147,9 +138,7 @@ fn check(report: &mut Report<'_>, key: &Key, form: &'static Form, node: &Node<'_
         Flag => value.is_bool(),
         Count => integer(node).is_some_and(|n| n >= 1 && n <= i64::from(u32::MAX)),
         Percents => value.is_array() && items(node).iter().all(|item| integer(item).is_some()),
-        Date => value
-            .as_datetime()
-            .is_some_and(|d| d.date.is_some() && d.time.is_none()),
+        Date => value.as_datetime().is_some_and(|d| d.date.is_some() && d.time.is_none()),
         Amount | Fraction => value.is_str() || integer(node).is_some_and(|n| n >= 0),
         Feature => value.is_bool() || value.is_str() || integer(node).is_some(),
         Table(_) | Each(..) => value.is_table(),
@@ -244,10 +233,9 @@ fn mismatch(report: &mut Report<'_>, name: &str, form: &Form, node: &Node<'_>) {
             format!("`{name}` takes no floating-point number"),
             format!("write it as a string: \"{written}\""),
         ),
-        (Form::Date, DeValue::Datetime(_)) => (
-            format!("`{name}` is a date without a time"),
-            "write a date: 2027-03-31".to_owned(),
-        ),
+        (Form::Date, DeValue::Datetime(_)) => {
+            (format!("`{name}` is a date without a time"), "write a date: 2027-03-31".to_owned())
+        }
         _ => (
             format!("`{name}` cannot be {}", type_of(node)),
             format!("write {}", sample(name, form)),
@@ -277,10 +265,7 @@ pub(super) fn sample(name: &str, form: &Form) -> String {
         Form::Texts if name == "match" => "[\"GET /v1/search\"]",
         Form::Texts => "a string, or a list of strings",
         Form::Word(words) | Form::Payment(words, _) | Form::WordOr(words, _) => {
-            return format!(
-                "`{name} = \"{}\"`",
-                words.first().copied().unwrap_or_default()
-            );
+            return format!("`{name} = \"{}\"`", words.first().copied().unwrap_or_default());
         }
         Form::Words(words) => return format!("`{name} = {words:?}`"),
         Form::Flag => "true",

@@ -28,29 +28,16 @@ pub(super) fn tenants(
             continue;
         };
         let changes = changes(report, scene, table);
-        let until = table
-            .node("until")
-            .and_then(|node| midnight(report, scene, node, 1));
+        let until = table.node("until").and_then(|node| midnight(report, scene, node, 1));
         if until.is_some_and(|until_ms| until_ms <= now_ms) {
             let place = report.mark(entry.span);
-            let message = format!(
-                "the exception of tenant `{}` has ended: ignored",
-                entry.name
-            );
+            let message = format!("the exception of tenant `{}` has ended: ignored", entry.name);
             report.warn(place, message);
             continue;
         }
         let tenant: Arc<str> = Arc::from(entry.name);
-        let note = table
-            .text("note")
-            .map(|note| own(&note))
-            .unwrap_or_default();
-        let exception = Exception {
-            tenant: tenant.clone(),
-            changes,
-            until_ms: until,
-            note,
-        };
+        let note = table.text("note").map(|note| own(&note)).unwrap_or_default();
+        let exception = Exception { tenant: tenant.clone(), changes, until_ms: until, note };
         tenants.insert(tenant, exception);
     }
     tenants
@@ -58,9 +45,7 @@ pub(super) fn tenants(
 
 /// The words of a `[tenant.x]` table that change a plan.
 pub(super) fn changes(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Changes {
-    let plan = table
-        .text("plan")
-        .and_then(|name| scene.plan(report, &name));
+    let plan = table.text("plan").and_then(|name| scene.plan(report, &name));
     Changes {
         plan: plan.and_then(|n| u16::try_from(n).ok()).map(PlanId),
         rates: scene.rates(report, table.table("rate")),
@@ -68,48 +53,28 @@ pub(super) fn changes(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'
         features: scene.features(table.table("feature")),
         concurrency: table.count("concurrency"),
         enforce: enforce(table),
-        term: table
-            .table("term")
-            .and_then(|table| term(report, scene, table)),
+        term: table.table("term").and_then(|table| term(report, scene, table)),
     }
 }
 
 fn term(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Option<Term> {
-    let from = table
-        .node("from")
-        .and_then(|node| midnight(report, scene, node, 0));
+    let from = table.node("from").and_then(|node| midnight(report, scene, node, 0));
     let every = table.text("every")?;
-    let months = words::term(every.text)
-        .map_err(|f| fault(report, &every, f))
-        .ok()?;
-    Some(Term {
-        from_ms: from?,
-        months,
-    })
+    let months = words::term(every.text).map_err(|f| fault(report, &every, f)).ok()?;
+    Some(Term { from_ms: from?, months })
 }
 
 /// The local midnight that begins a date, or the one `later` days on.
 fn midnight(report: &mut Report<'_>, scene: &Scene<'_>, node: &Node<'_>, later: u8) -> Option<i64> {
-    let datetime = node
-        .get_ref()
-        .as_datetime()
-        .filter(|d| d.time.is_none() && d.offset.is_none());
+    let datetime = node.get_ref().as_datetime().filter(|d| d.time.is_none() && d.offset.is_none());
     let Date { year, month, day } = datetime?.date?;
-    let date = (
-        i16::try_from(year).ok(),
-        i8::try_from(month).ok(),
-        i8::try_from(day).ok(),
-    );
+    let date = (i16::try_from(year).ok(), i8::try_from(month).ok(), i8::try_from(day).ok());
     let (Some(year), Some(month), Some(day)) = date else {
         return None;
     };
     let found = scene.zone.midnight_ms(year, month, day, later);
     if found.is_none() {
-        report.error(
-            node.span(),
-            "there is no such day",
-            "write a date: 2027-03-31",
-        );
+        report.error(node.span(), "there is no such day", "write a date: 2027-03-31");
     }
     found
 }
@@ -125,16 +90,12 @@ pub(super) fn billing(
     let table = top.table("billing");
     let mut rule = |key: &str, default: PaymentRule| {
         let node = table.and_then(|table| table.node(key));
-        node.and_then(|node| payment(report, scene, node))
-            .unwrap_or(default)
+        node.and_then(|node| payment(report, scene, node)).unwrap_or(default)
     };
     let default = PaymentRule::Plan(default_plan);
     Billing {
         trialing: rule("trialing", PaymentRule::Full),
-        past_due: rule(
-            "past-due",
-            PaymentRule::Grace(GRACE, Box::new(default.clone())),
-        ),
+        past_due: rule("past-due", PaymentRule::Grace(GRACE, Box::new(default.clone()))),
         unpaid: rule("unpaid", PaymentRule::PaymentRequired),
         canceled: rule("canceled", default),
     }
@@ -145,9 +106,7 @@ fn payment(report: &mut Report<'_>, scene: &Scene<'_>, node: &Node<'_>) -> Optio
         return payment_word(report, scene, &text);
     }
     let table = Table::of(node)?;
-    let then = table
-        .text("then")
-        .and_then(|text| payment_word(report, scene, &text));
+    let then = table.text("then").and_then(|text| payment_word(report, scene, &text));
     let grace = duration(report, table.text("grace"))?;
     Some(PaymentRule::Grace(grace, Box::new(then?)))
 }
@@ -164,15 +123,10 @@ fn payment_word(
     }
     let found = scene.plans.iter().position(|plan| **plan == *text.text);
     if found.is_none() {
-        let known = PAYMENT_WORDS
-            .iter()
-            .copied()
-            .chain(scene.plans.iter().map(|plan| &**plan));
+        let known = PAYMENT_WORDS.iter().copied().chain(scene.plans.iter().map(|plan| &**plan));
         let help = unknown_help(text.text, known);
         let message = format!("`{}` is neither a plan nor a payment rule", text.text);
         report.error(text.span.clone(), message, help);
     }
-    found
-        .and_then(|n| u16::try_from(n).ok())
-        .map(|n| PaymentRule::Plan(PlanId(n)))
+    found.and_then(|n| u16::try_from(n).ok()).map(|n| PaymentRule::Plan(PlanId(n)))
 }

@@ -65,10 +65,7 @@ impl Zone {
 
     /// The names in the database.
     pub(super) fn names() -> Vec<String> {
-        TimeZoneDatabase::bundled()
-            .available()
-            .map(|name| name.as_str().to_owned())
-            .collect()
+        TimeZoneDatabase::bundled().available().map(|name| name.as_str().to_owned()).collect()
     }
 
     fn local(&self, at_ms: i64) -> DateTime {
@@ -117,10 +114,7 @@ impl Every {
                 Some(term) => anchored(at_ms, zone, term.from_ms, term.months.max(1)),
                 None => anchored(at_ms, zone, anchors.cycle_ms, 1),
             },
-            Every::Once => Window {
-                start_ms: i64::MIN,
-                end_ms: i64::MAX,
-            },
+            Every::Once => Window { start_ms: i64::MIN, end_ms: i64::MAX },
         }
     }
 }
@@ -142,9 +136,7 @@ fn anchored(at_ms: i64, zone: &Zone, anchor_ms: i64, every: u32) -> Window {
     let anchor = zone.local(anchor_ms);
     let every = i64::from(every);
     let guess = (months(zone.local(at_ms)) - months(anchor)).div_euclid(every);
-    tile(at_ms, guess, |n| {
-        zone.instant(after_months(anchor, n.saturating_mul(every)))
-    })
+    tile(at_ms, guess, |n| zone.instant(after_months(anchor, n.saturating_mul(every))))
 }
 
 /// The one window `n` near `guess` with `start(n) <= at < start(n + 1)`. A local time guesses wrong
@@ -162,10 +154,7 @@ fn tile(at_ms: i64, guess: i64, start: impl Fn(i64) -> i64) -> Window {
             break;
         }
     }
-    Window {
-        start_ms: start(n),
-        end_ms: start(n + 1),
-    }
+    Window { start_ms: start(n), end_ms: start(n + 1) }
 }
 
 /// The hour of the local clock. An hour that happens twice is two windows, and one that the clocks
@@ -248,20 +237,14 @@ mod tests {
 
     fn window(every: Every, zone: &str, local: &str) -> (String, String) {
         let zone = Zone::new(zone).unwrap();
-        let anchors = Anchors {
-            cycle_ms: at(&zone, "2026-01-31T09:30"),
-            term: None,
-        };
+        let anchors = Anchors { cycle_ms: at(&zone, "2026-01-31T09:30"), term: None };
         let window = every.window(at(&zone, local), &zone, &anchors);
         (zone.rfc3339(window.start_ms), zone.rfc3339(window.end_ms))
     }
 
     fn hours(every: Every, zone: &str, local: &str) -> f64 {
         let zone = Zone::new(zone).unwrap();
-        let anchors = Anchors {
-            cycle_ms: 0,
-            term: None,
-        };
+        let anchors = Anchors { cycle_ms: 0, term: None };
         let window = every.window(at(&zone, local), &zone, &anchors);
         (window.end_ms - window.start_ms) as f64 / HOUR_MS as f64
     }
@@ -287,10 +270,8 @@ mod tests {
     #[test]
     fn a_cycle_is_counted_from_its_anchor_and_never_chained() {
         let cycles = ["2026-02-01T00:00", "2026-03-01T00:00", "2026-04-01T00:00"];
-        let starts: Vec<_> = cycles
-            .iter()
-            .map(|t| window(Every::Cycle, "UTC", t).0[..10].to_owned())
-            .collect();
+        let starts: Vec<_> =
+            cycles.iter().map(|t| window(Every::Cycle, "UTC", t).0[..10].to_owned()).collect();
         assert_eq!(starts, ["2026-01-31", "2026-02-28", "2026-03-31"]);
         let leap = window(Every::Cycle, "UTC", "2028-02-29T09:30");
         assert_eq!(leap.0, "2028-02-29T09:30:00Z");
@@ -300,21 +281,12 @@ mod tests {
     #[test]
     fn a_term_is_its_months_from_its_first_day_else_the_cycle() {
         let zone = Zone::new("Europe/Berlin").unwrap();
-        let term = Term {
-            from_ms: at(&zone, "2024-02-29T00:00"),
-            months: 12,
-        };
-        let anchors = Anchors {
-            cycle_ms: at(&zone, "2026-01-31T00:00"),
-            term: Some(term),
-        };
+        let term = Term { from_ms: at(&zone, "2024-02-29T00:00"), months: 12 };
+        let anchors = Anchors { cycle_ms: at(&zone, "2026-01-31T00:00"), term: Some(term) };
         let window = Every::Term.window(at(&zone, "2026-06-01T00:00"), &zone, &anchors);
         assert_eq!(zone.rfc3339(window.start_ms), "2026-02-28T00:00:00+01:00");
         assert_eq!(zone.rfc3339(window.end_ms), "2027-02-28T00:00:00+01:00");
-        let anchors = Anchors {
-            term: None,
-            ..anchors
-        };
+        let anchors = Anchors { term: None, ..anchors };
         let now = at(&zone, "2026-06-01T00:00");
         assert_eq!(
             Every::Term.window(now, &zone, &anchors),
@@ -324,23 +296,11 @@ mod tests {
 
     #[test]
     fn days_are_23_to_25_hours_where_the_clocks_change() {
-        assert_eq!(
-            hours(Every::Day, "America/New_York", "2026-03-08T12:00"),
-            23.0
-        );
-        assert_eq!(
-            hours(Every::Day, "America/New_York", "2026-11-01T12:00"),
-            25.0
-        );
+        assert_eq!(hours(Every::Day, "America/New_York", "2026-03-08T12:00"), 23.0);
+        assert_eq!(hours(Every::Day, "America/New_York", "2026-11-01T12:00"), 25.0);
         assert_eq!(hours(Every::Day, "Europe/Berlin", "2026-03-29T12:00"), 23.0);
-        assert_eq!(
-            hours(Every::Day, "Australia/Lord_Howe", "2026-04-05T12:00"),
-            24.5
-        );
-        assert_eq!(
-            hours(Every::Day, "America/Havana", "2026-03-08T12:00"),
-            23.0
-        );
+        assert_eq!(hours(Every::Day, "Australia/Lord_Howe", "2026-04-05T12:00"), 24.5);
+        assert_eq!(hours(Every::Day, "America/Havana", "2026-03-08T12:00"), 23.0);
     }
 
     #[test]
@@ -354,51 +314,27 @@ mod tests {
     #[test]
     fn no_hour_is_longer_than_an_hour() {
         let zone = Zone::new("America/New_York").unwrap();
-        let anchors = Anchors {
-            cycle_ms: 0,
-            term: None,
-        };
+        let anchors = Anchors { cycle_ms: 0, term: None };
         let first = at(&zone, "2026-11-01T01:15");
         let a = Every::Hour.window(first, &zone, &anchors);
         let b = Every::Hour.window(first + HOUR_MS, &zone, &anchors);
         assert_eq!(a.end_ms - a.start_ms, HOUR_MS);
-        assert_eq!(
-            b,
-            Window {
-                start_ms: a.end_ms,
-                end_ms: a.end_ms + HOUR_MS
-            }
-        );
-        assert_eq!(
-            hours(Every::Hour, "Australia/Lord_Howe", "2026-04-05T01:15"),
-            1.0
-        );
+        assert_eq!(b, Window { start_ms: a.end_ms, end_ms: a.end_ms + HOUR_MS });
+        assert_eq!(hours(Every::Hour, "Australia/Lord_Howe", "2026-04-05T01:15"), 1.0);
     }
 
     #[test]
     fn once_never_ends() {
-        let anchors = Anchors {
-            cycle_ms: 0,
-            term: None,
-        };
+        let anchors = Anchors { cycle_ms: 0, term: None };
         let window = Every::Once.window(5, &Zone::utc(), &anchors);
-        assert_eq!(
-            window,
-            Window {
-                start_ms: i64::MIN,
-                end_ms: i64::MAX
-            }
-        );
+        assert_eq!(window, Window { start_ms: i64::MIN, end_ms: i64::MAX });
     }
 
     #[test]
     fn a_local_day_is_a_readable_number() {
         let zone = Zone::new("Pacific/Apia").unwrap();
         assert_eq!(local_day(at(&zone, "2026-01-09T00:00"), &zone), 20_260_109);
-        assert_eq!(
-            local_day(at(&zone, "2026-01-09T00:00") - 1, &zone),
-            20_260_108
-        );
+        assert_eq!(local_day(at(&zone, "2026-01-09T00:00") - 1, &zone), 20_260_108);
     }
 
     #[test]
@@ -406,14 +342,8 @@ mod tests {
         for every in EVERY {
             for at_ms in [i64::MIN, FIRST_MS, -1, 0, LAST_MS, i64::MAX] {
                 for anchor in [i64::MIN, 0, i64::MAX] {
-                    let term = Some(Term {
-                        from_ms: anchor,
-                        months: u32::MAX,
-                    });
-                    let anchors = Anchors {
-                        cycle_ms: anchor,
-                        term,
-                    };
+                    let term = Some(Term { from_ms: anchor, months: u32::MAX });
+                    let anchors = Anchors { cycle_ms: anchor, term };
                     for zone in ZONES {
                         let window = every.window(at_ms, &Zone::new(zone).unwrap(), &anchors);
                         assert!(window.start_ms <= window.end_ms);

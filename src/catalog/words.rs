@@ -68,10 +68,7 @@ const ALIASES: [(&str, &str); 29] = [
 pub(super) fn is_reserved(name: &str) -> bool {
     RATE_PERIODS.iter().any(|(word, _)| *word == name)
         || QUOTA_PERIODS.iter().any(|(word, _)| *word == name)
-        || matches!(
-            name,
-            "once" | "unlimited" | "burst" | "per" | "all" | "default"
-        )
+        || matches!(name, "once" | "unlimited" | "burst" | "per" | "all" | "default")
 }
 
 /// The words of a rate.
@@ -98,9 +95,7 @@ pub(super) struct QuotaWords {
 pub(super) fn rate(text: &str) -> Result<RateWords<'_>, Fault> {
     let mut cursor = Cursor::new(text);
     let amount = cursor.amount()?;
-    let meter = (!cursor.next_is('/'))
-        .then(|| cursor.word())
-        .filter(|(word, _)| !word.is_empty());
+    let meter = (!cursor.next_is('/')).then(|| cursor.word()).filter(|(word, _)| !word.is_empty());
     if !cursor.eat('/') {
         let end = cursor.at..cursor.text.len();
         let help = format!("write \"{}/s\", \"../min\" or \"../h\"", text.trim());
@@ -118,11 +113,7 @@ pub(super) fn rate(text: &str) -> Result<RateWords<'_>, Fault> {
             "per" if scope.is_none() => scope = Some(cursor.scope()?),
             "" if cursor.is_done() => break,
             "burst" | "per" => {
-                return Err(Fault::new(
-                    at,
-                    format!("`{word}` is written twice"),
-                    "leave one out",
-                ));
+                return Err(Fault::new(at, format!("`{word}` is written twice"), "leave one out"));
             }
             _ => return Err(cursor.stray(at, "burst N` or `per SCOPE", "50/s burst 100 per key")),
         }
@@ -145,11 +136,7 @@ pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
             let help = "write \"unlimited\" alone";
             return Err(cursor.unexpected("the end: what has no limit has no period", help));
         }
-        return Ok(QuotaWords {
-            limit: None,
-            every: Every::Cycle,
-            scope: Scope::Tenant,
-        });
+        return Ok(QuotaWords { limit: None, every: Every::Cycle, scope: Scope::Tenant });
     }
     let limit = cursor.amount()?;
     let (mut every, mut scope) = (Every::Once, Scope::Tenant);
@@ -170,11 +157,7 @@ pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
     if !cursor.is_done() {
         return Err(cursor.unexpected("the end", "write it like \"5k/day per user\""));
     }
-    Ok(QuotaWords {
-        limit: Some(limit),
-        every,
-        scope,
-    })
+    Ok(QuotaWords { limit: Some(limit), every, scope })
 }
 
 /// `N[unit]` and nothing else.
@@ -193,16 +176,9 @@ pub(super) fn fraction(text: &str) -> Result<Amount, Fault> {
     let mut amount = cursor.amount()?;
     if cursor.eat('/') {
         let below = cursor.amount()?;
-        let value = below
-            .value
-            .to_u64()
-            .and_then(|below| amount.value.over(u128::from(below)));
+        let value = below.value.to_u64().and_then(|below| amount.value.over(u128::from(below)));
         amount.value = value.ok_or_else(|| {
-            Fault::new(
-                below.at,
-                "not a number to divide by",
-                "write it like \"1/1000\"",
-            )
+            Fault::new(below.at, "not a number to divide by", "write it like \"1/1000\"")
         })?;
         amount.at = 0..text.len();
     }
@@ -220,29 +196,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
 /// `N(mo|y)`, in months, at most [`MAX_TERM_MONTHS`].
 pub(super) fn term(text: &str) -> Result<u32, Fault> {
     let months = counted(text, &TERMS, "a term", "1y")?;
-    u32::try_from(months)
-        .ok()
-        .filter(|months| *months <= MAX_TERM_MONTHS)
-        .ok_or_else(|| {
-            Fault::new(
-                0..text.len(),
-                "a term is at most 50 years",
-                "write it like \"1y\" or \"18mo\"",
-            )
-        })
+    u32::try_from(months).ok().filter(|months| *months <= MAX_TERM_MONTHS).ok_or_else(|| {
+        Fault::new(0..text.len(), "a term is at most 50 years", "write it like \"1y\" or \"18mo\"")
+    })
 }
 
 /// `N%` with up to two decimals, in basis points, above 0 and at most 100 %.
 pub(super) fn percent(text: &str) -> Option<u32> {
     let number = text.trim().strip_suffix('%')?;
-    let exact = fraction(number)
-        .ok()
-        .filter(|n| !n.bytes)?
-        .value
-        .times(100)?;
-    u32::try_from(exact.to_u64()?)
-        .ok()
-        .filter(|points| (1..=10_000).contains(points))
+    let exact = fraction(number).ok().filter(|n| !n.bytes)?.value.times(100)?;
+    u32::try_from(exact.to_u64()?).ok().filter(|points| (1..=10_000).contains(points))
 }
 
 /// Longest contract period: with it, dates of this century stay dates.
@@ -258,24 +221,16 @@ fn counted(
     example: &str,
 ) -> Result<u64, Fault> {
     let help = || format!("write a number and one of {}: \"{example}\"", names(units));
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let wrong = |message: String| Fault::new(0..text.len(), message, help());
-    let number: u64 = number
-        .parse()
-        .map_err(|_| wrong(format!("`{text}` is not {what}")))?;
+    let number: u64 = number.parse().map_err(|_| wrong(format!("`{text}` is not {what}")))?;
     let Some((_, each)) = units.iter().find(|(word, _)| *word == unit) else {
         if unit.is_empty() {
             return Err(wrong(format!("{what} needs a unit")));
         }
         let message = format!("`{unit}` is no unit of {what}");
-        return Err(Fault::new(
-            digits..text.len(),
-            message,
-            help_for(unit, units, example),
-        ));
+        return Err(Fault::new(digits..text.len(), message, help_for(unit, units, example)));
     };
     match number.checked_mul(*each) {
         Some(0) => Err(wrong(format!("{what} is longer than nothing"))),
@@ -290,10 +245,7 @@ fn names<T>(units: &[(&'static str, T)]) -> String {
 
 fn help_for<T>(word: &str, units: &[(&'static str, T)], example: &str) -> String {
     let known = |name: &str| units.iter().any(|(word, _)| *word == name);
-    let alias = ALIASES
-        .iter()
-        .find(|(from, to)| *from == word && known(to))
-        .map(|(_, to)| *to);
+    let alias = ALIASES.iter().find(|(from, to)| *from == word && known(to)).map(|(_, to)| *to);
     match alias.or_else(|| did_you_mean(word, units.iter().map(|(word, _)| *word))) {
         Some(name) => format!("did you mean `{name}`?"),
         None => format!("write one of {}, as in \"{example}\"", names(units)),
@@ -306,9 +258,7 @@ impl<'a> Cursor<'a> {
         if let Some(found) = RATE_PERIODS.iter().find(|(known, _)| *known == word) {
             return Ok(*found);
         }
-        let quota = QUOTA_PERIODS
-            .iter()
-            .find(|(known, _)| *known == word && *known != "hour");
+        let quota = QUOTA_PERIODS.iter().find(|(known, _)| *known == word && *known != "hour");
         Err(self.no_period(
             at,
             word,
@@ -356,11 +306,7 @@ impl<'a> Cursor<'a> {
             _ => {
                 let help =
                     "write `tenant`, `key`, `user`, `ip`, or a name the identification gives";
-                return Err(Fault::new(
-                    at,
-                    format!("`{word}` cannot name a scope"),
-                    help,
-                ));
+                return Err(Fault::new(at, format!("`{word}` cannot name a scope"), help));
             }
         })
     }
@@ -371,9 +317,7 @@ pub(super) fn is_name(name: &str) -> bool {
     const LONGEST: usize = 64;
     name.len() <= LONGEST
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
 #[cfg(test)]
@@ -408,10 +352,7 @@ mod tests {
             assert_eq!(quota(&format!("10k/{word}")).unwrap().every, every);
         }
         let words = quota("5k/day per user").unwrap();
-        assert_eq!(
-            (units(&words.limit.unwrap()), words.scope),
-            (5_000, Scope::User)
-        );
+        assert_eq!((units(&words.limit.unwrap()), words.scope), (5_000, Scope::User));
         assert_eq!(quota("500").unwrap().every, Every::Once);
         assert_eq!(quota("unlimited").unwrap().limit, None);
         assert_eq!(units(&quota("1GiB/month").unwrap().limit.unwrap()), 1 << 30);
@@ -419,10 +360,7 @@ mod tests {
 
     #[test]
     fn reads_fractions_exactly() {
-        assert_eq!(
-            fraction("4/1000").unwrap().value,
-            Exact::new(1, 250).unwrap()
-        );
+        assert_eq!(fraction("4/1000").unwrap().value, Exact::new(1, 250).unwrap());
         assert_eq!(fraction("0.25").unwrap().value, Exact::new(1, 4).unwrap());
         assert_eq!(fraction("3").unwrap().value, Exact::whole(3));
         assert!(fraction("1/0").is_err());
@@ -440,12 +378,7 @@ mod tests {
             (Some(200), Some(25), Some(10_000))
         );
         assert_eq!(
-            (
-                percent("0%"),
-                percent("101%"),
-                percent("0.001%"),
-                percent("2")
-            ),
+            (percent("0%"), percent("101%"), percent("0.001%"), percent("2")),
             (None, None, None, None)
         );
     }
@@ -457,10 +390,7 @@ mod tests {
             (text[fault.at.clone()].to_owned(), fault.help)
         };
         assert_eq!(fault("50/sec"), ("sec".into(), "did you mean `s`?".into()));
-        assert_eq!(
-            fault("50K/s"),
-            ("K".into(), "did you mean `k` (thousand)?".into())
-        );
+        assert_eq!(fault("50K/s"), ("K".into(), "did you mean `k` (thousand)?".into()));
         assert_eq!(fault("50/s bust 9").0, "bust");
         assert_eq!(fault("50/s burst"), ("50/s burst".into(), fault("x/s").1));
         assert_eq!(fault("10/month").0, "month");
@@ -470,19 +400,10 @@ mod tests {
 
     #[test]
     fn a_limit_without_a_number_or_a_period_is_none() {
-        for text in [
-            "", " ", "/s", "50", "50/", "-5/s", "5/s/s", "5 /s x", "1..2/s", "é/s",
-        ] {
+        for text in ["", " ", "/s", "50", "50/", "-5/s", "5/s/s", "5 /s x", "1..2/s", "é/s"] {
             assert!(rate(text).is_err(), "{text}");
         }
-        for text in [
-            "",
-            "10k/",
-            "10k/fortnight",
-            "10k per user",
-            "unlimited/month",
-            "1/2/day",
-        ] {
+        for text in ["", "10k/", "10k/fortnight", "10k per user", "unlimited/month", "1/2/day"] {
             assert!(quota(text).is_err(), "{text}");
         }
     }

@@ -17,10 +17,7 @@ pub(super) enum Trust {
 pub(super) fn identify_list(root: &Table<'_>, trust: Trust) -> Vec<Identify> {
     let Some(node) = root.get("identify") else {
         let headers = DEFAULT_API_KEY_HEADERS.map(str::to_owned).into();
-        return vec![Identify::ApiKey {
-            headers,
-            peppers: vec![default_pepper()],
-        }];
+        return vec![Identify::ApiKey { headers, peppers: vec![default_pepper()] }];
     };
     match &node.data {
         Data::Array(nodes) if !nodes.is_empty() => nodes
@@ -29,8 +26,7 @@ pub(super) fn identify_list(root: &Table<'_>, trust: Trust) -> Vec<Identify> {
             .collect(),
         _ => {
             let help = "begin each way of knowing a caller with [[identify]]";
-            root.reader
-                .wrong_secret(node, "`identify` is a list of tables", help);
+            root.reader.wrong_secret(node, "`identify` is a list of tables", help);
             Vec::new()
         }
     }
@@ -71,9 +67,7 @@ fn api_key(table: &Table<'_>) -> Option<Identify> {
 }
 
 fn gateway(table: &Table<'_>, trust: Trust) -> Option<Identify> {
-    let user = table
-        .text_node("user-header")
-        .and_then(|(node, name)| header(table, node, name));
+    let user = table.text_node("user-header").and_then(|(node, name)| header(table, node, name));
     let (node, name) = table.text_node("header")?;
     let tenant = header(table, node, name)?;
     if trust == Trust::Nobody {
@@ -90,9 +84,7 @@ fn gateway(table: &Table<'_>, trust: Trust) -> Option<Identify> {
 fn header(table: &Table<'_>, node: &Node, name: &str) -> Option<String> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if name.is_empty() || !name.chars().all(is_token) {
-        table
-            .reader
-            .wrong(node, "this is no header's name", "as in \"x-api-key\"");
+        table.reader.wrong(node, "this is no header's name", "as in \"x-api-key\"");
         return None;
     }
     Some(name.to_ascii_lowercase())
@@ -100,28 +92,18 @@ fn header(table: &Table<'_>, node: &Node, name: &str) -> Option<String> {
 
 fn default_pepper() -> Pepper {
     let source = SecretSource::Env(DEFAULT_PEPPER_ENV.into());
-    let secret = SecretRef {
-        field: "identify.pepper".into(),
-        source,
-    };
-    Pepper {
-        id: DEFAULT_PEPPER_ID.into(),
-        secret,
-    }
+    let secret = SecretRef { field: "identify.pepper".into(), source };
+    Pepper { id: DEFAULT_PEPPER_ID.into(), secret }
 }
 
 fn peppers(table: &Table<'_>, node: &Node) -> Vec<Pepper> {
     let help = "pepper = [{ id = \"1\", env = \"TOLLGATE_PEPPER\" }]";
     let Data::Array(nodes) = &node.data else {
-        table
-            .reader
-            .wrong_secret(node, "`identify.pepper` is a list of references", help);
+        table.reader.wrong_secret(node, "`identify.pepper` is a list of references", help);
         return Vec::new();
     };
     if nodes.is_empty() {
-        table
-            .reader
-            .wrong_secret(node, "`identify.pepper` is empty", help);
+        table.reader.wrong_secret(node, "`identify.pepper` is empty", help);
     }
     let mut peppers: Vec<Pepper> = Vec::new();
     for node in nodes {
@@ -139,14 +121,9 @@ fn peppers(table: &Table<'_>, node: &Node) -> Vec<Pepper> {
             table.reader.wrong_secret(node, message, help);
         } else if peppers.iter().any(|earlier| earlier.id == id) {
             let message = format!("two peppers have the id \"{id}\"");
-            table
-                .reader
-                .wrong_secret(node, &message, "give a new pepper a new id");
+            table.reader.wrong_secret(node, &message, "give a new pepper a new id");
         } else {
-            peppers.push(Pepper {
-                id: id.into(),
-                secret,
-            });
+            peppers.push(Pepper { id: id.into(), secret });
         }
     }
     peppers
@@ -161,23 +138,14 @@ fn jwt_config(table: Table<'_>) -> Option<JwtConfig> {
     let (issuer, tenant) = (table.required("issuer"), table.required("tenant"));
     let user = table.text("user").map(str::to_owned);
     let audience = table.texts("audience").unwrap_or_default();
-    let audience: Vec<String> = audience
-        .into_iter()
-        .map(|(_, name)| name.to_owned())
-        .filter(|n| !n.is_empty())
-        .collect();
+    let audience: Vec<String> =
+        audience.into_iter().map(|(_, name)| name.to_owned()).filter(|n| !n.is_empty()).collect();
     if audience.is_empty() {
         table.missing("audience");
     }
     table.finish();
     let (keys, issuer, tenant) = (keys?, issuer?.into(), tenant?.into());
-    Some(JwtConfig {
-        keys,
-        issuer,
-        audience,
-        tenant,
-        user,
-    })
+    Some(JwtConfig { keys, issuer, audience, tenant, user })
 }
 
 fn jwks(table: &Table<'_>) -> Option<String> {

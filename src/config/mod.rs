@@ -281,9 +281,7 @@ impl StripeConfig {
         let key = self.key.resolve(env)?;
         let is = |mode: &str| {
             ["sk", "rk"].iter().any(|kind| {
-                key.expose()
-                    .strip_prefix(kind)
-                    .is_some_and(|rest| rest.starts_with(mode))
+                key.expose().strip_prefix(kind).is_some_and(|rest| rest.starts_with(mode))
             })
         };
         match self.mode {

@@ -16,10 +16,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(file: &str, errors: Vec<ConfigError>) -> Self {
-        Self {
-            file: file.to_owned(),
-            errors: RefCell::new(errors),
-        }
+        Self { file: file.to_owned(), errors: RefCell::new(errors) }
     }
 
     /// What was wrong, in the order of the file, the environment last.
@@ -49,14 +46,7 @@ impl Reader {
             Place::Env(name) => (format!("environment variable {name}"), 0, 0),
         };
         let words = words.to_owned();
-        self.errors.borrow_mut().push(ConfigError {
-            file,
-            line,
-            column,
-            words,
-            message,
-            help,
-        });
+        self.errors.borrow_mut().push(ConfigError { file, line, column, words, message, help });
     }
 
     /// A node that must be a table.
@@ -72,12 +62,7 @@ impl Reader {
             // It may be a secret written in place.
             other => {
                 let message = format!("`{path}` is a table, not {}", other.kind());
-                self.note(
-                    &node.place,
-                    "",
-                    message,
-                    Some("write `{ name = value }`".into()),
-                );
+                self.note(&node.place, "", message, Some("write `{ name = value }`".into()));
                 None
             }
         }
@@ -118,8 +103,7 @@ impl<'a> Table<'a> {
 
     pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
         let path = self.path_of(key);
-        self.get(key)
-            .and_then(|node| self.reader.table(node, &path))
+        self.get(key).and_then(|node| self.reader.table(node, &path))
     }
 
     /// Text that is not empty.
@@ -132,8 +116,7 @@ impl<'a> Table<'a> {
         let text = self.reader.text(node)?;
         if text.is_empty() {
             let message = format!("`{}` is empty", self.path_of(key));
-            self.reader
-                .wrong(node, message, "write a value, or leave the key out");
+            self.reader.wrong(node, message, "write a value, or leave the key out");
             return None;
         }
         Some((node, text))
@@ -149,18 +132,13 @@ impl<'a> Table<'a> {
 
     pub(super) fn missing(&self, key: &'static str) {
         let message = format!("`{}` is missing", self.path_of(key));
-        self.reader
-            .note(self.place, "", message, Some(format!("add `{key} = ..`")));
+        self.reader.note(self.place, "", message, Some(format!("add `{key} = ..`")));
     }
 
     /// The one of these keys that is there. None, or a second one, is a mistake; `help` says what
     /// to do with the second. No words are shown: one of them may be a secret.
     pub(super) fn one_of(&self, keys: &[&'static str], help: &str) -> Option<&'static str> {
-        let quoted = |keys: &[&str]| {
-            keys.iter()
-                .map(|key| format!("`{key}`"))
-                .collect::<Vec<_>>()
-        };
+        let quoted = |keys: &[&str]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>();
         let there = keys.iter().filter_map(|key| Some((*key, self.get(key)?)));
         match *there.collect::<Vec<_>>() {
             [] => {
@@ -187,9 +165,7 @@ impl<'a> Table<'a> {
             Data::Array(nodes) => nodes.as_slice(),
             _ => std::slice::from_ref(node),
         };
-        let texts = nodes
-            .iter()
-            .filter_map(|node| Some((node, self.reader.text(node)?)));
+        let texts = nodes.iter().filter_map(|node| Some((node, self.reader.text(node)?)));
         Some(texts.collect())
     }
 
@@ -198,13 +174,9 @@ impl<'a> Table<'a> {
         let (node, text) = self.text_node(key)?;
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() {
-            let words: Vec<_> = words
-                .iter()
-                .map(|(word, _)| format!("\"{word}\""))
-                .collect();
+            let words: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
             let message = format!("`{}` has no such choice", self.path_of(key));
-            self.reader
-                .wrong(node, message, format!("write one of {}", words.join(", ")));
+            self.reader.wrong(node, message, format!("write one of {}", words.join(", ")));
         }
         found.map(|(_, choice)| *choice)
     }
@@ -223,8 +195,7 @@ impl<'a> Table<'a> {
         };
         if duration < least || duration > most {
             let message = format!("`{}` is between {least:?} and {most:?}", self.path_of(key));
-            self.reader
-                .wrong(node, message, "write a duration within these bounds");
+            self.reader.wrong(node, message, "write a duration within these bounds");
             return None;
         }
         Some(duration)
@@ -279,19 +250,12 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "d" => 86_400_000,
         _ => return None,
     };
-    number
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(millis)
-        .map(Duration::from_millis)
+    number.parse::<u64>().ok()?.checked_mul(millis).map(Duration::from_millis)
 }
 
 /// The known word that a mistyped one is most like, if any is near.
 fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let near = known
-        .iter()
-        .map(|known| (distance(word, known), *known))
-        .min()?;
+    let near = known.iter().map(|known| (distance(word, known), *known)).min()?;
     (near.0 <= 1 + word.chars().count() / 4).then_some(near.1)
 }
 
@@ -320,17 +284,7 @@ mod tests {
         assert_eq!(ms("500ms"), Some(500));
         assert_eq!(ms("2min"), Some(120_000));
         assert_eq!(ms("1d"), Some(86_400_000));
-        for wrong in [
-            "",
-            "5",
-            "s",
-            "1.5s",
-            "-1s",
-            "1 s",
-            "1m",
-            "1S",
-            "99999999999999999d",
-        ] {
+        for wrong in ["", "5", "s", "1.5s", "-1s", "1 s", "1m", "1S", "99999999999999999d"] {
             assert_eq!(ms(wrong), None, "{wrong}");
         }
     }

@@ -23,20 +23,12 @@ pub(super) fn secret(table: &Table<'_>, key: &'static str) -> Option<SecretRef> 
 pub(super) fn secret_ref(table: &Table<'_>, node: &Node, field: &str) -> Option<SecretRef> {
     let sources = [
         table.text("env").map(|name| SecretSource::Env(name.into())),
-        table
-            .text("file")
-            .map(|path| SecretSource::File(path.into())),
-        table
-            .text("secret")
-            .map(|name| SecretSource::SecretsManager(name.into())),
-        table
-            .text("ssm")
-            .map(|name| SecretSource::ParameterStore(name.into())),
+        table.text("file").map(|path| SecretSource::File(path.into())),
+        table.text("secret").map(|name| SecretSource::SecretsManager(name.into())),
+        table.text("ssm").map(|name| SecretSource::ParameterStore(name.into())),
     ];
     if let Some((name_node, name)) = table.text_node("env")
-        && ["sk_", "rk_", "whsec_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+        && ["sk_", "rk_", "whsec_"].iter().any(|prefix| name.starts_with(prefix))
     {
         let message = format!("`{field}` names an environment variable: this is a secret itself");
         let help = "put it into a variable, and write that one's name; make a new secret, too";
@@ -45,10 +37,7 @@ pub(super) fn secret_ref(table: &Table<'_>, node: &Node, field: &str) -> Option<
     }
     let mut sources = sources.into_iter().flatten();
     match (sources.next(), sources.next()) {
-        (Some(source), None) => Some(SecretRef {
-            field: field.into(),
-            source,
-        }),
+        (Some(source), None) => Some(SecretRef { field: field.into(), source }),
         _ => {
             let message = format!("`{field}` names exactly one place of its secret");
             let help =

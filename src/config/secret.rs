@@ -91,9 +91,7 @@ impl SecretRef {
                 ));
             }
         };
-        match text
-            .strip_suffix('\n')
-            .map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line))
+        match text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line))
         {
             "" => Err(self.error("the secret is empty".into(), "put the secret there")),
             secret => Ok(Secret::new(secret)),
@@ -126,10 +124,7 @@ mod tests {
     use super::*;
 
     fn at(source: SecretSource) -> SecretRef {
-        SecretRef {
-            field: "stripe.key".into(),
-            source,
-        }
+        SecretRef { field: "stripe.key".into(), source }
     }
 
     #[test]
@@ -157,16 +152,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_named_with_its_field() {
-        let error = at(SecretSource::Env("KEY".into()))
-            .resolve(&|_| None)
-            .unwrap_err();
-        assert_eq!(
-            error.message,
-            "stripe.key: the environment variable KEY is not set"
-        );
-        let error = at(SecretSource::ParameterStore("/k".into()))
-            .resolve(&|_| None)
-            .unwrap_err();
+        let error = at(SecretSource::Env("KEY".into())).resolve(&|_| None).unwrap_err();
+        assert_eq!(error.message, "stripe.key: the environment variable KEY is not set");
+        let error = at(SecretSource::ParameterStore("/k".into())).resolve(&|_| None).unwrap_err();
         assert!(error.message.contains("no AWS secrets source"));
     }
 }

@@ -12,14 +12,9 @@ use super::*;
 /// Reads all tables, whatever is wrong in one of them. `None` only if something is noted.
 pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
     let root = reader.table(root, "")?;
-    let store = root
-        .table("store")
-        .map_or_else(|| Some(default_store()), store);
+    let store = root.table("store").map_or_else(|| Some(default_store()), store);
     let plans = PlansConfig {
-        file: root
-            .table("plans")
-            .and_then(plans_file)
-            .unwrap_or_else(|| DEFAULT_PLANS.into()),
+        file: root.table("plans").and_then(plans_file).unwrap_or_else(|| DEFAULT_PLANS.into()),
     };
     let proxy = match root.get("proxy") {
         Some(_) => root.table("proxy").and_then(proxy),
@@ -30,10 +25,7 @@ pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
         _ => Trust::Somebody,
     };
     let identify = identify_list(&root, trust);
-    let unknown = root
-        .table("identity")
-        .and_then(unknown)
-        .unwrap_or(Unknown::Reject);
+    let unknown = root.table("identity").and_then(unknown).unwrap_or(Unknown::Reject);
     let http = root.table("http").map(http).unwrap_or_default();
     let stripe = match root.table("stripe") {
         Some(table) => stripe(table).map(Some),
@@ -44,23 +36,12 @@ pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
     root.finish();
     let (store, proxy, stripe) = (store?, proxy?, stripe?);
     let identity = IdentityConfig { unknown };
-    Some(Config {
-        store,
-        plans,
-        identify,
-        identity,
-        proxy,
-        http,
-        stripe,
-        flush,
-    })
+    Some(Config { store, plans, identify, identity, proxy, http, stripe, flush })
 }
 
 fn default_store() -> StoreConfig {
     StoreConfig {
-        kind: StoreKind::Redb {
-            path: DEFAULT_STORE_PATH.into(),
-        },
+        kind: StoreKind::Redb { path: DEFAULT_STORE_PATH.into() },
         space: DEFAULT_SPACE.into(),
     }
 }
@@ -76,9 +57,7 @@ fn store(table: Table<'_>) -> Option<StoreConfig> {
         {
             let (of, is) = (kinds[of].0, kinds[kind].0);
             let message = format!("`store.{key}` belongs to kind = \"{of}\", and this is \"{is}\"");
-            table
-                .reader
-                .wrong(node, message, "leave it out, or change the kind");
+            table.reader.wrong(node, message, "leave it out, or change the kind");
         }
     }
     let space = table.text_node("space");
@@ -86,24 +65,15 @@ fn store(table: Table<'_>) -> Option<StoreConfig> {
         && !is_name(space, MAX_SPACE_CHARS, "-")
     {
         let message = "a space is 1 to 64 characters of a-z, 0-9 and -";
-        table
-            .reader
-            .wrong(node, message, "as in \"staging\" or \"eu-1\"");
+        table.reader.wrong(node, message, "as in \"staging\" or \"eu-1\"");
     }
     table.finish();
     let kind = match kind? {
         0 => StoreKind::Memory,
-        1 => StoreKind::Redb {
-            path: path.map_or(DEFAULT_STORE_PATH, |(_, path)| path).into(),
-        },
-        _ => StoreKind::Dynamodb {
-            table: name.map_or(DEFAULT_TABLE, |(_, name)| name).into(),
-        },
+        1 => StoreKind::Redb { path: path.map_or(DEFAULT_STORE_PATH, |(_, path)| path).into() },
+        _ => StoreKind::Dynamodb { table: name.map_or(DEFAULT_TABLE, |(_, name)| name).into() },
     };
-    Some(StoreConfig {
-        kind,
-        space: space.map_or(DEFAULT_SPACE, |(_, space)| space).into(),
-    })
+    Some(StoreConfig { kind, space: space.map_or(DEFAULT_SPACE, |(_, space)| space).into() })
 }
 
 fn plans_file(table: Table<'_>) -> Option<PathBuf> {
@@ -131,10 +101,8 @@ fn proxy(table: Table<'_>) -> Option<ProxyConfig> {
         None => 0,
     };
     let trust = table.texts("trust").unwrap_or_default();
-    let trust: Vec<_> = trust
-        .into_iter()
-        .filter_map(|(node, text)| network(&table, node, text))
-        .collect();
+    let trust: Vec<_> =
+        trust.into_iter().filter_map(|(node, text)| network(&table, node, text)).collect();
     table.finish();
     (trust.len() == written).then_some(ProxyConfig { trust })
 }
@@ -143,23 +111,17 @@ fn network(table: &Table<'_>, node: &Node, text: &str) -> Option<Network> {
     let one = || text.parse::<IpAddr>().ok().map(ipnet::IpNet::from);
     let Some(net) = text.parse::<ipnet::IpNet>().ok().or_else(one) else {
         let help = "as in \"10.0.0.0/8\", \"fd00::/8\" or \"192.0.2.7\"";
-        table
-            .reader
-            .wrong(node, "this is no range of addresses", help);
+        table.reader.wrong(node, "this is no range of addresses", help);
         return None;
     };
     if net.prefix_len() == 0 {
         let message = "this trusts everybody: each caller could claim any address";
-        table
-            .reader
-            .wrong(node, message, "write the ranges of your own proxies");
+        table.reader.wrong(node, message, "write the ranges of your own proxies");
         return None;
     }
     if net.trunc() != net {
         let message = "the address has bits beyond its prefix";
-        table
-            .reader
-            .wrong(node, message, format!("did you mean \"{}\"?", net.trunc()));
+        table.reader.wrong(node, message, format!("did you mean \"{}\"?", net.trunc()));
         return None;
     }
     Some(Network(net))
@@ -172,9 +134,7 @@ fn http(table: Table<'_>) -> HttpConfig {
             || url.contains(|c: char| c.is_whitespace() || c.is_control()))
     {
         let message = "`http.billing-url` is a URL that a browser opens";
-        table
-            .reader
-            .wrong(node, message, "as in \"https://example.com/billing\"");
+        table.reader.wrong(node, message, "as in \"https://example.com/billing\"");
     }
     let prefix = table.text_node("strip-prefix");
     if let Some((node, prefix)) = prefix
@@ -201,11 +161,7 @@ fn stripe(table: Table<'_>) -> Option<StripeConfig> {
     let modes = [("test", StripeMode::Test), ("live", StripeMode::Live)];
     let mode = table.choice("mode", &modes).unwrap_or(StripeMode::Test);
     table.finish();
-    Some(StripeConfig {
-        key: key?,
-        webhook_secret,
-        mode,
-    })
+    Some(StripeConfig { key: key?, webhook_secret, mode })
 }
 
 fn flush_config(table: Option<Table<'_>>, store: Option<&StoreKind>) -> FlushConfig {
@@ -238,14 +194,10 @@ fn flush_config(table: Option<Table<'_>>, store: Option<&StoreKind>) -> FlushCon
         && std::path::Path::new(path) == store
     {
         let message = "the journal and the store are two files";
-        table
-            .reader
-            .wrong(node, message, "name another file, or leave the key out");
+        table.reader.wrong(node, message, "name another file, or leave the key out");
     }
     flush.journal_path = path.map_or(flush.journal_path, |(_, path)| path.into());
-    flush.max_write_units = table
-        .count("max-write-units")
-        .unwrap_or(flush.max_write_units);
+    flush.max_write_units = table.count("max-write-units").unwrap_or(flush.max_write_units);
     table.finish();
     flush
 }

@@ -9,9 +9,7 @@ fn parse(text: &str) -> Result<Config, ConfigErrors> {
 }
 
 fn with_env(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
-    let env = env
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Config::parse("tollgate.toml", text, env)
 }
 
@@ -74,12 +72,7 @@ max-write-units = 20
 #[test]
 fn a_full_file_says_what_it_says() {
     let config = parse(FULL).unwrap();
-    assert_eq!(
-        config.store.kind,
-        StoreKind::Redb {
-            path: "data/tollgate.redb".into()
-        }
-    );
+    assert_eq!(config.store.kind, StoreKind::Redb { path: "data/tollgate.redb".into() });
     assert_eq!(config.store.space, "eu-1");
     let [
         Identify::ApiKey { headers, peppers },
@@ -98,49 +91,31 @@ fn a_full_file_says_what_it_says() {
     };
     assert_eq!(shared.keys, JwtKeys::Secret(secret));
     assert_eq!(shared.audience, ["api", "adm"]);
-    assert_eq!(
-        (&**tenant, user.as_deref()),
-        ("x-tenant", Some("x-user")),
-        "lower case"
-    );
+    assert_eq!((&**tenant, user.as_deref()), ("x-tenant", Some("x-user")), "lower case");
     assert_eq!(headers, &["authorization", "x-api-key"]);
     let ids: Vec<_> = peppers.iter().map(|pepper| &*pepper.id).collect();
     assert_eq!(ids, ["2", "1"]);
-    assert_eq!(
-        peppers[0].secret.source,
-        SecretSource::File("/run/pepper".into())
-    );
+    assert_eq!(peppers[0].secret.source, SecretSource::File("/run/pepper".into()));
     assert_eq!(
         (&*jwt.tenant, jwt.user.as_deref(), &*jwt.audience),
         ("org_id", Some("sub"), &["api".to_owned()][..])
     );
     assert_eq!(config.identity.unknown, Unknown::Create);
     assert_eq!(config.http.strip_prefix.as_deref(), Some("/prod"));
-    assert_eq!(
-        config.http.billing_url.as_deref(),
-        Some("https://example.com/billing")
-    );
+    assert_eq!(config.http.billing_url.as_deref(), Some("https://example.com/billing"));
     let stripe = config.stripe.unwrap();
     assert_eq!(stripe.mode, StripeMode::Live);
     assert_eq!(stripe.key.field, "stripe.key");
     assert_eq!(config.flush.every, Duration::from_millis(500));
     assert_eq!(config.flush.mode, FlushMode::Durable);
     assert_eq!(config.flush.max_write_units, 20);
-    assert_eq!(
-        config.flush.journal_path,
-        PathBuf::from("data/tollgate.journal")
-    );
+    assert_eq!(config.flush.journal_path, PathBuf::from("data/tollgate.journal"));
 }
 
 #[test]
 fn an_empty_file_is_a_file_of_defaults() {
     let config = parse("").unwrap();
-    assert_eq!(
-        config.store.kind,
-        StoreKind::Redb {
-            path: DEFAULT_STORE_PATH.into()
-        }
-    );
+    assert_eq!(config.store.kind, StoreKind::Redb { path: DEFAULT_STORE_PATH.into() });
     assert_eq!(config.plans.file, PathBuf::from(DEFAULT_PLANS));
     assert_eq!(config.identity.unknown, Unknown::Reject);
     assert_eq!(config.stripe, None);
@@ -149,17 +124,8 @@ fn an_empty_file_is_a_file_of_defaults() {
         panic!("{:?}", config.identify);
     };
     assert_eq!(headers, &DEFAULT_API_KEY_HEADERS);
-    assert_eq!(
-        peppers[0].secret.source,
-        SecretSource::Env(DEFAULT_PEPPER_ENV.into())
-    );
-    assert_eq!(
-        parse("\u{feff}[store]\r\nspace = \"x\"\r\n")
-            .unwrap()
-            .store
-            .space,
-        "x"
-    );
+    assert_eq!(peppers[0].secret.source, SecretSource::Env(DEFAULT_PEPPER_ENV.into()));
+    assert_eq!(parse("\u{feff}[store]\r\nspace = \"x\"\r\n").unwrap().store.space, "x");
 }
 
 #[test]
@@ -176,23 +142,8 @@ fn all_mistakes_come_at_once_in_the_order_of_the_file() {
     let text = "[stroe]\n[store]\nkind = \"redis\"\npth = \"x\"\nspace = \"No\"\n[flush]\n\
                 every = 5\nmode = \"slow\"\nmax-write-units = 0\n[stripe]\n";
     let ConfigErrors(errors) = parse(text).unwrap_err();
-    let places: Vec<_> = errors
-        .iter()
-        .map(|error| (error.line, error.column))
-        .collect();
-    assert_eq!(
-        places,
-        [
-            (1, 2),
-            (3, 8),
-            (4, 1),
-            (5, 9),
-            (7, 9),
-            (8, 8),
-            (9, 19),
-            (10, 1)
-        ]
-    );
+    let places: Vec<_> = errors.iter().map(|error| (error.line, error.column)).collect();
+    assert_eq!(places, [(1, 2), (3, 8), (4, 1), (5, 9), (7, 9), (8, 8), (9, 19), (10, 1)]);
     let shown = ConfigErrors(errors).to_string();
     assert!(
         shown.contains("tollgate.toml:1:2: unknown key `stroe`\n  help: did you mean `store`?")
@@ -205,54 +156,36 @@ fn all_mistakes_come_at_once_in_the_order_of_the_file() {
 fn each_mistake_is_refused_with_what_to_write_instead() {
     let jwt = r#"jwks = "https://x/j", issuer = "x", audience = "a", tenant = "t""#;
     let cases = [
-        (
-            "[store]\nkind = \"memory\"\npath = \"x\"",
-            "belongs to kind = \"redb\"",
-        ),
+        ("[store]\nkind = \"memory\"\npath = \"x\"", "belongs to kind = \"redb\""),
         ("[store]\ntable = \"x\"", "belongs to kind = \"dynamodb\""),
         ("[store]\nspace = \"a#b\"", "a space is 1 to 64"),
         ("[store]\nspace = \"\"", "is empty"),
         ("[store]\nspace = 5", "this is text, not a number"),
         ("store = \"redb\"", "`store` is a table, not text"),
-        (
-            "[[identify]]",
-            "`identify` needs one of `api-key`, `jwt`, `header`",
-        ),
+        ("[[identify]]", "`identify` needs one of `api-key`, `jwt`, `header`"),
         ("[[identify]]\njwt = \"x\"", "`identify.jwt` is a table"),
         (
             "[[identify]]\napi-key = \"a\"\nheader = \"b\"",
             "one `identify` has `api-key` or `header`, not both",
         ),
-        (
-            "[[identify]]\napi-key = \"a\"\nuser-header = \"b\"",
-            "`user-header` belongs to `header`",
-        ),
+        ("[[identify]]\napi-key = \"a\"\nuser-header = \"b\"", "`user-header` belongs to `header`"),
         (
             "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\npepper = []",
             "`pepper` belongs to `api-key`",
         ),
-        (
-            "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a b\"",
-            "no header's name",
-        ),
+        ("[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a b\"", "no header's name"),
         (
             "[proxy]\ntrust = \"10.0.0.0/8\"\n[[identify]]\nheader = \"a\"\nuser-header = \"\"",
             "`identify.user-header` is empty",
         ),
         ("identify = []", "list of tables"),
         ("[[identify]]\napi-key = \"a b\"", "no header's name"),
-        (
-            "[[identify]]\napi-key = \"a\"\npepper = []",
-            "`identify.pepper` is empty",
-        ),
+        ("[[identify]]\napi-key = \"a\"\npepper = []", "`identify.pepper` is empty"),
         (
             "[[identify]]\napi-key = \"a\"\npepper = [{ env = \"P\" }]",
             "`identify.pepper.id` is missing",
         ),
-        (
-            "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\" }]",
-            "exactly one place",
-        ),
+        ("[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\" }]", "exactly one place"),
         (
             "[[identify]]\napi-key = \"a\"\npepper = [{ id = \"1\", env = \"P\", ssm = \"p\" }]",
             "exactly one place",
@@ -263,19 +196,10 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
             "two peppers",
         ),
         ("[identity]\nunknown = \"allow\"", "no such choice"),
-        (
-            "[proxy]\ntrust = [\"10.0.0.1/8\"]",
-            "bits beyond its prefix",
-        ),
+        ("[proxy]\ntrust = [\"10.0.0.1/8\"]", "bits beyond its prefix"),
         ("[proxy]\ntrust = [\"0.0.0.0/0\"]", "trusts everybody"),
-        (
-            "[proxy]\ntrust = [\"proxy.local\"]",
-            "no range of addresses",
-        ),
-        (
-            "[http]\nbilling-url = \"example.com\"",
-            "URL that a browser opens",
-        ),
+        ("[proxy]\ntrust = [\"proxy.local\"]", "no range of addresses"),
+        ("[http]\nbilling-url = \"example.com\"", "URL that a browser opens"),
         ("[http]\nstrip-prefix = \"prod/\"", "begins with /"),
         ("[flush]\nevery = \"1m\"", "no duration"),
         ("[flush]\nevery = \"1ms\"", "is between 50ms and 5s"),
@@ -291,32 +215,17 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         assert!(error.line > 0 && error.help.is_some(), "{text}: {error:?}");
     }
     let both = format!("[[identify]]\napi-key = \"a\"\njwt = {{ {jwt} }}");
-    assert!(
-        error(&both)
-            .message
-            .contains("has `api-key` or `jwt`, not both")
-    );
+    assert!(error(&both).message.contains("has `api-key` or `jwt`, not both"));
     let both = format!("[[identify]]\njwt = {{ {jwt}, secret = {{ env = \"S\" }} }}");
-    assert!(
-        error(&both)
-            .message
-            .contains("has `jwks` or `secret`, not both")
-    );
+    assert!(error(&both).message.contains("has `jwks` or `secret`, not both"));
     for (part, message) in [
-        (
-            r#"jwks = "https://x/j""#,
-            "`identify.jwt` needs one of `jwks`, `secret`",
-        ),
+        (r#"jwks = "https://x/j""#, "`identify.jwt` needs one of `jwks`, `secret`"),
         ("audience = \"a\"", "`identify.jwt.audience` is missing"),
         ("issuer = \"x\"", "`identify.jwt.issuer` is missing"),
         ("tenant = \"t\"", "`identify.jwt.tenant` is missing"),
     ] {
         let without = jwt.replace(part, "user = \"u\"");
-        assert!(
-            error(&format!("[[identify]]\njwt = {{ {without} }}"))
-                .message
-                .contains(message)
-        );
+        assert!(error(&format!("[[identify]]\njwt = {{ {without} }}")).message.contains(message));
     }
 }
 
@@ -336,10 +245,7 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
     }
     assert_eq!(error(&format!("proxy = 5\n{identify}")).line, 1);
     let config = parse(&format!("{identify}[proxy]\ntrust = \"10.0.0.0/8\"\n")).unwrap();
-    let header = Identify::Header {
-        tenant: "x-tenant".into(),
-        user: None,
-    };
+    let header = Identify::Header { tenant: "x-tenant".into(), user: None };
     assert_eq!(config.identify, [header]);
 }
 
@@ -347,10 +253,7 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
 fn an_unknown_key_is_answered_with_each_key_once() {
     let text = "[[identify]]\napi-key = \"a\"\nzzzzzzzzzz = 1";
     let help = error(text).help.unwrap();
-    assert_eq!(
-        help,
-        "the keys here are: api-key, jwt, header, pepper, user-header"
-    );
+    assert_eq!(help, "the keys here are: api-key, jwt, header, pepper, user-header");
 }
 
 #[test]
@@ -361,20 +264,11 @@ fn signing_keys_come_over_tls_or_from_this_machine() {
              tenant = \"t\" }}"
         ))
     };
-    for good in [
-        "https://x/j",
-        "keys.json",
-        "http://localhost:8080/j",
-        "http://[::1]:80/j",
-    ] {
+    for good in ["https://x/j", "keys.json", "http://localhost:8080/j", "http://[::1]:80/j"] {
         assert!(with(good).is_ok(), "{good}");
     }
-    for bad in [
-        "http://x/j",
-        "http://localhost.evil/j",
-        "http://127.0.0.1.evil/j",
-        "http://[::2]/",
-    ] {
+    for bad in ["http://x/j", "http://localhost.evil/j", "http://127.0.0.1.evil/j", "http://[::2]/"]
+    {
         assert!(with(bad).is_err(), "{bad}");
     }
 }
@@ -402,16 +296,10 @@ fn a_secret_in_the_file_is_refused_and_not_shown() {
         "[[identify]]\napi-key = \"a\"\npepper = [\"sk_live_9\"]",
     ] {
         let errors = parse(text).expect_err(text);
-        assert!(
-            !format!("{errors} {errors:?}").contains("sk_live_9"),
-            "{errors}"
-        );
+        assert!(!format!("{errors} {errors:?}").contains("sk_live_9"), "{errors}");
     }
     let errors = with_env("", &[("TOLLGATE__STRIPE__KEY", "sk_live_9")]).unwrap_err();
-    assert!(
-        !format!("{errors} {errors:?}").contains("sk_live_9"),
-        "{errors}"
-    );
+    assert!(!format!("{errors} {errors:?}").contains("sk_live_9"), "{errors}");
 }
 
 #[test]
@@ -429,19 +317,11 @@ fn the_environment_overrides_the_file_and_nothing_else_of_it_counts() {
         ],
     )
     .unwrap();
-    assert_eq!(
-        config.store.kind,
-        StoreKind::Redb {
-            path: "y.redb".into()
-        }
-    );
+    assert_eq!(config.store.kind, StoreKind::Redb { path: "y.redb".into() });
     assert_eq!(config.store.space, "7");
     assert_eq!(config.flush.max_write_units, 9);
     assert!(config.proxy.trust[0].contains("10.1.2.3".parse().unwrap()));
-    assert_eq!(
-        config.stripe.unwrap().key.source,
-        SecretSource::Env("B".into())
-    );
+    assert_eq!(config.stripe.unwrap().key.source, SecretSource::Env("B".into()));
 }
 
 #[test]
@@ -454,14 +334,9 @@ fn a_wrong_override_names_its_variable() {
         ("TOLLGATE__FLUSH__EVERY", "soon", "no duration"),
     ] {
         let text = "[store]\nspace = \"s\"\n";
-        let errors = with_env(text, &[(name, value)])
-            .expect_err(name)
-            .to_string();
+        let errors = with_env(text, &[(name, value)]).expect_err(name).to_string();
         assert!(errors.contains(name), "{errors}");
-        assert!(
-            errors.contains(message) || errors.contains("names no key"),
-            "{errors}"
-        );
+        assert!(errors.contains(message) || errors.contains("names no key"), "{errors}");
     }
 }
 
@@ -485,13 +360,7 @@ fn a_stripe_key_must_be_of_the_mode() {
 #[test]
 fn a_network_holds_its_addresses_however_they_come() {
     let config = parse("[proxy]\ntrust = [\"10.0.0.0/8\", \"192.0.2.7\"]").unwrap();
-    let trusted = |ip: &str| {
-        config
-            .proxy
-            .trust
-            .iter()
-            .any(|net| net.contains(ip.parse().unwrap()))
-    };
+    let trusted = |ip: &str| config.proxy.trust.iter().any(|net| net.contains(ip.parse().unwrap()));
     assert!(trusted("10.255.0.1") && trusted("::ffff:10.0.0.1") && trusted("192.0.2.7"));
     assert!(!trusted("11.0.0.1") && !trusted("192.0.2.8") && !trusted("::1"));
 }
@@ -499,13 +368,7 @@ fn a_network_holds_its_addresses_however_they_come() {
 #[test]
 fn a_network_is_shown_as_its_range() {
     let text = "[proxy]\ntrust = [\"10.0.0.0/8\", \"192.0.2.7\", \"fd00::/8\", \"::1\"]";
-    let shown: Vec<_> = parse(text)
-        .unwrap()
-        .proxy
-        .trust
-        .iter()
-        .map(Network::to_string)
-        .collect();
+    let shown: Vec<_> = parse(text).unwrap().proxy.trust.iter().map(Network::to_string).collect();
     assert_eq!(shown, ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8", "::1/128"]);
 }
 

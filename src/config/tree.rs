@@ -59,11 +59,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Node, ConfigErrors> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         let place = Place::File(1, 1);
-        return Ok(Node {
-            data: table_of(text, table.into_inner()),
-            place,
-            raw: String::new(),
-        });
+        return Ok(Node { data: table_of(text, table.into_inner()), place, raw: String::new() });
     }
     let errors = errors.into_iter().map(|error| {
         let (line, column) = line_column(text, error.span().map_or(0, |span| span.start));
@@ -123,10 +119,7 @@ fn put(root: &mut Node, path: &[&str], variable: &str, raw: String) -> bool {
             place: place.clone(),
             raw: String::new(),
         };
-        at = &mut entries
-            .entry((*key).to_owned())
-            .or_insert_with(|| (place.clone(), empty()))
-            .1;
+        at = &mut entries.entry((*key).to_owned()).or_insert_with(|| (place.clone(), empty())).1;
     }
     let Data::Table(entries) = &mut at.data else {
         return false;
@@ -136,10 +129,7 @@ fn put(root: &mut Node, path: &[&str], variable: &str, raw: String) -> bool {
         Err(_) => Data::Text(raw.clone()),
     };
     stand_in(&mut data, &place);
-    entries.insert(
-        (*last).to_owned(),
-        (place.clone(), Node { data, place, raw }),
-    );
+    entries.insert((*last).to_owned(), (place.clone(), Node { data, place, raw }));
     true
 }
 
@@ -178,12 +168,9 @@ fn node_of(text: &str, value: Spanned<DeValue<'_>>) -> Node {
             Ok(n) => Data::Int(n),
             Err(_) => Data::Other("a number out of range"),
         },
-        DeValue::Array(values) => Data::Array(
-            values
-                .into_iter()
-                .map(|value| node_of(text, value))
-                .collect(),
-        ),
+        DeValue::Array(values) => {
+            Data::Array(values.into_iter().map(|value| node_of(text, value)).collect())
+        }
         DeValue::Table(table) => table_of(text, table),
         DeValue::Float(_) => Data::Other("a number with a fraction"),
         DeValue::Boolean(_) => Data::Other("true or false"),
@@ -202,8 +189,5 @@ fn line_column(text: &str, offset: usize) -> (u32, u32) {
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let line = count(before.matches('\n').count()).saturating_add(1);
-    (
-        line,
-        count(before[start..].chars().count()).saturating_add(1),
-    )
+    (line, count(before[start..].chars().count()).saturating_add(1))
 }

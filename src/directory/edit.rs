@@ -116,16 +116,11 @@ impl Edit {
             Edit::Grant(new) => {
                 let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
                 if !new.id.chars().all(legal) {
-                    return Err(DirectoryError::Text {
-                        what: "a grant's id",
-                        most: MAX_NAME,
-                    });
+                    return Err(DirectoryError::Text { what: "a grant's id", most: MAX_NAME });
                 }
                 check_text(&new.id, "a grant's id", MAX_NAME)?;
                 check_text(&new.source, "a grant's source", MAX_NAME)?;
-                new.note
-                    .as_ref()
-                    .map_or(Ok(()), |note| check_text(note, "a note", MAX_NOTE))?;
+                new.note.as_ref().map_or(Ok(()), |note| check_text(note, "a note", MAX_NOTE))?;
                 if check.has_meter(&new.meter) {
                     return Ok(());
                 }
@@ -157,21 +152,11 @@ enum Target {
 
 impl TenantEdit {
     pub(super) fn of_id(directory: Directory, id: &str) -> Self {
-        Self {
-            directory,
-            target: Target::Id(id.to_owned()),
-            edits: Vec::new(),
-            note: None,
-        }
+        Self { directory, target: Target::Id(id.to_owned()), edits: Vec::new(), note: None }
     }
 
     pub(super) fn of(directory: Directory, surrogate: Surrogate) -> Self {
-        Self {
-            directory,
-            target: Target::Known(surrogate),
-            edits: Vec::new(),
-            note: None,
-        }
+        Self { directory, target: Target::Known(surrogate), edits: Vec::new(), note: None }
     }
 
     /// Assigns this plan.
@@ -209,12 +194,7 @@ impl TenantEdit {
     ) -> Self {
         let at_ms = self.directory.now_ms();
         let (changes, note) = (changes.into(), note.into());
-        self.with(Edit::Override(Override {
-            changes,
-            until_ms,
-            note,
-            at_ms,
-        }))
+        self.with(Edit::Override(Override { changes, until_ms, note, at_ms }))
     }
 
     /// Ends all overrides.
@@ -255,14 +235,9 @@ impl TenantEdit {
             let before = self.directory.read_record(surrogate).await?;
             let Some((after, announced)) = self.next(surrogate, before.as_deref())? else {
                 // `next` finds nothing to change only where there is a tenant.
-                return before
-                    .map(|it| self.directory.handle(it))
-                    .ok_or(DirectoryError::NoTenant);
+                return before.map(|it| self.directory.handle(it)).ok_or(DirectoryError::NoTenant);
             };
-            let made = self
-                .directory
-                .commit(before.as_deref(), &after, announced)
-                .await?;
+            let made = self.directory.commit(before.as_deref(), &after, announced).await?;
             if let Some(record) = made {
                 return Ok(self.directory.handle(record));
             }
@@ -311,17 +286,12 @@ impl TenantEdit {
             return Err(DirectoryError::TenantId);
         }
         if self.edits.len() > MAX_EDITS {
-            return Err(DirectoryError::TooMany {
-                what: "changes in one save",
-                most: MAX_EDITS,
-            });
+            return Err(DirectoryError::TooMany { what: "changes in one save", most: MAX_EDITS });
         }
         if let Some(note) = &self.note {
             check_text(note, "a note", MAX_NOTE)?;
         }
-        self.edits
-            .iter()
-            .try_for_each(|edit| edit.check(&self.directory))
+        self.edits.iter().try_for_each(|edit| edit.check(&self.directory))
     }
 
     fn with(mut self, edit: Edit) -> Self {

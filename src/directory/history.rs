@@ -132,13 +132,9 @@ impl Directory {
     }
 
     async fn entries(&self, tenant: Surrogate) -> Result<Vec<(u64, Announced)>, StoreError> {
-        let items = self
-            .query_all(self.inner.space.history(tenant, 0, 0).pk)
-            .await?;
-        let mut entries: Vec<_> = items
-            .iter()
-            .map(|(_, item)| read(item))
-            .collect::<Result<_, _>>()?;
+        let items = self.query_all(self.inner.space.history(tenant, 0, 0).pk).await?;
+        let mut entries: Vec<_> =
+            items.iter().map(|(_, item)| read(item)).collect::<Result<_, _>>()?;
         // Within a millisecond by version, and keys (0) after the record they need.
         entries.sort_by_key(|(_, entry)| (entry.at_ms, entry.version.wrapping_sub(1)));
         Ok(entries)
@@ -159,11 +155,7 @@ fn chain(entries: &[(u64, Announced)], last: u64) -> HashSet<u64> {
 }
 
 fn of_key(edits: &[Edit], keys: &[KeyInfo]) -> Outcome {
-    let state = |wanted: &str| {
-        keys.iter()
-            .find(|key| key.id == wanted)
-            .map(|key| key.state)
-    };
+    let state = |wanted: &str| keys.iter().find(|key| key.id == wanted).map(|key| key.state);
     let happened = |edit: &Edit| match edit {
         Edit::KeyMade { id, .. } => {
             matches!(state(id), Some(KeyState::Active | KeyState::Revoked))
@@ -171,18 +163,12 @@ fn of_key(edits: &[Edit], keys: &[KeyInfo]) -> Outcome {
         Edit::KeyRevoked { id } => state(id) == Some(KeyState::Revoked),
         _ => false,
     };
-    if edits.iter().all(happened) {
-        Outcome::Happened
-    } else {
-        Outcome::Pending
-    }
+    if edits.iter().all(happened) { Outcome::Happened } else { Outcome::Pending }
 }
 
 fn read(item: &Item) -> Result<(u64, Announced), StoreError> {
     check_format(item, FORMAT, "a history entry")?;
-    let entry = item
-        .bytes(ENTRY)
-        .and_then(|json| serde_json::from_slice(json).ok());
+    let entry = item.bytes(ENTRY).and_then(|json| serde_json::from_slice(json).ok());
     let id = item.int(ID).map(i64::cast_unsigned);
     id.zip(entry)
         .ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "a history entry cannot be read"))

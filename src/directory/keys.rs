@@ -45,10 +45,7 @@ impl NewKey {
 
 impl std::fmt::Debug for NewKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewKey")
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .finish()
+        f.debug_struct("NewKey").field("id", &self.id).field("name", &self.name).finish()
     }
 }
 
@@ -85,19 +82,11 @@ impl Directory {
         tenant: Surrogate,
         name: &str,
     ) -> Result<NewKey, DirectoryError> {
-        let pepper = self
-            .inner
-            .peppers
-            .newest()
-            .ok_or(DirectoryError::NoPepper)?;
+        let pepper = self.inner.peppers.newest().ok_or(DirectoryError::NoPepper)?;
         let key = ApiKey::draw()?;
         let hash = pepper.hash(key.expose().as_bytes());
         let id = self.add_key(tenant, name, &hash).await?;
-        Ok(NewKey {
-            id,
-            name: name.to_owned(),
-            key,
-        })
+        Ok(NewKey { id, name: name.to_owned(), key })
     }
 
     /// Makes the credential this tenant's and returns the id of its key.
@@ -112,26 +101,11 @@ impl Directory {
             return held.adopt(tenant);
         }
         let listed = self.query_all(self.list_key(tenant, "").pk).await?;
-        if listed
-            .iter()
-            .filter(|(_, item)| item.int(REVOKED).is_none())
-            .count()
-            >= MAX_KEYS
-        {
-            return Err(DirectoryError::TooMany {
-                what: "keys",
-                most: MAX_KEYS,
-            });
+        if listed.iter().filter(|(_, item)| item.int(REVOKED).is_none()).count() >= MAX_KEYS {
+            return Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS });
         }
         let id = format!("k{:016x}", getrandom::u64()?);
-        self.announce_key(
-            tenant,
-            Edit::KeyMade {
-                id: id.clone(),
-                name: name.to_owned(),
-            },
-        )
-        .await?;
+        self.announce_key(tenant, Edit::KeyMade { id: id.clone(), name: name.to_owned() }).await?;
         let listing = listing(self.list_key(tenant, &id), name, hash, self.now_ms());
         make(&*self.inner.store, listing).await?;
         let credential = credential(self.credential_key(hash), tenant, &id, None);
@@ -165,13 +139,7 @@ impl Directory {
             };
             let scheme = listed.hash.scheme.to_string();
             let (name, made_ms) = (listed.name, listed.made_ms);
-            keys.push(KeyInfo {
-                id,
-                name,
-                scheme,
-                made_ms,
-                state,
-            });
+            keys.push(KeyInfo { id, name, scheme, made_ms, state });
         }
         Ok(keys)
     }
@@ -179,18 +147,12 @@ impl Directory {
     pub(super) async fn revoke(&self, tenant: Surrogate, id: &str) -> Result<(), DirectoryError> {
         let no_key = || DirectoryError::NoKey(id.to_owned());
         let list_key = self.list_key(tenant, id);
-        let item = self
-            .inner
-            .store
-            .read(list_key.clone())
-            .await?
-            .ok_or_else(no_key)?;
+        let item = self.inner.store.read(list_key.clone()).await?.ok_or_else(no_key)?;
         let listed = Listed::read(&item)?;
         if listed.revoked {
             return Ok(());
         }
-        self.announce_key(tenant, Edit::KeyRevoked { id: id.to_owned() })
-            .await?;
+        self.announce_key(tenant, Edit::KeyRevoked { id: id.to_owned() }).await?;
         self.revoke_credential(tenant, id, &listed.hash).await?;
         let mark = Write {
             key: list_key,
@@ -240,10 +202,7 @@ impl Directory {
     ) -> Result<Option<Found>, StoreError> {
         for hash in hashes {
             if let Some(held) = self.read_credential(hash).await? {
-                let found = Found {
-                    surrogate: held.tenant,
-                    key_id: held.key.into(),
-                };
+                let found = Found { surrogate: held.tenant, key_id: held.key.into() };
                 return Ok((!held.revoked).then_some(found));
             }
         }
@@ -257,27 +216,13 @@ impl Directory {
 
     async fn unlist(&self, tenant: Surrogate, id: &str) -> Result<(), StoreError> {
         let key = self.list_key(tenant, id);
-        let gone = Write {
-            key,
-            when: Vec::new(),
-            change: vec![Change::Delete],
-        };
+        let gone = Write { key, when: Vec::new(), change: vec![Change::Delete] };
         self.inner.store.write(gone).await.map(|_| ())
     }
 
     async fn announce_key(&self, tenant: Surrogate, edit: Edit) -> Result<u64, DirectoryError> {
         let (at_ms, edits) = (self.now_ms(), vec![edit]);
-        self.announce(
-            tenant,
-            &Announced {
-                at_ms,
-                version: 0,
-                parent: 0,
-                note: None,
-                edits,
-            },
-        )
-        .await
+        self.announce(tenant, &Announced { at_ms, version: 0, parent: 0, note: None, edits }).await
     }
 
     fn list_key(&self, tenant: Surrogate, id: &str) -> Key {
@@ -312,11 +257,7 @@ fn credential(key: Key, tenant: Surrogate, id: &str, revoked: Option<i64>) -> Wr
         Change::Set(KEY.into(), Value::Text(id.to_owned())),
     ];
     change.extend(revoked.map(|at_ms| Change::Set(REVOKED.into(), Value::Int(at_ms))));
-    Write {
-        key,
-        when: vec![When::Absent],
-        change,
-    }
+    Write { key, when: vec![When::Absent], change }
 }
 
 /// A `C#` item.
@@ -330,14 +271,8 @@ impl Held {
     fn read(item: &Item) -> Result<Self, StoreError> {
         check_format(item, FORMAT, "a credential")?;
         let tenant = item.text(TENANT).and_then(Surrogate::parse);
-        let (tenant, key) = tenant
-            .zip(item.text(KEY))
-            .ok_or_else(|| damaged("a credential"))?;
-        Ok(Self {
-            tenant,
-            key: key.to_owned(),
-            revoked: item.int(REVOKED).is_some(),
-        })
+        let (tenant, key) = tenant.zip(item.text(KEY)).ok_or_else(|| damaged("a credential"))?;
+        Ok(Self { tenant, key: key.to_owned(), revoked: item.int(REVOKED).is_some() })
     }
 
     /// The id of the key, if it is this tenant's and works.
@@ -364,10 +299,7 @@ impl Listed {
             let hash = item.bytes(HASH)?.try_into().ok()?;
             Some(Self {
                 name: item.text(NAME)?.to_owned(),
-                hash: CredentialHash {
-                    scheme: item.text(SCHEME)?.into(),
-                    hash,
-                },
+                hash: CredentialHash { scheme: item.text(SCHEME)?.into(), hash },
                 made_ms: item.int(MADE)?,
                 revoked: item.int(REVOKED).is_some(),
             })

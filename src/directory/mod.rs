@@ -105,15 +105,7 @@ impl Directory {
         check: impl Check,
     ) -> Self {
         let check = Box::new(check);
-        Self {
-            inner: Arc::new(Inner {
-                store,
-                space,
-                clock,
-                peppers,
-                check,
-            }),
-        }
+        Self { inner: Arc::new(Inner { store, space, clock, peppers, check }) }
     }
 
     /// Changes of the tenant with this outer id, which is made if it is not there.
@@ -135,10 +127,7 @@ impl Directory {
         let Some(surrogate) = self.read_name(id).await? else {
             return Ok(None);
         };
-        Ok(self
-            .read_record(surrogate)
-            .await?
-            .map(|record| self.handle(record)))
+        Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
     }
 
     /// Whose a credential is, by everything it may be stored as; `None` if it is nobody's or was
@@ -183,9 +172,7 @@ impl Directory {
                 Made::Yes(item) => Some(item),
                 Made::No(item) | Made::Perhaps(item) => item,
             };
-            let record = item
-                .map(|item| TenantRecord::read(surrogate, &item))
-                .transpose()?;
+            let record = item.map(|item| TenantRecord::read(surrogate, &item)).transpose()?;
             Ok(record.and_then(|record| record.first_request_ms))
         }
     }
@@ -195,17 +182,11 @@ impl Directory {
         surrogate: Surrogate,
     ) -> Result<Option<Arc<TenantRecord>>, StoreError> {
         let item = self.inner.store.read(self.tenant_key(surrogate)).await?;
-        item.map(|item| TenantRecord::read(surrogate, &item).map(Arc::new))
-            .transpose()
+        item.map(|item| TenantRecord::read(surrogate, &item).map(Arc::new)).transpose()
     }
 
     async fn query_all(&self, pk: String) -> Result<Vec<(String, Item)>, StoreError> {
-        let mut query = Query {
-            pk,
-            from: String::new(),
-            until: None,
-            limit: MAX_PAGE_ITEMS,
-        };
+        let mut query = Query { pk, from: String::new(), until: None, limit: MAX_PAGE_ITEMS };
         let mut all = Vec::new();
         for _ in 0..MAX_PAGES {
             let page = self.inner.store.query(query.clone()).await?;
@@ -220,10 +201,7 @@ impl Directory {
     }
 
     fn handle(&self, record: Arc<TenantRecord>) -> Tenant {
-        Tenant {
-            directory: self.clone(),
-            record,
-        }
+        Tenant { directory: self.clone(), record }
     }
 
     fn tenant_key(&self, surrogate: Surrogate) -> Key {
@@ -237,9 +215,7 @@ impl Directory {
 
 impl std::fmt::Debug for Directory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Directory")
-            .field("space", &self.inner.space)
-            .finish_non_exhaustive()
+        f.debug_struct("Directory").field("space", &self.inner.space).finish_non_exhaustive()
     }
 }
 
@@ -284,9 +260,7 @@ impl Tenant {
         hash: [u8; 32],
     ) -> Result<String, DirectoryError> {
         let hash = CredentialHash::sha256(hash);
-        self.directory
-            .add_key(self.record.surrogate, name, &hash)
-            .await
+        self.directory.add_key(self.record.surrogate, name, &hash).await
     }
 
     /// Its keys, also those that were revoked.

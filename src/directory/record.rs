@@ -133,22 +133,14 @@ impl TenantRecord {
 
     /// Drops what has ended, which stays in the history, and refuses what does not fit then.
     pub(super) fn prune(&mut self, now_ms: i64) -> Result<(), DirectoryError> {
-        self.overrides
-            .retain(|it| it.until_ms.is_none_or(|until| until > now_ms));
+        self.overrides.retain(|it| it.until_ms.is_none_or(|until| until > now_ms));
         let grant_ends = |it: &Grant| it.expires_ms.map(|end| end.saturating_add(KEEP_GRANT_MS));
-        self.grants
-            .retain(|it| grant_ends(it).is_none_or(|end| end > now_ms));
+        self.grants.retain(|it| grant_ends(it).is_none_or(|end| end > now_ms));
         if self.overrides.len() > MAX_OVERRIDES {
-            return Err(DirectoryError::TooMany {
-                what: "overrides",
-                most: MAX_OVERRIDES,
-            });
+            return Err(DirectoryError::TooMany { what: "overrides", most: MAX_OVERRIDES });
         }
         if self.grants.len() > MAX_GRANTS {
-            return Err(DirectoryError::TooMany {
-                what: "grants",
-                most: MAX_GRANTS,
-            });
+            return Err(DirectoryError::TooMany { what: "grants", most: MAX_GRANTS });
         }
         Ok(())
     }
@@ -198,11 +190,7 @@ impl TenantRecord {
         };
         let json = item.bytes(RECORD).ok_or_else(|| damaged(RECORD))?;
         let body: Self = serde_json::from_slice(json).map_err(|_| damaged(RECORD))?;
-        let number = |name| {
-            item.int(name)
-                .map(i64::cast_unsigned)
-                .ok_or_else(|| damaged(name))
-        };
+        let number = |name| item.int(name).map(i64::cast_unsigned).ok_or_else(|| damaged(name));
         Ok(Self {
             surrogate,
             version: number(VERSION)?,

@@ -44,11 +44,7 @@ impl Flaky {
         let faults = self.faults.lock().unwrap();
         let dead = |(at, fault): &&(usize, Fault)| *fault == Fault::Death && *at <= n;
         let here = |(at, _): &&(usize, Fault)| *at == n;
-        faults
-            .iter()
-            .find(dead)
-            .or_else(|| faults.iter().find(here))
-            .map(|(_, fault)| *fault)
+        faults.iter().find(dead).or_else(|| faults.iter().find(here)).map(|(_, fault)| *fault)
     }
 }
 
@@ -110,12 +106,7 @@ fn bed() -> Bed {
     let (store, clock) = (Flaky::default(), ManualClock::at_unix_ms(NOW));
     let peppers = Peppers::new(vec![Pepper::new("1", &[7; 32]).unwrap()]).unwrap();
     let directory = open(&store, &clock, &peppers);
-    Bed {
-        directory,
-        store,
-        clock,
-        peppers,
-    }
+    Bed { directory, store, clock, peppers }
 }
 
 fn open(store: &Flaky, clock: &ManualClock, peppers: &Peppers) -> Directory {
@@ -126,14 +117,7 @@ fn open(store: &Flaky, clock: &ManualClock, peppers: &Peppers) -> Directory {
 
 fn grant(id: &str, atoms: u64) -> Grant {
     let (id, meter, source) = (id.to_owned(), "credits".to_owned(), "topup".to_owned());
-    Grant {
-        id,
-        meter,
-        atoms,
-        source,
-        expires_ms: Some(NOW + 1_000),
-        note: None,
-    }
+    Grant { id, meter, atoms, source, expires_ms: Some(NOW + 1_000), note: None }
 }
 
 async fn find(bed: &Bed, key: &str) -> Option<Found> {
@@ -144,41 +128,15 @@ async fn find(bed: &Bed, key: &str) -> Option<Found> {
 #[tokio::test]
 async fn makes_finds_and_changes_a_tenant() {
     let bed = bed();
-    let made = bed
-        .directory
-        .tenant("acme")
-        .plan("pro")
-        .note("signed up")
-        .save()
-        .await
-        .unwrap();
+    let made = bed.directory.tenant("acme").plan("pro").note("signed up").save().await.unwrap();
     let record = made.record();
-    assert_eq!(
-        (record.id.as_str(), record.plan.as_deref()),
-        ("acme", Some("pro"))
-    );
-    assert_eq!(
-        (record.version, record.anchor_ms, record.plan_since_ms),
-        (1, NOW, NOW)
-    );
+    assert_eq!((record.id.as_str(), record.plan.as_deref()), ("acme", Some("pro")));
+    assert_eq!((record.version, record.anchor_ms, record.plan_since_ms), (1, NOW, NOW));
 
     bed.clock.advance(Duration::from_secs(5));
-    let same = bed
-        .directory
-        .tenant("acme")
-        .plan("pro")
-        .note("again")
-        .save()
-        .await
-        .unwrap();
+    let same = bed.directory.tenant("acme").plan("pro").note("again").save().await.unwrap();
     assert_eq!(same.record(), record, "nothing changed, nothing written");
-    let changed = same
-        .edit()
-        .plan("build")
-        .payment(PaymentState::PastDue)
-        .save()
-        .await
-        .unwrap();
+    let changed = same.edit().plan("build").payment(PaymentState::PastDue).save().await.unwrap();
     let now = changed.record();
     assert_eq!(
         (now.version, now.plan_since_ms, now.payment_since_ms),
@@ -188,18 +146,8 @@ async fn makes_finds_and_changes_a_tenant() {
 
     let surrogate = bed.directory.lookup_name("acme").await.unwrap().unwrap();
     assert_eq!(surrogate, record.surrogate);
-    assert_eq!(
-        bed.directory
-            .lookup_tenant(surrogate)
-            .await
-            .unwrap()
-            .as_ref(),
-        Some(now)
-    );
-    assert_eq!(
-        bed.directory.find("acme").await.unwrap().unwrap().record(),
-        now
-    );
+    assert_eq!(bed.directory.lookup_tenant(surrogate).await.unwrap().as_ref(), Some(now));
+    assert_eq!(bed.directory.find("acme").await.unwrap().unwrap().record(), now);
     assert!(bed.directory.find("globex").await.unwrap().is_none());
 }
 
@@ -208,21 +156,9 @@ async fn suspension_and_payment_do_not_undo_each_other() {
     let bed = bed();
     let tenant = bed.directory.tenant("acme").save().await.unwrap();
     tenant.suspend("abuse").await.unwrap();
-    let paid = tenant
-        .edit()
-        .payment(PaymentState::Good)
-        .save()
-        .await
-        .unwrap();
+    let paid = tenant.edit().payment(PaymentState::Good).save().await.unwrap();
     assert!(paid.record().suspended);
-    assert!(
-        !tenant
-            .resume("talked to them")
-            .await
-            .unwrap()
-            .record()
-            .suspended
-    );
+    assert!(!tenant.resume("talked to them").await.unwrap().record().suspended);
 }
 
 #[tokio::test]
@@ -231,23 +167,12 @@ async fn refuses_what_means_nothing_before_it_writes_anything() {
     let tenant = |id: &str| bed.directory.tenant(id);
     let error = tenant("acme").plan("prO").save().await.unwrap_err();
     assert!(matches!(error, DirectoryError::UnknownPlan(plan) if plan == "prO"));
-    let error = tenant("acme")
-        .override_("plan = \"pro\"", None, " ")
-        .save()
-        .await
-        .unwrap_err();
+    let error = tenant("acme").override_("plan = \"pro\"", None, " ").save().await.unwrap_err();
     assert!(matches!(error, DirectoryError::NoteNeeded));
-    let error = tenant("acme")
-        .grant(grant("a#b", 1))
-        .save()
-        .await
-        .unwrap_err();
+    let error = tenant("acme").grant(grant("a#b", 1)).save().await.unwrap_err();
     assert!(matches!(error, DirectoryError::Text { .. }));
     for id in ["", "a\0b"] {
-        assert!(matches!(
-            tenant(id).save().await.unwrap_err(),
-            DirectoryError::TenantId
-        ));
+        assert!(matches!(tenant(id).save().await.unwrap_err(), DirectoryError::TenantId));
     }
     assert_eq!(bed.store.writes.load(Ordering::Relaxed), 0);
 }
@@ -257,17 +182,8 @@ async fn the_same_grant_is_given_once_and_another_needs_another_id() {
     let bed = bed();
     let edit = || bed.directory.tenant("acme").grant(grant("pay-1", 50));
     edit().save().await.unwrap();
-    assert_eq!(
-        edit().save().await.unwrap().record().grants,
-        [grant("pay-1", 50)]
-    );
-    let error = bed
-        .directory
-        .tenant("acme")
-        .grant(grant("pay-1", 60))
-        .save()
-        .await
-        .unwrap_err();
+    assert_eq!(edit().save().await.unwrap().record().grants, [grant("pay-1", 50)]);
+    let error = bed.directory.tenant("acme").grant(grant("pay-1", 60)).save().await.unwrap_err();
     assert!(matches!(error, DirectoryError::GrantDiffers(_)));
 }
 
@@ -279,19 +195,9 @@ async fn a_full_record_makes_room_only_by_what_has_ended() {
         edit = edit.override_(format!("concurrency = {n}"), Some(NOW + 10_000), "launch");
     }
     assert_eq!(edit.save().await.unwrap().record().overrides.len(), 32);
-    let one_more = || {
-        bed.directory
-            .tenant("acme")
-            .override_("concurrency = 99", None, "more")
-    };
+    let one_more = || bed.directory.tenant("acme").override_("concurrency = 99", None, "more");
     let error = one_more().save().await.unwrap_err();
-    assert!(matches!(
-        error,
-        DirectoryError::TooMany {
-            what: "overrides",
-            most: 32
-        }
-    ));
+    assert!(matches!(error, DirectoryError::TooMany { what: "overrides", most: 32 }));
     bed.clock.advance(Duration::from_secs(10));
     assert_eq!(one_more().save().await.unwrap().record().overrides.len(), 1);
 }
@@ -310,14 +216,7 @@ async fn the_largest_record_fits_an_item() {
         for n in 0..32 {
             let id = format!("{:064}", half * 32 + n);
             let (meter, source, note) = (wide(n, 64), wide(n, 64), Some(wide(n, 512)));
-            edit = edit.grant(Grant {
-                id,
-                meter,
-                atoms: u64::MAX,
-                source,
-                expires_ms: None,
-                note,
-            });
+            edit = edit.grant(Grant { id, meter, atoms: u64::MAX, source, expires_ms: None, note });
         }
         edit.save().await.unwrap();
     }
@@ -329,27 +228,12 @@ async fn notes_the_first_request_once_and_keeps_it_through_changes() {
     let tenant = bed.directory.tenant("acme").save().await.unwrap();
     let surrogate = tenant.record().surrogate;
     bed.store.fail(&[(0, Fault::Reply)]);
-    assert_eq!(
-        bed.directory
-            .first_request(surrogate, NOW + 7)
-            .await
-            .unwrap(),
-        Some(NOW + 7)
-    );
-    assert_eq!(
-        bed.directory
-            .first_request(surrogate, NOW + 9)
-            .await
-            .unwrap(),
-        Some(NOW + 7)
-    );
+    assert_eq!(bed.directory.first_request(surrogate, NOW + 7).await.unwrap(), Some(NOW + 7));
+    assert_eq!(bed.directory.first_request(surrogate, NOW + 9).await.unwrap(), Some(NOW + 7));
     let changed = tenant.edit().plan("pro").save().await.unwrap();
     assert_eq!(changed.record().first_request_ms, Some(NOW + 7));
     let nobody = Surrogate::test(1);
-    assert_eq!(
-        bed.directory.first_request(nobody, NOW).await.unwrap(),
-        None
-    );
+    assert_eq!(bed.directory.first_request(nobody, NOW).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -365,10 +249,7 @@ async fn a_key_is_shown_once_found_listed_and_revoked() {
 
     let listed = tenant.keys().await.unwrap();
     assert_eq!((listed.len(), listed[0].state), (1, KeyState::Active));
-    assert_eq!(
-        (listed[0].name.as_str(), listed[0].scheme.as_str()),
-        ("ci", "hmac-1")
-    );
+    assert_eq!((listed[0].name.as_str(), listed[0].scheme.as_str()), ("ci", "hmac-1"));
 
     tenant.revoke_key(&key.id).await.unwrap();
     tenant.revoke_key(&key.id).await.unwrap();
@@ -386,26 +267,11 @@ async fn a_pepper_can_be_rotated_and_without_one_no_key_is_made() {
     let pepper = |id: &str, byte| Pepper::new(id, &[byte; 32]).unwrap();
     bed.peppers = Peppers::new(vec![pepper("2", 8), pepper("1", 7)]).unwrap();
     bed.directory = open(&bed.store, &bed.clock, &bed.peppers);
-    let new = bed
-        .directory
-        .find("acme")
-        .await
-        .unwrap()
-        .unwrap()
-        .new_key("new")
-        .await
-        .unwrap();
+    let new = bed.directory.find("acme").await.unwrap().unwrap().new_key("new").await.unwrap();
     assert_eq!(*find(&bed, old.expose()).await.unwrap().key_id, *old.id);
     assert_eq!(*find(&bed, new.expose()).await.unwrap().key_id, *new.id);
     let bare = open(&bed.store, &bed.clock, &Peppers::default());
-    let error = bare
-        .find("acme")
-        .await
-        .unwrap()
-        .unwrap()
-        .new_key("x")
-        .await
-        .unwrap_err();
+    let error = bare.find("acme").await.unwrap().unwrap().new_key("x").await.unwrap_err();
     assert!(matches!(error, DirectoryError::NoPepper));
 }
 
@@ -420,19 +286,10 @@ async fn an_import_is_one_key_of_one_tenant() {
     assert_eq!(*find(&bed, "sk_legacy_1").await.unwrap().key_id, *id);
     let error = globex.import_key_sha256("stolen", hash).await.unwrap_err();
     assert!(matches!(error, DirectoryError::CredentialTaken));
-    assert_eq!(
-        (
-            acme.keys().await.unwrap().len(),
-            globex.keys().await.unwrap().len()
-        ),
-        (1, 0)
-    );
+    assert_eq!((acme.keys().await.unwrap().len(), globex.keys().await.unwrap().len()), (1, 0));
     acme.revoke_key(&id).await.unwrap();
     let error = acme.import_key_sha256("legacy", hash).await.unwrap_err();
-    assert!(
-        matches!(error, DirectoryError::CredentialTaken),
-        "revoked stays revoked"
-    );
+    assert!(matches!(error, DirectoryError::CredentialTaken), "revoked stays revoked");
 }
 
 #[tokio::test]
@@ -457,80 +314,42 @@ async fn a_key_whose_making_was_cut_short_never_works_once_it_is_revoked() {
 #[tokio::test]
 async fn history_tells_what_happened_from_what_was_overtaken() {
     let bed = bed();
-    let tenant = bed
-        .directory
-        .tenant("acme")
-        .plan("pro")
-        .note("signed up")
-        .save()
-        .await
-        .unwrap();
+    let tenant = bed.directory.tenant("acme").plan("pro").note("signed up").save().await.unwrap();
     // Announced, and then the process dies before the record is written.
     bed.store.fail(&[(1, Fault::Death)]);
     bed.clock.advance(Duration::from_secs(1));
-    tenant
-        .edit()
-        .plan("build")
-        .note("lost")
-        .save()
-        .await
-        .unwrap_err();
+    tenant.edit().plan("build").note("lost").save().await.unwrap_err();
     bed.store.fail(&[]);
     let outcomes = async || {
         let history = tenant.history().await.unwrap();
-        history
-            .into_iter()
-            .map(|e| (e.note.unwrap(), e.outcome))
-            .collect::<Vec<_>>()
+        history.into_iter().map(|e| (e.note.unwrap(), e.outcome)).collect::<Vec<_>>()
     };
     let (signed, lost) = ("signed up".to_owned(), "lost".to_owned());
     assert_eq!(
         outcomes().await,
-        [
-            (signed.clone(), Outcome::Happened),
-            (lost.clone(), Outcome::Pending)
-        ]
+        [(signed.clone(), Outcome::Happened), (lost.clone(), Outcome::Pending)]
     );
     bed.clock.advance(Duration::from_secs(1));
     tenant.suspend("abuse").await.unwrap();
     let abuse = ("abuse".to_owned(), Outcome::Happened);
-    assert_eq!(
-        outcomes().await,
-        [(signed, Outcome::Happened), (lost, Outcome::Never), abuse]
-    );
+    assert_eq!(outcomes().await, [(signed, Outcome::Happened), (lost, Outcome::Never), abuse]);
 }
 
 #[tokio::test]
 async fn history_shows_edits_in_order_and_keys() {
     let bed = bed();
-    let tenant = bed
-        .directory
-        .tenant("acme")
-        .plan("pro")
-        .save()
-        .await
-        .unwrap();
+    let tenant = bed.directory.tenant("acme").plan("pro").save().await.unwrap();
     bed.clock.advance(Duration::from_secs(1));
     let key = tenant.new_key("ci").await.unwrap();
     bed.clock.advance(Duration::from_secs(1));
     tenant.revoke_key(&key.id).await.unwrap();
     let history = tenant.history().await.unwrap();
-    let edits: Vec<_> = history
-        .iter()
-        .flat_map(|entry| entry.edits.clone())
-        .collect();
+    let edits: Vec<_> = history.iter().flat_map(|entry| entry.edits.clone()).collect();
     let (id, name) = (key.id.clone(), "ci".to_owned());
     let plan = Edit::Plan(Some("pro".into()));
-    let made = Edit::KeyMade {
-        id: id.clone(),
-        name,
-    };
+    let made = Edit::KeyMade { id: id.clone(), name };
     assert_eq!(edits, [Edit::Created, plan, made, Edit::KeyRevoked { id }]);
-    assert!(
-        history
-            .iter()
-            .all(|entry| entry.outcome == Outcome::Happened)
-    );
+    assert!(history.iter().all(|entry| entry.outcome == Outcome::Happened));
 }
 
 #[tokio::test]
@@ -544,43 +363,20 @@ async fn a_change_overtaken_after_a_lost_reply_is_not_made_twice() {
         tokio::task::yield_now().await;
     }
     let resumed = tenant.edit().resume().note("second").save().await.unwrap();
-    assert_eq!(
-        (resumed.record().version, resumed.record().suspended),
-        (3, false)
-    );
+    assert_eq!((resumed.record().version, resumed.record().suspended), (3, false));
     assert!(!suspended.is_finished());
     let first = suspended.await.unwrap().unwrap();
-    assert_eq!(
-        first.record(),
-        resumed.record(),
-        "what stands, and not suspended again"
-    );
+    assert_eq!(first.record(), resumed.record(), "what stands, and not suspended again");
     let history = tenant.history().await.unwrap();
     assert_eq!(history.len(), 3);
-    assert!(
-        history
-            .iter()
-            .all(|entry| entry.outcome == Outcome::Happened)
-    );
-    assert!(
-        !bed.directory
-            .has_happened(first.record(), 12_345)
-            .await
-            .unwrap()
-    );
+    assert!(history.iter().all(|entry| entry.outcome == Outcome::Happened));
+    assert!(!bed.directory.has_happened(first.record(), 12_345).await.unwrap());
 }
 
 #[tokio::test]
 async fn look_ups_own_what_they_need() {
     let bed = bed();
-    let surrogate = bed
-        .directory
-        .tenant("acme")
-        .save()
-        .await
-        .unwrap()
-        .record()
-        .surrogate;
+    let surrogate = bed.directory.tenant("acme").save().await.unwrap().record().surrogate;
     let by_name = tokio::spawn(bed.directory.lookup_name("acme"));
     let by_surrogate = tokio::spawn(bed.directory.lookup_tenant(surrogate));
     let by_key = tokio::spawn(bed.directory.lookup_credential(bed.peppers.hashes(b"k")));
@@ -597,27 +393,9 @@ async fn another_format_is_not_read_half() {
     let bed = bed();
     let tenant = bed.directory.tenant("acme").save().await.unwrap();
     let key = bed.directory.tenant_key(tenant.record().surrogate);
-    let newer = vec![crate::store::Change::Set(
-        "v".into(),
-        crate::store::Value::Int(2),
-    )];
-    bed.store
-        .memory
-        .write(Write {
-            key,
-            when: vec![],
-            change: newer,
-        })
-        .await
-        .unwrap();
-    match bed
-        .directory
-        .tenant("acme")
-        .plan("pro")
-        .save()
-        .await
-        .unwrap_err()
-    {
+    let newer = vec![crate::store::Change::Set("v".into(), crate::store::Value::Int(2))];
+    bed.store.memory.write(Write { key, when: vec![], change: newer }).await.unwrap();
+    match bed.directory.tenant("acme").plan("pro").save().await.unwrap_err() {
         DirectoryError::Store(error) => assert_eq!(error.kind, StoreErrorKind::Corrupt),
         other => panic!("{other}"),
     }

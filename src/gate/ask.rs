@@ -53,11 +53,7 @@ impl Ask {
     /// Asks for an operation. If the plan file has a route of this name, its costs, feature and
     /// rates hold; otherwise only the costs named here and the rates for all.
     pub fn op(name: impl Into<Arc<str>>) -> Self {
-        Self {
-            op: name.into(),
-            tenant: None,
-            costs: Vec::new(),
-        }
+        Self { op: name.into(), tenant: None, costs: Vec::new() }
     }
 
     /// On behalf of this tenant.
@@ -83,10 +79,7 @@ impl TenantHandle {
 
     /// Requests and other work of it in flight in this process.
     pub fn in_flight(&self) -> u32 {
-        self.0
-            .core
-            .in_flight
-            .load(std::sync::atomic::Ordering::Acquire)
+        self.0.core.in_flight.load(std::sync::atomic::Ordering::Acquire)
     }
 }
 
@@ -123,9 +116,7 @@ impl Gate {
         let none = || Error::NoTenant(id.to_owned());
         let inner = &self.inner;
         let surrogate = inner.surrogate_of(id).await?.ok_or_else(none)?;
-        Ok(TenantHandle(
-            inner.load_tenant(surrogate).await?.ok_or_else(none)?,
-        ))
+        Ok(TenantHandle(inner.load_tenant(surrogate).await?.ok_or_else(none)?))
     }
 
     /// Admits work, waiting for a lease where memory does not have the answer.
@@ -170,14 +161,7 @@ impl Gate {
         let route = live.catalog.routes.named(&ask.op);
         let scopes = ScopeValues::default();
         if ask.costs.is_empty() && route.is_some() {
-            return self.decide(
-                sheet,
-                super::Asked::Route(route),
-                &scopes,
-                None,
-                waited,
-                now,
-            );
+            return self.decide(sheet, super::Asked::Route(route), &scopes, None, waited, now);
         }
         let mut costs = Vec::with_capacity(ask.costs.len());
         for (name, units) in &ask.costs {
@@ -189,13 +173,6 @@ impl Gate {
             costs.push((meter, units.saturating_mul(scale)));
         }
         let rules = Arc::new(sheet.policy.work(&live.catalog, route, &costs));
-        self.decide(
-            sheet,
-            super::Asked::Work(route, rules),
-            &scopes,
-            None,
-            waited,
-            now,
-        )
+        self.decide(sheet, super::Asked::Work(route, rules), &scopes, None, waited, now)
     }
 }

@@ -118,10 +118,7 @@ impl Gate {
             Presented::Jwt { token, .. } => match inner.identifier.verify(token, now.wall_ms) {
                 Ok(verified) => {
                     let expires_ms = verified.until_ms;
-                    let wanted = Wanted::Named {
-                        caller: verified.caller(),
-                        expires_ms,
-                    };
+                    let wanted = Wanted::Named { caller: verified.caller(), expires_ms };
                     Seen::Ask(self.load(probe, wanted))
                 }
                 Err(_) => Seen::Refused(Reason::Unidentified),
@@ -179,10 +176,7 @@ impl Gate {
                 let Some(_slot) = inner.reads.try_slot() else {
                     return Err(Failed::Busy);
                 };
-                inner
-                    .load_caller(probe, wanted)
-                    .await
-                    .map_err(Failed::Store)
+                inner.load_caller(probe, wanted).await.map_err(Failed::Store)
             };
             let loaded = loads.try_get_with(probe.0, load).await;
             // It served those who waited together; what it found has its place elsewhere.
@@ -196,10 +190,7 @@ impl Gate {
                     if inner.keep_as_known(probe) {
                         return Waited::default();
                     }
-                    Waited {
-                        refused: Some(Reason::Unavailable),
-                        ..Waited::default()
-                    }
+                    Waited { refused: Some(Reason::Unavailable), ..Waited::default() }
                 }
             }
         })
@@ -264,13 +255,8 @@ pub(super) fn scopes(
 ) -> ScopeValues {
     if sheet.policy.uses_ip {
         let ip = identifier.peer(view);
-        let scopes = Scopes {
-            ip,
-            ..Scopes::default()
-        };
-        values.ip = scopes
-            .hash(sheet.tenant.surrogate, &Scope::Ip)
-            .map(ScopeHash::as_u128);
+        let scopes = Scopes { ip, ..Scopes::default() };
+        values.ip = scopes.hash(sheet.tenant.surrogate, &Scope::Ip).map(ScopeHash::as_u128);
     }
     values
 }
@@ -430,21 +416,11 @@ impl Inner {
         record: Arc<crate::directory::TenantRecord>,
     ) -> Result<Arc<crate::directory::TenantRecord>, StoreError> {
         let now_ms = self.clock.now().wall_ms;
-        let expires = self
-            .live
-            .load()
-            .resolve(&record, now_ms)
-            .policy
-            .plan
-            .expires
-            .is_some();
+        let expires = self.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
         if !expires || record.first_request_ms.is_some() {
             return Ok(record);
         }
-        let first = self
-            .directory
-            .first_request(record.surrogate, now_ms)
-            .await?;
+        let first = self.directory.first_request(record.surrogate, now_ms).await?;
         let mut record = (*record).clone();
         record.first_request_ms = first;
         Ok(Arc::new(record))

@@ -33,10 +33,7 @@ impl PlanSource {
         match self {
             Self::Text(text) => Ok(("plans".to_owned(), text.clone())),
             Self::File(path) => {
-                let error = |source| Error::File {
-                    path: path.clone(),
-                    source,
-                };
+                let error = |source| Error::File { path: path.clone(), source };
                 let text = std::fs::read_to_string(path).map_err(error)?;
                 Ok((path.clone(), text.into()))
             }
@@ -84,12 +81,7 @@ async fn newest(store: &dyn Store, space: &Space) -> Result<Option<(u64, Vec<u8>
     let mut from = String::new();
     let mut newest = None;
     loop {
-        let query = Query {
-            pk: pk.clone(),
-            from,
-            until: None,
-            limit: MAX_PAGE_ITEMS,
-        };
+        let query = Query { pk: pk.clone(), from, until: None, limit: MAX_PAGE_ITEMS };
         let page = store.query(query).await?;
         if let Some((sk, item)) = page.items.last() {
             check_format(item, FORMAT, "a catalog revision")?;

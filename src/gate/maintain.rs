@@ -47,19 +47,11 @@ impl Maintenance {
     pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Refresh>) -> Self {
         let (stop, stopped) = watch::channel(false);
         // A weak reference: the task must not keep alive a gate that nobody holds.
-        let mut tasks = vec![tokio::spawn(run(
-            Arc::downgrade(inner),
-            refreshes,
-            stopped.clone(),
-        ))];
+        let mut tasks = vec![tokio::spawn(run(Arc::downgrade(inner), refreshes, stopped.clone()))];
         #[cfg(feature = "jwt")]
         tasks.extend(inner.identifier.verifiers().filter_map(|verifier| {
             let jwks = verifier.source()?.clone();
-            Some(tokio::spawn(reread_keys(
-                jwks,
-                inner.clock.clone(),
-                stopped.clone(),
-            )))
+            Some(tokio::spawn(reread_keys(jwks, inner.clock.clone(), stopped.clone())))
         }));
         #[cfg(not(feature = "jwt"))]
         let _ = &mut tasks;
@@ -174,8 +166,7 @@ impl Inner {
         // Kept past their age bound, so that they can stay as last known while the store is away.
         let full = self.callers.len() > MAX_CALLERS;
         let keep = if full { MAX_AGE / 2 } else { IDLE };
-        self.callers
-            .retain(|_, caller| !old(caller.looked_up_ns, keep));
+        self.callers.retain(|_, caller| !old(caller.looked_up_ns, keep));
         self.tenants.retain(|_, tenant| {
             // Anybody else who holds it may be about to use it.
             if tenant.age_ns(now) < nanos(IDLE) || Arc::strong_count(tenant) > 1 {
@@ -232,11 +223,7 @@ mod tests {
         }
         let logged = count(&store, "L");
         assert!(logged > 0, "what was used is on record");
-        assert_eq!(
-            count(&store, "Q"),
-            4,
-            "three hours, and what is granted once"
-        );
+        assert_eq!(count(&store, "Q"), 4, "three hours, and what is granted once");
 
         clock.advance(40 * DAY - Duration::from_secs(2 * 3_600 + 1));
         tokio::time::sleep(2 * SWEEP).await;
@@ -246,17 +233,9 @@ mod tests {
         assert_eq!(count(&store, "Q"), 3);
         clock.advance(3 * DAY);
         tokio::time::sleep(2 * SWEEP).await;
-        assert_eq!(
-            count(&store, "Q"),
-            1,
-            "what is granted once never comes again"
-        );
+        assert_eq!(count(&store, "Q"), 1, "what is granted once never comes again");
         assert!(count(&store, "L") >= logged);
-        assert_eq!(
-            store.expire(i64::MAX).await.unwrap(),
-            0,
-            "nothing else expires"
-        );
+        assert_eq!(store.expire(i64::MAX).await.unwrap(), 0, "nothing else expires");
         gate.close().await.unwrap();
     }
 }

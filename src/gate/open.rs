@@ -205,10 +205,7 @@ impl GateBuilder {
     /// Whatever would fail later, said now.
     pub async fn open(self) -> Result<Gate, Error> {
         let config = self.source.read()?;
-        let clock = self
-            .clock
-            .clone()
-            .unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
         let plans = self
             .plans
             .clone()
@@ -221,10 +218,7 @@ impl GateBuilder {
         }
         let identifier = identifier(&config)?;
         #[cfg(feature = "jwt")]
-        for jwks in identifier
-            .verifiers()
-            .filter_map(|verifier| verifier.source())
-        {
+        for jwks in identifier.verifiers().filter_map(|verifier| verifier.source()) {
             // An issuer that is away must not keep the service down: its tokens are refused until
             // its keys have been read.
             if let Err(error) = jwks.refresh(now).await {
@@ -238,23 +232,14 @@ impl GateBuilder {
         let space = Space::new(&config.store.space);
         let revision = catalogs::publish(&*store, &space, &catalog, now.wall_ms).await?;
         let catalog = Arc::new(catalog);
-        let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(
-            catalog, revision, 1,
-        )));
+        let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(catalog, revision, 1)));
         let writer = register(&*store, space.clone(), &live.load(), now.wall_ms).await?;
         let settled = Settled::new(&config);
         let (journal, log) = journal(&config, &*store, &writer, now.wall_ms).await?;
         let (hub, queue) = Hub::new(clock.clone());
-        let settings = Settings {
-            mode: settled.mode,
-            every: config.flush.every,
-        };
+        let settings = Settings { mode: settled.mode, every: config.flush.every };
         let (refreshes, refresh_queue) = mpsc::channel(maintain::REFRESH_QUEUE);
-        let hands = Hands {
-            store: store.clone(),
-            writer: writer.clone(),
-            clock: clock.clone(),
-        };
+        let hands = Hands { store: store.clone(), writer: writer.clone(), clock: clock.clone() };
         let check = CatalogCheck(live.clone());
         let peppers = identifier.peppers().clone();
         promises(&config, &*store, &live.load());
@@ -302,11 +287,7 @@ impl Gate {
     pub async fn close(&self) -> Result<(), Error> {
         let inner = &self.inner;
         let deadline = Instant::now() + CLOSE_WITHIN;
-        let maintenance = inner
-            .maintenance
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .take();
+        let maintenance = inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(maintenance) = maintenance {
             maintenance.close().await;
         }
@@ -374,9 +355,7 @@ impl Inner {
         let Some(prefix) = &self.config.strip_prefix else {
             return path;
         };
-        path.strip_prefix(prefix.as_str())
-            .filter(|rest| rest.starts_with('/'))
-            .unwrap_or(path)
+        path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
     }
 
     fn all_leases(&self) -> Vec<Arc<crate::admission::lease::Lease>> {
@@ -409,10 +388,7 @@ impl ConfigSource {
         let parsed = match self {
             Self::Text(text) => Config::parse("tollgate.toml", text, []),
             Self::File(path) => {
-                let error = |source| Error::File {
-                    path: path.clone(),
-                    source,
-                };
+                let error = |source| Error::File { path: path.clone(), source };
                 let text = std::fs::read_to_string(path).map_err(error)?;
                 Config::parse(path, &text, std::env::vars())
             }
@@ -471,15 +447,10 @@ async fn register(
 ) -> Result<Writer, Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|e| Error::Random(e.to_string()))?;
-    let writer = Writer {
-        space,
-        incarnation: u128::from_le_bytes(bytes),
-    };
+    let writer = Writer { space, incarnation: u128::from_le_bytes(bytes) };
     let _ = live;
     let day = crate::catalog::local_day(now_ms, &crate::catalog::Zone::utc());
-    store
-        .write(LogWriter::registration(&writer, day, now_ms))
-        .await?;
+    store.write(LogWriter::registration(&writer, day, now_ms)).await?;
     Ok(writer)
 }
 
@@ -526,11 +497,7 @@ fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
                 "concurrency {most} is per process: with n processes a tenant may have n x {most}",
             );
         }
-        let soft = plan
-            .quotas
-            .values()
-            .flatten()
-            .filter(|q| q.over != Over::Deny);
+        let soft = plan.quotas.values().flatten().filter(|q| q.over != Over::Deny);
         for quota in soft {
             let bound = match quota.stop {
                 Some(stop) => format!("stops at {stop} atoms"),

@@ -12,27 +12,16 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
     let mut sources = Vec::new();
     for way in &config.identify {
         match way {
-            Way::ApiKey {
-                headers,
-                peppers: own,
-            } => {
+            Way::ApiKey { headers, peppers: own } => {
                 for pepper in own {
-                    let secret = pepper
-                        .secret
-                        .resolve(&env)
-                        .map_err(|e| wrong(e.to_string()))?;
+                    let secret = pepper.secret.resolve(&env).map_err(|e| wrong(e.to_string()))?;
                     let pepper = Pepper::new(&pepper.id, secret.expose().as_bytes());
                     peppers.push(pepper.map_err(wrong)?);
                 }
-                sources.push(Source::ApiKey {
-                    headers: headers.clone(),
-                });
+                sources.push(Source::ApiKey { headers: headers.clone() });
             }
             Way::Header { tenant, user } => {
-                sources.push(Source::Header {
-                    tenant: tenant.clone(),
-                    user: user.clone(),
-                });
+                sources.push(Source::Header { tenant: tenant.clone(), user: user.clone() });
             }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }

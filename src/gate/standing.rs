@@ -30,12 +30,7 @@ impl Inner {
             limit: None,
             retry_after,
             plan: sheet.map(|s| s.policy.plan.name.clone()),
-            billing_url: self
-                .config
-                .billing_url
-                .as_deref()
-                .filter(|_| pays)
-                .map(Arc::from),
+            billing_url: self.config.billing_url.as_deref().filter(|_| pays).map(Arc::from),
         })
     }
 
@@ -49,12 +44,7 @@ impl Inner {
         now: Now,
     ) -> Box<Refusal> {
         let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
-        let view = Standing {
-            inner: self,
-            sheet,
-            scopes,
-            now,
-        };
+        let view = Standing { inner: self, sheet, scopes, now };
         refusal.limit = match refused.by {
             Limit::None => None,
             Limit::Rate(rate) => view.rate(rate),
@@ -74,17 +64,9 @@ impl Inner {
                 refusal.billing_url = self.config.billing_url.as_deref().map(Arc::from);
             }
         }
-        let limit = refusal
-            .limit
-            .as_ref()
-            .map_or_else(|| "".into(), |l| l.name.clone());
+        let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |l| l.name.clone());
         let outcome = telemetry::Outcome::Refused;
-        telemetry::decision(
-            &sheet.policy.plan.name,
-            &route_name(sheet, route),
-            outcome,
-            &limit,
-        );
+        telemetry::decision(&sheet.policy.plan.name, &route_name(sheet, route), outcome, &limit);
         refusal
     }
 
@@ -103,12 +85,7 @@ impl Inner {
             Limit::Grant(pool) => policy.pools[usize::from(pool)].id.clone(),
         };
         let outcome = telemetry::Outcome::Shadowed;
-        telemetry::decision(
-            &policy.plan.name,
-            &route_name(sheet, route),
-            outcome,
-            &limit,
-        );
+        telemetry::decision(&policy.plan.name, &route_name(sheet, route), outcome, &limit);
     }
 
     /// Every limit that holds for a request of this route, as it stands now.
@@ -119,18 +96,9 @@ impl Inner {
         scopes: &ScopeValues,
         now: Now,
     ) -> LimitStates {
-        let view = Standing {
-            inner: self,
-            sheet,
-            scopes,
-            now,
-        };
+        let view = Standing { inner: self, sheet, scopes, now };
         let rates = route.rates.iter().filter_map(|ask| view.rate(ask.rate));
-        let quotas = route
-            .meters
-            .iter()
-            .flat_map(|ask| &ask.quotas)
-            .filter_map(|q| view.quota(*q));
+        let quotas = route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|q| view.quota(*q));
         rates.chain(quotas).collect()
     }
 }
@@ -263,12 +231,7 @@ impl Standing<'_> {
     }
 
     fn scoped_key(&self, limit: Arc<str>, value: u128, start_ms: i64) -> ScopedKey {
-        ScopedKey {
-            tenant: self.sheet.tenant.surrogate,
-            limit,
-            value,
-            start_ms,
-        }
+        ScopedKey { tenant: self.sheet.tenant.surrogate, limit, value, start_ms }
     }
 
     fn meter_of(&self, rate: &RateRule) -> (Option<Arc<str>>, Unit, u64) {
@@ -292,9 +255,7 @@ impl Standing<'_> {
 
 pub(super) fn route_name(sheet: &Sheet, route: Option<RouteId>) -> Arc<str> {
     match route {
-        Some(id) => sheet.catalog.routes.as_slice()[usize::from(id.0)]
-            .name
-            .clone(),
+        Some(id) => sheet.catalog.routes.as_slice()[usize::from(id.0)].name.clone(),
         None => "default".into(),
     }
 }
@@ -303,9 +264,7 @@ fn millis_until(end_ms: i64, now: Now) -> Option<Duration> {
     if end_ms == i64::MAX {
         return None;
     }
-    Some(Duration::from_millis(
-        u64::try_from(end_ms.saturating_sub(now.wall_ms)).unwrap_or(0),
-    ))
+    Some(Duration::from_millis(u64::try_from(end_ms.saturating_sub(now.wall_ms)).unwrap_or(0)))
 }
 
 /// The window's length for headers, the same in every month, so that the policy header does not

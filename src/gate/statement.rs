@@ -100,19 +100,11 @@ impl Gate {
             (who.tenant.0.sheet(&live, &inner.hub, now), live.revision)
         };
         let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
-        let uses = inner
-            .ledger
-            .uses(sheet.tenant.surrogate, sheet.row.part, now.wall_ms)
-            .await?;
+        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.row.part, now.wall_ms).await?;
         let staleness_ms =
             u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
-        let view = WithUnleased::read(Standing {
-            inner,
-            sheet: &sheet,
-            scopes: &who.scopes,
-            now,
-        })
-        .await?;
+        let view =
+            WithUnleased::read(Standing { inner, sheet: &sheet, scopes: &who.scopes, now }).await?;
         let meters = sheet.catalog.meters.iter().enumerate().map(|(i, meter)| {
             let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
@@ -122,9 +114,7 @@ impl Gate {
             meter_report(&view, id, used, staleness_ms)
         });
         let meters = meters.collect();
-        let rates = (0..sheet.policy.rates.len())
-            .filter_map(|i| rate_report(&view, i))
-            .collect();
+        let rates = (0..sheet.policy.rates.len()).filter_map(|i| rate_report(&view, i)).collect();
         Ok(UsageReport {
             plan: sheet.policy.plan.name.clone(),
             status: status(&sheet),
@@ -159,14 +149,8 @@ impl Gate {
         };
         let meter = &sheet.catalog.meters[usize::from(id.0)];
         let mut by_day = BTreeMap::<u32, u64>::new();
-        let uses = inner
-            .ledger
-            .uses(sheet.tenant.surrogate, sheet.row.part, now.wall_ms)
-            .await?;
-        for day in uses
-            .iter()
-            .filter(|u| u.meter == meter.name && u.scale == meter.scale)
-        {
+        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.row.part, now.wall_ms).await?;
+        for day in uses.iter().filter(|u| u.meter == meter.name && u.scale == meter.scale) {
             let sum = by_day.entry(day.day).or_default();
             *sum = sum.saturating_add(day.atoms);
         }
@@ -209,22 +193,12 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, used: u64, staleness_ms: u
     let policy = &sheet.policy;
     let meter = &sheet.catalog.meters[usize::from(id.0)];
     let quotas = policy.quotas.iter().filter(|q| q.quota.meter == id);
-    let limits: Vec<LimitReport> = quotas
-        .clone()
-        .filter_map(|q| limit_report(view, q))
-        .collect();
-    let over = quotas
-        .filter(|q| q.tenant_wide)
-        .filter_map(|q| q.over)
-        .map(|pool| {
-            let whole = u64::try_from(policy.pools[usize::from(pool)].limit).unwrap_or(0);
-            whole.saturating_sub(view.remaining(pool).unwrap_or(whole))
-        });
-    let pools = policy
-        .pools
-        .iter()
-        .enumerate()
-        .filter(|(_, pool)| pool.meter == id);
+    let limits: Vec<LimitReport> = quotas.clone().filter_map(|q| limit_report(view, q)).collect();
+    let over = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over).map(|pool| {
+        let whole = u64::try_from(policy.pools[usize::from(pool)].limit).unwrap_or(0);
+        whole.saturating_sub(view.remaining(pool).unwrap_or(whole))
+    });
+    let pools = policy.pools.iter().enumerate().filter(|(_, pool)| pool.meter == id);
     let grants = pools.filter(|(_, pool)| pool.is_grant());
     MeterReport {
         name: meter.name.clone(),
@@ -234,9 +208,7 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, used: u64, staleness_ms: u
         over: over.max().unwrap_or(0),
         held: held(view, id),
         limits,
-        grants: grants
-            .map(|(i, pool)| grant_report(view, i, pool))
-            .collect(),
+        grants: grants.map(|(i, pool)| grant_report(view, i, pool)).collect(),
         staleness_ms,
     }
 }
@@ -277,17 +249,10 @@ fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport
 
 fn grant_report(view: &WithUnleased<'_>, index: usize, pool: &PoolRule) -> GrantReport {
     let limit = u64::try_from(pool.limit).unwrap_or(0);
-    let remaining = u16::try_from(index)
-        .ok()
-        .and_then(|i| view.remaining(i))
-        .unwrap_or(limit);
+    let remaining = u16::try_from(index).ok().and_then(|i| view.remaining(i)).unwrap_or(limit);
     GrantReport {
         id: pool.id.clone(),
-        source: if pool.of_plan {
-            "plan".into()
-        } else {
-            "grant".into()
-        },
+        source: if pool.of_plan { "plan".into() } else { "grant".into() },
         limit,
         used: limit.saturating_sub(remaining),
         expires_at_ms: pool.expires_ms,
@@ -324,14 +289,8 @@ fn rows(sheet: &Sheet, query: &HistoryQuery, by_day: &BTreeMap<u32, u64>) -> Vec
         let window = every.window(at_ms, zone, &sheet.anchors);
         let first = crate::catalog::local_day(window.start_ms, zone);
         let last = crate::catalog::local_day(window.end_ms - 1, zone);
-        let used = by_day
-            .range(first..=last)
-            .fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
-        rows.push(HistoryRow {
-            start_ms: window.start_ms,
-            end_ms: window.end_ms,
-            used,
-        });
+        let used = by_day.range(first..=last).fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
+        rows.push(HistoryRow { start_ms: window.start_ms, end_ms: window.end_ms, used });
         at_ms = window.end_ms;
     }
     rows

@@ -59,7 +59,5 @@ async fn read(view: &Standing<'_>, pool: u16) -> Result<Option<u64>, StoreError>
     };
     let seen = View::read(&item, writer.incarnation)?;
     let moved = rule.limit.saturating_sub(seen.terms.limit);
-    Ok(Some(
-        u64::try_from(seen.free.saturating_add(moved)).unwrap_or(0),
-    ))
+    Ok(Some(u64::try_from(seen.free.saturating_add(moved)).unwrap_or(0)))
 }

@@ -34,17 +34,8 @@ struct Shared {
 impl Admitted {
     pub(crate) fn new(gate: Gate, running: Running) -> Self {
         let Running { hold, scopes } = running;
-        let (tenant, plan) = (
-            hold.of.sheet.tenant.id.clone(),
-            hold.of.sheet.policy.plan.clone(),
-        );
-        Self(Arc::new(Shared {
-            gate,
-            scopes,
-            tenant,
-            plan,
-            hold: Mutex::new(hold),
-        }))
+        let (tenant, plan) = (hold.of.sheet.tenant.id.clone(), hold.of.sheet.policy.plan.clone());
+        Self(Arc::new(Shared { gate, scopes, tenant, plan, hold: Mutex::new(hold) }))
     }
 
     /// The tenant's outer id.
@@ -68,9 +59,7 @@ impl Admitted {
         let hold = self.hold();
         let inner = &self.0.gate.inner;
         let now = inner.clock.now();
-        inner
-            .limit_states(&hold.of.sheet, hold.of.rules(), &self.0.scopes, now)
-            .into_vec()
+        inner.limit_states(&hold.of.sheet, hold.of.rules(), &self.0.scopes, now).into_vec()
     }
 
     /// The use of this request.
@@ -98,30 +87,19 @@ impl Usage {
         let mut hold = self.0.hold();
         let catalog = hold.of.sheet.catalog.clone();
         let Some(id) = catalog.meter(meter) else {
-            tracing::error!(
-                meter,
-                "usage.add: the plan file has no such meter; nothing counted"
-            );
+            tracing::error!(meter, "usage.add: the plan file has no such meter; nothing counted");
             return;
         };
         let rules = &catalog.meters[usize::from(id.0)];
         if rules.count == Count::Sum {
-            tracing::error!(
-                meter,
-                "usage.add: a sum counts its parts; report those instead"
-            );
+            tracing::error!(meter, "usage.add: a sum counts its parts; report those instead");
             return;
         }
         let atoms = units.saturating_mul(rules.scale);
-        let counter = hold
-            .of
-            .rules()
-            .meters
-            .iter()
-            .find_map(|ask| match ask.known {
-                Known::Reported(counter) if ask.meter == id => Some(counter),
-                _ => None,
-            });
+        let counter = hold.of.rules().meters.iter().find_map(|ask| match ask.known {
+            Known::Reported(counter) if ask.meter == id => Some(counter),
+            _ => None,
+        });
         match counter {
             Some(counter) => hold.report(counter, atoms, now),
             None => hold.report_cost(id, atoms),
@@ -161,23 +139,12 @@ impl Usage {
         let found = {
             let catalog = &hold.of.sheet.catalog;
             catalog.meter(meter).and_then(|id| {
-                let ask = hold
-                    .of
-                    .rules()
-                    .meters
-                    .iter()
-                    .position(|ask| ask.meter == id)?;
-                Some((
-                    ask,
-                    units.saturating_mul(catalog.meters[usize::from(id.0)].scale),
-                ))
+                let ask = hold.of.rules().meters.iter().position(|ask| ask.meter == id)?;
+                Some((ask, units.saturating_mul(catalog.meters[usize::from(id.0)].scale)))
             })
         };
         let Some((ask, n)) = found else {
-            tracing::error!(
-                meter,
-                "usage.take: nothing on this route counts such a meter"
-            );
+            tracing::error!(meter, "usage.take: nothing on this route counts such a meter");
             let inner = &shared.gate.inner;
             return Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)));
         };

@@ -61,9 +61,7 @@ pub(super) fn is_broken(key: &[u8]) -> bool {
 
 fn checksum(key: &[u8]) -> [u8; CHECK] {
     let digest = Sha256::digest(key);
-    let mut rest = digest[..8]
-        .iter()
-        .fold(0_u64, |n, byte| (n << 8) | u64::from(*byte));
+    let mut rest = digest[..8].iter().fold(0_u64, |n, byte| (n << 8) | u64::from(*byte));
     std::array::from_fn(|_| {
         let digit = ALPHABET[(rest % 62) as usize];
         rest /= 62;
@@ -79,9 +77,8 @@ mod tests {
 
     #[test]
     fn keys_are_distinct_well_formed_and_hidden() {
-        let keys: HashSet<String> = (0..200)
-            .map(|_| ApiKey::draw().unwrap().expose().to_owned())
-            .collect();
+        let keys: HashSet<String> =
+            (0..200).map(|_| ApiKey::draw().unwrap().expose().to_owned()).collect();
         assert_eq!(keys.len(), 200);
         for key in &keys {
             assert_eq!(key.len(), 52);

@@ -59,12 +59,7 @@ pub struct Caller {
 impl Caller {
     /// A caller of this tenant, in no narrower scope.
     pub fn new(tenant: impl Into<Arc<str>>) -> Self {
-        Self {
-            tenant: tenant.into(),
-            key: None,
-            user: None,
-            named: Vec::new(),
-        }
+        Self { tenant: tenant.into(), key: None, user: None, named: Vec::new() }
     }
 
     /// With this credential.
@@ -97,10 +92,7 @@ mod tests {
 
     #[test]
     fn the_last_value_of_a_named_scope_counts() {
-        let caller = Caller::new("acme")
-            .scope("team", "1")
-            .scope("app", "x")
-            .scope("team", "2");
+        let caller = Caller::new("acme").scope("team", "1").scope("app", "x").scope("team", "2");
         let named: Vec<_> = caller.named.iter().map(|(n, v)| (&**n, &**v)).collect();
         assert_eq!(named, [("app", "x"), ("team", "2")]);
     }

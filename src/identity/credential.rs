@@ -33,10 +33,7 @@ pub struct CredentialHash {
 impl CredentialHash {
     /// A digest taken by another system with plain SHA-256.
     pub fn sha256(hash: [u8; 32]) -> Self {
-        Self {
-            scheme: SCHEME_SHA256.into(),
-            hash,
-        }
+        Self { scheme: SCHEME_SHA256.into(), hash }
     }
 }
 
@@ -71,24 +68,13 @@ impl Pepper {
             ));
         }
         let empty = Hmac::new_from_slice(secret).map_err(|e| e.to_string())?;
-        Ok(Self {
-            scheme: format!("hmac-{id}").into(),
-            empty,
-        })
+        Ok(Self { scheme: format!("hmac-{id}").into(), empty })
     }
 
     /// The hash of a credential under this pepper.
     pub fn hash(&self, credential: &[u8]) -> CredentialHash {
-        let digest = self
-            .empty
-            .clone()
-            .chain_update(credential)
-            .finalize()
-            .into_bytes();
-        CredentialHash {
-            scheme: self.scheme.clone(),
-            hash: digest.into(),
-        }
+        let digest = self.empty.clone().chain_update(credential).finalize().into_bytes();
+        CredentialHash { scheme: self.scheme.clone(), hash: digest.into() }
     }
 }
 
@@ -106,16 +92,10 @@ impl Peppers {
     /// Peppers, newest first: at most 4, each with its own id.
     pub fn new(peppers: Vec<Pepper>) -> Result<Self, String> {
         if peppers.len() > MAX_PEPPERS {
-            return Err(format!(
-                "{} peppers: at most {MAX_PEPPERS} at once",
-                peppers.len()
-            ));
+            return Err(format!("{} peppers: at most {MAX_PEPPERS} at once", peppers.len()));
         }
         for (n, pepper) in peppers.iter().enumerate() {
-            if peppers[..n]
-                .iter()
-                .any(|other| other.scheme == pepper.scheme)
-            {
+            if peppers[..n].iter().any(|other| other.scheme == pepper.scheme) {
                 return Err(format!("two peppers have the same id ({})", pepper.scheme));
             }
         }
@@ -129,11 +109,7 @@ impl Peppers {
 
     /// Everything a credential may be stored as, in the order in which to look it up.
     pub fn hashes(&self, credential: &[u8]) -> Vec<CredentialHash> {
-        let mut hashes: Vec<_> = self
-            .0
-            .iter()
-            .map(|pepper| pepper.hash(credential))
-            .collect();
+        let mut hashes: Vec<_> = self.0.iter().map(|pepper| pepper.hash(credential)).collect();
         hashes.push(CredentialHash::sha256(Sha256::digest(credential).into()));
         hashes
     }
@@ -143,10 +119,7 @@ impl Peppers {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]
@@ -185,16 +158,8 @@ mod tests {
 
     #[test]
     fn refuses_weak_unnamed_and_doubled_peppers_without_showing_them() {
-        assert!(
-            Pepper::new("1", b"short-secret")
-                .unwrap_err()
-                .contains("12 bytes")
-        );
-        assert!(
-            !Pepper::new("1", b"short-secret")
-                .unwrap_err()
-                .contains("short-secret")
-        );
+        assert!(Pepper::new("1", b"short-secret").unwrap_err().contains("12 bytes"));
+        assert!(!Pepper::new("1", b"short-secret").unwrap_err().contains("short-secret"));
         assert!(Pepper::new("a#b", &[1; 32]).is_err() && Pepper::new("", &[1; 32]).is_err());
         assert!(Peppers::new(vec![pepper("1"), pepper("1")]).is_err());
         let shown = format!("{:?}{:?}", pepper("1"), pepper("1").hash(b"key"));

@@ -124,24 +124,14 @@ impl Identifier {
             return Err(IdentifierError::Config(message));
         }
         for source in &mut sources {
-            source
-                .check(&peppers, &proxies)
-                .map_err(IdentifierError::Config)?;
+            source.check(&peppers, &proxies).map_err(IdentifierError::Config)?;
         }
         let prober = Prober::new().map_err(|e| IdentifierError::Random(e.to_string()))?;
         #[cfg(feature = "jwt")]
-        let has_jwt = sources
-            .iter()
-            .any(|source| matches!(source, Source::Jwt(_)));
+        let has_jwt = sources.iter().any(|source| matches!(source, Source::Jwt(_)));
         #[cfg(not(feature = "jwt"))]
         let has_jwt = false;
-        Ok(Self {
-            sources,
-            peppers,
-            proxies,
-            prober,
-            has_jwt,
-        })
+        Ok(Self { sources, peppers, proxies, prober, has_jwt })
     }
 
     /// What the request presents.
@@ -271,9 +261,7 @@ impl Identifier {
         let key = if name == AUTHORIZATION {
             bearer(view)?.filter(|token| !(self.has_jwt && is_jwt(token)))
         } else {
-            view.single(name)?
-                .map(<[u8]>::trim_ascii)
-                .filter(|key| !key.is_empty())
+            view.single(name)?.map(<[u8]>::trim_ascii).filter(|key| !key.is_empty())
         };
         match key {
             Some(key) if key.len() > MAX_API_KEY => Err(Malformed::TooLong),
@@ -336,11 +324,7 @@ fn named_tenant<'a>(
     if !is_tenant_id(&id) {
         return Err(Malformed::TenantId);
     }
-    Ok(Presented::Tenant {
-        source,
-        id,
-        user: user.filter(|user| !user.is_empty()),
-    })
+    Ok(Presented::Tenant { source, id, user: user.filter(|user| !user.is_empty()) })
 }
 
 /// The token of `Authorization: Bearer`, RFC 6750 section 2.1. Another scheme is somebody else's.
@@ -361,8 +345,7 @@ fn bearer(view: &dyn RequestView) -> Result<Option<&[u8]>, Malformed> {
 /// other makers' API keys may have two dots, too.
 fn is_jwt(token: &[u8]) -> bool {
     let base64url = |part: &[u8]| {
-        part.iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     token.starts_with(b"ey")
         && token.iter().filter(|byte| **byte == b'.').count() == 2
@@ -382,9 +365,7 @@ mod tests {
     }
 
     fn api_key(headers: &[&str]) -> Source {
-        Source::ApiKey {
-            headers: headers.iter().map(|h| (*h).to_owned()).collect(),
-        }
+        Source::ApiKey { headers: headers.iter().map(|h| (*h).to_owned()).collect() }
     }
 
     fn by_key() -> Identifier {
@@ -393,10 +374,7 @@ mod tests {
 
     fn by_header() -> Identifier {
         let user = Some("X-User".to_owned());
-        identifier(vec![Source::Header {
-            tenant: "X-Tenant".into(),
-            user,
-        }])
+        identifier(vec![Source::Header { tenant: "X-Tenant".into(), user }])
     }
 
     fn key(key: &[u8]) -> Result<Presented<'_>, Malformed> {
@@ -415,14 +393,7 @@ mod tests {
 
     #[test]
     fn other_schemes_and_empty_values_are_nothing() {
-        for value in [
-            "Basic dXNlcjpwYXNz",
-            "Bearer",
-            "Bearer ",
-            "Bearerk1",
-            "",
-            "B",
-        ] {
+        for value in ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", "Bearerk1", "", "B"] {
             let view = View::default().with("authorization", value);
             assert_eq!(by_key().present(&view), Ok(Presented::Nothing), "{value}");
         }
@@ -432,23 +403,15 @@ mod tests {
 
     #[test]
     fn refuses_what_could_be_read_in_two_ways() {
-        let twice = View::default()
-            .with("authorization", "Bearer a")
-            .with("authorization", "b");
+        let twice = View::default().with("authorization", "Bearer a").with("authorization", "b");
         assert_eq!(by_key().present(&twice), Err(Malformed::Repeated));
-        let twice = View::default()
-            .with("x-api-key", "a")
-            .with("x-api-key", "a");
+        let twice = View::default().with("x-api-key", "a").with("x-api-key", "a");
         assert_eq!(by_key().present(&twice), Err(Malformed::Repeated));
-        let two = View::default()
-            .with("authorization", "Bearer a")
-            .with("x-api-key", "b");
+        let two = View::default().with("authorization", "Bearer a").with("x-api-key", "b");
         assert_eq!(by_key().present(&two), Err(Malformed::Conflict));
         let apart = identifier(vec![api_key(&["x-api-key"]), api_key(&["authorization"])]);
         assert_eq!(apart.present(&two), Err(Malformed::Conflict));
-        let same = View::default()
-            .with("authorization", "Bearer a")
-            .with("x-api-key", "a");
+        let same = View::default().with("authorization", "Bearer a").with("x-api-key", "a");
         assert_eq!(by_key().present(&same), key(b"a"));
     }
 
@@ -464,15 +427,8 @@ mod tests {
     #[test]
     fn believes_a_tenant_header_only_from_a_trusted_proxy() {
         let view = || View::default().with("x-tenant", "acme").with("x-user", "7");
-        let presented = Presented::Tenant {
-            source: 0,
-            id: "acme".into(),
-            user: Some("7".into()),
-        };
-        assert_eq!(
-            by_header().present(&view().peered("10.1.1.1")),
-            Ok(presented)
-        );
+        let presented = Presented::Tenant { source: 0, id: "acme".into(), user: Some("7".into()) };
+        assert_eq!(by_header().present(&view().peered("10.1.1.1")), Ok(presented));
         for forged in [view().peered("203.0.113.9"), view()] {
             assert_eq!(by_header().present(&forged), Ok(Presented::Nothing));
         }
@@ -486,34 +442,14 @@ mod tests {
 
     #[test]
     fn the_first_source_that_presents_something_decides() {
-        let claim = Source::Claim {
-            tenant: "org".into(),
-            user: Some("sub".into()),
-        };
+        let claim = Source::Claim { tenant: "org".into(), user: Some("sub".into()) };
         let identifier = identifier(vec![claim, api_key(&["x-api-key"])]);
-        let view = View::default()
-            .with("x-api-key", "k")
-            .claiming("org", "acme");
+        let view = View::default().with("x-api-key", "k").claiming("org", "acme");
         let presented = identifier.present(&view).unwrap();
-        assert_eq!(
-            presented,
-            Presented::Tenant {
-                source: 0,
-                id: "acme".into(),
-                user: None
-            }
-        );
-        let view = View::default()
-            .with("x-api-key", "acme")
-            .claiming("sub", "7");
+        assert_eq!(presented, Presented::Tenant { source: 0, id: "acme".into(), user: None });
+        let view = View::default().with("x-api-key", "acme").claiming("sub", "7");
         let by_key = identifier.present(&view).unwrap();
-        assert_eq!(
-            by_key,
-            Presented::ApiKey {
-                source: 1,
-                key: b"acme"
-            }
-        );
+        assert_eq!(by_key, Presented::ApiKey { source: 1, key: b"acme" });
         assert_ne!(identifier.probe(&presented), identifier.probe(&by_key));
     }
 
@@ -521,24 +457,15 @@ mod tests {
     fn refuses_a_broken_key_of_ours_before_any_look_up() {
         let ours = ApiKey::draw().unwrap();
         let identifier = by_key();
-        assert_eq!(
-            identifier.hashes(ours.expose().as_bytes()).unwrap().len(),
-            2
-        );
-        assert_eq!(
-            identifier.hashes(b"tg_guessed").unwrap_err(),
-            Malformed::Checksum
-        );
+        assert_eq!(identifier.hashes(ours.expose().as_bytes()).unwrap().len(), 2);
+        assert_eq!(identifier.hashes(b"tg_guessed").unwrap_err(), Malformed::Checksum);
         assert_eq!(identifier.hashes(b"foreign").unwrap().len(), 2);
     }
 
     #[test]
     fn debug_shows_no_credential() {
         let view = View::default().with("x-api-key", "s3cret");
-        assert_eq!(
-            format!("{:?}", by_key().present(&view)),
-            "Ok(ApiKey(0, ..))"
-        );
+        assert_eq!(format!("{:?}", by_key().present(&view)), "Ok(ApiKey(0, ..))");
     }
 
     #[test]
@@ -546,21 +473,8 @@ mod tests {
         let new = |source| Identifier::new(vec![source], Peppers::default(), Proxies::default());
         let error = new(api_key(&["x-api-key"])).unwrap_err().to_string();
         assert!(error.contains("needs a pepper"), "{error}");
-        let header = Source::Header {
-            tenant: "x-tenant".into(),
-            user: None,
-        };
-        assert!(
-            new(header)
-                .unwrap_err()
-                .to_string()
-                .contains("[proxy] trust")
-        );
-        assert!(
-            new(api_key(&[]))
-                .unwrap_err()
-                .to_string()
-                .contains("names no header")
-        );
+        let header = Source::Header { tenant: "x-tenant".into(), user: None };
+        assert!(new(header).unwrap_err().to_string().contains("[proxy] trust"));
+        assert!(new(api_key(&[])).unwrap_err().to_string().contains("names no header"));
     }
 }

@@ -29,9 +29,7 @@ impl Prober {
     pub fn new() -> Result<Self, getrandom::Error> {
         let mut key = [0; 16];
         getrandom::fill(&mut key)?;
-        Ok(Self {
-            empty: SipHasher13::new_with_key(&key),
-        })
+        Ok(Self { empty: SipHasher13::new_with_key(&key) })
     }
 
     /// The probe of what the source with this index presented. Two sources never share one: an API

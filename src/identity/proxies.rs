@@ -27,16 +27,12 @@ impl Proxies {
     pub fn new<S: AsRef<str>>(networks: impl IntoIterator<Item = S>) -> Result<Self, String> {
         let parse = |text: S| {
             let text = text.as_ref().trim();
-            let net = text
-                .parse()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             net.map(canonical).map_err(|_| {
                 format!("{text:?} is neither a network like 10.0.0.0/8 nor an address")
             })
         };
-        Ok(Self {
-            trust: networks.into_iter().map(parse).collect::<Result<_, _>>()?,
-        })
+        Ok(Self { trust: networks.into_iter().map(parse).collect::<Result<_, _>>()? })
     }
 
     /// Whether no proxy is trusted at all.
@@ -112,23 +108,14 @@ mod tests {
     }
 
     fn via(forwarded: &str) -> String {
-        peer(
-            &View::default()
-                .peered("10.0.0.1")
-                .with(FORWARDED_FOR, forwarded),
-        )
+        peer(&View::default().peered("10.0.0.1").with(FORWARDED_FOR, forwarded))
     }
 
     #[test]
     fn an_untrusted_peer_speaks_for_itself() {
-        let view = View::default()
-            .peered("203.0.113.9")
-            .with(FORWARDED_FOR, "1.1.1.1");
+        let view = View::default().peered("203.0.113.9").with(FORWARDED_FOR, "1.1.1.1");
         assert_eq!(peer(&view), "203.0.113.9");
-        assert_eq!(
-            peer(&View::default().peered("::ffff:203.0.113.9")),
-            "203.0.113.9"
-        );
+        assert_eq!(peer(&View::default().peered("::ffff:203.0.113.9")), "203.0.113.9");
         assert!(Proxies::default().peer(&View::default()).is_none());
     }
 
@@ -173,21 +160,9 @@ mod tests {
 
     #[test]
     fn names_the_network_that_is_none() {
-        assert!(
-            Proxies::new(["10.0.0.0/8", "10.0.0.0/33"])
-                .unwrap_err()
-                .contains("10.0.0.0/33")
-        );
-        assert!(
-            Proxies::new(["127.0.0.1"])
-                .unwrap()
-                .trusts("127.0.0.1".parse().unwrap())
-        );
-        assert!(
-            !Proxies::new(["127.0.0.1"])
-                .unwrap()
-                .trusts("127.0.0.2".parse().unwrap())
-        );
+        assert!(Proxies::new(["10.0.0.0/8", "10.0.0.0/33"]).unwrap_err().contains("10.0.0.0/33"));
+        assert!(Proxies::new(["127.0.0.1"]).unwrap().trusts("127.0.0.1".parse().unwrap()));
+        assert!(!Proxies::new(["127.0.0.1"]).unwrap().trusts("127.0.0.2".parse().unwrap()));
     }
 
     proptest! {

@@ -73,21 +73,14 @@ pub struct Scopes {
 impl Scopes {
     /// The scopes of a caller at an address.
     pub fn of(caller: Caller, ip: Option<IpAddr>) -> Self {
-        Self {
-            key: caller.key,
-            user: caller.user,
-            ip,
-            named: caller.named,
-        }
+        Self { key: caller.key, user: caller.user, ip, named: caller.named }
     }
 
     /// The hash of one scope for a stored key; `None` if the request is not in such a scope, and
     /// for [`Scope::Tenant`], which needs none.
     pub fn hash(&self, tenant: Surrogate, scope: &Scope) -> Option<ScopeHash> {
         let text = |kind: &str, value: &Option<Arc<str>>| {
-            value
-                .as_ref()
-                .map(|value| ScopeHash::new(tenant, kind, value.as_bytes()))
+            value.as_ref().map(|value| ScopeHash::new(tenant, kind, value.as_bytes()))
         };
         match scope {
             Scope::Tenant => None,
@@ -99,11 +92,7 @@ impl Scopes {
             }),
             Scope::Named(name) => {
                 let (_, value) = self.named.iter().find(|(other, _)| other == name)?;
-                Some(ScopeHash::new(
-                    tenant,
-                    &format!(".{name}"),
-                    value.as_bytes(),
-                ))
+                Some(ScopeHash::new(tenant, &format!(".{name}"), value.as_bytes()))
             }
         }
     }
@@ -124,10 +113,7 @@ mod tests {
     use super::*;
 
     fn at(ip: &str) -> Scopes {
-        Scopes {
-            ip: Some(ip.parse().unwrap()),
-            ..Scopes::default()
-        }
+        Scopes { ip: Some(ip.parse().unwrap()), ..Scopes::default() }
     }
 
     #[test]
@@ -140,11 +126,7 @@ mod tests {
     #[test]
     fn differs_by_tenant_kind_and_value() {
         let one = Surrogate::test(1);
-        let caller = Caller::new("acme")
-            .key("7")
-            .user("7")
-            .scope("user", "7")
-            .scope("key", "7");
+        let caller = Caller::new("acme").key("7").user("7").scope("user", "7").scope("key", "7");
         let scopes = Scopes::of(caller, None);
         let hashes: HashSet<_> = [
             scopes.hash(one, &Scope::Key),

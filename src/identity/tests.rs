@@ -34,20 +34,14 @@ impl RequestView for View {
         "/"
     }
     fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, v)| v.as_slice())
+        self.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_slice())
     }
     fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
         let same = self.headers.iter().filter(|(n, _)| *n == name);
         same.map(|(_, v)| v.as_slice()).collect()
     }
     fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.claims
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, v)| Cow::Borrowed(*v))
+        self.claims.iter().find(|(n, _)| *n == name).map(|(_, v)| Cow::Borrowed(*v))
     }
     fn peer(&self) -> Option<IpAddr> {
         self.peer

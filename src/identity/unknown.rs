@@ -30,15 +30,12 @@ impl Unknown {
 
     /// An empty table.
     pub fn new() -> Self {
-        Self {
-            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
-        }
+        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Remembers that this credential is nobody's.
     pub fn insert(&self, probe: Probe, now: Now) {
-        self.slot(probe)
-            .store(tag(probe) | seconds(now), Ordering::Relaxed);
+        self.slot(probe).store(tag(probe) | seconds(now), Ordering::Relaxed);
     }
 
     /// Whether this credential was found to be nobody's less than [`Self::TTL`] ago.
@@ -71,9 +68,7 @@ impl Default for Unknown {
 
 impl std::fmt::Debug for Unknown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Unknown")
-            .field("slots", &self.slots.len())
-            .finish()
+        f.debug_struct("Unknown").field("slots", &self.slots.len()).finish()
     }
 }
 
@@ -92,10 +87,7 @@ mod tests {
 
     use super::*;
 
-    const START: Now = Now {
-        mono_ns: 1 << 62,
-        wall_ms: 0,
-    };
+    const START: Now = Now { mono_ns: 1 << 62, wall_ms: 0 };
 
     #[test]
     fn holds_for_30_seconds() {
@@ -117,10 +109,7 @@ mod tests {
             last = n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
             unknown.insert(Probe(last), START);
         }
-        assert_eq!(
-            (unknown.slots.as_ptr(), unknown.slots.len()),
-            (before, SLOTS)
-        );
+        assert_eq!((unknown.slots.as_ptr(), unknown.slots.len()), (before, SLOTS));
         assert!(unknown.contains(Probe(last), START));
     }
 

@@ -70,17 +70,11 @@ pub struct StreamCut;
 
 impl<R> GateBody<R> {
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self {
-            kind: Kind::Full {
-                bytes: Some(bytes).filter(|b| !b.is_empty()),
-            },
-        }
+        Self { kind: Kind::Full { bytes: Some(bytes).filter(|b| !b.is_empty()) } }
     }
 
     pub(super) fn plain(inner: R) -> Self {
-        Self {
-            kind: Kind::Plain { inner },
-        }
+        Self { kind: Kind::Plain { inner } }
     }
 
     pub(super) fn counted(inner: R, mut held: Held, gate: Gate, status: u16) -> Self
@@ -97,9 +91,7 @@ impl<R> GateBody<R> {
             wait: None,
             cut: false,
         };
-        Self {
-            kind: Kind::Counted { inner, count },
-        }
+        Self { kind: Kind::Counted { inner, count } }
     }
 }
 
@@ -188,9 +180,7 @@ where
                     return Poll::Ready(Some(Err(error.into())));
                 }
                 None => {
-                    count.end(Outcome::Complete {
-                        status: count.status,
-                    });
+                    count.end(Outcome::Complete { status: count.status });
                     match count.record() {
                         true => continue,
                         false => return Poll::Ready(None),
@@ -207,16 +197,12 @@ where
             }
             Passed::Cut => {
                 count.cut = true;
-                count.end(Outcome::Complete {
-                    status: count.status,
-                });
+                count.end(Outcome::Complete { status: count.status });
                 return Poll::Ready(Some(Err(StreamCut.into())));
             }
         }
         if count.rest == Some(0) || inner.is_end_stream() {
-            count.end(Outcome::Complete {
-                status: count.status,
-            });
+            count.end(Outcome::Complete { status: count.status });
             if count.record() {
                 count.frame = Some(frame);
                 continue;

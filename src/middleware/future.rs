@@ -53,11 +53,7 @@ where
 {
     pub(super) fn new(ready: S, request: Request<B>, shared: Arc<Shared>) -> Self {
         let call = Some((ready, request));
-        let state = State::Asking {
-            call,
-            pending: None,
-            waited: Waited::default(),
-        };
+        let state = State::Asking { call, pending: None, waited: Waited::default() };
         Self { state, shared }
     }
 }
@@ -74,11 +70,7 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::Asking {
-                    call,
-                    pending,
-                    waited,
-                } => {
+                StateProj::Asking { call, pending, waited } => {
                     if let Some(wait) = pending {
                         *waited = ready!(wait.as_mut().poll(cx));
                         *pending = None;
@@ -102,11 +94,7 @@ where
                         None => None,
                     }
                 }
-                StateProj::Serving {
-                    future,
-                    held,
-                    is_head,
-                } => {
+                StateProj::Serving { future, held, is_head } => {
                     let guard = FailOnPanic(held);
                     let answer = ready!(future.poll(cx));
                     let held = guard.0.take();
@@ -120,10 +108,9 @@ where
                                     this.state.set(State::Done);
                                     return Poll::Ready(Ok(response));
                                 }
-                                Some(pending) => Some(State::Recording {
-                                    pending,
-                                    response: Some(response),
-                                }),
+                                Some(pending) => {
+                                    Some(State::Recording { pending, response: Some(response) })
+                                }
                             }
                         }
                         Err(error) => {
@@ -188,11 +175,7 @@ where
         Held::shared(admitted)
     });
     let is_head = request.method() == Method::HEAD;
-    Some(State::Serving {
-        future: service.call(request),
-        held,
-        is_head,
-    })
+    Some(State::Serving { future: service.call(request), held, is_head })
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
@@ -209,19 +192,14 @@ fn finish<R: Body<Data = Bytes>>(
     if let Some(Refused(refusal)) = parts.extensions.remove() {
         // The handler passes on what the gate refused while it ran: told as any other refusal.
         let refused = headers::refusal(shared, &refusal);
-        held.end(Outcome::Complete {
-            status: refused.status().as_u16(),
-        });
+        held.end(Outcome::Complete { status: refused.status().as_u16() });
         return (refused, recorded(shared));
     }
     let status = parts.status.as_u16();
     headers::limits(shared, &mut held, &mut parts);
     held.head(status);
     let empty = is_head
-        || matches!(
-            parts.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        )
+        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || body.is_end_stream();
     let body = if empty {
         held.end(Outcome::Complete { status });

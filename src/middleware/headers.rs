@@ -87,9 +87,7 @@ fn expose(headers: &mut HeaderMap, style: HeaderStyle) {
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }
-    let known = headers
-        .get(header::ACCESS_CONTROL_EXPOSE_HEADERS)
-        .and_then(|v| v.to_str().ok());
+    let known = headers.get(header::ACCESS_CONTROL_EXPOSE_HEADERS).and_then(|v| v.to_str().ok());
     if let Some(Ok(value)) = wire::expose(known, style).map(HeaderValue::try_from) {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, value);
     }

@@ -48,8 +48,7 @@ impl Held {
 
     /// The meter of response bytes, if they are counted.
     pub(super) fn byte_meter(&mut self) -> Option<ByteMeter> {
-        self.with(|hold, _| hold.of.rules().counts_response)
-            .flatten()
+        self.with(|hold, _| hold.of.rules().counts_response).flatten()
     }
 
     /// Takes room for `n` more bytes, before they pass.
@@ -107,11 +106,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let ended = if std::thread::panicking() {
-            Outcome::Failed
-        } else {
-            Outcome::Aborted
-        };
+        let ended = if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
         self.end_in_place(ended);
     }
 }

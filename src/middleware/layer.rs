@@ -50,9 +50,7 @@ impl TollgateLayer {
             peer: |extensions| Some(extensions.get::<Peer>()?.0.ip()),
             original: |extensions| Some(&extensions.get::<OriginalPath>()?.0),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Without handles for handlers: no [`Admitted`](crate::Admitted) in the request's extensions, so
@@ -82,9 +80,7 @@ impl TollgateLayer {
             original: self.shared.original,
         };
         change(&mut shared);
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 }
 

@@ -36,13 +36,7 @@ impl<'a> HttpView<'a> {
         headers: &'a HeaderMap,
         peer: Option<IpAddr>,
     ) -> Self {
-        Self {
-            method,
-            uri,
-            headers,
-            peer,
-            length: None,
-        }
+        Self { method, uri, headers, peer, length: None }
     }
 
     /// With the exact length of the body, where the body itself knows it.
@@ -72,11 +66,7 @@ impl RequestView for HttpView<'_> {
     }
 
     fn headers<'b>(&'b self, name: &str) -> Vec<&'b [u8]> {
-        self.headers
-            .get_all(name)
-            .iter()
-            .map(|value| value.as_bytes())
-            .collect()
+        self.headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
     }
 
     fn is_repeated(&self, name: &str) -> bool {
@@ -106,8 +96,6 @@ impl RequestView for HttpView<'_> {
 impl std::fmt::Debug for HttpView<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Headers hold credentials.
-        f.debug_struct("HttpView")
-            .field("method", self.method)
-            .finish_non_exhaustive()
+        f.debug_struct("HttpView").field("method", self.method).finish_non_exhaustive()
     }
 }

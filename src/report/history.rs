@@ -72,9 +72,7 @@ impl HistoryQuery {
                 "to" => &mut to,
                 "granularity" => &mut granularity,
                 _ => {
-                    return Err(bad(
-                        "Only meter, from, to and granularity may be asked for.",
-                    ));
+                    return Err(bad("Only meter, from, to and granularity may be asked for."));
                 }
             };
             if slot.replace(decode(value)?).is_some() {
@@ -85,24 +83,16 @@ impl HistoryQuery {
             .filter(|meter| !meter.is_empty())
             .ok_or_else(|| bad("meter is missing. Write the name of one: meter=requests."))?;
         let to_ms = to.map_or(Ok(now_ms), |text| instant("to", &text))?;
-        let from_ms = from.map_or(Ok(to_ms.saturating_sub(DEFAULT_SPAN_MS)), |text| {
-            instant("from", &text)
-        })?;
+        let from_ms =
+            from.map_or(Ok(to_ms.saturating_sub(DEFAULT_SPAN_MS)), |text| instant("from", &text))?;
         let granularity = match granularity.as_deref() {
             None | Some("day") => Granularity::Day,
             Some("month") => Granularity::Month,
             Some(_) => {
-                return Err(bad(
-                    "granularity is one of day, month: use is recorded by the day.",
-                ));
+                return Err(bad("granularity is one of day, month: use is recorded by the day."));
             }
         };
-        let query = Self {
-            meter,
-            from_ms,
-            to_ms,
-            granularity,
-        };
+        let query = Self { meter, from_ms, to_ms, granularity };
         query.check()?;
         Ok(query)
     }
@@ -112,9 +102,7 @@ impl HistoryQuery {
             return Err(bad("from must be earlier than to."));
         }
         let span = Duration::from_millis(self.to_ms.abs_diff(self.from_ms));
-        let rows = span
-            .as_millis()
-            .div_ceil(self.granularity.shortest().as_millis());
+        let rows = span.as_millis().div_ceil(self.granularity.shortest().as_millis());
         if rows > u128::from(MAX_ROWS) {
             return Err(bad(&format!(
                 "The span has more than {MAX_ROWS} rows. Ask for less of it, or for longer rows."
@@ -165,11 +153,7 @@ impl History {
             ("cache-control", "private, no-cache".to_owned()),
             ("vary", "authorization, x-api-key".to_owned()),
         ];
-        Reply {
-            status: 200,
-            headers,
-            body: super::json(self),
-        }
+        Reply { status: 200, headers, body: super::json(self) }
     }
 }
 
@@ -206,13 +190,10 @@ fn bad(detail: &str) -> Reply {
 fn instant(name: &str, text: &str) -> Result<i64, Reply> {
     let moment = text.parse::<jiff::Timestamp>().or_else(|error| {
         let date: jiff::civil::Date = text.parse().map_err(|_| error)?;
-        date.to_zoned(jiff::tz::TimeZone::UTC)
-            .map(|zoned| zoned.timestamp())
+        date.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp())
     });
     moment.map(jiff::Timestamp::as_millisecond).map_err(|_| {
-        bad(&format!(
-            "{name} is not an instant. Write 2026-11-01T00:00:00Z, or a date."
-        ))
+        bad(&format!("{name} is not an instant. Write 2026-11-01T00:00:00Z, or a date."))
     })
 }
 
@@ -297,11 +278,7 @@ mod tests {
             unit: "credits".into(),
             scale: 10,
             granularity: Granularity::Day,
-            rows: vec![HistoryRow {
-                start_ms: 0,
-                end_ms: DAY_MS,
-                used: 15,
-            }],
+            rows: vec![HistoryRow { start_ms: 0, end_ms: DAY_MS, used: 15 }],
         };
         assert_eq!(
             String::from_utf8(history.reply().body).unwrap(),
@@ -317,10 +294,6 @@ mod tests {
     fn names_the_meters_there_are() {
         let reply = HistoryQuery::unknown_meter(["requests", "egress"]);
         assert_eq!(reply.status, 404);
-        assert!(
-            String::from_utf8(reply.body)
-                .unwrap()
-                .contains("requests, egress.")
-        );
+        assert!(String::from_utf8(reply.body).unwrap().contains("requests, egress."));
     }
 }

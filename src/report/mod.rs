@@ -140,18 +140,10 @@ impl UsageReport {
             ("vary", "authorization, x-api-key".to_owned()),
         ];
         if known {
-            return Reply {
-                status: 304,
-                headers,
-                body: Vec::new(),
-            };
+            return Reply { status: 304, headers, body: Vec::new() };
         }
         headers.push(("content-type", "application/json".to_owned()));
-        Reply {
-            status: 200,
-            headers,
-            body: json(self),
-        }
+        Reply { status: 200, headers, body: json(self) }
     }
 
     /// A hash of everything but `as_of` and the staleness. Weak (RFC 9110, section 8.8.1), since
@@ -159,16 +151,9 @@ impl UsageReport {
     pub fn etag(&self) -> String {
         let mut still = self.clone();
         still.as_of_ms = 0;
-        still
-            .meters
-            .iter_mut()
-            .for_each(|meter| meter.staleness_ms = 0);
+        still.meters.iter_mut().for_each(|meter| meter.staleness_ms = 0);
         let hash = Sha256::digest(json(&still));
-        let hex: String = hash
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         format!("W/\"{hex}\"")
     }
 }
@@ -192,11 +177,8 @@ impl Serialize for UsageReport {
         map.serialize_entry("period", &self.period)?;
         map.serialize_entry("meters", &self.meters)?;
         map.serialize_entry("rates", &self.rates)?;
-        let features: BTreeMap<_, _> = self
-            .features
-            .iter()
-            .map(|(name, feature)| (name, FeatureValue(feature)))
-            .collect();
+        let features: BTreeMap<_, _> =
+            self.features.iter().map(|(name, feature)| (name, FeatureValue(feature))).collect();
         map.serialize_entry("features", &features)?;
         map.serialize_entry("as_of", &rfc3339(self.as_of_ms))?;
         map.end()
@@ -216,16 +198,8 @@ impl Serialize for Period {
 impl Serialize for MeterReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let amount = |atoms| Amount::new(atoms, self.scale);
-        let limits: Vec<_> = self
-            .limits
-            .iter()
-            .map(|limit| Scaled(limit, self.scale))
-            .collect();
-        let grants: Vec<_> = self
-            .grants
-            .iter()
-            .map(|grant| Scaled(grant, self.scale))
-            .collect();
+        let limits: Vec<_> = self.limits.iter().map(|limit| Scaled(limit, self.scale)).collect();
+        let grants: Vec<_> = self.grants.iter().map(|grant| Scaled(grant, self.scale)).collect();
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("name", &self.name)?;
         map.serialize_entry("unit", &self.unit)?;
@@ -325,11 +299,7 @@ mod tests {
             plan: "team".into(),
             status: "active".into(),
             catalog: 7,
-            period: Period {
-                start_ms: 0,
-                end_ms: Some(86_400_000),
-                timezone: "UTC".into(),
-            },
+            period: Period { start_ms: 0, end_ms: Some(86_400_000), timezone: "UTC".into() },
             meters: vec![MeterReport {
                 name: "credits".into(),
                 unit: "credits".into(),

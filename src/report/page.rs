@@ -37,11 +37,7 @@ pub fn page_reply() -> Reply {
         ("referrer-policy", "no-referrer".to_owned()),
         ("x-content-type-options", "nosniff".to_owned()),
     ];
-    Reply {
-        status: 200,
-        headers,
-        body: HTML.as_bytes().to_vec(),
-    }
+    Reply { status: 200, headers, body: HTML.as_bytes().to_vec() }
 }
 
 /// The hash of the page's only element of this name, as a CSP source (CSP 3, section 2.3.1).
@@ -53,12 +49,8 @@ fn source(element: &str) -> String {
 }
 
 fn between<'a>(text: &'a str, open: &str, close: &str) -> &'a str {
-    let inner = text
-        .split_once(open)
-        .and_then(|(_, rest)| rest.split_once(close));
-    inner
-        .map(|(inner, _)| inner)
-        .expect("the page has one style and one script: see its test")
+    let inner = text.split_once(open).and_then(|(_, rest)| rest.split_once(close));
+    inner.map(|(inner, _)| inner).expect("the page has one style and one script: see its test")
 }
 
 #[cfg(test)]
@@ -70,15 +62,7 @@ mod tests {
         for element in ["<style", "</style>", "<script", "</script>"] {
             assert_eq!(HTML.matches(element).count(), 1, "{element}");
         }
-        for banned in [
-            "style=",
-            "onclick=",
-            "http://",
-            "https://",
-            "src=",
-            "innerHTML",
-            "eval(",
-        ] {
+        for banned in ["style=", "onclick=", "http://", "https://", "src=", "innerHTML", "eval("] {
             // The namespace of SVG is a name, not an address that is loaded.
             let text = HTML.replace("http://www.w3.org/2000/svg", "");
             assert!(!text.contains(banned), "{banned}");
@@ -88,10 +72,7 @@ mod tests {
     #[test]
     fn allows_nothing_by_default() {
         let (_, policy) = page();
-        assert!(
-            policy.starts_with("default-src 'none'; style-src 'sha256-"),
-            "{policy}"
-        );
+        assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
         assert_eq!(policy.matches("'sha256-").count(), 2);
     }

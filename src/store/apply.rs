@@ -32,9 +32,7 @@ pub(super) fn apply(item: Option<&Item>, write: &Write) -> Result<Verdict, Store
         make(&mut next, change)?;
     }
     if item_bytes(&write.key, &next) > MAX_ITEM_BYTES {
-        return Err(invalid(format!(
-            "an item would be above {MAX_ITEM_BYTES} bytes"
-        )));
+        return Err(invalid(format!("an item would be above {MAX_ITEM_BYTES} bytes")));
     }
     Ok(Verdict::Apply(Some(next)))
 }
@@ -53,9 +51,7 @@ pub(super) fn check_key(key: &Key) -> Result<(), StoreError> {
 pub(super) fn check_query(query: &Query) -> Result<usize, StoreError> {
     check_pk(&query.pk)?;
     match query.limit {
-        0 => Err(invalid(
-            "a query asks for no items: its limit is at least 1",
-        )),
+        0 => Err(invalid("a query asks for no items: its limit is at least 1")),
         n => Ok(n.min(MAX_PAGE_ITEMS)),
     }
 }
@@ -83,10 +79,7 @@ pub(super) fn check_write(write: &Write) -> Result<(), StoreError> {
             continue;
         };
         check_name(name)?;
-        if write.change[..i]
-            .iter()
-            .any(|earlier| changed_name(earlier) == Some(name))
-        {
+        if write.change[..i].iter().any(|earlier| changed_name(earlier) == Some(name)) {
             return Err(invalid("a write changes one attribute twice"));
         }
     }
@@ -96,9 +89,9 @@ pub(super) fn check_write(write: &Write) -> Result<(), StoreError> {
 fn check_pk(pk: &str) -> Result<(), StoreError> {
     match pk.len() {
         0 => Err(invalid("a partition key is empty")),
-        n if n > MAX_PK_BYTES => Err(invalid(format!(
-            "a partition key is above {MAX_PK_BYTES} bytes"
-        ))),
+        n if n > MAX_PK_BYTES => {
+            Err(invalid(format!("a partition key is above {MAX_PK_BYTES} bytes")))
+        }
         _ => Ok(()),
     }
 }
@@ -143,9 +136,7 @@ fn make(item: &mut Item, change: &Change) -> Result<(), StoreError> {
                 Some(Value::Int(n)) => *n,
                 Some(_) => return Err(invalid("a number is added to what is no number")),
             };
-            let new = old
-                .checked_add(*by)
-                .ok_or_else(|| invalid("a sum is out of range"))?;
+            let new = old.checked_add(*by).ok_or_else(|| invalid("a sum is out of range"))?;
             item.0.insert(name.clone(), Value::Int(new));
         }
         Change::Remove(name) => {
@@ -180,14 +171,7 @@ mod tests {
     use super::*;
 
     fn write(when: Vec<When>, change: Vec<Change>) -> Write {
-        Write {
-            key: Key {
-                pk: "p".into(),
-                sk: "s".into(),
-            },
-            when,
-            change,
-        }
+        Write { key: Key { pk: "p".into(), sk: "s".into() }, when, change }
     }
 
     fn item(n: i64) -> Item {
@@ -202,10 +186,7 @@ mod tests {
     fn a_condition_is_tested_before_the_sum_that_would_overflow() {
         let add = |when| write(when, vec![Change::Add("n".into(), 1)]);
         let full = item(i64::MAX);
-        assert_eq!(
-            kind(apply(Some(&full), &add(vec![]))),
-            StoreErrorKind::Invalid
-        );
+        assert_eq!(kind(apply(Some(&full), &add(vec![]))), StoreErrorKind::Invalid);
         let guarded = add(vec![When::Below("n".into(), i64::MAX)]);
         assert_eq!(apply(Some(&full), &guarded).unwrap(), Verdict::Refuse);
     }
@@ -213,32 +194,18 @@ mod tests {
     #[test]
     fn an_item_may_be_as_large_as_the_bound_and_not_a_byte_more() {
         let fixed = "pk".len() + "p".len() + "sk".len() + "s".len() + "b".len();
-        let of = |n| {
-            write(
-                vec![],
-                vec![Change::Set("b".into(), Value::Bytes(vec![0; n]))],
-            )
-        };
+        let of = |n| write(vec![], vec![Change::Set("b".into(), Value::Bytes(vec![0; n]))]);
         let room = MAX_ITEM_BYTES - fixed;
-        assert!(matches!(
-            apply(None, &of(room)).unwrap(),
-            Verdict::Apply(Some(_))
-        ));
+        assert!(matches!(apply(None, &of(room)).unwrap(), Verdict::Apply(Some(_))));
         assert_eq!(kind(apply(None, &of(room + 1))), StoreErrorKind::Invalid);
     }
 
     #[test]
     fn a_number_that_is_missing_meets_no_bound() {
-        for when in [
-            When::AtLeast("n".into(), i64::MIN),
-            When::Below("n".into(), i64::MAX),
-        ] {
+        for when in [When::AtLeast("n".into(), i64::MIN), When::Below("n".into(), i64::MAX)] {
             let write = write(vec![when], vec![Change::Delete]);
             assert_eq!(apply(None, &write).unwrap(), Verdict::Refuse);
-            assert_eq!(
-                apply(Some(&Item::default()), &write).unwrap(),
-                Verdict::Refuse
-            );
+            assert_eq!(apply(Some(&Item::default()), &write).unwrap(), Verdict::Refuse);
         }
     }
 

@@ -37,12 +37,7 @@ pub(super) struct Part {
 
 impl Part {
     pub(super) fn new(now_ms: i64) -> Self {
-        Self {
-            now_ms,
-            items: 0,
-            bytes: 0,
-            found: Vec::new(),
-        }
+        Self { now_ms, items: 0, bytes: 0, found: Vec::new() }
     }
 
     /// Whether the part ends before the next item. It has at least one, however large.

@@ -37,10 +37,7 @@ impl Space {
     }
 
     fn key(&self, pk: std::fmt::Arguments<'_>, sk: impl Into<String>) -> Key {
-        Key {
-            pk: format!("{}{pk}", self.0),
-            sk: sk.into(),
-        }
+        Key { pk: format!("{}{pk}", self.0), sk: sk.into() }
     }
 
     pub(crate) fn name(&self, hash_hex: &str) -> Key {
@@ -60,10 +57,7 @@ impl Space {
     }
 
     pub(crate) fn history(&self, tenant: Surrogate, at_ms: i64, nonce: u64) -> Key {
-        self.key(
-            format_args!("H#{tenant}"),
-            format!("{at_ms:016}#{nonce:016x}"),
-        )
+        self.key(format_args!("H#{tenant}"), format!("{at_ms:016}#{nonce:016x}"))
     }
 
     pub(crate) fn catalog(&self, revision: u64) -> Key {
@@ -72,10 +66,7 @@ impl Space {
 
     /// `scope` is a hash, or 0 for the whole tenant: nothing a caller chose enters a key as it came.
     pub(crate) fn pool(&self, tenant: Surrogate, limit: &str, scope: u128, start_ms: i64) -> Key {
-        self.key(
-            format_args!("Q#{tenant}#{limit}#{scope:032x}#{start_ms}"),
-            "-",
-        )
+        self.key(format_args!("Q#{tenant}#{limit}#{scope:032x}#{start_ms}"), "-")
     }
 
     pub(crate) fn log(&self, incarnation: u128, n: u64) -> Key {

@@ -60,10 +60,7 @@ impl Memory {
         let (table, closed) = (self.table.clone(), self.closed.clone());
         Box::pin(async move {
             if closed.load(Ordering::Acquire) {
-                return Err(StoreError::new(
-                    StoreErrorKind::Unavailable,
-                    "the store is closed",
-                ));
+                return Err(StoreError::new(StoreErrorKind::Unavailable, "the store is closed"));
             }
             job(&mut lock(&table))
         })
@@ -72,10 +69,7 @@ impl Memory {
 
 impl Clone for Memory {
     fn clone(&self) -> Self {
-        Self {
-            table: self.table.clone(),
-            closed: Arc::default(),
-        }
+        Self { table: self.table.clone(), closed: Arc::default() }
     }
 }
 
@@ -100,11 +94,7 @@ impl Store for Memory {
     }
 
     fn promise(&self) -> Promise {
-        Promise {
-            kind: "memory",
-            survives: "nothing",
-            shared: false,
-        }
+        Promise { kind: "memory", survives: "nothing", shared: false }
     }
 
     fn close(&self) -> StoreFuture<()> {
@@ -139,24 +129,14 @@ impl Table {
 
     fn query(&self, query: Query) -> Result<Page, StoreError> {
         let limit = check_query(&query)?;
-        let from = Key {
-            pk: query.pk.clone(),
-            sk: query.from,
-        };
-        let mut wanted = self
-            .items
-            .range((Bound::Included(from), Bound::Unbounded))
-            .take_while(|(key, _)| {
+        let from = Key { pk: query.pk.clone(), sk: query.from };
+        let mut wanted =
+            self.items.range((Bound::Included(from), Bound::Unbounded)).take_while(|(key, _)| {
                 key.pk == query.pk && query.until.as_ref().is_none_or(|until| key.sk < *until)
             });
         let items = wanted.by_ref().take(limit);
-        let items = items
-            .map(|(key, item)| (key.sk.clone(), item.clone()))
-            .collect();
-        Ok(Page {
-            items,
-            next: wanted.next().map(|(key, _)| key.sk.clone()),
-        })
+        let items = items.map(|(key, item)| (key.sk.clone(), item.clone())).collect();
+        Ok(Page { items, next: wanted.next().map(|(key, _)| key.sk.clone()) })
     }
 
     fn expire(&mut self, now_ms: i64) -> usize {

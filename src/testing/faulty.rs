@@ -96,18 +96,8 @@ impl Faulty {
     }
 
     fn new(inner: impl Store, script: VecDeque<Fault>, odds: Odds, random: u64) -> Self {
-        let state = State {
-            script,
-            odds,
-            random,
-            outage: false,
-            calls: 0,
-            repeats: Vec::new(),
-        };
-        Self {
-            inner: Arc::new(inner),
-            state: Arc::new(Mutex::new(state)),
-        }
+        let state = State { script, odds, random, outage: false, calls: 0, repeats: Vec::new() };
+        Self { inner: Arc::new(inner), state: Arc::new(Mutex::new(state)) }
     }
 
     /// While on, every call is answered as unavailable and none reaches the store. The script
@@ -177,9 +167,7 @@ impl Faulty {
 
 impl std::fmt::Debug for Faulty {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Faulty")
-            .field("inner", &self.inner.promise().kind)
-            .finish_non_exhaustive()
+        f.debug_struct("Faulty").field("inner", &self.inner.promise().kind).finish_non_exhaustive()
     }
 }
 
@@ -231,14 +219,7 @@ impl State {
     }
 
     fn draw(&mut self) -> Fault {
-        let Odds {
-            unavailable,
-            throttled,
-            lose_request,
-            lose_reply,
-            delay,
-            repeat,
-        } = self.odds;
+        let Odds { unavailable, throttled, lose_request, lose_reply, delay, repeat } = self.odds;
         let drawn = self.random();
         let (mut roll, more) = (drawn % 1_000, drawn >> 32);
         for (odds, fault) in [
@@ -293,26 +274,15 @@ mod tests {
     use crate::store::{Change, Memory, Value};
 
     fn key() -> Key {
-        Key {
-            pk: "p".into(),
-            sk: "s".into(),
-        }
+        Key { pk: "p".into(), sk: "s".into() }
     }
 
     fn add() -> Write {
-        Write {
-            key: key(),
-            when: vec![],
-            change: vec![Change::Add("n".into(), 1)],
-        }
+        Write { key: key(), when: vec![], change: vec![Change::Add("n".into(), 1)] }
     }
 
     async fn sum(store: &impl Store) -> i64 {
-        store
-            .read(key())
-            .await
-            .unwrap()
-            .map_or(0, |item| item.int("n").unwrap())
+        store.read(key()).await.unwrap().map_or(0, |item| item.int("n").unwrap())
     }
 
     #[tokio::test(start_paused = true)]
@@ -328,11 +298,7 @@ mod tests {
             (Fault::RepeatAfter(2), None, 1),
         ] {
             let store = Faulty::scripted(Memory::new(), [fault]);
-            assert_eq!(
-                store.write(add()).await.err().map(|e| e.kind),
-                kind,
-                "{fault:?}"
-            );
+            assert_eq!(store.write(add()).await.err().map(|e| e.kind), kind, "{fault:?}");
             assert_eq!(sum(&store).await, applied, "{fault:?}");
         }
     }
@@ -352,19 +318,10 @@ mod tests {
     async fn an_outage_lets_nothing_through_and_keeps_the_script() {
         let store = Faulty::scripted(Memory::new(), [Fault::LoseReply]);
         store.outage(true);
-        assert_eq!(
-            store.write(add()).await.unwrap_err().kind,
-            StoreErrorKind::Unavailable
-        );
-        assert_eq!(
-            store.read(key()).await.unwrap_err().kind,
-            StoreErrorKind::Unavailable
-        );
+        assert_eq!(store.write(add()).await.unwrap_err().kind, StoreErrorKind::Unavailable);
+        assert_eq!(store.read(key()).await.unwrap_err().kind, StoreErrorKind::Unavailable);
         store.outage(false);
-        assert_eq!(
-            store.write(add()).await.unwrap_err().kind,
-            StoreErrorKind::Unknown
-        );
+        assert_eq!(store.write(add()).await.unwrap_err().kind, StoreErrorKind::Unknown);
         assert_eq!((sum(&store).await, store.calls()), (1, 4));
     }
 
@@ -372,9 +329,7 @@ mod tests {
     async fn expiry_is_passed_on_and_meets_nothing_but_an_outage() {
         let store = Faulty::scripted(Memory::new(), [Fault::Pass, Fault::LoseRequest]);
         let mut expiring = add();
-        expiring
-            .change
-            .push(Change::Set("ttl".into(), Value::Int(1)));
+        expiring.change.push(Change::Set("ttl".into(), Value::Int(1)));
         store.write(expiring).await.unwrap();
         store.outage(true);
         let refused = store.expire(1_000).await.unwrap_err();

@@ -63,9 +63,7 @@ pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualC
         .identify(ByHeader);
     let mut opening = pin!(builder.open());
     // A store in memory answers at the first poll, so this needs no executor.
-    let opened = opening
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()));
+    let opened = opening.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     match opened {
         Poll::Ready(Ok(gate)) => (gate, clock),
         Poll::Ready(Err(error)) => panic!("the test gate cannot be opened:\n{error}"),

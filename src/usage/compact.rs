@@ -75,11 +75,7 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
             by_writer.entry(of).or_default().merge(rows);
             next += 1;
         }
-        if next < end
-            && log::slots(store, writer, next, Some(next + 1))
-                .await?
-                .is_empty()
-        {
+        if next < end && log::slots(store, writer, next, Some(next + 1)).await?.is_empty() {
             let message = format!("a usage log has a hole at slot {next}: run the audit");
             return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         }
@@ -118,11 +114,7 @@ async fn remove(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), St
         for (n, ..) in &page {
             let key = writer.space.log(writer.incarnation, *n);
             store
-                .write(Write {
-                    key,
-                    when: vec![When::Exists],
-                    change: vec![Change::Delete],
-                })
+                .write(Write { key, when: vec![When::Exists], change: vec![Change::Delete] })
                 .await?;
         }
     }
@@ -137,18 +129,9 @@ async fn parts(
     let start = writer.space.fold(writer.incarnation, range, 0);
     let until = writer.space.fold(writer.incarnation, range + 1, 0).sk;
     let limit = MAX_PAGE_ITEMS;
-    let query = Query {
-        pk: start.pk,
-        from: start.sk,
-        until: Some(until),
-        limit,
-    };
+    let query = Query { pk: start.pk, from: start.sk, until: Some(until), limit };
     let page = store.query(query).await?;
-    let wanted = page
-        .items
-        .first()
-        .and_then(|(_, item)| item.int(PARTS))
-        .unwrap_or(i64::MAX);
+    let wanted = page.items.first().and_then(|(_, item)| item.int(PARTS)).unwrap_or(i64::MAX);
     let complete = page.items.len() as u64 >= wanted.unsigned_abs();
     if page.items.is_empty() || !complete {
         return Ok(None);
@@ -179,10 +162,7 @@ mod tests {
             scope: 0,
             start_ms: 0,
         };
-        Rows {
-            pools: [(pool, total)].into(),
-            ..Rows::default()
-        }
+        Rows { pools: [(pool, total)].into(), ..Rows::default() }
     }
 
     async fn whole(store: &Memory, writer: &Writer, from: u64) -> (u64, BTreeMap<u128, Rows>) {
@@ -195,10 +175,7 @@ mod tests {
     #[tokio::test]
     async fn a_folded_log_reads_as_it_did_and_is_small() {
         let store = Memory::new();
-        let writer = Writer {
-            space: Space::new("test"),
-            incarnation: 7,
-        };
+        let writer = Writer { space: Space::new("test"), incarnation: 7 };
         let mut log = LogWriter::new(writer.clone());
         for n in 0..2 * RUN + 10 {
             let carried = (n % 500 == 499).then_some(3);
@@ -215,10 +192,7 @@ mod tests {
         // A reader in the middle of a run gets at least what it lacked, and the same end.
         let (next, late) = whole(&store, &writer, RUN + 5).await;
         assert_eq!(next, before.0);
-        assert_eq!(
-            late[&7].pools.values().max(),
-            before.1[&7].pools.values().max()
-        );
+        assert_eq!(late[&7].pools.values().max(), before.1[&7].pools.values().max());
         // Folding again, from anywhere, changes nothing.
         assert_eq!(fold_runs(&store, &writer, before.0, 1).await.unwrap(), 2);
         assert_eq!(whole(&store, &writer, 0).await, before);
@@ -227,10 +201,7 @@ mod tests {
     #[tokio::test]
     async fn a_fold_that_was_cut_short_is_not_believed() {
         let store = Arc::new(Memory::new());
-        let writer = Writer {
-            space: Space::new("test"),
-            incarnation: 7,
-        };
+        let writer = Writer { space: Space::new("test"), incarnation: 7 };
         let mut log = LogWriter::new(writer.clone());
         for n in 0..RUN {
             let body = rows(u128::from(n), n).pack(0, None).remove(0);
@@ -242,17 +213,9 @@ mod tests {
         let parts = parts(&*store, &writer, 0).await.unwrap().unwrap().len();
         assert!(parts > 1, "more rows than one record holds");
         let key = writer.space.fold(7, 0, parts - 1);
-        let cut = Write {
-            key,
-            when: vec![When::Exists],
-            change: vec![Change::Delete],
-        };
+        let cut = Write { key, when: vec![When::Exists], change: vec![Change::Delete] };
         store.write(cut).await.unwrap();
-        assert_eq!(
-            whole(&store, &writer, 0).await,
-            before,
-            "read from the slots"
-        );
+        assert_eq!(whole(&store, &writer, 0).await, before, "read from the slots");
         fold_runs(&*store, &writer, RUN, 0).await.unwrap();
         assert_eq!(whole(&store, &writer, 0).await, before);
     }

@@ -89,13 +89,7 @@ impl Flusher {
             last_error: None,
         };
         let task = std::sync::Mutex::new(Some(tokio::spawn(task.run(inbox))));
-        Self {
-            orders,
-            begun,
-            written,
-            hub,
-            task,
-        }
+        Self { orders, begun, written, hub, task }
     }
 
     /// Writes what has been counted so far; returns when it is in the store.
@@ -128,10 +122,7 @@ impl Flusher {
         &self,
         order: impl FnOnce(oneshot::Sender<Result<(), FlushError>>) -> Order,
     ) -> Result<(), FlushError> {
-        let gone = || FlushError {
-            rows: 0,
-            cause: "the gate is closed".into(),
-        };
+        let gone = || FlushError { rows: 0, cause: "the gate is closed".into() };
         let (reply, answer) = oneshot::channel();
         self.orders.send(order(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -193,11 +184,7 @@ impl Task {
 
     /// How often rows are collected: for the journal, or only with the flush.
     fn collect_every(&self) -> Duration {
-        if self.journal.is_some() {
-            journal::EVERY
-        } else {
-            self.settings.every
-        }
+        if self.journal.is_some() { journal::EVERY } else { self.settings.every }
     }
 
     /// Flushes, while the journal goes on being fed; orders that come meanwhile wait.
@@ -291,10 +278,7 @@ impl Task {
                 None if rows == 0 => return Ok(()),
                 None => {}
                 Some(error) => {
-                    return Err(FlushError {
-                        rows,
-                        cause: error.to_string(),
-                    });
+                    return Err(FlushError { rows, cause: error.to_string() });
                 }
             }
         }
@@ -376,8 +360,7 @@ fn rows_of(soiled: &[Soiled]) -> Rows {
             }
             Soiled::Lease(lease) => {
                 lease.clean();
-                rows.pools
-                    .extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
+                rows.pools.extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
             }
         }
     }
@@ -402,8 +385,7 @@ fn rows_of_sheet(sheet: &Sheet, rows: &mut Rows) {
         rows.uses.insert(key, total);
     }
     for lease in sheet.open_leases() {
-        rows.pools
-            .extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
+        rows.pools.extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
     }
 }
 

@@ -67,14 +67,7 @@ impl Journal {
         let oldest = found.first().map_or(0, |(n, _)| *n);
         let segment = found.last().map_or(0, |(n, _)| n + 1);
         let path = path.to_owned();
-        Ok(Self {
-            path,
-            incarnation,
-            segment,
-            oldest,
-            file: None,
-            bytes: 0,
-        })
+        Ok(Self { path, incarnation, segment, oldest, file: None, bytes: 0 })
     }
 
     /// Appends the rows that moved.
@@ -140,22 +133,15 @@ fn segment_path(path: &Path, segment: u64) -> PathBuf {
 
 /// The segments there are, oldest first.
 fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::other("the journal path names no file"))?;
+    let name =
+        path.file_name().ok_or_else(|| io::Error::other("the journal path names no file"))?;
     let prefix = format!("{}.", name.to_string_lossy());
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let number = name
-            .to_str()
-            .and_then(|n| n.strip_prefix(&prefix))
-            .map(str::parse::<u64>);
+        let number = name.to_str().and_then(|n| n.strip_prefix(&prefix)).map(str::parse::<u64>);
         if let Some(Ok(number)) = number {
             found.push((number, entry.path()));
         }
@@ -167,9 +153,7 @@ fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 /// The writer and rows of a segment, up to the first frame that is not whole.
 fn read_segment(path: &Path) -> io::Result<Option<(u128, Rows)>> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_SEGMENT)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(MAX_SEGMENT).read_to_end(&mut bytes)?;
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
         return Ok(None);
     };
@@ -214,10 +198,7 @@ mod tests {
             scope: 0,
             start_ms: 5,
         };
-        Rows {
-            pools: [(pool, total)].into(),
-            ..Rows::default()
-        }
+        Rows { pools: [(pool, total)].into(), ..Rows::default() }
     }
 
     #[test]
@@ -233,10 +214,7 @@ mod tests {
         journal.forget(cut);
         let mut other = Journal::open(&path, 2).unwrap();
         other.append(&rows(4), 0).unwrap();
-        assert_eq!(
-            Journal::recover(&path).unwrap(),
-            vec![(1, rows(11)), (2, rows(4))]
-        );
+        assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(11)), (2, rows(4))]);
     }
 
     #[test]
@@ -250,11 +228,7 @@ mod tests {
         let both = fs::read(segment_path(&path, 0)).unwrap();
         for cut in whole.len()..both.len() {
             fs::write(segment_path(&path, 0), &both[..cut]).unwrap();
-            assert_eq!(
-                Journal::recover(&path).unwrap(),
-                vec![(1, rows(3))],
-                "cut at {cut}"
-            );
+            assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(3))], "cut at {cut}");
         }
         let mut damaged = both.clone();
         *damaged.last_mut().unwrap() ^= 1;

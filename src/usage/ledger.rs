@@ -59,12 +59,7 @@ struct Fold {
 
 impl Ledger {
     pub(crate) fn new(store: Arc<dyn Store>, writer: Writer, _now_ms: i64) -> Self {
-        Self {
-            store,
-            writer,
-            fold: Mutex::default(),
-            read_at_ms: AtomicI64::new(i64::MIN),
-        }
+        Self { store, writer, fold: Mutex::default(), read_at_ms: AtomicI64::new(i64::MIN) }
     }
 
     /// What a tenant used, by meter and day, over all writers, in no order; without this writer's row
@@ -102,10 +97,7 @@ impl Ledger {
         self.read(&mut fold, now_ms).await?;
         let ends: Vec<(u128, u64)> = fold.next.iter().map(|(of, next)| (*of, *next)).collect();
         for (incarnation, end) in ends {
-            let writer = Writer {
-                incarnation,
-                space: self.writer.space.clone(),
-            };
+            let writer = Writer { incarnation, space: self.writer.space.clone() };
             let from = fold.folded.get(&incarnation).copied().unwrap_or(0);
             if end / compact::RUN > from {
                 let runs = compact::fold_runs(&*self.store, &writer, end, from).await?;
@@ -126,15 +118,10 @@ impl Ledger {
             return Ok(());
         }
         for incarnation in self.writers(fold, now_ms).await? {
-            let writer = Writer {
-                incarnation,
-                space: self.writer.space.clone(),
-            };
+            let writer = Writer { incarnation, space: self.writer.space.clone() };
             let from = fold.next.get(&incarnation).copied().unwrap_or(0);
             let mut news = Vec::new();
-            let read = log::read(&*self.store, &writer, from, |rows, of| {
-                news.push((rows, of))
-            });
+            let read = log::read(&*self.store, &writer, from, |rows, of| news.push((rows, of)));
             let next = read.await?;
             for (rows, of) in news {
                 fold.take(rows, of);
@@ -147,9 +134,7 @@ impl Ledger {
 
     /// Every writer there may be: those known, and those registered since the last reading.
     async fn writers(&self, fold: &mut Fold, now_ms: i64) -> Result<Vec<u128>, StoreError> {
-        let from = fold
-            .days_from_ms
-            .unwrap_or(now_ms.saturating_sub(DAYS_BACK * DAY_MS));
+        let from = fold.days_from_ms.unwrap_or(now_ms.saturating_sub(DAYS_BACK * DAY_MS));
         let zone = Zone::utc();
         let mut at_ms = from;
         // A day ahead, for writers whose clock is.
@@ -181,12 +166,7 @@ impl Ledger {
 impl Fold {
     fn take(&mut self, rows: super::record::Rows, of: u128) {
         for (key, total) in rows.uses {
-            let known = self
-                .uses
-                .entry(key.tenant)
-                .or_default()
-                .entry((of, key))
-                .or_default();
+            let known = self.uses.entry(key.tenant).or_default().entry((of, key)).or_default();
             *known = total.max(*known);
         }
         for (pool, total) in rows.pools {
@@ -198,8 +178,6 @@ impl Fold {
 
 impl std::fmt::Debug for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ledger")
-            .field("read_at_ms", &self.read_at_ms())
-            .finish_non_exhaustive()
+        f.debug_struct("Ledger").field("read_at_ms", &self.read_at_ms()).finish_non_exhaustive()
     }
 }

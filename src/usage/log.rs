@@ -40,10 +40,7 @@ impl LogWriter {
             change: vec![
                 Change::Set(name, version),
                 Change::Set("at_ms".into(), Value::Int(at_ms)),
-                Change::Set(
-                    "version".into(),
-                    Value::Text(env!("CARGO_PKG_VERSION").to_owned()),
-                ),
+                Change::Set("version".into(), Value::Text(env!("CARGO_PKG_VERSION").to_owned())),
             ],
         }
     }
@@ -116,12 +113,7 @@ pub(super) async fn slots(
 ) -> Result<Vec<(u64, Rows, u128)>, StoreError> {
     let key = |n| writer.space.log(writer.incarnation, n);
     let Key { pk, sk } = key(from);
-    let query = Query {
-        pk,
-        from: sk,
-        until: until.map(|n| key(n).sk),
-        limit: PAGE,
-    };
+    let query = Query { pk, from: sk, until: until.map(|n| key(n).sk), limit: PAGE };
     let page = store.query(query).await?;
     let read = |(sk, item): &(String, Item)| {
         let n = sk
@@ -136,9 +128,6 @@ pub(super) async fn slots(
 pub(super) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
     check_format(item, FORMAT, "a usage record")?;
     item.bytes(BODY).and_then(Rows::unpack).ok_or_else(|| {
-        StoreError::new(
-            StoreErrorKind::Corrupt,
-            "a usage record cannot be read: damaged",
-        )
+        StoreError::new(StoreErrorKind::Corrupt, "a usage record cannot be read: damaged")
     })
 }

@@ -146,47 +146,18 @@ impl Record {
     }
 
     fn push_use(&mut self, key: &UseKey, total: u64) {
-        let meter = intern(
-            &mut self.meters,
-            (key.meter.clone(), key.scale),
-            &mut self.name_bytes,
-        );
+        let meter = intern(&mut self.meters, (key.meter.clone(), key.scale), &mut self.name_bytes);
         let account = key.account.as_ref().map_or(0, |account| {
             intern(&mut self.accounts, account.clone(), &mut self.name_bytes) + 1
         });
-        let UseKey {
-            tenant,
-            part,
-            period_ms,
-            day,
-            ..
-        } = *key;
-        self.uses.push(UseLine {
-            tenant,
-            part,
-            meter,
-            account,
-            period_ms,
-            day,
-            total,
-        });
+        let UseKey { tenant, part, period_ms, day, .. } = *key;
+        self.uses.push(UseLine { tenant, part, meter, account, period_ms, day, total });
     }
 
     fn push_pool(&mut self, pool: &PoolId, total: u64) {
         let limit = intern(&mut self.limits, pool.limit.clone(), &mut self.name_bytes);
-        let PoolId {
-            tenant,
-            scope,
-            start_ms,
-            ..
-        } = *pool;
-        self.pools.push(PoolLine {
-            tenant,
-            limit,
-            scope,
-            start_ms,
-            total,
-        });
+        let PoolId { tenant, scope, start_ms, .. } = *pool;
+        self.pools.push(PoolLine { tenant, limit, scope, start_ms, total });
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -203,43 +174,14 @@ impl Record {
                 0 => None,
                 i => Some(self.accounts.get(usize::from(i) - 1)?.clone()),
             };
-            let UseLine {
-                tenant,
-                part,
-                period_ms,
-                day,
-                total,
-                ..
-            } = line;
-            let key = UseKey {
-                tenant,
-                part,
-                meter,
-                scale,
-                period_ms,
-                day,
-                account,
-            };
+            let UseLine { tenant, part, period_ms, day, total, .. } = line;
+            let key = UseKey { tenant, part, meter, scale, period_ms, day, account };
             rows.uses.insert(key, total);
         }
         for line in self.pools {
             let limit = self.limits.get(usize::from(line.limit))?.clone();
-            let PoolLine {
-                tenant,
-                scope,
-                start_ms,
-                total,
-                ..
-            } = line;
-            rows.pools.insert(
-                PoolId {
-                    tenant,
-                    limit,
-                    scope,
-                    start_ms,
-                },
-                total,
-            );
+            let PoolLine { tenant, scope, start_ms, total, .. } = line;
+            rows.pools.insert(PoolId { tenant, limit, scope, start_ms }, total);
         }
         Some((rows, self.carried))
     }
@@ -247,14 +189,11 @@ impl Record {
 
 /// A name's place in a dictionary, which is short: a record rarely names more than a dozen.
 fn intern<T: PartialEq + NameLen>(names: &mut Vec<T>, name: T, bytes: &mut usize) -> u16 {
-    let at = names
-        .iter()
-        .rposition(|known| *known == name)
-        .unwrap_or_else(|| {
-            *bytes += name.name_len();
-            names.push(name);
-            names.len() - 1
-        });
+    let at = names.iter().rposition(|known| *known == name).unwrap_or_else(|| {
+        *bytes += name.name_len();
+        names.push(name);
+        names.len() - 1
+    });
     u16::try_from(at).expect("a record has far fewer rows than 65,536")
 }
 

@@ -21,10 +21,7 @@ pub struct Amount {
 impl Amount {
     /// So many atoms of a meter with this scale (0 is taken as 1).
     pub fn new(atoms: u64, scale: u64) -> Self {
-        Self {
-            atoms,
-            scale: scale.max(1),
-        }
+        Self { atoms, scale: scale.max(1) }
     }
 
     /// Whole units of a meter without fractions.
@@ -116,17 +113,11 @@ const YEAR_9999_MS: i64 = 253_402_128_000_000;
 pub(crate) fn base64(bytes: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for chunk in bytes.chunks(3) {
-        let word = chunk
-            .iter()
-            .enumerate()
-            .fold(0_u32, |w, (i, b)| w | u32::from(*b) << (16 - 8 * i));
+        let word =
+            chunk.iter().enumerate().fold(0_u32, |w, (i, b)| w | u32::from(*b) << (16 - 8 * i));
         for i in 0..4 {
             let digit = (word >> (18 - 6 * i)) & 63;
-            let symbol = if i <= chunk.len() {
-                ALPHABET[digit as usize]
-            } else {
-                b'='
-            };
+            let symbol = if i <= chunk.len() { ALPHABET[digit as usize] } else { b'=' };
             out.write_char(char::from(symbol))?;
         }
     }
@@ -174,13 +165,9 @@ mod tests {
             base64(bytes, &mut out).unwrap();
             out
         };
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-        ] {
+        for (plain, coded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(of(plain.as_bytes()), coded);
         }
     }

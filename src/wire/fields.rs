@@ -128,11 +128,7 @@ pub fn expose(existing: Option<&str>, style: HeaderStyle) -> Option<String> {
         }
     };
     let existing = existing.unwrap_or_default().trim();
-    let has = |name: &str| {
-        existing
-            .split(',')
-            .any(|had| had.trim().eq_ignore_ascii_case(name))
-    };
+    let has = |name: &str| existing.split(',').any(|had| had.trim().eq_ignore_ascii_case(name));
     let mut merged = existing.to_owned();
     for name in wanted.split(", ").filter(|name| !has(name)) {
         if !merged.is_empty() {
@@ -150,14 +146,8 @@ fn legacy(
     headers: &mut Vec<(&'static str, String)>,
 ) {
     let Some(limit) = nearest(limits) else { return };
-    headers.push((
-        "x-ratelimit-limit",
-        whole(limit.limit, limit.scale).to_string(),
-    ));
-    headers.push((
-        "x-ratelimit-remaining",
-        whole(limit.remaining, limit.scale).to_string(),
-    ));
+    headers.push(("x-ratelimit-limit", whole(limit.limit, limit.scale).to_string()));
+    headers.push(("x-ratelimit-remaining", whole(limit.remaining, limit.scale).to_string()));
     let Some(at_ms) = resets_at(limit, wall_ms) else {
         return;
     };
@@ -178,13 +168,7 @@ fn nearest(limits: &[LimitState]) -> Option<&LimitState> {
             < u128::from(b.remaining) * u128::from(a.limit)
     };
     let hard = limits.iter().filter(|limit| !limit.past_soft);
-    hard.reduce(|best, limit| {
-        if share_below(limit, best) {
-            limit
-        } else {
-            best
-        }
-    })
+    hard.reduce(|best, limit| if share_below(limit, best) { limit } else { best })
 }
 
 /// When the limit starts anew, Unix milliseconds: the stored instant, or now and the wait.
@@ -197,14 +181,11 @@ pub(crate) fn resets_at(limit: &LimitState, wall_ms: i64) -> Option<i64> {
 
 /// Whole seconds, rounded up: a client that waits them is never early.
 pub(crate) fn seconds_up(time: Duration) -> u64 {
-    time.as_secs()
-        .saturating_add(u64::from(time.subsec_nanos() > 0))
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
 fn ceil_seconds(unix_ms: i64) -> i64 {
-    unix_ms
-        .div_euclid(1000)
-        .saturating_add(i64::from(unix_ms.rem_euclid(1000) > 0))
+    unix_ms.div_euclid(1000).saturating_add(i64::from(unix_ms.rem_euclid(1000) > 0))
 }
 
 /// Whole units, rounded down: what is left is never overstated.

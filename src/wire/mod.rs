@@ -80,10 +80,7 @@ pub struct Call {
 impl Call {
     /// A call at this time, without a partition key.
     pub fn at(wall_ms: i64) -> Self {
-        Self {
-            wall_ms,
-            partition: None,
-        }
+        Self { wall_ms, partition: None }
     }
 }
 
@@ -117,13 +114,9 @@ impl Mapping {
     pub fn of(reason: &Reason) -> Self {
         let (status, grpc, problem, title, retry) = match reason {
             Reason::Unidentified => (401, "UNAUTHENTICATED", "about:blank", "Unauthorized", false),
-            Reason::Exhausted => (
-                429,
-                "RESOURCE_EXHAUSTED",
-                QUOTA_EXCEEDED,
-                "Quota exceeded",
-                true,
-            ),
+            Reason::Exhausted => {
+                (429, "RESOURCE_EXHAUSTED", QUOTA_EXCEEDED, "Quota exceeded", true)
+            }
             Reason::Concurrency => (
                 429,
                 "RESOURCE_EXHAUSTED",
@@ -145,27 +138,15 @@ impl Mapping {
                 "Feature not in plan",
                 false,
             ),
-            Reason::Suspended => (
-                403,
-                "PERMISSION_DENIED",
-                "/problems/suspended",
-                "Suspended",
-                false,
-            ),
-            Reason::Unavailable => (
-                503,
-                "UNAVAILABLE",
-                REDUCED,
-                "Temporarily unable to decide",
-                true,
-            ),
-            Reason::LengthRequired => (
-                411,
-                "FAILED_PRECONDITION",
-                "/problems/length-required",
-                "Length required",
-                false,
-            ),
+            Reason::Suspended => {
+                (403, "PERMISSION_DENIED", "/problems/suspended", "Suspended", false)
+            }
+            Reason::Unavailable => {
+                (503, "UNAVAILABLE", REDUCED, "Temporarily unable to decide", true)
+            }
+            Reason::LengthRequired => {
+                (411, "FAILED_PRECONDITION", "/problems/length-required", "Length required", false)
+            }
             Reason::IdempotencyConflict => (
                 409,
                 "ALREADY_EXISTS",
@@ -174,13 +155,7 @@ impl Mapping {
                 false,
             ),
         };
-        Self {
-            status,
-            grpc,
-            problem: problem.into(),
-            title: title.into(),
-            retry,
-        }
+        Self { status, grpc, problem: problem.into(), title: title.into(), retry }
     }
 }
 
@@ -191,10 +166,8 @@ pub fn refusal(refusal: &Refusal, options: &WireOptions, call: Call) -> Reply {
 
 /// A refusal as a response, told in the host's own way.
 pub fn refusal_as(refusal: &Refusal, how: Mapping, options: &WireOptions, call: Call) -> Reply {
-    let mut headers = vec![
-        ("content-type", PROBLEM_JSON.to_owned()),
-        ("cache-control", "no-store".to_owned()),
-    ];
+    let mut headers =
+        vec![("content-type", PROBLEM_JSON.to_owned()), ("cache-control", "no-store".to_owned())];
     if how.status == 401 && !options.authenticate.is_empty() {
         headers.push(("www-authenticate", options.authenticate.to_string()));
     }
@@ -202,32 +175,16 @@ pub fn refusal_as(refusal: &Refusal, how: Mapping, options: &WireOptions, call: 
         headers.push(("retry-after", retry_after(refusal).to_string()));
     }
     if let Some(limit) = &refusal.limit {
-        fields::limit_headers(
-            std::slice::from_ref(limit),
-            options.style,
-            call,
-            &mut headers,
-        );
+        fields::limit_headers(std::slice::from_ref(limit), options.style, call, &mut headers);
     }
-    let problem = Problem {
-        refusal,
-        how: &how,
-        options,
-        wall_ms: call.wall_ms,
-    };
+    let problem = Problem { refusal, how: &how, options, wall_ms: call.wall_ms };
     let body = serde_json::to_vec(&problem).expect("a map of strings and numbers is JSON");
-    Reply {
-        status: how.status,
-        headers,
-        body,
-    }
+    Reply { status: how.status, headers, body }
 }
 
 /// Seconds to wait, at least 1: as the refusal says, else until the limit starts anew.
 pub fn retry_after(refusal: &Refusal) -> u64 {
-    let wait = refusal
-        .retry_after
-        .or_else(|| refusal.limit.as_ref()?.resets_in);
+    let wait = refusal.retry_after.or_else(|| refusal.limit.as_ref()?.resets_in);
     fields::seconds_up(wait.unwrap_or(Duration::ZERO)).max(1)
 }
 
@@ -256,18 +213,9 @@ struct Problem<'a> {
 
 impl Serialize for Problem<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self {
-            refusal,
-            how,
-            options,
-            wall_ms,
-        } = self;
+        let Self { refusal, how, options, wall_ms } = self;
         let mut map = serializer.serialize_map(None)?;
-        let base = if how.problem.starts_with('/') {
-            &*options.problem_base
-        } else {
-            ""
-        };
+        let base = if how.problem.starts_with('/') { &*options.problem_base } else { "" };
         map.serialize_entry(
             "type",
             &format_args!("{}{}", base.trim_end_matches('/'), how.problem),
@@ -289,13 +237,7 @@ impl Serialize for Problem<'_> {
             map.serialize_entry("plan", plan)?;
         }
         if let Some(limit) = &refusal.limit {
-            map.serialize_entry(
-                "limit",
-                &LimitBody {
-                    limit,
-                    wall_ms: *wall_ms,
-                },
-            )?;
+            map.serialize_entry("limit", &LimitBody { limit, wall_ms: *wall_ms })?;
         }
         if let Some(url) = &refusal.billing_url {
             map.serialize_entry("billing-url", url)?;
@@ -312,13 +254,7 @@ struct LimitBody<'a> {
 
 impl Serialize for LimitBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let LimitState {
-            name,
-            limit,
-            remaining,
-            scale,
-            ..
-        } = self.limit;
+        let LimitState { name, limit, remaining, scale, .. } = self.limit;
         let used = limit.saturating_sub(*remaining);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("name", name)?;
@@ -335,11 +271,7 @@ impl Serialize for LimitBody<'_> {
 /// One sentence for the person who reads the log of the client.
 fn detail(refusal: &Refusal) -> String {
     let limit = refusal.limit.as_ref().map(|limit| &*limit.name);
-    let of_plan = refusal
-        .plan
-        .as_ref()
-        .map(|plan| format!(" of plan {plan}"))
-        .unwrap_or_default();
+    let of_plan = refusal.plan.as_ref().map(|plan| format!(" of plan {plan}")).unwrap_or_default();
     match (&refusal.reason, limit) {
         (Reason::Unidentified, _) => "The request has no credential that is known here.".into(),
         (Reason::Exhausted, Some(name)) => {
@@ -351,10 +283,7 @@ fn detail(refusal: &Refusal) -> String {
             format!("The {what} {name}{of_plan} is used up. Try again in {wait} s.")
         }
         (Reason::Exhausted, None) => {
-            format!(
-                "A limit{of_plan} is used up. Try again in {} s.",
-                retry_after(refusal)
-            )
+            format!("A limit{of_plan} is used up. Try again in {} s.", retry_after(refusal))
         }
         (Reason::Concurrency, _) => {
             format!("Too many requests are in flight for the limit{of_plan}. Wait for one to end.")

@@ -21,22 +21,12 @@ fn search() -> LimitState {
 }
 
 fn refused(reason: Reason) -> Refusal {
-    Refusal {
-        reason,
-        limit: None,
-        retry_after: None,
-        plan: Some("free".into()),
-        billing_url: None,
-    }
+    Refusal { reason, limit: None, retry_after: None, plan: Some("free".into()), billing_url: None }
 }
 
 /// Status and headers as lines, then the body: what a snapshot would hold.
 fn sent(refused: &Refusal) -> String {
-    let reply = refusal(
-        refused,
-        &WireOptions::default(),
-        Call::at(1_795_256_636_000),
-    );
+    let reply = refusal(refused, &WireOptions::default(), Call::at(1_795_256_636_000));
     let mut out = format!("{}\n", reply.status);
     for (name, value) in &reply.headers {
         out.push_str(&format!("{name}: {value}\n"));
@@ -82,10 +72,7 @@ fn a_quota_says_exactly_what_was_used() {
         resets_at_ms: Some(1_796_083_200_000),
         ..search()
     };
-    let refused = Refusal {
-        limit: Some(credits),
-        ..refused(Reason::Exhausted)
-    };
+    let refused = Refusal { limit: Some(credits), ..refused(Reason::Exhausted) };
     let sent = sent(&refused);
     assert!(sent.contains("retry-after: 21\n"), "{sent}");
     assert!(
@@ -106,10 +93,7 @@ fn too_many_in_flight_is_429_and_one_second() {
         resets_in: None,
         ..search()
     };
-    let refused = Refusal {
-        limit: Some(flight),
-        ..refused(Reason::Concurrency)
-    };
+    let refused = Refusal { limit: Some(flight), ..refused(Reason::Concurrency) };
     assert_eq!(
         sent(&refused),
         r#"429
@@ -176,10 +160,7 @@ cache-control: no-store
 #[test]
 fn an_unknown_caller_is_401_and_told_how() {
     assert_eq!(
-        sent(&Refusal {
-            plan: None,
-            ..refused(Reason::Unidentified)
-        }),
+        sent(&Refusal { plan: None, ..refused(Reason::Unidentified) }),
         r#"401
 content-type: application/problem+json
 cache-control: no-store
@@ -193,10 +174,7 @@ www-authenticate: Bearer
 #[test]
 fn a_gate_that_fails_closed_is_503_with_a_wait() {
     assert_eq!(
-        sent(&Refusal {
-            plan: None,
-            ..refused(Reason::Unavailable)
-        }),
+        sent(&Refusal { plan: None, ..refused(Reason::Unavailable) }),
         r#"503
 content-type: application/problem+json
 cache-control: no-store
@@ -235,24 +213,15 @@ fn every_payment_has_its_own_words() {
 
 #[test]
 fn the_host_can_move_types_and_statuses() {
-    let options = WireOptions {
-        problem_base: "https://docs.example.com/".into(),
-        ..Default::default()
-    };
+    let options =
+        WireOptions { problem_base: "https://docs.example.com/".into(), ..Default::default() };
     let refused = refused(Reason::PaymentRequired(Payment::GrantUsedUp));
-    let how = Mapping {
-        status: 429,
-        retry: true,
-        ..Mapping::of(&refused.reason)
-    };
+    let how = Mapping { status: 429, retry: true, ..Mapping::of(&refused.reason) };
     let reply = refusal_as(&refused, how, &options, Call::default());
     let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!(reply.status, 429);
     assert!(reply.headers.contains(&("retry-after", "1".to_owned())));
-    assert_eq!(
-        body["type"],
-        "https://docs.example.com/problems/payment-required"
-    );
+    assert_eq!(body["type"], "https://docs.example.com/problems/payment-required");
     assert_eq!(body["status"], 429);
 }
 
@@ -260,10 +229,7 @@ fn the_host_can_move_types_and_statuses() {
 fn the_wait_is_rounded_up_and_at_least_a_second() {
     for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_999, 60)] {
         let wait = Some(Duration::from_millis(millis));
-        let refused = Refusal {
-            retry_after: wait,
-            ..refused(Reason::Exhausted)
-        };
+        let refused = Refusal { retry_after: wait, ..refused(Reason::Exhausted) };
         assert_eq!(retry_after(&refused), seconds, "{millis} ms");
     }
 }

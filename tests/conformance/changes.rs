@@ -12,14 +12,8 @@ pub(crate) async fn each_change_does_what_it_says(at: Subject) {
         (set("n", "text now"), Some(item([("n", "text now".into())]))),
         (set("n", i64::MIN), Some(item([("n", i64::MIN.into())]))),
         (add("n", i64::MAX), Some(item([("n", (-1).into())]))),
-        (
-            add("m", -7),
-            Some(item([("n", (-1).into()), ("m", (-7).into())])),
-        ),
-        (
-            add("m", 0),
-            Some(item([("n", (-1).into()), ("m", (-7).into())])),
-        ),
+        (add("m", -7), Some(item([("n", (-1).into()), ("m", (-7).into())]))),
+        (add("m", 0), Some(item([("n", (-1).into()), ("m", (-7).into())]))),
         (Change::Remove("n".into()), Some(item([("m", (-7).into())]))),
         (Change::Remove("n".into()), Some(item([("m", (-7).into())]))),
         (Change::Remove("m".into()), Some(item([]))),
@@ -37,12 +31,7 @@ pub(crate) async fn each_change_does_what_it_says(at: Subject) {
 
 pub(crate) async fn changes_leave_other_attributes_alone(at: Subject) {
     let k = key("changes", "others");
-    at.put_all([write(
-        &k,
-        [],
-        [set("a", 1), set("b", 2), set("c", 3), set("d", 4)],
-    )])
-    .await;
+    at.put_all([write(&k, [], [set("a", 1), set("b", 2), set("c", 3), set("d", 4)])]).await;
     let change = [set("a", 10), add("b", 20), Change::Remove("c".into())];
     let after = item([("a", 10.into()), ("b", 22.into()), ("d", 4.into())]);
     let written = at.write(write(&k, [], change)).await.unwrap();
@@ -51,13 +40,8 @@ pub(crate) async fn changes_leave_other_attributes_alone(at: Subject) {
 
 pub(crate) async fn a_deleted_item_is_gone_and_can_come_again(at: Subject) {
     let (k, other) = (key("changes", "gone"), key("changes", "stays"));
-    at.put_all([
-        write(&k, [], [set("n", 1)]),
-        write(&other, [], [set("n", 2)]),
-    ])
-    .await;
-    at.put_all([write(&k, [When::Exists], [Change::Delete])])
-        .await;
+    at.put_all([write(&k, [], [set("n", 1)]), write(&other, [], [set("n", 2)])]).await;
+    at.put_all([write(&k, [When::Exists], [Change::Delete])]).await;
     assert_eq!(at.item(&k).await, None);
     assert_eq!(
         at.page(query("changes", 9)).await.items,
@@ -69,11 +53,7 @@ pub(crate) async fn a_deleted_item_is_gone_and_can_come_again(at: Subject) {
 
 pub(crate) async fn a_sum_out_of_range_is_invalid_and_changes_nothing(at: Subject) {
     let k = key("changes", "range");
-    let stands = item([
-        ("high", i64::MAX.into()),
-        ("low", i64::MIN.into()),
-        ("t", "x".into()),
-    ]);
+    let stands = item([("high", i64::MAX.into()), ("low", i64::MIN.into()), ("t", "x".into())]);
     let change = [set("high", i64::MAX), set("low", i64::MIN), set("t", "x")];
     at.put_all([write(&k, [], change)]).await;
     for wrong in [add("high", 1), add("low", -1), add("t", 1)] {
@@ -91,11 +71,7 @@ pub(crate) async fn a_malformed_call_is_invalid_and_changes_nothing(at: Subject)
             write(&k, [], [add(name, 1)]),
             write(&k, [], [Change::Remove(name.into())]),
             write(&k, [When::Missing(name.into())], [set("n", 1)]),
-            write(
-                &k,
-                [When::Equals(name.into(), Value::Int(1))],
-                [set("n", 1)],
-            ),
+            write(&k, [When::Equals(name.into(), Value::Int(1))], [set("n", 1)]),
         ]
     };
     let mut wrong: Vec<Write> = vec![
@@ -111,24 +87,14 @@ pub(crate) async fn a_malformed_call_is_invalid_and_changes_nothing(at: Subject)
     wrong.extend(names("pk"));
     wrong.extend(names("sk"));
     for write in wrong {
-        assert_eq!(
-            at.error(write.clone()).await,
-            StoreErrorKind::Invalid,
-            "{write:?}"
-        );
+        assert_eq!(at.error(write.clone()).await, StoreErrorKind::Invalid, "{write:?}");
     }
     assert!(at.page(query("changes", 9)).await.items.is_empty());
 
     for read in [key("", "x"), key("x", "")] {
-        assert_eq!(
-            at.store.read(read).await.unwrap_err().kind,
-            StoreErrorKind::Invalid
-        );
+        assert_eq!(at.store.read(read).await.unwrap_err().kind, StoreErrorKind::Invalid);
     }
     for wrong in [query("", 1), query("changes", 0)] {
-        assert_eq!(
-            at.store.query(wrong).await.unwrap_err().kind,
-            StoreErrorKind::Invalid
-        );
+        assert_eq!(at.store.query(wrong).await.unwrap_err().kind, StoreErrorKind::Invalid);
     }
 }

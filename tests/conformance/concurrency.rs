@@ -24,8 +24,7 @@ pub(crate) async fn many_tasks_take_exactly_what_there_is(at: Subject) {
     let at = std::sync::Arc::new(at);
     let pool = key("concurrency", "pool");
     let limit = TASKS * CALLS / 2;
-    at.put_all([write(&pool, [], [set("free", limit as i64)])])
-        .await;
+    at.put_all([write(&pool, [], [set("free", limit as i64)])]).await;
     let tasks: Vec<_> = (0..TASKS)
         .map(|_| {
             let (at, pool) = (at.clone(), pool.clone());

@@ -8,12 +8,7 @@ use crate::subject::{add, item, key, set, write};
 pub(crate) async fn each_condition_holds_exactly_when_it_says(at: Subject) {
     let there = key("conditions", "there");
     let absent = key("conditions", "absent");
-    at.put_all([write(
-        &there,
-        [],
-        [set("n", 5), set("t", "x"), set("b", vec![0, 255])],
-    )])
-    .await;
+    at.put_all([write(&there, [], [set("n", 5), set("t", "x"), set("b", vec![0, 255])])]).await;
     let equals = |name: &'static str, value| When::Equals(name.into(), value);
     // The condition, whether it holds for the item, and whether it holds where there is none.
     let cases = [
@@ -54,16 +49,12 @@ pub(crate) async fn each_condition_holds_exactly_when_it_says(at: Subject) {
 
 pub(crate) async fn all_conditions_must_hold(at: Subject) {
     let k = key("conditions", "all");
-    at.put_all([write(&k, [], [set("a", 1), set("b", 2)])])
-        .await;
+    at.put_all([write(&k, [], [set("a", 1), set("b", 2)])]).await;
     let a = |n| When::Equals("a".into(), Value::Int(n));
     let b = |n| When::Equals("b".into(), Value::Int(n));
-    for (when, applied) in [
-        ([a(1), b(2)], true),
-        ([a(1), b(3)], false),
-        ([a(0), b(2)], false),
-        ([a(0), b(0)], false),
-    ] {
+    for (when, applied) in
+        [([a(1), b(2)], true), ([a(1), b(3)], false), ([a(0), b(2)], false), ([a(0), b(0)], false)]
+    {
         let written = at.write(write(&k, when, [add("hits", 1)])).await.unwrap();
         assert_eq!(matches!(written, Written::Applied(_)), applied);
     }
@@ -76,8 +67,7 @@ pub(crate) async fn a_refused_write_changes_nothing_and_returns_the_item(at: Sub
     assert_eq!(at.write(on_none).await.unwrap(), Written::Refused(None));
     assert_eq!(at.item(&k).await, None);
 
-    at.put_all([write(&k, [], [set("n", 1), set("t", "as it stood")])])
-        .await;
+    at.put_all([write(&k, [], [set("n", 1), set("t", "as it stood")])]).await;
     let stands = item([("n", 1.into()), ("t", "as it stood".into())]);
     let when = [When::Exists, When::AtLeast("n".into(), 2)];
     let change = [set("t", "changed"), add("n", 1), Change::Remove("x".into())];
@@ -92,21 +82,13 @@ pub(crate) async fn a_condition_is_tested_before_an_overflow(at: Subject) {
     let k = key("conditions", "overflow");
     at.put_all([write(&k, [], [set("n", i64::MAX)])]).await;
     let guarded = write(&k, [When::Below("n".into(), i64::MAX)], [add("n", 1)]);
-    assert!(matches!(
-        at.write(guarded).await.unwrap(),
-        Written::Refused(Some(_))
-    ));
+    assert!(matches!(at.write(guarded).await.unwrap(), Written::Refused(Some(_))));
 }
 
 /// What a lease does: the whole old entry is the condition, so a duplicate cannot apply.
 pub(crate) async fn an_exact_entry_lets_a_write_through_once(at: Subject) {
     let k = key("conditions", "entry");
-    at.put_all([write(
-        &k,
-        [],
-        [set("free", 10), set("entry", b"op 0".to_vec())],
-    )])
-    .await;
+    at.put_all([write(&k, [], [set("free", 10), set("entry", b"op 0".to_vec())])]).await;
     let take = write(
         &k,
         [
@@ -116,10 +98,7 @@ pub(crate) async fn an_exact_entry_lets_a_write_through_once(at: Subject) {
         [add("free", -4), set("entry", b"op 1".to_vec())],
     );
     let after = item([("free", 6.into()), ("entry", b"op 1".to_vec().into())]);
-    assert_eq!(
-        at.write(take.clone()).await.unwrap(),
-        Written::Applied(Some(after.clone()))
-    );
+    assert_eq!(at.write(take.clone()).await.unwrap(), Written::Applied(Some(after.clone())));
     for _ in 0..3 {
         let again = at.write(take.clone()).await.unwrap();
         assert_eq!(again, Written::Refused(Some(after.clone())));

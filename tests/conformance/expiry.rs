@@ -69,12 +69,7 @@ pub(crate) async fn nothing_but_a_whole_number_called_ttl_expires_an_item(at: Su
 
 pub(crate) async fn other_attributes_do_not_keep_an_item(at: Subject) {
     let k = key("expiry", "large");
-    let change = [
-        set("ttl", AT),
-        set("b", vec![0; 300_000]),
-        set("t", "text"),
-        set("v", 1),
-    ];
+    let change = [set("ttl", AT), set("b", vec![0; 300_000]), set("t", "text"), set("v", 1)];
     at.put_all([write(&k, [], change)]).await;
     assert_eq!(sweep(&at, AT * 1_000).await, 1);
     assert_eq!(at.item(&k).await, None);
@@ -92,10 +87,7 @@ pub(crate) async fn more_time_keeps_an_item_and_less_lets_it_go(at: Subject) {
     ])
     .await;
     assert_eq!(sweep(&at, AT * 1_000).await, 1);
-    assert_eq!(
-        sort_keys(&at.page(query("expiry", 9)).await),
-        ["more", "none"]
-    );
+    assert_eq!(sort_keys(&at.page(query("expiry", 9)).await), ["more", "none"]);
 }
 
 pub(crate) async fn what_is_more_than_a_part_goes_in_several(at: Subject) {
@@ -111,11 +103,7 @@ pub(crate) async fn what_is_more_than_a_part_goes_in_several(at: Subject) {
     for pk in 0..7 {
         let page = at.page(query(&format!("expiry-{pk}"), 1_000)).await;
         left += page.items.len();
-        assert!(
-            page.items
-                .iter()
-                .all(|(_, item)| item.int("ttl") == Some(AT + 1))
-        );
+        assert!(page.items.iter().all(|(_, item)| item.int("ttl") == Some(AT + 1)));
     }
     assert_eq!(left, many);
 }

@@ -93,10 +93,7 @@ impl Model {
     fn query(&self, query: &Query) -> Page {
         let mut items: Vec<(String, Item)> = Vec::new();
         for ((pk, sk), item) in &self.0 {
-            let until = query
-                .until
-                .as_ref()
-                .is_none_or(|until| sk.as_bytes() < until.as_bytes());
+            let until = query.until.as_ref().is_none_or(|until| sk.as_bytes() < until.as_bytes());
             if *pk == query.pk && sk.as_bytes() >= query.from.as_bytes() && until {
                 items.push((sk.clone(), item.clone()));
             }
@@ -118,11 +115,7 @@ fn name(change: &Change) -> Option<&str> {
 pub(crate) async fn random_calls_are_answered_like_the_model(at: Subject) {
     let runtime = tokio::runtime::Handle::current();
     let run = move || {
-        let config = Config {
-            cases: CASES,
-            failure_persistence: None,
-            ..Config::default()
-        };
+        let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
         let case = std::cell::Cell::new(0);
         TestRunner::new(config).run(&calls(), |calls| {
             case.set(case.get() + 1);
@@ -146,10 +139,7 @@ async fn agrees(at: &Subject, calls: Vec<Call>) -> Result<(), TestCaseError> {
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
         };
         let expected = model.answer(&call);
-        prop_assert!(
-            agree(&answer, &expected),
-            "{call:?}: {answer:?} is not {expected:?}"
-        );
+        prop_assert!(agree(&answer, &expected), "{call:?}: {answer:?} is not {expected:?}");
     }
     for ((pk, sk), item) in &model.0 {
         prop_assert_eq!(at.item(&key(pk, sk)).await, Some(item.clone()));
@@ -181,18 +171,12 @@ fn in_space(call: Call, case: u32) -> Call {
             write.key.pk = format!("{case}#{}", write.key.pk);
             Call::Write(write)
         }
-        Call::Query(query) => Call::Query(Query {
-            pk: format!("{case}#{}", query.pk),
-            ..query
-        }),
+        Call::Query(query) => Call::Query(Query { pk: format!("{case}#{}", query.pk), ..query }),
     }
 }
 
 fn calls() -> impl Strategy<Value = Vec<Call>> {
-    prop::collection::vec(
-        prop_oneof![4 => write().prop_map(Call::Write), 1 => query()],
-        1..24,
-    )
+    prop::collection::vec(prop_oneof![4 => write().prop_map(Call::Write), 1 => query()], 1..24)
 }
 
 fn pk() -> impl Strategy<Value = String> {
@@ -251,12 +235,6 @@ fn write() -> impl Strategy<Value = Write> {
 
 fn query() -> impl Strategy<Value = Call> {
     let from = prop_oneof![Just(String::new()), sk()];
-    (pk(), from, prop::option::of(sk()), 1..7_usize).prop_map(|(pk, from, until, limit)| {
-        Call::Query(Query {
-            pk,
-            from,
-            until,
-            limit,
-        })
-    })
+    (pk(), from, prop::option::of(sk()), 1..7_usize)
+        .prop_map(|(pk, from, until, limit)| Call::Query(Query { pk, from, until, limit }))
 }

@@ -30,34 +30,19 @@ pub(crate) async fn sort_keys_are_in_byte_order(at: Subject) {
         ordered.is_sorted_by(|a, b| a.as_bytes() < b.as_bytes()),
         "the test is in order itself"
     );
-    at.put_all(
-        ordered
-            .iter()
-            .rev()
-            .map(|sk| write(&key("order", sk), [], [set("n", 1)])),
-    )
-    .await;
+    at.put_all(ordered.iter().rev().map(|sk| write(&key("order", sk), [], [set("n", 1)]))).await;
     assert_eq!(sort_keys(&at.page(query("order", 99)).await), ordered);
 }
 
 pub(crate) async fn pages_follow_each_other_without_gap_or_repeat(at: Subject) {
     let all: Vec<String> = (0..25).map(|n| format!("{n:03}")).collect();
-    at.put_all(
-        all.iter()
-            .map(|sk| write(&key("pages", sk), [], [add("n", 1)])),
-    )
-    .await;
+    at.put_all(all.iter().map(|sk| write(&key("pages", sk), [], [add("n", 1)]))).await;
     for limit in [1, 2, 5, 24, 25, 26] {
         let mut seen = Vec::new();
         let mut next = Some(String::new());
         let mut pages = 0;
         while let Some(from) = next {
-            let page = at
-                .page(Query {
-                    from,
-                    ..query("pages", limit)
-                })
-                .await;
+            let page = at.page(Query { from, ..query("pages", limit) }).await;
             assert!(page.items.len() <= limit);
             seen.extend(page.items.into_iter().map(|(sk, _)| sk));
             next = page.next;
@@ -69,8 +54,7 @@ pub(crate) async fn pages_follow_each_other_without_gap_or_repeat(at: Subject) {
 }
 
 pub(crate) async fn from_is_inclusive_and_until_is_exclusive(at: Subject) {
-    at.put_all(["a", "b", "c", "d"].map(|sk| write(&key("range", sk), [], [set("n", 1)])))
-        .await;
+    at.put_all(["a", "b", "c", "d"].map(|sk| write(&key("range", sk), [], [set("n", 1)]))).await;
     let cases: [(&str, Option<&str>, &[&str]); 9] = [
         ("", None, &["a", "b", "c", "d"]),
         ("b", None, &["b", "c", "d"]),
@@ -84,33 +68,17 @@ pub(crate) async fn from_is_inclusive_and_until_is_exclusive(at: Subject) {
     ];
     for (from, until, expected) in cases {
         let until = until.map(str::to_owned);
-        let page = at
-            .page(Query {
-                from: from.into(),
-                until,
-                ..query("range", 99)
-            })
-            .await;
+        let page = at.page(Query { from: from.into(), until, ..query("range", 99) }).await;
         assert_eq!(sort_keys(&page), expected, "from {from:?}");
         assert_eq!(page.next, None);
     }
 }
 
 pub(crate) async fn a_partition_does_not_see_its_neighbours(at: Subject) {
-    let partitions = [
-        "a",
-        "a#",
-        "a#b",
-        "aa",
-        "b",
-        "\u{1}",
-        "a\u{1}",
-        "a\u{10ffff}",
-    ];
+    let partitions = ["a", "a#", "a#b", "aa", "b", "\u{1}", "a\u{1}", "a\u{10ffff}"];
     let sort_key = ["b", "x", "\u{1}", "\u{10ffff}"];
     for pk in partitions {
-        at.put_all(sort_key.map(|sk| write(&key(pk, sk), [], [set("pk-was", pk)])))
-            .await;
+        at.put_all(sort_key.map(|sk| write(&key(pk, sk), [], [set("pk-was", pk)]))).await;
     }
     for pk in partitions {
         for limit in [1, 4, 99] {
@@ -121,35 +89,20 @@ pub(crate) async fn a_partition_does_not_see_its_neighbours(at: Subject) {
             }
         }
         // The whole of the last page: no key of the next partition shows as what comes next.
-        let rest = at
-            .page(Query {
-                from: "x".into(),
-                ..query(pk, 2)
-            })
-            .await;
-        assert_eq!(
-            (sort_keys(&rest), rest.next.as_deref()),
-            (vec!["x", "\u{10ffff}"], None)
-        );
+        let rest = at.page(Query { from: "x".into(), ..query(pk, 2) }).await;
+        assert_eq!((sort_keys(&rest), rest.next.as_deref()), (vec!["x", "\u{10ffff}"], None));
     }
     // A partition and sort key that read the same when put together are not the same item.
-    at.put_all([write(&key("p#q", "r"), [], [set("n", 1)])])
-        .await;
+    at.put_all([write(&key("p#q", "r"), [], [set("n", 1)])]).await;
     assert_eq!(at.item(&key("p", "q#r")).await, None);
     assert!(at.page(query("p", 9)).await.items.is_empty());
 }
 
 pub(crate) async fn a_page_never_holds_more_than_the_bound(at: Subject) {
     let n = MAX_PAGE_ITEMS + 1;
-    at.put_all((0..n).map(|n| write(&key("bound", &format!("{n:05}")), [], [set("n", 1)])))
-        .await;
+    at.put_all((0..n).map(|n| write(&key("bound", &format!("{n:05}")), [], [set("n", 1)]))).await;
     let page = at.page(query("bound", usize::MAX)).await;
     assert_eq!(page.items.len(), MAX_PAGE_ITEMS);
-    let rest = at
-        .page(Query {
-            from: page.next.unwrap(),
-            ..query("bound", usize::MAX)
-        })
-        .await;
+    let rest = at.page(Query { from: page.next.unwrap(), ..query("bound", usize::MAX) }).await;
     assert_eq!(sort_keys(&rest), [format!("{:05}", n - 1)]);
 }

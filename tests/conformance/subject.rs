@@ -15,10 +15,7 @@ pub(crate) struct Subject {
 
 impl Subject {
     fn new(open: impl Fn() -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
-        Self {
-            store: open(),
-            open: Box::new(open),
-        }
+        Self { store: open(), open: Box::new(open) }
     }
 
     /// Closes the store and opens it again, as another process would.
@@ -33,10 +30,8 @@ impl Subject {
 
     /// Writes that must be applied. They wait together, so that a store may group them.
     pub(crate) async fn put_all(&self, writes: impl IntoIterator<Item = Write>) {
-        let running: Vec<_> = writes
-            .into_iter()
-            .map(|write| tokio::spawn(self.store.write(write)))
-            .collect();
+        let running: Vec<_> =
+            writes.into_iter().map(|write| tokio::spawn(self.store.write(write))).collect();
         for write in running {
             let written = write.await.unwrap().unwrap();
             assert!(matches!(written, Written::Applied(_)), "{written:?}");
@@ -53,11 +48,7 @@ impl Subject {
 
     /// The kind of error a write is refused with; panics if it is answered.
     pub(crate) async fn error(&self, write: Write) -> StoreErrorKind {
-        self.store
-            .write(write)
-            .await
-            .expect_err("the write should fail")
-            .kind
+        self.store.write(write).await.expect_err("the write should fail").kind
     }
 }
 
@@ -91,10 +82,7 @@ pub(crate) fn get(name: &str, subject: Result<Subject, String>) -> Option<Subjec
 }
 
 pub(crate) fn key(pk: &str, sk: &str) -> Key {
-    Key {
-        pk: pk.into(),
-        sk: sk.into(),
-    }
+    Key { pk: pk.into(), sk: sk.into() }
 }
 
 pub(crate) fn write<const W: usize, const C: usize>(
@@ -102,11 +90,7 @@ pub(crate) fn write<const W: usize, const C: usize>(
     when: [When; W],
     change: [Change; C],
 ) -> Write {
-    Write {
-        key: key.clone(),
-        when: when.into(),
-        change: change.into(),
-    }
+    Write { key: key.clone(), when: when.into(), change: change.into() }
 }
 
 pub(crate) fn set(name: &'static str, value: impl Into<Val>) -> Change {
@@ -118,21 +102,11 @@ pub(crate) fn add(name: &'static str, by: i64) -> Change {
 }
 
 pub(crate) fn item<const N: usize>(attributes: [(&'static str, Val); N]) -> Item {
-    Item(
-        attributes
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.0))
-            .collect(),
-    )
+    Item(attributes.into_iter().map(|(name, value)| (name.into(), value.0)).collect())
 }
 
 pub(crate) fn query(pk: &str, limit: usize) -> Query {
-    Query {
-        pk: pk.into(),
-        from: String::new(),
-        until: None,
-        limit,
-    }
+    Query { pk: pk.into(), from: String::new(), until: None, limit }
 }
 
 pub(crate) fn sort_keys(page: &Page) -> Vec<&str> {

@@ -41,9 +41,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     demo::log();
-    let plans = std::env::var_os("PLANS")
-        .map(std::path::absolute)
-        .transpose()?;
+    let plans = std::env::var_os("PLANS").map(std::path::absolute).transpose()?;
     demo::go_home()?;
     demo::make_pepper()?;
 

@@ -1,10 +1,7 @@
 //! No tenant can read, spend or slow down another: everything that a request could forge, tried
 //! over real HTTP against the program as it is shipped.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that panics has failed, and says where"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 #![cfg(unix)]
 
 mod support;
@@ -57,23 +54,11 @@ fn only_the_key_says_who_is_calling() {
     for (name, value) in forged {
         let (of_acme, of_solo) = spent(&api, |api| {
             let headers = [("x-api-key", SOLO), (name, value)];
-            let answer = api.raw(
-                "GET",
-                "/v1/search?tenant=acme&x-api-key=tg_demo_acme",
-                &headers,
-                "",
-            );
+            let answer =
+                api.raw("GET", "/v1/search?tenant=acme&x-api-key=tg_demo_acme", &headers, "");
             assert_eq!(answer.status, 200, "{name}: {answer:?}");
-            assert!(
-                answer.body.contains("\"tenant\":\"solo\""),
-                "{name}: {answer:?}"
-            );
-            let alone = api.raw(
-                "GET",
-                "/v1/search?x-api-key=tg_demo_acme",
-                &[(name, value)],
-                "",
-            );
+            assert!(answer.body.contains("\"tenant\":\"solo\""), "{name}: {answer:?}");
+            let alone = api.raw("GET", "/v1/search?x-api-key=tg_demo_acme", &[(name, value)], "");
             assert_eq!(alone.status, 401, "{name} is no credential");
         });
         assert_eq!((of_acme, of_solo), (0, 1), "{name}");
@@ -86,28 +71,14 @@ fn two_keys_are_nobody() {
     let home = Home::new();
     let api = home.start();
     let both: [&[(&str, &str)]; 3] = [
-        &[
-            ("x-api-key", SOLO),
-            ("authorization", "Bearer tg_demo_acme"),
-        ],
+        &[("x-api-key", SOLO), ("authorization", "Bearer tg_demo_acme")],
         &[("x-api-key", SOLO), ("x-api-key", ACME)],
-        &[
-            ("authorization", "Bearer tg_demo_solo"),
-            ("authorization", "Bearer tg_demo_acme"),
-        ],
+        &[("authorization", "Bearer tg_demo_solo"), ("authorization", "Bearer tg_demo_acme")],
     ];
     for headers in both {
         let unspent = spent(&api, |api| {
-            assert_eq!(
-                api.raw("GET", "/v1/search", headers, "").status,
-                401,
-                "{headers:?}"
-            );
-            assert_eq!(
-                api.raw("GET", "/usage", headers, "").status,
-                401,
-                "{headers:?}"
-            );
+            assert_eq!(api.raw("GET", "/v1/search", headers, "").status, 401, "{headers:?}");
+            assert_eq!(api.raw("GET", "/usage", headers, "").status, 401, "{headers:?}");
         });
         assert_eq!(unspent, (0, 0));
     }
@@ -177,17 +148,12 @@ fn one_tenant_at_its_limit_slows_no_other() {
     home.edit_plans("\"30/min\"", "\"3/min\"");
     let api = home.start();
     let acme = standing(&api, ACME);
-    let statuses: Vec<u16> = (0..6)
-        .map(|_| api.send("GET", "/v1/search", SOLO).status)
-        .collect();
+    let statuses: Vec<u16> = (0..6).map(|_| api.send("GET", "/v1/search", SOLO).status).collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429, 429]);
     assert_eq!(standing(&api, ACME), acme);
     let found = api.send("GET", "/v1/search", ACME);
     assert_eq!(found.status, 200);
-    assert!(
-        found.header("ratelimit").contains("\"search\";r=9;"),
-        "{found:?}"
-    );
+    assert!(found.header("ratelimit").contains("\"search\";r=9;"), "{found:?}");
 }
 
 #[test]

@@ -10,10 +10,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gate = Gate::open("tollgate.toml").await?;
     let tenant = gate.directory().tenant("acme").note("first customer");
     let key = tenant.save().await?.new_key("laptop").await?; // shown once, stored as a hash
-    println!(
-        "curl -i localhost:3000/v1/hello -H 'x-api-key: {}'",
-        key.expose()
-    );
+    println!("curl -i localhost:3000/v1/hello -H 'x-api-key: {}'", key.expose());
 
     let app = Router::new()
         .route("/v1/hello", get(hello))
@@ -21,9 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .merge(usage_router(&gate));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     let stop = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop)
-        .await?;
+    axum::serve(listener, app).with_graceful_shutdown(stop).await?;
     gate.close().await?; // flushes what was counted, gives leases back
     Ok(())
 }

@@ -37,9 +37,7 @@ impl From<Refusal> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(Mapping::of(&self.0.reason).status);
-        let mut response = status
-            .unwrap_or(StatusCode::TOO_MANY_REQUESTS)
-            .into_response();
+        let mut response = status.unwrap_or(StatusCode::TOO_MANY_REQUESTS).into_response();
         let refused = tollgate::middleware::Refused(*self.0);
         response.extensions_mut().insert(refused);
         response

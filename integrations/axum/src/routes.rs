@@ -32,10 +32,7 @@ pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> 
     let (usage, history) = (gate.clone(), gate.clone());
     Router::new()
         .route("/usage", get(move |request| show_usage(usage, request)))
-        .route(
-            "/usage/history",
-            get(move |request| show_history(history, request)),
-        )
+        .route("/usage/history", get(move |request| show_history(history, request)))
         .route("/usage-page", get(async || response(report::page_reply())))
 }
 

@@ -1,9 +1,6 @@
 //! What handlers see, and the routes that show a tenant its own use.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that panics has failed, and says where"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use axum::Router;
 use axum::body::Body;
@@ -23,13 +20,8 @@ async fn extractors_say_who_and_what() {
         assert_eq!((&*tenant, tenant.id()), ("acme", usage.tenant()));
         format!("{tenant} on {}", plan.name)
     };
-    let app = Router::new()
-        .route("/a", get(who))
-        .layer(TollgateLayer::new(&gate));
-    assert_eq!(
-        text(send(&app, request("GET", "/a")).await).await,
-        "acme on free"
-    );
+    let app = Router::new().route("/a", get(who)).layer(TollgateLayer::new(&gate));
+    assert_eq!(text(send(&app, request("GET", "/a")).await).await, "acme on free");
 }
 
 #[tokio::test]
@@ -37,10 +29,7 @@ async fn without_the_layer_a_sentence_names_what_is_missing() {
     let app = Router::new()
         .route("/a", get(async |_: Tenant| "never"))
         .route("/b", get(async |_: Usage| "never"))
-        .route(
-            "/c",
-            get(async |tenant: Option<Tenant>| tenant.is_none().to_string()),
-        );
+        .route("/c", get(async |tenant: Option<Tenant>| tenant.is_none().to_string()));
     for (path, wanted) in [("/a", "Tenant"), ("/b", "Usage")] {
         let response = send(&app, request("GET", path)).await;
         assert_eq!(response.status(), 500);
@@ -60,10 +49,7 @@ async fn an_optional_extractor_is_none_where_nobody_is_identified() {
         .route("/healthz", get(name))
         .route("/a", get(name))
         .layer(TollgateLayer::new(&gate));
-    assert_eq!(
-        text(send(&app, request("GET", "/healthz")).await).await,
-        "nobody"
-    );
+    assert_eq!(text(send(&app, request("GET", "/healthz")).await).await, "nobody");
     assert_eq!(text(send(&app, request("GET", "/a")).await).await, "acme");
 }
 
@@ -77,25 +63,17 @@ async fn chat(usage: Usage, most: String) -> Result<&'static str, Refused> {
 #[tokio::test]
 async fn a_handler_takes_before_it_spends_and_its_refusal_is_the_gates() {
     let (gate, _clock) = testing::gate(PLANS);
-    let app = Router::new()
-        .route("/chat", post(chat))
-        .layer(TollgateLayer::new(&gate));
+    let app = Router::new().route("/chat", post(chat)).layer(TollgateLayer::new(&gate));
     let ask = |most: &'static str| request("POST", "/chat").map(|_| Body::from(most));
     assert_eq!(text(send(&app, ask("50")).await).await, "hello");
     assert_eq!(meter(&gate, "tokens").await, (7, 0), "the rest went back");
 
     let refused = send(&app, ask("500")).await;
     assert_eq!(refused.status(), 429);
-    assert_eq!(
-        refused.headers()["content-type"],
-        "application/problem+json"
-    );
+    assert_eq!(refused.headers()["content-type"], "application/problem+json");
     assert!(refused.headers().contains_key("retry-after"));
     let body = text(refused).await;
-    assert!(
-        body.contains("\"violated-policies\":[\"tokens/day\"]"),
-        "{body}"
-    );
+    assert!(body.contains("\"violated-policies\":[\"tokens/day\"]"), "{body}");
     assert_eq!(meter(&gate, "tokens").await, (7, 0));
 }
 
@@ -107,16 +85,11 @@ async fn a_feature_is_required_within_a_handler() {
         plan.require("deep-search")?;
         Ok("found")
     };
-    let app = Router::new()
-        .route("/a", get(deep))
-        .layer(TollgateLayer::new(&gate));
+    let app = Router::new().route("/a", get(deep)).layer(TollgateLayer::new(&gate));
     let refused = send(&app, request("GET", "/a")).await;
     assert_eq!(refused.status(), 403);
     let body = text(refused).await;
-    assert!(
-        body.contains("\"feature\":\"deep-search\"") && body.contains("free"),
-        "{body}"
-    );
+    assert!(body.contains("\"feature\":\"deep-search\"") && body.contains("free"), "{body}");
 }
 
 const SPENT: &str = r#"

@@ -1,9 +1,6 @@
 //! The layer in axum's own routers: where it stands, and every way in which a request can end.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that panics has failed, and says where"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,9 +28,7 @@ fn gated(gate: &Gate) -> TollgateLayer {
 }
 
 fn app(gate: &Gate) -> Router {
-    Router::new()
-        .route("/a", get(async || "four"))
-        .layer(gated(gate))
+    Router::new().route("/a", get(async || "four")).layer(gated(gate))
 }
 
 #[tokio::test]
@@ -60,27 +55,16 @@ async fn a_request_without_a_body_needs_no_length() {
 #[tokio::test]
 async fn routes_match_the_path_that_was_asked_for_inside_nest() {
     let (gate, _clock) = testing::gate(PLANS);
-    let within = Router::new()
-        .route("/search", get(async || "found"))
-        .layer(gated(&gate));
+    let within = Router::new().route("/search", get(async || "found")).layer(gated(&gate));
     let app = Router::new().nest("/api", within);
-    assert_eq!(
-        text(send(&app, request("GET", "/api/search")).await).await,
-        "found"
-    );
-    assert_eq!(
-        meter(&gate, "requests").await,
-        (5, 0),
-        "the cost of /api/search"
-    );
+    assert_eq!(text(send(&app, request("GET", "/api/search")).await).await, "found");
+    assert_eq!(meter(&gate, "requests").await, (5, 0), "the cost of /api/search");
 }
 
 #[tokio::test]
 async fn a_path_in_disguise_costs_the_same() {
     let (gate, _clock) = testing::gate(PLANS);
-    let app = Router::new()
-        .route("/api/search", get(async || "found"))
-        .layer(gated(&gate));
+    let app = Router::new().route("/api/search", get(async || "found")).layer(gated(&gate));
     send(&app, request("GET", "/api/%73earch")).await;
     assert_eq!(meter(&gate, "requests").await.0, 5);
 }
@@ -100,9 +84,7 @@ async fn a_fallback_stands_behind_the_layer() {
 #[tokio::test]
 async fn routes_without_identity_pass() {
     let (gate, _clock) = testing::gate(PLANS);
-    let app = Router::new()
-        .route("/healthz", get(async || "ok"))
-        .layer(gated(&gate));
+    let app = Router::new().route("/healthz", get(async || "ok")).layer(gated(&gate));
     let anonymous = Request::get("/healthz").body(Body::empty()).unwrap();
     let response = send(&app, anonymous).await;
     assert_eq!(response.status(), 200);
@@ -114,14 +96,10 @@ async fn what_must_be_made_ready_is_made_ready() {
     let (gate, _clock) = testing::gate(PLANS);
     let within = ServiceBuilder::new()
         .layer(gated(&gate))
-        .layer(HandleErrorLayer::new(async |_: tower::BoxError| {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }))
+        .layer(HandleErrorLayer::new(async |_: tower::BoxError| StatusCode::INTERNAL_SERVER_ERROR))
         .buffer(8)
         .concurrency_limit(1);
-    let app = Router::new()
-        .route("/a", get(async || tokio::task::yield_now().await))
-        .layer(within);
+    let app = Router::new().route("/a", get(async || tokio::task::yield_now().await)).layer(within);
     let calls = (0..20).map(|_| {
         let app = app.clone();
         tokio::spawn(async move { send(&app, request("GET", "/a")).await.status() })
@@ -154,9 +132,7 @@ fn endless() -> Body {
 #[tokio::test]
 async fn a_stream_counts_what_passed_and_no_more_when_its_client_goes_away() {
     let (gate, _clock) = testing::gate(PLANS);
-    let app = Router::new()
-        .route("/a", get(async || endless()))
-        .layer(gated(&gate));
+    let app = Router::new().route("/a", get(async || endless())).layer(gated(&gate));
     let mut body = send(&app, request("GET", "/a")).await.into_body();
     for _ in 0..4 {
         body.frame().await.unwrap().unwrap();
@@ -176,15 +152,9 @@ async fn a_stream_of_many_draws_is_counted_to_the_byte() {
     let frames = std::iter::repeat_n(Ok::<_, Infallible>([b'x'; 700].to_vec()), 1_000);
     let frames = std::sync::Arc::new(std::sync::Mutex::new(Some(tokio_stream::iter(frames))));
     let app = Router::new()
-        .route(
-            "/a",
-            get(async move || Body::from_stream(frames.lock().unwrap().take().unwrap())),
-        )
+        .route("/a", get(async move || Body::from_stream(frames.lock().unwrap().take().unwrap())))
         .layer(gated(&gate));
-    assert_eq!(
-        text(send(&app, request("GET", "/a")).await).await.len(),
-        700_000
-    );
+    assert_eq!(text(send(&app, request("GET", "/a")).await).await.len(), 700_000);
     assert_eq!(meter(&gate, "egress").await, (700_000, 0));
 }
 
@@ -213,19 +183,12 @@ async fn a_panic_is_a_failure_and_holds_nothing_back() {
 async fn a_request_that_is_given_up_before_its_answer_holds_nothing_back() {
     let (gate, _clock) = testing::gate(PLANS);
     let app = Router::new()
-        .route(
-            "/a",
-            get(async || std::future::pending::<&'static str>().await),
-        )
+        .route("/a", get(async || std::future::pending::<&'static str>().await))
         .layer(gated(&gate));
     let call = send(&app, request("GET", "/a"));
     let given_up = tokio::time::timeout(Duration::from_millis(50), call).await;
     assert!(given_up.is_err());
-    assert_eq!(
-        meter(&gate, "requests").await,
-        (1, 0),
-        "aborted, and charged"
-    );
+    assert_eq!(meter(&gate, "requests").await, (1, 0), "aborted, and charged");
     assert_eq!(gate.tenant("acme").await.unwrap().in_flight(), 0);
 }
 
@@ -253,17 +216,11 @@ async fn the_peer_is_the_one_axum_knows() {
 async fn a_refusal_never_reaches_the_handler() {
     let (gate, _clock) = testing::gate(PLANS);
     let app = Router::new()
-        .route(
-            "/export",
-            axum::routing::post(async || unreachable_handler()),
-        )
+        .route("/export", axum::routing::post(async || unreachable_handler()))
         .layer(gated(&gate));
     let response = send(&app, request("POST", "/export")).await;
     assert_eq!(response.status(), 403);
-    assert_eq!(
-        response.headers()["content-type"],
-        "application/problem+json"
-    );
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
     let body = body::to_bytes(response.into_body(), 10_000).await.unwrap();
     assert!(std::str::from_utf8(&body).unwrap().contains("exports"));
 }

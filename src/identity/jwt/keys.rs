@@ -43,11 +43,7 @@ impl KeySet {
             ));
         }
         let key = DecodingKey::from_secret(secret);
-        Ok(Self(vec![Key {
-            kid: None,
-            algorithm: Algorithm::HS256,
-            key,
-        }]))
+        Ok(Self(vec![Key { kid: None, algorithm: Algorithm::HS256, key }]))
     }
 
     /// The keys of a JWKS (RFC 7517) that are for signatures of a kind known here. Others are
@@ -61,12 +57,7 @@ impl KeySet {
             serde_json::from_slice(jwks).map_err(|e| format!("it is no JWKS: {e}"))?;
         let listed = document.keys.len();
         let read = |value: Value| serde_json::from_value(value).ok().and_then(Jwk::key);
-        let keys: Vec<Key> = document
-            .keys
-            .into_iter()
-            .filter_map(read)
-            .take(MAX_KEYS)
-            .collect();
+        let keys: Vec<Key> = document.keys.into_iter().filter_map(read).take(MAX_KEYS).collect();
         if keys.is_empty() {
             return Err(format!(
                 "none of its {listed} keys is for RS256, ES256 or EdDSA signatures"
@@ -163,11 +154,7 @@ impl Jwk {
             // Shared secrets do not come over the network.
             _ => return None,
         };
-        let key = Key {
-            kid: self.kid,
-            algorithm,
-            key,
-        };
+        let key = Key { kid: self.kid, algorithm, key };
         // A key that says it is for another algorithm is for no other than that.
         self.alg.is_none_or(|alg| alg == key.alg()).then_some(key)
     }

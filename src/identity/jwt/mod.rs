@@ -117,18 +117,12 @@ impl Verifier {
     /// With a shared secret (HS256), of at least 32 bytes (RFC 7518 section 3.2).
     pub fn hs256(claims: Claims, secret: &[u8]) -> Result<Self, String> {
         let keys = Keys::Secret(Arc::new(KeySet::secret(secret)?));
-        Ok(Self {
-            claims: Arc::new(claims),
-            keys,
-        })
+        Ok(Self { claims: Arc::new(claims), keys })
     }
 
     /// With the public keys of a JWKS, which the host of this verifier refreshes.
     pub fn jwks(claims: Claims, jwks: Arc<Jwks>) -> Self {
-        Self {
-            claims: Arc::new(claims),
-            keys: Keys::Jwks(jwks),
-        }
+        Self { claims: Arc::new(claims), keys: Keys::Jwks(jwks) }
     }
 
     /// Where the keys come from, if they are to be refreshed.
@@ -147,9 +141,7 @@ impl Verifier {
         if header.crit.is_some() {
             return Err(JwtError::Malformed);
         }
-        let signature = URL_SAFE_NO_PAD
-            .decode(signature)
-            .map_err(|_| JwtError::Malformed)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| JwtError::Malformed)?;
         let kid = header.kid.as_deref();
         match &self.keys {
             Keys::Secret(keys) => keys.verify(kid, &header.alg, signed, &signature)?,
@@ -183,10 +175,7 @@ impl Claims {
             return Err(JwtError::Audience);
         }
         let leeway_ms = LEEWAY.as_millis() as i64;
-        let exp_ms = token
-            .get("exp")
-            .and_then(numeric_date_ms)
-            .ok_or(JwtError::Expired)?;
+        let exp_ms = token.get("exp").and_then(numeric_date_ms).ok_or(JwtError::Expired)?;
         let until_ms = exp_ms.saturating_add(leeway_ms);
         if now_ms >= until_ms {
             return Err(JwtError::Expired);
@@ -197,15 +186,8 @@ impl Claims {
                 return Err(JwtError::NotYet);
             }
         }
-        let tenant = token
-            .get(&self.tenant)
-            .and_then(name)
-            .filter(|id| is_tenant_id(id));
-        let user = self
-            .user
-            .as_ref()
-            .and_then(|claim| token.get(claim))
-            .and_then(name);
+        let tenant = token.get(&self.tenant).and_then(name).filter(|id| is_tenant_id(id));
+        let user = self.user.as_ref().and_then(|claim| token.get(claim)).and_then(name);
         Ok(Verified {
             tenant: tenant.ok_or(JwtError::NoTenant)?,
             user: user.filter(|user| !user.is_empty() && user.len() <= MAX_USER),
@@ -223,9 +205,7 @@ struct Header {
 }
 
 fn decode<T: DeserializeOwned>(part: &str) -> Result<T, JwtError> {
-    let json = URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| JwtError::Malformed)?;
+    let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| JwtError::Malformed)?;
     serde_json::from_slice(&json).map_err(|_| JwtError::Malformed)
 }
 
@@ -234,9 +214,7 @@ fn numeric_date_ms(value: &Value) -> Option<i64> {
     match value.as_i64() {
         Some(seconds) => Some(seconds.saturating_mul(1_000)),
         // `as` saturates; a fraction of a second is far below the leeway.
-        None => value
-            .as_f64()
-            .map(|seconds| (seconds as i64).saturating_mul(1_000)),
+        None => value.as_f64().map(|seconds| (seconds as i64).saturating_mul(1_000)),
     }
 }
 

@@ -62,10 +62,7 @@ impl Jwks {
             (false, _) if !place.contains("://") => Place::File(place.into()),
             _ => {
                 let message = "it is neither an http(s) URL nor a path".to_owned();
-                return Err(JwksError {
-                    place: place.to_owned(),
-                    message,
-                });
+                return Err(JwksError { place: place.to_owned(), message });
             }
         };
         Ok(Self {
@@ -83,12 +80,7 @@ impl Jwks {
         let pause = Self::PAUSE.as_nanos() as u64;
         let due = last == 0 || now.mono_ns.saturating_sub(last) >= pause;
         let (relaxed, next) = (Ordering::Relaxed, now.mono_ns.max(1));
-        if !due
-            || self
-                .tried_ns
-                .compare_exchange(last, next, relaxed, relaxed)
-                .is_err()
-        {
+        if !due || self.tried_ns.compare_exchange(last, next, relaxed, relaxed).is_err() {
             return Ok(false);
         }
         let read = async { KeySet::parse(&self.read().await?) };
@@ -97,10 +89,7 @@ impl Jwks {
                 self.keys.store(keys.into());
                 Ok(true)
             }
-            Err(message) => Err(JwksError {
-                place: self.place.to_string(),
-                message,
-            }),
+            Err(message) => Err(JwksError { place: self.place.to_string(), message }),
         }
     }
 
@@ -149,12 +138,9 @@ impl std::fmt::Display for Place {
         match self {
             Place::File(path) => path.display().fmt(f),
             // A query may hold a secret.
-            Place::Url(uri) => write!(
-                f,
-                "{}{}",
-                uri.authority().map_or("", |a| a.host()),
-                uri.path()
-            ),
+            Place::Url(uri) => {
+                write!(f, "{}{}", uri.authority().map_or("", |a| a.host()), uri.path())
+            }
         }
     }
 }
@@ -162,9 +148,7 @@ impl std::fmt::Display for Place {
 fn read_file(path: PathBuf) -> Result<Vec<u8>, String> {
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     let mut json = Vec::new();
-    file.take(MAX_BODY as u64 + 1)
-        .read_to_end(&mut json)
-        .map_err(|e| e.to_string())?;
+    file.take(MAX_BODY as u64 + 1).read_to_end(&mut json).map_err(|e| e.to_string())?;
     if json.len() > MAX_BODY {
         return Err(format!("it is larger than {MAX_BODY} bytes"));
     }

@@ -19,10 +19,7 @@ const RSA: &[u8] = include_bytes!("testdata/rsa.pkcs1.der");
 const RSA_PUBLIC: &[u8] = include_bytes!("testdata/rsa.pub.pem");
 const EC: &[u8] = include_bytes!("testdata/ec.pkcs8.der");
 const ED: &[u8] = include_bytes!("testdata/ed.pkcs8.der");
-const AT: Now = Now {
-    mono_ns: 1 << 62,
-    wall_ms: NOW_MS,
-};
+const AT: Now = Now { mono_ns: 1 << 62, wall_ms: NOW_MS };
 
 fn claims() -> Claims {
     Claims {
@@ -50,12 +47,7 @@ fn sign(header: &Value, payload: &Value, algorithm: Algorithm, key: &EncodingKey
 }
 
 fn rs256(header: Value, payload: Value) -> String {
-    sign(
-        &header,
-        &payload,
-        Algorithm::RS256,
-        &EncodingKey::from_rsa_der(RSA),
-    )
+    sign(&header, &payload, Algorithm::RS256, &EncodingKey::from_rsa_der(RSA))
 }
 
 fn hs256(payload: &Value) -> String {
@@ -88,32 +80,13 @@ async fn verifies_each_algorithm_with_its_key() {
         until_ms: (NOW_S + 60 + 30) * 1_000,
     };
     for (alg, kid, algorithm, key) in [
-        (
-            "RS256",
-            "rsa",
-            Algorithm::RS256,
-            EncodingKey::from_rsa_der(RSA),
-        ),
-        (
-            "ES256",
-            "ec",
-            Algorithm::ES256,
-            EncodingKey::from_ec_der(EC),
-        ),
-        (
-            "EdDSA",
-            "ed",
-            Algorithm::EdDSA,
-            EncodingKey::from_ed_der(ED),
-        ),
+        ("RS256", "rsa", Algorithm::RS256, EncodingKey::from_rsa_der(RSA)),
+        ("ES256", "ec", Algorithm::ES256, EncodingKey::from_ec_der(EC)),
+        ("EdDSA", "ed", Algorithm::EdDSA, EncodingKey::from_ed_der(ED)),
     ] {
         for header in [json!({"alg": alg, "kid": kid}), json!({"alg": alg})] {
             let token = sign(&header, &payload(), algorithm, &key);
-            assert_eq!(
-                verifier.verify(&token, NOW_MS),
-                Ok(acme.clone()),
-                "{header}"
-            );
+            assert_eq!(verifier.verify(&token, NOW_MS), Ok(acme.clone()), "{header}");
         }
     }
     assert_eq!(shared().verify(&hs256(&payload()), NOW_MS), Ok(acme));
@@ -125,12 +98,7 @@ async fn the_token_chooses_no_algorithm() {
     // The classic: HMAC under the text of the public key.
     let public_key = EncodingKey::from_secret(RSA_PUBLIC);
     let hs = Algorithm::HS256;
-    let confused = sign(
-        &json!({"alg": "HS256", "kid": "rsa"}),
-        &payload(),
-        hs,
-        &public_key,
-    );
+    let confused = sign(&json!({"alg": "HS256", "kid": "rsa"}), &payload(), hs, &public_key);
     assert_eq!(refused(&verifier, &confused), JwtError::Algorithm);
     let confused = sign(&json!({"alg": "HS256"}), &payload(), hs, &public_key);
     assert_eq!(refused(&verifier, &confused), JwtError::Algorithm);
@@ -159,22 +127,13 @@ async fn one_changed_bit_is_seen() {
     let mut other = payload();
     other["org_id"] = json!("globex");
     let other = URL_SAFE_NO_PAD.encode(other.to_string());
-    assert_eq!(
-        refused(&verifier, &format!("{header}.{other}.{signature}")),
-        JwtError::Signature
-    );
+    assert_eq!(refused(&verifier, &format!("{header}.{other}.{signature}")), JwtError::Signature);
     let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
     bytes[100] ^= 1;
     let bent = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(&bytes));
     assert_eq!(refused(&verifier, &bent), JwtError::Signature);
-    assert_eq!(
-        refused(&verifier, &format!("{signed}.")),
-        JwtError::Signature
-    );
-    assert_eq!(
-        refused(&verifier, &format!("{signed}.AAAA")),
-        JwtError::Signature
-    );
+    assert_eq!(refused(&verifier, &format!("{signed}.")), JwtError::Signature);
+    assert_eq!(refused(&verifier, &format!("{signed}.AAAA")), JwtError::Signature);
 }
 
 #[test]
@@ -192,35 +151,15 @@ fn issuer_audience_and_tenant_must_be_there_and_right() {
     for token in [with("iss", json!("https://evil.example")), without("iss")] {
         assert_eq!(refused(&shared(), &token), JwtError::Issuer);
     }
-    for token in [
-        with("aud", json!("web")),
-        with("aud", json!(["web"])),
-        without("aud"),
-    ] {
+    for token in [with("aud", json!("web")), with("aud", json!(["web"])), without("aud")] {
         assert_eq!(refused(&shared(), &token), JwtError::Audience);
     }
-    assert!(
-        shared()
-            .verify(&with("aud", json!(["web", "api"])), NOW_MS)
-            .is_ok()
-    );
-    for bad in [
-        json!(""),
-        json!("a\u{1}"),
-        json!(null),
-        json!(1.5),
-        json!(["acme"]),
-    ] {
+    assert!(shared().verify(&with("aud", json!(["web", "api"])), NOW_MS).is_ok());
+    for bad in [json!(""), json!("a\u{1}"), json!(null), json!(1.5), json!(["acme"])] {
         assert_eq!(refused(&shared(), &with("org_id", bad)), JwtError::NoTenant);
     }
     assert_eq!(refused(&shared(), &without("org_id")), JwtError::NoTenant);
-    assert_eq!(
-        shared()
-            .verify(&with("org_id", json!(42)), NOW_MS)
-            .unwrap()
-            .tenant,
-        "42"
-    );
+    assert_eq!(shared().verify(&with("org_id", json!(42)), NOW_MS).unwrap().tenant, "42");
     assert_eq!(shared().verify(&without("sub"), NOW_MS).unwrap().user, None);
 }
 
@@ -228,10 +167,7 @@ fn issuer_audience_and_tenant_must_be_there_and_right() {
 fn any_of_several_audiences_will_do() {
     let of = |audience: &[&str]| {
         let audience = audience.iter().map(|&name| name.to_owned()).collect();
-        let claims = Claims {
-            audience,
-            ..claims()
-        };
+        let claims = Claims { audience, ..claims() };
         Verifier::hs256(claims, SECRET).unwrap()
     };
     let both = of(&["api", "admin"]);
@@ -243,13 +179,7 @@ fn any_of_several_audiences_will_do() {
     for aud in [json!("api"), json!("admin"), json!(["web", "admin"])] {
         assert!(both.verify(&for_(aud), NOW_MS).is_ok());
     }
-    for aud in [
-        json!("web"),
-        json!(["web"]),
-        json!([]),
-        json!("ap"),
-        json!(null),
-    ] {
+    for aud in [json!("web"), json!(["web"]), json!([]), json!("ap"), json!(null)] {
         assert_eq!(refused(&both, &for_(aud)), JwtError::Audience);
     }
     assert_eq!(refused(&of(&[]), &for_(json!("api"))), JwtError::Audience);
@@ -264,50 +194,22 @@ fn holds_from_nbf_to_exp_and_30_seconds_beside() {
         hs256(&payload)
     };
     let token = timed(json!(NOW_S), json!(NOW_S - 60));
-    let at = |seconds: i64| {
-        shared()
-            .verify(&token, NOW_MS + seconds * 1_000)
-            .map(|_| ())
-    };
+    let at = |seconds: i64| shared().verify(&token, NOW_MS + seconds * 1_000).map(|_| ());
     assert_eq!(at(29), Ok(()));
     assert_eq!(at(30), Err(JwtError::Expired));
     assert_eq!(at(-90), Ok(()));
     assert_eq!(at(-91), Err(JwtError::NotYet));
-    assert!(
-        shared()
-            .verify(&timed(json!(NOW_S as f64 + 0.5), json!(0)), NOW_MS)
-            .is_ok()
-    );
-    assert_eq!(
-        refused(&shared(), &timed(json!("never"), json!(0))),
-        JwtError::Expired
-    );
-    assert_eq!(
-        refused(&shared(), &timed(json!(null), json!(0))),
-        JwtError::Expired
-    );
-    let endless = shared()
-        .verify(&timed(json!(i64::MAX), json!(i64::MIN)), NOW_MS)
-        .unwrap();
+    assert!(shared().verify(&timed(json!(NOW_S as f64 + 0.5), json!(0)), NOW_MS).is_ok());
+    assert_eq!(refused(&shared(), &timed(json!("never"), json!(0))), JwtError::Expired);
+    assert_eq!(refused(&shared(), &timed(json!(null), json!(0))), JwtError::Expired);
+    let endless = shared().verify(&timed(json!(i64::MAX), json!(i64::MIN)), NOW_MS).unwrap();
     assert_eq!(endless.until_ms, i64::MAX);
 }
 
 #[test]
 fn refuses_garbage_and_critical_extensions() {
-    for garbage in [
-        "",
-        ".",
-        "..",
-        "a.b.c",
-        "eyJ.eyJ.eyJ",
-        "e30.e30.e30",
-        "ü.ü.ü",
-    ] {
-        assert_eq!(
-            refused(&shared(), garbage),
-            JwtError::Malformed,
-            "{garbage}"
-        );
+    for garbage in ["", ".", "..", "a.b.c", "eyJ.eyJ.eyJ", "e30.e30.e30", "ü.ü.ü"] {
+        assert_eq!(refused(&shared(), garbage), JwtError::Malformed, "{garbage}");
     }
     let key = EncodingKey::from_secret(SECRET);
     let header = json!({"alg": "HS256", "crit": ["b64"], "b64": false});
@@ -324,9 +226,7 @@ fn a_weak_secret_is_refused_and_none_is_shown() {
 
 #[test]
 fn an_identifier_tells_a_jwt_from_an_api_key() {
-    let keys = Source::ApiKey {
-        headers: vec!["authorization".into()],
-    };
+    let keys = Source::ApiKey { headers: vec!["authorization".into()] };
     let pepper = super::super::Pepper::new("1", &[7; 32]).unwrap();
     let peppers = Peppers::new(vec![pepper]).unwrap();
     let sources = vec![keys, Source::Jwt(shared())];
@@ -334,29 +234,12 @@ fn an_identifier_tells_a_jwt_from_an_api_key() {
     let token = hs256(&payload());
     let view = View::default().with("authorization", format!("Bearer {token}"));
     let presented = identifier.present(&view).unwrap();
-    assert_eq!(
-        presented,
-        Presented::Jwt {
-            source: 1,
-            token: &token
-        }
-    );
-    assert_eq!(
-        identifier
-            .verify(&token, NOW_MS)
-            .unwrap()
-            .caller()
-            .tenant
-            .as_ref(),
-        "acme"
-    );
+    assert_eq!(presented, Presented::Jwt { source: 1, token: &token });
+    assert_eq!(identifier.verify(&token, NOW_MS).unwrap().caller().tenant.as_ref(), "acme");
     let view = View::default().with("authorization", "Bearer SG.abc.def");
     assert_eq!(
         identifier.present(&view).unwrap(),
-        Presented::ApiKey {
-            source: 0,
-            key: b"SG.abc.def"
-        }
+        Presented::ApiKey { source: 0, key: b"SG.abc.def" }
     );
     let long = format!("Bearer {token}{}", "A".repeat(MAX_JWT));
     let view = View::default().with("authorization", long);
@@ -365,20 +248,14 @@ fn an_identifier_tells_a_jwt_from_an_api_key() {
 
 #[test]
 fn the_error_is_that_of_the_source_that_came_furthest() {
-    let other = Claims {
-        issuer: "https://other.example".into(),
-        ..claims()
-    };
+    let other = Claims { issuer: "https://other.example".into(), ..claims() };
     let other = Source::Jwt(Verifier::hs256(other, &[9; 32]).unwrap());
     let identify =
         |sources| Identifier::new(sources, Peppers::default(), Proxies::default()).unwrap();
     let identifier = identify(vec![other.clone(), Source::Jwt(shared()), other]);
     assert!(identifier.verify(&hs256(&payload()), NOW_MS).is_ok());
     let late = NOW_MS + 1_000_000;
-    assert_eq!(
-        identifier.verify(&hs256(&payload()), late),
-        Err(JwtError::Expired)
-    );
+    assert_eq!(identifier.verify(&hs256(&payload()), late), Err(JwtError::Expired));
 }
 
 /// Answers every connection with this response, and counts them.
@@ -411,18 +288,8 @@ async fn keys_come_from_a_url_when_an_unknown_one_is_wanted() {
     jwks.wanted().await;
     assert!(jwks.refresh(AT).await.unwrap());
     assert!(verifier.verify(&token, NOW_MS).is_ok());
-    assert!(
-        !jwks
-            .refresh(AT.after(Duration::from_secs(59)))
-            .await
-            .unwrap(),
-        "too soon"
-    );
-    assert!(
-        jwks.refresh(AT.after(Duration::from_secs(60)))
-            .await
-            .unwrap()
-    );
+    assert!(!jwks.refresh(AT.after(Duration::from_secs(59))).await.unwrap(), "too soon");
+    assert!(jwks.refresh(AT.after(Duration::from_secs(60))).await.unwrap());
 }
 
 #[tokio::test]
@@ -432,17 +299,10 @@ async fn keys_stay_when_a_refresh_fails() {
     let jwks = Arc::new(Jwks::new(file.path().to_str().unwrap()).unwrap());
     jwks.refresh(AT).await.unwrap();
     std::fs::write(file.path(), b"{\"keys\":[]}").unwrap();
-    let error = jwks
-        .refresh(AT.after(Duration::from_secs(60)))
-        .await
-        .unwrap_err();
+    let error = jwks.refresh(AT.after(Duration::from_secs(60))).await.unwrap_err();
     assert!(error.to_string().contains("none of its 0 keys"), "{error}");
     let token = rs256(json!({"alg": "RS256", "kid": "rsa"}), payload());
-    assert!(
-        Verifier::jwks(claims(), jwks)
-            .verify(&token, NOW_MS)
-            .is_ok()
-    );
+    assert!(Verifier::jwks(claims(), jwks).verify(&token, NOW_MS).is_ok());
 }
 
 #[tokio::test]
@@ -456,10 +316,7 @@ async fn a_bad_answer_is_named_without_the_query() {
     ] {
         let jwks = Jwks::new(&serve(answer).await).unwrap();
         let error = jwks.refresh(AT).await.unwrap_err().to_string();
-        assert!(
-            error.contains(expected) && !error.contains("s3cret"),
-            "{error}"
-        );
+        assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");
         assert!(!format!("{jwks:?}").contains("s3cret"));
     }
 }
@@ -468,15 +325,8 @@ async fn a_bad_answer_is_named_without_the_query() {
 async fn https_names_its_own_crypto_provider() {
     // The other end does not speak TLS: what matters is that the handshake begins and no
     // process-wide provider is asked for.
-    let url = serve(b"no TLS here".to_vec())
-        .await
-        .replace("http://", "https://");
-    let error = Jwks::new(&url)
-        .unwrap()
-        .refresh(AT)
-        .await
-        .unwrap_err()
-        .to_string();
+    let url = serve(b"no TLS here".to_vec()).await.replace("http://", "https://");
+    let error = Jwks::new(&url).unwrap().refresh(AT).await.unwrap_err().to_string();
     assert!(error.contains("127.0.0.1"), "{error}");
     assert!(rustls::crypto::CryptoProvider::get_default().is_none());
 }

@@ -43,10 +43,9 @@ impl StoreFile {
     /// Opens the file at this path, or makes it.
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
         let owned: PathBuf = path.to_owned();
-        let file = Self::with(Box::new(move || {
-            Builder::new().set_cache_size(CACHE_BYTES).create(&owned)
-        }))
-        .map_err(|error| open_error(path, error))?;
+        let file =
+            Self::with(Box::new(move || Builder::new().set_cache_size(CACHE_BYTES).create(&owned)))
+                .map_err(|error| open_error(path, error))?;
         sync_directory(path)?;
         Ok(file)
     }
@@ -54,11 +53,7 @@ impl StoreFile {
     /// Opens a database by this function, now and after each failure of the disk.
     pub(super) fn with(open: Open) -> Result<Self, DatabaseError> {
         let database = open()?;
-        Ok(Self {
-            database: RwLock::new(Some(database)),
-            failed: AtomicBool::new(false),
-            open,
-        })
+        Ok(Self { database: RwLock::new(Some(database)), failed: AtomicBool::new(false), open })
     }
 
     /// Applies writes in order in one transaction. There is one answer for each.
@@ -96,10 +91,7 @@ impl StoreFile {
         work: impl FnOnce(&Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         if self.failed.load(Ordering::Acquire) {
-            let mut database = self
-                .database
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
             // The other thread may have been here first.
             if self.failed.load(Ordering::Acquire) {
                 *database = None;
@@ -120,24 +112,17 @@ impl StoreFile {
         writes: &[Write],
     ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
         let mut transaction = database.begin_write().map_err(|e| self.not_done(e))?;
-        transaction
-            .set_durability(Durability::Immediate)
-            .map_err(|e| self.not_done(e))?;
+        transaction.set_durability(Durability::Immediate).map_err(|e| self.not_done(e))?;
         let mut answers = Vec::with_capacity(writes.len());
         {
-            let mut items = transaction
-                .open_table(ITEMS)
-                .map_err(|e| self.not_done(e))?;
+            let mut items = transaction.open_table(ITEMS).map_err(|e| self.not_done(e))?;
             for write in writes {
                 // A failure of the disk ends the batch, uncommitted; a write that is itself at
                 // fault has changed nothing and leaves the others alone.
                 answers.push(self.apply(&mut items, write)?);
             }
         }
-        if !answers
-            .iter()
-            .any(|answer| matches!(answer, Ok(Written::Applied(_))))
-        {
+        if !answers.iter().any(|answer| matches!(answer, Ok(Written::Applied(_)))) {
             return Ok(answers);
         }
         transaction.commit().map_err(|error| {
@@ -172,9 +157,7 @@ impl StoreFile {
                     Ok(bytes) => bytes,
                     Err(invalid) => return Ok(Err(invalid)),
                 };
-                items
-                    .insert(key, bytes.as_slice())
-                    .map_err(|e| self.not_done(e))?;
+                items.insert(key, bytes.as_slice()).map_err(|e| self.not_done(e))?;
             }
             None => drop(items.remove(key).map_err(|e| self.not_done(e))?),
         }
@@ -207,10 +190,7 @@ impl Snapshot<'_> {
             return Ok(None);
         };
         let bytes = items.get((key.pk.as_str(), key.sk.as_str()));
-        bytes
-            .map_err(|e| self.file.not_done(e))?
-            .map(|bytes| decode(bytes.value()))
-            .transpose()
+        bytes.map_err(|e| self.file.not_done(e))?.map(|bytes| decode(bytes.value())).transpose()
     }
 
     pub(super) fn page(&self, query: Query) -> Result<Page, StoreError> {
@@ -240,22 +220,14 @@ impl Snapshot<'_> {
     pub(super) fn expired(&self, now_ms: i64, place: Place) -> Result<Expired, StoreError> {
         let (mut part, mut next) = (Part::new(now_ms), None);
         let Some(items) = &self.items else {
-            return Ok(Expired {
-                found: part.found,
-                next,
-            });
+            return Ok(Expired { found: part.found, next });
         };
         // No key sorts before this one.
-        let from = place
-            .as_ref()
-            .map_or(("", ""), |key| (key.pk.as_str(), key.sk.as_str()));
+        let from = place.as_ref().map_or(("", ""), |key| (key.pk.as_str(), key.sk.as_str()));
         for entry in items.range(from..).map_err(|e| self.file.not_done(e))? {
             let (key, bytes) = entry.map_err(|e| self.file.not_done(e))?;
             let (pk, sk) = key.value();
-            let key = || Key {
-                pk: pk.to_owned(),
-                sk: sk.to_owned(),
-            };
+            let key = || Key { pk: pk.to_owned(), sk: sk.to_owned() };
             if part.is_full() {
                 next = Some(key());
                 break;
@@ -263,19 +235,13 @@ impl Snapshot<'_> {
             let bytes = bytes.value();
             part.look(decode(bytes).ok().as_ref(), bytes.len(), key);
         }
-        Ok(Expired {
-            found: part.found,
-            next,
-        })
+        Ok(Expired { found: part.found, next })
     }
 }
 
 fn encode(item: &Item) -> Result<Vec<u8>, StoreError> {
     postcard::to_allocvec(item).map_err(|error| {
-        StoreError::new(
-            StoreErrorKind::Invalid,
-            format!("an item cannot be encoded: {error}"),
-        )
+        StoreError::new(StoreErrorKind::Invalid, format!("an item cannot be encoded: {error}"))
     })
 }
 
@@ -291,10 +257,7 @@ fn decode(bytes: &[u8]) -> Result<Item, StoreError> {
 }
 
 fn unavailable(error: impl std::fmt::Display) -> StoreError {
-    StoreError::new(
-        StoreErrorKind::Unavailable,
-        format!("the store file does not answer: {error}"),
-    )
+    StoreError::new(StoreErrorKind::Unavailable, format!("the store file does not answer: {error}"))
 }
 
 fn open_error(path: &Path, error: DatabaseError) -> StoreError {
@@ -308,19 +271,15 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
                  such as DynamoDB"
             ),
         ),
-        DatabaseError::UpgradeRequired(version) => (
-            Corrupt,
-            format!("{path} has file format {version}, which this binary does not read"),
-        ),
+        DatabaseError::UpgradeRequired(version) => {
+            (Corrupt, format!("{path} has file format {version}, which this binary does not read"))
+        }
         DatabaseError::Storage(StorageError::Io(error))
             if error.kind() != std::io::ErrorKind::InvalidData =>
         {
             (Unavailable, format!("{path} cannot be opened: {error}"))
         }
-        error => (
-            Corrupt,
-            format!("{path} cannot be read as a store: {error}"),
-        ),
+        error => (Corrupt, format!("{path} cannot be read as a store: {error}")),
     };
     StoreError::new(kind, message)
 }
@@ -334,14 +293,12 @@ fn sync_directory(path: &Path) -> Result<(), StoreError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    std::fs::File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| {
-            StoreError::new(
-                StoreErrorKind::Unavailable,
-                format!("{} cannot be synced: {error}", directory.display()),
-            )
-        })
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| {
+        StoreError::new(
+            StoreErrorKind::Unavailable,
+            format!("{} cannot be synced: {error}", directory.display()),
+        )
+    })
 }
 
 /// Writes bytes that are no item, as damage or a forger would.
@@ -349,10 +306,6 @@ fn sync_directory(path: &Path) -> Result<(), StoreError> {
 pub(super) fn forge(path: &Path, key: (&str, &str), bytes: &[u8]) {
     let database = Database::open(path).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction
-        .open_table(ITEMS)
-        .unwrap()
-        .insert(key, bytes)
-        .unwrap();
+    transaction.open_table(ITEMS).unwrap().insert(key, bytes).unwrap();
     transaction.commit().unwrap();
 }

@@ -101,19 +101,11 @@ impl Redb {
         let (alive, open) = watch::channel(());
         let alive = Arc::new(alive);
         let (at, still) = (file.clone(), alive.clone());
-        spawn("tollgate-write", move || {
-            worker::write(at, write_queue, still)
-        })?;
-        spawn("tollgate-read", move || {
-            worker::read(file, read_queue, alive)
-        })?;
+        spawn("tollgate-write", move || worker::write(at, write_queue, still))?;
+        spawn("tollgate-read", move || worker::read(file, read_queue, alive))?;
         let lanes = Mutex::new(Some(Lanes { writes, reads }));
         let unswept = Mutex::default();
-        Ok(Self(Arc::new(Handle {
-            lanes,
-            open,
-            unswept,
-        })))
+        Ok(Self(Arc::new(Handle { lanes, open, unswept })))
     }
 }
 
@@ -124,9 +116,7 @@ impl Store for Redb {
             check_key(&key)?;
             let (answer, answered) = oneshot::channel();
             handle.queue(|lanes| &lanes.reads, ReadJob::Read(key, answer))?;
-            answered
-                .await
-                .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))
+            answered.await.unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))
         })
     }
 
@@ -134,10 +124,7 @@ impl Store for Redb {
         let handle = self.0.clone();
         Box::pin(async move {
             check_write(&write)?;
-            handle
-                .submit(write)?
-                .await
-                .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unknown)))
+            handle.submit(write)?.await.unwrap_or_else(|_| Err(ended(StoreErrorKind::Unknown)))
         })
     }
 
@@ -147,9 +134,7 @@ impl Store for Redb {
             check_query(&query)?;
             let (answer, answered) = oneshot::channel();
             handle.queue(|lanes| &lanes.reads, ReadJob::Query(query, answer))?;
-            answered
-                .await
-                .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))
+            answered.await.unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))
         })
     }
 
@@ -162,18 +147,16 @@ impl Store for Redb {
             let place = handle.unswept().clone();
             let job = ReadJob::Expired(now_ms, place, answer);
             handle.queue(|lanes| &lanes.reads, job)?;
-            let Expired { found, next } = answered
-                .await
-                .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))?;
+            let Expired { found, next } =
+                answered.await.unwrap_or_else(|_| Err(ended(StoreErrorKind::Unavailable)))?;
             let mut removals = Vec::with_capacity(found.len());
             for (key, ttl) in found {
                 removals.push(handle.submit(removal(key, ttl))?);
             }
             let mut removed = 0;
             for answered in removals {
-                let written = answered
-                    .await
-                    .unwrap_or_else(|_| Err(ended(StoreErrorKind::Unknown)))?;
+                let written =
+                    answered.await.unwrap_or_else(|_| Err(ended(StoreErrorKind::Unknown)))?;
                 removed += usize::from(matches!(written, Written::Applied(_)));
             }
             // Only now: what could not be removed is looked at again.
@@ -183,23 +166,13 @@ impl Store for Redb {
     }
 
     fn promise(&self) -> Promise {
-        Promise {
-            kind: "redb",
-            survives: "machine",
-            shared: false,
-        }
+        Promise { kind: "redb", survives: "machine", shared: false }
     }
 
     fn close(&self) -> StoreFuture<()> {
         let handle = self.0.clone();
         Box::pin(async move {
-            drop(
-                handle
-                    .lanes
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take(),
-            );
+            drop(handle.lanes.lock().unwrap_or_else(PoisonError::into_inner).take());
             let mut open = handle.open.clone();
             while open.changed().await.is_ok() {}
             Ok(())
@@ -230,10 +203,7 @@ impl Handle {
     ) -> Result<(), StoreError> {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(lanes) = lanes.as_ref() else {
-            return Err(StoreError::new(
-                StoreErrorKind::Unavailable,
-                "the store is closed",
-            ));
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "the store is closed"));
         };
         lane(lanes).try_send(job).map_err(|refused| match refused {
             TrySendError::Full(_) => StoreError::new(
@@ -247,23 +217,13 @@ impl Handle {
 
 /// A thread ended without answering, which takes a panic in it. A write may have been applied.
 fn ended(kind: StoreErrorKind) -> StoreError {
-    StoreError::new(
-        kind,
-        "the thread that serves the store file has ended: restart the process",
-    )
+    StoreError::new(kind, "the thread that serves the store file has ended: restart the process")
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(run)
-        .map(drop)
-        .map_err(|error| {
-            StoreError::new(
-                StoreErrorKind::Unavailable,
-                format!("no thread for the store: {error}"),
-            )
-        })
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(|error| {
+        StoreError::new(StoreErrorKind::Unavailable, format!("no thread for the store: {error}"))
+    })
 }
 
 #[cfg(test)]
@@ -272,15 +232,8 @@ mod tests {
     use crate::store::{Change, Value};
 
     fn set(sk: &str, n: i64) -> Write {
-        let key = Key {
-            pk: "p".into(),
-            sk: sk.into(),
-        };
-        Write {
-            key,
-            when: vec![],
-            change: vec![Change::Set("n".into(), Value::Int(n))],
-        }
+        let key = Key { pk: "p".into(), sk: sk.into() };
+        Write { key, when: vec![], change: vec![Change::Set("n".into(), Value::Int(n))] }
     }
 
     #[test]
@@ -314,30 +267,14 @@ mod tests {
         file::forge(&path, ("p", "bad"), &[0xff; 7]);
 
         let store = Redb::open(&path).unwrap();
-        let read = |sk: &str| {
-            store.read(Key {
-                pk: "p".into(),
-                sk: sk.into(),
-            })
-        };
+        let read = |sk: &str| store.read(Key { pk: "p".into(), sk: sk.into() });
         assert_eq!(read("good").await.unwrap().unwrap().int("n"), Some(1));
         assert_eq!(read("bad").await.unwrap_err().kind, StoreErrorKind::Corrupt);
-        let all = Query {
-            pk: "p".into(),
-            from: String::new(),
-            until: None,
-            limit: 9,
-        };
-        assert_eq!(
-            store.query(all).await.unwrap_err().kind,
-            StoreErrorKind::Corrupt
-        );
+        let all = Query { pk: "p".into(), from: String::new(), until: None, limit: 9 };
+        assert_eq!(store.query(all).await.unwrap_err().kind, StoreErrorKind::Corrupt);
         let error = store.write(set("bad", 2)).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Corrupt);
-        assert!(
-            !error.message.contains("bad"),
-            "an error names no key: {error}"
-        );
+        assert!(!error.message.contains("bad"), "an error names no key: {error}");
         store.write(set("good", 3)).await.unwrap();
     }
 

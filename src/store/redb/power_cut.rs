@@ -97,10 +97,7 @@ impl Platter {
 
 impl Disk {
     fn new(seed: u64) -> Self {
-        let platter = Platter {
-            random: Random(seed),
-            ..Platter::default()
-        };
+        let platter = Platter { random: Random(seed), ..Platter::default() };
         Self(Arc::new(Mutex::new(platter)))
     }
 
@@ -120,9 +117,7 @@ impl Disk {
         let disk = self.clone();
         let open = move || {
             // Small regions, so that a test file is not megabytes.
-            Builder::new()
-                .set_cache_size(1 << 20)
-                .create_with_backend(disk.clone())
+            Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone())
         };
         Redb::start(StoreFile::with(Box::new(open)).expect("a cut file opens again")).unwrap()
     }
@@ -187,10 +182,7 @@ impl Random {
 }
 
 fn key(slot: u64) -> Key {
-    Key {
-        pk: "slots".into(),
-        sk: format!("{slot:02}"),
-    }
+    Key { pk: "slots".into(), sk: format!("{slot:02}") }
 }
 
 /// A whole new item under a number: `copy` repeats the number, so that a half of one would show.
@@ -200,26 +192,13 @@ fn put(slot: u64, number: i64, padding: usize) -> Write {
         Change::Set("copy".into(), Value::Text(number.to_string())),
         Change::Set("padding".into(), Value::Bytes(vec![number as u8; padding])),
     ];
-    Write {
-        key: key(slot),
-        when: vec![],
-        change,
-    }
+    Write { key: key(slot), when: vec![], change }
 }
 
 fn number_of(item: &Item) -> i64 {
     let number = item.int("number").unwrap();
-    assert_eq!(
-        item.text("copy").unwrap(),
-        number.to_string(),
-        "an item is whole"
-    );
-    assert!(
-        item.bytes("padding")
-            .unwrap()
-            .iter()
-            .all(|byte| *byte == number as u8)
-    );
+    assert_eq!(item.text("copy").unwrap(), number.to_string(), "an item is whole");
+    assert!(item.bytes("padding").unwrap().iter().all(|byte| *byte == number as u8));
     number
 }
 
@@ -232,10 +211,7 @@ impl Expected {
         for (slot, allowed) in &mut self.0 {
             let found = store.read(key(*slot)).await.unwrap();
             let found = found.as_ref().map_or(0, number_of);
-            assert!(
-                allowed.contains(&found),
-                "slot {slot} holds {found}, not one of {allowed:?}"
-            );
+            assert!(allowed.contains(&found), "slot {slot} holds {found}, not one of {allowed:?}");
             *allowed = vec![found];
         }
     }
@@ -320,10 +296,7 @@ fn the_disk_loses_what_was_not_synced() {
         disk.read(0, &mut byte).unwrap();
         lost += u32::from(byte == *b"a");
     }
-    assert!(
-        (1..40).contains(&lost),
-        "some cuts lose the write, some do not: {lost}"
-    );
+    assert!((1..40).contains(&lost), "some cuts lose the write, some do not: {lost}");
 }
 
 #[tokio::test]
@@ -332,10 +305,7 @@ async fn a_disk_that_failed_for_a_while_is_taken_up_again() {
     let store = disk.open();
     store.write(put(0, 1, 10)).await.unwrap();
     disk.0.lock().unwrap().left = Some(1);
-    let take = Write {
-        when: vec![When::Equals("number".into(), Value::Int(1))],
-        ..put(0, 2, 10)
-    };
+    let take = Write { when: vec![When::Equals("number".into(), Value::Int(1))], ..put(0, 2, 10) };
     let error = store.write(take.clone()).await.unwrap_err();
     assert!(error.is_temporary(), "{error}");
     store.write(take.clone()).await.unwrap_err();
@@ -350,11 +320,6 @@ async fn a_disk_that_failed_for_a_while_is_taken_up_again() {
     }
     let (Written::Applied(item) | Written::Refused(item)) = answer.unwrap();
     assert_eq!(number_of(&item.unwrap()), 2);
-    let all = Query {
-        pk: "slots".into(),
-        from: String::new(),
-        until: None,
-        limit: 9,
-    };
+    let all = Query { pk: "slots".into(), from: String::new(), until: None, limit: 9 };
     assert_eq!(store.query(all).await.unwrap().items.len(), 1);
 }

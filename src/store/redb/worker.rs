@@ -18,10 +18,8 @@ pub(super) fn write(
 ) {
     let mut batch = Vec::new();
     while queue.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
-        let (writes, answers): (Vec<_>, Vec<_>) = batch
-            .drain(..)
-            .map(|WriteJob(write, answer)| (write, answer))
-            .unzip();
+        let (writes, answers): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|WriteJob(write, answer)| (write, answer)).unzip();
         for (answer, result) in answers.into_iter().zip(file.write(&writes)) {
             // Whoever asked may have gone: the write stands all the same.
             let _ = answer.send(result);

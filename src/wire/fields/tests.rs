@@ -46,16 +46,11 @@ fn ratelimit(limits: &[LimitState]) -> String {
 }
 
 fn items(value: &str) -> Vec<(String, Vec<(String, BareItem)>)> {
-    let list = Parser::new(value)
-        .parse::<List>()
-        .unwrap_or_else(|e| panic!("{value}: {e}"));
+    let list = Parser::new(value).parse::<List>().unwrap_or_else(|e| panic!("{value}: {e}"));
     let item = |entry: &ListEntry| match entry {
         ListEntry::Item(item) => (
             item.bare_item.as_string().unwrap().as_str().to_owned(),
-            item.params
-                .iter()
-                .map(|(k, v)| (k.as_str().to_owned(), v.clone()))
-                .collect(),
+            item.params.iter().map(|(k, v)| (k.as_str().to_owned(), v.clone())).collect(),
         ),
         ListEntry::InnerList(_) => panic!("{value}: an inner list"),
     };
@@ -76,19 +71,13 @@ fn writes_the_headers_of_the_draft() {
         policy_header(&limits).unwrap(),
         r#""search";q=30;w=60, "requests/month";q=10000;w=2592000"#
     );
-    assert_eq!(
-        ratelimit(&limits),
-        r#""search";r=0;t=21, "requests/month";r=1204;t=864000"#
-    );
+    assert_eq!(ratelimit(&limits), r#""search";r=0;t=21, "requests/month";r=1204;t=864000"#);
 }
 
 #[test]
 fn writes_no_header_without_items() {
     assert_eq!(policy_header(&[]), None);
-    let past = LimitState {
-        past_soft: true,
-        ..month()
-    };
+    let past = LimitState { past_soft: true, ..month() };
     assert_eq!(ratelimit(std::slice::from_ref(&past)), "");
     assert!(policy_header(std::slice::from_ref(&past)).is_some());
 }
@@ -128,11 +117,7 @@ fn names_units_that_are_not_requests() {
 
 #[test]
 fn clamps_to_fifteen_digits() {
-    let huge = LimitState {
-        limit: u64::MAX,
-        remaining: u64::MAX,
-        ..month()
-    };
+    let huge = LimitState { limit: u64::MAX, remaining: u64::MAX, ..month() };
     assert_eq!(
         ratelimit(std::slice::from_ref(&huge)),
         r#""requests/month";r=999999999999999;t=864000"#
@@ -153,25 +138,9 @@ fn writes_the_partition_only_when_handed_one() {
 fn tells_legacy_clients_of_the_limit_nearest_to_its_end() {
     let told = |reset| {
         let mut headers = Vec::new();
-        let past = LimitState {
-            past_soft: true,
-            remaining: 0,
-            ..month()
-        };
-        let limits = [
-            LimitState {
-                remaining: 29,
-                ..limit("search")
-            },
-            month(),
-            past,
-        ];
-        limit_headers(
-            &limits,
-            HeaderStyle::Legacy { reset },
-            Call::at(500),
-            &mut headers,
-        );
+        let past = LimitState { past_soft: true, remaining: 0, ..month() };
+        let limits = [LimitState { remaining: 29, ..limit("search") }, month(), past];
+        limit_headers(&limits, HeaderStyle::Legacy { reset }, Call::at(500), &mut headers);
         headers
     };
     let expected = |reset: &str| {
@@ -202,35 +171,25 @@ fn merges_what_scripts_may_read() {
         Some("ETag, ratelimit, RateLimit-Policy, Retry-After")
     );
     assert_eq!(expose(Some(EXPOSE), draft), None);
-    assert_eq!(
-        expose(Some("*"), HeaderStyle::Off).as_deref(),
-        Some("*, Retry-After")
-    );
+    assert_eq!(expose(Some("*"), HeaderStyle::Off).as_deref(), Some("*, Retry-After"));
 }
 
 fn any_limit() -> impl Strategy<Value = LimitState> {
     let seconds = proptest::option::of(any::<u64>());
     let unit = prop_oneof![Just(Unit::Calls), Just(Unit::Bytes), Just(Unit::Other)];
-    (
-        any::<String>(),
-        any::<String>(),
-        any::<(u64, u64, u64)>(),
-        seconds,
-        unit,
+    (any::<String>(), any::<String>(), any::<(u64, u64, u64)>(), seconds, unit).prop_map(
+        |(name, meter, (scale, limit_, remaining), seconds, unit)| LimitState {
+            name: name.into(),
+            meter: Some(meter.into()),
+            unit,
+            scale,
+            limit: limit_,
+            remaining,
+            window: seconds.map(Duration::from_secs),
+            resets_in: seconds.map(Duration::from_secs),
+            ..limit("")
+        },
     )
-        .prop_map(
-            |(name, meter, (scale, limit_, remaining), seconds, unit)| LimitState {
-                name: name.into(),
-                meter: Some(meter.into()),
-                unit,
-                scale,
-                limit: limit_,
-                remaining,
-                window: seconds.map(Duration::from_secs),
-                resets_in: seconds.map(Duration::from_secs),
-                ..limit("")
-            },
-        )
 }
 
 proptest! {

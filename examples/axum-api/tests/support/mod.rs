@@ -94,11 +94,7 @@ impl Home {
         thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
         let address = first.trim().rsplit('/').next().unwrap().to_owned();
         assert!(address.contains(':'), "{first}\n{}", stderr.lock().unwrap());
-        Api {
-            child,
-            address,
-            stderr,
-        }
+        Api { child, address, stderr }
     }
 }
 
@@ -119,27 +115,19 @@ impl Api {
         let mut socket = self.open(method, path, headers, body);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            assert!(
-                socket.read_line(&mut head).unwrap() > 0,
-                "no answer:\n{head}"
-            );
+            assert!(socket.read_line(&mut head).unwrap() > 0, "no answer:\n{head}");
         }
         let (first, fields) = head.split_once("\r\n").unwrap();
         let status = first.split(' ').nth(1).unwrap().parse().unwrap();
         let fields = fields.lines().filter_map(|line| line.split_once(": "));
-        let headers: HashMap<_, _> = fields
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
+        let headers: HashMap<_, _> =
+            fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut rest = Vec::new();
         socket.read_to_end(&mut rest).unwrap();
         let chunked = headers.contains_key("transfer-encoding");
         let rest = if chunked { unchunk(&rest) } else { rest };
         let body = String::from_utf8(rest).unwrap();
-        Answer {
-            status,
-            headers,
-            body,
-        }
+        Answer { status, headers, body }
     }
 
     /// Sends a request and reads nothing yet.
@@ -152,10 +140,8 @@ impl Api {
     ) -> BufReader<TcpStream> {
         let mut socket = TcpStream::connect(&self.address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let headers: String = headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
+        let headers: String =
+            headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let length = match body.len() {
             0 => String::new(),
             n => format!("content-length: {n}\r\n"),

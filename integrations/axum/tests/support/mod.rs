@@ -47,10 +47,7 @@ pub(crate) const PLANS: &str = r#"
 /// A request of `acme` without a body.
 pub(crate) fn request(method: &str, path: &str) -> Request<Body> {
     let builder = Request::builder().method(method).uri(path);
-    builder
-        .header("x-tenant", "acme")
-        .body(Body::empty())
-        .unwrap()
+    builder.header("x-tenant", "acme").body(Body::empty()).unwrap()
 }
 
 pub(crate) async fn send(app: &Router, request: Request<Body>) -> Response {

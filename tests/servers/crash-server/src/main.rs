@@ -43,9 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         term.recv().await;
     };
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(stop)
-        .await?;
+    axum::serve(listener, service).with_graceful_shutdown(stop).await?;
     gate.close().await?;
     Ok(())
 }

@@ -48,10 +48,7 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: Vec::new(),
-        })
+        Ok(Self { stream, buffer: Vec::new() })
     }
 
     /// One call: status and body.
@@ -67,9 +64,8 @@ impl Connection {
         };
         let head = String::from_utf8_lossy(&self.buffer[..head_end]).to_lowercase();
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let length: Option<usize> = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let length: Option<usize> =
+            head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
         let (Some(status), Some(length)) = (status, length) else {
             return Err(io::Error::other(format!("cannot read the answer {head:?}")));
         };

@@ -138,20 +138,12 @@ fn check(
     let served = seen.served.len() as u64;
     let recorded = after.requests - before.requests;
     let tokens = after.tokens - before.tokens;
-    assert!(
-        recorded <= seen.sent,
-        "{recorded} recorded, {} sent",
-        seen.sent
-    );
+    assert!(recorded <= seen.sent, "{recorded} recorded, {} sent", seen.sent);
     assert!(tokens <= seen.sent * TOKENS);
 
     // Receipts come after answers: what was answered within `loss` before the death was received
     // after its beginning.
-    let recent = seen
-        .served
-        .iter()
-        .filter(|at| **at + loss >= killed)
-        .count() as u64;
+    let recent = seen.served.iter().filter(|at| **at + loss >= killed).count() as u64;
     let allowed = if loss.is_zero() { 0 } else { recent };
     let lost = served.saturating_sub(recorded);
     let oldest = seen.served.get(recorded as usize).filter(|_| lost > 0);
@@ -165,9 +157,7 @@ fn check(
 }
 
 fn seed() -> u64 {
-    let given = std::env::var("CRASH_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
+    let given = std::env::var("CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
     given.unwrap_or_else(|| {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         since.unwrap().as_nanos() as u64

@@ -86,10 +86,7 @@ impl Server {
             let meter = meters.iter().find(|meter| meter["name"] == name).unwrap();
             meter["used"].as_u64().unwrap()
         };
-        Recorded {
-            requests: used("requests"),
-            tokens: used("tokens"),
-        }
+        Recorded { requests: used("requests"), tokens: used("tokens") }
     }
 
     /// SIGKILL.
