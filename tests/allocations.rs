@@ -1,8 +1,8 @@
 //! What an admitted request allocates beyond the service that it is for: exact numbers, so that the
 //! first one more is seen.
 //!
-//! Counted on the thread of the request alone; what the gate's own tasks allocate beside requests is
-//! not a request's.
+//! Counted on the thread of the request alone; what the gate's own tasks allocate beside requests
+//! is not a request's.
 
 use std::convert::Infallible;
 use std::future::Future;

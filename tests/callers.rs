@@ -239,7 +239,12 @@ async fn with_tokens() -> (Gate, ManualClock, tempfile::TempDir) {
         [store]
         kind = "memory"
         [[identify]]
-        jwt = {{ secret = {{ file = "{}" }}, issuer = "https://id.example.com", audience = "api", tenant = "org_id", user = "sub" }}
+        [identify.jwt]
+        secret   = {{ file = "{}" }}
+        issuer   = "https://id.example.com"
+        audience = "api"
+        tenant   = "org_id"
+        user     = "sub"
         [identity]
         unknown = "create"
         [flush]

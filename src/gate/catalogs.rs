@@ -96,7 +96,8 @@ async fn newest(store: &dyn Store, space: &Space) -> Result<Option<(u64, Vec<u8>
 }
 
 impl Inner {
-    /// Looks at the plan file, and puts it into force if its content is another. `Ok(true)`: it did.
+    /// Looks at the plan file, and puts it into force if its content is another. `Ok(true)`: it
+    /// did.
     pub(super) async fn reload(&self) -> Result<bool, Error> {
         let (name, text) = self.plans.read()?;
         let live = self.live.load_full();
