@@ -65,6 +65,10 @@ pub struct Gate {
 }
 
 /// What came of asking, without waiting.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one: the admitted path does not box"
+)]
 pub enum Step {
     /// The answer.
     Done(Answer),
@@ -74,6 +78,10 @@ pub enum Step {
 
 /// The answer to a request.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one: the admitted path does not box"
+)]
 pub enum Answer {
     /// Admitted. What it holds is settled when it ends.
     Admit(Running),
@@ -251,6 +259,10 @@ impl Asked {
 }
 
 /// What steps 3 and 4 came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one: the admitted path does not box"
+)]
 enum Decided {
     Hold(Hold),
     Refuse(Box<Refusal>),

@@ -4,6 +4,8 @@
 //! Counted on the thread of the request alone; what the gate's own tasks allocate beside requests
 //! is not a request's.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;

@@ -1,6 +1,8 @@
 //! Who is let in: keys, gateways, strangers; how long a gate believes what it knows; what happens
 //! while the directory is away. And plans that change while it runs.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;

@@ -4,6 +4,8 @@
 //! `TOLLGATE_TENANTS=1000000 TOLLGATE_STRANGERS=10000000 cargo test --release --features testing
 //! --test memory`. Everything runs on the test's own thread, on which the allocator counts.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 use tokio::runtime::{Builder, Runtime};
 use tollgate::middleware::HttpView;
 use tollgate::store::Memory;

@@ -310,10 +310,10 @@ fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
 fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64) {
     let mut scoped = SmallVec::<[&Arc<Lease>; 2]>::new();
     for took in taken.iter().filter(|t| usize::from(t.ask) == ask) {
-        if let From::ScopedPool(lease) = &took.from {
-            if !scoped.iter().any(|known| Arc::ptr_eq(known, lease)) {
-                scoped.push(lease);
-            }
+        if let From::ScopedPool(lease) = &took.from
+            && !scoped.iter().any(|known| Arc::ptr_eq(known, lease))
+        {
+            scoped.push(lease);
         }
     }
     for lease in scoped {

@@ -76,13 +76,13 @@ impl Gate {
         let Some(probe) = inner.identifier.probe(&presented) else {
             return self.nobody(auth, now);
         };
-        if let Some(known) = inner.callers.get(&probe.0) {
-            if known.is_fresh(now) {
-                if known.wants_refresh(now) {
-                    self.refresh_caller(&known, &presented, probe);
-                }
-                return Seen::Caller(known.clone());
+        if let Some(known) = inner.callers.get(&probe.0)
+            && known.is_fresh(now)
+        {
+            if known.wants_refresh(now) {
+                self.refresh_caller(&known, &presented, probe);
             }
+            return Seen::Caller(known.clone());
         }
         self.unknown(presented, probe, now)
     }
@@ -139,10 +139,10 @@ impl Gate {
     /// A caller that somebody we trust has named: cached by the name and its scopes.
     fn named(&self, caller: Caller, expires_ms: i64, now: Now) -> Seen {
         let probe = self.inner.probe_of(&caller);
-        if let Some(known) = self.inner.callers.get(&probe.0) {
-            if known.is_fresh(now) {
-                return Seen::Caller(known.clone());
-            }
+        if let Some(known) = self.inner.callers.get(&probe.0)
+            && known.is_fresh(now)
+        {
+            return Seen::Caller(known.clone());
         }
         if self.inner.unknown.contains(probe, now) {
             return self.stranger(now);

@@ -50,10 +50,10 @@ pub(crate) async fn publish(
 ) -> Result<u64, StoreError> {
     loop {
         let newest = newest(store, space).await?;
-        if let Some((revision, hash)) = &newest {
-            if hash.as_slice() == catalog.hash.as_slice() {
-                return Ok(*revision);
-            }
+        if let Some((revision, hash)) = &newest
+            && hash.as_slice() == catalog.hash.as_slice()
+        {
+            return Ok(*revision);
         }
         let revision = newest.map_or(1, |(revision, _)| revision + 1);
         let (name, version) = layout::format(FORMAT);

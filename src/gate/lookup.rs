@@ -128,10 +128,10 @@ impl Inner {
         surrogate: Surrogate,
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
         let known = self.tenants.get(&surrogate).map(|t| t.clone());
-        if let Some(known) = known {
-            if known.age_ns(self.clock.now()) < nanos(REFRESH_AGE) {
-                return Ok(Some(known));
-            }
+        if let Some(known) = known
+            && known.age_ns(self.clock.now()) < nanos(REFRESH_AGE)
+        {
+            return Ok(Some(known));
         }
         let Some(record) = self.directory.lookup_tenant(surrogate).await? else {
             return Ok(None);

@@ -41,12 +41,12 @@ pub(super) fn draw_meter(
     // One quota that has room is nearly every request; without room nothing has been taken here.
     if let [index] = ask.quotas[..] {
         let quota = &policy.quotas[usize::from(index)];
-        if let Some(pool) = quota.included.filter(|_| !ask.once_only) {
-            if let Draw::Took(from) = take(q, pool, n) {
-                let ask = i;
-                taken.push(Taken { from, n, ask, draw });
-                return None;
-            }
+        if let Some(pool) = quota.included.filter(|_| !ask.once_only)
+            && let Draw::Took(from) = take(q, pool, n)
+        {
+            let ask = i;
+            taken.push(Taken { from, n, ask, draw });
+            return None;
         }
     }
     draw_quotas(q, ask, i, n, draw, taken)
