@@ -16,6 +16,7 @@ use crate::admission::permit::{Hold, Of};
 use crate::admission::policy::RoutePolicy;
 use crate::admission::scoped::ScopeValues;
 use crate::admission::sheet::{Sheet, SheetRef};
+use crate::admission::tenant::TenantCore;
 use crate::catalog::{Auth, RouteId};
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
@@ -131,6 +132,7 @@ impl Gate {
     /// this request returned; begin with `Waited::default()`.
     pub fn admit_request(&self, view: &dyn RequestView, waited: Waited) -> Step {
         let inner = &*self.inner;
+        let _span = tracing::debug_span!("tollgate.check").entered();
         let now = inner.clock.now();
         let live = inner.live.load();
 
@@ -204,7 +206,11 @@ impl Gate {
         };
         let verdict = decide::decide(&question);
         let taken = match verdict {
-            Verdict::Admit(taken) => taken,
+            Verdict::Admit(taken) => {
+                #[cfg(feature = "metrics")]
+                inner.count_admitted(&sheet, route, policy);
+                taken
+            }
             Verdict::Need(_, _) if waited.store_away || waited.rounds >= ROUNDS => {
                 return Decided::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet)));
             }
@@ -231,16 +237,33 @@ impl Gate {
         let tenant = sheet.tenant.clone();
         Box::pin(async move {
             let mut waited = Waited { rounds: rounds + 1, ..Waited::default() };
-            if tenant.waiting.fetch_add(1, Ordering::AcqRel) < LEASE_WAITERS {
-                inner.hub.wake(&lease);
-                let answer = lease.answer_for(n, &*inner.clock);
-                waited.store_away = tokio::time::timeout(LEASE_WAIT, answer).await.is_err();
-            } else {
+            let Some(_waiting) = Waiting::enter(tenant) else {
                 waited.refused = Some(Reason::Unavailable);
-            }
-            tenant.waiting.fetch_sub(1, Ordering::AcqRel);
+                return waited;
+            };
+            inner.hub.wake(&lease);
+            let answer = lease.answer_for(n, &*inner.clock);
+            waited.store_away = tokio::time::timeout(LEASE_WAIT, answer).await.is_err();
             waited
         })
+    }
+}
+
+/// A request among those that wait for a lease, for as long as its wait lives: a client that goes
+/// away meanwhile drops it.
+struct Waiting(Arc<TenantCore>);
+
+impl Waiting {
+    /// `None`: too many of this tenant wait already.
+    fn enter(tenant: Arc<TenantCore>) -> Option<Self> {
+        let this = Self(tenant);
+        (this.0.waiting.fetch_add(1, Ordering::AcqRel) < LEASE_WAITERS).then_some(this)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -111,6 +111,15 @@ async fn drive(hands: &Hands, lease: &Lease) {
 }
 
 async fn ask(hands: &Hands, call: Call) -> Result<Option<Item>, StoreError> {
+    let begun = hands.clock.now();
+    let answer = make(hands, call).await;
+    let took = hands.clock.now().mono_ns.saturating_sub(begun.mono_ns);
+    let error = answer.as_ref().err().map(|error| error.kind.word());
+    crate::telemetry::store_call("lease", took as f64 / 1e9, error);
+    answer
+}
+
+async fn make(hands: &Hands, call: Call) -> Result<Option<Item>, StoreError> {
     match call {
         Call::Look(key) => hands.store.read(key).await,
         Call::Write(write) => match hands.store.write(write).await? {

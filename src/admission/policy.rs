@@ -122,6 +122,9 @@ pub(crate) struct RoutePolicy {
     pub(crate) counts_response: Option<ByteMeter>,
     /// Bytes of the request are counted: it must say how long it is.
     pub(crate) counts_request: Option<MeterId>,
+    /// The counter of admitted requests; looked up by the first of them.
+    #[cfg(feature = "metrics")]
+    pub(crate) admitted: OnceLock<crate::telemetry::Decisions>,
     /// The limits of the route for the policy header, which never changes; written by the first
     /// response that needs it.
     pub(crate) policy_header: OnceLock<Option<Bytes>>,

@@ -65,9 +65,32 @@ impl Inner {
             }
         }
         let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |l| l.name.clone());
+        tracing::debug!(
+            target: "tollgate.refused",
+            tenant = %sheet.tenant.id,
+            plan = %sheet.policy.plan.name,
+            policy = %limit,
+            reason = ?refusal.reason,
+            "refused"
+        );
         let outcome = telemetry::Outcome::Refused;
         telemetry::decision(&sheet.policy.plan.name, &route_name(sheet, route), outcome, &limit);
         refusal
+    }
+
+    /// Counts an admission, through a handle that the route's rules keep.
+    #[cfg(feature = "metrics")]
+    pub(super) fn count_admitted(
+        &self,
+        sheet: &Arc<Sheet>,
+        route: Option<RouteId>,
+        rules: &RoutePolicy,
+    ) {
+        let make = || {
+            let (plan, route) = (&sheet.policy.plan.name, route_name(sheet, route));
+            telemetry::Decisions::new(plan, &route, telemetry::Outcome::Allowed, &"".into())
+        };
+        rules.admitted.get_or_init(make).count();
     }
 
     /// Counts what enforcement would have refused.

@@ -261,6 +261,19 @@ pub enum StoreErrorKind {
     Corrupt,
 }
 
+impl StoreErrorKind {
+    /// Its word in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Throttled => "throttled",
+            Self::Unknown => "unknown",
+            Self::Invalid => "invalid",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
 impl StoreError {
     /// An error of this kind.
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {

@@ -85,6 +85,7 @@ impl Flusher {
             begun: begun.clone(),
             done,
             last_error: None,
+            begun_ns: 0,
         };
         let task = std::sync::Mutex::new(Some(tokio::spawn(task.run(inbox))));
         Self { orders, begun, written, hub, task }
@@ -155,6 +156,8 @@ struct Task {
     begun: Arc<AtomicU64>,
     done: watch::Sender<u64>,
     last_error: Option<StoreError>,
+    /// When the batch was begun, on the monotonic clock; 0 before the first.
+    begun_ns: u64,
 }
 
 impl Task {
@@ -204,7 +207,9 @@ impl Task {
                 Ok(()) => {
                     self.batch.remove(0);
                     delay = RETRY.start;
-                    self.last_error = None;
+                    if self.last_error.take().is_some() {
+                        crate::telemetry::degraded("flush", false);
+                    }
                 }
                 Err(error) if error.kind == StoreErrorKind::Corrupt => {
                     // Repeating cannot help, and going on would write over somebody else's record.
@@ -214,6 +219,7 @@ impl Task {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "usage flush: will be repeated");
+                    crate::telemetry::degraded("flush", true);
                     self.last_error = Some(error);
                     if self.wants_out(waiting) {
                         return;
@@ -312,6 +318,8 @@ impl Task {
             return;
         }
         let rows = std::mem::take(&mut self.pending);
+        crate::telemetry::flush_batch(rows.len());
+        self.begun_ns = self.hub.clock.now().mono_ns;
         self.batch = rows.pack(self.hub.clock.now().wall_ms, None);
         self.batch_covers = self.begun.load(Ordering::Acquire);
         self.forget = self.journal.as_mut().map(Journal::cut);
@@ -320,6 +328,10 @@ impl Task {
     fn batch_written(&mut self) {
         if !self.batch.is_empty() {
             return;
+        }
+        if self.begun_ns != 0 {
+            let lag = self.hub.clock.now().mono_ns.saturating_sub(self.begun_ns);
+            crate::telemetry::flush_lag(lag as f64 / 1e9);
         }
         if let (Some(journal), Some(segment)) = (&mut self.journal, self.forget.take()) {
             journal.forget(segment);
