@@ -15,7 +15,7 @@ use crate::admission::lease::Lease;
 use crate::admission::permit::{Hold, Of};
 use crate::admission::policy::RoutePolicy;
 use crate::admission::scoped::ScopeValues;
-use crate::admission::tenant::{Sheet, SheetRef};
+use crate::admission::sheet::{Sheet, SheetRef};
 use crate::catalog::{Auth, RouteId};
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
@@ -26,8 +26,11 @@ mod callers;
 mod catalogs;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
+mod inner;
+mod lookup;
 mod maintain;
 mod open;
+mod promises;
 mod sources;
 mod standing;
 mod statement;
@@ -35,7 +38,7 @@ mod unleased;
 mod usage;
 
 pub(crate) use callers::Seen;
-pub(crate) use open::Inner;
+pub(crate) use inner::Inner;
 
 pub use ask::{Ask, Permit, TenantHandle};
 pub use open::{CLOSE_WITHIN, GateBuilder, OnRefusal};
@@ -46,8 +49,8 @@ pub use usage::{Admitted, Usage};
 /// Longest wait for units of a lease; then `on-lease-error` decides.
 pub const LEASE_WAIT: Duration = Duration::from_millis(250);
 
-/// Most requests of one tenant that wait for a lease at once; the next is refused at once, so that a
-/// tenant whose pool is slow cannot fill memory with its requests.
+/// Most requests of one tenant that wait for a lease at once; the next is refused at once, so that
+/// a tenant whose pool is slow cannot fill memory with its requests.
 pub const LEASE_WAITERS: u32 = 1_024;
 
 /// Rounds of waiting for one request: its caller, its tenant, and the leases of its meters, which
@@ -62,6 +65,10 @@ pub struct Gate {
 }
 
 /// What came of asking, without waiting.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one: the admitted path does not box"
+)]
 pub enum Step {
     /// The answer.
     Done(Answer),
@@ -71,6 +78,10 @@ pub enum Step {
 
 /// The answer to a request.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one: the admitted path does not box"
+)]
 pub enum Answer {
     /// Admitted. What it holds is settled when it ends.
     Admit(Running),
@@ -248,6 +259,10 @@ impl Asked {
 }
 
 /// What steps 3 and 4 came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one: the admitted path does not box"
+)]
 enum Decided {
     Hold(Hold),
     Refuse(Box<Refusal>),

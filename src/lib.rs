@@ -1,14 +1,14 @@
 //! Embeddable quotas, metering and billing for Rust APIs: one layer and one TOML file.
 //!
 //! ```text
-//! request -> middleware ----> gate  admit -------------------------> inner service, or a refusal
+//! request -> middleware ----> gate  admit ----------------------> inner service, or a refusal
 //!                              |  1 identify   who is calling
 //!              hot path        |  2 resolve    which plan, which limits
-//!            (memory only)     |  3 decide     rate, quota lease, concurrency, feature: all or none
-//!                              |  4 record     what was used, when the response is known or ends
-//! - - - - - - - - - - - - - - -+- - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - -
+//!            (memory only)     |  3 decide     rates, quota leases, concurrency: all or none
+//!                              |  4 record     what was used, when the response ends
+//! - - - - - - - - - - - - - - -+- - - - - - - - - - - - - - - - - - - - - - - - - - - - - - -
 //!              cold path          5 flush      batches to the store
-//!                                 6 bill       what is owed to Stripe
+//!                                 6 bill       what is owed to Stripe (not in this version)
 //! ```
 //!
 //! Modules stand in the order in which a request meets them. Start at [`Gate`].

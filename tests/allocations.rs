@@ -1,8 +1,10 @@
 //! What an admitted request allocates beyond the service that it is for: exact numbers, so that the
 //! first one more is seen.
 //!
-//! Counted on the thread of the request alone; what the gate's own tasks allocate beside requests is
-//! not a request's.
+//! Counted on the thread of the request alone; what the gate's own tasks allocate beside requests
+//! is not a request's.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::convert::Infallible;
 use std::future::Future;

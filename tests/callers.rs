@@ -1,6 +1,8 @@
 //! Who is let in: keys, gateways, strangers; how long a gate believes what it knows; what happens
 //! while the directory is away. And plans that change while it runs.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
@@ -239,7 +241,12 @@ async fn with_tokens() -> (Gate, ManualClock, tempfile::TempDir) {
         [store]
         kind = "memory"
         [[identify]]
-        jwt = {{ secret = {{ file = "{}" }}, issuer = "https://id.example.com", audience = "api", tenant = "org_id", user = "sub" }}
+        [identify.jwt]
+        secret   = {{ file = "{}" }}
+        issuer   = "https://id.example.com"
+        audience = "api"
+        tenant   = "org_id"
+        user     = "sub"
         [identity]
         unknown = "create"
         [flush]

@@ -1,6 +1,8 @@
 //! Decisions through the public API: limits, windows, grants, what a plan change does. Time is in
 //! hand; nothing sleeps.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 use std::time::Duration;
 
 use tollgate::directory::{Grant, PaymentState};

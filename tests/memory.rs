@@ -1,8 +1,10 @@
 //! What tenants weigh in memory, and that strangers weigh nothing.
 //!
 //! CI counts over few; the whole runs are
-//! `TOLLGATE_TENANTS=1000000 TOLLGATE_STRANGERS=10000000 cargo test --release --features testing --test memory`.
-//! Everything runs on the test's own thread, on which the allocator counts.
+//! `TOLLGATE_TENANTS=1000000 TOLLGATE_STRANGERS=10000000 cargo test --release --features testing
+//! --test memory`. Everything runs on the test's own thread, on which the allocator counts.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use tokio::runtime::{Builder, Runtime};
 use tollgate::middleware::HttpView;

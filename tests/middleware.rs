@@ -1,6 +1,8 @@
 //! The layer in front of plain tower services: who is let through, and what each way of ending
 //! costs. Time is in hand; nothing sleeps.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -107,7 +107,8 @@ fn keyed() -> DefaultKeyedRateLimiter<String> {
     RateLimiter::keyed(quota())
 }
 
-/// limitador's check and update of one limit in memory, with the context that it needs of a request.
+/// limitador's check and update of one limit in memory, with the context that it needs of a
+/// request.
 fn limitador_memory() -> impl Fn(&str) -> bool {
     let limiter = limitador::RateLimiter::new(100_000);
     let by = ["tenant".try_into().expect("a variable")];

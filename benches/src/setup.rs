@@ -1,5 +1,5 @@
-//! What all benches stand on: a gate on the real clock, tenants in memory with leases that last, and
-//! the plan that all of them are on.
+//! What all benches stand on: a gate on the real clock, tenants in memory with leases that last,
+//! and the plan that all of them are on.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

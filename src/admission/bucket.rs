@@ -7,7 +7,8 @@
 //!
 //! What governor does not have is here: giving back, charging what was learned late, and keeping a
 //! bucket over a change of its rate. None of them ever mints: after any history, no span of time
-//! admits more than burst + span x rate, except for what [`BucketRule::charge`] took past the burst.
+//! admits more than burst + span x rate, except for what [`BucketRule::charge`] took past the
+//! burst.
 
 use std::cell::Cell as ThreadCell;
 use std::num::NonZeroU32;

@@ -10,7 +10,8 @@ use std::sync::atomic::AtomicBool;
 use super::hub::Hub;
 use super::resolve::LiveCatalog;
 use super::scoped::ScopeValues;
-use super::tenant::{LiveTenant, Sheet, SheetRef};
+use super::sheet::{Sheet, SheetRef};
+use super::tenant::LiveTenant;
 use crate::clock::Now;
 
 /// See the [module](self).

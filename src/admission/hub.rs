@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::lease::Lease;
 use super::scoped::ScopedTable;
-use super::tenant::Sheet;
+use super::sheet::Sheet;
 use crate::clock::Clock;
 
 /// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
@@ -87,7 +87,8 @@ impl Hub {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
     }
 
-    /// The retired leases that nobody uses any more, besides this list and their tenant's; the rest are kept for the next time.
+    /// The retired leases that nobody uses any more, besides this list and their tenant's; the rest
+    /// are kept for the next time.
     pub(crate) fn take_retired(&self) -> Vec<Arc<Lease>> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.extract_if(.., |lease| Arc::strong_count(lease) <= 2).collect()

@@ -24,4 +24,6 @@ pub(crate) mod policy;
 pub(crate) mod pool;
 pub(crate) mod resolve;
 pub(crate) mod scoped;
+pub(crate) mod sheet;
 pub(crate) mod tenant;
+pub(crate) mod use_row;

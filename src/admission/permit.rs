@@ -16,11 +16,12 @@ use super::decide::{self, CALLS, From, Taken, TakenList};
 use super::hub::Hub;
 use super::lease::Lease;
 use super::policy::{Known, RoutePolicy};
-use super::tenant::SheetRef;
+use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 
-/// Counters of one request for what is reported or streamed. The catalog allows as many such meters.
+/// Counters of one request for what is reported or streamed. The catalog allows as many such
+/// meters.
 pub(crate) const COUNTERS: usize = 8;
 
 /// How a request ended.
@@ -99,8 +100,8 @@ impl Hold {
         }
     }
 
-    /// The time, where ending or charging depends on it: only a metered bucket refills meanwhile. For
-    /// everything else when it was taken will do, and the clock is not read.
+    /// The time, where ending or charging depends on it: only a metered bucket refills meanwhile.
+    /// For everything else when it was taken will do, and the clock is not read.
     pub(crate) fn now(&self) -> Now {
         let in_time = |took: &Taken| took.ask != CALLS && !took.is_units();
         if self.taken.iter().any(in_time) { self.of.hub().clock.now() } else { self.taken_at }
@@ -145,8 +146,9 @@ impl Hold {
         draws.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n))
     }
 
-    /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream of
-    /// any length holds few; the first stays, since it names the limits that late use belongs to.
+    /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream
+    /// of any length holds few; the first stays, since it names the limits that late use belongs
+    /// to.
     pub(crate) fn next_draw(&mut self) -> u32 {
         self.taken.retain(|took| took.draw == 0 || took.n > 0 || !took.is_units());
         self.draws = self.draws.saturating_add(1);
@@ -308,10 +310,10 @@ fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
 fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64) {
     let mut scoped = SmallVec::<[&Arc<Lease>; 2]>::new();
     for took in taken.iter().filter(|t| usize::from(t.ask) == ask) {
-        if let From::ScopedPool(lease) = &took.from {
-            if !scoped.iter().any(|known| Arc::ptr_eq(known, lease)) {
-                scoped.push(lease);
-            }
+        if let From::ScopedPool(lease) = &took.from
+            && !scoped.iter().any(|known| Arc::ptr_eq(known, lease))
+        {
+            scoped.push(lease);
         }
     }
     for lease in scoped {

@@ -1,10 +1,10 @@
 //! A pool: the durable units of one limit in one window, or of one grant. Its item, and the writes
 //! that move units between the pool and a writer's entry in it.
 //!
-//! A hard quota is an escrow (O'Neil, *The Escrow Transactional Method*, 1986): `limit - free` equals
-//! what all entries hold plus what is `spent`, after every write. Each write names the whole entry
-//! it replaces, so the operations of one writer form a chain: a duplicate or late copy finds another
-//! entry and changes nothing.
+//! A hard quota is an escrow (O'Neil, *The Escrow Transactional Method*, 1986): `limit - free`
+//! equals what all entries hold plus what is `spent`, after every write. Each write names the whole
+//! entry it replaces, so the operations of one writer form a chain: a duplicate or late copy finds
+//! another entry and changes nothing.
 //!
 //! Pure: writes are made here and answers are read here; nobody is called.
 

@@ -1,15 +1,15 @@
 //! From what the directory says of a tenant to the policy it is held to now.
 //!
 //! Who wins: an operator's override in the directory, then the `[tenant.x]` table, then the plan
-//! that was assigned, then `default-plan`; and what the `[billing]` table makes of the payment state.
-//! Pure, and the same for the same record, catalog and instant; `until_ms` says when it may change
-//! by itself.
+//! that was assigned, then `default-plan`; and what the `[billing]` table makes of the payment
+//! state. Pure, and the same for the same record, catalog and instant; `until_ms` says when it may
+//! change by itself.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::policy::{GrantTerms, Policy};
-use super::tenant::{Resolved, Standing};
+use super::sheet::{Resolved, Standing};
 use crate::catalog::{Anchors, Catalog, Changes, MeterId, PaymentRule, PlanId};
 use crate::decision::{Payment, Reason};
 use crate::directory::{PaymentState, TenantRecord};

@@ -1,9 +1,9 @@
 //! Limits within a tenant: buckets and leases by credential, user, address or a named scope.
 //!
 //! A table of at most [`MAX_SCOPED`] entries for the whole process. An entry is made by the first
-//! request that needs it and swept when nobody has used it for a while; when the table is full, what
-//! it holds is served and what would need a new entry is refused, so that a flood of new scopes costs
-//! neither memory nor other tenants.
+//! request that needs it and swept when nobody has used it for a while; when the table is full,
+//! what it holds is served and what would need a new entry is refused, so that a flood of new
+//! scopes costs neither memory nor other tenants.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,8 +105,8 @@ impl ScopedTable {
         self.leases.iter().map(|entry| entry.it.clone()).collect()
     }
 
-    /// Drops what nobody has used for [`IDLE_NS`]. Returns the leases that must be given back first;
-    /// they are dropped by a later sweep.
+    /// Drops what nobody has used for [`IDLE_NS`]. Returns the leases that must be given back
+    /// first; they are dropped by a later sweep.
     pub(crate) fn sweep(&self, now_ns: u64) -> Vec<Arc<Lease>> {
         let idle = |at: &AtomicU64| now_ns.saturating_sub(at.load(Ordering::Relaxed)) > IDLE_NS;
         self.buckets.retain(|_, used| !idle(&used.at_ns));

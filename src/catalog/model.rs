@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Index of a meter in [`Catalog::meters`](super::Catalog::meters). `MeterId(0)` is always `requests`.
+/// Index of a meter in [`Catalog::meters`](super::Catalog::meters). `MeterId(0)` is always
+/// `requests`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MeterId(pub u16);
 
@@ -32,7 +33,8 @@ pub struct Meter {
     pub scale: u64,
     /// How it reaches Stripe, if it does.
     pub stripe: Option<MeterStripe>,
-    /// The meters with `count = "sum"` that this one adds to, with atoms of theirs per atom of ours.
+    /// The meters with `count = "sum"` that this one adds to, with atoms of theirs per atom of
+    /// ours.
     pub feeds: Vec<(MeterId, u64)>,
 }
 
@@ -169,7 +171,8 @@ pub struct Rate {
     /// Its words, unique in a plan and stable over edits elsewhere: `search/min`, `default/s/key`,
     /// `chat/input-tokens/min`.
     pub id: Arc<str>,
-    /// What headers call it: the id without the period, where that is unique in the plan (`search`).
+    /// What headers call it: the id without the period, where that is unique in the plan
+    /// (`search`).
     pub name: Arc<str>,
     /// Which requests it holds for.
     pub on: RateOn,

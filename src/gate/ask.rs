@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{Decided, Gate, Waited};
 use crate::admission::permit::{Hold, Outcome};
 use crate::admission::scoped::ScopeValues;
-use crate::admission::tenant::{LiveTenant, SheetRef};
+use crate::admission::sheet::SheetRef;
+use crate::admission::tenant::LiveTenant;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 
@@ -41,8 +42,8 @@ pub struct Ask {
     costs: Vec<(Arc<str>, u64)>,
 }
 
-/// Admitted work. Settle it when it is done, cancel it when it was not; dropped, it counts as failed
-/// (`charge-on` decides, as for a 5xx).
+/// Admitted work. Settle it when it is done, cancel it when it was not; dropped, it counts as
+/// failed (`charge-on` decides, as for a 5xx).
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts as failed work"]
 pub struct Permit {

@@ -1,23 +1,23 @@
 //! Step 1, identify: from what a request presents to a tenant in memory.
 //!
 //! The hot path is one look-up by a keyed 128-bit hash of the credential. What it misses is loaded
-//! from the directory once for all who wait, at most [`Reads::MAX`](crate::directory::Reads::MAX) loads at
-//! a time; what is found to be nobody's is remembered in a table of fixed size. So a flood of forged
-//! credentials costs neither memory nor anybody else's requests.
+//! from the directory once for all who wait, at most [`Reads::MAX`](crate::directory::Reads::MAX)
+//! loads at a time; what is found to be nobody's is remembered in a table of fixed size. So a flood
+//! of forged credentials costs neither memory nor anybody else's requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Gate, Inner, Pending, Waited};
+use super::{Gate, Pending, Waited};
 pub(crate) use crate::admission::caller::KnownCaller;
 use crate::admission::scoped::ScopeValues;
-use crate::admission::tenant::{LiveTenant, Sheet};
+use crate::admission::sheet::Sheet;
+use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Auth, Scope};
 use crate::clock::Now;
 use crate::config::Unknown;
 use crate::decision::Reason;
-use crate::directory::Surrogate;
 use crate::identity::{
     Caller, CredentialHash, Identifier, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
 };
@@ -30,7 +30,7 @@ pub(crate) const MAX_AGE: Duration = Duration::from_secs(30);
 pub(crate) const REFRESH_AGE: Duration = Duration::from_secs(15);
 
 /// A tenant that could not be read again is asked for no sooner than after this.
-const RETRY: Duration = Duration::from_secs(5);
+pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 /// The anonymous tenant. Outer ids of customers cannot begin with a tilde in a plan file's table
 /// names, and a directory may hold limits for it as for any other.
@@ -76,13 +76,13 @@ impl Gate {
         let Some(probe) = inner.identifier.probe(&presented) else {
             return self.nobody(auth, now);
         };
-        if let Some(known) = inner.callers.get(&probe.0) {
-            if known.is_fresh(now) {
-                if known.wants_refresh(now) {
-                    self.refresh_caller(&known, &presented, probe);
-                }
-                return Seen::Caller(known.clone());
+        if let Some(known) = inner.callers.get(&probe.0)
+            && known.is_fresh(now)
+        {
+            if known.wants_refresh(now) {
+                self.refresh_caller(&known, &presented, probe);
             }
+            return Seen::Caller(known.clone());
         }
         self.unknown(presented, probe, now)
     }
@@ -139,10 +139,10 @@ impl Gate {
     /// A caller that somebody we trust has named: cached by the name and its scopes.
     fn named(&self, caller: Caller, expires_ms: i64, now: Now) -> Seen {
         let probe = self.inner.probe_of(&caller);
-        if let Some(known) = self.inner.callers.get(&probe.0) {
-            if known.is_fresh(now) {
-                return Seen::Caller(known.clone());
-            }
+        if let Some(known) = self.inner.callers.get(&probe.0)
+            && known.is_fresh(now)
+        {
+            return Seen::Caller(known.clone());
         }
         if self.inner.unknown.contains(probe, now) {
             return self.stranger(now);
@@ -259,187 +259,6 @@ pub(super) fn scopes(
         values.ip = scopes.hash(sheet.tenant.surrogate, &Scope::Ip).map(ScopeHash::as_u128);
     }
     values
-}
-
-impl Inner {
-    /// The name in memory of a caller that somebody we trust has named. Its parts are told apart by
-    /// a byte that is in none of them.
-    fn probe_of(&self, caller: &Caller) -> Probe {
-        let mut name = Vec::with_capacity(64);
-        let mut push = |kind: u8, text: &str| {
-            name.push(0xFF);
-            name.push(kind);
-            name.extend_from_slice(text.as_bytes());
-        };
-        push(0, &caller.tenant);
-        caller.key.iter().for_each(|key| push(1, key));
-        caller.user.iter().for_each(|user| push(2, user));
-        for (scope, value) in &caller.named {
-            push(3, scope);
-            push(4, value);
-        }
-        self.prober.probe(u16::MAX, &name)
-    }
-
-    /// Looks a caller up and keeps what is found, or that there is nobody.
-    async fn load_caller(&self, probe: Probe, wanted: Wanted) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        let (surrogate, caller, expires_ms) = match wanted {
-            Wanted::Credential(hashes) => {
-                let Some(found) = self.directory.lookup_credential(hashes).await? else {
-                    self.unknown.insert(probe, now);
-                    return Ok(());
-                };
-                (found.surrogate, Caller::new("").key(found.key_id), i64::MAX)
-            }
-            Wanted::Named { caller, expires_ms } => {
-                let Some(surrogate) = self.surrogate_of(&caller.tenant).await? else {
-                    self.unknown.insert(probe, now);
-                    return Ok(());
-                };
-                (surrogate, caller, expires_ms)
-            }
-        };
-        let Some(tenant) = self.load_tenant(surrogate).await? else {
-            self.unknown.insert(probe, now);
-            return Ok(());
-        };
-        let known = KnownCaller {
-            sheet: tenant.sheet(&self.live.load(), &self.hub, now),
-            tenant,
-            values: scope_values(surrogate, &caller),
-            looked_up_ns: now.mono_ns,
-            expires_ms,
-            refreshing: AtomicBool::new(false),
-        };
-        self.callers.insert(probe.0, Arc::new(known));
-        Ok(())
-    }
-
-    /// Looks a caller up again; one that is nobody's by now is forgotten.
-    pub(super) async fn refresh_caller(&self, probe: Probe, wanted: Wanted) {
-        match self.load_caller(probe, wanted).await {
-            Ok(()) if self.unknown.contains(probe, self.clock.now()) => {
-                self.callers.remove(&probe.0);
-            }
-            Ok(()) => {}
-            Err(error) => {
-                tracing::warn!(%error, "a caller could not be looked up again");
-                self.keep_as_known(probe);
-            }
-        }
-    }
-
-    /// The directory does not answer: a caller that is known stays so for a while, unless its
-    /// credential has ended by itself.
-    fn keep_as_known(&self, probe: Probe) -> bool {
-        let now = self.clock.now();
-        let known = self.callers.get(&probe.0).map(|known| known.clone());
-        let Some(known) = known.filter(|known| now.wall_ms < known.expires_ms) else {
-            return false;
-        };
-        let again = KnownCaller {
-            tenant: known.tenant.clone(),
-            sheet: known.tenant.last_sheet(),
-            values: known.values.clone(),
-            looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)),
-            expires_ms: known.expires_ms,
-            refreshing: AtomicBool::new(true), // not before it is too old again
-        };
-        self.callers.insert(probe.0, Arc::new(again));
-        true
-    }
-
-    /// The surrogate of an outer id; made on first sight where that is configured.
-    pub(super) async fn surrogate_of(&self, id: &str) -> Result<Option<Surrogate>, StoreError> {
-        if let Some(found) = self.directory.lookup_name(id).await? {
-            return Ok(Some(found));
-        }
-        let create = self.config.identity.unknown == Unknown::Create || id == ANONYMOUS;
-        if !create {
-            return Ok(None);
-        }
-        let made = self.directory.tenant(id).note("first seen").save().await;
-        match made {
-            Ok(tenant) => Ok(Some(tenant.record().surrogate)),
-            Err(crate::directory::DirectoryError::Store(error)) => Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "a tenant could not be made on first sight");
-                Ok(None)
-            }
-        }
-    }
-
-    /// The tenant in memory, read from the directory if it is not there.
-    pub(super) async fn load_tenant(
-        &self,
-        surrogate: Surrogate,
-    ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
-        let known = self.tenants.get(&surrogate).map(|t| t.clone());
-        if let Some(known) = known {
-            if known.age_ns(self.clock.now()) < nanos(REFRESH_AGE) {
-                return Ok(Some(known));
-            }
-        }
-        let Some(record) = self.directory.lookup_tenant(surrogate).await? else {
-            return Ok(None);
-        };
-        let record = self.first_request(record).await?;
-        let (live, now) = (self.live.load(), self.clock.now());
-        let tenant = self
-            .tenants
-            .entry(surrogate)
-            .or_insert_with(|| Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now)))
-            .clone();
-        tenant.learn(record, &live, &self.hub, now);
-        Ok(Some(tenant))
-    }
-
-    /// Reads a tenant again; if that fails it stays as it was last known.
-    pub(super) async fn read_again(&self, tenant: &LiveTenant) {
-        let read = self.directory.lookup_tenant(tenant.core.surrogate).await;
-        let now = self.clock.now();
-        match read {
-            Ok(Some(record)) => tenant.learn(record, &self.live.load(), &self.hub, now),
-            Ok(None) => tenant.keep_as_known(now.mono_ns),
-            Err(error) => {
-                tracing::warn!(%error, "a tenant could not be read again: it stays as last known");
-                let retry = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
-                tenant.keep_as_known(retry);
-            }
-        }
-    }
-
-    /// A plan that expires counts from the tenant's first request: noted when it is first loaded.
-    async fn first_request(
-        &self,
-        record: Arc<crate::directory::TenantRecord>,
-    ) -> Result<Arc<crate::directory::TenantRecord>, StoreError> {
-        let now_ms = self.clock.now().wall_ms;
-        let expires = self.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
-        if !expires || record.first_request_ms.is_some() {
-            return Ok(record);
-        }
-        let first = self.directory.first_request(record.surrogate, now_ms).await?;
-        let mut record = (*record).clone();
-        record.first_request_ms = first;
-        Ok(Arc::new(record))
-    }
-}
-
-fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
-    let scopes = Scopes::of(caller.clone(), None);
-    let hash = |scope: &Scope| scopes.hash(tenant, scope).map(ScopeHash::as_u128);
-    ScopeValues {
-        key: hash(&Scope::Key),
-        user: hash(&Scope::User),
-        ip: None,
-        named: caller
-            .named
-            .iter()
-            .filter_map(|(name, _)| Some((name.clone(), hash(&Scope::Named(name.clone()))?)))
-            .collect(),
-    }
 }
 
 pub(crate) fn nanos(span: Duration) -> u64 {

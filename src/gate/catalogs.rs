@@ -50,10 +50,10 @@ pub(crate) async fn publish(
 ) -> Result<u64, StoreError> {
     loop {
         let newest = newest(store, space).await?;
-        if let Some((revision, hash)) = &newest {
-            if hash.as_slice() == catalog.hash.as_slice() {
-                return Ok(*revision);
-            }
+        if let Some((revision, hash)) = &newest
+            && hash.as_slice() == catalog.hash.as_slice()
+        {
+            return Ok(*revision);
         }
         let revision = newest.map_or(1, |(revision, _)| revision + 1);
         let (name, version) = layout::format(FORMAT);
@@ -96,7 +96,8 @@ async fn newest(store: &dyn Store, space: &Space) -> Result<Option<(u64, Vec<u8>
 }
 
 impl Inner {
-    /// Looks at the plan file, and puts it into force if its content is another. `Ok(true)`: it did.
+    /// Looks at the plan file, and puts it into force if its content is another. `Ok(true)`: it
+    /// did.
     pub(super) async fn reload(&self) -> Result<bool, Error> {
         let (name, text) = self.plans.read()?;
         let live = self.live.load_full();

@@ -1,5 +1,5 @@
-//! Parts of a request's way through the gate, one at a time: what benches and tests of cost measure.
-//! They go through the code that requests go through, and skip nothing of their part.
+//! Parts of a request's way through the gate, one at a time: what benches and tests of cost
+//! measure. They go through the code that requests go through, and skip nothing of their part.
 
 use std::sync::Arc;
 

@@ -12,26 +12,25 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Gate;
-use super::callers::Refresh;
 use super::catalogs::{self, PlanSource};
+use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
-use crate::admission::caller::KnownCaller;
+use super::promises::promises;
 use crate::admission::hub::Hub;
 use crate::admission::lease::Writer;
 use crate::admission::resolve::LiveCatalog;
-use crate::admission::tenant::LiveTenant;
-use crate::catalog::{Catalog, OnDirectoryError, Over};
+use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
-use crate::directory::{Check, Directory, Reads, Surrogate};
+use crate::directory::{Directory, Reads};
 use crate::error::Error;
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{self, Hands, Keeper};
 use crate::store::layout::Space;
 use crate::store::{Memory, Store};
-use crate::usage::Mode;
-use crate::usage::flush::{self, Flusher, Settings};
+use crate::usage::collect;
+use crate::usage::flush::{Flusher, Settings};
 use crate::usage::journal::Journal;
 use crate::usage::ledger::Ledger;
 use crate::usage::log::LogWriter;
@@ -40,8 +39,8 @@ use crate::wire::{Reply, WireOptions};
 /// How long closing waits for what is in hand: then it says what is left.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Callers being looked up at once are few; this is only how many results are kept for the second in
-/// which others may wait for the same.
+/// Callers being looked up at once are few; this is only how many results are kept for the second
+/// in which others may wait for the same.
 const LOADS: u64 = 4_096;
 
 /// Most callers in memory. Past it the oldest half is looked up anew when it calls.
@@ -49,69 +48,6 @@ pub(crate) const MAX_CALLERS: usize = 2_000_000;
 
 /// Writes a refusal as the host wants it; `None` leaves it as it is.
 pub type OnRefusal = Arc<dyn Fn(&Refusal) -> Option<Reply> + Send + Sync>;
-
-/// Everything the gate's parts share.
-pub(crate) struct Inner {
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) writer: Writer,
-    pub(crate) config: Settled,
-    pub(crate) plans: PlanSource,
-    pub(crate) live: Arc<ArcSwap<LiveCatalog>>,
-    pub(crate) directory: Directory,
-    pub(crate) identifier: Identifier,
-    pub(crate) custom: Option<Arc<dyn Identify>>,
-    /// Names callers that were named by somebody we trust.
-    pub(crate) prober: Prober,
-    pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
-    pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
-    pub(crate) unknown: UnknownCallers,
-    pub(crate) reads: Reads,
-    /// Look-ups under way, so that one serves all who wait for it.
-    pub(crate) loads: moka::future::Cache<u128, ()>,
-    pub(crate) refreshes: mpsc::Sender<Refresh>,
-    pub(crate) flusher: Flusher,
-    pub(crate) keeper: Keeper,
-    pub(crate) maintenance: Mutex<Option<Maintenance>>,
-    pub(crate) ledger: Ledger,
-    pub(crate) wire: WireOptions,
-    pub(crate) on_refusal: Option<OnRefusal>,
-}
-
-/// What is used of the service file after opening.
-#[derive(Clone, Debug)]
-pub(crate) struct Settled {
-    pub(crate) identity: crate::config::IdentityConfig,
-    pub(crate) billing_url: Option<String>,
-    pub(crate) strip_prefix: Option<String>,
-    pub(crate) mode: Mode,
-}
-
-/// A probe is a keyed hash already: its low bits are its place in a map.
-pub(crate) type ByProbe = std::hash::BuildHasherDefault<Low64>;
-
-/// See [`ByProbe`].
-#[derive(Debug, Default)]
-pub(crate) struct Low64(u64);
-
-impl std::hash::Hasher for Low64 {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 ^= u64::from_le_bytes(word);
-        }
-    }
-
-    fn write_u128(&mut self, probe: u128) {
-        self.0 = probe as u64;
-    }
-}
 
 /// Builds a [`Gate`] from a service file and what the host already has.
 #[must_use = "call `open`"]
@@ -349,40 +285,6 @@ impl Gate {
     }
 }
 
-impl Inner {
-    /// The path as routes match it: without the prefix of a gateway in front.
-    pub(super) fn strip_prefix<'a>(&self, path: &'a str) -> &'a str {
-        let Some(prefix) = &self.config.strip_prefix else {
-            return path;
-        };
-        path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
-    }
-
-    fn all_leases(&self) -> Vec<Arc<crate::admission::lease::Lease>> {
-        let mut all = self.hub.scoped.all_leases();
-        all.extend(self.hub.take_retired());
-        for tenant in &self.tenants {
-            all.extend(tenant.last_sheet().open_leases().cloned());
-        }
-        all
-    }
-}
-
-impl Settled {
-    fn new(config: &Config) -> Self {
-        Self {
-            identity: config.identity,
-            billing_url: config.http.billing_url.clone(),
-            strip_prefix: config.http.strip_prefix.clone(),
-            mode: match config.flush.mode {
-                FlushMode::Fast => Mode::Fast,
-                FlushMode::Journal => Mode::Journal,
-                FlushMode::Durable => Mode::Durable,
-            },
-        }
-    }
-}
-
 impl ConfigSource {
     fn read(&self) -> Result<Config, Error> {
         let parsed = match self {
@@ -394,24 +296,6 @@ impl ConfigSource {
             }
         };
         parsed.map_err(|errors| Error::Config(errors.to_string()))
-    }
-}
-
-/// The catalog in force, as the directory checks names against it.
-struct CatalogCheck(Arc<ArcSwap<LiveCatalog>>);
-
-impl Check for CatalogCheck {
-    fn has_plan(&self, name: &str) -> bool {
-        self.0.load().catalog.plan(name).is_some()
-    }
-
-    fn has_meter(&self, name: &str) -> bool {
-        self.0.load().catalog.meter(name).is_some()
-    }
-
-    fn changes(&self, toml: &str) -> Result<(), String> {
-        let parsed = self.0.load().catalog.parse_changes(toml);
-        parsed.map(|_| ()).map_err(|errors| errors.to_string())
     }
 }
 
@@ -468,60 +352,12 @@ async fn journal(
     if !wanted && matches!(config.store.kind, StoreKind::Memory) {
         return Ok((None, log));
     }
-    let journal = flush::recover(store, writer, &mut log, path, now_ms).await?;
+    let journal = collect::recover(store, writer, &mut log, path, now_ms).await?;
     Ok((wanted.then_some(journal), log))
 }
 
 fn identifier(config: &Config) -> Result<Identifier, Error> {
     super::sources::identifier(config)
-}
-
-/// Logs, once, what is promised here.
-fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
-    let store = store.promise();
-    let loss = match config.flush.mode {
-        FlushMode::Fast => format!("at most {:?} of use", config.flush.every),
-        FlushMode::Journal => "at most 50 ms of use".to_owned(),
-        FlushMode::Durable => "nothing that was answered".to_owned(),
-    };
-    tracing::info!(
-        store = store.kind,
-        survives = store.survives,
-        mode = ?config.flush.mode,
-        "an abrupt death of this process loses {loss}; hard quotas are exact in every mode",
-    );
-    for plan in &live.catalog.plans {
-        if let Some(most) = plan.concurrency {
-            tracing::info!(
-                plan = %plan.name,
-                "concurrency {most} is per process: with n processes a tenant may have n x {most}",
-            );
-        }
-        let soft = plan.quotas.values().flatten().filter(|q| q.over != Over::Deny);
-        for quota in soft {
-            let bound = match quota.stop {
-                Some(stop) => format!("stops at {stop} atoms"),
-                None => "has no stop: it is counted and never refused".to_owned(),
-            };
-            tracing::info!(plan = %plan.name, limit = %quota.id, "soft limit: {bound}");
-        }
-    }
-    if live.catalog.on_directory_error != OnDirectoryError::Deny {
-        tracing::warn!(
-            "on-directory-error = \"default-plan\" is not in this version: a tenant that is not in \
-             memory gets 503 while the store is away, as with \"deny\""
-        );
-    }
-    tracing::info!("while the store is away: leases are served to their end, then on-lease-error");
-}
-
-impl std::fmt::Debug for Inner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate")
-            .field("tenants", &self.tenants.len())
-            .field("callers", &self.callers.len())
-            .finish_non_exhaustive()
-    }
 }
 
 impl std::fmt::Debug for GateBuilder {

@@ -10,7 +10,7 @@ use crate::admission::decide::{Limit, Refused, bucket_of};
 use crate::admission::lease::Lease;
 use crate::admission::policy::{Place, QuotaRule, RateRule, RoutePolicy};
 use crate::admission::scoped::{ScopeValues, ScopedKey};
-use crate::admission::tenant::Sheet;
+use crate::admission::sheet::Sheet;
 use crate::catalog::{Count, Every, MeterId, Over, RouteId};
 use crate::clock::Now;
 use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, Source, Unit};
@@ -97,7 +97,7 @@ impl Inner {
         now: Now,
     ) -> LimitStates {
         let view = Standing { inner: self, sheet, scopes, now };
-        let rates = route.rates.iter().filter_map(|ask| view.rate(ask.rate));
+        let rates = route.rates.iter().filter_map(|rate| view.rate(*rate));
         let quotas = route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|q| view.quota(*q));
         rates.chain(quotas).collect()
     }

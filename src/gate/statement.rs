@@ -9,7 +9,7 @@ use super::unleased::WithUnleased;
 use super::{Gate, Pending, Seen, TenantHandle, Waited};
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
 use crate::admission::scoped::ScopeValues;
-use crate::admission::tenant::{Sheet, Standing as TenantStanding};
+use crate::admission::sheet::{Sheet, Standing as TenantStanding};
 use crate::catalog::{Auth, Every, MeterId, Over, Scope};
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;

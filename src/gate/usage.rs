@@ -77,8 +77,8 @@ impl Admitted {
 }
 
 impl Usage {
-    /// Reports that `units` of a meter were used: the true number, whenever it is known, as often as
-    /// there is more. Never fails: what no hold and no lease covers is recorded as over.
+    /// Reports that `units` of a meter were used: the true number, whenever it is known, as often
+    /// as there is more. Never fails: what no hold and no lease covers is recorded as over.
     ///
     /// A meter that the plan file does not name, or that is the sum of others, is a mistake in the
     /// program: it is logged as an error and nothing is counted.

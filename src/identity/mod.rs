@@ -62,8 +62,8 @@ pub trait RequestView {
     fn is_repeated(&self, name: &str) -> bool {
         self.headers(name).len() > 1
     }
-    /// The only value of a header; [`Malformed::Repeated`] if it came more than once. Adapters that can
-    /// find all values in one look-up answer it from that.
+    /// The only value of a header; [`Malformed::Repeated`] if it came more than once. Adapters that
+    /// can find all values in one look-up answer it from that.
     fn single(&self, name: &str) -> Result<Option<&[u8]>, Malformed> {
         match self.header(name) {
             Some(_) if self.is_repeated(name) => Err(Malformed::Repeated),
@@ -74,9 +74,9 @@ pub trait RequestView {
     fn claim(&self, _name: &str) -> Option<Cow<'_, str>> {
         None
     }
-    /// How long the request's body is; `None` where it does not say. Frameworks that know better than
-    /// `Content-Length` answer better: without any length header, an HTTP/1.1 request has no body
-    /// (RFC 9112, section 6.3).
+    /// How long the request's body is; `None` where it does not say. Frameworks that know better
+    /// than `Content-Length` answer better: without any length header, an HTTP/1.1 request has no
+    /// body (RFC 9112, section 6.3).
     fn body_length(&self) -> Option<u64> {
         let stated = std::str::from_utf8(self.header("content-length")?).ok()?;
         stated.trim().parse().ok()

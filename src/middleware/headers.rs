@@ -64,10 +64,10 @@ pub(super) fn limits(shared: &Shared, held: &mut Held, parts: &mut Parts) {
                 parts.headers.insert(&RATE_LIMIT_POLICY, value);
             }
             let mut line = Line::default();
-            if let Ok(true) = wire::write_ratelimit(&mut line, states.iter(), None) {
-                if let Ok(value) = HeaderValue::from_bytes(&line.0) {
-                    parts.headers.insert(&RATE_LIMIT, value);
-                }
+            if let Ok(true) = wire::write_ratelimit(&mut line, states.iter(), None)
+                && let Ok(value) = HeaderValue::from_bytes(&line.0)
+            {
+                parts.headers.insert(&RATE_LIMIT, value);
             }
         } else {
             let mut pairs = Vec::new();

@@ -53,8 +53,8 @@ impl TollgateLayer {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Without handles for handlers: no [`Admitted`](crate::Admitted) in the request's extensions, so
-    /// extractors of adapters do not work, and an admitted request allocates nothing.
+    /// Without handles for handlers: no [`Admitted`](crate::Admitted) in the request's extensions,
+    /// so extractors of adapters do not work, and an admitted request allocates nothing.
     #[must_use]
     pub fn without_extensions(self) -> Self {
         self.with(|shared| shared.extensions = false)
@@ -66,7 +66,8 @@ impl TollgateLayer {
         self.with(|shared| shared.peer = find)
     }
 
-    /// How the path that was asked for is found where a router has taken a prefix off. For adapters.
+    /// How the path that was asked for is found where a router has taken a prefix off. For
+    /// adapters.
     #[must_use]
     pub fn original_path_from(self, find: for<'a> fn(&'a Extensions) -> Option<&'a Uri>) -> Self {
         self.with(|shared| shared.original = find)

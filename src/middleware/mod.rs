@@ -1,8 +1,8 @@
 //! The tower layer: a [`Gate`](crate::Gate) in front of any HTTP service.
 //!
 //! A request passes when its route asks nobody who they are (`auth = "none"`), or when the gate
-//! admits it; anything else is answered here and never reaches the service. A refusal is a response,
-//! never the service's error.
+//! admits it; anything else is answered here and never reaches the service. A refusal is a
+//! response, never the service's error.
 //!
 //! - The service that was made ready is the one that is called; its clone takes its place.
 //! - The admitted path does not box and does not wait: the answer comes from memory. Only a request

@@ -1,5 +1,5 @@
-//! The keys of the table: who stands where. Every partition begins with the layout's version and the
-//! space, so that several services, or test and live, share one table without meeting.
+//! The keys of the table: who stands where. Every partition begins with the layout's version and
+//! the space, so that several services, or test and live, share one table without meeting.
 //!
 //! | partition | sort key | holds |
 //! |---|---|---|
@@ -64,7 +64,8 @@ impl Space {
         self.key(format_args!("P#"), format!("{revision:020}"))
     }
 
-    /// `scope` is a hash, or 0 for the whole tenant: nothing a caller chose enters a key as it came.
+    /// `scope` is a hash, or 0 for the whole tenant: nothing a caller chose enters a key as it
+    /// came.
     pub(crate) fn pool(&self, tenant: Surrogate, limit: &str, scope: u128, start_ms: i64) -> Key {
         self.key(format_args!("Q#{tenant}#{limit}#{scope:032x}#{start_ms}"), "-")
     }

@@ -16,11 +16,11 @@
 //! 5. **Strong reads.** A read or a query that starts after a write was answered sees it.
 //! 6. **Ordered.** A query returns the items of one partition by ascending sort key, compared as
 //!    bytes, in pages; a page is cut by count, never in the middle of an item.
-//! 7. **Bounded.** An item above [`MAX_ITEM_BYTES`] is refused as invalid, whole. Writes that cannot
-//!    be queued are refused as throttled, never queued without bound.
-//! 8. **Expiry.** An item whose attribute [`TTL`] is a whole number may vanish at any time once that
-//!    many seconds have passed since 1970, and never before by itself. Nothing else makes an item
-//!    expire, and nobody is promised when it goes.
+//! 7. **Bounded.** An item above [`MAX_ITEM_BYTES`] is refused as invalid, whole. Writes that
+//!    cannot be queued are refused as throttled, never queued without bound.
+//! 8. **Expiry.** An item whose attribute [`TTL`] is a whole number may vanish at any time once
+//!    that many seconds have passed since 1970, and never before by itself. Nothing else makes an
+//!    item expire, and nobody is promised when it goes.
 //!
 //! The shape is that of a DynamoDB item table (`UpdateItem` with a condition expression and
 //! `ReturnValuesOnConditionCheckFailure=ALL_OLD`), so that a write maps to one call there.

@@ -29,14 +29,15 @@ impl Drill {
         }
     }
 
-    /// One request from its resolved tenant to its end: the clock is read, limits are decided, and a
-    /// response of status 200 settles. `None` where it would have to wait for a lease or a read.
+    /// One request from its resolved tenant to its end: the clock is read, limits are decided, and
+    /// a response of status 200 settles. `None` where it would have to wait for a lease or a read.
     pub fn admit_and_settle(&self) -> Option<bool> {
         self.gate.pass_through(&self.caller, &self.live, self.route)
     }
 }
 
-/// Whether the caller of this request is found in memory: `None` where the directory has to be asked.
+/// Whether the caller of this request is found in memory: `None` where the directory has to be
+/// asked.
 pub fn is_identified(gate: &Gate, view: &dyn RequestView, now: Now) -> Option<bool> {
     gate.is_identified(view, now)
 }

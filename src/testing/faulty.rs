@@ -1,11 +1,12 @@
 //! A store that fails on purpose: any store, behind a network that loses, delays and repeats.
 //!
-//! What goes wrong follows from a script or from a seed, drawn when a call is first polled, so a run
-//! whose tasks are polled in the same order fails in the same way. Delays are tokio timers: with
-//! tokio's paused time they cost nothing.
+//! What goes wrong follows from a script or from a seed, drawn when a call is first polled, so a
+//! run whose tasks are polled in the same order fails in the same way. Delays are tokio timers:
+//! with tokio's paused time they cost nothing.
 //!
-//! It keeps the three outcomes of [`crate::store`]: what is answered as unavailable or throttled was
-//! not applied, what is answered as unknown may have been. It does not break the store behind it.
+//! It keeps the three outcomes of [`crate::store`]: what is answered as unavailable or throttled
+//! was not applied, what is answered as unknown may have been. It does not break the store behind
+//! it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

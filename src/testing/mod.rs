@@ -19,8 +19,8 @@ pub use faulty::{Fault, Faulty, Odds};
 pub const START_MS: i64 = 1_773_748_800_000;
 
 /// A gate over these plans: no file, no port, a store in memory, and time in hand. Callers name
-/// their tenant in the header `x-tenant` (and a user in `x-user`); an unknown tenant is made on first
-/// sight. Must be called within a tokio runtime.
+/// their tenant in the header `x-tenant` (and a user in `x-user`); an unknown tenant is made on
+/// first sight. Must be called within a tokio runtime.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {

@@ -43,8 +43,8 @@ pub(super) async fn read(
     }
 }
 
-/// Folds every full run of a writer's log from run `from_run` on, up to slot `end`. Returns the first
-/// run that is not full yet.
+/// Folds every full run of a writer's log from run `from_run` on, up to slot `end`. Returns the
+/// first run that is not full yet.
 pub(crate) async fn fold_runs(
     store: &dyn Store,
     writer: &Writer,
@@ -81,8 +81,8 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
         }
     }
     let own = |of: u128| (of != writer.incarnation).then_some(of);
-    // Nothing in a fold tells who made it or when: whoever folds a run writes the same bytes, so two
-    // that do it at once do not disturb each other.
+    // Nothing in a fold tells who made it or when: whoever folds a run writes the same bytes, so
+    // two that do it at once do not disturb each other.
     let packed = |(of, rows): (&u128, &Rows)| rows.pack(0, own(*of));
     let bodies: Vec<Vec<u8>> = by_writer.iter().flat_map(packed).collect();
     let parts = i64::try_from(bodies.len()).unwrap_or(i64::MAX);

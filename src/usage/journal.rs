@@ -1,9 +1,9 @@
 //! The local journal: rows on their way to the store, in a file that survives the process.
 //!
-//! Segments `PATH.0`, `PATH.1`, .. hold frames; a frame is the packed rows that moved since the last
-//! one, with its length and a checksum. A flush that was acknowledged makes the segments before it
-//! superfluous, and they are removed. After a death the next process reads what is left and
-//! carries it into its own log under the dead writer's name: totals, so nothing counts twice.
+//! Segments `PATH.0`, `PATH.1`, .. hold frames; a frame is the packed rows that moved since the
+//! last one, with its length and a checksum. A flush that was acknowledged makes the segments
+//! before it superfluous, and they are removed. After a death the next process reads what is left
+//! and carries it into its own log under the dead writer's name: totals, so nothing counts twice.
 //!
 //! Survives: the death of the process (`kill -9`) up to the last frame. Not promised: power loss
 //! (`durable` is for that), or a disk that lies. A torn last frame is dropped: it was never

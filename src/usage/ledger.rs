@@ -1,5 +1,5 @@
-//! The ledger: what all writers have recorded, folded. A row counts as its largest total per writer;
-//! rows add up.
+//! The ledger: what all writers have recorded, folded. A row counts as its largest total per
+//! writer; rows add up.
 //!
 //! Read on demand and incrementally: each log from the slot where the last reading ended, at most
 //! once in [`FRESH_MS`]. Only this process's memory holds the fold; the logs are the truth.
@@ -21,8 +21,8 @@ use crate::store::{MAX_PAGE_ITEMS, Query, Store, StoreError};
 /// A reading younger than this is not repeated: a page that is reloaded costs no reads.
 const FRESH_MS: i64 = 1_000;
 
-/// How far back writers are looked for, in days: what `GET /usage/history` can show. Older rows stay
-/// in the store.
+/// How far back writers are looked for, in days: what `GET /usage/history` can show. Older rows
+/// stay in the store.
 const DAYS_BACK: i64 = 400;
 
 const DAY_MS: i64 = 86_400_000;
@@ -62,8 +62,8 @@ impl Ledger {
         Self { store, writer, fold: Mutex::default(), read_at_ms: AtomicI64::new(i64::MIN) }
     }
 
-    /// What a tenant used, by meter and day, over all writers, in no order; without this writer's row
-    /// `live_part`, of which the caller has the total as it is now.
+    /// What a tenant used, by meter and day, over all writers, in no order; without this writer's
+    /// row `live_part`, of which the caller has the total as it is now.
     pub(crate) async fn uses(
         &self,
         tenant: Surrogate,

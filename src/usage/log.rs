@@ -45,7 +45,8 @@ impl LogWriter {
         }
     }
 
-    /// The write of the next slot. Repeated as it is until [`wrote`](Self::wrote) is told how it went.
+    /// The write of the next slot. Repeated as it is until [`wrote`](Self::wrote) is told how it
+    /// went.
     pub(crate) fn slot(&self, body: &[u8]) -> Write {
         let (name, version) = layout::format(FORMAT);
         Write {
@@ -76,8 +77,8 @@ impl LogWriter {
     }
 }
 
-/// Reads a log from slot `from` on, handing each record's rows to `fold`. Slots that stand folded are
-/// read as their fold. Returns the first slot that is not there yet.
+/// Reads a log from slot `from` on, handing each record's rows to `fold`. Slots that stand folded
+/// are read as their fold. Returns the first slot that is not there yet.
 pub(crate) async fn read(
     store: &dyn Store,
     writer: &Writer,

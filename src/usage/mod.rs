@@ -6,14 +6,15 @@
 //!    maximum per writer and row, so a retry, a replay or a duplicate changes nothing.
 //! 2. **Write once.** Record `n` of a writer is put if absent, one in flight, the same bytes until
 //!    the outcome is known. A gap in the numbers is visible.
-//! 3. **A writer is an incarnation**: 128 random bits drawn by this process, never a host, a pid or a
-//!    counter.
+//! 3. **A writer is an incarnation**: 128 random bits drawn by this process, never a host, a pid or
+//!    a counter.
 //! 4. **Bounded.** What waits to be written is one row per tenant and meter that moved; an outage
 //!    makes it older, not larger.
 //!
 //! What an abrupt death loses before that depends on the [`Mode`], and is said in
 //! `docs/accuracy.md`.
 
+pub(crate) mod collect;
 pub(crate) mod compact;
 pub(crate) mod flush;
 pub(crate) mod journal;

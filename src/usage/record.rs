@@ -30,7 +30,8 @@ pub(crate) struct UseKey {
     pub(crate) account: Option<Arc<str>>,
 }
 
-/// Totals by row: the newest of each. In order, so that the same rows are packed into the same bytes.
+/// Totals by row: the newest of each. In order, so that the same rows are packed into the same
+/// bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
     pub(crate) uses: BTreeMap<UseKey, u64>,

@@ -75,7 +75,8 @@ impl Server {
         Self { child, address }
     }
 
-    /// What the ledger shows. Ask a process that has served nothing yet: then it is the store's word.
+    /// What the ledger shows. Ask a process that has served nothing yet: then it is the store's
+    /// word.
     pub(crate) async fn recorded(&self) -> Recorded {
         let mut connection = Connection::open(self.address).await.unwrap();
         let (status, body) = connection.call("GET", "/usage").await.unwrap();

@@ -1,0 +1,279 @@
+//! Drawing: units of one meter from all its quotas or one of its grants, and room in the buckets.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{
+    CALLS, From, Limit, Question, Refused, Taken, TakenList, Verdict, bucket_of, refuse, undo,
+};
+use crate::admission::lease::{Lease, Take};
+use crate::admission::policy::{Known, MeterAsk, Place, Policy};
+use crate::admission::scoped::ScopedKey;
+use crate::catalog::{OnLeaseError, Scope};
+use crate::decision::{Payment, Reason};
+
+/// How much of a meter this request asks for: as the policy says, unless the length of the request
+/// has a part in it.
+pub(crate) fn amount(q: &Question<'_>, ask: &MeterAsk) -> u64 {
+    match &ask.known {
+        Known::Length => q.length.unwrap_or(0),
+        Known::Sum(parts) if q.route.counts_request.is_some() => {
+            parts.iter().fold(0, |n: u64, (part, weight)| {
+                let part = &q.route.meters[usize::from(*part)];
+                n.saturating_add(amount(q, part).saturating_mul(*weight))
+            })
+        }
+        _ => ask.n,
+    }
+}
+
+/// Draws one meter from all its quotas, or one grant. `None`: drawn.
+pub(super) fn draw_meter(
+    q: &Question<'_>,
+    ask: &MeterAsk,
+    i: u8,
+    n: u64,
+    draw: u32,
+    taken: &mut TakenList,
+) -> Option<Verdict> {
+    let policy = &*q.sheet.policy;
+    // One quota that has room is nearly every request; without room nothing has been taken here.
+    if let [index] = ask.quotas[..] {
+        let quota = &policy.quotas[usize::from(index)];
+        if let Some(pool) = quota.included.filter(|_| !ask.once_only)
+            && let Draw::Took(from) = take(q, pool, n)
+        {
+            let ask = i;
+            taken.push(Taken { from, n, ask, draw });
+            return None;
+        }
+    }
+    draw_quotas(q, ask, i, n, draw, taken)
+}
+
+/// The same in general.
+fn draw_quotas(
+    q: &Question<'_>,
+    ask: &MeterAsk,
+    i: u8,
+    n: u64,
+    draw: u32,
+    taken: &mut TakenList,
+) -> Option<Verdict> {
+    let policy = &*q.sheet.policy;
+    let mut tenant_wide = SmallVec::<[Taken; 4]>::new();
+    let mut short = SmallVec::<[u16; 4]>::new();
+    let mut need = None;
+    for &index in &ask.quotas {
+        let quota = &policy.quotas[usize::from(index)];
+        let included = quota.included.map_or(Draw::Exhausted, |pool| take(q, pool, n));
+        match included {
+            Draw::Took(from) => {
+                let took = Taken { from, n, ask: i, draw };
+                if quota.tenant_wide { tenant_wide.push(took) } else { taken.push(took) }
+            }
+            Draw::None => {}
+            Draw::Need(lease) => need = need.or(Some(lease)),
+            Draw::Exhausted if quota.tenant_wide => short.push(index),
+            Draw::Exhausted => match draw_over(q, quota.over, n) {
+                Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw }),
+                Draw::None => {}
+                Draw::Need(lease) => need = need.or(Some(lease)),
+                Draw::Exhausted => {
+                    undo(q.sheet, &tenant_wide, q.now);
+                    return Some(refuse(Reason::Exhausted, Limit::Quota(index)));
+                }
+            },
+        }
+    }
+    let stopped = match need {
+        Some(lease) => Some(Verdict::Need(lease, n)),
+        None if short.is_empty() && !ask.once_only => {
+            taken.extend(tenant_wide);
+            return None;
+        }
+        None => match draw_grant(q, ask, n) {
+            Draw::Took(from) => {
+                undo(q.sheet, &tenant_wide, q.now);
+                taken.push(Taken { from, n, ask: i, draw });
+                return None;
+            }
+            Draw::Need(lease) => Some(Verdict::Need(lease, n)),
+            _ if short.is_empty() => {
+                let grant = ask.grants.last().map_or(Limit::None, |g| Limit::Grant(*g));
+                Some(refuse(Reason::PaymentRequired(Payment::GrantUsedUp), grant))
+            }
+            _ => draw_all_over(q, &short, i, n, draw, &mut tenant_wide),
+        },
+    };
+    match stopped {
+        None => taken.extend(tenant_wide),
+        Some(_) => undo(q.sheet, &tenant_wide, q.now),
+    }
+    stopped
+}
+
+/// Every quota that is used up lets the ask through beyond it, or one of them refuses.
+fn draw_all_over(
+    q: &Question<'_>,
+    short: &[u16],
+    i: u8,
+    n: u64,
+    draw: u32,
+    taken: &mut SmallVec<[Taken; 4]>,
+) -> Option<Verdict> {
+    for &index in short {
+        match draw_over(q, q.sheet.policy.quotas[usize::from(index)].over, n) {
+            Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw }),
+            Draw::None => {}
+            Draw::Need(lease) => return Some(Verdict::Need(lease, n)),
+            Draw::Exhausted => return Some(refuse(Reason::Exhausted, Limit::Quota(index))),
+        }
+    }
+    None
+}
+
+fn draw_over(q: &Question<'_>, over: Option<u16>, n: u64) -> Draw {
+    over.map_or(Draw::Exhausted, |pool| take(q, pool, n))
+}
+
+fn draw_grant(q: &Question<'_>, ask: &MeterAsk, n: u64) -> Draw {
+    for &pool in &ask.grants {
+        let expires = q.sheet.policy.pools[usize::from(pool)].expires_ms;
+        if expires.is_some_and(|end| end <= q.now.wall_ms) {
+            continue;
+        }
+        match take(q, pool, n) {
+            Draw::Exhausted => {}
+            other => return other,
+        }
+    }
+    Draw::Exhausted
+}
+
+/// What came of taking from one pool.
+enum Draw {
+    Took(From),
+    /// The limit is for a scope that this caller has no value of: it does not hold here.
+    None,
+    Need(Arc<Lease>),
+    Exhausted,
+}
+
+fn take(q: &Question<'_>, pool: u16, n: u64) -> Draw {
+    let scoped;
+    let (lease, narrow) = match &q.sheet.policy.pools[usize::from(pool)].place {
+        Place::Sheet(slot) => (q.sheet.lease(pool, *slot), false),
+        Place::Scoped(scope) => match scoped_lease(q, pool, scope) {
+            Some(Ok(lease)) => {
+                scoped = lease;
+                (&scoped, true)
+            }
+            Some(Err(TableFull)) => return Draw::Exhausted,
+            None => return Draw::None,
+        },
+    };
+    let took = || {
+        if narrow { From::ScopedPool(lease.clone()) } else { From::Pool(pool) }
+    };
+    match lease.take(n, q.now) {
+        Take::Taken { renew } => {
+            if renew {
+                q.hub.wake(lease);
+            }
+            Draw::Took(took())
+        }
+        Take::Exhausted => Draw::Exhausted,
+        Take::Need if q.store_away => {
+            let floor = floor_while_away(&q.sheet.policy, pool);
+            if lease.take_down_to(n, floor) {
+                Draw::Took(took())
+            } else {
+                Draw::Need(lease.clone())
+            }
+        }
+        Take::Need => {
+            q.hub.wake(lease);
+            Draw::Need(lease.clone())
+        }
+    }
+}
+
+struct TableFull;
+
+fn scoped_lease(
+    q: &Question<'_>,
+    pool: u16,
+    scope: &Scope,
+) -> Option<Result<Arc<Lease>, TableFull>> {
+    let value = q.scopes.of(scope)?;
+    let key = ScopedKey {
+        tenant: q.sheet.tenant.surrogate,
+        limit: q.sheet.policy.pools[usize::from(pool)].id.clone(),
+        value,
+        start_ms: q.sheet.window(pool).start_ms,
+    };
+    let lease = q.hub.scoped.lease(key, q.now.mono_ns, || q.sheet.new_lease(pool, value));
+    Some(lease.inspect(|lease| q.sheet.retarget(lease, pool)).ok_or(TableFull))
+}
+
+/// How far below nothing a lease may go while the store is away.
+fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
+    match policy.on_lease_error() {
+        OnLeaseError::Deny => 0,
+        OnLeaseError::Allow { basis_points } => {
+            let limit = i128::from(policy.pools[usize::from(pool)].limit);
+            let allowance = limit * i128::from(basis_points) / 10_000;
+            i64::try_from(allowance).unwrap_or(i64::MAX).saturating_neg()
+        }
+    }
+}
+
+pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Verdict> {
+    for &index in &q.route.rates {
+        let rule = &q.sheet.policy.rates[usize::from(index)];
+        let (n, i) = match rule.meter {
+            None => (1, CALLS),
+            Some(meter) => {
+                let Some(at) = q.route.meters.iter().position(|m| m.meter == meter) else {
+                    continue;
+                };
+                (amount(q, &q.route.meters[at]), u8::try_from(at).unwrap_or(CALLS - 1))
+            }
+        };
+        let (from, took) = match bucket_of(q.sheet, index) {
+            (rate, Some(bucket)) => (From::Bucket(index), rate.rule.take(bucket, n, q.now.mono_ns)),
+            (rate, None) => {
+                let Place::Scoped(scope) = &rate.place else {
+                    continue;
+                };
+                let Some(value) = q.scopes.of(scope) else {
+                    continue;
+                };
+                let key = ScopedKey {
+                    tenant: q.sheet.tenant.surrogate,
+                    limit: rate.bucket_id.clone(),
+                    value,
+                    start_ms: 0,
+                };
+                let Some(used) = q.hub.scoped.bucket(key, q.now.mono_ns) else {
+                    return Some(refuse(Reason::Unavailable, Limit::Rate(index)));
+                };
+                let took = rate.rule.take(&used.bucket, n, q.now.mono_ns);
+                (From::ScopedBucket(index, used), took)
+            }
+        };
+        match took {
+            Ok(()) => taken.push(Taken { from, n, ask: i, draw: 0 }),
+            Err(not_before) => {
+                return Some(Verdict::Refuse(Refused {
+                    reason: Reason::Exhausted,
+                    by: Limit::Rate(index),
+                    wait_ns: Some(not_before.wait_ns),
+                }));
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,80 @@
+//! The use row: what a tenant used in one day, billing period and account, by meter.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::sheet::Sheet;
+use crate::catalog::{Catalog, MeterId};
+use crate::clock::Now;
+
+/// What was used in one day, billing period and account, by meter. Its totals never fall.
+#[derive(Debug)]
+pub(crate) struct UseRow {
+    /// Sets it apart from a row of the same day that this process began anew, so that each keeps a
+    /// total that never falls.
+    pub(crate) part: u32,
+    pub(crate) period_ms: i64,
+    /// Local day, as yyyymmdd.
+    pub(crate) day: u32,
+    pub(crate) account: Option<Arc<str>>,
+    totals: Box<[UseTotal]>,
+}
+
+#[derive(Debug, Default)]
+struct UseTotal {
+    total: AtomicU64,
+    logged: AtomicU64,
+}
+
+impl UseRow {
+    /// Counts atoms that were used.
+    pub(crate) fn add(&self, meter: MeterId, atoms: u64) {
+        if let Some(row) = self.totals.get(usize::from(meter.0)) {
+            row.total.fetch_add(atoms, Ordering::Relaxed);
+        }
+    }
+
+    /// Atoms counted so far.
+    pub(crate) fn total(&self, meter: MeterId) -> u64 {
+        let row = self.totals.get(usize::from(meter.0));
+        row.map_or(0, |row| row.total.load(Ordering::Relaxed))
+    }
+
+    /// Meters whose total has risen since the log last had it, with the total; the log has them
+    /// from now on.
+    pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, u64)> + '_ {
+        self.totals.iter().enumerate().filter_map(|(i, row)| {
+            let total = row.total.load(Ordering::Relaxed);
+            let news = row.logged.swap(total, Ordering::Relaxed) != total;
+            news.then(|| (MeterId(u16::try_from(i).unwrap_or(u16::MAX)), total))
+        })
+    }
+}
+
+/// The row of the same day, period and account goes on; anything else begins a new one.
+pub(super) fn use_row(
+    before: Option<&Sheet>,
+    catalog: &Arc<Catalog>,
+    account: Option<Arc<str>>,
+    period_ms: i64,
+    parts: &AtomicU32,
+    now: Now,
+) -> Arc<UseRow> {
+    let day = crate::catalog::local_day(now.wall_ms, &catalog.timezone);
+    if let Some(before) = before {
+        let row = &before.row;
+        let same = row.day == day && row.period_ms == period_ms && row.account == account;
+        if same && same_meters(&before.catalog, catalog) {
+            return row.clone();
+        }
+    }
+    let totals = catalog.meters.iter().map(|_| UseTotal::default()).collect();
+    let part = parts.fetch_add(1, Ordering::Relaxed);
+    Arc::new(UseRow { part, period_ms, day, account, totals })
+}
+
+fn same_meters(a: &Arc<Catalog>, b: &Arc<Catalog>) -> bool {
+    let names =
+        |c: &Arc<Catalog>| c.meters.iter().map(|m| (m.name.clone(), m.scale)).collect::<Vec<_>>();
+    Arc::ptr_eq(a, b) || names(a) == names(b)
+}

@@ -1,0 +1,150 @@
+//! What the gate's parts share.
+
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use tokio::sync::mpsc;
+
+use super::OnRefusal;
+use super::callers::{KnownCaller, Refresh};
+use super::catalogs::PlanSource;
+use super::maintain::Maintenance;
+use crate::admission::hub::Hub;
+use crate::admission::lease::{Lease, Writer};
+use crate::admission::resolve::LiveCatalog;
+use crate::admission::tenant::LiveTenant;
+use crate::clock::Clock;
+use crate::config::{Config, FlushMode};
+use crate::directory::{Check, Directory, Reads, Surrogate};
+use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
+use crate::keeper::Keeper;
+use crate::store::Store;
+use crate::usage::Mode;
+use crate::usage::flush::Flusher;
+use crate::usage::ledger::Ledger;
+use crate::wire::WireOptions;
+
+/// Everything the gate's parts share.
+pub(crate) struct Inner {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) writer: Writer,
+    pub(crate) config: Settled,
+    pub(crate) plans: PlanSource,
+    pub(crate) live: Arc<ArcSwap<LiveCatalog>>,
+    pub(crate) directory: Directory,
+    pub(crate) identifier: Identifier,
+    pub(crate) custom: Option<Arc<dyn Identify>>,
+    /// Names callers that were named by somebody we trust.
+    pub(crate) prober: Prober,
+    pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
+    pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
+    pub(crate) unknown: UnknownCallers,
+    pub(crate) reads: Reads,
+    /// Look-ups under way, so that one serves all who wait for it.
+    pub(crate) loads: moka::future::Cache<u128, ()>,
+    pub(crate) refreshes: mpsc::Sender<Refresh>,
+    pub(crate) flusher: Flusher,
+    pub(crate) keeper: Keeper,
+    pub(crate) maintenance: Mutex<Option<Maintenance>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) wire: WireOptions,
+    pub(crate) on_refusal: Option<OnRefusal>,
+}
+
+/// What is used of the service file after opening.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub(crate) identity: crate::config::IdentityConfig,
+    pub(crate) billing_url: Option<String>,
+    pub(crate) strip_prefix: Option<String>,
+    pub(crate) mode: Mode,
+}
+
+/// A probe is a keyed hash already: its low bits are its place in a map.
+pub(crate) type ByProbe = std::hash::BuildHasherDefault<Low64>;
+
+/// See [`ByProbe`].
+#[derive(Debug, Default)]
+pub(crate) struct Low64(u64);
+
+impl std::hash::Hasher for Low64 {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+
+    fn write_u128(&mut self, probe: u128) {
+        self.0 = probe as u64;
+    }
+}
+
+impl Settled {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            identity: config.identity,
+            billing_url: config.http.billing_url.clone(),
+            strip_prefix: config.http.strip_prefix.clone(),
+            mode: match config.flush.mode {
+                FlushMode::Fast => Mode::Fast,
+                FlushMode::Journal => Mode::Journal,
+                FlushMode::Durable => Mode::Durable,
+            },
+        }
+    }
+}
+
+impl Inner {
+    /// The path as routes match it: without the prefix of a gateway in front.
+    pub(super) fn strip_prefix<'a>(&self, path: &'a str) -> &'a str {
+        let Some(prefix) = &self.config.strip_prefix else {
+            return path;
+        };
+        path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
+    }
+
+    pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
+        let mut all = self.hub.scoped.all_leases();
+        all.extend(self.hub.take_retired());
+        for tenant in &self.tenants {
+            all.extend(tenant.last_sheet().open_leases().cloned());
+        }
+        all
+    }
+}
+
+/// The catalog in force, as the directory checks names against it.
+pub(super) struct CatalogCheck(pub(super) Arc<ArcSwap<LiveCatalog>>);
+
+impl Check for CatalogCheck {
+    fn has_plan(&self, name: &str) -> bool {
+        self.0.load().catalog.plan(name).is_some()
+    }
+
+    fn has_meter(&self, name: &str) -> bool {
+        self.0.load().catalog.meter(name).is_some()
+    }
+
+    fn changes(&self, toml: &str) -> Result<(), String> {
+        let parsed = self.0.load().catalog.parse_changes(toml);
+        parsed.map(|_| ()).map_err(|errors| errors.to_string())
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate")
+            .field("tenants", &self.tenants.len())
+            .field("callers", &self.callers.len())
+            .finish_non_exhaustive()
+    }
+}

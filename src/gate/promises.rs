@@ -1,0 +1,45 @@
+//! What a gate promises here, logged once when it opens.
+
+use crate::admission::resolve::LiveCatalog;
+use crate::catalog::{OnDirectoryError, Over};
+use crate::config::{Config, FlushMode};
+use crate::store::Store;
+
+/// Logs, once, what is promised here.
+pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
+    let store = store.promise();
+    let loss = match config.flush.mode {
+        FlushMode::Fast => format!("at most {:?} of use", config.flush.every),
+        FlushMode::Journal => "at most 50 ms of use".to_owned(),
+        FlushMode::Durable => "nothing that was answered".to_owned(),
+    };
+    tracing::info!(
+        store = store.kind,
+        survives = store.survives,
+        mode = ?config.flush.mode,
+        "an abrupt death of this process loses {loss}; hard quotas are exact in every mode",
+    );
+    for plan in &live.catalog.plans {
+        if let Some(most) = plan.concurrency {
+            tracing::info!(
+                plan = %plan.name,
+                "concurrency {most} is per process: with n processes a tenant may have n x {most}",
+            );
+        }
+        let soft = plan.quotas.values().flatten().filter(|q| q.over != Over::Deny);
+        for quota in soft {
+            let bound = match quota.stop {
+                Some(stop) => format!("stops at {stop} atoms"),
+                None => "has no stop: it is counted and never refused".to_owned(),
+            };
+            tracing::info!(plan = %plan.name, limit = %quota.id, "soft limit: {bound}");
+        }
+    }
+    if live.catalog.on_directory_error != OnDirectoryError::Deny {
+        tracing::warn!(
+            "on-directory-error = \"default-plan\" is not in this version: a tenant that is not in \
+             memory gets 503 while the store is away, as with \"deny\""
+        );
+    }
+    tracing::info!("while the store is away: leases are served to their end, then on-lease-error");
+}
