@@ -21,7 +21,8 @@ use crate::usage::Mode;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
-    /// See the [module](self).
+    /// The body of a response behind the gate: what it passes on is counted before it passes, and
+    /// its end settles the request.
     pub struct GateBody<R> {
         #[pin]
         kind: Kind<R>,

@@ -22,7 +22,7 @@ use crate::gate::{Admitted, Answer, Pending, Running, Step, Waited};
 use crate::usage::Mode;
 
 pin_project! {
-    /// See the [module](self).
+    /// The response on its way: waits if memory had no answer, serves, settles what the head tells.
     pub struct ResponseFuture<S, B, R>
     where
         S: Service<Request<B>>,

@@ -18,7 +18,7 @@ pub struct Peer(pub SocketAddr);
 #[derive(Clone, Debug)]
 pub struct OriginalPath(pub Uri);
 
-/// See the [module](self).
+/// A `http::Request` as identification and routing see it.
 #[derive(Clone, Copy)]
 pub struct HttpView<'a> {
     method: &'a Method,
