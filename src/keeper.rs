@@ -44,7 +44,8 @@ impl Keeper {
         Self { task: std::sync::Mutex::new(Some(task)), stop }
     }
 
-    /// Ends the task after the calls in flight.
+    /// Ends the task. Calls in flight are cut off: their leases still have them, and make them
+    /// again when they are given back.
     pub(crate) async fn close(&self) {
         self.stop.notify_one();
         let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();

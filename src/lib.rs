@@ -8,7 +8,7 @@
 //!                              |  4 record     what was used, when the response ends
 //! - - - - - - - - - - - - - - -+- - - - - - - - - - - - - - - - - - - - - - - - - - - - - - -
 //!              cold path          5 flush      batches to the store
-//!                                 6 bill       what is owed to Stripe (not in this version)
+//!                                 6 report     what a tenant sees of itself (not in this version)
 //! ```
 //!
 //! Modules stand in the order in which a request meets them. Start at [`Gate`].

@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 
 use super::record::Rows;
 
-/// How often rows go to the journal: half of the loss that is promised (50 ms), so that a late tick
-/// on a busy machine stays within it.
+/// How often rows go to the journal: less than half of the loss that is promised (50 ms), so that a
+/// late tick on a busy machine stays within it.
 pub(crate) const EVERY: Duration = Duration::from_millis(20);
 
 /// First bytes of a segment: what it is and in which format.
