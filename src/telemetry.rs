@@ -25,7 +25,8 @@ pub const FIELDS: [&str; 7] = [
     "tollgate.remaining",
 ];
 
-/// Event, DEBUG: a request was refused. Not louder: a flood of refusals must not become one of logs.
+/// Event, DEBUG: a request was refused. Not louder: a flood of refusals must not become one of
+/// logs.
 pub const EVENT_REFUSED: &str = "tollgate.refused";
 /// Event, WARN: the store failed or timed out.
 pub const EVENT_STORE: &str = "tollgate.store";
