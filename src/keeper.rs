@@ -11,7 +11,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::admission::alert::Alert;
 use crate::admission::lease::{Call, Lease, Writer};
+use crate::admission::pool;
 use crate::clock::Clock;
 use crate::store::{Item, Store, StoreError, StoreErrorKind, Written};
 
@@ -28,7 +30,11 @@ pub(crate) struct Hands {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) writer: Writer,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) on_alert: Option<OnAlert>,
 }
+
+/// What a host does with an alert.
+pub type OnAlert = Arc<dyn Fn(&Alert) + Send + Sync>;
 
 /// The owner's side of the task.
 #[derive(Debug)]
@@ -91,6 +97,11 @@ async fn run(hands: Hands, mut queue: mpsc::Receiver<Arc<Lease>>, stop: Arc<toki
 
 /// Makes the calls of one lease until it asks for nothing.
 async fn drive(hands: &Hands, lease: &Lease) {
+    renew(hands, lease).await;
+    raise_alert(hands, lease).await;
+}
+
+async fn renew(hands: &Hands, lease: &Lease) {
     let mut delay = REPEAT.start;
     while let Some(call) = lease.next(&hands.writer, hands.clock.now()) {
         let answer = ask(hands, call).await;
@@ -108,6 +119,31 @@ async fn drive(hands: &Hands, lease: &Lease) {
                 return;
             }
         }
+    }
+}
+
+/// Raises the alert that is due, if nobody has. One that cannot be noted now is due again with the
+/// next call.
+async fn raise_alert(hands: &Hands, lease: &Lease) {
+    let Some((alerting, percent)) = lease.due_alert() else { return };
+    let key = lease.pool().key(&hands.writer.space);
+    match hands.store.write(pool::alert(key, percent)).await {
+        Ok(Written::Applied(_)) => {
+            alerting.settle(percent);
+            let alert = alerting.alert(percent, lease.window());
+            tracing::info!(
+                target: "tollgate.alert",
+                tenant = %alert.tenant,
+                policy = %alert.limit,
+                percent,
+                "a quota has passed an alert percentage"
+            );
+            if let Some(hook) = &hands.on_alert {
+                hook(&alert);
+            }
+        }
+        Ok(Written::Refused(_)) => alerting.settle(percent),
+        Err(error) => tracing::warn!(%error, "an alert could not be noted"),
     }
 }
 

@@ -56,6 +56,7 @@ pub mod middleware;
 mod clock;
 mod error;
 
+pub use admission::alert::Alert;
 pub use admission::permit::Outcome;
 pub use catalog::{Feature, Plan};
 pub use clock::{Clock, ManualClock, Now, SystemClock};

@@ -259,6 +259,63 @@ async fn an_override_wins_until_its_end() {
 }
 
 #[tokio::test]
+async fn an_alert_is_raised_once_per_percentage_and_window() {
+    let raised = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = raised.clone();
+    let store = tollgate::store::Memory::new();
+    let clock = tollgate::ManualClock::at_unix_ms(testing::START_MS);
+    let gate = |clock: &tollgate::ManualClock| {
+        let heard = heard.clone();
+        tollgate::GateBuilder::from_text(
+            "[store]\nkind = \"memory\"\n[[identify]]\nheader = \"x\"\n\
+             [proxy]\ntrust = [\"10.0.0.0/8\"]\n[identity]\nunknown = \"create\"\n\
+             [flush]\nmode = \"fast\"\n",
+        )
+        .plans(
+            r#"
+            default-plan = "free"
+            [meter.jobs]
+            [plan.free]
+            quota.jobs = { limit = "100/day", over = "allow", stop = "200", alert = [50, 80, 120] }
+            "#,
+        )
+        .store(store.clone())
+        .clock(clock.clone())
+        .on_alert(move |alert| {
+            heard.lock().unwrap().push((alert.tenant.to_string(), alert.percent));
+        })
+        .open()
+    };
+    let first = gate(&clock).await.unwrap();
+    for _ in 0..90 {
+        ask(&first, "acme", "jobs", 1).await.unwrap().settle();
+    }
+    settled().await;
+    assert_eq!(*raised.lock().unwrap(), [("acme".into(), 50), ("acme".into(), 80)]);
+    // Another process over the same store knows what was raised.
+    let second = gate(&clock).await.unwrap();
+    let (more, _) = exhaust(&second, "acme", "jobs", 1).await;
+    assert!(more > 80, "{more}");
+    settled().await;
+    let all = raised.lock().unwrap().clone();
+    assert_eq!(all.last(), Some(&("acme".into(), 120)));
+    assert_eq!(all.len(), 3, "{all:?}");
+    clock.advance(24 * HOUR);
+    for _ in 0..60 {
+        ask(&second, "acme", "jobs", 1).await.unwrap().settle();
+    }
+    settled().await;
+    assert_eq!(raised.lock().unwrap().last(), Some(&("acme".into(), 50)), "a new window");
+}
+
+/// Lets the tasks of the gates come to rest.
+async fn settled() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn a_limit_that_falls_within_its_window_takes_nothing_back_and_grants_no_more() {
     let (gate, clock) = testing::gate(
         r#"

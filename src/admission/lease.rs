@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::alert::Alerting;
 use super::pool::{Entry, PoolId, Terms, View};
 use crate::catalog::Window;
 use crate::clock::{Clock, Now};
@@ -62,6 +63,8 @@ pub(crate) struct Lease {
     /// What nobody held when the pool was last seen, and the limit of our catalog.
     free_seen: AtomicI64,
     limit: AtomicI64,
+    /// Alerts of the quota it is of, if there are any.
+    alerting: Option<Box<Alerting>>,
     /// Whether the keeper has it in hand.
     queued: AtomicBool,
     /// Whether the recorder has it in hand (leases of narrower scope than the tenant).
@@ -144,6 +147,7 @@ impl Lease {
             waiting: AtomicU64::new(0),
             free_seen: AtomicI64::new(terms.limit),
             limit: AtomicI64::new(terms.limit),
+            alerting: None,
             queued: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             changed: Notify::new(),
@@ -163,6 +167,20 @@ impl Lease {
     /// The same, whose pool may be forgotten from then on.
     pub(crate) fn forgotten_at(self, ttl: Option<i64>) -> Self {
         Self { ttl, ..self }
+    }
+
+    /// The same, raising alerts.
+    pub(crate) fn alerting(self, alerting: Option<Alerting>) -> Self {
+        Self { alerting: alerting.map(Box::new), ..self }
+    }
+
+    /// An alert that is due: what was used, by anybody, has passed a percentage of the limit.
+    pub(crate) fn due_alert(&self) -> Option<(&Alerting, u16)> {
+        let alerting = self.alerting.as_deref()?;
+        let free = self.free_seen.load(Ordering::Relaxed);
+        let left = self.left.load(Ordering::Relaxed).max(0);
+        let used = self.limit.load(Ordering::Relaxed).saturating_sub(free).saturating_sub(left);
+        Some((alerting, alerting.due(used)?))
     }
 
     pub(crate) fn pool(&self) -> &PoolId {

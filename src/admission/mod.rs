@@ -14,6 +14,7 @@
 //! The stages, in the order a request meets them: [`policy`] (which limits), [`decide`] (all or
 //! nothing over [`bucket`] and [`lease`]), [`permit`] (what is held until the end).
 
+pub(crate) mod alert;
 pub(crate) mod bucket;
 pub(crate) mod caller;
 pub(crate) mod decide;

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::alert::AlertRule;
 use super::bucket::BucketRule;
 use crate::catalog::{
     Catalog, ChargeOn, Every, MeterId, OnLeaseError, Plan, Quota, RouteId, Scope,
@@ -74,6 +75,7 @@ pub(crate) struct PoolRule {
     pub(crate) place: Place,
     /// The usual ask, from which the first lease is sized.
     pub(crate) usual_ask: u64,
+    pub(crate) alerts: Option<Arc<AlertRule>>,
     /// Whether it is a grant, and whether the plan gave it.
     pub(crate) grant: bool,
     pub(crate) of_plan: bool,

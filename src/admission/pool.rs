@@ -25,6 +25,8 @@ const REV: &str = "rev";
 const FREE: &str = "free";
 const SPENT: &str = "spent";
 const GEN: &str = "gen";
+/// The highest alert percentage that was raised.
+const ALERT: &str = "alert";
 
 /// How long a pool outlives its window. Deleted early, it could be made again, full, by a call that
 /// comes late: a node that was cut off, a clock that is behind. It is longer than any month, too,
@@ -134,6 +136,7 @@ pub(crate) fn create(
         Change::Set(FREE.into(), Value::Int(free)),
         Change::Set(SPENT.into(), Value::Int(0)),
         Change::Set(GEN.into(), Value::Int(0)),
+        Change::Set(ALERT.into(), Value::Int(0)),
         Change::Set(entry_name(writer), entry_value(entry)),
     ];
     change.extend(ttl.map(|ttl| Change::Set(TTL.into(), Value::Int(ttl))));
@@ -165,6 +168,15 @@ pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
             Change::Add(FREE.into(), back),
             Change::Set(entry_name(writer), entry_value(next)),
         ],
+    }
+}
+
+/// Notes that an alert percentage was passed, once, whoever gets there first.
+pub(crate) fn alert(key: Key, percent: u16) -> Write {
+    Write {
+        key,
+        when: vec![When::Below(ALERT.into(), percent.into())],
+        change: vec![Change::Set(ALERT.into(), Value::Int(percent.into()))],
     }
 }
 

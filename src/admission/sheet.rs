@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::alert::Alerting;
 use super::bucket::Bucket;
 use super::caller::KnownCaller;
 use super::lease::Lease;
@@ -162,6 +163,7 @@ impl Sheet {
         let terms = Terms { limit: rule.limit, rev: self.rev };
         Lease::new(id, window.end_ms, terms, rule.usual_ask)
             .forgotten_at(pool::ttl(rule.every, window))
+            .alerting(rule.alerts.clone().map(|rule| Alerting::new(self.tenant.id.clone(), rule)))
     }
 
     /// Tells a scoped lease of the limit that holds now.

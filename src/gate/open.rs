@@ -16,6 +16,7 @@ use super::catalogs::{self, PlanSource};
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
+use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::lease::Writer;
 use crate::admission::resolve::LiveCatalog;
@@ -26,7 +27,7 @@ use crate::decision::Refusal;
 use crate::directory::{Directory, Reads};
 use crate::error::Error;
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
-use crate::keeper::{self, Hands, Keeper};
+use crate::keeper::{self, Hands, Keeper, OnAlert};
 use crate::store::layout::Space;
 use crate::store::{Memory, Store};
 use crate::usage::collect;
@@ -58,6 +59,7 @@ pub struct GateBuilder {
     clock: Option<Arc<dyn Clock>>,
     custom: Option<Arc<dyn Identify>>,
     on_refusal: Option<OnRefusal>,
+    on_alert: Option<OnAlert>,
     wire: WireOptions,
 }
 
@@ -84,6 +86,7 @@ impl GateBuilder {
             clock: None,
             custom: None,
             on_refusal: None,
+            on_alert: None,
             wire: WireOptions::default(),
         }
     }
@@ -124,6 +127,13 @@ impl GateBuilder {
         hook: impl Fn(&Refusal) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {
         self.on_refusal = Some(Arc::new(hook));
+        self
+    }
+
+    /// What to do when a tenant passes an `alert` percentage of a quota: called once per window and
+    /// percentage, over all processes, on a task of the gate: it must not block.
+    pub fn on_alert(mut self, hook: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
+        self.on_alert = Some(Arc::new(hook));
         self
     }
 
@@ -175,7 +185,12 @@ impl GateBuilder {
         let (hub, queue) = Hub::new(clock.clone());
         let settings = Settings { mode: settled.mode, every: config.flush.every };
         let (refreshes, refresh_queue) = mpsc::channel(maintain::REFRESH_QUEUE);
-        let hands = Hands { store: store.clone(), writer: writer.clone(), clock: clock.clone() };
+        let hands = Hands {
+            store: store.clone(),
+            writer: writer.clone(),
+            clock: clock.clone(),
+            on_alert: self.on_alert,
+        };
         let check = CatalogCheck(live.clone());
         let peppers = identifier.peppers().clone();
         promises(&config, &*store, &live.load());
@@ -233,6 +248,7 @@ impl Gate {
             store: inner.store.clone(),
             writer: inner.writer.clone(),
             clock: inner.clock.clone(),
+            on_alert: None,
         };
         let kept = keeper::give_back(&hands, inner.all_leases(), deadline).await;
         if kept > 0 {

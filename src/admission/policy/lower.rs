@@ -7,6 +7,7 @@ use super::{
     ByteMeter, GrantTerms, Known, MeterAsk, Place, Policy, PoolRule, QuotaRule, RateRule,
     RoutePolicy,
 };
+use crate::admission::alert::AlertRule;
 use crate::admission::bucket::BucketRule;
 use crate::catalog::{
     Catalog, Count, Enforce, Every, MeterId, Over, Plan, Quota, RateOn, RouteId, Scope,
@@ -69,10 +70,15 @@ impl Policy {
         let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
         for quota in plan.quotas.values().flatten().filter(|q| q.every != Every::Once) {
             let Some(limit) = quota.limit else { continue };
-            let included = (limit > 0).then(|| self.pool(quota, quota.id.clone(), atoms(limit)));
+            let alerts = |over| {
+                let tenant_wide = quota.scope == Scope::Tenant;
+                AlertRule::new(&quota.id, limit, &quota.alert, over).filter(|_| tenant_wide)
+            };
+            let included = (limit > 0)
+                .then(|| self.pool(quota, quota.id.clone(), atoms(limit), alerts(false)));
             let over = (quota.over != Over::Deny).then(|| {
                 let beyond = quota.stop.map_or(UNBOUNDED, |stop| atoms(stop.saturating_sub(limit)));
-                self.pool(quota, format!("{}/over", quota.id).into(), beyond)
+                self.pool(quota, format!("{}/over", quota.id).into(), beyond, alerts(true))
             });
             by_meter.entry(quota.meter).or_default().push(index(self.quotas.len()));
             self.quotas.push(QuotaRule {
@@ -117,6 +123,7 @@ impl Policy {
                 expires_ms: grant.expires_ms,
                 place,
                 usual_ask: 1,
+                alerts: None,
                 grant: true,
                 of_plan: grant.of_plan,
             });
@@ -250,7 +257,7 @@ impl Policy {
         self.plan.features.get(feature).is_some_and(|f| f.is_on())
     }
 
-    fn pool(&mut self, quota: &Quota, id: Arc<str>, limit: i64) -> u16 {
+    fn pool(&mut self, quota: &Quota, id: Arc<str>, limit: i64, alerts: Option<AlertRule>) -> u16 {
         let place = self.pool_place(&quota.scope);
         self.pools.push(PoolRule {
             id,
@@ -260,6 +267,7 @@ impl Policy {
             expires_ms: None,
             place,
             usual_ask: 1,
+            alerts: alerts.map(Arc::new),
             grant: false,
             of_plan: true,
         });
