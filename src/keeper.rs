@@ -34,7 +34,7 @@ pub(crate) struct Hands {
 }
 
 /// What a host does with an alert.
-pub type OnAlert = Arc<dyn Fn(&Alert) + Send + Sync>;
+pub(crate) type OnAlert = Arc<dyn Fn(&Alert) + Send + Sync>;
 
 /// The owner's side of the task.
 #[derive(Debug)]

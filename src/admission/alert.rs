@@ -1,9 +1,9 @@
 //! Alerts: an event when so many percent of a tenant's quota are used, once per window over all
 //! processes, restarts included.
 //!
-//! Use is looked at when a lease has been driven, so an alert comes with a lease and not with a unit:
-//! up to one lease early, since units that another process holds count as used. Who raises it is
-//! decided by the pool's item, which remembers the highest percentage that was raised.
+//! Use is looked at when a lease has been driven, so an alert comes with a lease and not with a
+//! unit: up to one lease early, since units that another process holds count as used. Who raises it
+//! is decided by the pool's item, which remembers the highest percentage that was raised.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -40,7 +40,8 @@ pub(crate) struct AlertRule {
 }
 
 impl AlertRule {
-    /// The percentages that fall into the pool of `limit` included atoms, or into the one beyond it.
+    /// The percentages that fall into the pool of `limit` included atoms, or into the one beyond
+    /// it.
     pub(crate) fn new(
         limit_name: &Arc<str>,
         limit: u64,
@@ -63,7 +64,8 @@ impl Alerting {
         Self { tenant, rule, raised: AtomicU16::new(0) }
     }
 
-    /// The highest percentage that `used` atoms have passed, unless it is known to have been raised.
+    /// The highest percentage that `used` atoms have passed, unless it is known to have been
+    /// raised.
     pub(crate) fn due(&self, used: i64) -> Option<u16> {
         let passed = self.rule.steps.iter().rev().find(|(at, _)| used >= *at)?.1;
         (passed > self.raised.load(Ordering::Relaxed)).then_some(passed)
