@@ -146,3 +146,110 @@ pub(crate) async fn give_back(hands: &Hands, leases: Vec<Arc<Lease>>, deadline: 
     let _ = tokio::time::timeout_at(deadline, all).await;
     total - returned
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::admission::hub::Hub;
+    use crate::admission::lease::Take;
+    use crate::admission::pool::{PoolId, Terms, View};
+    use crate::clock::ManualClock;
+    use crate::directory::Surrogate;
+    use crate::store::Memory;
+    use crate::store::layout::Space;
+    use crate::testing::{Faulty, Odds};
+
+    const LIMIT: u64 = 3_000;
+
+    fn hands(store: impl Store) -> Hands {
+        Hands {
+            store: Arc::new(store),
+            writer: Writer {
+                space: Space::new("test"),
+                incarnation: 7,
+            },
+            clock: Arc::new(ManualClock::at_unix_ms(0)),
+        }
+    }
+
+    fn lease() -> Arc<Lease> {
+        let pool = PoolId {
+            tenant: Surrogate::test(1),
+            limit: "requests/month".into(),
+            scope: 0,
+            start_ms: 0,
+        };
+        let limit = LIMIT as i64;
+        Arc::new(Lease::new(pool, i64::MAX, Terms { limit, rev: 1 }, 1))
+    }
+
+    /// Serves from one lease with as many tasks as want to renew it at once, over a store that is
+    /// slow, loses answers and repeats calls. What is served never passes the pool, and all of it
+    /// can be.
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_is_served_to_its_end_and_never_beyond() {
+        for seed in 0..40 {
+            let odds = Odds {
+                unavailable: 50,
+                throttled: 50,
+                lose_request: 50,
+                lose_reply: 100,
+                delay: 500,
+                repeat: 100,
+            };
+            let hands = hands(Faulty::seeded(Memory::new(), seed, odds));
+            let (hub, queue) = Hub::new(hands.clock.clone());
+            let keeper = Keeper::start(hands.clone(), queue);
+            let (lease, served) = (lease(), Arc::new(AtomicU64::new(0)));
+            let mut tasks = JoinSet::new();
+            for task in 0..16 {
+                let (hub, lease, served) = (hub.clone(), lease.clone(), served.clone());
+                tasks.spawn(async move {
+                    let n = 1 + task % 3;
+                    // Time stands still for the lease, so that a refusal is believed for ever.
+                    loop {
+                        match lease.take(n, hub.clock.now()) {
+                            Take::Taken { renew } => {
+                                lease.settle(n);
+                                served.fetch_add(n, Ordering::Relaxed);
+                                if renew {
+                                    hub.wake(&lease);
+                                }
+                                tokio::time::sleep(Duration::from_millis(n)).await;
+                            }
+                            Take::Need => {
+                                hub.wake(&lease);
+                                let answer = lease.answer_for(n, &*hub.clock);
+                                let long = Duration::from_millis(250);
+                                let _ = tokio::time::timeout(long, answer).await;
+                            }
+                            Take::Exhausted => return,
+                        }
+                    }
+                });
+            }
+            while tasks.join_next().await.is_some() {}
+            keeper.close().await;
+            let deadline = Instant::now() + Duration::from_secs(600);
+            let mut kept = 1;
+            while kept > 0 {
+                kept = give_back(&hands, vec![lease.clone()], deadline).await;
+            }
+
+            let served = served.load(Ordering::Relaxed);
+            assert!(served <= LIMIT, "seed {seed}: {served} of {LIMIT}");
+            assert!(served + 3 > LIMIT, "seed {seed}: {served} of {LIMIT}");
+            let item = loop {
+                let read = hands.store.read(lease.pool().key(&hands.writer.space));
+                if let Ok(item) = read.await {
+                    break item.unwrap();
+                }
+            };
+            let view = View::read(&item, hands.writer.incarnation).unwrap();
+            assert_eq!(view.mine.unwrap().held, served, "seed {seed}");
+            assert_eq!(view.free, (LIMIT - served) as i64, "seed {seed}");
+        }
+    }
+}
