@@ -316,7 +316,8 @@ impl Sheet {
 
     /// The lease of a pool of scope `tenant`, made empty on first use.
     pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
-        self.leases[usize::from(slot)].get_or_init(|| self.tenant.only_lease(self.new_lease(pool, 0)))
+        self.leases[usize::from(slot)]
+            .get_or_init(|| self.tenant.only_lease(self.new_lease(pool, 0)))
     }
 
     /// The leases of this sheet that have been used.
