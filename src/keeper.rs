@@ -317,4 +317,45 @@ mod tests {
             assert_eq!(view.free, (LIMIT - served) as i64, "seed {seed}");
         }
     }
+
+    /// The first try was applied and its answer lost; the second is known not to be applied. That
+    /// says nothing about the first: what was given back is not served, what was taken is.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_in_doubt_stays_in_doubt_when_its_repetition_fails() {
+        use crate::testing::Fault::{LoseReply, Pass, Throttled, Unavailable};
+        for failure in [Unavailable, Throttled] {
+            for doubtful_write in 0..3 {
+                let clock = ManualClock::at_unix_ms(0);
+                let mut script = vec![Pass; doubtful_write];
+                script.extend([LoseReply, failure]);
+                let hands = hands(Faulty::scripted(Memory::new(), script), &clock);
+                let lease = lease();
+                let now = hands.clock.now();
+                let mut served = 0;
+                // A take, then a give back, then takes again; one of them ends in doubt.
+                while let Take::Need = lease.take(3, now) {
+                    drive(&hands, &lease).await;
+                }
+                lease.release(3);
+                lease.rest();
+                drive(&hands, &lease).await;
+                loop {
+                    match lease.take(1, now) {
+                        Take::Taken { .. } => {
+                            lease.settle(1);
+                            served += 1;
+                        }
+                        Take::Need => drive(&hands, &lease).await,
+                        Take::Exhausted => break,
+                    }
+                }
+                let view = pool(&hands, &lease).await;
+                assert_eq!(
+                    (served, view.free),
+                    (LIMIT, 0),
+                    "{failure:?} {doubtful_write}"
+                );
+            }
+        }
+    }
 }
