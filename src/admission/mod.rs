@@ -16,6 +16,8 @@
 
 pub(crate) mod bucket;
 pub(crate) mod caller;
+#[cfg(test)]
+mod conservation;
 pub(crate) mod decide;
 pub(crate) mod hub;
 pub(crate) mod lease;
