@@ -189,3 +189,205 @@ pub(crate) async fn give_back(hands: &Hands, leases: Vec<Arc<Lease>>, deadline: 
     let _ = tokio::time::timeout_at(deadline, all).await;
     total - returned
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::admission::hub::Hub;
+    use crate::admission::lease::Take;
+    use crate::admission::pool::{PoolId, Terms, View};
+    use crate::clock::ManualClock;
+    use crate::directory::Surrogate;
+    use crate::store::layout::Space;
+    use crate::store::{Key, Memory, Page, Promise, Query, StoreFuture, Write};
+    use crate::testing::{Faulty, Odds};
+
+    const LIMIT: u64 = 3_000;
+
+    /// Answers that take their time: an older one may come after a newer one, which a store that
+    /// is slow before it applies never shows.
+    struct LateAnswers(Faulty, Arc<AtomicU64>);
+
+    impl LateAnswers {
+        fn late<T: Send + 'static>(&self, answer: StoreFuture<T>) -> StoreFuture<T> {
+            let step = 0x9E37_79B9_7F4A_7C15;
+            let random = self.1.fetch_add(step, Ordering::Relaxed) >> 33;
+            let long = [0, 0, 20, 400][random as usize % 4];
+            Box::pin(async move {
+                let answer = answer.await;
+                tokio::time::sleep(Duration::from_millis(long)).await;
+                answer
+            })
+        }
+    }
+
+    impl Store for LateAnswers {
+        fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+            self.late(self.0.read(key))
+        }
+
+        fn write(&self, write: Write) -> StoreFuture<Written> {
+            self.late(self.0.write(write))
+        }
+
+        fn query(&self, query: Query) -> StoreFuture<Page> {
+            self.late(self.0.query(query))
+        }
+
+        fn promise(&self) -> Promise {
+            self.0.promise()
+        }
+
+        fn close(&self) -> StoreFuture<()> {
+            self.0.close()
+        }
+    }
+
+    fn lossy(seed: u64) -> LateAnswers {
+        let odds = Odds {
+            unavailable: 50,
+            throttled: 50,
+            lose_request: 50,
+            lose_reply: 100,
+            delay: 300,
+            repeat: 100,
+        };
+        let store = Faulty::seeded(Memory::new(), seed, odds);
+        LateAnswers(store, Arc::new(AtomicU64::new(seed << 40)))
+    }
+
+    fn hands(store: impl Store, clock: &ManualClock) -> Hands {
+        Hands {
+            store: Arc::new(store),
+            writer: Writer { space: Space::new("test"), incarnation: 7 },
+            clock: Arc::new(clock.clone()),
+            on_alert: None,
+        }
+    }
+
+    fn lease() -> Arc<Lease> {
+        let pool = PoolId {
+            tenant: Surrogate::test(1),
+            limit: "requests/month".into(),
+            scope: 0,
+            start_ms: 0,
+        };
+        let limit = LIMIT as i64;
+        Arc::new(Lease::new(pool, i64::MAX, Terms { limit, rev: 1 }, 1))
+    }
+
+    /// Takes and settles `n` at a time until the pool has said several times that it has no more.
+    async fn serve(hub: Arc<Hub>, clock: ManualClock, lease: Arc<Lease>, n: u64) -> u64 {
+        let (mut served, mut refused) = (0, 0);
+        while refused < 5 {
+            match lease.take(n, hub.clock.now()) {
+                Take::Taken { renew } => {
+                    lease.settle(n);
+                    (served, refused) = (served + n, 0);
+                    if renew {
+                        hub.wake(&lease);
+                    }
+                    tokio::time::sleep(Duration::from_millis(n)).await;
+                }
+                Take::Need => {
+                    hub.wake(&lease);
+                    let answer = lease.answer_for(n, &*hub.clock);
+                    let _ = tokio::time::timeout(Duration::from_millis(250), answer).await;
+                }
+                Take::Exhausted => {
+                    refused += 1;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    clock.advance(Duration::from_secs(3)); // past what a refusal is believed
+                }
+            }
+        }
+        served
+    }
+
+    /// What the pool has, read until the lossy store answers.
+    async fn pool(hands: &Hands, lease: &Lease) -> View {
+        loop {
+            let read = hands.store.read(lease.pool().key(&hands.writer.space));
+            if let Ok(item) = read.await {
+                return View::read(&item.unwrap(), hands.writer.incarnation).unwrap();
+            }
+        }
+    }
+
+    /// One lease, renewed and given back for as many tasks as want it at once, over a store that is
+    /// slow, loses answers, answers late and repeats calls. What is served never passes the pool,
+    /// and all of it can be.
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_is_served_to_its_end_and_never_beyond() {
+        for seed in 0..40 {
+            let clock = ManualClock::at_unix_ms(0);
+            let hands = hands(lossy(seed), &clock);
+            let (hub, queue) = Hub::new(hands.clock.clone());
+            let keeper = Keeper::start(hands.clone(), queue);
+            let lease = lease();
+            let mut tasks = JoinSet::new();
+            for task in 0..16 {
+                tasks.spawn(serve(hub.clone(), clock.clone(), lease.clone(), 1 + task % 3));
+            }
+            let mut served = 0;
+            while !tasks.is_empty() {
+                let pause = tokio::time::sleep(Duration::from_millis(300));
+                tokio::select! {
+                    Some(ended) = tasks.join_next() => served += ended.unwrap(),
+                    () = pause => {
+                        lease.rest();
+                        hub.wake(&lease);
+                    }
+                }
+            }
+            keeper.close().await;
+            let deadline = Instant::now() + Duration::from_secs(600);
+            while give_back(&hands, vec![lease.clone()], deadline).await > 0 {}
+
+            assert!(served <= LIMIT, "seed {seed}: {served} of {LIMIT}");
+            assert!(served + 3 > LIMIT, "seed {seed}: {served} of {LIMIT}");
+            let view = pool(&hands, &lease).await;
+            assert_eq!(view.mine.unwrap().held, served, "seed {seed}");
+            assert_eq!(view.free, (LIMIT - served) as i64, "seed {seed}");
+        }
+    }
+
+    /// The first try was applied and its answer lost; the second is known not to be applied. That
+    /// says nothing about the first: what was given back is not served, what was taken is.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_in_doubt_stays_in_doubt_when_its_repetition_fails() {
+        use crate::testing::Fault::{LoseReply, Pass, Throttled, Unavailable};
+        for failure in [Unavailable, Throttled] {
+            for doubtful_write in 0..3 {
+                let clock = ManualClock::at_unix_ms(0);
+                let mut script = vec![Pass; doubtful_write];
+                script.extend([LoseReply, failure]);
+                let hands = hands(Faulty::scripted(Memory::new(), script), &clock);
+                let lease = lease();
+                let now = hands.clock.now();
+                let mut served = 0;
+                // A take, then a give back, then takes again; one of them ends in doubt.
+                while let Take::Need = lease.take(3, now) {
+                    drive(&hands, &lease).await;
+                }
+                lease.release(3);
+                lease.rest();
+                drive(&hands, &lease).await;
+                loop {
+                    match lease.take(1, now) {
+                        Take::Taken { .. } => {
+                            lease.settle(1);
+                            served += 1;
+                        }
+                        Take::Need => drive(&hands, &lease).await,
+                        Take::Exhausted => break,
+                    }
+                }
+                let view = pool(&hands, &lease).await;
+                assert_eq!((served, view.free), (LIMIT, 0), "{failure:?} {doubtful_write}");
+            }
+        }
+    }
+}

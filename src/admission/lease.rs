@@ -89,6 +89,9 @@ struct Cold {
     granted: u64,
     granted_ns: u64,
     in_flight: Option<Box<(Op, Call)>>,
+    /// A try of the call in flight may have been applied: that a later try was not says nothing of
+    /// it, so only an answer ends it.
+    in_doubt: bool,
 }
 
 /// What a lease asks of the store. Every answer is the item as it stands after the call.
@@ -160,6 +163,7 @@ impl Lease {
                 granted: 0,
                 granted_ns: 0,
                 in_flight: None,
+                in_doubt: false,
             }),
         }
     }

@@ -108,9 +108,9 @@ impl Lease {
         }
     }
 
-    /// Takes in the answer to the call that [`next`](Self::next) gave. `Ok(true)`: call `next`
-    /// again at once. After an unknown outcome the call stays in flight; after any other error it
-    /// is forgotten, for it was not applied.
+    /// Takes in the answer to the call that [`next`](Self::next) gave. `Ok(true)`: call `next` again
+    /// at once. After an unknown outcome the call stays in flight until it is answered, whatever its
+    /// repetitions fail of; after any other error it is forgotten, for it was not applied.
     pub(crate) fn answered(
         &self,
         writer: &Writer,
@@ -125,12 +125,14 @@ impl Lease {
         let read = |item: Item| View::read(&item, writer.incarnation);
         match answer.and_then(|item| item.map(read).transpose()) {
             Ok(view) => {
+                cold.in_doubt = false;
                 self.adopt(&mut cold, view, op, now);
                 self.changed.notify_waiters();
                 Ok(cold.closing != Closing::No || self.is_short(&cold, now))
             }
             Err(error) => {
-                if error.kind == StoreErrorKind::Unknown {
+                cold.in_doubt |= error.kind == StoreErrorKind::Unknown;
+                if cold.in_doubt {
                     cold.in_flight = Some(open);
                 } else if let Op::Give(next) = op {
                     // What was set aside to be given back is ours again.
