@@ -13,7 +13,7 @@ use super::alert::Alerting;
 use super::bucket::Bucket;
 use super::caller::KnownCaller;
 use super::lease::Lease;
-use super::policy::{Place, Policy};
+use super::policy::{Place, Policy, PoolRule};
 use super::pool::{self, PoolId, Terms};
 use super::resolve::LiveCatalog;
 use super::tenant::TenantCore;
@@ -59,6 +59,8 @@ pub(crate) struct Sheet {
     from_ms: i64,
     until_ms: i64,
     pub(crate) buckets: Arc<[Bucket]>,
+    /// The window of each pool: the calendar is asked once for all requests until the next edge.
+    windows: Box<[Window]>,
     leases: Box<[OnceLock<Arc<Lease>>]>,
     pub(crate) row: Arc<UseRow>,
     /// Whether the recorder has it in hand.
@@ -98,10 +100,9 @@ impl Sheet {
         let day = crate::catalog::Every::Day.window(now.wall_ms, zone, &anchors);
         let mut until_ms = until_ms.min(day.end_ms).min(cycle.end_ms);
         let leases = (0..policy.tenant_pools).map(|_| OnceLock::new()).collect::<Box<[_]>>();
-        for pool in &policy.pools {
-            let window = window_of(pool.every, pool.expires_ms, now.wall_ms, zone, &anchors);
-            until_ms = until_ms.min(window.end_ms);
-        }
+        let window = |rule: &PoolRule| window_of(rule, now.wall_ms, zone, &anchors);
+        let windows: Box<[Window]> = policy.pools.iter().map(window).collect();
+        until_ms = windows.iter().fold(until_ms, |until, window| until.min(window.end_ms));
         let sheet = Self {
             buckets: carry_buckets(before, &policy, now),
             from_ms: now.wall_ms,
@@ -115,6 +116,7 @@ impl Sheet {
             catalog,
             epoch,
             until_ms,
+            windows,
             leases,
             row,
         };
@@ -174,9 +176,7 @@ impl Sheet {
 
     /// The window of a pool that this sheet is in.
     pub(crate) fn window(&self, pool: u16) -> Window {
-        let rule = &self.policy.pools[usize::from(pool)];
-        let zone = &self.catalog.timezone;
-        window_of(rule.every, rule.expires_ms, self.from_ms, zone, &self.anchors)
+        self.windows[usize::from(pool)]
     }
 
     /// True once until [`clean`](Self::clean): whoever gets it brings the sheet to the recorder.
@@ -250,17 +250,10 @@ fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<
     buckets.into()
 }
 
-fn window_of(
-    every: crate::catalog::Every,
-    expires_ms: Option<i64>,
-    at_ms: i64,
-    zone: &Zone,
-    anchors: &Anchors,
-) -> Window {
-    let window = every.window(at_ms, zone, anchors);
-    match expires_ms {
-        // Past its end a grant's window is behind us: nothing is taken from it, and it sets no
-        // edge.
+fn window_of(rule: &PoolRule, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
+    let window = rule.every.window(at_ms, zone, anchors);
+    match rule.expires_ms {
+        // Past its end a grant's window is behind us: nothing is taken from it, and it sets no edge.
         Some(end) if end > at_ms => Window { end_ms: window.end_ms.min(end), ..window },
         _ => window,
     }
