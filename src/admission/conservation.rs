@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::decide::From;
 use super::lease::{Lease, Writer};
 use super::permit::Outcome;
 use super::pool::{PoolId, View};
@@ -162,16 +161,18 @@ impl Model {
         }
     }
 
-    /// No two leases are ever of one pool.
-    fn learn(&mut self, admitted: &Admitted) {
-        let hold = admitted.hold();
-        let scoped = hold.taken.iter().filter_map(|took| match &took.from {
-            From::ScopedPool(lease) => Some(lease),
-            _ => None,
-        });
-        for lease in hold.of.sheet.open_leases().chain(scoped) {
+    /// Every lease there is. No two are ever of one pool.
+    fn learn(&mut self, gate: &Gate) {
+        let mut all = gate.inner.hub.scoped.all_leases();
+        for tenant in &gate.inner.tenants {
+            all.extend(tenant.last_sheet().open_leases().cloned());
+        }
+        for admitted in self.open.iter().map(|open| &open.0).chain(&self.over) {
+            all.extend(admitted.hold().of.sheet.open_leases().cloned());
+        }
+        for lease in all {
             let known = self.leases.entry(lease.pool().clone());
-            assert!(Arc::ptr_eq(known.or_insert(lease.clone()), lease));
+            assert!(Arc::ptr_eq(known.or_insert(lease.clone()), &lease));
         }
     }
 
@@ -182,7 +183,6 @@ impl Model {
             Op::Admit { work, user } if open < OPEN => {
                 let user = format!("u{user}");
                 if let Some(admitted) = admit(gate, &Call { work, user }).await {
-                    self.learn(&admitted);
                     self.open.push((admitted, work, None));
                 }
             }
@@ -211,7 +211,6 @@ impl Model {
                 self.open[i].0.hold().end(outcome, clock.now());
                 self.decide(i, charged);
                 let (admitted, ..) = self.open.swap_remove(i);
-                self.learn(&admitted);
                 self.over.push(admitted);
             }
             Op::Drop(i) if i < open => {
@@ -261,6 +260,7 @@ async fn run(program: Vec<Op>) {
     let mut model = Model::default();
     for op in program {
         model.step(&gate, &clock, op).await;
+        model.learn(&gate);
     }
     for i in 0..model.open.len() {
         model.decide(i, true);
@@ -307,4 +307,69 @@ proptest! {
         let runtime = runtime.enable_all().start_paused(true).build().unwrap();
         runtime.block_on(run(program));
     }
+}
+
+/// Four tasks on four threads at one tenant with four users, until the day's quota is used up.
+/// Nobody is over any limit meanwhile, and what refusals and failures gave back is there at the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_threads_pass_no_limit_and_leave_every_unit_usable() {
+    const RATE: u64 = 2_000;
+    const TENANT: u64 = 3_000;
+    const USER: u64 = 900;
+    let plans = r#"
+        default-plan = "free"
+        [plan.free]
+        rate.default   = "2000/h"
+        quota.requests = ["3000/day", "900/day per user"]
+    "#;
+    let store = Memory::new();
+    let (gate, clock) = testing::gate_with(plans, store.clone());
+    let call = |user: usize| Call {
+        work: false,
+        user: format!("u{user}"),
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..4 {
+        let gate = gate.clone();
+        tasks.spawn(async move {
+            let (mut admitted, mut used) = (0, [0; 4]);
+            for i in 0..2_000 {
+                let user = (task + i / 7) % 4;
+                let Some(running) = admit(&gate, &call(user)).await else {
+                    continue;
+                };
+                admitted += 1;
+                let outcome = [Outcome::Failed, Outcome::Complete { status: 200 }];
+                let outcome = outcome[usize::from(i % 3 > 0)];
+                used[user] += u64::from(outcome != Outcome::Failed);
+                running.hold().end(outcome, gate.inner.clock.now());
+            }
+            (admitted, used)
+        });
+    }
+    let (mut admitted, mut used) = (0, [0u64; 4]);
+    while let Some(ended) = tasks.join_next().await {
+        let (more, by_user) = ended.unwrap();
+        admitted += more;
+        (0..4).for_each(|user| used[user] += by_user[user]);
+    }
+    assert!(admitted <= RATE, "{admitted}");
+    assert_eq!(gate.tenant("acme").await.unwrap().in_flight(), 0);
+
+    // Alone now, to the end: each refusal is waited out.
+    let mut model = Model::default();
+    for _ in 0..6 {
+        for (user, used) in used.iter_mut().enumerate() {
+            while let Some(running) = admit(&gate, &call(user)).await {
+                *used += 1;
+                running.hold().end(Outcome::Aborted, clock.now());
+            }
+        }
+        model.learn(&gate);
+        clock.advance(Duration::from_secs(3_600));
+    }
+    assert_eq!(used.iter().sum::<u64>(), TENANT, "{used:?}");
+    assert!(used.iter().all(|used| *used <= USER), "{used:?}");
+    gate.close().await.unwrap();
+    assert_pools(&gate, &store, &model.leases).await;
 }
