@@ -18,8 +18,8 @@ use crate::store::{Memory, Store};
 use crate::testing;
 use crate::usage::ledger::Ledger;
 
-/// One of each: a meter that bills beyond its limit up to a stop, one that is granted once, one that
-/// is held and reported, a sum, and a quota per user besides the tenant's.
+/// One of each: a meter that bills beyond its limit up to a stop, one that is granted once, one
+/// that is held and reported, a sum, and a quota per user besides the tenant's.
 const PLANS: &str = r#"
     default-plan = "free"
     [meter.jobs]
@@ -299,7 +299,11 @@ async fn run(program: Vec<Op>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 96,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn nothing_is_lost_or_served_twice_in_any_order(program in ops()) {
@@ -310,7 +314,8 @@ proptest! {
 }
 
 /// Four tasks on four threads at one tenant with four users, until the day's quota is used up.
-/// Nobody is over any limit meanwhile, and what refusals and failures gave back is there at the end.
+/// Nobody is over any limit meanwhile, and what refusals and failures gave back is there at the
+/// end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_threads_pass_no_limit_and_leave_every_unit_usable() {
     const RATE: u64 = 2_000;
