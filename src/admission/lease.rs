@@ -263,6 +263,12 @@ impl Lease {
         u64::try_from(used).unwrap_or(0)
     }
 
+    /// Atoms that may still be taken; negative is a debt.
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> i64 {
+        self.left.load(Ordering::Acquire)
+    }
+
     /// Atoms settled by this process.
     pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)

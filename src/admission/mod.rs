@@ -17,6 +17,8 @@
 pub(crate) mod alert;
 pub(crate) mod bucket;
 pub(crate) mod caller;
+#[cfg(test)]
+mod conservation_tests;
 pub(crate) mod decide;
 pub(crate) mod hub;
 pub(crate) mod lease;

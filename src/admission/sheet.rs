@@ -253,7 +253,8 @@ fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<
 fn window_of(rule: &PoolRule, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
     let window = rule.every.window(at_ms, zone, anchors);
     match rule.expires_ms {
-        // Past its end a grant's window is behind us: nothing is taken from it, and it sets no edge.
+        // Past its end a grant's window is behind us: nothing is taken from it, and it sets no
+        // edge.
         Some(end) if end > at_ms => Window { end_ms: window.end_ms.min(end), ..window },
         _ => window,
     }

@@ -108,9 +108,10 @@ impl Lease {
         }
     }
 
-    /// Takes in the answer to the call that [`next`](Self::next) gave. `Ok(true)`: call `next` again
-    /// at once. After an unknown outcome the call stays in flight until it is answered, whatever its
-    /// repetitions fail of; after any other error it is forgotten, for it was not applied.
+    /// Takes in the answer to the call that [`next`](Self::next) gave. `Ok(true)`: call `next`
+    /// again at once. After an unknown outcome the call stays in flight until it is answered,
+    /// whatever its repetitions fail of; after any other error it is forgotten, for it was not
+    /// applied.
     pub(crate) fn answered(
         &self,
         writer: &Writer,
