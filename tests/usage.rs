@@ -1,6 +1,8 @@
 //! What is recorded of use while the store fails: nothing is lost, nothing is counted twice, and
 //! what is left of the leases goes back. Tokio's time is paused; nothing sleeps.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 use tollgate::store::Memory;
 use tollgate::testing::{self, Fault, Faulty};
 use tollgate::{Ask, Gate, TenantHandle};
