@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_room_of_a_sum_ends_where_the_sum_would() {
-        let mut room = |by| {
+        let room = |by| {
             let all = of(vec![], vec![Change::Add("n".into(), by)]);
             (all.values[":v2"].clone(), all.values[":v3"].clone())
         };
