@@ -19,7 +19,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    pub(crate) fn new(open: impl Fn() -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
+    fn new(open: impl Fn() -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
         Self { store: open(), open: Box::new(open) }
     }
 
@@ -77,7 +77,7 @@ pub(crate) async fn redb() -> Result<Subject, String> {
 pub(crate) async fn dynoxide() -> Result<Subject, String> {
     let db = dynoxide::Database::memory().map_err(|error| error.to_string())?;
     let endpoint = shared_table::serve(db).await.map_err(|error| error.to_string())?;
-    shared_table::subject(&endpoint, "tollgate").await
+    new_table(&endpoint, "tollgate").await
 }
 
 /// The table, in Amazon's DynamoDB Local. All tests share its process, each has its own table.
@@ -87,7 +87,22 @@ pub(crate) async fn dynamodb_local() -> Result<Subject, String> {
     let server = tokio::task::spawn_blocking(dynamodb_local::shared).await;
     let server = server.map_err(|error| error.to_string())??;
     let table = format!("table-{}", TABLES.fetch_add(1, Ordering::Relaxed));
-    shared_table::subject(server.endpoint(), &table).await
+    new_table(server.endpoint(), &table).await
+}
+
+/// A new table there, and the store in it.
+#[cfg(feature = "dynamodb")]
+async fn new_table(endpoint: &str, table: &str) -> Result<Subject, String> {
+    use tollgate::store::DynamoDb;
+
+    let client = shared_table::client(endpoint);
+    let made = DynamoDb::create_table(&client, table, None).await;
+    made.map_err(|error| error.to_string())?;
+    let table = table.to_owned();
+    // A thousand writes at once on a busy machine take longer than the service ever does.
+    let patient = std::time::Duration::from_secs(60);
+    let open = move || DynamoDb::new(client.clone(), table.clone()).within(patient);
+    Ok(Subject::new(move || Arc::new(open())))
 }
 
 /// The subject, or `None` with a line that says why: never in CI, where a skipped store is a
