@@ -270,6 +270,9 @@ impl Gate {
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }
+        if let Some(units) = inner.store.units() {
+            tracing::info!(read = units.read, write = units.write, "units the store has charged");
+        }
         inner.store.close().await?;
         Ok(flushed?)
     }

@@ -1,4 +1,5 @@
-//! The store that the service file names, opened; or what to write where the program has to make it.
+//! The store that the service file names, opened; or what to write where the program has to make
+//! it.
 
 use std::sync::Arc;
 
@@ -35,9 +36,8 @@ fn no_client(table: &str) -> String {
     format!(
         "store.kind = \"dynamodb\" needs a client of the program's own{feature}: instead of \
          `Gate::open(file)`, write\n  \
-         let client = aws_sdk_dynamodb::Client::new(&aws_config::load_defaults(..).await);\n  \
-         let store = DynamoDb::new(client, {table:?});\n  \
-         Gate::builder(file).store(store).open().await"
+         Gate::builder(file).store(DynamoDb::new(client, {table:?})).open().await\n\
+         where `client` is the AWS SDK's for DynamoDB"
     )
 }
 

@@ -94,8 +94,8 @@ macro_rules! laws {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $law() {
-                    let name = stringify!($store);
-                    if let Some(subject) = crate::subject::get(name, crate::subject::$store().await) {
+                    let made = crate::subject::$store().await;
+                    if let Some(subject) = crate::subject::get(stringify!($store), made) {
                         crate::$group::$law(subject).await;
                     }
                 }

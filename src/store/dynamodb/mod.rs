@@ -167,7 +167,12 @@ impl DynamoDb {
             None => self.delete(&write.key, expressions).await,
         };
         match answer? {
-            Answer::Applied(item) => Ok(Written::Applied(item.map(item::item).transpose()?)),
+            Answer::Applied(None) => Ok(Written::Applied(None)),
+            Answer::Applied(Some(item)) => match item::item(item) {
+                Ok(item) => Ok(Written::Applied(Some(item))),
+                // Corrupt would say that it was not applied. Whoever repeats it sees what stands.
+                Err(error) => Err(StoreError::new(StoreErrorKind::Unknown, error.message)),
+            },
             Answer::Refused(item) => self.refused(&write, item.map(item::item).transpose()?),
         }
     }
