@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod gates;
 mod proxy;
 #[path = "../conformance/shared_table.rs"]
 mod shared_table;

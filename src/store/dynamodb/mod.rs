@@ -25,7 +25,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
@@ -136,7 +136,7 @@ impl DynamoDb {
         let call = call.table_name(&*self.table).set_key(Some(item::key(&key)));
         let call = call.consistent_read(true).return_consumed_capacity(CAPACITY);
         let call = call.customize().config_override(self.reads()).send();
-        let answer = self.answer(Call::Read, call).await?;
+        let answer = self.answer(call).await?;
         self.shared.units.read(answer.consumed_capacity.as_ref());
         answer.item.map(item::item).transpose()
     }
@@ -153,7 +153,7 @@ impl DynamoDb {
         // A page has at most 1,000 items, so one more is in range.
         let call = call.limit(limit as i32 + 1).return_consumed_capacity(CAPACITY);
         let call = call.customize().config_override(self.reads()).send();
-        let answer = self.answer(Call::Read, call).await?;
+        let answer = self.answer(call).await?;
         self.shared.units.read(answer.consumed_capacity.as_ref());
         let ended_at = answer.last_evaluated_key.as_ref().map(item::sort_key).transpose()?;
         page::page(&query, limit, answer.items.unwrap_or_default(), ended_at)
@@ -248,19 +248,15 @@ impl DynamoDb {
     /// The answer to a read.
     async fn answer<T, E, R>(
         &self,
-        call: Call,
         sent: impl Future<Output = Result<T, SdkError<E, R>>>,
     ) -> Result<T, StoreError>
     where
-        E: aws_sdk_dynamodb::error::ProvideErrorMetadata
-            + std::error::Error
-            + Send
-            + Sync
-            + 'static,
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
         R: fmt::Debug + Send + Sync + 'static,
     {
         let answer = tokio::time::timeout(self.within, sent).await;
-        answer.map_err(|_| call.silence())?.map_err(|error| error::of(call, &error))
+        let answer = answer.map_err(|_| Call::Read.silence())?;
+        answer.map_err(|error| error::of(Call::Read, &error))
     }
 
     /// What became of a write, if anything was heard of it in time.
