@@ -35,6 +35,7 @@ mod promises;
 mod sources;
 mod standing;
 mod statement;
+mod stores;
 mod unleased;
 mod usage;
 

@@ -33,11 +33,9 @@ pub(crate) struct Listed {
 #[derive(Debug, Default)]
 pub(crate) struct List(Option<Box<Listed>>);
 
-#[expect(clippy::vec_box, reason = "the boxes are what is used again")]
-type Spares = Vec<Box<Listed>>;
-
 thread_local! {
-    static SPARE: RefCell<Spares> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "the boxes are what is used again")]
+    static SPARE: RefCell<Vec<Box<Listed>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl List {
