@@ -113,15 +113,6 @@ pub(super) struct Versioned {
     epoch: i64,
 }
 
-/// What came of a write under a version.
-#[derive(Debug)]
-pub(super) enum Turn {
-    /// It is ours: this stands now.
-    Ours(Versioned),
-    /// Another was faster: start over from a read.
-    Lost,
-}
-
 pub(super) async fn read(store: &dyn Store, key: Key) -> Result<Versioned, StoreError> {
     match store.read(key).await? {
         None => Ok(Versioned { outbox: Outbox::default(), version: 0, epoch: 0 }),
@@ -129,16 +120,17 @@ pub(super) async fn read(store: &dyn Store, key: Key) -> Result<Versioned, Store
     }
 }
 
-/// Writes what follows on `before`, if nobody else has, and nobody of a later epoch.
+/// Writes what follows on `before`, and says how it stands then. `None`: another was faster, or is
+/// of a later epoch; start over from a read.
 pub(super) async fn write(
     store: &dyn Store,
     key: Key,
     before: &Versioned,
     outbox: Outbox,
     epoch: i64,
-) -> Result<Turn, StoreError> {
+) -> Result<Option<Versioned>, StoreError> {
     if before.epoch > epoch {
-        return Ok(Turn::Lost);
+        return Ok(None);
     }
     let version = before.version.saturating_add(1);
     let body = postcard::to_stdvec(&outbox)
@@ -170,7 +162,7 @@ pub(super) async fn write(
             item.is_some_and(|item| item.int(VERSION) == Some(version) && item.int(BY) == Some(by))
         }
     };
-    Ok(if ours { Turn::Ours(Versioned { outbox, version, epoch }) } else { Turn::Lost })
+    Ok(ours.then_some(Versioned { outbox, version, epoch }))
 }
 
 /// Makes a write again and again while its outcome is unknown.

@@ -6,10 +6,14 @@
 //! | [`sink`] | the service as billing sees it: send, sum, time |
 //! | [`outbox`] | what is owed for one account, tenant, meter and period, without I/O |
 //! | [`report`] | the reporter: from the ledger through the outbox to the service |
+//! | `stripe` (feature `stripe`) | Stripe as such a service |
 
+mod advance;
 mod item;
 pub mod outbox;
 pub mod report;
 pub mod sink;
+#[cfg(feature = "stripe")]
+pub mod stripe;
 
 pub use item::ItemId;
