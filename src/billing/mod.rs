@@ -6,6 +6,7 @@
 //! | [`sink`] | the service as billing sees it: send, sum, time |
 //! | [`outbox`] | what is owed for one account, tenant, meter and period, without I/O |
 //! | [`report`] | the reporter: from the ledger through the outbox to the service |
+//! | [`webhook`] | whether a webhook is genuine, and what it says |
 //! | `stripe` (feature `stripe`) | Stripe as such a service |
 
 mod advance;
@@ -15,5 +16,6 @@ pub mod report;
 pub mod sink;
 #[cfg(feature = "stripe")]
 pub mod stripe;
+pub mod webhook;
 
 pub use item::ItemId;
