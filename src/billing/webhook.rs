@@ -2,12 +2,13 @@
 //! passes the header's bytes and the raw body, and answers with [`WebhookError::status`].
 //!
 //! The signature is `Stripe-Signature: t=SECONDS,v1=HEX[,v1=HEX..]`, each `v1` an HMAC-SHA256 of
-//! `SECONDS.BODY` under one of the endpoint's secrets (two while a secret is rolled). It is compared
-//! in constant time, over the body as it came: one that was parsed and written again has another.
+//! `SECONDS.BODY` under one of the endpoint's secrets (two while a secret is rolled). It is
+//! compared in constant time, over the body as it came: one that was parsed and written again has
+//! another.
 //!
 //! A genuine webhook may still be old news, and comes again: what it changes must be idempotent and
-//! must not depend on order. Replays beyond the tolerance are
-//! refused here; within it, they are duplicates like Stripe's own.
+//! must not depend on order, as in [`super::reducer`]. Replays beyond the tolerance are refused
+//! here; within it, they are duplicates like Stripe's own.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
@@ -76,6 +77,8 @@ pub struct Event {
     /// What it is about: the object as it was when the event was made, or, of a thin event, which
     /// object ([`Event::thin`]).
     pub object: Value,
+    /// What the fields that changed were before, of an event that tells of a change.
+    pub previous: Option<Value>,
     /// A thin event only names its object: what happened is fetched from `/v2/core/events/ID`.
     pub thin: bool,
 }
@@ -204,7 +207,8 @@ impl Event {
         } else {
             Some(event["data"]["object"].take()).filter(Value::is_object)?
         };
-        Some(Self { id, kind, created_s, live, object, thin })
+        let previous = Some(event["data"]["previous_attributes"].take()).filter(Value::is_object);
+        Some(Self { id, kind, created_s, live, object, previous, thin })
     }
 }
 
