@@ -363,8 +363,6 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
-
     #[test]
     fn whatever_happens_each_unit_is_billed_once(
         events in proptest::collection::vec(event(), 1..120),

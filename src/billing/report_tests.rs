@@ -459,3 +459,41 @@ async fn death_at_every_call_bills_once_after_any_outage() {
         assert!(hits.contains_key(call), "nobody died at {call}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
+    // Many customers, one call each: below its own limit the service refuses none.
+    let (items, allowed) = match std::env::var("TOLLGATE_DRAIN").ok().and_then(|n| n.parse().ok()) {
+        Some(items) => (items, 1_000),
+        None => (400, 200),
+    };
+    let bench = Bench::new(Memory::new()).await;
+    let due: Vec<Due> = (0..items)
+        .map(|n: u128| {
+            let mut due = bench.due(50);
+            due.id.tenant = Surrogate::test(n);
+            // A customer that does not exist is taken all the same, and rejected later.
+            due.terms.customer = format!("cus_{n}");
+            due
+        })
+        .collect();
+    bench.sim.set(|settings| settings.calls_per_s = Some(allowed));
+    let settings = StripeSettings {
+        key: Secret::new("sk_test_x"),
+        mode: StripeMode::Test,
+        account: "main".to_owned(),
+        base: bench.sim.url(),
+        calls_per_s: Some(allowed * 9 / 10),
+    };
+    let sink = Arc::new(Stripe::new(settings).unwrap());
+    let clock = Arc::new(bench.clock.clone());
+    let reporter = Reporter::open(bench.store.clone(), sink, clock, "s", 0).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let report = reporter.run(due).await.unwrap();
+    let rate = report.sent as f64 / begun.elapsed().as_secs_f64();
+    let calls = bench.sim.calls().len() - 2;
+    println!("{items} items: {calls} calls, {rate:.0} a second of {allowed} allowed");
+    assert_eq!(u128::from(report.sent), items);
+    assert_eq!(calls as u128, items + 1, "one call for each, and one for the time");
+    assert!(rate >= f64::from(allowed) * 0.8, "{rate:.0} of {allowed} a second");
+}
