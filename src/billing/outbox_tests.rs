@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use super::*;
 
@@ -134,22 +135,24 @@ const LAG_H: u64 = 17;
 /// A service that forgets an identifier exactly 24 h after it took it, and whose sums lag.
 #[derive(Default)]
 struct Service {
-    taken: HashMap<u64, i64>,
+    /// When each identifier was last taken: the entry's number, and 0 where nothing is planted.
+    taken: HashMap<(u64, u64), i64>,
     /// Values by minute, and from when sums show them.
     counted: BTreeMap<i64, Vec<(i64, i64)>>,
     times: HashMap<u64, u32>,
     /// Accepted, then thrown away and reported.
     reported: Vec<u64>,
     /// Sends that are under way, and until when they may arrive.
-    late: Vec<(Entry, i64)>,
+    late: Vec<(Entry, u64, i64)>,
 }
 
 impl Service {
-    fn take(&mut self, entry: &Entry, now: i64, reject: bool) {
-        if self.taken.get(&entry.k).is_some_and(|at| now - at < DAY) {
+    fn take(&mut self, entry: &Entry, attempt: u64, now: i64, reject: bool) {
+        let identifier = (entry.k, attempt);
+        if self.taken.get(&identifier).is_some_and(|at| now - at < DAY) {
             return;
         }
-        self.taken.insert(entry.k, now);
+        self.taken.insert(identifier, now);
         if reject {
             self.reported.push(entry.k);
             return;
@@ -168,10 +171,10 @@ impl Service {
     /// What is under way arrives, at the latest when it must.
     fn arrive(&mut self, now: i64, all: bool) {
         let (due, rest) =
-            std::mem::take(&mut self.late).into_iter().partition(|(_, by)| all || *by <= now);
+            std::mem::take(&mut self.late).into_iter().partition(|(.., by)| all || *by <= now);
         self.late = rest;
-        for (entry, by) in Vec::<(Entry, i64)>::from_iter(due) {
-            self.take(&entry, by.min(now), false);
+        for (entry, attempt, by) in Vec::<(Entry, u64, i64)>::from_iter(due) {
+            self.take(&entry, attempt, by.min(now), false);
         }
     }
 }
@@ -182,7 +185,25 @@ struct Reporter {
     read: Option<(Outbox, u64)>,
 }
 
+/// A rule that is left out, to see that it is missed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Planted {
+    Nothing,
+    /// Writes do not ask for the version.
+    NoVersion,
+    /// The identifier holds the attempt.
+    AttemptInIdentifier,
+    /// A repeat sends what is owed by then.
+    ValueAnew,
+    /// What is uncertain is sent again for ever.
+    BlindResend,
+    /// What was accepted is not verified.
+    AcceptedIsBilled,
+}
+
 struct World {
+    planted: Planted,
+    attempts: u64,
     item: Outbox,
     version: u64,
     service: Service,
@@ -214,8 +235,10 @@ enum Fate {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(planted: Planted) -> Self {
         Self {
+            planted,
+            attempts: 0,
             item: Outbox::default(),
             version: 0,
             service: Service::default(),
@@ -226,7 +249,7 @@ impl World {
         }
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Use(atoms) => self.owed += atoms,
             Event::Time(by) => {
@@ -244,12 +267,12 @@ impl World {
             Event::Die(who) => self.reporters[who].read = None,
             Event::Arrive => self.service.arrive(self.now, true),
         }
-        self.check();
+        self.check()
     }
 
     /// A write under the version that was read: refused if somebody else wrote.
     fn write(&mut self, outbox: Outbox, version: u64) -> bool {
-        let ours = self.version == version;
+        let ours = self.version == version || self.planted == Planted::NoVersion;
         if ours {
             self.item = outbox;
             self.version += 1;
@@ -261,11 +284,19 @@ impl World {
         let Some((mut outbox, version)) = self.reporters[who].read.take() else { return };
         if let Some(sent) = outbox.to_verify(self.now).map(|sent| sent.entry.clone()) {
             let reported = self.service.reported.contains(&sent.k);
-            outbox.verified(sent.k, self.service.sum(sent.minute_s, self.now), reported, self.now);
+            let sum = match self.planted {
+                Planted::AcceptedIsBilled => i64::try_from(sent.value).unwrap(),
+                _ => self.service.sum(sent.minute_s, self.now),
+            };
+            outbox.verified(sent.k, sum, reported, self.now);
             self.write(outbox, version);
             return;
         }
-        match outbox.next(self.owed, 10, self.now) {
+        let step = match outbox.next(self.owed, 10, self.now) {
+            Step::Wait(_) | Step::Ask if self.planted == Planted::BlindResend => Step::Send,
+            step => step,
+        };
+        match step {
             Step::Rest | Step::Wait(_) | Step::Stopped => {}
             Step::Freeze { value, atoms } => {
                 let k = outbox.k + 1;
@@ -296,15 +327,25 @@ impl World {
     }
 
     fn send(&mut self, mut outbox: Outbox, version: u64, fate: Fate) {
-        let entry = outbox.pending.as_ref().unwrap().entry.clone();
+        let mut entry = outbox.pending.as_ref().unwrap().entry.clone();
+        self.attempts += 1;
+        let attempt = match self.planted {
+            Planted::AttemptInIdentifier => self.attempts,
+            _ => 0,
+        };
+        if self.planted == Planted::ValueAnew {
+            entry.value += (self.owed - self.item.frozen) / 10;
+        }
         match fate {
             Fate::NeverArrives => return,
             Fate::Late => {
-                self.service.late.push((entry, self.now + EFFECT_S));
+                self.service.late.push((entry, attempt, self.now + EFFECT_S));
                 return;
             }
-            Fate::RejectedLater => self.service.take(&entry, self.now, true),
-            Fate::Answered | Fate::AnswerLost => self.service.take(&entry, self.now, false),
+            Fate::RejectedLater => self.service.take(&entry, attempt, self.now, true),
+            Fate::Answered | Fate::AnswerLost => {
+                self.service.take(&entry, attempt, self.now, false);
+            }
         }
         if matches!(fate, Fate::Answered | Fate::RejectedLater) {
             outbox.delivered();
@@ -312,33 +353,57 @@ impl World {
         }
     }
 
-    fn check(&self) {
+    fn check(&self) -> Result<(), String> {
         let item = &self.item;
-        assert!(item.frozen <= self.owed, "I5: frozen {} of {}", item.frozen, self.owed);
         let open = item.pending.as_ref().map_or(0, |pending| pending.entry.atoms);
         let sent: u64 = item.sent.iter().map(|sent| sent.entry.atoms).sum();
-        assert_eq!(item.frozen, item.settled.atoms + sent + open, "law 5");
-        for (k, times) in &self.service.times {
-            assert_eq!(*times, 1, "I6: entry {k} counts {times} times");
-        }
         let stopped = item.pending.as_ref().and_then(|pending| pending.stopped.as_ref());
-        assert_eq!(stopped, None, "nothing here gives cause to stop");
+        let twice = self.service.times.iter().find(|(_, times)| **times > 1);
+        if item.frozen > self.owed {
+            return Err(format!("I5: frozen {} of {}", item.frozen, self.owed));
+        }
+        if item.frozen != item.settled.atoms + sent + open {
+            return Err("law 5: atoms were made or lost".to_owned());
+        }
+        if let Some((k, times)) = twice {
+            return Err(format!("I6: entry {k} counts {times} times"));
+        }
+        if let Some(stopped) = stopped {
+            return Err(format!("I6: nothing here gives cause to stop: {stopped:?}"));
+        }
+        Ok(())
     }
 
     /// Faults over: a reporter that goes on until nothing is left.
-    fn drain(&mut self) {
-        for _ in 0..10_000 {
+    fn drain(&mut self) -> Result<(), String> {
+        for _ in 0..1_000 {
             let left = self.owed - self.item.frozen >= 10
                 || self.item.pending.is_some()
                 || !self.item.sent.is_empty();
             if !left {
-                return;
+                break;
             }
-            self.happen(Event::Read(0));
-            self.happen(Event::Act(0, Fate::Answered));
-            self.happen(Event::Time(HOUR));
+            self.happen(Event::Read(0))?;
+            self.happen(Event::Act(0, Fate::Answered))?;
+            self.happen(Event::Time(HOUR))?;
         }
-        panic!("never drained: {:?}", self.item);
+        let billed: i64 = self.service.counted.values().flatten().map(|(value, _)| value).sum();
+        let (whole, sent) = (self.owed / 10, self.item.value_sent());
+        if u64::try_from(billed) != Ok(whole) || sent != whole {
+            return Err(format!("I7: owed {whole}, sent {sent}, billed {billed}"));
+        }
+        Ok(())
+    }
+
+    /// Everything that happens, and then the drain.
+    fn run(planted: Planted, events: Vec<Event>) -> Result<(), TestCaseError> {
+        let mut world = World::new(planted);
+        let all = || {
+            events.into_iter().try_for_each(|event| world.happen(event))?;
+            world.service.arrive(i64::MAX, true);
+            world.drain()
+        };
+        all().map_err(TestCaseError::fail)
     }
 }
 
@@ -362,20 +427,40 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn schedule() -> impl Strategy<Value = Vec<Event>> {
+    prop::collection::vec(event(), 1..120)
+}
+
 proptest! {
     #[test]
-    fn whatever_happens_each_unit_is_billed_once(
-        events in proptest::collection::vec(event(), 1..120),
-    ) {
-        let mut world = World::new();
-        for event in events {
-            world.happen(event);
+    fn whatever_happens_each_unit_is_billed_once(events in schedule()) {
+        World::run(Planted::Nothing, events)?;
+    }
+}
+
+#[test]
+fn each_rule_that_is_left_out_is_missed() {
+    for (planted, by) in [
+        (Planted::NoVersion, ""),
+        (Planted::AttemptInIdentifier, "I6"),
+        (Planted::ValueAnew, "I"),
+        (Planted::BlindResend, "I6"),
+        (Planted::AcceptedIsBilled, "I7"),
+    ] {
+        let config = ProptestConfig {
+            cases: 3_000,
+            max_shrink_iters: 0,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let mut runner = TestRunner::new_with_rng(config, rng);
+        match runner.run(&schedule(), |events| World::run(planted, events)) {
+            Err(TestError::Fail(why, _)) => {
+                println!("{planted:?} is caught: {why}");
+                assert!(why.message().starts_with(by), "{planted:?}: {why}");
+            }
+            other => panic!("{planted:?} is not caught: {other:?}"),
         }
-        world.service.arrive(i64::MAX, true);
-        world.drain();
-        let billed: i64 = world.service.counted.values().flatten().map(|(value, _)| value).sum();
-        let whole = world.owed / 10;
-        prop_assert_eq!(u64::try_from(billed).unwrap(), whole);
-        prop_assert_eq!(world.item.value_sent(), whole);
     }
 }

@@ -11,6 +11,10 @@ use stripe_sim::{Answered, Settings, Sim};
 use tokio::time::Instant;
 
 use super::*;
+use crate::billing::reducer::{Base, Facts, PlanState};
+use crate::billing::webhook;
+use crate::catalog::{PlanId, Sold};
+use crate::directory::PaymentState;
 
 /// 17 March 2026, 12:00 UTC.
 const NOW: i64 = 1_773_748_800;
@@ -264,4 +268,65 @@ async fn stripes_own_mock_takes_every_call() {
     mock.wait().unwrap();
     assert!(time.is_ok(), "{time:?}");
     assert_eq!((sent, sum), (Delivery::Delivered, Ok(25)));
+}
+
+/// Every event so far, newest first, each through the door: signed, verified, read, reduced.
+async fn reduced(sim: &Sim, by_hand: &Http) -> (Facts, PlanState) {
+    let Called::Answer(list) = by_hand.get("/v1/events?limit=100").await else { panic!("silence") };
+    let secret = "whsec_sim".to_owned();
+    let mut facts = Facts::default();
+    for event in list.body["data"].as_array().unwrap() {
+        let body = event.to_string();
+        let header =
+            stripe_sim::signature(std::slice::from_ref(&secret), sim.now(), body.as_bytes());
+        let secrets = [Secret::new(secret.clone())];
+        let event =
+            webhook::receive(header.as_bytes(), body.as_bytes(), &secrets, sim.now()).unwrap();
+        facts.take(&event);
+    }
+    let sold = |price: &str| (price == "pro_monthly").then_some(Sold::Plan(PlanId(1)));
+    let state = facts.state(sold);
+    (facts, state)
+}
+
+#[tokio::test]
+async fn what_stripe_tells_of_a_subscriptions_life_reduces_to_its_states() {
+    const DAY: i64 = 86_400;
+    let (sim, _) = sim().await;
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 10_000).unwrap();
+    let post = async |path: &str, form: &str| {
+        let answer = by_hand.post(path, form.to_owned(), path).await;
+        let Called::Answer(answer) = answer else { panic!("{answer:?}") };
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body["id"].as_str().unwrap().to_owned()
+    };
+    let price = "currency=usd&unit_amount=2000&product_data[name]=x&recurring[interval]=month\
+                 &lookup_key=pro_monthly";
+    let price = post("/v1/prices", price).await;
+    let customer = format!("/v1/customers/{CUSTOMER}");
+    post(&customer, "invoice_settings[default_payment_method]=pm_card_visa").await;
+    let form = format!("customer={CUSTOMER}&items[0][price]={price}&trial_period_days=14");
+    let id = post("/v1/subscriptions", &form).await;
+    let stands = async |payment: PaymentState, since_s: i64, anchor_s: i64| {
+        let base = Base {
+            subscription: id.clone(),
+            price: "pro_monthly".to_owned(),
+            payment,
+            since_s,
+            anchor_s,
+        };
+        let (facts, state) = reduced(&sim, &by_hand).await;
+        assert_eq!(state, PlanState { base: Some(base), ..PlanState::default() }, "{facts:#?}");
+    };
+    let paid_s = NOW + 14 * DAY;
+    stands(PaymentState::Trialing, NOW, paid_s).await;
+    sim.advance(14 * 86_400);
+    stands(PaymentState::Good, NOW, paid_s).await;
+    post(&customer, "invoice_settings[default_payment_method]=pm_card_chargeCustomerFail").await;
+    // The trial ended on 31 March: the next period begins on 30 April.
+    sim.advance(30 * 86_400);
+    let due_s = paid_s + 30 * DAY;
+    stands(PaymentState::PastDue, due_s, paid_s).await;
+    sim.advance(9 * 86_400);
+    stands(PaymentState::Canceled, due_s + 9 * DAY, paid_s).await;
 }
