@@ -465,7 +465,7 @@ async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
     // Many customers, one call each: below its own limit the service refuses none.
     let (items, allowed) = match std::env::var("TOLLGATE_DRAIN").ok().and_then(|n| n.parse().ok()) {
         Some(items) => (items, 1_000),
-        None => (400, 200),
+        None => (300, 100),
     };
     let bench = Bench::new(Memory::new()).await;
     let due: Vec<Due> = (0..items)
