@@ -22,11 +22,14 @@ use crate::admission::lease::Writer;
 use crate::clock::Clock;
 use crate::directory::Surrogate;
 use crate::store::layout::Space;
-use crate::store::{Change, Store, StoreError, Value, Write};
+use crate::store::{Change, Store, StoreError, TTL, Value, Write};
 use crate::usage::ledger::Ledger;
 
 /// Calls under way at once, each for another customer and meter.
 const IN_FLIGHT: usize = 32;
+
+/// How long a rejection is remembered: entries are verified daily, so far sooner than this.
+const KEEP_REJECTED_S: i64 = 80 * 86_400;
 
 /// Use of one item, and the terms it is billed under.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,10 +205,14 @@ impl Reporter {
     /// If the store cannot be written.
     pub async fn note_rejected(&self, identifier: &str) -> Result<(), StoreError> {
         let at_ms = self.inner.clock.now().wall_ms;
+        let ttl = at_ms.div_euclid(1_000).saturating_add(KEEP_REJECTED_S);
         let write = Write {
             key: self.inner.space.rejected(identifier),
             when: vec![],
-            change: vec![Change::Set("at_ms".into(), Value::Int(at_ms))],
+            change: vec![
+                Change::Set("at_ms".into(), Value::Int(at_ms)),
+                Change::Set(TTL.into(), Value::Int(ttl)),
+            ],
         };
         item::make(&*self.inner.store, write).await.map(|_| ())
     }

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -323,8 +325,7 @@ async fn handle(
 }
 
 fn unauthorized(shared: &Shared, headers: &HeaderMap) -> Option<Refusal> {
-    let header = headers.get("authorization").and_then(|value| value.to_str().ok());
-    let Some(key) = header.and_then(|value| value.strip_prefix("Bearer ")) else {
+    let Some(key) = key_of(headers) else {
         return Some(Refusal::unauthorized("You did not provide an API key."));
     };
     let taken = match shared.with(|world| world.settings.key.clone()) {
@@ -333,6 +334,17 @@ fn unauthorized(shared: &Shared, headers: &HeaderMap) -> Option<Refusal> {
     };
     // The key is not repeated, as Stripe repeats only its end.
     (!taken || key.contains("_live_")).then(|| Refusal::unauthorized("Invalid API Key provided."))
+}
+
+/// The key, as a bearer token or, as in Stripe's own examples, the user of Basic.
+fn key_of(headers: &HeaderMap) -> Option<String> {
+    let header = headers.get("authorization")?.to_str().ok()?;
+    if let Some(key) = header.strip_prefix("Bearer ") {
+        return Some(key.to_owned());
+    }
+    let pair = BASE64_STANDARD.decode(header.strip_prefix("Basic ")?).ok()?;
+    let pair = String::from_utf8(pair).ok()?;
+    pair.split(':').next().map(str::to_owned)
 }
 
 fn stripe_response(shared: &Shared, asked: &HeaderMap, answer: Answer) -> Response<Body> {
