@@ -44,7 +44,6 @@ pub(crate) use inner::Inner;
 pub use ask::{Ask, Permit, TenantHandle};
 pub use open::{CLOSE_WITHIN, GateBuilder, OnRefusal};
 pub use statement::{Identified, IdentifyStep};
-#[cfg(feature = "tower")]
 pub(crate) use usage::Took;
 pub use usage::{Admitted, Usage};
 

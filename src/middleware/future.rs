@@ -14,12 +14,11 @@ use tower_service::Service;
 
 use super::body::GateBody;
 use super::headers::{self, Refused};
-use super::held::Held;
 use super::layer::Shared;
 use super::service::ask;
 use crate::Outcome;
-use crate::gate::{Admitted, Answer, Pending, Running, Step, Waited};
-use crate::usage::Mode;
+use crate::gate::{Answer, Pending, Running, Step, Waited};
+use crate::serving::Serving;
 
 pin_project! {
     /// The response on its way: waits if memory had no answer, serves, settles what the head tells.
@@ -40,7 +39,7 @@ pin_project! {
         /// Asks the gate; `pending` is what it said to wait for.
         Asking { call: Option<(S, Request<B>)>, pending: Option<Pending>, waited: Waited },
         /// The service is at work.
-        Serving { #[pin] future: F, held: Option<Held>, is_head: bool },
+        Serving { #[pin] future: F, serving: Option<Serving>, is_head: bool },
         /// The record of what the head tells is on its way (`durable`).
         Recording { pending: Pending, response: Option<Response<GateBody<R>>> },
         Done,
@@ -94,15 +93,12 @@ where
                         None => None,
                     }
                 }
-                StateProj::Serving { future, held, is_head } => {
-                    let guard = FailOnPanic(held);
-                    let answer = ready!(future.poll(cx));
-                    let held = guard.0.take();
-                    drop(guard);
-                    let is_head = *is_head;
+                StateProj::Serving { future, serving, is_head } => {
+                    let answer = ready!(Serving::guard(serving, || future.poll(cx)));
+                    let (serving, is_head) = (serving.take(), *is_head);
                     match answer {
                         Ok(response) => {
-                            let (response, wait) = finish(this.shared, response, held, is_head);
+                            let (response, wait) = finish(this.shared, response, serving, is_head);
                             match wait {
                                 None => {
                                     this.state.set(State::Done);
@@ -114,8 +110,8 @@ where
                             }
                         }
                         Err(error) => {
-                            if let Some(held) = held {
-                                held.end(Outcome::Failed);
+                            if let Some(serving) = serving {
+                                serving.end(Outcome::Failed);
                             }
                             this.state.set(State::Done);
                             return Poll::Ready(Err(error));
@@ -142,20 +138,6 @@ where
     }
 }
 
-/// Ends the request as failed where its handler panics. A layer outside may catch the panic and
-/// drop this future later, when nothing tells any more why.
-struct FailOnPanic<'a>(&'a mut Option<Held>);
-
-impl Drop for FailOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(held) = self.0.take()
-        {
-            held.end(Outcome::Failed);
-        }
-    }
-}
-
 /// Calls the service with what it may need to know.
 fn serve<S, B, R>(
     shared: &Shared,
@@ -166,53 +148,46 @@ where
     S: Service<Request<B>>,
 {
     let (mut service, mut request) = call?;
-    let held = running.map(|running| {
+    let serving = running.map(|running| {
         if !shared.extensions {
-            return Held::own(running);
+            return Serving::own(running);
         }
-        let admitted = Admitted::new(shared.gate.clone(), running);
-        request.extensions_mut().insert(admitted.clone());
-        Held::shared(admitted)
+        let (serving, admitted) = Serving::share(&shared.gate, running);
+        request.extensions_mut().insert(admitted);
+        serving
     });
     let is_head = request.method() == Method::HEAD;
-    Some(State::Serving { future: service.call(request), held, is_head })
+    Some(State::Serving { future: service.call(request), serving, is_head })
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
 fn finish<R: Body<Data = Bytes>>(
     shared: &Shared,
     response: Response<R>,
-    held: Option<Held>,
+    serving: Option<Serving>,
     is_head: bool,
 ) -> (Response<GateBody<R>>, Option<Pending>) {
-    let Some(mut held) = held else {
+    let Some(mut serving) = serving else {
         return (response.map(GateBody::plain), None);
     };
+    let gate = &shared.gate;
     let (mut parts, body) = response.into_parts();
     if let Some(Refused(refusal)) = parts.extensions.remove() {
         // The handler passes on what the gate refused while it ran: told as any other refusal.
         let refused = headers::refusal(shared, &refusal);
-        held.end(Outcome::Complete { status: refused.status().as_u16() });
-        return (refused, recorded(shared));
+        serving.end(Outcome::Complete { status: refused.status().as_u16() });
+        return (refused, gate.head_recorded());
     }
-    let status = parts.status.as_u16();
-    headers::limits(shared, &mut held, &mut parts);
-    held.head(status);
-    let empty = is_head
+    headers::limits(gate, &mut serving, &mut parts.headers);
+    let is_empty = is_head
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || body.is_end_stream();
-    let body = if empty {
-        held.end(Outcome::Complete { status });
-        GateBody::plain(body)
-    } else {
-        GateBody::counted(body, held, shared.gate.clone(), status)
+    let length = body.size_hint().exact();
+    let body = match serving.into_body(gate, parts.status.as_u16(), is_empty, length) {
+        Some(count) => GateBody::counted(body, count),
+        None => GateBody::plain(body),
     };
-    (Response::from_parts(parts, body), recorded(shared))
-}
-
-/// What the answer waits for in mode `durable`.
-fn recorded(shared: &Shared) -> Option<Pending> {
-    (shared.gate.inner.config.mode == Mode::Durable).then(|| shared.gate.recorded())
+    (Response::from_parts(parts, body), gate.head_recorded())
 }
 
 impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>

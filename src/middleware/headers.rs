@@ -1,17 +1,13 @@
 //! Decisions written into `http` types. What is written is `wire`'s business.
 
-use std::fmt;
-
-use bytes::Bytes;
-use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use smallvec::SmallVec;
 
 use super::body::GateBody;
-use super::held::Held;
 use super::layer::Shared;
 use crate::decision::Refusal;
-use crate::wire::{self, Call, HeaderStyle, Reply};
+use crate::gate::Gate;
+use crate::serving::Serving;
+use crate::wire::Reply;
 
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -43,63 +39,27 @@ pub(super) fn response_of<R>(reply: Reply) -> Response<GateBody<R>> {
 }
 
 /// The limits of an admitted request, as headers of its response.
-pub(super) fn limits(shared: &Shared, held: &mut Held, parts: &mut Parts) {
-    let inner = &shared.gate.inner;
-    let style = inner.wire.style;
-    if style == HeaderStyle::Off {
-        return;
-    }
-    held.with(|hold, scopes| {
-        let now = inner.clock.now();
-        let rules = hold.of.rules();
-        if rules.free {
-            return;
-        }
-        let states = inner.limit_states(&hold.of.sheet, rules, scopes, now);
-        if style == HeaderStyle::Draft11 {
-            let policy = rules
-                .policy_header
-                .get_or_init(|| wire::policy_header(states.iter()).map(Bytes::from));
-            if let Some(Ok(value)) = policy.clone().map(HeaderValue::from_maybe_shared) {
-                parts.headers.insert(&RATE_LIMIT_POLICY, value);
-            }
-            let mut line = Line::default();
-            if let Ok(true) = wire::write_ratelimit(&mut line, states.iter(), None)
-                && let Ok(value) = HeaderValue::from_bytes(&line.0)
-            {
-                parts.headers.insert(&RATE_LIMIT, value);
-            }
-        } else {
-            let mut pairs = Vec::new();
-            wire::limit_headers(&states, style, Call::at(now.wall_ms), &mut pairs);
-            for (name, value) in pairs {
-                if let Ok(value) = HeaderValue::try_from(value) {
-                    parts.headers.insert(HeaderName::from_static(name), value);
-                }
-            }
+pub(super) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap) {
+    serving.limit_headers(gate, |name, value| {
+        let name = match name {
+            "ratelimit" => RATE_LIMIT.clone(),
+            "ratelimit-policy" => RATE_LIMIT_POLICY.clone(),
+            other => HeaderName::from_static(other),
+        };
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            headers.insert(name, value);
         }
     });
-    expose(&mut parts.headers, style);
+    expose(gate, headers);
 }
 
 /// A response to a page of another origin names the headers that its script may read.
-fn expose(headers: &mut HeaderMap, style: HeaderStyle) {
+fn expose(gate: &Gate, headers: &mut HeaderMap) {
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }
     let known = headers.get(header::ACCESS_CONTROL_EXPOSE_HEADERS).and_then(|v| v.to_str().ok());
-    if let Some(Ok(value)) = wire::expose(known, style).map(HeaderValue::try_from) {
+    if let Some(Ok(value)) = gate.expose_headers(known).map(HeaderValue::try_from) {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, value);
-    }
-}
-
-/// A header line on the stack: six limits fit.
-#[derive(Default)]
-struct Line(SmallVec<[u8; 384]>);
-
-impl fmt::Write for Line {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
     }
 }
