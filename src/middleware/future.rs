@@ -19,6 +19,7 @@ use super::service::ask;
 use crate::Outcome;
 use crate::gate::{Answer, Pending, Running, Step, Waited};
 use crate::serving::Serving;
+use crate::wire::Mapping;
 
 pin_project! {
     /// The response on its way: waits if memory had no answer, serves, settles what the head tells.
@@ -39,11 +40,18 @@ pin_project! {
         /// Asks the gate; `pending` is what it said to wait for.
         Asking { call: Option<(S, Request<B>)>, pending: Option<Pending>, waited: Waited },
         /// The service is at work.
-        Serving { #[pin] future: F, serving: Option<Serving>, is_head: bool },
+        Serving { #[pin] future: F, serving: Option<Serving>, asked: Asked },
         /// The record of what the head tells is on its way (`durable`).
         Recording { pending: Pending, response: Option<Response<GateBody<R>>> },
         Done,
     }
+}
+
+/// What the response depends on, of a request that is with the service.
+#[derive(Clone, Copy)]
+struct Asked {
+    is_head: bool,
+    is_grpc: bool,
 }
 
 impl<S, B, R> ResponseFuture<S, B, R>
@@ -83,8 +91,10 @@ where
                             continue;
                         }
                         Some(Step::Done(Answer::Refuse(refusal))) => {
+                            let is_grpc = call.as_ref().is_some_and(|(_, r)| headers::is_grpc(r));
                             this.state.set(State::Done);
-                            return Poll::Ready(Ok(headers::refusal(this.shared, &refusal)));
+                            let refused = headers::refusal(this.shared, &refusal, is_grpc);
+                            return Poll::Ready(Ok(refused));
                         }
                         Some(Step::Done(Answer::Admit(running))) => {
                             serve(this.shared, call.take(), Some(running))
@@ -93,12 +103,12 @@ where
                         None => None,
                     }
                 }
-                StateProj::Serving { future, serving, is_head } => {
+                StateProj::Serving { future, serving, asked } => {
                     let answer = ready!(Serving::guard(serving, || future.poll(cx)));
-                    let (serving, is_head) = (serving.take(), *is_head);
+                    let (serving, asked) = (serving.take(), *asked);
                     match answer {
                         Ok(response) => {
-                            let (response, wait) = finish(this.shared, response, serving, is_head);
+                            let (response, wait) = finish(this.shared, response, serving, asked);
                             match wait {
                                 None => {
                                     this.state.set(State::Done);
@@ -156,8 +166,9 @@ where
         request.extensions_mut().insert(admitted);
         serving
     });
-    let is_head = request.method() == Method::HEAD;
-    Some(State::Serving { future: service.call(request), serving, is_head })
+    let asked =
+        Asked { is_head: request.method() == Method::HEAD, is_grpc: headers::is_grpc(&request) };
+    Some(State::Serving { future: service.call(request), serving, asked })
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
@@ -165,7 +176,7 @@ fn finish<R: Body<Data = Bytes>>(
     shared: &Shared,
     response: Response<R>,
     serving: Option<Serving>,
-    is_head: bool,
+    asked: Asked,
 ) -> (Response<GateBody<R>>, Option<Pending>) {
     let Some(mut serving) = serving else {
         return (response.map(GateBody::plain), None);
@@ -174,12 +185,17 @@ fn finish<R: Body<Data = Bytes>>(
     let (mut parts, body) = response.into_parts();
     if let Some(Refused(refusal)) = parts.extensions.remove() {
         // The handler passes on what the gate refused while it ran: told as any other refusal.
-        let refused = headers::refusal(shared, &refusal);
-        serving.end(Outcome::Complete { status: refused.status().as_u16() });
+        let refused = headers::refusal(shared, &refusal, asked.is_grpc);
+        // gRPC tells every refusal with HTTP 200; what it costs is the same in both.
+        let status = match asked.is_grpc {
+            true => Mapping::of(&refusal.reason).status,
+            false => refused.status().as_u16(),
+        };
+        serving.end(Outcome::Complete { status });
         return (refused, gate.head_recorded());
     }
     headers::limits(gate, &mut serving, &mut parts.headers);
-    let is_empty = is_head
+    let is_empty = asked.is_head
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || body.is_end_stream();
     let length = body.size_hint().exact();

@@ -1,13 +1,13 @@
 //! Decisions written into `http` types. What is written is `wire`'s business.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::body::GateBody;
 use super::layer::Shared;
 use crate::decision::Refusal;
 use crate::gate::Gate;
 use crate::serving::Serving;
-use crate::wire::Reply;
+use crate::wire::{self, Reply};
 
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -17,11 +17,28 @@ static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy
 #[derive(Clone, Debug)]
 pub struct Refused(pub Refusal);
 
-/// A refusal as a response.
-pub(super) fn refusal<R>(shared: &Shared, refusal: &Refusal) -> Response<GateBody<R>> {
-    let mut response = response_of(shared.gate.refusal_reply(refusal));
+/// A refusal as a response, in the protocol of the request.
+pub(super) fn refusal<R>(
+    shared: &Shared,
+    refusal: &Refusal,
+    is_grpc: bool,
+) -> Response<GateBody<R>> {
+    let reply = match is_grpc {
+        true => shared.gate.grpc_refusal_reply(refusal),
+        false => shared.gate.refusal_reply(refusal),
+    };
+    let mut response = response_of(reply);
     response.extensions_mut().insert(refusal.clone());
     response
+}
+
+/// Whether a request is a gRPC call. Those are all POST, so that others cost no look-up.
+pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.method() == Method::POST
+        && request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| wire::is_grpc(value.as_bytes()))
 }
 
 /// A reply as a response.
