@@ -22,6 +22,8 @@ pub struct Counting {
     /// Bytes still to come, where the length is known.
     rest: Option<u64>,
     wait: Option<Wait>,
+    /// The server has had its turn before a cut.
+    flushed: bool,
     cut: bool,
 }
 
@@ -39,7 +41,8 @@ pub struct StreamCut;
 impl Counting {
     pub(super) fn new(mut serving: Serving, gate: Gate, status: u16, rest: Option<u64>) -> Self {
         let meter = serving.byte_meter();
-        Self { serving: Some(serving), gate, status, meter, rest, wait: None, cut: false }
+        let serving = Some(serving);
+        Self { serving, gate, status, meter, rest, wait: None, flushed: false, cut: false }
     }
 
     /// Takes room for a chunk of `n` bytes and counts it: at `Ready(Ok(()))` it passes. `is_last`
@@ -70,6 +73,13 @@ impl Counting {
                 Passed::Wait(pending) => {
                     self.wait = Some(Wait::Room(pending));
                     continue;
+                }
+                Passed::Cut if !self.flushed => {
+                    // Servers drop what they have not written yet when a body fails: they get a
+                    // turn first, so that what was counted arrives.
+                    self.flushed = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 Passed::Cut => {
                     self.cut = true;
