@@ -11,7 +11,9 @@ use actix_web::error::{ErrorImATeapot, ErrorInternalServerError, ErrorNotFound};
 use actix_web::web::{self, Bytes};
 use actix_web::{App, HttpResponse};
 use tokio_stream::StreamExt;
+use tollgate::GateBuilder;
 use tollgate::directory::PaymentState;
+use tollgate::identity::{Caller, Identify, Identity, RequestView};
 use tollgate::store::Memory;
 use tollgate::testing::{self, Faulty};
 use tollgate_actix_web::Tollgate;
@@ -189,15 +191,19 @@ fn a_client_that_goes_away_before_its_answer_holds_nothing_back() {
     let gate = gated.gate.clone();
     let server = Server::start(move || {
         let never = web::get().to(async || std::future::pending::<&'static str>().await);
-        App::new().wrap(Tollgate::new(&gate)).route("/a", never)
+        let now = web::get().to(async || "now");
+        App::new().wrap(Tollgate::new(&gate)).route("/a", never).route("/b", now)
     });
+    // With a lease at hand a request that is in flight is with its handler.
+    assert_eq!(server.send("GET", "/b").body, "now");
+    gated.settled();
     let socket = server.open("GET", "/a", ACME, "");
     while gated.in_flight() == 0 {
         std::thread::yield_now();
     }
     drop(socket);
     gated.settled();
-    assert_eq!(gated.meter("requests"), (1, 0), "aborted, and charged");
+    assert_eq!(gated.meter("requests"), (2, 0), "aborted, and charged");
 }
 
 #[test]
@@ -294,6 +300,55 @@ fn a_panic_is_a_failure_and_holds_nothing_back() {
     assert_eq!(gated.meter("requests"), (1, 0));
     assert_eq!(gated.meter("egress"), (4, 0));
     assert_eq!(server.send("GET", "/c").body, "fine", "and the worker goes on");
+}
+
+const DURABLE: &str = r#"
+    [store]
+    kind = "memory"
+    [[identify]]
+    header = "x-tenant"
+    [identity]
+    unknown = "create"
+    [proxy]
+    trust = ["127.0.0.0/8"]
+    [flush]
+    mode = "durable"
+"#;
+
+#[test]
+fn in_mode_durable_an_answer_that_has_come_is_recorded() {
+    let table = Memory::new();
+    let gated = Gated::new(PLANS);
+    let builder = GateBuilder::from_text(DURABLE).plans(PLANS).store(table.clone());
+    let gate = gated.run(builder.open()).unwrap();
+    let served = gate.clone();
+    let server = Server::start(move || {
+        App::new()
+            .wrap(Tollgate::new(&served))
+            .route("/a", web::get().to(async || chunks(3, false)))
+            .route("/b", web::get().to(async || "four"))
+    });
+    for (path, used) in [("/a", 2_100), ("/b", 2_104)] {
+        assert!(server.send("GET", path).is_whole);
+        // A gate that knows nothing but the store.
+        let other = gated.run(async {
+            let other = GateBuilder::from_text(DURABLE).plans(PLANS).store(table.clone());
+            let other = other.identify(Acme).open().await.unwrap();
+            let who = testing::identified(&other, "acme").await;
+            other.usage_report(&who).await.unwrap()
+        });
+        let egress = other.meters.iter().find(|meter| &*meter.name == "egress").unwrap();
+        assert_eq!(egress.used, used, "{path}");
+    }
+}
+
+/// Everybody is `acme`.
+struct Acme;
+
+impl Identify for Acme {
+    fn identify(&self, _: &dyn RequestView) -> Identity {
+        Identity::Tenant(Caller::new("acme"))
+    }
 }
 
 const EVERY_REFUSAL: &str = r#"
