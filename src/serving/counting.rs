@@ -46,8 +46,8 @@ impl Counting {
     }
 
     /// Takes room for a chunk of `n` bytes and counts it: at `Ready(Ok(()))` it passes. `is_last`
-    /// says that the body knows of no more; then its end is settled, and in mode `durable` recorded,
-    /// before the chunk goes. After `Pending` the same chunk is asked for again.
+    /// says that the body knows of no more; then its end is settled, and in mode `durable`
+    /// recorded, before the chunk goes. After `Pending` the same chunk is asked for again.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,

@@ -3,7 +3,7 @@
 //!
 //! # Laws
 //!
-//! 1. The code is the one of the table in `docs/http.md`; codes that clients retry by themselves
+//! 1. The code is the one of the table in `docs/http.md`; those that clients retry by themselves
 //!    (`UNAVAILABLE`) and those that they may (`RESOURCE_EXHAUSTED`) come with a `RetryInfo`, others
 //!    never do.
 //! 2. The details name plan and limit, never a credential or a tenant.

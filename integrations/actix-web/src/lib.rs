@@ -34,8 +34,8 @@
 //! - [`Tollgate`] is a middleware of actix-web's own kind, around an `App` or a `web::Scope`. It
 //!   stands before routing: routes of the plan file match the path as it was sent, wherever it
 //!   leads, so that no spelling of a path goes uncounted.
-//! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the middleware they answer
-//!   500 with a sentence that says so; `Option<Tenant>` and the like are `None` instead.
+//! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the middleware they
+//!   answer 500 with a sentence that says so; `Option<Tenant>` and the like are `None` instead.
 //! - [`usage_routes`] identify their callers by themselves and decide nothing, and so answer
 //!   whoever is over its limit or has not paid.
 //!
@@ -44,8 +44,8 @@
 //! *middleware* within returns passes through as it is, without limit headers: what it becomes is
 //! written outside.) All deciding, counting and writing is `tollgate`'s; nothing here does any.
 //!
-//! By itself actix-web notices that a client went away only when it next writes to it: a stream that
-//! is silent, or a slow handler, keeps its hold until then. With
+//! By itself actix-web notices that a client went away only when it next writes to it: a stream
+//! that is silent, or a slow handler, keeps its hold until then. With
 //! `HttpServer::h1_allow_half_closed(false)` it is noticed at once.
 
 mod body;

@@ -44,8 +44,8 @@ struct UsageRoutes;
 ///
 /// For `App::configure`: the routes identify their callers by themselves, so [`Tollgate`] around
 /// that `App` lets these three paths through, and the plan file need not know of them. Configured
-/// in a `web::Scope` behind the middleware, the plan file must name them with the scope's prefix, or
-/// looking at one's use is a request like any other:
+/// in a `web::Scope` behind the middleware, the plan file must name them with the scope's prefix,
+/// or looking at one's use is a request like any other:
 ///
 /// ```toml
 /// [route.usage]

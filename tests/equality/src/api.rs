@@ -63,8 +63,8 @@ impl Api {
         Self { gate: gate.clone() }
     }
 
-    /// Answers one request. The path as it was sent says what is wanted; `received` is the length of
-    /// the body that came.
+    /// Answers one request. The path as it was sent says what is wanted; `received` is the length
+    /// of the body that came.
     ///
     /// # Errors
     ///

@@ -69,15 +69,15 @@ fn read(reader: &mut BufReader<TcpStream>, is_head: bool, bytes: Option<usize>) 
     answer.is_whole = match (is_chunked, length) {
         (true, _) => chunks(reader, &mut body, bytes),
         (false, Some(length)) => bytes_of(reader, &mut body, length),
-        // Without a length it lasts until the connection is closed, which cannot be told from a cut.
+        // Without a length it lasts until the connection is closed: no cut shows.
         (false, None) => reader.read_to_end(&mut body).is_ok(),
     };
     answer.body = String::from_utf8(body).unwrap();
     Some(answer)
 }
 
-/// The chunks of a body (RFC 9112, section 7.1), to its end or to so many bytes; whether the end has
-/// come.
+/// The chunks of a body (RFC 9112, section 7.1), to its end or to so many bytes; whether the end
+/// has come.
 fn chunks(reader: &mut BufReader<TcpStream>, body: &mut Vec<u8>, bytes: Option<usize>) -> bool {
     while bytes.is_none_or(|bytes| body.len() < bytes) {
         let Some(size) = line(reader) else { return false };

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`trace`] | 500 steps, the same for the same seed: what is asked, and when |
 //! | [`api`] | what is behind the gate: one handler's worth of behaviour, without a framework |
-//! | [`front`] | what an adapter's server has to do to take part, and how a trace is run through it |
+//! | [`front`] | what an adapter's server does to take part, and how a trace is run through it |
 //! | [`client`] | an HTTP/1.1 client over a socket, for servers that listen |
 //! | [`answer`] | what came back, and which headers are a framework's own |
 //!
