@@ -4,8 +4,8 @@
 //! # Laws
 //!
 //! 1. The code is the one of the table in `docs/http.md`; those that clients retry by themselves
-//!    (`UNAVAILABLE`) and those that they may (`RESOURCE_EXHAUSTED`) come with a `RetryInfo`, others
-//!    never do.
+//!    (`UNAVAILABLE`) and those that they may (`RESOURCE_EXHAUSTED`) come with a `RetryInfo`, and
+//!    no others do.
 //! 2. The details name plan and limit, never a credential or a tenant.
 //! 3. gRPC-Web is not gRPC: its calls are answered over HTTP, as any other.
 //!
