@@ -293,6 +293,12 @@ impl Lease {
         !self.queued.load(Ordering::SeqCst) && !self.queued.swap(true, Ordering::SeqCst)
     }
 
+    /// Whether it is with the keeper, or on its way there.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queued.load(Ordering::SeqCst)
+    }
+
     /// It did not reach the keeper after all.
     pub(crate) fn unqueue(&self) {
         self.queued.store(false, Ordering::Release);

@@ -177,6 +177,14 @@ impl Gate {
         })
     }
 
+    /// A refusal as the answer to a gRPC call. The host's own form of refusals (`on_refusal`) is
+    /// one of HTTP, and not asked. For adapters.
+    pub fn grpc_refusal_reply(&self, refusal: &Refusal) -> Reply {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        wire::grpc_refusal(refusal, &inner.wire, wire::Call::at(now.wall_ms))
+    }
+
     fn cannot_read(&self, error: &StoreError) -> Reply {
         tracing::warn!(%error, "usage cannot be read");
         self.refusal_reply(&self.inner.refusal(Reason::Unavailable, None))

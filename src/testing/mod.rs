@@ -11,7 +11,7 @@ use crate::store::Memory;
 mod drill;
 mod faulty;
 
-pub use drill::{Drill, forget_callers, is_identified};
+pub use drill::{Drill, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
 
 /// When the clock of a test gate starts: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month,
