@@ -75,6 +75,7 @@ async fn run(hands: Hands, mut queue: mpsc::Receiver<Arc<Lease>>, stop: Arc<toki
     let mut calls = JoinSet::new();
     loop {
         tokio::select! {
+            biased; // so that one seed is one run
             () = stop.notified() => break,
             Some(ended) = calls.join_next(), if !calls.is_empty() => {
                 if let Err(panicked) = ended {

@@ -55,6 +55,7 @@ pub mod middleware;
 
 mod clock;
 mod error;
+mod random;
 
 pub use admission::alert::Alert;
 pub use admission::permit::Outcome;

@@ -264,7 +264,7 @@ impl Lease {
     }
 
     /// Atoms that may still be taken; negative is a debt.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn left(&self) -> i64 {
         self.left.load(Ordering::Acquire)
     }

@@ -207,6 +207,17 @@ fn chained(writer: u128, view: &View) -> Vec<When> {
     }
 }
 
+/// Every writer's entry.
+pub(crate) fn entries(item: &Item) -> Result<Vec<(u128, Entry)>, StoreError> {
+    let named = item.0.iter().filter_map(|(name, value)| Some((name.strip_prefix("e#")?, value)));
+    let entry = |(name, value): (&str, &Value)| {
+        let Value::Bytes(bytes) = value else { return Err(damaged("an entry")) };
+        let writer = u128::from_str_radix(name, 16).map_err(|_| damaged("an entry's name"))?;
+        Ok((writer, postcard::from_bytes(bytes).map_err(|_| damaged("an entry"))?))
+    };
+    named.map(entry).collect()
+}
+
 fn entry_name(writer: u128) -> Name {
     format!("e#{writer:032x}").into()
 }

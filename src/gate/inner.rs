@@ -118,6 +118,8 @@ impl Inner {
         for tenant in &self.tenants {
             all.extend(tenant.last_sheet().open_leases().cloned());
         }
+        // A table has no order of its own, and what is done with them shall have one.
+        all.sort_by(|a, b| a.pool().cmp(b.pool()));
         all
     }
 }

@@ -97,6 +97,7 @@ async fn run(
     let mut last_error = None;
     loop {
         tokio::select! {
+            biased; // so that one seed is one run
             _ = stopped.changed() => return,
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };

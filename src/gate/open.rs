@@ -109,6 +109,12 @@ impl GateBuilder {
         self
     }
 
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn shared_plans(mut self, plans: &crate::testing::Plans) -> Self {
+        self.plans = Some(PlanSource::Shared(plans.0.clone()));
+        self
+    }
+
     /// Another clock than the system's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -346,7 +352,7 @@ async fn register(
     now_ms: i64,
 ) -> Result<Writer, Error> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| Error::Random(e.to_string()))?;
+    crate::random::fill(&mut bytes).map_err(|e| Error::Random(e.to_string()))?;
     let writer = Writer { space, incarnation: u128::from_le_bytes(bytes) };
     let _ = live;
     let day = crate::catalog::local_day(now_ms, &crate::catalog::Zone::utc());

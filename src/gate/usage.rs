@@ -71,6 +71,11 @@ impl Admitted {
         self.0.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
     pub(crate) fn scopes(&self) -> &ScopeValues {
         &self.0.scopes
     }

@@ -166,16 +166,19 @@ impl Task {
         let mut flush = ticker(self.settings.every);
         let mut waiting = Vec::new();
         loop {
+            // In this order, so that one seed is one run; none of them can keep the others waiting
+            // but the orders, and each of those flushes.
             tokio::select! {
-                _ = collect.tick() => self.collect(),
-                _ = flush.tick() => self.flush_in(&mut inbox, &mut waiting).await,
-                () = self.hub.soil.notified(), if self.settings.mode == Mode::Durable => {
-                    self.flush_in(&mut inbox, &mut waiting).await;
-                }
+                biased;
                 order = inbox.recv() => match order {
                     Some(order) => waiting.push(order),
                     None => return,
                 },
+                _ = flush.tick() => self.flush_in(&mut inbox, &mut waiting).await,
+                () = self.hub.soil.notified(), if self.settings.mode == Mode::Durable => {
+                    self.flush_in(&mut inbox, &mut waiting).await;
+                }
+                _ = collect.tick() => self.collect(),
             }
             if self.serve(&mut waiting).await {
                 return;
@@ -198,6 +201,7 @@ impl Task {
             let mut write = self.store.write(self.log.slot(&body));
             let answer = loop {
                 tokio::select! {
+                    biased;
                     answer = &mut write => break answer,
                     _ = collect.tick() => self.collect(),
                     Some(order) = inbox.recv(), if waiting.len() < ORDERS => waiting.push(order),
@@ -244,6 +248,7 @@ impl Task {
     async fn collect_until(&mut self, until: Instant, collect: &mut tokio::time::Interval) {
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(until) => return,
                 _ = collect.tick() => self.collect(),
             }
@@ -370,6 +375,6 @@ fn ticker(every: Duration) -> tokio::time::Interval {
 fn jittered(delay: Duration) -> Duration {
     let mut byte = [0u8];
     // Without randomness the full delay is still right.
-    let share = getrandom::fill(&mut byte).map_or(255, |()| byte[0]);
+    let share = crate::random::fill(&mut byte).map_or(255, |()| byte[0]);
     delay / 2 + delay / 2 * u32::from(share) / 255
 }

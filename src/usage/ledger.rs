@@ -95,7 +95,8 @@ impl Ledger {
     pub(crate) async fn fold_runs(&self, now_ms: i64) -> Result<(), StoreError> {
         let mut fold = self.fold.lock().await;
         self.read(&mut fold, now_ms).await?;
-        let ends: Vec<(u128, u64)> = fold.next.iter().map(|(of, next)| (*of, *next)).collect();
+        let mut ends: Vec<(u128, u64)> = fold.next.iter().map(|(of, next)| (*of, *next)).collect();
+        ends.sort_unstable();
         for (incarnation, end) in ends {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             let from = fold.folded.get(&incarnation).copied().unwrap_or(0);
@@ -159,7 +160,9 @@ impl Ledger {
             at_ms += DAY_MS;
         }
         fold.days_from_ms = Some(now_ms.saturating_sub(DAY_MS));
-        Ok(fold.next.keys().copied().collect())
+        let mut writers: Vec<u128> = fold.next.keys().copied().collect();
+        writers.sort_unstable();
+        Ok(writers)
     }
 }
 

@@ -126,7 +126,7 @@ pub(super) async fn slots(
     page.items.iter().map(read).collect()
 }
 
-pub(super) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
+pub(crate) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
     check_format(item, FORMAT, "a usage record")?;
     item.bytes(BODY).and_then(Rows::unpack).ok_or_else(|| {
         StoreError::new(StoreErrorKind::Corrupt, "a usage record cannot be read: damaged")
