@@ -64,7 +64,7 @@ pub(crate) struct Life {
     pub(crate) clock: NodeClock,
     /// It cannot be opened just now: whoever supervises it tries again.
     pub(crate) failed: Arc<Mutex<bool>>,
-    pub(crate) closed: Arc<Mutex<bool>>,
+    closed: Arc<Mutex<Option<Result<(), String>>>>,
 }
 
 impl Life {
@@ -132,14 +132,19 @@ impl Life {
         self.runtime.spawn(async move {
             if let Some(gate) = gate {
                 // What is left when the store is away is told, and tried again by the next life.
-                let drained = gate.close().await.is_ok();
-                *closed.lock().unwrap_or_else(PoisonError::into_inner) = drained;
+                let drained = gate.close().await.map_err(|error| error.to_string());
+                *closed.lock().unwrap_or_else(PoisonError::into_inner) = Some(drained);
             }
         });
     }
 
     pub(crate) fn has_closed(&self) -> bool {
-        *self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.said() == Some(Ok(()))
+    }
+
+    /// What closing came to.
+    pub(crate) fn said(&self) -> Option<Result<(), String>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

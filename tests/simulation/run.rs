@@ -220,8 +220,17 @@ impl Run {
                 return;
             }
         }
-        let closed = self.nodes.iter().all(|n| n.life.as_ref().is_some_and(Life::has_closed));
-        lock(&self.world).need(closed, || "I7 a node did not come back and drain".to_owned());
+        let told = |node: &Node| match &node.life {
+            None => "down".to_owned(),
+            Some(life) if life.has_closed() => "closed".to_owned(),
+            Some(life) => format!(
+                "open: {}, closing: {}, mode {}, said {:?}, calls {:?}",
+                life.gate().is_some(), node.closing, node.setup.mode, life.said(), node.calls
+            ),
+        };
+        let states: Vec<String> = self.nodes.iter().map(told).collect();
+        let drained = states.iter().all(|state| state == "closed");
+        lock(&self.world).need(drained, || format!("I7 after a minute of calm: {states:?}"));
     }
 
     fn at(&mut self, at_us: u64, event: Event) {
