@@ -94,6 +94,11 @@ impl Hub {
         retired.extract_if(.., |lease| Arc::strong_count(lease) <= 2).collect()
     }
 
+    /// All retired leases, in use or not: the gate closes.
+    pub(crate) fn take_all_retired(&self) -> Vec<Arc<Lease>> {
+        std::mem::take(&mut *self.retired.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Has retired leases given back whose window still runs; the rest are let go.
     pub(crate) fn return_retired(&self) {
         let now = self.clock.now();

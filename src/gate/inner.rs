@@ -114,7 +114,7 @@ impl Inner {
 
     pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
         let mut all = self.hub.scoped.all_leases();
-        all.extend(self.hub.take_retired());
+        all.extend(self.hub.take_all_retired());
         for tenant in &self.tenants {
             all.extend(tenant.last_sheet().open_leases().cloned());
         }

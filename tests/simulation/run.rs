@@ -268,6 +268,7 @@ impl Run {
             }
         }
         self.now_us += self.step_us;
+        lock(&self.world).now_us = self.now_us;
         for call in self.outbox.take() {
             self.send(call);
         }
@@ -432,6 +433,7 @@ impl Run {
                 self.strike(id, "shut down");
                 let node = &mut self.nodes[id];
                 if let (Some(life), None, false) = (&node.life, &node.frozen, node.closing) {
+                    trace(|| format!("{id} shuts down"));
                     life.close();
                     node.closing = true;
                     let life = node.lives;
@@ -496,6 +498,8 @@ impl Run {
     fn crash(&mut self, id: usize, disk: Disk) {
         let Some(life) = self.nodes[id].life.take() else { return };
         self.nodes[id].frozen = None;
+        let now = self.now_us as f64 / 1e6;
+        trace(|| format!("{now:.3} {id} dies, {disk:?}"));
         drop(life);
         // What it had asked for in its last moment is on its way; nobody hears the answers.
         for call in self.outbox.take() {
@@ -592,6 +596,13 @@ fn plans((jobs, tokens): (u64, u64)) -> String {
          [route.stream]\nmatch = \"POST /stream\"\ncost = {{ requests = 0, jobs = 1 }}\n\
          [plan.free]\nquota.jobs = \"{jobs}/hour\"\nquota.tokens = \"{tokens}/hour\"\n"
     )
+}
+
+/// For whoever follows a seed: `TOLLGATE_TRACE=part-of-a-key TOLLGATE_SEEDS=31..32 ..`.
+fn trace(what: impl FnOnce() -> String) {
+    if std::env::var_os("TOLLGATE_TRACE").is_some() {
+        println!("{}", what());
+    }
 }
 
 fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {

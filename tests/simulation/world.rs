@@ -15,6 +15,8 @@ pub(crate) type Share = (u128, String);
 
 #[derive(Debug, Default)]
 pub(crate) struct World {
+    /// For whoever follows a seed.
+    pub(crate) now_us: u64,
     pub(crate) violation: Option<String>,
     pub(crate) stats: BTreeMap<&'static str, u64>,
     /// How often which fault met which kind of call, or which state of a node.
@@ -95,6 +97,10 @@ impl World {
 
     /// After a write was applied: `old` became `new`.
     pub(crate) fn changed(&mut self, write: &Write, old: Option<&Item>, new: Option<&Item>) {
+        if std::env::var("TOLLGATE_TRACE").is_ok_and(|part| write.key.pk.contains(&part)) {
+            let shown = new.map(|item| PoolItem::read(item).map(|pool| format!("{pool:x?}")));
+            println!("{:.3} {} {:?} {shown:?}", self.now_us as f64 / 1e6, write.key.pk, kind_of(write));
+        }
         let kind = write.key.pk.split('#').nth(2).unwrap_or_default();
         match kind {
             "Q" => self.pool_changed(&write.key, old, new),
