@@ -58,9 +58,24 @@ pub(crate) struct Entry {
     pub(crate) op: u64,
     /// Atoms taken and not given back, served or not.
     pub(crate) held: u64,
-    /// The use this entry allows before any record says more: all of `held` until the usage log
-    /// carries ceilings.
+    /// The use this entry allows before any record says more: what a lease may serve is the
+    /// smaller of `held` and the larger of this and the highest ceiling in the writer's log.
     pub(crate) preauthorised: u64,
+}
+
+/// Marks the operation that closed an entry: its writer's log is sealed, and what it could not have
+/// served has been taken back. A writer's own operations are counted from 1 and never get there.
+const CLOSED: u64 = 1 << 63;
+
+impl Entry {
+    /// The entry of a sealed writer, with what it may have served. `op` is drawn by chance.
+    pub(crate) fn closed(op: u64, kept: u64) -> Self {
+        Self { op: op | CLOSED, held: kept, preauthorised: kept }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.op & CLOSED != 0
+    }
 }
 
 /// How a limit stands in the catalog of whoever writes: larger `rev` wins.
@@ -166,6 +181,35 @@ pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
         when: chained(writer, view),
         change: vec![
             Change::Add(FREE.into(), back),
+            Change::Set(entry_name(writer), entry_value(next)),
+        ],
+    }
+}
+
+/// Gives back all but `used`, and folds the entry away: what it used is `spent` from now on. Only
+/// its writer may, once nothing of it is open; or anybody, all of it, once it is closed.
+pub(crate) fn fold(key: Key, writer: u128, entry: Entry, used: u64) -> Write {
+    let kept = used.min(entry.held);
+    Write {
+        key,
+        when: vec![When::Equals(entry_name(writer), entry_value(entry))],
+        change: vec![
+            Change::Add(FREE.into(), atoms(entry.held - kept)),
+            Change::Add(SPENT.into(), atoms(kept)),
+            Change::Add(GEN.into(), 1),
+            Change::Remove(entry_name(writer)),
+        ],
+    }
+}
+
+/// Takes back from the entry of a sealed writer all but `kept`.
+pub(crate) fn reclaim(key: Key, writer: u128, entry: Entry, op: u64, kept: u64) -> Write {
+    let next = Entry::closed(op, kept.min(entry.held));
+    Write {
+        key,
+        when: vec![When::Equals(entry_name(writer), entry_value(entry))],
+        change: vec![
+            Change::Add(FREE.into(), atoms(entry.held - next.held)),
             Change::Set(entry_name(writer), entry_value(next)),
         ],
     }

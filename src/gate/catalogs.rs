@@ -120,8 +120,8 @@ impl Inner {
         }
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));
-        let next = LiveCatalog::new(Arc::new(catalog), revision, live.epoch + 1);
-        self.live.store(Arc::new(next));
+        let catalog = Arc::new(catalog);
+        self.live.rcu(|live| LiveCatalog::new(catalog.clone(), revision, live.epoch + 1));
         Ok(true)
     }
 }

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Config, FlushMode};
 use crate::directory::{Check, Directory, Reads, Surrogate};
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
-use crate::keeper::Keeper;
+use crate::keeper::{Hands, Keeper};
 use crate::store::Store;
 use crate::usage::Mode;
 use crate::usage::flush::Flusher;
@@ -48,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) refreshes: mpsc::Sender<Refresh>,
     pub(crate) flusher: Flusher,
     pub(crate) keeper: Keeper,
+    /// What the keeper works with, for the last calls at closing.
+    pub(crate) hands: Hands,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
     pub(crate) ledger: Ledger,
     pub(crate) wire: WireOptions,

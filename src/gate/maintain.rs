@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Inner;
 use super::callers::{MAX_AGE, Refresh, nanos};
 use super::open::MAX_CALLERS;
+use crate::admission::resolve::LiveCatalog;
 use crate::admission::tenant::LiveTenant;
 use crate::error::Error;
 use crate::store::StoreError;
@@ -107,6 +108,10 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
     loop {
         tokio::select! {
             biased; // so that one seed is one run
+            () = reborn(&inner) => {
+                let Some(inner) = inner.upgrade() else { return };
+                inner.turn_over();
+            }
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.poll_plans(&mut last_error).await;
@@ -120,6 +125,15 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
                 }
             }
         }
+    }
+}
+
+/// Returns once this process leases and records under another incarnation.
+async fn reborn(inner: &Weak<Inner>) {
+    let hub = inner.upgrade().map(|inner| inner.hub.clone());
+    match hub {
+        Some(hub) => hub.reborn_notified().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -144,6 +158,13 @@ impl Inner {
     /// Asks for a tenant to be read again. False: the queue is full.
     pub(super) fn ask_refresh(&self, tenant: Arc<LiveTenant>) -> bool {
         self.refreshes.try_send(Refresh::Tenant(tenant)).is_ok()
+    }
+
+    /// Has every sheet made anew: leases and rows of before belong to another incarnation.
+    fn turn_over(&self) {
+        self.live.rcu(|live| {
+            LiveCatalog::new(live.catalog.clone(), live.revision, live.epoch + 1)
+        });
     }
 
     /// Looks at the plan file. The same failure is told once, not every second.

@@ -16,7 +16,7 @@ use crate::store::layout::Space;
 use crate::store::{Item, Key};
 use crate::usage::journal::Journal;
 use crate::usage::log;
-use crate::usage::record::Rows;
+use crate::usage::record::{PoolRow, Rows};
 
 /// From now on this thread draws all its randomness from this seed; `None`: from the system again.
 pub fn seed_this_thread(seed: Option<u64>) {
@@ -46,7 +46,7 @@ impl Plans {
 
 /// The incarnation under which a gate leases and records now.
 pub fn incarnation(gate: &Gate) -> u128 {
-    gate.inner.writer.incarnation
+    gate.inner.hub.incarnation()
 }
 
 /// A request that was admitted and has not ended.
@@ -106,7 +106,7 @@ impl OpenRequest {
             let pool = lease.pool().key(&writer.space);
             let of = drawn.entry(pool.clone()).or_insert_with(|| Drawn {
                 pool,
-                writer: writer.incarnation,
+                writer: lease.incarnation(),
                 atoms: 0,
                 left: lease.left(),
             });
@@ -154,6 +154,7 @@ pub struct PoolEntry {
     pub op: u64,
     pub held: u64,
     pub preauthorised: u64,
+    pub closed: bool,
 }
 
 impl PoolItem {
@@ -161,8 +162,8 @@ impl PoolItem {
     pub fn read(item: &Item) -> Option<Self> {
         let view = pool::View::read(item, 0).ok()?;
         let entries = pool::entries(item).ok()?.into_iter().map(|(writer, entry)| {
-            let pool::Entry { op, held, preauthorised } = entry;
-            (writer, PoolEntry { op, held, preauthorised })
+            let (closed, pool::Entry { op, held, preauthorised }) = (entry.is_closed(), entry);
+            (writer, PoolEntry { op, held, preauthorised, closed })
         });
         Some(Self {
             limit: view.terms.limit,
@@ -180,8 +181,10 @@ impl PoolItem {
 pub struct LogItem {
     /// Whose rows these are, where they are not those of the log's writer.
     pub of: Option<u128>,
-    /// Totals by pool.
-    pub pools: BTreeMap<Key, u64>,
+    /// It is no record: it ends the log.
+    pub seal: bool,
+    /// Totals and ceilings by pool.
+    pub pools: BTreeMap<Key, (u64, u64)>,
     /// Totals by meter, and by the rest of the row's key.
     pub uses: BTreeMap<(String, String), u64>,
 }
@@ -190,7 +193,8 @@ impl LogItem {
     /// Reads one; `None`: it is none.
     pub fn read(space: &str, item: &Item) -> Option<Self> {
         let (rows, of) = log::decode(item).ok()?;
-        Some(Self::of(space, rows, of))
+        let seal = log::is_seal(item);
+        Some(Self { seal, ..Self::of(space, rows, of) })
     }
 
     /// What a journal on disk holds, by writer.
@@ -205,12 +209,12 @@ impl LogItem {
 
     fn of(space: &str, rows: Rows, of: Option<u128>) -> Self {
         let space = Space::new(space);
-        let pool = |(pool, total): (PoolId, u64)| (pool.key(&space), total);
+        let pool = |(pool, row): (PoolId, PoolRow)| (pool.key(&space), (row.total, row.ceiling));
         let pools = rows.pools.into_iter().map(pool).collect();
         let uses = rows.uses.into_iter().map(|(key, total)| {
             let rest = format!("{} {} {} {:?}", key.tenant, key.part, key.day, key.period_ms);
             ((key.meter.to_string(), rest), total)
         });
-        Self { of, pools, uses: uses.collect() }
+        Self { of, seal: false, pools, uses: uses.collect() }
     }
 }

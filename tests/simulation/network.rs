@@ -122,7 +122,7 @@ impl Store for NodeStore {
 pub(crate) struct Table(Memory);
 
 impl Table {
-    pub(crate) fn apply(&self, op: Op, world: &Mutex<World>) -> Result<Answer, StoreError> {
+    pub(crate) fn apply(&self, by: usize, op: Op, world: &Mutex<World>) -> Result<Answer, StoreError> {
         match op {
             Op::Read(key) => at_once(self.0.read(key)).map(Answer::Read),
             Op::Query(query) => at_once(self.0.query(query)).map(Answer::Page),
@@ -132,7 +132,7 @@ impl Table {
                 if let Written::Applied(new) = &written {
                     let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
                     world.count("writes applied");
-                    world.changed(&write, old.as_ref(), new.as_ref());
+                    world.changed(by, &write, old.as_ref(), new.as_ref());
                 }
                 Ok(Answer::Written(written))
             }

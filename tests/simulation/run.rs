@@ -66,7 +66,7 @@ struct Freeze {
 }
 
 enum Event {
-    Arrive { op: Op, to: Option<Waiting> },
+    Arrive { by: usize, op: Op, to: Option<Waiting> },
     Answer { to: Waiting, answer: Result<Answer, StoreError> },
     Client { tenant: u64 },
     Fault,
@@ -276,7 +276,7 @@ impl Run {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Arrive { op, to } => self.arrive(op, to),
+            Event::Arrive { by, op, to } => self.arrive(by, op, to),
             Event::Answer { to, answer } => {
                 let node = &mut self.nodes[to.node];
                 if node.lives == to.life {
@@ -314,7 +314,7 @@ impl Run {
             self.met("outage", kind);
             let reached = op.is_write() && self.chance.permille(300);
             if reached {
-                self.after(latency, Event::Arrive { op, to: None });
+                self.after(latency, Event::Arrive { by: node, op, to: None });
             }
             let kind = if reached || self.chance.permille(500) {
                 StoreErrorKind::Unknown
@@ -334,20 +334,20 @@ impl Run {
         if op.is_write() && roll(self, self.odds.repeat) {
             self.met("repeated", kind);
             let again = latency + self.chance.within(0, LATE_US);
-            self.after(again, Event::Arrive { op: op.clone(), to: None });
+            self.after(again, Event::Arrive { by: node, op: op.clone(), to: None });
         }
         if op.is_write() && roll(self, self.odds.late) {
             self.met("late", kind);
             let late = latency + self.chance.within(300_000, LATE_US);
-            self.after(late, Event::Arrive { op, to: None });
+            self.after(late, Event::Arrive { by: node, op, to: None });
             return self.fail(to, StoreErrorKind::Unknown, CALL_TIMEOUT_US);
         }
         if roll(self, self.odds.lose_reply) {
             self.met("lost reply", kind);
-            self.after(latency, Event::Arrive { op, to: None });
+            self.after(latency, Event::Arrive { by: node, op, to: None });
             return self.fail(to, StoreErrorKind::Unknown, CALL_TIMEOUT_US);
         }
-        self.after(latency, Event::Arrive { op, to: Some(to) });
+        self.after(latency, Event::Arrive { by: node, op, to: Some(to) });
     }
 
     fn fail(&mut self, to: Waiting, kind: StoreErrorKind, after_us: u64) {
@@ -355,8 +355,8 @@ impl Run {
         self.after(after_us, Event::Answer { to, answer });
     }
 
-    fn arrive(&mut self, op: Op, to: Option<Waiting>) {
-        let answer = self.table.apply(op, &self.world);
+    fn arrive(&mut self, by: usize, op: Op, to: Option<Waiting>) {
+        let answer = self.table.apply(by, op, &self.world);
         if let Some(to) = to {
             let latency = self.chance.gap_us(100.0).min(500_000);
             self.after(latency, Event::Answer { to, answer });

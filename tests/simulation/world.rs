@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tollgate::store::{Item, Key, Value, Write};
-use tollgate::testing::{LogItem, PoolItem};
+use tollgate::testing::{LogItem, PoolEntry, PoolItem};
 
 pub(crate) const SPACE: &str = "sim";
 
@@ -37,7 +37,9 @@ pub(crate) struct World {
     applied: BTreeSet<(u128, String, u64)>,
     logs: BTreeMap<u128, u64>,
     sealed: BTreeSet<u128>,
+    /// Totals and highest ceilings in an incarnation's own log.
     own: BTreeMap<Share, u64>,
+    ceilings: BTreeMap<Share, u64>,
     pub(crate) recorded: BTreeMap<Share, u64>,
     recorded_uses: BTreeMap<(u128, String, String), u64>,
     /// The most that an incarnation may fail to record, where a fault took it.
@@ -87,29 +89,37 @@ impl World {
     fn check_use(&mut self, share: &Share) {
         let used = self.served_by.get(share).copied().unwrap_or(0);
         let over = self.over_by.get(share).copied().unwrap_or(0);
-        let entry = self.pools.get(&share.1).and_then(|pool| pool.entries.get(&share.0));
-        let held = entry.map_or(0, |entry| entry.held);
+        let pool = self.pools.get(&share.1);
+        let entry = pool.and_then(|pool| pool.entries.get(&share.0)).copied();
+        let ceiling = self.ceilings.get(share).copied().unwrap_or(0);
+        let bound = entry.map_or(0, |entry| entry.held.min(entry.preauthorised.max(ceiling)));
         let folded = self.folded.get(share).copied().unwrap_or(0);
-        self.need(used <= held + folded + over, || {
-            format!("I2 {share:x?}: served {used}, the pool knows {held} + {folded}")
+        self.need(used <= bound + folded + over, || {
+            format!("I2 {share:x?}: served {used}, {entry:?}, ceiling {ceiling}, folded {folded}")
         });
     }
 
     /// After a write was applied: `old` became `new`.
-    pub(crate) fn changed(&mut self, write: &Write, old: Option<&Item>, new: Option<&Item>) {
+    pub(crate) fn changed(
+        &mut self,
+        by: usize,
+        write: &Write,
+        old: Option<&Item>,
+        new: Option<&Item>,
+    ) {
         if std::env::var("TOLLGATE_TRACE").is_ok_and(|part| write.key.pk.contains(&part)) {
             let shown = new.map(|item| PoolItem::read(item).map(|pool| format!("{pool:x?}")));
             println!("{:.3} {} {:?} {shown:?}", self.now_us as f64 / 1e6, write.key.pk, kind_of(write));
         }
         let kind = write.key.pk.split('#').nth(2).unwrap_or_default();
         match kind {
-            "Q" => self.pool_changed(&write.key, old, new),
+            "Q" => self.pool_changed(by, &write.key, old, new),
             "L" => self.log_changed(&write.key, old, new),
             _ => {}
         }
     }
 
-    fn pool_changed(&mut self, key: &Key, old: Option<&Item>, new: Option<&Item>) {
+    fn pool_changed(&mut self, by: usize, key: &Key, old: Option<&Item>, new: Option<&Item>) {
         let pk = &key.pk;
         let (Some(new), old) = (new.and_then(PoolItem::read), old.and_then(PoolItem::read)) else {
             return self.need(false, || format!("{pk}: a pool vanished, or cannot be read"));
@@ -135,6 +145,10 @@ impl World {
             }
             moved += 1;
             let share = (writer, pk.clone());
+            let spent = new.spent - old.as_ref().map_or(0, |old| old.spent);
+            if let Some(was) = was {
+                self.units_left(by, &share, was, is.map_or(Err(spent as u64), |is| Ok(*is)));
+            }
             match is {
                 Some(is) => {
                     let fresh = self.applied.insert((writer, pk.clone(), is.op));
@@ -143,13 +157,41 @@ impl World {
                     });
                 }
                 None => {
-                    let spent = new.spent - old.as_ref().map_or(0, |old| old.spent);
                     *self.folded.entry(share.clone()).or_default() += spent as u64;
                 }
             }
             self.check_use(&share);
         }
         self.need(moved <= 1, || format!("{pk}: one write moved {moved} entries"));
+    }
+
+    /// I10: units leave an entry only by its owner, or after a seal and never below its ceilings.
+    fn units_left(
+        &mut self,
+        by: usize,
+        share: &Share,
+        was: &PoolEntry,
+        is: Result<PoolEntry, u64>,
+    ) {
+        let ceiling = self.ceilings.get(share).copied().unwrap_or(0);
+        let floor = was.held.min(was.preauthorised.max(ceiling));
+        let owns = self.nodes.get(&share.0) == Some(&by);
+        let sealed = self.sealed.contains(&share.0);
+        let kept = is.map_or_else(|spent| spent, |is| is.held);
+        if is.is_ok_and(|is| is.closed) && !was.closed {
+            self.count("entries closed");
+            *self.stats.entry("units reclaimed").or_default() += was.held - kept;
+            self.need(sealed && kept >= floor, || {
+                format!("I10 {share:x?}: closed with {kept}, sealed: {sealed}, floor {floor}")
+            });
+        } else if is.is_err() {
+            self.count("entries folded");
+            self.need(owns || sealed && kept >= floor, || {
+                format!("I10 {share:x?}: folded with {kept}, sealed: {sealed}, floor {floor}")
+            });
+        } else if kept < was.held {
+            self.need(owns, || format!("I10 {share:x?}: lowered by another"));
+        }
     }
 
     fn limit_changed(&mut self, pk: &str, old: Option<&PoolItem>, new: &PoolItem) {
@@ -190,13 +232,26 @@ impl World {
         let Some(record) = new.and_then(|item| LogItem::read(SPACE, item)) else {
             return self.need(false, || format!("{writer:x}: slot {slot} cannot be read"));
         };
+        if record.seal {
+            self.sealed.insert(writer);
+            self.count("logs sealed");
+            if !self.dead.contains(&writer) {
+                self.count("logs of the living sealed");
+            }
+        }
         self.take_record(writer, record);
     }
 
     fn take_record(&mut self, writer: u128, record: LogItem) {
         let of = record.of.unwrap_or(writer);
-        for (pool, total) in record.pools {
+        for (pool, (total, ceiling)) in record.pools {
             let share = (of, pool.pk);
+            if record.of.is_none() {
+                let known = self.ceilings.entry(share.clone()).or_default();
+                *known = ceiling.max(*known);
+            } else {
+                self.count("rows carried");
+            }
             let served = self.served_by.get(&share).copied().unwrap_or(0);
             self.need(total <= served, || {
                 format!("I3 {share:x?}: {total} recorded, {served} served")
@@ -246,7 +301,8 @@ impl World {
             self.served_by.range((writer, String::new())..).map(|(s, n)| (s.clone(), *n)).collect();
         for (share, served) in shares.into_iter().take_while(|(share, _)| share.0 == writer) {
             let key = Key { pk: share.1.clone(), sk: "-".into() };
-            let kept = journal.and_then(|left| left.pools.get(&key)).copied().unwrap_or(0);
+            let left = journal.and_then(|left| left.pools.get(&key));
+            let kept = left.map_or(0, |(total, _)| *total);
             let recorded = self.recorded.get(&share).copied().unwrap_or(0);
             let loss = self.loss.entry(share).or_default();
             *loss = (*loss).max(served - kept.max(recorded).min(served));
@@ -326,9 +382,12 @@ pub(crate) fn kind_of(write: &Write) -> &'static str {
         "Q" if absent => "first grant",
         "Q" if sets("limit") => "limit",
         "Q" if free.is_some_and(|n| n < 0) => "grant",
-        "Q" if free.is_some() => "give back",
-        "Q" => "pool, other",
+        "Q" if write.change.iter().any(|c| matches!(c, Change::Remove(_))) => "fold",
+        "Q" if free.is_some_and(|n| n >= 0) && write.when.len() == 1 => "give back",
+        "Q" if sets("alert") => "alert",
+        "L" if sets("seal") => "seal",
         "L" => "record",
+        "Q" => "pool, other",
         "R" => "registration",
         _ => "directory",
     }
