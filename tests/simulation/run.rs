@@ -126,7 +126,10 @@ impl Run {
             late: odds(&[0, 10, 50]),
             throttle: odds(&[0, 20, 150]),
         };
-        let versions = vec![(chance.within(20, 400), chance.within(30, 600))];
+        // About what is asked for while the run lasts, or a fraction of it: pools are to run out.
+        let per_second = *chance.pick(&[2, 8, 20, 40]);
+        let mut limit = || (per_second * chance.within(10, 90)).max(30);
+        let versions = vec![(limit(), limit())];
         let nodes = (0..chance.within(2, 5) as usize)
             .map(|id| Node {
                 setup: Setup {
@@ -158,9 +161,9 @@ impl Run {
             odds,
             faults: !quiet,
             outage_until_us: 0,
-            wall_ms: EDGE_MS - chance.within(5_000, 100_000) as i64,
+            wall_ms: EDGE_MS - *chance.pick(&[8_000, 20_000, 65_000, 300_000]),
             tenants: chance.within(1, 3),
-            per_second: chance.within(2, 12) as f64,
+            per_second: per_second as f64,
             versions,
             chance,
         }

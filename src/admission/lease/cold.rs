@@ -204,7 +204,11 @@ impl Lease {
             }
             // `left` was lowered before the question; a refusal puts it back.
             Op::Give(entry) if !made(entry) => self.release(bound.saturating_sub(entry.held)),
-            Op::Give(_) | Op::Fold | Op::Relimit | Op::Look => {}
+            Op::Give(_) => {}
+            // All was to go back; if it did not, it is ours again.
+            Op::Fold => self.release(bound.saturating_sub(self.total()).min(held)),
+            // A copy of a grant that was refused may have come late, when there were units again.
+            Op::Relimit | Op::Look => self.release(bound.saturating_sub(before.1)),
         }
         // What only a ceiling keeps from being served is as good as free.
         let capped = signed(held.saturating_sub(bound));
