@@ -15,7 +15,7 @@ use crate::requests::{self, Kind};
 use crate::world::{SPACE, World};
 
 /// Clients call and faults strike for this long; then everything drains.
-const HORIZON_US: u64 = 80_000_000;
+const HORIZON_US: [u64; 3] = [60_000_000, 90_000_000, 150_000_000];
 /// How long the drained system may take to close.
 const DRAIN_US: u64 = 60_000_000;
 /// An answer that has not come by then is given up for unknown.
@@ -44,6 +44,7 @@ pub(crate) struct Run {
     per_second: f64,
     /// Limits of every version of the plan file.
     versions: Vec<(u64, u64)>,
+    horizon_us: u64,
 }
 
 struct Node {
@@ -165,6 +166,7 @@ impl Run {
             tenants: chance.within(1, 3),
             per_second: per_second as f64,
             versions,
+            horizon_us: *chance.pick(&HORIZON_US),
             chance,
         }
     }
@@ -179,7 +181,7 @@ impl Run {
         if self.faults {
             self.at(2_000_000, Event::Fault);
         }
-        while self.now_us < HORIZON_US && !self.is_over() {
+        while self.now_us < self.horizon_us && !self.is_over() {
             self.step();
         }
         self.drain();
@@ -367,7 +369,7 @@ impl Run {
     }
 
     fn client(&mut self, tenant: u64) {
-        if self.now_us > HORIZON_US {
+        if self.now_us > self.horizon_us {
             return;
         }
         let hot = (self.now_us / 10_000_000 + tenant).is_multiple_of(3);

@@ -13,6 +13,9 @@ use crate::clock::Now;
 /// is raised before it is reached.
 const AHEAD: Duration = Duration::from_secs(2);
 
+/// Room for so many asks is left in any case: a tenant that calls now and then never waits.
+const AHEAD_ASKS: u64 = 4;
+
 /// What is known of ceilings and demand.
 #[derive(Debug, Default)]
 pub(super) struct Ceiling {
@@ -40,10 +43,11 @@ impl Cold {
         mine.map_or(0, |mine| mine.held.min(mine.preauthorised.max(self.ceiling.logged)))
     }
 
-    /// Some seconds of demand, in atoms; never less than the first lease.
+    /// Some seconds of demand, in atoms; all of a first lease, for nobody knows its demand.
     pub(super) fn ahead(&self) -> u64 {
         let demand = self.ceiling.rate.saturating_mul(AHEAD.as_secs());
-        demand.max(self.first_ask.saturating_mul(FIRST_ASKS))
+        let asks = if self.view.is_none() { FIRST_ASKS } else { AHEAD_ASKS };
+        demand.max(self.first_ask.saturating_mul(asks))
     }
 
     /// Takes in how much was used since the last time: rises at once, falls slowly.
