@@ -91,6 +91,13 @@ impl Lease {
         }
     }
 
+    /// Units held that only the ceiling keeps from being served.
+    #[cfg(test)]
+    pub(crate) fn capped(&self) -> u64 {
+        let cold = self.cold();
+        cold.held() - cold.bound()
+    }
+
     /// Whether units are held that nobody uses.
     pub(crate) fn has_unused(&self) -> bool {
         let cold = self.cold();
