@@ -55,6 +55,7 @@ pub mod middleware;
 
 mod clock;
 mod error;
+mod planted;
 mod random;
 
 pub use admission::alert::Alert;

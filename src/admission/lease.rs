@@ -303,6 +303,11 @@ impl Lease {
         self.total.load(Ordering::Relaxed)
     }
 
+    /// `total` as the log last had it.
+    pub(crate) fn logged(&self) -> u64 {
+        self.logged.load(Ordering::Relaxed)
+    }
+
     /// `total`, if it has risen since the log last had it; the log has it from now on.
     pub(crate) fn unlogged(&self) -> Option<u64> {
         let total = self.total();

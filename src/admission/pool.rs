@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Every, Window};
 use crate::directory::Surrogate;
+use crate::planted::{Plant, planted};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
 
@@ -129,7 +130,8 @@ pub(crate) fn ttl(every: Every, window: Window) -> Option<i64> {
         Every::Cycle => true,
         Every::Term | Every::Once => false,
     };
-    let until_ms = window.end_ms.checked_add(KEEP_MS)?;
+    let keep_ms = if planted(Plant::EarlyExpiry) { 1_000 } else { KEEP_MS };
+    let until_ms = window.end_ms.checked_add(keep_ms)?;
     sure.then(|| until_ms.saturating_add(999).div_euclid(1_000))
 }
 
@@ -226,12 +228,18 @@ pub(crate) fn alert(key: Key, percent: u16) -> Write {
 
 /// Changes the limit, once, whoever gets there first; an older revision never wins.
 pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
+    let mut when = vec![
+        When::Equals(LIMIT.into(), Value::Int(view.terms.limit)),
+        When::Below(REV.into(), terms.rev),
+    ];
+    if planted(Plant::LimitChangePerNode) {
+        when = vec![When::Exists];
+    } else if planted(Plant::LimitsWithoutOrder) {
+        when.pop();
+    }
     Write {
         key,
-        when: vec![
-            When::Equals(LIMIT.into(), Value::Int(view.terms.limit)),
-            When::Below(REV.into(), terms.rev),
-        ],
+        when,
         change: vec![
             Change::Add(FREE.into(), terms.limit.saturating_sub(view.terms.limit)),
             Change::Set(LIMIT.into(), Value::Int(terms.limit)),
@@ -242,7 +250,11 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
 
 /// The entry is exactly the one we know; for a first grant, absent in the generation we saw.
 fn chained(writer: u128, view: &View) -> Vec<When> {
+    if planted(Plant::UnchainedOperations) {
+        return vec![When::Exists];
+    }
     match view.mine {
+        None if planted(Plant::FoldWithoutGeneration) => vec![When::Missing(entry_name(writer))],
         Some(entry) => vec![When::Equals(entry_name(writer), entry_value(entry))],
         None => vec![
             When::Missing(entry_name(writer)),

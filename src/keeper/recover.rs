@@ -17,6 +17,7 @@ use super::Hands;
 use crate::admission::lease::{Lease, Writer};
 use crate::admission::pool::{self, Entry, PoolId};
 use crate::clock::Now;
+use crate::planted::{Plant, planted};
 use crate::store::{Key, StoreError, Written};
 use crate::usage::log;
 use crate::usage::record::PoolRow;
@@ -140,7 +141,8 @@ impl Other<'_> {
             }
             return Ok(false);
         }
-        if entry.held <= entry.preauthorised {
+        let all = entry.held <= entry.preauthorised;
+        if all && !planted(Plant::ExpiryByTime) && !planted(Plant::PreauthorisedIgnored) {
             return Ok(false); // all of it may have been served
         }
         let watch = self.watch().await?;
@@ -180,8 +182,11 @@ impl Other<'_> {
         if !silent && !self.is_dead() {
             return Ok(false);
         }
-        if entry.held <= kept(entry, self.row().await?) {
+        if entry.held <= self.kept(entry, self.row().await?) {
             return Ok(false);
+        }
+        if planted(Plant::MissingSeal) || planted(Plant::ExpiryByTime) {
+            return Ok(true);
         }
         let seal = log::seal(&self.writer, watch.next);
         Ok(match self.hands.store.write(seal).await? {
@@ -203,7 +208,7 @@ impl Other<'_> {
         let Some((_, entry)) = entry.filter(|(_, entry)| !entry.is_closed()) else {
             return Ok(false);
         };
-        let keep = kept(entry, row);
+        let keep = self.kept(entry, row);
         if keep >= entry.held {
             return Ok(false);
         }
@@ -260,15 +265,23 @@ impl Other<'_> {
         Ok(rows.get(self.pool).copied().unwrap_or_default())
     }
 
+    /// What a writer whose log has ended may have served. A total above both was served beyond the
+    /// lease, by a cost learned late.
+    fn kept(&self, entry: Entry, row: PoolRow) -> u64 {
+        let trusts = planted(Plant::RestartTrustsJournal) && self.is_dead();
+        let kept = if trusts || planted(Plant::ExpiryByTime) {
+            row.total
+        } else if planted(Plant::PreauthorisedIgnored) {
+            row.ceiling.max(row.total)
+        } else {
+            entry.preauthorised.max(row.ceiling).max(row.total)
+        };
+        kept.min(entry.held)
+    }
+
     fn is_dead(&self) -> bool {
         self.hands.recovery.dead.contains(&self.writer.incarnation)
     }
-}
-
-/// What a writer whose log has ended may have served. A total above both was served beyond the
-/// lease, by a cost learned late.
-fn kept(entry: Entry, row: PoolRow) -> u64 {
-    entry.preauthorised.max(row.ceiling).max(row.total).min(entry.held)
 }
 
 fn nanos(span: Duration) -> u64 {

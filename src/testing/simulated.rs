@@ -12,6 +12,8 @@ use crate::admission::pool::{self, PoolId};
 use crate::decision::Refusal;
 use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, Usage, Waited};
 use crate::identity::RequestView;
+pub use crate::planted::Plant;
+use crate::planted::in_thread;
 use crate::store::layout::Space;
 use crate::store::{Item, Key};
 use crate::usage::journal::Journal;
@@ -21,6 +23,13 @@ use crate::usage::record::{PoolRow, Rows};
 /// From now on this thread draws all its randomness from this seed; `None`: from the system again.
 pub fn seed_this_thread(seed: Option<u64>) {
     crate::random::seeded::seed(seed);
+}
+
+/// From now on gates on this thread make this mistake. `writer` is who the next writer will be, for
+/// [`Plant::ReusedIncarnations`].
+pub fn plant(mistake: Option<Plant>, writer: u128) {
+    in_thread::PLANT.set(mistake);
+    in_thread::WRITER.set(writer);
 }
 
 /// A plan file in memory, which a running gate looks at again like at one on disk.

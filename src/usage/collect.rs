@@ -9,6 +9,7 @@ use super::record::{ByWriter, PoolRow, UseKey};
 use crate::admission::hub::Soiled;
 use crate::admission::lease::{Lease, Writer};
 use crate::admission::sheet::Sheet;
+use crate::planted::{Plant, planted};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The rows of what moved by the writer whose they are, with totals as they are now, and the leases
@@ -54,7 +55,11 @@ fn rows_of_sheet(sheet: &Sheet, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>)
 }
 
 fn row_of_lease(lease: &Arc<Lease>, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>) {
-    if let Some(total) = lease.unlogged() {
+    let before = lease.logged();
+    if let Some(mut total) = lease.unlogged() {
+        if planted(Plant::IncrementsWithRetry) {
+            total -= before;
+        }
         let own = rows.entry(lease.incarnation()).or_default();
         own.pools.insert(lease.pool().clone(), PoolRow { total, ceiling: 0 });
         used.push(lease.clone());

@@ -22,6 +22,7 @@ use super::journal::{self, Journal};
 use super::log::{LogWriter, Wrote};
 use super::record::{ByWriter, Rows};
 use crate::admission::hub::Hub;
+use crate::planted::{Plant, planted};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Waits between tries of a write that did not get through, at first and at most.
@@ -362,6 +363,9 @@ impl Task {
         let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
         self.hub.take_capped().into_iter().for_each(|lease| self.ceilings.note(lease));
         self.ceilings.propose(writer, now, &mut self.pending);
+        if planted(Plant::CeilingBeforeRecord) {
+            self.ceilings.logged();
+        }
         if self.pending.is_empty() {
             let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
             if silent && self.ceilings.holds_units(now) {
@@ -419,6 +423,9 @@ impl Task {
         let rows = lacking.values_mut().flat_map(|rows| rows.pools.values_mut());
         rows.for_each(|row| row.ceiling = 0);
         merge(&mut self.pending, lacking);
+        if planted(Plant::MissingCarry) {
+            self.pending.clear();
+        }
         let mut delay = RETRY.start;
         loop {
             let at_ms = self.hub.clock.now().wall_ms;

@@ -1,6 +1,7 @@
 //! The numbered log of one writer: slots that are written once, in order.
 
 use crate::admission::lease::Writer;
+use crate::planted::{Plant, planted};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
@@ -39,6 +40,11 @@ impl LogWriter {
         space: Space,
         at_ms: i64,
     ) -> Result<Self, StoreError> {
+        #[cfg(any(test, feature = "testing"))]
+        if planted(Plant::ReusedIncarnations) {
+            let incarnation = crate::planted::in_thread::WRITER.get();
+            return Ok(Self::new(Writer { space, incarnation }));
+        }
         let mut bytes = [0; 16];
         crate::random::fill(&mut bytes).map_err(|error| {
             StoreError::new(StoreErrorKind::Unavailable, format!("no randomness: {error}"))
@@ -70,7 +76,7 @@ impl LogWriter {
         let (name, version) = layout::format(FORMAT);
         Write {
             key: self.writer.space.log(self.writer.incarnation, self.next),
-            when: vec![When::Absent],
+            when: if planted(Plant::UnconditionalRecords) { vec![] } else { vec![When::Absent] },
             change: vec![
                 Change::Set(name, version),
                 Change::Set(BODY.into(), Value::Bytes(body.to_vec())),

@@ -24,6 +24,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tollgate::testing::Plant;
 use world::World;
 
 /// Seeds that every build runs.
@@ -105,6 +106,38 @@ fn without_faults_nothing_is_lost_or_stranded() {
     assert!(sum.failed.is_empty(), "\n{}", sum.failed.join("\n"));
     assert_eq!((sum.stats["units lost"], sum.stats["units stranded"]), (0, 0));
     assert!(sum.stats["units served"] > 1_000, "{:?}", sum.stats);
+}
+
+/// Seeds in which a planted mistake must show itself.
+const TO_CATCH: u64 = 600;
+
+/// How a mistake shows itself first, and at which seed.
+fn caught(mistake: Plant) -> Option<(u64, String)> {
+    (0..TO_CATCH).find_map(|seed| {
+        let found = run::run_with(seed, false, Some(mistake)).violation;
+        found.map(|violation| (seed, violation))
+    })
+}
+
+#[test]
+fn every_known_mistake_is_caught() {
+    let missed: Vec<Plant> = std::thread::scope(|scope| {
+        let half = |from| {
+            let mine = Plant::ALL.into_iter().skip(from).step_by(2);
+            let look = |mistake: Plant| {
+                let found = caught(mistake);
+                match &found {
+                    Some((seed, how)) => println!("{mistake:?}: at seed {seed}: {how}"),
+                    None => println!("{mistake:?}: missed in {TO_CATCH} seeds"),
+                }
+                found.is_none().then_some(mistake)
+            };
+            scope.spawn(move || mine.filter_map(look).collect::<Vec<_>>())
+        };
+        let halves = [half(0), half(1)];
+        halves.into_iter().flat_map(|half| half.join().unwrap()).collect()
+    });
+    assert!(missed.is_empty(), "not caught: {missed:?}");
 }
 
 #[test]

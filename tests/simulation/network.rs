@@ -122,6 +122,10 @@ impl Store for NodeStore {
 pub(crate) struct Table(Memory);
 
 impl Table {
+    pub(crate) fn expire(&self, now_ms: i64) {
+        at_once(self.0.expire(now_ms)).expect("a store in memory forgets at once");
+    }
+
     pub(crate) fn apply(&self, by: usize, op: Op, world: &Mutex<World>) -> Result<Answer, StoreError> {
         match op {
             Op::Read(key) => at_once(self.0.read(key)).map(Answer::Read),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tollgate::store::{StoreError, StoreErrorKind};
-use tollgate::testing::{LogItem, Plans, incarnation, seed_this_thread};
+use tollgate::testing::{LogItem, Plans, Plant, incarnation, plant, seed_this_thread};
 
 use crate::chance::Chance;
 use crate::network::{Answer, Call, Op, Outbox, Table};
@@ -24,6 +24,10 @@ const CALL_TIMEOUT_US: u64 = 1_000_000;
 const LATE_US: u64 = 30_000_000;
 /// 2026-03-17 12:00 UTC: a window's edge.
 const EDGE_MS: i64 = 1_773_748_800_000;
+
+thread_local! {
+    static MISTAKE: std::cell::Cell<Option<Plant>> = const { std::cell::Cell::new(None) };
+}
 
 pub(crate) struct Run {
     chance: Chance,
@@ -102,6 +106,13 @@ pub(crate) struct Outcome {
 
 /// Runs one seed. `quiet`: without any fault.
 pub(crate) fn run(seed: u64, quiet: bool) -> Outcome {
+    run_with(seed, quiet, None)
+}
+
+/// The same with a mistake planted in the code.
+pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcome {
+    MISTAKE.set(mistake);
+    plant(mistake, 0);
     seed_this_thread(Some(seed));
     let disk = tempfile::tempdir().expect("a temporary folder can be made");
     let mut run = Run::new(seed, quiet, disk.path());
@@ -113,6 +124,7 @@ pub(crate) fn run(seed: u64, quiet: bool) -> Outcome {
     let world = std::mem::take(&mut *lock(&run.world));
     drop(run);
     seed_this_thread(None);
+    plant(None, 0);
     Outcome { violation: world.violation.clone(), at_us, world }
 }
 
@@ -261,6 +273,7 @@ impl Run {
         for id in order {
             let node = &mut self.nodes[id];
             if let (Some(life), None) = (&node.life, &node.frozen) {
+                plant(MISTAKE.get(), id as u128 + 1);
                 life.run(long);
                 if life.has_failed() {
                     node.life = None;
@@ -273,6 +286,8 @@ impl Run {
             }
         }
         self.now_us += self.step_us;
+        // What the service does by itself, some time.
+        self.table.expire(self.wall_ms + (self.now_us / 1_000) as i64);
         lock(&self.world).now_us = self.now_us;
         for call in self.outbox.take() {
             self.send(call);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::pool::{self, Entry, Terms, View};
 use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
 use crate::clock::Now;
+use crate::planted::{Plant, planted};
 use crate::store::{Item, StoreError, StoreErrorKind};
 
 /// A lease that lasts less than this is doubled ...
@@ -162,6 +163,12 @@ impl Lease {
                 let folded = op == Op::Fold && !cold.fenced;
                 Ok(!folded && (cold.closing != Closing::No || self.is_short(&cold, now)))
             }
+            Err(error) if planted(Plant::AssumedGrants) && matches!(open.0, Op::Take(_)) => {
+                let Op::Take(entry) = open.0 else { return Err(error) };
+                let assumed = View { terms: cold.terms, free: 0, generation: 0, mine: Some(entry) };
+                self.adopt(&mut cold, Some(assumed), open.0, now);
+                Ok(false)
+            }
             Err(error) => {
                 cold.in_doubt |= error.kind == StoreErrorKind::Unknown;
                 if cold.in_doubt {
@@ -197,6 +204,9 @@ impl Lease {
                 cold.ceiling.was_used(held);
             }
             Op::Take(entry) => {
+                if planted(Plant::DebtNotRepaid) {
+                    self.left.fetch_max(0, Ordering::AcqRel);
+                }
                 self.release(bound.saturating_sub(before.1));
                 if made(entry) {
                     cold.resize(held.saturating_sub(before.0), now);
@@ -329,7 +339,8 @@ impl Lease {
     /// that knows what it used exactly.
     fn settle_fenced(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
         let mine = cold.remains?;
-        if self.open_of(cold) > 0 || cold.closing == Closing::No {
+        let open = self.open_of(cold) > 0 && !planted(Plant::FenceIgnoresOpenPermits);
+        if open || cold.closing == Closing::No {
             return None;
         }
         let key = self.pool.key(&writer.space);
@@ -359,7 +370,8 @@ impl Cold {
     }
 
     fn is_outdated(&self, view: &View) -> bool {
-        self.terms.rev > view.terms.rev && self.terms.limit != view.terms.limit
+        let newer = self.terms.rev > view.terms.rev || planted(Plant::LimitsWithoutOrder);
+        newer && self.terms.limit != view.terms.limit
     }
 
     /// Slow start: a lease that was used up quickly is doubled, one that lasted is halved.
