@@ -58,7 +58,7 @@ fn row_of_lease(lease: &Arc<Lease>, rows: &mut ByWriter, used: &mut Vec<Arc<Leas
     let before = lease.logged();
     if let Some(mut total) = lease.unlogged() {
         if planted(Plant::IncrementsWithRetry) {
-            total -= before;
+            total = total.saturating_sub(before);
         }
         let own = rows.entry(lease.incarnation()).or_default();
         own.pools.insert(lease.pool().clone(), PoolRow { total, ceiling: 0 });

@@ -492,7 +492,8 @@ impl Run {
             node.calls.clear();
             node.closing = false;
             node.frozen = None;
-            node.life = Some(Life::begin(&node.setup, &self.outbox, wall_ms));
+            let planted = MISTAKE.get().is_some();
+            node.life = Some(Life::begin(&node.setup, &self.outbox, wall_ms, planted));
         }
     }
 

@@ -180,7 +180,7 @@ impl World {
         let kept = is.map_or_else(|spent| spent, |is| is.held);
         if is.is_ok_and(|is| is.closed) && !was.closed {
             self.count("entries closed");
-            *self.stats.entry("units reclaimed").or_default() += was.held - kept;
+            *self.stats.entry("units reclaimed").or_default() += was.held.saturating_sub(kept);
             self.need(sealed && kept >= floor, || {
                 format!("I10 {share:x?}: closed with {kept}, sealed: {sealed}, floor {floor}")
             });
