@@ -10,14 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::admission::decide::{self, Question, Verdict};
+use crate::admission::decide::{self, Drawn, Question, Stopped};
 use crate::admission::lease::Lease;
 use crate::admission::permit::{Hold, Of};
-use crate::admission::policy::RoutePolicy;
-use crate::admission::scoped::ScopeValues;
-use crate::admission::sheet::{Sheet, SheetRef};
+use crate::admission::sheet::Sheet;
 use crate::admission::tenant::TenantCore;
-use crate::catalog::{Auth, RouteId};
+use crate::catalog::Auth;
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
@@ -109,7 +107,6 @@ pub struct Waited {
 #[derive(Debug)]
 pub struct Running {
     pub(crate) hold: Hold,
-    pub(crate) scopes: ScopeValues,
 }
 
 impl Gate {
@@ -166,69 +163,75 @@ impl Gate {
         if let Some(pending) = self.refresh(&seen.tenant, now) {
             return Step::Wait(counted(pending, waited.rounds));
         }
-        let values = seen.values.clone();
         let sheet = seen.into_sheet(&live, &inner.hub, now);
-        let scopes = callers::scopes(values, &inner.identifier, view, &sheet);
+        let ip = inner.ip_scope(&sheet, view);
 
         // 3 decide: all limits at once, or none.
-        let length = view.body_length();
-        let decided = self.decide(sheet, Asked::Route(route), &scopes, length, &waited, now);
-
-        // 4 record happens when the hold ends: with the response's body, or when it is dropped.
-        match decided {
-            Decided::Hold(hold) => Step::Done(Answer::Admit(Running { hold, scopes })),
-            Decided::Refuse(refusal) => refuse(refusal),
-            Decided::Wait(pending) => Step::Wait(pending),
+        let of = Of { sheet, route, ip, work: None };
+        let mut hold = Hold::new(of, now, view.body_length());
+        match self.decide(&mut hold, &waited, now) {
+            // 4 record happens when the hold ends: with the response's body, or when it is dropped.
+            None => Step::Done(Answer::Admit(Running { hold })),
+            Some(Denied::Refuse(refusal)) => refuse(refusal),
+            Some(Denied::Wait(pending)) => Step::Wait(pending),
         }
     }
 
-    /// Steps 3 and what follows from it, the same for requests and for other work.
-    fn decide(
-        &self,
-        sheet: SheetRef,
-        asked: Asked,
-        scopes: &ScopeValues,
-        length: Option<u64>,
-        waited: &Waited,
-        now: Now,
-    ) -> Decided {
+    /// Steps 3 and what follows from it, the same for requests and for other work: fills the hold
+    /// (in place, for it is large), or says why not.
+    #[inline]
+    fn decide(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Denied> {
         let inner = &*self.inner;
-        let (route, work) = asked.parts();
-        let policy = work.as_deref().unwrap_or_else(|| sheet.policy.route(route));
+        let policy = hold.of.rules();
         let question = Question {
             hub: &inner.hub,
-            sheet: &sheet,
+            sheet: &hold.of.sheet,
             route: policy,
-            scopes,
+            scopes: hold.of.scopes(),
             now,
-            length,
+            length: hold.length,
             store_away: waited.store_away,
         };
-        let verdict = decide::decide(&question);
-        let taken = match verdict {
-            Verdict::Admit(taken) => {
+        match decide::decide(&question, &mut hold.list) {
+            Ok(drawn) => {
                 #[cfg(feature = "metrics")]
-                inner.count_admitted(&sheet, route, policy);
-                taken
+                inner.count_admitted(&hold.of.sheet, hold.of.route, policy);
+                hold.open(drawn);
+                None
             }
-            Verdict::Need(_, _) if waited.store_away || waited.rounds >= ROUNDS => {
-                return Decided::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet)));
+            Err(stopped) => self.denied(hold, stopped, waited, now),
+        }
+    }
+
+    /// What a decision against a request comes to: a wait, a refusal, or neither under `shadow`.
+    #[cold]
+    fn denied(
+        &self,
+        hold: &mut Hold,
+        stopped: Stopped,
+        waited: &Waited,
+        now: Now,
+    ) -> Option<Denied> {
+        let inner = &*self.inner;
+        let (sheet, route) = (&hold.of.sheet, hold.of.route);
+        match stopped {
+            Stopped::Need(..) if waited.store_away || waited.rounds >= ROUNDS => {
+                Some(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(sheet))))
             }
-            Verdict::Need(lease, n) => {
-                return Decided::Wait(self.wait_for(&sheet, lease, n, waited.rounds));
+            Stopped::Need(lease, n) => {
+                Some(Denied::Wait(self.wait_for(sheet, lease, n, waited.rounds)))
             }
-            Verdict::Refuse(refused) if policy.shadow && refused.reason.is_a_limit() => {
+            Stopped::Refused(refused) if hold.of.rules().shadow && refused.reason.is_a_limit() => {
                 // The same code has decided; only the caller is not told.
-                inner.count_shadow(&sheet, route, &refused);
-                sheet.tenant.in_flight.fetch_add(1, Ordering::AcqRel);
-                decide::TakenList::new()
+                inner.count_shadow(sheet, route, &refused);
+                decide::enter_anyway(sheet);
+                hold.open(Drawn::Listed);
+                None
             }
-            Verdict::Refuse(refused) => {
-                return Decided::Refuse(inner.refusal_of(&sheet, route, scopes, &refused, now));
+            Stopped::Refused(refused) => {
+                Some(Denied::Refuse(inner.refusal_of(&hold.of, &refused, now)))
             }
-        };
-        let of = Of { sheet, route, work };
-        Decided::Hold(Hold::new(of, taken, now, length))
+        }
     }
 
     /// Waits for units of a lease, within bounds.
@@ -267,28 +270,8 @@ impl Drop for Waiting {
     }
 }
 
-/// What is asked for: a request of a route, or a piece of work with rules of its own.
-enum Asked {
-    Route(Option<RouteId>),
-    Work(Option<RouteId>, Arc<RoutePolicy>),
-}
-
-impl Asked {
-    fn parts(self) -> (Option<RouteId>, Option<Arc<RoutePolicy>>) {
-        match self {
-            Self::Route(route) => (route, None),
-            Self::Work(route, rules) => (route, Some(rules)),
-        }
-    }
-}
-
-/// What steps 3 and 4 came to.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one: the admitted path does not box"
-)]
-enum Decided {
-    Hold(Hold),
+/// Why a request goes no further now.
+enum Denied {
     Refuse(Box<Refusal>),
     Wait(Pending),
 }

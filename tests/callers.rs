@@ -144,7 +144,7 @@ async fn strangers_are_one_tenant_where_that_is_configured() {
     assert_eq!(status(&w.gate, &[], "192.0.2.1").await, 200);
     assert_eq!(with_key(&w.gate, "nobody-knows-it").await, 200);
     let report = w.gate.tenant("~anonymous").await.unwrap();
-    assert_eq!(report.in_flight(), 0);
+    assert_eq!(report.held(), 0);
 }
 
 #[tokio::test]

@@ -29,20 +29,12 @@ pub(crate) struct KnownCaller {
 
 impl KnownCaller {
     /// The sheet that holds now for this caller's tenant.
-    pub(crate) fn sheet(self: &Arc<Self>, live: &LiveCatalog, hub: &Hub, now: Now) -> SheetRef {
-        if self.sheet.holds(live.epoch, now) {
-            SheetRef::Of(self.clone())
-        } else {
-            SheetRef::Own(self.tenant.sheet(live, hub, now))
-        }
-    }
-
-    /// The same, for who has no more use of the caller.
+    #[inline]
     pub(crate) fn into_sheet(self: Arc<Self>, live: &LiveCatalog, hub: &Hub, now: Now) -> SheetRef {
         if self.sheet.holds(live.epoch, now) {
             SheetRef::Of(self)
         } else {
-            SheetRef::Own(self.tenant.sheet(live, hub, now))
+            SheetRef::Newer(self.tenant.sheet(live, hub, now), self)
         }
     }
 }

@@ -266,7 +266,7 @@ async fn run(program: Vec<Op>) {
     model.over.clear();
     // Paused time: until the keeper has nothing to do.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(gate.tenant("acme").await.unwrap().in_flight(), 0);
+    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
     assert_pools(&gate, &store, &model.leases).await;
 
     gate.flush_now().await.unwrap();
@@ -347,7 +347,7 @@ async fn many_threads_pass_no_limit_and_leave_every_unit_usable() {
         (0..4).for_each(|user| used[user] += by_user[user]);
     }
     assert!(admitted <= RATE, "{admitted}");
-    assert_eq!(gate.tenant("acme").await.unwrap().in_flight(), 0);
+    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
 
     // Alone now, to the end: each refusal is waited out.
     let mut model = Model::default();

@@ -17,8 +17,9 @@ use smallvec::SmallVec;
 use super::bucket::Bucket;
 use super::hub::Hub;
 use super::lease::Lease;
+use super::permit::List;
 use super::policy::{Known, Place, RateRule, RoutePolicy};
-use super::scoped::{ScopeValues, ScopedBucket, Used};
+use super::scoped::{ScopedBucket, ScopesOf, Used};
 use super::sheet::{Sheet, Standing};
 use crate::clock::Now;
 use crate::decision::Reason;
@@ -26,14 +27,14 @@ use crate::decision::Reason;
 mod draw;
 
 pub(crate) use draw::amount;
-use draw::{draw_meter, draw_rates};
+use draw::{draw_meter, draw_plain, draw_rates};
 
 /// What a decision is made from. Nothing here waits.
 pub(crate) struct Question<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) sheet: &'a Arc<Sheet>,
     pub(crate) route: &'a RoutePolicy,
-    pub(crate) scopes: &'a ScopeValues,
+    pub(crate) scopes: ScopesOf<'a>,
     pub(crate) now: Now,
     /// Length of the request body, where it is stated.
     pub(crate) length: Option<u64>,
@@ -41,14 +42,12 @@ pub(crate) struct Question<'a> {
     pub(crate) store_away: bool,
 }
 
-/// What the hot path answers.
+/// Why a request is not admitted now. Nothing was taken.
 #[derive(Debug)]
-pub(crate) enum Verdict {
-    /// All limits hold; what was taken.
-    Admit(TakenList),
-    /// One does not; nothing was taken.
-    Refuse(Refused),
-    /// Units of this lease are needed first; nothing was taken.
+pub(crate) enum Stopped {
+    /// A limit does not hold.
+    Refused(Refused),
+    /// Units of this lease are needed first.
     Need(Arc<Lease>, u64),
 }
 
@@ -98,34 +97,55 @@ pub(crate) enum From {
 /// Most requests draw from four limits or fewer; more spill to the heap.
 pub(crate) type TakenList = SmallVec<[Taken; 4]>;
 
-/// Decides one request.
-pub(crate) fn decide(q: &Question<'_>) -> Verdict {
+/// How a request was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drawn {
+    /// Just what the route's [`PlainAsk`](super::policy::PlainAsk)s say, which is not written down.
+    Plain,
+    /// What stands in the list.
+    Listed,
+}
+
+/// Decides one request. What was taken is written to the list, unless it is plain.
+#[inline]
+pub(crate) fn decide(q: &Question<'_>, list: &mut List) -> Result<Drawn, Stopped> {
     if let Standing::Refused(reason) = &q.sheet.standing {
-        return refuse(reason.clone(), Limit::None);
+        return Err(refuse(reason.clone(), Limit::None));
     }
     if let Some(feature) = &q.route.missing {
-        return refuse(Reason::FeatureMissing(feature.clone()), Limit::None);
+        return Err(refuse(Reason::FeatureMissing(feature.clone()), Limit::None));
     }
     if q.route.counts_request.is_some() && q.length.is_none() {
-        return refuse(Reason::LengthRequired, Limit::None);
+        return Err(refuse(Reason::LengthRequired, Limit::None));
     }
     if !enter(q.sheet) {
-        return refuse(Reason::Concurrency, Limit::None);
+        return Err(refuse(Reason::Concurrency, Limit::None));
     }
-    let mut taken = TakenList::new();
-    let stopped = draw_meters(q, &mut taken).or_else(|| draw_rates(q, &mut taken));
-    match stopped {
-        None => Verdict::Admit(taken),
-        Some(verdict) => {
-            undo(q.sheet, &taken, q.now);
+    if draw_plain(q) {
+        return Ok(Drawn::Plain);
+    }
+    decide_by_list(q, &mut list.open().taken)
+}
+
+fn decide_by_list(q: &Question<'_>, taken: &mut TakenList) -> Result<Drawn, Stopped> {
+    match draw_meters(q, taken).or_else(|| draw_rates(q, taken)) {
+        None => Ok(Drawn::Listed),
+        Some(stopped) => {
+            undo(q.sheet, taken, q.now);
+            taken.clear();
             leave(q.sheet);
-            verdict
+            Err(stopped)
         }
     }
 }
 
 /// Draws `n` more atoms of one meter, and what sums it feeds, for a request that runs already.
-pub(crate) fn draw_more(q: &Question<'_>, ask: usize, n: u64, draw: u32) -> Verdict {
+pub(crate) fn draw_more(
+    q: &Question<'_>,
+    ask: usize,
+    n: u64,
+    draw: u32,
+) -> Result<TakenList, Stopped> {
     let mut taken = TakenList::new();
     let fed = q.route.meters.iter().enumerate().filter_map(|(i, meter)| match &meter.known {
         _ if i == ask => Some((i, n)),
@@ -137,12 +157,12 @@ pub(crate) fn draw_more(q: &Question<'_>, ask: usize, n: u64, draw: u32) -> Verd
     });
     for (i, n) in fed {
         let index = u8::try_from(i).unwrap_or(CALLS - 1);
-        if let Some(verdict) = draw_meter(q, &q.route.meters[i], index, n, draw, &mut taken) {
+        if let Some(stopped) = draw_meter(q, &q.route.meters[i], index, n, draw, &mut taken) {
             undo(q.sheet, &taken, q.now);
-            return verdict;
+            return Err(stopped);
         }
     }
-    Verdict::Admit(taken)
+    Ok(taken)
 }
 
 /// Gives everything back at once.
@@ -194,22 +214,34 @@ pub(crate) fn lease_of(sheet: &Sheet, pool: u16) -> &Arc<Lease> {
 }
 
 /// One request less in flight.
+#[inline]
 pub(crate) fn leave(sheet: &Sheet) {
-    sheet.tenant.in_flight.fetch_sub(1, Ordering::AcqRel);
+    if sheet.policy.plan.concurrency.is_some() {
+        sheet.tenant.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
+/// One request more in flight, whatever the limit: it is let in without being held to it.
+pub(crate) fn enter_anyway(sheet: &Sheet) {
+    if sheet.policy.plan.concurrency.is_some() {
+        sheet.tenant.in_flight.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Requests in flight are counted where their number is limited, and only there: two writes less
+/// for all others.
+#[inline]
 fn enter(sheet: &Sheet) -> bool {
-    let in_flight = &sheet.tenant.in_flight;
     let Some(most) = sheet.policy.plan.concurrency else {
-        in_flight.fetch_add(1, Ordering::AcqRel);
         return true;
     };
+    let in_flight = &sheet.tenant.in_flight;
     in_flight
         .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < most).then_some(n + 1))
         .is_ok()
 }
 
-fn draw_meters(q: &Question<'_>, taken: &mut TakenList) -> Option<Verdict> {
+fn draw_meters(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
     let mut need = None;
     for (i, ask) in q.route.meters.iter().enumerate() {
         let n = amount(q, ask);
@@ -220,7 +252,7 @@ fn draw_meters(q: &Question<'_>, taken: &mut TakenList) -> Option<Verdict> {
         match draw_meter(q, ask, i, n, 0, taken) {
             None => {}
             // Go on: the leases of the other meters are asked for in the same wait.
-            Some(Verdict::Need(lease, n)) => need = need.or(Some(Verdict::Need(lease, n))),
+            Some(Stopped::Need(lease, n)) => need = need.or(Some(Stopped::Need(lease, n))),
             refused => return refused,
         }
     }
@@ -237,6 +269,7 @@ pub(crate) fn bucket_of(sheet: &Sheet, rate: u16) -> (&RateRule, Option<&Bucket>
     (rule, bucket)
 }
 
-fn refuse(reason: Reason, by: Limit) -> Verdict {
-    Verdict::Refuse(Refused { reason, by, wait_ns: None })
+#[cold]
+fn refuse(reason: Reason, by: Limit) -> Stopped {
+    Stopped::Refused(Refused { reason, by, wait_ns: None })
 }

@@ -5,24 +5,31 @@
 //! 1. A [`Hold`] is settled exactly once: by its owner, or by its drop.
 //! 2. What was used moves from the hold to the lease's total and to the use row as soon as it is
 //!    known, draw by draw; what is left of the hold at the end goes back to where it came from.
-//! 3. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
+//! 3. What a plain request took (see [`PlainAsk`]) is known from its route, and stands in no list
+//!    until something happens that is not plain.
+//! 4. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
 //!    reaches and is a debt beyond that. It is never dropped.
 
+use std::num::NonZeroU128;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::decide::{self, CALLS, From, Taken, TakenList};
+use super::decide::{self, CALLS, Drawn, From, Taken, TakenList};
 use super::hub::Hub;
 use super::lease::Lease;
-use super::policy::{Known, RoutePolicy};
+use super::policy::{Known, PlainAsk, RoutePolicy};
+use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 
-/// Counters of one request for what is reported or streamed. The catalog allows as many such
-/// meters.
-pub(crate) const COUNTERS: usize = 8;
+mod listed;
+#[cfg(any(test, feature = "testing"))]
+mod seen;
+
+pub(crate) use listed::List;
+use listed::Listed;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +49,12 @@ pub enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Hold {
     pub(crate) of: Of,
-    pub(crate) taken: TakenList,
+    pub(crate) list: List,
     pub(crate) taken_at: Now,
-    /// Length of the request body, where its bytes are counted.
-    length: u64,
-    /// What was reported or passed so far.
-    counters: [u64; COUNTERS],
-    /// What of each meter ask has been recorded so far.
-    recorded: SmallVec<[u64; 4]>,
-    draws: u32,
+    /// Length of the request body, where it is stated.
+    pub(crate) length: Option<u64>,
     state: State,
+    plain: Plain,
 }
 
 /// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
@@ -59,12 +62,16 @@ pub(crate) struct Hold {
 pub(crate) struct Of {
     pub(crate) sheet: SheetRef,
     pub(crate) route: Option<RouteId>,
+    /// The address it came from, hashed, where a limit is by address.
+    pub(crate) ip: Option<NonZeroU128>,
     /// Rules of work that is no request of a route.
     pub(crate) work: Option<Arc<RoutePolicy>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// Not admitted yet: it holds nothing.
+    New,
     /// Runs; its costs are not decided.
     Open,
     /// Costs are recorded; numbers may still come.
@@ -73,11 +80,29 @@ enum State {
     Over,
 }
 
+/// What has become of the costs of a plain request. What it holds for meters that are reported goes
+/// back at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plain {
+    /// It is not plain, or not any more: see the list.
+    Not,
+    Held,
+    Charged,
+    Forgiven,
+}
+
 impl Of {
+    #[inline]
     pub(crate) fn hub(&self) -> &Hub {
         &self.sheet.tenant.hub
     }
 
+    /// Whose limits within the tenant hold.
+    pub(crate) fn scopes(&self) -> ScopesOf<'_> {
+        ScopesOf { known: self.sheet.scopes(), ip: self.ip }
+    }
+
+    #[inline]
     pub(crate) fn rules(&self) -> &RoutePolicy {
         match &self.work {
             None => self.sheet.policy.route(self.route),
@@ -87,30 +112,37 @@ impl Of {
 }
 
 impl Hold {
-    pub(crate) fn new(of: Of, taken: TakenList, taken_at: Now, length: Option<u64>) -> Self {
-        Self {
-            of,
-            taken,
-            taken_at,
-            length: length.unwrap_or(0),
-            counters: [0; COUNTERS],
-            recorded: SmallVec::new(),
-            draws: 0,
-            state: State::Open,
+    /// A hold of nothing, to be filled by a decision.
+    #[inline]
+    pub(crate) fn new(of: Of, taken_at: Now, length: Option<u64>) -> Self {
+        Self { of, list: List::default(), taken_at, length, state: State::New, plain: Plain::Not }
+    }
+
+    /// The request is admitted, and holds what was drawn.
+    #[inline]
+    pub(crate) fn open(&mut self, drawn: Drawn) {
+        self.state = State::Open;
+        if drawn == Drawn::Plain {
+            self.plain = Plain::Held;
         }
     }
 
     /// The time, where ending or charging depends on it: only a metered bucket refills meanwhile.
     /// For everything else when it was taken will do, and the clock is not read.
+    #[inline]
     pub(crate) fn now(&self) -> Now {
+        if self.plain != Plain::Not {
+            return self.taken_at;
+        }
         let in_time = |took: &Taken| took.ask != CALLS && !took.is_units();
-        if self.taken.iter().any(in_time) { self.of.hub().clock.now() } else { self.taken_at }
+        if self.taken().iter().any(in_time) { self.of.hub().clock.now() } else { self.taken_at }
     }
 
     /// Adds to a counter and records it at once: what is known is counted even if the process dies
     /// before the request ends.
     pub(crate) fn report(&mut self, counter: u8, n: u64, now: Now) {
-        if let Some(counter) = self.counters.get_mut(usize::from(counter)) {
+        self.write_down();
+        if let Some(counter) = self.list.open().counters.get_mut(usize::from(counter)) {
             *counter = counter.saturating_add(n);
             self.record(now);
         }
@@ -132,13 +164,14 @@ impl Hold {
     }
 
     /// What is held and not yet used of the ask with this counter.
-    pub(crate) fn held(&self, counter: u8) -> u64 {
+    pub(crate) fn held(&mut self, counter: u8) -> u64 {
+        self.write_down();
         let known = Known::Reported(counter);
         let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) else {
             return 0;
         };
         let mut draws = SmallVec::<[(u32, u64); 4]>::new();
-        for took in self.taken.iter().filter(|t| usize::from(t.ask) == ask && t.is_units()) {
+        for took in self.taken().iter().filter(|t| usize::from(t.ask) == ask && t.is_units()) {
             if !draws.iter().any(|(draw, _)| *draw == took.draw) {
                 draws.push((took.draw, took.n));
             }
@@ -150,28 +183,44 @@ impl Hold {
     /// of any length holds few; the first stays, since it names the limits that late use belongs
     /// to.
     pub(crate) fn next_draw(&mut self) -> u32 {
-        self.taken.retain(|took| took.draw == 0 || took.n > 0 || !took.is_units());
-        self.draws = self.draws.saturating_add(1);
-        self.draws
+        self.write_down();
+        let listed = self.list.open();
+        listed.taken.retain(|took| took.draw == 0 || took.n > 0 || !took.is_units());
+        listed.draws = listed.draws.saturating_add(1);
+        listed.draws
+    }
+
+    /// What was taken and stands in the list.
+    fn taken(&self) -> &[Taken] {
+        self.list.get().map_or(&[], |listed| &listed.taken)
     }
 
     /// Decides the costs by how the request went, so far as that is known: at the response's head.
+    #[inline]
     pub(crate) fn charge(&mut self, charged: bool, now: Now) {
-        if self.state == State::Open {
-            self.state = State::Charged;
-            if !charged {
-                self.forgive(now);
-            }
-            self.record(now);
+        if self.state != State::Open {
+            return;
         }
+        self.state = State::Charged;
+        if self.plain == Plain::Held {
+            self.charge_plain(charged);
+            return;
+        }
+        if !charged {
+            self.forgive(now);
+        }
+        self.record(now);
     }
 
     /// Ends the request: costs are decided if they were not, the rest of the hold goes back.
+    #[inline]
     pub(crate) fn end(&mut self, outcome: Outcome, now: Now) {
-        if self.state == State::Over {
+        if matches!(self.state, State::Over | State::New) {
             return;
         }
-        self.charge(self.is_charged(outcome), now);
+        if self.state == State::Open {
+            self.charge(self.is_charged(outcome), now);
+        }
         self.state = State::Over;
         self.release_rest(now);
         decide::leave(&self.of.sheet);
@@ -188,20 +237,66 @@ impl Hold {
         }
     }
 
+    /// Settles the costs of a plain request, or gives them back.
+    #[inline]
+    fn charge_plain(&mut self, charged: bool) {
+        let sheet = &self.of.sheet;
+        let costs = plain_asks(self.of.rules()).iter().filter(|ask| ask.is_cost && ask.n > 0);
+        for ask in costs {
+            if charged {
+                sheet.row.add(ask.meter, ask.n);
+            }
+            match ask.from {
+                Some((pool, slot)) if charged => sheet.lease(pool, slot).settle(ask.n),
+                Some((pool, slot)) => sheet.lease(pool, slot).release(ask.n),
+                None => {}
+            }
+        }
+        if charged {
+            self.of.hub().soil_sheet(sheet);
+        }
+        self.plain = if charged { Plain::Charged } else { Plain::Forgiven };
+    }
+
+    /// Writes down what a plain request holds: from here on it is like any other.
+    #[cold]
+    fn write_down(&mut self) {
+        let plain = std::mem::replace(&mut self.plain, Plain::Not);
+        if plain == Plain::Not {
+            return;
+        }
+        let listed = self.list.open();
+        for (i, ask) in plain_asks(self.of.rules()).iter().enumerate() {
+            let is_held =
+                if ask.is_cost { plain == Plain::Held } else { self.state != State::Over };
+            if let Some((pool, _)) = ask.from {
+                let ask_index = u8::try_from(i).unwrap_or(CALLS - 1);
+                let n = if is_held { ask.n } else { 0 };
+                listed.taken.push(Taken { from: From::Pool(pool), n, ask: ask_index, draw: 0 });
+            }
+            listed.recorded.push(match plain {
+                Plain::Charged if ask.is_cost => ask.n,
+                Plain::Forgiven if ask.is_cost => FORGIVEN,
+                _ => 0,
+            });
+        }
+    }
+
     /// Gives the costs back: they are not charged.
     fn forgive(&mut self, now: Now) {
         let rules = self.of.rules();
+        let listed = self.list.open();
         let is_cost = |ask: usize| {
             rules.meters.get(ask).is_some_and(|a| matches!(a.known, Known::Cost | Known::Length))
         };
-        for took in &mut self.taken {
+        for took in &mut listed.taken {
             if is_cost(usize::from(took.ask)) && took.is_units() {
                 decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
                 took.n = 0;
             }
         }
-        self.recorded.resize(rules.meters.len(), 0);
-        for (i, recorded) in self.recorded.iter_mut().enumerate() {
+        listed.recorded.resize(rules.meters.len(), 0);
+        for (i, recorded) in listed.recorded.iter_mut().enumerate() {
             if is_cost(i) {
                 *recorded = FORGIVEN;
             }
@@ -213,18 +308,20 @@ impl Hold {
         let sheet = &self.of.sheet;
         let hub = self.of.hub();
         let rules = self.of.rules();
-        self.recorded.resize(rules.meters.len(), 0);
+        let known = Knowledge { state: self.state, length: self.length };
+        let listed = self.list.open();
+        listed.recorded.resize(rules.meters.len(), 0);
         let mut news = false;
         for (i, ask) in rules.meters.iter().enumerate() {
-            let actual = self.actual(rules, i);
-            let recorded = &mut self.recorded[i];
+            let actual = known.actual(listed, rules, i);
+            let recorded = &mut listed.recorded[i];
             if *recorded == FORGIVEN || actual <= *recorded {
                 continue;
             }
             let more = actual - *recorded;
             *recorded = actual;
             sheet.row.add(ask.meter, more);
-            use_up(&self.of, rules, &mut self.taken, i, more, now);
+            use_up(&self.of, rules, &mut listed.taken, i, more, now);
             news = true;
         }
         if news {
@@ -232,25 +329,20 @@ impl Hold {
         }
     }
 
-    /// The true number of a meter ask, as far as it is known.
-    fn actual(&self, rules: &RoutePolicy, i: usize) -> u64 {
-        let ask = &rules.meters[i];
-        let decided = self.state != State::Open && self.recorded[i] != FORGIVEN;
-        match &ask.known {
-            Known::Cost if decided => ask.n,
-            Known::Length if decided => self.length,
-            Known::Cost | Known::Length => 0,
-            Known::Reported(counter) => self.counters[usize::from(*counter)],
-            Known::Sum(parts) => parts.iter().fold(0u64, |sum, (part, weight)| {
-                let part = self.actual(rules, usize::from(*part));
-                sum.saturating_add(part.saturating_mul(*weight))
-            }),
-        }
-    }
-
     /// What is left of the hold goes back.
+    #[inline]
     fn release_rest(&mut self, now: Now) {
-        for took in &mut self.taken {
+        if self.plain != Plain::Not {
+            let held = plain_asks(self.of.rules()).iter().filter(|ask| !ask.is_cost);
+            for (pool, slot, n) in held.filter_map(|ask| Some((ask.from?.0, ask.from?.1, ask.n))) {
+                self.of.sheet.lease(pool, slot).release(n);
+            }
+            return;
+        }
+        let Some(listed) = self.list.get_mut() else {
+            return;
+        };
+        for took in &mut listed.taken {
             // A call that was made stays counted by its rate, whatever became of it.
             if took.ask != CALLS {
                 decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
@@ -258,6 +350,35 @@ impl Hold {
             took.n = 0;
         }
     }
+}
+
+/// What decides how much of a cost is known: besides the list, so that both can be borrowed.
+#[derive(Clone, Copy)]
+struct Knowledge {
+    state: State,
+    length: Option<u64>,
+}
+
+impl Knowledge {
+    /// The true number of a meter ask, as far as it is known.
+    fn actual(self, listed: &Listed, rules: &RoutePolicy, i: usize) -> u64 {
+        let ask = &rules.meters[i];
+        let decided = self.state != State::Open && listed.recorded[i] != FORGIVEN;
+        match &ask.known {
+            Known::Cost if decided => ask.n,
+            Known::Length if decided => self.length.unwrap_or(0),
+            Known::Cost | Known::Length => 0,
+            Known::Reported(counter) => listed.counters[usize::from(*counter)],
+            Known::Sum(parts) => parts.iter().fold(0u64, |sum, (part, weight)| {
+                let part = self.actual(listed, rules, usize::from(*part));
+                sum.saturating_add(part.saturating_mul(*weight))
+            }),
+        }
+    }
+}
+
+fn plain_asks(rules: &RoutePolicy) -> &[PlainAsk] {
+    rules.plain.as_deref().unwrap_or(&[])
 }
 
 /// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
@@ -344,16 +465,27 @@ impl Taken {
 }
 
 impl Drop for Hold {
+    #[inline]
     fn drop(&mut self) {
-        if self.state == State::Over && self.taken.iter().all(|took| took.n == 0) {
-            return;
+        match self.state {
+            State::New => {}
+            State::Over if self.taken().iter().all(|took| took.n == 0) => {}
+            _ => self.end_by_drop(),
         }
+    }
+}
+
+impl Hold {
+    #[cold]
+    fn end_by_drop(&mut self) {
         let now = self.now();
         if self.state != State::Over {
             let outcome = if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
             self.end(outcome, now);
         }
         // Draws made after the end, by a job that outlived the response.
-        self.release_rest(now);
+        if self.plain == Plain::Not {
+            self.release_rest(now);
+        }
     }
 }

@@ -118,6 +118,8 @@ pub(crate) struct RoutePolicy {
     /// Indices of the rates that hold.
     pub(crate) rates: Vec<u16>,
     pub(crate) meters: Vec<MeterAsk>,
+    /// The same in short, where nothing about them is special.
+    pub(crate) plain: Option<Box<[PlainAsk]>>,
     pub(crate) charge_on: ChargeOn,
     pub(crate) shadow: bool,
     /// Bytes of the response are counted.
@@ -130,6 +132,19 @@ pub(crate) struct RoutePolicy {
     /// The limits of the route for the policy header, which never changes; written by the first
     /// response that needs it.
     pub(crate) policy_header: OnceLock<Option<Bytes>>,
+}
+
+/// An ask that is drawn in one way only: from what the one quota of the whole tenant includes, or
+/// from nothing. A route with no other asks, and rates that count calls of the whole tenant, is
+/// *plain*: what its requests took need not be written down, for it is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainAsk {
+    pub(crate) meter: MeterId,
+    pub(crate) n: u64,
+    /// The pool, and the slot of its lease in a sheet; `None` where no quota holds.
+    pub(crate) from: Option<(u16, u16)>,
+    /// Known at admission, as opposed to reported.
+    pub(crate) is_cost: bool,
 }
 
 /// So much of one meter: drawn from all its quotas at once, or from one of its grants.

@@ -5,6 +5,7 @@
 //! what it holds is served and what would need a new entry is refused, so that a flood of new
 //! scopes costs neither memory nor other tenants.
 
+use std::num::NonZeroU128;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,23 +26,32 @@ pub(crate) const MAX_SCOPED: usize = 1_000_000;
 pub(crate) const IDLE_NS: u64 = 600 * 1_000_000_000;
 
 /// Who is calling within a tenant: hashes, stable over processes, of what identification yielded.
+/// The address is not among them: it is the request's, not the caller's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScopeValues {
     pub(crate) key: Option<u128>,
     pub(crate) user: Option<u128>,
-    pub(crate) ip: Option<u128>,
     pub(crate) named: SmallVec<[(Arc<str>, u128); 1]>,
 }
 
-impl ScopeValues {
+/// The scopes of one request: what is known of its caller, and its address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ScopesOf<'a> {
+    pub(crate) known: Option<&'a ScopeValues>,
+    pub(crate) ip: Option<NonZeroU128>,
+}
+
+impl ScopesOf<'_> {
     /// The caller's value of a scope; a limit on a scope the caller has no value of does not hold.
     pub(crate) fn of(&self, scope: &Scope) -> Option<u128> {
         match scope {
             Scope::Tenant => Some(0),
-            Scope::Key => self.key,
-            Scope::User => self.user,
-            Scope::Ip => self.ip,
-            Scope::Named(name) => self.named.iter().find(|(n, _)| n == name).map(|(_, v)| *v),
+            Scope::Key => self.known?.key,
+            Scope::User => self.known?.user,
+            Scope::Ip => self.ip.map(NonZeroU128::get),
+            Scope::Named(name) => {
+                self.known?.named.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use super::lease::Lease;
 use super::policy::{Place, Policy, PoolRule};
 use super::pool::{self, PoolId, Terms};
 use super::resolve::LiveCatalog;
+use super::scoped::ScopeValues;
 use super::tenant::TenantCore;
 use super::use_row::{UseRow, use_row};
 use crate::catalog::{Anchors, Catalog, Window, Zone};
@@ -75,8 +76,22 @@ pub(crate) struct Sheet {
 /// the counting of references.
 #[derive(Clone, Debug)]
 pub(crate) enum SheetRef {
+    /// Work of the program itself, which no caller asked for.
     Own(Arc<Sheet>),
+    /// The one that its caller has at hand.
     Of(Arc<KnownCaller>),
+    /// The caller's was outdated.
+    Newer(Arc<Sheet>, Arc<KnownCaller>),
+}
+
+impl SheetRef {
+    /// What is known of who asks.
+    pub(crate) fn scopes(&self) -> Option<&ScopeValues> {
+        match self {
+            Self::Own(_) => None,
+            Self::Of(caller) | Self::Newer(_, caller) => Some(&caller.values),
+        }
+    }
 }
 
 /// How far a clock may run back behind a sheet before the sheet is made anew, in milliseconds: a
@@ -197,9 +212,13 @@ impl Sheet {
     }
 
     /// Whether nothing of it is in use, unrecorded or leased: it can be forgotten.
-    pub(crate) fn is_quiet(&self) -> bool {
+    ///
+    /// A permit keeps its sheet or the caller who has it: besides the tenant, and whoever asks here,
+    /// nobody may.
+    pub(crate) fn is_quiet(self: &Arc<Self>) -> bool {
         !self.dirty.load(Ordering::Acquire)
-            && self.tenant.in_flight.load(Ordering::Acquire) == 0
+            && Arc::strong_count(self) <= 2
+            && Arc::strong_count(&self.tenant) <= 2
             && self.open_leases().all(|lease| lease.is_returned())
     }
 
@@ -235,7 +254,7 @@ impl std::ops::Deref for SheetRef {
 
     fn deref(&self) -> &Arc<Sheet> {
         match self {
-            Self::Own(sheet) => sheet,
+            Self::Own(sheet) | Self::Newer(sheet, _) => sheet,
             Self::Of(caller) => &caller.sheet,
         }
     }

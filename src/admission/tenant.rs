@@ -36,6 +36,12 @@ pub(crate) struct TenantCore {
 }
 
 impl TenantCore {
+    /// Atoms that requests in flight hold.
+    pub(crate) fn held(&self) -> u64 {
+        let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.iter().fold(0, |sum, lease| sum.saturating_add(lease.open_holds()))
+    }
+
     /// The lease of this pool that there is, or `new` from now on.
     #[cold]
     pub(super) fn only_lease(&self, new: Lease) -> Arc<Lease> {

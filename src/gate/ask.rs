@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Decided, Gate, Waited};
-use crate::admission::permit::{Hold, Outcome};
-use crate::admission::scoped::ScopeValues;
+use super::{Denied, Gate, Waited};
+use crate::admission::permit::{Hold, Of, Outcome};
 use crate::admission::sheet::SheetRef;
 use crate::admission::tenant::LiveTenant;
+use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 
@@ -78,9 +78,17 @@ impl TenantHandle {
         &self.0.core.id
     }
 
-    /// Requests and other work of it in flight in this process.
-    pub fn in_flight(&self) -> u32 {
-        self.0.core.in_flight.load(std::sync::atomic::Ordering::Acquire)
+    /// Requests and other work of it in flight in this process. They are counted where its plan
+    /// limits their number (`concurrency`); elsewhere `None`.
+    pub fn in_flight(&self) -> Option<u32> {
+        self.0.last_sheet().policy.plan.concurrency?;
+        Some(self.0.core.in_flight.load(std::sync::atomic::Ordering::Acquire))
+    }
+
+    /// Atoms of all its quotas that requests in flight hold in this process and have not used yet;
+    /// 0 when none is in flight. Limits of its keys, users and addresses are not among them.
+    pub fn held(&self) -> u64 {
+        self.0.core.held()
     }
 }
 
@@ -129,9 +137,9 @@ impl Gate {
         let mut waited = Waited::default();
         loop {
             match self.try_admit(&ask, &waited) {
-                Decided::Hold(hold) => return Ok(Permit { hold }),
-                Decided::Refuse(refusal) => return Err(*refusal),
-                Decided::Wait(pending) => waited = pending.await,
+                Ok(hold) => return Ok(Permit { hold }),
+                Err(Denied::Refuse(refusal)) => return Err(*refusal),
+                Err(Denied::Wait(pending)) => waited = pending.await,
             }
         }
     }
@@ -139,41 +147,48 @@ impl Gate {
     /// The same from memory alone: `None` if it would have to wait.
     pub fn try_admit_now(&self, ask: &Ask) -> Option<Result<Permit, Refusal>> {
         match self.try_admit(ask, &Waited::default()) {
-            Decided::Hold(hold) => Some(Ok(Permit { hold })),
-            Decided::Refuse(refusal) => Some(Err(*refusal)),
-            Decided::Wait(_) => None,
+            Ok(hold) => Some(Ok(Permit { hold })),
+            Err(Denied::Refuse(refusal)) => Some(Err(*refusal)),
+            Err(Denied::Wait(_)) => None,
         }
     }
 
-    fn try_admit(&self, ask: &Ask, waited: &Waited) -> Decided {
+    fn try_admit(&self, ask: &Ask, waited: &Waited) -> Result<Hold, Denied> {
         let inner = &*self.inner;
         let now = inner.clock.now();
         let live = inner.live.load();
         if let Some(reason) = &waited.refused {
-            return Decided::Refuse(inner.refusal(reason.clone(), None));
+            return Err(Denied::Refuse(inner.refusal(reason.clone(), None)));
         }
         let Some(tenant) = &ask.tenant else {
-            return Decided::Refuse(inner.refusal(Reason::Unidentified, None));
+            return Err(Denied::Refuse(inner.refusal(Reason::Unidentified, None)));
         };
         let sheet = SheetRef::Own(tenant.0.sheet(&live, &inner.hub, now));
         if let Some(pending) = self.refresh(&tenant.0, now) {
-            return Decided::Wait(super::counted(pending, waited.rounds));
+            return Err(Denied::Wait(super::counted(pending, waited.rounds)));
         }
         let route = live.catalog.routes.named(&ask.op);
-        let scopes = ScopeValues::default();
         if ask.costs.is_empty() && route.is_some() {
-            return self.decide(sheet, super::Asked::Route(route), &scopes, None, waited, now);
+            return self.held(Of { sheet, route, ip: None, work: None }, waited, now);
         }
         let mut costs = Vec::with_capacity(ask.costs.len());
         for (name, units) in &ask.costs {
             let Some(meter) = live.catalog.meter(name) else {
                 tracing::error!(meter = %name, "admit: the plan file has no such meter");
-                return Decided::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet)));
+                return Err(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet))));
             };
             let scale = live.catalog.meters[usize::from(meter.0)].scale;
             costs.push((meter, units.saturating_mul(scale)));
         }
-        let rules = Arc::new(sheet.policy.work(&live.catalog, route, &costs));
-        self.decide(sheet, super::Asked::Work(route, rules), &scopes, None, waited, now)
+        let work = Some(Arc::new(sheet.policy.work(&live.catalog, route, &costs)));
+        self.held(Of { sheet, route, ip: None, work }, waited, now)
+    }
+
+    fn held(&self, of: Of, waited: &Waited, now: Now) -> Result<Hold, Denied> {
+        let mut hold = Hold::new(of, now, None);
+        match self.decide(&mut hold, waited, now) {
+            None => Ok(hold),
+            Some(denied) => Err(denied),
+        }
     }
 }

@@ -5,13 +5,13 @@
 //! loads at a time; what is found to be nobody's is remembered in a table of fixed size. So a flood
 //! of forged credentials costs neither memory nor anybody else's requests.
 
+use std::num::NonZeroU128;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Gate, Pending, Waited};
+use super::{Gate, Inner, Pending, Waited};
 pub(crate) use crate::admission::caller::KnownCaller;
-use crate::admission::scoped::ScopeValues;
 use crate::admission::sheet::Sheet;
 use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Auth, Scope};
@@ -19,7 +19,7 @@ use crate::clock::Now;
 use crate::config::Unknown;
 use crate::decision::Reason;
 use crate::identity::{
-    Caller, CredentialHash, Identifier, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
+    Caller, CredentialHash, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
 };
 use crate::store::StoreError;
 
@@ -246,19 +246,18 @@ impl KnownCaller {
     }
 }
 
-/// The scopes of this request: what is known of the caller, and what only the request has.
-pub(super) fn scopes(
-    mut values: ScopeValues,
-    identifier: &Identifier,
-    view: &dyn RequestView,
-    sheet: &Sheet,
-) -> ScopeValues {
-    if sheet.policy.uses_ip {
-        let ip = identifier.peer(view);
-        let scopes = Scopes { ip, ..Scopes::default() };
-        values.ip = scopes.hash(sheet.tenant.surrogate, &Scope::Ip).map(ScopeHash::as_u128);
+impl Inner {
+    /// Where a request came from, hashed, if a limit is by address.
+    #[inline]
+    pub(super) fn ip_scope(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
+        if sheet.policy.uses_ip { self.hashed_ip(sheet, view) } else { None }
     }
-    values
+
+    fn hashed_ip(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
+        let scopes = Scopes { ip: self.identifier.peer(view), ..Scopes::default() };
+        let hash = scopes.hash(sheet.tenant.surrogate, &Scope::Ip)?;
+        NonZeroU128::new(ScopeHash::as_u128(hash))
+    }
 }
 
 pub(crate) fn nanos(span: Duration) -> u64 {

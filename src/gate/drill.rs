@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Asked, Decided, Gate, Seen, TenantHandle, Waited};
+use super::{Denied, Gate, Seen, TenantHandle, Waited};
 use crate::admission::caller::KnownCaller;
-use crate::admission::permit::Outcome;
+use crate::admission::permit::{Hold, Of, Outcome};
 use crate::admission::resolve::LiveCatalog;
 use crate::admission::scoped::ScopeValues;
 use crate::catalog::{Auth, RouteId};
@@ -49,12 +49,12 @@ impl Gate {
             return None;
         }
         let sheet = caller.clone().into_sheet(live, &inner.hub, now);
-        let (scopes, waited) = (ScopeValues::default(), Waited::default());
-        let decided = self.decide(sheet, Asked::Route(route), &scopes, None, &waited, now);
-        match decided {
-            Decided::Wait(_) => None,
-            Decided::Refuse(_) => Some(false),
-            Decided::Hold(mut hold) => {
+        let waited = Waited::default();
+        let mut hold = Hold::new(Of { sheet, route, ip: None, work: None }, now, None);
+        match self.decide(&mut hold, &waited, now) {
+            Some(Denied::Wait(_)) => None,
+            Some(Denied::Refuse(_)) => Some(false),
+            None => {
                 let ended = hold.now();
                 hold.charge(true, ended);
                 hold.end(Outcome::Complete { status: 200 }, ended);

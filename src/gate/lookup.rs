@@ -185,7 +185,6 @@ fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
     ScopeValues {
         key: hash(&Scope::Key),
         user: hash(&Scope::User),
-        ip: None,
         named: caller
             .named
             .iter()

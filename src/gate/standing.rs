@@ -8,8 +8,9 @@ use smallvec::SmallVec;
 use super::Inner;
 use crate::admission::decide::{Limit, Refused, bucket_of};
 use crate::admission::lease::Lease;
+use crate::admission::permit::Of;
 use crate::admission::policy::{Place, QuotaRule, RateRule, RoutePolicy};
-use crate::admission::scoped::{ScopeValues, ScopedKey};
+use crate::admission::scoped::{ScopedKey, ScopesOf};
 use crate::admission::sheet::Sheet;
 use crate::catalog::{Count, Every, MeterId, Over, RouteId};
 use crate::clock::Now;
@@ -35,16 +36,10 @@ impl Inner {
     }
 
     /// A refusal with the limit that refused.
-    pub(super) fn refusal_of(
-        &self,
-        sheet: &Arc<Sheet>,
-        route: Option<RouteId>,
-        scopes: &ScopeValues,
-        refused: &Refused,
-        now: Now,
-    ) -> Box<Refusal> {
+    pub(super) fn refusal_of(&self, of: &Of, refused: &Refused, now: Now) -> Box<Refusal> {
+        let (sheet, route) = (&of.sheet, of.route);
         let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
-        let view = Standing { inner: self, sheet, scopes, now };
+        let view = Standing { inner: self, sheet, scopes: of.scopes(), now };
         refusal.limit = match refused.by {
             Limit::None => None,
             Limit::Rate(rate) => view.rate(rate),
@@ -112,14 +107,9 @@ impl Inner {
     }
 
     /// Every limit that holds for a request of this route, as it stands now.
-    pub(crate) fn limit_states(
-        &self,
-        sheet: &Arc<Sheet>,
-        route: &RoutePolicy,
-        scopes: &ScopeValues,
-        now: Now,
-    ) -> LimitStates {
-        let view = Standing { inner: self, sheet, scopes, now };
+    pub(crate) fn limit_states(&self, of: &Of, now: Now) -> LimitStates {
+        let view = Standing { inner: self, sheet: &of.sheet, scopes: of.scopes(), now };
+        let route = of.rules();
         let rates = route.rates.iter().filter_map(|rate| view.rate(*rate));
         let quotas = route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|q| view.quota(*q));
         rates.chain(quotas).collect()
@@ -130,7 +120,7 @@ impl Inner {
 pub(super) struct Standing<'a> {
     pub(super) inner: &'a Inner,
     pub(super) sheet: &'a Arc<Sheet>,
-    pub(super) scopes: &'a ScopeValues,
+    pub(super) scopes: ScopesOf<'a>,
     pub(super) now: Now,
 }
 

@@ -2,13 +2,15 @@
 //! never limited, and answered also while the tenant is over its limit.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU128;
 use std::sync::Arc;
 
 use super::standing::Standing;
 use super::unleased::WithUnleased;
 use super::{Gate, Pending, Seen, TenantHandle, Waited};
+use crate::admission::caller::KnownCaller;
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
-use crate::admission::scoped::ScopeValues;
+use crate::admission::scoped::ScopesOf;
 use crate::admission::sheet::{Sheet, Standing as TenantStanding};
 use crate::catalog::{Auth, Every, MeterId, Over, Scope};
 use crate::decision::{Payment, Reason, Refusal};
@@ -24,7 +26,8 @@ use crate::wire::{self, Reply};
 #[derive(Clone, Debug)]
 pub struct Identified {
     tenant: TenantHandle,
-    scopes: ScopeValues,
+    caller: Arc<KnownCaller>,
+    ip: Option<NonZeroU128>,
 }
 
 /// What came of identifying, without waiting.
@@ -51,11 +54,10 @@ impl Gate {
         match self.identify(view, Auth::Required, now) {
             Seen::Caller(caller) => {
                 let live = inner.live.load();
-                let sheet = caller.sheet(&live, &inner.hub, now);
-                let values = caller.values.clone();
-                let scopes = super::callers::scopes(values, &inner.identifier, view, &sheet);
+                let sheet = caller.clone().into_sheet(&live, &inner.hub, now);
+                let ip = inner.ip_scope(&sheet, view);
                 let tenant = TenantHandle(caller.tenant.clone());
-                IdentifyStep::Done(Identified { tenant, scopes })
+                IdentifyStep::Done(Identified { tenant, caller, ip })
             }
             Seen::Refused(reason) => IdentifyStep::Refused(inner.refusal(reason, None)),
             Seen::Ask(pending) => IdentifyStep::Wait(super::counted(pending, waited.rounds)),
@@ -103,8 +105,8 @@ impl Gate {
         let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live_row(), now.wall_ms).await?;
         let staleness_ms =
             u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
-        let view =
-            WithUnleased::read(Standing { inner, sheet: &sheet, scopes: &who.scopes, now }).await?;
+        let view = WithUnleased::read(Standing { inner, sheet: &sheet, scopes: who.scopes(), now })
+            .await?;
         let meters = sheet.catalog.meters.iter().enumerate().map(|(i, meter)| {
             let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
@@ -182,6 +184,10 @@ impl Gate {
 }
 
 impl Identified {
+    fn scopes(&self) -> ScopesOf<'_> {
+        ScopesOf { known: Some(&self.caller.values), ip: self.ip }
+    }
+
     /// The tenant.
     pub fn tenant(&self) -> &TenantHandle {
         &self.tenant

@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Gate, Pending, Running, Waited};
-use crate::admission::decide::{self, Question, Verdict};
+use crate::admission::decide::{self, Question, Stopped};
 use crate::admission::permit::Hold;
 use crate::admission::policy::Known;
-use crate::admission::scoped::ScopeValues;
 use crate::catalog::{Count, Feature, Plan};
 use crate::clock::Now;
 use crate::decision::{LimitState, Refusal};
@@ -25,7 +24,6 @@ pub struct Usage(Admitted);
 #[derive(Debug)]
 struct Shared {
     gate: Gate,
-    scopes: ScopeValues,
     tenant: Arc<str>,
     plan: Arc<Plan>,
     hold: Mutex<Hold>,
@@ -33,9 +31,9 @@ struct Shared {
 
 impl Admitted {
     pub(crate) fn new(gate: Gate, running: Running) -> Self {
-        let Running { hold, scopes } = running;
+        let Running { hold } = running;
         let (tenant, plan) = (hold.of.sheet.tenant.id.clone(), hold.of.sheet.policy.plan.clone());
-        Self(Arc::new(Shared { gate, scopes, tenant, plan, hold: Mutex::new(hold) }))
+        Self(Arc::new(Shared { gate, tenant, plan, hold: Mutex::new(hold) }))
     }
 
     /// The tenant's outer id.
@@ -59,7 +57,7 @@ impl Admitted {
         let hold = self.hold();
         let inner = &self.0.gate.inner;
         let now = inner.clock.now();
-        inner.limit_states(&hold.of.sheet, hold.of.rules(), &self.0.scopes, now).into_vec()
+        inner.limit_states(&hold.of, now).into_vec()
     }
 
     /// The use of this request.
@@ -74,10 +72,6 @@ impl Admitted {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn gate(&self) -> &Gate {
         &self.0.gate
-    }
-
-    pub(crate) fn scopes(&self) -> &ScopeValues {
-        &self.0.scopes
     }
 }
 
@@ -153,7 +147,7 @@ impl Usage {
             let inner = &shared.gate.inner;
             return Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)));
         };
-        shared.gate.draw(&mut hold, &shared.scopes, ask, n, waited)
+        shared.gate.draw(&mut hold, ask, n, waited)
     }
 
     fn now(&self) -> Now {
@@ -163,14 +157,7 @@ impl Usage {
 
 impl Gate {
     /// Draws `n` more atoms for a request that runs, from memory, or says what to wait for.
-    pub(crate) fn draw(
-        &self,
-        hold: &mut Hold,
-        scopes: &ScopeValues,
-        ask: usize,
-        n: u64,
-        waited: &Waited,
-    ) -> Took {
+    pub(crate) fn draw(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited) -> Took {
         let inner = &*self.inner;
         let unavailable = |hold: &Hold| {
             Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)))
@@ -183,24 +170,23 @@ impl Gate {
             hub: &inner.hub,
             sheet: &hold.of.sheet,
             route: hold.of.rules(),
-            scopes,
+            scopes: hold.of.scopes(),
             now,
             length: None,
             store_away: waited.store_away,
         };
         match decide::draw_more(&question, ask, n, draw) {
-            Verdict::Admit(taken) => {
-                hold.taken.extend(taken);
+            Ok(taken) => {
+                hold.list.open().taken.extend(taken);
                 Took::Done
             }
-            Verdict::Need(..) if waited.store_away => unavailable(hold),
-            Verdict::Need(lease, n) => {
+            Err(Stopped::Need(..)) if waited.store_away => unavailable(hold),
+            Err(Stopped::Need(lease, n)) => {
                 Took::Wait(self.wait_for(&hold.of.sheet, lease, n, waited.rounds))
             }
-            Verdict::Refuse(_) if hold.of.rules().shadow => Took::Done,
-            Verdict::Refuse(refused) => {
-                let (sheet, route) = (&hold.of.sheet, hold.of.route);
-                Took::Refused(inner.refusal_of(sheet, route, scopes, &refused, now))
+            Err(Stopped::Refused(_)) if hold.of.rules().shadow => Took::Done,
+            Err(Stopped::Refused(refused)) => {
+                Took::Refused(inner.refusal_of(&hold.of, &refused, now))
             }
         }
     }

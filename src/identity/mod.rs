@@ -40,6 +40,10 @@ pub const MAX_TENANT_ID: usize = 256;
 /// Whether `id` can be a tenant's outer id: 1 to [`MAX_TENANT_ID`] characters of any script, no
 /// control characters.
 pub fn is_tenant_id(id: &str) -> bool {
+    // Nearly every id is short and of printable ASCII, which needs no decoding.
+    if id.len() <= MAX_TENANT_ID && id.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return !id.is_empty();
+    }
     let mut n = 0;
     id.chars().all(|c| {
         n += 1;

@@ -49,13 +49,13 @@ pub(super) fn limits(shared: &Shared, held: &mut Held, parts: &mut Parts) {
     if style == HeaderStyle::Off {
         return;
     }
-    held.with(|hold, scopes| {
+    held.with(|hold| {
         let now = inner.clock.now();
         let rules = hold.of.rules();
         if rules.free {
             return;
         }
-        let states = inner.limit_states(&hold.of.sheet, rules, scopes, now);
+        let states = inner.limit_states(&hold.of, now);
         if style == HeaderStyle::Draft11 {
             let policy = rules
                 .policy_header

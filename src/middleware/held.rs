@@ -5,7 +5,6 @@ use std::sync::MutexGuard;
 use crate::Outcome;
 use crate::admission::permit::Hold;
 use crate::admission::policy::ByteMeter;
-use crate::admission::scoped::ScopeValues;
 use crate::gate::{Admitted, Gate, Running, Took, Waited};
 
 /// A hold, shared with the handler or not. Dropped before its end, it ends as aborted, or as failed
@@ -36,7 +35,7 @@ impl Held {
     /// Decides the costs as far as the head tells: a status that is not charged never is, and one
     /// that is charged is so now, unless going away would be forgiven.
     pub(super) fn head(&mut self, status: u16) {
-        self.with(|hold, _| {
+        self.with(|hold| {
             let now = hold.now();
             let charged = hold.is_charged(Outcome::Complete { status });
             if !charged || hold.is_charged(Outcome::Aborted) {
@@ -52,7 +51,7 @@ impl Held {
 
     /// The meter of response bytes, if they are counted.
     pub(super) fn byte_meter(&mut self) -> Option<ByteMeter> {
-        self.with(|hold, _| hold.of.rules().counts_response).flatten()
+        self.with(|hold| hold.of.rules().counts_response).flatten()
     }
 
     /// Takes room for `n` more bytes, before they pass.
@@ -63,7 +62,7 @@ impl Held {
         n: u64,
         waited: &Waited,
     ) -> Took {
-        let took = self.with(|hold, scopes| {
+        let took = self.with(|hold| {
             let held = hold.held(meter.counter);
             if held >= n {
                 return Took::Done;
@@ -72,35 +71,35 @@ impl Held {
             let Some(ask) = asks.iter().position(|ask| ask.meter == meter.meter) else {
                 return Took::Done;
             };
-            gate.draw(hold, scopes, ask, (n - held).max(meter.chunk), waited)
+            gate.draw(hold, ask, (n - held).max(meter.chunk), waited)
         });
         took.unwrap_or(Took::Done)
     }
 
     /// Counts bytes that pass now.
     pub(super) fn pass(&mut self, meter: ByteMeter, n: u64) {
-        self.with(|hold, _| {
+        self.with(|hold| {
             let now = hold.now();
             hold.report(meter.counter, n, now);
         });
     }
 
     /// Looks at the hold.
-    pub(super) fn with<T>(&mut self, look: impl FnOnce(&mut Hold, &ScopeValues) -> T) -> Option<T> {
+    pub(super) fn with<T>(&mut self, look: impl FnOnce(&mut Hold) -> T) -> Option<T> {
         let mut guard: MutexGuard<'_, Hold>;
-        let (hold, scopes) = match &mut self.0 {
-            Kind::Own(running) => (&mut running.hold, &running.scopes),
+        let hold = match &mut self.0 {
+            Kind::Own(running) => &mut running.hold,
             Kind::Shared(admitted) => {
                 guard = admitted.hold();
-                (&mut *guard, admitted.scopes())
+                &mut *guard
             }
             Kind::Ended => return None,
         };
-        Some(look(hold, scopes))
+        Some(look(hold))
     }
 
     fn end_in_place(&mut self, outcome: Outcome) {
-        self.with(|hold, _| {
+        self.with(|hold| {
             let now = hold.now();
             hold.end(outcome, now);
         });

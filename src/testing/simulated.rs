@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::admission::decide::{self, From as DrawnFrom};
 use crate::admission::permit::Outcome;
 use crate::admission::pool::{self, PoolId};
 use crate::decision::Refusal;
@@ -106,12 +105,7 @@ impl OpenRequest {
         let hold = self.admitted.hold();
         let writer = &self.admitted.gate().inner.writer;
         let mut drawn = BTreeMap::<Key, Drawn>::new();
-        for took in &hold.taken {
-            let lease = match &took.from {
-                DrawnFrom::Pool(pool) => decide::lease_of(&hold.of.sheet, *pool),
-                DrawnFrom::ScopedPool(lease) => lease,
-                DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => continue,
-            };
+        for (lease, atoms) in hold.seen() {
             let pool = lease.pool().key(&writer.space);
             let of = drawn.entry(pool.clone()).or_insert_with(|| Drawn {
                 pool,
@@ -119,7 +113,7 @@ impl OpenRequest {
                 atoms: 0,
                 left: lease.left(),
             });
-            of.atoms += took.n;
+            of.atoms += atoms;
         }
         drawn.into_values().collect()
     }

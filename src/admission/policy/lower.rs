@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    ByteMeter, GrantTerms, Known, MeterAsk, Place, Policy, PoolRule, QuotaRule, RateRule,
+    ByteMeter, GrantTerms, Known, MeterAsk, Place, PlainAsk, Policy, PoolRule, QuotaRule, RateRule,
     RoutePolicy,
 };
 use crate::admission::alert::AlertRule;
@@ -170,7 +170,42 @@ impl Policy {
             .copied()
             .filter(|rate| self.rate_holds(*rate, &rules.meters))
             .collect();
+        rules.plain = self.plain(&rules);
         rules
+    }
+
+    /// The asks in short, if nothing about them or the rates is special.
+    fn plain(&self, rules: &RoutePolicy) -> Option<Box<[PlainAsk]>> {
+        let calls_of_tenant = |rate: &u16| {
+            let rate = &self.rates[usize::from(*rate)];
+            rate.meter.is_none() && matches!(rate.place, Place::Sheet(_))
+        };
+        if !rules.rates.iter().all(calls_of_tenant) {
+            return None;
+        }
+        rules.meters.iter().map(|ask| self.plain_ask(ask)).collect()
+    }
+
+    fn plain_ask(&self, ask: &MeterAsk) -> Option<PlainAsk> {
+        let is_cost = match ask.known {
+            Known::Cost => true,
+            Known::Reported(_) => false,
+            Known::Length | Known::Sum(_) => return None,
+        };
+        let from = match ask.quotas[..] {
+            _ if ask.once_only => return None,
+            _ if ask.n == 0 => None,
+            [] => None,
+            [quota] => {
+                let pool = self.quotas[usize::from(quota)].included?;
+                let Place::Sheet(slot) = self.pools[usize::from(pool)].place else {
+                    return None;
+                };
+                Some((pool, slot))
+            }
+            _ => return None,
+        };
+        Some(PlainAsk { meter: ask.meter, n: ask.n, from, is_cost })
     }
 
     /// Which meters a request of the route asks for, parts before the sums they feed.
