@@ -287,7 +287,9 @@ impl Run {
         }
         self.now_us += self.step_us;
         // What the service does by itself, some time.
-        self.table.expire(self.wall_ms + (self.now_us / 1_000) as i64);
+        if self.now_us % 1_000_000 < self.step_us {
+            self.table.expire(self.wall_ms + (self.now_us / 1_000) as i64);
+        }
         lock(&self.world).now_us = self.now_us;
         for call in self.outbox.take() {
             self.send(call);
