@@ -78,6 +78,16 @@ pub(crate) const fn planted(_: Plant) -> bool {
     false
 }
 
+/// After which silence a writer is sealed: no rule of safety depends on it, and a simulation has
+/// the living sealed more often than they would be.
+pub(crate) fn patience(usual: std::time::Duration) -> std::time::Duration {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(ms) = in_thread::PATIENCE.get() {
+        return std::time::Duration::from_millis(ms);
+    }
+    usual
+}
+
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod in_thread {
     use std::cell::Cell;
@@ -86,6 +96,8 @@ pub(crate) mod in_thread {
 
     thread_local! {
         pub(crate) static PLANT: Cell<Option<Plant>> = const { Cell::new(None) };
+        /// After which silence a writer is sealed, in milliseconds, instead of the usual one.
+        pub(crate) static PATIENCE: Cell<Option<u64>> = const { Cell::new(None) };
         /// Who the next writer is to be, under [`Plant::ReusedIncarnations`].
         pub(crate) static WRITER: Cell<u128> = const { Cell::new(1) };
     }

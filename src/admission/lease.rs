@@ -22,8 +22,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::alert::Alerting;
 use self::ceiling::Ceiling;
+use super::alert::Alerting;
 use super::pool::{Entry, PoolId, Terms, View};
 use crate::catalog::Window;
 use crate::clock::{Clock, Now};

@@ -162,9 +162,7 @@ impl Inner {
 
     /// Has every sheet made anew: leases and rows of before belong to another incarnation.
     fn turn_over(&self) {
-        self.live.rcu(|live| {
-            LiveCatalog::new(live.catalog.clone(), live.revision, live.epoch + 1)
-        });
+        self.live.rcu(|live| LiveCatalog::new(live.catalog.clone(), live.revision, live.epoch + 1));
     }
 
     /// Looks at the plan file. The same failure is told once, not every second.

@@ -17,7 +17,7 @@ use super::Hands;
 use crate::admission::lease::{Lease, Writer};
 use crate::admission::pool::{self, Entry, PoolId};
 use crate::clock::Now;
-use crate::planted::{Plant, planted};
+use crate::planted::{self, Plant, planted};
 use crate::store::{Key, StoreError, Written};
 use crate::usage::log;
 use crate::usage::record::PoolRow;
@@ -178,7 +178,8 @@ impl Other<'_> {
     async fn seal(&self, watch: Watch, entry: Entry) -> Result<bool, StoreError> {
         let now = self.hands.hub.clock.now();
         let patience = if self.hands.store.promise().shared { SILENT } else { SILENT_ALONE };
-        let silent = now.mono_ns.saturating_sub(watch.since_ns) >= nanos(patience);
+        let silent =
+            now.mono_ns.saturating_sub(watch.since_ns) >= nanos(planted::patience(patience));
         if !silent && !self.is_dead() {
             return Ok(false);
         }

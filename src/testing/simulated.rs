@@ -31,6 +31,12 @@ pub fn plant(mistake: Option<Plant>, writer: u128) {
     in_thread::WRITER.set(writer);
 }
 
+/// From now on gates on this thread seal whoever has been silent for so long, in milliseconds;
+/// `None`: as long as usual.
+pub fn have_patience(ms: Option<u64>) {
+    in_thread::PATIENCE.set(ms);
+}
+
 /// A plan file in memory, which a running gate looks at again like at one on disk.
 #[derive(Clone, Debug)]
 pub struct Plans(pub(crate) Arc<Mutex<Arc<str>>>);

@@ -194,7 +194,10 @@ mod tests {
         // A reader in the middle of a run gets at least what it lacked, and the same end.
         let (next, late) = whole(&store, &writer, RUN + 5).await;
         assert_eq!(next, before.0);
-        assert_eq!(late[&7].pools.values().map(|r| r.total).max(), before.1[&7].pools.values().map(|r| r.total).max());
+        assert_eq!(
+            late[&7].pools.values().map(|r| r.total).max(),
+            before.1[&7].pools.values().map(|r| r.total).max()
+        );
         // Folding again, from anywhere, changes nothing.
         assert_eq!(fold_runs(&store, &writer, before.0, 1).await.unwrap(), 2);
         assert_eq!(whole(&store, &writer, 0).await, before);

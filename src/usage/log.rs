@@ -9,8 +9,8 @@ use crate::store::{
 use crate::usage::compact;
 use crate::usage::record::Rows;
 
-/// Format of a log slot.
-pub(super) const FORMAT: i64 = 1;
+/// Format of a log slot: 2 since pool rows carry ceilings.
+pub(super) const FORMAT: i64 = 2;
 pub(super) const BODY: &str = "body";
 
 /// In the last slot of a log that somebody has ended: its writer writes no more.

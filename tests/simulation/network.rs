@@ -126,7 +126,12 @@ impl Table {
         at_once(self.0.expire(now_ms)).expect("a store in memory forgets at once");
     }
 
-    pub(crate) fn apply(&self, by: usize, op: Op, world: &Mutex<World>) -> Result<Answer, StoreError> {
+    pub(crate) fn apply(
+        &self,
+        by: usize,
+        op: Op,
+        world: &Mutex<World>,
+    ) -> Result<Answer, StoreError> {
         match op {
             Op::Read(key) => at_once(self.0.read(key)).map(Answer::Read),
             Op::Query(query) => at_once(self.0.query(query)).map(Answer::Page),

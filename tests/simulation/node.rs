@@ -81,8 +81,7 @@ impl Life {
             wall_ms: AtomicI64::new(wall_ms),
             elapsed_ns: AtomicU64::new(0),
         }));
-        let store =
-            NodeStore { node: setup.id, outbox: outbox.clone(), shared: setup.shared };
+        let store = NodeStore { node: setup.id, outbox: outbox.clone(), shared: setup.shared };
         let text = format!(
             "[store]\nkind = \"memory\"\nspace = \"{}\"\n[[identify]]\nheader = \"x-tenant\"\n\
              [identity]\nunknown = \"create\"\n[proxy]\ntrust = [\"127.0.0.0/8\"]\n\
@@ -92,7 +91,8 @@ impl Life {
             setup.flush_ms,
             setup.journal.display(),
         );
-        let builder = GateBuilder::from_text(&text).store(store).clock(clock.clone()).identify(ByName);
+        let builder =
+            GateBuilder::from_text(&text).store(store).clock(clock.clone()).identify(ByName);
         let builder = setup.plans.read_by(builder);
         let (gate, failed) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(false)));
         let (slot, lost) = (gate.clone(), failed.clone());

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tollgate::store::{StoreError, StoreErrorKind};
-use tollgate::testing::{LogItem, Plans, Plant, incarnation, plant, seed_this_thread};
+use tollgate::testing::{
+    LogItem, Plans, Plant, have_patience, incarnation, plant, seed_this_thread,
+};
 
 use crate::chance::Chance;
 use crate::network::{Answer, Call, Op, Outbox, Table};
@@ -22,6 +24,8 @@ const DRAIN_US: u64 = 60_000_000;
 const CALL_TIMEOUT_US: u64 = 1_000_000;
 /// How much later a delayed or repeated call may arrive.
 const LATE_US: u64 = 30_000_000;
+/// What nodes do about their records: the default twice.
+const MODES: [&str; 4] = ["fast", "journal", "journal", "durable"];
 /// 2026-03-17 12:00 UTC: a window's edge.
 const EDGE_MS: i64 = 1_773_748_800_000;
 
@@ -116,7 +120,10 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
     seed_this_thread(Some(seed));
     let disk = tempfile::tempdir().expect("a temporary folder can be made");
     let mut run = Run::new(seed, quiet, disk.path());
+    // In half of the runs the living are sealed, too: it must cost nothing but calls.
+    have_patience(*run.chance.pick(&[None, None, Some(3_000), Some(100)]));
     run.go();
+    have_patience(None);
     let at_us = run.now_us;
     for node in &mut run.nodes {
         node.life = None;
@@ -147,7 +154,7 @@ impl Run {
             .map(|id| Node {
                 setup: Setup {
                     id,
-                    mode: *chance.pick(&["fast", "journal", "journal", "durable"]),
+                    mode: *chance.pick(&MODES),
                     flush_ms: *chance.pick(&[200, 1_000, 1_000]),
                     journal: disk.join(format!("journal-{id}")),
                     plans: Plans::new(&plans(versions[0])),
@@ -242,7 +249,11 @@ impl Run {
             Some(life) if life.has_closed() => "closed".to_owned(),
             Some(life) => format!(
                 "open: {}, closing: {}, mode {}, said {:?}, calls {:?}",
-                life.gate().is_some(), node.closing, node.setup.mode, life.said(), node.calls
+                life.gate().is_some(),
+                node.closing,
+                node.setup.mode,
+                life.said(),
+                node.calls
             ),
         };
         let states: Vec<String> = self.nodes.iter().map(told).collect();
@@ -595,9 +606,8 @@ fn forget(path: &Path, keep: impl Fn(u64) -> u64) {
     let folder = path.parent().expect("it lies in a folder");
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let of = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(name);
-    let number = |path: &Path| {
-        path.extension().and_then(|n| n.to_str()).and_then(|n| n.parse::<u64>().ok())
-    };
+    let number =
+        |path: &Path| path.extension().and_then(|n| n.to_str()).and_then(|n| n.parse::<u64>().ok());
     let entries = std::fs::read_dir(folder).expect("it can be read");
     let mut files: Vec<_> = entries.flatten().filter(of).map(|entry| entry.path()).collect();
     files.sort_by_key(|path| number(path));

@@ -109,7 +109,12 @@ impl World {
     ) {
         if std::env::var("TOLLGATE_TRACE").is_ok_and(|part| write.key.pk.contains(&part)) {
             let shown = new.map(|item| PoolItem::read(item).map(|pool| format!("{pool:x?}")));
-            println!("{:.3} {} {:?} {shown:?}", self.now_us as f64 / 1e6, write.key.pk, kind_of(write));
+            println!(
+                "{:.3} {} {:?} {shown:?}",
+                self.now_us as f64 / 1e6,
+                write.key.pk,
+                kind_of(write)
+            );
         }
         let kind = write.key.pk.split('#').nth(2).unwrap_or_default();
         match kind {
