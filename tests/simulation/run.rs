@@ -121,7 +121,7 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
     let disk = tempfile::tempdir().expect("a temporary folder can be made");
     let mut run = Run::new(seed, quiet, disk.path());
     // In half of the runs the living are sealed, too: it must cost nothing but calls.
-    have_patience(*run.chance.pick(&[None, None, Some(3_000), Some(100)]));
+    have_patience(*run.chance.pick(&[None, None, Some(2_000), Some(0)]));
     run.go();
     have_patience(None);
     let at_us = run.now_us;
@@ -413,7 +413,11 @@ impl Run {
             76..90 => Kind::Stream { units, ms: *chance.pick(&[1, 50, 700]) },
             _ => Kind::Late { units: units.min(8), ms },
         };
-        let id = chance.within(0, self.nodes.len() as u64) as usize;
+        // Most go to one node for a while: the others sit on what they have leased.
+        let nodes = self.nodes.len() as u64;
+        let favourite = self.now_us / 13_000_000 + tenant;
+        let any = chance.within(0, nodes);
+        let id = if chance.permille(850) { favourite % nodes } else { any } as usize;
         let patient = chance.permille(500);
         let node = &self.nodes[id];
         let Some(life) = node.life.as_ref().filter(|_| node.frozen.is_none() || patient) else {
