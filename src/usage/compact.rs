@@ -4,8 +4,8 @@
 //! # Laws
 //!
 //! 1. A run is a fixed range of [`RUN`] slots, folded only when all of them are there and the log
-//!    goes on behind them: they never change, so whoever folds them gets the same, and the last slot
-//!    of a log, which may be its seal, stays.
+//!    goes on behind them: they never change, so whoever folds them gets the same, and the last
+//!    slot of a log, which may be its seal, stays.
 //! 2. The fold is written first, whole, and the slots are removed after. A reader that finds all
 //!    parts of a fold reads it and skips the slots, whether they are gone or not.
 //! 3. Folds are in order and without holes: run `k` is folded after run `k - 1`.

@@ -17,7 +17,6 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Mode;
 use super::ceilings::Ceilings;
-use super::collect::rows_of;
 use super::journal::{self, Journal};
 use super::log::{LogWriter, Wrote};
 use super::record::{ByWriter, Rows};
@@ -155,6 +154,10 @@ impl Drop for Flusher {
         }
     }
 }
+
+mod batch;
+
+use batch::merge;
 
 struct Task {
     hub: Arc<Hub>,
@@ -330,89 +333,6 @@ impl Task {
         }
     }
 
-    /// Takes what moved since the last time: totals to `pending`, and to the journal.
-    fn collect(&mut self) {
-        let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let (rows, used) = rows_of(&self.hub.take_soiled());
-        used.into_iter().for_each(|lease| self.ceilings.note(lease));
-        if rows.is_empty() {
-            if self.pending.is_empty() && self.batch.is_empty() {
-                self.done.send_replace(collection);
-            }
-            return;
-        }
-        if let Some(journal) = &mut self.journal {
-            let at_ms = self.hub.clock.now().wall_ms;
-            let kept = journal.append(&rows, at_ms).and_then(|()| {
-                merge(&mut self.pending, rows.clone());
-                journal.compact(&self.pending, at_ms)
-            });
-            if let Err(error) = kept {
-                // Still in memory, and written with the next flush: the loss bound is that of
-                // `fast` until the disk recovers.
-                tracing::error!(%error, "usage journal cannot be written");
-            }
-        }
-        merge(&mut self.pending, rows);
-    }
-
-    fn begin_batch(&mut self) {
-        if !self.batch.is_empty() {
-            return;
-        }
-        let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
-        self.hub.take_capped().into_iter().for_each(|lease| self.ceilings.note(lease));
-        self.ceilings.propose(writer, now, &mut self.pending);
-        if planted(Plant::CeilingBeforeRecord) {
-            self.ceilings.logged();
-        }
-        if self.pending.is_empty() {
-            let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
-            if silent && self.ceilings.holds_units(now) {
-                self.batch = vec![Rows::pack_nothing(now.wall_ms)];
-                self.batch_covers = self.begun.load(Ordering::Acquire);
-            }
-            return;
-        }
-        let rows = std::mem::take(&mut self.pending);
-        crate::telemetry::flush_batch(rows.values().map(Rows::len).sum());
-        self.begun_ns = now.mono_ns;
-        let carried = |of: u128| (of != writer).then_some(of);
-        let packed = rows.iter().flat_map(|(of, rows)| rows.pack(now.wall_ms, carried(*of)));
-        self.batch = packed.collect();
-        self.batch_rows = rows;
-        self.batch_covers = self.begun.load(Ordering::Acquire);
-        self.forget = self.journal.as_mut().map(Journal::cut);
-    }
-
-    fn batch_written(&mut self) {
-        if !self.batch.is_empty() {
-            return;
-        }
-        self.batch_rows.clear();
-        self.ceilings.logged();
-        if self.begun_ns != 0 {
-            let lag = self.hub.clock.now().mono_ns.saturating_sub(self.begun_ns);
-            crate::telemetry::flush_lag(lag as f64 / 1e9);
-        }
-        if let (Some(journal), Some(segment)) = (&mut self.journal, self.forget.take()) {
-            journal.forget(segment);
-        }
-        let done = if self.pending.is_empty() {
-            self.begun.load(Ordering::Acquire)
-        } else {
-            self.batch_covers
-        };
-        self.done.send_if_modified(|known| {
-            let news = done > *known;
-            *known = done.max(*known);
-            news
-        });
-        if !self.pending.is_empty() && self.settings.mode == Mode::Durable {
-            self.hub.soil.notify_one();
-        }
-    }
-
     /// Goes on under another incarnation, which is registered before it leases or records. What
     /// the old log lacks is carried into the new one's. False: it has to wait.
     async fn be_reborn(&mut self, waiting: &[Order]) -> bool {
@@ -446,19 +366,6 @@ impl Task {
             tokio::time::sleep(jittered(delay)).await;
             delay = (delay * 2).min(RETRY.end);
         }
-    }
-
-    fn end_journal(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            let all = journal.cut();
-            journal.forget(all);
-        }
-    }
-}
-
-fn merge(known: &mut ByWriter, rows: ByWriter) {
-    for (of, rows) in rows {
-        known.entry(of).or_default().merge(rows);
     }
 }
 

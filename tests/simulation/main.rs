@@ -1,4 +1,5 @@
-//! A simulation of several nodes on one table: one seed is one schedule of clients, faults and time.
+//! A simulation of several nodes on one table: one seed is one schedule of clients, faults and
+//! time.
 //!
 //! The nodes are whole gates, with the tasks they ship with; each stands on a runtime of its own,
 //! whose time moves only in steps that the driver makes (`run.rs`). The table is the reference

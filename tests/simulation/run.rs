@@ -627,7 +627,8 @@ fn forget(path: &Path, keep: impl Fn(u64) -> u64) {
 
 fn plans((jobs, tokens): (u64, u64)) -> String {
     format!(
-        "default-plan = \"free\"\n[meter.jobs]\n[meter.tokens]\ncount = \"reported\"\nhold = \"3\"\n\
+        "default-plan = \"free\"\n[meter.jobs]\n[meter.tokens]\ncount = \"reported\"\n\
+         hold = \"3\"\n\
          [route.one]\nmatch = \"POST /one\"\ncost = {{ requests = 0, jobs = 1, tokens = 0 }}\n\
          [route.five]\nmatch = \"POST /five\"\ncost = {{ requests = 0, jobs = 5, tokens = 0 }}\n\
          [route.stream]\nmatch = \"POST /stream\"\ncost = {{ requests = 0, jobs = 1 }}\n\
