@@ -112,9 +112,15 @@ fn without_faults_nothing_is_lost_or_stranded() {
 /// Seeds in which a planted mistake must show itself.
 const TO_CATCH: u64 = 600;
 
-/// How a mistake shows itself first, and at which seed.
+/// Where the rarer ones showed themselves when this was last looked at. They are tried first, so
+/// that nobody has to wait for them; others are looked for from the beginning.
+const SHOWN: [(Plant, u64); 3] =
+    [(Plant::MissingCarry, 93), (Plant::MissingSeal, 10), (Plant::ExpiryByTime, 2)];
+
+/// How a mistake shows itself, and at which seed.
 fn caught(mistake: Plant) -> Option<(u64, String)> {
-    (0..TO_CATCH).find_map(|seed| {
+    let shown = SHOWN.iter().filter(|(known, _)| *known == mistake).map(|(_, seed)| *seed);
+    shown.chain(0..TO_CATCH).find_map(|seed| {
         let found = run::run_with(seed, false, Some(mistake)).violation;
         found.map(|violation| (seed, violation))
     })
