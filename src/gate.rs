@@ -26,6 +26,8 @@ mod catalogs;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
 mod inner;
+#[cfg(feature = "tower")]
+mod limit_line;
 mod lookup;
 mod maintain;
 mod open;
@@ -33,11 +35,14 @@ mod promises;
 mod sources;
 mod standing;
 mod statement;
+mod stores;
 mod unleased;
 mod usage;
 
 pub(crate) use callers::Seen;
 pub(crate) use inner::Inner;
+#[cfg(feature = "tower")]
+pub(crate) use limit_line::{PolicyText, RouteLine};
 
 pub use ask::{Ask, Permit, TenantHandle};
 pub use open::{CLOSE_WITHIN, GateBuilder, OnRefusal};
@@ -65,10 +70,6 @@ pub struct Gate {
 }
 
 /// What came of asking, without waiting.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one: the admitted path does not box"
-)]
 pub enum Step {
     /// The answer.
     Done(Answer),
@@ -78,10 +79,6 @@ pub enum Step {
 
 /// The answer to a request.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one: the admitted path does not box"
-)]
 pub enum Answer {
     /// Admitted. What it holds is settled when it ends.
     Admit(Running),

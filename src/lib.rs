@@ -35,6 +35,8 @@ mod keeper;
 
 mod usage;
 
+pub mod billing;
+
 pub mod store;
 
 pub mod decision;

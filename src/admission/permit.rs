@@ -5,7 +5,7 @@
 //! 1. A [`Hold`] is settled exactly once: by its owner, or by its drop.
 //! 2. What was used moves from the hold to the lease's total and to the use row as soon as it is
 //!    known, draw by draw; what is left of the hold at the end goes back to where it came from.
-//! 3. What a plain request took (see [`PlainAsk`]) is known from its route, and stands in no list
+//! 3. What a plain request took (see `PlainAsk`) is known from its route, and stands in no list
 //!    until something happens that is not plain.
 //! 4. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
 //!    reaches and is a debt beyond that. It is never dropped.
@@ -15,21 +15,24 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::decide::{self, CALLS, Drawn, From, Taken, TakenList};
+use super::decide::{self, CALLS, Drawn, From, Taken};
 use super::hub::Hub;
-use super::lease::Lease;
-use super::policy::{Known, PlainAsk, RoutePolicy};
+use super::policy::{Known, RoutePolicy};
 use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 
 mod listed;
+mod plain;
 #[cfg(any(test, feature = "testing"))]
 mod seen;
+mod use_up;
 
 pub(crate) use listed::List;
 use listed::Listed;
+use plain::Plain;
+use use_up::{Knowledge, use_up};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,17 +81,6 @@ enum State {
     Charged,
     /// Over; numbers that still come are late.
     Over,
-}
-
-/// What has become of the costs of a plain request. What it holds for meters that are reported goes
-/// back at its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plain {
-    /// It is not plain, or not any more: see the list.
-    Not,
-    Held,
-    Charged,
-    Forgiven,
 }
 
 impl Of {
@@ -237,51 +229,6 @@ impl Hold {
         }
     }
 
-    /// Settles the costs of a plain request, or gives them back.
-    #[inline]
-    fn charge_plain(&mut self, charged: bool) {
-        let sheet = &self.of.sheet;
-        let costs = plain_asks(self.of.rules()).iter().filter(|ask| ask.is_cost && ask.n > 0);
-        for ask in costs {
-            if charged {
-                sheet.row.add(ask.meter, ask.n);
-            }
-            match ask.from {
-                Some((pool, slot)) if charged => sheet.lease(pool, slot).settle(ask.n),
-                Some((pool, slot)) => sheet.lease(pool, slot).release(ask.n),
-                None => {}
-            }
-        }
-        if charged {
-            self.of.hub().soil_sheet(sheet);
-        }
-        self.plain = if charged { Plain::Charged } else { Plain::Forgiven };
-    }
-
-    /// Writes down what a plain request holds: from here on it is like any other.
-    #[cold]
-    fn write_down(&mut self) {
-        let plain = std::mem::replace(&mut self.plain, Plain::Not);
-        if plain == Plain::Not {
-            return;
-        }
-        let listed = self.list.open();
-        for (i, ask) in plain_asks(self.of.rules()).iter().enumerate() {
-            let is_held =
-                if ask.is_cost { plain == Plain::Held } else { self.state != State::Over };
-            if let Some((pool, _)) = ask.from {
-                let ask_index = u8::try_from(i).unwrap_or(CALLS - 1);
-                let n = if is_held { ask.n } else { 0 };
-                listed.taken.push(Taken { from: From::Pool(pool), n, ask: ask_index, draw: 0 });
-            }
-            listed.recorded.push(match plain {
-                Plain::Charged if ask.is_cost => ask.n,
-                Plain::Forgiven if ask.is_cost => FORGIVEN,
-                _ => 0,
-            });
-        }
-    }
-
     /// Gives the costs back: they are not charged.
     fn forgive(&mut self, now: Now) {
         let rules = self.of.rules();
@@ -333,10 +280,7 @@ impl Hold {
     #[inline]
     fn release_rest(&mut self, now: Now) {
         if self.plain != Plain::Not {
-            let held = plain_asks(self.of.rules()).iter().filter(|ask| !ask.is_cost);
-            for (pool, slot, n) in held.filter_map(|ask| Some((ask.from?.0, ask.from?.1, ask.n))) {
-                self.of.sheet.lease(pool, slot).release(n);
-            }
+            self.release_plain();
             return;
         }
         let Some(listed) = self.list.get_mut() else {
@@ -349,108 +293,6 @@ impl Hold {
             }
             took.n = 0;
         }
-    }
-}
-
-/// What decides how much of a cost is known: besides the list, so that both can be borrowed.
-#[derive(Clone, Copy)]
-struct Knowledge {
-    state: State,
-    length: Option<u64>,
-}
-
-impl Knowledge {
-    /// The true number of a meter ask, as far as it is known.
-    fn actual(self, listed: &Listed, rules: &RoutePolicy, i: usize) -> u64 {
-        let ask = &rules.meters[i];
-        let decided = self.state != State::Open && listed.recorded[i] != FORGIVEN;
-        match &ask.known {
-            Known::Cost if decided => ask.n,
-            Known::Length if decided => self.length.unwrap_or(0),
-            Known::Cost | Known::Length => 0,
-            Known::Reported(counter) => listed.counters[usize::from(*counter)],
-            Known::Sum(parts) => parts.iter().fold(0u64, |sum, (part, weight)| {
-                let part = self.actual(listed, rules, usize::from(*part));
-                sum.saturating_add(part.saturating_mul(*weight))
-            }),
-        }
-    }
-}
-
-fn plain_asks(rules: &RoutePolicy) -> &[PlainAsk] {
-    rules.plain.as_deref().unwrap_or(&[])
-}
-
-/// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
-fn use_up(of: &Of, rules: &RoutePolicy, taken: &mut TakenList, ask: usize, n: u64, now: Now) {
-    let mut rest = n;
-    let is_of = |took: &Taken| usize::from(took.ask) == ask;
-    while rest > 0 {
-        let open = taken.iter().filter(|t| is_of(t) && t.n > 0 && t.is_units());
-        let Some((draw, held)) = open.map(|t| (t.draw, t.n)).min() else {
-            break;
-        };
-        let part = rest.min(held);
-        for took in taken.iter_mut().filter(|t| is_of(t) && t.draw == draw && t.is_units()) {
-            decide::settle(of.hub(), &of.sheet, took, part);
-            took.n -= part;
-        }
-        rest -= part;
-    }
-    for took in taken.iter_mut().filter(|t| is_of(t) && !t.is_units()) {
-        pay_bucket(of, took, n, now);
-    }
-    if rest > 0 {
-        settle_late(of, rules, taken, ask, rest);
-    }
-}
-
-/// A metered rate has taken the hold; use within it is paid for, use beyond it is charged.
-fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
-    let covered = took.n.min(n);
-    took.n -= covered;
-    let beyond = n - covered;
-    if beyond == 0 {
-        return;
-    }
-    match &took.from {
-        From::Bucket(rate) => {
-            if let (rate, Some(bucket)) = decide::bucket_of(&of.sheet, *rate) {
-                rate.rule.charge(bucket, beyond, now.mono_ns);
-            }
-        }
-        From::ScopedBucket(rate, used) => {
-            let rule = &of.sheet.policy.rates[usize::from(*rate)].rule;
-            rule.charge(&used.bucket, beyond, now.mono_ns);
-        }
-        From::Pool(_) | From::ScopedPool(_) => {}
-    }
-}
-
-/// Use that no hold covers: each quota it belongs to pays from what is left, then owes.
-fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64) {
-    let mut scoped = SmallVec::<[&Arc<Lease>; 2]>::new();
-    for took in taken.iter().filter(|t| usize::from(t.ask) == ask) {
-        if let From::ScopedPool(lease) = &took.from
-            && !scoped.iter().any(|known| Arc::ptr_eq(known, lease))
-        {
-            scoped.push(lease);
-        }
-    }
-    for lease in scoped {
-        lease.settle_late(n);
-        of.hub().soil_lease(lease);
-        of.hub().wake(lease);
-    }
-    let meter = &rules.meters[ask];
-    let policy = &of.sheet.policy;
-    let quotas = meter.quotas.iter().map(|q| &policy.quotas[usize::from(*q)]);
-    let tenant_wide = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over.or(q.included));
-    let once = meter.grants.last().copied().filter(|_| meter.once_only);
-    for pool in tenant_wide.chain(once) {
-        let lease = decide::lease_of(&of.sheet, pool);
-        lease.settle_late(n);
-        of.hub().wake(lease);
     }
 }
 

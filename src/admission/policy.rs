@@ -5,9 +5,9 @@
 //! tenants on it, and read-only: the numbers that move live in the tenant's sheet.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
-
-use bytes::Bytes;
+use std::sync::Arc;
+#[cfg(any(feature = "metrics", feature = "tower"))]
+use std::sync::OnceLock;
 
 use super::alert::AlertRule;
 use super::bucket::BucketRule;
@@ -129,9 +129,10 @@ pub(crate) struct RoutePolicy {
     /// The counter of admitted requests; looked up by the first of them.
     #[cfg(feature = "metrics")]
     pub(crate) admitted: OnceLock<crate::telemetry::Decisions>,
-    /// The limits of the route for the policy header, which never changes; written by the first
+    /// The limits of the route as headers name them, which never changes; made by the first
     /// response that needs it.
-    pub(crate) policy_header: OnceLock<Option<Bytes>>,
+    #[cfg(feature = "tower")]
+    pub(crate) line: OnceLock<crate::gate::RouteLine>,
 }
 
 /// An ask that is drawn in one way only: from what the one quota of the whole tenant includes, or

@@ -213,8 +213,8 @@ impl Sheet {
 
     /// Whether nothing of it is in use, unrecorded or leased: it can be forgotten.
     ///
-    /// A permit keeps its sheet or the caller who has it: besides the tenant, and whoever asks here,
-    /// nobody may.
+    /// A permit keeps its sheet or the caller who has it: besides the tenant, and whoever asks
+    /// here, nobody may.
     pub(crate) fn is_quiet(self: &Arc<Self>) -> bool {
         !self.dirty.load(Ordering::Acquire)
             && Arc::strong_count(self) <= 2

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::identify::{Trust, identify_list};
 use super::reader::{Reader, Table};
 use super::references::secret;
-use super::tree::{Data, Node};
+use super::tree::{Data, Node, Place};
 use super::*;
 
 /// Reads all tables, whatever is wrong in one of them. `None` only if something is noted.
@@ -49,11 +49,14 @@ fn default_store() -> StoreConfig {
 fn store(table: Table<'_>) -> Option<StoreConfig> {
     let kinds = [("memory", 0), ("redb", 1), ("dynamodb", 2)];
     let said = table.get("kind").is_some();
+    // One file serves a laptop and a fleet: what the environment has left without use is no fault.
+    let overridden = table.get("kind").is_some_and(|node| matches!(node.place, Place::Env(_)));
     let kind = table.choice("kind", &kinds).or((!said).then_some(1));
     let (path, name) = (table.text_node("path"), table.text_node("table"));
     for (of, key, found) in [(1, "path", path), (2, "table", name)] {
         if let (Some(kind), Some((node, _))) = (kind, found)
             && kind != of
+            && !(overridden && matches!(node.place, Place::File(..)))
         {
             let (of, is) = (kinds[of].0, kinds[kind].0);
             let message = format!("`store.{key}` belongs to kind = \"{of}\", and this is \"{is}\"");

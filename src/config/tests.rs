@@ -153,6 +153,20 @@ fn all_mistakes_come_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn what_the_environment_left_without_use_is_no_fault() {
+    let file = "[store]\nkind = \"redb\"\npath = \"a.redb\"";
+    let env = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let kind = env("TOLLGATE__STORE__KIND", "dynamodb");
+    let table = env("TOLLGATE__STORE__TABLE", "t");
+    let config = Config::parse("t", file, [kind.clone(), table]).unwrap();
+    assert_eq!(config.store.kind, StoreKind::Dynamodb { table: "t".into() });
+    // The environment's own mistake is one.
+    let path = env("TOLLGATE__STORE__PATH", "b.redb");
+    let wrong = Config::parse("t", file, [kind, path]).unwrap_err().to_string();
+    assert!(wrong.contains("belongs to kind = \"redb\""), "{wrong}");
+}
+
+#[test]
 fn each_mistake_is_refused_with_what_to_write_instead() {
     let jwt = r#"jwks = "https://x/j", issuer = "x", audience = "a", tenant = "t""#;
     let cases = [

@@ -1,7 +1,6 @@
 //! Opening and closing: what is checked before the first request, what is started, and in which
 //! order it is drained.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::catalogs::{self, PlanSource};
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
+use super::stores;
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::resolve::LiveCatalog;
@@ -27,13 +27,14 @@ use crate::directory::{Directory, Reads};
 use crate::error::Error;
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
+use crate::store::Store;
 use crate::store::layout::Space;
-use crate::store::{Memory, Store};
 use crate::usage::collect;
 use crate::usage::flush::{Flusher, Settings};
 use crate::usage::journal::Journal;
 use crate::usage::ledger::Ledger;
 use crate::usage::log::LogWriter;
+use crate::usage::place::Place;
 use crate::wire::{Reply, WireOptions};
 
 /// How long closing waits for what is in hand: then it says what is left.
@@ -148,6 +149,16 @@ impl GateBuilder {
         self
     }
 
+    /// The service file as [`open`](Self::open) will read it, with the environment laid over: for
+    /// hosts that hand in what it asks for, such as a client of the store it names.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or all that is wrong with it.
+    pub fn config(&self) -> Result<Config, Error> {
+        self.source.read()
+    }
+
     /// Opens the gate: reads, checks, recovers what a dead process left, starts the tasks, and logs
     /// what is promised here. Must be called within a tokio runtime.
     ///
@@ -155,7 +166,7 @@ impl GateBuilder {
     ///
     /// Whatever would fail later, said now.
     pub async fn open(self) -> Result<Gate, Error> {
-        let config = self.source.read()?;
+        let config = self.config()?;
         let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
         let plans = self
             .plans
@@ -178,8 +189,9 @@ impl GateBuilder {
         }
         let store = match self.store.clone() {
             Some(store) => store,
-            None => open_store(&config).await?,
+            None => stores::open(&config.store.kind).await?,
         };
+        store.check().await?;
         let space = Space::new(&config.store.space);
         let revision = catalogs::publish(&*store, &space, &catalog, now.wall_ms).await?;
         let catalog = Arc::new(catalog);
@@ -190,7 +202,11 @@ impl GateBuilder {
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
         let (hub, queue) = Hub::new(clock.clone());
         hub.be(writer.incarnation);
-        let settings = Settings { mode: settled.mode, every: config.flush.every };
+        let settings = Settings {
+            mode: settled.mode,
+            every: config.flush.every,
+            max_write_units: config.flush.max_write_units,
+        };
         let (refreshes, refresh_queue) = mpsc::channel(maintain::REFRESH_QUEUE);
         let hands = Hands {
             store: store.clone(),
@@ -257,6 +273,9 @@ impl Gate {
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }
+        if let Some(units) = inner.store.units() {
+            tracing::info!(read = units.read, write = units.write, "units the store has charged");
+        }
         inner.store.close().await?;
         Ok(flushed?)
     }
@@ -318,45 +337,31 @@ impl ConfigSource {
     }
 }
 
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
-    match &config.store.kind {
-        StoreKind::Memory => Ok(Arc::new(Memory::new())),
-        #[cfg(feature = "redb")]
-        StoreKind::Redb { path } => {
-            let path = path.clone();
-            // Opening may repair a file after a crash, which takes as long as the file is large.
-            let opened = tokio::task::spawn_blocking(move || crate::store::Redb::open(path)).await;
-            let opened = opened.map_err(|e| Error::Config(format!("opening the store: {e}")))?;
-            Ok(Arc::new(opened?))
-        }
-        #[cfg(not(feature = "redb"))]
-        StoreKind::Redb { .. } => Err(Error::Config(
-            "store.kind = \"redb\" needs the feature `redb` of tollgate, which is off".into(),
-        )),
-        StoreKind::Dynamodb { .. } => Err(Error::Config(
-            "store.kind = \"dynamodb\" is not in this version: use \"redb\", or hand a store of \
-             your own to the builder"
-                .into(),
-        )),
-    }
-}
-
-/// Recovers the journal of the process before. Also: whose it was.
+/// Recovers the journals of processes before. Also: whose they were.
 async fn journal(
     config: &Config,
     store: &dyn Store,
     log: &mut LogWriter,
     now_ms: i64,
 ) -> Result<(Option<Journal>, Vec<u128>), Error> {
-    let path: &PathBuf = &config.flush.journal_path;
+    let path = &config.flush.journal_path;
     // What a process in another mode left behind is carried over all the same.
     let wanted = config.flush.mode == FlushMode::Journal;
-    if !wanted && matches!(config.store.kind, StoreKind::Memory) {
-        return Ok((None, Vec::new()));
+    let places = match store.promise().shared {
+        _ if !wanted && matches!(config.store.kind, StoreKind::Memory) => Ok(vec![]),
+        true if !wanted && !Place::was_taken(path) => Ok(vec![]),
+        true => Place::free(path),
+        false => Ok(Place::only(path)),
+    };
+    let no_place = |e| Error::journal(format!("the journal at {}: {e}", path.display()));
+    let (mut ours, mut dead) = (None, Vec::new());
+    for place in places.map_err(no_place)? {
+        let writer = log.writer().clone();
+        let found = collect::recover(store, &writer, log, &place.path, now_ms).await?;
+        dead.extend(found.1);
+        ours.get_or_insert(found.0.keep(place));
     }
-    let writer = log.writer().clone();
-    let (journal, dead) = collect::recover(store, &writer, log, path, now_ms).await?;
-    Ok((wanted.then_some(journal), dead))
+    Ok((ours.filter(|_| wanted), dead))
 }
 
 fn identifier(config: &Config) -> Result<Identifier, Error> {

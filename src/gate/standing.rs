@@ -6,16 +6,20 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::Inner;
+use crate::admission::bucket::Level;
 use crate::admission::decide::{Limit, Refused, bucket_of};
 use crate::admission::lease::Lease;
 use crate::admission::permit::Of;
-use crate::admission::policy::{Place, QuotaRule, RateRule, RoutePolicy};
+#[cfg(feature = "metrics")]
+use crate::admission::policy::RoutePolicy;
+use crate::admission::policy::{Place, QuotaRule, RateRule};
 use crate::admission::scoped::{ScopedKey, ScopesOf};
 use crate::admission::sheet::Sheet;
 use crate::catalog::{Count, Every, MeterId, Over, RouteId};
 use crate::clock::Now;
 use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, Source, Unit};
 use crate::telemetry;
+use crate::wire::Told;
 
 /// A request is told about so many limits without an allocation.
 pub(crate) type LimitStates = SmallVec<[LimitState; 6]>;
@@ -127,20 +131,73 @@ pub(super) struct Standing<'a> {
 impl Standing<'_> {
     /// A rate; `None` if it is for a scope that the caller has no value of.
     pub(super) fn rate(&self, index: u16) -> Option<LimitState> {
+        Some(self.rate_at(index, self.level(index)?))
+    }
+
+    /// What a header tells of a limit; `None` if it does not hold for this caller.
+    #[inline]
+    pub(super) fn told(&self, limit: Limit) -> Option<Told> {
+        match limit {
+            Limit::Rate(index) => {
+                let level = self.level(index)?;
+                let meter = self.sheet.policy.rates[usize::from(index)].meter;
+                let scale = meter.map_or(1, |m| self.sheet.catalog.meters[usize::from(m.0)].scale);
+                let resets_in_s = Some(level.full_in_ns.div_ceil(1_000_000_000));
+                Some(Told { left: level.remaining / scale.max(1), resets_in_s, past_soft: false })
+            }
+            Limit::Quota(index) => {
+                let rule = &self.sheet.policy.quotas[usize::from(index)];
+                let remaining = self.quota_remaining(rule)?;
+                let scale = self.sheet.catalog.meters[usize::from(rule.quota.meter.0)].scale;
+                let window = self.sheet.window(rule.included.or(rule.over)?);
+                let resets_in_s = (window.end_ms != i64::MAX).then(|| {
+                    let left_ms = window.end_ms.saturating_sub(self.now.wall_ms);
+                    u64::try_from(left_ms).unwrap_or(0).div_ceil(1_000)
+                });
+                let past_soft = rule.quota.over != Over::Deny && remaining == 0;
+                Some(Told { left: remaining / scale.max(1), resets_in_s, past_soft })
+            }
+            Limit::None | Limit::Grant(_) => None,
+        }
+    }
+
+    /// What is left of what a quota includes; `None` where it sets no bound for this caller.
+    fn quota_remaining(&self, rule: &QuotaRule) -> Option<u64> {
+        let limit = rule.quota.limit?;
+        rule.included.or(rule.over)?;
+        match rule.included {
+            Some(included) => Some(self.remaining(included)?.min(limit)),
+            None => Some(0),
+        }
+    }
+
+    /// How the bucket of a rate stands; `None` if it is for a scope that the caller has no value
+    /// of.
+    fn level(&self, index: u16) -> Option<Level> {
         let (rate, bucket) = bucket_of(self.sheet, index);
-        let level = match (bucket, &rate.place) {
-            (Some(bucket), _) => rate.rule.level(bucket, self.now.mono_ns),
+        match (bucket, &rate.place) {
+            (Some(bucket), _) => Some(rate.rule.level(bucket, self.now.mono_ns)),
             (None, Place::Scoped(scope)) => {
                 let key = self.scoped_key(rate.bucket_id.clone(), self.scopes.of(scope)?, (0, 0));
-                match self.inner.hub.scoped.known_bucket(&key) {
+                Some(match self.inner.hub.scoped.known_bucket(&key) {
                     Some(used) => rate.rule.level(&used.bucket, self.now.mono_ns),
                     None => rate.rule.full(),
-                }
+                })
             }
-            (None, Place::Sheet(_)) => return None,
-        };
+            (None, Place::Sheet(_)) => None,
+        }
+    }
+
+    /// How the bucket of a rate stands that nobody has used.
+    pub(super) fn full_rate(&self, index: u16) -> Level {
+        self.sheet.policy.rates[usize::from(index)].rule.full()
+    }
+
+    /// A rate whose bucket stands so.
+    pub(super) fn rate_at(&self, index: u16, level: Level) -> LimitState {
+        let rate = &self.sheet.policy.rates[usize::from(index)];
         let (meter, unit, scale) = self.meter_of(rate);
-        Some(LimitState {
+        LimitState {
             name: rate.name.clone(),
             kind: LimitKind::Rate,
             meter,
@@ -153,19 +210,21 @@ impl Standing<'_> {
             resets_at_ms: None,
             source: Source::Process,
             past_soft: false,
-        })
+        }
     }
 
     /// A quota; `None` if it is for a scope that the caller has no value of.
     pub(super) fn quota(&self, index: u16) -> Option<LimitState> {
         let rule = &self.sheet.policy.quotas[usize::from(index)];
+        self.quota_with(index, self.quota_remaining(rule)?)
+    }
+
+    /// A quota of which so much is left.
+    pub(super) fn quota_with(&self, index: u16, remaining: u64) -> Option<LimitState> {
+        let rule = &self.sheet.policy.quotas[usize::from(index)];
         let pool = rule.included.or(rule.over)?;
         let limit = rule.quota.limit?;
         let window = self.sheet.window(pool);
-        let remaining = match rule.included {
-            Some(included) => self.remaining(included)?.min(limit),
-            None => 0,
-        };
         let resets_in = millis_until(window.end_ms, self.now);
         let meter = &self.sheet.catalog.meters[usize::from(rule.quota.meter.0)];
         Some(LimitState {
@@ -226,6 +285,9 @@ impl Standing<'_> {
     pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
         let rule = &self.sheet.policy.pools[usize::from(pool)];
         let whole = u64::try_from(rule.limit).unwrap_or(0);
+        if let Place::Sheet(slot) = rule.place {
+            return Some(self.sheet.known_lease(slot).map_or(whole, |lease| lease.remaining()));
+        }
         Some(self.lease(pool)?.map_or(whole, |lease| lease.remaining()))
     }
 

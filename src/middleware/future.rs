@@ -18,6 +18,7 @@ use super::held::Held;
 use super::layer::Shared;
 use super::service::ask;
 use crate::Outcome;
+use crate::decision::Refusal;
 use crate::gate::{Admitted, Answer, Pending, Running, Step, Waited};
 use crate::usage::Mode;
 
@@ -37,8 +38,9 @@ pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwn]
     enum State<S, B, R, F> {
-        /// Asks the gate; `pending` is what it said to wait for.
-        Asking { call: Option<(S, Request<B>)>, pending: Option<Pending>, waited: Waited },
+        /// The gate said to wait for something; then it is asked again.
+        Waiting { call: Option<(S, Request<B>)>, pending: Pending },
+        Refused { refusal: Option<Box<Refusal>> },
         /// The service is at work.
         Serving { #[pin] future: F, held: Option<Held>, is_head: bool },
         /// The record of what the head tells is on its way (`durable`).
@@ -51,10 +53,30 @@ impl<S, B, R> ResponseFuture<S, B, R>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn new(ready: S, request: Request<B>, shared: Arc<Shared>) -> Self {
-        let call = Some((ready, request));
-        let state = State::Asking { call, pending: None, waited: Waited::default() };
+    /// Asks the gate at once: nearly always memory has the answer, and the service is called as
+    /// soon as it would be without us.
+    pub(super) fn ask(ready: S, request: Request<B>, shared: Arc<Shared>) -> Self
+    where
+        B: Body,
+    {
+        let state = State::ask(&shared, ready, request, Waited::default());
         Self { state, shared }
+    }
+}
+
+impl<S, B, R> State<S, B, R, S::Future>
+where
+    S: Service<Request<B>>,
+    B: Body,
+{
+    /// What the gate makes of a request.
+    fn ask(shared: &Shared, service: S, request: Request<B>, waited: Waited) -> Self {
+        match ask(shared, &request, waited) {
+            Step::Wait(pending) => Self::Waiting { call: Some((service, request)), pending },
+            Step::Done(Answer::Refuse(refusal)) => Self::Refused { refusal: Some(refusal) },
+            Step::Done(Answer::Admit(running)) => serve(shared, service, request, Some(running)),
+            Step::Done(Answer::Pass) => serve(shared, service, request, None),
+        }
     }
 }
 
@@ -70,27 +92,18 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::Asking { call, pending, waited } => {
-                    if let Some(wait) = pending {
-                        *waited = ready!(wait.as_mut().poll(cx));
-                        *pending = None;
-                    }
-                    let asked = call
-                        .as_ref()
-                        .map(|(_, request)| ask(this.shared, request, std::mem::take(waited)));
-                    match asked {
-                        Some(Step::Wait(wait)) => {
-                            *pending = Some(wait);
-                            continue;
-                        }
-                        Some(Step::Done(Answer::Refuse(refusal))) => {
-                            this.state.set(State::Done);
+                StateProj::Waiting { call, pending } => {
+                    let waited = ready!(pending.as_mut().poll(cx));
+                    let call = call.take();
+                    call.map(|(service, request)| State::ask(this.shared, service, request, waited))
+                }
+                StateProj::Refused { refusal } => {
+                    let refusal = refusal.take();
+                    this.state.set(State::Done);
+                    match refusal {
+                        Some(refusal) => {
                             return Poll::Ready(Ok(headers::refusal(this.shared, &refusal)));
                         }
-                        Some(Step::Done(Answer::Admit(running))) => {
-                            serve(this.shared, call.take(), Some(running))
-                        }
-                        Some(Step::Done(Answer::Pass)) => serve(this.shared, call.take(), None),
                         None => None,
                     }
                 }
@@ -159,13 +172,13 @@ impl Drop for FailOnPanic<'_> {
 /// Calls the service with what it may need to know.
 fn serve<S, B, R>(
     shared: &Shared,
-    call: Option<(S, Request<B>)>,
+    mut service: S,
+    mut request: Request<B>,
     running: Option<Running>,
-) -> Option<State<S, B, R, S::Future>>
+) -> State<S, B, R, S::Future>
 where
     S: Service<Request<B>>,
 {
-    let (mut service, mut request) = call?;
     let held = running.map(|running| {
         if !shared.extensions {
             return Held::own(running);
@@ -175,7 +188,7 @@ where
         Held::shared(admitted)
     });
     let is_head = request.method() == Method::HEAD;
-    Some(State::Serving { future: service.call(request), held, is_head })
+    State::Serving { future: service.call(request), held, is_head }
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.

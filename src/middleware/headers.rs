@@ -1,17 +1,14 @@
 //! Decisions written into `http` types. What is written is `wire`'s business.
 
-use std::fmt;
-
-use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use smallvec::SmallVec;
 
 use super::body::GateBody;
 use super::held::Held;
 use super::layer::Shared;
 use crate::decision::Refusal;
-use crate::wire::{self, Call, HeaderStyle, Reply};
+use crate::gate::PolicyText;
+use crate::wire::{self, Call, HeaderStyle, HeaderText, Reply};
 
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -55,21 +52,24 @@ pub(super) fn limits(shared: &Shared, held: &mut Held, parts: &mut Parts) {
         if rules.free {
             return;
         }
-        let states = inner.limit_states(&hold.of, now);
         if style == HeaderStyle::Draft11 {
-            let policy = rules
-                .policy_header
-                .get_or_init(|| wire::policy_header(states.iter()).map(Bytes::from));
-            if let Some(Ok(value)) = policy.clone().map(HeaderValue::from_maybe_shared) {
+            let mut line = HeaderText::new();
+            let policy = match inner.write_limits(&hold.of, now, &mut line) {
+                PolicyText::Kept(policy) => policy.map(HeaderValue::from_maybe_shared),
+                PolicyText::Own(policy) => Some(HeaderValue::try_from(policy)),
+            };
+            if let Some(Ok(value)) =
+                policy.filter(|value| value.as_ref().is_ok_and(|v| !v.is_empty()))
+            {
                 parts.headers.insert(&RATE_LIMIT_POLICY, value);
             }
-            let mut line = Line::default();
-            if let Ok(true) = wire::write_ratelimit(&mut line, states.iter(), None)
-                && let Ok(value) = HeaderValue::from_bytes(&line.0)
+            if !line.is_empty()
+                && let Ok(value) = HeaderValue::from_bytes(&line)
             {
                 parts.headers.insert(&RATE_LIMIT, value);
             }
         } else {
+            let states = inner.limit_states(&hold.of, now);
             let mut pairs = Vec::new();
             wire::limit_headers(&states, style, Call::at(now.wall_ms), &mut pairs);
             for (name, value) in pairs {
@@ -90,16 +90,5 @@ fn expose(headers: &mut HeaderMap, style: HeaderStyle) {
     let known = headers.get(header::ACCESS_CONTROL_EXPOSE_HEADERS).and_then(|v| v.to_str().ok());
     if let Some(Ok(value)) = wire::expose(known, style).map(HeaderValue::try_from) {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, value);
-    }
-}
-
-/// A header line on the stack: six limits fit.
-#[derive(Default)]
-struct Line(SmallVec<[u8; 384]>);
-
-impl fmt::Write for Line {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
     }
 }

@@ -13,10 +13,6 @@ use crate::gate::{Admitted, Gate, Running, Took, Waited};
 pub(super) struct Held(Kind);
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one: the admitted path does not box"
-)]
 enum Kind {
     Own(Running),
     Shared(Admitted),

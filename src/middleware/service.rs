@@ -45,7 +45,7 @@ where
         // The service that was made ready goes with the request; a fresh clone waits for its turn.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
-        ResponseFuture::new(ready, request, self.shared.clone())
+        ResponseFuture::ask(ready, request, self.shared.clone())
     }
 }
 

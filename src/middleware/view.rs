@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::CONTENT_LENGTH;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 
@@ -81,7 +81,12 @@ impl RequestView for HttpView<'_> {
     }
 
     fn single(&self, name: &str) -> Result<Option<&[u8]>, Malformed> {
-        let mut values = self.headers.get_all(name).iter();
+        // A name that is parsed already is found without parsing it.
+        let all = match name {
+            "authorization" => self.headers.get_all(AUTHORIZATION),
+            name => self.headers.get_all(name),
+        };
+        let mut values = all.iter();
         match (values.next(), values.next()) {
             (_, Some(_)) => Err(Malformed::Repeated),
             (value, None) => Ok(value.map(|value| value.as_bytes())),

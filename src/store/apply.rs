@@ -5,8 +5,8 @@
 //! it neither wraps nor saturates. Nothing here knows where items are kept.
 
 use super::{
-    Change, Item, Key, MAX_ITEM_BYTES, MAX_PAGE_ITEMS, MAX_PK_BYTES, MAX_SK_BYTES, Query,
-    StoreError, StoreErrorKind, Value, When, Write,
+    Change, ITEM_FORMAT, Item, Key, MAX_ITEM_BYTES, MAX_PAGE_ITEMS, MAX_PK_BYTES, MAX_SK_BYTES,
+    Query, StoreError, StoreErrorKind, Value, When, Write,
 };
 
 /// What a write comes to, given the item it meets.
@@ -96,11 +96,11 @@ fn check_pk(pk: &str) -> Result<(), StoreError> {
     }
 }
 
-/// `pk` and `sk` are attributes of a DynamoDB item, so no store lets them be used as others.
+/// A DynamoDB item has these attributes already, so no store lets them be used as others.
 fn check_name(name: &str) -> Result<(), StoreError> {
     match name {
         "" => Err(invalid("an attribute has an empty name")),
-        "pk" | "sk" => Err(invalid("an attribute is named like a key")),
+        "pk" | "sk" | ITEM_FORMAT => Err(invalid("an attribute has a name that the store needs")),
         _ => Ok(()),
     }
 }

@@ -13,12 +13,19 @@
 //! | `L#incarnation` | n | usage log, write-once slots |
 //! | `F#incarnation` | run of slots, part | what a run of log slots comes to, in their place |
 //! | `R#yyyymmdd` | incarnation | registry of writers by the day of their registration |
+//! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
+//! | `U#customer and event hash` | minute | whose entry has this minute |
+//! | `E#identifier` | | a meter event that the billing service reported as rejected |
+//! | `M#` | | id and generation of the ledger |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
 //! cannot forge one.
 
 use super::{Item, Key, Name, StoreError, StoreErrorKind, Value};
+use sha2::{Digest, Sha256};
+
 use crate::directory::Surrogate;
+use crate::identity::hex;
 
 /// Version of the layout, the first thing in every partition key.
 const LAYOUT: &str = "1";
@@ -80,9 +87,46 @@ impl Space {
         self.key(pk, format!("{range:020}#{part:06}"))
     }
 
+    /// `account` is hashed: it is not ours, and could hold anything.
+    pub(crate) fn outbox(
+        &self,
+        account: &str,
+        tenant: Surrogate,
+        meter: &str,
+        scale: u64,
+        period_ms: i64,
+    ) -> Key {
+        let account = name_hash(&[account]);
+        self.key(format_args!("B#{account}#{tenant}#{meter}@{scale}#{period_ms}"), "-")
+    }
+
+    pub(crate) fn minute(&self, customer: &str, event: &str, minute_s: i64) -> Key {
+        let hash = name_hash(&[customer, event]);
+        self.key(format_args!("U#{hash}"), format!("{minute_s:012}"))
+    }
+
+    /// `identifier` is one of ours, hexadecimal; anything else finds nothing.
+    pub(crate) fn rejected(&self, identifier: &str) -> Key {
+        self.key(format_args!("E#{}", name_hash(&[identifier])), "-")
+    }
+
+    pub(crate) fn ledger(&self) -> Key {
+        self.key(format_args!("M#"), "-")
+    }
+
     pub(crate) fn registry(&self, day: u32, incarnation: u128) -> Key {
         self.key(format_args!("R#{day:08}"), format!("{incarnation:032x}"))
     }
+}
+
+/// 128 bits of the names' hash, in hexadecimal. Each name ends before the next begins.
+fn name_hash(names: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for name in names {
+        hash.update((name.len() as u64).to_be_bytes());
+        hash.update(name);
+    }
+    hex(&hash.finalize()[..16])
 }
 
 /// Fails if an item was written in a format this binary does not know: it must not be read half.

@@ -33,12 +33,16 @@ use std::pin::Pin;
 use serde::{Deserialize, Serialize};
 
 mod apply;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod expiry;
 pub(crate) mod layout;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
 
+#[cfg(feature = "dynamodb")]
+pub use self::dynamodb::{DynamoDb, WarmThroughput};
 #[cfg(feature = "redb")]
 pub use self::redb::Redb;
 pub use memory::Memory;
@@ -71,7 +75,11 @@ pub struct Key {
     pub sk: String,
 }
 
-/// The name of an attribute: not empty, and neither `pk` nor `sk`.
+/// The attribute in which the DynamoDB store keeps the version of its encoding.
+pub(crate) const ITEM_FORMAT: &str = "tollgate";
+
+/// The name of an attribute: not empty, and none of `pk`, `sk` and `tollgate`, which DynamoDB's
+/// items need for themselves.
 pub type Name = Cow<'static, str>;
 
 /// What an attribute holds.
@@ -201,6 +209,15 @@ pub struct Promise {
     pub shared: bool,
 }
 
+/// What the service behind a store has charged: units, as it counts them, since the store was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Units {
+    /// Units read: on DynamoDB 4 KB each.
+    pub read: u64,
+    /// Units written: on DynamoDB 1 KB each.
+    pub write: u64,
+}
+
 /// The future of a store call. It owns what it needs. Nothing happens before it is first polled; a
 /// write whose future is dropped after that may or may not be applied.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
@@ -225,6 +242,19 @@ pub trait Store: Send + Sync + 'static {
     fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
         let _ = now_ms;
         Box::pin(async { Ok(0) })
+    }
+
+    /// Looks whether the store can serve, and says what is wrong with it: a gate asks once, before
+    /// anything else. A store that is known to serve once it is made answers `Ok`, as the default
+    /// does.
+    fn check(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// What the service behind this store has charged so far; `None`, as the default says, where
+    /// calls cost nothing.
+    fn units(&self) -> Option<Units> {
+        None
     }
 
     /// What this store promises.

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::store::{
-    Item, Key, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write, Written,
+    Item, Key, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Units, Write,
+    Written,
 };
 
 /// What happens to one write.
@@ -195,6 +196,15 @@ impl Store for Faulty {
             }
             this.inner.expire(now_ms).await
         })
+    }
+
+    /// Passed on, and no call.
+    fn check(&self) -> StoreFuture<()> {
+        self.inner.check()
+    }
+
+    fn units(&self) -> Option<Units> {
+        self.inner.units()
     }
 
     fn promise(&self) -> Promise {

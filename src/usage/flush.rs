@@ -19,6 +19,7 @@ use super::Mode;
 use super::ceilings::Ceilings;
 use super::journal::{self, Journal};
 use super::log::{LogWriter, Wrote};
+use super::pace::Pace;
 use super::record::{ByWriter, Rows};
 use crate::admission::hub::Hub;
 use crate::planted::{Plant, planted};
@@ -60,6 +61,8 @@ pub struct FlushError {
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) every: Duration,
+    /// Units a second beyond which records wait, where the store charges for them.
+    pub(crate) max_write_units: u32,
 }
 
 /// The owner's side of the task.
@@ -90,6 +93,7 @@ impl Flusher {
             store,
             log,
             journal,
+            pace: Pace::new(settings.max_write_units),
             settings,
             pending: ByWriter::new(),
             batch: Vec::new(),
@@ -165,6 +169,7 @@ struct Task {
     log: LogWriter,
     journal: Option<Journal>,
     settings: Settings,
+    pace: Pace,
     /// Newest totals that the store may not have, outside the batch being written.
     pending: ByWriter,
     /// Records of the flush under way: the first is in flight.
@@ -230,6 +235,7 @@ impl Task {
         let mut collect = ticker(self.collect_every());
         let mut delay = RETRY.start;
         while let Some(body) = self.batch.first().cloned() {
+            self.keep_pace(inbox, waiting).await;
             let mut write = self.store.write(self.log.slot(&body));
             let answer = loop {
                 tokio::select! {
@@ -275,6 +281,23 @@ impl Task {
             }
         }
         self.batch_written();
+    }
+
+    /// Waits until it is the next record's turn, or somebody waits for it.
+    async fn keep_pace(&mut self, inbox: &mut mpsc::Receiver<Order>, waiting: &mut Vec<Order>) {
+        let Some(charged) = self.store.units() else {
+            return;
+        };
+        let mut collect = ticker(self.collect_every());
+        let until = Instant::now() + self.pace.wait(charged, Instant::now());
+        while waiting.is_empty() && Instant::now() < until {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until) => return,
+                _ = collect.tick() => self.collect(),
+                Some(order) = inbox.recv() => waiting.push(order),
+            }
+        }
     }
 
     /// Whether somebody waits who must be told of a failure instead of waiting through it.

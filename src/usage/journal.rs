@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::place::Place;
 use super::record::{ByWriter, Rows};
 
 /// How often rows go to the journal: less than half of the loss that is promised (50 ms), so that a
@@ -42,6 +43,8 @@ pub(crate) struct Journal {
     oldest: u64,
     file: Option<File>,
     bytes: u64,
+    /// Keeps other processes away.
+    _place: Option<Place>,
 }
 
 impl Journal {
@@ -66,7 +69,13 @@ impl Journal {
         let oldest = found.first().map_or(0, |(n, _)| *n);
         let segment = found.last().map_or(0, |(n, _)| n + 1);
         let path = path.to_owned();
-        Ok(Self { path, incarnation, segment, oldest, file: None, bytes: 0 })
+        Ok(Self { path, incarnation, segment, oldest, file: None, bytes: 0, _place: None })
+    }
+
+    /// Holds the journal's place as long as the journal.
+    pub(crate) fn keep(mut self, place: Place) -> Self {
+        self._place = Some(place);
+        self
     }
 
     /// Appends the rows that moved.

@@ -4,7 +4,7 @@
 //! Read on demand and incrementally: each log from the slot where the last reading ended, at most
 //! once in [`FRESH_MS`]. Only this process's memory holds the fold; the logs are the truth.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -42,6 +42,17 @@ pub(crate) struct DayUse {
     pub(crate) scale: u64,
     pub(crate) period_ms: i64,
     pub(crate) day: u32,
+    pub(crate) atoms: u64,
+}
+
+/// Use of one meter in one billing period on one account, over all writers and days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeriodUse {
+    pub(crate) account: Option<Arc<str>>,
+    pub(crate) tenant: Surrogate,
+    pub(crate) meter: Arc<str>,
+    pub(crate) scale: u64,
+    pub(crate) period_ms: i64,
     pub(crate) atoms: u64,
 }
 
@@ -89,6 +100,28 @@ impl Ledger {
             atoms,
         };
         Ok(days.into_iter().map(day).collect())
+    }
+
+    /// What was used by account, tenant, meter with its scale, and billing period, over all writers
+    /// and days.
+    pub(crate) async fn by_period(&self, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
+        let mut fold = self.fold.lock().await;
+        self.read(&mut fold, now_ms).await?;
+        let mut sums = BTreeMap::<_, u64>::new();
+        for (key, total) in fold.uses.values().flatten().map(|((_, key), total)| (key, total)) {
+            let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
+            let sum = sums.entry((account, tenant, meter, scale, period_ms)).or_default();
+            *sum = sum.saturating_add(*total);
+        }
+        let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
+            account,
+            tenant,
+            meter,
+            scale,
+            period_ms,
+            atoms,
+        };
+        Ok(sums.into_iter().map(of).collect())
     }
 
     /// Replaces full runs of slots by what they come to, in every log there is.

@@ -21,6 +21,8 @@ pub(crate) mod flush;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod log;
+pub(crate) mod pace;
+pub(crate) mod place;
 pub(crate) mod record;
 
 /// When use counts as recorded, and so what an abrupt death may lose.

@@ -8,6 +8,9 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
+#[cfg(feature = "tower")]
+use smallvec::SmallVec;
+
 use super::amount::{self, rfc3339};
 use super::{Call, EXPOSE, Partition};
 use crate::decision::{LimitKind, LimitState, Unit};
@@ -93,6 +96,62 @@ pub fn write_ratelimit<'a>(
         between = ", ";
     }
     Ok(!between.is_empty())
+}
+
+/// A header's value on its way: three limits fit without an allocation.
+#[cfg(feature = "tower")]
+pub(crate) type HeaderText = SmallVec<[u8; 192]>;
+
+/// What `RateLimit` tells of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Whole units left, rounded down.
+    pub(crate) left: u64,
+    /// Seconds, rounded up.
+    pub(crate) resets_in_s: Option<u64>,
+    pub(crate) past_soft: bool,
+}
+
+/// What never changes of a limit's items: its quoted name, and its item of the policy.
+#[cfg(feature = "tower")]
+#[derive(Debug)]
+pub(crate) struct HeaderItem {
+    named: String,
+    policy: String,
+}
+
+#[cfg(feature = "tower")]
+impl HeaderItem {
+    pub(crate) fn new(limit: &LimitState) -> Self {
+        let (mut named, mut policy) = (String::new(), String::new());
+        write_string(&mut named, &limit.name).expect("writing to a String does not fail");
+        named.push_str(";r=");
+        write_policy(&mut policy, [limit]).expect("writing to a String does not fail");
+        Self { named, policy }
+    }
+
+    pub(crate) fn policy(&self) -> &str {
+        &self.policy
+    }
+}
+
+/// Adds an item to the value of `RateLimit`: the same as [`write_ratelimit`] writes, without
+/// formatting.
+#[cfg(feature = "tower")]
+pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: Told) {
+    if told.past_soft {
+        return;
+    }
+    if !line.is_empty() {
+        line.extend_from_slice(b", ");
+    }
+    let mut digits = itoa::Buffer::new();
+    line.extend_from_slice(item.named.as_bytes());
+    line.extend_from_slice(digits.format(integer(told.left)).as_bytes());
+    if let Some(resets_in_s) = told.resets_in_s {
+        line.extend_from_slice(b";t=");
+        line.extend_from_slice(digits.format(integer(resets_in_s)).as_bytes());
+    }
 }
 
 /// Adds the limit headers of this style to a response's.

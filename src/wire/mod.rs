@@ -25,6 +25,9 @@ mod fields;
 
 pub(crate) use amount::base64;
 pub use amount::{Amount, EXACT, rfc3339};
+pub(crate) use fields::Told;
+#[cfg(feature = "tower")]
+pub(crate) use fields::{HeaderItem, HeaderText, write_item};
 pub use fields::{
     HeaderStyle, LegacyReset, MAX_INTEGER, expose, limit_headers, policy_header, write_ratelimit,
 };

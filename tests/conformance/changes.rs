@@ -86,6 +86,7 @@ pub(crate) async fn a_malformed_call_is_invalid_and_changes_nothing(at: Subject)
     wrong.extend(names(""));
     wrong.extend(names("pk"));
     wrong.extend(names("sk"));
+    wrong.extend(names("tollgate"));
     for write in wrong {
         assert_eq!(at.error(write.clone()).await, StoreErrorKind::Invalid, "{write:?}");
     }

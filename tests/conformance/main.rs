@@ -16,14 +16,33 @@ mod expiry;
 mod life;
 mod model;
 mod order;
+#[cfg(feature = "dynamodb")]
+mod shared_table;
 mod size;
 mod subject;
 
 use subject::Subject;
 
-/// Names every law once.
+/// Names every law once. Those of expiry differ for a store whose service removes what has expired.
 macro_rules! every_law {
     ($store:ident) => {
+        every_law! { $store:
+            expiry {
+                an_item_goes_after_its_time_and_never_before,
+                nothing_but_a_whole_number_called_ttl_expires_an_item,
+                other_attributes_do_not_keep_an_item,
+                more_time_keeps_an_item_and_less_lets_it_go,
+                what_is_more_than_a_part_goes_in_several,
+                an_expired_item_is_an_item_until_it_goes,
+            }
+        }
+    };
+    ($store:ident, expiry by its service) => {
+        every_law! { $store:
+            expiry { nothing_but_a_whole_number_called_ttl_expires_an_item }
+        }
+    };
+    ($store:ident: $($expiry:tt)*) => {
         laws! { $store:
             conditions {
                 each_condition_holds_exactly_when_it_says,
@@ -63,14 +82,7 @@ macro_rules! every_law {
                 an_opened_again_store_keeps_everything,
                 nothing_happens_before_a_future_is_polled,
             }
-            expiry {
-                an_item_goes_after_its_time_and_never_before,
-                nothing_but_a_whole_number_called_ttl_expires_an_item,
-                other_attributes_do_not_keep_an_item,
-                more_time_keeps_an_item_and_less_lets_it_go,
-                what_is_more_than_a_part_goes_in_several,
-                an_expired_item_is_an_item_until_it_goes,
-            }
+            $($expiry)*
             model { random_calls_are_answered_like_the_model }
         }
     };
@@ -82,8 +94,8 @@ macro_rules! laws {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $law() {
-                    let name = stringify!($store);
-                    if let Some(subject) = crate::subject::get(name, crate::subject::$store()) {
+                    let made = crate::subject::$store().await;
+                    if let Some(subject) = crate::subject::get(stringify!($store), made) {
                         crate::$group::$law(subject).await;
                     }
                 }
@@ -95,3 +107,7 @@ macro_rules! laws {
 every_law!(memory);
 #[cfg(feature = "redb")]
 every_law!(redb);
+#[cfg(feature = "dynamodb")]
+every_law!(dynoxide, expiry by its service);
+#[cfg(feature = "dynamodb")]
+every_law!(dynamodb_local, expiry by its service);

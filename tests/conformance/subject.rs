@@ -1,10 +1,15 @@
 //! What a law is run against, and the few words laws are written in.
 
 use std::sync::Arc;
+#[cfg(feature = "dynamodb")]
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tollgate::store::{
     Change, Item, Key, Page, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
 };
+
+#[cfg(feature = "dynamodb")]
+use crate::shared_table;
 
 /// A store with nothing in it, and the way to open it again.
 pub(crate) struct Subject {
@@ -53,18 +58,51 @@ impl Subject {
 }
 
 /// The reference store.
-pub(crate) fn memory() -> Result<Subject, String> {
+pub(crate) async fn memory() -> Result<Subject, String> {
     let table = tollgate::store::Memory::new();
     Ok(Subject::new(move || Arc::new(table.clone())))
 }
 
 /// The embedded store, in a file of its own.
 #[cfg(feature = "redb")]
-pub(crate) fn redb() -> Result<Subject, String> {
+pub(crate) async fn redb() -> Result<Subject, String> {
     let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
     Ok(Subject::new(move || {
         Arc::new(tollgate::store::Redb::open(dir.path().join("store.redb")).unwrap())
     }))
+}
+
+/// The table, in a DynamoDB that runs within this process.
+#[cfg(feature = "dynamodb")]
+pub(crate) async fn dynoxide() -> Result<Subject, String> {
+    let db = dynoxide::Database::memory().map_err(|error| error.to_string())?;
+    let endpoint = shared_table::serve(db).await.map_err(|error| error.to_string())?;
+    new_table(&endpoint, "tollgate").await
+}
+
+/// The table, in Amazon's DynamoDB Local. All tests share its process, each has its own table.
+#[cfg(feature = "dynamodb")]
+pub(crate) async fn dynamodb_local() -> Result<Subject, String> {
+    static TABLES: AtomicU32 = AtomicU32::new(0);
+    let server = tokio::task::spawn_blocking(dynamodb_local::shared).await;
+    let server = server.map_err(|error| error.to_string())??;
+    let table = format!("table-{}", TABLES.fetch_add(1, Ordering::Relaxed));
+    new_table(server.endpoint(), &table).await
+}
+
+/// A new table there, and the store in it.
+#[cfg(feature = "dynamodb")]
+async fn new_table(endpoint: &str, table: &str) -> Result<Subject, String> {
+    use tollgate::store::DynamoDb;
+
+    let client = shared_table::client(endpoint);
+    let made = DynamoDb::create_table(&client, table, None).await;
+    made.map_err(|error| error.to_string())?;
+    let table = table.to_owned();
+    // A thousand writes at once on a busy machine take longer than the service ever does.
+    let patient = std::time::Duration::from_secs(60);
+    let open = move || DynamoDb::new(client.clone(), table.clone()).within(patient);
+    Ok(Subject::new(move || Arc::new(open())))
 }
 
 /// The subject, or `None` with a line that says why: never in CI, where a skipped store is a

@@ -35,15 +35,22 @@ pub(crate) fn go_home() -> std::io::Result<()> {
 /// Makes the pepper at the first start. In production it comes from where your secrets are, and is
 /// the same for every process.
 pub(crate) fn make_pepper() -> Result<(), Box<dyn Error>> {
+    if std::fs::exists(PEPPER)? {
+        return Ok(());
+    }
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(PEPPER) {
-        // A key as we make them for callers has 256 random bits, which is what a pepper wants.
-        Ok(mut file) => Ok(file.write_all(ApiKey::draw()?.expose().as_bytes())?),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error.into()),
+    let part = format!("{PEPPER}.{}", std::process::id());
+    // A key as we make them for callers has 256 random bits, which is what a pepper wants.
+    options.open(&part)?.write_all(ApiKey::draw()?.expose().as_bytes())?;
+    // Whole or not at all, and only one: several processes may start here at once.
+    let linked = std::fs::hard_link(&part, PEPPER);
+    std::fs::remove_file(&part)?;
+    match linked {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -21,6 +21,8 @@ use tollgate::Gate;
 use tollgate_axum::{Plan, Tenant, TollgateLayer, usage_router};
 
 mod demo;
+#[cfg(feature = "dynamodb")]
+mod table;
 
 /// How long requests in hand may take after SIGTERM: less than the 30 s that platforms grant.
 const DRAIN_WITHIN: Duration = Duration::from_secs(20);
@@ -49,6 +51,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if let Some(plans) = plans {
         builder = builder.plans_file(plans.to_string_lossy());
     }
+    #[cfg(feature = "dynamodb")]
+    let builder = table::hand_in(builder).await?;
     let gate = builder.open().await?;
     demo::seed(&gate).await?;
 
@@ -56,7 +60,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     demo::print_tour(&listener.local_addr()?.to_string());
     serve(listener, app(&gate)).await?;
-    gate.close().await?; // what was counted is in the file, leases are given back
+    gate.close().await?; // what was counted is in the store, leases are given back
     Ok(())
 }
 

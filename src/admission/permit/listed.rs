@@ -34,6 +34,7 @@ pub(crate) struct Listed {
 pub(crate) struct List(Option<Box<Listed>>);
 
 thread_local! {
+    #[expect(clippy::vec_box, reason = "the boxes are what is used again")]
     static SPARE: RefCell<Vec<Box<Listed>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{Hold, Plain, State, plain_asks};
+use super::plain::plain_asks;
+use super::{Hold, Plain, State};
 use crate::admission::decide::{self, From};
 use crate::admission::lease::Lease;
+use crate::admission::policy::PlainAsk;
 
 impl Hold {
     /// The leases it drew from, in no order and perhaps more than once, with what it holds of them.
@@ -16,7 +18,7 @@ impl Hold {
             let held = |is_cost| {
                 if is_cost { self.plain == Plain::Held } else { self.state != State::Over }
             };
-            let one = |ask: &super::PlainAsk| {
+            let one = |ask: &PlainAsk| {
                 let (pool, slot) = ask.from?;
                 let n = if held(ask.is_cost) { ask.n } else { 0 };
                 Some((sheet.lease(pool, slot).clone(), n))

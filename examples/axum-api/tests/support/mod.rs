@@ -68,7 +68,12 @@ impl Home {
     }
 
     pub(crate) fn start_with(&self, env: &[(&str, &str)]) -> Api {
+        self.start_with_args(env, &[])
+    }
+
+    pub(crate) fn start_with_args(&self, env: &[(&str, &str)], args: &[&str]) -> Api {
         let mut child = Command::new(env!("CARGO_BIN_EXE_axum-api"))
+            .args(args)
             .current_dir(self.0.path())
             .env_remove("CARGO_MANIFEST_DIR")
             .env_remove("PLANS")

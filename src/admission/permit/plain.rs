@@ -1,0 +1,77 @@
+//! Permits of plain requests: what they hold is what the route's [`PlainAsk`]s say, so that nothing
+//! is written down until something happens that is not plain.
+
+use super::{FORGIVEN, Hold, State};
+use crate::admission::decide::{CALLS, From, Taken};
+use crate::admission::policy::{PlainAsk, RoutePolicy};
+
+/// What has become of the costs of a plain request. What it holds for meters that are reported goes
+/// back at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plain {
+    /// It is not plain, or not any more: see the list.
+    Not,
+    Held,
+    Charged,
+    Forgiven,
+}
+
+impl Hold {
+    /// Settles the costs of a plain request, or gives them back.
+    #[inline]
+    pub(super) fn charge_plain(&mut self, charged: bool) {
+        let sheet = &self.of.sheet;
+        let costs = plain_asks(self.of.rules()).iter().filter(|ask| ask.is_cost && ask.n > 0);
+        for ask in costs {
+            if charged {
+                sheet.row.add(ask.meter, ask.n);
+            }
+            match ask.from {
+                Some((pool, slot)) if charged => sheet.lease(pool, slot).settle(ask.n),
+                Some((pool, slot)) => sheet.lease(pool, slot).release(ask.n),
+                None => {}
+            }
+        }
+        if charged {
+            self.of.hub().soil_sheet(sheet);
+        }
+        self.plain = if charged { Plain::Charged } else { Plain::Forgiven };
+    }
+
+    /// Writes down what a plain request holds: from here on it is like any other.
+    #[cold]
+    pub(super) fn write_down(&mut self) {
+        let plain = std::mem::replace(&mut self.plain, Plain::Not);
+        if plain == Plain::Not {
+            return;
+        }
+        let listed = self.list.open();
+        for (i, ask) in plain_asks(self.of.rules()).iter().enumerate() {
+            let is_held =
+                if ask.is_cost { plain == Plain::Held } else { self.state != State::Over };
+            if let Some((pool, _)) = ask.from {
+                let ask_index = u8::try_from(i).unwrap_or(CALLS - 1);
+                let n = if is_held { ask.n } else { 0 };
+                listed.taken.push(Taken { from: From::Pool(pool), n, ask: ask_index, draw: 0 });
+            }
+            listed.recorded.push(match plain {
+                Plain::Charged if ask.is_cost => ask.n,
+                Plain::Forgiven if ask.is_cost => FORGIVEN,
+                _ => 0,
+            });
+        }
+    }
+
+    /// What a plain request holds for meters that are reported goes back.
+    pub(super) fn release_plain(&self) {
+        let held = plain_asks(self.of.rules()).iter().filter(|ask| !ask.is_cost);
+        for (from, n) in held.filter_map(|ask| Some((ask.from?, ask.n))) {
+            let (pool, slot) = from;
+            self.of.sheet.lease(pool, slot).release(n);
+        }
+    }
+}
+
+pub(super) fn plain_asks(rules: &RoutePolicy) -> &[PlainAsk] {
+    rules.plain.as_deref().unwrap_or(&[])
+}

@@ -1,0 +1,116 @@
+//! Use against what was drawn for it: draw by draw, then what is left, then as a debt.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{FORGIVEN, Listed, Of, State};
+use crate::admission::decide::{self, From, Taken, TakenList};
+use crate::admission::lease::Lease;
+use crate::admission::policy::{Known, RoutePolicy};
+use crate::clock::Now;
+
+/// What decides how much of a cost is known: besides the list, so that both can be borrowed.
+#[derive(Clone, Copy)]
+pub(super) struct Knowledge {
+    pub(super) state: State,
+    pub(super) length: Option<u64>,
+}
+
+impl Knowledge {
+    /// The true number of a meter ask, as far as it is known.
+    pub(super) fn actual(self, listed: &Listed, rules: &RoutePolicy, i: usize) -> u64 {
+        let ask = &rules.meters[i];
+        let decided = self.state != State::Open && listed.recorded[i] != FORGIVEN;
+        match &ask.known {
+            Known::Cost if decided => ask.n,
+            Known::Length if decided => self.length.unwrap_or(0),
+            Known::Cost | Known::Length => 0,
+            Known::Reported(counter) => listed.counters[usize::from(*counter)],
+            Known::Sum(parts) => parts.iter().fold(0u64, |sum, (part, weight)| {
+                let part = self.actual(listed, rules, usize::from(*part));
+                sum.saturating_add(part.saturating_mul(*weight))
+            }),
+        }
+    }
+}
+
+/// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
+pub(super) fn use_up(
+    of: &Of,
+    rules: &RoutePolicy,
+    taken: &mut TakenList,
+    ask: usize,
+    n: u64,
+    now: Now,
+) {
+    let mut rest = n;
+    let is_of = |took: &Taken| usize::from(took.ask) == ask;
+    while rest > 0 {
+        let open = taken.iter().filter(|t| is_of(t) && t.n > 0 && t.is_units());
+        let Some((draw, held)) = open.map(|t| (t.draw, t.n)).min() else {
+            break;
+        };
+        let part = rest.min(held);
+        for took in taken.iter_mut().filter(|t| is_of(t) && t.draw == draw && t.is_units()) {
+            decide::settle(of.hub(), &of.sheet, took, part);
+            took.n -= part;
+        }
+        rest -= part;
+    }
+    for took in taken.iter_mut().filter(|t| is_of(t) && !t.is_units()) {
+        pay_bucket(of, took, n, now);
+    }
+    if rest > 0 {
+        settle_late(of, rules, taken, ask, rest);
+    }
+}
+
+/// A metered rate has taken the hold; use within it is paid for, use beyond it is charged.
+fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
+    let covered = took.n.min(n);
+    took.n -= covered;
+    let beyond = n - covered;
+    if beyond == 0 {
+        return;
+    }
+    match &took.from {
+        From::Bucket(rate) => {
+            if let (rate, Some(bucket)) = decide::bucket_of(&of.sheet, *rate) {
+                rate.rule.charge(bucket, beyond, now.mono_ns);
+            }
+        }
+        From::ScopedBucket(rate, used) => {
+            let rule = &of.sheet.policy.rates[usize::from(*rate)].rule;
+            rule.charge(&used.bucket, beyond, now.mono_ns);
+        }
+        From::Pool(_) | From::ScopedPool(_) => {}
+    }
+}
+
+/// Use that no hold covers: each quota it belongs to pays from what is left, then owes.
+fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64) {
+    let mut scoped = SmallVec::<[&Arc<Lease>; 2]>::new();
+    for took in taken.iter().filter(|t| usize::from(t.ask) == ask) {
+        if let From::ScopedPool(lease) = &took.from
+            && !scoped.iter().any(|known| Arc::ptr_eq(known, lease))
+        {
+            scoped.push(lease);
+        }
+    }
+    for lease in scoped {
+        lease.settle_late(n);
+        of.hub().soil_lease(lease);
+        of.hub().wake(lease);
+    }
+    let meter = &rules.meters[ask];
+    let policy = &of.sheet.policy;
+    let quotas = meter.quotas.iter().map(|q| &policy.quotas[usize::from(*q)]);
+    let tenant_wide = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over.or(q.included));
+    let once = meter.grants.last().copied().filter(|_| meter.once_only);
+    for pool in tenant_wide.chain(once) {
+        let lease = decide::lease_of(&of.sheet, pool);
+        lease.settle_late(n);
+        of.hub().wake(lease);
+    }
+}

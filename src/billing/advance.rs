@@ -1,0 +1,286 @@
+//! One item, brought as far as it goes now: each step is written under the item's version before it
+//! is taken.
+//!
+//! A future of this file that is dropped, or a process that dies, at any await leaves an item that
+//! the next run understands: what was marked may have been sent, what was not marked was not.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::item::{self, ItemId, Origin, Versioned};
+use super::outbox::{Entry, OLDEST_S, Outbox, Step, VERIFY_S};
+use super::report::{Due, Report, ReportError, Terms};
+use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
+use crate::clock::{Clock, Now};
+use crate::store::layout::Space;
+use crate::store::{Change, Store, StoreError, TTL, Value, When, Write, Written};
+use crate::usage::ledger::Ledger;
+
+/// Steps of one item in one run: an entry takes four, and a run opens two at most.
+const STEPS: usize = 12;
+
+/// How far the clocks may drift apart, or time pass between a mark and its send.
+const SLACK_MS: i64 = 5_000;
+
+/// Minutes that are tried for an entry before it waits for the next run.
+const MINUTES: i64 = 120;
+
+/// How long a minute's reservation is kept: longer than any sum is asked for it.
+const KEEP_MINUTE_S: i64 = 80 * 86_400;
+
+/// What a reporter works with.
+pub(super) struct Inner {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sink: Arc<dyn BillingSink>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) space: Space,
+    pub(super) origin: Origin,
+    pub(super) ledger: Ledger,
+    pub(super) epoch: i64,
+    /// Items that need no look before this second, unless more is owed than then.
+    pub(super) quiet: Mutex<HashMap<ItemId, (u64, i64)>>,
+}
+
+/// The service's time at one of our readings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Anchor {
+    pub(super) service_s: i64,
+    pub(super) at: Now,
+}
+
+impl Inner {
+    pub(super) async fn look_after(&self, due: &Due, anchor: Anchor, report: &mut Report) {
+        let owed = due.used.saturating_sub(due.terms.included);
+        let now_s = anchor.service_s;
+        let known = self.quiet().get(&due.id).copied();
+        if known.is_some_and(|(then, until_s)| then == owed && now_s < until_s) {
+            return;
+        }
+        match self.advance(due, owed, anchor, report).await {
+            Ok(Some(outbox)) => {
+                report.take(&due.id, &outbox);
+                let until_s = quiet_until(&outbox, owed, due, now_s);
+                self.quiet().insert(due.id.clone(), (owed, until_s));
+            }
+            // Another reporter is at it.
+            Ok(None) => {}
+            Err(error) => report.failed.push((due.id.clone(), error.to_string())),
+        }
+    }
+
+    fn quiet(&self) -> MutexGuard<'_, HashMap<ItemId, (u64, i64)>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Steps an item until nothing more can be done now; `None` if another reporter came between.
+    async fn advance(
+        &self,
+        due: &Due,
+        owed: u64,
+        anchor: Anchor,
+        report: &mut Report,
+    ) -> Result<Option<Outbox>, ReportError> {
+        let mut at = item::read(&*self.store, due.id.key(&self.space)).await?;
+        for _ in 0..STEPS {
+            let now_s = self.now_s(anchor)?;
+            let mut next = at.outbox.clone();
+            match next.next(owed, due.terms.atoms_per_unit, now_s) {
+                Step::Freeze { value, atoms } => {
+                    let Some(entry) = self.entry(due, &next, value, atoms, now_s).await? else {
+                        return Ok(Some(next));
+                    };
+                    next.freeze(entry);
+                }
+                Step::Send => match self.send(due, &at, anchor, report).await? {
+                    Some((sent, true)) => {
+                        at = sent;
+                        continue;
+                    }
+                    stands => return Ok(stands.map(|(at, _)| at.outbox)),
+                },
+                Step::Ask => {
+                    let Some(pending) = &next.pending else { return Ok(Some(next)) };
+                    let sum = self.sum(&pending.entry).await?;
+                    next.summed(sum, now_s);
+                }
+                Step::Void => next.void(),
+                Step::Rest | Step::Wait(_) | Step::Stopped => {
+                    if !self.verify(due, &mut next, now_s, report).await? {
+                        return Ok(Some(next));
+                    }
+                }
+            }
+            match self.write(&due.id, &at, next).await? {
+                Some(stands) => at = stands,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(at.outbox))
+    }
+
+    /// Marks the open entry, sends it, and writes what came of it. True if it is decided; `None`
+    /// if another reporter came between.
+    async fn send(
+        &self,
+        due: &Due,
+        before: &Versioned,
+        anchor: Anchor,
+        report: &mut Report,
+    ) -> Result<Option<(Versioned, bool)>, ReportError> {
+        let marked_at = self.clock.now();
+        let mut marked = before.outbox.clone();
+        marked.mark(self.now_s(anchor)?);
+        let marked = match self.write(&due.id, before, marked).await? {
+            Some(stands) => stands,
+            None => return Ok(None),
+        };
+        let Some(entry) = marked.outbox.pending.as_ref().map(|p| p.entry.clone()) else {
+            return Ok(Some((marked, false)));
+        };
+        // A process that stood still here must not send: the mark may have been outlived.
+        self.now_s(anchor)?;
+        if elapsed_ms(marked_at, self.clock.now()) > SLACK_MS {
+            return Err(ReportError::ClockMoved);
+        }
+        let event = MeterEvent {
+            identifier: self.origin.identifier(&due.id, &entry),
+            customer: entry.customer,
+            event: entry.event,
+            value: entry.value,
+            timestamp_s: entry.minute_s,
+        };
+        let mut after = marked.outbox.clone();
+        match self.sink.send(event).await {
+            Delivery::Delivered => after.delivered(),
+            Delivery::Refused(words) => after.refused(&words),
+            Delivery::Unknown(_) => return Ok(Some((marked, false))),
+        }
+        let delivered = after.pending.is_none();
+        match self.write(&due.id, &marked, after).await? {
+            Some(stands) => {
+                report.sent += u64::from(delivered);
+                report.units += if delivered { entry.value } else { 0 };
+                Ok(Some((stands, true)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Verifies the accepted entry that is due, if one is. True if something is to be written.
+    async fn verify(
+        &self,
+        due: &Due,
+        outbox: &mut Outbox,
+        now_s: i64,
+        report: &mut Report,
+    ) -> Result<bool, ReportError> {
+        let Some(entry) = outbox.to_verify(now_s).map(|sent| sent.entry.clone()) else {
+            return Ok(false);
+        };
+        let sum = self.sum(&entry).await?;
+        let key = self.space.rejected(&self.origin.identifier(&due.id, &entry));
+        let reported = sum == 0 && self.store.read(key).await?.is_some();
+        let before = outbox.settled.entries;
+        outbox.verified(entry.k, sum, reported, now_s);
+        report.verified += outbox.settled.entries - before;
+        Ok(true)
+    }
+
+    async fn sum(&self, entry: &Entry) -> Result<i64, SinkError> {
+        let (customer, event) = (entry.customer.clone(), entry.event.clone());
+        let until_s = entry.minute_s.saturating_add(60);
+        self.sink.sum(Sum { customer, event, from_s: entry.minute_s, until_s }).await
+    }
+
+    /// The next entry, with a minute that is its alone; `None` if no minute can be had.
+    async fn entry(
+        &self,
+        due: &Due,
+        outbox: &Outbox,
+        value: u64,
+        atoms: u64,
+        now_s: i64,
+    ) -> Result<Option<Entry>, StoreError> {
+        let k = outbox.k.saturating_add(1);
+        let Terms { customer, event, .. } = due.terms.clone();
+        let owner = format!("{} {k}", due.id.key(&self.space).pk);
+        let (first_s, last_s) = minutes(due, now_s);
+        for n in 0..MINUTES {
+            let minute_s = last_s - n * 60;
+            if minute_s < first_s {
+                break;
+            }
+            let key = self.space.minute(&customer, &event, minute_s);
+            let ttl = minute_s.saturating_add(KEEP_MINUTE_S);
+            let write = Write {
+                key,
+                when: vec![When::Absent],
+                change: vec![
+                    Change::Set("of".into(), Value::Text(owner.clone())),
+                    Change::Set(TTL.into(), Value::Int(ttl)),
+                ],
+            };
+            let ours = match item::make(&*self.store, write).await? {
+                Written::Applied(_) => true,
+                // Ours after a lost reply, or of a run that died before it froze the entry.
+                Written::Refused(item) => {
+                    item.is_some_and(|item| item.text("of") == Some(owner.as_str()))
+                }
+            };
+            if ours {
+                return Ok(Some(Entry { k, customer, event, value, atoms, minute_s }));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn write(
+        &self,
+        id: &ItemId,
+        before: &Versioned,
+        outbox: Outbox,
+    ) -> Result<Option<Versioned>, StoreError> {
+        item::write(&*self.store, id.key(&self.space), before, outbox, self.epoch).await
+    }
+
+    /// The service's time now, by our clocks since it told it.
+    fn now_s(&self, anchor: Anchor) -> Result<i64, ReportError> {
+        let now = self.clock.now();
+        let mono_ms = elapsed_ms(anchor.at, now);
+        let wall_ms = now.wall_ms.saturating_sub(anchor.at.wall_ms);
+        if wall_ms.abs_diff(mono_ms) > SLACK_MS.unsigned_abs() {
+            return Err(ReportError::ClockMoved);
+        }
+        Ok(anchor.service_s.saturating_add(mono_ms / 1_000))
+    }
+}
+
+fn elapsed_ms(from: Now, until: Now) -> i64 {
+    let ns = until.mono_ns.saturating_sub(from.mono_ns);
+    i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// The first and last minute an entry may have: inside its period and inside what the service
+/// takes, with a day to spare; in the open period where nothing of its own is left.
+fn minutes(due: &Due, now_s: i64) -> (i64, i64) {
+    let minute = |at_s: i64| at_s - at_s.rem_euclid(60);
+    let starts_s = due.id.period_ms.div_euclid(1_000);
+    let begin_s = minute(starts_s.saturating_add(59));
+    let end_s = minute(due.terms.ends_ms.div_euclid(1_000).saturating_sub(60));
+    let oldest_s = minute(now_s.saturating_sub(OLDEST_S - VERIFY_S)).saturating_add(60);
+    let last_s = end_s.min(minute(now_s));
+    let first_s = begin_s.max(oldest_s);
+    if first_s <= last_s { (first_s, last_s) } else { (oldest_s.max(end_s), minute(now_s)) }
+}
+
+/// Until when nothing is to be done about an item, unless more is owed.
+fn quiet_until(outbox: &Outbox, owed: u64, due: &Due, now_s: i64) -> i64 {
+    let send_s = match outbox.next(owed, due.terms.atoms_per_unit, now_s) {
+        Step::Rest => i64::MAX,
+        Step::Wait(at_s) => at_s,
+        // Looked at, and named, in every run.
+        _ => now_s,
+    };
+    let verify_s = outbox.sent.iter().map(|sent| sent.at_s.saturating_add(VERIFY_S)).min();
+    send_s.min(verify_s.unwrap_or(i64::MAX))
+}

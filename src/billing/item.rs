@@ -1,0 +1,186 @@
+//! The outbox's item in the store: which one, under which version, and writes whose reply may be
+//! lost.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::outbox::{Entry, Outbox};
+use crate::directory::Surrogate;
+use crate::identity::hex;
+use crate::store::layout::{self, Space, check_format};
+use crate::store::{
+    Change, Item, Key, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+};
+
+/// Format of an outbox item.
+const FORMAT: i64 = 1;
+
+const BODY: &str = "body";
+const VERSION: &str = "version";
+const EPOCH: &str = "epoch";
+/// Who wrote this version: tells our own write from another's that says the same.
+const BY: &str = "by";
+
+const LEDGER: &str = "ledger";
+const GENERATION: &str = "generation";
+
+/// How often an identical write is made before its outcome is given up as unknown.
+const TRIES: usize = 4;
+
+/// Which item: what is owed is kept apart by each of these.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ItemId {
+    /// The billing account in force when the use was admitted.
+    pub account: Arc<str>,
+    /// The tenant.
+    pub tenant: Surrogate,
+    /// The meter.
+    pub meter: Arc<str>,
+    /// Atoms to the meter's unit when it was counted: use counted at another scale is another item.
+    pub scale: u64,
+    /// When the billing period began, Unix milliseconds.
+    pub period_ms: i64,
+}
+
+impl ItemId {
+    pub(super) fn key(&self, space: &Space) -> Key {
+        space.outbox(&self.account, self.tenant, &self.meter, self.scale, self.period_ms)
+    }
+}
+
+/// Whose ledger this is: identifiers of two ledgers, or of one before and after it was restored,
+/// never meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    ledger: String,
+    generation: i64,
+    account: String,
+}
+
+impl Origin {
+    /// Reads the table's id, or draws it. `account` is the sink's.
+    pub(super) async fn open(
+        store: &dyn Store,
+        space: &Space,
+        account: String,
+    ) -> Result<Self, StoreError> {
+        let mut random = [0; 16];
+        crate::random::fill(&mut random).map_err(|error| {
+            StoreError::new(StoreErrorKind::Unavailable, format!("no random bytes: {error}"))
+        })?;
+        let (name, version) = layout::format(FORMAT);
+        let write = Write {
+            key: space.ledger(),
+            when: vec![When::Absent],
+            change: vec![
+                Change::Set(name, version),
+                Change::Set(LEDGER.into(), Value::Text(hex(&random))),
+                Change::Set(GENERATION.into(), Value::Int(0)),
+            ],
+        };
+        // Ours or another's who was faster: the one that stands is the table's.
+        let item = match make(store, write).await? {
+            Written::Applied(item) | Written::Refused(item) => item,
+        };
+        let damaged = || StoreError::new(StoreErrorKind::Corrupt, "the ledger's id cannot be read");
+        let item = item.ok_or_else(damaged)?;
+        check_format(&item, FORMAT, "the ledger's id")?;
+        let ledger = item.text(LEDGER).ok_or_else(damaged)?.to_owned();
+        let generation = item.int(GENERATION).ok_or_else(damaged)?;
+        Ok(Self { ledger, generation, account })
+    }
+
+    /// The identifier of an entry: never of an attempt, never of a value.
+    pub(super) fn identifier(&self, id: &ItemId, entry: &Entry) -> String {
+        let mut hash = Sha256::new();
+        let numbers = format!("{} {} {} {}", self.generation, id.scale, id.period_ms, entry.k);
+        let tenant = id.tenant.to_string();
+        let parts = [&self.ledger, &self.account, &tenant, &*id.account, &*id.meter, &numbers];
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        format!("tg_{}", hex(&hash.finalize()))
+    }
+}
+
+/// An outbox as it was read or written, with what guards the next write.
+#[derive(Clone, Debug)]
+pub(super) struct Versioned {
+    pub(super) outbox: Outbox,
+    version: i64,
+    epoch: i64,
+}
+
+pub(super) async fn read(store: &dyn Store, key: Key) -> Result<Versioned, StoreError> {
+    match store.read(key).await? {
+        None => Ok(Versioned { outbox: Outbox::default(), version: 0, epoch: 0 }),
+        Some(item) => decode(&item),
+    }
+}
+
+/// Writes what follows on `before`, and says how it stands then. `None`: another was faster, or is
+/// of a later epoch; start over from a read.
+pub(super) async fn write(
+    store: &dyn Store,
+    key: Key,
+    before: &Versioned,
+    outbox: Outbox,
+    epoch: i64,
+) -> Result<Option<Versioned>, StoreError> {
+    if before.epoch > epoch {
+        return Ok(None);
+    }
+    let version = before.version.saturating_add(1);
+    let body = postcard::to_stdvec(&outbox)
+        .map_err(|_| StoreError::new(StoreErrorKind::Invalid, "an outbox does not encode"))?;
+    let mut by = [0; 8];
+    crate::random::fill(&mut by).map_err(|error| {
+        StoreError::new(StoreErrorKind::Unavailable, format!("no random bytes: {error}"))
+    })?;
+    let by = i64::from_be_bytes(by);
+    let when = match before.version {
+        0 => vec![When::Absent],
+        known => vec![
+            When::Equals(VERSION.into(), Value::Int(known)),
+            When::Below(EPOCH.into(), epoch.saturating_add(1)),
+        ],
+    };
+    let (name, format) = layout::format(FORMAT);
+    let change = vec![
+        Change::Set(name, format),
+        Change::Set(VERSION.into(), Value::Int(version)),
+        Change::Set(EPOCH.into(), Value::Int(epoch)),
+        Change::Set(BY.into(), Value::Int(by)),
+        Change::Set(BODY.into(), Value::Bytes(body)),
+    ];
+    let ours = match make(store, Write { key, when, change }).await? {
+        Written::Applied(_) => true,
+        // After a lost reply the repeat is refused by our own first write.
+        Written::Refused(item) => {
+            item.is_some_and(|item| item.int(VERSION) == Some(version) && item.int(BY) == Some(by))
+        }
+    };
+    Ok(ours.then_some(Versioned { outbox, version, epoch }))
+}
+
+/// Makes a write again and again while its outcome is unknown.
+pub(super) async fn make(store: &dyn Store, write: Write) -> Result<Written, StoreError> {
+    for _ in 1..TRIES {
+        match store.write(write.clone()).await {
+            Err(error) if error.kind == StoreErrorKind::Unknown => {}
+            answer => return answer,
+        }
+    }
+    store.write(write).await
+}
+
+fn decode(item: &Item) -> Result<Versioned, StoreError> {
+    check_format(item, FORMAT, "an outbox")?;
+    let parts = || {
+        let outbox = postcard::from_bytes(item.bytes(BODY)?).ok()?;
+        Some(Versioned { outbox, version: item.int(VERSION)?, epoch: item.int(EPOCH)? })
+    };
+    parts().ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "an outbox cannot be read"))
+}

@@ -1,0 +1,24 @@
+//! Billing: what was recorded reaches the billing service exactly once, and what the service says
+//! about payment decides plans.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`sink`] | the service as billing sees it: send, sum, time |
+//! | [`outbox`] | what is owed for one account, tenant, meter and period, without I/O |
+//! | [`report`] | the reporter: from the ledger through the outbox to the service |
+//! | [`webhook`] | whether a webhook is genuine, and what it says |
+//! | [`reducer`] | what a customer's events say about plan and payment |
+//! | `stripe` (feature `stripe`) | Stripe as such a service |
+
+mod advance;
+mod item;
+pub mod outbox;
+pub mod reducer;
+pub mod report;
+pub mod sink;
+mod snapshot;
+#[cfg(feature = "stripe")]
+pub mod stripe;
+pub mod webhook;
+
+pub use item::ItemId;

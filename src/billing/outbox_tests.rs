@@ -1,0 +1,466 @@
+//! Tests of the outbox: single rules by hand, and all of them at once against a service that
+//! forgets identifiers after exactly 24 h, over two reporters that die between any two steps.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use super::*;
+
+const NOW: i64 = 1_773_748_800;
+const HOUR: i64 = 3_600;
+const DAY: i64 = 86_400;
+
+fn entry(k: u64, value: u64) -> Entry {
+    let minute_s = NOW - NOW.rem_euclid(60);
+    let (customer, event) = ("cus_1".to_owned(), "api".to_owned());
+    Entry { k, customer, event, value, atoms: value * 10, minute_s }
+}
+
+/// An outbox with one marked entry of 5 units.
+fn marked() -> Outbox {
+    let mut outbox = Outbox::default();
+    assert_eq!(outbox.next(59, 10, NOW), Step::Freeze { value: 5, atoms: 50 });
+    outbox.freeze(entry(1, 5));
+    assert_eq!(outbox.next(59, 10, NOW), Step::Send);
+    outbox.mark(NOW);
+    outbox
+}
+
+#[test]
+fn what_makes_no_whole_unit_is_carried() {
+    let mut outbox = marked();
+    outbox.delivered();
+    assert_eq!(outbox.next(59, 10, NOW), Step::Rest);
+    assert_eq!(outbox.next(60, 10, NOW), Step::Freeze { value: 1, atoms: 10 });
+}
+
+#[test]
+fn what_is_owed_never_shrinks_below_what_was_frozen() {
+    let mut outbox = marked();
+    outbox.delivered();
+    assert_eq!(outbox.next(0, 10, NOW), Step::Rest);
+    assert_eq!(outbox.frozen, 50);
+}
+
+#[test]
+fn a_value_has_at_most_15_digits() {
+    let step = Outbox::default().next(u64::MAX, 1, NOW);
+    assert_eq!(step, Step::Freeze { value: MAX_VALUE, atoms: MAX_VALUE });
+}
+
+#[test]
+fn an_uncertain_entry_is_sent_again_for_12_hours_and_then_never_blindly() {
+    let mut outbox = marked();
+    let last_chance = NOW + RESEND_S - EFFECT_S - 1;
+    assert_eq!(outbox.next(59, 10, last_chance), Step::Send);
+    outbox.mark(last_chance);
+    assert_eq!(outbox.next(59, 10, last_chance + 1), Step::Wait(NOW + ASK_AFTER_S));
+    assert_eq!(outbox.next(59, 10, NOW + ASK_AFTER_S - 1), Step::Wait(NOW + ASK_AFTER_S));
+    assert_eq!(outbox.next(59, 10, NOW + ASK_AFTER_S), Step::Ask);
+}
+
+#[test]
+fn the_sum_decides() {
+    let at = NOW + ASK_AFTER_S;
+    let mut counted = marked();
+    counted.summed(5, at);
+    assert_eq!((counted.pending.is_none(), counted.value_sent()), (true, 5));
+
+    let mut other = marked();
+    other.summed(7, at);
+    assert_eq!(other.next(59, 10, at), Step::Stopped);
+    assert!(other.decide(false));
+    assert_eq!(other.next(59, 10, at), Step::Freeze { value: 5, atoms: 50 });
+    assert!(!other.decide(true));
+
+    let mut zero = marked();
+    zero.summed(0, at);
+    assert_eq!(zero.next(59, 10, at), Step::Wait(at + ZERO_APART_S));
+    zero.summed(0, at + ZERO_APART_S - 1);
+    assert_ne!(zero.next(59, 10, at + ZERO_APART_S - 1), Step::Send, "zero once is not enough");
+    zero.summed(0, at + ZERO_APART_S);
+    assert_eq!(zero.next(59, 10, at + ZERO_APART_S), Step::Send);
+    assert_eq!(zero.pending.unwrap().entry, entry(1, 5), "the same entry");
+}
+
+#[test]
+fn a_minute_that_is_too_old_is_given_up_once_it_is_certain_not_to_count() {
+    let late = NOW + OLDEST_S + 60;
+    let mut never_sent = Outbox::default();
+    never_sent.freeze(entry(1, 5));
+    assert_eq!(never_sent.next(59, 10, late), Step::Void);
+    let mut uncertain = marked();
+    assert_eq!(uncertain.next(59, 10, late), Step::Ask);
+    uncertain.summed(0, late);
+    uncertain.summed(0, late + ZERO_APART_S);
+    assert_eq!(uncertain.next(59, 10, late + ZERO_APART_S), Step::Void);
+    uncertain.void();
+    assert_eq!((uncertain.frozen, uncertain.k, uncertain.voided), (0, 1, 1));
+}
+
+#[test]
+fn what_was_accepted_is_verified_and_owed_anew_only_on_a_report() {
+    let mut outbox = marked();
+    outbox.delivered();
+    assert_eq!(outbox.to_verify(NOW + EFFECT_S + VERIFY_S - 1), None);
+    let at = NOW + EFFECT_S + VERIFY_S;
+    assert_eq!(outbox.to_verify(at).map(|sent| sent.entry.k), Some(1));
+    let mut alone = outbox.clone();
+    alone.verified(1, 0, false, at);
+    assert_eq!((alone.frozen, alone.sent[0].doubt), (50, Some(0)));
+    assert_eq!(alone.to_verify(at), None, "a day later again");
+    let mut reported = outbox.clone();
+    reported.verified(1, 0, true, at);
+    assert_eq!((reported.frozen, reported.requeued), (0, 1));
+    assert_eq!(reported.next(59, 10, at), Step::Freeze { value: 5, atoms: 50 });
+    outbox.verified(1, 5, true, at);
+    assert_eq!(outbox.settled, Settled { entries: 1, value: 5, atoms: 50 });
+}
+
+#[test]
+fn nothing_is_frozen_while_too_much_waits_to_be_verified() {
+    let mut outbox = Outbox::default();
+    for k in 1..=MAX_SENT as u64 {
+        outbox.freeze(entry(k, 1));
+        outbox.delivered();
+    }
+    assert_eq!(outbox.next(u64::MAX, 10, NOW), Step::Rest);
+}
+
+/// Sums may be incomplete for so many hours: two zeros [`ZERO_APART_S`] apart outlast it.
+const LAG_H: u64 = 17;
+
+/// A service that forgets an identifier exactly 24 h after it took it, and whose sums lag.
+#[derive(Default)]
+struct Service {
+    /// When each identifier was last taken: the entry's number, and 0 where nothing is planted.
+    taken: HashMap<(u64, u64), i64>,
+    /// Values by minute, and from when sums show them.
+    counted: BTreeMap<i64, Vec<(i64, i64)>>,
+    times: HashMap<u64, u32>,
+    /// Accepted, then thrown away and reported.
+    reported: Vec<u64>,
+    /// Sends that are under way, and until when they may arrive.
+    late: Vec<(Entry, u64, i64)>,
+}
+
+impl Service {
+    fn take(&mut self, entry: &Entry, attempt: u64, now: i64, reject: bool) {
+        let identifier = (entry.k, attempt);
+        if self.taken.get(&identifier).is_some_and(|at| now - at < DAY) {
+            return;
+        }
+        self.taken.insert(identifier, now);
+        if reject {
+            self.reported.push(entry.k);
+            return;
+        }
+        let value = i64::try_from(entry.value).unwrap();
+        let shown = now + i64::try_from(entry.k * 7_919 % (LAG_H + 1)).unwrap() * HOUR;
+        self.counted.entry(entry.minute_s).or_default().push((value, shown));
+        *self.times.entry(entry.k).or_default() += 1;
+    }
+
+    fn sum(&self, minute_s: i64, now: i64) -> i64 {
+        let all = self.counted.get(&minute_s).into_iter().flatten();
+        all.filter(|(_, shown)| *shown <= now).map(|(value, _)| value).sum()
+    }
+
+    /// What is under way arrives, at the latest when it must.
+    fn arrive(&mut self, now: i64, all: bool) {
+        let (due, rest) =
+            std::mem::take(&mut self.late).into_iter().partition(|(.., by)| all || *by <= now);
+        self.late = rest;
+        for (entry, attempt, by) in Vec::<(Entry, u64, i64)>::from_iter(due) {
+            self.take(&entry, attempt, by.min(now), false);
+        }
+    }
+}
+
+/// One process that reports: what it read, if it is in the middle of something.
+#[derive(Default)]
+struct Reporter {
+    read: Option<(Outbox, u64)>,
+}
+
+/// A rule that is left out, to see that it is missed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Planted {
+    Nothing,
+    /// Writes do not ask for the version.
+    NoVersion,
+    /// The identifier holds the attempt.
+    AttemptInIdentifier,
+    /// A repeat sends what is owed by then.
+    ValueAnew,
+    /// What is uncertain is sent again for ever.
+    BlindResend,
+    /// What was accepted is not verified.
+    AcceptedIsBilled,
+}
+
+struct World {
+    planted: Planted,
+    attempts: u64,
+    item: Outbox,
+    version: u64,
+    service: Service,
+    reporters: [Reporter; 2],
+    owed: u64,
+    now: i64,
+    /// Minutes that an entry has.
+    minutes: HashSet<i64>,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Use(u64),
+    Time(i64),
+    Read(usize),
+    /// The reporter does its next step; `fate` is what becomes of the send.
+    Act(usize, Fate),
+    Die(usize),
+    Arrive,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Answered,
+    AnswerLost,
+    Late,
+    NeverArrives,
+    RejectedLater,
+}
+
+impl World {
+    fn new(planted: Planted) -> Self {
+        Self {
+            planted,
+            attempts: 0,
+            item: Outbox::default(),
+            version: 0,
+            service: Service::default(),
+            reporters: Default::default(),
+            owed: 0,
+            now: NOW,
+            minutes: HashSet::new(),
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Use(atoms) => self.owed += atoms,
+            Event::Time(by) => {
+                self.now += by;
+                self.service.arrive(self.now, false);
+                // A reporter that slept gives up what it was in the middle of.
+                if by > 5 {
+                    self.reporters = Default::default();
+                }
+            }
+            Event::Read(who) => {
+                self.reporters[who].read = Some((self.item.clone(), self.version));
+            }
+            Event::Act(who, fate) => self.act(who, fate),
+            Event::Die(who) => self.reporters[who].read = None,
+            Event::Arrive => self.service.arrive(self.now, true),
+        }
+        self.check()
+    }
+
+    /// A write under the version that was read: refused if somebody else wrote.
+    fn write(&mut self, outbox: Outbox, version: u64) -> bool {
+        let ours = self.version == version || self.planted == Planted::NoVersion;
+        if ours {
+            self.item = outbox;
+            self.version += 1;
+        }
+        ours
+    }
+
+    fn act(&mut self, who: usize, fate: Fate) {
+        let Some((mut outbox, version)) = self.reporters[who].read.take() else { return };
+        if let Some(sent) = outbox.to_verify(self.now).map(|sent| sent.entry.clone()) {
+            let reported = self.service.reported.contains(&sent.k);
+            let sum = match self.planted {
+                Planted::AcceptedIsBilled => i64::try_from(sent.value).unwrap(),
+                _ => self.service.sum(sent.minute_s, self.now),
+            };
+            outbox.verified(sent.k, sum, reported, self.now);
+            self.write(outbox, version);
+            return;
+        }
+        let step = match outbox.next(self.owed, 10, self.now) {
+            Step::Wait(_) | Step::Ask if self.planted == Planted::BlindResend => Step::Send,
+            step => step,
+        };
+        match step {
+            Step::Rest | Step::Wait(_) | Step::Stopped => {}
+            Step::Freeze { value, atoms } => {
+                let k = outbox.k + 1;
+                let (customer, event) = ("c".to_owned(), "e".to_owned());
+                let mut minute_s = self.now - self.now.rem_euclid(60);
+                while !self.minutes.insert(minute_s) {
+                    minute_s -= 60;
+                }
+                outbox.freeze(Entry { k, customer, event, value, atoms, minute_s });
+                self.write(outbox, version);
+            }
+            Step::Send => {
+                outbox.mark(self.now);
+                if self.write(outbox.clone(), version) {
+                    self.send(outbox, version + 1, fate);
+                }
+            }
+            Step::Ask => {
+                let minute_s = outbox.pending.as_ref().unwrap().entry.minute_s;
+                outbox.summed(self.service.sum(minute_s, self.now), self.now);
+                self.write(outbox, version);
+            }
+            Step::Void => {
+                outbox.void();
+                self.write(outbox, version);
+            }
+        }
+    }
+
+    fn send(&mut self, mut outbox: Outbox, version: u64, fate: Fate) {
+        let mut entry = outbox.pending.as_ref().unwrap().entry.clone();
+        self.attempts += 1;
+        let attempt = match self.planted {
+            Planted::AttemptInIdentifier => self.attempts,
+            _ => 0,
+        };
+        if self.planted == Planted::ValueAnew {
+            entry.value += (self.owed - self.item.frozen) / 10;
+        }
+        match fate {
+            Fate::NeverArrives => return,
+            Fate::Late => {
+                self.service.late.push((entry, attempt, self.now + EFFECT_S));
+                return;
+            }
+            Fate::RejectedLater => self.service.take(&entry, attempt, self.now, true),
+            Fate::Answered | Fate::AnswerLost => {
+                self.service.take(&entry, attempt, self.now, false);
+            }
+        }
+        if matches!(fate, Fate::Answered | Fate::RejectedLater) {
+            outbox.delivered();
+            self.write(outbox, version);
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let item = &self.item;
+        let open = item.pending.as_ref().map_or(0, |pending| pending.entry.atoms);
+        let sent: u64 = item.sent.iter().map(|sent| sent.entry.atoms).sum();
+        let stopped = item.pending.as_ref().and_then(|pending| pending.stopped.as_ref());
+        let twice = self.service.times.iter().find(|(_, times)| **times > 1);
+        if item.frozen > self.owed {
+            return Err(format!("I5: frozen {} of {}", item.frozen, self.owed));
+        }
+        if item.frozen != item.settled.atoms + sent + open {
+            return Err("law 5: atoms were made or lost".to_owned());
+        }
+        if let Some((k, times)) = twice {
+            return Err(format!("I6: entry {k} counts {times} times"));
+        }
+        if let Some(stopped) = stopped {
+            return Err(format!("I6: nothing here gives cause to stop: {stopped:?}"));
+        }
+        Ok(())
+    }
+
+    /// Faults over: a reporter that goes on until nothing is left.
+    fn drain(&mut self) -> Result<(), String> {
+        for _ in 0..1_000 {
+            let left = self.owed - self.item.frozen >= 10
+                || self.item.pending.is_some()
+                || !self.item.sent.is_empty();
+            if !left {
+                break;
+            }
+            self.happen(Event::Read(0))?;
+            self.happen(Event::Act(0, Fate::Answered))?;
+            self.happen(Event::Time(HOUR))?;
+        }
+        let billed: i64 = self.service.counted.values().flatten().map(|(value, _)| value).sum();
+        let (whole, sent) = (self.owed / 10, self.item.value_sent());
+        if u64::try_from(billed) != Ok(whole) || sent != whole {
+            return Err(format!("I7: owed {whole}, sent {sent}, billed {billed}"));
+        }
+        Ok(())
+    }
+
+    /// Everything that happens, and then the drain.
+    fn run(planted: Planted, events: Vec<Event>) -> Result<(), TestCaseError> {
+        let mut world = World::new(planted);
+        let all = || {
+            events.into_iter().try_for_each(|event| world.happen(event))?;
+            world.service.arrive(i64::MAX, true);
+            world.drain()
+        };
+        all().map_err(TestCaseError::fail)
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let fate = prop_oneof![
+        4 => Just(Fate::Answered),
+        2 => Just(Fate::AnswerLost),
+        2 => Just(Fate::Late),
+        2 => Just(Fate::NeverArrives),
+        1 => Just(Fate::RejectedLater),
+    ];
+    prop_oneof![
+        3 => (1..200_u64).prop_map(Event::Use),
+        3 => prop_oneof![Just(1), Just(HOUR), Just(7 * HOUR), Just(13 * HOUR), Just(25 * HOUR)]
+            .prop_map(Event::Time),
+        1 => Just(Event::Time(36 * DAY)),
+        6 => (0..2_usize).prop_map(Event::Read),
+        8 => (0..2_usize, fate).prop_map(|(who, fate)| Event::Act(who, fate)),
+        1 => (0..2_usize).prop_map(Event::Die),
+        1 => Just(Event::Arrive),
+    ]
+}
+
+fn schedule() -> impl Strategy<Value = Vec<Event>> {
+    prop::collection::vec(event(), 1..120)
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_each_unit_is_billed_once(events in schedule()) {
+        World::run(Planted::Nothing, events)?;
+    }
+}
+
+#[test]
+fn each_rule_that_is_left_out_is_missed() {
+    for (planted, by) in [
+        (Planted::NoVersion, ""),
+        (Planted::AttemptInIdentifier, "I6"),
+        (Planted::ValueAnew, "I"),
+        (Planted::BlindResend, "I6"),
+        (Planted::AcceptedIsBilled, "I7"),
+    ] {
+        let config = ProptestConfig {
+            cases: 3_000,
+            max_shrink_iters: 0,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let mut runner = TestRunner::new_with_rng(config, rng);
+        match runner.run(&schedule(), |events| World::run(planted, events)) {
+            Err(TestError::Fail(why, _)) => {
+                println!("{planted:?} is caught: {why}");
+                assert!(why.message().starts_with(by), "{planted:?}: {why}");
+            }
+            other => panic!("{planted:?} is not caught: {other:?}"),
+        }
+    }
+}

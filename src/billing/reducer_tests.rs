@@ -1,0 +1,344 @@
+//! Tests of the reducer: every permutation of lifecycles, with duplicates, ends in the state that
+//! is written by hand; and random sets in random orders give equal facts.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::catalog::PlanId;
+
+const T: i64 = 1_773_748_800;
+const DAY: i64 = 86_400;
+
+fn sold(price: &str) -> Option<Sold> {
+    match price {
+        "pro_monthly" => Some(Sold::Plan(PlanId(1))),
+        "team_monthly" => Some(Sold::Plan(PlanId(2))),
+        "seat_monthly" => Some(Sold::Addon(0)),
+        "credits_50k" => Some(Sold::Topup(0)),
+        _ => None,
+    }
+}
+
+fn event(n: u32, kind: &str, created_s: i64, object: Value) -> Event {
+    Event {
+        id: format!("evt_{n}"),
+        kind: kind.to_owned(),
+        created_s,
+        live: false,
+        object,
+        previous: None,
+        thin: false,
+    }
+}
+
+/// A subscription that began at `T`, with one item.
+fn subscription(id: &str, status: &str, price: &str, quantity: u64, period_s: i64) -> Value {
+    json!({
+        "id": id, "object": "subscription", "status": status,
+        "start_date": T, "created": T, "billing_cycle_anchor": T,
+        "items": { "data": [{
+            "price": { "id": format!("price_{price}"), "lookup_key": price },
+            "quantity": quantity, "current_period_start": period_s,
+        }] },
+    })
+}
+
+fn created(n: u32, at_s: i64, object: Value) -> Event {
+    event(n, "customer.subscription.created", at_s, object)
+}
+
+fn updated(n: u32, at_s: i64, object: Value, previous: Value) -> Event {
+    let updated = event(n, "customer.subscription.updated", at_s, object);
+    Event { previous: Some(previous), ..updated }
+}
+
+fn invoice(n: u32, kind: &str, at_s: i64, id: &str, status: &str) -> Event {
+    let object = json!({
+        "id": id, "object": "invoice", "status": status,
+        "parent": { "subscription_details": { "subscription": "sub_1" } },
+        "lines": { "data": [] },
+    });
+    event(n, kind, at_s, object)
+}
+
+fn base(price: &str, payment: PaymentState, since_s: i64) -> PlanState {
+    let base = Base {
+        subscription: "sub_1".to_owned(),
+        price: price.to_owned(),
+        payment,
+        since_s,
+        anchor_s: T,
+    };
+    PlanState { base: Some(base), ..PlanState::default() }
+}
+
+fn facts<'a>(events: impl IntoIterator<Item = &'a Event>) -> Facts {
+    let mut facts = Facts::default();
+    for event in events {
+        assert_eq!(facts.take(event), Taken::Yes, "{}", event.kind);
+    }
+    facts
+}
+
+/// Calls with every order of the places below `n` (Heap's algorithm).
+fn permutations(n: usize, mut with: impl FnMut(&[usize])) -> usize {
+    let mut places: Vec<usize> = (0..n).collect();
+    let mut counters = vec![0; n];
+    let (mut at, mut count) = (0, 1);
+    with(&places);
+    while at < n {
+        if counters[at] < at {
+            places.swap(if at % 2 == 0 { 0 } else { counters[at] }, at);
+            with(&places);
+            count += 1;
+            counters[at] += 1;
+            at = 0;
+        } else {
+            counters[at] = 0;
+            at += 1;
+        }
+    }
+    count
+}
+
+/// Every order, and every order with each event twice in a row and one more at the end.
+#[track_caller]
+fn always(events: &[Event], expected: &PlanState) {
+    assert!(events.len() <= 7);
+    let reference = facts(events);
+    assert_eq!(reference.state(sold), *expected);
+    let factorial: usize = (1..=events.len()).product();
+    let count = permutations(events.len(), |order| {
+        let mut one = Facts::default();
+        for place in order {
+            one.take(&events[*place]);
+        }
+        assert_eq!(one, reference, "order {order:?}");
+        for place in order.iter().chain(order.first()) {
+            one.take(&events[*place]);
+        }
+        assert_eq!(one, reference, "order {order:?}, with duplicates");
+    });
+    assert_eq!(count, factorial);
+}
+
+#[test]
+fn a_trial_that_is_paid_fails_once_and_recovers() {
+    let sub = |status: &str, period_s| subscription("sub_1", status, "pro_monthly", 1, period_s);
+    let renewed = T + 44 * DAY;
+    let events = [
+        created(1, T, sub("trialing", T)),
+        event(2, "customer.subscription.trial_will_end", T + 11 * DAY, sub("trialing", T)),
+        updated(3, T + 14 * DAY, sub("active", T + 14 * DAY), json!({ "status": "trialing" })),
+        updated(4, renewed, sub("past_due", renewed), json!({ "status": "active" })),
+        invoice(5, "invoice.payment_failed", renewed, "in_2", "open"),
+        invoice(6, "invoice.paid", renewed + DAY, "in_2", "paid"),
+        updated(7, renewed + DAY, sub("active", renewed), json!({ "status": "past_due" })),
+    ];
+    always(&events, &base("pro_monthly", PaymentState::Good, T));
+    always(&events[..2], &base("pro_monthly", PaymentState::Trialing, T));
+    let failed = base("pro_monthly", PaymentState::PastDue, renewed);
+    always(&events[..5], &failed);
+    // The invoice's event is missing: grace is counted from the period's begin.
+    always(&events[..4], &failed);
+}
+
+#[test]
+fn grace_is_counted_from_the_first_failure_and_an_end_is_final() {
+    let sub = |status: &str| subscription("sub_1", status, "pro_monthly", 1, T);
+    let mut canceled = sub("canceled");
+    canceled["ended_at"] = json!(T + 9 * DAY);
+    let events = [
+        created(1, T, sub("active")),
+        invoice(2, "invoice.payment_failed", T + 100, "in_1", "open"),
+        updated(3, T + 101, sub("past_due"), json!({ "status": "active" })),
+        invoice(4, "invoice.payment_failed", T + 3 * DAY, "in_1", "open"),
+        invoice(5, "invoice.marked_uncollectible", T + 9 * DAY, "in_1", "uncollectible"),
+        event(6, "customer.subscription.deleted", T + 9 * DAY, canceled),
+        // Late by its time, and still no resurrection.
+        updated(7, T + 9 * DAY + 1, sub("past_due"), json!({ "status": "active" })),
+    ];
+    always(&events[..4], &base("pro_monthly", PaymentState::PastDue, T + 100));
+    always(&events, &base("pro_monthly", PaymentState::Canceled, T + 9 * DAY));
+}
+
+#[test]
+fn within_one_second_the_events_say_what_came_before_them() {
+    let sub = |status: &str, price: &str| subscription("sub_1", status, price, 1, T);
+    let pro_items = sub("active", "pro_monthly")["items"].clone();
+    let method = json!({ "id": "pm_1", "object": "payment_method" });
+    let intent = json!({ "id": "seti_1", "payment_method": "pm_1" });
+    let events = [
+        created(1, T, sub("incomplete", "pro_monthly")),
+        invoice(2, "invoice.paid", T, "in_1", "paid"),
+        updated(3, T, sub("active", "pro_monthly"), json!({ "status": "incomplete" })),
+        updated(4, T, sub("active", "team_monthly"), json!({ "items": pro_items })),
+        event(5, "payment_method.attached", T, method),
+        event(6, "setup_intent.succeeded", T, intent),
+    ];
+    let expected =
+        PlanState { has_payment_method: true, ..base("team_monthly", PaymentState::Good, T) };
+    always(&events, &expected);
+}
+
+#[test]
+fn a_subscription_that_never_began_gives_no_plan() {
+    let incomplete = subscription("sub_1", "incomplete", "pro_monthly", 1, T);
+    always(&[created(1, T, incomplete)], &PlanState::default());
+}
+
+#[test]
+fn addons_count_by_quantity_and_top_ups_once_when_paid() {
+    let seats = |status: &str, n| subscription("sub_2", status, "seat_monthly", n, T);
+    let mut bought = invoice(5, "invoice.paid", T + 20, "in_9", "paid");
+    bought.object["parent"] = Value::Null;
+    bought.object["lines"]["data"] = json!([
+        { "quantity": 2, "pricing": { "price_details": { "price": "price_credits" } } },
+    ]);
+    let mut open = bought.clone();
+    open.kind = "invoice.finalized".to_owned();
+    open.object["status"] = json!("open");
+    let events = [
+        created(1, T, subscription("sub_1", "active", "pro_monthly", 1, T)),
+        created(2, T + 5, seats("active", 3)),
+        updated(3, T + 9, seats("active", 5), json!({ "items": seats("active", 3)["items"] })),
+        open,
+        bought,
+    ];
+    let mut expected = base("pro_monthly", PaymentState::Good, T);
+    expected.addons.insert("seat_monthly".to_owned(), 5);
+    always(&events[..4], &expected);
+    // What the price is called is not in an invoice: it is fetched once.
+    expected.wanted.insert(Wanted::Price("price_credits".to_owned()));
+    always(&events, &expected);
+    let mut facts = facts(&events);
+    facts.price("price_credits", "credits_50k");
+    expected.wanted.clear();
+    let topup = TopUp { price: "credits_50k".to_owned(), quantity: 2 };
+    expected.topups.insert("in_9.0".to_owned(), topup);
+    assert_eq!(facts.state(sold), expected);
+    facts.take(&event(6, "customer.subscription.deleted", T + 50, seats("canceled", 5)));
+    assert_eq!(facts.state(sold).addons, BTreeMap::new());
+}
+
+#[test]
+fn what_the_events_cannot_decide_is_fetched_and_decides() {
+    let sub = |price: &str| subscription("sub_1", "active", price, 1, T);
+    let events = [
+        created(1, T, sub("pro_monthly")),
+        updated(2, T + 5, sub("pro_monthly"), json!({ "metadata": {} })),
+        updated(3, T + 5, sub("team_monthly"), json!({ "metadata": {} })),
+    ];
+    let mut expected = base("team_monthly", PaymentState::Good, T);
+    expected.wanted.insert(Wanted::Subscription("sub_1".to_owned()));
+    always(&events, &expected);
+    let mut one = facts(&events);
+    one.fetched(&sub("pro_monthly"), T + 6);
+    let decided = base("pro_monthly", PaymentState::Good, T);
+    assert_eq!(one.state(sold), decided);
+    // The fetch may as well be known before the events.
+    let mut other = Facts::default();
+    other.fetched(&sub("pro_monthly"), T + 6);
+    events.iter().for_each(|event| {
+        other.take(event);
+    });
+    assert_eq!(other, one);
+}
+
+#[test]
+fn a_deleted_customer_has_no_subscription_left() {
+    let events = [
+        created(1, T, subscription("sub_1", "active", "pro_monthly", 1, T)),
+        event(2, "customer.deleted", T + DAY, json!({ "id": "cus_1", "object": "customer" })),
+        event(3, "payment_method.attached", T, json!({ "id": "pm_1" })),
+        event(4, "payment_method.detached", T, json!({ "id": "pm_1" })),
+    ];
+    let expected =
+        PlanState { deleted: true, ..base("pro_monthly", PaymentState::Canceled, T + DAY) };
+    always(&events, &expected);
+}
+
+#[test]
+fn a_paused_trial_is_unpaid_and_a_live_subscription_beats_a_dead_one() {
+    let sub = |status: &str| subscription("sub_1", status, "pro_monthly", 1, T);
+    let mut dead = subscription("sub_0", "canceled", "team_monthly", 1, T);
+    dead["start_date"] = json!(T + DAY);
+    let events = [
+        created(1, T, sub("trialing")),
+        event(2, "customer.subscription.paused", T + 14 * DAY, sub("paused")),
+        event(3, "customer.subscription.deleted", T + 2 * DAY, dead),
+    ];
+    always(&events, &base("pro_monthly", PaymentState::Unpaid, T));
+}
+
+#[test]
+fn unknown_and_odd_events_change_nothing() {
+    let mut facts = Facts::default();
+    let odd = [
+        event(1, "charge.refunded", T, json!({ "id": "ch_1" })),
+        event(2, "customer.subscription.updated", T, json!({ "id": "sub_1", "status": "new" })),
+        event(3, "customer.subscription.updated", T, json!(null)),
+        event(4, "invoice.paid", T, json!({})),
+        event(5, "payment_method.attached", T, json!({ "id": 7 })),
+    ];
+    for event in &odd {
+        assert_eq!(facts.take(event), Taken::Unknown, "{}", event.id);
+    }
+    assert_eq!(facts, Facts::default());
+    let report = event(6, "v1.billing.meter.error_report_triggered", T, json!({ "id": "mtr_1" }));
+    assert_eq!(facts.take(&Event { thin: true, ..report }), Taken::MeterErrors);
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let status = prop::sample::select(vec!["trialing", "active", "past_due", "unpaid", "canceled"]);
+    let price = prop::sample::select(vec!["pro_monthly", "team_monthly", "seat_monthly"]);
+    let kind = prop::sample::select(vec![
+        "customer.subscription.created",
+        "customer.subscription.updated",
+        "customer.subscription.deleted",
+        "invoice.payment_failed",
+        "invoice.paid",
+        "payment_method.attached",
+        "payment_method.detached",
+        "customer.deleted",
+    ]);
+    (kind, status, price, 0..4_i64, 0..2_u32, prop::option::of(0..2_i64)).prop_map(
+        |(kind, status, price, at_s, n, before)| {
+            let object = match kind.split('.').next() {
+                Some("invoice") => {
+                    return invoice(n, kind, T + at_s, &format!("in_{n}"), "open");
+                }
+                _ if kind.starts_with("customer.subscription") => {
+                    subscription(&format!("sub_{n}"), status, price, 1, T)
+                }
+                _ => json!({ "id": format!("pm_{n}") }),
+            };
+            let word = |n| if n == 0 { "active" } else { "past_due" };
+            let previous = before.map(|n| json!({ "status": word(n) }));
+            Event { previous, ..event(n, kind, T + at_s, object) }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn facts_depend_on_the_set_alone(
+        events in prop::collection::vec(any_event(), 1..12),
+        again in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        seed in any::<u64>(),
+    ) {
+        let reference = facts(&events);
+        let mut other = events.clone();
+        other.extend(again.iter().map(|at| events[at.index(events.len())].clone()));
+        let mut random = seed | 1;
+        for at in (1..other.len()).rev() {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            other.swap(at, usize::try_from(random % (at as u64 + 1)).unwrap());
+        }
+        prop_assert_eq!(&facts(&other), &reference);
+        prop_assert_eq!(facts(&other).state(sold), reference.state(sold));
+    }
+}

@@ -1,0 +1,277 @@
+//! The reporter: brings what the ledger says was used to the billing service, entry by entry.
+//!
+//! One run looks at every item once. Any process may run it, and several at once are harmless:
+//! each step is written under the item's version before it is taken, so that of two reporters one
+//! goes on and the other starts over. A process that dies at any line leaves an item that the next
+//! run understands.
+//!
+//! At most one call is under way for a customer and meter; items whose period ends first go first.
+//! What is uncertain, waits or has stopped is in the [`Report`]; nothing of it is lost.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::advance::{Anchor, Inner};
+use super::item::{self, ItemId, Origin};
+use super::outbox::Outbox;
+use super::sink::{BillingSink, SinkError};
+use crate::admission::lease::Writer;
+use crate::clock::Clock;
+use crate::directory::Surrogate;
+use crate::store::layout::Space;
+use crate::store::{Change, Store, StoreError, TTL, Value, Write};
+use crate::usage::ledger::Ledger;
+
+/// Calls under way at once, each for another customer and meter.
+const IN_FLIGHT: usize = 32;
+
+/// How long a rejection is remembered: entries are verified daily, so far sooner than this.
+const KEEP_REJECTED_S: i64 = 80 * 86_400;
+
+/// Use of one item, and the terms it is billed under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Which item.
+    pub id: ItemId,
+    /// Atoms used in the period so far.
+    pub used: u64,
+    /// What they are billed under.
+    pub terms: Terms,
+}
+
+/// What use is billed under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The customer at the service.
+    pub customer: String,
+    /// The event name of the meter at the service.
+    pub event: String,
+    /// Atoms to one unit of the service; at least 1.
+    pub atoms_per_unit: u64,
+    /// Atoms that are not sent: what the plan includes, for `send = "overage"`; else 0.
+    pub included: u64,
+    /// When the billing period ends, Unix milliseconds.
+    pub ends_ms: i64,
+}
+
+/// Use that the ledger holds, before anybody says on which terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Which item; `None` for use without an account, which is never billed later.
+    pub id: Option<ItemId>,
+    /// Whose it is.
+    pub tenant: Surrogate,
+    /// The meter.
+    pub meter: Arc<str>,
+    /// Atoms.
+    pub atoms: u64,
+}
+
+/// What one run did, and what it left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Entries that were accepted.
+    pub sent: u64,
+    /// Their units.
+    pub units: u64,
+    /// Entries that were verified.
+    pub verified: u64,
+    /// Entries that are open: sent without an answer, or waiting.
+    pub open: u64,
+    /// Items whose entry waits for an operator.
+    pub stopped: Vec<ItemId>,
+    /// Items with an accepted entry that the service does not count, without a report that says so.
+    pub doubtful: Vec<ItemId>,
+    /// Items that could not be looked at to the end, and why.
+    pub failed: Vec<(ItemId, String)>,
+}
+
+/// Why a run, or a part of it, did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The service.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// A clock stepped, or this process stood still: nothing was sent after that.
+    #[error("a clock moved during the run")]
+    ClockMoved,
+}
+
+/// See the [module](self).
+#[derive(Clone)]
+pub struct Reporter {
+    inner: Arc<Inner>,
+}
+
+impl Reporter {
+    /// A reporter of this space of a table. `epoch` is that of the lock under which it runs, or 0
+    /// without one.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be reached.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        sink: Arc<dyn BillingSink>,
+        clock: Arc<dyn Clock>,
+        space: &str,
+        epoch: i64,
+    ) -> Result<Self, StoreError> {
+        let space = Space::new(space);
+        let origin = Origin::open(&*store, &space, sink.account()).await?;
+        let reader = Writer { incarnation: 0, space: space.clone() };
+        let ledger = Ledger::new(store.clone(), reader, clock.now().wall_ms);
+        let quiet = Mutex::default();
+        let inner = Inner { store, sink, clock, space, origin, ledger, epoch, quiet };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What the ledger says was used, by account, tenant, meter and billing period.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn used(&self) -> Result<Vec<Used>, StoreError> {
+        let rows = self.inner.ledger.by_period(self.inner.clock.now().wall_ms).await?;
+        let used = rows.into_iter().map(|row| Used {
+            id: row.account.map(|account| ItemId {
+                account,
+                tenant: row.tenant,
+                meter: row.meter.clone(),
+                scale: row.scale,
+                period_ms: row.period_ms,
+            }),
+            tenant: row.tenant,
+            meter: row.meter,
+            atoms: row.atoms,
+        });
+        Ok(used.collect())
+    }
+
+    /// One run: each item is brought as far as it goes now.
+    ///
+    /// # Errors
+    ///
+    /// If the service's clock cannot be read: then nothing was sent. What fails later is in the
+    /// report, item by item.
+    pub async fn run(&self, mut due: Vec<Due>) -> Result<Report, ReportError> {
+        let service_s = self.inner.sink.time().await?;
+        let anchor = Anchor { service_s, at: self.inner.clock.now() };
+        due.sort_by_key(|due| due.terms.ends_ms);
+        let mut groups = BTreeMap::<(String, String), Vec<Due>>::new();
+        let mut order = Vec::new();
+        for due in due {
+            let group = (due.terms.customer.clone(), due.terms.event.clone());
+            let members = groups.entry(group.clone()).or_insert_with(|| {
+                order.push(group);
+                Vec::new()
+            });
+            members.push(due);
+        }
+        let room = Arc::new(Semaphore::new(IN_FLIGHT));
+        let mut tasks = JoinSet::new();
+        for group in order {
+            let members = groups.remove(&group).unwrap_or_default();
+            // Closed never: the permit is there as long as this run.
+            let Ok(permit) = room.clone().acquire_owned().await else { break };
+            let inner = self.inner.clone();
+            tasks.spawn(async move {
+                let mut report = Report::default();
+                for due in members {
+                    inner.look_after(&due, anchor, &mut report).await;
+                }
+                drop(permit);
+                report
+            });
+        }
+        let mut whole = Report::default();
+        while let Some(part) = tasks.join_next().await {
+            whole.add(part.unwrap_or_default());
+        }
+        Ok(whole)
+    }
+
+    /// Notes that the service reported an event as rejected: its units will be owed again when its
+    /// verification finds that it does not count. Durable once this returns.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written.
+    pub async fn note_rejected(&self, identifier: &str) -> Result<(), StoreError> {
+        let at_ms = self.inner.clock.now().wall_ms;
+        let ttl = at_ms.div_euclid(1_000).saturating_add(KEEP_REJECTED_S);
+        let write = Write {
+            key: self.inner.space.rejected(identifier),
+            when: vec![],
+            change: vec![
+                Change::Set("at_ms".into(), Value::Int(at_ms)),
+                Change::Set(TTL.into(), Value::Int(ttl)),
+            ],
+        };
+        item::make(&*self.inner.store, write).await.map(|_| ())
+    }
+
+    /// An operator's decision about an item whose entry has stopped: it counts, or it is owed anew.
+    /// False if none has, or another was faster.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read or written.
+    pub async fn decide(&self, id: &ItemId, counts: bool) -> Result<bool, StoreError> {
+        let inner = &self.inner;
+        let before = item::read(&*inner.store, id.key(&inner.space)).await?;
+        let mut outbox = before.outbox.clone();
+        Ok(outbox.decide(counts) && inner.write(id, &before, outbox).await?.is_some())
+    }
+
+    /// The item as it stands.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn outbox(&self, id: &ItemId) -> Result<Outbox, StoreError> {
+        let key = id.key(&self.inner.space);
+        Ok(item::read(&*self.inner.store, key).await?.outbox)
+    }
+}
+
+impl Report {
+    pub(super) fn take(&mut self, id: &ItemId, outbox: &Outbox) {
+        if let Some(pending) = &outbox.pending {
+            self.open += 1;
+            if pending.stopped.is_some() {
+                self.stopped.push(id.clone());
+            }
+        }
+        if outbox.sent.iter().any(|sent| sent.doubt.is_some()) {
+            self.doubtful.push(id.clone());
+        }
+    }
+
+    fn add(&mut self, part: Report) {
+        self.sent += part.sent;
+        self.units += part.units;
+        self.verified += part.verified;
+        self.open += part.open;
+        self.stopped.extend(part.stopped);
+        self.doubtful.extend(part.doubtful);
+        self.failed.extend(part.failed);
+    }
+}
+
+impl std::fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reporter").field("epoch", &self.inner.epoch).finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "stripe")]
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

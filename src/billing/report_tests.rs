@@ -1,0 +1,499 @@
+//! Tests of the reporter against `stripe-sim`, over the real sink: death at every call, lost
+//! replies, outages, two reporters at once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use stripe_sim::{Settings, Sim};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::billing::outbox::Entry;
+use crate::billing::sink::SinkFuture;
+use crate::billing::sink::{Delivery, MeterEvent, Sum};
+use crate::billing::stripe::{Stripe, StripeSettings};
+use crate::clock::ManualClock;
+use crate::config::{Secret, StripeMode};
+use crate::store::{Item, Key, Memory, Page, Promise, Query, StoreFuture, Written};
+use crate::testing::{Faulty, Odds};
+
+/// 17 March 2026, 12:00 UTC: where the clocks stand at first.
+const NOW: i64 = 1_773_748_800;
+const HOUR: u32 = 3_600;
+
+/// Every call of a reporter there is. One that is not in this list fails the tests: it would be
+/// a place to die at that nobody thought of.
+const CALLS: [&str; 8] = [
+    "time", "read B",  // the item
+    "write U", // a minute of its own
+    "write B", // frozen, marked, delivered, summed, void, verified
+    "send", "sum", "read E",  // was it reported as rejected?
+    "write M", // the ledger's id
+];
+
+/// Whether the process dies before a call, or after it took effect and before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Dies {
+    Before,
+    After,
+}
+
+/// A store and a sink whose process dies at the n-th call: that call never ends.
+#[derive(Clone)]
+struct Mortal {
+    store: Arc<dyn Store>,
+    sink: Arc<dyn BillingSink>,
+    life: Arc<Life>,
+}
+
+struct Life {
+    calls: AtomicU64,
+    dies_at: u64,
+    how: Dies,
+    dead: Notify,
+    /// The calls that were made.
+    made: Mutex<Vec<String>>,
+}
+
+impl Mortal {
+    fn call<T: Send + 'static>(
+        &self,
+        name: String,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> SinkFuture<T> {
+        assert!(CALLS.contains(&name.as_str()), "a call that is not in the list: {name}");
+        let life = self.life.clone();
+        Box::pin(async move {
+            let n = life.calls.fetch_add(1, Ordering::SeqCst);
+            life.made.lock().unwrap().push(name);
+            if n == life.dies_at && life.how == Dies::Before {
+                life.dead.notify_one();
+                std::future::pending::<()>().await;
+            }
+            let answer = call.await;
+            if n == life.dies_at {
+                life.dead.notify_one();
+                std::future::pending::<()>().await;
+            }
+            answer
+        })
+    }
+}
+
+/// `read B` of an item whose partition is `1#space#B#..`.
+fn name(verb: &str, key: &Key) -> String {
+    format!("{verb} {}", key.pk.split('#').nth(2).unwrap())
+}
+
+impl Store for Mortal {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.call(name("read", &key), self.store.read(key))
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.call(name("write", &write.key), self.store.write(write))
+    }
+
+    fn query(&self, _: Query) -> StoreFuture<Page> {
+        panic!("a run queries nothing")
+    }
+
+    fn promise(&self) -> Promise {
+        self.store.promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.store.close()
+    }
+}
+
+impl BillingSink for Mortal {
+    fn account(&self) -> String {
+        self.sink.account()
+    }
+
+    fn time(&self) -> SinkFuture<Result<i64, SinkError>> {
+        self.call("time".to_owned(), self.sink.time())
+    }
+
+    fn send(&self, event: MeterEvent) -> SinkFuture<Delivery> {
+        self.call("send".to_owned(), self.sink.send(event))
+    }
+
+    fn sum(&self, sum: Sum) -> SinkFuture<Result<i64, SinkError>> {
+        self.call("sum".to_owned(), self.sink.sum(sum))
+    }
+}
+
+/// A Stripe with a meter, a customer, and one item that is owed.
+struct Bench {
+    sim: Sim,
+    customer: String,
+    store: Arc<dyn Store>,
+    clock: ManualClock,
+}
+
+impl Bench {
+    async fn new(store: impl Store) -> Self {
+        let sim = Sim::start(Settings::default()).await.unwrap();
+        assert!(sim.stand_at(NOW));
+        let meter = "display_name=x&event_name=api&default_aggregation[formula]=sum";
+        post(&sim, "/v1/billing/meters", meter).await;
+        let customer = post(&sim, "/v1/customers", "").await;
+        let clock = ManualClock::at_unix_ms(NOW * 1_000);
+        Self { sim, customer, store: Arc::new(store), clock }
+    }
+
+    fn sink(&self) -> Stripe {
+        let settings = StripeSettings {
+            key: Secret::new("sk_test_x"),
+            mode: StripeMode::Test,
+            account: "main".to_owned(),
+            base: self.sim.url(),
+            calls_per_s: Some(100_000),
+        };
+        Stripe::new(settings).unwrap()
+    }
+
+    async fn reporter(&self) -> Reporter {
+        let (sink, clock) = (Arc::new(self.sink()), Arc::new(self.clock.clone()));
+        loop {
+            // A faulty store may refuse.
+            let opened =
+                Reporter::open(self.store.clone(), sink.clone(), clock.clone(), "s", 0).await;
+            if let Ok(reporter) = opened {
+                return reporter;
+            }
+        }
+    }
+
+    /// What is owed of the one item, at 10 atoms to the unit, in a period that began a day ago.
+    fn due(&self, used: u64) -> Due {
+        let id = ItemId {
+            account: self.customer.as_str().into(),
+            tenant: Surrogate::test(1),
+            meter: "requests".into(),
+            scale: 1,
+            period_ms: (NOW - 86_400) * 1_000,
+        };
+        let terms = Terms {
+            customer: self.customer.clone(),
+            event: "api".to_owned(),
+            atoms_per_unit: 10,
+            included: 0,
+            ends_ms: (NOW + 30 * 86_400) * 1_000,
+        };
+        Due { id, used, terms }
+    }
+
+    fn pass(&self, seconds: u32) {
+        self.sim.advance(seconds);
+        self.clock.advance(Duration::from_secs(seconds.into()));
+    }
+
+    fn billed(&self) -> i64 {
+        self.sim.totals().iter().map(|total| total.total).sum()
+    }
+
+    /// Runs on until everything is verified: what was billed, and how it stands.
+    async fn drain(&self, used: u64) -> Outbox {
+        let reporter = self.reporter().await;
+        let due = self.due(used);
+        for _ in 0..60 {
+            let _ = reporter.run(vec![due.clone()]).await;
+            let outbox = reporter.outbox(&due.id).await;
+            if let Ok(outbox) = outbox
+                && outbox.pending.is_none()
+                && outbox.sent.is_empty()
+                && outbox.settled.value == used / 10
+            {
+                return outbox;
+            }
+            self.pass(7 * HOUR);
+        }
+        panic!("never drained: {:?}", reporter.outbox(&due.id).await);
+    }
+}
+
+/// Posts a form by hand, and returns the id.
+async fn post(sim: &Sim, path: &str, form: &str) -> String {
+    use http_body_util::{BodyExt, Full};
+    use hyper_util::client::legacy::Client;
+    let request = http::Request::post(format!("{}{path}", sim.url()))
+        .header("authorization", "Bearer sk_test_x")
+        .body(Full::new(bytes::Bytes::from(form.to_owned())))
+        .unwrap();
+    let pool = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    let body = pool.request(request).await.unwrap().into_body().collect().await.unwrap();
+    let object: serde_json::Value = serde_json::from_slice(&body.to_bytes()).unwrap();
+    object["id"].as_str().unwrap().to_owned()
+}
+
+fn fault(sim: &Sim, json: &str) {
+    sim.fault(serde_json::from_str(json).unwrap());
+}
+
+#[tokio::test]
+async fn what_was_used_is_billed_in_whole_units_and_verified_a_day_later() {
+    let bench = Bench::new(Memory::new()).await;
+    let reporter = bench.reporter().await;
+    let report = reporter.run(vec![bench.due(59)]).await.unwrap();
+    assert_eq!((report.sent, report.units, report.open), (1, 5, 0));
+    assert_eq!(bench.billed(), 5);
+    // Nothing new: nothing sent, nothing asked but the time.
+    let calls = bench.sim.calls().len();
+    reporter.run(vec![bench.due(59)]).await.unwrap();
+    assert_eq!(bench.sim.calls().len(), calls + 1);
+    bench.pass(900);
+    assert_eq!(reporter.run(vec![bench.due(100)]).await.unwrap().units, 5);
+    bench.pass(25 * HOUR);
+    let report = reporter.run(vec![bench.due(100)]).await.unwrap();
+    assert_eq!((report.verified, bench.billed()), (2, 10));
+}
+
+#[tokio::test]
+async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days() {
+    use crate::catalog::{Zone, local_day};
+    use crate::usage::log::LogWriter;
+    use crate::usage::record::{Rows, UseKey};
+
+    let bench = Bench::new(Memory::new()).await;
+    let reporter = bench.reporter().await;
+    let (account, at_ms) = (Some(Arc::from(bench.customer.as_str())), NOW * 1_000);
+    let day = local_day(at_ms, &Zone::utc());
+    let id = bench.due(0).id;
+    let key = |day, account: &Option<Arc<str>>| UseKey {
+        tenant: id.tenant,
+        part: 0,
+        meter: id.meter.clone(),
+        scale: 1,
+        period_ms: id.period_ms,
+        day,
+        account: account.clone(),
+    };
+    for incarnation in [7, 8] {
+        let writer = Writer { space: Space::new("s"), incarnation };
+        let mut rows = Rows::default();
+        rows.uses.insert(key(day - 1, &account), 20);
+        rows.uses.insert(key(day, &account), 9);
+        rows.uses.insert(key(day, &None), 4);
+        let registration = LogWriter::registration(&writer, day, at_ms);
+        bench.store.write(registration).await.unwrap();
+        for body in rows.pack(at_ms, None) {
+            bench.store.write(LogWriter::new(writer.clone()).slot(&body)).await.unwrap();
+        }
+    }
+    let used = reporter.used().await.unwrap();
+    let of = |id: Option<ItemId>| used.iter().find(|used| used.id == id).map(|used| used.atoms);
+    assert_eq!(used.len(), 2);
+    assert_eq!(of(Some(id)), Some(58));
+    assert_eq!(of(None), Some(8), "use without an account is named, and never billed");
+}
+
+#[tokio::test]
+async fn what_the_plan_includes_is_not_sent() {
+    let bench = Bench::new(Memory::new()).await;
+    let mut due = bench.due(1_000);
+    due.terms.included = 900;
+    bench.reporter().await.run(vec![due]).await.unwrap();
+    assert_eq!(bench.billed(), 10);
+}
+
+#[tokio::test]
+async fn a_rejection_that_was_reported_makes_the_units_owed_again() {
+    let bench = Bench::new(Memory::new()).await;
+    let reporter = bench.reporter().await;
+    let reject = r#"{"on": "POST /v1/billing/meter_events",
+        "do": {"reject": {"code": "meter_event_customer_not_found"}}}"#;
+    fault(&bench.sim, reject);
+    reporter.run(vec![bench.due(50)]).await.unwrap();
+    assert_eq!(bench.billed(), 0);
+    bench.pass(25 * HOUR);
+    let report = reporter.run(vec![bench.due(50)]).await.unwrap();
+    assert_eq!((report.doubtful.len(), report.sent), (1, 0), "a zero alone proves nothing");
+    let calls = bench.sim.calls();
+    let sent = calls.iter().find(|call| call.call.ends_with("meter_events")).unwrap();
+    reporter.note_rejected(sent.params["identifier"].as_str().unwrap()).await.unwrap();
+    let outbox = bench.drain(50).await;
+    assert_eq!((bench.billed(), outbox.requeued), (5, 1));
+}
+
+#[tokio::test]
+async fn an_entry_that_is_refused_stops_until_an_operator_decides() {
+    let bench = Bench::new(Memory::new()).await;
+    let reporter = bench.reporter().await;
+    let refuse = r#"{"on": "POST /v1/billing/meter_events", "do": {"status": {"code": 400}}}"#;
+    fault(&bench.sim, refuse);
+    let report = reporter.run(vec![bench.due(50)]).await.unwrap();
+    assert_eq!((report.stopped.len(), report.open), (1, 1));
+    let again = reporter.run(vec![bench.due(70)]).await.unwrap();
+    assert_eq!((again.stopped.len(), bench.billed()), (1, 0), "named in every run");
+    assert!(reporter.decide(&bench.due(0).id, false).await.unwrap());
+    bench.drain(70).await;
+    assert_eq!(bench.billed(), 7);
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_stops_the_run() {
+    let bench = Bench::new(Memory::new()).await;
+    let reporter = bench.reporter().await;
+    let inner = reporter.inner.clone();
+    let anchor = Anchor { service_s: NOW, at: inner.clock.now() };
+    bench.clock.step_wall(-6_000);
+    let mut report = Report::default();
+    inner.look_after(&bench.due(50), anchor, &mut report).await;
+    assert_eq!((report.failed.len(), bench.sim.calls().len() - 2), (1, 0));
+}
+
+#[tokio::test]
+async fn identifiers_are_short_and_their_own() {
+    let bench = Bench::new(Memory::new()).await;
+    let origin = bench.reporter().await.inner.origin.clone();
+    let due = bench.due(0);
+    let entry = |k| Entry {
+        k,
+        customer: String::new(),
+        event: String::new(),
+        value: 1,
+        atoms: 1,
+        minute_s: 0,
+    };
+    let one = origin.identifier(&due.id, &entry(1));
+    assert!(one.len() < 100 && one == origin.identifier(&due.id, &entry(1)));
+    let mut other = due.id.clone();
+    other.period_ms += 1;
+    assert_ne!(one, origin.identifier(&other, &entry(1)));
+    assert_ne!(one, origin.identifier(&due.id, &entry(2)));
+    let elsewhere = Bench::new(Memory::new()).await.reporter().await.inner.origin.clone();
+    assert_ne!(one, elsewhere.identifier(&due.id, &entry(1)), "another table");
+}
+
+#[tokio::test]
+async fn two_reporters_over_a_faulty_store_bill_once() {
+    for seed in 0..12 {
+        let odds = Odds { unavailable: 40, lose_request: 40, lose_reply: 60, ..Odds::default() };
+        let bench = Bench::new(Faulty::seeded(Memory::new(), seed, odds)).await;
+        let (one, two) = (bench.reporter().await, bench.reporter().await);
+        for round in 1..=10 {
+            let due = bench.due(round * 33);
+            let (a, b) = tokio::join!(one.run(vec![due.clone()]), two.run(vec![due]));
+            drop((a, b));
+            bench.pass(1_000);
+        }
+        bench.drain(330).await;
+        assert_eq!(bench.billed(), 33, "seed {seed}");
+    }
+}
+
+/// One case: the first process dies at its n-th call, Stripe or the store may have lost a reply,
+/// time passes, another process goes on. False if the run ended before its n-th call.
+async fn dies_at(n: u64, how: Dies, lose: bool, outage_s: u32) -> (bool, Vec<String>) {
+    let bench = Bench::new(Memory::new()).await;
+    if lose {
+        let lose = r#"{"on": "POST /v1/billing/meter_events", "times": 4, "do": "lose"}"#;
+        fault(&bench.sim, lose);
+    }
+    let life = Arc::new(Life {
+        calls: AtomicU64::new(0),
+        dies_at: n,
+        how,
+        dead: Notify::new(),
+        made: Mutex::default(),
+    });
+    let sink = Arc::new(bench.sink());
+    let mortal = Mortal { store: bench.store.clone(), sink, life: life.clone() };
+    let clock = Arc::new(bench.clock.clone());
+    let first = async {
+        let store: Arc<dyn Store> = Arc::new(mortal.clone());
+        let reporter =
+            Reporter::open(store, Arc::new(mortal.clone()), clock, "s", 0).await.unwrap();
+        reporter.run(vec![bench.due(50)]).await.unwrap();
+        bench.pass(26 * HOUR);
+        reporter.run(vec![bench.due(50)]).await.unwrap();
+    };
+    let died = tokio::select! {
+        () = first => false,
+        () = life.dead.notified() => true,
+    };
+    bench.sim.heal();
+    bench.pass(outage_s);
+    let outbox = bench.drain(80).await;
+    let case = format!("call {n}, {how:?}, lose {lose}, outage {outage_s} s");
+    assert_eq!(bench.billed(), 8, "{case}: {outbox:?}");
+    let made = life.made.lock().unwrap().clone();
+    (died, made)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn death_at_every_call_bills_once_after_any_outage() {
+    let room = Arc::new(Semaphore::new(16));
+    let mut cases = JoinSet::new();
+    // More than there are calls: those beyond say so.
+    for n in 0..24 {
+        for how in [Dies::Before, Dies::After] {
+            for lose in [false, true] {
+                for outage_s in [HOUR, 25 * HOUR, 36 * 24 * HOUR] {
+                    let room = room.clone();
+                    cases.spawn(async move {
+                        let _permit = room.acquire().await.unwrap();
+                        (n, dies_at(n, how, lose, outage_s).await)
+                    });
+                }
+            }
+        }
+    }
+    let mut deaths = 0;
+    let mut last = 0;
+    let mut hits = BTreeMap::<String, u32>::new();
+    while let Some(case) = cases.join_next().await {
+        let (n, (died, made)) = case.unwrap();
+        if died {
+            deaths += 1;
+            last = last.max(n);
+            *hits.entry(made.last().cloned().unwrap_or_default()).or_default() += 1;
+        }
+    }
+    println!("{deaths} deaths over {} calls, by the call died at: {hits:?}", last + 1);
+    assert!(last < 23, "the run has more calls than the test dies at");
+    for call in ["time", "read B", "write U", "write B", "send", "sum", "write M"] {
+        assert!(hits.contains_key(call), "nobody died at {call}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
+    // Many customers, one call each: below its own limit the service refuses none.
+    let (items, allowed) = match std::env::var("TOLLGATE_DRAIN").ok().and_then(|n| n.parse().ok()) {
+        Some(items) => (items, 1_000),
+        None => (300, 100),
+    };
+    let bench = Bench::new(Memory::new()).await;
+    let due: Vec<Due> = (0..items)
+        .map(|n: u128| {
+            let mut due = bench.due(50);
+            due.id.tenant = Surrogate::test(n);
+            // A customer that does not exist is taken all the same, and rejected later.
+            due.terms.customer = format!("cus_{n}");
+            due
+        })
+        .collect();
+    bench.sim.set(|settings| settings.calls_per_s = Some(allowed));
+    let settings = StripeSettings {
+        key: Secret::new("sk_test_x"),
+        mode: StripeMode::Test,
+        account: "main".to_owned(),
+        base: bench.sim.url(),
+        calls_per_s: Some(allowed * 9 / 10),
+    };
+    let sink = Arc::new(Stripe::new(settings).unwrap());
+    let clock = Arc::new(bench.clock.clone());
+    let reporter = Reporter::open(bench.store.clone(), sink, clock, "s", 0).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let report = reporter.run(due).await.unwrap();
+    let rate = report.sent as f64 / begun.elapsed().as_secs_f64();
+    let calls = bench.sim.calls().len() - 2;
+    println!("{items} items: {calls} calls, {rate:.0} a second of {allowed} allowed");
+    assert_eq!(u128::from(report.sent), items);
+    assert_eq!(calls as u128, items + 1, "one call for each, and one for the time");
+    assert!(rate >= f64::from(allowed) * 0.8, "{rate:.0} of {allowed} a second");
+}

@@ -1,0 +1,260 @@
+//! Calls to Stripe's API: one pooled client, own repeats, and answers that keep what matters.
+//!
+//! Nothing of a key is ever in an error, in `Debug` or in a log.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use jiff::fmt::rfc2822::DateTimeParser;
+use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::StripeError;
+use crate::config::Secret;
+
+/// The version of Stripe's API whose shapes are read here. Named, so that the account's default
+/// does not change them.
+const VERSION: &str = "2026-08-26.dahlia";
+
+/// Largest answer that is read: a page of 100 objects is far below it.
+const MAX_BODY: usize = 4 << 20;
+
+/// Longest one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(20);
+
+/// Most attempts of one call.
+const ATTEMPTS: u32 = 4;
+
+/// Pause before the second attempt; doubled for each further one, then by half at random.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Longest pause that is waited out, whatever `Retry-After` says: the next run comes anyway.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// Idle connections that are kept: as many as calls are under way.
+const IDLE: usize = 32;
+
+/// Calls are let through in batches this far apart.
+const BATCH: Duration = Duration::from_millis(100);
+
+/// Of an error's words as many as are kept.
+const MAX_WORDS: usize = 300;
+
+/// See the [module](self).
+pub(super) struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    base: Uri,
+    authorization: HeaderValue,
+    pace: Mutex<Pace>,
+}
+
+/// At most so many calls in each batch.
+struct Pace {
+    batches: Option<Interval>,
+    batch: u32,
+    left: u32,
+}
+
+/// An answer that was read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Value,
+    /// The service's clock, Unix seconds.
+    pub(super) date_s: Option<i64>,
+    should_retry: Option<bool>,
+    retry_after: Option<Duration>,
+}
+
+/// What a call came to.
+#[derive(Debug)]
+pub(super) enum Called {
+    Answer(Answer),
+    /// No answer, and no more attempts: it may have taken effect.
+    Silence(String),
+}
+
+impl Http {
+    pub(super) fn new(key: &Secret, base: &str, calls_per_s: u32) -> Result<Self, StripeError> {
+        let base: Uri = base.parse().map_err(|_| StripeError::Base)?;
+        let secure = base.scheme_str() == Some("https");
+        // A key never crosses a network in the clear: plain HTTP is for a simulator beside us.
+        let beside = matches!(base.host(), Some("127.0.0.1" | "localhost" | "[::1]"));
+        if base.authority().is_none() || !(secure || beside) {
+            return Err(StripeError::Base);
+        }
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
+            .map_err(|_| StripeError::Key("it holds characters that no key has"))?;
+        authorization.set_sensitive(true);
+        // Named, because the process-wide default panics where two providers are compiled in.
+        let provider = rustls::crypto::ring::default_provider();
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(provider)
+            .map_err(|_| StripeError::Tls)?
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(IDLE)
+            // It would repeat a call whose connection was just closed: repeats are ours.
+            .retry_canceled_requests(false)
+            .build(connector);
+        let batch = (calls_per_s / 10).max(1);
+        let pace = Mutex::new(Pace { batches: None, batch, left: 0 });
+        Ok(Self { client, base, authorization, pace })
+    }
+
+    /// `path` with its query.
+    pub(super) async fn get(&self, path: &str) -> Called {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// `key` goes along as the idempotency key, with a part that is new in every attempt: Stripe
+    /// replays the first answer to a key for a day, also a 500.
+    pub(super) async fn post(&self, path: &str, form: String, key: &str) -> Called {
+        self.call(Method::POST, path, Some((Bytes::from(form), key))).await
+    }
+
+    async fn call(&self, method: Method, path: &str, form: Option<(Bytes, &str)>) -> Called {
+        let mut silence = String::new();
+        for attempt in 0..ATTEMPTS {
+            self.pace.lock().await.turn().await;
+            let made = self.attempt(&method, path, form.as_ref());
+            let pause = match tokio::time::timeout(ATTEMPT, made).await {
+                Ok(Ok(answer)) if !answer.is_temporary() => return Called::Answer(answer),
+                Ok(Ok(answer)) if attempt + 1 == ATTEMPTS => return Called::Answer(answer),
+                Ok(Ok(answer)) => match answer.retry_after {
+                    Some(pause) if pause > MAX_PAUSE => return Called::Answer(answer),
+                    asked => asked.unwrap_or_default(),
+                },
+                Ok(Err(words)) => {
+                    silence = words;
+                    Duration::ZERO
+                }
+                Err(_) => {
+                    silence = format!("no answer within {ATTEMPT:?}");
+                    Duration::ZERO
+                }
+            };
+            if attempt + 1 < ATTEMPTS {
+                tokio::time::sleep(pause.max(jittered(PAUSE * 2_u32.pow(attempt)))).await;
+            }
+        }
+        Called::Silence(silence)
+    }
+
+    async fn attempt(
+        &self,
+        method: &Method,
+        path: &str,
+        form: Option<&(Bytes, &str)>,
+    ) -> Result<Answer, String> {
+        let mut base = self.base.clone().into_parts();
+        base.path_and_query = Some(path.parse().map_err(|_| "not a path".to_owned())?);
+        let uri = Uri::from_parts(base).map_err(|e| e.to_string())?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(AUTHORIZATION, self.authorization.clone())
+            .header("stripe-version", VERSION);
+        if let Some((_, key)) = form {
+            request = request
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header("idempotency-key", format!("{key}-{:016x}", random()));
+        }
+        let body = form.map(|(form, _)| form.clone()).unwrap_or_default();
+        let request = request.body(Full::new(body)).map_err(|e| e.to_string())?;
+        let response = self.client.request(request).await.map_err(|e| chain(&e))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string())?;
+        let body = serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null);
+        Ok(Answer::new(head.status, &head.headers, body))
+    }
+}
+
+impl Answer {
+    fn new(status: StatusCode, headers: &HeaderMap, body: Value) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let seconds = text(RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse().ok());
+        let date = text(DATE.as_str()).and_then(|d| DateTimeParser::new().parse_timestamp(d).ok());
+        Self {
+            status,
+            body,
+            date_s: date.map(|date| date.as_second()),
+            should_retry: text("stripe-should-retry").and_then(|value| value.parse().ok()),
+            retry_after: seconds.map(Duration::from_secs),
+        }
+    }
+
+    /// Whether the same call may fare better. Stripe's own word counts before the status.
+    pub(super) fn is_temporary(&self) -> bool {
+        let by_status = self.status.is_server_error()
+            || matches!(self.status.as_u16(), 409 | 429)
+            // A cut-off answer, or a proxy's: no word of Stripe's.
+            || (self.status.is_success() && self.body.is_null());
+        self.should_retry.unwrap_or(by_status)
+    }
+
+    /// The error's words, short.
+    pub(super) fn words(&self) -> String {
+        let error = &self.body["error"];
+        let part = |name: &str| error[name].as_str().unwrap_or_default();
+        let words = format!("{} {} {}", self.status.as_u16(), part("code"), part("message"));
+        words.chars().take(MAX_WORDS).collect()
+    }
+
+    pub(super) fn message(&self) -> &str {
+        self.body["error"]["message"].as_str().unwrap_or_default()
+    }
+}
+
+impl Pace {
+    async fn turn(&mut self) {
+        if self.left == 0 {
+            let batches = self.batches.get_or_insert_with(|| {
+                let mut batches = tokio::time::interval(BATCH);
+                batches.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                batches
+            });
+            batches.tick().await;
+            self.left = self.batch;
+        }
+        self.left -= 1;
+    }
+}
+
+/// Between half of it and all of it.
+fn jittered(pause: Duration) -> Duration {
+    let part = u32::try_from(random() % 500).unwrap_or(0);
+    pause * (500 + part) / 1_000
+}
+
+/// Random, for jitter and for keys that only must differ.
+fn random() -> u64 {
+    crate::random::u64().unwrap_or_default()
+}
+
+/// An error with its causes: the client's own says no more than "client error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http").field("base", &self.base).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,248 @@
+//! Stripe as a [`BillingSink`]: meter events, their sums, and its clock.
+//!
+//! "An event already exists with identifier" counts as delivered: it is what a repeat of ours is
+//! answered. A call is repeated only while Stripe lets it (409, 429, 5xx, no answer,
+//! or `Stripe-Should-Retry: true`), with jitter, after `Retry-After`; every attempt has an
+//! idempotency key of its own, because Stripe replays a key's first answer, also a 500: the
+//! identifier is what makes repeats harmless.
+//!
+//! Live keys are refused unless the mode says live, and test keys unless it says test.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use form_urlencoded::Serializer;
+use serde_json::Value;
+
+use super::sink::{BillingSink, Delivery, MeterEvent, SEND_WITHIN, SinkError, SinkFuture, Sum};
+use crate::config::{Secret, StripeMode};
+
+mod http;
+
+use http::{Answer, Called, Http};
+
+/// Where Stripe is.
+pub const API: &str = "https://api.stripe.com";
+
+/// Calls a second in live mode: with a batch more within some seconds, below the 1,000 that Stripe
+/// takes of meter events.
+const LIVE_CALLS: u32 = 900;
+
+/// Calls a second in test mode: below the 25 that a sandbox takes.
+const TEST_CALLS: u32 = 20;
+
+/// Pages of meters that are read to find one by its event name.
+const MAX_PAGES: usize = 20;
+
+/// How Stripe's answer to a repeated identifier begins.
+const ALREADY: &str = "An event already exists with identifier";
+
+/// Why Stripe cannot be set up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StripeError {
+    /// The key cannot be used. Why, without any of it.
+    #[error("the Stripe key: {0}")]
+    Key(&'static str),
+    /// The base is no `https` URL, nor one of this machine.
+    #[error("Stripe's base must be an https URL, or http on this machine's loopback")]
+    Base,
+    /// No TLS.
+    #[error("TLS cannot be set up")]
+    Tls,
+}
+
+/// What is set up.
+#[derive(Clone, Debug)]
+pub struct StripeSettings {
+    /// The secret key, or a restricted one that may write meter events and read meters.
+    pub key: Secret,
+    /// Whose keys are taken.
+    pub mode: StripeMode,
+    /// Names the Stripe account in identifiers; to be kept for good.
+    pub account: String,
+    /// Where Stripe is: [`API`], or a simulator's `http://127.0.0.1:P`.
+    pub base: String,
+    /// Most calls a second; `None` for what suits the mode.
+    pub calls_per_s: Option<u32>,
+}
+
+/// See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Stripe {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: Http,
+    account: String,
+    /// Ids of meters by their event name: a meter's definition never changes.
+    meters: Mutex<HashMap<String, String>>,
+}
+
+impl Stripe {
+    /// Sets it up. Nothing is asked yet.
+    ///
+    /// # Errors
+    ///
+    /// If the key is of another mode, or none; if the base is not to be trusted with it.
+    pub fn new(settings: StripeSettings) -> Result<Self, StripeError> {
+        let StripeSettings { key, mode, account, base, calls_per_s } = settings;
+        check_mode(key.expose(), mode)?;
+        let (word, calls) = match mode {
+            StripeMode::Test => ("test", TEST_CALLS),
+            StripeMode::Live => ("live", LIVE_CALLS),
+        };
+        let http = Http::new(&key, &base, calls_per_s.unwrap_or(calls))?;
+        let account = format!("stripe/{account}/{word}");
+        let inner = Inner { http, account, meters: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl BillingSink for Stripe {
+    fn account(&self) -> String {
+        self.inner.account.clone()
+    }
+
+    fn time(&self) -> SinkFuture<Result<i64, SinkError>> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let answer = inner.ask("/v1/billing/meters?limit=1").await?;
+            answer.date_s.ok_or_else(|| SinkError("an answer without a date".to_owned()))
+        })
+    }
+
+    fn send(&self, event: MeterEvent) -> SinkFuture<Delivery> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            match tokio::time::timeout(SEND_WITHIN, inner.send(event)).await {
+                Ok(delivery) => delivery,
+                Err(_) => Delivery::Unknown(format!("no answer within {SEND_WITHIN:?}")),
+            }
+        })
+    }
+
+    fn sum(&self, sum: Sum) -> SinkFuture<Result<i64, SinkError>> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let meter = inner.meter(&sum.event).await?;
+            let query = Serializer::new(String::new())
+                .append_pair("customer", &sum.customer)
+                .append_pair("start_time", &sum.from_s.to_string())
+                .append_pair("end_time", &sum.until_s.to_string())
+                .append_pair("limit", "100")
+                .finish();
+            let path = format!("/v1/billing/meters/{meter}/event_summaries?{query}");
+            let answer = inner.ask(&path).await?;
+            let shape = || SinkError("event summaries in an unknown shape".to_owned());
+            let data = answer.body["data"].as_array().ok_or_else(shape)?;
+            let mut total = 0_i64;
+            for summary in data {
+                let value = whole(&summary["aggregated_value"]).ok_or_else(shape)?;
+                total = total.checked_add(value).ok_or_else(shape)?;
+            }
+            Ok(total)
+        })
+    }
+}
+
+impl Inner {
+    async fn send(&self, event: MeterEvent) -> Delivery {
+        let form = Serializer::new(String::new())
+            .append_pair("event_name", &event.event)
+            .append_pair("identifier", &event.identifier)
+            .append_pair("timestamp", &event.timestamp_s.to_string())
+            .append_pair("payload[stripe_customer_id]", &event.customer)
+            .append_pair("payload[value]", &event.value.to_string())
+            .finish();
+        match self.http.post("/v1/billing/meter_events", form, &event.identifier).await {
+            Called::Answer(answer) => judge(&answer),
+            Called::Silence(words) => Delivery::Unknown(words),
+        }
+    }
+
+    /// A question that must be answered with 200.
+    async fn ask(&self, path: &str) -> Result<Answer, SinkError> {
+        match self.http.get(path).await {
+            Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => Ok(answer),
+            Called::Answer(answer) => Err(SinkError(answer.words())),
+            Called::Silence(words) => Err(SinkError(words)),
+        }
+    }
+
+    /// The id of the meter with this event name; an active one before others.
+    async fn meter(&self, event: &str) -> Result<String, SinkError> {
+        let known = self.meters.lock().unwrap_or_else(PoisonError::into_inner).get(event).cloned();
+        if let Some(id) = known {
+            return Ok(id);
+        }
+        let mut found: Option<String> = None;
+        let mut path = "/v1/billing/meters?limit=100".to_owned();
+        for _ in 0..MAX_PAGES {
+            let answer = self.ask(&path).await?;
+            let meters = answer.body["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let ours = meters.iter().filter(|meter| meter["event_name"] == event);
+            for meter in ours {
+                let active = meter["status"] == "active";
+                if let Some(id) = meter["id"].as_str().filter(|_| active || found.is_none()) {
+                    found = Some(id.to_owned());
+                }
+            }
+            let last = meters.last().and_then(|meter| meter["id"].as_str());
+            match last.filter(|_| answer.body["has_more"] == true) {
+                Some(last) => path = format!("/v1/billing/meters?limit=100&starting_after={last}"),
+                None => break,
+            }
+        }
+        let id = found.ok_or_else(|| SinkError(format!("there is no meter `{event}`")))?;
+        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.insert(event.to_owned(), id.clone());
+        Ok(id)
+    }
+}
+
+/// What an answer says about an event.
+fn judge(answer: &Answer) -> Delivery {
+    let status = answer.status.as_u16();
+    match status {
+        200 if !answer.body.is_null() => Delivery::Delivered,
+        400 if answer.message().starts_with(ALREADY) => Delivery::Delivered,
+        // The key, not the event: to be put right without an operator's word on each entry.
+        401 | 403 => Delivery::Unknown(answer.words()),
+        400..500 if !answer.is_temporary() => Delivery::Refused(answer.words()),
+        _ => Delivery::Unknown(answer.words()),
+    }
+}
+
+/// A whole number, whether it is written `5` or `5.0`. Digits only, never through a float.
+fn whole(value: &Value) -> Option<i64> {
+    let text = value.as_number()?.to_string();
+    let (whole, part) = text.split_once('.').unwrap_or((&text, ""));
+    part.bytes().all(|digit| digit == b'0').then(|| whole.parse().ok())?
+}
+
+fn check_mode(key: &str, mode: StripeMode) -> Result<(), StripeError> {
+    let is = |word: &str| {
+        let rest = key.strip_prefix("sk_").or_else(|| key.strip_prefix("rk_"));
+        rest.is_some_and(|rest| rest.starts_with(word))
+    };
+    match mode {
+        StripeMode::Test if is("live_") => {
+            Err(StripeError::Key("it is a live key, and the mode is \"test\""))
+        }
+        StripeMode::Live if is("test_") => {
+            Err(StripeError::Key("it is a test key, and the mode is \"live\""))
+        }
+        _ if is("live_") || is("test_") => Ok(()),
+        _ => Err(StripeError::Key("it begins with neither sk_ nor rk_, test_ or live_")),
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stripe").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,332 @@
+//! Tests of the sink: its rules by hand, its calls against `stripe-sim`, and whether Stripe's own
+//! stripe-mock takes them.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use stripe_sim::{Answered, Settings, Sim};
+use tokio::time::Instant;
+
+use super::*;
+use crate::billing::reducer::{Base, Facts, PlanState};
+use crate::billing::webhook;
+use crate::catalog::{PlanId, Sold};
+use crate::directory::PaymentState;
+
+/// 17 March 2026, 12:00 UTC.
+const NOW: i64 = 1_773_748_800;
+
+const EVENTS: &str = "POST /v1/billing/meter_events";
+
+fn settings(key: &str, mode: StripeMode, base: &str) -> StripeSettings {
+    StripeSettings {
+        key: Secret::new(key),
+        mode,
+        account: "main".to_owned(),
+        base: base.to_owned(),
+        calls_per_s: None,
+    }
+}
+
+#[test]
+fn a_key_of_the_other_mode_is_refused_and_never_shown() {
+    use StripeMode::{Live, Test};
+    for (key, mode, taken) in [
+        ("sk_test_abcdef", Test, true),
+        ("rk_live_abcdef", Live, true),
+        ("sk_live_abcdef", Test, false),
+        ("rk_live_abcdef", Test, false),
+        ("sk_test_abcdef", Live, false),
+        ("pk_live_abcdef", Live, false),
+        ("abcdef", Test, false),
+    ] {
+        let made = Stripe::new(settings(key, mode, API));
+        assert_eq!(made.is_ok(), taken, "{key}");
+        let shown = match made {
+            Ok(stripe) => format!("{stripe:?} {}", stripe.account()),
+            Err(error) => format!("{error} {error:?}"),
+        };
+        assert!(!shown.contains("abcdef"), "{shown}");
+    }
+    let shown = format!("{:?}", settings("sk_test_abcdef", Test, API));
+    assert!(!shown.contains("abcdef"), "{shown}");
+}
+
+#[test]
+fn a_key_never_crosses_a_network_in_the_clear() {
+    let made = |base: &str| Stripe::new(settings("sk_test_x", StripeMode::Test, base)).is_ok();
+    assert!(made(API) && made("http://127.0.0.1:4242"));
+    for base in ["http://api.stripe.com", "http://127.0.0.1.example.com", "", "/v1", "ftp://x"] {
+        assert!(!made(base), "{base}");
+    }
+}
+
+#[test]
+fn sums_are_whole_numbers_however_they_are_written() {
+    assert_eq!(whole(&json!(5)), Some(5));
+    assert_eq!(whole(&serde_json::from_str("25.0").unwrap()), Some(25));
+    assert_eq!(whole(&json!(-3)), Some(-3));
+    for odd in [json!(2.5), json!("5"), json!(null), serde_json::from_str("1e30").unwrap()] {
+        assert_eq!(whole(&odd), None, "{odd}");
+    }
+}
+
+#[test]
+fn a_send_ends_before_its_mark_is_outlived() {
+    let effect_s = u64::try_from(crate::billing::outbox::EFFECT_S).unwrap();
+    assert!(SEND_WITHIN.as_secs() * 2 <= effect_s);
+}
+
+async fn sim() -> (Sim, Stripe) {
+    let sim = Sim::start(Settings::default()).await.unwrap();
+    assert!(sim.stand_at(NOW));
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 1_000).unwrap();
+    let meter = "display_name=x&event_name=api&default_aggregation[formula]=sum".to_owned();
+    assert!(matches!(by_hand.post("/v1/billing/meters", meter, "m").await, Called::Answer(_)));
+    let customer = by_hand.post("/v1/customers", String::new(), "c").await;
+    let Called::Answer(customer) = customer else { panic!("{customer:?}") };
+    assert_eq!(customer.body["id"], CUSTOMER);
+    let mut settings = settings("sk_test_abcdef", StripeMode::Test, &sim.url());
+    settings.calls_per_s = Some(10_000);
+    (sim, Stripe::new(settings).unwrap())
+}
+
+const CUSTOMER: &str = "cus_sim0000000002";
+
+fn usage(identifier: &str) -> MeterEvent {
+    MeterEvent {
+        identifier: identifier.to_owned(),
+        customer: CUSTOMER.to_owned(),
+        event: "api".to_owned(),
+        value: 5,
+        timestamp_s: NOW,
+    }
+}
+
+fn fault(sim: &Sim, what: serde_json::Value) {
+    sim.fault(serde_json::from_value(json!({ "on": EVENTS, "do": what })).unwrap());
+}
+
+fn sends(sim: &Sim) -> Vec<Answered> {
+    sim.calls().into_iter().filter(|call| call.call == EVENTS).collect()
+}
+
+fn billed(sim: &Sim) -> i64 {
+    sim.totals().iter().map(|total| total.total).sum()
+}
+
+#[tokio::test]
+async fn a_repeat_of_an_identifier_is_delivered_and_counts_once() {
+    let (sim, stripe) = sim().await;
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    assert_eq!(billed(&sim), 5);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_under_another_key() {
+    let (sim, stripe) = sim().await;
+    fault(&sim, json!("lose"));
+    fault(&sim, json!("truncate"));
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    let sends = sends(&sim);
+    let keys: std::collections::HashSet<_> =
+        sends.iter().map(|call| call.idempotency_key.clone().unwrap()).collect();
+    assert_eq!((sends.len(), keys.len(), billed(&sim)), (3, 3, 5));
+    assert!(sends.iter().all(|call| call.params["identifier"] == "a"));
+}
+
+#[tokio::test]
+async fn a_500_that_took_effect_is_not_replayed_for_ever() {
+    let (sim, stripe) = sim().await;
+    fault(&sim, json!({ "status": { "code": 500, "applied": true } }));
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    assert_eq!((sends(&sim).len(), billed(&sim)), (2, 5));
+}
+
+#[tokio::test]
+async fn stripes_word_on_repeating_counts_before_the_status() {
+    let (sim, stripe) = sim().await;
+    fault(&sim, json!({ "status": { "code": 503, "should_retry": false } }));
+    assert!(matches!(stripe.send(usage("a")).await, Delivery::Unknown(_)));
+    assert_eq!(sends(&sim).len(), 1);
+    fault(&sim, json!({ "status": { "code": 400, "should_retry": true } }));
+    assert_eq!(stripe.send(usage("b")).await, Delivery::Delivered);
+    assert_eq!(sends(&sim).len(), 3);
+}
+
+#[tokio::test]
+async fn retry_after_is_waited_out_unless_it_is_long() {
+    let (sim, stripe) = sim().await;
+    fault(&sim, json!({ "status": { "code": 429, "retry_after": 1 } }));
+    let begun = Instant::now();
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    fault(&sim, json!({ "status": { "code": 503, "retry_after": 3_600 } }));
+    assert!(matches!(stripe.send(usage("b")).await, Delivery::Unknown(_)));
+    assert_eq!(sends(&sim).len(), 3);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_repeated_and_says_why() {
+    let (sim, stripe) = sim().await;
+    let late = MeterEvent { timestamp_s: NOW - 36 * 86_400, ..usage("a") };
+    let Delivery::Refused(words) = stripe.send(late).await else { panic!("not refused") };
+    assert!(words.contains("timestamp_too_far_in_past"), "{words}");
+    assert_eq!(sends(&sim).len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_taken_is_nothing_the_entry_can_do_about_and_is_not_shown() {
+    let (sim, stripe) = sim().await;
+    sim.set(|settings| settings.key = Some("sk_test_other".to_owned()));
+    let said = format!("{:?} {:?}", stripe.send(usage("a")).await, stripe.time().await);
+    assert!(said.starts_with("Unknown") && !said.contains("abcdef"), "{said}");
+    let stopped = sim.url();
+    sim.stop().await;
+    let said = format!("{:?}", stripe.sum(minute()).await);
+    assert!(!said.contains("abcdef"), "{said} {stopped}");
+}
+
+fn minute() -> Sum {
+    let (customer, event) = (CUSTOMER.to_owned(), "api".to_owned());
+    Sum { customer, event, from_s: NOW, until_s: NOW + 60 }
+}
+
+#[tokio::test]
+async fn time_and_sums_are_stripes() {
+    let (sim, stripe) = sim().await;
+    assert_eq!(stripe.time().await, Ok(NOW));
+    assert_eq!(stripe.sum(minute()).await, Ok(0));
+    stripe.send(usage("a")).await;
+    stripe.send(usage("b")).await;
+    assert_eq!(stripe.sum(minute()).await, Ok(10));
+    assert_eq!(stripe.sum(Sum { from_s: NOW - 60, until_s: NOW, ..minute() }).await, Ok(0));
+    let unknown = Sum { event: "nope".to_owned(), ..minute() };
+    assert!(stripe.sum(unknown).await.is_err());
+    assert!(sim.calls().iter().all(|call| call.status == Some(200)));
+}
+
+#[tokio::test]
+async fn a_meter_is_found_behind_a_hundred_others() {
+    let (sim, stripe) = sim().await;
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 10_000).unwrap();
+    for n in 0..120 {
+        let form = format!("display_name=x&event_name=m{n}&default_aggregation[formula]=sum");
+        by_hand.post("/v1/billing/meters", form, &format!("m{n}")).await;
+    }
+    // The first one made is on the second page.
+    assert_eq!(stripe.sum(minute()).await, Ok(0));
+}
+
+#[tokio::test]
+async fn calls_keep_their_pace() {
+    let (sim, _) = sim().await;
+    let mut settings = settings("sk_test_x", StripeMode::Test, &sim.url());
+    settings.calls_per_s = Some(100);
+    let stripe = Stripe::new(settings).unwrap();
+    let begun = Instant::now();
+    for n in 0..41 {
+        assert_eq!(stripe.send(usage(&format!("{n}"))).await, Delivery::Delivered);
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn stripes_own_mock_takes_every_call() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let binary = root.join("target/servers/bin/stripe-mock");
+    if !binary.exists() {
+        println!("skipped: stripe-mock (run tests/servers/get-stripe-mock)");
+        return;
+    }
+    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (http, https) = (port(), port());
+    let mut mock = Command::new(binary)
+        .args(["-http-port", &http.to_string(), "-https-port", &https.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let base = format!("http://127.0.0.1:{http}");
+    let stripe = Stripe::new(settings("sk_test_x", StripeMode::Test, &base)).unwrap();
+    let mut time = stripe.time().await;
+    for _ in 0..10 {
+        if time.is_ok() {
+            break;
+        }
+        time = stripe.time().await;
+    }
+    let sent = stripe.send(usage("a")).await;
+    // The one meter that it knows.
+    let event = "test-meter-event-name".to_owned();
+    let sum = stripe.sum(Sum { event, ..minute() }).await;
+    mock.kill().unwrap();
+    mock.wait().unwrap();
+    assert!(time.is_ok(), "{time:?}");
+    assert_eq!((sent, sum), (Delivery::Delivered, Ok(25)));
+}
+
+/// Every event so far, newest first, each through the door: signed, verified, read, reduced.
+async fn reduced(sim: &Sim, by_hand: &Http) -> (Facts, PlanState) {
+    let Called::Answer(list) = by_hand.get("/v1/events?limit=100").await else { panic!("silence") };
+    let secret = "whsec_sim".to_owned();
+    let mut facts = Facts::default();
+    for event in list.body["data"].as_array().unwrap() {
+        let body = event.to_string();
+        let header =
+            stripe_sim::signature(std::slice::from_ref(&secret), sim.now(), body.as_bytes());
+        let secrets = [Secret::new(secret.clone())];
+        let event =
+            webhook::receive(header.as_bytes(), body.as_bytes(), &secrets, sim.now()).unwrap();
+        facts.take(&event);
+    }
+    let sold = |price: &str| (price == "pro_monthly").then_some(Sold::Plan(PlanId(1)));
+    let state = facts.state(sold);
+    (facts, state)
+}
+
+#[tokio::test]
+async fn what_stripe_tells_of_a_subscriptions_life_reduces_to_its_states() {
+    const DAY: i64 = 86_400;
+    let (sim, _) = sim().await;
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 10_000).unwrap();
+    let post = async |path: &str, form: &str| {
+        let answer = by_hand.post(path, form.to_owned(), path).await;
+        let Called::Answer(answer) = answer else { panic!("{answer:?}") };
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body["id"].as_str().unwrap().to_owned()
+    };
+    let price = "currency=usd&unit_amount=2000&product_data[name]=x&recurring[interval]=month\
+                 &lookup_key=pro_monthly";
+    let price = post("/v1/prices", price).await;
+    let customer = format!("/v1/customers/{CUSTOMER}");
+    post(&customer, "invoice_settings[default_payment_method]=pm_card_visa").await;
+    let form = format!("customer={CUSTOMER}&items[0][price]={price}&trial_period_days=14");
+    let id = post("/v1/subscriptions", &form).await;
+    let stands = async |payment: PaymentState, since_s: i64, anchor_s: i64| {
+        let base = Base {
+            subscription: id.clone(),
+            price: "pro_monthly".to_owned(),
+            payment,
+            since_s,
+            anchor_s,
+        };
+        let (facts, state) = reduced(&sim, &by_hand).await;
+        assert_eq!(state, PlanState { base: Some(base), ..PlanState::default() }, "{facts:#?}");
+    };
+    let paid_s = NOW + 14 * DAY;
+    stands(PaymentState::Trialing, NOW, paid_s).await;
+    sim.advance(14 * 86_400);
+    stands(PaymentState::Good, NOW, paid_s).await;
+    post(&customer, "invoice_settings[default_payment_method]=pm_card_chargeCustomerFail").await;
+    // The trial ended on 31 March: the next period begins on 30 April.
+    sim.advance(30 * 86_400);
+    let due_s = paid_s + 30 * DAY;
+    stands(PaymentState::PastDue, due_s, paid_s).await;
+    sim.advance(9 * 86_400);
+    stands(PaymentState::Canceled, due_s + 9 * DAY, paid_s).await;
+}

@@ -1,0 +1,157 @@
+//! The limits of an admitted request as header text: what every response of it pays for, so that
+//! it is written from memory without a state per limit. Other styles, refusals and reports go
+//! through [`LimitState`]; both write the same (a test compares them).
+
+use bytes::Bytes;
+
+use super::Inner;
+use super::standing::Standing;
+use crate::admission::decide::Limit;
+use crate::admission::permit::Of;
+use crate::admission::policy::RoutePolicy;
+use crate::clock::Now;
+use crate::decision::LimitState;
+use crate::wire::{self, HeaderItem, HeaderText};
+
+/// The limits of one route as headers name them; made by the first response that tells of them.
+#[derive(Debug, Default)]
+pub(crate) struct RouteLine {
+    items: Vec<(Limit, HeaderItem)>,
+    /// The policy header, if the caller has a value of every scope that is limited.
+    policy: Option<Bytes>,
+}
+
+/// Whose policy header it is.
+pub(crate) enum PolicyText {
+    /// That of all callers, kept with the route.
+    Kept(Option<Bytes>),
+    /// Some limits do not hold for this caller.
+    Own(String),
+}
+
+impl Inner {
+    /// Writes the value of `RateLimit` (nothing, if there is nothing to tell), and answers with
+    /// that of `RateLimit-Policy`.
+    pub(crate) fn write_limits(&self, of: &Of, now: Now, line: &mut HeaderText) -> PolicyText {
+        let view = Standing { inner: self, sheet: &of.sheet, scopes: of.scopes(), now };
+        let rules = of.rules();
+        let route = rules.line.get_or_init(|| RouteLine::new(&view, rules));
+        let mut absent = false;
+        for (limit, item) in &route.items {
+            match view.told(*limit) {
+                Some(told) => wire::write_item(line, item, told),
+                None => absent = true,
+            }
+        }
+        if absent {
+            PolicyText::Own(route.policy_of(&view))
+        } else {
+            PolicyText::Kept(route.policy.clone())
+        }
+    }
+}
+
+impl RouteLine {
+    fn new(view: &Standing<'_>, rules: &RoutePolicy) -> Self {
+        let items: Vec<(Limit, HeaderItem)> = limits(rules)
+            .filter_map(|limit| Some((limit, HeaderItem::new(&static_state(view, limit)?))))
+            .collect();
+        let policy = join(items.iter().map(|(_, item)| item));
+        Self { policy: Some(policy).filter(|p| !p.is_empty()).map(Bytes::from), items }
+    }
+
+    /// The policy of the limits that hold for this caller.
+    fn policy_of(&self, view: &Standing<'_>) -> String {
+        let held = self.items.iter().filter(|(limit, _)| view.told(*limit).is_some());
+        join(held.map(|(_, item)| item))
+    }
+}
+
+fn limits(rules: &RoutePolicy) -> impl Iterator<Item = Limit> {
+    let rates = rules.rates.iter().map(|rate| Limit::Rate(*rate));
+    let quotas = rules.meters.iter().flat_map(|ask| &ask.quotas);
+    rates.chain(quotas.map(|quota| Limit::Quota(*quota)))
+}
+
+/// The limit as nobody has used it: what names it and says how much it is.
+fn static_state(view: &Standing<'_>, limit: Limit) -> Option<LimitState> {
+    match limit {
+        Limit::Rate(rate) => Some(view.rate_at(rate, view.full_rate(rate))),
+        Limit::Quota(quota) => view.quota_with(quota, 0),
+        Limit::None | Limit::Grant(_) => None,
+    }
+}
+
+fn join<'a>(items: impl Iterator<Item = &'a HeaderItem>) -> String {
+    items.map(HeaderItem::policy).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, Method, Uri};
+
+    use super::*;
+    use crate::gate::{Answer, Gate, Step, Waited};
+    use crate::middleware::HttpView;
+    use crate::testing;
+
+    const PLANS: &str = r#"
+        default-plan = "team"
+        [meter.egress]
+        count = "response-bytes"
+        hold  = "64KB"
+        [meter.jobs]
+        [plan.team]
+        rate.default   = ["50/s burst 200", "20/s per user"]
+        quota.requests = ["100/day", "40/day per user"]
+        quota.egress   = { limit = "1GB/month", over = "allow" }
+        quota.jobs     = "10"
+    "#;
+
+    /// A request of this user, admitted.
+    async fn admit(gate: &Gate, user: Option<&str>) -> crate::gate::Running {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-tenant", HeaderValue::from_static("acme"));
+        if let Some(user) = user {
+            headers.insert("x-user", HeaderValue::from_str(user).unwrap());
+        }
+        let (method, uri) = (Method::GET, Uri::from_static("/v1/search"));
+        let mut waited = Waited::default();
+        loop {
+            let view = HttpView::new(&method, &uri, &headers, None);
+            match gate.admit_request(&view, waited) {
+                Step::Wait(pending) => waited = pending.await,
+                Step::Done(Answer::Admit(running)) => return running,
+                other => panic!("not admitted: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_line_is_what_the_states_say_for_every_caller() {
+        let (gate, clock) = testing::gate(PLANS);
+        for user in [None, Some("ann"), Some("bob"), None] {
+            for _ in 0..3 {
+                let running = admit(&gate, user).await;
+                let now = clock_now(&gate);
+                let states = gate.inner.limit_states(&running.hold.of, now);
+                let mut expected = String::new();
+                wire::write_ratelimit(&mut expected, states.iter(), None).unwrap();
+                let mut line = HeaderText::new();
+                let policy = gate.inner.write_limits(&running.hold.of, now, &mut line);
+                assert_eq!(std::str::from_utf8(&line).unwrap(), expected);
+                let policy = match policy {
+                    PolicyText::Kept(kept) => String::from_utf8(kept.unwrap().to_vec()).unwrap(),
+                    PolicyText::Own(own) => own,
+                };
+                assert_eq!(policy, wire::policy_header(states.iter()).unwrap());
+                assert_eq!(policy.contains("/user"), user.is_some(), "{policy}");
+                clock.advance(std::time::Duration::from_millis(70));
+            }
+        }
+    }
+
+    fn clock_now(gate: &Gate) -> Now {
+        gate.inner.clock.now()
+    }
+}

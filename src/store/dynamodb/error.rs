@@ -1,0 +1,127 @@
+//! What an error of the SDK means for a [`Write`](super::super::Write): not applied, or unknown.
+//!
+//! The rule: a write counts as **not applied** only where that is certain. The request was never
+//! built, nobody listened at the other end, or the service itself refused it. Everything else that
+//! happens to a write on its way (a cut connection, silence, an answer that is none, a 5xx) leaves
+//! its outcome unknown. A read that fails is unavailable or throttled: it has no outcome.
+
+use std::error::Error;
+use std::io;
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+
+use super::super::{StoreError, StoreErrorKind};
+
+/// What kind of call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Read,
+    Write,
+}
+
+impl Call {
+    /// What it means for this call that nobody knows what became of it.
+    fn unknown(self) -> StoreErrorKind {
+        match self {
+            Self::Read => StoreErrorKind::Unavailable,
+            Self::Write => StoreErrorKind::Unknown,
+        }
+    }
+
+    /// No answer came in time.
+    pub(super) fn silence(self) -> StoreError {
+        StoreError::new(self.unknown(), "dynamodb: no answer in time")
+    }
+}
+
+/// The error of a call.
+pub(super) fn of<E, R>(call: Call, error: &SdkError<E, R>) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let unsent = match error {
+        SdkError::ServiceError(refused) => {
+            let (code, said) = (refused.err().code(), refused.err().message());
+            let kind = kind_of(call, code);
+            let (code, said) = (code.unwrap_or("an error without a code"), said.unwrap_or("-"));
+            return StoreError::new(kind, format!("dynamodb: {code}: {said}"));
+        }
+        SdkError::ConstructionFailure(_) => true,
+        SdkError::DispatchFailure(_) => nobody_listened(error),
+        _ => false,
+    };
+    let (kind, what) = match unsent {
+        true => (StoreErrorKind::Unavailable, "nothing was sent"),
+        false => (call.unknown(), "no answer"),
+    };
+    StoreError::new(kind, format!("dynamodb: {what}: {}", messages(error)))
+}
+
+/// An error and what caused it.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+/// The messages of these. Not their `Debug`, which shows what was answered.
+fn messages(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Whether the connection was refused, which happens before anything is sent on it. Other failures
+/// to connect may be certain too, but no client tells them from failures later on.
+fn nobody_listened(error: &(dyn Error + 'static)) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// What the service's error code says. Codes by which it refuses a request before it touches the
+/// item are certain; a code that is not among them is not.
+fn kind_of(call: Call, code: Option<&str>) -> StoreErrorKind {
+    match code.unwrap_or_default() {
+        "ProvisionedThroughputExceededException"
+        | "ThrottlingException"
+        | "Throttling"
+        | "RequestLimitExceeded"
+        | "TransactionConflictException"
+        | "ReplicatedWriteConflictException" => StoreErrorKind::Throttled,
+        "ValidationException"
+        | "SerializationException"
+        | "ItemCollectionSizeLimitExceededException" => StoreErrorKind::Invalid,
+        // The table, or the right to it. Both can come back without a change of ours.
+        "ResourceNotFoundException"
+        | "AccessDeniedException"
+        | "UnrecognizedClientException"
+        | "IncompleteSignatureException"
+        | "InvalidSignatureException"
+        | "MissingAuthenticationTokenException"
+        | "MissingAuthenticationToken"
+        | "ExpiredTokenException"
+        | "NotAuthorizedException"
+        | "OptInRequired"
+        | "InvalidEndpointException" => StoreErrorKind::Unavailable,
+        _ => call.unknown(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_certain_counts_as_not_applied() {
+        for (code, read, write) in [
+            ("ThrottlingException", StoreErrorKind::Throttled, StoreErrorKind::Throttled),
+            ("ValidationException", StoreErrorKind::Invalid, StoreErrorKind::Invalid),
+            ("AccessDeniedException", StoreErrorKind::Unavailable, StoreErrorKind::Unavailable),
+            ("InternalServerError", StoreErrorKind::Unavailable, StoreErrorKind::Unknown),
+            ("ServiceUnavailable", StoreErrorKind::Unavailable, StoreErrorKind::Unknown),
+            ("SomethingOfNextYear", StoreErrorKind::Unavailable, StoreErrorKind::Unknown),
+        ] {
+            assert_eq!(kind_of(Call::Read, Some(code)), read, "{code}");
+            assert_eq!(kind_of(Call::Write, Some(code)), write, "{code}");
+        }
+        assert_eq!(kind_of(Call::Write, None), StoreErrorKind::Unknown);
+    }
+}

@@ -1,0 +1,238 @@
+//! The table itself: made, waited for, and looked at before it is trusted.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    TableDescription, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
+    WarmThroughput as Warm,
+};
+
+use super::super::{StoreError, StoreErrorKind, TTL};
+use super::DynamoDb;
+use super::error::{self, Call};
+use super::item::{PK, SK};
+
+/// How long a new table is waited for. Most are there after some 10 s; one that is made warm takes
+/// minutes.
+const MADE_WITHIN: Duration = Duration::from_secs(300);
+
+/// Between two looks at a table that is being made.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What a new table takes at once, before it has grown by use. AWS charges once for it; a plain
+/// table begins with 12,000 reads and 4,000 writes a second, and takes no less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WarmThroughput {
+    /// Read units a second.
+    pub read: u32,
+    /// Write units a second.
+    pub write: u32,
+}
+
+impl DynamoDb {
+    /// Makes the table, paid by use, with expiry by the attribute `ttl`, and returns when it can be
+    /// used, within 5 minutes. One that is there stays as it is, but for expiry, which is switched
+    /// on if it is off: several processes may call this at once. `warm` counts for a new table
+    /// alone.
+    ///
+    /// The call needs the rights `dynamodb:CreateTable`, `DescribeTable`, `DescribeTimeToLive` and
+    /// `UpdateTimeToLive`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` where a table of this name has another shape; else what the service said.
+    pub async fn create_table(
+        client: &Client,
+        table: &str,
+        warm: Option<WarmThroughput>,
+    ) -> Result<(), StoreError> {
+        let made = async {
+            create(client, table, warm).await?;
+            while describe(client, table).await?.table_status == Some(TableStatus::Creating) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            expire_by_ttl(client, table).await?;
+            check(client, table).await
+        };
+        tokio::time::timeout(MADE_WITHIN, made).await.unwrap_or_else(|_| {
+            let message = format!("the table `{table}` is still being made: look again later");
+            Err(StoreError::new(StoreErrorKind::Unavailable, message))
+        })
+    }
+}
+
+/// Fails if the table cannot hold our items, and says why. A right to look that is missing is no
+/// fault of the table: it is logged.
+pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError> {
+    let description = match describe(client, table).await {
+        Err(error) if is_denied(&error) => {
+            tracing::warn!(%error, "the table cannot be looked at: it is used as it is");
+            return Ok(());
+        }
+        description => description?,
+    };
+    check_shape(table, &description)?;
+    match expiry(client, table).await {
+        Ok(Expiry::By(attribute)) if attribute != TTL => Err(wrong(format!(
+            "the table `{table}` expires items by `{attribute}`: they would vanish by chance. \
+             Switch its expiry (TTL) to `{TTL}`"
+        ))),
+        Ok(Expiry::By(_)) => Ok(()),
+        Ok(Expiry::Off) => {
+            tracing::warn!(table, "expiry (TTL) by `{TTL}` is off: pools of past windows stay");
+            Ok(())
+        }
+        Err(error) => {
+            tracing::warn!(%error, "whether the table expires items cannot be seen");
+            Ok(())
+        }
+    }
+}
+
+/// Whether the keys are ours, and the table is there to stay.
+fn check_shape(table: &str, description: &TableDescription) -> Result<(), StoreError> {
+    let key = |kind: KeyType| {
+        let mut schema = description.key_schema().iter();
+        let name = schema.find(|element| element.key_type == kind)?.attribute_name();
+        let mut types = description.attribute_definitions().iter();
+        let is = types.find(|attribute| attribute.attribute_name() == name)?;
+        Some((name, is.attribute_type.clone()))
+    };
+    for (kind, name) in [(KeyType::Hash, PK), (KeyType::Range, SK)] {
+        let wanted = format!("{} key `{name}` of type S", word(&kind));
+        match key(kind) {
+            Some((found, ScalarAttributeType::S)) if found == name => {}
+            Some((found, of)) => {
+                let found = format!("`{found}` of type {}", of.as_str());
+                return Err(wrong(format!(
+                    "the table `{table}` needs a {wanted} and has {found}: make another table with \
+                     `DynamoDb::create_table`"
+                )));
+            }
+            None => {
+                return Err(wrong(format!(
+                    "the table `{table}` needs a {wanted} and has none: make another table with \
+                     `DynamoDb::create_table`"
+                )));
+            }
+        }
+    }
+    match &description.table_status {
+        Some(TableStatus::Active | TableStatus::Updating) | None => Ok(()),
+        Some(other) => {
+            let message = format!("the table `{table}` cannot be used yet: it is {other}");
+            Err(StoreError::new(StoreErrorKind::Unavailable, message))
+        }
+    }
+}
+
+fn word(kind: &KeyType) -> &'static str {
+    if *kind == KeyType::Hash { "partition" } else { "sort" }
+}
+
+/// Asks for the table; one that is there already is fine.
+async fn create(
+    client: &Client,
+    table: &str,
+    warm: Option<WarmThroughput>,
+) -> Result<(), StoreError> {
+    let attribute = |name: &str| {
+        let text = AttributeDefinition::builder().attribute_type(ScalarAttributeType::S);
+        text.attribute_name(name).build().map_err(built)
+    };
+    let key = |name: &str, kind| {
+        KeySchemaElement::builder().attribute_name(name).key_type(kind).build().map_err(built)
+    };
+    let warm = warm.map(|warm| {
+        let units = Warm::builder().read_units_per_second(warm.read.into());
+        units.write_units_per_second(warm.write.into()).build()
+    });
+    let made = client
+        .create_table()
+        .table_name(table)
+        .billing_mode(BillingMode::PayPerRequest)
+        .attribute_definitions(attribute(PK)?)
+        .attribute_definitions(attribute(SK)?)
+        .key_schema(key(PK, KeyType::Hash)?)
+        .key_schema(key(SK, KeyType::Range)?)
+        .set_warm_throughput(warm)
+        .send()
+        .await;
+    match made {
+        Ok(_) => Ok(()),
+        Err(error) => match error.as_service_error() {
+            Some(CreateTableError::ResourceInUseException(_)) => Ok(()),
+            _ => Err(error::of(Call::Read, &error)),
+        },
+    }
+}
+
+async fn describe(client: &Client, table: &str) -> Result<TableDescription, StoreError> {
+    let described = client.describe_table().table_name(table).send().await;
+    let described = match described {
+        Err(error) if is_missing(error.as_service_error()) => {
+            return Err(wrong(format!(
+                "there is no table `{table}` in this account and region: make it with \
+                 `DynamoDb::create_table`"
+            )));
+        }
+        described => described.map_err(|error| error::of(Call::Read, &error))?,
+    };
+    described.table.ok_or_else(|| wrong(format!("nothing is said of the table `{table}`")))
+}
+
+/// By what the table expires its items.
+enum Expiry {
+    By(String),
+    Off,
+}
+
+async fn expiry(client: &Client, table: &str) -> Result<Expiry, StoreError> {
+    let described = client.describe_time_to_live().table_name(table).send().await;
+    let described = described.map_err(|error| error::of(Call::Read, &error))?;
+    let on = described.time_to_live_description.and_then(|now| {
+        let status = now.time_to_live_status?;
+        let on = matches!(status, TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling);
+        on.then_some(now.attribute_name).flatten()
+    });
+    Ok(on.map_or(Expiry::Off, Expiry::By))
+}
+
+/// Switches expiry on where it is off.
+async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
+    if let Expiry::By(_) = expiry(client, table).await? {
+        return Ok(()); // by another attribute: the check says so
+    }
+    let by = TimeToLiveSpecification::builder().enabled(true).attribute_name(TTL);
+    let by = by.build().map_err(built)?;
+    let call = client.update_time_to_live().table_name(table).time_to_live_specification(by);
+    match call.send().await {
+        Ok(_) => Ok(()),
+        // Another process may have been first, which the service refuses to hear twice.
+        Err(error) => match expiry(client, table).await? {
+            Expiry::By(_) => Ok(()),
+            Expiry::Off => Err(error::of(Call::Read, &error)),
+        },
+    }
+}
+
+fn is_missing(
+    error: Option<&aws_sdk_dynamodb::operation::describe_table::DescribeTableError>,
+) -> bool {
+    error.is_some_and(|error| error.is_resource_not_found_exception())
+}
+
+fn is_denied(error: &StoreError) -> bool {
+    error.message.contains("AccessDenied")
+}
+
+fn built(error: aws_sdk_dynamodb::error::BuildError) -> StoreError {
+    wrong(format!("a request that is not whole: {error}"))
+}
+
+fn wrong(message: String) -> StoreError {
+    StoreError::new(StoreErrorKind::Invalid, message)
+}

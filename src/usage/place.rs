@@ -1,0 +1,100 @@
+//! Which journal is this process's, where several processes of one machine share a store and
+//! perhaps a folder: `PATH`, `PATH-2`, `PATH-3`, .., each behind a lock that ends with its holder.
+//!
+//! A process takes the first that nobody holds. What stands in the others that nobody holds was
+//! left by dead processes, and is carried over by whoever comes next.
+//!
+//! Not promised: anything on a network file system that does not keep locks.
+
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Most processes of one machine that keep their journals under one path: more than run on any, and
+/// few enough to look through.
+const PLACES: usize = 256;
+
+/// What the name of a place's lock ends with.
+const LOCK: &str = ".lock";
+
+/// A journal's path that is ours alone, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+    /// Held for its lock. `None`: the store serves one process, which is lock enough.
+    _lock: Option<File>,
+}
+
+impl Place {
+    /// The path itself, for a store that serves one process.
+    pub(crate) fn only(path: &Path) -> Vec<Self> {
+        vec![Self { path: path.to_owned(), _lock: None }]
+    }
+
+    /// Whether any process has ever kept a journal there as one of several.
+    pub(crate) fn was_taken(path: &Path) -> bool {
+        with_ending(path, LOCK).exists()
+    }
+
+    /// The places that nobody holds: ours first, then those that dead processes have left.
+    pub(crate) fn free(path: &Path) -> io::Result<Vec<Self>> {
+        let mut free = Vec::new();
+        for n in 1..=PLACES {
+            let path = nth(path, n);
+            let lock_path = with_ending(&path, LOCK);
+            if !free.is_empty() && !lock_path.exists() {
+                break; // nobody has ever been here, nor further on
+            }
+            let lock = File::create(&lock_path)?;
+            match lock.try_lock() {
+                Ok(()) => free.push(Self { path, _lock: Some(lock) }),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        if free.is_empty() {
+            let message = format!("{PLACES} processes have their journals there");
+            return Err(io::Error::other(message));
+        }
+        Ok(free)
+    }
+}
+
+fn nth(path: &Path, n: usize) -> PathBuf {
+    if n == 1 { path.to_owned() } else { with_ending(path, &format!("-{n}")) }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(places: &[Place]) -> Vec<&str> {
+        places.iter().map(|place| place.path.file_name().unwrap().to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn each_process_has_its_own_and_what_the_dead_left_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let mut first = Place::free(&path).unwrap();
+        assert_eq!(names(&first), ["j"]);
+        let second = Place::free(&path).unwrap();
+        let third = Place::free(&path).unwrap();
+        assert_eq!((names(&second), names(&third)), (vec!["j-2"], vec!["j-3"]));
+        // The second dies: the next to come is in its place.
+        drop(second);
+        let again = Place::free(&path).unwrap();
+        assert_eq!(names(&again), ["j-2"]);
+        // The first and the third die, and one comes: it finds what both left.
+        first.clear();
+        drop(third);
+        assert_eq!(names(&Place::free(&path).unwrap()), ["j", "j-3"]);
+    }
+}

@@ -1,0 +1,14 @@
+//! What the DynamoDB store does beyond the laws of every store: on a wire that cuts, delays and
+//! repeats, and with tables and items that are not as they should be.
+//!
+//! The server is dynoxide, within the test's process. What it cannot show: throttling and 5xx come
+//! from the proxy's own hand.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+mod gates;
+mod proxy;
+#[path = "../conformance/shared_table.rs"]
+mod shared_table;
+mod table;
+mod wire;

@@ -1,0 +1,190 @@
+//! A TCP proxy before a DynamoDB that does to a request what its script says, one fault for each
+//! request, in order; when the script has ended, requests pass.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What happens to one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    Pass,
+    /// The connection is cut in the middle of the request.
+    CutInRequest,
+    /// It is cut when the request is here, before it has reached the server.
+    CutBefore,
+    /// It is cut when the server has answered, before the answer is sent on.
+    CutAfter,
+    /// It is cut in the middle of the answer.
+    CutInReply,
+    /// The server answers, and the answer never comes.
+    Silence,
+    /// It is cut, and the request reaches the server after the next one was answered.
+    Late,
+    /// The request reaches the server twice, and the second answer is sent on.
+    Twice,
+    /// A 500 instead of the request's answer, which was made or not.
+    Error500 { applied: bool },
+    /// The service's own refusal of what is too much at once.
+    Throttled,
+}
+
+/// Requests wait here for the next one to be answered.
+type Parked = Arc<Mutex<Vec<Vec<u8>>>>;
+
+pub(crate) struct Proxy {
+    endpoint: String,
+    script: Arc<Mutex<VecDeque<Fault>>>,
+    requests: Arc<Mutex<usize>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Before the server at this endpoint.
+    pub(crate) async fn before(endpoint: &str) -> Self {
+        let server = endpoint.strip_prefix("http://").unwrap().to_owned();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let script = Arc::<Mutex<VecDeque<Fault>>>::default();
+        let requests = Arc::<Mutex<usize>>::default();
+        let wire = Wire {
+            server,
+            script: script.clone(),
+            requests: requests.clone(),
+            parked: Parked::default(),
+        };
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let wire = wire.clone();
+                // A connection that fails is closed, which is all its client is to see.
+                tokio::spawn(async move { drop(wire.serve(client).await) });
+            }
+        });
+        Self { endpoint: format!("http://{address}"), script, requests, task }
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The next requests meet these.
+    pub(crate) fn then(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.script.lock().unwrap().extend(faults);
+    }
+
+    /// Requests that have come so far, whole or not.
+    pub(crate) fn requests(&self) -> usize {
+        *self.requests.lock().unwrap()
+    }
+
+    /// Stops listening.
+    pub(crate) async fn close(self) {
+        self.task.abort();
+        let _ = self.task.await; // it was aborted, and says so
+    }
+}
+
+#[derive(Clone)]
+struct Wire {
+    server: String,
+    script: Arc<Mutex<VecDeque<Fault>>>,
+    requests: Arc<Mutex<usize>>,
+    parked: Parked,
+}
+
+impl Wire {
+    async fn serve(&self, mut client: TcpStream) -> io::Result<()> {
+        while let Some(head) = read_head(&mut client).await? {
+            *self.requests.lock().unwrap() += 1;
+            let fault = self.script.lock().unwrap().pop_front().unwrap_or(Fault::Pass);
+            if fault == Fault::CutInRequest {
+                return Ok(());
+            }
+            let request = read_body(&mut client, head).await?;
+            let reply = match fault {
+                Fault::CutInRequest | Fault::CutBefore => return Ok(()),
+                Fault::Late => {
+                    self.parked.lock().unwrap().push(request);
+                    return Ok(());
+                }
+                Fault::Throttled => error(400, "ThrottlingException"),
+                Fault::Error500 { applied: false } => error(500, "InternalServerError"),
+                Fault::Error500 { applied: true } => {
+                    self.forward(&request).await?;
+                    error(500, "InternalServerError")
+                }
+                Fault::Twice => {
+                    self.forward(&request).await?;
+                    self.forward(&request).await?
+                }
+                _ => self.forward(&request).await?,
+            };
+            match fault {
+                Fault::CutAfter => return Ok(()),
+                Fault::CutInReply => {
+                    client.write_all(&reply[..reply.len() / 2]).await?;
+                    return Ok(());
+                }
+                Fault::Silence => std::future::pending().await,
+                _ => client.write_all(&reply).await?,
+            }
+            self.release().await?;
+        }
+        Ok(())
+    }
+
+    /// Requests that were parked reach the server now. Nobody waits for their answers.
+    async fn release(&self) -> io::Result<()> {
+        let parked = std::mem::take(&mut *self.parked.lock().unwrap());
+        for request in parked {
+            self.forward(&request).await?;
+        }
+        Ok(())
+    }
+
+    /// The server's answer to a request, over a connection of its own.
+    async fn forward(&self, request: &[u8]) -> io::Result<Vec<u8>> {
+        let mut server = TcpStream::connect(&self.server).await?;
+        server.write_all(request).await?;
+        let head = read_head(&mut server).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        read_body(&mut server, head).await
+    }
+}
+
+/// A message up to the empty line, `None` where the connection ends before one begins.
+async fn read_head(from: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match from.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) if head.is_empty() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(head))
+}
+
+/// The message of this head with its body.
+async fn read_body(from: &mut TcpStream, mut message: Vec<u8>) -> io::Result<Vec<u8>> {
+    let head = String::from_utf8_lossy(&message).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length: usize = length.and_then(|n| n.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    let begin = message.len();
+    message.resize(begin + length, 0);
+    from.read_exact(&mut message[begin..]).await?;
+    Ok(message)
+}
+
+fn error(status: u16, code: &str) -> Vec<u8> {
+    let body = format!(
+        r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"by the proxy"}}"#
+    );
+    let length = body.len();
+    let kind = "application/x-amz-json-1.0";
+    format!("HTTP/1.1 {status} -\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}

@@ -1,0 +1,159 @@
+//! A Stripe that misbehaves: a local server with the part of Stripe's API that usage billing needs,
+//! which keeps state and fails on command.
+//!
+//! Meters and their events, with identifiers that stay taken for a window, limits on timestamps,
+//! one call at a time per customer and meter, rejections that come later, and summaries that lag;
+//! customers, prices, subscriptions and invoices, which live by a test clock; idempotency keys;
+//! signed webhooks. A script of faults decides what fails, how, and how often.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use stripe_sim::{Fault, Settings, Sim};
+//!
+//! let sim = Sim::start(Settings::default()).await?;
+//! let lost = r#"{"on": "POST /v1/billing/meter_events", "do": "lose"}"#;
+//! sim.fault(serde_json::from_str::<Fault>(lost)?);
+//! println!("POST {}/v1/billing/meter_events takes effect, and nobody hears of it", sim.url());
+//! sim.stop().await;
+//! # Ok(()) }
+//! ```
+//!
+//! # What it is not
+//!
+//! Its shapes and parameters are compared with Stripe's published API (`tests/published.rs`). Its
+//! behaviour is what Stripe documents and what others have reported; where neither says anything,
+//! the module says what is assumed. It has no proration, tiers, tax, discounts or `/v2` writes. It
+//! serves loopback, over plain HTTP, and takes test keys only.
+
+mod admin;
+mod answer;
+mod clock;
+mod faults;
+mod form;
+mod server;
+mod settings;
+mod webhook;
+mod world;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub use faults::{Fault, FaultKind};
+pub use server::Answered;
+pub use settings::Settings;
+pub use webhook::{Delivery, signature};
+pub use world::Total;
+
+use server::Shared;
+
+/// A running simulator. Dropped, it stops.
+#[derive(Debug)]
+pub struct Sim {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+impl Sim {
+    /// Starts on a free loopback port.
+    ///
+    /// # Errors
+    ///
+    /// If no port can be had.
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        Self::start_on(0, settings).await
+    }
+
+    /// Starts on this loopback port; 0 is a free one.
+    ///
+    /// # Errors
+    ///
+    /// If the port cannot be had.
+    pub async fn start_on(port: u16, settings: Settings) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::new(settings));
+        let server = tokio::spawn(server::serve(listener, shared.clone()));
+        Ok(Self { address, shared, server })
+    }
+
+    /// Where it listens, as a base of URLs: `http://127.0.0.1:P`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its time, in Unix seconds.
+    pub fn now(&self) -> i64 {
+        self.shared.with(|world| world.now())
+    }
+
+    /// Stands still at this Unix second from now on; false, and nothing changes, if that has
+    /// passed.
+    pub fn stand_at(&self, at: i64) -> bool {
+        self.shared.with(|world| {
+            let forward = world.clock.stand_at(at);
+            world.turn();
+            forward
+        })
+    }
+
+    /// Moves its clock ahead by seconds, and does what is due by then.
+    pub fn advance(&self, seconds: u32) {
+        self.shared.with(|world| {
+            world.clock.advance(seconds);
+            world.turn();
+        });
+    }
+
+    /// Adds a line to the script of faults.
+    pub fn fault(&self, fault: Fault) {
+        self.shared.with(|world| world.script.push(fault));
+    }
+
+    /// Clears the script of faults.
+    pub fn heal(&self) {
+        self.shared.with(|world| world.script.clear());
+    }
+
+    /// Changes settings.
+    pub fn set(&self, change: impl FnOnce(&mut Settings)) {
+        self.shared.with(|world| change(&mut world.settings));
+    }
+
+    /// Makes an event with a snapshot of this object and sends it as the script says; its JSON.
+    pub fn emit(&self, kind: &str, object: &Value) -> Value {
+        self.shared.with(|world| world.emit(kind, object, None))
+    }
+
+    /// What counts: the truth, whatever the summaries show yet.
+    pub fn totals(&self) -> Vec<Total> {
+        self.shared.with(|world| world.totals())
+    }
+
+    /// Every call as it was answered, oldest first.
+    pub fn calls(&self) -> Vec<Answered> {
+        self.shared.calls()
+    }
+
+    /// Every attempt to send a webhook, oldest first.
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.shared.deliveries()
+    }
+
+    /// Closes every connection and lets go of the port.
+    pub async fn stop(mut self) {
+        self.server.abort();
+        let _ = (&mut self.server).await;
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}

@@ -1,0 +1,405 @@
+//! The server: connections, keys, locks, the pace, and the faults between a call and its answer.
+
+use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::answer::{Answer, Refusal};
+use crate::faults::FaultKind;
+use crate::settings::Settings;
+use crate::webhook::Delivery;
+use crate::world::{Call, World};
+use crate::{admin, clock, form};
+
+/// Largest body taken.
+const MAX_BODY: usize = 8 << 20;
+
+/// Most calls and deliveries that are kept for a look; older ones are forgotten.
+const KEPT: usize = 200_000;
+
+/// How often time is looked at while no call comes.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A call as it was answered.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Answered {
+    /// `POST /v1/billing/meter_events`.
+    pub call: String,
+    /// Its parameters.
+    pub params: Value,
+    /// Its idempotency key.
+    pub idempotency_key: Option<String>,
+    /// When it came, in Unix seconds of the simulator.
+    pub at: i64,
+    /// What was answered; `None` where the answer was lost, or the call cut off before.
+    pub status: Option<u16>,
+    /// Whether it took effect, or was refused by what it met.
+    pub applied: bool,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    world: Mutex<World>,
+    /// What calls in progress hold.
+    held: Mutex<HashSet<String>>,
+    pace: Mutex<VecDeque<Instant>>,
+    calls: Mutex<VecDeque<Answered>>,
+    deliveries: Mutex<VecDeque<Delivery>>,
+    wake: Notify,
+}
+
+/// How a call ends on the wire.
+enum End {
+    Answer(Answer),
+    /// Closed without an answer.
+    Close,
+    /// Closed in the middle of the answer.
+    Half(Answer),
+}
+
+/// A connection that ends without an answer.
+#[derive(Debug)]
+struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closed by the script")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+type Body = BoxBody<Bytes, Closed>;
+
+impl Shared {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            world: Mutex::new(World::new(settings)),
+            held: Mutex::default(),
+            pace: Mutex::default(),
+            calls: Mutex::default(),
+            deliveries: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// A look at the world, or a change of it.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = look(&mut world);
+        if !world.outgoing.is_empty() {
+            self.wake.notify_one();
+        }
+        seen
+    }
+
+    pub(crate) fn next_event(&self) -> Option<(String, Value)> {
+        self.with(|world| world.outgoing.pop_front())
+    }
+
+    pub(crate) async fn events_wait(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(crate) fn delivered(&self, delivery: Delivery) {
+        keep(&self.deliveries, delivery);
+    }
+
+    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
+        let kept = self.deliveries.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().cloned().collect()
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Answered> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Whether one more call within this second is within the limit.
+    fn in_pace(&self) -> bool {
+        let Some(limit) = self.with(|world| world.settings.calls_per_s) else { return true };
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        while pace.front().is_some_and(|at| now - *at >= Duration::from_secs(1)) {
+            pace.pop_front();
+        }
+        let within = pace.len() < limit as usize;
+        if within {
+            pace.push_back(now);
+        }
+        within
+    }
+
+    /// Meets the script, takes the locks, makes the call.
+    async fn answer(&self, call: &Call) -> End {
+        let name = format!("{} {}", call.method, call.path);
+        let fault = self.with(|world| world.script.meet(&name));
+        let mut effect = true;
+        match &fault {
+            Some(FaultKind::Cut) => {
+                self.keep_call(call, None, false);
+                return End::Close;
+            }
+            Some(FaultKind::Status { applied, .. }) => effect = *applied,
+            Some(FaultKind::Delay { ms }) => {
+                tokio::time::sleep(Duration::from_millis(*ms)).await;
+            }
+            Some(FaultKind::Reject { code }) => {
+                self.with(|world| world.reject_next = Some(code.clone()));
+            }
+            _ => {}
+        }
+        let scripted = match &fault {
+            Some(FaultKind::Status { code, should_retry, retry_after, .. }) => {
+                Some(Refusal::scripted(*code, *should_retry, *retry_after).into())
+            }
+            _ => None,
+        };
+        let answer = if effect {
+            self.make(call, scripted.as_ref()).await
+        } else {
+            scripted.unwrap_or_else(|| Answer::ok(Value::Null))
+        };
+        let applied = effect && (answer.status < 400 || scripted_failed(&fault));
+        match fault {
+            Some(FaultKind::Lose) => {
+                self.keep_call(call, None, applied);
+                End::Close
+            }
+            Some(FaultKind::Truncate) => {
+                self.keep_call(call, None, applied);
+                End::Half(answer)
+            }
+            _ => {
+                self.keep_call(call, Some(answer.status), applied);
+                End::Answer(answer)
+            }
+        }
+    }
+
+    /// The call under its idempotency key and its lock. `instead` is what is answered, and
+    /// remembered, in place of what came of it.
+    async fn make(&self, call: &Call, instead: Option<&Answer>) -> Answer {
+        if !self.in_pace() {
+            return Refusal::too_fast().into();
+        }
+        if let Some(known) = self.with(|world| world.begin(call)) {
+            return known;
+        }
+        let lock = World::lock_of(call);
+        if let Some(lock) = &lock
+            && !self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(lock.clone())
+        {
+            let answer = Answer::from(Refusal::locked());
+            self.with(|world| world.end(call, &answer));
+            return answer;
+        }
+        let latency = self.with(|world| world.settings.latency_ms);
+        if latency > 0 {
+            tokio::time::sleep(Duration::from_millis(latency)).await;
+        }
+        let answer = self.with(|world| {
+            let answer = world.call(call);
+            let answer = instead.cloned().unwrap_or(answer);
+            world.end(call, &answer);
+            answer
+        });
+        if let Some(lock) = &lock {
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(lock);
+        }
+        answer
+    }
+
+    fn keep_call(&self, call: &Call, status: Option<u16>, applied: bool) {
+        let answered = Answered {
+            call: format!("{} {}", call.method, call.path),
+            params: Value::Object(call.params.clone()),
+            idempotency_key: call.idempotency_key.clone(),
+            at: self.with(|world| world.now()),
+            status,
+            applied,
+        };
+        keep(&self.calls, answered);
+    }
+}
+
+fn scripted_failed(fault: &Option<FaultKind>) -> bool {
+    matches!(fault, Some(FaultKind::Status { applied: true, .. }))
+}
+
+fn keep<T>(kept: &Mutex<VecDeque<T>>, one: T) {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() == KEPT {
+        kept.pop_front();
+    }
+    kept.push_back(one);
+}
+
+/// Serves for ever; dropped, it closes every connection.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(crate::webhook::deliver(shared.clone()));
+    tasks.spawn(tick(shared.clone()));
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(TICK).await;
+            continue;
+        };
+        // Without it a small answer may wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let shared = shared.clone();
+        tasks.spawn(async move {
+            let service = service_fn(move |request| {
+                let shared = shared.clone();
+                async move { handle(&shared, request).await }
+            });
+            let served = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service);
+            // A connection that a fault closed is an error here, and meant.
+            let _ = served.await;
+        });
+    }
+}
+
+async fn tick(shared: Arc<Shared>) {
+    loop {
+        shared.with(World::turn);
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+async fn handle(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Closed> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Closed)?.to_bytes();
+    let path = head.uri.path().to_owned();
+    if let Some(admin) = path.strip_prefix("/_sim/") {
+        let (status, answer) = admin::answer(shared, head.method.as_str(), admin, &body).await;
+        return Ok(json_response(status, &answer));
+    }
+    if let Some(refusal) = unauthorized(shared, &head.headers) {
+        return Ok(stripe_response(shared, &head.headers, refusal.into()));
+    }
+    let mut params = form::parse(head.uri.query().unwrap_or_default().as_bytes());
+    params.extend(form::parse(&body));
+    let key = head.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    let call = Call {
+        method: head.method.as_str().to_owned(),
+        path,
+        params,
+        idempotency_key: key.map(str::to_owned),
+    };
+    // A call that has begun ends, whoever hangs up meanwhile.
+    let answering = {
+        let shared = shared.clone();
+        async move { shared.answer(&call).await }
+    };
+    match tokio::spawn(answering).await.unwrap_or(End::Close) {
+        End::Close => Err(Closed),
+        End::Answer(answer) => Ok(stripe_response(shared, &head.headers, answer)),
+        End::Half(answer) => Ok(half(stripe_response(shared, &head.headers, answer)).await),
+    }
+}
+
+fn unauthorized(shared: &Shared, headers: &HeaderMap) -> Option<Refusal> {
+    let Some(key) = key_of(headers) else {
+        return Some(Refusal::unauthorized("You did not provide an API key."));
+    };
+    let taken = match shared.with(|world| world.settings.key.clone()) {
+        Some(only) => key == only,
+        None => key.starts_with("sk_test_") || key.starts_with("rk_test_"),
+    };
+    // The key is not repeated, as Stripe repeats only its end.
+    (!taken || key.contains("_live_")).then(|| Refusal::unauthorized("Invalid API Key provided."))
+}
+
+/// The key, as a bearer token or, as in Stripe's own examples, the user of Basic.
+fn key_of(headers: &HeaderMap) -> Option<String> {
+    let header = headers.get("authorization")?.to_str().ok()?;
+    if let Some(key) = header.strip_prefix("Bearer ") {
+        return Some(key.to_owned());
+    }
+    let pair = BASE64_STANDARD.decode(header.strip_prefix("Basic ")?).ok()?;
+    let pair = String::from_utf8(pair).ok()?;
+    pair.split(':').next().map(str::to_owned)
+}
+
+fn stripe_response(shared: &Shared, asked: &HeaderMap, answer: Answer) -> Response<Body> {
+    let now = shared.with(|world| world.now());
+    let mut response = json_response(answer.status, &answer.body);
+    let headers = response.headers_mut();
+    let mut put = |name: &'static str, value: String| {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    };
+    put("date", clock::http_date(now));
+    put("request-id", format!("req_sim{now}"));
+    if let Some(again) = answer.should_retry {
+        put("stripe-should-retry", again.to_string());
+    }
+    if let Some(seconds) = answer.retry_after {
+        put("retry-after", seconds.to_string());
+    }
+    for name in ["idempotency-key", "stripe-version"] {
+        if let Some(value) = asked.get(name).and_then(|value| value.to_str().ok()) {
+            put(name, value.to_owned());
+        }
+    }
+    response
+}
+
+fn json_response(status: u16, body: &Value) -> Response<Body> {
+    let body = Full::new(Bytes::from(body.to_string()));
+    let mut response = Response::new(body.map_err(|never: Infallible| match never {}).boxed());
+    *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert("content-type", json);
+    response
+}
+
+/// The answer's head, half of its body, and then an end that is none.
+async fn half(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    let whole = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    head.headers.insert("content-length", HeaderValue::from(whole.len()));
+    Response::from_parts(head, Half(Some(whole.slice(..whole.len() / 2))).boxed())
+}
+
+/// A body that breaks off after its one frame.
+struct Half(Option<Bytes>);
+
+impl hyper::body::Body for Half {
+    type Data = Bytes;
+    type Error = Closed;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Closed>>> {
+        Poll::Ready(Some(self.0.take().map(Frame::data).ok_or(Closed)))
+    }
+}

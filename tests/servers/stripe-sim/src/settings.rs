@@ -1,0 +1,65 @@
+//! What the simulated Stripe is like, and what can be changed while it runs.
+
+use serde::{Deserialize, Serialize};
+
+/// How long, how late, how fast. The defaults are Stripe's published limits where there are any.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The only secret key that is taken; `None` takes every `sk_test_..` and `rk_test_..`. Live
+    /// keys are never taken.
+    pub key: Option<String>,
+    /// Where signed webhooks go; `None` keeps events without sending them.
+    pub webhook_url: Option<String>,
+    /// Secrets the webhooks are signed with, each giving a `v1` of its own, as while Stripe rolls
+    /// a secret.
+    pub webhook_secrets: Vec<String>,
+    /// Attempts of one webhook that is not answered with 2xx.
+    pub webhook_attempts: u32,
+    /// Pause before the second attempt, in real milliseconds; doubled before each further one.
+    pub webhook_retry_ms: u64,
+    /// How long a meter event's identifier stays taken, in seconds. Stripe: at least 24 h.
+    pub identifier_window_s: i64,
+    /// How far back a meter event's timestamp may lie, in seconds. Stripe: 35 days.
+    pub timestamp_back_s: i64,
+    /// How far ahead it may lie, in seconds. Stripe: 5 min.
+    pub timestamp_ahead_s: i64,
+    /// How long after its receipt an event shows in summaries, in seconds.
+    pub summary_lag_s: i64,
+    /// How long after its receipt an event that is rejected later is reported, in seconds.
+    pub report_after_s: i64,
+    /// How long idempotency keys are remembered, in seconds. Stripe: at least 24 h.
+    pub idempotency_window_s: i64,
+    /// How long a call takes once it has begun, in real milliseconds. Meanwhile a second one for
+    /// the same customer and meter is refused.
+    pub latency_ms: u64,
+    /// Most calls within one second of real time; `None` for no limit.
+    pub calls_per_s: Option<u32>,
+    /// Failed payments of one invoice before it is given up, three days apart.
+    pub payment_attempts: u32,
+    /// What becomes of a subscription whose invoice was given up: `canceled`, `unpaid` or
+    /// `past_due`.
+    pub after_dunning: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            key: None,
+            webhook_url: None,
+            webhook_secrets: vec!["whsec_sim".to_owned()],
+            webhook_attempts: 8,
+            webhook_retry_ms: 50,
+            identifier_window_s: 24 * 3_600,
+            timestamp_back_s: 35 * 86_400,
+            timestamp_ahead_s: 300,
+            summary_lag_s: 0,
+            report_after_s: 60,
+            idempotency_window_s: 24 * 3_600,
+            latency_ms: 0,
+            calls_per_s: None,
+            payment_attempts: 4,
+            after_dunning: "canceled".to_owned(),
+        }
+    }
+}
