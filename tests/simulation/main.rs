@@ -29,7 +29,7 @@ use tollgate::testing::Plant;
 use world::World;
 
 /// Seeds that every build runs.
-const ALWAYS: Range<u64> = 0..40;
+const ALWAYS: Range<u64> = 0..24;
 
 /// What the runs came to together.
 #[derive(Default)]
@@ -114,8 +114,12 @@ const TO_CATCH: u64 = 600;
 
 /// Where the rarer ones showed themselves when this was last looked at. They are tried first, so
 /// that nobody has to wait for them; others are looked for from the beginning.
-const SHOWN: [(Plant, u64); 3] =
-    [(Plant::MissingCarry, 93), (Plant::MissingSeal, 10), (Plant::ExpiryByTime, 2)];
+const SHOWN: [(Plant, u64); 4] = [
+    (Plant::MissingCarry, 93),
+    (Plant::MissingSeal, 10),
+    (Plant::ExpiryByTime, 2),
+    (Plant::RestartTrustsJournal, 32),
+];
 
 /// How a mistake shows itself, and at which seed.
 fn caught(mistake: Plant) -> Option<(u64, String)> {
@@ -126,25 +130,31 @@ fn caught(mistake: Plant) -> Option<(u64, String)> {
     })
 }
 
+/// Mistakes that need a rarer meeting of faults than a build has time for.
+const RARE: [Plant; 3] =
+    [Plant::CeilingBeforeRecord, Plant::DebtNotRepaid, Plant::FenceIgnoresOpenPermits];
+
+fn assert_caught(mistakes: &[Plant]) {
+    let mut missed = Vec::new();
+    for mistake in mistakes {
+        match caught(*mistake) {
+            Some((seed, how)) => println!("{mistake:?}: at seed {seed}: {how}"),
+            None => missed.push(mistake),
+        }
+    }
+    assert!(missed.is_empty(), "not caught in {TO_CATCH} seeds: {missed:?}");
+}
+
 #[test]
-fn every_known_mistake_is_caught() {
-    let missed: Vec<Plant> = std::thread::scope(|scope| {
-        let half = |from| {
-            let mine = Plant::ALL.into_iter().skip(from).step_by(2);
-            let look = |mistake: Plant| {
-                let found = caught(mistake);
-                match &found {
-                    Some((seed, how)) => println!("{mistake:?}: at seed {seed}: {how}"),
-                    None => println!("{mistake:?}: missed in {TO_CATCH} seeds"),
-                }
-                found.is_none().then_some(mistake)
-            };
-            scope.spawn(move || mine.filter_map(look).collect::<Vec<_>>())
-        };
-        let halves = [half(0), half(1)];
-        halves.into_iter().flat_map(|half| half.join().unwrap()).collect()
-    });
-    assert!(missed.is_empty(), "not caught: {missed:?}");
+fn known_mistakes_are_caught() {
+    let common = |mistake: &Plant| !RARE.contains(mistake);
+    assert_caught(&Plant::ALL.into_iter().filter(common).collect::<Vec<_>>());
+}
+
+#[test]
+#[ignore = "looks through hundreds of seeds: run it in release"]
+fn rare_mistakes_are_caught() {
+    assert_caught(&RARE);
 }
 
 #[test]
