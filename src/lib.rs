@@ -51,6 +51,8 @@ pub mod middleware;
 
 mod clock;
 mod error;
+mod planted;
+mod random;
 
 pub use admission::alert::Alert;
 pub use admission::permit::Outcome;
