@@ -57,7 +57,7 @@ impl LogWriter {
 
     /// The write that registers this writer, before its first lease or record: a reader finds every
     /// log there is by the registry.
-    fn registration(writer: &Writer, day: u32, at_ms: i64) -> Write {
+    pub(crate) fn registration(writer: &Writer, day: u32, at_ms: i64) -> Write {
         let (name, version) = layout::format(REGISTRY_FORMAT);
         Write {
             key: writer.space.registry(day, writer.incarnation),

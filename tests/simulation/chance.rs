@@ -29,8 +29,8 @@ impl Chance {
         self.next() % 1_000 < n
     }
 
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[(self.next() % from.len() as u64) as usize]
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[(self.next() % from.len() as u64) as usize]
     }
 
     /// Waits between events that come `per_second` times a second on average, in microseconds.

@@ -121,7 +121,7 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
     let disk = tempfile::tempdir().expect("a temporary folder can be made");
     let mut run = Run::new(seed, quiet, disk.path());
     // In half of the runs the living are sealed, too: it must cost nothing but calls.
-    have_patience(*run.chance.pick(&[None, None, Some(2_000), Some(0)]));
+    have_patience(run.chance.pick(&[None, None, Some(2_000), Some(0)]));
     run.go();
     have_patience(None);
     let at_us = run.now_us;
@@ -138,7 +138,7 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
 impl Run {
     fn new(seed: u64, quiet: bool, disk: &Path) -> Self {
         let mut chance = Chance::new(seed);
-        let mut odds = |choice: &[u64]| if quiet { 0 } else { *chance.pick(choice) };
+        let mut odds = |choice: &[u64]| if quiet { 0 } else { chance.pick(choice) };
         let odds = Odds {
             lose_request: odds(&[0, 10, 50]),
             lose_reply: odds(&[0, 20, 100]),
@@ -147,15 +147,15 @@ impl Run {
             throttle: odds(&[0, 20, 150]),
         };
         // About what is asked for while the run lasts, or a fraction of it: pools are to run out.
-        let per_second = *chance.pick(&[2, 8, 20, 40]);
+        let per_second = chance.pick(&[2, 8, 20, 40]);
         let mut limit = || (per_second * chance.within(10, 90)).max(30);
         let versions = vec![(limit(), limit())];
         let nodes = (0..chance.within(2, 5) as usize)
             .map(|id| Node {
                 setup: Setup {
                     id,
-                    mode: *chance.pick(&MODES),
-                    flush_ms: *chance.pick(&[200, 1_000, 1_000]),
+                    mode: chance.pick(&MODES),
+                    flush_ms: chance.pick(&[200, 1_000, 1_000]),
                     journal: disk.join(format!("journal-{id}")),
                     plans: Plans::new(&plans(versions[0])),
                     shared: true,
@@ -171,7 +171,7 @@ impl Run {
             .collect();
         Self {
             now_us: 0,
-            step_us: *chance.pick(&[10_000, 20_000, 40_000]),
+            step_us: chance.pick(&[10_000, 20_000, 40_000]),
             order: 0,
             events: BTreeMap::new(),
             nodes,
@@ -181,11 +181,11 @@ impl Run {
             odds,
             faults: !quiet,
             outage_until_us: 0,
-            wall_ms: EDGE_MS - *chance.pick(&[8_000, 20_000, 65_000, 300_000]),
+            wall_ms: EDGE_MS - chance.pick(&[8_000, 20_000, 65_000, 300_000]),
             tenants: chance.within(1, 3),
             per_second: per_second as f64,
             versions,
-            horizon_us: *chance.pick(&HORIZON_US),
+            horizon_us: chance.pick(&HORIZON_US),
             chance,
         }
     }
@@ -404,13 +404,13 @@ impl Run {
         let wait = self.chance.gap_us(self.per_second * if hot { 3.0 } else { 0.6 });
         self.after(wait, Event::Client { tenant });
         let chance = &mut self.chance;
-        let ms = *chance.pick(&[0, 0, 5, 50, 400]);
+        let ms = chance.pick(&[0, 0, 5, 50, 400]);
         let units = chance.within(0, 14);
         let kind = match chance.within(0, 100) {
             0..60 => Kind::Job { five: chance.permille(200), ms },
             60..70 => Kind::Recorded,
             70..76 => Kind::Fails { ms },
-            76..90 => Kind::Stream { units, ms: *chance.pick(&[1, 50, 700]) },
+            76..90 => Kind::Stream { units, ms: chance.pick(&[1, 50, 700]) },
             _ => Kind::Late { units: units.min(8), ms },
         };
         // Most go to one node for a while: the others sit on what they have leased.
@@ -439,7 +439,7 @@ impl Run {
         let seconds = |run: &mut Self, from, to| run.chance.within(from, to) * 1_000_000;
         match self.chance.within(0, 100) {
             0..28 => {
-                let disk = *self.chance.pick(&[Disk::Kept, Disk::Lost, Disk::Lagging]);
+                let disk = self.chance.pick(&[Disk::Kept, Disk::Lost, Disk::Lagging]);
                 self.strike(id, disk.word());
                 self.crash(id, disk);
             }
@@ -483,7 +483,7 @@ impl Run {
     /// Another plan file: each node gets it in its own time, or keeps the old one, or goes back.
     fn change_plans(&mut self, id: usize) {
         self.strike(id, "limits changed");
-        let scale = *self.chance.pick(&[3, 7, 15, 30]);
+        let scale = self.chance.pick(&[3, 7, 15, 30]);
         let (jobs, tokens) = *self.versions.last().expect("there is a first");
         self.versions.push(((jobs * scale / 10).max(5), (tokens * scale / 10).max(5)));
         let version = self.versions.len() - 1;
