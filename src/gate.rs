@@ -31,6 +31,7 @@ mod lookup;
 mod maintain;
 mod open;
 mod promises;
+mod sleep;
 mod sources;
 mod standing;
 mod statement;

@@ -10,6 +10,7 @@ use super::OnRefusal;
 use super::callers::{KnownCaller, Refresh};
 use super::catalogs::PlanSource;
 use super::maintain::Maintenance;
+use super::sleep::Sleepers;
 use crate::admission::hub::Hub;
 use crate::admission::lease::{Lease, Writer};
 use crate::admission::resolve::LiveCatalog;
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) prober: Prober,
     pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
     pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
+    pub(crate) sleepers: Sleepers,
     pub(crate) unknown: UnknownCallers,
     pub(crate) reads: Reads,
     /// Look-ups under way, so that one serves all who wait for it.
@@ -117,6 +119,7 @@ impl Inner {
     pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
         let mut all = self.hub.scoped.all_leases();
         all.extend(self.hub.take_all_retired());
+        all.extend(self.sleepers.take_leases());
         for tenant in &self.tenants {
             all.extend(tenant.last_sheet().open_leases().cloned());
         }

@@ -15,6 +15,7 @@ use super::catalogs::{self, PlanSource};
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
+use super::sleep::Sleepers;
 use super::stores;
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
@@ -236,6 +237,7 @@ impl GateBuilder {
             prober: Prober::new().map_err(|e| Error::Random(e.to_string()))?,
             callers: DashMap::default(),
             tenants: DashMap::default(),
+            sleepers: Sleepers::default(),
             unknown: UnknownCallers::new(),
             reads: Reads::new(),
             loads: moka::future::Cache::builder()

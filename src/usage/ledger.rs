@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Mutex;
 
-use super::record::{PoolRow, UseKey};
+use super::record::UseKey;
 use super::{compact, log};
 use crate::admission::lease::Writer;
-use crate::admission::pool::PoolId;
 use crate::catalog::{Zone, local_day};
 use crate::directory::Surrogate;
 use crate::store::{MAX_PAGE_ITEMS, Query, Store, StoreError};
@@ -65,7 +64,6 @@ struct Fold {
     /// The last day of which all writers are known; earlier days are not looked at again.
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
-    pools: HashMap<PoolId, HashMap<u128, PoolRow>>,
 }
 
 impl Ledger {
@@ -204,9 +202,6 @@ impl Fold {
         for (key, total) in rows.uses {
             let known = self.uses.entry(key.tenant).or_default().entry((of, key)).or_default();
             *known = total.max(*known);
-        }
-        for (pool, row) in rows.pools {
-            self.pools.entry(pool).or_default().entry(of).or_default().raise(row);
         }
     }
 }
