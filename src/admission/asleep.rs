@@ -105,14 +105,6 @@ impl Asleep {
         !self.parts().leases.is_empty()
     }
 
-    /// Its leases, without anybody who could use them.
-    pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {
-        let Parts { record, incarnation, leases, .. } = self.parts();
-        let tenant = record.unpack().surrogate;
-        let wake = |it: LeaseAtRest| Arc::new(it.wake(tenant, incarnation, None));
-        leases.into_iter().map(wake).collect()
-    }
-
     fn parts(&self) -> Parts<'_> {
         unpacked(&self.0[HEAD..])
     }

@@ -54,6 +54,11 @@ impl TenantCore {
         leases.iter().fold(0, |sum, lease| sum.saturating_add(lease.open_holds()))
     }
 
+    /// Every lease of the tenant as a whole.
+    pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The lease of this pool that there is, or `new` from now on.
     #[cold]
     pub(super) fn only_lease(&self, new: Lease) -> Arc<Lease> {

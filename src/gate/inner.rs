@@ -119,7 +119,6 @@ impl Inner {
     pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
         let mut all = self.hub.scoped.all_leases();
         all.extend(self.hub.take_all_retired());
-        all.extend(self.sleepers.take_leases());
         for tenant in &self.tenants {
             all.extend(tenant.last_sheet().open_leases().cloned());
         }

@@ -271,7 +271,8 @@ impl Gate {
         }
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
-        let kept = keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
+        let kept = inner.close_sleepers(deadline).await
+            + keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }

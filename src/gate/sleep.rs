@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use tokio::time::Instant;
 
 use super::Inner;
 use super::callers::{KnownCaller, nanos};
 use super::inner::ByProbe;
 use crate::admission::asleep::{Asleep, AsleepCaller};
-use crate::admission::lease::Lease;
 use crate::admission::tenant::LiveTenant;
 use crate::clock::Now;
 use crate::directory::Surrogate;
 use crate::identity::Probe;
+use crate::keeper;
 
 /// Who has not been looked up for this long falls asleep: twice the age at which whoever calls is
 /// looked up again.
@@ -48,13 +49,6 @@ impl Sleepers {
     /// This caller is awake, or nobody's.
     pub(super) fn forget_caller(&self, probe: Probe) {
         self.callers.remove(&probe.0);
-    }
-
-    /// What they hold, all of them gone from here: the gate closes.
-    pub(super) fn take_leases(&self) -> Vec<Arc<Lease>> {
-        let leases = self.tenants.iter().flat_map(|asleep| asleep.leases()).collect();
-        self.tenants.clear();
-        leases
     }
 }
 
@@ -123,6 +117,25 @@ impl Inner {
                 true
             });
             rest_now_and_then(i).await;
+        }
+    }
+
+    /// The gate closes: gives back what sleepers hold, some at a time, so that not all of them are
+    /// awake at once. Returns how many leases could not be given back.
+    pub(super) async fn close_sleepers(&self, deadline: Instant) -> usize {
+        let mut kept = 0;
+        loop {
+            let some: Vec<Surrogate> =
+                self.sleepers.tenants.iter().take(AT_ONCE).map(|it| *it.key()).collect();
+            if some.is_empty() || Instant::now() >= deadline {
+                return kept + self.sleepers.tenants.len();
+            }
+            let woken = some.iter().filter_map(|surrogate| self.tenant_in_memory(*surrogate));
+            let leases = woken.flat_map(|tenant| tenant.core.leases()).collect();
+            kept += keeper::give_back(&self.hands, leases, deadline).await;
+            for surrogate in some {
+                self.tenants.remove_if(&surrogate, |_, tenant| Arc::strong_count(tenant) == 1);
+            }
         }
     }
 
