@@ -97,8 +97,8 @@ pub fn write_ratelimit<'a>(
     Ok(!between.is_empty())
 }
 
-/// A header's value on its way: three limits fit without an allocation.
-pub(crate) type HeaderText = SmallVec<[u8; 192]>;
+/// A header's value on its way: a dozen limits fit without an allocation.
+pub(crate) type HeaderText = SmallVec<[u8; 512]>;
 
 /// What `RateLimit` tells of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
