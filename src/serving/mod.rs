@@ -69,14 +69,18 @@ impl Serving {
     /// route that is `free`, or where the gate sends none.
     pub fn limit_headers(&mut self, gate: &Gate, mut write: impl FnMut(&'static str, Bytes)) {
         let inner = &gate.inner;
-        let style = inner.wire.style;
-        if style == HeaderStyle::Off {
+        let (style, warnings) = (inner.wire.style, inner.wire.warnings);
+        if style == HeaderStyle::Off && warnings.is_none() {
             return;
         }
         self.with(|hold| {
             let now = inner.clock.now();
             if hold.of.rules().free {
                 return;
+            }
+            if let Some(name) = warnings {
+                let past = wire::soft_warnings(&inner.limit_states(&hold.of, now));
+                past.into_iter().for_each(|value| write(name, value.into()));
             }
             if style == HeaderStyle::Draft11 {
                 let mut line = HeaderText::new();

@@ -97,6 +97,21 @@ pub fn write_ratelimit<'a>(
     Ok(!between.is_empty())
 }
 
+/// The names of limits past their soft end, as a structured field (RFC 9651, a list of strings)
+/// with the seconds until they start anew; `None` where there are none.
+pub fn soft_warnings<'a>(limits: impl IntoIterator<Item = &'a LimitState>) -> Option<String> {
+    let mut out = String::new();
+    for limit in limits.into_iter().filter(|limit| limit.past_soft) {
+        let between = if out.is_empty() { "" } else { ", " };
+        out.push_str(between);
+        write_string(&mut out, &limit.name).expect("writing to a String does not fail");
+        if let Some(resets_in) = limit.resets_in {
+            write!(out, ";t={}", integer(seconds_up(resets_in))).expect("nor does this");
+        }
+    }
+    (!out.is_empty()).then_some(out)
+}
+
 /// A header's value on its way: a dozen limits fit without an allocation.
 pub(crate) type HeaderText = SmallVec<[u8; 512]>;
 
