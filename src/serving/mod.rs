@@ -22,7 +22,7 @@ use crate::admission::permit::Hold;
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
 use crate::usage::Mode;
-use crate::wire::{self, Call, HeaderStyle, HeaderText};
+use crate::wire::{self, Call, HeaderStyle};
 
 mod counting;
 
@@ -83,13 +83,14 @@ impl Serving {
                 past.into_iter().for_each(|value| write(name, value.into()));
             }
             if style == HeaderStyle::Draft11 {
-                let mut line = HeaderText::new();
-                if let Some(policy) = inner.write_limits(&hold.of, now, &mut line) {
-                    write("ratelimit-policy", policy);
-                }
-                if !line.is_empty() {
-                    write("ratelimit", Bytes::copy_from_slice(&line));
-                }
+                wire::in_line(|line| {
+                    if let Some(policy) = inner.write_limits(&hold.of, now, line) {
+                        write("ratelimit-policy", policy);
+                    }
+                    if !line.is_empty() {
+                        write("ratelimit", Bytes::copy_from_slice(line));
+                    }
+                });
             } else {
                 let states = inner.limit_states(&hold.of, now);
                 let mut pairs = Vec::new();

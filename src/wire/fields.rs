@@ -5,10 +5,9 @@
 //! a list without items is no header; nothing here allocates but what the caller asks to own. A
 //! change of the draft is a change of this file and a variant of [`HeaderStyle`].
 
+use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::time::Duration;
-
-use smallvec::SmallVec;
 
 use super::amount::{self, rfc3339};
 use super::{Call, EXPOSE, Partition};
@@ -112,8 +111,22 @@ pub fn soft_warnings<'a>(limits: impl IntoIterator<Item = &'a LimitState>) -> Op
     (!out.is_empty()).then_some(out)
 }
 
-/// A header's value on its way: a dozen limits fit without an allocation.
-pub(crate) type HeaderText = SmallVec<[u8; 512]>;
+/// A header's value on its way.
+pub(crate) type HeaderText = Vec<u8>;
+
+thread_local! {
+    static LINE: Cell<HeaderText> = const { Cell::new(Vec::new()) };
+}
+
+/// Writes a header's value where this thread wrote the one before it: without an allocation but
+/// that of the value itself.
+pub(crate) fn in_line<T>(write: impl FnOnce(&mut HeaderText) -> T) -> T {
+    let mut line = LINE.take();
+    line.clear();
+    let written = write(&mut line);
+    LINE.set(line);
+    written
+}
 
 /// What `RateLimit` tells of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
