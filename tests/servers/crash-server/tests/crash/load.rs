@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +21,7 @@ pub(crate) struct Connection {
 /// Clients at work.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
     clients: JoinSet<Seen>,
 }
 
@@ -86,11 +87,17 @@ impl Connection {
 impl Load {
     pub(crate) fn start(address: SocketAddr, until: Until) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let served = Arc::new(AtomicU64::new(0));
         let mut clients = JoinSet::new();
         for _ in 0..CLIENTS {
-            clients.spawn(client(address, until, stop.clone()));
+            clients.spawn(client(address, until, stop.clone(), served.clone()));
         }
-        Self { stop, clients }
+        Self { stop, served, clients }
+    }
+
+    /// Answers 200 so far.
+    pub(crate) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Stops the clients and adds up what they saw.
@@ -103,17 +110,28 @@ impl Load {
     pub(crate) async fn end(mut self) -> Seen {
         let mut all = Seen::default();
         while let Some(seen) = self.clients.join_next().await {
-            let seen = seen.unwrap();
-            all.sent += seen.sent;
-            all.refused += seen.refused;
-            all.served.extend(seen.served);
+            all.add(seen.unwrap());
         }
         all.served.sort();
         all
     }
 }
 
-async fn client(address: SocketAddr, until: Until, stop: Arc<AtomicBool>) -> Seen {
+impl Seen {
+    /// Adds what others saw, in whatever order.
+    pub(crate) fn add(&mut self, others: Self) {
+        self.sent += others.sent;
+        self.refused += others.refused;
+        self.served.extend(others.served);
+    }
+}
+
+async fn client(
+    address: SocketAddr,
+    until: Until,
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
+) -> Seen {
     let mut seen = Seen::default();
     let Ok(mut connection) = Connection::open(address).await else {
         return seen;
@@ -124,13 +142,16 @@ async fn client(address: SocketAddr, until: Until, stop: Arc<AtomicBool>) -> See
             break; // the server is gone
         };
         match status {
-            200 => seen.served.push(Instant::now()),
+            200 => {
+                seen.served.push(Instant::now());
+                served.fetch_add(1, Ordering::Relaxed);
+            }
             429 => seen.refused += 1,
             other => panic!("an answer nobody expects: {other}"),
         }
         match until {
             Until::Refused if status == 429 => break,
-            Until::Refused => {}
+            Until::Refused | Until::Stopped(Duration::ZERO) => {}
             Until::Stopped(pause) => tokio::time::sleep(pause).await,
         }
     }

@@ -13,6 +13,7 @@
 )]
 
 mod load;
+mod nodes;
 mod server;
 
 use std::time::{Duration, Instant, SystemTime};

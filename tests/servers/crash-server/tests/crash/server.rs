@@ -13,9 +13,11 @@ use crate::load::Connection;
 /// Units the tenant has: more than all rounds use, less than the last one can.
 pub(crate) const LIMIT: u64 = 12_000;
 
-/// Files of one service, over all its processes.
+/// What the processes of one service are started with.
 pub(crate) struct Files {
     folder: TempDir,
+    program: &'static str,
+    env: Vec<(&'static str, String)>,
 }
 
 /// One process.
@@ -32,27 +34,52 @@ pub(crate) struct Recorded {
 }
 
 impl Files {
-    /// `flush` is the lines of that table of the service file.
+    /// Of one process on a file. `flush` is the lines of that table of the service file.
     pub(crate) fn new(flush: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
+        let store = format!("kind = \"redb\"\npath = {:?}", folder.path().join("service.redb"));
+        Self::write(folder, &store, flush, LIMIT)
+    }
+
+    /// Of several processes on this table, which is there, at a DynamoDB.
+    pub(crate) fn on_table(endpoint: &str, table: &str, flush: &str, limit: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("tollgate.journal");
+        let store = format!("kind = \"dynamodb\"\ntable = {table:?}");
+        let flush = format!("journal-path = {journal:?}\n{flush}");
+        let mut files = Self::write(folder, &store, &flush, limit);
+        files.env = vec![("AWS_ENDPOINT_URL_DYNAMODB", endpoint.to_owned())];
+        files
+    }
+
+    /// Of several processes that synchronise counters on this table once a second.
+    pub(crate) fn periodic(endpoint: &str, table: &str, limit: u64) -> Self {
+        let env = vec![
+            ("AWS_ENDPOINT_URL_DYNAMODB", endpoint.to_owned()),
+            ("PERIODIC_TABLE", table.to_owned()),
+            ("PERIODIC_LIMIT", limit.to_string()),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, program: env!("CARGO_BIN_EXE_periodic-server"), env }
+    }
+
+    fn write(folder: TempDir, store: &str, flush: &str, limit: u64) -> Self {
+        let plans_file = folder.path().join("plans.toml");
         let service = format!(
-            "[store]\nkind = \"redb\"\npath = {:?}\n\
-             [plans]\nfile = {:?}\n\
+            "[store]\n{store}\n\
+             [plans]\nfile = {plans_file:?}\n\
              [[identify]]\nheader = \"x-tenant\"\n\
              [identity]\nunknown = \"create\"\n\
              [proxy]\ntrust = [\"127.0.0.1\"]\n\
              [flush]\n{flush}\n",
-            path("service.redb"),
-            path("plans.toml"),
         );
         let plans = format!(
             "default-plan = \"free\"\n[meter.tokens]\n\
-             [plan.free]\nquota.requests = \"{LIMIT}/month\"\n"
+             [plan.free]\nquota.requests = \"{limit}/month\"\n"
         );
         std::fs::write(folder.path().join("tollgate.toml"), service).unwrap();
-        std::fs::write(folder.path().join("plans.toml"), plans).unwrap();
-        Self { folder }
+        std::fs::write(plans_file, plans).unwrap();
+        Self { folder, program: env!("CARGO_BIN_EXE_crash-server"), env: Vec::new() }
     }
 
     fn service_file(&self) -> PathBuf {
@@ -63,8 +90,9 @@ impl Files {
 impl Server {
     /// Starts a process on these files; it serves when this returns.
     pub(crate) fn start(files: &Files) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_crash-server"))
+        let mut child = Command::new(files.program)
             .arg(files.service_file())
+            .envs(files.env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
