@@ -6,15 +6,30 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use super::Mode;
 use super::record::{ByWriter, PoolRow};
 use crate::admission::lease::Lease;
 use crate::clock::Now;
 
+/// How much demand a ceiling leaves room for: twice the usual flush interval, so that a busy lease
+/// is raised before it is reached.
+pub(crate) const AHEAD: Duration = Duration::from_secs(2);
+
+/// The same in mode `durable`, where a record follows the other. What was agreed with one record is
+/// used until the one after it is in the store, so twice a record's time would do if none were late:
+/// twice that, and at least so long. A death strands what a ceiling leaves room for: less is better.
+const RECORDS_AHEAD: u32 = 4;
+const AHEAD_DURABLE: Duration = Duration::from_millis(50);
+
 /// See the [module](self). Leases are known by their address, which is theirs as long as they are
 /// held here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ceilings {
+    mode: Mode,
+    /// How long a record took lately: rises at once, falls slowly.
+    record_took: Duration,
     /// Leases that were used since the last record.
     used: HashMap<usize, Arc<Lease>>,
     /// Leases that were ever used, for as long as they are there.
@@ -24,6 +39,23 @@ pub(super) struct Ceilings {
 }
 
 impl Ceilings {
+    pub(super) fn new(mode: Mode) -> Self {
+        let (used, known, proposed) = Default::default();
+        Self { mode, record_took: Duration::ZERO, used, known, proposed }
+    }
+
+    /// So long the last record took.
+    pub(super) fn record_took(&mut self, took: Duration) {
+        self.record_took = took.max((self.record_took * 7 + took * 3) / 10);
+    }
+
+    fn ahead(&self) -> Duration {
+        match self.mode {
+            Mode::Durable => (self.record_took * RECORDS_AHEAD).clamp(AHEAD_DURABLE, AHEAD),
+            Mode::Fast | Mode::Journal => AHEAD,
+        }
+    }
+
     /// A lease has been used, or waits for a higher ceiling.
     pub(super) fn note(&mut self, lease: Arc<Lease>) {
         self.used.insert(Arc::as_ptr(&lease).addr(), lease);
@@ -31,6 +63,7 @@ impl Ceilings {
 
     /// Adds the ceilings that are due to the rows of the record that is being made.
     pub(super) fn propose(&mut self, writer: u128, now: Now, rows: &mut ByWriter) {
+        let ahead = self.ahead();
         let mut leases: Vec<(usize, Arc<Lease>)> = self.used.drain().collect();
         // A table has no order of its own, and one seed shall be one run.
         leases.sort_by(|(_, a), (_, b)| a.pool().cmp(b.pool()));
@@ -38,7 +71,7 @@ impl Ceilings {
             if lease.incarnation() != writer {
                 continue;
             }
-            if let Some(ceiling) = lease.propose_ceiling(now) {
+            if let Some(ceiling) = lease.propose_ceiling(now, ahead) {
                 let row = PoolRow { total: lease.total(), ceiling };
                 let own = rows.entry(writer).or_default();
                 own.pools.entry(lease.pool().clone()).or_default().raise(row);

@@ -94,11 +94,11 @@ impl Flusher {
             log,
             journal,
             pace: Pace::new(settings.max_write_units),
+            ceilings: Ceilings::new(settings.mode),
             settings,
             pending: ByWriter::new(),
             batch: Vec::new(),
             batch_rows: ByWriter::new(),
-            ceilings: Ceilings::default(),
             flushed: Instant::now(),
             batch_covers: 0,
             forget: None,
@@ -186,7 +186,7 @@ struct Task {
     begun: Arc<AtomicU64>,
     done: watch::Sender<u64>,
     last_error: Option<StoreError>,
-    /// When the batch was begun, on the monotonic clock; 0 before the first.
+    /// When the batch was begun, on the monotonic clock; 0 where there is none.
     begun_ns: u64,
 }
 

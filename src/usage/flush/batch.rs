@@ -2,6 +2,7 @@
 //! are in the store.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::super::Mode;
 use super::super::collect::rows_of;
@@ -72,9 +73,11 @@ impl Task {
         }
         self.batch_rows.clear();
         self.ceilings.logged();
-        if self.begun_ns != 0 {
-            let lag = self.hub.clock.now().mono_ns.saturating_sub(self.begun_ns);
+        let begun_ns = std::mem::take(&mut self.begun_ns);
+        if begun_ns != 0 {
+            let lag = self.hub.clock.now().mono_ns.saturating_sub(begun_ns);
             crate::telemetry::flush_lag(lag as f64 / 1e9);
+            self.ceilings.record_took(Duration::from_nanos(lag));
         }
         if let (Some(journal), Some(segment)) = (&mut self.journal, self.forget.take()) {
             journal.forget(segment);

@@ -3,7 +3,8 @@
 //! Each process counts what it admits in memory, adds that to one shared counter every second, and
 //! refuses once the total it last saw, with its own count since, has reached the limit. What others
 //! admit between two looks nobody knows of: that is the overshoot. A process that is killed loses
-//! what it has not added yet, so that the others go on too long.
+//! what it has not added yet, so that the others go on too long. (An addition whose answer is lost
+//! would be made twice: a second flaw of the method, which nothing here provokes.)
 //!
 //! `PERIODIC_LIMIT` and `PERIODIC_TABLE` say how much and where. It answers as `crash-server` does.
 
@@ -18,7 +19,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use tollgate::store::{Change, DynamoDb, Key, Store, StoreError, Value, Write, Written};
+use tokio::sync::Mutex;
+use tollgate::store::{Change, DynamoDb, Key, Store, StoreError, Write, Written};
 
 /// Between two looks at the shared counter.
 const EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +33,8 @@ struct Counter {
     /// The total when it was last looked at, and what was admitted here since.
     seen: AtomicU64,
     own: AtomicU64,
+    /// Held while it is looked at: what is added twice is counted twice.
+    looking: Mutex<()>,
 }
 
 #[tokio::main]
@@ -40,6 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         limit: std::env::var("PERIODIC_LIMIT")?.parse()?,
         seen: AtomicU64::new(0),
         own: AtomicU64::new(0),
+        looking: Mutex::new(()),
     });
     counter.synchronise().await?;
     let synchronised = counter.clone();
@@ -66,13 +71,11 @@ impl Counter {
 
     /// Adds what was admitted here, and sees what all have.
     async fn synchronise(&self) -> Result<(), StoreError> {
+        let _looking = self.looking.lock().await;
         let own = self.own.load(Ordering::Relaxed);
         let add = i64::try_from(own).unwrap_or(i64::MAX);
         let key = Key { pk: "periodic".into(), sk: "counter".into() };
-        let change = vec![
-            Change::Set("tollgate".into(), Value::Int(1)), // the store reads no other format
-            Change::Add(TOTAL.into(), add),
-        ];
+        let change = vec![Change::Add(TOTAL.into(), add)];
         let written = self.store.write(Write { key, when: vec![], change }).await?;
         let (Written::Applied(item) | Written::Refused(item)) = written;
         let total = item.and_then(|item| item.int(TOTAL)).unwrap_or(0);

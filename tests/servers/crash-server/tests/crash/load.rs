@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-const CLIENTS: usize = 8;
+/// Of one process.
+pub(crate) const CLIENTS: usize = 8;
 
 /// One HTTP/1.1 connection that is kept.
 pub(crate) struct Connection {
@@ -34,6 +35,8 @@ pub(crate) struct Seen {
     pub(crate) served: Vec<Instant>,
     /// Answers 429.
     pub(crate) refused: u64,
+    /// Answers 503: units that did not come in time, or a store that is away.
+    pub(crate) unavailable: u64,
 }
 
 /// How a client goes on.
@@ -86,10 +89,14 @@ impl Connection {
 
 impl Load {
     pub(crate) fn start(address: SocketAddr, until: Until) -> Self {
+        Self::with_clients(CLIENTS, address, until)
+    }
+
+    pub(crate) fn with_clients(n: usize, address: SocketAddr, until: Until) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let served = Arc::new(AtomicU64::new(0));
         let mut clients = JoinSet::new();
-        for _ in 0..CLIENTS {
+        for _ in 0..n {
             clients.spawn(client(address, until, stop.clone(), served.clone()));
         }
         Self { stop, served, clients }
@@ -122,6 +129,7 @@ impl Seen {
     pub(crate) fn add(&mut self, others: Self) {
         self.sent += others.sent;
         self.refused += others.refused;
+        self.unavailable += others.unavailable;
         self.served.extend(others.served);
     }
 }
@@ -147,6 +155,7 @@ async fn client(
                 served.fetch_add(1, Ordering::Relaxed);
             }
             429 => seen.refused += 1,
+            503 => seen.unavailable += 1,
             other => panic!("an answer nobody expects: {other}"),
         }
         match until {

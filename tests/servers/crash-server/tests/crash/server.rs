@@ -13,6 +13,11 @@ use crate::load::Connection;
 /// Units the tenant has: more than all rounds use, less than the last one can.
 pub(crate) const LIMIT: u64 = 12_000;
 
+/// A plan file with this in its one plan.
+pub(crate) fn plans(limits: &str) -> String {
+    format!("default-plan = \"free\"\n[meter.tokens]\n[plan.free]\n{limits}\n")
+}
+
 /// What the processes of one service are started with.
 pub(crate) struct Files {
     folder: TempDir,
@@ -38,16 +43,16 @@ impl Files {
     pub(crate) fn new(flush: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = format!("kind = \"redb\"\npath = {:?}", folder.path().join("service.redb"));
-        Self::write(folder, &store, flush, LIMIT)
+        Self::write(folder, &store, flush, &plans(&format!("quota.requests = \"{LIMIT}/month\"")))
     }
 
     /// Of several processes on this table, which is there, at a DynamoDB.
-    pub(crate) fn on_table(endpoint: &str, table: &str, flush: &str, limit: u64) -> Self {
+    pub(crate) fn on_table(endpoint: &str, table: &str, flush: &str, plans: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let journal = folder.path().join("tollgate.journal");
         let store = format!("kind = \"dynamodb\"\ntable = {table:?}");
         let flush = format!("journal-path = {journal:?}\n{flush}");
-        let mut files = Self::write(folder, &store, &flush, limit);
+        let mut files = Self::write(folder, &store, &flush, plans);
         files.env = vec![("AWS_ENDPOINT_URL_DYNAMODB", endpoint.to_owned())];
         files
     }
@@ -63,7 +68,7 @@ impl Files {
         Self { folder, program: env!("CARGO_BIN_EXE_periodic-server"), env }
     }
 
-    fn write(folder: TempDir, store: &str, flush: &str, limit: u64) -> Self {
+    fn write(folder: TempDir, store: &str, flush: &str, plans: &str) -> Self {
         let plans_file = folder.path().join("plans.toml");
         let service = format!(
             "[store]\n{store}\n\
@@ -72,10 +77,6 @@ impl Files {
              [identity]\nunknown = \"create\"\n\
              [proxy]\ntrust = [\"127.0.0.1\"]\n\
              [flush]\n{flush}\n",
-        );
-        let plans = format!(
-            "default-plan = \"free\"\n[meter.tokens]\n\
-             [plan.free]\nquota.requests = \"{limit}/month\"\n"
         );
         std::fs::write(folder.path().join("tollgate.toml"), service).unwrap();
         std::fs::write(plans_file, plans).unwrap();
