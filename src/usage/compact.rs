@@ -170,7 +170,7 @@ mod tests {
     async fn whole(store: &Memory, writer: &Writer, from: u64) -> (u64, BTreeMap<u128, Rows>) {
         let mut all = BTreeMap::<u128, Rows>::new();
         let fold = |rows, of| all.entry(of).or_default().merge(rows);
-        let next = log::read(store, writer, from, fold).await.unwrap();
+        let next = log::read(store, writer, from, fold).await.unwrap().next;
         (next, all)
     }
 
