@@ -17,6 +17,7 @@ pub(crate) const CLIENTS: usize = 8;
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    tenant: &'static str,
 }
 
 /// Clients at work.
@@ -52,12 +53,19 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self { stream, buffer: Vec::new(), tenant: "acme" })
+    }
+
+    /// The same for another tenant.
+    pub(crate) fn of(self, tenant: &'static str) -> Self {
+        Self { tenant, ..self }
     }
 
     /// One call: status and body.
     pub(crate) async fn call(&mut self, method: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nx-tenant: acme\r\n\r\n");
+        let Self { tenant, .. } = self;
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: test\r\nx-tenant: {tenant}\r\n\r\n");
         self.stream.write_all(request.as_bytes()).await?;
         self.buffer.clear();
         let head_end = loop {

@@ -14,6 +14,7 @@
 
 mod load;
 mod nodes;
+mod outage;
 mod server;
 
 use std::time::{Duration, Instant, SystemTime};

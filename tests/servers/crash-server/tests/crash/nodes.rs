@@ -76,7 +76,7 @@ struct Outcome {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_nodes_never_pass_the_limit_that_periodic_counters_pass() {
     let _turn = TURN.lock().await;
-    let Some(dynamo) = dynamo() else { return };
+    let Some(dynamo) = dynamo("nodes") else { return };
     let limit = seconds() * LIMIT_PER_SECOND;
     let client = crash_server::client(dynamo.endpoint());
     for table in ["durable", "same-pace", "full-load"] {
@@ -215,11 +215,11 @@ fn is_short() -> bool {
 }
 
 /// A server, unless it cannot be had.
-pub(crate) fn dynamo() -> Option<DynamoDbLocal> {
+pub(crate) fn dynamo(test: &str) -> Option<DynamoDbLocal> {
     match dynamodb_local::start(None) {
         Ok(server) => Some(server),
         Err(why) => {
-            println!("skipped: nodes (DynamoDB Local: {why})");
+            println!("skipped: {test} (DynamoDB Local: {why})");
             assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI runs every test");
             None
         }

@@ -107,7 +107,12 @@ impl Server {
     /// What the ledger shows. Ask a process that has served nothing yet: then it is the store's
     /// word.
     pub(crate) async fn recorded(&self) -> Recorded {
-        let mut connection = Connection::open(self.address).await.unwrap();
+        self.recorded_of("acme").await
+    }
+
+    /// The same for another tenant.
+    pub(crate) async fn recorded_of(&self, tenant: &'static str) -> Recorded {
+        let mut connection = Connection::open(self.address).await.unwrap().of(tenant);
         let (status, body) = connection.call("GET", "/usage").await.unwrap();
         assert_eq!(status, 200);
         let report: Value = serde_json::from_slice(&body).unwrap();
