@@ -13,13 +13,15 @@ use super::record::{ByWriter, PoolRow};
 use crate::admission::lease::Lease;
 use crate::clock::Now;
 
-/// How much demand a ceiling leaves room for: twice the usual flush interval, so that a busy lease
-/// is raised before it is reached.
+/// How much demand a ceiling leaves room for: what is used during two flushes, so that a busy lease
+/// is raised before it is reached, and at least and at most so much. A death strands what a ceiling
+/// leaves room for.
 pub(crate) const AHEAD: Duration = Duration::from_secs(2);
+const MOST_AHEAD: Duration = Duration::from_secs(20);
 
 /// The same in mode `durable`, where a record follows the other. What was agreed with one record is
 /// used until the one after it is in the store, so twice a record's time would do if none were late:
-/// twice that, and at least so long. A death strands what a ceiling leaves room for: less is better.
+/// twice that, at least so long, and at most [`AHEAD`].
 const RECORDS_AHEAD: u32 = 4;
 const AHEAD_DURABLE: Duration = Duration::from_millis(50);
 
@@ -28,7 +30,8 @@ const AHEAD_DURABLE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Ceilings {
     mode: Mode,
-    /// How long a record took lately: rises at once, falls slowly.
+    /// How often a record is written, and how long it took lately: rises at once, falls slowly.
+    every: Duration,
     record_took: Duration,
     /// Leases that were used since the last record.
     used: HashMap<usize, Arc<Lease>>,
@@ -39,9 +42,9 @@ pub(super) struct Ceilings {
 }
 
 impl Ceilings {
-    pub(super) fn new(mode: Mode) -> Self {
+    pub(super) fn new(mode: Mode, every: Duration) -> Self {
         let (used, known, proposed) = Default::default();
-        Self { mode, record_took: Duration::ZERO, used, known, proposed }
+        Self { mode, every, record_took: Duration::ZERO, used, known, proposed }
     }
 
     /// So long the last record took.
@@ -52,7 +55,9 @@ impl Ceilings {
     fn ahead(&self) -> Duration {
         match self.mode {
             Mode::Durable => (self.record_took * RECORDS_AHEAD).clamp(AHEAD_DURABLE, AHEAD),
-            Mode::Fast | Mode::Journal => AHEAD,
+            Mode::Fast | Mode::Journal => {
+                ((self.every + self.record_took) * 2).clamp(AHEAD, MOST_AHEAD)
+            }
         }
     }
 
@@ -63,11 +68,22 @@ impl Ceilings {
 
     /// Adds the ceilings that are due to the rows of the record that is being made.
     pub(super) fn propose(&mut self, writer: u128, now: Now, rows: &mut ByWriter) {
+        let leases = self.used.drain().map(|(_, lease)| lease).collect();
+        self.propose_at_once(leases, writer, now, rows);
+    }
+
+    /// The same for these leases alone.
+    pub(super) fn propose_at_once(
+        &mut self,
+        mut leases: Vec<Arc<Lease>>,
+        writer: u128,
+        now: Now,
+        rows: &mut ByWriter,
+    ) {
         let ahead = self.ahead();
-        let mut leases: Vec<(usize, Arc<Lease>)> = self.used.drain().collect();
         // A table has no order of its own, and one seed shall be one run.
-        leases.sort_by(|(_, a), (_, b)| a.pool().cmp(b.pool()));
-        for (at, lease) in leases {
+        leases.sort_by(|a, b| a.pool().cmp(b.pool()));
+        for lease in leases {
             if lease.incarnation() != writer {
                 continue;
             }
@@ -77,7 +93,7 @@ impl Ceilings {
                 own.pools.entry(lease.pool().clone()).or_default().raise(row);
                 self.proposed.push((lease.clone(), ceiling));
             }
-            self.known.insert(at, Arc::downgrade(&lease));
+            self.known.insert(Arc::as_ptr(&lease).addr(), Arc::downgrade(&lease));
         }
     }
 

@@ -26,6 +26,9 @@ const FRESH_MS: i64 = 1_000;
 /// stay in the store.
 const DAYS_BACK: i64 = 400;
 
+/// A log that has not grown for so long, an hour, has been left: others fold it.
+const LEFT_MS: i64 = 3_600_000;
+
 const DAY_MS: i64 = 86_400_000;
 
 /// See the [module](self).
@@ -61,6 +64,8 @@ pub(crate) struct PeriodUse {
 struct Fold {
     /// Next slot of each writer's log.
     next: HashMap<u128, u64>,
+    /// When each log was last seen to have grown, Unix milliseconds.
+    moved_ms: HashMap<u128, i64>,
     /// Logs that have ended: nothing can be added to them.
     ended: HashSet<u128>,
     /// First run of each log that is not folded.
@@ -127,19 +132,28 @@ impl Ledger {
         Ok(sums.into_iter().map(of).collect())
     }
 
-    /// Replaces full runs of slots by what they come to, in every log there is.
-    pub(crate) async fn fold_runs(&self, now_ms: i64) -> Result<(), StoreError> {
-        let mut fold = self.fold.lock().await;
-        self.read(&mut fold, now_ms).await?;
-        let mut ends: Vec<(u128, u64)> = fold.next.iter().map(|(of, next)| (*of, *next)).collect();
-        ends.sort_unstable();
-        for (incarnation, end) in ends {
-            let writer = Writer { incarnation, space: self.writer.space.clone() };
-            let from = fold.folded.get(&incarnation).copied().unwrap_or(0);
-            if end.saturating_sub(1) / compact::RUN > from {
-                let runs = compact::fold_runs(&*self.store, &writer, end, from).await?;
-                fold.folded.insert(incarnation, runs);
+    /// Replaces full runs of slots by what they come to: in our own log, and in those that nobody
+    /// has written to for [`LEFT_MS`]. Who writes folds, so that each slot is removed once.
+    pub(crate) async fn fold_runs(&self, own: u128, now_ms: i64) -> Result<(), StoreError> {
+        let mut due = Vec::new();
+        {
+            let mut fold = self.fold.lock().await;
+            self.read(&mut fold, now_ms).await?;
+            for (of, next) in &fold.next {
+                let moved_ms = fold.moved_ms.get(of).copied().unwrap_or(now_ms);
+                let is_ours = *of == own || now_ms.saturating_sub(moved_ms) >= LEFT_MS;
+                let from = fold.folded.get(of).copied().unwrap_or(0);
+                if is_ours && next.saturating_sub(1) / compact::RUN > from {
+                    due.push((*of, *next, from));
+                }
             }
+        }
+        due.sort_unstable();
+        // Without the lock: it may take minutes, and nobody's report waits for it.
+        for (incarnation, end, from) in due {
+            let writer = Writer { incarnation, space: self.writer.space.clone() };
+            let runs = compact::fold_runs(&*self.store, &writer, end, from).await?;
+            self.fold.lock().await.folded.insert(incarnation, runs);
         }
         Ok(())
     }
@@ -167,6 +181,9 @@ impl Ledger {
                 fold.take(rows, of);
             }
             fold.next.insert(incarnation, next);
+            if next != from || !fold.moved_ms.contains_key(&incarnation) {
+                fold.moved_ms.insert(incarnation, now_ms);
+            }
             if sealed {
                 fold.ended.insert(incarnation);
             }
@@ -318,7 +335,7 @@ mod tests {
         for n in 6..=2 * compact::RUN + 1 {
             record(&store, &mut log, n).await;
         }
-        folder.fold_runs(NOW_MS).await.unwrap();
+        folder.fold_runs(log.incarnation(), NOW_MS).await.unwrap();
         assert_eq!(total(&ledger, NOW_MS + FRESH_MS).await, 2 * compact::RUN + 1);
         // Nothing is taken for a fold that is none.
         let hole = log.writer().space.log(log.incarnation(), 2 * compact::RUN);

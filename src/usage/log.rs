@@ -165,7 +165,7 @@ pub(crate) async fn read(
     loop {
         let page = slots(store, writer, next, None).await?;
         let (full, mut is_whole) = (page.len() == PAGE, true);
-        for Slot { n, rows, of, seal } in page {
+        for Slot { n, rows, of, seal, .. } in page {
             is_whole = n == next;
             if !is_whole {
                 break;
@@ -196,6 +196,8 @@ pub(super) struct Slot {
     pub(super) rows: Rows,
     /// Whose rows they are.
     pub(super) of: u128,
+    /// How large its body is.
+    pub(super) bytes: usize,
     seal: bool,
 }
 
@@ -216,7 +218,8 @@ pub(super) async fn slots(
             .map_err(|_| StoreError::new(StoreErrorKind::Corrupt, "a log slot has no number"))?;
         let (rows, carried) = decode(item)?;
         let of = carried.unwrap_or(writer.incarnation);
-        Ok(Slot { n, rows, of, seal: is_seal(item) })
+        let bytes = item.bytes(BODY).map_or(0, <[u8]>::len);
+        Ok(Slot { n, rows, of, bytes, seal: is_seal(item) })
     };
     page.items.iter().map(read).collect()
 }

@@ -53,6 +53,13 @@ impl Cold {
         demand.max(self.first_ask.saturating_mul(asks))
     }
 
+    /// What is used while a record or a grant is on its way, generously. More would bring about
+    /// records that the flush is about to write anyway.
+    pub(super) fn soon(&self) -> u64 {
+        let ahead = self.ahead();
+        (ahead / 8).max(self.first_ask.saturating_mul(2)).min(ahead / 2)
+    }
+
     /// Takes in how much was used: rises at once, falls slowly.
     fn measure(&mut self, total: u64, now: Now) {
         let seen = &mut self.ceiling;

@@ -234,7 +234,7 @@ impl Lease {
         let free = view.map_or(cold.terms.limit, |v| v.free).saturating_add(capped);
         self.free_seen.store(free, Ordering::Relaxed);
         // Ahead of need: when little is left of the lease, or of what its ceiling allows.
-        let low = if free > 0 { signed((cold.granted / 4).min(cold.ahead() / 2)) } else { 0 };
+        let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
         self.low.store(low, Ordering::Relaxed);
     }
 
