@@ -10,8 +10,8 @@ use crate::store::{
 use crate::usage::compact;
 use crate::usage::record::Rows;
 
-/// Format of a log slot: 2 since pool rows carry ceilings.
-pub(super) const FORMAT: i64 = 2;
+/// Format of a log slot: 2 since pool rows carry ceilings, 3 since rows stand by tenant.
+pub(super) const FORMAT: i64 = 3;
 pub(super) const BODY: &str = "body";
 
 /// In the last slot of a log that somebody has ended: its writer writes no more.
