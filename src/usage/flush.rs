@@ -28,9 +28,10 @@ use crate::store::{Store, StoreError, StoreErrorKind};
 /// Waits between tries of a write that did not get through, at first and at most.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
 
-/// Least time between two flushes that a ceiling brings about: what waits for one is less than
-/// [`LEASE_WAIT`](crate::LEASE_WAIT) away from it, and many may wait together.
-const HURRY: Duration = Duration::from_millis(10);
+/// Least time between two records that ceilings bring about: far less than
+/// [`LEASE_WAIT`](crate::LEASE_WAIT), for which requests wait for one, and enough that many
+/// ceilings stand in it together.
+const HURRY: Duration = Duration::from_millis(50);
 
 /// A process that holds units of a shared store records at least this often, be it nothing: a third
 /// of the silence after which others try to seal its log.

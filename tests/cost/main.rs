@@ -214,10 +214,11 @@ fn units_of_a_thousand_short_lived_writers() {
 }
 
 /// `flush.max-write-units` holds records back, and nobody waits for it. Records of ceilings that
-/// requests wait for pass, which is what a start is full of: it is looked at after that.
+/// requests wait for pass, which is what a start is full of: it is looked at after that. So much is
+/// asked for that it can be kept: whatever waits for 5 s is written, whatever it costs.
 #[test]
 fn records_keep_the_pace_that_was_asked_for() {
-    let (tenants, requests) = if is_full() { (10_000, 1_000_000) } else { (1_000, 200_000) };
+    let (tenants, requests) = if is_full() { (2_000, 400_000) } else { (500, 150_000) };
     println!("cost: {}", Row::HEAD);
     for pace in [NO_PACE, USUAL_PACE] {
         let row = run(steady(1, tenants, requests, 10_000, pace));
@@ -234,7 +235,8 @@ fn records_keep_the_pace_that_was_asked_for() {
              worst of them"
         );
         // A flush goes as a whole: at either end of the time that is looked at one may stand.
-        let allowed = (seconds + 1) * u64::from(pace) + 2 * worst;
+        // Beside it stand the records that requests wait for, at most one every 50 ms.
+        let allowed = (seconds + 1) * (u64::from(pace) + 20) + 2 * worst;
         assert!(all <= allowed, "{all} of {allowed}");
     }
 }
