@@ -21,6 +21,8 @@ use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
 
 mod ask;
+#[cfg(feature = "stripe")]
+mod billing;
 mod callers;
 mod catalogs;
 #[cfg(any(test, feature = "testing"))]
@@ -32,6 +34,8 @@ mod lookup;
 mod maintain;
 mod open;
 mod promises;
+#[cfg(feature = "stripe")]
+mod reports;
 mod sources;
 mod standing;
 mod statement;

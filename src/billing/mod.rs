@@ -11,6 +11,8 @@
 //! | `stripe` (feature `stripe`) | Stripe as such a service |
 
 mod advance;
+#[cfg(feature = "stripe")]
+pub(crate) mod customers;
 mod item;
 pub mod outbox;
 pub mod reducer;
@@ -19,6 +21,8 @@ pub mod sink;
 mod snapshot;
 #[cfg(feature = "stripe")]
 pub mod stripe;
+#[cfg(feature = "stripe")]
+pub(crate) mod terms;
 pub mod webhook;
 
 pub use item::ItemId;

@@ -98,6 +98,12 @@ pub enum ReportError {
     /// The service.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// There is no billing service in the service file.
+    #[error("there is no [stripe] in the service file")]
+    NoService,
+    /// What was used could not be written down.
+    #[error(transparent)]
+    Flush(#[from] crate::usage::flush::FlushError),
     /// A clock stepped, or this process stood still: nothing was sent after that.
     #[error("a clock moved during the run")]
     ClockMoved,

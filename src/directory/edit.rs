@@ -40,6 +40,8 @@ pub enum Edit {
     Suspended(bool),
     /// It stands otherwise with payment.
     Payment(PaymentState),
+    /// It stands otherwise with payment, since this instant, Unix milliseconds.
+    PaymentSince(PaymentState, i64),
     /// It got an exception.
     Override(Override),
     /// All its overrides were ended.
@@ -76,6 +78,10 @@ impl Edit {
             Edit::Payment(payment) if record.payment != *payment => {
                 record.payment = *payment;
                 record.payment_since_ms = now_ms;
+            }
+            Edit::PaymentSince(payment, since_ms) => {
+                record.payment = *payment;
+                record.payment_since_ms = *since_ms;
             }
             Edit::Override(new) => {
                 let same = |held: &Override| {
@@ -182,6 +188,12 @@ impl TenantEdit {
     /// Says how it stands with payment.
     pub fn payment(self, state: PaymentState) -> Self {
         self.with(Edit::Payment(state))
+    }
+
+    /// Says how it stands with payment since an instant, Unix milliseconds: grace is counted from
+    /// there, whenever this is heard of.
+    pub fn payment_since(self, state: PaymentState, since_ms: i64) -> Self {
+        self.with(Edit::PaymentSince(state, since_ms))
     }
 
     /// Makes an exception: `changes` are TOML in the words of a `[tenant.x]` table, `until_ms` the

@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Gate;
+#[cfg(feature = "stripe")]
+use super::billing::Billing;
 use super::catalogs::{self, PlanSource};
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
@@ -62,6 +64,8 @@ pub struct GateBuilder {
     on_refusal: Option<OnRefusal>,
     on_alert: Option<OnAlert>,
     wire: WireOptions,
+    #[cfg(feature = "stripe")]
+    stripe: Option<crate::config::StripeConfig>,
 }
 
 enum ConfigSource {
@@ -89,6 +93,8 @@ impl GateBuilder {
             on_refusal: None,
             on_alert: None,
             wire: WireOptions::default(),
+            #[cfg(feature = "stripe")]
+            stripe: None,
         }
     }
 
@@ -144,6 +150,13 @@ impl GateBuilder {
         self
     }
 
+    /// Bills into this Stripe account instead of the one in the service file.
+    #[cfg(feature = "stripe")]
+    pub fn stripe(mut self, stripe: crate::config::StripeConfig) -> Self {
+        self.stripe = Some(stripe);
+        self
+    }
+
     /// The service file as [`open`](Self::open) will read it, with the environment laid over: for
     /// hosts that hand in what it asks for, such as a client of the store it names.
     ///
@@ -174,6 +187,15 @@ impl GateBuilder {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
         let identifier = identifier(&config)?;
+        #[cfg(not(feature = "stripe"))]
+        if config.stripe.is_some() {
+            let message = "[stripe] needs the feature `stripe` of tollgate, which is off here";
+            return Err(Error::Config(message.into()));
+        }
+        #[cfg(feature = "stripe")]
+        let stripe = self.stripe.as_ref().or(config.stripe.as_ref());
+        #[cfg(feature = "stripe")]
+        let stripe = stripe.map(super::billing::stripe).transpose()?;
         #[cfg(feature = "jwt")]
         for jwks in identifier.verifiers().filter_map(|verifier| verifier.source()) {
             // An issuer that is away must not keep the service down: its tokens are refused until
@@ -210,6 +232,11 @@ impl GateBuilder {
         let check = CatalogCheck(live.clone());
         let peppers = identifier.peppers().clone();
         promises(&config, &*store, &live.load());
+        #[cfg(feature = "stripe")]
+        let billing = match stripe {
+            Some(stripe) => Some(Billing::open(stripe, &store, &clock, &config.store.space).await?),
+            None => None,
+        };
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
             keeper: Keeper::start(hands, queue),
@@ -237,7 +264,11 @@ impl GateBuilder {
             maintenance: Mutex::new(None),
             wire: self.wire,
             on_refusal: self.on_refusal,
+            #[cfg(feature = "stripe")]
+            billing,
         });
+        #[cfg(feature = "stripe")]
+        super::reports::start(&inner);
         let maintenance = Maintenance::start(&inner, refresh_queue);
         *inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
         Ok(Gate { inner })
@@ -260,6 +291,8 @@ impl Gate {
         }
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
+        #[cfg(feature = "stripe")]
+        inner.close_reports(deadline).await;
         let hands = Hands {
             store: inner.store.clone(),
             writer: inner.writer.clone(),

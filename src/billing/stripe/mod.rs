@@ -22,7 +22,7 @@ mod http;
 use http::{Answer, Called, Http};
 
 /// Where Stripe is.
-pub const API: &str = "https://api.stripe.com";
+pub const API: &str = crate::config::DEFAULT_STRIPE_API_BASE;
 
 /// Calls a second in live mode: with a batch more within some seconds, below the 1,000 that Stripe
 /// takes of meter events.
@@ -99,6 +99,63 @@ impl Stripe {
     }
 }
 
+/// What webhooks and customers need besides what every sink has.
+impl Stripe {
+    /// A subscription as it is now, and Stripe's second of that; `None` if there is none.
+    pub(crate) async fn subscription(&self, id: &str) -> Result<Option<(Value, i64)>, SinkError> {
+        let answer = self.inner.find(&format!("/v1/subscriptions/{}", segment(id))).await?;
+        answer.map(|answer| Ok((answer.body, answer.date_s.ok_or_else(no_date)?))).transpose()
+    }
+
+    /// A price's lookup key; empty for a price without, or that is not there.
+    pub(crate) async fn lookup_key(&self, price: &str) -> Result<String, SinkError> {
+        let answer = self.inner.find(&format!("/v1/prices/{}", segment(price))).await?;
+        let key = answer.and_then(|answer| answer.body["lookup_key"].as_str().map(str::to_owned));
+        Ok(key.unwrap_or_default())
+    }
+
+    /// The identifiers that a meter's error report names. Stripe gives samples, not all.
+    pub(crate) async fn rejected(&self, event: &str) -> Result<Vec<String>, SinkError> {
+        let answer = self.inner.find(&format!("/v2/core/events/{}", segment(event))).await?;
+        let Some(Answer { body, .. }) = answer else { return Ok(Vec::new()) };
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let types = list(&body["data"]["reason"]["error_types"]);
+        let samples = types.iter().flat_map(|kind| list(&kind["sample_errors"]));
+        let identifier =
+            |sample: Value| sample["request"]["identifier"].as_str().map(str::to_owned);
+        Ok(samples.filter_map(identifier).collect())
+    }
+
+    /// The customer that was made for this tenant, which is made if it is not found. Stripe's
+    /// search may lag by a minute: two calls within it may make two, of which one is left over.
+    pub(crate) async fn customer_for(
+        &self,
+        tenant: &str,
+        name: &str,
+    ) -> Result<String, SinkError> {
+        let shape = || SinkError("customers in an unknown shape".to_owned());
+        let query = Serializer::new(String::new())
+            .append_pair("query", &format!("metadata['tollgate']:'{tenant}'"))
+            .finish();
+        let found = self.inner.ask(&format!("/v1/customers/search?{query}")).await?;
+        if let Some(id) = found.body["data"][0]["id"].as_str() {
+            return Ok(id.to_owned());
+        }
+        let form = Serializer::new(String::new())
+            .append_pair("metadata[tollgate]", tenant)
+            .append_pair("name", name)
+            .finish();
+        let key = format!("tg_customer_{tenant}");
+        match self.inner.http.post("/v1/customers", form, &key).await {
+            Called::Answer(answer) if answer.status == 200 => {
+                answer.body["id"].as_str().map(str::to_owned).ok_or_else(shape)
+            }
+            Called::Answer(answer) => Err(SinkError(answer.words())),
+            Called::Silence(words) => Err(SinkError(words)),
+        }
+    }
+}
+
 impl BillingSink for Stripe {
     fn account(&self) -> String {
         self.inner.account.clone()
@@ -108,7 +165,7 @@ impl BillingSink for Stripe {
         let inner = self.inner.clone();
         Box::pin(async move {
             let answer = inner.ask("/v1/billing/meters?limit=1").await?;
-            answer.date_s.ok_or_else(|| SinkError("an answer without a date".to_owned()))
+            answer.date_s.ok_or_else(no_date)
         })
     }
 
@@ -170,6 +227,18 @@ impl Inner {
         }
     }
 
+    /// The same, of something that may not be there.
+    async fn find(&self, path: &str) -> Result<Option<Answer>, SinkError> {
+        match self.http.get(path).await {
+            Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => {
+                Ok(Some(answer))
+            }
+            Called::Answer(answer) if answer.status == 404 => Ok(None),
+            Called::Answer(answer) => Err(SinkError(answer.words())),
+            Called::Silence(words) => Err(SinkError(words)),
+        }
+    }
+
     /// The id of the meter with this event name; an active one before others.
     async fn meter(&self, event: &str) -> Result<String, SinkError> {
         let known = self.meters.lock().unwrap_or_else(PoisonError::into_inner).get(event).cloned();
@@ -199,6 +268,15 @@ impl Inner {
         meters.insert(event.to_owned(), id.clone());
         Ok(id)
     }
+}
+
+fn no_date() -> SinkError {
+    SinkError("an answer without a date".to_owned())
+}
+
+/// An id as a path's segment: it came from outside.
+fn segment(id: &str) -> String {
+    form_urlencoded::byte_serialize(id.as_bytes()).collect()
 }
 
 /// What an answer says about an event.
