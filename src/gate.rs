@@ -28,7 +28,6 @@ mod catalogs;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
 mod inner;
-#[cfg(feature = "tower")]
 mod limit_line;
 mod lookup;
 mod maintain;
@@ -45,13 +44,11 @@ mod usage;
 
 pub(crate) use callers::Seen;
 pub(crate) use inner::Inner;
-#[cfg(feature = "tower")]
-pub(crate) use limit_line::{PolicyText, RouteLine};
+pub(crate) use limit_line::RouteLine;
 
 pub use ask::{Ask, Permit, TenantHandle};
 pub use open::{CLOSE_WITHIN, GateBuilder, OnRefusal};
 pub use statement::{Identified, IdentifyStep};
-#[cfg(feature = "tower")]
 pub(crate) use usage::Took;
 pub use usage::{Admitted, Usage};
 

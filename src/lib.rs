@@ -13,14 +13,6 @@
 //!
 //! Modules stand in the order in which a request meets them. Start at [`Gate`].
 
-#![cfg_attr(
-    not(feature = "tower"),
-    allow(
-        dead_code,
-        reason = "without the layer nobody looks at a running request's headers and body"
-    )
-)]
-
 pub mod identity;
 
 pub mod directory;
@@ -38,6 +30,8 @@ mod usage;
 pub mod billing;
 
 pub mod store;
+
+pub mod serving;
 
 pub mod decision;
 
@@ -57,6 +51,8 @@ pub mod middleware;
 
 mod clock;
 mod error;
+mod planted;
+mod random;
 
 pub use admission::alert::Alert;
 pub use admission::permit::Outcome;

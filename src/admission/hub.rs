@@ -24,8 +24,24 @@ pub(crate) enum Soiled {
     Lease(Arc<Lease>),
 }
 
+/// Under which incarnation this process leases and records. A sealed one is followed by another.
+#[derive(Debug)]
+struct Incarnation {
+    /// 0 before it is registered.
+    now: Mutex<u128>,
+    /// The one that has been found to be sealed, or 0.
+    sealed: Mutex<u128>,
+}
+
 /// See the [module](self).
 pub(crate) struct Hub {
+    incarnation: Incarnation,
+    /// Wakes whoever resolves tenants anew once there is another incarnation.
+    reborn: Notify,
+    /// Leases that may serve no more before a higher ceiling is on record.
+    capped: Mutex<Vec<Arc<Lease>>>,
+    /// Wakes the recorder for them.
+    pub(crate) hurry: Notify,
     keeper: mpsc::Sender<Arc<Lease>>,
     soiled: Mutex<Vec<Soiled>>,
     /// Leases that no sheet holds any more: given back once the last permit has let go.
@@ -42,6 +58,10 @@ impl Hub {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> (Arc<Self>, mpsc::Receiver<Arc<Lease>>) {
         let (keeper, queue) = mpsc::channel(KEEPER_QUEUE);
         let hub = Self {
+            incarnation: Incarnation { now: Mutex::new(0), sealed: Mutex::new(0) },
+            reborn: Notify::new(),
+            capped: Mutex::default(),
+            hurry: Notify::new(),
             keeper,
             soiled: Mutex::default(),
             retired: Mutex::default(),
@@ -51,6 +71,51 @@ impl Hub {
             clock,
         };
         (Arc::new(hub), queue)
+    }
+
+    /// The incarnation that leases and records now.
+    pub(crate) fn incarnation(&self) -> u128 {
+        *locked(&self.incarnation.now)
+    }
+
+    /// From now on this one does. It is registered.
+    pub(crate) fn be(&self, incarnation: u128) {
+        let before = std::mem::replace(&mut *locked(&self.incarnation.now), incarnation);
+        if before != 0 {
+            self.reborn.notify_one();
+        }
+    }
+
+    /// Returns once there is another incarnation than when this was last asked.
+    pub(crate) async fn reborn_notified(self: Arc<Self>) {
+        self.reborn.notified().await;
+    }
+
+    /// Somebody has sealed this incarnation's log: the recorder is to begin another.
+    pub(crate) fn fence(&self, incarnation: u128) {
+        *locked(&self.incarnation.sealed) = incarnation;
+        self.hurry.notify_one();
+    }
+
+    /// Whether the one that leases and records now has been sealed.
+    pub(crate) fn is_fenced(&self) -> bool {
+        let sealed = *locked(&self.incarnation.sealed);
+        sealed != 0 && sealed == self.incarnation()
+    }
+
+    /// A lease waits for a higher ceiling: it is recorded soon.
+    pub(crate) fn raise(&self, lease: &Arc<Lease>) {
+        let mut capped = locked(&self.capped);
+        if !capped.iter().any(|known| Arc::ptr_eq(known, lease)) {
+            capped.push(lease.clone());
+        }
+        drop(capped);
+        self.hurry.notify_one();
+    }
+
+    /// The leases that wait for a higher ceiling.
+    pub(crate) fn take_capped(&self) -> Vec<Arc<Lease>> {
+        std::mem::take(&mut *locked(&self.capped))
     }
 
     /// Brings a lease to the keeper, unless it is there.
@@ -84,14 +149,19 @@ impl Hub {
 
     /// Notes a lease that no sheet holds any more.
     pub(crate) fn retire(&self, lease: Arc<Lease>) {
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
+        locked(&self.retired).push(lease);
     }
 
     /// The retired leases that nobody uses any more, besides this list and their tenant's; the rest
     /// are kept for the next time.
     pub(crate) fn take_retired(&self) -> Vec<Arc<Lease>> {
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut retired = locked(&self.retired);
         retired.extract_if(.., |lease| Arc::strong_count(lease) <= 2).collect()
+    }
+
+    /// All retired leases, in use or not: the gate closes.
+    pub(crate) fn take_all_retired(&self) -> Vec<Arc<Lease>> {
+        std::mem::take(&mut *locked(&self.retired))
     }
 
     /// Has retired leases given back whose window still runs; the rest are let go.
@@ -113,8 +183,13 @@ impl Hub {
     }
 
     fn soiled(&self) -> MutexGuard<'_, Vec<Soiled>> {
-        self.soiled.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.soiled)
     }
+}
+
+/// Nothing here is left half done by a panic.
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Hub {

@@ -8,8 +8,10 @@
 //!
 //! # Laws
 //!
-//! 1. `left + open holds + total == held`, where `held` is what the pool's entry says this process
-//!    has. `left` is raised only by what the store granted, so what is served never passes it.
+//! 1. `left + open holds + total == bound`: the smaller of what the pool's entry says this process
+//!    has and the larger of what that entry pre-authorised and the highest ceiling in the usage
+//!    log. `left` is raised only by what the store has acknowledged, so what is served never passes
+//!    it, and whoever reads entry and log knows what cannot have been served.
 //! 2. `total` (settled use) never falls.
 //! 3. Before units are given back, `left` is lowered by them.
 //! 4. Units served beyond the lease (a cost learned late) make `left` negative: a debt. While it
@@ -20,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use self::ceiling::Ceiling;
 use super::alert::Alerting;
 use super::pool::{Entry, PoolId, Terms, View};
 use crate::catalog::Window;
@@ -27,6 +30,7 @@ use crate::clock::{Clock, Now};
 use crate::store::layout::Space;
 use crate::store::{Key, Write};
 
+mod ceiling;
 mod cold;
 
 /// The first lease of a pool, in asks: small, because nobody knows yet what this process needs.
@@ -43,6 +47,8 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pool: PoolId,
+    /// The incarnation whose entry and log it is in.
+    incarnation: u128,
     end_ms: i64,
     /// What its pool is made with; see [`pool::ttl`].
     ttl: Option<i64>,
@@ -88,6 +94,14 @@ struct Cold {
     /// The last lease: how much, and when.
     granted: u64,
     granted_ns: u64,
+    /// The highest ceiling in the log, and how fast units are used: see `ceiling.rs`.
+    ceiling: Ceiling,
+    /// The usual ask, in atoms.
+    first_ask: u64,
+    /// The entry was closed by somebody else, who had sealed our log: `view` stays as it was, and
+    /// with it the bound. What remains of the entry now stands here.
+    fenced: bool,
+    remains: Option<Entry>,
     in_flight: Option<Box<(Op, Call)>>,
     /// A try of the call in flight may have been applied: that a later try was not says nothing of
     /// it, so only an answer ends it.
@@ -118,6 +132,8 @@ enum Op {
     /// Makes the pool and takes; or takes. Carries our entry as it will be.
     Take(Entry),
     Give(Entry),
+    /// The last one: what was used is spent, the entry is gone.
+    Fold,
     Relimit,
 }
 
@@ -138,6 +154,7 @@ impl Lease {
     pub(crate) fn new(pool: PoolId, end_ms: i64, terms: Terms, first_ask: u64) -> Self {
         Self {
             pool,
+            incarnation: 0,
             end_ms,
             ttl: None,
             left: AtomicI64::new(0),
@@ -162,10 +179,24 @@ impl Lease {
                 size: first_ask.max(1).saturating_mul(FIRST_ASKS),
                 granted: 0,
                 granted_ns: 0,
+                ceiling: Ceiling::default(),
+                first_ask: first_ask.max(1),
+                fenced: false,
+                remains: None,
                 in_flight: None,
                 in_doubt: false,
             }),
         }
+    }
+
+    /// The same, for this incarnation.
+    pub(crate) fn under(self, incarnation: u128) -> Self {
+        Self { incarnation, ..self }
+    }
+
+    /// The incarnation whose entry and log it is in.
+    pub(crate) fn incarnation(&self) -> u128 {
+        self.incarnation
     }
 
     /// The same, whose pool may be forgotten from then on.
@@ -257,14 +288,12 @@ impl Lease {
 
     /// Atoms taken by requests that have not ended.
     pub(crate) fn open_holds(&self) -> u64 {
-        let held = self.cold().held();
-        let left = self.left.load(Ordering::Acquire);
-        let used = signed(held).saturating_sub(left).saturating_sub(signed(self.total()));
-        u64::try_from(used).unwrap_or(0)
+        let cold = self.cold();
+        self.open_of(&cold)
     }
 
     /// Atoms that may still be taken; negative is a debt.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn left(&self) -> i64 {
         self.left.load(Ordering::Acquire)
     }
@@ -272,6 +301,11 @@ impl Lease {
     /// Atoms settled by this process.
     pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
+    }
+
+    /// `total` as the log last had it.
+    pub(crate) fn logged(&self) -> u64 {
+        self.logged.load(Ordering::Relaxed)
     }
 
     /// `total`, if it has risen since the log last had it; the log has it from now on.
@@ -291,6 +325,12 @@ impl Lease {
     /// True once: whoever gets it brings the lease to the keeper.
     pub(crate) fn queue(&self) -> bool {
         !self.queued.load(Ordering::SeqCst) && !self.queued.swap(true, Ordering::SeqCst)
+    }
+
+    /// Whether it is with the keeper, or on its way there.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queued.load(Ordering::SeqCst)
     }
 
     /// It did not reach the keeper after all.

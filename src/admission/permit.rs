@@ -25,6 +25,8 @@ use crate::clock::Now;
 
 mod listed;
 mod plain;
+#[cfg(any(test, feature = "testing"))]
+mod seen;
 mod use_up;
 
 pub(crate) use listed::List;

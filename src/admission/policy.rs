@@ -5,9 +5,7 @@
 //! tenants on it, and read-only: the numbers that move live in the tenant's sheet.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-#[cfg(any(feature = "metrics", feature = "tower"))]
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::alert::AlertRule;
 use super::bucket::BucketRule;
@@ -131,7 +129,6 @@ pub(crate) struct RoutePolicy {
     pub(crate) admitted: OnceLock<crate::telemetry::Decisions>,
     /// The limits of the route as headers name them, which never changes; made by the first
     /// response that needs it.
-    #[cfg(feature = "tower")]
     pub(crate) line: OnceLock<crate::gate::RouteLine>,
 }
 

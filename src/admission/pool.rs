@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Every, Window};
 use crate::directory::Surrogate;
+use crate::planted::{Plant, planted};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
 
@@ -58,9 +59,24 @@ pub(crate) struct Entry {
     pub(crate) op: u64,
     /// Atoms taken and not given back, served or not.
     pub(crate) held: u64,
-    /// The use this entry allows before any record says more: all of `held` until the usage log
-    /// carries ceilings.
+    /// The use this entry allows before any record says more: what a lease may serve is the
+    /// smaller of `held` and the larger of this and the highest ceiling in the writer's log.
     pub(crate) preauthorised: u64,
+}
+
+/// Marks the operation that closed an entry: its writer's log is sealed, and what it could not have
+/// served has been taken back. A writer's own operations are counted from 1 and never get there.
+const CLOSED: u64 = 1 << 63;
+
+impl Entry {
+    /// The entry of a sealed writer, with what it may have served. `op` is drawn by chance.
+    pub(crate) fn closed(op: u64, kept: u64) -> Self {
+        Self { op: op | CLOSED, held: kept, preauthorised: kept }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.op & CLOSED != 0
+    }
 }
 
 /// How a limit stands in the catalog of whoever writes: larger `rev` wins.
@@ -114,7 +130,8 @@ pub(crate) fn ttl(every: Every, window: Window) -> Option<i64> {
         Every::Cycle => true,
         Every::Term | Every::Once => false,
     };
-    let until_ms = window.end_ms.checked_add(KEEP_MS)?;
+    let keep_ms = if planted(Plant::EarlyExpiry) { 1_000 } else { KEEP_MS };
+    let until_ms = window.end_ms.checked_add(keep_ms)?;
     sure.then(|| until_ms.saturating_add(999).div_euclid(1_000))
 }
 
@@ -171,6 +188,35 @@ pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
     }
 }
 
+/// Gives back all but `used`, and folds the entry away: what it used is `spent` from now on. Only
+/// its writer may, once nothing of it is open; or anybody, all of it, once it is closed.
+pub(crate) fn fold(key: Key, writer: u128, entry: Entry, used: u64) -> Write {
+    let kept = used.min(entry.held);
+    Write {
+        key,
+        when: vec![When::Equals(entry_name(writer), entry_value(entry))],
+        change: vec![
+            Change::Add(FREE.into(), atoms(entry.held - kept)),
+            Change::Add(SPENT.into(), atoms(kept)),
+            Change::Add(GEN.into(), 1),
+            Change::Remove(entry_name(writer)),
+        ],
+    }
+}
+
+/// Takes back from the entry of a sealed writer all but `kept`.
+pub(crate) fn reclaim(key: Key, writer: u128, entry: Entry, op: u64, kept: u64) -> Write {
+    let next = Entry::closed(op, kept.min(entry.held));
+    Write {
+        key,
+        when: vec![When::Equals(entry_name(writer), entry_value(entry))],
+        change: vec![
+            Change::Add(FREE.into(), atoms(entry.held - next.held)),
+            Change::Set(entry_name(writer), entry_value(next)),
+        ],
+    }
+}
+
 /// Notes that an alert percentage was passed, once, whoever gets there first.
 pub(crate) fn alert(key: Key, percent: u16) -> Write {
     Write {
@@ -182,12 +228,18 @@ pub(crate) fn alert(key: Key, percent: u16) -> Write {
 
 /// Changes the limit, once, whoever gets there first; an older revision never wins.
 pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
+    let mut when = vec![
+        When::Equals(LIMIT.into(), Value::Int(view.terms.limit)),
+        When::Below(REV.into(), terms.rev),
+    ];
+    if planted(Plant::LimitChangePerNode) {
+        when = vec![When::Exists];
+    } else if planted(Plant::LimitsWithoutOrder) {
+        when.pop();
+    }
     Write {
         key,
-        when: vec![
-            When::Equals(LIMIT.into(), Value::Int(view.terms.limit)),
-            When::Below(REV.into(), terms.rev),
-        ],
+        when,
         change: vec![
             Change::Add(FREE.into(), terms.limit.saturating_sub(view.terms.limit)),
             Change::Set(LIMIT.into(), Value::Int(terms.limit)),
@@ -198,13 +250,28 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
 
 /// The entry is exactly the one we know; for a first grant, absent in the generation we saw.
 fn chained(writer: u128, view: &View) -> Vec<When> {
+    if planted(Plant::UnchainedOperations) {
+        return vec![When::Exists];
+    }
     match view.mine {
+        None if planted(Plant::FoldWithoutGeneration) => vec![When::Missing(entry_name(writer))],
         Some(entry) => vec![When::Equals(entry_name(writer), entry_value(entry))],
         None => vec![
             When::Missing(entry_name(writer)),
             When::Equals(GEN.into(), Value::Int(view.generation)),
         ],
     }
+}
+
+/// Every writer's entry.
+pub(crate) fn entries(item: &Item) -> Result<Vec<(u128, Entry)>, StoreError> {
+    let named = item.0.iter().filter_map(|(name, value)| Some((name.strip_prefix("e#")?, value)));
+    let entry = |(name, value): (&str, &Value)| {
+        let Value::Bytes(bytes) = value else { return Err(damaged("an entry")) };
+        let writer = u128::from_str_radix(name, 16).map_err(|_| damaged("an entry's name"))?;
+        Ok((writer, postcard::from_bytes(bytes).map_err(|_| damaged("an entry"))?))
+    };
+    named.map(entry).collect()
 }
 
 fn entry_name(writer: u128) -> Name {

@@ -63,6 +63,8 @@ pub(crate) struct ScopedKey {
     pub(crate) limit: Arc<str>,
     pub(crate) value: u128,
     pub(crate) start_ms: i64,
+    /// Under which incarnation it is leased; 0 for a bucket.
+    pub(crate) incarnation: u128,
 }
 
 /// A number that moves, with when it was last used.

@@ -53,6 +53,8 @@ pub(crate) struct Sheet {
     pub(crate) standing: Standing,
     pub(crate) anchors: Anchors,
     rev: i64,
+    /// The incarnation of its leases and its row.
+    pub(crate) incarnation: u128,
     pub(crate) catalog: Arc<Catalog>,
     /// The catalog it was made under, counted by this process.
     pub(crate) epoch: u64,
@@ -111,7 +113,10 @@ impl Sheet {
         let Resolved { policy, standing, anchors, until_ms, account, rev } = resolved;
         let zone = &catalog.timezone;
         let cycle = crate::catalog::Every::Cycle.window(now.wall_ms, zone, &anchors);
-        let row = use_row(before, &catalog, account, cycle.start_ms, parts, now);
+        let incarnation = tenant.hub.incarnation();
+        // What an incarnation of before has leased and counted stays with it.
+        let before_row = before.filter(|before| before.incarnation == incarnation);
+        let row = use_row(before_row, &catalog, account, cycle.start_ms, parts, now);
         let day = crate::catalog::Every::Day.window(now.wall_ms, zone, &anchors);
         let mut until_ms = until_ms.min(day.end_ms).min(cycle.end_ms);
         let leases = (0..policy.tenant_pools).map(|_| OnceLock::new()).collect::<Box<[_]>>();
@@ -128,6 +133,7 @@ impl Sheet {
             standing,
             anchors,
             rev,
+            incarnation,
             catalog,
             epoch,
             until_ms,
@@ -168,6 +174,11 @@ impl Sheet {
         self.leases[usize::from(slot)].get()
     }
 
+    /// The writer and part of its use row.
+    pub(crate) fn live_row(&self) -> (u128, u32) {
+        (self.incarnation, self.row.part)
+    }
+
     pub(crate) fn new_lease(&self, pool: u16, scope: u128) -> Lease {
         let rule = &self.policy.pools[usize::from(pool)];
         let window = self.window(pool);
@@ -179,6 +190,7 @@ impl Sheet {
         };
         let terms = Terms { limit: rule.limit, rev: self.rev };
         Lease::new(id, window.end_ms, terms, rule.usual_ask)
+            .under(self.incarnation)
             .forgotten_at(pool::ttl(rule.every, window))
             .alerting(rule.alerts.clone().map(|rule| Alerting::new(self.tenant.id.clone(), rule)))
     }
@@ -224,7 +236,9 @@ impl Sheet {
             let index = u16::try_from(i).expect("the policy bounds its pools");
             let start_ms = self.window(index).start_ms;
             let same = |lease: &&Arc<Lease>| {
-                lease.pool().limit == pool.id && lease.pool().start_ms == start_ms
+                lease.incarnation() == self.incarnation
+                    && lease.pool().limit == pool.id
+                    && lease.pool().start_ms == start_ms
             };
             if let Some(lease) = before.open_leases().find(same) {
                 lease.retarget(Terms { limit: pool.limit, rev: self.rev });

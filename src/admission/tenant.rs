@@ -46,7 +46,10 @@ impl TenantCore {
     #[cold]
     pub(super) fn only_lease(&self, new: Lease) -> Arc<Lease> {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = leases.iter().find(|lease| lease.pool() == new.pool()) {
+        let same = |lease: &&Arc<Lease>| {
+            lease.pool() == new.pool() && lease.incarnation() == new.incarnation()
+        };
+        if let Some(known) = leases.iter().find(same) {
             known.retarget(new.terms());
             return known.clone();
         }

@@ -66,7 +66,7 @@ impl Origin {
         account: String,
     ) -> Result<Self, StoreError> {
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|error| {
+        crate::random::fill(&mut random).map_err(|error| {
             StoreError::new(StoreErrorKind::Unavailable, format!("no random bytes: {error}"))
         })?;
         let (name, version) = layout::format(FORMAT);
@@ -136,7 +136,7 @@ pub(super) async fn write(
     let body = postcard::to_stdvec(&outbox)
         .map_err(|_| StoreError::new(StoreErrorKind::Invalid, "an outbox does not encode"))?;
     let mut by = [0; 8];
-    getrandom::fill(&mut by).map_err(|error| {
+    crate::random::fill(&mut by).map_err(|error| {
         StoreError::new(StoreErrorKind::Unavailable, format!("no random bytes: {error}"))
     })?;
     let by = i64::from_be_bytes(by);

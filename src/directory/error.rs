@@ -67,8 +67,8 @@ pub enum DirectoryError {
     Random(String),
 }
 
-impl From<getrandom::Error> for DirectoryError {
-    fn from(error: getrandom::Error) -> Self {
+impl From<crate::random::Error> for DirectoryError {
+    fn from(error: crate::random::Error) -> Self {
         Self::Random(error.to_string())
     }
 }

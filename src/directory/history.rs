@@ -71,7 +71,7 @@ impl Directory {
         entry: &Announced,
     ) -> Result<u64, DirectoryError> {
         // 0 stands for "none" in a parent.
-        let id = getrandom::u64()?.max(1);
+        let id = crate::random::u64()?.max(1);
         let json = serde_json::to_vec(entry)
             .map_err(|e| StoreError::new(StoreErrorKind::Invalid, format!("history: {e}")))?;
         let (format_name, format_value) = format(FORMAT);

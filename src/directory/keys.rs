@@ -104,7 +104,7 @@ impl Directory {
         if listed.iter().filter(|(_, item)| item.int(REVOKED).is_none()).count() >= MAX_KEYS {
             return Err(DirectoryError::TooMany { what: "keys", most: MAX_KEYS });
         }
-        let id = format!("k{:016x}", getrandom::u64()?);
+        let id = format!("k{:016x}", crate::random::u64()?);
         self.announce_key(tenant, Edit::KeyMade { id: id.clone(), name: name.to_owned() }).await?;
         let listing = listing(self.list_key(tenant, &id), name, hash, self.now_ms());
         make(&*self.inner.store, listing).await?;

@@ -47,9 +47,9 @@ impl Directory {
 
 impl Surrogate {
     /// Draws one.
-    fn draw() -> Result<Self, getrandom::Error> {
+    fn draw() -> Result<Self, crate::random::Error> {
         let mut random = [0; 16];
-        getrandom::fill(&mut random)?;
+        crate::random::fill(&mut random)?;
         Ok(Self(u128::from_be_bytes(random)))
     }
 

@@ -25,6 +25,9 @@ pub(crate) enum PlanSource {
     File(String),
     /// Text that the host has handed in.
     Text(Arc<str>),
+    /// Text that a test changes.
+    #[cfg(any(test, feature = "testing"))]
+    Shared(Arc<std::sync::Mutex<Arc<str>>>),
 }
 
 impl PlanSource {
@@ -32,6 +35,11 @@ impl PlanSource {
     pub(crate) fn read(&self) -> Result<(String, Arc<str>), Error> {
         match self {
             Self::Text(text) => Ok(("plans".to_owned(), text.clone())),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Shared(text) => {
+                let text = text.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                Ok(("plans".to_owned(), text.clone()))
+            }
             Self::File(path) => {
                 let error = |source| Error::File { path: path.clone(), source };
                 let text = std::fs::read_to_string(path).map_err(error)?;
@@ -112,8 +120,8 @@ impl Inner {
         }
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));
-        let next = LiveCatalog::new(Arc::new(catalog), revision, live.epoch + 1);
-        self.live.store(Arc::new(next));
+        let catalog = Arc::new(catalog);
+        self.live.rcu(|live| LiveCatalog::new(catalog.clone(), revision, live.epoch + 1));
         Ok(true)
     }
 }

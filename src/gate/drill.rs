@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Denied, Gate, Seen, TenantHandle, Waited};
 use crate::admission::caller::KnownCaller;
+use crate::admission::lease::Lease;
 use crate::admission::permit::{Hold, Of, Outcome};
 use crate::admission::resolve::LiveCatalog;
 use crate::admission::scoped::ScopeValues;
@@ -70,6 +71,14 @@ impl Gate {
             Seen::Refused(_) => Some(false),
             Seen::Ask(_) => None,
         }
+    }
+
+    /// Whether the keeper has something to ask for, or is asking.
+    pub(crate) fn is_renewing(&self) -> bool {
+        let sheets = self.inner.tenants.iter().map(|tenant| tenant.last_sheet());
+        let is_queued = |lease: &Arc<Lease>| lease.is_queued();
+        self.inner.hub.scoped.all_leases().iter().any(is_queued)
+            || sheets.into_iter().any(|sheet| sheet.open_leases().any(is_queued))
     }
 
     /// Lets go of every caller that was looked up; tenants stay.

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Config, FlushMode};
 use crate::directory::{Check, Directory, Reads, Surrogate};
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
-use crate::keeper::Keeper;
+use crate::keeper::{Hands, Keeper};
 use crate::store::Store;
 use crate::usage::Mode;
 use crate::usage::flush::Flusher;
@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) refreshes: mpsc::Sender<Refresh>,
     pub(crate) flusher: Flusher,
     pub(crate) keeper: Keeper,
+    /// What the keeper works with, for the last calls at closing.
+    pub(crate) hands: Hands,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
     pub(crate) ledger: Ledger,
     pub(crate) wire: WireOptions,
@@ -118,10 +120,12 @@ impl Inner {
 
     pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
         let mut all = self.hub.scoped.all_leases();
-        all.extend(self.hub.take_retired());
+        all.extend(self.hub.take_all_retired());
         for tenant in &self.tenants {
             all.extend(tenant.last_sheet().open_leases().cloned());
         }
+        // A table has no order of its own, and what is done with them shall have one.
+        all.sort_by(|a, b| a.pool().cmp(b.pool()));
         all
     }
 }

@@ -21,18 +21,10 @@ pub(crate) struct RouteLine {
     policy: Option<Bytes>,
 }
 
-/// Whose policy header it is.
-pub(crate) enum PolicyText {
-    /// That of all callers, kept with the route.
-    Kept(Option<Bytes>),
-    /// Some limits do not hold for this caller.
-    Own(String),
-}
-
 impl Inner {
     /// Writes the value of `RateLimit` (nothing, if there is nothing to tell), and answers with
     /// that of `RateLimit-Policy`.
-    pub(crate) fn write_limits(&self, of: &Of, now: Now, line: &mut HeaderText) -> PolicyText {
+    pub(crate) fn write_limits(&self, of: &Of, now: Now, line: &mut HeaderText) -> Option<Bytes> {
         let view = Standing { inner: self, sheet: &of.sheet, scopes: of.scopes(), now };
         let rules = of.rules();
         let route = rules.line.get_or_init(|| RouteLine::new(&view, rules));
@@ -43,11 +35,7 @@ impl Inner {
                 None => absent = true,
             }
         }
-        if absent {
-            PolicyText::Own(route.policy_of(&view))
-        } else {
-            PolicyText::Kept(route.policy.clone())
-        }
+        if absent { route.policy_of(&view) } else { route.policy.clone() }
     }
 }
 
@@ -56,12 +44,11 @@ impl RouteLine {
         let items: Vec<(Limit, HeaderItem)> = limits(rules)
             .filter_map(|limit| Some((limit, HeaderItem::new(&static_state(view, limit)?))))
             .collect();
-        let policy = join(items.iter().map(|(_, item)| item));
-        Self { policy: Some(policy).filter(|p| !p.is_empty()).map(Bytes::from), items }
+        Self { policy: join(items.iter().map(|(_, item)| item)), items }
     }
 
     /// The policy of the limits that hold for this caller.
-    fn policy_of(&self, view: &Standing<'_>) -> String {
+    fn policy_of(&self, view: &Standing<'_>) -> Option<Bytes> {
         let held = self.items.iter().filter(|(limit, _)| view.told(*limit).is_some());
         join(held.map(|(_, item)| item))
     }
@@ -82,8 +69,9 @@ fn static_state(view: &Standing<'_>, limit: Limit) -> Option<LimitState> {
     }
 }
 
-fn join<'a>(items: impl Iterator<Item = &'a HeaderItem>) -> String {
-    items.map(HeaderItem::policy).collect::<Vec<_>>().join(", ")
+fn join<'a>(items: impl Iterator<Item = &'a HeaderItem>) -> Option<Bytes> {
+    let policy = items.map(HeaderItem::policy).collect::<Vec<_>>().join(", ");
+    (!policy.is_empty()).then(|| policy.into())
 }
 
 #[cfg(test)]
@@ -140,10 +128,7 @@ mod tests {
                 let mut line = HeaderText::new();
                 let policy = gate.inner.write_limits(&running.hold.of, now, &mut line);
                 assert_eq!(std::str::from_utf8(&line).unwrap(), expected);
-                let policy = match policy {
-                    PolicyText::Kept(kept) => String::from_utf8(kept.unwrap().to_vec()).unwrap(),
-                    PolicyText::Own(own) => own,
-                };
+                let policy = String::from_utf8(policy.unwrap().to_vec()).unwrap();
                 assert_eq!(policy, wire::policy_header(states.iter()).unwrap());
                 assert_eq!(policy.contains("/user"), user.is_some(), "{policy}");
                 clock.advance(std::time::Duration::from_millis(70));

@@ -1,6 +1,7 @@
 //! What goes on beside requests: the plan file is looked at, tenants are read again before they
 //! grow old, and what nobody uses any more leaves memory. One task, owned by the gate.
 
+use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::Inner;
 use super::callers::{MAX_AGE, Refresh, nanos};
 use super::open::MAX_CALLERS;
+use crate::admission::resolve::LiveCatalog;
 use crate::admission::tenant::LiveTenant;
 use crate::error::Error;
 use crate::store::StoreError;
@@ -47,7 +49,11 @@ impl Maintenance {
     pub(super) fn start(inner: &Arc<Inner>, refreshes: mpsc::Receiver<Refresh>) -> Self {
         let (stop, stopped) = watch::channel(false);
         // A weak reference: the task must not keep alive a gate that nobody holds.
-        let mut tasks = vec![tokio::spawn(run(Arc::downgrade(inner), refreshes, stopped.clone()))];
+        // What takes long has a task of its own, so that tenants do not grow old meanwhile. Either
+        // may be cut off anywhere: what it does is done again, or done by others.
+        let refresh = until(stopped.clone(), run(Arc::downgrade(inner), refreshes));
+        let upkeep = until(stopped.clone(), upkeep(Arc::downgrade(inner)));
+        let mut tasks = vec![tokio::spawn(refresh), tokio::spawn(upkeep)];
         #[cfg(feature = "jwt")]
         tasks.extend(inner.identifier.verifiers().filter_map(|verifier| {
             let jwks = verifier.source()?.clone();
@@ -86,32 +92,30 @@ async fn reread_keys(
     }
 }
 
-async fn run(
-    inner: Weak<Inner>,
-    mut refreshes: mpsc::Receiver<Refresh>,
-    mut stopped: watch::Receiver<bool>,
-) {
+/// Does this until the gate closes, which does not wait for a step in hand: the store may be away.
+async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        _ = stopped.changed() => {}
+        () = task => {}
+    }
+}
+
+/// Looks at the plan file, and reads again what grows old.
+async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
     let mut poll = tokio::time::interval(POLL);
-    // Nothing is idle yet.
-    let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
     let mut last_error = None;
     loop {
         tokio::select! {
-            _ = stopped.changed() => return,
+            biased; // so that one seed is one run
+            () = reborn(&inner) => {
+                let Some(inner) = inner.upgrade() else { return };
+                inner.turn_over();
+            }
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.poll_plans(&mut last_error).await;
                 inner.hub.return_retired();
-            }
-            _ = sweep.tick() => {
-                let Some(inner) = inner.upgrade() else { return };
-                inner.sweep();
-                if let Err(error) = inner.ledger.fold_runs(inner.clock.now().wall_ms).await {
-                    tracing::warn!(%error, "usage logs could not be folded");
-                }
-                if let Err(error) = inner.expire().await {
-                    tracing::warn!(%error, "expired items could not be removed");
-                }
             }
             refresh = refreshes.recv() => {
                 let (Some(refresh), Some(inner)) = (refresh, inner.upgrade()) else { return };
@@ -124,10 +128,41 @@ async fn run(
     }
 }
 
+/// Returns once this process leases and records under another incarnation.
+async fn reborn(inner: &Weak<Inner>) {
+    let hub = inner.upgrade().map(|inner| inner.hub.clone());
+    match hub {
+        Some(hub) => hub.reborn_notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Lets go of what nobody uses, in memory and in the store.
+async fn upkeep(inner: Weak<Inner>) {
+    // Nothing is idle yet.
+    let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
+    loop {
+        sweep.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.sweep();
+        if let Err(error) = inner.ledger.fold_runs(inner.clock.now().wall_ms).await {
+            tracing::warn!(%error, "usage logs could not be folded");
+        }
+        if let Err(error) = inner.expire().await {
+            tracing::warn!(%error, "expired items could not be removed");
+        }
+    }
+}
+
 impl Inner {
     /// Asks for a tenant to be read again. False: the queue is full.
     pub(super) fn ask_refresh(&self, tenant: Arc<LiveTenant>) -> bool {
         self.refreshes.try_send(Refresh::Tenant(tenant)).is_ok()
+    }
+
+    /// Has every sheet made anew: leases and rows of before belong to another incarnation.
+    fn turn_over(&self) {
+        self.live.rcu(|live| LiveCatalog::new(live.catalog.clone(), live.revision, live.epoch + 1));
     }
 
     /// Looks at the plan file. The same failure is told once, not every second.

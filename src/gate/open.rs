@@ -20,7 +20,6 @@ use super::promises::promises;
 use super::stores;
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
-use crate::admission::lease::Writer;
 use crate::admission::resolve::LiveCatalog;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
@@ -29,7 +28,7 @@ use crate::decision::Refusal;
 use crate::directory::{Directory, Reads};
 use crate::error::Error;
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
-use crate::keeper::{self, Hands, Keeper, OnAlert};
+use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
 use crate::store::Store;
 use crate::store::layout::Space;
 use crate::usage::collect;
@@ -113,6 +112,12 @@ impl GateBuilder {
     /// Plans from text: no file, no reload.
     pub fn plans(mut self, text: &str) -> Self {
         self.plans = Some(PlanSource::Text(text.into()));
+        self
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn shared_plans(mut self, plans: &crate::testing::Plans) -> Self {
+        self.plans = Some(PlanSource::Shared(plans.0.clone()));
         self
     }
 
@@ -213,10 +218,12 @@ impl GateBuilder {
         let revision = catalogs::publish(&*store, &space, &catalog, now.wall_ms).await?;
         let catalog = Arc::new(catalog);
         let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(catalog, revision, 1)));
-        let writer = register(&*store, space.clone(), &live.load(), now.wall_ms).await?;
+        let mut log = LogWriter::begin(&*store, space.clone(), now.wall_ms).await?;
+        let writer = log.writer().clone();
         let settled = Settled::new(&config);
-        let (journal, log) = journal(&config, &*store, &writer, now.wall_ms).await?;
+        let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
         let (hub, queue) = Hub::new(clock.clone());
+        hub.be(writer.incarnation);
         let settings = Settings {
             mode: settled.mode,
             every: config.flush.every,
@@ -225,9 +232,10 @@ impl GateBuilder {
         let (refreshes, refresh_queue) = mpsc::channel(maintain::REFRESH_QUEUE);
         let hands = Hands {
             store: store.clone(),
-            writer: writer.clone(),
-            clock: clock.clone(),
+            hub: hub.clone(),
+            space: space.clone(),
             on_alert: self.on_alert,
+            recovery: Arc::new(Recovery::new(dead)),
         };
         let check = CatalogCheck(live.clone());
         let peppers = identifier.peppers().clone();
@@ -239,7 +247,8 @@ impl GateBuilder {
         };
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
-            keeper: Keeper::start(hands, queue),
+            keeper: Keeper::start(hands.clone(), queue),
+            hands,
             ledger: Ledger::new(store.clone(), writer.clone(), now.wall_ms),
             directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
             clock,
@@ -293,13 +302,7 @@ impl Gate {
         let flushed = inner.flusher.close(deadline).await;
         #[cfg(feature = "stripe")]
         inner.close_reports(deadline).await;
-        let hands = Hands {
-            store: inner.store.clone(),
-            writer: inner.writer.clone(),
-            clock: inner.clock.clone(),
-            on_alert: None,
-        };
-        let kept = keeper::give_back(&hands, inner.all_leases(), deadline).await;
+        let kept = keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }
@@ -367,30 +370,13 @@ impl ConfigSource {
     }
 }
 
-/// Draws an incarnation and registers it.
-async fn register(
-    store: &dyn Store,
-    space: Space,
-    live: &LiveCatalog,
-    now_ms: i64,
-) -> Result<Writer, Error> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| Error::Random(e.to_string()))?;
-    let writer = Writer { space, incarnation: u128::from_le_bytes(bytes) };
-    let _ = live;
-    let day = crate::catalog::local_day(now_ms, &crate::catalog::Zone::utc());
-    store.write(LogWriter::registration(&writer, day, now_ms)).await?;
-    Ok(writer)
-}
-
-/// Recovers the journal of the process before and begins the log of this one.
+/// Recovers the journals of processes before. Also: whose they were.
 async fn journal(
     config: &Config,
     store: &dyn Store,
-    writer: &Writer,
+    log: &mut LogWriter,
     now_ms: i64,
-) -> Result<(Option<Journal>, LogWriter), Error> {
-    let mut log = LogWriter::new(writer.clone());
+) -> Result<(Option<Journal>, Vec<u128>), Error> {
     let path = &config.flush.journal_path;
     // What a process in another mode left behind is carried over all the same.
     let wanted = config.flush.mode == FlushMode::Journal;
@@ -401,12 +387,14 @@ async fn journal(
         false => Ok(Place::only(path)),
     };
     let no_place = |e| Error::journal(format!("the journal at {}: {e}", path.display()));
-    let mut ours = None;
+    let (mut ours, mut dead) = (None, Vec::new());
     for place in places.map_err(no_place)? {
-        let journal = collect::recover(store, writer, &mut log, &place.path, now_ms).await?;
-        ours.get_or_insert(journal.keep(place));
+        let writer = log.writer().clone();
+        let found = collect::recover(store, &writer, log, &place.path, now_ms).await?;
+        dead.extend(found.1);
+        ours.get_or_insert(found.0.keep(place));
     }
-    Ok((ours.filter(|_| wanted), log))
+    Ok((ours.filter(|_| wanted), dead))
 }
 
 fn identifier(config: &Config) -> Result<Identifier, Error> {

@@ -178,7 +178,7 @@ impl Standing<'_> {
         match (bucket, &rate.place) {
             (Some(bucket), _) => Some(rate.rule.level(bucket, self.now.mono_ns)),
             (None, Place::Scoped(scope)) => {
-                let key = self.scoped_key(rate.bucket_id.clone(), self.scopes.of(scope)?, 0);
+                let key = self.scoped_key(rate.bucket_id.clone(), self.scopes.of(scope)?, (0, 0));
                 Some(match self.inner.hub.scoped.known_bucket(&key) {
                     Some(used) => rate.rule.level(&used.bucket, self.now.mono_ns),
                     None => rate.rule.full(),
@@ -299,14 +299,16 @@ impl Standing<'_> {
             Place::Sheet(slot) => self.sheet.known_lease(*slot).cloned(),
             Place::Scoped(scope) => {
                 let start_ms = self.sheet.window(pool).start_ms;
-                let key = self.scoped_key(rule.id.clone(), self.scopes.of(scope)?, start_ms);
+                let from = (start_ms, self.sheet.incarnation);
+                let key = self.scoped_key(rule.id.clone(), self.scopes.of(scope)?, from);
                 self.inner.hub.scoped.known_lease(&key)
             }
         })
     }
 
-    fn scoped_key(&self, limit: Arc<str>, value: u128, start_ms: i64) -> ScopedKey {
-        ScopedKey { tenant: self.sheet.tenant.surrogate, limit, value, start_ms }
+    fn scoped_key(&self, limit: Arc<str>, value: u128, from: (i64, u128)) -> ScopedKey {
+        let (start_ms, incarnation) = from;
+        ScopedKey { tenant: self.sheet.tenant.surrogate, limit, value, start_ms, incarnation }
     }
 
     fn meter_of(&self, rate: &RateRule) -> (Option<Arc<str>>, Unit, u64) {

@@ -102,7 +102,7 @@ impl Gate {
             (who.tenant.0.sheet(&live, &inner.hub, now), live.revision)
         };
         let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
-        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.row.part, now.wall_ms).await?;
+        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live_row(), now.wall_ms).await?;
         let staleness_ms =
             u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
         let view = WithUnleased::read(Standing { inner, sheet: &sheet, scopes: who.scopes(), now })
@@ -151,7 +151,7 @@ impl Gate {
         };
         let meter = &sheet.catalog.meters[usize::from(id.0)];
         let mut by_day = BTreeMap::<u32, u64>::new();
-        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.row.part, now.wall_ms).await?;
+        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live_row(), now.wall_ms).await?;
         for day in uses.iter().filter(|u| u.meter == meter.name && u.scale == meter.scale) {
             let sum = by_day.entry(day.day).or_default();
             *sum = sum.saturating_add(day.atoms);
@@ -175,6 +175,14 @@ impl Gate {
             let now = inner.clock.now();
             wire::refusal(refusal, &inner.wire, wire::Call::at(now.wall_ms))
         })
+    }
+
+    /// A refusal as the answer to a gRPC call. The host's own form of refusals (`on_refusal`) is
+    /// one of HTTP, and not asked. For adapters.
+    pub fn grpc_refusal_reply(&self, refusal: &Refusal) -> Reply {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        wire::grpc_refusal(refusal, &inner.wire, wire::Call::at(now.wall_ms))
     }
 
     fn cannot_read(&self, error: &StoreError) -> Reply {

@@ -68,6 +68,11 @@ impl Admitted {
     pub(crate) fn hold(&self) -> MutexGuard<'_, Hold> {
         self.0.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
 }
 
 impl Usage {

@@ -22,12 +22,12 @@ pub struct ApiKey(String);
 
 impl ApiKey {
     /// Draws a key. Fails if the system has no randomness.
-    pub fn draw() -> Result<Self, getrandom::Error> {
+    pub fn draw() -> Result<Self, crate::random::Error> {
         let mut key = String::with_capacity(KEY_PREFIX.len() + BODY + CHECK);
         key.push_str(KEY_PREFIX);
         let mut random = [0; 64];
         while key.len() < KEY_PREFIX.len() + BODY {
-            getrandom::fill(&mut random)?;
+            crate::random::fill(&mut random)?;
             let missing = KEY_PREFIX.len() + BODY - key.len();
             let fair = random.iter().filter(|byte| **byte < FAIR).take(missing);
             key.extend(fair.map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));

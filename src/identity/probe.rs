@@ -26,9 +26,9 @@ pub struct Prober {
 
 impl Prober {
     /// A prober under a fresh random key. Fails if the system has no randomness.
-    pub fn new() -> Result<Self, getrandom::Error> {
+    pub fn new() -> Result<Self, crate::random::Error> {
         let mut key = [0; 16];
-        getrandom::fill(&mut key)?;
+        crate::random::fill(&mut key)?;
         Ok(Self { hasher: SipHasher13::new_with_key(&key) })
     }
 

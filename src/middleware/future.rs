@@ -14,13 +14,13 @@ use tower_service::Service;
 
 use super::body::GateBody;
 use super::headers::{self, Refused};
-use super::held::Held;
 use super::layer::Shared;
 use super::service::ask;
 use crate::Outcome;
 use crate::decision::Refusal;
-use crate::gate::{Admitted, Answer, Pending, Running, Step, Waited};
-use crate::usage::Mode;
+use crate::gate::{Answer, Pending, Running, Step, Waited};
+use crate::serving::Serving;
+use crate::wire::Mapping;
 
 pin_project! {
     /// The response on its way: waits if memory had no answer, serves, settles what the head tells.
@@ -40,13 +40,20 @@ pin_project! {
     enum State<S, B, R, F> {
         /// The gate said to wait for something; then it is asked again.
         Waiting { call: Option<(S, Request<B>)>, pending: Pending },
-        Refused { refusal: Option<Box<Refusal>> },
+        Refused { refusal: Option<Box<Refusal>>, is_grpc: bool },
         /// The service is at work.
-        Serving { #[pin] future: F, held: Option<Held>, is_head: bool },
+        Serving { #[pin] future: F, serving: Option<Serving>, asked: Asked },
         /// The record of what the head tells is on its way (`durable`).
         Recording { pending: Pending, response: Option<Response<GateBody<R>>> },
         Done,
     }
+}
+
+/// What the response depends on, of a request that is with the service.
+#[derive(Clone, Copy)]
+struct Asked {
+    is_head: bool,
+    is_grpc: bool,
 }
 
 impl<S, B, R> ResponseFuture<S, B, R>
@@ -73,7 +80,10 @@ where
     fn ask(shared: &Shared, service: S, request: Request<B>, waited: Waited) -> Self {
         match ask(shared, &request, waited) {
             Step::Wait(pending) => Self::Waiting { call: Some((service, request)), pending },
-            Step::Done(Answer::Refuse(refusal)) => Self::Refused { refusal: Some(refusal) },
+            Step::Done(Answer::Refuse(refusal)) => {
+                let is_grpc = headers::is_grpc(&request);
+                Self::Refused { refusal: Some(refusal), is_grpc }
+            }
             Step::Done(Answer::Admit(running)) => serve(shared, service, request, Some(running)),
             Step::Done(Answer::Pass) => serve(shared, service, request, None),
         }
@@ -97,25 +107,23 @@ where
                     let call = call.take();
                     call.map(|(service, request)| State::ask(this.shared, service, request, waited))
                 }
-                StateProj::Refused { refusal } => {
-                    let refusal = refusal.take();
+                StateProj::Refused { refusal, is_grpc } => {
+                    let (refusal, is_grpc) = (refusal.take(), *is_grpc);
                     this.state.set(State::Done);
                     match refusal {
                         Some(refusal) => {
-                            return Poll::Ready(Ok(headers::refusal(this.shared, &refusal)));
+                            let refused = headers::refusal(this.shared, &refusal, is_grpc);
+                            return Poll::Ready(Ok(refused));
                         }
                         None => None,
                     }
                 }
-                StateProj::Serving { future, held, is_head } => {
-                    let guard = FailOnPanic(held);
-                    let answer = ready!(future.poll(cx));
-                    let held = guard.0.take();
-                    drop(guard);
-                    let is_head = *is_head;
+                StateProj::Serving { future, serving, asked } => {
+                    let answer = ready!(Serving::guard(serving, || future.poll(cx)));
+                    let (serving, asked) = (serving.take(), *asked);
                     match answer {
                         Ok(response) => {
-                            let (response, wait) = finish(this.shared, response, held, is_head);
+                            let (response, wait) = finish(this.shared, response, serving, asked);
                             match wait {
                                 None => {
                                     this.state.set(State::Done);
@@ -127,8 +135,8 @@ where
                             }
                         }
                         Err(error) => {
-                            if let Some(held) = held {
-                                held.end(Outcome::Failed);
+                            if let Some(serving) = serving {
+                                serving.end(Outcome::Failed);
                             }
                             this.state.set(State::Done);
                             return Poll::Ready(Err(error));
@@ -155,20 +163,6 @@ where
     }
 }
 
-/// Ends the request as failed where its handler panics. A layer outside may catch the panic and
-/// drop this future later, when nothing tells any more why.
-struct FailOnPanic<'a>(&'a mut Option<Held>);
-
-impl Drop for FailOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(held) = self.0.take()
-        {
-            held.end(Outcome::Failed);
-        }
-    }
-}
-
 /// Calls the service with what it may need to know.
 fn serve<S, B, R>(
     shared: &Shared,
@@ -179,53 +173,52 @@ fn serve<S, B, R>(
 where
     S: Service<Request<B>>,
 {
-    let held = running.map(|running| {
+    let serving = running.map(|running| {
         if !shared.extensions {
-            return Held::own(running);
+            return Serving::own(running);
         }
-        let admitted = Admitted::new(shared.gate.clone(), running);
-        request.extensions_mut().insert(admitted.clone());
-        Held::shared(admitted)
+        let (serving, admitted) = Serving::share(&shared.gate, running);
+        request.extensions_mut().insert(admitted);
+        serving
     });
-    let is_head = request.method() == Method::HEAD;
-    State::Serving { future: service.call(request), held, is_head }
+    let asked =
+        Asked { is_head: request.method() == Method::HEAD, is_grpc: headers::is_grpc(&request) };
+    State::Serving { future: service.call(request), serving, asked }
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
 fn finish<R: Body<Data = Bytes>>(
     shared: &Shared,
     response: Response<R>,
-    held: Option<Held>,
-    is_head: bool,
+    serving: Option<Serving>,
+    asked: Asked,
 ) -> (Response<GateBody<R>>, Option<Pending>) {
-    let Some(mut held) = held else {
+    let Some(mut serving) = serving else {
         return (response.map(GateBody::plain), None);
     };
+    let gate = &shared.gate;
     let (mut parts, body) = response.into_parts();
     if let Some(Refused(refusal)) = parts.extensions.remove() {
         // The handler passes on what the gate refused while it ran: told as any other refusal.
-        let refused = headers::refusal(shared, &refusal);
-        held.end(Outcome::Complete { status: refused.status().as_u16() });
-        return (refused, recorded(shared));
+        let refused = headers::refusal(shared, &refusal, asked.is_grpc);
+        // gRPC tells every refusal with HTTP 200; what it costs is the same in both.
+        let status = match asked.is_grpc {
+            true => Mapping::of(&refusal.reason).status,
+            false => refused.status().as_u16(),
+        };
+        serving.end(Outcome::Complete { status });
+        return (refused, gate.head_recorded());
     }
-    let status = parts.status.as_u16();
-    headers::limits(shared, &mut held, &mut parts);
-    held.head(status);
-    let empty = is_head
+    headers::limits(gate, &mut serving, &mut parts.headers);
+    let is_empty = asked.is_head
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || body.is_end_stream();
-    let body = if empty {
-        held.end(Outcome::Complete { status });
-        GateBody::plain(body)
-    } else {
-        GateBody::counted(body, held, shared.gate.clone(), status)
+    let length = body.size_hint().exact();
+    let body = match serving.into_body(gate, parts.status.as_u16(), is_empty, length) {
+        Some(count) => GateBody::counted(body, count),
+        None => GateBody::plain(body),
     };
-    (Response::from_parts(parts, body), recorded(shared))
-}
-
-/// What the answer waits for in mode `durable`.
-fn recorded(shared: &Shared) -> Option<Pending> {
-    (shared.gate.inner.config.mode == Mode::Durable).then(|| shared.gate.recorded())
+    (Response::from_parts(parts, body), gate.head_recorded())
 }
 
 impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>

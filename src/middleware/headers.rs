@@ -1,14 +1,13 @@
 //! Decisions written into `http` types. What is written is `wire`'s business.
 
-use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::body::GateBody;
-use super::held::Held;
 use super::layer::Shared;
 use crate::decision::Refusal;
-use crate::gate::PolicyText;
-use crate::wire::{self, Call, HeaderStyle, HeaderText, Reply};
+use crate::gate::Gate;
+use crate::serving::Serving;
+use crate::wire::{self, Reply};
 
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -18,11 +17,28 @@ static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy
 #[derive(Clone, Debug)]
 pub struct Refused(pub Refusal);
 
-/// A refusal as a response.
-pub(super) fn refusal<R>(shared: &Shared, refusal: &Refusal) -> Response<GateBody<R>> {
-    let mut response = response_of(shared.gate.refusal_reply(refusal));
+/// A refusal as a response, in the protocol of the request.
+pub(super) fn refusal<R>(
+    shared: &Shared,
+    refusal: &Refusal,
+    is_grpc: bool,
+) -> Response<GateBody<R>> {
+    let reply = match is_grpc {
+        true => shared.gate.grpc_refusal_reply(refusal),
+        false => shared.gate.refusal_reply(refusal),
+    };
+    let mut response = response_of(reply);
     response.extensions_mut().insert(refusal.clone());
     response
+}
+
+/// Whether a request is a gRPC call. Those are all POST, so that others cost no look-up.
+pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.method() == Method::POST
+        && request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| wire::is_grpc(value.as_bytes()))
 }
 
 /// A reply as a response.
@@ -40,55 +56,27 @@ pub(super) fn response_of<R>(reply: Reply) -> Response<GateBody<R>> {
 }
 
 /// The limits of an admitted request, as headers of its response.
-pub(super) fn limits(shared: &Shared, held: &mut Held, parts: &mut Parts) {
-    let inner = &shared.gate.inner;
-    let style = inner.wire.style;
-    if style == HeaderStyle::Off {
-        return;
-    }
-    held.with(|hold| {
-        let now = inner.clock.now();
-        let rules = hold.of.rules();
-        if rules.free {
-            return;
-        }
-        if style == HeaderStyle::Draft11 {
-            let mut line = HeaderText::new();
-            let policy = match inner.write_limits(&hold.of, now, &mut line) {
-                PolicyText::Kept(policy) => policy.map(HeaderValue::from_maybe_shared),
-                PolicyText::Own(policy) => Some(HeaderValue::try_from(policy)),
-            };
-            if let Some(Ok(value)) =
-                policy.filter(|value| value.as_ref().is_ok_and(|v| !v.is_empty()))
-            {
-                parts.headers.insert(&RATE_LIMIT_POLICY, value);
-            }
-            if !line.is_empty()
-                && let Ok(value) = HeaderValue::from_bytes(&line)
-            {
-                parts.headers.insert(&RATE_LIMIT, value);
-            }
-        } else {
-            let states = inner.limit_states(&hold.of, now);
-            let mut pairs = Vec::new();
-            wire::limit_headers(&states, style, Call::at(now.wall_ms), &mut pairs);
-            for (name, value) in pairs {
-                if let Ok(value) = HeaderValue::try_from(value) {
-                    parts.headers.insert(HeaderName::from_static(name), value);
-                }
-            }
+pub(super) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap) {
+    serving.limit_headers(gate, |name, value| {
+        let name = match name {
+            "ratelimit" => RATE_LIMIT.clone(),
+            "ratelimit-policy" => RATE_LIMIT_POLICY.clone(),
+            other => HeaderName::from_static(other),
+        };
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            headers.insert(name, value);
         }
     });
-    expose(&mut parts.headers, style);
+    expose(gate, headers);
 }
 
 /// A response to a page of another origin names the headers that its script may read.
-fn expose(headers: &mut HeaderMap, style: HeaderStyle) {
+fn expose(gate: &Gate, headers: &mut HeaderMap) {
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }
     let known = headers.get(header::ACCESS_CONTROL_EXPOSE_HEADERS).and_then(|v| v.to_str().ok());
-    if let Some(Ok(value)) = wire::expose(known, style).map(HeaderValue::try_from) {
+    if let Some(Ok(value)) = gate.expose_headers(known).map(HeaderValue::try_from) {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, value);
     }
 }

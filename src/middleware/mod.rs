@@ -16,14 +16,15 @@
 mod body;
 mod future;
 mod headers;
-mod held;
 mod layer;
 mod service;
 mod view;
 
-pub use body::{GateBody, StreamCut};
+pub use body::GateBody;
 pub use future::ResponseFuture;
 pub use headers::Refused;
 pub use layer::TollgateLayer;
 pub use service::Tollgate;
 pub use view::{HttpView, OriginalPath, Peer};
+
+pub use crate::serving::StreamCut;

@@ -46,3 +46,11 @@ pub fn is_identified(gate: &Gate, view: &dyn RequestView, now: Now) -> Option<bo
 pub fn forget_callers(gate: &Gate) {
     gate.forget_callers();
 }
+
+/// Waits until no lease is being renewed, or waits for it. What is decided next then depends on
+/// what was asked before alone, and not on how far the keeper has come meanwhile.
+pub async fn leases_at_rest(gate: &Gate) {
+    while gate.is_renewing() {
+        tokio::task::yield_now().await;
+    }
+}

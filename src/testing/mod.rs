@@ -10,9 +10,14 @@ use crate::store::Memory;
 
 mod drill;
 mod faulty;
+mod simulated;
 
-pub use drill::{Drill, forget_callers, is_identified};
+pub use drill::{Drill, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
+pub use simulated::{
+    Drawn, LogItem, OpenRequest, Plans, Plant, PoolEntry, PoolItem, have_patience, incarnation,
+    plant, seed_this_thread,
+};
 
 /// When the clock of a test gate starts: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month,
 /// so that no window ends by accident.

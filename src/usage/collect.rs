@@ -1,34 +1,38 @@
 //! Collecting: from what moved in memory, or was left in a journal, to rows.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::journal::Journal;
-use super::log::LogWriter;
-use super::record::{Rows, UseKey};
+use super::log::{LogWriter, Wrote};
+use super::record::{ByWriter, PoolRow, UseKey};
 use crate::admission::hub::Soiled;
-use crate::admission::lease::Writer;
+use crate::admission::lease::{Lease, Writer};
 use crate::admission::sheet::Sheet;
-use crate::store::Store;
+use crate::planted::{Plant, planted};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// The rows of what moved, with totals as they are now.
-pub(super) fn rows_of(soiled: &[Soiled]) -> Rows {
-    let mut rows = Rows::default();
+/// The rows of what moved by the writer whose they are, with totals as they are now, and the leases
+/// that were used.
+pub(super) fn rows_of(soiled: &[Soiled]) -> (ByWriter, Vec<Arc<Lease>>) {
+    let (mut rows, mut used) = (ByWriter::new(), Vec::new());
     for item in soiled {
         match item {
             Soiled::Sheet(sheet) => {
                 sheet.clean(); // before the totals are read: what comes after soils it again
-                rows_of_sheet(sheet, &mut rows);
+                rows_of_sheet(sheet, &mut rows, &mut used);
             }
             Soiled::Lease(lease) => {
                 lease.clean();
-                rows.pools.extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
+                row_of_lease(lease, &mut rows, &mut used);
             }
         }
     }
-    rows
+    rows.retain(|_, rows| !rows.is_empty());
+    (rows, used)
 }
 
-fn rows_of_sheet(sheet: &Sheet, rows: &mut Rows) {
+fn rows_of_sheet(sheet: &Sheet, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>) {
     let row = &sheet.row;
     for (meter, total) in row.unlogged() {
         let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) else {
@@ -43,22 +47,34 @@ fn rows_of_sheet(sheet: &Sheet, rows: &mut Rows) {
             day: row.day,
             account: row.account.clone(),
         };
-        rows.uses.insert(key, total);
+        rows.entry(sheet.incarnation).or_default().uses.insert(key, total);
     }
     for lease in sheet.open_leases() {
-        rows.pools.extend(lease.unlogged().map(|total| (lease.pool().clone(), total)));
+        row_of_lease(lease, rows, used);
     }
 }
 
-/// Registers the writer and carries over what a dead one left in its journal. Returns the journal
-/// to go on with.
+fn row_of_lease(lease: &Arc<Lease>, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>) {
+    let before = lease.logged();
+    if let Some(mut total) = lease.unlogged() {
+        if planted(Plant::IncrementsWithRetry) {
+            total = total.saturating_sub(before);
+        }
+        let own = rows.entry(lease.incarnation()).or_default();
+        own.pools.insert(lease.pool().clone(), PoolRow { total, ceiling: 0 });
+        used.push(lease.clone());
+    }
+}
+
+/// Carries over what dead writers left in their journal. Returns the journal to go on with, and who
+/// they were.
 pub(crate) async fn recover(
     store: &dyn Store,
     writer: &Writer,
     log: &mut LogWriter,
     path: &Path,
     at_ms: i64,
-) -> Result<Journal, crate::error::Error> {
+) -> Result<(Journal, Vec<u128>), crate::error::Error> {
     let unreadable = |e: std::io::Error| {
         crate::error::Error::journal(format!("the journal at {} : {e}", path.display()))
     };
@@ -67,11 +83,14 @@ pub(crate) async fn recover(
         tracing::info!(rows = rows.len(), "carrying over usage from a journal");
         for body in rows.pack(at_ms, Some(*dead)) {
             let written = store.write(log.slot(&body)).await?;
-            log.wrote(&body, written)?;
+            if log.wrote(&body, written)? == Wrote::Sealed {
+                let message = "this process was taken for dead before it began: start it again";
+                return Err(StoreError::new(StoreErrorKind::Unavailable, message).into());
+            }
         }
     }
     let mut journal = Journal::open(path, writer.incarnation).map_err(unreadable)?;
     let first = journal.cut();
     journal.forget(first);
-    Ok(journal)
+    Ok((journal, left.into_iter().map(|(dead, _)| dead).collect()))
 }

@@ -3,8 +3,9 @@
 //!
 //! # Laws
 //!
-//! 1. A run is a fixed range of [`RUN`] slots, folded only when all of them are there: they never
-//!    change, so whoever folds them gets the same.
+//! 1. A run is a fixed range of [`RUN`] slots, folded only when all of them are there and the log
+//!    goes on behind them: they never change, so whoever folds them gets the same, and the last
+//!    slot of a log, which may be its seal, stays.
 //! 2. The fold is written first, whole, and the slots are removed after. A reader that finds all
 //!    parts of a fold reads it and skips the slots, whether they are gone or not.
 //! 3. Folds are in order and without holes: run `k` is folded after run `k - 1`.
@@ -52,7 +53,7 @@ pub(crate) async fn fold_runs(
     from_run: u64,
 ) -> Result<u64, StoreError> {
     let mut range = from_run;
-    while (range + 1) * RUN <= end {
+    while (range + 1) * RUN < end {
         if parts(store, writer, range).await?.is_none() {
             fold_run(store, writer, range).await?;
         }
@@ -68,7 +69,7 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
     let (mut next, end) = (range * RUN, (range + 1) * RUN);
     while next < end {
         let page = log::slots(store, writer, next, Some(end)).await?;
-        for (n, rows, of) in page {
+        for log::Slot { n, rows, of, .. } in page {
             if n != next {
                 break;
             }
@@ -107,12 +108,12 @@ async fn remove(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), St
     let (mut next, end) = (range * RUN, (range + 1) * RUN);
     loop {
         let page = log::slots(store, writer, next, Some(end)).await?;
-        let Some((last, ..)) = page.last() else {
+        let Some(last) = page.last() else {
             return Ok(());
         };
-        next = last + 1;
-        for (n, ..) in &page {
-            let key = writer.space.log(writer.incarnation, *n);
+        next = last.n + 1;
+        for slot in &page {
+            let key = writer.space.log(writer.incarnation, slot.n);
             store
                 .write(Write { key, when: vec![When::Exists], change: vec![Change::Delete] })
                 .await?;
@@ -162,7 +163,8 @@ mod tests {
             scope: 0,
             start_ms: 0,
         };
-        Rows { pools: [(pool, total)].into(), ..Rows::default() }
+        let row = super::super::record::PoolRow { total, ceiling: 0 };
+        Rows { pools: [(pool, row)].into(), ..Rows::default() }
     }
 
     async fn whole(store: &Memory, writer: &Writer, from: u64) -> (u64, BTreeMap<u128, Rows>) {
@@ -192,7 +194,10 @@ mod tests {
         // A reader in the middle of a run gets at least what it lacked, and the same end.
         let (next, late) = whole(&store, &writer, RUN + 5).await;
         assert_eq!(next, before.0);
-        assert_eq!(late[&7].pools.values().max(), before.1[&7].pools.values().max());
+        assert_eq!(
+            late[&7].pools.values().map(|r| r.total).max(),
+            before.1[&7].pools.values().map(|r| r.total).max()
+        );
         // Folding again, from anywhere, changes nothing.
         assert_eq!(fold_runs(&store, &writer, before.0, 1).await.unwrap(), 2);
         assert_eq!(whole(&store, &writer, 0).await, before);

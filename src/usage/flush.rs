@@ -1,6 +1,10 @@
 //! The flush: the one task that moves what was used from memory to the store. It collects what
 //! moved, gives it to the journal where there is one, and writes records, one in flight.
 //!
+//! Somebody who needs the units of a process that it takes for dead ends its log with a seal. If
+//! that process lives it learns of it here: it goes on under another incarnation, and carries into
+//! that one's log what the old log lacks.
+//!
 //! The task has an owner ([`Flusher`]), is stopped by [`Flusher::close`], and drains first: until
 //! everything is written or the deadline has passed, and then says how much was left.
 
@@ -12,16 +16,25 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Mode;
-use super::collect::rows_of;
+use super::ceilings::Ceilings;
 use super::journal::{self, Journal};
-use super::log::LogWriter;
+use super::log::{LogWriter, Wrote};
 use super::pace::Pace;
-use super::record::Rows;
+use super::record::{ByWriter, Rows};
 use crate::admission::hub::Hub;
+use crate::planted::{Plant, planted};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Waits between tries of a write that did not get through, at first and at most.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
+
+/// Least time between two flushes that a ceiling brings about: what waits for one is less than
+/// [`LEASE_WAIT`](crate::LEASE_WAIT) away from it, and many may wait together.
+const HURRY: Duration = Duration::from_millis(10);
+
+/// A process that holds units of a shared store records at least this often, be it nothing: a third
+/// of the silence after which others try to seal its log.
+const ALIVE: Duration = Duration::from_secs(5);
 
 /// Orders in hand: `flush_now` and `close`, of which nobody needs many at once.
 const ORDERS: usize = 64;
@@ -82,8 +95,11 @@ impl Flusher {
             journal,
             pace: Pace::new(settings.max_write_units),
             settings,
-            pending: Rows::default(),
+            pending: ByWriter::new(),
             batch: Vec::new(),
+            batch_rows: ByWriter::new(),
+            ceilings: Ceilings::default(),
+            flushed: Instant::now(),
             batch_covers: 0,
             forget: None,
             begun: begun.clone(),
@@ -143,6 +159,10 @@ impl Drop for Flusher {
     }
 }
 
+mod batch;
+
+use batch::merge;
+
 struct Task {
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
@@ -151,9 +171,14 @@ struct Task {
     settings: Settings,
     pace: Pace,
     /// Newest totals that the store may not have, outside the batch being written.
-    pending: Rows,
+    pending: ByWriter,
     /// Records of the flush under way: the first is in flight.
     batch: Vec<Vec<u8>>,
+    /// What is in them, until all of them are written.
+    batch_rows: ByWriter,
+    ceilings: Ceilings,
+    /// When the last record was written.
+    flushed: Instant,
     /// The last collection whose rows are in the batch.
     batch_covers: u64,
     /// Journal segments before this one are superfluous once the batch is written.
@@ -171,16 +196,23 @@ impl Task {
         let mut flush = ticker(self.settings.every);
         let mut waiting = Vec::new();
         loop {
+            // In this order, so that one seed is one run; none of them can keep the others waiting
+            // but the orders, and each of those flushes.
             tokio::select! {
-                _ = collect.tick() => self.collect(),
-                _ = flush.tick() => self.flush_in(&mut inbox, &mut waiting).await,
-                () = self.hub.soil.notified(), if self.settings.mode == Mode::Durable => {
-                    self.flush_in(&mut inbox, &mut waiting).await;
-                }
+                biased;
                 order = inbox.recv() => match order {
                     Some(order) => waiting.push(order),
                     None => return,
                 },
+                _ = flush.tick() => self.flush_in(&mut inbox, &mut waiting).await,
+                () = self.hub.soil.notified(), if self.settings.mode == Mode::Durable => {
+                    self.flush_in(&mut inbox, &mut waiting).await;
+                }
+                () = self.hub.hurry.notified() => {
+                    tokio::time::sleep_until(self.flushed + HURRY).await;
+                    self.flush_in(&mut inbox, &mut waiting).await;
+                }
+                _ = collect.tick() => self.collect(),
             }
             if self.serve(&mut waiting).await {
                 return;
@@ -196,6 +228,9 @@ impl Task {
     /// Flushes, while the journal goes on being fed; orders that come meanwhile wait.
     async fn flush_in(&mut self, inbox: &mut mpsc::Receiver<Order>, waiting: &mut Vec<Order>) {
         self.collect();
+        if self.hub.is_fenced() && !self.be_reborn(waiting).await {
+            return;
+        }
         self.begin_batch();
         let mut collect = ticker(self.collect_every());
         let mut delay = RETRY.start;
@@ -204,18 +239,27 @@ impl Task {
             let mut write = self.store.write(self.log.slot(&body));
             let answer = loop {
                 tokio::select! {
+                    biased;
                     answer = &mut write => break answer,
                     _ = collect.tick() => self.collect(),
                     Some(order) = inbox.recv(), if waiting.len() < ORDERS => waiting.push(order),
                 }
             };
             match answer.and_then(|written| self.log.wrote(&body, written)) {
-                Ok(()) => {
+                Ok(Wrote::Slot) => {
                     self.batch.remove(0);
+                    self.flushed = Instant::now();
                     delay = RETRY.start;
                     if self.last_error.take().is_some() {
                         crate::telemetry::degraded("flush", false);
                     }
+                }
+                Ok(Wrote::Sealed) => {
+                    self.hub.fence(self.log.incarnation());
+                    if !self.be_reborn(waiting).await {
+                        return;
+                    }
+                    self.begin_batch();
                 }
                 Err(error) if error.kind == StoreErrorKind::Corrupt => {
                     // Repeating cannot help, and going on would write over somebody else's record.
@@ -248,6 +292,7 @@ impl Task {
         let until = Instant::now() + self.pace.wait(charged, Instant::now());
         while waiting.is_empty() && Instant::now() < until {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(until) => return,
                 _ = collect.tick() => self.collect(),
                 Some(order) = inbox.recv() => waiting.push(order),
@@ -266,6 +311,7 @@ impl Task {
     async fn collect_until(&mut self, until: Instant, collect: &mut tokio::time::Interval) {
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(until) => return,
                 _ = collect.tick() => self.collect(),
             }
@@ -299,7 +345,7 @@ impl Task {
         loop {
             let mut waiting = vec![Order::Close(deadline, oneshot::channel().0)];
             self.flush_in(&mut no_orders, &mut waiting).await;
-            let rows = self.pending.len() + self.batch.len();
+            let rows = self.pending.values().map(Rows::len).sum::<usize>() + self.batch.len();
             match self.last_error.clone() {
                 None if rows == 0 => return Ok(()),
                 None => {}
@@ -310,73 +356,38 @@ impl Task {
         }
     }
 
-    /// Takes what moved since the last time: totals to `pending`, and to the journal.
-    fn collect(&mut self) {
-        let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let rows = rows_of(&self.hub.take_soiled());
-        if rows.is_empty() {
-            if self.pending.is_empty() && self.batch.is_empty() {
-                self.done.send_replace(collection);
-            }
-            return;
+    /// Goes on under another incarnation, which is registered before it leases or records. What
+    /// the old log lacks is carried into the new one's. False: it has to wait.
+    async fn be_reborn(&mut self, waiting: &[Order]) -> bool {
+        self.ceilings.dropped();
+        self.batch.clear();
+        let mut lacking = std::mem::take(&mut self.batch_rows);
+        // Its ceilings are not on record, and never will be.
+        let rows = lacking.values_mut().flat_map(|rows| rows.pools.values_mut());
+        rows.for_each(|row| row.ceiling = 0);
+        merge(&mut self.pending, lacking);
+        if planted(Plant::MissingCarry) {
+            self.pending.clear();
         }
-        if let Some(journal) = &mut self.journal {
+        let mut delay = RETRY.start;
+        loop {
             let at_ms = self.hub.clock.now().wall_ms;
-            let kept = journal.append(&rows, at_ms).and_then(|()| {
-                self.pending.merge(rows.clone());
-                journal.compact(&self.pending, at_ms)
-            });
-            if let Err(error) = kept {
-                // Still in memory, and written with the next flush: the loss bound is that of
-                // `fast` until the disk recovers.
-                tracing::error!(%error, "usage journal cannot be written");
+            let error = match LogWriter::begin(&*self.store, self.log.space(), at_ms).await {
+                Ok(log) => {
+                    tracing::warn!("this process was taken for dead: it goes on as another writer");
+                    self.log = log;
+                    self.hub.be(self.log.incarnation());
+                    return true;
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "a new usage log could not be begun: will be repeated");
+            self.last_error = Some(error);
+            if self.wants_out(waiting) {
+                return false;
             }
-        }
-        self.pending.merge(rows);
-    }
-
-    fn begin_batch(&mut self) {
-        if !self.batch.is_empty() || self.pending.is_empty() {
-            return;
-        }
-        let rows = std::mem::take(&mut self.pending);
-        crate::telemetry::flush_batch(rows.len());
-        self.begun_ns = self.hub.clock.now().mono_ns;
-        self.batch = rows.pack(self.hub.clock.now().wall_ms, None);
-        self.batch_covers = self.begun.load(Ordering::Acquire);
-        self.forget = self.journal.as_mut().map(Journal::cut);
-    }
-
-    fn batch_written(&mut self) {
-        if !self.batch.is_empty() {
-            return;
-        }
-        if self.begun_ns != 0 {
-            let lag = self.hub.clock.now().mono_ns.saturating_sub(self.begun_ns);
-            crate::telemetry::flush_lag(lag as f64 / 1e9);
-        }
-        if let (Some(journal), Some(segment)) = (&mut self.journal, self.forget.take()) {
-            journal.forget(segment);
-        }
-        let done = if self.pending.is_empty() {
-            self.begun.load(Ordering::Acquire)
-        } else {
-            self.batch_covers
-        };
-        self.done.send_if_modified(|known| {
-            let news = done > *known;
-            *known = done.max(*known);
-            news
-        });
-        if !self.pending.is_empty() && self.settings.mode == Mode::Durable {
-            self.hub.soil.notify_one();
-        }
-    }
-
-    fn end_journal(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            let all = journal.cut();
-            journal.forget(all);
+            tokio::time::sleep(jittered(delay)).await;
+            delay = (delay * 2).min(RETRY.end);
         }
     }
 }
@@ -392,6 +403,6 @@ fn ticker(every: Duration) -> tokio::time::Interval {
 fn jittered(delay: Duration) -> Duration {
     let mut byte = [0u8];
     // Without randomness the full delay is still right.
-    let share = getrandom::fill(&mut byte).map_or(255, |()| byte[0]);
+    let share = crate::random::fill(&mut byte).map_or(255, |()| byte[0]);
     delay / 2 + delay / 2 * u32::from(share) / 255
 }

@@ -17,14 +17,14 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::place::Place;
-use super::record::Rows;
+use super::record::{ByWriter, Rows};
 
 /// How often rows go to the journal: less than half of the loss that is promised (50 ms), so that a
 /// late tick on a busy machine stays within it.
 pub(crate) const EVERY: Duration = Duration::from_millis(20);
 
 /// First bytes of a segment: what it is and in which format.
-const MAGIC: &[u8; 8] = b"tgjrnl\x00\x01";
+const MAGIC: &[u8; 8] = b"tgjrnl\x00\x02";
 
 /// Most bytes of one segment that are read back: a segment lives for a flush interval, and through
 /// an outage it is rewritten when it passes [`COMPACT_AT`].
@@ -53,12 +53,11 @@ impl Journal {
     pub(crate) fn recover(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
         let mut found = Vec::<(u128, Rows)>::new();
         for segment in segments(path)? {
-            let Some((writer, rows)) = read_segment(&segment.1)? else {
-                continue;
-            };
-            match found.iter_mut().find(|(known, _)| *known == writer) {
-                Some((_, known)) => known.merge(rows),
-                None => found.push((writer, rows)),
+            for (writer, rows) in read_segment(&segment.1)? {
+                match found.iter_mut().find(|(known, _)| *known == writer) {
+                    Some((_, known)) => known.merge(rows),
+                    None => found.push((writer, rows)),
+                }
             }
         }
         Ok(found)
@@ -80,8 +79,8 @@ impl Journal {
     }
 
     /// Appends the rows that moved.
-    pub(crate) fn append(&mut self, rows: &Rows, at_ms: i64) -> io::Result<()> {
-        for frame in rows.pack(at_ms, None) {
+    pub(crate) fn append(&mut self, rows: &ByWriter, at_ms: i64) -> io::Result<()> {
+        for frame in rows.iter().flat_map(|(of, rows)| rows.pack(at_ms, Some(*of))) {
             let mut bytes = Vec::with_capacity(frame.len() + 12);
             let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
             bytes.extend_from_slice(&length.to_le_bytes());
@@ -112,7 +111,7 @@ impl Journal {
     }
 
     /// Through an outage: everything pending as one new segment in place of the many frames.
-    pub(crate) fn compact(&mut self, pending: &Rows, at_ms: i64) -> io::Result<()> {
+    pub(crate) fn compact(&mut self, pending: &ByWriter, at_ms: i64) -> io::Result<()> {
         if self.bytes < COMPACT_AT {
             return Ok(());
         }
@@ -159,24 +158,26 @@ fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// The writer and rows of a segment, up to the first frame that is not whole.
-fn read_segment(path: &Path) -> io::Result<Option<(u128, Rows)>> {
+/// The rows of a segment by their writer, up to the first frame that is not whole. One that was
+/// begun counts, though it may hold none yet: its writer was here.
+fn read_segment(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_SEGMENT).read_to_end(&mut bytes)?;
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let Some((writer, mut rest)) = rest.split_first_chunk::<16>() else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
-    let mut rows = Rows::default();
+    let writer = u128::from_le_bytes(*writer);
+    let mut found = ByWriter::from([(writer, Rows::default())]);
     while let Some((frame, after)) = split_frame(rest) {
-        if let Some((more, _)) = Rows::unpack(frame) {
-            rows.merge(more);
+        if let Some((more, of)) = Rows::unpack(frame) {
+            found.entry(of.unwrap_or(writer)).or_default().merge(more);
         }
         rest = after;
     }
-    Ok(Some((u128::from_le_bytes(*writer), rows)))
+    Ok(found.into_iter().collect())
 }
 
 fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -196,18 +197,24 @@ fn checksum(frame: &[u8]) -> [u8; 8] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::PoolRow;
     use super::*;
     use crate::admission::pool::PoolId;
     use crate::directory::Surrogate;
 
     fn rows(total: u64) -> Rows {
+        of(1, total).remove(&1).unwrap()
+    }
+
+    fn of(writer: u128, total: u64) -> ByWriter {
         let pool = PoolId {
             tenant: Surrogate::test(7),
             limit: "requests/month".into(),
             scope: 0,
             start_ms: 5,
         };
-        Rows { pools: [(pool, total)].into(), ..Rows::default() }
+        let row = PoolRow { total, ceiling: 0 };
+        [(writer, Rows { pools: [(pool, row)].into(), ..Rows::default() })].into()
     }
 
     #[test]
@@ -215,14 +222,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         let mut journal = Journal::open(&path, 1).unwrap();
-        journal.append(&rows(3), 0).unwrap();
-        journal.append(&rows(9), 0).unwrap();
+        journal.append(&of(1, 3), 0).unwrap();
+        journal.append(&of(1, 9), 0).unwrap();
         let cut = journal.cut();
-        journal.append(&rows(11), 0).unwrap();
+        journal.append(&of(1, 11), 0).unwrap();
         assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(11))]);
         journal.forget(cut);
         let mut other = Journal::open(&path, 2).unwrap();
-        other.append(&rows(4), 0).unwrap();
+        other.append(&of(2, 4), 0).unwrap();
         assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(11)), (2, rows(4))]);
     }
 
@@ -231,9 +238,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         let mut journal = Journal::open(&path, 1).unwrap();
-        journal.append(&rows(3), 0).unwrap();
+        journal.append(&of(1, 3), 0).unwrap();
         let whole = fs::read(segment_path(&path, 0)).unwrap();
-        journal.append(&rows(9), 0).unwrap();
+        journal.append(&of(1, 9), 0).unwrap();
         let both = fs::read(segment_path(&path, 0)).unwrap();
         for cut in whole.len()..both.len() {
             fs::write(segment_path(&path, 0), &both[..cut]).unwrap();

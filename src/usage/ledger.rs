@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Mutex;
 
-use super::record::UseKey;
+use super::record::{PoolRow, UseKey};
 use super::{compact, log};
 use crate::admission::lease::Writer;
 use crate::admission::pool::PoolId;
@@ -65,7 +65,7 @@ struct Fold {
     /// The last day of which all writers are known; earlier days are not looked at again.
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
-    pools: HashMap<PoolId, HashMap<u128, u64>>,
+    pools: HashMap<PoolId, HashMap<u128, PoolRow>>,
 }
 
 impl Ledger {
@@ -73,19 +73,19 @@ impl Ledger {
         Self { store, writer, fold: Mutex::default(), read_at_ms: AtomicI64::new(i64::MIN) }
     }
 
-    /// What a tenant used, by meter and day, over all writers, in no order; without this writer's
-    /// row `live_part`, of which the caller has the total as it is now.
+    /// What a tenant used, by meter and day, over all writers, in no order; without the
+    /// row `live` (its writer and part), of which the caller has the total as it is now.
     pub(crate) async fn uses(
         &self,
         tenant: Surrogate,
-        live_part: u32,
+        live: (u128, u32),
         now_ms: i64,
     ) -> Result<Vec<DayUse>, StoreError> {
         let mut fold = self.fold.lock().await;
         self.read(&mut fold, now_ms).await?;
         let mut days = HashMap::<_, u64>::new();
         for ((of, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
-            if *of == self.writer.incarnation && key.part == live_part {
+            if (*of, key.part) == live {
                 continue;
             }
             let day = (key.meter.clone(), key.scale, key.period_ms, key.day);
@@ -128,11 +128,12 @@ impl Ledger {
     pub(crate) async fn fold_runs(&self, now_ms: i64) -> Result<(), StoreError> {
         let mut fold = self.fold.lock().await;
         self.read(&mut fold, now_ms).await?;
-        let ends: Vec<(u128, u64)> = fold.next.iter().map(|(of, next)| (*of, *next)).collect();
+        let mut ends: Vec<(u128, u64)> = fold.next.iter().map(|(of, next)| (*of, *next)).collect();
+        ends.sort_unstable();
         for (incarnation, end) in ends {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             let from = fold.folded.get(&incarnation).copied().unwrap_or(0);
-            if end / compact::RUN > from {
+            if end.saturating_sub(1) / compact::RUN > from {
                 let runs = compact::fold_runs(&*self.store, &writer, end, from).await?;
                 fold.folded.insert(incarnation, runs);
             }
@@ -192,7 +193,9 @@ impl Ledger {
             at_ms += DAY_MS;
         }
         fold.days_from_ms = Some(now_ms.saturating_sub(DAY_MS));
-        Ok(fold.next.keys().copied().collect())
+        let mut writers: Vec<u128> = fold.next.keys().copied().collect();
+        writers.sort_unstable();
+        Ok(writers)
     }
 }
 
@@ -202,9 +205,8 @@ impl Fold {
             let known = self.uses.entry(key.tenant).or_default().entry((of, key)).or_default();
             *known = total.max(*known);
         }
-        for (pool, total) in rows.pools {
-            let known = self.pools.entry(pool).or_default().entry(of).or_default();
-            *known = total.max(*known);
+        for (pool, row) in rows.pools {
+            self.pools.entry(pool).or_default().entry(of).or_default().raise(row);
         }
     }
 }

@@ -1,16 +1,20 @@
 //! The numbered log of one writer: slots that are written once, in order.
 
 use crate::admission::lease::Writer;
-use crate::store::layout::{self, check_format};
+use crate::planted::{Plant, planted};
+use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
 };
 use crate::usage::compact;
 use crate::usage::record::Rows;
 
-/// Format of a log slot.
-pub(super) const FORMAT: i64 = 1;
+/// Format of a log slot: 2 since pool rows carry ceilings.
+pub(super) const FORMAT: i64 = 2;
 pub(super) const BODY: &str = "body";
+
+/// In the last slot of a log that somebody has ended: its writer writes no more.
+const SEAL: &str = "seal";
 
 /// Format of a registry entry.
 const REGISTRY_FORMAT: i64 = 1;
@@ -28,6 +32,27 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     pub(crate) fn new(writer: Writer) -> Self {
         Self { writer, next: 0 }
+    }
+
+    /// Draws an incarnation and registers it: the log of a writer that nobody has ever been.
+    pub(crate) async fn begin(
+        store: &dyn Store,
+        space: Space,
+        at_ms: i64,
+    ) -> Result<Self, StoreError> {
+        #[cfg(any(test, feature = "testing"))]
+        if planted(Plant::ReusedIncarnations) {
+            let incarnation = crate::planted::in_thread::WRITER.get();
+            return Ok(Self::new(Writer { space, incarnation }));
+        }
+        let mut bytes = [0; 16];
+        crate::random::fill(&mut bytes).map_err(|error| {
+            StoreError::new(StoreErrorKind::Unavailable, format!("no randomness: {error}"))
+        })?;
+        let writer = Writer { space, incarnation: u128::from_le_bytes(bytes) };
+        let day = crate::catalog::local_day(at_ms, &crate::catalog::Zone::utc());
+        store.write(Self::registration(&writer, day, at_ms)).await?;
+        Ok(Self::new(writer))
     }
 
     /// The write that registers this writer, before its first lease or record: a reader finds every
@@ -51,7 +76,7 @@ impl LogWriter {
         let (name, version) = layout::format(FORMAT);
         Write {
             key: self.writer.space.log(self.writer.incarnation, self.next),
-            when: vec![When::Absent],
+            when: if planted(Plant::UnconditionalRecords) { vec![] } else { vec![When::Absent] },
             change: vec![
                 Change::Set(name, version),
                 Change::Set(BODY.into(), Value::Bytes(body.to_vec())),
@@ -60,11 +85,12 @@ impl LogWriter {
     }
 
     /// Takes in the definite answer to a slot's write: on to the next.
-    pub(crate) fn wrote(&mut self, body: &[u8], answer: Written) -> Result<(), StoreError> {
+    pub(crate) fn wrote(&mut self, body: &[u8], answer: Written) -> Result<Wrote, StoreError> {
         match answer {
             Written::Applied(_) => {}
             // There already: ours, if an earlier try was applied and its answer lost.
             Written::Refused(Some(item)) if item.bytes(BODY) == Some(body) => {}
+            Written::Refused(Some(item)) if is_seal(&item) => return Ok(Wrote::Sealed),
             Written::Refused(_) => {
                 return Err(StoreError::new(
                     StoreErrorKind::Corrupt,
@@ -73,8 +99,44 @@ impl LogWriter {
             }
         }
         self.next += 1;
-        Ok(())
+        Ok(Wrote::Slot)
     }
+
+    /// Whose log it is.
+    pub(crate) fn incarnation(&self) -> u128 {
+        self.writer.incarnation
+    }
+
+    /// In whose part of the table.
+    pub(crate) fn space(&self) -> Space {
+        self.writer.space.clone()
+    }
+
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+}
+
+/// What came of writing a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrote {
+    Slot,
+    /// Somebody has ended this log before: the record is not in it.
+    Sealed,
+}
+
+/// The write that ends a log at slot `next`, which must be its end.
+pub(crate) fn seal(writer: &Writer, next: u64) -> Write {
+    let (name, version) = layout::format(FORMAT);
+    Write {
+        key: writer.space.log(writer.incarnation, next),
+        when: vec![When::Absent],
+        change: vec![Change::Set(name, version), Change::Set(SEAL.into(), Value::Int(1))],
+    }
+}
+
+pub(crate) fn is_seal(item: &Item) -> bool {
+    item.int(SEAL).is_some()
 }
 
 /// Reads a log from slot `from` on, handing each record's rows to `fold`. Slots that stand folded
@@ -83,13 +145,33 @@ pub(crate) async fn read(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
-    mut fold: impl FnMut(Rows, u128),
+    fold: impl FnMut(Rows, u128),
 ) -> Result<u64, StoreError> {
+    Ok(read_to_end(store, writer, from, fold).await?.next)
+}
+
+/// Where a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// The first slot that is not there yet.
+    pub(crate) next: u64,
+    /// The last slot says that there will be no more. Told only where it was read.
+    pub(crate) sealed: bool,
+}
+
+/// The same, and whether the last slot read is a seal.
+pub(crate) async fn read_to_end(
+    store: &dyn Store,
+    writer: &Writer,
+    from: u64,
+    mut fold: impl FnMut(Rows, u128),
+) -> Result<End, StoreError> {
     let mut next = compact::read(store, writer, from, &mut fold).await?;
+    let mut sealed = false;
     loop {
         let page = slots(store, writer, next, None).await?;
         let full = page.len() == PAGE;
-        for (n, rows, of) in page {
+        for Slot { n, rows, of, seal } in page {
             if n != next {
                 return Err(StoreError::new(
                     StoreErrorKind::Corrupt,
@@ -97,21 +179,31 @@ pub(crate) async fn read(
                 ));
             }
             fold(rows, of);
+            sealed = seal;
             next += 1;
         }
         if !full {
-            return Ok(next);
+            return Ok(End { next, sealed });
         }
     }
 }
 
-/// A page of slots from `from` on: number, rows, and whose they are.
+/// A slot of a log.
+pub(super) struct Slot {
+    pub(super) n: u64,
+    pub(super) rows: Rows,
+    /// Whose rows they are.
+    pub(super) of: u128,
+    seal: bool,
+}
+
+/// A page of slots from `from` on.
 pub(super) async fn slots(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
     until: Option<u64>,
-) -> Result<Vec<(u64, Rows, u128)>, StoreError> {
+) -> Result<Vec<Slot>, StoreError> {
     let key = |n| writer.space.log(writer.incarnation, n);
     let Key { pk, sk } = key(from);
     let query = Query { pk, from: sk, until: until.map(|n| key(n).sk), limit: PAGE };
@@ -121,13 +213,17 @@ pub(super) async fn slots(
             .parse()
             .map_err(|_| StoreError::new(StoreErrorKind::Corrupt, "a log slot has no number"))?;
         let (rows, carried) = decode(item)?;
-        Ok((n, rows, carried.unwrap_or(writer.incarnation)))
+        let of = carried.unwrap_or(writer.incarnation);
+        Ok(Slot { n, rows, of, seal: is_seal(item) })
     };
     page.items.iter().map(read).collect()
 }
 
-pub(super) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
+pub(crate) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
     check_format(item, FORMAT, "a usage record")?;
+    if is_seal(item) {
+        return Ok((Rows::default(), None));
+    }
     item.bytes(BODY).and_then(Rows::unpack).ok_or_else(|| {
         StoreError::new(StoreErrorKind::Corrupt, "a usage record cannot be read: damaged")
     })

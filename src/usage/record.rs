@@ -30,12 +30,33 @@ pub(crate) struct UseKey {
     pub(crate) account: Option<Arc<str>>,
 }
 
+/// How a lease stands: what was used, and where it stops until the next record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PoolRow {
+    /// Atoms settled so far.
+    pub(crate) total: u64,
+    /// The writer serves no more than this, open holds included, before a later record says more;
+    /// 0 where the record says nothing of it.
+    pub(crate) ceiling: u64,
+}
+
+impl PoolRow {
+    /// The larger of each.
+    pub(crate) fn raise(&mut self, other: PoolRow) {
+        self.total = self.total.max(other.total);
+        self.ceiling = self.ceiling.max(other.ceiling);
+    }
+}
+
+/// Rows by the writer whose they are.
+pub(crate) type ByWriter = BTreeMap<u128, Rows>;
+
 /// Totals by row: the newest of each. In order, so that the same rows are packed into the same
 /// bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
     pub(crate) uses: BTreeMap<UseKey, u64>,
-    pub(crate) pools: BTreeMap<PoolId, u64>,
+    pub(crate) pools: BTreeMap<PoolId, PoolRow>,
 }
 
 impl Rows {
@@ -53,9 +74,8 @@ impl Rows {
             let known = self.uses.entry(key).or_default();
             *known = total.max(*known);
         }
-        for (key, total) in other.pools {
-            let known = self.pools.entry(key).or_default();
-            *known = total.max(*known);
+        for (key, row) in other.pools {
+            self.pools.entry(key).or_default().raise(row);
         }
     }
 
@@ -68,14 +88,19 @@ impl Rows {
             record.push_use(key, *total);
             record.spill(&mut records);
         }
-        for (pool, total) in &self.pools {
-            record.push_pool(pool, *total);
+        for (pool, row) in &self.pools {
+            record.push_pool(pool, *row);
             record.spill(&mut records);
         }
         if record.len() > 0 {
             records.push(record.encode());
         }
         records
+    }
+
+    /// A record without rows: its writer is still here.
+    pub(crate) fn pack_nothing(at_ms: i64) -> Vec<u8> {
+        Record::new(at_ms, None).encode()
     }
 
     /// Unpacks a record. The writer is `Some` where it carries another writer's rows.
@@ -118,6 +143,7 @@ struct PoolLine {
     scope: u128,
     start_ms: i64,
     total: u64,
+    ceiling: u64,
 }
 
 impl Record {
@@ -155,10 +181,11 @@ impl Record {
         self.uses.push(UseLine { tenant, part, meter, account, period_ms, day, total });
     }
 
-    fn push_pool(&mut self, pool: &PoolId, total: u64) {
+    fn push_pool(&mut self, pool: &PoolId, row: PoolRow) {
         let limit = intern(&mut self.limits, pool.limit.clone(), &mut self.name_bytes);
         let PoolId { tenant, scope, start_ms, .. } = *pool;
-        self.pools.push(PoolLine { tenant, limit, scope, start_ms, total });
+        let PoolRow { total, ceiling } = row;
+        self.pools.push(PoolLine { tenant, limit, scope, start_ms, total, ceiling });
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -181,8 +208,9 @@ impl Record {
         }
         for line in self.pools {
             let limit = self.limits.get(usize::from(line.limit))?.clone();
-            let PoolLine { tenant, scope, start_ms, total, .. } = line;
-            rows.pools.insert(PoolId { tenant, limit, scope, start_ms }, total);
+            let PoolLine { tenant, scope, start_ms, total, ceiling, .. } = line;
+            let pool = PoolId { tenant, limit, scope, start_ms };
+            rows.pools.insert(pool, PoolRow { total, ceiling });
         }
         Some((rows, self.carried))
     }

@@ -8,7 +8,6 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-#[cfg(feature = "tower")]
 use smallvec::SmallVec;
 
 use super::amount::{self, rfc3339};
@@ -99,7 +98,6 @@ pub fn write_ratelimit<'a>(
 }
 
 /// A header's value on its way: three limits fit without an allocation.
-#[cfg(feature = "tower")]
 pub(crate) type HeaderText = SmallVec<[u8; 192]>;
 
 /// What `RateLimit` tells of one limit.
@@ -113,14 +111,12 @@ pub(crate) struct Told {
 }
 
 /// What never changes of a limit's items: its quoted name, and its item of the policy.
-#[cfg(feature = "tower")]
 #[derive(Debug)]
 pub(crate) struct HeaderItem {
     named: String,
     policy: String,
 }
 
-#[cfg(feature = "tower")]
 impl HeaderItem {
     pub(crate) fn new(limit: &LimitState) -> Self {
         let (mut named, mut policy) = (String::new(), String::new());
@@ -137,7 +133,6 @@ impl HeaderItem {
 
 /// Adds an item to the value of `RateLimit`: the same as [`write_ratelimit`] writes, without
 /// formatting.
-#[cfg(feature = "tower")]
 pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: Told) {
     if told.past_soft {
         return;

@@ -22,15 +22,15 @@ use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal};
 
 mod amount;
 mod fields;
+mod grpc;
 
 pub(crate) use amount::base64;
 pub use amount::{Amount, EXACT, rfc3339};
-pub(crate) use fields::Told;
-#[cfg(feature = "tower")]
-pub(crate) use fields::{HeaderItem, HeaderText, write_item};
+pub(crate) use fields::{HeaderItem, HeaderText, Told, write_item};
 pub use fields::{
     HeaderStyle, LegacyReset, MAX_INTEGER, expose, limit_headers, policy_header, write_ratelimit,
 };
+pub use grpc::{GrpcStatus, grpc_refusal, is_grpc};
 
 /// What a script from another origin must be allowed to read ([`expose`] merges it).
 pub const EXPOSE: &str = "RateLimit, RateLimit-Policy, Retry-After";

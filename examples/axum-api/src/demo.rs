@@ -1,5 +1,5 @@
 //! What makes this a demo and would not be in your API: tenants with keys that everybody knows, a
-//! pepper made on the spot, and a tour printed at the start.
+//! pepper made on the spot, and a tour printed at the start. `actix-api` is the same demo.
 
 use std::error::Error;
 use std::io::{ErrorKind, Write};
@@ -11,7 +11,7 @@ use tollgate::identity::ApiKey;
 use tracing_subscriber::EnvFilter;
 
 /// As `tollgate.toml` has it.
-const PEPPER: &str = "axum-api.pepper";
+const PEPPER: &str = concat!(env!("CARGO_PKG_NAME"), ".pepper");
 
 /// Logs to stderr; `RUST_LOG` says how much.
 pub(crate) fn log() {
@@ -79,9 +79,10 @@ pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
 
 /// Says what to try.
 pub(crate) fn print_tour(address: &str) {
+    let name = env!("CARGO_PKG_NAME");
     println!(
         "\
-axum-api listens on http://{address}
+{name} listens on http://{address}
 
   curl -i 'http://{address}/v1/search?q=toll' -H 'authorization: Bearer tg_demo_acme'
   curl -i -X POST http://{address}/v1/accounts/7/exports -H 'x-api-key: tg_demo_acme'   # spends 25

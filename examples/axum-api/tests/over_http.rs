@@ -7,7 +7,7 @@ use std::io::Read;
 
 mod support;
 
-use support::Home;
+use support::{Home, PROGRAM};
 
 const ACME: &str = "tg_demo_acme";
 const SOLO: &str = "tg_demo_solo";
@@ -118,7 +118,7 @@ fn a_broken_plan_file_is_named_and_the_one_before_stays() {
     assert_eq!(api.send("GET", SEARCH, ACME).status, 200);
     drop(api);
 
-    let mut broken = std::process::Command::new(env!("CARGO_BIN_EXE_axum-api"));
+    let mut broken = std::process::Command::new(PROGRAM);
     broken.current_dir(home.path("")).env_remove("CARGO_MANIFEST_DIR");
     let broken = broken.env("PORT", "0").output().unwrap();
     assert!(!broken.status.success(), "it does not start with broken plans");

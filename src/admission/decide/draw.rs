@@ -244,6 +244,7 @@ fn scoped_lease(
         limit: q.sheet.policy.pools[usize::from(pool)].id.clone(),
         value,
         start_ms: q.sheet.window(pool).start_ms,
+        incarnation: q.sheet.incarnation,
     };
     let lease = q.hub.scoped.lease(key, q.now.mono_ns, || q.sheet.new_lease(pool, value));
     Some(lease.inspect(|lease| q.sheet.retarget(lease, pool)).ok_or(TableFull))
@@ -287,6 +288,7 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
                     limit: rate.bucket_id.clone(),
                     value,
                     start_ms: 0,
+                    incarnation: 0,
                 };
                 let Some(used) = q.hub.scoped.bucket(key, q.now.mono_ns) else {
                     return Some(refuse(Reason::Unavailable, Limit::Rate(index)));

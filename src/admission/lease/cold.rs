@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::pool::{self, Entry, Terms, View};
 use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
 use crate::clock::Now;
+use crate::planted::{Plant, planted};
 use crate::store::{Item, StoreError, StoreErrorKind};
 
 /// A lease that lasts less than this is doubled ...
@@ -73,7 +74,34 @@ impl Lease {
     /// Whether nothing is left to give back and no call is in flight.
     pub(crate) fn is_returned(&self) -> bool {
         let cold = self.cold();
-        cold.in_flight.is_none() && (cold.view.is_none() || self.left.load(Ordering::Acquire) <= 0)
+        let left = self.left.load(Ordering::Acquire);
+        let nothing = match cold.view.and_then(|view| view.mine) {
+            _ if cold.fenced => cold.remains.is_none(),
+            None => true,
+            Some(mine) => left < 0 || left == 0 && mine.held <= cold.bound(),
+        };
+        cold.in_flight.is_none() && nothing
+    }
+
+    /// Whether the entry was closed by somebody else: this incarnation is sealed.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.cold().fenced
+    }
+
+    /// Whether it waits for a ceiling rather than for the pool.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.cold().ceiling.wanted
+    }
+
+    /// Whether the pool had too little when it was last asked.
+    pub(crate) fn is_refused_now(&self, now: Now) -> bool {
+        self.is_refused(u64::MAX, now)
+    }
+
+    /// The pool may have more than when it refused.
+    pub(crate) fn forget_refusal(&self) {
+        self.refused_until_ns.store(0, Ordering::Release);
+        self.cold().stale = true;
     }
 
     /// The call to make now, or `None` if there is nothing to ask for; the lease may then be queued
@@ -88,6 +116,7 @@ impl Lease {
                 cold.closing = Closing::No;
             }
             let next = match cold.closing {
+                _ if cold.fenced => self.settle_fenced(&mut cold, writer),
                 Closing::No => self.ask(&mut cold, writer, now),
                 Closing::Resting | Closing::ForGood => self.give(&mut cold, writer),
             };
@@ -100,8 +129,10 @@ impl Lease {
             // it was still in hand was not queued, and is looked for once more.
             self.queued.store(false, Ordering::SeqCst);
             let asked = cold.closing != Closing::ForGood
+                && !cold.fenced
                 && self.wanted.load(Ordering::SeqCst) > 0
-                && self.is_short(&cold, now);
+                && self.is_short(&cold, now)
+                && !cold.ceiling.wanted;
             if !asked || self.queued.swap(true, Ordering::SeqCst) {
                 return None;
             }
@@ -129,7 +160,14 @@ impl Lease {
                 cold.in_doubt = false;
                 self.adopt(&mut cold, view, op, now);
                 self.changed.notify_waiters();
-                Ok(cold.closing != Closing::No || self.is_short(&cold, now))
+                let folded = op == Op::Fold && !cold.fenced;
+                Ok(!folded && (cold.closing != Closing::No || self.is_short(&cold, now)))
+            }
+            Err(error) if planted(Plant::AssumedGrants) && matches!(open.0, Op::Take(_)) => {
+                let Op::Take(entry) = open.0 else { return Err(error) };
+                let assumed = View { terms: cold.terms, free: 0, generation: 0, mine: Some(entry) };
+                self.adopt(&mut cold, Some(assumed), open.0, now);
+                Ok(false)
             }
             Err(error) => {
                 cold.in_doubt |= error.kind == StoreErrorKind::Unknown;
@@ -137,7 +175,9 @@ impl Lease {
                     cold.in_flight = Some(open);
                 } else if let Op::Give(next) = op {
                     // What was set aside to be given back is ours again.
-                    self.release(cold.held().saturating_sub(next.held));
+                    self.release(cold.bound().saturating_sub(next.held));
+                } else if op == Op::Fold && !cold.fenced {
+                    self.release(cold.bound().saturating_sub(self.total()));
                 }
                 Err(error)
             }
@@ -146,31 +186,47 @@ impl Lease {
 
     /// What comes back is the truth: `left` moves by what our entry says, not by what was asked.
     fn adopt(&self, cold: &mut Cold, view: Option<View>, op: Op, now: Now) {
-        let (before, first) = (cold.held(), cold.view.is_none());
+        let mine = view.and_then(|view| view.mine);
+        if cold.fenced || cold.is_closed(mine, op) {
+            (cold.fenced, cold.remains) = (true, mine);
+            return;
+        }
+        let (before, first) = ((cold.held(), cold.bound()), cold.view.is_none());
         (cold.view, cold.stale) = (view, false);
-        let held = cold.held();
-        let made = |entry| view.and_then(|v| v.mine) == Some(entry);
+        let (held, bound) = (cold.held(), cold.bound());
+        let made = |entry| mine == Some(entry);
         match op {
             // An entry of ours that we did not make: this process has leased from the pool before,
             // and let go of the lease when all of it was settled or given back.
             Op::Take(entry) if first && !made(entry) => {
                 self.total.fetch_add(held, Ordering::Relaxed);
                 self.logged.fetch_add(held, Ordering::Relaxed);
+                cold.ceiling.was_used(held);
             }
             Op::Take(entry) => {
-                self.release(held.saturating_sub(before));
+                if planted(Plant::DebtNotRepaid) {
+                    self.left.fetch_max(0, Ordering::AcqRel);
+                }
+                self.release(bound.saturating_sub(before.1));
                 if made(entry) {
-                    cold.resize(held.saturating_sub(before), now);
+                    cold.resize(held.saturating_sub(before.0), now);
                 }
             }
             // `left` was lowered before the question; a refusal puts it back.
-            Op::Give(entry) if !made(entry) => self.release(held.saturating_sub(entry.held)),
-            Op::Give(_) | Op::Relimit | Op::Look => {}
+            Op::Give(entry) if !made(entry) => self.release(bound.saturating_sub(entry.held)),
+            Op::Give(_) => {}
+            // All was to go back; if it did not, it is ours again.
+            Op::Fold => self.release(bound.saturating_sub(self.total()).min(held)),
+            // A copy of a grant that was refused may have come late, when there were units again.
+            Op::Relimit | Op::Look => self.release(bound.saturating_sub(before.1)),
         }
-        let free = view.map_or(cold.terms.limit, |v| v.free);
+        // What only a ceiling keeps from being served is as good as free.
+        let capped = signed(held.saturating_sub(bound));
+        let free = view.map_or(cold.terms.limit, |v| v.free).saturating_add(capped);
         self.free_seen.store(free, Ordering::Relaxed);
-        let renew_at = if free > 0 { signed(cold.granted / 4) } else { 0 };
-        self.low.store(renew_at, Ordering::Relaxed);
+        // Ahead of need: when little is left of the lease, or of what its ceiling allows.
+        let low = if free > 0 { signed((cold.granted / 4).min(cold.ahead() / 2)) } else { 0 };
+        self.low.store(low, Ordering::Relaxed);
     }
 
     /// The next thing to ask of the pool.
@@ -182,7 +238,7 @@ impl Lease {
             return None;
         }
         let Some(view) = cold.view else {
-            let entry = cold.next_entry(self.size(cold, cold.terms.limit));
+            let entry = self.next_entry(cold, self.size(cold, cold.terms.limit));
             let write = pool::create(key(), writer.incarnation, cold.terms, entry, self.ttl);
             return Some((Op::Take(entry), Call::Write(write)));
         };
@@ -190,6 +246,13 @@ impl Lease {
             return Some((Op::Relimit, Call::Write(pool::relimit(key(), &view, cold.terms))));
         }
         if !self.is_short(cold, now) {
+            return None;
+        }
+        // There are units that only the ceiling keeps from being served: no call, a record.
+        let ask = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
+        let unused = cold.held().saturating_sub(self.used(cold));
+        if cold.held() > cold.bound() && unused >= ask.max(cold.granted / 4).max(1) {
+            cold.ceiling.wanted = true;
             return None;
         }
         let more = self.size(cold, view.free);
@@ -200,7 +263,7 @@ impl Lease {
             self.refuse(cold, now);
             return None;
         }
-        let entry = cold.next_entry(cold.held().saturating_add(more));
+        let entry = self.next_entry(cold, cold.held().saturating_add(more));
         let write = pool::grant(key(), writer.incarnation, &view, entry);
         Some((Op::Take(entry), Call::Write(write)))
     }
@@ -251,14 +314,46 @@ impl Lease {
     /// Lowers `left` by what is left, then asks for it to be given back.
     fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
         let view = cold.view?;
+        let mine = view.mine?;
+        let key = self.pool.key(&writer.space);
         let back = self.left.swap(0, Ordering::AcqRel);
-        if back <= 0 {
+        if back < 0 {
             self.left.fetch_add(back, Ordering::AcqRel); // a debt stays
             return None;
         }
-        let entry = cold.next_entry(cold.held().saturating_sub(back.unsigned_abs()));
-        let write = pool::give(self.pool.key(&writer.space), writer.incarnation, &view, entry);
+        // Not what is in use now: what is released from here on stays ours.
+        let used = cold.bound().saturating_sub(back.unsigned_abs());
+        if cold.closing == Closing::ForGood && used == self.total() {
+            return Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, used))));
+        }
+        if back == 0 && mine.held <= used {
+            return None;
+        }
+        let op = OPS.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { op, held: used, preauthorised: used };
+        let write = pool::give(key, writer.incarnation, &view, entry);
         Some((Op::Give(entry), Call::Write(write)))
+    }
+
+    /// The entry of a sealed incarnation, once nothing of it is open: this process is the only one
+    /// that knows what it used exactly.
+    fn settle_fenced(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+        let mine = cold.remains?;
+        let open = self.open_of(cold) > 0 && !planted(Plant::FenceIgnoresOpenPermits);
+        if open || cold.closing == Closing::No {
+            return None;
+        }
+        let key = self.pool.key(&writer.space);
+        Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, self.total()))))
+    }
+
+    /// What the entry is to be: the units, and how many of them may be served before a record
+    /// says more.
+    fn next_entry(&self, cold: &Cold, held: u64) -> Entry {
+        let asked = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
+        let ahead = self.used(cold).saturating_add(asked.max(cold.ahead()));
+        let preauthorised = cold.bound().max(ahead).min(held);
+        Entry { op: OPS.fetch_add(1, Ordering::Relaxed), held, preauthorised }
     }
 }
 
@@ -267,12 +362,16 @@ impl Cold {
         self.view.and_then(|v| v.mine).map_or(0, |mine| mine.held)
     }
 
-    fn is_outdated(&self, view: &View) -> bool {
-        self.terms.rev > view.terms.rev && self.terms.limit != view.terms.limit
+    /// Whether somebody closed the entry that we have: only after our log was sealed. One that we
+    /// folded ourselves is gone, too.
+    fn is_closed(&self, mine: Option<Entry>, op: Op) -> bool {
+        let had = self.view.is_some_and(|view| view.mine.is_some());
+        mine.map_or(had && op != Op::Fold, |mine| mine.is_closed())
     }
 
-    fn next_entry(&self, held: u64) -> Entry {
-        Entry { op: OPS.fetch_add(1, Ordering::Relaxed), held, preauthorised: held }
+    fn is_outdated(&self, view: &View) -> bool {
+        let newer = self.terms.rev > view.terms.rev || planted(Plant::LimitsWithoutOrder);
+        newer && self.terms.limit != view.terms.limit
     }
 
     /// Slow start: a lease that was used up quickly is doubled, one that lasted is halved.

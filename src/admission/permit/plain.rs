@@ -72,6 +72,6 @@ impl Hold {
     }
 }
 
-fn plain_asks(rules: &RoutePolicy) -> &[PlainAsk] {
+pub(super) fn plain_asks(rules: &RoutePolicy) -> &[PlainAsk] {
     rules.plain.as_deref().unwrap_or(&[])
 }

@@ -239,7 +239,7 @@ fn jittered(pause: Duration) -> Duration {
 
 /// Random, for jitter and for keys that only must differ.
 fn random() -> u64 {
-    getrandom::u64().unwrap_or_default()
+    crate::random::u64().unwrap_or_default()
 }
 
 /// An error with its causes: the client's own says no more than "client error".

@@ -1,5 +1,6 @@
 //! The example as it is shipped, started on a free port with files of its own, and a plain HTTP/1.1
-//! client over a socket, so that a request is exactly what a test writes.
+//! client over a socket, so that a request is exactly what a test writes. The example is the one
+//! whose package includes this file: `axum-api` or `actix-api`.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The program.
+pub(crate) const PROGRAM: &str =
+    match (option_env!("CARGO_BIN_EXE_axum-api"), option_env!("CARGO_BIN_EXE_actix-api")) {
+        (Some(path), _) | (None, Some(path)) => path,
+        (None, None) => panic!("only these two include this file"),
+    };
 
 /// A running API; killed when dropped.
 pub(crate) struct Api {
@@ -72,7 +80,7 @@ impl Home {
     }
 
     pub(crate) fn start_with_args(&self, env: &[(&str, &str)], args: &[&str]) -> Api {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_axum-api"))
+        let mut child = Command::new(PROGRAM)
             .args(args)
             .current_dir(self.0.path())
             .env_remove("CARGO_MANIFEST_DIR")

@@ -1,0 +1,128 @@
+//! An API somebody might sell, behind tollgate, in one file: `axum-api` once more, in actix-web.
+//!
+//! It runs where `tollgate.toml` is: in this example's folder when cargo starts it, in the current
+//! one otherwise. `PORT` (3000) and `PLANS` (another plan file) come from the environment, and so
+//! does every key of `tollgate.toml` (`TOLLGATE__STORE__PATH=..`).
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::process::ExitCode;
+
+use actix_web::web::{self, Bytes, Json, Path, PayloadConfig, Query, ServiceConfig};
+use actix_web::{App, HttpResponse, HttpServer};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tollgate::Gate;
+use tollgate_actix_web::{Plan, Tenant, Tollgate, usage_routes};
+
+#[path = "../../axum-api/src/demo.rs"]
+mod demo;
+
+/// How long requests in hand may take after SIGTERM: less than the 30 s that platforms grant.
+const DRAIN_SECONDS: u64 = 20;
+
+/// Most chunks of one streamed answer.
+const MAX_CHUNKS: usize = 100_000;
+
+/// Most bytes of one upload.
+const MAX_UPLOAD: usize = 2 * 1024 * 1024;
+
+#[actix_web::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("actix-api cannot run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    demo::log();
+    let plans = std::env::var_os("PLANS").map(std::path::absolute).transpose()?;
+    demo::go_home()?;
+    demo::make_pepper()?;
+
+    let mut builder = Gate::builder("tollgate.toml");
+    if let Some(plans) = plans {
+        builder = builder.plans_file(plans.to_string_lossy());
+    }
+    let gate = builder.open().await?;
+    demo::seed(&gate).await?;
+
+    let port = std::env::var("PORT").map_or(Ok(3000), |port| port.parse::<u16>())?;
+    serve(&gate, port).await?;
+    gate.close().await?; // what was counted is in the file, leases are given back
+    Ok(())
+}
+
+/// Serves until ctrl-c, or the SIGTERM with which platforms ask a process to end; then requests in
+/// hand are answered.
+async fn serve(gate: &Gate, port: u16) -> std::io::Result<()> {
+    let shared = gate.clone();
+    let app = move || {
+        App::new()
+            .wrap(Tollgate::new(&shared)) // one gate, shared by all workers
+            .configure(usage_routes(&shared))
+            .configure(api)
+    };
+    let server = HttpServer::new(app)
+        .shutdown_timeout(DRAIN_SECONDS)
+        .h1_allow_half_closed(false) // a client that goes away is noticed at once
+        .bind(("127.0.0.1", port))?;
+    for address in server.addrs() {
+        demo::print_tour(&address.to_string());
+    }
+    server.run().await
+}
+
+fn api(config: &mut ServiceConfig) {
+    config
+        .app_data(PayloadConfig::new(MAX_UPLOAD))
+        .route("/v1/search", web::get().to(search))
+        .route("/v1/search", web::head().to(search))
+        .route("/v1/accounts/{account}/exports", web::post().to(export))
+        .route("/v1/upload", web::post().to(upload))
+        .route("/v1/stream", web::get().to(stream))
+        .route("/healthz", web::get().to(async || "ok\n"));
+}
+
+#[derive(Deserialize)]
+struct Search {
+    #[serde(default)]
+    q: String,
+}
+
+async fn search(tenant: Tenant, plan: Plan, search: Query<Search>) -> Json<Value> {
+    let found = format!("{} is a word", search.q);
+    Json(json!({ "tenant": &*tenant, "plan": &*plan.name, "results": [found] }))
+}
+
+async fn export(tenant: Tenant, account: Path<String>) -> HttpResponse {
+    let body = json!({ "tenant": &*tenant, "account": *account, "export": "started" });
+    HttpResponse::Accepted().json(body)
+}
+
+async fn upload(tenant: Tenant, body: Bytes) -> Json<Value> {
+    Json(json!({ "tenant": &*tenant, "received": body.len() }))
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    #[serde(default = "Stream::one")]
+    chunks: usize,
+}
+
+impl Stream {
+    fn one() -> usize {
+        1
+    }
+}
+
+/// Lines of 1 kB. They are counted as they leave, so a client that goes away pays for what it got.
+async fn stream(wanted: Query<Stream>) -> HttpResponse {
+    let line = Bytes::from(".".repeat(999) + "\n");
+    let lines = std::iter::repeat_n(line, wanted.chunks.min(MAX_CHUNKS));
+    HttpResponse::Ok().streaming(tokio_stream::iter(lines.map(Ok::<_, Infallible>)))
+}

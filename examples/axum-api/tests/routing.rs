@@ -1,0 +1,26 @@
+//! Where axum leads a path that is spelled otherwise: nowhere, for everybody.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+mod support;
+
+use support::Home;
+
+#[test]
+fn literal_parts_are_taken_to_the_letter() {
+    let home = Home::new();
+    let api = home.start();
+    let nowhere = [
+        "/v1/%73earch",
+        "/v1/accounts/7/%65xports",
+        "/healthz/../v1/search",
+        "/v1//search",
+        "/v1/search/",
+        "/HEALTHZ",
+    ];
+    for path in nowhere {
+        assert_eq!(api.raw("GET", path, &[], "").status, 404, "{path}");
+        assert_eq!(api.send("GET", path, "tg_demo_solo").status, 404, "{path}");
+    }
+}

@@ -1,0 +1,116 @@
+//! The body of a response: passes chunks on as [`Counting`] lets them, and its end, or its drop
+//! when the client goes away, settles the request.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::web::Bytes;
+use pin_project_lite::pin_project;
+use tollgate::serving::Counting;
+
+pin_project! {
+    /// The body of a response behind the gate: what it passes on is counted before it passes, and
+    /// its end settles the request.
+    #[derive(Debug)]
+    pub struct GateBody<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = KindProj]
+    enum Kind<B> {
+        // A refusal.
+        Full { bytes: Bytes },
+        // Nothing to count or settle.
+        Plain { #[pin] inner: B },
+        Counted {
+            #[pin]
+            inner: B,
+            // A chunk that waits for room, or for the record of the end.
+            chunk: Option<Bytes>,
+            count: Counting,
+        },
+    }
+}
+
+impl<B> GateBody<B> {
+    pub(crate) fn full(bytes: Vec<u8>) -> Self {
+        Self { kind: Kind::Full { bytes: bytes.into() } }
+    }
+
+    pub(crate) fn plain(inner: B) -> Self {
+        Self { kind: Kind::Plain { inner } }
+    }
+
+    pub(crate) fn counted(inner: B, count: Counting) -> Self {
+        Self { kind: Kind::Counted { inner, chunk: None, count } }
+    }
+}
+
+impl<B: MessageBody> MessageBody for GateBody<B> {
+    type Error = Box<dyn Error>;
+
+    fn size(&self) -> BodySize {
+        match &self.kind {
+            Kind::Full { bytes } => BodySize::Sized(bytes.len() as u64),
+            Kind::Plain { inner } | Kind::Counted { inner, .. } => inner.size(),
+        }
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        match self.project().kind.project() {
+            KindProj::Full { bytes } => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
+            }
+            KindProj::Plain { inner } => {
+                inner.poll_next(cx).map(|next| next.map(|chunk| chunk.map_err(Into::into)))
+            }
+            KindProj::Counted { inner, chunk, count } => poll_counted(inner, chunk, count, cx),
+        }
+    }
+}
+
+fn poll_counted<B: MessageBody>(
+    inner: Pin<&mut B>,
+    waiting: &mut Option<Bytes>,
+    count: &mut Counting,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Bytes, Box<dyn Error>>>> {
+    if count.is_cut() {
+        return Poll::Ready(None);
+    }
+    if waiting.is_none() && count.is_ending() {
+        ready!(count.poll_end(cx));
+        return Poll::Ready(None);
+    }
+    if waiting.is_none() {
+        match ready!(inner.poll_next(cx)) {
+            Some(Ok(chunk)) => *waiting = Some(chunk),
+            Some(Err(error)) => {
+                count.abort();
+                return Poll::Ready(Some(Err(error.into())));
+            }
+            None => {
+                ready!(count.poll_end(cx));
+                return Poll::Ready(None);
+            }
+        }
+    }
+    let n = waiting.as_ref().map_or(0, |chunk| chunk.len() as u64);
+    // Which chunk is the last, a body of actix-web tells only by its size: `count` knows it.
+    let passed = ready!(count.poll_pass(cx, n, false));
+    let chunk = waiting.take();
+    Poll::Ready(match passed {
+        Ok(()) => chunk.map(Ok),
+        Err(cut) => Some(Err(cut.into())),
+    })
+}

@@ -1,0 +1,141 @@
+//! What a handler may ask for: who is calling, on which plan, and what the request uses.
+//!
+//! All three come from what the middleware leaves in an admitted request, and cost a clone of an
+//! `Arc`. A request has it when it was identified, also on routes that are `free` or
+//! `auth = "optional"` (there a caller without a credential is the tenant `anonymous`). It has not
+//! where the plan file says `auth = "none"`, or where there is no middleware: then the extractors
+//! refuse with [`NotAdmitted`], and `Option<..>` of them is `None`.
+
+use std::fmt;
+use std::future::{Ready, ready};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpMessage, HttpRequest, ResponseError};
+use tollgate::{Admitted, Feature, Reason, Refusal};
+
+use crate::Refused;
+
+/// The tenant that is calling: its outer id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tenant(Arc<str>);
+
+/// The plan that this request was decided under. Derefs to [`tollgate::Plan`].
+#[derive(Clone, Debug)]
+pub struct Plan(Arc<tollgate::Plan>);
+
+/// The use of this request. Derefs to [`tollgate::Usage`]; it is `Clone + 'static` and may outlive
+/// the response.
+#[derive(Clone, Debug)]
+pub struct Usage(tollgate::Usage);
+
+/// A handler asked for something that only an admitted request has: 500, with a sentence that says
+/// what is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAdmitted {
+    wanted: &'static str,
+}
+
+impl Tenant {
+    /// The outer id.
+    pub fn id(&self) -> &Arc<str> {
+        &self.0
+    }
+}
+
+impl Deref for Tenant {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Plan {
+    /// Refuses unless the plan has this feature, as `needs` of a route in the plan file does: for
+    /// what is sold as a part of a route.
+    ///
+    /// ```
+    /// use tollgate_actix_web::{Plan, Refused};
+    ///
+    /// async fn search(plan: Plan) -> Result<String, Refused> {
+    ///     plan.require("deep-search")?;
+    ///     Ok("found deep down".to_owned())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The refusal: 403, problem type `/problems/feature-not-in-plan`.
+    pub fn require(&self, feature: &str) -> Result<(), Refused> {
+        if self.0.features.get(feature).is_some_and(Feature::is_on) {
+            return Ok(());
+        }
+        let refusal = Refusal {
+            reason: Reason::FeatureMissing(feature.into()),
+            limit: None,
+            retry_after: None,
+            plan: Some(self.0.name.clone()),
+            billing_url: None,
+        };
+        Err(refusal.into())
+    }
+}
+
+impl Deref for Plan {
+    type Target = tollgate::Plan;
+
+    fn deref(&self) -> &tollgate::Plan {
+        &self.0
+    }
+}
+
+impl Deref for Usage {
+    type Target = tollgate::Usage;
+
+    fn deref(&self) -> &tollgate::Usage {
+        &self.0
+    }
+}
+
+impl fmt::Display for NotAdmitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{wanted}` is not here: put this route behind `.wrap(Tollgate::new(&gate))`; \
+             where the plan file gives it `auth = \"none\"`, take `Option<{wanted}>`",
+            wanted = self.wanted
+        )
+    }
+}
+
+/// 500, with the sentence as text.
+impl ResponseError for NotAdmitted {}
+
+/// From what the middleware left behind.
+macro_rules! extract {
+    ($($name:ident: $from:expr;)+) => { $(
+        impl FromRequest for $name {
+            type Error = NotAdmitted;
+            type Future = Ready<Result<Self, NotAdmitted>>;
+
+            fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+                let found = request.extensions().get::<Admitted>().map($from);
+                ready(found.ok_or(NotAdmitted { wanted: stringify!($name) }))
+            }
+        }
+    )+ };
+}
+
+extract! {
+    Tenant: |admitted| Tenant(admitted.tenant().clone());
+    Plan: |admitted| Plan(admitted.plan().clone());
+    Usage: |admitted| Usage(admitted.usage());
+}

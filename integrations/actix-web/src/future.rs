@@ -1,0 +1,227 @@
+//! The future of a response: wait if memory had no answer, call the service, settle what the head
+//! tells, and let the body settle the rest.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{Error, HttpMessage};
+use pin_project_lite::pin_project;
+use tollgate::serving::Serving;
+use tollgate::{Answer, Gate, Outcome, Pending, Refusal, Running, Step, Waited};
+
+use crate::body::GateBody;
+use crate::refused::{Refused, Told};
+use crate::reply;
+use crate::routes::is_usage;
+use crate::view::{View, settle_length};
+
+pin_project! {
+    /// The response on its way: waits if memory had no answer, serves, settles what the head tells.
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<ServiceRequest>,
+    {
+        #[pin]
+        state: State<S::Future, B>,
+        service: Rc<S>,
+        gate: Gate,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, B> {
+        // Asks the gate; `pending` is what it said to wait for.
+        Asking { request: Option<ServiceRequest>, pending: Option<Pending>, waited: Waited },
+        // The service is at work.
+        Serving { #[pin] future: F, serving: Option<Serving>, is_head: bool },
+        // The record of what the head tells is on its way (`durable`).
+        Recording { pending: Pending, response: Option<ServiceResponse<GateBody<B>>> },
+        Done,
+    }
+}
+
+impl<S, B> ResponseFuture<S, B>
+where
+    S: Service<ServiceRequest>,
+{
+    pub(crate) fn new(service: Rc<S>, mut request: ServiceRequest, gate: Gate) -> Self {
+        settle_length(&mut request);
+        let request = Some(request);
+        let state = State::Asking { request, pending: None, waited: Waited::default() };
+        Self { state, service, gate }
+    }
+}
+
+impl<S, B> Future for ResponseFuture<S, B>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    B: MessageBody,
+{
+    type Output = Result<ServiceResponse<GateBody<B>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let gate = &*this.gate;
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Asking { request, pending, waited } => {
+                    if let Some(wait) = pending {
+                        *waited = ready!(wait.as_mut().poll(cx));
+                        *pending = None;
+                    }
+                    let asked = request.as_ref().map(|r| ask(gate, r, std::mem::take(waited)));
+                    match (asked, request.take()) {
+                        (Some(Step::Wait(wait)), same) => {
+                            (*pending, *request) = (Some(wait), same);
+                            continue;
+                        }
+                        (Some(Step::Done(Answer::Refuse(refusal))), Some(request)) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Ok(refuse(gate, request, &refusal)));
+                        }
+                        (Some(Step::Done(Answer::Admit(running))), Some(request)) => {
+                            Some(serve(gate, this.service, request, Some(running)))
+                        }
+                        (Some(Step::Done(Answer::Pass)), Some(request)) => {
+                            Some(serve(gate, this.service, request, None))
+                        }
+                        _ => None,
+                    }
+                }
+                StateProj::Serving { future, serving, is_head } => {
+                    let answer = ready!(Serving::guard(serving, || future.poll(cx)));
+                    let (serving, is_head) = (serving.take(), *is_head);
+                    let response = match answer {
+                        Ok(response) => finish(gate, response, serving, is_head),
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Err(failed(gate, error, serving)));
+                        }
+                    };
+                    match response {
+                        (response, None) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Ok(response));
+                        }
+                        (response, Some(pending)) => {
+                            Some(State::Recording { pending, response: Some(response) })
+                        }
+                    }
+                }
+                StateProj::Recording { pending, response } => {
+                    ready!(pending.as_mut().poll(cx));
+                    let response = response.take();
+                    this.state.set(State::Done);
+                    match response {
+                        Some(response) => return Poll::Ready(Ok(response)),
+                        None => None,
+                    }
+                }
+                StateProj::Done => None,
+            };
+            match next {
+                Some(next) => this.state.set(next),
+                // Only a future polled after its end gets here, as with any other future.
+                None => panic!("`ResponseFuture` polled after it was ready"),
+            }
+        }
+    }
+}
+
+/// Asks the gate about a request; [`crate::usage_routes`] of this app ask it by themselves.
+fn ask(gate: &Gate, request: &ServiceRequest, waited: Waited) -> Step {
+    if is_usage(request) {
+        return Step::Done(Answer::Pass);
+    }
+    gate.admit_request(&View::of(request), waited)
+}
+
+fn refuse<B>(
+    gate: &Gate,
+    request: ServiceRequest,
+    refusal: &Refusal,
+) -> ServiceResponse<GateBody<B>> {
+    let (request, _) = request.into_parts();
+    let response = reply::with_body(gate.refusal_reply(refusal), GateBody::full);
+    ServiceResponse::new(request, response)
+}
+
+/// Calls the service with what it may need to know.
+fn serve<S: Service<ServiceRequest>, B>(
+    gate: &Gate,
+    service: &S,
+    request: ServiceRequest,
+    running: Option<Running>,
+) -> State<S::Future, B> {
+    let serving = running.map(|running| {
+        let (serving, admitted) = Serving::share(gate, running);
+        request.extensions_mut().insert(admitted);
+        serving
+    });
+    let is_head = request.method() == Method::HEAD;
+    State::Serving { future: service.call(request), serving, is_head }
+}
+
+/// Settles what the head tells, writes the headers, and hands the rest to the body.
+fn finish<B: MessageBody>(
+    gate: &Gate,
+    mut response: ServiceResponse<B>,
+    serving: Option<Serving>,
+    is_head: bool,
+) -> (ServiceResponse<GateBody<B>>, Option<Pending>) {
+    let Some(mut serving) = serving else {
+        return (response.map_body(|_, body| GateBody::plain(body)), None);
+    };
+    let refused = response.response().error().and_then(|error| error.as_error::<Refused>());
+    if let Some(refused) = refused {
+        // The handler passes on what the gate refused while it ran: told as any other refusal.
+        let told = gate.refusal_reply(refused.refusal());
+        serving.end(Outcome::Complete { status: told.status });
+        let (request, _) = response.into_parts();
+        let response = reply::with_body(told, GateBody::full);
+        return (ServiceResponse::new(request, response), gate.head_recorded());
+    }
+    reply::limits(gate, &mut serving, response.headers_mut());
+    let status = response.status();
+    let (is_empty, length) = match response.response().body().size() {
+        BodySize::None | BodySize::Sized(0) => (true, None),
+        BodySize::Sized(length) => (false, Some(length)),
+        BodySize::Stream => (false, None),
+    };
+    let is_empty =
+        is_empty || is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let count = serving.into_body(gate, status.as_u16(), is_empty, length);
+    let response = response.map_body(|_, body| match count {
+        Some(count) => GateBody::counted(body, count),
+        None => GateBody::plain(body),
+    });
+    (response, gate.head_recorded())
+}
+
+/// Settles a request that ended with an error, by the status that the error has.
+fn failed(gate: &Gate, error: Error, serving: Option<Serving>) -> Error {
+    let Some(serving) = serving else { return error };
+    let Some(refused) = error.as_error::<Refused>() else {
+        let status = error.as_response_error().status_code().as_u16();
+        serving.end(Outcome::Complete { status });
+        return error;
+    };
+    let told = gate.refusal_reply(refused.refusal());
+    serving.end(Outcome::Complete { status: told.status });
+    Told(told).into()
+}
+
+impl<S, B> std::fmt::Debug for ResponseFuture<S, B>
+where
+    S: Service<ServiceRequest>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

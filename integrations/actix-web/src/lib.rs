@@ -1,0 +1,65 @@
+//! tollgate for actix-web: the middleware, extractors, and the routes that show a tenant its own
+//! use.
+//!
+//! ```
+//! use actix_web::{App, HttpServer, web};
+//! use tollgate::Gate;
+//! use tollgate_actix_web::{Refused, Tenant, Tollgate, Usage, usage_routes};
+//!
+//! async fn serve(gate: Gate) -> std::io::Result<()> {
+//!     HttpServer::new(move || {
+//!         App::new()
+//!             .wrap(Tollgate::new(&gate))             // one gate, shared by all workers
+//!             .configure(usage_routes(&gate))
+//!             .route("/v1/search", web::get().to(search))
+//!             .route("/v1/chat", web::post().to(chat))
+//!     })
+//!     .bind(("127.0.0.1", 3000))?
+//!     .run()
+//!     .await
+//! }
+//!
+//! async fn search(tenant: Tenant) -> String {
+//!     format!("{tenant} found nothing")
+//! }
+//!
+//! async fn chat(usage: Usage, most: web::Json<u64>) -> Result<String, Refused> {
+//!     usage.take("output-tokens", *most).await?;  // before it is spent; a refusal is a response
+//!     usage.add("input-tokens", 12);              // the true numbers, when they are known
+//!     usage.add("output-tokens", *most / 2);
+//!     Ok("hello".to_owned())
+//! }
+//! ```
+//!
+//! - [`Tollgate`] is a middleware of actix-web's own kind, around an `App` or a `web::Scope`. It
+//!   stands before routing: routes of the plan file match the path as it was sent, wherever it
+//!   leads, so that no spelling of a path goes uncounted.
+//! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the middleware they
+//!   answer 500 with a sentence that says so; `Option<Tenant>` and the like are `None` instead.
+//! - [`usage_routes`] identify their callers by themselves and decide nothing, and so answer
+//!   whoever is over its limit or has not paid.
+//!
+//! A request is settled when its body ends: streams are counted chunk by chunk, a client that goes
+//! away has used what passed, and a handler's error is charged by its status. (An error that a
+//! *middleware* within returns passes through as it is, without limit headers: what it becomes is
+//! written outside.) All deciding, counting and writing is `tollgate`'s; nothing here does any.
+//!
+//! By itself actix-web notices that a client went away only when it next writes to it: a stream
+//! that is silent, or a slow handler, keeps its hold until then. With
+//! `HttpServer::h1_allow_half_closed(false)` it is noticed at once.
+
+mod body;
+mod extract;
+mod future;
+mod middleware;
+mod refused;
+mod reply;
+mod routes;
+mod view;
+
+pub use body::GateBody;
+pub use extract::{NotAdmitted, Plan, Tenant, Usage};
+pub use future::ResponseFuture;
+pub use middleware::{Gated, Tollgate};
+pub use refused::Refused;
+pub use routes::usage_routes;

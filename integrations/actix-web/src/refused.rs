@@ -1,0 +1,75 @@
+//! A refusal as what a handler returns.
+
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError};
+use tollgate::Refusal;
+use tollgate::wire::{Mapping, Reply};
+
+/// A [`Refusal`] that a handler passes on with `?`: the middleware around it writes the response,
+/// with headers, problem body and the host's own form (`on_refusal`), as it writes its own.
+///
+/// ```
+/// use tollgate_actix_web::{Refused, Usage};
+///
+/// async fn chat(usage: Usage) -> Result<&'static str, Refused> {
+///     usage.take("output-tokens", 500).await?;
+///     Ok("hello")
+/// }
+/// ```
+///
+/// Of a response outside of any middleware, only the status is told.
+#[derive(Clone, Debug)]
+pub struct Refused(Box<Refusal>);
+
+impl Refused {
+    /// Why, and which limit.
+    pub fn refusal(&self) -> &Refusal {
+        &self.0
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self(Box::new(refusal))
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Mapping::of(&self.0.reason).title)
+    }
+}
+
+impl ResponseError for Refused {
+    fn status_code(&self) -> StatusCode {
+        let status = Mapping::of(&self.0.reason).status;
+        StatusCode::from_u16(status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status_code())
+    }
+}
+
+/// A [`Refused`] that came as an error of a middleware within: an error still, with all that is to
+/// be told.
+#[derive(Debug)]
+pub(crate) struct Told(pub(crate) Reply);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "refused with {}", self.0.status)
+    }
+}
+
+impl ResponseError for Told {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        crate::reply::response(self.0.clone())
+    }
+}

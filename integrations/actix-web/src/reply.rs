@@ -1,0 +1,45 @@
+//! A decision written into actix-web's types. What is written is `tollgate::wire`'s business.
+
+use actix_web::HttpResponse;
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, HeaderMap, HeaderName, HeaderValue,
+};
+use tollgate::Gate;
+use tollgate::serving::Serving;
+use tollgate::wire::Reply;
+
+/// A reply as a response.
+pub(crate) fn response(reply: Reply) -> HttpResponse {
+    with_body(reply, BoxBody::new)
+}
+
+/// The same with a body of the caller's type.
+pub(crate) fn with_body<B>(reply: Reply, body: impl FnOnce(Vec<u8>) -> B) -> HttpResponse<B> {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = HttpResponse::with_body(status, body(reply.body));
+    for (name, value) in reply.headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+/// The limits of an admitted request, as headers of its response; a response to a page of another
+/// origin names the headers that its script may read.
+pub(crate) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap) {
+    serving.limit_headers(gate, |name, value| {
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    });
+    if !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    let known = headers.get(ACCESS_CONTROL_EXPOSE_HEADERS).and_then(|value| value.to_str().ok());
+    if let Some(Ok(value)) = gate.expose_headers(known).map(HeaderValue::try_from) {
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, value);
+    }
+}

@@ -1,0 +1,122 @@
+//! A request of actix-web as identification and routing see it.
+
+use std::net::IpAddr;
+
+use actix_web::HttpRequest;
+use actix_web::dev::{Payload, RequestHead, ServiceRequest};
+use actix_web::http::{Method, Version, header};
+use tollgate::identity::RequestView;
+
+/// A borrowed view of a request.
+pub(crate) struct View<'a> {
+    head: &'a RequestHead,
+    peer: Option<IpAddr>,
+    length: Option<u64>,
+}
+
+impl<'a> View<'a> {
+    /// A request on its way to its handler.
+    pub(crate) fn of(request: &'a ServiceRequest) -> Self {
+        let (http, payload) = request.parts();
+        Self { length: length(http.head(), payload), ..Self::of_handled(http) }
+    }
+
+    /// A request whose body nobody counts.
+    pub(crate) fn of_handled(request: &'a HttpRequest) -> Self {
+        let peer = request.peer_addr().map(|address| address.ip());
+        Self { head: request.head(), peer, length: None }
+    }
+}
+
+/// Nothing of a GET or HEAD over HTTP/2 says whether a body follows, and so it has none: what may
+/// follow is dropped, so that it cannot be read uncounted.
+pub(crate) fn settle_length(request: &mut ServiceRequest) {
+    let head = request.head();
+    let is_silent = head.version == Version::HTTP_2
+        && (head.method == Method::GET || head.method == Method::HEAD)
+        && !head.headers.contains_key(header::CONTENT_LENGTH);
+    if is_silent {
+        request.set_payload(Payload::None);
+    }
+}
+
+/// The exact length of a body, where it is known. HTTP/1 announces every body (RFC 9112, section
+/// 6.3).
+fn length(head: &RequestHead, payload: &Payload) -> Option<u64> {
+    if head.headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    match head.headers.get(header::CONTENT_LENGTH) {
+        Some(stated) => stated.to_str().ok()?.trim().parse().ok(),
+        None => {
+            let is_none = head.version < Version::HTTP_2 || matches!(payload, Payload::None);
+            is_none.then_some(0)
+        }
+    }
+}
+
+impl RequestView for View<'_> {
+    fn method(&self) -> &str {
+        self.head.method.as_str()
+    }
+
+    fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.head.headers.get(name).map(|value| value.as_bytes())
+    }
+
+    fn headers<'b>(&'b self, name: &str) -> Vec<&'b [u8]> {
+        self.head.headers.get_all(name).map(|value| value.as_bytes()).collect()
+    }
+
+    fn is_repeated(&self, name: &str) -> bool {
+        self.head.headers.get_all(name).nth(1).is_some()
+    }
+
+    fn body_length(&self) -> Option<u64> {
+        self.length
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn length_of(request: TestRequest) -> Option<u64> {
+        let mut request = request.to_srv_request();
+        settle_length(&mut request);
+        View::of(&request).body_length()
+    }
+
+    #[test]
+    fn a_body_is_as_long_as_it_says_and_no_body_is_nothing() {
+        assert_eq!(length_of(TestRequest::get()), Some(0));
+        assert_eq!(length_of(TestRequest::post()), Some(0));
+        let twelve = || TestRequest::post().set_payload("twelve bytes");
+        assert_eq!(length_of(twelve()), Some(12));
+        assert_eq!(length_of(twelve().insert_header(("transfer-encoding", "chunked"))), None);
+        assert_eq!(length_of(twelve().insert_header(("content-length", "-1"))), None);
+    }
+
+    #[test]
+    fn what_http2_does_not_announce_is_unknown_but_for_a_get_which_has_none() {
+        let over = |request: TestRequest| request.version(Version::HTTP_2);
+        assert_eq!(length_of(over(TestRequest::post())), None);
+        assert_eq!(length_of(over(TestRequest::get().set_payload("stated"))), Some(6));
+
+        let mut silent = over(TestRequest::get()).to_srv_request();
+        assert!(!matches!(silent.parts().1, Payload::None));
+        settle_length(&mut silent);
+        assert!(matches!(silent.parts().1, Payload::None), "nobody reads what is not counted");
+        assert_eq!(View::of(&silent).body_length(), Some(0));
+    }
+}

@@ -1,0 +1,117 @@
+//! The ceiling of a lease: "I stop at this total until my next record is acknowledged". What lies
+//! above it is provably unserved, so that whoever has sealed the log of a dead writer can take it
+//! back. It moves with the usage log: proposed when a record is made, in force once that record is
+//! in the store.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Call, Cold, FIRST_ASKS, Lease, Op, signed};
+use crate::clock::Now;
+
+/// How much demand a ceiling leaves room for: twice the usual flush interval, so that a busy lease
+/// is raised before it is reached.
+const AHEAD: Duration = Duration::from_secs(2);
+
+/// Room for so many asks is left in any case: a tenant that calls now and then never waits.
+const AHEAD_ASKS: u64 = 4;
+
+/// What is known of ceilings and demand.
+#[derive(Debug, Default)]
+pub(super) struct Ceiling {
+    /// The highest in the log.
+    logged: u64,
+    /// Atoms a second, and the total and the instant it was last taken at.
+    rate: u64,
+    seen_total: u64,
+    seen_ns: u64,
+    /// Whether it waits for a higher one.
+    pub(super) wanted: bool,
+}
+
+impl Ceiling {
+    /// All of an entry was used before this lease began.
+    pub(super) fn was_used(&mut self, held: u64) {
+        self.logged = self.logged.max(held);
+    }
+}
+
+impl Cold {
+    /// What may be served: the first law of leases.
+    pub(super) fn bound(&self) -> u64 {
+        let mine = self.view.and_then(|view| view.mine);
+        mine.map_or(0, |mine| mine.held.min(mine.preauthorised.max(self.ceiling.logged)))
+    }
+
+    /// Some seconds of demand, in atoms; all of a first lease, for nobody knows its demand.
+    pub(super) fn ahead(&self) -> u64 {
+        let demand = self.ceiling.rate.saturating_mul(AHEAD.as_secs());
+        let asks = if self.view.is_none() { FIRST_ASKS } else { AHEAD_ASKS };
+        demand.max(self.first_ask.saturating_mul(asks))
+    }
+
+    /// Takes in how much was used since the last time: rises at once, falls slowly.
+    fn measure(&mut self, total: u64, now: Now) {
+        let seen = &mut self.ceiling;
+        let since_ns = now.mono_ns.saturating_sub(seen.seen_ns).max(1_000_000);
+        let used = u128::from(total.saturating_sub(seen.seen_total));
+        let rate = if seen.seen_ns == 0 { 0 } else { used * 1_000_000_000 / u128::from(since_ns) };
+        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        let eased = seen.rate.saturating_mul(7).saturating_add(rate.saturating_mul(3)) / 10;
+        seen.rate = rate.max(eased);
+        (seen.seen_total, seen.seen_ns) = (total, now.mono_ns);
+    }
+}
+
+impl Lease {
+    /// The ceiling for the record that is being made: what is in use and some seconds of demand.
+    /// `None`: the one in force has room for that.
+    pub(crate) fn propose_ceiling(&self, now: Now) -> Option<u64> {
+        let mut cold = self.cold();
+        cold.ceiling.wanted = false;
+        cold.measure(self.total(), now);
+        let wanted = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
+        let ceiling = self.used(&cold).saturating_add(wanted.max(cold.ahead())).min(cold.held());
+        (ceiling > cold.bound() && !cold.fenced).then_some(ceiling)
+    }
+
+    /// A record with this ceiling is in the store.
+    pub(crate) fn ceiling_logged(&self, ceiling: u64) {
+        let mut cold = self.cold();
+        let before = cold.bound();
+        cold.ceiling.logged = cold.ceiling.logged.max(ceiling);
+        let more = cold.bound().saturating_sub(before);
+        // What is on its way back is not served again; the answer to that finds the ceiling here.
+        let leaving = |open: &(Op, Call)| matches!(open.0, Op::Give(_) | Op::Fold);
+        let is_leaving = cold.in_flight.as_deref().is_some_and(leaving);
+        if more > 0 && !cold.fenced && !is_leaving {
+            self.release(more);
+            self.free_seen.fetch_sub(signed(more), Ordering::Relaxed);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Units held that only the ceiling keeps from being served.
+    #[cfg(test)]
+    pub(crate) fn capped(&self) -> u64 {
+        let cold = self.cold();
+        cold.held() - cold.bound()
+    }
+
+    /// Whether units are held that nobody uses.
+    pub(crate) fn has_unused(&self) -> bool {
+        let cold = self.cold();
+        !cold.fenced && cold.held() > self.used(&cold)
+    }
+
+    /// Settled use and open holds.
+    pub(super) fn used(&self, cold: &Cold) -> u64 {
+        let left = self.left.load(Ordering::Acquire);
+        u64::try_from(signed(cold.bound()).saturating_sub(left)).unwrap_or(0)
+    }
+
+    /// Open holds alone.
+    pub(super) fn open_of(&self, cold: &Cold) -> u64 {
+        self.used(cold).saturating_sub(self.total())
+    }
+}

@@ -1,0 +1,171 @@
+//! The body of a response behind the gate: its bytes are counted before they pass, where they are
+//! counted, and its end settles the request.
+//!
+//! A body has ended when it says so, or when all that its `Content-Length` promised has passed:
+//! servers drop a finished body without polling it once more. Any other drop is a client that went
+//! away.
+
+use std::task::{Context, Poll, ready};
+
+use super::Serving;
+use crate::Outcome;
+use crate::admission::policy::ByteMeter;
+use crate::gate::{Gate, Pending, Took, Waited};
+use crate::usage::Mode;
+
+/// What a counted body knows. The body itself, and the chunk that waits, are the adapter's.
+pub struct Counting {
+    serving: Option<Serving>,
+    gate: Gate,
+    status: u16,
+    meter: Option<ByteMeter>,
+    /// Bytes still to come, where the length is known.
+    rest: Option<u64>,
+    wait: Option<Wait>,
+    /// The server has had its turn before a cut.
+    flushed: bool,
+    cut: bool,
+}
+
+enum Wait {
+    Room(Pending),
+    Record(Pending),
+}
+
+/// The body ended early because no units remain (`cut = true` on the meter): an error, so that the
+/// client does not take the part for the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the response was cut: the quota for it is used up")]
+pub struct StreamCut;
+
+impl Counting {
+    pub(super) fn new(mut serving: Serving, gate: Gate, status: u16, rest: Option<u64>) -> Self {
+        let meter = serving.byte_meter();
+        let serving = Some(serving);
+        Self { serving, gate, status, meter, rest, wait: None, flushed: false, cut: false }
+    }
+
+    /// Takes room for a chunk of `n` bytes and counts it: at `Ready(Ok(()))` it passes. `is_last`
+    /// says that the body knows of no more; then its end is settled, and in mode `durable`
+    /// recorded, before the chunk goes. After `Pending` the same chunk is asked for again.
+    pub fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        n: u64,
+        is_last: bool,
+    ) -> Poll<Result<(), StreamCut>> {
+        let mut waited = Waited::default();
+        loop {
+            match &mut self.wait {
+                Some(Wait::Record(pending)) => {
+                    ready!(pending.as_mut().poll(cx));
+                    self.wait = None;
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Wait::Room(pending)) => {
+                    waited = ready!(pending.as_mut().poll(cx));
+                    self.wait = None;
+                }
+                None => {}
+            }
+            match self.pass(n, &waited) {
+                Passed::Yes => {}
+                Passed::Wait(pending) => {
+                    self.wait = Some(Wait::Room(pending));
+                    continue;
+                }
+                Passed::Cut if !self.flushed => {
+                    // Servers drop what they have not written yet when a body fails: they get a
+                    // turn first, so that what was counted arrives.
+                    self.flushed = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Passed::Cut => {
+                    self.cut = true;
+                    self.end(Outcome::Complete { status: self.status });
+                    return Poll::Ready(Err(StreamCut));
+                }
+            }
+            if is_last || self.rest == Some(0) {
+                self.end(Outcome::Complete { status: self.status });
+                if self.waits_for_record() {
+                    continue;
+                }
+            }
+            return Poll::Ready(Ok(()));
+        }
+    }
+
+    /// The body has come to its end: settled, and in mode `durable` recorded, at `Ready`.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !matches!(self.wait, Some(Wait::Record(_))) {
+            self.end(Outcome::Complete { status: self.status });
+            self.waits_for_record();
+        }
+        if let Some(Wait::Record(pending)) = &mut self.wait {
+            ready!(pending.as_mut().poll(cx));
+        }
+        self.wait = None;
+        Poll::Ready(())
+    }
+
+    /// Whether [`poll_end`](Self::poll_end) is pending: to be asked again, instead of the body,
+    /// which has ended.
+    pub fn is_ending(&self) -> bool {
+        self.serving.is_none() && matches!(self.wait, Some(Wait::Record(_)))
+    }
+
+    /// The body has failed: what passed so far is what the client got.
+    pub fn abort(&mut self) {
+        self.end(Outcome::Aborted);
+    }
+
+    /// Whether the gate has cut it: nothing comes any more.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Takes room for `n` bytes and counts them.
+    fn pass(&mut self, n: u64, waited: &Waited) -> Passed {
+        if let (Some(meter), Some(serving)) = (self.meter, &mut self.serving) {
+            match serving.make_room(&self.gate, meter, n, waited) {
+                Took::Done => {}
+                Took::Wait(pending) => return Passed::Wait(pending),
+                Took::Refused(_) if meter.cut => return Passed::Cut,
+                // Served, and recorded as over.
+                Took::Refused(_) => {}
+            }
+            serving.pass(meter, n);
+        }
+        self.rest = self.rest.map(|rest| rest.saturating_sub(n));
+        Passed::Yes
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        if let Some(serving) = self.serving.take() {
+            serving.end(outcome);
+        }
+    }
+
+    /// Begins to wait for the record of what the body cost, where the answer is worth it.
+    fn waits_for_record(&mut self) -> bool {
+        let waits = self.meter.take().is_some() && self.gate.inner.config.mode == Mode::Durable;
+        if waits {
+            self.wait = Some(Wait::Record(self.gate.recorded()));
+        }
+        waits
+    }
+}
+
+enum Passed {
+    Yes,
+    Wait(Pending),
+    Cut,
+}
+
+impl std::fmt::Debug for Counting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Counting").field("status", &self.status).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,210 @@
+//! An admitted request while it is served: what every adapter does alike, whatever framework's
+//! types it writes into. The tower layer and the actix-web middleware are thin over it.
+//!
+//! 1. [`Serving::own`] or [`Serving::share`] with what [`Gate::admit_request`] admitted.
+//! 2. [`Serving::guard`] around each poll of the handler; [`Serving::end`] if it fails.
+//! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`].
+//! 4. [`Counting`] with each chunk before it passes, and at the end of the body.
+//!
+//! # Laws
+//!
+//! 1. A request is settled exactly once. Dropped before its end, it ends as aborted, or as failed
+//!    where a panic drops it.
+//! 2. What the head tells is settled with the head: a body that is never polled changes nothing.
+//! 3. Nothing here knows a framework, `http` or sockets.
+
+use std::sync::MutexGuard;
+
+use bytes::Bytes;
+
+use crate::Outcome;
+use crate::admission::permit::Hold;
+use crate::admission::policy::ByteMeter;
+use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
+use crate::usage::Mode;
+use crate::wire::{self, Call, HeaderStyle, HeaderText};
+
+mod counting;
+
+pub use counting::{Counting, StreamCut};
+
+/// An admitted request with what it holds, shared with its handler or not.
+#[derive(Debug)]
+pub struct Serving(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Own(Running),
+    Shared(Admitted),
+    Ended,
+}
+
+impl Serving {
+    /// Nothing is shared with the handler: no extractors, no allocation.
+    pub fn own(running: Running) -> Self {
+        Self(Kind::Own(running))
+    }
+
+    /// Shared with the handler: the second goes where its extractors look.
+    pub fn share(gate: &Gate, running: Running) -> (Self, Admitted) {
+        let admitted = Admitted::new(gate.clone(), running);
+        (Self(Kind::Shared(admitted.clone())), admitted)
+    }
+
+    /// Polls the handler. Where it panics the request ends as failed at once: a layer outside may
+    /// catch the panic and drop the rest later, when nothing tells any more why.
+    pub fn guard<T>(serving: &mut Option<Self>, poll: impl FnOnce() -> T) -> T {
+        let guard = FailOnPanic(serving);
+        let polled = poll();
+        drop(guard);
+        polled
+    }
+
+    /// Ends the request.
+    pub fn end(mut self, outcome: Outcome) {
+        self.end_in_place(outcome);
+    }
+
+    /// Writes the limit headers of the response: lower-case names, legal values. Nothing for a
+    /// route that is `free`, or where the gate sends none.
+    pub fn limit_headers(&mut self, gate: &Gate, mut write: impl FnMut(&'static str, Bytes)) {
+        let inner = &gate.inner;
+        let style = inner.wire.style;
+        if style == HeaderStyle::Off {
+            return;
+        }
+        self.with(|hold| {
+            let now = inner.clock.now();
+            if hold.of.rules().free {
+                return;
+            }
+            if style == HeaderStyle::Draft11 {
+                let mut line = HeaderText::new();
+                if let Some(policy) = inner.write_limits(&hold.of, now, &mut line) {
+                    write("ratelimit-policy", policy);
+                }
+                if !line.is_empty() {
+                    write("ratelimit", Bytes::copy_from_slice(&line));
+                }
+            } else {
+                let states = inner.limit_states(&hold.of, now);
+                let mut pairs = Vec::new();
+                wire::limit_headers(&states, style, Call::at(now.wall_ms), &mut pairs);
+                for (name, value) in pairs {
+                    write(name, value.into());
+                }
+            }
+        });
+    }
+
+    /// Settles what the head tells: a status that is not charged never is, and one that is charged
+    /// is so now, unless going away would be forgiven. The rest is for the body: `None` where it
+    /// has none (`is_empty`: HEAD, 204, 304, no bytes), for then the request has ended.
+    ///
+    /// `length` is the body's exact length, where it is known.
+    pub fn into_body(
+        mut self,
+        gate: &Gate,
+        status: u16,
+        is_empty: bool,
+        length: Option<u64>,
+    ) -> Option<Counting> {
+        self.with(|hold| {
+            let now = hold.now();
+            let charged = hold.is_charged(Outcome::Complete { status });
+            if !charged || hold.is_charged(Outcome::Aborted) {
+                hold.charge(charged, now);
+            }
+        });
+        if is_empty {
+            self.end(Outcome::Complete { status });
+            return None;
+        }
+        Some(Counting::new(self, gate.clone(), status, length))
+    }
+
+    /// The meter of response bytes, if they are counted.
+    fn byte_meter(&mut self) -> Option<ByteMeter> {
+        self.with(|hold| hold.of.rules().counts_response).flatten()
+    }
+
+    /// Takes room for `n` more bytes, before they pass.
+    fn make_room(&mut self, gate: &Gate, meter: ByteMeter, n: u64, waited: &Waited) -> Took {
+        let took = self.with(|hold| {
+            let held = hold.held(meter.counter);
+            if held >= n {
+                return Took::Done;
+            }
+            let asks = &hold.of.rules().meters;
+            let Some(ask) = asks.iter().position(|ask| ask.meter == meter.meter) else {
+                return Took::Done;
+            };
+            gate.draw(hold, ask, (n - held).max(meter.chunk), waited)
+        });
+        took.unwrap_or(Took::Done)
+    }
+
+    /// Counts bytes that pass now.
+    fn pass(&mut self, meter: ByteMeter, n: u64) {
+        self.with(|hold| {
+            let now = hold.now();
+            hold.report(meter.counter, n, now);
+        });
+    }
+
+    /// Looks at the hold.
+    fn with<T>(&mut self, look: impl FnOnce(&mut Hold) -> T) -> Option<T> {
+        let mut guard: MutexGuard<'_, Hold>;
+        let hold = match &mut self.0 {
+            Kind::Own(running) => &mut running.hold,
+            Kind::Shared(admitted) => {
+                guard = admitted.hold();
+                &mut *guard
+            }
+            Kind::Ended => return None,
+        };
+        Some(look(hold))
+    }
+
+    fn end_in_place(&mut self, outcome: Outcome) {
+        self.with(|hold| {
+            let now = hold.now();
+            hold.end(outcome, now);
+        });
+        self.0 = Kind::Ended;
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let ended = if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
+        self.end_in_place(ended);
+    }
+}
+
+impl Gate {
+    /// What a response waits for once its head is settled: its record, in mode `durable`.
+    pub fn head_recorded(&self) -> Option<Pending> {
+        (self.inner.config.mode == Mode::Durable).then(|| self.recorded())
+    }
+
+    /// The value of `Access-Control-Expose-Headers` for a response that has
+    /// `Access-Control-Allow-Origin`, from the value it has; `None` where nothing is to change.
+    pub fn expose_headers(&self, existing: Option<&str>) -> Option<String> {
+        let style = self.inner.wire.style;
+        (style != HeaderStyle::Off).then(|| wire::expose(existing, style)).flatten()
+    }
+}
+
+/// See [`Serving::guard`].
+struct FailOnPanic<'a>(&'a mut Option<Serving>);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(serving) = self.0.take()
+        {
+            serving.end(Outcome::Failed);
+        }
+    }
+}

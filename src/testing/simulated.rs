@@ -1,0 +1,229 @@
+//! What a simulation needs that a host does not: one seed for all that is random, requests taken
+//! apart into their steps, and a look into stored items. It sees and seeds; it decides nothing, so
+//! that what runs is the code that ships.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::admission::permit::Outcome;
+use crate::admission::pool::{self, PoolId};
+use crate::decision::Refusal;
+use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, Usage, Waited};
+use crate::identity::RequestView;
+pub use crate::planted::Plant;
+use crate::planted::in_thread;
+use crate::store::layout::Space;
+use crate::store::{Item, Key};
+use crate::usage::journal::Journal;
+use crate::usage::log;
+use crate::usage::record::{PoolRow, Rows};
+
+/// From now on this thread draws all its randomness from this seed; `None`: from the system again.
+pub fn seed_this_thread(seed: Option<u64>) {
+    crate::random::seeded::seed(seed);
+}
+
+/// From now on gates on this thread make this mistake. `writer` is who the next writer will be, for
+/// [`Plant::ReusedIncarnations`].
+pub fn plant(mistake: Option<Plant>, writer: u128) {
+    in_thread::PLANT.set(mistake);
+    in_thread::WRITER.set(writer);
+}
+
+/// From now on gates on this thread seal whoever has been silent for so long, in milliseconds;
+/// `None`: as long as usual.
+pub fn have_patience(ms: Option<u64>) {
+    in_thread::PATIENCE.set(ms);
+}
+
+/// A plan file in memory, which a running gate looks at again like at one on disk.
+#[derive(Clone, Debug)]
+pub struct Plans(pub(crate) Arc<Mutex<Arc<str>>>);
+
+impl Plans {
+    /// A file with this text.
+    pub fn new(text: &str) -> Self {
+        Self(Arc::new(Mutex::new(text.into())))
+    }
+
+    /// Replaces the text.
+    pub fn set(&self, text: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.into();
+    }
+
+    /// Has a gate read this file.
+    pub fn read_by(&self, gate: GateBuilder) -> GateBuilder {
+        gate.shared_plans(self)
+    }
+}
+
+/// The incarnation under which a gate leases and records now.
+pub fn incarnation(gate: &Gate) -> u128 {
+    gate.inner.hub.incarnation()
+}
+
+/// A request that was admitted and has not ended.
+#[derive(Debug)]
+pub struct OpenRequest {
+    admitted: Admitted,
+}
+
+/// Units that a request took from a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// The pool's item.
+    pub pool: Key,
+    /// The incarnation whose lease it was.
+    pub writer: u128,
+    /// Atoms that the request holds of it.
+    pub atoms: u64,
+    /// Atoms left in the lease now; negative is a debt.
+    pub left: i64,
+}
+
+impl OpenRequest {
+    /// Asks, and waits where memory does not have the answer. `None` in place of a refusal: the
+    /// route lets everybody pass.
+    ///
+    /// # Errors
+    ///
+    /// The refusal.
+    pub async fn admit<V: RequestView + Sync>(
+        gate: &Gate,
+        view: &V,
+    ) -> Result<Self, Option<Refusal>> {
+        let mut waited = Waited::default();
+        loop {
+            match gate.admit_request(view, waited) {
+                Step::Wait(pending) => waited = pending.await,
+                Step::Done(Answer::Admit(running)) => {
+                    return Ok(Self { admitted: Admitted::new(gate.clone(), running) });
+                }
+                Step::Done(Answer::Pass) => return Err(None),
+                Step::Done(Answer::Refuse(refusal)) => return Err(Some(*refusal)),
+            }
+        }
+    }
+
+    /// What it holds, by pool.
+    pub fn drawn(&self) -> Vec<Drawn> {
+        let hold = self.admitted.hold();
+        let writer = &self.admitted.gate().inner.writer;
+        let mut drawn = BTreeMap::<Key, Drawn>::new();
+        for (lease, atoms) in hold.seen() {
+            let pool = lease.pool().key(&writer.space);
+            let of = drawn.entry(pool.clone()).or_insert_with(|| Drawn {
+                pool,
+                writer: lease.incarnation(),
+                atoms: 0,
+                left: lease.left(),
+            });
+            of.atoms += atoms;
+        }
+        drawn.into_values().collect()
+    }
+
+    /// What its handler sees.
+    pub fn usage(&self) -> Usage {
+        self.admitted.usage()
+    }
+
+    /// Its response has begun, with this status: costs are decided.
+    pub fn head(&self, status: u16) {
+        let mut hold = self.admitted.hold();
+        let (charged, now) = (hold.is_charged(Outcome::Complete { status }), hold.now());
+        hold.charge(charged, now);
+    }
+
+    /// It ends.
+    pub fn end(self, outcome: Outcome) {
+        let mut hold = self.admitted.hold();
+        let now = hold.now();
+        hold.end(outcome, now);
+    }
+}
+
+/// A pool as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the attributes")]
+pub struct PoolItem {
+    pub limit: i64,
+    pub rev: i64,
+    pub free: i64,
+    pub spent: i64,
+    pub generation: i64,
+    pub entries: BTreeMap<u128, PoolEntry>,
+}
+
+/// A writer's entry in a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the attributes")]
+pub struct PoolEntry {
+    pub op: u64,
+    pub held: u64,
+    pub preauthorised: u64,
+    pub closed: bool,
+}
+
+impl PoolItem {
+    /// Reads one; `None`: it is none.
+    pub fn read(item: &Item) -> Option<Self> {
+        let view = pool::View::read(item, 0).ok()?;
+        let entries = pool::entries(item).ok()?.into_iter().map(|(writer, entry)| {
+            let (closed, pool::Entry { op, held, preauthorised }) = (entry.is_closed(), entry);
+            (writer, PoolEntry { op, held, preauthorised, closed })
+        });
+        Some(Self {
+            limit: view.terms.limit,
+            rev: view.terms.rev,
+            free: view.free,
+            spent: item.int("spent")?,
+            generation: view.generation,
+            entries: entries.collect(),
+        })
+    }
+}
+
+/// A record of a usage log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogItem {
+    /// Whose rows these are, where they are not those of the log's writer.
+    pub of: Option<u128>,
+    /// It is no record: it ends the log.
+    pub seal: bool,
+    /// Totals and ceilings by pool.
+    pub pools: BTreeMap<Key, (u64, u64)>,
+    /// Totals by meter, and by the rest of the row's key.
+    pub uses: BTreeMap<(String, String), u64>,
+}
+
+impl LogItem {
+    /// Reads one; `None`: it is none.
+    pub fn read(space: &str, item: &Item) -> Option<Self> {
+        let (rows, of) = log::decode(item).ok()?;
+        let seal = log::is_seal(item);
+        Some(Self { seal, ..Self::of(space, rows, of) })
+    }
+
+    /// What a journal on disk holds, by writer.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn journal(space: &str, path: &Path) -> std::io::Result<Vec<(u128, Self)>> {
+        let left = Journal::recover(path)?;
+        Ok(left.into_iter().map(|(of, rows)| (of, Self::of(space, rows, Some(of)))).collect())
+    }
+
+    fn of(space: &str, rows: Rows, of: Option<u128>) -> Self {
+        let space = Space::new(space);
+        let pool = |(pool, row): (PoolId, PoolRow)| (pool.key(&space), (row.total, row.ceiling));
+        let pools = rows.pools.into_iter().map(pool).collect();
+        let uses = rows.uses.into_iter().map(|(key, total)| {
+            let rest = format!("{} {} {} {:?}", key.tenant, key.part, key.day, key.period_ms);
+            ((key.meter.to_string(), rest), total)
+        });
+        Self { of, seal: false, pools, uses: uses.collect() }
+    }
+}

@@ -1,0 +1,109 @@
+//! What the flush writes at once: collected, packed into records, and done with once all of them
+//! are in the store.
+
+use std::sync::atomic::Ordering;
+
+use super::super::Mode;
+use super::super::collect::rows_of;
+use super::super::journal::Journal;
+use super::super::record::{ByWriter, Rows};
+use super::{ALIVE, Task};
+use crate::planted::{Plant, planted};
+
+impl Task {
+    /// Takes what moved since the last time: totals to `pending`, and to the journal.
+    pub(super) fn collect(&mut self) {
+        let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let (rows, used) = rows_of(&self.hub.take_soiled());
+        used.into_iter().for_each(|lease| self.ceilings.note(lease));
+        if rows.is_empty() {
+            if self.pending.is_empty() && self.batch.is_empty() {
+                self.done.send_replace(collection);
+            }
+            return;
+        }
+        if let Some(journal) = &mut self.journal {
+            let at_ms = self.hub.clock.now().wall_ms;
+            let kept = journal.append(&rows, at_ms).and_then(|()| {
+                merge(&mut self.pending, rows.clone());
+                journal.compact(&self.pending, at_ms)
+            });
+            if let Err(error) = kept {
+                // Still in memory, and written with the next flush: the loss bound is that of
+                // `fast` until the disk recovers.
+                tracing::error!(%error, "usage journal cannot be written");
+            }
+        }
+        merge(&mut self.pending, rows);
+    }
+
+    pub(super) fn begin_batch(&mut self) {
+        if !self.batch.is_empty() {
+            return;
+        }
+        let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
+        self.hub.take_capped().into_iter().for_each(|lease| self.ceilings.note(lease));
+        self.ceilings.propose(writer, now, &mut self.pending);
+        if planted(Plant::CeilingBeforeRecord) {
+            self.ceilings.logged();
+        }
+        if self.pending.is_empty() {
+            let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
+            if silent && self.ceilings.holds_units(now) {
+                self.batch = vec![Rows::pack_nothing(now.wall_ms)];
+                self.batch_covers = self.begun.load(Ordering::Acquire);
+            }
+            return;
+        }
+        let rows = std::mem::take(&mut self.pending);
+        crate::telemetry::flush_batch(rows.values().map(Rows::len).sum());
+        self.begun_ns = now.mono_ns;
+        let carried = |of: u128| (of != writer).then_some(of);
+        let packed = rows.iter().flat_map(|(of, rows)| rows.pack(now.wall_ms, carried(*of)));
+        self.batch = packed.collect();
+        self.batch_rows = rows;
+        self.batch_covers = self.begun.load(Ordering::Acquire);
+        self.forget = self.journal.as_mut().map(Journal::cut);
+    }
+
+    pub(super) fn batch_written(&mut self) {
+        if !self.batch.is_empty() {
+            return;
+        }
+        self.batch_rows.clear();
+        self.ceilings.logged();
+        if self.begun_ns != 0 {
+            let lag = self.hub.clock.now().mono_ns.saturating_sub(self.begun_ns);
+            crate::telemetry::flush_lag(lag as f64 / 1e9);
+        }
+        if let (Some(journal), Some(segment)) = (&mut self.journal, self.forget.take()) {
+            journal.forget(segment);
+        }
+        let done = if self.pending.is_empty() {
+            self.begun.load(Ordering::Acquire)
+        } else {
+            self.batch_covers
+        };
+        self.done.send_if_modified(|known| {
+            let news = done > *known;
+            *known = done.max(*known);
+            news
+        });
+        if !self.pending.is_empty() && self.settings.mode == Mode::Durable {
+            self.hub.soil.notify_one();
+        }
+    }
+
+    pub(super) fn end_journal(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            let all = journal.cut();
+            journal.forget(all);
+        }
+    }
+}
+
+pub(super) fn merge(known: &mut ByWriter, rows: ByWriter) {
+    for (of, rows) in rows {
+        known.entry(of).or_default().merge(rows);
+    }
+}

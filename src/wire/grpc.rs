@@ -1,0 +1,270 @@
+//! A refusal as gRPC tells it: a status with the standard details of `google.rpc`, sent as a
+//! response of trailers only.
+//!
+//! # Laws
+//!
+//! 1. The code is the one of the table in `docs/http.md`; those that clients retry by themselves
+//!    (`UNAVAILABLE`) and those that they may (`RESOURCE_EXHAUSTED`) come with a `RetryInfo`, and
+//!    no others do.
+//! 2. The details name plan and limit, never a credential or a tenant.
+//! 3. gRPC-Web is not gRPC: its calls are answered over HTTP, as any other.
+//!
+//! Sources: "gRPC over HTTP2" (statuses, percent-encoding, `-bin` metadata) and
+//! `google/rpc/{status,error_details}.proto`. The few messages are written by hand: eleven fields
+//! do not weigh a code generator.
+
+use std::fmt::Write;
+
+use super::{Call, Mapping, Reply, WireOptions, amount, detail, fields, payment_word, retry_after};
+use crate::decision::{LimitState, Reason, Refusal};
+
+/// The media type of a call and its answer.
+const GRPC: &str = "application/grpc";
+
+/// What an `ErrorInfo` names as the source of its reasons.
+const DOMAIN: &str = "tollgate";
+
+/// Whether a request with this `content-type` is a gRPC call (`application/grpc`, perhaps with
+/// `+proto` or parameters).
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    let Some((media, rest)) = content_type.split_at_checked(GRPC.len()) else { return false };
+    media.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+' | b';'))
+}
+
+/// A refusal as a status of gRPC. A handler that passes on what [`crate::Usage::take`] refused
+/// makes its framework's status of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcStatus {
+    /// The number of the `google.rpc.Code`.
+    pub code: i32,
+    /// One sentence for people.
+    pub message: String,
+    /// A `google.rpc.Status` with all of it and the details, as protobuf.
+    pub details: Vec<u8>,
+}
+
+impl GrpcStatus {
+    /// The status that tells this refusal.
+    ///
+    /// Details: `RetryInfo` where waiting helps, `QuotaFailure` with the limit that refused,
+    /// `ErrorInfo` where paying or another plan would help, `Help` with the billing page.
+    pub fn of(refusal: &Refusal) -> Self {
+        let how = Mapping::of(&refusal.reason);
+        let (code, message) = (code(how.grpc), detail(refusal));
+        let mut status = Message::default();
+        status.number(1, code.unsigned_abs().into());
+        status.text(2, &message);
+        if how.retry {
+            let mut delay = Message::default();
+            delay.number(1, retry_after(refusal));
+            let mut info = Message::default();
+            info.message(1, &delay);
+            status.any(3, "RetryInfo", &info);
+        }
+        if let Some(limit) = &refusal.limit {
+            let mut failure = Message::default();
+            failure.message(1, &violation(refusal, limit, &message));
+            status.any(3, "QuotaFailure", &failure);
+        }
+        if let Some(info) = error_info(refusal) {
+            status.any(3, "ErrorInfo", &info);
+        }
+        if let Some(url) = &refusal.billing_url {
+            let mut link = Message::default();
+            link.text(1, "Billing");
+            link.text(2, url);
+            let mut help = Message::default();
+            help.message(1, &link);
+            status.any(3, "Help", &help);
+        }
+        Self { code, message, details: status.0 }
+    }
+}
+
+/// A refusal as the answer to a gRPC call: HTTP 200, the status among the headers, no body.
+pub fn grpc_refusal(refusal: &Refusal, options: &WireOptions, call: Call) -> Reply {
+    let status = GrpcStatus::of(refusal);
+    let mut details = String::new();
+    // Unpadded, as the protocol wants it to be written.
+    amount::base64(&status.details, &mut details).expect("writing to a String does not fail");
+    details.truncate(details.trim_end_matches('=').len());
+    let mut headers = vec![
+        ("content-type", GRPC.to_owned()),
+        ("cache-control", "no-store".to_owned()),
+        ("grpc-status", status.code.to_string()),
+        ("grpc-message", percent_encoded(&status.message)),
+        ("grpc-status-details-bin", details),
+    ];
+    if let Some(limit) = &refusal.limit {
+        fields::limit_headers(std::slice::from_ref(limit), options.style, call, &mut headers);
+    }
+    Reply { status: 200, headers, body: Vec::new() }
+}
+
+/// The number of a code, by the name that a [`Mapping`] has.
+fn code(name: &str) -> i32 {
+    match name {
+        "ALREADY_EXISTS" => 6,
+        "PERMISSION_DENIED" => 7,
+        "RESOURCE_EXHAUSTED" => 8,
+        "FAILED_PRECONDITION" => 9,
+        "UNAVAILABLE" => 14,
+        "UNAUTHENTICATED" => 16,
+        _ => 2, // UNKNOWN
+    }
+}
+
+/// `QuotaFailure.Violation`: subject, description, metric, id, dimensions and value.
+fn violation(refusal: &Refusal, limit: &LimitState, message: &str) -> Message {
+    let mut violation = Message::default();
+    if let Some(plan) = &refusal.plan {
+        violation.text(1, &format!("plan:{plan}"));
+    }
+    violation.text(2, message);
+    violation.text(4, limit.meter.as_deref().unwrap_or("requests"));
+    violation.text(5, &limit.name);
+    if let Some(plan) = &refusal.plan {
+        violation.pair(6, "plan", plan);
+    }
+    let whole = limit.limit / limit.scale.max(1);
+    violation.number(7, whole.min(i64::MAX.unsigned_abs()));
+    violation
+}
+
+/// `ErrorInfo` for what waiting does not cure: reason, domain, metadata.
+fn error_info(refusal: &Refusal) -> Option<Message> {
+    let reason = match &refusal.reason {
+        Reason::PaymentRequired(payment) => {
+            payment_word(*payment).to_ascii_uppercase().replace('-', "_")
+        }
+        Reason::FeatureMissing(_) => "FEATURE_NOT_IN_PLAN".to_owned(),
+        Reason::Suspended => "SUSPENDED".to_owned(),
+        Reason::LengthRequired => "LENGTH_REQUIRED".to_owned(),
+        _ => return None,
+    };
+    let mut info = Message::default();
+    info.text(1, &reason);
+    info.text(2, DOMAIN);
+    if let Reason::FeatureMissing(feature) = &refusal.reason {
+        info.pair(3, "feature", feature);
+    }
+    if let Some(plan) = &refusal.plan {
+        info.pair(3, "plan", plan);
+    }
+    Some(info)
+}
+
+/// `grpc-message`: printable ASCII but `%`, all else by its bytes.
+fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' | ..b' ' | 0x7f.. => {
+                write!(out, "%{byte:02X}").expect("writing to a String does not fail");
+            }
+            _ => out.push(char::from(byte)),
+        }
+    }
+    out
+}
+
+/// A protobuf message being written. Fields that are empty or 0 are left out, as proto3 does.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn number(&mut self, field: u8, n: u64) {
+        if n > 0 {
+            self.varint(u64::from(field) << 3);
+            self.varint(n);
+        }
+    }
+
+    fn text(&mut self, field: u8, text: &str) {
+        if !text.is_empty() {
+            self.bytes(field, text.as_bytes());
+        }
+    }
+
+    fn message(&mut self, field: u8, message: &Message) {
+        self.bytes(field, &message.0);
+    }
+
+    /// One entry of a `map<string, string>`.
+    fn pair(&mut self, field: u8, key: &str, value: &str) {
+        let mut entry = Message::default();
+        entry.text(1, key);
+        entry.text(2, value);
+        self.message(field, &entry);
+    }
+
+    /// A `google.protobuf.Any` around a message of `google.rpc`.
+    fn any(&mut self, field: u8, name: &str, message: &Message) {
+        let mut any = Message::default();
+        any.text(1, &format!("type.googleapis.com/google.rpc.{name}"));
+        any.message(2, message);
+        self.message(field, &any);
+    }
+
+    fn bytes(&mut self, field: u8, bytes: &[u8]) {
+        self.varint(u64::from(field) << 3 | 2);
+        self.varint(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn varint(&mut self, mut n: u64) {
+        while n >= 0x80 {
+            self.0.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        self.0.push(n as u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_grpc_is_grpc() {
+        for grpc in ["application/grpc", "application/grpc+proto", "Application/GRPC;x=y"] {
+            assert!(is_grpc(grpc.as_bytes()), "{grpc}");
+        }
+        for other in ["", "application/grp", "application/grpc-web", "application/json"] {
+            assert!(!is_grpc(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_message_survives_whatever_a_plan_is_called() {
+        assert_eq!(percent_encoded("50 % of Größe\n~"), "50 %25 of Gr%C3%B6%C3%9Fe%0A~");
+    }
+
+    #[test]
+    fn numbers_are_varints() {
+        let mut message = Message::default();
+        message.number(1, 150);
+        message.number(2, 0);
+        message.text(3, "");
+        message.number(15, u64::MAX);
+        assert_eq!(message.0[..3], [0x08, 0x96, 0x01]);
+        assert_eq!(message.0[3..].len(), 1 + 10);
+    }
+
+    #[test]
+    fn every_code_of_a_mapping_has_its_number() {
+        let reasons = [
+            Reason::Unidentified,
+            Reason::Exhausted,
+            Reason::Concurrency,
+            Reason::PaymentRequired(crate::decision::Payment::Unpaid),
+            Reason::FeatureMissing("x".into()),
+            Reason::Suspended,
+            Reason::Unavailable,
+            Reason::LengthRequired,
+            Reason::IdempotencyConflict,
+        ];
+        let codes = reasons.map(|reason| code(Mapping::of(&reason).grpc));
+        assert_eq!(codes, [16, 8, 8, 9, 7, 7, 14, 9, 6]);
+    }
+}

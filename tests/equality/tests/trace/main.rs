@@ -1,0 +1,85 @@
+//! One recorded trace through every adapter: the same status, headers and body for each of its
+//! steps, and the same ledger afterwards.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+mod actix;
+mod axum;
+mod plain;
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use equality::answer::Answer;
+use equality::front::{self, Outcome};
+use equality::trace::{SEED, STEPS, Step, trace};
+
+static TRACE: LazyLock<Vec<Step>> = LazyLock::new(|| trace(SEED));
+
+/// What the others are compared with: the tower layer around a plain service.
+static PLAIN: LazyLock<Outcome> = LazyLock::new(|| front::run(plain::Plain::new, &TRACE));
+
+#[track_caller]
+fn same(theirs: &Outcome) {
+    assert_eq!(PLAIN.answers.len(), theirs.answers.len());
+    let differ = PLAIN.answers.iter().zip(&theirs.answers).position(|(a, b)| a != b);
+    if let Some(nth) = differ {
+        let (ours, theirs) = (&PLAIN.answers[nth], &theirs.answers[nth]);
+        panic!("answer {nth} differs:\nplain {ours:#?}\nother {theirs:#?}");
+    }
+    for (ours, theirs) in PLAIN.ledger.iter().zip(&theirs.ledger) {
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(PLAIN.ledger.len(), theirs.ledger.len());
+}
+
+#[test]
+fn axum_answers_and_records_the_same() {
+    same(&front::run(axum::Axum::new, &TRACE));
+}
+
+#[test]
+fn actix_answers_and_records_the_same() {
+    same(&front::run(actix::Actix::new, &TRACE));
+}
+
+#[test]
+fn the_same_trace_twice_is_the_same() {
+    same(&front::run(plain::Plain::new, &TRACE));
+}
+
+#[test]
+fn the_trace_has_every_refusal_and_every_end_in_it() {
+    assert_eq!(TRACE.len(), STEPS);
+    let refusals: BTreeSet<_> = PLAIN.answers.iter().filter_map(Answer::refusal).collect();
+    let problems = "https://iana.org/assignments/http-problem-types#";
+    let all = [
+        "401 about:blank".to_owned(),
+        "402 /problems/payment-required".to_owned(),
+        "403 /problems/feature-not-in-plan".to_owned(),
+        "403 /problems/suspended".to_owned(),
+        "411 /problems/length-required".to_owned(),
+        "429 /problems/concurrency-exceeded".to_owned(),
+        format!("429 {problems}quota-exceeded"),
+        format!("503 {problems}temporary-reduced-capacity"),
+    ];
+    assert_eq!(refusals.into_iter().collect::<Vec<_>>(), all);
+    let says = |words: &str| PLAIN.answers.iter().any(|answer| answer.body.contains(words));
+    for words in ["trial-over", "unpaid", "grant-used-up", "The rate search", "The quota tokens"] {
+        assert!(says(words), "nothing says {words}");
+    }
+    let ended = |path: &str, is: fn(&Answer) -> bool| {
+        PLAIN.answers.iter().any(|answer| answer.asked.contains(path) && is(answer))
+    };
+    let is_broken: fn(&Answer) -> bool = |a| a.status == 200 && !a.is_whole && !a.body.is_empty();
+    assert!(ended("/v1/stream", |answer| answer.status == 200 && answer.is_whole));
+    assert!(ended("/v1/stream", is_broken), "the gate cuts a stream");
+    assert!(ended("/v1/wait", is_broken), "a client goes away");
+    assert!(ended("/v1/stumble", is_broken), "a handler panics in mid-stream");
+    assert!(ended("/v1/panic", |answer| answer.status == 0), "a handler panics");
+    assert!(ended("/v1/error", |a| a.status == 500) && ended("/v1/error", |a| a.status == 418));
+    assert!(ended("/v1/%73earch", |answer| answer.body == "found"), "encoded paths");
+    for row in &PLAIN.ledger {
+        assert!(!row.contains("\"held\":") || row.contains("\"held\":0"), "{row}");
+    }
+}

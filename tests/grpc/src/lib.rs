@@ -1,0 +1,1 @@
+//! Nothing but `tests/refusals.rs`: a package of its own, so that only it pays for tonic.

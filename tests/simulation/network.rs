@@ -1,0 +1,158 @@
+//! Between the nodes and the table: calls wait in an outbox until the driver decides what becomes
+//! of them. The table is the reference store; what can go wrong goes wrong on the way.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::oneshot;
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
+    Written,
+};
+
+use crate::world::{World, kind_of};
+
+/// A call on its way.
+pub(crate) struct Call {
+    pub(crate) node: usize,
+    pub(crate) op: Op,
+    pub(crate) reply: oneshot::Sender<Result<Answer, StoreError>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Read(Key),
+    Write(Write),
+    Query(Query),
+}
+
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Read(Option<Item>),
+    Written(Written),
+    Page(Page),
+}
+
+impl Op {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Read(key) if key.pk.contains("#Q#") => "look at a pool",
+            Self::Read(_) => "directory",
+            Self::Query(_) => "query",
+            Self::Write(write) => kind_of(write),
+        }
+    }
+
+    pub(crate) fn is_write(&self) -> bool {
+        matches!(self, Self::Write(_))
+    }
+}
+
+/// The calls that nodes have made since the driver last looked.
+#[derive(Clone, Default)]
+pub(crate) struct Outbox(Arc<Mutex<Vec<Call>>>);
+
+impl Outbox {
+    pub(crate) fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The store as one node sees it.
+pub(crate) struct NodeStore {
+    pub(crate) node: usize,
+    pub(crate) outbox: Outbox,
+    pub(crate) shared: bool,
+}
+
+impl NodeStore {
+    fn call<T: 'static>(
+        &self,
+        op: Op,
+        read: impl FnOnce(Answer) -> Option<T> + Send + 'static,
+    ) -> StoreFuture<T> {
+        let (node, outbox) = (self.node, self.outbox.clone());
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            outbox.lock().push(Call { node, op, reply });
+            let unknown = || StoreError::new(StoreErrorKind::Unknown, "no answer");
+            let answer = answer.await.map_err(|_| unknown())??;
+            read(answer).ok_or_else(unknown)
+        })
+    }
+}
+
+impl Store for NodeStore {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.call(Op::Read(key), |answer| match answer {
+            Answer::Read(item) => Some(item),
+            _ => None,
+        })
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.call(Op::Write(write), |answer| match answer {
+            Answer::Written(written) => Some(written),
+            _ => None,
+        })
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.call(Op::Query(query), |answer| match answer {
+            Answer::Page(page) => Some(page),
+            _ => None,
+        })
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { kind: "simulated", survives: "machine", shared: self.shared }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// The table itself: what arrives is applied at once, and the world looks at every change.
+#[derive(Default)]
+pub(crate) struct Table(Memory);
+
+impl Table {
+    pub(crate) fn expire(&self, now_ms: i64) {
+        at_once(self.0.expire(now_ms)).expect("a store in memory forgets at once");
+    }
+
+    pub(crate) fn apply(
+        &self,
+        by: usize,
+        op: Op,
+        world: &Mutex<World>,
+    ) -> Result<Answer, StoreError> {
+        match op {
+            Op::Read(key) => at_once(self.0.read(key)).map(Answer::Read),
+            Op::Query(query) => at_once(self.0.query(query)).map(Answer::Page),
+            Op::Write(write) => {
+                let old = at_once(self.0.read(write.key.clone()))?;
+                let written = at_once(self.0.write(write.clone()))?;
+                if let Written::Applied(new) = &written {
+                    let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
+                    world.count("writes applied");
+                    world.changed(by, &write, old.as_ref(), new.as_ref());
+                }
+                Ok(Answer::Written(written))
+            }
+        }
+    }
+}
+
+/// The answer of a store that does not wait.
+fn at_once<T>(mut call: StoreFuture<T>) -> Result<T, StoreError> {
+    match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => unreachable!("a store in memory answers at the first poll"),
+    }
+}

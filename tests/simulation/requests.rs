@@ -1,0 +1,128 @@
+//! What clients do: requests of several kinds, each a task on the node that serves it. The world is
+//! told of a unit in the same breath in which it is handed out.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tollgate::testing::{Drawn, OpenRequest};
+use tollgate::{Gate, Outcome};
+
+use crate::node::Call;
+use crate::world::World;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// One unit, or five, for a response that takes so long.
+    Job { five: bool, ms: u64 },
+    /// The same, and the client waits until it is on record.
+    Recorded,
+    /// Fails: nothing is charged.
+    Fails { ms: u64 },
+    /// Takes units one by one before it passes them on, and ends where there are none.
+    Stream { units: u64, ms: u64 },
+    /// Passes on what it passes on; what it cost is known at its end.
+    Late { units: u64, ms: u64 },
+}
+
+pub(crate) async fn run(gate: Gate, world: Arc<Mutex<World>>, tenant: String, kind: Kind) {
+    let path = match kind {
+        Kind::Job { five: true, .. } => "/five",
+        Kind::Stream { .. } | Kind::Late { .. } => "/stream",
+        _ => "/one",
+    };
+    let open = match OpenRequest::admit(&gate, &Call { tenant, path }).await {
+        Ok(open) => open,
+        Err(refusal) => {
+            let reason = refusal.map(|refusal| refusal.reason);
+            let unavailable = matches!(reason, Some(tollgate::Reason::Unavailable));
+            lock(&world).count(if unavailable { "unavailable" } else { "refused" });
+            return;
+        }
+    };
+    lock(&world).count("admitted");
+    match kind {
+        Kind::Job { ms, .. } => {
+            pause(ms).await;
+            end(open, &world);
+        }
+        Kind::Recorded => {
+            let drawn = open.drawn();
+            end(open, &world);
+            recorded(&gate, &world, &drawn).await;
+        }
+        Kind::Fails { ms } => {
+            pause(ms).await;
+            open.end(Outcome::Failed);
+        }
+        Kind::Stream { units, ms } => stream(open, &world, units, ms).await,
+        Kind::Late { units, ms } => {
+            pause(ms).await;
+            report(&open, &world, units);
+            end(open, &world);
+        }
+    }
+}
+
+/// It has been answered in full: what it holds of `jobs` is used.
+fn end(open: OpenRequest, world: &Mutex<World>) {
+    let mut at = lock(world);
+    for drawn in open.drawn().iter().filter(|drawn| is_of(drawn, "jobs")) {
+        at.serve(drawn.writer, &drawn.pool.pk, drawn.atoms, 0);
+    }
+    drop(at);
+    open.end(Outcome::Complete { status: 200 });
+}
+
+/// So many tokens have been passed on, whether there was room or not.
+fn report(open: &OpenRequest, world: &Mutex<World>, n: u64) {
+    for drawn in open.drawn().iter().filter(|drawn| is_of(drawn, "tokens")) {
+        let beyond = n.saturating_sub(drawn.atoms);
+        let over = beyond.saturating_sub(u64::try_from(drawn.left).unwrap_or(0));
+        lock(world).serve(drawn.writer, &drawn.pool.pk, n, over);
+    }
+    if n > 0 {
+        open.usage().add("tokens", n);
+    }
+}
+
+async fn stream(open: OpenRequest, world: &Mutex<World>, units: u64, ms: u64) {
+    for _ in 0..units {
+        pause(ms).await;
+        let held = open.drawn().iter().filter(|drawn| is_of(drawn, "tokens")).any(|d| d.atoms > 0);
+        if !held && open.usage().take("tokens", 1).await.is_err() {
+            lock(world).count("streams cut");
+            break;
+        }
+        report(&open, world, 1);
+    }
+    end(open, world);
+}
+
+/// Waits for the record of what this request drew.
+async fn recorded(gate: &Gate, world: &Mutex<World>, drawn: &[Drawn]) {
+    let totals: Vec<_> = {
+        let world = lock(world);
+        let share = |drawn: &Drawn| (drawn.writer, drawn.pool.pk.clone());
+        let total = |share| world.served_by.get(&share).map(|total| (share, *total));
+        drawn.iter().map(share).filter_map(total).collect()
+    };
+    if gate.flush_now().await.is_ok() {
+        for (share, total) in totals {
+            lock(world).acknowledged(&share, total);
+        }
+    }
+}
+
+fn is_of(drawn: &Drawn, meter: &str) -> bool {
+    crate::world::parts_of(&drawn.pool.pk).1.starts_with(meter)
+}
+
+async fn pause(ms: u64) {
+    if ms > 0 {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+}
+
+fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}

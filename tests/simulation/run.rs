@@ -1,0 +1,648 @@
+//! One run: nodes, clients and faults, in steps of simulated time, all from one seed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tollgate::store::{StoreError, StoreErrorKind};
+use tollgate::testing::{
+    LogItem, Plans, Plant, have_patience, incarnation, plant, seed_this_thread,
+};
+
+use crate::chance::Chance;
+use crate::network::{Answer, Call, Op, Outbox, Table};
+use crate::node::{Life, Setup};
+use crate::requests::{self, Kind};
+use crate::world::{SPACE, World};
+
+/// Clients call and faults strike for this long; then everything drains.
+const HORIZON_US: [u64; 3] = [60_000_000, 90_000_000, 150_000_000];
+/// How long the drained system may take to close.
+const DRAIN_US: u64 = 60_000_000;
+/// An answer that has not come by then is given up for unknown.
+const CALL_TIMEOUT_US: u64 = 1_000_000;
+/// How much later a delayed or repeated call may arrive.
+const LATE_US: u64 = 30_000_000;
+/// What nodes do about their records: the default twice.
+const MODES: [&str; 4] = ["fast", "journal", "journal", "durable"];
+/// 2026-03-17 12:00 UTC: a window's edge.
+const EDGE_MS: i64 = 1_773_748_800_000;
+
+thread_local! {
+    static MISTAKE: std::cell::Cell<Option<Plant>> = const { std::cell::Cell::new(None) };
+}
+
+pub(crate) struct Run {
+    chance: Chance,
+    now_us: u64,
+    step_us: u64,
+    order: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    nodes: Vec<Node>,
+    world: Arc<Mutex<World>>,
+    table: Table,
+    outbox: Outbox,
+    odds: Odds,
+    faults: bool,
+    outage_until_us: u64,
+    /// Wall clock at the start.
+    wall_ms: i64,
+    tenants: u64,
+    per_second: f64,
+    /// Limits of every version of the plan file.
+    versions: Vec<(u64, u64)>,
+    horizon_us: u64,
+}
+
+struct Node {
+    setup: Setup,
+    life: Option<Life>,
+    /// Counts its lives, so that what was meant for one does not reach the next.
+    lives: u64,
+    frozen: Option<Freeze>,
+    cut_off_until_us: u64,
+    skew_ms: i64,
+    /// Calls in flight by kind.
+    calls: BTreeMap<&'static str, u64>,
+    closing: bool,
+}
+
+struct Freeze {
+    since_us: u64,
+    /// The whole machine stands still: its monotonic clock, too.
+    machine: bool,
+}
+
+enum Event {
+    Arrive { by: usize, op: Op, to: Option<Waiting> },
+    Answer { to: Waiting, answer: Result<Answer, StoreError> },
+    Client { tenant: u64 },
+    Fault,
+    Boot(usize),
+    Wake(usize),
+    Stopped(usize, u64),
+    Plans(usize, usize),
+}
+
+struct Waiting {
+    node: usize,
+    life: u64,
+    kind: &'static str,
+    reply: tokio::sync::oneshot::Sender<Result<Answer, StoreError>>,
+}
+
+/// How often calls of this run go wrong, in a thousand.
+#[derive(Clone, Copy, Debug)]
+struct Odds {
+    lose_request: u64,
+    lose_reply: u64,
+    repeat: u64,
+    late: u64,
+    throttle: u64,
+}
+
+pub(crate) struct Outcome {
+    pub(crate) violation: Option<String>,
+    pub(crate) at_us: u64,
+    pub(crate) world: World,
+}
+
+/// Runs one seed. `quiet`: without any fault.
+pub(crate) fn run(seed: u64, quiet: bool) -> Outcome {
+    run_with(seed, quiet, None)
+}
+
+/// The same with a mistake planted in the code.
+pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcome {
+    MISTAKE.set(mistake);
+    plant(mistake, 0);
+    seed_this_thread(Some(seed));
+    let disk = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut run = Run::new(seed, quiet, disk.path());
+    // In half of the runs the living are sealed, too: it must cost nothing but calls.
+    have_patience(run.chance.pick(&[None, None, Some(2_000), Some(0)]));
+    run.go();
+    have_patience(None);
+    let at_us = run.now_us;
+    for node in &mut run.nodes {
+        node.life = None;
+    }
+    let world = std::mem::take(&mut *lock(&run.world));
+    drop(run);
+    seed_this_thread(None);
+    plant(None, 0);
+    Outcome { violation: world.violation.clone(), at_us, world }
+}
+
+impl Run {
+    fn new(seed: u64, quiet: bool, disk: &Path) -> Self {
+        let mut chance = Chance::new(seed);
+        let mut odds = |choice: &[u64]| if quiet { 0 } else { chance.pick(choice) };
+        let odds = Odds {
+            lose_request: odds(&[0, 10, 50]),
+            lose_reply: odds(&[0, 20, 100]),
+            repeat: odds(&[0, 20, 100]),
+            late: odds(&[0, 10, 50]),
+            throttle: odds(&[0, 20, 150]),
+        };
+        // About what is asked for while the run lasts, or a fraction of it: pools are to run out.
+        let per_second = chance.pick(&[2, 8, 20, 40]);
+        let mut limit = || (per_second * chance.within(10, 90)).max(30);
+        let versions = vec![(limit(), limit())];
+        let nodes = (0..chance.within(2, 5) as usize)
+            .map(|id| Node {
+                setup: Setup {
+                    id,
+                    mode: chance.pick(&MODES),
+                    flush_ms: chance.pick(&[200, 1_000, 1_000]),
+                    journal: disk.join(format!("journal-{id}")),
+                    plans: Plans::new(&plans(versions[0])),
+                    shared: true,
+                },
+                life: None,
+                lives: 0,
+                frozen: None,
+                cut_off_until_us: 0,
+                skew_ms: chance.within(0, 4_000) as i64 - 2_000,
+                calls: BTreeMap::new(),
+                closing: false,
+            })
+            .collect();
+        Self {
+            now_us: 0,
+            step_us: chance.pick(&[10_000, 20_000, 40_000]),
+            order: 0,
+            events: BTreeMap::new(),
+            nodes,
+            world: Arc::default(),
+            table: Table::default(),
+            outbox: Outbox::default(),
+            odds,
+            faults: !quiet,
+            outage_until_us: 0,
+            wall_ms: EDGE_MS - chance.pick(&[8_000, 20_000, 65_000, 300_000]),
+            tenants: chance.within(1, 3),
+            per_second: per_second as f64,
+            versions,
+            horizon_us: chance.pick(&HORIZON_US),
+            chance,
+        }
+    }
+
+    fn go(&mut self) {
+        for id in 0..self.nodes.len() {
+            self.at(0, Event::Boot(id));
+        }
+        for tenant in 0..self.tenants {
+            self.at(100_000, Event::Client { tenant });
+        }
+        if self.faults {
+            self.at(2_000_000, Event::Fault);
+        }
+        while self.now_us < self.horizon_us && !self.is_over() {
+            self.step();
+        }
+        self.drain();
+        if !self.is_over() {
+            lock(&self.world).settle();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        lock(&self.world).violation.is_some()
+    }
+
+    /// Faults stop; who is away comes back, who is there closes.
+    fn drain(&mut self) {
+        self.faults = false;
+        self.outage_until_us = 0;
+        for id in 0..self.nodes.len() {
+            self.nodes[id].cut_off_until_us = 0;
+            self.wake(id);
+        }
+        let until = self.now_us + DRAIN_US;
+        let close_at = self.now_us + 15_000_000;
+        self.step_us = 50_000;
+        while self.now_us < until && !self.is_over() {
+            for id in 0..self.nodes.len() {
+                let node = &self.nodes[id];
+                match &node.life {
+                    None => self.boot(id),
+                    Some(life)
+                        if self.now_us > close_at && !node.closing && life.gate().is_some() =>
+                    {
+                        life.close();
+                        self.nodes[id].closing = true;
+                    }
+                    Some(_) => {}
+                }
+            }
+            self.step();
+            let closed = |node: &Node| node.life.as_ref().is_some_and(Life::has_closed);
+            if self.nodes.iter().all(closed) && self.now_us > close_at + LATE_US {
+                return;
+            }
+        }
+        let told = |node: &Node| match &node.life {
+            None => "down".to_owned(),
+            Some(life) if life.has_closed() => "closed".to_owned(),
+            Some(life) => format!(
+                "open: {}, closing: {}, mode {}, said {:?}, calls {:?}",
+                life.gate().is_some(),
+                node.closing,
+                node.setup.mode,
+                life.said(),
+                node.calls
+            ),
+        };
+        let states: Vec<String> = self.nodes.iter().map(told).collect();
+        let drained = states.iter().all(|state| state == "closed");
+        lock(&self.world).need(drained, || format!("I7 after a minute of calm: {states:?}"));
+    }
+
+    fn at(&mut self, at_us: u64, event: Event) {
+        self.order += 1;
+        self.events.insert((at_us, self.order), event);
+    }
+
+    fn after(&mut self, by_us: u64, event: Event) {
+        self.at(self.now_us + by_us, event);
+    }
+
+    fn step(&mut self) {
+        while let Some(entry) = self.events.first_entry() {
+            if entry.key().0 > self.now_us {
+                break;
+            }
+            let event = entry.remove();
+            self.happen(event);
+        }
+        let mut order: Vec<usize> = (0..self.nodes.len()).collect();
+        self.chance.shuffle(&mut order);
+        let long = Duration::from_micros(self.step_us);
+        for id in order {
+            let node = &mut self.nodes[id];
+            if let (Some(life), None) = (&node.life, &node.frozen) {
+                plant(MISTAKE.get(), id as u128 + 1);
+                life.run(long);
+                if life.has_failed() {
+                    node.life = None;
+                    lock(&self.world).count("failed starts");
+                    let wait = self.chance.within(500_000, 3_000_000);
+                    self.after(wait, Event::Boot(id));
+                } else if let Some(gate) = life.gate() {
+                    lock(&self.world).nodes.insert(incarnation(&gate), id);
+                }
+            }
+        }
+        self.now_us += self.step_us;
+        // What the service does by itself, some time.
+        if self.now_us % 1_000_000 < self.step_us {
+            self.table.expire(self.wall_ms + (self.now_us / 1_000) as i64);
+        }
+        lock(&self.world).now_us = self.now_us;
+        for call in self.outbox.take() {
+            self.send(call);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive { by, op, to } => self.arrive(by, op, to),
+            Event::Answer { to, answer } => {
+                let node = &mut self.nodes[to.node];
+                if node.lives == to.life {
+                    *node.calls.entry(to.kind).or_default() -= 1;
+                }
+                let _ = to.reply.send(answer); // nobody waits: it has died
+            }
+            Event::Client { tenant } => self.client(tenant),
+            Event::Fault => self.fault(),
+            Event::Boot(id) => self.boot(id),
+            Event::Wake(id) => self.wake(id),
+            Event::Stopped(id, life) => {
+                if self.nodes[id].lives == life && self.nodes[id].closing {
+                    self.crash(id, Disk::Kept);
+                }
+            }
+            Event::Plans(id, version) => {
+                self.nodes[id].setup.plans.set(&plans(self.versions[version]));
+            }
+        }
+    }
+
+    /// Decides what becomes of a call.
+    fn send(&mut self, call: Call) {
+        let Call { node, op, reply } = call;
+        let kind = op.kind();
+        let from = &mut self.nodes[node];
+        *from.calls.entry(kind).or_default() += 1;
+        let life = from.lives;
+        let to = Waiting { node, life, kind, reply };
+        let away = self.now_us < self.outage_until_us || self.now_us < from.cut_off_until_us;
+        let latency = self.chance.gap_us(100.0).min(500_000);
+        let roll = |run: &mut Self, odds: u64| run.faults && run.chance.permille(odds);
+        if self.faults && away {
+            self.met("outage", kind);
+            let reached = op.is_write() && self.chance.permille(300);
+            if reached {
+                self.after(latency, Event::Arrive { by: node, op, to: None });
+            }
+            let kind = if reached || self.chance.permille(500) {
+                StoreErrorKind::Unknown
+            } else {
+                StoreErrorKind::Unavailable
+            };
+            return self.fail(to, kind, CALL_TIMEOUT_US);
+        }
+        if roll(self, self.odds.throttle) {
+            self.met("throttled", kind);
+            return self.fail(to, StoreErrorKind::Throttled, latency);
+        }
+        if roll(self, self.odds.lose_request) {
+            self.met("lost request", kind);
+            return self.fail(to, StoreErrorKind::Unknown, CALL_TIMEOUT_US);
+        }
+        if op.is_write() && roll(self, self.odds.repeat) {
+            self.met("repeated", kind);
+            let again = latency + self.chance.within(0, LATE_US);
+            self.after(again, Event::Arrive { by: node, op: op.clone(), to: None });
+        }
+        if op.is_write() && roll(self, self.odds.late) {
+            self.met("late", kind);
+            let late = latency + self.chance.within(300_000, LATE_US);
+            self.after(late, Event::Arrive { by: node, op, to: None });
+            return self.fail(to, StoreErrorKind::Unknown, CALL_TIMEOUT_US);
+        }
+        if roll(self, self.odds.lose_reply) {
+            self.met("lost reply", kind);
+            self.after(latency, Event::Arrive { by: node, op, to: None });
+            return self.fail(to, StoreErrorKind::Unknown, CALL_TIMEOUT_US);
+        }
+        self.after(latency, Event::Arrive { by: node, op, to: Some(to) });
+    }
+
+    fn fail(&mut self, to: Waiting, kind: StoreErrorKind, after_us: u64) {
+        let answer = Err(StoreError::new(kind, "the simulation lets it fail"));
+        self.after(after_us, Event::Answer { to, answer });
+    }
+
+    fn arrive(&mut self, by: usize, op: Op, to: Option<Waiting>) {
+        let answer = self.table.apply(by, op, &self.world);
+        if let Some(to) = to {
+            let latency = self.chance.gap_us(100.0).min(500_000);
+            self.after(latency, Event::Answer { to, answer });
+        }
+    }
+
+    fn client(&mut self, tenant: u64) {
+        if self.now_us > self.horizon_us {
+            return;
+        }
+        let hot = (self.now_us / 10_000_000 + tenant).is_multiple_of(3);
+        let wait = self.chance.gap_us(self.per_second * if hot { 3.0 } else { 0.6 });
+        self.after(wait, Event::Client { tenant });
+        let chance = &mut self.chance;
+        let ms = chance.pick(&[0, 0, 5, 50, 400]);
+        let units = chance.within(0, 14);
+        let kind = match chance.within(0, 100) {
+            0..60 => Kind::Job { five: chance.permille(200), ms },
+            60..70 => Kind::Recorded,
+            70..76 => Kind::Fails { ms },
+            76..90 => Kind::Stream { units, ms: chance.pick(&[1, 50, 700]) },
+            _ => Kind::Late { units: units.min(8), ms },
+        };
+        // Most go to one node for a while: the others sit on what they have leased.
+        let nodes = self.nodes.len() as u64;
+        let favourite = self.now_us / 13_000_000 + tenant;
+        let any = chance.within(0, nodes);
+        let id = if chance.permille(850) { favourite % nodes } else { any } as usize;
+        let patient = chance.permille(500);
+        let node = &self.nodes[id];
+        let Some(life) = node.life.as_ref().filter(|_| node.frozen.is_none() || patient) else {
+            return;
+        };
+        if let Some(gate) = life.gate().filter(|_| !node.closing) {
+            let request = requests::run(gate, self.world.clone(), format!("t{tenant}"), kind);
+            life.runtime.spawn(request);
+        }
+    }
+
+    fn fault(&mut self) {
+        if !self.faults {
+            return;
+        }
+        let wait = self.chance.gap_us(0.25);
+        self.after(wait, Event::Fault);
+        let id = self.chance.within(0, self.nodes.len() as u64) as usize;
+        let seconds = |run: &mut Self, from, to| run.chance.within(from, to) * 1_000_000;
+        match self.chance.within(0, 100) {
+            0..28 => {
+                let disk = self.chance.pick(&[Disk::Kept, Disk::Lost, Disk::Lagging]);
+                self.strike(id, disk.word());
+                self.crash(id, disk);
+            }
+            28..50 => {
+                let machine = self.chance.permille(500);
+                self.strike(id, if machine { "machine paused" } else { "process paused" });
+                let long = seconds(self, 1, 40);
+                self.freeze(id, machine, long);
+            }
+            50..60 => {
+                self.outage_until_us = self.now_us + seconds(self, 1, 15);
+                self.strike(id, "store away");
+            }
+            60..66 => {
+                self.nodes[id].cut_off_until_us = self.now_us + seconds(self, 3, 40);
+                self.strike(id, "node cut off");
+            }
+            66..76 => {
+                let by = self.chance.within(0, 400_000) as i64 - 200_000;
+                self.strike(id, "clock stepped");
+                self.nodes[id].skew_ms += by;
+                if let Some(life) = &self.nodes[id].life {
+                    life.clock.step_wall(by);
+                }
+            }
+            76..90 => self.change_plans(id),
+            _ => {
+                self.strike(id, "shut down");
+                let node = &mut self.nodes[id];
+                if let (Some(life), None, false) = (&node.life, &node.frozen, node.closing) {
+                    trace(|| format!("{id} shuts down"));
+                    life.close();
+                    node.closing = true;
+                    let life = node.lives;
+                    self.after(12_000_000, Event::Stopped(id, life));
+                }
+            }
+        }
+    }
+
+    /// Another plan file: each node gets it in its own time, or keeps the old one, or goes back.
+    fn change_plans(&mut self, id: usize) {
+        self.strike(id, "limits changed");
+        let scale = self.chance.pick(&[3, 7, 15, 30]);
+        let (jobs, tokens) = *self.versions.last().expect("there is a first");
+        self.versions.push(((jobs * scale / 10).max(5), (tokens * scale / 10).max(5)));
+        let version = self.versions.len() - 1;
+        for id in 0..self.nodes.len() {
+            let wait = match self.chance.within(0, 4) {
+                0 | 1 => self.chance.within(0, 3_000_000),
+                2 => self.chance.within(3_000_000, 30_000_000),
+                _ => continue,
+            };
+            self.after(wait, Event::Plans(id, version));
+            if self.chance.permille(150) {
+                let back = wait + self.chance.within(1_000_000, 20_000_000);
+                self.after(back, Event::Plans(id, version - 1));
+            }
+        }
+    }
+
+    fn boot(&mut self, id: usize) {
+        let node = &mut self.nodes[id];
+        if node.life.is_none() {
+            let wall_ms = self.wall_ms + (self.now_us / 1_000) as i64 + node.skew_ms;
+            node.lives += 1;
+            node.calls.clear();
+            node.closing = false;
+            node.frozen = None;
+            let planted = MISTAKE.get().is_some();
+            node.life = Some(Life::begin(&node.setup, &self.outbox, wall_ms, planted));
+        }
+    }
+
+    fn freeze(&mut self, id: usize, machine: bool, long_us: u64) {
+        let node = &mut self.nodes[id];
+        if node.life.is_some() && node.frozen.is_none() {
+            node.frozen = Some(Freeze { since_us: self.now_us, machine });
+            self.after(long_us, Event::Wake(id));
+        }
+    }
+
+    fn wake(&mut self, id: usize) {
+        let node = &mut self.nodes[id];
+        let (Some(life), Some(freeze)) = (&node.life, node.frozen.take()) else { return };
+        let long = self.now_us - freeze.since_us;
+        if freeze.machine {
+            life.clock.step_wall((long / 1_000) as i64);
+        } else {
+            life.skip(Duration::from_micros(long));
+        }
+    }
+
+    fn crash(&mut self, id: usize, disk: Disk) {
+        let Some(life) = self.nodes[id].life.take() else { return };
+        self.nodes[id].frozen = None;
+        let now = self.now_us as f64 / 1e6;
+        trace(|| format!("{now:.3} {id} dies, {disk:?}"));
+        drop(life);
+        // What it had asked for in its last moment is on its way; nobody hears the answers.
+        for call in self.outbox.take() {
+            self.send(call);
+        }
+        let path = self.nodes[id].setup.journal.clone();
+        match disk {
+            Disk::Kept => {}
+            Disk::Lost => forget(&path, |_| 0),
+            Disk::Lagging => {
+                let keep = self.chance.within(0, 100);
+                forget(&path, |len| len * keep / 100);
+            }
+        }
+        let left = LogItem::journal(SPACE, &path).unwrap_or_default();
+        let mut world = lock(&self.world);
+        let own: Vec<u128> = world.nodes.iter().filter(|n| *n.1 == id).map(|n| *n.0).collect();
+        for writer in own {
+            let kept = left.iter().find(|(of, _)| *of == writer).map(|(_, item)| item);
+            world.died(writer, kept);
+        }
+        drop(world);
+        let wait = self.chance.within(200_000, 15_000_000);
+        self.after(wait, Event::Boot(id));
+    }
+
+    /// Notes in which state a fault met a node.
+    fn strike(&mut self, id: usize, fault: &'static str) {
+        let node = &self.nodes[id];
+        let calls: Vec<&'static str> =
+            node.calls.iter().filter(|(_, n)| **n > 0).map(|(kind, _)| *kind).collect();
+        let state = match (&node.life, &node.frozen) {
+            (None, _) => "down",
+            (Some(_), Some(_)) => "frozen",
+            (Some(life), None) if life.gate().is_none() => "starting",
+            (Some(_), None) if node.closing => "closing",
+            (Some(_), None) => "serving",
+        };
+        self.met(fault, state);
+        for kind in calls {
+            self.met(fault, kind);
+        }
+    }
+
+    fn met(&self, fault: &'static str, state: &'static str) {
+        lock(&self.world).met(fault, state);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Disk {
+    Kept,
+    Lost,
+    /// The end of what was written never reached it.
+    Lagging,
+}
+
+impl Disk {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Kept => "crash, disk kept",
+            Self::Lost => "crash, disk lost",
+            Self::Lagging => "crash, disk lagging",
+        }
+    }
+}
+
+/// Cuts the newest file of a journal to the length that `keep` says; a length of 0 takes all files.
+fn forget(path: &Path, keep: impl Fn(u64) -> u64) {
+    let folder = path.parent().expect("it lies in a folder");
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let of = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(name);
+    let number =
+        |path: &Path| path.extension().and_then(|n| n.to_str()).and_then(|n| n.parse::<u64>().ok());
+    let entries = std::fs::read_dir(folder).expect("it can be read");
+    let mut files: Vec<_> = entries.flatten().filter(of).map(|entry| entry.path()).collect();
+    files.sort_by_key(|path| number(path));
+    if keep(u64::from(u32::MAX)) == 0 {
+        return files.iter().for_each(|file| std::fs::remove_file(file).expect("it was there"));
+    }
+    if let Some(newest) = files.last() {
+        let file = std::fs::File::options().write(true).open(newest).expect("it was there");
+        let len = file.metadata().expect("it has a length").len();
+        file.set_len(keep(len)).expect("it can be cut");
+    }
+}
+
+fn plans((jobs, tokens): (u64, u64)) -> String {
+    format!(
+        "default-plan = \"free\"\n[meter.jobs]\n[meter.tokens]\ncount = \"reported\"\n\
+         hold = \"3\"\n\
+         [route.one]\nmatch = \"POST /one\"\ncost = {{ requests = 0, jobs = 1, tokens = 0 }}\n\
+         [route.five]\nmatch = \"POST /five\"\ncost = {{ requests = 0, jobs = 5, tokens = 0 }}\n\
+         [route.stream]\nmatch = \"POST /stream\"\ncost = {{ requests = 0, jobs = 1 }}\n\
+         [plan.free]\nquota.jobs = \"{jobs}/hour\"\nquota.tokens = \"{tokens}/hour\"\n"
+    )
+}
+
+/// For whoever follows a seed: `TOLLGATE_TRACE=part-of-a-key TOLLGATE_SEEDS=31..32 ..`.
+fn trace(what: impl FnOnce() -> String) {
+    if std::env::var_os("TOLLGATE_TRACE").is_some() {
+        println!("{}", what());
+    }
+}
+
+fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,424 @@
+//! What is true, beside what the nodes believe: every unit that was served, every item as it
+//! changes. The invariants of `docs/accuracy.md` are checked here, at every write and every unit.
+//!
+//! A violation is noted, never panicked over: the run ends at the next step and says its seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tollgate::store::{Item, Key, Value, Write};
+use tollgate::testing::{LogItem, PoolEntry, PoolItem};
+
+pub(crate) const SPACE: &str = "sim";
+
+/// One incarnation's part in one pool.
+pub(crate) type Share = (u128, String);
+
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    /// For whoever follows a seed.
+    pub(crate) now_us: u64,
+    pub(crate) violation: Option<String>,
+    pub(crate) stats: BTreeMap<&'static str, u64>,
+    /// How often which fault met which kind of call, or which state of a node.
+    pub(crate) met: BTreeMap<(&'static str, &'static str), u64>,
+    /// Units served, by pool and by incarnation; and those that no lease covered.
+    pub(crate) served: BTreeMap<String, u64>,
+    pub(crate) served_by: BTreeMap<Share, u64>,
+    pub(crate) over: BTreeMap<String, u64>,
+    pub(crate) over_by: BTreeMap<Share, u64>,
+    /// Units of a meter served by an incarnation for a tenant.
+    used: BTreeMap<(u128, String, String), u64>,
+    /// The highest total that the history of its limit allows a pool.
+    pub(crate) cap: BTreeMap<String, i64>,
+    limit_at: BTreeMap<(String, i64), i64>,
+    /// What folded entries of an incarnation came to.
+    folded: BTreeMap<Share, u64>,
+    pub(crate) pools: BTreeMap<String, PoolItem>,
+    applied: BTreeSet<(u128, String, u64)>,
+    logs: BTreeMap<u128, u64>,
+    sealed: BTreeSet<u128>,
+    /// Totals and highest ceilings in an incarnation's own log.
+    own: BTreeMap<Share, u64>,
+    ceilings: BTreeMap<Share, u64>,
+    pub(crate) recorded: BTreeMap<Share, u64>,
+    recorded_uses: BTreeMap<(u128, String, String), u64>,
+    /// The most that an incarnation may fail to record, where a fault took it.
+    pub(crate) loss: BTreeMap<Share, u64>,
+    pub(crate) loss_uses: BTreeSet<u128>,
+    /// The node of each incarnation, and whether it lives.
+    pub(crate) nodes: BTreeMap<u128, usize>,
+    pub(crate) dead: BTreeSet<u128>,
+}
+
+impl World {
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.stats.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn met(&mut self, fault: &'static str, state: &'static str) {
+        *self.met.entry((fault, state)).or_default() += 1;
+    }
+
+    pub(crate) fn need(&mut self, holds: bool, why: impl FnOnce() -> String) {
+        if !holds && self.violation.is_none() {
+            self.violation = Some(why());
+        }
+    }
+
+    /// `n` units of a pool have been handed out by an incarnation, `over` of them uncovered.
+    pub(crate) fn serve(&mut self, by: u128, pool: &str, n: u64, over: u64) {
+        let share = (by, pool.to_owned());
+        *self.served.entry(pool.to_owned()).or_default() += n;
+        *self.served_by.entry(share.clone()).or_default() += n;
+        *self.over.entry(pool.to_owned()).or_default() += over;
+        *self.over_by.entry(share.clone()).or_default() += over;
+        let (tenant, limit) = parts_of(pool);
+        let meter = limit.split('/').next().unwrap_or_default().to_owned();
+        *self.used.entry((by, tenant.to_owned(), meter)).or_default() += n;
+        *self.stats.entry("units served").or_default() += n;
+        *self.stats.entry("units over").or_default() += over;
+        let (served, over) = (self.served[pool], self.over[pool]);
+        let cap = self.cap.get(pool).copied().unwrap_or(0);
+        self.need(served as i64 <= cap + over as i64, || {
+            format!("I2 {pool}: {served} served, {cap} allowed, {over} noted as over")
+        });
+        self.check_use(&share);
+    }
+
+    /// I2 for one incarnation, also one that is dead, frozen or sealed.
+    fn check_use(&mut self, share: &Share) {
+        let used = self.served_by.get(share).copied().unwrap_or(0);
+        let over = self.over_by.get(share).copied().unwrap_or(0);
+        let pool = self.pools.get(&share.1);
+        let entry = pool.and_then(|pool| pool.entries.get(&share.0)).copied();
+        let ceiling = self.ceilings.get(share).copied().unwrap_or(0);
+        let bound = entry.map_or(0, |entry| entry.held.min(entry.preauthorised.max(ceiling)));
+        let folded = self.folded.get(share).copied().unwrap_or(0);
+        self.need(used <= bound + folded + over, || {
+            format!("I2 {share:x?}: served {used}, {entry:?}, ceiling {ceiling}, folded {folded}")
+        });
+    }
+
+    /// After a write was applied: `old` became `new`.
+    pub(crate) fn changed(
+        &mut self,
+        by: usize,
+        write: &Write,
+        old: Option<&Item>,
+        new: Option<&Item>,
+    ) {
+        if std::env::var("TOLLGATE_TRACE").is_ok_and(|part| write.key.pk.contains(&part)) {
+            let shown = new.map(|item| PoolItem::read(item).map(|pool| format!("{pool:x?}")));
+            println!(
+                "{:.3} {} {:?} {shown:?}",
+                self.now_us as f64 / 1e6,
+                write.key.pk,
+                kind_of(write)
+            );
+        }
+        let kind = write.key.pk.split('#').nth(2).unwrap_or_default();
+        match kind {
+            "Q" => self.pool_changed(by, &write.key, old, new),
+            "L" => self.log_changed(&write.key, old, new),
+            _ => {}
+        }
+    }
+
+    fn pool_changed(&mut self, by: usize, key: &Key, old: Option<&Item>, new: Option<&Item>) {
+        let pk = &key.pk;
+        let (Some(new), old) = (new.and_then(PoolItem::read), old.and_then(PoolItem::read)) else {
+            return self.need(false, || format!("{pk}: a pool vanished, or cannot be read"));
+        };
+        let known = self.pools.insert(pk.clone(), new.clone());
+        self.need(known == old, || format!("{pk}: a pool was made twice"));
+        let held: u64 = new.entries.values().map(|entry| entry.held).sum();
+        let out = new.limit - new.free;
+        self.need(out == held as i64 + new.spent, || {
+            format!("I1 {pk}: limit - free = {out}, held + spent = {held} + {}", new.spent)
+        });
+        self.limit_changed(pk, old.as_ref(), &new);
+        let cap = self.cap[pk];
+        self.need(out <= cap, || format!("I1 {pk}: {out} given out, {cap} allowed"));
+        let none = BTreeMap::new();
+        let before = old.as_ref().map_or(&none, |old| &old.entries);
+        let writers: BTreeSet<u128> = before.keys().chain(new.entries.keys()).copied().collect();
+        let mut moved = 0;
+        for writer in writers {
+            let (was, is) = (before.get(&writer), new.entries.get(&writer));
+            if was == is {
+                continue;
+            }
+            moved += 1;
+            let share = (writer, pk.clone());
+            let spent = new.spent - old.as_ref().map_or(0, |old| old.spent);
+            if let Some(was) = was {
+                self.units_left(by, &share, was, is.map_or(Err(spent as u64), |is| Ok(*is)));
+            }
+            match is {
+                Some(is) => {
+                    let fresh = self.applied.insert((writer, pk.clone(), is.op));
+                    self.need(fresh, || {
+                        format!("I8 {share:x?}: operation {} changed the pool twice", is.op)
+                    });
+                }
+                None => {
+                    *self.folded.entry(share.clone()).or_default() += spent as u64;
+                }
+            }
+            self.check_use(&share);
+        }
+        self.need(moved <= 1, || format!("{pk}: one write moved {moved} entries"));
+    }
+
+    /// I10: units leave an entry only by its owner, or after a seal and never below its ceilings.
+    fn units_left(
+        &mut self,
+        by: usize,
+        share: &Share,
+        was: &PoolEntry,
+        is: Result<PoolEntry, u64>,
+    ) {
+        let ceiling = self.ceilings.get(share).copied().unwrap_or(0);
+        let floor = was.held.min(was.preauthorised.max(ceiling));
+        let owns = self.nodes.get(&share.0) == Some(&by);
+        let sealed = self.sealed.contains(&share.0);
+        let kept = is.map_or_else(|spent| spent, |is| is.held);
+        if is.is_ok_and(|is| is.closed) && !was.closed {
+            self.count("entries closed");
+            *self.stats.entry("units reclaimed").or_default() += was.held.saturating_sub(kept);
+            self.need(sealed && kept >= floor, || {
+                format!("I10 {share:x?}: closed with {kept}, sealed: {sealed}, floor {floor}")
+            });
+        } else if is.is_err() {
+            self.count("entries folded");
+            self.need(owns || sealed && kept >= floor, || {
+                format!("I10 {share:x?}: folded with {kept}, sealed: {sealed}, floor {floor}")
+            });
+        } else if kept < was.held {
+            self.need(owns, || format!("I10 {share:x?}: lowered by another"));
+        }
+    }
+
+    fn limit_changed(&mut self, pk: &str, old: Option<&PoolItem>, new: &PoolItem) {
+        let Some(old) = old else {
+            self.cap.insert(pk.to_owned(), new.limit);
+            self.limit_at.insert((pk.to_owned(), new.rev), new.limit);
+            return;
+        };
+        if (old.limit, old.rev) == (new.limit, new.rev) {
+            return;
+        }
+        self.count("limits changed");
+        self.need(new.rev > old.rev, || {
+            format!("I12 {pk}: revision {} after {}", new.rev, old.rev)
+        });
+        let known = *self.limit_at.entry((pk.to_owned(), new.rev)).or_insert(new.limit);
+        self.need(known == new.limit, || {
+            format!("I12 {pk}: revision {} says {known} and {}", new.rev, new.limit)
+        });
+        self.need(old.limit - old.free == new.limit - new.free, || {
+            format!("I1 {pk}: a change of the limit moved units")
+        });
+        self.cap.insert(pk.to_owned(), new.limit.max(old.limit - old.free));
+    }
+
+    fn log_changed(&mut self, key: &Key, old: Option<&Item>, new: Option<&Item>) {
+        let writer = incarnation_of(&key.pk);
+        let slot: u64 = key.sk.parse().unwrap_or(u64::MAX);
+        self.need(old.is_none() && new.is_some(), || {
+            format!("I9 {writer:x}: slot {slot} was written twice")
+        });
+        let end = self.logs.entry(writer).or_default();
+        let next = *end;
+        *end += 1;
+        self.need(slot == next, || format!("I9 {writer:x}: slot {slot} after {next}"));
+        let sealed = self.sealed.contains(&writer);
+        self.need(!sealed, || format!("I9 {writer:x}: slot {slot} after a seal"));
+        let Some(record) = new.and_then(|item| LogItem::read(SPACE, item)) else {
+            return self.need(false, || format!("{writer:x}: slot {slot} cannot be read"));
+        };
+        if record.seal {
+            self.sealed.insert(writer);
+            self.count("logs sealed");
+            if !self.dead.contains(&writer) {
+                self.count("logs of the living sealed");
+            }
+        }
+        self.take_record(writer, record);
+    }
+
+    fn take_record(&mut self, writer: u128, record: LogItem) {
+        let of = record.of.unwrap_or(writer);
+        for (pool, (total, ceiling)) in record.pools {
+            let share = (of, pool.pk);
+            if record.of.is_none() {
+                let known = self.ceilings.entry(share.clone()).or_default();
+                *known = ceiling.max(*known);
+            } else {
+                self.count("rows carried");
+            }
+            let served = self.served_by.get(&share).copied().unwrap_or(0);
+            self.need(total <= served, || {
+                format!("I3 {share:x?}: {total} recorded, {served} served")
+            });
+            if record.of.is_none() {
+                let own = self.own.insert(share.clone(), total).unwrap_or(0);
+                self.need(total >= own, || format!("I4 {share:x?}: {own} recorded, then {total}"));
+            }
+            let known = self.recorded.entry(share).or_default();
+            *known = total.max(*known);
+        }
+        for ((meter, row), total) in record.uses {
+            let known = self.recorded_uses.entry((of, meter.clone(), row.clone())).or_default();
+            *known = total.max(*known);
+            let tenant = row.split(' ').next().unwrap_or_default().to_owned();
+            let recorded = self.use_of(of, &tenant, &meter);
+            let used = self.used.get(&(of, tenant, meter.clone())).copied().unwrap_or(0);
+            self.need(recorded <= used, || {
+                format!("I3 {of:x}: {recorded} {meter} recorded, {used} used")
+            });
+        }
+    }
+
+    fn use_of(&self, of: u128, tenant: &str, meter: &str) -> u64 {
+        let from = (of, meter.to_owned(), tenant.to_owned());
+        let rows = self.recorded_uses.range(from..);
+        let own = rows.take_while(|((by, of_meter, row), _)| {
+            *by == of && of_meter == meter && row.starts_with(tenant)
+        });
+        own.map(|(_, total)| total).sum()
+    }
+
+    /// What the client of a durable request was told: this much is on record.
+    pub(crate) fn acknowledged(&mut self, share: &Share, total: u64) {
+        let recorded = self.recorded.get(share).copied().unwrap_or(0);
+        self.count("records acknowledged");
+        self.need(recorded >= total, || {
+            format!("I4 {share:x?}: {total} acknowledged, {recorded} recorded")
+        });
+    }
+
+    /// An incarnation died: what neither the store nor its journal has may be missing.
+    pub(crate) fn died(&mut self, writer: u128, journal: Option<&LogItem>) {
+        self.dead.insert(writer);
+        self.loss_uses.insert(writer);
+        let shares: Vec<(Share, u64)> =
+            self.served_by.range((writer, String::new())..).map(|(s, n)| (s.clone(), *n)).collect();
+        for (share, served) in shares.into_iter().take_while(|(share, _)| share.0 == writer) {
+            let key = Key { pk: share.1.clone(), sk: "-".into() };
+            let left = journal.and_then(|left| left.pools.get(&key));
+            let kept = left.map_or(0, |(total, _)| *total);
+            let recorded = self.recorded.get(&share).copied().unwrap_or(0);
+            let loss = self.loss.entry(share).or_default();
+            *loss = (*loss).max(served - kept.max(recorded).min(served));
+        }
+    }
+
+    /// I7: faults are over and everything is drained: every number agrees.
+    pub(crate) fn settle(&mut self) {
+        let shares: Vec<(Share, u64)> =
+            self.served_by.iter().map(|(share, n)| (share.clone(), *n)).collect();
+        for (share, served) in shares {
+            let recorded = self.recorded.get(&share).copied().unwrap_or(0);
+            let loss = self.loss.get(&share).copied().unwrap_or(0);
+            self.need(recorded <= served && served - recorded <= loss, || {
+                format!("I7 {share:x?}: served {served}, recorded {recorded}, stated loss {loss}")
+            });
+            *self.stats.entry("units lost").or_default() += served.saturating_sub(recorded);
+        }
+        let uses: Vec<_> = self.used.iter().map(|(key, n)| (key.clone(), *n)).collect();
+        for ((of, tenant, meter), used) in uses {
+            let recorded = self.use_of(of, &tenant, &meter);
+            let may_lack = self.loss_uses.contains(&of);
+            self.need(recorded == used || may_lack && recorded < used, || {
+                format!("I7 {of:x} {tenant}: {used} {meter} used, {recorded} recorded")
+            });
+        }
+        let mut stranded = 0;
+        let last = self.last_window();
+        for (pk, pool) in self.pools.iter().filter(|(pk, _)| window_of(pk) == last) {
+            let out = (pool.limit - pool.free).max(0) as u64;
+            let served = self.served.get(pk).copied().unwrap_or(0);
+            stranded += out.saturating_sub(served);
+            *self.stats.entry("units of all limits").or_default() += pool.limit as u64;
+        }
+        *self.stats.entry("units stranded").or_default() += stranded;
+        let open: Vec<(String, u128, u64, u64)> = self.held_by_the_living();
+        for (pk, writer, held, used) in open {
+            self.need(held <= used, || {
+                format!("I7 {pk}: {writer:x} has drained, used {used} and holds {held}")
+            });
+        }
+    }
+
+    /// The window that runs at the end. What is left in the leases of earlier ones is of no use to
+    /// anybody and stays there.
+    fn last_window(&self) -> i64 {
+        self.pools.keys().map(|pk| window_of(pk)).max().unwrap_or(0)
+    }
+
+    fn held_by_the_living(&self) -> Vec<(String, u128, u64, u64)> {
+        let mut open = Vec::new();
+        let last = self.last_window();
+        for (pk, pool) in self.pools.iter().filter(|(pk, _)| window_of(pk) == last) {
+            for (writer, entry) in &pool.entries {
+                if !self.dead.contains(writer) {
+                    let used = self.served_by.get(&(*writer, pk.clone())).copied().unwrap_or(0);
+                    open.push((pk.clone(), *writer, entry.held, used));
+                }
+            }
+        }
+        open
+    }
+}
+
+/// What kind of call a write is.
+pub(crate) fn kind_of(write: &Write) -> &'static str {
+    use tollgate::store::{Change, When};
+    let sets = |name: &str| {
+        write.change.iter().any(|change| matches!(change, Change::Set(n, _) if *n == name))
+    };
+    let absent = write.when.contains(&When::Absent);
+    let free = write.change.iter().find_map(|change| match change {
+        Change::Add(name, n) if name == "free" => Some(*n),
+        _ => None,
+    });
+    match write.key.pk.split('#').nth(2).unwrap_or_default() {
+        "Q" if absent => "first grant",
+        "Q" if sets("limit") => "limit",
+        "Q" if free.is_some_and(|n| n < 0) => "grant",
+        "Q" if write.change.iter().any(|c| matches!(c, Change::Remove(_))) => "fold",
+        "Q" if free.is_some_and(|n| n >= 0) && write.when.len() == 1 => "give back",
+        "Q" if sets("alert") => "alert",
+        "L" if sets("seal") => "seal",
+        "L" => "record",
+        "Q" => "pool, other",
+        "R" => "registration",
+        _ => "directory",
+    }
+}
+
+/// The tenant and the limit of a pool's key.
+pub(crate) fn parts_of(pool: &str) -> (&str, &str) {
+    let mut parts = pool.split('#').skip(3);
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+fn window_of(pool: &str) -> i64 {
+    pool.rsplit('#').next().and_then(|start| start.parse().ok()).unwrap_or(0)
+}
+
+fn incarnation_of(pk: &str) -> u128 {
+    let hex = pk.rsplit('#').next().unwrap_or_default();
+    u128::from_str_radix(hex, 16).unwrap_or(0)
+}
+
+/// Only for messages: an item without its bytes.
+#[allow(dead_code, reason = "at hand for whoever follows a seed")]
+pub(crate) fn brief(item: &Item) -> String {
+    let shown = item.0.iter().map(|(name, value)| match value {
+        Value::Bytes(bytes) => format!("{name}=[{}]", bytes.len()),
+        other => format!("{name}={other:?}"),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
