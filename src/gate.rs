@@ -25,6 +25,8 @@ mod ask;
 mod billing;
 mod callers;
 mod catalogs;
+#[cfg(feature = "stripe")]
+mod customers;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
 mod inner;

@@ -37,6 +37,7 @@ const EVENT_FORMAT: i64 = 1;
 
 const FACTS: &str = "facts";
 const VERSION: &str = "version";
+const POLLED: &str = "polled_ms";
 
 /// Customers and events of one space.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ pub(crate) struct Known {
     /// Counts the changes of the facts; 0 before the first.
     pub(crate) version: i64,
     pub(crate) tenant: Option<Surrogate>,
+    /// When the service was last asked about it without an event, Unix milliseconds; 0 for never.
+    pub(crate) polled_ms: i64,
 }
 
 /// Why an event is marked.
@@ -98,6 +101,20 @@ impl Customers {
         }
         let message = "others keep changing this customer: try again";
         Err(StoreError::new(StoreErrorKind::Throttled, message))
+    }
+
+    /// Notes that the service was asked about a customer.
+    pub(crate) async fn polled(&self, customer: &str, now_ms: i64) -> Result<(), StoreError> {
+        let (name, format) = format(CUSTOMER_FORMAT);
+        let write = Write {
+            key: self.space.customer(customer),
+            when: vec![],
+            change: vec![
+                Change::Set(name, format),
+                Change::Set(POLLED.into(), Value::Int(now_ms)),
+            ],
+        };
+        make(&*self.store, write).await.map(|_| ())
     }
 
     /// Whether this event was taken before.
@@ -164,11 +181,14 @@ impl Customers {
 
 fn decode(item: &Item) -> Result<Known, StoreError> {
     let tenant = tenant_of(item)?;
+    let polled_ms = item.int(POLLED).unwrap_or(0);
     // Linked, and nothing heard of yet.
-    let Some(version) = item.int(VERSION) else { return Ok(Known { tenant, ..Known::default() }) };
+    let Some(version) = item.int(VERSION) else {
+        return Ok(Known { tenant, polled_ms, ..Known::default() });
+    };
     let facts = item.bytes(FACTS).and_then(|bytes| postcard::from_bytes(bytes).ok());
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "a customer's facts cannot be read");
-    Ok(Known { facts: facts.ok_or_else(damaged)?, version, tenant })
+    Ok(Known { facts: facts.ok_or_else(damaged)?, version, tenant, polled_ms })
 }
 
 /// Whose event this is: the customer that its object is of, or is.
@@ -176,5 +196,7 @@ pub(crate) fn customer_of(event: &Event) -> Option<&str> {
     let object = &event.object;
     let of = &object["customer"];
     let own = (object["object"] == "customer").then(|| object["id"].as_str()).flatten();
-    of.as_str().or(of["id"].as_str()).or(own).filter(|id| !id.is_empty())
+    // A payment method that was detached is nobody's any more.
+    let was = event.previous.as_ref().and_then(|previous| previous["customer"].as_str());
+    of.as_str().or(of["id"].as_str()).or(own).or(was).filter(|id| !id.is_empty())
 }

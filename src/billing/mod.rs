@@ -14,6 +14,8 @@ mod advance;
 #[cfg(feature = "stripe")]
 pub(crate) mod customers;
 mod item;
+#[cfg(feature = "stripe")]
+pub(crate) mod lock;
 pub mod outbox;
 pub mod reducer;
 pub mod report;

@@ -5,6 +5,7 @@
 //! equal to one that holds is that one), so whoever is unsure whether a save went through saves
 //! again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub enum Edit {
     OverridesEnded,
     /// It was given units once.
     Grant(Grant),
+    /// It has these addons, by name, and so many of each; no others.
+    Addons(BTreeMap<String, u64>),
     /// Its cycles are counted from here, Unix milliseconds.
     Anchor(i64),
     /// It belongs to this billing account.
@@ -98,6 +101,7 @@ impl Edit {
                 Some(held) if held == new => {}
                 Some(_) => return Err(DirectoryError::GrantDiffers(new.id.clone())),
             },
+            Edit::Addons(addons) => record.addons.clone_from(addons),
             Edit::Anchor(at_ms) => record.anchor_ms = *at_ms,
             Edit::Account(account) => record.account.clone_from(account),
             Edit::Plan(_) | Edit::Payment(_) => {}
@@ -217,6 +221,11 @@ impl TenantEdit {
     /// Gives units once. The same grant given twice is given once.
     pub fn grant(self, grant: Grant) -> Self {
         self.with(Edit::Grant(grant))
+    }
+
+    /// Gives it these addons on top of its plan, by name, and so many of each; no others.
+    pub fn addons(self, addons: BTreeMap<String, u64>) -> Self {
+        self.with(Edit::Addons(addons))
     }
 
     /// Counts its cycles from this instant, Unix milliseconds.

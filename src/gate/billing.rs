@@ -1,5 +1,5 @@
-//! Step 7, react: webhooks become plans, and step 6, bill: usage is reported. Nothing here is on a
-//! request's way.
+//! Step 7, react: webhooks become plans. What a gate bills with stands here too. Nothing of it is on
+//! a request's way.
 //!
 //! A webhook is verified, written down with all that its customer's events have said, taken into
 //! the tenant's record, and only then answered with 200. Whoever dies in between is asked again by
@@ -8,15 +8,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::reports::ReportTask;
+use super::customers::Polls;
+use super::reports::{Over, ReportTask};
 use super::{Gate, Inner};
-use crate::billing::customers::{Customers, Known, Mark, customer_of};
-use crate::billing::reducer::{Base, Facts, PlanState, Taken, Wanted};
+use crate::billing::customers::{Customers, Mark, customer_of};
+use crate::billing::lock::Lock;
+use crate::billing::reducer::{Facts, Taken};
 use crate::billing::report::Reporter;
 use crate::billing::sink::SinkError;
 use crate::billing::stripe::{Stripe, StripeSettings};
 use crate::billing::webhook::{self, Event};
-use crate::catalog::Sold;
 use crate::clock::Clock;
 use crate::config::{Secret, StripeConfig, StripeMode};
 use crate::directory::DirectoryError;
@@ -25,8 +26,8 @@ use crate::store::layout::Space;
 use crate::store::{Store, StoreError};
 use crate::wire::{Reply, plain_problem};
 
-/// How often a tenant's plan is written anew because its customer's facts changed meanwhile.
-const ROUNDS: usize = 8;
+/// Where a Checkout Session's metadata names the tenant it was made for.
+const CHECKOUT_TENANT: &str = "tollgate_tenant";
 
 /// Stripe as the service file has it, with its secrets read.
 pub(super) struct Settled {
@@ -38,18 +39,21 @@ pub(super) struct Settled {
 
 /// What a gate bills with.
 pub(super) struct Billing {
-    stripe: Stripe,
+    pub(super) stripe: Stripe,
     secrets: Vec<Secret>,
     mode: StripeMode,
-    customers: Customers,
+    pub(super) customers: Customers,
     pub(super) every: Duration,
     pub(super) reporter: Reporter,
+    pub(super) lock: Lock,
+    pub(super) polls: Polls,
+    pub(super) over: Over,
     pub(super) task: Mutex<Option<ReportTask>>,
 }
 
-/// Why a webhook could not be applied now. Stripe sends it again.
+/// Why what a customer's events say could not be put into force now. Stripe sends a webhook again.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+pub(super) enum Failed {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -89,8 +93,20 @@ impl Billing {
         let Settled { stripe, secrets, mode, every } = settled;
         let sink = Arc::new(stripe.clone());
         let reporter = Reporter::open(store.clone(), sink, clock.clone(), space, 0).await?;
+        let lock = Lock::new(store.clone(), Space::new(space))?;
         let customers = Customers::new(store.clone(), Space::new(space));
-        Ok(Self { stripe, secrets, mode, customers, every, reporter, task: Mutex::new(None) })
+        Ok(Self {
+            stripe,
+            secrets,
+            mode,
+            customers,
+            every,
+            reporter,
+            lock,
+            polls: Polls::default(),
+            over: Over::default(),
+            task: Mutex::new(None),
+        })
     }
 }
 
@@ -131,45 +147,6 @@ impl Gate {
             }
         }
     }
-
-    /// Links a tenant to its Stripe customer (`cus_..`), and puts into force what that customer's
-    /// events have said by now. Use that was admitted before is never billed.
-    ///
-    /// # Errors
-    ///
-    /// If there is no such tenant, the customer is another tenant's, or the store does not do it:
-    /// then link again.
-    pub async fn link_customer(&self, tenant: &str, customer: &str) -> Result<(), Error> {
-        let found = self.directory().find(tenant).await?;
-        let found = found.ok_or_else(|| Error::NoTenant(tenant.to_owned()))?;
-        self.inner.learn(&found.link_customer(customer).await?);
-        match self.inner.settle_customer(customer, "what its customer's events said before").await {
-            Ok(_) | Err(Failed::Sink(_) | Failed::Undecided) => Ok(()),
-            Err(Failed::Store(error)) => Err(error.into()),
-            Err(Failed::Directory(error)) => Err(error.into()),
-            Err(Failed::Busy) => Err(DirectoryError::Busy.into()),
-        }
-    }
-
-    /// The tenant's Stripe customer: the one it is linked to, or else one that was made for it
-    /// before, or a new one. Linked when this returns.
-    ///
-    /// # Errors
-    ///
-    /// As [`link_customer`](Self::link_customer), and if Stripe does not answer or there is none in
-    /// the service file.
-    pub async fn ensure_customer(&self, tenant: &str) -> Result<String, Error> {
-        let found = self.directory().find(tenant).await?;
-        let found = found.ok_or_else(|| Error::NoTenant(tenant.to_owned()))?;
-        if let Some(customer) = &found.record().account {
-            return Ok(customer.clone());
-        }
-        let billing = self.inner.billing.as_ref().ok_or(Error::NoStripe)?;
-        let name = found.record().surrogate.to_string();
-        let customer = billing.stripe.customer_for(&name, tenant).await?;
-        self.link_customer(tenant, &customer).await?;
-        Ok(customer)
-    }
 }
 
 impl Inner {
@@ -193,6 +170,27 @@ impl Inner {
         Ok(mark)
     }
 
+    /// A Checkout that names its tenant links the customer it was made for.
+    async fn link_checkout(&self, event: &Event, customer: &str) -> Result<Mark, Failed> {
+        let Some(tenant) = event.object["metadata"][CHECKOUT_TENANT].as_str() else {
+            return Ok(Mark::Unknown);
+        };
+        match self.link(tenant, customer).await {
+            Ok(()) => Ok(Mark::Applied),
+            // Nothing that another attempt would change.
+            Err(Failed::Directory(
+                error @ (DirectoryError::NoTenant
+                | DirectoryError::CustomerTaken
+                | DirectoryError::TenantId
+                | DirectoryError::Text { .. }),
+            )) => {
+                tracing::error!(event = %event.id, %error, "a Checkout links no tenant");
+                Ok(Mark::Unknown)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn apply_event(&self, billing: &Billing, event: &Event) -> Result<Mark, Failed> {
         // What is made of it is seen on facts of nobody, so that an event without meaning writes
         // nothing.
@@ -203,6 +201,7 @@ impl Inner {
                 }
                 Ok(Mark::Applied)
             }
+            (Taken::Checkout, Some(customer)) => self.link_checkout(event, customer).await,
             (Taken::Yes, Some(customer)) => {
                 let take = |facts: &mut Facts| {
                     facts.take(event);
@@ -212,92 +211,6 @@ impl Inner {
                 Ok(Mark::Applied)
             }
             _ => Ok(Mark::Unknown),
-        }
-    }
-
-    /// Makes the tenant's record follow what its customer's events say. Facts that change meanwhile
-    /// are followed too: whoever writes the record last has seen the last facts.
-    async fn settle_customer(&self, customer: &str, note: &str) -> Result<(), Failed> {
-        let customers = Customers::new(self.store.clone(), self.writer.space.clone());
-        let mut known = customers.read(customer).await?;
-        for _ in 0..ROUNDS {
-            let fetched = self.fetch_wanted(&customers, customer, &mut known).await;
-            let state = self.state_of(&known);
-            self.follow(customer, &known, &state, note).await?;
-            let after = customers.read(customer).await?;
-            if after.version == known.version && after.tenant == known.tenant {
-                fetched?;
-                let decided = state.wanted.is_empty() || self.billing.is_none();
-                return if decided { Ok(()) } else { Err(Failed::Undecided) };
-            }
-            known = after;
-        }
-        Err(Failed::Busy)
-    }
-
-    /// Fetches what the events do not decide. Where Stripe does not answer, the facts stay as they
-    /// were, which gives the customer the better of what may be.
-    async fn fetch_wanted(
-        &self,
-        customers: &Customers,
-        customer: &str,
-        known: &mut Known,
-    ) -> Result<(), Failed> {
-        let Some(billing) = &self.billing else { return Ok(()) };
-        for wanted in self.state_of(known).wanted {
-            *known = match &wanted {
-                Wanted::Subscription(id) => match billing.stripe.subscription(id).await? {
-                    Some((object, at_s)) => {
-                        let take = |facts: &mut Facts| facts.fetched(&object, at_s);
-                        customers.change(customer, take).await?
-                    }
-                    None => continue,
-                },
-                Wanted::Price(id) => {
-                    let key = billing.stripe.lookup_key(id).await?;
-                    let take = |facts: &mut Facts| facts.price(id, &key);
-                    customers.change(customer, take).await?
-                }
-            };
-        }
-        Ok(())
-    }
-
-    fn state_of(&self, known: &Known) -> PlanState {
-        let catalog = &self.live.load().catalog;
-        known.facts.state(|price| catalog.sold_at(price))
-    }
-
-    /// Writes the record. A customer without a subscription that means a plan leaves plan and
-    /// payment as they are: an operator may have set them.
-    async fn follow(
-        &self,
-        customer: &str,
-        known: &Known,
-        state: &PlanState,
-        note: &str,
-    ) -> Result<(), Failed> {
-        let (Some(surrogate), Some(base)) = (known.tenant, &state.base) else { return Ok(()) };
-        let Some(tenant) = self.directory.get(surrogate).await? else { return Ok(()) };
-        if tenant.record().account.as_deref() != Some(customer) {
-            return Ok(());
-        }
-        let Base { price, payment, since_s, anchor_s, .. } = base;
-        let ms = |second: i64| second.saturating_mul(1_000);
-        let mut edit = tenant.edit().payment_since(*payment, ms(*since_s)).anchor(ms(*anchor_s));
-        let live = self.live.load_full();
-        if let Some(Sold::Plan(plan)) = live.catalog.sold_at(price) {
-            edit = edit.plan(&*live.catalog.plans[usize::from(plan.0)].name);
-        }
-        self.learn(&edit.note(note).save().await?);
-        Ok(())
-    }
-
-    /// A tenant's record as it was just written is in force here with the next request.
-    fn learn(&self, tenant: &crate::directory::Tenant) {
-        let record = tenant.record().clone();
-        if let Some(known) = self.tenants.get(&record.surrogate).map(|known| known.clone()) {
-            known.learn(record, &self.live.load(), &self.hub, self.clock.now());
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Step 6, bill: the one task that reports usage, and what it reports on which terms.
 
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -8,8 +10,20 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::billing::Billing;
 use super::{Gate, Inner};
-use crate::billing::report::{Due, Report, ReportError, Used};
+use crate::billing::ItemId;
+use crate::billing::report::{Due, Report, ReportError, Terms, Used};
 use crate::billing::terms::{settle, terms};
+use crate::directory::{Surrogate, TenantRecord};
+
+/// How long after the start the first report is made: what a process that died has left is not
+/// kept waiting for a whole interval.
+const FIRST: Duration = Duration::from_secs(30);
+
+/// How long a process may be silent, beyond an interval and a half, before another reports.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// Terms of items whose period is over, by what was used: they change no more.
+pub(super) type Over = Mutex<HashMap<ItemId, (u64, Terms)>>;
 
 /// The owner's side of the task.
 #[derive(Debug)]
@@ -43,8 +57,8 @@ pub(super) fn start(inner: &Arc<Inner>) {
     *billing.task.lock().unwrap_or_else(|e| e.into_inner()) = Some(ReportTask { stop, task });
 }
 
-async fn run(inner: Weak<Inner>, every: std::time::Duration, mut stopped: watch::Receiver<bool>) {
-    let mut tick = tokio::time::interval_at(Instant::now() + every, every);
+async fn run(inner: Weak<Inner>, every: Duration, mut stopped: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval_at(Instant::now() + FIRST.min(every), every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -54,11 +68,10 @@ async fn run(inner: Weak<Inner>, every: std::time::Duration, mut stopped: watch:
         let Some(inner) = inner.upgrade() else { return };
         let Some(billing) = &inner.billing else { return };
         // Cut off at any line, a report leaves what the next one understands.
-        let report = tokio::select! {
+        tokio::select! {
             _ = stopped.changed() => return,
-            report = inner.report(billing) => report,
-        };
-        log(report);
+            () = inner.report_in_turn(billing) => {}
+        }
     }
 }
 
@@ -72,32 +85,80 @@ impl Inner {
         stop.send_replace(true);
         // It ends by itself; a panic in it has been reported by the runtime.
         let _ = task.await;
-        match tokio::time::timeout_at(deadline, self.report(billing)).await {
-            Ok(report) => log(report),
-            Err(_) => tracing::warn!("the last report was cut off: the next start goes on with it"),
+        let last = async {
+            self.report_in_turn(billing).await;
+            if let Err(error) = billing.lock.release().await {
+                tracing::debug!(%error, "the reporter's lock runs out by itself");
+            }
+        };
+        if tokio::time::timeout_at(deadline, last).await.is_err() {
+            tracing::warn!("the last report was cut off: the next start goes on with it");
+        }
+    }
+
+    /// Reports, unless another process does, and asks about customers whose events may be missing.
+    async fn report_in_turn(&self, billing: &Billing) {
+        let hold = billing.every.saturating_add(billing.every / 2).saturating_add(SILENT);
+        match billing.lock.take(self.clock.now().wall_ms, hold).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            // It only saves work: without it there is a report too many at worst.
+            Err(error) => tracing::warn!(%error, "the reporter's lock cannot be had"),
+        }
+        match self.due_now(billing).await {
+            Ok(due) => {
+                let customers: BTreeSet<String> =
+                    due.iter().map(|due| due.terms.customer.clone()).collect();
+                log(billing.reporter.run(due).await);
+                self.poll(billing, customers.into_iter().collect()).await;
+            }
+            Err(error) => log(Err(error)),
         }
     }
 
     async fn report(&self, billing: &Billing) -> Result<Report, ReportError> {
-        let mut due = Vec::new();
-        for used in billing.reporter.used().await? {
-            due.extend(self.due(used).await?);
-        }
+        let due = self.due_now(billing).await?;
         billing.reporter.run(due).await
     }
 
+    /// All that is used and billed, with its terms.
+    pub(super) async fn due_now(&self, billing: &Billing) -> Result<Vec<Due>, ReportError> {
+        let mut records = HashMap::new();
+        let mut due = Vec::new();
+        for used in billing.reporter.used().await? {
+            due.extend(self.due(billing, used, &mut records).await?);
+        }
+        Ok(due)
+    }
+
     /// What is due of this use; `None` if nothing of it is ever sent.
-    async fn due(&self, used: Used) -> Result<Option<Due>, ReportError> {
+    async fn due(
+        &self,
+        billing: &Billing,
+        used: Used,
+        records: &mut HashMap<Surrogate, Option<Arc<TenantRecord>>>,
+    ) -> Result<Option<Due>, ReportError> {
         let Used { id: Some(id), tenant, atoms, .. } = used else { return Ok(None) };
         let live = self.live.load_full();
-        let sent = |name: &str| {
+        let is_sent = |name: &str| {
             let meter = live.catalog.meter(name)?;
             live.catalog.meters[usize::from(meter.0)].stripe.as_ref()
         };
-        if sent(&id.meter).is_none() {
+        if is_sent(&id.meter).is_none() {
             return Ok(None);
         }
-        let Some(record) = self.directory.lookup_tenant(tenant).await? else { return Ok(None) };
+        if let Some(terms) = over(&billing.over, &id, atoms) {
+            return Ok(Some(Due { id, used: atoms, terms }));
+        }
+        let record = match records.get(&tenant) {
+            Some(known) => known.clone(),
+            None => {
+                let read = self.directory.lookup_tenant(tenant).await?;
+                records.insert(tenant, read.clone());
+                read
+            }
+        };
+        let Some(record) = record else { return Ok(None) };
         let now_ms = self.clock.now().wall_ms;
         let holds = live.resolve(&record, now_ms);
         let found = terms(&id, &live.catalog, &holds.policy.plan, &holds.anchors);
@@ -105,9 +166,18 @@ impl Inner {
         if let Some(offer) = offer {
             let (store, space) = (&*self.store, &self.writer.space);
             settle(store, space, (&id, atoms), offer, &mut terms, now_ms).await?;
+            if now_ms >= terms.ends_ms {
+                let mut over = billing.over.lock().unwrap_or_else(PoisonError::into_inner);
+                over.insert(id.clone(), (atoms, terms.clone()));
+            }
         }
         Ok(Some(Due { id, used: atoms, terms }))
     }
+}
+
+fn over(over: &Over, id: &ItemId, atoms: u64) -> Option<Terms> {
+    let over = over.lock().unwrap_or_else(PoisonError::into_inner);
+    over.get(id).filter(|(used, _)| *used == atoms).map(|(_, terms)| terms.clone())
 }
 
 fn log(report: Result<Report, ReportError>) {

@@ -19,6 +19,7 @@
 //! | `I#account hash#tenant#meter@scale#period` | | what a billing period included, and its end |
 //! | `S#customer hash` | | whose customer this is, and what its events say |
 //! | `W#event hash` | | a webhook that was taken |
+//! | `X#reporter` | | which process reports to the billing service |
 //! | `M#` | | id and generation of the ledger |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
@@ -133,6 +134,10 @@ impl Space {
     /// `identifier` is one of ours, hexadecimal; anything else finds nothing.
     pub(crate) fn rejected(&self, identifier: &str) -> Key {
         self.key(format_args!("E#{}", name_hash(&[identifier])), "-")
+    }
+
+    pub(crate) fn reporter(&self) -> Key {
+        self.key(format_args!("X#reporter"), "-")
     }
 
     pub(crate) fn ledger(&self) -> Key {

@@ -17,8 +17,10 @@ use serde_json::Value;
 use super::sink::{BillingSink, Delivery, MeterEvent, SEND_WITHIN, SinkError, SinkFuture, Sum};
 use crate::config::{Secret, StripeMode};
 
+mod customers;
 mod http;
 
+pub(crate) use customers::Dated;
 use http::{Answer, Called, Http};
 
 /// Where Stripe is.
@@ -96,63 +98,6 @@ impl Stripe {
         let account = format!("stripe/{account}/{word}");
         let inner = Inner { http, account, meters: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
-    }
-}
-
-/// What webhooks and customers need besides what every sink has.
-impl Stripe {
-    /// A subscription as it is now, and Stripe's second of that; `None` if there is none.
-    pub(crate) async fn subscription(&self, id: &str) -> Result<Option<(Value, i64)>, SinkError> {
-        let answer = self.inner.find(&format!("/v1/subscriptions/{}", segment(id))).await?;
-        answer.map(|answer| Ok((answer.body, answer.date_s.ok_or_else(no_date)?))).transpose()
-    }
-
-    /// A price's lookup key; empty for a price without, or that is not there.
-    pub(crate) async fn lookup_key(&self, price: &str) -> Result<String, SinkError> {
-        let answer = self.inner.find(&format!("/v1/prices/{}", segment(price))).await?;
-        let key = answer.and_then(|answer| answer.body["lookup_key"].as_str().map(str::to_owned));
-        Ok(key.unwrap_or_default())
-    }
-
-    /// The identifiers that a meter's error report names. Stripe gives samples, not all.
-    pub(crate) async fn rejected(&self, event: &str) -> Result<Vec<String>, SinkError> {
-        let answer = self.inner.find(&format!("/v2/core/events/{}", segment(event))).await?;
-        let Some(Answer { body, .. }) = answer else { return Ok(Vec::new()) };
-        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        let types = list(&body["data"]["reason"]["error_types"]);
-        let samples = types.iter().flat_map(|kind| list(&kind["sample_errors"]));
-        let identifier =
-            |sample: Value| sample["request"]["identifier"].as_str().map(str::to_owned);
-        Ok(samples.filter_map(identifier).collect())
-    }
-
-    /// The customer that was made for this tenant, which is made if it is not found. Stripe's
-    /// search may lag by a minute: two calls within it may make two, of which one is left over.
-    pub(crate) async fn customer_for(
-        &self,
-        tenant: &str,
-        name: &str,
-    ) -> Result<String, SinkError> {
-        let shape = || SinkError("customers in an unknown shape".to_owned());
-        let query = Serializer::new(String::new())
-            .append_pair("query", &format!("metadata['tollgate']:'{tenant}'"))
-            .finish();
-        let found = self.inner.ask(&format!("/v1/customers/search?{query}")).await?;
-        if let Some(id) = found.body["data"][0]["id"].as_str() {
-            return Ok(id.to_owned());
-        }
-        let form = Serializer::new(String::new())
-            .append_pair("metadata[tollgate]", tenant)
-            .append_pair("name", name)
-            .finish();
-        let key = format!("tg_customer_{tenant}");
-        match self.inner.http.post("/v1/customers", form, &key).await {
-            Called::Answer(answer) if answer.status == 200 => {
-                answer.body["id"].as_str().map(str::to_owned).ok_or_else(shape)
-            }
-            Called::Answer(answer) => Err(SinkError(answer.words())),
-            Called::Silence(words) => Err(SinkError(words)),
-        }
     }
 }
 

@@ -314,6 +314,7 @@ async fn what_stripe_tells_of_a_subscriptions_life_reduces_to_its_states() {
             payment,
             since_s,
             anchor_s,
+            given_up: false,
         };
         let (facts, state) = reduced(&sim, &by_hand).await;
         assert_eq!(state, PlanState { base: Some(base), ..PlanState::default() }, "{facts:#?}");
