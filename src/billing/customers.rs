@@ -109,10 +109,7 @@ impl Customers {
         let write = Write {
             key: self.space.customer(customer),
             when: vec![],
-            change: vec![
-                Change::Set(name, format),
-                Change::Set(POLLED.into(), Value::Int(now_ms)),
-            ],
+            change: vec![Change::Set(name, format), Change::Set(POLLED.into(), Value::Int(now_ms))],
         };
         make(&*self.store, write).await.map(|_| ())
     }
@@ -157,8 +154,8 @@ impl Customers {
 
     fn write(&self, customer: &str, version: i64, facts: &Facts) -> Result<Write, StoreError> {
         let invalid = |what: &str| StoreError::new(StoreErrorKind::Invalid, what.to_owned());
-        let body = postcard::to_stdvec(facts)
-            .map_err(|_| invalid("a customer's facts do not encode"))?;
+        let body =
+            postcard::to_stdvec(facts).map_err(|_| invalid("a customer's facts do not encode"))?;
         if body.len() > MAX_FACTS {
             return Err(invalid("a customer has too many invoices and subscriptions"));
         }

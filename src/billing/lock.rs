@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use super::item::make;
 use crate::store::layout::{Space, check_format, format};
-use crate::store::{
-    Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
-};
+use crate::store::{Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written};
 
 /// Format of the lock's item.
 const FORMAT: i64 = 1;

@@ -105,7 +105,8 @@ fn offer(plan: &Plan, meter: MeterId) -> Offer {
     let of_tenant = || all().filter(|quota| quota.scope == Scope::Tenant);
     let limit_of = |over: Over, short: bool| {
         let is_short = |every| matches!(every, Every::Hour | Every::Day | Every::Week);
-        let those = of_tenant().filter(|quota| quota.over == over && short | !is_short(quota.every));
+        let those =
+            of_tenant().filter(|quota| quota.over == over && short | !is_short(quota.every));
         those.filter_map(|quota| quota.limit).min()
     };
     match (limit_of(Over::Bill, false), limit_of(Over::Deny, true)) {
@@ -182,9 +183,8 @@ fn decode(item: &Item) -> Result<(Period, i64), StoreError> {
         let billed = item.int(BILLED)? != 0;
         Some((Period { included, billed }, item.int(ENDS)?))
     };
-    parts().ok_or_else(|| {
-        StoreError::new(StoreErrorKind::Corrupt, "a billing period cannot be read")
-    })
+    parts()
+        .ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "a billing period cannot be read"))
 }
 
 #[cfg(test)]

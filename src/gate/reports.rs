@@ -187,7 +187,14 @@ fn log(report: Result<Report, ReportError>) {
             let (stopped, doubtful) = (stopped.len(), doubtful.len());
             let failed = failed.len();
             if stopped + doubtful + failed > 0 {
-                tracing::error!(sent, open, stopped, doubtful, failed, "usage was reported in part");
+                tracing::error!(
+                    sent,
+                    open,
+                    stopped,
+                    doubtful,
+                    failed,
+                    "usage was reported in part"
+                );
             } else if sent + verified + open > 0 {
                 tracing::info!(sent, units, verified, open, "usage was reported");
             }

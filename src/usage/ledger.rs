@@ -103,10 +103,10 @@ impl Ledger {
     }
 
     /// What was used by account, tenant, meter with its scale, and billing period, over all writers
-    /// and days.
+    /// and days: as the logs are now, for a report that follows a flush must see it.
     pub(crate) async fn by_period(&self, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
         let mut fold = self.fold.lock().await;
-        self.read(&mut fold, now_ms).await?;
+        self.read_now(&mut fold, now_ms).await?;
         let mut sums = BTreeMap::<_, u64>::new();
         for (key, total) in fold.uses.values().flatten().map(|((_, key), total)| (key, total)) {
             let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
@@ -151,6 +151,10 @@ impl Ledger {
         if (0..FRESH_MS).contains(&age) {
             return Ok(());
         }
+        self.read_now(fold, now_ms).await
+    }
+
+    async fn read_now(&self, fold: &mut Fold, now_ms: i64) -> Result<(), StoreError> {
         for incarnation in self.writers(fold, now_ms).await? {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             let from = fold.next.get(&incarnation).copied().unwrap_or(0);

@@ -91,11 +91,7 @@ impl Stripe {
 
     /// The customer that was made for this tenant, or a new one. Stripe's search lags by a minute
     /// at most, which the idempotency key covers.
-    pub(crate) async fn customer_for(
-        &self,
-        tenant: &str,
-        name: &str,
-    ) -> Result<String, SinkError> {
+    pub(crate) async fn customer_for(&self, tenant: &str, name: &str) -> Result<String, SinkError> {
         let query = Serializer::new(String::new())
             .append_pair("query", &format!("metadata['tollgate']:'{tenant}'"))
             .finish();
