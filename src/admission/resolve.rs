@@ -2,8 +2,8 @@
 //!
 //! Who wins: an operator's override in the directory, then the `[tenant.x]` table, then the plan
 //! that was assigned, then `default-plan`; and what the `[billing]` table makes of the payment
-//! state. Addons come on top of that. Pure, and the same for the same record, catalog and instant; `until_ms` says when it may
-//! change by itself.
+//! state. Addons come on top of that. Pure, and the same for the same record, catalog and instant;
+//! `until_ms` says when it may change by itself.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

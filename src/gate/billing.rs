@@ -1,5 +1,5 @@
-//! Step 7, react: webhooks become plans. What a gate bills with stands here too. Nothing of it is on
-//! a request's way.
+//! Step 7, react: webhooks become plans. What a gate bills with stands here too. Nothing of it is
+//! on a request's way.
 //!
 //! A webhook is verified, written down with all that its customer's events have said, taken into
 //! the tenant's record, and only then answered with 200. Whoever dies in between is asked again by
@@ -67,7 +67,8 @@ pub(super) enum Failed {
 }
 
 /// Reads the secrets and checks them against the mode.
-pub(super) fn stripe(config: &StripeConfig) -> Result<Settled, Error> {
+pub(super) fn stripe(config: Option<&StripeConfig>) -> Result<Option<Settled>, Error> {
+    let Some(config) = config else { return Ok(None) };
     let env = |name: &str| std::env::var(name).ok();
     let wrong = |error: &dyn std::fmt::Display| Error::Config(error.to_string());
     let key = config.resolve_key(&env).map_err(|error| wrong(&error))?;
@@ -80,22 +81,22 @@ pub(super) fn stripe(config: &StripeConfig) -> Result<Settled, Error> {
         calls_per_s: None,
     };
     let stripe = Stripe::new(settings).map_err(|error| wrong(&error))?;
-    Ok(Settled { stripe, secrets, mode: config.mode, every: config.report_every })
+    Ok(Some(Settled { stripe, secrets, mode: config.mode, every: config.report_every }))
 }
 
 impl Billing {
     pub(super) async fn open(
-        settled: Settled,
+        settled: Option<Settled>,
         store: &Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
         space: &str,
-    ) -> Result<Self, StoreError> {
-        let Settled { stripe, secrets, mode, every } = settled;
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(Settled { stripe, secrets, mode, every }) = settled else { return Ok(None) };
         let sink = Arc::new(stripe.clone());
         let reporter = Reporter::open(store.clone(), sink, clock.clone(), space, 0).await?;
         let lock = Lock::new(store.clone(), Space::new(space))?;
         let customers = Customers::new(store.clone(), Space::new(space));
-        Ok(Self {
+        Ok(Some(Self {
             stripe,
             secrets,
             mode,
@@ -106,7 +107,7 @@ impl Billing {
             polls: Polls::default(),
             over: Over::default(),
             task: Mutex::new(None),
-        })
+        }))
     }
 }
 

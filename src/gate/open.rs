@@ -27,7 +27,7 @@ use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::{Directory, Reads};
 use crate::error::Error;
-use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
+use crate::identity::{Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
 use crate::store::Store;
 use crate::store::layout::Space;
@@ -191,16 +191,11 @@ impl GateBuilder {
         for warning in &catalog.warnings {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
-        let identifier = identifier(&config)?;
+        let identifier = super::sources::identifier(&config)?;
         #[cfg(not(feature = "stripe"))]
-        if config.stripe.is_some() {
-            let message = "[stripe] needs the feature `stripe` of tollgate, which is off here";
-            return Err(Error::Config(message.into()));
-        }
+        super::sources::no_stripe(&config)?;
         #[cfg(feature = "stripe")]
-        let stripe = self.stripe.as_ref().or(config.stripe.as_ref());
-        #[cfg(feature = "stripe")]
-        let stripe = stripe.map(super::billing::stripe).transpose()?;
+        let stripe = super::billing::stripe(self.stripe.as_ref().or(config.stripe.as_ref()))?;
         #[cfg(feature = "jwt")]
         for jwks in identifier.verifiers().filter_map(|verifier| verifier.source()) {
             // An issuer that is away must not keep the service down: its tokens are refused until
@@ -241,10 +236,7 @@ impl GateBuilder {
         let peppers = identifier.peppers().clone();
         promises(&config, &*store, &live.load());
         #[cfg(feature = "stripe")]
-        let billing = match stripe {
-            Some(stripe) => Some(Billing::open(stripe, &store, &clock, &config.store.space).await?),
-            None => None,
-        };
+        let billing = Billing::open(stripe, &store, &clock, &config.store.space).await?;
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
             keeper: Keeper::start(hands.clone(), queue),
@@ -395,10 +387,6 @@ async fn journal(
         ours.get_or_insert(found.0.keep(place));
     }
     Ok((ours.filter(|_| wanted), dead))
-}
-
-fn identifier(config: &Config) -> Result<Identifier, Error> {
-    super::sources::identifier(config)
 }
 
 impl std::fmt::Debug for GateBuilder {

@@ -105,6 +105,7 @@ impl Space {
     }
 
     /// Beside the outbox of the same item.
+    #[cfg(feature = "stripe")]
     pub(crate) fn terms(
         &self,
         account: &str,
@@ -122,6 +123,7 @@ impl Space {
         self.key(format_args!("S#{}", name_hash(&[customer])), "-")
     }
 
+    #[cfg(feature = "stripe")]
     pub(crate) fn webhook(&self, event: &str) -> Key {
         self.key(format_args!("W#{}", name_hash(&[event])), "-")
     }
@@ -136,6 +138,7 @@ impl Space {
         self.key(format_args!("E#{}", name_hash(&[identifier])), "-")
     }
 
+    #[cfg(feature = "stripe")]
     pub(crate) fn reporter(&self) -> Key {
         self.key(format_args!("X#reporter"), "-")
     }
