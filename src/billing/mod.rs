@@ -6,11 +6,14 @@
 //! | [`sink`] | the service as billing sees it: send, sum, time |
 //! | [`outbox`] | what is owed for one account, tenant, meter and period, without I/O |
 //! | [`report`] | the reporter: from the ledger through the outbox to the service |
+//! | `audit` (feature `stripe`) | whether what was used, owed, sent and counted is the same |
 //! | [`webhook`] | whether a webhook is genuine, and what it says |
 //! | [`reducer`] | what a customer's events say about plan and payment |
 //! | `stripe` (feature `stripe`) | Stripe as such a service |
 
 mod advance;
+#[cfg(feature = "stripe")]
+pub mod audit;
 #[cfg(feature = "stripe")]
 pub(crate) mod customers;
 mod item;

@@ -84,7 +84,7 @@ pub struct Base {
     /// From where its periods are counted, Unix seconds: they advance by themselves when a renewal
     /// event is missed.
     pub anchor_s: i64,
-    /// Whether an invoice of it that is not paid was given up as uncollectible.
+    /// Whether it goes on though an invoice of it was given up as uncollectible.
     pub given_up: bool,
 }
 
@@ -331,7 +331,8 @@ impl Facts {
             Status::Active => (PaymentState::Good, is.start_s),
         };
         let (subscription, anchor_s) = (id.to_owned(), is.anchor_s);
-        let given_up = unpaid().any(|invoice| invoice.uncollectible);
+        let ended = payment == PaymentState::Canceled;
+        let given_up = !ended && unpaid().any(|invoice| invoice.uncollectible);
         Some(Base { subscription, price, payment, since_s, anchor_s, given_up })
     }
 

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::directory::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, Write};
-use crate::usage::ledger::Ledger;
+use crate::usage::ledger::{Ledger, PeriodUse};
 
 /// Calls under way at once, each for another customer and meter.
 const IN_FLIGHT: usize = 32;
@@ -68,6 +68,19 @@ pub struct Used {
     pub meter: Arc<str>,
     /// Atoms.
     pub atoms: u64,
+    /// Atoms to the meter's unit when it was counted.
+    pub scale: u64,
+    /// When the billing period began, Unix milliseconds.
+    pub period_ms: i64,
+}
+
+impl From<PeriodUse> for Used {
+    fn from(row: PeriodUse) -> Self {
+        let PeriodUse { account, tenant, meter, scale, period_ms, atoms } = row;
+        let name = meter.clone();
+        let id = account.map(|account| ItemId { account, tenant, meter: name, scale, period_ms });
+        Self { id, tenant, meter, atoms, scale, period_ms }
+    }
 }
 
 /// What one run did, and what it left.
@@ -112,7 +125,7 @@ pub enum ReportError {
 /// See the [module](self).
 #[derive(Clone)]
 pub struct Reporter {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Reporter {
@@ -145,19 +158,7 @@ impl Reporter {
     /// If the store cannot be read.
     pub async fn used(&self) -> Result<Vec<Used>, StoreError> {
         let rows = self.inner.ledger.by_period(self.inner.clock.now().wall_ms).await?;
-        let used = rows.into_iter().map(|row| Used {
-            id: row.account.map(|account| ItemId {
-                account,
-                tenant: row.tenant,
-                meter: row.meter.clone(),
-                scale: row.scale,
-                period_ms: row.period_ms,
-            }),
-            tenant: row.tenant,
-            meter: row.meter,
-            atoms: row.atoms,
-        });
-        Ok(used.collect())
+        Ok(rows.into_iter().map(Used::from).collect())
     }
 
     /// One run: each item is brought as far as it goes now.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::billing::Billing;
 use super::{Gate, Inner};
 use crate::billing::ItemId;
+use crate::billing::audit::Audit;
 use crate::billing::report::{Due, Report, ReportError, Terms, Used};
 use crate::billing::terms::{settle, terms};
 use crate::directory::{Surrogate, TenantRecord};
@@ -45,6 +46,34 @@ impl Gate {
         let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
         inner.flusher.flush_now().await?;
         inner.report(billing).await
+    }
+}
+
+impl Gate {
+    /// Holds against each other what was recorded, what is owed, what was sent and what Stripe
+    /// counts; what was used in this process is written down first. Reads every log from its
+    /// beginning, and asks Stripe twice for each customer and meter: once a day is often enough.
+    ///
+    /// # Errors
+    ///
+    /// If there is no `[stripe]` in the service file, or the store or Stripe does not answer. A gap
+    /// is no error: see [`Audit::is_clean`].
+    pub async fn audit(&self) -> Result<Audit, ReportError> {
+        let inner = &self.inner;
+        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        inner.flusher.flush_now().await?;
+        let examined = billing.reporter.examine().await?;
+        let mut records = HashMap::new();
+        let mut uses = Vec::new();
+        for used in examined.uses.iter().cloned().map(Used::from) {
+            // A meter that is sold nowhere is no gap; one that the plan file has lost may be.
+            let gone = inner.live.load().catalog.meter(&used.meter).is_none();
+            if gone || inner.is_sent(&used.meter) {
+                let due = inner.due(billing, used.clone(), &mut records).await?;
+                uses.push((used, due));
+            }
+        }
+        billing.reporter.audit(uses, &examined).await
     }
 }
 
@@ -131,6 +160,13 @@ impl Inner {
         Ok(due)
     }
 
+    /// Whether anything of a meter is sent.
+    fn is_sent(&self, meter: &str) -> bool {
+        let live = self.live.load();
+        let at = live.catalog.meter(meter).map(|id| usize::from(id.0));
+        at.is_some_and(|at| live.catalog.meters[at].stripe.is_some())
+    }
+
     /// What is due of this use; `None` if nothing of it is ever sent.
     async fn due(
         &self,
@@ -140,11 +176,7 @@ impl Inner {
     ) -> Result<Option<Due>, ReportError> {
         let Used { id: Some(id), tenant, atoms, .. } = used else { return Ok(None) };
         let live = self.live.load_full();
-        let is_sent = |name: &str| {
-            let meter = live.catalog.meter(name)?;
-            live.catalog.meters[usize::from(meter.0)].stripe.as_ref()
-        };
-        if is_sent(&id.meter).is_none() {
+        if !self.is_sent(&id.meter) {
             return Ok(None);
         }
         if let Some(terms) = over(&billing.over, &id, atoms) {

@@ -16,6 +16,8 @@ use crate::admission::lease::Writer;
 use crate::admission::pool::PoolId;
 use crate::catalog::{Zone, local_day};
 use crate::directory::Surrogate;
+#[cfg(feature = "stripe")]
+use crate::store::StoreErrorKind;
 use crate::store::{MAX_PAGE_ITEMS, Query, Store, StoreError};
 
 /// A reading younger than this is not repeated: a page that is reloaded costs no reads.
@@ -54,6 +56,15 @@ pub(crate) struct PeriodUse {
     pub(crate) scale: u64,
     pub(crate) period_ms: i64,
     pub(crate) atoms: u64,
+}
+
+/// All that the logs say, for the audit.
+#[cfg(feature = "stripe")]
+pub(crate) struct Examined {
+    pub(crate) uses: Vec<PeriodUse>,
+    pub(crate) pools: HashMap<PoolId, HashMap<u128, PoolRow>>,
+    /// Writers whose log cannot be read to its end, and why.
+    pub(crate) broken: Vec<(u128, String)>,
 }
 
 #[derive(Default)]
@@ -107,21 +118,31 @@ impl Ledger {
     pub(crate) async fn by_period(&self, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
         let mut fold = self.fold.lock().await;
         self.read_now(&mut fold, now_ms).await?;
-        let mut sums = BTreeMap::<_, u64>::new();
-        for (key, total) in fold.uses.values().flatten().map(|((_, key), total)| (key, total)) {
-            let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
-            let sum = sums.entry((account, tenant, meter, scale, period_ms)).or_default();
-            *sum = sum.saturating_add(*total);
+        Ok(fold.periods())
+    }
+
+    /// The same, read from every log's first slot, whatever memory holds; and the pools' rows. A log
+    /// that cannot be read to its end is read as far as that goes, and named.
+    #[cfg(feature = "stripe")]
+    pub(crate) async fn examine(&self, now_ms: i64) -> Result<Examined, StoreError> {
+        let mut fold = Fold::default();
+        let mut broken = Vec::new();
+        for incarnation in self.writers(&mut fold, now_ms).await? {
+            let writer = Writer { incarnation, space: self.writer.space.clone() };
+            let mut news = Vec::new();
+            let read = log::read(&*self.store, &writer, 0, |rows, of| news.push((rows, of))).await;
+            for (rows, of) in news {
+                fold.take(rows, of);
+            }
+            match read {
+                Ok(_) => {}
+                Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                    broken.push((incarnation, error.message));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
-            account,
-            tenant,
-            meter,
-            scale,
-            period_ms,
-            atoms,
-        };
-        Ok(sums.into_iter().map(of).collect())
+        Ok(Examined { uses: fold.periods(), pools: fold.pools, broken })
     }
 
     /// Replaces full runs of slots by what they come to, in every log there is.
@@ -204,6 +225,25 @@ impl Ledger {
 }
 
 impl Fold {
+    /// Sums by account, tenant, meter, scale and period.
+    fn periods(&self) -> Vec<PeriodUse> {
+        let mut sums = BTreeMap::<_, u64>::new();
+        for (key, total) in self.uses.values().flatten().map(|((_, key), total)| (key, total)) {
+            let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
+            let sum = sums.entry((account, tenant, meter, scale, period_ms)).or_default();
+            *sum = sum.saturating_add(*total);
+        }
+        let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
+            account,
+            tenant,
+            meter,
+            scale,
+            period_ms,
+            atoms,
+        };
+        sums.into_iter().map(of).collect()
+    }
+
     fn take(&mut self, rows: super::record::Rows, of: u128) {
         for (key, total) in rows.uses {
             let known = self.uses.entry(key.tenant).or_default().entry((of, key)).or_default();
