@@ -355,7 +355,7 @@ fn gaps(owed: u64, unit: u64, outbox: &Outbox) -> Vec<Gap> {
     if left / unit > 0 {
         gaps.push(Gap::Waiting { units: left / unit });
     }
-    if left % unit > 0 {
+    if !left.is_multiple_of(unit) {
         gaps.push(Gap::Remainder { atoms: left % unit });
     }
     if outbox.frozen > owed {
