@@ -1,4 +1,4 @@
-//! Step 7, react: webhooks become plans. What a gate bills with stands here too. Nothing of it is
+//! Step 9, react: webhooks become plans. What a gate bills with stands here too. Nothing of it is
 //! on a request's way.
 //!
 //! A webhook is verified, written down with all that its customer's events have said, taken into

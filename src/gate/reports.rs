@@ -1,4 +1,4 @@
-//! Step 6, bill: the one task that reports usage, and what it reports on which terms.
+//! Step 8, bill: the one task that reports usage, and what it reports on which terms.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
