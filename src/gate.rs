@@ -37,6 +37,7 @@ mod open;
 mod promises;
 #[cfg(feature = "stripe")]
 mod reports;
+mod sleep;
 mod sources;
 mod standing;
 mod statement;

@@ -80,7 +80,7 @@ impl Entry {
 }
 
 /// How a limit stands in the catalog of whoever writes: larger `rev` wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Terms {
     pub(crate) limit: i64,
     /// Catalog revision, then tenant version.
@@ -88,7 +88,7 @@ pub(crate) struct Terms {
 }
 
 /// A pool as last seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct View {
     pub(crate) terms: Terms,
     /// Atoms nobody holds. Negative after a limit was lowered below what is held.

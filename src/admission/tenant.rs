@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::asleep::Woken;
 use super::hub::Hub;
 use super::lease::Lease;
 use super::resolve::LiveCatalog;
-use super::sheet::Sheet;
+use super::sheet::{Before, Sheet};
 use crate::clock::Now;
 use crate::directory::{Surrogate, TenantRecord};
 
@@ -32,14 +33,30 @@ pub(crate) struct TenantCore {
     pub(crate) hub: Arc<Hub>,
     /// Every lease of the tenant as a whole, so that no two are ever of one pool: sheets of before
     /// and after an edge may both be in use.
-    leases: Mutex<Vec<Arc<Lease>>>,
+    pub(super) leases: Mutex<Vec<Arc<Lease>>>,
 }
 
 impl TenantCore {
+    fn new(record: &TenantRecord, hub: &Arc<Hub>) -> Self {
+        Self {
+            surrogate: record.surrogate,
+            id: record.id.as_str().into(),
+            in_flight: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            leases: Mutex::default(),
+            hub: hub.clone(),
+        }
+    }
+
     /// Atoms that requests in flight hold.
     pub(crate) fn held(&self) -> u64 {
         let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         leases.iter().fold(0, |sum, lease| sum.saturating_add(lease.open_holds()))
+    }
+
+    /// Every lease of the tenant as a whole.
+    pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The lease of this pool that there is, or `new` from now on.
@@ -83,20 +100,28 @@ impl LiveTenant {
         hub: &Arc<Hub>,
         now: Now,
     ) -> Self {
-        let core = Arc::new(TenantCore {
-            surrogate: record.surrogate,
-            id: record.id.as_str().into(),
-            in_flight: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
-            leases: Mutex::default(),
-            hub: hub.clone(),
-        });
-        let sheet = Sheet::new(core.clone(), None, &record, live, &hub.parts, now);
+        let core = Arc::new(TenantCore::new(&record, hub));
+        let sheet = Sheet::new(core.clone(), Before::Nothing, &record, live, now);
+        Self::with(core, sheet, record, now.mono_ns)
+    }
+
+    /// A tenant that slept.
+    pub(super) fn wake(woken: Woken, live: &LiveCatalog, hub: &Arc<Hub>, now: Now) -> Self {
+        let Woken { record, read_ns, incarnation, epoch, row, leases } = woken;
+        let core = Arc::new(TenantCore::new(&record, hub));
+        let goes_on = epoch == live.epoch && incarnation == hub.incarnation();
+        let before = if goes_on { Before::Sleep(Arc::new(row.wake())) } else { Before::Nothing };
+        let sheet = Sheet::new(core.clone(), before, &record, live, now);
+        sheet.wake_leases(leases, incarnation);
+        Self::with(core, sheet, record, read_ns)
+    }
+
+    fn with(core: Arc<TenantCore>, sheet: Sheet, record: Arc<TenantRecord>, read_ns: u64) -> Self {
         Self {
             core,
             sheet: ArcSwap::from_pointee(sheet),
             record: Mutex::new(record),
-            read_ns: AtomicU64::new(now.mono_ns),
+            read_ns: AtomicU64::new(read_ns),
             refreshing: AtomicBool::new(false),
         }
     }
@@ -126,6 +151,16 @@ impl LiveTenant {
     pub(crate) fn keep_as_known(&self, read_ns: u64) {
         self.read_ns.store(read_ns, Ordering::Release);
         self.refreshing.store(false, Ordering::Release);
+    }
+
+    /// What the directory said.
+    pub(super) fn record(&self) -> Arc<TenantRecord> {
+        self.locked().clone()
+    }
+
+    /// When the directory was read.
+    pub(crate) fn read_ns(&self) -> u64 {
+        self.read_ns.load(Ordering::Acquire)
     }
 
     /// How old the directory's word is, in nanoseconds.
@@ -163,7 +198,7 @@ impl LiveTenant {
             return before;
         }
         let core = self.core.clone();
-        let sheet = Arc::new(Sheet::new(core, Some(&before), &record, live, &hub.parts, now));
+        let sheet = Arc::new(Sheet::new(core, Before::Sheet(&before), &record, live, now));
         for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
             hub.retire(lease.clone());
         }

@@ -515,7 +515,7 @@ fn each_rule_that_is_left_out_is_missed() {
     }
 }
 
-/// `TOLLGATE_OUTBOX_SEEDS=100000 cargo test --release --lib outbox -- seeds --nocapture` for as many
+/// `TOLLGATE_OUTBOX_SEEDS=100000 cargo test --lib outbox -- seeds --nocapture` for as many
 /// schedules; 500 without it. From 100,000 on every fault and state must have been met a thousand
 /// times.
 #[test]

@@ -48,6 +48,7 @@ pub use error::DirectoryError;
 pub use history::{HistoryEntry, Outcome};
 pub use keys::{KeyInfo, KeyState, NewKey};
 pub use reads::{ReadSlot, Reads};
+pub(crate) use record::PackedRecord;
 pub use record::{Grant, Override, PaymentState, TenantRecord};
 
 /// Most pages of one partition that are read for a list: 100,000 keys or history entries.

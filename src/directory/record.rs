@@ -4,6 +4,7 @@
 //! `record` (JSON: it is read by people in a table browser, and rarely written) and `first` (the
 //! first request, set once and beside the rest, because it is no change anybody makes).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -117,7 +118,34 @@ pub struct Grant {
     pub note: Option<String>,
 }
 
+/// A record as it is kept in this process's memory: with what its item has beside the JSON.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PackedRecord<'a> {
+    record: Cow<'a, TenantRecord>,
+    surrogate: Surrogate,
+    first_request_ms: Option<i64>,
+    version: u64,
+    change: u64,
+}
+
+impl PackedRecord<'_> {
+    pub(crate) fn unpack(self) -> TenantRecord {
+        let Self { record, surrogate, first_request_ms, version, change } = self;
+        TenantRecord { surrogate, first_request_ms, version, change, ..record.into_owned() }
+    }
+}
+
 impl TenantRecord {
+    pub(crate) fn pack(&self) -> PackedRecord<'_> {
+        PackedRecord {
+            record: Cow::Borrowed(self),
+            surrogate: self.surrogate,
+            first_request_ms: self.first_request_ms,
+            version: self.version,
+            change: self.change,
+        }
+    }
+
     /// A tenant as it begins, before its first version is written.
     pub(super) fn begin(surrogate: Surrogate, id: &str, now_ms: i64) -> Self {
         Self {

@@ -269,7 +269,7 @@ impl Inner {
     /// A tenant's record as it was just written is in force here with the next request.
     fn learn(&self, tenant: &Tenant) {
         let record = tenant.record().clone();
-        if let Some(known) = self.tenants.get(&record.surrogate).map(|known| known.clone()) {
+        if let Some(known) = self.tenant_in_memory(record.surrogate) {
             known.learn(record, &self.live.load(), &self.hub, self.clock.now());
         }
     }

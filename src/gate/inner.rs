@@ -12,6 +12,7 @@ use super::billing::Billing;
 use super::callers::{KnownCaller, Refresh};
 use super::catalogs::PlanSource;
 use super::maintain::Maintenance;
+use super::sleep::Sleepers;
 use crate::admission::hub::Hub;
 use crate::admission::lease::{Lease, Writer};
 use crate::admission::resolve::LiveCatalog;
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) prober: Prober,
     pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
     pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
+    pub(crate) sleepers: Sleepers,
     pub(crate) unknown: UnknownCallers,
     pub(crate) reads: Reads,
     /// Look-ups under way, so that one serves all who wait for it.

@@ -65,6 +65,7 @@ impl Inner {
             refreshing: AtomicBool::new(false),
         };
         self.callers.insert(probe.0, Arc::new(known));
+        self.sleepers.forget_caller(probe);
         Ok(())
     }
 
@@ -73,6 +74,7 @@ impl Inner {
         match self.load_caller(probe, wanted).await {
             Ok(()) if self.unknown.contains(probe, self.clock.now()) => {
                 self.callers.remove(&probe.0);
+                self.sleepers.forget_caller(probe);
             }
             Ok(()) => {}
             Err(error) => {
@@ -86,7 +88,8 @@ impl Inner {
     /// credential has ended by itself.
     pub(super) fn keep_as_known(&self, probe: Probe) -> bool {
         let now = self.clock.now();
-        let known = self.callers.get(&probe.0).map(|known| known.clone());
+        let awake = self.callers.get(&probe.0).map(|known| known.clone());
+        let known = awake.or_else(|| self.wake_caller(probe));
         let Some(known) = known.filter(|known| now.wall_ms < known.expires_ms) else {
             return false;
         };
@@ -127,8 +130,7 @@ impl Inner {
         &self,
         surrogate: Surrogate,
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
-        let known = self.tenants.get(&surrogate).map(|t| t.clone());
-        if let Some(known) = known
+        if let Some(known) = self.tenant_in_memory(surrogate)
             && known.age_ns(self.clock.now()) < nanos(REFRESH_AGE)
         {
             return Ok(Some(known));
@@ -138,11 +140,10 @@ impl Inner {
         };
         let record = self.first_request(record).await?;
         let (live, now) = (self.live.load(), self.clock.now());
-        let tenant = self
-            .tenants
-            .entry(surrogate)
-            .or_insert_with(|| Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now)))
-            .clone();
+        let tenant = self.tenant_or(surrogate, || {
+            Some(Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now)))
+        });
+        let Some(tenant) = tenant else { return Ok(None) };
         tenant.learn(record, &live, &self.hub, now);
         Ok(Some(tenant))
     }

@@ -17,6 +17,7 @@ use super::catalogs::{self, PlanSource};
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
+use super::sleep::Sleepers;
 use super::stores;
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
@@ -255,6 +256,7 @@ impl GateBuilder {
             prober: Prober::new().map_err(|e| Error::Random(e.to_string()))?,
             callers: DashMap::default(),
             tenants: DashMap::default(),
+            sleepers: Sleepers::default(),
             unknown: UnknownCallers::new(),
             reads: Reads::new(),
             loads: moka::future::Cache::builder()
@@ -294,7 +296,8 @@ impl Gate {
         let flushed = inner.flusher.close(deadline).await;
         #[cfg(feature = "stripe")]
         inner.close_reports(deadline).await;
-        let kept = keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
+        let kept = inner.close_sleepers(deadline).await
+            + keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }

@@ -11,6 +11,9 @@ use super::record::{ByWriter, PoolRow};
 use crate::admission::lease::Lease;
 use crate::clock::Now;
 
+/// A lease that is gone keeps its memory for as long as it is known here: a minute at most.
+const PRUNE_NS: u64 = 60_000_000_000;
+
 /// See the [module](self). Leases are known by their address, which is theirs as long as they are
 /// held here.
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub(super) struct Ceilings {
     used: HashMap<usize, Arc<Lease>>,
     /// Leases that were ever used, for as long as they are there.
     known: HashMap<usize, Weak<Lease>>,
+    /// When those that are gone were last let go of.
+    pruned_ns: u64,
     /// What the record under way promises.
     proposed: Vec<(Arc<Lease>, u64)>,
 }
@@ -45,6 +50,12 @@ impl Ceilings {
                 self.proposed.push((lease.clone(), ceiling));
             }
             self.known.insert(at, Arc::downgrade(&lease));
+        }
+        if now.mono_ns.saturating_sub(self.pruned_ns) >= PRUNE_NS {
+            self.pruned_ns = now.mono_ns;
+            self.known.retain(|_, lease| lease.strong_count() > 0);
+            self.known.shrink_to(2 * self.known.len());
+            self.used.shrink_to(self.known.len());
         }
     }
 

@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
+use self::timing::{jittered, ticker};
 use super::Mode;
 use super::ceilings::Ceilings;
 use super::journal::{self, Journal};
@@ -160,6 +161,7 @@ impl Drop for Flusher {
 }
 
 mod batch;
+mod timing;
 
 use batch::merge;
 
@@ -390,19 +392,4 @@ impl Task {
             delay = (delay * 2).min(RETRY.end);
         }
     }
-}
-
-fn ticker(every: Duration) -> tokio::time::Interval {
-    let mut ticker = tokio::time::interval(every.max(Duration::from_millis(1)));
-    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticker.reset();
-    ticker
-}
-
-/// Half to all of the delay, so that nodes that failed together do not come back together.
-fn jittered(delay: Duration) -> Duration {
-    let mut byte = [0u8];
-    // Without randomness the full delay is still right.
-    let share = crate::random::fill(&mut byte).map_or(255, |()| byte[0]);
-    delay / 2 + delay / 2 * u32::from(share) / 255
 }

@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Mutex;
 
-use super::record::{PoolRow, UseKey};
+#[cfg(feature = "stripe")]
+use super::record::PoolRow;
+use super::record::UseKey;
 use super::{compact, log};
 use crate::admission::lease::Writer;
+#[cfg(feature = "stripe")]
 use crate::admission::pool::PoolId;
 use crate::catalog::{Zone, local_day};
 use crate::directory::Surrogate;
@@ -76,7 +79,6 @@ struct Fold {
     /// The last day of which all writers are known; earlier days are not looked at again.
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
-    pools: HashMap<PoolId, HashMap<u128, PoolRow>>,
 }
 
 impl Ledger {
@@ -121,17 +123,21 @@ impl Ledger {
         Ok(fold.periods())
     }
 
-    /// The same, read from every log's first slot, whatever memory holds; and the pools' rows. A log
-    /// that cannot be read to its end is read as far as that goes, and named.
+    /// The same, read from every log's first slot, whatever memory holds; and the pools' rows. A
+    /// log that cannot be read to its end is read as far as that goes, and named.
     #[cfg(feature = "stripe")]
     pub(crate) async fn examine(&self, now_ms: i64) -> Result<Examined, StoreError> {
-        let mut fold = Fold::default();
-        let mut broken = Vec::new();
+        let (mut fold, mut broken) = (Fold::default(), Vec::new());
+        let mut pools = HashMap::<PoolId, HashMap<u128, PoolRow>>::new();
         for incarnation in self.writers(&mut fold, now_ms).await? {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             let mut news = Vec::new();
             let read = log::read(&*self.store, &writer, 0, |rows, of| news.push((rows, of))).await;
             for (rows, of) in news {
+                for (pool, row) in &rows.pools {
+                    let of_pool = pools.entry(pool.clone()).or_default();
+                    of_pool.entry(of).or_default().raise(*row);
+                }
                 fold.take(rows, of);
             }
             match read {
@@ -142,7 +148,7 @@ impl Ledger {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Examined { uses: fold.periods(), pools: fold.pools, broken })
+        Ok(Examined { uses: fold.periods(), pools, broken })
     }
 
     /// Replaces full runs of slots by what they come to, in every log there is.
@@ -248,9 +254,6 @@ impl Fold {
         for (key, total) in rows.uses {
             let known = self.uses.entry(key.tenant).or_default().entry((of, key)).or_default();
             *known = total.max(*known);
-        }
-        for (pool, row) in rows.pools {
-            self.pools.entry(pool).or_default().entry(of).or_default().raise(row);
         }
     }
 }

@@ -65,7 +65,7 @@ async fn use_without_a_customer_is_named_and_what_waits_passes() {
     bench.use_("acme", "credits", 0).await;
     let no_account = ("requests".to_owned(), Gap::NoAccount { atoms: 5 });
     let audit = audited(&bench).await;
-    assert_eq!(named(&audit), [no_account.clone()]);
+    assert_eq!(named(&audit), std::slice::from_ref(&no_account));
     assert!(!audit.is_clean());
     bench.gate.ensure_customer("acme").await.unwrap();
     bench.use_("acme", "requests", 7).await;

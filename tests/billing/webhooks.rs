@@ -101,7 +101,9 @@ async fn addons_count_by_quantity_and_top_ups_are_granted_once() {
     let invoice = json!({
         "id": "in_1", "object": "invoice", "customer": customer, "status": "paid",
         "status_transitions": { "paid_at": NOW },
-        "lines": { "data": [{ "quantity": 2, "pricing": { "price_details": { "price": price } } }] },
+        "lines": { "data": [
+            { "quantity": 2, "pricing": { "price_details": { "price": price } } },
+        ] },
     });
     for id in ["evt_3", "evt_3", "evt_4"] {
         assert_eq!(bench.webhook(&event(id, "invoice.paid", NOW, &invoice)).await, 200);

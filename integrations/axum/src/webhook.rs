@@ -13,7 +13,8 @@ use crate::routes::response;
 /// `POST /webhooks/stripe`: what to enter at Stripe as the endpoint is this path of your host.
 ///
 /// Merge it **after** `.layer(TollgateLayer::new(&gate))`, as
-/// [`usage_router`](crate::usage_router). Merged before, the plan file must name the route, or Stripe is a caller like any other:
+/// [`usage_router`](crate::usage_router). Merged before, the plan file must name the route, or
+/// Stripe is a caller like any other:
 ///
 /// ```toml
 /// [route.stripe]

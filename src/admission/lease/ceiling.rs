@@ -30,6 +30,11 @@ pub(super) struct Ceiling {
 }
 
 impl Ceiling {
+    /// The highest in the log.
+    pub(super) fn logged(&self) -> u64 {
+        self.logged
+    }
+
     /// All of an entry was used before this lease began.
     pub(super) fn was_used(&mut self, held: u64) {
         self.logged = self.logged.max(held);

@@ -49,7 +49,8 @@ impl Task {
         }
         if self.pending.is_empty() {
             let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
-            if silent && self.ceilings.holds_units(now) {
+            let asleep = self.hub.asleep_hold_units(now.wall_ms);
+            if silent && (self.ceilings.holds_units(now) || asleep) {
                 self.batch = vec![Rows::pack_nothing(now.wall_ms)];
                 self.batch_covers = self.begun.load(Ordering::Acquire);
             }
