@@ -161,6 +161,13 @@ impl Reporter {
         Ok(rows.into_iter().map(Used::from).collect())
     }
 
+    /// Atoms that were drawn beyond a tenant's quota, in its windows that begin in this span of
+    /// Unix milliseconds; as of the last [`used`](Self::used).
+    #[cfg(feature = "stripe")]
+    pub(crate) async fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
+        self.inner.ledger.beyond(tenant, quota, span).await
+    }
+
     /// One run: each item is brought as far as it goes now.
     ///
     /// # Errors

@@ -7,17 +7,24 @@
 //!    most that was offered at any look during it, and what was used while nothing was billed. So
 //!    who changes its plan within a period never owes for units that were its own, and what is
 //!    owed already is not taken back.
-//! 3. Overage is counted over the billing period. A billed quota by the hour, day or week has no
+//! 3. What was drawn from grants was given or paid for before: it is included, as far as the pools
+//!    beyond the quota say that it is not overage. Of a tenant without grants they are not asked:
+//!    a cost that was learned late is in none of them, and owed all the same.
+//! 4. Overage is counted over the billing period. A billed quota by the hour, day or week has no
 //!    such sum: nothing of it is owed.
 //!
-//! Not promised: overage between the last look and a change to a plan that does not bill (at most
-//! `stripe.report-every`) is not owed. A change between the last look and the period's end is not
-//! seen.
+//! Not promised: what a tenant with grants draws beyond its quota while a report reads the logs may
+//! be taken for its own. Overage between the last look and a change to a plan that does not bill
+//! (at most `stripe.report-every`) is not owed. A change between the last look and the period's end
+//! is not seen.
+
+use std::sync::Arc;
 
 use super::ItemId;
 use super::item::make;
 use super::report::Terms;
 use crate::catalog::{Anchors, Catalog, Every, MeterId, Over, Plan, Scope, Send};
+use crate::directory::TenantRecord;
 use crate::store::layout::{Space, check_format, format};
 use crate::store::{
     Change, Item, Store, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
@@ -56,8 +63,9 @@ struct Period {
 }
 
 impl Period {
-    fn look(self, offer: Offer, used: u64) -> Self {
-        let Self { included, billed } = self;
+    /// `beyond`: what of the use the pools beyond the quota gave, where the tenant has grants.
+    fn look(self, offer: Offer, used: u64, beyond: Option<u64>) -> Self {
+        let Self { included, billed } = self.drawn(used, beyond);
         match offer {
             Offer::Billed(limit) => Self { included: included.max(limit), billed: true },
             Offer::Denied(limit) if billed => Self { included: included.max(limit), billed },
@@ -65,6 +73,12 @@ impl Period {
             Offer::Denied(limit) => Self { included: included.max(limit).max(used), billed },
             Offer::Free => Self { included: included.max(used), billed },
         }
+    }
+
+    /// What came from the quota and from grants is included.
+    fn drawn(self, used: u64, beyond: Option<u64>) -> Self {
+        let within = beyond.map_or(0, |beyond| used.saturating_sub(beyond));
+        Self { included: self.included.max(within), ..self }
     }
 }
 
@@ -100,6 +114,25 @@ pub(crate) fn terms(
     Some((Terms { customer, event, atoms_per_unit, included: 0, ends_ms }, offer))
 }
 
+/// The quotas of a meter whose overage is billed, by their words: where the tenant has grants on
+/// it, from which it draws before it draws beyond them. Otherwise none.
+pub(crate) fn billed_quotas(
+    id: &ItemId,
+    catalog: &Catalog,
+    plan: &Plan,
+    record: &TenantRecord,
+) -> Vec<Arc<str>> {
+    let Some(meter) = catalog.meter(&id.meter) else { return Vec::new() };
+    let quotas = || plan.quotas.get(&meter).into_iter().flatten();
+    let granted = record.grants.iter().any(|grant| *grant.meter == *id.meter)
+        || quotas().any(|quota| quota.every == Every::Once);
+    // Pools count at today's scale.
+    let scale = catalog.meters[usize::from(meter.0)].scale;
+    let billed = quotas().filter(|quota| quota.over == Over::Bill && quota.scope == Scope::Tenant);
+    let words: Vec<Arc<str>> = billed.map(|quota| quota.id.clone()).collect();
+    if granted && scale == id.scale { words } else { Vec::new() }
+}
+
 fn offer(plan: &Plan, meter: MeterId) -> Offer {
     let all = || plan.quotas.get(&meter).into_iter().flatten();
     let of_tenant = || all().filter(|quota| quota.scope == Scope::Tenant);
@@ -119,11 +152,12 @@ fn offer(plan: &Plan, meter: MeterId) -> Offer {
 }
 
 /// Looks at a period: puts into `terms` what it includes by now and when it ends. After its end
-/// that is as it was last seen.
+/// that is as it was last seen, but for grants that were drawn from at last. `beyond`: see
+/// [`billed_quotas`].
 pub(crate) async fn settle(
     store: &dyn Store,
     space: &Space,
-    (id, used): (&ItemId, u64),
+    (id, used, beyond): (&ItemId, u64, Option<u64>),
     offer: Offer,
     terms: &mut Terms,
     now_ms: i64,
@@ -135,8 +169,8 @@ pub(crate) async fn settle(
         let ends_ms = known.map_or(terms.ends_ms, |(_, ends_ms)| ends_ms);
         let before = known.map(|(period, _)| period);
         let period = match before {
-            Some(period) if now_ms >= ends_ms => period,
-            _ => before.unwrap_or_default().look(offer, used),
+            Some(period) if now_ms >= ends_ms => period.drawn(used, beyond),
+            _ => before.unwrap_or_default().look(offer, used, beyond),
         };
         if before == Some(period) {
             (terms.included, terms.ends_ms) = (period.included, ends_ms);
@@ -195,9 +229,20 @@ mod tests {
     fn owed(looks: &[(Offer, u64)]) -> u64 {
         let mut period = Period::default();
         for (offer, used) in looks {
-            period = period.look(*offer, *used);
+            period = period.look(*offer, *used, None);
         }
         looks.last().unwrap().1.saturating_sub(period.included)
+    }
+
+    #[test]
+    fn what_was_drawn_from_grants_is_not_overage() {
+        let look = |period: Period, used, beyond| period.look(Offer::Billed(100), used, beyond);
+        // 100 of the quota, 50 of a grant, 10 beyond.
+        let period = look(look(Period::default(), 120, Some(0)), 160, Some(10));
+        assert_eq!(160 - period.included, 10);
+        // The grant ends and is forgotten: it stays included.
+        assert_eq!(170 - look(period, 170, None).included, 20);
+        assert_eq!(160 - Period::default().drawn(160, Some(10)).included, 10);
     }
 
     #[test]

@@ -13,8 +13,9 @@ use super::{Gate, Inner};
 use crate::billing::ItemId;
 use crate::billing::audit::Audit;
 use crate::billing::report::{Due, Report, ReportError, Terms, Used};
-use crate::billing::terms::{settle, terms};
+use crate::billing::terms::{billed_quotas, settle, terms};
 use crate::directory::{Surrogate, TenantRecord};
+use crate::usage::ledger::Examined;
 
 /// How long after the start the first report is made: what a process that died has left is not
 /// kept waiting for a whole interval.
@@ -69,7 +70,7 @@ impl Gate {
             // A meter that is sold nowhere is no gap; one that the plan file has lost may be.
             let gone = inner.live.load().catalog.meter(&used.meter).is_none();
             if gone || inner.is_sent(&used.meter) {
-                let due = inner.due(billing, used.clone(), &mut records).await?;
+                let due = inner.due(billing, used.clone(), &mut records, Some(&examined)).await?;
                 uses.push((used, due));
             }
         }
@@ -155,7 +156,7 @@ impl Inner {
         let mut records = HashMap::new();
         let mut due = Vec::new();
         for used in billing.reporter.used().await? {
-            due.extend(self.due(billing, used, &mut records).await?);
+            due.extend(self.due(billing, used, &mut records, None).await?);
         }
         Ok(due)
     }
@@ -167,12 +168,14 @@ impl Inner {
         at.is_some_and(|at| live.catalog.meters[at].stripe.is_some())
     }
 
-    /// What is due of this use; `None` if nothing of it is ever sent.
+    /// What is due of this use, by what the audit has read or else by the last reading; `None` if
+    /// nothing of it is ever sent.
     async fn due(
         &self,
         billing: &Billing,
         used: Used,
         records: &mut HashMap<Surrogate, Option<Arc<TenantRecord>>>,
+        examined: Option<&Examined>,
     ) -> Result<Option<Due>, ReportError> {
         let Used { id: Some(id), tenant, atoms, .. } = used else { return Ok(None) };
         let live = self.live.load_full();
@@ -197,7 +200,17 @@ impl Inner {
         let Some((mut terms, offer)) = found else { return Ok(None) };
         if let Some(offer) = offer {
             let (store, space) = (&*self.store, &self.writer.space);
-            settle(store, space, (&id, atoms), offer, &mut terms, now_ms).await?;
+            let span = (id.period_ms, terms.ends_ms);
+            let mut beyond = None;
+            for quota in billed_quotas(&id, &live.catalog, &holds.policy.plan, &record) {
+                let drawn = match examined {
+                    Some(examined) => examined.beyond(tenant, &quota, span),
+                    None => billing.reporter.beyond(tenant, &quota, span).await,
+                };
+                beyond = Some(drawn.saturating_add(beyond.unwrap_or(0)));
+            }
+            let used = (&id, atoms, beyond);
+            settle(store, space, used, offer, &mut terms, now_ms).await?;
             if now_ms >= terms.ends_ms {
                 let mut over = billing.over.lock().unwrap_or_else(PoisonError::into_inner);
                 over.insert(id.clone(), (atoms, terms.clone()));

@@ -32,6 +32,10 @@ const DAYS_BACK: i64 = 400;
 
 const DAY_MS: i64 = 86_400_000;
 
+/// How the words of a pool beyond a quota end: see `admission/policy/lower.rs`.
+#[cfg(feature = "stripe")]
+const OVER: &str = "/over";
+
 /// See the [module](self).
 pub(crate) struct Ledger {
     store: Arc<dyn Store>,
@@ -70,6 +74,22 @@ pub(crate) struct Examined {
     pub(crate) broken: Vec<(u128, String)>,
 }
 
+#[cfg(feature = "stripe")]
+impl Examined {
+    /// As [`Ledger::beyond`].
+    pub(crate) fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
+        let ours = self.pools.iter().filter(|(pool, _)| is_beyond(pool, tenant, quota, span));
+        ours.flat_map(|(_, of)| of.values()).fold(0, |sum, row| sum.saturating_add(row.total))
+    }
+}
+
+/// Whether a pool is what lies beyond this quota, in a window that begins in this span.
+#[cfg(feature = "stripe")]
+fn is_beyond(pool: &PoolId, tenant: Surrogate, quota: &str, (from, until): (i64, i64)) -> bool {
+    let words = pool.limit.strip_suffix(OVER) == Some(quota);
+    words && pool.tenant == tenant && (from..until).contains(&pool.start_ms)
+}
+
 #[derive(Default)]
 struct Fold {
     /// Next slot of each writer's log.
@@ -79,6 +99,9 @@ struct Fold {
     /// The last day of which all writers are known; earlier days are not looked at again.
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
+    /// Totals of pools beyond a quota: few tenants draw from one.
+    #[cfg(feature = "stripe")]
+    over: HashMap<PoolId, HashMap<u128, u64>>,
 }
 
 impl Ledger {
@@ -123,8 +146,17 @@ impl Ledger {
         Ok(fold.periods())
     }
 
-    /// The same, read from every log's first slot, whatever memory holds; and the pools' rows. A
-    /// log that cannot be read to its end is read as far as that goes, and named.
+    /// Atoms drawn beyond a quota, over all writers and its windows that begin in this span. As of
+    /// the last [`by_period`](Self::by_period).
+    #[cfg(feature = "stripe")]
+    pub(crate) async fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
+        let over = &self.fold.lock().await.over;
+        let ours = over.iter().filter(|(pool, _)| is_beyond(pool, tenant, quota, span));
+        ours.flat_map(|(_, of)| of.values()).fold(0, |sum, total| sum.saturating_add(*total))
+    }
+
+    /// Use by period, read from every log's first slot, whatever memory holds; and the pools'
+    /// rows. A log that cannot be read to its end is read as far as that goes, and named.
     #[cfg(feature = "stripe")]
     pub(crate) async fn examine(&self, now_ms: i64) -> Result<Examined, StoreError> {
         let (mut fold, mut broken) = (Fold::default(), Vec::new());
@@ -254,6 +286,11 @@ impl Fold {
         for (key, total) in rows.uses {
             let known = self.uses.entry(key.tenant).or_default().entry((of, key)).or_default();
             *known = total.max(*known);
+        }
+        #[cfg(feature = "stripe")]
+        for (pool, row) in rows.pools.into_iter().filter(|(pool, _)| pool.limit.ends_with(OVER)) {
+            let known = self.over.entry(pool).or_default().entry(of).or_default();
+            *known = row.total.max(*known);
         }
     }
 }

@@ -80,3 +80,27 @@ async fn closing_sends_what_is_owed() {
     bench.gate.close().await.unwrap();
     assert_eq!(bench.billed("api_requests"), 9);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_paid_for_in_advance_is_not_overage() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    let tenant = bench.gate.directory().tenant("acme").plan("team");
+    let pack = tollgate::directory::Grant {
+        id: "pack".to_owned(),
+        meter: "jobs".to_owned(),
+        atoms: 50,
+        source: "topup".to_owned(),
+        expires_ms: None,
+        note: None,
+    };
+    tenant.grant(pack).note("t").save().await.unwrap();
+    let other = bench.another().await;
+    for _ in 0..16 {
+        use_at(&other, "acme", "jobs", 10).await;
+    }
+    other.flush_now().await.unwrap();
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 10, "100 of the plan, 50 of the pack, 10 beyond");
+    assert!(bench.gate.audit().await.unwrap().is_clean());
+}
