@@ -21,8 +21,12 @@ use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
 
 mod ask;
+#[cfg(feature = "stripe")]
+mod billing;
 mod callers;
 mod catalogs;
+#[cfg(feature = "stripe")]
+mod customers;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
 mod inner;
@@ -31,6 +35,8 @@ mod lookup;
 mod maintain;
 mod open;
 mod promises;
+#[cfg(feature = "stripe")]
+mod reports;
 mod sleep;
 mod sources;
 mod standing;

@@ -263,6 +263,14 @@ fn chained(writer: u128, view: &View) -> Vec<When> {
     }
 }
 
+/// What a pool's item says of itself: atoms taken out of it, and those of them that are spent.
+#[cfg(feature = "stripe")]
+pub(crate) fn taken(item: &Item) -> Result<(i64, i64), StoreError> {
+    check_format(item, FORMAT, "a pool")?;
+    let int = |name: &str| item.int(name).ok_or_else(|| damaged(name));
+    Ok((int(LIMIT)?.saturating_sub(int(FREE)?), int(SPENT)?))
+}
+
 /// Every writer's entry.
 pub(crate) fn entries(item: &Item) -> Result<Vec<(u128, Entry)>, StoreError> {
     let named = item.0.iter().filter_map(|(name, value)| Some((name.strip_prefix("e#")?, value)));

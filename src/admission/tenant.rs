@@ -188,6 +188,8 @@ impl LiveTenant {
     ) -> Arc<Sheet> {
         let mut record = self.locked();
         let before = self.sheet.load_full();
+        // A reading that was under way while the record was changed brings back no older version.
+        let news = news.filter(|news| news.version >= record.version);
         let changed = news.as_ref().is_some_and(|news| **news != **record);
         if let Some(news) = news {
             *record = news;

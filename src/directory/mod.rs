@@ -27,6 +27,7 @@ use crate::identity::{CredentialHash, Peppers};
 use crate::store::layout::Space;
 use crate::store::{Item, Key, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind};
 
+mod customers;
 mod edit;
 mod error;
 mod history;
@@ -40,6 +41,8 @@ mod write;
 
 use write::Made;
 
+#[cfg(feature = "stripe")]
+pub(crate) use customers::{CUSTOMER_FORMAT, tenant_of};
 pub use edit::{Edit, TenantEdit};
 pub use error::DirectoryError;
 pub use history::{HistoryEntry, Outcome};
@@ -128,6 +131,11 @@ impl Directory {
         let Some(surrogate) = self.read_name(id).await? else {
             return Ok(None);
         };
+        Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
+    }
+
+    /// The tenant with this surrogate, if it was made.
+    pub async fn get(&self, surrogate: Surrogate) -> Result<Option<Tenant>, DirectoryError> {
         Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
     }
 

@@ -5,6 +5,7 @@
 //! first request, set once and beside the rest, because it is no change anybody makes).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, W
 const MAX_OVERRIDES: usize = 32;
 /// Most grants of a tenant.
 const MAX_GRANTS: usize = 64;
+/// Most addons of a tenant.
+const MAX_ADDONS: usize = 64;
 /// How long a grant stays in the record after its end: as long as its pool can be asked for.
 const KEEP_GRANT_MS: i64 = 40 * 24 * 60 * 60 * 1000;
 
@@ -53,6 +56,9 @@ pub struct TenantRecord {
     pub overrides: Vec<Override>,
     /// Units given once.
     pub grants: Vec<Grant>,
+    /// Addons bought on top of its plan, by name, and how many of each.
+    #[serde(default)]
+    pub addons: BTreeMap<String, u64>,
     /// The billing account it belongs to, if billing knows it.
     pub account: Option<String>,
     /// Counts the changes, from 1.
@@ -154,6 +160,7 @@ impl TenantRecord {
             payment_since_ms: now_ms,
             overrides: Vec::new(),
             grants: Vec::new(),
+            addons: BTreeMap::new(),
             account: None,
             version: 0,
             change: 0,
@@ -167,6 +174,9 @@ impl TenantRecord {
         self.grants.retain(|it| grant_ends(it).is_none_or(|end| end > now_ms));
         if self.overrides.len() > MAX_OVERRIDES {
             return Err(DirectoryError::TooMany { what: "overrides", most: MAX_OVERRIDES });
+        }
+        if self.addons.len() > MAX_ADDONS {
+            return Err(DirectoryError::TooMany { what: "addons", most: MAX_ADDONS });
         }
         if self.grants.len() > MAX_GRANTS {
             return Err(DirectoryError::TooMany { what: "grants", most: MAX_GRANTS });

@@ -7,6 +7,8 @@ use dashmap::DashMap;
 use tokio::sync::mpsc;
 
 use super::OnRefusal;
+#[cfg(feature = "stripe")]
+use super::billing::Billing;
 use super::callers::{KnownCaller, Refresh};
 use super::catalogs::PlanSource;
 use super::maintain::Maintenance;
@@ -56,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) wire: WireOptions,
     pub(crate) on_refusal: Option<OnRefusal>,
+    #[cfg(feature = "stripe")]
+    pub(super) billing: Option<Billing>,
 }
 
 /// What is used of the service file after opening.

@@ -74,3 +74,13 @@ fn jwt_source(
         "identify.jwt needs the feature `jwt` of tollgate, which is off in this program".into(),
     ))
 }
+
+/// What is asked for and not built in is refused, not left out.
+#[cfg(not(feature = "stripe"))]
+pub(super) fn no_stripe(config: &Config) -> Result<(), Error> {
+    if config.stripe.is_none() {
+        return Ok(());
+    }
+    let message = "[stripe] needs the feature `stripe` of tollgate, which is off here";
+    Err(Error::Config(message.into()))
+}

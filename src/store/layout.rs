@@ -16,6 +16,10 @@
 //! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
 //! | `U#customer and event hash` | minute | whose entry has this minute |
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
+//! | `I#account hash#tenant#meter@scale#period` | | what a billing period included, and its end |
+//! | `S#customer hash` | | whose customer this is, and what its events say |
+//! | `W#event hash` | | a webhook that was taken |
+//! | `X#reporter` | | which process reports to the billing service |
 //! | `M#` | | id and generation of the ledger |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
@@ -100,6 +104,30 @@ impl Space {
         self.key(format_args!("B#{account}#{tenant}#{meter}@{scale}#{period_ms}"), "-")
     }
 
+    /// Beside the outbox of the same item.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn terms(
+        &self,
+        account: &str,
+        tenant: Surrogate,
+        meter: &str,
+        scale: u64,
+        period_ms: i64,
+    ) -> Key {
+        let account = name_hash(&[account]);
+        self.key(format_args!("I#{account}#{tenant}#{meter}@{scale}#{period_ms}"), "-")
+    }
+
+    /// `customer` is the billing service's name, so hashed.
+    pub(crate) fn customer(&self, customer: &str) -> Key {
+        self.key(format_args!("S#{}", name_hash(&[customer])), "-")
+    }
+
+    #[cfg(feature = "stripe")]
+    pub(crate) fn webhook(&self, event: &str) -> Key {
+        self.key(format_args!("W#{}", name_hash(&[event])), "-")
+    }
+
     pub(crate) fn minute(&self, customer: &str, event: &str, minute_s: i64) -> Key {
         let hash = name_hash(&[customer, event]);
         self.key(format_args!("U#{hash}"), format!("{minute_s:012}"))
@@ -108,6 +136,11 @@ impl Space {
     /// `identifier` is one of ours, hexadecimal; anything else finds nothing.
     pub(crate) fn rejected(&self, identifier: &str) -> Key {
         self.key(format_args!("E#{}", name_hash(&[identifier])), "-")
+    }
+
+    #[cfg(feature = "stripe")]
+    pub(crate) fn reporter(&self) -> Key {
+        self.key(format_args!("X#reporter"), "-")
     }
 
     pub(crate) fn ledger(&self) -> Key {

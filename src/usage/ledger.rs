@@ -11,11 +11,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Mutex;
 
+#[cfg(feature = "stripe")]
+use super::record::PoolRow;
 use super::record::UseKey;
 use super::{compact, log};
 use crate::admission::lease::Writer;
+#[cfg(feature = "stripe")]
+use crate::admission::pool::PoolId;
 use crate::catalog::{Zone, local_day};
 use crate::directory::Surrogate;
+#[cfg(feature = "stripe")]
+use crate::store::StoreErrorKind;
 use crate::store::{Key, MAX_PAGE_ITEMS, Query, Store, StoreError};
 
 /// A reading younger than this is not repeated: a page that is reloaded costs no reads.
@@ -29,6 +35,10 @@ const DAYS_BACK: i64 = 400;
 const LEFT_MS: i64 = 3_600_000;
 
 const DAY_MS: i64 = 86_400_000;
+
+/// How the words of a pool beyond a quota end: see `admission/policy/lower.rs`.
+#[cfg(feature = "stripe")]
+const OVER: &str = "/over";
 
 /// See the [module](self).
 pub(crate) struct Ledger {
@@ -59,6 +69,31 @@ pub(crate) struct PeriodUse {
     pub(crate) atoms: u64,
 }
 
+/// All that the logs say, for the audit.
+#[cfg(feature = "stripe")]
+pub(crate) struct Examined {
+    pub(crate) uses: Vec<PeriodUse>,
+    pub(crate) pools: HashMap<PoolId, HashMap<u128, PoolRow>>,
+    /// Writers whose log cannot be read to its end, and why.
+    pub(crate) broken: Vec<(u128, String)>,
+}
+
+#[cfg(feature = "stripe")]
+impl Examined {
+    /// As [`Ledger::beyond`].
+    pub(crate) fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
+        let ours = self.pools.iter().filter(|(pool, _)| is_beyond(pool, tenant, quota, span));
+        ours.flat_map(|(_, of)| of.values()).fold(0, |sum, row| sum.saturating_add(row.total))
+    }
+}
+
+/// Whether a pool is what lies beyond this quota, in a window that begins in this span.
+#[cfg(feature = "stripe")]
+fn is_beyond(pool: &PoolId, tenant: Surrogate, quota: &str, (from, until): (i64, i64)) -> bool {
+    let words = pool.limit.strip_suffix(OVER) == Some(quota);
+    words && pool.tenant == tenant && (from..until).contains(&pool.start_ms)
+}
+
 #[derive(Default)]
 struct Fold {
     /// Whether rows are kept: from the first question on. Who only folds runs needs none of them,
@@ -75,6 +110,9 @@ struct Fold {
     /// The last day of which all writers are known; earlier days are not looked at again.
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
+    /// Totals of pools beyond a quota: few tenants draw from one.
+    #[cfg(feature = "stripe")]
+    over: HashMap<PoolId, HashMap<u128, u64>>,
 }
 
 impl Ledger {
@@ -91,7 +129,8 @@ impl Ledger {
         now_ms: i64,
     ) -> Result<Vec<DayUse>, StoreError> {
         let mut fold = self.fold.lock().await;
-        self.read_for_rows(&mut fold, now_ms).await?;
+        self.keep_rows(&mut fold);
+        self.read(&mut fold, now_ms).await?;
         let mut days = HashMap::<_, u64>::new();
         for ((of, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
             if (*of, key.part) == live {
@@ -112,25 +151,49 @@ impl Ledger {
     }
 
     /// What was used by account, tenant, meter with its scale, and billing period, over all writers
-    /// and days.
+    /// and days: as the logs are now, for a report that follows a flush must see it.
     pub(crate) async fn by_period(&self, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
         let mut fold = self.fold.lock().await;
-        self.read_for_rows(&mut fold, now_ms).await?;
-        let mut sums = BTreeMap::<_, u64>::new();
-        for (key, total) in fold.uses.values().flatten().map(|((_, key), total)| (key, total)) {
-            let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
-            let sum = sums.entry((account, tenant, meter, scale, period_ms)).or_default();
-            *sum = sum.saturating_add(*total);
+        self.keep_rows(&mut fold);
+        self.read_now(&mut fold, now_ms).await?;
+        Ok(fold.periods())
+    }
+
+    /// Atoms drawn beyond a quota, over all writers and its windows that begin in this span. As of
+    /// the last [`by_period`](Self::by_period).
+    #[cfg(feature = "stripe")]
+    pub(crate) async fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
+        let over = &self.fold.lock().await.over;
+        let ours = over.iter().filter(|(pool, _)| is_beyond(pool, tenant, quota, span));
+        ours.flat_map(|(_, of)| of.values()).fold(0, |sum, total| sum.saturating_add(*total))
+    }
+
+    /// Use by period, read from every log's first slot, whatever memory holds; and the pools'
+    /// rows. A log that cannot be read to its end is read as far as that goes, and named.
+    #[cfg(feature = "stripe")]
+    pub(crate) async fn examine(&self, now_ms: i64) -> Result<Examined, StoreError> {
+        let (mut fold, mut broken) = (Fold::default(), Vec::new());
+        let mut pools = HashMap::<PoolId, HashMap<u128, PoolRow>>::new();
+        for incarnation in self.writers(&mut fold, now_ms).await? {
+            let writer = Writer { incarnation, space: self.writer.space.clone() };
+            let mut news = Vec::new();
+            let read = log::read(&*self.store, &writer, 0, |rows, of| news.push((rows, of))).await;
+            for (rows, of) in news {
+                for (pool, row) in &rows.pools {
+                    let of_pool = pools.entry(pool.clone()).or_default();
+                    of_pool.entry(of).or_default().raise(*row);
+                }
+                fold.take(rows, of);
+            }
+            match read {
+                Ok(_) => {}
+                Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                    broken.push((incarnation, error.message));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
-            account,
-            tenant,
-            meter,
-            scale,
-            period_ms,
-            atoms,
-        };
-        Ok(sums.into_iter().map(of).collect())
+        Ok(Examined { uses: fold.periods(), pools, broken })
     }
 
     /// Replaces full runs of slots by what they come to: in our own log, and in those that nobody
@@ -164,15 +227,14 @@ impl Ledger {
         self.read_at_ms.load(Ordering::Relaxed)
     }
 
-    async fn read_for_rows(&self, fold: &mut Fold, now_ms: i64) -> Result<(), StoreError> {
+    /// From now on rows are kept. What was read so far was not: all of it once more.
+    fn keep_rows(&self, fold: &mut Fold) {
         if !fold.keeps {
-            // What was read so far was not kept: all of it once more.
             fold.keeps = true;
             fold.next.values_mut().for_each(|next| *next = 0);
             fold.ended.clear();
             self.read_at_ms.store(i64::MIN, Ordering::Relaxed);
         }
-        self.read(fold, now_ms).await
     }
 
     async fn read(&self, fold: &mut Fold, now_ms: i64) -> Result<(), StoreError> {
@@ -180,6 +242,10 @@ impl Ledger {
         if (0..FRESH_MS).contains(&age) {
             return Ok(());
         }
+        self.read_now(fold, now_ms).await
+    }
+
+    async fn read_now(&self, fold: &mut Fold, now_ms: i64) -> Result<(), StoreError> {
         for incarnation in self.writers(fold, now_ms).await? {
             if fold.ended.contains(&incarnation) {
                 continue;
@@ -246,10 +312,34 @@ fn first_of_next_month(day: u32) -> u32 {
 }
 
 impl Fold {
+    /// Sums by account, tenant, meter, scale and period.
+    fn periods(&self) -> Vec<PeriodUse> {
+        let mut sums = BTreeMap::<_, u64>::new();
+        for (key, total) in self.uses.values().flatten().map(|((_, key), total)| (key, total)) {
+            let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
+            let sum = sums.entry((account, tenant, meter, scale, period_ms)).or_default();
+            *sum = sum.saturating_add(*total);
+        }
+        let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
+            account,
+            tenant,
+            meter,
+            scale,
+            period_ms,
+            atoms,
+        };
+        sums.into_iter().map(of).collect()
+    }
+
     fn take(&mut self, rows: super::record::Rows, of: u128) {
         for (key, total) in rows.uses {
             let known = self.uses.entry(key.tenant).or_default().entry((of, key)).or_default();
             *known = total.max(*known);
+        }
+        #[cfg(feature = "stripe")]
+        for (pool, row) in rows.pools.into_iter().filter(|(pool, _)| pool.limit.ends_with(OVER)) {
+            let known = self.over.entry(pool).or_default().entry(of).or_default();
+            *known = row.total.max(*known);
         }
     }
 }
