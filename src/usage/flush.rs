@@ -23,7 +23,6 @@ use super::log::{LogWriter, Wrote};
 use super::pace::Pace;
 use super::record::{ByWriter, Rows};
 use crate::admission::hub::Hub;
-use crate::planted::{Plant, planted};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Waits between tries of a write that did not get through, at first and at most.
@@ -176,6 +175,7 @@ impl Drop for Flusher {
 }
 
 mod batch;
+mod reborn;
 mod timing;
 
 use batch::merge;
@@ -326,28 +326,6 @@ impl Task {
         self.batch_written();
     }
 
-    /// How long the pace holds the next flush back.
-    fn wait_for_pace(&mut self) -> Duration {
-        match self.store.units() {
-            Some(_) => self.pace.wait(Instant::now()),
-            None => Duration::ZERO, // it charges nothing
-        }
-    }
-
-    /// Waits until it is the next record's turn, or somebody waits for it.
-    async fn keep_pace(&mut self, inbox: &mut mpsc::Receiver<Order>, waiting: &mut Vec<Order>) {
-        let mut collect = ticker(self.collect_every());
-        let until = Instant::now() + self.wait_for_pace();
-        while waiting.is_empty() && Instant::now() < until {
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(until) => return,
-                _ = collect.tick() => self.collect(),
-                Some(order) = inbox.recv() => waiting.push(order),
-            }
-        }
-    }
-
     /// Whether somebody waits who must be told of a failure instead of waiting through it.
     fn wants_out(&self, waiting: &[Order]) -> bool {
         waiting.iter().any(|order| match order {
@@ -401,41 +379,6 @@ impl Task {
                     return Err(FlushError { rows, cause: error.to_string() });
                 }
             }
-        }
-    }
-
-    /// Goes on under another incarnation, which is registered before it leases or records. What
-    /// the old log lacks is carried into the new one's. False: it has to wait.
-    async fn be_reborn(&mut self, waiting: &[Order]) -> bool {
-        self.ceilings.dropped();
-        self.batch.clear();
-        let mut lacking = std::mem::take(&mut self.batch_rows);
-        // Its ceilings are not on record, and never will be.
-        let rows = lacking.values_mut().flat_map(|rows| rows.pools.values_mut());
-        rows.for_each(|row| row.ceiling = 0);
-        merge(&mut self.pending, lacking);
-        if planted(Plant::MissingCarry) {
-            self.pending.clear();
-        }
-        let mut delay = RETRY.start;
-        loop {
-            let at_ms = self.hub.clock.now().wall_ms;
-            let error = match LogWriter::begin(&*self.store, self.log.space(), at_ms).await {
-                Ok(log) => {
-                    tracing::warn!("this process was taken for dead: it goes on as another writer");
-                    self.log = log;
-                    self.hub.be(self.log.incarnation());
-                    return true;
-                }
-                Err(error) => error,
-            };
-            tracing::warn!(%error, "a new usage log could not be begun: will be repeated");
-            self.last_error = Some(error);
-            if self.wants_out(waiting) {
-                return false;
-            }
-            tokio::time::sleep(jittered(delay)).await;
-            delay = (delay * 2).min(RETRY.end);
         }
     }
 }
