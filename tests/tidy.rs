@@ -22,8 +22,8 @@ const CLOCKS: [(&str, &str); 7] = [
     ("src/gate/maintain.rs", "waits run on tokio's clock, which tests can pause"),
     ("src/gate/open.rs", "the deadline of closing, on tokio's clock"),
     ("src/gate/reports.rs", "waits and the deadline of closing, on tokio's clock"),
-    ("src/gate/sleep.rs", "the deadline of closing, on tokio's clock"),
     ("src/usage/flush.rs", "waits and deadlines on tokio's clock"),
+    ("src/usage/flush/timing.rs", "waits and deadlines on tokio's clock"),
     ("src/usage/drain.rs", "waits and deadlines on tokio's clock"),
 ];
 
