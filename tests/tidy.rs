@@ -30,7 +30,16 @@ const CLOCKS: [(&str, &str); 7] = [
 /// Vendor and framework names, and the paths that may use them.
 const VENDORS: [(&str, &[&str]); 6] = [
     ("redb::", &["src/store/redb"]),
-    ("http::", &["src/middleware", "src/identity/jw", "src/billing/stripe", "integrations/"]),
+    (
+        "http::",
+        &[
+            "src/middleware",
+            "src/identity/jw",
+            "src/identity/named_header",
+            "src/billing/stripe",
+            "integrations/",
+        ],
+    ),
     ("aws_sdk_dynamodb", &["src/store/dynamodb", "integrations/"]),
     ("stripe_client", &["src/billing/stripe", "integrations/"]),
     ("axum", &["integrations/axum"]),

@@ -299,6 +299,11 @@ impl Surrogate {
         self.0.to_be_bytes()
     }
 
+    /// The one of these bytes, read back.
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+
     pub(crate) fn as_u128(self) -> u128 {
         self.0
     }

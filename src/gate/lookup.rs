@@ -36,30 +36,26 @@ impl Inner {
     /// Looks a caller up and keeps what is found, or that there is nobody.
     pub(super) async fn load_caller(&self, probe: Probe, wanted: Wanted) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let (surrogate, caller, expires_ms) = match wanted {
-            Wanted::Credential(hashes) => {
-                let Some(found) = self.directory.lookup_credential(hashes).await? else {
-                    self.unknown.insert(probe, now);
-                    return Ok(());
-                };
-                (found.surrogate, Caller::new("").key(found.key_id), i64::MAX)
-            }
+        let (tenant, caller, expires_ms) = match wanted {
+            Wanted::Credential(hashes) => match self.directory.lookup_credential(hashes).await? {
+                Some(found) => {
+                    let caller = Caller::new("").key(found.key_id);
+                    (self.load_tenant(found.surrogate).await?, caller, i64::MAX)
+                }
+                None => (None, Caller::new(""), i64::MAX),
+            },
             Wanted::Named { caller, expires_ms } => {
-                let Some(surrogate) = self.surrogate_of(&caller.tenant).await? else {
-                    self.unknown.insert(probe, now);
-                    return Ok(());
-                };
-                (surrogate, caller, expires_ms)
+                (self.tenant_named(&caller.tenant).await?, caller, expires_ms)
             }
         };
-        let Some(tenant) = self.load_tenant(surrogate).await? else {
+        let Some(tenant) = tenant else {
             self.unknown.insert(probe, now);
             return Ok(());
         };
         let known = KnownCaller {
             sheet: tenant.sheet(&self.live.load(), &self.hub, now),
+            values: scope_values(tenant.core.surrogate, &caller),
             tenant,
-            values: scope_values(surrogate, &caller),
             looked_up_ns: now.mono_ns,
             expires_ms,
             refreshing: AtomicBool::new(false),
@@ -105,18 +101,25 @@ impl Inner {
         true
     }
 
-    /// The surrogate of an outer id; made on first sight where that is configured.
-    pub(super) async fn surrogate_of(&self, id: &str) -> Result<Option<Surrogate>, StoreError> {
-        if let Some(found) = self.directory.lookup_name(id).await? {
-            return Ok(Some(found));
+    /// The tenant with this outer id; made on first sight where that is configured.
+    pub(super) async fn tenant_named(
+        &self,
+        id: &str,
+    ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
+        if let Some(surrogate) = self.directory.lookup_name(id).await?
+            && let Some(tenant) = self.load_tenant(surrogate).await?
+        {
+            return Ok(Some(tenant));
         }
+        // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
+        // process may be about to go on, or was cut off. Saving it makes it to the end.
         let create = self.config.identity.unknown == Unknown::Create || id == ANONYMOUS;
         if !create {
             return Ok(None);
         }
         let made = self.directory.tenant(id).note("first seen").save().await;
         match made {
-            Ok(tenant) => Ok(Some(tenant.record().surrogate)),
+            Ok(tenant) => self.load_tenant(tenant.record().surrogate).await,
             Err(crate::directory::DirectoryError::Store(error)) => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "a tenant could not be made on first sight");

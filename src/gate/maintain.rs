@@ -147,7 +147,8 @@ async fn upkeep(inner: Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         inner.put_to_sleep(NAP, IDLE).await;
         inner.sweep();
-        if let Err(error) = inner.ledger.fold_runs(inner.clock.now().wall_ms).await {
+        let (own, now_ms) = (inner.hub.incarnation(), inner.clock.now().wall_ms);
+        if let Err(error) = inner.ledger.fold_runs(own, now_ms).await {
             tracing::warn!(%error, "usage logs could not be folded");
         }
         if let Err(error) = inner.expire().await {

@@ -18,10 +18,15 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
                     let pepper = Pepper::new(&pepper.id, secret.expose().as_bytes());
                     peppers.push(pepper.map_err(wrong)?);
                 }
-                sources.push(Source::ApiKey { headers: headers.clone() });
+                sources.push(Source::ApiKey {
+                    headers: headers.iter().map(|it| it.as_str().into()).collect(),
+                });
             }
             Way::Header { tenant, user } => {
-                sources.push(Source::Header { tenant: tenant.clone(), user: user.clone() });
+                sources.push(Source::Header {
+                    tenant: tenant.as_str().into(),
+                    user: user.as_deref().map(Into::into),
+                });
             }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }

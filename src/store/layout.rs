@@ -12,7 +12,7 @@
 //! | `Q#pool` | | units of one limit in one window, or of one grant |
 //! | `L#incarnation` | n | usage log, write-once slots |
 //! | `F#incarnation` | run of slots, part | what a run of log slots comes to, in their place |
-//! | `R#yyyymmdd` | incarnation | registry of writers by the day of their registration |
+//! | `R#yyyymm` | day, incarnation | registry of writers by the day of their registration |
 //! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
 //! | `U#customer and event hash` | minute | whose entry has this minute |
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
@@ -147,8 +147,15 @@ impl Space {
         self.key(format_args!("M#"), "-")
     }
 
+    /// `day` is yyyymmdd.
     pub(crate) fn registry(&self, day: u32, incarnation: u128) -> Key {
-        self.key(format_args!("R#{day:08}"), format!("{incarnation:032x}"))
+        let Key { pk, sk: day } = self.registry_day(day);
+        Key { pk, sk: format!("{day}{incarnation:032x}") }
+    }
+
+    /// Where the writers of this day begin; those of the days after it in the month follow.
+    pub(crate) fn registry_day(&self, day: u32) -> Key {
+        self.key(format_args!("R#{:06}", day / 100), format!("{:02}#", day % 100))
     }
 }
 

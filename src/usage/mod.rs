@@ -14,7 +14,7 @@
 //! What an abrupt death loses before that depends on the [`Mode`], and is said in
 //! `docs/accuracy.md`.
 
-mod ceilings;
+pub(crate) mod ceilings;
 pub(crate) mod collect;
 pub(crate) mod compact;
 pub(crate) mod flush;
