@@ -294,13 +294,14 @@ impl Gate {
         }
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
-        #[cfg(feature = "stripe")]
-        inner.close_reports(deadline).await;
         let kept = inner.close_sleepers(deadline).await
             + keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }
+        // Last: a Stripe that does not answer must not keep units from being given back.
+        #[cfg(feature = "stripe")]
+        inner.close_reports(deadline).await;
         if let Some(units) = inner.store.units() {
             tracing::info!(read = units.read, write = units.write, "units the store has charged");
         }

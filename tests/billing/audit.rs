@@ -151,8 +151,9 @@ async fn a_hole_in_a_log_and_a_pool_that_does_not_balance_are_named() {
 
     // A slot beyond the end of somebody's log, as a restore of half a table would leave.
     let mut holed = 0;
-    for writer in keys(&bench, "1#default#R#20260317").await {
-        let log = keys(&bench, &format!("1#default#L#{}", writer.sk)).await;
+    for writer in keys(&bench, "1#default#R#202603").await {
+        let (_, writer) = writer.sk.split_once('#').unwrap();
+        let log = keys(&bench, &format!("1#default#L#{writer}")).await;
         let Some(last) = log.last() else { continue };
         let item = bench.store.read(last.clone()).await.unwrap().unwrap();
         let n: u64 = last.sk.parse().unwrap();
