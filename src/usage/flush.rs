@@ -233,7 +233,7 @@ impl Task {
                     self.flush_in(Part::All, &mut inbox, &mut waiting).await;
                 }
                 () = self.hub.hurry.notified() => {
-                    tokio::time::sleep_until(self.flushed + HURRY).await;
+                    self.collect_until(self.flushed + HURRY, &mut collect).await;
                     let durable = self.settings.mode == Mode::Durable;
                     let part = if durable { Part::All } else { Part::Ceilings };
                     self.flush_in(part, &mut inbox, &mut waiting).await;
@@ -258,9 +258,7 @@ impl Task {
         inbox: &mut mpsc::Receiver<Order>,
         waiting: &mut Vec<Order>,
     ) {
-        if part == Part::All {
-            self.collect();
-        }
+        self.collect();
         let mut part = part;
         if self.hub.is_fenced() {
             if !self.be_reborn(waiting).await {
