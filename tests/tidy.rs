@@ -22,7 +22,7 @@ const CLOCKS: [(&str, &str); 5] = [
     ("src/gate/maintain.rs", "waits run on tokio's clock, which tests can pause"),
     ("src/gate/open.rs", "the deadline of closing, on tokio's clock"),
     ("src/usage/flush.rs", "waits and deadlines on tokio's clock"),
-    ("src/usage/drain.rs", "waits and deadlines on tokio's clock"),
+    ("src/usage/flush/orders.rs", "waits and deadlines on tokio's clock"),
 ];
 
 /// Vendor and framework names, and the paths that may use them.

@@ -20,8 +20,8 @@ pub(crate) const AHEAD: Duration = Duration::from_secs(2);
 const MOST_AHEAD: Duration = Duration::from_secs(20);
 
 /// The same in mode `durable`, where a record follows the other. What was agreed with one record is
-/// used until the one after it is in the store, so twice a record's time would do if none were late:
-/// twice that, at least so long, and at most [`AHEAD`].
+/// used until the one after it is in the store, so twice a record's time would do if none were
+/// late: twice that, at least so long, and at most [`AHEAD`].
 const RECORDS_AHEAD: u32 = 4;
 const AHEAD_DURABLE: Duration = Duration::from_millis(50);
 

@@ -22,7 +22,6 @@ use super::log::{LogWriter, Wrote};
 use super::pace::Pace;
 use super::record::{ByWriter, Rows};
 use crate::admission::hub::Hub;
-use crate::planted::{Plant, planted};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Waits between tries of a write that did not get through, at first and at most.
@@ -175,8 +174,8 @@ impl Drop for Flusher {
 }
 
 mod batch;
-
-use batch::merge;
+mod orders;
+mod reborn;
 
 struct Task {
     hub: Arc<Hub>,
@@ -344,14 +343,6 @@ impl Task {
         }
     }
 
-    /// Whether somebody waits who must be told of a failure instead of waiting through it.
-    fn wants_out(&self, waiting: &[Order]) -> bool {
-        waiting.iter().any(|order| match order {
-            Order::Flush(_) => true,
-            Order::Close(deadline, _) => Instant::now() >= *deadline,
-        })
-    }
-
     async fn collect_until(&mut self, until: Instant, collect: &mut tokio::time::Interval) {
         loop {
             tokio::select! {
@@ -359,79 +350,6 @@ impl Task {
                 () = tokio::time::sleep_until(until) => return,
                 _ = collect.tick() => self.collect(),
             }
-        }
-    }
-
-    /// Serves the orders that wait. True: the task is to end.
-    async fn serve(&mut self, waiting: &mut Vec<Order>) -> bool {
-        while let Some(order) = waiting.pop() {
-            match order {
-                Order::Flush(reply) => {
-                    let result = self.drain(Instant::now()).await;
-                    let _ = reply.send(result); // nobody waits any more: nothing to tell
-                }
-                Order::Close(deadline, reply) => {
-                    let result = self.drain(deadline).await;
-                    if result.is_ok() {
-                        self.end_journal();
-                    }
-                    let _ = reply.send(result);
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    /// Flushes until nothing is left, or a failure is met after the deadline.
-    async fn drain(&mut self, deadline: Instant) -> Result<(), FlushError> {
-        let (_hold, mut no_orders) = mpsc::channel(1);
-        loop {
-            let mut waiting = vec![Order::Close(deadline, oneshot::channel().0)];
-            self.flush_in(Part::All, &mut no_orders, &mut waiting).await;
-            let rows = self.pending.values().map(Rows::len).sum::<usize>() + self.batch.len();
-            match self.last_error.clone() {
-                None if rows == 0 => return Ok(()),
-                None => {}
-                Some(error) => {
-                    return Err(FlushError { rows, cause: error.to_string() });
-                }
-            }
-        }
-    }
-
-    /// Goes on under another incarnation, which is registered before it leases or records. What
-    /// the old log lacks is carried into the new one's. False: it has to wait.
-    async fn be_reborn(&mut self, waiting: &[Order]) -> bool {
-        self.ceilings.dropped();
-        self.batch.clear();
-        let mut lacking = std::mem::take(&mut self.batch_rows);
-        // Its ceilings are not on record, and never will be.
-        let rows = lacking.values_mut().flat_map(|rows| rows.pools.values_mut());
-        rows.for_each(|row| row.ceiling = 0);
-        merge(&mut self.pending, lacking);
-        if planted(Plant::MissingCarry) {
-            self.pending.clear();
-        }
-        let mut delay = RETRY.start;
-        loop {
-            let at_ms = self.hub.clock.now().wall_ms;
-            let error = match LogWriter::begin(&*self.store, self.log.space(), at_ms).await {
-                Ok(log) => {
-                    tracing::warn!("this process was taken for dead: it goes on as another writer");
-                    self.log = log;
-                    self.hub.be(self.log.incarnation());
-                    return true;
-                }
-                Err(error) => error,
-            };
-            tracing::warn!(%error, "a new usage log could not be begun: will be repeated");
-            self.last_error = Some(error);
-            if self.wants_out(waiting) {
-                return false;
-            }
-            tokio::time::sleep(jittered(delay)).await;
-            delay = (delay * 2).min(RETRY.end);
         }
     }
 }

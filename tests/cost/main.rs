@@ -42,15 +42,16 @@ struct Row {
 }
 
 impl Row {
-    const HEAD: &str = "written per million requests            |   leases |  records |    other |      all |     read | \
-                        admitted | 503 | largest item | hottest key";
+    const HEAD: &str = "written per million requests            |   leases |  records |    other | \
+                             all |     read | admitted | 503 | largest item | hottest key";
 
     fn print(&self) {
         let million = |units: u64| units * 1_000_000 / self.requests.max(1);
         let [leases, records] = ["Q", "L"].map(|kind| self.bill.units(kind));
         let all = self.bill.written();
         println!(
-            "cost: {:<39} | {:>8} | {:>8} | {:>8} | {:>8} | {:>8} | {:>8} | {:>3} | {:>10} B | {:>4} units/s",
+            "cost: {:<39} | {:>8} | {:>8} | {:>8} | {:>8} | {:>8} | {:>8} | {:>3} | {:>10} B | \
+             {:>4} units/s",
             self.name,
             million(leases),
             million(records),

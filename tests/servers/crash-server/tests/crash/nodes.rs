@@ -109,8 +109,8 @@ async fn four_nodes_never_pass_the_limit_that_periodic_counters_pass() {
 }
 
 impl Outcome {
-    const HEAD: &str = "                    | answered 200 | on record | refused | 503 | overshoot | \
-                        unserved | load   | drained after";
+    const HEAD: &str = "                    | answered 200 | on record | refused | 503 | \
+                        overshoot | unserved | load   | drained after";
 
     fn served(&self) -> u64 {
         self.seen.served.len() as u64
@@ -133,7 +133,8 @@ impl Outcome {
     fn row(&self, name: &str) -> String {
         let percent = |n: u64| n as f64 * 100.0 / self.limit as f64;
         format!(
-            "{name:<19} | {:>12} | {:>9} | {:>7} | {:>3} | {:>7.2} % | {:>6.2} % | {:>4.1} s | {:.1} s",
+            "{name:<19} | {:>12} | {:>9} | {:>7} | {:>3} | {:>7.2} % | {:>6.2} % | {:>4.1} s | \
+             {:.1} s",
             self.served(),
             self.recorded,
             self.seen.refused,

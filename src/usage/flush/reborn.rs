@@ -1,0 +1,43 @@
+//! Another life: somebody has sealed this process's log, and it goes on as another writer.
+
+use super::super::log::LogWriter;
+use super::batch::merge;
+use super::{Order, RETRY, Task, jittered};
+use crate::planted::{Plant, planted};
+
+impl Task {
+    /// Goes on under another incarnation, which is registered before it leases or records. What
+    /// the old log lacks is carried into the new one's. False: it has to wait.
+    pub(super) async fn be_reborn(&mut self, waiting: &[Order]) -> bool {
+        self.ceilings.dropped();
+        self.batch.clear();
+        let mut lacking = std::mem::take(&mut self.batch_rows);
+        // Its ceilings are not on record, and never will be.
+        let rows = lacking.values_mut().flat_map(|rows| rows.pools.values_mut());
+        rows.for_each(|row| row.ceiling = 0);
+        merge(&mut self.pending, lacking);
+        if planted(Plant::MissingCarry) {
+            self.pending.clear();
+        }
+        let mut delay = RETRY.start;
+        loop {
+            let at_ms = self.hub.clock.now().wall_ms;
+            let error = match LogWriter::begin(&*self.store, self.log.space(), at_ms).await {
+                Ok(log) => {
+                    tracing::warn!("this process was taken for dead: it goes on as another writer");
+                    self.log = log;
+                    self.hub.be(self.log.incarnation());
+                    return true;
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "a new usage log could not be begun: will be repeated");
+            self.last_error = Some(error);
+            if self.wants_out(waiting) {
+                return false;
+            }
+            tokio::time::sleep(jittered(delay)).await;
+            delay = (delay * 2).min(RETRY.end);
+        }
+    }
+}
