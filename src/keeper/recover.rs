@@ -2,9 +2,9 @@
 //!
 //! Nobody can know what a silent process has served; silence is only a hint for when to try. So its
 //! log is ended first, by a seal in its next slot, and then read, and then its entry in the pool:
-//! in this order. What lies above the larger of what the entry pre-authorised and the highest ceiling
-//! in the log was not served and never will be, for the writer raises neither without a write that
-//! now fails. If it lives after all it finds the seal, and goes on as another writer.
+//! in this order. What lies above the larger of what the entry pre-authorised and the highest
+//! ceiling in the log was not served and never will be, for the writer raises neither without a
+//! write that now fails. If it lives after all it finds the seal, and goes on as another writer.
 //!
 //! A closed entry is folded away after a while, which its owner, if it lives, has to lower it to
 //! what it used exactly.

@@ -20,7 +20,7 @@ use super::ceilings::Ceilings;
 use super::journal::{self, Journal};
 use super::log::{LogWriter, Wrote};
 use super::pace::Pace;
-use super::record::{ByWriter, Rows};
+use super::record::ByWriter;
 use crate::admission::hub::Hub;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
