@@ -23,8 +23,8 @@ const CLOCKS: [(&str, &str); 7] = [
     ("src/gate/open.rs", "the deadline of closing, on tokio's clock"),
     ("src/gate/reports.rs", "waits and the deadline of closing, on tokio's clock"),
     ("src/usage/flush.rs", "waits and deadlines on tokio's clock"),
-    ("src/usage/flush/timing.rs", "waits and deadlines on tokio's clock"),
     ("src/usage/drain.rs", "waits and deadlines on tokio's clock"),
+    ("src/usage/flush/orders.rs", "waits and deadlines on tokio's clock"),
 ];
 
 /// Vendor and framework names, and the paths that may use them.

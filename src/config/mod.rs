@@ -378,8 +378,7 @@ pub struct FlushConfig {
     pub mode: FlushMode,
     /// `journal-path`: the local journal, used in mode `journal`.
     pub journal_path: PathBuf,
-    /// `max-write-units`: DynamoDB write units a second of this process's records, which wait
-    /// beyond.
+    /// `max-write-units`: DynamoDB write units a second of this process's records.
     pub max_write_units: u32,
 }
 

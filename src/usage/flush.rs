@@ -13,15 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use self::timing::{jittered, ticker};
 use super::Mode;
 use super::ceilings::Ceilings;
 use super::journal::{self, Journal};
 use super::log::{LogWriter, Wrote};
 use super::pace::Pace;
-use super::record::{ByWriter, Rows};
+use super::record::ByWriter;
 use crate::admission::hub::Hub;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
@@ -175,10 +174,8 @@ impl Drop for Flusher {
 }
 
 mod batch;
+mod orders;
 mod reborn;
-mod timing;
-
-use batch::merge;
 
 struct Task {
     hub: Arc<Hub>,
@@ -235,7 +232,7 @@ impl Task {
                     self.flush_in(Part::All, &mut inbox, &mut waiting).await;
                 }
                 () = self.hub.hurry.notified() => {
-                    tokio::time::sleep_until(self.flushed + HURRY).await;
+                    self.collect_until(self.flushed + HURRY, &mut collect).await;
                     let durable = self.settings.mode == Mode::Durable;
                     let part = if durable { Part::All } else { Part::Ceilings };
                     self.flush_in(part, &mut inbox, &mut waiting).await;
@@ -260,9 +257,7 @@ impl Task {
         inbox: &mut mpsc::Receiver<Order>,
         waiting: &mut Vec<Order>,
     ) {
-        if part == Part::All {
-            self.collect();
-        }
+        self.collect();
         let mut part = part;
         if self.hub.is_fenced() {
             if !self.be_reborn(waiting).await {
@@ -326,12 +321,26 @@ impl Task {
         self.batch_written();
     }
 
-    /// Whether somebody waits who must be told of a failure instead of waiting through it.
-    fn wants_out(&self, waiting: &[Order]) -> bool {
-        waiting.iter().any(|order| match order {
-            Order::Flush(_) => true,
-            Order::Close(deadline, _) => Instant::now() >= *deadline,
-        })
+    /// How long the pace holds the next flush back.
+    fn wait_for_pace(&mut self) -> Duration {
+        match self.store.units() {
+            Some(_) => self.pace.wait(Instant::now()),
+            None => Duration::ZERO, // it charges nothing
+        }
+    }
+
+    /// Waits until it is the next record's turn, or somebody waits for it.
+    async fn keep_pace(&mut self, inbox: &mut mpsc::Receiver<Order>, waiting: &mut Vec<Order>) {
+        let mut collect = ticker(self.collect_every());
+        let until = Instant::now() + self.wait_for_pace();
+        while waiting.is_empty() && Instant::now() < until {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until) => return,
+                _ = collect.tick() => self.collect(),
+                Some(order) = inbox.recv() => waiting.push(order),
+            }
+        }
     }
 
     async fn collect_until(&mut self, until: Instant, collect: &mut tokio::time::Interval) {
@@ -343,42 +352,19 @@ impl Task {
             }
         }
     }
+}
 
-    /// Serves the orders that wait. True: the task is to end.
-    async fn serve(&mut self, waiting: &mut Vec<Order>) -> bool {
-        while let Some(order) = waiting.pop() {
-            match order {
-                Order::Flush(reply) => {
-                    let result = self.drain(Instant::now()).await;
-                    let _ = reply.send(result); // nobody waits any more: nothing to tell
-                }
-                Order::Close(deadline, reply) => {
-                    let result = self.drain(deadline).await;
-                    if result.is_ok() {
-                        self.end_journal();
-                    }
-                    let _ = reply.send(result);
-                    return true;
-                }
-            }
-        }
-        false
-    }
+fn ticker(every: Duration) -> tokio::time::Interval {
+    let mut ticker = tokio::time::interval(every.max(Duration::from_millis(1)));
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker.reset();
+    ticker
+}
 
-    /// Flushes until nothing is left, or a failure is met after the deadline.
-    async fn drain(&mut self, deadline: Instant) -> Result<(), FlushError> {
-        let (_hold, mut no_orders) = mpsc::channel(1);
-        loop {
-            let mut waiting = vec![Order::Close(deadline, oneshot::channel().0)];
-            self.flush_in(Part::All, &mut no_orders, &mut waiting).await;
-            let rows = self.pending.values().map(Rows::len).sum::<usize>() + self.batch.len();
-            match self.last_error.clone() {
-                None if rows == 0 => return Ok(()),
-                None => {}
-                Some(error) => {
-                    return Err(FlushError { rows, cause: error.to_string() });
-                }
-            }
-        }
-    }
+/// Half to all of the delay, so that nodes that failed together do not come back together.
+fn jittered(delay: Duration) -> Duration {
+    let mut byte = [0u8];
+    // Without randomness the full delay is still right.
+    let share = crate::random::fill(&mut byte).map_or(255, |()| byte[0]);
+    delay / 2 + delay / 2 * u32::from(share) / 255
 }

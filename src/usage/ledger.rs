@@ -103,6 +103,8 @@ struct Fold {
     next: HashMap<u128, u64>,
     /// When each log was last seen to have grown, Unix milliseconds.
     moved_ms: HashMap<u128, i64>,
+    /// When all logs were last looked at in order to fold them.
+    looked_ms: Option<i64>,
     /// Logs that have ended: nothing can be added to them.
     ended: HashSet<u128>,
     /// First run of each log that is not folded.
@@ -197,12 +199,19 @@ impl Ledger {
     }
 
     /// Replaces full runs of slots by what they come to: in our own log, and in those that nobody
-    /// has written to for [`LEFT_MS`]. Who writes folds, so that each slot is removed once.
+    /// has written to for [`LEFT_MS`]. Who writes folds, so that each slot is removed once; and the
+    /// others' logs are looked at no more often than that, for each look costs.
     pub(crate) async fn fold_runs(&self, own: u128, now_ms: i64) -> Result<(), StoreError> {
         let mut due = Vec::new();
         {
             let mut fold = self.fold.lock().await;
-            self.read(&mut fold, now_ms).await?;
+            let looked_ms = *fold.looked_ms.get_or_insert(now_ms);
+            if now_ms.saturating_sub(looked_ms) >= LEFT_MS {
+                self.read(&mut fold, now_ms).await?;
+                fold.looked_ms = Some(now_ms);
+            } else {
+                self.read_log(&mut fold, own, now_ms).await?;
+            }
             for (of, next) in &fold.next {
                 let moved_ms = fold.moved_ms.get(of).copied().unwrap_or(now_ms);
                 let is_ours = *of == own || now_ms.saturating_sub(moved_ms) >= LEFT_MS;
@@ -247,26 +256,32 @@ impl Ledger {
 
     async fn read_now(&self, fold: &mut Fold, now_ms: i64) -> Result<(), StoreError> {
         for incarnation in self.writers(fold, now_ms).await? {
-            if fold.ended.contains(&incarnation) {
-                continue;
-            }
-            let writer = Writer { incarnation, space: self.writer.space.clone() };
-            let from = fold.next.get(&incarnation).copied().unwrap_or(0);
-            let mut news = Vec::new();
-            let read = log::read(&*self.store, &writer, from, |rows, of| news.push((rows, of)));
-            let log::End { next, sealed } = read.await?;
-            if fold.keeps {
-                news.into_iter().for_each(|(rows, of)| fold.take(rows, of));
-            }
-            fold.next.insert(incarnation, next);
-            if next != from || !fold.moved_ms.contains_key(&incarnation) {
-                fold.moved_ms.insert(incarnation, now_ms);
-            }
-            if sealed {
-                fold.ended.insert(incarnation);
-            }
+            self.read_log(fold, incarnation, now_ms).await?;
         }
         self.read_at_ms.store(now_ms, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Reads on in one log, unless it has ended.
+    async fn read_log(&self, fold: &mut Fold, of: u128, now_ms: i64) -> Result<(), StoreError> {
+        if fold.ended.contains(&of) {
+            return Ok(());
+        }
+        let writer = Writer { incarnation: of, space: self.writer.space.clone() };
+        let from = fold.next.get(&of).copied().unwrap_or(0);
+        let mut news = Vec::new();
+        let read = log::read(&*self.store, &writer, from, |rows, of| news.push((rows, of)));
+        let log::End { next, sealed } = read.await?;
+        if fold.keeps {
+            news.into_iter().for_each(|(rows, of)| fold.take(rows, of));
+        }
+        fold.next.insert(of, next);
+        if next != from || !fold.moved_ms.contains_key(&of) {
+            fold.moved_ms.insert(of, now_ms);
+        }
+        if sealed {
+            fold.ended.insert(of);
+        }
         Ok(())
     }
 

@@ -1,8 +1,8 @@
-//! A writer that was taken for dead goes on as another.
+//! Another life: somebody has sealed this process's log, and it goes on as another writer.
 
 use super::super::log::LogWriter;
-use super::timing::jittered;
-use super::{Order, RETRY, Task, merge};
+use super::batch::merge;
+use super::{Order, RETRY, Task, jittered};
 use crate::planted::{Plant, planted};
 
 impl Task {

@@ -133,8 +133,8 @@ impl Outcome {
     fn row(&self, name: &str) -> String {
         let percent = |n: u64| n as f64 * 100.0 / self.limit as f64;
         format!(
-            "{name:<19} | {:>12} | {:>9} | {:>7} | {:>3} | {:>7.2} % | {:>6.2} % | \
-             {:>4.1} s | {:.1} s",
+            "{name:<19} | {:>12} | {:>9} | {:>7} | {:>3} | {:>7.2} % | {:>6.2} % | {:>4.1} s | \
+             {:.1} s",
             self.served(),
             self.recorded,
             self.seen.refused,

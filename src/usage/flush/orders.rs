@@ -1,0 +1,55 @@
+//! What a host asks of the flush, and what it is told: written, or how much is left and why.
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::super::record::Rows;
+use super::{FlushError, Order, Part, Task};
+
+impl Task {
+    /// Serves the orders that wait. True: the task is to end.
+    pub(super) async fn serve(&mut self, waiting: &mut Vec<Order>) -> bool {
+        while let Some(order) = waiting.pop() {
+            match order {
+                Order::Flush(reply) => {
+                    let result = self.drain(Instant::now()).await;
+                    let _ = reply.send(result); // nobody waits any more: nothing to tell
+                }
+                Order::Close(deadline, reply) => {
+                    let result = self.drain(deadline).await;
+                    if result.is_ok() {
+                        self.end_journal();
+                    }
+                    let _ = reply.send(result);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Flushes until nothing is left, or a failure is met after the deadline.
+    pub(super) async fn drain(&mut self, deadline: Instant) -> Result<(), FlushError> {
+        let (_hold, mut no_orders) = mpsc::channel(1);
+        loop {
+            let mut waiting = vec![Order::Close(deadline, oneshot::channel().0)];
+            self.flush_in(Part::All, &mut no_orders, &mut waiting).await;
+            let rows = self.pending.values().map(Rows::len).sum::<usize>() + self.batch.len();
+            match self.last_error.clone() {
+                None if rows == 0 => return Ok(()),
+                None => {}
+                Some(error) => {
+                    return Err(FlushError { rows, cause: error.to_string() });
+                }
+            }
+        }
+    }
+
+    /// Whether somebody waits who must be told of a failure instead of waiting through it.
+    pub(super) fn wants_out(&self, waiting: &[Order]) -> bool {
+        waiting.iter().any(|order| match order {
+            Order::Flush(_) => true,
+            Order::Close(deadline, _) => Instant::now() >= *deadline,
+        })
+    }
+}
