@@ -169,6 +169,13 @@ pub enum Identify {
         /// `user-header`: the name of the header with the user, lower case.
         user: Option<String>,
     },
+    /// A claim that the host, or the gateway that calls a Lambda function, has verified.
+    Claim {
+        /// `claim`: the name of the claim with the tenant.
+        tenant: String,
+        /// `user-claim`: the name of the claim with the user.
+        user: Option<String>,
+    },
 }
 
 /// A key of the credential hash.

@@ -176,7 +176,7 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         ("[store]\nspace = \"\"", "is empty"),
         ("[store]\nspace = 5", "this is text, not a number"),
         ("store = \"redb\"", "`store` is a table, not text"),
-        ("[[identify]]", "`identify` needs one of `api-key`, `jwt`, `header`"),
+        ("[[identify]]", "`identify` needs one of `api-key`, `jwt`, `header`, `claim`"),
         ("[[identify]]\njwt = \"x\"", "`identify.jwt` is a table"),
         (
             "[[identify]]\napi-key = \"a\"\nheader = \"b\"",

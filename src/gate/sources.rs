@@ -23,6 +23,9 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
             Way::Header { tenant, user } => {
                 sources.push(Source::Header { tenant: tenant.clone(), user: user.clone() });
             }
+            Way::Claim { tenant, user } => {
+                sources.push(Source::Claim { tenant: tenant.clone(), user: user.clone() });
+            }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }
     }

@@ -55,6 +55,7 @@ pub(super) fn ask<B: Body>(shared: &Shared, request: &Request<B>, waited: Waited
     let peer = (shared.peer)(extensions);
     let uri = (shared.original)(extensions).unwrap_or_else(|| request.uri());
     let view = HttpView::new(request.method(), uri, request.headers(), peer);
+    let view = view.claims_in(extensions);
     let length = request.body().size_hint().exact();
     shared.gate.admit_request(&view.body_of(length), waited)
 }
