@@ -81,6 +81,8 @@ pub struct Config {
     pub stripe: Option<StripeConfig>,
     /// `[flush]`: how usage reaches the store.
     pub flush: FlushConfig,
+    /// `[ingest]`: usage that other services report.
+    pub ingest: IngestConfig,
 }
 
 impl Config {
@@ -325,6 +327,16 @@ pub struct FlushConfig {
     pub journal_path: PathBuf,
     /// `max-write-units`: DynamoDB write units a second of this process. Beyond it records wait.
     pub max_write_units: u32,
+}
+
+/// `[ingest]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IngestConfig {
+    /// `token`: what callers of `POST /usage` present as a bearer's token. Without it the route
+    /// answers nobody.
+    pub token: Option<SecretRef>,
+    /// `products`: the meter of each product code that events may name instead.
+    pub products: std::collections::BTreeMap<String, String>,
 }
 
 /// What an abrupt death of the process may lose.

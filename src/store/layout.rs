@@ -16,6 +16,8 @@
 //! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
 //! | `U#customer and event hash` | minute | whose entry has this minute |
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
+//! | `K#tenant#shard` | `e#` hash of an event's id | which log slot carries its units |
+//! | `D#` | hash of a message | a message that is no usage event, kept to be looked at |
 //! | `M#` | | id and generation of the ledger |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
@@ -108,6 +110,17 @@ impl Space {
     /// `identifier` is one of ours, hexadecimal; anything else finds nothing.
     pub(crate) fn rejected(&self, identifier: &str) -> Key {
         self.key(format_args!("E#{}", name_hash(&[identifier])), "-")
+    }
+
+    /// `id` is a hash in hexadecimal; its first digit spreads a busy tenant over 16 partitions.
+    pub(crate) fn event_claim(&self, tenant: Surrogate, id: &str) -> Key {
+        let shard = id.get(..1).unwrap_or("0");
+        self.key(format_args!("K#{tenant}#{shard}"), format!("e#{id}"))
+    }
+
+    /// `id` is a hash in hexadecimal; empty for the first there is.
+    pub(crate) fn dead_letter(&self, id: &str) -> Key {
+        self.key(format_args!("D#"), id)
     }
 
     pub(crate) fn ledger(&self) -> Key {
