@@ -127,6 +127,11 @@ impl Inner {
         path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
     }
 
+    /// Whether tenants are made on first sight.
+    pub(crate) fn creates(&self) -> bool {
+        self.config.identity.unknown == crate::config::Unknown::Create
+    }
+
     pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
         let mut all = self.hub.scoped.all_leases();
         all.extend(self.hub.take_all_retired());

@@ -104,12 +104,15 @@ impl Inner {
 
     /// The surrogate of an outer id; made on first sight where that is configured.
     pub(super) async fn surrogate_of(&self, id: &str) -> Result<Option<Surrogate>, StoreError> {
-        if let Some(found) = self.directory.lookup_name(id).await? {
-            return Ok(Some(found));
-        }
         let create = self.config.identity.unknown == Unknown::Create || id == ANONYMOUS;
-        if !create {
-            return Ok(None);
+        let found = self.directory.lookup_name(id).await?;
+        let is_whole = match found {
+            // Whoever made it on first sight may have got no further than the name.
+            Some(found) if create => self.directory.lookup_tenant(found).await?.is_some(),
+            _ => !create,
+        };
+        if is_whole {
+            return Ok(found);
         }
         let made = self.directory.tenant(id).note("first seen").save().await;
         match made {

@@ -124,8 +124,7 @@ pub(super) async fn repeated(store: &dyn Store, write: Write) -> Result<Written,
             Ok(written) => return Ok(written),
             Err(error) => error,
         };
-        let pointless =
-            matches!(error.kind, StoreErrorKind::Corrupt | StoreErrorKind::Invalid);
+        let pointless = matches!(error.kind, StoreErrorKind::Corrupt | StoreErrorKind::Invalid);
         if error.kind == StoreErrorKind::Unknown {
             unknown = Some(error.clone());
         }
@@ -136,6 +135,19 @@ pub(super) async fn repeated(store: &dyn Store, write: Write) -> Result<Written,
         pause *= 2;
     }
     unreachable!("the last try returns")
+}
+
+/// A read, tried again like a write.
+async fn item(store: &dyn Store, key: Key) -> Result<Option<Item>, StoreError> {
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        if let Ok(item) = store.read(key.clone()).await {
+            return Ok(item);
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    store.read(key).await
 }
 
 fn write(key: Key, when: Vec<When>, event: Event<'_>, place: Place, now_ms: i64) -> Write {
@@ -184,12 +196,12 @@ async fn stands(
 ) -> Result<Standing, StoreError> {
     let Place { writer, slot } = theirs.place;
     let judged = |item: &Item| if log::is_seal(item) { Standing::Void } else { Standing::Counts };
-    if let Some(item) = store.read(space.log(writer, slot)).await? {
+    if let Some(item) = item(store, space.log(writer, slot)).await? {
         return Ok(judged(&item));
     }
     // A fold is written before the slots it stands for are removed.
     let run = slot / crate::usage::compact::RUN;
-    if store.read(space.fold(writer, run, 0)).await?.is_some() {
+    if item(store, space.fold(writer, run, 0)).await?.is_some() {
         return Ok(Standing::Counts);
     }
     // Either way: its clock may be ahead of ours.

@@ -25,17 +25,17 @@ use crate::wire::Reply;
 pub const MAX_BODY: usize = 1024 * 1024;
 
 impl Ingest {
-    /// The answer to `POST /usage` with this `Authorization` and body. Nothing is read of a body
-    /// without the right token; adapters need not read more than [`MAX_BODY`] and a byte.
-    pub async fn reply(&self, authorization: Option<&[u8]>, body: &[u8]) -> Reply {
+    /// The answer to `POST /usage` with this `Authorization` and body; `None` for a body that is
+    /// longer than [`MAX_BODY`], of which an adapter reads no more.
+    pub async fn reply(&self, authorization: Option<&[u8]>, body: Option<&[u8]>) -> Reply {
         if !self.knows(authorization) {
             let mut reply = said(401, "present the token of [ingest] as `Authorization: Bearer`");
             reply.headers.push(("www-authenticate", "Bearer".into()));
             return reply;
         }
-        if body.len() > MAX_BODY {
+        let Some(body) = body.filter(|body| body.len() <= MAX_BODY) else {
             return said(413, "the body is longer than 1 MiB: send fewer events");
-        }
+        };
         let events = match serde_json::from_slice::<Value>(body) {
             Ok(Value::Array(events)) => events,
             Ok(event) => vec![event],

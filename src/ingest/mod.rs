@@ -16,15 +16,17 @@
 //! How once: a claim item names the log slot that will carry the event's units, and the event counts
 //! if that slot is on record (`claim.rs`, `writer.rs`).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Known;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::Gate;
 use crate::store::Store;
 use crate::store::layout::Space;
+use crate::{Gate, TenantHandle};
 
 mod claim;
 mod dead;
@@ -149,8 +151,14 @@ impl Ingest {
 
     async fn some(&self, events: &[UsageEvent]) -> Vec<Result<Counted, NotCounted>> {
         let (mut answers, mut entries) = (Vec::with_capacity(events.len()), Vec::new());
+        let mut tenants = HashMap::new();
         for event in events {
-            match self.entry(event).await {
+            let tenant = match tenants.entry(&*event.tenant) {
+                Known::Occupied(known) => known.into_mut(),
+                Known::Vacant(new) => new.insert(self.tenant(&event.tenant).await),
+            };
+            let tenant = tenant.as_ref().map_err(NotCounted::clone);
+            match tenant.and_then(|tenant| Entry::new(&self.0.inner, &tenant.0, event)) {
                 Ok(entry) => {
                     answers.push(Err(NotCounted::Unavailable));
                     entries.push((answers.len() - 1, entry));
@@ -169,20 +177,21 @@ impl Ingest {
         answers
     }
 
-    /// The event as rows of the ledger.
-    async fn entry(&self, event: &UsageEvent) -> Result<Entry, NotCounted> {
-        let unknown = || NotCounted::UnknownTenant(event.tenant.clone());
-        if !crate::identity::is_tenant_id(&event.tenant) {
+    /// The tenant of this outer id, looked up once for all of its events.
+    async fn tenant(&self, id: &str) -> Result<TenantHandle, NotCounted> {
+        let unknown = || NotCounted::UnknownTenant(id.to_owned());
+        if !crate::identity::is_tenant_id(id) {
             return Err(unknown());
         }
-        match self.0.tenant(&event.tenant).await {
-            Ok(tenant) => Entry::new(&self.0.inner, &tenant.0, event),
-            Err(crate::Error::NoTenant(_)) => Err(unknown()),
-            Err(error) => {
+        self.0.tenant(id).await.map_err(|error| match error {
+            // Where tenants are made on first sight, this one could not be made just now.
+            crate::Error::NoTenant(_) if self.0.inner.creates() => NotCounted::Unavailable,
+            crate::Error::NoTenant(_) => unknown(),
+            error => {
                 tracing::warn!(%error, "ingest: a tenant could not be looked up");
-                Err(NotCounted::Unavailable)
+                NotCounted::Unavailable
             }
-        }
+        })
     }
 }
 
@@ -197,11 +206,7 @@ pub(crate) struct Counting {
 }
 
 impl Counting {
-    pub(crate) fn new(
-        store: Arc<dyn Store>,
-        space: Space,
-        clock: Arc<dyn crate::Clock>,
-    ) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn crate::Clock>) -> Self {
         Self { store, space, clock, batches: OnceLock::new(), task: Mutex::new(None) }
     }
 

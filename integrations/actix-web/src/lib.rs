@@ -62,4 +62,4 @@ pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use future::ResponseFuture;
 pub use middleware::{Gated, Tollgate};
 pub use refused::Refused;
-pub use routes::usage_routes;
+pub use routes::{ingest_routes, usage_routes};

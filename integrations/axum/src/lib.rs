@@ -33,7 +33,8 @@
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the layer they answer 500
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides
-//!   nothing, and so answers whoever is over its limit or has not paid.
+//!   nothing, and so answers whoever is over its limit or has not paid. So does [`ingest_router`],
+//!   where other services report usage.
 //!
 //! All deciding, counting and writing is `tollgate`'s; nothing here does any.
 
@@ -45,4 +46,4 @@ mod routes;
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::TollgateLayer;
 pub use refused::Refused;
-pub use routes::usage_router;
+pub use routes::{ingest_router, usage_router};

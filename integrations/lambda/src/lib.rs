@@ -27,6 +27,8 @@
 //! | it ends at SIGTERM, within 500 ms, or without a word | SIGTERM closes the gate; nothing waits for it, since each invocation ends flushed |
 //! | clocks stop while it is frozen | [`builder`] sets a [`WallClock`], which catches up |
 //!
+//! A function of another kind, [`run_ingest`], counts usage that queues and buses bring.
+//!
 //! # Laws
 //!
 //! 1. The answer never waits for the flush, and the next invocation never begins before it has
@@ -42,8 +44,10 @@
 mod caller;
 mod clock;
 mod flush;
+mod ingest;
 mod run;
 
 pub use caller::caller_of;
 pub use clock::WallClock;
+pub use ingest::{count, run_ingest};
 pub use run::{builder, run};

@@ -48,12 +48,22 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Debug,
 {
-    refuse_snapshots(std::env::var("AWS_LAMBDA_INITIALIZATION_TYPE").ok().as_deref())?;
     let answered = Answered::default();
-    let flushing = flush::register(gate, &answered).await?;
-    let runtime = lambda_http::runtime(Called { app }).layer(answered);
+    let runtime = lambda_http::runtime(Called { app }).layer(answered.clone());
+    serve(gate, &answered, runtime.run()).await
+}
+
+/// Runs a function until SIGTERM, flushing after each answer. The runtime asks for its first event
+/// when it is first polled, which is after the extension has registered.
+pub(crate) async fn serve(
+    gate: &Gate,
+    answered: &Answered,
+    runtime: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    refuse_snapshots(std::env::var("AWS_LAMBDA_INITIALIZATION_TYPE").ok().as_deref())?;
+    let flushing = flush::register(gate, answered).await?;
     tokio::select! {
-        served = async { tokio::try_join!(runtime.run(), flushing) } => served.map(|_| ()),
+        served = async { tokio::try_join!(runtime, flushing) } => served.map(|_| ()),
         () = terminated() => {
             gate.close().await?;
             Ok(())
