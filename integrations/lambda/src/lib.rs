@@ -50,4 +50,4 @@ mod run;
 pub use caller::caller_of;
 pub use clock::WallClock;
 pub use ingest::{count, run_ingest};
-pub use run::{builder, run};
+pub use run::{Function, builder, run};
