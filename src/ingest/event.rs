@@ -41,6 +41,12 @@ pub struct UsageEvent {
 #[error("{0}")]
 pub struct Malformed(pub(super) String);
 
+impl Malformed {
+    pub(super) fn too_large() -> Self {
+        Self("a quantity has at most 15 digits".into())
+    }
+}
+
 impl UsageEvent {
     /// An event that counts when it comes.
     pub fn new(
@@ -103,7 +109,7 @@ impl UsageEvent {
             return Err(Malformed(format!("an id has 1 to {MAX_ID} bytes")));
         }
         if self.quantity > MAX_QUANTITY {
-            return Err(Malformed("a quantity has at most 15 digits".into()));
+            return Err(Malformed::too_large());
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{AHEAD, LATE, NotCounted, UsageEvent};
+use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
 use crate::admission::decide;
 use crate::admission::sheet::Sheet;
 use crate::admission::tenant::LiveTenant;
@@ -47,9 +47,11 @@ impl Entry {
         }
         let at_ms = event.at_ms.unwrap_or(now.wall_ms);
         let period_ms = period(&sheet, at_ms, now.wall_ms)?;
-        let own = event.quantity.saturating_mul(meter.scale);
-        let fed = meter.feeds.iter().map(|(sum, n)| (*sum, own.saturating_mul(*n)));
-        let atoms: Vec<(MeterId, u64)> = std::iter::once((id, own)).chain(fed).collect();
+        let times = |units: u64, n: u64| units.checked_mul(n).ok_or_else(Malformed::too_large);
+        let own = times(event.quantity, meter.scale)?;
+        let fed = meter.feeds.iter().map(|(sum, n)| Ok((*sum, times(own, *n)?)));
+        let atoms = std::iter::once(Ok((id, own))).chain(fed);
+        let atoms = atoms.collect::<Result<Vec<(MeterId, u64)>, Malformed>>()?;
         let day = local_day(at_ms, &catalog.timezone);
         let row = |(id, atoms): &(MeterId, u64)| {
             let meter = &catalog.meters[usize::from(id.0)];
