@@ -2,8 +2,8 @@
 //!
 //! An event counts if its claim names a slot that is on record and is no seal. A writer gives all
 //! claims of a batch the next slot of its log, and then writes that slot with all their units; a
-//! batch that it cannot finish ends that log for good. So a claim can always be judged by two reads,
-//! and a claim whose slot can never be written any more is taken over.
+//! batch that it cannot finish ends that log for good. So a claim can always be judged by two
+//! reads, and a claim whose slot can never be written any more is taken over.
 //!
 //! The slot of a claim is on record, folded away (then it was a record: the last slot of a log,
 //! which alone may be a seal, is never folded), a seal, or not there. If it is not there the writer

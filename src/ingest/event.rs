@@ -3,9 +3,14 @@
 //! | shape | id | tenant | meter | quantity | when |
 //! |---|---|---|---|---|---|
 //! | our own | `id` | `tenant` | `meter` | `quantity` | `timestamp` |
-//! | a marketplace's | `id` | `TenantID` | `ProductCode`, by `[ingest.products]` | `Quantity` | `Timestamp` |
-//! | CloudEvents 1.0 | `source` and `id` together | `subject`, or as above in `data` | `type`, or as above in `data` | in `data` | `time`, or in `data` |
-//! | EventBridge | `detail.id`, else its own `id` | one of the above in `detail` | | | in `detail`, else its own `time` |
+//! | a marketplace's | `id` | `TenantID` | `ProductCode` | `Quantity` | `Timestamp` |
+//!
+//! - `[ingest.products]` maps product codes to meters.
+//! - CloudEvents 1.0: `source` and `id` together are the id. The rest stands in `data`, in one of
+//!   the shapes above; where it is not there, `subject` is the tenant, `type` the meter, `time`
+//!   when.
+//! - EventBridge: `detail` is in one of the shapes above; where it is not there, the envelope's
+//!   `id` and `time` count.
 //!
 //! A quantity is a whole number, or one in quotes. A time is RFC 3339, or whole seconds since 1970;
 //! without one, the event counts when it comes. There is no id but the event's own: what a queue
@@ -222,7 +227,8 @@ mod tests {
             (
                 "e1",
                 format!(
-                    r#"{{"id":"e1","tenant":"acme","meter":"calls","quantity":"3","timestamp":{at}}}"#
+                    r#"{{"id":"e1","tenant":"acme","meter":"calls","quantity":"3",
+                    "timestamp":{at}}}"#
                 ),
             ),
             ("e1", format!(r#"{{"id":"e1",{inner},"Timestamp":1773748800}}"#)),

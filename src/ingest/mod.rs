@@ -9,12 +9,12 @@
 //! 3. **In its own window.** It counts on the day and in the billing period of its own timestamp,
 //!    while that period is open: the current one, and the one before for [`LATE`] after its end.
 //!    Later it is refused with the period named.
-//! 4. **Held against quotas, late.** Units of windows that are open now are drawn from this process's
-//!    leases once they are on record; what these cannot cover is a debt, as of any cost learned
-//!    late. A process that dies in between has counted and billed them, but not drawn them.
+//! 4. **Held against quotas, late.** Units of windows that are open now are drawn from this
+//!    process's leases once they are on record; what these cannot cover is a debt, as of any cost
+//!    learned late. A process that dies in between has counted and billed them, but not drawn them.
 //!
-//! How once: a claim item names the log slot that will carry the event's units, and the event counts
-//! if that slot is on record (`claim.rs`, `writer.rs`).
+//! How once: a claim item names the log slot that will carry the event's units, and the event
+//! counts if that slot is on record (`claim.rs`, `writer.rs`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Known;
@@ -31,13 +31,13 @@ use crate::{Gate, TenantHandle};
 mod claim;
 mod dead;
 mod event;
-mod http;
+mod post;
 mod row;
 mod writer;
 
 pub use dead::{DeadLetter, MAX_LETTER};
 pub use event::{Malformed, UsageEvent};
-pub use http::MAX_BODY;
+pub use post::MAX_BODY;
 
 use row::Entry;
 use writer::Batch;
@@ -115,7 +115,8 @@ impl Gate {
     /// For usage that no request of this process brings.
     ///
     /// ```
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let mut builder = tokio::runtime::Builder::new_current_thread();
+    /// # builder.enable_all().build().unwrap().block_on(async {
     /// # #[cfg(feature = "testing")] {
     /// use tollgate::ingest::{Counted, UsageEvent};
     ///
@@ -137,8 +138,8 @@ impl Gate {
 }
 
 impl Ingest {
-    /// Counts events, each by itself: the answers stand in their order. More than [`MAX_EVENTS`] are
-    /// counted in several steps.
+    /// Counts events, each by itself: the answers stand in their order. More than [`MAX_EVENTS`]
+    /// are counted in several steps.
     ///
     /// Dropped before it answers, it may have counted them: send them again.
     pub async fn events(&self, events: Vec<UsageEvent>) -> Vec<Result<Counted, NotCounted>> {

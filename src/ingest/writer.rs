@@ -1,10 +1,11 @@
-//! The task that puts batches of events on record: claims first, then one log slot with the units of
-//! all events whose claim names it.
+//! The task that puts batches of events on record: claims first, then one log slot with the units
+//! of all events whose claim names it.
 //!
-//! It has a log of its own, so that nothing but its own batches ever stands in the slots that claims
-//! name. Totals in it are cumulative, as in every log. A batch that cannot be finished (an outcome
-//! stays unknown, or somebody sealed the log) ends that log: its claims name a slot that will be a
-//! seal or nothing, and the next batch begins another log, under another incarnation, from zero.
+//! It has a log of its own, so that nothing but its own batches ever stands in the slots that
+//! claims name. Totals in it are cumulative, as in every log. A batch that cannot be finished (an
+//! outcome stays unknown, or somebody sealed the log) ends that log: its claims name a slot that
+//! will be a seal or nothing, and the next batch begins another log, under another incarnation,
+//! from zero.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

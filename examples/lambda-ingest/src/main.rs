@@ -1,8 +1,8 @@
 //! A Lambda function that counts usage events which a queue or a bus brings, each once.
 //!
-//! `--seed` makes the table and a tenant, and ends. `--letters` lists what could not be counted, and
-//! `--replay ID` tries it once more: they run wherever the table can be reached. Without any of them
-//! this is a function.
+//! `--seed` makes the table and a tenant, and ends. `--letters` lists what could not be counted,
+//! and `--replay ID` tries it once more: they run wherever the table can be reached. Without any of
+//! them this is a function.
 
 use aws_config::BehaviorVersion;
 use aws_sdk_dynamodb::Client;

@@ -3,12 +3,15 @@
 //!
 //! | front door | claims | address |
 //! |---|---|---|
-//! | REST API, Cognito user pool | `requestContext.authorizer.claims` | `requestContext.identity.sourceIp` |
-//! | REST API, Lambda authorizer | `requestContext.authorizer`, flat | the same |
-//! | HTTP API, JWT | `requestContext.authorizer.jwt.claims` | `requestContext.http.sourceIp` |
-//! | HTTP API, Lambda authorizer | `requestContext.authorizer.lambda` | the same |
-//! | HTTP API or function URL, IAM | `requestContext.authorizer.iam`: `accountId`, `callerId`, `userArn`, `userId` | the same |
+//! | REST API, Cognito user pool | `authorizer.claims` | `identity.sourceIp` |
+//! | REST API, Lambda authorizer | `authorizer`, flat | `identity.sourceIp` |
+//! | HTTP API, JWT | `authorizer.jwt.claims` | `http.sourceIp` |
+//! | HTTP API, Lambda authorizer | `authorizer.lambda` | `http.sourceIp` |
+//! | HTTP API or function URL, IAM | ids in `authorizer.iam` | `http.sourceIp` |
 //! | load balancer | none | the last hop of `X-Forwarded-For`, which it has added itself |
+//!
+//! (All but the header stand in the event's `requestContext`. Of IAM these are claims: `accountId`,
+//! `callerId`, `userArn`, `userId`.)
 //!
 //! Only the event is believed, never a header: behind a load balancer or an open function URL the
 //! tenant comes with an API key or a token, or in a header that a trusted proxy in front has set
@@ -62,7 +65,8 @@ fn claims_of(authorizer: &ApiGatewayRequestAuthorizer) -> Claims {
         let there = named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
         return there.collect();
     }
-    // Cognito's claims are an object of their own among the fields, whose values are flat elsewhere.
+    // Cognito's claims are an object of their own among the fields, whose values are flat
+    // elsewhere.
     match authorizer.fields.get("claims") {
         Some(Value::Object(claims)) => claims.iter().filter_map(text).collect(),
         _ => authorizer.fields.iter().filter_map(text).collect(),

@@ -10,8 +10,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tollgate::{Clock, Now};
 
-/// A clock for [`Gate::builder`](tollgate::Gate::builder)`(..).clock(..)`; [`builder`](crate::builder)
-/// sets it.
+/// A clock for [`Gate::builder`](tollgate::Gate::builder)`(..).clock(..)`;
+/// [`builder`](crate::builder) sets it.
 ///
 /// - The wall clock is the system's at each reading: windows turn when they should after a thaw.
 /// - The monotonic clock never falls, and moves on by the larger of what the system's two clocks

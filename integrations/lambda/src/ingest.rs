@@ -2,9 +2,12 @@
 //!
 //! | invoked by | events | answer |
 //! |---|---|---|
-//! | SQS | one in each message's body, in any shape of [`tollgate::ingest`], also as EventBridge wraps it | the messages that did not count, as `batchItemFailures` (switch `ReportBatchItemFailures` on for the event source) |
+//! | SQS | one in each message's body, also as EventBridge wraps it | `batchItemFailures` |
 //! | EventBridge | the event itself | an error if it may count the next time |
 //! | anybody else | one event, or a list | the same |
+//!
+//! The shapes of an event are those of [`tollgate::ingest`]. For SQS, switch
+//! `ReportBatchItemFailures` on for the event source: only what did not count comes again.
 //!
 //! A message is counted by the id of its event, never by the queue's: a redelivery has the same
 //! event, a producer's repeat another message. What can never count is kept as a dead letter
@@ -40,8 +43,8 @@ pub async fn run_ingest(gate: &Gate) -> Result<(), Error> {
     serve(gate, &answered, runtime.run()).await
 }
 
-/// Counts what one invocation brings, and says what it is to be answered with: for functions that do
-/// more than this.
+/// Counts what one invocation brings, and says what it is to be answered with: for functions that
+/// do more than this.
 ///
 /// # Errors
 ///
@@ -55,15 +58,12 @@ pub async fn count(gate: &Gate, payload: &Value) -> Result<Value, Error> {
         event => vec![event.to_string()],
     };
     let answers = counted(gate, &bodies).await;
-    match answers.iter().flat_map(Result::as_ref).count() {
-        all if all == answers.len() => {}
-        _ => {
-            let again = answers.iter().flat_map(|answer| answer.as_ref().err());
-            if let Some(why) = again.clone().find(|why| why.is_retryable()) {
-                return Err(why.to_string().into());
-            }
-            tracing::warn!(events = again.count(), "kept as dead letters");
-        }
+    let failed: Vec<&NotCounted> = answers.iter().filter_map(|a| a.as_ref().err()).collect();
+    if let Some(why) = failed.iter().find(|why| why.is_retryable()) {
+        return Err(why.to_string().into());
+    }
+    if !failed.is_empty() {
+        tracing::warn!(events = failed.len(), "kept as dead letters");
     }
     Ok(Value::Null)
 }

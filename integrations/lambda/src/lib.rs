@@ -22,12 +22,13 @@
 //!
 //! | what differs on Lambda | what is done here |
 //! |---|---|
-//! | the caller was identified before the function | [`run`] leaves the authorizer's claims and the caller's address in the request: `[[identify]] claim = ".."` |
-//! | the process freezes once it has answered | an internal extension flushes after the response and before the freeze |
-//! | it ends at SIGTERM, within 500 ms, or without a word | SIGTERM closes the gate; nothing waits for it, since each invocation ends flushed |
+//! | the caller was identified before | [`run`] leaves its claims and address in the request |
+//! | the process freezes once it has answered | an extension flushes before the freeze |
+//! | it ends at SIGTERM, or without a word | SIGTERM closes the gate; nothing waits for it |
 //! | clocks stop while it is frozen | [`builder`] sets a [`WallClock`], which catches up |
 //!
-//! A function of another kind, [`run_ingest`], counts usage that queues and buses bring.
+//! The claims are what `[[identify]] claim = ".."` of the service file reads. A function of another
+//! kind, [`run_ingest`], counts usage that queues and buses bring.
 //!
 //! # Laws
 //!

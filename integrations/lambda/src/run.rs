@@ -34,8 +34,8 @@ pub fn builder(service_file: &str) -> GateBuilder {
 /// # Errors
 ///
 /// The function has SnapStart: every sandbox would be a copy of one process that has its place in
-/// the table. The runtime or extensions API cannot be reached, or what was counted could not be written at the
-/// end.
+/// the table. The runtime or extensions API cannot be reached, or what was counted could not be
+/// written at the end.
 ///
 /// # Panics
 ///
@@ -62,13 +62,14 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     refuse_snapshots(std::env::var("AWS_LAMBDA_INITIALIZATION_TYPE").ok().as_deref())?;
     let flushing = flush::register(gate, answered).await?;
-    tokio::select! {
+    let served = tokio::select! {
         served = async { tokio::try_join!(runtime, flushing) } => served.map(|_| ()),
-        () = terminated() => {
-            gate.close().await?;
-            Ok(())
-        }
-    }
+        () = terminated() => Ok(()),
+    };
+    // Also where the runtime has failed: what was counted was counted.
+    let closed = gate.close().await;
+    served?;
+    Ok(closed?)
 }
 
 /// A snapshot copies the memory of an open gate, and the copies would write one log: the second of

@@ -259,8 +259,9 @@ impl Function {
         assert!(sent.success());
     }
 
-    /// How long the runtime took from the last event until it had posted its answer, as the emulator
-    /// tells. (It holds the answer back until the extension is done, which Lambda does not.)
+    /// How long the runtime took from the last event until it had posted its answer, as the
+    /// emulator tells. (It holds the answer back until the extension is done, which Lambda does
+    /// not.)
     pub(crate) fn answered_in(&self) -> Duration {
         let log = self.log();
         let done = log.lines().rev().find(|line| line.contains("INVOKE RTDONE")).unwrap();

@@ -1,10 +1,10 @@
-//! axum's router as a Lambda function: each request as an event of an HTTP API, through the types of
-//! `lambda_http`, and each answer out of what the function would post. The process around it, with
-//! its flush and freeze, is tested in `examples/lambda-http`.
+//! axum's router as a Lambda function: each request as an event of an HTTP API, through the types
+//! of `lambda_http`, and each answer out of what the function would post. The process around it,
+//! with its flush and freeze, is tested in `examples/lambda-http`.
 //!
 //! A function answers whole or not at all: where a stream breaks off in the plain trace (cut by the
-//! gate, or a handler's panic in mid-stream) there is a 502 or an error here, and where a client goes
-//! away the invocation is dropped. What is recorded is the same.
+//! gate, or a handler's panic in mid-stream) there is a 502 or an error here, and where a client
+//! goes away the invocation is dropped. What is recorded is the same.
 
 use std::time::Duration;
 

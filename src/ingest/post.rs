@@ -6,10 +6,11 @@
 //! | status | when |
 //! |---|---|
 //! | 202 | every event is on record, by this call or one before |
-//! | 400, 413 | the body is no JSON; it is longer than [`MAX_BODY`], or has more than 1,000 events |
+//! | 400 | the body is no JSON |
+//! | 413 | it is longer than [`MAX_BODY`], or has more than 1,000 events |
 //! | 401 | no token, or another; also where `[ingest]` has none |
 //! | 422 | some events can never count; the others are on record |
-//! | 503 | some events may count if the same body is sent again; what is on record is not counted twice |
+//! | 503 | some events may count if the same body is sent again; none is counted twice |
 //!
 //! The answer has one result for each event, in their order:
 //! `{"results":[{"id":"e1","status":"counted"},{"id":"e2","status":"duplicate"},
