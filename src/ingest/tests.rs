@@ -270,3 +270,34 @@ async fn poison_is_kept_and_replayed_when_it_can_count() {
     gate.ingest().discard(&left.id).await.unwrap();
     assert!(gate.ingest().dead_letters("").await.unwrap().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_was_taken_for_dead_and_lives_counts_nothing_twice() {
+    use crate::testing::Fault;
+
+    let store = Memory::new();
+    let (other, clock) = gate(store.clone());
+    other.tenant("acme").await.unwrap();
+    let faulty = Faulty::scripted(store.clone(), []);
+    let (slow, _) = gate(faulty.clone());
+    slow.tenant("acme").await.unwrap();
+    // Its log is begun, the event claimed, and then the slot is on its way for a minute.
+    let minute = Duration::from_secs(60);
+    faulty.then([Fault::Pass, Fault::Pass, Fault::Delay(minute)]);
+    let asked = tokio::spawn({
+        let slow = slow.clone();
+        async move { slow.ingest().events(vec![calls("a", 3)]).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let ingest = other.ingest();
+    let again = || ingest.events(vec![calls("a", 3)]);
+    assert_eq!(again().await, [Err(NotCounted::InHand)]);
+    clock.advance(Duration::from_secs(21));
+    assert_eq!(again().await, [Ok(Counted::Now)]);
+    assert_eq!(asked.await.unwrap(), [Err(NotCounted::Unavailable)], "its slot is a seal");
+    assert_eq!(slow.ingest().events(vec![calls("a", 3)]).await, [Ok(Counted::Before)]);
+    assert_eq!(slow.ingest().events(vec![calls("b", 1)]).await, [Ok(Counted::Now)]);
+    slow.close().await.unwrap();
+    other.close().await.unwrap();
+    assert_eq!(used(&store, "calls").await, 4);
+}
