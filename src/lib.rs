@@ -27,6 +27,8 @@ mod keeper;
 
 mod usage;
 
+pub mod ingest;
+
 pub mod billing;
 
 pub mod store;

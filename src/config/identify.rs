@@ -33,8 +33,9 @@ pub(super) fn identify_list(root: &Table<'_>, trust: Trust) -> Vec<Identify> {
 }
 
 fn identify(table: Table<'_>, trust: Trust) -> Option<Identify> {
-    let way = table.one_of(&["api-key", "jwt", "header"], "write a second [[identify]]");
-    for (key, of) in [("pepper", "api-key"), ("user-header", "header")] {
+    let way = table.one_of(&["api-key", "jwt", "header", "claim"], "write a second [[identify]]");
+    let belong = [("pepper", "api-key"), ("user-header", "header"), ("user-claim", "claim")];
+    for (key, of) in belong {
         if let (Some(node), Some(way)) = (table.get(key), way)
             && way != of
         {
@@ -46,7 +47,11 @@ fn identify(table: Table<'_>, trust: Trust) -> Option<Identify> {
     let identify = match way {
         Some("api-key") => api_key(&table),
         Some("jwt") => table.table("jwt").and_then(jwt_config).map(Identify::Jwt),
-        Some(_) => gateway(&table, trust),
+        Some("header") => gateway(&table, trust),
+        Some(_) => table.text("claim").map(|tenant| Identify::Claim {
+            tenant: tenant.to_owned(),
+            user: table.text("user-claim").map(str::to_owned),
+        }),
         None => None,
     };
     table.finish();

@@ -96,6 +96,8 @@ pub struct Config {
     pub stripe: Option<StripeConfig>,
     /// `[flush]`: how usage reaches the store.
     pub flush: FlushConfig,
+    /// `[ingest]`: usage that other services report.
+    pub ingest: IngestConfig,
 }
 
 impl Config {
@@ -182,6 +184,13 @@ pub enum Identify {
         /// `header`: the name of the header with the tenant, lower case.
         tenant: String,
         /// `user-header`: the name of the header with the user, lower case.
+        user: Option<String>,
+    },
+    /// A claim that the host, or the gateway that calls a Lambda function, has verified.
+    Claim {
+        /// `claim`: the name of the claim with the tenant.
+        tenant: String,
+        /// `user-claim`: the name of the claim with the user.
         user: Option<String>,
     },
 }
@@ -380,6 +389,16 @@ pub struct FlushConfig {
     pub journal_path: PathBuf,
     /// `max-write-units`: DynamoDB write units a second of this process's records.
     pub max_write_units: u32,
+}
+
+/// `[ingest]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IngestConfig {
+    /// `token`: what callers of `POST /usage` present as a bearer's token. Without it the route
+    /// answers nobody.
+    pub token: Option<SecretRef>,
+    /// `products`: the meter of each product code that events may name instead.
+    pub products: std::collections::BTreeMap<String, String>,
 }
 
 /// What an abrupt death of the process may lose.

@@ -221,6 +221,14 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Every entry, whatever its key: all of them are text.
+    pub(super) fn all_texts(self) -> BTreeMap<String, String> {
+        let read = |(key, (_, node)): (&String, &(Place, Node))| {
+            Some((key.clone(), self.reader.text(node)?.to_owned()))
+        };
+        self.entries.iter().filter_map(read).collect()
+    }
+
     /// Notes the keys that nobody asked for.
     pub(super) fn finish(self) {
         let known = self.known.borrow();

@@ -33,10 +33,11 @@ pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
     };
     let flush = root.table("flush");
     let flush = flush_config(flush, store.as_ref().map(|store| &store.kind));
+    let ingest = root.table("ingest").map(ingest).unwrap_or_default();
     root.finish();
     let (store, proxy, stripe) = (store?, proxy?, stripe?);
     let identity = IdentityConfig { unknown };
-    Some(Config { store, plans, identify, identity, proxy, http, stripe, flush })
+    Some(Config { store, plans, identify, identity, proxy, http, stripe, flush, ingest })
 }
 
 fn default_store() -> StoreConfig {
@@ -218,6 +219,13 @@ fn flush_config(table: Option<Table<'_>>, store: Option<&StoreKind>) -> FlushCon
     flush.max_write_units = table.count("max-write-units").unwrap_or(flush.max_write_units);
     table.finish();
     flush
+}
+
+fn ingest(table: Table<'_>) -> IngestConfig {
+    let token = secret(&table, "token");
+    let products = table.table("products").map(|products| products.all_texts());
+    table.finish();
+    IngestConfig { token, products: products.unwrap_or_default() }
 }
 
 /// 1 to `most` characters of `a-z0-9` and those in `also`.

@@ -176,7 +176,7 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         ("[store]\nspace = \"\"", "is empty"),
         ("[store]\nspace = 5", "this is text, not a number"),
         ("store = \"redb\"", "`store` is a table, not text"),
-        ("[[identify]]", "`identify` needs one of `api-key`, `jwt`, `header`"),
+        ("[[identify]]", "`identify` needs one of `api-key`, `jwt`, `header`, `claim`"),
         ("[[identify]]\njwt = \"x\"", "`identify.jwt` is a table"),
         (
             "[[identify]]\napi-key = \"a\"\nheader = \"b\"",
@@ -267,7 +267,10 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
 fn an_unknown_key_is_answered_with_each_key_once() {
     let text = "[[identify]]\napi-key = \"a\"\nzzzzzzzzzz = 1";
     let help = error(text).help.unwrap();
-    assert_eq!(help, "the keys here are: api-key, jwt, header, pepper, user-header");
+    assert_eq!(
+        help,
+        "the keys here are: api-key, jwt, header, claim, pepper, user-header, user-claim"
+    );
 }
 
 #[test]
@@ -407,5 +410,31 @@ proptest! {
     #[test]
     fn a_cut_file_never_panics(cut in 0..FULL.len()) {
         let _ = parse(FULL.get(..cut).unwrap_or(""));
+    }
+}
+
+#[test]
+fn reads_claims_and_what_events_may_name() {
+    let text = r#"
+        [[identify]]
+        claim      = "custom:tenant"
+        user-claim = "sub"
+        [ingest]
+        token    = { env = "TOKEN" }
+        products = { "prod-1" = "calls" }
+    "#;
+    let config = Config::parse("tollgate.toml", text, []).unwrap();
+    let user = Some("sub".to_owned());
+    assert_eq!(config.identify, [Identify::Claim { tenant: "custom:tenant".into(), user }]);
+    assert_eq!(config.ingest.products["prod-1"], "calls");
+    assert_eq!(config.ingest.token.unwrap().source, SecretSource::Env("TOKEN".into()));
+    for wrong in [
+        "[[identify]]\nclaim = \"a\"\nuser-header = \"b\"",
+        "[ingest]\ntoken = \"s3cret\"",
+        "[ingest.products]\np = 1",
+        "[ingest]\nproduct = {}",
+    ] {
+        let errors = Config::parse("tollgate.toml", wrong, []).unwrap_err().to_string();
+        assert!(!errors.contains("s3cret"), "{errors}");
     }
 }

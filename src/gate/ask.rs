@@ -12,7 +12,7 @@ use crate::error::Error;
 
 /// A tenant, found and kept in memory: what work is asked for on behalf of.
 #[derive(Clone, Debug)]
-pub struct TenantHandle(pub(super) Arc<LiveTenant>);
+pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
 
 /// What a piece of work asks for.
 ///

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::OnRefusal;
@@ -20,6 +21,7 @@ use crate::admission::tenant::LiveTenant;
 use crate::clock::Clock;
 use crate::config::{Config, FlushMode};
 use crate::directory::{Check, Directory, Reads, Surrogate};
+use crate::error::Error;
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{Hands, Keeper};
 use crate::store::Store;
@@ -56,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) hands: Hands,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
     pub(crate) ledger: Ledger,
+    pub(crate) ingest: crate::ingest::Counting,
     pub(crate) wire: WireOptions,
     pub(crate) on_refusal: Option<OnRefusal>,
     #[cfg(feature = "stripe")]
@@ -69,6 +72,9 @@ pub(crate) struct Settled {
     pub(crate) billing_url: Option<String>,
     pub(crate) strip_prefix: Option<String>,
     pub(crate) mode: Mode,
+    pub(crate) ingest: crate::config::IngestConfig,
+    /// Hash of the token that callers of `POST /usage` present.
+    pub(crate) ingest_token: Option<[u8; 32]>,
 }
 
 /// A probe is a keyed hash already: its low bits are its place in a map.
@@ -97,8 +103,15 @@ impl std::hash::Hasher for Low64 {
 }
 
 impl Settled {
-    pub(super) fn new(config: &Config) -> Self {
-        Self {
+    /// Reads the secrets that are needed as long as the gate is open.
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        let env = |name: &str| std::env::var(name).ok();
+        let token = config.ingest.token.as_ref().map(|token| token.resolve(&env)).transpose();
+        let token = token.map_err(|error| Error::Config(error.to_string()))?;
+        let hash = |token: crate::config::Secret| Sha256::digest(token.expose()).into();
+        Ok(Self {
+            ingest: config.ingest.clone(),
+            ingest_token: token.map(hash),
             identity: config.identity,
             billing_url: config.http.billing_url.clone(),
             strip_prefix: config.http.strip_prefix.clone(),
@@ -107,7 +120,7 @@ impl Settled {
                 FlushMode::Journal => Mode::Journal,
                 FlushMode::Durable => Mode::Durable,
             },
-        }
+        })
     }
 }
 
@@ -118,6 +131,11 @@ impl Inner {
             return path;
         };
         path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
+    }
+
+    /// Whether tenants are made on first sight.
+    pub(crate) fn creates(&self) -> bool {
+        self.config.identity.unknown == crate::config::Unknown::Create
     }
 
     pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {

@@ -196,3 +196,33 @@ fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::iter::repeat_n;
+
+    use crate::store::Memory;
+    use crate::testing::{self, Fault, Faulty};
+
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [plan.free]
+        quota.requests = "1/day"
+    "#;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_that_was_half_made_on_first_sight_is_made_whole_by_the_next() {
+        let mut failed = 0;
+        for passed in 0..4 {
+            let store = Memory::new();
+            let faulty = Faulty::scripted(store.clone(), []);
+            let (gate, _clock) = testing::gate_with(PLANS, faulty.clone());
+            faulty.then(repeat_n(Fault::Pass, passed));
+            faulty.then(repeat_n(Fault::LoseRequest, 100));
+            failed += usize::from(gate.tenant("acme").await.is_err());
+            let (next, _clock) = testing::gate_with(PLANS, store);
+            assert!(next.tenant("acme").await.is_ok(), "after {passed} writes");
+        }
+        assert!(failed >= 2, "the name, and what follows it");
+    }
+}

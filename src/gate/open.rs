@@ -29,6 +29,7 @@ use crate::decision::Refusal;
 use crate::directory::{Directory, Reads};
 use crate::error::Error;
 use crate::identity::{Identify, Prober, Unknown as UnknownCallers};
+use crate::ingest::Counting;
 use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
 use crate::store::Store;
 use crate::store::layout::Space;
@@ -216,7 +217,7 @@ impl GateBuilder {
         let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(catalog, revision, 1)));
         let mut log = LogWriter::begin(&*store, space.clone(), now.wall_ms).await?;
         let writer = log.writer().clone();
-        let settled = Settled::new(&config);
+        let settled = Settled::new(&config)?;
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
         let (hub, queue) = Hub::new(clock.clone());
         hub.be(writer.incarnation);
@@ -243,6 +244,7 @@ impl GateBuilder {
             keeper: Keeper::start(hands.clone(), queue),
             hands,
             ledger: Ledger::new(store.clone(), writer.clone(), now.wall_ms),
+            ingest: Counting::new(store.clone(), writer.space.clone(), clock.clone()),
             directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
             clock,
             hub,
@@ -292,6 +294,7 @@ impl Gate {
         if let Some(maintenance) = maintenance {
             maintenance.close().await;
         }
+        inner.ingest.close(deadline).await; // what it draws from leases is flushed below
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
         let kept = inner.close_sleepers(deadline).await

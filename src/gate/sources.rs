@@ -28,6 +28,9 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
                     user: user.as_deref().map(Into::into),
                 });
             }
+            Way::Claim { tenant, user } => {
+                sources.push(Source::Claim { tenant: tenant.clone(), user: user.clone() });
+            }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }
     }

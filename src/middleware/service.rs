@@ -55,6 +55,9 @@ pub(super) fn ask<B: Body>(shared: &Shared, request: &Request<B>, waited: Waited
     let peer = (shared.peer)(extensions);
     let uri = (shared.original)(extensions).unwrap_or_else(|| request.uri());
     let view = HttpView::new(request.method(), uri, request.headers(), peer);
-    let length = request.body().size_hint().exact();
+    let view = view.claims_in(extensions);
+    let body = request.body();
+    // An empty body may say only that it has ended: lambda_http's does.
+    let length = body.size_hint().exact().or_else(|| body.is_end_stream().then_some(0));
     shared.gate.admit_request(&view.body_of(length), waited)
 }

@@ -1,10 +1,13 @@
 //! A `http::Request` as identification and routing see it.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, Method, Uri};
+use http::{Extensions, HeaderMap, Method, Uri};
 
 use crate::identity::{Malformed, NamedHeader, RequestView};
 
@@ -18,6 +21,45 @@ pub struct Peer(pub SocketAddr);
 #[derive(Clone, Debug)]
 pub struct OriginalPath(pub Uri);
 
+/// What the host or a gateway in front has verified about the caller, as an adapter or a layer of
+/// the host's leaves it in the extensions of a request: what `[[identify]] claim = ".."` reads.
+/// Whatever is here is believed.
+///
+/// ```
+/// use tollgate::middleware::Claims;
+///
+/// let claims: Claims = [("org", "acme"), ("sub", "7")].into_iter().collect();
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(claims);
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Claims(Arc<BTreeMap<String, String>>);
+
+impl Claims {
+    /// The value of a claim.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Whether nothing is claimed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Claims {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(claims: I) -> Self {
+        Self(Arc::new(claims.into_iter().map(|(k, v)| (k.into(), v.into())).collect()))
+    }
+}
+
+/// Names only: a value may be a person's.
+impl std::fmt::Debug for Claims {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// A `http::Request` as identification and routing see it.
 #[derive(Clone, Copy)]
 pub struct HttpView<'a> {
@@ -26,6 +68,7 @@ pub struct HttpView<'a> {
     headers: &'a HeaderMap,
     peer: Option<IpAddr>,
     length: Option<u64>,
+    claims: Option<&'a Claims>,
 }
 
 impl<'a> HttpView<'a> {
@@ -36,7 +79,14 @@ impl<'a> HttpView<'a> {
         headers: &'a HeaderMap,
         peer: Option<IpAddr>,
     ) -> Self {
-        Self { method, uri, headers, peer, length: None }
+        Self { method, uri, headers, peer, length: None, claims: None }
+    }
+
+    /// With the [`Claims`] among the request's extensions, if there are any.
+    #[must_use]
+    pub fn claims_in(mut self, extensions: &'a Extensions) -> Self {
+        self.claims = extensions.get();
+        self
     }
 
     /// With the exact length of the body, where the body itself knows it.
@@ -46,9 +96,9 @@ impl<'a> HttpView<'a> {
         self
     }
 
-    /// A view of a request's parts.
+    /// A view of a request's parts, with their [`Claims`].
     pub fn of_parts(parts: &'a Parts, peer: Option<IpAddr>) -> Self {
-        Self::new(&parts.method, &parts.uri, &parts.headers, peer)
+        Self::new(&parts.method, &parts.uri, &parts.headers, peer).claims_in(&parts.extensions)
     }
 }
 
@@ -87,6 +137,10 @@ impl RequestView for HttpView<'_> {
             (_, Some(_)) => Err(Malformed::Repeated),
             (value, None) => Ok(value.map(|value| value.as_bytes())),
         }
+    }
+
+    fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.claims?.get(name).map(Cow::Borrowed)
     }
 
     fn peer(&self) -> Option<IpAddr> {

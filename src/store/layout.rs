@@ -20,6 +20,8 @@
 //! | `S#customer hash` | | whose customer this is, and what its events say |
 //! | `W#event hash` | | a webhook that was taken |
 //! | `X#reporter` | | which process reports to the billing service |
+//! | `K#tenant#shard` | `e#` hash of an event's id | which log slot carries its units |
+//! | `D#` | hash of a message | a message that is no usage event, kept to be looked at |
 //! | `M#` | | id and generation of the ledger |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
@@ -141,6 +143,17 @@ impl Space {
     #[cfg(feature = "stripe")]
     pub(crate) fn reporter(&self) -> Key {
         self.key(format_args!("X#reporter"), "-")
+    }
+
+    /// `id` is a hash in hexadecimal; its first digit spreads a busy tenant over 16 partitions.
+    pub(crate) fn event_claim(&self, tenant: Surrogate, id: &str) -> Key {
+        let shard = id.get(..1).unwrap_or("0");
+        self.key(format_args!("K#{tenant}#{shard}"), format!("e#{id}"))
+    }
+
+    /// `id` is a hash in hexadecimal; empty for the first there is.
+    pub(crate) fn dead_letter(&self, id: &str) -> Key {
+        self.key(format_args!("D#"), id)
     }
 
     pub(crate) fn ledger(&self) -> Key {

@@ -108,6 +108,11 @@ impl Faulty {
         self.state().outage = on;
     }
 
+    /// From now on faults strike as often as this.
+    pub fn odds(&self, odds: Odds) {
+        self.state().odds = odds;
+    }
+
     /// Appends to the script: the next writes meet these.
     pub fn then(&self, script: impl IntoIterator<Item = Fault>) {
         self.state().script.extend(script);

@@ -104,6 +104,11 @@ impl LogWriter {
         Ok(Wrote::Slot)
     }
 
+    /// The slot that is written next.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Whose log it is.
     pub(crate) fn incarnation(&self) -> u128 {
         self.writer.incarnation

@@ -134,7 +134,8 @@ where
     }
 }
 
-/// Asks the gate about a request; [`crate::usage_routes`] of this app ask it by themselves.
+/// Asks the gate about a request; [`crate::usage_routes`] and
+/// [`crate::ingest_routes`] of this app ask it by themselves.
 fn ask(gate: &Gate, request: &ServiceRequest, waited: Waited) -> Step {
     if is_own(request) {
         return Step::Done(Answer::Pass);

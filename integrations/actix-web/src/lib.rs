@@ -65,6 +65,6 @@ pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use future::ResponseFuture;
 pub use middleware::{Gated, Tollgate};
 pub use refused::Refused;
-pub use routes::usage_routes;
+pub use routes::{ingest_routes, usage_routes};
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_routes;

@@ -6,6 +6,7 @@ use actix_web::guard::{Any, Get, Head};
 use actix_web::http::{Method, header};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Route};
+use tollgate::ingest::MAX_BODY;
 use tollgate::wire::Reply;
 use tollgate::{Gate, Identified, IdentifyStep, Waited, report};
 
@@ -18,6 +19,9 @@ const PAGE: &str = "/usage-page";
 
 /// Left in the `App` by [`usage_routes`], for the middleware around it.
 struct UsageRoutes;
+
+/// The same of [`ingest_routes`].
+struct IngestRoutes;
 
 /// `GET /usage` (JSON, with `ETag`), `GET /usage/history?meter=..` and `GET /usage-page` (one page
 /// for people, which asks for a key and shows the same).
@@ -69,11 +73,42 @@ pub fn usage_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + us
     }
 }
 
+/// `POST /usage`: usage that other services of yours report, with the token of `[ingest]`. The
+/// answer, 202 only when every event is on record, is [`tollgate::ingest`]'s.
+///
+/// For `App::configure`: [`Tollgate`](crate::Tollgate) around that `App` lets it through, for it
+/// knows its callers by itself.
+pub fn ingest_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + use<> {
+    let gate = gate.clone();
+    move |config| {
+        let take = move |request, body| take_usage(gate.clone(), request, body);
+        config.app_data(IngestRoutes).route(USAGE, web::post().to(take));
+    }
+}
+
+async fn take_usage(gate: Gate, request: HttpRequest, body: web::Payload) -> HttpResponse {
+    let token = request.headers().get(header::AUTHORIZATION);
+    let token = token.map(header::HeaderValue::as_bytes);
+    // What is longer is not read to its end. A broken body has none; nobody waits for its answer.
+    let body = body.to_bytes_limited(MAX_BODY).await.ok().and_then(Result::ok);
+    response(gate.ingest().reply(token, body.as_deref()).await)
+}
+
+/// Whether a request is for the ingest route of its own `App`.
+fn is_ingest(request: &ServiceRequest) -> bool {
+    request.path() == USAGE
+        && request.method() == Method::POST
+        && request.app_data::<IngestRoutes>().is_some()
+}
+
 /// Whether a request is for a route of its own `App` that identifies its callers by itself. Paths
 /// are compared as they were sent: another spelling is a request like any other.
 pub(crate) fn is_own(request: &ServiceRequest) -> bool {
     #[cfg(feature = "stripe")]
     if crate::webhook::is_webhook(request) {
+        return true;
+    }
+    if is_ingest(request) {
         return true;
     }
     matches!(request.path(), USAGE | HISTORY | PAGE)

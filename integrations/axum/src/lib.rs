@@ -33,7 +33,8 @@
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the layer they answer 500
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides
-//!   nothing, and so answers whoever is over its limit or has not paid.
+//!   nothing, and so answers whoever is over its limit or has not paid. So does [`ingest_router`],
+//!   where other services report usage.
 //! - With the feature `stripe`, `stripe_router` takes Stripe's webhooks.
 //!
 //! All deciding, counting and writing is `tollgate`'s; nothing here does any.
@@ -48,6 +49,6 @@ mod webhook;
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::TollgateLayer;
 pub use refused::Refused;
-pub use routes::usage_router;
+pub use routes::{ingest_router, usage_router};
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_router;

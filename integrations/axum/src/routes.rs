@@ -3,11 +3,12 @@
 
 use axum::Router;
 use axum::extract::Request;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum_core::body::Body;
 use axum_core::response::Response;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use tollgate::ingest::MAX_BODY;
 use tollgate::middleware::HttpView;
 use tollgate::wire::Reply;
 use tollgate::{Gate, Identified, IdentifyStep, Waited, report};
@@ -34,6 +35,24 @@ pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> 
         .route("/usage", get(move |request| show_usage(usage, request)))
         .route("/usage/history", get(move |request| show_history(history, request)))
         .route("/usage-page", get(async || response(report::page_reply())))
+}
+
+/// `POST /usage`: usage that other services of yours report, with the token of `[ingest]`. The
+/// answer, 202 only when every event is on record, is [`tollgate::ingest`]'s.
+///
+/// Merge it **after** `.layer(TollgateLayer::new(&gate))`, beside [`usage_router`] or elsewhere:
+/// it knows its callers by itself.
+pub fn ingest_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
+    let gate = gate.clone();
+    Router::new().route("/usage", post(move |request| take_usage(gate, request)))
+}
+
+async fn take_usage(gate: Gate, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let token = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    // What is longer is not read to its end. A broken body has none; nobody waits for its answer.
+    let body = axum::body::to_bytes(body, MAX_BODY).await.ok();
+    response(gate.ingest().reply(token, body.as_deref()).await)
 }
 
 async fn show_usage(gate: Gate, request: Request) -> Response {

@@ -26,13 +26,18 @@ pub(crate) struct Axum {
 
 impl Axum {
     pub(crate) fn new(gate: &Gate, runtime: &Runtime) -> Self {
-        let app = Router::new().fallback(handle).layer(TollgateLayer::new(gate));
-        let app = app.with_state(Api::new(gate));
+        let app = app(gate);
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let server = runtime.spawn(async move { axum::serve(listener, app).await });
         Self { address, server: server.abort_handle() }
     }
+}
+
+/// The router, whoever serves it.
+pub(crate) fn app(gate: &Gate) -> Router {
+    let app = Router::new().fallback(handle).layer(TollgateLayer::new(gate));
+    app.with_state(Api::new(gate))
 }
 
 impl Front for Axum {

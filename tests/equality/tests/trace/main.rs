@@ -5,6 +5,7 @@
 
 mod actix;
 mod axum;
+mod lambda;
 mod plain;
 
 use std::collections::BTreeSet;
@@ -21,16 +22,21 @@ static PLAIN: LazyLock<Outcome> = LazyLock::new(|| front::run(plain::Plain::new,
 
 #[track_caller]
 fn same(theirs: &Outcome) {
-    assert_eq!(PLAIN.answers.len(), theirs.answers.len());
-    let differ = PLAIN.answers.iter().zip(&theirs.answers).position(|(a, b)| a != b);
+    equal(&PLAIN, theirs);
+}
+
+#[track_caller]
+fn equal(plain: &Outcome, theirs: &Outcome) {
+    assert_eq!(plain.answers.len(), theirs.answers.len());
+    let differ = plain.answers.iter().zip(&theirs.answers).position(|(a, b)| a != b);
     if let Some(nth) = differ {
-        let (ours, theirs) = (&PLAIN.answers[nth], &theirs.answers[nth]);
+        let (ours, theirs) = (&plain.answers[nth], &theirs.answers[nth]);
         panic!("answer {nth} differs:\nplain {ours:#?}\nother {theirs:#?}");
     }
-    for (ours, theirs) in PLAIN.ledger.iter().zip(&theirs.ledger) {
+    for (ours, theirs) in plain.ledger.iter().zip(&theirs.ledger) {
         assert_eq!(ours, theirs);
     }
-    assert_eq!(PLAIN.ledger.len(), theirs.ledger.len());
+    assert_eq!(plain.ledger.len(), theirs.ledger.len());
 }
 
 #[test]
@@ -41,6 +47,14 @@ fn axum_answers_and_records_the_same() {
 #[test]
 fn actix_answers_and_records_the_same() {
     same(&front::run(actix::Actix::new, &TRACE));
+}
+
+#[test]
+fn a_lambda_function_answers_whole_or_not_and_records_the_same() {
+    let trace = lambda::announced(&TRACE);
+    let mut plain = front::run(plain::Plain::new, &trace);
+    plain.answers = plain.answers.iter().map(lambda::whole_or_none).collect();
+    equal(&plain, &front::run(lambda::Lambda::new, &trace));
 }
 
 #[test]

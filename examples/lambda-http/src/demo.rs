@@ -1,0 +1,44 @@
+//! What makes this a demo and would not be in your function: tenants with keys that everybody
+//! knows.
+
+use sha2::{Digest, Sha256};
+use tollgate::Gate;
+use tollgate::directory::PaymentState;
+use tracing_subscriber::EnvFilter;
+
+use crate::Error;
+
+/// Logs to stderr, where Lambda collects it; `RUST_LOG` says how much.
+pub(crate) fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time() // Lambda stamps each line
+        .init();
+}
+
+/// Makes the demo's tenants, each once: what you change about them later stays.
+pub(crate) async fn seed(gate: &Gate) -> Result<(), Error> {
+    let tenants = [
+        ("acme", Some("team"), PaymentState::Good),
+        ("solo", None, PaymentState::Good),
+        ("late", Some("team"), PaymentState::Unpaid),
+    ];
+    for (id, plan, payment) in tenants {
+        if gate.directory().find(id).await?.is_some() {
+            continue;
+        }
+        let tenant = gate.directory().tenant(id).payment(payment).note("demo");
+        let tenant = match plan {
+            Some(plan) => tenant.plan(plan).save().await?,
+            None => tenant.save().await?,
+        };
+        // Yours come from `tenant.new_key(name)`: random, shown once.
+        let hash = Sha256::digest(format!("tg_demo_{id}"));
+        tenant.import_key_sha256("demo", hash.into()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The API of `axum-api` as a Lambda function: the same router, the same layer, the same plans.
+//!
+//! `--seed` makes the table and the demo's tenants, and ends. Without it this is a function: it
+//! wants the environment that Lambda, or AWS's emulator of it, gives a `bootstrap`.
+
+use std::convert::Infallible;
+
+use aws_config::BehaviorVersion;
+use aws_sdk_dynamodb::Client;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tollgate::Gate;
+use tollgate::config::StoreKind;
+use tollgate::store::DynamoDb;
+use tollgate_axum::{Plan, Tenant, TollgateLayer, usage_router};
+
+mod demo;
+
+/// Most chunks of one answer: a function answers with 6 MB at most, in one piece.
+const MAX_CHUNKS: usize = 5_000;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    demo::log();
+    let seed = std::env::args().any(|arg| arg == "--seed");
+    let gate = open(seed).await?;
+    if seed {
+        demo::seed(&gate).await?;
+        gate.close().await?;
+        return Ok(());
+    }
+    tollgate_lambda::run(&gate, app(&gate)).await
+}
+
+/// Opens the gate on the table that `tollgate.toml` names, with a client from where every AWS tool
+/// takes its settings.
+async fn open(create_table: bool) -> Result<Gate, Error> {
+    let builder = tollgate_lambda::builder("tollgate.toml");
+    let StoreKind::Dynamodb { table } = builder.config()?.store.kind else {
+        return Err("sandboxes share no file: write [store] kind = \"dynamodb\"".into());
+    };
+    let client = Client::new(&aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await);
+    if create_table {
+        DynamoDb::create_table(&client, &table, None).await?;
+    }
+    Ok(builder.store(DynamoDb::new(client, table)).open().await?)
+}
+
+fn app(gate: &Gate) -> Router {
+    Router::new()
+        .route("/v1/search", get(search))
+        .route("/v1/accounts/{account}/exports", post(export))
+        .route("/v1/upload", post(upload))
+        .route("/v1/stream", get(stream))
+        .route("/healthz", get(async || "ok\n"))
+        .layer(TollgateLayer::new(gate))
+        .merge(usage_router(gate))
+}
+
+#[derive(Deserialize)]
+struct Search {
+    #[serde(default)]
+    q: String,
+}
+
+async fn search(tenant: Tenant, plan: Plan, Query(search): Query<Search>) -> Json<Value> {
+    let found = format!("{} is a word", search.q);
+    Json(json!({ "tenant": &*tenant, "plan": &*plan.name, "results": [found] }))
+}
+
+async fn export(tenant: Tenant, Path(account): Path<String>) -> (StatusCode, Json<Value>) {
+    let body = json!({ "tenant": &*tenant, "account": account, "export": "started" });
+    (StatusCode::ACCEPTED, Json(body))
+}
+
+async fn upload(tenant: Tenant, body: Bytes) -> Json<Value> {
+    Json(json!({ "tenant": &*tenant, "received": body.len() }))
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    #[serde(default = "Stream::one")]
+    chunks: usize,
+}
+
+impl Stream {
+    fn one() -> usize {
+        1
+    }
+}
+
+/// Lines of 1 kB, counted as they leave.
+async fn stream(Query(Stream { chunks }): Query<Stream>) -> Body {
+    let line = Bytes::from(".".repeat(999) + "\n");
+    let lines = std::iter::repeat_n(line, chunks.min(MAX_CHUNKS));
+    Body::from_stream(tokio_stream::iter(lines.map(Ok::<_, Infallible>)))
+}

@@ -1,0 +1,337 @@
+//! A function under the emulator, and its table as a test sees it: of `lambda-http`, and of
+//! `lambda-ingest`, which includes this file.
+
+#![allow(dead_code, reason = "each of the two uses its part")]
+
+mod proxy;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::{Client, Config};
+use proxy::Proxy;
+use serde_json::Value;
+use tollgate::identity::{Caller, Identify, Identity, RequestView};
+use tollgate::store::DynamoDb;
+use tollgate::testing;
+
+/// Longest wait for something that should happen at once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The function whose package includes this file.
+const PROGRAM: &str =
+    match (option_env!("CARGO_BIN_EXE_lambda-http"), option_env!("CARGO_BIN_EXE_lambda-ingest")) {
+        (Some(path), _) | (None, Some(path)) => path,
+        (None, None) => panic!("only these two include this file"),
+    };
+const PEPPER: &str = "a pepper for tests, of 32 bytes or more";
+
+/// The service file of the gate that looks at the table.
+const SERVICE: &str = r#"
+    [store]
+    kind = "memory"             # stands back behind the one that is handed in
+    [[identify]]
+    claim = "tenant"
+    [flush]
+    mode = "fast"
+"#;
+
+/// A table with the demo's tenants, and the example's files beside it.
+pub(crate) struct Table {
+    name: String,
+    home: tempfile::TempDir,
+    proxy: Proxy,
+    endpoint: String,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// A `bootstrap` under the emulator. Killed when dropped.
+pub(crate) struct Function {
+    emulator: Child,
+    address: String,
+    log: PathBuf,
+}
+
+/// What the front door would send on.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) took: Duration,
+    pub(crate) event: Value,
+}
+
+impl Table {
+    /// A new one, with these words of the plan file replaced.
+    pub(crate) fn new(plans: &[(&str, &str)]) -> Result<Self, String> {
+        emulator()?;
+        let server = dynamodb_local::shared()?;
+        let home = tempfile::tempdir().unwrap();
+        let example = Path::new(env!("CARGO_MANIFEST_DIR"));
+        std::fs::copy(example.join("tollgate.toml"), home.path().join("tollgate.toml")).unwrap();
+        let mut text = std::fs::read_to_string(example.join("plans.toml")).unwrap();
+        for (from, to) in plans {
+            assert!(text.contains(from), "the plan file has no `{from}`");
+            text = text.replace(from, to);
+        }
+        std::fs::write(home.path().join("plans.toml"), text).unwrap();
+        static TABLES: AtomicU32 = AtomicU32::new(0);
+        let name = format!("emulated-{}", TABLES.fetch_add(1, Ordering::Relaxed));
+        let endpoint = server.endpoint().to_owned();
+        let proxy = Proxy::before(&endpoint);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let table = Self { name, home, proxy, endpoint, runtime };
+        table.run(&["--seed"]);
+        Ok(table)
+    }
+
+    /// From now on what the table answers is late by so much, for functions.
+    pub(crate) fn delay(&self, by: Duration) {
+        self.proxy.delay(by);
+    }
+
+    /// From now on the table does not answer functions at all, or does so again.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.proxy.cut(is_cut);
+    }
+
+    /// Waits until the table says that the tenant has used so many requests: read by a gate that
+    /// knows nothing but the table.
+    #[track_caller]
+    pub(crate) fn until_used(&self, tenant: &str, requests: u64) {
+        let begun = Instant::now();
+        loop {
+            let used = self.used(tenant, "requests");
+            if used == requests {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{tenant} has used {used}, not {requests}");
+            assert!(used < requests, "{tenant} has used {used}, more than {requests}");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// What the table says is used of a meter.
+    pub(crate) fn used(&self, tenant: &str, meter: &str) -> u64 {
+        self.runtime.block_on(self.read_used(tenant, meter))
+    }
+
+    /// Runs the function's program with these arguments, and returns what it prints.
+    pub(crate) fn run(&self, args: &[&str]) -> String {
+        let ran = self.command(PROGRAM).args(args).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    async fn read_used(&self, tenant: &str, meter: &str) -> u64 {
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .credentials_provider(Credentials::for_tests())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(&self.endpoint)
+            .build();
+        let store = DynamoDb::new(Client::from_conf(config), self.name.clone());
+        let plans = std::fs::read_to_string(self.home.path().join("plans.toml")).unwrap();
+        let builder = tollgate::GateBuilder::from_text(SERVICE).plans(&plans).store(store);
+        let gate = builder.identify(ByHeader).open().await.unwrap();
+        let who = testing::identified(&gate, tenant).await;
+        let usage = gate.usage_reply(&who, None).await;
+        gate.close().await.unwrap();
+        let usage: Value = serde_json::from_slice(&usage.body).unwrap();
+        let meters = usage["meters"].as_array().unwrap();
+        meters.iter().find(|m| m["name"] == meter).unwrap()["used"].as_u64().unwrap()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(self.home.path())
+            .env("AWS_ENDPOINT_URL_DYNAMODB", self.proxy.endpoint())
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "x")
+            .env("AWS_SECRET_ACCESS_KEY", "x")
+            .env("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true")
+            .env("TOLLGATE_PEPPER", PEPPER)
+            .env("TOLLGATE__STORE__TABLE", &self.name);
+        command
+    }
+}
+
+impl Function {
+    pub(crate) fn start(table: &Table) -> Self {
+        let (invoke, api) = (free_port(), free_port());
+        let address = format!("127.0.0.1:{invoke}");
+        let log = table.home.path().join(format!("emulator.{invoke}.log"));
+        let output = std::fs::File::create(&log).unwrap();
+        let emulator = table
+            .command(emulator().unwrap().to_str().unwrap())
+            .args(["--runtime-interface-emulator-address", &address])
+            .args(["--runtime-api-address", &format!("127.0.0.1:{api}")])
+            .arg(PROGRAM)
+            .env("AWS_LAMBDA_FUNCTION_NAME", "lambda-http")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")
+            .env("AWS_LAMBDA_FUNCTION_TIMEOUT", "20")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        let function = Self { emulator, address, log };
+        function.until("the emulator listens", |f| TcpStream::connect(&f.address).is_ok());
+        function
+    }
+
+    /// One invocation. A table that has just begun may be slower than a request waits for its
+    /// units: then the answer says to try again, and that nothing was counted.
+    pub(crate) fn invoke_patiently(&self, event: &str) -> Answer {
+        (0..20).map(|_| self.invoke(event)).find(|answer| answer.status() != 503).unwrap()
+    }
+
+    /// One invocation.
+    pub(crate) fn invoke(&self, event: &str) -> Answer {
+        let begun = Instant::now();
+        let mut socket = TcpStream::connect(&self.address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let path = "/2015-03-31/functions/function/invocations";
+        let length = event.len();
+        let head = format!("POST {path} HTTP/1.0\r\nhost: test\r\ncontent-length: {length}\r\n");
+        socket.write_all(format!("{head}\r\n{event}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let took = begun.elapsed();
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let event = serde_json::from_str(body);
+        Answer { took, event: event.unwrap_or_else(|e| panic!("{e}: {answer}\n{}", self.log())) }
+    }
+
+    /// Invokes it until it is refused, and says how often it was not.
+    pub(crate) fn admitted(&self, event: &str) -> u64 {
+        let mut admitted = 0;
+        loop {
+            let answer = self.invoke_patiently(event);
+            match answer.status() {
+                200 => admitted += 1,
+                429 => return admitted,
+                _ => panic!("{answer:?}\n{}", self.log()),
+            }
+        }
+    }
+
+    /// As Lambda freezes a sandbox that has nothing to do.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP", self.bootstrap());
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT", self.bootstrap());
+    }
+
+    /// As Lambda ends a sandbox, and waits for its end.
+    pub(crate) fn terminate(&self) {
+        let bootstrap = self.bootstrap();
+        self.signal("-TERM", bootstrap);
+        self.until("the bootstrap has ended", |_| {
+            let state = std::fs::read_to_string(format!("/proc/{bootstrap}/stat"));
+            state.map_or(true, |state| state.contains(") Z "))
+        });
+    }
+
+    fn bootstrap(&self) -> u32 {
+        self.child().expect("it runs since its first invocation")
+    }
+
+    fn child(&self) -> Option<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.emulator.id())).ok()?;
+        let children = tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+        children.collect::<String>().split_whitespace().next()?.parse().ok()
+    }
+
+    fn signal(&self, signal: &str, id: u32) {
+        let sent = Command::new("kill").args([signal, &id.to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// How long the runtime took from the last event until it had posted its answer, as the
+    /// emulator tells. (It holds the answer back until the extension is done, which Lambda does
+    /// not.)
+    pub(crate) fn answered_in(&self) -> Duration {
+        let log = self.log();
+        let done = log.lines().rev().find(|line| line.contains("INVOKE RTDONE")).unwrap();
+        let ms = done.rsplit("duration: ").next().unwrap().split("ms").next().unwrap();
+        Duration::from_secs_f64(ms.parse::<f64>().unwrap() / 1_000.0)
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !is(self) {
+            assert!(begun.elapsed() < PATIENCE, "never: {what}\n{}", self.log());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        // The bootstrap outlives an emulator that is killed, so it goes first.
+        if let Some(id) = self.child() {
+            self.signal("-KILL", id);
+        }
+        // It may have ended already.
+        let _ = self.emulator.kill();
+        let _ = self.emulator.wait();
+    }
+}
+
+impl Answer {
+    pub(crate) fn status(&self) -> u64 {
+        self.event["statusCode"].as_u64().unwrap_or_else(|| panic!("{self:?}"))
+    }
+
+    pub(crate) fn body(&self) -> Value {
+        serde_json::from_str(self.event["body"].as_str().unwrap()).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> String {
+        let header = &self.event["headers"][name];
+        header.as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Names the tenant whose use is looked at.
+struct ByHeader;
+
+impl Identify for ByHeader {
+    fn identify(&self, view: &dyn RequestView) -> Identity {
+        match view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok()) {
+            Some(tenant) => Identity::Tenant(Caller::new(tenant)),
+            None => Identity::Nobody,
+        }
+    }
+}
+
+/// The emulator, where `tests/servers/get-lambda-rie` has put it.
+fn emulator() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let path = root.join("target/servers/bin/aws-lambda-rie");
+    match path.canonicalize() {
+        Ok(path) => Ok(path),
+        Err(_) => Err("Lambda emulator: run tests/servers/get-lambda-rie".into()),
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,62 @@
+//! `POST /usage` behind axum: beside `GET /usage`, with a token of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use tollgate::{Gate, GateBuilder};
+use tollgate_axum::{TollgateLayer, ingest_router, usage_router};
+use tower::ServiceExt;
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [meter.minutes]
+    [plan.free]
+    quota.minutes = "100/month"
+"#;
+
+async fn gate() -> Gate {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "t0ken").unwrap();
+    let service = format!(
+        "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"tenant\"\n[flush]\nmode = \"fast\"\n\
+         [ingest]\ntoken = {{ file = {token:?} }}\n"
+    );
+    let gate = GateBuilder::from_text(&service).plans(PLANS).open().await.unwrap();
+    gate.directory().tenant("acme").note("test").save().await.unwrap();
+    gate
+}
+
+async fn post(app: &Router, token: Option<&str>, body: String) -> (StatusCode, String) {
+    let mut request = Request::post("/usage");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let answer = app.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn takes_events_with_the_token_and_from_nobody_else() {
+    let gate = gate().await;
+    let app = Router::new().layer(TollgateLayer::new(&gate));
+    let app = app.merge(usage_router(&gate)).merge(ingest_router(&gate));
+    let event = r#"{"id":"call-1","tenant":"acme","meter":"minutes","quantity":7}"#;
+    let (status, body) = post(&app, Some("t0ken"), event.into()).await;
+    assert_eq!(status, 202);
+    assert_eq!(body, r#"{"results":[{"id":"call-1","status":"counted"}]}"#);
+    let (status, body) = post(&app, Some("t0ken"), event.into()).await;
+    assert_eq!((status.as_u16(), body.contains("duplicate")), (202, true), "{body}");
+    for token in [None, Some("other")] {
+        assert_eq!(post(&app, token, event.into()).await.0, 401);
+    }
+    let long = " ".repeat(tollgate::ingest::MAX_BODY + 1);
+    assert_eq!(post(&app, Some("t0ken"), long).await.0, 413);
+    gate.close().await.unwrap();
+    assert_eq!(post(&app, Some("t0ken"), event.replace("call-1", "call-2")).await.0, 503);
+}

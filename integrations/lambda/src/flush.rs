@@ -1,0 +1,124 @@
+//! The flush between the answer and the freeze: an extension within the function's own process.
+//!
+//! Lambda freezes the sandbox when the runtime *and* every extension have asked for the next event.
+//! The runtime asks when it has posted its answer; this extension asks when the flush after that
+//! has ended. So the caller does not wait for the store, and the freeze does.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lambda_extension::{Error, Extension, LambdaEvent, NextEvent, service_fn};
+use tokio::sync::Notify;
+use tollgate::Gate;
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Before the invocation's deadline a flush gives up: past it Lambda kills the process, and with it
+/// what could go with the next flush.
+const SPARE: Duration = Duration::from_millis(200);
+
+/// The name under which the extension registers.
+const NAME: &str = "tollgate-flush";
+
+/// Says that an invocation has been answered. Clones say it to the same extension.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answered(Arc<Notify>);
+
+/// A runtime's service that says so on every path: answered, failed, dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Tell<S> {
+    inner: S,
+    answered: Answered,
+}
+
+/// See [`Tell`].
+#[derive(Debug)]
+pub(crate) struct Telling<F> {
+    inner: Pin<Box<F>>,
+    _tell: TellOnDrop,
+}
+
+#[derive(Debug)]
+struct TellOnDrop(Answered);
+
+/// Registers the extension, which must be done before the runtime asks for its first event, and
+/// returns what runs until the process ends.
+pub(crate) async fn register(
+    gate: &Gate,
+    answered: &Answered,
+) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
+    let (gate, answered) = (gate.clone(), answered.clone());
+    let flush = service_fn(move |event: LambdaEvent| {
+        let (gate, answered) = (gate.clone(), answered.clone());
+        async move {
+            if let NextEvent::Invoke(invoke) = event.next {
+                answered.0.notified().await;
+                flush_until(&gate, invoke.deadline_ms).await;
+            }
+            Ok::<_, Error>(())
+        }
+    });
+    let extension = Extension::new()
+        .with_extension_name(NAME)
+        .with_events(&["INVOKE"])
+        .with_events_processor(flush)
+        .register()
+        .await?;
+    Ok(extension.run())
+}
+
+/// Flushes, and leaves to the next flush what the time does not suffice for.
+async fn flush_until(gate: &Gate, deadline_ms: u64) {
+    let left = Duration::from_millis(deadline_ms).saturating_sub(since_1970());
+    match tokio::time::timeout(left.saturating_sub(SPARE), gate.flush_now()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "flush: left to the next invocation"),
+        Err(_) => tracing::warn!("flush: out of time, left to the next invocation"),
+    }
+}
+
+/// Deadlines are Unix time.
+#[expect(clippy::disallowed_methods, reason = "Lambda's deadline is the wall clock's")]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+impl<S> Layer<S> for Answered {
+    type Service = Tell<S>;
+
+    fn layer(&self, inner: S) -> Tell<S> {
+        Tell { inner, answered: self.clone() }
+    }
+}
+
+impl<S: Service<R>, R> Service<R> for Tell<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Telling<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, invocation: R) -> Self::Future {
+        let tell = TellOnDrop(self.answered.clone());
+        Telling { inner: Box::pin(self.inner.call(invocation)), _tell: tell }
+    }
+}
+
+impl<F: Future> Future for Telling<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.inner.as_mut().poll(cx)
+    }
+}
+
+impl Drop for TellOnDrop {
+    fn drop(&mut self) {
+        self.0.0.notify_one();
+    }
+}

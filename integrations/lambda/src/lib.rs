@@ -1,0 +1,54 @@
+//! tollgate for AWS Lambda: the same layer as everywhere, and what a function needs besides.
+//!
+//! ```no_run
+//! use lambda_http::{Body, Error, Request, Response, service_fn};
+//! use tollgate::middleware::TollgateLayer;
+//! use tower_layer::Layer;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Error> {
+//!     let gate = tollgate_lambda::builder("tollgate.toml").open().await?;
+//!     let app = TollgateLayer::new(&gate).layer(service_fn(search));
+//!     tollgate_lambda::run(&gate, app).await
+//! }
+//!
+//! async fn search(_: Request) -> Result<Response<Body>, Error> {
+//!     Ok(Response::new("found".into()))
+//! }
+//! ```
+//!
+//! An axum `Router` with `tollgate_axum::TollgateLayer` is passed to [`run`] as it is (take
+//! `tollgate-axum` with `default-features = false`): extractors and usage routes work the same.
+//!
+//! | what differs on Lambda | what is done here |
+//! |---|---|
+//! | the caller was identified before | [`run`] leaves its claims and address in the request |
+//! | the process freezes once it has answered | an extension flushes before the freeze |
+//! | it ends at SIGTERM, or without a word | SIGTERM closes the gate; nothing waits for it |
+//! | clocks stop while it is frozen | [`builder`] sets a [`WallClock`], which catches up |
+//!
+//! The claims are what `[[identify]] claim = ".."` of the service file reads. A function of another
+//! kind, [`run_ingest`], counts usage that queues and buses bring.
+//!
+//! # Laws
+//!
+//! 1. The answer never waits for the flush, and the next invocation never begins before it has
+//!    ended or failed.
+//! 2. What a flush could not write stays in memory and goes with the next. A sandbox that ends with
+//!    it unwritten (store away, then no more invocations) loses it: one invocation's use, or as
+//!    many as there were since the store went away.
+//! 3. An invocation that runs into its timeout loses its own use, for Lambda kills the process.
+//!
+//! Not promised: leases of a sandbox that vanished without SIGTERM come back only when somebody
+//! needs their units and has sealed its log.
+
+mod caller;
+mod clock;
+mod flush;
+mod ingest;
+mod run;
+
+pub use caller::caller_of;
+pub use clock::WallClock;
+pub use ingest::{count, run_ingest};
+pub use run::{Function, builder, run};

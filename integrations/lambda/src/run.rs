@@ -1,0 +1,244 @@
+//! Running a function: who called, the flush after each answer, the drain at the end.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use lambda_http::lambda_runtime::Diagnostic;
+use lambda_http::{Body, Error};
+use tollgate::{Gate, GateBuilder};
+use tower_service::Service;
+
+use crate::caller::caller_of;
+use crate::clock::WallClock;
+use crate::flush::{self, Answered};
+
+/// [`Gate::builder`] with the clock that a function needs.
+///
+/// A sandbox has no disk of its own that lives on, and many of them share one table: the service
+/// file should say `[store] kind = "dynamodb"` and `[flush] mode = "fast"`. Each invocation ends
+/// with a flush, so that `fast` loses at most what an invocation that is killed had used.
+pub fn builder(service_file: &str) -> GateBuilder {
+    Gate::builder(service_file).clock(WallClock::new())
+}
+
+/// Serves the function's invocations until the process ends: a service of `http` types, such as an
+/// axum `Router` or a handler of `lambda_http`, with the gate's layer where it belongs in it. It
+/// returns when SIGTERM has closed the gate.
+///
+/// # Errors
+///
+/// The function has SnapStart: every sandbox would be a copy of one process that has its place in
+/// the table. The runtime or extensions API cannot be reached, or what was counted could not be
+/// written at the end.
+///
+/// # Panics
+///
+/// Without the environment of a function (`AWS_LAMBDA_RUNTIME_API` and its like).
+pub async fn run<S, B>(gate: &Gate, app: S) -> Result<(), Error>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Debug + Into<Diagnostic> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Debug,
+{
+    let answered = Answered::default();
+    let runtime = lambda_http::runtime(Function::new(app)).layer(answered.clone());
+    serve(gate, &answered, runtime.run()).await
+}
+
+/// Runs a function until SIGTERM, flushing after each answer. The runtime asks for its first event
+/// when it is first polled, which is after the extension has registered.
+pub(crate) async fn serve(
+    gate: &Gate,
+    answered: &Answered,
+    runtime: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    refuse_snapshots(std::env::var("AWS_LAMBDA_INITIALIZATION_TYPE").ok().as_deref())?;
+    let flushing = flush::register(gate, answered).await?;
+    let served = tokio::select! {
+        served = async { tokio::try_join!(runtime, flushing) } => served.map(|_| ()),
+        () = terminated() => Ok(()),
+    };
+    // Also where the runtime has failed: what was counted was counted.
+    let closed = gate.close().await;
+    served?;
+    Ok(closed?)
+}
+
+/// A snapshot copies the memory of an open gate, and the copies would write one log: the second of
+/// them to write finds somebody else's record in its place.
+fn refuse_snapshots(initialization: Option<&str>) -> Result<(), Error> {
+    if initialization == Some("snap-start") {
+        return Err("SnapStart copies an open gate: switch it off for this function".into());
+    }
+    Ok(())
+}
+
+/// Returns at SIGTERM. Lambda sends it to functions that have an extension, as this one has.
+async fn terminated() {
+    #[cfg(unix)]
+    if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+    {
+        term.recv().await;
+        return;
+    }
+    std::future::pending().await
+}
+
+/// An application as [`run`] calls it: with its caller among the request's extensions, and its
+/// answer in one piece. For tests that hand it recorded events, with
+/// [`lambda_http::request::from_str`].
+#[derive(Clone, Debug)]
+pub struct Function<S> {
+    app: S,
+}
+
+impl<S> Function<S> {
+    /// Of this application.
+    pub fn new(app: S) -> Self {
+        Self { app }
+    }
+}
+
+impl<S, B> Service<Request<Body>> for Function<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Debug + Into<Diagnostic> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Debug,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.app.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let (claims, peer) = caller_of(&request);
+        request.extensions_mut().insert(claims);
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        let is_head = request.method() == Method::HEAD;
+        let answered = self.app.call(request);
+        Box::pin(async move {
+            let response = answered.await?;
+            // As a server does: what HEAD would have got is not asked for.
+            Ok(if is_head { response.map(|_| Full::default()) } else { whole(response).await })
+        })
+    }
+}
+
+/// Reads the answer to its end, which is where the gate settles it. An answer that breaks off (cut
+/// because its quota is used up, or the handler's stream failed) becomes a 502: a function answers
+/// whole or not at all.
+async fn whole<B>(response: Response<B>) -> Response<Full<Bytes>>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Debug,
+{
+    let (mut parts, body) = response.into_parts();
+    match body.collect().await {
+        Ok(body) => {
+            // The front door writes its own.
+            parts.headers.remove(CONTENT_LENGTH);
+            Response::from_parts(parts, Full::new(body.to_bytes()))
+        }
+        Err(error) => {
+            tracing::warn!(?error, "an answer broke off");
+            failed()
+        }
+    }
+}
+
+fn failed() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::BAD_GATEWAY;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::StreamBody;
+    use lambda_http::service_fn;
+    use tollgate::middleware::TollgateLayer;
+    use tollgate::testing;
+    use tower_layer::Layer;
+
+    use super::*;
+
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [plan.free]
+        quota.requests = "1/day"
+    "#;
+
+    fn request(tenant: &str) -> Request<Body> {
+        let event = format!(
+            r#"{{"version":"2.0","rawPath":"/","rawQueryString":"","headers":{{"x-tenant":
+            "{tenant}"}},"requestContext":{{"stage":"$default","http":{{"method":"GET",
+            "path":"/","sourceIp":"203.0.113.9"}}}},"isBase64Encoded":false}}"#
+        );
+        lambda_http::request::from_str(&event).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_handler_sees_its_callers_claims_and_answers_whole() {
+        let event = r#"{"version":"2.0","rawPath":"/","rawQueryString":"","headers":{},
+            "requestContext":{"stage":"$default","authorizer":{"lambda":{"tenant":"acme"}},
+            "http":{"method":"GET","path":"/","sourceIp":"203.0.113.9"}}}"#;
+        let handler = service_fn(async |request: Request<Body>| {
+            let claims = request.extensions().get::<tollgate::middleware::Claims>().unwrap();
+            let peer = request.extensions().get::<tollgate::middleware::Peer>().unwrap();
+            let said = format!("{} from {}", claims.get("tenant").unwrap(), peer.0.ip());
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
+        });
+        let mut called = Function::new(handler);
+        let answer = called.call(lambda_http::request::from_str(event).unwrap()).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "acme from 203.0.113.9");
+    }
+
+    #[tokio::test]
+    async fn the_layer_stands_in_front_as_it_does_elsewhere() {
+        let (gate, _clock) = testing::gate(PLANS);
+        let handler = service_fn(async |_: Request<Body>| {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"found"))))
+        });
+        let mut called = Function::new(TollgateLayer::new(&gate).layer(handler));
+        for status in [200, 429] {
+            assert_eq!(called.call(request("acme")).await.unwrap().status(), status);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_a_502_and_no_panic() {
+        let handler = service_fn(async |_: Request<Body>| {
+            let parts = [Ok(http_body::Frame::data(Bytes::from_static(b"half"))), Err("broken")];
+            let stream = tokio_stream::iter(parts);
+            Ok::<_, Infallible>(Response::new(StreamBody::new(stream)))
+        });
+        let mut called = Function::new(handler);
+        assert_eq!(called.call(request("acme")).await.unwrap().status(), 502);
+    }
+
+    #[test]
+    fn snap_start_is_refused() {
+        assert!(refuse_snapshots(Some("snap-start")).is_err());
+        for fine in [None, Some("on-demand"), Some("provisioned-concurrency")] {
+            assert!(refuse_snapshots(fine).is_ok());
+        }
+    }
+}

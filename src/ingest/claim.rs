@@ -1,0 +1,226 @@
+//! Claims: one item per event, which names the log slot that carries its units.
+//!
+//! An event counts if its claim names a slot that is on record and is no seal. A writer gives all
+//! claims of a batch the next slot of its log, and then writes that slot with all their units; a
+//! batch that it cannot finish ends that log for good. So a claim can always be judged by two
+//! reads, and a claim whose slot can never be written any more is taken over.
+//!
+//! The slot of a claim is on record, folded away (then it was a record: the last slot of a log,
+//! which alone may be a seal, is never folded), a seal, or not there. If it is not there the writer
+//! may still be about to write it: whoever needs to know waits for [`IN_HAND`] and then ends that
+//! log with a seal in this very slot, which only one of the two can win.
+
+use std::time::Duration;
+
+use crate::admission::lease::Writer;
+use crate::directory::Surrogate;
+use crate::store::layout::{self, Space, check_format};
+use crate::store::{
+    Change, Item, Key, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+};
+use crate::usage::log;
+
+/// Format of a claim.
+const FORMAT: i64 = 1;
+
+const WRITER: &str = "writer";
+const SLOT: &str = "slot";
+const PRINT: &str = "print";
+const AT: &str = "at_ms";
+
+/// How long a writer may take from its first claim of a batch to the slot, before others take it
+/// for dead: far longer than its own repeats last.
+const IN_HAND: Duration = Duration::from_secs(20);
+
+/// Tries of a write whose outcome is unknown, or that did not get through, and the pauses between
+/// them: 3 s in all. The pauses double.
+const TRIES: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Rounds in which others are faster: more than that and it is in hand elsewhere.
+const ROUNDS: u32 = 4;
+
+/// A slot of a writer's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) writer: u128,
+    pub(super) slot: u64,
+}
+
+/// An event to be claimed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Event<'a> {
+    pub(super) tenant: Surrogate,
+    /// Hash of its id.
+    pub(super) id: &'a str,
+    /// Hash of what it says.
+    pub(super) print: &'a str,
+}
+
+/// What came of claiming an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claimed {
+    /// It names our slot.
+    Ours,
+    /// It counts already.
+    Counts,
+    /// It counts already, and said something else.
+    Conflicts,
+    InHand,
+    /// The store did not take it.
+    Not,
+    /// Nobody knows whether it names our slot: the batch cannot be finished.
+    Unknown,
+}
+
+/// Claims an event for a place.
+pub(super) async fn claim(
+    store: &dyn Store,
+    space: &Space,
+    event: Event<'_>,
+    place: Place,
+    now_ms: i64,
+) -> Claimed {
+    let key = space.event_claim(event.tenant, event.id);
+    let mut when = vec![When::Absent];
+    for _ in 0..ROUNDS {
+        let write = write(key.clone(), when, event, place, now_ms);
+        let found = match repeated(store, write).await {
+            Ok(Written::Applied(_)) => return Claimed::Ours,
+            Ok(Written::Refused(Some(found))) => found,
+            Ok(Written::Refused(None)) => {
+                when = vec![When::Absent];
+                continue;
+            }
+            Err(error) if error.kind == StoreErrorKind::Unknown => return Claimed::Unknown,
+            Err(_) => return Claimed::Not,
+        };
+        let Ok(theirs) = read(&found) else { return Claimed::Not };
+        if theirs.place == place {
+            return Claimed::Ours; // after a lost reply
+        }
+        match stands(store, space, &theirs, now_ms).await {
+            Ok(Standing::Counts) if theirs.print == event.print => return Claimed::Counts,
+            Ok(Standing::Counts) => return Claimed::Conflicts,
+            Ok(Standing::InHand) => return Claimed::InHand,
+            Err(_) => return Claimed::Not,
+            Ok(Standing::Void) => {
+                when = vec![
+                    When::Equals(WRITER.into(), Value::Text(hex(theirs.place.writer))),
+                    When::Equals(SLOT.into(), int(theirs.place.slot)),
+                ];
+            }
+        }
+    }
+    Claimed::InHand
+}
+
+/// Writes until the outcome is definite, or for as long as it makes sense. The error is
+/// [`StoreErrorKind::Unknown`] if one of the tries may have been applied.
+pub(super) async fn repeated(store: &dyn Store, write: Write) -> Result<Written, StoreError> {
+    let (mut unknown, mut pause) = (None, PAUSE);
+    for last in (0..TRIES).rev() {
+        let error = match store.write(write.clone()).await {
+            Ok(written) => return Ok(written),
+            Err(error) => error,
+        };
+        let pointless = matches!(error.kind, StoreErrorKind::Corrupt | StoreErrorKind::Invalid);
+        if error.kind == StoreErrorKind::Unknown {
+            unknown = Some(error.clone());
+        }
+        if last == 0 || pointless {
+            return Err(unknown.unwrap_or(error));
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    unreachable!("the last try returns")
+}
+
+/// A read, tried again like a write.
+async fn item(store: &dyn Store, key: Key) -> Result<Option<Item>, StoreError> {
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        if let Ok(item) = store.read(key.clone()).await {
+            return Ok(item);
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    store.read(key).await
+}
+
+fn write(key: Key, when: Vec<When>, event: Event<'_>, place: Place, now_ms: i64) -> Write {
+    let (name, version) = layout::format(FORMAT);
+    let change = vec![
+        Change::Set(name, version),
+        Change::Set(WRITER.into(), Value::Text(hex(place.writer))),
+        Change::Set(SLOT.into(), int(place.slot)),
+        Change::Set(PRINT.into(), Value::Text(event.print.to_owned())),
+        Change::Set(AT.into(), Value::Int(now_ms)),
+    ];
+    Write { key, when, change }
+}
+
+struct Theirs<'a> {
+    place: Place,
+    print: &'a str,
+    at_ms: i64,
+}
+
+fn read(item: &Item) -> Result<Theirs<'_>, StoreError> {
+    check_format(item, FORMAT, "an event's claim")?;
+    let parts = || {
+        let writer = u128::from_str_radix(item.text(WRITER)?, 16).ok()?;
+        let slot = u64::try_from(item.int(SLOT)?).ok()?;
+        let place = Place { writer, slot };
+        Some(Theirs { place, print: item.text(PRINT)?, at_ms: item.int(AT)? })
+    };
+    parts().ok_or_else(|| {
+        StoreError::new(StoreErrorKind::Corrupt, "an event's claim cannot be read: damaged")
+    })
+}
+
+enum Standing {
+    Counts,
+    InHand,
+    /// It never counts: its slot is the end of a log without it.
+    Void,
+}
+
+async fn stands(
+    store: &dyn Store,
+    space: &Space,
+    theirs: &Theirs<'_>,
+    now_ms: i64,
+) -> Result<Standing, StoreError> {
+    let Place { writer, slot } = theirs.place;
+    let judged = |item: &Item| if log::is_seal(item) { Standing::Void } else { Standing::Counts };
+    if let Some(item) = item(store, space.log(writer, slot)).await? {
+        return Ok(judged(&item));
+    }
+    // A fold is written before the slots it stands for are removed.
+    let run = slot / crate::usage::compact::RUN;
+    if item(store, space.fold(writer, run, 0)).await?.is_some() {
+        return Ok(Standing::Counts);
+    }
+    // Either way: its clock may be ahead of ours.
+    let age = now_ms.saturating_sub(theirs.at_ms).unsigned_abs();
+    if u128::from(age) < IN_HAND.as_millis() {
+        return Ok(Standing::InHand);
+    }
+    let of = Writer { space: space.clone(), incarnation: writer };
+    match repeated(store, log::seal(&of, slot)).await? {
+        Written::Applied(_) => Ok(Standing::Void),
+        Written::Refused(Some(item)) => Ok(judged(&item)),
+        Written::Refused(None) => Ok(Standing::InHand),
+    }
+}
+
+fn hex(writer: u128) -> String {
+    format!("{writer:032x}")
+}
+
+fn int(slot: u64) -> Value {
+    Value::Int(i64::try_from(slot).unwrap_or(i64::MAX))
+}

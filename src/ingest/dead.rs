@@ -1,0 +1,180 @@
+//! Dead letters: messages of a queue that are no usage events, or that can never count. They are
+//! kept until somebody has looked at them, and then replayed or discarded. A message that comes
+//! again is kept once.
+//!
+//! Not promised: an order. Ids are hashes of what the messages say.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+
+use super::claim::repeated;
+use super::{Counted, Ingest, Malformed, NotCounted, UsageEvent};
+use crate::error::Error;
+use crate::identity::hex;
+use crate::store::layout::{self, check_format};
+use crate::store::{Change, Item, MAX_PAGE_ITEMS, Query, StoreError, StoreErrorKind, Value, Write};
+
+/// Longest message that is kept, in bytes: what SQS and EventBridge carry.
+pub const MAX_LETTER: usize = 256 * 1024;
+
+/// Format of an item.
+const FORMAT: i64 = 1;
+
+const BODY: &str = "body";
+const WHY: &str = "why";
+const AT: &str = "at_ms";
+
+/// A message that could not be counted.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// What [`Ingest::replay`] and [`Ingest::discard`] call it.
+    pub id: String,
+    /// The message, as it came.
+    pub body: String,
+    /// Why it did not count.
+    pub why: String,
+    /// When it came last, Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Without the message, which is a tenant's.
+impl std::fmt::Debug for DeadLetter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, why, at_ms, .. } = self;
+        f.debug_struct("DeadLetter")
+            .field("id", id)
+            .field("why", why)
+            .field("at_ms", at_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ingest {
+    /// Reads an event from JSON, in any of the shapes that `docs/ingest.md` lists, with the product
+    /// codes of `[ingest.products]`.
+    ///
+    /// # Errors
+    ///
+    /// What is missing or of the wrong kind.
+    pub fn read(&self, json: &str) -> Result<UsageEvent, Malformed> {
+        let value: Json = serde_json::from_str(json)
+            .map_err(|error| Malformed(format!("no JSON, at column {}", error.column())))?;
+        UsageEvent::read(&value, self.products())
+    }
+
+    pub(super) fn products(&self) -> &BTreeMap<String, String> {
+        &self.0.inner.config.ingest.products
+    }
+
+    /// Counts messages of a queue, each one event in JSON. What can never count is kept as a dead
+    /// letter before its answer.
+    pub async fn messages(&self, bodies: &[&str]) -> Vec<Result<Counted, NotCounted>> {
+        let (mut answers, mut events, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, body) in bodies.iter().enumerate() {
+            answers.push(match self.read(body) {
+                Ok(event) => {
+                    places.push(at);
+                    events.push(event);
+                    Err(NotCounted::Unavailable) // until it has its own
+                }
+                Err(malformed) => Err(malformed.into()),
+            });
+        }
+        for (at, answer) in places.into_iter().zip(self.events(events).await) {
+            answers[at] = answer;
+        }
+        for (body, answer) in bodies.iter().zip(&mut answers) {
+            if let Err(why) = answer
+                && !why.is_retryable()
+                && let Err(error) = self.keep(body, why).await
+            {
+                tracing::warn!(%error, "ingest: a dead letter could not be kept");
+                *answer = Err(NotCounted::Unavailable);
+            }
+        }
+        answers
+    }
+
+    /// Keeps a message as a dead letter; one above [`MAX_LETTER`] only as far as its end.
+    async fn keep(&self, body: &str, why: &NotCounted) -> Result<(), StoreError> {
+        let inner = &self.0.inner;
+        let id = hex(&Sha256::digest(body)[..16]);
+        let kept = &body.as_bytes()[..body.len().min(MAX_LETTER)];
+        tracing::warn!(letter = %id, %why, "ingest: kept as a dead letter");
+        let (name, version) = layout::format(FORMAT);
+        let change = vec![
+            Change::Set(name, version),
+            Change::Set(BODY.into(), Value::Bytes(kept.to_vec())),
+            Change::Set(WHY.into(), Value::Text(why.to_string())),
+            Change::Set(AT.into(), Value::Int(inner.clock.now().wall_ms)),
+        ];
+        let key = inner.writer.space.dead_letter(&id);
+        repeated(&*inner.store, Write { key, when: vec![], change }).await.map(|_| ())
+    }
+
+    /// Dead letters after this id (`""` for the first), at most 100 at once.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn dead_letters(&self, after: &str) -> Result<Vec<DeadLetter>, Error> {
+        let inner = &self.0.inner;
+        let pk = inner.writer.space.dead_letter("").pk;
+        // The first key behind this one.
+        let from = if after.is_empty() { String::new() } else { format!("{after}\0") };
+        let query = Query { pk, from, until: None, limit: MAX_PAGE_ITEMS.min(100) };
+        let page = inner.store.query(query).await?;
+        page.items.iter().map(|(id, item)| Ok(letter(id, item)?)).collect()
+    }
+
+    /// Counts a dead letter after all, say because the plan file names its meter by now, and takes
+    /// it away. `None`: there is no such letter.
+    ///
+    /// # Errors
+    ///
+    /// The store's. A letter that still cannot count stays, and its answer says why.
+    pub async fn replay(&self, id: &str) -> Result<Option<Result<Counted, NotCounted>>, Error> {
+        let inner = &self.0.inner;
+        let Some(item) = inner.store.read(inner.writer.space.dead_letter(id)).await? else {
+            return Ok(None);
+        };
+        let letter = letter(id, &item)?;
+        let event = match self.read(&letter.body) {
+            Ok(event) => event,
+            Err(malformed) => return Ok(Some(Err(malformed.into()))),
+        };
+        let answer = self.events(vec![event]).await.pop().unwrap_or(Err(NotCounted::Unavailable));
+        if answer.is_ok() {
+            self.discard(id).await?;
+        }
+        Ok(Some(answer))
+    }
+
+    /// Takes a dead letter away.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn discard(&self, id: &str) -> Result<(), Error> {
+        let inner = &self.0.inner;
+        let key = inner.writer.space.dead_letter(id);
+        let write = Write { key, when: vec![], change: vec![Change::Delete] };
+        repeated(&*inner.store, write).await?;
+        Ok(())
+    }
+}
+
+fn letter(id: &str, item: &Item) -> Result<DeadLetter, StoreError> {
+    check_format(item, FORMAT, "a dead letter")?;
+    let parts = || {
+        let body = String::from_utf8_lossy(item.bytes(BODY)?).into_owned();
+        let (why, at_ms) = (item.text(WHY)?.to_owned(), item.int(AT)?);
+        Some(DeadLetter { id: id.to_owned(), body, why, at_ms })
+    };
+    parts().ok_or_else(|| {
+        StoreError::new(StoreErrorKind::Corrupt, "a dead letter cannot be read: damaged")
+    })
+}

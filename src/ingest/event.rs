@@ -1,0 +1,277 @@
+//! An event, and the JSON shapes in which it comes.
+//!
+//! | shape | id | tenant | meter | quantity | when |
+//! |---|---|---|---|---|---|
+//! | our own | `id` | `tenant` | `meter` | `quantity` | `timestamp` |
+//! | a marketplace's | `id` | `TenantID` | `ProductCode` | `Quantity` | `Timestamp` |
+//!
+//! - `[ingest.products]` maps product codes to meters.
+//! - CloudEvents 1.0: `source` and `id` together are the id. The rest stands in `data`, in one of
+//!   the shapes above; where it is not there, `subject` is the tenant, `type` the meter, `time`
+//!   when.
+//! - EventBridge: `detail` is in one of the shapes above; where it is not there, the envelope's
+//!   `id` and `time` count.
+//!
+//! A quantity is a whole number, or one in quotes. A time is RFC 3339, or whole seconds since 1970;
+//! without one, the event counts when it comes. There is no id but the event's own: what a queue
+//! calls a message differs from one delivery to the next.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// Longest id, in bytes.
+pub(super) const MAX_ID: usize = 512;
+
+/// Most units of one event: 15 digits, as everywhere.
+pub(super) const MAX_QUANTITY: u64 = 999_999_999_999_999;
+
+/// Units that a tenant used, as another service reports them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageEvent {
+    /// What makes it this event and no other, within its tenant: 1 to 512 bytes.
+    pub id: String,
+    /// The tenant's outer id.
+    pub tenant: String,
+    /// The meter, by its name in the plan file.
+    pub meter: String,
+    /// Units, at most 15 digits.
+    pub quantity: u64,
+    /// When they were used, Unix milliseconds; `None`: when the event comes.
+    pub at_ms: Option<i64>,
+}
+
+/// Why an event cannot be read. It tells names of keys, never values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub(super) String);
+
+impl Malformed {
+    pub(super) fn too_large() -> Self {
+        Self("a quantity has at most 15 digits".into())
+    }
+}
+
+impl UsageEvent {
+    /// An event that counts when it comes.
+    pub fn new(
+        id: impl Into<String>,
+        tenant: impl Into<String>,
+        meter: impl Into<String>,
+        quantity: u64,
+    ) -> Self {
+        let (id, tenant, meter) = (id.into(), tenant.into(), meter.into());
+        Self { id, tenant, meter, quantity, at_ms: None }
+    }
+
+    /// The same, used at this Unix time in milliseconds.
+    #[must_use]
+    pub fn at_unix_ms(mut self, at_ms: i64) -> Self {
+        self.at_ms = Some(at_ms);
+        self
+    }
+
+    /// Reads an event in any of the [shapes](self). `products` maps product codes to meters.
+    pub(super) fn read(
+        value: &Value,
+        products: &BTreeMap<String, String>,
+    ) -> Result<Self, Malformed> {
+        let Value::Object(outer) = value else {
+            return Err(Malformed("an event is a JSON object".into()));
+        };
+        let empty = Map::new();
+        let (inner, envelope) = match (outer.get("detail"), outer.contains_key("specversion")) {
+            (Some(Value::Object(detail)), _) => (detail, Envelope::EventBridge),
+            (_, true) => match outer.get("data") {
+                Some(Value::Object(data)) => (data, Envelope::CloudEvents),
+                None => (&empty, Envelope::CloudEvents),
+                Some(_) => return Err(Malformed("`data` is no JSON object".into())),
+            },
+            _ => (outer, Envelope::None),
+        };
+        let event = Self {
+            id: id(outer, inner, envelope)?,
+            tenant: match text(inner, &["tenant", "TenantID"])? {
+                None if envelope == Envelope::CloudEvents => text(outer, &["subject"])?,
+                found => found,
+            }
+            .ok_or_else(|| missing("tenant"))?
+            .to_owned(),
+            meter: meter(outer, inner, envelope, products)?,
+            quantity: quantity(inner)?,
+            at_ms: match when(inner, &["timestamp", "Timestamp"])? {
+                None if envelope != Envelope::None => when(outer, &["time"])?,
+                found => found,
+            },
+        };
+        event.check()?;
+        Ok(event)
+    }
+
+    /// What holds for every event, also one that a program has made.
+    pub(super) fn check(&self) -> Result<(), Malformed> {
+        if self.id.is_empty() || self.id.len() > MAX_ID {
+            return Err(Malformed(format!("an id has 1 to {MAX_ID} bytes")));
+        }
+        if self.quantity > MAX_QUANTITY {
+            return Err(Malformed::too_large());
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Envelope {
+    None,
+    CloudEvents,
+    EventBridge,
+}
+
+type Object = Map<String, Value>;
+
+fn id(outer: &Object, inner: &Object, envelope: Envelope) -> Result<String, Malformed> {
+    let own = text(inner, &["id", "Id", "EventID"])?;
+    let id = match envelope {
+        // Unique are both together: CloudEvents 1.0, section "id".
+        Envelope::CloudEvents => {
+            let (source, id) = (text(outer, &["source"])?, text(outer, &["id"])?);
+            let source = source.ok_or_else(|| missing("source"))?;
+            id.map(|id| format!("{source}#{id}"))
+        }
+        Envelope::EventBridge => match own {
+            Some(own) => Some(own.to_owned()),
+            None => text(outer, &["id"])?.map(str::to_owned),
+        },
+        Envelope::None => own.map(str::to_owned),
+    };
+    id.ok_or_else(|| missing("id"))
+}
+
+fn meter(
+    outer: &Object,
+    inner: &Object,
+    envelope: Envelope,
+    products: &BTreeMap<String, String>,
+) -> Result<String, Malformed> {
+    if let Some(code) = text(inner, &["ProductCode"])? {
+        let meter = products.get(code).cloned();
+        let unknown = "`[ingest.products]` has no such `ProductCode`";
+        return meter.ok_or_else(|| Malformed(unknown.into()));
+    }
+    let meter = match text(inner, &["meter"])? {
+        None if envelope == Envelope::CloudEvents => text(outer, &["type"])?,
+        found => found,
+    };
+    meter.map(str::to_owned).ok_or_else(|| missing("meter"))
+}
+
+fn quantity(from: &Object) -> Result<u64, Malformed> {
+    let value = from.get("quantity").or_else(|| from.get("Quantity"));
+    let value = value.ok_or_else(|| missing("quantity"))?;
+    let units = match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok(),
+        _ => None,
+    };
+    units.ok_or_else(|| Malformed("`quantity` is a whole number".into()))
+}
+
+fn when(from: &Object, keys: &[&str]) -> Result<Option<i64>, Malformed> {
+    let Some((key, value)) = keys.iter().find_map(|key| Some((key, from.get(*key)?))) else {
+        return Ok(None);
+    };
+    let at_ms = match value {
+        Value::Null => return Ok(None),
+        Value::Number(seconds) => seconds.as_i64().and_then(|s| s.checked_mul(1_000)),
+        Value::String(text) => {
+            text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+        }
+        _ => None,
+    };
+    let wrong = || Malformed(format!("`{key}` is a time of RFC 3339, or seconds since 1970"));
+    at_ms.map(Some).ok_or_else(wrong)
+}
+
+/// The first of these keys, which is text.
+fn text<'a>(from: &'a Object, keys: &[&str]) -> Result<Option<&'a str>, Malformed> {
+    match keys.iter().find_map(|key| Some((key, from.get(*key)?))) {
+        None | Some((_, Value::Null)) => Ok(None),
+        Some((_, Value::String(text))) => Ok(Some(text)),
+        Some((key, _)) => Err(Malformed(format!("`{key}` is no text"))),
+    }
+}
+
+fn missing(key: &str) -> Malformed {
+    Malformed(format!("`{key}` is missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<UsageEvent, String> {
+        let products = BTreeMap::from([("prod-1".to_owned(), "calls".to_owned())]);
+        let value = serde_json::from_str(json).unwrap();
+        UsageEvent::read(&value, &products).map_err(|malformed| malformed.to_string())
+    }
+
+    fn calls(id: &str) -> UsageEvent {
+        UsageEvent::new(id, "acme", "calls", 3).at_unix_ms(1_773_748_800_000)
+    }
+
+    #[test]
+    fn every_shape_says_the_same() {
+        let inner = r#""TenantID":"acme","ProductCode":"prod-1","Quantity":3"#;
+        let at = r#""2026-03-17T12:00:00Z""#;
+        let shapes = [
+            (
+                "e1",
+                format!(
+                    r#"{{"id":"e1","tenant":"acme","meter":"calls","quantity":"3",
+                    "timestamp":{at}}}"#
+                ),
+            ),
+            ("e1", format!(r#"{{"id":"e1",{inner},"Timestamp":1773748800}}"#)),
+            ("b1", format!(r#"{{"version":"0","id":"b1","time":{at},"detail":{{{inner}}}}}"#)),
+            (
+                "e1",
+                format!(
+                    r#"{{"id":"b1","time":1,"detail":{{"id":"e1",{inner},"Timestamp":{at}}}}}"#
+                ),
+            ),
+            (
+                "/phone#e1",
+                format!(
+                    r#"{{"specversion":"1.0","id":"e1","source":"/phone","type":"calls",
+                    "subject":"acme","time":{at},"data":{{"quantity":3}}}}"#
+                ),
+            ),
+        ];
+        for (id, json) in shapes {
+            assert_eq!(read(&json), Ok(calls(id)), "{json}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong_and_shows_no_value() {
+        let wrong = [
+            ("[]", "an event is a JSON object"),
+            (r#"{"tenant":"t","meter":"m","quantity":1}"#, "`id` is missing"),
+            (r#"{"id":"e","tenant":"t","meter":"m"}"#, "`quantity` is missing"),
+            (r#"{"id":"e","tenant":"t","meter":"m","quantity":1.5}"#, "`quantity` is a whole"),
+            (r#"{"id":"e","tenant":"t","meter":"m","quantity":-1}"#, "`quantity` is a whole"),
+            (r#"{"id":7,"tenant":"t","meter":"m","quantity":1}"#, "`id` is no text"),
+            (r#"{"id":"","tenant":"t","meter":"m","quantity":1}"#, "an id has 1 to 512 bytes"),
+            (r#"{"id":"e","TenantID":"t","ProductCode":"s3cret","Quantity":1}"#, "[ingest.prod"),
+            (
+                r#"{"id":"e","tenant":"t","meter":"m","quantity":1,"timestamp":"now"}"#,
+                "`timestamp` is a time",
+            ),
+        ];
+        for (json, part) in wrong {
+            let said = read(json).unwrap_err();
+            assert!(said.contains(part), "{json}: {said}");
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `POST /usage`: what it takes and what it answers, neutral of any framework.
+//!
+//! The body is one event or a list of them, in the shapes of [`UsageEvent`](super::UsageEvent). The
+//! caller is a service of the host's, not a tenant: it presents the token of `[ingest]`.
+//!
+//! | status | when |
+//! |---|---|
+//! | 202 | every event is on record, by this call or one before |
+//! | 400 | the body is no JSON |
+//! | 413 | it is longer than [`MAX_BODY`], or has more than 1,000 events |
+//! | 401 | no token, or another; also where `[ingest]` has none |
+//! | 422 | some events can never count; the others are on record |
+//! | 503 | some events may count if the same body is sent again; none is counted twice |
+//!
+//! The answer has one result for each event, in their order:
+//! `{"results":[{"id":"e1","status":"counted"},{"id":"e2","status":"duplicate"},
+//! {"status":"refused","detail":".."},{"id":"e4","status":"retry","detail":".."}]}`.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{Counted, Ingest, MAX_EVENTS, NotCounted, UsageEvent};
+use crate::wire::Reply;
+
+/// Longest body of `POST /usage`, in bytes: 1,000 events of 1 KiB.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+impl Ingest {
+    /// The answer to `POST /usage` with this `Authorization` and body; `None` for a body that is
+    /// longer than [`MAX_BODY`], of which an adapter reads no more.
+    pub async fn reply(&self, authorization: Option<&[u8]>, body: Option<&[u8]>) -> Reply {
+        if !self.knows(authorization) {
+            let mut reply = said(401, "present the token of [ingest] as `Authorization: Bearer`");
+            reply.headers.push(("www-authenticate", "Bearer".into()));
+            return reply;
+        }
+        let Some(body) = body.filter(|body| body.len() <= MAX_BODY) else {
+            return said(413, "the body is longer than 1 MiB: send fewer events");
+        };
+        let events = match serde_json::from_slice::<Value>(body) {
+            Ok(Value::Array(events)) => events,
+            Ok(event) => vec![event],
+            Err(error) => {
+                return said(400, &format!("the body is no JSON, at column {}", error.column()));
+            }
+        };
+        if events.len() > MAX_EVENTS {
+            return said(413, "more than 1,000 events: send them in parts");
+        }
+        self.each(&events).await
+    }
+
+    async fn each(&self, events: &[Value]) -> Reply {
+        let read = events.iter().map(|event| UsageEvent::read(event, self.products()));
+        let read: Vec<Result<UsageEvent, _>> = read.collect();
+        let legal: Vec<UsageEvent> = read.iter().flatten().cloned().collect();
+        let mut counted = self.events(legal).await.into_iter();
+        let mut status = 202;
+        let result = |event: Result<UsageEvent, super::Malformed>| {
+            let (id, answer) = match event {
+                Ok(event) => {
+                    let answer = counted.next().unwrap_or(Err(NotCounted::Unavailable));
+                    (Some(event.id), answer)
+                }
+                Err(malformed) => (None, Err(malformed.into())),
+            };
+            let mut result = match answer {
+                Ok(Counted::Now) => json!({ "status": "counted" }),
+                Ok(Counted::Before) => json!({ "status": "duplicate" }),
+                Err(why) => {
+                    let again = why.is_retryable();
+                    // What may count the next time comes first: then the whole is sent again.
+                    status = if again || status == 503 { 503 } else { 422 };
+                    let word = if again { "retry" } else { "refused" };
+                    json!({ "status": word, "detail": why.to_string() })
+                }
+            };
+            if let Some(id) = id {
+                result["id"] = id.into();
+            }
+            result
+        };
+        let results: Vec<Value> = read.into_iter().map(result).collect();
+        let mut reply = json_reply(status, &json!({ "results": results }));
+        if status == 503 {
+            reply.headers.push(("retry-after", "1".into()));
+        }
+        reply
+    }
+
+    /// Compared by hashes, so that how long it takes tells nothing of the token.
+    fn knows(&self, authorization: Option<&[u8]>) -> bool {
+        let Some(wanted) = self.0.inner.config.ingest_token else {
+            return false;
+        };
+        let token = authorization.and_then(|value| {
+            let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+        });
+        token.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token)) == wanted)
+    }
+}
+
+fn said(status: u16, detail: &str) -> Reply {
+    json_reply(status, &json!({ "detail": detail }))
+}
+
+fn json_reply(status: u16, body: &Value) -> Reply {
+    let headers = vec![
+        ("content-type", "application/json".to_owned()),
+        ("cache-control", "no-store".to_owned()),
+    ];
+    Reply { status, headers, body: body.to_string().into_bytes() }
+}

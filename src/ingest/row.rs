@@ -1,0 +1,111 @@
+//! An event as rows of the ledger, and as what it draws from quotas.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
+use crate::admission::decide;
+use crate::admission::sheet::Sheet;
+use crate::admission::tenant::LiveTenant;
+use crate::catalog::{Count, Every, MeterId, local_day};
+use crate::directory::Surrogate;
+use crate::gate::Inner;
+use crate::identity::hex;
+use crate::usage::record::UseKey;
+
+/// See the [module](self).
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    sheet: Arc<Sheet>,
+    /// Hash of the id: what names the event in keys.
+    pub(super) id: String,
+    /// Hash of what it says: the same id may say nothing else.
+    pub(super) print: String,
+    at_ms: i64,
+    /// Meters with atoms: the one reported, and the sums it feeds.
+    atoms: Vec<(MeterId, u64)>,
+    pub(super) rows: Vec<(UseKey, u64)>,
+}
+
+impl Entry {
+    pub(super) fn new(
+        inner: &Inner,
+        tenant: &LiveTenant,
+        event: &UsageEvent,
+    ) -> Result<Self, NotCounted> {
+        event.check()?;
+        let now = inner.clock.now();
+        let sheet = tenant.sheet(&inner.live.load(), &inner.hub, now);
+        let catalog = sheet.catalog.clone();
+        let Some(id) = catalog.meter(&event.meter) else {
+            return Err(NotCounted::UnknownMeter(event.meter.clone()));
+        };
+        let meter = &catalog.meters[usize::from(id.0)];
+        if meter.count == Count::Sum {
+            return Err(NotCounted::Sum(event.meter.clone()));
+        }
+        let at_ms = event.at_ms.unwrap_or(now.wall_ms);
+        let period_ms = period(&sheet, at_ms, now.wall_ms)?;
+        let times = |units: u64, n: u64| units.checked_mul(n).ok_or_else(Malformed::too_large);
+        let own = times(event.quantity, meter.scale)?;
+        let fed = meter.feeds.iter().map(|(sum, n)| Ok((*sum, times(own, *n)?)));
+        let atoms = std::iter::once(Ok((id, own))).chain(fed);
+        let atoms = atoms.collect::<Result<Vec<(MeterId, u64)>, Malformed>>()?;
+        let day = local_day(at_ms, &catalog.timezone);
+        let row = |(id, atoms): &(MeterId, u64)| {
+            let meter = &catalog.meters[usize::from(id.0)];
+            let key = UseKey {
+                tenant: sheet.tenant.surrogate,
+                part: 0,
+                meter: meter.name.clone(),
+                scale: meter.scale,
+                period_ms,
+                day,
+                account: sheet.row.account.clone(),
+            };
+            (key, *atoms)
+        };
+        let rows = atoms.iter().map(row).collect();
+        // A time that was not said is no part of what was said.
+        let said = format!("{}\n{}\n{:?}", event.meter, event.quantity, event.at_ms);
+        let hash = |text: &str| hex(&Sha256::digest(text)[..16]);
+        Ok(Self { id: hash(&event.id), print: hash(&said), sheet, at_ms, atoms, rows })
+    }
+
+    pub(super) fn tenant(&self) -> Surrogate {
+        self.sheet.tenant.surrogate
+    }
+
+    /// Draws its units from the quotas whose window it lies in, once they are on record.
+    pub(super) fn draw(&self) {
+        let hub = &self.sheet.tenant.hub;
+        for (meter, n) in self.atoms.iter().filter(|(_, n)| *n > 0) {
+            let quotas = self.sheet.policy.quotas.iter();
+            let of_it = quotas.filter(|q| q.tenant_wide && q.quota.meter == *meter);
+            for pool in of_it.filter_map(|q| q.over.or(q.included)) {
+                let lease = decide::lease_of(&self.sheet, pool);
+                if lease.pool().start_ms <= self.at_ms {
+                    lease.settle_late(*n);
+                    hub.wake(lease);
+                }
+            }
+        }
+        hub.soil_sheet(&self.sheet);
+    }
+}
+
+/// The billing period of this instant, if it is open.
+fn period(sheet: &Sheet, at_ms: i64, now_ms: i64) -> Result<i64, NotCounted> {
+    let millis = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    if at_ms > now_ms.saturating_add(millis(AHEAD)) {
+        return Err(NotCounted::Ahead);
+    }
+    let period = Every::Cycle.window(at_ms, &sheet.catalog.timezone, &sheet.anchors);
+    if now_ms < period.end_ms.saturating_add(millis(LATE)) {
+        return Ok(period.start_ms);
+    }
+    let begin = jiff::Timestamp::from_millisecond(period.start_ms);
+    let period = begin.map_or_else(|_| "an unknown time".to_owned(), |begin| begin.to_string());
+    Err(NotCounted::Closed { period })
+}

@@ -1,0 +1,231 @@
+//! The task that puts batches of events on record: claims first, then one log slot with the units
+//! of all events whose claim names it.
+//!
+//! It has a log of its own, so that nothing but its own batches ever stands in the slots that
+//! claims name. Totals in it are cumulative, as in every log. A batch that cannot be finished (an
+//! outcome stays unknown, or somebody sealed the log) ends that log: its claims name a slot that
+//! will be a seal or nothing, and the next batch begins another log, under another incarnation,
+//! from zero.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::claim::{self, Claimed, Event, Place};
+use super::row::Entry;
+use super::{Counted, NotCounted};
+use crate::clock::Clock;
+use crate::directory::Surrogate;
+use crate::store::Store;
+use crate::store::layout::Space;
+use crate::usage::log::{LogWriter, Wrote};
+use crate::usage::record::{Rows, UseKey};
+
+/// Events in one slot at most. All their rows fit one record: see [`fitting`].
+const BATCH: usize = 250;
+
+/// Claims in flight at once: a store on the network answers many as fast as one.
+const IN_FLIGHT: usize = 32;
+
+/// Rows whose totals are kept. Past it another log begins, and with it totals from zero.
+const MAX_ROWS: usize = 20_000;
+
+type Answer = Result<Counted, NotCounted>;
+
+/// A call, and where its answer goes.
+pub(super) struct Batch {
+    pub(super) entries: Vec<Entry>,
+    pub(super) reply: oneshot::Sender<Vec<Answer>>,
+}
+
+pub(super) struct Writer {
+    store: Arc<dyn Store>,
+    space: Space,
+    clock: Arc<dyn Clock>,
+    log: Option<Log>,
+}
+
+struct Log {
+    writer: LogWriter,
+    totals: BTreeMap<UseKey, u64>,
+}
+
+impl Writer {
+    pub(super) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn Clock>) -> Self {
+        Self { store, space, clock, log: None }
+    }
+
+    /// Until nobody can send any more. Calls that wait share slots.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Batch>) {
+        while let Some(Batch { mut entries, reply }) = inbox.recv().await {
+            let mut replies = vec![(entries.len(), reply)];
+            while entries.len() < BATCH
+                && let Ok(more) = inbox.try_recv()
+            {
+                replies.push((more.entries.len(), more.reply));
+                entries.extend(more.entries);
+            }
+            let mut answers = self.count(&entries).await.into_iter();
+            for (n, reply) in replies {
+                // Whoever has gone away sends it again.
+                let _ = reply.send(answers.by_ref().take(n).collect());
+            }
+        }
+    }
+
+    async fn count(&mut self, entries: &[Entry]) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(entries.len());
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(fitting(rest));
+            answers.extend(self.slot(now).await);
+            rest = later;
+        }
+        answers
+    }
+
+    /// One slot for these events, which fit it.
+    async fn slot(&mut self, entries: &[Entry]) -> Vec<Answer> {
+        let unavailable = || vec![Err(NotCounted::Unavailable); entries.len()];
+        let Some(mut log) = self.take_log().await else {
+            return unavailable();
+        };
+        let place = Place { writer: log.writer.incarnation(), slot: log.writer.next() };
+        let claimed = self.claim_all(entries, place).await;
+        if claimed.values().any(|claimed| *claimed == Claimed::Unknown) {
+            return unavailable(); // and the log has ended
+        }
+        let ours = |entry: &&Entry| claimed.get(&name(entry)) == Some(&Claimed::Ours);
+        let mut seen = HashSet::new();
+        let first: Vec<&Entry> =
+            entries.iter().filter(ours).filter(|entry| seen.insert(name(entry))).collect();
+        if !first.is_empty() && !self.record(&mut log, &first).await {
+            return unavailable();
+        }
+        first.iter().for_each(|entry| entry.draw());
+        if log.totals.len() < MAX_ROWS {
+            self.log = Some(log);
+        }
+        answers(entries, &claimed)
+    }
+
+    /// The log that goes on, or a new one. It is ours to put back.
+    async fn take_log(&mut self) -> Option<Log> {
+        if let Some(log) = self.log.take() {
+            return Some(log);
+        }
+        let at_ms = self.clock.now().wall_ms;
+        match LogWriter::begin(&*self.store, self.space.clone(), at_ms).await {
+            Ok(writer) => Some(Log { writer, totals: BTreeMap::new() }),
+            Err(error) => {
+                tracing::warn!(%error, "ingest: no log can be begun");
+                None
+            }
+        }
+    }
+
+    /// Claims each event, the first of those with one name.
+    async fn claim_all(&self, entries: &[Entry], place: Place) -> BTreeMap<Name, Claimed> {
+        let now_ms = self.clock.now().wall_ms;
+        let (mut claimed, mut begun) = (BTreeMap::new(), HashSet::new());
+        let mut claims = JoinSet::new();
+        for entry in entries.iter().filter(|entry| begun.insert(name(entry))) {
+            if claims.len() >= IN_FLIGHT
+                && let Some(Ok((name, answer))) = claims.join_next().await
+            {
+                claimed.insert(name, answer);
+            }
+            let (store, space) = (self.store.clone(), self.space.clone());
+            let (name, print) = (name(entry), entry.print.clone());
+            claims.spawn(async move {
+                let event = Event { tenant: name.0, id: &name.1, print: &print };
+                let answer = claim::claim(&*store, &space, event, place, now_ms).await;
+                (name, answer)
+            });
+        }
+        while let Some(answer) = claims.join_next().await {
+            // A panic in a claim leaves its event without an answer, which is below as good as one
+            // that nobody knows.
+            if let Ok((name, answer)) = answer {
+                claimed.insert(name, answer);
+            }
+        }
+        for entry in entries {
+            claimed.entry(name(entry)).or_insert(Claimed::Unknown);
+        }
+        claimed
+    }
+
+    /// Writes the slot that the claims name. False: it is not known to stand, and never ours again.
+    async fn record(&self, log: &mut Log, entries: &[&Entry]) -> bool {
+        let mut rows = Rows::default();
+        for (key, atoms) in entries.iter().flat_map(|entry| &entry.rows) {
+            let total = log.totals.entry(key.clone()).or_default();
+            *total = total.saturating_add(*atoms);
+            rows.uses.insert(key.clone(), *total);
+        }
+        let bodies = rows.pack(self.clock.now().wall_ms, None);
+        let [body] = &bodies[..] else {
+            tracing::error!(records = bodies.len(), "ingest: a batch does not fit a record");
+            return false;
+        };
+        let written = claim::repeated(&*self.store, log.writer.slot(body)).await;
+        match written.and_then(|written| log.writer.wrote(body, written)) {
+            Ok(Wrote::Slot) => true,
+            Ok(Wrote::Sealed) => {
+                tracing::warn!("ingest: taken for dead, and goes on as another writer");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "ingest: a batch could not be recorded");
+                false
+            }
+        }
+    }
+}
+
+type Name = (Surrogate, String);
+
+fn name(entry: &Entry) -> Name {
+    (entry.tenant(), entry.id.clone())
+}
+
+/// How many of these events fit one slot: all rows of a slot go into one record. At least one does.
+fn fitting(entries: &[Entry]) -> usize {
+    let mut n = entries.len().min(BATCH);
+    while n > 1 {
+        let rows = entries[..n].iter().flat_map(|entry| &entry.rows);
+        let uses = rows.map(|(key, _)| (key.clone(), u64::MAX)).collect();
+        if (Rows { uses, ..Rows::default() }).pack(0, None).len() == 1 {
+            break;
+        }
+        n /= 2;
+    }
+    n
+}
+
+/// What each event is told. Of those with one name the first was claimed.
+fn answers(entries: &[Entry], claimed: &BTreeMap<Name, Claimed>) -> Vec<Answer> {
+    let mut first = BTreeMap::<Name, &str>::new();
+    let mut answers = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let name = name(entry);
+        let claimed = claimed.get(&name).copied().unwrap_or(Claimed::Unknown);
+        let before = first.get(&name).copied();
+        first.entry(name).or_insert(&entry.print);
+        answers.push(match (claimed, before) {
+            (Claimed::Ours, None) => Ok(Counted::Now),
+            // What stands is what the first of them said.
+            (Claimed::Ours | Claimed::Counts, Some(print)) if print != entry.print => {
+                Err(NotCounted::Conflict)
+            }
+            (Claimed::Ours, Some(_)) | (Claimed::Counts, _) => Ok(Counted::Before),
+            (Claimed::Conflicts, _) => Err(NotCounted::Conflict),
+            (Claimed::InHand, _) => Err(NotCounted::InHand),
+            (Claimed::Not | Claimed::Unknown, _) => Err(NotCounted::Unavailable),
+        });
+    }
+    answers
+}
