@@ -155,6 +155,7 @@ async fn while_the_directory_is_away_who_is_known_stays_and_who_is_not_gets_503(
     for _ in 0..20 {
         assert_eq!(with_key(&w.gate, &key).await, 200);
     }
+    w.gate.flush_now().await.unwrap(); // its ceiling is on record, and leaves room for some more
     w.store.outage(true);
     w.clock.advance(AGED);
     // As last known, on the units that were leased.
