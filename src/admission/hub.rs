@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
 
 use super::lease::Lease;
+use super::permit::Settling;
 use super::scoped::ScopedTable;
 use super::sheet::Sheet;
 use crate::clock::Clock;
@@ -46,6 +47,10 @@ pub(crate) struct Hub {
     soiled: Mutex<Vec<Soiled>>,
     /// Leases that no sheet holds any more: given back once the last permit has let go.
     retired: Mutex<Vec<Arc<Lease>>>,
+    /// Claims to be settled: one at most for each request with a key in flight.
+    settling: Mutex<Vec<Settling>>,
+    /// Wakes whoever settles them.
+    pub(crate) settle: Notify,
     /// Wakes the recorder where it does not wait for its interval (`durable`).
     pub(crate) soil: Notify,
     pub(crate) scoped: ScopedTable,
@@ -65,6 +70,8 @@ impl Hub {
             keeper,
             soiled: Mutex::default(),
             retired: Mutex::default(),
+            settling: Mutex::default(),
+            settle: Notify::new(),
             soil: Notify::new(),
             scoped: ScopedTable::default(),
             parts: AtomicU32::new(0),
@@ -145,6 +152,17 @@ impl Hub {
         let mut soiled = self.soiled();
         let room = Vec::with_capacity(soiled.capacity());
         std::mem::replace(&mut *soiled, room)
+    }
+
+    /// Brings a claim to whoever settles it.
+    pub(crate) fn settle(&self, settling: Settling) {
+        locked(&self.settling).push(settling);
+        self.settle.notify_one();
+    }
+
+    /// Takes the claims that are to be settled.
+    pub(crate) fn take_settling(&self) -> Vec<Settling> {
+        std::mem::take(&mut *locked(&self.settling))
     }
 
     /// Notes a lease that no sheet holds any more.

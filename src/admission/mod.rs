@@ -17,6 +17,7 @@
 pub(crate) mod alert;
 pub(crate) mod bucket;
 pub(crate) mod caller;
+pub(crate) mod claim;
 #[cfg(test)]
 mod conservation_tests;
 pub(crate) mod decide;

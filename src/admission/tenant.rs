@@ -28,6 +28,8 @@ pub(crate) struct TenantCore {
     pub(crate) in_flight: AtomicU32,
     /// Requests waiting for a lease.
     pub(crate) waiting: AtomicU32,
+    /// Whether the store knows that it has claims on idempotency keys.
+    pub(crate) has_claims: AtomicBool,
     /// Here, so that a permit reaches it without a count of its own on what all tenants share.
     pub(crate) hub: Arc<Hub>,
     /// Every lease of the tenant as a whole, so that no two are ever of one pool: sheets of before
@@ -88,6 +90,7 @@ impl LiveTenant {
             id: record.id.as_str().into(),
             in_flight: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            has_claims: AtomicBool::new(false),
             leases: Mutex::default(),
             hub: hub.clone(),
         });

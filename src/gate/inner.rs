@@ -21,6 +21,7 @@ use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{Hands, Keeper};
 use crate::store::Store;
 use crate::usage::Mode;
+use crate::usage::claims::Settler;
 use crate::usage::flush::Flusher;
 use crate::usage::ledger::Ledger;
 use crate::wire::WireOptions;
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) refreshes: mpsc::Sender<Refresh>,
     pub(crate) flusher: Flusher,
     pub(crate) keeper: Keeper,
+    pub(crate) settler: Settler,
     /// What the keeper works with, for the last calls at closing.
     pub(crate) hands: Hands,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,

@@ -29,6 +29,7 @@ use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
 use crate::store::Store;
 use crate::store::layout::Space;
+use crate::usage::claims::Settler;
 use crate::usage::collect;
 use crate::usage::flush::{Flusher, Settings};
 use crate::usage::journal::Journal;
@@ -221,6 +222,7 @@ impl GateBuilder {
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
             keeper: Keeper::start(hands.clone(), queue),
+            settler: Settler::start(hub.clone(), store.clone()),
             hands,
             ledger: Ledger::new(store.clone(), writer.clone(), now.wall_ms),
             directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
@@ -266,6 +268,9 @@ impl Gate {
         let maintenance = inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(maintenance) = maintenance {
             maintenance.close().await;
+        }
+        if !inner.settler.close(deadline).await {
+            tracing::warn!("not settled: requests with idempotency keys that were not answered");
         }
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;

@@ -13,6 +13,8 @@
 //! | `L#incarnation` | n | usage log, write-once slots |
 //! | `F#incarnation` | run of slots, part | what a run of log slots comes to, in their place |
 //! | `R#yyyymmdd` | incarnation | registry of writers by the day of their registration |
+//! | `K#` | tenant | tenants that have come with idempotency keys |
+//! | `K#tenant#shard` | key hash | claims on idempotency keys |
 //! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
 //! | `U#customer and event hash` | minute | whose entry has this minute |
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
@@ -32,6 +34,10 @@ const LAYOUT: &str = "1";
 
 /// Attribute that holds an item's format version.
 pub(crate) const FORMAT: &str = "v";
+
+/// Parts of a tenant's claims, by the first digit of a key's hash: a partition takes 1,000 writes a
+/// second, and a keyed request makes two or three.
+pub(crate) const CLAIM_SHARDS: u8 = 16;
 
 /// One service's part of a table.
 #[derive(Clone, Debug)]
@@ -85,6 +91,27 @@ impl Space {
     pub(crate) fn fold(&self, incarnation: u128, range: u64, part: usize) -> Key {
         let pk = format_args!("F#{incarnation:032x}");
         self.key(pk, format!("{range:020}#{part:06}"))
+    }
+
+    /// That this tenant has come with idempotency keys.
+    pub(crate) fn claimant(&self, tenant: Surrogate) -> Key {
+        self.key(format_args!("K#"), tenant.to_string())
+    }
+
+    /// The partition of those.
+    pub(crate) fn claimants_pk(&self) -> String {
+        self.key(format_args!("K#"), "").pk
+    }
+
+    /// `hash` is of the key that a client chose, which could hold anything.
+    pub(crate) fn claim(&self, tenant: Surrogate, hash: u128) -> Key {
+        let key = self.claims(tenant, (hash >> 124) as u8);
+        Key { sk: format!("{hash:032x}"), ..key }
+    }
+
+    /// The `shard`-th part of a tenant's claims, of [`CLAIM_SHARDS`].
+    pub(crate) fn claims(&self, tenant: Surrogate, shard: u8) -> Key {
+        self.key(format_args!("K#{tenant}#{shard:x}"), "")
     }
 
     /// `account` is hashed: it is not ours, and could hold anything.

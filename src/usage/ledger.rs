@@ -1,5 +1,6 @@
 //! The ledger: what all writers have recorded, folded. A row counts as its largest total per
-//! writer; rows add up.
+//! writer; rows add up. Requests with an idempotency key are not in the logs: their settled claims
+//! are added.
 //!
 //! Read on demand and incrementally: each log from the slot where the last reading ended, at most
 //! once in [`FRESH_MS`]. Only this process's memory holds the fold; the logs are the truth.
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Mutex;
 
+use super::claims::{self, Claimed};
 use super::record::{PoolRow, UseKey};
 use super::{compact, log};
 use crate::admission::lease::Writer;
@@ -66,6 +68,8 @@ struct Fold {
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
     pools: HashMap<PoolId, HashMap<u128, PoolRow>>,
+    /// When a tenant's claims were read, and what they came to.
+    claims: HashMap<Surrogate, (i64, Claimed)>,
 }
 
 impl Ledger {
@@ -84,6 +88,12 @@ impl Ledger {
         let mut fold = self.fold.lock().await;
         self.read(&mut fold, now_ms).await?;
         let mut days = HashMap::<_, u64>::new();
+        for ((meter, scale, period_ms, day, _), total) in
+            self.claimed(&mut fold, tenant, now_ms).await?
+        {
+            let sum = days.entry((meter.clone(), *scale, *period_ms, *day)).or_default();
+            *sum = u64::saturating_add(*sum, *total);
+        }
         for ((of, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
             if (*of, key.part) == live {
                 continue;
@@ -112,6 +122,15 @@ impl Ledger {
             let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
             let sum = sums.entry((account, tenant, meter, scale, period_ms)).or_default();
             *sum = sum.saturating_add(*total);
+        }
+        for tenant in claims::claimants(&*self.store, &self.writer.space).await? {
+            for ((meter, scale, period_ms, _, account), total) in
+                self.claimed(&mut fold, tenant, now_ms).await?
+            {
+                let key = (account.clone(), tenant, meter.clone(), *scale, *period_ms);
+                let sum = sums.entry(key).or_default();
+                *sum = sum.saturating_add(*total);
+            }
         }
         let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
             account,
@@ -144,6 +163,26 @@ impl Ledger {
     /// When the logs were last read, Unix milliseconds.
     pub(crate) fn read_at_ms(&self) -> i64 {
         self.read_at_ms.load(Ordering::Relaxed)
+    }
+
+    /// What a tenant's settled claims come to, of which the log says nothing.
+    async fn claimed<'f>(
+        &self,
+        fold: &'f mut Fold,
+        tenant: Surrogate,
+        now_ms: i64,
+    ) -> Result<&'f Claimed, StoreError> {
+        let known = fold.claims.get(&tenant);
+        let is_fresh = known.is_some_and(|(at_ms, _)| (0..FRESH_MS).contains(&(now_ms - at_ms)));
+        if !is_fresh {
+            let key = self.writer.space.claimant(tenant);
+            let claimed = match known.is_some() || self.store.read(key).await?.is_some() {
+                true => claims::read(&*self.store, &self.writer.space, tenant).await?,
+                false => return Ok(const { &Claimed::new() }),
+            };
+            fold.claims.insert(tenant, (now_ms, claimed));
+        }
+        Ok(&fold.claims[&tenant].1)
     }
 
     async fn read(&self, fold: &mut Fold, now_ms: i64) -> Result<(), StoreError> {
