@@ -32,6 +32,7 @@ mod maintain;
 mod once;
 mod open;
 mod promises;
+mod rates;
 mod sources;
 mod standing;
 mod statement;

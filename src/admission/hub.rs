@@ -1,7 +1,8 @@
 //! What the hot path leaves for the cold one: leases to renew, sheets and leases to record. Pushing
 //! never waits; each thing is in hand at most once.
 
-use std::sync::atomic::AtomicU32;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
@@ -11,6 +12,7 @@ use super::permit::Settling;
 use super::scoped::ScopedTable;
 use super::sheet::Sheet;
 use crate::clock::Clock;
+use crate::sharing::{LimitId, MAX_TOLD};
 
 /// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
 /// tenants whose leases run out in the same instant; beyond it a request retries by itself.
@@ -51,6 +53,10 @@ pub(crate) struct Hub {
     settling: Mutex<Vec<Settling>>,
     /// Wakes whoever settles them.
     pub(crate) settle: Notify,
+    /// Whether rates are shared with other nodes.
+    shares_rates: AtomicBool,
+    /// Limits on speed that have refused since the last slot.
+    told: Mutex<BTreeSet<LimitId>>,
     /// Wakes the recorder where it does not wait for its interval (`durable`).
     pub(crate) soil: Notify,
     pub(crate) scoped: ScopedTable,
@@ -70,6 +76,8 @@ impl Hub {
             keeper,
             soiled: Mutex::default(),
             retired: Mutex::default(),
+            shares_rates: AtomicBool::new(false),
+            told: Mutex::default(),
             settling: Mutex::default(),
             settle: Notify::new(),
             soil: Notify::new(),
@@ -152,6 +160,29 @@ impl Hub {
         let mut soiled = self.soiled();
         let room = Vec::with_capacity(soiled.capacity());
         std::mem::replace(&mut *soiled, room)
+    }
+
+    /// From now on rates are shared with other nodes.
+    pub(crate) fn share_rates(&self) {
+        self.shares_rates.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they are.
+    pub(crate) fn shares_rates(&self) -> bool {
+        self.shares_rates.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a limit on speed that has refused.
+    pub(crate) fn tell(&self, limit: LimitId) {
+        let mut told = locked(&self.told);
+        if told.len() < MAX_TOLD {
+            told.insert(limit);
+        }
+    }
+
+    /// Takes the limits that were told of.
+    pub(crate) fn take_told(&self) -> BTreeSet<LimitId> {
+        std::mem::take(&mut *locked(&self.told))
     }
 
     /// Brings a claim to whoever settles it.

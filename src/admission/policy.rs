@@ -185,8 +185,14 @@ pub(crate) struct ByteMeter {
 }
 
 impl Policy {
-    /// Lowers `plan`. `grants` are the tenant's own, in any order.
-    pub(crate) fn new(catalog: &Catalog, plan: Arc<Plan>, grants: &[GrantTerms]) -> Self {
+    /// Lowers `plan`, for one of so many nodes that share its rates. `grants` are the tenant's own,
+    /// in any order.
+    pub(crate) fn new(
+        catalog: &Catalog,
+        plan: Arc<Plan>,
+        grants: &[GrantTerms],
+        nodes: usize,
+    ) -> Self {
         let scopes = plan.rates.values().flatten().map(|r| &r.scope);
         let mut scopes = scopes.chain(plan.quotas.values().flatten().map(|q| &q.scope));
         let mut policy = Self {
@@ -202,7 +208,7 @@ impl Policy {
             tenant_pools: 0,
             plan: plan.clone(),
         };
-        policy.rates_on = policy.lower_rates(&plan);
+        policy.rates_on = policy.lower_rates(&plan, nodes);
         policy.quotas_of = policy.lower_quotas(&plan);
         policy.grants_of = policy.lower_grants(&plan, grants);
         let routes = catalog.routes.iter().map(|(id, _)| Some(id));

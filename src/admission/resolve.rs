@@ -23,12 +23,26 @@ pub(crate) struct LiveCatalog {
     /// Counts the catalogs of this process.
     pub(crate) epoch: u64,
     policies: Vec<OnceLock<Arc<Policy>>>,
+    /// How many nodes have an equal part of every rate.
+    pub(crate) nodes: usize,
 }
 
 impl LiveCatalog {
     pub(crate) fn new(catalog: Arc<Catalog>, revision: u64, epoch: u64) -> Self {
         let policies = catalog.plans.iter().map(|_| OnceLock::new()).collect();
-        Self { catalog, revision, epoch, policies }
+        Self { catalog, revision, epoch, policies, nodes: 1 }
+    }
+
+    /// The same once more: whoever resolved under this one resolves anew.
+    #[must_use]
+    pub(crate) fn next(&self) -> Self {
+        Self::new(self.catalog.clone(), self.revision, self.epoch + 1).among(self.nodes)
+    }
+
+    /// The same for one of so many nodes that share its rates.
+    #[must_use]
+    pub(crate) fn among(self, nodes: usize) -> Self {
+        Self { nodes, ..self }
     }
 
     /// What holds for this tenant at `now_ms`.
@@ -132,7 +146,7 @@ impl LiveCatalog {
             let shared = &self.policies[at];
             let make = || {
                 let plan = Arc::new(self.catalog.plans[at].clone());
-                Arc::new(Policy::new(&self.catalog, plan, &[]))
+                Arc::new(Policy::new(&self.catalog, plan, &[], self.nodes))
             };
             return shared.get_or_init(make).clone();
         }
@@ -140,7 +154,7 @@ impl LiveCatalog {
         let layers: Vec<Changes> =
             layers.into_iter().map(|layer| Changes { plan: None, ..layer }).collect();
         let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
-        Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants))
+        Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.nodes))
     }
 
     /// Orders what nodes may know: a newer catalog, then a newer record, then a later time. Each

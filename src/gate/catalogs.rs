@@ -121,7 +121,9 @@ impl Inner {
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));
         let catalog = Arc::new(catalog);
-        self.live.rcu(|live| LiveCatalog::new(catalog.clone(), revision, live.epoch + 1));
+        self.live.rcu(|live| {
+            LiveCatalog::new(catalog.clone(), revision, live.epoch + 1).among(live.nodes)
+        });
         Ok(true)
     }
 }

@@ -1,6 +1,6 @@
 //! What the gate's parts share.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -19,6 +19,7 @@ use crate::config::{Config, FlushMode};
 use crate::directory::{Check, Directory, Reads, Surrogate};
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{Hands, Keeper};
+use crate::sharing::Sharing;
 use crate::store::Store;
 use crate::usage::Mode;
 use crate::usage::claims::Settler;
@@ -52,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) settler: Settler,
     /// What the keeper works with, for the last calls at closing.
     pub(crate) hands: Hands,
+    /// Where rates are shared with other nodes.
+    pub(crate) sharing: OnceLock<Sharing>,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
     pub(crate) ledger: Ledger,
     pub(crate) wire: WireOptions,

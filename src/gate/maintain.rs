@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::Inner;
 use super::callers::{MAX_AGE, Refresh, nanos};
 use super::open::MAX_CALLERS;
-use crate::admission::resolve::LiveCatalog;
 use crate::admission::tenant::LiveTenant;
 use crate::error::Error;
 use crate::store::StoreError;
@@ -162,7 +161,7 @@ impl Inner {
 
     /// Has every sheet made anew: leases and rows of before belong to another incarnation.
     fn turn_over(&self) {
-        self.live.rcu(|live| LiveCatalog::new(live.catalog.clone(), live.revision, live.epoch + 1));
+        self.live.rcu(|live| live.next());
     }
 
     /// Looks at the plan file. The same failure is told once, not every second.

@@ -1,8 +1,7 @@
 //! Opening and closing: what is checked before the first request, what is started, and in which
 //! order it is drained.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,6 +26,7 @@ use crate::directory::{Directory, Reads};
 use crate::error::Error;
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
+use crate::sharing::{self, Sharing};
 use crate::store::Store;
 use crate::store::layout::Space;
 use crate::usage::claims::Settler;
@@ -218,6 +218,7 @@ impl GateBuilder {
         };
         let check = CatalogCheck(live.clone());
         let peppers = identifier.peppers().clone();
+        let joined = join(&store, &clock, &space, &live, writer.incarnation).await?;
         promises(&config, &*store, &live.load());
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
@@ -246,9 +247,14 @@ impl GateBuilder {
                 .build(),
             refreshes,
             maintenance: Mutex::new(None),
+            sharing: OnceLock::new(),
             wire: self.wire,
             on_refusal: self.on_refusal,
         });
+        if let Some(joined) = joined {
+            inner.hub.share_rates();
+            inner.sharing.get_or_init(|| Sharing::start(joined, Arc::downgrade(&inner)));
+        }
         let maintenance = Maintenance::start(&inner, refresh_queue);
         *inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
         Ok(Gate { inner })
@@ -268,6 +274,9 @@ impl Gate {
         let maintenance = inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(maintenance) = maintenance {
             maintenance.close().await;
+        }
+        if let Some(sharing) = inner.sharing.get() {
+            sharing.close(deadline).await;
         }
         if !inner.settler.close(deadline).await {
             tracing::warn!("not settled: requests with idempotency keys that were not answered");
@@ -340,6 +349,23 @@ impl ConfigSource {
         };
         parsed.map_err(|errors| Error::Config(errors.to_string()))
     }
+}
+
+/// Tells the other nodes of this one, where it shares the store and there are rates to share; and
+/// puts its part of them into force.
+async fn join(
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    space: &Space,
+    live: &ArcSwap<LiveCatalog>,
+    me: u128,
+) -> Result<Option<sharing::Joined>, Error> {
+    if !store.promise().shared {
+        return Ok(None);
+    }
+    let joined = sharing::join(store.clone(), clock.clone(), space.clone(), me).await?;
+    live.rcu(|live| live.next().among(joined.nodes));
+    Ok(Some(joined))
 }
 
 /// Recovers the journals of processes before. Also: whose they were.

@@ -18,6 +18,9 @@
 //! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
 //! | `U#customer and event hash` | minute | whose entry has this minute |
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
+//! | `V#nodes` | | nodes that share rates, by their beats |
+//! | `V#pressure` | | rates under pressure |
+//! | `V#tenant#scope#rate` | | shares of a rate under pressure, by node |
 //! | `M#` | | id and generation of the ledger |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
@@ -28,6 +31,7 @@ use sha2::{Digest, Sha256};
 
 use crate::directory::Surrogate;
 use crate::identity::hex;
+use crate::sharing::LimitId;
 
 /// Version of the layout, the first thing in every partition key.
 const LAYOUT: &str = "1";
@@ -135,6 +139,19 @@ impl Space {
     /// `identifier` is one of ours, hexadecimal; anything else finds nothing.
     pub(crate) fn rejected(&self, identifier: &str) -> Key {
         self.key(format_args!("E#{}", name_hash(&[identifier])), "-")
+    }
+
+    pub(crate) fn rate_nodes(&self) -> Key {
+        self.key(format_args!("V#nodes"), "-")
+    }
+
+    pub(crate) fn rate_pressure(&self) -> Key {
+        self.key(format_args!("V#pressure"), "-")
+    }
+
+    pub(crate) fn rate_shares(&self, id: &LimitId) -> Key {
+        let LimitId { tenant, scope, rate } = id;
+        self.key(format_args!("V#{tenant}#{scope:032x}#{rate}"), "-")
     }
 
     pub(crate) fn ledger(&self) -> Key {

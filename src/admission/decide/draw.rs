@@ -12,6 +12,7 @@ use crate::admission::policy::{Known, MeterAsk, Place, PlainAsk, Policy};
 use crate::admission::scoped::ScopedKey;
 use crate::catalog::{OnLeaseError, Scope};
 use crate::decision::{Payment, Reason};
+use crate::sharing::LimitId;
 
 /// How much of a meter this request asks for: as the policy says, unless the length of the request
 /// has a part in it.
@@ -300,6 +301,9 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
         match took {
             Ok(()) => taken.push(Taken { from, n, ask: i, draw: 0 }),
             Err(not_before) => {
+                if q.hub.shares_rates() {
+                    tell(q, index, &from, n);
+                }
                 return Some(Stopped::Refused(Refused {
                     reason: Reason::Exhausted,
                     by: Limit::Rate(index),
@@ -309,4 +313,24 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
         }
     }
     None
+}
+
+/// A rate that is shared with other nodes has refused here: perhaps they need less of it.
+#[cold]
+fn tell(q: &Question<'_>, index: u16, from: &From, n: u64) {
+    let rate = &q.sheet.policy.rates[usize::from(index)];
+    let scope = match &rate.place {
+        Place::Sheet(_) => Some(0),
+        Place::Scoped(scope) => q.scopes.of(scope),
+    };
+    let bucket = match from {
+        From::ScopedBucket(_, used) => Some(&used.bucket),
+        _ => bucket_of(q.sheet, index).1,
+    };
+    if let (Some(scope), Some(bucket)) = (scope, bucket)
+        && rate.rule.refused(bucket, n)
+    {
+        let tenant = q.sheet.tenant.surrogate;
+        q.hub.tell(LimitId { tenant, rate: rate.id.clone(), scope });
+    }
 }

@@ -46,7 +46,11 @@ fn atoms(units: u64) -> i64 {
 }
 
 impl Policy {
-    pub(super) fn lower_rates(&mut self, plan: &Plan) -> BTreeMap<RateOnKey, Vec<u16>> {
+    pub(super) fn lower_rates(
+        &mut self,
+        plan: &Plan,
+        nodes: usize,
+    ) -> BTreeMap<RateOnKey, Vec<u16>> {
         let mut by_key = BTreeMap::<RateOnKey, Vec<u16>>::new();
         for rate in plan.rates.values().flatten() {
             let place = self.bucket_place(&rate.scope);
@@ -55,7 +59,7 @@ impl Policy {
                 id: rate.id.clone(),
                 name: rate.name.clone(),
                 meter: rate.meter,
-                rule: BucketRule::new(rate.amount, rate.per, rate.burst),
+                rule: BucketRule::new(rate.amount, rate.per, rate.burst).among(nodes),
                 bucket_id: format!("{}#{}#{:?}#{}", rate.id, rate.amount, rate.per, rate.burst)
                     .into(),
                 amount: rate.amount,

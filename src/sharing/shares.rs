@@ -1,0 +1,201 @@
+//! The shares of one limit under pressure: which node may serve which part of its rate.
+//!
+//! # Laws
+//!
+//! 1. An item holds an entry for each node and what is `free`, in millionths of the rate; together
+//!    they are the whole, after every write. So shares never add up to more than the rate: an
+//!    escrow of speed.
+//! 2. A write names the whole entry that it replaces, so that a late copy of it changes nothing.
+//! 3. A cut acts before it is written, a raise after. So a lost reply only costs speed.
+//! 4. Entries of nodes that are dead fall to whoever writes next.
+//!
+//! Pure: writes are made here and answers are read here; nobody is called.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::store::layout::{self, check_format};
+use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
+
+/// All of a rate, in millionths.
+pub(crate) const WHOLE: u32 = 1_000_000;
+
+/// Format of the item.
+const FORMAT: i64 = 1;
+const FREE: &str = "free";
+
+/// How long an item outlives its last write: long past anybody's pressure.
+const KEEP_S: i64 = 3_600;
+
+/// How much room above its demand a node keeps, and what it does not give back: both in percent, of
+/// the demand and of the share.
+#[derive(Clone, Copy)]
+struct Room {
+    keeps: u64,
+    cuts_below: u64,
+}
+
+/// While some of the rate is free.
+const WIDE: Room = Room { keeps: 120, cuts_below: 80 };
+/// When all of it is given out: somebody may wait for what is not used.
+const NARROW: Room = Room { keeps: 105, cuts_below: 95 };
+/// It is, when less than this is free, in millionths.
+const SCARCE: i64 = 10_000;
+
+/// A share is raised when so much of it is used, in percent.
+const RAISE_ABOVE: u64 = 90;
+/// Changes under this part of a fair share are not written, in percent.
+const WORTH: u64 = 5;
+/// A node without demand keeps this part of a fair share, in percent, for its first requests.
+const LEAST: u64 = 2;
+
+/// A node's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The operation of its node that made it.
+    op: u64,
+    pub(crate) share: u32,
+}
+
+/// The item as it was last read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    free: i64,
+    pub(crate) entries: BTreeMap<u128, Entry>,
+}
+
+/// What a node is to do about its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Serve with no more than this from now on.
+    pub(crate) at_most: u32,
+    /// Ask for this share; `None`: what the item says is right.
+    pub(crate) goal: Option<u32>,
+}
+
+impl View {
+    pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
+        check_format(item, FORMAT, "a rate's shares")?;
+        let free = item.int(FREE).ok_or_else(damaged)?;
+        let mut entries = BTreeMap::new();
+        for (name, value) in &item.0 {
+            let Some(node) = name.strip_prefix(ENTRY) else { continue };
+            let node = u128::from_str_radix(node, 16).map_err(|_| damaged())?;
+            entries.insert(node, Entry::read(value).ok_or_else(damaged)?);
+        }
+        Ok(Self { free, entries })
+    }
+
+    /// What `me` does with this demand, in millionths of the rate.
+    pub(crate) fn decide(&self, me: u128, live: &BTreeSet<u128>, demand: u64) -> Decision {
+        let fair = fair(live.len());
+        let mine = self.entries.get(&me).map(|entry| entry.share);
+        let room = if self.free < SCARCE { NARROW } else { WIDE };
+        let least = u64::from(fair) * LEAST / 100;
+        let want = (demand.saturating_mul(room.keeps) / 100).clamp(least, u64::from(WHOLE));
+        let is_right = mine.is_some_and(|mine| {
+            let mine = u64::from(mine);
+            let cut = want < mine * room.cuts_below / 100;
+            let raise = want > mine && demand > mine * RAISE_ABOVE / 100;
+            !cut && !raise
+        });
+        let want = u32::try_from(want).unwrap_or(WHOLE);
+        if is_right {
+            return Decision { at_most: mine.unwrap_or(fair), goal: None };
+        }
+        let others = self.entries.iter().filter(|(node, _)| **node != me && live.contains(node));
+        let others = others.fold(0u32, |sum, (_, entry)| sum.saturating_add(entry.share));
+        let goal =
+            if want < fair { want } else { fair.max(want.min(WHOLE.saturating_sub(others))) };
+        let moved = mine.map_or(u32::MAX, |mine| goal.abs_diff(mine));
+        let is_worth = u64::from(moved) > u64::from(fair) * WORTH / 100;
+        match mine {
+            Some(mine) if !is_worth => Decision { at_most: mine, goal: None },
+            _ => Decision { at_most: goal, goal: Some(goal) },
+        }
+    }
+
+    /// The write that gives `me` this share, or what there is of it; the entries of the dead go.
+    pub(crate) fn take(
+        &self,
+        key: &Key,
+        me: u128,
+        live: &BTreeSet<u128>,
+        goal: u32,
+        op: u64,
+        now_ms: i64,
+    ) -> (Write, u32) {
+        let dead = self.entries.iter().filter(|(node, _)| **node != me && !live.contains(node));
+        let dead: Vec<_> = dead.map(|(node, entry)| (*node, *entry)).collect();
+        let lapsed = dead.iter().fold(0i64, |sum, (_, entry)| sum + i64::from(entry.share));
+        let mine = self.entries.get(&me).copied();
+        let held = mine.map_or(0, |mine| i64::from(mine.share));
+        let there = (self.free + lapsed + held).clamp(0, i64::from(WHOLE));
+        let share = i64::from(goal).min(there);
+        let mut when = match mine {
+            Some(mine) => vec![When::Equals(name(me), mine.value())],
+            None => vec![When::Exists, When::Missing(name(me))],
+        };
+        let more = held + lapsed - share;
+        if more < 0 {
+            when.push(When::AtLeast(FREE.into(), -more));
+        }
+        let share = u32::try_from(share).unwrap_or(0);
+        let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
+        let mut change = vec![
+            Change::Set(name(me), Entry { op, share }.value()),
+            Change::Set(TTL.into(), Value::Int(ttl)),
+        ];
+        if more != 0 {
+            change.push(Change::Add(FREE.into(), more));
+        }
+        for (node, entry) in dead {
+            when.push(When::Equals(name(node), entry.value()));
+            change.push(Change::Remove(name(node)));
+        }
+        (Write { key: key.clone(), when, change }, share)
+    }
+}
+
+/// The write that opens the item: a fair share for each.
+pub(crate) fn open(key: &Key, live: &BTreeSet<u128>, now_ms: i64) -> Write {
+    let share = fair(live.len());
+    let given = live.iter().fold(0i64, |sum, _| sum + i64::from(share));
+    let (format, version) = layout::format(FORMAT);
+    let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
+    let mut change = vec![
+        Change::Set(format, version),
+        Change::Set(FREE.into(), Value::Int(i64::from(WHOLE) - given)),
+        Change::Set(TTL.into(), Value::Int(ttl)),
+    ];
+    let entries = live.iter().map(|node| Change::Set(name(*node), Entry { op: 0, share }.value()));
+    change.extend(entries);
+    Write { key: key.clone(), when: vec![When::Absent], change }
+}
+
+/// The part of each of so many nodes.
+pub(crate) fn fair(nodes: usize) -> u32 {
+    WHOLE / u32::try_from(nodes.max(1)).unwrap_or(u32::MAX)
+}
+
+/// What names of entries begin with.
+const ENTRY: &str = "n";
+
+fn name(node: u128) -> Name {
+    format!("{ENTRY}{node:032x}").into()
+}
+
+impl Entry {
+    fn value(self) -> Value {
+        Value::Bytes(postcard::to_stdvec(&(self.op, self.share)).expect("numbers always encode"))
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let Value::Bytes(bytes) = value else { return None };
+        let (op, share) = postcard::from_bytes(bytes).ok()?;
+        Some(Self { op, share })
+    }
+}
+
+fn damaged() -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, "shares of a rate that cannot be read")
+}
