@@ -198,14 +198,15 @@ impl Hub {
 
     /// Notes a lease that no sheet holds any more.
     pub(crate) fn retire(&self, lease: Arc<Lease>) {
-        locked(&self.retired).push(lease);
+        let mut retired = locked(&self.retired);
+        if !retired.iter().any(|known| Arc::ptr_eq(known, &lease)) {
+            retired.push(lease);
+        }
     }
 
-    /// The retired leases that nobody uses any more, besides this list and their tenant's; the rest
-    /// are kept for the next time.
-    pub(crate) fn take_retired(&self) -> Vec<Arc<Lease>> {
-        let mut retired = locked(&self.retired);
-        retired.extract_if(.., |lease| Arc::strong_count(lease) <= 2).collect()
+    /// A lease that was retired is in use again.
+    pub(crate) fn unretire(&self, lease: &Arc<Lease>) {
+        locked(&self.retired).retain(|known| !Arc::ptr_eq(known, lease));
     }
 
     /// All retired leases, in use or not: the gate closes.
@@ -213,17 +214,21 @@ impl Hub {
         std::mem::take(&mut *locked(&self.retired))
     }
 
-    /// Has retired leases given back whose window still runs; the rest are let go.
+    /// Has retired leases given back whose window still runs; the rest are let go, once nobody has
+    /// them besides this list and their tenant. A request in flight keeps its lease, a caller at
+    /// rest only an old sheet with it: that keeps nobody from giving back what no request holds.
     pub(crate) fn return_retired(&self) {
         let now = self.clock.now();
-        for lease in self.take_retired() {
-            if lease.is_returned() && !lease.is_unlogged() || lease.window().end_ms <= now.wall_ms {
-                continue;
+        locked(&self.retired).retain(|lease| {
+            let is_done = lease.is_returned() && !lease.is_unlogged();
+            let is_over = lease.window().end_ms <= now.wall_ms;
+            let is_alone = Arc::strong_count(lease) <= 2;
+            if !is_done && !is_over && (is_alone || lease.open_holds() == 0) {
+                lease.rest();
+                self.wake(lease);
             }
-            lease.rest();
-            self.wake(&lease);
-            self.retire(lease);
-        }
+            !(is_alone && (is_done || is_over))
+        });
     }
 
     /// How many tenants and scoped leases have something to record.

@@ -155,8 +155,17 @@ impl Sheet {
 
     /// The lease of a pool of scope `tenant`, made empty on first use.
     pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
-        self.leases[usize::from(slot)]
-            .get_or_init(|| self.tenant.only_lease(self.new_lease(pool, 0)))
+        self.leases[usize::from(slot)].get_or_init(|| {
+            let lease = self.tenant.only_lease(self.new_lease(pool, 0));
+            if self.replaced.load(Ordering::Acquire) {
+                // A request that is older than the sheet in force draws for the first time: no
+                // later sheet may have this lease, so nobody else would give it back.
+                self.tenant.hub.retire(lease.clone());
+            } else {
+                self.tenant.hub.unretire(&lease);
+            }
+            lease
+        })
     }
 
     /// The leases of this sheet that have been used.

@@ -44,6 +44,12 @@ impl TenantCore {
         leases.iter().fold(0, |sum, lease| sum.saturating_add(lease.open_holds()))
     }
 
+    /// Every lease of the tenant as a whole: of its sheet, and of earlier ones that a request still
+    /// draws by.
+    pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The lease of this pool that there is, or `new` from now on.
     #[cold]
     pub(super) fn only_lease(&self, new: Lease) -> Arc<Lease> {
@@ -165,11 +171,12 @@ impl LiveTenant {
         }
         let core = self.core.clone();
         let sheet = Arc::new(Sheet::new(core, Some(&before), &record, live, &hub.parts, now));
+        self.sheet.store(sheet.clone());
+        before.replaced.store(true, Ordering::Release);
+        // After that: what the old one opens from now on it retires by itself.
         for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
             hub.retire(lease.clone());
         }
-        self.sheet.store(sheet.clone());
-        before.replaced.store(true, Ordering::Release);
         sheet
     }
 

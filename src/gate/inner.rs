@@ -119,16 +119,25 @@ impl Inner {
         path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
     }
 
+    /// Every lease that may have to be given back.
     pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
-        let mut all = self.hub.scoped.all_leases();
-        all.extend(self.hub.take_all_retired());
-        for tenant in &self.tenants {
-            all.extend(tenant.last_sheet().open_leases().cloned());
-        }
-        // A table has no order of its own, and what is done with them shall have one.
-        all.sort_by(|a, b| a.pool().cmp(b.pool()));
-        all
+        // The retired ones are still their tenant's.
+        drop(self.hub.take_all_retired());
+        let mut all = self.tenant_leases();
+        all.extend(self.hub.scoped.all_leases());
+        in_order(all)
     }
+
+    /// The leases of all tenants in memory, without those of keys, users and addresses.
+    pub(super) fn tenant_leases(&self) -> Vec<Arc<Lease>> {
+        in_order(self.tenants.iter().flat_map(|tenant| tenant.core.leases()).collect())
+    }
+}
+
+/// A table has no order of its own, and what is done with its leases shall have one.
+fn in_order(mut leases: Vec<Arc<Lease>>) -> Vec<Arc<Lease>> {
+    leases.sort_by_cached_key(|lease| (lease.pool().clone(), lease.incarnation()));
+    leases
 }
 
 /// The catalog in force, as the directory checks names against it.

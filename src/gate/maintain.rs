@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Inner;
 use super::callers::{MAX_AGE, Refresh, nanos};
 use super::open::MAX_CALLERS;
+use crate::admission::lease::Lease;
 use crate::admission::tenant::LiveTenant;
 use crate::error::Error;
 use crate::store::StoreError;
@@ -161,7 +162,17 @@ impl Inner {
 
     /// Has every sheet made anew: leases and rows of before belong to another incarnation.
     fn turn_over(&self) {
+        let now_ms = self.clock.now().wall_ms;
         self.live.rcu(|live| live.next());
+        // What the one before holds and does not use goes back now, whether its tenant calls again
+        // or not: others soon take what its closed entries say for used.
+        let incarnation = self.hub.incarnation();
+        for lease in self.tenant_leases() {
+            if lease.incarnation() != incarnation && lease.window().end_ms > now_ms {
+                self.hub.retire(lease);
+            }
+        }
+        self.hub.return_retired();
     }
 
     /// Looks at the plan file. The same failure is told once, not every second.
@@ -207,10 +218,14 @@ impl Inner {
                 return true;
             }
             let sheet = tenant.last_sheet();
-            let quiet = sheet.is_quiet();
-            for lease in sheet.open_leases().filter(|lease| !lease.is_returned()) {
-                lease.rest();
-                self.hub.wake(lease);
+            let mut quiet = sheet.is_quiet();
+            let running = |lease: &Arc<Lease>| lease.window().end_ms > now.wall_ms;
+            for lease in tenant.core.leases().iter().filter(|lease| running(lease)) {
+                if !lease.is_returned() {
+                    quiet = false;
+                    lease.rest();
+                    self.hub.wake(lease);
+                }
             }
             !quiet
         });

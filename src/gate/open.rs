@@ -14,7 +14,7 @@ use super::catalogs::{self, PlanSource};
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
-use super::stores;
+use super::{rates, stores};
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::resolve::LiveCatalog;
@@ -26,7 +26,7 @@ use crate::directory::{Directory, Reads};
 use crate::error::Error;
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
-use crate::sharing::{self, Sharing};
+use crate::sharing::Sharing;
 use crate::store::Store;
 use crate::store::layout::Space;
 use crate::usage::claims::Settler;
@@ -218,7 +218,7 @@ impl GateBuilder {
         };
         let check = CatalogCheck(live.clone());
         let peppers = identifier.peppers().clone();
-        let joined = join(&store, &clock, &space, &live, writer.incarnation).await?;
+        let joined = rates::join(&store, &clock, &space, &live, writer.incarnation).await?;
         promises(&config, &*store, &live.load());
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
@@ -349,23 +349,6 @@ impl ConfigSource {
         };
         parsed.map_err(|errors| Error::Config(errors.to_string()))
     }
-}
-
-/// Tells the other nodes of this one, where it shares the store and there are rates to share; and
-/// puts its part of them into force.
-async fn join(
-    store: &Arc<dyn Store>,
-    clock: &Arc<dyn Clock>,
-    space: &Space,
-    live: &ArcSwap<LiveCatalog>,
-    me: u128,
-) -> Result<Option<sharing::Joined>, Error> {
-    if !store.promise().shared {
-        return Ok(None);
-    }
-    let joined = sharing::join(store.clone(), clock.clone(), space.clone(), me).await?;
-    live.rcu(|live| live.next().among(joined.nodes));
-    Ok(Some(joined))
 }
 
 /// Recovers the journals of processes before. Also: whose they were.

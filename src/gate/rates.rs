@@ -1,12 +1,37 @@
 //! The buckets of rates that are shared with other nodes, as the task that shares them sees them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use super::Inner;
 use crate::admission::bucket::{Bucket, BucketRule};
 use crate::admission::decide::bucket_of;
+use crate::admission::resolve::LiveCatalog;
 use crate::admission::scoped::ScopedKey;
-use crate::sharing::{Asked, Buckets, LimitId};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::sharing::{self, Asked, Buckets, LimitId};
+use crate::store::Store;
+use crate::store::layout::Space;
+
+/// Tells the other nodes of this one, where it shares the store with any, and puts its part of the
+/// rates into force. Also where no plan has a rate: the next one may.
+pub(super) async fn join(
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    space: &Space,
+    live: &ArcSwap<LiveCatalog>,
+    me: u128,
+) -> Result<Option<sharing::Joined>, Error> {
+    if !store.promise().shared {
+        return Ok(None);
+    }
+    let joined = sharing::join(store.clone(), clock.clone(), space.clone(), me).await?;
+    live.rcu(|live| live.next().among(joined.nodes));
+    Ok(Some(joined))
+}
 
 impl Inner {
     /// Looks at a bucket, if it is in memory.
