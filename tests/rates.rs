@@ -154,3 +154,50 @@ async fn a_node_alone_on_its_store_makes_no_calls_for_its_rates() {
     }
     gate.close().await.unwrap();
 }
+
+/// What is admitted in each slot of five seconds by gates that are all asked for more than that.
+async fn by_slot(gates: &[&Gate], slots: usize) -> Vec<u64> {
+    let mut by_slot = vec![0; slots];
+    for slot in &mut by_slot {
+        for _ in 0..100 {
+            for gate in gates {
+                let acme = gate.tenant("acme").await.unwrap();
+                for _ in 0..3 {
+                    if let Ok(permit) = gate.admit(Ask::op("call").tenant(&acme)).await {
+                        permit.settle();
+                        *slot += 1;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    by_slot
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strict_rate_is_never_passed_in_a_slot() {
+    let plans = PLANS.replace("\"100/s\"", "{ limit = \"100/s\", strict = true }");
+    let (store, clock) = (Memory::new(), Paused(Instant::now()));
+    let mut gates = Vec::new();
+    for _ in 0..4 {
+        let builder = GateBuilder::from_text(SERVICE).plans(&plans).store(Shared(store.clone()));
+        let gate = builder.clock(clock.clone()).open().await.unwrap();
+        gate.directory().tenant("acme").plan("free").save().await.unwrap();
+        gates.push(gate);
+    }
+    for some in [4, 1, 2] {
+        let serving: Vec<&Gate> = gates.iter().take(some).collect();
+        let slots = by_slot(&serving, 6).await;
+        // The test's slots are the clock's: it starts with one, and a call takes no time.
+        let asked = 300 * some as u64;
+        let all = slots.iter().all(|n| *n <= 500);
+        assert!(all, "{some} nodes: {slots:?} of 500, {asked} asked");
+        let used: u64 = slots.iter().sum();
+        let could = 500.min(asked) * slots.len() as u64;
+        assert!(used * 100 >= could * 95, "{some} nodes: {slots:?}");
+    }
+    for gate in &gates {
+        gate.close().await.unwrap();
+    }
+}

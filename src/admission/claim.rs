@@ -394,7 +394,8 @@ mod tests {
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let event = prop_oneof![
-            8 => (0usize..10, prop::bool::weighted(0.2)).prop_map(|(who, lost)| Event::Step { who, lost }),
+            8 => (0usize..10, prop::bool::weighted(0.2))
+                .prop_map(|(who, lost)| Event::Step { who, lost }),
             2 => any::<prop::sample::Index>().prop_map(|i| Event::Late(i.index(1_000))),
             1 => (0usize..10).prop_map(Event::Die),
         ];
@@ -463,7 +464,8 @@ mod tests {
                     who.charge == Some(Charge::Nothing) || who.found == Some(Found::Replay)
                 });
                 prop_assert!(free.clone().count() <= FREE);
-                prop_assert!(settled || by_claim == 0 && free.count() == 0, "answered, not charged");
+                let nobody = by_claim == 0 && free.count() == 0;
+                prop_assert!(settled || nobody, "answered, not charged");
             }
         }
     }

@@ -305,6 +305,8 @@ impl Hold {
             // A call that was made stays counted by its rate, whatever became of it.
             if took.ask != CALLS {
                 decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
+            } else if took.is_units() {
+                decide::settle(self.of.hub(), &self.of.sheet, took, took.n);
             }
             took.n = 0;
         }

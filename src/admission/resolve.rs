@@ -23,26 +23,33 @@ pub(crate) struct LiveCatalog {
     /// Counts the catalogs of this process.
     pub(crate) epoch: u64,
     policies: Vec<OnceLock<Arc<Policy>>>,
-    /// How many nodes have an equal part of every rate.
-    pub(crate) nodes: usize,
+    /// How many nodes have an equal part of every rate; `None`: no other can open the store.
+    pub(crate) nodes: Option<usize>,
 }
 
 impl LiveCatalog {
     pub(crate) fn new(catalog: Arc<Catalog>, revision: u64, epoch: u64) -> Self {
         let policies = catalog.plans.iter().map(|_| OnceLock::new()).collect();
-        Self { catalog, revision, epoch, policies, nodes: 1 }
+        Self { catalog, revision, epoch, policies, nodes: None }
     }
 
     /// The same once more: whoever resolved under this one resolves anew.
     #[must_use]
     pub(crate) fn next(&self) -> Self {
-        Self::new(self.catalog.clone(), self.revision, self.epoch + 1).among(self.nodes)
+        self.followed_by(self.catalog.clone(), self.revision)
+    }
+
+    /// Another one in its place.
+    #[must_use]
+    pub(crate) fn followed_by(&self, catalog: Arc<Catalog>, revision: u64) -> Self {
+        let next = Self::new(catalog, revision, self.epoch + 1);
+        Self { nodes: self.nodes, ..next }
     }
 
     /// The same for one of so many nodes that share its rates.
     #[must_use]
     pub(crate) fn among(self, nodes: usize) -> Self {
-        Self { nodes, ..self }
+        Self { nodes: Some(nodes), ..self }
     }
 
     /// What holds for this tenant at `now_ms`.

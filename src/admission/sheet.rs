@@ -200,7 +200,11 @@ impl Sheet {
         let terms = Terms { limit: rule.limit, rev: self.rev };
         Lease::new(id, window.end_ms, terms, rule.usual_ask)
             .under(self.incarnation)
-            .forgotten_at(pool::ttl(rule.every, window))
+            .forgotten_at(match rule.slot_ms {
+                Some(_) => Some(pool::slot_ttl(window)),
+                None => pool::ttl(rule.every, window),
+            })
+            .of_slot(rule.slot_ms.is_some())
             .alerting(rule.alerts.clone().map(|rule| Alerting::new(self.tenant.id.clone(), rule)))
     }
 
@@ -293,6 +297,10 @@ fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<
 }
 
 fn window_of(rule: &PoolRule, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
+    if let Some(slot_ms) = rule.slot_ms {
+        let start_ms = at_ms - at_ms.rem_euclid(slot_ms);
+        return Window { start_ms, end_ms: start_ms.saturating_add(slot_ms) };
+    }
     let window = rule.every.window(at_ms, zone, anchors);
     match rule.expires_ms {
         // Past its end a grant's window is behind us: nothing is taken from it, and it sets no

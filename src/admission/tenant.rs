@@ -18,6 +18,10 @@ use super::sheet::Sheet;
 use crate::clock::Now;
 use crate::directory::{Surrogate, TenantRecord};
 
+/// A lease is forgotten so long after its window, given back or not: longer than a clock that is
+/// set back keeps a sheet.
+const OVER_MS: i64 = 2 * 3_600_000;
+
 /// The parts of a tenant that outlive its sheets.
 #[derive(Debug)]
 pub(crate) struct TenantCore {
@@ -61,8 +65,11 @@ impl TenantCore {
             known.retarget(new.terms());
             return known.clone();
         }
+        let now_ms = self.hub.clock.now().wall_ms;
         leases.retain(|lease| {
-            Arc::strong_count(lease) > 1 || !lease.is_returned() || lease.is_unlogged()
+            // What is left of a window that is over is of no use to anybody.
+            let is_over = lease.window().end_ms.saturating_add(OVER_MS) < now_ms;
+            Arc::strong_count(lease) > 1 || lease.is_unlogged() || !is_over && !lease.is_returned()
         });
         let new = Arc::new(new);
         leases.push(new.clone());

@@ -220,7 +220,8 @@ impl Inner {
             let sheet = tenant.last_sheet();
             let mut quiet = sheet.is_quiet();
             let running = |lease: &Arc<Lease>| lease.window().end_ms > now.wall_ms;
-            for lease in tenant.core.leases().iter().filter(|lease| running(lease)) {
+            let leases = tenant.core.leases();
+            for lease in leases.iter().filter(|lease| running(lease) || sheet.has(lease)) {
                 if !lease.is_returned() {
                     quiet = false;
                     lease.rest();

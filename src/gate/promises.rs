@@ -23,7 +23,7 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
     if store.shared {
         let (calm, churn) = sharing::bound();
         tracing::info!(
-            nodes = live.nodes,
+            nodes = live.nodes.unwrap_or(1),
             "rates are shared by all nodes: within ten seconds they admit at most {calm} % of a \
              rate together, and {churn} % while nodes join or die",
         );

@@ -307,8 +307,8 @@ fn worst(nodes: usize, load: Load, churn: bool, loss: u64) -> Measured {
         calls: mean(|m| m.calls),
     };
     println!(
-        "{nodes:>3} nodes, {load:?}, churn {churn}: 10 s {:.3} R, used {:.3}, {:.1} writes a minute \
-         and {:.1} beats",
+        "{nodes:>3} nodes, {load:?}, churn {churn}: 10 s {:.3} R, used {:.3}, \
+         {:.1} writes a minute and {:.1} beats",
         measured.ten_seconds, measured.used, measured.moves, measured.calls
     );
     measured

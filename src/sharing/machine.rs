@@ -17,8 +17,9 @@ use crate::directory::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{Item, Key, StoreError, Write, Written};
 
-/// Demand is counted up to so many times the rate: more does not matter.
-const MOST_TIMES: u128 = 1_000;
+/// Demand is counted up to a little more than the whole rate: more does not matter, and it would
+/// take long to be forgotten.
+const MOST: u64 = WHOLE as u64 * 5 / 4;
 
 /// Tries to move a share in one slot: the second after somebody else was faster.
 const TRIES: u8 = 2;
@@ -170,8 +171,7 @@ impl Machine {
         let fair = u64::from(self.fair(now));
         let part = |asked: Asked| {
             let part = u128::from(asked.units) * u128::from(asked.interval_ns) * u128::from(WHOLE);
-            let most = u128::from(WHOLE) * MOST_TIMES;
-            u64::try_from((part / u128::from(long_ns)).min(most)).unwrap_or(u64::MAX)
+            u64::try_from(part / u128::from(long_ns)).unwrap_or(MOST).min(MOST)
         };
         for (id, shared) in self.limits.iter_mut().filter(|(_, shared)| shared.is_here) {
             let part = asked.get(id).copied().map_or(0, part);
@@ -318,14 +318,14 @@ impl Machine {
         let decision = view.decide(self.me, &live, demand);
         shared.is_left = !shared.is_here && decision.goal.is_none();
         let mut effects = vec![];
-        let write = decision.goal.filter(|_| shared.tries > 0).map(|goal| {
+        let write = decision.goal.filter(|_| shared.tries > 0).and_then(|goal| {
             self.op += 1;
             view.take(&key, self.me, &live, goal, self.op, now.wall_ms)
         });
         shared.serves = match (decision.goal, view.entries.get(&self.me)) {
             (None, _) => decision.at_most,
             // A cut acts at once; a raise when it is written.
-            (Some(goal), Some(mine)) => before.max(mine.share).min(mine.share).min(goal),
+            (Some(goal), Some(mine)) => mine.share.min(goal),
             (Some(goal), None) => before.min(goal),
         };
         if shared.serves != before {

@@ -54,6 +54,8 @@ pub(crate) struct Entry {
     /// The operation of its node that made it.
     op: u64,
     pub(crate) share: u32,
+    /// What it asked for: of an equal part that it did not get, the others owe it the rest.
+    goal: u32,
 }
 
 /// The item as it was last read.
@@ -91,21 +93,24 @@ impl View {
         let mine = self.entries.get(&me).map(|entry| entry.share);
         let room = if self.free < SCARCE { NARROW } else { WIDE };
         let least = u64::from(fair) * LEAST / 100;
-        let want = (demand.saturating_mul(room.keeps) / 100).clamp(least, u64::from(WHOLE));
+        // Beyond the whole rate, too: who has all of it notices that others have come.
+        let want = (demand.saturating_mul(room.keeps) / 100).max(least);
+        let others = self.entries.iter().filter(|(node, _)| **node != me && live.contains(node));
+        let owed = |entry: &Entry| entry.share.max(entry.goal.min(fair));
+        let others = others.fold(0u32, |sum, (_, entry)| sum.saturating_add(owed(entry)));
+        let most = fair.max(WHOLE.saturating_sub(others));
         let is_right = mine.is_some_and(|mine| {
-            let mine = u64::from(mine);
-            let cut = want < mine * room.cuts_below / 100;
-            let raise = want > mine && demand > mine * RAISE_ABOVE / 100;
+            let share = u64::from(mine);
+            let cut = mine > most || want < share * room.cuts_below / 100;
+            let raise = want > share && demand > share * RAISE_ABOVE / 100;
             !cut && !raise
         });
-        let want = u32::try_from(want).unwrap_or(WHOLE);
+        let want = u32::try_from(want).unwrap_or(u32::MAX).min(WHOLE);
         if is_right {
             return Decision { at_most: mine.unwrap_or(fair), goal: None };
         }
-        let others = self.entries.iter().filter(|(node, _)| **node != me && live.contains(node));
-        let others = others.fold(0u32, |sum, (_, entry)| sum.saturating_add(entry.share));
-        let goal =
-            if want < fair { want } else { fair.max(want.min(WHOLE.saturating_sub(others))) };
+        // Above an equal part only from what the others leave.
+        let goal = if want < fair { want } else { fair.max(want.min(most)) };
         let moved = mine.map_or(u32::MAX, |mine| goal.abs_diff(mine));
         let is_worth = u64::from(moved) > u64::from(fair) * WORTH / 100;
         match mine {
@@ -115,6 +120,7 @@ impl View {
     }
 
     /// The write that gives `me` this share, or what there is of it; the entries of the dead go.
+    /// `None`: there is no more of it, and the others know.
     pub(crate) fn take(
         &self,
         key: &Key,
@@ -123,7 +129,7 @@ impl View {
         goal: u32,
         op: u64,
         now_ms: i64,
-    ) -> (Write, u32) {
+    ) -> Option<(Write, u32)> {
         let dead = self.entries.iter().filter(|(node, _)| **node != me && !live.contains(node));
         let dead: Vec<_> = dead.map(|(node, entry)| (*node, *entry)).collect();
         let lapsed = dead.iter().fold(0i64, |sum, (_, entry)| sum + i64::from(entry.share));
@@ -131,6 +137,9 @@ impl View {
         let held = mine.map_or(0, |mine| i64::from(mine.share));
         let there = (self.free + lapsed + held).clamp(0, i64::from(WHOLE));
         let share = i64::from(goal).min(there);
+        if mine.is_some_and(|mine| i64::from(mine.share) == share && mine.goal == goal) {
+            return None;
+        }
         let mut when = match mine {
             Some(mine) => vec![When::Equals(name(me), mine.value())],
             None => vec![When::Exists, When::Missing(name(me))],
@@ -142,7 +151,7 @@ impl View {
         let share = u32::try_from(share).unwrap_or(0);
         let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
         let mut change = vec![
-            Change::Set(name(me), Entry { op, share }.value()),
+            Change::Set(name(me), Entry { op, share, goal }.value()),
             Change::Set(TTL.into(), Value::Int(ttl)),
         ];
         if more != 0 {
@@ -152,7 +161,7 @@ impl View {
             when.push(When::Equals(name(node), entry.value()));
             change.push(Change::Remove(name(node)));
         }
-        (Write { key: key.clone(), when, change }, share)
+        Some((Write { key: key.clone(), when, change }, share))
     }
 }
 
@@ -167,7 +176,8 @@ pub(crate) fn open(key: &Key, live: &BTreeSet<u128>, now_ms: i64) -> Write {
         Change::Set(FREE.into(), Value::Int(i64::from(WHOLE) - given)),
         Change::Set(TTL.into(), Value::Int(ttl)),
     ];
-    let entries = live.iter().map(|node| Change::Set(name(*node), Entry { op: 0, share }.value()));
+    let entry = Entry { op: 0, share, goal: share }.value();
+    let entries = live.iter().map(|node| Change::Set(name(*node), entry.clone()));
     change.extend(entries);
     Write { key: key.clone(), when: vec![When::Absent], change }
 }
@@ -186,13 +196,14 @@ fn name(node: u128) -> Name {
 
 impl Entry {
     fn value(self) -> Value {
-        Value::Bytes(postcard::to_stdvec(&(self.op, self.share)).expect("numbers always encode"))
+        let packed = postcard::to_stdvec(&(self.op, self.share, self.goal));
+        Value::Bytes(packed.expect("numbers always encode"))
     }
 
     fn read(value: &Value) -> Option<Self> {
         let Value::Bytes(bytes) = value else { return None };
-        let (op, share) = postcard::from_bytes(bytes).ok()?;
-        Some(Self { op, share })
+        let (op, share, goal) = postcard::from_bytes(bytes).ok()?;
+        Some(Self { op, share, goal })
     }
 }
 

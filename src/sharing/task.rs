@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::machine::{Asked, Effect, Event, LimitId, Machine};
 use super::{LAPSE_SLOTS, SLOT_NS};
@@ -115,14 +115,12 @@ async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
     let Joined { mut machine, store, clock, .. } = joined;
     let slot = Duration::from_nanos(SLOT_NS);
     // Not all at the same instant, though they were started at the same.
-    let first = slot * u32::from(jitter()) / 256;
-    let mut slots = tokio::time::interval_at(Instant::now() + first, slot);
-    slots.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut wait = slot * u32::from(jitter()) / 256;
     loop {
         tokio::select! {
             biased;
             () = stop.notified() => break,
-            _ = slots.tick() => {}
+            () = tokio::time::sleep(wait) => wait = slot,
         }
         let Some(buckets) = buckets.upgrade() else { return };
         let shared: Vec<LimitId> = machine.shared().cloned().collect();

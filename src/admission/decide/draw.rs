@@ -299,7 +299,12 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
             }
         };
         match took {
-            Ok(()) => taken.push(Taken { from, n, ask: i, draw: 0 }),
+            Ok(()) => {
+                taken.push(Taken { from, n, ask: i, draw: 0 });
+                if let Some(stopped) = draw_slot(q, index, n, i, taken) {
+                    return Some(stopped);
+                }
+            }
             Err(not_before) => {
                 if q.hub.shares_rates() {
                     tell(q, index, &from, n);
@@ -310,6 +315,31 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
                     wait_ns: Some(not_before.wait_ns),
                 }));
             }
+        }
+    }
+    None
+}
+
+/// Units of a strict rate's slot, of which all nodes together have no more than the rate gives.
+fn draw_slot(
+    q: &Question<'_>,
+    index: u16,
+    n: u64,
+    i: u8,
+    taken: &mut TakenList,
+) -> Option<Stopped> {
+    let pool = q.sheet.policy.rates[usize::from(index)].slot_pool?;
+    match take(q, pool, n) {
+        Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw: 0 }),
+        Draw::None => {}
+        Draw::Need(lease) => return Some(Stopped::Need(lease, n)),
+        Draw::Exhausted => {
+            let left_ms = q.sheet.window(pool).end_ms.saturating_sub(q.now.wall_ms).max(1);
+            return Some(Stopped::Refused(Refused {
+                reason: Reason::Exhausted,
+                by: Limit::Rate(index),
+                wait_ns: Some(left_ms.unsigned_abs().saturating_mul(1_000_000)),
+            }));
         }
     }
     None

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{FORGIVEN, Hold, Knowledge, Of, State, pay_bucket, use_up};
 use crate::admission::claim::{Charge, Claim, ClaimUse, Found};
-use crate::admission::decide::{self, CALLS, TakenList};
+use crate::admission::decide::{self, CALLS, Taken, TakenList};
 use crate::admission::policy::Known;
 use crate::catalog::MeterId;
 use crate::clock::Now;
@@ -180,7 +180,7 @@ impl Hold {
             return;
         };
         let all = std::mem::take(&mut listed.taken);
-        let (units, rates) = all.into_iter().partition(|took| took.is_units());
+        let (units, rates) = all.into_iter().partition(is_of_ask);
         listed.taken = rates;
         let OpenClaim { claim, others } = *open;
         let of = self.of.clone();
@@ -215,7 +215,7 @@ impl Hold {
 
     fn release_units(&mut self, now: Now) {
         for took in &mut self.list.open().taken {
-            if took.is_units() {
+            if is_of_ask(took) {
                 decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
                 took.n = 0;
             }
@@ -233,6 +233,11 @@ impl Hold {
         self.release_rest(now);
         decide::leave(&self.of.sheet);
     }
+}
+
+/// Units of a meter, as opposed to what rates have taken.
+fn is_of_ask(took: &Taken) -> bool {
+    took.is_units() && took.ask != CALLS
 }
 
 impl Settling {
