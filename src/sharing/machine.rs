@@ -198,10 +198,10 @@ impl Machine {
     }
 
     fn beaten(&mut self, now: Now, answer: Result<Written, StoreError>) -> Vec<Effect> {
-        if let Ok(Written::Applied(Some(item))) = answer {
-            if let Err(error) = self.nodes.learn(&item, now.mono_ns) {
-                tracing::error!(%error, "who shares the rates cannot be read");
-            }
+        if let Ok(Written::Applied(Some(item))) = answer
+            && let Err(error) = self.nodes.learn(&item, now.mono_ns)
+        {
+            tracing::error!(%error, "who shares the rates cannot be read");
         }
         let nodes = self.live(now).len();
         if nodes == self.told_nodes {
