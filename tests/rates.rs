@@ -111,9 +111,9 @@ async fn a_rate_is_shared_and_follows_the_demand() {
     let both = call(&[&one, &two], &[300, 300], 20).await;
     assert!(is_about(both[0], 50.0) && is_about(both[1], 50.0), "equal parts: {both:?}");
 
-    call(&[&one, &two], &[300, 20], 20).await;
+    call(&[&one, &two], &[300, 20], 30).await;
     let skewed = call(&[&one, &two], &[300, 20], 20).await;
-    assert!(skewed[0] > 70.0, "what one leaves the other has: {skewed:?}");
+    assert!(skewed[0] > 65.0, "what one leaves the other has: {skewed:?}");
     assert!(is_about(skewed[1], 20.0), "{skewed:?}");
     assert!(skewed[0] + skewed[1] <= 106.0, "{skewed:?}");
 

@@ -157,12 +157,12 @@ impl Sheet {
     pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
         self.leases[usize::from(slot)].get_or_init(|| {
             let lease = self.tenant.only_lease(self.new_lease(pool, 0));
-            if self.replaced.load(Ordering::Acquire) {
-                // A request that is older than the sheet in force draws for the first time: no
-                // later sheet may have this lease, so nobody else would give it back.
-                self.tenant.hub.retire(lease.clone());
-            } else {
+            if !self.replaced.load(Ordering::Acquire) {
                 self.tenant.hub.unretire(&lease);
+            } else if Arc::strong_count(&lease) <= 2 {
+                // A request that is older than the sheet in force draws for the first time: no
+                // later sheet has this lease, so nobody else would give it back.
+                self.tenant.hub.retire(lease.clone());
             }
             lease
         })

@@ -210,3 +210,94 @@ impl Entry {
 fn damaged() -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, "shares of a rate that cannot be read")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{Memory, Store, StoreFuture};
+
+    fn at_once<T>(mut call: StoreFuture<T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match call.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(answer) => answer.unwrap(),
+            std::task::Poll::Pending => unreachable!("a store in memory answers at once"),
+        }
+    }
+
+    fn key() -> Key {
+        Key { pk: "V".into(), sk: "-".into() }
+    }
+
+    fn view(store: &Memory) -> View {
+        View::read(&at_once(store.read(key())).unwrap()).unwrap()
+    }
+
+    fn nodes(live: u8) -> BTreeSet<u128> {
+        (0..5).filter(|node| live & 1 << node != 0).collect()
+    }
+
+    proptest! {
+        /// Five nodes ask for shares, each by what it read last, and copies of earlier writes come
+        /// late: entries and what is free are the whole after every write.
+        #[test]
+        fn shares_never_add_up_to_more_than_the_rate(
+            steps in prop::collection::vec(
+                (0u128..5, 1u8..32, 0u32..=WHOLE, any::<bool>(), any::<prop::sample::Index>()),
+                1..80,
+            ),
+        ) {
+            let store = Memory::new();
+            at_once(store.write(open(&key(), &nodes(31), 0)));
+            let mut read = vec![view(&store); 5];
+            let mut sent = Vec::new();
+            for (op, (me, live, goal, reads, late)) in (1u64..).zip(steps) {
+                let at = usize::try_from(me).unwrap();
+                if reads {
+                    read[at] = view(&store);
+                }
+                let live = &nodes(live | 1 << me);
+                if let Some((write, share)) = read[at].take(&key(), me, live, goal, op, 0) {
+                    prop_assert!(share <= goal);
+                    sent.push(write.clone());
+                    at_once(store.write(write));
+                }
+                if !sent.is_empty() {
+                    at_once(store.write(late.get(&sent).clone()));
+                }
+                let stands = view(&store);
+                let given: i64 = stands.entries.values().map(|entry| i64::from(entry.share)).sum();
+                prop_assert_eq!(given + stands.free, i64::from(WHOLE));
+                prop_assert!(stands.free >= 0);
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_all_of_it_gives_up_an_equal_part_to_one_that_asks() {
+        let (store, live) = (Memory::new(), nodes(0b11));
+        at_once(store.write(open(&key(), &nodes(0b01), 0)));
+        let wants = u64::from(WHOLE) * 5 / 4;
+        let asks = view(&store).decide(1, &live, wants);
+        assert_eq!(asks.goal, Some(WHOLE / 2));
+        let (write, share) = view(&store).take(&key(), 1, &live, WHOLE / 2, 1, 0).unwrap();
+        assert_eq!(share, 0, "nothing is left");
+        at_once(store.write(write));
+        let gives = view(&store).decide(0, &live, wants);
+        assert_eq!((gives.at_most, gives.goal), (WHOLE / 2, Some(WHOLE / 2)));
+        let (write, _) = view(&store).take(&key(), 0, &live, WHOLE / 2, 1, 0).unwrap();
+        at_once(store.write(write));
+        let (_, share) = view(&store).take(&key(), 1, &live, WHOLE / 2, 2, 0).unwrap();
+        assert_eq!(share, WHOLE / 2);
+    }
+
+    #[test]
+    fn an_entry_that_is_no_number_stops_the_reading() {
+        let store = Memory::new();
+        at_once(store.write(open(&key(), &nodes(0b01), 0)));
+        let mut item = at_once(store.read(key())).unwrap();
+        item.0.insert(name(7), Value::Int(1));
+        assert_eq!(View::read(&item).unwrap_err().kind, StoreErrorKind::Corrupt);
+    }
+}

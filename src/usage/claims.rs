@@ -185,3 +185,52 @@ async fn each(
         query.from = next;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::claim::OnceKey;
+    use crate::admission::lease::Writer;
+    use crate::store::layout;
+    use crate::store::{Change, Memory, When};
+    use crate::usage::ledger::Ledger;
+
+    async fn claim(store: &Memory, space: &Space, key: &[u8], used: Option<&ClaimUse>) {
+        let tenant = Surrogate::test(1);
+        let once = OnceKey::new(key, "POST", "/chat", None);
+        let claim = Claim::new(space, tenant, once).unwrap();
+        store.write(claim.put(0)).await.unwrap();
+        if let Some(used) = used {
+            assert_eq!(settle(store, &claim, used).await, Charge::Claim);
+        }
+    }
+
+    #[tokio::test]
+    async fn billing_and_reports_count_settled_claims_and_no_others() {
+        let (store, space, tenant) = (Memory::new(), Space::new("test"), Surrogate::test(1));
+        let (format, version) = layout::format(1);
+        let change = vec![Change::Set(format, version)];
+        let note = Write { key: space.claimant(tenant), when: vec![When::Absent], change };
+        store.write(note).await.unwrap();
+        let used = |day, n| ClaimUse {
+            period_ms: 7,
+            day,
+            account: Some("acct".into()),
+            rows: vec![("requests".into(), 1, n)],
+        };
+        claim(&store, &space, b"one", Some(&used(20_260_301, 3))).await;
+        claim(&store, &space, b"two", Some(&used(20_260_302, 4))).await;
+        claim(&store, &space, b"held", None).await;
+
+        let writer = Writer { space, incarnation: 1 };
+        let ledger = Ledger::new(Arc::new(store), writer, 0);
+        let billed = ledger.by_period(10_000).await.unwrap();
+        assert_eq!(billed.len(), 1);
+        assert_eq!((billed[0].tenant, billed[0].period_ms, billed[0].atoms), (tenant, 7, 7));
+        assert_eq!(billed[0].account.as_deref(), Some("acct"));
+        let mut shown = ledger.uses(tenant, (1, 0), 20_000).await.unwrap();
+        shown.sort_by_key(|row| row.day);
+        let shown: Vec<_> = shown.iter().map(|row| (row.day, row.atoms)).collect();
+        assert_eq!(shown, [(20_260_301, 3), (20_260_302, 4)]);
+    }
+}
