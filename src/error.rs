@@ -39,6 +39,12 @@ pub enum Error {
     /// There is no such tenant.
     #[error("there is no tenant `{0}`: make it with `gate.directory().tenant(..).save()`")]
     NoTenant(String),
+    /// Stripe did not do it.
+    #[error(transparent)]
+    Stripe(#[from] crate::billing::sink::SinkError),
+    /// There is no Stripe to do it.
+    #[error("there is no [stripe] in the service file")]
+    NoStripe,
     /// The system gave no randomness.
     #[error("no randomness from the system: {0}")]
     Random(String),

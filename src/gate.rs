@@ -21,8 +21,12 @@ use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
 
 mod ask;
+#[cfg(feature = "stripe")]
+mod billing;
 mod callers;
 mod catalogs;
+#[cfg(feature = "stripe")]
+mod customers;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
 mod inner;
@@ -33,6 +37,9 @@ mod once;
 mod open;
 mod promises;
 mod rates;
+#[cfg(feature = "stripe")]
+mod reports;
+mod sleep;
 mod sources;
 mod standing;
 mod statement;

@@ -226,6 +226,7 @@ mod tests {
     use crate::directory::Surrogate;
     use crate::store::{Key, Memory, Page, Promise, Query, StoreFuture, Write};
     use crate::testing::{Faulty, Odds};
+    use crate::usage::ceilings::AHEAD;
 
     const LIMIT: u64 = 3_000;
 
@@ -305,7 +306,7 @@ mod tests {
     /// What the recorder does, on a log that never fails.
     fn log_ceilings(hub: &Hub) {
         for lease in hub.take_capped() {
-            let ceiling = lease.propose_ceiling(hub.clock.now());
+            let ceiling = lease.propose_ceiling(hub.clock.now(), AHEAD);
             ceiling.into_iter().for_each(|ceiling| lease.ceiling_logged(ceiling));
         }
     }

@@ -10,13 +10,15 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tollgate::middleware::TollgateLayer;
+use tollgate::testing::START_MS;
 use tollgate::wire::{HeaderStyle, WireOptions};
-use tollgate::{Gate, GateBuilder};
+use tollgate::{Gate, GateBuilder, ManualClock};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -99,17 +101,21 @@ fn request(has_extensions: bool) -> Request<Found> {
 
 /// Allocations of one request from the layer to the end of its body, after many before it.
 async fn allocations(layer: TollgateLayer, has_extensions: bool) -> u64 {
+    allocations_of(layer, || request(has_extensions)).await
+}
+
+async fn allocations_of(layer: TollgateLayer, request: impl Fn() -> Request<Found>) -> u64 {
     let layer = layer.peer_from(|_| Some([127, 0, 0, 1].into()));
     let mut service = layer.layer(Bare);
     for _ in 0..300 {
-        let response = service.call(request(has_extensions)).await.unwrap();
+        let response = service.call(request()).await.unwrap();
         assert_eq!(response.status(), 200);
         tokio::task::yield_now().await; // the keeper renews the lease
     }
     let mut least = u64::MAX;
     // A flush may come between: the sheet is handed to it once, into a list that may grow.
     for _ in 0..3 {
-        let request = request(has_extensions);
+        let request = request();
         let counted = allocation_counter::measure(|| {
             let cx = &mut Context::from_waker(Waker::noop());
             let Poll::Ready(Ok(response)) = pin!(service.call(request)).poll(cx) else {
@@ -143,7 +149,11 @@ async fn a_handle_for_extractors_is_two_allocations_and_the_map_of_extensions() 
 async fn headers_are_one_allocation_and_the_growth_of_the_header_map() {
     let gate = gate(HeaderStyle::Draft11).await;
     let layer = TollgateLayer::new(&gate).without_extensions();
-    // What an empty header map needs for two headers, measured rather than known.
+    assert_eq!(allocations(layer, true).await, 1 + growth_of_the_header_map());
+}
+
+/// What an empty header map needs for two headers, measured rather than known.
+fn growth_of_the_header_map() -> u64 {
     let growth = allocation_counter::measure(|| {
         let mut map = http::HeaderMap::new();
         for name in ["ratelimit", "ratelimit-policy"] {
@@ -151,5 +161,53 @@ async fn headers_are_one_allocation_and_the_growth_of_the_header_map() {
             map.insert(http::HeaderName::from_static(name), value);
         }
     });
-    assert_eq!(allocations(layer, true).await, 1 + growth.count_total);
+    growth.count_total
+}
+
+/// The example's own plans and way of identifying: limits by key beside the tenant's, a budget of
+/// bytes taken while the body streams, a bound on requests at once. The clock moves, so that no
+/// rate is reached.
+#[tokio::test]
+async fn the_plans_of_the_example_allocate_as_little() {
+    let dir = tempfile::tempdir().unwrap();
+    let pepper = dir.path().join("pepper");
+    std::fs::write(&pepper, "no secret in a test, but 32 bytes").unwrap();
+    let service = format!(
+        r#"
+        [store]
+        kind = "memory"
+        [[identify]]
+        api-key = ["authorization", "x-api-key"]
+        pepper = [{{ id = "1", file = {pepper:?} }}]
+        [flush]
+        mode = "journal"
+        journal-path = {journal:?}
+        "#,
+        journal = dir.path().join("journal"),
+    );
+    let plans = include_str!("../examples/axum-api/plans.toml");
+    for (style, extractors, most) in [
+        (HeaderStyle::Off, false, 0),
+        (HeaderStyle::Off, true, 2),
+        (HeaderStyle::Draft11, false, 1),
+    ] {
+        let wire = WireOptions { style, ..WireOptions::default() };
+        let clock = ManualClock::at_unix_ms(START_MS);
+        let gate = GateBuilder::from_text(&service).plans(plans).wire(wire).clock(clock.clone());
+        let gate = gate.open().await.unwrap();
+        let acme = gate.directory().tenant("acme").plan("team").save().await.unwrap();
+        let key = format!("Bearer {}", acme.new_key("ci").await.unwrap().expose());
+        let request = || {
+            clock.advance(Duration::from_millis(100));
+            let request = Request::get("/v1/search?q=a").header("authorization", &key);
+            let mut request = request.body(Found(None)).unwrap();
+            request.extensions_mut().insert(7_u8);
+            request
+        };
+        let layer = TollgateLayer::new(&gate);
+        let layer = if extractors { layer } else { layer.without_extensions() };
+        let growth = if style == HeaderStyle::Off { 0 } else { growth_of_the_header_map() };
+        assert_eq!(allocations_of(layer, request).await, most + growth, "{style:?} {extractors}");
+        gate.close().await.unwrap();
+    }
 }

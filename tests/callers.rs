@@ -156,6 +156,9 @@ async fn while_the_directory_is_away_who_is_known_stays_and_who_is_not_gets_503(
     for _ in 0..21 {
         assert_eq!(with_key(&w.gate, &key).await, 200);
     }
+    // On record, so that a lease in hand may be used further than its first ceiling.
+    w.gate.flush_now().await.unwrap();
+    tollgate::testing::leases_at_rest(&w.gate).await;
     w.store.outage(true);
     w.clock.advance(AGED);
     // As last known, on the units that were leased.
@@ -297,4 +300,22 @@ async fn a_token_names_tenant_and_user_until_it_ends() {
     let mut forged = token("acme", "bob", 6_000).into_bytes();
     *forged.last_mut().unwrap() ^= 1;
     assert_eq!(with_key(&gate, std::str::from_utf8(&forged).unwrap()).await, 401);
+}
+
+#[tokio::test]
+async fn who_sleeps_stays_known_while_the_directory_is_away() {
+    let w = fixed("reject").await;
+    let (key, _) = new_key(&w.gate, "acme").await;
+    assert_eq!(with_key(&w.gate, &key).await, 200);
+    w.gate.flush_now().await.unwrap();
+    tollgate::testing::leases_at_rest(&w.gate).await;
+    w.clock.advance(2 * AGED);
+    assert_eq!(tollgate::testing::doze(&w.gate).await, (1, 0));
+    w.store.outage(true);
+    assert_eq!(with_key(&w.gate, &key).await, 200);
+    assert_eq!(tollgate::testing::doze(&w.gate).await, (0, 1), "its row is not on record");
+    w.store.outage(false);
+    w.clock.advance(AGED);
+    assert_eq!(with_key(&w.gate, &key).await, 200);
+    w.gate.close().await.unwrap();
 }

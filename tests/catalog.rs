@@ -116,6 +116,8 @@ fn the_saas_file_is_lowered() {
         past_due: PaymentRule::Grace(week, Box::new(free.clone())),
         unpaid: PaymentRule::PaymentRequired,
         canceled: free,
+        on_payment_method: None,
+        on_final_failure: OnFinalFailure::Keep,
     };
     assert_eq!(catalog.billing, billing);
     assert_eq!(

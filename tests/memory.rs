@@ -6,10 +6,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+use std::time::Duration;
+
 use tokio::runtime::{Builder, Runtime};
 use tollgate::middleware::HttpView;
 use tollgate::store::Memory;
-use tollgate::{Answer, Gate, GateBuilder, Step, Waited};
+use tollgate::testing::{START_MS, doze};
+use tollgate::{Answer, Gate, GateBuilder, ManualClock, Step, Waited};
 
 const PLANS: &str = r#"
     default-plan = "team"
@@ -34,24 +37,30 @@ const SERVICE: &str = r#"
     mode = "fast"
 "#;
 
-/// Bytes of a tenant in memory that has called once, with its sheet, its lease and its caller.
-const MOST_BYTES: i64 = 2_048;
+/// Bytes of a tenant that has called once, with its lease and its caller: after a minute without a
+/// call, and before.
+const MOST_ASLEEP: i64 = 512;
+const MOST_AWAKE: i64 = 2_048;
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn clock() -> ManualClock {
+    ManualClock::at_unix_ms(START_MS)
 }
 
 fn count(name: &str, few: u64) -> u64 {
     std::env::var(name).map_or(few, |n| n.parse().unwrap())
 }
 
-async fn gate(store: Memory, unknown: &str) -> Gate {
+async fn gate(store: Memory, unknown: &str, clock: ManualClock) -> Gate {
     let dir = tempfile::tempdir().unwrap();
     let pepper = dir.path().join("pepper");
     std::fs::write(&pepper, "no secret in a test, but 32 bytes").unwrap();
     let service =
         SERVICE.replace("UNKNOWN", unknown).replace("PEPPER", &pepper.display().to_string());
-    let builder = GateBuilder::from_text(&service).plans(PLANS).store(store);
+    let builder = GateBuilder::from_text(&service).plans(PLANS).store(store).clock(clock);
     builder.open().await.unwrap()
 }
 
@@ -72,16 +81,34 @@ async fn ask(gate: &Gate, header: &'static str, value: &str) -> bool {
 #[test]
 fn an_idle_tenant_weighs_what_it_may() {
     let tenants = count("TOLLGATE_TENANTS", 5_000);
-    let rt = runtime();
-    let store = Memory::new();
-    let gate = rt.block_on(gate(store.clone(), "create"));
+    for (asleep, most) in [(true, MOST_ASLEEP), (false, MOST_AWAKE)] {
+        let each = (weight(tenants, asleep) - weight(1, asleep)) / i64::try_from(tenants).unwrap();
+        let how = if asleep { "asleep" } else { "awake" };
+        println!("{tenants} tenants {how}: {each} bytes each");
+        assert!(each > 100, "{each} bytes: the gate has not gone");
+        assert!(each <= most, "{each} bytes for each tenant {how}");
+    }
+}
+
+/// Bytes of a gate with so many tenants that have called a minute ago. Its store is in memory, too:
+/// what goes with the gate is the gate's.
+fn weight(tenants: u64, asleep: bool) -> i64 {
+    let (rt, store, clock) = (runtime(), Memory::new(), clock());
+    let gate = rt.block_on(gate(store.clone(), "create", clock.clone()));
     rt.block_on(async {
         for i in 0..tenants {
             assert!(ask(&gate, "x-tenant", &format!("tenant-{i}")).await);
         }
         gate.flush_now().await.unwrap();
+        clock.advance(Duration::from_secs(60));
+        if asleep {
+            assert_eq!(doze(&gate).await, (usize::try_from(tenants).unwrap(), 0));
+            // The recorder lets go of the leases with a record a minute later.
+            clock.advance(Duration::from_secs(60));
+            assert!(ask(&gate, "x-tenant", "tenant-0").await);
+            gate.flush_now().await.unwrap();
+        }
     });
-    // The store is in memory, too: what goes with the gate is the gate's.
     let freed = allocation_counter::measure(|| {
         drop(gate);
         rt.block_on(async {
@@ -90,10 +117,7 @@ fn an_idle_tenant_weighs_what_it_may() {
             }
         });
     });
-    let each = -freed.bytes_current / i64::try_from(tenants).unwrap();
-    println!("{tenants} tenants of {each} bytes each");
-    assert!(each > 100, "{each} bytes: the gate has not gone");
-    assert!(each <= MOST_BYTES, "{each} bytes for each tenant");
+    -freed.bytes_current
 }
 
 #[test]
@@ -101,14 +125,14 @@ fn strangers_leave_nothing_behind_and_hinder_nobody() {
     let strangers = count("TOLLGATE_STRANGERS", 50_000);
     let rt = runtime();
     rt.block_on(async {
-        let gate = gate(Memory::new(), "reject").await;
+        let gate = gate(Memory::new(), "reject", clock()).await;
         let acme = gate.directory().tenant("acme").save().await.unwrap();
         let key = acme.new_key("ci").await.unwrap();
         assert!(ask(&gate, "x-api-key", key.expose()).await);
     });
     let grown = allocation_counter::measure(|| {
         rt.block_on(async {
-            let gate = gate(Memory::new(), "reject").await;
+            let gate = gate(Memory::new(), "reject", clock()).await;
             let acme = gate.directory().tenant("acme").save().await.unwrap();
             let key = acme.new_key("ci").await.unwrap();
             for i in 0..strangers {

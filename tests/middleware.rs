@@ -12,7 +12,8 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
 use tollgate::middleware::{GateBody, StreamCut, TollgateLayer};
-use tollgate::{Admitted, Gate, testing};
+use tollgate::wire::WireOptions;
+use tollgate::{Admitted, Gate, GateBuilder, ManualClock, testing};
 use tower::{Layer, Service, ServiceExt};
 
 const PLANS: &str = r#"
@@ -377,4 +378,41 @@ async fn encoded_paths_are_the_same_route() {
     let (gate, _clock) = testing::gate(PLANS);
     drop(call(&gate, request("POST", "/%65xports"), ok).await);
     assert_eq!(meter(&gate, "requests").await, (25, 0));
+}
+
+#[tokio::test]
+async fn past_a_soft_limit_a_header_of_the_hosts_choice_warns() {
+    let plans = r#"
+        default-plan = "free"
+        [plan.free]
+        rate.default   = "1000/s"
+        quota.requests = { limit = "2/day", over = "allow" }
+    "#;
+    let wire = WireOptions { warnings: Some("x-usage-warning"), ..WireOptions::default() };
+    let clock = ManualClock::at_unix_ms(testing::START_MS);
+    let service = r#"
+        [store]
+        kind = "memory"
+        [[identify]]
+        header = "x-tenant"
+        [identity]
+        unknown = "create"
+        [proxy]
+        trust = ["127.0.0.0/8"]
+    "#;
+    let gate = GateBuilder::from_text(service).plans(plans).wire(wire).clock(clock).open();
+    let gate = gate.await.unwrap();
+    for n in 0..4 {
+        let inner = tower::service_fn(async |request| Ok::<_, Infallible>(ok(request)));
+        let layer = TollgateLayer::new(&gate).peer_from(|_| Some([127, 0, 0, 1].into()));
+        let response = layer.layer(inner).oneshot(request("GET", "/search")).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let has = |name: &str| response.headers().get(name).map(|it| it.to_str().unwrap());
+        // The second takes the last unit: its own response tells of a limit with nothing left.
+        let warned = (n >= 1).then_some("\"requests/day\";t=43200");
+        assert_eq!(has("x-usage-warning"), warned, "{n}");
+        let tells = has("ratelimit").unwrap().contains("requests/day");
+        assert_eq!(tells, n < 1, "{n}");
+        response.into_body().collect().await.unwrap();
+    }
 }

@@ -17,10 +17,12 @@ const LINE_CHARS: usize = 100;
 const LONG: [(&str, &str); 1] = [("src/catalog/model.rs", "one vocabulary, nearly all of it doc")];
 
 /// Files that may read a clock or sleep, and why.
-const CLOCKS: [(&str, &str); 5] = [
+const CLOCKS: [(&str, &str); 7] = [
     ("src/clock.rs", "the only reader of clocks"),
     ("src/gate/maintain.rs", "waits run on tokio's clock, which tests can pause"),
     ("src/gate/open.rs", "the deadline of closing, on tokio's clock"),
+    ("src/gate/reports.rs", "waits and the deadline of closing, on tokio's clock"),
+    ("src/gate/sleep.rs", "the deadline of closing, on tokio's clock"),
     ("src/usage/flush.rs", "waits and deadlines on tokio's clock"),
     ("src/usage/drain.rs", "waits and deadlines on tokio's clock"),
 ];
@@ -28,7 +30,16 @@ const CLOCKS: [(&str, &str); 5] = [
 /// Vendor and framework names, and the paths that may use them.
 const VENDORS: [(&str, &[&str]); 6] = [
     ("redb::", &["src/store/redb"]),
-    ("http::", &["src/middleware", "src/identity/jw", "src/billing/stripe", "integrations/"]),
+    (
+        "http::",
+        &[
+            "src/middleware",
+            "src/identity/jw",
+            "src/identity/named_header",
+            "src/billing/stripe",
+            "integrations/",
+        ],
+    ),
     ("aws_sdk_dynamodb", &["src/store/dynamodb", "integrations/"]),
     ("stripe_client", &["src/billing/stripe", "integrations/"]),
     ("axum", &["integrations/axum"]),

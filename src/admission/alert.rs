@@ -68,7 +68,12 @@ impl Alerting {
     /// raised.
     pub(crate) fn due(&self, used: i64) -> Option<u16> {
         let passed = self.rule.steps.iter().rev().find(|(at, _)| used >= *at)?.1;
-        (passed > self.raised.load(Ordering::Relaxed)).then_some(passed)
+        (passed > self.raised()).then_some(passed)
+    }
+
+    /// The highest percentage that this process knows to have been raised.
+    pub(crate) fn raised(&self) -> u16 {
+        self.raised.load(Ordering::Relaxed)
     }
 
     /// It has been raised, by this process or another.

@@ -67,6 +67,13 @@ pub(crate) struct Level {
     pub(crate) full_in_ns: u64,
 }
 
+impl Bucket {
+    /// Whether all of its burst is there.
+    pub(crate) fn is_full(&self, now_ns: u64) -> bool {
+        self.tat.load(Ordering::Relaxed) <= now_ns
+    }
+}
+
 impl BucketRule {
     /// `amount` units per `per`, at most `burst` at once. The catalog has checked that the interval
     /// is at least a nanosecond and that burst times interval fits; out of range is clamped.

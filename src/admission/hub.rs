@@ -2,7 +2,7 @@
 //! never waits; each thing is in hand at most once.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
@@ -60,6 +60,8 @@ pub(crate) struct Hub {
     /// Wakes the recorder where it does not wait for its interval (`durable`).
     pub(crate) soil: Notify,
     pub(crate) scoped: ScopedTable,
+    /// Until when tenants that sleep hold units.
+    asleep_until_ms: AtomicI64,
     /// Numbers use rows.
     pub(crate) parts: AtomicU32,
     pub(crate) clock: Arc<dyn Clock>,
@@ -82,6 +84,7 @@ impl Hub {
             settle: Notify::new(),
             soil: Notify::new(),
             scoped: ScopedTable::default(),
+            asleep_until_ms: AtomicI64::new(i64::MIN),
             parts: AtomicU32::new(0),
             clock,
         };
@@ -229,6 +232,21 @@ impl Hub {
             }
             !(is_alone && (is_done || is_over))
         });
+    }
+
+    /// A tenant fell asleep that holds units until then.
+    pub(crate) fn asleep_hold_until(&self, until_ms: i64) {
+        self.asleep_until_ms.fetch_max(until_ms, Ordering::AcqRel);
+    }
+
+    /// All that sleep hold units until then, and no longer.
+    pub(crate) fn asleep_hold_only_until(&self, until_ms: i64) {
+        self.asleep_until_ms.store(until_ms, Ordering::Release);
+    }
+
+    /// Whether tenants that sleep hold units in a window that runs.
+    pub(crate) fn asleep_hold_units(&self, now_ms: i64) -> bool {
+        self.asleep_until_ms.load(Ordering::Acquire) > now_ms
     }
 
     /// How many tenants and scoped leases have something to record.

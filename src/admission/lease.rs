@@ -30,6 +30,7 @@ use crate::clock::{Clock, Now};
 use crate::store::layout::Space;
 use crate::store::{Key, Write};
 
+pub(crate) mod at_rest;
 mod ceiling;
 mod cold;
 

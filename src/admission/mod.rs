@@ -15,6 +15,7 @@
 //! nothing over [`bucket`] and [`lease`]), [`permit`] (what is held until the end).
 
 pub(crate) mod alert;
+pub(crate) mod asleep;
 pub(crate) mod bucket;
 pub(crate) mod caller;
 pub(crate) mod claim;

@@ -83,7 +83,7 @@ impl Entry {
 }
 
 /// How a limit stands in the catalog of whoever writes: larger `rev` wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Terms {
     pub(crate) limit: i64,
     /// Catalog revision, then tenant version.
@@ -91,7 +91,7 @@ pub(crate) struct Terms {
 }
 
 /// A pool as last seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct View {
     pub(crate) terms: Terms,
     /// Atoms nobody holds. Negative after a limit was lowered below what is held.
@@ -270,6 +270,14 @@ fn chained(writer: u128, view: &View) -> Vec<When> {
             When::Equals(GEN.into(), Value::Int(view.generation)),
         ],
     }
+}
+
+/// What a pool's item says of itself: atoms taken out of it, and those of them that are spent.
+#[cfg(feature = "stripe")]
+pub(crate) fn taken(item: &Item) -> Result<(i64, i64), StoreError> {
+    check_format(item, FORMAT, "a pool")?;
+    let int = |name: &str| item.int(name).ok_or_else(|| damaged(name));
+    Ok((int(LIMIT)?.saturating_sub(int(FREE)?), int(SPENT)?))
 }
 
 /// Every writer's entry.

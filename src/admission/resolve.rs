@@ -2,8 +2,8 @@
 //!
 //! Who wins: an operator's override in the directory, then the `[tenant.x]` table, then the plan
 //! that was assigned, then `default-plan`; and what the `[billing]` table makes of the payment
-//! state. Pure, and the same for the same record, catalog and instant; `until_ms` says when it may
-//! change by itself.
+//! state. Addons come on top of that. Pure, and the same for the same record, catalog and instant;
+//! `until_ms` says when it may change by itself.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -58,9 +58,11 @@ impl LiveCatalog {
         let layers = self.layers(record, &mut edges);
         let assigned = self.assigned(record);
         let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(assigned);
-        let (base, mut standing) = self.paid(record, base, &mut edges);
+        let (paid, mut standing) = self.paid(record, base, &mut edges);
         let term = layers.iter().rev().find_map(|layer| layer.term);
-        let policy = self.policy(record, base, layers, now_ms);
+        // Addons belong to the plan that was bought, not to what is left of it without payment.
+        let addons = if paid == base { self.addons(record) } else { Vec::new() };
+        let policy = self.policy(record, paid, layers, &addons, now_ms);
         if let Some(life) = policy.plan.expires {
             let from = record.first_request_ms.unwrap_or(now_ms);
             if !edges.before(from.saturating_add(millis(life))) {
@@ -113,6 +115,13 @@ impl LiveCatalog {
         })
     }
 
+    /// Addons that were bought, by their place in the catalog. One that the plan file has no more
+    /// adds nothing.
+    fn addons(&self, record: &TenantRecord) -> Vec<(usize, u64)> {
+        let place = |name: &str| self.catalog.addons.iter().position(|addon| *addon.name == *name);
+        record.addons.iter().filter_map(|(name, n)| Some((place(name)?, *n))).collect()
+    }
+
     /// What the payment state makes of the plan.
     fn paid(&self, record: &TenantRecord, plan: PlanId, edges: &mut Edges) -> (PlanId, Standing) {
         let billing = &self.catalog.billing;
@@ -145,11 +154,12 @@ impl LiveCatalog {
         record: &TenantRecord,
         base: PlanId,
         layers: Vec<Changes>,
+        addons: &[(usize, u64)],
         now_ms: i64,
     ) -> Arc<Policy> {
         let grants = grants(record, &self.catalog, now_ms);
         let at = usize::from(base.0);
-        if layers.is_empty() && grants.is_empty() {
+        if layers.is_empty() && grants.is_empty() && addons.is_empty() {
             let shared = &self.policies[at];
             let make = || {
                 let plan = Arc::new(self.catalog.plans[at].clone());
@@ -161,6 +171,7 @@ impl LiveCatalog {
         let layers: Vec<Changes> =
             layers.into_iter().map(|layer| Changes { plan: None, ..layer }).collect();
         let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
+        let plan = self.catalog.with_addons(plan, addons);
         Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.nodes))
     }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::bucket::Bucket;
@@ -27,7 +28,7 @@ pub(crate) const IDLE_NS: u64 = 600 * 1_000_000_000;
 
 /// Who is calling within a tenant: hashes, stable over processes, of what identification yielded.
 /// The address is not among them: it is the request's, not the caller's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ScopeValues {
     pub(crate) key: Option<u128>,
     pub(crate) user: Option<u128>,

@@ -6,13 +6,14 @@
 //! window has turned over meanwhile. What outlives an edge is carried to the next sheet: leases
 //! whose window goes on, buckets, the row of the same day.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::alert::Alerting;
 use super::bucket::Bucket;
 use super::caller::KnownCaller;
 use super::lease::Lease;
+use super::lease::at_rest::LeaseAtRest;
 use super::policy::{Place, Policy, PoolRule};
 use super::pool::{self, PoolId, Terms};
 use super::resolve::LiveCatalog;
@@ -94,6 +95,14 @@ impl SheetRef {
     }
 }
 
+/// What a sheet carries on from.
+pub(crate) enum Before<'a> {
+    Nothing,
+    Sheet(&'a Sheet),
+    /// The row of a tenant that slept.
+    Sleep(Arc<UseRow>),
+}
+
 /// How far a clock may run back behind a sheet before the sheet is made anew, in milliseconds: a
 /// smaller step only keeps a window a little longer, which moves no limit.
 const BACKWARD_MS: i64 = 3_600_000;
@@ -102,10 +111,9 @@ impl Sheet {
     /// Makes the sheet that holds now, carrying over what goes on from the one before.
     pub(crate) fn new(
         tenant: Arc<TenantCore>,
-        before: Option<&Sheet>,
+        before: Before<'_>,
         record: &TenantRecord,
         live: &LiveCatalog,
-        parts: &AtomicU32,
         now: Now,
     ) -> Self {
         let (catalog, epoch) = (live.catalog.clone(), live.epoch);
@@ -115,8 +123,17 @@ impl Sheet {
         let cycle = crate::catalog::Every::Cycle.window(now.wall_ms, zone, &anchors);
         let incarnation = tenant.hub.incarnation();
         // What an incarnation of before has leased and counted stays with it.
-        let before_row = before.filter(|before| before.incarnation == incarnation);
+        let before_row = match &before {
+            Before::Sheet(sheet) if sheet.incarnation == incarnation => {
+                Some((&sheet.row, &sheet.catalog))
+            }
+            // Kept only for the catalog and the incarnation that it was counted under.
+            Before::Sleep(row) => Some((row, &catalog)),
+            _ => None,
+        };
+        let parts = &tenant.hub.parts;
         let row = use_row(before_row, &catalog, account, cycle.start_ms, parts, now);
+        let before = if let Before::Sheet(sheet) = before { Some(sheet) } else { None };
         let day = crate::catalog::Every::Day.window(now.wall_ms, zone, &anchors);
         let mut until_ms = until_ms.min(day.end_ms).min(cycle.end_ms);
         let leases = (0..policy.tenant_pools).map(|_| OnceLock::new()).collect::<Box<[_]>>();
@@ -205,7 +222,7 @@ impl Sheet {
                 None => pool::ttl(rule.every, window),
             })
             .of_slot(rule.slot_ms.is_some())
-            .alerting(rule.alerts.clone().map(|rule| Alerting::new(self.tenant.id.clone(), rule)))
+            .alerting(self.alerting(rule))
     }
 
     /// Tells a scoped lease of the limit that holds now.
@@ -228,11 +245,22 @@ impl Sheet {
     ///
     /// A permit keeps its sheet or the caller who has it: besides the tenant, and whoever asks
     /// here, nobody may.
-    pub(crate) fn is_quiet(self: &Arc<Self>) -> bool {
-        !self.dirty.load(Ordering::Acquire)
-            && Arc::strong_count(self) <= 2
-            && Arc::strong_count(&self.tenant) <= 2
+    pub(crate) fn is_quiet(self: &Arc<Self>, now: Now) -> bool {
+        self.is_ours_alone()
+            && self.is_at_rest(now)
             && self.open_leases().all(|lease| lease.is_returned())
+    }
+
+    /// Whether only its tenant has it, and whoever asks here.
+    pub(super) fn is_ours_alone(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) <= 2 && Arc::strong_count(&self.tenant) <= 2
+    }
+
+    /// Whether all of its use is with the recorder, and its buckets are full: a bucket that is
+    /// forgotten before would be full too early.
+    pub(super) fn is_at_rest(&self, now: Now) -> bool {
+        !self.dirty.load(Ordering::Acquire)
+            && self.buckets.iter().all(|bucket| bucket.is_full(now.mono_ns))
     }
 
     pub(crate) fn clean(&self) {
@@ -242,23 +270,46 @@ impl Sheet {
     /// Takes over the leases whose pool is the same, and tells them of another limit.
     fn carry_leases(&self, before: Option<&Sheet>) {
         let Some(before) = before else { return };
-        for (i, pool) in self.policy.pools.iter().enumerate() {
-            let Place::Sheet(slot) = pool.place else {
-                continue;
-            };
-            let index = u16::try_from(i).expect("the policy bounds its pools");
-            let start_ms = self.window(index).start_ms;
-            let same = |lease: &&Arc<Lease>| {
-                lease.incarnation() == self.incarnation
-                    && lease.pool().limit == pool.id
-                    && lease.pool().start_ms == start_ms
-            };
-            if let Some(lease) = before.open_leases().find(same) {
+        for lease in before.open_leases() {
+            let id = lease.pool();
+            if let Some((pool, slot)) = self.pool_of(&id.limit, id.start_ms, lease.incarnation()) {
                 lease.retarget(Terms { limit: pool.limit, rev: self.rev });
                 // A slot of a sheet nobody has seen yet is empty.
                 let _ = self.leases[usize::from(slot)].set(lease.clone());
             }
         }
+    }
+
+    /// The leases of a tenant that slept. Those of pools that are over are given back.
+    pub(super) fn wake_leases(&self, leases: Vec<LeaseAtRest>, incarnation: u128) {
+        for at_rest in leases {
+            let (limit, start_ms) = at_rest.pool();
+            let here = self.pool_of(limit, start_ms, incarnation);
+            let alerting = here.and_then(|(pool, _)| self.alerting(pool));
+            let lease = at_rest.wake(self.tenant.surrogate, incarnation, alerting);
+            let lease = self.tenant.only_lease(lease);
+            match here {
+                Some((pool, slot)) => {
+                    lease.retarget(Terms { limit: pool.limit, rev: self.rev });
+                    let _ = self.leases[usize::from(slot)].set(lease);
+                }
+                None => self.tenant.hub.retire(lease),
+            }
+        }
+    }
+
+    /// The pool of the tenant as a whole that a lease is of, and its slot here, if it goes on.
+    fn pool_of(&self, limit: &str, start_ms: i64, incarnation: u128) -> Option<(&PoolRule, u16)> {
+        self.policy.pools.iter().zip(&self.windows).find_map(|(pool, window)| match pool.place {
+            Place::Sheet(slot) if *pool.id == *limit && window.start_ms == start_ms => {
+                (incarnation == self.incarnation).then_some((pool, slot))
+            }
+            _ => None,
+        })
+    }
+
+    fn alerting(&self, pool: &PoolRule) -> Option<Alerting> {
+        Some(Alerting::new(self.tenant.id.clone(), pool.alerts.clone()?))
     }
 }
 

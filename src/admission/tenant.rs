@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::asleep::Woken;
 use super::hub::Hub;
 use super::lease::Lease;
 use super::resolve::LiveCatalog;
-use super::sheet::Sheet;
+use super::sheet::{Before, Sheet};
 use crate::clock::Now;
 use crate::directory::{Surrogate, TenantRecord};
 
@@ -38,10 +39,22 @@ pub(crate) struct TenantCore {
     pub(crate) hub: Arc<Hub>,
     /// Every lease of the tenant as a whole, so that no two are ever of one pool: sheets of before
     /// and after an edge may both be in use.
-    leases: Mutex<Vec<Arc<Lease>>>,
+    pub(super) leases: Mutex<Vec<Arc<Lease>>>,
 }
 
 impl TenantCore {
+    fn new(record: &TenantRecord, hub: &Arc<Hub>) -> Self {
+        Self {
+            surrogate: record.surrogate,
+            id: record.id.as_str().into(),
+            in_flight: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            has_claims: AtomicBool::new(false),
+            leases: Mutex::default(),
+            hub: hub.clone(),
+        }
+    }
+
     /// Atoms that requests in flight hold.
     pub(crate) fn held(&self) -> u64 {
         let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,21 +111,28 @@ impl LiveTenant {
         hub: &Arc<Hub>,
         now: Now,
     ) -> Self {
-        let core = Arc::new(TenantCore {
-            surrogate: record.surrogate,
-            id: record.id.as_str().into(),
-            in_flight: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
-            has_claims: AtomicBool::new(false),
-            leases: Mutex::default(),
-            hub: hub.clone(),
-        });
-        let sheet = Sheet::new(core.clone(), None, &record, live, &hub.parts, now);
+        let core = Arc::new(TenantCore::new(&record, hub));
+        let sheet = Sheet::new(core.clone(), Before::Nothing, &record, live, now);
+        Self::with(core, sheet, record, now.mono_ns)
+    }
+
+    /// A tenant that slept.
+    pub(super) fn wake(woken: Woken, live: &LiveCatalog, hub: &Arc<Hub>, now: Now) -> Self {
+        let Woken { record, read_ns, incarnation, epoch, row, leases } = woken;
+        let core = Arc::new(TenantCore::new(&record, hub));
+        let goes_on = epoch == live.epoch && incarnation == hub.incarnation();
+        let before = if goes_on { Before::Sleep(Arc::new(row.wake())) } else { Before::Nothing };
+        let sheet = Sheet::new(core.clone(), before, &record, live, now);
+        sheet.wake_leases(leases, incarnation);
+        Self::with(core, sheet, record, read_ns)
+    }
+
+    fn with(core: Arc<TenantCore>, sheet: Sheet, record: Arc<TenantRecord>, read_ns: u64) -> Self {
         Self {
             core,
             sheet: ArcSwap::from_pointee(sheet),
             record: Mutex::new(record),
-            read_ns: AtomicU64::new(now.mono_ns),
+            read_ns: AtomicU64::new(read_ns),
             refreshing: AtomicBool::new(false),
         }
     }
@@ -144,6 +164,16 @@ impl LiveTenant {
         self.refreshing.store(false, Ordering::Release);
     }
 
+    /// What the directory said.
+    pub(super) fn record(&self) -> Arc<TenantRecord> {
+        self.locked().clone()
+    }
+
+    /// When the directory was read.
+    pub(crate) fn read_ns(&self) -> u64 {
+        self.read_ns.load(Ordering::Acquire)
+    }
+
     /// How old the directory's word is, in nanoseconds.
     pub(crate) fn age_ns(&self, now: Now) -> u64 {
         now.mono_ns.saturating_sub(self.read_ns.load(Ordering::Relaxed))
@@ -169,6 +199,8 @@ impl LiveTenant {
     ) -> Arc<Sheet> {
         let mut record = self.locked();
         let before = self.sheet.load_full();
+        // A reading that was under way while the record was changed brings back no older version.
+        let news = news.filter(|news| news.version >= record.version);
         let changed = news.as_ref().is_some_and(|news| **news != **record);
         if let Some(news) = news {
             *record = news;
@@ -177,7 +209,7 @@ impl LiveTenant {
             return before;
         }
         let core = self.core.clone();
-        let sheet = Arc::new(Sheet::new(core, Some(&before), &record, live, &hub.parts, now));
+        let sheet = Arc::new(Sheet::new(core, Before::Sheet(&before), &record, live, now));
         self.sheet.store(sheet.clone());
         before.replaced.store(true, Ordering::Release);
         // After that: what the old one opens from now on it retires by itself.

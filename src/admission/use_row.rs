@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::sheet::Sheet;
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::{Catalog, MeterId};
 use crate::clock::Now;
 
@@ -49,11 +50,45 @@ impl UseRow {
             news.then(|| (MeterId(u16::try_from(i).unwrap_or(u16::MAX)), total))
         })
     }
+
+    /// What it comes down to. `None`: the log lacks some of it.
+    pub(super) fn at_rest(&self) -> Option<RowAtRest> {
+        let is_logged = |row: &UseTotal| {
+            row.logged.load(Ordering::Relaxed) == row.total.load(Ordering::Relaxed)
+        };
+        self.totals.iter().all(is_logged).then(|| RowAtRest {
+            part: self.part,
+            period_ms: self.period_ms,
+            day: self.day,
+            account: self.account.clone(),
+            totals: self.totals.iter().map(|row| row.total.load(Ordering::Relaxed)).collect(),
+        })
+    }
+}
+
+/// A row while its tenant sleeps, all of it recorded.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RowAtRest {
+    part: u32,
+    period_ms: i64,
+    day: u32,
+    account: Option<Arc<str>>,
+    totals: Vec<u64>,
+}
+
+impl RowAtRest {
+    /// The row again, as it was.
+    pub(super) fn wake(self) -> UseRow {
+        let row = |total: u64| UseTotal { total: total.into(), logged: total.into() };
+        let totals = self.totals.into_iter().map(row).collect();
+        let Self { part, period_ms, day, account, .. } = self;
+        UseRow { part, period_ms, day, account, totals }
+    }
 }
 
 /// The row of the same day, period and account goes on; anything else begins a new one.
 pub(super) fn use_row(
-    before: Option<&Sheet>,
+    before: Option<(&Arc<UseRow>, &Arc<Catalog>)>,
     catalog: &Arc<Catalog>,
     account: Option<Arc<str>>,
     period_ms: i64,
@@ -61,10 +96,9 @@ pub(super) fn use_row(
     now: Now,
 ) -> Arc<UseRow> {
     let day = crate::catalog::local_day(now.wall_ms, &catalog.timezone);
-    if let Some(before) = before {
-        let row = &before.row;
+    if let Some((row, its_catalog)) = before {
         let same = row.day == day && row.period_ms == period_ms && row.account == account;
-        if same && same_meters(&before.catalog, catalog) {
+        if same && same_meters(its_catalog, catalog) {
             return row.clone();
         }
     }

@@ -147,7 +147,7 @@ impl Inner {
             customer: entry.customer,
             event: entry.event,
             value: entry.value,
-            timestamp_s: entry.minute_s,
+            timestamp_s: entry.minute_s.max(starts_s(&due.id)),
         };
         let mut after = marked.outbox.clone();
         match self.sink.send(event).await {
@@ -264,13 +264,18 @@ fn elapsed_ms(from: Now, until: Now) -> i64 {
 /// takes, with a day to spare; in the open period where nothing of its own is left.
 fn minutes(due: &Due, now_s: i64) -> (i64, i64) {
     let minute = |at_s: i64| at_s - at_s.rem_euclid(60);
-    let starts_s = due.id.period_ms.div_euclid(1_000);
-    let begin_s = minute(starts_s.saturating_add(59));
+    let begin_s = minute(starts_s(&due.id));
     let end_s = minute(due.terms.ends_ms.div_euclid(1_000).saturating_sub(60));
     let oldest_s = minute(now_s.saturating_sub(OLDEST_S - VERIFY_S)).saturating_add(60);
     let last_s = end_s.min(minute(now_s));
     let first_s = begin_s.max(oldest_s);
     if first_s <= last_s { (first_s, last_s) } else { (oldest_s.max(end_s), minute(now_s)) }
+}
+
+/// The first full second of an item's period: what is sent in its first minute is dated so, where
+/// the period does not begin with the minute.
+fn starts_s(id: &ItemId) -> i64 {
+    id.period_ms.saturating_add(999).div_euclid(1_000)
 }
 
 /// Until when nothing is to be done about an item, unless more is owed.

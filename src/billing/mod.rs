@@ -6,12 +6,19 @@
 //! | [`sink`] | the service as billing sees it: send, sum, time |
 //! | [`outbox`] | what is owed for one account, tenant, meter and period, without I/O |
 //! | [`report`] | the reporter: from the ledger through the outbox to the service |
+//! | `audit` (feature `stripe`) | whether what was used, owed, sent and counted is the same |
 //! | [`webhook`] | whether a webhook is genuine, and what it says |
 //! | [`reducer`] | what a customer's events say about plan and payment |
 //! | `stripe` (feature `stripe`) | Stripe as such a service |
 
 mod advance;
+#[cfg(feature = "stripe")]
+pub mod audit;
+#[cfg(feature = "stripe")]
+pub(crate) mod customers;
 mod item;
+#[cfg(feature = "stripe")]
+pub(crate) mod lock;
 pub mod outbox;
 pub mod reducer;
 pub mod report;
@@ -19,6 +26,8 @@ pub mod sink;
 mod snapshot;
 #[cfg(feature = "stripe")]
 pub mod stripe;
+#[cfg(feature = "stripe")]
+pub(crate) mod terms;
 pub mod webhook;
 
 pub use item::ItemId;

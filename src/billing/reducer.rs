@@ -46,6 +46,9 @@ pub enum Taken {
     /// A meter reports rejected events: to be fetched, and their identifiers noted with
     /// [`super::report::Reporter::note_rejected`].
     MeterErrors,
+    /// A Checkout was completed: it may name the tenant that its customer is linked to. What was
+    /// bought is said by the subscription, or the invoice, that it made.
+    Checkout,
     /// Nothing that is known here: to be kept, and answered with 200.
     Unknown,
 }
@@ -59,8 +62,8 @@ pub struct PlanState {
     pub addons: BTreeMap<String, u64>,
     /// Top-ups that were paid for, by invoice and line: each is granted once, under this name.
     pub topups: BTreeMap<String, TopUp>,
-    /// Whether a payment method is there.
-    pub has_payment_method: bool,
+    /// The newest payment method, and since when it is there, Unix seconds.
+    pub method: Option<(String, i64)>,
     /// Whether the customer was deleted.
     pub deleted: bool,
     /// Objects without which the events do not decide: to be fetched.
@@ -81,6 +84,8 @@ pub struct Base {
     /// From where its periods are counted, Unix seconds: they advance by themselves when a renewal
     /// event is missed.
     pub anchor_s: i64,
+    /// Whether it goes on though an invoice of it was given up as uncollectible.
+    pub given_up: bool,
 }
 
 /// Units that were bought once.
@@ -90,6 +95,8 @@ pub struct TopUp {
     pub price: String,
     /// How often it was bought.
     pub quantity: u64,
+    /// When it was paid for, Unix seconds.
+    pub paid_s: i64,
 }
 
 /// An object to be fetched from Stripe.
@@ -121,9 +128,9 @@ struct Snapshot {
 struct Invoice {
     subscription: Option<String>,
     failed_s: Option<i64>,
-    paid: bool,
-    /// Void, or given up.
-    closed: bool,
+    /// When it was paid; the earliest that was said.
+    paid_s: Option<i64>,
+    uncollectible: bool,
     /// Prices and quantities of its lines, by place.
     lines: BTreeMap<u32, (String, u64)>,
 }
@@ -134,6 +141,9 @@ impl Facts {
         let kind = event.kind.as_str();
         if kind == "v1.billing.meter.error_report_triggered" {
             return Taken::MeterErrors;
+        }
+        if kind == "checkout.session.completed" {
+            return Taken::Checkout;
         }
         let object = &event.object;
         let known = !event.thin
@@ -183,7 +193,7 @@ impl Facts {
     /// [`crate::catalog::Catalog::sold_at`].
     pub fn state(&self, sold: impl Fn(&str) -> Option<Sold>) -> PlanState {
         let mut state = PlanState {
-            has_payment_method: self.methods.values().any(|(_, attached)| *attached),
+            method: self.newest_method(),
             deleted: self.deleted_s.is_some(),
             ..PlanState::default()
         };
@@ -257,8 +267,12 @@ impl Facts {
             invoice.subscription = Some(of.to_owned());
         }
         let status = text(object, "status");
-        invoice.paid |= status == "paid" || event.kind == "invoice.paid";
-        invoice.closed |= matches!(status, "void" | "uncollectible");
+        if status == "paid" || event.kind == "invoice.paid" {
+            let at_s = object["status_transitions"]["paid_at"].as_i64();
+            let at_s = at_s.unwrap_or(event.created_s);
+            invoice.paid_s = Some(invoice.paid_s.map_or(at_s, |known| known.min(at_s)));
+        }
+        invoice.uncollectible |= status == "uncollectible";
         if event.kind == "invoice.payment_failed" {
             let at_s = invoice.failed_s.unwrap_or(i64::MAX).min(event.created_s);
             invoice.failed_s = Some(at_s);
@@ -289,6 +303,12 @@ impl Facts {
         !id.is_empty()
     }
 
+    fn newest_method(&self) -> Option<(String, i64)> {
+        let there = self.methods.iter().filter(|(_, (_, attached))| *attached);
+        let newest = there.max_by_key(|(id, (since_s, _))| (*since_s, *id))?;
+        Some((newest.0.clone(), newest.1.0))
+    }
+
     fn prices_of(&mut self, subscription: &Value) {
         for item in subscription["items"]["data"].as_array().into_iter().flatten() {
             let price = &item["price"];
@@ -297,11 +317,11 @@ impl Facts {
     }
 
     fn base(&self, id: &str, is: &Subscription, price: String) -> Option<Base> {
-        let failed_s = || {
+        let unpaid = || {
             let of = self.invoices.values().filter(|i| i.subscription.as_deref() == Some(id));
-            let open = of.filter(|invoice| !invoice.paid);
-            open.filter_map(|invoice| invoice.failed_s).min().unwrap_or(is.period_s)
+            of.filter(|invoice| invoice.paid_s.is_none())
         };
+        let failed_s = || unpaid().filter_map(|i| i.failed_s).min().unwrap_or(is.period_s);
         let (payment, since_s) = match is.status {
             Status::Incomplete => return None,
             Status::Ended => (PaymentState::Canceled, is.ended_s.unwrap_or(is.period_s)),
@@ -311,18 +331,21 @@ impl Facts {
             Status::Active => (PaymentState::Good, is.start_s),
         };
         let (subscription, anchor_s) = (id.to_owned(), is.anchor_s);
-        Some(Base { subscription, price, payment, since_s, anchor_s })
+        let ended = payment == PaymentState::Canceled;
+        let given_up = !ended && unpaid().any(|invoice| invoice.uncollectible);
+        Some(Base { subscription, price, payment, since_s, anchor_s, given_up })
     }
 
     fn topups(&self, sold: &impl Fn(&str) -> Option<Sold>, state: &mut PlanState) {
-        for (id, invoice) in self.invoices.iter().filter(|(_, invoice)| invoice.paid) {
+        for (id, invoice) in &self.invoices {
+            let Some(paid_s) = invoice.paid_s else { continue };
             for (place, (price, quantity)) in &invoice.lines {
                 match self.prices.get(price) {
                     None if !price.is_empty() => {
                         state.wanted.insert(Wanted::Price(price.clone()));
                     }
                     Some(key) if matches!(sold(key), Some(Sold::Topup(_))) => {
-                        let topup = TopUp { price: key.clone(), quantity: *quantity };
+                        let topup = TopUp { price: key.clone(), quantity: *quantity, paid_s };
                         state.topups.insert(format!("{id}.{place}"), topup);
                     }
                     _ => {}

@@ -69,6 +69,7 @@ fn base(price: &str, payment: PaymentState, since_s: i64) -> PlanState {
         payment,
         since_s,
         anchor_s: T,
+        given_up: false,
     };
     PlanState { base: Some(base), ..PlanState::default() }
 }
@@ -177,8 +178,8 @@ fn within_one_second_the_events_say_what_came_before_them() {
         event(5, "payment_method.attached", T, method),
         event(6, "setup_intent.succeeded", T, intent),
     ];
-    let expected =
-        PlanState { has_payment_method: true, ..base("team_monthly", PaymentState::Good, T) };
+    let method = Some(("pm_1".to_owned(), T));
+    let expected = PlanState { method, ..base("team_monthly", PaymentState::Good, T) };
     always(&events, &expected);
 }
 
@@ -215,7 +216,7 @@ fn addons_count_by_quantity_and_top_ups_once_when_paid() {
     let mut facts = facts(&events);
     facts.price("price_credits", "credits_50k");
     expected.wanted.clear();
-    let topup = TopUp { price: "credits_50k".to_owned(), quantity: 2 };
+    let topup = TopUp { price: "credits_50k".to_owned(), quantity: 2, paid_s: T + 20 };
     expected.topups.insert("in_9.0".to_owned(), topup);
     assert_eq!(facts.state(sold), expected);
     facts.take(&event(6, "customer.subscription.deleted", T + 50, seats("canceled", 5)));

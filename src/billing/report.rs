@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::directory::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, Write};
-use crate::usage::ledger::Ledger;
+use crate::usage::ledger::{Ledger, PeriodUse};
 
 /// Calls under way at once, each for another customer and meter.
 const IN_FLIGHT: usize = 32;
@@ -68,6 +68,19 @@ pub struct Used {
     pub meter: Arc<str>,
     /// Atoms.
     pub atoms: u64,
+    /// Atoms to the meter's unit when it was counted.
+    pub scale: u64,
+    /// When the billing period began, Unix milliseconds.
+    pub period_ms: i64,
+}
+
+impl From<PeriodUse> for Used {
+    fn from(row: PeriodUse) -> Self {
+        let PeriodUse { account, tenant, meter, scale, period_ms, atoms } = row;
+        let name = meter.clone();
+        let id = account.map(|account| ItemId { account, tenant, meter: name, scale, period_ms });
+        Self { id, tenant, meter, atoms, scale, period_ms }
+    }
 }
 
 /// What one run did, and what it left.
@@ -98,6 +111,12 @@ pub enum ReportError {
     /// The service.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// There is no billing service in the service file.
+    #[error("there is no [stripe] in the service file")]
+    NoService,
+    /// What was used could not be written down.
+    #[error(transparent)]
+    Flush(#[from] crate::usage::flush::FlushError),
     /// A clock stepped, or this process stood still: nothing was sent after that.
     #[error("a clock moved during the run")]
     ClockMoved,
@@ -106,7 +125,7 @@ pub enum ReportError {
 /// See the [module](self).
 #[derive(Clone)]
 pub struct Reporter {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Reporter {
@@ -139,19 +158,14 @@ impl Reporter {
     /// If the store cannot be read.
     pub async fn used(&self) -> Result<Vec<Used>, StoreError> {
         let rows = self.inner.ledger.by_period(self.inner.clock.now().wall_ms).await?;
-        let used = rows.into_iter().map(|row| Used {
-            id: row.account.map(|account| ItemId {
-                account,
-                tenant: row.tenant,
-                meter: row.meter.clone(),
-                scale: row.scale,
-                period_ms: row.period_ms,
-            }),
-            tenant: row.tenant,
-            meter: row.meter,
-            atoms: row.atoms,
-        });
-        Ok(used.collect())
+        Ok(rows.into_iter().map(Used::from).collect())
+    }
+
+    /// Atoms that were drawn beyond a tenant's quota, in its windows that begin in this span of
+    /// Unix milliseconds; as of the last [`used`](Self::used).
+    #[cfg(feature = "stripe")]
+    pub(crate) async fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
+        self.inner.ledger.beyond(tenant, quota, span).await
     }
 
     /// One run: each item is brought as far as it goes now.

@@ -212,6 +212,16 @@ static BILLING: Shape = Shape {
         key("past-due", PAYMENT, "A payment failed and is retried. Default: 7d of grace."),
         key("unpaid", PAYMENT, "Retries have ended. Default: payment-required."),
         key("canceled", PAYMENT, "The subscription has ended. Default: the default plan."),
+        key(
+            "on-payment-method",
+            Form::Text,
+            "The plan to subscribe to when a payment method arrives. Default: none.",
+        ),
+        key(
+            "on-final-failure",
+            Form::Word(&["keep", "cancel"]),
+            "What becomes of a subscription whose payment has finally failed. Default: keep.",
+        ),
     ],
 };
 

@@ -220,7 +220,7 @@ fn lower(report: &mut Report<'_>, top: Table<'_>, now_ms: i64, hash: [u8; 32]) -
     let addons = offers::addons(report, top, &scene, &plans);
     let topups = offers::topups(report, top, &scene);
     let tenants = tenants::tenants(report, top, &scene, now_ms);
-    let billing = tenants::billing(report, top, &scene, default_plan);
+    let billing = tenants::billing(report, top, &scene, &plans, default_plan);
     offers::check_prices(report, top);
     let on_directory_error = match top.text("on-directory-error").map(|word| word.text) {
         Some("default-plan") => OnDirectoryError::DefaultPlan,

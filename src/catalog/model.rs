@@ -400,6 +400,20 @@ pub struct Billing {
     pub unpaid: PaymentRule,
     /// The subscription has ended.
     pub canceled: PaymentRule,
+    /// To which plan a customer without one is subscribed when a payment method arrives.
+    pub on_payment_method: Option<PlanId>,
+    /// What becomes of a subscription whose payment has finally failed.
+    pub on_final_failure: OnFinalFailure,
+}
+
+/// What becomes of a subscription whose payment has finally failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFinalFailure {
+    /// It stays as Stripe's own settings leave it.
+    #[default]
+    Keep,
+    /// It is canceled.
+    Cancel,
 }
 
 /// What admission does with an uncached tenant when the store does not answer.

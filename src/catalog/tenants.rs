@@ -84,6 +84,7 @@ pub(super) fn billing(
     report: &mut Report<'_>,
     top: Table<'_>,
     scene: &Scene<'_>,
+    plans: &[Plan],
     default_plan: PlanId,
 ) -> Billing {
     const GRACE: Duration = Duration::from_secs(7 * 86_400);
@@ -93,12 +94,35 @@ pub(super) fn billing(
         node.and_then(|node| payment(report, scene, node)).unwrap_or(default)
     };
     let default = PaymentRule::Plan(default_plan);
+    let on_final_failure = match table.and_then(|t| t.text("on-final-failure")).map(|w| w.text) {
+        Some("cancel") => OnFinalFailure::Cancel,
+        _ => OnFinalFailure::Keep,
+    };
     Billing {
         trialing: rule("trialing", PaymentRule::Full),
         past_due: rule("past-due", PaymentRule::Grace(GRACE, Box::new(default.clone()))),
         unpaid: rule("unpaid", PaymentRule::PaymentRequired),
         canceled: rule("canceled", default),
+        on_payment_method: subscribes(report, table, scene, plans),
+        on_final_failure,
     }
+}
+
+/// The plan of `on-payment-method`: one with a price, or nobody could be subscribed to it.
+fn subscribes(
+    report: &mut Report<'_>,
+    table: Option<Table<'_>>,
+    scene: &Scene<'_>,
+    plans: &[Plan],
+) -> Option<PlanId> {
+    let name = table?.text("on-payment-method")?;
+    let found = scene.plan(report, &name)?;
+    if plans.get(found).is_some_and(|plan| plan.prices.is_empty()) {
+        let message = format!("`{}` has no price to subscribe to", name.text);
+        report.error(name.span, message, "write stripe = { price = \"..\" } in that plan");
+        return None;
+    }
+    u16::try_from(found).ok().map(PlanId)
 }
 
 fn payment(report: &mut Report<'_>, scene: &Scene<'_>, node: &Node<'_>) -> Option<PaymentRule> {

@@ -59,6 +59,21 @@ pub const DEFAULT_MAX_WRITE_UNITS: u32 = 50;
 /// `flush.journal-path` where the store is no local file and the file does not say otherwise.
 pub const DEFAULT_JOURNAL_PATH: &str = "tollgate.journal";
 
+/// `stripe.account` unless the file says otherwise.
+pub const DEFAULT_STRIPE_ACCOUNT: &str = "main";
+
+/// `stripe.api-base` unless the file says otherwise: Stripe's own.
+pub const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
+
+/// `stripe.report-every` unless the file says otherwise.
+pub const DEFAULT_REPORT_EVERY: Duration = Duration::from_secs(15 * 60);
+
+/// `stripe.report-every` is at least this: each report takes a minute of its own at Stripe.
+pub const MIN_REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// `stripe.report-every` is at most this: Stripe closes an invoice hours after its period.
+pub const MAX_REPORT_EVERY: Duration = Duration::from_secs(86_400);
+
 /// Longest name of a space, in characters.
 pub const MAX_SPACE_CHARS: usize = 64;
 
@@ -264,13 +279,60 @@ pub struct HttpConfig {
 pub struct StripeConfig {
     /// `key`: the API key.
     pub key: SecretRef,
-    /// `webhook-secret`; without it no webhooks are taken.
+    /// `webhook-secret`; without it no webhooks are taken. Several secrets stand in one text,
+    /// with a comma between them, while one is rolled.
     pub webhook_secret: Option<SecretRef>,
     /// `mode`: which keys are taken.
     pub mode: StripeMode,
+    /// `account`: names the Stripe account in the identifiers of what is sent. Another name makes
+    /// other identifiers, so that what is under way might be sent twice: to be kept for good.
+    pub account: String,
+    /// `api-base`: where Stripe is.
+    pub api_base: String,
+    /// `report-every`: how often usage is sent.
+    pub report_every: Duration,
 }
 
 impl StripeConfig {
+    /// From the variables that Stripe's own documentation uses: the key in `STRIPE_SECRET_KEY`, the
+    /// signing secret in `STRIPE_WEBHOOK_SECRET` if it is set, another base than Stripe's in
+    /// `STRIPE_API_BASE`; in mode `test`. `None` without a key.
+    ///
+    /// ```
+    /// let env = |name: &str| (name == "STRIPE_SECRET_KEY").then(|| "sk_test_x".to_owned());
+    /// assert!(tollgate::config::StripeConfig::from_env(&env).is_some());
+    /// assert!(tollgate::config::StripeConfig::from_env(&|_| None).is_none());
+    /// ```
+    pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
+        let reference = |field: &str, name: &str| {
+            let source = SecretSource::Env(name.to_owned());
+            env(name).map(|_| SecretRef { field: format!("stripe.{field}"), source })
+        };
+        Some(Self {
+            key: reference("key", "STRIPE_SECRET_KEY")?,
+            webhook_secret: reference("webhook-secret", "STRIPE_WEBHOOK_SECRET"),
+            mode: StripeMode::Test,
+            account: DEFAULT_STRIPE_ACCOUNT.to_owned(),
+            api_base: env("STRIPE_API_BASE").unwrap_or_else(|| DEFAULT_STRIPE_API_BASE.to_owned()),
+            report_every: DEFAULT_REPORT_EVERY,
+        })
+    }
+
+    /// Reads the signing secrets of webhooks; none if there is no reference to them.
+    ///
+    /// # Errors
+    ///
+    /// As [`SecretRef::resolve`].
+    pub fn resolve_webhook_secrets(
+        &self,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Vec<Secret>, ConfigError> {
+        let Some(reference) = &self.webhook_secret else { return Ok(Vec::new()) };
+        let text = reference.resolve(env)?;
+        let secrets = text.expose().split(',').map(str::trim).filter(|secret| !secret.is_empty());
+        Ok(secrets.map(Secret::new).collect())
+    }
+
     /// Reads the API key.
     ///
     /// # Errors
@@ -316,7 +378,8 @@ pub struct FlushConfig {
     pub mode: FlushMode,
     /// `journal-path`: the local journal, used in mode `journal`.
     pub journal_path: PathBuf,
-    /// `max-write-units`: DynamoDB write units a second of this process. Beyond it records wait.
+    /// `max-write-units`: DynamoDB write units a second of this process's records, which wait
+    /// beyond.
     pub max_write_units: u32,
 }
 

@@ -163,8 +163,23 @@ fn stripe(table: Table<'_>) -> Option<StripeConfig> {
     let webhook_secret = secret(&table, "webhook-secret");
     let modes = [("test", StripeMode::Test), ("live", StripeMode::Live)];
     let mode = table.choice("mode", &modes).unwrap_or(StripeMode::Test);
+    let account = table.text_node("account");
+    if let Some((node, _)) = account.filter(|(_, name)| !is_name(name, MAX_SPACE_CHARS, "-_")) {
+        let message = "an account's name is 1 to 64 characters of a-z, 0-9, - and _";
+        table.reader.wrong(node, message, "as in \"main\": it names the Stripe account for good");
+    }
+    let base = table.text("api-base").unwrap_or(DEFAULT_STRIPE_API_BASE);
+    let bounds = (MIN_REPORT_EVERY, MAX_REPORT_EVERY);
+    let report_every = table.duration("report-every", bounds).unwrap_or(DEFAULT_REPORT_EVERY);
     table.finish();
-    Some(StripeConfig { key: key?, webhook_secret, mode })
+    Some(StripeConfig {
+        key: key?,
+        webhook_secret,
+        mode,
+        account: account.map_or(DEFAULT_STRIPE_ACCOUNT, |(_, name)| name).into(),
+        api_base: base.into(),
+        report_every,
+    })
 }
 
 fn flush_config(table: Option<Table<'_>>, store: Option<&StoreKind>) -> FlushConfig {

@@ -5,6 +5,7 @@
 //! equal to one that holds is that one), so whoever is unsure whether a save went through saves
 //! again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -40,12 +41,16 @@ pub enum Edit {
     Suspended(bool),
     /// It stands otherwise with payment.
     Payment(PaymentState),
+    /// It stands otherwise with payment, since this instant, Unix milliseconds.
+    PaymentSince(PaymentState, i64),
     /// It got an exception.
     Override(Override),
     /// All its overrides were ended.
     OverridesEnded,
     /// It was given units once.
     Grant(Grant),
+    /// It has these addons, by name, and so many of each; no others.
+    Addons(BTreeMap<String, u64>),
     /// Its cycles are counted from here, Unix milliseconds.
     Anchor(i64),
     /// It belongs to this billing account.
@@ -77,6 +82,10 @@ impl Edit {
                 record.payment = *payment;
                 record.payment_since_ms = now_ms;
             }
+            Edit::PaymentSince(payment, since_ms) => {
+                record.payment = *payment;
+                record.payment_since_ms = *since_ms;
+            }
             Edit::Override(new) => {
                 let same = |held: &Override| {
                     (&held.changes, held.until_ms, &held.note)
@@ -92,6 +101,7 @@ impl Edit {
                 Some(held) if held == new => {}
                 Some(_) => return Err(DirectoryError::GrantDiffers(new.id.clone())),
             },
+            Edit::Addons(addons) => record.addons.clone_from(addons),
             Edit::Anchor(at_ms) => record.anchor_ms = *at_ms,
             Edit::Account(account) => record.account.clone_from(account),
             Edit::Plan(_) | Edit::Payment(_) => {}
@@ -184,6 +194,12 @@ impl TenantEdit {
         self.with(Edit::Payment(state))
     }
 
+    /// Says how it stands with payment since an instant, Unix milliseconds: grace is counted from
+    /// there, whenever this is heard of.
+    pub fn payment_since(self, state: PaymentState, since_ms: i64) -> Self {
+        self.with(Edit::PaymentSince(state, since_ms))
+    }
+
     /// Makes an exception: `changes` are TOML in the words of a `[tenant.x]` table, `until_ms` the
     /// first instant at which it no longer holds (Unix milliseconds), `note` says why.
     pub fn override_(
@@ -205,6 +221,11 @@ impl TenantEdit {
     /// Gives units once. The same grant given twice is given once.
     pub fn grant(self, grant: Grant) -> Self {
         self.with(Edit::Grant(grant))
+    }
+
+    /// Gives it these addons on top of its plan, by name, and so many of each; no others.
+    pub fn addons(self, addons: BTreeMap<String, u64>) -> Self {
+        self.with(Edit::Addons(addons))
     }
 
     /// Counts its cycles from this instant, Unix milliseconds.

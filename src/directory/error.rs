@@ -56,6 +56,9 @@ pub enum DirectoryError {
     /// The imported credential is another tenant's, or was revoked.
     #[error("this credential is in use by another tenant, or was revoked")]
     CredentialTaken,
+    /// The customer at the billing service is another tenant's.
+    #[error("this customer belongs to another tenant")]
+    CustomerTaken,
     /// The tenant has no such key.
     #[error("this tenant has no key {0:?}")]
     NoKey(String),

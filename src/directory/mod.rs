@@ -27,6 +27,7 @@ use crate::identity::{CredentialHash, Peppers};
 use crate::store::layout::Space;
 use crate::store::{Item, Key, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind};
 
+mod customers;
 mod edit;
 mod error;
 mod history;
@@ -40,11 +41,14 @@ mod write;
 
 use write::Made;
 
+#[cfg(feature = "stripe")]
+pub(crate) use customers::{CUSTOMER_FORMAT, tenant_of};
 pub use edit::{Edit, TenantEdit};
 pub use error::DirectoryError;
 pub use history::{HistoryEntry, Outcome};
 pub use keys::{KeyInfo, KeyState, NewKey};
 pub use reads::{ReadSlot, Reads};
+pub(crate) use record::PackedRecord;
 pub use record::{Grant, Override, PaymentState, TenantRecord};
 
 /// Most pages of one partition that are read for a list: 100,000 keys or history entries.
@@ -127,6 +131,11 @@ impl Directory {
         let Some(surrogate) = self.read_name(id).await? else {
             return Ok(None);
         };
+        Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
+    }
+
+    /// The tenant with this surrogate, if it was made.
+    pub async fn get(&self, surrogate: Surrogate) -> Result<Option<Tenant>, DirectoryError> {
         Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
     }
 
@@ -288,6 +297,11 @@ impl Surrogate {
     /// The bytes that scopes are hashed with.
     pub(crate) fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
+    }
+
+    /// The one of these bytes, read back.
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
     }
 
     pub(crate) fn as_u128(self) -> u128 {

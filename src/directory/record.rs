@@ -4,6 +4,9 @@
 //! `record` (JSON: it is read by people in a table browser, and rarely written) and `first` (the
 //! first request, set once and beside the rest, because it is no change anybody makes).
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{DirectoryError, Surrogate};
@@ -14,6 +17,8 @@ use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, W
 const MAX_OVERRIDES: usize = 32;
 /// Most grants of a tenant.
 const MAX_GRANTS: usize = 64;
+/// Most addons of a tenant.
+const MAX_ADDONS: usize = 64;
 /// How long a grant stays in the record after its end: as long as its pool can be asked for.
 const KEEP_GRANT_MS: i64 = 40 * 24 * 60 * 60 * 1000;
 
@@ -51,6 +56,9 @@ pub struct TenantRecord {
     pub overrides: Vec<Override>,
     /// Units given once.
     pub grants: Vec<Grant>,
+    /// Addons bought on top of its plan, by name, and how many of each.
+    #[serde(default)]
+    pub addons: BTreeMap<String, u64>,
     /// The billing account it belongs to, if billing knows it.
     pub account: Option<String>,
     /// Counts the changes, from 1.
@@ -110,7 +118,34 @@ pub struct Grant {
     pub note: Option<String>,
 }
 
+/// A record as it is kept in this process's memory: with what its item has beside the JSON.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PackedRecord<'a> {
+    record: Cow<'a, TenantRecord>,
+    surrogate: Surrogate,
+    first_request_ms: Option<i64>,
+    version: u64,
+    change: u64,
+}
+
+impl PackedRecord<'_> {
+    pub(crate) fn unpack(self) -> TenantRecord {
+        let Self { record, surrogate, first_request_ms, version, change } = self;
+        TenantRecord { surrogate, first_request_ms, version, change, ..record.into_owned() }
+    }
+}
+
 impl TenantRecord {
+    pub(crate) fn pack(&self) -> PackedRecord<'_> {
+        PackedRecord {
+            record: Cow::Borrowed(self),
+            surrogate: self.surrogate,
+            first_request_ms: self.first_request_ms,
+            version: self.version,
+            change: self.change,
+        }
+    }
+
     /// A tenant as it begins, before its first version is written.
     pub(super) fn begin(surrogate: Surrogate, id: &str, now_ms: i64) -> Self {
         Self {
@@ -125,6 +160,7 @@ impl TenantRecord {
             payment_since_ms: now_ms,
             overrides: Vec::new(),
             grants: Vec::new(),
+            addons: BTreeMap::new(),
             account: None,
             version: 0,
             change: 0,
@@ -138,6 +174,9 @@ impl TenantRecord {
         self.grants.retain(|it| grant_ends(it).is_none_or(|end| end > now_ms));
         if self.overrides.len() > MAX_OVERRIDES {
             return Err(DirectoryError::TooMany { what: "overrides", most: MAX_OVERRIDES });
+        }
+        if self.addons.len() > MAX_ADDONS {
+            return Err(DirectoryError::TooMany { what: "addons", most: MAX_ADDONS });
         }
         if self.grants.len() > MAX_GRANTS {
             return Err(DirectoryError::TooMany { what: "grants", most: MAX_GRANTS });

@@ -123,9 +123,7 @@ impl Gate {
     /// [`Error::NoTenant`], or the store's error.
     pub async fn tenant(&self, id: &str) -> Result<TenantHandle, Error> {
         let none = || Error::NoTenant(id.to_owned());
-        let inner = &self.inner;
-        let surrogate = inner.surrogate_of(id).await?.ok_or_else(none)?;
-        Ok(TenantHandle(inner.load_tenant(surrogate).await?.ok_or_else(none)?))
+        Ok(TenantHandle(self.inner.tenant_named(id).await?.ok_or_else(none)?))
     }
 
     /// Admits work, waiting for a lease where memory does not have the answer.

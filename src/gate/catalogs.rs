@@ -10,7 +10,9 @@ use super::Inner;
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::store::layout::{self, Space, check_format};
-use crate::store::{Change, MAX_PAGE_ITEMS, Query, Store, StoreError, Value, When, Write, Written};
+use crate::store::{
+    Change, MAX_PAGE_ITEMS, Query, Store, StoreError, Value, When, Write, Written, until_known,
+};
 
 /// Format of a catalog revision.
 const FORMAT: i64 = 1;
@@ -73,12 +75,10 @@ pub(crate) async fn publish(
                 Change::Set(AT_MS.into(), Value::Int(now_ms)),
             ],
         };
-        match store.write(write).await {
-            Ok(Written::Applied(_)) => return Ok(revision),
+        match until_known(store, write).await? {
+            Written::Applied(_) => return Ok(revision),
             // Somebody was first, perhaps ourselves with an answer that was lost: look again.
-            Ok(Written::Refused(_)) => {}
-            Err(error) if error.kind == crate::store::StoreErrorKind::Unknown => {}
-            Err(error) => return Err(error),
+            Written::Refused(_) => {}
         }
     }
 }

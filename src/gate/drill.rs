@@ -2,6 +2,7 @@
 //! measure. They go through the code that requests go through, and skip nothing of their part.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Denied, Gate, Seen, TenantHandle, Waited};
 use crate::admission::caller::KnownCaller;
@@ -79,6 +80,13 @@ impl Gate {
         let is_queued = |lease: &Arc<Lease>| lease.is_queued();
         self.inner.hub.scoped.all_leases().iter().any(is_queued)
             || sheets.into_iter().any(|sheet| sheet.open_leases().any(is_queued))
+    }
+
+    /// Puts everybody to sleep who can be. How many tenants sleep then, and how many are awake.
+    pub(crate) async fn doze(&self) -> (usize, usize) {
+        self.inner.put_to_sleep(Duration::ZERO, Duration::MAX).await;
+        self.inner.forget_sleepers(self.inner.clock.now(), Duration::MAX, Duration::MAX);
+        (self.inner.sleepers.tenants(), self.inner.tenants.len())
     }
 
     /// Lets go of every caller that was looked up; tenants stay.

@@ -7,9 +7,12 @@ use dashmap::DashMap;
 use tokio::sync::mpsc;
 
 use super::OnRefusal;
+#[cfg(feature = "stripe")]
+use super::billing::Billing;
 use super::callers::{KnownCaller, Refresh};
 use super::catalogs::PlanSource;
 use super::maintain::Maintenance;
+use super::sleep::Sleepers;
 use crate::admission::hub::Hub;
 use crate::admission::lease::{Lease, Writer};
 use crate::admission::resolve::LiveCatalog;
@@ -43,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) prober: Prober,
     pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
     pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
+    pub(crate) sleepers: Sleepers,
     pub(crate) unknown: UnknownCallers,
     pub(crate) reads: Reads,
     /// Look-ups under way, so that one serves all who wait for it.
@@ -59,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) wire: WireOptions,
     pub(crate) on_refusal: Option<OnRefusal>,
+    #[cfg(feature = "stripe")]
+    pub(super) billing: Option<Billing>,
 }
 
 /// What is used of the service file after opening.

@@ -36,35 +36,32 @@ impl Inner {
     /// Looks a caller up and keeps what is found, or that there is nobody.
     pub(super) async fn load_caller(&self, probe: Probe, wanted: Wanted) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let (surrogate, caller, expires_ms) = match wanted {
-            Wanted::Credential(hashes) => {
-                let Some(found) = self.directory.lookup_credential(hashes).await? else {
-                    self.unknown.insert(probe, now);
-                    return Ok(());
-                };
-                (found.surrogate, Caller::new("").key(found.key_id), i64::MAX)
-            }
+        let (tenant, caller, expires_ms) = match wanted {
+            Wanted::Credential(hashes) => match self.directory.lookup_credential(hashes).await? {
+                Some(found) => {
+                    let caller = Caller::new("").key(found.key_id);
+                    (self.load_tenant(found.surrogate).await?, caller, i64::MAX)
+                }
+                None => (None, Caller::new(""), i64::MAX),
+            },
             Wanted::Named { caller, expires_ms } => {
-                let Some(surrogate) = self.surrogate_of(&caller.tenant).await? else {
-                    self.unknown.insert(probe, now);
-                    return Ok(());
-                };
-                (surrogate, caller, expires_ms)
+                (self.tenant_named(&caller.tenant).await?, caller, expires_ms)
             }
         };
-        let Some(tenant) = self.load_tenant(surrogate).await? else {
+        let Some(tenant) = tenant else {
             self.unknown.insert(probe, now);
             return Ok(());
         };
         let known = KnownCaller {
             sheet: tenant.sheet(&self.live.load(), &self.hub, now),
+            values: scope_values(tenant.core.surrogate, &caller),
             tenant,
-            values: scope_values(surrogate, &caller),
             looked_up_ns: now.mono_ns,
             expires_ms,
             refreshing: AtomicBool::new(false),
         };
         self.callers.insert(probe.0, Arc::new(known));
+        self.sleepers.forget_caller(probe);
         Ok(())
     }
 
@@ -73,6 +70,7 @@ impl Inner {
         match self.load_caller(probe, wanted).await {
             Ok(()) if self.unknown.contains(probe, self.clock.now()) => {
                 self.callers.remove(&probe.0);
+                self.sleepers.forget_caller(probe);
             }
             Ok(()) => {}
             Err(error) => {
@@ -86,7 +84,8 @@ impl Inner {
     /// credential has ended by itself.
     pub(super) fn keep_as_known(&self, probe: Probe) -> bool {
         let now = self.clock.now();
-        let known = self.callers.get(&probe.0).map(|known| known.clone());
+        let awake = self.callers.get(&probe.0).map(|known| known.clone());
+        let known = awake.or_else(|| self.wake_caller(probe));
         let Some(known) = known.filter(|known| now.wall_ms < known.expires_ms) else {
             return false;
         };
@@ -102,18 +101,25 @@ impl Inner {
         true
     }
 
-    /// The surrogate of an outer id; made on first sight where that is configured.
-    pub(super) async fn surrogate_of(&self, id: &str) -> Result<Option<Surrogate>, StoreError> {
-        if let Some(found) = self.directory.lookup_name(id).await? {
-            return Ok(Some(found));
+    /// The tenant with this outer id; made on first sight where that is configured.
+    pub(super) async fn tenant_named(
+        &self,
+        id: &str,
+    ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
+        if let Some(surrogate) = self.directory.lookup_name(id).await?
+            && let Some(tenant) = self.load_tenant(surrogate).await?
+        {
+            return Ok(Some(tenant));
         }
+        // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
+        // process may be about to go on, or was cut off. Saving it makes it to the end.
         let create = self.config.identity.unknown == Unknown::Create || id == ANONYMOUS;
         if !create {
             return Ok(None);
         }
         let made = self.directory.tenant(id).note("first seen").save().await;
         match made {
-            Ok(tenant) => Ok(Some(tenant.record().surrogate)),
+            Ok(tenant) => self.load_tenant(tenant.record().surrogate).await,
             Err(crate::directory::DirectoryError::Store(error)) => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "a tenant could not be made on first sight");
@@ -127,8 +133,7 @@ impl Inner {
         &self,
         surrogate: Surrogate,
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
-        let known = self.tenants.get(&surrogate).map(|t| t.clone());
-        if let Some(known) = known
+        if let Some(known) = self.tenant_in_memory(surrogate)
             && known.age_ns(self.clock.now()) < nanos(REFRESH_AGE)
         {
             return Ok(Some(known));
@@ -138,11 +143,10 @@ impl Inner {
         };
         let record = self.first_request(record).await?;
         let (live, now) = (self.live.load(), self.clock.now());
-        let tenant = self
-            .tenants
-            .entry(surrogate)
-            .or_insert_with(|| Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now)))
-            .clone();
+        let tenant = self.tenant_or(surrogate, || {
+            Some(Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now)))
+        });
+        let Some(tenant) = tenant else { return Ok(None) };
         tenant.learn(record, &live, &self.hub, now);
         Ok(Some(tenant))
     }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Inner;
 use super::callers::{MAX_AGE, Refresh, nanos};
 use super::open::MAX_CALLERS;
+use super::sleep::NAP;
 use crate::admission::lease::Lease;
 use crate::admission::tenant::LiveTenant;
 use crate::error::Error;
@@ -144,8 +145,10 @@ async fn upkeep(inner: Weak<Inner>) {
     loop {
         sweep.tick().await;
         let Some(inner) = inner.upgrade() else { return };
+        inner.put_to_sleep(NAP, IDLE).await;
         inner.sweep();
-        if let Err(error) = inner.ledger.fold_runs(inner.clock.now().wall_ms).await {
+        let (own, now_ms) = (inner.hub.incarnation(), inner.clock.now().wall_ms);
+        if let Err(error) = inner.ledger.fold_runs(own, now_ms).await {
             tracing::warn!(%error, "usage logs could not be folded");
         }
         if let Err(error) = inner.expire().await {
@@ -209,7 +212,7 @@ impl Inner {
         let now = self.clock.now();
         let old = |at_ns: u64, bound: Duration| now.mono_ns.saturating_sub(at_ns) > nanos(bound);
         // Kept past their age bound, so that they can stay as last known while the store is away.
-        let full = self.callers.len() > MAX_CALLERS;
+        let full = self.callers.len() + self.sleepers.callers() > MAX_CALLERS;
         let keep = if full { MAX_AGE / 2 } else { IDLE };
         self.callers.retain(|_, caller| !old(caller.looked_up_ns, keep));
         self.tenants.retain(|_, tenant| {
@@ -218,7 +221,7 @@ impl Inner {
                 return true;
             }
             let sheet = tenant.last_sheet();
-            let mut quiet = sheet.is_quiet();
+            let mut quiet = sheet.is_quiet(now);
             let running = |lease: &Arc<Lease>| lease.window().end_ms > now.wall_ms;
             let leases = tenant.core.leases();
             for lease in leases.iter().filter(|lease| running(lease) || sheet.has(lease)) {
@@ -233,7 +236,8 @@ impl Inner {
         for lease in self.hub.scoped.sweep(now.mono_ns) {
             self.hub.wake(&lease);
         }
-        crate::telemetry::tenants_cached(self.tenants.len() as u64);
+        self.forget_sleepers(now, keep, IDLE);
+        crate::telemetry::tenants_cached((self.tenants.len() + self.sleepers.tenants()) as u64);
     }
 }
 

@@ -32,7 +32,10 @@ impl Gate {
         view: &dyn RequestView,
     ) -> Option<OnceKey> {
         let header = route?.once_by.as_deref()?;
-        let key = view.single(header).ok().flatten().filter(|key| !key.is_empty())?;
+        let key = view.header(header).filter(|key| !key.is_empty())?;
+        if view.is_repeated(header) {
+            return None;
+        }
         Some(OnceKey::new(key, view.method(), view.path(), view.body_digest()))
     }
 

@@ -10,10 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Gate;
+#[cfg(feature = "stripe")]
+use super::billing::Billing;
 use super::catalogs::{self, PlanSource};
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
+use super::sleep::Sleepers;
 use super::{rates, stores};
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
@@ -24,7 +27,7 @@ use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::{Directory, Reads};
 use crate::error::Error;
-use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
+use crate::identity::{Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
 use crate::sharing::Sharing;
 use crate::store::Store;
@@ -62,6 +65,8 @@ pub struct GateBuilder {
     on_refusal: Option<OnRefusal>,
     on_alert: Option<OnAlert>,
     wire: WireOptions,
+    #[cfg(feature = "stripe")]
+    stripe: Option<crate::config::StripeConfig>,
 }
 
 enum ConfigSource {
@@ -89,6 +94,8 @@ impl GateBuilder {
             on_refusal: None,
             on_alert: None,
             wire: WireOptions::default(),
+            #[cfg(feature = "stripe")]
+            stripe: None,
         }
     }
 
@@ -150,6 +157,13 @@ impl GateBuilder {
         self
     }
 
+    /// Bills into this Stripe account instead of the one in the service file.
+    #[cfg(feature = "stripe")]
+    pub fn stripe(mut self, stripe: crate::config::StripeConfig) -> Self {
+        self.stripe = Some(stripe);
+        self
+    }
+
     /// The service file as [`open`](Self::open) will read it, with the environment laid over: for
     /// hosts that hand in what it asks for, such as a client of the store it names.
     ///
@@ -179,7 +193,11 @@ impl GateBuilder {
         for warning in &catalog.warnings {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
-        let identifier = identifier(&config)?;
+        let identifier = super::sources::identifier(&config)?;
+        #[cfg(not(feature = "stripe"))]
+        super::sources::no_stripe(&config)?;
+        #[cfg(feature = "stripe")]
+        let stripe = super::billing::stripe(self.stripe.as_ref().or(config.stripe.as_ref()))?;
         #[cfg(feature = "jwt")]
         for jwks in identifier.verifiers().filter_map(|verifier| verifier.source()) {
             // An issuer that is away must not keep the service down: its tokens are refused until
@@ -220,6 +238,8 @@ impl GateBuilder {
         let peppers = identifier.peppers().clone();
         let joined = rates::join(&store, &clock, &space, &live, writer.incarnation).await?;
         promises(&config, &*store, &live.load());
+        #[cfg(feature = "stripe")]
+        let billing = Billing::open(stripe, &store, &clock, &config.store.space).await?;
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
             keeper: Keeper::start(hands.clone(), queue),
@@ -239,6 +259,7 @@ impl GateBuilder {
             prober: Prober::new().map_err(|e| Error::Random(e.to_string()))?,
             callers: DashMap::default(),
             tenants: DashMap::default(),
+            sleepers: Sleepers::default(),
             unknown: UnknownCallers::new(),
             reads: Reads::new(),
             loads: moka::future::Cache::builder()
@@ -250,11 +271,15 @@ impl GateBuilder {
             sharing: OnceLock::new(),
             wire: self.wire,
             on_refusal: self.on_refusal,
+            #[cfg(feature = "stripe")]
+            billing,
         });
         if let Some(joined) = joined {
             inner.hub.share_rates();
             inner.sharing.get_or_init(|| Sharing::start(joined, Arc::downgrade(&inner)));
         }
+        #[cfg(feature = "stripe")]
+        super::reports::start(&inner);
         let maintenance = Maintenance::start(&inner, refresh_queue);
         *inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
         Ok(Gate { inner })
@@ -283,7 +308,10 @@ impl Gate {
         }
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
-        let kept = keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
+        #[cfg(feature = "stripe")]
+        inner.close_reports(deadline).await;
+        let kept = inner.close_sleepers(deadline).await
+            + keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }
@@ -376,10 +404,6 @@ async fn journal(
         ours.get_or_insert(found.0.keep(place));
     }
     Ok((ours.filter(|_| wanted), dead))
-}
-
-fn identifier(config: &Config) -> Result<Identifier, Error> {
-    super::sources::identifier(config)
 }
 
 impl std::fmt::Debug for GateBuilder {

@@ -18,10 +18,15 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
                     let pepper = Pepper::new(&pepper.id, secret.expose().as_bytes());
                     peppers.push(pepper.map_err(wrong)?);
                 }
-                sources.push(Source::ApiKey { headers: headers.clone() });
+                sources.push(Source::ApiKey {
+                    headers: headers.iter().map(|it| it.as_str().into()).collect(),
+                });
             }
             Way::Header { tenant, user } => {
-                sources.push(Source::Header { tenant: tenant.clone(), user: user.clone() });
+                sources.push(Source::Header {
+                    tenant: tenant.as_str().into(),
+                    user: user.as_deref().map(Into::into),
+                });
             }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }
@@ -68,4 +73,14 @@ fn jwt_source(
     Err(Error::Config(
         "identify.jwt needs the feature `jwt` of tollgate, which is off in this program".into(),
     ))
+}
+
+/// What is asked for and not built in is refused, not left out.
+#[cfg(not(feature = "stripe"))]
+pub(super) fn no_stripe(config: &Config) -> Result<(), Error> {
+    if config.stripe.is_none() {
+        return Ok(());
+    }
+    let message = "[stripe] needs the feature `stripe` of tollgate, which is off here";
+    Err(Error::Config(message.into()))
 }

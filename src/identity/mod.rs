@@ -16,6 +16,7 @@ mod caller;
 mod credential;
 #[cfg(feature = "jwt")]
 pub mod jwt;
+mod named_header;
 mod present;
 mod probe;
 mod proxies;
@@ -27,6 +28,7 @@ pub use api_key::{ApiKey, KEY_PREFIX};
 pub use caller::{Caller, Identify, Identity};
 pub(crate) use credential::hex;
 pub use credential::{CredentialHash, Pepper, Peppers, SCHEME_SHA256};
+pub use named_header::NamedHeader;
 pub use present::{Identifier, IdentifierError, MAX_API_KEY, MAX_JWT, Malformed, Presented};
 pub use probe::{Probe, Prober};
 pub use proxies::Proxies;
@@ -68,9 +70,9 @@ pub trait RequestView {
     }
     /// The only value of a header; [`Malformed::Repeated`] if it came more than once. Adapters that
     /// can find all values in one look-up answer it from that.
-    fn single(&self, name: &str) -> Result<Option<&[u8]>, Malformed> {
-        match self.header(name) {
-            Some(_) if self.is_repeated(name) => Err(Malformed::Repeated),
+    fn single(&self, name: &NamedHeader) -> Result<Option<&[u8]>, Malformed> {
+        match self.header(name.as_str()) {
+            Some(_) if self.is_repeated(name.as_str()) => Err(Malformed::Repeated),
             value => Ok(value),
         }
     }

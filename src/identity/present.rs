@@ -13,7 +13,9 @@ use std::net::IpAddr;
 use super::api_key::is_broken;
 #[cfg(feature = "jwt")]
 use super::jwt;
-use super::{CredentialHash, Peppers, Probe, Prober, Proxies, RequestView, Source, is_tenant_id};
+use super::{
+    CredentialHash, NamedHeader, Peppers, Probe, Prober, Proxies, RequestView, Source, is_tenant_id,
+};
 
 /// Longest API key that is read: hashing a longer one would be work for nobody.
 pub const MAX_API_KEY: usize = 4 * 1024;
@@ -108,6 +110,7 @@ pub struct Identifier {
     peppers: Peppers,
     proxies: Proxies,
     prober: Prober,
+    authorization: NamedHeader,
     has_jwt: bool,
 }
 
@@ -115,7 +118,7 @@ impl Identifier {
     /// An identifier that tries these sources in order. Fails if one can never work: an API key
     /// without a pepper, a trusted header without a trusted proxy.
     pub fn new(
-        mut sources: Vec<Source>,
+        sources: Vec<Source>,
         peppers: Peppers,
         proxies: Proxies,
     ) -> Result<Self, IdentifierError> {
@@ -123,7 +126,7 @@ impl Identifier {
             let message = format!("{} sources, at most {MAX_SOURCES}", sources.len());
             return Err(IdentifierError::Config(message));
         }
-        for source in &mut sources {
+        for source in &sources {
             source.check(&peppers, &proxies).map_err(IdentifierError::Config)?;
         }
         let prober = Prober::new().map_err(|e| IdentifierError::Random(e.to_string()))?;
@@ -131,7 +134,8 @@ impl Identifier {
         let has_jwt = sources.iter().any(|source| matches!(source, Source::Jwt(_)));
         #[cfg(not(feature = "jwt"))]
         let has_jwt = false;
-        Ok(Self { sources, peppers, proxies, prober, has_jwt })
+        let authorization = AUTHORIZATION.into();
+        Ok(Self { sources, peppers, proxies, prober, authorization, has_jwt })
     }
 
     /// What the request presents.
@@ -142,7 +146,7 @@ impl Identifier {
                 #[cfg(feature = "jwt")]
                 Source::Jwt(_) => self.jwt(n as u16, view)?,
                 Source::Header { tenant, user } => {
-                    self.trusted_header(n as u16, tenant, user.as_deref(), view)?
+                    self.trusted_header(n as u16, tenant, user.as_ref(), view)?
                 }
                 Source::Claim { tenant, user } => claimed(n as u16, tenant, user.as_deref(), view)?,
             };
@@ -213,7 +217,7 @@ impl Identifier {
     fn api_key<'a>(
         &self,
         source: u16,
-        headers: &[String],
+        headers: &[NamedHeader],
         view: &'a dyn RequestView,
     ) -> Result<Presented<'a>, Malformed> {
         let mut found: Option<&[u8]> = None;
@@ -255,11 +259,11 @@ impl Identifier {
 
     fn key_in<'a>(
         &self,
-        name: &str,
+        name: &NamedHeader,
         view: &'a dyn RequestView,
     ) -> Result<Option<&'a [u8]>, Malformed> {
-        let key = if name == AUTHORIZATION {
-            bearer(view)?.filter(|token| !(self.has_jwt && is_jwt(token)))
+        let key = if *name == self.authorization {
+            bearer(name, view)?.filter(|token| !(self.has_jwt && is_jwt(token)))
         } else {
             view.single(name)?.map(<[u8]>::trim_ascii).filter(|key| !key.is_empty())
         };
@@ -271,7 +275,7 @@ impl Identifier {
 
     #[cfg(feature = "jwt")]
     fn jwt<'a>(&self, source: u16, view: &'a dyn RequestView) -> Result<Presented<'a>, Malformed> {
-        let token = bearer(view)?.filter(|token| is_jwt(token));
+        let token = bearer(&self.authorization, view)?.filter(|token| is_jwt(token));
         match token.and_then(|token| std::str::from_utf8(token).ok()) {
             None => Ok(Presented::Nothing),
             Some(token) if token.len() > MAX_JWT => Err(Malformed::TooLong),
@@ -282,14 +286,14 @@ impl Identifier {
     fn trusted_header<'a>(
         &self,
         source: u16,
-        tenant: &str,
-        user: Option<&str>,
+        tenant: &NamedHeader,
+        user: Option<&NamedHeader>,
         view: &'a dyn RequestView,
     ) -> Result<Presented<'a>, Malformed> {
         if !view.peer().is_some_and(|peer| self.proxies.trusts(peer)) {
             return Ok(Presented::Nothing);
         }
-        let text = |name| match view.single(name)? {
+        let text = |name: &NamedHeader| match view.single(name)? {
             None => Ok(None),
             Some(value) => match std::str::from_utf8(value) {
                 Ok(value) => Ok(Some(Cow::Borrowed(value.trim()))),
@@ -328,8 +332,11 @@ fn named_tenant<'a>(
 }
 
 /// The token of `Authorization: Bearer`, RFC 6750 section 2.1. Another scheme is somebody else's.
-fn bearer(view: &dyn RequestView) -> Result<Option<&[u8]>, Malformed> {
-    let Some(value) = view.single(AUTHORIZATION)? else {
+fn bearer<'a>(
+    authorization: &NamedHeader,
+    view: &'a dyn RequestView,
+) -> Result<Option<&'a [u8]>, Malformed> {
+    let Some(value) = view.single(authorization)? else {
         return Ok(None);
     };
     let Some((scheme, token)) = value.split_at_checked(b"bearer".len()) else {
@@ -365,7 +372,7 @@ mod tests {
     }
 
     fn api_key(headers: &[&str]) -> Source {
-        Source::ApiKey { headers: headers.iter().map(|h| (*h).to_owned()).collect() }
+        Source::ApiKey { headers: headers.iter().map(|h| (*h).into()).collect() }
     }
 
     fn by_key() -> Identifier {
@@ -373,7 +380,7 @@ mod tests {
     }
 
     fn by_header() -> Identifier {
-        let user = Some("X-User".to_owned());
+        let user = Some("X-User".into());
         identifier(vec![Source::Header { tenant: "X-Tenant".into(), user }])
     }
 

@@ -2,25 +2,25 @@
 
 #[cfg(feature = "jwt")]
 use super::jwt;
-use super::{Peppers, Proxies};
+use super::{NamedHeader, Peppers, Proxies};
 
 /// Where a credential is looked for: one `[[identify]]` table.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// An API key in one of these headers; in `authorization` it is the bearer's token.
     ApiKey {
-        /// Lower-case names.
-        headers: Vec<String>,
+        /// Their names.
+        headers: Vec<NamedHeader>,
     },
     /// A JWT, the bearer's token in `authorization`.
     #[cfg(feature = "jwt")]
     Jwt(jwt::Verifier),
     /// A tenant id that a gateway in front has set.
     Header {
-        /// Lower-case name of the header with the tenant.
-        tenant: String,
-        /// Lower-case name of the header with the user.
-        user: Option<String>,
+        /// The header with the tenant.
+        tenant: NamedHeader,
+        /// The header with the user.
+        user: Option<NamedHeader>,
     },
     /// A tenant id among the claims that the host has verified.
     Claim {
@@ -32,8 +32,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// Lower-cases names, and says what cannot work.
-    pub(super) fn check(&mut self, peppers: &Peppers, proxies: &Proxies) -> Result<(), String> {
+    /// Says what cannot work.
+    pub(super) fn check(&self, peppers: &Peppers, proxies: &Proxies) -> Result<(), String> {
         match self {
             Source::ApiKey { headers } if headers.is_empty() => {
                 Err("api-key names no header: write api-key = [\"authorization\"]".into())
@@ -42,23 +42,10 @@ impl Source {
                 "api-key needs a pepper: write pepper = [{ id = \"1\", env = \"TOLLGATE_PEPPER\" }]"
                     .into(),
             ),
-            Source::ApiKey { headers } => {
-                headers
-                    .iter_mut()
-                    .for_each(|name| name.make_ascii_lowercase());
-                Ok(())
-            }
             Source::Header { tenant, .. } if proxies.trusts_nobody() => Err(format!(
                 "header {tenant:?} would never be believed: [proxy] trust names no gateway"
             )),
-            Source::Header { tenant, user } => {
-                tenant.make_ascii_lowercase();
-                user.iter_mut().for_each(|name| name.make_ascii_lowercase());
-                Ok(())
-            }
-            #[cfg(feature = "jwt")]
-            Source::Jwt(_) => Ok(()),
-            Source::Claim { .. } => Ok(()),
+            _ => Ok(()),
         }
     }
 }

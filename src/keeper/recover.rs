@@ -2,9 +2,9 @@
 //!
 //! Nobody can know what a silent process has served; silence is only a hint for when to try. So its
 //! log is ended first, by a seal in its next slot, and then read, and then its entry in the pool:
-//! in this order. What lies above the larger of what the entry pre-authorised and the highest ceiling
-//! in the log was not served and never will be, for the writer raises neither without a write that
-//! now fails. If it lives after all it finds the seal, and goes on as another writer.
+//! in this order. What lies above the larger of what the entry pre-authorised and the highest
+//! ceiling in the log was not served and never will be, for the writer raises neither without a
+//! write that now fails. If it lives after all it finds the seal, and goes on as another writer.
 //!
 //! A closed entry is folded away after a while, which its owner, if it lives, has to lower it to
 //! what it used exactly.
@@ -161,7 +161,7 @@ impl Other<'_> {
         }
         // From its last slot on, so that it is seen whether that one is a seal.
         let from = known.map_or(0, |watch| watch.next.saturating_sub(1));
-        let end = log::read_to_end(&*self.hands.store, &self.writer, from, |_, _| {}).await?;
+        let end = log::read(&*self.hands.store, &self.writer, from, |_, _| {}).await?;
         let now_ns = self.hands.hub.clock.now().mono_ns;
         let moved = known.is_none_or(|watch| watch.next != end.next);
         let since_ns = known.filter(|_| !moved).map_or(now_ns, |watch| watch.since_ns);
@@ -236,7 +236,7 @@ impl Other<'_> {
             let own = rows.pools.get(self.pool).filter(|_| of == own);
             own.into_iter().for_each(|own| row.raise(*own));
         };
-        log::read_to_end(&*self.hands.store, &self.writer, 0, fold).await?;
+        log::read(&*self.hands.store, &self.writer, 0, fold).await?;
         Ok(row)
     }
 
@@ -253,7 +253,7 @@ impl Other<'_> {
                         rows.entry(pool).or_default().raise(row);
                     }
                 };
-                log::read_to_end(&*self.hands.store, &self.writer, 0, fold).await?;
+                log::read(&*self.hands.store, &self.writer, 0, fold).await?;
                 let rows = Arc::new(rows);
                 let mut seen = recovery.seen();
                 if seen.sealed.len() >= MAX_SEALED {

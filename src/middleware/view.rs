@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 
-use crate::identity::{Malformed, RequestView};
+use crate::identity::{Malformed, NamedHeader, RequestView};
 
 /// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
 /// request. Without it limits by address do not hold and no proxy is trusted.
@@ -80,13 +80,9 @@ impl RequestView for HttpView<'_> {
         })
     }
 
-    fn single(&self, name: &str) -> Result<Option<&[u8]>, Malformed> {
-        // A name that is parsed already is found without parsing it.
-        let all = match name {
-            "authorization" => self.headers.get_all(AUTHORIZATION),
-            name => self.headers.get_all(name),
-        };
-        let mut values = all.iter();
+    fn single(&self, name: &NamedHeader) -> Result<Option<&[u8]>, Malformed> {
+        let Some(name) = name.parsed() else { return Ok(None) };
+        let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {
             (_, Some(_)) => Err(Malformed::Repeated),
             (value, None) => Ok(value.map(|value| value.as_bytes())),

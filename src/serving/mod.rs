@@ -25,7 +25,7 @@ use crate::admission::permit::Hold;
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
 use crate::usage::Mode;
-use crate::wire::{self, Call, HeaderStyle, HeaderText};
+use crate::wire::{self, Call, HeaderStyle};
 
 mod counting;
 
@@ -89,8 +89,8 @@ impl Serving {
     /// route that is `free`, or where the gate sends none.
     pub fn limit_headers(&mut self, gate: &Gate, mut write: impl FnMut(&'static str, Bytes)) {
         let inner = &gate.inner;
-        let style = inner.wire.style;
-        if style == HeaderStyle::Off {
+        let (style, warnings) = (inner.wire.style, inner.wire.warnings);
+        if style == HeaderStyle::Off && warnings.is_none() {
             return;
         }
         self.with(|hold| {
@@ -98,14 +98,19 @@ impl Serving {
             if hold.of.rules().free {
                 return;
             }
+            if let Some(name) = warnings {
+                let past = wire::soft_warnings(&inner.limit_states(&hold.of, now));
+                past.into_iter().for_each(|value| write(name, value.into()));
+            }
             if style == HeaderStyle::Draft11 {
-                let mut line = HeaderText::new();
-                if let Some(policy) = inner.write_limits(&hold.of, now, &mut line) {
-                    write("ratelimit-policy", policy);
-                }
-                if !line.is_empty() {
-                    write("ratelimit", Bytes::copy_from_slice(&line));
-                }
+                wire::in_line(|line| {
+                    if let Some(policy) = inner.write_limits(&hold.of, now, line) {
+                        write("ratelimit-policy", policy);
+                    }
+                    if !line.is_empty() {
+                        write("ratelimit", Bytes::copy_from_slice(line));
+                    }
+                });
             } else {
                 let states = inner.limit_states(&hold.of, now);
                 let mut pairs = Vec::new();

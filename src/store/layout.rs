@@ -12,12 +12,16 @@
 //! | `Q#pool` | | units of one limit in one window, or of one grant |
 //! | `L#incarnation` | n | usage log, write-once slots |
 //! | `F#incarnation` | run of slots, part | what a run of log slots comes to, in their place |
-//! | `R#yyyymmdd` | incarnation | registry of writers by the day of their registration |
+//! | `R#yyyymm` | day, incarnation | registry of writers by the day of their registration |
 //! | `K#` | tenant | tenants that have come with idempotency keys |
 //! | `K#tenant#shard` | key hash | claims on idempotency keys |
 //! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
 //! | `U#customer and event hash` | minute | whose entry has this minute |
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
+//! | `I#account hash#tenant#meter@scale#period` | | what a billing period included, and its end |
+//! | `S#customer hash` | | whose customer this is, and what its events say |
+//! | `W#event hash` | | a webhook that was taken |
+//! | `X#reporter` | | which process reports to the billing service |
 //! | `V#nodes` | | nodes that share rates, by their beats |
 //! | `V#pressure` | | rates under pressure |
 //! | `V#tenant#scope#rate` | | shares of a rate under pressure, by node |
@@ -131,6 +135,30 @@ impl Space {
         self.key(format_args!("B#{account}#{tenant}#{meter}@{scale}#{period_ms}"), "-")
     }
 
+    /// Beside the outbox of the same item.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn terms(
+        &self,
+        account: &str,
+        tenant: Surrogate,
+        meter: &str,
+        scale: u64,
+        period_ms: i64,
+    ) -> Key {
+        let account = name_hash(&[account]);
+        self.key(format_args!("I#{account}#{tenant}#{meter}@{scale}#{period_ms}"), "-")
+    }
+
+    /// `customer` is the billing service's name, so hashed.
+    pub(crate) fn customer(&self, customer: &str) -> Key {
+        self.key(format_args!("S#{}", name_hash(&[customer])), "-")
+    }
+
+    #[cfg(feature = "stripe")]
+    pub(crate) fn webhook(&self, event: &str) -> Key {
+        self.key(format_args!("W#{}", name_hash(&[event])), "-")
+    }
+
     pub(crate) fn minute(&self, customer: &str, event: &str, minute_s: i64) -> Key {
         let hash = name_hash(&[customer, event]);
         self.key(format_args!("U#{hash}"), format!("{minute_s:012}"))
@@ -154,12 +182,24 @@ impl Space {
         self.key(format_args!("V#{tenant}#{scope:032x}#{rate}"), "-")
     }
 
+    #[cfg(feature = "stripe")]
+    pub(crate) fn reporter(&self) -> Key {
+        self.key(format_args!("X#reporter"), "-")
+    }
+
     pub(crate) fn ledger(&self) -> Key {
         self.key(format_args!("M#"), "-")
     }
 
+    /// `day` is yyyymmdd.
     pub(crate) fn registry(&self, day: u32, incarnation: u128) -> Key {
-        self.key(format_args!("R#{day:08}"), format!("{incarnation:032x}"))
+        let Key { pk, sk: day } = self.registry_day(day);
+        Key { pk, sk: format!("{day}{incarnation:032x}") }
+    }
+
+    /// Where the writers of this day begin; those of the days after it in the month follow.
+    pub(crate) fn registry_day(&self, day: u32) -> Key {
+        self.key(format_args!("R#{:06}", day / 100), format!("{:02}#", day % 100))
     }
 }
 

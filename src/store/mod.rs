@@ -40,12 +40,14 @@ pub(crate) mod layout;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
+mod repeat;
 
 #[cfg(feature = "dynamodb")]
 pub use self::dynamodb::{DynamoDb, WarmThroughput};
 #[cfg(feature = "redb")]
 pub use self::redb::Redb;
 pub use memory::Memory;
+pub(crate) use repeat::until_known;
 
 /// Largest item, keys and attribute names included: what a DynamoDB item may hold.
 pub const MAX_ITEM_BYTES: usize = 400 * 1024;

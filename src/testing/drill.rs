@@ -47,6 +47,12 @@ pub fn forget_callers(gate: &Gate) {
     gate.forget_callers();
 }
 
+/// Puts everybody to sleep who can be, as if nobody had called for a minute. How many tenants sleep
+/// then, and how many are awake.
+pub async fn doze(gate: &Gate) -> (usize, usize) {
+    gate.doze().await
+}
+
 /// Waits until no lease is being renewed, or waits for it. What is decided next then depends on
 /// what was asked before alone, and not on how far the keeper has come meanwhile.
 pub async fn leases_at_rest(gate: &Gate) {

@@ -12,7 +12,7 @@ mod drill;
 mod faulty;
 mod simulated;
 
-pub use drill::{Drill, forget_callers, is_identified, leases_at_rest};
+pub use drill::{Drill, doze, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
 pub use simulated::{
     Drawn, LogItem, OpenRequest, Plans, Plant, PoolEntry, PoolItem, have_patience, incarnation,
@@ -60,12 +60,18 @@ pub fn gate(plans: &str) -> (Gate, ManualClock) {
 ///
 /// As [`gate`] does; and if the store does not answer at once.
 pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualClock) {
+    opened(GateBuilder::from_text(SERVICE).plans(plans), store)
+}
+
+/// The same over plans that the test changes meanwhile.
+#[cfg(test)]
+pub(crate) fn gate_reading(plans: &Plans, store: impl crate::store::Store) -> (Gate, ManualClock) {
+    opened(plans.read_by(GateBuilder::from_text(SERVICE)), store)
+}
+
+fn opened(builder: GateBuilder, store: impl crate::store::Store) -> (Gate, ManualClock) {
     let clock = ManualClock::at_unix_ms(START_MS);
-    let builder = GateBuilder::from_text(SERVICE)
-        .plans(plans)
-        .store(store)
-        .clock(clock.clone())
-        .identify(ByHeader);
+    let builder = builder.store(store).clock(clock.clone()).identify(ByHeader);
     let mut opening = pin!(builder.open());
     // A store in memory answers at the first poll, so this needs no executor.
     let opened = opening.as_mut().poll(&mut Context::from_waker(Waker::noop()));

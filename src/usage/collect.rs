@@ -10,7 +10,7 @@ use crate::admission::hub::Soiled;
 use crate::admission::lease::{Lease, Writer};
 use crate::admission::sheet::Sheet;
 use crate::planted::{Plant, planted};
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError, StoreErrorKind, until_known};
 
 /// The rows of what moved by the writer whose they are, with totals as they are now, and the leases
 /// that were used.
@@ -82,7 +82,7 @@ pub(crate) async fn recover(
     for (dead, rows) in &left {
         tracing::info!(rows = rows.len(), "carrying over usage from a journal");
         for body in rows.pack(at_ms, Some(*dead)) {
-            let written = store.write(log.slot(&body)).await?;
+            let written = until_known(store, log.slot(&body)).await?;
             if log.wrote(&body, written)? == Wrote::Sealed {
                 let message = "this process was taken for dead before it began: start it again";
                 return Err(StoreError::new(StoreErrorKind::Unavailable, message).into());
@@ -93,4 +93,45 @@ pub(crate) async fn recover(
     let first = journal.cut();
     journal.forget(first);
     Ok((journal, left.into_iter().map(|(dead, _)| dead).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::pool::PoolId;
+    use crate::directory::Surrogate;
+    use crate::store::Memory;
+    use crate::store::layout::Space;
+    use crate::testing::{Fault, Faulty};
+    use crate::usage::log;
+    use crate::usage::record::Rows;
+
+    /// What is lost on the way to the store and back does not keep a process from starting, nor is
+    /// it written twice.
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_outcome_at_open_is_repeated_and_carried_over_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let pool = PoolId {
+            tenant: Surrogate::test(7),
+            limit: "requests/month".into(),
+            scope: 0,
+            start_ms: 5,
+        };
+        let row = PoolRow { total: 9, ceiling: 0 };
+        let rows = Rows { pools: [(pool, row)].into(), ..Rows::default() };
+        let left = ByWriter::from([(1, rows.clone())]);
+        Journal::open(&path, 1).unwrap().append(&left, 0).unwrap();
+
+        let lost = [Fault::LoseReply, Fault::LoseRequest, Fault::Pass];
+        let store = Faulty::scripted(Memory::new(), [lost, lost].concat());
+        let mut log = LogWriter::begin(&store, Space::new("test"), 0).await.unwrap();
+        let writer = log.writer().clone();
+        let (_, dead) = recover(&store, &writer, &mut log, &path, 0).await.unwrap();
+        assert_eq!(dead, [1]);
+        let mut read = Vec::new();
+        let end = log::read(&store, &writer, 0, |rows, of| read.push((of, rows))).await.unwrap();
+        assert_eq!((end.next, read), (1, vec![(1, rows)]));
+        assert_eq!(Journal::recover(&path).unwrap(), vec![], "and the journal is done with");
+    }
 }

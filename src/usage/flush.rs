@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
+use self::timing::{jittered, ticker};
 use super::Mode;
 use super::ceilings::Ceilings;
 use super::journal::{self, Journal};
@@ -28,16 +29,30 @@ use crate::store::{Store, StoreError, StoreErrorKind};
 /// Waits between tries of a write that did not get through, at first and at most.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
 
-/// Least time between two flushes that a ceiling brings about: what waits for one is less than
-/// [`LEASE_WAIT`](crate::LEASE_WAIT) away from it, and many may wait together.
-const HURRY: Duration = Duration::from_millis(10);
+/// Least time between two records that ceilings bring about: far less than
+/// [`LEASE_WAIT`](crate::LEASE_WAIT), for which requests wait for one, and enough that many
+/// ceilings stand in it together.
+const HURRY: Duration = Duration::from_millis(50);
 
 /// A process that holds units of a shared store records at least this often, be it nothing: a third
 /// of the silence after which others try to seal its log.
 const ALIVE: Duration = Duration::from_secs(5);
 
+/// What a unit written is, and what a record's item has beside its body: keys and names.
+const UNIT_BYTES: usize = 1_024;
+const BESIDE_BODY: usize = 120;
+
 /// Orders in hand: `flush_now` and `close`, of which nobody needs many at once.
 const ORDERS: usize = 64;
+
+/// What a flush writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All that moved.
+    All,
+    /// Only the ceilings that requests wait for: small, and soon there.
+    Ceilings,
+}
 
 /// What a host asks of the task.
 #[derive(Debug)]
@@ -94,17 +109,18 @@ impl Flusher {
             log,
             journal,
             pace: Pace::new(settings.max_write_units),
+            ceilings: Ceilings::new(settings.mode, settings.every),
             settings,
             pending: ByWriter::new(),
             batch: Vec::new(),
             batch_rows: ByWriter::new(),
-            ceilings: Ceilings::default(),
             flushed: Instant::now(),
             batch_covers: 0,
             forget: None,
             begun: begun.clone(),
             done,
             last_error: None,
+            held_back: Duration::ZERO,
             begun_ns: 0,
         };
         let task = std::sync::Mutex::new(Some(tokio::spawn(task.run(inbox))));
@@ -160,6 +176,7 @@ impl Drop for Flusher {
 }
 
 mod batch;
+mod timing;
 
 use batch::merge;
 
@@ -186,7 +203,9 @@ struct Task {
     begun: Arc<AtomicU64>,
     done: watch::Sender<u64>,
     last_error: Option<StoreError>,
-    /// When the batch was begun, on the monotonic clock; 0 before the first.
+    /// How long the pace has held the flush back that is to come.
+    held_back: Duration,
+    /// When the batch was begun, on the monotonic clock; 0 where there is none.
     begun_ns: u64,
 }
 
@@ -204,13 +223,22 @@ impl Task {
                     Some(order) => waiting.push(order),
                     None => return,
                 },
-                _ = flush.tick() => self.flush_in(&mut inbox, &mut waiting).await,
+                _ = flush.tick() => match self.wait_for_pace() {
+                    Duration::ZERO => self.flush_in(Part::All, &mut inbox, &mut waiting).await,
+                    wait => {
+                        // Meanwhile ceilings are written, and orders served.
+                        self.held_back += wait;
+                        flush.reset_after(wait);
+                    }
+                },
                 () = self.hub.soil.notified(), if self.settings.mode == Mode::Durable => {
-                    self.flush_in(&mut inbox, &mut waiting).await;
+                    self.flush_in(Part::All, &mut inbox, &mut waiting).await;
                 }
                 () = self.hub.hurry.notified() => {
                     tokio::time::sleep_until(self.flushed + HURRY).await;
-                    self.flush_in(&mut inbox, &mut waiting).await;
+                    let durable = self.settings.mode == Mode::Durable;
+                    let part = if durable { Part::All } else { Part::Ceilings };
+                    self.flush_in(part, &mut inbox, &mut waiting).await;
                 }
                 _ = collect.tick() => self.collect(),
             }
@@ -226,16 +254,29 @@ impl Task {
     }
 
     /// Flushes, while the journal goes on being fed; orders that come meanwhile wait.
-    async fn flush_in(&mut self, inbox: &mut mpsc::Receiver<Order>, waiting: &mut Vec<Order>) {
-        self.collect();
-        if self.hub.is_fenced() && !self.be_reborn(waiting).await {
-            return;
+    async fn flush_in(
+        &mut self,
+        part: Part,
+        inbox: &mut mpsc::Receiver<Order>,
+        waiting: &mut Vec<Order>,
+    ) {
+        if part == Part::All {
+            self.collect();
         }
-        self.begin_batch();
+        let mut part = part;
+        if self.hub.is_fenced() {
+            if !self.be_reborn(waiting).await {
+                return;
+            }
+            part = Part::All; // what the old log lacks
+        }
+        self.begin_batch(part);
         let mut collect = ticker(self.collect_every());
         let mut delay = RETRY.start;
         while let Some(body) = self.batch.first().cloned() {
-            self.keep_pace(inbox, waiting).await;
+            if self.settings.mode == Mode::Durable {
+                self.keep_pace(inbox, waiting).await;
+            }
             let mut write = self.store.write(self.log.slot(&body));
             let answer = loop {
                 tokio::select! {
@@ -247,6 +288,8 @@ impl Task {
             };
             match answer.and_then(|written| self.log.wrote(&body, written)) {
                 Ok(Wrote::Slot) => {
+                    let units = (body.len() + BESIDE_BODY).div_ceil(UNIT_BYTES) as u64;
+                    self.pace.charge(units, Instant::now());
                     self.batch.remove(0);
                     self.flushed = Instant::now();
                     delay = RETRY.start;
@@ -259,7 +302,7 @@ impl Task {
                     if !self.be_reborn(waiting).await {
                         return;
                     }
-                    self.begin_batch();
+                    self.begin_batch(Part::All);
                 }
                 Err(error) if error.kind == StoreErrorKind::Corrupt => {
                     // Repeating cannot help, and going on would write over somebody else's record.
@@ -283,13 +326,18 @@ impl Task {
         self.batch_written();
     }
 
+    /// How long the pace holds the next flush back.
+    fn wait_for_pace(&mut self) -> Duration {
+        match self.store.units() {
+            Some(_) => self.pace.wait(Instant::now()),
+            None => Duration::ZERO, // it charges nothing
+        }
+    }
+
     /// Waits until it is the next record's turn, or somebody waits for it.
     async fn keep_pace(&mut self, inbox: &mut mpsc::Receiver<Order>, waiting: &mut Vec<Order>) {
-        let Some(charged) = self.store.units() else {
-            return;
-        };
         let mut collect = ticker(self.collect_every());
-        let until = Instant::now() + self.pace.wait(charged, Instant::now());
+        let until = Instant::now() + self.wait_for_pace();
         while waiting.is_empty() && Instant::now() < until {
             tokio::select! {
                 biased;
@@ -344,7 +392,7 @@ impl Task {
         let (_hold, mut no_orders) = mpsc::channel(1);
         loop {
             let mut waiting = vec![Order::Close(deadline, oneshot::channel().0)];
-            self.flush_in(&mut no_orders, &mut waiting).await;
+            self.flush_in(Part::All, &mut no_orders, &mut waiting).await;
             let rows = self.pending.values().map(Rows::len).sum::<usize>() + self.batch.len();
             match self.last_error.clone() {
                 None if rows == 0 => return Ok(()),
@@ -390,19 +438,4 @@ impl Task {
             delay = (delay * 2).min(RETRY.end);
         }
     }
-}
-
-fn ticker(every: Duration) -> tokio::time::Interval {
-    let mut ticker = tokio::time::interval(every.max(Duration::from_millis(1)));
-    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticker.reset();
-    ticker
-}
-
-/// Half to all of the delay, so that nodes that failed together do not come back together.
-fn jittered(delay: Duration) -> Duration {
-    let mut byte = [0u8];
-    // Without randomness the full delay is still right.
-    let share = crate::random::fill(&mut byte).map_or(255, |()| byte[0]);
-    delay / 2 + delay / 2 * u32::from(share) / 255
 }

@@ -5,12 +5,13 @@ use crate::planted::{Plant, planted};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+    until_known,
 };
 use crate::usage::compact;
 use crate::usage::record::Rows;
 
-/// Format of a log slot: 2 since pool rows carry ceilings.
-pub(super) const FORMAT: i64 = 2;
+/// Format of a log slot: 2 since pool rows carry ceilings, 3 since rows stand by tenant.
+pub(super) const FORMAT: i64 = 3;
 pub(super) const BODY: &str = "body";
 
 /// In the last slot of a log that somebody has ended: its writer writes no more.
@@ -51,7 +52,8 @@ impl LogWriter {
         })?;
         let writer = Writer { space, incarnation: u128::from_le_bytes(bytes) };
         let day = crate::catalog::local_day(at_ms, &crate::catalog::Zone::utc());
-        store.write(Self::registration(&writer, day, at_ms)).await?;
+        // Put without a condition: a repetition changes nothing.
+        until_known(store, Self::registration(&writer, day, at_ms)).await?;
         Ok(Self::new(writer))
     }
 
@@ -139,17 +141,6 @@ pub(crate) fn is_seal(item: &Item) -> bool {
     item.int(SEAL).is_some()
 }
 
-/// Reads a log from slot `from` on, handing each record's rows to `fold`. Slots that stand folded
-/// are read as their fold. Returns the first slot that is not there yet.
-pub(crate) async fn read(
-    store: &dyn Store,
-    writer: &Writer,
-    from: u64,
-    fold: impl FnMut(Rows, u128),
-) -> Result<u64, StoreError> {
-    Ok(read_to_end(store, writer, from, fold).await?.next)
-}
-
 /// Where a log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct End {
@@ -159,30 +150,41 @@ pub(crate) struct End {
     pub(crate) sealed: bool,
 }
 
-/// The same, and whether the last slot read is a seal.
-pub(crate) async fn read_to_end(
+/// Reads a log from slot `from` on, handing each record's rows to `fold`. Slots that stand folded
+/// are read as their fold.
+pub(crate) async fn read(
     store: &dyn Store,
     writer: &Writer,
     from: u64,
     mut fold: impl FnMut(Rows, u128),
 ) -> Result<End, StoreError> {
-    let mut next = compact::read(store, writer, from, &mut fold).await?;
-    let mut sealed = false;
+    let (mut next, mut sealed) = (from, false);
+    if from == 0 {
+        next = compact::read(store, writer, from, &mut fold).await?;
+    }
     loop {
         let page = slots(store, writer, next, None).await?;
-        let full = page.len() == PAGE;
-        for Slot { n, rows, of, seal } in page {
-            if n != next {
-                return Err(StoreError::new(
-                    StoreErrorKind::Corrupt,
-                    format!("a usage log has a hole at slot {next}: run the audit"),
-                ));
+        let (full, mut is_whole) = (page.len() == PAGE, true);
+        for Slot { n, rows, of, seal, .. } in page {
+            is_whole = n == next;
+            if !is_whole {
+                break;
             }
             fold(rows, of);
             sealed = seal;
             next += 1;
         }
-        if !full {
+        if !is_whole {
+            // Slots are removed once their fold stands, and never the last: it says what they held.
+            let behind = compact::read(store, writer, next, &mut fold).await?;
+            if behind == next {
+                return Err(StoreError::new(
+                    StoreErrorKind::Corrupt,
+                    format!("a usage log has a hole at slot {next}: run the audit"),
+                ));
+            }
+            next = behind;
+        } else if !full {
             return Ok(End { next, sealed });
         }
     }
@@ -194,6 +196,8 @@ pub(super) struct Slot {
     pub(super) rows: Rows,
     /// Whose rows they are.
     pub(super) of: u128,
+    /// How large its body is.
+    pub(super) bytes: usize,
     seal: bool,
 }
 
@@ -214,7 +218,8 @@ pub(super) async fn slots(
             .map_err(|_| StoreError::new(StoreErrorKind::Corrupt, "a log slot has no number"))?;
         let (rows, carried) = decode(item)?;
         let of = carried.unwrap_or(writer.incarnation);
-        Ok(Slot { n, rows, of, seal: is_seal(item) })
+        let bytes = item.bytes(BODY).map_or(0, <[u8]>::len);
+        Ok(Slot { n, rows, of, bytes, seal: is_seal(item) })
     };
     page.items.iter().map(read).collect()
 }

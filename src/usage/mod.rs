@@ -17,7 +17,7 @@
 //! What an abrupt death loses before that depends on the [`Mode`], and is said in
 //! `docs/accuracy.md`.
 
-mod ceilings;
+pub(crate) mod ceilings;
 pub(crate) mod claims;
 pub(crate) mod collect;
 pub(crate) mod compact;

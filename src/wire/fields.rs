@@ -5,10 +5,9 @@
 //! a list without items is no header; nothing here allocates but what the caller asks to own. A
 //! change of the draft is a change of this file and a variant of [`HeaderStyle`].
 
+use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::time::Duration;
-
-use smallvec::SmallVec;
 
 use super::amount::{self, rfc3339};
 use super::{Call, EXPOSE, Partition};
@@ -97,8 +96,37 @@ pub fn write_ratelimit<'a>(
     Ok(!between.is_empty())
 }
 
-/// A header's value on its way: three limits fit without an allocation.
-pub(crate) type HeaderText = SmallVec<[u8; 192]>;
+/// The names of limits past their soft end, as a structured field (RFC 9651, a list of strings)
+/// with the seconds until they start anew; `None` where there are none.
+pub fn soft_warnings<'a>(limits: impl IntoIterator<Item = &'a LimitState>) -> Option<String> {
+    let mut out = String::new();
+    for limit in limits.into_iter().filter(|limit| limit.past_soft) {
+        let between = if out.is_empty() { "" } else { ", " };
+        out.push_str(between);
+        write_string(&mut out, &limit.name).expect("writing to a String does not fail");
+        if let Some(resets_in) = limit.resets_in {
+            write!(out, ";t={}", integer(seconds_up(resets_in))).expect("nor does this");
+        }
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// A header's value on its way.
+pub(crate) type HeaderText = Vec<u8>;
+
+thread_local! {
+    static LINE: Cell<HeaderText> = const { Cell::new(Vec::new()) };
+}
+
+/// Writes a header's value where this thread wrote the one before it: without an allocation but
+/// that of the value itself.
+pub(crate) fn in_line<T>(write: impl FnOnce(&mut HeaderText) -> T) -> T {
+    let mut line = LINE.take();
+    line.clear();
+    let written = write(&mut line);
+    LINE.set(line);
+    written
+}
 
 /// What `RateLimit` tells of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

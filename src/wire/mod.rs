@@ -26,9 +26,10 @@ mod grpc;
 
 pub(crate) use amount::base64;
 pub use amount::{Amount, EXACT, rfc3339};
-pub(crate) use fields::{HeaderItem, HeaderText, Told, write_item};
+pub(crate) use fields::{HeaderItem, HeaderText, Told, in_line, write_item};
 pub use fields::{
-    HeaderStyle, LegacyReset, MAX_INTEGER, expose, limit_headers, policy_header, write_ratelimit,
+    HeaderStyle, LegacyReset, MAX_INTEGER, expose, limit_headers, policy_header, soft_warnings,
+    write_ratelimit,
 };
 pub use grpc::{GrpcStatus, grpc_refusal, is_grpc};
 
@@ -59,6 +60,10 @@ pub struct WireOptions {
     pub problem_base: Arc<str>,
     /// The value of `WWW-Authenticate` on a 401 (RFC 9110, section 15.5.2, demands one).
     pub authenticate: Arc<str>,
+    /// The header, by its lower-case name, that tells of limits past their soft end: an admitted
+    /// response has it while there are any, with a list of their names. `None` (the default) sends
+    /// none; handlers see them in [`Admitted::limits`](crate::Admitted::limits).
+    pub warnings: Option<&'static str>,
 }
 
 impl Default for WireOptions {
@@ -67,6 +72,7 @@ impl Default for WireOptions {
             style: HeaderStyle::default(),
             problem_base: Arc::from(""),
             authenticate: Arc::from("Bearer"),
+            warnings: None,
         }
     }
 }

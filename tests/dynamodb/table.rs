@@ -68,6 +68,22 @@ async fn many_may_make_the_table_at_once() {
     DynamoDb::new(client, "one").check().await.unwrap();
 }
 
+/// Nobody listens where this client points: the answer is ours.
+#[tokio::test]
+async fn a_name_that_no_table_can_have_is_refused_before_anything_is_asked() {
+    let client = client("http://127.0.0.1:9");
+    for name in ["t", "", "a table", "tab\u{eb}le", &"t".repeat(256)] {
+        let made = DynamoDb::create_table(&client, name, None).await.unwrap_err();
+        let opened = DynamoDb::new(client.clone(), name).check().await.unwrap_err();
+        for error in [made, opened] {
+            assert_eq!(error.kind, StoreErrorKind::Invalid, "{name}");
+            assert!(error.message.contains("3 to 255 characters"), "{error}");
+        }
+    }
+    let asked = DynamoDb::new(client, "tab").check().await.unwrap_err();
+    assert_eq!(asked.kind, StoreErrorKind::Unavailable, "this one was asked for: {asked}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_may_be_made_warm() {
     let (_db, client) = served().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tollgate::store::{StoreError, StoreErrorKind};
 use tollgate::testing::{
-    LogItem, Plans, Plant, have_patience, incarnation, plant, seed_this_thread,
+    LogItem, Plans, Plant, doze, have_patience, incarnation, plant, seed_this_thread,
 };
 
 use crate::chance::Chance;
@@ -75,10 +75,21 @@ struct Freeze {
 }
 
 enum Event {
-    Arrive { by: usize, op: Op, to: Option<Waiting> },
-    Answer { to: Waiting, answer: Result<Answer, StoreError> },
-    Client { tenant: u64 },
+    Arrive {
+        by: usize,
+        op: Op,
+        to: Option<Waiting>,
+    },
+    Answer {
+        to: Waiting,
+        answer: Result<Answer, StoreError>,
+    },
+    Client {
+        tenant: u64,
+    },
     Fault,
+    /// Idle tenants of this node are put to sleep.
+    Doze(usize),
     Boot(usize),
     Wake(usize),
     Stopped(usize, u64),
@@ -200,6 +211,7 @@ impl Run {
         if self.faults {
             self.at(2_000_000, Event::Fault);
         }
+        self.at(3_000_000, Event::Doze(0));
         while self.now_us < self.horizon_us && !self.is_over() {
             self.step();
         }
@@ -319,6 +331,7 @@ impl Run {
             }
             Event::Client { tenant } => self.client(tenant),
             Event::Fault => self.fault(),
+            Event::Doze(id) => self.doze(id),
             Event::Boot(id) => self.boot(id),
             Event::Wake(id) => self.wake(id),
             Event::Stopped(id, life) => {
@@ -426,6 +439,20 @@ impl Run {
         if let Some(gate) = life.gate().filter(|_| !node.closing) {
             let request = requests::run(gate, self.world.clone(), format!("t{tenant}"), kind);
             life.runtime.spawn(request);
+        }
+    }
+
+    /// One node after the other, more often than a minute's idleness would have it.
+    fn doze(&mut self, id: usize) {
+        self.after(700_000, Event::Doze((id + 1) % self.nodes.len()));
+        let node = &self.nodes[id];
+        let Some(life) = node.life.as_ref().filter(|_| node.frozen.is_none()) else { return };
+        if let Some(gate) = life.gate().filter(|_| !node.closing) {
+            let world = self.world.clone();
+            life.runtime.spawn(async move {
+                let (asleep, _) = doze(&gate).await;
+                *lock(&world).stats.entry("tenants asleep").or_default() += asleep as u64;
+            });
         }
     }
 

@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 use tollgate::Gate;
 use tollgate_axum::{Plan, Tenant, TollgateLayer, usage_router};
 
+#[cfg(feature = "stripe")]
+mod billing;
 mod demo;
 #[cfg(feature = "dynamodb")]
 mod table;
@@ -53,26 +55,33 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
     #[cfg(feature = "dynamodb")]
     let builder = table::hand_in(builder).await?;
+    #[cfg(feature = "stripe")]
+    let builder = billing::hand_in(builder);
     let gate = builder.open().await?;
     demo::seed(&gate).await?;
 
     let port = std::env::var("PORT").map_or(Ok(3000), |port| port.parse::<u16>())?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     demo::print_tour(&listener.local_addr()?.to_string());
+    #[cfg(feature = "stripe")]
+    billing::seed(&gate).await?;
     serve(listener, app(&gate)).await?;
     gate.close().await?; // what was counted is in the store, leases are given back
     Ok(())
 }
 
 fn app(gate: &Gate) -> Router {
-    Router::new()
+    let app = Router::new()
         .route("/v1/search", get(search))
         .route("/v1/accounts/{account}/exports", post(export))
         .route("/v1/upload", post(upload))
         .route("/v1/stream", get(stream))
         .route("/healthz", get(async || "ok\n"))
         .layer(TollgateLayer::new(gate))
-        .merge(usage_router(gate))
+        .merge(usage_router(gate));
+    #[cfg(feature = "stripe")]
+    let app = app.merge(billing::routes(gate)); // POST /webhooks/stripe
+    app
 }
 
 async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {

@@ -17,7 +17,7 @@ use tollgate::{Answer, Gate, Outcome, Pending, Refusal, Running, Step, Waited};
 use crate::body::GateBody;
 use crate::refused::{Refused, Told};
 use crate::reply;
-use crate::routes::is_usage;
+use crate::routes::is_own;
 use crate::view::{View, settle_length};
 
 pin_project! {
@@ -136,7 +136,7 @@ where
 
 /// Asks the gate about a request; [`crate::usage_routes`] of this app ask it by themselves.
 fn ask(gate: &Gate, request: &ServiceRequest, waited: Waited) -> Step {
-    if is_usage(request) {
+    if is_own(request) {
         return Step::Done(Answer::Pass);
     }
     gate.admit_request(&View::of(request), waited)

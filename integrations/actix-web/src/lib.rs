@@ -38,6 +38,7 @@
 //!   answer 500 with a sentence that says so; `Option<Tenant>` and the like are `None` instead.
 //! - [`usage_routes`] identify their callers by themselves and decide nothing, and so answer
 //!   whoever is over its limit or has not paid.
+//! - With the feature `stripe`, `stripe_routes` take Stripe's webhooks.
 //!
 //! A request is settled when its body ends: streams are counted chunk by chunk, a client that goes
 //! away has used what passed, and a handler's error is charged by its status. (An error that a
@@ -56,6 +57,8 @@ mod refused;
 mod reply;
 mod routes;
 mod view;
+#[cfg(feature = "stripe")]
+mod webhook;
 
 pub use body::GateBody;
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
@@ -63,3 +66,5 @@ pub use future::ResponseFuture;
 pub use middleware::{Gated, Tollgate};
 pub use refused::Refused;
 pub use routes::usage_routes;
+#[cfg(feature = "stripe")]
+pub use webhook::stripe_routes;

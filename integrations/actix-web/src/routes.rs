@@ -69,9 +69,13 @@ pub fn usage_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + us
     }
 }
 
-/// Whether a request is for the usage routes of its own `App`. Paths are compared as they were
-/// sent: another spelling is a request like any other.
-pub(crate) fn is_usage(request: &ServiceRequest) -> bool {
+/// Whether a request is for a route of its own `App` that identifies its callers by itself. Paths
+/// are compared as they were sent: another spelling is a request like any other.
+pub(crate) fn is_own(request: &ServiceRequest) -> bool {
+    #[cfg(feature = "stripe")]
+    if crate::webhook::is_webhook(request) {
+        return true;
+    }
     matches!(request.path(), USAGE | HISTORY | PAGE)
         && (request.method() == Method::GET || request.method() == Method::HEAD)
         && request.app_data::<UsageRoutes>().is_some()

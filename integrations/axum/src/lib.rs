@@ -34,6 +34,7 @@
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides
 //!   nothing, and so answers whoever is over its limit or has not paid.
+//! - With the feature `stripe`, `stripe_router` takes Stripe's webhooks.
 //!
 //! All deciding, counting and writing is `tollgate`'s; nothing here does any.
 
@@ -41,8 +42,12 @@ mod extract;
 mod layer;
 mod refused;
 mod routes;
+#[cfg(feature = "stripe")]
+mod webhook;
 
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::TollgateLayer;
 pub use refused::Refused;
 pub use routes::usage_router;
+#[cfg(feature = "stripe")]
+pub use webhook::stripe_router;

@@ -70,7 +70,7 @@ async fn identify(gate: &Gate, parts: &Parts) -> Result<Identified, Reply> {
     }
 }
 
-fn response(reply: Reply) -> Response {
+pub(crate) fn response(reply: Reply) -> Response {
     let mut response = Response::new(Body::from(reply.body));
     *response.status_mut() =
         StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

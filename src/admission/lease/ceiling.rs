@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::{Call, Cold, FIRST_ASKS, Lease, Op, signed};
 use crate::clock::Now;
 
-/// How much demand a ceiling leaves room for: twice the usual flush interval, so that a busy lease
-/// is raised before it is reached.
-const AHEAD: Duration = Duration::from_secs(2);
+/// Demand is measured over at least this: between two records that follow each other closely a few
+/// requests look like thousands a second.
+const MEASURED_OVER: Duration = Duration::from_millis(250);
 
 /// Room for so many asks is left in any case: a tenant that calls now and then never waits.
 const AHEAD_ASKS: u64 = 4;
@@ -21,15 +21,22 @@ const AHEAD_ASKS: u64 = 4;
 pub(super) struct Ceiling {
     /// The highest in the log.
     logged: u64,
-    /// Atoms a second, and the total and the instant it was last taken at.
+    /// Atoms a second; and since when and from which total on it is being measured.
     rate: u64,
     seen_total: u64,
     seen_ns: u64,
+    /// How much of this demand a ceiling leaves room for.
+    ahead: Duration,
     /// Whether it waits for a higher one.
     pub(super) wanted: bool,
 }
 
 impl Ceiling {
+    /// The highest in the log.
+    pub(super) fn logged(&self) -> u64 {
+        self.logged
+    }
+
     /// All of an entry was used before this lease began.
     pub(super) fn was_used(&mut self, held: u64) {
         self.logged = self.logged.max(held);
@@ -43,20 +50,37 @@ impl Cold {
         mine.map_or(0, |mine| mine.held.min(mine.preauthorised.max(self.ceiling.logged)))
     }
 
-    /// Some seconds of demand, in atoms; all of a first lease, for nobody knows its demand.
+    /// Some time of demand, in atoms; all of a first lease, for nobody knows its demand.
     pub(super) fn ahead(&self) -> u64 {
-        let demand = self.ceiling.rate.saturating_mul(AHEAD.as_secs());
+        let demand = u128::from(self.ceiling.rate) * self.ceiling.ahead.as_millis() / 1_000;
+        let demand = u64::try_from(demand).unwrap_or(u64::MAX);
         let asks = if self.view.is_none() { FIRST_ASKS } else { AHEAD_ASKS };
         demand.max(self.first_ask.saturating_mul(asks))
     }
 
-    /// Takes in how much was used since the last time: rises at once, falls slowly.
+    /// What is used while a record or a grant is on its way, generously. More would bring about
+    /// records that the flush is about to write anyway.
+    pub(super) fn soon(&self) -> u64 {
+        let ahead = self.ahead();
+        (ahead / 8).max(self.first_ask.saturating_mul(2)).min(ahead / 2)
+    }
+
+    /// Takes in how much was used: rises at once, falls slowly.
     fn measure(&mut self, total: u64, now: Now) {
         let seen = &mut self.ceiling;
-        let since_ns = now.mono_ns.saturating_sub(seen.seen_ns).max(1_000_000);
+        if seen.seen_ns == 0 {
+            (seen.seen_total, seen.seen_ns) = (total, now.mono_ns);
+            return;
+        }
+        let least_ns = MEASURED_OVER.as_nanos() as u64; // a constant that fits
+        let since_ns = now.mono_ns.saturating_sub(seen.seen_ns);
         let used = u128::from(total.saturating_sub(seen.seen_total));
-        let rate = if seen.seen_ns == 0 { 0 } else { used * 1_000_000_000 / u128::from(since_ns) };
+        let rate = used * 1_000_000_000 / u128::from(since_ns.max(least_ns));
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        if since_ns < least_ns {
+            seen.rate = seen.rate.max(rate);
+            return;
+        }
         let eased = seen.rate.saturating_mul(7).saturating_add(rate.saturating_mul(3)) / 10;
         seen.rate = rate.max(eased);
         (seen.seen_total, seen.seen_ns) = (total, now.mono_ns);
@@ -75,11 +99,11 @@ impl Lease {
         Self { of_slot, ..self }
     }
 
-    /// The ceiling for the record that is being made: what is in use and some seconds of demand.
+    /// The ceiling for the record that is being made: what is in use and so much time of demand.
     /// `None`: the one in force has room for that.
-    pub(crate) fn propose_ceiling(&self, now: Now) -> Option<u64> {
+    pub(crate) fn propose_ceiling(&self, now: Now, ahead: Duration) -> Option<u64> {
         let mut cold = self.cold();
-        cold.ceiling.wanted = false;
+        (cold.ceiling.wanted, cold.ceiling.ahead) = (false, ahead);
         cold.measure(self.total(), now);
         let wanted = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
         let ceiling = self.used(&cold).saturating_add(wanted.max(cold.ahead())).min(cold.held());

@@ -173,14 +173,20 @@ impl Lease {
                 cold.in_doubt |= error.kind == StoreErrorKind::Unknown;
                 if cold.in_doubt {
                     cold.in_flight = Some(open);
-                } else if let Op::Give(next) = op {
-                    // What was set aside to be given back is ours again.
-                    self.release(cold.bound().saturating_sub(next.held));
-                } else if op == Op::Fold && !cold.fenced {
-                    self.release(cold.bound().saturating_sub(self.total()));
+                } else if !cold.fenced {
+                    self.keep(&cold, op);
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// What was set aside to be given back is ours again.
+    fn keep(&self, cold: &Cold, op: Op) {
+        match op {
+            Op::Give(next) => self.release(cold.bound().saturating_sub(next.held)),
+            Op::Fold => self.release(cold.bound().saturating_sub(self.total())),
+            Op::Take(_) | Op::Relimit | Op::Look => {}
         }
     }
 
@@ -188,6 +194,9 @@ impl Lease {
     fn adopt(&self, cold: &mut Cold, view: Option<View>, op: Op, now: Now) {
         let mine = view.and_then(|view| view.mine);
         if cold.fenced || cold.is_closed(mine, op) {
+            if !cold.fenced {
+                self.keep(cold, op); // or it would look like an open hold, for ever
+            }
             (cold.fenced, cold.remains) = (true, mine);
             return;
         }
@@ -225,7 +234,7 @@ impl Lease {
         let free = view.map_or(cold.terms.limit, |v| v.free).saturating_add(capped);
         self.free_seen.store(free, Ordering::Relaxed);
         // Ahead of need: when little is left of the lease, or of what its ceiling allows.
-        let low = if free > 0 { signed((cold.granted / 4).min(cold.ahead() / 2)) } else { 0 };
+        let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
         self.low.store(low, Ordering::Relaxed);
     }
 

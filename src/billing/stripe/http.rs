@@ -63,6 +63,13 @@ struct Pace {
     left: u32,
 }
 
+/// What an idempotency key stands for.
+#[derive(Clone, Copy)]
+enum Key<'a> {
+    OfAttempt(&'a str),
+    OfCall(&'a str),
+}
+
 /// An answer that was read to its end.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -118,12 +125,23 @@ impl Http {
     }
 
     /// `key` goes along as the idempotency key, with a part that is new in every attempt: Stripe
-    /// replays the first answer to a key for a day, also a 500.
+    /// replays the first answer to a key for a day, also a 500. For what its own identifier makes
+    /// harmless twice.
     pub(super) async fn post(&self, path: &str, form: String, key: &str) -> Called {
-        self.call(Method::POST, path, Some((Bytes::from(form), key))).await
+        self.call(Method::POST, path, Some((Bytes::from(form), Key::OfAttempt(key)))).await
     }
 
-    async fn call(&self, method: Method, path: &str, form: Option<(Bytes, &str)>) -> Called {
+    /// `key` is the idempotency key of every attempt: for what must not be made twice and has no
+    /// identifier of ours.
+    pub(super) async fn post_once(&self, path: &str, form: String, key: &str) -> Called {
+        self.call(Method::POST, path, Some((Bytes::from(form), Key::OfCall(key)))).await
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Called {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    async fn call(&self, method: Method, path: &str, form: Option<(Bytes, Key<'_>)>) -> Called {
         let mut silence = String::new();
         for attempt in 0..ATTEMPTS {
             self.pace.lock().await.turn().await;
@@ -155,7 +173,7 @@ impl Http {
         &self,
         method: &Method,
         path: &str,
-        form: Option<&(Bytes, &str)>,
+        form: Option<&(Bytes, Key<'_>)>,
     ) -> Result<Answer, String> {
         let mut base = self.base.clone().into_parts();
         base.path_and_query = Some(path.parse().map_err(|_| "not a path".to_owned())?);
@@ -166,9 +184,13 @@ impl Http {
             .header(AUTHORIZATION, self.authorization.clone())
             .header("stripe-version", VERSION);
         if let Some((_, key)) = form {
+            let key = match key {
+                Key::OfAttempt(key) => format!("{key}-{:016x}", random()),
+                Key::OfCall(key) => (*key).to_owned(),
+            };
             request = request
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .header("idempotency-key", format!("{key}-{:016x}", random()));
+                .header("idempotency-key", key);
         }
         let body = form.map(|(form, _)| form.clone()).unwrap_or_default();
         let request = request.body(Full::new(body)).map_err(|e| e.to_string())?;

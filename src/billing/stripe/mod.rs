@@ -17,12 +17,14 @@ use serde_json::Value;
 use super::sink::{BillingSink, Delivery, MeterEvent, SEND_WITHIN, SinkError, SinkFuture, Sum};
 use crate::config::{Secret, StripeMode};
 
+mod customers;
 mod http;
 
+pub(crate) use customers::Dated;
 use http::{Answer, Called, Http};
 
 /// Where Stripe is.
-pub const API: &str = "https://api.stripe.com";
+pub const API: &str = crate::config::DEFAULT_STRIPE_API_BASE;
 
 /// Calls a second in live mode: with a batch more within some seconds, below the 1,000 that Stripe
 /// takes of meter events.
@@ -108,7 +110,7 @@ impl BillingSink for Stripe {
         let inner = self.inner.clone();
         Box::pin(async move {
             let answer = inner.ask("/v1/billing/meters?limit=1").await?;
-            answer.date_s.ok_or_else(|| SinkError("an answer without a date".to_owned()))
+            answer.date_s.ok_or_else(no_date)
         })
     }
 
@@ -170,6 +172,18 @@ impl Inner {
         }
     }
 
+    /// The same, of something that may not be there.
+    async fn find(&self, path: &str) -> Result<Option<Answer>, SinkError> {
+        match self.http.get(path).await {
+            Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => {
+                Ok(Some(answer))
+            }
+            Called::Answer(answer) if answer.status == 404 => Ok(None),
+            Called::Answer(answer) => Err(SinkError(answer.words())),
+            Called::Silence(words) => Err(SinkError(words)),
+        }
+    }
+
     /// The id of the meter with this event name; an active one before others.
     async fn meter(&self, event: &str) -> Result<String, SinkError> {
         let known = self.meters.lock().unwrap_or_else(PoisonError::into_inner).get(event).cloned();
@@ -199,6 +213,15 @@ impl Inner {
         meters.insert(event.to_owned(), id.clone());
         Ok(id)
     }
+}
+
+fn no_date() -> SinkError {
+    SinkError("an answer without a date".to_owned())
+}
+
+/// An id as a path's segment: it came from outside.
+fn segment(id: &str) -> String {
+    form_urlencoded::byte_serialize(id.as_bytes()).collect()
 }
 
 /// What an answer says about an event.

@@ -264,8 +264,21 @@ async fn stripes_own_mock_takes_every_call() {
     // The one meter that it knows.
     let event = "test-meter-event-name".to_owned();
     let sum = stripe.sum(Sum { event, ..minute() }).await;
+    // What it knows is fixed; that it takes the calls is what counts.
+    let customer = stripe.customer_for("0123", "acme").await;
+    let list = stripe.subscriptions("cus_1").await;
+    let made = stripe.subscribe("cus_1", "payg_monthly", "pm_1").await;
+    let read = stripe.subscription("sub_1").await;
+    let canceled = stripe.cancel("sub_1").await;
+    let key = stripe.lookup_key("price_1").await;
     mock.kill().unwrap();
     mock.wait().unwrap();
+    assert!(customer.is_ok_and(|id| id.starts_with("cus_")));
+    assert!(list.is_ok(), "{list:?}");
+    assert!(made.is_ok(), "{made:?}");
+    assert!(matches!(read, Ok(Some(_))), "{read:?}");
+    assert!(matches!(canceled, Ok(Some(_))), "{canceled:?}");
+    assert!(key.is_ok(), "{key:?}");
     assert!(time.is_ok(), "{time:?}");
     assert_eq!((sent, sum), (Delivery::Delivered, Ok(25)));
 }
@@ -314,6 +327,7 @@ async fn what_stripe_tells_of_a_subscriptions_life_reduces_to_its_states() {
             payment,
             since_s,
             anchor_s,
+            given_up: false,
         };
         let (facts, state) = reduced(&sim, &by_hand).await;
         assert_eq!(state, PlanState { base: Some(base), ..PlanState::default() }, "{facts:#?}");

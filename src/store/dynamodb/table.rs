@@ -1,5 +1,6 @@
 //! The table itself: made, waited for, and looked at before it is trusted.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -18,6 +19,9 @@ use super::item::{PK, SK};
 /// How long a new table is waited for. Most are there after some 10 s; one that is made warm takes
 /// minutes.
 const MADE_WITHIN: Duration = Duration::from_secs(300);
+
+/// How long a table's name is, in characters, by DynamoDB's own rules.
+const NAME: RangeInclusive<usize> = 3..=255;
 
 /// Between two looks at a table that is being made.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -43,12 +47,14 @@ impl DynamoDb {
     ///
     /// # Errors
     ///
-    /// `Invalid` where a table of this name has another shape; else what the service said.
+    /// `Invalid` where a table of this name has another shape, or cannot be; else what the service
+    /// said.
     pub async fn create_table(
         client: &Client,
         table: &str,
         warm: Option<WarmThroughput>,
     ) -> Result<(), StoreError> {
+        check_name(table)?;
         let made = async {
             create(client, table, warm).await?;
             while describe(client, table).await?.table_status == Some(TableStatus::Creating) {
@@ -67,6 +73,7 @@ impl DynamoDb {
 /// Fails if the table cannot hold our items, and says why. A right to look that is missing is no
 /// fault of the table: it is logged.
 pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError> {
+    check_name(table)?;
     let description = match describe(client, table).await {
         Err(error) if is_denied(&error) => {
             tracing::warn!(%error, "the table cannot be looked at: it is used as it is");
@@ -90,6 +97,21 @@ pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError
             Ok(())
         }
     }
+}
+
+/// Refuses a name that no table can have, before anything is asked: the service says no more than
+/// that a pattern does not match. An ARN is passed on.
+fn check_name(table: &str) -> Result<(), StoreError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if table.starts_with("arn:") || NAME.contains(&table.len()) && table.chars().all(legal) {
+        return Ok(());
+    }
+    Err(wrong(format!(
+        "no table can be called {table:?}: DynamoDB takes names of {} to {} characters, each a \
+         letter of a-z or A-Z, a digit, `_`, `-` or `.`",
+        NAME.start(),
+        NAME.end()
+    )))
 }
 
 /// Whether the keys are ours, and the table is there to stay.

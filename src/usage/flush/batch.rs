@@ -2,12 +2,13 @@
 //! are in the store.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::super::Mode;
 use super::super::collect::rows_of;
 use super::super::journal::Journal;
 use super::super::record::{ByWriter, Rows};
-use super::{ALIVE, Task};
+use super::{ALIVE, Part, Task};
 use crate::planted::{Plant, planted};
 
 impl Task {
@@ -37,8 +38,12 @@ impl Task {
         merge(&mut self.pending, rows);
     }
 
-    pub(super) fn begin_batch(&mut self) {
+    pub(super) fn begin_batch(&mut self, part: Part) {
         if !self.batch.is_empty() {
+            return;
+        }
+        if part == Part::Ceilings {
+            self.begin_ceilings();
             return;
         }
         let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
@@ -49,7 +54,8 @@ impl Task {
         }
         if self.pending.is_empty() {
             let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
-            if silent && self.ceilings.holds_units(now) {
+            let asleep = self.hub.asleep_hold_units(now.wall_ms);
+            if silent && (self.ceilings.holds_units(now) || asleep) {
                 self.batch = vec![Rows::pack_nothing(now.wall_ms)];
                 self.batch_covers = self.begun.load(Ordering::Acquire);
             }
@@ -66,15 +72,35 @@ impl Task {
         self.forget = self.journal.as_mut().map(Journal::cut);
     }
 
+    /// The ceilings that are waited for, and nothing that is pending: that stays what it is.
+    fn begin_ceilings(&mut self) {
+        let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
+        let mut rows = ByWriter::new();
+        self.ceilings.propose_at_once(self.hub.take_capped(), writer, now, &mut rows);
+        if planted(Plant::CeilingBeforeRecord) {
+            self.ceilings.logged();
+        }
+        if rows.is_empty() {
+            return;
+        }
+        self.begun_ns = now.mono_ns;
+        self.batch = rows.values().flat_map(|rows| rows.pack(now.wall_ms, None)).collect();
+        self.batch_rows = rows;
+        self.batch_covers = *self.done.borrow();
+    }
+
     pub(super) fn batch_written(&mut self) {
         if !self.batch.is_empty() {
             return;
         }
         self.batch_rows.clear();
         self.ceilings.logged();
-        if self.begun_ns != 0 {
-            let lag = self.hub.clock.now().mono_ns.saturating_sub(self.begun_ns);
+        let begun_ns = std::mem::take(&mut self.begun_ns);
+        if begun_ns != 0 {
+            let lag = self.hub.clock.now().mono_ns.saturating_sub(begun_ns);
             crate::telemetry::flush_lag(lag as f64 / 1e9);
+            let held_back = std::mem::take(&mut self.held_back);
+            self.ceilings.record_took(Duration::from_nanos(lag) + held_back);
         }
         if let (Some(journal), Some(segment)) = (&mut self.journal, self.forget.take()) {
             journal.forget(segment);

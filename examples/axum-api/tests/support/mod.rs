@@ -125,22 +125,12 @@ impl Api {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let mut socket = self.open(method, path, headers, body);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert!(socket.read_line(&mut head).unwrap() > 0, "no answer:\n{head}");
-        }
-        let (first, fields) = head.split_once("\r\n").unwrap();
-        let status = first.split(' ').nth(1).unwrap().parse().unwrap();
-        let fields = fields.lines().filter_map(|line| line.split_once(": "));
-        let headers: HashMap<_, _> =
-            fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let mut rest = Vec::new();
-        socket.read_to_end(&mut rest).unwrap();
-        let chunked = headers.contains_key("transfer-encoding");
-        let rest = if chunked { unchunk(&rest) } else { rest };
-        let body = String::from_utf8(rest).unwrap();
-        Answer { status, headers, body }
+        request(&self.address, method, path, headers, body)
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Sends a request and reads nothing yet.
@@ -151,21 +141,7 @@ impl Api {
         headers: &[(&str, &str)],
         body: &str,
     ) -> BufReader<TcpStream> {
-        let mut socket = TcpStream::connect(&self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let headers: String =
-            headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let length = match body.len() {
-            0 => String::new(),
-            n => format!("content-length: {n}\r\n"),
-        };
-        write!(
-            socket,
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
-             {headers}{length}\r\n{body}"
-        )
-        .unwrap();
-        BufReader::new(socket)
+        open(&self.address, method, path, headers, body)
     }
 
     /// What `/usage` says is used of a meter.
@@ -230,6 +206,56 @@ impl Answer {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value)
     }
+}
+
+/// Sends a request to whoever listens there, and reads the answer.
+pub(crate) fn request(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let mut socket = open(address, method, path, headers, body);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(socket.read_line(&mut head).unwrap() > 0, "no answer:\n{head}");
+    }
+    let (first, fields) = head.split_once("\r\n").unwrap();
+    let status = first.split(' ').nth(1).unwrap().parse().unwrap();
+    let fields = fields.lines().filter_map(|line| line.split_once(": "));
+    let headers: HashMap<_, _> =
+        fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).unwrap();
+    let chunked = headers.contains_key("transfer-encoding");
+    let rest = if chunked { unchunk(&rest) } else { rest };
+    let body = String::from_utf8(rest).unwrap();
+    Answer { status, headers, body }
+}
+
+fn open(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> BufReader<TcpStream> {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = match body.len() {
+        0 => String::new(),
+        n => format!("content-length: {n}\r\n"),
+    };
+    write!(
+        socket,
+        "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+         {headers}{length}\r\n{body}"
+    )
+    .unwrap();
+    BufReader::new(socket)
 }
 
 /// The content of a body in chunks (RFC 9112, section 7.1).

@@ -1,5 +1,6 @@
 //! A small server to be killed. `crash-server SERVICE-FILE` opens a gate, serves on a free loopback
 //! port, prints it, and drains on SIGTERM. The tests beside it do the rest.
+//! With `store.kind = "dynamodb"` several of it share the table at `AWS_ENDPOINT_URL_DYNAMODB`.
 //!
 //! `POST /work` costs one request and reports [`TOKENS`]; `GET /usage` is the tenant's own report,
 //! from the store and from what this process has not written yet.
@@ -12,10 +13,8 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use axum::{Extension, Router};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tollgate::config::StoreKind;
 use tollgate::middleware::{HttpView, TollgateLayer};
 use tollgate::{Admitted, Gate, IdentifyStep, Waited};
 
@@ -25,25 +24,18 @@ const TOKENS: u64 = 3;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let service_file = std::env::args().nth(1).ok_or("which service file?")?;
-    let gate = Gate::open(&service_file).await?;
+    let mut builder = Gate::builder(&service_file);
+    if let StoreKind::Dynamodb { table } = builder.config()?.store.kind {
+        builder = builder.store(crash_server::table(&table)?);
+    }
+    let gate = builder.open().await?;
     let layer = TollgateLayer::new(&gate)
         .peer_from(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
     let app = Router::new()
         .route("/work", post(work))
         .layer(layer)
         .route("/usage", get(usage).with_state(gate.clone()));
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
-    // Without it a small answer may wait for the acknowledgement of the one before.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let mut term = signal(SignalKind::terminate())?;
-    let stop = async move {
-        term.recv().await;
-    };
-    let service = app.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await?;
+    crash_server::serve(app).await?;
     gate.close().await?;
     Ok(())
 }

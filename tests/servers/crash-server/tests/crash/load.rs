@@ -3,24 +3,27 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-const CLIENTS: usize = 8;
+/// Of one process.
+pub(crate) const CLIENTS: usize = 8;
 
 /// One HTTP/1.1 connection that is kept.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    tenant: &'static str,
 }
 
 /// Clients at work.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
     clients: JoinSet<Seen>,
 }
 
@@ -33,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) served: Vec<Instant>,
     /// Answers 429.
     pub(crate) refused: u64,
+    /// Answers 503: units that did not come in time, or a store that is away.
+    pub(crate) unavailable: u64,
 }
 
 /// How a client goes on.
@@ -48,12 +53,19 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self { stream, buffer: Vec::new(), tenant: "acme" })
+    }
+
+    /// The same for another tenant.
+    pub(crate) fn of(self, tenant: &'static str) -> Self {
+        Self { tenant, ..self }
     }
 
     /// One call: status and body.
     pub(crate) async fn call(&mut self, method: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nx-tenant: acme\r\n\r\n");
+        let Self { tenant, .. } = self;
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: test\r\nx-tenant: {tenant}\r\n\r\n");
         self.stream.write_all(request.as_bytes()).await?;
         self.buffer.clear();
         let head_end = loop {
@@ -85,12 +97,22 @@ impl Connection {
 
 impl Load {
     pub(crate) fn start(address: SocketAddr, until: Until) -> Self {
+        Self::with_clients(CLIENTS, address, until)
+    }
+
+    pub(crate) fn with_clients(n: usize, address: SocketAddr, until: Until) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let served = Arc::new(AtomicU64::new(0));
         let mut clients = JoinSet::new();
-        for _ in 0..CLIENTS {
-            clients.spawn(client(address, until, stop.clone()));
+        for _ in 0..n {
+            clients.spawn(client(address, until, stop.clone(), served.clone()));
         }
-        Self { stop, clients }
+        Self { stop, served, clients }
+    }
+
+    /// Answers 200 so far.
+    pub(crate) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Stops the clients and adds up what they saw.
@@ -103,17 +125,29 @@ impl Load {
     pub(crate) async fn end(mut self) -> Seen {
         let mut all = Seen::default();
         while let Some(seen) = self.clients.join_next().await {
-            let seen = seen.unwrap();
-            all.sent += seen.sent;
-            all.refused += seen.refused;
-            all.served.extend(seen.served);
+            all.add(seen.unwrap());
         }
         all.served.sort();
         all
     }
 }
 
-async fn client(address: SocketAddr, until: Until, stop: Arc<AtomicBool>) -> Seen {
+impl Seen {
+    /// Adds what others saw, in whatever order.
+    pub(crate) fn add(&mut self, others: Self) {
+        self.sent += others.sent;
+        self.refused += others.refused;
+        self.unavailable += others.unavailable;
+        self.served.extend(others.served);
+    }
+}
+
+async fn client(
+    address: SocketAddr,
+    until: Until,
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
+) -> Seen {
     let mut seen = Seen::default();
     let Ok(mut connection) = Connection::open(address).await else {
         return seen;
@@ -124,13 +158,17 @@ async fn client(address: SocketAddr, until: Until, stop: Arc<AtomicBool>) -> See
             break; // the server is gone
         };
         match status {
-            200 => seen.served.push(Instant::now()),
+            200 => {
+                seen.served.push(Instant::now());
+                served.fetch_add(1, Ordering::Relaxed);
+            }
             429 => seen.refused += 1,
+            503 => seen.unavailable += 1,
             other => panic!("an answer nobody expects: {other}"),
         }
         match until {
             Until::Refused if status == 429 => break,
-            Until::Refused => {}
+            Until::Refused | Until::Stopped(Duration::ZERO) => {}
             Until::Stopped(pause) => tokio::time::sleep(pause).await,
         }
     }

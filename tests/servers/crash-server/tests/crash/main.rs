@@ -13,6 +13,8 @@
 )]
 
 mod load;
+mod nodes;
+mod outage;
 mod server;
 
 use std::time::{Duration, Instant, SystemTime};

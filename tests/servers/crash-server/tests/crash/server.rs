@@ -13,9 +13,16 @@ use crate::load::Connection;
 /// Units the tenant has: more than all rounds use, less than the last one can.
 pub(crate) const LIMIT: u64 = 12_000;
 
-/// Files of one service, over all its processes.
+/// A plan file with this in its one plan.
+pub(crate) fn plans(limits: &str) -> String {
+    format!("default-plan = \"free\"\n[meter.tokens]\n[plan.free]\n{limits}\n")
+}
+
+/// What the processes of one service are started with.
 pub(crate) struct Files {
     folder: TempDir,
+    program: &'static str,
+    env: Vec<(&'static str, String)>,
 }
 
 /// One process.
@@ -32,27 +39,48 @@ pub(crate) struct Recorded {
 }
 
 impl Files {
-    /// `flush` is the lines of that table of the service file.
+    /// Of one process on a file. `flush` is the lines of that table of the service file.
     pub(crate) fn new(flush: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
+        let store = format!("kind = \"redb\"\npath = {:?}", folder.path().join("service.redb"));
+        Self::write(folder, &store, flush, &plans(&format!("quota.requests = \"{LIMIT}/month\"")))
+    }
+
+    /// Of several processes on this table, which is there, at a DynamoDB.
+    pub(crate) fn on_table(endpoint: &str, table: &str, flush: &str, plans: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("tollgate.journal");
+        let store = format!("kind = \"dynamodb\"\ntable = {table:?}");
+        let flush = format!("journal-path = {journal:?}\n{flush}");
+        let mut files = Self::write(folder, &store, &flush, plans);
+        files.env = vec![("AWS_ENDPOINT_URL_DYNAMODB", endpoint.to_owned())];
+        files
+    }
+
+    /// Of several processes that synchronise counters on this table once a second.
+    pub(crate) fn periodic(endpoint: &str, table: &str, limit: u64) -> Self {
+        let env = vec![
+            ("AWS_ENDPOINT_URL_DYNAMODB", endpoint.to_owned()),
+            ("PERIODIC_TABLE", table.to_owned()),
+            ("PERIODIC_LIMIT", limit.to_string()),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, program: env!("CARGO_BIN_EXE_periodic-server"), env }
+    }
+
+    fn write(folder: TempDir, store: &str, flush: &str, plans: &str) -> Self {
+        let plans_file = folder.path().join("plans.toml");
         let service = format!(
-            "[store]\nkind = \"redb\"\npath = {:?}\n\
-             [plans]\nfile = {:?}\n\
+            "[store]\n{store}\n\
+             [plans]\nfile = {plans_file:?}\n\
              [[identify]]\nheader = \"x-tenant\"\n\
              [identity]\nunknown = \"create\"\n\
              [proxy]\ntrust = [\"127.0.0.1\"]\n\
              [flush]\n{flush}\n",
-            path("service.redb"),
-            path("plans.toml"),
-        );
-        let plans = format!(
-            "default-plan = \"free\"\n[meter.tokens]\n\
-             [plan.free]\nquota.requests = \"{LIMIT}/month\"\n"
         );
         std::fs::write(folder.path().join("tollgate.toml"), service).unwrap();
-        std::fs::write(folder.path().join("plans.toml"), plans).unwrap();
-        Self { folder }
+        std::fs::write(plans_file, plans).unwrap();
+        Self { folder, program: env!("CARGO_BIN_EXE_crash-server"), env: Vec::new() }
     }
 
     fn service_file(&self) -> PathBuf {
@@ -63,8 +91,9 @@ impl Files {
 impl Server {
     /// Starts a process on these files; it serves when this returns.
     pub(crate) fn start(files: &Files) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_crash-server"))
+        let mut child = Command::new(files.program)
             .arg(files.service_file())
+            .envs(files.env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -78,7 +107,12 @@ impl Server {
     /// What the ledger shows. Ask a process that has served nothing yet: then it is the store's
     /// word.
     pub(crate) async fn recorded(&self) -> Recorded {
-        let mut connection = Connection::open(self.address).await.unwrap();
+        self.recorded_of("acme").await
+    }
+
+    /// The same for another tenant.
+    pub(crate) async fn recorded_of(&self, tenant: &'static str) -> Recorded {
+        let mut connection = Connection::open(self.address).await.unwrap().of(tenant);
         let (status, body) = connection.call("GET", "/usage").await.unwrap();
         assert_eq!(status, 200);
         let report: Value = serde_json::from_slice(&body).unwrap();

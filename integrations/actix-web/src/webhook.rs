@@ -1,0 +1,46 @@
+//! The route that Stripe calls: it identifies nobody, and is genuine by its signature alone.
+
+use actix_web::dev::ServiceRequest;
+use actix_web::http::Method;
+use actix_web::web::{self, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use tollgate::Gate;
+use tollgate::billing::webhook::MAX_BODY;
+
+use crate::reply::response;
+
+const PATH: &str = "/webhooks/stripe";
+
+/// Left in the `App` by [`stripe_routes`], for the middleware around it.
+struct StripeRoutes;
+
+/// `POST /webhooks/stripe`, for `App::configure`: what to enter at Stripe as the endpoint is this
+/// path of your host. [`Tollgate`](crate::Tollgate) around that `App` lets it through.
+///
+/// Configured in a `web::Scope` behind the middleware, the plan file must name the route with the
+/// scope's prefix (`auth = "none"`), or Stripe is a caller like any other. For another path write a
+/// handler around [`Gate::stripe_webhook`], which wants the raw body.
+pub fn stripe_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + use<> {
+    let gate = gate.clone();
+    move |config| {
+        let take = web::post().to(move |request, body| take(gate.clone(), request, body));
+        config.app_data(StripeRoutes).route(PATH, take);
+    }
+}
+
+/// Whether a request is for the webhook of its own `App`.
+pub(crate) fn is_webhook(request: &ServiceRequest) -> bool {
+    request.path() == PATH
+        && request.method() == Method::POST
+        && request.app_data::<StripeRoutes>().is_some()
+}
+
+async fn take(gate: Gate, request: HttpRequest, body: Payload) -> HttpResponse {
+    // Too long, or broken off, where nobody hears the answer.
+    let Ok(Ok(body)) = body.to_bytes_limited(MAX_BODY).await else {
+        return HttpResponse::PayloadTooLarge().finish();
+    };
+    let signature = request.headers().get("stripe-signature");
+    let signature = signature.map_or(&b""[..], |value| value.as_bytes());
+    response(gate.stripe_webhook(signature, &body).await)
+}

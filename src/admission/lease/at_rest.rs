@@ -1,0 +1,112 @@
+//! A lease while its tenant sleeps: the same units in a tenth of the memory.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::alert::Alerting;
+use super::super::pool::{PoolId, Terms, View};
+use super::{Closing, Lease};
+use crate::directory::Surrogate;
+
+/// What there is to know of a lease that nobody uses. The tenant and the incarnation are with
+/// whoever keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeaseAtRest {
+    limit: Arc<str>,
+    start_ms: i64,
+    end_ms: i64,
+    ttl: Option<i64>,
+    left: i64,
+    total: u64,
+    low: i64,
+    free_seen: i64,
+    terms: Terms,
+    view: Option<View>,
+    stale: bool,
+    size: u64,
+    granted: u64,
+    granted_ns: u64,
+    ceiling: u64,
+    first_ask: u64,
+    raised: u16,
+}
+
+impl Lease {
+    /// What it comes down to. `None`: something of it is in use, in hand, unrecorded or in doubt.
+    pub(crate) fn at_rest(&self) -> Option<LeaseAtRest> {
+        let cold = self.cold();
+        let is_idle = cold.in_flight.is_none()
+            && !cold.fenced
+            && cold.closing != Closing::ForGood
+            && !cold.ceiling.wanted
+            && self.open_of(&cold) == 0
+            && !self.queued.load(Ordering::SeqCst)
+            && !self.dirty.load(Ordering::Acquire)
+            && self.waiting.load(Ordering::SeqCst) == 0
+            && self.pool.scope == 0;
+        if !is_idle || self.is_unlogged() {
+            return None;
+        }
+        Some(LeaseAtRest {
+            limit: self.pool.limit.clone(),
+            start_ms: self.pool.start_ms,
+            end_ms: self.end_ms,
+            ttl: self.ttl,
+            left: self.left.load(Ordering::Acquire),
+            total: self.total(),
+            low: self.low.load(Ordering::Relaxed),
+            free_seen: self.free_seen.load(Ordering::Relaxed),
+            terms: cold.terms,
+            view: cold.view,
+            stale: cold.stale,
+            size: cold.size,
+            granted: cold.granted,
+            granted_ns: cold.granted_ns,
+            ceiling: cold.ceiling.logged(),
+            first_ask: cold.first_ask,
+            raised: self.alerting.as_ref().map_or(0, |it| it.raised()),
+        })
+    }
+}
+
+impl LeaseAtRest {
+    /// The lease again, as it was; demand and refusals of before are forgotten.
+    pub(crate) fn wake(
+        self,
+        tenant: Surrogate,
+        incarnation: u128,
+        alerting: Option<Alerting>,
+    ) -> Lease {
+        alerting.iter().for_each(|it| it.settle(self.raised));
+        let pool = PoolId { tenant, limit: self.limit, scope: 0, start_ms: self.start_ms };
+        let lease = Lease::new(pool, self.end_ms, self.terms, self.first_ask)
+            .under(incarnation)
+            .forgotten_at(self.ttl)
+            .alerting(alerting);
+        lease.left.store(self.left, Ordering::Relaxed);
+        lease.total.store(self.total, Ordering::Relaxed);
+        lease.logged.store(self.total, Ordering::Relaxed);
+        lease.low.store(self.low, Ordering::Relaxed);
+        lease.free_seen.store(self.free_seen, Ordering::Relaxed);
+        let mut cold = lease.cold();
+        (cold.view, cold.stale) = (self.view, self.stale);
+        cold.size = self.size;
+        (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
+        cold.ceiling.was_used(self.ceiling);
+        drop(cold);
+        lease
+    }
+
+    /// The pool it is of, within its tenant.
+    pub(crate) fn pool(&self) -> (&str, i64) {
+        (&self.limit, self.start_ms)
+    }
+
+    /// Until when it holds units that nobody uses: as long as its window runs.
+    pub(crate) fn unused_until_ms(&self) -> Option<i64> {
+        let mine = self.view?.mine?;
+        (self.left > 0 || mine.held > mine.preauthorised.max(self.ceiling)).then_some(self.end_ms)
+    }
+}

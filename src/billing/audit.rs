@@ -1,0 +1,344 @@
+//! The audit: whether what was recorded, owed, sent and counted by the service is the same, by
+//! account, tenant, meter and billing period. Every difference is a [`Gap`] with a name.
+//!
+//! It believes nothing that a reporter keeps in memory: logs are read from their first slot, items
+//! and pools as they stand, and the service's sums are asked for anew. It decides and sends
+//! nothing.
+//!
+//! What was served and never recorded cannot be read anywhere, for nobody wrote it down. Its bound
+//! can: units of a pool that a writer holds, or held when it died, beyond what it recorded
+//! ([`Pool::unrecorded`]). So served = recorded + at most that.
+//!
+//! Not promised: the service's sums lag, so that what was sent within the last hours may show as a
+//! gap that is gone at the next audit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::item::ItemId;
+use super::outbox::Outbox;
+use super::report::{Due, ReportError, Reporter, Used};
+use super::sink::Sum;
+use crate::admission::pool::{self, PoolId};
+use crate::directory::Surrogate;
+use crate::store::StoreError;
+use crate::usage::ledger::Examined;
+
+mod gap;
+
+pub use gap::Gap;
+
+/// What the audit found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// By account, tenant, meter, scale and period.
+    pub lines: Vec<Line>,
+    /// What the service counted, by customer and event name.
+    pub totals: Vec<Total>,
+    /// Pools that writers have recorded of.
+    pub pools: Vec<Pool>,
+    /// Writers whose log cannot be read to its end, and why: what they recorded behind that is in
+    /// no line.
+    pub broken_logs: Vec<(u128, String)>,
+}
+
+/// One account, tenant, meter, scale and period. Atoms, unless it says units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The billing account in force when the use was admitted.
+    pub account: Option<Arc<str>>,
+    /// The tenant.
+    pub tenant: Surrogate,
+    /// The meter.
+    pub meter: Arc<str>,
+    /// Atoms to the meter's unit.
+    pub scale: u64,
+    /// When the period began, Unix milliseconds.
+    pub period_ms: i64,
+    /// Recorded in the logs.
+    pub recorded: u64,
+    /// Owed of that: beyond what the plan included.
+    pub owed: u64,
+    /// Entries were made of so much.
+    pub frozen: u64,
+    /// Whole units of the service that were accepted.
+    pub sent: u64,
+    /// What is not as it should be, or not yet.
+    pub gaps: Vec<Gap>,
+}
+
+/// What was sent and counted of one customer and event name, over all periods. Whole units of the
+/// service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// The customer at the service.
+    pub customer: String,
+    /// The event name of the meter at the service.
+    pub event: String,
+    /// Accepted.
+    pub sent: u64,
+    /// Sent without an answer: it may count.
+    pub open: u64,
+    /// What the service says it counted.
+    pub counted: i64,
+}
+
+/// A pool beside what was recorded of it. Atoms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The tenant.
+    pub tenant: Surrogate,
+    /// The limit's words.
+    pub limit: Arc<str>,
+    /// Start of the window, Unix milliseconds.
+    pub start_ms: i64,
+    /// Taken out of the pool: held and spent.
+    pub taken: i64,
+    /// Recorded by all writers.
+    pub recorded: u64,
+    /// Held by writers beyond what each has recorded: still to be served, given back, or served by
+    /// a process that died. The bound of what was served and not recorded.
+    pub unrecorded: u64,
+    /// Whether what was taken is what is held and spent.
+    pub balanced: bool,
+}
+
+impl Audit {
+    /// Every gap of every line.
+    pub fn gaps(&self) -> impl Iterator<Item = (&Line, &Gap)> {
+        self.lines.iter().flat_map(|line| line.gaps.iter().map(move |gap| (line, gap)))
+    }
+
+    /// Whether all that was recorded is owed, sent and counted, but for what passes by itself.
+    pub fn is_clean(&self) -> bool {
+        self.gaps().all(|(_, gap)| gap.is_passing())
+            && self.broken_logs.is_empty()
+            && self.pools.iter().all(|pool| pool.balanced)
+    }
+}
+
+impl Total {
+    /// Whether the service counts what was sent, open entries with it or not.
+    fn agrees(&self) -> bool {
+        let counted = u64::try_from(self.counted).ok();
+        counted == Some(self.sent) || counted == Some(self.sent.saturating_add(self.open))
+    }
+}
+
+impl Reporter {
+    /// What all logs say, read anew.
+    pub(crate) async fn examine(&self) -> Result<Examined, StoreError> {
+        self.inner.ledger.examine(self.inner.clock.now().wall_ms).await
+    }
+
+    /// The audit of this use; each with the terms it is billed under, if it is.
+    pub(crate) async fn audit(
+        &self,
+        uses: Vec<(Used, Option<Due>)>,
+        examined: &Examined,
+    ) -> Result<Audit, ReportError> {
+        let mut audit = Audit { broken_logs: examined.broken.clone(), ..Audit::default() };
+        let mut groups = BTreeMap::<(String, String), Group>::new();
+        for (used, due) in uses {
+            let at = audit.lines.len();
+            let (line, outbox) = match &due {
+                None => (unbilled(&used), None),
+                Some(due) => {
+                    let outbox = self.outbox(&due.id).await?;
+                    (line(due, &outbox), Some(outbox))
+                }
+            };
+            audit.lines.push(line);
+            if let Some((due, outbox)) = due.zip(outbox) {
+                let name = (due.terms.customer.clone(), due.terms.event.clone());
+                groups.entry(name).or_default().add(at, &due, &outbox);
+            }
+        }
+        for ((customer, event), group) in groups {
+            let total = self.total(customer, event, &group).await?;
+            if !total.agrees() {
+                let gap = Gap::Counted { sent: total.sent, counted: total.counted };
+                for at in &group.lines {
+                    audit.lines[*at].gaps.push(gap.clone());
+                }
+            }
+            audit.totals.push(total);
+        }
+        audit.pools = self.pools(examined).await?;
+        Ok(audit)
+    }
+
+    async fn total(
+        &self,
+        customer: String,
+        event: String,
+        group: &Group,
+    ) -> Result<Total, ReportError> {
+        let minute = |at_s: i64| at_s - at_s.rem_euclid(60);
+        let now_s = self.inner.sink.time().await?;
+        let (from_s, until_s) = (minute(group.from_s), minute(now_s).saturating_add(60));
+        let sum = Sum { customer: customer.clone(), event: event.clone(), from_s, until_s };
+        let counted = self.inner.sink.sum(sum).await?;
+        Ok(Total { customer, event, sent: group.sent, open: group.open, counted })
+    }
+
+    async fn pools(&self, examined: &Examined) -> Result<Vec<Pool>, StoreError> {
+        let mut ids: Vec<&PoolId> = examined.pools.keys().collect();
+        ids.sort_unstable();
+        let mut pools = Vec::new();
+        for id in ids {
+            // One that has expired is audited no more.
+            let Some(item) = self.inner.store.read(id.key(&self.inner.space)).await? else {
+                continue;
+            };
+            let rows = &examined.pools[id];
+            let (taken, spent) = pool::taken(&item)?;
+            let entries = pool::entries(&item)?;
+            let held = entries.iter().fold(0_u64, |sum, (_, e)| sum.saturating_add(e.held));
+            let beyond = |(of, entry): &(u128, pool::Entry)| {
+                entry.held.saturating_sub(rows.get(of).map_or(0, |row| row.total))
+            };
+            pools.push(Pool {
+                tenant: id.tenant,
+                limit: id.limit.clone(),
+                start_ms: id.start_ms,
+                taken,
+                recorded: rows.values().fold(0, |sum, row| sum.saturating_add(row.total)),
+                unrecorded: entries.iter().map(beyond).fold(0, u64::saturating_add),
+                balanced: i64::try_from(held)
+                    .is_ok_and(|held| spent.checked_add(held) == Some(taken)),
+            });
+        }
+        Ok(pools)
+    }
+}
+
+/// The lines of one customer and event name.
+struct Group {
+    lines: Vec<usize>,
+    from_s: i64,
+    sent: u64,
+    open: u64,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { lines: Vec::new(), from_s: i64::MAX, sent: 0, open: 0 }
+    }
+}
+
+impl Group {
+    fn add(&mut self, at: usize, due: &Due, outbox: &Outbox) {
+        self.lines.push(at);
+        self.from_s = self.from_s.min(due.id.period_ms.div_euclid(1_000));
+        self.sent = self.sent.saturating_add(outbox.value_sent());
+        let open = outbox.pending.as_ref().filter(|pending| pending.first_s.is_some());
+        self.open = self.open.saturating_add(open.map_or(0, |pending| pending.entry.value));
+    }
+}
+
+fn unbilled(used: &Used) -> Line {
+    let atoms = used.atoms;
+    let gap = match &used.id {
+        None => Gap::NoAccount { atoms },
+        Some(_) => Gap::NoTerms { atoms },
+    };
+    Line {
+        account: used.id.as_ref().map(|id| id.account.clone()),
+        tenant: used.tenant,
+        meter: used.meter.clone(),
+        scale: used.scale,
+        period_ms: used.period_ms,
+        recorded: atoms,
+        owed: 0,
+        frozen: 0,
+        sent: 0,
+        gaps: vec![gap],
+    }
+}
+
+fn line(due: &Due, outbox: &Outbox) -> Line {
+    let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
+    let owed = due.used.saturating_sub(due.terms.included);
+    Line {
+        account: Some(account),
+        tenant,
+        meter,
+        scale,
+        period_ms,
+        recorded: due.used,
+        owed,
+        frozen: outbox.frozen,
+        sent: outbox.value_sent(),
+        gaps: gaps(owed, due.terms.atoms_per_unit.max(1), outbox),
+    }
+}
+
+/// What an item's own state says, before the service is asked.
+fn gaps(owed: u64, unit: u64, outbox: &Outbox) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    let left = owed.saturating_sub(outbox.frozen);
+    if left / unit > 0 {
+        gaps.push(Gap::Waiting { units: left / unit });
+    }
+    if !left.is_multiple_of(unit) {
+        gaps.push(Gap::Remainder { atoms: left % unit });
+    }
+    if outbox.frozen > owed {
+        gaps.push(Gap::Shrunk { atoms: outbox.frozen - owed });
+    }
+    let pending = outbox.pending.as_ref();
+    if let Some(pending) = pending {
+        let (k, units) = (pending.entry.k, pending.entry.value);
+        gaps.push(match pending.stopped.clone() {
+            Some(why) => Gap::Stopped { k, units, why },
+            None => Gap::Open { k, units },
+        });
+    }
+    for sent in &outbox.sent {
+        if let Some(sum) = sent.doubt {
+            gaps.push(Gap::Doubtful { k: sent.entry.k, units: sent.entry.value, sum });
+        }
+    }
+    let sent = outbox.sent.iter().map(|sent| sent.entry.atoms);
+    let entries = sent.chain(pending.map(|pending| pending.entry.atoms));
+    let entries = entries.fold(outbox.settled.atoms, u64::saturating_add);
+    if entries != outbox.frozen {
+        gaps.push(Gap::Books { frozen: outbox.frozen, entries });
+    }
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::billing::outbox::{Entry, Stopped};
+
+    fn outbox() -> Outbox {
+        let mut outbox = Outbox::default();
+        let (customer, event) = ("cus_1".to_owned(), "api".to_owned());
+        outbox.freeze(Entry { k: 1, customer, event, value: 5, atoms: 50, minute_s: 0 });
+        outbox
+    }
+
+    #[test]
+    fn an_item_names_each_of_its_gaps() {
+        assert_eq!(gaps(0, 10, &Outbox::default()), []);
+        let waiting = [Gap::Waiting { units: 2 }, Gap::Remainder { atoms: 5 }];
+        assert_eq!(gaps(25, 10, &Outbox::default()), waiting);
+        assert_eq!(gaps(50, 10, &outbox()), [Gap::Open { k: 1, units: 5 }]);
+        let mut sent = outbox();
+        sent.delivered();
+        assert_eq!(gaps(50, 10, &sent), []);
+        assert_eq!(gaps(20, 10, &sent), [Gap::Shrunk { atoms: 30 }]);
+        let mut doubtful = sent.clone();
+        doubtful.verified(1, 3, false, 0);
+        assert_eq!(gaps(50, 10, &doubtful), [Gap::Doubtful { k: 1, units: 5, sum: 3 }]);
+        let mut stopped = outbox();
+        stopped.refused("no");
+        let why = Stopped::Refused("no".to_owned());
+        assert_eq!(gaps(50, 10, &stopped), [Gap::Stopped { k: 1, units: 5, why }]);
+        sent.frozen = 70;
+        assert_eq!(gaps(70, 10, &sent), [Gap::Books { frozen: 70, entries: 50 }]);
+    }
+}

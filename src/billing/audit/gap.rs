@@ -1,0 +1,111 @@
+//! What the audit names: differences, each with its reason.
+
+use std::fmt;
+
+use crate::billing::outbox::Stopped;
+
+/// A difference, with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Gap {
+    /// Used while the tenant had no account: never sent.
+    NoAccount {
+        /// Atoms.
+        atoms: u64,
+    },
+    /// Used on an account, and on no terms: the meter has no `stripe` in the plan file (any more),
+    /// or the tenant is gone.
+    NoTerms {
+        /// Atoms.
+        atoms: u64,
+    },
+    /// Owed, and sent with the next report.
+    Waiting {
+        /// Whole units of the service.
+        units: u64,
+    },
+    /// Less than a unit of the service: carried to the next entry of the period, or never sent.
+    Remainder {
+        /// Atoms.
+        atoms: u64,
+    },
+    /// Sent without an answer, or about to be: the outbox finds out.
+    Open {
+        /// The entry's number.
+        k: u64,
+        /// Whole units of the service.
+        units: u64,
+    },
+    /// An entry waits for an operator.
+    Stopped {
+        /// The entry's number.
+        k: u64,
+        /// Whole units of the service.
+        units: u64,
+        /// Why.
+        why: Stopped,
+    },
+    /// An entry was accepted, and the service's sum does not show it.
+    Doubtful {
+        /// The entry's number.
+        k: u64,
+        /// Whole units of the service.
+        units: u64,
+        /// What its minute's sum says.
+        sum: i64,
+    },
+    /// More was frozen than is owed: what was recorded, or owed, has shrunk.
+    Shrunk {
+        /// Atoms frozen beyond what is owed.
+        atoms: u64,
+    },
+    /// The item's own books do not add up: its entries are not what was frozen.
+    Books {
+        /// Atoms frozen.
+        frozen: u64,
+        /// Atoms of its entries.
+        entries: u64,
+    },
+    /// The service counts something else for this customer and event.
+    Counted {
+        /// Whole units that were accepted, over all of its periods.
+        sent: u64,
+        /// Whole units that count there.
+        counted: i64,
+    },
+}
+
+impl Gap {
+    /// Whether it goes by itself with the next reports: nobody need do anything.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Waiting { .. } | Self::Remainder { .. } | Self::Open { .. })
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAccount { atoms } => write!(f, "{atoms} atoms before there was a customer"),
+            Self::NoTerms { atoms } => write!(f, "{atoms} atoms of what is not billed any more"),
+            Self::Waiting { units } => write!(f, "{units} units wait for the next report"),
+            Self::Remainder { atoms } => write!(f, "{atoms} atoms are less than a unit"),
+            Self::Open { k, units } => write!(f, "entry {k} of {units} units has no answer yet"),
+            Self::Stopped { k, units, why: Stopped::Refused(words) } => {
+                write!(f, "entry {k} of {units} units was refused: {words}")
+            }
+            Self::Stopped { k, units, why: Stopped::Sum(sum) } => {
+                write!(f, "entry {k} of {units} units: its minute's sum is {sum}")
+            }
+            Self::Doubtful { k, units, sum } => {
+                write!(f, "entry {k} of {units} units was accepted, and its sum is {sum}")
+            }
+            Self::Shrunk { atoms } => write!(f, "{atoms} atoms were sent that are not owed now"),
+            Self::Books { frozen, entries } => {
+                write!(f, "{frozen} atoms are frozen, entries were made of {entries}")
+            }
+            Self::Counted { sent, counted } => {
+                write!(f, "{sent} units were sent, the service counts {counted}")
+            }
+        }
+    }
+}

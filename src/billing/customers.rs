@@ -1,0 +1,199 @@
+//! What a customer's events say, in the store: one item for each customer, and a mark for each
+//! event.
+//!
+//! # Laws
+//!
+//! 1. Facts are written over the version they were made from: no event is lost to another.
+//! 2. An event is marked only after its effect is durable. A mark saves work and nothing else: an
+//!    event that is taken twice changes nothing ([`super::reducer`]).
+//! 3. Events that nothing here knows are kept for [`KEEP_S`], with their body where it is small.
+
+use std::sync::Arc;
+
+use super::item::make;
+use super::reducer::Facts;
+use super::webhook::Event;
+use crate::directory::{CUSTOMER_FORMAT, Surrogate, tenant_of};
+use crate::store::layout::{Space, check_format, format};
+use crate::store::{
+    Change, Item, Store, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
+};
+
+/// How often a change starts over because another came in between: as many events of one customer
+/// at once as Stripe sends.
+const ATTEMPTS: usize = 32;
+
+/// How long an event's mark is kept: Stripe repeats for 3 days, and by hand for 30.
+const KEEP_S: i64 = 40 * 86_400;
+
+/// Longest body that is kept of an event that is not known.
+const MAX_KEPT: usize = 64 * 1024;
+
+/// Largest facts of a customer: with room to what an item may hold. Some thousand invoices.
+const MAX_FACTS: usize = 350 * 1024;
+
+/// Format of an event's mark.
+const EVENT_FORMAT: i64 = 1;
+
+const FACTS: &str = "facts";
+const VERSION: &str = "version";
+const POLLED: &str = "polled_ms";
+
+/// Customers and events of one space.
+#[derive(Clone)]
+pub(crate) struct Customers {
+    store: Arc<dyn Store>,
+    space: Space,
+}
+
+/// A customer as its item has it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) facts: Facts,
+    /// Counts the changes of the facts; 0 before the first.
+    pub(crate) version: i64,
+    pub(crate) tenant: Option<Surrogate>,
+    /// When the service was last asked about it without an event, Unix milliseconds; 0 for never.
+    pub(crate) polled_ms: i64,
+}
+
+/// Why an event is marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It took effect.
+    Applied,
+    /// Nothing here knows it.
+    Unknown,
+    /// It is of the other mode.
+    OtherMode,
+}
+
+impl Customers {
+    pub(crate) fn new(store: Arc<dyn Store>, space: Space) -> Self {
+        Self { store, space }
+    }
+
+    pub(crate) async fn read(&self, customer: &str) -> Result<Known, StoreError> {
+        let item = self.store.read(self.space.customer(customer)).await?;
+        item.as_ref().map_or_else(|| Ok(Known::default()), decode)
+    }
+
+    /// Changes a customer's facts and says how they stand then. `change` is made again on what
+    /// another has written meanwhile; facts that it leaves as they are cost no write.
+    pub(crate) async fn change(
+        &self,
+        customer: &str,
+        change: impl Fn(&mut Facts),
+    ) -> Result<Known, StoreError> {
+        let mut known = self.read(customer).await?;
+        for _ in 0..ATTEMPTS {
+            let mut facts = known.facts.clone();
+            change(&mut facts);
+            if facts == known.facts {
+                return Ok(known);
+            }
+            known = match make(&*self.store, self.write(customer, known.version, &facts)?).await? {
+                Written::Applied(Some(item)) => return decode(&item),
+                // Another's, or our own whose reply was lost: the change is in it then.
+                Written::Refused(Some(item)) => decode(&item)?,
+                Written::Applied(None) | Written::Refused(None) => Known::default(),
+            };
+        }
+        let message = "others keep changing this customer: try again";
+        Err(StoreError::new(StoreErrorKind::Throttled, message))
+    }
+
+    /// Notes that the service was asked about a customer.
+    pub(crate) async fn polled(&self, customer: &str, now_ms: i64) -> Result<(), StoreError> {
+        let (name, format) = format(CUSTOMER_FORMAT);
+        let write = Write {
+            key: self.space.customer(customer),
+            when: vec![],
+            change: vec![Change::Set(name, format), Change::Set(POLLED.into(), Value::Int(now_ms))],
+        };
+        make(&*self.store, write).await.map(|_| ())
+    }
+
+    /// Whether this event was taken before.
+    pub(crate) async fn is_marked(&self, event: &Event) -> Result<bool, StoreError> {
+        let Some(item) = self.store.read(self.space.webhook(&event.id)).await? else {
+            return Ok(false);
+        };
+        check_format(&item, EVENT_FORMAT, "a webhook")?;
+        Ok(true)
+    }
+
+    /// Marks an event as taken.
+    pub(crate) async fn mark(
+        &self,
+        event: &Event,
+        mark: Mark,
+        body: &[u8],
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let (name, version) = format(EVENT_FORMAT);
+        let word = match mark {
+            Mark::Applied => "applied",
+            Mark::Unknown => "unknown",
+            Mark::OtherMode => "other mode",
+        };
+        let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
+        let mut change = vec![
+            Change::Set(name, version),
+            Change::Set("type".into(), Value::Text(event.kind.clone())),
+            Change::Set("created".into(), Value::Int(event.created_s)),
+            Change::Set("was".into(), Value::Text(word.to_owned())),
+            Change::Set(TTL.into(), Value::Int(ttl)),
+        ];
+        if mark != Mark::Applied && body.len() <= MAX_KEPT {
+            change.push(Change::Set("body".into(), Value::Bytes(body.to_vec())));
+        }
+        let write = Write { key: self.space.webhook(&event.id), when: vec![], change };
+        make(&*self.store, write).await.map(|_| ())
+    }
+
+    fn write(&self, customer: &str, version: i64, facts: &Facts) -> Result<Write, StoreError> {
+        let invalid = |what: &str| StoreError::new(StoreErrorKind::Invalid, what.to_owned());
+        let body =
+            postcard::to_stdvec(facts).map_err(|_| invalid("a customer's facts do not encode"))?;
+        if body.len() > MAX_FACTS {
+            return Err(invalid("a customer has too many invoices and subscriptions"));
+        }
+        let (name, format) = format(CUSTOMER_FORMAT);
+        let when = match version {
+            0 => When::Missing(VERSION.into()),
+            known => When::Equals(VERSION.into(), Value::Int(known)),
+        };
+        Ok(Write {
+            key: self.space.customer(customer),
+            when: vec![when],
+            change: vec![
+                Change::Set(name, format),
+                Change::Set(VERSION.into(), Value::Int(version.saturating_add(1))),
+                Change::Set(FACTS.into(), Value::Bytes(body)),
+            ],
+        })
+    }
+}
+
+fn decode(item: &Item) -> Result<Known, StoreError> {
+    let tenant = tenant_of(item)?;
+    let polled_ms = item.int(POLLED).unwrap_or(0);
+    // Linked, and nothing heard of yet.
+    let Some(version) = item.int(VERSION) else {
+        return Ok(Known { tenant, polled_ms, ..Known::default() });
+    };
+    let facts = item.bytes(FACTS).and_then(|bytes| postcard::from_bytes(bytes).ok());
+    let damaged = || StoreError::new(StoreErrorKind::Corrupt, "a customer's facts cannot be read");
+    Ok(Known { facts: facts.ok_or_else(damaged)?, version, tenant, polled_ms })
+}
+
+/// Whose event this is: the customer that its object is of, or is.
+pub(crate) fn customer_of(event: &Event) -> Option<&str> {
+    let object = &event.object;
+    let of = &object["customer"];
+    let own = (object["object"] == "customer").then(|| object["id"].as_str()).flatten();
+    // A payment method that was detached is nobody's any more.
+    let was = event.previous.as_ref().and_then(|previous| previous["customer"].as_str());
+    of.as_str().or(of["id"].as_str()).or(own).or(was).filter(|id| !id.is_empty())
+}

@@ -1,0 +1,111 @@
+//! Which process reports: one at a time, to save work.
+//!
+//! The lock keeps nothing safe: two reporters are harmless ([`super::report`]), and so is one that
+//! goes on after its lock has run out. So it is held by the wall clock, and clocks that differ cost
+//! a report too many or too few, never a unit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::item::make;
+use crate::store::layout::{Space, check_format, format};
+use crate::store::{Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written};
+
+/// Format of the lock's item.
+const FORMAT: i64 = 1;
+
+const OWNER: &str = "owner";
+const UNTIL: &str = "until_ms";
+
+/// This process's hand on the lock.
+pub(crate) struct Lock {
+    store: Arc<dyn Store>,
+    space: Space,
+    /// Random: tells processes apart.
+    owner: i64,
+}
+
+impl Lock {
+    pub(crate) fn new(store: Arc<dyn Store>, space: Space) -> Result<Self, StoreError> {
+        let owner = crate::random::u64().map_err(|error| {
+            StoreError::new(StoreErrorKind::Unavailable, format!("no random bytes: {error}"))
+        })?;
+        Ok(Self { store, space, owner: owner.cast_signed() })
+    }
+
+    /// Takes it, or keeps it, for this long; false if another process has it.
+    pub(crate) async fn take(&self, now_ms: i64, hold: Duration) -> Result<bool, StoreError> {
+        let until_ms = now_ms.saturating_add(i64::try_from(hold.as_millis()).unwrap_or(i64::MAX));
+        let stands = self.store.read(self.space.reporter()).await?;
+        let (free, when) = match &stands {
+            None => (true, vec![When::Absent]),
+            Some(item) => {
+                let (owner, held_ms) = read(item)?;
+                let unchanged = vec![
+                    When::Equals(OWNER.into(), Value::Int(owner)),
+                    When::Equals(UNTIL.into(), Value::Int(held_ms)),
+                ];
+                (owner == self.owner || held_ms <= now_ms, unchanged)
+            }
+        };
+        if !free {
+            return Ok(false);
+        }
+        match make(&*self.store, self.write(when, until_ms)).await? {
+            Written::Applied(_) => Ok(true),
+            // Another was faster; or we were, and did not hear of it.
+            Written::Refused(item) => {
+                Ok(item.as_ref().map(read).transpose()? == Some((self.owner, until_ms)))
+            }
+        }
+    }
+
+    /// Lets another process have it at once, if it is ours.
+    pub(crate) async fn release(&self) -> Result<(), StoreError> {
+        let when = vec![When::Equals(OWNER.into(), Value::Int(self.owner))];
+        make(&*self.store, self.write(when, 0)).await.map(|_| ())
+    }
+
+    fn write(&self, when: Vec<When>, until_ms: i64) -> Write {
+        let (name, version) = format(FORMAT);
+        Write {
+            key: self.space.reporter(),
+            when,
+            change: vec![
+                Change::Set(name, version),
+                Change::Set(OWNER.into(), Value::Int(self.owner)),
+                Change::Set(UNTIL.into(), Value::Int(until_ms)),
+            ],
+        }
+    }
+}
+
+fn read(item: &Item) -> Result<(i64, i64), StoreError> {
+    check_format(item, FORMAT, "the reporter's lock")?;
+    let parts = item.int(OWNER).zip(item.int(UNTIL));
+    parts.ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "the lock cannot be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Memory;
+
+    #[tokio::test]
+    async fn one_process_has_it_until_it_lets_go_or_is_silent() {
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let of = || Lock::new(store.clone(), Space::new("s")).unwrap();
+        let (one, two) = (of(), of());
+        let hold = Duration::from_secs(60);
+        assert!(one.take(0, hold).await.unwrap());
+        assert!(!two.take(59_999, hold).await.unwrap());
+        assert!(one.take(59_999, hold).await.unwrap(), "it keeps it");
+        assert!(!two.take(60_000, hold).await.unwrap());
+        assert!(two.take(119_999, hold).await.unwrap(), "silent for a minute");
+        assert!(!one.take(120_000, hold).await.unwrap());
+        one.release().await.unwrap();
+        assert!(!one.take(120_000, hold).await.unwrap(), "only its owner lets go of it");
+        two.release().await.unwrap();
+        assert!(one.take(120_000, hold).await.unwrap());
+    }
+}

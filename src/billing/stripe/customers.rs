@@ -1,0 +1,128 @@
+//! Customers, prices and subscriptions at Stripe: what webhooks and the link to a customer need.
+//!
+//! What is made is looked for first, and made under an idempotency key that follows from what it is
+//! for and the hour: two processes that make it at once, and one that makes it again after a lost
+//! answer, make one. The hour, because Stripe replays an answer for a day, also a 500.
+
+use form_urlencoded::Serializer;
+use serde_json::Value;
+
+use super::http::{Answer, Called};
+use super::{Stripe, no_date, segment};
+use crate::billing::sink::SinkError;
+
+/// A subscription as it was told, and Stripe's second of that.
+pub(crate) type Dated = (Value, i64);
+
+impl Stripe {
+    /// A subscription as it is now; `None` if there is none.
+    pub(crate) async fn subscription(&self, id: &str) -> Result<Option<Dated>, SinkError> {
+        let answer = self.inner.find(&format!("/v1/subscriptions/{}", segment(id))).await?;
+        answer.map(dated).transpose()
+    }
+
+    /// A customer's subscriptions as they are now, ended ones too: the newest 100.
+    pub(crate) async fn subscriptions(&self, customer: &str) -> Result<Vec<Dated>, SinkError> {
+        let query = Serializer::new(String::new())
+            .append_pair("customer", customer)
+            .append_pair("status", "all")
+            .append_pair("limit", "100")
+            .finish();
+        let answer = self.inner.ask(&format!("/v1/subscriptions?{query}")).await?;
+        let at_s = answer.date_s.ok_or_else(no_date)?;
+        let list = answer.body["data"].as_array().cloned().ok_or_else(shape)?;
+        Ok(list.into_iter().map(|subscription| (subscription, at_s)).collect())
+    }
+
+    /// Subscribes a customer to the price of this lookup key, to be paid with this method: the
+    /// subscription that is made, or was made within this hour. Whether there is one already, the
+    /// caller has looked.
+    pub(crate) async fn subscribe(
+        &self,
+        customer: &str,
+        price: &str,
+        method: &str,
+    ) -> Result<Dated, SinkError> {
+        let query = Serializer::new(String::new())
+            .append_pair("lookup_keys[]", price)
+            .append_pair("active", "true")
+            .finish();
+        let found = self.inner.ask(&format!("/v1/prices?{query}")).await?;
+        let missing = || SinkError(format!("there is no active price with lookup key `{price}`"));
+        let id = found.body["data"][0]["id"].as_str().ok_or_else(missing)?;
+        let form = Serializer::new(String::new())
+            .append_pair("customer", customer)
+            .append_pair("items[0][price]", id)
+            .append_pair("default_payment_method", method)
+            .append_pair("off_session", "true")
+            .append_pair("metadata[tollgate]", price)
+            .finish();
+        let hour = found.date_s.ok_or_else(no_date)?.div_euclid(3_600);
+        let key = format!("tg_subscribe_{customer}_{id}_{hour}");
+        made(self.inner.http.post_once("/v1/subscriptions", form, &key).await).and_then(dated)
+    }
+
+    /// Cancels a subscription now: as it is then; `None` if there is none that could be canceled.
+    pub(crate) async fn cancel(&self, id: &str) -> Result<Option<Dated>, SinkError> {
+        match self.inner.http.delete(&format!("/v1/subscriptions/{}", segment(id))).await {
+            Called::Answer(answer) if answer.status == 404 => Ok(None),
+            other => made(other).and_then(dated).map(Some),
+        }
+    }
+
+    /// A price's lookup key; empty for a price without, or that is not there.
+    pub(crate) async fn lookup_key(&self, price: &str) -> Result<String, SinkError> {
+        let answer = self.inner.find(&format!("/v1/prices/{}", segment(price))).await?;
+        let key = answer.and_then(|answer| answer.body["lookup_key"].as_str().map(str::to_owned));
+        Ok(key.unwrap_or_default())
+    }
+
+    /// The identifiers that a meter's error report names. Stripe gives samples, not all.
+    pub(crate) async fn rejected(&self, event: &str) -> Result<Vec<String>, SinkError> {
+        let answer = self.inner.find(&format!("/v2/core/events/{}", segment(event))).await?;
+        let Some(Answer { body, .. }) = answer else { return Ok(Vec::new()) };
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let types = list(&body["data"]["reason"]["error_types"]);
+        let samples = types.iter().flat_map(|kind| list(&kind["sample_errors"]));
+        let identifier =
+            |sample: Value| sample["request"]["identifier"].as_str().map(str::to_owned);
+        Ok(samples.filter_map(identifier).collect())
+    }
+
+    /// The customer that was made for this tenant, or a new one. Stripe's search lags by a minute
+    /// at most, which the idempotency key covers.
+    pub(crate) async fn customer_for(&self, tenant: &str, name: &str) -> Result<String, SinkError> {
+        let query = Serializer::new(String::new())
+            .append_pair("query", &format!("metadata['tollgate']:'{tenant}'"))
+            .finish();
+        let found = self.inner.ask(&format!("/v1/customers/search?{query}")).await?;
+        if let Some(id) = found.body["data"][0]["id"].as_str() {
+            return Ok(id.to_owned());
+        }
+        let form = Serializer::new(String::new())
+            .append_pair("metadata[tollgate]", tenant)
+            .append_pair("name", name)
+            .finish();
+        let hour = found.date_s.ok_or_else(no_date)?.div_euclid(3_600);
+        let key = format!("tg_customer_{tenant}_{hour}");
+        let answer = made(self.inner.http.post_once("/v1/customers", form, &key).await)?;
+        answer.body["id"].as_str().map(str::to_owned).ok_or_else(shape)
+    }
+}
+
+/// What was made, if it was.
+fn made(called: Called) -> Result<Answer, SinkError> {
+    match called {
+        Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => Ok(answer),
+        Called::Answer(answer) => Err(SinkError(answer.words())),
+        Called::Silence(words) => Err(SinkError(words)),
+    }
+}
+
+fn dated(answer: Answer) -> Result<Dated, SinkError> {
+    Ok((answer.body, answer.date_s.ok_or_else(no_date)?))
+}
+
+fn shape() -> SinkError {
+    SinkError("an answer in an unknown shape".to_owned())
+}

@@ -1,0 +1,393 @@
+//! Tenants and their customers at Stripe: linked once, and kept in step with what the customers'
+//! events say.
+//!
+//! # Laws
+//!
+//! 1. What a tenant is held to is a function of all that is known of its customer. Facts that
+//!    change while they are put into force are put into force too.
+//! 2. Every step is harmless twice: a plan is the plan, a grant has the name of the line that was
+//!    paid for, a subscription is looked for before it is made.
+//! 3. Stripe is changed only where `[billing]` asks for it (`on-payment-method`,
+//!    `on-final-failure`), and only after a look at how things stand there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::billing::{Billing, Failed};
+use super::{Gate, Inner};
+use crate::billing::customers::{Customers, Known};
+use crate::billing::reducer::{Base, PlanState, TopUp, Wanted};
+use crate::billing::stripe::Dated;
+use crate::catalog::{Catalog, OnFinalFailure, Sold};
+use crate::directory::{DirectoryError, Grant, PaymentState, Tenant};
+use crate::error::Error;
+use crate::identity::hex;
+
+/// How often a tenant is brought in step anew because its customer's facts changed meanwhile.
+const ROUNDS: usize = 8;
+
+/// How often Stripe is asked about a customer without an event: for webhooks that do not come.
+const POLL_EVERY_MS: i64 = 86_400_000;
+
+/// Customers asked about in one report: at Stripe's slowest pace, 5 s of it.
+const POLLS: usize = 100;
+
+/// Longest name of a grant, as the directory has it.
+const MAX_GRANT: usize = 64;
+
+/// When each customer is to be asked about next, Unix milliseconds.
+#[derive(Debug, Default)]
+pub(super) struct Polls(Mutex<HashMap<String, i64>>);
+
+impl Gate {
+    /// Links a tenant to its Stripe customer (`cus_..`), and puts into force what that customer's
+    /// events have said by now. Use that was admitted before is never billed.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tenant, the customer is another tenant's, or the store does not do it:
+    /// then link again. Where Stripe does not answer, the link stands, and what it would have said
+    /// is asked for again within a day.
+    pub async fn link_customer(&self, tenant: &str, customer: &str) -> Result<(), Error> {
+        match self.inner.link(tenant, customer).await {
+            Ok(()) => Ok(()),
+            Err(Failed::Directory(DirectoryError::NoTenant)) => {
+                Err(Error::NoTenant(tenant.to_owned()))
+            }
+            Err(error @ (Failed::Sink(_) | Failed::Undecided)) => {
+                tracing::warn!(tenant, %error, "linked; Stripe does not say yet how it stands");
+                Ok(())
+            }
+            Err(Failed::Store(error)) => Err(error.into()),
+            Err(Failed::Directory(error)) => Err(error.into()),
+            Err(Failed::Busy) => Err(DirectoryError::Busy.into()),
+        }
+    }
+
+    /// The tenant's Stripe customer: the one it is linked to, or else one that was made for it
+    /// before, or a new one. Linked when this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`link_customer`](Self::link_customer), and if Stripe does not answer or there is none in
+    /// the service file.
+    pub async fn ensure_customer(&self, tenant: &str) -> Result<String, Error> {
+        let found = self.directory().find(tenant).await?;
+        let found = found.ok_or_else(|| Error::NoTenant(tenant.to_owned()))?;
+        if let Some(customer) = &found.record().account {
+            return Ok(customer.clone());
+        }
+        let billing = self.inner.billing.as_ref().ok_or(Error::NoStripe)?;
+        let name = found.record().surrogate.to_string();
+        let customer = billing.stripe.customer_for(&name, tenant).await?;
+        self.link_customer(tenant, &customer).await?;
+        Ok(customer)
+    }
+}
+
+impl Inner {
+    pub(super) async fn link(&self, tenant: &str, customer: &str) -> Result<(), Failed> {
+        let found = self.directory.find(tenant).await?.ok_or(DirectoryError::NoTenant)?;
+        self.learn(&found.link_customer(customer).await?);
+        self.settle_customer(customer, "what its customer's events said before").await
+    }
+
+    /// Makes the tenant's record follow what its customer's events say. Facts that change meanwhile
+    /// are followed too: whoever writes the record last has seen the last facts.
+    pub(super) async fn settle_customer(&self, customer: &str, note: &str) -> Result<(), Failed> {
+        let customers = Customers::new(self.store.clone(), self.writer.space.clone());
+        let mut known = customers.read(customer).await?;
+        for _ in 0..ROUNDS {
+            let fetched = self.fetch_wanted(&customers, customer, &mut known).await;
+            let state = self.state_of(&known);
+            self.follow(customer, &known, &state, note).await?;
+            let acted = self.act(&customers, customer, &known, &state).await;
+            let after = customers.read(customer).await?;
+            if after.version == known.version && after.tenant == known.tenant {
+                fetched?;
+                acted?;
+                let decided = state.wanted.is_empty() || self.billing.is_none();
+                return if decided { Ok(()) } else { Err(Failed::Undecided) };
+            }
+            known = after;
+        }
+        Err(Failed::Busy)
+    }
+
+    /// Asks Stripe about customers that it has not been asked about for a day.
+    pub(super) async fn poll(&self, billing: &Billing, customers: Vec<String>) {
+        let mut asked = 0;
+        for customer in customers {
+            let now_ms = self.clock.now().wall_ms;
+            if asked == POLLS || billing.polls.next(&customer).is_some_and(|at| now_ms < at) {
+                continue;
+            }
+            match self.poll_one(billing, &customer, now_ms).await {
+                Ok((next_ms, called)) => {
+                    asked += usize::from(called);
+                    billing.polls.set(customer, next_ms);
+                }
+                Err(error) => tracing::warn!(%error, "a customer could not be asked about"),
+            }
+        }
+    }
+
+    async fn poll_one(
+        &self,
+        billing: &Billing,
+        customer: &str,
+        now_ms: i64,
+    ) -> Result<(i64, bool), Failed> {
+        let known = billing.customers.read(customer).await?;
+        let next_ms = known.polled_ms.saturating_add(POLL_EVERY_MS);
+        if now_ms < next_ms || known.tenant.is_none() {
+            return Ok((next_ms.max(now_ms.saturating_add(1)), false));
+        }
+        for told in billing.stripe.subscriptions(customer).await? {
+            self.told(&billing.customers, customer, told).await?;
+        }
+        self.settle_customer(customer, "stripe: asked, for events that may be missing").await?;
+        billing.customers.polled(customer, now_ms).await?;
+        Ok((now_ms.saturating_add(POLL_EVERY_MS), true))
+    }
+
+    async fn told(
+        &self,
+        customers: &Customers,
+        customer: &str,
+        (object, at_s): Dated,
+    ) -> Result<Known, Failed> {
+        Ok(customers.change(customer, |facts| facts.fetched(&object, at_s)).await?)
+    }
+
+    /// Fetches what the events do not decide. Where Stripe does not answer, the facts stay as they
+    /// were, which gives the customer the better of what may be.
+    async fn fetch_wanted(
+        &self,
+        customers: &Customers,
+        customer: &str,
+        known: &mut Known,
+    ) -> Result<(), Failed> {
+        let Some(billing) = &self.billing else { return Ok(()) };
+        for wanted in self.state_of(known).wanted {
+            *known = match &wanted {
+                Wanted::Subscription(id) => match billing.stripe.subscription(id).await? {
+                    Some(told) => self.told(customers, customer, told).await?,
+                    None => continue,
+                },
+                Wanted::Price(id) => {
+                    let key = billing.stripe.lookup_key(id).await?;
+                    customers.change(customer, |facts| facts.price(id, &key)).await?
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn state_of(&self, known: &Known) -> PlanState {
+        let catalog = &self.live.load().catalog;
+        known.facts.state(|price| catalog.sold_at(price))
+    }
+
+    /// Writes the record. A customer without a subscription that means a plan leaves plan and
+    /// payment as they are: an operator may have set them.
+    async fn follow(
+        &self,
+        customer: &str,
+        known: &Known,
+        state: &PlanState,
+        note: &str,
+    ) -> Result<(), Failed> {
+        let Some(surrogate) = known.tenant else { return Ok(()) };
+        let Some(tenant) = self.directory.get(surrogate).await? else { return Ok(()) };
+        if tenant.record().account.as_deref() != Some(customer) {
+            return Ok(());
+        }
+        let live = self.live.load_full();
+        let catalog = &live.catalog;
+        let mut edit = tenant.edit().addons(addons(catalog, state));
+        if let Some(Base { price, payment, since_s, anchor_s, .. }) = &state.base {
+            edit = edit.payment_since(*payment, ms(*since_s)).anchor(ms(*anchor_s));
+            if let Some(Sold::Plan(plan)) = catalog.sold_at(price) {
+                edit = edit.plan(&*catalog.plans[usize::from(plan.0)].name);
+            }
+        }
+        let mut tenant = edit.note(note).save().await?;
+        for grant in topups(catalog, state, &tenant, self.clock.now().wall_ms) {
+            let id = grant.id.clone();
+            match tenant.edit().grant(grant).note(note).save().await {
+                Ok(given) => tenant = given,
+                // Tried again whenever the customer is looked at; Stripe need not repeat the event.
+                Err(error @ DirectoryError::TooMany { .. }) => {
+                    let tenant = &tenant.record().id;
+                    tracing::error!(%tenant, grant = %id, %error, "paid for and not given");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.learn(&tenant);
+        Ok(())
+    }
+
+    /// Does at Stripe what `[billing]` asks for, once it is needed there.
+    async fn act(
+        &self,
+        customers: &Customers,
+        customer: &str,
+        known: &Known,
+        state: &PlanState,
+    ) -> Result<(), Failed> {
+        let (Some(billing), Some(_), false) = (&self.billing, known.tenant, state.deleted) else {
+            return Ok(());
+        };
+        let live = self.live.load_full();
+        let rules = &live.catalog.billing;
+        let told = match (&state.base, &state.method) {
+            (Some(base), _) if has_failed(base) => match rules.on_final_failure {
+                OnFinalFailure::Cancel => cancel(billing, base).await?,
+                OnFinalFailure::Keep => None,
+            },
+            (base, Some((method, since_s))) if is_without(base.as_ref(), *since_s) => {
+                let plan = rules.on_payment_method.map(|plan| usize::from(plan.0));
+                match plan.and_then(|plan| live.catalog.plans.get(plan)?.prices.first()) {
+                    Some(price) => {
+                        subscribe(billing, &live.catalog, customer, price, method).await?
+                    }
+                    None => None,
+                }
+            }
+            _ => None,
+        };
+        if let Some(told) = told {
+            self.told(customers, customer, told).await?;
+        }
+        Ok(())
+    }
+
+    /// A tenant's record as it was just written is in force here with the next request.
+    fn learn(&self, tenant: &Tenant) {
+        let record = tenant.record().clone();
+        if let Some(known) = self.tenant_in_memory(record.surrogate) {
+            known.learn(record, &self.live.load(), &self.hub, self.clock.now());
+        }
+    }
+}
+
+impl Polls {
+    fn next(&self, customer: &str) -> Option<i64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(customer).copied()
+    }
+
+    fn set(&self, customer: String, next_ms: i64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(customer, next_ms);
+    }
+}
+
+/// Whether payment for the base subscription has finally failed.
+fn has_failed(base: &Base) -> bool {
+    match base.payment {
+        PaymentState::Unpaid => true,
+        PaymentState::PastDue => base.given_up,
+        _ => false,
+    }
+}
+
+/// Whether a customer whose payment method came at `since_s` is without a subscription: one that
+/// ended after that was ended on purpose, or for want of payment.
+fn is_without(base: Option<&Base>, since_s: i64) -> bool {
+    base.is_none_or(|base| base.payment == PaymentState::Canceled && since_s > base.since_s)
+}
+
+/// Cancels a subscription that cannot be paid for; not one that only waits for a payment method
+/// (paused), nor one that was paid meanwhile.
+async fn cancel(billing: &Billing, base: &Base) -> Result<Option<Dated>, Failed> {
+    let Some((stands, _)) = billing.stripe.subscription(&base.subscription).await? else {
+        return Ok(None);
+    };
+    if !matches!(stands["status"].as_str(), Some("unpaid" | "past_due")) {
+        return Ok(None);
+    }
+    tracing::info!(subscription = %base.subscription, "canceled: its payment has finally failed");
+    Ok(billing.stripe.cancel(&base.subscription).await?)
+}
+
+/// Subscribes a customer, unless it has a subscription that means a plan and has not ended.
+async fn subscribe(
+    billing: &Billing,
+    catalog: &Catalog,
+    customer: &str,
+    price: &str,
+    method: &str,
+) -> Result<Option<Dated>, Failed> {
+    let is_plan = |item: &serde_json::Value| {
+        let key = item["price"]["lookup_key"].as_str();
+        key.is_some_and(|key| matches!(catalog.sold_at(key), Some(Sold::Plan(_))))
+    };
+    for (known, _) in billing.stripe.subscriptions(customer).await? {
+        let over = matches!(known["status"].as_str(), Some("canceled" | "incomplete_expired"));
+        if !over && known["items"]["data"].as_array().is_some_and(|items| items.iter().any(is_plan))
+        {
+            return Ok(None);
+        }
+    }
+    tracing::info!(%customer, price, "subscribed: a payment method has arrived");
+    Ok(Some(billing.stripe.subscribe(customer, price, method).await?))
+}
+
+/// Addons by their names, which the record holds.
+fn addons(catalog: &Catalog, state: &PlanState) -> BTreeMap<String, u64> {
+    let mut bought = BTreeMap::<String, u64>::new();
+    for (price, quantity) in &state.addons {
+        if let Some(Sold::Addon(at)) = catalog.sold_at(price) {
+            let sum = bought.entry(catalog.addons[at].name.to_string()).or_default();
+            *sum = sum.saturating_add(*quantity);
+        }
+    }
+    bought.retain(|_, quantity| *quantity > 0);
+    bought
+}
+
+/// What was paid for and is not given yet. What has expired by now is given no more.
+fn topups(catalog: &Catalog, state: &PlanState, tenant: &Tenant, now_ms: i64) -> Vec<Grant> {
+    let mut grants = Vec::new();
+    for (line, TopUp { price, quantity, paid_s }) in &state.topups {
+        let Some(Sold::Topup(at)) = catalog.sold_at(price) else { continue };
+        let offer = &catalog.topups[at];
+        let life = offer.expires.map(|life| i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
+        let expires_ms = life.map(|life| ms(*paid_s).saturating_add(life));
+        for (meter, atoms) in &offer.adds {
+            let meter = catalog.meters[usize::from(meter.0)].name.to_string();
+            let id = grant_id(line, &meter);
+            let given = tenant.record().grants.iter().any(|grant| grant.id == id);
+            if given || expires_ms.is_some_and(|end| end <= now_ms) {
+                continue;
+            }
+            grants.push(Grant {
+                id,
+                meter,
+                atoms: atoms.saturating_mul(*quantity),
+                source: "topup".to_owned(),
+                expires_ms,
+                note: Some(format!("{quantity} x {}, line {line}", offer.name)),
+            });
+        }
+    }
+    grants
+}
+
+/// The invoice's line and the meter, where they make a name; a hash of them where they are too
+/// long or of other characters.
+fn grant_id(line: &str, meter: &str) -> String {
+    let name = format!("{line}.{meter}");
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.len() <= MAX_GRANT && name.chars().all(legal) {
+        return name;
+    }
+    format!("topup.{}", &hex(&Sha256::digest(name.as_bytes()))[..32])
+}
+
+fn ms(second: i64) -> i64 {
+    second.saturating_mul(1_000)
+}

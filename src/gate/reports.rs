@@ -1,0 +1,249 @@
+//! Step 8, bill: the one task that reports usage, and what it reports on which terms.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::billing::Billing;
+use super::{Gate, Inner};
+use crate::billing::ItemId;
+use crate::billing::audit::Audit;
+use crate::billing::report::{Due, Report, ReportError, Terms, Used};
+use crate::billing::terms::{billed_quotas, settle, terms};
+use crate::directory::{Surrogate, TenantRecord};
+use crate::usage::ledger::Examined;
+
+/// How long after the start the first report is made: what a process that died has left is not
+/// kept waiting for a whole interval.
+const FIRST: Duration = Duration::from_secs(30);
+
+/// How long a process may be silent, beyond an interval and a half, before another reports.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// Terms of items whose period is over, by what was used: they change no more.
+pub(super) type Over = Mutex<HashMap<ItemId, (u64, Terms)>>;
+
+/// The owner's side of the task.
+#[derive(Debug)]
+pub(super) struct ReportTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Gate {
+    /// Sends to Stripe what is owed by now, instead of at the next report: what was used is written
+    /// down first. Several at once, in any process, are harmless.
+    ///
+    /// # Errors
+    ///
+    /// If there is no `[stripe]` in the service file, what was used cannot be written or read, or
+    /// Stripe cannot be reached: then nothing was sent. What fails later is in the [`Report`].
+    pub async fn report_now(&self) -> Result<Report, ReportError> {
+        let inner = &self.inner;
+        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        inner.flusher.flush_now().await?;
+        inner.report(billing).await
+    }
+}
+
+impl Gate {
+    /// Holds against each other what was recorded, what is owed, what was sent and what Stripe
+    /// counts; what was used in this process is written down first. Reads every log from its
+    /// beginning, and asks Stripe twice for each customer and meter: once a day is often enough.
+    ///
+    /// # Errors
+    ///
+    /// If there is no `[stripe]` in the service file, or the store or Stripe does not answer. A gap
+    /// is no error: see [`Audit::is_clean`].
+    pub async fn audit(&self) -> Result<Audit, ReportError> {
+        let inner = &self.inner;
+        let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        inner.flusher.flush_now().await?;
+        let examined = billing.reporter.examine().await?;
+        let mut records = HashMap::new();
+        let mut uses = Vec::new();
+        for used in examined.uses.iter().cloned().map(Used::from) {
+            // A meter that is sold nowhere is no gap; one that the plan file has lost may be.
+            let gone = inner.live.load().catalog.meter(&used.meter).is_none();
+            if gone || inner.is_sent(&used.meter) {
+                let due = inner.due(billing, used.clone(), &mut records, Some(&examined)).await?;
+                uses.push((used, due));
+            }
+        }
+        billing.reporter.audit(uses, &examined).await
+    }
+}
+
+/// Starts the task, if anything is billed.
+pub(super) fn start(inner: &Arc<Inner>) {
+    let Some(billing) = &inner.billing else { return };
+    let (stop, stopped) = watch::channel(false);
+    // A weak reference: the task must not keep alive a gate that nobody holds.
+    let task = tokio::spawn(run(Arc::downgrade(inner), billing.every, stopped));
+    *billing.task.lock().unwrap_or_else(|e| e.into_inner()) = Some(ReportTask { stop, task });
+}
+
+async fn run(inner: Weak<Inner>, every: Duration, mut stopped: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval_at(Instant::now() + FIRST.min(every), every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => return,
+            _ = tick.tick() => {}
+        }
+        let Some(inner) = inner.upgrade() else { return };
+        let Some(billing) = &inner.billing else { return };
+        // Cut off at any line, a report leaves what the next one understands.
+        tokio::select! {
+            _ = stopped.changed() => return,
+            () = inner.report_in_turn(billing) => {}
+        }
+    }
+}
+
+impl Inner {
+    /// Stops the task, and reports what is owed one last time, until the deadline: what is left is
+    /// written down, and sent by whoever reports next.
+    pub(super) async fn close_reports(&self, deadline: Instant) {
+        let Some(billing) = &self.billing else { return };
+        let task = billing.task.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let Some(ReportTask { stop, task }) = task else { return };
+        stop.send_replace(true);
+        // It ends by itself; a panic in it has been reported by the runtime.
+        let _ = task.await;
+        let last = async {
+            self.report_in_turn(billing).await;
+            if let Err(error) = billing.lock.release().await {
+                tracing::debug!(%error, "the reporter's lock runs out by itself");
+            }
+        };
+        if tokio::time::timeout_at(deadline, last).await.is_err() {
+            tracing::warn!("the last report was cut off: the next start goes on with it");
+        }
+    }
+
+    /// Reports, unless another process does, and asks about customers whose events may be missing.
+    async fn report_in_turn(&self, billing: &Billing) {
+        let hold = billing.every.saturating_add(billing.every / 2).saturating_add(SILENT);
+        match billing.lock.take(self.clock.now().wall_ms, hold).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            // It only saves work: without it there is a report too many at worst.
+            Err(error) => tracing::warn!(%error, "the reporter's lock cannot be had"),
+        }
+        match self.due_now(billing).await {
+            Ok(due) => {
+                let customers: BTreeSet<String> =
+                    due.iter().map(|due| due.terms.customer.clone()).collect();
+                log(billing.reporter.run(due).await);
+                self.poll(billing, customers.into_iter().collect()).await;
+            }
+            Err(error) => log(Err(error)),
+        }
+    }
+
+    async fn report(&self, billing: &Billing) -> Result<Report, ReportError> {
+        let due = self.due_now(billing).await?;
+        billing.reporter.run(due).await
+    }
+
+    /// All that is used and billed, with its terms.
+    pub(super) async fn due_now(&self, billing: &Billing) -> Result<Vec<Due>, ReportError> {
+        let mut records = HashMap::new();
+        let mut due = Vec::new();
+        for used in billing.reporter.used().await? {
+            due.extend(self.due(billing, used, &mut records, None).await?);
+        }
+        Ok(due)
+    }
+
+    /// Whether anything of a meter is sent.
+    fn is_sent(&self, meter: &str) -> bool {
+        let live = self.live.load();
+        let at = live.catalog.meter(meter).map(|id| usize::from(id.0));
+        at.is_some_and(|at| live.catalog.meters[at].stripe.is_some())
+    }
+
+    /// What is due of this use, by what the audit has read or else by the last reading; `None` if
+    /// nothing of it is ever sent.
+    async fn due(
+        &self,
+        billing: &Billing,
+        used: Used,
+        records: &mut HashMap<Surrogate, Option<Arc<TenantRecord>>>,
+        examined: Option<&Examined>,
+    ) -> Result<Option<Due>, ReportError> {
+        let Used { id: Some(id), tenant, atoms, .. } = used else { return Ok(None) };
+        let live = self.live.load_full();
+        if !self.is_sent(&id.meter) {
+            return Ok(None);
+        }
+        if let Some(terms) = over(&billing.over, &id, atoms) {
+            return Ok(Some(Due { id, used: atoms, terms }));
+        }
+        let record = match records.get(&tenant) {
+            Some(known) => known.clone(),
+            None => {
+                let read = self.directory.lookup_tenant(tenant).await?;
+                records.insert(tenant, read.clone());
+                read
+            }
+        };
+        let Some(record) = record else { return Ok(None) };
+        let now_ms = self.clock.now().wall_ms;
+        let holds = live.resolve(&record, now_ms);
+        let found = terms(&id, &live.catalog, &holds.policy.plan, &holds.anchors);
+        let Some((mut terms, offer)) = found else { return Ok(None) };
+        if let Some(offer) = offer {
+            let (store, space) = (&*self.store, &self.writer.space);
+            let span = (id.period_ms, terms.ends_ms);
+            let mut beyond = None;
+            for quota in billed_quotas(&id, &live.catalog, &holds.policy.plan, &record) {
+                let drawn = match examined {
+                    Some(examined) => examined.beyond(tenant, &quota, span),
+                    None => billing.reporter.beyond(tenant, &quota, span).await,
+                };
+                beyond = Some(drawn.saturating_add(beyond.unwrap_or(0)));
+            }
+            let used = (&id, atoms, beyond);
+            settle(store, space, used, offer, &mut terms, now_ms).await?;
+            if now_ms >= terms.ends_ms {
+                let mut over = billing.over.lock().unwrap_or_else(PoisonError::into_inner);
+                over.insert(id.clone(), (atoms, terms.clone()));
+            }
+        }
+        Ok(Some(Due { id, used: atoms, terms }))
+    }
+}
+
+fn over(over: &Over, id: &ItemId, atoms: u64) -> Option<Terms> {
+    let over = over.lock().unwrap_or_else(PoisonError::into_inner);
+    over.get(id).filter(|(used, _)| *used == atoms).map(|(_, terms)| terms.clone())
+}
+
+fn log(report: Result<Report, ReportError>) {
+    match report {
+        Ok(report) => {
+            let Report { sent, units, verified, open, stopped, doubtful, failed } = report;
+            let (stopped, doubtful) = (stopped.len(), doubtful.len());
+            let failed = failed.len();
+            if stopped + doubtful + failed > 0 {
+                tracing::error!(
+                    sent,
+                    open,
+                    stopped,
+                    doubtful,
+                    failed,
+                    "usage was reported in part"
+                );
+            } else if sent + verified + open > 0 {
+                tracing::info!(sent, units, verified, open, "usage was reported");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "usage could not be reported"),
+    }
+}

@@ -1,0 +1,347 @@
+//! Who has not called for a minute is kept as a few bytes (see `admission/asleep.rs`), and made
+//! whole by the next call. So a million tenants may be idle in one process.
+//!
+//! A tenant is in one of the two tables, never in both: it changes over while its entry in the
+//! table of those awake is locked.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+use tokio::time::Instant;
+
+use super::Inner;
+use super::callers::{KnownCaller, nanos};
+use super::inner::ByProbe;
+use crate::admission::asleep::{Asleep, AsleepCaller};
+use crate::admission::tenant::LiveTenant;
+use crate::clock::Now;
+use crate::directory::Surrogate;
+use crate::identity::Probe;
+use crate::keeper;
+
+/// Who has not been looked up for this long falls asleep: twice the age at which whoever calls is
+/// looked up again.
+pub(crate) const NAP: Duration = Duration::from_secs(60);
+
+/// Most that fall asleep in one go, before other tasks are let on; and most that are woken in one
+/// sweep to give back what they hold.
+const AT_ONCE: usize = 4_096;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Sleepers {
+    tenants: DashMap<Surrogate, Asleep>,
+    callers: DashMap<u128, AsleepCaller, ByProbe>,
+}
+
+impl Sleepers {
+    pub(super) fn tenants(&self) -> usize {
+        self.tenants.len()
+    }
+
+    pub(super) fn callers(&self) -> usize {
+        self.callers.len()
+    }
+
+    /// This caller is awake, or nobody's.
+    pub(super) fn forget_caller(&self, probe: Probe) {
+        self.callers.remove(&probe.0);
+    }
+}
+
+impl Inner {
+    /// The tenant in memory, woken if it slept.
+    pub(super) fn tenant_in_memory(&self, surrogate: Surrogate) -> Option<Arc<LiveTenant>> {
+        if let Some(awake) = self.tenants.get(&surrogate) {
+            return Some(awake.clone());
+        }
+        self.tenant_or(surrogate, || None)
+    }
+
+    /// The tenant in memory, or else made from what the directory says.
+    pub(super) fn tenant_or(
+        &self,
+        surrogate: Surrogate,
+        make: impl FnOnce() -> Option<Arc<LiveTenant>>,
+    ) -> Option<Arc<LiveTenant>> {
+        let slot = match self.tenants.entry(surrogate) {
+            Slot::Occupied(awake) => return Some(awake.get().clone()),
+            Slot::Vacant(slot) => slot,
+        };
+        let tenant = match self.sleepers.tenants.remove(&surrogate) {
+            Some((_, asleep)) => asleep.wake(&self.live.load(), &self.hub, self.clock.now()),
+            None => make()?,
+        };
+        Some(slot.insert(tenant).clone())
+    }
+
+    /// A caller that slept, as it was last known.
+    pub(super) fn wake_caller(&self, probe: Probe) -> Option<Arc<KnownCaller>> {
+        let (_, asleep) = self.sleepers.callers.remove(&probe.0)?;
+        let looked_up_ns = asleep.looked_up_ns();
+        let (surrogate, values, expires_ms) = asleep.wake();
+        let tenant = self.tenant_in_memory(surrogate)?;
+        let sheet = tenant.last_sheet();
+        let refreshing = AtomicBool::new(false);
+        Some(Arc::new(KnownCaller { tenant, sheet, values, looked_up_ns, expires_ms, refreshing }))
+    }
+
+    /// Puts to sleep who has not called for `nap`: callers first, who keep their tenants awake. Who
+    /// has been idle for longer than `idle` is to leave altogether, and is not put to sleep again.
+    pub(super) async fn put_to_sleep(&self, nap: Duration, idle: Duration) {
+        let now = self.clock.now();
+        let span = nanos(nap)..nanos(idle);
+        let is_tired = |at_ns: u64| span.contains(&now.mono_ns.saturating_sub(at_ns));
+        let tired = self.callers.iter().filter(|it| is_tired(it.looked_up_ns));
+        let tired: Vec<u128> = tired.map(|it| *it.key()).collect();
+        for (i, probe) in tired.iter().enumerate() {
+            self.callers.remove_if(probe, |_, caller| {
+                let falls = is_tired(caller.looked_up_ns) && Arc::strong_count(caller) == 1;
+                if falls {
+                    self.sleepers.callers.insert(*probe, AsleepCaller::of(caller));
+                }
+                falls
+            });
+            rest_now_and_then(i).await;
+        }
+        let tired = self.tenants.iter().filter(|it| is_tired(it.read_ns()));
+        let tired: Vec<Surrogate> = tired.map(|it| *it.key()).collect();
+        for (i, surrogate) in tired.iter().enumerate() {
+            self.tenants.remove_if(surrogate, |_, tenant| {
+                let Some(asleep) = Asleep::of(tenant, &self.hub, now) else { return false };
+                self.hub.asleep_hold_until(asleep.unused_until_ms());
+                self.sleepers.tenants.insert(*surrogate, asleep);
+                true
+            });
+            rest_now_and_then(i).await;
+        }
+    }
+
+    /// The gate closes: gives back what sleepers hold, some at a time, so that not all of them are
+    /// awake at once. Returns how many leases could not be given back.
+    pub(super) async fn close_sleepers(&self, deadline: Instant) -> usize {
+        let mut kept = 0;
+        loop {
+            let some: Vec<Surrogate> =
+                self.sleepers.tenants.iter().take(AT_ONCE).map(|it| *it.key()).collect();
+            // Something was kept: the time is up.
+            if some.is_empty() || kept > 0 {
+                return kept + self.sleepers.tenants.len();
+            }
+            let woken = some.iter().filter_map(|surrogate| self.tenant_in_memory(*surrogate));
+            let leases = woken.flat_map(|tenant| tenant.core.leases()).collect();
+            kept += keeper::give_back(&self.hands, leases, deadline).await;
+            for surrogate in some {
+                self.tenants.remove_if(&surrogate, |_, tenant| Arc::strong_count(tenant) == 1);
+            }
+        }
+    }
+
+    /// Forgets who has slept for `idle`, and wakes some who hold units to give back first.
+    pub(super) fn forget_sleepers(&self, now: Now, keep_callers: Duration, idle: Duration) {
+        let age = |at_ns: u64| now.mono_ns.saturating_sub(at_ns);
+        self.sleepers.callers.retain(|_, it| age(it.looked_up_ns()) < nanos(keep_callers));
+        let is_old = |at_ns: u64| age(at_ns) >= nanos(idle);
+        let (mut held_until_ms, mut rich) = (i64::MIN, Vec::new());
+        self.sleepers.tenants.retain(|surrogate, asleep| {
+            let holds = asleep.unused_until_ms();
+            held_until_ms = held_until_ms.max(holds);
+            if is_old(asleep.read_ns()) && asleep.has_leases() && rich.len() < AT_ONCE {
+                rich.push(*surrogate);
+            }
+            !is_old(asleep.read_ns()) || asleep.has_leases()
+        });
+        self.hub.asleep_hold_only_until(held_until_ms);
+        for surrogate in rich {
+            // From here on it is one that has been idle for long: see `sweep`.
+            self.tenant_in_memory(surrogate);
+        }
+        shrink(&self.callers);
+        shrink(&self.tenants);
+        shrink(&self.sleepers.callers);
+        shrink(&self.sleepers.tenants);
+    }
+}
+
+/// Lets other tasks on between two [`AT_ONCE`].
+async fn rest_now_and_then(i: usize) {
+    if i % AT_ONCE == AT_ONCE - 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Gives memory back that a table had for many more: tables do not by themselves.
+fn shrink<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher + Clone>(table: &DashMap<K, V, S>) {
+    if table.capacity() > 4 * table.len().max(AT_ONCE) {
+        table.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::admission::pool::View;
+    use crate::clock::Clock;
+    use crate::store::{Memory, Store};
+    use crate::{Ask, Gate, Permit, testing};
+
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [meter.jobs]
+        [meter.gifts]
+        [plan.free]
+        rate.default = "1000/s"
+        concurrency  = 4
+        quota.jobs   = { limit = "LIMIT/hour", alert = [50, 90] }
+        quota.gifts  = "60"
+    "#;
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Admit { tenant: u8, cost: u64 },
+        Settle(usize),
+        Cancel(usize),
+        Flush,
+        Doze,
+        Advance(u32),
+        Limit(u64),
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            8 => (0..3u8, 1..4u64).prop_map(|(tenant, cost)| Op::Admit { tenant, cost }),
+            5 => (0..4usize).prop_map(Op::Settle),
+            2 => (0..4usize).prop_map(Op::Cancel),
+            2 => Just(Op::Flush),
+            3 => Just(Op::Doze),
+            1 => prop_oneof![0..5u32, Just(60)].prop_map(Op::Advance),
+            1 => (10..50u64).prop_map(Op::Limit),
+        ];
+        prop::collection::vec(op, 1..150)
+    }
+
+    /// What is open, what was used in the hour that runs, by tenant, and how many fell asleep.
+    #[derive(Default)]
+    struct Model {
+        open: Vec<(Permit, u8, u64)>,
+        hour: BTreeMap<u8, u64>,
+        ever: BTreeMap<u8, u64>,
+        slept: usize,
+    }
+
+    impl Model {
+        fn held(&self, tenant: u8) -> u64 {
+            self.open.iter().filter(|open| open.1 == tenant).map(|open| open.2).sum()
+        }
+
+        async fn admit(&mut self, gate: &Gate, tenant: u8, cost: u64, limit: u64) {
+            let busy = self.open.iter().filter(|open| open.1 == tenant).count() == 4;
+            let handle = gate.tenant(&format!("t{tenant}")).await.unwrap();
+            let ask = Ask::op("job").tenant(&handle).cost("jobs", cost).cost("gifts", 1);
+            let left = |used: u64, limit: u64| limit.saturating_sub(used);
+            let hour = self.hour.get(&tenant).copied().unwrap_or(0) + self.held(tenant);
+            let gifts = self.ever.get(&tenant).copied().unwrap_or(0)
+                + self.open.iter().filter(|open| open.1 == tenant).count() as u64;
+            let fits = !busy && left(hour, limit) >= cost && left(gifts, 60) >= 1;
+            match gate.admit(ask).await {
+                Ok(permit) => {
+                    assert!(fits, "t{tenant}: {cost} past {hour} of {limit}, {gifts} of 60");
+                    self.open.push((permit, tenant, cost));
+                }
+                Err(refusal) => assert!(!fits, "t{tenant}: {hour} of {limit}: {refusal:?}"),
+            }
+        }
+
+        fn settle(&mut self, i: usize) {
+            let (permit, tenant, cost) = self.open.swap_remove(i);
+            permit.settle();
+            *self.hour.entry(tenant).or_default() += cost;
+            *self.ever.entry(tenant).or_default() += 1;
+        }
+    }
+
+    async fn run(program: Vec<Op>) {
+        let store = Memory::new();
+        let mut limit = 30;
+        let plans = testing::Plans::new(&PLANS.replace("LIMIT", "30"));
+        let (gate, clock) = testing::gate_reading(&plans, store.clone());
+        let mut model = Model::default();
+        for op in program {
+            match op {
+                Op::Admit { tenant, cost } => model.admit(&gate, tenant, cost, limit).await,
+                Op::Settle(i) if i < model.open.len() => model.settle(i),
+                Op::Cancel(i) if i < model.open.len() => model.open.swap_remove(i).0.cancel(),
+                Op::Flush => gate.flush_now().await.unwrap(),
+                Op::Doze => {
+                    let busy = model.open.len();
+                    clock.advance(Duration::from_millis(10)); // buckets fill
+                    let (asleep, awake) = gate.doze().await;
+                    assert!(awake >= usize::from(busy > 0));
+                    model.slept += asleep;
+                }
+                Op::Advance(minutes) => {
+                    let hour = |clock: &crate::ManualClock| clock.now().wall_ms / 3_600_000;
+                    let before = hour(&clock);
+                    clock.advance(minutes * MINUTE);
+                    // What is open counts in the hour that it was taken in.
+                    if hour(&clock) > before {
+                        (0..model.open.len()).rev().for_each(|i| model.settle(i));
+                        model.hour.clear();
+                    }
+                }
+                Op::Limit(next) => {
+                    // Lowered below what is used or leased it acts when that is given back.
+                    limit = limit.max(next);
+                    plans.set(&PLANS.replace("LIMIT", &limit.to_string()));
+                    gate.reload().await.unwrap();
+                }
+                _ => {}
+            }
+        }
+        (0..model.open.len()).rev().for_each(|i| model.settle(i));
+        gate.flush_now().await.unwrap();
+        // Sheets of before, and the keeper, let go of what they have in hand.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        clock.advance(Duration::from_secs(1));
+        let (asleep, awake) = gate.doze().await;
+        model.slept += asleep;
+        assert_eq!(awake, 0, "somebody cannot sleep: {:?}", gate.inner);
+        let used: u64 = model.ever.values().sum();
+        gate.close().await.unwrap();
+        let mut spent = 0;
+        for key in store.keys().into_iter().filter(|key| key.pk.split('#').nth(2) == Some("Q")) {
+            let item = store.read(key.clone()).await.unwrap().unwrap();
+            let view = View::read(&item, gate.inner.writer.incarnation).unwrap();
+            let held = view.mine.map_or(0, |mine| mine.held) as i64;
+            let this = item.int("spent").unwrap() + held;
+            assert_eq!(view.terms.limit - view.free, this, "{key:?}");
+            if key.pk.contains("gifts") || key.sk.contains("gifts") {
+                spent += this as u64;
+            }
+        }
+        assert_eq!(spent, used, "what was given back is not what was left");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 96,
+            failure_persistence: None,
+            ..Default::default()
+        })]
+
+        #[test]
+        fn who_sleeps_in_between_is_admitted_and_counted_as_if_awake(program in ops()) {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+            runtime.block_on(run(program));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The audit: clean where everything is as it should be, and each planted gap is named.
+
+use serde_json::json;
+use tollgate::billing::audit::{Audit, Gap};
+use tollgate::store::{Change, Key, Query, Store, Value, When, Write};
+
+use crate::bench::{Bench, NOW, call, use_at};
+
+/// Every gap, with the meter it is in.
+fn named(audit: &Audit) -> Vec<(String, Gap)> {
+    audit.gaps().map(|(line, gap)| (line.meter.to_string(), gap.clone())).collect()
+}
+
+async fn audited(bench: &Bench) -> Audit {
+    bench.gate.audit().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_recorded_is_owed_sent_and_counted() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    bench.customer("globex").await;
+    bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
+    let other = bench.another().await;
+    for (tenant, meter, units) in
+        [("acme", "requests", 40), ("acme", "jobs", 130), ("globex", "requests", 3)]
+    {
+        use_at(&other, tenant, meter, units).await;
+    }
+    other.flush_now().await.unwrap();
+    bench.report().await;
+    let audit = audited(&bench).await;
+    assert_eq!(named(&audit), []);
+    assert!(audit.is_clean(), "{audit:#?}");
+    let line = |meter: &str, account: &str| {
+        let mut lines = audit.lines.iter();
+        let line = lines.find(|l| &*l.meter == meter && l.account.as_deref() == Some(account));
+        line.unwrap().clone()
+    };
+    let jobs = line("jobs", &customer);
+    assert_eq!((jobs.recorded, jobs.owed, jobs.frozen, jobs.sent), (130, 30, 30, 30));
+    let requests = line("requests", &customer);
+    assert_eq!((requests.recorded, requests.owed, requests.sent), (40, 40, 40));
+    let total =
+        |event: &str| audit.totals.iter().find(|t| t.event == event && t.customer == customer);
+    assert_eq!(total("jobs").unwrap().counted, 30);
+    // What a lease holds and nobody has used yet bounds what may have been served unrecorded.
+    let pool = audit.pools.iter().find(|p| &*p.limit == "requests/cycle").unwrap();
+    assert!(pool.balanced);
+    assert_eq!(pool.taken, i64::try_from(pool.recorded + pool.unrecorded).unwrap());
+    // Closed, the lease is given back: served is what was recorded.
+    other.close().await.unwrap();
+    let audit = audited(&bench).await;
+    assert!(audit.is_clean());
+    for pool in &audit.pools {
+        assert_eq!((pool.taken, pool.unrecorded), (i64::try_from(pool.recorded).unwrap(), 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_without_a_customer_is_named_and_what_waits_passes() {
+    let bench = Bench::new().await;
+    bench.tenant("acme").await;
+    bench.use_("acme", "requests", 5).await;
+    bench.use_("acme", "credits", 0).await;
+    let no_account = ("requests".to_owned(), Gap::NoAccount { atoms: 5 });
+    let audit = audited(&bench).await;
+    assert_eq!(named(&audit), std::slice::from_ref(&no_account));
+    assert!(!audit.is_clean());
+    bench.gate.ensure_customer("acme").await.unwrap();
+    bench.use_("acme", "requests", 7).await;
+    let waiting = ("requests".to_owned(), Gap::Waiting { units: 7 });
+    assert_eq!(named(&audited(&bench).await), [no_account.clone(), waiting]);
+    bench.report().await;
+    assert_eq!(named(&audited(&bench).await), [no_account]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_without_an_answer_refused_and_thrown_away_are_named() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    let fault = |what: serde_json::Value| {
+        let on = json!({ "on": "POST /v1/billing/meter_events", "times": 4, "do": what });
+        bench.sim.fault(serde_json::from_value(on).unwrap());
+    };
+    fault(json!("cut"));
+    bench.use_("acme", "requests", 5).await;
+    bench.report().await;
+    bench.sim.heal();
+    let audit = audited(&bench).await;
+    assert_eq!(named(&audit), [("requests".to_owned(), Gap::Open { k: 1, units: 5 })]);
+    assert!(audit.is_clean(), "it finds out by itself");
+    bench.pass(60);
+    bench.report().await;
+    assert_eq!(named(&audited(&bench).await), []);
+
+    fault(json!({ "reject": { "code": "meter_event_customer_not_found" } }));
+    bench.use_("acme", "requests", 2).await;
+    bench.pass(60);
+    bench.report().await;
+    bench.sim.heal();
+    let counted = ("requests".to_owned(), Gap::Counted { sent: 7, counted: 5 });
+    assert_eq!(named(&audited(&bench).await), std::slice::from_ref(&counted));
+    bench.pass(26 * 3_600);
+    bench.report().await;
+    let doubtful = ("requests".to_owned(), Gap::Doubtful { k: 2, units: 2, sum: 0 });
+    assert_eq!(named(&audited(&bench).await), [doubtful, counted]);
+
+    fault(json!({ "status": { "code": 400 } }));
+    bench.use_("acme", "requests", 1).await;
+    bench.report().await;
+    bench.sim.heal();
+    let audit = audited(&bench).await;
+    let stopped = |gap: &Gap| matches!(gap, Gap::Stopped { k: 3, units: 1, .. });
+    assert!(audit.gaps().any(|(_, gap)| stopped(gap)), "{audit:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_else_has_sent_is_named() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    bench.use_("acme", "requests", 5).await;
+    bench.report().await;
+    let form = format!(
+        "event_name=api_requests&identifier=foreign&payload[stripe_customer_id]={customer}\
+         &payload[value]=3&timestamp={NOW}"
+    );
+    call(&bench.sim, "POST", "/v1/billing/meter_events", &form).await;
+    let counted = Gap::Counted { sent: 5, counted: 8 };
+    let audit = audited(&bench).await;
+    assert_eq!(named(&audit), [("requests".to_owned(), counted)]);
+    assert!(!audit.is_clean());
+}
+
+/// The keys of one partition.
+async fn keys(bench: &Bench, pk: &str) -> Vec<Key> {
+    let query = Query { pk: pk.to_owned(), from: String::new(), until: None, limit: 100 };
+    let page = bench.store.query(query).await.unwrap();
+    page.items.into_iter().map(|(sk, _)| Key { pk: pk.to_owned(), sk }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_in_a_log_and_a_pool_that_does_not_balance_are_named() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    let other = bench.another().await;
+    use_at(&other, "acme", "requests", 5).await;
+    other.flush_now().await.unwrap();
+    other.close().await.unwrap();
+    assert!(audited(&bench).await.broken_logs.is_empty());
+
+    // A slot beyond the end of somebody's log, as a restore of half a table would leave.
+    let mut holed = 0;
+    for writer in keys(&bench, "1#default#R#20260317").await {
+        let log = keys(&bench, &format!("1#default#L#{}", writer.sk)).await;
+        let Some(last) = log.last() else { continue };
+        let item = bench.store.read(last.clone()).await.unwrap().unwrap();
+        let n: u64 = last.sk.parse().unwrap();
+        let key = Key { pk: last.pk.clone(), sk: format!("{:020}", n + 2) };
+        let change = item.0.into_iter().map(|(name, value)| Change::Set(name, value)).collect();
+        bench.store.write(Write { key, when: vec![When::Absent], change }).await.unwrap();
+        holed += 1;
+    }
+    assert!(holed > 0);
+    let audit = audited(&bench).await;
+    assert_eq!(audit.broken_logs.len(), holed);
+    assert!(audit.broken_logs[0].1.contains("hole at slot"), "{audit:#?}");
+    assert!(!audit.is_clean());
+    let line = audit.lines.iter().find(|line| &*line.meter == "requests").unwrap();
+    assert_eq!(line.recorded, 5, "what stands before the hole counts");
+    assert!(audit.pools.iter().all(|pool| pool.balanced));
+
+    let pool = &audit.pools[0];
+    let pk = format!("1#default#Q#{}#{}#{:032x}#{}", pool.tenant, pool.limit, 0, pool.start_ms);
+    let key = Key { pk, sk: "-".to_owned() };
+    let spent = Change::Set("spent".into(), Value::Int(1_000));
+    bench.store.write(Write { key, when: vec![], change: vec![spent] }).await.unwrap();
+    let audit = audited(&bench).await;
+    assert!(audit.pools.iter().any(|pool| !pool.balanced), "{:#?}", audit.pools);
+}

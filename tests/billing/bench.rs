@@ -1,0 +1,298 @@
+//! A gate over a store in memory, a Stripe beside it, and one clock for both.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use stripe_sim::{Settings, Sim, signature};
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+};
+use tollgate::testing::START_MS;
+use tollgate::{Ask, Gate, GateBuilder, ManualClock};
+
+/// Where the clocks stand at first, in Unix seconds.
+pub(crate) const NOW: i64 = START_MS / 1_000;
+
+pub(crate) const KEY: &str = "sk_test_thekeythatneverleaks";
+pub(crate) const SECRET: &str = "whsec_thesecretthatneverleaks";
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [meter.requests]
+    stripe = { event = "api_requests", send = "all" }
+    [meter.jobs]
+    stripe = { event = "jobs", send = "overage" }
+    [meter.credits]
+    [plan.free]
+    quota.requests = "1k/cycle"
+    quota.jobs     = "10/cycle"
+    [plan.team]
+    stripe         = { price = ["team_monthly", "team_yearly"] }
+    quota.requests = "100k/cycle"
+    quota.jobs     = { limit = "100/cycle", over = "bill", stop = "1k" }
+    feature.seats  = 5
+    [plan.payg]
+    stripe         = { price = "payg_monthly" }
+    quota.requests = "100k/cycle"
+    quota.jobs     = { limit = "0/cycle", over = "bill", stop = "1k" }
+    [addon.seats]
+    stripe = { price = "seat_monthly" }
+    adds   = { feature.seats = 1, quota.requests = "1k/cycle" }
+    [topup.pack]
+    stripe  = { price = "pack" }
+    adds    = { credits = "50" }
+    expires = "30d"
+    [billing]
+    past-due          = { grace = "7d", then = "free" }
+    unpaid            = "payment-required"
+    canceled          = "free"
+    on-payment-method = "payg"
+    on-final-failure  = "cancel"
+"#;
+
+/// A store in memory that several gates share, and that counts what billing writes.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    memory: Arc<Memory>,
+    /// Writes of tenants, customers, webhooks and rejections.
+    changes: Arc<AtomicU64>,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        Self { memory: Arc::new(Memory::new()), changes: Arc::default() }
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+}
+
+impl Store for Shared {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.memory.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        let kind = write.key.pk.split('#').nth(2).unwrap_or_default();
+        if ["S", "W", "T", "H", "E"].contains(&kind) {
+            self.changes.fetch_add(1, Ordering::SeqCst);
+        }
+        self.memory.write(write)
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.memory.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        self.memory.promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+pub(crate) struct Bench {
+    pub(crate) sim: Sim,
+    pub(crate) store: Shared,
+    pub(crate) clock: ManualClock,
+    pub(crate) gate: Gate,
+    home: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        let settings = Settings { webhook_secrets: vec![SECRET.to_owned()], ..Settings::default() };
+        let sim = Sim::start(settings).await.unwrap();
+        assert!(sim.stand_at(NOW));
+        for event in ["api_requests", "jobs"] {
+            let meter =
+                format!("display_name=x&event_name={event}&default_aggregation[formula]=sum");
+            call(&sim, "POST", "/v1/billing/meters", &meter).await;
+        }
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("key"), KEY).unwrap();
+        std::fs::write(home.path().join("secret"), SECRET).unwrap();
+        let (store, clock) = (Shared::new(), ManualClock::at_unix_ms(START_MS));
+        let gate = open(&sim, store.clone(), &clock, &home).await;
+        Self { sim, store, clock, gate, home }
+    }
+
+    /// Another process on the same table.
+    pub(crate) async fn another(&self) -> Gate {
+        open(&self.sim, self.store.clone(), &self.clock, &self.home).await
+    }
+
+    /// A process over another store, if it starts.
+    pub(crate) async fn try_over(&self, store: impl Store) -> Option<Gate> {
+        builder(&self.sim, store, &self.clock, &self.home).open().await.ok()
+    }
+
+    /// A tenant that was made a day ago, so that its period has minutes for its reports.
+    pub(crate) async fn tenant(&self, id: &str) {
+        let made = self.gate.directory().tenant(id).anchor(START_MS - 86_400_000);
+        made.note("signed up").save().await.unwrap();
+    }
+
+    /// The same with a customer.
+    pub(crate) async fn customer(&self, id: &str) -> String {
+        self.tenant(id).await;
+        self.gate.ensure_customer(id).await.unwrap()
+    }
+
+    pub(crate) async fn use_(&self, tenant: &str, meter: &str, units: u64) {
+        use_at(&self.gate, tenant, meter, units).await;
+    }
+
+    pub(crate) fn pass(&self, seconds: u32) {
+        self.sim.advance(seconds);
+        self.clock.advance(Duration::from_secs(seconds.into()));
+    }
+
+    pub(crate) async fn report(&self) -> tollgate::billing::report::Report {
+        self.gate.report_now().await.unwrap()
+    }
+
+    /// What Stripe counts of an event.
+    pub(crate) fn billed(&self, event: &str) -> i64 {
+        let totals = self.sim.totals();
+        totals.iter().filter(|total| total.event_name == event).map(|total| total.total).sum()
+    }
+
+    /// Sends a webhook as Stripe would, and returns the status.
+    pub(crate) async fn webhook(&self, event: &Value) -> u16 {
+        webhook_at(&self.gate, event, self.sim.now()).await
+    }
+
+    /// Every event Stripe has made so far and this test has not yet passed on, oldest first.
+    pub(crate) async fn deliver(&self, seen: &mut usize) -> Vec<String> {
+        let list = call(&self.sim, "GET", "/v1/events?limit=100", "").await;
+        let mut events = list["data"].as_array().unwrap().clone();
+        events.reverse();
+        let mut kinds = Vec::new();
+        for event in events.iter().skip(*seen) {
+            assert_eq!(self.webhook(event).await, 200, "{event}");
+            kinds.push(event["type"].as_str().unwrap().to_owned());
+        }
+        *seen = events.len();
+        kinds
+    }
+
+    /// The plan in force, as the tenant's next request meets it.
+    pub(crate) async fn plan(&self, tenant: &str) -> String {
+        plan_at(&self.gate, tenant).await
+    }
+}
+
+pub(crate) async fn plan_at(gate: &Gate, tenant: &str) -> String {
+    let who = tollgate::testing::identified(gate, tenant).await;
+    let reply = gate.usage_reply(&who, None).await;
+    let usage: Value = serde_json::from_slice(&reply.body).unwrap();
+    usage["plan"]["name"].as_str().or(usage["plan"].as_str()).unwrap().to_owned()
+}
+
+pub(crate) async fn use_at(gate: &Gate, tenant: &str, meter: &str, units: u64) {
+    let tenant = gate.tenant(tenant).await.unwrap();
+    let ask = Ask::op("work").tenant(&tenant).cost(meter, units);
+    gate.admit(ask).await.unwrap().settle();
+}
+
+pub(crate) async fn webhook_at(gate: &Gate, event: &Value, now: i64) -> u16 {
+    let body = event.to_string();
+    let signed = signature(&[SECRET.to_owned()], now, body.as_bytes());
+    gate.stripe_webhook(signed.as_bytes(), body.as_bytes()).await.status
+}
+
+async fn open(sim: &Sim, store: impl Store, clock: &ManualClock, home: &tempfile::TempDir) -> Gate {
+    builder(sim, store, clock, home).open().await.unwrap()
+}
+
+fn builder(
+    sim: &Sim,
+    store: impl Store,
+    clock: &ManualClock,
+    home: &tempfile::TempDir,
+) -> GateBuilder {
+    let path = |file: &str| home.path().join(file).display().to_string();
+    let service = format!(
+        r#"
+        [store]
+        kind = "memory"
+        [[identify]]
+        header = "x-tenant"
+        [proxy]
+        trust = ["127.0.0.0/8"]
+        [flush]
+        mode = "fast"
+        [stripe]
+        key            = {{ file = "{}" }}
+        webhook-secret = {{ file = "{}" }}
+        api-base       = "{}"
+        "#,
+        path("key"),
+        path("secret"),
+        sim.url(),
+    );
+    let builder = GateBuilder::from_text(&service).plans(PLANS).store(store).clock(clock.clone());
+    builder.identify(ByHeader)
+}
+
+/// Believes `x-tenant`.
+struct ByHeader;
+
+impl tollgate::identity::Identify for ByHeader {
+    fn identify(&self, view: &dyn tollgate::identity::RequestView) -> tollgate::identity::Identity {
+        use tollgate::identity::{Caller, Identity};
+        let tenant = view.header("x-tenant").and_then(|value| std::str::from_utf8(value).ok());
+        tenant.map_or(Identity::Nobody, |tenant| Identity::Tenant(Caller::new(tenant)))
+    }
+}
+
+/// A call to Stripe by hand.
+pub(crate) async fn call(sim: &Sim, method: &str, path: &str, form: &str) -> Value {
+    use hyper_util::client::legacy::Client;
+    let request = http::Request::builder()
+        .method(method)
+        .uri(format!("{}{path}", sim.url()))
+        .header("authorization", format!("Bearer {KEY}"))
+        .body(Full::new(bytes::Bytes::from(form.to_owned())))
+        .unwrap();
+    let pool = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    let body = pool.request(request).await.unwrap().into_body().collect().await.unwrap();
+    serde_json::from_slice(&body.to_bytes()).unwrap()
+}
+
+/// An event about an object, made at this second.
+pub(crate) fn event(id: &str, kind: &str, created: i64, object: &Value) -> Value {
+    json!({
+        "id": id, "object": "event", "type": kind, "created": created, "livemode": false,
+        "data": { "object": object },
+    })
+}
+
+/// A subscription with one item, as events show it.
+pub(crate) fn subscription(id: &str, customer: &str, status: &str, price: &str) -> Value {
+    subscription_of(id, customer, status, price, 1)
+}
+
+pub(crate) fn subscription_of(
+    id: &str,
+    customer: &str,
+    status: &str,
+    price: &str,
+    quantity: u64,
+) -> Value {
+    json!({
+        "id": id, "object": "subscription", "customer": customer, "status": status,
+        "start_date": NOW - 100, "created": NOW - 100, "billing_cycle_anchor": NOW - 100,
+        "items": { "object": "list", "data": [{
+            "id": format!("si_{id}"), "quantity": quantity, "current_period_start": NOW - 100,
+            "price": { "id": format!("price_{price}"), "lookup_key": price },
+        }] },
+    })
+}

@@ -1,0 +1,139 @@
+//! Subscriptions that are made and canceled because `[billing]` says so, and events that never
+//! come.
+
+use serde_json::json;
+use tollgate::directory::PaymentState;
+
+use crate::bench::{Bench, NOW, call, event, subscription};
+
+const PAYG: &str = "currency=usd&unit_amount=0&product_data[name]=x&recurring[interval]=month\
+                    &lookup_key=payg_monthly";
+const TEAM: &str = "currency=usd&unit_amount=2000&product_data[name]=x&recurring[interval]=month\
+                    &lookup_key=team_monthly";
+
+fn calls(bench: &Bench, name: &str) -> usize {
+    bench.sim.calls().iter().filter(|call| call.call.starts_with(name)).count()
+}
+
+fn attached(id: &str, customer: &str, created: i64) -> serde_json::Value {
+    let method = json!({ "id": "pm_card_visa", "object": "payment_method", "customer": customer });
+    event(id, "payment_method.attached", created, &method)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_method_subscribes_once() {
+    let bench = Bench::new().await;
+    call(&bench.sim, "POST", "/v1/prices", PAYG).await;
+    let customer = bench.customer("acme").await;
+    // The first answer is lost: the subscription is there, and nobody has heard of it.
+    let lose = json!({ "on": "POST /v1/subscriptions", "do": "lose" });
+    bench.sim.fault(serde_json::from_value(lose).unwrap());
+    let (one, two) = (attached("evt_1", &customer, NOW), attached("evt_2", &customer, NOW));
+    let (one, two) = tokio::join!(bench.webhook(&one), bench.webhook(&two));
+    for (status, id) in [(one, "evt_1"), (two, "evt_2")] {
+        if status != 200 {
+            assert_eq!(bench.webhook(&attached(id, &customer, NOW)).await, 200);
+        }
+    }
+    let made = call(&bench.sim, "GET", "/v1/subscriptions?status=all", "").await;
+    assert_eq!(made["data"].as_array().unwrap().len(), 1, "{made}");
+    assert_eq!(bench.plan("acme").await, "payg");
+    let before = calls(&bench, "POST /v1/subscriptions");
+    assert_eq!(bench.webhook(&attached("evt_3", &customer, NOW + 5)).await, 200);
+    assert_eq!(calls(&bench, "POST /v1/subscriptions"), before, "it has one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_a_subscription_gets_no_second_one() {
+    let bench = Bench::new().await;
+    call(&bench.sim, "POST", "/v1/prices", PAYG).await;
+    let price = call(&bench.sim, "POST", "/v1/prices", TEAM).await["id"].clone();
+    let customer = bench.customer("acme").await;
+    let path = format!("/v1/customers/{customer}");
+    let method = "invoice_settings[default_payment_method]=pm_card_visa";
+    call(&bench.sim, "POST", &path, method).await;
+    let form = format!("customer={customer}&items[0][price]={}", price.as_str().unwrap());
+    call(&bench.sim, "POST", "/v1/subscriptions", &form).await;
+    // Its own event has not come yet: Stripe is asked first.
+    assert_eq!(bench.webhook(&attached("evt_m", &customer, NOW)).await, 200);
+    assert_eq!(calls(&bench, "POST /v1/subscriptions"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_whose_payment_finally_fails_is_canceled_and_not_made_again() {
+    let bench = Bench::new().await;
+    bench.sim.set(|settings| settings.after_dunning = "unpaid".to_owned());
+    let price = call(&bench.sim, "POST", "/v1/prices", TEAM).await["id"].clone();
+    let customer = bench.customer("acme").await;
+    let path = format!("/v1/customers/{customer}");
+    let pays = |method: &str| format!("invoice_settings[default_payment_method]={method}");
+    call(&bench.sim, "POST", &path, &pays("pm_card_visa")).await;
+    let form = format!("customer={customer}&items[0][price]={}", price.as_str().unwrap());
+    call(&bench.sim, "POST", "/v1/subscriptions", &form).await;
+    let mut seen = 0;
+    bench.deliver(&mut seen).await;
+    assert_eq!(bench.plan("acme").await, "team");
+    call(&bench.sim, "POST", &path, &pays("pm_card_chargeCustomerFail")).await;
+    bench.pass(31 * 86_400);
+    bench.deliver(&mut seen).await;
+    let payment = async || {
+        let tenant = bench.gate.directory().find("acme").await.unwrap().unwrap();
+        tenant.record().payment
+    };
+    assert_eq!(payment().await, PaymentState::PastDue);
+    assert_eq!(calls(&bench, "DELETE"), 0, "it is still being retried");
+    bench.pass(12 * 86_400);
+    bench.deliver(&mut seen).await;
+    assert_eq!(calls(&bench, "DELETE /v1/subscriptions"), 1);
+    assert_eq!(payment().await, PaymentState::Canceled);
+    // The card that failed is still attached: nobody is subscribed to pay with it.
+    let before = calls(&bench, "POST /v1/subscriptions");
+    bench.webhook(&attached("evt_old", &customer, NOW)).await;
+    assert_eq!(calls(&bench, "POST /v1/subscriptions"), before);
+    // Another one is a new beginning.
+    call(&bench.sim, "POST", "/v1/prices", PAYG).await;
+    let new =
+        json!({ "id": "pm_card_mastercard", "object": "payment_method", "customer": customer });
+    let new = event("evt_new", "payment_method.attached", bench.sim.now() + 1, &new);
+    assert_eq!(bench.webhook(&new).await, 200);
+    assert_eq!(bench.plan("acme").await, "payg");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_makes_no_second_customer() {
+    let bench = Bench::new().await;
+    bench.tenant("acme").await;
+    let lose = json!({ "on": "POST /v1/customers", "times": 2, "do": "lose" });
+    bench.sim.fault(serde_json::from_value(lose).unwrap());
+    let other = bench.another().await;
+    let (one, two) =
+        tokio::join!(bench.gate.ensure_customer("acme"), other.ensure_customer("acme"));
+    drop((one, two));
+    let customer = bench.gate.ensure_customer("acme").await.unwrap();
+    let all = call(&bench.sim, "GET", "/v1/customers/search?query=name:%27acme%27", "").await;
+    let all = all["data"].as_array().unwrap().clone();
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert_eq!(all[0]["id"], customer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_covers_webhooks_that_never_came() {
+    let bench = Bench::new().await;
+    let price = call(&bench.sim, "POST", "/v1/prices", TEAM).await["id"].clone();
+    let customer = bench.customer("acme").await;
+    bench.use_("acme", "requests", 1).await;
+    let path = format!("/v1/customers/{customer}");
+    let method = "invoice_settings[default_payment_method]=pm_card_visa";
+    call(&bench.sim, "POST", &path, method).await;
+    let form = format!("customer={customer}&items[0][price]={}", price.as_str().unwrap());
+    call(&bench.sim, "POST", "/v1/subscriptions", &form).await;
+    assert_eq!(bench.plan("acme").await, "free");
+    // The last report of a process that ends asks too.
+    bench.gate.close().await.unwrap();
+    let next = bench.another().await;
+    assert_eq!(crate::bench::plan_at(&next, "acme").await, "team");
+    let before = calls(&bench, "GET /v1/subscriptions");
+    next.close().await.unwrap();
+    assert_eq!(calls(&bench, "GET /v1/subscriptions"), before, "once a day");
+    let _ = subscription("sub_x", &customer, "active", "team_monthly");
+}

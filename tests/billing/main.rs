@@ -1,0 +1,11 @@
+//! Billing, from a gate to a Stripe that misbehaves (`stripe-sim`) and back: usage is sent once,
+//! and what Stripe says moves tenants between plans.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+mod audit;
+mod bench;
+mod customers;
+mod hostile;
+mod usage;
+mod webhooks;

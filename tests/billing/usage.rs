@@ -1,0 +1,106 @@
+//! What was used, and what Stripe counts of it.
+
+use serde_json::json;
+
+use crate::bench::{Bench, event, subscription, use_at};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn use_is_sent_once_and_use_before_the_customer_never() {
+    let bench = Bench::new().await;
+    bench.tenant("acme").await;
+    bench.use_("acme", "requests", 5).await;
+    assert_eq!(bench.report().await.sent, 0);
+    let customer = bench.gate.ensure_customer("acme").await.unwrap();
+    assert_eq!(bench.gate.ensure_customer("acme").await.unwrap(), customer, "found, not made");
+    assert_eq!(bench.report().await.sent, 0, "what was used before is nobody's bill");
+    bench.use_("acme", "requests", 7).await;
+    let report = bench.report().await;
+    assert_eq!((report.sent, report.units, bench.billed("api_requests")), (1, 7, 7));
+    bench.pass(60);
+    assert_eq!(bench.report().await.sent, 0);
+    bench.use_("acme", "requests", 3).await;
+    let other = bench.another().await;
+    use_at(&other, "acme", "requests", 2).await;
+    other.flush_now().await.unwrap();
+    bench.report().await;
+    assert_eq!(bench.billed("api_requests"), 12, "over all processes");
+    other.report_now().await.unwrap();
+    assert_eq!(bench.billed("api_requests"), 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overage_is_what_passes_the_included_units_and_stays_owed_after_a_change_of_plan() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
+    let other = bench.another().await;
+    use_at(&other, "acme", "jobs", 90).await;
+    other.flush_now().await.unwrap();
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 0, "100 are included");
+    use_at(&other, "acme", "jobs", 45).await;
+    other.flush_now().await.unwrap();
+    bench.pass(60);
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 35);
+    let gone = subscription("sub_1", &customer, "canceled", "team_monthly");
+    let gone = event("evt_1", "customer.subscription.deleted", bench.sim.now(), &gone);
+    assert_eq!(bench.webhook(&gone).await, 200);
+    assert_eq!(bench.plan("acme").await, "free", "as `canceled` says");
+    bench.pass(60);
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 35);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_reporters_and_lost_answers_bill_once() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    let other = bench.another().await;
+    for round in 0..4 {
+        let lose = json!({ "on": "POST /v1/billing/meter_events", "times": 2, "do": "lose" });
+        bench.sim.fault(serde_json::from_value(lose).unwrap());
+        use_at(&other, "acme", "requests", 10).await;
+        bench.use_("acme", "requests", 1).await;
+        other.flush_now().await.unwrap();
+        let (one, two) = tokio::join!(bench.gate.report_now(), other.report_now());
+        drop((one, two));
+        bench.pass(600 + round);
+    }
+    bench.sim.heal();
+    bench.report().await;
+    assert_eq!(bench.billed("api_requests"), 44);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_sends_what_is_owed() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    bench.use_("acme", "requests", 9).await;
+    bench.gate.close().await.unwrap();
+    assert_eq!(bench.billed("api_requests"), 9);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_paid_for_in_advance_is_not_overage() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    let tenant = bench.gate.directory().tenant("acme").plan("team");
+    let pack = tollgate::directory::Grant {
+        id: "pack".to_owned(),
+        meter: "jobs".to_owned(),
+        atoms: 50,
+        source: "topup".to_owned(),
+        expires_ms: None,
+        note: None,
+    };
+    tenant.grant(pack).note("t").save().await.unwrap();
+    let other = bench.another().await;
+    for _ in 0..16 {
+        use_at(&other, "acme", "jobs", 10).await;
+    }
+    other.flush_now().await.unwrap();
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 10, "100 of the plan, 50 of the pack, 10 beyond");
+    assert!(bench.gate.audit().await.unwrap().is_clean());
+}

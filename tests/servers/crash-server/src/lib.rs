@@ -1,0 +1,57 @@
+//! What the servers that are to be killed have in common: their table, and how they serve.
+//!
+//! The table is in a DynamoDB of the tests, at `AWS_ENDPOINT_URL_DYNAMODB` and without TLS.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
+use axum::Router;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tollgate::store::DynamoDb;
+
+/// A client of the DynamoDB at this endpoint.
+pub fn client(endpoint: &str) -> Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(endpoint)
+        .credentials_provider(Credentials::new("x", "y", None, None, "test"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http());
+    Client::from_conf(config.build())
+}
+
+/// The table of this name, where the environment says.
+///
+/// # Errors
+///
+/// If it does not say.
+pub fn table(name: &str) -> Result<DynamoDb, std::env::VarError> {
+    let endpoint = std::env::var("AWS_ENDPOINT_URL_DYNAMODB")?;
+    Ok(DynamoDb::new(client(&endpoint), name))
+}
+
+/// Serves on a free loopback port, which is printed, until SIGTERM has come and what was asked
+/// before it is answered.
+///
+/// # Errors
+///
+/// If there is no port, or no signal.
+pub async fn serve(app: Router) -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    // Without it a small answer may wait for the acknowledgement of the one before.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let mut term = signal(SignalKind::terminate())?;
+    let stop = async move {
+        term.recv().await;
+    };
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await?;
+    Ok(())
+}
