@@ -33,8 +33,10 @@ mod inner;
 mod limit_line;
 mod lookup;
 mod maintain;
+mod once;
 mod open;
 mod promises;
+mod rates;
 #[cfg(feature = "stripe")]
 mod reports;
 mod sleep;
@@ -97,11 +99,13 @@ pub enum Answer {
 pub type Pending = Pin<Box<dyn Future<Output = Waited> + Send>>;
 
 /// What a wait came to: ask again with this.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Waited {
     rounds: u8,
     store_away: bool,
     refused: Option<Reason>,
+    /// The wait has come to the answer itself.
+    answer: Option<Box<Answer>>,
 }
 
 /// An admitted request with what it holds.
@@ -134,6 +138,10 @@ impl Gate {
         let now = inner.clock.now();
         let live = inner.live.load();
 
+        // What waited for its claim on an idempotency key has been decided already.
+        if let Some(answer) = waited.answer {
+            return Step::Done(*answer);
+        }
         // A wait that can only end in a refusal has said so.
         if let Some(reason) = waited.refused {
             return refuse(inner.refusal(reason, None));
@@ -171,8 +179,13 @@ impl Gate {
         let of = Of { sheet, route, ip, work: None };
         let mut hold = Hold::new(of, now, view.body_length());
         match self.decide(&mut hold, &waited, now) {
-            // 4 record happens when the hold ends: with the response's body, or when it is dropped.
-            None => Step::Done(Answer::Admit(Running { hold })),
+            None => match self.once_key(rules, view) {
+                // A request that counts once waits for its claim.
+                Some(once) => Step::Wait(self.claim(hold, once)),
+                // 4 record happens when the hold ends: with the response's body, or when it is
+                //   dropped.
+                None => Step::Done(Answer::Admit(Running { hold })),
+            },
             Some(Denied::Refuse(refusal)) => refuse(refusal),
             Some(Denied::Wait(pending)) => Step::Wait(pending),
         }

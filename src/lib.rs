@@ -25,6 +25,8 @@ mod gate;
 
 mod keeper;
 
+mod sharing;
+
 mod usage;
 
 pub mod ingest;

@@ -5,6 +5,11 @@
 //! request fits while it stays within the burst of now. So one number holds a bucket, and a bucket
 //! nobody uses is a number in the past.
 //!
+//! Where several nodes share a rate each has a part of it: the same for all, which is then the rule
+//! of the node ([`BucketRule::among`]), or for a limit under pressure one of its own, which stands
+//! in the bucket ([`BucketRule::set_share`]). Either way rate and burst are cut alike, so that the
+//! time in which an empty bucket fills stays what was written.
+//!
 //! What governor does not have is here: giving back, charging what was learned late, and keeping a
 //! bucket over a change of its rate. None of them ever mints: after any history, no span of time
 //! admits more than burst + span x rate, except for what [`BucketRule::charge`] took past the
@@ -21,9 +26,21 @@ use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
 
-/// One bucket: its TAT in nanoseconds on the monotonic clock. A new bucket is full.
+/// One bucket. A new one is full.
 #[derive(Debug, Default)]
-pub(crate) struct Bucket(AtomicU64);
+pub(crate) struct Bucket {
+    /// Its TAT in nanoseconds on the monotonic clock.
+    tat: AtomicU64,
+    /// Nanoseconds per unit, where it has a share of its own; 0: as its rule says. It stands beside
+    /// the TAT, which every take reads anyway.
+    interval_ns: AtomicU64,
+    /// Units asked for since this was last looked at: all of them where it has a share of its own,
+    /// and else those that were refused. The highest bit: it has been told of.
+    asked: AtomicU64,
+}
+
+/// Of [`Bucket::asked`].
+const TOLD: u64 = 1 << 63;
 
 /// The arithmetic of one rate, shared by all buckets that it rules.
 pub(crate) struct BucketRule {
@@ -31,6 +48,9 @@ pub(crate) struct BucketRule {
     /// Nanoseconds per unit, rounded up, so that rounding never admits more.
     interval_ns: u64,
     burst: u32,
+    /// The same of the whole rate, of which this may be a part.
+    whole_interval_ns: u64,
+    whole_burst: u32,
 }
 
 /// A refused take: how long until it would fit, in nanoseconds.
@@ -50,7 +70,7 @@ pub(crate) struct Level {
 impl Bucket {
     /// Whether all of its burst is there.
     pub(crate) fn is_full(&self, now_ns: u64) -> bool {
-        self.0.load(Ordering::Relaxed) <= now_ns
+        self.tat.load(Ordering::Relaxed) <= now_ns
     }
 }
 
@@ -61,24 +81,74 @@ impl BucketRule {
         let per_ns = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
         let interval_ns = per_ns.div_ceil(amount.max(1)).max(1);
         let burst = u32::try_from(burst).unwrap_or(u32::MAX).max(1);
+        Self::part(interval_ns, interval_ns, burst)
+    }
+
+    /// The part of each of so many nodes.
+    #[must_use]
+    pub(crate) fn among(self, nodes: usize) -> Self {
+        let nodes = u64::try_from(nodes.max(1)).unwrap_or(u64::MAX);
+        match nodes {
+            1 => self,
+            _ => self.at(self.whole_interval_ns.saturating_mul(nodes)),
+        }
+    }
+
+    /// A part of a rate, whose units come at this interval.
+    fn part(interval_ns: u64, whole_interval_ns: u64, whole_burst: u32) -> Self {
+        let fills_ns = whole_interval_ns.saturating_mul(u64::from(whole_burst));
+        let burst = u32::try_from(fills_ns / interval_ns).unwrap_or(whole_burst).max(1);
         let cells = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::with_period(Duration::from_nanos(interval_ns))
             .expect("an interval of at least 1 ns is a period")
             .allow_burst(cells);
-        Self { limiter: at(0, || RateLimiter::new(quota, InCell, Argument)), interval_ns, burst }
+        let limiter = at(0, || RateLimiter::new(quota, InCell, Argument));
+        Self { limiter, interval_ns, burst, whole_interval_ns, whole_burst }
     }
 
+    fn at(&self, interval_ns: u64) -> Self {
+        Self::part(interval_ns.max(1), self.whole_interval_ns, self.whole_burst)
+    }
+
+    /// The rule of a bucket that has a share of its own.
+    fn own(&self, bucket: &Bucket) -> Option<Self> {
+        let interval_ns = bucket.interval_ns.load(Ordering::Relaxed);
+        (interval_ns != 0).then(|| self.at(interval_ns))
+    }
+
+    /// Nanoseconds per unit of the whole rate.
+    pub(crate) fn whole_interval_ns(&self) -> u64 {
+        self.whole_interval_ns
+    }
+
+    /// Most units at once, over all nodes.
     pub(crate) fn burst(&self) -> u64 {
-        u64::from(self.burst)
+        u64::from(self.whole_burst)
     }
 
     /// The time in which an empty bucket fills.
     pub(crate) fn refill(&self) -> Duration {
-        Duration::from_nanos(self.interval_ns.saturating_mul(self.burst()))
+        Duration::from_nanos(self.whole_interval_ns.saturating_mul(self.burst()))
     }
 
     /// Takes `n` units if they fit now.
+    #[inline]
     pub(crate) fn take(&self, bucket: &Bucket, n: u64, now_ns: u64) -> Result<(), NotBefore> {
+        if bucket.interval_ns.load(Ordering::Relaxed) != 0 {
+            return self.take_of_share(bucket, n, now_ns);
+        }
+        self.take_here(bucket, n, now_ns)
+    }
+
+    /// Under pressure what is asked for is counted.
+    #[cold]
+    fn take_of_share(&self, bucket: &Bucket, n: u64, now_ns: u64) -> Result<(), NotBefore> {
+        bucket.asked.fetch_add(n, Ordering::Relaxed);
+        let own = self.own(bucket);
+        own.as_ref().unwrap_or(self).take_here(bucket, n, now_ns)
+    }
+
+    fn take_here(&self, bucket: &Bucket, n: u64, now_ns: u64) -> Result<(), NotBefore> {
         let Some(cells) = u32::try_from(n).ok().map(NonZeroU32::new) else {
             return Err(NotBefore { wait_ns: self.wait_for(bucket, n, now_ns) });
         };
@@ -91,16 +161,27 @@ impl BucketRule {
                 let wait = not_until.wait_time_from(Nanos::from(now_ns));
                 Err(NotBefore { wait_ns: u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) })
             }
+            // More than a part's burst, but not more than the whole: once the bucket is full, and
+            // paid for by waiting.
+            Err(_) if n <= self.burst() && self.take_full(bucket, n, now_ns) => Ok(()),
             // More than the burst can never fit. The catalog refuses such a plan; a hold that a
             // handler asks for may still be too large, and waits for a full bucket at most.
             Err(_) => Err(NotBefore { wait_ns: self.wait_for(bucket, n, now_ns) }),
         }
     }
 
+    fn take_full(&self, bucket: &Bucket, n: u64, now_ns: u64) -> bool {
+        let next = now_ns.saturating_add(self.interval_ns.saturating_mul(n));
+        let taken = bucket.tat.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| {
+            (tat <= now_ns).then_some(next)
+        });
+        taken.is_ok()
+    }
+
     /// Gives back `n` units taken at `taken_ns`: only what has not been replenished since, because
     /// the replenished part was free for others all along.
     pub(crate) fn give_back(&self, bucket: &Bucket, n: u64, taken_ns: u64, now_ns: u64) {
-        let worth = self.interval_ns.saturating_mul(n);
+        let worth = self.interval_of(bucket).saturating_mul(n);
         let owed = worth.saturating_sub(now_ns.saturating_sub(taken_ns));
         bucket.update(|tat| tat.saturating_sub(owed));
     }
@@ -108,7 +189,7 @@ impl BucketRule {
     /// Charges `n` units that were learned late, whether they fit or not: the debt is paid by
     /// waiting.
     pub(crate) fn charge(&self, bucket: &Bucket, n: u64, now_ns: u64) {
-        let worth = self.interval_ns.saturating_mul(n);
+        let worth = self.interval_of(bucket).saturating_mul(n);
         bucket.update(|tat| tat.max(now_ns).saturating_add(worth));
     }
 
@@ -117,25 +198,64 @@ impl BucketRule {
         Level { remaining: self.burst(), full_in_ns: 0 }
     }
 
-    /// How full the bucket is.
+    /// How full the bucket is; of a part what the whole would have, were all parts alike.
     pub(crate) fn level(&self, bucket: &Bucket, now_ns: u64) -> Level {
-        let ahead = bucket.0.load(Ordering::Relaxed).saturating_sub(now_ns);
-        let taken = ahead.div_ceil(self.interval_ns);
-        Level { remaining: self.burst().saturating_sub(taken), full_in_ns: ahead }
+        let own = self.own(bucket);
+        let rule = own.as_ref().unwrap_or(self);
+        let ahead = bucket.tat.load(Ordering::Relaxed).saturating_sub(now_ns);
+        let left = u64::from(rule.burst).saturating_sub(ahead.div_ceil(rule.interval_ns));
+        let remaining = match rule.burst {
+            part if part == self.whole_burst => left,
+            part => left.saturating_mul(self.burst()) / u64::from(part),
+        };
+        Level { remaining, full_in_ns: ahead }
     }
 
     /// A bucket of this rule that is as far from full, in units, as `bucket` was under `old`.
     pub(crate) fn adopt(&self, bucket: &Bucket, old: &BucketRule, now_ns: u64) -> Bucket {
-        let tat = bucket.0.load(Ordering::Relaxed);
-        let ahead = u128::from(tat.saturating_sub(now_ns));
-        let moved = ahead * u128::from(self.interval_ns) / u128::from(old.interval_ns);
-        let moved = u64::try_from(moved).unwrap_or(u64::MAX);
-        Bucket(AtomicU64::new(if moved == 0 { 0 } else { now_ns.saturating_add(moved) }))
+        let before = old.interval_of(bucket);
+        let same = self.whole_interval_ns == old.whole_interval_ns;
+        let own = if same { bucket.interval_ns.load(Ordering::Relaxed) } else { 0 };
+        let after = if own == 0 { self.interval_ns } else { own };
+        let tat = bucket.tat.load(Ordering::Relaxed);
+        Bucket {
+            tat: AtomicU64::new(moved(tat, before, after, now_ns)),
+            interval_ns: AtomicU64::new(own),
+            asked: AtomicU64::new(bucket.asked.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Gives the bucket a share of its own, in millionths of the whole rate, or none.
+    pub(crate) fn set_share(&self, bucket: &Bucket, millionths: Option<u32>, now_ns: u64) {
+        let whole = u128::from(self.whole_interval_ns) * 1_000_000;
+        let interval = |share: u32| u64::try_from(whole.div_ceil(u128::from(share.max(1))));
+        let own = millionths.map_or(0, |share| interval(share).unwrap_or(u64::MAX));
+        let before = self.interval_of(bucket);
+        bucket.interval_ns.store(own, Ordering::Relaxed);
+        let after = self.interval_of(bucket);
+        if before != after {
+            bucket.update(|tat| moved(tat, before, after, now_ns));
+        }
+    }
+
+    /// Notes units that were refused. True once in a while: whoever gets it tells of the bucket.
+    #[cold]
+    pub(crate) fn refused(&self, bucket: &Bucket, n: u64) -> bool {
+        // With a share of its own it has been counted, and told of.
+        let is_shared = bucket.interval_ns.load(Ordering::Relaxed) != 0;
+        !is_shared && bucket.asked.fetch_add(n, Ordering::Relaxed) & TOLD == 0 && bucket.tell()
+    }
+
+    fn interval_of(&self, bucket: &Bucket) -> u64 {
+        match bucket.interval_ns.load(Ordering::Relaxed) {
+            0 => self.interval_ns,
+            own => own,
+        }
     }
 
     fn wait_for(&self, bucket: &Bucket, n: u64, now_ns: u64) -> u64 {
         let level = self.level(bucket, now_ns);
-        let beyond_burst = n.saturating_sub(self.burst()).saturating_mul(self.interval_ns);
+        let beyond_burst = n.saturating_sub(self.burst()).saturating_mul(self.interval_of(bucket));
         level.full_in_ns.saturating_add(beyond_burst).max(1)
     }
 }
@@ -152,15 +272,35 @@ impl std::fmt::Debug for BucketRule {
 impl Bucket {
     fn update(&self, change: impl Fn(u64) -> u64) {
         // The closure always answers `Some`, so the update cannot fail.
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| Some(change(tat)));
+        let of = &self.tat;
+        let _ = of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| Some(change(tat)));
     }
+
+    fn tell(&self) -> bool {
+        self.asked.fetch_or(TOLD, Ordering::Relaxed) & TOLD == 0
+    }
+
+    /// Units asked for since this was last asked.
+    pub(crate) fn take_asked(&self) -> u64 {
+        self.asked.swap(0, Ordering::Relaxed) & !TOLD
+    }
+}
+
+/// The TAT that is as many units ahead at the new interval as at the old one.
+fn moved(tat: u64, before_ns: u64, after_ns: u64, now_ns: u64) -> u64 {
+    let ahead = u128::from(tat.saturating_sub(now_ns));
+    let moved = ahead * u128::from(after_ns) / u128::from(before_ns);
+    let moved = u64::try_from(moved).unwrap_or(u64::MAX);
+    if moved == 0 { 0 } else { now_ns.saturating_add(moved) }
 }
 
 /// governor's keyed limiter wants keys it could put into a map. Ours never are: the key *is* the
 /// cell, handed in by reference.
 impl Clone for Bucket {
     fn clone(&self) -> Self {
-        Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+        let copy = |of: &AtomicU64| AtomicU64::new(of.load(Ordering::Relaxed));
+        let (tat, interval_ns) = (copy(&self.tat), copy(&self.interval_ns));
+        Self { tat, interval_ns, asked: copy(&self.asked) }
     }
 }
 
@@ -188,11 +328,11 @@ impl StateStore for InCell {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut seen = key.0.load(Ordering::Relaxed);
+        let mut seen = key.tat.load(Ordering::Relaxed);
         loop {
             // 0 needs no `None`: a TAT in the past is a full bucket, whatever it is.
             let (answer, next) = f(Some(Nanos::from(seen)))?;
-            let swapped = key.0.compare_exchange_weak(
+            let swapped = key.tat.compare_exchange_weak(
                 seen,
                 next.into(),
                 Ordering::Relaxed,

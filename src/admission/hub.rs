@@ -1,15 +1,18 @@
 //! What the hot path leaves for the cold one: leases to renew, sheets and leases to record. Pushing
 //! never waits; each thing is in hand at most once.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 
 use super::lease::Lease;
+use super::permit::Settling;
 use super::scoped::ScopedTable;
 use super::sheet::Sheet;
 use crate::clock::Clock;
+use crate::sharing::{LimitId, MAX_TOLD};
 
 /// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
 /// tenants whose leases run out in the same instant; beyond it a request retries by itself.
@@ -46,6 +49,14 @@ pub(crate) struct Hub {
     soiled: Mutex<Vec<Soiled>>,
     /// Leases that no sheet holds any more: given back once the last permit has let go.
     retired: Mutex<Vec<Arc<Lease>>>,
+    /// Claims to be settled: one at most for each request with a key in flight.
+    settling: Mutex<Vec<Settling>>,
+    /// Wakes whoever settles them.
+    pub(crate) settle: Notify,
+    /// Whether rates are shared with other nodes.
+    shares_rates: AtomicBool,
+    /// Limits on speed that have refused since the last slot.
+    told: Mutex<BTreeSet<LimitId>>,
     /// Wakes the recorder where it does not wait for its interval (`durable`).
     pub(crate) soil: Notify,
     pub(crate) scoped: ScopedTable,
@@ -67,6 +78,10 @@ impl Hub {
             keeper,
             soiled: Mutex::default(),
             retired: Mutex::default(),
+            shares_rates: AtomicBool::new(false),
+            told: Mutex::default(),
+            settling: Mutex::default(),
+            settle: Notify::new(),
             soil: Notify::new(),
             scoped: ScopedTable::default(),
             asleep_until_ms: AtomicI64::new(i64::MIN),
@@ -150,16 +165,51 @@ impl Hub {
         std::mem::replace(&mut *soiled, room)
     }
 
-    /// Notes a lease that no sheet holds any more.
-    pub(crate) fn retire(&self, lease: Arc<Lease>) {
-        locked(&self.retired).push(lease);
+    /// From now on rates are shared with other nodes.
+    pub(crate) fn share_rates(&self) {
+        self.shares_rates.store(true, Ordering::Relaxed);
     }
 
-    /// The retired leases that nobody uses any more, besides this list and their tenant's; the rest
-    /// are kept for the next time.
-    pub(crate) fn take_retired(&self) -> Vec<Arc<Lease>> {
+    /// Whether they are.
+    pub(crate) fn shares_rates(&self) -> bool {
+        self.shares_rates.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a limit on speed that has refused.
+    pub(crate) fn tell(&self, limit: LimitId) {
+        let mut told = locked(&self.told);
+        if told.len() < MAX_TOLD {
+            told.insert(limit);
+        }
+    }
+
+    /// Takes the limits that were told of.
+    pub(crate) fn take_told(&self) -> BTreeSet<LimitId> {
+        std::mem::take(&mut *locked(&self.told))
+    }
+
+    /// Brings a claim to whoever settles it.
+    pub(crate) fn settle(&self, settling: Settling) {
+        locked(&self.settling).push(settling);
+        self.settle.notify_one();
+    }
+
+    /// Takes the claims that are to be settled.
+    pub(crate) fn take_settling(&self) -> Vec<Settling> {
+        std::mem::take(&mut *locked(&self.settling))
+    }
+
+    /// Notes a lease that no sheet holds any more.
+    pub(crate) fn retire(&self, lease: Arc<Lease>) {
         let mut retired = locked(&self.retired);
-        retired.extract_if(.., |lease| Arc::strong_count(lease) <= 2).collect()
+        if !retired.iter().any(|known| Arc::ptr_eq(known, &lease)) {
+            retired.push(lease);
+        }
+    }
+
+    /// A lease that was retired is in use again.
+    pub(crate) fn unretire(&self, lease: &Arc<Lease>) {
+        locked(&self.retired).retain(|known| !Arc::ptr_eq(known, lease));
     }
 
     /// All retired leases, in use or not: the gate closes.
@@ -167,17 +217,21 @@ impl Hub {
         std::mem::take(&mut *locked(&self.retired))
     }
 
-    /// Has retired leases given back whose window still runs; the rest are let go.
+    /// Has retired leases given back whose window still runs; the rest are let go, once nobody has
+    /// them besides this list and their tenant. A request in flight keeps its lease, a caller at
+    /// rest only an old sheet with it: that keeps nobody from giving back what no request holds.
     pub(crate) fn return_retired(&self) {
         let now = self.clock.now();
-        for lease in self.take_retired() {
-            if lease.is_returned() && !lease.is_unlogged() || lease.window().end_ms <= now.wall_ms {
-                continue;
+        locked(&self.retired).retain(|lease| {
+            let is_done = lease.is_returned() && !lease.is_unlogged();
+            let is_over = lease.window().end_ms <= now.wall_ms;
+            let is_alone = Arc::strong_count(lease) <= 2;
+            if !is_done && !is_over && (is_alone || lease.open_holds() == 0) {
+                lease.rest();
+                self.wake(lease);
             }
-            lease.rest();
-            self.wake(&lease);
-            self.retire(lease);
-        }
+            !(is_alone && (is_done || is_over))
+        });
     }
 
     /// A tenant fell asleep that holds units until then.

@@ -70,6 +70,8 @@ pub(crate) struct Lease {
     /// What nobody held when the pool was last seen, and the limit of our catalog.
     free_seen: AtomicI64,
     limit: AtomicI64,
+    /// Of a slot of a strict rate; see `ceiling.rs`.
+    of_slot: bool,
     /// Alerts of the quota it is of, if there are any.
     alerting: Option<Box<Alerting>>,
     /// Whether the keeper has it in hand.
@@ -168,6 +170,7 @@ impl Lease {
             waiting: AtomicU64::new(0),
             free_seen: AtomicI64::new(terms.limit),
             limit: AtomicI64::new(terms.limit),
+            of_slot: false,
             alerting: None,
             queued: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
@@ -198,11 +201,6 @@ impl Lease {
     /// The incarnation whose entry and log it is in.
     pub(crate) fn incarnation(&self) -> u128 {
         self.incarnation
-    }
-
-    /// The same, whose pool may be forgotten from then on.
-    pub(crate) fn forgotten_at(self, ttl: Option<i64>) -> Self {
-        Self { ttl, ..self }
     }
 
     /// The same, raising alerts.
@@ -312,7 +310,7 @@ impl Lease {
     /// `total`, if it has risen since the log last had it; the log has it from now on.
     pub(crate) fn unlogged(&self) -> Option<u64> {
         let total = self.total();
-        (self.logged.swap(total, Ordering::Relaxed) != total).then_some(total)
+        (!self.of_slot && self.logged.swap(total, Ordering::Relaxed) != total).then_some(total)
     }
 
     /// Atoms still to be had, as far as this process knows: its own, and what was free when the
@@ -323,7 +321,7 @@ impl Lease {
         u64::try_from(left.saturating_add(free)).unwrap_or(0)
     }
 
-    /// True once: whoever gets it brings the lease to the keeper.
+    /// True once: whoever gets it brings it to the keeper.
     pub(crate) fn queue(&self) -> bool {
         !self.queued.load(Ordering::SeqCst) && !self.queued.swap(true, Ordering::SeqCst)
     }
@@ -350,7 +348,7 @@ impl Lease {
 
     /// Whether the log lacks some of the total.
     pub(crate) fn is_unlogged(&self) -> bool {
-        self.logged.load(Ordering::Relaxed) != self.total()
+        !self.of_slot && self.logged.load(Ordering::Relaxed) != self.total()
     }
 
     /// Waits until `n` atoms are here, or are known not to be had; the caller bounds the wait.

@@ -18,6 +18,7 @@ pub(crate) mod alert;
 pub(crate) mod asleep;
 pub(crate) mod bucket;
 pub(crate) mod caller;
+pub(crate) mod claim;
 #[cfg(test)]
 mod conservation_tests;
 pub(crate) mod decide;

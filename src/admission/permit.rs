@@ -7,7 +7,8 @@
 //!    known, draw by draw; what is left of the hold at the end goes back to where it came from.
 //! 3. What a plain request took (see `PlainAsk`) is known from its route, and stands in no list
 //!    until something happens that is not plain.
-//! 4. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
+//! 4. A request with an idempotency key keeps all it holds until its claim is settled; see `keyed`.
+//! 5. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
 //!    reaches and is a debt beyond that. It is never dropped.
 
 use std::num::NonZeroU128;
@@ -23,16 +24,18 @@ use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 
+mod keyed;
 mod listed;
 mod plain;
 #[cfg(any(test, feature = "testing"))]
 mod seen;
 mod use_up;
 
+pub(crate) use keyed::Settling;
 pub(crate) use listed::List;
 use listed::Listed;
 use plain::Plain;
-use use_up::{Knowledge, use_up};
+use use_up::{Knowledge, pay_bucket, use_up};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,7 @@ pub(crate) struct Hold {
 }
 
 /// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Of {
     pub(crate) sheet: SheetRef,
     pub(crate) route: Option<RouteId>,
@@ -99,6 +102,17 @@ impl Of {
         match &self.work {
             None => self.sheet.policy.route(self.route),
             Some(work) => work,
+        }
+    }
+
+    /// Each quota of the whole tenant pays for what no hold covers.
+    fn pay_late(&self, meter: MeterId, n: u64) {
+        let quotas = self.sheet.policy.quotas.iter();
+        let tenant_wide = quotas.filter(|q| q.tenant_wide && q.quota.meter == meter);
+        for pool in tenant_wide.filter_map(|q| q.over.or(q.included)) {
+            let lease = decide::lease_of(&self.sheet, pool);
+            lease.settle_late(n);
+            self.hub().wake(lease);
         }
     }
 }
@@ -142,17 +156,12 @@ impl Hold {
 
     /// Counts atoms of a meter that this route has no hold or counter for: each quota pays late.
     pub(crate) fn report_cost(&mut self, meter: MeterId, n: u64) {
-        let sheet = &self.of.sheet;
-        let hub = self.of.hub();
-        sheet.row.add(meter, n);
-        let quotas = sheet.policy.quotas.iter();
-        let tenant_wide = quotas.filter(|q| q.tenant_wide && q.quota.meter == meter);
-        for pool in tenant_wide.filter_map(|q| q.over.or(q.included)) {
-            let lease = decide::lease_of(sheet, pool);
-            lease.settle_late(n);
-            hub.wake(lease);
+        if self.keeps_for_claim(meter, n) {
+            return;
         }
-        hub.soil_sheet(sheet);
+        self.of.sheet.row.add(meter, n);
+        self.of.pay_late(meter, n);
+        self.of.hub().soil_sheet(&self.of.sheet);
     }
 
     /// What is held and not yet used of the ask with this counter.
@@ -168,7 +177,8 @@ impl Hold {
                 draws.push((took.draw, took.n));
             }
         }
-        draws.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n))
+        let held = draws.iter().fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
+        self.unclaimed(held, counter)
     }
 
     /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream
@@ -201,6 +211,7 @@ impl Hold {
         if !charged {
             self.forgive(now);
         }
+        self.charge_keyed(charged, now);
         self.record(now);
     }
 
@@ -214,6 +225,7 @@ impl Hold {
             self.charge(self.is_charged(outcome), now);
         }
         self.state = State::Over;
+        self.end_keyed(now);
         self.release_rest(now);
         decide::leave(&self.of.sheet);
     }
@@ -252,6 +264,9 @@ impl Hold {
 
     /// Moves what became known since the last time from the hold to totals and row.
     fn record(&mut self, now: Now) {
+        if self.leaves_to_claim(now) {
+            return;
+        }
         let sheet = &self.of.sheet;
         let hub = self.of.hub();
         let rules = self.of.rules();
@@ -290,6 +305,8 @@ impl Hold {
             // A call that was made stays counted by its rate, whatever became of it.
             if took.ask != CALLS {
                 decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
+            } else if took.is_units() {
+                decide::settle(self.of.hub(), &self.of.sheet, took, took.n);
             }
             took.n = 0;
         }
@@ -303,6 +320,16 @@ impl Taken {
     /// Units of a pool, as opposed to room in a bucket.
     fn is_units(&self) -> bool {
         matches!(self.from, From::Pool(_) | From::ScopedPool(_))
+    }
+
+    /// Whether it serves the same ask from the same limit.
+    fn is_from_same(&self, other: &Self) -> bool {
+        self.ask == other.ask
+            && match (&self.from, &other.from) {
+                (From::Pool(one), From::Pool(two)) => one == two,
+                (From::ScopedPool(one), From::ScopedPool(two)) => Arc::ptr_eq(one, two),
+                _ => false,
+            }
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct RateRule {
     pub(crate) amount: u64,
     pub(crate) per: std::time::Duration,
     pub(crate) place: Place,
+    /// The pool of its units in one slot, where it is strict and the store is shared.
+    pub(crate) slot_pool: Option<u16>,
 }
 
 /// Where the moving number of a rule is kept.
@@ -68,6 +70,8 @@ pub(crate) struct PoolRule {
     pub(crate) meter: MeterId,
     pub(crate) limit: i64,
     pub(crate) every: Every,
+    /// Instead of `every`: a slot of a strict rate, milliseconds.
+    pub(crate) slot_ms: Option<i64>,
     /// A grant's own end.
     pub(crate) expires_ms: Option<i64>,
     pub(crate) place: Place,
@@ -185,8 +189,14 @@ pub(crate) struct ByteMeter {
 }
 
 impl Policy {
-    /// Lowers `plan`. `grants` are the tenant's own, in any order.
-    pub(crate) fn new(catalog: &Catalog, plan: Arc<Plan>, grants: &[GrantTerms]) -> Self {
+    /// Lowers `plan`, for one of so many nodes that share its rates. `grants` are the tenant's own,
+    /// in any order.
+    pub(crate) fn new(
+        catalog: &Catalog,
+        plan: Arc<Plan>,
+        grants: &[GrantTerms],
+        nodes: Option<usize>,
+    ) -> Self {
         let scopes = plan.rates.values().flatten().map(|r| &r.scope);
         let mut scopes = scopes.chain(plan.quotas.values().flatten().map(|q| &q.scope));
         let mut policy = Self {
@@ -202,7 +212,7 @@ impl Policy {
             tenant_pools: 0,
             plan: plan.clone(),
         };
-        policy.rates_on = policy.lower_rates(&plan);
+        policy.rates_on = policy.lower_rates(&plan, nodes);
         policy.quotas_of = policy.lower_quotas(&plan);
         policy.grants_of = policy.lower_grants(&plan, grants);
         let routes = catalog.routes.iter().map(|(id, _)| Some(id));

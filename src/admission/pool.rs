@@ -34,6 +34,9 @@ const ALERT: &str = "alert";
 /// so that a closed period can be audited against its pools.
 const KEEP_MS: i64 = 40 * 86_400_000;
 
+/// How long the pool of a slot outlives it: longer than any clock is behind.
+const KEEP_SLOT_MS: i64 = 3_600_000;
+
 /// Which pool: whose units of which limit, from which instant on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PoolId {
@@ -133,6 +136,12 @@ pub(crate) fn ttl(every: Every, window: Window) -> Option<i64> {
     let keep_ms = if planted(Plant::EarlyExpiry) { 1_000 } else { KEEP_MS };
     let until_ms = window.end_ms.checked_add(keep_ms)?;
     sure.then(|| until_ms.saturating_add(999).div_euclid(1_000))
+}
+
+/// The same for a slot of a strict rate: made again later, it would serve nobody, for nobody is in
+/// that slot any more.
+pub(crate) fn slot_ttl(window: Window) -> i64 {
+    window.end_ms.saturating_add(KEEP_SLOT_MS).div_euclid(1_000)
 }
 
 /// The first write of a pool: makes it, with `entry.held` of its units taken at once, to be

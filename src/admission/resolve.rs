@@ -23,12 +23,33 @@ pub(crate) struct LiveCatalog {
     /// Counts the catalogs of this process.
     pub(crate) epoch: u64,
     policies: Vec<OnceLock<Arc<Policy>>>,
+    /// How many nodes have an equal part of every rate; `None`: no other can open the store.
+    pub(crate) nodes: Option<usize>,
 }
 
 impl LiveCatalog {
     pub(crate) fn new(catalog: Arc<Catalog>, revision: u64, epoch: u64) -> Self {
         let policies = catalog.plans.iter().map(|_| OnceLock::new()).collect();
-        Self { catalog, revision, epoch, policies }
+        Self { catalog, revision, epoch, policies, nodes: None }
+    }
+
+    /// The same once more: whoever resolved under this one resolves anew.
+    #[must_use]
+    pub(crate) fn next(&self) -> Self {
+        self.followed_by(self.catalog.clone(), self.revision)
+    }
+
+    /// Another one in its place.
+    #[must_use]
+    pub(crate) fn followed_by(&self, catalog: Arc<Catalog>, revision: u64) -> Self {
+        let next = Self::new(catalog, revision, self.epoch + 1);
+        Self { nodes: self.nodes, ..next }
+    }
+
+    /// The same for one of so many nodes that share its rates.
+    #[must_use]
+    pub(crate) fn among(self, nodes: usize) -> Self {
+        Self { nodes: Some(nodes), ..self }
     }
 
     /// What holds for this tenant at `now_ms`.
@@ -142,7 +163,7 @@ impl LiveCatalog {
             let shared = &self.policies[at];
             let make = || {
                 let plan = Arc::new(self.catalog.plans[at].clone());
-                Arc::new(Policy::new(&self.catalog, plan, &[]))
+                Arc::new(Policy::new(&self.catalog, plan, &[], self.nodes))
             };
             return shared.get_or_init(make).clone();
         }
@@ -151,7 +172,7 @@ impl LiveCatalog {
             layers.into_iter().map(|layer| Changes { plan: None, ..layer }).collect();
         let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
         let plan = self.catalog.with_addons(plan, addons);
-        Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants))
+        Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.nodes))
     }
 
     /// Orders what nodes may know: a newer catalog, then a newer record, then a later time. Each

@@ -172,8 +172,17 @@ impl Sheet {
 
     /// The lease of a pool of scope `tenant`, made empty on first use.
     pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
-        self.leases[usize::from(slot)]
-            .get_or_init(|| self.tenant.only_lease(self.new_lease(pool, 0)))
+        self.leases[usize::from(slot)].get_or_init(|| {
+            let lease = self.tenant.only_lease(self.new_lease(pool, 0));
+            if !self.replaced.load(Ordering::Acquire) {
+                self.tenant.hub.unretire(&lease);
+            } else if Arc::strong_count(&lease) <= 2 {
+                // A request that is older than the sheet in force draws for the first time: no
+                // later sheet has this lease, so nobody else would give it back.
+                self.tenant.hub.retire(lease.clone());
+            }
+            lease
+        })
     }
 
     /// The leases of this sheet that have been used.
@@ -208,7 +217,11 @@ impl Sheet {
         let terms = Terms { limit: rule.limit, rev: self.rev };
         Lease::new(id, window.end_ms, terms, rule.usual_ask)
             .under(self.incarnation)
-            .forgotten_at(pool::ttl(rule.every, window))
+            .forgotten_at(match rule.slot_ms {
+                Some(_) => Some(pool::slot_ttl(window)),
+                None => pool::ttl(rule.every, window),
+            })
+            .of_slot(rule.slot_ms.is_some())
             .alerting(self.alerting(rule))
     }
 
@@ -335,6 +348,10 @@ fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<
 }
 
 fn window_of(rule: &PoolRule, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
+    if let Some(slot_ms) = rule.slot_ms {
+        let start_ms = at_ms - at_ms.rem_euclid(slot_ms);
+        return Window { start_ms, end_ms: start_ms.saturating_add(slot_ms) };
+    }
     let window = rule.every.window(at_ms, zone, anchors);
     match rule.expires_ms {
         // Past its end a grant's window is behind us: nothing is taken from it, and it sets no

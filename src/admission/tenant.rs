@@ -19,6 +19,10 @@ use super::sheet::{Before, Sheet};
 use crate::clock::Now;
 use crate::directory::{Surrogate, TenantRecord};
 
+/// A lease is forgotten so long after its window, given back or not: longer than a clock that is
+/// set back keeps a sheet.
+const OVER_MS: i64 = 2 * 3_600_000;
+
 /// The parts of a tenant that outlive its sheets.
 #[derive(Debug)]
 pub(crate) struct TenantCore {
@@ -29,6 +33,8 @@ pub(crate) struct TenantCore {
     pub(crate) in_flight: AtomicU32,
     /// Requests waiting for a lease.
     pub(crate) waiting: AtomicU32,
+    /// Whether the store knows that it has claims on idempotency keys.
+    pub(crate) has_claims: AtomicBool,
     /// Here, so that a permit reaches it without a count of its own on what all tenants share.
     pub(crate) hub: Arc<Hub>,
     /// Every lease of the tenant as a whole, so that no two are ever of one pool: sheets of before
@@ -43,6 +49,7 @@ impl TenantCore {
             id: record.id.as_str().into(),
             in_flight: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            has_claims: AtomicBool::new(false),
             leases: Mutex::default(),
             hub: hub.clone(),
         }
@@ -54,7 +61,8 @@ impl TenantCore {
         leases.iter().fold(0, |sum, lease| sum.saturating_add(lease.open_holds()))
     }
 
-    /// Every lease of the tenant as a whole.
+    /// Every lease of the tenant as a whole: of its sheet, and of earlier ones that a request still
+    /// draws by.
     pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -70,8 +78,11 @@ impl TenantCore {
             known.retarget(new.terms());
             return known.clone();
         }
+        let now_ms = self.hub.clock.now().wall_ms;
         leases.retain(|lease| {
-            Arc::strong_count(lease) > 1 || !lease.is_returned() || lease.is_unlogged()
+            // What is left of a window that is over is of no use to anybody.
+            let is_over = lease.window().end_ms.saturating_add(OVER_MS) < now_ms;
+            Arc::strong_count(lease) > 1 || lease.is_unlogged() || !is_over && !lease.is_returned()
         });
         let new = Arc::new(new);
         leases.push(new.clone());
@@ -199,11 +210,12 @@ impl LiveTenant {
         }
         let core = self.core.clone();
         let sheet = Arc::new(Sheet::new(core, Before::Sheet(&before), &record, live, now));
+        self.sheet.store(sheet.clone());
+        before.replaced.store(true, Ordering::Release);
+        // After that: what the old one opens from now on it retires by itself.
         for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
             hub.retire(lease.clone());
         }
-        self.sheet.store(sheet.clone());
-        before.replaced.store(true, Ordering::Release);
         sheet
     }
 

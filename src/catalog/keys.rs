@@ -91,7 +91,10 @@ const FEATURES: Form = Form::Each(Names::Plain, &Form::Feature);
 static RATE: Shape = Shape {
     name: "rate",
     required: &["limit"],
-    keys: &[key("limit", Form::RateWords, "The rate in words.")],
+    keys: &[
+        key("limit", Form::RateWords, "The rate in words."),
+        key("strict", Form::Flag, "Never more in a slot, over all processes. Default: false."),
+    ],
 };
 
 static QUOTA: Shape = Shape {

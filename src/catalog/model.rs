@@ -186,6 +186,8 @@ pub struct Rate {
     pub burst: u64,
     /// Whose bucket.
     pub scope: Scope,
+    /// Over several processes its units are leased slot by slot, instead of shared by speed.
+    pub strict: bool,
     /// Where it is written.
     pub place: Place,
 }

@@ -22,11 +22,12 @@ impl Scene<'_> {
         for entry in table.map(Table::entries).unwrap_or_default() {
             let on = self.rate_on(report, entry.name, entry.span);
             let mut list: Vec<Rate> = Vec::new();
-            for (text, _) in limits(entry.node) {
+            for (text, table) in limits(entry.node) {
                 let Some(on) = on else { continue };
-                let Some(rate) = self.rate(report, entry.name, on, &text) else {
+                let Some(mut rate) = self.rate(report, entry.name, on, &text) else {
                     continue;
                 };
+                rate.strict = table.and_then(|t| t.flag("strict")).unwrap_or(false);
                 let twin = list.iter().any(|other| other.id == rate.id);
                 refuse_twin(report, twin, &rate.id, &text.span);
                 list.push(rate);
@@ -95,6 +96,7 @@ impl Scene<'_> {
             per: words.per,
             burst,
             scope: words.scope,
+            strict: false,
             place: report.mark(text.span.clone()),
         })
     }

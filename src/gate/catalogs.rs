@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use super::Inner;
-use crate::admission::resolve::LiveCatalog;
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::store::layout::{self, Space, check_format};
@@ -121,7 +120,7 @@ impl Inner {
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));
         let catalog = Arc::new(catalog);
-        self.live.rcu(|live| LiveCatalog::new(catalog.clone(), revision, live.epoch + 1));
+        self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
         Ok(true)
     }
 }

@@ -1,6 +1,6 @@
 //! What the gate's parts share.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -24,8 +24,10 @@ use crate::directory::{Check, Directory, Reads, Surrogate};
 use crate::error::Error;
 use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::keeper::{Hands, Keeper};
+use crate::sharing::Sharing;
 use crate::store::Store;
 use crate::usage::Mode;
+use crate::usage::claims::Settler;
 use crate::usage::flush::Flusher;
 use crate::usage::ledger::Ledger;
 use crate::wire::WireOptions;
@@ -54,8 +56,11 @@ pub(crate) struct Inner {
     pub(crate) refreshes: mpsc::Sender<Refresh>,
     pub(crate) flusher: Flusher,
     pub(crate) keeper: Keeper,
+    pub(crate) settler: Settler,
     /// What the keeper works with, for the last calls at closing.
     pub(crate) hands: Hands,
+    /// Where rates are shared with other nodes.
+    pub(crate) sharing: OnceLock<Sharing>,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
     pub(crate) ledger: Ledger,
     pub(crate) ingest: crate::ingest::Counting,
@@ -138,16 +143,25 @@ impl Inner {
         self.config.identity.unknown == crate::config::Unknown::Create
     }
 
+    /// Every lease that may have to be given back.
     pub(super) fn all_leases(&self) -> Vec<Arc<Lease>> {
-        let mut all = self.hub.scoped.all_leases();
-        all.extend(self.hub.take_all_retired());
-        for tenant in &self.tenants {
-            all.extend(tenant.last_sheet().open_leases().cloned());
-        }
-        // A table has no order of its own, and what is done with them shall have one.
-        all.sort_by(|a, b| a.pool().cmp(b.pool()));
-        all
+        // The retired ones are still their tenant's.
+        drop(self.hub.take_all_retired());
+        let mut all = self.tenant_leases();
+        all.extend(self.hub.scoped.all_leases());
+        in_order(all)
     }
+
+    /// The leases of all tenants in memory, without those of keys, users and addresses.
+    pub(super) fn tenant_leases(&self) -> Vec<Arc<Lease>> {
+        in_order(self.tenants.iter().flat_map(|tenant| tenant.core.leases()).collect())
+    }
+}
+
+/// A table has no order of its own, and what is done with its leases shall have one.
+fn in_order(mut leases: Vec<Arc<Lease>>) -> Vec<Arc<Lease>> {
+    leases.sort_by_cached_key(|lease| (lease.pool().clone(), lease.incarnation()));
+    leases
 }
 
 /// The catalog in force, as the directory checks names against it.

@@ -13,7 +13,7 @@ use super::Inner;
 use super::callers::{MAX_AGE, Refresh, nanos};
 use super::open::MAX_CALLERS;
 use super::sleep::NAP;
-use crate::admission::resolve::LiveCatalog;
+use crate::admission::lease::Lease;
 use crate::admission::tenant::LiveTenant;
 use crate::error::Error;
 use crate::store::StoreError;
@@ -165,7 +165,17 @@ impl Inner {
 
     /// Has every sheet made anew: leases and rows of before belong to another incarnation.
     fn turn_over(&self) {
-        self.live.rcu(|live| LiveCatalog::new(live.catalog.clone(), live.revision, live.epoch + 1));
+        let now_ms = self.clock.now().wall_ms;
+        self.live.rcu(|live| live.next());
+        // What the one before holds and does not use goes back now, whether its tenant calls again
+        // or not: others soon take what its closed entries say for used.
+        let incarnation = self.hub.incarnation();
+        for lease in self.tenant_leases() {
+            if lease.incarnation() != incarnation && lease.window().end_ms > now_ms {
+                self.hub.retire(lease);
+            }
+        }
+        self.hub.return_retired();
     }
 
     /// Looks at the plan file. The same failure is told once, not every second.
@@ -211,10 +221,15 @@ impl Inner {
                 return true;
             }
             let sheet = tenant.last_sheet();
-            let quiet = sheet.is_quiet(now);
-            for lease in sheet.open_leases().filter(|lease| !lease.is_returned()) {
-                lease.rest();
-                self.hub.wake(lease);
+            let mut quiet = sheet.is_quiet(now);
+            let running = |lease: &Arc<Lease>| lease.window().end_ms > now.wall_ms;
+            let leases = tenant.core.leases();
+            for lease in leases.iter().filter(|lease| running(lease) || sheet.has(lease)) {
+                if !lease.is_returned() {
+                    quiet = false;
+                    lease.rest();
+                    self.hub.wake(lease);
+                }
             }
             !quiet
         });

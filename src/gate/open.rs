@@ -1,8 +1,7 @@
 //! Opening and closing: what is checked before the first request, what is started, and in which
 //! order it is drained.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,7 +17,7 @@ use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
 use super::sleep::Sleepers;
-use super::stores;
+use super::{rates, stores};
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::resolve::LiveCatalog;
@@ -31,8 +30,10 @@ use crate::error::Error;
 use crate::identity::{Identify, Prober, Unknown as UnknownCallers};
 use crate::ingest::Counting;
 use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
+use crate::sharing::Sharing;
 use crate::store::Store;
 use crate::store::layout::Space;
+use crate::usage::claims::Settler;
 use crate::usage::collect;
 use crate::usage::flush::{Flusher, Settings};
 use crate::usage::journal::Journal;
@@ -236,12 +237,14 @@ impl GateBuilder {
         };
         let check = CatalogCheck(live.clone());
         let peppers = identifier.peppers().clone();
+        let joined = rates::join(&store, &clock, &space, &live, writer.incarnation).await?;
         promises(&config, &*store, &live.load());
         #[cfg(feature = "stripe")]
         let billing = Billing::open(stripe, &store, &clock, &config.store.space).await?;
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
             keeper: Keeper::start(hands.clone(), queue),
+            settler: Settler::start(hub.clone(), store.clone()),
             hands,
             ledger: Ledger::new(store.clone(), writer.clone(), now.wall_ms),
             ingest: Counting::new(store.clone(), writer.space.clone(), clock.clone()),
@@ -267,11 +270,16 @@ impl GateBuilder {
                 .build(),
             refreshes,
             maintenance: Mutex::new(None),
+            sharing: OnceLock::new(),
             wire: self.wire,
             on_refusal: self.on_refusal,
             #[cfg(feature = "stripe")]
             billing,
         });
+        if let Some(joined) = joined {
+            inner.hub.share_rates();
+            inner.sharing.get_or_init(|| Sharing::start(joined, Arc::downgrade(&inner)));
+        }
         #[cfg(feature = "stripe")]
         super::reports::start(&inner);
         let maintenance = Maintenance::start(&inner, refresh_queue);
@@ -294,7 +302,13 @@ impl Gate {
         if let Some(maintenance) = maintenance {
             maintenance.close().await;
         }
+        if let Some(sharing) = inner.sharing.get() {
+            sharing.close(deadline).await;
+        }
         inner.ingest.close(deadline).await; // what it draws from leases is flushed below
+        if !inner.settler.close(deadline).await {
+            tracing::warn!("not settled: requests with idempotency keys that were not answered");
+        }
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
         let kept = inner.close_sleepers(deadline).await

@@ -3,6 +3,7 @@
 use crate::admission::resolve::LiveCatalog;
 use crate::catalog::{OnDirectoryError, Over};
 use crate::config::{Config, FlushMode};
+use crate::sharing;
 use crate::store::Store;
 
 /// Logs, once, what is promised here.
@@ -19,6 +20,14 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
         mode = ?config.flush.mode,
         "an abrupt death of this process loses {loss}; hard quotas are exact in every mode",
     );
+    if store.shared {
+        let (calm, churn) = sharing::bound();
+        tracing::info!(
+            nodes = live.nodes.unwrap_or(1),
+            "rates are shared by all nodes: within ten seconds they admit at most {calm} % of a \
+             rate together, and {churn} % while nodes join or die",
+        );
+    }
     for plan in &live.catalog.plans {
         if let Some(most) = plan.concurrency {
             tracing::info!(

@@ -162,6 +162,9 @@ impl Gate {
         let unavailable = |hold: &Hold| {
             Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)))
         };
+        if hold.is_replay() {
+            return Took::Done;
+        }
         if waited.refused.is_some() || waited.rounds > super::ROUNDS {
             return unavailable(hold);
         }
@@ -177,7 +180,7 @@ impl Gate {
         };
         match decide::draw_more(&question, ask, n, draw) {
             Ok(taken) => {
-                hold.list.open().taken.extend(taken);
+                hold.add_draw(taken);
                 Took::Done
             }
             Err(Stopped::Need(..)) if waited.store_away => unavailable(hold),

@@ -87,6 +87,11 @@ pub trait RequestView {
         let stated = std::str::from_utf8(self.header("content-length")?).ok()?;
         stated.trim().parse().ok()
     }
+    /// A digest of the request's body, where the host has read all of it before the gate is asked:
+    /// a request with the same idempotency key and another body is then refused.
+    fn body_digest(&self) -> Option<&[u8]> {
+        None
+    }
     /// The address of the connection's other end.
     fn peer(&self) -> Option<IpAddr>;
 }

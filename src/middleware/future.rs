@@ -206,19 +206,19 @@ fn finish<R: Body<Data = Bytes>>(
             true => Mapping::of(&refusal.reason).status,
             false => refused.status().as_u16(),
         };
-        serving.end(Outcome::Complete { status });
-        return (refused, gate.head_recorded());
+        return (refused, serving.answer(gate, status));
     }
     headers::limits(gate, &mut serving, &mut parts.headers);
     let is_empty = asked.is_head
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || body.is_end_stream();
     let length = body.size_hint().exact();
-    let body = match serving.into_body(gate, parts.status.as_u16(), is_empty, length) {
+    let head = serving.into_body(gate, parts.status.as_u16(), is_empty, length);
+    let body = match head.body {
         Some(count) => GateBody::counted(body, count),
         None => GateBody::plain(body),
     };
-    (Response::from_parts(parts, body), gate.head_recorded())
+    (Response::from_parts(parts, body), head.wait)
 }
 
 impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>

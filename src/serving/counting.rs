@@ -7,11 +7,10 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::Serving;
+use super::{Serving, Settled};
 use crate::Outcome;
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Gate, Pending, Took, Waited};
-use crate::usage::Mode;
 
 /// What a counted body knows. The body itself, and the chunk that waits, are the adapter's.
 pub struct Counting {
@@ -25,6 +24,8 @@ pub struct Counting {
     /// The server has had its turn before a cut.
     flushed: bool,
     cut: bool,
+    /// The claim of a request with a key, once it is being settled.
+    settling: Option<Settled>,
 }
 
 enum Wait {
@@ -42,12 +43,13 @@ impl Counting {
     pub(super) fn new(mut serving: Serving, gate: Gate, status: u16, rest: Option<u64>) -> Self {
         let meter = serving.byte_meter();
         let serving = Some(serving);
-        Self { serving, gate, status, meter, rest, wait: None, flushed: false, cut: false }
+        let (wait, settling) = (None, None);
+        Self { serving, gate, status, meter, rest, wait, flushed: false, cut: false, settling }
     }
 
     /// Takes room for a chunk of `n` bytes and counts it: at `Ready(Ok(()))` it passes. `is_last`
-    /// says that the body knows of no more; then its end is settled, and in mode `durable`
-    /// recorded, before the chunk goes. After `Pending` the same chunk is asked for again.
+    /// says that the body knows of no more; then its end is settled, and where answers wait for
+    /// it recorded, before the chunk goes. After `Pending` the same chunk is asked for again.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -143,18 +145,20 @@ impl Counting {
     }
 
     fn end(&mut self, outcome: Outcome) {
-        if let Some(serving) = self.serving.take() {
-            serving.end(outcome);
+        if let Some(mut serving) = self.serving.take() {
+            self.settling = serving.end_in_place(outcome);
         }
     }
 
     /// Begins to wait for the record of what the body cost, where the answer is worth it.
     fn waits_for_record(&mut self) -> bool {
-        let waits = self.meter.take().is_some() && self.gate.inner.config.mode == Mode::Durable;
-        if waits {
-            self.wait = Some(Wait::Record(self.gate.recorded()));
-        }
-        waits
+        let late = self.meter.take().is_some();
+        let wait = match self.settling.take() {
+            None if !late => None,
+            settling => self.gate.answer_waits(settling),
+        };
+        self.wait = wait.map(Wait::Record);
+        self.wait.is_some()
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! 1. [`Serving::own`] or [`Serving::share`] with what [`Gate::admit_request`] admitted.
 //! 2. [`Serving::guard`] around each poll of the handler; [`Serving::end`] if it fails.
-//! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`].
+//! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`], which
+//!    says what the head waits for; [`Serving::answer`] where there is no body of the handler's.
 //! 4. [`Counting`] with each chunk before it passes, and at the end of the body.
 //!
 //! # Laws
@@ -11,7 +12,9 @@
 //! 1. A request is settled exactly once. Dropped before its end, it ends as aborted, or as failed
 //!    where a panic drops it.
 //! 2. What the head tells is settled with the head: a body that is never polled changes nothing.
-//! 3. Nothing here knows a framework, `http` or sockets.
+//! 3. What is answered is recorded: in mode `durable`, and of a request with an idempotency key in
+//!    every mode. Until then the head, or the last of the body, waits.
+//! 4. Nothing here knows a framework, `http` or sockets.
 
 use std::sync::MutexGuard;
 
@@ -31,6 +34,17 @@ pub use counting::{Counting, StreamCut};
 /// An admitted request with what it holds, shared with its handler or not.
 #[derive(Debug)]
 pub struct Serving(Kind);
+
+/// A response whose head is settled.
+pub struct Head {
+    /// Counts the body; `None` if it has none, or nothing of it counts any more.
+    pub body: Option<Counting>,
+    /// What the head has to wait for, before it is sent.
+    pub wait: Option<Pending>,
+}
+
+/// Tells that the claim of a request with a key is settled.
+type Settled = tokio::sync::oneshot::Receiver<()>;
 
 #[derive(Debug)]
 enum Kind {
@@ -60,9 +74,15 @@ impl Serving {
         polled
     }
 
-    /// Ends the request.
+    /// Ends the request, of which nobody is told.
     pub fn end(mut self, outcome: Outcome) {
         self.end_in_place(outcome);
+    }
+
+    /// Ends the request with an answer that is not the handler's, which waits for this.
+    pub fn answer(mut self, gate: &Gate, status: u16) -> Option<Pending> {
+        let settling = self.end_in_place(Outcome::Complete { status });
+        gate.answer_waits(settling)
     }
 
     /// Writes the limit headers of the response: lower-case names, legal values. Nothing for a
@@ -113,19 +133,23 @@ impl Serving {
         status: u16,
         is_empty: bool,
         length: Option<u64>,
-    ) -> Option<Counting> {
-        self.with(|hold| {
+    ) -> Head {
+        let mut settling = self.with(|hold| {
             let now = hold.now();
             let charged = hold.is_charged(Outcome::Complete { status });
             if !charged || hold.is_charged(Outcome::Aborted) {
                 hold.charge(charged, now);
             }
+            hold.settling()
         });
-        if is_empty {
-            self.end(Outcome::Complete { status });
-            return None;
-        }
-        Some(Counting::new(self, gate.clone(), status, length))
+        let body = if is_empty {
+            let at_end = self.end_in_place(Outcome::Complete { status });
+            settling = settling.map(|at_head| at_head.or(at_end));
+            None
+        } else {
+            Some(Counting::new(self, gate.clone(), status, length))
+        };
+        Head { body, wait: gate.answer_waits(settling.flatten()) }
     }
 
     /// The meter of response bytes, if they are counted.
@@ -171,12 +195,15 @@ impl Serving {
         Some(look(hold))
     }
 
-    fn end_in_place(&mut self, outcome: Outcome) {
-        self.with(|hold| {
+    /// What whoever answers has to wait for is returned.
+    fn end_in_place(&mut self, outcome: Outcome) -> Option<Settled> {
+        let settling = self.with(|hold| {
             let now = hold.now();
             hold.end(outcome, now);
+            hold.settling()
         });
         self.0 = Kind::Ended;
+        settling.flatten()
     }
 }
 
@@ -188,9 +215,18 @@ impl Drop for Serving {
 }
 
 impl Gate {
-    /// What a response waits for once its head is settled: its record, in mode `durable`.
-    pub fn head_recorded(&self) -> Option<Pending> {
-        (self.inner.config.mode == Mode::Durable).then(|| self.recorded())
+    /// What an answer waits for: its record in mode `durable`, and the claim on its key.
+    fn answer_waits(&self, settling: Option<Settled>) -> Option<Pending> {
+        let is_durable = self.inner.config.mode == Mode::Durable;
+        let Some(settled) = settling else {
+            return is_durable.then(|| self.recorded());
+        };
+        let gate = self.clone();
+        Some(Box::pin(async move {
+            // An error means that the gate is closed: nothing is settled any more.
+            let _ = settled.await;
+            if is_durable { gate.recorded().await } else { Waited::default() }
+        }))
     }
 
     /// The value of `Access-Control-Expose-Headers` for a response that has
@@ -198,6 +234,12 @@ impl Gate {
     pub fn expose_headers(&self, existing: Option<&str>) -> Option<String> {
         let style = self.inner.wire.style;
         (style != HeaderStyle::Off).then(|| wire::expose(existing, style)).flatten()
+    }
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Head").field("body", &self.body).finish_non_exhaustive()
     }
 }
 

@@ -13,6 +13,8 @@
 //! | `L#incarnation` | n | usage log, write-once slots |
 //! | `F#incarnation` | run of slots, part | what a run of log slots comes to, in their place |
 //! | `R#yyyymm` | day, incarnation | registry of writers by the day of their registration |
+//! | `K#` | tenant | tenants that have come with idempotency keys |
+//! | `K#tenant#shard` | key hash | claims on idempotency keys |
 //! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
 //! | `U#customer and event hash` | minute | whose entry has this minute |
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
@@ -20,8 +22,11 @@
 //! | `S#customer hash` | | whose customer this is, and what its events say |
 //! | `W#event hash` | | a webhook that was taken |
 //! | `X#reporter` | | which process reports to the billing service |
-//! | `K#tenant#shard` | `e#` hash of an event's id | which log slot carries its units |
+//! | `K#tenant#e` shard | `e#` hash of an event's id | which log slot carries its units |
 //! | `D#` | hash of a message | a message that is no usage event, kept to be looked at |
+//! | `V#nodes` | | nodes that share rates, by their beats |
+//! | `V#pressure` | | rates under pressure |
+//! | `V#tenant#scope#rate` | | shares of a rate under pressure, by node |
 //! | `M#` | | id and generation of the ledger |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
@@ -32,12 +37,17 @@ use sha2::{Digest, Sha256};
 
 use crate::directory::Surrogate;
 use crate::identity::hex;
+use crate::sharing::LimitId;
 
 /// Version of the layout, the first thing in every partition key.
 const LAYOUT: &str = "1";
 
 /// Attribute that holds an item's format version.
 pub(crate) const FORMAT: &str = "v";
+
+/// Parts of a tenant's claims, by the first digit of a key's hash: a partition takes 1,000 writes a
+/// second, and a keyed request makes two or three.
+pub(crate) const CLAIM_SHARDS: u8 = 16;
 
 /// One service's part of a table.
 #[derive(Clone, Debug)]
@@ -93,6 +103,27 @@ impl Space {
         self.key(pk, format!("{range:020}#{part:06}"))
     }
 
+    /// That this tenant has come with idempotency keys.
+    pub(crate) fn claimant(&self, tenant: Surrogate) -> Key {
+        self.key(format_args!("K#"), tenant.to_string())
+    }
+
+    /// The partition of those.
+    pub(crate) fn claimants_pk(&self) -> String {
+        self.key(format_args!("K#"), "").pk
+    }
+
+    /// `hash` is of the key that a client chose, which could hold anything.
+    pub(crate) fn claim(&self, tenant: Surrogate, hash: u128) -> Key {
+        let key = self.claims(tenant, (hash >> 124) as u8);
+        Key { sk: format!("{hash:032x}"), ..key }
+    }
+
+    /// The `shard`-th part of a tenant's claims, of [`CLAIM_SHARDS`].
+    pub(crate) fn claims(&self, tenant: Surrogate, shard: u8) -> Key {
+        self.key(format_args!("K#{tenant}#{shard:x}"), "")
+    }
+
     /// `account` is hashed: it is not ours, and could hold anything.
     pub(crate) fn outbox(
         &self,
@@ -140,6 +171,19 @@ impl Space {
         self.key(format_args!("E#{}", name_hash(&[identifier])), "-")
     }
 
+    pub(crate) fn rate_nodes(&self) -> Key {
+        self.key(format_args!("V#nodes"), "-")
+    }
+
+    pub(crate) fn rate_pressure(&self) -> Key {
+        self.key(format_args!("V#pressure"), "-")
+    }
+
+    pub(crate) fn rate_shares(&self, id: &LimitId) -> Key {
+        let LimitId { tenant, scope, rate } = id;
+        self.key(format_args!("V#{tenant}#{scope:032x}#{rate}"), "-")
+    }
+
     #[cfg(feature = "stripe")]
     pub(crate) fn reporter(&self) -> Key {
         self.key(format_args!("X#reporter"), "-")
@@ -148,7 +192,7 @@ impl Space {
     /// `id` is a hash in hexadecimal; its first digit spreads a busy tenant over 16 partitions.
     pub(crate) fn event_claim(&self, tenant: Surrogate, id: &str) -> Key {
         let shard = id.get(..1).unwrap_or("0");
-        self.key(format_args!("K#{tenant}#{shard}"), format!("e#{id}"))
+        self.key(format_args!("K#{tenant}#e{shard}"), format!("e#{id}"))
     }
 
     /// `id` is a hash in hexadecimal; empty for the first there is.

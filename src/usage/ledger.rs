@@ -1,5 +1,6 @@
 //! The ledger: what all writers have recorded, folded. A row counts as its largest total per
-//! writer; rows add up.
+//! writer; rows add up. Requests with an idempotency key are not in the logs: their settled claims
+//! are added.
 //!
 //! Read on demand and incrementally: each log from the slot where the last reading ended, at most
 //! once in [`FRESH_MS`], and never again once it has ended with a seal. Only this process's memory
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::Mutex;
 
+use super::claims::{self, Claimed};
 #[cfg(feature = "stripe")]
 use super::record::PoolRow;
 use super::record::UseKey;
@@ -112,10 +114,15 @@ struct Fold {
     /// The last day of which all writers are known; earlier days are not looked at again.
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
+    /// When a tenant's claims were read, and what they came to.
+    claims: HashMap<Surrogate, (i64, Claimed)>,
     /// Totals of pools beyond a quota: few tenants draw from one.
     #[cfg(feature = "stripe")]
     over: HashMap<PoolId, HashMap<u128, u64>>,
 }
+
+/// Atoms by account, tenant, meter, scale and period.
+type Sums = BTreeMap<(Option<Arc<str>>, Surrogate, Arc<str>, u64, i64), u64>;
 
 impl Ledger {
     pub(crate) fn new(store: Arc<dyn Store>, writer: Writer, _now_ms: i64) -> Self {
@@ -134,6 +141,12 @@ impl Ledger {
         self.keep_rows(&mut fold);
         self.read(&mut fold, now_ms).await?;
         let mut days = HashMap::<_, u64>::new();
+        for ((meter, scale, period_ms, day, _), total) in
+            self.claimed(&mut fold, tenant, now_ms).await?
+        {
+            let sum = days.entry((meter.clone(), *scale, *period_ms, *day)).or_default();
+            *sum = u64::saturating_add(*sum, *total);
+        }
         for ((of, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
             if (*of, key.part) == live {
                 continue;
@@ -158,7 +171,7 @@ impl Ledger {
         let mut fold = self.fold.lock().await;
         self.keep_rows(&mut fold);
         self.read_now(&mut fold, now_ms).await?;
-        Ok(fold.periods())
+        self.periods(&mut fold, now_ms).await
     }
 
     /// Atoms drawn beyond a quota, over all writers and its windows that begin in this span. As of
@@ -195,7 +208,7 @@ impl Ledger {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Examined { uses: fold.periods(), pools, broken })
+        Ok(Examined { uses: self.periods(&mut fold, now_ms).await?, pools, broken })
     }
 
     /// Replaces full runs of slots by what they come to: in our own log, and in those that nobody
@@ -229,6 +242,49 @@ impl Ledger {
             self.fold.lock().await.folded.insert(incarnation, runs);
         }
         Ok(())
+    }
+
+    /// What the logs come to by period, and settled claims, of which the logs say nothing.
+    async fn periods(&self, fold: &mut Fold, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
+        let mut sums = fold.sums();
+        for tenant in claims::claimants(&*self.store, &self.writer.space).await? {
+            for ((meter, scale, period_ms, _, account), total) in
+                self.claimed(fold, tenant, now_ms).await?
+            {
+                let key = (account.clone(), tenant, meter.clone(), *scale, *period_ms);
+                let sum = sums.entry(key).or_default();
+                *sum = sum.saturating_add(*total);
+            }
+        }
+        let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
+            account,
+            tenant,
+            meter,
+            scale,
+            period_ms,
+            atoms,
+        };
+        Ok(sums.into_iter().map(of).collect())
+    }
+
+    /// What a tenant's settled claims come to.
+    async fn claimed<'f>(
+        &self,
+        fold: &'f mut Fold,
+        tenant: Surrogate,
+        now_ms: i64,
+    ) -> Result<&'f Claimed, StoreError> {
+        let known = fold.claims.get(&tenant);
+        let is_fresh = known.is_some_and(|(at_ms, _)| (0..FRESH_MS).contains(&(now_ms - at_ms)));
+        if !is_fresh {
+            let key = self.writer.space.claimant(tenant);
+            let claimed = match known.is_some() || self.store.read(key).await?.is_some() {
+                true => claims::read(&*self.store, &self.writer.space, tenant).await?,
+                false => return Ok(const { &Claimed::new() }),
+            };
+            fold.claims.insert(tenant, (now_ms, claimed));
+        }
+        Ok(&fold.claims[&tenant].1)
     }
 
     /// When the logs were last read, Unix milliseconds.
@@ -328,22 +384,14 @@ fn first_of_next_month(day: u32) -> u32 {
 
 impl Fold {
     /// Sums by account, tenant, meter, scale and period.
-    fn periods(&self) -> Vec<PeriodUse> {
-        let mut sums = BTreeMap::<_, u64>::new();
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::new();
         for (key, total) in self.uses.values().flatten().map(|((_, key), total)| (key, total)) {
             let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
             let sum = sums.entry((account, tenant, meter, scale, period_ms)).or_default();
             *sum = sum.saturating_add(*total);
         }
-        let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
-            account,
-            tenant,
-            meter,
-            scale,
-            period_ms,
-            atoms,
-        };
-        sums.into_iter().map(of).collect()
+        sums
     }
 
     fn take(&mut self, rows: super::record::Rows, of: u128) {

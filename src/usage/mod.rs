@@ -11,10 +11,14 @@
 //! 4. **Bounded.** What waits to be written is one row per tenant and meter that moved; an outage
 //!    makes it older, not larger.
 //!
+//! Use of requests with an idempotency key is not in the log: their claims have it
+//! ([`claims`](self::claims)).
+//!
 //! What an abrupt death loses before that depends on the [`Mode`], and is said in
 //! `docs/accuracy.md`.
 
 pub(crate) mod ceilings;
+pub(crate) mod claims;
 pub(crate) mod collect;
 pub(crate) mod compact;
 pub(crate) mod flush;

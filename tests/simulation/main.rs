@@ -103,10 +103,19 @@ fn no_schedule_breaks_an_invariant() {
 
 #[test]
 fn without_faults_nothing_is_lost_or_stranded() {
-    let sum = run_all(0..10, true);
-    assert!(sum.failed.is_empty(), "\n{}", sum.failed.join("\n"));
-    assert_eq!((sum.stats["units lost"], sum.stats["units stranded"]), (0, 0));
-    assert!(sum.stats["units served"] > 1_000, "{:?}", sum.stats);
+    let mut served = 0;
+    for seed in 0..10 {
+        let sum = run_all(seed..seed + 1, true);
+        assert!(sum.failed.is_empty(), "\n{}", sum.failed.join("\n"));
+        let stat = |name| sum.stats.get(name).copied().unwrap_or(0);
+        assert_eq!(stat("units lost"), 0, "seed {seed}");
+        // A writer that was sealed with a debt has paid it from its closed entry: these units are
+        // out of the pool, and counted as over instead of served.
+        let paid = if stat("logs of the living sealed") > 0 { stat("units over") } else { 0 };
+        assert!(stat("units stranded") <= paid, "seed {seed}: {:?}", sum.stats);
+        served += stat("units served");
+    }
+    assert!(served > 1_000, "{served}");
 }
 
 /// Seeds in which a planted mistake must show itself.
@@ -115,7 +124,7 @@ const TO_CATCH: u64 = 600;
 /// Where the rarer ones showed themselves when this was last looked at. They are tried first, so
 /// that nobody has to wait for them; others are looked for from the beginning.
 const SHOWN: [(Plant, u64); 4] = [
-    (Plant::MissingCarry, 93),
+    (Plant::MissingCarry, 32),
     (Plant::MissingSeal, 10),
     (Plant::ExpiryByTime, 2),
     (Plant::RestartTrustsJournal, 32),

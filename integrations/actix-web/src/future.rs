@@ -183,10 +183,10 @@ fn finish<B: MessageBody>(
     if let Some(refused) = refused {
         // The handler passes on what the gate refused while it ran: told as any other refusal.
         let told = gate.refusal_reply(refused.refusal());
-        serving.end(Outcome::Complete { status: told.status });
+        let wait = serving.answer(gate, told.status);
         let (request, _) = response.into_parts();
         let response = reply::with_body(told, GateBody::full);
-        return (ServiceResponse::new(request, response), gate.head_recorded());
+        return (ServiceResponse::new(request, response), wait);
     }
     reply::limits(gate, &mut serving, response.headers_mut());
     let status = response.status();
@@ -197,12 +197,12 @@ fn finish<B: MessageBody>(
     };
     let is_empty =
         is_empty || is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let count = serving.into_body(gate, status.as_u16(), is_empty, length);
-    let response = response.map_body(|_, body| match count {
+    let head = serving.into_body(gate, status.as_u16(), is_empty, length);
+    let response = response.map_body(|_, body| match head.body {
         Some(count) => GateBody::counted(body, count),
         None => GateBody::plain(body),
     });
-    (response, gate.head_recorded())
+    (response, head.wait)
 }
 
 /// Settles a request that ended with an error, by the status that the error has.

@@ -12,6 +12,7 @@ use crate::admission::policy::{Known, MeterAsk, Place, PlainAsk, Policy};
 use crate::admission::scoped::ScopedKey;
 use crate::catalog::{OnLeaseError, Scope};
 use crate::decision::{Payment, Reason};
+use crate::sharing::LimitId;
 
 /// How much of a meter this request asks for: as the policy says, unless the length of the request
 /// has a part in it.
@@ -298,8 +299,16 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
             }
         };
         match took {
-            Ok(()) => taken.push(Taken { from, n, ask: i, draw: 0 }),
+            Ok(()) => {
+                taken.push(Taken { from, n, ask: i, draw: 0 });
+                if let Some(stopped) = draw_slot(q, index, n, i, taken) {
+                    return Some(stopped);
+                }
+            }
             Err(not_before) => {
+                if q.hub.shares_rates() {
+                    tell(q, index, &from, n);
+                }
                 return Some(Stopped::Refused(Refused {
                     reason: Reason::Exhausted,
                     by: Limit::Rate(index),
@@ -309,4 +318,49 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
         }
     }
     None
+}
+
+/// Units of a strict rate's slot, of which all nodes together have no more than the rate gives.
+fn draw_slot(
+    q: &Question<'_>,
+    index: u16,
+    n: u64,
+    i: u8,
+    taken: &mut TakenList,
+) -> Option<Stopped> {
+    let pool = q.sheet.policy.rates[usize::from(index)].slot_pool?;
+    match take(q, pool, n) {
+        Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw: 0 }),
+        Draw::None => {}
+        Draw::Need(lease) => return Some(Stopped::Need(lease, n)),
+        Draw::Exhausted => {
+            let left_ms = q.sheet.window(pool).end_ms.saturating_sub(q.now.wall_ms).max(1);
+            return Some(Stopped::Refused(Refused {
+                reason: Reason::Exhausted,
+                by: Limit::Rate(index),
+                wait_ns: Some(left_ms.unsigned_abs().saturating_mul(1_000_000)),
+            }));
+        }
+    }
+    None
+}
+
+/// A rate that is shared with other nodes has refused here: perhaps they need less of it.
+#[cold]
+fn tell(q: &Question<'_>, index: u16, from: &From, n: u64) {
+    let rate = &q.sheet.policy.rates[usize::from(index)];
+    let scope = match &rate.place {
+        Place::Sheet(_) => Some(0),
+        Place::Scoped(scope) => q.scopes.of(scope),
+    };
+    let bucket = match from {
+        From::ScopedBucket(_, used) => Some(&used.bucket),
+        _ => bucket_of(q.sheet, index).1,
+    };
+    if let (Some(scope), Some(bucket)) = (scope, bucket)
+        && rate.rule.refused(bucket, n)
+    {
+        let tenant = q.sheet.tenant.surrogate;
+        q.hub.tell(LimitId { tenant, rate: rate.id.clone(), scope });
+    }
 }

@@ -88,6 +88,17 @@ impl Cold {
 }
 
 impl Lease {
+    /// The same, whose pool may be forgotten from then on.
+    pub(crate) fn forgotten_at(self, ttl: Option<i64>) -> Self {
+        Self { ttl, ..self }
+    }
+
+    /// The same, of a slot of a strict rate: it is over in seconds, so that nothing of it is
+    /// logged, all of it may be served at once, and nobody takes it back.
+    pub(crate) fn of_slot(self, of_slot: bool) -> Self {
+        Self { of_slot, ..self }
+    }
+
     /// The ceiling for the record that is being made: what is in use and so much time of demand.
     /// `None`: the one in force has room for that.
     pub(crate) fn propose_ceiling(&self, now: Now, ahead: Duration) -> Option<u64> {

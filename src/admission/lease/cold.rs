@@ -361,7 +361,7 @@ impl Lease {
     fn next_entry(&self, cold: &Cold, held: u64) -> Entry {
         let asked = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
         let ahead = self.used(cold).saturating_add(asked.max(cold.ahead()));
-        let preauthorised = cold.bound().max(ahead).min(held);
+        let preauthorised = if self.of_slot { held } else { cold.bound().max(ahead).min(held) };
         Entry { op: OPS.fetch_add(1, Ordering::Relaxed), held, preauthorised }
     }
 }

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 
 use smallvec::SmallVec;
 
+use super::keyed::Keyed;
 use crate::admission::decide::TakenList;
 
 /// Counters of one request for what is reported or streamed. The catalog allows as many such
@@ -27,6 +28,8 @@ pub(crate) struct Listed {
     pub(super) recorded: SmallVec<[u64; 4]>,
     /// How many draws were made beyond the first.
     pub(super) draws: u32,
+    /// Where it is to count once.
+    pub(super) keyed: Option<Keyed>,
 }
 
 /// A permit's list, made when it is first needed.
@@ -74,6 +77,7 @@ fn keep(mut listed: Box<Listed>) {
     listed.recorded.clear();
     listed.counters = [0; COUNTERS];
     listed.draws = 0;
+    listed.keyed = None;
     // A thread that ends keeps none.
     let _ = SPARE.try_with(|spare| {
         let mut spare = spare.borrow_mut();

@@ -67,7 +67,7 @@ pub(super) fn use_up(
 }
 
 /// A metered rate has taken the hold; use within it is paid for, use beyond it is charged.
-fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
+pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
     let covered = took.n.min(n);
     took.n -= covered;
     let beyond = n - covered;

@@ -10,11 +10,21 @@ use super::{
 use crate::admission::alert::AlertRule;
 use crate::admission::bucket::BucketRule;
 use crate::catalog::{
-    Catalog, Count, Enforce, Every, MeterId, Over, Plan, Quota, RateOn, RouteId, Scope,
+    Catalog, Count, Enforce, Every, MeterId, Over, Plan, Quota, Rate, RateOn, RouteId, Scope,
 };
 
 /// Units of a pool that is counted but never runs out: `over` without a `stop`.
 const UNBOUNDED: i64 = i64::MAX / 4;
+
+/// A slot of a strict rate, unless its own period is longer.
+const SLOT_MS: u128 = 5_000;
+
+/// A first lease of a slot is a quarter of it: nothing is left of it after the slot, so it need not
+/// be small for the sake of others.
+const SLOT_ASKS: u64 = 32;
+
+/// What a strict rate leases belongs to no meter's reports.
+const NO_METER: MeterId = MeterId(u16::MAX);
 
 /// A rate's key, in an order that `BTreeMap` can use.
 pub(super) type RateOnKey = (u8, u16);
@@ -46,21 +56,29 @@ fn atoms(units: u64) -> i64 {
 }
 
 impl Policy {
-    pub(super) fn lower_rates(&mut self, plan: &Plan) -> BTreeMap<RateOnKey, Vec<u16>> {
+    pub(super) fn lower_rates(
+        &mut self,
+        plan: &Plan,
+        nodes: Option<usize>,
+    ) -> BTreeMap<RateOnKey, Vec<u16>> {
         let mut by_key = BTreeMap::<RateOnKey, Vec<u16>>::new();
         for rate in plan.rates.values().flatten() {
             let place = self.bucket_place(&rate.scope);
+            let slot_pool = nodes.filter(|_| rate.strict).map(|_| self.slot_pool(rate));
+            // What is leased by the slot is not cut by the node as well.
+            let parts = if slot_pool.is_some() { 1 } else { nodes.unwrap_or(1) };
             by_key.entry(on_key(rate.on)).or_default().push(index(self.rates.len()));
             self.rates.push(RateRule {
                 id: rate.id.clone(),
                 name: rate.name.clone(),
                 meter: rate.meter,
-                rule: BucketRule::new(rate.amount, rate.per, rate.burst),
+                rule: BucketRule::new(rate.amount, rate.per, rate.burst).among(parts),
                 bucket_id: format!("{}#{}#{:?}#{}", rate.id, rate.amount, rate.per, rate.burst)
                     .into(),
                 amount: rate.amount,
                 per: rate.per,
                 place,
+                slot_pool,
             });
         }
         by_key
@@ -120,6 +138,7 @@ impl Policy {
                 meter: grant.meter,
                 limit: atoms(grant.atoms),
                 every: Every::Once,
+                slot_ms: None,
                 expires_ms: grant.expires_ms,
                 place,
                 usual_ask: 1,
@@ -178,7 +197,9 @@ impl Policy {
     fn plain(&self, rules: &RoutePolicy) -> Option<Box<[PlainAsk]>> {
         let calls_of_tenant = |rate: &u16| {
             let rate = &self.rates[usize::from(*rate)];
-            rate.meter.is_none() && matches!(rate.place, Place::Sheet(_))
+            rate.meter.is_none()
+                && rate.slot_pool.is_none()
+                && matches!(rate.place, Place::Sheet(_))
         };
         if !rules.rates.iter().all(calls_of_tenant) {
             return None;
@@ -299,10 +320,34 @@ impl Policy {
             meter: quota.meter,
             limit,
             every: quota.every,
+            slot_ms: None,
             expires_ms: None,
             place,
             usual_ask: 1,
             alerts: alerts.map(Arc::new),
+            grant: false,
+            of_plan: true,
+        });
+        index(self.pools.len() - 1)
+    }
+
+    /// The pool of a strict rate: what it gives in one slot.
+    fn slot_pool(&mut self, rate: &Rate) -> u16 {
+        let per_ms = rate.per.as_millis().max(1);
+        let slot_ms = per_ms.max(SLOT_MS);
+        let units = u128::from(rate.amount).saturating_mul(slot_ms) / per_ms;
+        let units = u64::try_from(units).unwrap_or(u64::MAX);
+        let place = self.pool_place(&rate.scope);
+        self.pools.push(PoolRule {
+            id: format!("rate/{}", rate.id).into(),
+            meter: NO_METER,
+            limit: atoms(units),
+            every: Every::Hour,
+            slot_ms: Some(i64::try_from(slot_ms).unwrap_or(i64::MAX)),
+            expires_ms: None,
+            place,
+            usual_ask: (units / SLOT_ASKS).max(1),
+            alerts: None,
             grant: false,
             of_plan: true,
         });
@@ -319,7 +364,7 @@ impl Policy {
 
     /// A first lease is some of the largest asks that any route makes of the pool's meter.
     pub(super) fn size_first_leases(&mut self) {
-        for pool in &mut self.pools {
+        for pool in self.pools.iter_mut().filter(|pool| pool.slot_ms.is_none()) {
             let asks = self.routes.iter().flat_map(|r| &r.meters).filter(|a| a.meter == pool.meter);
             pool.usual_ask = asks.map(|a| a.n).filter(|n| *n > 0).min().unwrap_or(1);
         }

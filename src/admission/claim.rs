@@ -1,0 +1,472 @@
+//! The claim on an idempotency key: one item for each key of a tenant, which says who has come with
+//! the key and, once somebody has been charged, what was used.
+//!
+//! # Laws
+//!
+//! 1. An item is `held` and becomes `settled` at most once, and a settled one is never written
+//!    again but for the list of those who came. So a key is charged at most once.
+//! 2. The settled claim **is** the record of use: the log does not repeat it, and whoever folds the
+//!    ledger counts it. Nobody is answered before it is settled, so that no answer is uncharged.
+//! 3. Who finds a claim that is `held` runs as well, and tries to settle it at its end: the first
+//!    one is charged. So a process that dies between leaves nothing to clear up and no timer.
+//! 4. Everybody who comes is written into the item by a nonce of their own before they run, at most
+//!    [`FREE`] besides the first. Who comes after that is charged as without a key, unless it is
+//!    them who settle the claim.
+//! 5. Each write names what it replaces, so that a repeated or late copy of it changes nothing.
+//!
+//! Pure: writes are made here and answers are read here; nobody is called. What is not promised: a
+//! key of which nobody was charged is forgotten after [`KEEP_HELD_MS`].
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::directory::Surrogate;
+use crate::store::layout::{self, Space, check_format};
+use crate::store::{
+    Change, Item, Key, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
+};
+
+/// Format of a claim.
+const FORMAT: i64 = 1;
+
+const STATE: &str = "state";
+const PRINT: &str = "print";
+const CAME: &str = "came";
+const BY: &str = "by";
+const USE: &str = "use";
+
+/// Nobody has been charged.
+const HELD: i64 = 0;
+/// Somebody has.
+const SETTLED: i64 = 1;
+
+/// Retries that are served without a charge. A client that has no answer by then sends new work
+/// under an old key.
+pub(crate) const FREE: usize = 5;
+
+/// How long a key is kept that nobody was charged for: seven days more than is promised.
+pub(crate) const KEEP_HELD_MS: i64 = 8 * 86_400_000;
+
+const NONCE_BYTES: usize = 16;
+type Nonce = [u8; NONCE_BYTES];
+
+/// What one request presents to be counted once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OnceKey {
+    /// Of the key: it may hold anything, and is not stored as it came.
+    hash: u128,
+    print: [u8; 16],
+}
+
+/// One request's part in a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    key: Key,
+    print: [u8; 16],
+    nonce: Nonce,
+    /// Whether it is among those who are not charged if another one is.
+    is_free: bool,
+}
+
+/// What to do next with a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Make this write, repeated as it is until its outcome is known, and tell what came of it.
+    Write(Write),
+    /// It is known how the request runs.
+    Run(Found),
+}
+
+/// How a request with a key runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nobody has been charged: at its end this request tries to be the one.
+    Open,
+    /// Another was charged: it is served, and nothing is.
+    Replay,
+    /// Another was charged, and too many have come since: it is charged as without a key.
+    Spent,
+    /// The key came with another request.
+    Conflict,
+}
+
+/// What became of an attempt to settle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Charge {
+    /// The claim has our units: they are charged by it.
+    Claim,
+    /// The claim has another's units: nothing is charged.
+    Nothing,
+    /// The same, and this request was one too many: the log has our units.
+    Log,
+}
+
+/// What to do next to settle a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Settle {
+    /// Make this write, repeated as it is until its outcome is known, and tell what came of it.
+    Write(Write),
+    /// It is known who is charged.
+    Done(Charge),
+}
+
+/// What a settled claim says was used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClaimUse {
+    pub(crate) period_ms: i64,
+    pub(crate) day: u32,
+    pub(crate) account: Option<Arc<str>>,
+    /// Meter, atoms to its unit, atoms used.
+    pub(crate) rows: Vec<(Arc<str>, u64, u64)>,
+}
+
+impl OnceKey {
+    /// `body` is a digest of the request's body, where somebody has read it already.
+    pub(crate) fn new(key: &[u8], method: &str, path: &str, body: Option<&[u8]>) -> Self {
+        let hash = u128::from_be_bytes(digest(&[key]));
+        let body = body.unwrap_or_default();
+        Self { hash, print: digest(&[method.as_bytes(), path.as_bytes(), body]) }
+    }
+}
+
+impl Claim {
+    /// This tenant's claim on the key, for one request.
+    pub(crate) fn new(
+        space: &Space,
+        tenant: Surrogate,
+        once: OnceKey,
+    ) -> Result<Self, crate::random::Error> {
+        let mut nonce = [0; NONCE_BYTES];
+        crate::random::fill(&mut nonce)?;
+        let key = space.claim(tenant, once.hash);
+        Ok(Self { key, print: once.print, nonce, is_free: true })
+    }
+
+    /// The first write: puts the claim if there is none.
+    pub(crate) fn put(&self, now_ms: i64) -> Write {
+        Write { key: self.key.clone(), when: vec![When::Absent], change: self.as_held(now_ms) }
+    }
+
+    /// What a write to come in came to.
+    pub(crate) fn next(&mut self, written: Written, now_ms: i64) -> Result<Next, StoreError> {
+        let (Written::Applied(item) | Written::Refused(item)) = written;
+        // It was held too long by one who was never charged, and has been forgotten.
+        let Some(item) = item else { return Ok(Next::Write(self.put(now_ms))) };
+        let stands = Stands::read(&item)?;
+        if stands.print != self.print {
+            return Ok(Next::Run(Found::Conflict));
+        }
+        let has_come = stands.came.chunks(NONCE_BYTES).any(|nonce| nonce == self.nonce);
+        let is_full = stands.came.len() >= (1 + FREE) * NONCE_BYTES;
+        if !has_come && !is_full {
+            return Ok(Next::Write(self.come(stands.came)));
+        }
+        self.is_free = has_come;
+        Ok(Next::Run(match (stands.is_settled, has_come) {
+            (false, _) => Found::Open,
+            (true, true) => Found::Replay,
+            (true, false) => Found::Spent,
+        }))
+    }
+
+    /// The write that charges.
+    pub(crate) fn settle(&self, used: &ClaimUse) -> Write {
+        let mut change = self.as_settled(used);
+        change.push(Change::Remove(TTL.into()));
+        let when = vec![When::Equals(STATE.into(), Value::Int(HELD))];
+        Write { key: self.key.clone(), when, change }
+    }
+
+    /// What came of it.
+    pub(crate) fn settled(&self, written: Written, used: &ClaimUse) -> Result<Settle, StoreError> {
+        let item = match written {
+            Written::Applied(_) => return Ok(Settle::Done(Charge::Claim)),
+            Written::Refused(None) => return Ok(Settle::Write(self.settle_anew(used))),
+            Written::Refused(Some(item)) => item,
+        };
+        if !Stands::read(&item)?.is_settled {
+            return Ok(Settle::Write(self.settle(used)));
+        }
+        let is_ours = item.bytes(BY) == Some(&self.nonce[..]);
+        Ok(Settle::Done(match is_ours {
+            true => Charge::Claim,
+            false if self.is_free => Charge::Nothing,
+            false => Charge::Log,
+        }))
+    }
+
+    /// The write that charges where the claim has been forgotten.
+    fn settle_anew(&self, used: &ClaimUse) -> Write {
+        let held = [STATE, TTL];
+        let is_held = |change: &Change| matches!(change, Change::Set(n, _) if held.contains(&&**n));
+        let mut change = self.as_held(0);
+        change.retain(|change| !is_held(change));
+        change.extend(self.as_settled(used));
+        Write { key: self.key.clone(), when: vec![When::Absent], change }
+    }
+
+    fn as_held(&self, now_ms: i64) -> Vec<Change> {
+        let (format, version) = layout::format(FORMAT);
+        let ttl = now_ms.saturating_add(KEEP_HELD_MS).div_euclid(1_000);
+        vec![
+            Change::Set(format, version),
+            Change::Set(STATE.into(), Value::Int(HELD)),
+            Change::Set(PRINT.into(), Value::Bytes(self.print.to_vec())),
+            Change::Set(CAME.into(), Value::Bytes(self.nonce.to_vec())),
+            Change::Set(TTL.into(), Value::Int(ttl)),
+        ]
+    }
+
+    fn as_settled(&self, used: &ClaimUse) -> Vec<Change> {
+        let packed = postcard::to_stdvec(used).expect("numbers and text always encode");
+        vec![
+            Change::Set(STATE.into(), Value::Int(SETTLED)),
+            Change::Set(BY.into(), Value::Bytes(self.nonce.to_vec())),
+            Change::Set(USE.into(), Value::Bytes(packed)),
+        ]
+    }
+
+    fn come(&self, came: Vec<u8>) -> Write {
+        let mut all = came.clone();
+        all.extend(self.nonce);
+        Write {
+            key: self.key.clone(),
+            when: vec![When::Equals(CAME.into(), Value::Bytes(came))],
+            change: vec![Change::Set(CAME.into(), Value::Bytes(all))],
+        }
+    }
+}
+
+/// What a claim says was used: nothing, as long as it is only held.
+pub(crate) fn used(item: &Item) -> Result<Option<ClaimUse>, StoreError> {
+    if !Stands::read(item)?.is_settled {
+        return Ok(None);
+    }
+    let bytes = item.bytes(USE).ok_or_else(|| damaged(USE))?;
+    postcard::from_bytes(bytes).map(Some).map_err(|_| damaged(USE))
+}
+
+/// A claim as it stands.
+struct Stands {
+    is_settled: bool,
+    print: [u8; 16],
+    came: Vec<u8>,
+}
+
+impl Stands {
+    fn read(item: &Item) -> Result<Self, StoreError> {
+        check_format(item, FORMAT, "a claim")?;
+        let print = item.bytes(PRINT).and_then(|bytes| bytes.try_into().ok());
+        Ok(Self {
+            is_settled: item.int(STATE).ok_or_else(|| damaged(STATE))? == SETTLED,
+            print: print.ok_or_else(|| damaged(PRINT))?,
+            came: item.bytes(CAME).ok_or_else(|| damaged(CAME))?.to_vec(),
+        })
+    }
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, format!("a claim without a readable `{what}`"))
+}
+
+/// 128 bits of the parts' hash. Each part ends before the next begins.
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.finalize()[..16]);
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{Memory, Store};
+
+    fn at_once<T>(mut call: crate::store::StoreFuture<T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match call.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(answer) => answer.unwrap(),
+            std::task::Poll::Pending => unreachable!("a store in memory answers at once"),
+        }
+    }
+
+    fn claim(path: &str) -> Claim {
+        let once = OnceKey::new(b"k", "POST", path, None);
+        Claim::new(&Space::new("test"), Surrogate::test(1), once).unwrap()
+    }
+
+    /// Comes in to the end, over a store that does not fail.
+    fn come(store: &Memory, claim: &mut Claim) -> Found {
+        let mut write = claim.put(0);
+        loop {
+            match claim.next(at_once(store.write(write)), 0).unwrap() {
+                Next::Run(found) => return found,
+                Next::Write(next) => write = next,
+            }
+        }
+    }
+
+    fn units(n: u64) -> ClaimUse {
+        ClaimUse { period_ms: 0, day: 0, account: None, rows: vec![("requests".into(), 1, n)] }
+    }
+
+    fn settle(store: &Memory, claim: &Claim, used: &ClaimUse) -> Charge {
+        let mut write = claim.settle(used);
+        loop {
+            match claim.settled(at_once(store.write(write)), used).unwrap() {
+                Settle::Done(charge) => return charge,
+                Settle::Write(next) => write = next,
+            }
+        }
+    }
+
+    #[test]
+    fn five_retries_are_free_and_the_next_is_charged_as_without_a_key() {
+        let store = Memory::new();
+        let mut first = claim("/chat");
+        assert_eq!(come(&store, &mut first), Found::Open);
+        assert_eq!(settle(&store, &first, &units(3)), Charge::Claim);
+        assert_eq!(settle(&store, &first, &units(3)), Charge::Claim, "repeated, it says the same");
+        for _ in 0..FREE {
+            let mut retry = claim("/chat");
+            assert_eq!(come(&store, &mut retry), Found::Replay);
+            assert_eq!(come(&store, &mut retry), Found::Replay, "repeated, it is counted once");
+        }
+        assert_eq!(come(&store, &mut claim("/chat")), Found::Spent);
+        let item = at_once(store.read(first.key.clone())).unwrap();
+        assert_eq!(used(&item).unwrap(), Some(units(3)));
+        assert_eq!(item.int(TTL), None, "what was used is kept");
+    }
+
+    #[test]
+    fn who_finds_a_claim_held_may_be_the_one_that_is_charged() {
+        let store = Memory::new();
+        let (mut dead, mut retry) = (claim("/chat"), claim("/chat"));
+        assert_eq!(come(&store, &mut dead), Found::Open);
+        assert_eq!(come(&store, &mut retry), Found::Open);
+        let item = at_once(store.read(retry.key.clone())).unwrap();
+        assert_eq!(used(&item).unwrap(), None, "held is not used");
+        assert!(item.int(TTL).is_some());
+        assert_eq!(settle(&store, &retry, &units(2)), Charge::Claim);
+        assert_eq!(settle(&store, &dead, &units(1)), Charge::Nothing);
+    }
+
+    #[test]
+    fn another_request_with_the_key_is_a_conflict_and_leaves_no_trace() {
+        let store = Memory::new();
+        assert_eq!(come(&store, &mut claim("/chat")), Found::Open);
+        let before = at_once(store.read(claim("/chat").key));
+        assert_eq!(come(&store, &mut claim("/other")), Found::Conflict);
+        let same = OnceKey::new(b"k", "POST", "/chat", Some(b"body"));
+        let mut other = Claim::new(&Space::new("test"), Surrogate::test(1), same).unwrap();
+        assert_eq!(come(&store, &mut other), Found::Conflict);
+        assert_eq!(at_once(store.read(claim("/chat").key)), before);
+    }
+
+    #[test]
+    fn a_claim_that_was_forgotten_is_settled_all_the_same() {
+        let store = Memory::new();
+        let mut frozen = claim("/chat");
+        come(&store, &mut frozen);
+        at_once(store.expire(KEEP_HELD_MS + 1));
+        assert_eq!(settle(&store, &frozen, &units(1)), Charge::Claim);
+        let mut late = claim("/chat");
+        assert_eq!(come(&store, &mut late), Found::Replay);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        /// This one's next write reaches the store; its reply is lost or not.
+        Step { who: usize, lost: bool },
+        /// A copy of a write that was made before arrives.
+        Late(usize),
+        /// It dies where it is.
+        Die(usize),
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            8 => (0usize..10, prop::bool::weighted(0.2))
+                .prop_map(|(who, lost)| Event::Step { who, lost }),
+            2 => any::<prop::sample::Index>().prop_map(|i| Event::Late(i.index(1_000))),
+            1 => (0usize..10).prop_map(Event::Die),
+        ];
+        prop::collection::vec(event, 1..120)
+    }
+
+    /// One request with the key, wherever it runs.
+    struct Who {
+        claim: Claim,
+        next: Option<Write>,
+        found: Option<Found>,
+        charge: Option<Charge>,
+    }
+
+    proptest! {
+        /// Ten requests with one key on ten nodes, in any order, with lost replies, late copies and
+        /// deaths: at most one is charged by the claim, and whoever is answered is charged or one
+        /// of five besides who was.
+        #[test]
+        fn a_key_is_charged_at_most_once_and_an_answered_one_once(events in events()) {
+            let store = Memory::new();
+            let mut all: Vec<Who> = (0..10).map(|_| {
+                let claim = claim("/chat");
+                Who { next: Some(claim.put(0)), claim, found: None, charge: None }
+            }).collect();
+            let mut sent: Vec<Write> = Vec::new();
+            for event in events {
+                match event {
+                    Event::Step { who, lost } => {
+                        let who = &mut all[who];
+                        let Some(write) = who.next.clone() else { continue };
+                        sent.push(write.clone());
+                        let written = at_once(store.write(write));
+                        if lost {
+                            continue; // and the same write is made again
+                        }
+                        if who.found.is_none() {
+                            match who.claim.next(written, 0).unwrap() {
+                                Next::Write(next) => who.next = Some(next),
+                                Next::Run(found) => {
+                                    who.found = Some(found);
+                                    let open = found == Found::Open;
+                                    who.next = open.then(|| who.claim.settle(&units(1)));
+                                }
+                            }
+                        } else {
+                            match who.claim.settled(written, &units(1)).unwrap() {
+                                Settle::Write(next) => who.next = Some(next),
+                                Settle::Done(charge) => {
+                                    (who.charge, who.next) = (Some(charge), None);
+                                }
+                            }
+                        }
+                    }
+                    Event::Late(i) if !sent.is_empty() => {
+                        at_once(store.write(sent[i % sent.len()].clone()));
+                    }
+                    Event::Late(_) => {}
+                    Event::Die(who) => all[who].next = None,
+                }
+                let item = at_once(store.read(all[0].claim.key.clone()));
+                let settled = item.and_then(|item| used(&item).unwrap()).is_some();
+                let by_claim = all.iter().filter(|who| who.charge == Some(Charge::Claim)).count();
+                prop_assert!(by_claim <= 1, "{by_claim} were charged by one claim");
+                let free = all.iter().filter(|who| {
+                    who.charge == Some(Charge::Nothing) || who.found == Some(Found::Replay)
+                });
+                prop_assert!(free.clone().count() <= FREE);
+                let nobody = by_claim == 0 && free.count() == 0;
+                prop_assert!(settled || nobody, "answered, not charged");
+            }
+        }
+    }
+}

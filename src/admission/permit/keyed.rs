@@ -1,0 +1,308 @@
+//! Permits of requests with an idempotency key.
+//!
+//! # Laws
+//!
+//! 1. Until its claim is settled such a request has used nothing: what it reports is noted and
+//!    stays held, because another request with the key may be the one that is charged.
+//! 2. Where the costs are known at the head of the response the claim is settled then, and else at
+//!    the end. What was noted goes with what is held to the task that settles ([`Settling`]).
+//! 3. Costs that are not charged (`charge-on`) leave the claim held, so that a retry is charged;
+//!    what was reported is recorded as without a key.
+//! 4. A replay uses no units. Its rates are paid like anybody's.
+//! 5. What is learned after the claim was settled is a late cost, which the log has.
+
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use super::{FORGIVEN, Hold, Knowledge, Of, State, pay_bucket, use_up};
+use crate::admission::claim::{Charge, Claim, ClaimUse, Found};
+use crate::admission::decide::{self, CALLS, Taken, TakenList};
+use crate::admission::policy::Known;
+use crate::catalog::MeterId;
+use crate::clock::Now;
+
+/// How a request counts that counts once.
+#[derive(Debug)]
+pub(crate) enum Keyed {
+    /// It tries to settle its claim at its end.
+    Open(Box<OpenClaim>),
+    /// Another was charged.
+    Replay,
+    /// Its claim is being settled; who answers waits for this.
+    Settling(Option<oneshot::Receiver<()>>),
+}
+
+/// A claim that is not settled.
+#[derive(Debug)]
+pub(crate) struct OpenClaim {
+    claim: Claim,
+    /// Reported of meters that the route has no counter for.
+    others: Vec<(MeterId, u64)>,
+}
+
+/// A claim on its way to be settled, with all that waits for it. Dropped before it is known who is
+/// charged, the units stay used: they may have been charged.
+#[derive(Debug)]
+pub(crate) struct Settling {
+    of: Of,
+    claim: Claim,
+    taken: TakenList,
+    /// Atoms used, by meter ask; then those of other meters.
+    used: SmallVec<[u64; 4]>,
+    others: Vec<(MeterId, u64)>,
+    now: Now,
+    /// Tells who answers; `None` once it is known who is charged.
+    told: Option<oneshot::Sender<()>>,
+}
+
+impl Hold {
+    /// This request counts once, and this was found of its key.
+    pub(crate) fn count_once(&mut self, claim: Claim, found: Found, now: Now) {
+        self.write_down();
+        let keyed = match found {
+            Found::Open => Keyed::Open(Box::new(OpenClaim { claim, others: Vec::new() })),
+            Found::Replay => {
+                self.release_units(now);
+                Keyed::Replay
+            }
+            Found::Spent | Found::Conflict => return,
+        };
+        self.list.open().keyed = Some(keyed);
+    }
+
+    /// What an answer has to wait for, once.
+    pub(crate) fn settling(&mut self) -> Option<oneshot::Receiver<()>> {
+        match self.list.get_mut()?.keyed.as_mut()? {
+            Keyed::Settling(told) => told.take(),
+            Keyed::Open(_) | Keyed::Replay => None,
+        }
+    }
+
+    /// Whether it uses no units, whatever it asks for.
+    pub(crate) fn is_replay(&self) -> bool {
+        matches!(self.keyed(), Some(Keyed::Replay))
+    }
+
+    /// Holds more. What came from the same limits as an earlier draw joins it, so that a stream
+    /// that uses nothing before its end has few draws.
+    pub(crate) fn add_draw(&mut self, taken: TakenList) {
+        let is_open = matches!(self.keyed(), Some(Keyed::Open(_)));
+        let held = &mut self.list.open().taken;
+        let same = |draw: u32| {
+            let of_draw = held.iter().filter(|old| old.draw == draw && old.is_units());
+            let of_draw: SmallVec<[_; 4]> = of_draw.collect();
+            of_draw.len() == taken.len()
+                && of_draw.iter().zip(&taken).all(|(old, new)| old.is_from_same(new))
+        };
+        let draws: SmallVec<[u32; 4]> = held.iter().map(|old| old.draw).collect();
+        match draws.into_iter().find(|draw| is_open && *draw > 0 && same(*draw)) {
+            None => held.extend(taken),
+            Some(draw) => {
+                let old = held.iter_mut().filter(|old| old.draw == draw && old.is_units());
+                for (old, new) in old.zip(&taken) {
+                    old.n = old.n.saturating_add(new.n);
+                }
+            }
+        }
+    }
+
+    fn keyed(&self) -> Option<&Keyed> {
+        self.list.get()?.keyed.as_ref()
+    }
+
+    /// Notes a cost of a meter without a counter, if its claim has it or it is not charged.
+    pub(super) fn keeps_for_claim(&mut self, meter: MeterId, n: u64) -> bool {
+        match self.list.get_mut().and_then(|listed| listed.keyed.as_mut()) {
+            Some(Keyed::Open(open)) => open.others.push((meter, n)),
+            Some(Keyed::Replay) => {}
+            Some(Keyed::Settling(_)) | None => return false,
+        }
+        true
+    }
+
+    /// What is held and not noted as used.
+    pub(super) fn unclaimed(&self, held: u64, counter: u8) -> u64 {
+        match self.keyed() {
+            Some(Keyed::Replay) => u64::MAX,
+            Some(Keyed::Open(_)) => {
+                let counters = self.list.get().map(|listed| listed.counters);
+                let used =
+                    counters.and_then(|counters| counters.get(usize::from(counter)).copied());
+                held.saturating_sub(used.unwrap_or(0))
+            }
+            Some(Keyed::Settling(_)) | None => held,
+        }
+    }
+
+    /// Whether what became known is not for the log. A replay pays its rates.
+    pub(super) fn leaves_to_claim(&mut self, now: Now) -> bool {
+        match self.keyed() {
+            Some(Keyed::Open(_)) => true,
+            Some(Keyed::Replay) => {
+                self.note_use(now);
+                true
+            }
+            Some(Keyed::Settling(_)) | None => false,
+        }
+    }
+
+    /// The costs are decided.
+    pub(super) fn charge_keyed(&mut self, charged: bool, now: Now) {
+        if !matches!(self.keyed(), Some(Keyed::Open(_))) {
+            return;
+        }
+        let is_known = |known: &Known| matches!(known, Known::Cost | Known::Length);
+        if !charged {
+            self.leave_claim();
+        } else if self.of.rules().meters.iter().all(|ask| is_known(&ask.known)) {
+            self.end_keyed(now);
+        }
+    }
+
+    /// The claim stays for a retry: from here on the request is like one without a key.
+    fn leave_claim(&mut self) {
+        let Some(Keyed::Open(open)) = self.list.open().keyed.take() else { return };
+        for (meter, n) in open.others {
+            self.report_cost(meter, n);
+        }
+    }
+
+    /// All is known that will be: the claim is to be settled with it.
+    pub(super) fn end_keyed(&mut self, now: Now) {
+        if !matches!(self.keyed(), Some(Keyed::Open(_))) {
+            return;
+        }
+        let used = self.note_use(now);
+        let listed = self.list.open();
+        let (told, tells) = oneshot::channel();
+        let settling = Some(Keyed::Settling(Some(tells)));
+        let Some(Keyed::Open(open)) = std::mem::replace(&mut listed.keyed, settling) else {
+            return;
+        };
+        let all = std::mem::take(&mut listed.taken);
+        let (units, rates) = all.into_iter().partition(is_of_ask);
+        listed.taken = rates;
+        let OpenClaim { claim, others } = *open;
+        let of = self.of.clone();
+        let told = Some(told);
+        let settling = Settling { of, claim, taken: units, used, others, now, told };
+        self.of.hub().settle(settling);
+    }
+
+    /// What has been used since this was last asked, by meter ask. Its rates have been paid.
+    fn note_use(&mut self, now: Now) -> SmallVec<[u64; 4]> {
+        let rules = self.of.rules();
+        let known = Knowledge { state: self.state, length: self.length };
+        let listed = self.list.open();
+        listed.recorded.resize(rules.meters.len(), 0);
+        let mut used = SmallVec::new();
+        for i in 0..rules.meters.len() {
+            let actual = known.actual(listed, rules, i);
+            let recorded = &mut listed.recorded[i];
+            let more = if *recorded == FORGIVEN { 0 } else { actual.saturating_sub(*recorded) };
+            if more > 0 {
+                *recorded = actual;
+            }
+            for took in listed.taken.iter_mut() {
+                if more > 0 && usize::from(took.ask) == i && !took.is_units() {
+                    pay_bucket(&self.of, took, more, now);
+                }
+            }
+            used.push(more);
+        }
+        used
+    }
+
+    fn release_units(&mut self, now: Now) {
+        for took in &mut self.list.open().taken {
+            if is_of_ask(took) {
+                decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
+                took.n = 0;
+            }
+        }
+    }
+
+    /// It is not admitted after all, and is charged nothing.
+    pub(crate) fn refuse(mut self, now: Now) {
+        self.write_down();
+        if self.state == State::Open {
+            self.state = State::Charged;
+            self.forgive(now);
+        }
+        self.state = State::Over;
+        self.release_rest(now);
+        decide::leave(&self.of.sheet);
+    }
+}
+
+/// Units of a meter, as opposed to what rates have taken.
+fn is_of_ask(took: &Taken) -> bool {
+    took.is_units() && took.ask != CALLS
+}
+
+impl Settling {
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    /// What the claim is to say was used.
+    pub(crate) fn usage(&self) -> ClaimUse {
+        let sheet = &self.of.sheet;
+        let row = &sheet.row;
+        let asks =
+            self.of.rules().meters.iter().map(|ask| ask.meter).zip(self.used.iter().copied());
+        let mut rows = Vec::new();
+        for (meter, n) in asks.chain(self.others.iter().copied()).filter(|(_, n)| *n > 0) {
+            if let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) {
+                rows.push((meter.name.clone(), meter.scale, n));
+            }
+        }
+        let account = row.account.clone();
+        ClaimUse { period_ms: row.period_ms, day: row.day, account, rows }
+    }
+
+    /// It is known who is charged.
+    pub(crate) fn end(mut self, charge: Charge) {
+        match charge {
+            Charge::Claim => self.use_units(),
+            Charge::Nothing => self.give_back(),
+            Charge::Log => {
+                let asks = self.of.rules().meters.iter().map(|ask| ask.meter);
+                let all = asks.zip(self.used.iter().copied()).chain(self.others.iter().copied());
+                all.for_each(|(meter, n)| self.of.sheet.row.add(meter, n));
+                self.use_units();
+            }
+        }
+        if let Some(told) = self.told.take() {
+            let _ = told.send(()); // nobody waits: the client has gone
+        }
+    }
+
+    fn use_units(&mut self) {
+        let rules = self.of.rules();
+        for (i, n) in self.used.iter().enumerate().filter(|(_, n)| **n > 0) {
+            use_up(&self.of, rules, &mut self.taken, i, *n, self.now);
+        }
+        for (meter, n) in &self.others {
+            self.of.pay_late(*meter, *n);
+        }
+        self.give_back();
+        self.of.hub().soil_sheet(&self.of.sheet);
+    }
+
+    fn give_back(&mut self) {
+        for took in &mut self.taken {
+            debug_assert!(took.ask != CALLS, "a bucket");
+            decide::give_back(&self.of.sheet, took, took.n, self.now, self.now);
+            took.n = 0;
+        }
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        if self.told.is_some() {
+            self.use_units();
+        }
+    }
+}

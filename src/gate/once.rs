@@ -1,0 +1,156 @@
+//! Requests that count once: the claim on an idempotency key, between the decision and the handler.
+//!
+//! The claim is written while the request holds its units, and before it is answered for. This is
+//! the one wait that ends with the answer itself: what was decided is held, not looked up again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Answer, Gate, Inner, LEASE_WAIT, Pending, Running, Waited};
+use crate::admission::claim::{Claim, Found, Next, OnceKey};
+use crate::admission::permit::Hold;
+use crate::catalog::{OnLeaseError, Route};
+use crate::decision::{Reason, Refusal};
+use crate::identity::RequestView;
+use crate::store::layout;
+use crate::store::{Change, StoreError, StoreErrorKind, When, Write, Written};
+
+/// Between two tries of a write that did not get through; the wait as a whole is [`LEASE_WAIT`].
+const RETRY: Duration = Duration::from_millis(25);
+
+/// Format of the note that a tenant has claims.
+const CLAIMANT_FORMAT: i64 = 1;
+
+impl Gate {
+    /// What the request presents to be counted once, on a route that asks for it. A key that is
+    /// empty, or comes more than once, is none.
+    #[inline]
+    pub(super) fn once_key(
+        &self,
+        route: Option<&Route>,
+        view: &dyn RequestView,
+    ) -> Option<OnceKey> {
+        let header = route?.once_by.as_deref()?;
+        let key = view.header(header).filter(|key| !key.is_empty())?;
+        if view.is_repeated(header) {
+            return None;
+        }
+        Some(OnceKey::new(key, view.method(), view.path(), view.body_digest()))
+    }
+
+    /// Claims the key for a request that has been admitted.
+    #[cold]
+    pub(super) fn claim(&self, hold: Hold, once: OnceKey) -> Pending {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let hold = Unclaimed(Some(hold));
+            let answer = inner.claimed(hold, once).await;
+            Waited { answer: Some(Box::new(answer)), ..Waited::default() }
+        })
+    }
+}
+
+impl Inner {
+    async fn claimed(self: &Arc<Self>, mut unclaimed: Unclaimed, once: OnceKey) -> Answer {
+        let found = tokio::time::timeout(LEASE_WAIT, self.find(&unclaimed, once)).await;
+        let Some(mut hold) = unclaimed.0.take() else {
+            return self.refuse_claim(None, Reason::Unavailable);
+        };
+        match found {
+            Ok(Ok((_, Found::Conflict))) => {
+                self.refuse_claim(Some(hold), Reason::IdempotencyConflict)
+            }
+            Ok(Ok((claim, found))) => {
+                let now = self.clock.now();
+                hold.count_once(claim, found, now);
+                Answer::Admit(Running { hold })
+            }
+            away => {
+                if let Ok(Err(error)) = away {
+                    tracing::warn!(%error, "an idempotency key could not be claimed");
+                }
+                match hold.of.sheet.policy.on_lease_error() {
+                    OnLeaseError::Deny => self.refuse_claim(Some(hold), Reason::Unavailable),
+                    // Counted as without a key.
+                    OnLeaseError::Allow { .. } => Answer::Admit(Running { hold }),
+                }
+            }
+        }
+    }
+
+    /// What there is of the key, and this request's part in it.
+    async fn find(&self, of: &Unclaimed, once: OnceKey) -> Result<(Claim, Found), StoreError> {
+        let Some(hold) = &of.0 else { return Err(no_hold()) };
+        let tenant = &hold.of.sheet.tenant;
+        if !tenant.has_claims.load(Ordering::Relaxed) {
+            self.note_claimant(hold).await?;
+        }
+        let drawn = Claim::new(&self.writer.space, tenant.surrogate, once);
+        let mut claim =
+            drawn.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, e.to_string()))?;
+        let now_ms = || self.clock.now().wall_ms;
+        let mut write = claim.put(now_ms());
+        loop {
+            let written = self.write_claim(&write).await?;
+            match claim.next(written, now_ms())? {
+                Next::Run(found) => return Ok((claim, found)),
+                Next::Write(next) => write = next,
+            }
+        }
+    }
+
+    /// Notes, before the first claim of a tenant, that there are any: the ledger finds them by it.
+    async fn note_claimant(&self, hold: &Hold) -> Result<(), StoreError> {
+        let tenant = &hold.of.sheet.tenant;
+        let (format, version) = layout::format(CLAIMANT_FORMAT);
+        let write = Write {
+            key: self.writer.space.claimant(tenant.surrogate),
+            when: vec![When::Absent],
+            change: vec![Change::Set(format, version)],
+        };
+        self.write_claim(&write).await?;
+        tenant.has_claims.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes a write until its outcome is known; whoever asks bounds the wait.
+    async fn write_claim(&self, write: &Write) -> Result<Written, StoreError> {
+        loop {
+            let begun = self.clock.now();
+            let written = self.store.write(write.clone()).await;
+            let took = self.clock.now().mono_ns.saturating_sub(begun.mono_ns);
+            let error = written.as_ref().err().map(|error| error.kind.word());
+            crate::telemetry::store_call("claim", took as f64 / 1e9, error);
+            match written {
+                Err(error) if error.is_temporary() => tokio::time::sleep(RETRY).await,
+                definite => return definite,
+            }
+        }
+    }
+
+    fn refuse_claim(&self, hold: Option<Hold>, reason: Reason) -> Answer {
+        let refusal: Box<Refusal> = self.refusal(reason, hold.as_ref().map(|h| &*h.of.sheet));
+        if let Some(hold) = hold {
+            hold.refuse(self.clock.now());
+        }
+        Answer::Refuse(refusal)
+    }
+}
+
+/// A hold whose key is being claimed. A client that goes away meanwhile drops it: the handler never
+/// ran, so that nothing is charged.
+struct Unclaimed(Option<Hold>);
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(hold) = self.0.take() {
+            let now = hold.now();
+            hold.refuse(now);
+        }
+    }
+}
+
+fn no_hold() -> StoreError {
+    StoreError::new(StoreErrorKind::Invalid, "a claim without a request")
+}

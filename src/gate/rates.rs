@@ -1,0 +1,87 @@
+//! The buckets of rates that are shared with other nodes, as the task that shares them sees them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::Inner;
+use crate::admission::bucket::{Bucket, BucketRule};
+use crate::admission::decide::bucket_of;
+use crate::admission::resolve::LiveCatalog;
+use crate::admission::scoped::ScopedKey;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::sharing::{self, Asked, Buckets, LimitId};
+use crate::store::Store;
+use crate::store::layout::Space;
+
+/// Tells the other nodes of this one, where it shares the store with any, and puts its part of the
+/// rates into force. Also where no plan has a rate: the next one may.
+pub(super) async fn join(
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    space: &Space,
+    live: &ArcSwap<LiveCatalog>,
+    me: u128,
+) -> Result<Option<sharing::Joined>, Error> {
+    if !store.promise().shared {
+        return Ok(None);
+    }
+    let joined = sharing::join(store.clone(), clock.clone(), space.clone(), me).await?;
+    live.rcu(|live| live.next().among(joined.nodes));
+    Ok(Some(joined))
+}
+
+impl Inner {
+    /// Looks at a bucket, if it is in memory.
+    fn with_bucket<T>(
+        &self,
+        id: &LimitId,
+        look: impl FnOnce(&BucketRule, &Bucket) -> T,
+    ) -> Option<T> {
+        let sheet = self.tenants.get(&id.tenant)?.last_sheet();
+        let index = sheet.policy.rates.iter().position(|rate| rate.id == id.rate)?;
+        let (rate, bucket) = bucket_of(&sheet, u16::try_from(index).ok()?);
+        if let Some(bucket) = bucket {
+            return Some(look(&rate.rule, bucket));
+        }
+        let key = ScopedKey {
+            tenant: id.tenant,
+            limit: rate.bucket_id.clone(),
+            value: id.scope,
+            start_ms: 0,
+            incarnation: 0,
+        };
+        let used = self.hub.scoped.known_bucket(&key)?;
+        Some(look(&rate.rule, &used.bucket))
+    }
+}
+
+impl Buckets for Inner {
+    fn asked(&self, shared: &[LimitId]) -> BTreeMap<LimitId, Asked> {
+        let mut ids: BTreeSet<LimitId> = self.hub.take_told();
+        ids.extend(shared.iter().cloned());
+        let asked = |id: LimitId| {
+            let asked = self.with_bucket(&id, |rule, bucket| Asked {
+                units: bucket.take_asked(),
+                interval_ns: rule.whole_interval_ns(),
+            })?;
+            Some((id, asked))
+        };
+        ids.into_iter().filter_map(asked).collect()
+    }
+
+    fn has(&self, id: &LimitId) -> bool {
+        self.with_bucket(id, |_, _| ()).is_some()
+    }
+
+    fn among(&self, nodes: usize) {
+        self.live.rcu(|live| live.next().among(nodes));
+    }
+
+    fn share(&self, id: &LimitId, millionths: Option<u32>) {
+        let now_ns = self.clock.now().mono_ns;
+        self.with_bucket(id, |rule, bucket| rule.set_share(bucket, millionths, now_ns));
+    }
+}

@@ -1,0 +1,370 @@
+//! What one node does about rates that it shares with others: a state machine without I/O. The same
+//! code runs under tokio and under the simulation in its tests.
+//!
+//! Once a slot it beats (which says who lives), reads which limits are under pressure, and for each
+//! of those that it serves reads the shares and moves its own. What is under no pressure costs
+//! nothing but the two calls: every node has an equal part of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::nodes::Nodes;
+use super::pressure::{self, Row};
+use super::shares::{self, View, WHOLE, fair};
+use super::{LAPSE_SLOTS, SLOT_NS};
+use crate::clock::Now;
+use crate::directory::Surrogate;
+use crate::store::layout::Space;
+use crate::store::{Item, Key, StoreError, Write, Written};
+
+/// Demand is counted up to a little more than the whole rate: more does not matter, and it would
+/// take long to be forgotten.
+const MOST: u64 = WHOLE as u64 * 5 / 4;
+
+/// Tries to move a share in one slot: the second after somebody else was faster.
+const TRIES: u8 = 2;
+
+/// A node opens the shares of a limit when it is asked for so much more than its part, in percent.
+const PRESSED_ABOVE: u64 = 105;
+
+/// Which limit: a tenant's rate, for one value of its scope.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LimitId {
+    pub(crate) tenant: Surrogate,
+    pub(crate) rate: Arc<str>,
+    /// Hash of the key, user or address; 0 for the whole tenant.
+    pub(crate) scope: u128,
+}
+
+/// What was asked of a limit since the last slot, in units, and how long a unit takes at the whole
+/// rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) units: u64,
+    pub(crate) interval_ns: u64,
+}
+
+/// What happens.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A slot begins. Of a limit that has a share everything that was asked for, of any other only
+    /// what was refused.
+    Slot(BTreeMap<LimitId, Asked>),
+    /// The answer to a beat.
+    Beaten(Result<Written, StoreError>),
+    /// The answer to a reading of the list.
+    Listed(Result<Option<Item>, StoreError>),
+    /// Those of the limits asked about that this node serves.
+    Here(BTreeSet<LimitId>),
+    /// The answer to a reading of shares.
+    Seen(LimitId, Result<Option<Item>, StoreError>),
+    /// The answer to a write of shares.
+    Moved(LimitId, Result<Written, StoreError>),
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Write, and tell by [`Event::Beaten`].
+    Beat(Write),
+    /// Read, and tell by [`Event::Listed`].
+    List(Key),
+    /// Look which of these this node serves, and tell by [`Event::Here`].
+    Find(BTreeSet<LimitId>),
+    /// Write; nothing depends on the answer.
+    Note(Write),
+    /// Read, and tell by [`Event::Seen`].
+    See(LimitId, Key),
+    /// Write, and tell by [`Event::Moved`].
+    Move(LimitId, Write),
+    /// So many nodes share every rate from now on.
+    Nodes(usize),
+    /// This node serves so many millionths of the rate; `None`: as many as everybody.
+    Share(LimitId, Option<u32>),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Machine {
+    space: Space,
+    me: u128,
+    nodes: Nodes,
+    told_nodes: usize,
+    slot_ns: u64,
+    /// Demand of limits without a share, of this slot.
+    refused: BTreeMap<LimitId, u64>,
+    limits: BTreeMap<LimitId, Shared>,
+    op: u64,
+}
+
+/// A limit under pressure.
+#[derive(Debug)]
+struct Shared {
+    /// Whether this node serves it. One that does not leaves its share to the others, once.
+    is_here: bool,
+    is_left: bool,
+    /// Millionths of the rate; `None` before the first slot in which all was counted.
+    demand: Option<u64>,
+    serves: u32,
+    view: Option<View>,
+    read_ns: u64,
+    /// The share that the write in flight asks for, and tries left in this slot.
+    asks: Option<u32>,
+    tries: u8,
+}
+
+impl Shared {
+    /// One that has just been listed: it goes on with an equal part.
+    fn new(fair: u32, now: Now) -> Self {
+        Self {
+            is_here: false,
+            is_left: false,
+            demand: None,
+            serves: fair,
+            view: None,
+            read_ns: now.mono_ns,
+            asks: None,
+            tries: TRIES,
+        }
+    }
+}
+
+impl Machine {
+    pub(crate) fn new(space: Space, me: u128) -> Self {
+        Self {
+            space,
+            me,
+            nodes: Nodes::new(me),
+            told_nodes: 1,
+            slot_ns: 0,
+            refused: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            op: 0,
+        }
+    }
+
+    /// One step.
+    pub(crate) fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Slot(asked) => self.slot(now, asked),
+            Event::Beaten(answer) => self.beaten(now, answer),
+            Event::Listed(answer) => self.listed(now, answer),
+            Event::Here(here) => self.here(now, &here),
+            Event::Seen(id, answer) => self.seen(now, id, answer),
+            Event::Moved(id, answer) => self.moved(now, id, answer),
+        }
+    }
+
+    /// The limits that have a share here.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &LimitId> {
+        self.limits.iter().filter(|(_, shared)| shared.is_here).map(|(id, _)| id)
+    }
+
+    /// The write with which it leaves.
+    pub(crate) fn leave(&self) -> Write {
+        self.nodes.leave(self.space.rate_nodes())
+    }
+
+    fn slot(&mut self, now: Now, asked: BTreeMap<LimitId, Asked>) -> Vec<Effect> {
+        let long_ns = now.mono_ns.saturating_sub(self.slot_ns).max(SLOT_NS / 2);
+        self.slot_ns = now.mono_ns;
+        let fair = u64::from(self.fair(now));
+        let part = |asked: Asked| {
+            let part = u128::from(asked.units) * u128::from(asked.interval_ns) * u128::from(WHOLE);
+            u64::try_from(part / u128::from(long_ns)).unwrap_or(MOST).min(MOST)
+        };
+        for (id, shared) in self.limits.iter_mut().filter(|(_, shared)| shared.is_here) {
+            let part = asked.get(id).copied().map_or(0, part);
+            shared.demand = Some(shared.demand.map_or(part, |demand| demand.midpoint(part)));
+        }
+        let is_new = |id: &LimitId| self.limits.get(id).is_none_or(|shared| !shared.is_here);
+        let new = asked.into_iter().filter(|(id, _)| is_new(id));
+        self.refused = new.map(|(id, asked)| (id, fair.saturating_add(part(asked)))).collect();
+        let mut effects = vec![
+            Effect::Beat(self.nodes.beat(self.space.rate_nodes(), now.mono_ns)),
+            Effect::List(self.space.rate_pressure()),
+        ];
+        // Who could not read for two slots has no more than everybody.
+        let late = |shared: &Shared| {
+            shared.is_here
+                && now.mono_ns.saturating_sub(shared.read_ns) > LAPSE_SLOTS * SLOT_NS
+                && u64::from(shared.serves) > fair
+        };
+        for (id, shared) in self.limits.iter_mut().filter(|(_, shared)| late(shared)) {
+            shared.serves = u32::try_from(fair).unwrap_or(WHOLE);
+            effects.push(Effect::Share(id.clone(), Some(shared.serves)));
+        }
+        effects
+    }
+
+    fn beaten(&mut self, now: Now, answer: Result<Written, StoreError>) -> Vec<Effect> {
+        if let Ok(Written::Applied(Some(item))) = answer
+            && let Err(error) = self.nodes.learn(&item, now.mono_ns)
+        {
+            tracing::error!(%error, "who shares the rates cannot be read");
+        }
+        let nodes = self.live(now).len();
+        if nodes == self.told_nodes {
+            return vec![];
+        }
+        self.told_nodes = nodes;
+        vec![Effect::Nodes(nodes)]
+    }
+
+    fn listed(&mut self, now: Now, answer: Result<Option<Item>, StoreError>) -> Vec<Effect> {
+        let Ok(item) = answer else { return vec![] };
+        let rows = match pressure::read(item.as_ref()) {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%error, "rates under pressure cannot be read");
+                return vec![];
+            }
+        };
+        let fair = self.fair(now);
+        let mut effects = vec![];
+        let pressed: Vec<LimitId> = self.pressed(fair);
+        if let Some(note) = pressure::note(self.space.rate_pressure(), &rows, &pressed, now.wall_ms)
+        {
+            effects.push(Effect::Note(note));
+        }
+        let live = |row: &Row| row.is_live(now.wall_ms);
+        let listed: BTreeSet<LimitId> =
+            rows.into_iter().filter(live).map(|row| row.id).chain(pressed).collect();
+        for (id, _) in self.limits.extract_if(.., |id, _| !listed.contains(id)) {
+            effects.push(Effect::Share(id, None));
+        }
+        for id in &listed {
+            self.limits.entry(id.clone()).or_insert_with(|| Shared::new(fair, now));
+        }
+        effects.push(Effect::Find(listed));
+        effects
+    }
+
+    fn here(&mut self, now: Now, found: &BTreeSet<LimitId>) -> Vec<Effect> {
+        let fair = self.fair(now);
+        let mut effects = vec![];
+        for id in found {
+            let shared = self.limits.entry(id.clone()).or_insert_with(|| Shared::new(fair, now));
+            if !shared.is_here {
+                // Nothing is known yet of its demand.
+                shared.is_here = true;
+                shared.demand = self.refused.get(id).copied();
+            }
+        }
+        for (id, shared) in &mut self.limits {
+            shared.tries = TRIES;
+            if !found.contains(id) {
+                shared.is_left &= !std::mem::replace(&mut shared.is_here, false);
+                shared.demand = Some(0);
+                if shared.is_left {
+                    continue;
+                }
+            } else {
+                shared.is_left = false;
+                // Also where its bucket was made anew since the last slot.
+                effects.push(Effect::Share(id.clone(), Some(shared.serves)));
+            }
+            effects.push(Effect::See(id.clone(), self.space.rate_shares(id)));
+        }
+        effects
+    }
+
+    /// What this node is asked for well beyond its part.
+    fn pressed(&self, fair: u32) -> Vec<LimitId> {
+        let beyond = |demand: u64| demand * 100 > u64::from(fair) * PRESSED_ABOVE;
+        let new = self.refused.iter().filter(|(_, demand)| beyond(**demand)).map(|(id, _)| id);
+        let beyond_share = |shared: &Shared| {
+            shared.demand.is_some_and(|demand| demand > u64::from(shared.serves.max(fair)))
+        };
+        let known = self.limits.iter().filter(|(_, shared)| beyond_share(shared)).map(|(id, _)| id);
+        new.chain(known).cloned().collect()
+    }
+
+    fn seen(
+        &mut self,
+        now: Now,
+        id: LimitId,
+        answer: Result<Option<Item>, StoreError>,
+    ) -> Vec<Effect> {
+        let live = self.live(now);
+        let key = self.space.rate_shares(&id);
+        let Some(shared) = self.limits.get_mut(&id) else { return vec![] };
+        let Ok(item) = answer else { return vec![] };
+        let Some(item) = item else {
+            // Nobody has opened it, or it has lapsed: a fair share for each.
+            shared.tries = shared.tries.saturating_sub(1);
+            shared.asks = Some(fair(live.len()));
+            return vec![Effect::Move(id, shares::open(&key, &live, now.wall_ms))];
+        };
+        match View::read(&item) {
+            Ok(view) => {
+                (shared.view, shared.read_ns) = (Some(view), now.mono_ns);
+                self.adjust(now, id)
+            }
+            Err(error) => {
+                tracing::error!(%error, "shares of a rate cannot be read");
+                vec![]
+            }
+        }
+    }
+
+    /// Moves the own share to what the demand wants.
+    fn adjust(&mut self, now: Now, id: LimitId) -> Vec<Effect> {
+        let live = self.live(now);
+        let key = self.space.rate_shares(&id);
+        let Some(shared) = self.limits.get_mut(&id) else { return vec![] };
+        let (Some(view), Some(demand)) = (&shared.view, shared.demand) else { return vec![] };
+        let before = shared.serves;
+        let decision = view.decide(self.me, &live, demand);
+        shared.is_left = !shared.is_here && decision.goal.is_none();
+        let mut effects = vec![];
+        let write = decision.goal.filter(|_| shared.tries > 0).and_then(|goal| {
+            self.op += 1;
+            view.take(&key, self.me, &live, goal, self.op, now.wall_ms)
+        });
+        shared.serves = match (decision.goal, view.entries.get(&self.me)) {
+            (None, _) => decision.at_most,
+            // A cut acts at once; a raise when it is written.
+            (Some(goal), Some(mine)) => mine.share.min(goal),
+            (Some(goal), None) => before.min(goal),
+        };
+        if shared.serves != before {
+            effects.push(Effect::Share(id.clone(), Some(shared.serves)));
+        }
+        if let Some((write, share)) = write {
+            shared.tries -= 1;
+            shared.asks = Some(share);
+            effects.push(Effect::Move(id, write));
+        }
+        effects
+    }
+
+    fn moved(&mut self, now: Now, id: LimitId, answer: Result<Written, StoreError>) -> Vec<Effect> {
+        let Some(shared) = self.limits.get_mut(&id) else { return vec![] };
+        let asked = shared.asks.take();
+        match answer {
+            Ok(Written::Applied(Some(item))) => {
+                shared.view = View::read(&item).ok();
+                shared.read_ns = now.mono_ns;
+                let before = shared.serves;
+                let own = shared.view.as_ref().and_then(|view| view.entries.get(&self.me));
+                shared.serves = own.map(|own| own.share).or(asked).unwrap_or(before);
+                let news = shared.serves != before;
+                let share = Effect::Share(id, Some(shared.serves));
+                if news { vec![share] } else { vec![] }
+            }
+            // Somebody was faster: look at what there is now.
+            Ok(Written::Refused(item)) if shared.tries > 0 => self.seen(now, id, Ok(item)),
+            // It is read again in the next slot, applied or not.
+            _ => vec![],
+        }
+    }
+
+    fn live(&self, now: Now) -> BTreeSet<u128> {
+        self.nodes.live(now.mono_ns)
+    }
+
+    fn fair(&self, now: Now) -> u32 {
+        fair(self.live(now).len())
+    }
+}

@@ -1,0 +1,303 @@
+//! The shares of one limit under pressure: which node may serve which part of its rate.
+//!
+//! # Laws
+//!
+//! 1. An item holds an entry for each node and what is `free`, in millionths of the rate; together
+//!    they are the whole, after every write. So shares never add up to more than the rate: an
+//!    escrow of speed.
+//! 2. A write names the whole entry that it replaces, so that a late copy of it changes nothing.
+//! 3. A cut acts before it is written, a raise after. So a lost reply only costs speed.
+//! 4. Entries of nodes that are dead fall to whoever writes next.
+//!
+//! Pure: writes are made here and answers are read here; nobody is called.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::store::layout::{self, check_format};
+use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
+
+/// All of a rate, in millionths.
+pub(crate) const WHOLE: u32 = 1_000_000;
+
+/// Format of the item.
+const FORMAT: i64 = 1;
+const FREE: &str = "free";
+
+/// How long an item outlives its last write: long past anybody's pressure.
+const KEEP_S: i64 = 3_600;
+
+/// How much room above its demand a node keeps, and what it does not give back: both in percent, of
+/// the demand and of the share.
+#[derive(Clone, Copy)]
+struct Room {
+    keeps: u64,
+    cuts_below: u64,
+}
+
+/// While some of the rate is free.
+const WIDE: Room = Room { keeps: 120, cuts_below: 80 };
+/// When all of it is given out: somebody may wait for what is not used.
+const NARROW: Room = Room { keeps: 105, cuts_below: 95 };
+/// It is, when less than this is free, in millionths.
+const SCARCE: i64 = 10_000;
+
+/// A share is raised when so much of it is used, in percent.
+const RAISE_ABOVE: u64 = 90;
+/// Changes under this part of a fair share are not written, in percent.
+const WORTH: u64 = 5;
+/// A node without demand keeps this part of a fair share, in percent, for its first requests.
+const LEAST: u64 = 2;
+
+/// A node's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The operation of its node that made it.
+    op: u64,
+    pub(crate) share: u32,
+    /// What it asked for: of an equal part that it did not get, the others owe it the rest.
+    goal: u32,
+}
+
+/// The item as it was last read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    free: i64,
+    pub(crate) entries: BTreeMap<u128, Entry>,
+}
+
+/// What a node is to do about its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Serve with no more than this from now on.
+    pub(crate) at_most: u32,
+    /// Ask for this share; `None`: what the item says is right.
+    pub(crate) goal: Option<u32>,
+}
+
+impl View {
+    pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
+        check_format(item, FORMAT, "a rate's shares")?;
+        let free = item.int(FREE).ok_or_else(damaged)?;
+        let mut entries = BTreeMap::new();
+        for (name, value) in &item.0 {
+            let Some(node) = name.strip_prefix(ENTRY) else { continue };
+            let node = u128::from_str_radix(node, 16).map_err(|_| damaged())?;
+            entries.insert(node, Entry::read(value).ok_or_else(damaged)?);
+        }
+        Ok(Self { free, entries })
+    }
+
+    /// What `me` does with this demand, in millionths of the rate.
+    pub(crate) fn decide(&self, me: u128, live: &BTreeSet<u128>, demand: u64) -> Decision {
+        let fair = fair(live.len());
+        let mine = self.entries.get(&me).map(|entry| entry.share);
+        let room = if self.free < SCARCE { NARROW } else { WIDE };
+        let least = u64::from(fair) * LEAST / 100;
+        // Beyond the whole rate, too: who has all of it notices that others have come.
+        let want = (demand.saturating_mul(room.keeps) / 100).max(least);
+        let others = self.entries.iter().filter(|(node, _)| **node != me && live.contains(node));
+        let owed = |entry: &Entry| entry.share.max(entry.goal.min(fair));
+        let others = others.fold(0u32, |sum, (_, entry)| sum.saturating_add(owed(entry)));
+        let most = fair.max(WHOLE.saturating_sub(others));
+        let is_right = mine.is_some_and(|mine| {
+            let share = u64::from(mine);
+            let cut = mine > most || want < share * room.cuts_below / 100;
+            let raise = want > share && demand > share * RAISE_ABOVE / 100;
+            !cut && !raise
+        });
+        let want = u32::try_from(want).unwrap_or(u32::MAX).min(WHOLE);
+        if is_right {
+            return Decision { at_most: mine.unwrap_or(fair), goal: None };
+        }
+        // Above an equal part only from what the others leave.
+        let goal = if want < fair { want } else { fair.max(want.min(most)) };
+        let moved = mine.map_or(u32::MAX, |mine| goal.abs_diff(mine));
+        let is_worth = u64::from(moved) > u64::from(fair) * WORTH / 100;
+        match mine {
+            Some(mine) if !is_worth => Decision { at_most: mine, goal: None },
+            _ => Decision { at_most: goal, goal: Some(goal) },
+        }
+    }
+
+    /// The write that gives `me` this share, or what there is of it; the entries of the dead go.
+    /// `None`: there is no more of it, and the others know.
+    pub(crate) fn take(
+        &self,
+        key: &Key,
+        me: u128,
+        live: &BTreeSet<u128>,
+        goal: u32,
+        op: u64,
+        now_ms: i64,
+    ) -> Option<(Write, u32)> {
+        let dead = self.entries.iter().filter(|(node, _)| **node != me && !live.contains(node));
+        let dead: Vec<_> = dead.map(|(node, entry)| (*node, *entry)).collect();
+        let lapsed = dead.iter().fold(0i64, |sum, (_, entry)| sum + i64::from(entry.share));
+        let mine = self.entries.get(&me).copied();
+        let held = mine.map_or(0, |mine| i64::from(mine.share));
+        let there = (self.free + lapsed + held).clamp(0, i64::from(WHOLE));
+        let share = i64::from(goal).min(there);
+        if mine.is_some_and(|mine| i64::from(mine.share) == share && mine.goal == goal) {
+            return None;
+        }
+        let mut when = match mine {
+            Some(mine) => vec![When::Equals(name(me), mine.value())],
+            None => vec![When::Exists, When::Missing(name(me))],
+        };
+        let more = held + lapsed - share;
+        if more < 0 {
+            when.push(When::AtLeast(FREE.into(), -more));
+        }
+        let share = u32::try_from(share).unwrap_or(0);
+        let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
+        let mut change = vec![
+            Change::Set(name(me), Entry { op, share, goal }.value()),
+            Change::Set(TTL.into(), Value::Int(ttl)),
+        ];
+        if more != 0 {
+            change.push(Change::Add(FREE.into(), more));
+        }
+        for (node, entry) in dead {
+            when.push(When::Equals(name(node), entry.value()));
+            change.push(Change::Remove(name(node)));
+        }
+        Some((Write { key: key.clone(), when, change }, share))
+    }
+}
+
+/// The write that opens the item: a fair share for each.
+pub(crate) fn open(key: &Key, live: &BTreeSet<u128>, now_ms: i64) -> Write {
+    let share = fair(live.len());
+    let given = live.iter().fold(0i64, |sum, _| sum + i64::from(share));
+    let (format, version) = layout::format(FORMAT);
+    let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
+    let mut change = vec![
+        Change::Set(format, version),
+        Change::Set(FREE.into(), Value::Int(i64::from(WHOLE) - given)),
+        Change::Set(TTL.into(), Value::Int(ttl)),
+    ];
+    let entry = Entry { op: 0, share, goal: share }.value();
+    let entries = live.iter().map(|node| Change::Set(name(*node), entry.clone()));
+    change.extend(entries);
+    Write { key: key.clone(), when: vec![When::Absent], change }
+}
+
+/// The part of each of so many nodes.
+pub(crate) fn fair(nodes: usize) -> u32 {
+    WHOLE / u32::try_from(nodes.max(1)).unwrap_or(u32::MAX)
+}
+
+/// What names of entries begin with.
+const ENTRY: &str = "n";
+
+fn name(node: u128) -> Name {
+    format!("{ENTRY}{node:032x}").into()
+}
+
+impl Entry {
+    fn value(self) -> Value {
+        let packed = postcard::to_stdvec(&(self.op, self.share, self.goal));
+        Value::Bytes(packed.expect("numbers always encode"))
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let Value::Bytes(bytes) = value else { return None };
+        let (op, share, goal) = postcard::from_bytes(bytes).ok()?;
+        Some(Self { op, share, goal })
+    }
+}
+
+fn damaged() -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, "shares of a rate that cannot be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{Memory, Store, StoreFuture};
+
+    fn at_once<T>(mut call: StoreFuture<T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match call.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(answer) => answer.unwrap(),
+            std::task::Poll::Pending => unreachable!("a store in memory answers at once"),
+        }
+    }
+
+    fn key() -> Key {
+        Key { pk: "V".into(), sk: "-".into() }
+    }
+
+    fn view(store: &Memory) -> View {
+        View::read(&at_once(store.read(key())).unwrap()).unwrap()
+    }
+
+    fn nodes(live: u8) -> BTreeSet<u128> {
+        (0..5).filter(|node| live & 1 << node != 0).collect()
+    }
+
+    proptest! {
+        /// Five nodes ask for shares, each by what it read last, and copies of earlier writes come
+        /// late: entries and what is free are the whole after every write.
+        #[test]
+        fn shares_never_add_up_to_more_than_the_rate(
+            steps in prop::collection::vec(
+                (0u128..5, 1u8..32, 0u32..=WHOLE, any::<bool>(), any::<prop::sample::Index>()),
+                1..80,
+            ),
+        ) {
+            let store = Memory::new();
+            at_once(store.write(open(&key(), &nodes(31), 0)));
+            let mut read = vec![view(&store); 5];
+            let mut sent = Vec::new();
+            for (op, (me, live, goal, reads, late)) in (1u64..).zip(steps) {
+                let at = usize::try_from(me).unwrap();
+                if reads {
+                    read[at] = view(&store);
+                }
+                let live = &nodes(live | 1 << me);
+                if let Some((write, share)) = read[at].take(&key(), me, live, goal, op, 0) {
+                    prop_assert!(share <= goal);
+                    sent.push(write.clone());
+                    at_once(store.write(write));
+                }
+                if !sent.is_empty() {
+                    at_once(store.write(late.get(&sent).clone()));
+                }
+                let stands = view(&store);
+                let given: i64 = stands.entries.values().map(|entry| i64::from(entry.share)).sum();
+                prop_assert_eq!(given + stands.free, i64::from(WHOLE));
+                prop_assert!(stands.free >= 0);
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_all_of_it_gives_up_an_equal_part_to_one_that_asks() {
+        let (store, live) = (Memory::new(), nodes(0b11));
+        at_once(store.write(open(&key(), &nodes(0b01), 0)));
+        let wants = u64::from(WHOLE) * 5 / 4;
+        let asks = view(&store).decide(1, &live, wants);
+        assert_eq!(asks.goal, Some(WHOLE / 2));
+        let (write, share) = view(&store).take(&key(), 1, &live, WHOLE / 2, 1, 0).unwrap();
+        assert_eq!(share, 0, "nothing is left");
+        at_once(store.write(write));
+        let gives = view(&store).decide(0, &live, wants);
+        assert_eq!((gives.at_most, gives.goal), (WHOLE / 2, Some(WHOLE / 2)));
+        let (write, _) = view(&store).take(&key(), 0, &live, WHOLE / 2, 1, 0).unwrap();
+        at_once(store.write(write));
+        let (_, share) = view(&store).take(&key(), 1, &live, WHOLE / 2, 2, 0).unwrap();
+        assert_eq!(share, WHOLE / 2);
+    }
+
+    #[test]
+    fn an_entry_that_is_no_number_stops_the_reading() {
+        let store = Memory::new();
+        at_once(store.write(open(&key(), &nodes(0b01), 0)));
+        let mut item = at_once(store.read(key())).unwrap();
+        item.0.insert(name(7), Value::Int(1));
+        assert_eq!(View::read(&item).unwrap_err().kind, StoreErrorKind::Corrupt);
+    }
+}

@@ -1,0 +1,289 @@
+//! Requests with an idempotency key: counted once, over nodes that share a store, whatever is lost.
+
+#![cfg(feature = "tower")]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
+use tollgate::identity::{Caller, Identify, Identity, RequestView};
+use tollgate::middleware::TollgateLayer;
+use tollgate::store::{Memory, Query, Store};
+use tollgate::testing::{self, Faulty, Odds};
+use tollgate::{Admitted, Gate, GateBuilder, ManualClock};
+use tower::{Layer, ServiceExt};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [meter.tokens]
+    count = "reported"
+    hold  = "100"
+    [route.pay]
+    match   = ["POST /pay", "POST /pay/{id}"]
+    once-by = "idempotency-key"
+    cost    = { tokens = 0 }
+    [route.chat]
+    match   = "POST /chat"
+    once-by = "idempotency-key"
+    [plan.free]
+    quota.requests = "1000/day"
+    quota.tokens   = "10k/day"
+"#;
+
+const SERVICE: &str = r#"
+    [store]
+    kind = "memory"
+    [[identify]]
+    header = "x-gateway-tenant"
+    [identity]
+    unknown = "create"
+    [proxy]
+    trust = ["127.0.0.0/8"]
+    [flush]
+    mode = "fast"
+"#;
+
+async fn node(plans: &str, store: impl Store, clock: &ManualClock) -> Option<Gate> {
+    let builder = GateBuilder::from_text(SERVICE).plans(plans).store(store).clock(clock.clone());
+    builder.identify(ByName).open().await.ok()
+}
+
+/// Believes the header.
+struct ByName;
+
+impl Identify for ByName {
+    fn identify(&self, view: &dyn RequestView) -> Identity {
+        let name = view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok());
+        name.map_or(Identity::Nobody, |name| Identity::Tenant(Caller::new(name)))
+    }
+}
+
+fn request(tenant: &str, path: &str, key: Option<&str>) -> Request<Empty<Bytes>> {
+    let mut request = Request::post(path).header("x-tenant", tenant);
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    request.body(Empty::new()).unwrap()
+}
+
+/// What a handler does: answers with this status, having used so many tokens.
+async fn call(gate: &Gate, request: Request<Empty<Bytes>>, status: u16, tokens: u64) -> Answer {
+    let handler = tower::service_fn(move |request: Request<Empty<Bytes>>| async move {
+        if tokens > 0 {
+            request.extensions().get::<Admitted>().unwrap().usage().add("tokens", tokens);
+        }
+        let mut response = Response::new(Full::<Bytes>::from("ok"));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        Ok::<_, Infallible>(response)
+    });
+    let layer = TollgateLayer::new(gate);
+    let response = layer.layer(handler).oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    Answer { status, body: String::from_utf8_lossy(&body).into_owned() }
+}
+
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+/// Units of a meter that all nodes have on record and in memory, as this one sees it.
+async fn used(gate: &Gate, clock: &ManualClock, tenant: &str, meter: &str) -> u64 {
+    clock.advance(Duration::from_secs(2)); // past what a reading is believed
+    let who = testing::identified_by(gate, &[("x-tenant", tenant)]).await;
+    let report = gate.usage_report(&who).await.unwrap();
+    report.meters.iter().find(|m| &*m.name == meter).unwrap().used
+}
+
+async fn claims(store: &Memory) -> usize {
+    let all = Query { pk: "1#default#K#".into(), from: String::new(), until: None, limit: 10 };
+    store.query(all).await.unwrap().items.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_on_another_node_is_served_and_not_charged() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let one = node(PLANS, store.clone(), &clock).await.unwrap();
+    let two = node(PLANS, store.clone(), &clock).await.unwrap();
+    for gate in [&one, &two, &one, &two] {
+        assert_eq!(call(gate, request("acme", "/pay", Some("k")), 200, 0).await.status, 200);
+    }
+    for gate in [&one, &two] {
+        assert_eq!(used(gate, &clock, "acme", "requests").await, 1);
+    }
+    assert_eq!(call(&two, request("acme", "/pay", Some("l")), 200, 0).await.status, 200);
+    assert_eq!(used(&one, &clock, "acme", "requests").await, 2, "another key");
+    assert_eq!(call(&two, request("bolt", "/pay", Some("l")), 200, 0).await.status, 200);
+    assert_eq!(used(&one, &clock, "bolt", "requests").await, 1, "another tenant's key");
+    one.close().await.unwrap();
+    two.close().await.unwrap();
+    let third = node(PLANS, store, &clock).await.unwrap();
+    assert_eq!(call(&third, request("acme", "/pay", Some("k")), 200, 0).await.status, 200);
+    assert_eq!(used(&third, &clock, "acme", "requests").await, 2, "and over restarts");
+    third.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_request_with_the_key_is_a_conflict() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let gate = node(PLANS, store, &clock).await.unwrap();
+    call(&gate, request("acme", "/pay/1", Some("k")), 200, 0).await;
+    let refused = call(&gate, request("acme", "/pay/2", Some("k")), 200, 0).await;
+    assert_eq!(refused.status, 409);
+    assert!(refused.body.contains("/problems/idempotency-conflict"), "{}", refused.body);
+    assert_eq!(used(&gate, &clock, "acme", "requests").await, 1);
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_attempt_leaves_the_charge_to_the_retry() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let gate = node(PLANS, store, &clock).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(call(&gate, request("acme", "/pay", Some("k")), 500, 0).await.status, 500);
+    }
+    assert_eq!(used(&gate, &clock, "acme", "requests").await, 0);
+    call(&gate, request("acme", "/pay", Some("k")), 200, 0).await;
+    call(&gate, request("acme", "/pay", Some("k")), 200, 0).await;
+    assert_eq!(used(&gate, &clock, "acme", "requests").await, 1);
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sixth_retry_is_charged_as_without_a_key() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let gate = node(PLANS, store, &clock).await.unwrap();
+    for expected in [1, 1, 1, 1, 1, 1, 2, 3] {
+        call(&gate, request("acme", "/pay", Some("k")), 200, 0).await;
+        assert_eq!(used(&gate, &clock, "acme", "requests").await, expected);
+    }
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reported_is_in_the_claim_and_a_replay_reports_in_vain() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let gate = node(PLANS, store.clone(), &clock).await.unwrap();
+    call(&gate, request("acme", "/chat", Some("k")), 200, 40).await;
+    assert_eq!(used(&gate, &clock, "acme", "tokens").await, 40);
+    call(&gate, request("acme", "/chat", Some("k")), 200, 70).await;
+    assert_eq!(used(&gate, &clock, "acme", "tokens").await, 40);
+    call(&gate, request("acme", "/chat", Some("over")), 200, 250).await;
+    assert_eq!(used(&gate, &clock, "acme", "tokens").await, 290, "beyond its hold");
+    assert_eq!(used(&gate, &clock, "acme", "requests").await, 2);
+    gate.close().await.unwrap();
+    // What was used is out of the pools, and nothing else.
+    let next = node(PLANS, store, &clock).await.unwrap();
+    let who = testing::identified_by(&next, &[("x-tenant", "acme")]).await;
+    let report = next.usage_report(&who).await.unwrap();
+    let used_of = |limit: &str| {
+        report.meters.iter().flat_map(|m| &m.limits).find(|l| &*l.id == limit).unwrap().used
+    };
+    assert_eq!((used_of("tokens/day"), used_of("requests/day")), (290, 2));
+    next.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_key_nothing_is_claimed() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let gate = node(PLANS, store.clone(), &clock).await.unwrap();
+    call(&gate, request("acme", "/pay", None), 200, 0).await;
+    call(&gate, request("acme", "/pay", Some("")), 200, 0).await;
+    assert_eq!(claims(&store).await, 0);
+    assert_eq!(used(&gate, &clock, "acme", "requests").await, 2);
+    call(&gate, request("acme", "/pay", Some("k")), 200, 0).await;
+    assert_eq!(claims(&store).await, 1);
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_on_lease_error_decides() {
+    for (rule, expected) in [("\"deny\"", 503), ("{ allow = \"1%\" }", 200)] {
+        let plans = format!("{PLANS}\n    on-lease-error = {rule}");
+        let clock = ManualClock::at_unix_ms(testing::START_MS);
+        let store = Faulty::scripted(Memory::new(), []);
+        let gate = node(&plans, store.clone(), &clock).await.unwrap();
+        call(&gate, request("acme", "/pay", None), 200, 0).await;
+        store.outage(true);
+        let answer = call(&gate, request("acme", "/pay", Some("k")), 200, 0).await;
+        assert_eq!(answer.status, expected, "{rule}");
+        store.outage(false);
+        call(&gate, request("acme", "/pay", Some("k")), 200, 0).await;
+        let first = u64::from(expected == 200);
+        assert_eq!(used(&gate, &clock, "acme", "requests").await, 2 + first, "{rule}");
+        gate.close().await.unwrap();
+    }
+}
+
+/// Nodes that lose, delay and repeat calls, clients that give up and retry elsewhere, and nodes
+/// that die in between: no key is charged twice, and each that was answered is charged.
+#[tokio::test(start_paused = true)]
+async fn over_nodes_that_fail_a_key_is_charged_once() {
+    let (mut answered_of_all, mut charged_of_all) = (0, 0);
+    for seed in 0..60u64 {
+        let (truth, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+        let odds = Odds {
+            unavailable: 40,
+            throttled: 40,
+            lose_request: 40,
+            lose_reply: 120,
+            delay: 300,
+            repeat: 100,
+        };
+        let mut chance = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let mut draw = |below: u64| {
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            chance % below
+        };
+        let mut nodes: Vec<Option<Gate>> = vec![None, None, None];
+        let mut lives = 0u64;
+        let mut answered = [false; 8];
+        for (tenant, answered) in answered.iter_mut().enumerate() {
+            let name = format!("tenant-{tenant}");
+            for _ in 0..=draw(5) {
+                let at = draw(3) as usize;
+                if draw(6) == 0 {
+                    nodes[at] = None; // without closing: it dies, with all it was about to write
+                }
+                if nodes[at].is_none() {
+                    lives += 1;
+                    let store = Faulty::seeded(truth.clone(), seed << 20 | lives, odds);
+                    nodes[at] = node(PLANS, store, &clock).await;
+                }
+                let Some(gate) = &nodes[at] else { continue };
+                let status = if draw(8) == 0 { 500 } else { 200 };
+                let asked = call(gate, request(&name, "/chat", Some("k")), status, 10);
+                let patience = Duration::from_millis([5, 60, 400, 5_000][draw(4) as usize]);
+                if let Ok(answer) = tokio::time::timeout(patience, asked).await {
+                    *answered |= answer.status == 200;
+                }
+            }
+        }
+        for gate in nodes.iter().flatten() {
+            // What it cannot write by then stays unanswered.
+            let _ = gate.close().await;
+        }
+        let reader = node(PLANS, truth.clone(), &clock).await.unwrap();
+        for (tenant, answered) in answered.iter().enumerate() {
+            let name = format!("tenant-{tenant}");
+            if reader.tenant(&name).await.is_err() {
+                assert!(!answered);
+                continue;
+            }
+            let charged = used(&reader, &clock, &name, "requests").await;
+            assert!(charged <= 1, "seed {seed}, {name}: charged {charged} times");
+            assert!(charged == 1 || !answered, "seed {seed}, {name}: answered and not charged");
+            answered_of_all += u64::from(*answered);
+            charged_of_all += charged;
+        }
+        reader.close().await.unwrap();
+    }
+    assert!(answered_of_all > 100, "{answered_of_all} keys were answered");
+    assert!(charged_of_all >= answered_of_all);
+}

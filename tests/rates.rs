@@ -1,0 +1,203 @@
+//! Whole gates on one store: a rate is shared by those that are there, and goes to where it is
+//! asked for. The bound itself is measured in `src/sharing/fleet_tests.rs`.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+};
+use tollgate::{Ask, Clock, Gate, GateBuilder, Now, testing};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [plan.free]
+    rate.default = "100/s"
+    quota.requests = "1M/day"
+"#;
+
+const SERVICE: &str = r#"
+    [store]
+    kind = "memory"
+    [[identify]]
+    header = "x-gateway-tenant"
+    [identity]
+    unknown = "create"
+    [proxy]
+    trust = ["127.0.0.0/8"]
+    [flush]
+    mode = "fast"
+"#;
+
+/// A store in memory that says several processes share it: the gates of a test are these.
+struct Shared(Memory);
+
+impl Store for Shared {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.0.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.0.write(write)
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { kind: "shared", survives: "nothing", shared: true }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.0.close()
+    }
+}
+
+/// The time of the paused runtime.
+#[derive(Clone)]
+struct Paused(Instant);
+
+impl Clock for Paused {
+    fn now(&self) -> Now {
+        let since = Instant::now().saturating_duration_since(self.0);
+        let wall_ms = testing::START_MS + since.as_millis() as i64;
+        Now { mono_ns: (1 << 62) + since.as_nanos() as u64, wall_ms }
+    }
+}
+
+async fn node(store: &Memory, clock: &Paused) -> Gate {
+    let builder = GateBuilder::from_text(SERVICE).plans(PLANS).store(Shared(store.clone()));
+    let gate = builder.clock(clock.clone()).open().await.unwrap();
+    gate.directory().tenant("acme").plan("free").save().await.unwrap();
+    gate
+}
+
+/// Calls for so long, so often a second at each gate. Returns what each admitted a second.
+async fn call(gates: &[&Gate], per_second: &[u64], seconds: u64) -> Vec<f64> {
+    let mut admitted = vec![0; gates.len()];
+    for _ in 0..seconds * 20 {
+        for (i, gate) in gates.iter().enumerate() {
+            let acme = gate.tenant("acme").await.unwrap();
+            for _ in 0..per_second[i] / 20 {
+                if let Ok(permit) = gate.admit(Ask::op("call").tenant(&acme)).await {
+                    permit.settle();
+                    admitted[i] += 1;
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    admitted.into_iter().map(|n| n as f64 / seconds as f64).collect()
+}
+
+fn is_about(n: f64, expected: f64) -> bool {
+    (n - expected).abs() <= expected * 0.12
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_is_shared_and_follows_the_demand() {
+    let (store, clock) = (Memory::new(), Paused(Instant::now()));
+    let one = node(&store, &clock).await;
+    call(&[&one], &[300], 3).await; // the burst goes
+    let alone = call(&[&one], &[300], 10).await;
+    assert!(is_about(alone[0], 100.0), "alone it has all of it: {alone:?}");
+
+    let two = node(&store, &clock).await;
+    call(&[&one, &two], &[300, 300], 12).await;
+    let both = call(&[&one, &two], &[300, 300], 20).await;
+    assert!(is_about(both[0], 50.0) && is_about(both[1], 50.0), "equal parts: {both:?}");
+
+    call(&[&one, &two], &[300, 20], 30).await;
+    let skewed = call(&[&one, &two], &[300, 20], 20).await;
+    assert!(skewed[0] > 65.0, "what one leaves the other has: {skewed:?}");
+    assert!(is_about(skewed[1], 20.0), "{skewed:?}");
+    assert!(skewed[0] + skewed[1] <= 106.0, "{skewed:?}");
+
+    two.close().await.unwrap();
+    call(&[&one], &[300], 12).await;
+    let again = call(&[&one], &[300], 20).await;
+    assert!(is_about(again[0], 100.0), "and all of it once it is alone: {again:?}");
+    one.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_does_not_serve_it_leaves_to_the_others() {
+    let (store, clock) = (Memory::new(), Paused(Instant::now()));
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        idle.push(node(&store, &clock).await);
+    }
+    let busy = node(&store, &clock).await;
+    call(&[&busy], &[300], 25).await;
+    let served = call(&[&busy], &[300], 20).await;
+    assert!(served[0] > 90.0 && served[0] <= 106.0, "{served:?}");
+    for gate in idle.iter().chain([&busy]) {
+        gate.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_alone_on_its_store_makes_no_calls_for_its_rates() {
+    let store = Memory::new();
+    let builder = GateBuilder::from_text(SERVICE).plans(PLANS).store(store.clone());
+    let clock: Arc<Paused> = Arc::new(Paused(Instant::now()));
+    let gate = builder.clock((*clock).clone()).open().await.unwrap();
+    gate.directory().tenant("acme").plan("free").save().await.unwrap();
+    call(&[&gate], &[300], 12).await;
+    for of in ["nodes", "pressure"] {
+        let key = Key { pk: format!("1#default#V#{of}"), sk: "-".into() };
+        assert_eq!(store.read(key).await.unwrap(), None);
+    }
+    gate.close().await.unwrap();
+}
+
+/// What is admitted in each slot of five seconds by gates that are all asked for more than that.
+async fn by_slot(gates: &[&Gate], slots: usize) -> Vec<u64> {
+    let mut by_slot = vec![0; slots];
+    for slot in &mut by_slot {
+        for _ in 0..100 {
+            for gate in gates {
+                let acme = gate.tenant("acme").await.unwrap();
+                for _ in 0..3 {
+                    if let Ok(permit) = gate.admit(Ask::op("call").tenant(&acme)).await {
+                        permit.settle();
+                        *slot += 1;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    by_slot
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strict_rate_is_never_passed_in_a_slot() {
+    let plans = PLANS.replace("\"100/s\"", "{ limit = \"100/s\", strict = true }");
+    let (store, clock) = (Memory::new(), Paused(Instant::now()));
+    let mut gates = Vec::new();
+    for _ in 0..4 {
+        let builder = GateBuilder::from_text(SERVICE).plans(&plans).store(Shared(store.clone()));
+        let gate = builder.clock(clock.clone()).open().await.unwrap();
+        gate.directory().tenant("acme").plan("free").save().await.unwrap();
+        gates.push(gate);
+    }
+    for some in [4, 1, 2] {
+        let serving: Vec<&Gate> = gates.iter().take(some).collect();
+        let slots = by_slot(&serving, 6).await;
+        // The test's slots are the clock's: it starts with one, and a call takes no time.
+        let asked = 300 * some as u64;
+        let all = slots.iter().all(|n| *n <= 500);
+        assert!(all, "{some} nodes: {slots:?} of 500, {asked} asked");
+        let used: u64 = slots.iter().sum();
+        let could = 500.min(asked) * slots.len() as u64;
+        assert!(used * 100 >= could * 95, "{some} nodes: {slots:?}");
+    }
+    for gate in &gates {
+        gate.close().await.unwrap();
+    }
+}
