@@ -25,6 +25,7 @@ mod ask;
 mod billing;
 mod callers;
 mod catalogs;
+mod close;
 #[cfg(feature = "stripe")]
 mod customers;
 #[cfg(any(test, feature = "testing"))]
@@ -52,7 +53,8 @@ pub(crate) use inner::Inner;
 pub(crate) use limit_line::RouteLine;
 
 pub use ask::{Ask, Permit, TenantHandle};
-pub use open::{CLOSE_WITHIN, GateBuilder, OnRefusal};
+pub use close::CLOSE_WITHIN;
+pub use open::{GateBuilder, OnRefusal};
 pub use statement::{Identified, IdentifyStep};
 pub(crate) use usage::Took;
 pub use usage::{Admitted, Usage};

@@ -16,11 +16,16 @@ mod identify;
 mod reader;
 mod references;
 mod secret;
+mod stripe;
 mod tables;
 mod tree;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use secret::{MAX_SECRET_BYTES, Secret, SecretRef, SecretSource};
+pub use stripe::{
+    DEFAULT_REPORT_EVERY, DEFAULT_STRIPE_ACCOUNT, DEFAULT_STRIPE_API_BASE, MAX_REPORT_EVERY,
+    MIN_REPORT_EVERY, StripeConfig, StripeMode,
+};
 
 /// `store.path` unless the file says otherwise.
 pub const DEFAULT_STORE_PATH: &str = "tollgate.redb";
@@ -58,21 +63,6 @@ pub const DEFAULT_MAX_WRITE_UNITS: u32 = 50;
 
 /// `flush.journal-path` where the store is no local file and the file does not say otherwise.
 pub const DEFAULT_JOURNAL_PATH: &str = "tollgate.journal";
-
-/// `stripe.account` unless the file says otherwise.
-pub const DEFAULT_STRIPE_ACCOUNT: &str = "main";
-
-/// `stripe.api-base` unless the file says otherwise: Stripe's own.
-pub const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
-
-/// `stripe.report-every` unless the file says otherwise.
-pub const DEFAULT_REPORT_EVERY: Duration = Duration::from_secs(15 * 60);
-
-/// `stripe.report-every` is at least this: each report takes a minute of its own at Stripe.
-pub const MIN_REPORT_EVERY: Duration = Duration::from_secs(60);
-
-/// `stripe.report-every` is at most this: Stripe closes an invoice hours after its period.
-pub const MAX_REPORT_EVERY: Duration = Duration::from_secs(86_400);
 
 /// Longest name of a space, in characters.
 pub const MAX_SPACE_CHARS: usize = 64;
@@ -281,101 +271,6 @@ pub struct HttpConfig {
     /// `strip-prefix`: taken off each path before routes are matched, as `/prod` where a gateway
     /// puts its stage there. Begins with `/` and does not end with it.
     pub strip_prefix: Option<String>,
-}
-
-/// `[stripe]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StripeConfig {
-    /// `key`: the API key.
-    pub key: SecretRef,
-    /// `webhook-secret`; without it no webhooks are taken. Several secrets stand in one text,
-    /// with a comma between them, while one is rolled.
-    pub webhook_secret: Option<SecretRef>,
-    /// `mode`: which keys are taken.
-    pub mode: StripeMode,
-    /// `account`: names the Stripe account in the identifiers of what is sent. Another name makes
-    /// other identifiers, so that what is under way might be sent twice: to be kept for good.
-    pub account: String,
-    /// `api-base`: where Stripe is.
-    pub api_base: String,
-    /// `report-every`: how often usage is sent.
-    pub report_every: Duration,
-}
-
-impl StripeConfig {
-    /// From the variables that Stripe's own documentation uses: the key in `STRIPE_SECRET_KEY`, the
-    /// signing secret in `STRIPE_WEBHOOK_SECRET` if it is set, another base than Stripe's in
-    /// `STRIPE_API_BASE`; in mode `test`. `None` without a key.
-    ///
-    /// ```
-    /// let env = |name: &str| (name == "STRIPE_SECRET_KEY").then(|| "sk_test_x".to_owned());
-    /// assert!(tollgate::config::StripeConfig::from_env(&env).is_some());
-    /// assert!(tollgate::config::StripeConfig::from_env(&|_| None).is_none());
-    /// ```
-    pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
-        let reference = |field: &str, name: &str| {
-            let source = SecretSource::Env(name.to_owned());
-            env(name).map(|_| SecretRef { field: format!("stripe.{field}"), source })
-        };
-        Some(Self {
-            key: reference("key", "STRIPE_SECRET_KEY")?,
-            webhook_secret: reference("webhook-secret", "STRIPE_WEBHOOK_SECRET"),
-            mode: StripeMode::Test,
-            account: DEFAULT_STRIPE_ACCOUNT.to_owned(),
-            api_base: env("STRIPE_API_BASE").unwrap_or_else(|| DEFAULT_STRIPE_API_BASE.to_owned()),
-            report_every: DEFAULT_REPORT_EVERY,
-        })
-    }
-
-    /// Reads the signing secrets of webhooks; none if there is no reference to them.
-    ///
-    /// # Errors
-    ///
-    /// As [`SecretRef::resolve`].
-    pub fn resolve_webhook_secrets(
-        &self,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Vec<Secret>, ConfigError> {
-        let Some(reference) = &self.webhook_secret else { return Ok(Vec::new()) };
-        let text = reference.resolve(env)?;
-        let secrets = text.expose().split(',').map(str::trim).filter(|secret| !secret.is_empty());
-        Ok(secrets.map(Secret::new).collect())
-    }
-
-    /// Reads the API key.
-    ///
-    /// # Errors
-    ///
-    /// As [`SecretRef::resolve`], and if the key is of the other mode: real money does not move by
-    /// mistake, and a live service does not bill into a test account.
-    pub fn resolve_key(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Secret, ConfigError> {
-        let key = self.key.resolve(env)?;
-        let is = |mode: &str| {
-            ["sk", "rk"].iter().any(|kind| {
-                key.expose().strip_prefix(kind).is_some_and(|rest| rest.starts_with(mode))
-            })
-        };
-        match self.mode {
-            StripeMode::Test if is("_live_") => Err(self.key.error(
-                "this is a live key, and stripe.mode is \"test\"".into(),
-                "use a test key, or write mode = \"live\"",
-            )),
-            StripeMode::Live if is("_test_") => Err(self.key.error(
-                "this is a test key, and stripe.mode is \"live\"".into(),
-                "use a live key, or write mode = \"test\"",
-            )),
-            _ => Ok(key),
-        }
-    }
-}
-
-/// Which of Stripe's modes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StripeMode {
-    /// `"test"`: no money moves.
-    Test,
-    /// `"live"`: money moves.
-    Live,
 }
 
 /// `[flush]`.

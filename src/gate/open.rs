@@ -7,7 +7,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::Gate;
 #[cfg(feature = "stripe")]
@@ -29,7 +28,7 @@ use crate::directory::{Directory, Reads};
 use crate::error::Error;
 use crate::identity::{Identify, Prober, Unknown as UnknownCallers};
 use crate::ingest::Counting;
-use crate::keeper::{self, Hands, Keeper, OnAlert, Recovery};
+use crate::keeper::{Hands, Keeper, OnAlert, Recovery};
 use crate::sharing::Sharing;
 use crate::store::Store;
 use crate::store::layout::Space;
@@ -41,9 +40,6 @@ use crate::usage::ledger::Ledger;
 use crate::usage::log::LogWriter;
 use crate::usage::place::Place;
 use crate::wire::{Reply, WireOptions};
-
-/// How long closing waits for what is in hand: then it says what is left.
-pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Callers being looked up at once are few; this is only how many results are kept for the second
 /// in which others may wait for the same.
@@ -289,61 +285,6 @@ impl GateBuilder {
 }
 
 impl Gate {
-    /// Drains and ends: flushes what was counted, gives leases back, lets go of the store. Call it
-    /// after the server has stopped taking requests.
-    ///
-    /// # Errors
-    ///
-    /// What could not be written within [`CLOSE_WITHIN`]; it is in the journal where there is one.
-    pub async fn close(&self) -> Result<(), Error> {
-        let inner = &self.inner;
-        let deadline = Instant::now() + CLOSE_WITHIN;
-        let maintenance = inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
-        if let Some(maintenance) = maintenance {
-            maintenance.close().await;
-        }
-        if let Some(sharing) = inner.sharing.get() {
-            sharing.close(deadline).await;
-        }
-        inner.ingest.close(deadline).await; // what it draws from leases is flushed below
-        if !inner.settler.close(deadline).await {
-            tracing::warn!("not settled: requests with idempotency keys that were not answered");
-        }
-        inner.keeper.close().await;
-        let flushed = inner.flusher.close(deadline).await;
-        let kept = inner.close_sleepers(deadline).await
-            + keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
-        if kept > 0 {
-            tracing::warn!(leases = kept, "not given back: their units stay spent");
-        }
-        // Last: a Stripe that does not answer must not keep units from being given back.
-        #[cfg(feature = "stripe")]
-        inner.close_reports(deadline).await;
-        if let Some(units) = inner.store.units() {
-            tracing::info!(read = units.read, write = units.write, "units the store has charged");
-        }
-        inner.store.close().await?;
-        Ok(flushed?)
-    }
-
-    /// Writes what has been counted so far to the store.
-    ///
-    /// # Errors
-    ///
-    /// What could not be written; it stays in memory and is tried again.
-    pub async fn flush_now(&self) -> Result<(), Error> {
-        Ok(self.inner.flusher.flush_now().await?)
-    }
-
-    /// Returns when everything counted before this call is in the store.
-    pub(crate) fn recorded(&self) -> super::Pending {
-        let inner = self.inner.clone();
-        Box::pin(async move {
-            inner.flusher.barrier().await;
-            super::Waited::default()
-        })
-    }
-
     /// Looks at the plan file now instead of at the next poll. `Ok(true)`: another one is in force.
     ///
     /// # Errors

@@ -13,8 +13,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::Mutex;
 
 use super::claims::{self, Claimed};
-#[cfg(feature = "stripe")]
-use super::record::PoolRow;
 use super::record::UseKey;
 use super::{compact, log};
 use crate::admission::lease::Writer;
@@ -22,9 +20,12 @@ use crate::admission::lease::Writer;
 use crate::admission::pool::PoolId;
 use crate::catalog::{Zone, local_day};
 use crate::directory::Surrogate;
-#[cfg(feature = "stripe")]
-use crate::store::StoreErrorKind;
 use crate::store::{Key, MAX_PAGE_ITEMS, Query, Store, StoreError};
+
+#[cfg(feature = "stripe")]
+mod examine;
+#[cfg(feature = "stripe")]
+pub(crate) use examine::Examined;
 
 /// A reading younger than this is not repeated: a page that is reloaded costs no reads.
 const FRESH_MS: i64 = 1_000;
@@ -37,10 +38,6 @@ const DAYS_BACK: i64 = 400;
 const LEFT_MS: i64 = 3_600_000;
 
 const DAY_MS: i64 = 86_400_000;
-
-/// How the words of a pool beyond a quota end: see `admission/policy/lower.rs`.
-#[cfg(feature = "stripe")]
-const OVER: &str = "/over";
 
 /// See the [module](self).
 pub(crate) struct Ledger {
@@ -69,31 +66,6 @@ pub(crate) struct PeriodUse {
     pub(crate) scale: u64,
     pub(crate) period_ms: i64,
     pub(crate) atoms: u64,
-}
-
-/// All that the logs say, for the audit.
-#[cfg(feature = "stripe")]
-pub(crate) struct Examined {
-    pub(crate) uses: Vec<PeriodUse>,
-    pub(crate) pools: HashMap<PoolId, HashMap<u128, PoolRow>>,
-    /// Writers whose log cannot be read to its end, and why.
-    pub(crate) broken: Vec<(u128, String)>,
-}
-
-#[cfg(feature = "stripe")]
-impl Examined {
-    /// As [`Ledger::beyond`].
-    pub(crate) fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
-        let ours = self.pools.iter().filter(|(pool, _)| is_beyond(pool, tenant, quota, span));
-        ours.flat_map(|(_, of)| of.values()).fold(0, |sum, row| sum.saturating_add(row.total))
-    }
-}
-
-/// Whether a pool is what lies beyond this quota, in a window that begins in this span.
-#[cfg(feature = "stripe")]
-fn is_beyond(pool: &PoolId, tenant: Surrogate, quota: &str, (from, until): (i64, i64)) -> bool {
-    let words = pool.limit.strip_suffix(OVER) == Some(quota);
-    words && pool.tenant == tenant && (from..until).contains(&pool.start_ms)
 }
 
 #[derive(Default)]
@@ -172,43 +144,6 @@ impl Ledger {
         self.keep_rows(&mut fold);
         self.read_now(&mut fold, now_ms).await?;
         self.periods(&mut fold, now_ms).await
-    }
-
-    /// Atoms drawn beyond a quota, over all writers and its windows that begin in this span. As of
-    /// the last [`by_period`](Self::by_period).
-    #[cfg(feature = "stripe")]
-    pub(crate) async fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
-        let over = &self.fold.lock().await.over;
-        let ours = over.iter().filter(|(pool, _)| is_beyond(pool, tenant, quota, span));
-        ours.flat_map(|(_, of)| of.values()).fold(0, |sum, total| sum.saturating_add(*total))
-    }
-
-    /// Use by period, read from every log's first slot, whatever memory holds; and the pools'
-    /// rows. A log that cannot be read to its end is read as far as that goes, and named.
-    #[cfg(feature = "stripe")]
-    pub(crate) async fn examine(&self, now_ms: i64) -> Result<Examined, StoreError> {
-        let (mut fold, mut broken) = (Fold::default(), Vec::new());
-        let mut pools = HashMap::<PoolId, HashMap<u128, PoolRow>>::new();
-        for incarnation in self.writers(&mut fold, now_ms).await? {
-            let writer = Writer { incarnation, space: self.writer.space.clone() };
-            let mut news = Vec::new();
-            let read = log::read(&*self.store, &writer, 0, |rows, of| news.push((rows, of))).await;
-            for (rows, of) in news {
-                for (pool, row) in &rows.pools {
-                    let of_pool = pools.entry(pool.clone()).or_default();
-                    of_pool.entry(of).or_default().raise(*row);
-                }
-                fold.take(rows, of);
-            }
-            match read {
-                Ok(_) => {}
-                Err(error) if error.kind == StoreErrorKind::Corrupt => {
-                    broken.push((incarnation, error.message));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Examined { uses: self.periods(&mut fold, now_ms).await?, pools, broken })
     }
 
     /// Replaces full runs of slots by what they come to: in our own log, and in those that nobody
@@ -400,7 +335,9 @@ impl Fold {
             *known = total.max(*known);
         }
         #[cfg(feature = "stripe")]
-        for (pool, row) in rows.pools.into_iter().filter(|(pool, _)| pool.limit.ends_with(OVER)) {
+        for (pool, row) in
+            rows.pools.into_iter().filter(|(pool, _)| pool.limit.ends_with(examine::OVER))
+        {
             let known = self.over.entry(pool).or_default().entry(of).or_default();
             *known = row.total.max(*known);
         }
