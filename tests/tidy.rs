@@ -22,7 +22,7 @@ const CLOCKS: [(&str, &str); 9] = [
     ("integrations/lambda/src/flush.rs", "an invocation's deadline is the wall clock's"),
     ("src/clock.rs", "the only reader of clocks"),
     ("src/gate/maintain.rs", "waits run on tokio's clock, which tests can pause"),
-    ("src/gate/open.rs", "the deadline of closing, on tokio's clock"),
+    ("src/gate/close.rs", "the deadline of closing, on tokio's clock"),
     ("src/gate/reports.rs", "waits and the deadline of closing, on tokio's clock"),
     ("src/usage/flush.rs", "waits and deadlines on tokio's clock"),
     ("src/usage/drain.rs", "waits and deadlines on tokio's clock"),

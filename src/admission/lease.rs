@@ -17,7 +17,7 @@
 //! 4. Units served beyond the lease (a cost learned late) make `left` negative: a debt. While it
 //!    stands nothing is admitted, and what is released or granted pays it first.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -33,6 +33,7 @@ use crate::store::{Key, Write};
 pub(crate) mod at_rest;
 mod ceiling;
 mod cold;
+mod remaining;
 
 /// The first lease of a pool, in asks: small, because nobody knows yet what this process needs.
 pub(crate) const FIRST_ASKS: u64 = 8;
@@ -67,6 +68,8 @@ pub(crate) struct Lease {
     /// Largest ask since the last answer, and the sum of those that wait now.
     wanted: AtomicU64,
     waiting: AtomicU64,
+    /// Counts twice whenever units move between `left` and `free_seen`: odd while they do.
+    moves: AtomicU32,
     /// What nobody held when the pool was last seen, and the limit of our catalog.
     free_seen: AtomicI64,
     limit: AtomicI64,
@@ -168,6 +171,7 @@ impl Lease {
             refused_ask: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
+            moves: AtomicU32::new(0),
             free_seen: AtomicI64::new(terms.limit),
             limit: AtomicI64::new(terms.limit),
             of_slot: false,
@@ -311,14 +315,6 @@ impl Lease {
     pub(crate) fn unlogged(&self) -> Option<u64> {
         let total = self.total();
         (!self.of_slot && self.logged.swap(total, Ordering::Relaxed) != total).then_some(total)
-    }
-
-    /// Atoms still to be had, as far as this process knows: its own, and what was free when the
-    /// pool last answered. What is free is moved by a limit that has changed since.
-    pub(crate) fn remaining(&self) -> u64 {
-        let free = self.free_seen.load(Ordering::Relaxed);
-        let left = self.left.load(Ordering::Relaxed);
-        u64::try_from(left.saturating_add(free)).unwrap_or(0)
     }
 
     /// True once: whoever gets it brings it to the keeper.

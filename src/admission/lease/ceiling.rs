@@ -120,8 +120,9 @@ impl Lease {
         let leaving = |open: &(Op, Call)| matches!(open.0, Op::Give(_) | Op::Fold);
         let is_leaving = cold.in_flight.as_deref().is_some_and(leaving);
         if more > 0 && !cold.fenced && !is_leaving {
+            let _moving = self.moving();
             self.release(more);
-            self.free_seen.fetch_sub(signed(more), Ordering::Relaxed);
+            self.free_seen.fetch_sub(signed(more), Ordering::AcqRel);
             self.changed.notify_waiters();
         }
     }

@@ -200,6 +200,7 @@ impl Lease {
             (cold.fenced, cold.remains) = (true, mine);
             return;
         }
+        let _moving = self.moving();
         let (before, first) = ((cold.held(), cold.bound()), cold.view.is_none());
         (cold.view, cold.stale) = (view, false);
         let (held, bound) = (cold.held(), cold.bound());
@@ -232,7 +233,7 @@ impl Lease {
         // What only a ceiling keeps from being served is as good as free.
         let capped = signed(held.saturating_sub(bound));
         let free = view.map_or(cold.terms.limit, |v| v.free).saturating_add(capped);
-        self.free_seen.store(free, Ordering::Relaxed);
+        self.free_seen.store(free, Ordering::Release);
         // Ahead of need: when little is left of the lease, or of what its ceiling allows.
         let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
         self.low.store(low, Ordering::Relaxed);

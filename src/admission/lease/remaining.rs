@@ -1,0 +1,42 @@
+//! What is left of a limit, as headers and reports tell it: what this process holds and what nobody
+//! held when the pool last answered. Read without a lock, unless units are just moving from one to
+//! the other: then they would be told twice, or not at all.
+
+use std::sync::atomic::Ordering;
+
+use super::Lease;
+
+impl Lease {
+    /// Atoms still to be had, as far as this process knows: its own, and what was free when the
+    /// pool last answered. What is free is moved by a limit that has changed since.
+    pub(crate) fn remaining(&self) -> u64 {
+        let sum = || {
+            let free = self.free_seen.load(Ordering::Acquire);
+            let left = self.left.load(Ordering::Acquire);
+            u64::try_from(left.saturating_add(free)).unwrap_or(0)
+        };
+        let before = self.moves.load(Ordering::Acquire);
+        let seen = sum();
+        if before.is_multiple_of(2) && self.moves.load(Ordering::Acquire) == before {
+            return seen;
+        }
+        // What was read may hold units twice: read again while nothing can move.
+        let _cold = self.cold();
+        sum()
+    }
+
+    /// Units move between `left` and `free_seen` until this is dropped; the caller has the lock.
+    pub(super) fn moving(&self) -> Moving<'_> {
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        Moving(self)
+    }
+}
+
+/// See [`Lease::moving`].
+pub(super) struct Moving<'a>(&'a Lease);
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.0.moves.fetch_add(1, Ordering::AcqRel);
+    }
+}
