@@ -30,6 +30,9 @@ pub(crate) const NAP: Duration = Duration::from_secs(60);
 /// sweep to give back what they hold.
 const AT_ONCE: usize = 4_096;
 
+/// A table with room for this many is not worth making smaller.
+const SMALL: usize = 1_024;
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct Sleepers {
@@ -175,7 +178,7 @@ async fn rest_now_and_then(i: usize) {
 
 /// Gives memory back that a table had for many more: tables do not by themselves.
 fn shrink<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher + Clone>(table: &DashMap<K, V, S>) {
-    if table.capacity() > 4 * table.len().max(AT_ONCE) {
+    if table.capacity() > 4 * table.len().max(SMALL) {
         table.shrink_to_fit();
     }
 }
