@@ -319,3 +319,18 @@ async fn who_sleeps_stays_known_while_the_directory_is_away() {
     assert_eq!(with_key(&w.gate, &key).await, 200);
     w.gate.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_revoked_key_does_not_come_back_while_the_directory_is_away() {
+    let w = fixed("reject").await;
+    let (key, tenant) = new_key(&w.gate, "acme").await;
+    assert_eq!(with_key(&w.gate, &key).await, 200);
+    let id = tenant.keys().await.unwrap()[0].id.clone();
+    tenant.revoke_key(&id).await.unwrap();
+    w.clock.advance(AGED);
+    assert_eq!(with_key(&w.gate, &key).await, 401);
+    // Past the time for which it is remembered that it is nobody's.
+    w.clock.advance(AGED);
+    w.store.outage(true);
+    assert_eq!(with_key(&w.gate, &key).await, 503);
+}

@@ -8,6 +8,7 @@ use super::callers::{ANONYMOUS, KnownCaller, MAX_AGE, REFRESH_AGE, RETRY, Wanted
 use crate::admission::scoped::ScopeValues;
 use crate::admission::tenant::LiveTenant;
 use crate::catalog::Scope;
+use crate::clock::Now;
 use crate::config::Unknown;
 use crate::directory::Surrogate;
 use crate::identity::{Caller, Probe, ScopeHash, Scopes};
@@ -49,7 +50,7 @@ impl Inner {
             }
         };
         let Some(tenant) = tenant else {
-            self.unknown.insert(probe, now);
+            self.nobodys(probe, now);
             return Ok(());
         };
         let known = KnownCaller {
@@ -65,18 +66,19 @@ impl Inner {
         Ok(())
     }
 
+    /// The directory knows of nobody: who was known is forgotten, so that a credential that was
+    /// revoked does not come back while the directory is away.
+    fn nobodys(&self, probe: Probe, now: Now) {
+        self.callers.remove(&probe.0);
+        self.sleepers.forget_caller(probe);
+        self.unknown.insert(probe, now);
+    }
+
     /// Looks a caller up again; one that is nobody's by now is forgotten.
     pub(super) async fn refresh_caller(&self, probe: Probe, wanted: Wanted) {
-        match self.load_caller(probe, wanted).await {
-            Ok(()) if self.unknown.contains(probe, self.clock.now()) => {
-                self.callers.remove(&probe.0);
-                self.sleepers.forget_caller(probe);
-            }
-            Ok(()) => {}
-            Err(error) => {
-                tracing::warn!(%error, "a caller could not be looked up again");
-                self.keep_as_known(probe);
-            }
+        if let Err(error) = self.load_caller(probe, wanted).await {
+            tracing::warn!(%error, "a caller could not be looked up again");
+            self.keep_as_known(probe);
         }
     }
 
