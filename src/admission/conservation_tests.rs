@@ -272,7 +272,7 @@ async fn run(program: Vec<Op>) {
     gate.flush_now().await.unwrap();
     let reader = Writer { incarnation: 1, space: gate.inner.writer.space.clone() };
     let now_ms = clock.now().wall_ms;
-    let ledger = Ledger::new(Arc::new(store.clone()), reader, now_ms);
+    let ledger = Ledger::new(Arc::new(store.clone()), reader);
     let tenant = *gate.inner.tenants.iter().next().unwrap().key();
     let mut used = BTreeMap::<String, u64>::new();
     for day in ledger.uses(tenant, (0, 0), now_ms).await.unwrap() {

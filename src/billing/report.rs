@@ -145,7 +145,7 @@ impl Reporter {
         let space = Space::new(space);
         let origin = Origin::open(&*store, &space, sink.account()).await?;
         let reader = Writer { incarnation: 0, space: space.clone() };
-        let ledger = Ledger::new(store.clone(), reader, clock.now().wall_ms);
+        let ledger = Ledger::new(store.clone(), reader);
         let quiet = Mutex::default();
         let inner = Inner { store, sink, clock, space, origin, ledger, epoch, quiet };
         Ok(Self { inner: Arc::new(inner) })

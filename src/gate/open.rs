@@ -242,7 +242,7 @@ impl GateBuilder {
             keeper: Keeper::start(hands.clone(), queue),
             settler: Settler::start(hub.clone(), store.clone()),
             hands,
-            ledger: Ledger::new(store.clone(), writer.clone(), now.wall_ms),
+            ledger: Ledger::new(store.clone(), writer.clone()),
             ingest: Counting::new(store.clone(), writer.space.clone(), clock.clone()),
             directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
             clock,

@@ -223,7 +223,7 @@ mod tests {
         claim(&store, &space, b"held", None).await;
 
         let writer = Writer { space, incarnation: 1 };
-        let ledger = Ledger::new(Arc::new(store), writer, 0);
+        let ledger = Ledger::new(Arc::new(store), writer);
         let billed = ledger.by_period(10_000).await.unwrap();
         assert_eq!(billed.len(), 1);
         assert_eq!((billed[0].tenant, billed[0].period_ms, billed[0].atoms), (tenant, 7, 7));

@@ -97,7 +97,7 @@ struct Fold {
 type Sums = BTreeMap<(Option<Arc<str>>, Surrogate, Arc<str>, u64, i64), u64>;
 
 impl Ledger {
-    pub(crate) fn new(store: Arc<dyn Store>, writer: Writer, _now_ms: i64) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, writer: Writer) -> Self {
         Self { store, writer, fold: Mutex::default(), read_at_ms: AtomicI64::new(i64::MIN) }
     }
 
@@ -399,7 +399,7 @@ mod tests {
         }
         store.write(log::seal(dead.writer(), 1)).await.unwrap();
 
-        let ledger = Ledger::new(Arc::new(store.clone()), new.writer().clone(), NOW_MS);
+        let ledger = Ledger::new(Arc::new(store.clone()), new.writer().clone());
         let before = store.calls();
         assert_eq!(total(&ledger, NOW_MS).await, 15);
         // 15 months at most; of each log its folds, and its slots; and who has claims.
@@ -426,7 +426,7 @@ mod tests {
         let store = Faulty::scripted(Memory::new(), []);
         let mut log = LogWriter::begin(&store, Space::new("test"), NOW_MS).await.unwrap();
         let writer = log.writer().clone();
-        let reader = || Ledger::new(Arc::new(store.clone()), writer.clone(), NOW_MS);
+        let reader = || Ledger::new(Arc::new(store.clone()), writer.clone());
         let (ledger, folder) = (reader(), reader());
         for n in 1..=5 {
             record(&store, &mut log, n).await;
