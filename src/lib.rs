@@ -55,6 +55,10 @@ pub mod middleware;
 
 mod clock;
 mod error;
+#[cfg_attr(
+    not(any(test, feature = "testing")),
+    allow(dead_code, unreachable_pub, reason = "mistakes are planted by tests alone")
+)]
 mod planted;
 mod random;
 
