@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::admission::decide::{self, Drawn, Question, Stopped};
 use crate::admission::lease::Lease;
-use crate::admission::permit::{Hold, Of};
+use crate::admission::permit::{Hold, HoldBox, Of};
 use crate::admission::sheet::Sheet;
 use crate::admission::tenant::TenantCore;
 use crate::catalog::Auth;
@@ -113,7 +113,7 @@ pub struct Waited {
 /// An admitted request with what it holds.
 #[derive(Debug)]
 pub struct Running {
-    pub(crate) hold: Hold,
+    pub(crate) hold: HoldBox,
 }
 
 impl Gate {
@@ -179,7 +179,7 @@ impl Gate {
 
         // 3 decide: all limits at once, or none.
         let of = Of { sheet, route, ip, work: None };
-        let mut hold = Hold::new(of, now, view.body_length());
+        let mut hold = HoldBox::new(Hold::new(of, now, view.body_length()));
         match self.decide(&mut hold, &waited, now) {
             None => match self.once_key(rules, view) {
                 // A request that counts once waits for its claim.

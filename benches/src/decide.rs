@@ -44,22 +44,16 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     for (what, which) in [("same", [0, 0]), ("distinct", [0, 1])] {
         let names = which.map(|i| names[i].clone());
         let drills: [Drill; 2] = which.map(|i| one[i].clone());
-        group.bench_function(
-            BenchmarkId::new(format!("floor-2-threads-{what}"), round),
-            |b| {
-                b.iter_custom(|n| {
-                    on_two_threads(n, |i| {
-                        check(&floor, black_box(&names[i]));
-                    })
-                });
-            },
-        );
-        group.bench_function(
-            BenchmarkId::new(format!("tollgate-2-threads-{what}"), round),
-            |b| {
-                b.iter_custom(|n| on_two_threads(n, |i| setup::admit(black_box(&drills[i]))));
-            },
-        );
+        group.bench_function(BenchmarkId::new(format!("floor-2-threads-{what}"), round), |b| {
+            b.iter_custom(|n| {
+                on_two_threads(n, |i| {
+                    check(&floor, black_box(&names[i]));
+                })
+            });
+        });
+        group.bench_function(BenchmarkId::new(format!("tollgate-2-threads-{what}"), round), |b| {
+            b.iter_custom(|n| on_two_threads(n, |i| setup::admit(black_box(&drills[i]))));
+        });
     }
 
     let drills = setup::drills(rt, &gate, MANY, 600);
@@ -79,8 +73,7 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
         });
     });
     group.finish();
-    rt.block_on(gate.close())
-        .expect("everything counted is written");
+    rt.block_on(gate.close()).expect("everything counted is written");
 }
 
 type Floor = DashMap<String, Arc<DefaultDirectRateLimiter>>;
@@ -92,15 +85,11 @@ fn quota() -> Quota {
 
 /// The floor: whose limiter, by name, and is there room.
 fn floor_map(tenants: usize) -> Floor {
-    (0..tenants)
-        .map(|i| (setup::name(i), Arc::new(RateLimiter::direct(quota()))))
-        .collect()
+    (0..tenants).map(|i| (setup::name(i), Arc::new(RateLimiter::direct(quota())))).collect()
 }
 
 fn check(floor: &Floor, name: &str) -> bool {
-    floor
-        .get(name)
-        .is_some_and(|limiter| limiter.check().is_ok())
+    floor.get(name).is_some_and(|limiter| limiter.check().is_ok())
 }
 
 fn keyed() -> DefaultKeyedRateLimiter<String> {
@@ -123,10 +112,7 @@ fn limitador_memory() -> impl Fn(&str) -> bool {
 }
 
 /// How long `n` rounds take on two threads at once, until the slower is done.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a bench measures the time of this machine"
-)]
+#[expect(clippy::disallowed_methods, reason = "a bench measures the time of this machine")]
 fn on_two_threads(n: u64, job: impl Fn(usize) + Sync) -> Duration {
     let barrier = Barrier::new(2);
     let work = |i| {

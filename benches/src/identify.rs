@@ -16,17 +16,8 @@ use crate::setup;
 pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     let gate = setup::gate(rt, HeaderStyle::Off);
     let key = rt.block_on(async {
-        let acme = gate
-            .directory()
-            .tenant(&setup::name(0))
-            .save()
-            .await
-            .expect("a tenant");
-        acme.new_key("bench")
-            .await
-            .expect("a key")
-            .expose()
-            .to_owned()
+        let acme = gate.directory().tenant(&setup::name(0)).save().await.expect("a tenant");
+        acme.new_key("bench").await.expect("a key").expose().to_owned()
     });
     let token = token();
     let ways = [
@@ -44,28 +35,21 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
             .collect();
         let request = setup::request(header, &value);
         group.bench_function(BenchmarkId::new(format!("map-{what}"), round), |b| {
-            b.iter(|| {
-                map.get(black_box(value.as_str()))
-                    .map(|found| found.clone())
-            });
+            b.iter(|| map.get(black_box(value.as_str())).map(|found| found.clone()));
         });
         ask(rt, &gate, &request);
         let mut now = clock.now();
         group.bench_function(BenchmarkId::new(format!("tollgate-{what}"), round), |b| {
             b.iter(|| known(rt, &gate, black_box(&request), &mut now, &clock));
         });
-        group.bench_function(
-            BenchmarkId::new(format!("tollgate-{what}-first"), round),
-            |b| {
-                let forget = || testing::forget_callers(&gate);
-                let first = |()| ask(rt, &gate, &request);
-                b.iter_batched(forget, first, BatchSize::PerIteration);
-            },
-        );
+        group.bench_function(BenchmarkId::new(format!("tollgate-{what}-first"), round), |b| {
+            let forget = || testing::forget_callers(&gate);
+            let first = |()| ask(rt, &gate, &request);
+            b.iter_batched(forget, first, BatchSize::PerIteration);
+        });
     }
     group.finish();
-    rt.block_on(gate.close())
-        .expect("everything counted is written");
+    rt.block_on(gate.close()).expect("everything counted is written");
 }
 
 /// Step 1 for a caller in memory. What is in memory grows old: then it is looked up again.

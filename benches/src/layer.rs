@@ -22,20 +22,15 @@ use crate::setup::{self, Nothing};
 
 pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     let _within = rt.enter();
-    let silent = setup::gate(rt, HeaderStyle::Off);
-    let telling = setup::gate(rt, HeaderStyle::Draft11);
+    let named = |plans, style| setup::gate_by(rt, setup::BY_HEADER, plans, style);
+    let silent = named(setup::PLANS, HeaderStyle::Off);
+    let telling = named(setup::PLANS, HeaderStyle::Draft11);
+    let one_rate = named(setup::ONE_RATE, HeaderStyle::Draft11);
+    let keyed = setup::gate_by(rt, &setup::by_key(), setup::PLANS, HeaderStyle::Draft11);
     let key = rt.block_on(async {
-        let acme = telling
-            .directory()
-            .tenant(&setup::name(0))
-            .save()
-            .await
-            .expect("a tenant");
-        acme.new_key("bench")
-            .await
-            .expect("a key")
-            .expose()
-            .to_owned()
+        let acme = keyed.directory().tenant("acme").save().await;
+        let key = acme.expect("a tenant").new_key("bench").await;
+        key.expect("a key").expose().to_owned()
     });
     let by_header = setup::request("x-tenant", &setup::name(0));
     let by_key = setup::request("x-api-key", &key);
@@ -45,11 +40,7 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
             (0..200_000).for_each(|_| service(request.clone()));
             let mut group = c.benchmark_group("layer");
             group.bench_function(BenchmarkId::new(what, round), |b| {
-                b.iter_batched(
-                    || request.clone(),
-                    &mut *service,
-                    BatchSize::NumIterations(32),
-                );
+                b.iter_batched(|| request.clone(), &mut *service, BatchSize::NumIterations(32));
             });
             group.finish();
         };
@@ -61,31 +52,17 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     bench("tollgate", &mut driven(layer.layer(bare)), &by_header);
     let layer =
         GovernorLayer::<_, _, Body>::new(governor().use_headers().finish().expect("a quota"));
-    bench(
-        "tower-governor-headers",
-        &mut driven(layer.layer(bare)),
-        &by_header,
-    );
+    bench("tower-governor-headers", &mut driven(layer.layer(bare)), &by_header);
     let layer = TollgateLayer::new(&telling).without_extensions();
-    bench(
-        "tollgate-headers",
-        &mut driven(layer.layer(bare)),
-        &by_header,
-    );
+    bench("tollgate-headers", &mut driven(layer.layer(bare)), &by_header);
+    let layer = TollgateLayer::new(&one_rate).without_extensions();
+    bench("tollgate-headers-one-rate", &mut driven(layer.layer(bare)), &by_header);
+    let layer = TollgateLayer::new(&keyed).without_extensions();
+    bench("tollgate-headers-api-key", &mut driven(layer.layer(bare)), &by_key);
     let layer = TollgateLayer::new(&telling);
-    bench(
-        "tollgate-headers-extractors",
-        &mut driven(layer.layer(bare)),
-        &by_header,
-    );
-    bench(
-        "tollgate-headers-extractors-api-key",
-        &mut driven(layer.layer(bare)),
-        &by_key,
-    );
-    for gate in [silent, telling] {
-        rt.block_on(gate.close())
-            .expect("everything counted is written");
+    bench("tollgate-headers-extractors", &mut driven(layer.layer(bare)), &by_header);
+    for gate in [silent, telling, one_rate, keyed] {
+        rt.block_on(gate.close()).expect("everything counted is written");
     }
 }
 
@@ -122,9 +99,7 @@ fn governor() -> GovernorConfigBuilder<ByTenant, governor::middleware::NoOpMiddl
     let mut builder = GovernorConfigBuilder::default();
     let mut builder = builder.key_extractor(ByTenant);
     let nanos = 1_000_000_000 / u64::from(setup::PER_SECOND);
-    builder
-        .per_nanosecond(nanos)
-        .burst_size(NonZeroU32::new(setup::BURST).expect("not 0").get());
+    builder.per_nanosecond(nanos).burst_size(NonZeroU32::new(setup::BURST).expect("not 0").get());
     builder
 }
 
@@ -136,12 +111,7 @@ impl KeyExtractor for ByTenant {
     type Key = String;
 
     fn extract<T>(&self, request: &Request<T>) -> Result<String, GovernorError> {
-        let tenant = request
-            .headers()
-            .get("x-tenant")
-            .and_then(|v| v.to_str().ok());
-        tenant
-            .map(str::to_owned)
-            .ok_or(GovernorError::UnableToExtractKey)
+        let tenant = request.headers().get("x-tenant").and_then(|v| v.to_str().ok());
+        tenant.map(str::to_owned).ok_or(GovernorError::UnableToExtractKey)
     }
 }

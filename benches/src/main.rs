@@ -29,10 +29,7 @@ fn main() {
     let marker = dir.join(".begun");
     std::fs::write(&marker, "").expect("the target directory is ours to write");
 
-    let rt = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
+    let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let rt = rt.expect("a runtime");
     let mut criterion = Criterion::default()
         .without_plots()

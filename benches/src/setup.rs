@@ -21,6 +21,16 @@ rate.default   = "50M/s burst 50M"
 quota.requests = "1000000000000/month"
 "#;
 
+/// One rate alone: all that a layer of `tower_governor` holds a caller to.
+pub const ONE_RATE: &str = r#"
+default-plan = "team"
+[plan.team]
+rate.default = "50M/s burst 50M"
+"#;
+
+/// A caller is named by one header, as it is to the peers.
+pub const BY_HEADER: &str = "[[identify]]\nheader = \"x-tenant\"";
+
 /// The same numbers for the peers.
 pub const PER_SECOND: u32 = 50_000_000;
 pub const BURST: u32 = 50_000_000;
@@ -30,56 +40,64 @@ pub const SECRET: &str = "a-bench-has-no-secrets-0123456789abcdef";
 
 pub const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 443);
 
-/// The gate of all benches, on a store in memory.
+/// The gate of most benches, on a store in memory, with every way to be known.
 pub fn gate(rt: &Runtime, style: HeaderStyle) -> Gate {
     open(rt, "[store]\nkind = \"memory\"", style)
 }
 
-/// A gate on this store.
+/// The same on this store.
 pub fn open(rt: &Runtime, store: &str, style: HeaderStyle) -> Gate {
+    let (by_key, secret) = (by_key(), secret());
+    let jwt = format!(
+        "[[identify]]\njwt = {{ secret = {{ file = \"{secret}\" }}, issuer = \"bench\", \
+         audience = \"api\", tenant = \"org\" }}"
+    );
+    let service = format!("{store}\n{by_key}\n{jwt}\n{BY_HEADER}");
+    opened(rt, &service, PLANS, style)
+}
+
+/// A gate on a store in memory that knows callers in this one way.
+pub fn gate_by(rt: &Runtime, way: &str, plans: &str, style: HeaderStyle) -> Gate {
+    let service = format!("[store]\nkind = \"memory\"\n{way}");
+    opened(rt, &service, plans, style)
+}
+
+/// A caller is known by its API key.
+pub fn by_key() -> String {
+    let pepper = format!("[{{ id = \"1\", file = \"{}\" }}]", secret());
+    format!("[[identify]]\napi-key = \"x-api-key\"\npepper = {pepper}")
+}
+
+/// A file with the secret of this run.
+fn secret() -> String {
     let dir = std::env::temp_dir().join("tollgate-bench");
     std::fs::create_dir_all(&dir).expect("a directory for a secret");
     let file = dir.join(format!("secret-{}", std::process::id()));
     std::fs::write(&file, SECRET).expect("a file for a secret");
-    let secret = format!("{{ file = \"{}\" }}", file.display());
+    file.display().to_string()
+}
+
+fn opened(rt: &Runtime, service: &str, plans: &str, style: HeaderStyle) -> Gate {
     let service = format!(
         r#"
-{store}
-[[identify]]
-api-key = "x-api-key"
-pepper = [{{ id = "1", file = "{}" }}]
-[[identify]]
-jwt = {{ secret = {secret}, issuer = "bench", audience = "api", tenant = "org" }}
-[[identify]]
-header = "x-tenant"
+{service}
 [identity]
 unknown = "create"
 [proxy]
 trust = ["10.0.0.0/8"]
 [flush]
 mode = "fast"
-"#,
-        file.display()
+"#
     );
-    let wire = WireOptions {
-        style,
-        ..WireOptions::default()
-    };
-    let gate = rt.block_on(
-        GateBuilder::from_text(&service)
-            .plans(PLANS)
-            .wire(wire)
-            .open(),
-    );
-    gate.expect("the gate of the benches opens")
+    let wire = WireOptions { style, ..WireOptions::default() };
+    let builder = GateBuilder::from_text(&service).plans(plans).wire(wire);
+    rt.block_on(builder.open()).expect("the gate of the benches opens")
 }
 
 /// Tenants in memory, each with a lease that a measurement does not use up.
 pub fn drills(rt: &Runtime, gate: &Gate, count: usize, rounds: usize) -> Vec<Drill> {
     let drill = |i: usize| {
-        let tenant = rt
-            .block_on(gate.tenant(&name(i)))
-            .expect("a tenant is made on first sight");
+        let tenant = rt.block_on(gate.tenant(&name(i))).expect("a tenant is made on first sight");
         Drill::new(gate, &tenant, "search")
     };
     let mut drills: Vec<Drill> = (0..count).map(drill).collect();
@@ -107,9 +125,7 @@ pub fn name(i: usize) -> String {
 pub fn shuffle<T>(items: &mut [T]) {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for i in (1..items.len()).rev() {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         items.swap(i, (random >> 33) as usize % (i + 1));
     }
 }

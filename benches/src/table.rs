@@ -19,44 +19,21 @@ struct Ratio {
 }
 
 const fn ratio(what: &'static str, ours: &'static str, theirs: &'static str) -> Ratio {
-    Ratio {
-        what,
-        ours,
-        theirs,
-        less: None,
-        target: None,
-    }
+    Ratio { what, ours, theirs, less: None, target: None }
 }
 
 const fn overhead(what: &'static str, ours: &'static str, theirs: &'static str) -> Ratio {
-    Ratio {
-        less: Some("layer/bare"),
-        ..ratio(what, ours, theirs)
-    }
+    Ratio { less: Some("layer/bare"), ..ratio(what, ours, theirs) }
 }
 
 const fn within(target: f64, ratio: Ratio) -> Ratio {
-    Ratio {
-        target: Some(target),
-        ..ratio
-    }
+    Ratio { target: Some(target), ..ratio }
 }
 
 const RATIOS: &[Ratio] = &[
-    within(
-        2.0,
-        ratio("decision / floor", "decide/tollgate", "decide/floor"),
-    ),
-    ratio(
-        "decision / governor keyed",
-        "decide/tollgate",
-        "decide/governor-keyed",
-    ),
-    ratio(
-        "decision / limitador in memory",
-        "decide/tollgate",
-        "decide/limitador",
-    ),
+    within(2.0, ratio("decision / floor", "decide/tollgate", "decide/floor")),
+    ratio("decision / governor keyed", "decide/tollgate", "decide/governor-keyed"),
+    ratio("decision / limitador in memory", "decide/tollgate", "decide/limitador"),
     ratio(
         "2 threads, one tenant / floor",
         "decide/tollgate-2-threads-same",
@@ -67,34 +44,14 @@ const RATIOS: &[Ratio] = &[
         "decide/tollgate-2-threads-distinct",
         "decide/floor-2-threads-distinct",
     ),
-    ratio(
-        "10,000 tenants / floor",
-        "decide/tollgate-10k",
-        "decide/floor-10k",
-    ),
-    ratio(
-        "trusted header, known / map look-up",
-        "identify/tollgate-header",
-        "identify/map-header",
-    ),
+    ratio("10,000 tenants / floor", "decide/tollgate-10k", "decide/floor-10k"),
+    ratio("trusted header, known / map look-up", "identify/tollgate-header", "identify/map-header"),
     within(
         2.0,
-        ratio(
-            "API key, known / map look-up",
-            "identify/tollgate-api-key",
-            "identify/map-api-key",
-        ),
+        ratio("API key, known / map look-up", "identify/tollgate-api-key", "identify/map-api-key"),
     ),
-    ratio(
-        "JWT, known / map look-up",
-        "identify/tollgate-jwt",
-        "identify/map-jwt",
-    ),
-    overhead(
-        "layer / tower_governor",
-        "layer/tollgate",
-        "layer/tower-governor",
-    ),
+    ratio("JWT, known / map look-up", "identify/tollgate-jwt", "identify/map-jwt"),
+    overhead("layer / tower_governor", "layer/tollgate", "layer/tower-governor"),
     within(
         1.0,
         overhead(
@@ -104,13 +61,14 @@ const RATIOS: &[Ratio] = &[
         ),
     ),
     overhead(
-        "  and extractors",
-        "layer/tollgate-headers-extractors",
+        "  with one rate alone",
+        "layer/tollgate-headers-one-rate",
         "layer/tower-governor-headers",
     ),
+    overhead("  by API key", "layer/tollgate-headers-api-key", "layer/tower-governor-headers"),
     overhead(
-        "  and by API key",
-        "layer/tollgate-headers-extractors-api-key",
+        "  and extractors",
+        "layer/tollgate-headers-extractors",
         "layer/tower-governor-headers",
     ),
 ];
@@ -142,16 +100,9 @@ pub fn figures(dir: &Path, marker: &Path) -> Figures {
 
 /// Prints the table; returns it for the file.
 pub fn table(figures: &Figures) -> Value {
-    println!(
-        "\n{:<44} {:>12} {:>8}",
-        "bench (median of the rounds)", "ns", "rounds"
-    );
+    println!("\n{:<44} {:>12} {:>8}", "bench (median of the rounds)", "ns", "rounds");
     for (name, rounds) in figures {
-        println!(
-            "{name:<44} {:>12.1} {:>8}",
-            middle(rounds.clone()),
-            rounds.len()
-        );
+        println!("{name:<44} {:>12.1} {:>8}", middle(rounds.clone()), rounds.len());
     }
     println!(
         "\n{:<44} {:>10} {:>10} {:>7} {:>7}",
@@ -167,20 +118,14 @@ pub fn table(figures: &Figures) -> Value {
             continue;
         }
         let own = |rounds: &[f64], i: usize| rounds[i] - less.map_or(0.0, |less| less[i]);
-        let rounds = ours
-            .len()
-            .min(theirs.len())
-            .min(less.map_or(usize::MAX, Vec::len));
+        let rounds = ours.len().min(theirs.len()).min(less.map_or(usize::MAX, Vec::len));
         let (ours, theirs): (Vec<_>, Vec<_>) =
             (0..rounds).map(|i| (own(ours, i), own(theirs, i))).unzip();
         // Each round's two figures were taken side by side: the ratio is taken round by round.
         let ratio = middle((0..rounds).map(|i| ours[i] / theirs[i]).collect());
         let (ours, theirs) = (middle(ours), middle(theirs));
         let target = line.target.map_or(String::new(), |t| format!("<= {t}"));
-        println!(
-            "{:<44} {ours:>10.1} {theirs:>10.1} {ratio:>7.2} {target:>7}",
-            line.what
-        );
+        println!("{:<44} {ours:>10.1} {theirs:>10.1} {ratio:>7.2} {target:>7}", line.what);
         lines.push(json!({
             "what": line.what.trim(), "ours": line.ours, "theirs": line.theirs, "less": line.less,
             "ours_ns": ours, "theirs_ns": theirs, "ratio": ratio, "target": line.target,
@@ -205,13 +150,9 @@ fn modified(file: &Path) -> Option<std::time::SystemTime> {
 
 fn children(dir: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect()
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
 fn last(path: &Path) -> String {
-    path.file_name()
-        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

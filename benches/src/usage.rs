@@ -11,16 +11,12 @@ const TENANTS: usize = 1_000;
 
 pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = format!(
-        "[store]\nkind = \"redb\"\npath = \"{}\"",
-        dir.path().join("t.redb").display()
-    );
+    let store =
+        format!("[store]\nkind = \"redb\"\npath = \"{}\"", dir.path().join("t.redb").display());
     let gate = setup::open(rt, &store, HeaderStyle::Off);
     let drills = setup::drills(rt, &gate, TENANTS, 4);
     let mut group = c.benchmark_group("usage");
-    group
-        .throughput(Throughput::Elements(TENANTS as u64))
-        .sample_size(20);
+    group.throughput(Throughput::Elements(TENANTS as u64)).sample_size(20);
     group.bench_function(BenchmarkId::new("record-and-flush-1000", round), |b| {
         b.iter(|| {
             drills.iter().for_each(setup::admit);
@@ -28,6 +24,5 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
         });
     });
     group.finish();
-    rt.block_on(gate.close())
-        .expect("everything counted is written");
+    rt.block_on(gate.close()).expect("everything counted is written");
 }

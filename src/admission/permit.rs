@@ -29,12 +29,14 @@ mod listed;
 mod plain;
 #[cfg(any(test, feature = "testing"))]
 mod seen;
+mod spare;
 mod use_up;
 
 pub(crate) use keyed::Settling;
 pub(crate) use listed::List;
 use listed::Listed;
 use plain::Plain;
+pub(crate) use spare::HoldBox;
 use use_up::{Knowledge, pay_bucket, use_up};
 
 /// How a request ended.

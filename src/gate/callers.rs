@@ -20,6 +20,7 @@ use crate::config::Unknown;
 use crate::decision::Reason;
 use crate::identity::{
     Caller, CredentialHash, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
+    named_caller,
 };
 use crate::store::StoreError;
 
@@ -123,15 +124,13 @@ impl Gate {
                 }
                 Err(_) => Seen::Refused(Reason::Unidentified),
             },
-            Presented::Tenant { id, user, .. } => {
-                let caller = Caller::new(id.into_owned());
-                let caller = match user {
-                    Some(user) => caller.user(user.into_owned()),
-                    None => caller,
-                };
-                let expires_ms = i64::MAX;
-                Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }))
-            }
+            Presented::Tenant { id, user, .. } => match named_caller(&id, user.as_deref()) {
+                Ok(caller) => {
+                    let expires_ms = i64::MAX;
+                    Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }))
+                }
+                Err(_) => Seen::Refused(Reason::Unidentified),
+            },
             Presented::Nothing => self.stranger(now),
         }
     }

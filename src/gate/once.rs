@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Answer, Gate, Inner, LEASE_WAIT, Pending, Running, Waited};
 use crate::admission::claim::{Claim, Found, Next, OnceKey};
-use crate::admission::permit::Hold;
+use crate::admission::permit::{Hold, HoldBox};
 use crate::catalog::{OnLeaseError, Route};
 use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
@@ -41,7 +41,7 @@ impl Gate {
 
     /// Claims the key for a request that has been admitted.
     #[cold]
-    pub(super) fn claim(&self, hold: Hold, once: OnceKey) -> Pending {
+    pub(super) fn claim(&self, hold: HoldBox, once: OnceKey) -> Pending {
         let inner = self.inner.clone();
         Box::pin(async move {
             let hold = Unclaimed(Some(hold));
@@ -129,10 +129,10 @@ impl Inner {
         }
     }
 
-    fn refuse_claim(&self, hold: Option<Hold>, reason: Reason) -> Answer {
+    fn refuse_claim(&self, hold: Option<HoldBox>, reason: Reason) -> Answer {
         let refusal: Box<Refusal> = self.refusal(reason, hold.as_ref().map(|h| &*h.of.sheet));
         if let Some(hold) = hold {
-            hold.refuse(self.clock.now());
+            hold.into_inner().refuse(self.clock.now());
         }
         Answer::Refuse(refusal)
     }
@@ -140,13 +140,13 @@ impl Inner {
 
 /// A hold whose key is being claimed. A client that goes away meanwhile drops it: the handler never
 /// ran, so that nothing is charged.
-struct Unclaimed(Option<Hold>);
+struct Unclaimed(Option<HoldBox>);
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
         if let Some(hold) = self.0.take() {
             let now = hold.now();
-            hold.refuse(now);
+            hold.into_inner().refuse(now);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::catalog::{Count, Every, MeterId, Over, RouteId};
 use crate::clock::Now;
 use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, Source, Unit};
 use crate::telemetry;
-use crate::wire::Told;
+use crate::wire::{self, Told};
 
 /// A request is told about so many limits without an allocation.
 pub(crate) type LimitStates = SmallVec<[LimitState; 6]>;
@@ -143,7 +143,11 @@ impl Standing<'_> {
                 let meter = self.sheet.policy.rates[usize::from(index)].meter;
                 let scale = meter.map_or(1, |m| self.sheet.catalog.meters[usize::from(m.0)].scale);
                 let resets_in_s = Some(level.full_in_ns.div_ceil(1_000_000_000));
-                Some(Told { left: level.remaining / scale.max(1), resets_in_s, past_soft: false })
+                Some(Told {
+                    left: wire::whole(level.remaining, scale),
+                    resets_in_s,
+                    past_soft: false,
+                })
             }
             Limit::Quota(index) => {
                 let rule = &self.sheet.policy.quotas[usize::from(index)];
@@ -155,7 +159,7 @@ impl Standing<'_> {
                     u64::try_from(left_ms).unwrap_or(0).div_ceil(1_000)
                 });
                 let past_soft = rule.quota.over != Over::Deny && remaining == 0;
-                Some(Told { left: remaining / scale.max(1), resets_in_s, past_soft })
+                Some(Told { left: wire::whole(remaining, scale), resets_in_s, past_soft })
             }
             Limit::None | Limit::Grant(_) => None,
         }

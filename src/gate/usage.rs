@@ -31,7 +31,7 @@ struct Shared {
 
 impl Admitted {
     pub(crate) fn new(gate: Gate, running: Running) -> Self {
-        let Running { hold } = running;
+        let hold = running.hold.into_inner();
         let (tenant, plan) = (hold.of.sheet.tenant.id.clone(), hold.of.sheet.policy.plan.clone());
         Self(Arc::new(Shared { gate, tenant, plan, hold: Mutex::new(hold) }))
     }

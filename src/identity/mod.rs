@@ -29,7 +29,9 @@ pub use caller::{Caller, Identify, Identity};
 pub(crate) use credential::hex;
 pub use credential::{CredentialHash, Pepper, Peppers, SCHEME_SHA256};
 pub use named_header::NamedHeader;
-pub use present::{Identifier, IdentifierError, MAX_API_KEY, MAX_JWT, Malformed, Presented};
+pub use present::{
+    Identifier, IdentifierError, MAX_API_KEY, MAX_JWT, Malformed, Presented, named_caller,
+};
 pub use probe::{Probe, Prober};
 pub use proxies::Proxies;
 pub use scopes::{ScopeHash, Scopes};

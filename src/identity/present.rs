@@ -14,7 +14,8 @@ use super::api_key::is_broken;
 #[cfg(feature = "jwt")]
 use super::jwt;
 use super::{
-    CredentialHash, NamedHeader, Peppers, Probe, Prober, Proxies, RequestView, Source, is_tenant_id,
+    Caller, CredentialHash, NamedHeader, Peppers, Probe, Prober, Proxies, RequestView, Source,
+    is_tenant_id,
 };
 
 /// Longest API key that is read: hashing a longer one would be work for nobody.
@@ -48,10 +49,10 @@ pub enum Presented<'a> {
     Tenant {
         /// Index of the source.
         source: u16,
-        /// The tenant's outer id.
-        id: Cow<'a, str>,
+        /// The tenant's outer id, as it came: see [`named_caller`].
+        id: Cow<'a, [u8]>,
         /// The user within it.
-        user: Option<Cow<'a, str>>,
+        user: Option<Cow<'a, [u8]>>,
     },
     /// Nothing.
     Nothing,
@@ -150,7 +151,7 @@ impl Identifier {
                 }
                 Source::Claim { tenant, user } => claimed(n as u16, tenant, user.as_deref(), view)?,
             };
-            if presented != Presented::Nothing {
+            if !matches!(presented, Presented::Nothing) {
                 return Ok(presented);
             }
         }
@@ -165,8 +166,7 @@ impl Identifier {
             #[cfg(feature = "jwt")]
             Presented::Jwt { source, token } => Some(self.prober.probe(*source, token.as_bytes())),
             Presented::Tenant { source, id, user } => {
-                let user = user.as_ref().map(|user| user.as_bytes());
-                Some(self.prober.probe_named(*source, id.as_bytes(), user))
+                Some(self.prober.probe_named(*source, id, user.as_deref()))
             }
             Presented::Nothing => None,
         }
@@ -293,18 +293,15 @@ impl Identifier {
         if !view.peer().is_some_and(|peer| self.proxies.trusts(peer)) {
             return Ok(Presented::Nothing);
         }
-        let text = |name: &NamedHeader| match view.single(name)? {
-            None => Ok(None),
-            Some(value) => match std::str::from_utf8(value) {
-                Ok(value) => Ok(Some(Cow::Borrowed(value.trim()))),
-                Err(_) => Err(Malformed::TenantId),
-            },
-        };
-        let Some(id) = text(tenant)? else {
+        let Some(id) = view.single(tenant)? else {
             return Ok(Presented::Nothing);
         };
-        let user = user.map(text).transpose()?.flatten();
-        named_tenant(source, id, user)
+        let user = match user {
+            Some(user) => view.single(user)?.map(<[u8]>::trim_ascii),
+            None => None,
+        };
+        let user = user.filter(|user| !user.is_empty()).map(Cow::Borrowed);
+        Ok(Presented::Tenant { source, id: id.trim_ascii().into(), user })
     }
 }
 
@@ -314,21 +311,30 @@ fn claimed<'a>(
     user: Option<&str>,
     view: &'a dyn RequestView,
 ) -> Result<Presented<'a>, Malformed> {
+    let bytes = |claim: Cow<'a, str>| match claim {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    };
     let Some(id) = view.claim(tenant) else {
         return Ok(Presented::Nothing);
     };
-    named_tenant(source, id, user.and_then(|name| view.claim(name)))
+    let user = user.and_then(|name| view.claim(name)).filter(|user| !user.is_empty());
+    Ok(Presented::Tenant { source, id: bytes(id), user: user.map(bytes) })
 }
 
-fn named_tenant<'a>(
-    source: u16,
-    id: Cow<'a, str>,
-    user: Option<Cow<'a, str>>,
-) -> Result<Presented<'a>, Malformed> {
-    if !is_tenant_id(&id) {
+/// The caller that somebody we trust has named, if that can be one. Asked of callers that are not
+/// known: what is known has been read before.
+pub fn named_caller(id: &[u8], user: Option<&[u8]>) -> Result<Caller, Malformed> {
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Malformed::TenantId);
+    let id = text(id)?;
+    if !is_tenant_id(id) {
         return Err(Malformed::TenantId);
     }
-    Ok(Presented::Tenant { source, id, user: user.filter(|user| !user.is_empty()) })
+    let caller = Caller::new(id);
+    Ok(match user {
+        Some(user) => caller.user(text(user)?),
+        None => caller,
+    })
 }
 
 /// The token of `Authorization: Bearer`, RFC 6750 section 2.1. Another scheme is somebody else's.
@@ -434,7 +440,8 @@ mod tests {
     #[test]
     fn believes_a_tenant_header_only_from_a_trusted_proxy() {
         let view = || View::default().with("x-tenant", "acme").with("x-user", "7");
-        let presented = Presented::Tenant { source: 0, id: "acme".into(), user: Some("7".into()) };
+        let (id, user) = (b"acme"[..].into(), Some(b"7"[..].into()));
+        let presented = Presented::Tenant { source: 0, id, user };
         assert_eq!(by_header().present(&view().peered("10.1.1.1")), Ok(presented));
         for forged in [view().peered("203.0.113.9"), view()] {
             assert_eq!(by_header().present(&forged), Ok(Presented::Nothing));
@@ -443,8 +450,13 @@ mod tests {
         assert_eq!(by_header().present(&twice), Err(Malformed::Repeated));
         for bad in [&b""[..], b"a\x01b", b"\xff"] {
             let view = View::default().with("x-tenant", bad).peered("10.1.1.1");
-            assert_eq!(by_header().present(&view), Err(Malformed::TenantId));
+            let Ok(Presented::Tenant { id, .. }) = by_header().present(&view) else {
+                panic!("the header counts")
+            };
+            assert_eq!(named_caller(&id, None), Err(Malformed::TenantId));
         }
+        assert_eq!(named_caller(b"acme", Some(b"\xff")), Err(Malformed::TenantId));
+        assert_eq!(named_caller(b"acme", Some(b"7")), Ok(Caller::new("acme").user("7")));
     }
 
     #[test]
@@ -453,7 +465,8 @@ mod tests {
         let identifier = identifier(vec![claim, api_key(&["x-api-key"])]);
         let view = View::default().with("x-api-key", "k").claiming("org", "acme");
         let presented = identifier.present(&view).unwrap();
-        assert_eq!(presented, Presented::Tenant { source: 0, id: "acme".into(), user: None });
+        let id = b"acme"[..].into();
+        assert_eq!(presented, Presented::Tenant { source: 0, id, user: None });
         let view = View::default().with("x-api-key", "acme").claiming("sub", "7");
         let by_key = identifier.present(&view).unwrap();
         assert_eq!(by_key, Presented::ApiKey { source: 1, key: b"acme" });

@@ -31,8 +31,9 @@ pin_project! {
         Counted {
             #[pin]
             inner: R,
-            // A frame that waits for room, or for the record of the end.
-            frame: Option<Frame<Bytes>>,
+            // A frame that waits for room, or for the record of the end: few do, and a frame is
+            // large.
+            waiting: Option<Box<Frame<Bytes>>>,
             count: Counting,
         },
     }
@@ -48,7 +49,7 @@ impl<R> GateBody<R> {
     }
 
     pub(super) fn counted(inner: R, count: Counting) -> Self {
-        Self { kind: Kind::Counted { inner, frame: None, count } }
+        Self { kind: Kind::Counted { inner, waiting: None, count } }
     }
 }
 
@@ -67,7 +68,7 @@ where
         match self.project().kind.project() {
             KindProj::Full { bytes } => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             KindProj::Plain { inner } => inner.poll_frame(cx).map_err(Into::into),
-            KindProj::Counted { inner, frame, count } => poll_counted(inner, frame, count, cx),
+            KindProj::Counted { inner, waiting, count } => poll_counted(inner, waiting, count, cx),
         }
     }
 
@@ -75,8 +76,8 @@ where
         match &self.kind {
             Kind::Full { bytes } => bytes.is_none(),
             Kind::Plain { inner } => inner.is_end_stream(),
-            Kind::Counted { inner, frame, count } => {
-                count.is_cut() || frame.is_none() && inner.is_end_stream()
+            Kind::Counted { inner, waiting, count } => {
+                count.is_cut() || waiting.is_none() && inner.is_end_stream()
             }
         }
     }
@@ -87,9 +88,8 @@ where
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
             Kind::Plain { inner } => inner.size_hint(),
-            Kind::Counted { inner, frame, .. } => {
-                let waiting = frame.as_ref().and_then(Frame::data_ref);
-                let waiting = waiting.map_or(0, |b| b.len() as u64);
+            Kind::Counted { inner, waiting, .. } => {
+                let waiting = waiting.as_ref().map_or(0, |frame| data_len(frame));
                 let hint = inner.size_hint();
                 let mut whole = SizeHint::new();
                 if let Some(upper) = hint.upper() {
@@ -104,7 +104,7 @@ where
 
 fn poll_counted<R>(
     mut inner: Pin<&mut R>,
-    waiting: &mut Option<Frame<Bytes>>,
+    waiting: &mut Option<Box<Frame<Bytes>>>,
     count: &mut Counting,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
@@ -115,13 +115,14 @@ where
     if count.is_cut() {
         return Poll::Ready(None);
     }
-    if waiting.is_none() && count.is_ending() {
-        ready!(count.poll_end(cx));
-        return Poll::Ready(None);
-    }
-    if waiting.is_none() {
-        match ready!(inner.as_mut().poll_frame(cx)) {
-            Some(Ok(frame)) => *waiting = Some(frame),
+    let frame = match waiting.take() {
+        Some(frame) => *frame,
+        None if count.is_ending() => {
+            ready!(count.poll_end(cx));
+            return Poll::Ready(None);
+        }
+        None => match ready!(inner.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 count.abort();
                 return Poll::Ready(Some(Err(error.into())));
@@ -130,15 +131,20 @@ where
                 ready!(count.poll_end(cx));
                 return Poll::Ready(None);
             }
+        },
+    };
+    match count.poll_pass(cx, data_len(&frame), inner.is_end_stream()) {
+        Poll::Ready(Ok(())) => Poll::Ready(Some(Ok(frame))),
+        Poll::Ready(Err(cut)) => Poll::Ready(Some(Err(cut.into()))),
+        Poll::Pending => {
+            *waiting = Some(Box::new(frame));
+            Poll::Pending
         }
     }
-    let n = waiting.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-    let passed = ready!(count.poll_pass(cx, n, inner.is_end_stream()));
-    let frame = waiting.take();
-    Poll::Ready(match passed {
-        Ok(()) => frame.map(Ok),
-        Err(cut) => Some(Err(cut.into())),
-    })
+}
+
+fn data_len(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.len() as u64)
 }
 
 impl<R> std::fmt::Debug for GateBody<R> {

@@ -39,14 +39,21 @@ pin_project! {
     #[project_replace = StateOwn]
     enum State<S, B, R, F> {
         /// The gate said to wait for something; then it is asked again.
-        Waiting { call: Option<(S, Request<B>)>, pending: Pending },
+        Waiting { waiting: Box<Waiting<S, B>> },
         Refused { refusal: Option<Box<Refusal>>, is_grpc: bool },
         /// The service is at work.
         Serving { #[pin] future: F, serving: Option<Serving>, asked: Asked },
         /// The record of what the head tells is on its way (`durable`).
-        Recording { pending: Pending, response: Option<Response<GateBody<R>>> },
+        Recording { pending: Pending, response: Option<Box<Response<GateBody<R>>>> },
         Done,
     }
+}
+
+/// A request that waits. Out of the way, as all is that few requests come to: the future is moved
+/// several times, and its size is paid for each time.
+struct Waiting<S, B> {
+    call: Option<(S, Request<B>)>,
+    pending: Pending,
 }
 
 /// What the response depends on, of a request that is with the service.
@@ -62,6 +69,8 @@ where
 {
     /// Asks the gate at once: nearly always memory has the answer, and the service is called as
     /// soon as it would be without us.
+    // Inlined, as what it calls: else the request is moved once for each.
+    #[inline(always)]
     pub(super) fn ask(ready: S, request: Request<B>, shared: Arc<Shared>) -> Self
     where
         B: Body,
@@ -77,9 +86,13 @@ where
     B: Body,
 {
     /// What the gate makes of a request.
+    #[inline(always)]
     fn ask(shared: &Shared, service: S, request: Request<B>, waited: Waited) -> Self {
         match ask(shared, &request, waited) {
-            Step::Wait(pending) => Self::Waiting { call: Some((service, request)), pending },
+            Step::Wait(pending) => {
+                let call = Some((service, request));
+                Self::Waiting { waiting: Box::new(Waiting { call, pending }) }
+            }
             Step::Done(Answer::Refuse(refusal)) => {
                 let is_grpc = headers::is_grpc(&request);
                 Self::Refused { refusal: Some(refusal), is_grpc }
@@ -102,9 +115,9 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::Waiting { call, pending } => {
-                    let waited = ready!(pending.as_mut().poll(cx));
-                    let call = call.take();
+                StateProj::Waiting { waiting } => {
+                    let waited = ready!(waiting.pending.as_mut().poll(cx));
+                    let call = waiting.call.take();
                     call.map(|(service, request)| State::ask(this.shared, service, request, waited))
                 }
                 StateProj::Refused { refusal, is_grpc } => {
@@ -130,7 +143,8 @@ where
                                     return Poll::Ready(Ok(response));
                                 }
                                 Some(pending) => {
-                                    Some(State::Recording { pending, response: Some(response) })
+                                    let response = Some(Box::new(response));
+                                    Some(State::Recording { pending, response })
                                 }
                             }
                         }
@@ -148,7 +162,7 @@ where
                     let response = response.take();
                     this.state.set(State::Done);
                     match response {
-                        Some(response) => return Poll::Ready(Ok(response)),
+                        Some(response) => return Poll::Ready(Ok(*response)),
                         None => None,
                     }
                 }
@@ -164,6 +178,7 @@ where
 }
 
 /// Calls the service with what it may need to know.
+#[inline(always)]
 fn serve<S, B, R>(
     shared: &Shared,
     mut service: S,
@@ -189,7 +204,7 @@ where
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
 fn finish<R: Body<Data = Bytes>>(
     shared: &Shared,
-    response: Response<R>,
+    mut response: Response<R>,
     serving: Option<Serving>,
     asked: Asked,
 ) -> (Response<GateBody<R>>, Option<Pending>) {
@@ -197,8 +212,7 @@ fn finish<R: Body<Data = Bytes>>(
         return (response.map(GateBody::plain), None);
     };
     let gate = &shared.gate;
-    let (mut parts, body) = response.into_parts();
-    if let Some(Refused(refusal)) = parts.extensions.remove() {
+    if let Some(Refused(refusal)) = response.extensions_mut().remove() {
         // The handler passes on what the gate refused while it ran: told as any other refusal.
         let refused = headers::refusal(shared, &refusal, asked.is_grpc);
         // gRPC tells every refusal with HTTP 200; what it costs is the same in both.
@@ -208,17 +222,18 @@ fn finish<R: Body<Data = Bytes>>(
         };
         return (refused, serving.answer(gate, status));
     }
-    headers::limits(gate, &mut serving, &mut parts.headers);
+    headers::limits(gate, &mut serving, response.headers_mut());
+    let status = response.status();
     let is_empty = asked.is_head
-        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        || body.is_end_stream();
-    let length = body.size_hint().exact();
-    let head = serving.into_body(gate, parts.status.as_u16(), is_empty, length);
-    let body = match head.body {
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || response.body().is_end_stream();
+    let length = response.body().size_hint().exact();
+    let head = serving.into_body(gate, status.as_u16(), is_empty, length);
+    let response = response.map(|body| match head.body {
         Some(count) => GateBody::counted(body, count),
         None => GateBody::plain(body),
-    };
-    (Response::from_parts(parts, body), head.wait)
+    });
+    (response, head.wait)
 }
 
 impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>

@@ -41,6 +41,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         // The service that was made ready goes with the request; a fresh clone waits for its turn.
         let clone = self.inner.clone();

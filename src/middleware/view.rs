@@ -68,7 +68,7 @@ pub struct HttpView<'a> {
     headers: &'a HeaderMap,
     peer: Option<IpAddr>,
     length: Option<u64>,
-    claims: Option<&'a Claims>,
+    claims: Option<&'a Extensions>,
 }
 
 impl<'a> HttpView<'a> {
@@ -85,7 +85,7 @@ impl<'a> HttpView<'a> {
     /// With the [`Claims`] among the request's extensions, if there are any.
     #[must_use]
     pub fn claims_in(mut self, extensions: &'a Extensions) -> Self {
-        self.claims = extensions.get();
+        self.claims = Some(extensions);
         self
     }
 
@@ -132,6 +132,10 @@ impl RequestView for HttpView<'_> {
 
     fn single(&self, name: &NamedHeader) -> Result<Option<&[u8]>, Malformed> {
         let Some(name) = name.parsed() else { return Ok(None) };
+        if self.headers.len() == self.headers.keys_len() {
+            // Nothing came twice: one look-up says all.
+            return Ok(self.headers.get(name).map(|value| value.as_bytes()));
+        }
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {
             (_, Some(_)) => Err(Malformed::Repeated),
@@ -140,7 +144,7 @@ impl RequestView for HttpView<'_> {
     }
 
     fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.claims?.get(name).map(Cow::Borrowed)
+        self.claims?.get::<Claims>()?.get(name).map(Cow::Borrowed)
     }
 
     fn peer(&self) -> Option<IpAddr> {

@@ -15,7 +15,8 @@ use crate::gate::{Gate, Pending, Took, Waited};
 /// What a counted body knows. The body itself, and the chunk that waits, are the adapter's.
 pub struct Counting {
     serving: Option<Serving>,
-    gate: Gate,
+    /// Only where something may have to be waited for: one reference less to count for the rest.
+    gate: Option<Gate>,
     status: u16,
     meter: Option<ByteMeter>,
     /// Bytes still to come, where the length is known.
@@ -40,11 +41,20 @@ enum Wait {
 pub struct StreamCut;
 
 impl Counting {
-    pub(super) fn new(mut serving: Serving, gate: Gate, status: u16, rest: Option<u64>) -> Self {
+    pub(super) fn new(mut serving: Serving, gate: &Gate, status: u16, rest: Option<u64>) -> Self {
         let meter = serving.byte_meter();
-        let serving = Some(serving);
-        let (wait, settling) = (None, None);
-        Self { serving, gate, status, meter, rest, wait, flushed: false, cut: false, settling }
+        let waits = meter.is_some() || serving.is_keyed();
+        Self {
+            serving: Some(serving),
+            gate: waits.then(|| gate.clone()),
+            status,
+            meter,
+            rest,
+            wait: None,
+            flushed: false,
+            cut: false,
+            settling: None,
+        }
     }
 
     /// Takes room for a chunk of `n` bytes and counts it: at `Ready(Ok(()))` it passes. `is_last`
@@ -130,8 +140,9 @@ impl Counting {
 
     /// Takes room for `n` bytes and counts them.
     fn pass(&mut self, n: u64, waited: &Waited) -> Passed {
-        if let (Some(meter), Some(serving)) = (self.meter, &mut self.serving) {
-            match serving.make_room(&self.gate, meter, n, waited) {
+        let parts = (self.meter, &mut self.serving, &self.gate);
+        if let (Some(meter), Some(serving), Some(gate)) = parts {
+            match serving.make_room(gate, meter, n, waited) {
                 Took::Done => {}
                 Took::Wait(pending) => return Passed::Wait(pending),
                 Took::Refused(_) if meter.cut => return Passed::Cut,
@@ -155,7 +166,7 @@ impl Counting {
         let late = self.meter.take().is_some();
         let wait = match self.settling.take() {
             None if !late => None,
-            settling => self.gate.answer_waits(settling),
+            settling => self.gate.as_ref().and_then(|gate| gate.answer_waits(settling)),
         };
         self.wait = wait.map(Wait::Record);
         self.wait.is_some()

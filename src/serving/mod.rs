@@ -147,7 +147,7 @@ impl Serving {
             settling = settling.map(|at_head| at_head.or(at_end));
             None
         } else {
-            Some(Counting::new(self, gate.clone(), status, length))
+            Some(Counting::new(self, gate, status, length))
         };
         Head { body, wait: gate.answer_waits(settling.flatten()) }
     }
@@ -155,6 +155,11 @@ impl Serving {
     /// The meter of response bytes, if they are counted.
     fn byte_meter(&mut self) -> Option<ByteMeter> {
         self.with(|hold| hold.of.rules().counts_response).flatten()
+    }
+
+    /// Whether its answer waits for a claim on its key.
+    fn is_keyed(&mut self) -> bool {
+        self.with(|hold| hold.is_keyed()).unwrap_or(false)
     }
 
     /// Takes room for `n` more bytes, before they pass.

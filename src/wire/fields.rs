@@ -271,8 +271,10 @@ fn ceil_seconds(unix_ms: i64) -> i64 {
 }
 
 /// Whole units, rounded down: what is left is never overstated.
-fn whole(atoms: u64, scale: u64) -> u64 {
-    atoms / scale.max(1)
+#[inline]
+pub(crate) fn whole(atoms: u64, scale: u64) -> u64 {
+    // Nearly every meter has no scale, and a division costs more than all else here.
+    if scale <= 1 { atoms } else { atoms / scale }
 }
 
 fn integer(n: u64) -> u64 {

@@ -26,7 +26,7 @@ mod grpc;
 
 pub(crate) use amount::base64;
 pub use amount::{Amount, EXACT, rfc3339};
-pub(crate) use fields::{HeaderItem, HeaderText, Told, in_line, write_item};
+pub(crate) use fields::{HeaderItem, HeaderText, Told, in_line, whole, write_item};
 pub use fields::{
     HeaderStyle, LegacyReset, MAX_INTEGER, expose, limit_headers, policy_header, soft_warnings,
     write_ratelimit,

@@ -78,6 +78,11 @@ impl Hold {
         }
     }
 
+    /// Whether it is to count once.
+    pub(crate) fn is_keyed(&self) -> bool {
+        self.keyed().is_some()
+    }
+
     /// Whether it uses no units, whatever it asks for.
     pub(crate) fn is_replay(&self) -> bool {
         matches!(self.keyed(), Some(Keyed::Replay))

@@ -1,22 +1,15 @@
-//! What a permit has to write down when it is not plain, kept out of it: a permit is moved several
-//! times between the gate and the end of a body, and most have nothing to write down.
-//!
-//! The lists are used again: each thread keeps a few, so that a request does not allocate one.
-
-use std::cell::RefCell;
+//! What a permit has to write down when it is not plain, kept out of it: most have nothing to write
+//! down.
 
 use smallvec::SmallVec;
 
 use super::keyed::Keyed;
+use super::spare::Spares;
 use crate::admission::decide::TakenList;
 
 /// Counters of one request for what is reported or streamed. The catalog allows as many such
 /// meters.
 pub(crate) const COUNTERS: usize = 8;
-
-/// Lists that a thread keeps for its next requests: as many as may end in a burst before the next
-/// ones begin, at about 300 bytes each.
-const SPARES: usize = 64;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -37,8 +30,7 @@ pub(crate) struct Listed {
 pub(crate) struct List(Option<Box<Listed>>);
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "the boxes are what is used again")]
-    static SPARE: RefCell<Vec<Box<Listed>>> = const { RefCell::new(Vec::new()) };
+    static LISTS: Spares<Listed> = const { Spares::new() };
 }
 
 impl List {
@@ -56,10 +48,7 @@ impl List {
     /// To write down.
     #[inline]
     pub(crate) fn open(&mut self) -> &mut Listed {
-        self.0.get_or_insert_with(|| {
-            // A thread that ends has none, and allocates.
-            SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default()
-        })
+        self.0.get_or_insert_with(|| Spares::take(&LISTS).unwrap_or_default())
     }
 }
 
@@ -78,13 +67,7 @@ fn keep(mut listed: Box<Listed>) {
     listed.counters = [0; COUNTERS];
     listed.draws = 0;
     listed.keyed = None;
-    // A thread that ends keeps none.
-    let _ = SPARE.try_with(|spare| {
-        let mut spare = spare.borrow_mut();
-        if spare.len() < SPARES {
-            spare.push(listed);
-        }
-    });
+    Spares::keep(&LISTS, listed);
 }
 
 #[cfg(test)]
@@ -108,15 +91,5 @@ mod tests {
         assert!(std::ptr::eq(at, listed), "the same box");
         assert!(listed.taken.is_empty() && listed.recorded.is_empty());
         assert_eq!((listed.counters, listed.draws), ([0; COUNTERS], 0));
-    }
-
-    #[test]
-    fn a_thread_keeps_a_bounded_number() {
-        let mut lists: Vec<List> = (0..2 * SPARES).map(|_| List::default()).collect();
-        for list in &mut lists {
-            list.open();
-        }
-        drop(lists);
-        assert_eq!(SPARE.with(|spare| spare.borrow().len()), SPARES);
     }
 }

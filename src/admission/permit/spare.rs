@@ -1,0 +1,105 @@
+//! Boxes that are used again: each thread keeps a few, so that a request does not allocate one.
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+use std::thread::LocalKey;
+
+use super::Hold;
+
+/// Boxes that a thread keeps for its next requests: as many as may end in a burst before the next
+/// ones begin, at about 400 bytes a request.
+const SPARES: usize = 64;
+
+/// What one thread keeps.
+pub(super) struct Spares<T>(RefCell<Vec<Box<T>>>);
+
+impl<T> Spares<T> {
+    pub(super) const fn new() -> Self {
+        Self(RefCell::new(Vec::new()))
+    }
+
+    /// One that was kept. A thread that ends has none.
+    #[inline]
+    pub(super) fn take(kept: &'static LocalKey<Self>) -> Option<Box<T>> {
+        kept.try_with(|kept| kept.0.borrow_mut().pop()).ok().flatten()
+    }
+
+    /// Keeps one that is as good as new. A thread that ends keeps none.
+    #[inline]
+    pub(super) fn keep(kept: &'static LocalKey<Self>, spare: Box<T>) {
+        let _ = kept.try_with(|kept| {
+            let mut kept = kept.0.borrow_mut();
+            if kept.len() < SPARES {
+                kept.push(spare);
+            }
+        });
+    }
+}
+
+thread_local! {
+    static HOLDS: Spares<Option<Hold>> = const { Spares::new() };
+}
+
+/// A hold out of the way: it passes through the gate, the future of the response and its body, and
+/// each would move it.
+#[derive(Debug)]
+pub(crate) struct HoldBox(Option<Box<Option<Hold>>>);
+
+impl HoldBox {
+    #[inline]
+    pub(crate) fn new(hold: Hold) -> Self {
+        let mut place = Spares::take(&HOLDS).unwrap_or_default();
+        *place = Some(hold);
+        Self(Some(place))
+    }
+
+    pub(crate) fn into_inner(mut self) -> Hold {
+        self.0.as_mut().and_then(|place| place.take()).expect(FULL)
+    }
+}
+
+/// A box is made with a hold, which leaves it with the box itself.
+const FULL: &str = "a box holds its hold until it is dropped";
+
+impl Deref for HoldBox {
+    type Target = Hold;
+
+    #[inline]
+    fn deref(&self) -> &Hold {
+        self.0.as_ref().and_then(|place| place.as_ref().as_ref()).expect(FULL)
+    }
+}
+
+impl DerefMut for HoldBox {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Hold {
+        self.0.as_mut().and_then(|place| place.as_mut().as_mut()).expect(FULL)
+    }
+}
+
+impl Drop for HoldBox {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut place) = self.0.take() {
+            *place = None; // here the hold is settled, if nobody has
+            Spares::keep(&HOLDS, place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    thread_local! {
+        static NUMBERS: Spares<u32> = const { Spares::new() };
+    }
+
+    #[test]
+    fn a_thread_keeps_a_bounded_number() {
+        (0..2 * SPARES).for_each(|i| Spares::keep(&NUMBERS, Box::new(i as u32)));
+        assert_eq!(Spares::take(&NUMBERS), Some(Box::new(SPARES as u32 - 1)));
+        let rest = std::iter::from_fn(|| Spares::take(&NUMBERS)).count();
+        assert_eq!(rest, SPARES - 1);
+    }
+}
