@@ -30,6 +30,7 @@ mod close;
 mod customers;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
+mod guests;
 mod inner;
 mod limit_line;
 mod lookup;
@@ -174,7 +175,7 @@ impl Gate {
         if let Some(pending) = self.refresh(&seen.tenant, now) {
             return Step::Wait(counted(pending, waited.rounds));
         }
-        let sheet = seen.into_sheet(&live, &inner.hub, now);
+        let sheet = seen.into_sheet(&live, now);
         let ip = inner.ip_scope(&sheet, view);
 
         // 3 decide: all limits at once, or none.
@@ -200,13 +201,13 @@ impl Gate {
         let inner = &*self.inner;
         let policy = hold.of.rules();
         let question = Question {
-            hub: &inner.hub,
+            hub: hold.of.hub(),
             sheet: &hold.of.sheet,
             route: policy,
             scopes: hold.of.scopes(),
             now,
             length: hold.length,
-            store_away: waited.store_away,
+            store_away: self.is_away(waited, &hold.of),
         };
         match decide::decide(&question, &mut hold.list) {
             Ok(drawn) => {
@@ -217,6 +218,13 @@ impl Gate {
             }
             Err(stopped) => self.denied(hold, stopped, waited, now),
         }
+    }
+
+    /// Whether units are not to be waited for: the store has not answered, or never will, to a
+    /// guest.
+    #[inline]
+    fn is_away(&self, waited: &Waited, of: &Of) -> bool {
+        waited.store_away || self.inner.guests.has(&of.sheet.tenant)
     }
 
     /// What a decision against a request comes to: a wait, a refusal, or neither under `shadow`.
@@ -231,7 +239,7 @@ impl Gate {
         let inner = &*self.inner;
         let (sheet, route) = (&hold.of.sheet, hold.of.route);
         match stopped {
-            Stopped::Need(..) if waited.store_away || waited.rounds >= ROUNDS => {
+            Stopped::Need(..) if waited.rounds >= ROUNDS || self.is_away(waited, &hold.of) => {
                 Some(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(sheet))))
             }
             Stopped::Need(lease, n) => {

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::hub::Hub;
 use super::resolve::LiveCatalog;
 use super::scoped::ScopeValues;
 use super::sheet::{Sheet, SheetRef};
@@ -30,11 +29,11 @@ pub(crate) struct KnownCaller {
 impl KnownCaller {
     /// The sheet that holds now for this caller's tenant.
     #[inline]
-    pub(crate) fn into_sheet(self: Arc<Self>, live: &LiveCatalog, hub: &Hub, now: Now) -> SheetRef {
+    pub(crate) fn into_sheet(self: Arc<Self>, live: &LiveCatalog, now: Now) -> SheetRef {
         if self.sheet.holds(live.epoch, now) {
             SheetRef::Of(self)
         } else {
-            SheetRef::Newer(self.tenant.sheet(live, hub, now), self)
+            SheetRef::Newer(self.tenant.sheet(live, now), self)
         }
     }
 }

@@ -241,6 +241,11 @@ impl Sheet {
         !self.dirty.load(Ordering::Relaxed) && !self.dirty.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether it waits for the recorder.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
     /// Whether nothing of it is in use, unrecorded or leased: it can be forgotten.
     ///
     /// A permit keeps its sheet or the caller who has it: besides the tenant, and whoever asks
@@ -259,8 +264,7 @@ impl Sheet {
     /// Whether all of its use is with the recorder, and its buckets are full: a bucket that is
     /// forgotten before would be full too early.
     pub(super) fn is_at_rest(&self, now: Now) -> bool {
-        !self.dirty.load(Ordering::Acquire)
-            && self.buckets.iter().all(|bucket| bucket.is_full(now.mono_ns))
+        !self.is_dirty() && self.buckets.iter().all(|bucket| bucket.is_full(now.mono_ns))
     }
 
     pub(crate) fn clean(&self) {

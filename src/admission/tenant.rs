@@ -138,12 +138,12 @@ impl LiveTenant {
     }
 
     /// The sheet that holds now, made anew if an edge has passed.
-    pub(crate) fn sheet(&self, live: &LiveCatalog, hub: &Hub, now: Now) -> Arc<Sheet> {
+    pub(crate) fn sheet(&self, live: &LiveCatalog, now: Now) -> Arc<Sheet> {
         let sheet = self.sheet.load_full();
         if sheet.holds(live.epoch, now) {
             return sheet;
         }
-        self.turn_over(None, live, hub, now)
+        self.turn_over(None, live, now)
     }
 
     /// The sheet as it stands, whether it still holds or not.
@@ -152,8 +152,8 @@ impl LiveTenant {
     }
 
     /// Takes over what the directory says now.
-    pub(crate) fn learn(&self, record: Arc<TenantRecord>, live: &LiveCatalog, hub: &Hub, now: Now) {
-        self.turn_over(Some(record), live, hub, now);
+    pub(crate) fn learn(&self, record: Arc<TenantRecord>, live: &LiveCatalog, now: Now) {
+        self.turn_over(Some(record), live, now);
         self.read_ns.store(now.mono_ns, Ordering::Release);
         self.refreshing.store(false, Ordering::Release);
     }
@@ -194,7 +194,6 @@ impl LiveTenant {
         &self,
         news: Option<Arc<TenantRecord>>,
         live: &LiveCatalog,
-        hub: &Hub,
         now: Now,
     ) -> Arc<Sheet> {
         let mut record = self.locked();
@@ -214,7 +213,7 @@ impl LiveTenant {
         before.replaced.store(true, Ordering::Release);
         // After that: what the old one opens from now on it retires by itself.
         for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
-            hub.retire(lease.clone());
+            self.core.hub.retire(lease.clone());
         }
         sheet
     }

@@ -41,6 +41,14 @@ impl UseRow {
         row.map_or(0, |row| row.total.load(Ordering::Relaxed))
     }
 
+    /// Takes what was counted, by meter: it is counted elsewhere from now on.
+    pub(crate) fn take(&self) -> impl Iterator<Item = (MeterId, u64)> + '_ {
+        self.totals.iter().enumerate().filter_map(|(i, row)| {
+            let total = row.total.swap(0, Ordering::Relaxed);
+            (total > 0).then(|| (MeterId(u16::try_from(i).unwrap_or(u16::MAX)), total))
+        })
+    }
+
     /// Meters whose total has risen since the log last had it, with the total; the log has them
     /// from now on.
     pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, u64)> + '_ {

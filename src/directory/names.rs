@@ -47,7 +47,7 @@ impl Directory {
 
 impl Surrogate {
     /// Draws one.
-    fn draw() -> Result<Self, crate::random::Error> {
+    pub(crate) fn draw() -> Result<Self, crate::random::Error> {
         let mut random = [0; 16];
         crate::random::fill(&mut random)?;
         Ok(Self(u128::from_be_bytes(random)))

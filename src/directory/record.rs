@@ -147,7 +147,7 @@ impl TenantRecord {
     }
 
     /// A tenant as it begins, before its first version is written.
-    pub(super) fn begin(surrogate: Surrogate, id: &str, now_ms: i64) -> Self {
+    pub(crate) fn begin(surrogate: Surrogate, id: &str, now_ms: i64) -> Self {
         Self {
             surrogate,
             id: id.to_owned(),

@@ -161,7 +161,7 @@ impl Gate {
         let Some(tenant) = &ask.tenant else {
             return Err(Denied::Refuse(inner.refusal(Reason::Unidentified, None)));
         };
-        let sheet = SheetRef::Own(tenant.0.sheet(&live, &inner.hub, now));
+        let sheet = SheetRef::Own(tenant.0.sheet(&live, now));
         if let Some(pending) = self.refresh(&tenant.0, now) {
             return Err(Denied::Wait(super::counted(pending, waited.rounds)));
         }

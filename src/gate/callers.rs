@@ -175,7 +175,7 @@ impl Gate {
                 let Some(_slot) = inner.reads.try_slot() else {
                     return Err(Failed::Busy);
                 };
-                inner.load_caller(probe, wanted).await.map_err(Failed::Store)
+                inner.load_caller(probe, wanted.clone()).await.map_err(Failed::Store)
             };
             let loaded = loads.try_get_with(probe.0, load).await;
             // It served those who waited together; what it found has its place elsewhere.
@@ -186,7 +186,8 @@ impl Gate {
                     if let Failed::Store(error) = &*failed {
                         tracing::warn!(%error, "a caller could not be looked up");
                     }
-                    if inner.keep_as_known(probe) {
+                    let is_away = matches!(&*failed, Failed::Store(_));
+                    if inner.keep_as_known(probe) || is_away && inner.let_in(probe, wanted) {
                         return Waited::default();
                     }
                     Waited { refused: Some(Reason::Unavailable), ..Waited::default() }

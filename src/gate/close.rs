@@ -32,6 +32,7 @@ impl Gate {
         if !inner.settler.close(deadline).await {
             tracing::warn!("not settled: requests with idempotency keys that were not answered");
         }
+        inner.close_guests().await; // the flush below has what they used
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
         let kept = inner.close_sleepers(deadline).await

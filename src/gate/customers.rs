@@ -270,7 +270,7 @@ impl Inner {
     fn learn(&self, tenant: &Tenant) {
         let record = tenant.record().clone();
         if let Some(known) = self.tenant_in_memory(record.surrogate) {
-            known.learn(record, &self.live.load(), &self.hub, self.clock.now());
+            known.learn(record, &self.live.load(), self.clock.now());
         }
     }
 }

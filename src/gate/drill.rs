@@ -50,7 +50,7 @@ impl Gate {
         if self.refresh(&caller.tenant, now).is_some() {
             return None;
         }
-        let sheet = caller.clone().into_sheet(live, &inner.hub, now);
+        let sheet = caller.clone().into_sheet(live, now);
         let waited = Waited::default();
         let mut hold = Hold::new(Of { sheet, route, ip: None, work: None }, now, None);
         match self.decide(&mut hold, &waited, now) {

@@ -12,6 +12,7 @@ use super::OnRefusal;
 use super::billing::Billing;
 use super::callers::{KnownCaller, Refresh};
 use super::catalogs::PlanSource;
+use super::guests::Guests;
 use super::maintain::Maintenance;
 use super::sleep::Sleepers;
 use crate::admission::hub::Hub;
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
     pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
     pub(crate) sleepers: Sleepers,
+    pub(super) guests: Guests,
     pub(crate) unknown: UnknownCallers,
     pub(crate) reads: Reads,
     /// Look-ups under way, so that one serves all who wait for it.

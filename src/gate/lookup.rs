@@ -54,7 +54,7 @@ impl Inner {
             return Ok(());
         };
         let known = KnownCaller {
-            sheet: tenant.sheet(&self.live.load(), &self.hub, now),
+            sheet: tenant.sheet(&self.live.load(), now),
             values: scope_values(tenant.core.surrogate, &caller),
             tenant,
             looked_up_ns: now.mono_ns,
@@ -149,7 +149,7 @@ impl Inner {
             Some(Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now)))
         });
         let Some(tenant) = tenant else { return Ok(None) };
-        tenant.learn(record, &live, &self.hub, now);
+        tenant.learn(record, &live, now);
         Ok(Some(tenant))
     }
 
@@ -158,7 +158,7 @@ impl Inner {
         let read = self.directory.lookup_tenant(tenant.core.surrogate).await;
         let now = self.clock.now();
         match read {
-            Ok(Some(record)) => tenant.learn(record, &self.live.load(), &self.hub, now),
+            Ok(Some(record)) => tenant.learn(record, &self.live.load(), now),
             Ok(None) => tenant.keep_as_known(now.mono_ns),
             Err(error) => {
                 tracing::warn!(%error, "a tenant could not be read again: it stays as last known");
@@ -185,7 +185,7 @@ impl Inner {
     }
 }
 
-fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
+pub(super) fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
     let scopes = Scopes::of(caller.clone(), None);
     let hash = |scope: &Scope| scopes.hash(tenant, scope).map(ScopeHash::as_u128);
     ScopeValues {

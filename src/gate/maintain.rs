@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::callers::{MAX_AGE, Refresh, nanos};
+use super::callers::{MAX_AGE, RETRY, Refresh, nanos};
 use super::open::MAX_CALLERS;
 use super::sleep::NAP;
 use crate::admission::lease::Lease;
@@ -54,7 +54,8 @@ impl Maintenance {
         // may be cut off anywhere: what it does is done again, or done by others.
         let refresh = until(stopped.clone(), run(Arc::downgrade(inner), refreshes));
         let upkeep = until(stopped.clone(), upkeep(Arc::downgrade(inner)));
-        let mut tasks = vec![tokio::spawn(refresh), tokio::spawn(upkeep)];
+        let guests = until(stopped.clone(), settle_guests(Arc::downgrade(inner)));
+        let mut tasks = vec![tokio::spawn(refresh), tokio::spawn(upkeep), tokio::spawn(guests)];
         #[cfg(feature = "jwt")]
         tasks.extend(inner.identifier.verifiers().filter_map(|verifier| {
             let jwks = verifier.source()?.clone();
@@ -154,6 +155,16 @@ async fn upkeep(inner: Weak<Inner>) {
         if let Err(error) = inner.expire().await {
             tracing::warn!(%error, "expired items could not be removed");
         }
+    }
+}
+
+/// Hands over what guests used, once the directory answers.
+async fn settle_guests(inner: Weak<Inner>) {
+    let mut tick = tokio::time::interval_at(Instant::now() + RETRY, RETRY);
+    loop {
+        tick.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.settle_guests().await;
     }
 }
 

@@ -83,6 +83,12 @@ impl Inner {
     async fn find(&self, of: &Unclaimed, once: OnceKey) -> Result<(Claim, Found), StoreError> {
         let Some(hold) = &of.0 else { return Err(no_hold()) };
         let tenant = &hold.of.sheet.tenant;
+        if self.guests.has(tenant) {
+            return Err(StoreError::new(
+                StoreErrorKind::Unavailable,
+                "a guest has no place for it",
+            ));
+        }
         if !tenant.has_claims.load(Ordering::Relaxed) {
             self.note_claimant(hold).await?;
         }

@@ -12,6 +12,7 @@ use super::Gate;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
 use super::catalogs::{self, PlanSource};
+use super::guests::Guests;
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
@@ -246,6 +247,7 @@ impl GateBuilder {
             ingest: Counting::new(store.clone(), writer.space.clone(), clock.clone()),
             directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
             clock,
+            guests: Guests::new(hub.clock.clone()),
             hub,
             store,
             writer,

@@ -45,10 +45,17 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
         }
     }
     if live.catalog.on_directory_error != OnDirectoryError::Deny {
-        tracing::warn!(
-            "on-directory-error = \"default-plan\" is not in this version: a tenant that is not in \
-             memory gets 503 while the store is away, as with \"deny\""
-        );
+        match config.flush.mode {
+            FlushMode::Durable => tracing::warn!(
+                "on-directory-error = \"default-plan\" does nothing in mode durable: what such a \
+                 tenant uses could not be recorded before it is answered"
+            ),
+            _ => tracing::info!(
+                "while the directory is away a tenant that is not in memory and that a proxy, a \
+                 claim or a JWT names is served on the default plan; what it uses is in memory \
+                 only until the directory answers"
+            ),
+        }
     }
     tracing::info!("while the store is away: leases are served to their end, then on-lease-error");
 }

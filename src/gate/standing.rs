@@ -183,7 +183,7 @@ impl Standing<'_> {
             (Some(bucket), _) => Some(rate.rule.level(bucket, self.now.mono_ns)),
             (None, Place::Scoped(scope)) => {
                 let key = self.scoped_key(rate.bucket_id.clone(), self.scopes.of(scope)?, (0, 0));
-                Some(match self.inner.hub.scoped.known_bucket(&key) {
+                Some(match self.sheet.tenant.hub.scoped.known_bucket(&key) {
                     Some(used) => rate.rule.level(&used.bucket, self.now.mono_ns),
                     None => rate.rule.full(),
                 })
@@ -305,7 +305,7 @@ impl Standing<'_> {
                 let start_ms = self.sheet.window(pool).start_ms;
                 let from = (start_ms, self.sheet.incarnation);
                 let key = self.scoped_key(rule.id.clone(), self.scopes.of(scope)?, from);
-                self.inner.hub.scoped.known_lease(&key)
+                self.sheet.tenant.hub.scoped.known_lease(&key)
             }
         })
     }

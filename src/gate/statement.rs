@@ -54,7 +54,7 @@ impl Gate {
         match self.identify(view, Auth::Required, now) {
             Seen::Caller(caller) => {
                 let live = inner.live.load();
-                let sheet = caller.clone().into_sheet(&live, &inner.hub, now);
+                let sheet = caller.clone().into_sheet(&live, now);
                 let ip = inner.ip_scope(&sheet, view);
                 let tenant = TenantHandle(caller.tenant.clone());
                 IdentifyStep::Done(Identified { tenant, caller, ip })
@@ -99,7 +99,7 @@ impl Gate {
         let now = inner.clock.now();
         let (sheet, revision) = {
             let live = inner.live.load();
-            (who.tenant.0.sheet(&live, &inner.hub, now), live.revision)
+            (who.tenant.0.sheet(&live, now), live.revision)
         };
         let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
         let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live_row(), now.wall_ms).await?;
@@ -145,7 +145,7 @@ impl Gate {
     ) -> Result<Option<History>, StoreError> {
         let inner = &*self.inner;
         let now = inner.clock.now();
-        let sheet = who.tenant.0.sheet(&inner.live.load(), &inner.hub, now);
+        let sheet = who.tenant.0.sheet(&inner.live.load(), now);
         let Some(id) = sheet.catalog.meter(&query.meter) else {
             return Ok(None);
         };

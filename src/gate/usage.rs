@@ -170,20 +170,20 @@ impl Gate {
         }
         let (draw, now) = (hold.next_draw(), inner.clock.now());
         let question = Question {
-            hub: &inner.hub,
+            hub: hold.of.hub(),
             sheet: &hold.of.sheet,
             route: hold.of.rules(),
             scopes: hold.of.scopes(),
             now,
             length: None,
-            store_away: waited.store_away,
+            store_away: self.is_away(waited, &hold.of),
         };
         match decide::draw_more(&question, ask, n, draw) {
             Ok(taken) => {
                 hold.add_draw(taken);
                 Took::Done
             }
-            Err(Stopped::Need(..)) if waited.store_away => unavailable(hold),
+            Err(Stopped::Need(..)) if self.is_away(waited, &hold.of) => unavailable(hold),
             Err(Stopped::Need(lease, n)) => {
                 Took::Wait(self.wait_for(&hold.of.sheet, lease, n, waited.rounds))
             }

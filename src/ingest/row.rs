@@ -36,7 +36,7 @@ impl Entry {
     ) -> Result<Self, NotCounted> {
         event.check()?;
         let now = inner.clock.now();
-        let sheet = tenant.sheet(&inner.live.load(), &inner.hub, now);
+        let sheet = tenant.sheet(&inner.live.load(), now);
         let catalog = sheet.catalog.clone();
         let Some(id) = catalog.meter(&event.meter) else {
             return Err(NotCounted::UnknownMeter(event.meter.clone()));

@@ -1,0 +1,279 @@
+//! Guests: tenants that the directory cannot be asked about, served on the default plan until it
+//! can (`on-directory-error = "default-plan"`).
+//!
+//! # Laws
+//!
+//! 1. Only a caller that somebody we trust has named is a guest: a header of a trusted proxy, a
+//!    claim, a JWT that was verified. An API key proves nothing while nobody can look it up.
+//! 2. Nothing is stored under a guest: it has a hub of its own, whose leases nobody renews, so that
+//!    `on-lease-error` decides about its quotas at once.
+//! 3. What a guest used is handed over to the tenant it is, as a late cost, once the directory
+//!    answers. Until then it is in memory only: a process that dies meanwhile loses it. So there
+//!    are no guests in mode `durable`, where what is answered is recorded.
+//!
+//! Not handed over: what a guest's keys, users and addresses used of limits of their own.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use super::Inner;
+use super::callers::{KnownCaller, MAX_AGE, RETRY, Wanted, nanos};
+use super::lookup::scope_values;
+use crate::admission::hub::{Hub, Soiled};
+use crate::admission::permit::{Hold, Of};
+use crate::admission::sheet::{Sheet, SheetRef};
+use crate::admission::tenant::{LiveTenant, TenantCore};
+use crate::catalog::OnDirectoryError;
+use crate::clock::Clock;
+use crate::directory::{Surrogate, TenantRecord};
+use crate::identity::Probe;
+use crate::usage::Mode;
+
+/// Most guests at once; the next gets 503. Who passes for a tenant with a trusted proxy may name
+/// anybody, and each takes memory.
+pub(crate) const MAX_GUESTS: usize = 1_024;
+
+/// How long a closing gate tries to hand over what guests used.
+pub(super) const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+
+/// See the [module](self).
+pub(crate) struct Guests {
+    hub: Arc<Hub>,
+    /// By outer id.
+    tenants: DashMap<Arc<str>, Arc<LiveTenant>>,
+}
+
+impl Guests {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        // Nobody has the other end of its queue: no lease of a guest is ever asked for.
+        let (hub, _) = Hub::new(clock);
+        Self { hub, tenants: DashMap::new() }
+    }
+
+    /// Whether this is one.
+    pub(super) fn has(&self, tenant: &TenantCore) -> bool {
+        Arc::ptr_eq(&tenant.hub, &self.hub)
+    }
+}
+
+impl Inner {
+    /// Lets a caller in whose tenant cannot be looked up. False: it is to be refused.
+    pub(super) fn let_in(&self, probe: Probe, wanted: Wanted) -> bool {
+        let (now, live) = (self.clock.now(), self.live.load());
+        let Wanted::Named { caller, expires_ms } = wanted else { return false };
+        if live.catalog.on_directory_error == OnDirectoryError::Deny
+            || self.config.mode == Mode::Durable
+            || now.wall_ms >= expires_ms
+        {
+            return false;
+        }
+        let Some(tenant) = self.guest(&caller.tenant) else { return false };
+        let known = KnownCaller {
+            sheet: tenant.sheet(&live, now),
+            values: scope_values(tenant.core.surrogate, &caller),
+            tenant,
+            // The directory is asked again after a while.
+            looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)),
+            expires_ms,
+            refreshing: AtomicBool::new(true),
+        };
+        self.callers.insert(probe.0, Arc::new(known));
+        true
+    }
+
+    fn guest(&self, id: &Arc<str>) -> Option<Arc<LiveTenant>> {
+        let guests = &self.guests;
+        if let Some(known) = guests.tenants.get(id) {
+            return Some(known.clone());
+        }
+        if guests.tenants.len() >= MAX_GUESTS {
+            return None;
+        }
+        let surrogate = Surrogate::draw().ok()?; // in memory only: no key is built from it
+        let (now, live) = (self.clock.now(), self.live.load());
+        let record = Arc::new(TenantRecord::begin(surrogate, id, now.wall_ms));
+        tracing::warn!(tenant = %id, "the directory is away: served on the default plan");
+        let make = || Arc::new(LiveTenant::new(record, &live, &guests.hub, now));
+        Some(guests.tenants.entry(id.clone()).or_insert_with(make).clone())
+    }
+
+    /// Hands over what guests used, as far as the directory answers.
+    pub(super) async fn settle_guests(&self) {
+        let names: Vec<Arc<str>> = self.guests.tenants.iter().map(|it| it.key().clone()).collect();
+        let mut found = HashMap::new();
+        for name in names {
+            // One that cannot be asked about now stays a guest.
+            let Ok(tenant) = self.tenant_named(&name).await else { break };
+            found.insert(name, tenant);
+        }
+        // No wait from here on: what is taken is handed over.
+        let mut waiting = HashSet::new();
+        for soiled in self.guests.hub.take_soiled() {
+            let Soiled::Sheet(sheet) = soiled else { continue };
+            sheet.clean(); // what is added from now on soils it again
+            match found.get(&sheet.tenant.id) {
+                Some(tenant) => self.hand_over(&sheet, tenant.as_deref()),
+                None => {
+                    self.guests.hub.soil_sheet(&sheet);
+                    waiting.insert(sheet.tenant.id.clone());
+                }
+            }
+        }
+        self.guests.tenants.retain(|id, tenant| {
+            // Besides this table its sheet has it.
+            let is_alone = Arc::strong_count(tenant) == 1 && Arc::strong_count(&tenant.core) == 2;
+            waiting.contains(id) || !is_alone || tenant.last_sheet().is_dirty()
+        });
+    }
+
+    fn hand_over(&self, guest: &Sheet, tenant: Option<&LiveTenant>) {
+        let used =
+            guest.row.take().map(|(meter, n)| (&guest.catalog.meters[usize::from(meter.0)], n));
+        let Some(tenant) = tenant else {
+            let used: Vec<_> = used.map(|(meter, n)| (meter.name.clone(), n)).collect();
+            tracing::error!(id = %guest.tenant.id, ?used, "served, and there is no such tenant");
+            return;
+        };
+        let now = self.clock.now();
+        let sheet = tenant.sheet(&self.live.load(), now);
+        for (meter, n) in used {
+            let Some(id) = sheet.catalog.meter(&meter.name) else {
+                tracing::error!(meter = %meter.name, atoms = n, "used by a guest, and gone since");
+                continue;
+            };
+            let sheet = SheetRef::Own(sheet.clone());
+            let of = Of { sheet, route: None, ip: None, work: None };
+            Hold::new(of, now, None).report_cost(id, n);
+        }
+    }
+
+    /// The last try, as the gate closes.
+    pub(super) async fn close_guests(&self) {
+        if self.guests.hub.soiled_len() == 0 {
+            return;
+        }
+        let _ = tokio::time::timeout(SETTLE_WITHIN, self.settle_guests()).await;
+        let lost = self.guests.hub.soiled_len();
+        if lost > 0 {
+            tracing::error!(tenants = lost, "the directory is away: what guests used is lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::GateBuilder;
+    use crate::gate::{Answer, Gate, Step, Waited};
+    use crate::identity::Caller;
+    use crate::middleware::HttpView;
+    use crate::store::Memory;
+    use crate::testing::{self, Faulty};
+    use crate::{ManualClock, Reason};
+
+    const PLANS: &str = r#"
+        default-plan = "free"
+        on-directory-error = "default-plan"
+        [plan.free]
+        on-lease-error = { allow = "10%" }
+        rate.default = "5/s"
+        quota.requests = "100/day"
+    "#;
+
+    /// One request of this tenant: its status, as far as admission decides it.
+    async fn call(gate: &Gate, tenant: &str) -> Result<(), Reason> {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-tenant", tenant.parse().unwrap());
+        let (method, uri) = (http::Method::GET, http::Uri::from_static("/"));
+        let mut waited = Waited::default();
+        loop {
+            let view = HttpView::new(&method, &uri, &headers, None);
+            match gate.admit_request(&view, waited) {
+                Step::Wait(pending) => waited = pending.await,
+                Step::Done(Answer::Admit(mut running)) => {
+                    let now = running.hold.now();
+                    running.hold.end(crate::Outcome::Complete { status: 200 }, now);
+                    return Ok(());
+                }
+                Step::Done(Answer::Refuse(refusal)) => return Err(refusal.reason),
+                Step::Done(Answer::Pass) => panic!("every route is limited"),
+            }
+        }
+    }
+
+    fn open(plans: &str) -> (Gate, ManualClock, Faulty) {
+        let faulty = Faulty::scripted(Memory::new(), []);
+        let (gate, clock) = testing::gate_with(plans, faulty.clone());
+        (gate, clock, faulty)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_is_held_to_the_default_plan_and_its_use_reaches_the_tenant() {
+        let (gate, clock, faulty) = open(PLANS);
+        assert_eq!(call(&gate, "known").await, Ok(()));
+        faulty.outage(true);
+        for _ in 0..5 {
+            assert_eq!(call(&gate, "acme").await, Ok(()));
+        }
+        assert_eq!(call(&gate, "acme").await, Err(Reason::Exhausted), "5 in a second");
+        clock.advance(Duration::from_secs(1));
+        for _ in 0..5 {
+            assert_eq!(call(&gate, "acme").await, Ok(()));
+        }
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(call(&gate, "acme").await, Err(Reason::Unavailable), "a tenth of the quota");
+
+        faulty.outage(false);
+        gate.inner.settle_guests().await;
+        clock.advance(RETRY * 2);
+        assert_eq!(call(&gate, "acme").await, Ok(()));
+        gate.flush_now().await.unwrap();
+        let who = testing::identified(&gate, "acme").await;
+        let report = gate.usage_report(&who).await.unwrap();
+        assert_eq!(report.meters[0].used, 11, "ten as a guest");
+        gate.inner.settle_guests().await;
+        assert!(gate.inner.guests.tenants.is_empty(), "nobody is a guest any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_word_or_in_durable_mode_nobody_is_a_guest() {
+        let (gate, _clock, faulty) = open(&PLANS.replace("\"default-plan\"", "\"deny\""));
+        faulty.outage(true);
+        assert_eq!(call(&gate, "acme").await, Err(Reason::Unavailable));
+        assert!(gate.inner.guests.tenants.is_empty());
+
+        let service = r#"
+            store.kind = "memory"
+            flush.mode = "durable"
+            proxy.trust = ["10.0.0.0/8"]
+            [[identify]]
+            header = "x-tenant"
+        "#;
+        let gate = GateBuilder::from_text(service).plans(PLANS).open().await.unwrap();
+        let wanted = Wanted::Named { caller: Caller::new("acme"), expires_ms: i64::MAX };
+        assert!(!gate.inner.let_in(Probe(1), wanted));
+    }
+
+    #[tokio::test]
+    async fn who_only_presents_a_key_is_no_guest() {
+        let (gate, _clock, _faulty) = open(PLANS);
+        assert!(!gate.inner.let_in(Probe(1), Wanted::Credential(Vec::new())));
+        let ended = Wanted::Named { caller: Caller::new("acme"), expires_ms: testing::START_MS };
+        assert!(!gate.inner.let_in(Probe(1), ended), "its token has ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guests_are_bounded() {
+        let (gate, _clock, faulty) = open(PLANS);
+        faulty.outage(true);
+        for i in 0..MAX_GUESTS {
+            assert!(gate.inner.guest(&format!("t{i}").into()).is_some());
+        }
+        assert!(gate.inner.guest(&"one-more".into()).is_none());
+        assert!(gate.inner.guest(&"t0".into()).is_some());
+    }
+}
