@@ -198,7 +198,6 @@ impl Gate {
     /// (in place, for it is large), or says why not.
     #[inline]
     fn decide(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Denied> {
-        let inner = &*self.inner;
         let policy = hold.of.rules();
         let question = Question {
             hub: hold.of.hub(),
@@ -212,7 +211,7 @@ impl Gate {
         match decide::decide(&question, &mut hold.list) {
             Ok(drawn) => {
                 #[cfg(feature = "metrics")]
-                inner.count_admitted(&hold.of.sheet, hold.of.route, policy);
+                self.inner.count_admitted(&hold.of.sheet, hold.of.route, policy);
                 hold.open(drawn);
                 None
             }

@@ -65,41 +65,47 @@ struct Asked {
 
 impl<S, B, R> ResponseFuture<S, B, R>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>> + Clone,
+    B: Body,
 {
     /// Asks the gate at once: nearly always memory has the answer, and the service is called as
-    /// soon as it would be without us.
+    /// soon as it would be without us. Where it does not, the service that was made ready goes with
+    /// the request, and a fresh clone waits for its turn: a clone is an allocation where a router
+    /// has boxed its services.
     // Inlined, as what it calls: else the request is moved once for each.
     #[inline(always)]
-    pub(super) fn ask(ready: S, request: Request<B>, shared: Arc<Shared>) -> Self
-    where
-        B: Body,
-    {
-        let state = State::ask(&shared, ready, request, Waited::default());
-        Self { state, shared }
+    pub(super) fn ask(service: &mut S, request: Request<B>, shared: &Arc<Shared>) -> Self {
+        let state = match ask(shared, &request, Waited::default()) {
+            Step::Done(answer) => State::answered(shared, service, request, answer),
+            Step::Wait(pending) => {
+                let clone = service.clone();
+                State::waiting(std::mem::replace(service, clone), request, pending)
+            }
+        };
+        Self { state, shared: shared.clone() }
     }
 }
 
 impl<S, B, R> State<S, B, R, S::Future>
 where
     S: Service<Request<B>>,
-    B: Body,
 {
-    /// What the gate makes of a request.
+    /// The gate has decided.
     #[inline(always)]
-    fn ask(shared: &Shared, service: S, request: Request<B>, waited: Waited) -> Self {
-        match ask(shared, &request, waited) {
-            Step::Wait(pending) => {
-                let call = Some((service, request));
-                Self::Waiting { waiting: Box::new(Waiting { call, pending }) }
-            }
-            Step::Done(Answer::Refuse(refusal)) => {
+    fn answered(shared: &Shared, service: &mut S, request: Request<B>, answer: Answer) -> Self {
+        match answer {
+            Answer::Admit(running) => serve(shared, service, request, Some(running)),
+            Answer::Pass => serve(shared, service, request, None),
+            Answer::Refuse(refusal) => {
                 let is_grpc = headers::is_grpc(&request);
                 Self::Refused { refusal: Some(refusal), is_grpc }
             }
-            Step::Done(Answer::Admit(running)) => serve(shared, service, request, Some(running)),
-            Step::Done(Answer::Pass) => serve(shared, service, request, None),
         }
+    }
+
+    #[cold]
+    fn waiting(service: S, request: Request<B>, pending: Pending) -> Self {
+        Self::Waiting { waiting: Box::new(Waiting { call: Some((service, request)), pending }) }
     }
 }
 
@@ -118,7 +124,12 @@ where
                 StateProj::Waiting { waiting } => {
                     let waited = ready!(waiting.pending.as_mut().poll(cx));
                     let call = waiting.call.take();
-                    call.map(|(service, request)| State::ask(this.shared, service, request, waited))
+                    call.map(|(mut service, request)| match ask(this.shared, &request, waited) {
+                        Step::Done(answer) => {
+                            State::answered(this.shared, &mut service, request, answer)
+                        }
+                        Step::Wait(pending) => State::waiting(service, request, pending),
+                    })
                 }
                 StateProj::Refused { refusal, is_grpc } => {
                     let (refusal, is_grpc) = (refusal.take(), *is_grpc);
@@ -181,7 +192,7 @@ where
 #[inline(always)]
 fn serve<S, B, R>(
     shared: &Shared,
-    mut service: S,
+    service: &mut S,
     mut request: Request<B>,
     running: Option<Running>,
 ) -> State<S, B, R, S::Future>

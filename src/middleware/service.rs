@@ -43,10 +43,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service that was made ready goes with the request; a fresh clone waits for its turn.
-        let clone = self.inner.clone();
-        let ready = std::mem::replace(&mut self.inner, clone);
-        ResponseFuture::ask(ready, request, self.shared.clone())
+        ResponseFuture::ask(&mut self.inner, request, &self.shared)
     }
 }
 

@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 use tollgate::Gate;
 use tollgate_axum::{Plan, Tenant, TollgateLayer, usage_router};
 
+#[cfg(test)]
+mod allocations;
 #[cfg(feature = "stripe")]
 mod billing;
 mod demo;
@@ -71,17 +73,19 @@ async fn run() -> Result<(), Box<dyn Error>> {
 }
 
 fn app(gate: &Gate) -> Router {
-    let app = Router::new()
+    let app = routes().layer(TollgateLayer::new(gate)).merge(usage_router(gate));
+    #[cfg(feature = "stripe")]
+    let app = app.merge(billing::routes(gate)); // POST /webhooks/stripe
+    app
+}
+
+fn routes() -> Router {
+    Router::new()
         .route("/v1/search", get(search))
         .route("/v1/accounts/{account}/exports", post(export))
         .route("/v1/upload", post(upload))
         .route("/v1/stream", get(stream))
         .route("/healthz", get(async || "ok\n"))
-        .layer(TollgateLayer::new(gate))
-        .merge(usage_router(gate));
-    #[cfg(feature = "stripe")]
-    let app = app.merge(billing::routes(gate)); // POST /webhooks/stripe
-    app
 }
 
 async fn serve(listener: TcpListener, app: Router) -> std::io::Result<()> {

@@ -21,6 +21,13 @@ impl TollgateLayer {
         let layer = tollgate::middleware::TollgateLayer::new(gate);
         Self(layer.peer_from(peer).original_path_from(original))
     }
+
+    /// Without handles for handlers: the extractors of this crate do not work, and an admitted
+    /// request allocates nothing of ours but the value of its limit header.
+    #[must_use]
+    pub fn without_extensions(self) -> Self {
+        Self(self.0.without_extensions())
+    }
 }
 
 impl<S> Layer<S> for TollgateLayer {
