@@ -50,9 +50,14 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     bench("tower-governor", &mut driven(layer.layer(bare)), &by_header);
     let layer = TollgateLayer::new(&silent).without_extensions();
     bench("tollgate", &mut driven(layer.layer(bare)), &by_header);
-    let layer =
-        GovernorLayer::<_, _, Body>::new(governor().use_headers().finish().expect("a quota"));
+    let telling_governor =
+        || GovernorLayer::<_, _, Body>::new(governor().use_headers().finish().expect("a quota"));
+    let layer = telling_governor();
     bench("tower-governor-headers", &mut driven(layer.layer(bare)), &by_header);
+    // One holds a caller to one limit: two for as many as ours, though they tell of the last only.
+    let (outer, inner) = (telling_governor(), telling_governor());
+    let two = outer.layer(inner.layer(bare));
+    bench("two-tower-governors-headers", &mut driven(two), &by_header);
     let layer = TollgateLayer::new(&telling).without_extensions();
     bench("tollgate-headers", &mut driven(layer.layer(bare)), &by_header);
     let layer = TollgateLayer::new(&one_rate).without_extensions();

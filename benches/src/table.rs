@@ -61,6 +61,11 @@ const RATIOS: &[Ratio] = &[
         ),
     ),
     overhead(
+        "  / two of them, for as many limits",
+        "layer/tollgate-headers",
+        "layer/two-tower-governors-headers",
+    ),
+    overhead(
         "  with one rate alone",
         "layer/tollgate-headers-one-rate",
         "layer/tower-governor-headers",
