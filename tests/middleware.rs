@@ -374,6 +374,22 @@ async fn the_service_that_was_ready_is_the_one_that_is_called() {
 }
 
 #[tokio::test]
+async fn a_refused_request_lets_go_of_what_was_reserved_for_it() {
+    let (gate, _clock) = testing::gate(PLANS);
+    let inner =
+        tower::service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::from("x"))) });
+    let one_at_a_time = tower::limit::ConcurrencyLimit::new(inner, 1);
+    let mut service = TollgateLayer::new(&gate).layer(one_at_a_time);
+    let nobody = Request::get("/a").body(Empty::<Bytes>::new()).unwrap();
+    let refused = service.ready().await.unwrap().call(nobody).await.unwrap();
+    assert_eq!(refused.status(), 401);
+    let mut another = service.clone();
+    let is_ready = std::future::poll_fn(|cx| Poll::Ready(another.poll_ready(cx).is_ready()));
+    assert!(is_ready.await, "the first service is alive, and holds nothing");
+    drop(service);
+}
+
+#[tokio::test]
 async fn encoded_paths_are_the_same_route() {
     let (gate, _clock) = testing::gate(PLANS);
     drop(call(&gate, request("POST", "/%65xports"), ok).await);

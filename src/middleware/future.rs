@@ -76,6 +76,11 @@ where
     #[inline(always)]
     pub(super) fn ask(service: &mut S, request: Request<B>, shared: &Arc<Shared>) -> Self {
         let state = match ask(shared, &request, Waited::default()) {
+            Step::Done(answer @ Answer::Refuse(_)) => {
+                // What the service reserved when it was made ready is for somebody else.
+                *service = service.clone();
+                State::answered(shared, service, request, answer)
+            }
             Step::Done(answer) => State::answered(shared, service, request, answer),
             Step::Wait(pending) => {
                 let clone = service.clone();
