@@ -36,9 +36,17 @@ pub(super) struct Inner {
     pub(super) space: Space,
     pub(super) origin: Origin,
     pub(super) ledger: Ledger,
-    pub(super) epoch: i64,
     /// Items that need no look before this second, unless more is owed than then.
     pub(super) quiet: Mutex<HashMap<ItemId, (u64, i64)>>,
+}
+
+/// What a run does with an item when it comes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Sends what is owed, and asks nothing.
+    Send,
+    /// Asks what became of it as well.
+    Ask,
 }
 
 /// The service's time at one of our readings.
@@ -49,15 +57,28 @@ pub(super) struct Anchor {
 }
 
 impl Inner {
-    pub(super) async fn look_after(&self, due: &Due, anchor: Anchor, report: &mut Report) {
+    /// Brings an item as far as this pass goes. As it stands, if the service is to be asked about
+    /// it in the next.
+    pub(super) async fn look_after(
+        &self,
+        due: &Due,
+        pass: Pass,
+        anchor: Anchor,
+        report: &mut Report,
+    ) -> Option<Outbox> {
         let owed = due.used.saturating_sub(due.terms.included);
         let now_s = anchor.service_s;
         let known = self.quiet().get(&due.id).copied();
         if known.is_some_and(|(then, until_s)| then == owed && now_s < until_s) {
-            return;
+            return None;
         }
-        match self.advance(due, owed, anchor, report).await {
+        match self.advance(due, owed, (pass, anchor), report).await {
             Ok(Some(outbox)) => {
+                let step = outbox.next(owed, due.terms.atoms_per_unit, now_s);
+                let asked = step == Step::Ask || outbox.to_verify(now_s).is_some();
+                if asked && pass == Pass::Send {
+                    return Some(outbox);
+                }
                 report.take(&due.id, &outbox);
                 let until_s = quiet_until(&outbox, owed, due, now_s);
                 self.quiet().insert(due.id.clone(), (owed, until_s));
@@ -66,6 +87,7 @@ impl Inner {
             Ok(None) => {}
             Err(error) => report.failed.push((due.id.clone(), error.to_string())),
         }
+        None
     }
 
     fn quiet(&self) -> MutexGuard<'_, HashMap<ItemId, (u64, i64)>> {
@@ -77,7 +99,7 @@ impl Inner {
         &self,
         due: &Due,
         owed: u64,
-        anchor: Anchor,
+        (pass, anchor): (Pass, Anchor),
         report: &mut Report,
     ) -> Result<Option<Outbox>, ReportError> {
         let mut at = item::read(&*self.store, due.id.key(&self.space)).await?;
@@ -98,6 +120,9 @@ impl Inner {
                     }
                     stands => return Ok(stands.map(|(at, _)| at.outbox)),
                 },
+                Step::Ask | Step::Rest | Step::Wait(_) | Step::Stopped if pass == Pass::Send => {
+                    return Ok(Some(next));
+                }
                 Step::Ask => {
                     let Some(pending) = &next.pending else { return Ok(Some(next)) };
                     let sum = self.sum(&pending.entry).await?;
@@ -240,7 +265,7 @@ impl Inner {
         before: &Versioned,
         outbox: Outbox,
     ) -> Result<Option<Versioned>, StoreError> {
-        item::write(&*self.store, id.key(&self.space), before, outbox, self.epoch).await
+        item::write(&*self.store, id.key(&self.space), before, outbox).await
     }
 
     /// The service's time now, by our clocks since it told it.

@@ -1,6 +1,7 @@
 //! Tests of the reporter against `stripe-sim`, over the real sink: death at every call, lost
 //! replies, outages, two reporters at once.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -160,7 +161,7 @@ impl Bench {
         loop {
             // A faulty store may refuse.
             let opened =
-                Reporter::open(self.store.clone(), sink.clone(), clock.clone(), "s", 0).await;
+                Reporter::open(self.store.clone(), sink.clone(), clock.clone(), "s").await;
             if let Ok(reporter) = opened {
                 return reporter;
             }
@@ -341,7 +342,7 @@ async fn a_clock_that_steps_stops_the_run() {
     let anchor = Anchor { service_s: NOW, at: inner.clock.now() };
     bench.clock.step_wall(-6_000);
     let mut report = Report::default();
-    inner.look_after(&bench.due(50), anchor, &mut report).await;
+    inner.look_after(&bench.due(50), Pass::Send, anchor, &mut report).await;
     assert_eq!((report.failed.len(), bench.sim.calls().len() - 2), (1, 0));
 }
 
@@ -406,7 +407,7 @@ async fn dies_at(n: u64, how: Dies, lose: bool, outage_s: u32) -> (bool, Vec<Str
     let first = async {
         let store: Arc<dyn Store> = Arc::new(mortal.clone());
         let reporter =
-            Reporter::open(store, Arc::new(mortal.clone()), clock, "s", 0).await.unwrap();
+            Reporter::open(store, Arc::new(mortal.clone()), clock, "s").await.unwrap();
         reporter.run(vec![bench.due(50)]).await.unwrap();
         bench.pass(26 * HOUR);
         reporter.run(vec![bench.due(50)]).await.unwrap();
@@ -463,13 +464,14 @@ async fn death_at_every_call_bills_once_after_any_outage() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
     // Many customers, one call each: below its own limit the service refuses none. As many and as
-    // fast as `TOLLGATE_DRAIN=100000@1000` says.
+    // fast as `TOLLGATE_DRAIN=100000@1000` says, each call taking `TOLLGATE_LATENCY` ms.
     let asked = std::env::var("TOLLGATE_DRAIN").ok();
     let asked = asked.as_deref().and_then(|asked| asked.split_once('@'));
     let (items, allowed) = match asked {
         Some((items, allowed)) => (items.parse().unwrap(), allowed.parse().unwrap()),
         None => (300, 100),
     };
+    let latency = std::env::var("TOLLGATE_LATENCY").map_or(100, |ms| ms.parse().unwrap());
     let bench = Bench::new(Memory::new()).await;
     let due: Vec<Due> = (0..items)
         .map(|n: u128| {
@@ -481,6 +483,7 @@ async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
         })
         .collect();
     bench.sim.set(|settings| settings.calls_per_s = Some(allowed));
+    bench.sim.set(|settings| settings.latency_ms = latency);
     let settings = StripeSettings {
         key: Secret::new("sk_test_x"),
         mode: StripeMode::Test,
@@ -490,7 +493,7 @@ async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
     };
     let sink = Arc::new(Stripe::new(settings).unwrap());
     let clock = Arc::new(bench.clock.clone());
-    let reporter = Reporter::open(bench.store.clone(), sink, clock, "s", 0).await.unwrap();
+    let reporter = Reporter::open(bench.store.clone(), sink, clock, "s").await.unwrap();
     let begun = tokio::time::Instant::now();
     let report = reporter.run(due).await.unwrap();
     let rate = report.sent as f64 / begun.elapsed().as_secs_f64();

@@ -93,7 +93,7 @@ impl Billing {
     ) -> Result<Option<Self>, StoreError> {
         let Some(Settled { stripe, secrets, mode, every }) = settled else { return Ok(None) };
         let sink = Arc::new(stripe.clone());
-        let reporter = Reporter::open(store.clone(), sink, clock.clone(), space, 0).await?;
+        let reporter = Reporter::open(store.clone(), sink, clock.clone(), space).await?;
         let lock = Lock::new(store.clone(), Space::new(space))?;
         let customers = Customers::new(store.clone(), Space::new(space));
         Ok(Some(Self {

@@ -83,7 +83,7 @@ fn a_send_ends_before_its_mark_is_outlived() {
 async fn sim() -> (Sim, Stripe) {
     let sim = Sim::start(Settings::default()).await.unwrap();
     assert!(sim.stand_at(NOW));
-    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 1_000).unwrap();
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), Paces::shared(1_000)).unwrap();
     let meter = "display_name=x&event_name=api&default_aggregation[formula]=sum".to_owned();
     assert!(matches!(by_hand.post("/v1/billing/meters", meter, "m").await, Called::Answer(_)));
     let customer = by_hand.post("/v1/customers", String::new(), "c").await;
@@ -213,7 +213,7 @@ async fn time_and_sums_are_stripes() {
 #[tokio::test]
 async fn a_meter_is_found_behind_a_hundred_others() {
     let (sim, stripe) = sim().await;
-    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 10_000).unwrap();
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), Paces::shared(10_000)).unwrap();
     for n in 0..120 {
         let form = format!("display_name=x&event_name=m{n}&default_aggregation[formula]=sum");
         by_hand.post("/v1/billing/meters", form, &format!("m{n}")).await;
@@ -306,7 +306,7 @@ async fn reduced(sim: &Sim, by_hand: &Http) -> (Facts, PlanState) {
 async fn what_stripe_tells_of_a_subscriptions_life_reduces_to_its_states() {
     const DAY: i64 = 86_400;
     let (sim, _) = sim().await;
-    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 10_000).unwrap();
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), Paces::shared(10_000)).unwrap();
     let post = async |path: &str, form: &str| {
         let answer = by_hand.post(path, form.to_owned(), path).await;
         let Called::Answer(answer) = answer else { panic!("{answer:?}") };
