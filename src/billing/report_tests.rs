@@ -157,11 +157,14 @@ impl Bench {
     }
 
     async fn reporter(&self) -> Reporter {
-        let (sink, clock) = (Arc::new(self.sink()), Arc::new(self.clock.clone()));
+        self.reporter_with(Arc::new(self.sink())).await
+    }
+
+    async fn reporter_with(&self, sink: Arc<dyn BillingSink>) -> Reporter {
+        let clock = Arc::new(self.clock.clone());
         loop {
             // A faulty store may refuse.
-            let opened =
-                Reporter::open(self.store.clone(), sink.clone(), clock.clone(), "s").await;
+            let opened = Reporter::open(self.store.clone(), sink.clone(), clock.clone(), "s").await;
             if let Ok(reporter) = opened {
                 return reporter;
             }
@@ -406,8 +409,7 @@ async fn dies_at(n: u64, how: Dies, lose: bool, outage_s: u32) -> (bool, Vec<Str
     let clock = Arc::new(bench.clock.clone());
     let first = async {
         let store: Arc<dyn Store> = Arc::new(mortal.clone());
-        let reporter =
-            Reporter::open(store, Arc::new(mortal.clone()), clock, "s").await.unwrap();
+        let reporter = Reporter::open(store, Arc::new(mortal.clone()), clock, "s").await.unwrap();
         reporter.run(vec![bench.due(50)]).await.unwrap();
         bench.pass(26 * HOUR);
         reporter.run(vec![bench.due(50)]).await.unwrap();
@@ -458,6 +460,74 @@ async fn death_at_every_call_bills_once_after_any_outage() {
     assert!(last < 23, "the run has more calls than the test dies at");
     for call in ["time", "read B", "write U", "write B", "send", "sum", "write M"] {
         assert!(hits.contains_key(call), "nobody died at {call}");
+    }
+}
+
+/// What was sent, and what was asked, in this order: customers of meter events, and `sum`.
+fn order(sim: &Sim, from: usize) -> Vec<String> {
+    let calls = sim.calls();
+    let of = calls[from..].iter().filter_map(|call| {
+        if call.call.ends_with("meter_events") {
+            return call.params["payload"]["stripe_customer_id"].as_str().map(str::to_owned);
+        }
+        call.call.ends_with("event_summaries").then(|| "sum".to_owned())
+    });
+    of.collect()
+}
+
+#[tokio::test]
+async fn those_near_their_periods_end_go_first_and_questions_last() {
+    let bench = Bench::new(Memory::new()).await;
+    // One at a time, so that the order is to be seen.
+    let reporter = bench.reporter_with(Arc::new(OneByOne(bench.sink()))).await;
+    let due = |n: i64, used| {
+        let mut due = bench.due(used);
+        due.id.tenant = Surrogate::test(n.unsigned_abs().into());
+        due.terms.customer = format!("cus_{n}");
+        // The first ends last; the last has ended.
+        due.terms.ends_ms = (NOW + (6 - n) * 7_200 - 3_600) * 1_000;
+        due
+    };
+    let all = |used| (0..7).map(|n| due(n, used)).collect::<Vec<_>>();
+    let from = bench.sim.calls().len();
+    assert_eq!(reporter.run(all(50)).await.unwrap().sent, 7);
+    let ending: Vec<String> = (0..7).rev().map(|n| format!("cus_{n}")).collect();
+    assert_eq!(order(&bench.sim, from), ending);
+    // A day later all of it is to be verified, and more is owed of three.
+    bench.pass(25 * HOUR);
+    let from = bench.sim.calls().len();
+    let mut later = all(50);
+    for n in [0, 3, 6] {
+        later[n].used = 90;
+    }
+    assert_eq!(reporter.run(later).await.unwrap().sent, 3);
+    let order = order(&bench.sim, from);
+    assert_eq!(order[..3], ["cus_6", "cus_3", "cus_0"]);
+    assert!(order.len() > 3 && order[3..].iter().all(|call| call == "sum"), "{order:?}");
+}
+
+/// A sink that takes one event at a time.
+struct OneByOne(Stripe);
+
+impl BillingSink for OneByOne {
+    fn account(&self) -> String {
+        self.0.account()
+    }
+
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    fn time(&self) -> SinkFuture<Result<i64, SinkError>> {
+        self.0.time()
+    }
+
+    fn send(&self, event: MeterEvent) -> SinkFuture<Delivery> {
+        self.0.send(event)
+    }
+
+    fn sum(&self, sum: Sum) -> SinkFuture<Result<i64, SinkError>> {
+        self.0.sum(sum)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::customers::Polls;
-use super::reports::{Over, ReportTask};
+use super::reports::{Ends, Over, ReportTask};
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, Mark, customer_of};
 use crate::billing::lock::Lock;
@@ -48,6 +48,7 @@ pub(super) struct Billing {
     pub(super) lock: Lock,
     pub(super) polls: Polls,
     pub(super) over: Over,
+    pub(super) ends: Ends,
     pub(super) task: Mutex<Option<ReportTask>>,
 }
 
@@ -106,6 +107,7 @@ impl Billing {
             lock,
             polls: Polls::default(),
             over: Over::default(),
+            ends: Ends::default(),
             task: Mutex::new(None),
         }))
     }

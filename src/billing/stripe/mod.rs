@@ -111,7 +111,8 @@ impl Stripe {
         };
         let http = Http::new(&key, &base, paces)?;
         let account = format!("stripe/{account}/{word}");
-        let inner = Inner { http, account, at_once: at_once(events_per_s), meters: Mutex::default() };
+        let inner =
+            Inner { http, account, at_once: at_once(events_per_s), meters: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 }

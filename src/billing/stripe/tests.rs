@@ -110,6 +110,11 @@ fn fault(sim: &Sim, what: serde_json::Value) {
     sim.fault(serde_json::from_value(json!({ "on": EVENTS, "do": what })).unwrap());
 }
 
+fn fault_on(sim: &Sim, on: &str, what: serde_json::Value, times: u32) {
+    let fault = json!({ "on": on, "times": times, "do": what });
+    sim.fault(serde_json::from_value(fault).unwrap());
+}
+
 fn sends(sim: &Sim) -> Vec<Answered> {
     sim.calls().into_iter().filter(|call| call.call == EVENTS).collect()
 }
@@ -220,6 +225,84 @@ async fn a_meter_is_found_behind_a_hundred_others() {
     }
     // The first one made is on the second page.
     assert_eq!(stripe.sum(minute()).await, Ok(0));
+}
+
+#[tokio::test]
+async fn a_call_that_is_never_answered_ends_as_unknown_and_counts_once() {
+    for applied in [false, true] {
+        let (sim, stripe) = sim().await;
+        fault_on(&sim, EVENTS, json!({ "hang": { "applied": applied } }), 0);
+        // From here on waits take no time.
+        tokio::time::pause();
+        let begun = Instant::now();
+        assert!(matches!(stripe.send(usage("a")).await, Delivery::Unknown(_)));
+        assert!(begun.elapsed() <= SEND_WITHIN + Duration::from_secs(1), "{:?}", begun.elapsed());
+        tokio::time::resume();
+        sim.heal();
+        assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+        assert_eq!(billed(&sim), 5, "applied: {applied}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_drips_is_not_waited_for() {
+    let (sim, stripe) = sim().await;
+    // Some 300 bytes of answer would take an hour.
+    fault_on(&sim, EVENTS, json!({ "drip": { "ms": 12_000 } }), 0);
+    tokio::time::pause();
+    let begun = Instant::now();
+    assert!(matches!(stripe.send(usage("a")).await, Delivery::Unknown(_)));
+    assert!(begun.elapsed() <= SEND_WITHIN + Duration::from_secs(1), "{:?}", begun.elapsed());
+    tokio::time::resume();
+    sim.heal();
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    assert_eq!(billed(&sim), 5);
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_read() {
+    let (sim, stripe) = sim().await;
+    // A gigabyte; four attempts read four megabytes each.
+    fault_on(&sim, "", json!({ "flood": { "bytes": 1_u64 << 30 } }), 8);
+    assert!(matches!(stripe.send(usage("a")).await, Delivery::Unknown(_)));
+    assert!(stripe.time().await.is_err());
+    sim.heal();
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    assert_eq!(billed(&sim), 5);
+    // One that is merely long is read.
+    fault_on(&sim, "", json!({ "flood": { "bytes": 1_u64 << 20 } }), 1);
+    assert_eq!(stripe.sum(minute()).await, Ok(5));
+}
+
+#[test]
+fn as_many_calls_are_under_way_as_the_rate_needs() {
+    let of = |mode, calls| {
+        let key = if mode == StripeMode::Live { "sk_live_x" } else { "sk_test_x" };
+        let mut settings = settings(key, mode, API);
+        settings.calls_per_s = calls;
+        Stripe::new(settings).unwrap().at_once()
+    };
+    assert_eq!((of(StripeMode::Test, None), of(StripeMode::Live, None)), (16, 256));
+    assert_eq!((of(StripeMode::Test, Some(200)), of(StripeMode::Live, Some(u32::MAX))), (60, 256));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_live_mode_questions_do_not_wait_for_events_nor_events_for_questions() {
+    let took = async |paces: Paces| {
+        let (begun, mut asked) = (Instant::now(), Duration::ZERO);
+        for n in 0..900 {
+            paces.events.turn().await;
+            if n % 50 == 0 {
+                paces.others.turn().await;
+                asked = begun.elapsed();
+            }
+        }
+        (begun.elapsed(), asked)
+    };
+    let apart = took(Paces::apart(LIVE_EVENTS, CALLS)).await;
+    assert!(apart.0 < Duration::from_millis(1_050), "{apart:?}");
+    let shared = took(Paces::shared(CALLS)).await;
+    assert!(shared.0 > Duration::from_secs(44), "{shared:?}");
 }
 
 #[tokio::test]
