@@ -1,8 +1,9 @@
 //! What was used, and what Stripe counts of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 use tollgate::testing::START_MS;
 
 use crate::bench::{Bench, event, subscription, use_at};

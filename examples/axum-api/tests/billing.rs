@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
-mod support;
+pub(crate) mod support;
 
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim};
@@ -199,7 +199,8 @@ fn what_is_not_genuine_changes_nothing() {
     assert_eq!(plan(&search(&api, SOLO)), "free");
     for path in ["/webhooks/stripe", "/webhooks/stripe/"] {
         let unsigned = api.raw("POST", path, &[], &json!({ "id": "evt_1" }).to_string());
-        assert!(matches!(unsigned.status, 400 | 404), "{unsigned:?}");
+        // actix-web asks who calls before it looks where the path leads.
+        assert!(matches!(unsigned.status, 400 | 401 | 404), "{unsigned:?}");
     }
 }
 
