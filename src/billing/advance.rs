@@ -80,6 +80,9 @@ impl Inner {
                     return Some(outbox);
                 }
                 report.take(&due.id, &outbox);
+                if matches!(step, Step::Freeze { .. }) && minutes(due, now_s).is_none() {
+                    report.too_old.push(due.id.clone());
+                }
                 let until_s = quiet_until(&outbox, owed, due, now_s);
                 self.quiet().insert(due.id.clone(), (owed, until_s));
             }
@@ -229,7 +232,7 @@ impl Inner {
         let k = outbox.k.saturating_add(1);
         let Terms { customer, event, .. } = due.terms.clone();
         let owner = format!("{} {k}", due.id.key(&self.space).pk);
-        let (first_s, last_s) = minutes(due, now_s);
+        let Some((first_s, last_s)) = minutes(due, now_s) else { return Ok(None) };
         for n in 0..MINUTES {
             let minute_s = last_s - n * 60;
             if minute_s < first_s {
@@ -268,6 +271,12 @@ impl Inner {
         item::write(&*self.store, id.key(&self.space), before, outbox).await
     }
 
+    /// Whether what is owed and not frozen is never sent.
+    #[cfg(feature = "stripe")]
+    pub(super) fn is_too_old(&self, due: &Due, now_s: i64) -> bool {
+        minutes(due, now_s).is_none()
+    }
+
     /// The service's time now, by our clocks since it told it.
     fn now_s(&self, anchor: Anchor) -> Result<i64, ReportError> {
         let now = self.clock.now();
@@ -286,15 +295,18 @@ fn elapsed_ms(from: Now, until: Now) -> i64 {
 }
 
 /// The first and last minute an entry may have: inside its period and inside what the service
-/// takes, with a day to spare; in the open period where nothing of its own is left.
-fn minutes(due: &Due, now_s: i64) -> (i64, i64) {
+/// takes, with a day to spare; where nothing of its own is left, in the open period or nowhere.
+fn minutes(due: &Due, now_s: i64) -> Option<(i64, i64)> {
     let minute = |at_s: i64| at_s - at_s.rem_euclid(60);
     let begin_s = minute(starts_s(&due.id));
     let end_s = minute(due.terms.ends_ms.div_euclid(1_000).saturating_sub(60));
     let oldest_s = minute(now_s.saturating_sub(OLDEST_S - VERIFY_S)).saturating_add(60);
     let last_s = end_s.min(minute(now_s));
     let first_s = begin_s.max(oldest_s);
-    if first_s <= last_s { (first_s, last_s) } else { (oldest_s.max(end_s), minute(now_s)) }
+    match first_s <= last_s {
+        true => Some((first_s, last_s)),
+        false => due.terms.carry.then(|| (oldest_s.max(end_s), minute(now_s))),
+    }
 }
 
 /// The first full second of an item's period: what is sent in its first minute is dated so, where

@@ -62,6 +62,9 @@ pub struct Terms {
     pub included: u64,
     /// When the billing period ends, Unix milliseconds.
     pub ends_ms: i64,
+    /// Whether what is too old to be dated into its period is dated into the open one, or never
+    /// sent.
+    pub carry: bool,
 }
 
 /// Use that the ledger holds, before anybody says on which terms.
@@ -105,6 +108,8 @@ pub struct Report {
     pub stopped: Vec<ItemId>,
     /// Items with an accepted entry that the service does not count, without a report that says so.
     pub doubtful: Vec<ItemId>,
+    /// Items with units that are too old to be sent, and are not carried.
+    pub too_old: Vec<ItemId>,
     /// Items that could not be looked at to the end, and why.
     pub failed: Vec<(ItemId, String)>,
 }
@@ -295,6 +300,7 @@ impl Report {
         self.open += part.open;
         self.stopped.extend(part.stopped);
         self.doubtful.extend(part.doubtful);
+        self.too_old.extend(part.too_old);
         self.failed.extend(part.failed);
     }
 }

@@ -186,6 +186,7 @@ impl Bench {
             atoms_per_unit: 10,
             included: 0,
             ends_ms: (NOW + 30 * 86_400) * 1_000,
+            carry: true,
         };
         Due { id, used, terms }
     }
@@ -304,6 +305,39 @@ async fn what_the_plan_includes_is_not_sent() {
 }
 
 #[tokio::test]
+async fn what_is_older_than_stripe_takes_is_carried_or_named() {
+    for carry in [true, false] {
+        let bench = Bench::new(Memory::new()).await;
+        let reporter = bench.reporter().await;
+        let mut due = bench.due(50);
+        due.terms.carry = carry;
+        reporter.run(vec![due.clone()]).await.unwrap();
+        // The period ends in 30 days. 32 days after its end it can still be dated into it.
+        due.used = 70;
+        bench.pass(62 * 24 * HOUR);
+        let report = reporter.run(vec![due.clone()]).await.unwrap();
+        assert_eq!((report.units, bench.billed()), (2, 7), "carry: {carry}");
+        due.used = 100;
+        bench.pass(3 * 24 * HOUR);
+        let report = reporter.run(vec![due.clone()]).await.unwrap();
+        let ends_s = due.terms.ends_ms / 1_000;
+        let calls = bench.sim.calls();
+        let sent = calls.iter().filter(|call| call.call.ends_with("meter_events"));
+        let last: i64 = sent.last().unwrap().params["timestamp"].as_str().unwrap().parse().unwrap();
+        if carry {
+            assert_eq!((report.units, bench.billed(), report.too_old.len()), (3, 10, 0));
+            assert!(last >= ends_s, "in the open period");
+        } else {
+            assert_eq!((report.units, bench.billed()), (0, 7));
+            assert!(last < ends_s, "in its own period");
+            assert_eq!(report.too_old, [due.id.clone()]);
+            let again = reporter.run(vec![due.clone()]).await.unwrap();
+            assert_eq!(again.too_old, [due.id], "named in every run");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_rejection_that_was_reported_makes_the_units_owed_again() {
     let bench = Bench::new(Memory::new()).await;
     let reporter = bench.reporter().await;
@@ -389,14 +423,46 @@ async fn two_reporters_over_a_faulty_store_bill_once() {
     }
 }
 
-/// One case: the first process dies at its n-th call, Stripe or the store may have lost a reply,
-/// time passes, another process goes on. False if the run ended before its n-th call.
-async fn dies_at(n: u64, how: Dies, lose: bool, outage_s: u32) -> (bool, Vec<String>) {
-    let bench = Bench::new(Memory::new()).await;
-    if lose {
-        let lose = r#"{"on": "POST /v1/billing/meter_events", "times": 4, "do": "lose"}"#;
-        fault(&bench.sim, lose);
+/// What Stripe does with the first process's event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Taken,
+    /// It takes it, and every answer is lost.
+    Unanswered,
+    /// Every request is lost.
+    Unheard,
+    /// It takes it, throws it away later, and reports that.
+    ThrownAway,
+}
+
+impl Fate {
+    fn befall(self, sim: &Sim) {
+        let (times, what) = match self {
+            Fate::Taken => return,
+            Fate::Unanswered => (4, r#""lose""#),
+            Fate::Unheard => (4, r#""cut""#),
+            Fate::ThrownAway => (1, r#"{"reject": {"code": "meter_event_customer_not_found"}}"#),
+        };
+        let on = "POST /v1/billing/meter_events";
+        fault(sim, &format!(r#"{{"on": "{on}", "times": {times}, "do": {what}}}"#));
     }
+
+    /// What a webhook says of it, to whichever process is there.
+    async fn report(self, bench: &Bench) {
+        let calls = bench.sim.calls();
+        let sent = calls.iter().find(|call| call.call.ends_with("meter_events"));
+        if let Some(sent) = sent.filter(|_| self == Fate::ThrownAway) {
+            let identifier = sent.params["identifier"].as_str().unwrap();
+            bench.reporter().await.note_rejected(identifier).await.unwrap();
+        }
+    }
+}
+
+/// One case: the first process dies at its n-th call, Stripe does this to its event, time passes,
+/// another process goes on. False if the run ended before its n-th call.
+async fn dies_at(n: u64, how: Dies, fate: Fate, outage_s: u32) -> (bool, Vec<String>) {
+    let bench = Bench::new(Memory::new()).await;
+    fate.befall(&bench.sim);
     let life = Arc::new(Life {
         calls: AtomicU64::new(0),
         dies_at: n,
@@ -411,54 +477,63 @@ async fn dies_at(n: u64, how: Dies, lose: bool, outage_s: u32) -> (bool, Vec<Str
         let store: Arc<dyn Store> = Arc::new(mortal.clone());
         let reporter = Reporter::open(store, Arc::new(mortal.clone()), clock, "s").await.unwrap();
         reporter.run(vec![bench.due(50)]).await.unwrap();
-        bench.pass(26 * HOUR);
-        reporter.run(vec![bench.due(50)]).await.unwrap();
+        fate.report(&bench).await;
+        // Verified, or asked about; and asked about again.
+        for hours in [26, 7] {
+            bench.pass(hours * HOUR);
+            reporter.run(vec![bench.due(50)]).await.unwrap();
+        }
     };
     let died = tokio::select! {
         () = first => false,
         () = life.dead.notified() => true,
     };
     bench.sim.heal();
+    fate.report(&bench).await;
     bench.pass(outage_s);
     let outbox = bench.drain(80).await;
-    let case = format!("call {n}, {how:?}, lose {lose}, outage {outage_s} s");
+    let case = format!("call {n}, {how:?}, {fate:?}, outage {outage_s} s");
     assert_eq!(bench.billed(), 8, "{case}: {outbox:?}");
     let made = life.made.lock().unwrap().clone();
     (died, made)
 }
 
+/// More than a run has calls: those beyond say so.
+const MOST_CALLS: u64 = 22;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn death_at_every_call_bills_once_after_any_outage() {
     let room = Arc::new(Semaphore::new(16));
     let mut cases = JoinSet::new();
-    // More than there are calls: those beyond say so.
-    for n in 0..24 {
+    for n in 0..MOST_CALLS {
         for how in [Dies::Before, Dies::After] {
-            for lose in [false, true] {
+            for fate in [Fate::Taken, Fate::Unanswered, Fate::Unheard, Fate::ThrownAway] {
                 for outage_s in [HOUR, 25 * HOUR, 36 * 24 * HOUR] {
                     let room = room.clone();
                     cases.spawn(async move {
                         let _permit = room.acquire().await.unwrap();
-                        (n, dies_at(n, how, lose, outage_s).await)
+                        (n, fate, dies_at(n, how, fate, outage_s).await)
                     });
                 }
             }
         }
     }
     let mut deaths = 0;
-    let mut last = 0;
+    let mut last = BTreeMap::new();
     let mut hits = BTreeMap::<String, u32>::new();
     while let Some(case) = cases.join_next().await {
-        let (n, (died, made)) = case.unwrap();
+        let (n, fate, (died, made)) = case.unwrap();
         if died {
             deaths += 1;
-            last = last.max(n);
+            let last = last.entry(fate).or_insert(n);
+            *last = n.max(*last);
             *hits.entry(made.last().cloned().unwrap_or_default()).or_default() += 1;
         }
     }
-    println!("{deaths} deaths over {} calls, by the call died at: {hits:?}", last + 1);
-    assert!(last < 23, "the run has more calls than the test dies at");
-    for call in ["time", "read B", "write U", "write B", "send", "sum", "write M"] {
+    println!("{deaths} deaths; last call died at: {last:?}; by the call died at: {hits:?}");
+    assert_eq!(last.len(), 4);
+    assert!(*last.values().max().unwrap() < MOST_CALLS - 1, "more calls than the test dies at");
+    for call in CALLS {
         assert!(hits.contains_key(call), "nobody died at {call}");
     }
 }

@@ -268,6 +268,7 @@ impl Inner {
         let holds = live.resolve(&record, now_ms);
         let found = terms(&id, &live.catalog, &holds.policy.plan, &holds.anchors);
         let Some((mut terms, offer)) = found else { return Ok(None) };
+        terms.carry = billing.carry;
         if let Some(offer) = offer {
             let (store, space) = (&*self.store, &self.writer.space);
             let span = (id.period_ms, terms.ends_ms);
@@ -305,15 +306,16 @@ fn over(over: &Over, id: &ItemId, atoms: u64) -> Option<Terms> {
 fn log(report: Result<Report, ReportError>) {
     match report {
         Ok(report) => {
-            let Report { sent, units, verified, open, stopped, doubtful, failed } = report;
+            let Report { sent, units, verified, open, stopped, doubtful, too_old, failed } = report;
             let (stopped, doubtful) = (stopped.len(), doubtful.len());
-            let failed = failed.len();
-            if stopped + doubtful + failed > 0 {
+            let (too_old, failed) = (too_old.len(), failed.len());
+            if stopped + doubtful + too_old + failed > 0 {
                 tracing::error!(
                     sent,
                     open,
                     stopped,
                     doubtful,
+                    too_old,
                     failed,
                     "usage was reported in part"
                 );

@@ -33,6 +33,30 @@ async fn use_is_sent_once_and_use_before_the_customer_never() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_requests_of_many_processes_are_one_event_a_tenant_meter_and_report() {
+    let bench = Bench::new().await;
+    let other = bench.another().await;
+    for tenant in ["acme", "globex"] {
+        bench.customer(tenant).await;
+        bench.gate.directory().tenant(tenant).plan("payg").note("t").save().await.unwrap();
+    }
+    for report in 1..=3_i64 {
+        for n in 0..40 {
+            let gate = if n % 2 == 0 { &bench.gate } else { &other };
+            for tenant in ["acme", "globex"] {
+                use_at(gate, tenant, "requests", 1).await;
+                use_at(gate, tenant, "jobs", 1).await;
+            }
+        }
+        other.flush_now().await.unwrap();
+        assert_eq!(bench.report().await.sent, 4, "two tenants, two meters");
+        let counted = (bench.billed("api_requests"), bench.billed("jobs"));
+        assert_eq!(counted, (report * 80, report * 80));
+        bench.pass(60);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overage_is_what_passes_the_included_units_and_stays_owed_after_a_change_of_plan() {
     let bench = Bench::new().await;
     let customer = bench.customer("acme").await;

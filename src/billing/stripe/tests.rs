@@ -318,6 +318,40 @@ async fn calls_keep_their_pace() {
     assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
 }
 
+/// Every call there is, as the sources write it; one that is not in this list, and in the test
+/// below, fails.
+const CALLS_MADE: [&str; 9] = [
+    "/v1/billing/meter_events",
+    "/v1/billing/meters/{meter}/event_summaries?{query}",
+    "/v1/billing/meters?limit=1",
+    "/v1/customers",
+    "/v1/customers/search?{query}",
+    "/v1/prices/{}",
+    "/v1/prices?{query}",
+    "/v1/subscriptions",
+    "/v1/subscriptions/{}",
+];
+
+#[test]
+fn every_call_is_one_that_stripes_own_mock_was_asked() {
+    let sources = [include_str!("mod.rs"), include_str!("customers.rs"), include_str!("http.rs")];
+    let path = regex::Regex::new(r#""(/v[0-9][^"]*)""#).unwrap();
+    let of = sources.iter().flat_map(|source| path.captures_iter(source));
+    let mut made: std::collections::BTreeSet<&str> =
+        of.map(|found| found.get(1).unwrap().as_str()).collect();
+    // The same list in pages, or narrowed to a customer.
+    for variant in [
+        "/v1/billing/meters?limit=100",
+        "/v1/billing/meters?limit=100&starting_after={last}",
+        "/v1/subscriptions?{query}",
+    ] {
+        assert!(made.remove(variant), "{variant}");
+    }
+    // The mock has nothing of /v2: stripe-sim has its published shape.
+    assert!(made.remove("/v2/core/events/{}"));
+    assert_eq!(made.into_iter().collect::<Vec<_>>(), CALLS_MADE);
+}
+
 #[tokio::test]
 async fn stripes_own_mock_takes_every_call() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
