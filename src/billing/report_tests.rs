@@ -581,6 +581,27 @@ async fn those_near_their_periods_end_go_first_and_questions_last() {
     assert!(order.len() > 3 && order[3..].iter().all(|call| call == "sum"), "{order:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_call_is_under_way_for_a_customer_and_meter() {
+    let bench = Bench::new(Memory::new()).await;
+    bench.sim.set(|settings| settings.latency_ms = 20);
+    // Three customers, eight items each.
+    let due = (0..24_u128).map(|n| {
+        let mut due = bench.due(50);
+        due.id.tenant = Surrogate::test(n);
+        due.terms.customer = format!("cus_{}", n % 3);
+        due
+    });
+    let due: Vec<Due> = due.collect();
+    let report = bench.reporter().await.run(due).await.unwrap();
+    assert_eq!((report.sent, report.open), (24, 0));
+    let calls = bench.sim.calls();
+    let sent: Vec<_> = calls.iter().filter(|call| call.call.ends_with("meter_events")).collect();
+    // A second one meanwhile would have been refused, and repeated.
+    assert_eq!(sent.len(), 24);
+    assert!(sent.iter().all(|call| call.status == Some(200)));
+}
+
 /// A sink that takes one event at a time.
 struct OneByOne(Stripe);
 
