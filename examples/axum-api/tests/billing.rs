@@ -5,6 +5,9 @@
 
 pub(crate) mod support;
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim};
 use support::{Answer, Api, Home, request};
@@ -141,6 +144,37 @@ fn usage_turns_into_meter_events_once() {
     let api = stripe.api(&home);
     assert_eq!(report(&api)["events"], 0);
     assert_eq!(stripe.total("api_requests", "acme"), api.used("requests", ACME));
+}
+
+#[test]
+fn killed_while_stripe_answers_it_bills_once() {
+    for applied in [false, true] {
+        let stripe = Stripe::start();
+        let home = Home::new();
+        let api = stripe.api(&home);
+        for _ in 0..5 {
+            assert_eq!(search(&api, ACME).status, 200);
+        }
+        let hang = json!({
+            "on": "POST /v1/billing/meter_events", "times": 0, "do": { "hang": { "applied": applied } },
+        });
+        stripe.call("POST", "/_sim/faults", &hang.to_string());
+        let mut asked = TcpStream::connect(api.address()).unwrap();
+        asked
+            .write_all(b"POST /demo/report HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+            .unwrap();
+        api.until("Stripe is asked", |_| {
+            let calls = stripe.call("GET", "/_sim/calls", "");
+            let is_event = |call: &Value| call["call"] == "POST /v1/billing/meter_events";
+            calls.as_array().unwrap().iter().any(is_event)
+        });
+        drop(api); // SIGKILL
+        stripe.call("DELETE", "/_sim/faults", "");
+        let api = stripe.api(&home);
+        assert_eq!(report(&api)["open"], 0);
+        assert_eq!(stripe.total("api_requests", "acme"), 5, "applied: {applied}");
+        assert_eq!(api.used("requests", ACME), 5);
+    }
 }
 
 #[test]
