@@ -322,8 +322,9 @@ async fn what_is_older_than_stripe_takes_is_carried_or_named() {
         let report = reporter.run(vec![due.clone()]).await.unwrap();
         let ends_s = due.terms.ends_ms / 1_000;
         let calls = bench.sim.calls();
-        let sent = calls.iter().filter(|call| call.call.ends_with("meter_events"));
-        let last: i64 = sent.last().unwrap().params["timestamp"].as_str().unwrap().parse().unwrap();
+        let mut sent = calls.iter().filter(|call| call.call.ends_with("meter_events"));
+        let last: i64 =
+            sent.next_back().unwrap().params["timestamp"].as_str().unwrap().parse().unwrap();
         if carry {
             assert_eq!((report.units, bench.billed(), report.too_old.len()), (3, 10, 0));
             assert!(last >= ends_s, "in the open period");

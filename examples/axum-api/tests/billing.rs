@@ -155,9 +155,8 @@ fn killed_while_stripe_answers_it_bills_once() {
         for _ in 0..5 {
             assert_eq!(search(&api, ACME).status, 200);
         }
-        let hang = json!({
-            "on": "POST /v1/billing/meter_events", "times": 0, "do": { "hang": { "applied": applied } },
-        });
+        let hang = json!({ "hang": { "applied": applied } });
+        let hang = json!({ "on": "POST /v1/billing/meter_events", "times": 0, "do": hang });
         stripe.call("POST", "/_sim/faults", &hang.to_string());
         let mut asked = TcpStream::connect(api.address()).unwrap();
         asked
