@@ -106,15 +106,19 @@ impl Inner {
         report: &mut Report,
     ) -> Result<Option<Outbox>, ReportError> {
         let mut at = item::read(&*self.store, due.id.key(&self.space)).await?;
+        let mut has_minutes = true;
         for _ in 0..STEPS {
             let now_s = self.now_s(anchor)?;
             let mut next = at.outbox.clone();
             match next.next(owed, due.terms.atoms_per_unit, now_s) {
-                Step::Freeze { value, atoms } => {
-                    let Some(entry) = self.entry(due, &next, value, atoms, now_s).await? else {
-                        return Ok(Some(next));
-                    };
-                    next.freeze(entry);
+                Step::Freeze { value, atoms } if has_minutes => {
+                    match self.entry(due, &next, value, atoms, now_s).await? {
+                        Some(entry) => next.freeze(entry),
+                        None => {
+                            has_minutes = false;
+                            continue;
+                        }
+                    }
                 }
                 Step::Send => match self.send(due, &at, anchor, report).await? {
                     Some((sent, true)) => {
@@ -123,16 +127,14 @@ impl Inner {
                     }
                     stands => return Ok(stands.map(|(at, _)| at.outbox)),
                 },
-                Step::Ask | Step::Rest | Step::Wait(_) | Step::Stopped if pass == Pass::Send => {
-                    return Ok(Some(next));
-                }
+                Step::Void => next.void(),
+                _ if pass == Pass::Send => return Ok(Some(next)),
                 Step::Ask => {
                     let Some(pending) = &next.pending else { return Ok(Some(next)) };
                     let sum = self.sum(&pending.entry).await?;
                     next.summed(sum, now_s);
                 }
-                Step::Void => next.void(),
-                Step::Rest | Step::Wait(_) | Step::Stopped => {
+                Step::Freeze { .. } | Step::Rest | Step::Wait(_) | Step::Stopped => {
                     if !self.verify(due, &mut next, now_s, report).await? {
                         return Ok(Some(next));
                     }

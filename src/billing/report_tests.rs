@@ -333,7 +333,9 @@ async fn what_is_older_than_stripe_takes_is_carried_or_named() {
             assert!(last < ends_s, "in its own period");
             assert_eq!(report.too_old, [due.id.clone()]);
             let again = reporter.run(vec![due.clone()]).await.unwrap();
-            assert_eq!(again.too_old, [due.id], "named in every run");
+            assert_eq!(again.too_old, [due.id.clone()], "named in every run");
+            let outbox = reporter.outbox(&due.id).await.unwrap();
+            assert_eq!((outbox.settled.value, outbox.sent.len()), (7, 0), "the rest is verified");
         }
     }
 }
