@@ -36,9 +36,17 @@ pub(super) struct Inner {
     pub(super) space: Space,
     pub(super) origin: Origin,
     pub(super) ledger: Ledger,
-    pub(super) epoch: i64,
     /// Items that need no look before this second, unless more is owed than then.
     pub(super) quiet: Mutex<HashMap<ItemId, (u64, i64)>>,
+}
+
+/// What a run does with an item when it comes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Sends what is owed, and asks nothing.
+    Send,
+    /// Asks what became of it as well.
+    Ask,
 }
 
 /// The service's time at one of our readings.
@@ -49,16 +57,32 @@ pub(super) struct Anchor {
 }
 
 impl Inner {
-    pub(super) async fn look_after(&self, due: &Due, anchor: Anchor, report: &mut Report) {
+    /// Brings an item as far as this pass goes. As it stands, if the service is to be asked about
+    /// it in the next.
+    pub(super) async fn look_after(
+        &self,
+        due: &Due,
+        pass: Pass,
+        anchor: Anchor,
+        report: &mut Report,
+    ) -> Option<Outbox> {
         let owed = due.used.saturating_sub(due.terms.included);
         let now_s = anchor.service_s;
         let known = self.quiet().get(&due.id).copied();
         if known.is_some_and(|(then, until_s)| then == owed && now_s < until_s) {
-            return;
+            return None;
         }
-        match self.advance(due, owed, anchor, report).await {
+        match self.advance(due, owed, (pass, anchor), report).await {
             Ok(Some(outbox)) => {
+                let step = outbox.next(owed, due.terms.atoms_per_unit, now_s);
+                let asked = step == Step::Ask || outbox.to_verify(now_s).is_some();
+                if asked && pass == Pass::Send {
+                    return Some(outbox);
+                }
                 report.take(&due.id, &outbox);
+                if matches!(step, Step::Freeze { .. }) && minutes(due, now_s).is_none() {
+                    report.too_old.push(due.id.clone());
+                }
                 let until_s = quiet_until(&outbox, owed, due, now_s);
                 self.quiet().insert(due.id.clone(), (owed, until_s));
             }
@@ -66,6 +90,7 @@ impl Inner {
             Ok(None) => {}
             Err(error) => report.failed.push((due.id.clone(), error.to_string())),
         }
+        None
     }
 
     fn quiet(&self) -> MutexGuard<'_, HashMap<ItemId, (u64, i64)>> {
@@ -77,19 +102,23 @@ impl Inner {
         &self,
         due: &Due,
         owed: u64,
-        anchor: Anchor,
+        (pass, anchor): (Pass, Anchor),
         report: &mut Report,
     ) -> Result<Option<Outbox>, ReportError> {
         let mut at = item::read(&*self.store, due.id.key(&self.space)).await?;
+        let mut has_minutes = true;
         for _ in 0..STEPS {
             let now_s = self.now_s(anchor)?;
             let mut next = at.outbox.clone();
             match next.next(owed, due.terms.atoms_per_unit, now_s) {
-                Step::Freeze { value, atoms } => {
-                    let Some(entry) = self.entry(due, &next, value, atoms, now_s).await? else {
-                        return Ok(Some(next));
-                    };
-                    next.freeze(entry);
+                Step::Freeze { value, atoms } if has_minutes => {
+                    match self.entry(due, &next, value, atoms, now_s).await? {
+                        Some(entry) => next.freeze(entry),
+                        None => {
+                            has_minutes = false;
+                            continue;
+                        }
+                    }
                 }
                 Step::Send => match self.send(due, &at, anchor, report).await? {
                     Some((sent, true)) => {
@@ -98,13 +127,14 @@ impl Inner {
                     }
                     stands => return Ok(stands.map(|(at, _)| at.outbox)),
                 },
+                Step::Void => next.void(),
+                _ if pass == Pass::Send => return Ok(Some(next)),
                 Step::Ask => {
                     let Some(pending) = &next.pending else { return Ok(Some(next)) };
                     let sum = self.sum(&pending.entry).await?;
                     next.summed(sum, now_s);
                 }
-                Step::Void => next.void(),
-                Step::Rest | Step::Wait(_) | Step::Stopped => {
+                Step::Freeze { .. } | Step::Rest | Step::Wait(_) | Step::Stopped => {
                     if !self.verify(due, &mut next, now_s, report).await? {
                         return Ok(Some(next));
                     }
@@ -204,7 +234,7 @@ impl Inner {
         let k = outbox.k.saturating_add(1);
         let Terms { customer, event, .. } = due.terms.clone();
         let owner = format!("{} {k}", due.id.key(&self.space).pk);
-        let (first_s, last_s) = minutes(due, now_s);
+        let Some((first_s, last_s)) = minutes(due, now_s) else { return Ok(None) };
         for n in 0..MINUTES {
             let minute_s = last_s - n * 60;
             if minute_s < first_s {
@@ -240,7 +270,13 @@ impl Inner {
         before: &Versioned,
         outbox: Outbox,
     ) -> Result<Option<Versioned>, StoreError> {
-        item::write(&*self.store, id.key(&self.space), before, outbox, self.epoch).await
+        item::write(&*self.store, id.key(&self.space), before, outbox).await
+    }
+
+    /// Whether what is owed and not frozen is never sent.
+    #[cfg(feature = "stripe")]
+    pub(super) fn is_too_old(&self, due: &Due, now_s: i64) -> bool {
+        minutes(due, now_s).is_none()
     }
 
     /// The service's time now, by our clocks since it told it.
@@ -261,15 +297,18 @@ fn elapsed_ms(from: Now, until: Now) -> i64 {
 }
 
 /// The first and last minute an entry may have: inside its period and inside what the service
-/// takes, with a day to spare; in the open period where nothing of its own is left.
-fn minutes(due: &Due, now_s: i64) -> (i64, i64) {
+/// takes, with a day to spare; where nothing of its own is left, in the open period or nowhere.
+fn minutes(due: &Due, now_s: i64) -> Option<(i64, i64)> {
     let minute = |at_s: i64| at_s - at_s.rem_euclid(60);
     let begin_s = minute(starts_s(&due.id));
     let end_s = minute(due.terms.ends_ms.div_euclid(1_000).saturating_sub(60));
     let oldest_s = minute(now_s.saturating_sub(OLDEST_S - VERIFY_S)).saturating_add(60);
     let last_s = end_s.min(minute(now_s));
     let first_s = begin_s.max(oldest_s);
-    if first_s <= last_s { (first_s, last_s) } else { (oldest_s.max(end_s), minute(now_s)) }
+    match first_s <= last_s {
+        true => Some((first_s, last_s)),
+        false => due.terms.carry.then(|| (oldest_s.max(end_s), minute(now_s))),
+    }
 }
 
 /// The first full second of an item's period: what is sent in its first minute is dated so, where

@@ -139,13 +139,15 @@ impl Reporter {
     ) -> Result<Audit, ReportError> {
         let mut audit = Audit { broken_logs: examined.broken.clone(), ..Audit::default() };
         let mut groups = BTreeMap::<(String, String), Group>::new();
+        let now_s = self.inner.sink.time().await?;
         for (used, due) in uses {
             let at = audit.lines.len();
             let (line, outbox) = match &due {
                 None => (unbilled(&used), None),
                 Some(due) => {
                     let outbox = self.outbox(&due.id).await?;
-                    (line(due, &outbox), Some(outbox))
+                    let too_old = self.inner.is_too_old(due, now_s);
+                    (line(due, &outbox, too_old), Some(outbox))
                 }
             };
             audit.lines.push(line);
@@ -155,7 +157,7 @@ impl Reporter {
             }
         }
         for ((customer, event), group) in groups {
-            let total = self.total(customer, event, &group).await?;
+            let total = self.total(customer, event, &group, now_s).await?;
             if !total.agrees() {
                 let gap = Gap::Counted { sent: total.sent, counted: total.counted };
                 for at in &group.lines {
@@ -173,9 +175,9 @@ impl Reporter {
         customer: String,
         event: String,
         group: &Group,
+        now_s: i64,
     ) -> Result<Total, ReportError> {
         let minute = |at_s: i64| at_s - at_s.rem_euclid(60);
-        let now_s = self.inner.sink.time().await?;
         let (from_s, until_s) = (minute(group.from_s), minute(now_s).saturating_add(60));
         let sum = Sum { customer: customer.clone(), event: event.clone(), from_s, until_s };
         let counted = self.inner.sink.sum(sum).await?;
@@ -257,7 +259,7 @@ fn unbilled(used: &Used) -> Line {
     }
 }
 
-fn line(due: &Due, outbox: &Outbox) -> Line {
+fn line(due: &Due, outbox: &Outbox, too_old: bool) -> Line {
     let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
     let owed = due.used.saturating_sub(due.terms.included);
     Line {
@@ -270,16 +272,17 @@ fn line(due: &Due, outbox: &Outbox) -> Line {
         owed,
         frozen: outbox.frozen,
         sent: outbox.value_sent(),
-        gaps: gaps(owed, due.terms.atoms_per_unit.max(1), outbox),
+        gaps: gaps(owed, due.terms.atoms_per_unit.max(1), outbox, too_old),
     }
 }
 
 /// What an item's own state says, before the service is asked.
-fn gaps(owed: u64, unit: u64, outbox: &Outbox) -> Vec<Gap> {
+fn gaps(owed: u64, unit: u64, outbox: &Outbox, too_old: bool) -> Vec<Gap> {
     let mut gaps = Vec::new();
     let left = owed.saturating_sub(outbox.frozen);
     if left / unit > 0 {
-        gaps.push(Gap::Waiting { units: left / unit });
+        let units = left / unit;
+        gaps.push(if too_old { Gap::TooOld { units } } else { Gap::Waiting { units } });
     }
     if !left.is_multiple_of(unit) {
         gaps.push(Gap::Remainder { atoms: left % unit });
@@ -314,6 +317,10 @@ mod tests {
     use super::*;
     use crate::billing::outbox::{Entry, Stopped};
 
+    fn gaps(owed: u64, unit: u64, outbox: &Outbox) -> Vec<Gap> {
+        super::gaps(owed, unit, outbox, false)
+    }
+
     fn outbox() -> Outbox {
         let mut outbox = Outbox::default();
         let (customer, event) = ("cus_1".to_owned(), "api".to_owned());
@@ -326,6 +333,9 @@ mod tests {
         assert_eq!(gaps(0, 10, &Outbox::default()), []);
         let waiting = [Gap::Waiting { units: 2 }, Gap::Remainder { atoms: 5 }];
         assert_eq!(gaps(25, 10, &Outbox::default()), waiting);
+        let too_old = [Gap::TooOld { units: 2 }, Gap::Remainder { atoms: 5 }];
+        assert_eq!(super::gaps(25, 10, &Outbox::default(), true), too_old);
+        assert!(!too_old[0].is_passing());
         assert_eq!(gaps(50, 10, &outbox()), [Gap::Open { k: 1, units: 5 }]);
         let mut sent = outbox();
         sent.delivered();

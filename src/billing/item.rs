@@ -18,7 +18,6 @@ const FORMAT: i64 = 1;
 
 const BODY: &str = "body";
 const VERSION: &str = "version";
-const EPOCH: &str = "epoch";
 /// Who wrote this version: tells our own write from another's that says the same.
 const BY: &str = "by";
 
@@ -110,28 +109,23 @@ impl Origin {
 pub(super) struct Versioned {
     pub(super) outbox: Outbox,
     version: i64,
-    epoch: i64,
 }
 
 pub(super) async fn read(store: &dyn Store, key: Key) -> Result<Versioned, StoreError> {
     match store.read(key).await? {
-        None => Ok(Versioned { outbox: Outbox::default(), version: 0, epoch: 0 }),
+        None => Ok(Versioned { outbox: Outbox::default(), version: 0 }),
         Some(item) => decode(&item),
     }
 }
 
-/// Writes what follows on `before`, and says how it stands then. `None`: another was faster, or is
-/// of a later epoch; start over from a read.
+/// Writes what follows on `before`, and says how it stands then. `None`: another was faster; start
+/// over from a read.
 pub(super) async fn write(
     store: &dyn Store,
     key: Key,
     before: &Versioned,
     outbox: Outbox,
-    epoch: i64,
 ) -> Result<Option<Versioned>, StoreError> {
-    if before.epoch > epoch {
-        return Ok(None);
-    }
     let version = before.version.saturating_add(1);
     let body = postcard::to_stdvec(&outbox)
         .map_err(|_| StoreError::new(StoreErrorKind::Invalid, "an outbox does not encode"))?;
@@ -142,16 +136,12 @@ pub(super) async fn write(
     let by = i64::from_be_bytes(by);
     let when = match before.version {
         0 => vec![When::Absent],
-        known => vec![
-            When::Equals(VERSION.into(), Value::Int(known)),
-            When::Below(EPOCH.into(), epoch.saturating_add(1)),
-        ],
+        known => vec![When::Equals(VERSION.into(), Value::Int(known))],
     };
     let (name, format) = layout::format(FORMAT);
     let change = vec![
         Change::Set(name, format),
         Change::Set(VERSION.into(), Value::Int(version)),
-        Change::Set(EPOCH.into(), Value::Int(epoch)),
         Change::Set(BY.into(), Value::Int(by)),
         Change::Set(BODY.into(), Value::Bytes(body)),
     ];
@@ -162,7 +152,7 @@ pub(super) async fn write(
             item.is_some_and(|item| item.int(VERSION) == Some(version) && item.int(BY) == Some(by))
         }
     };
-    Ok(ours.then_some(Versioned { outbox, version, epoch }))
+    Ok(ours.then_some(Versioned { outbox, version }))
 }
 
 /// Makes a write again and again while its outcome is unknown.
@@ -180,7 +170,7 @@ fn decode(item: &Item) -> Result<Versioned, StoreError> {
     check_format(item, FORMAT, "an outbox")?;
     let parts = || {
         let outbox = postcard::from_bytes(item.bytes(BODY)?).ok()?;
-        Some(Versioned { outbox, version: item.int(VERSION)?, epoch: item.int(EPOCH)? })
+        Some(Versioned { outbox, version: item.int(VERSION)? })
     };
     parts().ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "an outbox cannot be read"))
 }

@@ -1,8 +1,10 @@
 //! Which process reports: one at a time, to save work.
 //!
 //! The lock keeps nothing safe: two reporters are harmless ([`super::report`]), and so is one that
-//! goes on after its lock has run out. So it is held by the wall clock, and clocks that differ cost
-//! a report too many or too few, never a unit.
+//! goes on after its lock has run out, for each of its steps is written under the version it read.
+//! So it is held by the wall clock, and clocks that differ cost a report too many or too few, never
+//! a unit. It has no epoch either: one would refuse the writes of whoever reports without the lock
+//! (an operator, `Gate::report_now`), and nothing that a version lets pass.
 
 use std::sync::Arc;
 use std::time::Duration;

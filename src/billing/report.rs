@@ -5,16 +5,18 @@
 //! goes on and the other starts over. A process that dies at any line leaves an item that the next
 //! run understands.
 //!
-//! At most one call is under way for a customer and meter; items whose period ends first go first.
-//! What is uncertain, waits or has stopped is in the [`Report`]; nothing of it is lost.
+//! First everything that is owed is sent, and then the service is asked about what it has taken: it
+//! answers fewer questions than it takes events. At most one call is under way for a customer and
+//! meter; items whose period ends first go first. What is uncertain, waits or has stopped is in the
+//! [`Report`]; nothing of it is lost.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::advance::{Anchor, Inner};
+use super::advance::{Anchor, Inner, Pass};
 use super::item::{self, ItemId, Origin};
 use super::outbox::Outbox;
 use super::sink::{BillingSink, SinkError};
@@ -25,8 +27,13 @@ use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, Write};
 use crate::usage::ledger::{Ledger, PeriodUse};
 
-/// Calls under way at once, each for another customer and meter.
-const IN_FLIGHT: usize = 32;
+/// Questions under way at once: others that wait for an answer, such as a webhook's, are not far
+/// behind.
+const ASK_AT_ONCE: usize = 16;
+
+/// Items the service is asked about in one run: at 20 questions a second some 8 minutes. The others
+/// are asked about in the next.
+const ASKED: usize = 10_000;
 
 /// How long a rejection is remembered: entries are verified daily, so far sooner than this.
 const KEEP_REJECTED_S: i64 = 80 * 86_400;
@@ -55,6 +62,9 @@ pub struct Terms {
     pub included: u64,
     /// When the billing period ends, Unix milliseconds.
     pub ends_ms: i64,
+    /// Whether what is too old to be dated into its period is dated into the open one, or never
+    /// sent.
+    pub carry: bool,
 }
 
 /// Use that the ledger holds, before anybody says on which terms.
@@ -98,6 +108,8 @@ pub struct Report {
     pub stopped: Vec<ItemId>,
     /// Items with an accepted entry that the service does not count, without a report that says so.
     pub doubtful: Vec<ItemId>,
+    /// Items with units that are too old to be sent, and are not carried.
+    pub too_old: Vec<ItemId>,
     /// Items that could not be looked at to the end, and why.
     pub failed: Vec<(ItemId, String)>,
 }
@@ -129,8 +141,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter of this space of a table. `epoch` is that of the lock under which it runs, or 0
-    /// without one.
+    /// A reporter of this space of a table.
     ///
     /// # Errors
     ///
@@ -140,14 +151,13 @@ impl Reporter {
         sink: Arc<dyn BillingSink>,
         clock: Arc<dyn Clock>,
         space: &str,
-        epoch: i64,
     ) -> Result<Self, StoreError> {
         let space = Space::new(space);
         let origin = Origin::open(&*store, &space, sink.account()).await?;
         let reader = Writer { incarnation: 0, space: space.clone() };
         let ledger = Ledger::new(store.clone(), reader);
         let quiet = Mutex::default();
-        let inner = Inner { store, sink, clock, space, origin, ledger, epoch, quiet };
+        let inner = Inner { store, sink, clock, space, origin, ledger, quiet };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -178,37 +188,52 @@ impl Reporter {
         let service_s = self.inner.sink.time().await?;
         let anchor = Anchor { service_s, at: self.inner.clock.now() };
         due.sort_by_key(|due| due.terms.ends_ms);
-        let mut groups = BTreeMap::<(String, String), Vec<Due>>::new();
-        let mut order = Vec::new();
-        for due in due {
-            let group = (due.terms.customer.clone(), due.terms.event.clone());
-            let members = groups.entry(group.clone()).or_insert_with(|| {
-                order.push(group);
-                Vec::new()
-            });
-            members.push(due);
+        let mut whole = Report::default();
+        let at_once = self.inner.sink.at_once().max(1);
+        let mut asked = self.pass(Pass::Send, due, at_once, anchor, &mut whole).await;
+        asked.sort_by_key(|(due, _)| due.terms.ends_ms);
+        // What waits for the next run is in the report as it stands.
+        for (due, outbox) in asked.split_off(asked.len().min(ASKED)) {
+            whole.take(&due.id, &outbox);
         }
-        let room = Arc::new(Semaphore::new(IN_FLIGHT));
+        let asked = asked.into_iter().map(|(due, _)| due).collect();
+        self.pass(Pass::Ask, asked, ASK_AT_ONCE, anchor, &mut whole).await;
+        Ok(whole)
+    }
+
+    /// Looks after each item, so many customers and meters at once. What the service is to be asked
+    /// about comes back, as it stands.
+    async fn pass(
+        &self,
+        pass: Pass,
+        due: Vec<Due>,
+        at_once: usize,
+        anchor: Anchor,
+        whole: &mut Report,
+    ) -> Vec<(Due, Outbox)> {
+        let room = Arc::new(Semaphore::new(at_once));
         let mut tasks = JoinSet::new();
-        for group in order {
-            let members = groups.remove(&group).unwrap_or_default();
+        for members in by_meter(due) {
             // Closed never: the permit is there as long as this run.
             let Ok(permit) = room.clone().acquire_owned().await else { break };
             let inner = self.inner.clone();
             tasks.spawn(async move {
-                let mut report = Report::default();
+                let (mut report, mut asked) = (Report::default(), Vec::new());
                 for due in members {
-                    inner.look_after(&due, anchor, &mut report).await;
+                    let outbox = inner.look_after(&due, pass, anchor, &mut report).await;
+                    asked.extend(outbox.map(|outbox| (due, outbox)));
                 }
                 drop(permit);
-                report
+                (report, asked)
             });
         }
-        let mut whole = Report::default();
+        let mut all = Vec::new();
         while let Some(part) = tasks.join_next().await {
-            whole.add(part.unwrap_or_default());
+            let (report, asked) = part.unwrap_or_default();
+            whole.add(report);
+            all.extend(asked);
         }
-        Ok(whole)
+        all
     }
 
     /// Notes that the service reported an event as rejected: its units will be owed again when its
@@ -275,13 +300,29 @@ impl Report {
         self.open += part.open;
         self.stopped.extend(part.stopped);
         self.doubtful.extend(part.doubtful);
+        self.too_old.extend(part.too_old);
         self.failed.extend(part.failed);
     }
 }
 
+/// Items by customer and meter, in the order in which the first of each comes.
+fn by_meter(due: Vec<Due>) -> Vec<Vec<Due>> {
+    let mut places = HashMap::<(String, String), usize>::new();
+    let mut groups: Vec<Vec<Due>> = Vec::new();
+    for due in due {
+        let group = (due.terms.customer.clone(), due.terms.event.clone());
+        let place = *places.entry(group).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(members) => members.push(due),
+            None => groups.push(vec![due]),
+        }
+    }
+    groups
+}
+
 impl std::fmt::Debug for Reporter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reporter").field("epoch", &self.inner.epoch).finish_non_exhaustive()
+        f.debug_struct("Reporter").finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the reporter against `stripe-sim`, over the real sink: death at every call, lost
 //! replies, outages, two reporters at once.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -156,11 +157,14 @@ impl Bench {
     }
 
     async fn reporter(&self) -> Reporter {
-        let (sink, clock) = (Arc::new(self.sink()), Arc::new(self.clock.clone()));
+        self.reporter_with(Arc::new(self.sink())).await
+    }
+
+    async fn reporter_with(&self, sink: Arc<dyn BillingSink>) -> Reporter {
+        let clock = Arc::new(self.clock.clone());
         loop {
             // A faulty store may refuse.
-            let opened =
-                Reporter::open(self.store.clone(), sink.clone(), clock.clone(), "s", 0).await;
+            let opened = Reporter::open(self.store.clone(), sink.clone(), clock.clone(), "s").await;
             if let Ok(reporter) = opened {
                 return reporter;
             }
@@ -182,6 +186,7 @@ impl Bench {
             atoms_per_unit: 10,
             included: 0,
             ends_ms: (NOW + 30 * 86_400) * 1_000,
+            carry: true,
         };
         Due { id, used, terms }
     }
@@ -300,6 +305,42 @@ async fn what_the_plan_includes_is_not_sent() {
 }
 
 #[tokio::test]
+async fn what_is_older_than_stripe_takes_is_carried_or_named() {
+    for carry in [true, false] {
+        let bench = Bench::new(Memory::new()).await;
+        let reporter = bench.reporter().await;
+        let mut due = bench.due(50);
+        due.terms.carry = carry;
+        reporter.run(vec![due.clone()]).await.unwrap();
+        // The period ends in 30 days. 32 days after its end it can still be dated into it.
+        due.used = 70;
+        bench.pass(62 * 24 * HOUR);
+        let report = reporter.run(vec![due.clone()]).await.unwrap();
+        assert_eq!((report.units, bench.billed()), (2, 7), "carry: {carry}");
+        due.used = 100;
+        bench.pass(3 * 24 * HOUR);
+        let report = reporter.run(vec![due.clone()]).await.unwrap();
+        let ends_s = due.terms.ends_ms / 1_000;
+        let calls = bench.sim.calls();
+        let mut sent = calls.iter().filter(|call| call.call.ends_with("meter_events"));
+        let last: i64 =
+            sent.next_back().unwrap().params["timestamp"].as_str().unwrap().parse().unwrap();
+        if carry {
+            assert_eq!((report.units, bench.billed(), report.too_old.len()), (3, 10, 0));
+            assert!(last >= ends_s, "in the open period");
+        } else {
+            assert_eq!((report.units, bench.billed()), (0, 7));
+            assert!(last < ends_s, "in its own period");
+            assert_eq!(report.too_old, [due.id.clone()]);
+            let again = reporter.run(vec![due.clone()]).await.unwrap();
+            assert_eq!(again.too_old, [due.id.clone()], "named in every run");
+            let outbox = reporter.outbox(&due.id).await.unwrap();
+            assert_eq!((outbox.settled.value, outbox.sent.len()), (7, 0), "the rest is verified");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_rejection_that_was_reported_makes_the_units_owed_again() {
     let bench = Bench::new(Memory::new()).await;
     let reporter = bench.reporter().await;
@@ -341,7 +382,7 @@ async fn a_clock_that_steps_stops_the_run() {
     let anchor = Anchor { service_s: NOW, at: inner.clock.now() };
     bench.clock.step_wall(-6_000);
     let mut report = Report::default();
-    inner.look_after(&bench.due(50), anchor, &mut report).await;
+    inner.look_after(&bench.due(50), Pass::Send, anchor, &mut report).await;
     assert_eq!((report.failed.len(), bench.sim.calls().len() - 2), (1, 0));
 }
 
@@ -385,14 +426,46 @@ async fn two_reporters_over_a_faulty_store_bill_once() {
     }
 }
 
-/// One case: the first process dies at its n-th call, Stripe or the store may have lost a reply,
-/// time passes, another process goes on. False if the run ended before its n-th call.
-async fn dies_at(n: u64, how: Dies, lose: bool, outage_s: u32) -> (bool, Vec<String>) {
-    let bench = Bench::new(Memory::new()).await;
-    if lose {
-        let lose = r#"{"on": "POST /v1/billing/meter_events", "times": 4, "do": "lose"}"#;
-        fault(&bench.sim, lose);
+/// What Stripe does with the first process's event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Taken,
+    /// It takes it, and every answer is lost.
+    Unanswered,
+    /// Every request is lost.
+    Unheard,
+    /// It takes it, throws it away later, and reports that.
+    ThrownAway,
+}
+
+impl Fate {
+    fn befall(self, sim: &Sim) {
+        let (times, what) = match self {
+            Fate::Taken => return,
+            Fate::Unanswered => (4, r#""lose""#),
+            Fate::Unheard => (4, r#""cut""#),
+            Fate::ThrownAway => (1, r#"{"reject": {"code": "meter_event_customer_not_found"}}"#),
+        };
+        let on = "POST /v1/billing/meter_events";
+        fault(sim, &format!(r#"{{"on": "{on}", "times": {times}, "do": {what}}}"#));
     }
+
+    /// What a webhook says of it, to whichever process is there.
+    async fn report(self, bench: &Bench) {
+        let calls = bench.sim.calls();
+        let sent = calls.iter().find(|call| call.call.ends_with("meter_events"));
+        if let Some(sent) = sent.filter(|_| self == Fate::ThrownAway) {
+            let identifier = sent.params["identifier"].as_str().unwrap();
+            bench.reporter().await.note_rejected(identifier).await.unwrap();
+        }
+    }
+}
+
+/// One case: the first process dies at its n-th call, Stripe does this to its event, time passes,
+/// another process goes on. False if the run ended before its n-th call.
+async fn dies_at(n: u64, how: Dies, fate: Fate, outage_s: u32) -> (bool, Vec<String>) {
+    let bench = Bench::new(Memory::new()).await;
+    fate.befall(&bench.sim);
     let life = Arc::new(Life {
         calls: AtomicU64::new(0),
         dies_at: n,
@@ -405,71 +478,169 @@ async fn dies_at(n: u64, how: Dies, lose: bool, outage_s: u32) -> (bool, Vec<Str
     let clock = Arc::new(bench.clock.clone());
     let first = async {
         let store: Arc<dyn Store> = Arc::new(mortal.clone());
-        let reporter =
-            Reporter::open(store, Arc::new(mortal.clone()), clock, "s", 0).await.unwrap();
+        let reporter = Reporter::open(store, Arc::new(mortal.clone()), clock, "s").await.unwrap();
         reporter.run(vec![bench.due(50)]).await.unwrap();
-        bench.pass(26 * HOUR);
-        reporter.run(vec![bench.due(50)]).await.unwrap();
+        fate.report(&bench).await;
+        // Verified, or asked about; and asked about again.
+        for hours in [26, 7] {
+            bench.pass(hours * HOUR);
+            reporter.run(vec![bench.due(50)]).await.unwrap();
+        }
     };
     let died = tokio::select! {
         () = first => false,
         () = life.dead.notified() => true,
     };
     bench.sim.heal();
+    fate.report(&bench).await;
     bench.pass(outage_s);
     let outbox = bench.drain(80).await;
-    let case = format!("call {n}, {how:?}, lose {lose}, outage {outage_s} s");
+    let case = format!("call {n}, {how:?}, {fate:?}, outage {outage_s} s");
     assert_eq!(bench.billed(), 8, "{case}: {outbox:?}");
     let made = life.made.lock().unwrap().clone();
     (died, made)
 }
 
+/// More than a run has calls: those beyond say so.
+const MOST_CALLS: u64 = 22;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn death_at_every_call_bills_once_after_any_outage() {
     let room = Arc::new(Semaphore::new(16));
     let mut cases = JoinSet::new();
-    // More than there are calls: those beyond say so.
-    for n in 0..24 {
+    for n in 0..MOST_CALLS {
         for how in [Dies::Before, Dies::After] {
-            for lose in [false, true] {
+            for fate in [Fate::Taken, Fate::Unanswered, Fate::Unheard, Fate::ThrownAway] {
                 for outage_s in [HOUR, 25 * HOUR, 36 * 24 * HOUR] {
                     let room = room.clone();
                     cases.spawn(async move {
                         let _permit = room.acquire().await.unwrap();
-                        (n, dies_at(n, how, lose, outage_s).await)
+                        (n, fate, dies_at(n, how, fate, outage_s).await)
                     });
                 }
             }
         }
     }
     let mut deaths = 0;
-    let mut last = 0;
+    let mut last = BTreeMap::new();
     let mut hits = BTreeMap::<String, u32>::new();
     while let Some(case) = cases.join_next().await {
-        let (n, (died, made)) = case.unwrap();
+        let (n, fate, (died, made)) = case.unwrap();
         if died {
             deaths += 1;
-            last = last.max(n);
+            let last = last.entry(fate).or_insert(n);
+            *last = n.max(*last);
             *hits.entry(made.last().cloned().unwrap_or_default()).or_default() += 1;
         }
     }
-    println!("{deaths} deaths over {} calls, by the call died at: {hits:?}", last + 1);
-    assert!(last < 23, "the run has more calls than the test dies at");
-    for call in ["time", "read B", "write U", "write B", "send", "sum", "write M"] {
+    println!("{deaths} deaths; last call died at: {last:?}; by the call died at: {hits:?}");
+    assert_eq!(last.len(), 4);
+    assert!(*last.values().max().unwrap() < MOST_CALLS - 1, "more calls than the test dies at");
+    for call in CALLS {
         assert!(hits.contains_key(call), "nobody died at {call}");
+    }
+}
+
+/// What was sent, and what was asked, in this order: customers of meter events, and `sum`.
+fn order(sim: &Sim, from: usize) -> Vec<String> {
+    let calls = sim.calls();
+    let of = calls[from..].iter().filter_map(|call| {
+        if call.call.ends_with("meter_events") {
+            return call.params["payload"]["stripe_customer_id"].as_str().map(str::to_owned);
+        }
+        call.call.ends_with("event_summaries").then(|| "sum".to_owned())
+    });
+    of.collect()
+}
+
+#[tokio::test]
+async fn those_near_their_periods_end_go_first_and_questions_last() {
+    let bench = Bench::new(Memory::new()).await;
+    // One at a time, so that the order is to be seen.
+    let reporter = bench.reporter_with(Arc::new(OneByOne(bench.sink()))).await;
+    let due = |n: i64, used| {
+        let mut due = bench.due(used);
+        due.id.tenant = Surrogate::test(n.unsigned_abs().into());
+        due.terms.customer = format!("cus_{n}");
+        // The first ends last; the last has ended.
+        due.terms.ends_ms = (NOW + (6 - n) * 7_200 - 3_600) * 1_000;
+        due
+    };
+    let all = |used| (0..7).map(|n| due(n, used)).collect::<Vec<_>>();
+    let from = bench.sim.calls().len();
+    assert_eq!(reporter.run(all(50)).await.unwrap().sent, 7);
+    let ending: Vec<String> = (0..7).rev().map(|n| format!("cus_{n}")).collect();
+    assert_eq!(order(&bench.sim, from), ending);
+    // A day later all of it is to be verified, and more is owed of three.
+    bench.pass(25 * HOUR);
+    let from = bench.sim.calls().len();
+    let mut later = all(50);
+    for n in [0, 3, 6] {
+        later[n].used = 90;
+    }
+    assert_eq!(reporter.run(later).await.unwrap().sent, 3);
+    let order = order(&bench.sim, from);
+    assert_eq!(order[..3], ["cus_6", "cus_3", "cus_0"]);
+    assert!(order.len() > 3 && order[3..].iter().all(|call| call == "sum"), "{order:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_call_is_under_way_for_a_customer_and_meter() {
+    let bench = Bench::new(Memory::new()).await;
+    bench.sim.set(|settings| settings.latency_ms = 20);
+    // Three customers, eight items each.
+    let due = (0..24_u128).map(|n| {
+        let mut due = bench.due(50);
+        due.id.tenant = Surrogate::test(n);
+        due.terms.customer = format!("cus_{}", n % 3);
+        due
+    });
+    let due: Vec<Due> = due.collect();
+    let report = bench.reporter().await.run(due).await.unwrap();
+    assert_eq!((report.sent, report.open), (24, 0));
+    let calls = bench.sim.calls();
+    let sent: Vec<_> = calls.iter().filter(|call| call.call.ends_with("meter_events")).collect();
+    // A second one meanwhile would have been refused, and repeated.
+    assert_eq!(sent.len(), 24);
+    assert!(sent.iter().all(|call| call.status == Some(200)));
+}
+
+/// A sink that takes one event at a time.
+struct OneByOne(Stripe);
+
+impl BillingSink for OneByOne {
+    fn account(&self) -> String {
+        self.0.account()
+    }
+
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    fn time(&self) -> SinkFuture<Result<i64, SinkError>> {
+        self.0.time()
+    }
+
+    fn send(&self, event: MeterEvent) -> SinkFuture<Delivery> {
+        self.0.send(event)
+    }
+
+    fn sum(&self, sum: Sum) -> SinkFuture<Result<i64, SinkError>> {
+        self.0.sum(sum)
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
     // Many customers, one call each: below its own limit the service refuses none. As many and as
-    // fast as `TOLLGATE_DRAIN=100000@1000` says.
+    // fast as `TOLLGATE_DRAIN=100000@1000` says, each call taking `TOLLGATE_LATENCY` ms.
     let asked = std::env::var("TOLLGATE_DRAIN").ok();
     let asked = asked.as_deref().and_then(|asked| asked.split_once('@'));
     let (items, allowed) = match asked {
         Some((items, allowed)) => (items.parse().unwrap(), allowed.parse().unwrap()),
         None => (300, 100),
     };
+    let latency = std::env::var("TOLLGATE_LATENCY").map_or(100, |ms| ms.parse().unwrap());
     let bench = Bench::new(Memory::new()).await;
     let due: Vec<Due> = (0..items)
         .map(|n: u128| {
@@ -481,6 +652,7 @@ async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
         })
         .collect();
     bench.sim.set(|settings| settings.calls_per_s = Some(allowed));
+    bench.sim.set(|settings| settings.latency_ms = latency);
     let settings = StripeSettings {
         key: Secret::new("sk_test_x"),
         mode: StripeMode::Test,
@@ -490,7 +662,7 @@ async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
     };
     let sink = Arc::new(Stripe::new(settings).unwrap());
     let clock = Arc::new(bench.clock.clone());
-    let reporter = Reporter::open(bench.store.clone(), sink, clock, "s", 0).await.unwrap();
+    let reporter = Reporter::open(bench.store.clone(), sink, clock, "s").await.unwrap();
     let begun = tokio::time::Instant::now();
     let report = reporter.run(due).await.unwrap();
     let rate = report.sent as f64 / begun.elapsed().as_secs_f64();

@@ -65,6 +65,11 @@ pub trait BillingSink: Send + Sync + 'static {
     /// never share one.
     fn account(&self) -> String;
 
+    /// How many events it takes at once, each of another customer and meter.
+    fn at_once(&self) -> usize {
+        32
+    }
+
     /// The service's clock, in Unix seconds.
     fn time(&self) -> SinkFuture<Result<i64, SinkError>>;
 

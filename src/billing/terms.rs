@@ -111,7 +111,8 @@ pub(crate) fn terms(
     });
     let ends_ms = Every::Cycle.window(id.period_ms, &catalog.timezone, anchors).end_ms;
     let (customer, event) = (id.account.to_string(), stripe.event.clone());
-    Some((Terms { customer, event, atoms_per_unit, included: 0, ends_ms }, offer))
+    let terms = Terms { customer, event, atoms_per_unit, included: 0, ends_ms, carry: true };
+    Some((terms, offer))
 }
 
 /// The quotas of a meter whose overage is billed, by their words: where the tenant has grants on

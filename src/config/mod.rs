@@ -24,7 +24,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use secret::{MAX_SECRET_BYTES, Secret, SecretRef, SecretSource};
 pub use stripe::{
     DEFAULT_REPORT_EVERY, DEFAULT_STRIPE_ACCOUNT, DEFAULT_STRIPE_API_BASE, MAX_REPORT_EVERY,
-    MIN_REPORT_EVERY, StripeConfig, StripeMode,
+    MIN_REPORT_EVERY, StripeConfig, StripeMode, TooOld,
 };
 
 /// `store.path` unless the file says otherwise.

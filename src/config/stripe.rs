@@ -36,6 +36,8 @@ pub struct StripeConfig {
     pub api_base: String,
     /// `report-every`: how often usage is sent.
     pub report_every: Duration,
+    /// `too-old`: what becomes of usage that Stripe takes no more under its own date.
+    pub too_old: TooOld,
 }
 
 impl StripeConfig {
@@ -60,6 +62,7 @@ impl StripeConfig {
             account: DEFAULT_STRIPE_ACCOUNT.to_owned(),
             api_base: env("STRIPE_API_BASE").unwrap_or_else(|| DEFAULT_STRIPE_API_BASE.to_owned()),
             report_every: DEFAULT_REPORT_EVERY,
+            too_old: TooOld::Carry,
         })
     }
 
@@ -103,6 +106,16 @@ impl StripeConfig {
             _ => Ok(key),
         }
     }
+}
+
+/// What becomes of usage that was not sent within 33 days after its period, because Stripe was away
+/// or nobody reported: Stripe takes nothing that is dated 35 days back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooOld {
+    /// `"carry"`: it is dated into the period that is open, and billed with that.
+    Carry,
+    /// `"name"`: it is never billed; reports and the audit name it.
+    Name,
 }
 
 /// Which of Stripe's modes.

@@ -172,6 +172,8 @@ fn stripe(table: Table<'_>) -> Option<StripeConfig> {
     let base = table.text("api-base").unwrap_or(DEFAULT_STRIPE_API_BASE);
     let bounds = (MIN_REPORT_EVERY, MAX_REPORT_EVERY);
     let report_every = table.duration("report-every", bounds).unwrap_or(DEFAULT_REPORT_EVERY);
+    let fates = [("carry", TooOld::Carry), ("name", TooOld::Name)];
+    let too_old = table.choice("too-old", &fates).unwrap_or(TooOld::Carry);
     table.finish();
     Some(StripeConfig {
         key: key?,
@@ -180,6 +182,7 @@ fn stripe(table: Table<'_>) -> Option<StripeConfig> {
         account: account.map_or(DEFAULT_STRIPE_ACCOUNT, |(_, name)| name).into(),
         api_base: base.into(),
         report_every,
+        too_old,
     })
 }
 

@@ -62,6 +62,7 @@ strip-prefix = "/prod"
 key            = { env = "STRIPE_SECRET_KEY" }
 webhook-secret = { secret = "stripe/webhook" }
 mode           = "live"
+too-old        = "name"
 
 [flush]
 every = "500ms"
@@ -104,7 +105,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(config.http.strip_prefix.as_deref(), Some("/prod"));
     assert_eq!(config.http.billing_url.as_deref(), Some("https://example.com/billing"));
     let stripe = config.stripe.unwrap();
-    assert_eq!(stripe.mode, StripeMode::Live);
+    assert_eq!((stripe.mode, stripe.too_old), (StripeMode::Live, TooOld::Name));
     assert_eq!(stripe.key.field, "stripe.key");
     assert_eq!(config.flush.every, Duration::from_millis(500));
     assert_eq!(config.flush.mode, FlushMode::Durable);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::customers::Polls;
-use super::reports::{Over, ReportTask};
+use super::reports::{Ends, Over, ReportTask};
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, Mark, customer_of};
 use crate::billing::lock::Lock;
@@ -19,7 +19,7 @@ use crate::billing::sink::SinkError;
 use crate::billing::stripe::{Stripe, StripeSettings};
 use crate::billing::webhook::{self, Event};
 use crate::clock::Clock;
-use crate::config::{Secret, StripeConfig, StripeMode};
+use crate::config::{Secret, StripeConfig, StripeMode, TooOld};
 use crate::directory::DirectoryError;
 use crate::error::Error;
 use crate::store::layout::Space;
@@ -35,6 +35,7 @@ pub(super) struct Settled {
     secrets: Vec<Secret>,
     mode: StripeMode,
     every: Duration,
+    carry: bool,
 }
 
 /// What a gate bills with.
@@ -44,10 +45,13 @@ pub(super) struct Billing {
     mode: StripeMode,
     pub(super) customers: Customers,
     pub(super) every: Duration,
+    /// Whether usage that is too old for its period is billed with the open one.
+    pub(super) carry: bool,
     pub(super) reporter: Reporter,
     pub(super) lock: Lock,
     pub(super) polls: Polls,
     pub(super) over: Over,
+    pub(super) ends: Ends,
     pub(super) task: Mutex<Option<ReportTask>>,
 }
 
@@ -81,7 +85,8 @@ pub(super) fn stripe(config: Option<&StripeConfig>) -> Result<Option<Settled>, E
         calls_per_s: None,
     };
     let stripe = Stripe::new(settings).map_err(|error| wrong(&error))?;
-    Ok(Some(Settled { stripe, secrets, mode: config.mode, every: config.report_every }))
+    let (mode, every) = (config.mode, config.report_every);
+    Ok(Some(Settled { stripe, secrets, mode, every, carry: config.too_old == TooOld::Carry }))
 }
 
 impl Billing {
@@ -91,9 +96,11 @@ impl Billing {
         clock: &Arc<dyn Clock>,
         space: &str,
     ) -> Result<Option<Self>, StoreError> {
-        let Some(Settled { stripe, secrets, mode, every }) = settled else { return Ok(None) };
+        let Some(Settled { stripe, secrets, mode, every, carry }) = settled else {
+            return Ok(None);
+        };
         let sink = Arc::new(stripe.clone());
-        let reporter = Reporter::open(store.clone(), sink, clock.clone(), space, 0).await?;
+        let reporter = Reporter::open(store.clone(), sink, clock.clone(), space).await?;
         let lock = Lock::new(store.clone(), Space::new(space))?;
         let customers = Customers::new(store.clone(), Space::new(space));
         Ok(Some(Self {
@@ -102,10 +109,12 @@ impl Billing {
             mode,
             customers,
             every,
+            carry,
             reporter,
             lock,
             polls: Polls::default(),
             over: Over::default(),
+            ends: Ends::default(),
             task: Mutex::new(None),
         }))
     }

@@ -19,8 +19,17 @@ impl Gate {
     ///
     /// What could not be written within [`CLOSE_WITHIN`]; it is in the journal where there is one.
     pub async fn close(&self) -> Result<(), Error> {
+        self.close_within(CLOSE_WITHIN).await
+    }
+
+    /// The same in as much time as the platform leaves.
+    ///
+    /// # Errors
+    ///
+    /// What could not be written by then; it is in the journal where there is one.
+    pub async fn close_within(&self, time: Duration) -> Result<(), Error> {
         let inner = &self.inner;
-        let deadline = Instant::now() + CLOSE_WITHIN;
+        let deadline = Instant::now() + time;
         let maintenance = inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(maintenance) = maintenance {
             maintenance.close().await;

@@ -1,11 +1,14 @@
 //! Step 8, bill: the one task that reports usage, and what it reports on which terms.
+//!
+//! Everything is reported every `stripe.report-every`, and what a billing period leaves within two
+//! minutes after its end: Stripe closes the invoice an hour later, unless it is told to wait.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::billing::Billing;
@@ -23,6 +26,22 @@ const FIRST: Duration = Duration::from_secs(30);
 
 /// How long a process may be silent, beyond an interval and a half, before another reports.
 const SILENT: Duration = Duration::from_secs(60);
+
+/// How often periods that have ended are looked for.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// How long after a period's end it is reported: by then every process has written down what it
+/// used before.
+const SETTLED_MS: i64 = 60_000;
+
+/// Tenants whose terms are read at once.
+const READS: usize = 64;
+
+/// The end of a close, for the lock: another process need not wait then until it runs out.
+const RELEASE: Duration = Duration::from_millis(500);
+
+/// When the periods of reported items end, Unix milliseconds, as long as that is to come.
+pub(super) type Ends = Mutex<HashMap<ItemId, i64>>;
 
 /// Terms of items whose period is over, by what was used: they change no more.
 pub(super) type Over = Mutex<HashMap<ItemId, (u64, Terms)>>;
@@ -88,7 +107,8 @@ pub(super) fn start(inner: &Arc<Inner>) {
 }
 
 async fn run(inner: Weak<Inner>, every: Duration, mut stopped: watch::Receiver<bool>) {
-    let mut tick = tokio::time::interval_at(Instant::now() + FIRST.min(every), every);
+    let mut whole_at = Instant::now() + FIRST.min(every);
+    let mut tick = tokio::time::interval_at(whole_at, LOOK.min(every));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -97,10 +117,20 @@ async fn run(inner: Weak<Inner>, every: Duration, mut stopped: watch::Receiver<b
         }
         let Some(inner) = inner.upgrade() else { return };
         let Some(billing) = &inner.billing else { return };
+        let now = Instant::now();
+        let ended = if now >= whole_at {
+            whole_at = (whole_at + every).max(now);
+            None
+        } else {
+            match ended(&billing.ends, inner.clock.now().wall_ms) {
+                ended if ended.is_empty() => continue,
+                ended => Some(ended),
+            }
+        };
         // Cut off at any line, a report leaves what the next one understands.
         tokio::select! {
             _ = stopped.changed() => return,
-            () = inner.report_in_turn(billing) => {}
+            () = inner.report_in_turn(billing, ended) => {}
         }
     }
 }
@@ -108,26 +138,26 @@ async fn run(inner: Weak<Inner>, every: Duration, mut stopped: watch::Receiver<b
 impl Inner {
     /// Stops the task, and reports what is owed one last time, until the deadline: what is left is
     /// written down, and sent by whoever reports next.
-    pub(super) async fn close_reports(&self, deadline: Instant) {
+    pub(super) async fn close_reports(self: &Arc<Self>, deadline: Instant) {
         let Some(billing) = &self.billing else { return };
         let task = billing.task.lock().unwrap_or_else(|e| e.into_inner()).take();
         let Some(ReportTask { stop, task }) = task else { return };
         stop.send_replace(true);
         // It ends by itself; a panic in it has been reported by the runtime.
         let _ = task.await;
-        let last = async {
-            self.report_in_turn(billing).await;
-            if let Err(error) = billing.lock.release().await {
-                tracing::debug!(%error, "the reporter's lock runs out by itself");
-            }
-        };
-        if tokio::time::timeout_at(deadline, last).await.is_err() {
+        let until = deadline.checked_sub(RELEASE).unwrap_or(deadline);
+        let last = self.report_in_turn(billing, None);
+        if tokio::time::timeout_at(until, last).await.is_err() {
             tracing::warn!("the last report was cut off: the next start goes on with it");
+        }
+        if !matches!(tokio::time::timeout_at(deadline, billing.lock.release()).await, Ok(Ok(()))) {
+            tracing::debug!("the reporter's lock runs out by itself");
         }
     }
 
-    /// Reports, unless another process does, and asks about customers whose events may be missing.
-    async fn report_in_turn(&self, billing: &Billing) {
+    /// Reports, unless another process does: all that is owed, or no more than these items, whose
+    /// period has ended. After all of it customers are asked about whose events may be missing.
+    async fn report_in_turn(self: &Arc<Self>, billing: &Billing, ended: Option<HashSet<ItemId>>) {
         let hold = billing.every.saturating_add(billing.every / 2).saturating_add(SILENT);
         match billing.lock.take(self.clock.now().wall_ms, hold).await {
             Ok(true) => {}
@@ -135,8 +165,13 @@ impl Inner {
             // It only saves work: without it there is a report too many at worst.
             Err(error) => tracing::warn!(%error, "the reporter's lock cannot be had"),
         }
-        match self.due_now(billing).await {
+        match self.due_now(billing, ended.as_ref()).await {
+            Ok(due) if ended.is_some() => log(billing.reporter.run(due).await),
             Ok(due) => {
+                let now_ms = self.clock.now().wall_ms;
+                let ends = due.iter().map(|due| (due.id.clone(), due.terms.ends_ms));
+                let ends = ends.filter(|(_, end_ms)| now_ms < end_ms.saturating_add(SETTLED_MS));
+                *billing.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends.collect();
                 let customers: BTreeSet<String> =
                     due.iter().map(|due| due.terms.customer.clone()).collect();
                 log(billing.reporter.run(due).await);
@@ -146,16 +181,51 @@ impl Inner {
         }
     }
 
-    async fn report(&self, billing: &Billing) -> Result<Report, ReportError> {
-        let due = self.due_now(billing).await?;
+    async fn report(self: &Arc<Self>, billing: &Billing) -> Result<Report, ReportError> {
+        let due = self.due_now(billing, None).await?;
         billing.reporter.run(due).await
     }
 
-    /// All that is used and billed, with its terms.
-    pub(super) async fn due_now(&self, billing: &Billing) -> Result<Vec<Due>, ReportError> {
-        let mut records = HashMap::new();
-        let mut due = Vec::new();
+    /// What is used and billed, with its terms: all of it, or only these items.
+    async fn due_now(
+        self: &Arc<Self>,
+        billing: &Billing,
+        only: Option<&HashSet<ItemId>>,
+    ) -> Result<Vec<Due>, ReportError> {
+        let mut tenants = BTreeMap::<Surrogate, Vec<Used>>::new();
         for used in billing.reporter.used().await? {
+            let Some(id) = &used.id else { continue };
+            if only.is_none_or(|only| only.contains(id)) {
+                tenants.entry(used.tenant).or_default().push(used);
+            }
+        }
+        let room = Arc::new(Semaphore::new(READS));
+        let mut reads = JoinSet::new();
+        let mut due = Vec::new();
+        for (_, uses) in tenants {
+            // Closed never: the permit is there as long as this function.
+            let Ok(permit) = room.clone().acquire_owned().await else { break };
+            let inner = self.clone();
+            reads.spawn(async move {
+                let due = inner.due_of(uses).await;
+                drop(permit);
+                due
+            });
+            while let Some(read) = reads.try_join_next() {
+                due.extend(read.unwrap_or_else(|_| Ok(Vec::new()))?);
+            }
+        }
+        while let Some(read) = reads.join_next().await {
+            due.extend(read.unwrap_or_else(|_| Ok(Vec::new()))?);
+        }
+        Ok(due)
+    }
+
+    /// What is due of one tenant's use.
+    async fn due_of(&self, uses: Vec<Used>) -> Result<Vec<Due>, ReportError> {
+        let Some(billing) = &self.billing else { return Ok(Vec::new()) };
+        let (mut records, mut due) = (HashMap::new(), Vec::new());
+        for used in uses {
             due.extend(self.due(billing, used, &mut records, None).await?);
         }
         Ok(due)
@@ -198,6 +268,7 @@ impl Inner {
         let holds = live.resolve(&record, now_ms);
         let found = terms(&id, &live.catalog, &holds.policy.plan, &holds.anchors);
         let Some((mut terms, offer)) = found else { return Ok(None) };
+        terms.carry = billing.carry;
         if let Some(offer) = offer {
             let (store, space) = (&*self.store, &self.writer.space);
             let span = (id.period_ms, terms.ends_ms);
@@ -220,6 +291,13 @@ impl Inner {
     }
 }
 
+/// Takes the items out whose period has ended and settled.
+fn ended(ends: &Ends, now_ms: i64) -> HashSet<ItemId> {
+    let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_over = |_: &ItemId, end_ms: &mut i64| now_ms >= end_ms.saturating_add(SETTLED_MS);
+    ends.extract_if(is_over).map(|(id, _)| id).collect()
+}
+
 fn over(over: &Over, id: &ItemId, atoms: u64) -> Option<Terms> {
     let over = over.lock().unwrap_or_else(PoisonError::into_inner);
     over.get(id).filter(|(used, _)| *used == atoms).map(|(_, terms)| terms.clone())
@@ -228,15 +306,16 @@ fn over(over: &Over, id: &ItemId, atoms: u64) -> Option<Terms> {
 fn log(report: Result<Report, ReportError>) {
     match report {
         Ok(report) => {
-            let Report { sent, units, verified, open, stopped, doubtful, failed } = report;
+            let Report { sent, units, verified, open, stopped, doubtful, too_old, failed } = report;
             let (stopped, doubtful) = (stopped.len(), doubtful.len());
-            let failed = failed.len();
-            if stopped + doubtful + failed > 0 {
+            let (too_old, failed) = (too_old.len(), failed.len());
+            if stopped + doubtful + too_old + failed > 0 {
                 tracing::error!(
                     sent,
                     open,
                     stopped,
                     doubtful,
+                    too_old,
                     failed,
                     "usage was reported in part"
                 );

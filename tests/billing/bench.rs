@@ -133,6 +133,16 @@ impl Bench {
         builder(&self.sim, store, &self.clock, &self.home).open().await.ok()
     }
 
+    /// A process with this key in this mode, if it starts.
+    pub(crate) async fn try_key(&self, key: &str, mode: &str) -> Result<Gate, tollgate::Error> {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("key"), key).unwrap();
+        std::fs::write(home.path().join("secret"), SECRET).unwrap();
+        let service = format!("{}\nmode = \"{mode}\"\n", service(&self.sim, &home));
+        let builder = GateBuilder::from_text(&service).plans(PLANS).store(self.store.clone());
+        builder.clock(self.clock.clone()).identify(ByHeader).open().await
+    }
+
     /// A tenant that was made a day ago, so that its period has minutes for its reports.
     pub(crate) async fn tenant(&self, id: &str) {
         let made = self.gate.directory().tenant(id).anchor(START_MS - 86_400_000);
@@ -218,8 +228,15 @@ fn builder(
     clock: &ManualClock,
     home: &tempfile::TempDir,
 ) -> GateBuilder {
+    let service = service(sim, home);
+    let builder = GateBuilder::from_text(&service).plans(PLANS).store(store).clock(clock.clone());
+    builder.identify(ByHeader)
+}
+
+/// The service file; `[stripe]` is its last table.
+fn service(sim: &Sim, home: &tempfile::TempDir) -> String {
     let path = |file: &str| home.path().join(file).display().to_string();
-    let service = format!(
+    format!(
         r#"
         [store]
         kind = "memory"
@@ -237,9 +254,7 @@ fn builder(
         path("key"),
         path("secret"),
         sim.url(),
-    );
-    let builder = GateBuilder::from_text(&service).plans(PLANS).store(store).clock(clock.clone());
-    builder.identify(ByHeader)
+    )
 }
 
 /// Believes `x-tenant`.

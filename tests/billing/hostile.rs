@@ -66,6 +66,32 @@ fn harmed(harm: &Harm, body: &[u8]) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_of_the_other_mode_opens_no_gate() {
+    let bench = Bench::new().await;
+    let calls = bench.sim.calls().len();
+    for (key, mode, opens) in [
+        ("sk_live_neverseen", "test", false),
+        ("rk_live_neverseen", "test", false),
+        ("sk_test_neverseen", "live", false),
+        ("pk_live_neverseen", "live", false),
+        ("sk_live_neverseen", "live", true),
+        ("rk_test_neverseen", "test", true),
+    ] {
+        match bench.try_key(key, mode).await {
+            Ok(gate) => {
+                assert!(opens, "{key} in mode {mode}");
+                assert!(!format!("{gate:?}").contains("neverseen"));
+            }
+            Err(error) => {
+                assert!(!opens, "{key} in mode {mode}: {error}");
+                assert!(!format!("{error} {error:?}").contains("neverseen"));
+            }
+        }
+    }
+    assert_eq!(bench.sim.calls().len(), calls, "nothing was asked with them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_is_not_genuine_is_taken_or_changes_anything() {
     let bench = Bench::new().await;
     let customer = bench.customer("acme").await;

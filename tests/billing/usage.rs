@@ -1,6 +1,10 @@
 //! What was used, and what Stripe counts of it.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::time::Instant;
+use tollgate::testing::START_MS;
 
 use crate::bench::{Bench, event, subscription, use_at};
 
@@ -26,6 +30,30 @@ async fn use_is_sent_once_and_use_before_the_customer_never() {
     assert_eq!(bench.billed("api_requests"), 12, "over all processes");
     other.report_now().await.unwrap();
     assert_eq!(bench.billed("api_requests"), 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_requests_of_many_processes_are_one_event_a_tenant_meter_and_report() {
+    let bench = Bench::new().await;
+    let other = bench.another().await;
+    for tenant in ["acme", "globex"] {
+        bench.customer(tenant).await;
+        bench.gate.directory().tenant(tenant).plan("payg").note("t").save().await.unwrap();
+    }
+    for report in 1..=3_i64 {
+        for n in 0..40 {
+            let gate = if n % 2 == 0 { &bench.gate } else { &other };
+            for tenant in ["acme", "globex"] {
+                use_at(gate, tenant, "requests", 1).await;
+                use_at(gate, tenant, "jobs", 1).await;
+            }
+        }
+        other.flush_now().await.unwrap();
+        assert_eq!(bench.report().await.sent, 4, "two tenants, two meters");
+        let counted = (bench.billed("api_requests"), bench.billed("jobs"));
+        assert_eq!(counted, (report * 80, report * 80));
+        bench.pass(60);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,6 +107,60 @@ async fn closing_sends_what_is_owed() {
     bench.use_("acme", "requests", 9).await;
     bench.gate.close().await.unwrap();
     assert_eq!(bench.billed("api_requests"), 9);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_beside_a_stripe_that_hangs_ends_in_time_and_loses_nothing() {
+    for (on, applied) in [
+        ("POST /v1/billing/meter_events", false),
+        ("POST /v1/billing/meter_events", true),
+        ("GET", false),
+    ] {
+        let bench = Bench::new().await;
+        bench.customer("acme").await;
+        bench.use_("acme", "requests", 9).await;
+        let hang = json!({ "on": on, "times": 0, "do": { "hang": { "applied": applied } } });
+        bench.sim.fault(serde_json::from_value(hang).unwrap());
+        let begun = Instant::now();
+        let within = Duration::from_secs(2);
+        bench.gate.close_within(within).await.unwrap();
+        assert!(begun.elapsed() < within + Duration::from_secs(1), "{:?}", begun.elapsed());
+        bench.sim.heal();
+        // Another process goes on with it, and knows what may have been sent.
+        bench.pass(60);
+        let other = bench.another().await;
+        other.report_now().await.unwrap();
+        assert_eq!(bench.billed("api_requests"), 9, "{on}, applied: {applied}");
+        assert!(other.audit().await.unwrap().is_clean());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_period_leaves_is_sent_soon_after_its_end() {
+    let bench = Bench::new().await;
+    // This tenant's period ends in ten minutes, the other's in a month.
+    let year_ms = 365 * 86_400_000;
+    bench.tenant("globex").await;
+    let acme = bench.gate.directory().tenant("acme").anchor(START_MS + 600_000 - year_ms);
+    acme.note("signed up").save().await.unwrap();
+    for tenant in ["acme", "globex"] {
+        bench.gate.ensure_customer(tenant).await.unwrap();
+        bench.use_(tenant, "requests", 5).await;
+    }
+    // Seconds of the runtime, in which the task wakes, pass by themselves.
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    assert_eq!(bench.billed("api_requests"), 10, "the first report");
+    bench.pass(540);
+    for tenant in ["acme", "globex"] {
+        bench.use_(tenant, "requests", 2).await;
+    }
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.billed("api_requests"), 10, "nothing is near");
+    bench.pass(60 + 61);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.billed("api_requests"), 12, "what has ended, and nothing else");
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert_eq!(bench.billed("api_requests"), 14, "the next report");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! What Stripe says, and what a tenant's next request meets.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tollgate::directory::PaymentState;
 use tollgate::testing::{Faulty, Odds};
 
@@ -55,6 +55,69 @@ async fn what_was_said_before_the_link_is_in_force_with_the_link() {
     let stolen = bench.gate.link_customer("globex", "cus_elsewhere").await;
     assert!(stolen.unwrap_err().to_string().contains("another tenant"));
     assert_eq!(bench.plan("globex").await, "free");
+}
+
+/// A lifecycle within one second, and what it comes to: active, then past due from its first
+/// failure on.
+fn lifecycle(customer: &str) -> Vec<Value> {
+    let id = format!("sub_{customer}");
+    let of = |status: &str| subscription(&id, customer, status, "team_monthly");
+    let made = event(&format!("evt_{customer}_1"), CREATED, NOW, &of("trialing"));
+    let update = |n: u32, status: &str, before: &str| {
+        let mut event = event(&format!("evt_{customer}_{n}"), UPDATED, NOW, &of(status));
+        event["data"]["previous_attributes"] = json!({ "status": before });
+        event
+    };
+    let invoice = json!({
+        "id": format!("in_{customer}"), "object": "invoice", "customer": customer, "status": "open",
+        "parent": { "subscription_details": { "subscription": id } }, "lines": { "data": [] },
+    });
+    let failed = event(&format!("evt_{customer}_4"), "invoice.payment_failed", NOW, &invoice);
+    vec![made, update(2, "active", "trialing"), update(3, "past_due", "active"), failed]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_order_of_a_lifecycle_with_the_link_anywhere_in_it_ends_the_same() {
+    let bench = Bench::new().await;
+    let mut orders = vec![vec![]];
+    for n in 0..4 {
+        let longer = orders.iter().flat_map(|order: &Vec<usize>| {
+            (0..=n).map(|at| {
+                let mut order = order.clone();
+                order.insert(at, n);
+                order
+            })
+        });
+        orders = longer.collect();
+    }
+    let mut cases = 0;
+    for order in &orders {
+        for link_at in 0..=4 {
+            cases += 1;
+            let (tenant, customer) = (format!("tenant-{cases}"), format!("cus_{cases}"));
+            bench.tenant(&tenant).await;
+            let events = lifecycle(&customer);
+            for (at, n) in order.iter().enumerate() {
+                if at == link_at {
+                    bench.gate.link_customer(&tenant, &customer).await.unwrap();
+                }
+                // Each twice, as Stripe may.
+                for _ in 0..2 {
+                    assert_eq!(bench.webhook(&events[*n]).await, 200, "{order:?}, {link_at}");
+                }
+            }
+            if link_at == 4 {
+                bench.gate.link_customer(&tenant, &customer).await.unwrap();
+            }
+            let is = record(&bench, &tenant).await;
+            assert_eq!(
+                (is.plan.as_deref(), is.payment, is.payment_since_ms, is.anchor_ms),
+                (Some("team"), PaymentState::PastDue, NOW * 1_000, (NOW - 100) * 1_000),
+                "{order:?}, linked at {link_at}"
+            );
+        }
+    }
+    assert_eq!(cases, 24 * 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,8 +15,13 @@ use serde_json::{Value, json};
 use tollgate::Gate;
 use tollgate_actix_web::{Plan, Tenant, Tollgate, usage_routes};
 
+#[cfg(feature = "stripe")]
+mod billing;
 #[path = "../../axum-api/src/demo.rs"]
 mod demo;
+#[cfg(feature = "stripe")]
+#[path = "../../axum-api/src/stripe.rs"]
+mod stripe;
 
 /// How long requests in hand may take after SIGTERM: less than the 30 s that platforms grant.
 const DRAIN_SECONDS: u64 = 20;
@@ -48,6 +53,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if let Some(plans) = plans {
         builder = builder.plans_file(plans.to_string_lossy());
     }
+    #[cfg(feature = "stripe")]
+    let builder = stripe::hand_in(builder);
     let gate = builder.open().await?;
     demo::seed(&gate).await?;
 
@@ -59,13 +66,16 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 /// Serves until ctrl-c, or the SIGTERM with which platforms ask a process to end; then requests in
 /// hand are answered.
-async fn serve(gate: &Gate, port: u16) -> std::io::Result<()> {
+async fn serve(gate: &Gate, port: u16) -> Result<(), Box<dyn Error>> {
     let shared = gate.clone();
     let app = move || {
-        App::new()
+        let app = App::new()
             .wrap(Tollgate::new(&shared)) // one gate, shared by all workers
             .configure(usage_routes(&shared))
-            .configure(api)
+            .configure(api);
+        #[cfg(feature = "stripe")]
+        let app = app.configure(billing::routes(&shared)); // POST /webhooks/stripe
+        app
     };
     let server = HttpServer::new(app)
         .shutdown_timeout(DRAIN_SECONDS)
@@ -74,7 +84,10 @@ async fn serve(gate: &Gate, port: u16) -> std::io::Result<()> {
     for address in server.addrs() {
         demo::print_tour(&address.to_string());
     }
-    server.run().await
+    #[cfg(feature = "stripe")]
+    stripe::seed(gate).await?;
+    server.run().await?;
+    Ok(())
 }
 
 fn api(config: &mut ServiceConfig) {

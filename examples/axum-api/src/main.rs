@@ -25,6 +25,8 @@ mod allocations;
 #[cfg(feature = "stripe")]
 mod billing;
 mod demo;
+#[cfg(feature = "stripe")]
+mod stripe;
 #[cfg(feature = "dynamodb")]
 mod table;
 
@@ -58,7 +60,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "dynamodb")]
     let builder = table::hand_in(builder).await?;
     #[cfg(feature = "stripe")]
-    let builder = billing::hand_in(builder);
+    let builder = stripe::hand_in(builder);
     let gate = builder.open().await?;
     demo::seed(&gate).await?;
 
@@ -66,7 +68,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     demo::print_tour(&listener.local_addr()?.to_string());
     #[cfg(feature = "stripe")]
-    billing::seed(&gate).await?;
+    stripe::seed(&gate).await?;
     serve(listener, app(&gate)).await?;
     gate.close().await?; // what was counted is in the store, leases are given back
     Ok(())

@@ -24,6 +24,11 @@ pub enum Gap {
         /// Whole units of the service.
         units: u64,
     },
+    /// Owed, too old to be sent, and not carried (`stripe.too-old = "name"`): never billed.
+    TooOld {
+        /// Whole units of the service.
+        units: u64,
+    },
     /// Less than a unit of the service: carried to the next entry of the period, or never sent.
     Remainder {
         /// Atoms.
@@ -88,6 +93,7 @@ impl fmt::Display for Gap {
             Self::NoAccount { atoms } => write!(f, "{atoms} atoms before there was a customer"),
             Self::NoTerms { atoms } => write!(f, "{atoms} atoms of what is not billed any more"),
             Self::Waiting { units } => write!(f, "{units} units wait for the next report"),
+            Self::TooOld { units } => write!(f, "{units} units are too old to be sent"),
             Self::Remainder { atoms } => write!(f, "{atoms} atoms are less than a unit"),
             Self::Open { k, units } => write!(f, "entry {k} of {units} units has no answer yet"),
             Self::Stopped { k, units, why: Stopped::Refused(words) } => {

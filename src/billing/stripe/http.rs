@@ -2,6 +2,7 @@
 //!
 //! Nothing of a key is ever in an error, in `Debug` or in a log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,15 +15,17 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::{Interval, MissedTickBehavior};
 
 use super::StripeError;
+use super::pace::Pace;
 use crate::config::Secret;
 
 /// The version of Stripe's API whose shapes are read here. Named, so that the account's default
 /// does not change them.
 const VERSION: &str = "2026-08-26.dahlia";
+
+/// Where meter events go.
+pub(super) const EVENTS: &str = "/v1/billing/meter_events";
 
 /// Largest answer that is read: a page of 100 objects is far below it.
 const MAX_BODY: usize = 4 << 20;
@@ -39,11 +42,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause that is waited out, whatever `Retry-After` says: the next run comes anyway.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// Idle connections that are kept: as many as calls are under way.
-const IDLE: usize = 32;
-
-/// Calls are let through in batches this far apart.
-const BATCH: Duration = Duration::from_millis(100);
+/// Idle connections that are kept: as many as calls are under way at most.
+const IDLE: usize = super::MOST_AT_ONCE;
 
 /// Of an error's words as many as are kept.
 const MAX_WORDS: usize = 300;
@@ -53,14 +53,14 @@ pub(super) struct Http {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: Uri,
     authorization: HeaderValue,
-    pace: Mutex<Pace>,
+    paces: Paces,
 }
 
-/// At most so many calls in each batch.
-struct Pace {
-    batches: Option<Interval>,
-    batch: u32,
-    left: u32,
+/// How fast calls may follow each other. Stripe counts meter events apart from all else in live
+/// mode, and with all else in test mode.
+pub(super) struct Paces {
+    pub(super) events: Arc<Pace>,
+    pub(super) others: Arc<Pace>,
 }
 
 /// What an idempotency key stands for.
@@ -90,7 +90,7 @@ pub(super) enum Called {
 }
 
 impl Http {
-    pub(super) fn new(key: &Secret, base: &str, calls_per_s: u32) -> Result<Self, StripeError> {
+    pub(super) fn new(key: &Secret, base: &str, paces: Paces) -> Result<Self, StripeError> {
         let base: Uri = base.parse().map_err(|_| StripeError::Base)?;
         let secure = base.scheme_str() == Some("https");
         // A key never crosses a network in the clear: plain HTTP is for a simulator beside us.
@@ -114,9 +114,7 @@ impl Http {
             // It would repeat a call whose connection was just closed: repeats are ours.
             .retry_canceled_requests(false)
             .build(connector);
-        let batch = (calls_per_s / 10).max(1);
-        let pace = Mutex::new(Pace { batches: None, batch, left: 0 });
-        Ok(Self { client, base, authorization, pace })
+        Ok(Self { client, base, authorization, paces })
     }
 
     /// `path` with its query.
@@ -143,8 +141,9 @@ impl Http {
 
     async fn call(&self, method: Method, path: &str, form: Option<(Bytes, Key<'_>)>) -> Called {
         let mut silence = String::new();
+        let pace = if path == EVENTS { &self.paces.events } else { &self.paces.others };
         for attempt in 0..ATTEMPTS {
-            self.pace.lock().await.turn().await;
+            pace.turn().await;
             let made = self.attempt(&method, path, form.as_ref());
             let pause = match tokio::time::timeout(ATTEMPT, made).await {
                 Ok(Ok(answer)) if !answer.is_temporary() => return Called::Answer(answer),
@@ -238,18 +237,16 @@ impl Answer {
     }
 }
 
-impl Pace {
-    async fn turn(&mut self) {
-        if self.left == 0 {
-            let batches = self.batches.get_or_insert_with(|| {
-                let mut batches = tokio::time::interval(BATCH);
-                batches.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                batches
-            });
-            batches.tick().await;
-            self.left = self.batch;
-        }
-        self.left -= 1;
+impl Paces {
+    /// One pace for all calls.
+    pub(super) fn shared(calls_per_s: u32) -> Self {
+        let pace = Arc::new(Pace::new(calls_per_s));
+        Self { events: pace.clone(), others: pace }
+    }
+
+    pub(super) fn apart(events_per_s: u32, others_per_s: u32) -> Self {
+        let pace = |calls_per_s| Arc::new(Pace::new(calls_per_s));
+        Self { events: pace(events_per_s), others: pace(others_per_s) }
     }
 }
 

@@ -19,19 +19,28 @@ use crate::config::{Secret, StripeMode};
 
 mod customers;
 mod http;
+mod pace;
 
 pub(crate) use customers::Dated;
-use http::{Answer, Called, Http};
+use http::{Answer, Called, EVENTS, Http, Paces};
 
 /// Where Stripe is.
 pub const API: &str = crate::config::DEFAULT_STRIPE_API_BASE;
 
-/// Calls a second in live mode: with a batch more within some seconds, below the 1,000 that Stripe
-/// takes of meter events.
-const LIVE_CALLS: u32 = 900;
+/// Meter events a second in live mode: with what a schedule may make up for, below the 1,000 that
+/// Stripe takes of them there.
+const LIVE_EVENTS: u32 = 900;
 
-/// Calls a second in test mode: below the 25 that a sandbox takes.
-const TEST_CALLS: u32 = 20;
+/// Other calls a second; in test mode, where Stripe counts them together, all calls: below the 25
+/// that it takes of an endpoint, and of all of a sandbox.
+const CALLS: u32 = 20;
+
+/// For how long a call is reckoned to be under way: as many as begin in that time are, at once.
+const UNDER_WAY_MS: u32 = 300;
+
+/// Calls under way at once: fewest, for a Stripe that is slow, and most.
+const FEWEST_AT_ONCE: usize = 16;
+const MOST_AT_ONCE: usize = 256;
 
 /// Pages of meters that are read to find one by its event name.
 const MAX_PAGES: usize = 20;
@@ -64,7 +73,7 @@ pub struct StripeSettings {
     pub account: String,
     /// Where Stripe is: [`API`], or a simulator's `http://127.0.0.1:P`.
     pub base: String,
-    /// Most calls a second; `None` for what suits the mode.
+    /// Most calls a second, meter events included; `None` for what Stripe takes in this mode.
     pub calls_per_s: Option<u32>,
 }
 
@@ -77,6 +86,7 @@ pub struct Stripe {
 struct Inner {
     http: Http,
     account: String,
+    at_once: usize,
     /// Ids of meters by their event name: a meter's definition never changes.
     meters: Mutex<HashMap<String, String>>,
 }
@@ -90,13 +100,19 @@ impl Stripe {
     pub fn new(settings: StripeSettings) -> Result<Self, StripeError> {
         let StripeSettings { key, mode, account, base, calls_per_s } = settings;
         check_mode(key.expose(), mode)?;
-        let (word, calls) = match mode {
-            StripeMode::Test => ("test", TEST_CALLS),
-            StripeMode::Live => ("live", LIVE_CALLS),
+        let word = match mode {
+            StripeMode::Test => "test",
+            StripeMode::Live => "live",
         };
-        let http = Http::new(&key, &base, calls_per_s.unwrap_or(calls))?;
+        let (paces, events_per_s) = match (calls_per_s, mode) {
+            (Some(calls), _) => (Paces::shared(calls), calls),
+            (None, StripeMode::Test) => (Paces::shared(CALLS), CALLS),
+            (None, StripeMode::Live) => (Paces::apart(LIVE_EVENTS, CALLS), LIVE_EVENTS),
+        };
+        let http = Http::new(&key, &base, paces)?;
         let account = format!("stripe/{account}/{word}");
-        let inner = Inner { http, account, meters: Mutex::default() };
+        let inner =
+            Inner { http, account, at_once: at_once(events_per_s), meters: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -104,6 +120,10 @@ impl Stripe {
 impl BillingSink for Stripe {
     fn account(&self) -> String {
         self.inner.account.clone()
+    }
+
+    fn at_once(&self) -> usize {
+        self.inner.at_once
     }
 
     fn time(&self) -> SinkFuture<Result<i64, SinkError>> {
@@ -157,7 +177,7 @@ impl Inner {
             .append_pair("payload[stripe_customer_id]", &event.customer)
             .append_pair("payload[value]", &event.value.to_string())
             .finish();
-        match self.http.post("/v1/billing/meter_events", form, &event.identifier).await {
+        match self.http.post(EVENTS, form, &event.identifier).await {
             Called::Answer(answer) => judge(&answer),
             Called::Silence(words) => Delivery::Unknown(words),
         }
@@ -213,6 +233,12 @@ impl Inner {
         meters.insert(event.to_owned(), id.clone());
         Ok(id)
     }
+}
+
+/// How many calls are under way when they begin at this rate.
+fn at_once(calls_per_s: u32) -> usize {
+    let under_way = calls_per_s.saturating_mul(UNDER_WAY_MS) / 1_000;
+    usize::try_from(under_way).unwrap_or(MOST_AT_ONCE).clamp(FEWEST_AT_ONCE, MOST_AT_ONCE)
 }
 
 fn no_date() -> SinkError {

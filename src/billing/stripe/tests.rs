@@ -83,7 +83,7 @@ fn a_send_ends_before_its_mark_is_outlived() {
 async fn sim() -> (Sim, Stripe) {
     let sim = Sim::start(Settings::default()).await.unwrap();
     assert!(sim.stand_at(NOW));
-    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 1_000).unwrap();
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), Paces::shared(1_000)).unwrap();
     let meter = "display_name=x&event_name=api&default_aggregation[formula]=sum".to_owned();
     assert!(matches!(by_hand.post("/v1/billing/meters", meter, "m").await, Called::Answer(_)));
     let customer = by_hand.post("/v1/customers", String::new(), "c").await;
@@ -108,6 +108,11 @@ fn usage(identifier: &str) -> MeterEvent {
 
 fn fault(sim: &Sim, what: serde_json::Value) {
     sim.fault(serde_json::from_value(json!({ "on": EVENTS, "do": what })).unwrap());
+}
+
+fn fault_on(sim: &Sim, on: &str, what: serde_json::Value, times: u32) {
+    let fault = json!({ "on": on, "times": times, "do": what });
+    sim.fault(serde_json::from_value(fault).unwrap());
 }
 
 fn sends(sim: &Sim) -> Vec<Answered> {
@@ -213,13 +218,91 @@ async fn time_and_sums_are_stripes() {
 #[tokio::test]
 async fn a_meter_is_found_behind_a_hundred_others() {
     let (sim, stripe) = sim().await;
-    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 10_000).unwrap();
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), Paces::shared(10_000)).unwrap();
     for n in 0..120 {
         let form = format!("display_name=x&event_name=m{n}&default_aggregation[formula]=sum");
         by_hand.post("/v1/billing/meters", form, &format!("m{n}")).await;
     }
     // The first one made is on the second page.
     assert_eq!(stripe.sum(minute()).await, Ok(0));
+}
+
+#[tokio::test]
+async fn a_call_that_is_never_answered_ends_as_unknown_and_counts_once() {
+    for applied in [false, true] {
+        let (sim, stripe) = sim().await;
+        fault_on(&sim, EVENTS, json!({ "hang": { "applied": applied } }), 0);
+        // From here on waits take no time.
+        tokio::time::pause();
+        let begun = Instant::now();
+        assert!(matches!(stripe.send(usage("a")).await, Delivery::Unknown(_)));
+        assert!(begun.elapsed() <= SEND_WITHIN + Duration::from_secs(1), "{:?}", begun.elapsed());
+        tokio::time::resume();
+        sim.heal();
+        assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+        assert_eq!(billed(&sim), 5, "applied: {applied}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_drips_is_not_waited_for() {
+    let (sim, stripe) = sim().await;
+    // Some 300 bytes of answer would take an hour.
+    fault_on(&sim, EVENTS, json!({ "drip": { "ms": 12_000 } }), 0);
+    tokio::time::pause();
+    let begun = Instant::now();
+    assert!(matches!(stripe.send(usage("a")).await, Delivery::Unknown(_)));
+    assert!(begun.elapsed() <= SEND_WITHIN + Duration::from_secs(1), "{:?}", begun.elapsed());
+    tokio::time::resume();
+    sim.heal();
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    assert_eq!(billed(&sim), 5);
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_read() {
+    let (sim, stripe) = sim().await;
+    // A gigabyte; four attempts read four megabytes each.
+    fault_on(&sim, "", json!({ "flood": { "bytes": 1_u64 << 30 } }), 8);
+    assert!(matches!(stripe.send(usage("a")).await, Delivery::Unknown(_)));
+    assert!(stripe.time().await.is_err());
+    sim.heal();
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    assert_eq!(billed(&sim), 5);
+    // One that is merely long is read.
+    fault_on(&sim, "", json!({ "flood": { "bytes": 1_u64 << 20 } }), 1);
+    assert_eq!(stripe.sum(minute()).await, Ok(5));
+}
+
+#[test]
+fn as_many_calls_are_under_way_as_the_rate_needs() {
+    let of = |mode, calls| {
+        let key = if mode == StripeMode::Live { "sk_live_x" } else { "sk_test_x" };
+        let mut settings = settings(key, mode, API);
+        settings.calls_per_s = calls;
+        Stripe::new(settings).unwrap().at_once()
+    };
+    assert_eq!((of(StripeMode::Test, None), of(StripeMode::Live, None)), (16, 256));
+    assert_eq!((of(StripeMode::Test, Some(200)), of(StripeMode::Live, Some(u32::MAX))), (60, 256));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_live_mode_questions_do_not_wait_for_events_nor_events_for_questions() {
+    let took = async |paces: Paces| {
+        let (begun, mut asked) = (Instant::now(), Duration::ZERO);
+        for n in 0..900 {
+            paces.events.turn().await;
+            if n % 50 == 0 {
+                paces.others.turn().await;
+                asked = begun.elapsed();
+            }
+        }
+        (begun.elapsed(), asked)
+    };
+    let apart = took(Paces::apart(LIVE_EVENTS, CALLS)).await;
+    assert!(apart.0 < Duration::from_millis(1_050), "{apart:?}");
+    let shared = took(Paces::shared(CALLS)).await;
+    assert!(shared.0 > Duration::from_secs(44), "{shared:?}");
 }
 
 #[tokio::test]
@@ -233,6 +316,40 @@ async fn calls_keep_their_pace() {
         assert_eq!(stripe.send(usage(&format!("{n}"))).await, Delivery::Delivered);
     }
     assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
+/// Every call there is, as the sources write it; one that is not in this list, and in the test
+/// below, fails.
+const CALLS_MADE: [&str; 9] = [
+    "/v1/billing/meter_events",
+    "/v1/billing/meters/{meter}/event_summaries?{query}",
+    "/v1/billing/meters?limit=1",
+    "/v1/customers",
+    "/v1/customers/search?{query}",
+    "/v1/prices/{}",
+    "/v1/prices?{query}",
+    "/v1/subscriptions",
+    "/v1/subscriptions/{}",
+];
+
+#[test]
+fn every_call_is_one_that_stripes_own_mock_was_asked() {
+    let sources = [include_str!("mod.rs"), include_str!("customers.rs"), include_str!("http.rs")];
+    let path = regex::Regex::new(r#""(/v[0-9][^"]*)""#).unwrap();
+    let of = sources.iter().flat_map(|source| path.captures_iter(source));
+    let mut made: std::collections::BTreeSet<&str> =
+        of.map(|found| found.get(1).unwrap().as_str()).collect();
+    // The same list in pages, or narrowed to a customer.
+    for variant in [
+        "/v1/billing/meters?limit=100",
+        "/v1/billing/meters?limit=100&starting_after={last}",
+        "/v1/subscriptions?{query}",
+    ] {
+        assert!(made.remove(variant), "{variant}");
+    }
+    // The mock has nothing of /v2: stripe-sim has its published shape.
+    assert!(made.remove("/v2/core/events/{}"));
+    assert_eq!(made.into_iter().collect::<Vec<_>>(), CALLS_MADE);
 }
 
 #[tokio::test]
@@ -306,7 +423,7 @@ async fn reduced(sim: &Sim, by_hand: &Http) -> (Facts, PlanState) {
 async fn what_stripe_tells_of_a_subscriptions_life_reduces_to_its_states() {
     const DAY: i64 = 86_400;
     let (sim, _) = sim().await;
-    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), 10_000).unwrap();
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), Paces::shared(10_000)).unwrap();
     let post = async |path: &str, form: &str| {
         let answer = by_hand.post(path, form.to_owned(), path).await;
         let Called::Answer(answer) = answer else { panic!("{answer:?}") };

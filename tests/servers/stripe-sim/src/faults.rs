@@ -56,6 +56,22 @@ pub enum FaultKind {
     Lose,
     /// The call takes effect; the answer's head and half of its body arrive.
     Truncate,
+    /// The connection stays open, and is never answered.
+    Hang {
+        /// Whether the call takes effect.
+        #[serde(default)]
+        applied: bool,
+    },
+    /// The call takes effect; its answer comes byte by byte.
+    Drip {
+        /// Real milliseconds from one to the next.
+        ms: u64,
+    },
+    /// The call takes effect; its answer is followed by as many blanks.
+    Flood {
+        /// How many.
+        bytes: u64,
+    },
     /// A meter event is accepted, and rejected later for this reason.
     Reject {
         /// A code of Stripe's error report, such as `meter_event_customer_not_found`.

@@ -27,6 +27,7 @@
 
 mod admin;
 mod answer;
+mod bodies;
 mod clock;
 mod faults;
 mod form;

@@ -3,16 +3,14 @@
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Frame, Incoming};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -28,7 +26,7 @@ use crate::faults::FaultKind;
 use crate::settings::Settings;
 use crate::webhook::Delivery;
 use crate::world::{Call, World};
-use crate::{admin, clock, form};
+use crate::{admin, bodies, clock, form};
 
 /// Largest body taken.
 const MAX_BODY: usize = 8 << 20;
@@ -75,11 +73,17 @@ enum End {
     Close,
     /// Closed in the middle of the answer.
     Half(Answer),
+    /// Open, without an answer.
+    Never,
+    /// Byte by byte, this far apart.
+    Drip(Answer, Duration),
+    /// With so many blanks behind it.
+    Flood(Answer, u64),
 }
 
 /// A connection that ends without an answer.
 #[derive(Debug)]
-struct Closed;
+pub(crate) struct Closed;
 
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,7 +93,7 @@ impl fmt::Display for Closed {
 
 impl std::error::Error for Closed {}
 
-type Body = BoxBody<Bytes, Closed>;
+pub(crate) type Body = BoxBody<Bytes, Closed>;
 
 impl Shared {
     pub(crate) fn new(settings: Settings) -> Self {
@@ -159,7 +163,9 @@ impl Shared {
                 self.keep_call(call, None, false);
                 return End::Close;
             }
-            Some(FaultKind::Status { applied, .. }) => effect = *applied,
+            Some(FaultKind::Status { applied, .. } | FaultKind::Hang { applied }) => {
+                effect = *applied;
+            }
             Some(FaultKind::Delay { ms }) => {
                 tokio::time::sleep(Duration::from_millis(*ms)).await;
             }
@@ -188,6 +194,18 @@ impl Shared {
             Some(FaultKind::Truncate) => {
                 self.keep_call(call, None, applied);
                 End::Half(answer)
+            }
+            Some(FaultKind::Hang { .. }) => {
+                self.keep_call(call, None, applied);
+                End::Never
+            }
+            Some(FaultKind::Drip { ms }) => {
+                self.keep_call(call, None, applied);
+                End::Drip(answer, Duration::from_millis(ms))
+            }
+            Some(FaultKind::Flood { bytes }) => {
+                self.keep_call(call, None, applied);
+                End::Flood(answer, bytes)
             }
             _ => {
                 self.keep_call(call, Some(answer.status), applied);
@@ -320,7 +338,14 @@ async fn handle(
     match tokio::spawn(answering).await.unwrap_or(End::Close) {
         End::Close => Err(Closed),
         End::Answer(answer) => Ok(stripe_response(shared, &head.headers, answer)),
-        End::Half(answer) => Ok(half(stripe_response(shared, &head.headers, answer)).await),
+        End::Half(answer) => Ok(bodies::half(stripe_response(shared, &head.headers, answer)).await),
+        End::Never => std::future::pending().await,
+        End::Drip(answer, apart) => {
+            Ok(bodies::drip(stripe_response(shared, &head.headers, answer), apart).await)
+        }
+        End::Flood(answer, bytes) => {
+            Ok(bodies::flood(stripe_response(shared, &head.headers, answer), bytes).await)
+        }
     }
 }
 
@@ -379,27 +404,4 @@ fn json_response(status: u16, body: &Value) -> Response<Body> {
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert("content-type", json);
     response
-}
-
-/// The answer's head, half of its body, and then an end that is none.
-async fn half(response: Response<Body>) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
-    let whole = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    head.headers.insert("content-length", HeaderValue::from(whole.len()));
-    Response::from_parts(head, Half(Some(whole.slice(..whole.len() / 2))).boxed())
-}
-
-/// A body that breaks off after its one frame.
-struct Half(Option<Bytes>);
-
-impl hyper::body::Body for Half {
-    type Data = Bytes;
-    type Error = Closed;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Closed>>> {
-        Poll::Ready(Some(self.0.take().map(Frame::data).ok_or(Closed)))
-    }
 }

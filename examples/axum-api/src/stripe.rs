@@ -1,0 +1,62 @@
+//! Billing, where the environment has a Stripe key, whatever the framework: the demo's tenants get
+//! customers, and a report can be asked for. In your API both come from elsewhere: customers from
+//! your sign-up, reports by themselves every `stripe.report-every`.
+
+use std::error::Error;
+
+use serde_json::{Value, json};
+use tollgate::config::StripeConfig;
+use tollgate::{Gate, GateBuilder};
+
+/// Who is billed.
+const BILLED: [&str; 2] = ["acme", "solo"];
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// Bills into the account of `STRIPE_SECRET_KEY`, if there is one. A service would write `[stripe]`
+/// into its `tollgate.toml` instead.
+pub(crate) fn hand_in(builder: GateBuilder) -> GateBuilder {
+    match from_environment() {
+        Some(stripe) => builder.stripe(stripe),
+        None => builder,
+    }
+}
+
+/// Whether anything is billed.
+pub(crate) fn is_on() -> bool {
+    from_environment().is_some()
+}
+
+/// Makes the demo's customers, each once, and says who is who.
+pub(crate) async fn seed(gate: &Gate) -> Result<(), Box<dyn Error>> {
+    if !is_on() {
+        return Ok(());
+    }
+    for tenant in BILLED {
+        let known = gate.directory().find(tenant).await?;
+        if let Some(known) = known.filter(|known| known.record().account.is_none()) {
+            // Each report takes a minute of its own, and a period that has just begun has few: the
+            // demo's tenants have been there since yesterday.
+            let yesterday = known.record().anchor_ms - DAY_MS;
+            known.edit().anchor(yesterday).note("demo").save().await?;
+        }
+        let customer = gate.ensure_customer(tenant).await?;
+        println!("{tenant} is Stripe's customer {customer}");
+    }
+    Ok(())
+}
+
+/// Sends what is owed now, and says what came of it.
+pub(crate) async fn report(gate: &Gate) -> Result<Value, Value> {
+    match gate.report_now().await {
+        Ok(report) => Ok(json!({
+            "events": report.sent, "units": report.units, "open": report.open,
+            "stopped": report.stopped.len(), "failed": report.failed.len(),
+        })),
+        Err(error) => Err(json!({ "error": error.to_string() })),
+    }
+}
+
+fn from_environment() -> Option<StripeConfig> {
+    StripeConfig::from_env(&|name| std::env::var(name).ok())
+}
