@@ -15,7 +15,7 @@ mod simulated;
 pub use drill::{Drill, doze, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
 pub use simulated::{
-    Drawn, LogItem, OpenRequest, Plans, Plant, PoolEntry, PoolItem, have_patience, incarnation,
+    ClaimItem, Drawn, LogItem, OpenRequest, Plans, Plant, PoolEntry, PoolItem, have_patience, incarnation,
     plant, seed_this_thread,
 };
 

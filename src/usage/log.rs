@@ -104,6 +104,13 @@ impl LogWriter {
         Ok(Wrote::Slot)
     }
 
+    /// Ends this log with a seal, for its writer has closed: who reads logs need not look at it
+    /// again, and units that could not be given back are taken back without waiting. Somebody
+    /// else's seal is as good.
+    pub(crate) async fn end(self, store: &dyn Store) -> Result<(), StoreError> {
+        until_known(store, seal(&self.writer, self.next)).await.map(|_| ())
+    }
+
     /// The slot that is written next.
     pub(crate) fn next(&self) -> u64 {
         self.next
@@ -163,7 +170,7 @@ pub(crate) async fn read(
     from: u64,
     mut fold: impl FnMut(Rows, u128),
 ) -> Result<End, StoreError> {
-    let (mut next, mut sealed) = (from, false);
+    let mut next = from;
     if from == 0 {
         next = compact::read(store, writer, from, &mut fold).await?;
     }
@@ -176,8 +183,10 @@ pub(crate) async fn read(
                 break;
             }
             fold(rows, of);
-            sealed = seal;
             next += 1;
+            if seal {
+                return Ok(End { next, sealed: true });
+            }
         }
         if !is_whole {
             // Slots are removed once their fold stands, and never the last: it says what they held.
@@ -190,7 +199,7 @@ pub(crate) async fn read(
             }
             next = behind;
         } else if !full {
-            return Ok(End { next, sealed });
+            return Ok(End { next, sealed: false });
         }
     }
 }

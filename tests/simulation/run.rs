@@ -423,8 +423,13 @@ impl Run {
             0..60 => Kind::Job { five: chance.permille(200), ms },
             60..70 => Kind::Recorded,
             70..76 => Kind::Fails { ms },
-            76..90 => Kind::Stream { units, ms: chance.pick(&[1, 50, 700]) },
-            _ => Kind::Late { units: units.min(8), ms },
+            76..86 => Kind::Stream { units, ms: chance.pick(&[1, 50, 700]) },
+            86..93 => Kind::Late { units: units.min(8), ms },
+            // A few keys at a time, so that most come again, and to other nodes.
+            _ => {
+                let key = self.now_us / 8_000_000 * 8 + chance.within(0, 12);
+                Kind::Once { key, ms, fails: chance.permille(150) }
+            }
         };
         // Most go to one node for a while: the others sit on what they have leased.
         let nodes = self.nodes.len() as u64;
@@ -658,6 +663,8 @@ fn plans((jobs, tokens): (u64, u64)) -> String {
          hold = \"3\"\n\
          [route.one]\nmatch = \"POST /one\"\ncost = {{ requests = 0, jobs = 1, tokens = 0 }}\n\
          [route.five]\nmatch = \"POST /five\"\ncost = {{ requests = 0, jobs = 5, tokens = 0 }}\n\
+         [route.keyed]\nmatch = \"POST /once\"\nonce-by = \"idempotency-key\"\n\
+         cost = {{ requests = 0, jobs = 1, tokens = 0 }}\n\
          [route.stream]\nmatch = \"POST /stream\"\ncost = {{ requests = 0, jobs = 1 }}\n\
          [plan.free]\nquota.jobs = \"{jobs}/hour\"\nquota.tokens = \"{tokens}/hour\"\n"
     )
