@@ -18,6 +18,10 @@ use crate::sharing::{LimitId, MAX_TOLD};
 /// tenants whose leases run out in the same instant; beyond it a request retries by itself.
 pub(crate) const KEEPER_QUEUE: usize = 65_536;
 
+/// In how many of 256 cases others have made a pool before, from which on it is looked at first: to
+/// look costs a fifth of a write that is refused.
+const LOOK_FIRST: u32 = 256 / 5;
+
 /// Something whose totals have risen since they were last recorded.
 #[derive(Clone, Debug)]
 pub(crate) enum Soiled {
@@ -62,6 +66,8 @@ pub(crate) struct Hub {
     pub(crate) scoped: ScopedTable,
     /// Until when tenants that sleep hold units.
     asleep_until_ms: AtomicI64,
+    /// In how many of 256 cases others had made a pool that this process was about to make, lately.
+    made_by_others: AtomicU32,
     /// Numbers use rows.
     pub(crate) parts: AtomicU32,
     pub(crate) clock: Arc<dyn Clock>,
@@ -85,6 +91,7 @@ impl Hub {
             soil: Notify::new(),
             scoped: ScopedTable::default(),
             asleep_until_ms: AtomicI64::new(i64::MIN),
+            made_by_others: AtomicU32::new(0),
             parts: AtomicU32::new(0),
             clock,
         };
@@ -156,6 +163,19 @@ impl Hub {
         if lease.soil() {
             self.soiled().push(Soiled::Lease(lease.clone()));
         }
+    }
+
+    /// A pool that this process had not seen was there, or was not.
+    pub(crate) fn pool_was_there(&self, there: bool) {
+        // Two at once may lose one of them, which costs nothing.
+        let before = self.made_by_others.load(Ordering::Relaxed);
+        let after = (before * 7 + if there { 256 } else { 0 }) / 8;
+        self.made_by_others.store(after, Ordering::Relaxed);
+    }
+
+    /// Whether others make pools that this one needs, so often that to look first costs less.
+    pub(crate) fn others_make_pools(&self) -> bool {
+        self.made_by_others.load(Ordering::Relaxed) > LOOK_FIRST
     }
 
     /// Takes what is to be recorded, leaving room for as much again.

@@ -188,7 +188,7 @@ impl World {
         old: Option<&Item>,
         new: Option<&Item>,
     ) {
-        if std::env::var("TOLLGATE_TRACE").is_ok_and(|part| write.key.pk.contains(&part)) {
+        if crate::run::traced().is_some_and(|part| write.key.pk.contains(part)) {
             let shown = new.map(|item| PoolItem::read(item).map(|pool| format!("{pool:x?}")));
             println!(
                 "{:.3} {} {:?} {shown:?}",

@@ -104,6 +104,17 @@ impl Lease {
         self.cold().stale = true;
     }
 
+    /// Others have probably made its pool already: look before making it.
+    pub(crate) fn look_first(&self) {
+        let mut cold = self.cold();
+        cold.unseen = cold.view.is_none();
+    }
+
+    /// Whether it has not seen its pool yet.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.cold().view.is_none()
+    }
+
     /// The call to make now, or `None` if there is nothing to ask for; the lease may then be queued
     /// again. While a call is in flight this is that same call.
     pub(crate) fn next(&self, writer: &Writer, now: Now) -> Option<Call> {
@@ -202,13 +213,14 @@ impl Lease {
         }
         let _moving = self.moving();
         let (before, first) = ((cold.held(), cold.bound()), cold.view.is_none());
-        (cold.view, cold.stale) = (view, false);
+        (cold.view, cold.stale, cold.unseen) = (view, false, false);
         let (held, bound) = (cold.held(), cold.bound());
         let made = |entry| mine == Some(entry);
+        let made_by = |op| matches!(op, Op::Take(entry) if made(entry));
         match op {
             // An entry of ours that we did not make: this process has leased from the pool before,
             // and let go of the lease when all of it was settled or given back.
-            Op::Take(entry) if first && !made(entry) => {
+            Op::Take(_) | Op::Look if first && !made_by(op) => {
                 self.total.fetch_add(held, Ordering::Relaxed);
                 self.logged.fetch_add(held, Ordering::Relaxed);
                 cold.ceiling.was_used(held);
@@ -246,6 +258,9 @@ impl Lease {
         if cold.view.is_none() && over_since > MAKE_WITHIN_MS {
             self.refuse(cold, now);
             return None;
+        }
+        if cold.unseen {
+            return Some((Op::Look, Call::Look(key())));
         }
         let Some(view) = cold.view else {
             let entry = self.next_entry(cold, self.size(cold, cold.terms.limit));
