@@ -117,7 +117,7 @@ fn without_faults_nothing_is_lost_or_stranded() {
         assert!(sum.failed.is_empty(), "\n{}", sum.failed.join("\n"));
         let stat = |name| sum.stats.get(name).copied().unwrap_or(0);
         assert_eq!(stat("units lost"), 0, "seed {seed}");
-        if stat("units stranded") > 0 { println!("seed {seed} {:?}", sum.stats); }
+        assert_eq!(stat("units stranded"), 0, "seed {seed}: {:?}", sum.stats);
         served += stat("units served");
     }
     assert!(served > 1_000, "{served}");

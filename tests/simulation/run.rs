@@ -17,7 +17,7 @@ use crate::requests::{self, Kind};
 use crate::world::{SPACE, World};
 
 /// Clients call and faults strike for this long; then everything drains.
-const HORIZON_US: [u64; 3] = [30_000_000, 50_000_000, 90_000_000];
+const HORIZON_US: [u64; 3] = [25_000_000, 40_000_000, 75_000_000];
 /// How long the drained system may take to close.
 const DRAIN_US: u64 = 60_000_000;
 /// An answer that has not come by then is given up for unknown.
@@ -26,16 +26,23 @@ const CALL_TIMEOUT_US: u64 = 1_000_000;
 const LATE_US: u64 = 30_000_000;
 /// What nodes do about their records: the default twice.
 const MODES: [&str; 4] = ["fast", "journal", "journal", "durable"];
+/// How many faults wait for their call at most; the oldest gives way.
+const AIMED: usize = 5;
 /// Calls that are rare, and soon answered: a fault that is to meet one has to wait for it.
-const AIMED_AT: [&str; 12] = [
+const AIMED_AT: [&str; 17] = [
+    "seal",
     "seal",
     "seal",
     "fold",
     "fold",
+    "fold",
     "give back",
     "give back",
-    "registration",
+    "give back",
+    "give back",
     "alert",
+    "alert",
+    "registration",
     "limit",
     "look at a pool",
     "first grant",
@@ -61,8 +68,8 @@ pub(crate) struct Run {
     odds: Odds,
     faults: bool,
     outage_until_us: u64,
-    /// A fault that waits until a node makes such a call.
-    aimed: Option<(Fault, &'static str)>,
+    /// Faults that wait until a node makes such a call.
+    aimed: Vec<(Fault, &'static str)>,
     /// Wall clock at the start.
     wall_ms: i64,
     tenants: u64,
@@ -168,10 +175,10 @@ impl Run {
         let mut chance = Chance::new(seed);
         let mut odds = |choice: &[u64]| if quiet { 0 } else { chance.pick(choice) };
         let odds = Odds {
-            lose_request: odds(&[0, 10, 50]),
+            lose_request: odds(&[0, 20, 80]),
             lose_reply: odds(&[0, 20, 100]),
             repeat: odds(&[0, 20, 100]),
-            late: odds(&[0, 10, 50]),
+            late: odds(&[0, 20, 80]),
             throttle: odds(&[0, 20, 150]),
         };
         // About what is asked for while the run lasts, or a fraction of it: pools are to run out.
@@ -201,7 +208,7 @@ impl Run {
             .collect();
         Self {
             now_us: 0,
-            step_us: chance.pick(&[10_000, 20_000, 40_000]),
+            step_us: chance.pick(&[10_000, 20_000, 40_000, 40_000]),
             order: 0,
             events: BTreeMap::new(),
             nodes,
@@ -211,7 +218,7 @@ impl Run {
             odds,
             faults: !quiet,
             outage_until_us: 0,
-            aimed: None,
+            aimed: Vec::new(),
             wall_ms: EDGE_MS - chance.pick(&[8_000, 20_000, 45_000, 300_000]),
             tenants: chance.within(1, 3),
             per_second: per_second as f64,
@@ -254,7 +261,7 @@ impl Run {
             self.wake(id);
         }
         let until = self.now_us + DRAIN_US;
-        let close_at = self.now_us + 15_000_000;
+        let close_at = self.now_us + 12_000_000;
         self.step_us = 50_000;
         while self.now_us < until && !self.is_over() {
             for id in 0..self.nodes.len() {
@@ -496,11 +503,14 @@ impl Run {
         if !self.faults {
             return;
         }
-        let wait = self.chance.gap_us(0.45);
+        let wait = self.chance.gap_us(0.5);
         self.after(wait, Event::Fault);
         let fault = Fault::draw(&mut self.chance);
-        if self.chance.permille(450) {
-            self.aimed = Some((fault, self.chance.pick(&AIMED_AT)));
+        if self.chance.permille(650) {
+            if self.aimed.len() == AIMED {
+                self.aimed.remove(0);
+            }
+            self.aimed.push((fault, self.chance.pick(&AIMED_AT)));
         } else {
             let id = self.chance.within(0, self.nodes.len() as u64) as usize;
             self.inflict(fault, id);
@@ -509,11 +519,13 @@ impl Run {
 
     /// A fault that waited for such a call strikes whoever is making one.
     fn strike_aimed(&mut self) {
-        let Some((fault, kind)) = self.aimed.filter(|_| self.faults) else { return };
-        let makes = |node: &Node| node.calls.get(kind).is_some_and(|n| *n > 0);
-        if let Some(id) = self.nodes.iter().position(makes) {
-            self.aimed = None;
-            self.inflict(fault, id);
+        let makes = |node: &Node, kind: &str| node.calls.get(kind).is_some_and(|n| *n > 0);
+        for i in (0..self.aimed.len()).rev().filter(|_| self.faults) {
+            let kind = self.aimed[i].1;
+            if let Some(id) = self.nodes.iter().position(|node| makes(node, kind)) {
+                let (fault, _) = self.aimed.remove(i);
+                return self.inflict(fault, id);
+            }
         }
     }
 
@@ -674,12 +686,12 @@ enum Fault {
 impl Fault {
     fn draw(chance: &mut Chance) -> Self {
         match chance.within(0, 100) {
-            0..28 => Self::Crash(chance.pick(&[Disk::Kept, Disk::Lost, Disk::Lagging])),
-            28..50 => Self::Pause { machine: chance.permille(500) },
-            50..59 => Self::StoreAway,
-            59..67 => Self::CutOff,
-            67..77 => Self::ClockStep,
-            77..90 => Self::Plans,
+            0..26 => Self::Crash(chance.pick(&[Disk::Kept, Disk::Lost, Disk::Lagging])),
+            26..45 => Self::Pause { machine: chance.permille(500) },
+            45..56 => Self::StoreAway,
+            56..66 => Self::CutOff,
+            66..79 => Self::ClockStep,
+            79..90 => Self::Plans,
             _ => Self::ShutDown,
         }
     }
