@@ -123,7 +123,9 @@ impl Lease {
             return Some(open.1.clone());
         }
         loop {
-            if cold.closing == Closing::Resting && self.wanted.load(Ordering::SeqCst) > 0 {
+            // Of a sealed writer nobody gets any more, whoever still wants it.
+            let wanted = !cold.fenced && self.wanted.load(Ordering::SeqCst) > 0;
+            if cold.closing == Closing::Resting && wanted {
                 cold.closing = Closing::No;
             }
             let next = match cold.closing {
