@@ -4,9 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use http::{Method, Request};
 use tokio::runtime::Runtime;
 use tollgate::middleware::Peer;
+use tollgate::store::DynamoDb;
 use tollgate::testing::Drill;
 use tollgate::wire::{HeaderStyle, WireOptions};
 use tollgate::{Gate, GateBuilder};
@@ -37,6 +40,34 @@ pub fn gate(rt: &Runtime, style: HeaderStyle) -> Gate {
 
 /// A gate on this store.
 pub fn open(rt: &Runtime, store: &str, style: HeaderStyle) -> Gate {
+    let wire = WireOptions {
+        style,
+        ..WireOptions::default()
+    };
+    let gate = rt.block_on(builder(store).wire(wire).open());
+    gate.expect("the gate of the benches opens")
+}
+
+/// A gate on a table of Amazon's DynamoDB Local, or why it cannot be had here.
+pub fn on_dynamodb(rt: &Runtime) -> Result<Gate, String> {
+    let server = dynamodb_local::shared()?;
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(server.endpoint())
+        .credentials_provider(Credentials::new("x", "y", None, None, "bench"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http());
+    let client = Client::from_conf(config.build());
+    rt.block_on(async {
+        let made = DynamoDb::create_table(&client, "bench", None).await;
+        made.map_err(|error| error.to_string())?;
+        let store = DynamoDb::new(client, "bench");
+        let gate = builder("[store]\nkind = \"memory\"").store(store).open();
+        gate.await.map_err(|error| error.to_string())
+    })
+}
+
+fn builder(store: &str) -> GateBuilder {
     let dir = std::env::temp_dir().join("tollgate-bench");
     std::fs::create_dir_all(&dir).expect("a directory for a secret");
     let file = dir.join(format!("secret-{}", std::process::id()));
@@ -61,17 +92,7 @@ mode = "fast"
 "#,
         file.display()
     );
-    let wire = WireOptions {
-        style,
-        ..WireOptions::default()
-    };
-    let gate = rt.block_on(
-        GateBuilder::from_text(&service)
-            .plans(PLANS)
-            .wire(wire)
-            .open(),
-    );
-    gate.expect("the gate of the benches opens")
+    GateBuilder::from_text(&service).plans(PLANS)
 }
 
 /// Tenants in memory, each with a lease that a measurement does not use up.

@@ -58,6 +58,11 @@ const RATIOS: &[Ratio] = &[
         "decide/limitador",
     ),
     ratio(
+        "decision, DynamoDB / redb",
+        "decide/tollgate-dynamodb",
+        "decide/tollgate-redb",
+    ),
+    ratio(
         "2 threads, one tenant / floor",
         "decide/tollgate-2-threads-same",
         "decide/floor-2-threads-same",
