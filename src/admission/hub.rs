@@ -12,6 +12,7 @@ use super::permit::Settling;
 use super::scoped::ScopedTable;
 use super::sheet::Sheet;
 use crate::clock::Clock;
+use crate::planted::{Plant, planted};
 use crate::sharing::{LimitId, MAX_TOLD};
 
 /// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
@@ -246,7 +247,8 @@ impl Hub {
             let is_done = lease.is_returned() && !lease.is_unlogged();
             let is_over = lease.window().end_ms <= now.wall_ms;
             let is_alone = Arc::strong_count(lease) <= 2;
-            if !is_done && !is_over && (is_alone || lease.open_holds() == 0) {
+            let is_closed = lease.open_holds() == 0 || planted(Plant::FenceIgnoresOpenPermits);
+            if !is_done && !is_over && (is_alone || is_closed) {
                 lease.rest();
                 self.wake(lease);
             }

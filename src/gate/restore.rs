@@ -123,7 +123,9 @@ async fn spend(
         // The item may have gone with its window.
         let Some(item) = store.read(key.clone()).await? else { return Ok(spent) };
         let (write, units) = match next_entry(&item)? {
-            Some((writer, entry)) => (pool::fold(key.clone(), writer, entry, entry.held), entry.held),
+            Some((writer, entry)) => {
+                (pool::fold(key.clone(), writer, entry, entry.held), entry.held)
+            }
             None => match pool::close(key.clone(), &item, since == SinceCopy::Spent)? {
                 Some(close) => close,
                 None => return Ok(spent),

@@ -178,7 +178,7 @@ impl Run {
             lose_request: odds(&[0, 20, 80]),
             lose_reply: odds(&[0, 20, 100]),
             repeat: odds(&[0, 20, 100]),
-            late: odds(&[0, 20, 80]),
+            late: odds(&[0, 20, 100]),
             throttle: odds(&[0, 20, 150]),
         };
         // About what is asked for while the run lasts, or a fraction of it: pools are to run out.
