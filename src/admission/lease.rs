@@ -34,6 +34,7 @@ pub(crate) mod at_rest;
 mod ceiling;
 mod cold;
 mod remaining;
+mod size;
 
 /// The first lease of a pool, in asks: small, because nobody knows yet what this process needs.
 pub(crate) const FIRST_ASKS: u64 = 8;

@@ -1,7 +1,7 @@
 //! A rate over gates on Amazon's DynamoDB Local, in real time: what four of them admit together in
 //! any ten seconds, once they know of each other.
 //!
-//!     RATES_SECONDS=60 cargo test --test dynamodb rates -- --nocapture    # 12 s, and one load, without
+//!     RATES_SECONDS=45 cargo test --test dynamodb rates -- --nocapture    # 12 s without it
 //!
 //! That rates follow demand, joins and deaths is measured in simulated time, in
 //! `src/sharing/fleet_tests.rs` and `tests/rates.rs`; here it is only the store that is real.

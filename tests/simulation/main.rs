@@ -8,7 +8,7 @@
 //!
 //!     cargo test --test simulation                                   # the seeds of CI
 //!     TOLLGATE_SEEDS=0..100000 cargo test --release --test simulation no_schedule -- --nocapture
-//!     TOLLGATE_QUIET_SEEDS=0..1000 cargo test --release --test simulation without -- --nocapture
+//!     TOLLGATE_QUIET_SEEDS=0..1000 cargo test --release --test simulation without_faults
 //!     TOLLGATE_MISTAKES=MissingSeal cargo test --test simulation mistakes -- --nocapture
 //!
 //! A seed takes about 16 ms of a core; `TMPDIR=/dev/shm` spares a disk its journals. One that fails
@@ -17,7 +17,7 @@
 //! The reference model has two mistakes that it does not catch, and that are not of leases but of
 //! what is sent to Stripe: they are planted where that is simulated, in
 //! `src/billing/outbox_tests.rs`. `local_clock` (entries are dated by a node's own clock) is caught
-//! there as it is. `v1_api` (no short-lived token, so that only the sender's own clocks fence it) is
+//! there as it is. `v1_api` (no short-lived token, so only the sender's own clocks fence it) is
 //! what this code does: harmless as long as nothing takes effect later than two minutes after its
 //! mark, which the deadline between mark and send and the time limit of the call see to. Without
 //! that deadline (`NoDeadline`) it is caught.
