@@ -170,7 +170,7 @@ pub(crate) async fn read(
     from: u64,
     mut fold: impl FnMut(Rows, u128),
 ) -> Result<End, StoreError> {
-    let mut next = from;
+    let (mut next, mut sealed) = (from, false);
     if from == 0 {
         next = compact::read(store, writer, from, &mut fold).await?;
     }
@@ -183,10 +183,8 @@ pub(crate) async fn read(
                 break;
             }
             fold(rows, of);
+            sealed = seal;
             next += 1;
-            if seal {
-                return Ok(End { next, sealed: true });
-            }
         }
         if !is_whole {
             // Slots are removed once their fold stands, and never the last: it says what they held.
@@ -199,7 +197,7 @@ pub(crate) async fn read(
             }
             next = behind;
         } else if !full {
-            return Ok(End { next, sealed: false });
+            return Ok(End { next, sealed });
         }
     }
 }
