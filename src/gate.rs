@@ -41,6 +41,7 @@ mod promises;
 mod rates;
 #[cfg(feature = "stripe")]
 mod reports;
+mod restore;
 mod sleep;
 mod sources;
 mod standing;
@@ -56,6 +57,7 @@ pub(crate) use limit_line::RouteLine;
 pub use ask::{Ask, Permit, TenantHandle};
 pub use close::CLOSE_WITHIN;
 pub use open::{GateBuilder, OnRefusal};
+pub use restore::{Restored, SinceCopy};
 pub use statement::{Identified, IdentifyStep};
 pub(crate) use usage::Took;
 pub use usage::{Admitted, Usage};

@@ -124,9 +124,17 @@ async fn drive(hands: &Hands, lease: &Arc<Lease>) {
 async fn renew(hands: &Hands, lease: &Lease) {
     let writer = Writer { space: hands.space.clone(), incarnation: lease.incarnation() };
     let now = || hands.hub.clock.now();
+    if hands.hub.others_make_pools() {
+        lease.look_first();
+    }
     let mut delay = REPEAT.start;
     while let Some(call) = lease.next(&writer, now()) {
+        let unseen = lease.is_unseen();
         let answer = ask(hands, call).await;
+        if let (true, Ok(seen)) = (unseen, &answer) {
+            hands.hub.pool_was_there(seen.was_there);
+        }
+        let answer = answer.map(|seen| seen.item);
         match lease.answered(&writer, now(), answer) {
             Ok(true) => delay = REPEAT.start,
             Ok(false) => {}
@@ -172,7 +180,14 @@ async fn raise_alert(hands: &Hands, lease: &Lease) {
     }
 }
 
-async fn ask(hands: &Hands, call: Call) -> Result<Option<Item>, StoreError> {
+/// A pool as a call found it.
+struct Seen {
+    item: Option<Item>,
+    /// It had been made before.
+    was_there: bool,
+}
+
+async fn ask(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
     let begun = hands.hub.clock.now();
     let answer = make(hands, call).await;
     let took = hands.hub.clock.now().mono_ns.saturating_sub(begun.mono_ns);
@@ -181,12 +196,16 @@ async fn ask(hands: &Hands, call: Call) -> Result<Option<Item>, StoreError> {
     answer
 }
 
-async fn make(hands: &Hands, call: Call) -> Result<Option<Item>, StoreError> {
+async fn make(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
     match call {
-        Call::Look(key) => hands.store.read(key).await,
-        Call::Write(write) => match hands.store.write(write).await? {
-            Written::Applied(item) | Written::Refused(item) => Ok(item),
-        },
+        Call::Look(key) => {
+            let item = hands.store.read(key).await?;
+            Ok(Seen { was_there: item.is_some(), item })
+        }
+        Call::Write(write) => Ok(match hands.store.write(write).await? {
+            Written::Applied(item) => Seen { item, was_there: false },
+            Written::Refused(item) => Seen { item, was_there: true },
+        }),
     }
 }
 

@@ -70,7 +70,8 @@ pub use decision::{LimitState, Reason, Refusal};
 pub use error::Error;
 pub use gate::{
     Admitted, Answer, Ask, CLOSE_WITHIN, Gate, GateBuilder, Identified, IdentifyStep, LEASE_WAIT,
-    LEASE_WAITERS, OnRefusal, Pending, Permit, Running, Step, TenantHandle, Usage, Waited,
+    LEASE_WAITERS, OnRefusal, Pending, Permit, Restored, Running, SinceCopy, Step, TenantHandle,
+    Usage, Waited,
 };
 pub use usage::Mode;
 pub use usage::flush::FlushError;

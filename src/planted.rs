@@ -41,11 +41,13 @@ pub enum Plant {
     EarlyExpiry,
     /// A ceiling holds as soon as it is proposed.
     CeilingBeforeRecord,
+    /// A key counts as charged once it is claimed, and its use goes through the log later.
+    ClaimThenLog,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::UnchainedOperations,
         Self::AssumedGrants,
         Self::ExpiryByTime,
@@ -63,6 +65,7 @@ impl Plant {
         Self::DebtNotRepaid,
         Self::EarlyExpiry,
         Self::CeilingBeforeRecord,
+        Self::ClaimThenLog,
     ];
 }
 

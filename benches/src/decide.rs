@@ -19,6 +19,30 @@ use crate::setup::{self, BURST, PER_SECOND};
 /// Tenants of the shuffled benches.
 const MANY: usize = 10_000;
 
+/// The same decision with the store on a disk, and in a table over the network: neither is asked.
+pub fn by_store(c: &mut Criterion, rt: &Runtime, round: usize) {
+    let dir = tempfile::tempdir().expect("a directory for a file");
+    let path = dir.path().join("bench.redb");
+    let redb = format!("[store]\nkind = \"redb\"\npath = \"{}\"", path.display());
+    let mut gates = vec![("redb", setup::open(rt, &redb, HeaderStyle::Off))];
+    match setup::on_dynamodb(rt) {
+        Ok(gate) => gates.push(("dynamodb", gate)),
+        Err(why) => println!("skipped: the decision on DynamoDB Local ({why})"),
+    }
+    let mut group = c.benchmark_group("decide");
+    for (store, gate) in &gates {
+        let drills = setup::drills(rt, gate, 1, 500_000);
+        group.bench_function(BenchmarkId::new(format!("tollgate-{store}"), round), |b| {
+            b.iter(|| setup::admit(black_box(&drills[0])));
+        });
+    }
+    group.finish();
+    for (_, gate) in gates {
+        rt.block_on(gate.close())
+            .expect("everything counted is written");
+    }
+}
+
 pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     let gate = setup::gate(rt, HeaderStyle::Off);
     let one = setup::drills(rt, &gate, 2, 500_000);

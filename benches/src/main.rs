@@ -40,6 +40,7 @@ fn main() {
         .configure_from_args();
     for round in 0..if quick { 1 } else { ROUNDS } {
         decide::run(&mut criterion, &rt, round);
+        decide::by_store(&mut criterion, &rt, round);
         identify::run(&mut criterion, &rt, round);
         layer::run(&mut criterion, &rt, round);
         usage::run(&mut criterion, &rt, round);

@@ -4,9 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use http::{Method, Request};
 use tokio::runtime::Runtime;
 use tollgate::middleware::Peer;
+use tollgate::store::DynamoDb;
 use tollgate::testing::Drill;
 use tollgate::wire::{HeaderStyle, WireOptions};
 use tollgate::{Gate, GateBuilder};
@@ -47,19 +50,43 @@ pub fn gate(rt: &Runtime, style: HeaderStyle) -> Gate {
 
 /// The same on this store.
 pub fn open(rt: &Runtime, store: &str, style: HeaderStyle) -> Gate {
-    let (by_key, secret) = (by_key(), secret());
-    let jwt = format!(
-        "[[identify]]\njwt = {{ secret = {{ file = \"{secret}\" }}, issuer = \"bench\", \
-         audience = \"api\", tenant = \"org\" }}"
-    );
-    let service = format!("{store}\n{by_key}\n{jwt}\n{BY_HEADER}");
-    opened(rt, &service, PLANS, style)
+    let service = format!("{store}\n{}", every_way());
+    opened(rt, builder(&service, PLANS), style)
 }
 
 /// A gate on a store in memory that knows callers in this one way.
 pub fn gate_by(rt: &Runtime, way: &str, plans: &str, style: HeaderStyle) -> Gate {
     let service = format!("[store]\nkind = \"memory\"\n{way}");
-    opened(rt, &service, plans, style)
+    opened(rt, builder(&service, plans), style)
+}
+
+/// A gate on a table of Amazon's DynamoDB Local, or why it cannot be had here.
+pub fn on_dynamodb(rt: &Runtime) -> Result<Gate, String> {
+    let server = dynamodb_local::shared()?;
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(server.endpoint())
+        .credentials_provider(Credentials::new("x", "y", None, None, "bench"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http());
+    let client = Client::from_conf(config.build());
+    rt.block_on(async {
+        let made = DynamoDb::create_table(&client, "bench", None).await;
+        made.map_err(|error| error.to_string())?;
+        let store = DynamoDb::new(client, "bench");
+        let service = format!("[store]\nkind = \"memory\"\n{}", every_way());
+        let gate = builder(&service, PLANS).store(store).open();
+        gate.await.map_err(|error| error.to_string())
+    })
+}
+
+fn every_way() -> String {
+    let jwt = format!(
+        "[[identify]]\njwt = {{ secret = {{ file = \"{}\" }}, issuer = \"bench\", \
+         audience = \"api\", tenant = \"org\" }}",
+        secret()
+    );
+    format!("{}\n{jwt}\n{BY_HEADER}", by_key())
 }
 
 /// A caller is known by its API key.
@@ -77,7 +104,7 @@ fn secret() -> String {
     file.display().to_string()
 }
 
-fn opened(rt: &Runtime, service: &str, plans: &str, style: HeaderStyle) -> Gate {
+fn builder(service: &str, plans: &str) -> GateBuilder {
     let service = format!(
         r#"
 {service}
@@ -89,9 +116,12 @@ trust = ["10.0.0.0/8"]
 mode = "fast"
 "#
     );
+    GateBuilder::from_text(&service).plans(plans)
+}
+
+fn opened(rt: &Runtime, builder: GateBuilder, style: HeaderStyle) -> Gate {
     let wire = WireOptions { style, ..WireOptions::default() };
-    let builder = GateBuilder::from_text(&service).plans(plans).wire(wire);
-    rt.block_on(builder.open()).expect("the gate of the benches opens")
+    rt.block_on(builder.wire(wire).open()).expect("the gate of the benches opens")
 }
 
 /// Tenants in memory, each with a lease that a measurement does not use up.

@@ -35,6 +35,11 @@ const RATIOS: &[Ratio] = &[
     ratio("decision / governor keyed", "decide/tollgate", "decide/governor-keyed"),
     ratio("decision / limitador in memory", "decide/tollgate", "decide/limitador"),
     ratio(
+        "decision, DynamoDB / redb",
+        "decide/tollgate-dynamodb",
+        "decide/tollgate-redb",
+    ),
+    ratio(
         "2 threads, one tenant / floor",
         "decide/tollgate-2-threads-same",
         "decide/floor-2-threads-same",

@@ -100,6 +100,11 @@ impl Asleep {
         i64::from_le_bytes(word(&self.0, 8))
     }
 
+    /// Under which incarnation it leases.
+    pub(crate) fn incarnation(&self) -> u128 {
+        self.parts().incarnation
+    }
+
     /// Whether it has leases that are to be given back before it is forgotten.
     pub(crate) fn has_leases(&self) -> bool {
         !self.parts().leases.is_empty()

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::directory::Surrogate;
+use crate::planted::{Plant, planted};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
@@ -144,6 +145,12 @@ impl Claim {
         Ok(Self { key, print: once.print, nonce, is_free: true })
     }
 
+    /// By which it is known in the item that it claims, whose key is the other.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn names(&self) -> (u128, &Key) {
+        (u128::from_be_bytes(self.nonce), &self.key)
+    }
+
     /// The first write: puts the claim if there is none.
     pub(crate) fn put(&self, now_ms: i64) -> Write {
         Write { key: self.key.clone(), when: vec![When::Absent], change: self.as_held(now_ms) }
@@ -164,7 +171,9 @@ impl Claim {
             return Ok(Next::Write(self.come(stands.came)));
         }
         self.is_free = has_come;
-        Ok(Next::Run(match (stands.is_settled, has_come) {
+        let is_first = stands.came.starts_with(&self.nonce);
+        let is_charged = stands.is_settled || planted(Plant::ClaimThenLog) && !is_first;
+        Ok(Next::Run(match (is_charged, has_come) {
             (false, _) => Found::Open,
             (true, true) => Found::Replay,
             (true, false) => Found::Spent,

@@ -34,6 +34,7 @@ pub(crate) mod at_rest;
 mod ceiling;
 mod cold;
 mod remaining;
+mod size;
 
 /// The first lease of a pool, in asks: small, because nobody knows yet what this process needs.
 pub(crate) const FIRST_ASKS: u64 = 8;
@@ -93,6 +94,8 @@ struct Cold {
     view: Option<View>,
     /// The view is too old to refuse by: look again first.
     stale: bool,
+    /// The pool was never seen, and is to be looked at before it is made.
+    unseen: bool,
     /// Whether units are given back instead of taken.
     closing: Closing,
     /// Size of the next lease before the caps, in atoms.
@@ -183,6 +186,7 @@ impl Lease {
                 terms,
                 view: None,
                 stale: false,
+                unseen: false,
                 closing: Closing::No,
                 size: first_ask.max(1).saturating_mul(FIRST_ASKS),
                 granted: 0,

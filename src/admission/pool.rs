@@ -226,6 +226,29 @@ pub(crate) fn reclaim(key: Key, writer: u128, entry: Entry, op: u64, kept: u64) 
     }
 }
 
+/// Takes all that is free for used, where that is wanted: in a pool from a backup nobody can know
+/// what was granted since. Returns the write and its units; `None`: nothing is free.
+pub(crate) fn close(
+    key: Key,
+    item: &Item,
+    wanted: bool,
+) -> Result<Option<(Write, u64)>, StoreError> {
+    let free = item.int(FREE).ok_or_else(|| damaged(FREE))?;
+    if !wanted || free <= 0 {
+        return Ok(None);
+    }
+    let write = Write {
+        key,
+        when: vec![When::Equals(FREE.into(), Value::Int(free))],
+        change: vec![
+            Change::Add(FREE.into(), free.saturating_neg()),
+            Change::Add(SPENT.into(), free),
+            Change::Add(GEN.into(), 1),
+        ],
+    };
+    Ok(Some((write, free.unsigned_abs())))
+}
+
 /// Notes that an alert percentage was passed, once, whoever gets there first.
 pub(crate) fn alert(key: Key, percent: u16) -> Write {
     Write {

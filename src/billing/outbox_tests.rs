@@ -199,6 +199,10 @@ enum Planted {
     BlindResend,
     /// What was accepted is not verified.
     AcceptedIsBilled,
+    /// Marks are dated by the reporter's own clock instead of the service's.
+    LocalClock,
+    /// Nobody looks at the time between a mark and its send: it may arrive whenever it likes.
+    NoDeadline,
 }
 
 struct World {
@@ -208,6 +212,8 @@ struct World {
     version: u64,
     service: Service,
     reporters: [Reporter; 2],
+    /// How far their own clocks are from the service's.
+    skews: [i64; 2],
     owed: u64,
     now: i64,
     /// Minutes that an entry has.
@@ -225,6 +231,8 @@ enum Event {
     Act(usize, Fate),
     Die(usize),
     Arrive,
+    /// A reporter's own clock is set.
+    Clock(usize, i64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -245,6 +253,7 @@ impl World {
             version: 0,
             service: Service::default(),
             reporters: Default::default(),
+            skews: [0; 2],
             owed: 0,
             now: NOW,
             minutes: HashSet::new(),
@@ -282,7 +291,14 @@ impl World {
                     self.hit("fault: dies between two steps");
                 }
             }
-            Event::Arrive => self.service.arrive(self.now, true),
+            Event::Arrive if self.planted != Planted::NoDeadline => {
+                self.service.arrive(self.now, true);
+            }
+            Event::Arrive => {}
+            Event::Clock(who, skew) => {
+                self.skews[who] = skew;
+                self.hit("fault: a clock is set");
+            }
         }
         self.check()
     }
@@ -301,14 +317,19 @@ impl World {
 
     fn act(&mut self, who: usize, fate: Fate) {
         let Some((mut outbox, version)) = self.reporters[who].read.take() else { return };
-        if let Some(sent) = outbox.to_verify(self.now).map(|sent| sent.entry.clone()) {
+        // The service's clock, as its answers tell it.
+        let now = match self.planted {
+            Planted::LocalClock => self.now + self.skews[who],
+            _ => self.now,
+        };
+        if let Some(sent) = outbox.to_verify(now).map(|sent| sent.entry.clone()) {
             let reported = self.service.reported.contains(&sent.k);
             let sum = match self.planted {
                 Planted::AcceptedIsBilled => i64::try_from(sent.value).unwrap(),
                 _ => self.service.sum(sent.minute_s, self.now),
             };
             let before = (outbox.settled.entries, outbox.requeued);
-            outbox.verified(sent.k, sum, reported, self.now);
+            outbox.verified(sent.k, sum, reported, now);
             self.hit(match (outbox.settled.entries, outbox.requeued) {
                 now if now == before => "state: accepted and not counted yet",
                 (settled, _) if settled > before.0 => "state: verified",
@@ -317,7 +338,7 @@ impl World {
             self.write(outbox, version);
             return;
         }
-        let step = match outbox.next(self.owed, 10, self.now) {
+        let step = match outbox.next(self.owed, 10, now) {
             Step::Wait(_) | Step::Ask if self.planted == Planted::BlindResend => Step::Send,
             step => step,
         };
@@ -337,7 +358,7 @@ impl World {
             Step::Freeze { value, atoms } => {
                 let k = outbox.k + 1;
                 let (customer, event) = ("c".to_owned(), "e".to_owned());
-                let mut minute_s = self.now - self.now.rem_euclid(60);
+                let mut minute_s = now - now.rem_euclid(60);
                 while !self.minutes.insert(minute_s) {
                     minute_s -= 60;
                 }
@@ -345,7 +366,7 @@ impl World {
                 self.write(outbox, version);
             }
             Step::Send => {
-                outbox.mark(self.now);
+                outbox.mark(now);
                 if self.write(outbox.clone(), version) {
                     self.send(outbox, version + 1, fate);
                 }
@@ -353,7 +374,7 @@ impl World {
             Step::Ask => {
                 let minute_s = outbox.pending.as_ref().unwrap().entry.minute_s;
                 let sum = self.service.sum(minute_s, self.now);
-                outbox.summed(sum, self.now);
+                outbox.summed(sum, now);
                 self.hit(match &outbox.pending {
                     None => "state: counted, says the sum",
                     Some(pending) if pending.zero_s.is_some() => "state: zero once",
@@ -388,7 +409,11 @@ impl World {
         match fate {
             Fate::NeverArrives => return,
             Fate::Late => {
-                self.service.late.push((entry, attempt, self.now + EFFECT_S));
+                let most = match self.planted {
+                    Planted::NoDeadline => 3 * DAY,
+                    _ => EFFECT_S,
+                };
+                self.service.late.push((entry, attempt, self.now + most));
                 return;
             }
             Fate::RejectedLater => self.service.take(&entry, attempt, self.now, true),
@@ -474,6 +499,7 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (0..2_usize, fate).prop_map(|(who, fate)| Event::Act(who, fate)),
         1 => (0..2_usize).prop_map(Event::Die),
         1 => Just(Event::Arrive),
+        1 => (0..2_usize, -40..40_i64).prop_map(|(who, h)| Event::Clock(who, h * HOUR)),
     ]
 }
 
@@ -496,6 +522,8 @@ fn each_rule_that_is_left_out_is_missed() {
         (Planted::ValueAnew, "I"),
         (Planted::BlindResend, "I6"),
         (Planted::AcceptedIsBilled, "I7"),
+        (Planted::LocalClock, ""),
+        (Planted::NoDeadline, "I6"),
     ] {
         let config = ProptestConfig {
             cases: 3_000,
@@ -542,7 +570,7 @@ fn seeds_break_no_invariant() {
     for (what, times) in &hits {
         println!("{times:>12}  {what}");
     }
-    assert!(hits.len() >= 23, "{} kinds were met", hits.len());
+    assert!(hits.len() >= 24, "{} kinds were met", hits.len());
     let fewest = if seeds >= 100_000 { 1_000 } else { 1 };
     assert!(hits.values().all(|times| *times >= fewest), "some were met too rarely");
 }

@@ -44,10 +44,21 @@ impl Gate {
         inner.close_guests().await; // the flush below has what they used
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
+        let (log, flushed) = match flushed {
+            Ok(log) => (log, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
         let kept = inner.close_sleepers(deadline).await
             + keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
+        }
+        if let Some(log) = log {
+            // Only now: from here on others may take what could not be given back.
+            let ended = tokio::time::timeout_at(deadline, log.end(&*inner.store)).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                tracing::warn!("the usage log could not be ended: others will look at it in vain");
+            }
         }
         // Last: a Stripe that does not answer must not keep units from being given back.
         #[cfg(feature = "stripe")]

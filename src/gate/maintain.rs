@@ -117,6 +117,9 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.poll_plans(&mut last_error).await;
+                if inner.sleepers.are_sealed() {
+                    inner.return_sealed();
+                }
                 inner.hub.return_retired();
             }
             refresh = refreshes.recv() => {
@@ -176,10 +179,15 @@ impl Inner {
 
     /// Has every sheet made anew: leases and rows of before belong to another incarnation.
     fn turn_over(&self) {
-        let now_ms = self.clock.now().wall_ms;
         self.live.rcu(|live| live.next());
-        // What the one before holds and does not use goes back now, whether its tenant calls again
-        // or not: others soon take what its closed entries say for used.
+        self.return_sealed();
+    }
+
+    /// What a sealed incarnation holds and does not use goes back now, whether its tenant calls
+    /// again, sleeps or does neither: others soon take what its closed entries say for used.
+    fn return_sealed(&self) {
+        let now_ms = self.clock.now().wall_ms;
+        self.wake_sealed(now_ms);
         let incarnation = self.hub.incarnation();
         for lease in self.tenant_leases() {
             if lease.incarnation() != incarnation && lease.window().end_ms > now_ms {

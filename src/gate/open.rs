@@ -57,8 +57,8 @@ pub type OnRefusal = Arc<dyn Fn(&Refusal) -> Option<Reply> + Send + Sync>;
 pub struct GateBuilder {
     source: ConfigSource,
     plans: Option<PlanSource>,
-    store: Option<Arc<dyn Store>>,
-    clock: Option<Arc<dyn Clock>>,
+    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) clock: Option<Arc<dyn Clock>>,
     custom: Option<Arc<dyn Identify>>,
     on_refusal: Option<OnRefusal>,
     on_alert: Option<OnAlert>,

@@ -5,7 +5,7 @@
 //! table of those awake is locked.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -38,6 +38,8 @@ const SMALL: usize = 1_024;
 pub(crate) struct Sleepers {
     tenants: DashMap<Surrogate, Asleep>,
     callers: DashMap<u128, AsleepCaller, ByProbe>,
+    /// Some may hold units under an incarnation that has been sealed.
+    sealed: AtomicBool,
 }
 
 impl Sleepers {
@@ -47,6 +49,11 @@ impl Sleepers {
 
     pub(super) fn callers(&self) -> usize {
         self.callers.len()
+    }
+
+    /// Whether some may hold units under an incarnation that has been sealed.
+    pub(super) fn are_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Relaxed)
     }
 
     /// This caller is awake, or nobody's.
@@ -140,6 +147,19 @@ impl Inner {
             for surrogate in some {
                 self.tenants.remove_if(&surrogate, |_, tenant| Arc::strong_count(tenant) == 1);
             }
+        }
+    }
+
+    /// Wakes those who hold units under an incarnation that has been sealed, some at a time.
+    pub(super) fn wake_sealed(&self, now_ms: i64) {
+        let current = self.hub.incarnation();
+        let holds = |it: &Asleep| it.unused_until_ms() > now_ms && it.incarnation() != current;
+        let all = self.sleepers.tenants.iter().filter(|it| holds(it.value()));
+        let mut some: Vec<Surrogate> = all.take(AT_ONCE).map(|it| *it.key()).collect();
+        some.sort_unstable(); // a table has no order of its own
+        self.sleepers.sealed.store(some.len() == AT_ONCE, Ordering::Relaxed);
+        for surrogate in some {
+            self.tenant_in_memory(surrogate);
         }
     }
 

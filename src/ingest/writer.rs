@@ -73,6 +73,17 @@ impl Writer {
                 let _ = reply.send(answers.by_ref().take(n).collect());
             }
         }
+        if let Some(log) = self.log.take() {
+            self.end(log).await;
+        }
+    }
+
+    /// Ends a log that nobody will write to any more, so that nobody looks at it again. If that
+    /// does not succeed they do.
+    async fn end(&self, log: Log) {
+        if let Err(error) = log.writer.end(&*self.store).await {
+            tracing::warn!(%error, "a log of events could not be ended");
+        }
     }
 
     async fn count(&mut self, entries: &[Entry]) -> Vec<Answer> {
@@ -105,8 +116,9 @@ impl Writer {
             return unavailable();
         }
         first.iter().for_each(|entry| entry.draw());
-        if log.totals.len() < MAX_ROWS {
-            self.log = Some(log);
+        match log.totals.len() < MAX_ROWS {
+            true => self.log = Some(log),
+            false => self.end(log).await,
         }
         answers(entries, &claimed)
     }

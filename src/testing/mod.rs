@@ -15,8 +15,8 @@ mod simulated;
 pub use drill::{Drill, doze, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
 pub use simulated::{
-    Drawn, LogItem, OpenRequest, Plans, Plant, PoolEntry, PoolItem, have_patience, incarnation,
-    plant, seed_this_thread,
+    ClaimItem, Drawn, LogItem, OpenRequest, Plans, Plant, PoolEntry, PoolItem, have_patience,
+    incarnation, plant, seed_this_thread,
 };
 
 /// When the clock of a test gate starts: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::admission::claim;
 use crate::admission::permit::Outcome;
 use crate::admission::pool::{self, PoolId};
 use crate::decision::Refusal;
@@ -124,6 +125,19 @@ impl OpenRequest {
         drawn.into_values().collect()
     }
 
+    /// The claim that it tries to settle at its end, if it counts once: the claim's item, and the
+    /// name under which it came.
+    pub fn claim(&self) -> Option<(Key, u128)> {
+        let hold = self.admitted.hold();
+        let (name, key) = hold.open_claim()?.names();
+        Some((key.clone(), name))
+    }
+
+    /// Whether another request with its key was charged, and this one is not.
+    pub fn is_replay(&self) -> bool {
+        self.admitted.hold().is_replay()
+    }
+
     /// What its handler sees.
     pub fn usage(&self) -> Usage {
         self.admitted.usage()
@@ -141,6 +155,46 @@ impl OpenRequest {
         let mut hold = self.admitted.hold();
         let now = hold.now();
         hold.end(outcome, now);
+    }
+
+    /// It ends, and returns once it may be answered. False: it will not be, for the gate was closed
+    /// before its claim was settled.
+    pub async fn answered(self, outcome: Outcome) -> bool {
+        let told = {
+            let mut hold = self.admitted.hold();
+            let now = hold.now();
+            hold.end(outcome, now);
+            hold.settling()
+        };
+        match told {
+            Some(told) => told.await.is_ok(),
+            None => true,
+        }
+    }
+}
+
+/// A claim on an idempotency key as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimItem {
+    /// Who was charged: by the name under which it came.
+    pub by: Option<u128>,
+    /// Atoms of each meter that were charged.
+    pub used: BTreeMap<String, u64>,
+    /// The names of all who came.
+    pub came: Vec<u128>,
+}
+
+impl ClaimItem {
+    /// Reads one; `None`: it is none.
+    pub fn read(item: &Item) -> Option<Self> {
+        let used = claim::used(item).ok()?;
+        let name = |bytes: &[u8]| bytes.try_into().ok().map(u128::from_be_bytes);
+        let rows = used.iter().flat_map(|used| &used.rows);
+        Some(Self {
+            by: used.as_ref().and_then(|_| name(item.bytes("by")?)),
+            used: rows.map(|(meter, _, atoms)| (meter.to_string(), *atoms)).collect(),
+            came: item.bytes("came")?.chunks(16).filter_map(name).collect(),
+        })
     }
 }
 

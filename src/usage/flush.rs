@@ -86,7 +86,7 @@ pub(crate) struct Flusher {
     begun: Arc<AtomicU64>,
     written: watch::Receiver<u64>,
     hub: Arc<Hub>,
-    task: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
+    task: std::sync::Mutex<Option<tokio::task::JoinHandle<LogWriter>>>,
 }
 
 impl Flusher {
@@ -140,15 +140,17 @@ impl Flusher {
         let _ = written.wait_for(|done| *done >= target).await;
     }
 
-    /// Drains and ends the task.
-    pub(crate) async fn close(&self, deadline: Instant) -> Result<(), FlushError> {
+    /// Drains and ends the task. Returns the log, if all is in it: it can be ended once nothing is
+    /// leased any more.
+    pub(crate) async fn close(&self, deadline: Instant) -> Result<Option<LogWriter>, FlushError> {
         let result = self.order(|reply| Order::Close(deadline, reply)).await;
         let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
-        if let Some(task) = task {
+        let log = match task {
             // It ends by itself after its answer; a panic in it has been reported there.
-            let _ = task.await;
-        }
-        result
+            Some(task) => task.await.ok(),
+            None => None,
+        };
+        result.map(|()| log)
     }
 
     async fn order(
@@ -207,7 +209,7 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) -> LogWriter {
         let mut collect = ticker(self.collect_every());
         let mut flush = ticker(self.settings.every);
         let mut waiting = Vec::new();
@@ -218,7 +220,7 @@ impl Task {
                 biased;
                 order = inbox.recv() => match order {
                     Some(order) => waiting.push(order),
-                    None => return,
+                    None => return self.log,
                 },
                 _ = flush.tick() => match self.wait_for_pace() {
                     Duration::ZERO => self.flush_in(Part::All, &mut inbox, &mut waiting).await,
@@ -240,7 +242,7 @@ impl Task {
                 _ = collect.tick() => self.collect(),
             }
             if self.serve(&mut waiting).await {
-                return;
+                return self.log;
             }
         }
     }

@@ -24,6 +24,7 @@ use crate::store::{Key, MAX_PAGE_ITEMS, Query, Store, StoreError};
 
 #[cfg(feature = "stripe")]
 mod examine;
+mod seal_all;
 #[cfg(feature = "stripe")]
 pub(crate) use examine::Examined;
 

@@ -104,6 +104,13 @@ impl LogWriter {
         Ok(Wrote::Slot)
     }
 
+    /// Ends this log with a seal, for its writer has closed: who reads logs need not look at it
+    /// again, and units that could not be given back are taken back without waiting. Somebody
+    /// else's seal is as good.
+    pub(crate) async fn end(self, store: &dyn Store) -> Result<(), StoreError> {
+        until_known(store, seal(&self.writer, self.next)).await.map(|_| ())
+    }
+
     /// The slot that is written next.
     pub(crate) fn next(&self) -> u64 {
         self.next

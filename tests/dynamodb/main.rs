@@ -8,6 +8,7 @@
 
 mod gates;
 mod proxy;
+mod rates;
 #[path = "../conformance/shared_table.rs"]
 mod shared_table;
 mod table;

@@ -7,9 +7,20 @@
 //! beside what the nodes believe, and every write and every unit served is checked (`world.rs`).
 //!
 //!     cargo test --test simulation                                   # the seeds of CI
-//!     TOLLGATE_SEEDS=0..100000 cargo test --release --test simulation -- --nocapture
+//!     TOLLGATE_SEEDS=0..100000 cargo test --release --test simulation no_schedule -- --nocapture
+//!     TOLLGATE_QUIET_SEEDS=0..1000 cargo test --release --test simulation without_faults
+//!     TOLLGATE_MISTAKES=MissingSeal cargo test --test simulation mistakes -- --nocapture
 //!
-//! A seed that fails is printed; put into `seeds.txt`, it is run for good.
+//! A seed takes about 16 ms of a core; `TMPDIR=/dev/shm` spares a disk its journals. One that fails
+//! is printed; put into `seeds.txt`, it is run for good.
+//!
+//! The reference model has two mistakes that it does not catch, and that are not of leases but of
+//! what is sent to Stripe: they are planted where that is simulated, in
+//! `src/billing/outbox_tests.rs`. `local_clock` (entries are dated by a node's own clock) is caught
+//! there as it is. `v1_api` (no short-lived token, so only the sender's own clocks fence it) is
+//! what this code does: harmless as long as nothing takes effect later than two minutes after its
+//! mark, which the deadline between mark and send and the time limit of the call see to. Without
+//! that deadline (`NoDeadline`) it is caught.
 
 #![allow(clippy::unwrap_used, reason = "a simulation that panics has failed")]
 
@@ -88,10 +99,18 @@ fn run_all(seeds: Range<u64>, quiet: bool) -> Sum {
 }
 
 fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("TOLLGATE_SEEDS") else { return ALWAYS };
-    let bounds = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    let (from, to) = bounds.expect("TOLLGATE_SEEDS is FROM..TO");
-    from..to
+    range("TOLLGATE_SEEDS").unwrap_or(ALWAYS)
+}
+
+fn range(name: &str) -> Option<Range<u64>> {
+    let text = std::env::var(name).ok()?;
+    let bounds = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    Some(bounds.unwrap_or_else(|| panic!("{name} is FROM..TO")))
+}
+
+/// `TOLLGATE_QUIET_SEEDS=0..1000` for more of them.
+fn quiet_seeds() -> Range<u64> {
+    range("TOLLGATE_QUIET_SEEDS").unwrap_or(0..10)
 }
 
 #[test]
@@ -104,62 +123,53 @@ fn no_schedule_breaks_an_invariant() {
 #[test]
 fn without_faults_nothing_is_lost_or_stranded() {
     let mut served = 0;
-    for seed in 0..10 {
+    for seed in quiet_seeds() {
         let sum = run_all(seed..seed + 1, true);
         assert!(sum.failed.is_empty(), "\n{}", sum.failed.join("\n"));
         let stat = |name| sum.stats.get(name).copied().unwrap_or(0);
         assert_eq!(stat("units lost"), 0, "seed {seed}");
-        // A writer that was sealed with a debt has paid it from its closed entry: these units are
-        // out of the pool, and counted as over instead of served.
-        let paid = if stat("logs of the living sealed") > 0 { stat("units over") } else { 0 };
-        assert!(stat("units stranded") <= paid, "seed {seed}: {:?}", sum.stats);
+        assert_eq!(stat("units stranded"), 0, "seed {seed}: {:?}", sum.stats);
         served += stat("units served");
     }
     assert!(served > 1_000, "{served}");
 }
 
-/// Seeds in which a planted mistake must show itself.
+/// Seeds in which a planted mistake must show itself, each with faults and without.
 const TO_CATCH: u64 = 600;
 
-/// Where the rarer ones showed themselves when this was last looked at. They are tried first, so
-/// that nobody has to wait for them; others are looked for from the beginning.
-const SHOWN: [(Plant, u64); 4] = [
-    (Plant::MissingCarry, 32),
-    (Plant::MissingSeal, 10),
-    (Plant::ExpiryByTime, 2),
-    (Plant::RestartTrustsJournal, 32),
+/// Where the rarer ones showed themselves when this was last looked at, and whether without faults:
+/// a process that has died may lack what one that was sealed and lives may not. They are tried
+/// first, so that nobody has to wait for them; others are looked for from the beginning.
+const SHOWN: [(Plant, u64, bool); 3] = [
+    (Plant::RestartTrustsJournal, 320, false),
+    (Plant::MissingCarry, 32, true),
+    (Plant::FenceIgnoresOpenPermits, 32, true),
 ];
 
 /// How a mistake shows itself, and at which seed.
-fn caught(mistake: Plant) -> Option<(u64, String)> {
-    let shown = SHOWN.iter().filter(|(known, _)| *known == mistake).map(|(_, seed)| *seed);
-    shown.chain(0..TO_CATCH).find_map(|seed| {
-        let found = run::run_with(seed, false, Some(mistake)).violation;
-        found.map(|violation| (seed, violation))
+fn caught(mistake: Plant) -> Option<(String, String)> {
+    let shown = SHOWN.iter().filter(|shown| shown.0 == mistake).map(|shown| (shown.1, shown.2));
+    let all = (0..TO_CATCH).flat_map(|seed| [(seed, false), (seed, true)]);
+    shown.chain(all).find_map(|(seed, quiet)| {
+        let found = run::run_with(seed, quiet, Some(mistake)).violation;
+        let at = format!("seed {seed}{}", if quiet { ", without faults" } else { "" });
+        found.map(|violation| (at, violation))
     })
 }
 
-/// Mistakes that need a rarer meeting of faults than a build has time for: looked for, too, in
-/// release with `TOLLGATE_MISTAKES=all`.
-const RARE: [Plant; 3] =
-    [Plant::CeilingBeforeRecord, Plant::DebtNotRepaid, Plant::FenceIgnoresOpenPermits];
-
-fn assert_caught(mistakes: &[Plant]) {
+/// All of them; or only the one that `TOLLGATE_MISTAKES` names.
+#[test]
+fn known_mistakes_are_caught() {
+    let named = std::env::var("TOLLGATE_MISTAKES").ok();
+    let is_meant = |name: String| named.as_ref().is_none_or(|named| *named == name);
     let mut missed = Vec::new();
-    for mistake in mistakes {
-        match caught(*mistake) {
-            Some((seed, how)) => println!("{mistake:?}: at seed {seed}: {how}"),
+    for mistake in Plant::ALL.into_iter().filter(|mistake| is_meant(format!("{mistake:?}"))) {
+        match caught(mistake) {
+            Some((at, how)) => println!("{mistake:?}: at {at}: {how}"),
             None => missed.push(mistake),
         }
     }
     assert!(missed.is_empty(), "not caught in {TO_CATCH} seeds: {missed:?}");
-}
-
-#[test]
-fn known_mistakes_are_caught() {
-    let all = std::env::var("TOLLGATE_MISTAKES").is_ok_and(|which| which == "all");
-    let looked_for = |mistake: &Plant| all || !RARE.contains(mistake);
-    assert_caught(&Plant::ALL.into_iter().filter(looked_for).collect::<Vec<_>>());
 }
 
 #[test]

@@ -170,6 +170,8 @@ impl Identify for ByName {
 pub(crate) struct Call {
     pub(crate) tenant: String,
     pub(crate) path: &'static str,
+    /// Its idempotency key.
+    pub(crate) once: Option<String>,
 }
 
 impl RequestView for Call {
@@ -182,7 +184,11 @@ impl RequestView for Call {
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {
-        (name == "x-tenant").then_some(self.tenant.as_bytes())
+        match name {
+            "x-tenant" => Some(self.tenant.as_bytes()),
+            "idempotency-key" => self.once.as_ref().map(String::as_bytes),
+            _ => None,
+        }
     }
 
     fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {

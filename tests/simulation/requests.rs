@@ -22,15 +22,23 @@ pub(crate) enum Kind {
     Stream { units: u64, ms: u64 },
     /// Passes on what it passes on; what it cost is known at its end.
     Late { units: u64, ms: u64 },
+    /// One unit, counted once with all others of its key.
+    Once { key: u64, ms: u64, fails: bool },
 }
 
 pub(crate) async fn run(gate: Gate, world: Arc<Mutex<World>>, tenant: String, kind: Kind) {
     let path = match kind {
         Kind::Job { five: true, .. } => "/five",
         Kind::Stream { .. } | Kind::Late { .. } => "/stream",
+        Kind::Once { .. } => "/once",
         _ => "/one",
     };
-    let open = match OpenRequest::admit(&gate, &Call { tenant, path }).await {
+    let key = match kind {
+        Kind::Once { key, .. } => Some(format!("{tenant} {key}")),
+        _ => None,
+    };
+    let call = Call { tenant, path, once: key.clone() };
+    let open = match OpenRequest::admit(&gate, &call).await {
         Ok(open) => open,
         Err(refusal) => {
             let reason = refusal.map(|refusal| refusal.reason);
@@ -39,7 +47,7 @@ pub(crate) async fn run(gate: Gate, world: Arc<Mutex<World>>, tenant: String, ki
             return;
         }
     };
-    lock(&world).count("admitted");
+    lock(&world).admitted(&open.drawn());
     match kind {
         Kind::Job { ms, .. } => {
             pause(ms).await;
@@ -60,6 +68,32 @@ pub(crate) async fn run(gate: Gate, world: Arc<Mutex<World>>, tenant: String, ki
             report(&open, &world, units);
             end(open, &world);
         }
+        Kind::Once { ms, fails, .. } => {
+            let key = key.unwrap_or_default();
+            if let Some((item, _)) = open.claim() {
+                lock(&world).keys.insert(key.clone(), item);
+            }
+            pause(ms).await;
+            if fails { open.end(Outcome::Failed) } else { once(open, &world, &key).await }
+        }
+    }
+}
+
+/// It counts once: what it used counts when its claim says so, whoever hears of that.
+async fn once(open: OpenRequest, world: &Mutex<World>, key: &str) {
+    let done = Outcome::Complete { status: 200 };
+    if open.is_replay() {
+        lock(world).answered(key, None);
+        return open.end(done);
+    }
+    let Some((_, name)) = open.claim() else {
+        return end(open, world); // the key has been used up
+    };
+    let drawn = open.drawn();
+    let jobs = drawn.iter().find(|drawn| is_of(drawn, "jobs") && drawn.atoms > 0);
+    lock(world).settles(name, jobs);
+    if open.answered(done).await {
+        lock(world).answered(key, Some(name));
     }
 }
 
@@ -103,8 +137,7 @@ async fn recorded(gate: &Gate, world: &Mutex<World>, drawn: &[Drawn]) {
     let totals: Vec<_> = {
         let world = lock(world);
         let share = |drawn: &Drawn| (drawn.writer, drawn.pool.pk.clone());
-        let total = |share| world.served_by.get(&share).map(|total| (share, *total));
-        drawn.iter().map(share).filter_map(total).collect()
+        drawn.iter().map(share).map(|share| (share.clone(), world.known(&share))).collect()
     };
     if gate.flush_now().await.is_ok() {
         for (share, total) in totals {

@@ -17,7 +17,7 @@ use crate::requests::{self, Kind};
 use crate::world::{SPACE, World};
 
 /// Clients call and faults strike for this long; then everything drains.
-const HORIZON_US: [u64; 3] = [60_000_000, 90_000_000, 150_000_000];
+const HORIZON_US: [u64; 3] = [25_000_000, 40_000_000, 75_000_000];
 /// How long the drained system may take to close.
 const DRAIN_US: u64 = 60_000_000;
 /// An answer that has not come by then is given up for unknown.
@@ -26,6 +26,28 @@ const CALL_TIMEOUT_US: u64 = 1_000_000;
 const LATE_US: u64 = 30_000_000;
 /// What nodes do about their records: the default twice.
 const MODES: [&str; 4] = ["fast", "journal", "journal", "durable"];
+/// How many faults wait for their call at most; the oldest gives way.
+const AIMED: usize = 5;
+/// Calls that are rare, and soon answered: a fault that is to meet one has to wait for it.
+const AIMED_AT: [&str; 17] = [
+    "seal",
+    "seal",
+    "seal",
+    "fold",
+    "fold",
+    "fold",
+    "give back",
+    "give back",
+    "give back",
+    "give back",
+    "alert",
+    "alert",
+    "registration",
+    "limit",
+    "look at a pool",
+    "first grant",
+    "settle a claim",
+];
 /// 2026-03-17 12:00 UTC: a window's edge.
 const EDGE_MS: i64 = 1_773_748_800_000;
 
@@ -46,6 +68,8 @@ pub(crate) struct Run {
     odds: Odds,
     faults: bool,
     outage_until_us: u64,
+    /// Faults that wait until a node makes such a call.
+    aimed: Vec<(Fault, &'static str)>,
     /// Wall clock at the start.
     wall_ms: i64,
     tenants: u64,
@@ -151,15 +175,17 @@ impl Run {
         let mut chance = Chance::new(seed);
         let mut odds = |choice: &[u64]| if quiet { 0 } else { chance.pick(choice) };
         let odds = Odds {
-            lose_request: odds(&[0, 10, 50]),
+            lose_request: odds(&[0, 20, 80]),
             lose_reply: odds(&[0, 20, 100]),
             repeat: odds(&[0, 20, 100]),
-            late: odds(&[0, 10, 50]),
+            late: odds(&[0, 20, 100]),
             throttle: odds(&[0, 20, 150]),
         };
         // About what is asked for while the run lasts, or a fraction of it: pools are to run out.
         let per_second = chance.pick(&[2, 8, 20, 40]);
-        let mut limit = || (per_second * chance.within(10, 90)).max(30);
+        // In some runs they are so large that leases outlast their ceilings.
+        let times = chance.pick(&[90, 90, 600]);
+        let mut limit = || (per_second * chance.within(10, times)).max(30);
         let versions = vec![(limit(), limit())];
         let nodes = (0..chance.within(2, 5) as usize)
             .map(|id| Node {
@@ -182,7 +208,7 @@ impl Run {
             .collect();
         Self {
             now_us: 0,
-            step_us: chance.pick(&[10_000, 20_000, 40_000]),
+            step_us: chance.pick(&[10_000, 20_000, 40_000, 40_000]),
             order: 0,
             events: BTreeMap::new(),
             nodes,
@@ -192,7 +218,8 @@ impl Run {
             odds,
             faults: !quiet,
             outage_until_us: 0,
-            wall_ms: EDGE_MS - chance.pick(&[8_000, 20_000, 65_000, 300_000]),
+            aimed: Vec::new(),
+            wall_ms: EDGE_MS - chance.pick(&[8_000, 20_000, 45_000, 300_000]),
             tenants: chance.within(1, 3),
             per_second: per_second as f64,
             versions,
@@ -234,7 +261,7 @@ impl Run {
             self.wake(id);
         }
         let until = self.now_us + DRAIN_US;
-        let close_at = self.now_us + 15_000_000;
+        let close_at = self.now_us + 12_000_000;
         self.step_us = 50_000;
         while self.now_us < until && !self.is_over() {
             for id in 0..self.nodes.len() {
@@ -252,8 +279,8 @@ impl Run {
             }
             self.step();
             let closed = |node: &Node| node.life.as_ref().is_some_and(Life::has_closed);
-            if self.nodes.iter().all(closed) && self.now_us > close_at + LATE_US {
-                return;
+            if self.nodes.iter().all(closed) {
+                return self.arrive_late();
             }
         }
         let told = |node: &Node| match &node.life {
@@ -271,6 +298,16 @@ impl Run {
         let states: Vec<String> = self.nodes.iter().map(told).collect();
         let drained = states.iter().all(|state| state == "closed");
         lock(&self.world).need(drained, || format!("I7 after a minute of calm: {states:?}"));
+    }
+
+    /// Nobody is there any more, and what is still on its way arrives.
+    fn arrive_late(&mut self) {
+        while let Some(((at_us, _), event)) = self.events.pop_first() {
+            if let Event::Arrive { .. } = event {
+                self.now_us = self.now_us.max(at_us);
+                self.happen(event);
+            }
+        }
     }
 
     fn at(&mut self, at_us: u64, event: Event) {
@@ -317,6 +354,7 @@ impl Run {
         for call in self.outbox.take() {
             self.send(call);
         }
+        self.strike_aimed();
     }
 
     fn happen(&mut self, event: Event) {
@@ -417,14 +455,19 @@ impl Run {
         let wait = self.chance.gap_us(self.per_second * if hot { 3.0 } else { 0.6 });
         self.after(wait, Event::Client { tenant });
         let chance = &mut self.chance;
-        let ms = chance.pick(&[0, 0, 5, 50, 400]);
+        let ms = chance.pick(&[0, 0, 0, 5, 5, 50, 400, 4_000]);
         let units = chance.within(0, 14);
         let kind = match chance.within(0, 100) {
             0..60 => Kind::Job { five: chance.permille(200), ms },
             60..70 => Kind::Recorded,
             70..76 => Kind::Fails { ms },
-            76..90 => Kind::Stream { units, ms: chance.pick(&[1, 50, 700]) },
-            _ => Kind::Late { units: units.min(8), ms },
+            76..86 => Kind::Stream { units, ms: chance.pick(&[1, 50, 700]) },
+            86..93 => Kind::Late { units: units.min(8), ms },
+            // A few keys at a time, so that most come again, and to other nodes.
+            _ => {
+                let key = self.now_us / 8_000_000 * 8 + chance.within(0, 12);
+                Kind::Once { key, ms, fails: chance.permille(150) }
+            }
         };
         // Most go to one node for a while: the others sit on what they have leased.
         let nodes = self.nodes.len() as u64;
@@ -460,56 +503,70 @@ impl Run {
         if !self.faults {
             return;
         }
-        let wait = self.chance.gap_us(0.25);
+        let wait = self.chance.gap_us(0.5);
         self.after(wait, Event::Fault);
-        let id = self.chance.within(0, self.nodes.len() as u64) as usize;
-        let seconds = |run: &mut Self, from, to| run.chance.within(from, to) * 1_000_000;
-        match self.chance.within(0, 100) {
-            0..28 => {
-                let disk = self.chance.pick(&[Disk::Kept, Disk::Lost, Disk::Lagging]);
-                self.strike(id, disk.word());
-                self.crash(id, disk);
+        let fault = Fault::draw(&mut self.chance);
+        if self.chance.permille(650) {
+            if self.aimed.len() == AIMED {
+                self.aimed.remove(0);
             }
-            28..50 => {
-                let machine = self.chance.permille(500);
-                self.strike(id, if machine { "machine paused" } else { "process paused" });
+            self.aimed.push((fault, self.chance.pick(&AIMED_AT)));
+        } else {
+            let id = self.chance.within(0, self.nodes.len() as u64) as usize;
+            self.inflict(fault, id);
+        }
+    }
+
+    /// A fault that waited for such a call strikes whoever is making one.
+    fn strike_aimed(&mut self) {
+        let makes = |node: &Node, kind: &str| node.calls.get(kind).is_some_and(|n| *n > 0);
+        for i in (0..self.aimed.len()).rev().filter(|_| self.faults) {
+            let kind = self.aimed[i].1;
+            if let Some(id) = self.nodes.iter().position(|node| makes(node, kind)) {
+                let (fault, _) = self.aimed.remove(i);
+                return self.inflict(fault, id);
+            }
+        }
+    }
+
+    fn inflict(&mut self, fault: Fault, id: usize) {
+        let seconds = |run: &mut Self, from, to| run.chance.within(from, to) * 1_000_000;
+        self.strike(id, fault.word());
+        match fault {
+            Fault::Crash(disk) => self.crash(id, disk),
+            Fault::Pause { machine } => {
                 let long = seconds(self, 1, 40);
                 self.freeze(id, machine, long);
             }
-            50..60 => {
-                self.outage_until_us = self.now_us + seconds(self, 1, 15);
-                self.strike(id, "store away");
-            }
-            60..66 => {
+            Fault::StoreAway => self.outage_until_us = self.now_us + seconds(self, 1, 15),
+            Fault::CutOff => {
                 self.nodes[id].cut_off_until_us = self.now_us + seconds(self, 3, 40);
-                self.strike(id, "node cut off");
             }
-            66..76 => {
+            Fault::ClockStep => {
                 let by = self.chance.within(0, 400_000) as i64 - 200_000;
-                self.strike(id, "clock stepped");
                 self.nodes[id].skew_ms += by;
                 if let Some(life) = &self.nodes[id].life {
                     life.clock.step_wall(by);
                 }
             }
-            76..90 => self.change_plans(id),
-            _ => {
-                self.strike(id, "shut down");
-                let node = &mut self.nodes[id];
-                if let (Some(life), None, false) = (&node.life, &node.frozen, node.closing) {
-                    trace(|| format!("{id} shuts down"));
-                    life.close();
-                    node.closing = true;
-                    let life = node.lives;
-                    self.after(12_000_000, Event::Stopped(id, life));
-                }
-            }
+            Fault::Plans => self.change_plans(),
+            Fault::ShutDown => self.shut_down(id),
+        }
+    }
+
+    fn shut_down(&mut self, id: usize) {
+        let node = &mut self.nodes[id];
+        if let (Some(life), None, false) = (&node.life, &node.frozen, node.closing) {
+            trace(|| format!("{id} shuts down"));
+            life.close();
+            node.closing = true;
+            let life = node.lives;
+            self.after(12_000_000, Event::Stopped(id, life));
         }
     }
 
     /// Another plan file: each node gets it in its own time, or keeps the old one, or goes back.
-    fn change_plans(&mut self, id: usize) {
-        self.strike(id, "limits changed");
+    fn change_plans(&mut self) {
         let scale = self.chance.pick(&[3, 7, 15, 30]);
         let (jobs, tokens) = *self.versions.last().expect("there is a first");
         self.versions.push(((jobs * scale / 10).max(5), (tokens * scale / 10).max(5)));
@@ -614,6 +671,45 @@ impl Run {
     }
 }
 
+/// What strikes a node, or all of them.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Crash(Disk),
+    Pause { machine: bool },
+    StoreAway,
+    CutOff,
+    ClockStep,
+    Plans,
+    ShutDown,
+}
+
+impl Fault {
+    fn draw(chance: &mut Chance) -> Self {
+        match chance.within(0, 100) {
+            0..26 => Self::Crash(chance.pick(&[Disk::Kept, Disk::Lost, Disk::Lagging])),
+            26..45 => Self::Pause { machine: chance.permille(500) },
+            45..56 => Self::StoreAway,
+            56..66 => Self::CutOff,
+            66..79 => Self::ClockStep,
+            79..90 => Self::Plans,
+            _ => Self::ShutDown,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Crash(disk) => disk.word(),
+            Self::Pause { machine: true } => "machine paused",
+            Self::Pause { machine: false } => "process paused",
+            Self::StoreAway => "store away",
+            Self::CutOff => "node cut off",
+            Self::ClockStep => "clock stepped",
+            Self::Plans => "limits changed",
+            Self::ShutDown => "shut down",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Disk {
     Kept,
@@ -658,14 +754,22 @@ fn plans((jobs, tokens): (u64, u64)) -> String {
          hold = \"3\"\n\
          [route.one]\nmatch = \"POST /one\"\ncost = {{ requests = 0, jobs = 1, tokens = 0 }}\n\
          [route.five]\nmatch = \"POST /five\"\ncost = {{ requests = 0, jobs = 5, tokens = 0 }}\n\
+         [route.keyed]\nmatch = \"POST /once\"\nonce-by = \"idempotency-key\"\n\
+         cost = {{ requests = 0, jobs = 1, tokens = 0 }}\n\
          [route.stream]\nmatch = \"POST /stream\"\ncost = {{ requests = 0, jobs = 1 }}\n\
          [plan.free]\nquota.jobs = \"{jobs}/hour\"\nquota.tokens = \"{tokens}/hour\"\n"
     )
 }
 
 /// For whoever follows a seed: `TOLLGATE_TRACE=part-of-a-key TOLLGATE_SEEDS=31..32 ..`.
+pub(crate) fn traced() -> Option<&'static str> {
+    static PART: std::sync::LazyLock<Option<String>> =
+        std::sync::LazyLock::new(|| std::env::var("TOLLGATE_TRACE").ok());
+    PART.as_deref()
+}
+
 fn trace(what: impl FnOnce() -> String) {
-    if std::env::var_os("TOLLGATE_TRACE").is_some() {
+    if traced().is_some() {
         println!("{}", what());
     }
 }

@@ -6,12 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tollgate::store::{Item, Key, Value, Write};
-use tollgate::testing::{LogItem, PoolEntry, PoolItem};
+use tollgate::testing::{ClaimItem, Drawn, LogItem, PoolEntry, PoolItem};
 
 pub(crate) const SPACE: &str = "sim";
 
 /// One incarnation's part in one pool.
 pub(crate) type Share = (u128, String);
+
+/// Its entry, the highest ceiling in its log, and what its folded entries came to.
+type Bound = (Option<PoolEntry>, u64, u64);
 
 #[derive(Debug, Default)]
 pub(crate) struct World {
@@ -48,6 +51,13 @@ pub(crate) struct World {
     /// The node of each incarnation, and whether it lives.
     pub(crate) nodes: BTreeMap<u128, usize>,
     pub(crate) dead: BTreeSet<u128>,
+    /// Claims as they stand, the claim of each idempotency key, and what will have been used if a
+    /// request that has ended settles its claim: by the name under which it came.
+    claims: BTreeMap<Key, ClaimItem>,
+    pub(crate) keys: BTreeMap<String, Key>,
+    settling: BTreeMap<u128, (Share, u64)>,
+    /// What is settling, by share: whether it is used is known when it is told.
+    in_doubt: BTreeMap<Share, u64>,
 }
 
 impl World {
@@ -68,17 +78,23 @@ impl World {
     /// `n` units of a pool have been handed out by an incarnation, `over` of them uncovered.
     pub(crate) fn serve(&mut self, by: u128, pool: &str, n: u64, over: u64) {
         let share = (by, pool.to_owned());
-        *self.served.entry(pool.to_owned()).or_default() += n;
-        *self.served_by.entry(share.clone()).or_default() += n;
-        *self.over.entry(pool.to_owned()).or_default() += over;
-        *self.over_by.entry(share.clone()).or_default() += over;
         let (tenant, limit) = parts_of(pool);
         let meter = limit.split('/').next().unwrap_or_default().to_owned();
         *self.used.entry((by, tenant.to_owned(), meter)).or_default() += n;
+        self.draw(share, n, over);
+    }
+
+    /// The same of a pool alone: the record of use is elsewhere.
+    fn draw(&mut self, share: Share, n: u64, over: u64) {
+        let pool = share.1.clone();
+        *self.served.entry(pool.clone()).or_default() += n;
+        *self.served_by.entry(share.clone()).or_default() += n;
+        *self.over.entry(pool.clone()).or_default() += over;
+        *self.over_by.entry(share.clone()).or_default() += over;
         *self.stats.entry("units served").or_default() += n;
         *self.stats.entry("units over").or_default() += over;
-        let (served, over) = (self.served[pool], self.over[pool]);
-        let cap = self.cap.get(pool).copied().unwrap_or(0);
+        let (served, over) = (self.served[&pool], self.over[&pool]);
+        let cap = self.cap.get(&pool).copied().unwrap_or(0);
         self.need(served as i64 <= cap + over as i64, || {
             format!("I2 {pool}: {served} served, {cap} allowed, {over} noted as over")
         });
@@ -89,14 +105,79 @@ impl World {
     fn check_use(&mut self, share: &Share) {
         let used = self.served_by.get(share).copied().unwrap_or(0);
         let over = self.over_by.get(share).copied().unwrap_or(0);
+        let (bound, told) = self.bound(share);
+        self.need(used <= bound + over, || format!("I2 {share:x?}: served {used}, {told:x?}"));
+    }
+
+    /// What one incarnation may have served of a pool, and from what that follows.
+    fn bound(&self, share: &Share) -> (u64, Bound) {
         let pool = self.pools.get(&share.1);
         let entry = pool.and_then(|pool| pool.entries.get(&share.0)).copied();
         let ceiling = self.ceilings.get(share).copied().unwrap_or(0);
         let bound = entry.map_or(0, |entry| entry.held.min(entry.preauthorised.max(ceiling)));
         let folded = self.folded.get(share).copied().unwrap_or(0);
-        self.need(used <= bound + folded + over, || {
-            format!("I2 {share:x?}: served {used}, {entry:?}, ceiling {ceiling}, folded {folded}")
-        });
+        (bound + folded, (entry, ceiling, folded))
+    }
+
+    /// I13: who owes units admits nobody. What is admitted fits beside all that was served, with
+    /// what no lease covered; so debts never add up.
+    pub(crate) fn admitted(&mut self, drawn: &[Drawn]) {
+        self.count("admitted");
+        for drawn in drawn.iter().filter(|drawn| drawn.atoms > 0) {
+            let share = (drawn.writer, drawn.pool.pk.clone());
+            let served = self.served_by.get(&share).copied().unwrap_or(0);
+            let ((bound, told), n) = (self.bound(&share), drawn.atoms);
+            self.need(served + n <= bound, || {
+                format!("I13 {share:x?}: {n} admitted beside {served} served, {told:x?}")
+            });
+        }
+    }
+
+    /// A request that counts once has ended: so much of this pool is used if its claim says so.
+    pub(crate) fn settles(&mut self, name: u128, drawn: Option<&Drawn>) {
+        if let Some(drawn) = drawn {
+            let share = (drawn.writer, drawn.pool.pk.clone());
+            *self.in_doubt.entry(share.clone()).or_default() += drawn.atoms;
+            self.settling.insert(name, (share, drawn.atoms));
+        }
+    }
+
+    /// I11: who is answered for a key finds it charged. `name`: the one who tried to settle it.
+    pub(crate) fn answered(&mut self, key: &str, name: Option<u128>) {
+        let claim = self.keys.get(key).and_then(|item| self.claims.get(item)).cloned();
+        let is_charged = claim.as_ref().is_some_and(|claim| claim.by.is_some());
+        self.need(is_charged, || format!("I11 {key}: answered and not charged: {claim:x?}"));
+        self.count(if name.is_some() { "keys answered" } else { "keys served again" });
+        let Some((claim, name)) = claim.zip(name) else { return };
+        let Some((share, n)) = self.settling.remove(&name) else { return };
+        if let Some(doubt) = self.in_doubt.get_mut(&share) {
+            *doubt -= n;
+        }
+        // One too many: it is charged as without a key.
+        if claim.by != Some(name) && !claim.came.contains(&name) {
+            self.serve(share.0, &share.1, n, 0);
+        }
+    }
+
+    /// I11: a key is charged at most once. Use by a key counts when its claim says so.
+    fn claim_changed(&mut self, key: &Key, old: Option<&Item>, new: Option<&Item>) {
+        let (old, new) = (old.and_then(ClaimItem::read), new.and_then(ClaimItem::read));
+        let Some(new) = new else { return };
+        self.claims.insert(key.clone(), new.clone());
+        let before = old.and_then(|old| Some((old.by?, old.used)));
+        let Some(by) = new.by else {
+            return self.need(before.is_none(), || format!("I11 {key:?}: charged no more"));
+        };
+        if let Some(before) = before {
+            return self.need(before == (by, new.used), || format!("I11 {key:?}: charged twice"));
+        }
+        self.count("keys charged");
+        if let Some((share, n)) = self.settling.get(&by).cloned() {
+            self.draw(share.clone(), n, 0);
+            if self.dead.contains(&share.0) {
+                *self.loss.entry(share).or_default() += n; // it came after its writer had died
+            }
+        }
     }
 
     /// After a write was applied: `old` became `new`.
@@ -107,7 +188,7 @@ impl World {
         old: Option<&Item>,
         new: Option<&Item>,
     ) {
-        if std::env::var("TOLLGATE_TRACE").is_ok_and(|part| write.key.pk.contains(&part)) {
+        if crate::run::traced().is_some_and(|part| write.key.pk.contains(part)) {
             let shown = new.map(|item| PoolItem::read(item).map(|pool| format!("{pool:x?}")));
             println!(
                 "{:.3} {} {:?} {shown:?}",
@@ -120,6 +201,7 @@ impl World {
         match kind {
             "Q" => self.pool_changed(by, &write.key, old, new),
             "L" => self.log_changed(&write.key, old, new),
+            "K" => self.claim_changed(&write.key, old, new),
             _ => {}
         }
     }
@@ -258,7 +340,8 @@ impl World {
                 self.count("rows carried");
             }
             let served = self.served_by.get(&share).copied().unwrap_or(0);
-            self.need(total <= served, || {
+            let doubt = self.in_doubt.get(&share).copied().unwrap_or(0);
+            self.need(total <= served + doubt, || {
                 format!("I3 {share:x?}: {total} recorded, {served} served")
             });
             if record.of.is_none() {
@@ -287,6 +370,12 @@ impl World {
             *by == of && of_meter == meter && row.starts_with(tenant)
         });
         own.map(|(_, total)| total).sum()
+    }
+
+    /// Units served of which the node has been told: of a key that was charged it hears later.
+    pub(crate) fn known(&self, share: &Share) -> u64 {
+        let served = self.served_by.get(share).copied().unwrap_or(0);
+        served.saturating_sub(self.in_doubt.get(share).copied().unwrap_or(0))
     }
 
     /// What the client of a durable request was told: this much is on record.
@@ -321,7 +410,8 @@ impl World {
         for (share, served) in shares {
             let recorded = self.recorded.get(&share).copied().unwrap_or(0);
             let loss = self.loss.get(&share).copied().unwrap_or(0);
-            self.need(recorded <= served && served - recorded <= loss, || {
+            let doubt = self.in_doubt.get(&share).copied().unwrap_or(0);
+            self.need(recorded <= served + doubt && served <= recorded + loss, || {
                 format!("I7 {share:x?}: served {served}, recorded {recorded}, stated loss {loss}")
             });
             *self.stats.entry("units lost").or_default() += served.saturating_sub(recorded);
@@ -363,8 +453,10 @@ impl World {
         for (pk, pool) in self.pools.iter().filter(|(pk, _)| window_of(pk) == last) {
             for (writer, entry) in &pool.entries {
                 if !self.dead.contains(writer) {
-                    let used = self.served_by.get(&(*writer, pk.clone())).copied().unwrap_or(0);
-                    open.push((pk.clone(), *writer, entry.held, used));
+                    let share = (*writer, pk.clone());
+                    let used = self.served_by.get(&share).copied().unwrap_or(0);
+                    let doubt = self.in_doubt.get(&share).copied().unwrap_or(0);
+                    open.push((pk.clone(), *writer, entry.held, used + doubt));
                 }
             }
         }
@@ -394,6 +486,9 @@ pub(crate) fn kind_of(write: &Write) -> &'static str {
         "L" => "record",
         "Q" => "pool, other",
         "R" => "registration",
+        "K" if write.key.pk.ends_with("#K#") => "directory",
+        "K" if sets("by") => "settle a claim",
+        "K" => "claim",
         _ => "directory",
     }
 }

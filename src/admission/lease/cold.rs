@@ -2,23 +2,12 @@
 //! without I/O, driven by the keeper, one call at a time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use super::super::pool::{self, Entry, Terms, View};
 use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
 use crate::clock::Now;
 use crate::planted::{Plant, planted};
 use crate::store::{Item, StoreError, StoreErrorKind};
-
-/// A lease that lasts less than this is doubled ...
-const SHORT: Duration = Duration::from_secs(60);
-
-/// ... and one that lasts longer than this is halved.
-const LONG: Duration = Duration::from_secs(240);
-
-/// No lease takes more than one part in this of what is free (5 %), so that leases shrink as a pool
-/// runs out and the last units are shared.
-const SHARE_OF_FREE: i64 = 20;
 
 /// A pool is not made later than this after its window's end: by then it may have been there, full
 /// of use, and be deleted.
@@ -104,6 +93,17 @@ impl Lease {
         self.cold().stale = true;
     }
 
+    /// Others have probably made its pool already: look before making it.
+    pub(crate) fn look_first(&self) {
+        let mut cold = self.cold();
+        cold.unseen = cold.view.is_none();
+    }
+
+    /// Whether it has not seen its pool yet.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.cold().view.is_none()
+    }
+
     /// The call to make now, or `None` if there is nothing to ask for; the lease may then be queued
     /// again. While a call is in flight this is that same call.
     pub(crate) fn next(&self, writer: &Writer, now: Now) -> Option<Call> {
@@ -112,7 +112,9 @@ impl Lease {
             return Some(open.1.clone());
         }
         loop {
-            if cold.closing == Closing::Resting && self.wanted.load(Ordering::SeqCst) > 0 {
+            // Of a sealed writer nobody gets any more, whoever still wants it.
+            let wanted = !cold.fenced && self.wanted.load(Ordering::SeqCst) > 0;
+            if cold.closing == Closing::Resting && wanted {
                 cold.closing = Closing::No;
             }
             let next = match cold.closing {
@@ -202,13 +204,14 @@ impl Lease {
         }
         let _moving = self.moving();
         let (before, first) = ((cold.held(), cold.bound()), cold.view.is_none());
-        (cold.view, cold.stale) = (view, false);
+        (cold.view, cold.stale, cold.unseen) = (view, false, false);
         let (held, bound) = (cold.held(), cold.bound());
         let made = |entry| mine == Some(entry);
+        let made_by = |op| matches!(op, Op::Take(entry) if made(entry));
         match op {
             // An entry of ours that we did not make: this process has leased from the pool before,
             // and let go of the lease when all of it was settled or given back.
-            Op::Take(entry) if first && !made(entry) => {
+            Op::Take(_) | Op::Look if first && !made_by(op) => {
                 self.total.fetch_add(held, Ordering::Relaxed);
                 self.logged.fetch_add(held, Ordering::Relaxed);
                 cold.ceiling.was_used(held);
@@ -247,6 +250,9 @@ impl Lease {
             self.refuse(cold, now);
             return None;
         }
+        if cold.unseen {
+            return Some((Op::Look, Call::Look(key())));
+        }
         let Some(view) = cold.view else {
             let entry = self.next_entry(cold, self.size(cold, cold.terms.limit));
             let write = pool::create(key(), writer.incarnation, cold.terms, entry, self.ttl);
@@ -276,22 +282,6 @@ impl Lease {
         let entry = self.next_entry(cold, cold.held().saturating_add(more));
         let write = pool::grant(key(), writer.incarnation, &view, entry);
         Some((Op::Take(entry), Call::Write(write)))
-    }
-
-    /// How much to take: what is usual and what waits, within a share of what is free. 0: the pool
-    /// cannot cover the ask, so taking from it would only keep units from others.
-    fn size(&self, cold: &Cold, free: i64) -> u64 {
-        let left = self.left.load(Ordering::Acquire);
-        let free = free.max(0);
-        let missing =
-            |wanted: &AtomicU64| signed(wanted.load(Ordering::SeqCst)).saturating_sub(left).max(0);
-        let one = missing(&self.wanted);
-        if one > free {
-            return 0;
-        }
-        let usual = signed(cold.size).min(free / SHARE_OF_FREE);
-        let all = missing(&self.waiting).min(free);
-        usual.max(one).max(all).max(i64::from(free > 0)).unsigned_abs()
     }
 
     fn is_short(&self, cold: &Cold, now: Now) -> bool {
@@ -382,19 +372,5 @@ impl Cold {
     fn is_outdated(&self, view: &View) -> bool {
         let newer = self.terms.rev > view.terms.rev || planted(Plant::LimitsWithoutOrder);
         newer && self.terms.limit != view.terms.limit
-    }
-
-    /// Slow start: a lease that was used up quickly is doubled, one that lasted is halved.
-    fn resize(&mut self, granted: u64, now: Now) {
-        self.granted = granted;
-        // The cap may have cut it: what counts is what it was, not what it might have been.
-        self.size = self.size.min(granted.max(1));
-        let lasted = Duration::from_nanos(now.mono_ns.saturating_sub(self.granted_ns));
-        if self.granted_ns != 0 && lasted < SHORT {
-            self.size = self.size.saturating_mul(2);
-        } else if self.granted_ns != 0 && lasted > LONG {
-            self.size = (self.size / 2).max(1);
-        }
-        self.granted_ns = now.mono_ns;
     }
 }

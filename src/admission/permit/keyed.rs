@@ -70,6 +70,15 @@ impl Hold {
         self.list.open().keyed = Some(keyed);
     }
 
+    /// The claim that it tries to settle at its end.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn open_claim(&self) -> Option<&Claim> {
+        match self.keyed()? {
+            Keyed::Open(open) => Some(&open.claim),
+            Keyed::Replay | Keyed::Settling(_) => None,
+        }
+    }
+
     /// What an answer has to wait for, once.
     pub(crate) fn settling(&mut self) -> Option<oneshot::Receiver<()>> {
         match self.list.get_mut()?.keyed.as_mut()? {

@@ -1,0 +1,52 @@
+//! How much a lease takes: slow start, and a share of what is free, so that leases shrink as a pool
+//! runs out.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Cold, Lease, signed};
+use crate::clock::Now;
+
+/// A lease that lasts less than this is doubled ...
+const SHORT: Duration = Duration::from_secs(60);
+
+/// ... and one that lasts longer than this is halved.
+const LONG: Duration = Duration::from_secs(240);
+
+/// No lease takes more than one part in this of what is free (5 %), so that leases shrink as a pool
+/// runs out and the last units are shared.
+const SHARE_OF_FREE: i64 = 20;
+
+impl Lease {
+    /// How much to take: what is usual and what waits, within a share of what is free. 0: the pool
+    /// cannot cover the ask, so taking from it would only keep units from others.
+    pub(super) fn size(&self, cold: &Cold, free: i64) -> u64 {
+        let left = self.left.load(Ordering::Acquire);
+        let free = free.max(0);
+        let missing =
+            |wanted: &AtomicU64| signed(wanted.load(Ordering::SeqCst)).saturating_sub(left).max(0);
+        let one = missing(&self.wanted);
+        if one > free {
+            return 0;
+        }
+        let usual = signed(cold.size).min(free / SHARE_OF_FREE);
+        let all = missing(&self.waiting).min(free);
+        usual.max(one).max(all).max(i64::from(free > 0)).unsigned_abs()
+    }
+}
+
+impl Cold {
+    /// Slow start: a lease that was used up quickly is doubled, one that lasted is halved.
+    pub(super) fn resize(&mut self, granted: u64, now: Now) {
+        self.granted = granted;
+        // The cap may have cut it: what counts is what it was, not what it might have been.
+        self.size = self.size.min(granted.max(1));
+        let lasted = Duration::from_nanos(now.mono_ns.saturating_sub(self.granted_ns));
+        if self.granted_ns != 0 && lasted < SHORT {
+            self.size = self.size.saturating_mul(2);
+        } else if self.granted_ns != 0 && lasted > LONG {
+            self.size = (self.size / 2).max(1);
+        }
+        self.granted_ns = now.mono_ns;
+    }
+}

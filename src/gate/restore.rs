@@ -1,0 +1,259 @@
+//! A table that came back from a backup: nothing that was leased before is valid any more.
+//!
+//! The copy does not know what was used after it was made. Its writers may have served all that
+//! their entries hold and more, so that nothing of it is given out again; and it is for the
+//! operator to say what becomes of the units that were free in it ([`SinceCopy`]).
+//!
+//! # What is promised
+//!
+//! 1. No writer of before writes or leases on: its log ends with a seal, and its entries are gone.
+//! 2. Units that anybody held when the copy was made are spent.
+//! 3. With [`SinceCopy::Spent`] no pool of the copy gives out another unit in its window: with what
+//!    was used after the copy, nobody is above a limit by any of them. With [`SinceCopy::Free`]
+//!    tenants may use again, at most, what they were granted after the copy was made.
+//! 4. Identifiers of billing entries never meet those of before: the ledger has another generation.
+//!
+//! Not promised: pools that were made after the copy are not in it, and are made anew, full; use
+//! and keys that came after it are not on record. Only for a table that nobody writes to.
+
+use std::sync::Arc;
+
+use super::{GateBuilder, stores};
+use crate::admission::lease::Writer;
+use crate::admission::pool::{self, PoolId};
+use crate::clock::{Clock, SystemClock};
+use crate::error::Error;
+use crate::store::layout::Space;
+use crate::store::{
+    Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written, until_known,
+};
+use crate::usage::ledger::Ledger;
+
+/// What stands in the ledger's item, beside its id: see `billing/item.rs`.
+const GENERATION: &str = "generation";
+
+/// How often a pool is read anew because it had changed meanwhile: nobody should write.
+const TRIES: usize = 64;
+
+/// What becomes of units that were free in the copy: some of them may have been used since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinceCopy {
+    /// They count as used: a limit is rather served short than passed.
+    Spent,
+    /// They are free: a tenant may get again what it was granted after the copy was made.
+    Free,
+}
+
+/// What [`GateBuilder::restore`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Logs that were ended.
+    pub logs: usize,
+    /// Pools that were looked through.
+    pub pools: usize,
+    /// Atoms that were taken out of them: held, and free where these count as used.
+    pub spent: u64,
+}
+
+impl GateBuilder {
+    /// Makes the store fit for use after it was restored from a backup. Stop every process that
+    /// uses it before, and open gates after. It can be repeated, also after it was cut short.
+    ///
+    /// # Errors
+    ///
+    /// If the service file is wrong, the store fails, or somebody else writes to it.
+    pub async fn restore(&self, since: SinceCopy) -> Result<Restored, Error> {
+        let config = self.config()?;
+        let store = match self.store.clone() {
+            Some(store) => store,
+            None => stores::open(&config.store.kind).await?,
+        };
+        let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let space = Space::new(&config.store.space);
+        let restored = restore(&store, &space, &*clock, since).await;
+        if self.store.is_none() {
+            store.close().await?; // a file lets one in at a time
+        }
+        Ok(restored?)
+    }
+}
+
+async fn restore(
+    store: &Arc<dyn Store>,
+    space: &Space,
+    clock: &dyn Clock,
+    since: SinceCopy,
+) -> Result<Restored, StoreError> {
+    store.check().await?;
+    next_generation(&**store, space).await?;
+    let reader = Writer { incarnation: 0, space: space.clone() };
+    let ledger = Ledger::new(store.clone(), reader);
+    let (logs, pools) = ledger.seal_all(clock.now().wall_ms).await?;
+    let mut restored = Restored { logs, pools: pools.len(), spent: 0 };
+    for pool in &pools {
+        let spent = spend(&**store, space, pool, since).await?;
+        restored.spent = restored.spent.saturating_add(spent);
+    }
+    Ok(restored)
+}
+
+/// Raises the generation of the ledger, if this table bills.
+async fn next_generation(store: &dyn Store, space: &Space) -> Result<(), StoreError> {
+    let Some(item) = store.read(space.ledger()).await? else { return Ok(()) };
+    let unreadable = || StoreError::new(StoreErrorKind::Corrupt, "the ledger's generation");
+    let known = item.int(GENERATION).ok_or_else(unreadable)?;
+    let write = Write {
+        key: space.ledger(),
+        when: vec![When::Equals(GENERATION.into(), Value::Int(known))],
+        change: vec![Change::Set(GENERATION.into(), Value::Int(known.saturating_add(1)))],
+    };
+    // Refused: our own first try, or somebody who restores it, too. It was raised.
+    until_known(store, write).await.map(|_| ())
+}
+
+/// Takes out of a pool what may have been used. Returns how much that was.
+async fn spend(
+    store: &dyn Store,
+    space: &Space,
+    pool: &PoolId,
+    since: SinceCopy,
+) -> Result<u64, StoreError> {
+    let (key, mut spent) = (pool.key(space), 0_u64);
+    for _ in 0..TRIES {
+        // The item may have gone with its window.
+        let Some(item) = store.read(key.clone()).await? else { return Ok(spent) };
+        let (write, units) = match next_entry(&item)? {
+            Some((writer, entry)) => {
+                (pool::fold(key.clone(), writer, entry, entry.held), entry.held)
+            }
+            None => match pool::close(key.clone(), &item, since == SinceCopy::Spent)? {
+                Some(close) => close,
+                None => return Ok(spent),
+            },
+        };
+        if let Written::Applied(_) = until_known(store, write).await? {
+            spent = spent.saturating_add(units);
+        }
+    }
+    let message = "a pool goes on changing: stop every process before restoring the table";
+    Err(StoreError::new(StoreErrorKind::Unavailable, message))
+}
+
+fn next_entry(item: &Item) -> Result<Option<(u128, pool::Entry)>, StoreError> {
+    Ok(pool::entries(item)?.into_iter().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Key, Memory};
+    use crate::testing::{self, START_MS};
+    use crate::{Ask, Gate, ManualClock};
+
+    const LIMIT: u64 = 400;
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [meter.jobs]
+        [plan.free]
+        quota.jobs = "400/month"
+    "#;
+
+    /// A backup: every item as it stands.
+    async fn copy(store: &Memory) -> Memory {
+        let copy = Memory::new();
+        for key in store.keys() {
+            let Some(item) = store.read(key.clone()).await.unwrap() else { continue };
+            let change = item.0.into_iter().map(|(name, value)| Change::Set(name, value)).collect();
+            copy.write(Write { key, when: vec![], change }).await.unwrap();
+        }
+        copy
+    }
+
+    /// Uses up to so many units, and says how many there were.
+    async fn use_up(gate: &Gate, most: u64) -> u64 {
+        let acme = gate.tenant("acme").await.unwrap();
+        let mut used = 0;
+        while used < most {
+            match gate.admit(Ask::op("job").tenant(&acme).cost("jobs", 1)).await {
+                Ok(permit) => permit.settle(),
+                Err(_) => break,
+            }
+            used += 1;
+        }
+        gate.flush_now().await.unwrap();
+        used
+    }
+
+    async fn restored(store: &Memory, since: SinceCopy) -> Restored {
+        let builder = GateBuilder::from_text("[store]\nkind = \"memory\"\n");
+        let clock = ManualClock::at_unix_ms(START_MS);
+        builder.store(store.clone()).clock(clock).restore(since).await.unwrap()
+    }
+
+    fn pools(store: &Memory) -> Vec<Key> {
+        store.keys().into_iter().filter(|key| key.pk.split('#').nth(2) == Some("Q")).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_after_the_copy_is_never_served_beyond_a_limit() {
+        for (before, after) in [(0, 30), (30, 100), (150, 250), (1, 399), (380, 100)] {
+            let store = Memory::new();
+            let (gate, _) = testing::gate_with(PLANS, store.clone());
+            let mut served = use_up(&gate, before).await;
+            let backup = copy(&store).await;
+            served += use_up(&gate, after).await;
+            drop(gate); // it dies with its table
+
+            let told = restored(&backup, SinceCopy::Spent).await;
+            let had_a_pool = before > 0;
+            assert_eq!((told.logs, told.pools), (1, usize::from(had_a_pool)));
+            let (next, _) = testing::gate_with(PLANS, backup.clone());
+            let again = use_up(&next, 2 * LIMIT).await;
+            if had_a_pool {
+                assert_eq!(again, 0, "{before} and {after}: {served} before");
+                assert!(served <= LIMIT);
+            } else {
+                assert_eq!(again, LIMIT, "a pool that the copy lacks is made anew");
+            }
+            next.close().await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_what_was_free_a_tenant_gets_again_what_it_was_granted_since() {
+        for (before, after) in [(30, 100), (150, 250), (1, 399)] {
+            let store = Memory::new();
+            let (gate, _) = testing::gate_with(PLANS, store.clone());
+            use_up(&gate, before).await;
+            let backup = copy(&store).await;
+            let since = use_up(&gate, after).await;
+            drop(gate);
+            restored(&backup, SinceCopy::Free).await;
+            let (next, _) = testing::gate_with(PLANS, backup.clone());
+            let again = use_up(&next, 2 * LIMIT).await;
+            let all = before + since + again;
+            assert!(all <= LIMIT + since, "{before}, {since} since, {again} again");
+            assert!(before + again <= LIMIT, "what was held is not given out again");
+            next.close().await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_of_before_is_left_and_it_can_be_done_again() {
+        let store = Memory::new();
+        let (gate, _) = testing::gate_with(PLANS, store.clone());
+        use_up(&gate, 50).await;
+        let backup = copy(&store).await;
+        let first = restored(&backup, SinceCopy::Spent).await;
+        assert_eq!(first.spent, LIMIT, "held and free together");
+        let nothing = Restored { spent: 0, logs: 0, ..first };
+        assert_eq!(restored(&backup, SinceCopy::Spent).await, nothing);
+        for key in pools(&backup) {
+            let item = backup.read(key).await.unwrap().unwrap();
+            assert_eq!(pool::entries(&item).unwrap(), []);
+            assert_eq!((item.int("free"), item.int("spent")), (Some(0), Some(LIMIT as i64)));
+        }
+        // A writer of before that was not stopped finds its log ended at its next record.
+        drop(gate);
+    }
+}
