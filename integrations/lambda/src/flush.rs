@@ -16,8 +16,8 @@ use tollgate::Gate;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Before the invocation's deadline a flush gives up: past it Lambda kills the process, and with it
-/// what could go with the next flush.
+/// So long before the invocation's deadline a flush gives up: past it Lambda kills the process, and
+/// with it what could go with the next flush.
 const SPARE: Duration = Duration::from_millis(200);
 
 /// The name under which the extension registers.
@@ -72,12 +72,16 @@ pub(crate) async fn register(
 
 /// Flushes, and leaves to the next flush what the time does not suffice for.
 async fn flush_until(gate: &Gate, deadline_ms: u64) {
-    let left = Duration::from_millis(deadline_ms).saturating_sub(since_1970());
-    match tokio::time::timeout(left.saturating_sub(SPARE), gate.flush_now()).await {
+    match tokio::time::timeout(left_until(deadline_ms), gate.flush_now()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "flush: left to the next invocation"),
         Err(_) => tracing::warn!("flush: out of time, left to the next invocation"),
     }
+}
+
+/// How long work may take that must end by itself before this deadline.
+pub(crate) fn left_until(deadline_ms: u64) -> Duration {
+    Duration::from_millis(deadline_ms).saturating_sub(since_1970()).saturating_sub(SPARE)
 }
 
 /// Deadlines are Unix time.

@@ -27,8 +27,18 @@
 //! | it ends at SIGTERM, or without a word | SIGTERM closes the gate; nothing waits for it |
 //! | clocks stop while it is frozen | [`builder`] sets a [`WallClock`], which catches up |
 //!
-//! The claims are what `[[identify]] claim = ".."` of the service file reads. A function of another
-//! kind, [`run_ingest`], counts usage that queues and buses bring.
+//! The claims are what `[[identify]] claim = ".."` of the service file reads.
+//!
+//! Functions of other kinds, each with its own `run` and with the part of it that stands in a
+//! handler of yours:
+//!
+//! | function | invoked by | does |
+//! |---|---|---|
+//! | [`run_ingest`] | SQS, EventBridge | counts usage, each event once |
+//! | `run_stripe_webhook` | Stripe, through a front door | moves tenants between plans |
+//! | `run_stripe_report` | a schedule | sends to Stripe what is owed |
+//!
+//! (Those of Stripe with the feature `stripe`.)
 //!
 //! # Laws
 //!
@@ -47,8 +57,12 @@ mod clock;
 mod flush;
 mod ingest;
 mod run;
+#[cfg(feature = "stripe")]
+mod stripe;
 
 pub use caller::caller_of;
 pub use clock::WallClock;
 pub use ingest::{count, run_ingest};
 pub use run::{Function, builder, run};
+#[cfg(feature = "stripe")]
+pub use stripe::{run_stripe_report, run_stripe_webhook, stripe_report, stripe_webhook};
