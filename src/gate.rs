@@ -30,6 +30,7 @@ mod close;
 mod customers;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
+mod entitlements;
 mod inner;
 mod limit_line;
 mod lookup;
@@ -54,6 +55,7 @@ pub(crate) use limit_line::RouteLine;
 
 pub use ask::{Ask, Permit, TenantHandle};
 pub use close::CLOSE_WITHIN;
+pub use entitlements::Entitlements;
 pub use open::{GateBuilder, OnRefusal};
 pub use statement::{Identified, IdentifyStep};
 pub(crate) use usage::Took;

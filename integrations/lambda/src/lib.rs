@@ -35,6 +35,7 @@
 //! | function | invoked by | does |
 //! |---|---|---|
 //! | [`run_ingest`] | SQS, EventBridge | counts usage, each event once |
+//! | [`Cognito`] | a user pool's triggers | makes tenants, puts plan and features into tokens |
 //! | `run_stripe_webhook` | Stripe, through a front door | moves tenants between plans |
 //! | `run_stripe_report` | a schedule | sends to Stripe what is owed |
 //!
@@ -54,6 +55,7 @@
 
 mod caller;
 mod clock;
+mod cognito;
 mod flush;
 mod ingest;
 mod run;
@@ -62,6 +64,7 @@ mod stripe;
 
 pub use caller::caller_of;
 pub use clock::WallClock;
+pub use cognito::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN};
 pub use ingest::{count, run_ingest};
 pub use run::{Function, builder, run};
 #[cfg(feature = "stripe")]
