@@ -32,7 +32,7 @@ const SMALL_QUOTA: [(&str, &str); 3] = [
 /// An emulator and a table, unless they cannot be had.
 macro_rules! table {
     ($plans:expr) => {
-        match Table::new($plans) {
+        match support::emulator().and_then(|_| Table::new($plans)) {
             Ok(table) => table,
             Err(why) => {
                 println!("skipped: emulator ({why})");

@@ -118,7 +118,7 @@ impl Cognito {
             let this = self.clone();
             async move { this.answer(event.payload).await }
         });
-        Runtime::new(handler).run().await
+        Runtime::new(handler).run_concurrent().await
     }
 
     /// Answers one event, whatever its trigger.

@@ -52,6 +52,15 @@
 //!
 //! Not promised: leases of a sandbox that vanished without SIGTERM come back only when somebody
 //! needs their units and has sealed its log.
+//!
+//! # Managed Instances
+//!
+//! There an instance serves several invocations at once (`AWS_LAMBDA_MAX_CONCURRENCY`), is never
+//! frozen, and no extension is told of invocations. The same `run` serves there, with tokio's
+//! multi-threaded runtime, and records as a server does: every `flush.every`, which is what an
+//! abrupt death loses in `fast`, and at SIGTERM after the answers that are on their way. No
+//! invocation is killed at its timeout. (Tried against a Runtime API of our own: AWS's emulator
+//! takes one invocation at a time. How long Lambda waits there after SIGTERM is not published.)
 
 mod caller;
 mod clock;

@@ -4,12 +4,13 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use lambda_http::lambda_runtime::Diagnostic;
+use lambda_http::lambda_runtime::{Diagnostic, LambdaInvocation, Runtime};
 use lambda_http::{Body, Error};
 use tollgate::{Gate, GateBuilder};
 use tower_service::Service;
@@ -17,6 +18,9 @@ use tower_service::Service;
 use crate::caller::caller_of;
 use crate::clock::WallClock;
 use crate::flush::{self, Answered};
+
+/// How long invocations that are at work when a Managed Instance ends may take to be answered.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// [`Gate::builder`] with the clock that a function needs.
 ///
@@ -48,28 +52,51 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Debug,
 {
-    let answered = Answered::default();
-    let runtime = lambda_http::runtime(Function::new(app)).layer(answered.clone());
-    serve(gate, &answered, runtime.run()).await
+    serve(gate, lambda_http::runtime_concurrent(Function::new(app))).await
 }
 
-/// Runs a function until SIGTERM, flushing after each answer. The runtime asks for its first event
-/// when it is first polled, which is after the extension has registered.
-pub(crate) async fn serve(
-    gate: &Gate,
-    answered: &Answered,
-    runtime: impl Future<Output = Result<(), Error>>,
-) -> Result<(), Error> {
-    refuse_snapshots(std::env::var("AWS_LAMBDA_INITIALIZATION_TYPE").ok().as_deref())?;
-    let flushing = flush::register(gate, answered).await?;
-    let served = tokio::select! {
-        served = async { tokio::try_join!(runtime, flushing) } => served.map(|_| ()),
-        () = terminated() => Ok(()),
+/// Runs a function until SIGTERM, flushing after each answer; on a Managed Instance with as many
+/// invocations at once as Lambda says, flushing as a server does. The runtime asks for its first
+/// event when it is first polled, which is after the extension has registered.
+pub(crate) async fn serve<S>(gate: &Gate, runtime: Runtime<S>) -> Result<(), Error>
+where
+    S: Service<LambdaInvocation, Response = (), Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let env = |name: &str| std::env::var(name).ok();
+    let initialization = env("AWS_LAMBDA_INITIALIZATION_TYPE");
+    refuse_snapshots(initialization.as_deref())?;
+    let is_managed = is_managed(initialization.as_deref(), env("AWS_LAMBDA_MAX_CONCURRENCY"));
+    let answered = Answered::default();
+    let runtime = runtime.layer(answered.clone());
+    let served = if is_managed {
+        let extension = flush::register_for_the_end().await;
+        let served = async { tokio::try_join!(runtime.run_concurrent(), extension) };
+        let served = until_terminated(served).await;
+        // Each is a task of its own, and goes on.
+        answered.idle(ANSWER_WITHIN).await;
+        served
+    } else {
+        let flushing = flush::register(gate, &answered).await?;
+        until_terminated(async { tokio::try_join!(runtime.run(), flushing) }).await
     };
     // Also where the runtime has failed: what was counted was counted.
     let closed = gate.close().await;
     served?;
     Ok(closed?)
+}
+
+/// Whether this is a Managed Instance, which is never frozen and has several invocations at once.
+fn is_managed(initialization: Option<&str>, max_concurrency: Option<String>) -> bool {
+    let at_once = max_concurrency.and_then(|most| most.parse::<u32>().ok());
+    initialization == Some("lambda-managed-instances") || at_once.is_some_and(|most| most > 1)
+}
+
+async fn until_terminated<T>(served: impl Future<Output = Result<T, Error>>) -> Result<(), Error> {
+    tokio::select! {
+        served = served => served.map(|_| ()),
+        () = terminated() => Ok(()),
+    }
 }
 
 /// A snapshot copies the memory of an open gate, and the copies would write one log: the second of
@@ -232,6 +259,15 @@ mod tests {
         });
         let mut called = Function::new(handler);
         assert_eq!(called.call(request("acme")).await.unwrap().status(), 502);
+    }
+
+    #[test]
+    fn a_managed_instance_is_known_by_its_environment() {
+        let at_once = |most: &str| is_managed(None, Some(most.to_owned()));
+        assert!(is_managed(Some("lambda-managed-instances"), None));
+        assert!(at_once("2") && at_once("64"));
+        assert!(!at_once("1") && !at_once("0") && !at_once("many"));
+        assert!(!is_managed(Some("on-demand"), None) && !is_managed(None, None));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tollgate::Gate;
 use tollgate::billing::report::Report;
 use tollgate::wire::Reply;
 
-use crate::flush::{Answered, left_until};
+use crate::flush::left_until;
 use crate::run::{run, serve};
 
 /// Serves a function that takes Stripe's webhooks, until SIGTERM has closed the gate: behind a
@@ -100,14 +100,12 @@ pub async fn stripe_webhook(gate: &Gate, request: &Request<Body>) -> Response<Bo
 ///
 /// As [`run`].
 pub async fn run_stripe_report(gate: &Gate) -> Result<(), Error> {
-    let answered = Answered::default();
     let reporting = gate.clone();
     let handler = service_fn(move |event: LambdaEvent<Value>| {
         let gate = reporting.clone();
         async move { report_within(&gate, left_until(event.context.deadline)).await }
     });
-    let runtime = Runtime::new(handler).layer(answered.clone());
-    serve(gate, &answered, runtime.run()).await
+    serve(gate, Runtime::new(handler)).await
 }
 
 /// Sends to Stripe what is owed by now ([`Gate::report_now`]), and says what that was: for
