@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The function whose package includes this file.
-const PROGRAM: &str =
+pub(crate) const PROGRAM: &str =
     match (option_env!("CARGO_BIN_EXE_lambda-http"), option_env!("CARGO_BIN_EXE_lambda-ingest")) {
         (Some(path), _) | (None, Some(path)) => path,
         (None, None) => panic!("only these two include this file"),
@@ -150,7 +150,8 @@ impl Table {
         meters.iter().find(|m| m["name"] == meter).unwrap()["used"].as_u64().unwrap()
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// A program with the environment that a function on this table has.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(self.home.path())

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ struct Seen {
     invoked: usize,
     in_flight: usize,
     most_in_flight: usize,
-    polls: usize,
+    first_poll: Option<Instant>,
     registered: Vec<Value>,
 }
 
@@ -92,9 +92,9 @@ impl RuntimeApi {
         self.until(|seen| (seen.in_flight == invocations).then_some(()));
     }
 
-    /// Waits until it is ready: somebody asks for an event.
-    pub(crate) fn until_polled(&self) {
-        self.until(|seen| (seen.polls > 0).then_some(()));
+    /// When it was ready: an event was asked for.
+    pub(crate) fn first_poll(&self) -> Instant {
+        self.until(|seen| seen.first_poll)
     }
 
     /// Most that were at work at once.
@@ -129,7 +129,7 @@ impl State {
 
     /// An event for a poll, as soon as there is one.
     fn next(&self) -> Option<(String, String)> {
-        self.seen().polls += 1;
+        self.seen().first_poll.get_or_insert_with(Instant::now);
         self.changed.notify_all();
         self.until(Duration::from_secs(3_600), |seen| {
             let next = seen.waiting.pop_front()?;
@@ -167,12 +167,8 @@ fn serve(state: &State, socket: &TcpStream) -> Option<()> {
                 ("200 OK", "lambda-extension-identifier: e-1\r\n".to_owned(), body.to_owned())
             }
             ("extension", "register", None) => ("403 Forbidden", String::new(), "{}".to_owned()),
-            ("extension", "event", _) if state.takes_invoke => {
-                // Its events would follow the invocations; none is told here.
-                state.until::<()>(Duration::from_secs(3_600), |_| None)?;
-                return None;
-            }
             ("extension", ..) => {
+                // It waits for its next event, and is told of none here.
                 state.until::<()>(Duration::from_secs(3_600), |_| None)?;
                 return None;
             }
