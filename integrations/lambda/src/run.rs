@@ -27,8 +27,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// A sandbox has no disk of its own that lives on, and many of them share one table: the service
 /// file should say `[store] kind = "dynamodb"` and `[flush] mode = "fast"`. Each invocation ends
 /// with a flush, so that `fast` loses at most what an invocation that is killed had used.
+///
+/// Sandboxes are many, live shortly, and stand still in between: they cannot tell each other how
+/// many they are. So a rate is leased by the slot unless it says `strict = false`
+/// ([`GateBuilder::strict_rates`]); on a Managed Instance it is shared, as by servers.
 pub fn builder(service_file: &str) -> GateBuilder {
-    Gate::builder(service_file).clock(WallClock::new())
+    Gate::builder(service_file)
+        .clock(WallClock::new())
+        .strict_rates(!Environment::read().is_managed())
 }
 
 /// Serves the function's invocations until the process ends: a service of `http` types, such as an
@@ -63,13 +69,11 @@ where
     S: Service<LambdaInvocation, Response = (), Error = Error> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    let env = |name: &str| std::env::var(name).ok();
-    let initialization = env("AWS_LAMBDA_INITIALIZATION_TYPE");
-    refuse_snapshots(initialization.as_deref())?;
-    let is_managed = is_managed(initialization.as_deref(), env("AWS_LAMBDA_MAX_CONCURRENCY"));
+    let environment = Environment::read();
+    environment.refuse_snapshots()?;
     let answered = Answered::default();
     let runtime = runtime.layer(answered.clone());
-    let served = if is_managed {
+    let served = if environment.is_managed() {
         let extension = flush::register_for_the_end().await;
         let served = async { tokio::try_join!(runtime.run_concurrent(), extension) };
         let served = until_terminated(served).await;
@@ -86,10 +90,38 @@ where
     Ok(closed?)
 }
 
-/// Whether this is a Managed Instance, which is never frozen and has several invocations at once.
-fn is_managed(initialization: Option<&str>, max_concurrency: Option<String>) -> bool {
-    let at_once = max_concurrency.and_then(|most| most.parse::<u32>().ok());
-    initialization == Some("lambda-managed-instances") || at_once.is_some_and(|most| most > 1)
+/// What Lambda says of the process.
+#[derive(Default)]
+struct Environment {
+    initialization: Option<String>,
+    max_concurrency: Option<String>,
+}
+
+impl Environment {
+    fn read() -> Self {
+        let env = |name: &str| std::env::var(name).ok();
+        Self {
+            initialization: env("AWS_LAMBDA_INITIALIZATION_TYPE"),
+            max_concurrency: env("AWS_LAMBDA_MAX_CONCURRENCY"),
+        }
+    }
+
+    /// Whether this is a Managed Instance, which is never frozen and has several invocations at
+    /// once.
+    fn is_managed(&self) -> bool {
+        let at_once = self.max_concurrency.as_ref().and_then(|most| most.parse::<u32>().ok());
+        self.initialization.as_deref() == Some("lambda-managed-instances")
+            || at_once.is_some_and(|most| most > 1)
+    }
+
+    /// A snapshot copies the memory of an open gate, and the copies would write one log: the second
+    /// of them to write finds somebody else's record in its place.
+    fn refuse_snapshots(&self) -> Result<(), Error> {
+        if self.initialization.as_deref() == Some("snap-start") {
+            return Err("SnapStart copies an open gate: switch it off for this function".into());
+        }
+        Ok(())
+    }
 }
 
 async fn until_terminated<T>(served: impl Future<Output = Result<T, Error>>) -> Result<(), Error> {
@@ -97,15 +129,6 @@ async fn until_terminated<T>(served: impl Future<Output = Result<T, Error>>) -> 
         served = served => served.map(|_| ()),
         () = terminated() => Ok(()),
     }
-}
-
-/// A snapshot copies the memory of an open gate, and the copies would write one log: the second of
-/// them to write finds somebody else's record in its place.
-fn refuse_snapshots(initialization: Option<&str>) -> Result<(), Error> {
-    if initialization == Some("snap-start") {
-        return Err("SnapStart copies an open gate: switch it off for this function".into());
-    }
-    Ok(())
 }
 
 /// Returns at SIGTERM. Lambda sends it to functions that have an extension, as this one has.
@@ -261,20 +284,28 @@ mod tests {
         assert_eq!(called.call(request("acme")).await.unwrap().status(), 502);
     }
 
+    fn environment(initialization: Option<&str>, max_concurrency: Option<&str>) -> Environment {
+        Environment {
+            initialization: initialization.map(str::to_owned),
+            max_concurrency: max_concurrency.map(str::to_owned),
+        }
+    }
+
     #[test]
     fn a_managed_instance_is_known_by_its_environment() {
-        let at_once = |most: &str| is_managed(None, Some(most.to_owned()));
-        assert!(is_managed(Some("lambda-managed-instances"), None));
+        let at_once = |most| environment(None, Some(most)).is_managed();
+        assert!(environment(Some("lambda-managed-instances"), None).is_managed());
         assert!(at_once("2") && at_once("64"));
         assert!(!at_once("1") && !at_once("0") && !at_once("many"));
-        assert!(!is_managed(Some("on-demand"), None) && !is_managed(None, None));
+        assert!(!environment(Some("on-demand"), None).is_managed());
+        assert!(!Environment::default().is_managed());
     }
 
     #[test]
     fn snap_start_is_refused() {
-        assert!(refuse_snapshots(Some("snap-start")).is_err());
+        assert!(environment(Some("snap-start"), None).refuse_snapshots().is_err());
         for fine in [None, Some("on-demand"), Some("provisioned-concurrency")] {
-            assert!(refuse_snapshots(fine).is_ok());
+            assert!(environment(fine, None).refuse_snapshots().is_ok());
         }
     }
 }
