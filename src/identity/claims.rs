@@ -1,5 +1,5 @@
-//! What somebody in front has verified of a caller already. No framework's types: an adapter finds it
-//! where its framework keeps what belongs to a request.
+//! What somebody in front has verified of a caller already. No framework's types: an adapter finds
+//! it where its framework keeps what belongs to a request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,7 +5,8 @@
 //!
 //! 1. A login is never blocked: whatever goes wrong (store away or silent, gate not opened, panic,
 //!    an event of another shape), within [`LOGIN_WITHIN`] the event goes back as it came, and the
-//!    token lacks the claims. It is logged, and counted as `tollgate_logins_total`.
+//!    token lacks the claims. It is logged, and counted as `tollgate_logins_total`. The first event
+//!    of a process waits for [`OPEN_WITHIN`] more, at most.
 //! 2. A user's tenant is made once, however often Cognito asks.
 //! 3. Of an event nothing is changed but what is said below: groups, roles and other triggers'
 //!    claims pass.
@@ -22,15 +23,28 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 use tollgate::{Entitlements, Feature, Gate, telemetry};
 
-/// How long a login waits for its claims. Cognito gives a trigger 5 s, its cold start among them.
+/// How long a login waits for its claims.
 pub const LOGIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a confirmation waits for its tenant.
-pub const CONFIRM_WITHIN: Duration = Duration::from_secs(4);
+pub const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long the first opening of the gate may keep the function from its first event: Lambda gives
-/// initialization 10 s.
-const OPEN_WITHIN: Duration = Duration::from_secs(8);
+/// How long the first opening of the gate may keep a process from its first event. It goes on
+/// beside the events after that.
+pub const OPEN_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// Cognito waits so long for a trigger, and the start of its process is part of that.
+const COGNITO_WAITS: Duration = Duration::from_secs(5);
+
+/// How much of that is left for starting the process.
+const START: Duration = Duration::from_millis(500);
+
+const _: () = assert!(
+    OPEN_WITHIN.as_millis() + CONFIRM_WITHIN.as_millis() + START.as_millis()
+        <= COGNITO_WAITS.as_millis()
+        && LOGIN_WITHIN.as_millis() <= CONFIRM_WITHIN.as_millis(),
+    "a process that has just started answers in time",
+);
 
 /// Longest text of features in a token, in bytes: a token travels with each request, and front
 /// doors take 8 to 10 kB of headers.

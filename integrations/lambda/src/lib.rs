@@ -73,7 +73,7 @@ mod stripe;
 
 pub use caller::caller_of;
 pub use clock::WallClock;
-pub use cognito::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN};
+pub use cognito::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN, OPEN_WITHIN};
 pub use ingest::{count, run_ingest};
 pub use run::{Function, builder, run};
 #[cfg(feature = "stripe")]
