@@ -30,6 +30,7 @@ mod close;
 mod customers;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
+mod entitlements;
 mod guests;
 mod inner;
 mod limit_line;
@@ -56,6 +57,7 @@ pub(crate) use limit_line::RouteLine;
 
 pub use ask::{Ask, Permit, TenantHandle};
 pub use close::CLOSE_WITHIN;
+pub use entitlements::Entitlements;
 pub use open::{GateBuilder, OnRefusal};
 pub use restore::{Restored, SinceCopy};
 pub use statement::{Identified, IdentifyStep};

@@ -69,9 +69,9 @@ pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use decision::{LimitState, Reason, Refusal};
 pub use error::Error;
 pub use gate::{
-    Admitted, Answer, Ask, CLOSE_WITHIN, Gate, GateBuilder, Identified, IdentifyStep, LEASE_WAIT,
-    LEASE_WAITERS, OnRefusal, Pending, Permit, Restored, Running, SinceCopy, Step, TenantHandle,
-    Usage, Waited,
+    Admitted, Answer, Ask, CLOSE_WITHIN, Entitlements, Gate, GateBuilder, Identified, IdentifyStep,
+    LEASE_WAIT, LEASE_WAITERS, OnRefusal, Pending, Permit, Restored, Running, SinceCopy, Step,
+    TenantHandle, Usage, Waited,
 };
 pub use usage::Mode;
 pub use usage::flush::FlushError;

@@ -104,6 +104,8 @@ metrics! {
     StripeEvents = Counter "tollgate_stripe_events_total" "count" ["result"];
     /// Webhook events received, by type and result.
     WebhookEvents = Counter "tollgate_webhook_events_total" "count" ["type" "result"];
+    /// Logins whose token was to say what the tenant has, by result.
+    Logins = Counter "tollgate_logins_total" "count" ["result"];
     /// Tenants held in memory.
     TenantsCached = Gauge "tollgate_tenants_cached" "count" [];
     /// 1 while the gate decides in this mode for want of the store.
@@ -211,6 +213,11 @@ pub fn stripe_event(result: &'static str) {
 /// to make labels.
 pub fn webhook_event(kind: &'static str, result: &'static str) {
     backend::counter(Metric::WebhookEvents, &[("type", kind), ("result", result)]);
+}
+
+/// Counts a login: `told` what the tenant has, `unknown` tenant, `failed` to find out.
+pub fn login(result: &'static str) {
+    backend::counter(Metric::Logins, &[("result", result)]);
 }
 
 /// Sets how many tenants are held in memory.
@@ -378,6 +385,7 @@ mod tests {
             unflushed(&word, 7);
             stripe_event("sent");
             webhook_event("other", "ignored");
+            login("told");
             tenants_cached(1);
             degraded("cached", true);
             catalog_info(2, Some(1));

@@ -175,17 +175,27 @@ async fn by_slot(gates: &[&Gate], slots: usize) -> Vec<u64> {
     by_slot
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_strict_rate_is_never_passed_in_a_slot() {
-    let plans = PLANS.replace("\"100/s\"", "{ limit = \"100/s\", strict = true }");
+/// Four processes on one store, and that store.
+async fn four(plans: &str, strict_rates: bool) -> (Memory, Vec<Gate>) {
     let (store, clock) = (Memory::new(), Paused(Instant::now()));
     let mut gates = Vec::new();
     for _ in 0..4 {
-        let builder = GateBuilder::from_text(SERVICE).plans(&plans).store(Shared(store.clone()));
-        let gate = builder.clock(clock.clone()).open().await.unwrap();
+        let builder = GateBuilder::from_text(SERVICE).plans(plans).store(Shared(store.clone()));
+        let builder = builder.clock(clock.clone()).strict_rates(strict_rates);
+        let gate = builder.open().await.unwrap();
         gate.directory().tenant("acme").plan("free").save().await.unwrap();
         gates.push(gate);
     }
+    (store, gates)
+}
+
+/// Whether processes on this store know of each other.
+async fn is_counted(store: &Memory) -> bool {
+    let key = Key { pk: "1#default#V#nodes".to_owned(), sk: "-".into() };
+    store.read(key).await.unwrap().is_some()
+}
+
+async fn pass_no_slot(gates: &[Gate]) {
     for some in [4, 1, 2] {
         let serving: Vec<&Gate> = gates.iter().take(some).collect();
         let slots = by_slot(&serving, 6).await;
@@ -197,6 +207,38 @@ async fn a_strict_rate_is_never_passed_in_a_slot() {
         let could = 500.min(asked) * slots.len() as u64;
         assert!(used * 100 >= could * 95, "{some} nodes: {slots:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strict_rate_is_never_passed_in_a_slot() {
+    let plans = PLANS.replace("\"100/s\"", "{ limit = \"100/s\", strict = true }");
+    let (store, gates) = four(&plans, false).await;
+    pass_no_slot(&gates).await;
+    assert!(is_counted(&store).await, "the next plan file may have another rate");
+    for gate in &gates {
+        gate.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_rates_are_strict_unless_they_say_no_nobody_need_be_counted() {
+    let (store, gates) = four(PLANS, true).await;
+    pass_no_slot(&gates).await;
+    assert!(!is_counted(&store).await);
+    for gate in &gates {
+        gate.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_says_no_is_shared_all_the_same() {
+    let plans = PLANS.replace("\"100/s\"", "{ limit = \"100/s\", strict = false }");
+    let (store, gates) = four(&plans, true).await;
+    assert!(is_counted(&store).await);
+    let all: Vec<&Gate> = gates.iter().collect();
+    call(&all, &[300; 4], 12).await;
+    let served = call(&all, &[300; 4], 20).await;
+    assert!(served.iter().all(|rate| is_about(*rate, 25.0)), "equal parts: {served:?}");
     for gate in &gates {
         gate.close().await.unwrap();
     }

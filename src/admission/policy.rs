@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use super::alert::AlertRule;
 use super::bucket::BucketRule;
 use crate::catalog::{
-    Catalog, ChargeOn, Every, MeterId, OnLeaseError, Plan, Quota, RouteId, Scope,
+    Catalog, ChargeOn, Every, MeterId, OnLeaseError, Plan, Quota, Rate, RouteId, Scope,
 };
 
 mod lower;
@@ -188,14 +188,50 @@ pub(crate) struct ByteMeter {
     pub(crate) cut: bool,
 }
 
+/// How rates hold over the processes that may open a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Together {
+    /// There is one: its buckets are the rates.
+    Alone,
+    /// Each of so many nodes has an equal part of every rate, but for those that are leased by the
+    /// slot: which say that they are `strict`, or do not say, and that is what it means here.
+    Among {
+        /// How many.
+        nodes: usize,
+        /// What a rate is that does not say.
+        strict: bool,
+    },
+    /// All are leased by the slot: nobody knows how many nodes there are.
+    Leased,
+}
+
+impl Together {
+    /// How many nodes share rates, as far as it is known.
+    pub(crate) fn nodes(self) -> usize {
+        match self {
+            Self::Among { nodes, .. } => nodes,
+            Self::Alone | Self::Leased => 1,
+        }
+    }
+
+    /// Whether a rate is leased by the slot.
+    fn leases(self, rate: &Rate) -> bool {
+        match self {
+            Self::Alone => false,
+            Self::Among { strict, .. } => rate.strict.unwrap_or(strict),
+            Self::Leased => true,
+        }
+    }
+}
+
 impl Policy {
-    /// Lowers `plan`, for one of so many nodes that share its rates. `grants` are the tenant's own,
-    /// in any order.
+    /// Lowers `plan`, for a process that holds its rates in this way. `grants` are the tenant's
+    /// own, in any order.
     pub(crate) fn new(
         catalog: &Catalog,
         plan: Arc<Plan>,
         grants: &[GrantTerms],
-        nodes: Option<usize>,
+        together: Together,
     ) -> Self {
         let scopes = plan.rates.values().flatten().map(|r| &r.scope);
         let mut scopes = scopes.chain(plan.quotas.values().flatten().map(|q| &q.scope));
@@ -212,7 +248,7 @@ impl Policy {
             tenant_pools: 0,
             plan: plan.clone(),
         };
-        policy.rates_on = policy.lower_rates(&plan, nodes);
+        policy.rates_on = policy.lower_rates(&plan, together);
         policy.quotas_of = policy.lower_quotas(&plan);
         policy.grants_of = policy.lower_grants(&plan, grants);
         let routes = catalog.routes.iter().map(|(id, _)| Some(id));

@@ -8,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::policy::{GrantTerms, Policy};
+use super::policy::{GrantTerms, Policy, Together};
 use super::sheet::{Resolved, Standing};
 use crate::catalog::{Anchors, Catalog, Changes, MeterId, PaymentRule, PlanId};
 use crate::decision::{Payment, Reason};
@@ -23,14 +23,14 @@ pub(crate) struct LiveCatalog {
     /// Counts the catalogs of this process.
     pub(crate) epoch: u64,
     policies: Vec<OnceLock<Arc<Policy>>>,
-    /// How many nodes have an equal part of every rate; `None`: no other can open the store.
-    pub(crate) nodes: Option<usize>,
+    /// How its rates hold over the processes that share the store.
+    pub(crate) together: Together,
 }
 
 impl LiveCatalog {
     pub(crate) fn new(catalog: Arc<Catalog>, revision: u64, epoch: u64) -> Self {
         let policies = catalog.plans.iter().map(|_| OnceLock::new()).collect();
-        Self { catalog, revision, epoch, policies, nodes: None }
+        Self { catalog, revision, epoch, policies, together: Together::Alone }
     }
 
     /// The same once more: whoever resolved under this one resolves anew.
@@ -43,13 +43,22 @@ impl LiveCatalog {
     #[must_use]
     pub(crate) fn followed_by(&self, catalog: Arc<Catalog>, revision: u64) -> Self {
         let next = Self::new(catalog, revision, self.epoch + 1);
-        Self { nodes: self.nodes, ..next }
+        Self { together: self.together, ..next }
     }
 
-    /// The same for one of so many nodes that share its rates.
+    /// The same where rates hold in this way.
+    #[must_use]
+    pub(crate) fn together(self, together: Together) -> Self {
+        Self { together, ..self }
+    }
+
+    /// The same for another number of nodes that share its rates.
     #[must_use]
     pub(crate) fn among(self, nodes: usize) -> Self {
-        Self { nodes: Some(nodes), ..self }
+        match self.together {
+            Together::Among { strict, .. } => self.together(Together::Among { nodes, strict }),
+            Together::Alone | Together::Leased => self,
+        }
     }
 
     /// What holds for this tenant at `now_ms`.
@@ -163,7 +172,7 @@ impl LiveCatalog {
             let shared = &self.policies[at];
             let make = || {
                 let plan = Arc::new(self.catalog.plans[at].clone());
-                Arc::new(Policy::new(&self.catalog, plan, &[], self.nodes))
+                Arc::new(Policy::new(&self.catalog, plan, &[], self.together))
             };
             return shared.get_or_init(make).clone();
         }
@@ -172,7 +181,7 @@ impl LiveCatalog {
             layers.into_iter().map(|layer| Changes { plan: None, ..layer }).collect();
         let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
         let plan = self.catalog.with_addons(plan, addons);
-        Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.nodes))
+        Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.together))
     }
 
     /// Orders what nodes may know: a newer catalog, then a newer record, then a later time. Each

@@ -93,7 +93,11 @@ static RATE: Shape = Shape {
     required: &["limit"],
     keys: &[
         key("limit", Form::RateWords, "The rate in words."),
-        key("strict", Form::Flag, "Never more in a slot, over all processes. Default: false."),
+        key(
+            "strict",
+            Form::Flag,
+            "Never more in a slot, over all processes. Default: false; on Lambda: true.",
+        ),
     ],
 };
 

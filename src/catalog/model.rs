@@ -186,8 +186,9 @@ pub struct Rate {
     pub burst: u64,
     /// Whose bucket.
     pub scope: Scope,
-    /// Over several processes its units are leased slot by slot, instead of shared by speed.
-    pub strict: bool,
+    /// Whether over several processes its units are leased slot by slot, instead of shared by
+    /// speed; `None`: as the gate was built.
+    pub strict: Option<bool>,
     /// Where it is written.
     pub place: Place,
 }

@@ -27,7 +27,7 @@ impl Scene<'_> {
                 let Some(mut rate) = self.rate(report, entry.name, on, &text) else {
                     continue;
                 };
-                rate.strict = table.and_then(|t| t.flag("strict")).unwrap_or(false);
+                rate.strict = table.and_then(|t| t.flag("strict"));
                 let twin = list.iter().any(|other| other.id == rate.id);
                 refuse_twin(report, twin, &rate.id, &text.span);
                 list.push(rate);
@@ -96,7 +96,7 @@ impl Scene<'_> {
             per: words.per,
             burst,
             scope: words.scope,
-            strict: false,
+            strict: None,
             place: report.mark(text.span.clone()),
         })
     }

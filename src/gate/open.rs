@@ -63,6 +63,7 @@ pub struct GateBuilder {
     on_refusal: Option<OnRefusal>,
     on_alert: Option<OnAlert>,
     wire: WireOptions,
+    strict_rates: bool,
     #[cfg(feature = "stripe")]
     stripe: Option<crate::config::StripeConfig>,
 }
@@ -92,6 +93,7 @@ impl GateBuilder {
             on_refusal: None,
             on_alert: None,
             wire: WireOptions::default(),
+            strict_rates: false,
             #[cfg(feature = "stripe")]
             stripe: None,
         }
@@ -152,6 +154,17 @@ impl GateBuilder {
     /// How decisions are written into headers and bodies.
     pub fn wire(mut self, options: WireOptions) -> Self {
         self.wire = options;
+        self
+    }
+
+    /// Whether a rate that does not say `strict` is leased by the slot where several processes
+    /// share the store: for many that live shortly or stand still, as on Lambda, and cannot tell
+    /// each other how many they are. Then this process is counted among those that share rates only
+    /// if the plan file it is opened with has a rate with `strict = false`.
+    ///
+    /// Processes of both kinds on one table admit up to a rate each: let the plan file say it then.
+    pub fn strict_rates(mut self, strict: bool) -> Self {
+        self.strict_rates = strict;
         self
     }
 
@@ -234,7 +247,8 @@ impl GateBuilder {
         };
         let check = CatalogCheck(live.clone());
         let peppers = identifier.peppers().clone();
-        let joined = rates::join(&store, &clock, &space, &live, writer.incarnation).await?;
+        let me = writer.incarnation;
+        let joined = rates::join(&store, &clock, &space, &live, me, self.strict_rates).await?;
         promises(&config, &*store, &live.load());
         #[cfg(feature = "stripe")]
         let billing = Billing::open(stripe, &store, &clock, &config.store.space).await?;

@@ -1,5 +1,6 @@
 //! What a gate promises here, logged once when it opens.
 
+use crate::admission::policy::Together;
 use crate::admission::resolve::LiveCatalog;
 use crate::catalog::{OnDirectoryError, Over};
 use crate::config::{Config, FlushMode};
@@ -20,10 +21,14 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
         mode = ?config.flush.mode,
         "an abrupt death of this process loses {loss}; hard quotas are exact in every mode",
     );
-    if store.shared {
+    if live.together == Together::Leased {
+        tracing::info!(
+            "rates are leased by the slot: no slot admits more than its rate gives in it"
+        );
+    } else if store.shared {
         let (calm, churn) = sharing::bound();
         tracing::info!(
-            nodes = live.nodes.unwrap_or(1),
+            nodes = live.together.nodes(),
             "rates are shared by all nodes: within ten seconds they admit at most {calm} % of a \
              rate together, and {churn} % while nodes join or die",
         );

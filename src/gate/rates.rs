@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use super::Inner;
 use crate::admission::bucket::{Bucket, BucketRule};
 use crate::admission::decide::bucket_of;
+use crate::admission::policy::Together;
 use crate::admission::resolve::LiveCatalog;
 use crate::admission::scoped::ScopedKey;
 use crate::clock::Clock;
@@ -17,19 +18,28 @@ use crate::store::Store;
 use crate::store::layout::Space;
 
 /// Tells the other nodes of this one, where it shares the store with any, and puts its part of the
-/// rates into force. Also where no plan has a rate: the next one may.
+/// rates into force. Also where no plan has a rate: the next one may. With `strict` a rate that
+/// does not say is leased by the slot, and where that is all of them nobody need know of this node.
 pub(super) async fn join(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
     space: &Space,
     live: &ArcSwap<LiveCatalog>,
     me: u128,
+    strict: bool,
 ) -> Result<Option<sharing::Joined>, Error> {
     if !store.promise().shared {
         return Ok(None);
     }
+    let plans = &live.load().catalog.plans;
+    let mut rates = plans.iter().flat_map(|plan| plan.rates.values().flatten());
+    if strict && rates.all(|rate| rate.strict != Some(false)) {
+        live.rcu(|live| live.next().together(Together::Leased));
+        return Ok(None);
+    }
     let joined = sharing::join(store.clone(), clock.clone(), space.clone(), me).await?;
-    live.rcu(|live| live.next().among(joined.nodes));
+    let together = Together::Among { nodes: joined.nodes, strict };
+    live.rcu(|live| live.next().together(together));
     Ok(Some(joined))
 }
 

@@ -119,7 +119,7 @@ impl Gate {
         let rates = (0..sheet.policy.rates.len()).filter_map(|i| rate_report(&view, i)).collect();
         Ok(UsageReport {
             plan: sheet.policy.plan.name.clone(),
-            status: status(&sheet),
+            status: status(&sheet.standing),
             catalog: revision,
             period: Period {
                 start_ms: period.start_ms,
@@ -310,8 +310,9 @@ fn rows(sheet: &Sheet, query: &HistoryQuery, by_day: &BTreeMap<u32, u64>) -> Vec
     rows
 }
 
-fn status(sheet: &Sheet) -> Arc<str> {
-    match &sheet.standing {
+/// How a tenant stands, in one word.
+pub(super) fn status(standing: &TenantStanding) -> Arc<str> {
+    match standing {
         TenantStanding::Good => "active".into(),
         TenantStanding::Refused(Reason::Suspended) => "suspended".into(),
         TenantStanding::Refused(Reason::PaymentRequired(Payment::TrialOver)) => "trial-over".into(),

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 
 mod api_key;
 mod caller;
+mod claims;
 mod credential;
 #[cfg(feature = "jwt")]
 pub mod jwt;
@@ -26,6 +27,7 @@ mod unknown;
 
 pub use api_key::{ApiKey, KEY_PREFIX};
 pub use caller::{Caller, Identify, Identity};
+pub use claims::Claims;
 pub(crate) use credential::hex;
 pub use credential::{CredentialHash, Pepper, Peppers, SCHEME_SHA256};
 pub use named_header::NamedHeader;

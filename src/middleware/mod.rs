@@ -25,6 +25,7 @@ pub use future::ResponseFuture;
 pub use headers::Refused;
 pub use layer::TollgateLayer;
 pub use service::Tollgate;
-pub use view::{Claims, HttpView, OriginalPath, Peer};
+pub use view::{HttpView, OriginalPath, Peer};
 
+pub use crate::identity::Claims;
 pub use crate::serving::StreamCut;

@@ -1,15 +1,13 @@
 //! A `http::Request` as identification and routing see it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Uri};
 
-use crate::identity::{Malformed, NamedHeader, RequestView};
+use crate::identity::{Claims, Malformed, NamedHeader, RequestView};
 
 /// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
 /// request. Without it limits by address do not hold and no proxy is trusted.
@@ -20,45 +18,6 @@ pub struct Peer(pub SocketAddr);
 /// extensions of a request.
 #[derive(Clone, Debug)]
 pub struct OriginalPath(pub Uri);
-
-/// What the host or a gateway in front has verified about the caller, as an adapter or a layer of
-/// the host's leaves it in the extensions of a request: what `[[identify]] claim = ".."` reads.
-/// Whatever is here is believed.
-///
-/// ```
-/// use tollgate::middleware::Claims;
-///
-/// let claims: Claims = [("org", "acme"), ("sub", "7")].into_iter().collect();
-/// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(claims);
-/// ```
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Claims(Arc<BTreeMap<String, String>>);
-
-impl Claims {
-    /// The value of a claim.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
-    }
-
-    /// Whether nothing is claimed.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Claims {
-    fn from_iter<I: IntoIterator<Item = (K, V)>>(claims: I) -> Self {
-        Self(Arc::new(claims.into_iter().map(|(k, v)| (k.into(), v.into())).collect()))
-    }
-}
-
-/// Names only: a value may be a person's.
-impl std::fmt::Debug for Claims {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
 
 /// A `http::Request` as identification and routing see it.
 #[derive(Clone, Copy)]

@@ -12,7 +12,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{Error, HttpMessage};
 use pin_project_lite::pin_project;
 use tollgate::serving::Serving;
-use tollgate::{Answer, Gate, Outcome, Pending, Refusal, Running, Step, Waited};
+use tollgate::{Answer, Gate, Pending, Refusal, Running, Step, Waited};
 
 use crate::body::GateBody;
 use crate::refused::{Refused, Told};
@@ -40,8 +40,11 @@ pin_project! {
         Asking { request: Option<ServiceRequest>, pending: Option<Pending>, waited: Waited },
         // The service is at work.
         Serving { #[pin] future: F, serving: Option<Serving>, is_head: bool },
-        // The record of what the head tells is on its way (`durable`).
-        Recording { pending: Pending, response: Option<ServiceResponse<GateBody<B>>> },
+        // What the answer waits for is on its way: a record (`durable`), the claim on a key.
+        Recording {
+            pending: Pending,
+            answer: Option<Result<ServiceResponse<GateBody<B>>, Error>>,
+        },
         Done,
     }
 }
@@ -97,29 +100,30 @@ where
                 StateProj::Serving { future, serving, is_head } => {
                     let answer = ready!(Serving::guard(serving, || future.poll(cx)));
                     let (serving, is_head) = (serving.take(), *is_head);
-                    let response = match answer {
-                        Ok(response) => finish(gate, response, serving, is_head),
+                    let (answer, wait) = match answer {
+                        Ok(response) => {
+                            let (response, wait) = finish(gate, response, serving, is_head);
+                            (Ok(response), wait)
+                        }
                         Err(error) => {
-                            this.state.set(State::Done);
-                            return Poll::Ready(Err(failed(gate, error, serving)));
+                            let (error, wait) = failed(gate, error, serving);
+                            (Err(error), wait)
                         }
                     };
-                    match response {
-                        (response, None) => {
+                    match wait {
+                        None => {
                             this.state.set(State::Done);
-                            return Poll::Ready(Ok(response));
+                            return Poll::Ready(answer);
                         }
-                        (response, Some(pending)) => {
-                            Some(State::Recording { pending, response: Some(response) })
-                        }
+                        Some(pending) => Some(State::Recording { pending, answer: Some(answer) }),
                     }
                 }
-                StateProj::Recording { pending, response } => {
+                StateProj::Recording { pending, answer } => {
                     ready!(pending.as_mut().poll(cx));
-                    let response = response.take();
+                    let answer = answer.take();
                     this.state.set(State::Done);
-                    match response {
-                        Some(response) => return Poll::Ready(Ok(response)),
+                    match answer {
+                        Some(answer) => return Poll::Ready(answer),
                         None => None,
                     }
                 }
@@ -205,17 +209,17 @@ fn finish<B: MessageBody>(
     (response, head.wait)
 }
 
-/// Settles a request that ended with an error, by the status that the error has.
-fn failed(gate: &Gate, error: Error, serving: Option<Serving>) -> Error {
-    let Some(serving) = serving else { return error };
+/// Settles a request that ended with an error, by the status that the error has; and what it waits
+/// for, as any answer does.
+fn failed(gate: &Gate, error: Error, serving: Option<Serving>) -> (Error, Option<Pending>) {
+    let Some(serving) = serving else { return (error, None) };
     let Some(refused) = error.as_error::<Refused>() else {
         let status = error.as_response_error().status_code().as_u16();
-        serving.end(Outcome::Complete { status });
-        return error;
+        return (error, serving.answer(gate, status));
     };
     let told = gate.refusal_reply(refused.refusal());
-    serving.end(Outcome::Complete { status: told.status });
-    Told(told).into()
+    let wait = serving.answer(gate, told.status);
+    (Told(told).into(), wait)
 }
 
 impl<S, B> std::fmt::Debug for ResponseFuture<S, B>

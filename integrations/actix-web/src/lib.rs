@@ -38,6 +38,8 @@
 //!   answer 500 with a sentence that says so; `Option<Tenant>` and the like are `None` instead.
 //! - [`usage_routes`] identify their callers by themselves and decide nothing, and so answer
 //!   whoever is over its limit or has not paid.
+//! - What a middleware further out has verified of the caller it leaves as [`Claims`] in the
+//!   request's extensions, where `[[identify]] claim = ".."` of the service file reads it.
 //! - With the feature `stripe`, `stripe_routes` take Stripe's webhooks.
 //!
 //! A request is settled when its body ends: streams are counted chunk by chunk, a client that goes
@@ -66,5 +68,6 @@ pub use future::ResponseFuture;
 pub use middleware::{Gated, Tollgate};
 pub use refused::Refused;
 pub use routes::{ingest_routes, usage_routes};
+pub use tollgate::identity::Claims;
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_routes;

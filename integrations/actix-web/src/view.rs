@@ -1,17 +1,19 @@
 //! A request of actix-web as identification and routing see it.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use actix_web::HttpRequest;
 use actix_web::dev::{Payload, RequestHead, ServiceRequest};
 use actix_web::http::{Method, Version, header};
-use tollgate::identity::RequestView;
+use actix_web::{HttpMessage, HttpRequest};
+use tollgate::identity::{Claims, RequestView};
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
     head: &'a RequestHead,
     peer: Option<IpAddr>,
     length: Option<u64>,
+    claims: Option<Claims>,
 }
 
 impl<'a> View<'a> {
@@ -24,7 +26,9 @@ impl<'a> View<'a> {
     /// A request whose body nobody counts.
     pub(crate) fn of_handled(request: &'a HttpRequest) -> Self {
         let peer = request.peer_addr().map(|address| address.ip());
-        Self { head: request.head(), peer, length: None }
+        // A shared pointer: nothing of the request stays borrowed.
+        let claims = request.extensions().get::<Claims>().cloned();
+        Self { head: request.head(), peer, length: None, claims }
     }
 }
 
@@ -78,6 +82,10 @@ impl RequestView for View<'_> {
 
     fn body_length(&self) -> Option<u64> {
         self.length
+    }
+
+    fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.claims.as_ref()?.get(name).map(Cow::Borrowed)
     }
 
     fn peer(&self) -> Option<IpAddr> {

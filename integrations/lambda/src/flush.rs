@@ -3,6 +3,10 @@
 //! Lambda freezes the sandbox when the runtime *and* every extension have asked for the next event.
 //! The runtime asks when it has posted its answer; this extension asks when the flush after that
 //! has ended. So the caller does not wait for the store, and the freeze does.
+//!
+//! A Managed Instance is never frozen, serves several invocations at once, and tells extensions of
+//! none of them: Lambda refuses to register one for `INVOKE` there. The gate's own flusher writes
+//! every `flush.every`, as in a server, and the extension is there for the SIGTERM alone.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,21 +15,27 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lambda_extension::{Error, Extension, LambdaEvent, NextEvent, service_fn};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tollgate::Gate;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Before the invocation's deadline a flush gives up: past it Lambda kills the process, and with it
-/// what could go with the next flush.
+/// So long before the invocation's deadline a flush gives up: past it Lambda kills the process, and
+/// with it what could go with the next flush.
 const SPARE: Duration = Duration::from_millis(200);
 
 /// The name under which the extension registers.
 const NAME: &str = "tollgate-flush";
 
-/// Says that an invocation has been answered. Clones say it to the same extension.
+/// Says that an invocation has been answered, and how many have not been. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answered(Arc<Notify>);
+pub(crate) struct Answered(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    answered: Notify,
+    in_flight: watch::Sender<usize>,
+}
 
 /// A runtime's service that says so on every path: answered, failed, dropped.
 #[derive(Clone, Debug)]
@@ -55,7 +65,7 @@ pub(crate) async fn register(
         let (gate, answered) = (gate.clone(), answered.clone());
         async move {
             if let NextEvent::Invoke(invoke) = event.next {
-                answered.0.notified().await;
+                answered.0.answered.notified().await;
                 flush_until(&gate, invoke.deadline_ms).await;
             }
             Ok::<_, Error>(())
@@ -70,20 +80,50 @@ pub(crate) async fn register(
     Ok(extension.run())
 }
 
+/// Registers an extension that is told of nothing: Lambda sends SIGTERM to functions that have one.
+/// Without it the function serves all the same.
+pub(crate) async fn register_for_the_end() -> impl Future<Output = Result<(), Error>> + use<> {
+    let extension = Extension::new().with_extension_name(NAME).with_events(&[]).register().await;
+    async move {
+        let ended = match extension {
+            Ok(extension) => extension.run().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "no extension: this instance may end without SIGTERM");
+        }
+        std::future::pending().await
+    }
+}
+
 /// Flushes, and leaves to the next flush what the time does not suffice for.
 async fn flush_until(gate: &Gate, deadline_ms: u64) {
-    let left = Duration::from_millis(deadline_ms).saturating_sub(since_1970());
-    match tokio::time::timeout(left.saturating_sub(SPARE), gate.flush_now()).await {
+    match tokio::time::timeout(left_until(deadline_ms), gate.flush_now()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "flush: left to the next invocation"),
         Err(_) => tracing::warn!("flush: out of time, left to the next invocation"),
     }
 }
 
+/// How long work may take that must end by itself before this deadline.
+pub(crate) fn left_until(deadline_ms: u64) -> Duration {
+    Duration::from_millis(deadline_ms).saturating_sub(since_1970()).saturating_sub(SPARE)
+}
+
 /// Deadlines are Unix time.
 #[expect(clippy::disallowed_methods, reason = "Lambda's deadline is the wall clock's")]
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+impl Answered {
+    /// Waits until every invocation has been answered, or for so long.
+    pub(crate) async fn idle(&self, most: Duration) {
+        let mut in_flight = self.0.in_flight.subscribe();
+        if tokio::time::timeout(most, in_flight.wait_for(|n| *n == 0)).await.is_err() {
+            tracing::warn!(in_flight = *in_flight.borrow(), "the end comes before their answers");
+        }
+    }
 }
 
 impl<S> Layer<S> for Answered {
@@ -104,6 +144,7 @@ impl<S: Service<R>, R> Service<R> for Tell<S> {
     }
 
     fn call(&mut self, invocation: R) -> Self::Future {
+        self.answered.0.in_flight.send_modify(|n| *n = n.saturating_add(1));
         let tell = TellOnDrop(self.answered.clone());
         Telling { inner: Box::pin(self.inner.call(invocation)), _tell: tell }
     }
@@ -119,6 +160,34 @@ impl<F: Future> Future for Telling<F> {
 
 impl Drop for TellOnDrop {
     fn drop(&mut self) {
-        self.0.0.notify_one();
+        self.0.0.in_flight.send_modify(|n| *n = n.saturating_sub(1));
+        self.0.0.answered.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_idle_when_the_last_of_several_is_answered_or_dropped() {
+        let answered = Answered::default();
+        let (go, gone) = watch::channel(false);
+        let handler = service_fn(move |(): ()| {
+            let mut go = gone.clone();
+            async move { go.wait_for(|go| *go).await.map(|_| ()) }
+        });
+        let mut called = answered.layer(handler);
+        let (first, second, dropped) = (called.call(()), called.call(()), called.call(()));
+        drop(dropped);
+        let begun = tokio::time::Instant::now();
+        answered.idle(Duration::from_secs(3)).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(3), "two are at work");
+        go.send_replace(true);
+        first.await.unwrap();
+        let last = tokio::spawn(second);
+        answered.idle(Duration::from_secs(3)).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(3), "at once");
+        last.await.unwrap().unwrap();
     }
 }

@@ -20,7 +20,6 @@ use serde_json::{Value, json};
 use tollgate::Gate;
 use tollgate::ingest::{Counted, NotCounted};
 
-use crate::flush::Answered;
 use crate::run::serve;
 
 /// Serves a function that counts usage events, until SIGTERM has closed the gate.
@@ -33,14 +32,12 @@ use crate::run::serve;
 ///
 /// As [`run`](crate::run).
 pub async fn run_ingest(gate: &Gate) -> Result<(), Error> {
-    let answered = Answered::default();
     let counting = gate.clone();
     let handler = service_fn(move |event: LambdaEvent<Value>| {
         let gate = counting.clone();
         async move { count(&gate, &event.payload).await }
     });
-    let runtime = Runtime::new(handler).layer(answered.clone());
-    serve(gate, &answered, runtime.run()).await
+    serve(gate, Runtime::new(handler)).await
 }
 
 /// Counts what one invocation brings, and says what it is to be answered with: for functions that

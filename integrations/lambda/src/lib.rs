@@ -27,8 +27,19 @@
 //! | it ends at SIGTERM, or without a word | SIGTERM closes the gate; nothing waits for it |
 //! | clocks stop while it is frozen | [`builder`] sets a [`WallClock`], which catches up |
 //!
-//! The claims are what `[[identify]] claim = ".."` of the service file reads. A function of another
-//! kind, [`run_ingest`], counts usage that queues and buses bring.
+//! The claims are what `[[identify]] claim = ".."` of the service file reads.
+//!
+//! Functions of other kinds, each with its own `run` and with the part of it that stands in a
+//! handler of yours:
+//!
+//! | function | invoked by | does |
+//! |---|---|---|
+//! | [`run_ingest`] | SQS, EventBridge | counts usage, each event once |
+//! | [`Cognito`] | a user pool's triggers | makes tenants, puts plan and features into tokens |
+//! | `run_stripe_webhook` | Stripe, through a front door | moves tenants between plans |
+//! | `run_stripe_report` | a schedule | sends to Stripe what is owed |
+//!
+//! (Those of Stripe with the feature `stripe`.)
 //!
 //! # Laws
 //!
@@ -41,14 +52,29 @@
 //!
 //! Not promised: leases of a sandbox that vanished without SIGTERM come back only when somebody
 //! needs their units and has sealed its log.
+//!
+//! # Managed Instances
+//!
+//! There an instance serves several invocations at once (`AWS_LAMBDA_MAX_CONCURRENCY`), is never
+//! frozen, and no extension is told of invocations. The same `run` serves there, with tokio's
+//! multi-threaded runtime, and records as a server does: every `flush.every`, which is what an
+//! abrupt death loses in `fast`, and at SIGTERM after the answers that are on their way. No
+//! invocation is killed at its timeout. (Tried against a Runtime API of our own: AWS's emulator
+//! takes one invocation at a time. How long Lambda waits there after SIGTERM is not published.)
 
 mod caller;
 mod clock;
+mod cognito;
 mod flush;
 mod ingest;
 mod run;
+#[cfg(feature = "stripe")]
+mod stripe;
 
 pub use caller::caller_of;
 pub use clock::WallClock;
+pub use cognito::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN, OPEN_WITHIN};
 pub use ingest::{count, run_ingest};
 pub use run::{Function, builder, run};
+#[cfg(feature = "stripe")]
+pub use stripe::{run_stripe_report, run_stripe_webhook, stripe_report, stripe_webhook};

@@ -4,12 +4,13 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use lambda_http::lambda_runtime::Diagnostic;
+use lambda_http::lambda_runtime::{Diagnostic, LambdaInvocation, Runtime};
 use lambda_http::{Body, Error};
 use tollgate::{Gate, GateBuilder};
 use tower_service::Service;
@@ -18,13 +19,22 @@ use crate::caller::caller_of;
 use crate::clock::WallClock;
 use crate::flush::{self, Answered};
 
+/// How long invocations that are at work when a Managed Instance ends may take to be answered.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
 /// [`Gate::builder`] with the clock that a function needs.
 ///
 /// A sandbox has no disk of its own that lives on, and many of them share one table: the service
 /// file should say `[store] kind = "dynamodb"` and `[flush] mode = "fast"`. Each invocation ends
 /// with a flush, so that `fast` loses at most what an invocation that is killed had used.
+///
+/// Sandboxes are many, live shortly, and stand still in between: they cannot tell each other how
+/// many they are. So a rate is leased by the slot unless it says `strict = false`
+/// ([`GateBuilder::strict_rates`]); on a Managed Instance it is shared, as by servers.
 pub fn builder(service_file: &str) -> GateBuilder {
-    Gate::builder(service_file).clock(WallClock::new())
+    Gate::builder(service_file)
+        .clock(WallClock::new())
+        .strict_rates(!Environment::read().is_managed())
 }
 
 /// Serves the function's invocations until the process ends: a service of `http` types, such as an
@@ -48,23 +58,31 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Debug,
 {
-    let answered = Answered::default();
-    let runtime = lambda_http::runtime(Function::new(app)).layer(answered.clone());
-    serve(gate, &answered, runtime.run()).await
+    serve(gate, lambda_http::runtime_concurrent(Function::new(app))).await
 }
 
-/// Runs a function until SIGTERM, flushing after each answer. The runtime asks for its first event
-/// when it is first polled, which is after the extension has registered.
-pub(crate) async fn serve(
-    gate: &Gate,
-    answered: &Answered,
-    runtime: impl Future<Output = Result<(), Error>>,
-) -> Result<(), Error> {
-    refuse_snapshots(std::env::var("AWS_LAMBDA_INITIALIZATION_TYPE").ok().as_deref())?;
-    let flushing = flush::register(gate, answered).await?;
-    let served = tokio::select! {
-        served = async { tokio::try_join!(runtime, flushing) } => served.map(|_| ()),
-        () = terminated() => Ok(()),
+/// Runs a function until SIGTERM, flushing after each answer; on a Managed Instance with as many
+/// invocations at once as Lambda says, flushing as a server does. The runtime asks for its first
+/// event when it is first polled, which is after the extension has registered.
+pub(crate) async fn serve<S>(gate: &Gate, runtime: Runtime<S>) -> Result<(), Error>
+where
+    S: Service<LambdaInvocation, Response = (), Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let environment = Environment::read();
+    environment.refuse_snapshots()?;
+    let answered = Answered::default();
+    let runtime = runtime.layer(answered.clone());
+    let served = if environment.is_managed() {
+        let extension = flush::register_for_the_end().await;
+        let served = async { tokio::try_join!(runtime.run_concurrent(), extension) };
+        let served = until_terminated(served).await;
+        // Each is a task of its own, and goes on.
+        answered.idle(ANSWER_WITHIN).await;
+        served
+    } else {
+        let flushing = flush::register(gate, &answered).await?;
+        until_terminated(async { tokio::try_join!(runtime.run(), flushing) }).await
     };
     // Also where the runtime has failed: what was counted was counted.
     let closed = gate.close().await;
@@ -72,13 +90,45 @@ pub(crate) async fn serve(
     Ok(closed?)
 }
 
-/// A snapshot copies the memory of an open gate, and the copies would write one log: the second of
-/// them to write finds somebody else's record in its place.
-fn refuse_snapshots(initialization: Option<&str>) -> Result<(), Error> {
-    if initialization == Some("snap-start") {
-        return Err("SnapStart copies an open gate: switch it off for this function".into());
+/// What Lambda says of the process.
+#[derive(Default)]
+struct Environment {
+    initialization: Option<String>,
+    max_concurrency: Option<String>,
+}
+
+impl Environment {
+    fn read() -> Self {
+        let env = |name: &str| std::env::var(name).ok();
+        Self {
+            initialization: env("AWS_LAMBDA_INITIALIZATION_TYPE"),
+            max_concurrency: env("AWS_LAMBDA_MAX_CONCURRENCY"),
+        }
     }
-    Ok(())
+
+    /// Whether this is a Managed Instance, which is never frozen and has several invocations at
+    /// once.
+    fn is_managed(&self) -> bool {
+        let at_once = self.max_concurrency.as_ref().and_then(|most| most.parse::<u32>().ok());
+        self.initialization.as_deref() == Some("lambda-managed-instances")
+            || at_once.is_some_and(|most| most > 1)
+    }
+
+    /// A snapshot copies the memory of an open gate, and the copies would write one log: the second
+    /// of them to write finds somebody else's record in its place.
+    fn refuse_snapshots(&self) -> Result<(), Error> {
+        if self.initialization.as_deref() == Some("snap-start") {
+            return Err("SnapStart copies an open gate: switch it off for this function".into());
+        }
+        Ok(())
+    }
+}
+
+async fn until_terminated<T>(served: impl Future<Output = Result<T, Error>>) -> Result<(), Error> {
+    tokio::select! {
+        served = served => served.map(|_| ()),
+        () = terminated() => Ok(()),
+    }
 }
 
 /// Returns at SIGTERM. Lambda sends it to functions that have an extension, as this one has.
@@ -234,11 +284,28 @@ mod tests {
         assert_eq!(called.call(request("acme")).await.unwrap().status(), 502);
     }
 
+    fn environment(initialization: Option<&str>, max_concurrency: Option<&str>) -> Environment {
+        Environment {
+            initialization: initialization.map(str::to_owned),
+            max_concurrency: max_concurrency.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_managed_instance_is_known_by_its_environment() {
+        let at_once = |most| environment(None, Some(most)).is_managed();
+        assert!(environment(Some("lambda-managed-instances"), None).is_managed());
+        assert!(at_once("2") && at_once("64"));
+        assert!(!at_once("1") && !at_once("0") && !at_once("many"));
+        assert!(!environment(Some("on-demand"), None).is_managed());
+        assert!(!Environment::default().is_managed());
+    }
+
     #[test]
     fn snap_start_is_refused() {
-        assert!(refuse_snapshots(Some("snap-start")).is_err());
+        assert!(environment(Some("snap-start"), None).refuse_snapshots().is_err());
         for fine in [None, Some("on-demand"), Some("provisioned-concurrency")] {
-            assert!(refuse_snapshots(fine).is_ok());
+            assert!(environment(fine, None).refuse_snapshots().is_ok());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     ByteMeter, GrantTerms, Known, MeterAsk, Place, PlainAsk, Policy, PoolRule, QuotaRule, RateRule,
-    RoutePolicy,
+    RoutePolicy, Together,
 };
 use crate::admission::alert::AlertRule;
 use crate::admission::bucket::BucketRule;
@@ -59,14 +59,14 @@ impl Policy {
     pub(super) fn lower_rates(
         &mut self,
         plan: &Plan,
-        nodes: Option<usize>,
+        together: Together,
     ) -> BTreeMap<RateOnKey, Vec<u16>> {
         let mut by_key = BTreeMap::<RateOnKey, Vec<u16>>::new();
         for rate in plan.rates.values().flatten() {
             let place = self.bucket_place(&rate.scope);
-            let slot_pool = nodes.filter(|_| rate.strict).map(|_| self.slot_pool(rate));
+            let slot_pool = together.leases(rate).then(|| self.slot_pool(rate));
             // What is leased by the slot is not cut by the node as well.
-            let parts = if slot_pool.is_some() { 1 } else { nodes.unwrap_or(1) };
+            let parts = if slot_pool.is_some() { 1 } else { together.nodes() };
             by_key.entry(on_key(rate.on)).or_default().push(index(self.rates.len()));
             self.rates.push(RateRule {
                 id: rate.id.clone(),

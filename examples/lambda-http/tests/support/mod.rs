@@ -1,9 +1,10 @@
-//! A function under the emulator, and its table as a test sees it: of `lambda-http`, and of
-//! `lambda-ingest`, which includes this file.
+//! A function under the emulator or on a Managed Instance, and its table as a test sees it: of
+//! `lambda-http`, and of `lambda-ingest`, which includes this file.
 
 #![allow(dead_code, reason = "each of the two uses its part")]
 
 mod proxy;
+pub(crate) mod runtime_api;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::{Client, Config};
 use proxy::Proxy;
+use runtime_api::RuntimeApi;
 use serde_json::Value;
 use tollgate::identity::{Caller, Identify, Identity, RequestView};
 use tollgate::store::DynamoDb;
@@ -27,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The function whose package includes this file.
-const PROGRAM: &str =
+pub(crate) const PROGRAM: &str =
     match (option_env!("CARGO_BIN_EXE_lambda-http"), option_env!("CARGO_BIN_EXE_lambda-ingest")) {
         (Some(path), _) | (None, Some(path)) => path,
         (None, None) => panic!("only these two include this file"),
@@ -70,7 +72,6 @@ pub(crate) struct Answer {
 impl Table {
     /// A new one, with these words of the plan file replaced.
     pub(crate) fn new(plans: &[(&str, &str)]) -> Result<Self, String> {
-        emulator()?;
         let server = dynamodb_local::shared()?;
         let home = tempfile::tempdir().unwrap();
         let example = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -149,7 +150,8 @@ impl Table {
         meters.iter().find(|m| m["name"] == meter).unwrap()["used"].as_u64().unwrap()
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// A program with the environment that a function on this table has.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(self.home.path())
@@ -322,8 +324,56 @@ impl Identify for ByHeader {
     }
 }
 
+/// A `bootstrap` on a Managed Instance: killed when dropped.
+pub(crate) struct Instance {
+    process: Child,
+    pub(crate) api: RuntimeApi,
+}
+
+impl Instance {
+    /// One that takes so many invocations at once.
+    pub(crate) fn start(table: &Table, at_once: u32) -> Self {
+        let api = RuntimeApi::managed();
+        let log = table.home.path().join("instance.log");
+        let output = std::fs::File::create(log).unwrap();
+        let process = table
+            .command(PROGRAM)
+            .env("AWS_LAMBDA_RUNTIME_API", api.address())
+            .env("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances")
+            .env("AWS_LAMBDA_MAX_CONCURRENCY", at_once.to_string())
+            .env("AWS_LAMBDA_FUNCTION_NAME", "lambda-http")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "2048")
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Self { process, api }
+    }
+
+    /// Tells it to end.
+    pub(crate) fn terminate(&self) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    /// Waits for its end, and says whether it was a good one.
+    pub(crate) fn ended_well(&mut self) -> bool {
+        self.process.wait().unwrap().success()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 /// The emulator, where `tests/servers/get-lambda-rie` has put it.
-fn emulator() -> Result<PathBuf, String> {
+pub(crate) fn emulator() -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let path = root.join("target/servers/bin/aws-lambda-rie");
     match path.canonicalize() {
