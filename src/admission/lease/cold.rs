@@ -67,7 +67,7 @@ impl Lease {
         let nothing = match cold.view.and_then(|view| view.mine) {
             _ if cold.fenced => cold.remains.is_none(),
             None => true,
-            Some(mine) => left < 0 || left == 0 && mine.held <= cold.bound(),
+            Some(mine) => left <= 0 && mine.held <= cold.used(left),
         };
         cold.in_flight.is_none() && nothing
     }
@@ -227,7 +227,8 @@ impl Lease {
             }
             // `left` was lowered before the question; a refusal puts it back.
             Op::Give(entry) if !made(entry) => self.release(bound.saturating_sub(entry.held)),
-            Op::Give(_) => {}
+            // What is in use may be more than the ceiling allowed: the entry covers it now.
+            Op::Give(_) => self.release(bound.saturating_sub(before.1)),
             // All was to go back; if it did not, it is ours again.
             Op::Fold => self.release(bound.saturating_sub(self.total()).min(held)),
             // A copy of a grant that was refused may have come late, when there were units again.
@@ -317,16 +318,18 @@ impl Lease {
         let mine = view.mine?;
         let key = self.pool.key(&writer.space);
         let back = self.left.swap(0, Ordering::AcqRel);
+        // Not what is in use now: what is released from here on stays ours.
+        let used = cold.used(back);
         if back < 0 {
             self.left.fetch_add(back, Ordering::AcqRel); // a debt stays
-            return None;
+            if used > mine.held {
+                return None;
+            }
         }
-        // Not what is in use now: what is released from here on stays ours.
-        let used = cold.bound().saturating_sub(back.unsigned_abs());
         if cold.closing == Closing::ForGood && used == self.total() {
             return Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, used))));
         }
-        if back == 0 && mine.held <= used {
+        if back <= 0 && mine.held <= used {
             return None;
         }
         let op = OPS.fetch_add(1, Ordering::Relaxed);
@@ -360,6 +363,16 @@ impl Lease {
 impl Cold {
     pub(super) fn held(&self) -> u64 {
         self.view.and_then(|v| v.mine).map_or(0, |mine| mine.held)
+    }
+
+    /// What is used or held by requests, of a lease of which this is left: more than it may serve,
+    /// where a late cost has made a debt of it.
+    fn used(&self, left: i64) -> u64 {
+        let bound = self.bound();
+        match left {
+            debt @ ..0 => bound.saturating_add(debt.unsigned_abs()),
+            left => bound.saturating_sub(left.unsigned_abs()),
+        }
     }
 
     /// Whether somebody closed the entry that we have: only after our log was sealed. One that we
