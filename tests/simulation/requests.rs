@@ -70,10 +70,18 @@ pub(crate) async fn run(gate: Gate, world: Arc<Mutex<World>>, tenant: String, ki
         }
         Kind::Once { ms, fails, .. } => {
             let key = key.unwrap_or_default();
-            if let Some((item, _)) = open.claim() {
-                lock(&world).keys.insert(key.clone(), item);
+            let claim = open.claim();
+            if let Some((item, name)) = claim.clone() {
+                let drawn = open.drawn();
+                let jobs = drawn.iter().find(|drawn| is_of(drawn, "jobs"));
+                let mut world = lock(&world);
+                world.keys.insert(key.clone(), item);
+                world.claims(name, jobs);
             }
             pause(ms).await;
+            if let Some((_, name)) = claim {
+                lock(&world).has_ended(name);
+            }
             if fails { open.end(Outcome::Failed) } else { once(open, &world, &key).await }
         }
     }

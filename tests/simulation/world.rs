@@ -58,6 +58,9 @@ pub(crate) struct World {
     settling: BTreeMap<u128, (Share, u64)>,
     /// What is settling, by share: whether it is used is known when it is told.
     in_doubt: BTreeMap<Share, u64>,
+    /// What requests that count once hold, from their admission to their end. One that has not
+    /// ended when its gate closes keeps its units spent: it may still be charged.
+    keyed: BTreeMap<u128, (Share, u64)>,
 }
 
 impl World {
@@ -131,6 +134,19 @@ impl World {
                 format!("I13 {share:x?}: {n} admitted beside {served} served, {told:x?}")
             });
         }
+    }
+
+    /// A request that counts once has been admitted.
+    pub(crate) fn claims(&mut self, name: u128, drawn: Option<&Drawn>) {
+        if let Some(drawn) = drawn {
+            let share = (drawn.writer, drawn.pool.pk.clone());
+            self.keyed.insert(name, (share, drawn.atoms));
+        }
+    }
+
+    /// It has ended, however.
+    pub(crate) fn has_ended(&mut self, name: u128) {
+        self.keyed.remove(&name);
     }
 
     /// A request that counts once has ended: so much of this pool is used if its claim says so.
@@ -456,7 +472,9 @@ impl World {
                     let share = (*writer, pk.clone());
                     let used = self.served_by.get(&share).copied().unwrap_or(0);
                     let doubt = self.in_doubt.get(&share).copied().unwrap_or(0);
-                    open.push((pk.clone(), *writer, entry.held, used + doubt));
+                    let keyed = self.keyed.values().filter(|(of, _)| *of == share);
+                    let open_yet: u64 = keyed.map(|(_, n)| n).sum();
+                    open.push((pk.clone(), *writer, entry.held, used + doubt + open_yet));
                 }
             }
         }
