@@ -22,6 +22,9 @@ use crate::flush::{self, Answered};
 /// How long invocations that are at work when a Managed Instance ends may take to be answered.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long an event that has been sent may take to be read.
+const READ_WITHIN: Duration = Duration::from_millis(100);
+
 /// [`Gate::builder`] with the clock that a function needs.
 ///
 /// A sandbox has no disk of its own that lives on, and many of them share one table: the service
@@ -77,7 +80,9 @@ where
         let extension = flush::register_for_the_end().await;
         let served = async { tokio::try_join!(runtime.run_concurrent(), extension) };
         let served = until_terminated(served).await;
-        // Each is a task of its own, and goes on.
+        // Each is a task of its own, and goes on; so is one whose event came with the signal, and is
+        // not counted before it has been read.
+        tokio::time::sleep(READ_WITHIN).await;
         answered.idle(ANSWER_WITHIN).await;
         served
     } else {
