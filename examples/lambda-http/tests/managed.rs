@@ -89,7 +89,7 @@ fn sigterm_leaves_time_for_the_answers_that_are_on_their_way() {
     // of them in the second that there is.
     table.delay(Duration::from_millis(30));
     let late = instance.api.invoke(HTTP);
-    instance.api.until_in_flight(1);
+    instance.api.until_taken();
     std::thread::sleep(Duration::from_millis(50)); // it has been sent, and is read by now
     instance.terminate();
     let answer = instance.api.answer(&late);

@@ -87,9 +87,9 @@ impl RuntimeApi {
         self.until(|seen| seen.answers.remove(id))
     }
 
-    /// Waits until so many are at work.
-    pub(crate) fn until_in_flight(&self, invocations: usize) {
-        self.until(|seen| (seen.in_flight == invocations).then_some(()));
+    /// Waits until the function has taken every event it was given.
+    pub(crate) fn until_taken(&self) {
+        self.until(|seen| seen.waiting.is_empty().then_some(()));
     }
 
     /// When it was ready: an event was asked for.
