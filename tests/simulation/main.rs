@@ -141,7 +141,7 @@ const TO_CATCH: u64 = 600;
 /// a process that has died may lack what one that was sealed and lives may not. They are tried
 /// first, so that nobody has to wait for them; others are looked for from the beginning.
 const SHOWN: [(Plant, u64, bool); 3] = [
-    (Plant::RestartTrustsJournal, 320, false),
+    (Plant::RestartTrustsJournal, 901, true),
     (Plant::MissingCarry, 32, true),
     (Plant::FenceIgnoresOpenPermits, 32, true),
 ];
