@@ -80,8 +80,8 @@ where
         let extension = flush::register_for_the_end().await;
         let served = async { tokio::try_join!(runtime.run_concurrent(), extension) };
         let served = until_terminated(served).await;
-        // Each is a task of its own, and goes on; so is one whose event came with the signal, and is
-        // not counted before it has been read.
+        // Each is a task of its own, and goes on. One whose event came with the signal is not
+        // counted before it has been read.
         tokio::time::sleep(READ_WITHIN).await;
         answered.idle(ANSWER_WITHIN).await;
         served
