@@ -14,11 +14,12 @@ use tokio::time::Instant;
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::lease::{Call, Lease, Writer};
-use crate::admission::pool;
+use crate::admission::{pool, subpool};
 use crate::store::layout::Space;
 use crate::store::{Item, Store, StoreError, StoreErrorKind, Written};
 
 mod recover;
+mod seek;
 
 pub(crate) use recover::Recovery;
 
@@ -127,14 +128,22 @@ async fn renew(hands: &Hands, lease: &Lease) {
     if hands.hub.others_make_pools() {
         lease.look_first();
     }
-    let mut delay = REPEAT.start;
+    let (mut delay, mut is_left) = (REPEAT.start, false);
     while let Some(call) = lease.next(&writer, now()) {
         let unseen = lease.is_unseen();
         let answer = ask(hands, call).await;
         if let (true, Ok(seen)) = (unseen, &answer) {
             hands.hub.pool_was_there(seen.was_there);
+            if let Some(shard) = sub_pool_of(hands, lease, seen) {
+                lease.divert(shard);
+                continue;
+            }
+        }
+        if let Ok(Seen { root_free: Some(free), .. }) = &answer {
+            lease.saw_root(*free);
         }
         let answer = answer.map(|seen| seen.item);
+        is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
         match lease.answered(&writer, now(), answer) {
             Ok(true) => delay = REPEAT.start,
             Ok(false) => {}
@@ -153,6 +162,20 @@ async fn renew(hands: &Hands, lease: &Lease) {
             hands.hub.fence(lease.incarnation());
         }
     }
+    if let Some(shard) = lease.shard().filter(|_| is_left && lease.has_left()) {
+        // Left there, they are found by whoever seeks.
+        if let Err(error) = seek::leave(hands, lease.pool(), shard).await {
+            tracing::debug!(%error, "units stay in a sub-pool that nobody leases from");
+        }
+    }
+}
+
+/// The sub-pool of a lease that has just met its pool, where it is to have one.
+fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &Seen) -> Option<u16> {
+    let may = lease.shard().is_none() && hands.store.promise().shared;
+    let item = seen.item.as_ref().filter(|_| may)?;
+    let is_crowded = subpool::is_crowded(item, lease.incarnation()).ok()?;
+    is_crowded.then(|| subpool::shard_of(lease.incarnation()))
 }
 
 /// Raises the alert that is due, if nobody has. One that cannot be noted now is due again with the
@@ -185,6 +208,8 @@ struct Seen {
     item: Option<Item>,
     /// It had been made before.
     was_there: bool,
+    /// Of a sub-pool: what is free in its root.
+    root_free: Option<i64>,
 }
 
 async fn ask(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
@@ -200,12 +225,17 @@ async fn make(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
     match call {
         Call::Look(key) => {
             let item = hands.store.read(key).await?;
-            Ok(Seen { was_there: item.is_some(), item })
+            Ok(Seen { was_there: item.is_some(), item, root_free: None })
         }
         Call::Write(write) => Ok(match hands.store.write(write).await? {
-            Written::Applied(item) => Seen { item, was_there: false },
-            Written::Refused(item) => Seen { item, was_there: true },
+            Written::Applied(item) => Seen { item, was_there: false, root_free: None },
+            Written::Refused(item) => Seen { item, was_there: true, root_free: None },
         }),
+        Call::Seek(wanted) => {
+            let seek::Found { item, root_free } = seek::seek(hands, &wanted).await?;
+            let root_free = root_free.filter(|_| wanted.shard.is_some());
+            Ok(Seen { item, was_there: true, root_free })
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use self::ceiling::Ceiling;
 use super::alert::Alerting;
 use super::pool::{Entry, PoolId, Terms, View};
+use super::subpool::Want;
 use crate::catalog::Window;
 use crate::clock::{Clock, Now};
 use crate::store::layout::Space;
@@ -96,6 +97,10 @@ struct Cold {
     stale: bool,
     /// The pool was never seen, and is to be looked at before it is made.
     unseen: bool,
+    /// The sub-pool that its entry is in; `None`: the pool itself.
+    shard: Option<u16>,
+    /// Of a sub-pool: what was free in its root when that was last looked at.
+    elsewhere: i64,
     /// Whether units are given back instead of taken.
     closing: Closing,
     /// Size of the next lease before the caps, in atoms.
@@ -124,6 +129,17 @@ pub(crate) enum Call {
     Look(Key),
     /// A conditional write, to be repeated as it is until its outcome is known.
     Write(Write),
+    /// Writes that no entry of ours is in: to be begun anew after any failure.
+    Seek(Seek),
+}
+
+/// To look for units where they may be: in the root, and in its sub-pools.
+#[derive(Clone, Debug)]
+pub(crate) struct Seek {
+    pub(crate) pool: PoolId,
+    /// The item that is answered with: a sub-pool, or the root.
+    pub(crate) shard: Option<u16>,
+    pub(crate) want: Want,
 }
 
 /// Whether a lease gives back.
@@ -138,6 +154,7 @@ enum Closing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
     Look,
+    Seek,
     /// Makes the pool and takes; or takes. Carries our entry as it will be.
     Take(Entry),
     Give(Entry),
@@ -187,6 +204,8 @@ impl Lease {
                 view: None,
                 stale: false,
                 unseen: false,
+                shard: None,
+                elsewhere: 0,
                 closing: Closing::No,
                 size: first_ask.max(1).saturating_mul(FIRST_ASKS),
                 granted: 0,

@@ -4,10 +4,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::pool::{self, Entry, Terms, View};
-use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
+use super::super::subpool::{self, Want};
+use super::{Call, Closing, Cold, Lease, Op, Seek, Writer, signed};
 use crate::clock::Now;
 use crate::planted::{Plant, planted};
-use crate::store::{Item, StoreError, StoreErrorKind};
+use crate::store::{Item, Key, StoreError, StoreErrorKind};
 
 /// A pool is not made later than this after its window's end: by then it may have been there, full
 /// of use, and be deleted.
@@ -99,6 +100,30 @@ impl Lease {
         cold.unseen = cold.view.is_none();
     }
 
+    /// The pool was found, with so many writers that this one leases from its sub-pool from now on.
+    /// The call in flight has been answered; it has changed nothing.
+    pub(crate) fn divert(&self, shard: u16) {
+        let mut cold = self.cold();
+        (cold.in_flight, cold.in_doubt, cold.unseen) = (None, false, false);
+        (cold.shard, cold.stale) = (Some(shard), true);
+    }
+
+    /// The sub-pool that its entry is in; `None`: the pool itself.
+    pub(crate) fn shard(&self) -> Option<u16> {
+        self.cold().shard
+    }
+
+    /// So much was free in the root when it was last looked at for this lease.
+    pub(crate) fn saw_root(&self, free: i64) {
+        self.cold().elsewhere = free;
+    }
+
+    /// Whether it has given back all it could and let go of its entry.
+    pub(crate) fn has_left(&self) -> bool {
+        let cold = self.cold();
+        cold.closing != Closing::No && cold.view.is_some_and(|view| view.mine.is_none())
+    }
+
     /// Whether it has not seen its pool yet.
     pub(crate) fn is_unseen(&self) -> bool {
         self.cold().view.is_none()
@@ -167,12 +192,13 @@ impl Lease {
             }
             Err(error) if planted(Plant::AssumedGrants) && matches!(open.0, Op::Take(_)) => {
                 let Op::Take(entry) = open.0 else { return Err(error) };
-                let assumed = View { terms: cold.terms, free: 0, generation: 0, mine: Some(entry) };
+                let assumed = View { terms: cold.terms, free: 0, generation: 0, mine: Some(entry), split: false };
                 self.adopt(&mut cold, Some(assumed), open.0, now);
                 Ok(false)
             }
             Err(error) => {
-                cold.in_doubt |= error.kind == StoreErrorKind::Unknown;
+                // What is sought is not in our entry: it is sought anew.
+                cold.in_doubt |= error.kind == StoreErrorKind::Unknown && op != Op::Seek;
                 if cold.in_doubt {
                     cold.in_flight = Some(open);
                 } else if !cold.fenced {
@@ -188,7 +214,7 @@ impl Lease {
         match op {
             Op::Give(next) => self.release(cold.bound().saturating_sub(next.held)),
             Op::Fold => self.release(cold.bound().saturating_sub(self.total())),
-            Op::Take(_) | Op::Relimit | Op::Look => {}
+            Op::Take(_) | Op::Relimit | Op::Look | Op::Seek => {}
         }
     }
 
@@ -204,14 +230,16 @@ impl Lease {
         }
         let _moving = self.moving();
         let (before, first) = ((cold.held(), cold.bound()), cold.view.is_none());
-        (cold.view, cold.stale, cold.unseen) = (view, false, false);
+        // Before a refusal is believed, what lies in sub-pools is looked for.
+        let elsewhere = cold.shard.is_some() || view.is_some_and(|view| view.split);
+        (cold.view, cold.stale, cold.unseen) = (view, elsewhere && op != Op::Seek, false);
         let (held, bound) = (cold.held(), cold.bound());
         let made = |entry| mine == Some(entry);
         let made_by = |op| matches!(op, Op::Take(entry) if made(entry));
         match op {
             // An entry of ours that we did not make: this process has leased from the pool before,
             // and let go of the lease when all of it was settled or given back.
-            Op::Take(_) | Op::Look if first && !made_by(op) => {
+            Op::Take(_) | Op::Look | Op::Seek if first && !made_by(op) => {
                 self.total.fetch_add(held, Ordering::Relaxed);
                 self.logged.fetch_add(held, Ordering::Relaxed);
                 cold.ceiling.was_used(held);
@@ -232,11 +260,13 @@ impl Lease {
             // All was to go back; if it did not, it is ours again.
             Op::Fold => self.release(bound.saturating_sub(self.total()).min(held)),
             // A copy of a grant that was refused may have come late, when there were units again.
-            Op::Relimit | Op::Look => self.release(bound.saturating_sub(before.1)),
+            Op::Relimit | Op::Look | Op::Seek => self.release(bound.saturating_sub(before.1)),
         }
         // What only a ceiling keeps from being served is as good as free.
         let capped = signed(held.saturating_sub(bound));
-        let free = view.map_or(cold.terms.limit, |v| v.free).saturating_add(capped);
+        let unmade = if cold.shard.is_some() { 0 } else { cold.terms.limit };
+        let free = view.map_or(unmade, |v| v.free).saturating_add(capped);
+        let free = free.saturating_add(cold.elsewhere.max(0));
         self.free_seen.store(free, Ordering::Release);
         // Ahead of need: when little is left of the lease, or of what its ceiling allows.
         let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
@@ -245,21 +275,32 @@ impl Lease {
 
     /// The next thing to ask of the pool.
     fn ask(&self, cold: &mut Cold, writer: &Writer, now: Now) -> Option<(Op, Call)> {
-        let key = || self.pool.key(&writer.space);
-        let over_since = now.wall_ms.saturating_sub(self.end_ms);
-        if cold.view.is_none() && over_since > MAKE_WITHIN_MS {
+        let key = || self.key(cold.shard, writer);
+        let is_over = now.wall_ms.saturating_sub(self.end_ms) > MAKE_WITHIN_MS;
+        if cold.view.is_none() && is_over {
             self.refuse(cold, now);
             return None;
         }
         if cold.unseen {
             return Some((Op::Look, Call::Look(key())));
         }
-        let Some(view) = cold.view else {
-            let entry = self.next_entry(cold, self.size(cold, cold.terms.limit));
-            let write = pool::create(key(), writer.incarnation, cold.terms, entry, self.ttl);
-            return Some((Op::Take(entry), Call::Write(write)));
+        let view = match cold.view {
+            Some(view) => view,
+            None if cold.shard.is_none() => {
+                let entry = self.next_entry(cold, self.size(cold, cold.terms.limit));
+                let write = pool::create(key(), writer.incarnation, cold.terms, entry, self.ttl);
+                return Some((Op::Take(entry), Call::Write(write)));
+            }
+            None if cold.stale => return Some(self.seek(cold, is_over)),
+            None => {
+                self.refuse(cold, now);
+                return None;
+            }
         };
         if cold.is_outdated(&view) {
+            if cold.shard.is_some() {
+                return Some(self.seek(cold, is_over));
+            }
             return Some((Op::Relimit, Call::Write(pool::relimit(key(), &view, cold.terms))));
         }
         if !self.is_short(cold, now) {
@@ -273,6 +314,10 @@ impl Lease {
             return None;
         }
         let more = self.size(cold, view.free);
+        let is_thin = || subpool::is_thin(view.free, cold.elsewhere, self.wish(cold));
+        if cold.stale && cold.shard.map_or(more == 0 && view.split, |_| more == 0 || is_thin()) {
+            return Some(self.seek(cold, is_over));
+        }
         if more == 0 && cold.stale {
             return Some((Op::Look, Call::Look(key())));
         }
@@ -283,6 +328,22 @@ impl Lease {
         let entry = self.next_entry(cold, cold.held().saturating_add(more));
         let write = pool::grant(key(), writer.incarnation, &view, entry);
         Some((Op::Take(entry), Call::Write(write)))
+    }
+
+    /// To look for units in the root and in sub-pools before believing that there are none.
+    fn seek(&self, cold: &Cold, is_over: bool) -> (Op, Call) {
+        let want = Want {
+            need: self.missing(),
+            wish: self.wish(cold),
+            terms: cold.terms,
+            may_make: !is_over,
+        };
+        (Op::Seek, Call::Seek(Seek { pool: self.pool.clone(), shard: cold.shard, want }))
+    }
+
+    /// The item that its entry is in.
+    fn key(&self, shard: Option<u16>, writer: &Writer) -> Key {
+        self.pool.key_of(&writer.space, shard)
     }
 
     fn is_short(&self, cold: &Cold, now: Now) -> bool {
@@ -316,7 +377,7 @@ impl Lease {
     fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
         let view = cold.view?;
         let mine = view.mine?;
-        let key = self.pool.key(&writer.space);
+        let key = self.key(cold.shard, writer);
         let back = self.left.swap(0, Ordering::AcqRel);
         // Not what is in use now: what is released from here on stays ours.
         let used = cold.used(back);
@@ -346,7 +407,7 @@ impl Lease {
         if open || cold.closing == Closing::No {
             return None;
         }
-        let key = self.pool.key(&writer.space);
+        let key = self.key(cold.shard, writer);
         Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, self.total()))))
     }
 
@@ -384,6 +445,8 @@ impl Cold {
 
     fn is_outdated(&self, view: &View) -> bool {
         let newer = self.terms.rev > view.terms.rev || planted(Plant::LimitsWithoutOrder);
-        newer && self.terms.limit != view.terms.limit
+        // Of a root's limit a sub-pool hears from whoever looks at both.
+        let seen = self.shard.is_some() && !self.stale;
+        newer && self.terms.limit != view.terms.limit && !seen
     }
 }
