@@ -20,8 +20,10 @@ use crate::store::{Item, Store, StoreError, StoreErrorKind, Written};
 
 mod recover;
 mod seek;
+mod whole;
 
 pub(crate) use recover::Recovery;
+pub(crate) use whole::Whole;
 
 /// Lease calls in flight at once: enough to hide the store's latency behind each other, few enough
 /// not to be a burst against it.

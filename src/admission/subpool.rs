@@ -117,6 +117,13 @@ impl Sub {
         Ok(Self { free: view.free, credited, returned, of: view.terms })
     }
 
+    /// Whether the root knows of all its movements. It always does, but in a copy of a table whose
+    /// items are not of one instant.
+    pub(crate) fn is_known_to(self, root: &Root, shard: u16) -> bool {
+        let fed = root.feeds.get(&shard).copied().unwrap_or_default();
+        self.credited <= fed.credited && self.returned >= fed.returned
+    }
+
     /// Whether it has what is wanted, for some leases more, and knows of the limit.
     pub(crate) fn has(self, want: &Want) -> bool {
         let enough = pool::atoms(want.wish).saturating_mul(LEASES_AHEAD / 2);
@@ -137,9 +144,11 @@ pub(crate) fn shard_of(incarnation: u128) -> u16 {
     (incarnation % u128::from(shards())) as u16
 }
 
-/// All there may be.
-pub(crate) fn all_shards() -> std::ops::Range<u16> {
-    0..shards()
+/// The sub-pools that a pool may have, as its item stands: in a copy that item may be older than
+/// theirs, so with that many writers all of them.
+pub(crate) fn may_be(item: &Item) -> Result<std::ops::Range<u16>, StoreError> {
+    let many = pool::entries(item)?.len() >= planted::split_at(SPLIT_AT);
+    Ok(if many || is_split(item) { 0..shards() } else { 0..0 })
 }
 
 /// Whether so many writers lease from this pool that one without an entry goes to its sub-pool.
@@ -216,7 +225,7 @@ pub(crate) fn drain(
 }
 
 /// The write that finishes a movement which somebody has begun.
-fn arrive(
+pub(crate) fn arrive(
     (root_key, sub_key): (&Key, &Key),
     shard: u16,
     root: &Root,
