@@ -141,8 +141,8 @@ async fn renew(hands: &Hands, lease: &Lease) {
                 continue;
             }
         }
-        if let Ok(Seen { root_free: Some(free), .. }) = &answer {
-            lease.saw_root(*free);
+        if let Ok(Seen { root: Some((free, share)), .. }) = &answer {
+            lease.saw_root(*free, *share);
         }
         let answer = answer.map(|seen| seen.item);
         is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
@@ -210,8 +210,8 @@ struct Seen {
     item: Option<Item>,
     /// It had been made before.
     was_there: bool,
-    /// Of a sub-pool: what is free in its root.
-    root_free: Option<i64>,
+    /// Of a sub-pool: what is free in its root, and its share of that.
+    root: Option<(i64, i64)>,
 }
 
 async fn ask(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
@@ -227,16 +227,16 @@ async fn make(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
     match call {
         Call::Look(key) => {
             let item = hands.store.read(key).await?;
-            Ok(Seen { was_there: item.is_some(), item, root_free: None })
+            Ok(Seen { was_there: item.is_some(), item, root: None })
         }
         Call::Write(write) => Ok(match hands.store.write(write).await? {
-            Written::Applied(item) => Seen { item, was_there: false, root_free: None },
-            Written::Refused(item) => Seen { item, was_there: true, root_free: None },
+            Written::Applied(item) => Seen { item, was_there: false, root: None },
+            Written::Refused(item) => Seen { item, was_there: true, root: None },
         }),
         Call::Seek(wanted) => {
-            let seek::Found { item, root_free } = seek::seek(hands, &wanted).await?;
-            let root_free = root_free.filter(|_| wanted.shard.is_some());
-            Ok(Seen { item, was_there: true, root_free })
+            let seek::Found { item, root } = seek::seek(hands, &wanted).await?;
+            let root = root.filter(|_| wanted.shard.is_some());
+            Ok(Seen { item, was_there: true, root })
         }
     }
 }

@@ -99,8 +99,9 @@ struct Cold {
     unseen: bool,
     /// The sub-pool that its entry is in; `None`: the pool itself.
     shard: Option<u16>,
-    /// Of a sub-pool: what was free in its root when that was last looked at.
+    /// Of a sub-pool: what was free in its root when that was last looked at, and its share of it.
     elsewhere: i64,
+    share: i64,
     /// Whether units are given back instead of taken.
     closing: Closing,
     /// Size of the next lease before the caps, in atoms.
@@ -206,6 +207,7 @@ impl Lease {
                 unseen: false,
                 shard: None,
                 elsewhere: 0,
+                share: 0,
                 closing: Closing::No,
                 size: first_ask.max(1).saturating_mul(FIRST_ASKS),
                 granted: 0,

@@ -38,9 +38,12 @@ const SHARDS: u16 = 64;
 /// A sub-pool is fed for so many leases at once: of the writers that share it more will ask soon.
 const LEASES_AHEAD: i64 = 8;
 
-/// No feed is more than one part in this of what is free: if all sub-pools are fed at once they have
-/// two fifths of it, so that the rest goes where it is needed.
-const SHARE_OF_FREE: i64 = 2 * SHARDS as i64;
+/// No feed is more than one part in this of what is free (5 %), as no lease of a pool is ...
+const SHARE_OF_FREE: i64 = 20;
+
+/// ... and, where more sub-pools were fed, than one part in so many for each of them: if all are fed
+/// at once they have less than half of it, so that the rest goes where it is needed.
+const SHARE_EACH: i64 = 2;
 
 /// In a sub-pool: what the root had credited and taken back, and the root's limit as last seen.
 const CREDITED: &str = "credited";
@@ -103,6 +106,13 @@ impl Fed {
 impl Root {
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         Ok(Self { view: View::read(item, 0)?, feeds: feeds(item)?, ttl: item.int(TTL) })
+    }
+
+    /// The most that a sub-pool is fed for what may be asked later.
+    pub(crate) fn share(&self) -> i64 {
+        // At most as many as there are numbers of 16 bits.
+        let parts = SHARE_EACH * self.feeds.len() as i64;
+        self.view.free.max(0) / parts.max(SHARE_OF_FREE)
     }
 }
 
@@ -200,7 +210,7 @@ pub(crate) fn next(
             return Next::Sub(give_up(sub_key.clone(), sub, back));
         }
     }
-    match size(root.view.free, sub.map_or(0, |sub| sub.free), want) {
+    match size(root, sub.map_or(0, |sub| sub.free), want) {
         0 => Next::Done,
         _ if sub.is_none() && !want.may_make => Next::Done,
         n => Next::Root(feed(root_key.clone(), shard, root, n)),
@@ -245,27 +255,27 @@ pub(crate) fn arrive(
 }
 
 /// Whether a sub-pool with so much free is to be fed for leases of this size before it is empty,
-/// where so much is free in the root: a feed is to double it at least.
-pub(crate) fn is_thin(free: i64, root_free: i64, wish: u64) -> bool {
-    ahead(free.max(0), root_free, wish) > free.max(0)
+/// where the root would give it such a share: a feed is to double it at least.
+pub(crate) fn is_thin(free: i64, share: i64, wish: u64) -> bool {
+    ahead(free.max(0), share, wish) > free.max(0)
 }
 
 /// How much to feed: some leases ahead, within a share of what is free, and at least what is waited
 /// for. 0: there is enough, or not enough to be had.
-fn size(root_free: i64, sub_free: i64, want: Want) -> u64 {
+fn size(root: &Root, sub_free: i64, want: Want) -> u64 {
     let here = sub_free.max(0);
     let missing = pool::atoms(want.need).saturating_sub(here).max(0);
-    if root_free <= 0 || missing > root_free {
+    if root.view.free <= 0 || missing > root.view.free {
         return 0;
     }
-    let ahead = ahead(here, root_free, want.wish);
+    let ahead = ahead(here, root.share(), want.wish);
     let more = if ahead > here { ahead } else { 0 };
     missing.max(more).unsigned_abs()
 }
 
-fn ahead(here: i64, root_free: i64, wish: u64) -> i64 {
+fn ahead(here: i64, share: i64, wish: u64) -> i64 {
     let leases = pool::atoms(wish).saturating_mul(LEASES_AHEAD);
-    leases.saturating_sub(here).min(root_free / SHARE_OF_FREE)
+    leases.saturating_sub(here).min(share)
 }
 
 /// Root: `n` units are on their way to a sub-pool. A pool with sub-pools has another format: who

@@ -28,8 +28,8 @@ pub(super) const FRUITLESS: Range<Duration> = Duration::from_secs(2)..Duration::
 pub(super) struct Found {
     /// The item that was sought for, as it stands.
     pub(super) item: Option<Item>,
-    /// What is free in the root, where that was looked at.
-    pub(super) root_free: Option<i64>,
+    /// What is free in the root and a sub-pool's share of it, where that was looked at.
+    pub(super) root: Option<(i64, i64)>,
 }
 
 /// Has units moved to where they are wanted. An error leaves nothing that a later call would not
@@ -41,10 +41,10 @@ pub(super) async fn seek(hands: &Hands, seek: &Seek) -> Result<Found, StoreError
         None => None,
     };
     if let Some(item) = item.take_if(|item| Sub::read(item).is_ok_and(|sub| sub.has(want))) {
-        return Ok(Found { item: Some(item), root_free: None });
+        return Ok(Found { item: Some(item), root: None });
     }
     let Some((mut split, mut root_item)) = Split::read(hands, pool).await? else {
-        return Ok(Found { item, root_free: Some(0) });
+        return Ok(Found { item, root: Some((0, 0)) });
     };
     let mut is_fruitless = !split.is_due();
     loop {
@@ -62,12 +62,12 @@ pub(super) async fn seek(hands: &Hands, seek: &Seek) -> Result<Found, StoreError
         is_fruitless = true;
         split.gather(*shard, *want).await?;
     }
-    let root_free = Some(split.root.view.free);
+    let root = Some((split.root.view.free, split.root.share()));
     if shard.is_none() {
         root_item = split.item.take().or(root_item);
     }
     let item = if shard.is_none() { root_item } else { item };
-    Ok(Found { item, root_free })
+    Ok(Found { item, root })
 }
 
 /// Brings what is free in a sub-pool that nobody leases from any more back to the root.

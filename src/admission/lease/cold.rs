@@ -113,9 +113,11 @@ impl Lease {
         self.cold().shard
     }
 
-    /// So much was free in the root when it was last looked at for this lease.
-    pub(crate) fn saw_root(&self, free: i64) {
-        self.cold().elsewhere = free;
+    /// So much was free in the root when it was last looked at for this lease, and so much of it is
+    /// a sub-pool's share.
+    pub(crate) fn saw_root(&self, free: i64, share: i64) {
+        let mut cold = self.cold();
+        (cold.elsewhere, cold.share) = (free, share);
     }
 
     /// Whether it has given back all it could and let go of its entry.
@@ -314,7 +316,7 @@ impl Lease {
             return None;
         }
         let more = self.size(cold, view.free);
-        let is_thin = || subpool::is_thin(view.free, cold.elsewhere, self.wish(cold));
+        let is_thin = || subpool::is_thin(view.free, cold.share, self.wish(cold));
         if cold.stale && cold.shard.map_or(more == 0 && view.split, |_| more == 0 || is_thin()) {
             return Some(self.seek(cold, is_over));
         }
