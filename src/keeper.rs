@@ -172,9 +172,10 @@ async fn renew(hands: &Hands, lease: &Lease) {
     }
 }
 
-/// The sub-pool of a lease that has just met its pool, where it is to have one.
+/// The sub-pool of a lease that has just met its pool, where it is to have one. A slot of a strict
+/// rate has none: it is over before units that lie in the wrong sub-pool are where they are wanted.
 fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &Seen) -> Option<u16> {
-    let may = lease.shard().is_none() && hands.store.promise().shared;
+    let may = !lease.is_of_slot() && lease.shard().is_none() && hands.store.promise().shared;
     let item = seen.item.as_ref().filter(|_| may)?;
     let is_crowded = subpool::is_crowded(item, lease.incarnation()).ok()?;
     is_crowded.then(|| subpool::shard_of(lease.incarnation()))

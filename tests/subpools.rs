@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::store::{Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written};
+use tollgate::store::{
+    Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+};
 use tollgate::testing::{self, Faulty, Odds, PoolItem, seed_this_thread, split_pools};
-use tollgate::{Ask, Clock, Gate, GateBuilder, Now, TenantHandle};
+use tollgate::{Ask, Clock, Gate, GateBuilder, Now, SinceCopy, TenantHandle};
 
 const LIMIT: u64 = 2_000;
 const WRITERS: usize = 100;
@@ -35,14 +37,8 @@ const PLANS: &str = r#"
 "#;
 
 /// Faults of every kind, on one call in five.
-const ODDS: Odds = Odds {
-    unavailable: 20,
-    throttled: 20,
-    lose_request: 40,
-    lose_reply: 60,
-    delay: 0,
-    repeat: 60,
-};
+const ODDS: Odds =
+    Odds { unavailable: 20, throttled: 20, lose_request: 40, lose_reply: 60, delay: 0, repeat: 60 };
 
 /// Believes the header `x-tenant`.
 struct ByName;
@@ -114,7 +110,8 @@ impl Service {
         let seed = self.networks.len() as u64 + 1;
         let network = Faulty::seeded(self.store.clone(), seed, Odds::default());
         self.networks.push(network.clone());
-        let builder = GateBuilder::from_text(SERVICE).plans(PLANS).store(Shared(network, self.pools.clone()));
+        let builder =
+            GateBuilder::from_text(SERVICE).plans(PLANS).store(Shared(network, self.pools.clone()));
         let gate = builder.clock(self.clock).identify(ByName).open().await.unwrap();
         gate.directory().tenant("acme").plan("free").save().await.unwrap();
         let acme = gate.tenant("acme").await.unwrap();
@@ -123,6 +120,20 @@ impl Service {
 
     fn odds(&self, odds: Odds) {
         self.networks.iter().for_each(|network| network.odds(odds));
+    }
+
+    /// The pool without its sub-pools, as it is stored.
+    async fn root(&self) -> (Key, Item) {
+        let key = self.pools.lock().unwrap().iter().find(|key| key.pk.ends_with(ROOT)).cloned();
+        let key = key.unwrap();
+        let item = self.store.read(key.clone()).await.unwrap();
+        (key, item.unwrap())
+    }
+
+    /// What all writers hold.
+    async fn held(&self) -> u64 {
+        let pools = self.pools().await;
+        pools.values().flat_map(|pool| pool.entries.values()).map(|entry| entry.held).sum()
     }
 
     /// The pool and its sub-pools, by the last part of their key.
@@ -137,6 +148,9 @@ impl Service {
         pools
     }
 }
+
+/// The last part of the pool's own key: where its window begins.
+const ROOT: &str = "1773705600000";
 
 /// Asks until refused, at most so often; how many were admitted.
 async fn serve((gate, acme): &(Gate, TenantHandle), most: u64) -> u64 {
@@ -240,6 +254,90 @@ async fn what_is_free_in_sub_pools_is_free_in_reports() {
         assert!(used.contains(&told), "{told}, {taken} taken: {pools:?}");
     }
     split_pools(None);
+}
+
+/// Dead ones have entries in sub-pools that the living lease nothing from.
+#[tokio::test(start_paused = true)]
+async fn units_of_the_dead_come_back_from_every_sub_pool() {
+    seed_this_thread(Some(1));
+    split_pools(Some((2, 8)));
+    let mut service = Service::new();
+    let mut gates = Vec::new();
+    for _ in 0..20 {
+        gates.push(service.open().await);
+    }
+    let mut served = 0;
+    for _ in 0..6 {
+        served += serve_all(&gates, 8).await; // so that leases grow beyond their ceilings
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let living = gates.split_off(18);
+    drop(gates);
+    for _ in 0..60 {
+        served += serve_all(&living, LIMIT).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    let pools = service.pools().await;
+    let entries = || pools.values().flat_map(|pool| pool.entries.values());
+    let beyond = entries().filter(|entry| entry.held > entry.preauthorised).count();
+    let (held, spent) = (
+        entries().map(|entry| entry.held).sum::<u64>(),
+        pools.values().map(|pool| pool.spent as u64).sum::<u64>(),
+    );
+    assert_eq!(held + spent, LIMIT, "nothing is free: {pools:?}");
+    assert!(served > LIMIT * 3 / 4 && served <= LIMIT, "{served} served, {beyond}: {pools:?}");
+    assert!(entries().filter(|entry| entry.closed).count() + beyond < 18);
+    split_pools(None);
+    seed_this_thread(None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_a_table_with_sub_pools_gives_out_nothing_twice() {
+    for (since, is_torn) in [
+        (SinceCopy::Spent, false),
+        (SinceCopy::Free, false),
+        (SinceCopy::Spent, true),
+        (SinceCopy::Free, true),
+    ] {
+        seed_this_thread(Some(1));
+        split_pools(Some((2, 4)));
+        let mut service = Service::new();
+        let mut gates = Vec::new();
+        for _ in 0..8 {
+            gates.push(service.open().await);
+        }
+        let mut served = serve_all(&gates, 3).await;
+        let ((root_key, root), before) = (service.root().await, service.held().await);
+        served += serve_all(&gates, 60).await;
+        drop(gates);
+        let granted = service.held().await - before;
+        if is_torn {
+            // The pool was copied before its sub-pools.
+            let change = root.0.into_iter().map(|(name, value)| Change::Set(name, value));
+            let write = Write { key: root_key, when: vec![], change: change.collect() };
+            service.store.write(write).await.unwrap();
+        }
+        let pools = service.pools().await;
+        // Units that a sub-pool got after the root was copied are free in the root, too.
+        let is_known = |pool: &&PoolItem| {
+            pool.fed.is_none_or(|fed| pools[ROOT].feeds.values().any(|known| *known == fed))
+        };
+        let free: i64 = pools.values().filter(is_known).map(|pool| pool.free).sum();
+        let restorer = GateBuilder::from_text(SERVICE).clock(service.clock);
+        restorer.store(service.store.clone()).restore(since).await.unwrap();
+        let next = service.open().await;
+        let again = serve(&next, 2 * LIMIT).await;
+        match since {
+            SinceCopy::Spent => assert_eq!(again, 0, "torn: {is_torn}"),
+            SinceCopy::Free if is_torn => {
+                assert!(pools.values().filter(is_known).count() < pools.len());
+                assert!(served + again <= LIMIT + granted, "{served}, {again}, {granted}");
+                assert_eq!(again, free as u64, "{pools:?}");
+            }
+            SinceCopy::Free => assert_eq!(again, free as u64, "{served} before: {pools:?}"),
+        }
+        split_pools(None);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -126,7 +126,10 @@ impl View {
             None => None,
         };
         Ok(Self {
-            terms: Terms { limit: item.int(subpool::OF).map_or_else(|| int(LIMIT), Ok)?, rev: int(REV)? },
+            terms: Terms {
+                limit: item.int(subpool::OF).map_or_else(|| int(LIMIT), Ok)?,
+                rev: int(REV)?,
+            },
             free: int(FREE)?,
             generation: int(GEN)?,
             mine,

@@ -347,6 +347,25 @@ fn follow(key: Key, terms: Terms) -> Write {
     }
 }
 
+/// Sub-pool, in a copy whose root does not know of all its movements: it had what the root knows of,
+/// and all of that is spent. Nothing is free or held in it.
+pub(crate) fn agree(key: Key, shard: u16, root: &Root, sub: &Sub) -> Write {
+    let fed = root.feeds.get(&shard).copied().unwrap_or_default();
+    let int = |name: &'static str, n: u64| (Name::from(name), Value::Int(pool::atoms(n)));
+    let was = [int(CREDITED, sub.credited), int(RETURNED, sub.returned), int(pool::FREE, 0)];
+    let is = [
+        int(CREDITED, fed.credited),
+        int(RETURNED, fed.returned),
+        int(pool::LIMIT, fed.out()),
+        int(pool::SPENT, fed.out()),
+    ];
+    Write {
+        key,
+        when: was.into_iter().map(|(name, value)| When::Equals(name, value)).collect(),
+        change: is.into_iter().map(|(name, value)| Change::Set(name, value)).collect(),
+    }
+}
+
 /// Sub-pool: `n` units are on their way to the root.
 fn give_up(key: Key, sub: &Sub, n: u64) -> Write {
     let (n, total) = (pool::atoms(n), pool::atoms(sub.returned));

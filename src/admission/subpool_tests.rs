@@ -205,9 +205,7 @@ impl World {
             (Event::Give(_, part, fate), Some(_)) => {
                 (pool::give(key, writer, &view, entry(held * part / 4)), fate)
             }
-            (Event::Leave(_, fate), Some(mine)) => {
-                (pool::fold(key, writer, mine, held / 2), fate)
-            }
+            (Event::Leave(_, fate), Some(mine)) => (pool::fold(key, writer, mine, held / 2), fate),
             _ => return,
         };
         let answer = self.send(write, fate).await;

@@ -187,7 +187,8 @@ async fn spend_sub(
             }
             None if is_used => match pool::close(key.clone(), &item, true)? {
                 Some(close) => close,
-                None => return Ok(spent),
+                None if sub.is_known_to(&root, shard) => return Ok(spent),
+                None => (subpool::agree(key.clone(), shard, &root, &sub), 0),
             },
             None => match subpool::drain(keys, shard, &root, Some(&sub), true) {
                 Next::Root(write) | Next::Sub(write) => (write, 0),

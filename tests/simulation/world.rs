@@ -480,7 +480,8 @@ impl World {
             }
             let subs = self.pools.iter().filter(|(sub, _)| *sub != pk && root_of(sub) == pk);
             let subs: i64 = subs.map(|(_, sub)| sub.limit - sub.free).sum();
-            let fed: u64 = pool.feeds.values().map(|(credited, returned)| credited - returned).sum();
+            let fed: u64 =
+                pool.feeds.values().map(|(credited, returned)| credited - returned).sum();
             let out = (pool.limit - pool.free - fed as i64 + subs).max(0) as u64;
             let served = self.served.get(pk).copied().unwrap_or(0);
             stranded += out.saturating_sub(served);

@@ -194,7 +194,13 @@ impl Lease {
             }
             Err(error) if planted(Plant::AssumedGrants) && matches!(open.0, Op::Take(_)) => {
                 let Op::Take(entry) = open.0 else { return Err(error) };
-                let assumed = View { terms: cold.terms, free: 0, generation: 0, mine: Some(entry), split: false };
+                let assumed = View {
+                    terms: cold.terms,
+                    free: 0,
+                    generation: 0,
+                    mine: Some(entry),
+                    split: false,
+                };
                 self.adopt(&mut cold, Some(assumed), open.0, now);
                 Ok(false)
             }
