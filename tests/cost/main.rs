@@ -148,7 +148,7 @@ async fn at_once(nodes: usize, each: u64) -> Row {
     nodes::make_tenants(&table, &plans, &tenants).await;
     let mut gates = Vec::new();
     for _ in 0..nodes {
-        gates.push(nodes::open(&table, &plans, USUAL_PACE).await);
+        gates.push(nodes::open_sandbox(&table, &plans, USUAL_PACE).await);
     }
     table.take_bill();
     let got = Got::default();
