@@ -168,7 +168,8 @@ async fn serve((gate, acme): &(Gate, TenantHandle), most: u64) -> u64 {
 /// All of them at once, each so often.
 async fn serve_all(gates: &[(Gate, TenantHandle)], each: u64) -> u64 {
     let mut calls = tokio::task::JoinSet::new();
-    for gate in gates.iter().cloned() {
+    for gate in gates {
+        let gate = gate.clone();
         calls.spawn(async move { serve(&gate, each).await });
     }
     calls.join_all().await.into_iter().sum()
@@ -228,13 +229,13 @@ async fn what_is_free_in_sub_pools_is_free_in_reports() {
     for _ in 0..12 {
         gates.push(service.open().await);
     }
-    let mut served = serve_all(&gates, 5).await;
+    serve_all(&gates, 5).await;
     for (gate, _) in gates.drain(..11) {
         gate.close().await.unwrap();
     }
     for _ in 0..3 {
         gates.push(service.open().await);
-        served += serve(gates.last().unwrap(), 1).await; // of what it asked for, much is not used
+        serve(gates.last().unwrap(), 1).await; // of what it asked for, much is not used
     }
     gates[0].0.close().await.unwrap();
     gates.remove(0);

@@ -22,15 +22,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use self::ask::Op;
+pub(crate) use self::ask::{Call, Seek};
 use self::ceiling::Ceiling;
 use super::alert::Alerting;
 use super::pool::{Entry, PoolId, Terms, View};
-use super::subpool::Want;
 use crate::catalog::Window;
 use crate::clock::{Clock, Now};
 use crate::store::layout::Space;
-use crate::store::{Key, Write};
 
+mod ask;
 pub(crate) mod at_rest;
 mod ceiling;
 mod cold;
@@ -123,26 +124,6 @@ struct Cold {
     in_doubt: bool,
 }
 
-/// What a lease asks of the store. Every answer is the item as it stands after the call.
-#[derive(Clone, Debug)]
-pub(crate) enum Call {
-    /// A strong read.
-    Look(Key),
-    /// A conditional write, to be repeated as it is until its outcome is known.
-    Write(Write),
-    /// Writes that no entry of ours is in: to be begun anew after any failure.
-    Seek(Seek),
-}
-
-/// To look for units where they may be: in the root, and in its sub-pools.
-#[derive(Clone, Debug)]
-pub(crate) struct Seek {
-    pub(crate) pool: PoolId,
-    /// The item that is answered with: a sub-pool, or the root.
-    pub(crate) shard: Option<u16>,
-    pub(crate) want: Want,
-}
-
 /// Whether a lease gives back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
@@ -150,18 +131,6 @@ enum Closing {
     /// Until somebody asks again.
     Resting,
     ForGood,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Op {
-    Look,
-    Seek,
-    /// Makes the pool and takes; or takes. Carries our entry as it will be.
-    Take(Entry),
-    Give(Entry),
-    /// The last one: what was used is spent, the entry is gone.
-    Fold,
-    Relimit,
 }
 
 /// What an attempt to take came to.

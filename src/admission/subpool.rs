@@ -1,12 +1,12 @@
 //! Sub-pools: a pool with many writers is split, so that no item has an entry for each of them.
 //!
-//! A sub-pool is a pool item beside its pool (the root) whose limit is what the root has credited to
-//! it, less what it has given back. Writers lease from it as from any pool. Units move between the
-//! two by totals that never fall: what was *credited* and what was *returned*, each of them in both
-//! items. Who moves units raises the total where they come from, by a write that names the total as
-//! it was; whoever looks at both items next sees a difference and moves exactly that. So a duplicate
-//! or late copy of a write finds another total and changes nothing, and anybody can finish what
-//! somebody died in the middle of.
+//! A sub-pool is a pool item beside its pool (the root) whose limit is what the root has credited
+//! to it, less what it has given back. Writers lease from it as from any pool. Units move between
+//! the two by totals that never fall: what was *credited* and what was *returned*, each of them in
+//! both items. Who moves units raises the total where they come from, by a write that names the
+//! total as it was; whoever looks at both items next sees a difference and moves exactly that. So a
+//! duplicate or late copy of a write finds another total and changes nothing, and anybody can
+//! finish what somebody died in the middle of.
 //!
 //! # Laws
 //!
@@ -23,10 +23,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use self::writes::{create, credit, feed, follow, give_up, take_back};
 use super::pool::{self, Terms, View};
-use crate::planted::{self, Plant, planted};
-use crate::store::layout;
-use crate::store::{Change, Item, Key, Name, StoreError, TTL, Value, When, Write};
+use crate::planted;
+use crate::store::{Item, Key, Name, StoreError, TTL, Value, Write};
+
+mod writes;
+
+pub(crate) use self::writes::agree;
 
 /// With so many writers in it a pool is split: 32 entries are 1.5 KB, two units for each write.
 const SPLIT_AT: usize = 32;
@@ -41,8 +45,8 @@ const LEASES_AHEAD: i64 = 8;
 /// No feed is more than one part in this of what is free (5 %), as no lease of a pool is ...
 const SHARE_OF_FREE: i64 = 20;
 
-/// ... and, where more sub-pools were fed, than one part in so many for each of them: if all are fed
-/// at once they have less than half of it, so that the rest goes where it is needed.
+/// ... and, where more sub-pools were fed, than one part in so many for each of them: if all are
+/// fed at once they have less than half of it, so that the rest goes where it is needed.
 const SHARE_EACH: i64 = 2;
 
 /// In a sub-pool: what the root had credited and taken back, and the root's limit as last seen.
@@ -184,8 +188,8 @@ pub(crate) fn feeds(item: &Item) -> Result<BTreeMap<u16, Fed>, StoreError> {
     named.map(fed).collect()
 }
 
-/// The next write for somebody who wants units of sub-pool `shard`: first what is on its way, then a
-/// limit that has changed, then units.
+/// The next write for somebody who wants units of sub-pool `shard`: first what is on its way, then
+/// a limit that has changed, then units.
 pub(crate) fn next(
     (root_key, sub_key): (&Key, &Key),
     shard: u16,
@@ -276,124 +280,6 @@ fn size(root: &Root, sub_free: i64, want: Want) -> u64 {
 fn ahead(here: i64, share: i64, wish: u64) -> i64 {
     let leases = pool::atoms(wish).saturating_mul(LEASES_AHEAD);
     leases.saturating_sub(here).min(share)
-}
-
-/// Root: `n` units are on their way to a sub-pool. A pool with sub-pools has another format: who
-/// does not know them would miss their units.
-fn feed(key: Key, shard: u16, root: &Root, n: u64) -> Write {
-    let known = root.feeds.get(&shard).copied();
-    let before = known.unwrap_or_default();
-    let next = Fed { credited: before.credited.saturating_add(n), ..before };
-    let (format_name, format_value) = layout::format(pool::FORMAT_SPLIT);
-    let at = known.map_or(When::Missing(name(shard)), |fed| When::Equals(name(shard), value(fed)));
-    Write {
-        key,
-        when: vec![at, When::AtLeast(pool::FREE.into(), pool::atoms(n))],
-        change: vec![
-            Change::Set(format_name, format_value),
-            Change::Add(pool::FREE.into(), pool::atoms(n).saturating_neg()),
-            Change::Set(name(shard), value(next)),
-        ],
-    }
-}
-
-/// The first write of a sub-pool. It lives as long as its root.
-fn create(key: Key, fed: Fed, root: &Root) -> Write {
-    let (format_name, format_value) = layout::format(pool::FORMAT_SPLIT);
-    let units = Value::Int(pool::atoms(fed.out()));
-    let int = |name: &'static str, n: i64| Change::Set(name.into(), Value::Int(n));
-    let mut change = vec![
-        Change::Set(format_name, format_value),
-        Change::Set(pool::LIMIT.into(), units.clone()),
-        Change::Set(pool::FREE.into(), units),
-        int(pool::REV, root.view.terms.rev),
-        int(OF, root.view.terms.limit),
-        int(pool::SPENT, 0),
-        int(pool::GEN, 0),
-        int(CREDITED, pool::atoms(fed.credited)),
-        int(RETURNED, pool::atoms(fed.returned)),
-    ];
-    change.extend(root.ttl.map(|ttl| int(TTL, ttl)));
-    Write { key, when: vec![When::Absent], change }
-}
-
-/// Sub-pool: what was on its way to it is there.
-fn credit(key: Key, sub: &Sub, fed: Fed, down: u64) -> Write {
-    let total = Value::Int(pool::atoms(sub.credited));
-    let mut when = vec![When::Equals(CREDITED.into(), total)];
-    if planted(Plant::FedByIncrement) {
-        when = vec![When::Exists];
-    }
-    Write {
-        key,
-        when,
-        change: vec![
-            Change::Add(pool::LIMIT.into(), pool::atoms(down)),
-            Change::Add(pool::FREE.into(), pool::atoms(down)),
-            Change::Set(CREDITED.into(), Value::Int(pool::atoms(fed.credited))),
-        ],
-    }
-}
-
-/// Sub-pool: the root's limit is another. Moves no units.
-fn follow(key: Key, terms: Terms) -> Write {
-    Write {
-        key,
-        when: vec![When::Below(pool::REV.into(), terms.rev)],
-        change: vec![
-            Change::Set(OF.into(), Value::Int(terms.limit)),
-            Change::Set(pool::REV.into(), Value::Int(terms.rev)),
-        ],
-    }
-}
-
-/// Sub-pool, in a copy whose root does not know of all its movements: it had what the root knows of,
-/// and all of that is spent. Nothing is free or held in it.
-pub(crate) fn agree(key: Key, shard: u16, root: &Root, sub: &Sub) -> Write {
-    let fed = root.feeds.get(&shard).copied().unwrap_or_default();
-    let int = |name: &'static str, n: u64| (Name::from(name), Value::Int(pool::atoms(n)));
-    let was = [int(CREDITED, sub.credited), int(RETURNED, sub.returned), int(pool::FREE, 0)];
-    let is = [
-        int(CREDITED, fed.credited),
-        int(RETURNED, fed.returned),
-        int(pool::LIMIT, fed.out()),
-        int(pool::SPENT, fed.out()),
-    ];
-    Write {
-        key,
-        when: was.into_iter().map(|(name, value)| When::Equals(name, value)).collect(),
-        change: is.into_iter().map(|(name, value)| Change::Set(name, value)).collect(),
-    }
-}
-
-/// Sub-pool: `n` units are on their way to the root.
-fn give_up(key: Key, sub: &Sub, n: u64) -> Write {
-    let (n, total) = (pool::atoms(n), pool::atoms(sub.returned));
-    Write {
-        key,
-        when: vec![
-            When::Equals(RETURNED.into(), Value::Int(total)),
-            When::AtLeast(pool::FREE.into(), n),
-        ],
-        change: vec![
-            Change::Add(pool::FREE.into(), n.saturating_neg()),
-            Change::Add(pool::LIMIT.into(), n.saturating_neg()),
-            Change::Set(RETURNED.into(), Value::Int(total.saturating_add(n))),
-        ],
-    }
-}
-
-/// Root: what was on its way from a sub-pool is there.
-fn take_back(key: Key, shard: u16, fed: Fed, sub: &Sub) -> Write {
-    let (_, up) = sub.under_way(fed);
-    Write {
-        key,
-        when: vec![When::Equals(name(shard), value(fed))],
-        change: vec![
-            Change::Add(pool::FREE.into(), pool::atoms(up)),
-            Change::Set(name(shard), value(Fed { returned: sub.returned, ..fed })),
-        ],
-    }
 }
 
 fn shards() -> u16 {

@@ -1,6 +1,6 @@
 //! Sub-pools against a naive model: writers that lease and give back, hands that move units and die
-//! between any two writes, and a network that delivers every write late, twice, or in another order.
-//! The laws of [`super::subpool`] are counted out after each write that was applied.
+//! between any two writes, and a network that delivers every write late, twice, or in another
+//! order. The laws of [`super::subpool`] are counted out after each write that was applied.
 
 use std::collections::BTreeMap;
 

@@ -7,8 +7,8 @@
 //! # What is promised
 //!
 //! 1. No writer of before writes or leases on: its log ends with a seal, and its entries are gone.
-//! 2. Units that anybody held when the copy was made are spent, and so are those of a sub-pool whose
-//!    pool was copied at another instant, where the two disagree.
+//! 2. Units that anybody held when the copy was made are spent, and so are those of a sub-pool
+//!    whose pool was copied at another instant, where the two disagree.
 //! 3. With [`SinceCopy::Spent`] no pool of the copy gives out another unit in its window: with what
 //!    was used after the copy, nobody is above a limit by any of them. With [`SinceCopy::Free`]
 //!    tenants may use again, at most, what they were granted after the copy was made.

@@ -47,7 +47,8 @@ impl<'a> Deref for WithUnleased<'a> {
     }
 }
 
-/// What is free in the store and here, moved by a limit that has changed since; `None`: nothing is there.
+/// What is free in the store and here, moved by a limit that has changed since; `None`: nothing is
+/// there.
 async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<u64>, StoreError> {
     let rule = &view.sheet.policy.pools[usize::from(pool)];
     let scope = match &rule.place {
@@ -61,5 +62,6 @@ async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<u64>, 
         return Ok(None);
     };
     let moved = rule.limit.saturating_sub(whole.root.terms.limit);
-    Ok(Some(u64::try_from(whole.free()?.saturating_add(moved).saturating_add(held)).unwrap_or(0)))
+    let left = whole.free()?.saturating_add(moved).saturating_add(held);
+    Ok(Some(u64::try_from(left).unwrap_or(0)))
 }

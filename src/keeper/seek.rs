@@ -43,7 +43,7 @@ pub(super) async fn seek(hands: &Hands, seek: &Seek) -> Result<Found, StoreError
     if let Some(item) = item.take_if(|item| Sub::read(item).is_ok_and(|sub| sub.has(want))) {
         return Ok(Found { item: Some(item), root: None });
     }
-    let Some((mut split, mut root_item)) = Split::read(hands, pool).await? else {
+    let Some(mut split) = Split::read(hands, pool).await? else {
         return Ok(Found { item, root: Some((0, 0)) });
     };
     let mut is_fruitless = !split.is_due();
@@ -63,16 +63,13 @@ pub(super) async fn seek(hands: &Hands, seek: &Seek) -> Result<Found, StoreError
         split.gather(*shard, *want).await?;
     }
     let root = Some((split.root.view.free, split.root.share()));
-    if shard.is_none() {
-        root_item = split.item.take().or(root_item);
-    }
-    let item = if shard.is_none() { root_item } else { item };
+    let item = if shard.is_none() { Some(split.item) } else { item };
     Ok(Found { item, root })
 }
 
 /// Brings what is free in a sub-pool that nobody leases from any more back to the root.
 pub(super) async fn leave(hands: &Hands, pool: &PoolId, shard: u16) -> Result<(), StoreError> {
-    let Some((mut split, _)) = Split::read(hands, pool).await? else { return Ok(()) };
+    let Some(mut split) = Split::read(hands, pool).await? else { return Ok(()) };
     let item = hands.store.read(split.sub_key(shard)).await?;
     split.empty(shard, item, false).await.map(|_| ())
 }
@@ -89,19 +86,15 @@ struct Split<'a> {
     pool: &'a PoolId,
     key: Key,
     root: Root,
-    /// The root's item as the last write of it came back.
-    item: Option<Item>,
+    item: Item,
 }
 
 impl<'a> Split<'a> {
-    async fn read(
-        hands: &'a Hands,
-        pool: &'a PoolId,
-    ) -> Result<Option<(Self, Option<Item>)>, StoreError> {
+    async fn read(hands: &'a Hands, pool: &'a PoolId) -> Result<Option<Self>, StoreError> {
         let key = pool.key(&hands.space);
         let Some(item) = hands.store.read(key.clone()).await? else { return Ok(None) };
         let root = Root::read(&item)?;
-        Ok(Some((Self { hands, pool, key, root, item: None }, Some(item))))
+        Ok(Some(Self { hands, pool, key, root, item }))
     }
 
     fn sub_key(&self, shard: u16) -> Key {
@@ -155,7 +148,7 @@ impl<'a> Split<'a> {
                 Next::Root(write) => {
                     let Some(root) = self.write(write).await? else { return Ok((item, writes)) };
                     self.root = Root::read(&root)?;
-                    self.item = Some(root);
+                    self.item = root;
                 }
             }
         }

@@ -242,8 +242,8 @@ fn units_of_a_thousand_short_lived_writers() {
     }
 }
 
-/// However many they are, a lease costs little: a pool with many writers has sub-pools. Beside it the
-/// same without.
+/// However many they are, a lease costs little: a pool with many writers has sub-pools. Beside it
+/// the same without.
 #[test]
 fn units_of_many_writers_at_once() {
     println!("cost: {}", Row::HEAD);

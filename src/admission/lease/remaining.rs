@@ -1,7 +1,7 @@
 //! What is left of a limit, as headers and reports tell it: what this process holds and what nobody
-//! held when the pool last answered; of a pool that is split, in the sub-pool of this process and in
-//! the root, while what other sub-pools have counts as used. Read without a lock, unless units are just moving from one to
-//! the other: then they would be told twice, or not at all.
+//! held when the pool last answered; of a pool that is split, in the sub-pool of this process and
+//! in the root, while what other sub-pools have counts as used. Read without a lock, unless units
+//! are just moving from one to the other: then they would be told twice, or not at all.
 
 use std::sync::atomic::Ordering;
 
