@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use tokio::task::JoinSet;
 
+#[cfg(any(feature = "stripe", test))]
+use crate::admission::pool;
 #[cfg(feature = "stripe")]
-use crate::admission::pool::{self, Entry};
+use crate::admission::pool::Entry;
 use crate::admission::pool::{PoolId, View};
 use crate::admission::subpool::{self, Fed, Sub};
 use crate::store::layout::Space;
@@ -91,5 +93,93 @@ impl Whole {
             is_balanced &= i64::try_from(held).is_ok_and(|it| spent.checked_add(it) == Some(own));
         }
         Ok((sum, is_balanced))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::pool::{Entry, Terms};
+    use crate::admission::subpool::{Next, Root, Want};
+    use crate::directory::Surrogate;
+    use crate::store::{Memory, Write};
+
+    const SHARD: u16 = 3;
+
+    struct Table(Memory, Space, PoolId);
+
+    impl Table {
+        async fn write(&self, write: Write) {
+            self.0.write(write).await.unwrap();
+        }
+
+        async fn read(&self, shard: Option<u16>) -> Option<Item> {
+            self.0.read(self.2.key_of(&self.1, shard)).await.unwrap()
+        }
+
+        /// Makes one write to feed the sub-pool, or to empty it.
+        async fn move_on(&self, need: Option<u64>) {
+            let root = Root::read(&self.read(None).await.unwrap()).unwrap();
+            let sub = self.read(Some(SHARD)).await.map(|sub| Sub::read(&sub).unwrap());
+            let keys = (&self.2.key(&self.1), &self.2.key_of(&self.1, Some(SHARD)));
+            let terms = root.view.terms;
+            let next = match need {
+                Some(need) => {
+                    let want = Want { need, wish: 1, terms, may_make: true };
+                    subpool::next(keys, SHARD, &root, sub.as_ref(), want)
+                }
+                None => subpool::drain(keys, SHARD, &root, sub.as_ref(), true),
+            };
+            match next {
+                Next::Root(write) | Next::Sub(write) => self.write(write).await,
+                Next::Done => panic!("nothing to do"),
+            }
+        }
+
+        async fn whole(&self) -> Whole {
+            Whole::read(&self.0, &self.1, &self.2).await.unwrap().unwrap()
+        }
+    }
+
+    /// What is free, and what the audit sees: taken, balanced, entries.
+    async fn told(table: &Table) -> (i64, Option<((i64, bool), usize)>) {
+        let whole = table.whole().await;
+        #[cfg(feature = "stripe")]
+        let taken = Some((whole.taken().unwrap(), whole.entries().unwrap().len()));
+        #[cfg(not(feature = "stripe"))]
+        let taken = None;
+        (whole.free().unwrap(), taken)
+    }
+
+    fn expected(free: i64, taken: i64, entries: usize) -> (i64, Option<((i64, bool), usize)>) {
+        (free, cfg!(feature = "stripe").then_some(((taken, true), entries)))
+    }
+
+    #[tokio::test]
+    async fn units_are_free_wherever_they_are_and_taken_only_by_writers() {
+        let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
+        let id = PoolId { tenant, limit, scope: 0, start_ms: 0 };
+        let table = Table(Memory::new(), Space::new("test"), id);
+        let entry = |op, held| Entry { op, held, preauthorised: held };
+        let terms = Terms { limit: 100, rev: 1 };
+        let key = table.2.key(&table.1);
+        table.write(pool::create(key, 7, terms, entry(1, 10), None)).await;
+        assert_eq!(told(&table).await, expected(90, 10, 1));
+
+        table.move_on(Some(20)).await; // on its way, to no item yet
+        assert_eq!(told(&table).await, expected(90, 10, 1));
+        table.move_on(Some(20)).await;
+        assert_eq!(told(&table).await, expected(90, 10, 1));
+
+        let sub = table.read(Some(SHARD)).await.unwrap();
+        let (key, view) = (table.2.key_of(&table.1, Some(SHARD)), View::read(&sub, 8).unwrap());
+        table.write(pool::grant(key, 8, &view, entry(2, 5))).await;
+        assert_eq!(told(&table).await, expected(85, 15, 2));
+
+        table.move_on(None).await; // on its way back
+        assert_eq!(told(&table).await, expected(85, 15, 2));
+        table.move_on(None).await;
+        assert_eq!(told(&table).await, expected(85, 15, 2));
+        assert_eq!(table.whole().await.root.free, 85);
     }
 }
