@@ -483,4 +483,30 @@ mod tests {
         assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 3);
         assert!(lease.is_returned());
     }
+
+    /// Somebody asked for more than its ceiling allowed, and has gone; no ceiling of this
+    /// incarnation will ever be logged again.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_of_an_earlier_incarnation_goes_back_whoever_asked_for_more() {
+        let clock = ManualClock::at_unix_ms(0);
+        let hands = hands(Memory::new(), &clock);
+        let (hub, mut queue) = Hub::new(Arc::new(clock));
+        let hands = Hands { hub: hub.clone(), ..hands };
+        hub.be(7);
+        let lease = lease();
+        for n in [8, 1] {
+            take(&hands, &lease, n).await;
+            lease.settle(n);
+        }
+        let left = u64::try_from(lease.left()).unwrap();
+        assert!(lease.capped() > 0, "only a ceiling keeps the rest from being served");
+        assert_eq!(lease.take(left + 1, hub.clock.now()), Take::Need);
+
+        hub.be(8);
+        hub.retire(lease.clone());
+        hub.return_retired();
+        drive(&hands, &queue.recv().await.unwrap()).await;
+        assert!(lease.is_returned());
+        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);
+    }
 }
