@@ -482,4 +482,64 @@ mod tests {
             }
         }
     }
+
+    /// Takes what is asked for, with as many calls as that takes.
+    async fn take(hands: &Hands, lease: &Arc<Lease>, n: u64) {
+        while lease.take(n, hands.hub.clock.now()) == Take::Need {
+            drive(hands, lease).await;
+        }
+    }
+
+    /// What has been closed is lowered to its use by its owner; a request that runs on, and holds
+    /// nothing at that moment, must not draw from it again.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_drawn_from_a_closed_entry_once_it_is_being_lowered() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), hands.hub.clock.now());
+        take(&hands, &lease, 3).await;
+        lease.settle(3);
+        let key = lease.pool().key(&hands.space);
+        let entry = pool(&hands, &lease).await.mine.unwrap();
+        let closed = pool::reclaim(key, 7, entry, 1, entry.held);
+        hands.store.write(closed).await.unwrap();
+
+        let writer = Writer { space: hands.space.clone(), incarnation: 7 };
+        lease.rest();
+        let give = lease.next(&writer, now).unwrap();
+        let refused = ask(&hands, give).await.map(|seen| seen.item);
+        assert!(lease.answered(&writer, now, refused).unwrap());
+        assert!(lease.is_fenced());
+        let fold = lease.next(&writer, now).unwrap();
+        assert_eq!(lease.take(1, now), Take::Need, "its fold is on its way");
+        let folded = ask(&hands, fold).await.map(|seen| seen.item);
+        lease.answered(&writer, now, folded).unwrap();
+        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 3);
+        assert!(lease.is_returned());
+    }
+
+    /// Somebody asked for more than its ceiling allowed, and has gone; no ceiling of this
+    /// incarnation will ever be logged again.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_of_an_earlier_incarnation_goes_back_whoever_asked_for_more() {
+        let clock = ManualClock::at_unix_ms(0);
+        let hands = hands(Memory::new(), &clock);
+        let (hub, mut queue) = Hub::new(Arc::new(clock));
+        let hands = Hands { hub: hub.clone(), ..hands };
+        hub.be(7);
+        let lease = lease();
+        for n in [8, 1] {
+            take(&hands, &lease, n).await;
+            lease.settle(n);
+        }
+        let left = u64::try_from(lease.left()).unwrap();
+        assert!(lease.capped() > 0, "only a ceiling keeps the rest from being served");
+        assert_eq!(lease.take(left + 1, hub.clock.now()), Take::Need);
+
+        hub.be(8);
+        hub.retire(lease.clone());
+        hub.return_retired();
+        drive(&hands, &queue.recv().await.unwrap()).await;
+        assert!(lease.is_returned());
+        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);
+    }
 }

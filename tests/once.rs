@@ -9,11 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
 use tollgate::middleware::TollgateLayer;
 use tollgate::store::{Memory, Query, Store};
 use tollgate::testing::{self, Faulty, Odds};
-use tollgate::{Admitted, Gate, GateBuilder, ManualClock};
+use tollgate::{Admitted, Gate, ManualClock};
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -33,32 +32,8 @@ const PLANS: &str = r#"
     quota.tokens   = "10k/day"
 "#;
 
-const SERVICE: &str = r#"
-    [store]
-    kind = "memory"
-    [[identify]]
-    header = "x-gateway-tenant"
-    [identity]
-    unknown = "create"
-    [proxy]
-    trust = ["127.0.0.0/8"]
-    [flush]
-    mode = "fast"
-"#;
-
 async fn node(plans: &str, store: impl Store, clock: &ManualClock) -> Option<Gate> {
-    let builder = GateBuilder::from_text(SERVICE).plans(plans).store(store).clock(clock.clone());
-    builder.identify(ByName).open().await.ok()
-}
-
-/// Believes the header.
-struct ByName;
-
-impl Identify for ByName {
-    fn identify(&self, view: &dyn RequestView) -> Identity {
-        let name = view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok());
-        name.map_or(Identity::Nobody, |name| Identity::Tenant(Caller::new(name)))
-    }
+    testing::builder(plans).store(store).clock(clock.clone()).open().await.ok()
 }
 
 fn request(tenant: &str, path: &str, key: Option<&str>) -> Request<Empty<Bytes>> {

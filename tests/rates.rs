@@ -10,26 +10,13 @@ use tokio::time::Instant;
 use tollgate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::{Ask, Clock, Gate, GateBuilder, Now, testing};
+use tollgate::{Ask, Clock, Gate, Now, testing};
 
 const PLANS: &str = r#"
     default-plan = "free"
     [plan.free]
     rate.default = "100/s"
     quota.requests = "1M/day"
-"#;
-
-const SERVICE: &str = r#"
-    [store]
-    kind = "memory"
-    [[identify]]
-    header = "x-gateway-tenant"
-    [identity]
-    unknown = "create"
-    [proxy]
-    trust = ["127.0.0.0/8"]
-    [flush]
-    mode = "fast"
 "#;
 
 /// A store in memory that says several processes share it: the gates of a test are these.
@@ -70,7 +57,7 @@ impl Clock for Paused {
 }
 
 async fn node(store: &Memory, clock: &Paused) -> Gate {
-    let builder = GateBuilder::from_text(SERVICE).plans(PLANS).store(Shared(store.clone()));
+    let builder = testing::builder(PLANS).store(Shared(store.clone()));
     let gate = builder.clock(clock.clone()).open().await.unwrap();
     gate.directory().tenant("acme").plan("free").save().await.unwrap();
     gate
@@ -143,7 +130,7 @@ async fn what_a_node_does_not_serve_it_leaves_to_the_others() {
 #[tokio::test(start_paused = true)]
 async fn a_node_alone_on_its_store_makes_no_calls_for_its_rates() {
     let store = Memory::new();
-    let builder = GateBuilder::from_text(SERVICE).plans(PLANS).store(store.clone());
+    let builder = testing::builder(PLANS).store(store.clone());
     let clock: Arc<Paused> = Arc::new(Paused(Instant::now()));
     let gate = builder.clock((*clock).clone()).open().await.unwrap();
     gate.directory().tenant("acme").plan("free").save().await.unwrap();
@@ -180,7 +167,7 @@ async fn four(plans: &str, strict_rates: bool) -> (Memory, Vec<Gate>) {
     let (store, clock) = (Memory::new(), Paused(Instant::now()));
     let mut gates = Vec::new();
     for _ in 0..4 {
-        let builder = GateBuilder::from_text(SERVICE).plans(plans).store(Shared(store.clone()));
+        let builder = testing::builder(plans).store(Shared(store.clone()));
         let builder = builder.clock(clock.clone()).strict_rates(strict_rates);
         let gate = builder.open().await.unwrap();
         gate.directory().tenant("acme").plan("free").save().await.unwrap();

@@ -249,7 +249,11 @@ impl Hub {
             let is_alone = Arc::strong_count(lease) <= 2;
             let is_closed = lease.open_holds() == 0 || planted(Plant::FenceIgnoresOpenPermits);
             if !is_done && !is_over && (is_alone || is_closed) {
-                lease.rest();
+                if lease.incarnation() == self.incarnation() {
+                    lease.rest();
+                } else {
+                    lease.close(); // nobody gets more of it, whoever asked while it was in use
+                }
                 self.wake(lease);
             }
             !(is_alone && (is_done || is_over))

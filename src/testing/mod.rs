@@ -60,18 +60,31 @@ pub fn gate(plans: &str) -> (Gate, ManualClock) {
 ///
 /// As [`gate`] does; and if the store does not answer at once.
 pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualClock) {
-    opened(GateBuilder::from_text(SERVICE).plans(plans), store)
+    opened(builder(plans), store)
+}
+
+/// The same before it is opened, for a store, a clock or anything else of the test's own: by
+/// default a store in memory, and the system's clock.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let gate = tollgate::testing::builder("default-plan = \"free\"\n[plan.free]").open().await.unwrap();
+/// assert!(gate.admit(tollgate::Ask::op("job").tenant(&gate.tenant("acme").await.unwrap())).await.is_ok());
+/// # });
+/// ```
+pub fn builder(plans: &str) -> GateBuilder {
+    GateBuilder::from_text(SERVICE).plans(plans).identify(ByHeader)
 }
 
 /// The same over plans that the test changes meanwhile.
 #[cfg(test)]
 pub(crate) fn gate_reading(plans: &Plans, store: impl crate::store::Store) -> (Gate, ManualClock) {
-    opened(plans.read_by(GateBuilder::from_text(SERVICE)), store)
+    opened(plans.read_by(builder("")), store)
 }
 
 fn opened(builder: GateBuilder, store: impl crate::store::Store) -> (Gate, ManualClock) {
     let clock = ManualClock::at_unix_ms(START_MS);
-    let builder = builder.store(store).clock(clock.clone()).identify(ByHeader);
+    let builder = builder.store(store).clock(clock.clone());
     let mut opening = pin!(builder.open());
     // A store in memory answers at the first poll, so this needs no executor.
     let opened = opening.as_mut().poll(&mut Context::from_waker(Waker::noop()));

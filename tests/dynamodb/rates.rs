@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tollgate::store::DynamoDb;
-use tollgate::{Ask, Gate, GateBuilder};
+use tollgate::{Ask, Gate, testing};
 
 use crate::shared_table::client;
 
@@ -29,23 +29,10 @@ const SKEWED: Duration = Duration::from_secs(45);
 const AT_MOST: u64 = 106;
 const AT_LEAST: u64 = 95;
 
-const SERVICE: &str = r#"
-    [store]
-    kind = "memory"             # stands back behind the one that is handed in
-    [[identify]]
-    header = "x-gateway-tenant"
-    [identity]
-    unknown = "create"
-    [proxy]
-    trust = ["127.0.0.0/8"]
-    [flush]
-    mode = "fast"
-"#;
-
 async fn open(endpoint: &str) -> Gate {
     let plans = format!("default-plan = \"free\"\n[plan.free]\nrate.default = \"{RATE}/s\"\n");
     let store = DynamoDb::new(client(endpoint), "rates");
-    GateBuilder::from_text(SERVICE).plans(&plans).store(store).open().await.unwrap()
+    testing::builder(&plans).store(store).open().await.unwrap()
 }
 
 /// Asks a gate `per_second` times a second, and counts what it admits by tenths of a second.

@@ -289,8 +289,10 @@ impl Run {
                 }
             }
             self.step();
+            // Who shut down before that ends and starts once more: what a fault or a request that
+            // outlived its gate kept from it then must be found here.
             let closed = |node: &Node| node.life.as_ref().is_some_and(Life::has_closed);
-            if self.nodes.iter().all(closed) {
+            if self.now_us > close_at && self.nodes.iter().all(closed) {
                 return self.arrive_late();
             }
         }

@@ -81,10 +81,18 @@ impl World {
     /// `n` units of a pool have been handed out by an incarnation, `over` of them uncovered.
     pub(crate) fn serve(&mut self, by: u128, pool: &str, n: u64, over: u64) {
         let share = (by, pool.to_owned());
+        self.trace(&share, || format!("{n} served"));
         let (tenant, limit) = parts_of(pool);
         let meter = limit.split('/').next().unwrap_or_default().to_owned();
         *self.used.entry((by, tenant.to_owned(), meter)).or_default() += n;
         self.draw(share, n, over);
+    }
+
+    /// For whoever follows a seed.
+    fn trace(&self, share: &Share, what: impl FnOnce() -> String) {
+        if crate::run::traced().is_some_and(|part| share.1.contains(part)) {
+            println!("{:.3} {:x} {}: {}", self.now_us as f64 / 1e6, share.0, share.1, what());
+        }
     }
 
     /// The same of a pool alone: the record of use is elsewhere.
@@ -191,6 +199,7 @@ impl World {
         }
         self.count("keys charged");
         if let Some((share, n)) = self.settling.get(&by).cloned() {
+            self.trace(&share, || format!("{n} by a claim"));
             self.draw(share.clone(), n, 0);
             if self.dead.contains(&share.0) {
                 *self.loss.entry(share).or_default() += n; // it came after its writer had died
@@ -396,6 +405,7 @@ impl World {
                 let own = self.own.insert(share.clone(), total).unwrap_or(0);
                 self.need(total >= own, || format!("I4 {share:x?}: {own} recorded, then {total}"));
             }
+            self.trace(&share, || format!("{total} recorded, ceiling {ceiling} (by {writer:x})"));
             let known = self.recorded.entry(share).or_default();
             *known = total.max(*known);
         }
@@ -437,6 +447,9 @@ impl World {
 
     /// An incarnation died: what neither the store nor its journal has may be missing.
     pub(crate) fn died(&mut self, writer: u128, journal: Option<&LogItem>) {
+        if crate::run::traced().is_some() {
+            println!("{:.3} {writer:x} is dead", self.now_us as f64 / 1e6);
+        }
         self.dead.insert(writer);
         self.loss_uses.insert(writer);
         let shares: Vec<(Share, u64)> =

@@ -146,8 +146,7 @@ impl Lease {
 
     /// Settled use and open holds.
     pub(super) fn used(&self, cold: &Cold) -> u64 {
-        let left = self.left.load(Ordering::Acquire);
-        u64::try_from(signed(cold.bound()).saturating_sub(left)).unwrap_or(0)
+        cold.used(self.left.load(Ordering::Acquire))
     }
 
     /// Open holds alone.

@@ -300,12 +300,29 @@ impl Lease {
     /// that knows what it used exactly.
     fn settle_fenced(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
         let mine = cold.remains?;
-        let open = self.open_of(cold) > 0 && !planted(Plant::FenceIgnoresOpenPermits);
-        if open || cold.closing == Closing::No {
+        if cold.closing == Closing::No {
+            return None;
+        }
+        self.forgo_rest(cold);
+        if self.open_of(cold) > 0 && !planted(Plant::FenceIgnoresOpenPermits) {
             return None;
         }
         let key = self.key(cold.shard, writer);
         Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, self.total()))))
+    }
+
+    /// Lowers what may be served to what is used or held by requests: a request that runs on must
+    /// not draw more from an entry that is about to be lowered to what was used.
+    fn forgo_rest(&self, cold: &mut Cold) {
+        let rest = self.left.swap(0, Ordering::AcqRel);
+        if rest < 0 {
+            self.left.fetch_add(rest, Ordering::AcqRel); // a debt stays
+            return;
+        }
+        let used = cold.used(rest);
+        if let Some(mine) = cold.view.as_mut().and_then(|view| view.mine.as_mut()) {
+            (mine.held, mine.preauthorised) = (used, used);
+        }
     }
 }
 
@@ -316,7 +333,7 @@ impl Cold {
 
     /// What is used or held by requests, of a lease of which this is left: more than it may serve,
     /// where a late cost has made a debt of it.
-    fn used(&self, left: i64) -> u64 {
+    pub(super) fn used(&self, left: i64) -> u64 {
         let bound = self.bound();
         match left {
             debt @ ..0 => bound.saturating_add(debt.unsigned_abs()),

@@ -26,6 +26,7 @@ impl Task {
                 Ok(log) => {
                     tracing::warn!("this process was taken for dead: it goes on as another writer");
                     self.log = log;
+                    self.last_error = None; // there may be nothing to write that would show it
                     self.hub.be(self.log.incarnation());
                     return true;
                 }
