@@ -1,5 +1,5 @@
-//! The writes that move units between a pool and its sub-pools. Each names the total that it raises,
-//! so that it can be applied once.
+//! The writes that move units between a pool and its sub-pools. Each names the total that it
+//! raises, so that it can be applied once.
 
 use super::super::pool;
 use super::{CREDITED, Fed, OF, RETURNED, Root, Sub, name, value};
@@ -77,8 +77,8 @@ pub(super) fn follow(key: Key, terms: Terms) -> Write {
     }
 }
 
-/// Sub-pool, in a copy whose root does not know of all its movements: it had what the root knows of,
-/// and all of that is spent. Nothing is free or held in it.
+/// Sub-pool, in a copy whose root does not know of all its movements: it had what the root knows
+/// of, and all of that is spent. Nothing is free or held in it.
 pub(crate) fn agree(key: Key, shard: u16, root: &Root, sub: &Sub) -> Write {
     let fed = root.feeds.get(&shard).copied().unwrap_or_default();
     let int = |name: &'static str, n: u64| (Name::from(name), Value::Int(pool::atoms(n)));
