@@ -142,7 +142,9 @@ mod tests {
     }
 
     /// What is free, and what the audit sees: taken, balanced, entries.
-    async fn told(table: &Table) -> (i64, Option<((i64, bool), usize)>) {
+    type Told = (i64, Option<((i64, bool), usize)>);
+
+    async fn told(table: &Table) -> Told {
         let whole = table.whole().await;
         #[cfg(feature = "stripe")]
         let taken = Some((whole.taken().unwrap(), whole.entries().unwrap().len()));
@@ -151,7 +153,7 @@ mod tests {
         (whole.free().unwrap(), taken)
     }
 
-    fn expected(free: i64, taken: i64, entries: usize) -> (i64, Option<((i64, bool), usize)>) {
+    fn expected(free: i64, taken: i64, entries: usize) -> Told {
         (free, cfg!(feature = "stripe").then_some(((taken, true), entries)))
     }
 
