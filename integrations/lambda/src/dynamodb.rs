@@ -30,9 +30,9 @@ use lambda_http::Error;
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// A client with the function's region and the credentials of its role, both from the environment
-/// (`AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`), as Lambda sets
-/// it. `AWS_ENDPOINT_URL_DYNAMODB` or `AWS_ENDPOINT_URL` says where else the service is, and
-/// `AWS_USE_FIPS_ENDPOINT` and `AWS_USE_DUALSTACK_ENDPOINT` count.
+/// as Lambda sets it (`AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+/// `AWS_SESSION_TOKEN`). `AWS_ENDPOINT_URL_DYNAMODB` or `AWS_ENDPOINT_URL` says where else the
+/// service is, and `AWS_USE_FIPS_ENDPOINT` and `AWS_USE_DUALSTACK_ENDPOINT` count.
 ///
 /// On a machine of yours, for a program that shares its `main` with a function:
 /// `eval "$(aws configure export-credentials --format env)"`.
