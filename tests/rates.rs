@@ -44,6 +44,42 @@ impl Store for Shared {
     }
 }
 
+/// The same, and each call takes as long as [`CALL`].
+struct Slow(Shared);
+
+const CALL: Duration = Duration::from_millis(10);
+
+impl Slow {
+    fn after<T: Send + 'static>(call: StoreFuture<T>) -> StoreFuture<T> {
+        Box::pin(async move {
+            tokio::time::sleep(CALL).await;
+            call.await
+        })
+    }
+}
+
+impl Store for Slow {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        Self::after(self.0.read(key))
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        Self::after(self.0.write(write))
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        Self::after(self.0.query(query))
+    }
+
+    fn promise(&self) -> Promise {
+        self.0.promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.0.close()
+    }
+}
+
 /// The time of the paused runtime.
 #[derive(Clone)]
 struct Paused(Instant);
@@ -227,6 +263,36 @@ async fn a_rate_that_says_no_is_shared_all_the_same() {
     let served = call(&all, &[300; 4], 20).await;
     assert!(served.iter().all(|rate| is_about(*rate, 25.0)), "equal parts: {served:?}");
     for gate in &gates {
+        gate.close().await.unwrap();
+    }
+}
+
+/// A fresh process on Lambda asks for all that its first request needs at once.
+#[tokio::test(start_paused = true)]
+async fn units_of_all_limits_are_waited_for_together() {
+    let plans = r#"
+        default-plan = "free"
+        [plan.free]
+        rate.all = "200/s"
+        rate.default = "100/s"
+        quota.requests = ["10k/day", "1M/month"]
+    "#;
+    let clock = Paused(Instant::now());
+    for seen in [false, true] {
+        let store = Slow(Shared(Memory::new()));
+        let builder = testing::builder(plans).store(store);
+        let gate = builder.clock(clock.clone()).strict_rates(true).open().await.unwrap();
+        gate.directory().tenant("acme").plan("free").save().await.unwrap();
+        let acme = gate.tenant("acme").await.unwrap();
+        if seen {
+            gate.admit(Ask::op("call").tenant(&acme)).await.unwrap().settle();
+            tokio::time::sleep(Duration::from_secs(5)).await; // slots of their own
+        }
+        let begun = Instant::now();
+        gate.admit(Ask::op("call").tenant(&acme)).await.unwrap().settle();
+        // A slot's pool is looked at first where those before it were there.
+        let took = begun.elapsed();
+        assert!(took <= CALL * 2 + Duration::from_millis(2), "{took:?} for four pools");
         gate.close().await.unwrap();
     }
 }

@@ -27,7 +27,7 @@ use crate::decision::Reason;
 mod draw;
 
 pub(crate) use draw::amount;
-use draw::{draw_meter, draw_plain, draw_rates};
+use draw::{ask_for_slots, draw_meter, draw_plain, draw_rates};
 
 /// What a decision is made from. Nothing here waits.
 pub(crate) struct Question<'a> {
@@ -134,6 +134,9 @@ fn decide_by_list(q: &Question<'_>, taken: &mut TakenList) -> Result<Drawn, Stop
             undo(q.sheet, taken, q.now);
             taken.clear();
             leave(q.sheet);
+            if let Stopped::Need(..) = stopped {
+                ask_for_slots(q);
+            }
             Err(stopped)
         }
     }

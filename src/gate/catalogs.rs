@@ -50,15 +50,19 @@ impl PlanSource {
     }
 }
 
-/// Publishes a catalog unless it is the newest one, and returns its revision.
+/// A published catalog's revision, and the hash of its content.
+pub(crate) type Published = (u64, Vec<u8>);
+
+/// Publishes a catalog unless it is the newest one, and returns its revision. `newest` is what
+/// [`newest`] has said.
 pub(crate) async fn publish(
     store: &dyn Store,
     space: &Space,
     catalog: &Catalog,
+    mut newest: Option<Published>,
     now_ms: i64,
 ) -> Result<u64, StoreError> {
     loop {
-        let newest = newest(store, space).await?;
         if let Some((revision, hash)) = &newest
             && hash.as_slice() == catalog.hash.as_slice()
         {
@@ -78,12 +82,16 @@ pub(crate) async fn publish(
         match until_known(store, write).await? {
             Written::Applied(_) => return Ok(revision),
             // Somebody was first, perhaps ourselves with an answer that was lost: look again.
-            Written::Refused(_) => {}
+            Written::Refused(_) => newest = self::newest(store, space).await?,
         }
     }
 }
 
-async fn newest(store: &dyn Store, space: &Space) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+/// The catalog that was published last.
+pub(crate) async fn newest(
+    store: &dyn Store,
+    space: &Space,
+) -> Result<Option<Published>, StoreError> {
     let pk = space.catalog(0).pk;
     let mut from = String::new();
     let mut newest = None;
@@ -113,7 +121,9 @@ impl Inner {
         }
         let now_ms = self.clock.now().wall_ms;
         let catalog = Catalog::parse(&name, &text, now_ms)?;
-        let revision = publish(&*self.store, &self.writer.space, &catalog, now_ms).await?;
+        let (store, space) = (&*self.store, &self.writer.space);
+        let newest = newest(store, space).await?;
+        let revision = publish(store, space, &catalog, newest, now_ms).await?;
         for warning in &catalog.warnings {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }

@@ -221,9 +221,11 @@ impl GateBuilder {
             Some(store) => store,
             None => stores::open(&config.store.kind).await?,
         };
-        store.check().await?;
         let space = Space::new(&config.store.space);
-        let revision = catalogs::publish(&*store, &space, &catalog, now.wall_ms).await?;
+        // Side by side, for both only read; what is wrong with the store says more.
+        let (checked, newest) = tokio::join!(store.check(), catalogs::newest(&*store, &space));
+        checked?;
+        let revision = catalogs::publish(&*store, &space, &catalog, newest?, now.wall_ms).await?;
         let catalog = Arc::new(catalog);
         let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(catalog, revision, 1)));
         let mut log = LogWriter::begin(&*store, space.clone(), now.wall_ms).await?;

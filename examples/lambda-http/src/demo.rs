@@ -4,20 +4,21 @@
 use sha2::{Digest, Sha256};
 use tollgate::Gate;
 use tollgate::directory::PaymentState;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 use crate::Error;
 
 /// Logs to stderr, where Lambda collects it; `RUST_LOG` says how much.
 pub(crate) fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let said = std::env::var("RUST_LOG").ok().and_then(|said| said.parse::<Targets>().ok());
+    let filter = said.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
-        .without_time() // Lambda stamps each line
-        .init();
+        .without_time(); // Lambda stamps each line
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
 /// Makes the demo's tenants, each once: what you change about them later stays.

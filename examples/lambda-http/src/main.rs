@@ -5,8 +5,6 @@
 
 use std::convert::Infallible;
 
-use aws_config::BehaviorVersion;
-use aws_sdk_dynamodb::Client;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
@@ -39,14 +37,13 @@ async fn main() -> Result<(), Error> {
     tollgate_lambda::run(&gate, app(&gate)).await
 }
 
-/// Opens the gate on the table that `tollgate.toml` names, with a client from where every AWS tool
-/// takes its settings.
+/// Opens the gate on the table that `tollgate.toml` names.
 async fn open(create_table: bool) -> Result<Gate, Error> {
     let builder = tollgate_lambda::builder("tollgate.toml");
     let StoreKind::Dynamodb { table } = builder.config()?.store.kind else {
         return Err("sandboxes share no file: write [store] kind = \"dynamodb\"".into());
     };
-    let client = Client::new(&aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await);
+    let client = tollgate_lambda::dynamodb_client()?;
     if create_table {
         DynamoDb::create_table(&client, &table, None).await?;
     }

@@ -5,7 +5,8 @@
 //! By turns each is started anew, and timed from the start of its process until it asks for its
 //! first event (initialization) and until the answer to that has been posted. The gated one opens
 //! its gate on a table in DynamoDB Local and knows neither caller nor tenant; the bare one answers
-//! one word.
+//! one word. `LATE_MS` makes the table answer later by so much: how often it is waited for,
+//! whatever else the machine does.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -75,6 +76,9 @@ fn a_fresh_sandbox_answers_the_event_that_waits_for_it() {
 }
 
 fn measure(table: &Table, bare: &Path, gated: &Path) {
+    if let Ok(late) = std::env::var("LATE_MS") {
+        table.delay(Duration::from_millis(late.parse().unwrap()));
+    }
     let starts = std::env::var("STARTS").map_or(STARTS, |n| n.parse().unwrap()).max(10);
     let (mut of_bare, mut of_gated) = (Vec::new(), Vec::new());
     let mut refused = 0;

@@ -41,6 +41,9 @@
 //!
 //! (Those of Stripe with the feature `stripe`.)
 //!
+//! With the feature `dynamodb`, `dynamodb_client` is a client of the table for a small binary that
+//! starts quickly: of the SDK it takes what a function needs.
+//!
 //! # Laws
 //!
 //! 1. The answer never waits for the flush, and the next invocation never begins before it has
@@ -68,6 +71,8 @@
 mod caller;
 mod clock;
 mod cognito;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod flush;
 mod ingest;
 mod run;
@@ -77,6 +82,8 @@ mod stripe;
 pub use caller::caller_of;
 pub use clock::WallClock;
 pub use cognito::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN, OPEN_WITHIN};
+#[cfg(feature = "dynamodb")]
+pub use dynamodb::dynamodb_client;
 pub use ingest::{count, run_ingest};
 pub use run::{Function, builder, run};
 #[cfg(feature = "stripe")]

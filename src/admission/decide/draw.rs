@@ -263,17 +263,34 @@ fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
     }
 }
 
+/// What this request asks of a rate, and of which of its meters; `None` where it has none of it.
+fn asked_of(q: &Question<'_>, rate: u16) -> Option<(u64, u8)> {
+    let Some(meter) = q.sheet.policy.rates[usize::from(rate)].meter else {
+        return Some((1, CALLS));
+    };
+    let at = q.route.meters.iter().position(|m| m.meter == meter)?;
+    Some((amount(q, &q.route.meters[at]), u8::try_from(at).unwrap_or(CALLS - 1)))
+}
+
+/// The request waits for units: those of its rates' slots are asked for in the same wait, not each
+/// in one of its own. What is there already stays there.
+#[cold]
+pub(super) fn ask_for_slots(q: &Question<'_>) {
+    for &index in &q.route.rates {
+        let pool = q.sheet.policy.rates[usize::from(index)].slot_pool;
+        let (Some(pool), Some((n, i))) = (pool, asked_of(q, index)) else {
+            continue;
+        };
+        if let Draw::Took(from) = take(q, pool, n) {
+            undo(q.sheet, &[Taken { from, n, ask: i, draw: 0 }], q.now);
+        }
+    }
+}
+
 pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
     for &index in &q.route.rates {
-        let rule = &q.sheet.policy.rates[usize::from(index)];
-        let (n, i) = match rule.meter {
-            None => (1, CALLS),
-            Some(meter) => {
-                let Some(at) = q.route.meters.iter().position(|m| m.meter == meter) else {
-                    continue;
-                };
-                (amount(q, &q.route.meters[at]), u8::try_from(at).unwrap_or(CALLS - 1))
-            }
+        let Some((n, i)) = asked_of(q, index) else {
+            continue;
         };
         let (from, took) = match bucket_of(q.sheet, index) {
             (rate, Some(bucket)) => (From::Bucket(index), rate.rule.take(bucket, n, q.now.mono_ns)),

@@ -74,7 +74,9 @@ impl DynamoDb {
 /// fault of the table: it is logged.
 pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError> {
     check_name(table)?;
-    let description = match describe(client, table).await {
+    // Side by side: whoever opens waits for both.
+    let (description, expiry) = tokio::join!(describe(client, table), expiry(client, table));
+    let description = match description {
         Err(error) if is_denied(&error) => {
             tracing::warn!(%error, "the table cannot be looked at: it is used as it is");
             return Ok(());
@@ -82,7 +84,7 @@ pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError
         description => description?,
     };
     check_shape(table, &description)?;
-    match expiry(client, table).await {
+    match expiry {
         Ok(Expiry::By(attribute)) if attribute != TTL => Err(wrong(format!(
             "the table `{table}` expires items by `{attribute}`: they would vanish by chance. \
              Switch its expiry (TTL) to `{TTL}`"

@@ -134,7 +134,7 @@ impl Table {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .credentials_provider(Credentials::for_tests())
+            .credentials_provider(Credentials::new("x", "x", None, None, "tests"))
             .region(Region::new("us-east-1"))
             .endpoint_url(&self.endpoint)
             .build();
