@@ -14,13 +14,16 @@ use tokio::time::Instant;
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::lease::{Call, Lease, Writer};
-use crate::admission::pool;
+use crate::admission::{pool, subpool};
 use crate::store::layout::Space;
 use crate::store::{Item, Store, StoreError, StoreErrorKind, Written};
 
 mod recover;
+mod seek;
+mod whole;
 
 pub(crate) use recover::Recovery;
+pub(crate) use whole::Whole;
 
 /// Lease calls in flight at once: enough to hide the store's latency behind each other, few enough
 /// not to be a burst against it.
@@ -127,14 +130,22 @@ async fn renew(hands: &Hands, lease: &Lease) {
     if hands.hub.others_make_pools() {
         lease.look_first();
     }
-    let mut delay = REPEAT.start;
+    let (mut delay, mut is_left) = (REPEAT.start, false);
     while let Some(call) = lease.next(&writer, now()) {
         let unseen = lease.is_unseen();
         let answer = ask(hands, call).await;
         if let (true, Ok(seen)) = (unseen, &answer) {
             hands.hub.pool_was_there(seen.was_there);
+            if let Some(shard) = sub_pool_of(hands, lease, seen) {
+                lease.divert(shard);
+                continue;
+            }
+        }
+        if let Ok(Seen { root: Some((free, share)), .. }) = &answer {
+            lease.saw_root(*free, *share);
         }
         let answer = answer.map(|seen| seen.item);
+        is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
         match lease.answered(&writer, now(), answer) {
             Ok(true) => delay = REPEAT.start,
             Ok(false) => {}
@@ -153,6 +164,21 @@ async fn renew(hands: &Hands, lease: &Lease) {
             hands.hub.fence(lease.incarnation());
         }
     }
+    if let Some(shard) = lease.shard().filter(|_| is_left && lease.has_left()) {
+        // Left there, they are found by whoever seeks.
+        if let Err(error) = seek::leave(hands, lease.pool(), shard).await {
+            tracing::debug!(%error, "units stay in a sub-pool that nobody leases from");
+        }
+    }
+}
+
+/// The sub-pool of a lease that has just met its pool, where it is to have one. A slot of a strict
+/// rate has none: it is over before units that lie in the wrong sub-pool are where they are wanted.
+fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &Seen) -> Option<u16> {
+    let may = !lease.is_of_slot() && lease.shard().is_none() && hands.store.promise().shared;
+    let item = seen.item.as_ref().filter(|_| may)?;
+    let is_crowded = subpool::is_crowded(item, lease.incarnation()).ok()?;
+    is_crowded.then(|| subpool::shard_of(lease.incarnation()))
 }
 
 /// Raises the alert that is due, if nobody has. One that cannot be noted now is due again with the
@@ -185,6 +211,8 @@ struct Seen {
     item: Option<Item>,
     /// It had been made before.
     was_there: bool,
+    /// Of a sub-pool: what is free in its root, and its share of that.
+    root: Option<(i64, i64)>,
 }
 
 async fn ask(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
@@ -200,12 +228,17 @@ async fn make(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
     match call {
         Call::Look(key) => {
             let item = hands.store.read(key).await?;
-            Ok(Seen { was_there: item.is_some(), item })
+            Ok(Seen { was_there: item.is_some(), item, root: None })
         }
         Call::Write(write) => Ok(match hands.store.write(write).await? {
-            Written::Applied(item) => Seen { item, was_there: false },
-            Written::Refused(item) => Seen { item, was_there: true },
+            Written::Applied(item) => Seen { item, was_there: false, root: None },
+            Written::Refused(item) => Seen { item, was_there: true, root: None },
         }),
+        Call::Seek(wanted) => {
+            let seek::Found { item, root } = seek::seek(hands, &wanted).await?;
+            let root = root.filter(|_| wanted.shard.is_some());
+            Ok(Seen { item, was_there: true, root })
+        }
     }
 }
 

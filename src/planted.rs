@@ -43,11 +43,13 @@ pub enum Plant {
     CeilingBeforeRecord,
     /// A key counts as charged once it is claimed, and its use goes through the log later.
     ClaimThenLog,
+    /// What a sub-pool is fed is added to it again when the reply was lost.
+    FedByIncrement,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::UnchainedOperations,
         Self::AssumedGrants,
         Self::ExpiryByTime,
@@ -66,6 +68,7 @@ impl Plant {
         Self::EarlyExpiry,
         Self::CeilingBeforeRecord,
         Self::ClaimThenLog,
+        Self::FedByIncrement,
     ];
 }
 
@@ -91,6 +94,24 @@ pub(crate) fn patience(usual: std::time::Duration) -> std::time::Duration {
     usual
 }
 
+/// With how many writers a pool is split, and into how many sub-pools: a test has few writers.
+pub(crate) fn split_at(usual: usize) -> usize {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some((at, _)) = in_thread::SPLIT.get() {
+        return at;
+    }
+    usual
+}
+
+/// See [`split_at`].
+pub(crate) fn shards(usual: u16) -> u16 {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some((_, shards)) = in_thread::SPLIT.get() {
+        return shards;
+    }
+    usual
+}
+
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod in_thread {
     use std::cell::Cell;
@@ -101,6 +122,8 @@ pub(crate) mod in_thread {
         pub(crate) static PLANT: Cell<Option<Plant>> = const { Cell::new(None) };
         /// After which silence a writer is sealed, in milliseconds, instead of the usual one.
         pub(crate) static PATIENCE: Cell<Option<u64>> = const { Cell::new(None) };
+        /// Beyond how many writers a pool is split, and into how many sub-pools.
+        pub(crate) static SPLIT: Cell<Option<(usize, u16)>> = const { Cell::new(None) };
         /// Who the next writer is to be, under [`Plant::ReusedIncarnations`].
         pub(crate) static WRITER: Cell<u128> = const { Cell::new(1) };
     }

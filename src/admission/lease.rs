@@ -22,14 +22,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use self::ask::Op;
+pub(crate) use self::ask::{Call, Seek};
 use self::ceiling::Ceiling;
 use super::alert::Alerting;
 use super::pool::{Entry, PoolId, Terms, View};
 use crate::catalog::Window;
 use crate::clock::{Clock, Now};
 use crate::store::layout::Space;
-use crate::store::{Key, Write};
 
+mod ask;
 pub(crate) mod at_rest;
 mod ceiling;
 mod cold;
@@ -96,6 +98,11 @@ struct Cold {
     stale: bool,
     /// The pool was never seen, and is to be looked at before it is made.
     unseen: bool,
+    /// The sub-pool that its entry is in; `None`: the pool itself.
+    shard: Option<u16>,
+    /// Of a sub-pool: what was free in its root when that was last looked at, and its share of it.
+    elsewhere: i64,
+    share: i64,
     /// Whether units are given back instead of taken.
     closing: Closing,
     /// Size of the next lease before the caps, in atoms.
@@ -117,15 +124,6 @@ struct Cold {
     in_doubt: bool,
 }
 
-/// What a lease asks of the store. Every answer is the item as it stands after the call.
-#[derive(Clone, Debug)]
-pub(crate) enum Call {
-    /// A strong read.
-    Look(Key),
-    /// A conditional write, to be repeated as it is until its outcome is known.
-    Write(Write),
-}
-
 /// Whether a lease gives back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
@@ -133,17 +131,6 @@ enum Closing {
     /// Until somebody asks again.
     Resting,
     ForGood,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Op {
-    Look,
-    /// Makes the pool and takes; or takes. Carries our entry as it will be.
-    Take(Entry),
-    Give(Entry),
-    /// The last one: what was used is spent, the entry is gone.
-    Fold,
-    Relimit,
 }
 
 /// What an attempt to take came to.
@@ -187,6 +174,9 @@ impl Lease {
                 view: None,
                 stale: false,
                 unseen: false,
+                shard: None,
+                elsewhere: 0,
+                share: 0,
                 closing: Closing::No,
                 size: first_ask.max(1).saturating_mul(FIRST_ASKS),
                 granted: 0,

@@ -30,5 +30,8 @@ pub(crate) mod pool;
 pub(crate) mod resolve;
 pub(crate) mod scoped;
 pub(crate) mod sheet;
+pub(crate) mod subpool;
+#[cfg(test)]
+mod subpool_tests;
 pub(crate) mod tenant;
 pub(crate) mod use_row;

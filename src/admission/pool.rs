@@ -12,20 +12,22 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::subpool;
 use crate::catalog::{Every, Window};
 use crate::directory::Surrogate;
 use crate::planted::{Plant, planted};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};
 
-/// Format of a pool item.
+/// Format of a pool item; and of one that has sub-pools, or is one.
 const FORMAT: i64 = 1;
+pub(super) const FORMAT_SPLIT: i64 = 2;
 
-const LIMIT: &str = "limit";
-const REV: &str = "rev";
-const FREE: &str = "free";
-const SPENT: &str = "spent";
-const GEN: &str = "gen";
+pub(super) const LIMIT: &str = "limit";
+pub(super) const REV: &str = "rev";
+pub(super) const FREE: &str = "free";
+pub(super) const SPENT: &str = "spent";
+pub(super) const GEN: &str = "gen";
 /// The highest alert percentage that was raised.
 const ALERT: &str = "alert";
 
@@ -52,6 +54,15 @@ pub(crate) struct PoolId {
 impl PoolId {
     pub(crate) fn key(&self, space: &Space) -> Key {
         space.pool(self.tenant, &self.limit, self.scope, self.start_ms)
+    }
+
+    /// The item of one of its sub-pools; `None`: its own.
+    pub(crate) fn key_of(&self, space: &Space, shard: Option<u16>) -> Key {
+        let key = self.key(space);
+        match shard {
+            Some(shard) => space.sub_pool(key, shard),
+            None => key,
+        }
     }
 }
 
@@ -101,22 +112,28 @@ pub(crate) struct View {
     pub(crate) generation: i64,
     /// The entry of the writer that looks.
     pub(crate) mine: Option<Entry>,
+    /// Whether there are units of it in sub-pools.
+    pub(crate) split: bool,
 }
 
 impl View {
-    /// Reads an item as `writer` sees it.
+    /// Reads an item as `writer` sees it. The terms of a sub-pool are those of its root.
     pub(crate) fn read(item: &Item, writer: u128) -> Result<Self, StoreError> {
-        check_format(item, FORMAT, "a pool")?;
+        check(item)?;
         let int = |name: &str| item.int(name).ok_or_else(|| damaged(name));
         let mine = match item.bytes(&entry_name(writer)) {
             Some(bytes) => Some(postcard::from_bytes(bytes).map_err(|_| damaged("an entry"))?),
             None => None,
         };
         Ok(Self {
-            terms: Terms { limit: int(LIMIT)?, rev: int(REV)? },
+            terms: Terms {
+                limit: item.int(subpool::OF).map_or_else(|| int(LIMIT), Ok)?,
+                rev: int(REV)?,
+            },
             free: int(FREE)?,
             generation: int(GEN)?,
             mine,
+            split: subpool::is_split(item),
         })
     }
 }
@@ -298,7 +315,7 @@ fn chained(writer: u128, view: &View) -> Vec<When> {
 /// What a pool's item says of itself: atoms taken out of it, and those of them that are spent.
 #[cfg(feature = "stripe")]
 pub(crate) fn taken(item: &Item) -> Result<(i64, i64), StoreError> {
-    check_format(item, FORMAT, "a pool")?;
+    check(item)?;
     let int = |name: &str| item.int(name).ok_or_else(|| damaged(name));
     Ok((int(LIMIT)?.saturating_sub(int(FREE)?), int(SPENT)?))
 }
@@ -322,11 +339,19 @@ fn entry_value(entry: Entry) -> Value {
     Value::Bytes(postcard::to_stdvec(&entry).expect("three integers always encode"))
 }
 
-fn atoms(units: u64) -> i64 {
+/// One that this binary knows whole.
+fn check(item: &Item) -> Result<(), StoreError> {
+    match item.int(layout::FORMAT) {
+        Some(FORMAT) => Ok(()),
+        _ => check_format(item, FORMAT_SPLIT, "a pool"),
+    }
+}
+
+pub(super) fn atoms(units: u64) -> i64 {
     i64::try_from(units).unwrap_or(i64::MAX)
 }
 
-fn damaged(what: &str) -> StoreError {
+pub(super) fn damaged(what: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, format!("a pool item cannot be read: {what}"))
 }
 

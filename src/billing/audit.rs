@@ -21,6 +21,7 @@ use super::report::{Due, ReportError, Reporter, Used};
 use super::sink::Sum;
 use crate::admission::pool::{self, PoolId};
 use crate::directory::Surrogate;
+use crate::keeper::Whole;
 use crate::store::StoreError;
 use crate::usage::ledger::Examined;
 
@@ -190,13 +191,12 @@ impl Reporter {
         let mut pools = Vec::new();
         for id in ids {
             // One that has expired is audited no more.
-            let Some(item) = self.inner.store.read(id.key(&self.inner.space)).await? else {
+            let Some(pool) = Whole::read(&*self.inner.store, &self.inner.space, id).await? else {
                 continue;
             };
             let rows = &examined.pools[id];
-            let (taken, spent) = pool::taken(&item)?;
-            let entries = pool::entries(&item)?;
-            let held = entries.iter().fold(0_u64, |sum, (_, e)| sum.saturating_add(e.held));
+            let (taken, balanced) = pool.taken()?;
+            let entries = pool.entries()?;
             let beyond = |(of, entry): &(u128, pool::Entry)| {
                 entry.held.saturating_sub(rows.get(of).map_or(0, |row| row.total))
             };
@@ -207,8 +207,7 @@ impl Reporter {
                 taken,
                 recorded: rows.values().fold(0, |sum, row| sum.saturating_add(row.total)),
                 unrecorded: entries.iter().map(beyond).fold(0, u64::saturating_add),
-                balanced: i64::try_from(held)
-                    .is_ok_and(|held| spent.checked_add(held) == Some(taken)),
+                balanced,
             });
         }
         Ok(pools)

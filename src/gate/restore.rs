@@ -7,7 +7,8 @@
 //! # What is promised
 //!
 //! 1. No writer of before writes or leases on: its log ends with a seal, and its entries are gone.
-//! 2. Units that anybody held when the copy was made are spent.
+//! 2. Units that anybody held when the copy was made are spent, and so are those of a sub-pool
+//!    whose pool was copied at another instant, where the two disagree.
 //! 3. With [`SinceCopy::Spent`] no pool of the copy gives out another unit in its window: with what
 //!    was used after the copy, nobody is above a limit by any of them. With [`SinceCopy::Free`]
 //!    tenants may use again, at most, what they were granted after the copy was made.
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use super::{GateBuilder, stores};
 use crate::admission::lease::Writer;
 use crate::admission::pool::{self, PoolId};
+use crate::admission::subpool::{self, Next, Root, Sub};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::store::layout::Space;
@@ -91,8 +93,12 @@ async fn restore(
     let (logs, pools) = ledger.seal_all(clock.now().wall_ms).await?;
     let mut restored = Restored { logs, pools: pools.len(), spent: 0 };
     for pool in &pools {
-        let spent = spend(&**store, space, pool, since).await?;
-        restored.spent = restored.spent.saturating_add(spent);
+        for spent in [
+            spend_subs(&**store, space, pool, since).await?,
+            spend(&**store, space, pool, since).await?,
+        ] {
+            restored.spent = restored.spent.saturating_add(spent);
+        }
     }
     Ok(restored)
 }
@@ -135,8 +141,70 @@ async fn spend(
             spent = spent.saturating_add(units);
         }
     }
+    Err(goes_on_changing())
+}
+
+/// The same of its sub-pools. What was on its way arrives first: it would later.
+async fn spend_subs(
+    store: &dyn Store,
+    space: &Space,
+    pool: &PoolId,
+    since: SinceCopy,
+) -> Result<u64, StoreError> {
+    let Some(item) = store.read(pool.key(space)).await? else { return Ok(0) };
+    let mut spent = 0_u64;
+    for shard in subpool::may_be(&item)? {
+        spent = spent.saturating_add(spend_sub(store, space, (pool, shard), since).await?);
+    }
+    Ok(spent)
+}
+
+async fn spend_sub(
+    store: &dyn Store,
+    space: &Space,
+    (pool, shard): (&PoolId, u16),
+    since: SinceCopy,
+) -> Result<u64, StoreError> {
+    let (root_key, key) = (pool.key(space), pool.key_of(space, Some(shard)));
+    let (keys, mut spent) = ((&root_key, &key), 0_u64);
+    for _ in 0..TRIES {
+        let Some(item) = store.read(root_key.clone()).await? else { return Ok(spent) };
+        let root = Root::read(&item)?;
+        let item = store.read(key.clone()).await?;
+        let sub = item.as_ref().map(Sub::read).transpose()?;
+        if let Some(Next::Root(write) | Next::Sub(write)) =
+            subpool::arrive(keys, shard, &root, sub.as_ref(), true)
+        {
+            until_known(store, write).await?;
+            continue;
+        }
+        let Some((item, sub)) = item.zip(sub) else { return Ok(spent) };
+        // What a root of another instant does not know of would be there twice.
+        let is_used = since == SinceCopy::Spent || !sub.is_known_to(&root, shard);
+        let (write, units) = match next_entry(&item)? {
+            Some((writer, entry)) => {
+                (pool::fold(key.clone(), writer, entry, entry.held), entry.held)
+            }
+            None if is_used => match pool::close(key.clone(), &item, true)? {
+                Some(close) => close,
+                None if sub.is_known_to(&root, shard) => return Ok(spent),
+                None => (subpool::agree(key.clone(), shard, &root, &sub), 0),
+            },
+            None => match subpool::drain(keys, shard, &root, Some(&sub), true) {
+                Next::Root(write) | Next::Sub(write) => (write, 0),
+                Next::Done => return Ok(spent),
+            },
+        };
+        if let Written::Applied(_) = until_known(store, write).await? {
+            spent = spent.saturating_add(units);
+        }
+    }
+    Err(goes_on_changing())
+}
+
+fn goes_on_changing() -> StoreError {
     let message = "a pool goes on changing: stop every process before restoring the table";
-    Err(StoreError::new(StoreErrorKind::Unavailable, message))
+    StoreError::new(StoreErrorKind::Unavailable, message)
 }
 
 fn next_entry(item: &Item) -> Result<Option<(u128, pool::Entry)>, StoreError> {

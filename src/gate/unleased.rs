@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use super::standing::Standing;
 use crate::admission::policy::Place;
-use crate::admission::pool::View;
+use crate::keeper::Whole;
 use crate::store::StoreError;
 
 /// A [`Standing`] that knows all pools.
@@ -22,7 +22,10 @@ impl<'a> WithUnleased<'a> {
         for pool in 0..view.sheet.policy.pools.len() {
             let pool = u16::try_from(pool).unwrap_or(u16::MAX);
             stored.push(match view.lease(pool) {
-                Some(None) => read(&view, pool).await?,
+                Some(None) => read(&view, pool, 0).await?,
+                Some(Some(lease)) if lease.is_split() => {
+                    read(&view, pool, lease.unserved()).await?
+                }
                 _ => None,
             });
         }
@@ -44,20 +47,21 @@ impl<'a> Deref for WithUnleased<'a> {
     }
 }
 
-/// What is free in the store, moved by a limit that has changed since; `None`: nothing is there.
-async fn read(view: &Standing<'_>, pool: u16) -> Result<Option<u64>, StoreError> {
+/// What is free in the store and here, moved by a limit that has changed since; `None`: nothing is
+/// there.
+async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<u64>, StoreError> {
     let rule = &view.sheet.policy.pools[usize::from(pool)];
     let scope = match &rule.place {
         Place::Sheet(_) => Some(0),
         Place::Scoped(scope) => view.scopes.of(scope),
     };
     let Some(scope) = scope else { return Ok(None) };
-    let writer = &view.inner.writer;
-    let key = view.sheet.new_lease(pool, scope).pool().key(&writer.space);
-    let Some(item) = view.inner.store.read(key).await? else {
+    let space = &view.inner.writer.space;
+    let id = view.sheet.new_lease(pool, scope).pool().clone();
+    let Some(whole) = Whole::read(&*view.inner.store, space, &id).await? else {
         return Ok(None);
     };
-    let seen = View::read(&item, writer.incarnation)?;
-    let moved = rule.limit.saturating_sub(seen.terms.limit);
-    Ok(Some(u64::try_from(seen.free.saturating_add(moved)).unwrap_or(0)))
+    let moved = rule.limit.saturating_sub(whole.root.terms.limit);
+    let left = whole.free()?.saturating_add(moved).saturating_add(held);
+    Ok(Some(u64::try_from(left).unwrap_or(0)))
 }

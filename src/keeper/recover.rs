@@ -9,16 +9,18 @@
 //! A closed entry is folded away after a while, which its owner, if it lives, has to lower it to
 //! what it used exactly.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Hands;
+use super::seek::FRUITLESS;
 use crate::admission::lease::{Lease, Writer};
 use crate::admission::pool::{self, Entry, PoolId};
+use crate::admission::subpool::{self, Fed};
 use crate::clock::Now;
 use crate::planted::{self, Plant, planted};
-use crate::store::{Key, StoreError, Written};
+use crate::store::{Item, Key, StoreError, Written};
 use crate::usage::log;
 use crate::usage::record::PoolRow;
 
@@ -34,6 +36,9 @@ const FOLD_AFTER: Duration = Duration::from_secs(30);
 
 /// A pool is looked through at most this often.
 const EVERY: Duration = Duration::from_secs(2);
+
+/// Sub-pools besides its own that one process looks through at a time: each brings reads of logs.
+const AT_ONCE: usize = 4;
 
 /// Most writers, pools and sealed logs kept in mind; past it they are forgotten, which costs
 /// reading them again.
@@ -55,6 +60,10 @@ struct Seen {
     pools: HashMap<PoolId, u64>,
     /// Since when an entry is closed.
     closed: HashMap<(u128, PoolId), u64>,
+    /// Until when other sub-pools of a pool are not looked at again, and the pause before that.
+    gathers: HashMap<PoolId, (u64, Duration)>,
+    /// At which sub-pool of a pool those who look for the dead go on.
+    cursors: HashMap<PoolId, u16>,
     /// All rows of logs that have ended.
     sealed: HashMap<u128, Arc<HashMap<PoolId, PoolRow>>>,
 }
@@ -92,6 +101,40 @@ impl Recovery {
         due
     }
 
+    /// Whether to look for units in other sub-pools.
+    pub(super) fn gather_is_due(&self, pool: &PoolId, now: Now) -> bool {
+        self.seen().gathers.get(pool).is_none_or(|(until, _)| now.mono_ns >= *until)
+    }
+
+    /// That was done, and brought units or did not.
+    pub(super) fn gathered(&self, pool: &PoolId, gained: bool, now: Now) {
+        let mut seen = self.seen();
+        if seen.gathers.len() >= MAX_WATCHED {
+            seen.gathers.clear();
+        }
+        let before = seen.gathers.get(pool).map(|(_, pause)| *pause);
+        let pause = match before {
+            Some(pause) if !gained => (pause * 2).min(FRUITLESS.end),
+            _ => FRUITLESS.start,
+        };
+        let until = if gained { now.mono_ns } else { now.mono_ns.saturating_add(nanos(pause)) };
+        seen.gathers.insert(pool.clone(), (until, pause));
+    }
+
+    /// The sub-pools that are looked through for the dead this time.
+    fn turn(&self, pool: &PoolId, own: Option<u16>, all: &BTreeMap<u16, Fed>) -> Vec<u16> {
+        let mut seen = self.seen();
+        if seen.cursors.len() >= MAX_WATCHED {
+            seen.cursors.clear();
+        }
+        let from = seen.cursors.get(pool).copied().unwrap_or_default();
+        let others = all.range(from..).chain(all.range(..from)).map(|(shard, _)| *shard);
+        let turn: Vec<u16> = others.filter(|shard| Some(*shard) != own).take(AT_ONCE).collect();
+        let next = turn.last().map_or(0, |last| last.saturating_add(1));
+        seen.cursors.insert(pool.clone(), next);
+        own.into_iter().chain(turn).collect()
+    }
+
     /// Since when this entry is known to be closed.
     fn closed_for(&self, writer: u128, pool: &PoolId, now: Now) -> u64 {
         let mut seen = self.seen();
@@ -106,17 +149,40 @@ pub(super) async fn recover(hands: &Hands, lease: &Lease) -> Result<bool, StoreE
     if !hands.recovery.is_due(lease.pool(), now) {
         return Ok(false);
     }
-    let key = lease.pool().key(&hands.space);
-    let Some(item) = hands.store.read(key.clone()).await? else {
+    let pool = lease.pool();
+    let Some(root) = hands.store.read(pool.key(&hands.space)).await? else {
         return Ok(false);
     };
-    let mut gained = false;
-    for (incarnation, entry) in pool::entries(&item)? {
+    let mut gained = look_through(hands, lease, None, &root).await?;
+    let subs = subpool::feeds(&root)?;
+    let turn = hands.recovery.turn(pool, lease.shard(), &subs);
+    for shard in turn {
+        let key = pool.key_of(&hands.space, Some(shard));
+        if let Some(item) = hands.store.read(key).await? {
+            gained |= look_through(hands, lease, Some(shard), &item).await?;
+        }
+    }
+    if gained && !subs.is_empty() {
+        hands.recovery.gathered(pool, true, now); // what is free there is looked for at once
+    }
+    Ok(gained)
+}
+
+/// Looks for units of the dead in one item of a pool.
+async fn look_through(
+    hands: &Hands,
+    lease: &Lease,
+    shard: Option<u16>,
+    item: &Item,
+) -> Result<bool, StoreError> {
+    let (mut gained, pool) = (false, lease.pool());
+    let key = pool.key_of(&hands.space, shard);
+    for (incarnation, entry) in pool::entries(item)? {
         if incarnation == lease.incarnation() || incarnation == hands.hub.incarnation() {
             continue;
         }
         let writer = Writer { space: hands.space.clone(), incarnation };
-        let other = Other { hands, pool: lease.pool(), key: &key, writer };
+        let other = Other { hands, pool, key: &key, writer };
         gained |= other.look(entry).await?;
     }
     Ok(gained)

@@ -10,6 +10,7 @@
 //! | `H#tenant` | time, nonce | history of changes |
 //! | `P#` | revision | catalog revisions |
 //! | `Q#pool` | | units of one limit in one window, or of one grant |
+//! | `Q#pool#s` shard | | the part of them that many writers lease from: a sub-pool |
 //! | `L#incarnation` | n | usage log, write-once slots |
 //! | `F#incarnation` | run of slots, part | what a run of log slots comes to, in their place |
 //! | `R#yyyymm` | day, incarnation | registry of writers by the day of their registration |
@@ -91,6 +92,11 @@ impl Space {
     /// came.
     pub(crate) fn pool(&self, tenant: Surrogate, limit: &str, scope: u128, start_ms: i64) -> Key {
         self.key(format_args!("Q#{tenant}#{limit}#{scope:032x}#{start_ms}"), "-")
+    }
+
+    /// One of the sub-pools of a pool: a partition of its own, for its own writes.
+    pub(crate) fn sub_pool(&self, root: Key, shard: u16) -> Key {
+        Key { pk: format!("{}#s{shard:02x}", root.pk), sk: root.sk }
     }
 
     pub(crate) fn log(&self, incarnation: u128, n: u64) -> Key {

@@ -16,7 +16,7 @@ pub use drill::{Drill, doze, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
 pub use simulated::{
     ClaimItem, Drawn, LogItem, OpenRequest, Plans, Plant, PoolEntry, PoolItem, have_patience,
-    incarnation, plant, seed_this_thread,
+    incarnation, plant, seed_this_thread, split_pools,
 };
 
 /// When the clock of a test gate starts: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month,

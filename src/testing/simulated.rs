@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::admission::claim;
 use crate::admission::permit::Outcome;
 use crate::admission::pool::{self, PoolId};
+use crate::admission::subpool::{self, Fed, Sub};
 use crate::decision::Refusal;
 use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, Usage, Waited};
 use crate::identity::RequestView;
@@ -36,6 +37,12 @@ pub fn plant(mistake: Option<Plant>, writer: u128) {
 /// `None`: as long as usual.
 pub fn have_patience(ms: Option<u64>) {
     in_thread::PATIENCE.set(ms);
+}
+
+/// From now on gates on this thread split a pool that has so many writers into so many sub-pools;
+/// `None`: as usual.
+pub fn split_pools(at: Option<(usize, u16)>) {
+    in_thread::SPLIT.set(at);
 }
 
 /// A plan file in memory, which a running gate looks at again like at one on disk.
@@ -208,6 +215,10 @@ pub struct PoolItem {
     pub spent: i64,
     pub generation: i64,
     pub entries: BTreeMap<u128, PoolEntry>,
+    /// Of a pool that is split: what was credited to each sub-pool, and returned by it.
+    pub feeds: BTreeMap<u16, (u64, u64)>,
+    /// Of a sub-pool: the same totals.
+    pub fed: Option<(u64, u64)>,
 }
 
 /// A writer's entry in a pool.
@@ -228,13 +239,17 @@ impl PoolItem {
             let (closed, pool::Entry { op, held, preauthorised }) = (entry.is_closed(), entry);
             (writer, PoolEntry { op, held, preauthorised, closed })
         });
+        let fed = |fed: Fed| (fed.credited, fed.returned);
+        let feeds = subpool::feeds(item).ok()?.into_iter().map(|(shard, it)| (shard, fed(it)));
         Some(Self {
-            limit: view.terms.limit,
+            limit: item.int("limit")?,
             rev: view.terms.rev,
             free: view.free,
             spent: item.int("spent")?,
             generation: view.generation,
             entries: entries.collect(),
+            feeds: feeds.collect(),
+            fed: Sub::read(item).ok().map(|sub| (sub.credited, sub.returned)),
         })
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use metered::{Bill, Table};
 use nodes::{Chance, Got, Tenants};
 use tollgate::Gate;
+use tollgate::testing::split_pools;
 
 /// The pace of a service file that says nothing.
 const USUAL_PACE: u32 = 50;
@@ -137,6 +138,33 @@ async fn short_lived(in_all: usize, alive: usize, requests_each: u64, tenants: u
     Row { name, requests, bill: table.take_bill(), got }
 }
 
+/// Many nodes at once on one tenant, as Lambda has them when it is called for: all open, then each
+/// of them serves a request in turn, as often as this.
+async fn at_once(nodes: usize, each: u64) -> Row {
+    let table = Table::new();
+    let tenants = Tenants::new(1);
+    let requests = nodes as u64 * each;
+    let plans = tenants.plans(requests, 50);
+    nodes::make_tenants(&table, &plans, &tenants).await;
+    let mut gates = Vec::new();
+    for _ in 0..nodes {
+        gates.push(nodes::open_sandbox(&table, &plans, USUAL_PACE).await);
+    }
+    table.take_bill();
+    let got = Got::default();
+    for _ in 0..each {
+        for gate in &gates {
+            let gate = std::slice::from_ref(gate);
+            nodes::traffic(gate, &tenants, 1, 1_000, &mut Chance(1), &got).await;
+        }
+    }
+    let bill = table.take_bill();
+    for gate in gates {
+        gate.close().await.unwrap();
+    }
+    Row { name: format!("{nodes} writers at once, 1 tenant"), requests, bill, got }
+}
+
 /// What nodes cost in an hour in which nobody calls, after a minute in which all tenants did.
 async fn idle(nodes: usize, tenants: usize) -> Bill {
     let table = Table::new();
@@ -211,6 +239,31 @@ fn units_of_a_thousand_short_lived_writers() {
         let row = run(short_lived(*in_all, *alive, *requests_each, *tenants));
         row.print();
         row.check();
+    }
+}
+
+/// However many they are, a lease costs little: a pool with many writers has sub-pools. Beside it
+/// the same without.
+#[test]
+fn units_of_many_writers_at_once() {
+    println!("cost: {}", Row::HEAD);
+    for nodes in if is_full() { vec![20, 100, 1_000] } else { vec![20, 100] } {
+        for (split, name) in [(Some((usize::MAX, 1)), "one item"), (None, "sub-pools")] {
+            split_pools(split);
+            let row = run(at_once(nodes, 10));
+            split_pools(None);
+            row.print();
+            let Bill { largest_pool, hottest_pool, .. } = row.bill;
+            let of_each = row.bill.units("Q") as f64 / nodes as f64;
+            println!(
+                "cost: {name}: {of_each:.1} units for the leases of each, {} read, largest pool \
+                 {largest_pool} B, hottest {hottest_pool} units/s",
+                row.bill.reads.get("Q").unwrap_or(&0)
+            );
+            let is_few = of_each <= 10.0 && largest_pool < 4_096 && hottest_pool < MOST_UNITS;
+            assert!(is_few || split.is_some(), "{of_each} units for ten requests");
+            assert_eq!(row.got.admitted.load(Ordering::Relaxed), row.requests);
+        }
     }
 }
 

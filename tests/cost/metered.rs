@@ -31,6 +31,9 @@ pub(crate) struct Bill {
     /// The largest item, and the most units written to one partition key within a second.
     pub(crate) largest: usize,
     pub(crate) hottest: u64,
+    /// The same of pools.
+    pub(crate) largest_pool: usize,
+    pub(crate) hottest_pool: u64,
     /// Units that records cost in each second.
     pub(crate) records: BTreeMap<u64, u64>,
 }
@@ -120,6 +123,10 @@ impl Metered {
         bill.hottest = bill.hottest.max(hottest);
         bill.largest = bill.largest.max(after);
         let kind = kind(&key.pk);
+        if kind == "Q" {
+            bill.hottest_pool = bill.hottest_pool.max(hottest);
+            bill.largest_pool = bill.largest_pool.max(after);
+        }
         if kind == "L" {
             *bill.records.entry(second).or_default() += units;
         }

@@ -101,6 +101,15 @@ impl Tenants {
 
 /// A node, on the runtime that calls.
 pub(crate) async fn open(table: &Table, plans: &str, max_write_units: u32) -> Gate {
+    node(table, plans, max_write_units).open().await.unwrap()
+}
+
+/// The same as a sandbox of Lambda: it tells the others nothing of itself.
+pub(crate) async fn open_sandbox(table: &Table, plans: &str, max_write_units: u32) -> Gate {
+    node(table, plans, max_write_units).strict_rates(true).open().await.unwrap()
+}
+
+fn node(table: &Table, plans: &str, max_write_units: u32) -> GateBuilder {
     let service = format!(
         "[store]\nkind = \"memory\"\n[[identify]]\nheader = \"x-gateway-tenant\"\n\
          [identity]\nunknown = \"create\"\n[proxy]\ntrust = [\"127.0.0.0/8\"]\n\
@@ -108,7 +117,7 @@ pub(crate) async fn open(table: &Table, plans: &str, max_write_units: u32) -> Ga
     );
     let clock = RuntimeClock(Instant::now());
     let builder = GateBuilder::from_text(&service).plans(plans).store(table.node());
-    builder.clock(clock).identify(ByName).open().await.unwrap()
+    builder.clock(clock).identify(ByName)
 }
 
 /// Makes every tenant, which is done once in a tenant's life and is not what is measured here.

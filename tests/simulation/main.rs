@@ -9,6 +9,7 @@
 //!     cargo test --test simulation                                   # the seeds of CI
 //!     TOLLGATE_SEEDS=0..100000 cargo test --release --test simulation no_schedule -- --nocapture
 //!     TOLLGATE_QUIET_SEEDS=0..1000 cargo test --release --test simulation without_faults
+//!     TOLLGATE_SPLIT=1 cargo test --test simulation                  # every pool has sub-pools
 //!     TOLLGATE_MISTAKES=MissingSeal cargo test --test simulation mistakes -- --nocapture
 //!
 //! A seed takes about 16 ms of a core; `TMPDIR=/dev/shm` spares a disk its journals. One that fails

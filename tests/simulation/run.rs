@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tollgate::store::{StoreError, StoreErrorKind};
 use tollgate::testing::{
-    LogItem, Plans, Plant, doze, have_patience, incarnation, plant, seed_this_thread,
+    LogItem, Plans, Plant, doze, have_patience, incarnation, plant, seed_this_thread, split_pools,
 };
 
 use crate::chance::Chance;
@@ -157,7 +157,9 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
     let mut run = Run::new(seed, quiet, disk.path());
     // In half of the runs the living are sealed, too: it must cost nothing but calls.
     have_patience(run.chance.pick(&[None, None, Some(2_000), Some(0)]));
+    split_pools(is_split(seed, mistake).then_some(SPLIT));
     run.go();
+    split_pools(None);
     have_patience(None);
     let at_us = run.now_us;
     for node in &mut run.nodes {
@@ -168,6 +170,15 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
     seed_this_thread(None);
     plant(None, 0);
     Outcome { violation: world.violation.clone(), at_us, world }
+}
+
+/// With one writer in it a pool is split, into two sub-pools: there are few nodes.
+const SPLIT: (usize, u16) = (1, 2);
+
+/// In which runs pools are split: one of nine; or all, if `TOLLGATE_SPLIT` is set.
+fn is_split(seed: u64, mistake: Option<Plant>) -> bool {
+    let asked = std::env::var_os("TOLLGATE_SPLIT").is_some();
+    asked || seed % 9 == 7 || mistake == Some(Plant::FedByIncrement)
 }
 
 impl Run {

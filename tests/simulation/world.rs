@@ -122,8 +122,10 @@ impl World {
 
     /// What one incarnation may have served of a pool, and from what that follows.
     fn bound(&self, share: &Share) -> (u64, Bound) {
-        let pool = self.pools.get(&share.1);
-        let entry = pool.and_then(|pool| pool.entries.get(&share.0)).copied();
+        // In the pool itself or in one of its sub-pools, which follow it in order.
+        let items = self.pools.range(share.1.clone()..).map(|(pk, pool)| (root_of(pk), pool));
+        let items = items.take_while(|(root, _)| *root == share.1);
+        let entry = items.filter_map(|(_, pool)| pool.entries.get(&share.0)).next().copied();
         let ceiling = self.ceilings.get(share).copied().unwrap_or(0);
         let bound = entry.map_or(0, |entry| entry.held.min(entry.preauthorised.max(ceiling)));
         let folded = self.folded.get(share).copied().unwrap_or(0);
@@ -239,11 +241,16 @@ impl World {
         let known = self.pools.insert(pk.clone(), new.clone());
         self.need(known == old, || format!("{pk}: a pool was made twice"));
         let held: u64 = new.entries.values().map(|entry| entry.held).sum();
+        let fed: u64 = new.feeds.values().map(|(credited, returned)| credited - returned).sum();
         let out = new.limit - new.free;
-        self.need(out == held as i64 + new.spent, || {
-            format!("I1 {pk}: limit - free = {out}, held + spent = {held} + {}", new.spent)
+        self.need(out == (held + fed) as i64 + new.spent, || {
+            let spent = new.spent;
+            format!("I1 {pk}: limit - free = {out}, held, fed, spent = {held}, {fed}, {spent}")
         });
-        self.limit_changed(pk, old.as_ref(), &new);
+        match new.fed {
+            Some(fed) => self.fed(pk, fed, new.limit),
+            None => self.limit_changed(pk, old.as_ref(), &new),
+        }
         let cap = self.cap[pk];
         self.need(out <= cap, || format!("I1 {pk}: {out} given out, {cap} allowed"));
         let none = BTreeMap::new();
@@ -256,13 +263,16 @@ impl World {
                 continue;
             }
             moved += 1;
-            let share = (writer, pk.clone());
+            let share = (writer, root_of(pk).to_owned());
             let spent = new.spent - old.as_ref().map_or(0, |old| old.spent);
             if let Some(was) = was {
                 self.units_left(by, &share, was, is.map_or(Err(spent as u64), |is| Ok(*is)));
             }
             match is {
                 Some(is) => {
+                    if was.is_none() {
+                        self.is_alone(&share);
+                    }
                     let fresh = self.applied.insert((writer, pk.clone(), is.op));
                     self.need(fresh, || {
                         format!("I8 {share:x?}: operation {} changed the pool twice", is.op)
@@ -304,6 +314,28 @@ impl World {
         } else if kept < was.held {
             self.need(owns, || format!("I10 {share:x?}: lowered by another"));
         }
+    }
+
+    /// A sub-pool has what its root has credited to it, less what it gave back.
+    fn fed(&mut self, pk: &str, (credited, returned): (u64, u64), limit: i64) {
+        self.count("sub-pools changed");
+        let shard = pk.rsplit("#s").next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
+        let root = self.pools.get(root_of(pk)).and_then(|root| root.feeds.get(&shard?));
+        let (sent, taken) = root.copied().unwrap_or_default();
+        self.need(credited <= sent && returned >= taken, || {
+            format!("I1 {pk}: {credited} credited of {sent}, {returned} returned, {taken} taken")
+        });
+        self.need(limit == credited as i64 - returned as i64, || {
+            format!("I1 {pk}: the limit is {limit}, {credited} - {returned} credited")
+        });
+        self.cap.insert(pk.to_owned(), limit);
+    }
+
+    /// A writer has one entry at most in a pool and its sub-pools.
+    fn is_alone(&mut self, (writer, root): &Share) {
+        let items = self.pools.iter().filter(|(pk, _)| root_of(pk) == root);
+        let entries = items.filter(|(_, pool)| pool.entries.contains_key(writer)).count();
+        self.need(entries <= 1, || format!("{root}: {entries} entries of {writer:x}"));
     }
 
     fn limit_changed(&mut self, pk: &str, old: Option<&PoolItem>, new: &PoolItem) {
@@ -456,7 +488,14 @@ impl World {
         let mut stranded = 0;
         let last = self.last_window();
         for (pk, pool) in self.pools.iter().filter(|(pk, _)| window_of(pk) == last) {
-            let out = (pool.limit - pool.free).max(0) as u64;
+            if pool.fed.is_some() {
+                continue;
+            }
+            let subs = self.pools.iter().filter(|(sub, _)| *sub != pk && root_of(sub) == pk);
+            let subs: i64 = subs.map(|(_, sub)| sub.limit - sub.free).sum();
+            let fed: u64 =
+                pool.feeds.values().map(|(credited, returned)| credited - returned).sum();
+            let out = (pool.limit - pool.free - fed as i64 + subs).max(0) as u64;
             let served = self.served.get(pk).copied().unwrap_or(0);
             stranded += out.saturating_sub(served);
             *self.stats.entry("units of all limits").or_default() += pool.limit as u64;
@@ -482,7 +521,7 @@ impl World {
         for (pk, pool) in self.pools.iter().filter(|(pk, _)| window_of(pk) == last) {
             for (writer, entry) in &pool.entries {
                 if !self.dead.contains(writer) {
-                    let share = (*writer, pk.clone());
+                    let share = (*writer, root_of(pk).to_owned());
                     let used = self.served_by.get(&share).copied().unwrap_or(0);
                     let doubt = self.in_doubt.get(&share).copied().unwrap_or(0);
                     let keyed = self.keyed.values().filter(|(of, _)| *of == share);
@@ -502,11 +541,20 @@ pub(crate) fn kind_of(write: &Write) -> &'static str {
         write.change.iter().any(|change| matches!(change, Change::Set(n, _) if *n == name))
     };
     let absent = write.when.contains(&When::Absent);
+    let sets_a_sub_pool = write
+        .change
+        .iter()
+        .any(|change| matches!(change, Change::Set(name, _) if name.starts_with("s#")));
     let free = write.change.iter().find_map(|change| match change {
         Change::Add(name, n) if name == "free" => Some(*n),
         _ => None,
     });
     match write.key.pk.split('#').nth(2).unwrap_or_default() {
+        "Q" if sets("credited") => "credit of a sub-pool",
+        "Q" if sets("returned") => "return of a sub-pool",
+        "Q" if sets_a_sub_pool && free.is_some_and(|n| n < 0) => "feed",
+        "Q" if sets_a_sub_pool => "units taken back",
+        "Q" if sets("of") => "limit of a sub-pool",
         "Q" if absent => "first grant",
         "Q" if sets("limit") => "limit",
         "Q" if free.is_some_and(|n| n < 0) => "grant",
@@ -530,8 +578,14 @@ pub(crate) fn parts_of(pool: &str) -> (&str, &str) {
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
+/// The pool of a sub-pool; of any other, itself.
+pub(crate) fn root_of(pk: &str) -> &str {
+    let (root, last) = pk.rsplit_once('#').unwrap_or((pk, ""));
+    if last.starts_with('s') { root } else { pk }
+}
+
 fn window_of(pool: &str) -> i64 {
-    pool.rsplit('#').next().and_then(|start| start.parse().ok()).unwrap_or(0)
+    root_of(pool).rsplit('#').next().and_then(|start| start.parse().ok()).unwrap_or(0)
 }
 
 fn incarnation_of(pk: &str) -> u128 {

@@ -53,6 +53,9 @@
 //!    many as there were since the store went away.
 //! 3. An invocation that runs into its timeout loses its own use, for Lambda kills the process.
 //!
+//! Sandboxes are many: from 33 on those that lease from one quota share sub-pools of it, as servers
+//! would, so that none pays for the entries of all others.
+//!
 //! Not promised: leases of a sandbox that vanished without SIGTERM come back only when somebody
 //! needs their units and has sealed its log.
 //!

@@ -25,6 +25,8 @@ pub(crate) struct LeaseAtRest {
     terms: Terms,
     view: Option<View>,
     stale: bool,
+    shard: Option<u16>,
+    elsewhere: i64,
     size: u64,
     granted: u64,
     granted_ns: u64,
@@ -61,6 +63,8 @@ impl Lease {
             terms: cold.terms,
             view: cold.view,
             stale: cold.stale,
+            shard: cold.shard,
+            elsewhere: cold.elsewhere,
             size: cold.size,
             granted: cold.granted,
             granted_ns: cold.granted_ns,
@@ -92,6 +96,7 @@ impl LeaseAtRest {
         lease.free_seen.store(self.free_seen, Ordering::Relaxed);
         let mut cold = lease.cold();
         (cold.view, cold.stale) = (self.view, self.stale);
+        (cold.shard, cold.elsewhere) = (self.shard, self.elsewhere);
         cold.size = self.size;
         (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
         cold.ceiling.was_used(self.ceiling);

@@ -99,6 +99,10 @@ impl Lease {
         Self { of_slot, ..self }
     }
 
+    pub(crate) fn is_of_slot(&self) -> bool {
+        self.of_slot
+    }
+
     /// The ceiling for the record that is being made: what is in use and so much time of demand.
     /// `None`: the one in force has room for that.
     pub(crate) fn propose_ceiling(&self, now: Now, ahead: Duration) -> Option<u64> {

@@ -1,24 +1,14 @@
 //! The cold half of a lease: what to ask of the pool, and what an answer means. A state machine
 //! without I/O, driven by the keeper, one call at a time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::super::pool::{self, Entry, Terms, View};
+use super::ask::OPS;
 use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
 use crate::clock::Now;
 use crate::planted::{Plant, planted};
 use crate::store::{Item, StoreError, StoreErrorKind};
-
-/// A pool is not made later than this after its window's end: by then it may have been there, full
-/// of use, and be deleted.
-const MAKE_WITHIN_MS: i64 = 3_600_000;
-
-/// How long a refusal is believed before the pool is asked again, at least and at most: a tenant
-/// over its limit must not cost a call per request.
-const REFUSED_NS: std::ops::Range<u64> = 1_000_000_000..3_000_000_000;
-
-/// Numbers lease operations: unique in this process, and so under its incarnation.
-static OPS: AtomicU64 = AtomicU64::new(1);
 
 impl Lease {
     /// The catalog or the directory says another limit. Acts with the next call, which the next
@@ -99,6 +89,32 @@ impl Lease {
         cold.unseen = cold.view.is_none();
     }
 
+    /// The pool was found, with so many writers that this one leases from its sub-pool from now on.
+    /// The call in flight has been answered; it has changed nothing.
+    pub(crate) fn divert(&self, shard: u16) {
+        let mut cold = self.cold();
+        (cold.in_flight, cold.in_doubt, cold.unseen) = (None, false, false);
+        (cold.shard, cold.stale) = (Some(shard), true);
+    }
+
+    /// The sub-pool that its entry is in; `None`: the pool itself.
+    pub(crate) fn shard(&self) -> Option<u16> {
+        self.cold().shard
+    }
+
+    /// So much was free in the root when it was last looked at for this lease, and so much of it is
+    /// a sub-pool's share.
+    pub(crate) fn saw_root(&self, free: i64, share: i64) {
+        let mut cold = self.cold();
+        (cold.elsewhere, cold.share) = (free, share);
+    }
+
+    /// Whether it has given back all it could and let go of its entry.
+    pub(crate) fn has_left(&self) -> bool {
+        let cold = self.cold();
+        cold.closing != Closing::No && cold.view.is_some_and(|view| view.mine.is_none())
+    }
+
     /// Whether it has not seen its pool yet.
     pub(crate) fn is_unseen(&self) -> bool {
         self.cold().view.is_none()
@@ -167,12 +183,19 @@ impl Lease {
             }
             Err(error) if planted(Plant::AssumedGrants) && matches!(open.0, Op::Take(_)) => {
                 let Op::Take(entry) = open.0 else { return Err(error) };
-                let assumed = View { terms: cold.terms, free: 0, generation: 0, mine: Some(entry) };
+                let assumed = View {
+                    terms: cold.terms,
+                    free: 0,
+                    generation: 0,
+                    mine: Some(entry),
+                    split: false,
+                };
                 self.adopt(&mut cold, Some(assumed), open.0, now);
                 Ok(false)
             }
             Err(error) => {
-                cold.in_doubt |= error.kind == StoreErrorKind::Unknown;
+                // What is sought is not in our entry: it is sought anew.
+                cold.in_doubt |= error.kind == StoreErrorKind::Unknown && op != Op::Seek;
                 if cold.in_doubt {
                     cold.in_flight = Some(open);
                 } else if !cold.fenced {
@@ -188,7 +211,7 @@ impl Lease {
         match op {
             Op::Give(next) => self.release(cold.bound().saturating_sub(next.held)),
             Op::Fold => self.release(cold.bound().saturating_sub(self.total())),
-            Op::Take(_) | Op::Relimit | Op::Look => {}
+            Op::Take(_) | Op::Relimit | Op::Look | Op::Seek => {}
         }
     }
 
@@ -204,14 +227,16 @@ impl Lease {
         }
         let _moving = self.moving();
         let (before, first) = ((cold.held(), cold.bound()), cold.view.is_none());
-        (cold.view, cold.stale, cold.unseen) = (view, false, false);
+        // Before a refusal is believed, what lies in sub-pools is looked for.
+        let elsewhere = cold.shard.is_some() || view.is_some_and(|view| view.split);
+        (cold.view, cold.stale, cold.unseen) = (view, elsewhere && op != Op::Seek, false);
         let (held, bound) = (cold.held(), cold.bound());
         let made = |entry| mine == Some(entry);
         let made_by = |op| matches!(op, Op::Take(entry) if made(entry));
         match op {
             // An entry of ours that we did not make: this process has leased from the pool before,
             // and let go of the lease when all of it was settled or given back.
-            Op::Take(_) | Op::Look if first && !made_by(op) => {
+            Op::Take(_) | Op::Look | Op::Seek if first && !made_by(op) => {
                 self.total.fetch_add(held, Ordering::Relaxed);
                 self.logged.fetch_add(held, Ordering::Relaxed);
                 cold.ceiling.was_used(held);
@@ -232,91 +257,24 @@ impl Lease {
             // All was to go back; if it did not, it is ours again.
             Op::Fold => self.release(bound.saturating_sub(self.total()).min(held)),
             // A copy of a grant that was refused may have come late, when there were units again.
-            Op::Relimit | Op::Look => self.release(bound.saturating_sub(before.1)),
+            Op::Relimit | Op::Look | Op::Seek => self.release(bound.saturating_sub(before.1)),
         }
         // What only a ceiling keeps from being served is as good as free.
         let capped = signed(held.saturating_sub(bound));
-        let free = view.map_or(cold.terms.limit, |v| v.free).saturating_add(capped);
+        let unmade = if cold.shard.is_some() { 0 } else { cold.terms.limit };
+        let free = view.map_or(unmade, |v| v.free).saturating_add(capped);
+        let free = free.saturating_add(cold.elsewhere.max(0));
         self.free_seen.store(free, Ordering::Release);
         // Ahead of need: when little is left of the lease, or of what its ceiling allows.
         let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
         self.low.store(low, Ordering::Relaxed);
     }
 
-    /// The next thing to ask of the pool.
-    fn ask(&self, cold: &mut Cold, writer: &Writer, now: Now) -> Option<(Op, Call)> {
-        let key = || self.pool.key(&writer.space);
-        let over_since = now.wall_ms.saturating_sub(self.end_ms);
-        if cold.view.is_none() && over_since > MAKE_WITHIN_MS {
-            self.refuse(cold, now);
-            return None;
-        }
-        if cold.unseen {
-            return Some((Op::Look, Call::Look(key())));
-        }
-        let Some(view) = cold.view else {
-            let entry = self.next_entry(cold, self.size(cold, cold.terms.limit));
-            let write = pool::create(key(), writer.incarnation, cold.terms, entry, self.ttl);
-            return Some((Op::Take(entry), Call::Write(write)));
-        };
-        if cold.is_outdated(&view) {
-            return Some((Op::Relimit, Call::Write(pool::relimit(key(), &view, cold.terms))));
-        }
-        if !self.is_short(cold, now) {
-            return None;
-        }
-        // There are units that only the ceiling keeps from being served: no call, a record.
-        let ask = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
-        let unused = cold.held().saturating_sub(self.used(cold));
-        if cold.held() > cold.bound() && unused >= ask.max(cold.granted / 4).max(1) {
-            cold.ceiling.wanted = true;
-            return None;
-        }
-        let more = self.size(cold, view.free);
-        if more == 0 && cold.stale {
-            return Some((Op::Look, Call::Look(key())));
-        }
-        if more == 0 {
-            self.refuse(cold, now);
-            return None;
-        }
-        let entry = self.next_entry(cold, cold.held().saturating_add(more));
-        let write = pool::grant(key(), writer.incarnation, &view, entry);
-        Some((Op::Take(entry), Call::Write(write)))
-    }
-
-    fn is_short(&self, cold: &Cold, now: Now) -> bool {
-        let left = self.left.load(Ordering::Acquire);
-        let wanted = self.wanted.load(Ordering::SeqCst);
-        if left >= signed(wanted) {
-            // Answered; if another ask came in between, it queues the lease again.
-            let _ = self.wanted.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Relaxed);
-        }
-        let wants = left < signed(self.wanted.load(Ordering::SeqCst));
-        let ahead = left < self.low.load(Ordering::Relaxed);
-        cold.view.is_some_and(|v| cold.is_outdated(&v))
-            || (wants || ahead) && !self.is_refused(self.wanted.load(Ordering::SeqCst), now)
-    }
-
-    /// The pool cannot give what is wanted: believed for a while, then looked at again.
-    fn refuse(&self, cold: &mut Cold, now: Now) {
-        let asked = self.wanted.swap(0, Ordering::AcqRel);
-        let span = REFUSED_NS.end - REFUSED_NS.start;
-        // Spread by what differs between processes and pools; it need not be random.
-        let spread = (now.mono_ns ^ self.pool.scope as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let believed = REFUSED_NS.start + (spread >> 33) % span;
-        self.refused_ask.store(asked.max(1), Ordering::Relaxed);
-        self.refused_until_ns.store(now.mono_ns.saturating_add(believed), Ordering::Release);
-        self.low.store(0, Ordering::Relaxed);
-        cold.stale = true;
-        self.changed.notify_waiters();
-    }
-
     /// Lowers `left` by what is left, then asks for it to be given back.
     fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
         let view = cold.view?;
         let mine = view.mine?;
-        let key = self.pool.key(&writer.space);
+        let key = self.key(cold.shard, writer);
         let back = self.left.swap(0, Ordering::AcqRel);
         // Not what is in use now: what is released from here on stays ours.
         let used = cold.used(back);
@@ -349,7 +307,7 @@ impl Lease {
         if self.open_of(cold) > 0 && !planted(Plant::FenceIgnoresOpenPermits) {
             return None;
         }
-        let key = self.pool.key(&writer.space);
+        let key = self.key(cold.shard, writer);
         Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, self.total()))))
     }
 
@@ -365,15 +323,6 @@ impl Lease {
         if let Some(mine) = cold.view.as_mut().and_then(|view| view.mine.as_mut()) {
             (mine.held, mine.preauthorised) = (used, used);
         }
-    }
-
-    /// What the entry is to be: the units, and how many of them may be served before a record
-    /// says more.
-    fn next_entry(&self, cold: &Cold, held: u64) -> Entry {
-        let asked = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
-        let ahead = self.used(cold).saturating_add(asked.max(cold.ahead()));
-        let preauthorised = if self.of_slot { held } else { cold.bound().max(ahead).min(held) };
-        Entry { op: OPS.fetch_add(1, Ordering::Relaxed), held, preauthorised }
     }
 }
 
@@ -397,10 +346,5 @@ impl Cold {
     fn is_closed(&self, mine: Option<Entry>, op: Op) -> bool {
         let had = self.view.is_some_and(|view| view.mine.is_some());
         mine.map_or(had && op != Op::Fold, |mine| mine.is_closed())
-    }
-
-    fn is_outdated(&self, view: &View) -> bool {
-        let newer = self.terms.rev > view.terms.rev || planted(Plant::LimitsWithoutOrder);
-        newer && self.terms.limit != view.terms.limit
     }
 }

@@ -1,10 +1,11 @@
 //! What is left of a limit, as headers and reports tell it: what this process holds and what nobody
-//! held when the pool last answered. Read without a lock, unless units are just moving from one to
-//! the other: then they would be told twice, or not at all.
+//! held when the pool last answered; of a pool that is split, in the sub-pool of this process and
+//! in the root, while what other sub-pools have counts as used. Read without a lock, unless units
+//! are just moving from one to the other: then they would be told twice, or not at all.
 
 use std::sync::atomic::Ordering;
 
-use super::Lease;
+use super::{Lease, signed};
 
 impl Lease {
     /// Atoms still to be had, as far as this process knows: its own, and what was free when the
@@ -23,6 +24,18 @@ impl Lease {
         // What was read may hold units twice: read again while nothing can move.
         let _cold = self.cold();
         sum()
+    }
+
+    /// Whether its pool has sub-pools: what is free there is not in [`remaining`](Self::remaining).
+    pub(crate) fn is_split(&self) -> bool {
+        let cold = self.cold();
+        cold.shard.is_some() || cold.view.is_some_and(|view| view.split)
+    }
+
+    /// Atoms that it has and that are not in use; below nothing is a debt.
+    pub(crate) fn unserved(&self) -> i64 {
+        let cold = self.cold();
+        signed(cold.held()).saturating_sub(signed(self.used(&cold)))
     }
 
     /// Units move between `left` and `free_seen` until this is dropped; the caller has the lock.

@@ -17,21 +17,39 @@ const LONG: Duration = Duration::from_secs(240);
 /// runs out and the last units are shared.
 const SHARE_OF_FREE: i64 = 20;
 
+/// The same of a sub-pool, which has the units of eight leases.
+const SHARE_OF_SUB_POOL: i64 = 8;
+
 impl Lease {
     /// How much to take: what is usual and what waits, within a share of what is free. 0: the pool
     /// cannot cover the ask, so taking from it would only keep units from others.
     pub(super) fn size(&self, cold: &Cold, free: i64) -> u64 {
-        let left = self.left.load(Ordering::Acquire);
         let free = free.max(0);
-        let missing =
-            |wanted: &AtomicU64| signed(wanted.load(Ordering::SeqCst)).saturating_sub(left).max(0);
-        let one = missing(&self.wanted);
+        let one = signed(self.missing());
         if one > free {
             return 0;
         }
-        let usual = signed(cold.size).min(free / SHARE_OF_FREE);
-        let all = missing(&self.waiting).min(free);
+        let share = if cold.shard.is_some() { SHARE_OF_SUB_POOL } else { SHARE_OF_FREE };
+        let usual = signed(cold.size).min(free / share);
+        let all = signed(self.lacks(&self.waiting)).min(free);
         usual.max(one).max(all).max(i64::from(free > 0)).unsigned_abs()
+    }
+
+    /// Atoms without which somebody waits.
+    pub(super) fn missing(&self) -> u64 {
+        self.lacks(&self.wanted)
+    }
+
+    /// A usual lease, and all that waits.
+    pub(super) fn wish(&self, cold: &Cold) -> u64 {
+        cold.size.max(self.lacks(&self.wanted)).max(self.lacks(&self.waiting))
+    }
+
+    /// What is missing of these.
+    fn lacks(&self, asked: &AtomicU64) -> u64 {
+        let left = self.left.load(Ordering::Acquire);
+        let missing = signed(asked.load(Ordering::SeqCst)).saturating_sub(left);
+        u64::try_from(missing).unwrap_or(0)
     }
 }
 
