@@ -68,8 +68,12 @@ pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualC
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-/// let gate = tollgate::testing::builder("default-plan = \"free\"\n[plan.free]").open().await.unwrap();
-/// assert!(gate.admit(tollgate::Ask::op("job").tenant(&gate.tenant("acme").await.unwrap())).await.is_ok());
+/// use tollgate::{Ask, testing};
+///
+/// let plans = "default-plan = \"free\"\n[plan.free]";
+/// let gate = testing::builder(plans).open().await.unwrap();
+/// let acme = gate.tenant("acme").await.unwrap();
+/// assert!(gate.admit(Ask::op("job").tenant(&acme)).await.is_ok());
 /// # });
 /// ```
 pub fn builder(plans: &str) -> GateBuilder {
