@@ -490,6 +490,24 @@ mod tests {
         }
     }
 
+    /// What is learned from a call whose entry somebody else has closed.
+    async fn close_and_learn(hands: &Hands, lease: &Lease) {
+        let key = lease.pool().key(&hands.space);
+        let entry = pool(hands, lease).await.mine.unwrap();
+        let closed = pool::reclaim(key, 7, entry, 1, entry.held);
+        hands.store.write(closed).await.unwrap();
+        let (writer, now) = (writer(hands), hands.hub.clock.now());
+        lease.rest();
+        let give = lease.next(&writer, now).unwrap();
+        let refused = ask(hands, give).await.map(|seen| seen.item);
+        assert!(lease.answered(&writer, now, refused).unwrap());
+        assert!(lease.is_fenced());
+    }
+
+    fn writer(hands: &Hands) -> Writer {
+        Writer { space: hands.space.clone(), incarnation: 7 }
+    }
+
     /// What has been closed is lowered to its use by its owner; a request that runs on, and holds
     /// nothing at that moment, must not draw from it again.
     #[tokio::test(start_paused = true)]
@@ -498,23 +516,33 @@ mod tests {
         let (lease, now) = (lease(), hands.hub.clock.now());
         take(&hands, &lease, 3).await;
         lease.settle(3);
-        let key = lease.pool().key(&hands.space);
-        let entry = pool(&hands, &lease).await.mine.unwrap();
-        let closed = pool::reclaim(key, 7, entry, 1, entry.held);
-        hands.store.write(closed).await.unwrap();
+        close_and_learn(&hands, &lease).await;
 
-        let writer = Writer { space: hands.space.clone(), incarnation: 7 };
-        lease.rest();
-        let give = lease.next(&writer, now).unwrap();
-        let refused = ask(&hands, give).await.map(|seen| seen.item);
-        assert!(lease.answered(&writer, now, refused).unwrap());
-        assert!(lease.is_fenced());
+        let writer = writer(&hands);
         let fold = lease.next(&writer, now).unwrap();
         assert_eq!(lease.take(1, now), Take::Need, "its fold is on its way");
         let folded = ask(&hands, fold).await.map(|seen| seen.item);
         lease.answered(&writer, now, folded).unwrap();
         assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 3);
         assert!(lease.is_returned());
+    }
+
+    /// The record was written before the log was sealed, and its answer comes afterwards.
+    #[tokio::test(start_paused = true)]
+    async fn a_ceiling_acknowledged_late_keeps_nothing_of_a_closed_entry() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let lease = lease();
+        for n in [8, 1] {
+            take(&hands, &lease, n).await;
+            lease.settle(n);
+        }
+        let ceiling = lease.propose_ceiling(hands.hub.clock.now(), AHEAD).unwrap();
+        close_and_learn(&hands, &lease).await;
+        lease.ceiling_logged(ceiling);
+        assert_eq!(lease.open_holds(), 0);
+        drive(&hands, &lease).await;
+        assert!(lease.is_returned());
+        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);
     }
 
     /// Somebody asked for more than its ceiling allowed, and has gone; no ceiling of this

@@ -114,16 +114,20 @@ impl Lease {
         (ceiling > cold.bound() && !cold.fenced).then_some(ceiling)
     }
 
-    /// A record with this ceiling is in the store.
+    /// A record with this ceiling is in the store. Of a closed entry that is learned too late: its
+    /// bound stays what it was, and `left` with it.
     pub(crate) fn ceiling_logged(&self, ceiling: u64) {
         let mut cold = self.cold();
+        if cold.fenced {
+            return;
+        }
         let before = cold.bound();
         cold.ceiling.logged = cold.ceiling.logged.max(ceiling);
         let more = cold.bound().saturating_sub(before);
         // What is on its way back is not served again; the answer to that finds the ceiling here.
         let leaving = |open: &(Op, Call)| matches!(open.0, Op::Give(_) | Op::Fold);
         let is_leaving = cold.in_flight.as_deref().is_some_and(leaving);
-        if more > 0 && !cold.fenced && !is_leaving {
+        if more > 0 && !is_leaving {
             let _moving = self.moving();
             self.release(more);
             self.free_seen.fetch_sub(signed(more), Ordering::AcqRel);
