@@ -135,14 +135,15 @@ fn without_faults_nothing_is_lost_or_stranded() {
     assert!(served > 1_000, "{served}");
 }
 
-/// Seeds in which a planted mistake must show itself, each with faults and without.
-const TO_CATCH: u64 = 600;
+/// Seeds in which a planted mistake must show itself, each with faults and without, unless
+/// `TOLLGATE_SEEDS` names others.
+const TO_CATCH: Range<u64> = 0..600;
 
 /// Where the rarer ones showed themselves when this was last looked at, and whether without faults:
 /// a process that has died may lack what one that was sealed and lives may not. They are tried
 /// first, so that nobody has to wait for them; others are looked for from the beginning.
 const SHOWN: [(Plant, u64, bool); 3] = [
-    (Plant::RestartTrustsJournal, 901, true),
+    (Plant::RestartTrustsJournal, 1_175, false),
     (Plant::MissingCarry, 32, true),
     (Plant::FenceIgnoresOpenPermits, 32, true),
 ];
@@ -150,7 +151,8 @@ const SHOWN: [(Plant, u64, bool); 3] = [
 /// How a mistake shows itself, and at which seed.
 fn caught(mistake: Plant) -> Option<(String, String)> {
     let shown = SHOWN.iter().filter(|shown| shown.0 == mistake).map(|shown| (shown.1, shown.2));
-    let all = (0..TO_CATCH).flat_map(|seed| [(seed, false), (seed, true)]);
+    let all = range("TOLLGATE_SEEDS").unwrap_or(TO_CATCH);
+    let all = all.flat_map(|seed| [(seed, false), (seed, true)]);
     shown.chain(all).find_map(|(seed, quiet)| {
         let found = run::run_with(seed, quiet, Some(mistake)).violation;
         let at = format!("seed {seed}{}", if quiet { ", without faults" } else { "" });
@@ -170,7 +172,7 @@ fn known_mistakes_are_caught() {
             None => missed.push(mistake),
         }
     }
-    assert!(missed.is_empty(), "not caught in {TO_CATCH} seeds: {missed:?}");
+    assert!(missed.is_empty(), "not caught: {missed:?}");
 }
 
 #[test]

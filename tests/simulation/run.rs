@@ -77,6 +77,8 @@ pub(crate) struct Run {
     /// Limits of every version of the plan file.
     versions: Vec<(u64, u64)>,
     horizon_us: u64,
+    /// Whether pools have sub-pools.
+    split: bool,
 }
 
 struct Node {
@@ -154,10 +156,11 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
     plant(mistake, 0);
     seed_this_thread(Some(seed));
     let disk = tempfile::tempdir().expect("a temporary folder can be made");
-    let mut run = Run::new(seed, quiet, disk.path());
+    let split = is_split(seed, mistake);
+    let mut run = Run { split, ..Run::new(seed, quiet, disk.path()) };
     // In half of the runs the living are sealed, too: it must cost nothing but calls.
     have_patience(run.chance.pick(&[None, None, Some(2_000), Some(0)]));
-    split_pools(is_split(seed, mistake).then_some(SPLIT));
+    split_pools(split.then_some(SPLIT));
     run.go();
     split_pools(None);
     have_patience(None);
@@ -235,6 +238,7 @@ impl Run {
             per_second: per_second as f64,
             versions,
             horizon_us: chance.pick(&HORIZON_US),
+            split: false,
             chance,
         }
     }
@@ -523,7 +527,9 @@ impl Run {
             if self.aimed.len() == AIMED {
                 self.aimed.remove(0);
             }
-            self.aimed.push((fault, self.chance.pick(&AIMED_AT)));
+            let at_sub_pools = self.split && self.chance.permille(200);
+            let kind = if at_sub_pools { "sub-pool" } else { self.chance.pick(&AIMED_AT) };
+            self.aimed.push((fault, kind));
         } else {
             let id = self.chance.within(0, self.nodes.len() as u64) as usize;
             self.inflict(fault, id);

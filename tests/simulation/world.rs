@@ -550,11 +550,9 @@ pub(crate) fn kind_of(write: &Write) -> &'static str {
         _ => None,
     });
     match write.key.pk.split('#').nth(2).unwrap_or_default() {
-        "Q" if sets("credited") => "credit of a sub-pool",
-        "Q" if sets("returned") => "return of a sub-pool",
-        "Q" if sets_a_sub_pool && free.is_some_and(|n| n < 0) => "feed",
-        "Q" if sets_a_sub_pool => "units taken back",
-        "Q" if sets("of") => "limit of a sub-pool",
+        "Q" if sets_a_sub_pool || ["credited", "returned", "of"].into_iter().any(sets) => {
+            "sub-pool"
+        }
         "Q" if absent => "first grant",
         "Q" if sets("limit") => "limit",
         "Q" if free.is_some_and(|n| n < 0) => "grant",
