@@ -5,7 +5,8 @@
 //! speak, and reads the system's certificates before its first call. This one is 2 MB smaller
 //! and there at once: HTTP/1.1, TLS by rustls with ring, Mozilla's roots compiled in.
 //!
-//! It does not promise what it leaves out: no credentials that come another way and are renewed, no
+//! It does not promise what it leaves out: no credentials that come another way and are renewed (a
+//! sandbox has its own in its environment; what a Managed Instance has was not tried on AWS), no
 //! key exchange that withstands quantum computers, no roots of your own, no proxy.
 //! [`DynamoDb`](tollgate::store::DynamoDb) takes any client.
 
@@ -45,7 +46,14 @@ pub fn dynamodb_client() -> Result<Client, Error> {
 }
 
 fn client(env: impl Fn(&str) -> Option<String>) -> Result<Client, Error> {
-    let needed = |name: &str| env(name).ok_or_else(|| format!("{name} is not set"));
+    let needed = |name: &str| {
+        env(name).ok_or_else(|| {
+            format!(
+                "{name} is not set: where credentials come another way than in the environment \
+                 (AWS_CONTAINER_CREDENTIALS_FULL_URI, a profile), make the client with aws-config"
+            )
+        })
+    };
     let is_on = |name: &str| env(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let region = env("AWS_REGION").or_else(|| env("AWS_DEFAULT_REGION"));
     let credentials = Credentials::new(
