@@ -545,6 +545,36 @@ mod tests {
         assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);
     }
 
+    /// A grant was refused because another was faster; a copy of it comes when there are units.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_late_copy_of_a_refused_grant_took_goes_back_at_the_end() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), hands.hub.clock.now());
+        let terms = lease.terms();
+        let other = Arc::new(Lease::new(lease.pool().clone(), i64::MAX, terms, 1).under(8));
+        take(&hands, &other, LIMIT - 10).await;
+        assert_eq!(lease.take(5, now), Take::Need);
+        let writer = writer(&hands);
+        let make = lease.next(&writer, now).unwrap();
+        let was_there = ask(&hands, make).await.map(|seen| seen.item);
+        lease.answered(&writer, now, was_there).unwrap();
+        let grant = lease.next(&writer, now).unwrap();
+        take(&hands, &other, 10).await;
+        let refused = ask(&hands, grant.clone()).await.map(|seen| seen.item);
+        lease.answered(&writer, now, refused).unwrap();
+        assert!(lease.at_rest().is_none(), "it may yet have units");
+
+        other.release(10);
+        other.rest();
+        drive(&hands, &other).await;
+        ask(&hands, grant).await.unwrap();
+        assert!(pool(&hands, &lease).await.mine.is_some());
+        lease.close();
+        drive(&hands, &lease).await;
+        assert!(lease.is_returned());
+        assert_eq!(pool(&hands, &lease).await.free, 10);
+    }
+
     /// Somebody asked for more than its ceiling allowed, and has gone; no ceiling of this
     /// incarnation will ever be logged again.
     #[tokio::test(start_paused = true)]

@@ -122,6 +122,9 @@ struct Cold {
     /// A try of the call in flight may have been applied: that a later try was not says nothing of
     /// it, so only an answer ends it.
     in_doubt: bool,
+    /// A grant to an entry that is not there was refused: a copy of it that comes late, when there
+    /// are units again, makes the entry without anybody's knowing.
+    may_be_late: bool,
 }
 
 /// Whether a lease gives back.
@@ -187,6 +190,7 @@ impl Lease {
                 remains: None,
                 in_flight: None,
                 in_doubt: false,
+                may_be_late: false,
             }),
         }
     }

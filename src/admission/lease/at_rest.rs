@@ -40,6 +40,7 @@ impl Lease {
     pub(crate) fn at_rest(&self) -> Option<LeaseAtRest> {
         let cold = self.cold();
         let is_idle = cold.in_flight.is_none()
+            && !cold.may_be_late
             && !cold.fenced
             && cold.closing != Closing::ForGood
             && !cold.ceiling.wanted

@@ -56,7 +56,7 @@ impl Lease {
         let left = self.left.load(Ordering::Acquire);
         let nothing = match cold.view.and_then(|view| view.mine) {
             _ if cold.fenced => cold.remains.is_none(),
-            None => true,
+            None => !cold.may_be_late,
             Some(mine) => left <= 0 && mine.held <= cold.used(left),
         };
         cold.in_flight.is_none() && nothing
@@ -246,6 +246,7 @@ impl Lease {
                     self.left.fetch_max(0, Ordering::AcqRel);
                 }
                 self.release(bound.saturating_sub(before.1));
+                cold.may_be_late = mine.is_none();
                 if made(entry) {
                     cold.resize(held.saturating_sub(before.0), now);
                 }
@@ -257,7 +258,10 @@ impl Lease {
             // All was to go back; if it did not, it is ours again.
             Op::Fold => self.release(bound.saturating_sub(self.total()).min(held)),
             // A copy of a grant that was refused may have come late, when there were units again.
-            Op::Relimit | Op::Look | Op::Seek => self.release(bound.saturating_sub(before.1)),
+            Op::Relimit | Op::Look | Op::Seek => {
+                self.release(bound.saturating_sub(before.1));
+                cold.may_be_late &= cold.closing == Closing::No; // it has been looked for
+            }
         }
         // What only a ceiling keeps from being served is as good as free.
         let capped = signed(held.saturating_sub(bound));
@@ -273,8 +277,10 @@ impl Lease {
     /// Lowers `left` by what is left, then asks for it to be given back.
     fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
         let view = cold.view?;
-        let mine = view.mine?;
         let key = self.key(cold.shard, writer);
+        let Some(mine) = view.mine else {
+            return cold.may_be_late.then_some((Op::Look, Call::Look(key)));
+        };
         let back = self.left.swap(0, Ordering::AcqRel);
         // Not what is in use now: what is released from here on stays ours.
         let used = cold.used(back);
