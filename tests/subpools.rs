@@ -8,27 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
 use tollgate::store::{
     Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
 use tollgate::testing::{self, Faulty, Odds, PoolItem, seed_this_thread, split_pools};
-use tollgate::{Ask, Clock, Gate, GateBuilder, Now, SinceCopy, TenantHandle};
+use tollgate::{Ask, Clock, Gate, Now, SinceCopy, TenantHandle};
 
 const LIMIT: u64 = 2_000;
 const WRITERS: usize = 100;
-const SERVICE: &str = r#"
-    [store]
-    kind = "memory"
-    [[identify]]
-    header = "x-gateway-tenant"
-    [identity]
-    unknown = "create"
-    [proxy]
-    trust = ["127.0.0.0/8"]
-    [flush]
-    mode = "fast"
-"#;
 const PLANS: &str = r#"
     default-plan = "free"
     [meter.jobs]
@@ -39,16 +26,6 @@ const PLANS: &str = r#"
 /// Faults of every kind, on one call in five.
 const ODDS: Odds =
     Odds { unavailable: 20, throttled: 20, lose_request: 40, lose_reply: 60, delay: 0, repeat: 60 };
-
-/// Believes the header `x-tenant`.
-struct ByName;
-
-impl Identify for ByName {
-    fn identify(&self, view: &dyn RequestView) -> Identity {
-        let name = view.header("x-tenant").and_then(|name| std::str::from_utf8(name).ok());
-        name.map_or(Identity::Nobody, |name| Identity::Tenant(Caller::new(name)))
-    }
-}
 
 /// Keys of pools that somebody has written to.
 type Pools = Arc<Mutex<BTreeSet<Key>>>;
@@ -110,9 +87,8 @@ impl Service {
         let seed = self.networks.len() as u64 + 1;
         let network = Faulty::seeded(self.store.clone(), seed, Odds::default());
         self.networks.push(network.clone());
-        let builder =
-            GateBuilder::from_text(SERVICE).plans(PLANS).store(Shared(network, self.pools.clone()));
-        let gate = builder.clock(self.clock).identify(ByName).open().await.unwrap();
+        let builder = testing::builder(PLANS).store(Shared(network, self.pools.clone()));
+        let gate = builder.clock(self.clock).open().await.unwrap();
         gate.directory().tenant("acme").plan("free").save().await.unwrap();
         let acme = gate.tenant("acme").await.unwrap();
         (gate, acme)
@@ -324,7 +300,7 @@ async fn a_copy_of_a_table_with_sub_pools_gives_out_nothing_twice() {
             pool.fed.is_none_or(|fed| pools[ROOT].feeds.values().any(|known| *known == fed))
         };
         let free: i64 = pools.values().filter(is_known).map(|pool| pool.free).sum();
-        let restorer = GateBuilder::from_text(SERVICE).clock(service.clock);
+        let restorer = testing::builder(PLANS).clock(service.clock);
         restorer.store(service.store.clone()).restore(since).await.unwrap();
         let next = service.open().await;
         let again = serve(&next, 2 * LIMIT).await;
