@@ -5,13 +5,11 @@
 //! two of them: whoever seeks next finishes what was begun. What lies in other sub-pools is looked
 //! for when the root has too little, after [`FRUITLESS`] at the latest.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-
 use super::Hands;
+use super::whole::read_subs;
 use crate::admission::lease::Seek;
 use crate::admission::pool::{self, PoolId};
 use crate::admission::subpool::{self, Next, Root, Sub, Want};
@@ -167,7 +165,9 @@ impl<'a> Split<'a> {
         let feeds = self.root.feeds.iter();
         let others = feeds.filter(|(shard, fed)| Some(**shard) != own && fed.out() > 0);
         let others: Vec<u16> = others.map(|(shard, _)| *shard).collect();
-        let (mut items, mut gained) = (self.read_all(&others).await?, false);
+        let (store, space) = (&*self.hands.store, &self.hands.space);
+        let mut items = read_subs(store, space, self.pool, others.iter().copied()).await?;
+        let mut gained = false;
         // Each begins with another, so that several who seek at once do not meet.
         let first = others.partition_point(|shard| Some(*shard) < own);
         for shard in others[first..].iter().chain(&others[..first]) {
@@ -181,19 +181,5 @@ impl<'a> Split<'a> {
         let now = self.hands.hub.clock.now();
         self.hands.recovery.gathered(self.pool, gained, now);
         Ok(())
-    }
-
-    /// Reads sub-pools, all at once.
-    async fn read_all(&self, shards: &[u16]) -> Result<BTreeMap<u16, Option<Item>>, StoreError> {
-        let mut calls = JoinSet::new();
-        for shard in shards.iter().copied() {
-            let read = self.hands.store.read(self.sub_key(shard));
-            calls.spawn(async move { (shard, read.await) });
-        }
-        let mut items = BTreeMap::new();
-        while let Some(Ok((shard, item))) = calls.join_next().await {
-            items.insert(shard, item?);
-        }
-        Ok(items)
     }
 }

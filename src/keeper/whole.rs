@@ -14,7 +14,7 @@ use crate::admission::pool::Entry;
 use crate::admission::pool::{PoolId, View};
 use crate::admission::subpool::{self, Fed, Sub};
 use crate::store::layout::Space;
-use crate::store::{Item, Store, StoreError};
+use crate::store::{Item, Store, StoreError, StoreErrorKind};
 
 /// See the [module](self).
 pub(crate) struct Whole {
@@ -34,15 +34,8 @@ impl Whole {
     ) -> Result<Option<Self>, StoreError> {
         let Some(root_item) = store.read(id.key(space)).await? else { return Ok(None) };
         let (root, feeds) = (View::read(&root_item, 0)?, subpool::feeds(&root_item)?);
-        let mut calls = JoinSet::new();
-        for shard in feeds.keys().copied() {
-            let read = store.read(id.key_of(space, Some(shard)));
-            calls.spawn(async move { (shard, read.await) });
-        }
-        let mut subs = BTreeMap::new();
-        while let Some(Ok((shard, item))) = calls.join_next().await {
-            subs.extend(item?.map(|item| (shard, item)));
-        }
+        let items = read_subs(store, space, id, feeds.keys().copied()).await?;
+        let subs = items.into_iter().filter_map(|(shard, item)| Some((shard, item?))).collect();
         Ok(Some(Self {
             root,
             #[cfg(feature = "stripe")]
@@ -94,6 +87,30 @@ impl Whole {
         }
         Ok((sum, is_balanced))
     }
+}
+
+/// Reads sub-pools of a pool, all at once; `None`: not made yet.
+pub(super) async fn read_subs(
+    store: &dyn Store,
+    space: &Space,
+    id: &PoolId,
+    shards: impl IntoIterator<Item = u16>,
+) -> Result<BTreeMap<u16, Option<Item>>, StoreError> {
+    let mut calls = JoinSet::new();
+    for shard in shards {
+        let read = store.read(id.key_of(space, Some(shard)));
+        calls.spawn(async move { (shard, read.await) });
+    }
+    let mut items = BTreeMap::new();
+    while let Some(ended) = calls.join_next().await {
+        // One that is missing would look as if its units were on their way.
+        let (shard, item) = ended.map_err(|panicked| {
+            let message = format!("a sub-pool could not be read: {panicked}");
+            StoreError::new(StoreErrorKind::Unavailable, message)
+        })?;
+        items.insert(shard, item?);
+    }
+    Ok(items)
 }
 
 #[cfg(test)]
