@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lambda_extension::{Error, Extension, LambdaEvent, NextEvent, service_fn};
+use lambda_http::Error;
 use tokio::sync::{Notify, watch};
 use tollgate::Gate;
 use tower_layer::Layer;
 use tower_service::Service;
+
+use crate::extension::Extension;
 
 /// So long before the invocation's deadline a flush gives up: past it Lambda kills the process, and
 /// with it what could go with the next flush.
@@ -61,35 +63,27 @@ pub(crate) async fn register(
     answered: &Answered,
 ) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
     let (gate, answered) = (gate.clone(), answered.clone());
-    let flush = service_fn(move |event: LambdaEvent| {
-        let (gate, answered) = (gate.clone(), answered.clone());
-        async move {
-            if let NextEvent::Invoke(invoke) = event.next {
+    let extension = Extension::register(NAME, &["INVOKE"]).await?;
+    Ok(async move {
+        loop {
+            if let Some(deadline_ms) = extension.next().await? {
                 answered.0.answered.notified().await;
-                flush_until(&gate, invoke.deadline_ms).await;
+                flush_until(&gate, deadline_ms).await;
             }
-            Ok::<_, Error>(())
         }
-    });
-    let extension = Extension::new()
-        .with_extension_name(NAME)
-        .with_events(&["INVOKE"])
-        .with_events_processor(flush)
-        .register()
-        .await?;
-    Ok(extension.run())
+    })
 }
 
 /// Registers an extension that is told of nothing: Lambda sends SIGTERM to functions that have one.
 /// Without it the function serves all the same.
 pub(crate) async fn register_for_the_end() -> impl Future<Output = Result<(), Error>> + use<> {
-    let extension = Extension::new().with_extension_name(NAME).with_events(&[]).register().await;
+    let extension = Extension::register(NAME, &[]).await;
     async move {
-        let ended = match extension {
-            Ok(extension) => extension.run().await,
+        let asked = match extension {
+            Ok(extension) => extension.next().await,
             Err(error) => Err(error),
         };
-        if let Err(error) = ended {
+        if let Err(error) = asked {
             tracing::warn!(%error, "no extension: this instance may end without SIGTERM");
         }
         std::future::pending().await
@@ -173,7 +167,7 @@ mod tests {
     async fn it_is_idle_when_the_last_of_several_is_answered_or_dropped() {
         let answered = Answered::default();
         let (go, gone) = watch::channel(false);
-        let handler = service_fn(move |(): ()| {
+        let handler = lambda_http::service_fn(move |(): ()| {
             let mut go = gone.clone();
             async move { go.wait_for(|go| *go).await.map(|_| ()) }
         });
