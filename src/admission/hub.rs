@@ -23,6 +23,10 @@ pub(crate) const KEEPER_QUEUE: usize = 65_536;
 /// look costs a fifth of a write that is refused.
 const LOOK_FIRST: u32 = 256 / 5;
 
+/// The same as a process guesses it that shares its store with others: it looks first, until two
+/// pools in a row were not there.
+const EXPECTED: u32 = 256 / 4;
+
 /// Something whose totals have risen since they were last recorded.
 #[derive(Clone, Debug)]
 pub(crate) enum Soiled {
@@ -164,6 +168,11 @@ impl Hub {
         if lease.soil() {
             self.soiled().push(Soiled::Lease(lease.clone()));
         }
+    }
+
+    /// Others may have made pools: what one that has just begun finds is mostly there.
+    pub(crate) fn expect_pools(&self) {
+        self.made_by_others.store(EXPECTED, Ordering::Relaxed);
     }
 
     /// A pool that this process had not seen was there, or was not.

@@ -222,18 +222,24 @@ impl GateBuilder {
             None => stores::open(&config.store.kind).await?,
         };
         let space = Space::new(&config.store.space);
-        // Side by side, for both only read; what is wrong with the store says more.
-        let (checked, newest) = tokio::join!(store.check(), catalogs::newest(&*store, &space));
+        // Side by side, so that a cold start waits once; what is wrong with the store says more. A
+        // writer that is registered and never begins has nothing that anybody would look for.
+        let begin = LogWriter::begin(&*store, space.clone(), now.wall_ms);
+        let newest = catalogs::newest(&*store, &space);
+        let (checked, newest, log) = tokio::join!(store.check(), newest, begin);
         checked?;
         let revision = catalogs::publish(&*store, &space, &catalog, newest?, now.wall_ms).await?;
+        let mut log = log?;
         let catalog = Arc::new(catalog);
         let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(catalog, revision, 1)));
-        let mut log = LogWriter::begin(&*store, space.clone(), now.wall_ms).await?;
         let writer = log.writer().clone();
         let settled = Settled::new(&config)?;
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
         let (hub, queue) = Hub::new(clock.clone());
         hub.be(writer.incarnation);
+        if store.promise().shared {
+            hub.expect_pools();
+        }
         let settings = Settings {
             mode: settled.mode,
             every: config.flush.every,
