@@ -484,6 +484,28 @@ mod tests {
     }
 
     /// Takes what is asked for, with as many calls as that takes.
+    /// A gate that closes cuts off the calls of its keeper, and makes them again.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_was_cut_off_is_in_doubt() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), hands.hub.clock.now());
+        take(&hands, &lease, 3).await;
+        lease.settle(3);
+        lease.rest();
+        let writer = writer(&hands);
+        let give = lease.next(&writer, now).unwrap();
+        ask(&hands, give).await.unwrap(); // of which the lease never hears
+
+        lease.close();
+        lease.next(&writer, now).unwrap();
+        let throttled = StoreError::new(StoreErrorKind::Throttled, "later");
+        lease.answered(&writer, now, Err(throttled)).unwrap_err();
+        assert_eq!(lease.take(1, now), Take::Need, "its units are in the pool again");
+        drive(&hands, &lease).await;
+        assert!(lease.is_returned());
+        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 3);
+    }
+
     async fn take(hands: &Hands, lease: &Arc<Lease>, n: u64) {
         while lease.take(n, hands.hub.clock.now()) == Take::Need {
             drive(hands, lease).await;

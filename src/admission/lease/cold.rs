@@ -124,8 +124,11 @@ impl Lease {
     /// again. While a call is in flight this is that same call.
     pub(crate) fn next(&self, writer: &Writer, now: Now) -> Option<Call> {
         let mut cold = self.cold();
-        if let Some(open) = &cold.in_flight {
-            return Some(open.1.clone());
+        if let Some(open) = cold.in_flight.as_deref() {
+            let (op, call) = open.clone();
+            // It has been made before and was cut off: nobody knows what became of it.
+            cold.in_doubt |= op != Op::Seek;
+            return Some(call);
         }
         loop {
             // Of a sealed writer nobody gets any more, whoever still wants it.
