@@ -1,12 +1,17 @@
 //! The name of a header that identifies, parsed once: a look-up by text parses it every time.
 
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
+
 /// A header's name, lower case, as a source has it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct NamedHeader {
     name: Box<str>,
     /// `None` for what can be no header's name: such a header never comes.
     #[cfg(feature = "tower")]
     parsed: Option<http::HeaderName>,
+    /// The same in the type of a framework that has one of its own.
+    own: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl NamedHeader {
@@ -17,6 +22,7 @@ impl NamedHeader {
             #[cfg(feature = "tower")]
             parsed: http::HeaderName::from_bytes(name.as_bytes()).ok(),
             name,
+            own: OnceLock::new(),
         }
     }
 
@@ -30,7 +36,21 @@ impl NamedHeader {
     pub fn parsed(&self) -> Option<&http::HeaderName> {
         self.parsed.as_ref()
     }
+
+    /// The name in a framework's own type, made by the first call and kept. `None` where a
+    /// framework with another type was here before: one program rarely serves through two.
+    pub fn own<T: Send + Sync + 'static>(&self, parse: impl FnOnce(&str) -> T) -> Option<&T> {
+        self.own.get_or_init(|| Arc::new(parse(&self.name))).downcast_ref()
+    }
 }
+
+impl PartialEq for NamedHeader {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for NamedHeader {}
 
 impl From<&str> for NamedHeader {
     fn from(name: &str) -> Self {
@@ -41,5 +61,19 @@ impl From<&str> for NamedHeader {
 impl std::fmt::Debug for NamedHeader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.name.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_framework_parses_a_name_once_and_another_one_gets_nothing() {
+        let name = NamedHeader::new("X-Tenant");
+        assert_eq!(name.own(|name| name.len()), Some(&8));
+        assert_eq!(name.own(|_| -> usize { panic!("it has been parsed") }), Some(&8));
+        assert_eq!(name.own(|name| name.to_owned()), None);
+        assert_eq!(name, NamedHeader::new("x-tenant"));
     }
 }

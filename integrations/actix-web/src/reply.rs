@@ -10,6 +10,9 @@ use tollgate::Gate;
 use tollgate::serving::Serving;
 use tollgate::wire::Reply;
 
+static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
 /// A reply as a response.
 pub(crate) fn response(reply: Reply) -> HttpResponse {
     with_body(reply, BoxBody::new)
@@ -31,8 +34,13 @@ pub(crate) fn with_body<B>(reply: Reply, body: impl FnOnce(Vec<u8>) -> B) -> Htt
 /// origin names the headers that its script may read.
 pub(crate) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap) {
     serving.limit_headers(gate, |name, value| {
+        let name = match name {
+            "ratelimit" => RATE_LIMIT.clone(),
+            "ratelimit-policy" => RATE_LIMIT_POLICY.clone(),
+            other => HeaderName::from_static(other),
+        };
         if let Ok(value) = HeaderValue::from_maybe_shared(value) {
-            headers.insert(HeaderName::from_static(name), value);
+            headers.insert(name, value);
         }
     });
     if !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use actix_web::dev::{Payload, RequestHead, ServiceRequest};
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, Version, header};
 use actix_web::{HttpMessage, HttpRequest};
-use tollgate::identity::{Claims, RequestView};
+use tollgate::identity::{Claims, Malformed, NamedHeader, RequestView};
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
@@ -78,6 +79,20 @@ impl RequestView for View<'_> {
 
     fn is_repeated(&self, name: &str) -> bool {
         self.head.headers.get_all(name).nth(1).is_some()
+    }
+
+    fn single(&self, name: &NamedHeader) -> Result<Option<&[u8]>, Malformed> {
+        // Text is parsed anew by every look-up.
+        let mut values = match name.own(|name| HeaderName::try_from(name).ok()) {
+            Some(Some(name)) => self.head.headers.get_all(name),
+            // No header has that name.
+            Some(None) => return Ok(None),
+            None => self.head.headers.get_all(name.as_str()),
+        };
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(Malformed::Repeated),
+            (value, None) => Ok(value.map(HeaderValue::as_bytes)),
+        }
     }
 
     fn body_length(&self) -> Option<u64> {
