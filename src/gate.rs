@@ -19,6 +19,7 @@ use crate::catalog::Auth;
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
+use crate::telemetry::Check;
 
 mod ask;
 #[cfg(feature = "stripe")]
@@ -90,6 +91,17 @@ pub enum Step {
     Wait(Pending),
 }
 
+impl Step {
+    /// As the span of the admission names it.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Done(Answer::Refuse(_)) => "refused",
+            Self::Done(_) => "allowed",
+            Self::Wait(_) => "waits",
+        }
+    }
+}
+
 /// The answer to a request.
 #[derive(Debug)]
 pub enum Answer {
@@ -140,8 +152,17 @@ impl Gate {
     /// Decides one request from memory, or says what to wait for. `waited` is what the last wait of
     /// this request returned; begin with `Waited::default()`.
     pub fn admit_request(&self, view: &dyn RequestView, waited: Waited) -> Step {
+        let check = Check::begin();
+        let step = self.check(&check, view, waited);
+        check.came_to(|| step.word());
+        step
+    }
+
+    /// One request from its header to its hold: who is calling, under which limits, and whether
+    /// they admit it.
+    #[inline]
+    fn check(&self, check: &Check, view: &dyn RequestView, waited: Waited) -> Step {
         let inner = &*self.inner;
-        let _span = tracing::debug_span!("tollgate.check").entered();
         let now = inner.clock.now();
         let live = inner.live.load();
 
@@ -180,6 +201,7 @@ impl Gate {
             return Step::Wait(counted(pending, waited.rounds));
         }
         let sheet = seen.into_sheet(&live, now);
+        check.of(&sheet.tenant.id, &sheet.policy.plan.name);
         let ip = inner.ip_scope(&sheet, view);
 
         // 3 decide: all limits at once, or none.

@@ -191,7 +191,7 @@ async fn raise_alert(hands: &Hands, lease: &Lease) {
             alerting.settle(percent);
             let alert = alerting.alert(percent, lease.window());
             tracing::info!(
-                target: "tollgate.alert",
+                target: crate::telemetry::EVENT_ALERT,
                 tenant = %alert.tenant,
                 policy = %alert.limit,
                 percent,

@@ -5,37 +5,66 @@
 //! Labels hold words from the plan file or of this file, so their number is bounded by the catalog.
 //! Durations are seconds, handed in; nothing here reads a clock.
 //!
-//! On the hot path two metrics are touched, [`Metric::Decisions`] and [`Metric::DecisionSeconds`];
-//! the gate keeps their handles by plan, route, outcome and policy in a [`Decisions`], so that
-//! telling of a decision looks nothing up and allocates nothing.
+//! On the hot path one metric is touched, [`Metric::Decisions`]; the gate keeps its handles by
+//! plan, route, outcome and policy in a [`Decisions`], so that telling of a decision looks nothing
+//! up and allocates nothing.
 
 use std::sync::Arc;
 
-/// The span around one admission. Level DEBUG, fields [`FIELDS`].
+use tracing::field::Empty;
+use tracing::level_filters::LevelFilter;
+
+/// The span around one admission, and its fields. Level DEBUG.
 pub const SPAN_CHECK: &str = "tollgate.check";
+/// Field of [`SPAN_CHECK`]: the tenant's outer id, once the caller is known.
+pub const FIELD_TENANT: &str = "tollgate.tenant";
+/// Field of [`SPAN_CHECK`]: the plan's name.
+pub const FIELD_PLAN: &str = "tollgate.plan";
+/// Field of [`SPAN_CHECK`]: `allowed`, `refused`, or `waits` for an answer of the store.
+pub const FIELD_OUTCOME: &str = "tollgate.outcome";
 
-/// Fields of [`SPAN_CHECK`] and of the events. `tollgate.tenant` is in spans only.
-pub const FIELDS: [&str; 7] = [
-    "tollgate.tenant",
-    "tollgate.plan",
-    "tollgate.route",
-    "tollgate.outcome",
-    "tollgate.policy",
-    "tollgate.source",
-    "tollgate.remaining",
-];
-
-/// Event, DEBUG: a request was refused. Not louder: a flood of refusals must not become one of
-/// logs.
+/// Target of the event, DEBUG, of a request that was refused. Not louder: a flood of refusals must
+/// not become one of logs.
 pub const EVENT_REFUSED: &str = "tollgate.refused";
-/// Event, WARN: the store failed or timed out.
-pub const EVENT_STORE: &str = "tollgate.store";
-/// Event, WARN: the gate decides with less than it should know.
-pub const EVENT_DEGRADED: &str = "tollgate.degraded";
-/// Event, WARN: a plan file was not loaded; the old catalog stays.
-pub const EVENT_RELOAD: &str = "tollgate.reload";
-/// Event, INFO: an alert percentage of a quota was passed.
+/// Target of the event, INFO, of an alert percentage of a quota that was passed.
 pub const EVENT_ALERT: &str = "tollgate.alert";
+
+/// The span around one admission, where anybody listens.
+pub(crate) struct Check(Option<tracing::span::EnteredSpan>);
+
+impl Check {
+    /// Entered until it is dropped. The level is looked at before the span is made: even one that
+    /// nobody listens to is work, where the facade `log` is on.
+    #[inline]
+    pub(crate) fn begin() -> Self {
+        let is_heard = LevelFilter::current() >= LevelFilter::DEBUG;
+        Self(is_heard.then(|| {
+            tracing::debug_span!(
+                SPAN_CHECK,
+                { FIELD_TENANT } = Empty,
+                { FIELD_PLAN } = Empty,
+                { FIELD_OUTCOME } = Empty
+            )
+            .entered()
+        }))
+    }
+
+    /// Who is calling, and on which plan.
+    #[inline]
+    pub(crate) fn of(&self, tenant: &str, plan: &str) {
+        if let Some(span) = &self.0 {
+            span.record(FIELD_TENANT, tenant).record(FIELD_PLAN, plan);
+        }
+    }
+
+    /// What it came to.
+    #[inline]
+    pub(crate) fn came_to(&self, outcome: impl FnOnce() -> &'static str) {
+        if let Some(span) = &self.0 {
+            span.record(FIELD_OUTCOME, outcome());
+        }
+    }
+}
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,22 +117,18 @@ macro_rules! metrics {
 metrics! {
     /// Decisions; `policy` is the limit that refused, or empty.
     Decisions = Counter "tollgate_decisions_total" "count" ["plan" "route" "outcome" "policy"];
-    /// Time from the request to its decision, waits for the store included.
-    DecisionSeconds = Histogram "tollgate_decision_seconds" "seconds" ["outcome"];
-    /// Time of one call to the store.
+    /// Time of one call to the store for a lease or a claim.
     StoreSeconds = Histogram "tollgate_store_seconds" "seconds" ["op"];
-    /// Calls to the store that failed, by what is known of them.
+    /// Such calls that failed, by what is known of them.
     StoreErrors = Counter "tollgate_store_errors_total" "count" ["op" "kind"];
     /// Age of the oldest usage that the store has not acknowledged.
     FlushLag = Gauge "tollgate_flush_lag_seconds" "seconds" [];
     /// Rows in one flushed record.
     FlushBatch = Histogram "tollgate_flush_batch_items" "count" [];
-    /// Units used that the store has not acknowledged.
-    Unflushed = Gauge "tollgate_unflushed_units" "count" ["meter"];
-    /// Meter events sent to Stripe, by result.
+    /// Meter events sent to Stripe: `delivered`, `refused`, or `unknown` (sent again later).
     StripeEvents = Counter "tollgate_stripe_events_total" "count" ["result"];
-    /// Webhook events received, by type and result.
-    WebhookEvents = Counter "tollgate_webhook_events_total" "count" ["type" "result"];
+    /// Webhooks received: `taken`, `refused`, or `waits` (Stripe sends it again).
+    WebhookEvents = Counter "tollgate_webhook_events_total" "count" ["result"];
     /// Logins whose token was to say what the tenant has, by result.
     Logins = Counter "tollgate_logins_total" "count" ["result"];
     /// Tenants held in memory.
@@ -138,13 +163,11 @@ impl Outcome {
     }
 }
 
-/// The handles of one (plan, route, outcome, policy), looked up once and kept by their owner.
+/// The handle of one (plan, route, outcome, policy), looked up once and kept by its owner.
 #[derive(Clone)]
 pub struct Decisions {
     #[cfg(feature = "metrics")]
     counter: metrics::Counter,
-    #[cfg(feature = "metrics")]
-    seconds: metrics::Histogram,
 }
 
 impl std::fmt::Debug for Decisions {
@@ -154,7 +177,7 @@ impl std::fmt::Debug for Decisions {
 }
 
 impl Decisions {
-    /// Looks the handles up. One made before the host installs its recorder stays silent.
+    /// Looks the handle up. One made before the host installs its recorder stays silent.
     pub fn new(plan: &Arc<str>, route: &Arc<str>, outcome: Outcome, policy: &Arc<str>) -> Self {
         backend::decisions(plan, route, outcome, policy)
     }
@@ -164,15 +187,6 @@ impl Decisions {
     pub fn count(&self) {
         #[cfg(feature = "metrics")]
         self.counter.increment(1);
-    }
-
-    /// Tells how long a decision took.
-    #[inline]
-    pub fn took(&self, seconds: f64) {
-        #[cfg(feature = "metrics")]
-        self.seconds.record(seconds);
-        #[cfg(not(feature = "metrics"))]
-        let _ = seconds;
     }
 }
 
@@ -199,20 +213,14 @@ pub fn flush_batch(rows: usize) {
     backend::histogram(Metric::FlushBatch, &[], rows as f64);
 }
 
-/// Sets the whole units of a meter that are not yet acknowledged.
-pub fn unflushed(meter: &Arc<str>, units: u64) {
-    backend::unflushed(meter, units as f64);
-}
-
-/// Counts meter events sent to Stripe: `sent`, `duplicate`, `rejected`, `unknown`.
+/// Counts a meter event that was sent to Stripe.
 pub fn stripe_event(result: &'static str) {
     backend::counter(Metric::StripeEvents, &[("result", result)]);
 }
 
-/// Counts a webhook event. `kind` is a type this crate knows, or `other`: a sender must not be able
-/// to make labels.
-pub fn webhook_event(kind: &'static str, result: &'static str) {
-    backend::counter(Metric::WebhookEvents, &[("type", kind), ("result", result)]);
+/// Counts a webhook.
+pub fn webhook_event(result: &'static str) {
+    backend::counter(Metric::WebhookEvents, &[("result", result)]);
 }
 
 /// Counts a login: `told` what the tenant has, `unknown` tenant, `failed` to find out.
@@ -271,13 +279,7 @@ mod backend {
             Label::from_static_parts("outcome", outcome.word()),
             Label::new("policy", SharedString::from(Arc::clone(policy))),
         ];
-        Decisions {
-            counter: metrics::counter!(Metric::Decisions.name, labels),
-            seconds: metrics::histogram!(
-                Metric::DecisionSeconds.name,
-                "outcome" => outcome.word()
-            ),
-        }
+        Decisions { counter: metrics::counter!(Metric::Decisions.name, labels) }
     }
 
     pub(super) fn counter(metric: Metric, labels: &Pairs) {
@@ -290,11 +292,6 @@ mod backend {
 
     pub(super) fn histogram(metric: Metric, labels: &Pairs, of: f64) {
         metrics::histogram!(metric.name, labels).record(of);
-    }
-
-    pub(super) fn unflushed(meter: &Arc<str>, units: f64) {
-        let meter = SharedString::from(Arc::clone(meter));
-        metrics::gauge!(Metric::Unflushed.name, "meter" => meter).set(units);
     }
 
     pub(super) fn catalog(revision: u64, to: f64) {
@@ -333,9 +330,6 @@ mod backend {
 
     #[inline]
     pub(super) fn histogram(_: Metric, _: &Pairs, _: f64) {}
-
-    #[inline]
-    pub(super) fn unflushed(_: &Arc<str>, _: f64) {}
 
     #[inline]
     pub(super) fn catalog(_: u64, _: f64) {}
@@ -382,9 +376,8 @@ mod tests {
             store_call("write", 0.01, Some("throttled"));
             flush_lag(1.0);
             flush_batch(3);
-            unflushed(&word, 7);
-            stripe_event("sent");
-            webhook_event("other", "ignored");
+            stripe_event("delivered");
+            webhook_event("taken");
             login("told");
             tenants_cached(1);
             degraded("cached", true);

@@ -14,6 +14,7 @@ use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::clock::{Clock, Now};
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, When, Write, Written};
+use crate::telemetry;
 use crate::usage::ledger::Ledger;
 
 /// Steps of one item in one run: an entry takes four, and a run opens two at most.
@@ -180,7 +181,9 @@ impl Inner {
             timestamp_s: entry.minute_s.max(starts_s(&due.id)),
         };
         let mut after = marked.outbox.clone();
-        match self.sink.send(event).await {
+        let delivery = self.sink.send(event).await;
+        telemetry::stripe_event(delivery.word());
+        match delivery {
             Delivery::Delivered => after.delivered(),
             Delivery::Refused(words) => after.refused(&words),
             Delivery::Unknown(_) => return Ok(Some((marked, false))),

@@ -41,6 +41,17 @@ pub enum Delivery {
     Unknown(String),
 }
 
+impl Delivery {
+    /// As metrics name it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Refused(_) => "refused",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
 /// Which sum is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sum {

@@ -24,6 +24,7 @@ use crate::directory::DirectoryError;
 use crate::error::Error;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError};
+use crate::telemetry;
 use crate::wire::{Reply, plain_problem};
 
 /// Where a Checkout Session's metadata names the tenant it was made for.
@@ -138,12 +139,14 @@ impl Gate {
         let event = match webhook::receive(signature, body, &billing.secrets, now_s) {
             Ok(event) => event,
             Err(error) => {
+                telemetry::webhook_event("refused");
                 tracing::warn!(%error, "a webhook was refused");
                 return plain_problem(error.status(), "Webhook refused", &error.to_string());
             }
         };
         match inner.take_event(billing, &event, body).await {
             Ok(mark) => {
+                telemetry::webhook_event("taken");
                 tracing::info!(event = %event.id, kind = %event.kind, ?mark, "a webhook was taken");
                 Reply {
                     status: 200,
@@ -152,6 +155,7 @@ impl Gate {
                 }
             }
             Err(error) => {
+                telemetry::webhook_event("waits");
                 tracing::warn!(event = %event.id, kind = %event.kind, %error, "a webhook waits");
                 plain_problem(503, "Webhook not applied", "It was not applied. Send it again.")
             }

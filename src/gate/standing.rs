@@ -65,7 +65,7 @@ impl Inner {
         }
         let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |l| l.name.clone());
         tracing::debug!(
-            target: "tollgate.refused",
+            target: telemetry::EVENT_REFUSED,
             tenant = %sheet.tenant.id,
             plan = %sheet.policy.plan.name,
             policy = %limit,

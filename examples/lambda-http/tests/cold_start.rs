@@ -4,9 +4,9 @@
 //!
 //! By turns each is started anew, and timed from the start of its process until it asks for its
 //! first event, which Lambda reports as `Init Duration` (its cold start), and until the answer to
-//! that has been posted. The gated one opens its gate on a table in DynamoDB Local and knows neither
-//! caller nor tenant; the bare one answers one word. `LATE_MS` makes the table answer later by so
-//! much: how often it is waited for, whatever else the machine does.
+//! that has been posted. The gated one opens its gate on a table in DynamoDB Local, and knows
+//! neither caller nor tenant; the bare one answers one word. `LATE_MS` makes the table answer later
+//! by so much: how often it is waited for, whatever else the machine does.
 
 #![cfg(target_os = "linux")]
 #![allow(
