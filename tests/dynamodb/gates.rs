@@ -112,3 +112,59 @@ async fn two_gates_on_bad_wires_admit_and_record_one_quota_to_the_unit() {
     let used = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap().used;
     assert_eq!(used, QUOTA as u64);
 }
+
+/// More gates than one item has room for: what the pool has more of lies in sub-pools, and each
+/// unit is served once wherever it lies.
+async fn forty_gates_serve_one_quota_to_the_unit(endpoint: &str) {
+    DynamoDb::create_table(&client(endpoint), "gates", None).await.unwrap();
+    let mut gates = Vec::new();
+    for _ in 0..40 {
+        let gate = open(endpoint).await;
+        let tenant = gate.tenant("acme").await.unwrap();
+        gates.push((gate, tenant));
+    }
+    let mut admitted = 0;
+    for (gate, tenant) in &gates {
+        for _ in 0..3 {
+            admitted += usize::from(is_admitted(gate, tenant).await);
+        }
+    }
+    let pools = client(endpoint).scan().table_name("gates").send().await.unwrap();
+    let keys = pools.items().iter().filter_map(|item| item.get("pk")?.as_s().ok());
+    let sub_pools = keys.filter(|key| key.contains("jobs/month") && key.contains("#s")).count();
+    assert!(sub_pools > 0, "the pool is split");
+    for (gate, _) in &gates[1..] {
+        gate.close().await.unwrap();
+    }
+    // What the others gave back is here, wherever it lies.
+    let (gate, tenant) = &gates[0];
+    let mut refused_in_a_row = 0;
+    while refused_in_a_row < 60 {
+        match is_admitted(gate, tenant).await {
+            true => (admitted, refused_in_a_row) = (admitted + 1, 0),
+            false => {
+                refused_in_a_row += 1;
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+    assert_eq!(admitted, QUOTA, "no unit is lost in a sub-pool, and none is served twice");
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forty_gates_share_a_quota_through_sub_pools() {
+    let endpoint = serve(dynoxide::Database::memory().unwrap()).await.unwrap();
+    forty_gates_serve_one_quota_to_the_unit(&endpoint).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forty_gates_share_a_quota_through_sub_pools_of_dynamodb_local() {
+    match tokio::task::spawn_blocking(dynamodb_local::shared).await.unwrap() {
+        Ok(server) => forty_gates_serve_one_quota_to_the_unit(server.endpoint()).await,
+        Err(why) => {
+            println!("skipped: sub-pools on DynamoDB Local ({why})");
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI runs every test");
+        }
+    }
+}
