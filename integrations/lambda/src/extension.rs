@@ -2,7 +2,7 @@
 //! another ([Extensions API]). The freeze, and the end, wait until it has asked for the next.
 //!
 //! Over the client that `lambda_runtime` has too. `lambda-extension` would do the same and brings
-//! the servers of the logs and telemetry APIs, which a function pays for with 0.2 MB.
+//! the servers of the logs and telemetry APIs, which a function pays for with 0.3 MB.
 //!
 //! [Extensions API]: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
 
@@ -60,11 +60,18 @@ impl Extension {
             .body(Body::empty())?;
         let (_, event) = call(&self.client, request).await?;
         let event: Value = serde_json::from_slice(&event)?;
-        match event["eventType"].as_str() {
-            Some("INVOKE") => Ok(event["deadlineMs"].as_u64()),
-            _ => Ok(None),
-        }
+        deadline_of(&event)
     }
+}
+
+/// An invocation without a deadline must not pass for no invocation: its flush would wait for the
+/// answer to the next.
+fn deadline_of(event: &Value) -> Result<Option<u64>, Error> {
+    if event["eventType"] != "INVOKE" {
+        return Ok(None);
+    }
+    let deadline_ms = event["deadlineMs"].as_u64();
+    Ok(Some(deadline_ms.ok_or("Lambda told of an invocation without its deadline")?))
 }
 
 /// The id and the body of an answer, read to its end so that its connection is used again.
@@ -79,4 +86,26 @@ async fn call(
         return Err(format!("{path}: Lambda answered {}", head.status).into());
     }
     Ok((head.headers.get(ID).cloned(), body))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_invocation_has_a_deadline_and_nothing_else_passes_for_one() {
+        let told = json!({ "eventType": "INVOKE", "deadlineMs": 7, "requestId": "r" });
+        assert_eq!(deadline_of(&told).unwrap(), Some(7));
+        assert_eq!(
+            deadline_of(&json!({ "eventType": "SHUTDOWN", "deadlineMs": 7 })).unwrap(),
+            None
+        );
+        for broken in
+            [json!({ "eventType": "INVOKE" }), json!({ "eventType": "INVOKE", "deadlineMs": "7" })]
+        {
+            assert!(deadline_of(&broken).is_err(), "{broken}");
+        }
+    }
 }
