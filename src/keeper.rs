@@ -483,7 +483,6 @@ mod tests {
         }
     }
 
-    /// Takes what is asked for, with as many calls as that takes.
     /// A gate that closes cuts off the calls of its keeper, and makes them again.
     #[tokio::test(start_paused = true)]
     async fn a_call_that_was_cut_off_is_in_doubt() {
@@ -506,6 +505,7 @@ mod tests {
         assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 3);
     }
 
+    /// Takes what is asked for, with as many calls as that takes.
     async fn take(hands: &Hands, lease: &Arc<Lease>, n: u64) {
         while lease.take(n, hands.hub.clock.now()) == Take::Need {
             drive(hands, lease).await;

@@ -126,7 +126,7 @@ impl Lease {
         let mut cold = self.cold();
         if let Some(open) = cold.in_flight.as_deref() {
             let (op, call) = open.clone();
-            // It has been made before and was cut off: nobody knows what became of it.
+            // Made before and not answered, perhaps cut off: nobody knows what became of it.
             cold.in_doubt |= op != Op::Seek;
             return Some(call);
         }
