@@ -203,6 +203,45 @@ async fn bodies_that_hyper_never_polls_to_their_end_are_complete() {
 }
 
 #[tokio::test]
+async fn a_body_is_left_alone_where_the_head_has_settled_all() {
+    let plan = |of: &str| format!("default-plan = \"free\"\n{of}\nquota.requests = \"9/day\"");
+    let tokens = "[meter.tokens]\ncount = \"reported\"\n[plan.free]\nquota.tokens = \"9/day\"";
+    let bytes =
+        "[meter.egress]\ncount = \"response-bytes\"\n[plan.free]\nquota.egress = \"1GB/day\"";
+    let forgives = "[plan.free]\ncharge-on = [\"2xx\"]";
+    let in_flight = "[plan.free]\nconcurrency = 3";
+    let cases = [
+        ("[plan.free]", true),
+        (tokens, false),
+        (bytes, false),
+        (forgives, false),
+        (in_flight, false),
+    ];
+    for (of, alone) in cases {
+        let (gate, _clock) = testing::gate(&plan(of));
+        let body = call(&gate, request("GET", "/search"), ok).await.into_body();
+        assert_eq!(left(&gate, "requests/day").await, 8, "{of}");
+        let settled = meter(&gate, "requests").await;
+        assert_eq!(settled == (1, 0), of != forgives, "{of}: {settled:?}");
+        match body.untouched() {
+            Ok(_) => assert!(alone, "{of}"),
+            Err(counted) => {
+                assert!(!alone, "{of}");
+                counted.collect().await.unwrap();
+            }
+        }
+        assert_eq!(meter(&gate, "requests").await, (1, 0), "{of}");
+    }
+    // A status that is not charged is as settled.
+    let (gate, _clock) = testing::gate(&plan("[plan.free]"));
+    let fails = |_| Response::builder().status(500).body(Full::from("no")).unwrap();
+    let body = call(&gate, request("GET", "/search"), fails).await.into_body();
+    assert!(body.untouched().is_ok());
+    assert_eq!(meter(&gate, "requests").await, (0, 0));
+    assert_eq!(left(&gate, "requests/day").await, 9);
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_pays_for_what_has_passed() {
     let (gate, _clock) = testing::gate(PLANS);
     for polled in 0..=5usize {

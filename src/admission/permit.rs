@@ -232,6 +232,16 @@ impl Hold {
         decide::leave(&self.of.sheet);
     }
 
+    /// Whether its end would change nothing: the costs are decided, nothing is held that goes back,
+    /// and no meter of the route is reported, so that no number is expected either.
+    #[inline]
+    pub(crate) fn is_spent(&self) -> bool {
+        self.state == State::Charged
+            && self.plain != Plain::Not
+            && self.of.sheet.policy.plan.concurrency.is_none()
+            && plain::plain_asks(self.of.rules()).iter().all(|ask| ask.is_cost)
+    }
+
     /// Whether `charge-on` charges this outcome.
     pub(crate) fn is_charged(&self, outcome: Outcome) -> bool {
         let charge_on = self.of.rules().charge_on;

@@ -48,6 +48,19 @@ impl<R> GateBody<R> {
         Self { kind: Kind::Plain { inner } }
     }
 
+    /// The service's own body, where the gate has nothing to count of it and nothing to settle at
+    /// its end.
+    ///
+    /// # Errors
+    ///
+    /// This body, where it has.
+    pub fn untouched(self) -> Result<R, Self> {
+        match self.kind {
+            Kind::Plain { inner } => Ok(inner),
+            kind => Err(Self { kind }),
+        }
+    }
+
     pub(super) fn counted(inner: R, count: Counting) -> Self {
         Self { kind: Kind::Counted { inner, waiting: None, count } }
     }

@@ -7,7 +7,8 @@
 //! - The service that was made ready is the one that is called; its clone takes its place.
 //! - The admitted path does not box and does not wait: the answer comes from memory. Only a request
 //!   that memory cannot answer (the first of a tenant, an empty lease) waits.
-//! - What a request used is settled when its response body ends, by the table in `docs/http.md`.
+//! - What a request used is settled when its response body ends, by the table in `docs/http.md`. A
+//!   body passes as it is where the head has settled all: nothing is held, no number is expected.
 //!
 //! Deployment: put it outside of everything that answers by itself (compression, caching) if bytes
 //! are counted as they leave, and inside of what must not be billed (CORS preflights are answered

@@ -41,12 +41,16 @@ enum Wait {
 pub struct StreamCut;
 
 impl Counting {
-    pub(super) fn new(mut serving: Serving, gate: &Gate, status: u16, rest: Option<u64>) -> Self {
-        let meter = serving.byte_meter();
-        let waits = meter.is_some() || serving.is_keyed();
+    pub(super) fn new(
+        serving: Serving,
+        gate: Option<Gate>,
+        status: u16,
+        meter: Option<ByteMeter>,
+        rest: Option<u64>,
+    ) -> Self {
         Self {
             serving: Some(serving),
-            gate: waits.then(|| gate.clone()),
+            gate,
             status,
             meter,
             rest,

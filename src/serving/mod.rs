@@ -123,8 +123,9 @@ impl Serving {
     }
 
     /// Settles what the head tells: a status that is not charged never is, and one that is charged
-    /// is so now, unless going away would be forgiven. The rest is for the body: `None` where it
-    /// has none (`is_empty`: HEAD, 204, 304, no bytes), for then the request has ended.
+    /// is so now, unless going away would be forgiven. The rest is for the body: `None` where
+    /// nothing is left to it, or it has none (`is_empty`: HEAD, 204, 304, no bytes), for then the
+    /// request has ended.
     ///
     /// `length` is the body's exact length, where it is known.
     pub fn into_body(
@@ -134,32 +135,34 @@ impl Serving {
         is_empty: bool,
         length: Option<u64>,
     ) -> Head {
-        let mut settling = self.with(|hold| {
+        let outcome = Outcome::Complete { status };
+        // One look at the hold: a shared one is behind a lock.
+        let looked = self.with(|hold| {
             let now = hold.now();
-            let charged = hold.is_charged(Outcome::Complete { status });
+            let charged = hold.is_charged(outcome);
             if !charged || hold.is_charged(Outcome::Aborted) {
                 hold.charge(charged, now);
             }
-            hold.settling()
+            let meter = hold.of.rules().counts_response;
+            let goes_on = !is_empty && (meter.is_some() || !hold.is_spent());
+            if !goes_on {
+                hold.end(outcome, now);
+            }
+            let waits = meter.is_some() || hold.is_keyed();
+            (goes_on.then_some((meter, waits)), hold.settling())
         });
-        let body = if is_empty {
-            let at_end = self.end_in_place(Outcome::Complete { status });
-            settling = settling.map(|at_head| at_head.or(at_end));
-            None
-        } else {
-            Some(Counting::new(self, gate, status, length))
+        let (goes_on, settling) = looked.unwrap_or_default();
+        let body = match goes_on {
+            Some((meter, waits)) => {
+                let gate = waits.then(|| gate.clone());
+                Some(Counting::new(self, gate, status, meter, length))
+            }
+            None => {
+                self.0 = Kind::Ended;
+                None
+            }
         };
-        Head { body, wait: gate.answer_waits(settling.flatten()) }
-    }
-
-    /// The meter of response bytes, if they are counted.
-    fn byte_meter(&mut self) -> Option<ByteMeter> {
-        self.with(|hold| hold.of.rules().counts_response).flatten()
-    }
-
-    /// Whether its answer waits for a claim on its key.
-    fn is_keyed(&mut self) -> bool {
-        self.with(|hold| hold.is_keyed()).unwrap_or(false)
+        Head { body, wait: gate.answer_waits(settling) }
     }
 
     /// Takes room for `n` more bytes, before they pass.
