@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use axum::extract::OriginalUri;
 use http::{Extensions, Uri};
 use tollgate::Gate;
-use tollgate::middleware::Tollgate;
 use tower_layer::Layer;
+
+use crate::service::Tollgate;
 
 /// Puts a [`Gate`] in front of the routes that were added before it. It has no type parameters, so
 /// it can be named, kept and returned.
 ///
-/// It is [`tollgate::middleware::TollgateLayer`] with axum's `ConnectInfo` and `OriginalUri`.
+/// It is [`tollgate::middleware::TollgateLayer`] with axum's `ConnectInfo`, `OriginalUri` and
+/// `Body`.
 #[derive(Clone, Debug)]
 pub struct TollgateLayer(tollgate::middleware::TollgateLayer);
 
@@ -34,7 +36,7 @@ impl<S> Layer<S> for TollgateLayer {
     type Service = Tollgate<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.0.layer(inner)
+        Tollgate(self.0.layer(inner))
     }
 }
 

@@ -43,6 +43,7 @@ mod extract;
 mod layer;
 mod refused;
 mod routes;
+mod service;
 #[cfg(feature = "stripe")]
 mod webhook;
 
@@ -50,5 +51,6 @@ pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::TollgateLayer;
 pub use refused::Refused;
 pub use routes::{ingest_router, usage_router};
+pub use service::{ResponseFuture, Tollgate};
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_router;

@@ -1,0 +1,82 @@
+//! The service that the layer makes: the tower service of the core, with axum's own body. A body
+//! that the gate has nothing more to count of passes as it is, without a box of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::BoxError;
+use axum::body::{Body, Bytes, HttpBody};
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tollgate::middleware::{self, GateBody};
+use tower_service::Service;
+
+/// A service behind a gate. Made by [`TollgateLayer`](crate::TollgateLayer).
+#[derive(Clone, Debug)]
+pub struct Tollgate<S>(pub(crate) middleware::Tollgate<S>);
+
+pin_project! {
+    /// The response on its way: [`tollgate::middleware::ResponseFuture`] with axum's own body.
+    pub struct ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        inner: middleware::ResponseFuture<S, B, R>,
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Tollgate<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    B: HttpBody,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ResponseFuture { inner: self.0.call(request) }
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    B: HttpBody,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Body>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(self.project().inner.poll(cx));
+        Poll::Ready(response.map(|response| response.map(body)))
+    }
+}
+
+/// `Body::new` knows a `Body` when it sees one, and boxes everything else.
+fn body<R>(body: GateBody<R>) -> Body
+where
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    body.untouched().map_or_else(Body::new, Body::new)
+}
+
+impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
