@@ -222,14 +222,15 @@ impl GateBuilder {
             None => stores::open(&config.store.kind).await?,
         };
         let space = Space::new(&config.store.space);
-        // Side by side, so that a cold start waits once; what is wrong with the store says more. A
-        // writer that is registered and never begins has nothing that anybody would look for.
-        let begin = LogWriter::begin(&*store, space.clone(), now.wall_ms);
-        let newest = catalogs::newest(&*store, &space);
-        let (checked, newest, log) = tokio::join!(store.check(), newest, begin);
+        // Side by side, so that a cold start waits twice; nothing is written before the store has
+        // been looked at. What is wrong with it says more than what could not be read.
+        let (checked, newest) = tokio::join!(store.check(), catalogs::newest(&*store, &space));
         checked?;
-        let revision = catalogs::publish(&*store, &space, &catalog, newest?, now.wall_ms).await?;
-        let mut log = log?;
+        let (revision, log) = tokio::join!(
+            catalogs::publish(&*store, &space, &catalog, newest?, now.wall_ms),
+            LogWriter::begin(&*store, space.clone(), now.wall_ms),
+        );
+        let (revision, mut log) = (revision?, log?);
         let catalog = Arc::new(catalog);
         let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(catalog, revision, 1)));
         let writer = log.writer().clone();

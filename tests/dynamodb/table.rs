@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
     ScalarAttributeType, TimeToLiveSpecification,
 };
+use tollgate::GateBuilder;
 use tollgate::store::{
     Change, DynamoDb, Key, Query, Store, StoreErrorKind, Units, Value, WarmThroughput, When, Write,
     Written,
@@ -90,6 +91,21 @@ async fn a_table_may_be_made_warm() {
     let warm = WarmThroughput { read: 20_000, write: 8_000 };
     DynamoDb::create_table(&client, "warm", Some(warm)).await.unwrap();
     DynamoDb::new(client, "warm").check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gate_writes_nothing_into_a_table_that_it_refuses() {
+    let (_db, client) = served().await;
+    other_table(&client, "theirs", "pk", Some("sk"), false).await;
+    expire_by(&client, "theirs", "free").await;
+    let service = "[[identify]]\nheader = \"x-tenant\"\n[proxy]\ntrust = [\"10.0.0.0/8\"]";
+    let gate = GateBuilder::from_text(service)
+        .plans("default-plan = \"free\"\n[plan.free]")
+        .store(DynamoDb::new(client.clone(), "theirs"));
+    let error = gate.open().await.unwrap_err();
+    assert!(error.to_string().contains("expires items by `free`"), "{error}");
+    let there = client.scan().table_name("theirs").send().await.unwrap();
+    assert_eq!(there.items(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
