@@ -1,22 +1,26 @@
-//! A server that says one word, bare or behind a gate: what `benches/throughput/run` measures.
-//! Runs where `tollgate.toml` is, on one worker, and prints its address.
+//! A server that says one word, `bare`, `gated`, or behind a gate that is `silent` (it writes no
+//! limit headers): what `benches/throughput/run` measures. Runs where `tollgate.toml` is, on one
+//! worker, and prints its address.
 
 use actix_web::{App, HttpServer, web};
 use tollgate::Gate;
+use tollgate::wire::{HeaderStyle, WireOptions};
 use tollgate_actix_web::Tollgate;
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let is_gated = std::env::args().nth(1).is_some_and(|word| word == "gated");
-    let gate = Gate::open("tollgate.toml").await?;
+    let how = std::env::args().nth(1).unwrap_or_default();
+    let style = if how == "silent" { HeaderStyle::Off } else { HeaderStyle::Draft11 };
+    let wire = WireOptions { style, ..WireOptions::default() };
+    let gate = Gate::builder("tollgate.toml").wire(wire).open().await?;
     let word = || web::get().to(async || "found");
-    let serving = if is_gated {
-        let app = move || App::new().wrap(Tollgate::new(&gate)).route("/", word());
+    let serving = if how == "bare" {
+        let app = move || App::new().route("/", word());
         let server = HttpServer::new(app).workers(1).bind(("127.0.0.1", 0))?;
         println!("{}", server.addrs()[0]);
         server.run()
     } else {
-        let app = move || App::new().route("/", word());
+        let app = move || App::new().wrap(Tollgate::new(&gate)).route("/", word());
         let server = HttpServer::new(app).workers(1).bind(("127.0.0.1", 0))?;
         println!("{}", server.addrs()[0]);
         server.run()
