@@ -79,7 +79,8 @@ fn a_fresh_sandbox_answers_the_event_that_waits_for_it() {
 }
 
 fn measure(table: &Table, bare: &Path, gated: &Path) {
-    if let Ok(late) = std::env::var("LATE_MS") {
+    let late = std::env::var("LATE_MS");
+    if let Ok(late) = &late {
         table.delay(Duration::from_millis(late.parse().unwrap()));
     }
     let starts = std::env::var("STARTS").map_or(STARTS, |n| n.parse().unwrap()).max(10);
@@ -111,13 +112,16 @@ fn measure(table: &Table, bare: &Path, gated: &Path) {
     let bytes = large.saturating_sub(small);
     let init = slow.init.saturating_sub(fast.init);
     let word = |is_met| if is_met { "met" } else { "MISSED" };
+    let of_time = match late {
+        Ok(_) => "with a late table: not compared",
+        Err(_) => word(init <= MOST_TIME),
+    };
     println!(
-        "the gate adds {:.2} MB (at most 6: {}), {:.1} ms to the cold start (at most 30: {}), and \
-         {:.1} ms until the first answer",
+        "the gate adds {:.2} MB (at most 6: {}), {:.1} ms to the cold start (at most 30: \
+         {of_time}), and {:.1} ms until the first answer",
         megabytes(bytes),
         word(bytes <= MOST_BYTES),
         millis(init),
-        word(init <= MOST_TIME),
         millis(slow.answer.saturating_sub(fast.answer)),
     );
 }
