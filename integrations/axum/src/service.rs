@@ -13,6 +13,7 @@ use tollgate::middleware::{self, GateBody};
 use tower_service::Service;
 
 /// A service behind a gate. Made by [`TollgateLayer`](crate::TollgateLayer).
+// tower's `MapResponse` would have to name the type of the body where the layer knows none.
 #[derive(Clone, Debug)]
 pub struct Tollgate<S>(pub(crate) middleware::Tollgate<S>);
 
