@@ -1,7 +1,8 @@
 //! The rules of this repository that a machine can check. Each message says what to write instead.
 //!
-//! Only tracked files count, as `git ls-files` lists them; outside a checkout (a published crate)
-//! there is nothing to hold to them, and the tests say so.
+//! Files count that are tracked or could be, as `git ls-files` lists them: a new file is held to
+//! them before it is committed. Outside a checkout (a published crate) there is nothing to hold to
+//! them, and the tests say so.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
@@ -82,11 +83,11 @@ impl Source {
     }
 }
 
-/// Every tracked text file, read as it stands.
+/// Every text file that git tracks or does not ignore, read as it stands.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let listed = Command::new("git").arg("-C").arg(root).args(["ls-files", "-z"]).output();
-    let listed = match listed {
+    let which = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let listed = match Command::new("git").arg("-C").arg(root).args(which).output() {
         Ok(listed) if listed.status.success() => listed.stdout,
         _ => {
             assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI must have a git checkout");
