@@ -5,6 +5,7 @@
 //! know. Garbage stops the walk at the last good hop. IPv4-mapped IPv6 addresses count as IPv4.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -18,7 +19,8 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// The networks of the proxies in front (`[proxy] trust`).
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
-    trust: Vec<IpNet>,
+    /// The first and the last address of each.
+    trust: Vec<RangeInclusive<IpAddr>>,
 }
 
 impl Proxies {
@@ -28,7 +30,7 @@ impl Proxies {
         let parse = |text: S| {
             let text = text.as_ref().trim();
             let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            net.map(canonical).map_err(|_| {
+            net.map(canonical).map(|net| net.network()..=net.broadcast()).map_err(|_| {
                 format!("{text:?} is neither a network like 10.0.0.0/8 nor an address")
             })
         };
@@ -43,7 +45,7 @@ impl Proxies {
     /// Whether this address is a trusted proxy.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
-        self.trust.iter().any(|net| net.contains(&peer))
+        self.trust.iter().any(|network| network.contains(&peer))
     }
 
     /// The caller's address; `None` if the connection has none (a Unix socket).
