@@ -14,9 +14,6 @@ const FILE_LINES: usize = 400;
 /// Most characters of a line.
 const LINE_CHARS: usize = 100;
 
-/// Files that are longer, and why. Everything in the plan file's model is one idea.
-const LONG: [(&str, &str); 1] = [("src/catalog/model.rs", "one vocabulary, nearly all of it doc")];
-
 /// Files that may read a clock or sleep, and why.
 const CLOCKS: [(&str, &str); 10] = [
     ("integrations/lambda/src/clock.rs", "a clock for processes that are frozen"),
@@ -118,8 +115,7 @@ fn files_and_lines_are_short() {
     let mut faults = Vec::new();
     for source in sources().iter().filter(|source| source.is_rust()) {
         let lines = source.code().count();
-        let argued = LONG.iter().any(|(path, _)| *path == source.path);
-        if source.ships() && lines > FILE_LINES && !argued {
+        if source.ships() && lines > FILE_LINES {
             let instead = format!("{lines} lines: split it by idea, below {FILE_LINES} each");
             faults.push(fault(source, FILE_LINES, &instead));
         }

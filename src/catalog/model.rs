@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod beyond_plan;
+
+pub use beyond_plan::*;
+
 /// Index of a meter in [`Catalog::meters`](super::Catalog::meters). `MeterId(0)` is always
 /// `requests`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -308,113 +312,6 @@ pub struct Plan {
     pub enforce: Enforce,
     /// No units and no store.
     pub on_lease_error: OnLeaseError,
-}
-
-/// What is bought on top of a plan, times a quantity.
-#[derive(Clone, Debug)]
-pub struct Addon {
-    /// Its name in the file.
-    pub name: Arc<str>,
-    /// Stripe price lookup keys.
-    pub prices: Vec<String>,
-    /// What one of it adds to numeric features.
-    pub features: Vec<(Arc<str>, i64)>,
-    /// What one of it adds to quotas: the atoms to add to the limit with the same words.
-    pub quotas: Vec<Quota>,
-}
-
-/// Units bought once.
-#[derive(Clone, Debug)]
-pub struct Topup {
-    /// Its name in the file.
-    pub name: Arc<str>,
-    /// Stripe price lookup keys.
-    pub prices: Vec<String>,
-    /// Atoms granted, by meter.
-    pub adds: Vec<(MeterId, u64)>,
-    /// How long the grant lives.
-    pub expires: Option<Duration>,
-}
-
-/// A tenant's own contract period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Term {
-    /// First instant, Unix milliseconds (local midnight of the date in the file).
-    pub from_ms: i64,
-    /// Its length in months (`1y` is 12).
-    pub months: u32,
-}
-
-/// What an exception, or an operator's override, changes of a plan.
-#[derive(Clone, Debug, Default)]
-pub struct Changes {
-    /// Another plan as the base.
-    pub plan: Option<PlanId>,
-    /// Rates replaced, by their key in the file.
-    pub rates: BTreeMap<Arc<str>, Vec<Rate>>,
-    /// Quotas replaced, by meter.
-    pub quotas: BTreeMap<MeterId, Vec<Quota>>,
-    /// Features replaced.
-    pub features: BTreeMap<Arc<str>, Feature>,
-    /// Concurrency replaced.
-    pub concurrency: Option<u32>,
-    /// Enforcement replaced.
-    pub enforce: Option<Enforce>,
-    /// Contract period.
-    pub term: Option<Term>,
-}
-
-/// A `[tenant.x]` table: an exception with an end and a reason.
-#[derive(Clone, Debug)]
-pub struct Exception {
-    /// The tenant's outer id.
-    pub tenant: Arc<str>,
-    /// What it changes.
-    pub changes: Changes,
-    /// First instant at which it no longer holds, Unix milliseconds.
-    pub until_ms: Option<i64>,
-    /// Why it is there.
-    pub note: String,
-}
-
-/// What a payment state does to a tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PaymentRule {
-    /// The whole plan.
-    Full,
-    /// Another plan.
-    Plan(PlanId),
-    /// The plan for this long, then another rule.
-    Grace(Duration, Box<PaymentRule>),
-    /// 402 until paid.
-    PaymentRequired,
-}
-
-/// The `[billing]` table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Billing {
-    /// In a trial.
-    pub trialing: PaymentRule,
-    /// A payment failed and is being retried.
-    pub past_due: PaymentRule,
-    /// Retries have ended.
-    pub unpaid: PaymentRule,
-    /// The subscription has ended.
-    pub canceled: PaymentRule,
-    /// To which plan a customer without one is subscribed when a payment method arrives.
-    pub on_payment_method: Option<PlanId>,
-    /// What becomes of a subscription whose payment has finally failed.
-    pub on_final_failure: OnFinalFailure,
-}
-
-/// What becomes of a subscription whose payment has finally failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnFinalFailure {
-    /// It stays as Stripe's own settings leave it.
-    #[default]
-    Keep,
-    /// It is canceled.
-    Cancel,
 }
 
 /// What admission does with an uncached tenant when the store does not answer.
