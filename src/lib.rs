@@ -55,6 +55,7 @@ pub mod middleware;
 
 mod clock;
 mod error;
+mod own_type;
 #[cfg_attr(
     not(any(test, feature = "testing")),
     allow(dead_code, unreachable_pub, reason = "mistakes are planted by tests alone")

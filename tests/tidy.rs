@@ -37,6 +37,7 @@ const VENDORS: [(&str, &[&str]); 6] = [
             "src/middleware",
             "src/identity/jw",
             "src/identity/named_header",
+            "src/wire/policy_text",
             "src/billing/stripe",
             "integrations/",
         ],

@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use super::decide::{self, CALLS, Drawn, From, Taken};
 use super::hub::Hub;
-use super::policy::{Known, RoutePolicy};
+use super::policy::{ByteMeter, Known, RoutePolicy};
 use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
@@ -74,6 +74,15 @@ pub(crate) struct Of {
     pub(crate) ip: Option<NonZeroU128>,
     /// Rules of work that is no request of a route.
     pub(crate) work: Option<Arc<RoutePolicy>>,
+}
+
+/// What is left to the body of a response.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyRest {
+    /// Its bytes count as these units.
+    pub(crate) counted: Option<ByteMeter>,
+    /// The request is to count once.
+    pub(crate) is_keyed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +233,7 @@ impl Hold {
             return;
         }
         if self.state == State::Open {
-            self.charge(self.is_charged(outcome), now);
+            self.charge(self.of.rules().charges(outcome), now);
         }
         self.state = State::Over;
         self.end_keyed(now);
@@ -232,25 +241,34 @@ impl Hold {
         decide::leave(&self.of.sheet);
     }
 
+    /// Settles what the head of a response tells: an outcome that is not charged never is, and one
+    /// that is charged is so now, unless going away would be forgiven. Says what is left to the
+    /// body (`None`: nothing, the request has ended); there may be none (`is_empty`).
+    #[inline]
+    pub(crate) fn settle_head(&mut self, outcome: Outcome, is_empty: bool) -> Option<BodyRest> {
+        let rules = self.of.rules();
+        let (charged, counted) = (rules.charges(outcome), rules.counts_response);
+        let is_sure = !charged || rules.charges(Outcome::Aborted);
+        let now = self.now();
+        if is_sure {
+            self.charge(charged, now);
+        }
+        if counted.is_none() && self.is_spent() {
+            self.state = State::Over;
+            return None;
+        }
+        if is_empty {
+            self.end(outcome, now);
+            return None;
+        }
+        Some(BodyRest { counted, is_keyed: self.is_keyed() })
+    }
+
     /// Whether its end would change nothing: the costs are decided, nothing is held that goes back,
     /// and no meter of the route is reported, so that no number is expected either.
     #[inline]
-    pub(crate) fn is_spent(&self) -> bool {
-        self.state == State::Charged
-            && self.plain != Plain::Not
-            && self.of.sheet.policy.plan.concurrency.is_none()
-            && plain::plain_asks(self.of.rules()).iter().all(|ask| ask.is_cost)
-    }
-
-    /// Whether `charge-on` charges this outcome.
-    pub(crate) fn is_charged(&self, outcome: Outcome) -> bool {
-        let charge_on = self.of.rules().charge_on;
-        let class = |status: u16| usize::from(status / 100).clamp(1, 5) - 1;
-        match outcome {
-            Outcome::Complete { status } => charge_on.class[class(status)],
-            Outcome::Failed => charge_on.class[4],
-            Outcome::Aborted => charge_on.aborted,
-        }
+    fn is_spent(&self) -> bool {
+        self.state == State::Charged && self.plain != Plain::Not && self.of.rules().costs_alone
     }
 
     /// Gives the costs back: they are not charged.

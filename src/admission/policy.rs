@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::alert::AlertRule;
 use super::bucket::BucketRule;
+use super::permit::Outcome;
 use crate::catalog::{
     Catalog, ChargeOn, Every, MeterId, OnLeaseError, Plan, Quota, Rate, RouteId, Scope,
 };
@@ -24,8 +25,10 @@ pub(crate) struct Policy {
     pub(crate) rates: Vec<RateRule>,
     pub(crate) pools: Vec<PoolRule>,
     pub(crate) quotas: Vec<QuotaRule>,
-    /// One per route of the catalog, then one for requests that match none.
+    /// One per route of the catalog.
     routes: Vec<RoutePolicy>,
+    /// For requests that match none.
+    elsewhere: RoutePolicy,
     rates_on: BTreeMap<RateOnKey, Vec<u16>>,
     quotas_of: BTreeMap<MeterId, Vec<u16>>,
     grants_of: BTreeMap<MeterId, Vec<u16>>,
@@ -122,6 +125,9 @@ pub(crate) struct RoutePolicy {
     pub(crate) meters: Vec<MeterAsk>,
     /// The same in short, where nothing about them is special.
     pub(crate) plain: Option<Box<[PlainAsk]>>,
+    /// It is plain, and once its costs are decided nothing of a request is left to settle: it holds
+    /// costs alone, and is not counted while it is in flight.
+    pub(crate) costs_alone: bool,
     pub(crate) charge_on: ChargeOn,
     pub(crate) shadow: bool,
     /// Bytes of the response are counted.
@@ -134,6 +140,19 @@ pub(crate) struct RoutePolicy {
     /// The limits of the route as headers name them, which never changes; made by the first
     /// response that needs it.
     pub(crate) line: OnceLock<crate::gate::RouteLine>,
+}
+
+impl RoutePolicy {
+    /// Whether `charge-on` charges this outcome.
+    #[inline]
+    pub(crate) fn charges(&self, outcome: Outcome) -> bool {
+        let class = |status: u16| usize::from(status / 100).clamp(1, 5) - 1;
+        match outcome {
+            Outcome::Complete { status } => self.charge_on.class[class(status)],
+            Outcome::Failed => self.charge_on.class[4],
+            Outcome::Aborted => self.charge_on.aborted,
+        }
+    }
 }
 
 /// An ask that is drawn in one way only: from what the one quota of the whole tenant includes, or
@@ -241,6 +260,7 @@ impl Policy {
             pools: Vec::new(),
             quotas: Vec::new(),
             routes: Vec::new(),
+            elsewhere: RoutePolicy::default(),
             rates_on: BTreeMap::new(),
             quotas_of: BTreeMap::new(),
             grants_of: BTreeMap::new(),
@@ -251,9 +271,9 @@ impl Policy {
         policy.rates_on = policy.lower_rates(&plan, together);
         policy.quotas_of = policy.lower_quotas(&plan);
         policy.grants_of = policy.lower_grants(&plan, grants);
-        let routes = catalog.routes.iter().map(|(id, _)| Some(id));
-        policy.routes =
-            routes.chain([None]).map(|route| policy.lower_route(catalog, route)).collect();
+        let routes = catalog.routes.iter();
+        policy.routes = routes.map(|(id, _)| policy.lower_route(catalog, Some(id))).collect();
+        policy.elsewhere = policy.lower_route(catalog, None);
         policy.size_first_leases();
         policy
     }
@@ -288,9 +308,11 @@ impl Policy {
         rules
     }
 
+    /// The rules of a route; those of no route, where this policy was made without it.
+    #[inline]
     pub(crate) fn route(&self, route: Option<RouteId>) -> &RoutePolicy {
-        let last = self.routes.len() - 1;
-        &self.routes[route.map_or(last, |r| usize::from(r.0).min(last))]
+        let rules = route.and_then(|route| self.routes.get(usize::from(route.0)));
+        rules.unwrap_or(&self.elsewhere)
     }
 
     pub(crate) fn on_lease_error(&self) -> OnLeaseError {

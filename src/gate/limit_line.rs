@@ -2,8 +2,6 @@
 //! it is written from memory without a state per limit. Other styles, refusals and reports go
 //! through [`LimitState`]; both write the same (a test compares them).
 
-use bytes::Bytes;
-
 use super::Inner;
 use super::standing::Standing;
 use crate::admission::decide::Limit;
@@ -11,20 +9,27 @@ use crate::admission::permit::Of;
 use crate::admission::policy::RoutePolicy;
 use crate::clock::Now;
 use crate::decision::LimitState;
-use crate::wire::{self, HeaderItem, HeaderText};
+use crate::wire::{self, HeaderItem, HeaderText, PolicyText};
 
 /// The limits of one route as headers name them; made by the first response that tells of them.
 #[derive(Debug, Default)]
 pub(crate) struct RouteLine {
     items: Vec<(Limit, HeaderItem)>,
     /// The policy header, if the caller has a value of every scope that is limited.
-    policy: Option<Bytes>,
+    policy: Option<PolicyText>,
 }
 
 impl Inner {
-    /// Writes the value of `RateLimit` (nothing, if there is nothing to tell), and answers with
-    /// that of `RateLimit-Policy`.
-    pub(crate) fn write_limits(&self, of: &Of, now: Now, line: &mut HeaderText) -> Option<Bytes> {
+    /// Writes the value of `RateLimit` (nothing, if there is nothing to tell), and hands on that of
+    /// `RateLimit-Policy`.
+    #[inline]
+    pub(crate) fn write_limits(
+        &self,
+        of: &Of,
+        now: Now,
+        line: &mut HeaderText,
+        policy: impl FnOnce(&PolicyText),
+    ) {
         let view = Standing { inner: self, sheet: &of.sheet, scopes: of.scopes(), now };
         let rules = of.rules();
         let route = rules.line.get_or_init(|| RouteLine::new(&view, rules));
@@ -35,7 +40,11 @@ impl Inner {
                 None => absent = true,
             }
         }
-        if absent { route.policy_of(&view) } else { route.policy.clone() }
+        if absent {
+            route.policy_of(&view).as_ref().map(policy);
+        } else {
+            route.policy.as_ref().map(policy);
+        }
     }
 }
 
@@ -48,7 +57,7 @@ impl RouteLine {
     }
 
     /// The policy of the limits that hold for this caller.
-    fn policy_of(&self, view: &Standing<'_>) -> Option<Bytes> {
+    fn policy_of(&self, view: &Standing<'_>) -> Option<PolicyText> {
         let held = self.items.iter().filter(|(limit, _)| view.told(*limit).is_some());
         join(held.map(|(_, item)| item))
     }
@@ -69,9 +78,9 @@ fn static_state(view: &Standing<'_>, limit: Limit) -> Option<LimitState> {
     }
 }
 
-fn join<'a>(items: impl Iterator<Item = &'a HeaderItem>) -> Option<Bytes> {
+fn join<'a>(items: impl Iterator<Item = &'a HeaderItem>) -> Option<PolicyText> {
     let policy = items.map(HeaderItem::policy).collect::<Vec<_>>().join(", ");
-    (!policy.is_empty()).then(|| policy.into())
+    (!policy.is_empty()).then(|| PolicyText::new(policy))
 }
 
 #[cfg(test)]
@@ -126,9 +135,12 @@ mod tests {
                 let mut expected = String::new();
                 wire::write_ratelimit(&mut expected, states.iter(), None).unwrap();
                 let mut line = HeaderText::new();
-                let policy = gate.inner.write_limits(&running.hold.of, now, &mut line);
+                let mut policy = None;
+                gate.inner.write_limits(&running.hold.of, now, &mut line, |text| {
+                    policy = Some(text.as_str().to_owned());
+                });
                 assert_eq!(std::str::from_utf8(&line).unwrap(), expected);
-                let policy = String::from_utf8(policy.unwrap().to_vec()).unwrap();
+                let policy = policy.unwrap();
                 assert_eq!(policy, wire::policy_header(states.iter()).unwrap());
                 assert_eq!(policy.contains("/user"), user.is_some(), "{policy}");
                 clock.advance(std::time::Duration::from_millis(70));

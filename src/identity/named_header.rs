@@ -1,7 +1,6 @@
 //! The name of a header that identifies, parsed once: a look-up by text parses it every time.
 
-use std::any::Any;
-use std::sync::{Arc, OnceLock};
+use crate::own_type::OwnType;
 
 /// A header's name, lower case, as a source has it.
 #[derive(Clone)]
@@ -11,7 +10,7 @@ pub struct NamedHeader {
     #[cfg(feature = "tower")]
     parsed: Option<http::HeaderName>,
     /// The same in the type of a framework that has one of its own.
-    own: OnceLock<Arc<dyn Any + Send + Sync>>,
+    own: OwnType,
 }
 
 impl NamedHeader {
@@ -22,7 +21,7 @@ impl NamedHeader {
             #[cfg(feature = "tower")]
             parsed: http::HeaderName::from_bytes(name.as_bytes()).ok(),
             name,
-            own: OnceLock::new(),
+            own: OwnType::default(),
         }
     }
 
@@ -40,7 +39,7 @@ impl NamedHeader {
     /// The name in a framework's own type, made by the first call and kept. `None` where a
     /// framework with another type was here before: one program rarely serves through two.
     pub fn own<T: Send + Sync + 'static>(&self, parse: impl FnOnce(&str) -> T) -> Option<&T> {
-        self.own.get_or_init(|| Arc::new(parse(&self.name))).downcast_ref()
+        self.own.get(|| parse(&self.name))
     }
 }
 

@@ -74,20 +74,27 @@ where
     /// has boxed its services.
     // Inlined, as what it calls: else the request is moved once for each.
     #[inline(always)]
-    pub(super) fn ask(service: &mut S, request: Request<B>, shared: &Arc<Shared>) -> Self {
-        let state = match ask(shared, &request, Waited::default()) {
-            Step::Done(answer @ Answer::Refuse(_)) => {
+    pub(super) fn ask(service: &mut S, mut request: Request<B>, shared: &Arc<Shared>) -> Self {
+        let running = match ask(shared, &request, Waited::default()) {
+            Step::Done(Answer::Admit(running)) => Some(running),
+            Step::Done(Answer::Pass) => None,
+            Step::Done(Answer::Refuse(refusal)) => {
                 // What the service reserved when it was made ready is for somebody else.
                 *service = service.clone();
-                State::answered(shared, service, request, answer)
+                let state = State::refused(refusal, &request);
+                return Self { state, shared: shared.clone() };
             }
-            Step::Done(answer) => State::answered(shared, service, request, answer),
             Step::Wait(pending) => {
                 let clone = service.clone();
-                State::waiting(std::mem::replace(service, clone), request, pending)
+                let service = std::mem::replace(service, clone);
+                let state = State::waiting(service, request, pending);
+                return Self { state, shared: shared.clone() };
             }
         };
-        Self { state, shared: shared.clone() }
+        let shared = shared.clone();
+        let (serving, asked) = begin(&shared, &mut request, running);
+        // Made where it is returned to.
+        Self { state: State::Serving { future: service.call(request), serving, asked }, shared }
     }
 }
 
@@ -95,17 +102,19 @@ impl<S, B, R> State<S, B, R, S::Future>
 where
     S: Service<Request<B>>,
 {
-    /// The gate has decided.
-    #[inline(always)]
-    fn answered(shared: &Shared, service: &mut S, request: Request<B>, answer: Answer) -> Self {
-        match answer {
-            Answer::Admit(running) => serve(shared, service, request, Some(running)),
-            Answer::Pass => serve(shared, service, request, None),
-            Answer::Refuse(refusal) => {
-                let is_grpc = headers::is_grpc(&request);
-                Self::Refused { refusal: Some(refusal), is_grpc }
-            }
-        }
+    /// The gate has decided, of a request that has waited.
+    fn answered(shared: &Shared, service: &mut S, mut request: Request<B>, answer: Answer) -> Self {
+        let running = match answer {
+            Answer::Admit(running) => Some(running),
+            Answer::Pass => None,
+            Answer::Refuse(refusal) => return Self::refused(refusal, &request),
+        };
+        let (serving, asked) = begin(shared, &mut request, running);
+        Self::Serving { future: service.call(request), serving, asked }
+    }
+
+    fn refused(refusal: Box<Refusal>, request: &Request<B>) -> Self {
+        Self::Refused { refusal: Some(refusal), is_grpc: headers::is_grpc(request) }
     }
 
     #[cold]
@@ -193,17 +202,13 @@ where
     }
 }
 
-/// Calls the service with what it may need to know.
+/// Gives the request what its handler may need to know.
 #[inline(always)]
-fn serve<S, B, R>(
+fn begin<B>(
     shared: &Shared,
-    service: &mut S,
-    mut request: Request<B>,
+    request: &mut Request<B>,
     running: Option<Running>,
-) -> State<S, B, R, S::Future>
-where
-    S: Service<Request<B>>,
-{
+) -> (Option<Serving>, Asked) {
     let serving = running.map(|running| {
         if !shared.extensions {
             return Serving::own(running);
@@ -213,8 +218,8 @@ where
         serving
     });
     let asked =
-        Asked { is_head: request.method() == Method::HEAD, is_grpc: headers::is_grpc(&request) };
-    State::Serving { future: service.call(request), serving, asked }
+        Asked { is_head: request.method() == Method::HEAD, is_grpc: headers::is_grpc(request) };
+    (serving, asked)
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.

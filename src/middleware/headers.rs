@@ -7,10 +7,10 @@ use super::layer::Shared;
 use crate::decision::Refusal;
 use crate::gate::Gate;
 use crate::serving::Serving;
-use crate::wire::{self, Reply};
+use crate::wire::{self, LimitHeader, Reply};
 
-static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// A refusal that a handler passes on, in the extensions of its response: the layer writes the
 /// response anew, as it would its own. For adapters.
@@ -57,17 +57,28 @@ pub(super) fn response_of<R>(reply: Reply) -> Response<GateBody<R>> {
 
 /// The limits of an admitted request, as headers of its response.
 pub(super) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap) {
-    serving.limit_headers(gate, |name, value| {
-        let name = match name {
-            "ratelimit" => RATE_LIMIT.clone(),
-            "ratelimit-policy" => RATE_LIMIT_POLICY.clone(),
-            other => HeaderName::from_static(other),
-        };
-        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
-            headers.insert(name, value);
+    expose(gate, headers);
+    serving.limit_headers(gate, |header| {
+        // Each is inserted where it is made: a name and a value are large, and to read them again
+        // right after they were written stalls the processor.
+        match header {
+            LimitHeader::RateLimit(line) => {
+                if let Ok(value) = HeaderValue::from_bytes(line) {
+                    headers.insert(RATE_LIMIT, value);
+                }
+            }
+            LimitHeader::Policy(policy) => {
+                if let Some(value) = policy.value() {
+                    headers.insert(RATE_LIMIT_POLICY, value.clone());
+                }
+            }
+            LimitHeader::Other(name, value) => {
+                if let Ok(value) = HeaderValue::try_from(value) {
+                    headers.insert(HeaderName::from_static(name), value);
+                }
+            }
         }
     });
-    expose(gate, headers);
 }
 
 /// A response to a page of another origin names the headers that its script may read.

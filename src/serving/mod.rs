@@ -18,14 +18,12 @@
 
 use std::sync::MutexGuard;
 
-use bytes::Bytes;
-
 use crate::Outcome;
-use crate::admission::permit::Hold;
+use crate::admission::permit::{BodyRest, Hold};
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
 use crate::usage::Mode;
-use crate::wire::{self, Call, HeaderStyle};
+use crate::wire::{self, Call, HeaderStyle, LimitHeader};
 
 mod counting;
 
@@ -87,7 +85,7 @@ impl Serving {
 
     /// Writes the limit headers of the response: lower-case names, legal values. Nothing for a
     /// route that is `free`, or where the gate sends none.
-    pub fn limit_headers(&mut self, gate: &Gate, mut write: impl FnMut(&'static str, Bytes)) {
+    pub fn limit_headers(&mut self, gate: &Gate, mut write: impl FnMut(LimitHeader<'_>)) {
         let inner = &gate.inner;
         let (style, warnings) = (inner.wire.style, inner.wire.warnings);
         if style == HeaderStyle::Off && warnings.is_none() {
@@ -100,15 +98,15 @@ impl Serving {
             }
             if let Some(name) = warnings {
                 let past = wire::soft_warnings(&inner.limit_states(&hold.of, now));
-                past.into_iter().for_each(|value| write(name, value.into()));
+                past.into_iter().for_each(|value| write(LimitHeader::Other(name, value)));
             }
             if style == HeaderStyle::Draft11 {
                 wire::in_line(|line| {
-                    if let Some(policy) = inner.write_limits(&hold.of, now, line) {
-                        write("ratelimit-policy", policy);
-                    }
+                    inner.write_limits(&hold.of, now, line, |policy| {
+                        write(LimitHeader::Policy(policy));
+                    });
                     if !line.is_empty() {
-                        write("ratelimit", Bytes::copy_from_slice(line));
+                        write(LimitHeader::RateLimit(line));
                     }
                 });
             } else {
@@ -116,7 +114,7 @@ impl Serving {
                 let mut pairs = Vec::new();
                 wire::limit_headers(&states, style, Call::at(now.wall_ms), &mut pairs);
                 for (name, value) in pairs {
-                    write(name, value.into());
+                    write(LimitHeader::Other(name, value));
                 }
             }
         });
@@ -137,25 +135,12 @@ impl Serving {
     ) -> Head {
         let outcome = Outcome::Complete { status };
         // One look at the hold: a shared one is behind a lock.
-        let looked = self.with(|hold| {
-            let now = hold.now();
-            let charged = hold.is_charged(outcome);
-            if !charged || hold.is_charged(Outcome::Aborted) {
-                hold.charge(charged, now);
-            }
-            let meter = hold.of.rules().counts_response;
-            let goes_on = !is_empty && (meter.is_some() || !hold.is_spent());
-            if !goes_on {
-                hold.end(outcome, now);
-            }
-            let waits = meter.is_some() || hold.is_keyed();
-            (goes_on.then_some((meter, waits)), hold.settling())
-        });
-        let (goes_on, settling) = looked.unwrap_or_default();
-        let body = match goes_on {
-            Some((meter, waits)) => {
-                let gate = waits.then(|| gate.clone());
-                Some(Counting::new(self, gate, status, meter, length))
+        let looked = self.with(|hold| (hold.settle_head(outcome, is_empty), hold.settling()));
+        let (rest, settling) = looked.unwrap_or_default();
+        let body = match rest {
+            Some(BodyRest { counted, is_keyed }) => {
+                let gate = (counted.is_some() || is_keyed).then(|| gate.clone());
+                Some(Counting::new(self, gate, status, counted, length))
             }
             None => {
                 self.0 = Kind::Ended;

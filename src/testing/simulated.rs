@@ -153,7 +153,7 @@ impl OpenRequest {
     /// Its response has begun, with this status: costs are decided.
     pub fn head(&self, status: u16) {
         let mut hold = self.admitted.hold();
-        let (charged, now) = (hold.is_charged(Outcome::Complete { status }), hold.now());
+        let (charged, now) = (hold.of.rules().charges(Outcome::Complete { status }), hold.now());
         hold.charge(charged, now);
     }
 

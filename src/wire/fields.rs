@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::amount::{self, rfc3339};
-use super::{Call, EXPOSE, Partition};
+use super::{Call, EXPOSE, Partition, PolicyText};
 use crate::decision::{LimitKind, LimitState, Unit};
 
 /// Largest whole number of a structured field: 15 digits (RFC 9651, section 3.3.1).
@@ -128,6 +128,17 @@ pub(crate) fn in_line<T>(write: impl FnOnce(&mut HeaderText) -> T) -> T {
     written
 }
 
+/// A limit header of a response, on its way into a framework's types.
+#[derive(Debug)]
+pub enum LimitHeader<'a> {
+    /// The value of `RateLimit`.
+    RateLimit(&'a [u8]),
+    /// The value of `RateLimit-Policy`.
+    Policy(&'a PolicyText),
+    /// Another header, by its lower-case name.
+    Other(&'static str, String),
+}
+
 /// What `RateLimit` tells of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
@@ -168,12 +179,16 @@ pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: Told) {
     if !line.is_empty() {
         line.extend_from_slice(b", ");
     }
-    let mut digits = itoa::Buffer::new();
+    // First the digits, then the text: bytes that were just written one by one stall the processor
+    // when they are copied together.
+    let (mut left, mut resets_in_s) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let left = left.format(integer(told.left));
+    let resets_in_s = told.resets_in_s.map(|s| resets_in_s.format(integer(s)));
     line.extend_from_slice(item.named.as_bytes());
-    line.extend_from_slice(digits.format(integer(told.left)).as_bytes());
-    if let Some(resets_in_s) = told.resets_in_s {
+    line.extend_from_slice(left.as_bytes());
+    if let Some(resets_in_s) = resets_in_s {
         line.extend_from_slice(b";t=");
-        line.extend_from_slice(digits.format(integer(resets_in_s)).as_bytes());
+        line.extend_from_slice(resets_in_s.as_bytes());
     }
 }
 

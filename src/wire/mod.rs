@@ -23,15 +23,17 @@ use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal};
 mod amount;
 mod fields;
 mod grpc;
+mod policy_text;
 
 pub(crate) use amount::base64;
 pub use amount::{Amount, EXACT, rfc3339};
 pub(crate) use fields::{HeaderItem, HeaderText, Told, in_line, whole, write_item};
 pub use fields::{
-    HeaderStyle, LegacyReset, MAX_INTEGER, expose, limit_headers, policy_header, soft_warnings,
-    write_ratelimit,
+    HeaderStyle, LegacyReset, LimitHeader, MAX_INTEGER, expose, limit_headers, policy_header,
+    soft_warnings, write_ratelimit,
 };
 pub use grpc::{GrpcStatus, grpc_refusal, is_grpc};
+pub use policy_text::PolicyText;
 
 /// What a script from another origin must be allowed to read ([`expose`] merges it).
 pub const EXPOSE: &str = "RateLimit, RateLimit-Policy, Retry-After";

@@ -46,7 +46,8 @@ thread_local! {
 pub(crate) struct HoldBox(Option<Box<Option<Hold>>>);
 
 impl HoldBox {
-    #[inline]
+    // Inlined, so that the hold is made where it stays.
+    #[inline(always)]
     pub(crate) fn new(hold: Hold) -> Self {
         let mut place = Spares::take(&HOLDS).unwrap_or_default();
         *place = Some(hold);

@@ -190,6 +190,8 @@ impl Policy {
             .filter(|rate| self.rate_holds(*rate, &rules.meters))
             .collect();
         rules.plain = self.plain(&rules);
+        rules.costs_alone = self.plan.concurrency.is_none()
+            && rules.plain.as_ref().is_some_and(|asks| asks.iter().all(|ask| ask.is_cost));
         rules
     }
 
@@ -365,7 +367,8 @@ impl Policy {
     /// A first lease is some of the largest asks that any route makes of the pool's meter.
     pub(super) fn size_first_leases(&mut self) {
         for pool in self.pools.iter_mut().filter(|pool| pool.slot_ms.is_none()) {
-            let asks = self.routes.iter().flat_map(|r| &r.meters).filter(|a| a.meter == pool.meter);
+            let routes = self.routes.iter().chain([&self.elsewhere]);
+            let asks = routes.flat_map(|r| &r.meters).filter(|a| a.meter == pool.meter);
             pool.usual_ask = asks.map(|a| a.n).filter(|n| *n > 0).min().unwrap_or(1);
         }
     }
