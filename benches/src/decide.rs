@@ -38,8 +38,7 @@ pub fn by_store(c: &mut Criterion, rt: &Runtime, round: usize) {
     }
     group.finish();
     for (_, gate) in gates {
-        rt.block_on(gate.close())
-            .expect("everything counted is written");
+        rt.block_on(gate.close()).expect("everything counted is written");
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Figures of one machine at one hour are worth nothing; ratios of figures taken side by side are.
 //! So each bench stands next to what it is compared with, the whole run is made in rounds, and a
-//! ratio is taken round by round.
+//! ratio is taken round by round. Each part of a round is a process of its own: the memory that
+//! 10,000 tenants have left behind is not what a layer is to be measured in.
 #![forbid(unsafe_code)]
 
 mod decide;
@@ -13,42 +14,89 @@ mod setup;
 mod table;
 mod usage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
 use std::time::Duration;
 
 use criterion::Criterion;
+use tokio::runtime::Runtime;
 
-/// Rounds of a whole run; `--quick` makes one.
-const ROUNDS: usize = 3;
+/// Rounds of a whole run; `--quick` makes one. Many and short: what the machine does beside them
+/// changes within seconds, and then weighs on both sides of a ratio.
+const ROUNDS: usize = 7;
+
+type Part = fn(&mut Criterion, &Runtime, usize);
+
+/// The parts of a round, with the group that their benches are in.
+const PARTS: &[(&str, Part)] = &[
+    ("decide", decide::run),
+    ("decide", decide::by_store),
+    ("identify", identify::run),
+    ("layer", layer::run),
+    ("usage", usage::run),
+];
+
+/// Say to a process which part it is, by its place above, and of which round.
+const PART: &str = "TOLLGATE_BENCH_PART";
+const ROUND: &str = "TOLLGATE_BENCH_ROUND";
 
 fn main() {
-    let quick = std::env::args().any(|arg| arg == "--quick");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
     let dir = target.join("criterion");
     std::fs::create_dir_all(&dir).expect("the target directory is ours to write");
+    match (std::env::var(PART), std::env::var(ROUND)) {
+        (Ok(part), Ok(round)) => run(number(&part), number(&round), &dir),
+        _ => run_all(&target, &dir),
+    }
+}
+
+/// All rounds, and the table at the end.
+fn run_all(target: &Path, dir: &Path) {
     let marker = dir.join(".begun");
     std::fs::write(&marker, "").expect("the target directory is ours to write");
+    let quick = std::env::args().any(|arg| arg == "--quick");
+    for round in 0..if quick { 1 } else { ROUNDS } {
+        for (part, _) in PARTS.iter().enumerate().filter(|(_, (group, _))| is_asked_for(group)) {
+            let mut bench = Command::new(std::env::current_exe().expect("our own program"));
+            bench.args(std::env::args_os().skip(1));
+            bench.env(PART, part.to_string()).env(ROUND, round.to_string());
+            let status = bench.status().expect("our own program starts");
+            if !status.success() {
+                exit(status.code().unwrap_or(1));
+            }
+        }
+    }
+    let ratios = table::table(&table::figures(dir, &marker));
+    let file = target.join("bench-ratios.json");
+    std::fs::write(&file, format!("{ratios:#}\n")).expect("the target directory is ours to write");
+    println!("\nwritten to {}", file.display());
+}
 
+/// Whether the filter on the command line, which is criterion's, leaves anything of a group: where
+/// it begins with the name of one, nothing of the others.
+fn is_asked_for(group: &str) -> bool {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let asked = filter.split('/').next();
+    let names_a_group = PARTS.iter().any(|(group, _)| asked == Some(group));
+    !names_a_group || asked == Some(group)
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("what `run_all` has written")
+}
+
+/// One part of one round.
+fn run(part: usize, round: usize, dir: &Path) {
     let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let rt = rt.expect("a runtime");
     let mut criterion = Criterion::default()
         .without_plots()
-        .output_directory(&dir)
-        .sample_size(40)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(1_000))
+        .output_directory(dir)
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500))
         .configure_from_args();
-    for round in 0..if quick { 1 } else { ROUNDS } {
-        decide::run(&mut criterion, &rt, round);
-        decide::by_store(&mut criterion, &rt, round);
-        identify::run(&mut criterion, &rt, round);
-        layer::run(&mut criterion, &rt, round);
-        usage::run(&mut criterion, &rt, round);
-    }
+    let (_, run) = PARTS[part];
+    run(&mut criterion, &rt, round);
     criterion.final_summary();
-
-    let ratios = table::table(&table::figures(&dir, &marker));
-    let file = target.join("bench-ratios.json");
-    std::fs::write(&file, format!("{ratios:#}\n")).expect("the target directory is ours to write");
-    println!("\nwritten to {}", file.display());
 }

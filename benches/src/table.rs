@@ -34,11 +34,7 @@ const RATIOS: &[Ratio] = &[
     within(2.0, ratio("decision / floor", "decide/tollgate", "decide/floor")),
     ratio("decision / governor keyed", "decide/tollgate", "decide/governor-keyed"),
     ratio("decision / limitador in memory", "decide/tollgate", "decide/limitador"),
-    ratio(
-        "decision, DynamoDB / redb",
-        "decide/tollgate-dynamodb",
-        "decide/tollgate-redb",
-    ),
+    ratio("decision, DynamoDB / redb", "decide/tollgate-dynamodb", "decide/tollgate-redb"),
     ratio(
         "2 threads, one tenant / floor",
         "decide/tollgate-2-threads-same",
@@ -57,27 +53,32 @@ const RATIOS: &[Ratio] = &[
     ),
     ratio("JWT, known / map look-up", "identify/tollgate-jwt", "identify/map-jwt"),
     overhead("layer / tower_governor", "layer/tollgate", "layer/tower-governor"),
+    // Like for like: each holds a caller to one rate, and tells of it.
     within(
         1.0,
         overhead(
             "layer with headers / tower_governor's",
-            "layer/tollgate-headers",
+            "layer/tollgate-headers-one-rate",
             "layer/tower-governor-headers",
         ),
     ),
     overhead(
-        "  / two of them, for as many limits",
+        "  and a quota, which it has not",
+        "layer/tollgate-headers",
+        "layer/tower-governor-headers",
+    ),
+    overhead(
+        "  and a quota / two of them",
         "layer/tollgate-headers",
         "layer/two-tower-governors-headers",
     ),
     overhead(
-        "  with one rate alone",
-        "layer/tollgate-headers-one-rate",
+        "  and a quota, by API key",
+        "layer/tollgate-headers-api-key",
         "layer/tower-governor-headers",
     ),
-    overhead("  by API key", "layer/tollgate-headers-api-key", "layer/tower-governor-headers"),
     overhead(
-        "  and extractors",
+        "  and a quota and extractors",
         "layer/tollgate-headers-extractors",
         "layer/tower-governor-headers",
     ),
