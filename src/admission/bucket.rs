@@ -59,6 +59,13 @@ pub(crate) struct NotBefore {
     pub(crate) wait_ns: u64,
 }
 
+/// How fast the units of a rule come: in nanoseconds per unit here, and over all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    pub(crate) interval_ns: u64,
+    pub(crate) whole_interval_ns: u64,
+}
+
 /// How a bucket stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Level {
@@ -119,6 +126,11 @@ impl BucketRule {
     /// Nanoseconds per unit of the whole rate.
     pub(crate) fn whole_interval_ns(&self) -> u64 {
         self.whole_interval_ns
+    }
+
+    /// How fast its units come.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace { interval_ns: self.interval_ns, whole_interval_ns: self.whole_interval_ns }
     }
 
     /// Most units at once, over all nodes.
@@ -189,8 +201,7 @@ impl BucketRule {
     /// Charges `n` units that were learned late, whether they fit or not: the debt is paid by
     /// waiting.
     pub(crate) fn charge(&self, bucket: &Bucket, n: u64, now_ns: u64) {
-        let worth = self.interval_of(bucket).saturating_mul(n);
-        bucket.update(|tat| tat.max(now_ns).saturating_add(worth));
+        bucket.charge(self.interval_of(bucket), n, now_ns);
     }
 
     /// How a bucket stands that nobody has used.
@@ -213,16 +224,20 @@ impl BucketRule {
 
     /// A bucket of this rule that is as far from full, in units, as `bucket` was under `old`.
     pub(crate) fn adopt(&self, bucket: &Bucket, old: &BucketRule, now_ns: u64) -> Bucket {
-        let before = old.interval_of(bucket);
-        let same = self.whole_interval_ns == old.whole_interval_ns;
-        let own = if same { bucket.interval_ns.load(Ordering::Relaxed) } else { 0 };
-        let after = if own == 0 { self.interval_ns } else { own };
-        let tat = bucket.tat.load(Ordering::Relaxed);
-        Bucket {
-            tat: AtomicU64::new(moved(tat, before, after, now_ns)),
-            interval_ns: AtomicU64::new(own),
-            asked: AtomicU64::new(bucket.asked.load(Ordering::Relaxed)),
+        let bucket = bucket.clone();
+        self.take_over(&bucket, old.pace(), now_ns);
+        bucket
+    }
+
+    /// Makes the bucket, which was filled at `old` pace, one of this rule: as far from full, in
+    /// units, as it was. A share of its own is one of the whole rate, and goes when that changes.
+    pub(crate) fn take_over(&self, bucket: &Bucket, old: Pace, now_ns: u64) {
+        let before = bucket.interval_or(old.interval_ns);
+        if old.whole_interval_ns != self.whole_interval_ns {
+            bucket.interval_ns.store(0, Ordering::Relaxed);
         }
+        let after = self.interval_of(bucket);
+        bucket.update(|tat| moved(tat, before, after, now_ns));
     }
 
     /// Gives the bucket a share of its own, in millionths of the whole rate, or none.
@@ -247,10 +262,7 @@ impl BucketRule {
     }
 
     fn interval_of(&self, bucket: &Bucket) -> u64 {
-        match bucket.interval_ns.load(Ordering::Relaxed) {
-            0 => self.interval_ns,
-            own => own,
-        }
+        bucket.interval_or(self.interval_ns)
     }
 
     fn wait_for(&self, bucket: &Bucket, n: u64, now_ns: u64) -> u64 {
@@ -270,6 +282,21 @@ impl std::fmt::Debug for BucketRule {
 }
 
 impl Bucket {
+    /// Charges `n` units that were learned late, for a bucket without a share of its own at this
+    /// interval.
+    pub(crate) fn charge(&self, interval_ns: u64, n: u64, now_ns: u64) {
+        let worth = self.interval_or(interval_ns).saturating_mul(n);
+        self.update(|tat| tat.max(now_ns).saturating_add(worth));
+    }
+
+    /// Nanoseconds per unit: its own, or those of its rule.
+    fn interval_or(&self, of_rule_ns: u64) -> u64 {
+        match self.interval_ns.load(Ordering::Relaxed) {
+            0 => of_rule_ns,
+            own => own,
+        }
+    }
+
     fn update(&self, change: impl Fn(u64) -> u64) {
         // The closure always answers `Some`, so the update cannot fail.
         let of = &self.tat;

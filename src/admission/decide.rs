@@ -189,7 +189,7 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
         }
         From::ScopedBucket(rate, used) => {
             let rule = &sheet.policy.rates[usize::from(*rate)].rule;
-            rule.give_back(&used.bucket, n, taken_at.mono_ns, now.mono_ns);
+            used.give_back(rule, n, taken_at, now);
         }
         From::Pool(pool) => lease_of(sheet, *pool).release(n),
         From::ScopedPool(lease) => lease.release(n),

@@ -46,8 +46,6 @@ pub(crate) struct RateRule {
     pub(crate) name: Arc<str>,
     pub(crate) meter: Option<MeterId>,
     pub(crate) rule: BucketRule,
-    /// Names a scoped bucket: the words and the arithmetic, so that a changed rate starts anew.
-    pub(crate) bucket_id: Arc<str>,
     /// Per second, for reports: amount and period as written.
     pub(crate) amount: u64,
     pub(crate) per: std::time::Duration,

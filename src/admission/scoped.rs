@@ -14,16 +14,20 @@ use dashmap::mapref::entry::Entry as Slot;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::bucket::Bucket;
+use super::bucket::BucketRule;
 use super::lease::Lease;
 use crate::catalog::Scope;
 use crate::directory::Surrogate;
 
+mod bucket;
+
+pub(crate) use bucket::ScopedBucket;
+
 /// Most scoped buckets and leases in one process: about 300 MB of leases at worst.
 pub(crate) const MAX_SCOPED: usize = 1_000_000;
 
-/// An entry that nobody has used for this long is swept: longer than any bucket of a plan usually
-/// takes to fill, and a lease is given back first.
+/// An entry that nobody has used for this long is swept, a bucket once it is full and a lease once
+/// it is given back.
 pub(crate) const IDLE_NS: u64 = 600 * 1_000_000_000;
 
 /// Who is calling within a tenant: hashes, stable over processes, of what identification yielded.
@@ -75,12 +79,6 @@ pub(crate) struct Used<T> {
     at_ns: AtomicU64,
 }
 
-/// A bucket together with the interval it was filled under.
-#[derive(Debug)]
-pub(crate) struct ScopedBucket {
-    pub(crate) bucket: Bucket,
-}
-
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct ScopedTable {
@@ -90,8 +88,13 @@ pub(crate) struct ScopedTable {
 
 impl ScopedTable {
     /// The bucket, made full if it is new; `None` if the table is full.
-    pub(crate) fn bucket(&self, key: ScopedKey, now_ns: u64) -> Option<Arc<Used<ScopedBucket>>> {
-        find_or(&self.buckets, key, now_ns, || ScopedBucket { bucket: Bucket::default() })
+    pub(crate) fn bucket(
+        &self,
+        key: ScopedKey,
+        rule: &BucketRule,
+        now_ns: u64,
+    ) -> Option<Arc<Used<ScopedBucket>>> {
+        find_or(&self.buckets, key, now_ns, || ScopedBucket::new(rule))
     }
 
     /// The lease, made empty if it is new; `None` if the table is full.
@@ -118,11 +121,11 @@ impl ScopedTable {
         self.leases.iter().map(|entry| entry.it.clone()).collect()
     }
 
-    /// Drops what nobody has used for [`IDLE_NS`]. Returns the leases that must be given back
-    /// first; they are dropped by a later sweep.
+    /// Drops what nobody has used for [`IDLE_NS`], and nobody would miss. Returns the leases that
+    /// must be given back first; they are dropped by a later sweep.
     pub(crate) fn sweep(&self, now_ns: u64) -> Vec<Arc<Lease>> {
         let idle = |at: &AtomicU64| now_ns.saturating_sub(at.load(Ordering::Relaxed)) > IDLE_NS;
-        self.buckets.retain(|_, used| !idle(&used.at_ns));
+        self.buckets.retain(|_, used| !idle(&used.at_ns) || !used.is_full(now_ns));
         let mut to_return = Vec::new();
         self.leases.retain(|_, used| {
             if !idle(&used.at_ns) || Arc::strong_count(&used.it) > 1 {

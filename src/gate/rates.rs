@@ -58,13 +58,13 @@ impl Inner {
         }
         let key = ScopedKey {
             tenant: id.tenant,
-            limit: rate.bucket_id.clone(),
+            limit: rate.id.clone(),
             value: id.scope,
             start_ms: 0,
             incarnation: 0,
         };
         let used = self.hub.scoped.known_bucket(&key)?;
-        Some(look(&rate.rule, &used.bucket))
+        Some(look(&rate.rule, used.under(&rate.rule, self.clock.now().mono_ns)))
     }
 }
 

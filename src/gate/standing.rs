@@ -182,9 +182,12 @@ impl Standing<'_> {
         match (bucket, &rate.place) {
             (Some(bucket), _) => Some(rate.rule.level(bucket, self.now.mono_ns)),
             (None, Place::Scoped(scope)) => {
-                let key = self.scoped_key(rate.bucket_id.clone(), self.scopes.of(scope)?, (0, 0));
+                let key = self.scoped_key(rate.id.clone(), self.scopes.of(scope)?, (0, 0));
                 Some(match self.sheet.tenant.hub.scoped.known_bucket(&key) {
-                    Some(used) => rate.rule.level(&used.bucket, self.now.mono_ns),
+                    Some(used) => {
+                        let now_ns = self.now.mono_ns;
+                        rate.rule.level(used.under(&rate.rule, now_ns), now_ns)
+                    }
                     None => rate.rule.full(),
                 })
             }

@@ -303,15 +303,16 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
                 };
                 let key = ScopedKey {
                     tenant: q.sheet.tenant.surrogate,
-                    limit: rate.bucket_id.clone(),
+                    limit: rate.id.clone(),
                     value,
                     start_ms: 0,
                     incarnation: 0,
                 };
-                let Some(used) = q.hub.scoped.bucket(key, q.now.mono_ns) else {
+                let now_ns = q.now.mono_ns;
+                let Some(used) = q.hub.scoped.bucket(key, &rate.rule, now_ns) else {
                     return Some(refuse(Reason::Unavailable, Limit::Rate(index)));
                 };
-                let took = rate.rule.take(&used.bucket, n, q.now.mono_ns);
+                let took = rate.rule.take(used.under(&rate.rule, now_ns), n, now_ns);
                 (From::ScopedBucket(index, used), took)
             }
         };
@@ -371,7 +372,7 @@ fn tell(q: &Question<'_>, index: u16, from: &From, n: u64) {
         Place::Scoped(scope) => q.scopes.of(scope),
     };
     let bucket = match from {
-        From::ScopedBucket(_, used) => Some(&used.bucket),
+        From::ScopedBucket(_, used) => Some(used.under(&rate.rule, q.now.mono_ns)),
         _ => bucket_of(q.sheet, index).1,
     };
     if let (Some(scope), Some(bucket)) = (scope, bucket)

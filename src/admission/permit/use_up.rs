@@ -80,10 +80,7 @@ pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
                 rate.rule.charge(bucket, beyond, now.mono_ns);
             }
         }
-        From::ScopedBucket(rate, used) => {
-            let rule = &of.sheet.policy.rates[usize::from(*rate)].rule;
-            rule.charge(&used.bucket, beyond, now.mono_ns);
-        }
+        From::ScopedBucket(_, used) => used.charge(beyond, now),
         From::Pool(_) | From::ScopedPool(_) => {}
     }
 }

@@ -73,8 +73,6 @@ impl Policy {
                 name: rate.name.clone(),
                 meter: rate.meter,
                 rule: BucketRule::new(rate.amount, rate.per, rate.burst).among(parts),
-                bucket_id: format!("{}#{}#{:?}#{}", rate.id, rate.amount, rate.per, rate.burst)
-                    .into(),
                 amount: rate.amount,
                 per: rate.per,
                 place,
