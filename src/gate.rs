@@ -262,20 +262,26 @@ impl Gate {
         now: Now,
     ) -> Option<Denied> {
         let inner = &*self.inner;
-        let (sheet, route) = (&hold.of.sheet, hold.of.route);
+        let (sheet, rules) = (&hold.of.sheet, hold.of.rules());
+        let waits = waited.rounds < ROUNDS && !self.is_away(waited, &hold.of);
         match stopped {
-            Stopped::Need(..) if waited.rounds >= ROUNDS || self.is_away(waited, &hold.of) => {
-                Some(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(sheet))))
-            }
-            Stopped::Need(lease, n) => {
+            Stopped::Need(lease, n) if waits => {
                 Some(Denied::Wait(self.wait_for(sheet, lease, n, waited.rounds)))
             }
-            Stopped::Refused(refused) if hold.of.rules().shadow && refused.reason.is_a_limit() => {
-                // The same code has decided; only the caller is not told.
-                inner.count_shadow(sheet, route, &refused);
-                decide::enter_anyway(sheet);
+            // The same code has decided; only the caller is not told.
+            Stopped::Need(..) if rules.shadow => {
+                decide::enter_anyway(sheet, rules);
                 hold.open(Drawn::Listed);
                 None
+            }
+            Stopped::Refused(refused) if rules.shadow && refused.reason.is_a_limit() => {
+                inner.count_shadow(sheet, hold.of.route, &refused);
+                decide::enter_anyway(sheet, rules);
+                hold.open(Drawn::Listed);
+                None
+            }
+            Stopped::Need(..) => {
+                Some(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(sheet))))
             }
             Stopped::Refused(refused) => {
                 Some(Denied::Refuse(inner.refusal_of(&hold.of, &refused, now)))

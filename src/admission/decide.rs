@@ -118,7 +118,7 @@ pub(crate) fn decide(q: &Question<'_>, list: &mut List) -> Result<Drawn, Stopped
     if q.route.counts_request.is_some() && q.length.is_none() {
         return Err(refuse(Reason::LengthRequired, Limit::None));
     }
-    if !enter(q.sheet) {
+    if !enter(q.sheet, q.route) {
         return Err(refuse(Reason::Concurrency, Limit::None));
     }
     if draw_plain(q) {
@@ -133,7 +133,7 @@ fn decide_by_list(q: &Question<'_>, taken: &mut TakenList) -> Result<Drawn, Stop
         Some(stopped) => {
             undo(q.sheet, taken, q.now);
             taken.clear();
-            leave(q.sheet);
+            leave(q.sheet, q.route);
             if let Stopped::Need(..) = stopped {
                 ask_for_slots(q);
             }
@@ -218,15 +218,15 @@ pub(crate) fn lease_of(sheet: &Sheet, pool: u16) -> &Arc<Lease> {
 
 /// One request less in flight.
 #[inline]
-pub(crate) fn leave(sheet: &Sheet) {
-    if sheet.policy.plan.concurrency.is_some() {
+pub(crate) fn leave(sheet: &Sheet, route: &RoutePolicy) {
+    if route.in_flight.is_some() {
         sheet.tenant.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 /// One request more in flight, whatever the limit: it is let in without being held to it.
-pub(crate) fn enter_anyway(sheet: &Sheet) {
-    if sheet.policy.plan.concurrency.is_some() {
+pub(crate) fn enter_anyway(sheet: &Sheet, route: &RoutePolicy) {
+    if route.in_flight.is_some() {
         sheet.tenant.in_flight.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -234,8 +234,8 @@ pub(crate) fn enter_anyway(sheet: &Sheet) {
 /// Requests in flight are counted where their number is limited, and only there: two writes less
 /// for all others.
 #[inline]
-fn enter(sheet: &Sheet) -> bool {
-    let Some(most) = sheet.policy.plan.concurrency else {
+fn enter(sheet: &Sheet, route: &RoutePolicy) -> bool {
+    let Some(most) = route.in_flight else {
         return true;
     };
     let in_flight = &sheet.tenant.in_flight;

@@ -23,6 +23,7 @@ pub(crate) mod claim;
 mod conservation_tests;
 pub(crate) mod decide;
 pub(crate) mod hub;
+pub(crate) mod late;
 pub(crate) mod lease;
 pub(crate) mod permit;
 pub(crate) mod policy;

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::decide::{self, CALLS, Drawn, From, Taken};
 use super::hub::Hub;
+use super::late::User;
 use super::policy::{ByteMeter, Known, RoutePolicy};
 use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
@@ -116,15 +117,10 @@ impl Of {
         }
     }
 
-    /// Each quota of the whole tenant pays for what no hold covers.
-    fn pay_late(&self, meter: MeterId, n: u64) {
-        let quotas = self.sheet.policy.quotas.iter();
-        let tenant_wide = quotas.filter(|q| q.tenant_wide && q.quota.meter == meter);
-        for pool in tenant_wide.filter_map(|q| q.over.or(q.included)) {
-            let lease = decide::lease_of(&self.sheet, pool);
-            lease.settle_late(n);
-            self.hub().wake(lease);
-        }
+    /// Who pays for what no hold covers.
+    fn user(&self) -> User<'_> {
+        let now = self.hub().clock.now();
+        User { sheet: &self.sheet, scopes: self.scopes(), now, at_ms: i64::MAX }
     }
 }
 
@@ -171,7 +167,7 @@ impl Hold {
             return;
         }
         self.of.sheet.row.add(meter, n);
-        self.of.pay_late(meter, n);
+        self.of.user().pay(meter, n);
         self.of.hub().soil_sheet(&self.of.sheet);
     }
 
@@ -238,7 +234,7 @@ impl Hold {
         self.state = State::Over;
         self.end_keyed(now);
         self.release_rest(now);
-        decide::leave(&self.of.sheet);
+        decide::leave(&self.of.sheet, self.of.rules());
     }
 
     /// Settles what the head of a response tells: an outcome that is not charged never is, and one

@@ -123,6 +123,8 @@ pub(crate) struct RoutePolicy {
     pub(crate) meters: Vec<MeterAsk>,
     /// The same in short, where nothing about them is special.
     pub(crate) plain: Option<Box<[PlainAsk]>>,
+    /// Most requests of the tenant in flight; `None`: not limited, and so not counted.
+    pub(crate) in_flight: Option<u32>,
     /// It is plain, and once its costs are decided nothing of a request is left to settle: it holds
     /// costs alone, and is not counted while it is in flight.
     pub(crate) costs_alone: bool,
@@ -293,7 +295,8 @@ impl Policy {
                 all.push((*meter, *n));
             }
         }
-        if route.is_none() {
+        let is_free = route.is_some_and(|id| catalog.routes.as_slice()[usize::from(id.0)].free);
+        if route.is_none() || (is_free && !all.is_empty()) {
             // It is no request, and nothing is set aside for what it does not name.
             for i in 0..catalog.meters.len() {
                 if !named(&all, MeterId(index(i))) {

@@ -17,7 +17,7 @@ use super::lease::at_rest::LeaseAtRest;
 use super::policy::{Place, Policy, PoolRule};
 use super::pool::{self, PoolId, Terms};
 use super::resolve::LiveCatalog;
-use super::scoped::ScopeValues;
+use super::scoped::{ScopeValues, ScopedKey};
 use super::tenant::TenantCore;
 use super::use_row::{UseRow, use_row};
 use crate::catalog::{Anchors, Catalog, Window, Zone};
@@ -225,10 +225,21 @@ impl Sheet {
             .alerting(self.alerting(rule))
     }
 
-    /// Tells a scoped lease of the limit that holds now.
-    pub(crate) fn retarget(&self, lease: &Lease, pool: u16) {
-        let limit = self.policy.pools[usize::from(pool)].limit;
-        lease.retarget_if_changed(Terms { limit, rev: self.rev });
+    /// The lease of a pool of narrower scope than the tenant, for this value of it, made empty on
+    /// first use and told of the limit that holds now; `None`: there is no room for more of them.
+    pub(crate) fn scoped_lease(&self, pool: u16, value: u128, now: Now) -> Option<Arc<Lease>> {
+        let rule = &self.policy.pools[usize::from(pool)];
+        let key = ScopedKey {
+            tenant: self.tenant.surrogate,
+            limit: rule.id.clone(),
+            value,
+            start_ms: self.window(pool).start_ms,
+            incarnation: self.incarnation,
+        };
+        let scoped = &self.tenant.hub.scoped;
+        let lease = scoped.lease(key, now.mono_ns, || self.new_lease(pool, value))?;
+        lease.retarget_if_changed(Terms { limit: rule.limit, rev: self.rev });
+        Some(lease)
     }
 
     /// The window of a pool that this sheet is in.

@@ -42,6 +42,17 @@ pub struct Meter {
     pub feeds: Vec<(MeterId, u64)>,
 }
 
+impl Meter {
+    /// Atoms that a request asks for on entry where the meter's number is learned late: its hold,
+    /// or one, so that what is owed is seen.
+    pub(crate) fn asked(&self) -> u64 {
+        match self.count {
+            Count::Reported | Count::ResponseBytes => self.hold.max(1),
+            Count::Cost | Count::RequestBytes | Count::Sum => self.hold,
+        }
+    }
+}
+
 /// Where a meter's numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {

@@ -101,7 +101,12 @@ impl Usage {
         });
         match counter {
             Some(counter) => hold.report(counter, atoms, now),
-            None => hold.report_cost(id, atoms),
+            None => {
+                hold.report_cost(id, atoms);
+                for (sum, weight) in &rules.feeds {
+                    hold.report_cost(*sum, atoms.saturating_mul(*weight));
+                }
+            }
         }
     }
 
@@ -159,8 +164,9 @@ impl Gate {
     /// Draws `n` more atoms for a request that runs, from memory, or says what to wait for.
     pub(crate) fn draw(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited) -> Took {
         let inner = &*self.inner;
-        let unavailable = |hold: &Hold| {
-            Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)))
+        let unavailable = |hold: &Hold| match hold.of.rules().shadow {
+            true => Took::Done,
+            false => Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet))),
         };
         if hold.is_replay() {
             return Took::Done;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
-use crate::admission::decide;
+use crate::admission::late::User;
+use crate::admission::scoped::ScopesOf;
 use crate::admission::sheet::Sheet;
 use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Count, Every, MeterId, local_day};
@@ -79,19 +80,11 @@ impl Entry {
 
     /// Draws its units from the quotas whose window it lies in, once they are on record.
     pub(super) fn draw(&self) {
-        let hub = &self.sheet.tenant.hub;
-        for (meter, n) in self.atoms.iter().filter(|(_, n)| *n > 0) {
-            let quotas = self.sheet.policy.quotas.iter();
-            let of_it = quotas.filter(|q| q.tenant_wide && q.quota.meter == *meter);
-            for pool in of_it.filter_map(|q| q.over.or(q.included)) {
-                let lease = decide::lease_of(&self.sheet, pool);
-                if lease.pool().start_ms <= self.at_ms {
-                    lease.settle_late(*n);
-                    hub.wake(lease);
-                }
-            }
-        }
-        hub.soil_sheet(&self.sheet);
+        let (sheet, hub) = (&self.sheet, &self.sheet.tenant.hub);
+        let now = hub.clock.now();
+        let user = User { sheet, scopes: ScopesOf::default(), now, at_ms: self.at_ms };
+        self.atoms.iter().filter(|(_, n)| *n > 0).for_each(|(meter, n)| user.pay(*meter, *n));
+        hub.soil_sheet(sheet);
     }
 }
 

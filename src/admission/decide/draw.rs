@@ -10,7 +10,7 @@ use super::{
 use crate::admission::lease::{Lease, Take};
 use crate::admission::policy::{Known, MeterAsk, Place, PlainAsk, Policy};
 use crate::admission::scoped::ScopedKey;
-use crate::catalog::{OnLeaseError, Scope};
+use crate::catalog::OnLeaseError;
 use crate::decision::{Payment, Reason};
 use crate::sharing::LimitId;
 
@@ -197,14 +197,16 @@ fn take(q: &Question<'_>, pool: u16, n: u64) -> Draw {
     let scoped;
     let (lease, narrow) = match &q.sheet.policy.pools[usize::from(pool)].place {
         Place::Sheet(slot) => (q.sheet.lease(pool, *slot), false),
-        Place::Scoped(scope) => match scoped_lease(q, pool, scope) {
-            Some(Ok(lease)) => {
-                scoped = lease;
-                (&scoped, true)
+        Place::Scoped(scope) => {
+            match q.scopes.of(scope).map(|value| q.sheet.scoped_lease(pool, value, q.now)) {
+                Some(Some(lease)) => {
+                    scoped = lease;
+                    (&scoped, true)
+                }
+                Some(None) => return Draw::Exhausted,
+                None => return Draw::None,
             }
-            Some(Err(TableFull)) => return Draw::Exhausted,
-            None => return Draw::None,
-        },
+        }
     };
     let took = || {
         if narrow { From::ScopedPool(lease.clone()) } else { From::Pool(pool) }
@@ -230,25 +232,6 @@ fn take(q: &Question<'_>, pool: u16, n: u64) -> Draw {
             Draw::Need(lease.clone())
         }
     }
-}
-
-struct TableFull;
-
-fn scoped_lease(
-    q: &Question<'_>,
-    pool: u16,
-    scope: &Scope,
-) -> Option<Result<Arc<Lease>, TableFull>> {
-    let value = q.scopes.of(scope)?;
-    let key = ScopedKey {
-        tenant: q.sheet.tenant.surrogate,
-        limit: q.sheet.policy.pools[usize::from(pool)].id.clone(),
-        value,
-        start_ms: q.sheet.window(pool).start_ms,
-        incarnation: q.sheet.incarnation,
-    };
-    let lease = q.hub.scoped.lease(key, q.now.mono_ns, || q.sheet.new_lease(pool, value));
-    Some(lease.inspect(|lease| q.sheet.retarget(lease, pool)).ok_or(TableFull))
 }
 
 /// How far below nothing a lease may go while the store is away.

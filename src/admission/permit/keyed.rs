@@ -127,7 +127,10 @@ impl Hold {
     /// Notes a cost of a meter without a counter, if its claim has it or it is not charged.
     pub(super) fn keeps_for_claim(&mut self, meter: MeterId, n: u64) -> bool {
         match self.list.get_mut().and_then(|listed| listed.keyed.as_mut()) {
-            Some(Keyed::Open(open)) => open.others.push((meter, n)),
+            Some(Keyed::Open(open)) => match open.others.iter_mut().find(|(m, _)| *m == meter) {
+                Some((_, sum)) => *sum = sum.saturating_add(n),
+                None => open.others.push((meter, n)),
+            },
             Some(Keyed::Replay) => {}
             Some(Keyed::Settling(_)) | None => return false,
         }
@@ -245,7 +248,7 @@ impl Hold {
         }
         self.state = State::Over;
         self.release_rest(now);
-        decide::leave(&self.of.sheet);
+        decide::leave(&self.of.sheet, self.of.rules());
     }
 }
 
@@ -298,7 +301,7 @@ impl Settling {
             use_up(&self.of, rules, &mut self.taken, i, *n, self.now);
         }
         for (meter, n) in &self.others {
-            self.of.pay_late(*meter, *n);
+            self.of.user().pay(*meter, *n);
         }
         self.give_back();
         self.of.hub().soil_sheet(&self.of.sheet);

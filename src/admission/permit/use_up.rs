@@ -1,12 +1,7 @@
 //! Use against what was drawn for it: draw by draw, then what is left, then as a debt.
 
-use std::sync::Arc;
-
-use smallvec::SmallVec;
-
 use super::{FORGIVEN, Listed, Of, State};
 use crate::admission::decide::{self, From, Taken, TakenList};
-use crate::admission::lease::Lease;
 use crate::admission::policy::{Known, RoutePolicy};
 use crate::clock::Now;
 
@@ -62,7 +57,7 @@ pub(super) fn use_up(
         pay_bucket(of, took, n, now);
     }
     if rest > 0 {
-        settle_late(of, rules, taken, ask, rest);
+        settle_late(of, rules, ask, rest);
     }
 }
 
@@ -86,27 +81,11 @@ pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
 }
 
 /// Use that no hold covers: each quota it belongs to pays from what is left, then owes.
-fn settle_late(of: &Of, rules: &RoutePolicy, taken: &[Taken], ask: usize, n: u64) {
-    let mut scoped = SmallVec::<[&Arc<Lease>; 2]>::new();
-    for took in taken.iter().filter(|t| usize::from(t.ask) == ask) {
-        if let From::ScopedPool(lease) = &took.from
-            && !scoped.iter().any(|known| Arc::ptr_eq(known, lease))
-        {
-            scoped.push(lease);
-        }
-    }
-    for lease in scoped {
-        lease.settle_late(n);
-        of.hub().soil_lease(lease);
-        of.hub().wake(lease);
-    }
+fn settle_late(of: &Of, rules: &RoutePolicy, ask: usize, n: u64) {
     let meter = &rules.meters[ask];
-    let policy = &of.sheet.policy;
-    let quotas = meter.quotas.iter().map(|q| &policy.quotas[usize::from(*q)]);
-    let tenant_wide = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over.or(q.included));
-    let once = meter.grants.last().copied().filter(|_| meter.once_only);
-    for pool in tenant_wide.chain(once) {
-        let lease = decide::lease_of(&of.sheet, pool);
+    of.user().pay(meter.meter, n);
+    if let Some(grant) = meter.grants.last().filter(|_| meter.once_only) {
+        let lease = decide::lease_of(&of.sheet, *grant);
         lease.settle_late(n);
         of.hub().wake(lease);
     }

@@ -167,9 +167,12 @@ impl Policy {
             shadow: route.and_then(|r| r.enforce).unwrap_or(self.plan.enforce) == Enforce::Shadow,
             ..RoutePolicy::default()
         };
-        if rules.free {
+        if rules.free && cost.is_empty() {
+            rules.plain = Some(Box::default());
+            rules.costs_alone = true;
             return rules;
         }
+        rules.in_flight = self.plan.concurrency.filter(|_| !rules.free);
         self.lower_meters(catalog, cost, &mut rules);
         for ask in &mut rules.meters {
             ask.quotas = self.quotas_of.get(&ask.meter).cloned().unwrap_or_default();
@@ -185,10 +188,10 @@ impl Policy {
             .chain(shared)
             .flatten()
             .copied()
-            .filter(|rate| self.rate_holds(*rate, &rules.meters))
+            .filter(|rate| !rules.free && self.rate_holds(*rate, &rules.meters))
             .collect();
         rules.plain = self.plain(&rules);
-        rules.costs_alone = self.plan.concurrency.is_none()
+        rules.costs_alone = rules.in_flight.is_none()
             && rules.plain.as_ref().is_some_and(|asks| asks.iter().all(|ask| ask.is_cost));
         rules
     }
@@ -259,7 +262,7 @@ impl Policy {
                             cut: meter.cut,
                         });
                     }
-                    (said.unwrap_or(meter.hold), Known::Reported(counter))
+                    (said.unwrap_or(meter.asked()), Known::Reported(counter))
                 }
             };
             if n > 0 || known != Known::Cost {

@@ -1,0 +1,145 @@
+//! What is learned late without anything set aside for it: it is held to its limits like all use.
+//! And what is not held to any limit: free routes, and shadow.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty, Full};
+use tollgate::middleware::TollgateLayer;
+use tollgate::store::Memory;
+use tollgate::testing::{self, Faulty};
+use tollgate::{Admitted, Ask, Gate};
+use tower::{Layer, ServiceExt};
+
+/// The status of a request of this user, in which the handler reports so much.
+async fn reporting(gate: &Gate, user: &str, path: &str, used: &[(&'static str, u64)]) -> u16 {
+    let request = Request::get(path).header("x-tenant", "acme").header("x-user", user);
+    let used = used.to_vec();
+    let inner = tower::service_fn(move |request: Request<Empty<Bytes>>| {
+        let usage = request.extensions().get::<Admitted>().unwrap().usage();
+        used.iter().for_each(|(meter, n)| usage.add(meter, *n));
+        async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer"))) }
+    });
+    let layer = TollgateLayer::new(gate);
+    let response = layer.layer(inner).oneshot(request.body(Empty::new()).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    response.into_body().collect().await.unwrap();
+    status
+}
+
+/// What is used of a meter, what of it is beyond its limits, and what of each limit.
+async fn used(gate: &Gate, meter: &str) -> (u64, u64, Vec<u64>) {
+    let who = testing::identified(gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let meter = report.meters.into_iter().find(|m| &*m.name == meter).unwrap();
+    (meter.used, meter.over, meter.limits.iter().map(|limit| limit.used).collect())
+}
+
+fn plans(of_plan: &str) -> String {
+    format!(
+        "default-plan = \"free\"
+        [meter.tokens]
+        count = \"reported\"
+        [meter.images]
+        [meter.credits]
+        sum = {{ images = \"5\" }}
+        [route.shown]
+        match = \"GET /shown\"
+        free  = true
+        [plan.free]
+        {of_plan}"
+    )
+}
+
+#[tokio::test]
+async fn a_quota_without_a_hold_refuses_once_it_is_used_up() {
+    let (gate, clock) = testing::gate(&plans("quota.tokens = \"100/day\""));
+    for expected in [200, 200, 429, 429] {
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 60)]).await, expected);
+    }
+    assert_eq!(used(&gate, "tokens").await.0, 120);
+    clock.advance(Duration::from_secs(86_400));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 60)]).await, 200);
+    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+}
+
+#[tokio::test]
+async fn a_users_quota_without_a_hold_refuses_that_user() {
+    let (gate, _clock) = testing::gate(&plans("quota.tokens = \"100/day per user\""));
+    for expected in [200, 200, 429] {
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 60)]).await, expected);
+    }
+    assert_eq!(reporting(&gate, "bob", "/chat", &[("tokens", 60)]).await, 200);
+}
+
+#[tokio::test]
+async fn a_rate_of_a_meter_without_a_hold_is_paid_by_waiting() {
+    let (gate, clock) = testing::gate(&plans("rate.default = \"60 tokens/min burst 60\""));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 180)]).await, 200);
+    assert_eq!(reporting(&gate, "ann", "/chat", &[]).await, 429);
+    clock.advance(Duration::from_secs(120));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[]).await, 429);
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[]).await, 200);
+}
+
+#[tokio::test]
+async fn what_is_included_is_used_before_what_is_beyond() {
+    let quota = "quota.tokens = { limit = \"100/day\", over = \"allow\", stop = \"300\" }";
+    let (gate, _clock) = testing::gate(&plans(quota));
+    // Reported, used in all, of it beyond the limit.
+    for (n, all, over) in [(60, 60, 0), (60, 120, 20), (160, 280, 180), (20, 300, 200)] {
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", n)]).await, 200);
+        assert_eq!(used(&gate, "tokens").await, (all, over, vec![all]));
+    }
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 1)]).await, 429, "past the stop");
+}
+
+#[tokio::test]
+async fn what_no_route_asks_for_feeds_its_sums_and_narrow_quotas() {
+    let limits = "quota.images = \"10/day per user\"\nquota.credits = \"1000/day\"";
+    let (gate, _clock) = testing::gate(&plans(limits));
+    assert_eq!(reporting(&gate, "ann", "/draw", &[("images", 3)]).await, 200);
+    assert_eq!(used(&gate, "images").await.0, 3);
+    assert_eq!(used(&gate, "credits").await, (15, 0, vec![15]));
+    let who = [("x-tenant", "acme"), ("x-user", "ann")];
+    let report = gate.usage_report(&testing::identified_by(&gate, &who).await).await.unwrap();
+    let images = report.meters.iter().find(|m| &*m.name == "images").unwrap();
+    assert_eq!(images.limits[0].used, 3, "of the user's own");
+}
+
+#[tokio::test]
+async fn a_free_route_needs_no_place_among_those_in_flight() {
+    let (gate, _clock) = testing::gate(&plans("concurrency = 1\nquota.images = \"10\""));
+    let acme = gate.tenant("acme").await.unwrap();
+    let running = gate.admit(Ask::op("work").tenant(&acme)).await.unwrap();
+    assert_eq!(reporting(&gate, "ann", "/search", &[]).await, 429);
+    for _ in 0..3 {
+        assert_eq!(reporting(&gate, "ann", "/shown", &[]).await, 200);
+        assert_eq!(acme.in_flight(), Some(1));
+    }
+    running.settle();
+    assert_eq!(acme.in_flight(), Some(0));
+    // Work by the same name costs what it says, and no more.
+    gate.admit(Ask::op("shown").tenant(&acme).cost("images", 2)).await.unwrap().settle();
+    assert_eq!(used(&gate, "images").await.0, 2);
+    assert_eq!(used(&gate, "requests").await.0, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shadow_refuses_nobody_while_the_store_is_away() {
+    let store = Faulty::scripted(Memory::new(), []);
+    let plans = plans("enforce = \"shadow\"\nquota.requests = \"1000/day\"");
+    let (gate, _clock) = testing::gate_with(&plans, store.clone());
+    assert_eq!(reporting(&gate, "ann", "/search", &[]).await, 200);
+    store.outage(true);
+    for _ in 0..50 {
+        assert_eq!(reporting(&gate, "ann", "/search", &[]).await, 200);
+    }
+    store.outage(false);
+    assert_eq!(used(&gate, "requests").await.0, 51);
+}
