@@ -15,16 +15,17 @@
 //! admits more than burst + span x rate, except for what [`BucketRule::charge`] took past the
 //! burst.
 
-use std::cell::Cell as ThreadCell;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
-use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
+
+mod cell;
+
+use cell::{Argument, InCell, at};
 
 /// One bucket. A new one is full.
 #[derive(Debug, Default)]
@@ -313,16 +314,6 @@ impl Bucket {
     }
 }
 
-/// The TAT that is as many units ahead at the new interval as at the old one.
-fn moved(tat: u64, before_ns: u64, after_ns: u64, now_ns: u64) -> u64 {
-    let ahead = u128::from(tat.saturating_sub(now_ns));
-    let moved = ahead * u128::from(after_ns) / u128::from(before_ns);
-    let moved = u64::try_from(moved).unwrap_or(u64::MAX);
-    if moved == 0 { 0 } else { now_ns.saturating_add(moved) }
-}
-
-/// governor's keyed limiter wants keys it could put into a map. Ours never are: the key *is* the
-/// cell, handed in by reference.
 impl Clone for Bucket {
     fn clone(&self) -> Self {
         let copy = |of: &AtomicU64| AtomicU64::new(of.load(Ordering::Relaxed));
@@ -331,72 +322,12 @@ impl Clone for Bucket {
     }
 }
 
-impl PartialEq for Bucket {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
-    }
-}
-
-impl Eq for Bucket {}
-
-impl std::hash::Hash for Bucket {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        std::ptr::hash(self, state);
-    }
-}
-
-/// governor's state store, over the cell that comes as the key.
-struct InCell;
-
-impl StateStore for InCell {
-    type Key = Bucket;
-
-    fn measure_and_replace<T, F, E>(&self, key: &Bucket, f: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let mut seen = key.tat.load(Ordering::Relaxed);
-        loop {
-            // 0 needs no `None`: a TAT in the past is a full bucket, whatever it is.
-            let (answer, next) = f(Some(Nanos::from(seen)))?;
-            let swapped = key.tat.compare_exchange_weak(
-                seen,
-                next.into(),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-            match swapped {
-                Ok(_) => return Ok(answer),
-                Err(now) => seen = now,
-            }
-        }
-    }
-}
-
-/// governor's clock, showing the time of the call in progress on this thread.
-struct Argument;
-
-thread_local! {
-    static NOW_NS: ThreadCell<u64> = const { ThreadCell::new(0) };
-}
-
-fn at<T>(now_ns: u64, call: impl FnOnce() -> T) -> T {
-    NOW_NS.set(now_ns);
-    call()
-}
-
-impl Clock for Argument {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        Nanos::from(NOW_NS.get())
-    }
-}
-
-impl Clone for Argument {
-    fn clone(&self) -> Self {
-        Argument
-    }
+/// The TAT that is as many units ahead at the new interval as at the old one.
+fn moved(tat: u64, before_ns: u64, after_ns: u64, now_ns: u64) -> u64 {
+    let ahead = u128::from(tat.saturating_sub(now_ns));
+    let moved = ahead * u128::from(after_ns) / u128::from(before_ns);
+    let moved = u64::try_from(moved).unwrap_or(u64::MAX);
+    if moved == 0 { 0 } else { now_ns.saturating_add(moved) }
 }
 
 #[cfg(test)]
