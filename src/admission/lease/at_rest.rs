@@ -18,6 +18,7 @@ pub(crate) struct LeaseAtRest {
     start_ms: i64,
     end_ms: i64,
     ttl: Option<i64>,
+    of_slot: bool,
     left: i64,
     total: u64,
     low: i64,
@@ -57,6 +58,7 @@ impl Lease {
             start_ms: self.pool.start_ms,
             end_ms: self.end_ms,
             ttl: self.ttl,
+            of_slot: self.of_slot,
             left: self.left.load(Ordering::Acquire),
             total: self.total(),
             low: self.low.load(Ordering::Relaxed),
@@ -89,6 +91,7 @@ impl LeaseAtRest {
         let lease = Lease::new(pool, self.end_ms, self.terms, self.first_ask)
             .under(incarnation)
             .forgotten_at(self.ttl)
+            .of_slot(self.of_slot)
             .alerting(alerting);
         lease.left.store(self.left, Ordering::Relaxed);
         lease.total.store(self.total, Ordering::Relaxed);
@@ -114,5 +117,22 @@ impl LeaseAtRest {
     pub(crate) fn unused_until_ms(&self) -> Option<i64> {
         let mine = self.view?.mine?;
         (self.left > 0 || mine.held > mine.preauthorised.max(self.ceiling)).then_some(self.end_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_of_a_slot_is_one_after_its_sleep() {
+        let tenant = Surrogate::test(1);
+        for of_slot in [true, false] {
+            let pool = PoolId { tenant, limit: "rate/default/h".into(), scope: 0, start_ms: 0 };
+            let lease =
+                Lease::new(pool, 3_600_000, Terms { limit: 10, rev: 1 }, 1).of_slot(of_slot);
+            let woken = lease.at_rest().unwrap().wake(tenant, 7, None);
+            assert_eq!(woken.is_of_slot(), of_slot);
+        }
     }
 }
