@@ -15,7 +15,7 @@ use crate::admission::policy::RoutePolicy;
 use crate::admission::policy::{Place, QuotaRule, RateRule};
 use crate::admission::scoped::{ScopedKey, ScopesOf};
 use crate::admission::sheet::Sheet;
-use crate::catalog::{Count, Every, MeterId, Over, RouteId};
+use crate::catalog::{Count, Every, MeterId, Over, RouteId, Term};
 use crate::clock::Now;
 use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, Source, Unit};
 use crate::telemetry;
@@ -242,7 +242,7 @@ impl Standing<'_> {
             scale: meter.scale,
             limit,
             remaining,
-            window: nominal(rule, window.end_ms.saturating_sub(window.start_ms)),
+            window: nominal(rule, self.sheet.anchors.term),
             resets_in,
             resets_at_ms: resets_in.map(|_| window.end_ms),
             source: Source::Lease,
@@ -352,8 +352,8 @@ fn millis_until(end_ms: i64, now: Now) -> Option<Duration> {
 }
 
 /// The window's length for headers, the same in every month, so that the policy header does not
-/// change from one window to the next: a month is 30 days, a day 24 hours.
-fn nominal(rule: &QuotaRule, actual_ms: i64) -> Option<Duration> {
+/// change from one window to the next: a month is 30 days, twelve are 365, a day is 24 hours.
+fn nominal(rule: &QuotaRule, term: Option<Term>) -> Option<Duration> {
     let hours = match rule.quota.every {
         Every::Hour => 1,
         Every::Day => 24,
@@ -361,9 +361,38 @@ fn nominal(rule: &QuotaRule, actual_ms: i64) -> Option<Duration> {
         Every::Month | Every::Cycle => 30 * 24,
         Every::Year => 365 * 24,
         Every::Term => {
-            return Some(Duration::from_millis(u64::try_from(actual_ms).ok()?));
+            // Without a contract term it is the cycle.
+            let months = u64::from(term.map_or(1, |term| term.months.max(1)));
+            (months / 12 * 365 + months % 12 * 30) * 24
         }
         Every::Once => return None,
     };
     Some(Duration::from_secs(hours * 3_600))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing;
+
+    #[tokio::test]
+    async fn a_term_is_told_as_the_same_length_in_every_month() {
+        let plans = r#"
+            default-plan = "free"
+            [plan.free]
+            quota.requests = "100/term"
+            [tenant.acme]
+            term = { from = 2026-02-01, every = "1y" }
+            note = "a contract"
+        "#;
+        let (gate, _clock) = testing::gate(plans);
+        let mut told = Vec::new();
+        for id in ["acme", "other"] {
+            let tenant = gate.tenant(id).await.unwrap();
+            let sheet = tenant.0.last_sheet();
+            let policy = &sheet.policy;
+            let window = super::nominal(&policy.quotas[0], sheet.anchors.term);
+            told.push(window.unwrap().as_secs() / 86_400);
+        }
+        assert_eq!(told, [365, 30], "without a contract it is the cycle");
+    }
 }
