@@ -300,7 +300,7 @@ impl Gate {
                 return waited;
             };
             inner.hub.wake(&lease);
-            let answer = lease.answer_for(n, &*inner.clock);
+            let answer = inner.hub.answer_for(&lease, n);
             waited.store_away = tokio::time::timeout(LEASE_WAIT, answer).await.is_err();
             waited
         })

@@ -378,7 +378,7 @@ mod tests {
                 }
                 Take::Need => {
                     hub.wake(&lease);
-                    let answer = lease.answer_for(n, &*hub.clock);
+                    let answer = hub.answer_for(&lease, n);
                     let _ = tokio::time::timeout(Duration::from_millis(250), answer).await;
                 }
                 Take::Exhausted => {
@@ -565,6 +565,32 @@ mod tests {
         drive(&hands, &lease).await;
         assert!(lease.is_returned());
         assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);
+    }
+
+    /// What waits beside a larger ask that the pool cannot give is not left behind by its answer.
+    #[tokio::test(start_paused = true)]
+    async fn an_ask_is_made_again_after_a_larger_one_was_refused() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), hands.hub.clock.now());
+        take(&hands, &lease, LIMIT - 50).await;
+        lease.settle(LIMIT - 50);
+        while lease.left() > 0 {
+            assert!(matches!(lease.take(1, now), Take::Taken { .. }));
+            lease.settle(1);
+        }
+        let free = pool(&hands, &lease).await.free;
+        assert!(free > 1, "some are left to somebody else: {free}");
+
+        assert_eq!(lease.take(1, now), Take::Need);
+        assert_eq!(lease.take(LIMIT, now), Take::Need);
+        drive(&hands, &lease).await;
+        assert_eq!(lease.take(LIMIT, now), Take::Exhausted, "there are not so many");
+        assert_eq!(lease.take_down_to(1, 0), false, "and none came for the other");
+        assert!(!lease.answer_for(1, &*hands.hub.clock).await, "it is to be asked for anew");
+        lease.want(1);
+        drive(&hands, &lease).await;
+        assert!(lease.answer_for(1, &*hands.hub.clock).await);
+        assert!(matches!(lease.take(1, now), Take::Taken { .. }));
     }
 
     /// A grant was refused because another was faster; a copy of it comes when there are units.

@@ -156,6 +156,14 @@ impl Hub {
         }
     }
 
+    /// Waits for `n` atoms, which were asked for: until they are here, or are known not to be had.
+    pub(crate) async fn answer_for(&self, lease: &Arc<Lease>, n: u64) {
+        while !lease.answer_for(n, &*self.clock).await {
+            lease.want(n);
+            self.wake(lease);
+        }
+    }
+
     /// Notes that a sheet has totals to record.
     pub(crate) fn soil_sheet(&self, sheet: &Arc<Sheet>) {
         if sheet.soil() {

@@ -28,7 +28,7 @@ use self::ceiling::Ceiling;
 use super::alert::Alerting;
 use super::pool::{Entry, PoolId, Terms, View};
 use crate::catalog::Window;
-use crate::clock::{Clock, Now};
+use crate::clock::Now;
 use crate::store::layout::Space;
 
 mod ask;
@@ -37,9 +37,14 @@ mod ceiling;
 mod cold;
 mod remaining;
 mod size;
+mod wait;
 
 /// The first lease of a pool, in asks: small, because nobody knows yet what this process needs.
 pub(crate) const FIRST_ASKS: u64 = 8;
+
+/// Largest total of a lease or a use row, in atoms, so that sums of several stay in range. What
+/// comes beyond it is a mistake of whoever reports it.
+pub(crate) const MOST: u64 = 1 << 60;
 
 /// Who leases: this process's part of the table and its incarnation.
 #[derive(Clone, Debug)]
@@ -253,7 +258,7 @@ impl Lease {
         if self.is_refused(n, now) {
             return Take::Exhausted;
         }
-        self.wanted.fetch_max(n, Ordering::SeqCst);
+        self.want(n);
         Take::Need
     }
 
@@ -275,16 +280,15 @@ impl Lease {
 
     /// Settles `n` atoms of a hold: they were used.
     pub(crate) fn settle(&self, n: u64) {
-        self.total.fetch_add(n, Ordering::Relaxed);
+        self.total.fetch_add(n, Ordering::SeqCst); // see `soil`
     }
 
-    /// Settles `n` atoms that no hold covers: what is left pays, the rest is a debt. Returns the
-    /// part that was not covered.
-    pub(crate) fn settle_late(&self, n: u64) -> u64 {
-        let ask = signed(n);
-        let before = self.left.fetch_sub(ask, Ordering::AcqRel);
-        self.total.fetch_add(n, Ordering::Relaxed);
-        n.saturating_sub(u64::try_from(before).unwrap_or(0))
+    /// Settles `n` atoms that no hold covers: what is left pays, the rest is a debt. A total stops
+    /// at [`MOST`].
+    pub(crate) fn settle_late(&self, n: u64) {
+        let n = n.min(MOST.saturating_sub(self.total()));
+        self.left.fetch_sub(signed(n), Ordering::AcqRel);
+        self.settle(n);
     }
 
     /// Atoms taken by requests that have not ended.
@@ -301,7 +305,7 @@ impl Lease {
 
     /// Atoms settled by this process.
     pub(crate) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        self.total.load(Ordering::SeqCst)
     }
 
     /// `total` as the log last had it.
@@ -332,31 +336,20 @@ impl Lease {
     }
 
     /// True once until [`clean`](Self::clean): whoever gets it brings the lease to the recorder.
+    ///
+    /// Adding to a total and then looking at the mark, and taking the mark off and then looking at
+    /// the total, stand in one order for all: else what is added last might be seen by neither.
     pub(crate) fn soil(&self) -> bool {
-        !self.dirty.load(Ordering::Relaxed) && !self.dirty.swap(true, Ordering::AcqRel)
+        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
     }
 
     pub(crate) fn clean(&self) {
-        self.dirty.store(false, Ordering::Release);
+        self.dirty.store(false, Ordering::SeqCst);
     }
 
     /// Whether the log lacks some of the total.
     pub(crate) fn is_unlogged(&self) -> bool {
         !self.of_slot && self.logged.load(Ordering::Relaxed) != self.total()
-    }
-
-    /// Waits until `n` atoms are here, or are known not to be had; the caller bounds the wait.
-    pub(crate) async fn answer_for(&self, n: u64, clock: &dyn Clock) {
-        let _asked = Asked::count(self, n);
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            let here = self.left.load(Ordering::Acquire) >= signed(n);
-            if here || self.is_refused(n, clock.now()) {
-                return;
-            }
-            changed.await;
-        }
     }
 
     fn is_refused(&self, n: u64, now: Now) -> bool {
@@ -367,22 +360,6 @@ impl Lease {
     fn cold(&self) -> MutexGuard<'_, Cold> {
         // A panic while it was held is a bug elsewhere; the state is whole between statements.
         self.cold.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts an ask among those that wait, for as long as it does.
-struct Asked<'a>(&'a Lease, u64);
-
-impl<'a> Asked<'a> {
-    fn count(lease: &'a Lease, n: u64) -> Self {
-        lease.waiting.fetch_add(n, Ordering::AcqRel);
-        Self(lease, n)
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(self.1, Ordering::AcqRel);
     }
 }
 

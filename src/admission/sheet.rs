@@ -248,8 +248,9 @@ impl Sheet {
     }
 
     /// True once until [`clean`](Self::clean): whoever gets it brings the sheet to the recorder.
+    /// See [`Lease::soil`] for the order.
     pub(crate) fn soil(&self) -> bool {
-        !self.dirty.load(Ordering::Relaxed) && !self.dirty.swap(true, Ordering::AcqRel)
+        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
     }
 
     /// Whether it waits for the recorder.
@@ -272,14 +273,15 @@ impl Sheet {
         Arc::strong_count(self) <= 2 && Arc::strong_count(&self.tenant) <= 2
     }
 
-    /// Whether all of its use is with the recorder, and its buckets are full: a bucket that is
-    /// forgotten before would be full too early.
+    /// Whether all of its use is on record, and its buckets are full: a bucket that is forgotten
+    /// before would be full too early.
     pub(super) fn is_at_rest(&self, now: Now) -> bool {
-        !self.is_dirty() && self.buckets.iter().all(|bucket| bucket.is_full(now.mono_ns))
+        let is_recorded = !self.is_dirty() && self.row.is_logged();
+        is_recorded && self.buckets.iter().all(|bucket| bucket.is_full(now.mono_ns))
     }
 
     pub(crate) fn clean(&self) {
-        self.dirty.store(false, Ordering::Release);
+        self.dirty.store(false, Ordering::SeqCst);
     }
 
     /// Takes over the leases whose pool is the same, and tells them of another limit.

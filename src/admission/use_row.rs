@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::MOST;
 use crate::catalog::{Catalog, MeterId};
 use crate::clock::Now;
 
@@ -28,10 +29,14 @@ struct UseTotal {
 }
 
 impl UseRow {
-    /// Counts atoms that were used.
+    /// Counts atoms that were used. A total stops at [`MOST`].
     pub(crate) fn add(&self, meter: MeterId, atoms: u64) {
-        if let Some(row) = self.totals.get(usize::from(meter.0)) {
-            row.total.fetch_add(atoms, Ordering::Relaxed);
+        let Some(row) = self.totals.get(usize::from(meter.0)) else {
+            return;
+        };
+        let before = row.total.fetch_add(atoms, Ordering::SeqCst); // see `Sheet::soil`
+        if before.saturating_add(atoms) > MOST {
+            row.total.store(MOST, Ordering::SeqCst);
         }
     }
 
@@ -53,18 +58,23 @@ impl UseRow {
     /// from now on.
     pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, u64)> + '_ {
         self.totals.iter().enumerate().filter_map(|(i, row)| {
-            let total = row.total.load(Ordering::Relaxed);
+            let total = row.total.load(Ordering::SeqCst);
             let news = row.logged.swap(total, Ordering::Relaxed) != total;
             news.then(|| (MeterId(u16::try_from(i).unwrap_or(u16::MAX)), total))
         })
     }
 
-    /// What it comes down to. `None`: the log lacks some of it.
-    pub(super) fn at_rest(&self) -> Option<RowAtRest> {
+    /// Whether the log has all of it.
+    pub(super) fn is_logged(&self) -> bool {
         let is_logged = |row: &UseTotal| {
             row.logged.load(Ordering::Relaxed) == row.total.load(Ordering::Relaxed)
         };
-        self.totals.iter().all(is_logged).then(|| RowAtRest {
+        self.totals.iter().all(is_logged)
+    }
+
+    /// What it comes down to. `None`: the log lacks some of it.
+    pub(super) fn at_rest(&self) -> Option<RowAtRest> {
+        self.is_logged().then(|| RowAtRest {
             part: self.part,
             period_ms: self.period_ms,
             day: self.day,
@@ -119,4 +129,22 @@ fn same_meters(a: &Arc<Catalog>, b: &Arc<Catalog>) -> bool {
     let names =
         |c: &Arc<Catalog>| c.meters.iter().map(|m| (m.name.clone(), m.scale)).collect::<Vec<_>>();
     Arc::ptr_eq(a, b) || names(a) == names(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_stops_where_sums_stay_in_range() {
+        let totals = [UseTotal::default()].into();
+        let row = UseRow { part: 0, period_ms: 0, day: 20_261_122, account: None, totals };
+        row.add(MeterId(0), 10_000_000_000);
+        // As long as a request may say that it is: what was used before does not come to nothing.
+        row.add(MeterId(0), u64::MAX - 10_000_000_000 + 1);
+        assert_eq!(row.total(MeterId(0)), MOST);
+        row.add(MeterId(0), u64::MAX);
+        assert_eq!(row.total(MeterId(0)), MOST);
+        row.add(MeterId(7), 1); // of another catalog
+    }
 }

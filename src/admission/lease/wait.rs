@@ -1,0 +1,48 @@
+//! Waiting for units of a lease.
+
+use std::sync::atomic::Ordering;
+
+use super::{Lease, signed};
+use crate::clock::Clock;
+
+impl Lease {
+    /// Asks the pool for `n` atoms with its next call.
+    pub(crate) fn want(&self, n: u64) {
+        self.wanted.fetch_max(n, Ordering::SeqCst);
+    }
+
+    /// Waits until `n` atoms are here, or are known not to be had; the caller bounds the wait.
+    /// `false`: the pool is not asked for them any more, because it had not what somebody else
+    /// asked for, or others were faster. They are to be asked for anew.
+    pub(crate) async fn answer_for(&self, n: u64, clock: &dyn Clock) -> bool {
+        let _asked = Asked::count(self, n);
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let here = self.left.load(Ordering::Acquire) >= signed(n);
+            if here || self.is_refused(n, clock.now()) {
+                return true;
+            }
+            if self.wanted.load(Ordering::SeqCst) < n {
+                return false;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Counts an ask among those that wait, for as long as it does.
+struct Asked<'a>(&'a Lease, u64);
+
+impl<'a> Asked<'a> {
+    fn count(lease: &'a Lease, n: u64) -> Self {
+        lease.waiting.fetch_add(n, Ordering::AcqRel);
+        Self(lease, n)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(self.1, Ordering::AcqRel);
+    }
+}
