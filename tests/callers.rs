@@ -334,3 +334,42 @@ async fn a_revoked_key_does_not_come_back_while_the_directory_is_away() {
     w.store.outage(true);
     assert_eq!(with_key(&w.gate, &key).await, 503);
 }
+
+/// What a running window has counted stays counted when the time zone changes, here and in a
+/// process that begins later; the window ends at the new zone's midnight.
+#[tokio::test]
+async fn a_changed_time_zone_grants_nothing_anew() {
+    use tollgate::testing::{Plans, builder};
+    let zone = |name: &str| {
+        format!(
+            "default-plan = \"free\"\ntimezone = \"{name}\"\n[plan.free]\nquota.requests = \"3/day\""
+        )
+    };
+    let (store, plans) = (Memory::new(), Plans::new(&zone("UTC")));
+    let clock = ManualClock::at_unix_ms(START_MS);
+    let open = async || {
+        let gate = plans.read_by(builder("")).store(store.clone()).clock(clock.clone());
+        gate.open().await.unwrap()
+    };
+    let asks = async |gate: &Gate| status(gate, &[("x-tenant", "acme")], "10.0.0.7").await;
+    let gate = open().await;
+    for expected in [200, 200, 200, 429] {
+        assert_eq!(asks(&gate).await, expected);
+    }
+    // It is noon in UTC, and nine in the evening in Tokyo.
+    plans.set(&zone("Asia/Tokyo"));
+    assert!(gate.reload().await.unwrap());
+    assert_eq!(asks(&gate).await, 429, "the same day goes on");
+    gate.close().await.unwrap();
+    let gate = open().await;
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(asks(&gate).await, 429, "also for who has not seen the change");
+    clock.advance(Duration::from_secs(3 * 3_600 - 10));
+    assert_eq!(asks(&gate).await, 429);
+    clock.advance(Duration::from_secs(10));
+    for expected in [200, 200, 200, 429] {
+        assert_eq!(asks(&gate).await, expected, "midnight in Tokyo");
+    }
+    clock.advance(Duration::from_secs(9 * 3_600));
+    assert_eq!(asks(&gate).await, 429, "midnight in UTC is none any more");
+}

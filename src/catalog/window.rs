@@ -9,9 +9,12 @@
 //! Zones come from the database in this binary, not from the machine's, so that every node of one
 //! release turns over at the same instant.
 //!
+//! Where the zone has changed, the window that runs goes on to a boundary of the new one (`turn`).
+//!
 //! Not promised: instants outside the years 1 to 9998 are counted in the first or last of these.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
@@ -19,25 +22,39 @@ use jiff::{Span, Timestamp};
 
 use super::model::{Anchors, Every, Window};
 
+mod turn;
+
 /// 0001-01-03 and 9998-12-29 UTC, so that no offset leaves what a date can hold.
 const FIRST_MS: i64 = -62_135_424_000_000;
 const LAST_MS: i64 = 253_370_592_000_000;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// A time zone: where days and months turn over.
+/// A time zone: where days and months turn over; and those that were in force before it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Zone(TimeZone);
+pub struct Zone(TimeZone, Option<Arc<(Zone, i64)>>);
 
 impl Zone {
     /// The zone with this IANA name (`America/New_York`, `UTC`), in any case.
     pub fn new(name: &str) -> Option<Self> {
-        TimeZoneDatabase::bundled().get(name).ok().map(Self)
+        TimeZoneDatabase::bundled().get(name).ok().map(|zone| Self(zone, None))
     }
 
     /// UTC.
     pub fn utc() -> Self {
-        Self(TimeZone::UTC)
+        Self(TimeZone::UTC, None)
+    }
+
+    /// The same since this instant (Unix milliseconds), when it took the place of another: see
+    /// [`Every::window`].
+    #[must_use]
+    pub fn after(self, before: Zone, at_ms: i64) -> Self {
+        Self(self.0, Some(Arc::new((before, at_ms))))
+    }
+
+    /// The one before it, and when that was left.
+    fn before(&self) -> Option<(&Zone, i64)> {
+        self.1.as_deref().map(|(zone, left_ms)| (zone, *left_ms))
     }
 
     /// Its IANA name, in the database's spelling.
@@ -88,9 +105,8 @@ impl fmt::Debug for Zone {
 }
 
 impl Every {
-    /// The window that holds `at_ms` (Unix milliseconds). Calendar windows turn over in `zone`;
-    /// `cycle` and `term` on their anchors, at the anchor's local time of day.
-    pub fn window(self, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
+    /// The window that holds `at_ms` in a zone that has always been in force.
+    fn within(self, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
         let at_ms = at_ms.clamp(FIRST_MS, LAST_MS);
         let local = zone.local(at_ms);
         match self {

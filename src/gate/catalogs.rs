@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::Inner;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Zone};
 use crate::error::Error;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
@@ -18,6 +18,11 @@ use crate::store::{
 const FORMAT: i64 = 1;
 const HASH: &str = "hash";
 const AT_MS: &str = "at_ms";
+const ZONE: &str = "zone";
+
+/// Most changes of the time zone that are looked back on: what ran when an older one was made has
+/// ended.
+const ZONES: usize = 8;
 
 /// Where plans come from.
 #[derive(Clone, Debug)]
@@ -50,25 +55,31 @@ impl PlanSource {
     }
 }
 
-/// A published catalog's revision, and the hash of its content.
-pub(crate) type Published = (u64, Vec<u8>);
+/// What is published.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    /// Number of the newest publication; 0: there is none.
+    pub(crate) revision: u64,
+    /// The hash of its content.
+    hash: Vec<u8>,
+    /// The time zones, each with when it came into force, in order.
+    zones: Vec<(i64, String)>,
+}
 
-/// Publishes a catalog unless it is the newest one, and returns its revision. `newest` is what
-/// [`newest`] has said.
+/// Publishes a catalog unless it is the newest one. `published` is what [`published`] has said.
 pub(crate) async fn publish(
     store: &dyn Store,
     space: &Space,
     catalog: &Catalog,
-    mut newest: Option<Published>,
+    mut published: Published,
     now_ms: i64,
-) -> Result<u64, StoreError> {
+) -> Result<Published, StoreError> {
+    let zone = catalog.timezone.name();
     loop {
-        if let Some((revision, hash)) = &newest
-            && hash.as_slice() == catalog.hash.as_slice()
-        {
-            return Ok(*revision);
+        if published.hash.as_slice() == catalog.hash.as_slice() {
+            return Ok(published);
         }
-        let revision = newest.map_or(1, |(revision, _)| revision + 1);
+        let revision = published.revision + 1;
         let (name, version) = layout::format(FORMAT);
         let write = Write {
             key: space.catalog(revision),
@@ -77,36 +88,68 @@ pub(crate) async fn publish(
                 Change::Set(name, version),
                 Change::Set(HASH.into(), Value::Bytes(catalog.hash.to_vec())),
                 Change::Set(AT_MS.into(), Value::Int(now_ms)),
+                Change::Set(ZONE.into(), Value::Text(zone.to_owned())),
             ],
         };
         match until_known(store, write).await? {
-            Written::Applied(_) => return Ok(revision),
+            Written::Applied(_) => {
+                (published.revision, published.hash) = (revision, catalog.hash.to_vec());
+                published.is_in(zone, now_ms);
+                return Ok(published);
+            }
             // Somebody was first, perhaps ourselves with an answer that was lost: look again.
-            Written::Refused(_) => newest = self::newest(store, space).await?,
+            Written::Refused(_) => published = self::published(store, space).await?,
         }
     }
 }
 
-/// The catalog that was published last.
-pub(crate) async fn newest(
-    store: &dyn Store,
-    space: &Space,
-) -> Result<Option<Published>, StoreError> {
+/// What has been published.
+pub(crate) async fn published(store: &dyn Store, space: &Space) -> Result<Published, StoreError> {
     let pk = space.catalog(0).pk;
     let mut from = String::new();
-    let mut newest = None;
+    let mut published = Published::default();
     loop {
         let query = Query { pk: pk.clone(), from, until: None, limit: MAX_PAGE_ITEMS };
         let page = store.query(query).await?;
-        if let Some((sk, item)) = page.items.last() {
+        for (sk, item) in &page.items {
             check_format(item, FORMAT, "a catalog revision")?;
-            let hash = item.bytes(HASH).unwrap_or_default().to_vec();
-            newest = Some((sk.parse().unwrap_or(0), hash));
+            published.revision = sk.parse().unwrap_or(0);
+            published.hash = item.bytes(HASH).unwrap_or_default().to_vec();
+            if let (Some(zone), Some(at_ms)) = (item.text(ZONE), item.int(AT_MS)) {
+                published.is_in(zone, at_ms);
+            }
         }
         match page.next {
             Some(next) => from = next,
-            None => return Ok(newest),
+            None => return Ok(published),
         }
+    }
+}
+
+impl Published {
+    /// A revision in this zone came into force then.
+    fn is_in(&mut self, zone: &str, at_ms: i64) {
+        if self.zones.last().is_none_or(|(_, last)| last != zone) {
+            self.zones.push((at_ms, zone.to_owned()));
+        }
+        if self.zones.len() > ZONES {
+            self.zones.remove(0);
+        }
+    }
+
+    /// The catalog with the zones that were in force before its own.
+    pub(crate) fn in_force(&self, mut catalog: Catalog) -> Arc<Catalog> {
+        let known = self.zones.iter().filter_map(|(at_ms, name)| Some((*at_ms, Zone::new(name)?)));
+        let over = known.fold(None, |before, (at_ms, zone)| {
+            Some(match before {
+                Some(before) => zone.after(before, at_ms),
+                None => zone,
+            })
+        });
+        if let Some(zone) = over.filter(|zone: &Zone| zone.name() == catalog.timezone.name()) {
+            catalog.timezone = zone;
+        }
+        Arc::new(catalog)
     }
 }
 
@@ -122,14 +165,15 @@ impl Inner {
         let now_ms = self.clock.now().wall_ms;
         let catalog = Catalog::parse(&name, &text, now_ms)?;
         let (store, space) = (&*self.store, &self.writer.space);
-        let newest = newest(store, space).await?;
-        let revision = publish(store, space, &catalog, newest, now_ms).await?;
+        let published = published(store, space).await?;
+        let published = publish(store, space, &catalog, published, now_ms).await?;
+        let revision = published.revision;
         for warning in &catalog.warnings {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));
-        let catalog = Arc::new(catalog);
+        let catalog = published.in_force(catalog);
         self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
         Ok(true)
     }

@@ -224,14 +224,15 @@ impl GateBuilder {
         let space = Space::new(&config.store.space);
         // Side by side, so that a cold start waits twice; nothing is written before the store has
         // been looked at. What is wrong with it says more than what could not be read.
-        let (checked, newest) = tokio::join!(store.check(), catalogs::newest(&*store, &space));
+        let (checked, published) =
+            tokio::join!(store.check(), catalogs::published(&*store, &space));
         checked?;
-        let (revision, log) = tokio::join!(
-            catalogs::publish(&*store, &space, &catalog, newest?, now.wall_ms),
+        let (published, log) = tokio::join!(
+            catalogs::publish(&*store, &space, &catalog, published?, now.wall_ms),
             LogWriter::begin(&*store, space.clone(), now.wall_ms),
         );
-        let (revision, mut log) = (revision?, log?);
-        let catalog = Arc::new(catalog);
+        let (published, mut log) = (published?, log?);
+        let (revision, catalog) = (published.revision, published.in_force(catalog));
         let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(catalog, revision, 1)));
         let writer = log.writer().clone();
         let settled = Settled::new(&config)?;
