@@ -99,7 +99,8 @@ mod tests {
             changes in prop::collection::vec((48i64..2_000, 0..ZONES.len()), 1..4),
             cycle_h in 390_000i64..400_000,
         ) {
-            let (every, anchors) = (EVERY[every], Anchors { cycle_ms: cycle_h * HOUR_MS, term: None });
+            let anchors = Anchors { cycle_ms: cycle_h * HOUR_MS, term: None };
+            let every = EVERY[every];
             let (mut changed, mut at_ms) = (zone(ZONES[first]), from_h * HOUR_MS);
             for (gap_h, to) in &changes {
                 at_ms += gap_h * HOUR_MS;
