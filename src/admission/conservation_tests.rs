@@ -9,9 +9,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::lease::{Lease, Writer};
-use super::permit::Outcome;
+use super::permit::{Of, Outcome};
 use super::pool::{PoolId, View};
+use super::sheet::SheetRef;
 use crate::clock::Clock;
+use crate::decision::Source;
 use crate::gate::{Admitted, Answer, Gate, Step, Waited};
 use crate::identity::RequestView;
 use crate::store::{Memory, Store};
@@ -82,6 +84,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 /// A request of the one tenant.
+#[derive(Clone)]
 struct Call {
     work: bool,
     user: String,
@@ -365,4 +368,39 @@ async fn many_threads_pass_no_limit_and_leave_every_unit_usable() {
     assert!(used.iter().all(|used| *used <= USER), "{used:?}");
     gate.close().await.unwrap();
     assert_pools(&gate, &store, &model.leases).await;
+}
+
+/// Two rates, of which the one that is drawn last refuses: what the first gave is there again. And
+/// every number says where it came from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_refusal_by_one_of_two_rates_leaves_the_other_whole() {
+    let plans = r#"
+        default-plan = "free"
+        [plan.free]
+        rate.all       = "800/h"
+        rate.default   = "500/h"
+        quota.requests = "1000/day"
+    "#;
+    let (gate, _clock) = testing::gate(plans);
+    let call = Call { work: false, user: "ann".into() };
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (gate, call) = (gate.clone(), call.clone());
+        tasks.spawn(async move {
+            let mut admitted = 0;
+            for _ in 0..1_000 {
+                admitted += u64::from(admit(&gate, &call).await.is_some());
+            }
+            admitted
+        });
+    }
+    let admitted: u64 = tasks.join_all().await.into_iter().sum();
+    assert_eq!(admitted, 500, "refused wrongly at most for a moment");
+
+    let tenant = gate.tenant("acme").await.unwrap();
+    let of = Of { sheet: SheetRef::Own(tenant.0.last_sheet()), route: None, ip: None, work: None };
+    let states = gate.inner.limit_states(&of, gate.inner.clock.now());
+    let told: Vec<_> = states.iter().map(|s| (s.limit, s.remaining, s.source)).collect();
+    let (process, lease) = (Source::Process, Source::Lease);
+    assert_eq!(told, [(800, 300, process), (500, 0, process), (1_000, 500, lease)]);
 }

@@ -2,7 +2,7 @@
 
 use crate::admission::policy::Together;
 use crate::admission::resolve::LiveCatalog;
-use crate::catalog::{OnDirectoryError, Over};
+use crate::catalog::{OnDirectoryError, OnLeaseError, Over};
 use crate::config::{Config, FlushMode};
 use crate::sharing;
 use crate::store::Store;
@@ -39,6 +39,17 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
                 plan = %plan.name,
                 "concurrency {most} is per process: with n processes a tenant may have n x {most}",
             );
+        }
+        if let OnLeaseError::Allow { basis_points } = plan.on_lease_error {
+            for quota in plan.quotas.values().flatten() {
+                let Some(limit) = quota.limit else { continue };
+                let beyond = u128::from(limit) * u128::from(basis_points) / 10_000;
+                tracing::info!(
+                    plan = %plan.name,
+                    limit = %quota.id,
+                    "while the store is away each process may serve {beyond} atoms beyond its lease",
+                );
+            }
         }
         let soft = plan.quotas.values().flatten().filter(|q| q.over != Over::Deny);
         for quota in soft {
