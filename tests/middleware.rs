@@ -259,8 +259,14 @@ async fn a_client_that_goes_away_pays_for_what_has_passed() {
 
 #[tokio::test]
 async fn a_stream_is_cut_exactly_where_its_units_end() {
-    let (gate, _clock) = testing::gate(PLANS);
-    let stream = |_| Response::new(Frames::of(15, 1_000));
+    // In frames as large as a chunk, and in small ones, with less than a chunk at the end.
+    cut_at("10KB", 1_000, 10_000).await;
+    cut_at("10500B", 100, 10_500).await;
+}
+
+async fn cut_at(quota: &str, frame: usize, expected: usize) {
+    let (gate, _clock) = testing::gate(&PLANS.replace("10KB/day", &format!("{quota}/day")));
+    let stream = move |_| Response::new(Frames::of(15_000 / frame, frame));
     let mut body = call(&gate, request("GET", "/stream"), stream).await.into_body();
     let mut passed = 0;
     let error = loop {
@@ -271,8 +277,8 @@ async fn a_stream_is_cut_exactly_where_its_units_end() {
     };
     assert!(error.is::<StreamCut>());
     assert!(body.frame().await.is_none());
-    assert_eq!(passed, 10_000);
-    assert_eq!(meter(&gate, "egress").await, (10_000, 0));
+    assert_eq!(passed, expected);
+    assert_eq!(meter(&gate, "egress").await, (expected as u64, 0));
     let next = call(&gate, request("GET", "/stream"), stream).await;
     assert_eq!(next.status(), 429);
 }

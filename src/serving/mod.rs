@@ -161,7 +161,12 @@ impl Serving {
             let Some(ask) = asks.iter().position(|ask| ask.meter == meter.meter) else {
                 return Took::Done;
             };
-            gate.draw(hold, ask, (n - held).max(meter.chunk), waited)
+            let need = n - held;
+            match gate.draw(hold, ask, need.max(meter.chunk), waited) {
+                // The last units may be fewer than a chunk.
+                Took::Refused(_) if need < meter.chunk => gate.draw(hold, ask, need, waited),
+                took => took,
+            }
         });
         took.unwrap_or(Took::Done)
     }
