@@ -15,7 +15,9 @@
 //!    process, and on a store that says so in [`Promise::survives`], of the machine.
 //! 5. **Strong reads.** A read or a query that starts after a write was answered sees it.
 //! 6. **Ordered.** A query returns the items of one partition by ascending sort key, compared as
-//!    bytes, in pages; a page is cut by count, never in the middle of an item.
+//!    bytes, in pages. A page ends at the query's limit or anywhere before it, never in the middle
+//!    of an item: only [`Page::next`] says whether there may be more, not how many items came. A
+//!    page that has a `next` holds at least one item.
 //! 7. **Bounded.** An item above [`MAX_ITEM_BYTES`] is refused as invalid, whole. Writes that
 //!    cannot be queued are refused as throttled, never queued without bound.
 //! 8. **Expiry.** An item whose attribute [`TTL`] is a whole number may vanish at any time once
@@ -196,7 +198,7 @@ pub struct Query {
 pub struct Page {
     /// Sort keys and items, ascending.
     pub items: Vec<(String, Item)>,
-    /// Where the next page starts, if there may be more.
+    /// Where the next page starts, if there may be more; however few items are in this one.
     pub next: Option<String>,
 }
 

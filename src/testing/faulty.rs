@@ -80,6 +80,8 @@ struct State {
     odds: Odds,
     random: u64,
     outage: bool,
+    /// Most items of a page, where pages are cut.
+    most: Option<usize>,
     /// Calls of every kind but `expire` so far.
     calls: u64,
     /// Writes that come again, and how many writes come before.
@@ -98,7 +100,8 @@ impl Faulty {
     }
 
     fn new(inner: impl Store, script: VecDeque<Fault>, odds: Odds, random: u64) -> Self {
-        let state = State { script, odds, random, outage: false, calls: 0, repeats: Vec::new() };
+        let (outage, most, calls, repeats) = (false, None, 0, Vec::new());
+        let state = State { script, odds, random, outage, most, calls, repeats };
         Self { inner: Arc::new(inner), state: Arc::new(Mutex::new(state)) }
     }
 
@@ -111,6 +114,12 @@ impl Faulty {
     /// From now on faults strike as often as this.
     pub fn odds(&self, odds: Odds) {
         self.state().odds = odds;
+    }
+
+    /// From now on a page ends after 1 to `most` items, by chance, and says that there is more: as
+    /// a service does that cuts pages by their bytes.
+    pub fn cut_pages(&self, most: usize) {
+        self.state().most = Some(most.max(1));
     }
 
     /// Appends to the script: the next writes meet these.
@@ -140,6 +149,19 @@ impl Faulty {
             _ => {}
         }
         call(&*self.inner).await
+    }
+
+    /// The page, or its beginning.
+    fn cut(&self, mut page: Page) -> Page {
+        let mut state = self.state();
+        if let Some(most) = state.most {
+            let keep = 1 + (state.random() % most as u64) as usize;
+            if keep < page.items.len() {
+                page.next = Some(page.items.swap_remove(keep).0);
+                page.items.truncate(keep);
+            }
+        }
+        page
     }
 
     async fn pass(self, write: Write) -> Result<Written, StoreError> {
@@ -188,7 +210,11 @@ impl Store for Faulty {
     }
 
     fn query(&self, query: Query) -> StoreFuture<Page> {
-        Box::pin(self.clone().look(move |inner| inner.query(query)))
+        let this = self.clone();
+        Box::pin(async move {
+            let page = this.clone().look(move |inner| inner.query(query)).await?;
+            Ok(this.cut(page))
+        })
     }
 
     /// Passed on, except during an outage. It draws no fault and is not counted: it comes from the

@@ -176,8 +176,8 @@ pub(crate) async fn read(
     }
     loop {
         let page = slots(store, writer, next, None).await?;
-        let (full, mut is_whole) = (page.len() == PAGE, true);
-        for Slot { n, rows, of, seal, .. } in page {
+        let (more, mut is_whole) = (page.more, true);
+        for Slot { n, rows, of, seal, .. } in page.slots {
             is_whole = n == next;
             if !is_whole {
                 break;
@@ -196,10 +196,18 @@ pub(crate) async fn read(
                 ));
             }
             next = behind;
-        } else if !full {
+        } else if !more {
             return Ok(End { next, sealed });
         }
     }
+}
+
+/// A page of a log's slots.
+pub(super) struct Slots {
+    pub(super) slots: Vec<Slot>,
+    /// Whether there may be more behind it. How many slots it has says nothing of that: a store may
+    /// cut a page where it likes.
+    more: bool,
 }
 
 /// A slot of a log.
@@ -219,7 +227,7 @@ pub(super) async fn slots(
     writer: &Writer,
     from: u64,
     until: Option<u64>,
-) -> Result<Vec<Slot>, StoreError> {
+) -> Result<Slots, StoreError> {
     let key = |n| writer.space.log(writer.incarnation, n);
     let Key { pk, sk } = key(from);
     let query = Query { pk, from: sk, until: until.map(|n| key(n).sk), limit: PAGE };
@@ -233,7 +241,8 @@ pub(super) async fn slots(
         let bytes = item.bytes(BODY).map_or(0, <[u8]>::len);
         Ok(Slot { n, rows, of, bytes, seal: is_seal(item) })
     };
-    page.items.iter().map(read).collect()
+    let slots = page.items.iter().map(read).collect::<Result<_, _>>()?;
+    Ok(Slots { slots, more: page.next.is_some() })
 }
 
 pub(crate) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
@@ -244,4 +253,49 @@ pub(crate) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
     item.bytes(BODY).and_then(Rows::unpack).ok_or_else(|| {
         StoreError::new(StoreErrorKind::Corrupt, "a usage record cannot be read: damaged")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::pool::PoolId;
+    use crate::directory::Surrogate;
+    use crate::store::Memory;
+    use crate::testing::Faulty;
+    use crate::usage::record::PoolRow;
+
+    fn pool() -> PoolId {
+        let limit = "requests/month".into();
+        PoolId { tenant: Surrogate::test(1), limit, scope: 0, start_ms: 0 }
+    }
+
+    /// Who reads a log wants its end, and the last ceiling in it: units above that are taken back.
+    #[tokio::test]
+    async fn a_log_is_read_to_its_end_over_pages_that_are_cut() {
+        let store = Faulty::scripted(Memory::new(), []);
+        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        let mut log = LogWriter::new(writer.clone());
+        let slots = 2 * PAGE as u64 + 9;
+        for ceiling in 1..=slots {
+            let row = PoolRow { total: 1, ceiling };
+            let rows = Rows { pools: [(pool(), row)].into(), ..Rows::default() };
+            let body = rows.pack(0, None).remove(0);
+            let written = store.write(log.slot(&body)).await.unwrap();
+            log.wrote(&body, written).unwrap();
+        }
+        store.write(seal(&writer, slots)).await.unwrap();
+        for most in [1, 40, PAGE - 1] {
+            store.cut_pages(most);
+            for from in [0, 5, slots - 1, slots] {
+                let mut ceiling = 0;
+                let fold = |rows: Rows, _| {
+                    let row = rows.pools.get(&pool()).copied().unwrap_or_default();
+                    ceiling = ceiling.max(row.ceiling);
+                };
+                let end = read(&store, &writer, from, fold).await.unwrap();
+                assert_eq!(end, End { next: slots + 1, sealed: true }, "from {from}, by {most}");
+                assert_eq!(ceiling, if from < slots { slots } else { 0 });
+            }
+        }
+    }
 }
