@@ -51,8 +51,8 @@ pub use reads::{ReadSlot, Reads};
 pub(crate) use record::PackedRecord;
 pub use record::{Grant, Override, PaymentState, TenantRecord};
 
-/// Most pages of one partition that are read for a list: 100,000 keys or history entries.
-const MAX_PAGES: usize = 100;
+/// Most keys or history entries that are read for a list. Counted by item, for pages may be short.
+const MAX_LISTED: usize = 100_000;
 
 /// What the words in a change must mean something to: the catalog, through whoever owns it.
 ///
@@ -197,7 +197,7 @@ impl Directory {
     async fn query_all(&self, pk: String) -> Result<Vec<(String, Item)>, StoreError> {
         let mut query = Query { pk, from: String::new(), until: None, limit: MAX_PAGE_ITEMS };
         let mut all = Vec::new();
-        for _ in 0..MAX_PAGES {
+        while all.len() < MAX_LISTED {
             let page = self.inner.store.query(query.clone()).await?;
             all.extend(page.items);
             match page.next {

@@ -11,6 +11,7 @@ use super::*;
 use crate::ManualClock;
 use crate::identity::Pepper;
 use crate::store::{Memory, Page, Promise, StoreFuture, Write, Written};
+use crate::testing::Faulty;
 
 const NOW: i64 = 1_800_000_000_000;
 
@@ -109,7 +110,7 @@ fn bed() -> Bed {
     Bed { directory, store, clock, peppers }
 }
 
-fn open(store: &Flaky, clock: &ManualClock, peppers: &Peppers) -> Directory {
+fn open(store: &(impl Store + Clone), clock: &ManualClock, peppers: &Peppers) -> Directory {
     let (store, clock) = (Arc::new(store.clone()), Arc::new(clock.clone()));
     let known = |plan: &str| plan == "pro" || plan == "build";
     Directory::new(store, Space::new("test"), clock, peppers.clone(), known)
@@ -309,6 +310,18 @@ async fn a_key_whose_making_was_cut_short_never_works_once_it_is_revoked() {
     let error = tenant.import_key_sha256("legacy", hash).await.unwrap_err();
     assert!(matches!(error, DirectoryError::CredentialTaken));
     assert_eq!(find(&bed, "sk_legacy_1").await, None);
+}
+
+#[tokio::test]
+async fn history_is_read_whole_over_pages_that_are_cut() {
+    let Bed { clock, peppers, .. } = bed();
+    let store = Faulty::scripted(Memory::new(), []);
+    let tenant = open(&store, &clock, &peppers).tenant("acme").plan("pro").save().await.unwrap();
+    for n in 0..120 {
+        tenant.edit().plan(["build", "pro"][n % 2]).save().await.unwrap();
+    }
+    store.cut_pages(1);
+    assert_eq!(tenant.history().await.unwrap().len(), 121);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::{Counted, Ingest, Malformed, NotCounted, UsageEvent};
 use crate::error::Error;
 use crate::identity::hex;
 use crate::store::layout::{self, check_format};
-use crate::store::{Change, Item, MAX_PAGE_ITEMS, Query, StoreError, StoreErrorKind, Value, Write};
+use crate::store::{Change, Item, Query, StoreError, StoreErrorKind, Value, Write};
 
 /// Longest message that is kept, in bytes: what SQS and EventBridge carry.
 pub const MAX_LETTER: usize = 256 * 1024;
@@ -25,6 +25,9 @@ const FORMAT: i64 = 1;
 const BODY: &str = "body";
 const WHY: &str = "why";
 const AT: &str = "at_ms";
+
+/// Most letters that are listed at once.
+const AT_ONCE: usize = 100;
 
 /// A message that could not be counted.
 #[derive(Clone, PartialEq, Eq)]
@@ -115,7 +118,8 @@ impl Ingest {
         repeated(&*inner.store, Write { key, when: vec![], change }).await.map(|_| ())
     }
 
-    /// Dead letters after this id (`""` for the first), at most 100 at once.
+    /// Dead letters after this id (`""` for the first), at most 100 at once; fewer are all there
+    /// are.
     ///
     /// # Errors
     ///
@@ -125,9 +129,20 @@ impl Ingest {
         let pk = inner.writer.space.dead_letter("").pk;
         // The first key behind this one.
         let from = if after.is_empty() { String::new() } else { format!("{after}\0") };
-        let query = Query { pk, from, until: None, limit: MAX_PAGE_ITEMS.min(100) };
-        let page = inner.store.query(query).await?;
-        page.items.iter().map(|(id, item)| Ok(letter(id, item)?)).collect()
+        let mut query = Query { pk, from, until: None, limit: AT_ONCE };
+        let mut letters = Vec::new();
+        loop {
+            let page = inner.store.query(query.clone()).await?;
+            for (id, item) in &page.items {
+                letters.push(letter(id, item)?);
+            }
+            query.limit = AT_ONCE.saturating_sub(letters.len());
+            match page.next {
+                // Letters are long, and a store may cut a page after a few of them.
+                Some(next) if query.limit > 0 => query.from = next,
+                _ => return Ok(letters),
+            }
+        }
     }
 
     /// Counts a dead letter after all, say because the plan file names its meter by now, and takes

@@ -271,6 +271,19 @@ async fn poison_is_kept_and_replayed_when_it_can_count() {
     assert!(gate.ingest().dead_letters("").await.unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn dead_letters_are_listed_over_pages_that_are_cut() {
+    let store = Faulty::scripted(Memory::new(), []);
+    store.cut_pages(3);
+    let (gate, _clock) = gate(store);
+    let poison: Vec<String> = (0..110).map(|n| format!("poison {n}")).collect();
+    let poison: Vec<&str> = poison.iter().map(String::as_str).collect();
+    gate.ingest().messages(&poison).await;
+    let first = gate.ingest().dead_letters("").await.unwrap();
+    let rest = gate.ingest().dead_letters(&first.last().unwrap().id).await.unwrap();
+    assert_eq!((first.len(), rest.len()), (100, 10));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_was_taken_for_dead_and_lives_counts_nothing_twice() {
     use crate::testing::Fault;
