@@ -45,11 +45,13 @@ pub enum Plant {
     ClaimThenLog,
     /// What a sub-pool is fed is added to it again when the reply was lost.
     FedByIncrement,
+    /// A page of a log with fewer slots than were asked for is taken for its last.
+    ShortPageIsTheEnd,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::UnchainedOperations,
         Self::AssumedGrants,
         Self::ExpiryByTime,
@@ -69,6 +71,7 @@ impl Plant {
         Self::CeilingBeforeRecord,
         Self::ClaimThenLog,
         Self::FedByIncrement,
+        Self::ShortPageIsTheEnd,
     ];
 }
 

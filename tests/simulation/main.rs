@@ -142,10 +142,11 @@ const TO_CATCH: Range<u64> = 0..600;
 /// Where the rarer ones showed themselves when this was last looked at, and whether without faults:
 /// a process that has died may lack what one that was sealed and lives may not. They are tried
 /// first, so that nobody has to wait for them; others are looked for from the beginning.
-const SHOWN: [(Plant, u64, bool); 3] = [
+const SHOWN: [(Plant, u64, bool); 4] = [
     (Plant::RestartTrustsJournal, 535, false),
     (Plant::MissingCarry, 32, true),
     (Plant::FenceIgnoresOpenPermits, 203, true),
+    (Plant::ShortPageIsTheEnd, 23, true),
 ];
 
 /// How a mistake shows itself, and at which seed.

@@ -10,6 +10,7 @@ use tollgate::store::{
     Written,
 };
 
+use crate::chance::Chance;
 use crate::world::{World, kind_of};
 
 /// A call on its way.
@@ -119,25 +120,51 @@ impl Store for NodeStore {
 
 /// The table itself: what arrives is applied at once, and the world looks at every change.
 #[derive(Default)]
-pub(crate) struct Table(Memory);
+pub(crate) struct Table {
+    memory: Memory,
+    /// Where pages are cut, as a service does by their bytes: an own source of chance, so that the
+    /// rest of a run stays what it is without.
+    cuts: Option<Chance>,
+}
+
+/// Most items of a page that is cut.
+const MOST: u64 = 12;
 
 impl Table {
+    /// Pages end early in this run.
+    pub(crate) fn cut_pages(&mut self, seed: u64) {
+        self.cuts = Some(Chance::new(!seed));
+    }
+
+    /// A page, or its beginning: only `next` says that there is more.
+    fn page(&mut self, query: Query) -> Result<Page, StoreError> {
+        let mut page = at_once(self.memory.query(query))?;
+        if let Some(cuts) = &mut self.cuts {
+            let keep = cuts.within(1, MOST + 1) as usize;
+            if keep < page.items.len() {
+                page.next = Some(page.items.swap_remove(keep).0);
+                page.items.truncate(keep);
+            }
+        }
+        Ok(page)
+    }
+
     pub(crate) fn expire(&self, now_ms: i64) {
-        at_once(self.0.expire(now_ms)).expect("a store in memory forgets at once");
+        at_once(self.memory.expire(now_ms)).expect("a store in memory forgets at once");
     }
 
     pub(crate) fn apply(
-        &self,
+        &mut self,
         by: usize,
         op: Op,
         world: &Mutex<World>,
     ) -> Result<Answer, StoreError> {
         match op {
-            Op::Read(key) => at_once(self.0.read(key)).map(Answer::Read),
-            Op::Query(query) => at_once(self.0.query(query)).map(Answer::Page),
+            Op::Read(key) => at_once(self.memory.read(key)).map(Answer::Read),
+            Op::Query(query) => self.page(query).map(Answer::Page),
             Op::Write(write) => {
-                let old = at_once(self.0.read(write.key.clone()))?;
-                let written = at_once(self.0.write(write.clone()))?;
+                let old = at_once(self.memory.read(write.key.clone()))?;
+                let written = at_once(self.memory.write(write.clone()))?;
                 if let Written::Applied(new) = &written {
                     let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
                     world.count("writes applied");
