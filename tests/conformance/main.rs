@@ -105,6 +105,7 @@ macro_rules! laws {
 }
 
 every_law!(memory);
+every_law!(cut_pages);
 #[cfg(feature = "redb")]
 every_law!(redb);
 #[cfg(feature = "dynamodb")]

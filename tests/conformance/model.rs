@@ -131,7 +131,7 @@ async fn agrees(at: &Subject, calls: Vec<Call>) -> Result<(), TestCaseError> {
     for call in calls {
         let result = match call.clone() {
             Call::Write(write) => at.store.write(write).await.map(Answer::Written),
-            Call::Query(query) => at.store.query(query).await.map(Answer::Page),
+            Call::Query(query) => at.read_on(query).await.map(Answer::Page),
         };
         let answer = match result {
             Ok(answer) => answer,

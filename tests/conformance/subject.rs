@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tollgate::store::{
-    Change, Item, Key, Page, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+    Change, Item, Key, MAX_PAGE_ITEMS, Page, Query, Store, StoreError, StoreErrorKind, Value, When,
+    Write, Written,
 };
 
 #[cfg(feature = "dynamodb")]
@@ -47,8 +48,27 @@ impl Subject {
         self.store.read(key.clone()).await.unwrap()
     }
 
+    /// A page up to its limit, read on where the store has cut it.
     pub(crate) async fn page(&self, query: Query) -> Page {
-        self.store.query(query).await.unwrap()
+        self.read_on(query).await.unwrap()
+    }
+
+    /// The same, or the store's error.
+    pub(crate) async fn read_on(&self, query: Query) -> Result<Page, StoreError> {
+        let (mut rest, mut all) = (query.clone(), Page::default());
+        let most = query.limit.min(MAX_PAGE_ITEMS);
+        loop {
+            let page = self.store.query(rest.clone()).await?;
+            assert!(page.items.len() <= rest.limit.min(MAX_PAGE_ITEMS), "more than was asked for");
+            assert!(page.next.is_none() || !page.items.is_empty(), "a page that goes on is empty");
+            all.items.extend(page.items);
+            match page.next {
+                Some(next) if all.items.len() < most => {
+                    (rest.from, rest.limit) = (next, most - all.items.len());
+                }
+                next => return Ok(Page { next, ..all }),
+            }
+        }
     }
 
     /// The kind of error a write is refused with; panics if it is answered.
@@ -61,6 +81,16 @@ impl Subject {
 pub(crate) async fn memory() -> Result<Subject, String> {
     let table = tollgate::store::Memory::new();
     Ok(Subject::new(move || Arc::new(table.clone())))
+}
+
+/// The same, with pages that end early.
+pub(crate) async fn cut_pages() -> Result<Subject, String> {
+    let table = tollgate::store::Memory::new();
+    Ok(Subject::new(move || {
+        let store = tollgate::testing::Faulty::scripted(table.clone(), []);
+        store.cut_pages(3);
+        Arc::new(store)
+    }))
 }
 
 /// The embedded store, in a file of its own.
