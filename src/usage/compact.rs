@@ -6,8 +6,8 @@
 //! 1. A run is a fixed range of [`RUN`] slots, folded only when all of them are there and the log
 //!    goes on behind them: they never change, so whoever folds them gets the same, and the last
 //!    slot of a log, which may be its seal, stays.
-//! 2. The fold is written first, whole, and the slots are removed after. A reader that finds all
-//!    parts of a fold reads it and skips the slots, whether they are gone or not.
+//! 2. The fold is written first, whole, and read back; the slots are removed after. A reader that
+//!    finds all parts of a fold reads it and skips the slots, whether they are gone or not.
 //! 3. Folds are in order and without holes: run `k` is folded after run `k - 1`.
 
 use std::collections::BTreeMap;
@@ -61,6 +61,10 @@ pub(crate) async fn fold_runs(
     while (range + 1) * RUN < end {
         if parts(store, writer, range).await?.is_none() {
             fold_run(store, writer, range).await?;
+            if parts(store, writer, range).await?.is_none() {
+                let message = "the fold of a usage log is not there as it was written";
+                return Err(StoreError::new(StoreErrorKind::Corrupt, message));
+            }
         }
         // Also what a fold left behind that was cut short.
         remove(store, writer, range).await?;
@@ -139,19 +143,23 @@ async fn parts(
     let start = writer.space.fold(writer.incarnation, range, 0);
     let until = writer.space.fold(writer.incarnation, range + 1, 0).sk;
     let limit = MAX_PAGE_ITEMS;
-    let query = Query { pk: start.pk, from: start.sk, until: Some(until), limit };
-    let page = store.query(query).await?;
-    let wanted = page.items.first().and_then(|(_, item)| item.int(PARTS)).unwrap_or(i64::MAX);
-    let complete = page.items.len() as u64 >= wanted.unsigned_abs();
-    if page.items.is_empty() || !complete {
-        return Ok(None);
+    let mut query = Query { pk: start.pk, from: start.sk, until: Some(until), limit };
+    let (mut all, mut wanted) = (Vec::new(), None);
+    loop {
+        let page = store.query(query.clone()).await?;
+        for (sk, item) in &page.items {
+            if *sk != writer.space.fold(writer.incarnation, range, all.len()).sk {
+                return Ok(None); // one is missing
+            }
+            wanted = wanted.or(item.int(PARTS));
+            let (rows, carried) = log::decode(item)?;
+            all.push((rows, carried.unwrap_or(writer.incarnation)));
+        }
+        let Some(next) = page.next else { break };
+        query.from = next;
     }
-    let mut all = Vec::with_capacity(page.items.len());
-    for (_, item) in &page.items {
-        let (rows, carried) = log::decode(item)?;
-        all.push((rows, carried.unwrap_or(writer.incarnation)));
-    }
-    Ok(Some(all))
+    let complete = wanted.is_some_and(|wanted| all.len() as u64 >= wanted.unsigned_abs());
+    Ok((complete && !all.is_empty()).then_some(all))
 }
 
 #[cfg(test)]
@@ -161,8 +169,9 @@ mod tests {
     use super::*;
     use crate::admission::pool::PoolId;
     use crate::directory::Surrogate;
-    use crate::store::Memory;
     use crate::store::layout::Space;
+    use crate::store::{Item, Key, Memory, Page, Promise, StoreFuture, Written};
+    use crate::testing::Faulty;
     use crate::usage::log::LogWriter;
 
     fn rows(tenant: u128, total: u64) -> Rows {
@@ -212,16 +221,79 @@ mod tests {
         assert_eq!(whole(&store, &writer, 0).await, before);
     }
 
+    /// A run of slots with a tenant each: its fold has more rows than one record holds.
+    async fn many_tenants(store: &dyn Store, writer: &Writer) {
+        let mut log = LogWriter::new(writer.clone());
+        for n in 0..RUN + 1 {
+            let body = rows(u128::from(n), n + 1).pack(0, None).remove(0);
+            let written = store.write(log.slot(&body)).await.unwrap();
+            log.wrote(&body, written).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fold_of_more_than_a_page_is_read_and_nothing_is_lost() {
+        let table = Memory::new();
+        let store = Faulty::scripted(table.clone(), []);
+        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        many_tenants(&store, &writer).await;
+        let before = whole(&table, &writer, 0).await;
+        store.cut_pages(1);
+        assert_eq!(fold_runs(&store, &writer, RUN + 1, 0).await.unwrap(), 1);
+        let parts = parts(&store, &writer, 0).await.unwrap().expect("it stands folded");
+        assert!(parts.len() > 1, "more than a page");
+        let mut read = BTreeMap::<u128, Rows>::new();
+        let fold = |rows, of| read.entry(of).or_default().merge(rows);
+        let end = log::read(&store, &writer, 0, fold).await.unwrap();
+        assert_eq!((end.next, read), before);
+    }
+
+    #[tokio::test]
+    async fn slots_stay_until_their_fold_has_been_read_back() {
+        let table = Memory::new();
+        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        many_tenants(&table, &writer).await;
+        let before = whole(&table, &writer, 0).await;
+        // A store that acknowledges what it does not keep.
+        let store = Forgets(table.clone(), writer.space.fold(7, 0, 1));
+        let error = fold_runs(&store, &writer, RUN + 1, 0).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt);
+        assert_eq!(whole(&table, &writer, 0).await, before);
+    }
+
+    /// A store that forgets one item.
+    struct Forgets(Memory, Key);
+
+    impl Store for Forgets {
+        fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+            self.0.read(key)
+        }
+
+        fn write(&self, write: Write) -> StoreFuture<Written> {
+            if write.key == self.1 {
+                return Box::pin(async { Ok(Written::Applied(None)) });
+            }
+            self.0.write(write)
+        }
+
+        fn query(&self, query: Query) -> StoreFuture<Page> {
+            self.0.query(query)
+        }
+
+        fn promise(&self) -> Promise {
+            self.0.promise()
+        }
+
+        fn close(&self) -> StoreFuture<()> {
+            self.0.close()
+        }
+    }
+
     #[tokio::test]
     async fn a_fold_that_was_cut_short_is_not_believed() {
         let store = Arc::new(Memory::new());
         let writer = Writer { space: Space::new("test"), incarnation: 7 };
-        let mut log = LogWriter::new(writer.clone());
-        for n in 0..RUN {
-            let body = rows(u128::from(n), n).pack(0, None).remove(0);
-            let written = store.write(log.slot(&body)).await.unwrap();
-            log.wrote(&body, written).unwrap();
-        }
+        many_tenants(&*store, &writer).await;
         let before = whole(&store, &writer, 0).await;
         fold_run(&*store, &writer, 0).await.unwrap();
         let parts = parts(&*store, &writer, 0).await.unwrap().unwrap().len();
@@ -230,7 +302,7 @@ mod tests {
         let cut = Write { key, when: vec![When::Exists], change: vec![Change::Delete] };
         store.write(cut).await.unwrap();
         assert_eq!(whole(&store, &writer, 0).await, before, "read from the slots");
-        fold_runs(&*store, &writer, RUN, 0).await.unwrap();
+        fold_runs(&*store, &writer, RUN + 1, 0).await.unwrap();
         assert_eq!(whole(&store, &writer, 0).await, before);
     }
 }
