@@ -5,6 +5,9 @@
 //! before it superfluous, and they are removed. After a death the next process reads what is left
 //! and carries it into its own log under the dead writer's name: totals, so nothing counts twice.
 //!
+//! What cannot be written is kept and goes with the next frame. Nothing is read back behind a torn
+//! frame, so a segment that was torn is left for the next one.
+//!
 //! Survives: the death of the process (`kill -9`) up to the last frame. Not promised: power loss
 //! (`durable` is for that), or a disk that lies. A torn last frame is dropped: it was never
 //! acknowledged to anybody.
@@ -17,7 +20,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::place::Place;
-use super::record::{ByWriter, Rows};
+use super::record::{ByWriter, Rows, merge};
 
 /// How often rows go to the journal: less than half of the loss that is promised (50 ms), so that a
 /// late tick on a busy machine stays within it.
@@ -42,7 +45,15 @@ pub(crate) struct Journal {
     segment: u64,
     oldest: u64,
     file: Option<File>,
+    /// Bytes of whole frames in it, and how many are too many.
     bytes: u64,
+    pub(super) compact_at: u64,
+    /// Rows that could not be appended, and the segment in which that was.
+    missed: ByWriter,
+    missed_in: u64,
+    /// Bytes until the disk is full.
+    #[cfg(test)]
+    room: Option<usize>,
     /// Keeps other processes away.
     _place: Option<Place>,
 }
@@ -69,7 +80,20 @@ impl Journal {
         let oldest = found.first().map_or(0, |(n, _)| *n);
         let segment = found.last().map_or(0, |(n, _)| n + 1);
         let path = path.to_owned();
-        Ok(Self { path, incarnation, segment, oldest, file: None, bytes: 0, _place: None })
+        Ok(Self {
+            path,
+            incarnation,
+            segment,
+            oldest,
+            file: None,
+            bytes: 0,
+            compact_at: COMPACT_AT,
+            missed: ByWriter::new(),
+            missed_in: 0,
+            #[cfg(test)]
+            room: None,
+            _place: None,
+        })
     }
 
     /// Holds the journal's place as long as the journal.
@@ -78,15 +102,30 @@ impl Journal {
         self
     }
 
-    /// Appends the rows that moved.
+    /// Appends the rows that moved, and those that could not be appended before.
     pub(crate) fn append(&mut self, rows: &ByWriter, at_ms: i64) -> io::Result<()> {
+        let mut all = std::mem::take(&mut self.missed);
+        merge(&mut all, rows.clone());
+        let written = self.write(&all, at_ms);
+        if written.is_err() {
+            (self.missed, self.missed_in) = (all, self.segment);
+            self.leave();
+        }
+        written
+    }
+
+    fn write(&mut self, rows: &ByWriter, at_ms: i64) -> io::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.begin()?; // first: a disk that is full says so before anything is packed
         for frame in rows.iter().flat_map(|(of, rows)| rows.pack(at_ms, Some(*of))) {
             let mut bytes = Vec::with_capacity(frame.len() + 12);
             let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
             bytes.extend_from_slice(&length.to_le_bytes());
             bytes.extend_from_slice(&checksum(&frame));
             bytes.extend_from_slice(&frame);
-            self.file()?.write_all(&bytes)?;
+            self.put(&bytes)?;
             self.bytes += bytes.len() as u64;
         }
         Ok(())
@@ -108,28 +147,69 @@ impl Journal {
             let _ = fs::remove_file(segment_path(&self.path, self.oldest));
             self.oldest += 1;
         }
+        if self.missed_in < segment {
+            self.missed.clear();
+        }
     }
 
-    /// Through an outage: everything pending as one new segment in place of the many frames.
-    pub(crate) fn compact(&mut self, pending: &ByWriter, at_ms: i64) -> io::Result<()> {
-        if self.bytes < COMPACT_AT {
-            return Ok(());
-        }
+    /// Whether there are rows that could not be appended.
+    pub(crate) fn lacks_rows(&self) -> bool {
+        !self.missed.is_empty()
+    }
+
+    /// Whether the segment should be [`compact`](Self::compact)ed.
+    pub(crate) fn is_large(&self) -> bool {
+        self.bytes >= self.compact_at
+    }
+
+    /// Through an outage: everything that the store may not have as one new segment, in place of
+    /// the many frames.
+    pub(crate) fn compact(&mut self, unacknowledged: &ByWriter, at_ms: i64) -> io::Result<()> {
         let fresh = self.cut();
-        self.append(pending, at_ms)?;
+        self.append(unacknowledged, at_ms)?;
         self.forget(fresh);
         Ok(())
     }
 
-    fn file(&mut self) -> io::Result<&mut File> {
+    /// Opens the segment, if that has not been done.
+    fn begin(&mut self) -> io::Result<()> {
         if self.file.is_none() {
             let path = segment_path(&self.path, self.segment);
-            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-            file.write_all(MAGIC)?;
-            file.write_all(&self.incarnation.to_le_bytes())?;
-            self.file = Some(file);
+            self.file = Some(OpenOptions::new().create(true).append(true).open(path)?);
+            let head = [&MAGIC[..], &self.incarnation.to_le_bytes()].concat();
+            self.put(&head)?;
         }
-        Ok(self.file.as_mut().expect("it was opened above"))
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let file = self.file.as_mut().ok_or_else(|| io::Error::other("no segment is open"))?;
+        #[cfg(test)]
+        if let Some(room) = &mut self.room {
+            let fits = bytes.len().min(*room);
+            *room -= fits;
+            file.write_all(&bytes[..fits])?;
+            return if fits < bytes.len() {
+                Err(io::ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
+            };
+        }
+        file.write_all(bytes)
+    }
+
+    /// Leaves a segment that may end in half a frame. One without a whole frame is taken away, so
+    /// that a disk that stays full is not filled with such.
+    fn leave(&mut self) {
+        self.file = None;
+        let is_empty = std::mem::take(&mut self.bytes) == 0;
+        let is_gone = || match fs::remove_file(segment_path(&self.path, self.segment)) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if !(is_empty && is_gone()) {
+            self.segment += 1;
+        }
     }
 }
 
@@ -231,6 +311,51 @@ mod tests {
         let mut other = Journal::open(&path, 2).unwrap();
         other.append(&of(2, 4), 0).unwrap();
         assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(11)), (2, rows(4))]);
+    }
+
+    /// A disk that is full for a while, and tears a frame or a segment's head at any byte.
+    #[test]
+    fn a_frame_that_was_torn_hides_nothing_that_is_written_later() {
+        let frame = of(1, 3)[&1].pack(0, Some(1))[0].len() + 12;
+        let head = MAGIC.len() + 16;
+        for (is_begun, room) in
+            (0..frame).map(|room| (true, room)).chain((0..head + frame).map(|room| (false, room)))
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("j");
+            let mut journal = Journal::open(&path, 1).unwrap();
+            if is_begun {
+                journal.append(&of(1, 3), 0).unwrap();
+            }
+            journal.room = Some(room);
+            for total in 4..8 {
+                journal.append(&of(2, total), 0).unwrap_err();
+            }
+            journal.room = None;
+            journal.append(&of(3, 5), 0).unwrap();
+            let found = Journal::recover(&path).unwrap();
+            for kept in [(2, rows(7)), (3, rows(5))] {
+                assert!(found.contains(&kept), "room for {room}: {kept:?} is not in {found:?}");
+            }
+            assert!(!is_begun || found.contains(&(1, rows(3))));
+            assert!(segments(&path).unwrap().len() <= 2, "one file that was torn, and its next");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_appended_is_forgotten_once_the_store_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let mut journal = Journal::open(&path, 1).unwrap();
+        journal.room = Some(0);
+        journal.append(&of(1, 3), 0).unwrap_err();
+        let cut = journal.cut();
+        journal.append(&of(2, 4), 0).unwrap_err();
+        journal.forget(cut);
+        assert!(journal.lacks_rows(), "some of it came after the cut");
+        let cut = journal.cut();
+        journal.forget(cut);
+        assert!(!journal.lacks_rows());
     }
 
     #[test]

@@ -52,6 +52,13 @@ impl PoolRow {
 /// Rows by the writer whose they are.
 pub(crate) type ByWriter = BTreeMap<u128, Rows>;
 
+/// Takes over rows of each writer, the larger total of each.
+pub(crate) fn merge(known: &mut ByWriter, rows: ByWriter) {
+    for (of, rows) in rows {
+        known.entry(of).or_default().merge(rows);
+    }
+}
+
 /// Totals by row: the newest of each. In order, so that the same rows are packed into the same
 /// bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

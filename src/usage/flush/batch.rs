@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::Mode;
 use super::super::collect::rows_of;
 use super::super::journal::Journal;
-use super::super::record::{ByWriter, Rows};
+use super::super::record::{ByWriter, Rows, merge};
 use super::{ALIVE, Part, Task};
 use crate::planted::{Plant, planted};
 
@@ -17,25 +17,32 @@ impl Task {
         let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let (rows, used) = rows_of(&self.hub.take_soiled());
         used.into_iter().for_each(|lease| self.ceilings.note(lease));
-        if rows.is_empty() {
-            if self.pending.is_empty() && self.batch.is_empty() {
-                self.done.send_replace(collection);
-            }
-            return;
+        if rows.is_empty() && self.pending.is_empty() && self.batch.is_empty() {
+            self.done.send_replace(collection);
         }
-        if let Some(journal) = &mut self.journal {
-            let at_ms = self.hub.clock.now().wall_ms;
-            let kept = journal.append(&rows, at_ms).and_then(|()| {
-                merge(&mut self.pending, rows.clone());
-                journal.compact(&self.pending, at_ms)
-            });
-            if let Err(error) = kept {
-                // Still in memory, and written with the next flush: the loss bound is that of
-                // `fast` until the disk recovers.
-                tracing::error!(%error, "usage journal cannot be written");
-            }
-        }
+        self.keep(rows);
+    }
+
+    /// Keeps rows until the store has them: in `pending`, and in the journal.
+    fn keep(&mut self, rows: ByWriter) {
+        let Some(mut journal) = self.journal.take() else {
+            return merge(&mut self.pending, rows);
+        };
+        let (at_ms, is_known) = (self.hub.clock.now().wall_ms, journal.lacks_rows());
+        let appended = journal.append(&rows, at_ms);
         merge(&mut self.pending, rows);
+        let kept = appended.and_then(|()| match journal.is_large() {
+            true => journal.compact(&self.pending, at_ms),
+            false => Ok(()),
+        });
+        if let Err(error) = kept
+            && !is_known
+        {
+            // In memory, and written with the next flush: the loss bound is that of `fast` until
+            // the journal takes them.
+            tracing::error!(%error, "usage journal cannot be written");
+        }
+        self.journal = Some(journal);
     }
 
     pub(super) fn begin_batch(&mut self, part: Part) {
@@ -125,11 +132,5 @@ impl Task {
             let all = journal.cut();
             journal.forget(all);
         }
-    }
-}
-
-pub(super) fn merge(known: &mut ByWriter, rows: ByWriter) {
-    for (of, rows) in rows {
-        known.entry(of).or_default().merge(rows);
     }
 }

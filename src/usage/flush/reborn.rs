@@ -1,7 +1,7 @@
 //! Another life: somebody has sealed this process's log, and it goes on as another writer.
 
 use super::super::log::LogWriter;
-use super::batch::merge;
+use super::super::record::merge;
 use super::{Order, RETRY, Task, jittered};
 use crate::planted::{Plant, planted};
 
