@@ -100,27 +100,8 @@ impl Flusher {
     ) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (done, written) = watch::channel(0);
-        let begun = Arc::new(AtomicU64::new(0));
-        let task = Task {
-            hub: hub.clone(),
-            store,
-            log,
-            journal,
-            pace: Pace::new(settings.max_write_units),
-            ceilings: Ceilings::new(settings.mode, settings.every),
-            settings,
-            pending: ByWriter::new(),
-            batch: Vec::new(),
-            batch_rows: ByWriter::new(),
-            flushed: Instant::now(),
-            batch_covers: 0,
-            forget: None,
-            begun: begun.clone(),
-            done,
-            last_error: None,
-            held_back: Duration::ZERO,
-            begun_ns: 0,
-        };
+        let task = Task::new(hub.clone(), store, log, journal, settings, done);
+        let begun = task.begun.clone();
         let task = std::sync::Mutex::new(Some(tokio::spawn(task.run(inbox))));
         Self { orders, begun, written, hub, task }
     }
@@ -209,6 +190,36 @@ struct Task {
 }
 
 impl Task {
+    fn new(
+        hub: Arc<Hub>,
+        store: Arc<dyn Store>,
+        log: LogWriter,
+        journal: Option<Journal>,
+        settings: Settings,
+        done: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            hub,
+            store,
+            log,
+            journal,
+            pace: Pace::new(settings.max_write_units),
+            ceilings: Ceilings::new(settings.mode, settings.every),
+            settings,
+            pending: ByWriter::new(),
+            batch: Vec::new(),
+            batch_rows: ByWriter::new(),
+            flushed: Instant::now(),
+            batch_covers: 0,
+            forget: None,
+            begun: Arc::default(),
+            done,
+            last_error: None,
+            held_back: Duration::ZERO,
+            begun_ns: 0,
+        }
+    }
+
     async fn run(mut self, mut inbox: mpsc::Receiver<Order>) -> LogWriter {
         let mut collect = ticker(self.collect_every());
         let mut flush = ticker(self.settings.every);

@@ -32,7 +32,7 @@ impl Task {
         let appended = journal.append(&rows, at_ms);
         merge(&mut self.pending, rows);
         let kept = appended.and_then(|()| match journal.is_large() {
-            true => journal.compact(&self.pending, at_ms),
+            true => journal.compact(&self.unacknowledged(), at_ms),
             false => Ok(()),
         });
         if let Err(error) = kept
@@ -43,6 +43,16 @@ impl Task {
             tracing::error!(%error, "usage journal cannot be written");
         }
         self.journal = Some(journal);
+    }
+
+    /// All that the store may not have: what is pending, and the batch in flight.
+    fn unacknowledged(&self) -> ByWriter {
+        let mut all = self.batch_rows.clone();
+        merge(&mut all, self.pending.clone());
+        // A ceiling holds once it is on record, and no process after this one.
+        let pools = all.values_mut().flat_map(|rows| rows.pools.values_mut());
+        pools.for_each(|row| row.ceiling = 0);
+        all
     }
 
     pub(super) fn begin_batch(&mut self, part: Part) {
@@ -132,5 +142,67 @@ impl Task {
             let all = journal.cut();
             journal.forget(all);
         }
+    }
+}
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+
+    use super::super::super::log::LogWriter;
+    use super::super::Settings;
+    use super::*;
+    use crate::ManualClock;
+    use crate::admission::hub::Hub;
+    use crate::admission::lease::Writer;
+    use crate::admission::pool::PoolId;
+    use crate::directory::Surrogate;
+    use crate::store::Memory;
+    use crate::store::layout::Space;
+    use crate::usage::record::PoolRow;
+
+    const ME: u128 = 7;
+
+    fn task(journal: Journal) -> Task {
+        let (hub, _queue) = Hub::new(Arc::new(ManualClock::at_unix_ms(0)));
+        let log = LogWriter::new(Writer { space: Space::new("test"), incarnation: ME });
+        let every = Duration::from_secs(1);
+        let settings = Settings { mode: Mode::Journal, every, max_write_units: 100 };
+        let (done, _) = watch::channel(0);
+        Task::new(hub, Arc::new(Memory::new()), log, Some(journal), settings, done)
+    }
+
+    fn used(tenants: std::ops::Range<u128>, total: u64) -> ByWriter {
+        let row = |n| {
+            let (tenant, limit) = (Surrogate::test(n), "requests/month".into());
+            let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
+            (pool, PoolRow { total, ceiling: 0 })
+        };
+        [(ME, Rows { pools: tenants.map(row).collect(), ..Rows::default() })].into()
+    }
+
+    /// A long outage: a batch that does not get through, and so much behind it that the journal is
+    /// rewritten. Then the process dies.
+    #[tokio::test]
+    async fn a_journal_that_is_rewritten_keeps_the_batch_in_flight() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let mut journal = Journal::open(&path, ME).unwrap();
+        journal.compact_at = 2_000;
+        let mut task = task(journal);
+        task.keep(used(0..100, 1));
+        task.begin_batch(Part::All);
+        assert!(!task.batch.is_empty() && task.pending.is_empty());
+        // Half of them go on.
+        let before = std::fs::read_dir(folder.path()).unwrap().count();
+        for total in 2..40 {
+            task.keep(used(50..100, total));
+        }
+        assert!(std::fs::read_dir(folder.path()).unwrap().count() <= before, "it was rewritten");
+
+        let mut all = used(0..50, 1);
+        merge(&mut all, used(50..100, 39));
+        assert_eq!(Journal::recover(&path).unwrap(), all.into_iter().collect::<Vec<_>>());
     }
 }
