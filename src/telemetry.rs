@@ -121,9 +121,10 @@ metrics! {
     StoreSeconds = Histogram "tollgate_store_seconds" "seconds" ["op"];
     /// Such calls that failed, by what is known of them.
     StoreErrors = Counter "tollgate_store_errors_total" "count" ["op" "kind"];
-    /// Age of the oldest usage that the store has not acknowledged.
+    /// Age of the oldest usage in hand that the store has not acknowledged, as of the last try; 0
+    /// where there was none.
     FlushLag = Gauge "tollgate_flush_lag_seconds" "seconds" [];
-    /// Rows in one flushed record.
+    /// Rows of one flush, which may take several records.
     FlushBatch = Histogram "tollgate_flush_batch_items" "count" [];
     /// Meter events sent to Stripe: `delivered`, `refused`, or `unknown` (sent again later).
     StripeEvents = Counter "tollgate_stripe_events_total" "count" ["result"];
@@ -133,7 +134,7 @@ metrics! {
     Logins = Counter "tollgate_logins_total" "count" ["result"];
     /// Tenants held in memory.
     TenantsCached = Gauge "tollgate_tenants_cached" "count" [];
-    /// 1 while the gate decides in this mode for want of the store.
+    /// 1 while what the mode names cannot be done for want of the store: `flush`, writing usage.
     Degraded = Gauge "tollgate_degraded" "" ["mode"];
     /// 1 for the catalog revision in force.
     CatalogInfo = Gauge "tollgate_catalog_info" "" ["revision"];
@@ -203,12 +204,12 @@ pub fn store_call(op: &'static str, seconds: f64, error: Option<&'static str>) {
     }
 }
 
-/// Sets the age of the oldest usage that is not yet acknowledged.
+/// Sets the age of the oldest usage in hand that is not acknowledged.
 pub fn flush_lag(seconds: f64) {
     backend::gauge(Metric::FlushLag, &[], seconds);
 }
 
-/// Tells how many rows a flushed record had.
+/// Tells how many rows a flush has.
 pub fn flush_batch(rows: usize) {
     backend::histogram(Metric::FlushBatch, &[], rows as f64);
 }
@@ -233,7 +234,7 @@ pub fn tenants_cached(tenants: u64) {
     backend::gauge(Metric::TenantsCached, &[], tenants as f64);
 }
 
-/// Says that the gate decides in this mode for want of the store, or no longer does.
+/// Says that what the mode names cannot be done for want of the store, or can again.
 pub fn degraded(mode: &'static str, is: bool) {
     backend::gauge(Metric::Degraded, &[("mode", mode)], if is { 1.0 } else { 0.0 });
 }

@@ -187,6 +187,9 @@ struct Task {
     held_back: Duration,
     /// When the batch was begun, on the monotonic clock; 0 where there is none.
     begun_ns: u64,
+    /// Since when there is something in `pending`, and in `batch_rows` that was pending before.
+    pending_since_ns: Option<u64>,
+    batch_since_ns: Option<u64>,
 }
 
 impl Task {
@@ -217,6 +220,8 @@ impl Task {
             last_error: None,
             held_back: Duration::ZERO,
             begun_ns: 0,
+            pending_since_ns: None,
+            batch_since_ns: None,
         }
     }
 
@@ -301,9 +306,7 @@ impl Task {
                     self.batch.remove(0);
                     self.flushed = Instant::now();
                     delay = RETRY.start;
-                    if self.last_error.take().is_some() {
-                        crate::telemetry::degraded("flush", false);
-                    }
+                    self.succeeded();
                 }
                 Ok(Wrote::Sealed) => {
                     self.hub.fence(self.log.incarnation());
@@ -315,13 +318,12 @@ impl Task {
                 Err(error) if error.kind == StoreErrorKind::Corrupt => {
                     // Repeating cannot help, and going on would write over somebody else's record.
                     tracing::error!(%error, "usage log");
-                    self.last_error = Some(error);
+                    self.failed(error);
                     return;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "usage flush: will be repeated");
-                    crate::telemetry::degraded("flush", true);
-                    self.last_error = Some(error);
+                    self.failed(error);
                     if self.wants_out(waiting) {
                         return;
                     }

@@ -10,6 +10,7 @@ use super::super::journal::Journal;
 use super::super::record::{ByWriter, Rows, merge};
 use super::{ALIVE, Part, Task};
 use crate::planted::{Plant, planted};
+use crate::store::StoreError;
 
 impl Task {
     /// Takes what moved since the last time: totals to `pending`, and to the journal.
@@ -25,6 +26,9 @@ impl Task {
 
     /// Keeps rows until the store has them: in `pending`, and in the journal.
     fn keep(&mut self, rows: ByWriter) {
+        if !rows.is_empty() {
+            self.pending_since_ns.get_or_insert(self.hub.clock.now().mono_ns);
+        }
         let Some(mut journal) = self.journal.take() else {
             return merge(&mut self.pending, rows);
         };
@@ -85,6 +89,7 @@ impl Task {
         let packed = rows.iter().flat_map(|(of, rows)| rows.pack(now.wall_ms, carried(*of)));
         self.batch = packed.collect();
         self.batch_rows = rows;
+        self.batch_since_ns = self.pending_since_ns.take();
         self.batch_covers = self.begun.load(Ordering::Acquire);
         self.forget = self.journal.as_mut().map(Journal::cut);
     }
@@ -111,11 +116,12 @@ impl Task {
             return;
         }
         self.batch_rows.clear();
+        self.batch_since_ns = None;
         self.ceilings.logged();
+        self.tell_lag();
         let begun_ns = std::mem::take(&mut self.begun_ns);
         if begun_ns != 0 {
             let lag = self.hub.clock.now().mono_ns.saturating_sub(begun_ns);
-            crate::telemetry::flush_lag(lag as f64 / 1e9);
             let held_back = std::mem::take(&mut self.held_back);
             self.ceilings.record_took(Duration::from_nanos(lag) + held_back);
         }
@@ -135,6 +141,27 @@ impl Task {
         if !self.pending.is_empty() && self.settings.mode == Mode::Durable {
             self.hub.soil.notify_one();
         }
+    }
+
+    /// A record is in the store, or a new log begun.
+    pub(super) fn succeeded(&mut self) {
+        if self.last_error.take().is_some() {
+            crate::telemetry::degraded("flush", false);
+        }
+    }
+
+    pub(super) fn failed(&mut self, error: StoreError) {
+        self.last_error = Some(error);
+        crate::telemetry::degraded("flush", true);
+        self.tell_lag();
+    }
+
+    /// How long the oldest use in hand has waited.
+    fn tell_lag(&self) {
+        let now_ns = self.hub.clock.now().mono_ns;
+        let since_ns = self.batch_since_ns.or(self.pending_since_ns);
+        let age_ns = since_ns.map_or(0, |since_ns| now_ns.saturating_sub(since_ns));
+        crate::telemetry::flush_lag(age_ns as f64 / 1e9);
     }
 
     pub(super) fn end_journal(&mut self) {

@@ -16,6 +16,7 @@ impl Task {
         let rows = lacking.values_mut().flat_map(|rows| rows.pools.values_mut());
         rows.for_each(|row| row.ceiling = 0);
         merge(&mut self.pending, lacking);
+        self.pending_since_ns = self.batch_since_ns.take().or(self.pending_since_ns);
         if planted(Plant::MissingCarry) {
             self.pending.clear();
         }
@@ -26,14 +27,14 @@ impl Task {
                 Ok(log) => {
                     tracing::warn!("this process was taken for dead: it goes on as another writer");
                     self.log = log;
-                    self.last_error = None; // there may be nothing to write that would show it
+                    self.succeeded(); // there may be nothing to write that would show it
                     self.hub.be(self.log.incarnation());
                     return true;
                 }
                 Err(error) => error,
             };
             tracing::warn!(%error, "a new usage log could not be begun: will be repeated");
-            self.last_error = Some(error);
+            self.failed(error);
             if self.wants_out(waiting) {
                 return false;
             }

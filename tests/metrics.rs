@@ -1,0 +1,126 @@
+//! What a gate tells a host's recorder of its decisions and of its flush, from outside.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use tollgate::store::Memory;
+use tollgate::telemetry::Metric;
+use tollgate::testing::{self, Faulty};
+use tollgate::{Ask, Gate};
+
+/// Keeps every series by its name and labels.
+#[derive(Default)]
+struct Seen(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Seen {
+    fn series(&self, key: &Key) -> Arc<AtomicU64> {
+        let labels = key.labels().map(|label| format!(" {}={}", label.key(), label.value()));
+        let name = key.name().to_owned() + &labels.collect::<String>();
+        self.0.lock().unwrap().entry(name).or_default().clone()
+    }
+
+    fn get(&self, metric: Metric, labels: &str) -> Option<u64> {
+        let name = [metric.name, labels].join(if labels.is_empty() { "" } else { " " });
+        self.0.lock().unwrap().get(&name).map(|series| series.load(Relaxed))
+    }
+
+    fn gauge(&self, metric: Metric, labels: &str) -> Option<f64> {
+        self.get(metric, labels).map(f64::from_bits)
+    }
+}
+
+/// A histogram as the sum of what was recorded.
+struct Sum(Arc<AtomicU64>);
+
+impl metrics::HistogramFn for Sum {
+    fn record(&self, value: f64) {
+        self.0.fetch_add(value as u64, Relaxed);
+    }
+}
+
+impl metrics::Recorder for Seen {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.series(key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.series(key))
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(Arc::new(Sum(self.series(key))))
+    }
+}
+
+/// One thread, on which this recorder is heard.
+fn recorded(test: impl AsyncFnOnce(&Seen)) {
+    let seen = Seen::default();
+    metrics::with_local_recorder(&seen, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test(&seen));
+    });
+}
+
+const PLANS: &str = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"3/day\"";
+
+/// Whether a job is admitted.
+async fn ask(gate: &Gate) -> bool {
+    let acme = gate.tenant("acme").await.unwrap();
+    let admitted = gate.admit(Ask::op("job").tenant(&acme).cost("requests", 1)).await;
+    admitted.is_ok_and(|permit| {
+        permit.settle();
+        true
+    })
+}
+
+#[test]
+fn a_decision_is_counted_by_its_outcome() {
+    recorded(async |seen| {
+        let (gate, _clock) = testing::gate_with(PLANS, Memory::new());
+        for admitted in [true, true, true, false] {
+            assert_eq!(ask(&gate).await, admitted);
+        }
+        let of = |outcome, policy| {
+            let labels = format!("plan=free route=default outcome={outcome} policy={policy}");
+            seen.get(Metric::Decisions, &labels)
+        };
+        assert_eq!(of("allowed", ""), Some(3), "{:?}", seen.0);
+        assert_eq!(of("refused", "requests/day"), Some(1), "{:?}", seen.0);
+    });
+}
+
+#[test]
+fn a_flush_tells_its_rows_and_how_old_the_oldest_of_them_is() {
+    recorded(async |seen| {
+        let store = Faulty::scripted(Memory::new(), []);
+        let (gate, clock) = testing::gate_with(PLANS, store.clone());
+        let lag = || seen.gauge(Metric::FlushLag, "");
+        let degraded = || seen.gauge(Metric::Degraded, "mode=flush");
+        assert!(ask(&gate).await);
+        store.outage(true);
+        gate.flush_now().await.unwrap_err();
+        assert_eq!((lag(), degraded()), (Some(0.0), Some(1.0)));
+        // As old as the first try, with every one that fails.
+        clock.advance(Duration::from_secs(3));
+        gate.flush_now().await.unwrap_err();
+        assert_eq!((lag(), degraded()), (Some(3.0), Some(1.0)));
+        store.outage(false);
+        gate.flush_now().await.unwrap();
+        assert_eq!((lag(), degraded()), (Some(0.0), Some(0.0)));
+        // A row of the tenant's use, and one of its lease.
+        assert_eq!(seen.get(Metric::FlushBatch, ""), Some(2));
+        assert!(seen.get(Metric::StoreSeconds, "op=lease").is_some());
+    });
+}
