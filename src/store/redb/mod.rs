@@ -24,6 +24,8 @@ use file::StoreFile;
 
 mod file;
 #[cfg(test)]
+mod gate_power_cut;
+#[cfg(test)]
 mod power_cut;
 mod worker;
 

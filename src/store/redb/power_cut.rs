@@ -16,7 +16,7 @@ use crate::store::{Change, Item, Key, Query, Store, StoreErrorKind, Value, When,
 
 /// A disk. Clones are the same disk, as the reopened file is.
 #[derive(Clone, Debug, Default)]
-struct Disk(Arc<Mutex<Platter>>);
+pub(super) struct Disk(Arc<Mutex<Platter>>);
 
 #[derive(Debug, Default)]
 struct Platter {
@@ -96,13 +96,13 @@ impl Platter {
 }
 
 impl Disk {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let platter = Platter { random: Random(seed), ..Platter::default() };
         Self(Arc::new(Mutex::new(platter)))
     }
 
     /// Power for so many operations, from what the last cut left.
-    fn power_on(&self, operations: Option<u32>) {
+    pub(super) fn power_on(&self, operations: Option<u32>) {
         let mut disk = self.0.lock().unwrap();
         if !disk.cut {
             disk.synced = disk.seen.clone();
@@ -113,7 +113,20 @@ impl Disk {
         disk.left = operations;
     }
 
-    fn open(&self) -> Redb {
+    /// The power goes off before the n-th operation from now.
+    pub(super) fn cut_after(&self, operations: u32) {
+        self.0.lock().unwrap().left = Some(operations);
+    }
+
+    pub(super) fn cut_now(&self) {
+        self.0.lock().unwrap().lose_power();
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.0.lock().unwrap().cut
+    }
+
+    pub(super) fn open(&self) -> Redb {
         let disk = self.clone();
         let open = move || {
             // Small regions, so that a test file is not megabytes.
@@ -165,7 +178,7 @@ impl StorageBackend for Disk {
 
 /// SplitMix64: the whole run follows from its seed.
 #[derive(Debug, Default)]
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -176,7 +189,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 }
@@ -226,7 +239,7 @@ async fn one_life(seed: u64) {
         disk.power_on(None);
         let store = disk.open();
         expected.check(&store).await;
-        disk.0.lock().unwrap().left = Some(random.below(160) as u32);
+        disk.cut_after(random.below(160) as u32);
         loop {
             let mut running = Vec::new();
             for _ in 0..=random.below(4) {
@@ -289,7 +302,7 @@ fn the_disk_loses_what_was_not_synced() {
         disk.write(0, b"a").unwrap();
         disk.sync_data().unwrap();
         disk.write(0, b"b").unwrap();
-        disk.0.lock().unwrap().left = Some(0);
+        disk.cut_after(0);
         disk.sync_data().unwrap_err();
         disk.power_on(None);
         let mut byte = [0];
@@ -304,7 +317,7 @@ async fn a_disk_that_failed_for_a_while_is_taken_up_again() {
     let disk = Disk::new(1);
     let store = disk.open();
     store.write(put(0, 1, 10)).await.unwrap();
-    disk.0.lock().unwrap().left = Some(1);
+    disk.cut_after(1);
     let take = Write { when: vec![When::Equals("number".into(), Value::Int(1))], ..put(0, 2, 10) };
     let error = store.write(take.clone()).await.unwrap_err();
     assert!(error.is_temporary(), "{error}");
