@@ -44,6 +44,7 @@ mod rates;
 #[cfg(feature = "stripe")]
 mod reports;
 mod restore;
+mod shared;
 mod sleep;
 mod sources;
 mod standing;

@@ -37,7 +37,7 @@ pub(crate) use keyed::Settling;
 pub(crate) use listed::List;
 use listed::Listed;
 use plain::Plain;
-pub(crate) use spare::HoldBox;
+pub(crate) use spare::{HoldBox, Spares};
 use use_up::{Knowledge, pay_bucket, use_up};
 
 /// How a request ended.

@@ -1,7 +1,8 @@
 //! What a handler sees of its own request: who is calling, on which plan, and what it uses.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
+use super::shared::Shared;
 use super::{Gate, Pending, Running, Waited};
 use crate::admission::decide::{self, Question, Stopped};
 use crate::admission::permit::Hold;
@@ -12,7 +13,7 @@ use crate::decision::{LimitState, Refusal};
 
 /// An admitted request, as the middleware leaves it in the request's extensions. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Admitted(Arc<Shared>);
+pub struct Admitted(Shared);
 
 /// The use of the request being handled: what it reports, and what it takes before spending.
 ///
@@ -21,19 +22,9 @@ pub struct Admitted(Arc<Shared>);
 #[derive(Clone, Debug)]
 pub struct Usage(Admitted);
 
-#[derive(Debug)]
-struct Shared {
-    gate: Gate,
-    tenant: Arc<str>,
-    plan: Arc<Plan>,
-    hold: Mutex<Hold>,
-}
-
 impl Admitted {
     pub(crate) fn new(gate: Gate, running: Running) -> Self {
-        let hold = running.hold.into_inner();
-        let (tenant, plan) = (hold.of.sheet.tenant.id.clone(), hold.of.sheet.policy.plan.clone());
-        Self(Arc::new(Shared { gate, tenant, plan, hold: Mutex::new(hold) }))
+        Self(Shared::new(gate, running.hold.into_inner()))
     }
 
     /// The tenant's outer id.
@@ -138,7 +129,7 @@ impl Usage {
     }
 
     fn try_take(&self, meter: &str, units: u64, waited: &Waited) -> Took {
-        let shared = &*self.0.0;
+        let shared = &self.0.0;
         let mut hold = self.0.hold();
         let found = {
             let catalog = &hold.of.sheet.catalog;

@@ -26,7 +26,7 @@ async fn the_gate_allocates_in_this_program_what_it_says() {
     let bare = least(bare(), &|| request("nobody", &ManualClock::at_unix_ms(NOON_MS))).await;
     for (style, extractors, most) in [
         (HeaderStyle::Off, false, 0),
-        (HeaderStyle::Off, true, 2 + growth_of_the_extensions()),
+        (HeaderStyle::Off, true, 1 + growth_of_the_extensions()),
         (HeaderStyle::Draft11, false, 1 + growth_of_the_header_map()),
     ] {
         let dir = tempfile::tempdir().expect("a directory");

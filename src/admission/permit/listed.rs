@@ -30,7 +30,7 @@ pub(crate) struct Listed {
 pub(crate) struct List(Option<Box<Listed>>);
 
 thread_local! {
-    static LISTS: Spares<Listed> = const { Spares::new() };
+    static LISTS: Spares<Box<Listed>> = const { Spares::new() };
 }
 
 impl List {

@@ -1,4 +1,4 @@
-//! Boxes that are used again: each thread keeps a few, so that a request does not allocate one.
+//! Allocations that are used again: each thread keeps a few, so that a request does not make one.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -6,27 +6,27 @@ use std::thread::LocalKey;
 
 use super::Hold;
 
-/// Boxes that a thread keeps for its next requests: as many as may end in a burst before the next
+/// How many a thread keeps for its next requests: as many as may end in a burst before the next
 /// ones begin, at about 400 bytes a request.
 const SPARES: usize = 64;
 
 /// What one thread keeps.
-pub(super) struct Spares<T>(RefCell<Vec<Box<T>>>);
+pub(crate) struct Spares<P>(RefCell<Vec<P>>);
 
-impl<T> Spares<T> {
-    pub(super) const fn new() -> Self {
+impl<P> Spares<P> {
+    pub(crate) const fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
 
     /// One that was kept. A thread that ends has none.
     #[inline]
-    pub(super) fn take(kept: &'static LocalKey<Self>) -> Option<Box<T>> {
+    pub(crate) fn take(kept: &'static LocalKey<Self>) -> Option<P> {
         kept.try_with(|kept| kept.0.borrow_mut().pop()).ok().flatten()
     }
 
     /// Keeps one that is as good as new. A thread that ends keeps none.
     #[inline]
-    pub(super) fn keep(kept: &'static LocalKey<Self>, spare: Box<T>) {
+    pub(crate) fn keep(kept: &'static LocalKey<Self>, spare: P) {
         let _ = kept.try_with(|kept| {
             let mut kept = kept.0.borrow_mut();
             if kept.len() < SPARES {
@@ -37,7 +37,7 @@ impl<T> Spares<T> {
 }
 
 thread_local! {
-    static HOLDS: Spares<Option<Hold>> = const { Spares::new() };
+    static HOLDS: Spares<Box<Option<Hold>>> = const { Spares::new() };
 }
 
 /// A hold out of the way: it passes through the gate, the future of the response and its body, and
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     thread_local! {
-        static NUMBERS: Spares<u32> = const { Spares::new() };
+        static NUMBERS: Spares<Box<u32>> = const { Spares::new() };
     }
 
     #[test]

@@ -1,0 +1,65 @@
+//! What an admitted request and its handler share: one allocation, which its thread keeps for the
+//! next one when both have let go of it.
+
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+
+use super::Gate;
+use crate::admission::permit::{Hold, Spares};
+use crate::catalog::Plan;
+
+/// The content, and a handle on it. The last one that is dropped settles the hold.
+#[derive(Clone, Debug)]
+pub(super) struct Shared(Option<Arc<Place>>);
+
+/// Empty while it is a spare.
+type Place = Option<Content>;
+
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) gate: Gate,
+    pub(super) tenant: Arc<str>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) hold: Mutex<Hold>,
+}
+
+thread_local! {
+    static PLACES: Spares<Arc<Place>> = const { Spares::new() };
+}
+
+impl Shared {
+    pub(super) fn new(gate: Gate, hold: Hold) -> Self {
+        let (tenant, plan) = (hold.of.sheet.tenant.id.clone(), hold.of.sheet.policy.plan.clone());
+        let content = Content { gate, tenant, plan, hold: Mutex::new(hold) };
+        let mut place = Spares::take(&PLACES).unwrap_or_default();
+        match Arc::get_mut(&mut place) {
+            Some(place) => *place = Some(content),
+            // Nobody else has a spare; were it so, it would be theirs.
+            None => place = Arc::new(Some(content)),
+        }
+        Self(Some(place))
+    }
+}
+
+impl Deref for Shared {
+    type Target = Content;
+
+    #[inline]
+    fn deref(&self) -> &Content {
+        let content = self.0.as_deref().and_then(Option::as_ref);
+        content.expect("a place is empty only as a spare, which no handle has")
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let Some(mut place) = self.0.take() else { return };
+        // Two that let go at the same moment both see the other: then it is freed, not kept.
+        if Arc::strong_count(&place) == 1
+            && let Some(content) = Arc::get_mut(&mut place)
+        {
+            *content = None; // here the hold is settled, if nobody has
+            Spares::keep(&PLACES, place);
+        }
+    }
+}
