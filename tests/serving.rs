@@ -1,5 +1,6 @@
-//! The end of a body in mode `durable`: it comes when what it cost is recorded, and the body within
-//! is not asked again meanwhile.
+//! Answers in mode `durable` come when what they cost is recorded: their end too, whether bytes
+//! were counted, use was reported, or the request is charged at its end alone. The body within is
+//! not asked again meanwhile.
 
 #![cfg(feature = "tower")]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
@@ -14,19 +15,46 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
-use tollgate::GateBuilder;
 use tollgate::middleware::TollgateLayer;
 use tollgate::store::Memory;
 use tollgate::testing::Faulty;
+use tollgate::{Admitted, GateBuilder, Usage};
 use tower::{Layer, ServiceExt, service_fn};
 
-const PLANS: &str = r#"
+/// The bytes of the body cost.
+const BYTES: &str = r#"
     default-plan = "free"
     [meter.egress]
     count = "response-bytes"
     hold = "1KB"
     [plan.free]
     quota.egress = "1MB/day"
+"#;
+
+/// The request costs, if the client does not go away.
+const WHOLE: &str = r#"
+    default-plan = "free"
+    [plan.free]
+    quota.requests = "100/day"
+    charge-on = ["2xx"]
+"#;
+
+/// What the handler reports costs.
+const TOKENS: &str = r#"
+    default-plan = "free"
+    [meter.tokens]
+    count = "reported"
+    hold = "100"
+    [plan.free]
+    quota.tokens = "1M/day"
+"#;
+
+/// The end gives back what it holds, and records nothing.
+const IN_FLIGHT: &str = r#"
+    default-plan = "free"
+    [plan.free]
+    quota.requests = "100/day"
+    concurrency = 3
 "#;
 
 const SERVICE: &str = r#"
@@ -42,11 +70,13 @@ const SERVICE: &str = r#"
     mode = "durable"
 "#;
 
-/// Frames of four bytes; asked once more after its end, it panics, as a body may.
+/// Frames of four bytes, each of which may report tokens; asked once more after its end, it panics,
+/// as a body may.
 struct Frames {
     left: u32,
     states_its_length: bool,
     has_ended: bool,
+    reports: Option<Usage>,
 }
 
 impl Body for Frames {
@@ -61,6 +91,9 @@ impl Body for Frames {
         self.has_ended = self.left == 0;
         let next = self.left.checked_sub(1);
         self.left = next.unwrap_or(0);
+        if let Some(usage) = self.reports.as_ref().filter(|_| !self.has_ended) {
+            usage.add("tokens", 7);
+        }
         Poll::Ready(next.map(|_| Ok(Frame::data(Bytes::from_static(b"four")))))
     }
 
@@ -72,25 +105,43 @@ impl Body for Frames {
     }
 }
 
-/// Reads what comes of a body of three frames while the store is away: how many frames come
-/// before it waits, and how many once the store is back.
-async fn frames_before_and_after(states_its_length: bool) -> (u32, u32) {
+async fn gated(plans: &str) -> (TollgateLayer, Faulty) {
     let store = Faulty::scripted(Memory::new(), []);
-    let builder = GateBuilder::from_text(SERVICE).plans(PLANS).store(store.clone());
+    let builder = GateBuilder::from_text(SERVICE).plans(plans).store(store.clone());
     let gate = builder.open().await.unwrap();
     let layer = TollgateLayer::new(&gate).peer_from(|_| Some(IpAddr::from([127, 0, 0, 1])));
-    let service = layer.layer(service_fn(async |_: Request<Empty<Bytes>>| {
-        let body = Frames { left: 3, states_its_length, has_ended: false };
+    (layer, store)
+}
+
+fn request() -> Request<Empty<Bytes>> {
+    Request::get("/").header("x-tenant", "acme").body(Empty::new()).unwrap()
+}
+
+/// What comes of a body of three frames while the store is away.
+#[derive(Debug, PartialEq, Eq)]
+enum Came {
+    /// So many frames before it waits, and so many once the store is back.
+    Frames(u32, u32),
+    /// All of it, and its end.
+    Everything,
+}
+
+async fn while_the_store_is_away(plans: &str, states_its_length: bool) -> Came {
+    let (layer, store) = gated(plans).await;
+    let reports = plans.contains("tokens");
+    let handler = service_fn(async |request: Request<Empty<Bytes>>| {
+        let reports = reports.then(|| request.extensions().get::<Admitted>().unwrap().usage());
+        let body = Frames { left: 3, states_its_length, has_ended: false, reports };
         Ok::<_, Infallible>(Response::new(body))
-    }));
-    let request = Request::get("/").header("x-tenant", "acme").body(Empty::new()).unwrap();
-    let mut body = service.oneshot(request).await.unwrap().into_body();
+    });
+    let mut body = layer.layer(handler).oneshot(request()).await.unwrap().into_body();
 
     store.outage(true);
     let (mut before, mut after) = (0, 0);
     let patience = Duration::from_millis(100);
     while let Ok(frame) = tokio::time::timeout(patience, body.frame()).await {
-        frame.expect("the end waits for the store").unwrap();
+        let Some(frame) = frame else { return Came::Everything };
+        frame.unwrap();
         before += 1;
     }
     store.outage(false);
@@ -98,15 +149,26 @@ async fn frames_before_and_after(states_its_length: bool) -> (u32, u32) {
         frame.unwrap();
         after += 1;
     }
-    (before, after)
+    Came::Frames(before, after)
 }
 
 #[tokio::test]
 async fn the_last_frame_waits_for_the_record_where_the_length_is_known() {
-    assert_eq!(frames_before_and_after(true).await, (2, 1));
+    for plans in [BYTES, WHOLE, TOKENS] {
+        assert_eq!(while_the_store_is_away(plans, true).await, Came::Frames(2, 1), "{plans}");
+    }
 }
 
 #[tokio::test]
 async fn the_end_waits_for_the_record_where_nothing_told_of_it_before() {
-    assert_eq!(frames_before_and_after(false).await, (3, 0));
+    for plans in [BYTES, WHOLE, TOKENS] {
+        assert_eq!(while_the_store_is_away(plans, false).await, Came::Frames(3, 0), "{plans}");
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_records_nothing_is_not_waited_for() {
+    for states_its_length in [true, false] {
+        assert_eq!(while_the_store_is_away(IN_FLIGHT, states_its_length).await, Came::Everything);
+    }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Hold {
     pub(crate) length: Option<u64>,
     state: State,
     plain: Plain,
+    /// Something was recorded since the head of the response.
+    pub(crate) is_late: bool,
 }
 
 /// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
@@ -128,7 +130,8 @@ impl Hold {
     /// A hold of nothing, to be filled by a decision.
     #[inline]
     pub(crate) fn new(of: Of, taken_at: Now, length: Option<u64>) -> Self {
-        Self { of, list: List::default(), taken_at, length, state: State::New, plain: Plain::Not }
+        let (list, state, plain) = (List::default(), State::New, Plain::Not);
+        Self { of, list, taken_at, length, state, plain, is_late: false }
     }
 
     /// The request is admitted, and holds what was drawn.
@@ -156,6 +159,7 @@ impl Hold {
     pub(crate) fn report(&mut self, counter: u8, n: u64, now: Now) {
         self.write_down();
         if let Some(counter) = self.list.open().counters.get_mut(usize::from(counter)) {
+            self.is_late = true;
             *counter = counter.saturating_add(n);
             self.record(now);
         }
@@ -163,6 +167,7 @@ impl Hold {
 
     /// Counts atoms of a meter that this route has no hold or counter for: each quota pays late.
     pub(crate) fn report_cost(&mut self, meter: MeterId, n: u64) {
+        self.is_late = true;
         if self.keeps_for_claim(meter, n) {
             return;
         }
@@ -229,7 +234,9 @@ impl Hold {
             return;
         }
         if self.state == State::Open {
-            self.charge(self.of.rules().charges(outcome), now);
+            let charged = self.of.rules().charges(outcome);
+            self.is_late |= charged;
+            self.charge(charged, now);
         }
         self.state = State::Over;
         self.end_keyed(now);
@@ -257,6 +264,7 @@ impl Hold {
             self.end(outcome, now);
             return None;
         }
+        self.is_late = false;
         Some(BodyRest { counted, is_keyed: self.is_keyed() })
     }
 

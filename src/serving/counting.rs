@@ -7,7 +7,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{Serving, Settled};
+use super::{Ended, Serving};
 use crate::Outcome;
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Gate, Pending, Took, Waited};
@@ -25,8 +25,8 @@ pub struct Counting {
     /// The server has had its turn before a cut.
     flushed: bool,
     cut: bool,
-    /// The claim of a request with a key, once it is being settled.
-    settling: Option<Settled>,
+    /// What the end has left to be waited for.
+    ended: Ended,
 }
 
 enum Wait {
@@ -57,7 +57,7 @@ impl Counting {
             wait: None,
             flushed: false,
             cut: false,
-            settling: None,
+            ended: Ended::default(),
         }
     }
 
@@ -161,15 +161,16 @@ impl Counting {
 
     fn end(&mut self, outcome: Outcome) {
         if let Some(mut serving) = self.serving.take() {
-            self.settling = serving.end_in_place(outcome);
+            self.ended = serving.end_in_place(outcome);
         }
     }
 
     /// Begins to wait for the record of what the body cost, where the answer is worth it.
     fn waits_for_record(&mut self) -> bool {
-        let late = self.meter.take().is_some();
-        let wait = match self.settling.take() {
-            None if !late => None,
+        let Ended { settling, is_late } = std::mem::take(&mut self.ended);
+        let wait = match settling {
+            // What the head told has been waited for with the head.
+            None if !is_late => None,
             settling => self.gate.as_ref().and_then(|gate| gate.answer_waits(settling)),
         };
         self.wait = wait.map(Wait::Record);

@@ -44,6 +44,14 @@ pub struct Head {
 /// Tells that the claim of a request with a key is settled.
 type Settled = tokio::sync::oneshot::Receiver<()>;
 
+/// What the end of a request leaves to be waited for.
+#[derive(Debug, Default)]
+struct Ended {
+    settling: Option<Settled>,
+    /// It recorded something that the head has not waited for.
+    is_late: bool,
+}
+
 #[derive(Debug)]
 enum Kind {
     Own(Running),
@@ -79,8 +87,8 @@ impl Serving {
 
     /// Ends the request with an answer that is not the handler's, which waits for this.
     pub fn answer(mut self, gate: &Gate, status: u16) -> Option<Pending> {
-        let settling = self.end_in_place(Outcome::Complete { status });
-        gate.answer_waits(settling)
+        let ended = self.end_in_place(Outcome::Complete { status });
+        gate.answer_waits(ended.settling)
     }
 
     /// Writes the limit headers of the response: lower-case names, legal values. Nothing for a
@@ -139,7 +147,8 @@ impl Serving {
         let (rest, settling) = looked.unwrap_or_default();
         let body = match rest {
             Some(BodyRest { counted, is_keyed }) => {
-                let gate = (counted.is_some() || is_keyed).then(|| gate.clone());
+                let may_wait = counted.is_some() || is_keyed || gate.is_durable();
+                let gate = may_wait.then(|| gate.clone());
                 Some(Counting::new(self, gate, status, counted, length))
             }
             None => {
@@ -193,15 +202,14 @@ impl Serving {
         Some(look(hold))
     }
 
-    /// What whoever answers has to wait for is returned.
-    fn end_in_place(&mut self, outcome: Outcome) -> Option<Settled> {
-        let settling = self.with(|hold| {
+    fn end_in_place(&mut self, outcome: Outcome) -> Ended {
+        let ended = self.with(|hold| {
             let now = hold.now();
             hold.end(outcome, now);
-            hold.settling()
+            Ended { settling: hold.settling(), is_late: hold.is_late }
         });
         self.0 = Kind::Ended;
-        settling.flatten()
+        ended.unwrap_or_default()
     }
 }
 
@@ -215,7 +223,7 @@ impl Drop for Serving {
 impl Gate {
     /// What an answer waits for: its record in mode `durable`, and the claim on its key.
     fn answer_waits(&self, settling: Option<Settled>) -> Option<Pending> {
-        let is_durable = self.inner.config.mode == Mode::Durable;
+        let is_durable = self.is_durable();
         let Some(settled) = settling else {
             return is_durable.then(|| self.recorded());
         };
@@ -225,6 +233,10 @@ impl Gate {
             let _ = settled.await;
             if is_durable { gate.recorded().await } else { Waited::default() }
         }))
+    }
+
+    fn is_durable(&self) -> bool {
+        self.inner.config.mode == Mode::Durable
     }
 
     /// The value of `Access-Control-Expose-Headers` for a response that has

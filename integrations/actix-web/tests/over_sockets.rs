@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::io::Read;
+use std::time::Duration;
 
 use actix_web::dev::Service;
 use actix_web::error::{ErrorImATeapot, ErrorInternalServerError, ErrorNotFound};
@@ -16,7 +18,7 @@ use tollgate::directory::PaymentState;
 use tollgate::identity::{Caller, Identify, Identity, RequestView};
 use tollgate::store::Memory;
 use tollgate::testing::{self, Faulty};
-use tollgate_actix_web::Tollgate;
+use tollgate_actix_web::{Tollgate, Usage};
 
 mod support;
 
@@ -339,6 +341,56 @@ fn in_mode_durable_an_answer_that_has_come_is_recorded() {
         });
         let egress = other.meters.iter().find(|meter| &*meter.name == "egress").unwrap();
         assert_eq!(egress.used, used, "{path}");
+    }
+}
+
+/// The request costs if the client does not go away, or what its handler reports does.
+const LATE: [&str; 2] = [
+    r#"
+    default-plan = "free"
+    [plan.free]
+    quota.requests = "100/day"
+    charge-on = ["2xx"]
+    "#,
+    r#"
+    default-plan = "free"
+    [meter.tokens]
+    count = "reported"
+    hold = "10"
+    [plan.free]
+    quota.tokens = "1M/day"
+    "#,
+];
+
+#[test]
+fn in_mode_durable_the_end_waits_for_the_record_of_what_is_known_by_then() {
+    for plans in LATE {
+        let store = Faulty::scripted(Memory::new(), []);
+        let gated = Gated::new(plans);
+        let builder = GateBuilder::from_text(DURABLE).plans(plans).store(store.clone());
+        let (gate, away) = (gated.run(builder.open()).unwrap(), store.clone());
+        let server = Server::start(move || {
+            let (away, reports) = (away.clone(), plans.contains("tokens"));
+            let stream = move |usage: Usage| {
+                let away = away.clone();
+                let chunks = tokio_stream::iter(0..3).map(move |_| {
+                    away.outage(true); // the head has been recorded
+                    if reports {
+                        usage.add("tokens", 7);
+                    }
+                    Ok::<_, Infallible>(Bytes::from_static(b"four"))
+                });
+                ready(HttpResponse::Ok().streaming(chunks))
+            };
+            App::new().wrap(Tollgate::new(&gate)).route("/a", web::get().to(stream))
+        });
+        std::thread::scope(|threads| {
+            let answer = threads.spawn(|| server.send("GET", "/a"));
+            gated.run(async { tokio::time::sleep(Duration::from_millis(200)).await });
+            assert!(!answer.is_finished(), "{plans}");
+            store.outage(false);
+            assert!(answer.join().unwrap().is_whole);
+        });
     }
 }
 
