@@ -172,3 +172,20 @@ async fn an_end_that_records_nothing_is_not_waited_for() {
         assert_eq!(while_the_store_is_away(IN_FLIGHT, states_its_length).await, Came::Everything);
     }
 }
+
+#[tokio::test]
+async fn an_error_of_the_handler_waits_for_the_record_of_what_it_cost() {
+    let plans = format!("{BYTES}\n    charge-on = [\"5xx\"]");
+    let (layer, store) = gated(&plans).await;
+    let away = store.clone();
+    let handler = service_fn(move |_: Request<Empty<Bytes>>| {
+        away.outage(true);
+        std::future::ready(Err::<Response<Empty<Bytes>>, _>(std::io::Error::other("broken")))
+    });
+    let mut answer = std::pin::pin!(layer.layer(handler).oneshot(request()));
+    let patience = Duration::from_millis(100);
+    let early = tokio::time::timeout(patience, answer.as_mut()).await;
+    assert!(early.is_err(), "a layer outside makes an answer of it");
+    store.outage(false);
+    assert_eq!(answer.await.unwrap_err().to_string(), "broken");
+}

@@ -16,7 +16,6 @@ use super::body::GateBody;
 use super::headers::{self, Refused};
 use super::layer::Shared;
 use super::service::ask;
-use crate::Outcome;
 use crate::decision::Refusal;
 use crate::gate::{Answer, Pending, Running, Step, Waited};
 use crate::serving::Serving;
@@ -29,7 +28,7 @@ pin_project! {
         S: Service<Request<B>>,
     {
         #[pin]
-        state: State<S, B, R, S::Future>,
+        state: State<S, B, R, S::Future, S::Error>,
         shared: Arc<Shared>,
     }
 }
@@ -37,17 +36,20 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwn]
-    enum State<S, B, R, F> {
+    enum State<S, B, R, F, E> {
         /// The gate said to wait for something; then it is asked again.
         Waiting { waiting: Box<Waiting<S, B>> },
         Refused { refusal: Option<Box<Refusal>>, is_grpc: bool },
         /// The service is at work.
         Serving { #[pin] future: F, serving: Option<Serving>, asked: Asked },
-        /// The record of what the head tells is on its way (`durable`).
-        Recording { pending: Pending, response: Option<Box<Response<GateBody<R>>>> },
+        /// What the answer waits for is on its way: a record (`durable`), the claim on a key.
+        Recording { pending: Pending, answer: Option<Answered<R, E>> },
         Done,
     }
 }
+
+/// What the service has answered. Out of the way, as `Waiting` is.
+type Answered<R, E> = Box<Result<Response<GateBody<R>>, E>>;
 
 /// A request that waits. Out of the way, as all is that few requests come to: the future is moved
 /// several times, and its size is paid for each time.
@@ -98,7 +100,7 @@ where
     }
 }
 
-impl<S, B, R> State<S, B, R, S::Future>
+impl<S, B, R> State<S, B, R, S::Future, S::Error>
 where
     S: Service<Request<B>>,
 {
@@ -120,6 +122,11 @@ where
     #[cold]
     fn waiting(service: S, request: Request<B>, pending: Pending) -> Self {
         Self::Waiting { waiting: Box::new(Waiting { call: Some((service, request)), pending }) }
+    }
+
+    #[cold]
+    fn recording(pending: Pending, answer: Result<Response<GateBody<R>>, S::Error>) -> Self {
+        Self::Recording { pending, answer: Some(Box::new(answer)) }
     }
 }
 
@@ -167,27 +174,27 @@ where
                                     this.state.set(State::Done);
                                     return Poll::Ready(Ok(response));
                                 }
-                                Some(pending) => {
-                                    let response = Some(Box::new(response));
-                                    Some(State::Recording { pending, response })
-                                }
+                                Some(pending) => Some(State::recording(pending, Ok(response))),
                             }
                         }
+                        // A layer outside may make an answer of it.
                         Err(error) => {
-                            if let Some(serving) = serving {
-                                serving.end(Outcome::Failed);
+                            match serving.and_then(|it| it.answer(&this.shared.gate, 500)) {
+                                None => {
+                                    this.state.set(State::Done);
+                                    return Poll::Ready(Err(error));
+                                }
+                                Some(pending) => Some(State::recording(pending, Err(error))),
                             }
-                            this.state.set(State::Done);
-                            return Poll::Ready(Err(error));
                         }
                     }
                 }
-                StateProj::Recording { pending, response } => {
+                StateProj::Recording { pending, answer } => {
                     ready!(pending.as_mut().poll(cx));
-                    let response = response.take();
+                    let answer = answer.take();
                     this.state.set(State::Done);
-                    match response {
-                        Some(response) => return Poll::Ready(Ok(*response)),
+                    match answer {
+                        Some(answer) => return Poll::Ready(*answer),
                         None => None,
                     }
                 }

@@ -2,7 +2,7 @@
 //! types it writes into. The tower layer and the actix-web middleware are thin over it.
 //!
 //! 1. [`Serving::own`] or [`Serving::share`] with what [`Gate::admit_request`] admitted.
-//! 2. [`Serving::guard`] around each poll of the handler; [`Serving::end`] if it fails.
+//! 2. [`Serving::guard`] around each poll of the handler; [`Serving::answer`] with 500 if it fails.
 //! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`], which
 //!    says what the head waits for; [`Serving::answer`] where there is no body of the handler's.
 //! 4. [`Counting`] with each chunk before it passes, and at the end of the body.
