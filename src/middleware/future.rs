@@ -255,7 +255,7 @@ fn finish<R: Body<Data = Bytes>>(
     let is_empty = asked.is_head
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || response.body().is_end_stream();
-    let length = response.body().size_hint().exact();
+    let length = || response.body().size_hint().exact().or_else(|| headers::length(&response));
     let head = serving.into_body(gate, status.as_u16(), is_empty, length);
     let response = response.map(|body| match head.body {
         Some(count) => GateBody::counted(body, count),

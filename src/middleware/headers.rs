@@ -6,7 +6,7 @@ use super::body::GateBody;
 use super::layer::Shared;
 use crate::decision::Refusal;
 use crate::gate::Gate;
-use crate::serving::Serving;
+use crate::serving::{Serving, stated_length};
 use crate::wire::{self, LimitHeader, Reply};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -39,6 +39,12 @@ pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
             .headers()
             .get(header::CONTENT_TYPE)
             .is_some_and(|value| wire::is_grpc(value.as_bytes()))
+}
+
+/// The length that a response states where its body does not: hyper sends so much of it, and then
+/// drops it.
+pub(super) fn length<R>(response: &Response<R>) -> Option<u64> {
+    stated_length(response.headers().get_all(header::CONTENT_LENGTH).iter().map(|v| v.as_bytes()))
 }
 
 /// A reply as a response.

@@ -27,7 +27,7 @@ use crate::wire::{self, Call, HeaderStyle, LimitHeader};
 
 mod counting;
 
-pub use counting::{Counting, StreamCut};
+pub use counting::{Counting, StreamCut, stated_length};
 
 /// An admitted request with what it holds, shared with its handler or not.
 #[derive(Debug)]
@@ -133,29 +133,32 @@ impl Serving {
     /// nothing is left to it, or it has none (`is_empty`: HEAD, 204, 304, no bytes), for then the
     /// request has ended.
     ///
-    /// `length` is the body's exact length, where it is known.
+    /// `length` finds the exact length of the body, by what the body says or the header that is
+    /// sent; it is asked only where something is left to the body.
     pub fn into_body(
         mut self,
         gate: &Gate,
         status: u16,
         is_empty: bool,
-        length: Option<u64>,
+        length: impl FnOnce() -> Option<u64>,
     ) -> Head {
         let outcome = Outcome::Complete { status };
         // One look at the hold: a shared one is behind a lock.
         let looked = self.with(|hold| (hold.settle_head(outcome, is_empty), hold.settling()));
         let (rest, settling) = looked.unwrap_or_default();
-        let body = match rest {
-            Some(BodyRest { counted, is_keyed }) => {
-                let may_wait = counted.is_some() || is_keyed || gate.is_durable();
-                let gate = may_wait.then(|| gate.clone());
-                Some(Counting::new(self, gate, status, counted, length))
-            }
-            None => {
-                self.0 = Kind::Ended;
-                None
-            }
+        let Some(BodyRest { counted, is_keyed }) = rest else {
+            self.0 = Kind::Ended;
+            return Head { body: None, wait: gate.answer_waits(settling) };
         };
+        let length = length();
+        if length == Some(0) {
+            // Servers do not poll such a body.
+            let ended = self.end_in_place(outcome);
+            return Head { body: None, wait: gate.answer_waits(ended.settling.or(settling)) };
+        }
+        let may_wait = counted.is_some() || is_keyed || gate.is_durable();
+        let kept = may_wait.then(|| gate.clone());
+        let body = Some(Counting::new(self, kept, status, counted, length));
         Head { body, wait: gate.answer_waits(settling) }
     }
 

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{Method, StatusCode, header};
 use actix_web::{Error, HttpMessage};
 use pin_project_lite::pin_project;
-use tollgate::serving::Serving;
+use tollgate::serving::{Serving, stated_length};
 use tollgate::{Answer, Gate, Pending, Refusal, Running, Step, Waited};
 
 use crate::body::GateBody;
@@ -197,11 +197,16 @@ fn finish<B: MessageBody>(
     let (is_empty, length) = match response.response().body().size() {
         BodySize::None | BodySize::Sized(0) => (true, None),
         BodySize::Sized(length) => (false, Some(length)),
+        // Without chunks the header is sent, and says where the body ends.
+        BodySize::Stream if !response.response().head().chunked() => {
+            let stated = response.headers().get_all(header::CONTENT_LENGTH);
+            (false, stated_length(stated.map(|value| value.as_bytes())))
+        }
         BodySize::Stream => (false, None),
     };
     let is_empty =
         is_empty || is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let head = serving.into_body(gate, status.as_u16(), is_empty, length);
+    let head = serving.into_body(gate, status.as_u16(), is_empty, || length);
     let response = response.map_body(|_, body| match head.body {
         Some(count) => GateBody::counted(body, count),
         None => GateBody::plain(body),

@@ -8,8 +8,10 @@ use std::future::ready;
 use std::io::Read;
 use std::time::Duration;
 
+use actix_web::body::BodyStream;
 use actix_web::dev::Service;
 use actix_web::error::{ErrorImATeapot, ErrorInternalServerError, ErrorNotFound};
+use actix_web::http::header;
 use actix_web::web::{self, Bytes};
 use actix_web::{App, HttpResponse};
 use tokio_stream::StreamExt;
@@ -166,6 +168,45 @@ fn a_client_that_goes_away_in_mid_stream_pays_once_for_what_passed() {
     gated.settled();
     assert_eq!(gated.meter("egress"), (2_800, 0));
     assert_eq!(gated.meter("requests"), (1, 0));
+}
+
+/// Four bytes, and then nothing for ever.
+fn four_then_waits() -> impl tokio_stream::Stream<Item = Result<Bytes, Infallible>> {
+    tokio_stream::once(Ok(Bytes::from_static(b"four"))).chain(tokio_stream::pending())
+}
+
+#[test]
+fn a_client_that_has_read_all_of_a_stated_length_has_not_gone_away() {
+    let gated = Gated::new(&PLANS.replace("concurrency", "charge-on = [\"2xx\"]\nconcurrency"));
+    let gate = gated.gate.clone();
+    let server = Server::start(move || {
+        let by_size = async || HttpResponse::Ok().no_chunking(4).streaming(four_then_waits());
+        let by_header =
+            async || HttpResponse::Ok().no_chunking(4).body(BodyStream::new(four_then_waits()));
+        let unsent = async || {
+            let mut response = HttpResponse::Ok().streaming(four_then_waits());
+            let stated = header::HeaderValue::from_static("4");
+            response.headers_mut().insert(header::CONTENT_LENGTH, stated);
+            response
+        };
+        App::new()
+            .wrap(Tollgate::new(&gate))
+            .route("/size", web::get().to(by_size))
+            .route("/header", web::get().to(by_header))
+            .route("/unsent", web::get().to(unsent))
+    });
+    for (path, used) in [("/size", 1), ("/header", 2), ("/unsent", 2)] {
+        let mut socket = server.open("GET", path, ACME, "");
+        let mut read = Vec::new();
+        while !read.windows(4).any(|some| some == b"four") {
+            let mut some = [0; 512];
+            let n = socket.read(&mut some).unwrap();
+            read.extend_from_slice(&some[..n]);
+        }
+        drop(socket);
+        gated.settled();
+        assert_eq!(gated.meter("requests"), (used, 0), "{path}");
+    }
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! The layer behind axum's own server: a body that states its length by a header alone ends where
+//! hyper lets go of it.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::routing::get;
+use http::Response;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::StreamExt;
+use tollgate::{Gate, testing};
+use tollgate_axum::TollgateLayer;
+
+mod support;
+
+use support::meter;
+
+/// A request costs, unless its client goes away.
+const PLANS: &str = r#"
+    default-plan = "free"
+    [plan.free]
+    concurrency = 100
+    quota.requests = "100/day"
+    charge-on = ["2xx"]
+"#;
+
+async fn serve(gate: &Gate, handler: fn() -> Response<Body>) -> SocketAddr {
+    let app = Router::new().route("/a", get(async move || handler()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = app.layer(TollgateLayer::new(gate));
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    address
+}
+
+/// Two frames of four bytes, which know of no end; with these values of `content-length`.
+fn unending(stated: &[&'static str]) -> Response<Body> {
+    let frames = std::iter::repeat_n(Ok::<_, Infallible>(Bytes::from_static(b"four")), 2);
+    let frames = tokio_stream::iter(frames).chain(tokio_stream::pending());
+    let mut response = Response::new(Body::from_stream(frames));
+    for value in stated {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().append(CONTENT_LENGTH, value);
+    }
+    response
+}
+
+/// Asks, reads until the text ends like this, and goes away.
+async fn read_until(address: SocketAddr, end: &str) -> String {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(b"GET /a HTTP/1.1\r\nhost: test\r\nx-tenant: acme\r\n\r\n").await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(end.as_bytes()) {
+        assert_ne!(socket.read_buf(&mut read).await.unwrap(), 0, "closed early");
+    }
+    String::from_utf8(read).unwrap()
+}
+
+async fn used(gate: &Gate) -> u64 {
+    let tenant = gate.tenant("acme").await.unwrap();
+    while tenant.in_flight() != Some(0) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    meter(gate, "requests").await.0
+}
+
+#[tokio::test]
+async fn a_length_that_only_a_header_states_ends_a_body() {
+    let (gate, _clock) = testing::gate(PLANS);
+    let whole = serve(&gate, || unending(&["8"])).await;
+    read_until(whole, "fourfour").await;
+    assert_eq!(used(&gate).await, 1);
+    // Of less than that the client has gone away.
+    let longer = serve(&gate, || unending(&["9"])).await;
+    read_until(longer, "fourfour").await;
+    assert_eq!(used(&gate).await, 1);
+    // hyper sends as much as is stated.
+    let shorter = serve(&gate, || unending(&["6"])).await;
+    read_until(shorter, "fourfo").await;
+    assert_eq!(used(&gate).await, 2);
+    let nothing = serve(&gate, || unending(&["0"])).await;
+    assert!(read_until(nothing, "\r\n\r\n").await.contains("content-length: 0"));
+    assert_eq!(used(&gate).await, 3);
+}
+
+#[tokio::test]
+async fn a_length_that_is_not_one_number_is_none() {
+    for stated in [&["+8"][..], &["8, 8"], &[" 8"], &["-0"], &[""], &["8", "8"]] {
+        let (gate, _clock) = testing::gate(PLANS);
+        let app = Router::new()
+            .route("/a", get(async move || unending(stated)))
+            .layer(TollgateLayer::new(&gate));
+        let response = support::send(&app, support::request("GET", "/a")).await;
+        let mut body = response.into_body().into_data_stream();
+        for _ in 0..2 {
+            body.next().await.unwrap().unwrap();
+        }
+        drop(body);
+        assert_eq!(used(&gate).await, 0, "{stated:?}");
+    }
+}
