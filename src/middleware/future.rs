@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::body::GateBody;
-use super::headers::{self, Refused};
+use super::headers::{self, Asked, Refused};
 use super::layer::Shared;
 use super::service::ask;
 use crate::decision::Refusal;
@@ -39,7 +39,7 @@ pin_project! {
     enum State<S, B, R, F, E> {
         /// The gate said to wait for something; then it is asked again.
         Waiting { waiting: Box<Waiting<S, B>> },
-        Refused { refusal: Option<Box<Refusal>>, is_grpc: bool },
+        Refused { refusal: Option<Box<Refusal>>, asked: Asked },
         /// The service is at work.
         Serving { #[pin] future: F, serving: Option<Serving>, asked: Asked },
         /// What the answer waits for is on its way: a record (`durable`), the claim on a key.
@@ -56,13 +56,6 @@ type Answered<R, E> = Box<Result<Response<GateBody<R>>, E>>;
 struct Waiting<S, B> {
     call: Option<(S, Request<B>)>,
     pending: Pending,
-}
-
-/// What the response depends on, of a request that is with the service.
-#[derive(Clone, Copy)]
-struct Asked {
-    is_head: bool,
-    is_grpc: bool,
 }
 
 impl<S, B, R> ResponseFuture<S, B, R>
@@ -116,7 +109,7 @@ where
     }
 
     fn refused(refusal: Box<Refusal>, request: &Request<B>) -> Self {
-        Self::Refused { refusal: Some(refusal), is_grpc: headers::is_grpc(request) }
+        Self::Refused { refusal: Some(refusal), asked: Asked::by(request) }
     }
 
     #[cold]
@@ -152,12 +145,12 @@ where
                         Step::Wait(pending) => State::waiting(service, request, pending),
                     })
                 }
-                StateProj::Refused { refusal, is_grpc } => {
-                    let (refusal, is_grpc) = (refusal.take(), *is_grpc);
+                StateProj::Refused { refusal, asked } => {
+                    let (refusal, asked) = (refusal.take(), *asked);
                     this.state.set(State::Done);
                     match refusal {
                         Some(refusal) => {
-                            let refused = headers::refusal(this.shared, &refusal, is_grpc);
+                            let refused = headers::refusal(this.shared, &refusal, asked);
                             return Poll::Ready(Ok(refused));
                         }
                         None => None,
@@ -224,9 +217,7 @@ fn begin<B>(
         request.extensions_mut().insert(admitted);
         serving
     });
-    let asked =
-        Asked { is_head: request.method() == Method::HEAD, is_grpc: headers::is_grpc(request) };
-    (serving, asked)
+    (serving, Asked::by(request))
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
@@ -242,7 +233,7 @@ fn finish<R: Body<Data = Bytes>>(
     let gate = &shared.gate;
     if let Some(Refused(refusal)) = response.extensions_mut().remove() {
         // The handler passes on what the gate refused while it ran: told as any other refusal.
-        let refused = headers::refusal(shared, &refusal, asked.is_grpc);
+        let refused = headers::refusal(shared, &refusal, asked);
         // gRPC tells every refusal with HTTP 200; what it costs is the same in both.
         let status = match asked.is_grpc {
             true => Mapping::of(&refusal.reason).status,
@@ -250,7 +241,7 @@ fn finish<R: Body<Data = Bytes>>(
         };
         return (refused, serving.answer(gate, status));
     }
-    headers::limits(gate, &mut serving, response.headers_mut());
+    headers::limits(gate, &mut serving, asked, response.headers_mut());
     let status = response.status();
     let is_empty = asked.is_head
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

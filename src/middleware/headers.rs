@@ -1,5 +1,7 @@
 //! Decisions written into `http` types. What is written is `wire`'s business.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::body::GateBody;
@@ -17,23 +19,46 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 #[derive(Clone, Debug)]
 pub struct Refused(pub Refusal);
 
+/// What the response depends on, of its request.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) is_head: bool,
+    pub(super) is_grpc: bool,
+    /// A page of another origin may have asked: it says from where.
+    pub(super) has_origin: bool,
+}
+
+impl Asked {
+    #[inline]
+    pub(super) fn by<B>(request: &Request<B>) -> Self {
+        Self {
+            is_head: request.method() == Method::HEAD,
+            is_grpc: is_grpc(request),
+            has_origin: request.headers().contains_key(header::ORIGIN),
+        }
+    }
+}
+
 /// A refusal as a response, in the protocol of the request.
 pub(super) fn refusal<R>(
     shared: &Shared,
     refusal: &Refusal,
-    is_grpc: bool,
+    asked: Asked,
 ) -> Response<GateBody<R>> {
-    let reply = match is_grpc {
+    let mut reply = match asked.is_grpc {
         true => shared.gate.grpc_refusal_reply(refusal),
         false => shared.gate.refusal_reply(refusal),
     };
+    if asked.has_origin {
+        shared.gate.expose_refusal(&mut reply);
+    }
     let mut response = response_of(reply);
     response.extensions_mut().insert(refusal.clone());
     response
 }
 
 /// Whether a request is a gRPC call. Those are all POST, so that others cost no look-up.
-pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
+fn is_grpc<B>(request: &Request<B>) -> bool {
     request.method() == Method::POST
         && request
             .headers()
@@ -55,15 +80,17 @@ pub(super) fn response_of<R>(reply: Reply) -> Response<GateBody<R>> {
     let headers = response.headers_mut();
     for (name, value) in reply.headers {
         if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(HeaderName::from_static(name), value);
+            headers.append(HeaderName::from_static(name), value);
         }
     }
     response
 }
 
 /// The limits of an admitted request, as headers of its response.
-pub(super) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap) {
-    expose(gate, headers);
+pub(super) fn limits(gate: &Gate, serving: &mut Serving, asked: Asked, headers: &mut HeaderMap) {
+    if asked.has_origin {
+        expose(gate, headers);
+    }
     serving.limit_headers(gate, |header| {
         // Each is inserted where it is made: a name and a value are large, and to read them again
         // right after they were written stalls the processor.
@@ -88,12 +115,17 @@ pub(super) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap
 }
 
 /// A response to a page of another origin names the headers that its script may read.
+#[cold]
 fn expose(gate: &Gate, headers: &mut HeaderMap) {
-    if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
-        return;
-    }
-    let known = headers.get(header::ACCESS_CONTROL_EXPOSE_HEADERS).and_then(|v| v.to_str().ok());
-    if let Some(Ok(value)) = gate.expose_headers(known).map(HeaderValue::try_from) {
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, value);
-    }
+    let told = headers.get_all(header::ACCESS_CONTROL_EXPOSE_HEADERS).iter();
+    let told: Vec<_> = told.map(|line| line.as_bytes()).collect();
+    let names = match gate.expose_headers(&told) {
+        Some(Cow::Borrowed(names)) => HeaderValue::from_static(names),
+        Some(Cow::Owned(names)) => match HeaderValue::try_from(names) {
+            Ok(names) => names,
+            Err(_) => return,
+        },
+        None => return,
+    };
+    headers.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, names);
 }

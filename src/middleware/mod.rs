@@ -11,8 +11,8 @@
 //!   body passes as it is where the head has settled all: nothing is held, no number is expected.
 //!
 //! Deployment: put it outside of everything that answers by itself (compression, caching) if bytes
-//! are counted as they leave, and inside of what must not be billed (CORS preflights are answered
-//! by a CORS layer outside of this one).
+//! are counted as they leave, and inside of what must not be billed. A CORS layer belongs outside:
+//! there it answers preflights, and lets pages of other origins read refusals (`docs/http.md`).
 
 mod body;
 mod future;

@@ -16,6 +16,7 @@
 //!    every mode. Until then the head, or the last of the body, waits.
 //! 4. Nothing here knows a framework, `http` or sockets.
 
+use std::borrow::Cow;
 use std::sync::MutexGuard;
 
 use crate::Outcome;
@@ -23,7 +24,7 @@ use crate::admission::permit::{BodyRest, Hold};
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
 use crate::usage::Mode;
-use crate::wire::{self, Call, HeaderStyle, LimitHeader};
+use crate::wire::{self, Call, HeaderStyle, LimitHeader, Reply};
 
 mod counting;
 
@@ -242,11 +243,20 @@ impl Gate {
         self.inner.config.mode == Mode::Durable
     }
 
-    /// The value of `Access-Control-Expose-Headers` for a response that has
-    /// `Access-Control-Allow-Origin`, from the value it has; `None` where nothing is to change.
-    pub fn expose_headers(&self, existing: Option<&str>) -> Option<String> {
+    /// What a response to a page of another origin, as a request with `Origin` asks for, is to have
+    /// as one more line of `Access-Control-Expose-Headers`; `told` are the lines it has.
+    pub fn expose_headers(&self, told: &[&[u8]]) -> Option<Cow<'static, str>> {
         let style = self.inner.wire.style;
-        (style != HeaderStyle::Off).then(|| wire::expose(existing, style)).flatten()
+        (style != HeaderStyle::Off).then(|| wire::expose(told, style)).flatten()
+    }
+
+    /// Adds the same line to a refusal, which may have a `Retry-After` alone.
+    pub fn expose_refusal(&self, reply: &mut Reply) {
+        const NAME: &str = "access-control-expose-headers";
+        let told = reply.headers.iter().filter(|(name, _)| *name == NAME);
+        let told: Vec<_> = told.map(|(_, line)| line.as_bytes()).collect();
+        let names = wire::expose(&told, self.inner.wire.style);
+        reply.headers.extend(names.map(|names| (NAME, names.into_owned())));
     }
 }
 

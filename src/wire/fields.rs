@@ -5,6 +5,7 @@
 //! a list without items is no header; nothing here allocates but what the caller asks to own. A
 //! change of the draft is a change of this file and a variant of [`HeaderStyle`].
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -214,9 +215,10 @@ pub fn limit_headers(
     }
 }
 
-/// The merged value of `Access-Control-Expose-Headers` for a response that has
-/// `Access-Control-Allow-Origin`; `None` when nothing has to change.
-pub fn expose(existing: Option<&str>, style: HeaderStyle) -> Option<String> {
+/// The names that a response to a page of another origin has still to tell in
+/// `Access-Control-Expose-Headers`, as one more line of it (RFC 9110, section 5.3); `None` where
+/// the lines that it has (`told`) name them all.
+pub fn expose(told: &[&[u8]], style: HeaderStyle) -> Option<Cow<'static, str>> {
     let wanted = match style {
         HeaderStyle::Draft11 => EXPOSE,
         HeaderStyle::Off => "Retry-After",
@@ -224,16 +226,15 @@ pub fn expose(existing: Option<&str>, style: HeaderStyle) -> Option<String> {
             "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After"
         }
     };
-    let existing = existing.unwrap_or_default().trim();
-    let has = |name: &str| existing.split(',').any(|had| had.trim().eq_ignore_ascii_case(name));
-    let mut merged = existing.to_owned();
-    for name in wanted.split(", ").filter(|name| !has(name)) {
-        if !merged.is_empty() {
-            merged.push_str(", ");
-        }
-        merged.push_str(name);
+    if told.is_empty() {
+        return Some(wanted.into());
     }
-    (merged != existing).then_some(merged)
+    let has = |name: &str| {
+        let mut names = told.iter().flat_map(|line| line.split(|b| *b == b','));
+        names.any(|had| had.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let missing: Vec<&str> = wanted.split(", ").filter(|name| !has(name)).collect();
+    (!missing.is_empty()).then(|| missing.join(", ").into())
 }
 
 fn legacy(

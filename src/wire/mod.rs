@@ -35,7 +35,7 @@ pub use fields::{
 pub use grpc::{GrpcStatus, grpc_refusal, is_grpc};
 pub use policy_text::PolicyText;
 
-/// What a script from another origin must be allowed to read ([`expose`] merges it).
+/// What a script from another origin must be allowed to read ([`expose`] adds what is missing).
 pub const EXPOSE: &str = "RateLimit, RateLimit-Policy, Retry-After";
 
 /// The media type of a refusal's body.

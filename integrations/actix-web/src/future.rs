@@ -39,13 +39,30 @@ pin_project! {
         // Asks the gate; `pending` is what it said to wait for.
         Asking { request: Option<ServiceRequest>, pending: Option<Pending>, waited: Waited },
         // The service is at work.
-        Serving { #[pin] future: F, serving: Option<Serving>, is_head: bool },
+        Serving { #[pin] future: F, serving: Option<Serving>, asked: Asked },
         // What the answer waits for is on its way: a record (`durable`), the claim on a key.
         Recording {
             pending: Pending,
             answer: Option<Result<ServiceResponse<GateBody<B>>, Error>>,
         },
         Done,
+    }
+}
+
+/// What the response depends on, of its request.
+#[derive(Clone, Copy)]
+struct Asked {
+    is_head: bool,
+    /// A page of another origin may have asked: it says from where.
+    has_origin: bool,
+}
+
+impl Asked {
+    fn by(request: &ServiceRequest) -> Self {
+        Self {
+            is_head: request.method() == Method::HEAD,
+            has_origin: request.headers().contains_key(header::ORIGIN),
+        }
     }
 }
 
@@ -97,16 +114,16 @@ where
                         _ => None,
                     }
                 }
-                StateProj::Serving { future, serving, is_head } => {
+                StateProj::Serving { future, serving, asked } => {
                     let answer = ready!(Serving::guard(serving, || future.poll(cx)));
-                    let (serving, is_head) = (serving.take(), *is_head);
+                    let (serving, asked) = (serving.take(), *asked);
                     let (answer, wait) = match answer {
                         Ok(response) => {
-                            let (response, wait) = finish(gate, response, serving, is_head);
+                            let (response, wait) = finish(gate, response, serving, asked);
                             (Ok(response), wait)
                         }
                         Err(error) => {
-                            let (error, wait) = failed(gate, error, serving);
+                            let (error, wait) = failed(gate, error, serving, asked);
                             (Err(error), wait)
                         }
                     };
@@ -152,8 +169,9 @@ fn refuse<B>(
     request: ServiceRequest,
     refusal: &Refusal,
 ) -> ServiceResponse<GateBody<B>> {
+    let told = reply::refusal(gate, refusal, Asked::by(&request).has_origin);
     let (request, _) = request.into_parts();
-    let response = reply::with_body(gate.refusal_reply(refusal), GateBody::full);
+    let response = reply::with_body(told, GateBody::full);
     ServiceResponse::new(request, response)
 }
 
@@ -169,8 +187,8 @@ fn serve<S: Service<ServiceRequest>, B>(
         request.extensions_mut().insert(admitted);
         serving
     });
-    let is_head = request.method() == Method::HEAD;
-    State::Serving { future: service.call(request), serving, is_head }
+    let asked = Asked::by(&request);
+    State::Serving { future: service.call(request), serving, asked }
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
@@ -178,7 +196,7 @@ fn finish<B: MessageBody>(
     gate: &Gate,
     mut response: ServiceResponse<B>,
     serving: Option<Serving>,
-    is_head: bool,
+    asked: Asked,
 ) -> (ServiceResponse<GateBody<B>>, Option<Pending>) {
     let Some(mut serving) = serving else {
         return (response.map_body(|_, body| GateBody::plain(body)), None);
@@ -186,13 +204,16 @@ fn finish<B: MessageBody>(
     let refused = response.response().error().and_then(|error| error.as_error::<Refused>());
     if let Some(refused) = refused {
         // The handler passes on what the gate refused while it ran: told as any other refusal.
-        let told = gate.refusal_reply(refused.refusal());
+        let told = reply::refusal(gate, refused.refusal(), asked.has_origin);
         let wait = serving.answer(gate, told.status);
         let (request, _) = response.into_parts();
         let response = reply::with_body(told, GateBody::full);
         return (ServiceResponse::new(request, response), wait);
     }
     reply::limits(gate, &mut serving, response.headers_mut());
+    if asked.has_origin {
+        reply::expose(gate, response.headers_mut());
+    }
     let status = response.status();
     let (is_empty, length) = match response.response().body().size() {
         BodySize::None | BodySize::Sized(0) => (true, None),
@@ -204,8 +225,9 @@ fn finish<B: MessageBody>(
         }
         BodySize::Stream => (false, None),
     };
-    let is_empty =
-        is_empty || is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let is_empty = is_empty
+        || asked.is_head
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let head = serving.into_body(gate, status.as_u16(), is_empty, || length);
     let response = response.map_body(|_, body| match head.body {
         Some(count) => GateBody::counted(body, count),
@@ -216,13 +238,18 @@ fn finish<B: MessageBody>(
 
 /// Settles a request that ended with an error, by the status that the error has; and what it waits
 /// for, as any answer does.
-fn failed(gate: &Gate, error: Error, serving: Option<Serving>) -> (Error, Option<Pending>) {
+fn failed(
+    gate: &Gate,
+    error: Error,
+    serving: Option<Serving>,
+    asked: Asked,
+) -> (Error, Option<Pending>) {
     let Some(serving) = serving else { return (error, None) };
     let Some(refused) = error.as_error::<Refused>() else {
         let status = error.as_response_error().status_code().as_u16();
         return (error, serving.answer(gate, status));
     };
-    let told = gate.refusal_reply(refused.refusal());
+    let told = reply::refusal(gate, refused.refusal(), asked.has_origin);
     let wait = serving.answer(gate, told.status);
     (Told(told).into(), wait)
 }

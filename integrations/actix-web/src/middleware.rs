@@ -36,8 +36,9 @@ use crate::future::ResponseFuture;
 /// # }
 /// ```
 ///
-/// Middlewares that answer by themselves without cost to anybody (CORS preflights) belong outside
-/// of it: in actix-web, the one that is wrapped last is outermost.
+/// Middlewares that answer by themselves without cost to anybody belong outside of it: in
+/// actix-web, the one that is wrapped last is outermost. So does CORS, which answers preflights
+/// there, and lets pages of other origins read refusals.
 #[derive(Clone, Debug)]
 pub struct Tollgate {
     gate: Gate,

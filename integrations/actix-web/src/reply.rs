@@ -3,12 +3,10 @@
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, HeaderMap, HeaderName, HeaderValue,
-};
-use tollgate::Gate;
+use actix_web::http::header::{ACCESS_CONTROL_EXPOSE_HEADERS, HeaderMap, HeaderName, HeaderValue};
 use tollgate::serving::Serving;
 use tollgate::wire::{LimitHeader, PolicyText, Reply};
+use tollgate::{Gate, Refusal};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -24,14 +22,22 @@ pub(crate) fn with_body<B>(reply: Reply, body: impl FnOnce(Vec<u8>) -> B) -> Htt
     let mut response = HttpResponse::with_body(status, body(reply.body));
     for (name, value) in reply.headers {
         if let Ok(value) = HeaderValue::try_from(value) {
-            response.headers_mut().insert(HeaderName::from_static(name), value);
+            response.headers_mut().append(HeaderName::from_static(name), value);
         }
     }
     response
 }
 
-/// The limits of an admitted request, as headers of its response; a response to a page of another
-/// origin names the headers that its script may read.
+/// A refusal; to a page of another origin it names the headers that its script may read.
+pub(crate) fn refusal(gate: &Gate, refusal: &Refusal, has_origin: bool) -> Reply {
+    let mut reply = gate.refusal_reply(refusal);
+    if has_origin {
+        gate.expose_refusal(&mut reply);
+    }
+    reply
+}
+
+/// The limits of an admitted request, as headers of its response.
 pub(crate) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap) {
     serving.limit_headers(gate, |header| {
         let (name, value) = match header {
@@ -45,12 +51,15 @@ pub(crate) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap
             headers.insert(name, value);
         }
     });
-    if !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
-        return;
-    }
-    let known = headers.get(ACCESS_CONTROL_EXPOSE_HEADERS).and_then(|value| value.to_str().ok());
-    if let Some(Ok(value)) = gate.expose_headers(known).map(HeaderValue::try_from) {
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, value);
+}
+
+/// A response to a page of another origin names the headers that its script may read.
+pub(crate) fn expose(gate: &Gate, headers: &mut HeaderMap) {
+    let told = headers.get_all(ACCESS_CONTROL_EXPOSE_HEADERS);
+    let told: Vec<_> = told.map(|line| line.as_bytes()).collect();
+    let names = gate.expose_headers(&told).map(|names| HeaderValue::from_str(&names));
+    if let Some(Ok(names)) = names {
+        headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, names);
     }
 }
 

@@ -35,6 +35,8 @@
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides
 //!   nothing, and so answers whoever is over its limit or has not paid. So does [`ingest_router`],
 //!   where other services report usage.
+//! - A CORS layer belongs outside, in a later `.layer(..)`: there it answers preflights, and lets
+//!   pages of other origins read refusals.
 //! - With the feature `stripe`, `stripe_router` takes Stripe's webhooks.
 //!
 //! All deciding, counting and writing is `tollgate`'s; nothing here does any.

@@ -163,15 +163,21 @@ fn sends_nothing_when_off() {
 }
 
 #[test]
-fn merges_what_scripts_may_read() {
+fn names_what_scripts_may_read_and_no_name_twice() {
     let draft = HeaderStyle::Draft11;
-    assert_eq!(expose(None, draft).as_deref(), Some(EXPOSE));
-    assert_eq!(
-        expose(Some("ETag, ratelimit"), draft).as_deref(),
-        Some("ETag, ratelimit, RateLimit-Policy, Retry-After")
-    );
-    assert_eq!(expose(Some(EXPOSE), draft), None);
-    assert_eq!(expose(Some("*"), HeaderStyle::Off).as_deref(), Some("*, Retry-After"));
+    let of = |told: &[&str], style| {
+        let told: Vec<_> = told.iter().map(|line| line.as_bytes()).collect();
+        expose(&told, style).map(Cow::into_owned)
+    };
+    assert_eq!(of(&[], draft).as_deref(), Some(EXPOSE));
+    assert_eq!(of(&[""], draft).as_deref(), Some(EXPOSE));
+    let rest = Some("RateLimit-Policy, Retry-After");
+    assert_eq!(of(&["ETag, ratelimit"], draft).as_deref(), rest);
+    assert_eq!(of(&["ETag", "Link ,\tRATELIMIT"], draft).as_deref(), rest);
+    assert_eq!(of(&["RateLimit", "ETag,RateLimit-Policy,Retry-After"], draft), None);
+    assert_eq!(of(&["*"], HeaderStyle::Off).as_deref(), Some("Retry-After"));
+    let bytes = expose(&[b"\xFF, RateLimit"], draft);
+    assert_eq!(bytes.as_deref(), rest, "whatever else a line holds");
 }
 
 fn any_limit() -> impl Strategy<Value = LimitState> {

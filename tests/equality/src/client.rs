@@ -36,6 +36,9 @@ fn written(request: &Request) -> Vec<u8> {
     if let Some(tenant) = tenant {
         out.push_str(&format!("x-tenant: {tenant}\r\n"));
     }
+    if let Some(origin) = request.origin() {
+        out.push_str(&format!("origin: {origin}\r\n"));
+    }
     out.push_str(&match body {
         Body::None => "\r\n".to_owned(),
         Body::Sized(n) => format!("content-length: {n}\r\n\r\n{}", "y".repeat(*n)),

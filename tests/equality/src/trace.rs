@@ -82,6 +82,13 @@ pub struct Request {
     pub body: Body,
 }
 
+impl Request {
+    /// Where it comes from, if a page of another origin asks: some tenants have a web application.
+    pub fn origin(&self) -> Option<&'static str> {
+        matches!(self.tenant, Some("solo" | "late")).then_some("https://app.example")
+    }
+}
+
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tenant = self.tenant.unwrap_or("nobody");

@@ -117,6 +117,9 @@ fn event(request: &Request) -> Value {
     if let Some(tenant) = request.tenant {
         headers["x-tenant"] = tenant.into();
     }
+    if let Some(origin) = request.origin() {
+        headers["origin"] = origin.into();
+    }
     json!({
         "version": "2.0",
         "routeKey": "$default",

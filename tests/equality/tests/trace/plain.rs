@@ -135,6 +135,9 @@ fn http_request(request: &Request) -> http::Request<Body> {
     if let Some(tenant) = request.tenant {
         built = built.header("x-tenant", tenant);
     }
+    if let Some(origin) = request.origin() {
+        built = built.header("origin", origin);
+    }
     if let trace::Body::Sized(n) = request.body {
         built = built.header("content-length", n);
     }
