@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +15,7 @@ use tollgate::middleware::TollgateLayer;
 use tollgate::store::{Memory, Query, Store};
 use tollgate::testing::{self, Faulty, Odds};
 use tollgate::{Admitted, Gate, ManualClock};
-use tower::{Layer, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -173,6 +175,35 @@ async fn without_a_key_nothing_is_claimed() {
     call(&gate, request("acme", "/pay", Some("k")), 200, 0).await;
     assert_eq!(claims(&store).await, 1);
     gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_wait_for_its_claim_is_dropped_is_not_charged() {
+    // Before it is polled, and while the store is asked.
+    for polls in [0, 1] {
+        let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+        let store = Faulty::scripted(store, []);
+        let gate = node(PLANS, store.clone(), &clock).await.unwrap();
+        call(&gate, request("acme", "/pay", None), 200, 0).await; // its leases are at hand
+        let tenant = gate.tenant("acme").await.unwrap();
+        let never = tower::service_fn(async |_: Request<Empty<Bytes>>| match true {
+            true => panic!("the handler ran"),
+            false => Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())),
+        });
+        let mut service = TollgateLayer::new(&gate).layer(never);
+        store.outage(true);
+        let mut waits = Box::pin(service.call(request("acme", "/pay", Some("k"))));
+        assert!(tenant.held() > 0, "it waits for its claim");
+        for _ in 0..polls {
+            let polled = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending()));
+            assert!(polled.await);
+        }
+        drop(waits);
+        store.outage(false);
+        assert_eq!(tenant.held(), 0);
+        assert_eq!(used(&gate, &clock, "acme", "requests").await, 1, "after {polls} polls");
+        gate.close().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,8 +43,9 @@ impl Gate {
     #[cold]
     pub(super) fn claim(&self, hold: HoldBox, once: OnceKey) -> Pending {
         let inner = self.inner.clone();
+        // Made here: the wait may be dropped before it is polled.
+        let hold = Unclaimed(Some(hold));
         Box::pin(async move {
-            let hold = Unclaimed(Some(hold));
             let answer = inner.claimed(hold, once).await;
             Waited { answer: Some(Box::new(answer)), ..Waited::default() }
         })
