@@ -24,8 +24,8 @@ impl TollgateLayer {
         Self(layer.peer_from(peer).original_path_from(original))
     }
 
-    /// Without handles for handlers: the extractors of this crate do not work, and an admitted
-    /// request allocates nothing of ours but the value of its limit header.
+    /// Without handles for handlers: the extractors of this crate do not work. What an admitted
+    /// request allocates then: [`tollgate::middleware::TollgateLayer::without_extensions`].
     #[must_use]
     pub fn without_extensions(self) -> Self {
         Self(self.0.without_extensions())
