@@ -49,6 +49,14 @@ const TOKENS: &str = r#"
     quota.tokens = "1M/day"
 "#;
 
+/// So does what it reports of a meter that no request is expected to report.
+const COSTS: &str = r#"
+    default-plan = "free"
+    [meter.tokens]
+    [plan.free]
+    quota.tokens = "1M/day"
+"#;
+
 /// The end gives back what it holds, and records nothing.
 const IN_FLIGHT: &str = r#"
     default-plan = "free"
@@ -154,14 +162,14 @@ async fn while_the_store_is_away(plans: &str, states_its_length: bool) -> Came {
 
 #[tokio::test]
 async fn the_last_frame_waits_for_the_record_where_the_length_is_known() {
-    for plans in [BYTES, WHOLE, TOKENS] {
+    for plans in [BYTES, WHOLE, TOKENS, COSTS] {
         assert_eq!(while_the_store_is_away(plans, true).await, Came::Frames(2, 1), "{plans}");
     }
 }
 
 #[tokio::test]
 async fn the_end_waits_for_the_record_where_nothing_told_of_it_before() {
-    for plans in [BYTES, WHOLE, TOKENS] {
+    for plans in [BYTES, WHOLE, TOKENS, COSTS] {
         assert_eq!(while_the_store_is_away(plans, false).await, Came::Frames(3, 0), "{plans}");
     }
 }

@@ -144,8 +144,12 @@ impl Serving {
         length: impl FnOnce() -> Option<u64>,
     ) -> Head {
         let outcome = Outcome::Complete { status };
+        let may_report = !is_empty && self.is_shared() && gate.is_durable();
         // One look at the hold: a shared one is behind a lock.
-        let looked = self.with(|hold| (hold.settle_head(outcome, is_empty), hold.settling()));
+        let looked = self.with(|hold| {
+            let rest = hold.settle_head(outcome, is_empty);
+            (rest.or_else(|| may_report.then(|| for_reports(hold))), hold.settling())
+        });
         let (rest, settling) = looked.unwrap_or_default();
         let Some(BodyRest { counted, is_keyed }) = rest else {
             self.0 = Kind::Ended;
@@ -192,6 +196,10 @@ impl Serving {
         });
     }
 
+    fn is_shared(&self) -> bool {
+        matches!(self.0, Kind::Shared(_))
+    }
+
     /// Looks at the hold.
     fn with<T>(&mut self, look: impl FnOnce(&mut Hold) -> T) -> Option<T> {
         let mut guard: MutexGuard<'_, Hold>;
@@ -215,6 +223,14 @@ impl Serving {
         self.0 = Kind::Ended;
         ended.unwrap_or_default()
     }
+}
+
+/// What is left to the body where nothing is, in mode `durable`: its handler may report while it
+/// streams, of a meter that the route does not expect to be reported, and its end waits for that.
+#[cold]
+fn for_reports(hold: &mut Hold) -> BodyRest {
+    hold.is_late = false;
+    BodyRest { counted: None, is_keyed: false }
 }
 
 impl Drop for Serving {
