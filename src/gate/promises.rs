@@ -47,7 +47,7 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
                 tracing::info!(
                     plan = %plan.name,
                     limit = %quota.id,
-                    "while the store is away each process may serve {beyond} atoms beyond its lease",
+                    "while the store is away a process may serve {beyond} atoms beyond its lease",
                 );
             }
         }
