@@ -1,12 +1,16 @@
 //! No tenant can read, spend or slow down another: everything that a request could forge, tried
-//! over real HTTP against the program as it is shipped.
+//! over real HTTP against the program as it is shipped, and what is in its file before and after.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 #![cfg(unix)]
 
 pub(crate) mod support;
 
+use std::collections::BTreeMap;
+
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use support::{Api, Home};
+use tollgate::GateBuilder;
 
 const ACME: &str = "tg_demo_acme";
 const SOLO: &str = "tg_demo_solo";
@@ -154,4 +158,167 @@ fn no_refusal_or_log_shows_a_key() {
         }
     }
     assert!(!api.stderr().contains("tg_demo"), "{}", api.stderr());
+}
+
+/// Outer ids that look alike, to a key of the store that were made of them and to a URL.
+const ALIKE: [&str; 7] = ["a", "a#b", "a/b", "a%23b", "a%2Fb", "A", "a#"];
+
+/// The program's store and its pepper: `actix-api` includes this file.
+const STORE: &str = concat!(env!("CARGO_PKG_NAME"), ".redb");
+const PEPPER: &str = concat!(env!("CARGO_PKG_NAME"), ".pepper");
+
+/// A tenant each, with a key drawn as everybody's are, in the file the program will open.
+async fn enrol(home: &Home, ids: &[&str]) -> BTreeMap<String, String> {
+    std::fs::write(home.path(PEPPER), "no secret in a test, but 32 bytes").unwrap();
+    let mut service = std::fs::read_to_string(home.path("tollgate.toml")).unwrap();
+    for file in [STORE, PEPPER, "plans.toml"] {
+        let here = format!("{:?}", home.path(file));
+        service = service.replace(&format!("{file:?}"), &here);
+    }
+    let gate = GateBuilder::from_text(&service).open().await.unwrap();
+    let mut keys = BTreeMap::new();
+    for id in ids {
+        let tenant = gate.directory().tenant(id).note("test").save().await.unwrap();
+        let key = tenant.new_key("ci").await.unwrap().expose().to_owned();
+        keys.insert((*id).to_owned(), key);
+    }
+    gate.close().await.unwrap();
+    keys
+}
+
+#[tokio::test]
+async fn ids_that_look_alike_are_strangers() {
+    let home = Home::new();
+    let keys = enrol(&home, &ALIKE).await;
+    let api = home.start();
+    let calls = |id: &str| 1 + ALIKE.iter().position(|alike| *alike == id).unwrap();
+    for (id, key) in &keys {
+        for _ in 0..calls(id) {
+            let found = api.send("GET", "/v1/search", key);
+            let found: serde_json::Value = serde_json::from_str(&found.body).unwrap();
+            assert_eq!(found["tenant"], **id);
+        }
+    }
+    let history = "/usage/history?meter=requests";
+    for (id, key) in &keys {
+        assert_eq!(api.used("requests", key), calls(id) as u64, "{id}");
+        let days: serde_json::Value =
+            serde_json::from_str(&api.send("GET", history, key).body).unwrap();
+        let days = days["rows"].as_array().unwrap().iter();
+        let used: u64 = days.map(|day| day["used"].as_u64().unwrap()).sum();
+        assert_eq!(used, calls(id) as u64, "{id}");
+        // A tenant's id is no credential, and names nothing that is asked for.
+        assert_eq!(api.send("GET", "/usage", id).status, 401, "{id}");
+    }
+}
+
+/// The file of a program that has ended: partition and sort key, and an item as it is encoded.
+type Items = BTreeMap<(String, String), Vec<u8>>;
+
+fn items(home: &Home) -> Items {
+    let table = TableDefinition::<(&str, &str), &[u8]>::new("items-1");
+    let file = redb::Database::open(home.path(STORE)).unwrap();
+    let table = file.begin_read().unwrap().open_table(table).unwrap();
+    let items = table.iter().unwrap().map(|item| {
+        let (key, item) = item.unwrap();
+        let (pk, sk) = key.value();
+        ((pk.to_owned(), sk.to_owned()), item.value().to_vec())
+    });
+    items.collect()
+}
+
+/// The 32 hex digits that stand for a tenant in the store: its name's item holds them.
+fn surrogate(items: &Items, id: &str) -> String {
+    use sha2::Digest;
+    let name: String = sha2::Sha256::digest(id).iter().map(|b| format!("{b:02x}")).collect();
+    let item = &items[&(format!("1#default#N#{name}"), "-".to_owned())];
+    let text = String::from_utf8_lossy(item);
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+    let found = (0..text.len()).find_map(|at| text.get(at..at + 32).filter(|part| digits(part)));
+    found.unwrap().to_owned()
+}
+
+/// Whether an item is part of the log of use: rows of all tenants in one item, and the list of who
+/// writes. The only items that more than one tenant has a part in.
+fn is_log((pk, _): &(String, String)) -> bool {
+    ["L#", "F#", "R#"].iter().any(|kind| pk.starts_with(&format!("1#default#{kind}")))
+}
+
+/// What there is of a tenant: its rows of the log, and everything else that names it.
+fn of_tenant(items: &Items, surrogate: &str) -> (Items, Items) {
+    // Text has the digits, a row of the log the bytes.
+    let bytes = u128::from_str_radix(surrogate, 16).unwrap().to_be_bytes();
+    let names = |part: &[u8]| {
+        part.windows(32).any(|w| w == surrogate.as_bytes()) || part.windows(16).any(|w| w == bytes)
+    };
+    let named = items
+        .iter()
+        .filter(|((pk, sk), item)| names(pk.as_bytes()) || names(sk.as_bytes()) || names(item));
+    named.map(|(key, item)| (key.clone(), item.clone())).partition(|(key, _)| is_log(key))
+}
+
+/// All that a caller may try, up to the end of its quota.
+fn traffic(api: &Api, key: &str, other: &str, other_surrogate: &str) {
+    for (method, path) in [
+        ("GET", "/v1/search"),
+        ("POST", "/v1/accounts/a%23b/exports"),
+        ("POST", "/v1/accounts/a%2Fb/exports"),
+        ("POST", "/v1/accounts/..%2F..%2Fa%23b/exports"),
+        ("POST", "/v1/upload"),
+        ("GET", "/v1/stream?chunks=200"),
+        ("GET", "/usage?tenant=a%23b"),
+        ("GET", "/usage/history?meter=requests&tenant=a%23b"),
+        ("GET", "/v1/nowhere"),
+    ] {
+        for forged in [other, other_surrogate] {
+            let headers = [("x-api-key", key), ("x-tenant", forged), ("x-tenant-id", forged)];
+            assert_ne!(api.raw(method, path, &headers, "some bytes").status, 429, "{path}");
+        }
+    }
+    let (other_key, long) = (format!("{key}#b"), "k".repeat(300));
+    for wrong in [other, other_surrogate, &other_key, &long] {
+        assert_eq!(api.send("GET", "/v1/search", wrong).status, 401);
+    }
+    api.until("its quota is used up", |api| {
+        let answer = api.send("GET", "/v1/search", key);
+        answer.status == 429 && answer.body.contains("requests/month")
+    });
+}
+
+#[tokio::test]
+async fn nothing_of_one_is_changed_by_the_traffic_of_another() {
+    let home = Home::new();
+    home.edit_plans("\"10k/month\"", "\"40/month\"");
+    home.edit_plans("\"30/min\"", "\"1k/s\"");
+    home.edit_plans("\"5/s burst 10\"", "\"1k/s\"");
+    let keys = enrol(&home, &ALIKE).await;
+    let (a, others) = (&keys["a"], &ALIKE[1..]);
+
+    let run = |run: &dyn Fn(&Api)| {
+        let api = home.start();
+        run(&api);
+        api.terminate();
+        assert!(api.ends_well());
+        items(&home)
+    };
+    let before = run(&|api| {
+        for id in others {
+            for path in ["/v1/search", "/v1/stream?chunks=3", "/usage"] {
+                assert_eq!(api.send("GET", path, &keys[*id]).status, 200);
+            }
+        }
+    });
+    let after = run(&|api| traffic(api, a, "a#b", &surrogate(&before, "a#b")));
+
+    for id in others {
+        let surrogate = surrogate(&before, id);
+        let (log, own) = of_tenant(&before, &surrogate);
+        let kinds = ["N#", "T#", "C#", "H#", "Q#"];
+        let has = |kind: &&str| own.keys().any(|(pk, _)| pk.contains(*kind));
+        assert!(kinds.iter().all(has) && !log.is_empty(), "{id}: {:?}", own.keys());
+        // Slots of the log are written once: none was changed, and no new one has a row of theirs.
+        assert_eq!(of_tenant(&after, &surrogate), (log, own), "{id}");
+    }
+    let a = surrogate(&before, "a");
+    assert_ne!(of_tenant(&after, &a), of_tenant(&before, &a), "the traffic was a's");
 }
