@@ -13,6 +13,9 @@ use tokio::task::JoinSet;
 /// Of one process.
 pub(crate) const CLIENTS: usize = 8;
 
+/// The tenant that all clients are, where nothing else is said.
+pub(crate) const SHARED: &str = "acme";
+
 /// One HTTP/1.1 connection that is kept.
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -53,7 +56,7 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new(), tenant: "acme" })
+        Ok(Self { stream, buffer: Vec::new(), tenant: SHARED })
     }
 
     /// The same for another tenant.
@@ -97,15 +100,16 @@ impl Connection {
 
 impl Load {
     pub(crate) fn start(address: SocketAddr, until: Until) -> Self {
-        Self::with_clients(CLIENTS, address, until)
+        Self::of(SHARED, CLIENTS, address, until)
     }
 
-    pub(crate) fn with_clients(n: usize, address: SocketAddr, until: Until) -> Self {
+    /// So many clients of this tenant.
+    pub(crate) fn of(tenant: &'static str, n: usize, address: SocketAddr, until: Until) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let served = Arc::new(AtomicU64::new(0));
         let mut clients = JoinSet::new();
         for _ in 0..n {
-            clients.spawn(client(address, until, stop.clone(), served.clone()));
+            clients.spawn(client(tenant, address, until, stop.clone(), served.clone()));
         }
         Self { stop, served, clients }
     }
@@ -143,15 +147,17 @@ impl Seen {
 }
 
 async fn client(
+    tenant: &'static str,
     address: SocketAddr,
     until: Until,
     stop: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
 ) -> Seen {
     let mut seen = Seen::default();
-    let Ok(mut connection) = Connection::open(address).await else {
+    let Ok(connection) = Connection::open(address).await else {
         return seen;
     };
+    let mut connection = connection.of(tenant);
     while !stop.load(Ordering::Relaxed) {
         seen.sent += 1;
         let Ok((status, _)) = connection.call("POST", "/work").await else {

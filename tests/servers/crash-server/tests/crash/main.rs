@@ -1,8 +1,13 @@
 //! A real process, killed with SIGKILL while it serves, started again on the same files.
 //!
-//! For each recording mode, after every death: the ledger shows no more than was sent; what is
-//! missing was answered within the loss that the mode states; and over all lives no more is served
-//! than the quota has. A SIGTERM in between loses nothing. The figures are printed.
+//! For each recording mode, after every death and for each tenant: the ledger shows no more than
+//! was sent; what is missing was answered within the loss that the mode states. And over all lives
+//! no more is served than the quota has. A SIGTERM in between loses nothing. The figures are
+//! printed.
+//!
+//! A request that is on record and has no answer yet makes up in the sums for one that was answered
+//! and is not on record. So some clients are tenants of their own, which have one request at a time
+//! and no second one to hide; the others share one tenant, whose quota is used up in the end.
 //!
 //! The seed is printed, and taken from `CRASH_SEED`; the load itself is real and does not repeat.
 
@@ -17,14 +22,19 @@ mod nodes;
 mod outage;
 mod server;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use load::{Load, Seen, Until};
+use load::{Load, SHARED, Seen, Until};
 use server::{Files, LIMIT, Recorded, Server};
 use tokio::sync::Mutex;
 
 /// What each request reports, besides the one request it costs.
 const TOKENS: u64 = 3;
+
+/// Tenants, and how many clients each has.
+const TENANTS: [(&str, usize); 5] = [("ann", 1), ("ben", 1), ("cem", 1), ("dot", 1), (SHARED, 4)];
 
 const KILLS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(2);
@@ -85,33 +95,33 @@ async fn crashes(mode: &str, flush: &str, loss: Duration) {
     let mut random = seed;
     let files = Files::new(flush);
     let mut server = Server::start(&files);
-    let mut before = server.recorded().await;
+    let mut before = ledger(&server).await;
     let mut served = 0;
     for kill in 1..=KILLS {
-        let load = Load::start(server.address, Until::Stopped(PAUSE));
+        let crowd = Crowd::start(server.address);
         tokio::time::sleep(Duration::from_millis(100 + split_mix(&mut random) % 300)).await;
         let killed = Instant::now();
         server.kill();
-        let seen = load.stop().await;
+        let seen = crowd.stop().await;
         server = Server::start(&files);
-        let after = server.recorded().await;
-        let lost = check(before, after, &seen, killed, loss);
-        println!("{mode}: kill {kill}: {lost}");
-        served += seen.served.len() as u64;
+        let after = ledger(&server).await;
+        println!("{mode}: kill {kill}: {}", check(&before, &after, &seen, killed, loss));
+        served += seen[SHARED].served.len() as u64;
+        before = after;
 
         // Once in between, a drained end.
         if kill == KILLS / 2 {
-            let load = Load::start(server.address, Until::Stopped(PAUSE));
+            let crowd = Crowd::start(server.address);
             tokio::time::sleep(Duration::from_millis(200)).await;
             server.terminate().await;
-            let seen = load.stop().await;
+            let seen = crowd.stop().await;
             server = Server::start(&files);
-            let drained = server.recorded().await;
-            let lost = check(after, drained, &seen, Instant::now(), Duration::ZERO);
-            println!("{mode}: drained: {lost}");
-            served += seen.served.len() as u64;
+            let after = ledger(&server).await;
+            let life = check(&before, &after, &seen, Instant::now(), Duration::ZERO);
+            println!("{mode}: drained: {life}");
+            served += seen[SHARED].served.len() as u64;
+            before = after;
         }
-        before = server.recorded().await;
     }
     let rest = Load::start(server.address, Until::Refused).end().await;
     assert!(rest.refused > 0, "the quota refuses in the end");
@@ -129,33 +139,86 @@ async fn crashes(mode: &str, flush: &str, loss: Duration) {
     );
 }
 
-/// What one life left in the ledger, held against what its clients saw.
+/// The clients of one life, by their tenant.
+struct Crowd(Vec<(&'static str, Load)>);
+
+impl Crowd {
+    fn start(address: SocketAddr) -> Self {
+        let load =
+            |(tenant, clients)| (tenant, Load::of(tenant, clients, address, Until::Stopped(PAUSE)));
+        Self(TENANTS.map(load).into())
+    }
+
+    async fn stop(self) -> BTreeMap<&'static str, Seen> {
+        let mut seen = BTreeMap::new();
+        for (tenant, load) in self.0 {
+            seen.insert(tenant, load.stop().await);
+        }
+        seen
+    }
+}
+
+/// What is on record of every tenant.
+async fn ledger(server: &Server) -> BTreeMap<&'static str, Recorded> {
+    let mut recorded = BTreeMap::new();
+    for (tenant, _) in TENANTS {
+        recorded.insert(tenant, server.recorded_of(tenant).await);
+    }
+    recorded
+}
+
+/// What one life left in the ledger, held against what its clients saw, tenant by tenant.
 fn check(
-    before: Recorded,
-    after: Recorded,
-    seen: &Seen,
+    before: &BTreeMap<&str, Recorded>,
+    after: &BTreeMap<&str, Recorded>,
+    seen: &BTreeMap<&str, Seen>,
     killed: Instant,
     loss: Duration,
 ) -> String {
-    let served = seen.served.len() as u64;
-    let recorded = after.requests - before.requests;
-    let tokens = after.tokens - before.tokens;
-    assert!(recorded <= seen.sent, "{recorded} recorded, {} sent", seen.sent);
-    assert!(tokens <= seen.sent * TOKENS);
+    let mut life = Life::default();
+    for (tenant, seen) in seen {
+        let requests = after[tenant].requests - before[tenant].requests;
+        let tokens = after[tenant].tokens - before[tenant].tokens;
+        life.add(tenant, seen, Recorded { requests, tokens }, killed, loss);
+    }
+    let Life { served, recorded, lost, oldest } = life;
+    format!(
+        "{served} answered, {recorded} recorded, {lost} lost, answered at most {oldest:?} before"
+    )
+}
 
-    // Receipts come after answers: what was answered within `loss` before the death was received
-    // after its beginning.
-    let recent = seen.served.iter().filter(|at| **at + loss >= killed).count() as u64;
-    let allowed = if loss.is_zero() { 0 } else { recent };
-    let lost = served.saturating_sub(recorded);
-    let oldest = seen.served.get(recorded as usize).filter(|_| lost > 0);
-    let age = oldest.map_or(Duration::ZERO, |at| killed.saturating_duration_since(*at));
-    assert!(
-        lost <= allowed,
-        "{lost} answers are not recorded, the oldest from {age:?} before the death"
-    );
-    assert!((served * TOKENS).saturating_sub(tokens) <= allowed * TOKENS);
-    format!("{served} answered, {recorded} recorded, {lost} lost, answered at most {age:?} before")
+/// The sums of one life over its tenants.
+#[derive(Default)]
+struct Life {
+    served: u64,
+    recorded: u64,
+    lost: u64,
+    oldest: Duration,
+}
+
+impl Life {
+    fn add(&mut self, tenant: &str, seen: &Seen, of: Recorded, killed: Instant, loss: Duration) {
+        let served = seen.served.len() as u64;
+        assert!(of.requests <= seen.sent, "{tenant}: {of:?}, {} sent", seen.sent);
+        assert!(of.tokens <= seen.sent * TOKENS, "{tenant}: {of:?}, {} sent", seen.sent);
+
+        // Receipts come after answers: what was answered within `loss` before the death was
+        // received after its beginning.
+        let recent = seen.served.iter().filter(|at| **at + loss >= killed).count() as u64;
+        let allowed = if loss.is_zero() { 0 } else { recent };
+        let lost = served.saturating_sub(of.requests);
+        let oldest = seen.served.get(of.requests as usize).filter(|_| lost > 0);
+        let age = oldest.map_or(Duration::ZERO, |at| killed.saturating_duration_since(*at));
+        assert!(
+            lost <= allowed,
+            "{tenant}: {lost} answers are not recorded, the oldest from {age:?} before the death"
+        );
+        assert!((served * TOKENS).saturating_sub(of.tokens) <= allowed * TOKENS);
+        self.served += served;
+        self.recorded += of.requests;
+        self.lost += lost;
+        self.oldest = self.oldest.max(age);
+    }
 }
 
 fn seed() -> u64 {

@@ -23,7 +23,7 @@ use dynamodb_local::Server as DynamoDbLocal;
 use tollgate::store::DynamoDb;
 
 use crate::TURN;
-use crate::load::{CLIENTS, Load, Seen, Until};
+use crate::load::{CLIENTS, Load, SHARED, Seen, Until};
 use crate::server::{Files, Server, plans};
 
 const NODES: usize = 4;
@@ -152,7 +152,7 @@ impl Outcome {
         let last = Server::start(files);
         self.seen.add(Load::start(last.address, Until::Refused).end().await);
         let refused = Instant::now();
-        let load = Load::with_clients(1, last.address, Until::Stopped(DRAIN_EVERY));
+        let load = Load::of(SHARED, 1, last.address, Until::Stopped(DRAIN_EVERY));
         let enough = self.limit - self.limit * stranded_per_mille() / 1_000;
         while self.served() + load.served() < enough && refused.elapsed() < DRAINED_WITHIN {
             tokio::time::sleep(LOOK_EVERY).await;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::load::Connection;
+use crate::load::{Connection, SHARED};
 
 /// Units the tenant has: more than all rounds use, less than the last one can.
 pub(crate) const LIMIT: u64 = 12_000;
@@ -107,7 +107,7 @@ impl Server {
     /// What the ledger shows. Ask a process that has served nothing yet: then it is the store's
     /// word.
     pub(crate) async fn recorded(&self) -> Recorded {
-        self.recorded_of("acme").await
+        self.recorded_of(SHARED).await
     }
 
     /// The same for another tenant.
