@@ -1,0 +1,169 @@
+//! What the README of the repository and the one beside this program say: the lines are this
+//! program, and it answers as it says there.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that panics has failed; another process is waited for by looking"
+)]
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const README: &str = include_str!("../../../README.md");
+const OWN_README: &str = include_str!("../README.md");
+const PROGRAM: &str = include_str!("../src/main.rs");
+
+/// The block of the README in this language.
+fn block(language: &str) -> &str {
+    let (_, rest) = README.split_once(&format!("```{language}\n")).unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+/// What the other README shows, indented, after this line.
+fn shown_after(line: &str) -> Vec<&'static str> {
+    let after = OWN_README.lines().skip_while(|l| *l != line).skip(1);
+    let shown = after.take_while(|line| line.is_empty() || line.starts_with("    "));
+    let shown: Vec<_> = shown.filter_map(|line| line.strip_prefix("    ")).collect();
+    assert!(!shown.is_empty(), "nothing after {line:?}");
+    shown
+}
+
+#[test]
+fn the_lines_of_the_readme_are_the_program() {
+    let lines = |text: &str| -> Vec<String> {
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().map(words).collect()
+    };
+    let at = PROGRAM.find("#[tokio::main]").unwrap();
+    let (before, body) = PROGRAM.split_at(at);
+    assert_eq!(lines(block("rust")), lines(body));
+    let import = |line: &&str| !line.is_empty() && !line.starts_with("//!");
+    assert!(before.lines().filter(import).all(|line| line.starts_with("use ")), "{before}");
+}
+
+/// A folder with the files of this program, which it is started in.
+fn home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    for file in ["tollgate.toml", "plans.toml"] {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        std::fs::copy(here, home.path().join(file)).unwrap();
+    }
+    home
+}
+
+fn program(home: &Path) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_quickstart"));
+    program.current_dir(home).stdout(Stdio::piped()).stderr(Stdio::piped());
+    program
+}
+
+/// The program, the port it was given, and the key it printed; killed when dropped.
+struct Running {
+    child: Child,
+    port: u16,
+    key: String,
+}
+
+impl Running {
+    fn start(home: &Path) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut program = program(home);
+        program.env("TOLLGATE_PEPPER", "no secret in a test, but 32 bytes");
+        let mut child = program.env("PORT", port.to_string()).spawn().unwrap();
+        let mut key = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut key).unwrap();
+        Self { child, port, key: key.trim().to_owned() }
+    }
+
+    /// Head and body of the answer to one request.
+    fn get(&self, path: &str) -> String {
+        let connected = (0..100).find_map(|_| {
+            let stream = TcpStream::connect(("127.0.0.1", self.port)).ok();
+            // It prints the key before it listens.
+            stream.or_else(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                None
+            })
+        });
+        let (mut stream, key) = (connected.expect("it listens"), &self.key);
+        let head = format!("host: test\r\nconnection: close\r\nx-api-key: {key}");
+        write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What is the same in every answer: the name of a field, and all before a number that varies.
+fn part_that_stays(line: &str) -> &str {
+    ["t=", "\"resets-at\""].iter().fold(line, |line, varies| {
+        let at = line.rfind(varies);
+        at.map_or(line, |at| &line[..at])
+    })
+}
+
+#[test]
+fn it_answers_as_its_readme_says() {
+    let home = home();
+    let mut running = Running::start(home.path());
+    assert!(running.key.starts_with("tg_"), "{}", running.key);
+    let first = running.get("/v1/hello");
+    let shown = shown_after("It prints a key; with it:");
+    assert!(shown[0].contains("localhost:3000/v1/hello -H 'x-api-key: tg_"), "{shown:?}");
+    for line in &shown[1..] {
+        assert!(first.contains(part_that_stays(line)), "no {line:?} in {first}");
+    }
+
+    let mut served = 1;
+    let refused = loop {
+        let answer = running.get("/v1/hello");
+        if !answer.starts_with("HTTP/1.1 200 ") {
+            break answer;
+        }
+        served += 1;
+        assert!(served < 100, "the rate holds");
+    };
+    // More than five only if this took half a second.
+    assert!(served >= 5, "{served}: {refused}");
+    for line in shown_after("The sixth within a second:") {
+        assert!(refused.contains(part_that_stays(line)), "no {line:?} in {refused}");
+    }
+    assert!(running.get("/usage").contains("\"plan\":\"free\""));
+
+    let id = running.child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(running.child.wait().unwrap().success(), "ctrl-c is a good end");
+}
+
+#[test]
+fn without_a_pepper_it_says_what_its_readme_shows() {
+    let home = home();
+    let ended = program(home.path()).env_remove("TOLLGATE_PEPPER").output().unwrap();
+    assert!(!ended.status.success());
+    let said = String::from_utf8(ended.stderr).unwrap();
+    let shown = shown_after("Without the pepper it does not start, and says why:");
+    assert_eq!(said.lines().collect::<Vec<_>>(), shown);
+}
+
+#[test]
+fn the_plans_of_the_readme_are_plans() {
+    let home = home();
+    std::fs::write(home.path().join("plans.toml"), block("toml")).unwrap();
+    let answer = Running::start(home.path()).get("/v1/hello");
+    assert!(answer.contains("\"default\";q=10;w=2"), "{answer}");
+}
