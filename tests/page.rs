@@ -34,6 +34,7 @@ fn shows_the_numbers_in_every_size_and_scheme() {
     for told in [
         "Team",
         "✓ Active",
+        "Grant credits-500",
         "1,204,331",
         "1,000,000",
         "204,331",
@@ -58,6 +59,21 @@ fn shows_the_numbers_in_every_size_and_scheme() {
             picture(&browser, &url, &file, dark, width.max(500), height);
             assert!(std::fs::metadata(&file).unwrap().len() > 10_000, "{}", file.display());
         }
+    }
+}
+
+#[test]
+fn says_of_every_status_whether_it_is_a_good_one() {
+    let Some(browser) = browser() else { return };
+    let server = serve();
+    for (status, told) in [
+        ("active", "✓ Active"),
+        ("suspended", "✕ Suspended"),
+        ("trial-over", "✕ Trial over"),
+        ("payment-required", "✕ Payment required"),
+    ] {
+        let (dom, _) = dom(&browser, &format!("http://{server}/{status}/usage-page"));
+        assert!(dom.contains(told), "{told} is not on the page:\n{dom}");
     }
 }
 
@@ -164,7 +180,8 @@ fn answer(mut stream: TcpStream) {
         ("gone", _) => return,
         ("locked", "usage") => plain(401),
         ("broken", "usage") => plain(503),
-        (_, "usage") => report().reply(None),
+        ("open", "usage") => report().reply(None),
+        (status, "usage") => UsageReport { status: status.into(), ..report() }.reply(None),
         (_, "usage/history") => history(query).reply(),
         (_, frame) if frame.starts_with("frame/") => framed(&frame["frame/".len()..]),
         _ => plain(404),
@@ -267,7 +284,7 @@ fn report() -> UsageReport {
     let today = (NOW_MS - NOW_MS.rem_euclid(DAY_MS), NOW_MS - NOW_MS.rem_euclid(DAY_MS) + DAY_MS);
     let grant = GrantReport {
         id: "credits-500".into(),
-        source: "topup".into(),
+        source: "grant".into(),
         limit: 500_000,
         used: 87_630,
         expires_at_ms: Some(NOW_MS + 200 * DAY_MS),
