@@ -12,7 +12,7 @@ use crate::admission::caller::KnownCaller;
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
 use crate::admission::scoped::ScopesOf;
 use crate::admission::sheet::{Sheet, Standing as TenantStanding};
-use crate::catalog::{Auth, Every, MeterId, Over, Scope};
+use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
 use crate::report::{
@@ -113,7 +113,7 @@ impl Gate {
             let recorded = of_period.filter(|u| u.meter == meter.name && u.scale == meter.scale);
             let used = recorded.fold(0u64, |sum, u| sum.saturating_add(u.atoms));
             let used = used.saturating_add(sheet.row.total(id));
-            meter_report(&view, id, used, staleness_ms)
+            meter_report(&view, id, Counted { used, period, staleness_ms })
         });
         let meters = meters.collect();
         let rates = (0..sheet.policy.rates.len()).filter_map(|i| rate_report(&view, i)).collect();
@@ -202,12 +202,22 @@ impl Identified {
     }
 }
 
-fn meter_report(view: &WithUnleased<'_>, id: MeterId, used: u64, staleness_ms: u64) -> MeterReport {
+/// Use of a meter in the billing period.
+struct Counted {
+    used: u64,
+    period: Window,
+    staleness_ms: u64,
+}
+
+fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> MeterReport {
     let sheet = view.sheet;
     let policy = &sheet.policy;
     let meter = &sheet.catalog.meters[usize::from(id.0)];
     let quotas = policy.quotas.iter().filter(|q| q.quota.meter == id);
-    let limits: Vec<LimitReport> = quotas.clone().filter_map(|q| limit_report(view, q)).collect();
+    let limits = quotas.clone().filter_map(|q| limit_report(view, q));
+    let unlimited = policy.plan.quotas.get(&id).into_iter().flatten();
+    let unlimited = unlimited.filter_map(|quota| unlimited_report(quota, &counted));
+    let limits = limits.chain(unlimited).collect();
     let over = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over).map(|pool| {
         let whole = u64::try_from(policy.pools[usize::from(pool)].limit).unwrap_or(0);
         whole.saturating_sub(view.remaining(pool).unwrap_or(whole))
@@ -218,12 +228,12 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, used: u64, staleness_ms: u
         name: meter.name.clone(),
         unit: unit_word(sheet, id),
         scale: meter.scale,
-        used,
+        used: counted.used,
         over: over.max().unwrap_or(0),
         held: held(view, id),
         limits,
         grants: grants.map(|(i, pool)| grant_report(view, i, pool)).collect(),
-        staleness_ms,
+        staleness_ms: counted.staleness_ms,
     }
 }
 
@@ -261,11 +271,23 @@ fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport
     })
 }
 
+/// A quota without a limit has no pool: what it counts is the meter's use in the billing period.
+fn unlimited_report(quota: &Quota, counted: &Counted) -> Option<LimitReport> {
+    quota.limit.is_none().then(|| LimitReport {
+        id: quota.id.clone(),
+        scope: scope_word(&quota.scope),
+        limit: None,
+        used: counted.used,
+        starts_at_ms: counted.period.start_ms,
+        resets_at_ms: (counted.period.end_ms != i64::MAX).then_some(counted.period.end_ms),
+    })
+}
+
 fn grant_report(view: &WithUnleased<'_>, index: usize, pool: &PoolRule) -> GrantReport {
     let limit = u64::try_from(pool.limit).unwrap_or(0);
     let remaining = u16::try_from(index).ok().and_then(|i| view.remaining(i)).unwrap_or(limit);
     GrantReport {
-        id: pool.id.clone(),
+        id: pool.id.strip_prefix("grant/").unwrap_or(&pool.id).into(),
         source: if pool.of_plan { "plan".into() } else { "grant".into() },
         limit,
         used: limit.saturating_sub(remaining),

@@ -26,7 +26,7 @@ pub use page::{page, page_reply};
 pub struct UsageReport {
     /// The plan's name.
     pub plan: Arc<str>,
-    /// The state of payment, in words: `active`, `trialing`, `past-due`, `suspended`.
+    /// Whether it may call, in a word: `active`, `suspended`, `trial-over`, `payment-required`.
     pub status: Arc<str>,
     /// Revision of the catalog that the limits are from.
     pub catalog: u64,
@@ -85,7 +85,7 @@ pub struct LimitReport {
     pub scope: Arc<str>,
     /// Most in a window; `None` is unlimited.
     pub limit: Option<u64>,
-    /// Used in this window.
+    /// Used in this window; of an unlimited quota, in the billing period.
     pub used: u64,
     /// First instant of the window, Unix milliseconds.
     pub starts_at_ms: i64,
@@ -98,7 +98,7 @@ pub struct LimitReport {
 pub struct GrantReport {
     /// Its id.
     pub id: Arc<str>,
-    /// Where it came from: `plan`, `topup`, `gift`.
+    /// Where it came from: `plan`, or `grant`, which was given to this tenant.
     pub source: Arc<str>,
     /// Units given.
     pub limit: u64,
@@ -327,7 +327,7 @@ mod tests {
                 ],
                 grants: vec![GrantReport {
                     id: "g1".into(),
-                    source: "topup".into(),
+                    source: "grant".into(),
                     limit: 5_000,
                     used: 1_000,
                     expires_at_ms: None,
@@ -366,7 +366,7 @@ mod tests {
                 r#""starts_at":"1970-01-01T00:00:00Z","resets_at":"1970-01-02T00:00:00Z"},"#,
                 r#"{"id":"credits/once","scope":"tenant","limit":null,"used":1,"remaining":null,"#,
                 r#""starts_at":"1970-01-01T00:00:00Z","resets_at":null}],"#,
-                r#""grants":[{"id":"g1","source":"topup","limit":5,"used":1,"remaining":4,"#,
+                r#""grants":[{"id":"g1","source":"grant","limit":5,"used":1,"remaining":4,"#,
                 r#""expires_at":null}],"staleness_ms":40}],"#,
                 r#""rates":[{"id":"default/s","scope":"tenant","meter":null,"limit":50,"#,
                 r#""per_seconds":1,"burst":200,"remaining":180}],"#,

@@ -1,0 +1,93 @@
+//! What a tenant is told by `GET /usage`: unlimited quotas, grants, how it stands. In the words of
+//! docs/http.md.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use serde_json::{Value, json};
+use tollgate::directory::{Grant, PaymentState};
+use tollgate::testing;
+use tollgate::{Ask, Gate};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [meter.jobs]
+    [meter.mails]
+    [plan.free]
+    quota.requests = ["100/day", "5/day per key"]
+    quota.jobs     = "unlimited"
+    quota.mails    = "10"
+    [plan.trial]
+    expires = "1d"
+    [billing]
+    unpaid = "payment-required"
+"#;
+
+async fn usage(gate: &Gate) -> Value {
+    let who = testing::identified(gate, "acme").await;
+    serde_json::from_slice(&gate.usage_reply(&who, None).await.body).unwrap()
+}
+
+fn meter<'a>(usage: &'a Value, name: &str) -> &'a Value {
+    usage["meters"].as_array().unwrap().iter().find(|meter| meter["name"] == name).unwrap()
+}
+
+#[tokio::test]
+async fn an_unlimited_quota_is_told_with_nulls() {
+    let (gate, _clock) = testing::gate(PLANS);
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = Ask::op("job").tenant(&acme).cost("jobs", 7);
+    gate.admit(ask).await.unwrap().settle();
+    let usage = usage(&gate).await;
+    let period = &usage["period"];
+    let told = json!([{
+        "id": "jobs/cycle", "scope": "tenant", "limit": null, "used": 7, "remaining": null,
+        "starts_at": period["start"], "resets_at": period["end"],
+    }]);
+    assert_eq!(meter(&usage, "jobs")["limits"], told);
+    // A quota for a scope that the caller has no value of is none of its own.
+    let limits = meter(&usage, "requests")["limits"].as_array().unwrap();
+    assert_eq!(limits.len(), 1, "{limits:?}");
+    assert_eq!(limits[0]["limit"], 100);
+}
+
+#[tokio::test]
+async fn a_grant_says_whether_the_plan_gave_it() {
+    let (gate, _clock) = testing::gate(PLANS);
+    let grant = Grant {
+        id: "in_1.0.mails".into(),
+        meter: "mails".into(),
+        atoms: 20,
+        source: "topup".into(),
+        expires_ms: None,
+        note: None,
+    };
+    gate.directory().tenant("acme").grant(grant).save().await.unwrap();
+    let usage = usage(&gate).await;
+    let of = |grant: &Value| [&grant["source"], &grant["id"], &grant["limit"]].map(Value::clone);
+    let grants = meter(&usage, "mails")["grants"].as_array().unwrap().iter().map(of);
+    let told = [
+        [json!("plan"), json!("free/mails/once"), json!(10)],
+        [json!("grant"), json!("in_1.0.mails"), json!(20)],
+    ];
+    assert_eq!(grants.collect::<Vec<_>>(), told);
+}
+
+#[tokio::test]
+async fn the_status_says_why_every_call_is_refused() {
+    let (gate, clock) = testing::gate(PLANS);
+    let acme = gate.directory().tenant("acme").plan("trial").save().await.unwrap();
+    let status = async || usage(&gate).await["status"].as_str().unwrap().to_owned();
+    assert_eq!(status().await, "active");
+    clock.advance(std::time::Duration::from_secs(2 * 86_400));
+    assert_eq!(status().await, "trial-over");
+    let acme =
+        acme.edit().default_plan().payment(PaymentState::Unpaid).note("-").save().await.unwrap();
+    clock.advance(std::time::Duration::from_secs(31));
+    assert_eq!(status().await, "payment-required");
+    let acme = acme.edit().payment(PaymentState::PastDue).note("-").save().await.unwrap();
+    clock.advance(std::time::Duration::from_secs(31));
+    assert_eq!(status().await, "active");
+    acme.suspend("abuse").await.unwrap();
+    clock.advance(std::time::Duration::from_secs(31));
+    assert_eq!(status().await, "suspended");
+}
