@@ -133,7 +133,7 @@ mod tests {
                 let now = clock_now(&gate);
                 let states = gate.inner.limit_states(&running.hold.of, now);
                 let mut expected = String::new();
-                wire::write_ratelimit(&mut expected, states.iter(), None).unwrap();
+                wire::write_ratelimit(&mut expected, states.iter()).unwrap();
                 let mut line = HeaderText::new();
                 let mut policy = None;
                 gate.inner.write_limits(&running.hold.of, now, &mut line, |text| {

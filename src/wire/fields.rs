@@ -10,8 +10,8 @@ use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::amount::{self, rfc3339};
-use super::{Call, EXPOSE, Partition, PolicyText};
+use super::amount::rfc3339;
+use super::{Call, EXPOSE, PolicyText};
 use crate::decision::{LimitKind, LimitState, Unit};
 
 /// Largest whole number of a structured field: 15 digits (RFC 9651, section 3.3.1).
@@ -77,7 +77,6 @@ fn write_policy<'a>(
 pub fn write_ratelimit<'a>(
     out: &mut impl Write,
     limits: impl IntoIterator<Item = &'a LimitState>,
-    partition: Option<Partition>,
 ) -> Result<bool, fmt::Error> {
     let mut between = "";
     for limit in limits.into_iter().filter(|limit| !limit.past_soft) {
@@ -86,11 +85,6 @@ pub fn write_ratelimit<'a>(
         write!(out, ";r={}", integer(whole(limit.remaining, limit.scale)))?;
         if let Some(resets_in) = limit.resets_in {
             write!(out, ";t={}", integer(seconds_up(resets_in)))?;
-        }
-        if let Some(Partition(bytes)) = partition {
-            out.write_str(";pk=:")?;
-            amount::base64(&bytes, out)?;
-            out.write_char(':')?;
         }
         between = ", ";
     }
@@ -204,8 +198,8 @@ pub fn limit_headers(
         HeaderStyle::Off => {}
         HeaderStyle::Draft11 => {
             let mut value = String::new();
-            let some = write_ratelimit(&mut value, limits, call.partition)
-                .expect("writing to a String does not fail");
+            let some =
+                write_ratelimit(&mut value, limits).expect("writing to a String does not fail");
             if some {
                 headers.push(("ratelimit", value));
             }

@@ -84,21 +84,14 @@ impl Default for WireOptions {
 pub struct Call {
     /// The wall clock, Unix milliseconds.
     pub wall_ms: i64,
-    /// The `pk` of header items. `None` (the default) sends none.
-    pub partition: Option<Partition>,
 }
 
 impl Call {
-    /// A call at this time, without a partition key.
+    /// A call at this time.
     pub fn at(wall_ms: i64) -> Self {
-        Self { wall_ms, partition: None }
+        Self { wall_ms }
     }
 }
-
-/// A truncated keyed hash of the tenant: the same tenant shows the same bytes, and nobody without
-/// the hash's key can tell which tenant it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partition(pub [u8; 8]);
 
 /// How a reason is told: over HTTP, and over gRPC for adapters that speak it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,7 +40,7 @@ fn month() -> LimitState {
 
 fn ratelimit(limits: &[LimitState]) -> String {
     let mut out = String::new();
-    let some = write_ratelimit(&mut out, limits, None).unwrap();
+    let some = write_ratelimit(&mut out, limits).unwrap();
     assert_eq!(some, !out.is_empty());
     out
 }
@@ -123,15 +123,6 @@ fn clamps_to_fifteen_digits() {
         r#""requests/month";r=999999999999999;t=864000"#
     );
     items(&policy_header(&[huge]).unwrap());
-}
-
-#[test]
-fn writes_the_partition_only_when_handed_one() {
-    let mut out = String::new();
-    write_ratelimit(&mut out, &[limit("search")], Some(Partition(*b"12345678"))).unwrap();
-    assert_eq!(out, r#""search";r=0;t=21;pk=:MTIzNDU2Nzg=:"#);
-    let (_, params) = items(&out).remove(0);
-    assert_eq!(params[2].1.as_byte_sequence(), Some(b"12345678".as_slice()));
 }
 
 #[test]
