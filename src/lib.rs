@@ -7,8 +7,11 @@
 //!            (memory only)     |  3 decide     rates, quota leases, concurrency: all or none
 //!                              |  4 record     what was used, when the response ends
 //! - - - - - - - - - - - - - - -+- - - - - - - - - - - - - - - - - - - - - - - - - - - - - - -
-//!              cold path          5 flush      batches to the store
-//!                                 6 report     what a tenant sees of itself (not in this version)
+//!              cold path          5 lease      units taken in advance from the store
+//!           (off the request)     6 flush      what was used, in batches to the store
+//!                                 7 report     what a tenant sees of itself: `GET /usage`
+//!                                 8 bill       what is owed, into Stripe's meters (`stripe`)
+//!                                 9 react      Stripe's webhooks into tenants' plans (`stripe`)
 //! ```
 //!
 //! Modules stand in the order in which a request meets them. Start at [`Gate`].

@@ -103,6 +103,7 @@ impl Usage {
 
     /// Takes `units` of a meter before they are spent, in addition to what the request already
     /// holds. They are settled by what [`add`](Self::add) reports; the rest goes back at the end.
+    /// They come from quotas and grants: metered rates are charged when use is reported.
     ///
     /// # Errors
     ///
