@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -304,13 +305,15 @@ fn all_mistakes_of_a_file_are_reported_in_its_order() {
 }
 
 /// A broken file: what is expected of it stands in its first lines, as `#! error LINE:COLUMN words`
-/// and `#! fix LINE new line`, which `#!     more` continues.
+/// and `#! fix LINE new line`, which `#!     more` continues. The help must name what the fix
+/// writes; where the fix only leaves something out, or is one of many, `#! help` has words of it.
 struct Broken {
     name: String,
     text: String,
     line: u32,
     column: u32,
     words: String,
+    help: Option<String>,
     fixed: String,
 }
 
@@ -325,13 +328,15 @@ fn broken() -> Vec<Broken> {
 fn read_broken(path: &std::path::Path) -> Broken {
     let text = std::fs::read_to_string(path).unwrap();
     let mut fixed: Vec<String> = text.lines().map(str::to_owned).collect();
-    let (mut place, mut words, mut last) = ((0, 0), String::new(), 0);
+    let (mut place, mut words, mut help, mut last) = ((0, 0), String::new(), None, 0);
     for line in text.lines().map_while(|line| line.strip_prefix("#!")) {
         if let Some(error) = line.strip_prefix(" error ") {
             let (at, rest) = error.split_once(' ').unwrap();
             let (line, column) = at.split_once(':').unwrap();
             place = (line.parse().unwrap(), column.parse().unwrap());
             words = rest.to_owned();
+        } else if let Some(part) = line.strip_prefix(" help ") {
+            help = Some(part.to_owned());
         } else if let Some(fix) = line.strip_prefix(" fix ") {
             let (line, with) = fix.split_once(' ').unwrap_or((fix, ""));
             last = line.parse::<usize>().unwrap() - 1;
@@ -345,9 +350,50 @@ fn read_broken(path: &std::path::Path) -> Broken {
         line: place.0,
         column: place.1,
         words,
+        help,
         fixed: fixed.join("\n"),
         text,
     }
+}
+
+impl Broken {
+    /// Whether the words at fault are those that stand at its place, whole names and whole strings;
+    /// at the end of a line, and at the head of the file, there are none.
+    fn has(&self, words: &str) -> bool {
+        let line = self.text.lines().nth(self.line as usize - 1).unwrap();
+        let rest: String = line.chars().skip(self.column as usize - 1).collect();
+        let nothing_there = rest.is_empty() || (self.line, self.column) == (1, 1);
+        let in_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+        let is_whole = |after: &str| {
+            words.matches('"').count().is_multiple_of(2)
+                && !(words.ends_with(in_name) && after.starts_with(in_name))
+        };
+        words.is_empty() == nothing_there && rest.strip_prefix(words).is_some_and(is_whole)
+    }
+
+    /// Whether this help leads to the fix.
+    fn is_helped_by(&self, help: &str) -> bool {
+        if let Some(part) = &self.help {
+            return help.contains(part);
+        }
+        let lines = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| !line.starts_with("#!")).map(str::to_owned).collect()
+        };
+        let (text, fixed) = (lines(&self.text), lines(&self.fixed));
+        let of_one = |some: &[String], other: &[String]| -> BTreeSet<String> {
+            some.iter().filter(|line| !other.contains(line)).flat_map(|line| names(line)).collect()
+        };
+        let (old, new) = (of_one(&text, &fixed), of_one(&fixed, &text));
+        let (written, told) = (&new - &old, names(help).collect());
+        !written.is_empty() && written.is_subset(&told)
+    }
+}
+
+/// Names and numbers; a number and its unit are two.
+fn names(text: &str) -> impl Iterator<Item = String> {
+    let name = regex::Regex::new("[0-9]+|[A-Za-z_-]+").unwrap();
+    let names: Vec<_> = name.find_iter(text).map(|name| name.as_str().to_owned()).collect();
+    names.into_iter()
 }
 
 #[test]
@@ -364,7 +410,8 @@ fn every_broken_file_names_its_one_mistake_and_loads_once_fixed() {
                 let as_told = errors.len() == 1
                     && (first.line, first.column) == (file.line, file.column)
                     && first.message.contains(&file.words)
-                    && !first.help.is_empty();
+                    && file.has(&first.words)
+                    && file.is_helped_by(&first.help);
                 if !as_told {
                     note(format!(
                         "expected {}:{} {}\n{errors}",
