@@ -256,14 +256,17 @@ fn type_of(node: &Node<'_>) -> &'static str {
     }
 }
 
-/// A line that would be right.
+/// A line that would be right, once `..` is filled in.
 pub(super) fn sample(name: &str, form: &Form) -> String {
     let value = match form {
-        Form::Text if name == "price" => "\"pro_monthly\"",
-        Form::Text if name == "allow" => "\"2%\"",
-        Form::Text => "a string",
-        Form::Texts if name == "match" => "[\"GET /v1/search\"]",
-        Form::Texts => "a string, or a list of strings",
+        Form::Text | Form::Texts => match name {
+            "default-plan" | "extends" | "plan" | "then" => "\"free\"",
+            "timezone" => "\"UTC\"",
+            "price" => "\"pro_monthly\"",
+            "allow" => "\"2%\"",
+            "match" => "[\"GET /v1/search\"]",
+            _ => "\"..\"",
+        },
         Form::Word(words) | Form::Payment(words, _) | Form::WordOr(words, _) => {
             return format!("`{name} = \"{}\"`", words.first().copied().unwrap_or_default());
         }
@@ -280,7 +283,7 @@ pub(super) fn sample(name: &str, form: &Form) -> String {
         Form::QuotaWords => "\"10k/month\"",
         Form::Limits(form, _) => return sample(name, form),
         Form::Feature => "true",
-        Form::Table(_) => "a table",
+        Form::Table(_) => "{ .. }",
         Form::Each(_, form) => match form {
             Form::Table(_) => return format!("[{name}.<name>]"),
             form => return sample(&format!("{name}.<name>"), form),
