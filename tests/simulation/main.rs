@@ -143,10 +143,10 @@ const TO_CATCH: Range<u64> = 0..600;
 /// a process that has died may lack what one that was sealed and lives may not. They are tried
 /// first, so that nobody has to wait for them; others are looked for from the beginning.
 const SHOWN: [(Plant, u64, bool); 4] = [
-    (Plant::RestartTrustsJournal, 535, false),
+    (Plant::RestartTrustsJournal, 607, false),
     (Plant::MissingCarry, 32, true),
-    (Plant::FenceIgnoresOpenPermits, 203, true),
-    (Plant::ShortPageIsTheEnd, 23, true),
+    (Plant::FenceIgnoresOpenPermits, 234, true),
+    (Plant::ShortPageIsTheEnd, 32, true),
 ];
 
 /// How a mistake shows itself, and at which seed.
