@@ -585,7 +585,7 @@ mod tests {
         assert_eq!(lease.take(LIMIT, now), Take::Need);
         drive(&hands, &lease).await;
         assert_eq!(lease.take(LIMIT, now), Take::Exhausted, "there are not so many");
-        assert_eq!(lease.take_down_to(1, 0), false, "and none came for the other");
+        assert!(!lease.take_down_to(1, 0), "and none came for the other");
         assert!(!lease.answer_for(1, &*hands.hub.clock).await, "it is to be asked for anew");
         lease.want(1);
         drive(&hands, &lease).await;
