@@ -182,6 +182,13 @@ pub(crate) struct MeterAsk {
     pub(crate) once_only: bool,
 }
 
+impl MeterAsk {
+    /// An ask of a meter that no quota is known of yet.
+    fn new(meter: MeterId, n: u64, known: Known) -> Self {
+        Self { meter, n, known, quotas: Vec::new(), grants: Vec::new(), once_only: false }
+    }
+}
+
 /// When the true number of a [`MeterAsk`] is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Known {

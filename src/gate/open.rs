@@ -22,7 +22,7 @@ use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::resolve::LiveCatalog;
 use crate::catalog::Catalog;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Now, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::{Directory, Reads};
@@ -194,46 +194,22 @@ impl GateBuilder {
     pub async fn open(self) -> Result<Gate, Error> {
         let config = self.config()?;
         let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let plans = self
-            .plans
-            .clone()
-            .unwrap_or_else(|| PlanSource::File(config.plans.file.to_string_lossy().into_owned()));
-        let (name, text) = plans.read()?;
         let now = clock.now();
-        let catalog = Catalog::parse(&name, &text, now.wall_ms)?;
-        for warning in &catalog.warnings {
-            tracing::warn!(line = warning.place.line, "{}", warning.message);
-        }
+        let (plans, catalog) = self.read_plans(&config, now)?;
         let identifier = super::sources::identifier(&config)?;
         #[cfg(not(feature = "stripe"))]
         super::sources::no_stripe(&config)?;
         #[cfg(feature = "stripe")]
         let stripe = super::billing::stripe(self.stripe.as_ref().or(config.stripe.as_ref()))?;
         #[cfg(feature = "jwt")]
-        for jwks in identifier.verifiers().filter_map(|verifier| verifier.source()) {
-            // An issuer that is away must not keep the service down: its tokens are refused until
-            // its keys have been read.
-            if let Err(error) = jwks.refresh(now).await {
-                tracing::error!(%error, "no keys of a token issuer: its tokens are refused");
-            }
-        }
+        super::sources::fetch_keys(&identifier, now).await;
         let store = match self.store.clone() {
             Some(store) => store,
             None => stores::open(&config.store.kind).await?,
         };
         let space = Space::new(&config.store.space);
-        // Side by side, so that a cold start waits twice; nothing is written before the store has
-        // been looked at. What is wrong with it says more than what could not be read.
-        let (checked, published) =
-            tokio::join!(store.check(), catalogs::published(&*store, &space));
-        checked?;
-        let (published, log) = tokio::join!(
-            catalogs::publish(&*store, &space, &catalog, published?, now.wall_ms),
-            LogWriter::begin(&*store, space.clone(), now.wall_ms),
-        );
-        let (published, mut log) = (published?, log?);
-        let (revision, catalog) = (published.revision, published.in_force(catalog));
-        let live = Arc::new(ArcSwap::from_pointee(LiveCatalog::new(catalog, revision, 1)));
+        let (live, mut log) = begin(&*store, &space, catalog, now).await?;
+        let live = Arc::new(ArcSwap::from_pointee(live));
         let writer = log.writer().clone();
         let settled = Settled::new(&config)?;
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
@@ -308,6 +284,38 @@ impl GateBuilder {
         *inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
         Ok(Gate { inner })
     }
+
+    /// The plan file, and what it says.
+    fn read_plans(&self, config: &Config, now: Now) -> Result<(PlanSource, Catalog), Error> {
+        let file = || PlanSource::File(config.plans.file.to_string_lossy().into_owned());
+        let plans = self.plans.clone().unwrap_or_else(file);
+        let (name, text) = plans.read()?;
+        let catalog = Catalog::parse(&name, &text, now.wall_ms)?;
+        for warning in &catalog.warnings {
+            tracing::warn!(line = warning.place.line, "{}", warning.message);
+        }
+        Ok((plans, catalog))
+    }
+}
+
+/// Puts the catalog into force, and begins a log. Side by side, so that a cold start waits twice;
+/// nothing is written before the store has been looked at. What is wrong with it says more than
+/// what could not be read.
+async fn begin(
+    store: &dyn Store,
+    space: &Space,
+    catalog: Catalog,
+    now: Now,
+) -> Result<(LiveCatalog, LogWriter), Error> {
+    let (checked, published) = tokio::join!(store.check(), catalogs::published(store, space));
+    checked?;
+    let (published, log) = tokio::join!(
+        catalogs::publish(store, space, &catalog, published?, now.wall_ms),
+        LogWriter::begin(store, space.clone(), now.wall_ms),
+    );
+    let (published, log) = (published?, log?);
+    let catalog = published.in_force(catalog);
+    Ok((LiveCatalog::new(catalog, published.revision, 1), log))
 }
 
 impl Gate {

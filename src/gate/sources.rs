@@ -87,3 +87,14 @@ pub(super) fn no_stripe(config: &Config) -> Result<(), Error> {
     let message = "[stripe] needs the feature `stripe` of tollgate, which is off here";
     Err(Error::Config(message.into()))
 }
+
+/// The keys of token issuers. One that is away must not keep the service down: its tokens are
+/// refused until its keys have been read.
+#[cfg(feature = "jwt")]
+pub(super) async fn fetch_keys(identifier: &Identifier, now: crate::clock::Now) {
+    for jwks in identifier.verifiers().filter_map(|verifier| verifier.source()) {
+        if let Err(error) = jwks.refresh(now).await {
+            tracing::error!(%error, "no keys of a token issuer: its tokens are refused");
+        }
+    }
+}

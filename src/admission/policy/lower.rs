@@ -266,14 +266,7 @@ impl Policy {
                 }
             };
             if n > 0 || known != Known::Cost {
-                policy.meters.push(MeterAsk {
-                    meter: id,
-                    n,
-                    known,
-                    quotas: Vec::new(),
-                    grants: Vec::new(),
-                    once_only: false,
-                });
+                policy.meters.push(MeterAsk::new(id, n, known));
             }
         }
         let sums = catalog.meters.iter().enumerate().filter(|(_, m)| m.count == Count::Sum);
@@ -293,15 +286,7 @@ impl Policy {
                 n.saturating_add(policy.meters[usize::from(*at)].n.saturating_mul(*weight))
             });
             if !parts.is_empty() {
-                let known = Known::Sum(parts);
-                policy.meters.push(MeterAsk {
-                    meter: id,
-                    n,
-                    known,
-                    quotas: Vec::new(),
-                    grants: Vec::new(),
-                    once_only: false,
-                });
+                policy.meters.push(MeterAsk::new(id, n, Known::Sum(parts)));
             }
         }
     }
