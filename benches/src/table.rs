@@ -52,6 +52,8 @@ const RATIOS: &[Ratio] = &[
         ratio("API key, known / map look-up", "identify/tollgate-api-key", "identify/map-api-key"),
     ),
     ratio("JWT, known / map look-up", "identify/tollgate-jwt", "identify/map-jwt"),
+    ratio("API key, first / known", "identify/tollgate-api-key-first", "identify/tollgate-api-key"),
+    ratio("JWT, first / known", "identify/tollgate-jwt-first", "identify/tollgate-jwt"),
     overhead("layer / tower_governor", "layer/tollgate", "layer/tower-governor"),
     // Like for like: each holds a caller to one rate, and tells of it.
     within(
