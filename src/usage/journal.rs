@@ -12,6 +12,7 @@
 //! (`durable` is for that), or a disk that lies. A torn last frame is dropped: it was never
 //! acknowledged to anybody.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -104,11 +105,14 @@ impl Journal {
 
     /// Appends the rows that moved, and those that could not be appended before.
     pub(crate) fn append(&mut self, rows: &ByWriter, at_ms: i64) -> io::Result<()> {
-        let mut all = std::mem::take(&mut self.missed);
-        merge(&mut all, rows.clone());
+        let mut all = Cow::Borrowed(rows);
+        if self.lacks_rows() {
+            all = Cow::Owned(std::mem::take(&mut self.missed));
+            merge(all.to_mut(), rows.clone());
+        }
         let written = self.write(&all, at_ms);
         if written.is_err() {
-            (self.missed, self.missed_in) = (all, self.segment);
+            (self.missed, self.missed_in) = (all.into_owned(), self.segment);
             self.leave();
         }
         written
