@@ -12,9 +12,9 @@ use super::sheet::Sheet;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 
-/// Who has used something, and when.
+/// Whose use it is, and of when.
 #[derive(Clone, Copy)]
-pub(crate) struct User<'a> {
+pub(crate) struct LateUse<'a> {
     pub(crate) sheet: &'a Arc<Sheet>,
     /// Whose limits within the tenant hold.
     pub(crate) scopes: ScopesOf<'a>,
@@ -23,7 +23,7 @@ pub(crate) struct User<'a> {
     pub(crate) at_ms: i64,
 }
 
-impl User<'_> {
+impl LateUse<'_> {
     /// Every quota of this meter pays for `n` atoms.
     pub(crate) fn pay(self, meter: MeterId, n: u64) {
         let quotas = self.sheet.policy.quotas.iter();
@@ -56,7 +56,7 @@ impl User<'_> {
         hub.wake(lease);
     }
 
-    /// `None`: the quota is for a scope that the user has no value of, or there is no more room
+    /// `None`: the quota is for a scope that the caller has no value of, or there is no more room
     /// for leases of such.
     fn lease(self, pool: u16) -> Option<Arc<Lease>> {
         match &self.sheet.policy.pools[usize::from(pool)].place {

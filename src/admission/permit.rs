@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use super::decide::{self, CALLS, Drawn, From, Taken};
 use super::hub::Hub;
-use super::late::User;
+use super::late::LateUse;
 use super::policy::{ByteMeter, Known, RoutePolicy};
 use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
@@ -119,10 +119,10 @@ impl Of {
         }
     }
 
-    /// Who pays for what no hold covers.
-    fn user(&self) -> User<'_> {
+    /// Of whom what no hold covers is.
+    fn late_use(&self) -> LateUse<'_> {
         let now = self.hub().clock.now();
-        User { sheet: &self.sheet, scopes: self.scopes(), now, at_ms: i64::MAX }
+        LateUse { sheet: &self.sheet, scopes: self.scopes(), now, at_ms: i64::MAX }
     }
 }
 
@@ -172,7 +172,7 @@ impl Hold {
             return;
         }
         self.of.sheet.row.add(meter, n);
-        self.of.user().pay(meter, n);
+        self.of.late_use().pay(meter, n);
         self.of.hub().soil_sheet(&self.of.sheet);
     }
 

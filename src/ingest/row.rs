@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
-use crate::admission::late::User;
+use crate::admission::late::LateUse;
 use crate::admission::scoped::ScopesOf;
 use crate::admission::sheet::Sheet;
 use crate::admission::tenant::LiveTenant;
@@ -82,8 +82,8 @@ impl Entry {
     pub(super) fn draw(&self) {
         let (sheet, hub) = (&self.sheet, &self.sheet.tenant.hub);
         let now = hub.clock.now();
-        let user = User { sheet, scopes: ScopesOf::default(), now, at_ms: self.at_ms };
-        self.atoms.iter().filter(|(_, n)| *n > 0).for_each(|(meter, n)| user.pay(*meter, *n));
+        let late = LateUse { sheet, scopes: ScopesOf::default(), now, at_ms: self.at_ms };
+        self.atoms.iter().filter(|(_, n)| *n > 0).for_each(|(meter, n)| late.pay(*meter, *n));
         hub.soil_sheet(sheet);
     }
 }

@@ -301,7 +301,7 @@ impl Settling {
             use_up(&self.of, rules, &mut self.taken, i, *n, self.now);
         }
         for (meter, n) in &self.others {
-            self.of.user().pay(*meter, *n);
+            self.of.late_use().pay(*meter, *n);
         }
         self.give_back();
         self.of.hub().soil_sheet(&self.of.sheet);

@@ -83,7 +83,7 @@ pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
 /// Use that no hold covers: each quota it belongs to pays from what is left, then owes.
 fn settle_late(of: &Of, rules: &RoutePolicy, ask: usize, n: u64) {
     let meter = &rules.meters[ask];
-    of.user().pay(meter.meter, n);
+    of.late_use().pay(meter.meter, n);
     if let Some(grant) = meter.grants.last().filter(|_| meter.once_only) {
         let lease = decide::lease_of(&of.sheet, *grant);
         lease.settle_late(n);
