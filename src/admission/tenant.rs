@@ -1,10 +1,4 @@
-//! A tenant as the hot path sees it, and its **sheet**: everything one decision needs, valid until
-//! the next edge in time (a window's end, a day's end, an exception's end) or change of plan.
-//!
-//! A permit clones one `Arc` of the sheet and has all it will ever need: the leases it drew from,
-//! the buckets, and the row its use is counted in. So a refund reaches its own window and pool even
-//! when the window has turned over meanwhile. What outlives an edge is carried to the next sheet:
-//! leases whose window goes on, buckets, the row of the same day.
+//! A tenant in memory: what outlives its sheets (see [`super::sheet`]), and the sheet in force.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -350,7 +350,8 @@ impl Policy {
         place(scope, &mut self.tenant_buckets)
     }
 
-    /// A first lease is some of the largest asks that any route makes of the pool's meter.
+    /// A first lease is some of the smallest asks that any route makes of the pool's meter: what is
+    /// needed beyond that is seen at once.
     pub(super) fn size_first_leases(&mut self) {
         for pool in self.pools.iter_mut().filter(|pool| pool.slot_ms.is_none()) {
             let routes = self.routes.iter().chain([&self.elsewhere]);

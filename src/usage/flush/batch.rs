@@ -171,6 +171,7 @@ impl Task {
         }
     }
 }
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
