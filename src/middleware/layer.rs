@@ -7,7 +7,7 @@ use http::{Extensions, Uri};
 use tower_layer::Layer;
 
 use super::service::Tollgate;
-use super::view::{OriginalPath, Peer};
+use super::view::{FindPeer, Peer};
 use crate::Gate;
 
 /// Puts a [`Gate`] in front of a service.
@@ -37,9 +37,12 @@ pub struct TollgateLayer {
 pub(super) struct Shared {
     pub(super) gate: Gate,
     pub(super) extensions: bool,
-    pub(super) peer: fn(&Extensions) -> Option<IpAddr>,
-    pub(super) original: for<'a> fn(&'a Extensions) -> Option<&'a Uri>,
+    pub(super) peer: FindPeer,
+    pub(super) original: Option<FindPath>,
 }
+
+/// How the path that was asked for is found among a request's extensions.
+type FindPath = for<'a> fn(&'a Extensions) -> Option<&'a Uri>;
 
 impl TollgateLayer {
     /// A layer over this gate, with handles for handlers and with headers as the gate has them.
@@ -48,7 +51,7 @@ impl TollgateLayer {
             gate: gate.clone(),
             extensions: true,
             peer: |extensions| Some(extensions.get::<Peer>()?.0.ip()),
-            original: |extensions| Some(&extensions.get::<OriginalPath>()?.0),
+            original: None,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -72,7 +75,7 @@ impl TollgateLayer {
     /// adapters.
     #[must_use]
     pub fn original_path_from(self, find: for<'a> fn(&'a Extensions) -> Option<&'a Uri>) -> Self {
-        self.with(|shared| shared.original = find)
+        self.with(|shared| shared.original = Some(find))
     }
 
     fn with(self, change: impl FnOnce(&mut Shared)) -> Self {

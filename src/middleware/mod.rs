@@ -26,7 +26,7 @@ pub use future::ResponseFuture;
 pub use headers::Refused;
 pub use layer::TollgateLayer;
 pub use service::Tollgate;
-pub use view::{HttpView, OriginalPath, Peer};
+pub use view::{HttpView, Peer};
 
 pub use crate::identity::Claims;
 pub use crate::serving::StreamCut;

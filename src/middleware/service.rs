@@ -49,11 +49,8 @@ where
 
 /// Asks the gate about a request.
 pub(super) fn ask<B: Body>(shared: &Shared, request: &Request<B>, waited: Waited) -> Step {
-    let extensions = request.extensions();
-    let peer = (shared.peer)(extensions);
-    let uri = (shared.original)(extensions).unwrap_or_else(|| request.uri());
-    let view = HttpView::new(request.method(), uri, request.headers(), peer);
-    let view = view.claims_in(extensions);
+    let asked_for = shared.original.and_then(|find| find(request.extensions()));
+    let view = HttpView::of(request, asked_for.unwrap_or_else(|| request.uri()), shared.peer);
     let body = request.body();
     // An empty body may say only that it has ended: lambda_http's does.
     let length = body.size_hint().exact().or_else(|| body.is_end_stream().then_some(0));

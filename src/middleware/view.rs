@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Method, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Uri};
 
 use crate::identity::{Claims, Malformed, NamedHeader, RequestView};
 
@@ -14,21 +14,26 @@ use crate::identity::{Claims, Malformed, NamedHeader, RequestView};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// The path that was asked for before a router took a prefix off, as an adapter leaves it in the
-/// extensions of a request.
-#[derive(Clone, Debug)]
-pub struct OriginalPath(pub Uri);
-
 /// A `http::Request` as identification and routing see it.
 #[derive(Clone, Copy)]
 pub struct HttpView<'a> {
     method: &'a Method,
     uri: &'a Uri,
     headers: &'a HeaderMap,
-    peer: Option<IpAddr>,
+    peer: PeerOf<'a>,
     length: Option<u64>,
     claims: Option<&'a Extensions>,
 }
+
+/// Looked for only where somebody asks: an API key needs no peer.
+#[derive(Clone, Copy)]
+enum PeerOf<'a> {
+    Known(Option<IpAddr>),
+    In(&'a Extensions, FindPeer),
+}
+
+/// How the connection's peer is found among a request's extensions.
+pub(super) type FindPeer = fn(&Extensions) -> Option<IpAddr>;
 
 impl<'a> HttpView<'a> {
     /// A view of a request, with the peer that the host knows.
@@ -38,7 +43,15 @@ impl<'a> HttpView<'a> {
         headers: &'a HeaderMap,
         peer: Option<IpAddr>,
     ) -> Self {
+        let peer = PeerOf::Known(peer);
         Self { method, uri, headers, peer, length: None, claims: None }
+    }
+
+    /// A view of a request whose peer is found so.
+    pub(super) fn of<B>(request: &'a Request<B>, uri: &'a Uri, find: FindPeer) -> Self {
+        let (method, headers) = (request.method(), request.headers());
+        let peer = PeerOf::In(request.extensions(), find);
+        Self { method, uri, headers, peer, length: None, claims: Some(request.extensions()) }
     }
 
     /// With the [`Claims`] among the request's extensions, if there are any.
@@ -107,7 +120,10 @@ impl RequestView for HttpView<'_> {
     }
 
     fn peer(&self) -> Option<IpAddr> {
-        self.peer
+        match self.peer {
+            PeerOf::Known(peer) => peer,
+            PeerOf::In(extensions, find) => find(extensions),
+        }
     }
 }
 
