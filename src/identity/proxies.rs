@@ -19,33 +19,42 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// The networks of the proxies in front (`[proxy] trust`).
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
-    /// The first and the last address of each.
-    trust: Vec<RangeInclusive<IpAddr>>,
+    /// The first and the last address of each, as numbers: each request that a gateway has named
+    /// the caller of is compared with them.
+    v4: Vec<RangeInclusive<u32>>,
+    v6: Vec<RangeInclusive<u128>>,
 }
 
 impl Proxies {
     /// Proxies within these networks, written as `10.0.0.0/8` or as one address. The error names
     /// the one that is neither.
     pub fn new<S: AsRef<str>>(networks: impl IntoIterator<Item = S>) -> Result<Self, String> {
-        let parse = |text: S| {
+        let mut proxies = Self::default();
+        for text in networks {
             let text = text.as_ref().trim();
             let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            net.map(canonical).map(|net| net.network()..=net.broadcast()).map_err(|_| {
+            let net = net.map_err(|_| {
                 format!("{text:?} is neither a network like 10.0.0.0/8 nor an address")
-            })
-        };
-        Ok(Self { trust: networks.into_iter().map(parse).collect::<Result<_, _>>()? })
+            })?;
+            match canonical(net) {
+                IpNet::V4(net) => proxies.v4.push(net.network().into()..=net.broadcast().into()),
+                IpNet::V6(net) => proxies.v6.push(net.network().into()..=net.broadcast().into()),
+            }
+        }
+        Ok(proxies)
     }
 
     /// Whether no proxy is trusted at all.
     pub fn trusts_nobody(&self) -> bool {
-        self.trust.is_empty()
+        self.v4.is_empty() && self.v6.is_empty()
     }
 
     /// Whether this address is a trusted proxy.
     pub fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.trust.iter().any(|network| network.contains(&peer))
+        match peer.to_canonical() {
+            IpAddr::V4(peer) => self.v4.iter().any(|network| network.contains(&peer.into())),
+            IpAddr::V6(peer) => self.v6.iter().any(|network| network.contains(&peer.into())),
+        }
     }
 
     /// The caller's address; `None` if the connection has none (a Unix socket).
