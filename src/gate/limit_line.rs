@@ -53,13 +53,14 @@ impl RouteLine {
         let items: Vec<(Limit, HeaderItem)> = limits(rules)
             .filter_map(|limit| Some((limit, HeaderItem::new(&static_state(view, limit)?))))
             .collect();
-        Self { policy: join(items.iter().map(|(_, item)| item)), items }
+        let policy = join(items.iter().map(|(_, item)| item)).map(PolicyText::of_route);
+        Self { policy, items }
     }
 
     /// The policy of the limits that hold for this caller.
     fn policy_of(&self, view: &Standing<'_>) -> Option<PolicyText> {
         let held = self.items.iter().filter(|(limit, _)| view.told(*limit).is_some());
-        join(held.map(|(_, item)| item))
+        join(held.map(|(_, item)| item)).map(PolicyText::new)
     }
 }
 
@@ -78,9 +79,9 @@ fn static_state(view: &Standing<'_>, limit: Limit) -> Option<LimitState> {
     }
 }
 
-fn join<'a>(items: impl Iterator<Item = &'a HeaderItem>) -> Option<PolicyText> {
+fn join<'a>(items: impl Iterator<Item = &'a HeaderItem>) -> Option<String> {
     let policy = items.map(HeaderItem::policy).collect::<Vec<_>>().join(", ");
-    (!policy.is_empty()).then(|| PolicyText::new(policy))
+    (!policy.is_empty()).then_some(policy)
 }
 
 #[cfg(test)]

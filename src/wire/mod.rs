@@ -23,6 +23,7 @@ use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal};
 mod amount;
 mod fields;
 mod grpc;
+mod kept;
 mod policy_text;
 
 pub(crate) use amount::base64;

@@ -1,12 +1,15 @@
 //! The value of `RateLimit-Policy`, made and checked once for all requests of a route: it is the
 //! longest of the limit headers, and to check each byte of it again would cost more than the rest.
 
+use std::borrow::Cow;
+
+use super::kept::keep;
 use crate::own_type::OwnType;
 
 /// The value of `RateLimit-Policy`.
 #[derive(Debug)]
 pub struct PolicyText {
-    text: Box<str>,
+    text: Cow<'static, str>,
     /// `None` for what can be no header's value, which no list of limits is.
     #[cfg(feature = "tower")]
     value: Option<http::HeaderValue>,
@@ -15,11 +18,24 @@ pub struct PolicyText {
 }
 
 impl PolicyText {
+    /// The policy of one response.
     pub(crate) fn new(text: String) -> Self {
+        Self::of(text.into())
+    }
+
+    /// The policy of all responses of a route.
+    pub(crate) fn of_route(text: String) -> Self {
+        Self::of(keep(&text).map_or_else(|| text.into(), Cow::Borrowed))
+    }
+
+    fn of(text: Cow<'static, str>) -> Self {
         Self {
             #[cfg(feature = "tower")]
-            value: http::HeaderValue::from_str(&text).ok(),
-            text: text.into(),
+            value: http::HeaderValue::from_str(&text).ok().map(|value| match text {
+                Cow::Borrowed(text) => http::HeaderValue::from_static(text),
+                Cow::Owned(_) => value,
+            }),
+            text,
             own: OwnType::default(),
         }
     }
@@ -27,6 +43,12 @@ impl PolicyText {
     /// The value as text.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The same where it stays for as long as the process lives: a value made of it can be cloned
+    /// without counting.
+    pub fn kept(&self) -> Option<&'static str> {
+        if let Cow::Borrowed(text) = self.text { Some(text) } else { None }
     }
 
     /// The value as the `http` crate has it.
@@ -48,9 +70,16 @@ mod tests {
 
     #[test]
     fn each_form_is_the_same_text() {
-        let policy = PolicyText::new("\"day\";q=1, \"50 % off\";q=2;w=60".to_owned());
-        let value = policy.value().and_then(|value| value.to_str().ok());
-        assert_eq!(value, Some(policy.as_str()));
-        assert_eq!(policy.own(str::to_owned).map(String::as_str), Some(policy.as_str()));
+        let text = "\"day\";q=1, \"50 % off\";q=2;w=60";
+        for policy in [PolicyText::new(text.to_owned()), PolicyText::of_route(text.to_owned())] {
+            assert_eq!(policy.as_str(), text);
+            assert_eq!(policy.value().and_then(|value| value.to_str().ok()), Some(text));
+            assert_eq!(policy.own(str::to_owned).map(String::as_str), Some(text));
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_header_has_no_value() {
+        assert!(PolicyText::of_route("\n".to_owned()).value().is_none());
     }
 }

@@ -65,6 +65,9 @@ pub(crate) fn expose(gate: &Gate, headers: &mut HeaderMap) {
 
 /// A policy, which is checked once for all requests of a route.
 fn policy(text: &PolicyText) -> Option<HeaderValue> {
-    let checked = |text: &str| HeaderValue::from_str(text).ok();
+    let checked = |given: &str| {
+        let value = HeaderValue::from_str(given).ok()?;
+        Some(text.kept().map_or(value, HeaderValue::from_static))
+    };
     text.own(checked).cloned().unwrap_or_else(|| checked(text.as_str()))
 }
