@@ -66,6 +66,8 @@ pub(crate) struct Hold {
     plain: Plain,
     /// Something was recorded since the head of the response.
     pub(crate) is_late: bool,
+    /// Its handler had to wait for something: time has passed since it was taken.
+    pub(crate) has_waited: bool,
 }
 
 /// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
@@ -131,7 +133,7 @@ impl Hold {
     #[inline]
     pub(crate) fn new(of: Of, taken_at: Now, length: Option<u64>) -> Self {
         let (list, state, plain) = (List::default(), State::New, Plain::Not);
-        Self { of, list, taken_at, length, state, plain, is_late: false }
+        Self { of, list, taken_at, length, state, plain, is_late: false, has_waited: false }
     }
 
     /// The request is admitted, and holds what was drawn.

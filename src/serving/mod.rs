@@ -18,6 +18,7 @@
 
 use std::borrow::Cow;
 use std::sync::MutexGuard;
+use std::task::Poll;
 
 use crate::Outcome;
 use crate::admission::permit::{BodyRest, Hold};
@@ -74,9 +75,12 @@ impl Serving {
 
     /// Polls the handler. Where it panics the request ends as failed at once: a layer outside may
     /// catch the panic and drop the rest later, when nothing tells any more why.
-    pub fn guard<T>(serving: &mut Option<Self>, poll: impl FnOnce() -> T) -> T {
+    pub fn guard<T>(serving: &mut Option<Self>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         let guard = FailOnPanic(serving);
         let polled = poll();
+        if let (Poll::Pending, Some(serving)) = (&polled, &mut *guard.0) {
+            serving.with(|hold| hold.has_waited = true);
+        }
         drop(guard);
         polled
     }
@@ -94,6 +98,11 @@ impl Serving {
 
     /// Writes the limit headers of the response: lower-case names, legal values. Nothing for a
     /// route that is `free`, or where the gate sends none.
+    ///
+    /// They tell what is left now. A handler that was ready when first polled has waited for
+    /// nothing, and the time of the admission is now: an earlier time makes what is left less and
+    /// the wait longer, never the reverse, so that a handler that blocked its thread misleads
+    /// nobody.
     pub fn limit_headers(&mut self, gate: &Gate, mut write: impl FnMut(LimitHeader<'_>)) {
         let inner = &gate.inner;
         let (style, warnings) = (inner.wire.style, inner.wire.warnings);
@@ -101,7 +110,7 @@ impl Serving {
             return;
         }
         self.with(|hold| {
-            let now = inner.clock.now();
+            let now = if hold.has_waited { inner.clock.now() } else { hold.taken_at };
             if hold.of.rules().free {
                 return;
             }
