@@ -242,10 +242,21 @@ fn for_reports(hold: &mut Hold) -> BodyRest {
     BodyRest { counted: None, is_keyed: false }
 }
 
-impl Drop for Serving {
-    fn drop(&mut self) {
+impl Serving {
+    #[cold]
+    fn end_by_drop(&mut self) {
         let ended = if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
         self.end_in_place(ended);
+    }
+}
+
+impl Drop for Serving {
+    // Inlined: nearly all have ended, and then there is nothing to do.
+    #[inline]
+    fn drop(&mut self) {
+        if !matches!(self.0, Kind::Ended) {
+            self.end_by_drop();
+        }
     }
 }
 
