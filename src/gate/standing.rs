@@ -184,10 +184,7 @@ impl Standing<'_> {
             (None, Place::Scoped(scope)) => {
                 let key = self.scoped_key(rate.id.clone(), self.scopes.of(scope)?, (0, 0));
                 Some(match self.sheet.tenant.hub.scoped.known_bucket(&key) {
-                    Some(used) => {
-                        let now_ns = self.now.mono_ns;
-                        rate.rule.level(used.under(&rate.rule, now_ns), now_ns)
-                    }
+                    Some(used) => used.level(&rate.rule, self.now.mono_ns),
                     None => rate.rule.full(),
                 })
             }

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::admission::bucket::{Bucket, BucketRule, Pace};
+use crate::admission::bucket::{Bucket, BucketRule, Level, Pace};
 use crate::clock::Now;
 
 /// See the [module](self).
@@ -43,6 +43,17 @@ impl ScopedBucket {
         &self.bucket
     }
 
+    /// How it stands by this rule. To look moves nothing: a response may come long after its rule
+    /// was followed by another.
+    pub(crate) fn level(&self, rule: &BucketRule, now_ns: u64) -> Level {
+        if self.is_under(rule) {
+            return rule.level(&self.bucket, now_ns);
+        }
+        let seen = self.bucket.clone();
+        rule.take_over(&seen, self.pace(), now_ns);
+        rule.level(&seen, now_ns)
+    }
+
     /// Gives back `n` units that were taken under this rule.
     pub(crate) fn give_back(&self, rule: &BucketRule, n: u64, taken_at: Now, now: Now) {
         if self.is_under(rule) {
@@ -64,17 +75,20 @@ impl ScopedBucket {
         self.interval_ns.load(Ordering::Acquire) == rule.pace().interval_ns
     }
 
+    fn pace(&self) -> Pace {
+        Pace {
+            interval_ns: self.interval_ns.load(Ordering::Relaxed),
+            whole_interval_ns: self.whole_interval_ns.load(Ordering::Relaxed),
+        }
+    }
+
     #[cold]
     fn follow(&self, rule: &BucketRule, now_ns: u64) {
         let _one = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_under(rule) {
             return;
         }
-        let before = Pace {
-            interval_ns: self.interval_ns.load(Ordering::Relaxed),
-            whole_interval_ns: self.whole_interval_ns.load(Ordering::Relaxed),
-        };
-        rule.take_over(&self.bucket, before, now_ns);
+        rule.take_over(&self.bucket, self.pace(), now_ns);
         self.whole_interval_ns.store(rule.pace().whole_interval_ns, Ordering::Relaxed);
         self.interval_ns.store(rule.pace().interval_ns, Ordering::Release);
     }
@@ -106,6 +120,17 @@ mod tests {
         assert!(!take(&bucket, &fast, 1, at(35 * SECOND)), "one comes in 36 s");
         assert!(take(&bucket, &fast, 1, at(36 * SECOND)));
         assert!(!take(&bucket, &slow, 1, at(36 * SECOND)), "a hundred of ten");
+    }
+
+    #[test]
+    fn a_look_by_an_older_rule_changes_nothing() {
+        let fast = BucketRule::new(1_000, Duration::from_secs(1), 10);
+        let slow = BucketRule::new(10, Duration::from_secs(3_600), 10);
+        let bucket = ScopedBucket::new(&fast);
+        assert!(take(&bucket, &slow, 10, at(0)));
+        assert_eq!(bucket.level(&slow, at(0).mono_ns).remaining, 0);
+        assert_eq!(bucket.level(&fast, at(0).mono_ns).remaining, 0);
+        assert!(!take(&bucket, &slow, 1, at(SECOND)), "one comes in six minutes");
     }
 
     #[test]
