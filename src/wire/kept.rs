@@ -37,10 +37,11 @@ mod tests {
 
     #[test]
     fn a_text_is_kept_once() {
-        let text = String::from("\"a text of this test\";q=1");
-        let one = keep(&text).unwrap();
-        let two = keep(&text.clone()).unwrap();
+        let (mut kept, text) = (BTreeSet::new(), String::from("\"day\";q=1"));
+        let one = keep_in(&mut kept, &text).unwrap();
+        let two = keep_in(&mut kept, &text.clone()).unwrap();
         assert!(std::ptr::eq(one, two));
+        assert_eq!(kept.len(), 1);
     }
 
     #[test]
