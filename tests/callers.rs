@@ -5,19 +5,13 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tollgate::middleware::{Peer, TollgateLayer};
-use tollgate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
+use tollgate::store::Memory;
 use tollgate::testing::{Faulty, START_MS};
 use tollgate::{Gate, GateBuilder, ManualClock};
 use tower::{Layer, ServiceExt};
@@ -377,111 +371,4 @@ async fn a_changed_time_zone_grants_nothing_anew() {
     }
     clock.advance(Duration::from_secs(9 * 3_600));
     assert_eq!(asks(&gate).await, 429, "midnight in UTC is none any more");
-}
-
-/// A store whose reads wait until they are let through.
-#[derive(Clone)]
-struct Slow {
-    store: Memory,
-    /// Permits for reads; many while nothing is to wait.
-    lets: Arc<Semaphore>,
-    reads: Arc<AtomicUsize>,
-}
-
-impl Store for Slow {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        let (this, read) = (self.clone(), self.store.read(key));
-        Box::pin(async move {
-            this.reads.fetch_add(1, Ordering::Relaxed);
-            this.lets.acquire().await.unwrap().forget();
-            read.await
-        })
-    }
-
-    fn write(&self, write: Write) -> StoreFuture<Written> {
-        self.store.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.store.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        self.store.promise()
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        self.store.close()
-    }
-}
-
-/// A gate over a slow store, with a key of `acme` that it knows and one that it does not.
-async fn slow() -> (Gate, Slow, String, String) {
-    let lets = Arc::new(Semaphore::new(100_000));
-    let store = Slow { store: Memory::new(), lets, reads: Arc::default() };
-    let folder = tempfile::tempdir().unwrap();
-    let pepper = folder.path().join("pepper");
-    std::fs::write(&pepper, "a pepper of at least thirty-two bytes, for tests").unwrap();
-    let service = format!(
-        "[store]\nkind = \"memory\"\n[[identify]]\napi-key = \"authorization\"\n\
-         pepper = [{{ id = \"1\", file = \"{}\" }}]\n[flush]\nmode = \"fast\"",
-        pepper.display()
-    );
-    let builder = GateBuilder::from_text(&service).plans(PLANS).store(store.clone());
-    let gate = builder.open().await.unwrap();
-    let (known, _) = new_key(&gate, "acme").await;
-    let (other, _) = new_key(&gate, "other").await;
-    assert_eq!(with_key(&gate, &known).await, 200);
-    store.lets.forget_permits(usize::MAX);
-    store.reads.store(0, Ordering::Relaxed);
-    (gate, store, known, other)
-}
-
-/// Lets everything run until it waits.
-async fn settle() {
-    for _ in 0..1_000 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// The statuses of requests with these keys, all sent at once, while `meanwhile` goes on.
-async fn at_once(
-    gate: &Gate,
-    keys: impl Iterator<Item = String>,
-    meanwhile: impl Future<Output = ()>,
-) -> Vec<u16> {
-    let mut requests = JoinSet::new();
-    for key in keys {
-        let gate = gate.clone();
-        requests.spawn(async move { with_key(&gate, &key).await });
-    }
-    meanwhile.await;
-    requests.join_all().await
-}
-
-#[tokio::test]
-async fn first_requests_of_one_caller_at_once_are_one_look_up() {
-    let (gate, store, _known, other) = slow().await;
-    let statuses = at_once(&gate, (0..200).map(|_| other.clone()), async {
-        settle().await;
-        assert_eq!(store.reads.load(Ordering::Relaxed), 1, "one read for all who wait");
-        store.lets.add_permits(100_000);
-    });
-    assert_eq!(statuses.await, [200; 200]);
-}
-
-#[tokio::test]
-async fn with_64_look_ups_in_flight_others_get_503_and_who_is_known_is_served() {
-    let (gate, store, known, _other) = slow().await;
-    let statuses = at_once(&gate, (0..200).map(|i| format!("forged-{i}")), async {
-        settle().await;
-        assert_eq!(store.reads.load(Ordering::Relaxed), 64);
-        for _ in 0..3 {
-            assert_eq!(with_key(&gate, &known).await, 200);
-        }
-        store.lets.add_permits(100_000);
-    });
-    let statuses = statuses.await;
-    let count = |of: u16| statuses.iter().filter(|status| **status == of).count();
-    assert_eq!((count(401), count(503)), (64, 136));
 }
