@@ -8,7 +8,9 @@
 //! 3. What a plain request took (see `PlainAsk`) is known from its route, and stands in no list
 //!    until something happens that is not plain.
 //! 4. A request with an idempotency key keeps all it holds until its claim is settled; see `keyed`.
-//! 5. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
+//! 5. A request is in flight from its admission to its end, or where its connection goes on as
+//!    another protocol's, until its last handle is dropped.
+//! 6. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
 //!    reaches and is a debt beyond that. It is never dropped.
 
 use std::num::NonZeroU128;
@@ -68,6 +70,9 @@ pub(crate) struct Hold {
     pub(crate) is_late: bool,
     /// Its handler had to wait for something: time has passed since it was taken.
     pub(crate) has_waited: bool,
+    /// It is over as a request, and lasts as a connection of another protocol: until it is dropped
+    /// it stays in flight.
+    is_upgraded: bool,
 }
 
 /// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
@@ -133,7 +138,8 @@ impl Hold {
     #[inline]
     pub(crate) fn new(of: Of, taken_at: Now, length: Option<u64>) -> Self {
         let (list, state, plain) = (List::default(), State::New, Plain::Not);
-        Self { of, list, taken_at, length, state, plain, is_late: false, has_waited: false }
+        let (is_late, has_waited, is_upgraded) = (false, false, false);
+        Self { of, list, taken_at, length, state, plain, is_late, has_waited, is_upgraded }
     }
 
     /// The request is admitted, and holds what was drawn.
@@ -232,8 +238,22 @@ impl Hold {
     /// Ends the request: costs are decided if they were not, the rest of the hold goes back.
     #[inline]
     pub(crate) fn end(&mut self, outcome: Outcome, now: Now) {
+        if self.settle_all(outcome, now) {
+            decide::leave(&self.of.sheet, self.of.rules());
+        }
+    }
+
+    /// The same of a request whose connection becomes another protocol's with its response: it
+    /// stays in flight until it is dropped.
+    pub(crate) fn upgrade(&mut self, outcome: Outcome, now: Now) {
+        self.is_upgraded |= self.settle_all(outcome, now);
+    }
+
+    /// Whether it was not over before.
+    #[inline]
+    fn settle_all(&mut self, outcome: Outcome, now: Now) -> bool {
         if matches!(self.state, State::Over | State::New) {
-            return;
+            return false;
         }
         if self.state == State::Open {
             let charged = self.of.rules().charges(outcome);
@@ -243,7 +263,12 @@ impl Hold {
         self.state = State::Over;
         self.end_keyed(now);
         self.release_rest(now);
-        decide::leave(&self.of.sheet, self.of.rules());
+        true
+    }
+
+    /// Whether the number of requests in flight is limited where this one was admitted.
+    pub(crate) fn counts_in_flight(&self) -> bool {
+        self.of.rules().in_flight.is_some()
     }
 
     /// Settles what the head of a response tells: an outcome that is not charged never is, and one
@@ -374,7 +399,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         match self.state {
             State::New => {}
-            State::Over if self.taken().iter().all(|took| took.n == 0) => {}
+            State::Over if !self.is_upgraded && self.taken().iter().all(|took| took.n == 0) => {}
             _ => self.end_by_drop(),
         }
     }
@@ -387,6 +412,9 @@ impl Hold {
         if self.state != State::Over {
             let outcome = if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
             self.end(outcome, now);
+        }
+        if self.is_upgraded {
+            decide::leave(&self.of.sheet, self.of.rules());
         }
         // Draws made after the end, by a job that outlived the response.
         if self.plain == Plain::Not {

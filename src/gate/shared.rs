@@ -41,6 +41,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Whether there is another handle.
+    pub(super) fn is_shared(&self) -> bool {
+        self.0.as_ref().is_some_and(|place| Arc::strong_count(place) > 1)
+    }
+}
+
 impl Deref for Shared {
     type Target = Content;
 

@@ -18,7 +18,8 @@ pub struct Admitted(Shared);
 /// The use of the request being handled: what it reports, and what it takes before spending.
 ///
 /// It may outlive the response (a job, an upgraded connection): what is reported after the response
-/// has ended is a late cost and is recorded all the same.
+/// has ended is a late cost and is recorded all the same. After a 101 the connection counts as in
+/// flight (`concurrency`) until the last clone is dropped: move one into the task that serves it.
 #[derive(Clone, Debug)]
 pub struct Usage(Admitted);
 
@@ -58,6 +59,11 @@ impl Admitted {
 
     pub(crate) fn hold(&self) -> MutexGuard<'_, Hold> {
         self.0.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether others have a handle on the same request.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.0.is_shared()
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::serving::Counting;
+use crate::serving::{Counting, Upgraded};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,6 +28,8 @@ pin_project! {
         Full { bytes: Option<Bytes> },
         /// Nothing to count or settle.
         Plain { #[pin] inner: R },
+        /// Of a response that makes the connection another protocol's.
+        Upgraded { #[pin] inner: R, _place: Upgraded },
         Counted {
             #[pin]
             inner: R,
@@ -46,6 +48,10 @@ impl<R> GateBody<R> {
 
     pub(super) fn plain(inner: R) -> Self {
         Self { kind: Kind::Plain { inner } }
+    }
+
+    pub(super) fn upgraded(inner: R, place: Upgraded) -> Self {
+        Self { kind: Kind::Upgraded { inner, _place: place } }
     }
 
     /// The service's own body, where the gate has nothing to count of it and nothing to settle at
@@ -80,7 +86,9 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project().kind.project() {
             KindProj::Full { bytes } => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            KindProj::Plain { inner } => inner.poll_frame(cx).map_err(Into::into),
+            KindProj::Plain { inner } | KindProj::Upgraded { inner, .. } => {
+                inner.poll_frame(cx).map_err(Into::into)
+            }
             KindProj::Counted { inner, waiting, count } => poll_counted(inner, waiting, count, cx),
         }
     }
@@ -88,7 +96,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full { bytes } => bytes.is_none(),
-            Kind::Plain { inner } => inner.is_end_stream(),
+            Kind::Plain { inner } | Kind::Upgraded { inner, .. } => inner.is_end_stream(),
             Kind::Counted { inner, waiting, count } => {
                 count.is_cut() || waiting.is_none() && inner.is_end_stream()
             }
@@ -100,7 +108,7 @@ where
             Kind::Full { bytes } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
-            Kind::Plain { inner } => inner.size_hint(),
+            Kind::Plain { inner } | Kind::Upgraded { inner, .. } => inner.size_hint(),
             Kind::Counted { inner, waiting, .. } => {
                 let waiting = waiting.as_ref().map_or(0, |frame| data_len(frame));
                 let hint = inner.size_hint();

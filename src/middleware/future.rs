@@ -18,7 +18,7 @@ use super::layer::Shared;
 use super::service::ask;
 use crate::decision::Refusal;
 use crate::gate::{Answer, Pending, Running, Step, Waited};
-use crate::serving::Serving;
+use crate::serving::{Serving, is_upgrade};
 use crate::wire::Mapping;
 
 pin_project! {
@@ -243,6 +243,13 @@ fn finish<R: Body<Data = Bytes>>(
     }
     headers::limits(gate, &mut serving, asked, response.headers_mut());
     let status = response.status();
+    if is_upgrade(status.as_u16(), asked.is_connect) {
+        let (upgraded, wait) = serving.upgrade(gate, status.as_u16());
+        if upgraded.is_alone() {
+            shared.note_unheld_upgrade();
+        }
+        return (response.map(|body| GateBody::upgraded(body, upgraded)), wait);
+    }
     let is_empty = asked.is_head
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || response.body().is_end_stream();

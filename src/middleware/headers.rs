@@ -23,6 +23,7 @@ pub struct Refused(pub Refusal);
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
     pub(super) is_head: bool,
+    pub(super) is_connect: bool,
     pub(super) is_grpc: bool,
     /// A page of another origin may have asked: it says from where.
     pub(super) has_origin: bool,
@@ -33,6 +34,7 @@ impl Asked {
     pub(super) fn by<B>(request: &Request<B>) -> Self {
         Self {
             is_head: request.method() == Method::HEAD,
+            is_connect: request.method() == Method::CONNECT,
             is_grpc: is_grpc(request),
             has_origin: request.headers().contains_key(header::ORIGIN),
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Extensions, Uri};
 use tower_layer::Layer;
@@ -39,6 +40,22 @@ pub(super) struct Shared {
     pub(super) extensions: bool,
     pub(super) peer: FindPeer,
     pub(super) original: Option<FindPath>,
+    /// It has been said that an upgraded connection is not counted.
+    said_unheld: AtomicBool,
+}
+
+impl Shared {
+    /// Says once that a connection went on as another protocol's and its handler keeps no handle.
+    #[cold]
+    pub(super) fn note_unheld_upgrade(&self) {
+        if !self.said_unheld.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "a connection was upgraded (101) and its handler keeps no handle on the request: \
+                 `concurrency` does not count it any more. Take `Usage` and move it into the task \
+                 that serves the connection. This is said once"
+            );
+        }
+    }
 }
 
 /// How the path that was asked for is found among a request's extensions.
@@ -52,6 +69,7 @@ impl TollgateLayer {
             extensions: true,
             peer: |extensions| Some(extensions.get::<Peer>()?.0.ip()),
             original: None,
+            said_unheld: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -84,6 +102,7 @@ impl TollgateLayer {
             extensions: self.shared.extensions,
             peer: self.shared.peer,
             original: self.shared.original,
+            said_unheld: AtomicBool::new(false),
         };
         change(&mut shared);
         Self { shared: Arc::new(shared) }

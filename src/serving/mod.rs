@@ -5,6 +5,7 @@
 //! 2. [`Serving::guard`] around each poll of the handler; [`Serving::answer`] with 500 if it fails.
 //! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`], which
 //!    says what the head waits for; [`Serving::answer`] where there is no body of the handler's.
+//!    A response that makes the connection another protocol's goes to [`Serving::upgrade`] instead.
 //! 4. [`Counting`] with each chunk before it passes, and at the end of the body.
 //!
 //! # Laws
@@ -41,6 +42,20 @@ pub struct Head {
     pub body: Option<Counting>,
     /// What the head has to wait for, before it is sent.
     pub wait: Option<Pending>,
+}
+
+/// A request whose connection goes on as another protocol's. It is in flight as long as this or a
+/// handle of its handler's ([`Usage`](crate::Usage), [`Admitted`]) lives.
+#[derive(Debug)]
+pub struct Upgraded {
+    _place: Serving,
+    /// Nobody else has a handle, and the number of requests in flight is limited.
+    is_alone: bool,
+}
+
+/// Whether a response makes the connection another protocol's: 101, or 2xx to `CONNECT`.
+pub fn is_upgrade(status: u16, is_connect: bool) -> bool {
+    status == 101 || is_connect && (200..300).contains(&status)
 }
 
 /// Tells that the claim of a request with a key is settled.
@@ -176,6 +191,21 @@ impl Serving {
         Head { body, wait: gate.answer_waits(settling) }
     }
 
+    /// The response makes the connection another protocol's ([`is_upgrade`]): costs are decided by
+    /// its status and what is held goes back, but the request stays in flight. Where the adapter
+    /// has something that lives as long as the connection, it keeps the first there.
+    pub fn upgrade(mut self, gate: &Gate, status: u16) -> (Upgraded, Option<Pending>) {
+        let looked = self.with(|hold| {
+            let now = hold.now();
+            hold.upgrade(Outcome::Complete { status }, now);
+            (hold.settling(), hold.counts_in_flight())
+        });
+        let (settling, is_limited) = looked.unwrap_or_default();
+        let is_shared = matches!(&self.0, Kind::Shared(admitted) if admitted.is_shared());
+        let upgraded = Upgraded { _place: self, is_alone: is_limited && !is_shared };
+        (upgraded, gate.answer_waits(settling))
+    }
+
     /// Takes room for `n` more bytes, before they pass.
     fn make_room(&mut self, gate: &Gate, meter: ByteMeter, n: u64, waited: &Waited) -> Took {
         let took = self.with(|hold| {
@@ -257,6 +287,14 @@ impl Drop for Serving {
         if !matches!(self.0, Kind::Ended) {
             self.end_by_drop();
         }
+    }
+}
+
+impl Upgraded {
+    /// Whether the connection leaves its place in flight as soon as this is dropped, though the
+    /// plan limits their number: its handler keeps no handle.
+    pub fn is_alone(&self) -> bool {
+        self.is_alone
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use pin_project_lite::pin_project;
-use tollgate::serving::Counting;
+use tollgate::serving::{Counting, Upgraded};
 
 pin_project! {
     /// The body of a response behind the gate: what it passes on is counted before it passes, and
@@ -28,6 +28,8 @@ pin_project! {
         Full { bytes: Bytes },
         // Nothing to count or settle.
         Plain { #[pin] inner: B },
+        // It is the connection itself, which is in flight as long as it lasts.
+        Upgraded { #[pin] inner: B, _place: Upgraded },
         Counted {
             #[pin]
             inner: B,
@@ -47,6 +49,10 @@ impl<B> GateBody<B> {
         Self { kind: Kind::Plain { inner } }
     }
 
+    pub(crate) fn upgraded(inner: B, place: Upgraded) -> Self {
+        Self { kind: Kind::Upgraded { inner, _place: place } }
+    }
+
     pub(crate) fn counted(inner: B, count: Counting) -> Self {
         Self { kind: Kind::Counted { inner, chunk: None, count } }
     }
@@ -58,7 +64,9 @@ impl<B: MessageBody> MessageBody for GateBody<B> {
     fn size(&self) -> BodySize {
         match &self.kind {
             Kind::Full { bytes } => BodySize::Sized(bytes.len() as u64),
-            Kind::Plain { inner } | Kind::Counted { inner, .. } => inner.size(),
+            Kind::Plain { inner } | Kind::Upgraded { inner, .. } | Kind::Counted { inner, .. } => {
+                inner.size()
+            }
         }
     }
 
@@ -71,7 +79,7 @@ impl<B: MessageBody> MessageBody for GateBody<B> {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
             }
-            KindProj::Plain { inner } => {
+            KindProj::Plain { inner } | KindProj::Upgraded { inner, .. } => {
                 inner.poll_next(cx).map(|next| next.map(|chunk| chunk.map_err(Into::into)))
             }
             KindProj::Counted { inner, chunk, count } => poll_counted(inner, chunk, count, cx),

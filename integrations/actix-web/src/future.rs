@@ -11,7 +11,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{Error, HttpMessage};
 use pin_project_lite::pin_project;
-use tollgate::serving::{Serving, stated_length};
+use tollgate::serving::{Serving, is_upgrade, stated_length};
 use tollgate::{Answer, Gate, Pending, Refusal, Running, Step, Waited};
 
 use crate::body::GateBody;
@@ -53,6 +53,7 @@ pin_project! {
 #[derive(Clone, Copy)]
 struct Asked {
     is_head: bool,
+    is_connect: bool,
     /// A page of another origin may have asked: it says from where.
     has_origin: bool,
 }
@@ -61,6 +62,7 @@ impl Asked {
     fn by(request: &ServiceRequest) -> Self {
         Self {
             is_head: request.method() == Method::HEAD,
+            is_connect: request.method() == Method::CONNECT,
             has_origin: request.headers().contains_key(header::ORIGIN),
         }
     }
@@ -215,6 +217,11 @@ fn finish<B: MessageBody>(
         reply::expose(gate, response.headers_mut());
     }
     let status = response.status();
+    if is_upgrade(status.as_u16(), asked.is_connect) {
+        let (upgraded, wait) = serving.upgrade(gate, status.as_u16());
+        let response = response.map_body(|_, body| GateBody::upgraded(body, upgraded));
+        return (response, wait);
+    }
     let (is_empty, length) = match response.response().body().size() {
         BodySize::None | BodySize::Sized(0) => (true, None),
         BodySize::Sized(length) => (false, Some(length)),

@@ -197,20 +197,32 @@ impl Server {
         headers: &str,
         body: &str,
     ) -> BufReader<TcpStream> {
-        let mut socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = match body.len() {
             n if n > 0 && !headers.contains("transfer-encoding") => {
                 format!("content-length: {n}\r\n")
             }
             _ => String::new(),
         };
-        write!(
-            socket,
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
-             {headers}{length}\r\n{body}"
-        )
-        .unwrap();
+        let rest = format!("connection: close\r\n{headers}{length}\r\n{body}");
+        self.open_raw(method, path, &rest)
+    }
+
+    /// Sends a head with exactly these header lines beside `host`, and reads nothing yet.
+    pub(crate) fn open_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+    ) -> BufReader<TcpStream> {
+        self.open_raw(method, path, &format!("{headers}\r\n"))
+    }
+
+    /// Sends what follows the line with the host.
+    pub(crate) fn open_raw(&self, method: &str, path: &str, rest: &str) -> BufReader<TcpStream> {
+        let mut socket = TcpStream::connect(self.address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sent = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{rest}");
+        socket.write_all(sent.as_bytes()).unwrap();
         BufReader::new(socket)
     }
 }
