@@ -1,17 +1,19 @@
 //! Windows: which span of time a quota is counted in.
 //!
-//! Laws: the windows of one [`Every`] and one anchor tile time without gap or overlap, and contain
-//! the instant they were asked for. Boundaries are `anchor + n months`, never chained, so that a
-//! cycle anchored on 31 Jan turns over on 28 Feb and again on 31 Mar. Local days are 23 to 25 hours
-//! long where the clocks change; a boundary that the clocks skip is the first instant after the
-//! gap, one that happens twice is the first of the two.
+//! Laws: the windows of one [`Every`] and one anchor tile time without gap or overlap, from the
+//! first instant an `i64` holds to the last, and contain the instant they were asked for: whatever
+//! walks from the end of one to the next comes to an end. Boundaries are `anchor + n months`,
+//! never chained, so that a cycle anchored on 31 Jan turns over on 28 Feb and again on 31 Mar.
+//! Local days are 23 to 25 hours long where the clocks change; a boundary that the clocks skip is
+//! the first instant after the gap, one that happens twice is the first of the two.
 //!
 //! Zones come from the database in this binary, not from the machine's, so that every node of one
 //! release turns over at the same instant.
 //!
 //! Where the zone has changed, the window that runs goes on to a boundary of the new one (`turn`).
 //!
-//! Not promised: instants outside the years 1 to 9998 are counted in the first or last of these.
+//! What a date cannot hold (years before 1 and after 9998) lies in the first or the last window,
+//! which begin at `i64::MIN` and end at `i64::MAX`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -107,9 +109,10 @@ impl fmt::Debug for Zone {
 impl Every {
     /// The window that holds `at_ms` in a zone that has always been in force.
     fn within(self, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
-        let at_ms = at_ms.clamp(FIRST_MS, LAST_MS);
+        // The last boundary is where the last window would begin: none does.
+        let at_ms = at_ms.clamp(FIRST_MS, LAST_MS - 1);
         let local = zone.local(at_ms);
-        match self {
+        let Window { start_ms, end_ms } = match self {
             Every::Hour => hour(at_ms, zone),
             Every::Day => tile(at_ms, days(local.date()), |n| zone.instant(midnight(n))),
             Every::Week => {
@@ -131,6 +134,12 @@ impl Every {
                 None => anchored(at_ms, zone, anchors.cycle_ms, 1),
             },
             Every::Once => Window { start_ms: i64::MIN, end_ms: i64::MAX },
+        };
+        // Boundaries beyond what a date holds are all clamped to one instant. They are taken for
+        // the ends of time, or windows between them would be empty and never advance.
+        Window {
+            start_ms: if start_ms <= FIRST_MS { i64::MIN } else { start_ms },
+            end_ms: if end_ms >= LAST_MS { i64::MAX } else { end_ms },
         }
     }
 }
@@ -354,17 +363,28 @@ mod tests {
     }
 
     #[test]
-    fn no_instant_panics() {
-        for every in EVERY {
-            for at_ms in [i64::MIN, FIRST_MS, -1, 0, LAST_MS, i64::MAX] {
-                for anchor in [i64::MIN, 0, i64::MAX] {
-                    let term = Some(Term { from_ms: anchor, months: u32::MAX });
-                    let anchors = Anchors { cycle_ms: anchor, term };
-                    for zone in ZONES {
-                        let window = every.window(at_ms, &Zone::new(zone).unwrap(), &anchors);
-                        assert!(window.start_ms <= window.end_ms);
+    fn windows_tile_the_ends_of_time() {
+        let near = [FIRST_MS, LAST_MS, -1, 0].map(|at| [at - 400 * HOUR_MS, at - 1, at, at + 1]);
+        let ends = [i64::MIN, i64::MIN + 1, i64::MAX - 1];
+        let extremes = ends.into_iter().chain(near.into_iter().flatten());
+        let anchors = [i64::MIN, FIRST_MS, 0, LAST_MS - 1, LAST_MS, i64::MAX];
+        for (every, months) in EVERY.into_iter().flat_map(|e| [(e, 1), (e, u32::MAX)]) {
+            for (anchor, zone) in anchors.into_iter().flat_map(|a| ZONES.map(|z| (a, z))) {
+                let term = Some(Term { from_ms: anchor, months });
+                let (anchors, zone) =
+                    (Anchors { cycle_ms: anchor, term }, Zone::new(zone).unwrap());
+                let window = |at_ms| every.window(at_ms, &zone, &anchors);
+                for at_ms in extremes.clone() {
+                    let this = window(at_ms);
+                    assert!(this.start_ms <= at_ms && at_ms < this.end_ms, "{at_ms} in {this:?}");
+                    assert_eq!(window(this.start_ms), this, "{every:?} {zone:?} {anchor}");
+                    assert_eq!(window(this.end_ms - 1), this, "{every:?} {zone:?} {anchor}");
+                    if this.end_ms < i64::MAX {
+                        assert_eq!(window(this.end_ms).start_ms, this.end_ms);
                     }
+                    assert!(local_day(this.start_ms, &zone) <= local_day(this.end_ms - 1, &zone));
                 }
+                assert_eq!(window(i64::MAX).end_ms, i64::MAX);
             }
         }
     }

@@ -16,8 +16,8 @@ use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
 use crate::report::{
-    GrantReport, Granularity, History, HistoryQuery, HistoryRow, LimitReport, MeterReport, Period,
-    RateReport, UsageReport,
+    GrantReport, Granularity, History, HistoryQuery, HistoryRow, LimitReport, MAX_ROWS,
+    MeterReport, Period, RateReport, UsageReport,
 };
 use crate::store::StoreError;
 use crate::wire::{self, Reply};
@@ -133,7 +133,8 @@ impl Gate {
         })
     }
 
-    /// A caller's use of one meter over time; `None`: there is no such meter.
+    /// A caller's use of one meter over time, the first [`MAX_ROWS`] rows of it; `None`: there is
+    /// no such meter.
     ///
     /// # Errors
     ///
@@ -321,10 +322,10 @@ fn rows(sheet: &Sheet, query: &HistoryQuery, by_day: &BTreeMap<u32, u64>) -> Vec
     };
     let mut rows = Vec::new();
     let mut at_ms = query.from_ms;
-    while at_ms < query.to_ms {
+    while at_ms < query.to_ms && rows.len() < MAX_ROWS {
         let window = every.window(at_ms, zone, &sheet.anchors);
         let first = crate::catalog::local_day(window.start_ms, zone);
-        let last = crate::catalog::local_day(window.end_ms - 1, zone);
+        let last = crate::catalog::local_day(window.end_ms - 1, zone).max(first);
         let used = by_day.range(first..=last).fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
         rows.push(HistoryRow { start_ms: window.start_ms, end_ms: window.end_ms, used });
         at_ms = window.end_ms;

@@ -12,7 +12,14 @@ use crate::wire::{Amount, Reply, plain_problem, rfc3339};
 
 /// Most rows one answer holds: three years of days with room. It bounds what
 /// one free request can make a store read.
-pub const MAX_ROWS: u64 = 1_100;
+pub const MAX_ROWS: usize = 1_100;
+
+/// How far past now a query may reach: to the end of a year that has just begun. Nothing later has
+/// been used.
+pub const MAX_AHEAD: Duration = Duration::from_secs(366 * 86_400);
+
+/// How far back: 1970-01-01, before which no use is dated.
+const FIRST_MS: i64 = 0;
 
 /// The span of an answer whose query names no `from`.
 const DEFAULT_SPAN_MS: i64 = 30 * DAY_MS;
@@ -83,8 +90,10 @@ impl HistoryQuery {
             .filter(|meter| !meter.is_empty())
             .ok_or_else(|| bad("meter is missing. Write the name of one: meter=requests."))?;
         let to_ms = to.map_or(Ok(now_ms), |text| instant("to", &text))?;
-        let from_ms =
-            from.map_or(Ok(to_ms.saturating_sub(DEFAULT_SPAN_MS)), |text| instant("from", &text))?;
+        let from_ms = from
+            .map_or(Ok(to_ms.saturating_sub(DEFAULT_SPAN_MS).max(FIRST_MS)), |text| {
+                instant("from", &text)
+            })?;
         let granularity = match granularity.as_deref() {
             None | Some("day") => Granularity::Day,
             Some("month") => Granularity::Month,
@@ -93,17 +102,27 @@ impl HistoryQuery {
             }
         };
         let query = Self { meter, from_ms, to_ms, granularity };
-        query.check()?;
+        query.check(now_ms)?;
         Ok(query)
     }
 
-    fn check(&self) -> Result<(), Reply> {
+    fn check(&self, now_ms: i64) -> Result<(), Reply> {
+        let ahead_ms = i64::try_from(MAX_AHEAD.as_millis()).unwrap_or(i64::MAX);
+        let last_ms = now_ms.saturating_add(ahead_ms);
+        if self.to_ms > last_ms {
+            let last = rfc3339(last_ms);
+            return Err(bad(&format!("to lies in the far future. Write {last} or earlier.")));
+        }
+        if self.from_ms < FIRST_MS {
+            let first = rfc3339(FIRST_MS);
+            return Err(bad(&format!("from lies too far back. Write {first} or later.")));
+        }
         if self.from_ms >= self.to_ms {
             return Err(bad("from must be earlier than to."));
         }
         let span = Duration::from_millis(self.to_ms.abs_diff(self.from_ms));
         let rows = span.as_millis().div_ceil(self.granularity.shortest().as_millis());
-        if rows > u128::from(MAX_ROWS) {
+        if rows > MAX_ROWS as u128 {
             return Err(bad(&format!(
                 "The span has more than {MAX_ROWS} rows. Ask for less of it, or for longer rows."
             )));
@@ -264,6 +283,21 @@ mod tests {
         for raw in ["meter=%", "meter=%4", "meter=%zz", "meter=%ff", "meter=%+1"] {
             assert!(refused(raw).contains("percent-encoded"), "{raw}");
         }
+    }
+
+    #[test]
+    fn bounds_how_far_a_query_reaches() {
+        for raw in ["to=9999-01-02", "to=9999-12-30T00:00:00Z", "to=2027-11-23"] {
+            let said = refused(&format!("meter=a&{raw}&granularity=month"));
+            assert!(said.contains("Write 2027-11-22T") && said.contains("or earlier"), "{said}");
+        }
+        for from in ["0001-01-01", "-009998-01-02", "-000001-12-31", "1969-12-31"] {
+            let said = refused(&format!("meter=a&from={from}&to=1970-01-02"));
+            assert!(said.contains("Write 1970-01-01T00:00:00Z or later"), "{from}: {said}");
+        }
+        let year = HistoryQuery::parse("meter=a&from=2026-11-01&to=2027-11-01", NOW);
+        assert!(year.is_ok(), "a year that runs may be asked for whole");
+        assert!(HistoryQuery::parse("meter=a&to=1970-01-02", NOW).is_ok());
     }
 
     #[test]

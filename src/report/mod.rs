@@ -18,7 +18,7 @@ use crate::wire::{Amount, Reply, rfc3339};
 mod history;
 mod page;
 
-pub use history::{Granularity, History, HistoryQuery, HistoryRow, MAX_ROWS};
+pub use history::{Granularity, History, HistoryQuery, HistoryRow, MAX_AHEAD, MAX_ROWS};
 pub use page::{page, page_reply};
 
 /// The body of `GET /usage`.

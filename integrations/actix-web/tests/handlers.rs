@@ -183,3 +183,27 @@ fn usage_that_is_known_already_is_not_sent_again() {
     let again = server.raw("GET", "/usage", &known, "").unwrap();
     assert_eq!((again.status, &*again.body), (304, ""));
 }
+
+#[test]
+fn a_history_of_any_dates_is_answered_in_any_zone() {
+    for zone in ["UTC", "America/New_York", "Asia/Tokyo", "Pacific/Kiritimati"] {
+        let gated = Gated::new(&format!("timezone = {zone:?}\n{PLANS}"));
+        let gate = gated.gate.clone();
+        let server = Server::start(move || App::new().configure(usage_routes(&gate)));
+        for (from, to) in [
+            ("9998-12-01", "9999-01-02"),
+            ("9998-12-29", "9998-12-30"),
+            ("9999-12-29", "9999-12-30"),
+            ("-009999-01-03", "-009999-02-02"),
+            ("0000-12-20", "0001-01-10"),
+            ("1969-12-01", "1969-12-31"),
+        ] {
+            for granularity in ["day", "month"] {
+                let query = format!("meter=requests&from={from}&to={to}&granularity={granularity}");
+                let answer = server.send("GET", &format!("/usage/history?{query}"));
+                assert_eq!(answer.status, 400, "{zone} {query}");
+                assert!(answer.body.contains("Write "), "{}", answer.body);
+            }
+        }
+    }
+}

@@ -152,3 +152,33 @@ async fn usage_that_is_known_already_is_not_sent_again() {
     assert_eq!(again.status(), 304);
     assert_eq!(text(again).await, "");
 }
+
+#[tokio::test]
+async fn a_history_of_any_dates_is_answered_in_any_zone() {
+    for zone in ["America/New_York", "Asia/Tokyo", "Pacific/Kiritimati", "Pacific/Niue", "UTC"] {
+        let (gate, _clock) = testing::gate(&format!("timezone = {zone:?}\n{SPENT}"));
+        let app: Router = usage_router(&gate);
+        for (from, to) in FAR {
+            for granularity in ["day", "month"] {
+                let query = format!("meter=requests&from={from}&to={to}&granularity={granularity}");
+                let ask = request("GET", &format!("/usage/history?{query}"));
+                let answer = send(&app, ask).await;
+                assert_eq!(answer.status(), 400, "{zone} {query}");
+                let said = text(answer).await;
+                assert!(said.contains("Write ") || said.contains("Ask for less"), "{said}");
+            }
+        }
+        let ask = request("GET", "/usage/history?meter=requests&from=1970-01-01&to=1970-02-01");
+        assert_eq!(send(&app, ask).await.status(), 200);
+    }
+}
+
+/// Spans at the ends of the calendar, and beyond what anything was used in.
+const FAR: [(&str, &str); 6] = [
+    ("9998-12-01", "9999-01-02"),
+    ("9998-12-29", "9998-12-30"),
+    ("9999-12-29", "9999-12-30"),
+    ("-009999-01-03", "-009999-02-02"),
+    ("0000-12-20", "0001-01-10"),
+    ("1969-12-01", "1969-12-31"),
+];
