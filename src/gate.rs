@@ -33,6 +33,7 @@ mod customers;
 mod drill;
 mod entitlements;
 mod guests;
+mod in_hand;
 mod inner;
 mod limit_line;
 mod lookup;
@@ -54,6 +55,7 @@ mod unleased;
 mod usage;
 
 pub(crate) use callers::Seen;
+pub(crate) use in_hand::NotedAt;
 pub(crate) use inner::Inner;
 pub(crate) use limit_line::RouteLine;
 

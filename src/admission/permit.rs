@@ -26,6 +26,7 @@ use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
+use crate::gate::NotedAt;
 
 mod keyed;
 mod listed;
@@ -70,6 +71,8 @@ pub(crate) struct Hold {
     pub(crate) is_late: bool,
     /// Its handler had to wait for something: time has passed since it was taken.
     pub(crate) has_waited: bool,
+    /// Where the gate has noted it, while its handler is at work.
+    pub(crate) noted: Option<NotedAt>,
     /// It is over as a request, and lasts as a connection of another protocol: until it is dropped
     /// it stays in flight.
     is_upgraded: bool,
@@ -138,8 +141,8 @@ impl Hold {
     #[inline]
     pub(crate) fn new(of: Of, taken_at: Now, length: Option<u64>) -> Self {
         let (list, state, plain) = (List::default(), State::New, Plain::Not);
-        let (is_late, has_waited, is_upgraded) = (false, false, false);
-        Self { of, list, taken_at, length, state, plain, is_late, has_waited, is_upgraded }
+        let (is_late, has_waited, noted, is_upgraded) = (false, false, None, false);
+        Self { of, list, taken_at, length, state, plain, is_late, has_waited, noted, is_upgraded }
     }
 
     /// The request is admitted, and holds what was drawn.

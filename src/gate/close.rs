@@ -12,8 +12,9 @@ use crate::keeper;
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 impl Gate {
-    /// Drains and ends: flushes what was counted, gives leases back, lets go of the store. Call it
-    /// after the server has stopped taking requests.
+    /// Drains and ends: settles as aborted what is still with its handler, flushes what was
+    /// counted, gives leases back, lets go of the store. Call it after the server has stopped
+    /// taking requests: what comes later is not recorded.
     ///
     /// # Errors
     ///
@@ -36,6 +37,10 @@ impl Gate {
         }
         if let Some(sharing) = inner.sharing.get() {
             sharing.close(deadline).await;
+        }
+        let cut = inner.in_hand.close();
+        if cut > 0 {
+            tracing::warn!(requests = cut, "still with their handlers: settled as aborted");
         }
         inner.ingest.close(deadline).await; // what it draws from leases is flushed below
         if !inner.settler.close(deadline).await {

@@ -13,6 +13,7 @@ use super::billing::Billing;
 use super::callers::{KnownCaller, Refresh};
 use super::catalogs::PlanSource;
 use super::guests::Guests;
+use super::in_hand::InHand;
 use super::maintain::Maintenance;
 use super::sleep::Sleepers;
 use crate::admission::hub::Hub;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
     pub(crate) sleepers: Sleepers,
     pub(super) guests: Guests,
+    pub(crate) in_hand: InHand,
     pub(crate) unknown: UnknownCallers,
     pub(crate) reads: Reads,
     /// Look-ups under way, so that one serves all who wait for it.

@@ -13,6 +13,7 @@ use super::Gate;
 use super::billing::Billing;
 use super::catalogs::{self, PlanSource};
 use super::guests::Guests;
+use super::in_hand::InHand;
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
@@ -248,6 +249,7 @@ impl GateBuilder {
             directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
             clock,
             guests: Guests::new(hub.clock.clone()),
+            in_hand: InHand::new(),
             hub,
             store,
             writer,

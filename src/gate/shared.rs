@@ -42,6 +42,11 @@ impl Shared {
 }
 
 impl Shared {
+    /// Where it is in memory: another one as long as both live.
+    pub(super) fn address(&self) -> usize {
+        self.0.as_ref().map_or(0, |place| Arc::as_ptr(place).addr())
+    }
+
     /// Whether there is another handle.
     pub(super) fn is_shared(&self) -> bool {
         self.0.as_ref().is_some_and(|place| Arc::strong_count(place) > 1)

@@ -61,12 +61,16 @@ impl Admitted {
         self.0.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where it is in memory: another one as long as both live.
+    pub(super) fn address(&self) -> usize {
+        self.0.address()
+    }
+
     /// Whether others have a handle on the same request.
     pub(crate) fn is_shared(&self) -> bool {
         self.0.is_shared()
     }
 
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn gate(&self) -> &Gate {
         &self.0.gate
     }

@@ -157,7 +157,8 @@ where
                     }
                 }
                 StateProj::Serving { future, serving, asked } => {
-                    let answer = ready!(Serving::guard(serving, || future.poll(cx)));
+                    let answer =
+                        ready!(Serving::guard(serving, &this.shared.gate, || { future.poll(cx) }));
                     let (serving, asked) = (serving.take(), *asked);
                     match answer {
                         Ok(response) => {

@@ -2,7 +2,8 @@
 //! types it writes into. The tower layer and the actix-web middleware are thin over it.
 //!
 //! 1. [`Serving::own`] or [`Serving::share`] with what [`Gate::admit_request`] admitted.
-//! 2. [`Serving::guard`] around each poll of the handler; [`Serving::answer`] with 500 if it fails.
+//! 2. [`Serving::guard`] around each poll of the handler, which from its first wait on is known to
+//!    [`Gate::close`]; [`Serving::answer`] with 500 if it fails.
 //! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`], which
 //!    says what the head waits for; [`Serving::answer`] where there is no body of the handler's.
 //!    A response that makes the connection another protocol's goes to [`Serving::upgrade`] instead.
@@ -73,6 +74,8 @@ struct Ended {
 enum Kind {
     Own(Running),
     Shared(Admitted),
+    /// Not shared with the handler, but noted with the gate.
+    Noted(Admitted),
     Ended,
 }
 
@@ -90,14 +93,43 @@ impl Serving {
 
     /// Polls the handler. Where it panics the request ends as failed at once: a layer outside may
     /// catch the panic and drop the rest later, when nothing tells any more why.
-    pub fn guard<T>(serving: &mut Option<Self>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+    pub fn guard<T>(
+        serving: &mut Option<Self>,
+        gate: &Gate,
+        poll: impl FnOnce() -> Poll<T>,
+    ) -> Poll<T> {
         let guard = FailOnPanic(serving);
         let polled = poll();
         if let (Poll::Pending, Some(serving)) = (&polled, &mut *guard.0) {
-            serving.with(|hold| hold.has_waited = true);
+            serving.waits(gate);
         }
         drop(guard);
         polled
+    }
+
+    /// Its handler has to wait for something. Noted with the gate at the first time, so that it is
+    /// settled should the gate be closed meanwhile.
+    fn waits(&mut self, gate: &Gate) {
+        if self.with(|hold| std::mem::replace(&mut hold.has_waited, true)) != Some(false) {
+            return;
+        }
+        self.0 = match std::mem::replace(&mut self.0, Kind::Ended) {
+            Kind::Own(running) => Kind::Noted(Admitted::new(gate.clone(), running)),
+            kind => kind,
+        };
+        if let Kind::Shared(request) | Kind::Noted(request) = &self.0 {
+            let noted = gate.inner.in_hand.note(request);
+            request.hold().noted = noted;
+        }
+    }
+
+    /// Its handler has answered, or is gone.
+    fn strike(&mut self) {
+        if let Kind::Shared(request) | Kind::Noted(request) = &self.0
+            && let Some(at) = { request.hold().noted.take() }
+        {
+            request.gate().inner.in_hand.strike(request, at);
+        }
     }
 
     /// Ends the request, of which nobody is told.
@@ -167,6 +199,7 @@ impl Serving {
         is_empty: bool,
         length: impl FnOnce() -> Option<u64>,
     ) -> Head {
+        self.strike();
         let outcome = Outcome::Complete { status };
         let may_report = !is_empty && self.is_shared() && gate.is_durable();
         // One look at the hold: a shared one is behind a lock.
@@ -195,6 +228,7 @@ impl Serving {
     /// its status and what is held goes back, but the request stays in flight. Where the adapter
     /// has something that lives as long as the connection, it keeps the first there.
     pub fn upgrade(mut self, gate: &Gate, status: u16) -> (Upgraded, Option<Pending>) {
+        self.strike();
         let looked = self.with(|hold| {
             let now = hold.now();
             hold.upgrade(Outcome::Complete { status }, now);
@@ -244,7 +278,7 @@ impl Serving {
         let mut guard: MutexGuard<'_, Hold>;
         let hold = match &mut self.0 {
             Kind::Own(running) => &mut running.hold,
-            Kind::Shared(admitted) => {
+            Kind::Shared(admitted) | Kind::Noted(admitted) => {
                 guard = admitted.hold();
                 &mut *guard
             }
@@ -254,6 +288,7 @@ impl Serving {
     }
 
     fn end_in_place(&mut self, outcome: Outcome) -> Ended {
+        self.strike();
         let ended = self.with(|hold| {
             let now = hold.now();
             hold.end(outcome, now);

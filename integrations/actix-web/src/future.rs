@@ -117,7 +117,7 @@ where
                     }
                 }
                 StateProj::Serving { future, serving, asked } => {
-                    let answer = ready!(Serving::guard(serving, || future.poll(cx)));
+                    let answer = ready!(Serving::guard(serving, gate, || future.poll(cx)));
                     let (serving, asked) = (serving.take(), *asked);
                     let (answer, wait) = match answer {
                         Ok(response) => {

@@ -511,3 +511,45 @@ fn refusals_are_problems_and_never_reach_the_handler() {
     gated.settled();
     assert_eq!(gated.meter("requests"), (1, 0));
 }
+
+/// What is owed for a request whose client went away is owed as well where the server goes away:
+/// with its server stopped first, or not.
+#[test]
+fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
+    const UPLOADS: usize = 200;
+    let plans = r#"
+        default-plan = "free"
+        [plan.free]
+        concurrency = 1000
+        quota.requests = "1000/day"
+    "#;
+    for is_stopped in [true, false] {
+        let table = Memory::new();
+        let gated = Gated::with(|| testing::gate_with(plans, table.clone()));
+        let gate = gated.gate.clone();
+        let server = Server::start(move || {
+            let upload = web::post().to(async |body: Bytes| body.len().to_string());
+            App::new().wrap(Tollgate::new(&gate)).route("/up", upload)
+        });
+        let begin = |_| {
+            let head = format!("{ACME}content-length: 1000\r\n\r\nfour");
+            server.open_raw("POST", "/up", &head)
+        };
+        let sockets: Vec<_> = (0..UPLOADS).map(begin).collect();
+        let begun = std::time::Instant::now();
+        while gated.in_flight() != UPLOADS as u32 {
+            assert!(begun.elapsed().as_secs() < 20, "{} are in flight", gated.in_flight());
+            std::thread::yield_now();
+        }
+        let kept = if is_stopped {
+            drop(server);
+            None
+        } else {
+            Some(server)
+        };
+        gated.run(gated.gate.close()).unwrap();
+        let after = Gated::with(|| testing::gate_with(plans, table));
+        assert_eq!(after.meter("requests").0, UPLOADS as u64, "stopped first: {is_stopped}");
+        drop((sockets, kept));
+    }
+}

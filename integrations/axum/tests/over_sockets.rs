@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::Response;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
+use tollgate::store::Memory;
 use tollgate::{Gate, testing};
 use tollgate_axum::TollgateLayer;
 
@@ -32,7 +33,10 @@ const PLANS: &str = r#"
 "#;
 
 async fn serve(gate: &Gate, handler: fn() -> Response<Body>) -> SocketAddr {
-    let app = Router::new().route("/a", get(async move || handler()));
+    serve_app(gate, Router::new().route("/a", get(async move || handler()))).await
+}
+
+async fn serve_app(gate: &Gate, app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = app.layer(TollgateLayer::new(gate));
@@ -104,5 +108,42 @@ async fn a_length_that_is_not_one_number_is_none() {
         }
         drop(body);
         assert_eq!(used(&gate).await, 0, "{stated:?}");
+    }
+}
+
+/// What is owed for a request whose client went away is owed as well where the server goes away.
+#[tokio::test]
+async fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
+    const UPLOADS: usize = 200;
+    let plans = PLANS.replace("concurrency = 100", "concurrency = 1000");
+    let plans = plans.replace("100/day", "1000/day").replace("charge-on = [\"2xx\"]", "");
+    for is_shared in [true, false] {
+        let table = Memory::new();
+        let (gate, _clock) = testing::gate_with(&plans, table.clone());
+        let layer = TollgateLayer::new(&gate);
+        let layer = if is_shared { layer } else { layer.without_extensions() };
+        let app = Router::new().route("/up", post(async |body: Bytes| body.len().to_string()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = app.layer(layer);
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let mut sockets = Vec::new();
+        for _ in 0..UPLOADS {
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            let begun = "POST /up HTTP/1.1\r\nhost: test\r\nx-tenant: acme\r\n\
+                         content-length: 1000\r\n\r\nfour";
+            socket.write_all(begun.as_bytes()).await.unwrap();
+            sockets.push(socket);
+        }
+        let tenant = gate.tenant("acme").await.unwrap();
+        while tenant.in_flight() != Some(UPLOADS as u32) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        // The last ones may not have been with their handlers yet.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        gate.close().await.unwrap();
+        let (after, _clock) = testing::gate_with(&plans, table);
+        assert_eq!(meter(&after, "requests").await.0, UPLOADS as u64, "shared: {is_shared}");
+        drop(sockets);
     }
 }
