@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::directory::Surrogate;
+use crate::identity::BodyDigest;
 use crate::planted::{Plant, planted};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
@@ -124,11 +125,17 @@ pub(crate) struct ClaimUse {
 }
 
 impl OnceKey {
-    /// `body` is a digest of the request's body, where somebody has read it already.
-    pub(crate) fn new(key: &[u8], method: &str, path: &str, body: Option<&[u8]>) -> Self {
+    /// `target` is path and query, `body` of the request's body, where it has been read already.
+    pub(crate) fn new(
+        key: &[u8],
+        method: &str,
+        target: (&str, &str),
+        body: Option<&BodyDigest>,
+    ) -> Self {
         let hash = u128::from_be_bytes(digest(&[key]));
-        let body = body.unwrap_or_default();
-        Self { hash, print: digest(&[method.as_bytes(), path.as_bytes(), body]) }
+        let (path, query) = (target.0.as_bytes(), target.1.as_bytes());
+        let body = body.map_or(&[][..], |body| body.hash());
+        Self { hash, print: digest(&[method.as_bytes(), path, query, body]) }
     }
 }
 
@@ -308,7 +315,7 @@ mod tests {
     }
 
     fn claim(path: &str) -> Claim {
-        let once = OnceKey::new(b"k", "POST", path, None);
+        let once = OnceKey::new(b"k", "POST", (path, ""), None);
         Claim::new(&Space::new("test"), Surrogate::test(1), once).unwrap()
     }
 
@@ -374,7 +381,7 @@ mod tests {
         assert_eq!(come(&store, &mut claim("/chat")), Found::Open);
         let before = at_once(store.read(claim("/chat").key));
         assert_eq!(come(&store, &mut claim("/other")), Found::Conflict);
-        let same = OnceKey::new(b"k", "POST", "/chat", Some(b"body"));
+        let same = OnceKey::new(b"k", "POST", ("/chat", ""), Some(&BodyDigest::of(b"body")));
         let mut other = Claim::new(&Space::new("test"), Surrogate::test(1), same).unwrap();
         assert_eq!(come(&store, &mut other), Found::Conflict);
         assert_eq!(at_once(store.read(claim("/chat").key)), before);

@@ -1,5 +1,6 @@
 //! What the gate's parts share.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -53,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) sleepers: Sleepers,
     pub(super) guests: Guests,
     pub(crate) in_hand: InHand,
+    /// It has been said that bodies of requests that count once are not compared.
+    pub(super) said_no_digest: AtomicBool,
     pub(crate) unknown: UnknownCallers,
     pub(crate) reads: Reads,
     /// Look-ups under way, so that one serves all who wait for it.

@@ -15,6 +15,7 @@ use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
 use crate::store::layout;
 use crate::store::{Change, StoreError, StoreErrorKind, When, Write, Written};
+use crate::wire::{self, Reply};
 
 /// Between two tries of a write that did not get through; the wait as a whole is [`LEASE_WAIT`].
 const RETRY: Duration = Duration::from_millis(25);
@@ -31,12 +32,43 @@ impl Gate {
         route: Option<&Route>,
         view: &dyn RequestView,
     ) -> Option<OnceKey> {
-        let header = route?.once_by.as_deref()?;
-        let key = view.header(header).filter(|key| !key.is_empty())?;
-        if view.is_repeated(header) {
-            return None;
+        let key = presented(route, view)?;
+        let body = view.body_digest();
+        if body.is_none() && view.body_length() != Some(0) {
+            self.say_bodies_are_not_compared();
         }
-        Some(OnceKey::new(key, view.method(), view.path(), view.body_digest()))
+        let query = view.query().unwrap_or_default();
+        Some(OnceKey::new(key, view.method(), (view.path(), query), body.as_ref()))
+    }
+
+    #[cold]
+    fn say_bodies_are_not_compared(&self) {
+        if !self.inner.said_no_digest.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "a request with an idempotency key has a body that is not compared: the same key \
+                 with another body counts as a retry. Put `DigestBodies` of your framework's \
+                 adapter outside of the gate, or leave a `BodyDigest` yourself. Said once"
+            );
+        }
+    }
+
+    /// Whether a request presents a key to be counted once, by its route alone: then a digest of
+    /// its body ([`RequestView::body_digest`]) tells it from others with the same key. For
+    /// adapters.
+    pub fn counts_once(&self, view: &dyn RequestView) -> bool {
+        let live = self.inner.live.load();
+        let path = self.inner.strip_prefix(view.path());
+        let route = live.catalog.routes.find(view.method(), path);
+        let rules = route.map(|id| &live.catalog.routes.as_slice()[usize::from(id.0)]);
+        presented(rules, view).is_some()
+    }
+
+    /// What a request is answered whose body is longer than what is read of it. For adapters.
+    pub fn body_too_long_reply(&self, at_most: usize) -> Reply {
+        let detail = format!(
+            "A request with an idempotency key may have a body of at most {at_most} bytes here."
+        );
+        wire::plain_problem(413, "Content Too Large", &detail)
     }
 
     /// Claims the key for a request that has been admitted.
@@ -50,6 +82,14 @@ impl Gate {
             Waited { answer: Some(Box::new(answer)), ..Waited::default() }
         })
     }
+}
+
+/// The key, on a route that asks for one.
+#[inline]
+fn presented<'a>(route: Option<&Route>, view: &'a dyn RequestView) -> Option<&'a [u8]> {
+    let header = route?.once_by.as_deref()?;
+    let key = view.header(header).filter(|key| !key.is_empty())?;
+    (!view.is_repeated(header)).then_some(key)
 }
 
 impl Inner {

@@ -1,6 +1,7 @@
 //! Opening and closing: what is checked before the first request, what is started, and in which
 //! order it is drained.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -250,6 +251,7 @@ impl GateBuilder {
             clock,
             guests: Guests::new(hub.clock.clone()),
             in_hand: InHand::new(),
+            said_no_digest: AtomicBool::new(false),
             hub,
             store,
             writer,

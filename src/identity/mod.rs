@@ -15,6 +15,7 @@ mod api_key;
 mod caller;
 mod claims;
 mod credential;
+mod digest;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 mod named_header;
@@ -30,6 +31,7 @@ pub use caller::{Caller, Identify, Identity};
 pub use claims::Claims;
 pub(crate) use credential::hex;
 pub use credential::{CredentialHash, Pepper, Peppers, SCHEME_SHA256};
+pub use digest::BodyDigest;
 pub use named_header::NamedHeader;
 pub use present::{
     Identifier, IdentifierError, MAX_API_KEY, MAX_JWT, Malformed, Presented, named_caller,
@@ -63,6 +65,11 @@ pub trait RequestView {
     fn method(&self) -> &str;
     /// The path as it came, still percent-encoded, without the query.
     fn path(&self) -> &str;
+    /// The query as it came, without the `?`. It tells requests with one idempotency key apart, and
+    /// nothing else.
+    fn query(&self) -> Option<&str> {
+        None
+    }
     /// The first value of a header, by its lower-case name.
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// Every value of a header, in order, by its lower-case name.
@@ -93,7 +100,7 @@ pub trait RequestView {
     }
     /// A digest of the request's body, where the host has read all of it before the gate is asked:
     /// a request with the same idempotency key and another body is then refused.
-    fn body_digest(&self) -> Option<&[u8]> {
+    fn body_digest(&self) -> Option<BodyDigest> {
         None
     }
     /// The address of the connection's other end.

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{Extensions, Uri};
+use http::{Extensions, Request, Uri};
+use http_body::Body;
 use tower_layer::Layer;
 
-use super::service::Tollgate;
+use super::service::{Tollgate, view_of};
 use super::view::{FindPeer, Peer};
 use crate::Gate;
 
@@ -94,6 +95,13 @@ impl TollgateLayer {
     #[must_use]
     pub fn original_path_from(self, find: for<'a> fn(&'a Extensions) -> Option<&'a Uri>) -> Self {
         self.with(|shared| shared.original = Some(find))
+    }
+
+    /// Whether a request presents a key to be counted once, so that a
+    /// [`BodyDigest`](crate::identity::BodyDigest) among its extensions tells it from others with
+    /// the same key. For adapters.
+    pub fn counts_once<B: Body>(&self, request: &Request<B>) -> bool {
+        self.shared.gate.counts_once(&view_of(&self.shared, request))
     }
 
     fn with(self, change: impl FnOnce(&mut Shared)) -> Self {

@@ -7,7 +7,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
-use crate::identity::{Claims, Malformed, NamedHeader, RequestView};
+use crate::identity::{BodyDigest, Claims, Malformed, NamedHeader, RequestView};
 
 /// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
 /// request. Without it limits by address do not hold and no proxy is trusted.
@@ -83,6 +83,10 @@ impl RequestView for HttpView<'_> {
         self.uri.path()
     }
 
+    fn query(&self) -> Option<&str> {
+        self.uri.query()
+    }
+
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.get(name).map(|value| value.as_bytes())
     }
@@ -113,6 +117,10 @@ impl RequestView for HttpView<'_> {
             (_, Some(_)) => Err(Malformed::Repeated),
             (value, None) => Ok(value.map(|value| value.as_bytes())),
         }
+    }
+
+    fn body_digest(&self) -> Option<BodyDigest> {
+        self.claims?.get().copied()
     }
 
     fn claim(&self, name: &str) -> Option<Cow<'_, str>> {

@@ -201,7 +201,7 @@ mod tests {
 
     async fn claim(store: &Memory, space: &Space, key: &[u8], used: Option<&ClaimUse>) {
         let tenant = Surrogate::test(1);
-        let once = OnceKey::new(key, "POST", "/chat", None);
+        let once = OnceKey::new(key, "POST", ("/chat", ""), None);
         let claim = Claim::new(space, tenant, once).unwrap();
         store.write(claim.put(0)).await.unwrap();
         if let Some(used) = used {

@@ -40,6 +40,7 @@
 //!   whoever is over its limit or has not paid.
 //! - What a middleware further out has verified of the caller it leaves as [`Claims`] in the
 //!   request's extensions, where `[[identify]] claim = ".."` of the service file reads it.
+//! - [`DigestBodies`] compares the bodies of requests that count once.
 //! - With the feature `stripe`, `stripe_routes` take Stripe's webhooks.
 //!
 //! A request is settled when its body ends: streams are counted chunk by chunk, a client that goes
@@ -52,6 +53,7 @@
 //! `HttpServer::h1_allow_half_closed(false)` it is noticed at once.
 
 mod body;
+mod digest;
 mod extract;
 mod future;
 mod middleware;
@@ -63,6 +65,7 @@ mod view;
 mod webhook;
 
 pub use body::GateBody;
+pub use digest::{DigestBodies, Digested};
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use future::ResponseFuture;
 pub use middleware::{Gated, Tollgate};

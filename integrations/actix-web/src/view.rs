@@ -7,10 +7,11 @@ use actix_web::dev::{Payload, RequestHead, ServiceRequest};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, Version, header};
 use actix_web::{HttpMessage, HttpRequest};
-use tollgate::identity::{Claims, Malformed, NamedHeader, RequestView};
+use tollgate::identity::{BodyDigest, Claims, Malformed, NamedHeader, RequestView};
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
+    http: &'a HttpRequest,
     head: &'a RequestHead,
     peer: Option<IpAddr>,
     length: Option<u64>,
@@ -29,7 +30,7 @@ impl<'a> View<'a> {
         let peer = request.peer_addr().map(|address| address.ip());
         // A shared pointer: nothing of the request stays borrowed.
         let claims = request.extensions().get::<Claims>().cloned();
-        Self { head: request.head(), peer, length: None, claims }
+        Self { http: request, head: request.head(), peer, length: None, claims }
     }
 }
 
@@ -69,6 +70,14 @@ impl RequestView for View<'_> {
         self.head.uri.path()
     }
 
+    fn query(&self) -> Option<&str> {
+        self.http.uri().query()
+    }
+
+    fn body_digest(&self) -> Option<BodyDigest> {
+        self.http.extensions().get().copied()
+    }
+
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.head.headers.get(name).map(|value| value.as_bytes())
     }
@@ -96,7 +105,7 @@ impl RequestView for View<'_> {
     }
 
     fn body_length(&self) -> Option<u64> {
-        self.length
+        self.length.or_else(|| Some(self.body_digest()?.length()))
     }
 
     fn claim(&self, name: &str) -> Option<Cow<'_, str>> {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use axum::extract::OriginalUri;
-use http::{Extensions, Uri};
+use http::{Extensions, Request, Uri};
 use tollgate::Gate;
 use tower_layer::Layer;
 
@@ -22,6 +22,11 @@ impl TollgateLayer {
     pub fn new(gate: &Gate) -> Self {
         let layer = tollgate::middleware::TollgateLayer::new(gate);
         Self(layer.peer_from(peer).original_path_from(original))
+    }
+
+    /// Whether a request presents a key to be counted once.
+    pub(crate) fn counts_once(&self, request: &Request<axum::body::Body>) -> bool {
+        self.0.counts_once(request)
     }
 
     /// Without handles for handlers: the extractors of this crate do not work. What an admitted

@@ -35,12 +35,14 @@
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides
 //!   nothing, and so answers whoever is over its limit or has not paid. So does [`ingest_router`],
 //!   where other services report usage.
+//! - [`DigestBodies`] compares the bodies of requests that count once.
 //! - A CORS layer belongs outside, in a later `.layer(..)`: there it answers preflights, and lets
 //!   pages of other origins read refusals.
 //! - With the feature `stripe`, `stripe_router` takes Stripe's webhooks.
 //!
 //! All deciding, counting and writing is `tollgate`'s; nothing here does any.
 
+mod digest;
 mod extract;
 mod layer;
 mod refused;
@@ -49,6 +51,7 @@ mod service;
 #[cfg(feature = "stripe")]
 mod webhook;
 
+pub use digest::{DigestBodies, DigestFuture, Digested};
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use layer::TollgateLayer;
 pub use refused::Refused;

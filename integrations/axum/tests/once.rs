@@ -1,0 +1,89 @@
+//! Requests that count once behind [`DigestBodies`]: a retry is the same request, body and query
+//! included.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::RawQuery;
+use axum::routing::post;
+use http::{Request, StatusCode};
+use tollgate::{Gate, testing};
+use tollgate_axum::{DigestBodies, TollgateLayer};
+
+mod support;
+
+use support::{meter, send, text};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [route.pay]
+    match = "POST /pay"
+    once-by = "idempotency-key"
+    [plan.free]
+    quota.requests = "100/day"
+"#;
+
+fn app(gate: &Gate) -> Router {
+    let pay = async |RawQuery(query): RawQuery, body: Bytes| {
+        format!("{} {}", query.unwrap_or_default(), body.len())
+    };
+    Router::new()
+        .route("/pay", post(pay))
+        .route("/note", post(async |body: Bytes| body.len().to_string()))
+        .layer(TollgateLayer::new(gate))
+        .layer(DigestBodies::new(gate).at_most(10))
+}
+
+fn pay(key: &str, query: &str, body: impl Into<Body>) -> Request<Body> {
+    let request = Request::post(format!("/pay?{query}"));
+    let request = request.header("x-tenant", "acme").header("idempotency-key", key);
+    request.body(body.into()).unwrap()
+}
+
+#[tokio::test]
+async fn another_body_or_query_under_an_idempotency_key_is_another_request() {
+    let (gate, _clock) = testing::gate(PLANS);
+    let app = app(&gate);
+    let mut served = Vec::new();
+    for (key, query, body) in ["k", "l"].into_iter().flat_map(|key| {
+        let queries = ["amount=1", "amount=2", "amount=3"].into_iter();
+        queries.flat_map(move |query| ["one", "two"].map(|body| (key, query, body)))
+    }) {
+        let answer = send(&app, pay(key, query, body)).await;
+        match answer.status() {
+            StatusCode::OK => served.push((key, query, body)),
+            status => assert_eq!(status, StatusCode::CONFLICT),
+        }
+    }
+    assert_eq!(served, [("k", "amount=1", "one"), ("l", "amount=1", "one")]);
+    for (key, query, body) in served {
+        let retry = send(&app, pay(key, query, body)).await;
+        assert_eq!(retry.status(), StatusCode::OK);
+        assert_eq!(text(retry).await, "amount=1 3", "the handler has its body");
+    }
+    assert_eq!(meter(&gate, "requests").await.0, 2);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_to_compare_is_refused() {
+    let (gate, _clock) = testing::gate(PLANS);
+    let app = app(&gate);
+    let chunks = ["six by", "six by"].map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)));
+    let stream = Body::from_stream(tokio_stream::iter(chunks));
+    for body in [Body::from("eleven byte"), stream] {
+        let answer = send(&app, pay("k", "", body)).await;
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        assert!(text(answer).await.contains("at most 10 bytes"));
+    }
+    assert_eq!(send(&app, pay("k", "", "ten  bytes")).await.status(), StatusCode::OK);
+    // Where nothing is compared, bodies are the handler's.
+    let note = Request::post("/note").header("x-tenant", "acme").header("idempotency-key", "k");
+    let note = send(&app, note.body("eleven byte".into()).unwrap()).await;
+    assert_eq!(text(note).await, "11");
+    let keyless = Request::post("/pay").header("x-tenant", "acme");
+    let keyless = send(&app, keyless.body("eleven byte".into()).unwrap()).await;
+    assert_eq!(keyless.status(), StatusCode::OK);
+    assert_eq!(meter(&gate, "requests").await.0, 3);
+}
