@@ -33,6 +33,8 @@ struct Sent {
     /// `data.object` of a snapshot; `related_object` of a thin event.
     object: Value,
     previous_attributes: Option<Value>,
+    /// The connected account that it is of.
+    account: Option<String>,
     /// Set for a thin event: the data that is fetched from `/v2`.
     thin: Option<Value>,
     raw: Option<Raw>,
@@ -147,9 +149,11 @@ fn settings(shared: &Shared, body: &Bytes) -> Result<Value, String> {
 async fn events(shared: &Shared, body: &Bytes) -> Result<Value, String> {
     let sent: Sent = read(body)?;
     let Some(raw) = sent.raw else {
-        return Ok(shared.with(|world| match sent.thin {
-            Some(data) => world.emit_thin(&sent.kind, sent.object, data),
-            None => world.emit(&sent.kind, &sent.object, sent.previous_attributes),
+        return Ok(shared.with(|world| {
+            world.acting_as(sent.account, |world| match sent.thin {
+                Some(data) => world.emit_thin(&sent.kind, sent.object, data),
+                None => world.emit(&sent.kind, &sent.object, sent.previous_attributes),
+            })
         }));
     };
     let (url, secrets, now, event) = shared.with(|world| {

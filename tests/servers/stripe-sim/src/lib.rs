@@ -3,8 +3,9 @@
 //!
 //! Meters and their events, with identifiers that stay taken for a window, limits on timestamps,
 //! one call at a time per customer and meter, rejections that come later, and summaries that lag;
-//! customers, prices, subscriptions and invoices, which live by a test clock; idempotency keys;
-//! signed webhooks. A script of faults decides what fails, how, and how often.
+//! customers, prices whose lookup keys move, subscriptions, and invoices, which are drafts first and
+//! live by a test clock; connected accounts; idempotency keys; signed webhooks, in the shapes of two
+//! API versions. A script of faults decides what fails, how, and how often.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -20,10 +21,10 @@
 //!
 //! # What it is not
 //!
-//! Its shapes and parameters are compared with Stripe's published API (`tests/published.rs`). Its
-//! behaviour is what Stripe documents and what others have reported; where neither says anything,
+//! Its shapes and parameters are compared with Stripe's published API (`tests/sim/published.rs`),
+//! and every answer is held to its published schema (`tests/sim/schema.rs`). Its behaviour is what Stripe documents and what others have reported; where neither says anything,
 //! the module says what is assumed. It has no proration, tiers, tax, discounts or `/v2` writes. It
-//! serves loopback, over plain HTTP, and takes test keys only.
+//! serves loopback, over plain HTTP.
 
 mod admin;
 mod answer;
@@ -129,6 +130,13 @@ impl Sim {
     /// Makes an event with a snapshot of this object and sends it as the script says; its JSON.
     pub fn emit(&self, kind: &str, object: &Value) -> Value {
         self.shared.with(|world| world.emit(kind, object, None))
+    }
+
+    /// The same of an object of a connected account.
+    pub fn emit_for(&self, account: &str, kind: &str, object: &Value) -> Value {
+        self.shared.with(|world| {
+            world.acting_as(Some(account.to_owned()), |world| world.emit(kind, object, None))
+        })
     }
 
     /// What counts: the truth, whatever the summaries show yet.

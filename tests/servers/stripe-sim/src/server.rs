@@ -323,12 +323,16 @@ async fn handle(
     }
     let mut params = form::parse(head.uri.query().unwrap_or_default().as_bytes());
     params.extend(form::parse(&body));
-    let key = head.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    let header = |name: &str| {
+        head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
     let call = Call {
         method: head.method.as_str().to_owned(),
         path,
         params,
-        idempotency_key: key.map(str::to_owned),
+        idempotency_key: header("idempotency-key"),
+        account: header("stripe-account"),
+        version: header("stripe-version"),
     };
     // A call that has begun ends, whoever hangs up meanwhile.
     let answering = {
@@ -353,12 +357,13 @@ fn unauthorized(shared: &Shared, headers: &HeaderMap) -> Option<Refusal> {
     let Some(key) = key_of(headers) else {
         return Some(Refusal::unauthorized("You did not provide an API key."));
     };
-    let taken = match shared.with(|world| world.settings.key.clone()) {
-        Some(only) => key == only,
-        None => key.starts_with("sk_test_") || key.starts_with("rk_test_"),
-    };
+    let (only, live) = shared.with(|world| (world.settings.key.clone(), world.settings.livemode));
+    let mode = if live { "live_" } else { "test_" };
+    let secret = key.strip_prefix("sk_").or_else(|| key.strip_prefix("rk_"));
+    let taken =
+        secret.is_some_and(|rest| rest.starts_with(mode)) && only.is_none_or(|only| key == only);
     // The key is not repeated, as Stripe repeats only its end.
-    (!taken || key.contains("_live_")).then(|| Refusal::unauthorized("Invalid API Key provided."))
+    (!taken).then(|| Refusal::unauthorized("Invalid API Key provided."))
 }
 
 /// The key, as a bearer token or, as in Stripe's own examples, the user of Basic.

@@ -6,9 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The only secret key that is taken; `None` takes every `sk_test_..` and `rk_test_..`. Live
-    /// keys are never taken.
+    /// The only secret key that is taken; `None` takes every `sk_test_..` and `rk_test_..`, or,
+    /// with [`livemode`](Self::livemode), every live one.
     pub key: Option<String>,
+    /// Whether this is a live account: its objects and events say so, and it takes live keys only.
+    pub livemode: bool,
+    /// The API version of the account: of webhooks, and of answers to calls that name none. Before
+    /// `2025-03-31` invoices and subscriptions have their older shape.
+    pub api_version: String,
     /// Where signed webhooks go; `None` keeps events without sending them.
     pub webhook_url: Option<String>,
     /// Secrets the webhooks are signed with, each giving a `v1` of its own, as while Stripe rolls
@@ -46,6 +51,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             key: None,
+            livemode: false,
+            api_version: "2026-08-26.dahlia".to_owned(),
             webhook_url: None,
             webhook_secrets: vec!["whsec_sim".to_owned()],
             webhook_attempts: 8,

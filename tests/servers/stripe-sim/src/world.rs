@@ -12,8 +12,10 @@ use crate::faults::Script;
 use crate::settings::Settings;
 
 mod events;
+mod invoices;
 mod meters;
 mod objects;
+mod render;
 mod subscriptions;
 mod turn;
 
@@ -36,6 +38,22 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) params: Params,
     pub(crate) idempotency_key: Option<String>,
+    /// The connected account it is made for (`Stripe-Account`); `None` for the account itself.
+    pub(crate) account: Option<String>,
+    /// In whose shapes it is answered (`Stripe-Version`); `None` for the account's version.
+    pub(crate) version: Option<String>,
+}
+
+/// Whose objects are seen and made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Acting {
+    /// The account's own.
+    #[default]
+    Own,
+    /// A connected account's.
+    Connected(String),
+    /// All: while time passes.
+    All,
 }
 
 /// What an idempotency key stands for.
@@ -55,6 +73,9 @@ pub(crate) struct World {
     pub(crate) script: Script,
     /// Objects by kind and id. Ids ascend, so the order is that of creation.
     objects: BTreeMap<&'static str, BTreeMap<String, Value>>,
+    /// Connected accounts by the ids of their objects.
+    owners: HashMap<String, String>,
+    acting: Acting,
     /// By event name and customer.
     meter_events: HashMap<(String, String), Vec<MeterEvent>>,
     /// When each identifier was last taken, and whose it was.
@@ -115,10 +136,24 @@ impl World {
     /// Makes the call.
     pub(crate) fn call(&mut self, call: &Call) -> Answer {
         self.turn();
-        match self.route(call) {
-            Ok(body) => Answer::ok(body),
+        let version = call.version.clone().unwrap_or_else(|| self.settings.api_version.clone());
+        self.acting_as(call.account.clone(), |world| match world.route(call) {
+            Ok(body) => Answer::ok(world.rendered(&body, &version)),
             Err(refusal) => refusal.into(),
-        }
+        })
+    }
+
+    /// Does something with the objects of a connected account, or with the account's own.
+    pub(crate) fn acting_as<T>(
+        &mut self,
+        account: Option<String>,
+        does: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let acting = account.map_or(Acting::Own, Acting::Connected);
+        let before = std::mem::replace(&mut self.acting, acting);
+        let done = does(self);
+        self.acting = before;
+        done
     }
 
     /// What one call at a time may touch, if there is such a thing in this call.
@@ -158,6 +193,7 @@ impl World {
             ("POST", ["v1", "prices"]) => self.create_price(params),
             ("GET", ["v1", "prices"]) => self.list_prices(params),
             ("GET", ["v1", "prices", id]) => self.get("price", id),
+            ("POST", ["v1", "prices", id]) => self.update_price(id, params),
             ("POST", ["v1", "subscriptions"]) => self.create_subscription(params),
             ("GET", ["v1", "subscriptions"]) => self.list_subscriptions(params),
             ("GET", ["v1", "subscriptions", id]) => self.get("subscription", id),
@@ -166,8 +202,20 @@ impl World {
             ("GET", ["v1", "invoices"]) => {
                 self.list("invoice", &call.path, params, &["customer", "status"])
             }
+            ("POST", ["v1", "invoices"]) => self.create_invoice(params),
             ("GET", ["v1", "invoices", id]) => self.get("invoice", id),
-            ("POST", ["v1", "invoices", id, "pay"]) => self.pay_invoice(id),
+            ("DELETE", ["v1", "invoices", id]) => self.delete_draft(id),
+            ("GET", ["v1", "invoices", id, "lines"]) => self.lines(id, &call.path, params),
+            ("POST", ["v1", "invoices", id, "pay"]) => self.pay_invoice(id, params),
+            ("POST", ["v1", "invoices", id, "finalize"]) => self.finalize_invoice(id, params),
+            ("POST", ["v1", "invoices", id, "void"]) => self.close_invoice(id, params, "void"),
+            ("POST", ["v1", "invoices", id, "mark_uncollectible"]) => {
+                self.close_invoice(id, params, "uncollectible")
+            }
+            ("POST", ["v1", "invoiceitems"]) => self.create_invoice_item(params),
+            ("GET", ["v1", "invoiceitems", id]) => self.get("invoiceitem", id),
+            ("POST", ["v1", "invoiceitems", id]) => self.update_invoice_item(id, params),
+            ("DELETE", ["v1", "invoiceitems", id]) => self.delete_invoice_item(id),
             ("GET", ["v1", "events"]) => self.list_events(params),
             ("GET", ["v1", "events", id]) => self.get("event", id),
             ("GET", ["v2", "core", "events", id]) => self.get("v2 event", id),
@@ -182,15 +230,27 @@ impl World {
     }
 
     fn table(&self, kind: &'static str) -> impl DoubleEndedIterator<Item = &Value> {
-        self.objects.get(kind).into_iter().flat_map(BTreeMap::values)
+        let all = self.objects.get(kind).into_iter().flat_map(BTreeMap::values);
+        all.filter(|object| self.sees(text(object, "id")))
     }
 
     fn find(&self, kind: &'static str, id: &str) -> Option<&Value> {
-        self.objects.get(kind)?.get(id)
+        self.objects.get(kind)?.get(id).filter(|_| self.sees(id))
+    }
+
+    fn sees(&self, id: &str) -> bool {
+        match &self.acting {
+            Acting::All => true,
+            Acting::Own => !self.owners.contains_key(id),
+            Acting::Connected(account) => self.owners.get(id) == Some(account),
+        }
     }
 
     fn put(&mut self, kind: &'static str, object: Value) -> Value {
         let id = text(&object, "id").to_owned();
+        if let Acting::Connected(account) = &self.acting {
+            self.owners.insert(id.clone(), account.clone());
+        }
         self.objects.entry(kind).or_default().insert(id, object.clone());
         object
     }

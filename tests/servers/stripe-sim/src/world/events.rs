@@ -2,27 +2,31 @@
 
 use serde_json::{Value, json};
 
-use super::{Outcome, PAGING, Params, World, allow, page, text};
+use super::{Acting, Outcome, PAGING, Params, World, allow, page, text};
 use crate::clock;
 
 impl World {
     /// Makes an event with a snapshot of the object, and queues it.
     pub(crate) fn emit(&mut self, kind: &str, object: &Value, previous: Option<Value>) -> Value {
-        let mut data = json!({ "object": object });
+        let version = self.settings.api_version.clone();
+        let mut data = json!({ "object": self.rendered(object, &version) });
         if let Some(previous) = previous {
             data["previous_attributes"] = previous;
         }
-        let event = json!({
+        let mut event = json!({
             "id": self.next_id("evt"),
             "object": "event",
-            "api_version": null,
+            "api_version": version,
             "created": self.now(),
             "data": data,
-            "livemode": false,
+            "livemode": self.settings.livemode,
             "pending_webhooks": u8::from(self.settings.webhook_url.is_some()),
             "request": { "id": null, "idempotency_key": null },
             "type": kind,
         });
+        if let Acting::Connected(account) = &self.acting {
+            event["account"] = json!(account);
+        }
         self.outgoing.push_back((kind.to_owned(), event.clone()));
         self.put("event", event)
     }
@@ -33,9 +37,12 @@ impl World {
             "id": self.next_id("evt"),
             "object": "v2.core.event",
             "type": kind,
-            "livemode": false,
+            "livemode": self.settings.livemode,
             "created": clock::rfc3339(self.now()),
-            "context": null,
+            "context": match &self.acting {
+                Acting::Connected(account) => json!(account),
+                _ => Value::Null,
+            },
             "reason": null,
             "related_object": related,
         });

@@ -1,8 +1,11 @@
 //! Customers, products and prices.
+//!
+//! Whatever holds a price shows it as it is now, as at Stripe: a lookup key that has moved is gone
+//! from the subscriptions of the price that had it.
 
 use serde_json::{Value, json};
 
-use super::{Outcome, PAGING, Params, World, allow, page, required, shape, text, whole};
+use super::{Outcome, PAGING, Params, World, allow, flag, page, required, shape, text, whole};
 use crate::answer::Refusal;
 
 /// What a customer takes, at creation and later.
@@ -110,7 +113,51 @@ impl World {
         price["type"] = json!(if price["recurring"].is_null() { "one_time" } else { "recurring" });
         price["id"] = json!(self.next_id("price"));
         price["created"] = json!(self.now());
-        Ok(self.put("price", price))
+        let price = self.put("price", price);
+        self.emit("price.created", &price, None);
+        Ok(price)
+    }
+
+    pub(super) fn update_price(&mut self, id: &str, params: &Params) -> Outcome {
+        let known =
+            ["active", "lookup_key", "nickname", "metadata", "transfer_lookup_key", "expand"];
+        allow(params, &known)?;
+        let before = self.get("price", id)?;
+        let mut price = before.clone();
+        if params.get("lookup_key") != before.get("lookup_key") {
+            self.claim_lookup_key(params)?;
+        }
+        merge(&mut price, params);
+        if let Some(active) = flag(params, "active") {
+            price["active"] = json!(active);
+        }
+        self.put_price(&before, price.clone());
+        Ok(price)
+    }
+
+    /// Stores a price that is there, wherever it shows, and says what changed.
+    fn put_price(&mut self, before: &Value, price: Value) {
+        let id = text(&price, "id").to_owned();
+        let shows = |subscription: &&Value| {
+            let items = subscription["items"]["data"].as_array();
+            items.is_some_and(|items| items.iter().any(|item| text(&item["price"], "id") == id))
+        };
+        let held: Vec<Value> = self.table("subscription").filter(shows).cloned().collect();
+        for mut subscription in held {
+            for item in subscription["items"]["data"].as_array_mut().into_iter().flatten() {
+                if text(&item["price"], "id") == id {
+                    item["price"] = price.clone();
+                }
+            }
+            self.put("subscription", subscription);
+        }
+        let changed = before.as_object().into_iter().flatten();
+        let changed = changed.filter(|(name, value)| price.get(name.as_str()) != Some(*value));
+        let previous: Params = changed.map(|(name, v)| (name.clone(), v.clone())).collect();
+        self.put("price", price.clone());
+        if !previous.is_empty() {
+            self.emit("price.updated", &price, Some(Value::Object(previous)));
+        }
     }
 
     fn product_of(&mut self, params: &Params) -> Result<String, Refusal> {
@@ -131,13 +178,14 @@ impl World {
         else {
             return Ok(());
         };
-        if super::flag(params, "transfer_lookup_key") != Some(true) {
+        if flag(params, "transfer_lookup_key") != Some(true) {
             let message =
                 format!("A price (`{}`) already uses that lookup key.", text(&holder, "id"));
             return Err(Refusal::invalid(None, Some("lookup_key"), message));
         }
+        let before = holder.clone();
         holder["lookup_key"] = Value::Null;
-        self.put("price", holder);
+        self.put_price(&before, holder);
         Ok(())
     }
 
@@ -172,8 +220,10 @@ impl World {
         allow(params, &[own.as_slice(), &PAGING].concat())?;
         let keys = params.get("lookup_keys").and_then(Value::as_array);
         let product = params.get("product").and_then(Value::as_str);
+        let active = flag(params, "active");
         let wanted = self.table("price").rev().filter(|price| {
             keys.is_none_or(|keys| keys.contains(&price["lookup_key"]))
+                && active.is_none_or(|active| price["active"] == json!(active))
                 && product.is_none_or(|product| text(price, "product") == product)
         });
         page("/v1/prices", params, wanted.cloned())

@@ -1,8 +1,8 @@
-//! Subscriptions and the invoices they make.
+//! Subscriptions, and what they make invoices of.
 //!
 //! Simpler than Stripe: no proration, no tiers, no tax, no discounts. A charge succeeds if there is
-//! a default payment method, of the subscription or of the customer, that is not
-//! [`DECLINED`].
+//! a default payment method, of the subscription or of the customer, that is not one that is
+//! always declined.
 
 use serde_json::{Value, json};
 
@@ -10,12 +10,6 @@ use super::objects::merge;
 use super::{Outcome, PAGING, Params, World, allow, flag, page, required, shape, text, whole};
 use crate::answer::Refusal;
 use crate::clock;
-
-/// Stripe's test payment method that attaches and is then declined.
-const DECLINED: &str = "pm_card_chargeCustomerFail";
-
-/// Between two attempts to collect an invoice.
-const RETRY_S: i64 = 3 * 86_400;
 
 const DAY_S: i64 = 86_400;
 
@@ -177,35 +171,19 @@ impl World {
         page("/v1/subscriptions", params, wanted.cloned())
     }
 
-    pub(super) fn pay_invoice(&mut self, id: &str) -> Outcome {
-        let mut invoice = self.get("invoice", id)?;
-        if text(&invoice, "status") != "open" {
-            let message = "Invoice is already paid, or not open.".to_owned();
-            return Err(Refusal::invalid(Some("invoice_not_open"), None, message));
-        }
-        let subscription = subscription_of(&invoice).to_owned();
-        let subscription = self.find("subscription", &subscription).cloned();
-        self.collect(&mut invoice, subscription.as_ref(), self.now());
-        self.announce(&invoice);
-        if text(&invoice, "status") == "paid"
-            && let Some(before) = subscription
-        {
-            let mut after = before.clone();
-            after["status"] = json!("active");
-            self.put_changed(&before, after);
-        }
-        Ok(invoice)
-    }
-
     /// Stores a subscription and says what changed.
     pub(super) fn put_changed(&mut self, before: &Value, after: Value) -> Value {
         let empty = serde_json::Map::new();
+        let version = self.settings.api_version.clone();
+        let (stored, after) = (after.clone(), self.rendered(&after, &version));
+        let before = self.rendered(before, &version);
         let (old, new) = (before.as_object().unwrap_or(&empty), after.as_object());
         let changed = old
             .iter()
             .filter(|(name, value)| new.is_some_and(|new| new.get(*name) != Some(*value)));
         let previous: Params = changed.map(|(name, v)| (name.clone(), v.clone())).collect();
-        let after = self.put("subscription", after);
+        self.put("subscription", stored.clone());
+        let after = stored;
         if !previous.is_empty() {
             self.emit("customer.subscription.updated", &after, Some(Value::Object(previous)));
         }
@@ -221,110 +199,6 @@ impl World {
         let (from, until) = period.unwrap_or((at, at.saturating_add(30 * DAY_S)));
         set_period(subscription, from, until);
     }
-
-    /// Makes an invoice for what is due at `at`: licensed items ahead, metered ones for the period
-    /// since `metered_from`; finalizes it and tries to collect it. Tells nobody yet.
-    pub(super) fn invoice(
-        &mut self,
-        subscription: &mut Value,
-        reason: &str,
-        metered_from: i64,
-        at: i64,
-    ) -> Value {
-        let id = self.next_id("in");
-        let customer = text(subscription, "customer").to_owned();
-        let mut lines = Vec::new();
-        let mut total = 0_i64;
-        for item in subscription["items"]["data"].as_array().into_iter().flatten() {
-            let price = &item["price"];
-            let unit = price["unit_amount"].as_i64().unwrap_or(0);
-            let quantity = match price["recurring"]["meter"].as_str() {
-                Some(meter) => self.metered(meter, &customer, metered_from, at),
-                None => item["quantity"].as_i64().unwrap_or(1),
-            };
-            let amount = unit.saturating_mul(quantity);
-            total = total.saturating_add(amount);
-            let mut line = shape(include_str!("../shapes/line_item.json"));
-            line["id"] = json!(format!("il_{id}_{}", lines.len()));
-            line["amount"] = json!(amount);
-            line["subtotal"] = json!(amount);
-            line["currency"] = price["currency"].clone();
-            let (from, until) = period_of(subscription);
-            line["period"] = json!({ "start": from, "end": until });
-            lines.push(line);
-        }
-        let mut invoice = shape(include_str!("../shapes/invoice.json"));
-        for field in ["amount_due", "amount_remaining", "subtotal", "total"] {
-            invoice[field] = json!(total);
-        }
-        invoice["id"] = json!(id);
-        invoice["created"] = json!(at);
-        invoice["customer"] = json!(customer);
-        invoice["period_start"] = json!(metered_from);
-        invoice["period_end"] = json!(at);
-        invoice["billing_reason"] = json!(reason);
-        invoice["status"] = json!("open");
-        invoice["status_transitions"] = transitions(Some(at), None, None);
-        invoice["lines"] = json!({
-            "object": "list",
-            "data": lines,
-            "has_more": false,
-            "url": format!("/v1/invoices/{id}/lines"),
-        });
-        invoice["parent"] = json!({
-            "quote_details": null,
-            "subscription_details": { "metadata": {}, "subscription": subscription["id"] },
-            "type": "subscription_details",
-        });
-        subscription["latest_invoice"] = json!(id);
-        self.collect(&mut invoice, Some(subscription), at);
-        invoice
-    }
-
-    /// Tries to collect an open invoice, and stores it as it stands then.
-    pub(super) fn collect(&mut self, invoice: &mut Value, subscription: Option<&Value>, at: i64) {
-        let due = invoice["amount_due"].as_i64().unwrap_or(0);
-        let attempts = invoice["attempt_count"].as_i64().unwrap_or(0);
-        if due == 0 || self.pays(invoice, subscription) {
-            invoice["status"] = json!("paid");
-            invoice["amount_paid"] = json!(due);
-            invoice["amount_remaining"] = json!(0);
-            invoice["next_payment_attempt"] = Value::Null;
-            invoice["status_transitions"] =
-                transitions(invoice["created"].as_i64(), Some(at), None);
-        } else if attempts.saturating_add(1) >= i64::from(self.settings.payment_attempts) {
-            invoice["next_payment_attempt"] = Value::Null;
-        } else {
-            invoice["next_payment_attempt"] = json!(at.saturating_add(RETRY_S));
-        }
-        if due > 0 {
-            invoice["attempted"] = json!(true);
-            invoice["attempt_count"] = json!(attempts.saturating_add(1));
-        }
-        self.put("invoice", invoice.clone());
-    }
-
-    /// Tells of an invoice as it was just collected, or not.
-    pub(super) fn announce(&mut self, invoice: &Value) {
-        if invoice["attempt_count"].as_i64().unwrap_or(0) <= 1 {
-            self.emit("invoice.created", invoice, None);
-            self.emit("invoice.finalized", invoice, None);
-        }
-        if text(invoice, "status") == "paid" {
-            self.emit("invoice.paid", invoice, None);
-            self.emit("invoice.payment_succeeded", invoice, None);
-        } else {
-            self.emit("invoice.payment_failed", invoice, None);
-        }
-    }
-
-    fn pays(&self, invoice: &Value, subscription: Option<&Value>) -> bool {
-        let own = subscription.and_then(|s| s["default_payment_method"].as_str());
-        let customer = self.find("customer", text(invoice, "customer"));
-        let general =
-            customer.and_then(|c| c["invoice_settings"]["default_payment_method"].as_str());
-        own.or(general).is_some_and(|method| method != DECLINED)
-    }
 }
 
 /// The period of a subscription: since 2025 it stands with the items.
@@ -339,22 +213,4 @@ pub(super) fn set_period(subscription: &mut Value, from: i64, until: i64) {
         item["current_period_start"] = json!(from);
         item["current_period_end"] = json!(until);
     }
-}
-
-/// The subscription that an invoice is for.
-pub(super) fn subscription_of(invoice: &Value) -> &str {
-    text(&invoice["parent"]["subscription_details"], "subscription")
-}
-
-pub(super) fn transitions(
-    finalized: Option<i64>,
-    paid: Option<i64>,
-    uncollectible: Option<i64>,
-) -> Value {
-    json!({
-        "finalized_at": finalized,
-        "marked_uncollectible_at": uncollectible,
-        "paid_at": paid,
-        "voided_at": null,
-    })
 }

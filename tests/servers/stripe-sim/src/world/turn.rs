@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::subscriptions::{period_of, subscription_of, transitions};
-use super::{World, text};
+use super::invoices::subscription_of;
+use super::subscriptions::period_of;
+use super::{Acting, World, text};
 
 /// How long before its end a trial is announced to end. Stripe: three days.
 const TRIAL_NOTICE_S: i64 = 3 * 86_400;
@@ -17,6 +18,7 @@ enum Due {
     TrialNotice(String),
     Period(String),
     Retry(String),
+    Finalize(String),
 }
 
 impl World {
@@ -25,25 +27,33 @@ impl World {
         let now = self.now();
         // Nothing that a call makes is due within the second it was made in.
         if self.turned_at != Some(now) {
+            let acting = std::mem::replace(&mut self.acting, Acting::All);
             for _ in 0..MAX_STEPS {
-                let Some((at, due)) = self.next_due(now) else { break };
-                self.come_due(at, due);
+                let Some((at, id, due)) = self.next_due(now) else { break };
+                let owner = self.owners.get(&id).cloned();
+                self.acting_as(owner, |world| world.come_due(at, due(id)));
             }
+            self.acting = acting;
             self.turned_at = Some(now);
         }
         self.report_rejected();
     }
 
     /// The earliest thing that is due by now.
-    fn next_due(&self, now: i64) -> Option<(i64, Due)> {
+    fn next_due(&self, now: i64) -> Option<(i64, String, fn(String) -> Due)> {
         let subscriptions = self.table("subscription").flat_map(|s| self.due_of(s));
         let open = self.table("invoice").filter(|i| text(i, "status") == "open");
         let retries = open.filter_map(|i| {
             Some((i["next_payment_attempt"].as_i64()?, Due::Retry as fn(String) -> Due, i))
         });
-        let due = subscriptions.chain(retries).filter(|(at, ..)| *at <= now);
+        let drafts = self.table("invoice").filter(|i| text(i, "status") == "draft");
+        let drafts = drafts.filter_map(|i| {
+            let at = i["automatically_finalizes_at"].as_i64()?;
+            Some((at, Due::Finalize as fn(String) -> Due, i))
+        });
+        let due = subscriptions.chain(retries).chain(drafts).filter(|(at, ..)| *at <= now);
         let (at, due, object) = due.min_by_key(|(at, ..)| *at)?;
-        Some((at, due(text(object, "id").to_owned())))
+        Some((at, text(object, "id").to_owned(), due))
     }
 
     fn due_of<'a>(
@@ -79,6 +89,12 @@ impl World {
                     self.retry(invoice, at);
                 }
             }
+            Due::Finalize(id) => {
+                if let Some(mut invoice) = self.find("invoice", &id).cloned() {
+                    self.finalize(&mut invoice, at);
+                    self.retry(invoice, at);
+                }
+            }
         }
     }
 
@@ -105,10 +121,15 @@ impl World {
 
     fn retry(&mut self, mut invoice: Value, at: i64) {
         let Some(before) = self.find("subscription", subscription_of(&invoice)).cloned() else {
+            self.collect(&mut invoice, None, at);
+            self.tell_collected(&invoice);
+            if text(&invoice, "status") != "paid" && invoice["next_payment_attempt"].is_null() {
+                self.mark_given_up(invoice, at);
+            }
             return;
         };
         self.collect(&mut invoice, Some(&before), at);
-        self.announce(&invoice);
+        self.tell_collected(&invoice);
         if text(&invoice, "status") == "paid" {
             let mut after = before.clone();
             if text(&after, "status") != "canceled" {
@@ -121,11 +142,8 @@ impl World {
     }
 
     /// The last attempt failed.
-    fn give_up(&mut self, mut invoice: Value, before: Value, at: i64) {
-        invoice["status"] = json!("uncollectible");
-        invoice["status_transitions"] = transitions(invoice["created"].as_i64(), None, Some(at));
-        let invoice = self.put("invoice", invoice);
-        self.emit("invoice.marked_uncollectible", &invoice, None);
+    fn give_up(&mut self, invoice: Value, before: Value, at: i64) {
+        self.mark_given_up(invoice, at);
         match self.settings.after_dunning.as_str() {
             "canceled" => {
                 self.end_subscription(before, at);
@@ -136,5 +154,12 @@ impl World {
                 self.put_changed(&before, after);
             }
         }
+    }
+
+    fn mark_given_up(&mut self, mut invoice: Value, at: i64) {
+        invoice["status"] = json!("uncollectible");
+        invoice["status_transitions"]["marked_uncollectible_at"] = json!(at);
+        let invoice = self.put("invoice", invoice);
+        self.emit("invoice.marked_uncollectible", &invoice, None);
     }
 }

@@ -8,4 +8,6 @@ mod calls;
 mod client;
 mod meters;
 mod published;
+mod schema;
+mod truth;
 mod webhooks;

@@ -25,7 +25,7 @@ const CLOSED: [&str; 4] = [
 ];
 
 /// Fields that are there only where they apply.
-const OPTIONAL: [&str; 2] = ["flexible", "total_count"];
+const OPTIONAL: [&str; 3] = ["flexible", "price_details", "total_count"];
 
 /// stripe-mock, stopped with the test.
 struct Mock {
@@ -71,8 +71,9 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Every call that tollgate makes: method, path, form.
-async fn calls(sim: &Client) -> Vec<(&'static str, String, String)> {
+/// Every call that tollgate makes, and those by which tests bring about what it is told of: method,
+/// path, form.
+pub(crate) async fn calls(sim: &Client) -> Vec<(&'static str, String, String)> {
     let customer = sim.customer("invoice_settings[default_payment_method]=pm_card_visa").await;
     let meter = sim.meter("api").await;
     let price = "currency=usd&unit_amount=2000&product_data[name]=x&recurring[interval]=month";
@@ -82,6 +83,20 @@ async fn calls(sim: &Client) -> Vec<(&'static str, String, String)> {
     let invoices = sim.get("/v1/invoices", "limit=1").await.ok();
     let invoice = id(&invoices["data"][0]);
     let event = id(&sim.get("/v1/events", "limit=1").await.ok()["data"][0]);
+    let one_time = "currency=usd&unit_amount=500&product_data[name]=x";
+    let pack = id(&sim.post("/v1/prices", one_time).await.ok());
+    let of = format!("customer={customer}");
+    let mut drafts = Vec::new();
+    for _ in 0..5 {
+        let draft = id(&sim.post("/v1/invoices", &of).await.ok());
+        let item = format!("{of}&invoice={draft}&pricing[price]={pack}&quantity=2");
+        let item = id(&sim.post("/v1/invoiceitems", &item).await.ok());
+        drafts.push((draft, item));
+    }
+    let [edited, voided, given_up, paid, deleted] = [0, 1, 2, 3, 4].map(|n| drafts[n].clone());
+    for (open, _) in [&voided, &given_up] {
+        sim.post(&format!("/v1/invoices/{open}/finalize"), "").await.ok();
+    }
     let minute = NOW - NOW.rem_euclid(60);
     let call = |method, path: &str, form: &str| (method, path.to_owned(), form.to_owned());
     let search = "query=metadata[%27tollgate%27]:%27t1%27";
@@ -131,6 +146,22 @@ async fn calls(sim: &Client) -> Vec<(&'static str, String, String)> {
         call("POST", &format!("/v1/subscriptions/{subscription}"), "cancel_at_period_end=false"),
         call("GET", "/v1/invoices", &format!("customer={customer}&limit=100")),
         call("GET", &format!("/v1/invoices/{invoice}"), ""),
+        call("GET", &format!("/v1/invoices/{invoice}/lines"), "limit=100"),
+        call("POST", "/v1/invoices", &format!("{of}&auto_advance=false")),
+        call(
+            "POST",
+            "/v1/invoiceitems",
+            &format!("{of}&invoice={}&pricing[price]={pack}&quantity=2", edited.0),
+        ),
+        call("POST", &format!("/v1/invoiceitems/{}", edited.1), "quantity=1"),
+        call("GET", &format!("/v1/invoiceitems/{}", edited.1), ""),
+        call("DELETE", &format!("/v1/invoiceitems/{}", edited.1), ""),
+        call("DELETE", &format!("/v1/invoices/{}", deleted.0), ""),
+        call("POST", &format!("/v1/invoices/{}/finalize", edited.0), "auto_advance=false"),
+        call("POST", &format!("/v1/invoices/{}/void", voided.0), ""),
+        call("POST", &format!("/v1/invoices/{}/mark_uncollectible", given_up.0), ""),
+        call("POST", &format!("/v1/invoices/{}/pay", paid.0), "paid_out_of_band=true"),
+        call("POST", &format!("/v1/prices/{price}"), "lookup_key=x&transfer_lookup_key=true"),
         call("GET", "/v1/events", "types[0]=invoice.paid&created[gte]=1&limit=100"),
         call("GET", &format!("/v1/events/{event}"), ""),
         call("DELETE", &format!("/v1/subscriptions/{subscription}"), ""),
