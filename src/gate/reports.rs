@@ -34,6 +34,10 @@ const LOOK: Duration = Duration::from_secs(60);
 /// used before.
 const SETTLED_MS: i64 = 60_000;
 
+/// How long a report that was asked for goes on asking about customers: whoever waits for it, such
+/// as a function with a timeout, wants its answer. The others are asked about in the next.
+const POLL_WITHIN: Duration = Duration::from_secs(60);
+
 /// Tenants whose terms are read at once.
 const READS: usize = 64;
 
@@ -55,7 +59,8 @@ pub(super) struct ReportTask {
 
 impl Gate {
     /// Sends to Stripe what is owed by now, instead of at the next report: what was used is written
-    /// down first. Several at once, in any process, are harmless.
+    /// down first. Then asks about customers that were not asked about for a day, for events that
+    /// never came. Several at once, in any process, are harmless.
     ///
     /// # Errors
     ///
@@ -172,10 +177,9 @@ impl Inner {
                 let ends = due.iter().map(|due| (due.id.clone(), due.terms.ends_ms));
                 let ends = ends.filter(|(_, end_ms)| now_ms < end_ms.saturating_add(SETTLED_MS));
                 *billing.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends.collect();
-                let customers: BTreeSet<String> =
-                    due.iter().map(|due| due.terms.customer.clone()).collect();
+                let customers = customers_of(&due);
                 log(billing.reporter.run(due).await);
-                self.poll(billing, customers.into_iter().collect()).await;
+                self.poll(billing, customers).await;
             }
             Err(error) => log(Err(error)),
         }
@@ -183,7 +187,13 @@ impl Inner {
 
     async fn report(self: &Arc<Self>, billing: &Billing) -> Result<Report, ReportError> {
         let due = self.due_now(billing, None).await?;
-        billing.reporter.run(due).await
+        let customers = customers_of(&due);
+        let report = billing.reporter.run(due).await?;
+        let polled = self.poll(billing, customers);
+        if tokio::time::timeout(POLL_WITHIN, polled).await.is_err() {
+            tracing::warn!("not every customer was asked about: the next report goes on");
+        }
+        Ok(report)
     }
 
     /// What is used and billed, with its terms: all of it, or only these items.
@@ -296,6 +306,12 @@ fn ended(ends: &Ends, now_ms: i64) -> HashSet<ItemId> {
     let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
     let is_over = |_: &ItemId, end_ms: &mut i64| now_ms >= end_ms.saturating_add(SETTLED_MS);
     ends.extract_if(is_over).map(|(id, _)| id).collect()
+}
+
+/// Whose use is due, each once.
+fn customers_of(due: &[Due]) -> Vec<String> {
+    let customers: BTreeSet<String> = due.iter().map(|due| due.terms.customer.clone()).collect();
+    customers.into_iter().collect()
 }
 
 fn over(over: &Over, id: &ItemId, atoms: u64) -> Option<Terms> {
