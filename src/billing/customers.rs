@@ -1,5 +1,5 @@
 //! What a customer's events say, in the store: one item for each customer, and a mark for each
-//! event.
+//! event. What prices were called stands beside it (`prices.rs`).
 //!
 //! # Laws
 //!
@@ -29,7 +29,9 @@ const KEEP_S: i64 = 40 * 86_400;
 /// Longest body that is kept of an event that is not known.
 const MAX_KEPT: usize = 64 * 1024;
 
-/// Largest facts of a customer: with room to what an item may hold. Some thousand invoices.
+/// Largest facts of a customer: with room to what an item may hold. Invoices that decide nothing
+/// any more are folded away; what remains is some thousand lines of packs that were paid for and
+/// could not be granted.
 const MAX_FACTS: usize = 350 * 1024;
 
 /// Format of an event's mark.
@@ -42,8 +44,8 @@ const POLLED: &str = "polled_ms";
 /// Customers and events of one space.
 #[derive(Clone)]
 pub(crate) struct Customers {
-    store: Arc<dyn Store>,
-    space: Space,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) space: Space,
 }
 
 /// A customer as its item has it.
@@ -66,6 +68,8 @@ pub(crate) enum Mark {
     Unknown,
     /// It is of the other mode.
     OtherMode,
+    /// It is of a connected account.
+    OtherAccount,
 }
 
 impl Customers {
@@ -136,6 +140,7 @@ impl Customers {
             Mark::Applied => "applied",
             Mark::Unknown => "unknown",
             Mark::OtherMode => "other mode",
+            Mark::OtherAccount => "other account",
         };
         let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
         let mut change = vec![
@@ -157,7 +162,10 @@ impl Customers {
         let body =
             postcard::to_stdvec(facts).map_err(|_| invalid("a customer's facts do not encode"))?;
         if body.len() > MAX_FACTS {
-            return Err(invalid("a customer has too many invoices and subscriptions"));
+            return Err(invalid(
+                "a customer has too many subscriptions, and packs that were paid for and could not \
+                 be granted: link it to its tenant, or see what keeps them from being granted",
+            ));
         }
         let (name, format) = format(CUSTOMER_FORMAT);
         let when = match version {

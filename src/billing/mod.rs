@@ -20,6 +20,8 @@ mod item;
 #[cfg(feature = "stripe")]
 pub(crate) mod lock;
 pub mod outbox;
+#[cfg(feature = "stripe")]
+mod prices;
 pub mod reducer;
 pub mod report;
 pub mod sink;

@@ -13,18 +13,30 @@
 //!
 //! # What it does not do
 //!
-//! It reads no store and calls nobody. It keeps every invoice it was told of, about a hundred bytes
-//! each, because one that was forgotten could be opened again by an old event.
+//! It reads no store and calls nobody.
+//!
+//! # What is forgotten
+//!
+//! Invoices that are closed, and other things that decide nothing any more, are folded away
+//! ([`fold`]) once there are many. One that was forgotten could be opened again by an old
+//! event: so of an invoice that is heard of for the first time, and was made when others were
+//! that are folded away, no event is believed. [`PlanState::wanted`] names it, and as it is fetched
+//! it counts. So for subscriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::snapshot::{Status, Subscription, text};
+use super::snapshot::{InvoiceSeen, LineSeen, Stage, Status, Subscription, price_of, text};
 use super::webhook::Event;
 use crate::catalog::Sold;
 use crate::directory::PaymentState;
+
+mod fold;
+
+pub use fold::KEPT;
+use fold::{Folded, was_folded};
 
 /// What the events of one customer say. See the [module](self).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,9 +45,11 @@ pub struct Facts {
     invoices: BTreeMap<String, Invoice>,
     /// Payment methods: when each was last attached or detached, and which it was.
     methods: BTreeMap<String, (i64, bool)>,
-    /// Lookup keys of prices, by id; of a key that moved, the greatest.
-    prices: BTreeMap<String, String>,
+    /// Lookup keys that prices had, by the price's id, and when each was last seen there. A price
+    /// whose key has moved to another goes on meaning what it meant.
+    prices: BTreeMap<String, BTreeMap<String, i64>>,
     deleted_s: Option<i64>,
+    folded: Folded,
 }
 
 /// What became of an event.
@@ -49,6 +63,11 @@ pub enum Taken {
     /// A Checkout was completed: it may name the tenant that its customer is linked to. What was
     /// bought is said by the subscription, or the invoice, that it made.
     Checkout,
+    /// A price was made or changed: what [`prices`] finds in it is to be kept on record.
+    Price,
+    /// It would say something, and is in no shape that is known: nothing of it was taken, and it is
+    /// not to be answered with 200.
+    Unreadable,
     /// Nothing that is known here: to be kept, and answered with 200.
     Unknown,
 }
@@ -60,7 +79,8 @@ pub struct PlanState {
     pub base: Option<Base>,
     /// How many of each addon, by lookup key.
     pub addons: BTreeMap<String, u64>,
-    /// Top-ups that were paid for, by invoice and line: each is granted once, under this name.
+    /// Top-ups that were paid for, by the id of the invoice's line: each is granted once, under
+    /// this name.
     pub topups: BTreeMap<String, TopUp>,
     /// The newest payment method, and since when it is there, Unix seconds.
     pub method: Option<(String, i64)>,
@@ -79,12 +99,13 @@ pub struct Base {
     pub price: String,
     /// How it stands with payment.
     pub payment: PaymentState,
-    /// Since when, Unix seconds: grace is counted from here.
+    /// Since when, Unix seconds: grace is counted from here. Of a payment that failed, the first
+    /// failure of the invoices that are open now.
     pub since_s: i64,
     /// From where its periods are counted, Unix seconds: they advance by themselves when a renewal
     /// event is missed.
     pub anchor_s: i64,
-    /// Whether it goes on though an invoice of it was given up as uncollectible.
+    /// Whether it goes on though its newest invoice was given up as uncollectible.
     pub given_up: bool,
 }
 
@@ -106,6 +127,10 @@ pub enum Wanted {
     Subscription(String),
     /// A price, for [`Facts::price`].
     Price(String),
+    /// An invoice, for [`Facts::fetched_invoice`].
+    Invoice(String),
+    /// All lines of an invoice, for [`Facts::lines`]: an event shows the first page.
+    Lines(String),
 }
 
 /// The newest snapshots of one subscription: one, unless several have the same time.
@@ -114,6 +139,8 @@ struct Frontier {
     /// Whether it has ended, when, and whether by more than a `created` event: the greatest holds.
     rank: (bool, i64, bool),
     newest: BTreeSet<Snapshot>,
+    /// It may have been folded away before: only what is fetched counts.
+    doubtful: bool,
 }
 
 /// A subscription as one event showed it, and as it was before that event, if it says.
@@ -123,16 +150,22 @@ struct Snapshot {
     was: Option<Subscription>,
 }
 
-/// An invoice: whatever was once said of it stays said.
+/// An invoice: the furthest that it was seen to have come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Invoice {
+    stage: Stage,
     subscription: Option<String>,
+    created_s: i64,
+    /// When its payment failed first.
     failed_s: Option<i64>,
     /// When it was paid; the earliest that was said.
     paid_s: Option<i64>,
-    uncollectible: bool,
-    /// Prices and quantities of its lines, by place.
-    lines: BTreeMap<u32, (String, u64)>,
+    /// Prices and quantities of its lines, by their ids: of a paid one.
+    lines: BTreeMap<String, (String, u64)>,
+    /// Whether these are all.
+    has_all: bool,
+    /// It may have been folded away before: only what is fetched counts.
+    doubtful: bool,
 }
 
 impl Facts {
@@ -145,25 +178,29 @@ impl Facts {
         if kind == "checkout.session.completed" {
             return Taken::Checkout;
         }
+        if event.thin {
+            return Taken::Unknown;
+        }
         let object = &event.object;
-        let known = !event.thin
-            && match kind.split('.').next() {
-                _ if kind.starts_with("customer.subscription.") => self.subscription(event),
-                Some("invoice") => self.invoice(event),
-                _ => match kind {
-                    "customer.deleted" => {
-                        let at_s = Some(event.created_s);
-                        self.deleted_s = self.deleted_s.map_or(at_s, |known| at_s.min(Some(known)));
-                        true
-                    }
-                    "payment_method.attached" => self.method(text(object, "id"), event, true),
-                    "payment_method.detached" => self.method(text(object, "id"), event, false),
-                    "setup_intent.succeeded" => {
-                        self.method(text(object, "payment_method"), event, true)
-                    }
-                    _ => false,
-                },
-            };
+        let known = match kind.split('.').next() {
+            Some("price") => return Taken::Price,
+            _ if kind.starts_with("customer.subscription.") => return self.subscription(event),
+            // One that is only foretold has no id.
+            Some("invoice") if !text(object, "id").is_empty() => return self.invoice(event),
+            _ => match kind {
+                "customer.deleted" => {
+                    let at_s = Some(event.created_s);
+                    self.deleted_s = self.deleted_s.map_or(at_s, |known| at_s.min(Some(known)));
+                    true
+                }
+                "payment_method.attached" => self.method(text(object, "id"), event, true),
+                "payment_method.detached" => self.method(text(object, "id"), event, false),
+                "setup_intent.succeeded" => {
+                    self.method(text(object, "payment_method"), event, true)
+                }
+                _ => false,
+            },
+        };
         if known { Taken::Yes } else { Taken::Unknown }
     }
 
@@ -172,21 +209,88 @@ impl Facts {
     /// something else: fetch again later then.
     pub fn fetched(&mut self, object: &Value, at_s: i64) {
         if let Some(is) = Subscription::read(object) {
-            self.prices_of(object);
-            self.newer(
-                text(object, "id"),
-                (is.has_ended(), at_s, true),
-                Snapshot { is, was: None },
-            );
+            self.prices_of(object, at_s);
+            let id = text(object, "id");
+            self.newer(id, (is.has_ended(), at_s, true), Snapshot { is, was: None });
+            if let Some(frontier) = self.subscriptions.get_mut(id) {
+                frontier.doubtful = false;
+            }
         }
     }
 
-    /// Takes the lookup key of a price; an empty one for a price without.
-    pub fn price(&mut self, id: &str, lookup_key: &str) {
-        let known = self.prices.entry(id.to_owned()).or_default();
-        if known.as_str() < lookup_key {
-            *known = lookup_key.to_owned();
+    /// Stripe knows no subscription of this id: it gives nothing.
+    pub fn no_subscription(&mut self, id: &str) {
+        self.subscriptions.remove(id);
+    }
+
+    /// Takes an invoice that was fetched; false if it cannot be read.
+    pub fn fetched_invoice(&mut self, object: &Value, at_s: i64) -> bool {
+        let (id, Some(seen)) = (text(object, "id"), InvoiceSeen::read(object)) else {
+            return false;
+        };
+        self.seen(id, seen, at_s);
+        if let Some(invoice) = self.invoices.get_mut(id) {
+            invoice.doubtful = false;
         }
+        true
+    }
+
+    /// Stripe knows no invoice of this id: a draft that was deleted.
+    pub fn no_invoice(&mut self, id: &str) {
+        if let Some(invoice) = self.invoices.get_mut(id) {
+            invoice.stage = invoice.stage.max(Stage::Void);
+            invoice.doubtful = false;
+        }
+    }
+
+    /// Takes all lines of a paid invoice that sell something.
+    pub(crate) fn lines(&mut self, id: &str, lines: Vec<LineSeen>, at_s: i64) {
+        self.keys_of(&lines, at_s);
+        if let Some(invoice) = self.invoices.get_mut(id) {
+            let lines = lines.into_iter().map(|line| (line.id, (line.price, line.quantity)));
+            invoice.lines.extend(lines);
+            invoice.has_all = true;
+        }
+    }
+
+    /// Takes the lookup key that a price had at this second; an empty one for a price without.
+    pub fn price(&mut self, id: &str, lookup_key: &str, at_s: i64) {
+        let keys = self.prices.entry(id.to_owned()).or_default();
+        if !lookup_key.is_empty() {
+            let seen_s = keys.entry(lookup_key.to_owned()).or_insert(at_s);
+            *seen_s = at_s.max(*seen_s);
+        }
+    }
+
+    /// What a price of this id means: by the newest of its lookup keys that means anything.
+    fn sold<'a>(
+        &'a self,
+        price: &str,
+        sold: &impl Fn(&str) -> Option<Sold>,
+    ) -> Option<(&'a str, Sold)> {
+        let keys = self.prices.get(price)?.iter();
+        let means = keys.filter_map(|(key, seen_s)| Some((*seen_s, key.as_str(), sold(key)?)));
+        let (_, key, sold) = means.max_by_key(|(seen_s, key, _)| (*seen_s, *key))?;
+        Some((key, sold))
+    }
+
+    /// Prices of subscriptions and paid invoices that mean nothing by what is known here: others
+    /// may know more of them.
+    pub(crate) fn unresolved(&self, sold: impl Fn(&str) -> Option<Sold>) -> BTreeSet<String> {
+        let held = self.subscriptions.values().filter_map(Frontier::holds);
+        let held = held.flat_map(|(is, _)| is.items.into_iter().map(|(price, _)| price));
+        let lines = self.invoices.values().flat_map(|invoice| invoice.lines.values());
+        let all = held.chain(lines.map(|(price, _)| price.clone()));
+        all.filter(|price| self.sold(price, &sold).is_none()).collect()
+    }
+
+    /// Whether it has a subscription that means a plan and has not ended; one that has not begun
+    /// among them.
+    pub(crate) fn has_plan(&self, sold: impl Fn(&str) -> Option<Sold>) -> bool {
+        self.subscriptions.values().filter_map(Frontier::holds).any(|(is, _)| {
+            let means = |price: &str| matches!(self.sold(price, &sold), Some((_, Sold::Plan(_))));
+            !is.has_ended() && is.items.iter().any(|(price, _)| means(price))
+        })
     }
 
     /// Where the customer stands. `sold` says what a lookup key means: see
@@ -200,8 +304,11 @@ impl Facts {
         let mut best: Option<((Status, i64, &String), Subscription, String)> = None;
         for (id, frontier) in &self.subscriptions {
             let Some((mut is, decided)) = frontier.holds() else { continue };
-            if !decided {
+            if !decided || frontier.doubtful {
                 state.wanted.insert(Wanted::Subscription(id.clone()));
+            }
+            if frontier.doubtful {
+                continue;
             }
             if let Some(deleted_s) = self.deleted_s.filter(|_| !is.has_ended()) {
                 // Stripe ends a deleted customer's subscriptions; the events may be on their way.
@@ -209,15 +316,15 @@ impl Facts {
                 is.ended_s = Some(deleted_s);
             }
             for (price, quantity) in &is.items {
-                match sold(price) {
-                    Some(Sold::Plan(_)) => {
+                match self.sold(price, &sold) {
+                    Some((key, Sold::Plan(_))) => {
                         let rank = (is.status, is.start_s, id);
                         if best.as_ref().is_none_or(|(known, ..)| *known < rank) {
-                            best = Some((rank, is.clone(), price.clone()));
+                            best = Some((rank, is.clone(), key.to_owned()));
                         }
                     }
-                    Some(Sold::Addon(_)) if is.status >= Status::PastDue => {
-                        let sum = state.addons.entry(price.clone()).or_default();
+                    Some((key, Sold::Addon(_))) if is.status >= Status::PastDue => {
+                        let sum = state.addons.entry(key.to_owned()).or_default();
                         *sum = sum.saturating_add(*quantity);
                     }
                     _ => {}
@@ -229,70 +336,88 @@ impl Facts {
         state
     }
 
-    fn subscription(&mut self, event: &Event) -> bool {
-        let Some(is) = Subscription::read(&event.object) else { return false };
-        self.prices_of(&event.object);
+    fn subscription(&mut self, event: &Event) -> Taken {
+        let Some(is) = Subscription::read(&event.object) else { return Taken::Unreadable };
+        self.prices_of(&event.object, event.created_s);
         let was = event.previous.as_ref().and_then(|previous| {
             let mut before = event.object.clone();
             for (field, value) in previous.as_object()? {
                 before[field.as_str()] = value.clone();
             }
+            // What a price was called before is no later news than the event.
+            self.prices_of(&before, event.created_s.saturating_sub(1));
             Subscription::read(&before).filter(|was| *was != is)
         });
         let ended = is.has_ended() || event.kind == "customer.subscription.deleted";
         let later = event.kind != "customer.subscription.created";
         let rank = (ended, event.created_s, later);
-        self.newer(text(&event.object, "id"), rank, Snapshot { is, was });
-        true
+        let id = text(&event.object, "id");
+        let doubtful = was_folded(is.start_s, self.folded.subscriptions_s)
+            && !self.subscriptions.contains_key(id);
+        self.newer(id, rank, Snapshot { is, was });
+        if let Some(frontier) = self.subscriptions.get_mut(id) {
+            frontier.doubtful |= doubtful;
+        }
+        Taken::Yes
     }
 
     fn newer(&mut self, id: &str, rank: (bool, i64, bool), snapshot: Snapshot) {
         let frontier = self.subscriptions.entry(id.to_owned()).or_default();
         if frontier.newest.is_empty() || rank > frontier.rank {
-            *frontier = Frontier { rank, newest: BTreeSet::from([snapshot]) };
+            frontier.rank = rank;
+            frontier.newest = BTreeSet::from([snapshot]);
         } else if rank == frontier.rank {
             frontier.newest.insert(snapshot);
         }
     }
 
-    fn invoice(&mut self, event: &Event) -> bool {
-        let object = &event.object;
-        let id = text(object, "id");
-        if id.is_empty() {
-            return false;
+    fn invoice(&mut self, event: &Event) -> Taken {
+        let id = text(&event.object, "id");
+        let deleted = event.kind == "invoice.deleted";
+        let Some(seen) = InvoiceSeen::read(&event.object) else { return Taken::Unreadable };
+        self.seen(id, seen, event.created_s);
+        let Some(invoice) = self.invoices.get_mut(id) else { return Taken::Yes };
+        if deleted {
+            invoice.stage = invoice.stage.max(Stage::Void);
         }
-        let invoice = self.invoices.entry(id.to_owned()).or_default();
-        let of = text(&object["parent"]["subscription_details"], "subscription");
-        if !of.is_empty() {
-            invoice.subscription = Some(of.to_owned());
-        }
-        let status = text(object, "status");
-        if status == "paid" || event.kind == "invoice.paid" {
-            let at_s = object["status_transitions"]["paid_at"].as_i64();
-            let at_s = at_s.unwrap_or(event.created_s);
-            invoice.paid_s = Some(invoice.paid_s.map_or(at_s, |known| known.min(at_s)));
-        }
-        invoice.uncollectible |= status == "uncollectible";
         if event.kind == "invoice.payment_failed" {
             let at_s = invoice.failed_s.unwrap_or(i64::MAX).min(event.created_s);
             invoice.failed_s = Some(at_s);
         }
-        let lines = object["lines"]["data"].as_array().into_iter().flatten();
-        for (place, line) in (0..).zip(lines) {
-            let price = text(&line["pricing"]["price_details"], "price");
-            let quantity = line["quantity"].as_u64().unwrap_or(1);
-            // Of lines that differ between events, which finalized ones do not, the greatest.
-            let line = (price.to_owned(), quantity);
-            let known = invoice.lines.entry(place).or_default();
-            if *known < line {
-                *known = line;
-            }
+        Taken::Yes
+    }
+
+    /// What lines say of their prices. One that says no key leaves its price to be asked for.
+    fn keys_of(&mut self, lines: &[LineSeen], at_s: i64) {
+        for line in lines.iter().filter(|line| !line.key.is_empty()) {
+            self.price(&line.price, &line.key, at_s);
         }
-        true
+    }
+
+    /// Joins what was seen of an invoice at this second with what is known.
+    fn seen(&mut self, id: &str, seen: InvoiceSeen, at_s: i64) {
+        self.keys_of(&seen.lines, at_s);
+        let folded_s = self.folded.invoices_s;
+        let invoice = self.invoices.entry(id.to_owned()).or_insert_with(|| Invoice {
+            doubtful: was_folded(seen.created_s, folded_s),
+            ..Invoice::default()
+        });
+        invoice.stage = invoice.stage.max(seen.stage);
+        invoice.created_s = invoice.created_s.max(seen.created_s);
+        invoice.subscription = invoice.subscription.take().max(seen.subscription);
+        if seen.stage == Stage::Paid {
+            let paid_s = seen.paid_s.unwrap_or(at_s);
+            invoice.paid_s = Some(invoice.paid_s.map_or(paid_s, |known| known.min(paid_s)));
+            let lines = seen.lines.into_iter();
+            invoice.lines.extend(lines.map(|line| (line.id, (line.price, line.quantity))));
+            invoice.has_all |= seen.shows_all;
+        }
     }
 
     fn method(&mut self, id: &str, event: &Event, attached: bool) -> bool {
-        if !id.is_empty() {
+        let forgotten =
+            !self.methods.contains_key(id) && was_folded(event.created_s, self.folded.methods_s);
+        if !id.is_empty() && !forgotten {
             // Within one second: detached, since what was detached cannot be attached again.
             let news = (event.created_s, !attached);
             let known = self.methods.entry(id.to_owned()).or_insert((i64::MIN, false));
@@ -309,19 +434,24 @@ impl Facts {
         Some((newest.0.clone(), newest.1.0))
     }
 
-    fn prices_of(&mut self, subscription: &Value) {
-        for item in subscription["items"]["data"].as_array().into_iter().flatten() {
-            let price = &item["price"];
-            self.price(text(price, "id"), text(price, "lookup_key"));
+    fn prices_of(&mut self, subscription: &Value, at_s: i64) {
+        for (id, key) in prices(subscription) {
+            self.price(&id, &key, at_s);
         }
     }
 
     fn base(&self, id: &str, is: &Subscription, price: String) -> Option<Base> {
-        let unpaid = || {
-            let of = self.invoices.values().filter(|i| i.subscription.as_deref() == Some(id));
-            of.filter(|invoice| invoice.paid_s.is_none())
+        let of = || {
+            let of = |i: &&Invoice| i.subscription.as_deref() == Some(id) && !i.doubtful;
+            self.invoices.values().filter(of).filter(|invoice| invoice.stage > Stage::Draft)
         };
-        let failed_s = || unpaid().filter_map(|i| i.failed_s).min().unwrap_or(is.period_s);
+        let open = || of().filter(|invoice| invoice.stage == Stage::Open);
+        let newest = of().max_by_key(|invoice| invoice.created_s);
+        let lost = newest.filter(|newest| newest.stage == Stage::Uncollectible);
+        let failed_s = || {
+            let first = open().filter_map(|invoice| invoice.failed_s).min();
+            first.or(lost.and_then(|invoice| invoice.failed_s)).unwrap_or(is.period_s)
+        };
         let (payment, since_s) = match is.status {
             Status::Incomplete => return None,
             Status::Ended => (PaymentState::Canceled, is.ended_s.unwrap_or(is.period_s)),
@@ -332,27 +462,47 @@ impl Facts {
         };
         let (subscription, anchor_s) = (id.to_owned(), is.anchor_s);
         let ended = payment == PaymentState::Canceled;
-        let given_up = !ended && unpaid().any(|invoice| invoice.uncollectible);
+        let given_up = !ended && lost.is_some() && open().next().is_none();
         Some(Base { subscription, price, payment, since_s, anchor_s, given_up })
     }
 
     fn topups(&self, sold: &impl Fn(&str) -> Option<Sold>, state: &mut PlanState) {
         for (id, invoice) in &self.invoices {
+            if invoice.doubtful {
+                state.wanted.insert(Wanted::Invoice(id.clone()));
+                continue;
+            }
             let Some(paid_s) = invoice.paid_s else { continue };
-            for (place, (price, quantity)) in &invoice.lines {
-                match self.prices.get(price) {
-                    None if !price.is_empty() => {
-                        state.wanted.insert(Wanted::Price(price.clone()));
-                    }
-                    Some(key) if matches!(sold(key), Some(Sold::Topup(_))) => {
-                        let topup = TopUp { price: key.clone(), quantity: *quantity, paid_s };
-                        state.topups.insert(format!("{id}.{place}"), topup);
-                    }
-                    _ => {}
+            if !invoice.has_all {
+                state.wanted.insert(Wanted::Lines(id.clone()));
+            }
+            for (line, (price, quantity)) in &invoice.lines {
+                if !self.prices.contains_key(price) {
+                    state.wanted.insert(Wanted::Price(price.clone()));
+                } else if let Some((key, Sold::Topup(_))) = self.sold(price, sold) {
+                    let topup = TopUp { price: key.to_owned(), quantity: *quantity, paid_s };
+                    state.topups.insert(line.clone(), topup);
                 }
             }
         }
     }
+}
+
+/// Ids of prices in an object, and the lookup keys that they have there.
+pub(crate) fn prices(object: &Value) -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    let mut note = |item: &Value| {
+        if let Some((id, key)) = price_of(item) {
+            found.insert((id.to_owned(), key.to_owned()));
+        }
+    };
+    if object["object"] == "price" {
+        note(&serde_json::json!({ "price": object }));
+    }
+    for list in [&object["items"], &object["lines"]] {
+        list["data"].as_array().into_iter().flatten().for_each(&mut note);
+    }
+    found
 }
 
 impl Frontier {

@@ -28,6 +28,8 @@ fn event(n: u32, kind: &str, created_s: i64, object: Value) -> Event {
         live: false,
         object,
         previous: None,
+        account: None,
+        version: None,
         thin: false,
     }
 }
@@ -195,7 +197,8 @@ fn addons_count_by_quantity_and_top_ups_once_when_paid() {
     let mut bought = invoice(5, "invoice.paid", T + 20, "in_9", "paid");
     bought.object["parent"] = Value::Null;
     bought.object["lines"]["data"] = json!([
-        { "quantity": 2, "pricing": { "price_details": { "price": "price_credits" } } },
+        { "id": "il_1", "quantity": 2,
+          "pricing": { "price_details": { "price": "price_credits" } } },
     ]);
     let mut open = bought.clone();
     open.kind = "invoice.finalized".to_owned();
@@ -214,10 +217,10 @@ fn addons_count_by_quantity_and_top_ups_once_when_paid() {
     expected.wanted.insert(Wanted::Price("price_credits".to_owned()));
     always(&events, &expected);
     let mut facts = facts(&events);
-    facts.price("price_credits", "credits_50k");
+    facts.price("price_credits", "credits_50k", T);
     expected.wanted.clear();
     let topup = TopUp { price: "credits_50k".to_owned(), quantity: 2, paid_s: T + 20 };
-    expected.topups.insert("in_9.0".to_owned(), topup);
+    expected.topups.insert("il_1".to_owned(), topup);
     assert_eq!(facts.state(sold), expected);
     facts.take(&event(6, "customer.subscription.deleted", T + 50, seats("canceled", 5)));
     assert_eq!(facts.state(sold).addons, BTreeMap::new());
@@ -278,17 +281,169 @@ fn unknown_and_odd_events_change_nothing() {
     let mut facts = Facts::default();
     let odd = [
         event(1, "charge.refunded", T, json!({ "id": "ch_1" })),
-        event(2, "customer.subscription.updated", T, json!({ "id": "sub_1", "status": "new" })),
-        event(3, "customer.subscription.updated", T, json!(null)),
-        event(4, "invoice.paid", T, json!({})),
+        event(4, "invoice.upcoming", T, json!({ "object": "invoice", "status": "draft" })),
         event(5, "payment_method.attached", T, json!({ "id": 7 })),
     ];
     for event in &odd {
         assert_eq!(facts.take(event), Taken::Unknown, "{}", event.id);
     }
+    let line = json!({ "id": "il_1", "amount": 5 });
+    let unreadable = [
+        event(2, "customer.subscription.updated", T, json!({ "id": "sub_1", "status": "new" })),
+        event(3, "customer.subscription.updated", T, json!(null)),
+        event(7, "customer.subscription.updated", T, json!({ "id": "sub_1", "status": "active" })),
+        event(8, "invoice.paid", T, json!({ "id": "in_1", "status": "paid", "lines": [] })),
+        event(9, "invoice.paid", T, json!({ "id": "in_1", "status": "new", "parent": null })),
+        event(
+            10,
+            "invoice.paid",
+            T,
+            json!({
+                "id": "in_1", "status": "paid", "parent": null, "lines": { "data": [line] },
+            }),
+        ),
+    ];
+    for event in &unreadable {
+        assert_eq!(facts.take(event), Taken::Unreadable, "{}", event.id);
+    }
     assert_eq!(facts, Facts::default());
     let report = event(6, "v1.billing.meter.error_report_triggered", T, json!({ "id": "mtr_1" }));
     assert_eq!(facts.take(&Event { thin: true, ..report }), Taken::MeterErrors);
+}
+
+#[test]
+fn a_voided_invoice_begins_no_grace_and_one_given_up_long_ago_gives_nothing_up() {
+    let sub = |status: &str| subscription("sub_1", status, "pro_monthly", 1, T);
+    let at = |n: u32, kind: &str, days: i64, id: &str, status: &str, made: i64| {
+        let mut event = invoice(n, kind, T + days * DAY, id, status);
+        event.object["created"] = json!(T + made * DAY);
+        event
+    };
+    let now = 100;
+    let events = [
+        created(1, T, sub("active")),
+        at(2, "invoice.payment_failed", 0, "in_1", "open", 0),
+        at(3, "invoice.voided", 1, "in_1", "void", 0),
+        at(4, "invoice.payment_failed", 30, "in_2", "open", 30),
+        at(5, "invoice.marked_uncollectible", 40, "in_2", "uncollectible", 30),
+        at(6, "invoice.payment_failed", now, "in_3", "open", now),
+        updated(7, T + now * DAY, sub("past_due"), json!({ "status": "active" })),
+    ];
+    always(&events, &base("pro_monthly", PaymentState::PastDue, T + now * DAY));
+    // The one that is open now is given up.
+    let mut facts = facts(&events);
+    facts.take(&at(8, "invoice.marked_uncollectible", 109, "in_3", "uncollectible", now));
+    let is = facts.state(sold).base.unwrap();
+    assert_eq!((is.given_up, is.since_s), (true, T + now * DAY));
+    // Or paid after all.
+    facts.take(&at(9, "invoice.paid", 110, "in_3", "paid", now));
+    assert!(!facts.state(sold).base.unwrap().given_up);
+}
+
+#[test]
+fn a_price_goes_on_meaning_what_its_newest_known_key_meant() {
+    let with = |status: &str, key: Value| {
+        let mut object = subscription("sub_1", status, "pro_monthly", 1, T);
+        object["items"]["data"][0]["price"] = json!({ "id": "price_1", "lookup_key": key });
+        object
+    };
+    let moved = |n, at_s, key: Value| updated(n, at_s, with("active", key), json!({}));
+    let events = [
+        created(1, T, with("active", json!("pro_monthly"))),
+        moved(2, T + 5, Value::Null),
+        moved(3, T + 9, json!("legacy_key_that_nothing_is_sold_by")),
+        moved(4, T + 20, Value::Null),
+    ];
+    always(&events, &base("pro_monthly", PaymentState::Good, T));
+    let renamed = [moved(5, T + 30, json!("team_monthly")), moved(6, T + 31, Value::Null)];
+    let all: Vec<Event> = events.into_iter().chain(renamed).collect();
+    always(&all, &base("team_monthly", PaymentState::Good, T));
+    let mut facts = facts(&all);
+    let mut over = with("canceled", Value::Null);
+    over["ended_at"] = json!(T + 40);
+    facts.take(&event(7, "customer.subscription.deleted", T + 40, over));
+    assert_eq!(facts.state(sold).base.unwrap().payment, PaymentState::Canceled);
+}
+
+/// The n-th invoice of a busy customer: paid, with a pack on every tenth.
+fn busy(n: u32, kind: &str, status: &str) -> Event {
+    let mut event = invoice(n, kind, T + i64::from(n) * DAY, &format!("in_{n:05}"), status);
+    event.object["created"] = json!(T + i64::from(n) * DAY);
+    if n.is_multiple_of(10) {
+        event.object["parent"] = Value::Null;
+        event.object["lines"]["data"] = json!([{
+            "id": format!("il_{n:05}"), "amount": 500, "quantity": 1,
+            "pricing": { "price_details": { "price": "price_credits" } },
+        }]);
+    }
+    event
+}
+
+#[test]
+fn thousands_of_closed_invoices_leave_facts_of_a_few_and_the_same_state() {
+    let mut facts = facts(&[created(1, T, subscription("sub_1", "active", "pro_monthly", 1, T))]);
+    facts.price("price_credits", "credits_50k", T);
+    // One that stays open, from the first day on.
+    facts.take(&busy(1, "invoice.payment_failed", "open"));
+    let mut granted = BTreeSet::new();
+    let mut largest = 0;
+    for n in 2..=3_400 {
+        facts.take(&busy(n, "invoice.finalized", "open"));
+        facts.take(&busy(n, "invoice.paid", "paid"));
+        let topups = facts.state(sold).topups;
+        granted.extend(topups.keys().cloned());
+        if facts.is_large() {
+            // All but the newest are granted.
+            facts.fold(&topups.into_keys().next_back().into_iter().collect());
+        }
+        largest = largest.max(postcard::to_stdvec(&facts).unwrap().len());
+    }
+    assert_eq!(granted.len(), 340, "each pack showed");
+    assert!(largest < 32 * 1_024, "{largest} bytes");
+    let past_due = subscription("sub_1", "past_due", "pro_monthly", 1, T);
+    facts.take(&updated(9_000, T + 4_000 * DAY, past_due, json!({ "status": "active" })));
+    let is = facts.state(sold).base.unwrap();
+    assert_eq!(is.since_s, T + DAY, "the open one is remembered");
+    // An old event of one that was folded away opens nothing: it is asked for.
+    let before = facts.state(sold);
+    facts.take(&busy(5, "invoice.payment_failed", "open"));
+    facts.take(&busy(20, "invoice.paid", "paid"));
+    let after = facts.state(sold);
+    let wanted = ["in_00005", "in_00020"].map(|id| Wanted::Invoice(id.to_owned()));
+    assert_eq!((&after.base, &after.topups), (&before.base, &before.topups));
+    assert_eq!(after.wanted, BTreeSet::from(wanted));
+    facts.fetched_invoice(&busy(5, "x", "paid").object, T + 5_000 * DAY);
+    facts.no_invoice("in_00020");
+    assert_eq!(facts.state(sold).base, before.base);
+    assert_eq!(facts.state(sold).wanted, BTreeSet::new());
+}
+
+#[test]
+fn ended_subscriptions_are_folded_and_an_old_event_revives_none() {
+    let mut facts = Facts::default();
+    let of = |n: i64, status: &str| {
+        let mut object = subscription(&format!("sub_{n:04}"), status, "pro_monthly", 1, T);
+        object["start_date"] = json!(T + n * DAY);
+        object["ended_at"] =
+            if status == "canceled" { json!(T + n * DAY + 5) } else { json!(null) };
+        object
+    };
+    for n in 1..=1_000 {
+        facts.take(&created(1, T + n * DAY, of(n, "active")));
+        facts.take(&event(2, "customer.subscription.deleted", T + n * DAY + 5, of(n, "canceled")));
+        if facts.is_large() {
+            facts.fold(&BTreeSet::new());
+        }
+    }
+    assert!(postcard::to_stdvec(&facts).unwrap().len() < 32 * 1_024);
+    let before = facts.state(sold).base;
+    facts.take(&updated(3, T + 9 * DAY + 1, of(9, "active"), json!({})));
+    let state = facts.state(sold);
+    let wanted = BTreeSet::from([Wanted::Subscription("sub_0009".to_owned())]);
+    assert_eq!((state.base, state.wanted), (before.clone(), wanted));
+    facts.fetched(&of(9, "canceled"), T + 2_000 * DAY);
+    let state = facts.state(sold);
+    assert_eq!((state.base, state.wanted), (before, BTreeSet::new()));
 }
 
 fn any_event() -> impl Strategy<Value = Event> {

@@ -1,5 +1,5 @@
-//! A subscription as an event shows it: the few fields that decide, read leniently, because events
-//! come in the shape of whatever API version they were made under.
+//! Subscriptions and invoices as an event shows them: the few fields that decide, read in the shape
+//! of whatever API version the event was made under. What is in none of these shapes is not read.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,7 +22,7 @@ pub(super) enum Status {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Subscription {
     pub(super) status: Status,
-    /// Lookup keys and quantities, sorted; items without a lookup key are not sold here.
+    /// Ids of prices and quantities, sorted. Not lookup keys: those move from price to price.
     pub(super) items: Vec<(String, u64)>,
     pub(super) start_s: i64,
     pub(super) anchor_s: i64,
@@ -32,7 +32,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// `None` if it is no subscription, or in a state that is not known.
+    /// `None` if it is no subscription, in no shape that is known, or in such a state.
     pub(super) fn read(object: &Value) -> Option<Self> {
         let status = match text(object, "status") {
             "incomplete" => Status::Incomplete,
@@ -46,13 +46,11 @@ impl Subscription {
         if text(object, "id").is_empty() {
             return None;
         }
-        let data = object["items"]["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let data = object["items"]["data"].as_array()?;
         let item = |item: &Value| {
-            let key = text(&item["price"], "lookup_key");
-            (key.to_owned(), item["quantity"].as_u64().unwrap_or(1))
+            Some((price_of(item)?.0.to_owned(), item["quantity"].as_u64().unwrap_or(1)))
         };
-        let mut items: Vec<(String, u64)> =
-            data.iter().map(item).filter(|(key, _)| !key.is_empty()).collect();
+        let mut items: Vec<(String, u64)> = data.iter().filter_map(item).collect();
         items.sort();
         let second = |object: &Value, field: &str| object[field].as_i64();
         // Since 2025 the period stands with the items, before that with the subscription.
@@ -71,6 +69,125 @@ impl Subscription {
     pub(super) fn has_ended(&self) -> bool {
         self.status == Status::Ended
     }
+}
+
+/// How far an invoice has come: it never goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Stage {
+    #[default]
+    Draft,
+    Open,
+    /// Given up, and may still be paid.
+    Uncollectible,
+    /// Taken back; or a draft that was deleted.
+    Void,
+    Paid,
+}
+
+/// An invoice as it was shown once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InvoiceSeen {
+    pub(super) stage: Stage,
+    pub(super) subscription: Option<String>,
+    pub(super) created_s: i64,
+    pub(super) paid_s: Option<i64>,
+    /// What was bought, as far as it shows, and whether that is all.
+    pub(super) lines: Vec<LineSeen>,
+    pub(super) shows_all: bool,
+}
+
+/// A line of an invoice that sells something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LineSeen {
+    /// Its id, which it keeps from the draft on.
+    pub(crate) id: String,
+    /// The price's id.
+    pub(crate) price: String,
+    /// The price's lookup key, where the line says it.
+    pub(crate) key: String,
+    /// How many; never 0.
+    pub(crate) quantity: u64,
+}
+
+impl InvoiceSeen {
+    /// `None` if it is in no shape that is known. Before 2025-03-31 `subscription` stood with the
+    /// invoice and `price` with its lines.
+    pub(super) fn read(object: &Value) -> Option<Self> {
+        let stage = match text(object, "status") {
+            "draft" => Stage::Draft,
+            "open" => Stage::Open,
+            "uncollectible" => Stage::Uncollectible,
+            "void" => Stage::Void,
+            "paid" => Stage::Paid,
+            _ => return None,
+        };
+        let of = match (object.get("parent"), object.get("subscription")) {
+            (Some(parent), _) => &parent["subscription_details"]["subscription"],
+            (None, Some(subscription)) => subscription,
+            (None, None) => return None,
+        };
+        // A draft's lines may change; only what was paid for is looked at.
+        let (mut lines, mut shows_all) = (Vec::new(), true);
+        if stage == Stage::Paid {
+            let shown = &object["lines"];
+            for line in shown["data"].as_array()? {
+                lines.extend(LineSeen::read(line)?);
+            }
+            shows_all = shown["has_more"] != true;
+        }
+        Some(Self {
+            stage,
+            subscription: id_of(of).map(str::to_owned),
+            created_s: object["created"].as_i64().unwrap_or(0),
+            paid_s: object["status_transitions"]["paid_at"].as_i64(),
+            lines,
+            shows_all,
+        })
+    }
+}
+
+impl LineSeen {
+    /// `None` if it is in no shape that is known; within it, `None` if it sells nothing: it has no
+    /// price, counts nothing, or gives money back.
+    #[expect(clippy::option_option, reason = "not known, known and nothing, known")]
+    pub(crate) fn read(line: &Value) -> Option<Option<Self>> {
+        let (price, key) = if let Some(pricing) = line.get("pricing") {
+            let price = &pricing["price_details"]["price"];
+            (id_of(price), text(price, "lookup_key"))
+        } else if line.get("price").is_some() || line.get("plan").is_some() {
+            price_of(line).map_or((None, ""), |(id, key)| (Some(id), key))
+        } else {
+            return None;
+        };
+        // Before 2019-12-03 `id` named what the line was made from.
+        let id = line["unique_id"].as_str().unwrap_or(text(line, "id"));
+        if id.is_empty() {
+            return None;
+        }
+        let quantity = line["quantity"].as_u64().unwrap_or(1);
+        let refunds = line["amount"].as_i64().is_some_and(|amount| amount < 0);
+        let sells = price.filter(|_| quantity > 0 && !refunds);
+        Some(sells.map(|price| Self {
+            id: id.to_owned(),
+            price: price.to_owned(),
+            key: key.to_owned(),
+            quantity,
+        }))
+    }
+}
+
+/// Id and lookup key of the price of an item or line; before 2020 it had a `plan` alone. One
+/// without an id goes by its lookup key.
+pub(super) fn price_of(item: &Value) -> Option<(&str, &str)> {
+    let price = if item["price"].is_object() { &item["price"] } else { &item["plan"] };
+    let key = text(price, "lookup_key");
+    let id = price["id"].as_str().filter(|id| !id.is_empty());
+    id.or(Some(key).filter(|key| !key.is_empty())).map(|id| (id, key))
+}
+
+/// The id of an object that may be expanded.
+fn id_of(value: &Value) -> Option<&str> {
+    value.as_str().or(value["id"].as_str()).filter(|id| !id.is_empty())
 }
 
 /// A text field, or nothing.

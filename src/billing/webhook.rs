@@ -80,6 +80,10 @@ pub struct Event {
     pub object: Value,
     /// What the fields that changed were before, of an event that tells of a change.
     pub previous: Option<Value>,
+    /// The connected account that it is of; `None` for the account's own.
+    pub account: Option<String>,
+    /// The API version in whose shape its object is, where it says.
+    pub version: Option<String>,
     /// A thin event only names its object: what happened is fetched from `/v2/core/events/ID`.
     pub thin: bool,
 }
@@ -204,6 +208,8 @@ impl Event {
         let (id, kind) = (text("id")?, text("type")?);
         let live = event["livemode"].as_bool().unwrap_or(false);
         let thin = event["object"] == "v2.core.event";
+        let account = text("account").or(text("context").filter(|_| thin));
+        let version = text("api_version");
         let created_s = match &event["created"] {
             Value::String(rfc3339) => rfc3339.parse::<jiff::Timestamp>().ok()?.as_second(),
             seconds => seconds.as_i64()?,
@@ -216,7 +222,7 @@ impl Event {
             take("/data/object").filter(Value::is_object)?
         };
         let previous = take("/data/previous_attributes").filter(Value::is_object);
-        Some(Self { id, kind, created_s, live, object, previous, thin })
+        Some(Self { id, kind, created_s, live, object, previous, account, version, thin })
     }
 }
 

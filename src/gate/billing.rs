@@ -5,7 +5,8 @@
 //! the tenant's record, and only then answered with 200. Whoever dies in between is asked again by
 //! Stripe, and does it again: every step is harmless twice.
 
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::customers::Polls;
@@ -13,7 +14,7 @@ use super::reports::{Ends, Over, ReportTask};
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, Mark, customer_of};
 use crate::billing::lock::Lock;
-use crate::billing::reducer::{Facts, Taken};
+use crate::billing::reducer::{Facts, Taken, prices};
 use crate::billing::report::Reporter;
 use crate::billing::sink::SinkError;
 use crate::billing::stripe::{Stripe, StripeSettings};
@@ -29,6 +30,9 @@ use crate::wire::{Reply, plain_problem};
 
 /// Where a Checkout Session's metadata names the tenant it was made for.
 const CHECKOUT_TENANT: &str = "tollgate_tenant";
+
+/// Most shapes that are remembered as having been logged.
+const MAX_LOGGED: usize = 64;
 
 /// Stripe as the service file has it, with its secrets read.
 pub(super) struct Settled {
@@ -51,6 +55,8 @@ pub(super) struct Billing {
     pub(super) reporter: Reporter,
     pub(super) lock: Lock,
     pub(super) polls: Polls,
+    /// Types and API versions of webhooks that could not be read and were logged.
+    unreadable: Mutex<BTreeSet<(String, Option<String>)>>,
     pub(super) over: Over,
     pub(super) ends: Ends,
     pub(super) task: Mutex<Option<ReportTask>>,
@@ -69,6 +75,8 @@ pub(super) enum Failed {
     Undecided,
     #[error("others keep changing this customer")]
     Busy,
+    #[error("it is in no shape that is known here")]
+    Unreadable,
 }
 
 /// Reads the secrets and checks them against the mode.
@@ -114,6 +122,7 @@ impl Billing {
             reporter,
             lock,
             polls: Polls::default(),
+            unreadable: Mutex::default(),
             over: Over::default(),
             ends: Ends::default(),
             task: Mutex::new(None),
@@ -124,8 +133,9 @@ impl Billing {
 impl Gate {
     /// Takes a webhook of Stripe: `signature` is the value of `Stripe-Signature`, `body` the raw
     /// body, at most [`webhook::MAX_BODY`] long. Answered with 200 once what it says is durable
-    /// and, in this process, in force; with 4xx if it is not genuine, and with 503 if it could not
-    /// be applied now: Stripe sends it again.
+    /// and, in this process, in force; with 4xx if it is not genuine, with 503 if it could not be
+    /// applied now, and with 422 if it would say something and is in the shape of no API version
+    /// that is known here: Stripe sends it again, and shows that it fails.
     ///
     /// Other processes hold the tenant to its new plan when what they know of it has aged.
     pub async fn stripe_webhook(&self, signature: &[u8], body: &[u8]) -> Reply {
@@ -154,6 +164,12 @@ impl Gate {
                     body: b"{\"received\":true}".to_vec(),
                 }
             }
+            Err(Failed::Unreadable) => {
+                telemetry::webhook_event("unreadable");
+                billing.log_unreadable(&event);
+                let detail = "Its object has the shape of no API version that is known here.";
+                plain_problem(422, "Webhook not understood", detail)
+            }
             Err(error) => {
                 telemetry::webhook_event("waits");
                 tracing::warn!(event = %event.id, kind = %event.kind, %error, "a webhook waits");
@@ -177,6 +193,9 @@ impl Inner {
         }
         let mark = if event.live != (billing.mode == StripeMode::Live) {
             Mark::OtherMode
+        } else if event.account.is_some() {
+            // A platform hears of its connected accounts' customers, too: those pay others.
+            Mark::OtherAccount
         } else {
             self.apply_event(billing, event).await?
         };
@@ -184,20 +203,36 @@ impl Inner {
         Ok(mark)
     }
 
-    /// A Checkout that names its tenant links the customer it was made for.
+    /// A Checkout that names its tenant links the customer it was made for. One that only took a
+    /// payment, or a payment method, takes no tenant away from the customer that it has.
     async fn link_checkout(&self, event: &Event, customer: &str) -> Result<Mark, Failed> {
         let Some(tenant) = event.object["metadata"][CHECKOUT_TENANT].as_str() else {
             return Ok(Mark::Unknown);
         };
+        let found = match self.directory.find(tenant).await {
+            Ok(found) => found,
+            Err(error) if is_final(&error) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let has = found.as_ref().and_then(|found| found.record().account.clone());
+        if let Some(has) = has.filter(|has| has != customer) {
+            let (event, mode) = (&event.id, event.object["mode"].as_str().unwrap_or_default());
+            if matches!(mode, "payment" | "setup") {
+                let why = "make the session with `customer` set, or link the tenant by hand";
+                tracing::error!(
+                    %event, %tenant, %customer, %has, mode,
+                    "a Checkout was paid by another customer than its tenant's: not linked; {why}"
+                );
+                return Ok(Mark::Unknown);
+            }
+            tracing::warn!(
+                %event, %tenant, %customer, was = %has,
+                "a Checkout links a tenant to another customer: what the other has still runs"
+            );
+        }
         match self.link(tenant, customer).await {
             Ok(()) => Ok(Mark::Applied),
-            // Nothing that another attempt would change.
-            Err(Failed::Directory(
-                error @ (DirectoryError::NoTenant
-                | DirectoryError::CustomerTaken
-                | DirectoryError::TenantId
-                | DirectoryError::Text { .. }),
-            )) => {
+            Err(Failed::Directory(error)) if is_final(&error) => {
                 tracing::error!(event = %event.id, %error, "a Checkout links no tenant");
                 Ok(Mark::Unknown)
             }
@@ -205,7 +240,31 @@ impl Inner {
         }
     }
 
+    /// Keeps on record what prices were called: a lookup key may move to another.
+    async fn note_prices(&self, customers: &Customers, event: &Event) -> Result<(), Failed> {
+        let catalog = self.live.load().catalog.clone();
+        let mut seen: Vec<(String, String, i64)> = Vec::new();
+        let mut note = |object: &serde_json::Value, at_s: i64| {
+            seen.extend(prices(object).into_iter().map(|(id, key)| (id, key, at_s)));
+        };
+        note(&event.object, event.created_s);
+        if let Some(previous) = &event.previous {
+            let mut before = event.object.clone();
+            for (field, value) in previous.as_object().into_iter().flatten() {
+                before[field.as_str()] = value.clone();
+            }
+            note(&before, event.created_s.saturating_sub(1));
+        }
+        for (price, key, at_s) in seen {
+            if catalog.sold_at(&key).is_some() {
+                customers.note_price(&price, &key, at_s).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn apply_event(&self, billing: &Billing, event: &Event) -> Result<Mark, Failed> {
+        let customers = &billing.customers;
         // What is made of it is seen on facts of nobody, so that an event without meaning writes
         // nothing.
         match (Facts::default().take(event), customer_of(event)) {
@@ -216,15 +275,49 @@ impl Inner {
                 Ok(Mark::Applied)
             }
             (Taken::Checkout, Some(customer)) => self.link_checkout(event, customer).await,
+            (Taken::Unreadable, _) => Err(Failed::Unreadable),
+            (Taken::Price, _) => {
+                self.note_prices(customers, event).await?;
+                Ok(Mark::Applied)
+            }
             (Taken::Yes, Some(customer)) => {
+                self.note_prices(customers, event).await?;
                 let take = |facts: &mut Facts| {
                     facts.take(event);
                 };
-                billing.customers.change(customer, take).await?;
+                customers.change(customer, take).await?;
                 self.settle_customer(customer, &format!("stripe: {}", event.kind)).await?;
                 Ok(Mark::Applied)
             }
             _ => Ok(Mark::Unknown),
         }
     }
+}
+
+impl Billing {
+    /// Once for each type and version, in this process: Stripe repeats each for days.
+    fn log_unreadable(&self, event: &Event) {
+        let mut logged = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        let shape = (event.kind.clone(), event.version.clone());
+        if logged.len() < MAX_LOGGED && logged.insert(shape) {
+            let Event { id, kind, version, .. } = event;
+            let version = version.as_deref().unwrap_or("unknown");
+            tracing::error!(
+                event = %id, %kind, version,
+                "a webhook is in no shape that is known here, and gives nothing: set the \
+                 endpoint's API version at Stripe to 2024 or later"
+            );
+        }
+    }
+}
+
+/// Whether another attempt would fare no better.
+fn is_final(error: &DirectoryError) -> bool {
+    matches!(
+        error,
+        DirectoryError::NoTenant
+            | DirectoryError::CustomerTaken
+            | DirectoryError::TenantId
+            | DirectoryError::Text { .. }
+    )
 }

@@ -10,7 +10,7 @@
 //! 3. Stripe is changed only where `[billing]` asks for it (`on-payment-method`,
 //!    `on-final-failure`), and only after a look at how things stand there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::billing::{Billing, Failed};
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, Known};
-use crate::billing::reducer::{Base, PlanState, TopUp, Wanted};
+use crate::billing::reducer::{Base, Facts, PlanState, TopUp, Wanted};
 use crate::billing::stripe::Dated;
 use crate::catalog::{Catalog, OnFinalFailure, Sold};
 use crate::directory::{DirectoryError, Grant, PaymentState, Tenant};
@@ -33,6 +33,12 @@ const POLL_EVERY_MS: i64 = 86_400_000;
 
 /// Customers asked about in one report: at Stripe's slowest pace, 5 s of it.
 const POLLS: usize = 100;
+
+/// Passes of looking things up: an invoice, its lines, their prices, and once more.
+const FETCHES: usize = 4;
+
+/// Prices that mean nothing here, and of which the record is asked in one pass.
+const MAX_RECALLED: usize = 64;
 
 /// Longest name of a grant, as the directory has it.
 const MAX_GRANT: usize = 64;
@@ -62,7 +68,7 @@ impl Gate {
             }
             Err(Failed::Store(error)) => Err(error.into()),
             Err(Failed::Directory(error)) => Err(error.into()),
-            Err(Failed::Busy) => Err(DirectoryError::Busy.into()),
+            Err(Failed::Busy | Failed::Unreadable) => Err(DirectoryError::Busy.into()),
         }
     }
 
@@ -102,10 +108,17 @@ impl Inner {
         for _ in 0..ROUNDS {
             let fetched = self.fetch_wanted(&customers, customer, &mut known).await;
             let state = self.state_of(&known);
-            self.follow(customer, &known, &state, note).await?;
-            let acted = self.act(&customers, customer, &known, &state).await;
+            let tenant = self.follow(customer, &known, &state, note).await?;
+            let followed = (known.version, known.tenant);
+            if known.facts.is_large() {
+                self.fold(&customers, customer, &known, tenant.as_ref()).await?;
+            }
+            let acted = match &tenant {
+                Some(_) => self.act(&customers, customer, &mut known, &state).await,
+                None => Ok(()),
+            };
             let after = customers.read(customer).await?;
-            if after.version == known.version && after.tenant == known.tenant {
+            if (after.version, after.tenant) == followed {
                 fetched?;
                 acted?;
                 let decided = state.wanted.is_empty() || self.billing.is_none();
@@ -162,27 +175,112 @@ impl Inner {
         Ok(customers.change(customer, |facts| facts.fetched(&object, at_s)).await?)
     }
 
-    /// Fetches what the events do not decide. Where Stripe does not answer, the facts stay as they
-    /// were, which gives the customer the better of what may be.
+    /// Looks up what the events do not decide: first what other customers' events said of a price,
+    /// then at Stripe. Where Stripe does not answer, the facts stay as they were, which gives the
+    /// customer the better of what may be.
     async fn fetch_wanted(
         &self,
         customers: &Customers,
         customer: &str,
         known: &mut Known,
     ) -> Result<(), Failed> {
-        let Some(billing) = &self.billing else { return Ok(()) };
-        for wanted in self.state_of(known).wanted {
-            *known = match &wanted {
-                Wanted::Subscription(id) => match billing.stripe.subscription(id).await? {
-                    Some(told) => self.told(customers, customer, told).await?,
-                    None => continue,
-                },
-                Wanted::Price(id) => {
-                    let key = billing.stripe.lookup_key(id).await?;
-                    customers.change(customer, |facts| facts.price(id, &key)).await?
+        for _ in 0..FETCHES {
+            self.recall_prices(customers, customer, known).await?;
+            let wanted = self.state_of(known).wanted;
+            if let (Some(billing), false) = (&self.billing, wanted.is_empty()) {
+                for wanted in wanted {
+                    *known = self.fetch(billing, customers, customer, &wanted).await?;
                 }
-            };
+            } else {
+                break;
+            }
         }
+        Ok(())
+    }
+
+    /// What is on record of prices that mean nothing by this customer's own events.
+    async fn recall_prices(
+        &self,
+        customers: &Customers,
+        customer: &str,
+        known: &mut Known,
+    ) -> Result<(), Failed> {
+        let catalog = self.live.load().catalog.clone();
+        let unresolved = known.facts.unresolved(|key| catalog.sold_at(key));
+        for price in unresolved.into_iter().take(MAX_RECALLED) {
+            let keys = customers.price_keys(&price).await?;
+            if keys.keys().any(|key| catalog.sold_at(key).is_some()) {
+                let learn = |facts: &mut Facts| {
+                    keys.iter().for_each(|(key, at_s)| facts.price(&price, key, *at_s));
+                };
+                *known = customers.change(customer, learn).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        billing: &Billing,
+        customers: &Customers,
+        customer: &str,
+        wanted: &Wanted,
+    ) -> Result<Known, Failed> {
+        let stripe = &billing.stripe;
+        Ok(match wanted {
+            Wanted::Subscription(id) => match stripe.subscription(id).await? {
+                Some(told) => self.told(customers, customer, told).await?,
+                None => customers.change(customer, |facts| facts.no_subscription(id)).await?,
+            },
+            Wanted::Price(id) => {
+                let (key, at_s) = stripe.lookup_key(id).await?;
+                if self.live.load().catalog.sold_at(&key).is_some() {
+                    customers.note_price(id, &key, at_s).await?;
+                }
+                customers.change(customer, |facts| facts.price(id, &key, at_s)).await?
+            }
+            Wanted::Invoice(id) => match stripe.invoice(id).await? {
+                Some((object, at_s)) => {
+                    let take = |facts: &mut Facts| {
+                        facts.fetched_invoice(&object, at_s);
+                    };
+                    customers.change(customer, take).await?
+                }
+                None => customers.change(customer, |facts| facts.no_invoice(id)).await?,
+            },
+            Wanted::Lines(id) => {
+                let (lines, at_s) = stripe.lines(id).await?;
+                customers.change(customer, |facts| facts.lines(id, lines.clone(), at_s)).await?
+            }
+        })
+    }
+
+    /// Folds away what decides nothing any more; not what is still to be granted.
+    async fn fold(
+        &self,
+        customers: &Customers,
+        customer: &str,
+        known: &Known,
+        tenant: Option<&Tenant>,
+    ) -> Result<(), Failed> {
+        let state = self.state_of(known);
+        let catalog = self.live.load().catalog.clone();
+        let pending: BTreeSet<String> = match tenant {
+            Some(tenant) => {
+                let now_ms = self.clock.now().wall_ms;
+                let due = topups(&catalog, &state, tenant, now_ms);
+                due.into_iter().map(|(line, _)| line).collect()
+            }
+            // They are granted once it is linked.
+            None => state.topups.into_keys().collect(),
+        };
+        let fold = |facts: &mut Facts| {
+            // What came in between has not been granted.
+            if *facts == known.facts {
+                facts.fold(&pending);
+            }
+        };
+        customers.change(customer, fold).await?;
         Ok(())
     }
 
@@ -191,19 +289,20 @@ impl Inner {
         known.facts.state(|price| catalog.sold_at(price))
     }
 
-    /// Writes the record. A customer without a subscription that means a plan leaves plan and
-    /// payment as they are: an operator may have set them.
+    /// Writes the record of the tenant whose customer this is, which comes back; `None` if it is
+    /// nobody's, or its tenant has another by now. A customer without a subscription that means a
+    /// plan leaves plan and payment as they are: an operator may have set them.
     async fn follow(
         &self,
         customer: &str,
         known: &Known,
         state: &PlanState,
         note: &str,
-    ) -> Result<(), Failed> {
-        let Some(surrogate) = known.tenant else { return Ok(()) };
-        let Some(tenant) = self.directory.get(surrogate).await? else { return Ok(()) };
+    ) -> Result<Option<Tenant>, Failed> {
+        let Some(surrogate) = known.tenant else { return Ok(None) };
+        let Some(tenant) = self.directory.get(surrogate).await? else { return Ok(None) };
         if tenant.record().account.as_deref() != Some(customer) {
-            return Ok(());
+            return Ok(None);
         }
         let live = self.live.load_full();
         let catalog = &live.catalog;
@@ -215,7 +314,7 @@ impl Inner {
             }
         }
         let mut tenant = edit.note(note).save().await?;
-        for grant in topups(catalog, state, &tenant, self.clock.now().wall_ms) {
+        for (_, grant) in topups(catalog, state, &tenant, self.clock.now().wall_ms) {
             let id = grant.id.clone();
             match tenant.edit().grant(grant).note(note).save().await {
                 Ok(given) => tenant = given,
@@ -228,7 +327,7 @@ impl Inner {
             }
         }
         self.learn(&tenant);
-        Ok(())
+        Ok(Some(tenant))
     }
 
     /// Does at Stripe what `[billing]` asks for, once it is needed there.
@@ -236,12 +335,10 @@ impl Inner {
         &self,
         customers: &Customers,
         customer: &str,
-        known: &Known,
+        known: &mut Known,
         state: &PlanState,
     ) -> Result<(), Failed> {
-        let (Some(billing), Some(_), false) = (&self.billing, known.tenant, state.deleted) else {
-            return Ok(());
-        };
+        let (Some(billing), false) = (&self.billing, state.deleted) else { return Ok(()) };
         let live = self.live.load_full();
         let rules = &live.catalog.billing;
         let told = match (&state.base, &state.method) {
@@ -253,7 +350,7 @@ impl Inner {
                 let plan = rules.on_payment_method.map(|plan| usize::from(plan.0));
                 match plan.and_then(|plan| live.catalog.plans.get(plan)?.prices.first()) {
                     Some(price) => {
-                        subscribe(billing, &live.catalog, customer, price, method).await?
+                        self.subscribe(billing, customer, known, (price, method)).await?
                     }
                     None => None,
                 }
@@ -264,6 +361,28 @@ impl Inner {
             self.told(customers, customer, told).await?;
         }
         Ok(())
+    }
+
+    /// Subscribes a customer, unless Stripe has a subscription of it that means a plan and has not
+    /// ended: what it lists is taken in first, so that a price goes by all its names.
+    async fn subscribe(
+        &self,
+        billing: &Billing,
+        customer: &str,
+        known: &mut Known,
+        (price, method): (&str, &str),
+    ) -> Result<Option<Dated>, Failed> {
+        let customers = &billing.customers;
+        for told in billing.stripe.subscriptions(customer).await? {
+            *known = self.told(customers, customer, told).await?;
+        }
+        self.recall_prices(customers, customer, known).await?;
+        let catalog = self.live.load().catalog.clone();
+        if known.facts.has_plan(|key| catalog.sold_at(key)) {
+            return Ok(None);
+        }
+        tracing::info!(%customer, price, "subscribed: a payment method has arrived");
+        Ok(Some(billing.stripe.subscribe(customer, price, method).await?))
     }
 
     /// A tenant's record as it was just written is in force here with the next request.
@@ -313,29 +432,6 @@ async fn cancel(billing: &Billing, base: &Base) -> Result<Option<Dated>, Failed>
     Ok(billing.stripe.cancel(&base.subscription).await?)
 }
 
-/// Subscribes a customer, unless it has a subscription that means a plan and has not ended.
-async fn subscribe(
-    billing: &Billing,
-    catalog: &Catalog,
-    customer: &str,
-    price: &str,
-    method: &str,
-) -> Result<Option<Dated>, Failed> {
-    let is_plan = |item: &serde_json::Value| {
-        let key = item["price"]["lookup_key"].as_str();
-        key.is_some_and(|key| matches!(catalog.sold_at(key), Some(Sold::Plan(_))))
-    };
-    for (known, _) in billing.stripe.subscriptions(customer).await? {
-        let over = matches!(known["status"].as_str(), Some("canceled" | "incomplete_expired"));
-        if !over && known["items"]["data"].as_array().is_some_and(|items| items.iter().any(is_plan))
-        {
-            return Ok(None);
-        }
-    }
-    tracing::info!(%customer, price, "subscribed: a payment method has arrived");
-    Ok(Some(billing.stripe.subscribe(customer, price, method).await?))
-}
-
 /// Addons by their names, which the record holds.
 fn addons(catalog: &Catalog, state: &PlanState) -> BTreeMap<String, u64> {
     let mut bought = BTreeMap::<String, u64>::new();
@@ -349,8 +445,14 @@ fn addons(catalog: &Catalog, state: &PlanState) -> BTreeMap<String, u64> {
     bought
 }
 
-/// What was paid for and is not given yet. What has expired by now is given no more.
-fn topups(catalog: &Catalog, state: &PlanState, tenant: &Tenant, now_ms: i64) -> Vec<Grant> {
+/// What was paid for and is not given yet, by the line of its invoice. What has expired by now is
+/// given no more.
+fn topups(
+    catalog: &Catalog,
+    state: &PlanState,
+    tenant: &Tenant,
+    now_ms: i64,
+) -> Vec<(String, Grant)> {
     let mut grants = Vec::new();
     for (line, TopUp { price, quantity, paid_s }) in &state.topups {
         let Some(Sold::Topup(at)) = catalog.sold_at(price) else { continue };
@@ -364,14 +466,15 @@ fn topups(catalog: &Catalog, state: &PlanState, tenant: &Tenant, now_ms: i64) ->
             if given || expires_ms.is_some_and(|end| end <= now_ms) {
                 continue;
             }
-            grants.push(Grant {
+            let grant = Grant {
                 id,
                 meter,
                 atoms: atoms.saturating_mul(*quantity),
                 source: "topup".to_owned(),
                 expires_ms,
                 note: Some(format!("{quantity} x {}, line {line}", offer.name)),
-            });
+            };
+            grants.push((line.clone(), grant));
         }
     }
     grants

@@ -21,6 +21,7 @@
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
 //! | `I#account hash#tenant#meter@scale#period` | | what a billing period included, and its end |
 //! | `S#customer hash` | | whose customer this is, and what its events say |
+//! | `Y#price hash` | | what a price was called at the billing service |
 //! | `W#event hash` | | a webhook that was taken |
 //! | `X#reporter` | | which process reports to the billing service |
 //! | `K#tenant#e` shard | `e#` hash of an event's id | which log slot carries its units |
@@ -160,6 +161,12 @@ impl Space {
     /// `customer` is the billing service's name, so hashed.
     pub(crate) fn customer(&self, customer: &str) -> Key {
         self.key(format_args!("S#{}", name_hash(&[customer])), "-")
+    }
+
+    /// `price` is the billing service's name, so hashed.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn price(&self, price: &str) -> Key {
+        self.key(format_args!("Y#{}", name_hash(&[price])), "-")
     }
 
     #[cfg(feature = "stripe")]

@@ -7,5 +7,6 @@ mod audit;
 mod bench;
 mod customers;
 mod hostile;
+mod lives;
 mod usage;
 mod webhooks;

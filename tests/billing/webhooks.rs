@@ -163,9 +163,9 @@ async fn addons_count_by_quantity_and_top_ups_are_granted_once() {
     let price = call(&bench.sim, "POST", "/v1/prices", form).await["id"].clone();
     let invoice = json!({
         "id": "in_1", "object": "invoice", "customer": customer, "status": "paid",
-        "status_transitions": { "paid_at": NOW },
+        "status_transitions": { "paid_at": NOW }, "parent": null,
         "lines": { "data": [
-            { "quantity": 2, "pricing": { "price_details": { "price": price } } },
+            { "id": "il_1", "quantity": 2, "pricing": { "price_details": { "price": price } } },
         ] },
     });
     for id in ["evt_3", "evt_3", "evt_4"] {
@@ -173,7 +173,7 @@ async fn addons_count_by_quantity_and_top_ups_are_granted_once() {
     }
     let at = record(&bench, "acme").await;
     let grants: Vec<_> = at.grants.iter().map(|g| (g.id.as_str(), g.atoms, g.expires_ms)).collect();
-    assert_eq!(grants, [("in_1.0.credits", 100, Some((NOW + 30 * 86_400) * 1_000))]);
+    assert_eq!(grants, [("il_1.credits", 100, Some((NOW + 30 * 86_400) * 1_000))]);
     bench.use_("acme", "credits", 100).await;
 
     let seats = subscription_of("sub_2", &customer, "canceled", "seat_monthly", 3);

@@ -10,6 +10,10 @@ use serde_json::Value;
 use super::http::{Answer, Called};
 use super::{Stripe, no_date, segment};
 use crate::billing::sink::SinkError;
+use crate::billing::snapshot::LineSeen;
+
+/// Pages of an invoice's lines that are read, of 100 each: Stripe takes 250 items on an invoice.
+const MAX_LINE_PAGES: usize = 20;
 
 /// A subscription as it was told, and Stripe's second of that.
 pub(crate) type Dated = (Value, i64);
@@ -71,10 +75,39 @@ impl Stripe {
     }
 
     /// A price's lookup key; empty for a price without, or that is not there.
-    pub(crate) async fn lookup_key(&self, price: &str) -> Result<String, SinkError> {
-        let answer = self.inner.find(&format!("/v1/prices/{}", segment(price))).await?;
-        let key = answer.and_then(|answer| answer.body["lookup_key"].as_str().map(str::to_owned));
-        Ok(key.unwrap_or_default())
+    pub(crate) async fn lookup_key(&self, price: &str) -> Result<(String, i64), SinkError> {
+        let found = self.inner.find(&format!("/v1/prices/{}", segment(price))).await?;
+        let Some((price, at_s)) = found.map(dated).transpose()? else {
+            return Ok((String::new(), 0));
+        };
+        Ok((price["lookup_key"].as_str().unwrap_or_default().to_owned(), at_s))
+    }
+
+    /// An invoice as it is now; `None` if there is none.
+    pub(crate) async fn invoice(&self, id: &str) -> Result<Option<Dated>, SinkError> {
+        let answer = self.inner.find(&format!("/v1/invoices/{}", segment(id))).await?;
+        answer.map(dated).transpose()
+    }
+
+    /// All lines of an invoice that sell something, and Stripe's second of the last page.
+    pub(crate) async fn lines(&self, invoice: &str) -> Result<(Vec<LineSeen>, i64), SinkError> {
+        let (id, mut lines) = (segment(invoice), Vec::new());
+        let mut path = format!("/v1/invoices/{id}/lines?limit=100");
+        for _ in 0..MAX_LINE_PAGES {
+            let answer = self.inner.ask(&path).await?;
+            let page = answer.body["data"].as_array().ok_or_else(shape)?;
+            for line in page {
+                lines.extend(LineSeen::read(line).ok_or_else(shape)?);
+            }
+            let last = page.last().and_then(|line| line["id"].as_str()).map(segment);
+            match last.filter(|_| answer.body["has_more"] == true) {
+                Some(last) => {
+                    path = format!("/v1/invoices/{id}/lines?limit=100&starting_after={last}");
+                }
+                None => return Ok((lines, answer.date_s.ok_or_else(no_date)?)),
+            }
+        }
+        Err(SinkError(format!("the invoice {invoice} has more lines than are read")))
     }
 
     /// The identifiers that a meter's error report names. Stripe gives samples, not all.

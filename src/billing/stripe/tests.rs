@@ -320,12 +320,14 @@ async fn calls_keep_their_pace() {
 
 /// Every call there is, as the sources write it; one that is not in this list, and in the test
 /// below, fails.
-const CALLS_MADE: [&str; 9] = [
+const CALLS_MADE: [&str; 11] = [
     "/v1/billing/meter_events",
     "/v1/billing/meters/{meter}/event_summaries?{query}",
     "/v1/billing/meters?limit=1",
     "/v1/customers",
     "/v1/customers/search?{query}",
+    "/v1/invoices/{id}/lines?limit=100",
+    "/v1/invoices/{}",
     "/v1/prices/{}",
     "/v1/prices?{query}",
     "/v1/subscriptions",
@@ -343,6 +345,7 @@ fn every_call_is_one_that_stripes_own_mock_was_asked() {
     for variant in [
         "/v1/billing/meters?limit=100",
         "/v1/billing/meters?limit=100&starting_after={last}",
+        "/v1/invoices/{id}/lines?limit=100&starting_after={last}",
         "/v1/subscriptions?{query}",
     ] {
         assert!(made.remove(variant), "{variant}");
@@ -388,6 +391,8 @@ async fn stripes_own_mock_takes_every_call() {
     let read = stripe.subscription("sub_1").await;
     let canceled = stripe.cancel("sub_1").await;
     let key = stripe.lookup_key("price_1").await;
+    let invoice = stripe.invoice("in_1").await;
+    let lines = stripe.lines("in_1").await;
     mock.kill().unwrap();
     mock.wait().unwrap();
     assert!(customer.is_ok_and(|id| id.starts_with("cus_")));
@@ -396,6 +401,8 @@ async fn stripes_own_mock_takes_every_call() {
     assert!(matches!(read, Ok(Some(_))), "{read:?}");
     assert!(matches!(canceled, Ok(Some(_))), "{canceled:?}");
     assert!(key.is_ok(), "{key:?}");
+    assert!(matches!(invoice, Ok(Some(_))), "{invoice:?}");
+    assert!(lines.is_ok(), "{lines:?}");
     assert!(time.is_ok(), "{time:?}");
     assert_eq!((sent, sum), (Delivery::Delivered, Ok(25)));
 }

@@ -3,9 +3,9 @@
 //!
 //! Meters and their events, with identifiers that stay taken for a window, limits on timestamps,
 //! one call at a time per customer and meter, rejections that come later, and summaries that lag;
-//! customers, prices whose lookup keys move, subscriptions, and invoices, which are drafts first and
-//! live by a test clock; connected accounts; idempotency keys; signed webhooks, in the shapes of two
-//! API versions. A script of faults decides what fails, how, and how often.
+//! customers, prices whose lookup keys move, subscriptions, and invoices, which are drafts first
+//! and live by a test clock; connected accounts; idempotency keys; signed webhooks, in the shapes
+//! of two API versions. A script of faults decides what fails, how, and how often.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -22,8 +22,9 @@
 //! # What it is not
 //!
 //! Its shapes and parameters are compared with Stripe's published API (`tests/sim/published.rs`),
-//! and every answer is held to its published schema (`tests/sim/schema.rs`). Its behaviour is what Stripe documents and what others have reported; where neither says anything,
-//! the module says what is assumed. It has no proration, tiers, tax, discounts or `/v2` writes. It
+//! and every answer is held to its published schema (`tests/sim/schema.rs`). Its behaviour is what
+//! Stripe documents and what others have reported; where neither says anything, the module says
+//! what is assumed. It has no proration, tiers, tax, discounts or `/v2` writes. It
 //! serves loopback, over plain HTTP.
 
 mod admin;

@@ -3,8 +3,8 @@
 //! is paid.
 //!
 //! An object here has all its lines; what is shown of them is in [`super::render`]. Not published
-//! by Stripe, and assumed: a past-due subscription is active again once its newest invoice is voided
-//! or marked uncollectible by hand.
+//! by Stripe, and assumed: a past-due subscription is active again once its newest invoice is
+//! voided or marked uncollectible by hand.
 
 use serde_json::{Value, json};
 

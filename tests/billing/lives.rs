@@ -1,0 +1,365 @@
+//! What happens to plans, packs and payment in the real lives of customers at Stripe.
+
+use serde_json::{Value, json};
+use tollgate::directory::{PaymentState, TenantRecord};
+
+use crate::bench::{Bench, NOW, call, event, subscription};
+
+const MONTHLY: &str =
+    "currency=usd&unit_amount=2000&product_data[name]=x&recurring[interval]=month";
+const PACK: &str = "currency=usd&unit_amount=500&product_data[name]=x&lookup_key=pack";
+const PAYS: &str = "invoice_settings[default_payment_method]=pm_card_visa";
+const FAILS: &str = "invoice_settings[default_payment_method]=pm_card_chargeCustomerFail";
+
+const DAY: u32 = 86_400;
+
+async fn record(bench: &Bench, tenant: &str) -> TenantRecord {
+    bench.gate.directory().find(tenant).await.unwrap().unwrap().record().as_ref().clone()
+}
+
+/// The id of what is made at Stripe.
+async fn make(bench: &Bench, path: &str, form: &str) -> String {
+    let made = call(&bench.sim, "POST", path, form).await;
+    made["id"].as_str().unwrap_or_else(|| panic!("{path}: {made}")).to_owned()
+}
+
+/// A tenant that pays for a subscription to this price from now on.
+async fn subscriber(bench: &Bench, tenant: &str, price: &str) -> (String, String) {
+    let customer = bench.customer(tenant).await;
+    make(bench, &format!("/v1/customers/{customer}"), PAYS).await;
+    let form = format!("customer={customer}&items[0][price]={price}");
+    let subscription = make(bench, "/v1/subscriptions", &form).await;
+    (customer, subscription)
+}
+
+fn attached(id: &str, customer: &str, created: i64) -> Value {
+    let method = json!({ "id": "pm_card_visa", "object": "payment_method", "customer": customer });
+    event(id, "payment_method.attached", created, &method)
+}
+
+async fn subscriptions(bench: &Bench, customer: &str) -> usize {
+    let path = format!("/v1/subscriptions?status=all&customer={customer}");
+    call(&bench.sim, "GET", &path, "").await["data"].as_array().unwrap().len()
+}
+
+/// Units of its packs, by grant.
+async fn packs(bench: &Bench, tenant: &str) -> Vec<u64> {
+    record(bench, tenant).await.grants.iter().map(|grant| grant.atoms).collect()
+}
+
+/// Passes on every event, but for those of prices where an operator does not send them.
+async fn deliver_without_prices(bench: &Bench, seen: &mut usize) {
+    let list = call(&bench.sim, "GET", "/v1/events?limit=100", "").await;
+    let events = list["data"].as_array().unwrap();
+    for event in events.iter().rev().skip(*seen) {
+        if !event["type"].as_str().unwrap().starts_with("price.") {
+            assert_eq!(bench.webhook(event).await, 200, "{event}");
+        }
+    }
+    *seen = events.len();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_subscribed_before_a_lookup_key_moved_keeps_its_plan_and_loses_it_by_canceling() {
+    let bench = Bench::new().await;
+    make(&bench, "/v1/prices", &format!("{MONTHLY}&lookup_key=payg_monthly")).await;
+    let team = format!("{MONTHLY}&lookup_key=team_monthly");
+    let old = make(&bench, "/v1/prices", &team).await;
+    let (customer, id) = subscriber(&bench, "acme", &old).await;
+    let mut seen = 0;
+    deliver_without_prices(&bench, &mut seen).await;
+    assert_eq!(bench.plan("acme").await, "team");
+    make(&bench, "/v1/prices", &format!("{team}&transfer_lookup_key=true")).await;
+    // Anything that shows the subscription anew shows its price without a lookup key.
+    bench.pass(DAY);
+    make(&bench, &format!("/v1/subscriptions/{id}"), "metadata[seen]=yes").await;
+    deliver_without_prices(&bench, &mut seen).await;
+    assert_eq!(bench.plan("acme").await, "team");
+    assert_eq!(bench.webhook(&attached("evt_m", &customer, bench.sim.now())).await, 200);
+    assert_eq!(subscriptions(&bench, &customer).await, 1, "it has one");
+    bench.pass(DAY);
+    call(&bench.sim, "DELETE", &format!("/v1/subscriptions/{id}"), "").await;
+    deliver_without_prices(&bench, &mut seen).await;
+    let is = record(&bench, "acme").await;
+    assert_eq!(is.payment, PaymentState::Canceled);
+    assert_eq!(bench.plan("acme").await, "free");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_price_was_called_is_known_from_other_customers_too() {
+    let bench = Bench::new().await;
+    make(&bench, "/v1/prices", &format!("{MONTHLY}&lookup_key=payg_monthly")).await;
+    let team = format!("{MONTHLY}&lookup_key=team_monthly");
+    let old = make(&bench, "/v1/prices", &team).await;
+    subscriber(&bench, "globex", &old).await;
+    let mut seen = 0;
+    deliver_without_prices(&bench, &mut seen).await;
+    // Of this one nothing is heard before the key has moved.
+    let (customer, _) = subscriber(&bench, "acme", &old).await;
+    make(&bench, "/v1/prices", &format!("{team}&transfer_lookup_key=true")).await;
+    bench.pass(DAY);
+    assert_eq!(bench.webhook(&attached("evt_m", &customer, bench.sim.now())).await, 200);
+    assert_eq!(subscriptions(&bench, &customer).await, 1, "it has one");
+    assert_eq!(bench.plan("acme").await, "team");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_is_what_the_invoice_says_that_was_paid_and_not_its_draft() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    make(&bench, &format!("/v1/customers/{customer}"), PAYS).await;
+    let pack = make(&bench, "/v1/prices", PACK).await;
+    let mut seen = 0;
+    let of = format!("customer={customer}");
+    let invoice = make(&bench, "/v1/invoices", &of).await;
+    let item = |invoice: &str, n: u32| {
+        format!("{of}&invoice={invoice}&pricing[price]={pack}&quantity={n}")
+    };
+    let first = make(&bench, "/v1/invoiceitems", &item(&invoice, 5)).await;
+    bench.deliver(&mut seen).await;
+    make(&bench, &format!("/v1/invoiceitems/{first}"), "quantity=1").await;
+    bench.deliver(&mut seen).await;
+    assert_eq!(packs(&bench, "acme").await, [0_u64; 0], "nothing is paid");
+    make(&bench, &format!("/v1/invoices/{invoice}/pay"), "").await;
+    bench.deliver(&mut seen).await;
+    assert_eq!(packs(&bench, "acme").await, [50]);
+    // A line that stands where another was is another.
+    let invoice = make(&bench, "/v1/invoices", &of).await;
+    let other = make(&bench, "/v1/prices", "currency=usd&unit_amount=1&product_data[name]=y").await;
+    let wrong = format!("{of}&invoice={invoice}&pricing[price]={other}&quantity=9");
+    let wrong = make(&bench, "/v1/invoiceitems", &wrong).await;
+    bench.deliver(&mut seen).await;
+    call(&bench.sim, "DELETE", &format!("/v1/invoiceitems/{wrong}"), "").await;
+    make(&bench, "/v1/invoiceitems", &item(&invoice, 3)).await;
+    bench.deliver(&mut seen).await;
+    make(&bench, &format!("/v1/invoices/{invoice}/pay"), "").await;
+    bench.deliver(&mut seen).await;
+    let mut got = packs(&bench, "acme").await;
+    got.sort_unstable();
+    assert_eq!(got, [50, 150]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_beyond_the_first_page_of_an_invoice_are_granted() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    make(&bench, &format!("/v1/customers/{customer}"), PAYS).await;
+    let pack = make(&bench, "/v1/prices", PACK).await;
+    let other = make(&bench, "/v1/prices", "currency=usd&unit_amount=1&product_data[name]=y").await;
+    let of = format!("customer={customer}");
+    let invoice = make(&bench, "/v1/invoices", &of).await;
+    for n in 0..120 {
+        let price = if n % 30 == 20 { &pack } else { &other };
+        let item = format!("{of}&invoice={invoice}&pricing[price]={price}&quantity=1");
+        make(&bench, "/v1/invoiceitems", &item).await;
+    }
+    let paid = call(&bench.sim, "POST", &format!("/v1/invoices/{invoice}/pay"), "").await;
+    assert_eq!(bench.webhook(&event("evt_1", "invoice.paid", NOW, &paid)).await, 200);
+    assert_eq!(packs(&bench, "acme").await, [50; 4]);
+}
+
+/// A subscriber whose invoice of the first month has failed, and where that stands.
+async fn failed_once(bench: &Bench, seen: &mut usize) -> (String, String, String) {
+    let price = make(bench, "/v1/prices", &format!("{MONTHLY}&lookup_key=team_monthly")).await;
+    let (customer, id) = subscriber(bench, "acme", &price).await;
+    make(bench, &format!("/v1/customers/{customer}"), FAILS).await;
+    bench.pass(31 * DAY);
+    bench.deliver(seen).await;
+    assert_eq!(record(bench, "acme").await.payment, PaymentState::PastDue);
+    let list = call(&bench.sim, "GET", "/v1/invoices?status=open", "").await;
+    (customer, id, list["data"][0]["id"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invoice_that_was_given_up_long_ago_cancels_nothing_at_the_next_failure() {
+    let bench = Bench::new().await;
+    let mut seen = 0;
+    let (customer, id, invoice) = failed_once(&bench, &mut seen).await;
+    // Forgiven; and the next month is paid.
+    make(&bench, &format!("/v1/invoices/{invoice}/mark_uncollectible"), "").await;
+    make(&bench, &format!("/v1/customers/{customer}"), PAYS).await;
+    bench.pass(30 * DAY);
+    bench.deliver(&mut seen).await;
+    assert_eq!(record(&bench, "acme").await.payment, PaymentState::Good);
+    make(&bench, &format!("/v1/customers/{customer}"), FAILS).await;
+    bench.pass(31 * DAY);
+    bench.deliver(&mut seen).await;
+    let is = record(&bench, "acme").await;
+    assert_eq!(is.payment, PaymentState::PastDue);
+    assert!(bench.sim.now() * 1_000 - is.payment_since_ms < 2 * 86_400_000, "grace has just begun");
+    let stands = call(&bench.sim, "GET", &format!("/v1/subscriptions/{id}"), "").await;
+    assert_eq!(stands["status"], "past_due", "it is still being retried");
+    assert_eq!(bench.plan("acme").await, "team", "within its grace");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voided_invoice_begins_no_grace() {
+    let bench = Bench::new().await;
+    let mut seen = 0;
+    let (customer, _, invoice) = failed_once(&bench, &mut seen).await;
+    make(&bench, &format!("/v1/invoices/{invoice}/void"), "").await;
+    make(&bench, &format!("/v1/customers/{customer}"), PAYS).await;
+    bench.pass(61 * DAY);
+    bench.deliver(&mut seen).await;
+    assert_eq!(record(&bench, "acme").await.payment, PaymentState::Good);
+    make(&bench, &format!("/v1/customers/{customer}"), FAILS).await;
+    bench.pass(31 * DAY);
+    bench.deliver(&mut seen).await;
+    let is = record(&bench, "acme").await;
+    assert_eq!(is.payment, PaymentState::PastDue);
+    assert!(bench.sim.now() * 1_000 - is.payment_since_ms < 2 * 86_400_000, "grace has just begun");
+    assert_eq!(bench.plan("acme").await, "team", "within its grace");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_of_an_api_version_of_2024_give_plans_grace_and_packs() {
+    let bench = Bench::new().await;
+    bench.sim.set(|settings| settings.api_version = "2024-06-20".to_owned());
+    let price = make(&bench, "/v1/prices", &format!("{MONTHLY}&lookup_key=team_monthly")).await;
+    let (customer, _) = subscriber(&bench, "acme", &price).await;
+    let pack = make(&bench, "/v1/prices", PACK).await;
+    let invoice = make(&bench, "/v1/invoices", &format!("customer={customer}")).await;
+    let item = format!("customer={customer}&invoice={invoice}&price={pack}&quantity=2");
+    make(&bench, "/v1/invoiceitems", &item).await;
+    make(&bench, &format!("/v1/invoices/{invoice}/pay"), "").await;
+    let mut seen = 0;
+    bench.deliver(&mut seen).await;
+    assert_eq!(bench.plan("acme").await, "team");
+    assert_eq!(packs(&bench, "acme").await, [100]);
+    make(&bench, &format!("/v1/customers/{customer}"), FAILS).await;
+    bench.pass(33 * DAY);
+    bench.deliver(&mut seen).await;
+    let is = record(&bench, "acme").await;
+    assert_eq!(is.payment, PaymentState::PastDue);
+    assert_eq!(is.payment_since_ms, bench.sim.now() * 1_000, "the simulator tells it now");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_in_no_shape_that_is_known_is_refused_until_it_is() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    let before = bench.store.changes();
+    let mut strange = subscription("sub_1", &customer, "active", "team_monthly");
+    strange["items"] = json!([]);
+    let mut invoice = json!({
+        "id": "in_1", "object": "invoice", "customer": customer, "status": "paid", "parent": null,
+        "lines": { "data": [{ "id": "il_1", "sold": "pack" }] },
+    });
+    let subscribed = event("evt_1", "customer.subscription.created", NOW, &strange);
+    let paid = |invoice: &Value| event("evt_2", "invoice.paid", NOW, invoice);
+    for _ in 0..2 {
+        assert_eq!(bench.webhook(&subscribed).await, 422);
+        assert_eq!(bench.webhook(&paid(&invoice)).await, 422);
+    }
+    assert_eq!(bench.store.changes(), before, "nothing was taken, or marked as taken");
+    invoice["lines"]["data"][0]["pricing"] = Value::Null;
+    assert_eq!(bench.webhook(&paid(&invoice)).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_that_its_tenant_has_left_is_let_alone() {
+    let bench = Bench::new().await;
+    make(&bench, "/v1/prices", &format!("{MONTHLY}&lookup_key=payg_monthly")).await;
+    let left = bench.customer("acme").await;
+    let other = make(&bench, "/v1/customers", "name=other").await;
+    bench.gate.link_customer("acme", &other).await.unwrap();
+    assert_eq!(bench.webhook(&attached("evt_1", &left, NOW)).await, 200);
+    assert_eq!(subscriptions(&bench, &left).await, 0, "nobody asked for it");
+    // Nor is what it still pays for canceled.
+    let late = subscription("sub_x", &left, "unpaid", "team_monthly");
+    assert_eq!(
+        bench.webhook(&event("evt_2", "customer.subscription.updated", NOW, &late)).await,
+        200
+    );
+    let touched = |call: &stripe_sim::Answered| call.call.contains("sub_x");
+    assert!(!bench.sim.calls().iter().any(touched));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkout_for_a_payment_takes_no_tenant_from_its_customer() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    let made = subscription("sub_1", &customer, "active", "team_monthly");
+    bench.webhook(&event("evt_1", "customer.subscription.created", NOW, &made)).await;
+    let checkout = |mode: &str, tenant: &str, customer: &str| {
+        json!({
+            "id": "cs_1", "object": "checkout.session", "customer": customer, "mode": mode,
+            "metadata": { "tollgate_tenant": tenant },
+        })
+    };
+    let completed = "checkout.session.completed";
+    for (id, mode) in [("evt_2", "payment"), ("evt_3", "setup")] {
+        let guest = checkout(mode, "acme", "cus_guest");
+        assert_eq!(bench.webhook(&event(id, completed, NOW, &guest)).await, 200);
+        assert_eq!(record(&bench, "acme").await.account.as_deref(), Some(&*customer), "{mode}");
+    }
+    assert_eq!(bench.plan("acme").await, "team");
+    // A tenant without a customer gets one by any of them; a new subscription moves one.
+    bench.tenant("globex").await;
+    let first = checkout("payment", "globex", "cus_first");
+    assert_eq!(bench.webhook(&event("evt_4", completed, NOW, &first)).await, 200);
+    assert_eq!(record(&bench, "globex").await.account.as_deref(), Some("cus_first"));
+    let next = checkout("subscription", "acme", "cus_next");
+    assert_eq!(bench.webhook(&event("evt_5", completed, NOW, &next)).await, 200);
+    assert_eq!(record(&bench, "acme").await.account.as_deref(), Some("cus_next"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_connected_accounts_decide_no_plan() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    let made = subscription("sub_1", &customer, "active", "team_monthly");
+    let theirs = bench.sim.emit_for("acct_1", "customer.subscription.created", &made);
+    assert_eq!(bench.webhook(&theirs).await, 200);
+    assert_eq!(bench.plan("acme").await, "free");
+    assert_eq!(bench.webhook(&bench.sim.emit("customer.subscription.created", &made)).await, 200);
+    assert_eq!(bench.plan("acme").await, "team");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_of_a_thousand_long_invoices_still_hears_its_webhooks() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    let made = subscription("sub_1", &customer, "active", "team_monthly");
+    bench.webhook(&event("evt_0", "customer.subscription.created", NOW, &made)).await;
+    let line = |n: i64, line: i64| {
+        json!({
+            "id": format!("il_1PgafmB7WZ01zgk{n:05}{line:02}"), "quantity": 1, "amount": 2_000,
+            "pricing": { "price_details": { "price": "price_1PgafmB7WZ01zgkW6dKueIc5" } },
+        })
+    };
+    for n in 0..1_000 {
+        let lines: Vec<Value> = (0..10).map(|at| line(n, at)).collect();
+        let invoice = json!({
+            "id": format!("in_1PgafmB7WZ01zgkW6dKu{n:05}"), "object": "invoice",
+            "customer": customer, "status": "paid", "created": NOW + n,
+            "status_transitions": { "paid_at": NOW + n },
+            "parent": { "subscription_details": { "subscription": "sub_1" } },
+            "lines": { "data": lines },
+        });
+        let paid = event(&format!("evt_i{n}"), "invoice.paid", NOW + n, &invoice);
+        assert_eq!(bench.webhook(&paid).await, 200, "invoice {n}");
+    }
+    let late = subscription("sub_1", &customer, "past_due", "team_monthly");
+    let late = event("evt_late", "customer.subscription.updated", NOW + 4_000, &late);
+    assert_eq!(bench.webhook(&late).await, 200);
+    assert_eq!(record(&bench, "acme").await.payment, PaymentState::PastDue);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_by_hand_asks_about_customers_whose_webhooks_never_came() {
+    let bench = Bench::new().await;
+    let price = make(&bench, "/v1/prices", &format!("{MONTHLY}&lookup_key=team_monthly")).await;
+    subscriber(&bench, "acme", &price).await;
+    bench.use_("acme", "requests", 1).await;
+    bench.report().await;
+    assert_eq!(bench.plan("acme").await, "team");
+    let asked = |bench: &Bench| {
+        let calls = bench.sim.calls();
+        calls.iter().filter(|call| call.call == "GET /v1/subscriptions").count()
+    };
+    let before = asked(&bench);
+    bench.pass(600);
+    bench.report().await;
+    assert_eq!(asked(&bench), before, "once a day");
+}
