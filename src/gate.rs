@@ -182,8 +182,7 @@ impl Gate {
         }
 
         // Which route, before who is calling: some routes ask nobody who they are.
-        let path = inner.strip_prefix(view.path());
-        let route = live.catalog.routes.find(view.method(), path);
+        let route = inner.route_of(&live.catalog, view);
         let rules = route.map(|id| &live.catalog.routes.as_slice()[usize::from(id.0)]);
         let auth = rules.map_or(Auth::Required, |r| r.auth);
         if auth == Auth::None {

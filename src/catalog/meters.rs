@@ -223,6 +223,12 @@ fn rest_of_meter(report: &mut Report<'_>, table: Table<'_>, meter: &mut Meter) {
         }
     }
     meter.cut = table.flag("cut").unwrap_or(false);
+    if let Some(span) =
+        table.key_span("cut").filter(|_| meter.cut && meter.count == Count::Reported)
+    {
+        let help = "leave `cut` out: a handler asks with `usage.take`, which is refused";
+        report.error(span, "only what passes in bytes can be cut off", help);
+    }
     meter.stripe = table.table("stripe").and_then(|stripe| meter_stripe(report, stripe, meter));
 }
 

@@ -24,6 +24,7 @@ mod meters;
 mod model;
 mod numbers;
 mod offers;
+mod pattern;
 mod plans;
 mod rates;
 mod router;
@@ -38,7 +39,7 @@ pub use error::{PlanError, PlanErrors, Warning};
 pub use meters::{MAX_METERS, MAX_REPORTED};
 pub use model::*;
 pub use plans::MAX_SOLD;
-pub use router::Routes;
+pub use router::{Reads, Routes};
 pub use routes::MAX_ROUTES;
 pub use schema::schema;
 pub use window::{Zone, local_day};
@@ -211,7 +212,7 @@ fn lower(report: &mut Report<'_>, top: Table<'_>, now_ms: i64, hash: [u8; 32]) -
     let plan_entries = top.table("plan").map(Table::entries).unwrap_or_default();
     let names: Vec<Arc<str>> = plan_entries.iter().map(|entry| Arc::from(entry.name)).collect();
     let scene = Scene { meters: &meters, routes: &[], plans: &names, zone: &timezone };
-    let routes = routes::routes(report, top, &scene);
+    let mut routes = routes::routes(report, top, &scene);
     let scene = Scene { routes: routes.as_slice(), ..scene };
 
     let plans = plans::plans(report, &plan_entries, &scene);
@@ -222,6 +223,7 @@ fn lower(report: &mut Report<'_>, top: Table<'_>, now_ms: i64, hash: [u8; 32]) -
     let tenants = tenants::tenants(report, top, &scene, now_ms);
     let billing = tenants::billing(report, top, &scene, &plans, default_plan);
     offers::check_prices(report, top);
+    routes.mark_rated(rated(&plans, &tenants));
     let on_directory_error = match top.text("on-directory-error").map(|word| word.text) {
         Some("default-plan") => OnDirectoryError::DefaultPlan,
         _ => OnDirectoryError::Deny,
@@ -244,6 +246,19 @@ fn lower(report: &mut Report<'_>, top: Table<'_>, now_ms: i64, hash: [u8; 32]) -
         check::check(report, &catalog, top, &send);
     }
     catalog
+}
+
+/// The routes with a rate of their own in some plan or exception.
+fn rated<'a>(
+    plans: &'a [Plan],
+    tenants: &'a BTreeMap<Arc<str>, Exception>,
+) -> impl Iterator<Item = RouteId> + 'a {
+    let plans = plans.iter().flat_map(|plan| plan.rates.values());
+    let tenants = tenants.values().flat_map(|tenant| tenant.changes.rates.values());
+    plans.chain(tenants).flatten().filter_map(|rate| match rate.on {
+        RateOn::Route(route) => Some(route),
+        RateOn::All | RateOn::Default => None,
+    })
 }
 
 fn timezone(report: &mut Report<'_>, top: Table<'_>) -> Zone {

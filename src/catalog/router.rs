@@ -1,35 +1,143 @@
 //! Which route a request is on.
 //!
-//! `matchit` patterns, one router per method: the most specific pattern wins, a trailing slash
-//! makes another pattern, and HEAD counts as GET. A path is percent-decoded before it is matched,
-//! segment by segment: an encoded slash stays within its segment. What cannot be decoded stays as
-//! it came (a byte that is no UTF-8 as U+FFFD), so that no spelling of a path that still reaches a
-//! handler leaves its route.
+//! Patterns in a tree for each method: the most specific one wins, a trailing slash makes another
+//! pattern, and HEAD counts as GET. Most paths can be read in one way, and are found in place,
+//! without allocating. Three kinds cannot: with escapes, with an empty segment, with a slash at the
+//! end. There the host's own match says which of its routes a request is on, and where a path might
+//! be two routes of the plan to one host or another, the stricter one holds:
 //!
-//! A path without `%` is matched in place, without allocating (up to four parameters).
+//! - *as it came*: with the escapes decoded that every client must write (`/f%C3%BCr`), and no
+//!   other: so does axum look for its routes;
+//! - *as the host says*: the pattern that its router has matched, known by its shape;
+//! - *as it is meant*: with all escapes decoded, segment by segment (an encoded slash stays within
+//!   its segment): so do handlers see their parameters, and so does actix-web look for its routes.
+//!   What cannot be decoded stays as it came (a byte that is no UTF-8 as U+FFFD).
+//!
+//! So no spelling of a path that reaches a handler leaves its route, or makes it cheaper.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Index;
 
-use super::model::{Route, RouteId};
+use super::error::did_you_mean;
+use super::model::{Auth, MeterId, Route, RouteId};
+use super::pattern::{Affix, Pattern, Segment, Wrong, cut, order};
 
 /// The routes of a catalog.
 #[derive(Clone, Default)]
 pub struct Routes {
     routes: Vec<Route>,
     patterns: Vec<Vec<String>>,
+    /// Those with a rate of their own in some plan or exception.
+    rated: Vec<bool>,
     /// GET first, where there is one; a handful at most.
-    methods: Vec<(Box<str>, matchit::Router<RouteId>)>,
+    methods: Vec<(Box<str>, Tree)>,
+}
+
+/// How a host's router reads paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Without decoding them; a parameter within a path may be empty, at its end and as a rest not:
+    /// axum, and any host that does not say.
+    AsItCame,
+    /// Decoded but for `%25`, `%2F` and `%2B`; a rest may be empty, a parameter not: actix-web.
+    Decoded,
+}
+
+/// The patterns of one method.
+#[derive(Clone, Default)]
+struct Tree {
+    root: Node,
+    patterns: Vec<(Pattern, RouteId)>,
+}
+
+/// What may follow one slash.
+#[derive(Clone, Default)]
+struct Node {
+    /// The pattern that ends before the slash, by its place in the tree's list.
+    end: Option<usize>,
+    /// In alphabetical order.
+    literals: Vec<(Box<str>, Node)>,
+    /// The most specific first.
+    wild: Vec<(Segment, Node)>,
 }
 
 impl Routes {
     /// The route of a request, by its method and its path as it came: still percent-encoded, and
-    /// without the query.
+    /// without the query. For a request whose host has no router, or does not say what it matched.
     pub fn find(&self, method: &str, path: &str) -> Option<RouteId> {
+        self.find_at(method, path, Reads::AsItCame, || None)
+    }
+
+    /// The same where the host's router reads paths so, and may say which of its patterns it has
+    /// matched. It is asked only about paths that can be read in more than one way.
+    #[inline]
+    pub fn find_at<'p>(
+        &self,
+        method: &str,
+        path: &str,
+        reads: Reads,
+        matched: impl FnOnce() -> Option<Cow<'p, str>>,
+    ) -> Option<RouteId> {
         let method = if method == "HEAD" { "GET" } else { method };
-        let (_, router) = self.methods.iter().find(|(known, _)| **known == *method)?;
-        router.at(&decode(path)).ok().map(|found| *found.value)
+        let (_, tree) = self.methods.iter().find(|(known, _)| **known == *method)?;
+        let found = match can_be_read_twice(path) {
+            false => tree.find(path, reads),
+            true => self.weigh(tree, path, reads, matched().as_deref()),
+        };
+        Some(tree.patterns[found?].1)
+    }
+
+    /// The pattern of a path that can be read in more than one way.
+    #[cold]
+    fn weigh(&self, tree: &Tree, path: &str, reads: Reads, matched: Option<&str>) -> Option<usize> {
+        let meant = decode(path);
+        let as_meant = tree.find(&meant, reads);
+        // A pattern that the path cannot have matched is of a router within another.
+        let host = matched.and_then(Pattern::of_host).filter(|host| host.covers(&meant));
+        let as_host = host.and_then(|host| tree.named(&host));
+        let read = match reads {
+            Reads::AsItCame => decode_needed(path),
+            Reads::Decoded => decode_if(path, |byte| !b"%/+".contains(&byte)),
+        };
+        let as_came = tree.find(&read, reads);
+        let found = as_host.or(as_came);
+        let other = tree.finer(found, tree.finer(as_came, as_meant));
+        if found == other {
+            return found;
+        }
+        let of = |at: Option<usize>| at.map(|at| tree.patterns[at].1);
+        if self.holds_against(of(found), of(other)) { found } else { other }
+    }
+
+    /// Whether a route is as strict as another in all that it asks, so that it can stand for both.
+    fn holds_against(&self, found: Option<RouteId>, other: Option<RouteId>) -> bool {
+        let has_rate = |id: RouteId| self.rated.get(usize::from(id.0)).copied().unwrap_or(false);
+        let is_rated = [found, other].into_iter().flatten().any(has_rate);
+        let rules = |id: Option<RouteId>| id.map(|id| &self[id]);
+        let (found, other) = (rules(found), rules(other));
+        match open(found).cmp(&open(other)) {
+            Ordering::Less => return true,
+            Ordering::Greater => return false,
+            Ordering::Equal => {}
+        }
+        if is_rated {
+            return false;
+        }
+        let needs = |of: Option<&Route>| of.and_then(|route| route.needs.clone());
+        let needs_more = needs(other).is_none() || needs(other) == needs(found);
+        needs_more && costs_as_much(found, other) && counts_alike(found, other)
+    }
+
+    /// Notes which routes have a rate of their own.
+    pub(super) fn mark_rated(&mut self, rated: impl IntoIterator<Item = RouteId>) {
+        self.rated = vec![false; self.routes.len()];
+        for route in rated {
+            if let Some(has) = self.rated.get_mut(usize::from(route.0)) {
+                *has = true;
+            }
+        }
     }
 
     /// The route with this name in the file.
@@ -61,31 +169,159 @@ impl Routes {
     }
 
     /// Adds a pattern of a route; fails with what is wrong and what to write instead.
-    pub(super) fn insert(&mut self, route: RouteId, text: &str) -> Result<(), (String, String)> {
+    pub(super) fn insert(&mut self, route: RouteId, text: &str) -> Result<(), Wrong> {
         let (method, path) = split(text)?;
+        let pattern = Pattern::of_plan(path)?;
         let at = match self.methods.iter().position(|(known, _)| **known == *method) {
             Some(at) => at,
             None => {
                 let at = if method == "GET" { 0 } else { self.methods.len() };
-                self.methods.insert(at, (method.into(), matchit::Router::new()));
+                self.methods.insert(at, (method.into(), Tree::default()));
                 at
             }
         };
-        self.methods[at].1.insert(path, route).map_err(|error| match error {
-            matchit::InsertError::Conflict { with } => (
-                format!("the pattern `{text}` matches the same requests as `{method} {with}`"),
+        let tree = &mut self.methods[at].1;
+        if let Some(twice) = tree.named(&pattern) {
+            let with = tree.patterns[twice].1;
+            let name = &self.routes[usize::from(with.0)].name;
+            return Err((
+                format!("the pattern `{text}` matches the same requests as one of [route.{name}]"),
                 "leave one of them out: each request has one route".to_owned(),
-            ),
-            error => (
-                format!("`{path}` is not a pattern: {error}"),
-                "write parameters as `{name}`, one to a segment, and `{*rest}` at the end"
-                    .to_owned(),
-            ),
-        })?;
+            ));
+        }
+        tree.insert(pattern, route);
         if let Some(patterns) = self.patterns.get_mut(usize::from(route.0)) {
             patterns.push(format!("{method} {path}"));
         }
         Ok(())
+    }
+}
+
+/// Who may pass a route unasked: the less, the stricter.
+fn open(route: Option<&Route>) -> (u8, bool) {
+    match route {
+        None => (0, false),
+        Some(route) => (
+            match route.auth {
+                Auth::Required => 0,
+                Auth::Optional => 1,
+                Auth::None => 2,
+            },
+            route.free,
+        ),
+    }
+}
+
+/// Whether a request on the first costs at least what one on the second does, of every meter.
+fn costs_as_much(found: Option<&Route>, other: Option<&Route>) -> bool {
+    let costs = |of: Option<&Route>| of.map(|route| route.cost.clone()).unwrap_or_default();
+    let (found, other) = (costs(found), costs(other));
+    // What a route does not name costs as the meter says: of all but requests nothing is known.
+    let of = |costs: &[(MeterId, u64)], meter: MeterId| {
+        let named = costs.iter().find(|(m, _)| *m == meter).map(|(_, n)| *n);
+        named.or((meter.0 == 0).then_some(1))
+    };
+    let mut meters = found.iter().chain(&other).map(|(meter, _)| *meter);
+    meters.all(|meter| match (of(&found, meter), of(&other, meter)) {
+        (Some(found), Some(other)) => found >= other,
+        (Some(found), None) => found > 0,
+        (None, other) => other.is_none(),
+    })
+}
+
+/// Whether two routes say the same of outcomes, repeats and shadows.
+fn counts_alike(found: Option<&Route>, other: Option<&Route>) -> bool {
+    let words = |of: Option<&Route>| {
+        of.map(|route| (route.once_by.clone(), route.charge_on, route.enforce)).unwrap_or_default()
+    };
+    words(found) == words(other)
+}
+
+impl Tree {
+    /// The most specific pattern that a path fits, by its place.
+    #[inline]
+    fn find(&self, path: &str, reads: Reads) -> Option<usize> {
+        self.root.find(path.strip_prefix('/')?, reads)
+    }
+
+    /// The pattern of this shape.
+    fn named(&self, pattern: &Pattern) -> Option<usize> {
+        self.root.named(&pattern.0)
+    }
+
+    /// The finer of two patterns that one path fits.
+    fn finer(&self, one: Option<usize>, other: Option<usize>) -> Option<usize> {
+        match (one, other) {
+            (Some(a), Some(b)) => {
+                let is_finer = self.patterns[b].0.finer(&self.patterns[a].0) == Ordering::Less;
+                Some(if is_finer { b } else { a })
+            }
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn insert(&mut self, pattern: Pattern, route: RouteId) {
+        let mut node = &mut self.root;
+        for segment in &pattern.0 {
+            node = match segment {
+                Segment::Literal(text) => {
+                    let at = node.literals.binary_search_by(|(known, _)| known.cmp(text));
+                    let at = at.unwrap_or_else(|at| {
+                        node.literals.insert(at, (text.clone(), Node::default()));
+                        at
+                    });
+                    &mut node.literals[at].1
+                }
+                wild => {
+                    let at = node.wild.iter().position(|(known, _)| known == wild);
+                    let at = at.unwrap_or_else(|| {
+                        let at =
+                            node.wild.partition_point(|(known, _)| order(known) <= order(wild));
+                        node.wild.insert(at, (wild.clone(), Node::default()));
+                        at
+                    });
+                    &mut node.wild[at].1
+                }
+            };
+        }
+        node.end = Some(self.patterns.len());
+        self.patterns.push((pattern, route));
+    }
+}
+
+impl Node {
+    /// By what follows the slash. Each node is looked at once at most, so that no path takes longer
+    /// than the plan file has patterns.
+    fn find(&self, rest: &str, reads: Reads) -> Option<usize> {
+        let (segment, after) = cut(rest);
+        let down = |node: &Self| match after {
+            None => node.end,
+            Some(after) => node.find(after, reads),
+        };
+        if let Ok(at) = self.literals.binary_search_by(|(known, _)| (**known).cmp(segment))
+            && let Some(found) = down(&self.literals[at].1)
+        {
+            return Some(found);
+        }
+        let (is_raw, is_inner) = (reads == Reads::AsItCame, after.is_some());
+        let fits = |affix: &Affix| affix.takes(segment, is_raw && is_inner);
+        self.wild.iter().find_map(|(wild, node)| match wild {
+            Segment::Param(affix) if fits(affix) => down(node),
+            Segment::Rest(affix) if affix.takes(rest, !is_raw) => node.end,
+            _ => None,
+        })
+    }
+
+    fn named(&self, segments: &[Segment]) -> Option<usize> {
+        let Some((first, after)) = segments.split_first() else { return self.end };
+        let node = match first {
+            Segment::Literal(text) => {
+                let at = self.literals.binary_search_by(|(known, _)| known.cmp(text)).ok()?;
+                &self.literals[at].1
+            }
+            wild => &self.wild.iter().find(|(known, _)| known == wild)?.1,
+        };
+        node.named(after)
     }
 }
 
@@ -104,8 +340,58 @@ impl fmt::Debug for Routes {
     }
 }
 
+/// Methods that HTTP has (IANA's registry), and one that caches have.
+const METHODS: [&str; 40] = [
+    "GET",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "CONNECT",
+    "QUERY",
+    "PURGE",
+    "SEARCH",
+    "REPORT",
+    "LINK",
+    "UNLINK",
+    "LOCK",
+    "UNLOCK",
+    "COPY",
+    "MOVE",
+    "MKCOL",
+    "PROPFIND",
+    "PROPPATCH",
+    "ACL",
+    "BIND",
+    "UNBIND",
+    "REBIND",
+    "MERGE",
+    "LABEL",
+    "UPDATE",
+    "CHECKIN",
+    "CHECKOUT",
+    "UNCHECKOUT",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKWORKSPACE",
+    "MKREDIRECTREF",
+    "UPDATEREDIRECTREF",
+    "ORDERPATCH",
+    "BASELINE-CONTROL",
+    "VERSION-CONTROL",
+    "PRI",
+];
+
+/// The method of a pattern, if HTTP does not know it: it may be the host's own, or a mistake.
+pub(super) fn own_method(text: &str) -> Option<&str> {
+    let (method, _) = text.split_once(' ')?;
+    (!METHODS.contains(&method)).then_some(method)
+}
+
 /// `GET /v1/search` as method and path.
-fn split(text: &str) -> Result<(&str, &str), (String, String)> {
+fn split(text: &str) -> Result<(&str, &str), Wrong> {
     let wrong = |message: String, help: String| Err((message, help));
     let (method, path) = match text.split_once(' ') {
         Some((method, path)) => (method, path.trim_start()),
@@ -136,11 +422,17 @@ fn split(text: &str) -> Result<(&str, &str), (String, String)> {
             let help = format!("write each: [\"GET {path}\", \"POST {path}\"]");
             wrong(format!("`{method}` is no method"), help)
         }
+        _ if METHODS.contains(&method) => Ok((method, path)),
         _ if !is_method(method) => {
             let help = format!("write \"{} {path}\"", method.to_ascii_uppercase());
             wrong(format!("`{method}` is no method: methods are upper case"), help)
         }
-        _ => Ok((method, path)),
+        _ => match did_you_mean(method, METHODS) {
+            Some(known) => {
+                wrong(format!("`{method}` is no method"), format!("did you mean `{known}`?"))
+            }
+            None => Ok((method, path)),
+        },
     }
 }
 
@@ -150,8 +442,32 @@ fn is_method(method: &str) -> bool {
     !method.is_empty() && method.bytes().all(token)
 }
 
+/// Whether hosts may read a path differently: it has escapes, an empty segment, or a slash at its
+/// end.
+#[inline]
+fn can_be_read_twice(path: &str) -> bool {
+    let mut last = 0;
+    for byte in path.bytes() {
+        if byte == b'%' || byte == b'/' && last == b'/' {
+            return true;
+        }
+        last = byte;
+    }
+    last == b'/' && path.len() > 1
+}
+
 /// The path with its escapes decoded, but for `%2F`.
-fn decode(path: &str) -> Cow<'_, str> {
+pub(super) fn decode(path: &str) -> Cow<'_, str> {
+    decode_if(path, |byte| byte != b'/')
+}
+
+/// The path with the escapes decoded that a path cannot be written without (RFC 3986, section 3.3).
+fn decode_needed(path: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&byte);
+    decode_if(path, |byte| !plain(byte))
+}
+
+fn decode_if(path: &str, decoded: impl Fn(u8) -> bool) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
     }
@@ -159,7 +475,7 @@ fn decode(path: &str) -> Cow<'_, str> {
     let mut bytes = Vec::with_capacity(rest.len());
     while let Some((first, after)) = rest.split_first() {
         match escape(rest) {
-            Some(byte) if byte != b'/' => {
+            Some(byte) if decoded(byte) => {
                 bytes.push(byte);
                 rest = &rest[3..];
             }
@@ -213,8 +529,9 @@ mod tests {
         routes
     }
 
+    /// Searches are dear.
     fn sample() -> Routes {
-        routes(&[
+        let mut routes = routes(&[
             ("search", "GET /v1/search"),
             ("search", "POST /v1/search"),
             ("any", "GET /v1/{x}"),
@@ -223,7 +540,9 @@ mod tests {
             ("purge", "PURGE /v1/search"),
             ("slash", "GET /v1/search/"),
             ("umlaut", "GET /für"),
-        ])
+        ]);
+        routes.routes[0].cost = vec![(MeterId(0), 5)];
+        routes
     }
 
     fn name<'r>(routes: &'r Routes, method: &str, path: &str) -> Option<&'r str> {
@@ -270,6 +589,79 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_segment_does_not_leave_the_route() {
+        let routes = sample();
+        assert_eq!(name(&routes, "POST", "/v1/accounts//exports"), Some("export"));
+        assert_eq!(name(&routes, "GET", "/v1/"), None);
+        assert_eq!(name(&routes, "GET", "/files/"), None);
+        assert_eq!(name(&routes, "GET", "/files//"), Some("files"));
+    }
+
+    /// On which route a request is whose host's router has matched this.
+    fn at<'r>(routes: &'r Routes, path: &str, host: &str) -> Option<&'r str> {
+        let found = routes.find_at("GET", path, Reads::AsItCame, || Some(host.into()));
+        found.map(|id| &*routes[id].name)
+    }
+
+    #[test]
+    fn the_hosts_own_match_says_which_of_two_alike_a_spelling_is() {
+        let routes = routes(&[
+            ("two", "GET /{a}/{b}"),
+            ("under-a", "GET /a/{*r}"),
+            ("rest", "GET /files/{*r}"),
+            ("slash", "GET /{x}/"),
+        ]);
+        assert_eq!(at(&routes, "/%61/a", "/{x}/{y}"), Some("two"));
+        assert_eq!(at(&routes, "/%61/a", "/a/{tail:.*}"), Some("under-a"));
+        // An empty rest is none to axum, and one to actix-web.
+        assert_eq!(at(&routes, "/files/", "/files/{tail}*"), Some("rest"));
+        assert_eq!(at(&routes, "/files/", "/{dir}/"), Some("slash"));
+        // What the path cannot have matched is of another router.
+        assert_eq!(at(&routes, "/files/", "/a/{*r}"), Some("slash"));
+    }
+
+    #[test]
+    fn a_router_that_decodes_has_empty_rests_and_no_empty_parameters() {
+        let routes = sample();
+        let name = |path: &str| {
+            let method = if path.contains("accounts") { "POST" } else { "GET" };
+            let found = routes.find_at(method, path, Reads::Decoded, || None);
+            found.map(|id| &*routes[id].name)
+        };
+        assert_eq!(name("/files/"), Some("files"));
+        assert_eq!(name("/%66iles/"), Some("files"));
+        assert_eq!(name("/v1/accounts//exports"), None);
+        assert_eq!(name("/v1/accounts/%20/exports"), Some("export"));
+        assert_eq!(name("/v1/%73earch"), Some("search"));
+    }
+
+    #[test]
+    fn of_two_readings_the_stricter_holds() {
+        let strict = |change: fn(&mut Route)| {
+            let mut routes = routes(&[("any", "GET /{x}"), ("literal", "GET /search")]);
+            change(&mut routes.routes[1]);
+            at(&routes, "/%73earch", "/{x}").map(str::to_owned)
+        };
+        let literal = || Some("literal".to_owned());
+        assert_eq!(strict(|route| route.cost = vec![(MeterId(0), 25)]), literal());
+        assert_eq!(strict(|route| route.needs = Some("search".into())), literal());
+        assert_eq!(strict(|route| route.once_by = Some("key".into())), literal());
+        let any = || Some("any".to_owned());
+        assert_eq!(strict(|_| ()), any());
+        assert_eq!(strict(|route| route.auth = Auth::None), any());
+        assert_eq!(strict(|route| route.free = true), any());
+
+        let mut rated = routes(&[("any", "GET /{x}"), ("literal", "GET /search")]);
+        rated.mark_rated([RouteId(1)]);
+        assert_eq!(at(&rated, "/%73earch", "/{x}"), Some("literal"));
+        // A request on no route is identified and costs one.
+        let mut open = routes(&[("open", "GET /healthz")]);
+        open.routes[0].auth = Auth::None;
+        assert_eq!(at(&open, "/%68ealthz", "/{page}"), None);
+        assert_eq!(at(&open, "/%68ealthz", "/healthz"), Some("open"));
+    }
+
+    #[test]
     fn an_encoded_slash_stays_within_its_segment() {
         let routes = sample();
         assert_eq!(name(&routes, "POST", "/v1/accounts/a%2Fb/exports"), Some("export"));
@@ -297,7 +689,14 @@ mod tests {
         assert!(wrong("ANY /x").contains("no method"));
         assert!(wrong("GET /x?y").contains("cannot stand"));
         assert!(wrong("GET /%73").contains("cannot stand"));
-        assert!(wrong("GET /{a}-{b}").contains("not a pattern"));
+        assert!(wrong("GET /{a}-{b}").contains("two parameters"));
+        assert!(wrong("GET /{*a}/b").contains("not at the end"));
+        assert!(wrong("GET /{id:[0-9]+}").contains("regular expression"));
+        assert!(wrong("GET /v1/*").contains("alone"));
+        assert!(wrong("GET /users/:id").contains("alone"));
+        assert!(wrong("GET /{}").contains("no name"));
+        assert!(wrong("GET /{a").contains("does not end"));
+        assert!(wrong("GTE /a").contains("no method"));
         assert!(wrong("GET /v1/search").contains("same requests"));
         assert!(wrong("GET /v1/{y}").contains("same requests"));
     }

@@ -7,7 +7,7 @@ use super::error::Report;
 use super::limits::{Scene, amount_of};
 use super::meters::limit_number;
 use super::model::{Auth, ChargeOn, Count, Enforce, MeterId, Route};
-use super::router::Routes;
+use super::router::{self, Routes};
 use super::shape::{Table, Text};
 use super::words;
 
@@ -30,8 +30,16 @@ pub(super) fn routes(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>)
             report.error(node.span(), "the route matches nothing", help);
         }
         for text in texts {
-            if let Err((message, help)) = routes.insert(id, text.text) {
-                report.error(text.span, message, help);
+            match routes.insert(id, text.text) {
+                Err((message, help)) => report.error(text.span, message, help),
+                Ok(()) => {
+                    if let Some(method) = router::own_method(text.text) {
+                        let place = report.mark(text.span);
+                        report.warn(place, format!(
+                            "HTTP has no method `{method}`: the route is of requests that say so"
+                        ));
+                    }
+                }
             }
         }
     }

@@ -296,6 +296,10 @@ impl<'a> Cursor<'a> {
 
     fn scope(&mut self) -> Result<Scope, Fault> {
         let (word, at) = self.word();
+        if let Some(meant) = scope_for(word) {
+            let help = format!("did you mean `{meant}`?");
+            return Err(Fault::new(at, format!("`{word}` is no scope"), help));
+        }
         Ok(match word {
             "tenant" => Scope::Tenant,
             "key" => Scope::Key,
@@ -310,6 +314,18 @@ impl<'a> Cursor<'a> {
             }
         })
     }
+}
+
+/// The scope of ours that is meant by a word that is like it: `IP`, `users`, `address`.
+fn scope_for(word: &str) -> Option<&'static str> {
+    const SCOPES: [&str; 4] = ["tenant", "key", "user", "ip"];
+    const ALIASES: [(&str, &str); 4] =
+        [("address", "ip"), ("addr", "ip"), ("api-key", "key"), ("apikey", "key")];
+    let lower = word.to_ascii_lowercase();
+    let one = lower.strip_suffix('s').unwrap_or(&lower);
+    let like = |known: &&str| one == *known && word != *known;
+    let alias = || ALIASES.iter().find(|(from, _)| *from == one).map(|(_, to)| *to);
+    SCOPES.into_iter().find(like).or_else(alias)
 }
 
 /// Whether a name is letters, digits, `-` and `_`, begins with a letter or digit, and is short.

@@ -1,5 +1,6 @@
 //! What the gate's parts share.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -21,11 +22,12 @@ use crate::admission::hub::Hub;
 use crate::admission::lease::{Lease, Writer};
 use crate::admission::resolve::LiveCatalog;
 use crate::admission::tenant::LiveTenant;
+use crate::catalog::{Catalog, RouteId};
 use crate::clock::Clock;
 use crate::config::{Config, FlushMode};
 use crate::directory::{Check, Directory, Reads, Surrogate};
 use crate::error::Error;
-use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
+use crate::identity::{Identifier, Identify, Prober, RequestView, Unknown as UnknownCallers};
 use crate::keeper::{Hands, Keeper};
 use crate::sharing::Sharing;
 use crate::store::Store;
@@ -137,8 +139,21 @@ impl Settled {
 }
 
 impl Inner {
-    /// The path as routes match it: without the prefix of a gateway in front.
-    pub(super) fn strip_prefix<'a>(&self, path: &'a str) -> &'a str {
+    /// Which route of the plan file a request is on.
+    #[inline]
+    pub(super) fn route_of(&self, catalog: &Catalog, view: &dyn RequestView) -> Option<RouteId> {
+        let path = self.strip_prefix(view.path());
+        let matched = || {
+            Some(match view.matched_pattern()? {
+                Cow::Borrowed(pattern) => Cow::Borrowed(self.strip_prefix(pattern)),
+                Cow::Owned(pattern) => Cow::Owned(self.strip_prefix(&pattern).to_owned()),
+            })
+        };
+        catalog.routes.find_at(view.method(), path, view.reads(), matched)
+    }
+
+    /// A path, or a pattern of one, without the prefix of a gateway in front.
+    fn strip_prefix<'a>(&self, path: &'a str) -> &'a str {
         let Some(prefix) = &self.config.strip_prefix else {
             return path;
         };

@@ -57,8 +57,7 @@ impl Gate {
     /// adapters.
     pub fn counts_once(&self, view: &dyn RequestView) -> bool {
         let live = self.inner.live.load();
-        let path = self.inner.strip_prefix(view.path());
-        let route = live.catalog.routes.find(view.method(), path);
+        let route = self.inner.route_of(&live.catalog, view);
         let rules = route.map(|id| &live.catalog.routes.as_slice()[usize::from(id.0)]);
         presented(rules, view).is_some()
     }

@@ -38,6 +38,13 @@ impl Admitted {
         &self.0.plan
     }
 
+    /// The route of the plan file that this request is on, by its name there; `None`: on none.
+    pub fn route(&self) -> Option<Arc<str>> {
+        let hold = self.hold();
+        let route = hold.of.route?;
+        Some(hold.of.sheet.catalog.routes[route].name.clone())
+    }
+
     /// What the plan says of a feature.
     pub fn feature(&self, name: &str) -> Option<&Feature> {
         self.0.plan.features.get(name)

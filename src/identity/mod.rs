@@ -26,6 +26,7 @@ mod scopes;
 mod source;
 mod unknown;
 
+pub use crate::catalog::Reads;
 pub use api_key::{ApiKey, KEY_PREFIX};
 pub use caller::{Caller, Identify, Identity};
 pub use claims::Claims;
@@ -68,6 +69,16 @@ pub trait RequestView {
     /// The query as it came, without the `?`. It tells requests with one idempotency key apart, and
     /// nothing else.
     fn query(&self) -> Option<&str> {
+        None
+    }
+    /// How the host's router reads paths.
+    fn reads(&self) -> Reads {
+        Reads::AsItCame
+    }
+    /// The pattern that the host's router has matched, as it is written there (`/v1/{id}`), for the
+    /// whole of [`path`](Self::path). It is asked for only where the path alone does not say on
+    /// which route a request is. `None`: there is no router, or it does not say.
+    fn matched_pattern(&self) -> Option<Cow<'_, str>> {
         None
     }
     /// The first value of a header, by its lower-case name.

@@ -9,7 +9,7 @@ use http_body::Body;
 use tower_layer::Layer;
 
 use super::service::{Tollgate, view_of};
-use super::view::{FindPeer, Peer};
+use super::view::{FindPattern, FindPeer, Peer};
 use crate::Gate;
 
 /// Puts a [`Gate`] in front of a service.
@@ -41,6 +41,7 @@ pub(super) struct Shared {
     pub(super) extensions: bool,
     pub(super) peer: FindPeer,
     pub(super) original: Option<FindPath>,
+    pub(super) matched: Option<FindPattern>,
     /// It has been said that an upgraded connection is not counted.
     said_unheld: AtomicBool,
 }
@@ -71,6 +72,7 @@ impl TollgateLayer {
             peer: |extensions| Some(extensions.get::<Peer>()?.0.ip()),
             original: None,
             said_unheld: AtomicBool::new(false),
+            matched: None,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -104,6 +106,13 @@ impl TollgateLayer {
         self.shared.gate.counts_once(&view_of(&self.shared, request))
     }
 
+    /// How the pattern that a router has matched is found, for the whole of that path. For
+    /// adapters.
+    #[must_use]
+    pub fn matched_pattern_from(self, find: for<'a> fn(&'a Extensions) -> Option<&'a str>) -> Self {
+        self.with(|shared| shared.matched = Some(find))
+    }
+
     fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
         let mut shared = Shared {
             gate: self.shared.gate.clone(),
@@ -111,6 +120,7 @@ impl TollgateLayer {
             peer: self.shared.peer,
             original: self.shared.original,
             said_unheld: AtomicBool::new(false),
+            matched: self.shared.matched,
         };
         change(&mut shared);
         Self { shared: Arc::new(shared) }

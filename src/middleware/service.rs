@@ -56,7 +56,8 @@ pub(super) fn ask<B: Body>(shared: &Shared, request: &Request<B>, waited: Waited
 #[inline]
 pub(super) fn view_of<'a, B: Body>(shared: &Shared, request: &'a Request<B>) -> HttpView<'a> {
     let asked_for = shared.original.and_then(|find| find(request.extensions()));
-    let view = HttpView::of(request, asked_for.unwrap_or_else(|| request.uri()), shared.peer);
+    let uri = asked_for.unwrap_or_else(|| request.uri());
+    let view = HttpView::of(request, uri, shared.peer, shared.matched);
     let body = request.body();
     // An empty body may say only that it has ended: lambda_http's does.
     let length = body.size_hint().exact().or_else(|| body.is_end_stream().then_some(0));

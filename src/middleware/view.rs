@@ -23,6 +23,7 @@ pub struct HttpView<'a> {
     peer: PeerOf<'a>,
     length: Option<u64>,
     claims: Option<&'a Extensions>,
+    matched: Option<FindPattern>,
 }
 
 /// Looked for only where somebody asks: an API key needs no peer.
@@ -35,6 +36,9 @@ enum PeerOf<'a> {
 /// How the connection's peer is found among a request's extensions.
 pub(super) type FindPeer = fn(&Extensions) -> Option<IpAddr>;
 
+/// How the pattern that a router has matched is found among a request's extensions.
+pub(super) type FindPattern = for<'a> fn(&'a Extensions) -> Option<&'a str>;
+
 impl<'a> HttpView<'a> {
     /// A view of a request, with the peer that the host knows.
     pub fn new(
@@ -44,14 +48,20 @@ impl<'a> HttpView<'a> {
         peer: Option<IpAddr>,
     ) -> Self {
         let peer = PeerOf::Known(peer);
-        Self { method, uri, headers, peer, length: None, claims: None }
+        Self { method, uri, headers, peer, length: None, claims: None, matched: None }
     }
 
-    /// A view of a request whose peer is found so.
-    pub(super) fn of<B>(request: &'a Request<B>, uri: &'a Uri, find: FindPeer) -> Self {
+    /// A view of a request whose peer is found so, and what a router has matched.
+    pub(super) fn of<B>(
+        request: &'a Request<B>,
+        uri: &'a Uri,
+        find: FindPeer,
+        matched: Option<FindPattern>,
+    ) -> Self {
         let (method, headers) = (request.method(), request.headers());
         let peer = PeerOf::In(request.extensions(), find);
-        Self { method, uri, headers, peer, length: None, claims: Some(request.extensions()) }
+        let claims = Some(request.extensions());
+        Self { method, uri, headers, peer, length: None, claims, matched }
     }
 
     /// With the [`Claims`] among the request's extensions, if there are any.
@@ -85,6 +95,10 @@ impl RequestView for HttpView<'_> {
 
     fn query(&self) -> Option<&str> {
         self.uri.query()
+    }
+
+    fn matched_pattern(&self) -> Option<Cow<'_, str>> {
+        self.matched?(self.claims?).map(Cow::Borrowed)
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {

@@ -32,8 +32,9 @@
 //! ```
 //!
 //! - [`Tollgate`] is a middleware of actix-web's own kind, around an `App` or a `web::Scope`. It
-//!   stands before routing: routes of the plan file match the path as it was sent, wherever it
-//!   leads, so that no spelling of a path goes uncounted.
+//!   stands before routing, asks the app which of its patterns a path is on where it can be read in
+//!   more than one way, and gates what no route answers too. Middlewares that change paths
+//!   (`NormalizePath`) belong outside of it.
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the middleware they
 //!   answer 500 with a sentence that says so; `Option<Tenant>` and the like are `None` instead.
 //! - [`usage_routes`] identify their callers by themselves and decide nothing, and so answer

@@ -7,11 +7,13 @@ use actix_web::dev::{Payload, RequestHead, ServiceRequest};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, Version, header};
 use actix_web::{HttpMessage, HttpRequest};
-use tollgate::identity::{BodyDigest, Claims, Malformed, NamedHeader, RequestView};
+use tollgate::identity::{BodyDigest, Claims, Malformed, NamedHeader, Reads, RequestView};
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
     http: &'a HttpRequest,
+    /// On its way: what it matches can be asked for.
+    routed: Option<&'a ServiceRequest>,
     head: &'a RequestHead,
     peer: Option<IpAddr>,
     length: Option<u64>,
@@ -22,7 +24,8 @@ impl<'a> View<'a> {
     /// A request on its way to its handler.
     pub(crate) fn of(request: &'a ServiceRequest) -> Self {
         let (http, payload) = request.parts();
-        Self { length: length(http.head(), payload), ..Self::of_handled(http) }
+        let length = length(http.head(), payload);
+        Self { length, routed: Some(request), ..Self::of_handled(http) }
     }
 
     /// A request whose body nobody counts.
@@ -30,7 +33,7 @@ impl<'a> View<'a> {
         let peer = request.peer_addr().map(|address| address.ip());
         // A shared pointer: nothing of the request stays borrowed.
         let claims = request.extensions().get::<Claims>().cloned();
-        Self { http: request, head: request.head(), peer, length: None, claims }
+        Self { http: request, routed: None, head: request.head(), peer, length: None, claims }
     }
 }
 
@@ -76,6 +79,18 @@ impl RequestView for View<'_> {
 
     fn body_digest(&self) -> Option<BodyDigest> {
         self.http.extensions().get().copied()
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Decoded
+    }
+
+    /// The first resource with that path, whatever its guards say: the app has not routed it yet,
+    /// and will by the path as it has decoded it. (`match_pattern` of a request asks by the other.)
+    fn matched_pattern(&self) -> Option<Cow<'_, str>> {
+        let request = self.routed?;
+        let path = request.match_info().as_str();
+        request.resource_map().match_pattern(path).map(Cow::Owned)
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {

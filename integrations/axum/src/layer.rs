@@ -1,8 +1,9 @@
-//! The layer, knowing what axum leaves in a request: the peer, and the path before `nest`.
+//! The layer, knowing what axum leaves in a request: the peer, the path before `nest`, and which
+//! route its router has matched.
 
 use std::net::IpAddr;
 
-use axum::extract::OriginalUri;
+use axum::extract::{MatchedPath, OriginalUri};
 use http::{Extensions, Request, Uri};
 use tollgate::Gate;
 use tower_layer::Layer;
@@ -12,8 +13,8 @@ use crate::service::Tollgate;
 /// Puts a [`Gate`] in front of the routes that were added before it. It has no type parameters, so
 /// it can be named, kept and returned.
 ///
-/// It is [`tollgate::middleware::TollgateLayer`] with axum's `ConnectInfo`, `OriginalUri` and
-/// `Body`.
+/// It is [`tollgate::middleware::TollgateLayer`] with axum's `ConnectInfo`, `OriginalUri`,
+/// `MatchedPath` and `Body`.
 #[derive(Clone, Debug)]
 pub struct TollgateLayer(tollgate::middleware::TollgateLayer);
 
@@ -21,7 +22,8 @@ impl TollgateLayer {
     /// A layer over this gate.
     pub fn new(gate: &Gate) -> Self {
         let layer = tollgate::middleware::TollgateLayer::new(gate);
-        Self(layer.peer_from(peer).original_path_from(original))
+        let layer = layer.peer_from(peer).original_path_from(original);
+        Self(layer.matched_pattern_from(matched))
     }
 
     /// Whether a request presents a key to be counted once.
@@ -66,4 +68,9 @@ pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
 
 fn original(extensions: &Extensions) -> Option<&Uri> {
     Some(&extensions.get::<OriginalUri>()?.0)
+}
+
+/// Also inside `nest` it is the whole pattern, as [`original`] is the whole path.
+fn matched(extensions: &Extensions) -> Option<&str> {
+    Some(extensions.get::<MatchedPath>()?.as_str())
 }

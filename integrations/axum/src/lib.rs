@@ -27,15 +27,18 @@
 //! ```
 //!
 //! - [`TollgateLayer`] knows axum: routes of the plan file match the path that was asked for, also
-//!   inside [`Router::nest`](axum::Router::nest), and the peer comes from axum's `ConnectInfo`
-//!   (serve with `into_make_service_with_connect_info::<SocketAddr>()`; without it limits `per ip`
-//!   have no address to go by and no proxy is trusted).
+//!   inside [`Router::nest`](axum::Router::nest), by the router's own match, and the peer comes
+//!   from axum's `ConnectInfo` (serve with
+//!   `into_make_service_with_connect_info::<SocketAddr>()`; without it limits `per ip` have no
+//!   address to go by and no proxy is trusted).
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the layer they answer 500
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides
 //!   nothing, and so answers whoever is over its limit or has not paid. So does [`ingest_router`],
 //!   where other services report usage.
 //! - [`DigestBodies`] compares the bodies of requests that count once.
+//! - What no route answers is gated too. Another router that is merged after `.layer(..)` takes its
+//!   place, ungated: merge it before.
 //! - A CORS layer belongs outside, in a later `.layer(..)`: there it answers preflights, and lets
 //!   pages of other origins read refusals.
 //! - With the feature `stripe`, `stripe_router` takes Stripe's webhooks.

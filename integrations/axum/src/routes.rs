@@ -1,6 +1,11 @@
 //! The routes that show a tenant its own use: free, never limited, and answered also while the
 //! tenant is over its limit or has not paid.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::{get, post};
@@ -11,7 +16,11 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use tollgate::ingest::MAX_BODY;
 use tollgate::middleware::HttpView;
 use tollgate::wire::Reply;
-use tollgate::{Gate, Identified, IdentifyStep, Waited, report};
+use tollgate::{Admitted, Gate, Identified, IdentifyStep, Waited, report};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{Tollgate, TollgateLayer};
 
 /// `GET /usage` (JSON, with `ETag`), `GET /usage/history?meter=..` and `GET /usage-page` (one page
 /// for people, which asks for a key and shows the same).
@@ -31,7 +40,7 @@ use tollgate::{Gate, Identified, IdentifyStep, Waited, report};
 /// ```
 pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
     let (usage, history) = (gate.clone(), gate.clone());
-    Router::new()
+    gated_fallback(gate)
         .route("/usage", get(move |request| show_usage(usage, request)))
         .route("/usage/history", get(move |request| show_history(history, request)))
         .route("/usage-page", get(async || response(report::page_reply())))
@@ -43,8 +52,51 @@ pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> 
 /// Merge it **after** `.layer(TollgateLayer::new(&gate))`, beside [`usage_router`] or elsewhere:
 /// it knows its callers by itself.
 pub fn ingest_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
+    let router = gated_fallback(gate);
     let gate = gate.clone();
-    Router::new().route("/usage", post(move |request| take_usage(gate, request)))
+    router.route("/usage", post(move |request| take_usage(gate, request)))
+}
+
+/// A router without routes. [`Router::merge`] keeps the default fallback of the router that is
+/// merged: so this one's is behind the gate, as was the other's.
+pub(crate) fn gated_fallback<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
+    Router::new().layer(FallbackLayer(TollgateLayer::new(gate)))
+}
+
+/// The gate around a fallback, unless a request has passed one already: then the router was merged
+/// before its `.layer(..)`.
+#[derive(Clone)]
+struct FallbackLayer(TollgateLayer);
+
+#[derive(Clone)]
+struct Fallback {
+    plain: axum::routing::Route,
+    gated: Tollgate<axum::routing::Route>,
+}
+
+impl Layer<axum::routing::Route> for FallbackLayer {
+    type Service = Fallback;
+
+    fn layer(&self, inner: axum::routing::Route) -> Fallback {
+        Fallback { plain: inner.clone(), gated: self.0.layer(inner) }
+    }
+}
+
+impl Service<Request> for Fallback {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request>::poll_ready(&mut self.gated, cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match request.extensions().get::<Admitted>() {
+            Some(_) => Box::pin(self.plain.call(request)),
+            None => Box::pin(self.gated.call(request)),
+        }
+    }
 }
 
 async fn take_usage(gate: Gate, request: Request) -> Response {

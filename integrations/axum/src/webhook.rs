@@ -8,7 +8,7 @@ use http::StatusCode;
 use tollgate::Gate;
 use tollgate::billing::webhook::MAX_BODY;
 
-use crate::routes::response;
+use crate::routes::{gated_fallback, response};
 
 /// `POST /webhooks/stripe`: what to enter at Stripe as the endpoint is this path of your host.
 ///
@@ -24,8 +24,9 @@ use crate::routes::response;
 ///
 /// For another path write a handler around [`Gate::stripe_webhook`], which wants the raw body.
 pub fn stripe_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
+    let router = gated_fallback(gate);
     let gate = gate.clone();
-    Router::new().route("/webhooks/stripe", post(move |request| take(gate, request)))
+    router.route("/webhooks/stripe", post(move |request| take(gate, request)))
 }
 
 async fn take(gate: Gate, request: Request) -> Response {

@@ -1,0 +1,321 @@
+//! Patterns of paths: of the plan file, and as a host's router says which one it has matched.
+//!
+//! A pattern is known by its shape: `/v1/accounts/{account}/exports` is the same as
+//! `/v1/accounts/{id}/exports`.
+
+use std::cmp::{Ordering, Reverse};
+
+/// Most segments of a pattern: the search goes down one call a segment.
+const MOST_SEGMENTS: usize = 64;
+
+/// The segments of a pattern, from the first slash on. A [`Segment::Rest`] is the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pattern(pub(super) Vec<Segment>);
+
+/// What stands between two slashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// These characters.
+    Literal(Box<str>),
+    /// Any, between these: `v{version}`, `{name}.json`.
+    Param(Affix),
+    /// All that follows, slashes too, after these: `{*rest}`.
+    Rest(Affix),
+}
+
+/// What stands before and after a parameter within its segment; mostly nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Affix {
+    before: Box<str>,
+    after: Box<str>,
+}
+
+impl Affix {
+    /// Whether a segment fits around a value, which may be empty or not.
+    pub(super) fn takes(&self, segment: &str, or_empty: bool) -> bool {
+        let least = self.before.len() + self.after.len() + usize::from(!or_empty);
+        segment.len() >= least
+            && segment.starts_with(&*self.before)
+            && segment.ends_with(&*self.after)
+    }
+}
+
+/// What was wrong with a pattern, and what to write instead.
+pub(super) type Wrong = (String, String);
+
+impl Pattern {
+    /// A path of the plan file.
+    pub(super) fn of_plan(path: &str) -> Result<Self, Wrong> {
+        let mut segments = Vec::new();
+        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+        while let Some(part) = parts.next() {
+            segments.push(plan_segment(path, part, parts.peek().is_none())?);
+        }
+        if segments.len() > MOST_SEGMENTS {
+            let message = format!("a pattern has at most {MOST_SEGMENTS} segments");
+            return Err((message, "end it with `{*rest}`".to_owned()));
+        }
+        Ok(Self(segments))
+    }
+
+    /// A pattern as axum (`/{id}`, `/{*rest}`) or actix-web (`/{id:\d+}`, `/{tail:.*}`, `/{tail}*`)
+    /// has it. `None`: no pattern of a plan file has its shape, such as one whose parameter goes
+    /// over a slash and does not end it.
+    pub(super) fn of_host(text: &str) -> Option<Self> {
+        let mut segments = Vec::new();
+        let mut rest = Some(text.strip_prefix('/')?);
+        while let Some(from) = rest {
+            let (segment, after) = host_segment(from)?;
+            rest = after;
+            if matches!(segment, Segment::Rest(_)) && rest.is_some() {
+                return None;
+            }
+            segments.push(segment);
+        }
+        (segments.len() <= MOST_SEGMENTS).then_some(Self(segments))
+    }
+
+    /// Whether a decoded path fits, also where values are empty that axum wants to have.
+    pub(super) fn covers(&self, path: &str) -> bool {
+        let mut rest = path.strip_prefix('/');
+        for segment in &self.0 {
+            let Some(from) = rest else { return false };
+            let (part, after) = cut(from);
+            let fits = match segment {
+                Segment::Rest(affix) => return affix.takes(from, true),
+                Segment::Literal(text) => **text == *part,
+                Segment::Param(affix) => affix.takes(part, true),
+            };
+            if !fits {
+                return false;
+            }
+            rest = after;
+        }
+        rest.is_none()
+    }
+
+    /// Which of two patterns that a path fits is found first; the finer one is less.
+    pub(super) fn finer(&self, other: &Self) -> Ordering {
+        self.0.iter().map(order).cmp(other.0.iter().map(order))
+    }
+}
+
+/// The order in which what stands at one place is tried.
+pub(super) fn order(segment: &Segment) -> (bool, Reverse<usize>, Reverse<usize>, bool) {
+    let of = |affix: &Affix, is_rest| {
+        (true, Reverse(affix.before.len()), Reverse(affix.after.len()), is_rest)
+    };
+    match segment {
+        Segment::Literal(_) => (false, Reverse(0), Reverse(0), false),
+        Segment::Param(affix) => of(affix, false),
+        Segment::Rest(affix) => of(affix, true),
+    }
+}
+
+/// The first segment of what follows a slash, and what follows the next.
+pub(super) fn cut(rest: &str) -> (&str, Option<&str>) {
+    match rest.split_once('/') {
+        Some((first, after)) => (first, Some(after)),
+        None => (rest, None),
+    }
+}
+
+fn plan_segment(path: &str, part: &str, is_last: bool) -> Result<Segment, Wrong> {
+    let wrong = |message: String, help: String| Err((message, help));
+    let foreign = || match part.as_bytes() {
+        [b':', name @ ..] => Some(name),
+        [b'<', name @ .., b'>'] => Some(name),
+        _ => None,
+    };
+    if let Some(name) = foreign() {
+        let name = String::from_utf8_lossy(name);
+        return wrong(
+            format!("`{part}` would match these characters alone"),
+            format!("write `{{{name}}}` for a segment"),
+        );
+    }
+    if part.starts_with('*') || part.ends_with("}*") {
+        let name = part.trim_matches(['*', '{', '}', ':', '.']);
+        let name = if name.is_empty() { "rest" } else { name };
+        return wrong(
+            format!("`{part}` would match these characters alone"),
+            match is_last {
+                true => {
+                    format!("write `{{*{name}}}` for all that follows, `{{name}}` for one segment")
+                }
+                false => "write `{name}` for one segment".to_owned(),
+            },
+        );
+    }
+    let mut affix = [String::new(), String::new()];
+    let mut found: Option<bool> = None;
+    let mut rest = part;
+    while let Some(first) = rest.chars().next() {
+        let literal = if rest.starts_with("{{") || rest.starts_with("}}") {
+            rest = &rest[2..];
+            first
+        } else if first == '}' {
+            return wrong(
+                format!("`{path}` has a `}}` too many"),
+                "write `}}` for a brace".to_owned(),
+            );
+        } else if first != '{' {
+            rest = &rest[first.len_utf8()..];
+            first
+        } else {
+            let Some((name, after)) = rest[1..].split_once('}') else {
+                let help = "write parameters as `{name}`, `{{` for a brace";
+                return wrong(format!("a parameter of `{path}` does not end"), help.to_owned());
+            };
+            let (is_rest, name) = match name.strip_prefix('*') {
+                Some(name) => (true, name),
+                None => (false, name),
+            };
+            if let Some((name, regex)) = name.split_once(':') {
+                let meant = if regex.starts_with('.') { "{*" } else { "{" };
+                let message = "a parameter of a plan file has no regular expression".to_owned();
+                return wrong(message, format!("write `{meant}{name}}}`"));
+            }
+            if name.is_empty() || name.contains(['{', '*']) {
+                let help = "write parameters as `{name}`, and `{*rest}` at the end";
+                return wrong(format!("a parameter of `{path}` has no name"), help.to_owned());
+            }
+            if found.is_some() {
+                let help = "write one to a segment".to_owned();
+                return wrong(format!("`{part}` has two parameters in a segment"), help);
+            }
+            if is_rest && !(is_last && after.is_empty()) {
+                let help = "write `{name}` for one segment, or end the pattern there";
+                return wrong(format!("`{{*{name}}}` is not at the end"), help.to_owned());
+            }
+            found = Some(is_rest);
+            rest = after;
+            continue;
+        };
+        affix[usize::from(found.is_some())].push(literal);
+    }
+    let [before, after] = affix.map(String::into_boxed_str);
+    Ok(match found {
+        None => Segment::Literal(before),
+        Some(false) => Segment::Param(Affix { before, after }),
+        Some(true) => Segment::Rest(Affix { before, after }),
+    })
+}
+
+/// The first segment of a host's pattern behind a slash, and what follows the next slash.
+fn host_segment(text: &str) -> Option<(Segment, Option<&str>)> {
+    let mut affix = [String::new(), String::new()];
+    let mut found: Option<bool> = None;
+    let mut rest = text;
+    let after = loop {
+        let Some(first) = rest.chars().next() else { break None };
+        if first == '/' {
+            break Some(&rest[1..]);
+        }
+        if rest.starts_with("{{") || rest.starts_with("}}") {
+            affix[usize::from(found.is_some())].push(first);
+            rest = &rest[2..];
+            continue;
+        }
+        if first != '{' {
+            affix[usize::from(found.is_some())].push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        if found.is_some() {
+            return None;
+        }
+        let end = closing(rest)?;
+        let name = &rest[1..end];
+        rest = &rest[end + 1..];
+        let is_rest = match (name.starts_with('*'), name.split_once(':')) {
+            (true, _) => true,
+            (false, Some((_, ".*" | ".+"))) => true,
+            (false, Some((_, regex))) if goes_over_slashes(regex) => return None,
+            (false, _) if rest == "*" => {
+                rest = "";
+                true
+            }
+            _ => false,
+        };
+        found = Some(is_rest);
+    };
+    let [before, behind] = affix.map(String::into_boxed_str);
+    let affix = Affix { before, after: behind };
+    let segment = match found {
+        None => Segment::Literal(super::router::decode(&affix.before).into()),
+        Some(false) => Segment::Param(affix),
+        Some(true) if affix.after.is_empty() => Segment::Rest(affix),
+        Some(true) => return None,
+    };
+    Some((segment, after))
+}
+
+/// Where the brace that `text` begins with is closed; regular expressions have braces too.
+fn closing(text: &str) -> Option<usize> {
+    let mut open = 0_u32;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => open += 1,
+            '}' if open == 1 => return Some(at),
+            '}' => open -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether a regular expression might match a slash; in doubt it might.
+fn goes_over_slashes(regex: &str) -> bool {
+    let plain = regex.replace("[^/]", "").replace(r"\.", "");
+    let over =
+        ["/", ".", "[^", r"\D", r"\W", r"\S", r"\p", r"\P", r"\x", r"\u", r"\U", "[!-", "[ -"];
+    over.iter().any(|part| plain.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(path: &str) -> Pattern {
+        Pattern::of_plan(path).unwrap()
+    }
+
+    #[test]
+    fn names_of_parameters_play_no_part() {
+        for (host, ours) in [
+            ("/v1/accounts/{id}/exports", "/v1/accounts/{account}/exports"),
+            ("/files/{*path}", "/files/{*rest}"),
+            ("/files/{tail:.*}", "/files/{*rest}"),
+            ("/files/{tail}*", "/files/{*rest}"),
+            (r"/users/{id:\d+}", "/users/{id}"),
+            ("/users/{id:[[:digit:]]{6}}", "/users/{id}"),
+            ("/users/{id:[^/]+}/keys", "/users/{id}/keys"),
+            ("/v{version}/x.json", "/v{n}/x.json"),
+            ("/{name}.json", "/{file}.json"),
+            ("/f%C3%BCr", "/für"),
+            ("/{{x}}", "/{{x}}"),
+            ("/", "/"),
+            ("/a/", "/a/"),
+        ] {
+            assert_eq!(Pattern::of_host(host), Some(plan(ours)), "{host}");
+        }
+        assert_ne!(Pattern::of_host("/a/{b}"), Some(plan("/a/b")));
+        assert_ne!(Pattern::of_host("/a/{b}"), Some(plan("/a/{*b}")));
+    }
+
+    #[test]
+    fn a_hosts_pattern_that_no_plan_file_can_have_is_none() {
+        for host in ["", "a", "/{a}-{b}", "/{url:.+}/raw", "/{x:a/b}", "/{x", r"/{x:\D+}"] {
+            assert_eq!(Pattern::of_host(host), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn the_finer_of_two_patterns_is_the_one_with_more_said_first() {
+        let order = ["/a/b", "/a/x{b}", "/a/{b}.json", "/a/{b}", "/a/{*r}", "/{a}/b", "/{*r}"];
+        for pair in order.windows(2) {
+            assert_eq!(plan(pair[0]).finer(&plan(pair[1])), Ordering::Less, "{pair:?}");
+        }
+    }
+}
