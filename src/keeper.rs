@@ -15,6 +15,7 @@ use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::lease::{Call, Lease, Writer};
 use crate::admission::{pool, subpool};
+use crate::repeated::repeated;
 use crate::store::layout::Space;
 use crate::store::{Item, Store, StoreError, StoreErrorKind, Written};
 
@@ -119,7 +120,10 @@ async fn drive(hands: &Hands, lease: &Arc<Lease>) {
                 lease.forget_refusal();
                 hands.hub.wake(lease);
             }
-            Err(error) => tracing::warn!(%error, "units of the dead could not be looked for"),
+            Err(error) => {
+                let now_ms = hands.hub.clock.now().wall_ms;
+                repeated!(warn, now_ms, "units of the dead could not be looked for"; %error);
+            }
         }
     }
 }
@@ -155,7 +159,7 @@ async fn renew(hands: &Hands, lease: &Lease) {
                 delay = (delay * 2).min(REPEAT.end);
             }
             Err(error) => {
-                tracing::warn!(%error, "a lease could not be renewed");
+                repeated!(warn, now().wall_ms, "a lease could not be renewed"; %error);
                 lease.unqueue();
                 return;
             }
@@ -202,7 +206,10 @@ async fn raise_alert(hands: &Hands, lease: &Lease) {
             }
         }
         Ok(Written::Refused(_)) => alerting.settle(percent),
-        Err(error) => tracing::warn!(%error, "an alert could not be noted"),
+        Err(error) => {
+            let now_ms = hands.hub.clock.now().wall_ms;
+            repeated!(warn, now_ms, "an alert could not be noted"; %error);
+        }
     }
 }
 

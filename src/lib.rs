@@ -65,6 +65,8 @@ mod own_type;
 )]
 mod planted;
 mod random;
+mod repeated;
+mod text_file;
 
 pub use admission::alert::Alert;
 pub use admission::permit::Outcome;

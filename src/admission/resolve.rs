@@ -13,6 +13,7 @@ use super::sheet::{Resolved, Standing};
 use crate::catalog::{Anchors, Catalog, Changes, MeterId, PaymentRule, PlanId};
 use crate::decision::{Payment, Reason};
 use crate::directory::{PaymentState, TenantRecord};
+use crate::repeated::repeated;
 
 /// A catalog in force, with the policies that tenants without exceptions share.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl LiveCatalog {
     pub(crate) fn resolve(&self, record: &TenantRecord, now_ms: i64) -> Resolved {
         let mut edges = Edges { now_ms, next_ms: first_grant_end(record, now_ms), passed: 0 };
         let layers = self.layers(record, &mut edges);
-        let assigned = self.assigned(record);
+        let assigned = self.assigned(record, now_ms);
         let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(assigned);
         let (paid, mut standing) = self.paid(record, base, &mut edges);
         let term = layers.iter().rev().find_map(|layer| layer.term);
@@ -107,19 +108,23 @@ impl LiveCatalog {
             match self.catalog.parse_changes(&own.changes) {
                 Ok(changes) => layers.push(changes),
                 // It was checked when it was made; since then the plan file has lost a name.
-                Err(errors) => tracing::error!(tenant = %record.id, %errors, "override ignored"),
+                Err(errors) => {
+                    let now_ms = edges.now_ms;
+                    repeated!(error, now_ms, "override ignored"; tenant = %record.id, %errors);
+                }
             }
         }
         layers
     }
 
-    fn assigned(&self, record: &TenantRecord) -> PlanId {
+    fn assigned(&self, record: &TenantRecord, now_ms: i64) -> PlanId {
         let catalog = &self.catalog;
         let Some(name) = &record.plan else {
             return catalog.default_plan;
         };
         catalog.plan(name).unwrap_or_else(|| {
-            tracing::error!(tenant = %record.id, plan = %name, "no such plan: on the default plan");
+            const TEXT: &str = "no such plan: on the default plan";
+            repeated!(error, now_ms, TEXT; tenant = %record.id, plan = %name);
             catalog.default_plan
         })
     }

@@ -10,8 +10,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::model::Place;
+use crate::text_file::{MAX_MISTAKES, around, list, quoted, said};
 
-/// Everything that is wrong with a plan file, in the order of the file. Never empty.
+/// Everything that is wrong with a plan file, in the order of the file: the first 50 mistakes, if
+/// there are more. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanErrors(Vec<PlanError>);
 
@@ -39,13 +41,8 @@ impl<'a> IntoIterator for &'a PlanErrors {
 
 impl fmt::Display for PlanErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, error) in self.0.iter().enumerate() {
-            if n > 0 {
-                f.write_str("\n\n")?;
-            }
-            error.fmt(f)?;
-        }
-        Ok(())
+        list(f, &self.0, "\n\n")?;
+        if self.0.len() < MAX_MISTAKES { Ok(()) } else { f.write_str("\n\nand perhaps more") }
     }
 }
 
@@ -60,24 +57,26 @@ pub struct PlanError {
     pub line: u32,
     /// Column in characters, from 1, as an editor shows it.
     pub column: u32,
-    /// The words at fault, as they are written.
+    /// The words at fault, as they are written; the first 160 characters of them.
     pub words: String,
     /// What is wrong.
     pub message: String,
     /// What to write instead.
     pub help: String,
-    /// The whole line, for display.
+    /// The line, for display, or 160 characters around the words.
     source: String,
+    /// Where that begins in the line, in characters.
+    source_from: u32,
 }
 
 impl fmt::Display for PlanError {
     /// `plans.toml:12:18: message`, the line with a caret below the words, and `help: ...`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, words, message, help, source } = self;
+        let Self { file, line, column, words, message, help, source, source_from } = self;
         writeln!(f, "{file}:{line}:{column}: {message}")?;
         let number = line.to_string();
         writeln!(f, " {number} | {source}")?;
-        let before = (*column as usize).saturating_sub(1);
+        let before = column.saturating_sub(1).saturating_sub(*source_from) as usize;
         // A tab stays a tab, so that the caret stands where the terminal put the word.
         let lead: String =
             source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
@@ -135,17 +134,22 @@ impl<'s> Report<'s> {
         help: impl Into<String>,
     ) {
         let (place, line) = self.locate(span.start);
-        let message = message.into();
+        let message = said(&message.into());
+        let (source, source_from) = around(line, place.column.saturating_sub(1) as usize);
         let error = PlanError {
             file: self.file.clone(),
             line: place.line,
             column: place.column,
-            words: self.words(&span).to_owned(),
+            words: quoted(self.words(&span).lines().next().unwrap_or_default()),
             message: message.clone(),
-            help: help.into(),
-            source: line.to_owned(),
+            help: said(&help.into()),
+            source,
+            source_from: saturating(source_from),
         };
         self.errors.entry((span.start, message)).or_insert(error);
+        if self.errors.len() > MAX_MISTAKES {
+            self.errors.pop_last();
+        }
     }
 
     /// Notes a mistake in the words that were marked at `place`.
@@ -160,9 +164,12 @@ impl<'s> Report<'s> {
     }
 
     pub(super) fn warn(&mut self, place: Place, message: impl Into<String>) {
-        let message = message.into();
+        let message = said(&message.into());
         let key = (place.line, place.column, message.clone());
         self.warnings.insert(key, Warning { place, message });
+        if self.warnings.len() > MAX_MISTAKES {
+            self.warnings.pop_last();
+        }
     }
 
     /// The place of the words at `span`, which [`Report::error_at`] finds again.
@@ -204,6 +211,11 @@ impl<'s> Report<'s> {
         } else {
             Err(PlanErrors(self.errors.into_values().collect()))
         }
+    }
+
+    /// The errors, where there are some.
+    pub(super) fn into_errors(self) -> PlanErrors {
+        PlanErrors(self.errors.into_values().collect())
     }
 
     pub(super) fn is_clean(&self) -> bool {

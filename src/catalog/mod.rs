@@ -44,6 +44,7 @@ pub use routes::MAX_ROUTES;
 pub use schema::schema;
 pub use window::{Zone, local_day};
 
+use crate::text_file;
 use error::{Report, did_you_mean, unknown_help};
 use limits::Scene;
 use shape::Table;
@@ -174,22 +175,31 @@ fn read<'t>(
     report: &mut Report<'t>,
     text: &'t str,
 ) -> Result<toml::Spanned<toml::de::DeTable<'t>>, PlanErrors> {
-    let (document, errors) = toml::de::DeTable::parse_recoverable(text);
-    if errors.is_empty() {
-        return Ok(document);
+    match text_file::damage(text) {
+        Some(damage) => report.error(damage.at, damage.message, damage.help),
+        None => match toml::de::DeTable::parse(text) {
+            Ok(document) => return Ok(document),
+            Err(_) => syntax(report, text),
+        },
     }
+    Err(std::mem::replace(report, Report::new("", "")).into_errors())
+}
+
+/// Notes the mistakes of a text that is no TOML.
+fn syntax(report: &mut Report<'_>, text: &str) {
     let mut twice_until = 0;
-    for error in errors {
+    for error in text_file::syntax_errors(text) {
         let span = error.span().unwrap_or(0..0);
         let message = error.message().trim();
-        let line = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+        let before = text.get(..span.start).unwrap_or_default();
+        let line = before.rfind('\n').map_or(0, |at| at + 1);
         let is_header = text[line..].trim_start().starts_with('[');
         let help = match message {
             // What stands below a header that is there twice is there twice for the same reason.
             "duplicate key" if span.start < twice_until => continue,
             "duplicate key" if is_header => {
-                let next = text[span.start..].find("\n[").unwrap_or(text.len() - span.start);
-                twice_until = span.start + next;
+                let rest = text.get(span.start..).unwrap_or_default();
+                twice_until = span.start + rest.find("\n[").unwrap_or(rest.len());
                 "a table is made once: by its header, or by dotted keys such as \
                  `quota.requests = ..` in the table above it. Put all of it in one place"
             }
@@ -197,11 +207,6 @@ fn read<'t>(
             _ => "see https://toml.io: strings are in double quotes, tables in square brackets",
         };
         report.error(span, message.replace('\n', ": "), help);
-    }
-    let report = std::mem::replace(report, Report::new("", ""));
-    match report.finish() {
-        Err(errors) => Err(errors),
-        Ok(_) => Ok(document),
     }
 }
 

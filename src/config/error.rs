@@ -4,19 +4,16 @@
 
 use std::fmt;
 
-/// Everything that is wrong with a service file, in the order of the file.
+use crate::text_file::list;
+
+/// Everything that is wrong with a service file, in the order of the file; of a file with thousands
+/// of mistakes, a thousand of them. Shown are the first 50.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, error) in self.0.iter().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            error.fmt(f)?;
-        }
-        Ok(())
+        list(f, &self.0, "\n")
     }
 }
 

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use super::ConfigError;
 use super::tree::{Data, Node, Place};
+use crate::text_file::{quoted, said};
+
+/// Most mistakes that are kept. Each may be about one value of a file.
+const MAX_KEPT: usize = 1_000;
 
 /// Collects what is wrong.
 pub(super) struct Reader {
@@ -45,8 +49,12 @@ impl Reader {
             Place::File(line, column) => (self.file.clone(), *line, *column),
             Place::Env(name) => (format!("environment variable {name}"), 0, 0),
         };
-        let words = words.to_owned();
-        self.errors.borrow_mut().push(ConfigError { file, line, column, words, message, help });
+        let mut errors = self.errors.borrow_mut();
+        if errors.len() < MAX_KEPT {
+            let (words, message) = (quoted(words), said(&message));
+            let help = help.map(|help| said(&help));
+            errors.push(ConfigError { file, line, column, words, message, help });
+        }
     }
 
     /// A node that must be a table.

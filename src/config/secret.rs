@@ -4,7 +4,6 @@
 //! needs no secrets.
 
 use std::fmt;
-use std::io::Read;
 use std::path::PathBuf;
 
 use super::ConfigError;
@@ -111,12 +110,9 @@ impl SecretRef {
 }
 
 fn read(path: &std::path::Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path)?;
-    if file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_SECRET_BYTES {
-        return Err(std::io::Error::other("it is longer than any secret"));
-    }
-    Ok(text)
+    let bytes = crate::text_file::bytes(path, MAX_SECRET_BYTES as usize)?;
+    // The bytes are not shown: they may be a secret.
+    String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is no UTF-8 text"))
 }
 
 #[cfg(test)]

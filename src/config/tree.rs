@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{ConfigError, ConfigErrors};
+use crate::text_file::{self, said};
 
 /// What the names of overriding environment variables begin with.
 const PREFIX: &str = "TOLLGATE__";
@@ -56,22 +57,23 @@ impl Data {
 /// The tree of a file's text. A byte order mark is passed over.
 pub(super) fn parse(file: &str, text: &str) -> Result<Node, ConfigErrors> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() {
-        let place = Place::File(1, 1);
-        return Ok(Node { data: table_of(text, table.into_inner()), place, raw: String::new() });
+    let lines = Lines::of(text);
+    // The line may hold a secret that was written in place.
+    let words = String::new();
+    let wrong = |at: usize, message: String, help: Option<String>| {
+        let (line, column) = lines.line_column(at);
+        ConfigError { file: file.to_owned(), line, column, words: words.clone(), message, help }
+    };
+    if let Some(damage) = text_file::damage(text) {
+        return Err(wrong(damage.at.start, damage.message, Some(damage.help.to_owned())).into());
     }
-    let errors = errors.into_iter().map(|error| {
-        let (line, column) = line_column(text, error.span().map_or(0, |span| span.start));
-        ConfigError {
-            file: file.to_owned(),
-            line,
-            column,
-            // The line may hold a secret that was written in place.
-            words: String::new(),
-            message: format!("this is not TOML: {}", error.message().trim_end()),
-            help: None,
-        }
+    if let Ok(table) = DeTable::parse(text) {
+        let place = Place::File(1, 1);
+        return Ok(Node { data: table_of(&lines, table.into_inner()), place, raw: String::new() });
+    }
+    let errors = text_file::syntax_errors(text).into_iter().map(|error| {
+        let message = format!("this is not TOML: {}", error.message().trim_end());
+        wrong(error.span().map_or(0, |span| span.start), said(&message), None)
     });
     Err(ConfigErrors(errors.collect()))
 }
@@ -125,7 +127,7 @@ fn put(root: &mut Node, path: &[&str], variable: &str, raw: String) -> bool {
         return false;
     };
     let mut data = match DeValue::parse(&raw) {
-        Ok(value) => node_of(&raw, value).data,
+        Ok(value) => node_of(&Lines::of(&raw), value).data,
         Err(_) => Data::Text(raw.clone()),
     };
     stand_in(&mut data, &place);
@@ -150,18 +152,23 @@ fn stand_in(data: &mut Data, place: &Place) {
     }
 }
 
-fn table_of(text: &str, table: DeTable<'_>) -> Data {
+fn table_of(lines: &Lines<'_>, table: DeTable<'_>) -> Data {
     let entries = table.into_iter().map(|(key, value)| {
-        let place = place_of(text, key.span().start);
-        (key.into_inner().into_owned(), (place, node_of(text, value)))
+        let place = lines.place(key.span().start);
+        (key.into_inner().into_owned(), (place, node_of(lines, value)))
     });
     Data::Table(entries.collect())
 }
 
-fn node_of(text: &str, value: Spanned<DeValue<'_>>) -> Node {
+fn node_of(lines: &Lines<'_>, value: Spanned<DeValue<'_>>) -> Node {
     let span = value.span();
-    let place = place_of(text, span.start);
-    let raw = text.get(span).unwrap_or_default().to_owned();
+    let place = lines.place(span.start);
+    let raw = lines.text.get(span).unwrap_or_default();
+    // Of a list or table only a quotation is wanted: each holds all that is within it.
+    let raw = match value.get_ref() {
+        DeValue::Array(_) | DeValue::Table(_) => text_file::quoted(raw),
+        _ => raw.to_owned(),
+    };
     let data = match value.into_inner() {
         DeValue::String(text) => Data::Text(text.into_owned()),
         DeValue::Integer(n) => match i64::from_str_radix(n.as_str(), n.radix()) {
@@ -169,9 +176,9 @@ fn node_of(text: &str, value: Spanned<DeValue<'_>>) -> Node {
             Err(_) => Data::Other("a number out of range"),
         },
         DeValue::Array(values) => {
-            Data::Array(values.into_iter().map(|value| node_of(text, value)).collect())
+            Data::Array(values.into_iter().map(|value| node_of(lines, value)).collect())
         }
-        DeValue::Table(table) => table_of(text, table),
+        DeValue::Table(table) => table_of(lines, table),
         DeValue::Float(_) => Data::Other("a number with a fraction"),
         DeValue::Boolean(_) => Data::Other("true or false"),
         DeValue::Datetime(_) => Data::Other("a date"),
@@ -179,15 +186,29 @@ fn node_of(text: &str, value: Spanned<DeValue<'_>>) -> Node {
     Node { data, place, raw }
 }
 
-fn place_of(text: &str, offset: usize) -> Place {
-    let (line, column) = line_column(text, offset);
-    Place::File(line, column)
+/// A text with the beginnings of its lines, so that a place is found without reading what stands
+/// before it.
+struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
 }
 
-fn line_column(text: &str, offset: usize) -> (u32, u32) {
-    let before = text.get(..offset).unwrap_or(text);
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let line = count(before.matches('\n').count()).saturating_add(1);
-    (line, count(before[start..].chars().count()).saturating_add(1))
+impl<'t> Lines<'t> {
+    fn of(text: &'t str) -> Self {
+        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self { text, starts: std::iter::once(0).chain(ends).collect() }
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        let (line, column) = self.line_column(offset);
+        Place::File(line, column)
+    }
+
+    fn line_column(&self, offset: usize) -> (u32, u32) {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        let before = self.text.get(start..offset).unwrap_or_default();
+        (count(line), count(before.chars().count()).saturating_add(1))
+    }
 }

@@ -9,6 +9,7 @@ use crate::admission::tenant::LiveTenant;
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
+use crate::repeated::repeated;
 
 /// A tenant, found and kept in memory: what work is asked for on behalf of.
 #[derive(Clone, Debug)]
@@ -172,7 +173,8 @@ impl Gate {
         let mut costs = Vec::with_capacity(ask.costs.len());
         for (name, units) in &ask.costs {
             let Some(meter) = live.catalog.meter(name) else {
-                tracing::error!(meter = %name, "admit: the plan file has no such meter");
+                const TEXT: &str = "admit: the plan file has no such meter";
+                repeated!(error, now.wall_ms, TEXT; meter = %name);
                 return Err(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet))));
             };
             let scale = live.catalog.meters[usize::from(meter.0)].scale;

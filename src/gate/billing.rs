@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Secret, StripeConfig, StripeMode, TooOld};
 use crate::directory::DirectoryError;
 use crate::error::Error;
+use crate::repeated::repeated;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError};
 use crate::telemetry;
@@ -150,7 +151,7 @@ impl Gate {
             Ok(event) => event,
             Err(error) => {
                 telemetry::webhook_event("refused");
-                tracing::warn!(%error, "a webhook was refused");
+                repeated!(warn, now_s.saturating_mul(1_000), "a webhook was refused"; %error);
                 return plain_problem(error.status(), "Webhook refused", &error.to_string());
             }
         };
@@ -172,7 +173,9 @@ impl Gate {
             }
             Err(error) => {
                 telemetry::webhook_event("waits");
-                tracing::warn!(event = %event.id, kind = %event.kind, %error, "a webhook waits");
+                let now_ms = now_s.saturating_mul(1_000);
+                let Event { id, kind, .. } = &event;
+                repeated!(warn, now_ms, "a webhook waits"; event = %id, %kind, %error);
                 plain_problem(503, "Webhook not applied", "It was not applied. Send it again.")
             }
         }

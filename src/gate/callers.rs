@@ -22,6 +22,7 @@ use crate::identity::{
     Caller, CredentialHash, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
     named_caller,
 };
+use crate::repeated::repeated;
 use crate::store::StoreError;
 
 /// How long what the directory said is believed: every change is seen within it.
@@ -184,7 +185,8 @@ impl Gate {
                 Ok(()) => Waited::default(),
                 Err(failed) => {
                     if let Failed::Store(error) = &*failed {
-                        tracing::warn!(%error, "a caller could not be looked up");
+                        let now_ms = inner.clock.now().wall_ms;
+                        repeated!(warn, now_ms, "a caller could not be looked up"; %error);
                     }
                     let is_away = matches!(&*failed, Failed::Store(_));
                     if inner.keep_as_known(probe) || is_away && inner.let_in(probe, wanted) {

@@ -4,6 +4,7 @@
 //! earlier file is a new publication. The revision decides whose limits win in a pool. A file that
 //! cannot be loaded keeps the catalog that is in force.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Inner;
@@ -13,6 +14,7 @@ use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, MAX_PAGE_ITEMS, Query, Store, StoreError, Value, When, Write, Written, until_known,
 };
+use crate::text_file::{self, OffRuntime};
 
 /// Format of a catalog revision.
 const FORMAT: i64 = 1;
@@ -27,8 +29,8 @@ const ZONES: usize = 8;
 /// Where plans come from.
 #[derive(Clone, Debug)]
 pub(crate) enum PlanSource {
-    /// A file, which is looked at again and again.
-    File(String),
+    /// A file, which is looked at again and again, and who looks at it.
+    File(String, OffRuntime),
     /// Text that the host has handed in.
     Text(Arc<str>),
     /// Text that a test changes.
@@ -37,8 +39,26 @@ pub(crate) enum PlanSource {
 }
 
 impl PlanSource {
-    /// The name for messages, and the text as it is now.
-    pub(crate) fn read(&self) -> Result<(String, Arc<str>), Error> {
+    pub(crate) fn file(path: impl Into<String>) -> Self {
+        Self::File(path.into(), OffRuntime::default())
+    }
+
+    /// Whether reading it may wait for a disk.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::File(..))
+    }
+
+    /// The name for messages, and the text as it is now. A file is read beside the runtime, and
+    /// given up when it does not answer.
+    pub(crate) async fn read(&self) -> Result<(String, Arc<str>), Error> {
+        let Self::File(path, files) = self else { return self.read_here() };
+        let source = self.clone();
+        let read = files.run(move || source.read_here()).await;
+        read.map_err(|source| Error::File { path: path.clone(), source })?
+    }
+
+    /// The same on this thread, which may have to wait.
+    pub(crate) fn read_here(&self) -> Result<(String, Arc<str>), Error> {
         match self {
             Self::Text(text) => Ok(("plans".to_owned(), text.clone())),
             #[cfg(any(test, feature = "testing"))]
@@ -46,9 +66,9 @@ impl PlanSource {
                 let text = text.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 Ok(("plans".to_owned(), text.clone()))
             }
-            Self::File(path) => {
+            Self::File(path, _) => {
                 let error = |source| Error::File { path: path.clone(), source };
-                let text = std::fs::read_to_string(path).map_err(error)?;
+                let text = text_file::text(Path::new(path)).map_err(error)?;
                 Ok((path.clone(), text.into()))
             }
         }
@@ -157,13 +177,19 @@ impl Inner {
     /// Looks at the plan file, and puts it into force if its content is another. `Ok(true)`: it
     /// did.
     pub(super) async fn reload(&self) -> Result<bool, Error> {
-        let (name, text) = self.plans.read()?;
+        let _turn = self.reloads.lock().await;
+        let (name, text) = self.plans.read().await?;
+        self.put_in_force(&name, &text).await
+    }
+
+    /// The same of a text that has been read.
+    pub(super) async fn put_in_force(&self, name: &str, text: &str) -> Result<bool, Error> {
         let live = self.live.load_full();
-        if crate::catalog::content_hash(&text) == live.catalog.hash {
+        if crate::catalog::content_hash(text) == live.catalog.hash {
             return Ok(false);
         }
         let now_ms = self.clock.now().wall_ms;
-        let catalog = Catalog::parse(&name, &text, now_ms)?;
+        let catalog = Catalog::parse(name, text, now_ms)?;
         let (store, space) = (&*self.store, &self.writer.space);
         let published = published(store, space).await?;
         let published = publish(store, space, &catalog, published, now_ms).await?;

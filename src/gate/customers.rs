@@ -24,6 +24,7 @@ use crate::catalog::{Catalog, OnFinalFailure, Sold};
 use crate::directory::{DirectoryError, Grant, PaymentState, Tenant};
 use crate::error::Error;
 use crate::identity::hex;
+use crate::repeated::repeated;
 
 /// How often a tenant is brought in step anew because its customer's facts changed meanwhile.
 const ROUNDS: usize = 8;
@@ -142,7 +143,9 @@ impl Inner {
                     asked += usize::from(called);
                     billing.polls.set(customer, next_ms);
                 }
-                Err(error) => tracing::warn!(%error, "a customer could not be asked about"),
+                Err(error) => {
+                    repeated!(warn, now_ms, "a customer could not be asked about"; %error);
+                }
             }
         }
     }

@@ -31,6 +31,7 @@ use crate::catalog::OnDirectoryError;
 use crate::clock::Clock;
 use crate::directory::{Surrogate, TenantRecord};
 use crate::identity::Probe;
+use crate::repeated::repeated;
 use crate::usage::Mode;
 
 /// Most guests at once; the next gets 503. Who passes for a tenant with a trusted proxy may name
@@ -96,7 +97,8 @@ impl Inner {
         let surrogate = Surrogate::draw().ok()?; // in memory only: no key is built from it
         let (now, live) = (self.clock.now(), self.live.load());
         let record = Arc::new(TenantRecord::begin(surrogate, id, now.wall_ms));
-        tracing::warn!(tenant = %id, "the directory is away: served on the default plan");
+        const TEXT: &str = "the directory is away: served on the default plan";
+        repeated!(warn, now.wall_ms, TEXT; tenant = %id);
         let make = || Arc::new(LiveTenant::new(record, &live, &guests.hub, now));
         Some(guests.tenants.entry(id.clone()).or_insert_with(make).clone())
     }
@@ -135,14 +137,16 @@ impl Inner {
             guest.row.take().map(|(meter, n)| (&guest.catalog.meters[usize::from(meter.0)], n));
         let Some(tenant) = tenant else {
             let used: Vec<_> = used.map(|(meter, n)| (meter.name.clone(), n)).collect();
-            tracing::error!(id = %guest.tenant.id, ?used, "served, and there is no such tenant");
+            let (id, now_ms) = (&guest.tenant.id, self.clock.now().wall_ms);
+            repeated!(error, now_ms, "served, and there is no such tenant"; %id, ?used);
             return;
         };
         let now = self.clock.now();
         let sheet = tenant.sheet(&self.live.load(), now);
         for (meter, n) in used {
             let Some(id) = sheet.catalog.meter(&meter.name) else {
-                tracing::error!(meter = %meter.name, atoms = n, "used by a guest, and gone since");
+                let (now_ms, meter) = (now.wall_ms, &meter.name);
+                repeated!(error, now_ms, "used by a guest, and gone since"; %meter, atoms = n);
                 continue;
             };
             let sheet = SheetRef::Own(sheet.clone());

@@ -45,6 +45,9 @@ pub(crate) struct Inner {
     pub(crate) writer: Writer,
     pub(crate) config: Settled,
     pub(crate) plans: PlanSource,
+    /// Held from reading the plan file until it is in force: what was read first must not come
+    /// into force last.
+    pub(crate) reloads: tokio::sync::Mutex<()>,
     pub(crate) live: Arc<ArcSwap<LiveCatalog>>,
     pub(crate) directory: Directory,
     pub(crate) identifier: Identifier,

@@ -12,6 +12,7 @@ use crate::clock::Now;
 use crate::config::Unknown;
 use crate::directory::Surrogate;
 use crate::identity::{Caller, Probe, ScopeHash, Scopes};
+use crate::repeated::repeated;
 use crate::store::StoreError;
 
 impl Inner {
@@ -77,7 +78,8 @@ impl Inner {
     /// Looks a caller up again; one that is nobody's by now is forgotten.
     pub(super) async fn refresh_caller(&self, probe: Probe, wanted: Wanted) {
         if let Err(error) = self.load_caller(probe, wanted).await {
-            tracing::warn!(%error, "a caller could not be looked up again");
+            let now_ms = self.clock.now().wall_ms;
+            repeated!(warn, now_ms, "a caller could not be looked up again"; %error);
             self.keep_as_known(probe);
         }
     }
@@ -124,7 +126,8 @@ impl Inner {
             Ok(tenant) => self.load_tenant(tenant.record().surrogate).await,
             Err(crate::directory::DirectoryError::Store(error)) => Err(error),
             Err(error) => {
-                tracing::warn!(%error, "a tenant could not be made on first sight");
+                let now_ms = self.clock.now().wall_ms;
+                repeated!(warn, now_ms, "a tenant could not be made on first sight"; %error);
                 Ok(None)
             }
         }
@@ -161,8 +164,10 @@ impl Inner {
             Ok(Some(record)) => tenant.learn(record, &self.live.load(), now),
             Ok(None) => tenant.keep_as_known(now.mono_ns),
             Err(error) => {
-                tracing::warn!(%error, "a tenant could not be read again: it stays as last known");
-                let retry = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
+                const TEXT: &str = "a tenant could not be read again: it stays as last known";
+                repeated!(warn, now.wall_ms, TEXT; %error);
+                // As old as to be read again after `RETRY`, and not by the very next request.
+                let retry = now.mono_ns.saturating_sub(nanos(REFRESH_AGE) - nanos(RETRY));
                 tenant.keep_as_known(retry);
             }
         }

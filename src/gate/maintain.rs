@@ -55,7 +55,13 @@ impl Maintenance {
         let refresh = until(stopped.clone(), run(Arc::downgrade(inner), refreshes));
         let upkeep = until(stopped.clone(), upkeep(Arc::downgrade(inner)));
         let guests = until(stopped.clone(), settle_guests(Arc::downgrade(inner)));
-        let mut tasks = vec![tokio::spawn(refresh), tokio::spawn(upkeep), tokio::spawn(guests)];
+        let plans = until(stopped.clone(), watch_plans(Arc::downgrade(inner)));
+        let mut tasks = vec![
+            tokio::spawn(refresh),
+            tokio::spawn(plans),
+            tokio::spawn(upkeep),
+            tokio::spawn(guests),
+        ];
         #[cfg(feature = "jwt")]
         tasks.extend(inner.identifier.verifiers().filter_map(|verifier| {
             let jwks = verifier.source()?.clone();
@@ -103,10 +109,29 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
     }
 }
 
-/// Looks at the plan file, and reads again what grows old.
+/// Looks at the plan file. On a disk that does not answer that takes long.
+async fn watch_plans(inner: Weak<Inner>) {
+    let mut poll = tokio::time::interval(POLL);
+    let mut failed = Failed::default();
+    loop {
+        poll.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.poll_plans(&mut failed).await;
+    }
+}
+
+/// The last look at the plan file, if it failed.
+#[derive(Default)]
+struct Failed {
+    /// What was told of it.
+    text: Option<String>,
+    /// The content that is broken, and need not be parsed again.
+    broken: Option<[u8; 32]>,
+}
+
+/// Reads again what grows old.
 async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
     let mut poll = tokio::time::interval(POLL);
-    let mut last_error = None;
     loop {
         tokio::select! {
             biased; // so that one seed is one run
@@ -116,7 +141,7 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
             }
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
-                inner.poll_plans(&mut last_error).await;
+                crate::repeated::settle(inner.clock.now().wall_ms);
                 if inner.sleepers.are_sealed() {
                     inner.return_sealed();
                 }
@@ -198,12 +223,27 @@ impl Inner {
     }
 
     /// Looks at the plan file. The same failure is told once, not every second.
-    async fn poll_plans(&self, last_error: &mut Option<String>) {
-        match self.reload().await {
-            Ok(_) => *last_error = None,
+    async fn poll_plans(&self, failed: &mut Failed) {
+        let _turn = self.reloads.lock().await;
+        let mut broken = None;
+        let looked = match self.plans.read().await {
+            Ok((name, text)) => {
+                let hash = Some(crate::catalog::content_hash(&text));
+                if failed.broken == hash {
+                    return;
+                }
+                let put = self.put_in_force(&name, &text).await;
+                broken = hash.filter(|_| matches!(put, Err(Error::Plans(_))));
+                put
+            }
+            Err(error) => Err(error),
+        };
+        failed.broken = broken;
+        match looked {
+            Ok(_) => failed.text = None,
             Err(error) => {
                 let text = error.to_string();
-                if last_error.as_ref() != Some(&text) {
+                if failed.text.as_ref() != Some(&text) {
                     crate::telemetry::reload_failed();
                     let what = match error {
                         Error::Plans(_) => "the plan file is broken: the one before stays in force",
@@ -211,7 +251,7 @@ impl Inner {
                     };
                     tracing::error!("{what}\n{text}");
                 }
-                *last_error = Some(text);
+                failed.text = Some(text);
             }
         }
     }

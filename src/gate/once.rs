@@ -13,6 +13,7 @@ use crate::admission::permit::{Hold, HoldBox};
 use crate::catalog::{OnLeaseError, Route};
 use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
+use crate::repeated::repeated;
 use crate::store::layout;
 use crate::store::{Change, StoreError, StoreErrorKind, When, Write, Written};
 use crate::wire::{self, Reply};
@@ -108,7 +109,8 @@ impl Inner {
             }
             away => {
                 if let Ok(Err(error)) = away {
-                    tracing::warn!(%error, "an idempotency key could not be claimed");
+                    let now_ms = self.clock.now().wall_ms;
+                    repeated!(warn, now_ms, "an idempotency key could not be claimed"; %error);
                 }
                 match hold.of.sheet.policy.on_lease_error() {
                     OnLeaseError::Deny => self.refuse_claim(Some(hold), Reason::Unavailable),

@@ -1,6 +1,7 @@
 //! Opening and closing: what is checked before the first request, what is started, and in which
 //! order it is drained.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -29,12 +30,13 @@ use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::{Directory, Reads};
 use crate::error::Error;
-use crate::identity::{Identify, Prober, Unknown as UnknownCallers};
+use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
 use crate::ingest::Counting;
 use crate::keeper::{Hands, Keeper, OnAlert, Recovery};
 use crate::sharing::Sharing;
 use crate::store::Store;
 use crate::store::layout::Space;
+use crate::text_file::{self, OffRuntime};
 use crate::usage::claims::Settler;
 use crate::usage::collect;
 use crate::usage::flush::{Flusher, Settings};
@@ -70,6 +72,7 @@ pub struct GateBuilder {
     stripe: Option<crate::config::StripeConfig>,
 }
 
+#[derive(Clone)]
 enum ConfigSource {
     File(String),
     Text(String),
@@ -109,7 +112,7 @@ impl GateBuilder {
 
     /// Another plan file than the one in the service file.
     pub fn plans_file(mut self, path: impl Into<String>) -> Self {
-        self.plans = Some(PlanSource::File(path.into()));
+        self.plans = Some(PlanSource::file(path));
         self
     }
 
@@ -178,7 +181,8 @@ impl GateBuilder {
     }
 
     /// The service file as [`open`](Self::open) will read it, with the environment laid over: for
-    /// hosts that hand in what it asks for, such as a client of the store it names.
+    /// hosts that hand in what it asks for, such as a client of the store it names. It waits for
+    /// the disk that the file is on.
     ///
     /// # Errors
     ///
@@ -194,15 +198,20 @@ impl GateBuilder {
     ///
     /// Whatever would fail later, said now.
     pub async fn open(self) -> Result<Gate, Error> {
-        let config = self.config()?;
         let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
         let now = clock.now();
-        let (plans, catalog) = self.read_plans(&config, now)?;
-        let identifier = super::sources::identifier(&config)?;
-        #[cfg(not(feature = "stripe"))]
-        super::sources::no_stripe(&config)?;
-        #[cfg(feature = "stripe")]
-        let stripe = super::billing::stripe(self.stripe.as_ref().or(config.stripe.as_ref()))?;
+        let AsWritten {
+            config,
+            plans,
+            catalog,
+            identifier,
+            settled,
+            #[cfg(feature = "stripe")]
+            stripe,
+        } = self.as_written(now).await?;
+        for warning in &catalog.warnings {
+            tracing::warn!(line = warning.place.line, "{}", warning.message);
+        }
         #[cfg(feature = "jwt")]
         super::sources::fetch_keys(&identifier, now).await;
         let store = match self.store.clone() {
@@ -213,7 +222,6 @@ impl GateBuilder {
         let (live, mut log) = begin(&*store, &space, catalog, now).await?;
         let live = Arc::new(ArcSwap::from_pointee(live));
         let writer = log.writer().clone();
-        let settled = Settled::new(&config)?;
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
         let (hub, queue) = Hub::new(clock.clone());
         hub.be(writer.incarnation);
@@ -266,6 +274,7 @@ impl GateBuilder {
             sleepers: Sleepers::default(),
             unknown: UnknownCallers::new(),
             reads: Reads::new(),
+            reloads: tokio::sync::Mutex::new(()),
             loads: moka::future::Cache::builder()
                 .max_capacity(LOADS)
                 .time_to_live(Duration::from_secs(1))
@@ -289,16 +298,73 @@ impl GateBuilder {
         Ok(Gate { inner })
     }
 
-    /// The plan file, and what it says.
-    fn read_plans(&self, config: &Config, now: Now) -> Result<(PlanSource, Catalog), Error> {
-        let file = || PlanSource::File(config.plans.file.to_string_lossy().into_owned());
-        let plans = self.plans.clone().unwrap_or_else(file);
-        let (name, text) = plans.read()?;
-        let catalog = Catalog::parse(&name, &text, now.wall_ms)?;
-        for warning in &catalog.warnings {
-            tracing::warn!(line = warning.place.line, "{}", warning.message);
+    /// What the files say. They are read beside the runtime, unless all is text that the host has
+    /// handed in.
+    async fn as_written(&self, now: Now) -> Result<AsWritten, Error> {
+        let (source, plans) = (self.source.clone(), self.plans.clone());
+        #[cfg(feature = "stripe")]
+        let stripe = self.stripe.clone();
+        let is_text = matches!(source, ConfigSource::Text(_));
+        let here = is_text && plans.as_ref().is_some_and(|plans| !plans.is_file());
+        let path = match &source {
+            ConfigSource::File(path) => path.clone(),
+            ConfigSource::Text(_) => "the plan file".to_owned(),
+        };
+        let read = move || {
+            AsWritten::read(
+                &source,
+                plans,
+                #[cfg(feature = "stripe")]
+                stripe,
+                now,
+            )
+        };
+        if here {
+            return read();
         }
-        Ok((plans, catalog))
+        let slow = |source| Error::File { path: format!("{path}, or a file it names"), source };
+        OffRuntime::default().run(read).await.map_err(slow)?
+    }
+}
+
+/// What the files say that a gate is opened with.
+struct AsWritten {
+    config: Config,
+    plans: PlanSource,
+    catalog: Catalog,
+    identifier: Identifier,
+    settled: Settled,
+    #[cfg(feature = "stripe")]
+    stripe: Option<super::billing::Settled>,
+}
+
+impl AsWritten {
+    /// Reads and checks them all, on this thread.
+    fn read(
+        source: &ConfigSource,
+        plans: Option<PlanSource>,
+        #[cfg(feature = "stripe")] stripe: Option<crate::config::StripeConfig>,
+        now: Now,
+    ) -> Result<Self, Error> {
+        let config = source.read()?;
+        let file = || PlanSource::file(config.plans.file.to_string_lossy());
+        let plans = plans.unwrap_or_else(file);
+        let (name, text) = plans.read_here()?;
+        let catalog = Catalog::parse(&name, &text, now.wall_ms)?;
+        let identifier = super::sources::identifier(&config)?;
+        #[cfg(not(feature = "stripe"))]
+        super::sources::no_stripe(&config)?;
+        #[cfg(feature = "stripe")]
+        let stripe = super::billing::stripe(stripe.as_ref().or(config.stripe.as_ref()))?;
+        Ok(Self {
+            settled: Settled::new(&config)?,
+            config,
+            plans,
+            catalog,
+            identifier,
+            #[cfg(feature = "stripe")]
+            stripe,
+        })
     }
 }
 
@@ -354,7 +420,7 @@ impl ConfigSource {
             Self::Text(text) => Config::parse("tollgate.toml", text, []),
             Self::File(path) => {
                 let error = |source| Error::File { path: path.clone(), source };
-                let text = std::fs::read_to_string(path).map_err(error)?;
+                let text = text_file::text(Path::new(path)).map_err(error)?;
                 Config::parse(path, &text, std::env::vars())
             }
         };

@@ -15,6 +15,7 @@ use crate::admission::sheet::{Sheet, Standing as TenantStanding};
 use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
+use crate::repeated::repeated;
 use crate::report::{
     GrantReport, Granularity, History, HistoryQuery, HistoryRow, LimitReport, MAX_ROWS,
     MeterReport, Period, RateReport, UsageReport,
@@ -187,7 +188,8 @@ impl Gate {
     }
 
     fn cannot_read(&self, error: &StoreError) -> Reply {
-        tracing::warn!(%error, "usage cannot be read");
+        let now_ms = self.inner.clock.now().wall_ms;
+        repeated!(warn, now_ms, "usage cannot be read"; %error);
         self.refusal_reply(&self.inner.refusal(Reason::Unavailable, None))
     }
 }

@@ -10,6 +10,7 @@ use crate::admission::policy::Known;
 use crate::catalog::{Count, Feature, Plan};
 use crate::clock::Now;
 use crate::decision::{LimitState, Refusal};
+use crate::repeated::repeated;
 
 /// An admitted request, as the middleware leaves it in the request's extensions. Clones share it.
 #[derive(Clone, Debug)]
@@ -94,12 +95,14 @@ impl Usage {
         let mut hold = self.0.hold();
         let catalog = hold.of.sheet.catalog.clone();
         let Some(id) = catalog.meter(meter) else {
-            tracing::error!(meter, "usage.add: the plan file has no such meter; nothing counted");
+            const TEXT: &str = "usage.add: the plan file has no such meter; nothing counted";
+            repeated!(error, now.wall_ms, TEXT; meter);
             return;
         };
         let rules = &catalog.meters[usize::from(id.0)];
         if rules.count == Count::Sum {
-            tracing::error!(meter, "usage.add: a sum counts its parts; report those instead");
+            const TEXT: &str = "usage.add: a sum counts its parts; report those instead";
+            repeated!(error, now.wall_ms, TEXT; meter);
             return;
         }
         let atoms = units.saturating_mul(rules.scale);
@@ -157,7 +160,8 @@ impl Usage {
             })
         };
         let Some((ask, n)) = found else {
-            tracing::error!(meter, "usage.take: nothing on this route counts such a meter");
+            const TEXT: &str = "usage.take: nothing on this route counts such a meter";
+            repeated!(error, shared.gate.inner.clock.now().wall_ms, TEXT; meter);
             let inner = &shared.gate.inner;
             return Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)));
         };

@@ -13,6 +13,7 @@ use super::claim::repeated;
 use super::{Counted, Ingest, Malformed, NotCounted, UsageEvent};
 use crate::error::Error;
 use crate::identity::hex;
+use crate::repeated::repeated;
 use crate::store::layout::{self, check_format};
 use crate::store::{Change, Item, Query, StoreError, StoreErrorKind, Value, Write};
 
@@ -94,7 +95,8 @@ impl Ingest {
                 && !why.is_retryable()
                 && let Err(error) = self.keep(body, why).await
             {
-                tracing::warn!(%error, "ingest: a dead letter could not be kept");
+                let now_ms = self.0.inner.clock.now().wall_ms;
+                repeated!(warn, now_ms, "ingest: a dead letter could not be kept"; %error);
                 *answer = Err(NotCounted::Unavailable);
             }
         }
@@ -106,7 +108,8 @@ impl Ingest {
         let inner = &self.0.inner;
         let id = hex(&Sha256::digest(body)[..16]);
         let kept = &body.as_bytes()[..body.len().min(MAX_LETTER)];
-        tracing::warn!(letter = %id, %why, "ingest: kept as a dead letter");
+        let now_ms = inner.clock.now().wall_ms;
+        repeated!(warn, now_ms, "ingest: kept as a dead letter"; letter = %id, %why);
         let (name, version) = layout::format(FORMAT);
         let change = vec![
             Change::Set(name, version),

@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::repeated::repeated;
 use crate::store::Store;
 use crate::store::layout::Space;
 use crate::{Gate, TenantHandle};
@@ -189,7 +190,8 @@ impl Ingest {
             crate::Error::NoTenant(_) if self.0.inner.creates() => NotCounted::Unavailable,
             crate::Error::NoTenant(_) => unknown(),
             error => {
-                tracing::warn!(%error, "ingest: a tenant could not be looked up");
+                let now_ms = self.0.inner.clock.now().wall_ms;
+                repeated!(warn, now_ms, "ingest: a tenant could not be looked up"; %error);
                 NotCounted::Unavailable
             }
         })

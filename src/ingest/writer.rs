@@ -18,6 +18,7 @@ use super::row::Entry;
 use super::{Counted, NotCounted};
 use crate::clock::Clock;
 use crate::directory::Surrogate;
+use crate::repeated::repeated;
 use crate::store::Store;
 use crate::store::layout::Space;
 use crate::usage::log::{LogWriter, Wrote};
@@ -132,7 +133,7 @@ impl Writer {
         match LogWriter::begin(&*self.store, self.space.clone(), at_ms).await {
             Ok(writer) => Some(Log { writer, totals: BTreeMap::new() }),
             Err(error) => {
-                tracing::warn!(%error, "ingest: no log can be begun");
+                repeated!(warn, at_ms, "ingest: no log can be begun"; %error);
                 None
             }
         }
@@ -180,7 +181,8 @@ impl Writer {
         }
         let bodies = rows.pack(self.clock.now().wall_ms, None);
         let [body] = &bodies[..] else {
-            tracing::error!(records = bodies.len(), "ingest: a batch does not fit a record");
+            let (now_ms, records) = (self.clock.now().wall_ms, bodies.len());
+            repeated!(error, now_ms, "ingest: a batch does not fit a record"; records);
             return false;
         };
         let written = claim::repeated(&*self.store, log.writer.slot(body)).await;
@@ -191,7 +193,8 @@ impl Writer {
                 false
             }
             Err(error) => {
-                tracing::warn!(%error, "ingest: a batch could not be recorded");
+                let now_ms = self.clock.now().wall_ms;
+                repeated!(warn, now_ms, "ingest: a batch could not be recorded"; %error);
                 false
             }
         }

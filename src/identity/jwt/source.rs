@@ -4,7 +4,6 @@
 //! [`Jwks::wanted`] says that a token came with a key nobody knows; it is tried at most once in
 //! [`Jwks::PAUSE`]. Keys stay as they are when a refresh fails.
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use tokio::sync::Notify;
 use super::JwtError;
 use super::keys::KeySet;
 use crate::clock::Now;
+use crate::text_file::{self, OffRuntime};
 
 /// Largest JWKS that is read.
 const MAX_BODY: usize = 1024 * 1024;
@@ -34,6 +34,8 @@ pub struct Jwks {
     wanted: Notify,
     /// Monotonic nanoseconds of the last try; 0 is never.
     tried_ns: AtomicU64,
+    /// Reads the file, where they are in one.
+    files: OffRuntime,
 }
 
 enum Place {
@@ -70,6 +72,7 @@ impl Jwks {
             keys: ArcSwap::from_pointee(KeySet::empty()),
             wanted: Notify::new(),
             tried_ns: AtomicU64::new(0),
+            files: OffRuntime::default(),
         })
     }
 
@@ -120,8 +123,8 @@ impl Jwks {
             },
             Place::File(path) => {
                 let path = path.clone();
-                let read = tokio::task::spawn_blocking(move || read_file(path));
-                read.await.map_err(|e| e.to_string())?
+                let read = self.files.run(move || text_file::bytes(&path, MAX_BODY)).await;
+                read.and_then(|bytes| bytes).map_err(|e| e.to_string())
             }
         }
     }
@@ -143,16 +146,6 @@ impl std::fmt::Display for Place {
             }
         }
     }
-}
-
-fn read_file(path: PathBuf) -> Result<Vec<u8>, String> {
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-    let mut json = Vec::new();
-    file.take(MAX_BODY as u64 + 1).read_to_end(&mut json).map_err(|e| e.to_string())?;
-    if json.len() > MAX_BODY {
-        return Err(format!("it is larger than {MAX_BODY} bytes"));
-    }
-    Ok(json)
 }
 
 /// One GET, no redirects. A connection for each: it happens a few times an hour.

@@ -1,0 +1,296 @@
+//! Files that people write: read within bounds, off the runtime, and looked at before they are
+//! parsed. A file may be torn, huge, a pipe, or on a disk that does not answer: none of these may
+//! stop a running server, or fill its log.
+
+use std::fmt::Display;
+use std::io::{Error, Read};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+
+/// Largest plan or service file, in bytes: ten thousand exceptions of tenants. What is larger is
+/// another file.
+pub(crate) const MAX_BYTES: usize = 1024 * 1024;
+
+/// Longest line, in bytes: places are counted along it, once for every value on it.
+pub(crate) const MAX_LINE: usize = 16 * 1024;
+
+/// Longest a file may take to be read: disks answer within milliseconds.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most mistakes that are told of one file. More say no more to who repairs it.
+pub(crate) const MAX_MISTAKES: usize = 50;
+
+/// Most that is told of one file, in bytes: a log keeps it beside everything else.
+const MAX_TOLD: usize = 16 * 1024;
+
+/// Longest text that is quoted in a mistake, in characters.
+const MAX_QUOTED: usize = 160;
+
+/// How much is read on after the first mistake of syntax, in bytes, for others to be told beside
+/// it. The parser makes an error for every character that it does not take.
+const READ_ON: usize = 2 * 1024;
+
+/// Work with files on threads of their own, one at a time for each owner. A thread that waits for
+/// a disk cannot be ended: it is no task of the runtime, which would wait for it when the process
+/// is to end.
+#[derive(Clone, Debug)]
+pub(crate) struct OffRuntime(Arc<Semaphore>);
+
+impl Default for OffRuntime {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl OffRuntime {
+    /// Does this on a thread of its own, after what was begun before, and waits for it for
+    /// [`TIMEOUT`].
+    ///
+    /// # Errors
+    ///
+    /// It has not ended by then, or what was begun before has not.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let done = async {
+            let Ok(place) = self.0.clone().acquire_owned().await else { return Err(slow()) };
+            let (send, ended) = oneshot::channel();
+            std::thread::Builder::new().name("tollgate-files".to_owned()).spawn(move || {
+                // Given back when the work has ended, also by a panic.
+                let place = place;
+                let done = work();
+                drop(place);
+                // Who asked may have gone meanwhile.
+                let _ = send.send(done);
+            })?;
+            ended.await.map_err(|_| Error::other("the thread that read it has panicked"))
+        };
+        tokio::time::timeout(TIMEOUT, done).await.unwrap_or_else(|_| Err(slow()))
+    }
+}
+
+fn slow() -> Error {
+    let message = format!("no answer within {TIMEOUT:?}: look at the disk or network it is on");
+    Error::new(std::io::ErrorKind::TimedOut, message)
+}
+
+/// Reads a file of at most this many bytes. It blocks: see [`OffRuntime`].
+///
+/// # Errors
+///
+/// Those of the system; it is no regular file, or larger.
+pub(crate) fn bytes(path: &Path, most: usize) -> Result<Vec<u8>, Error> {
+    // Before it is opened: a pipe without a writer lets nobody open it.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(Error::other("it is no regular file: name one"));
+    }
+    let file = std::fs::File::open(path)?;
+    let mut read = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut read)?;
+    if read.len() > most {
+        return Err(Error::other(format!("it is larger than {most} bytes: name another file")));
+    }
+    Ok(read)
+}
+
+/// The same as text of at most [`MAX_BYTES`].
+///
+/// # Errors
+///
+/// Those of [`bytes`]; it is no UTF-8.
+pub(crate) fn text(path: &Path) -> Result<String, Error> {
+    let text = String::from_utf8(bytes(path, MAX_BYTES)?);
+    text.map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::other(format!("it is no UTF-8 text, from byte {at} on: save it as UTF-8"))
+    })
+}
+
+/// What no parser needs to look at: where it is, and what to do about it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) at: Range<usize>,
+    pub(crate) message: String,
+    pub(crate) help: &'static str,
+}
+
+/// The first thing in a text that no legal file has: characters that TOML does not take anywhere,
+/// lines or a whole beyond the bounds.
+pub(crate) fn damage(text: &str) -> Option<Damage> {
+    if text.len() > MAX_BYTES {
+        let message = format!("it has {} bytes, and may have {MAX_BYTES}", text.len());
+        return Some(Damage { at: 0..0, message, help: "name another file, or make it smaller" });
+    }
+    let is_control =
+        |byte: u8| byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r') || byte == 127;
+    if let Some(at) = text.bytes().position(is_control) {
+        let code = text.as_bytes()[at];
+        return Some(Damage {
+            at: at..at + 1,
+            message: format!("a control character (0x{code:02x}) stands here"),
+            help: "the file was damaged or cut off while it was written: write it anew, under \
+                   another name, and then rename it",
+        });
+    }
+    let mut start = 0;
+    for line in text.split('\n') {
+        if line.len() > MAX_LINE {
+            return Some(Damage {
+                at: start..start,
+                message: format!("this line has {} bytes, and may have {MAX_LINE}", line.len()),
+                help: "break it: a list may go over several lines",
+            });
+        }
+        start += line.len() + 1;
+    }
+    None
+}
+
+/// The mistakes of syntax in a text that has any, near the first of them: at most
+/// [`MAX_MISTAKES`].
+pub(crate) fn syntax_errors(text: &str) -> Vec<toml::de::Error> {
+    let Err(first) = toml::de::DeTable::parse(text) else {
+        return Vec::new();
+    };
+    let from = first.span().map_or(0, |span| span.start);
+    let mut end = text.len().min(from.saturating_add(READ_ON));
+    // The last line that is whole, if there is one.
+    if end < text.len()
+        && let Some(newline) = text.as_bytes()[from..end].iter().rposition(|byte| *byte == b'\n')
+    {
+        end = from + newline + 1;
+    }
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let near = &text[..end];
+    let (_, mut errors) = toml::de::DeTable::parse_recoverable(near);
+    // What is open at the cut is missing its end only there: that is the last one.
+    if end < text.len() {
+        errors.pop();
+    }
+    errors.truncate(MAX_MISTAKES);
+    if errors.is_empty() { vec![first] } else { errors }
+}
+
+/// A text as a mistake quotes it: its beginning, and without characters that a terminal obeys.
+pub(crate) fn quoted(text: &str) -> String {
+    quoted_up_to(text, MAX_QUOTED)
+}
+
+/// The same of a whole sentence, which may quote several.
+pub(crate) fn said(text: &str) -> String {
+    quoted_up_to(text, 4 * MAX_QUOTED)
+}
+
+fn quoted_up_to(text: &str, most: usize) -> String {
+    let mut chars = text.chars();
+    let plain = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
+    let mut shown: String = chars.by_ref().take(most).map(plain).collect();
+    if chars.next().is_some() {
+        shown.push_str("..");
+    }
+    shown
+}
+
+/// The part of a line around a column (characters, from 0), and where it begins in the line.
+pub(crate) fn around(line: &str, column: usize) -> (String, usize) {
+    let from = column.saturating_sub(MAX_QUOTED / 2);
+    // A line that is short enough is shown whole.
+    let from = if line.chars().nth(MAX_QUOTED).is_none() { 0 } else { from };
+    let start = line.char_indices().nth(from).map_or(line.len(), |(at, _)| at);
+    let part = quoted(line.get(start..).unwrap_or_default());
+    (part, from)
+}
+
+/// Mistakes in their order, one a block, and how many more there are.
+pub(crate) fn list<T: Display>(
+    f: &mut std::fmt::Formatter<'_>,
+    mistakes: &[T],
+    between: &str,
+) -> std::fmt::Result {
+    let mut told = 0;
+    for (n, mistake) in mistakes.iter().enumerate() {
+        if n > 0 {
+            f.write_str(between)?;
+        }
+        if n >= MAX_MISTAKES || told >= MAX_TOLD {
+            return write!(f, "and {} more: repair these first", mistakes.len() - n);
+        }
+        let mistake = mistake.to_string();
+        told += mistake.len();
+        f.write_str(&mistake)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_text_is_damaged_where_it_was_torn() {
+        assert_eq!(damage("a = 1\n\tb = \"\u{e9}\"\r\n"), None);
+        let torn = format!("a = 1\n# c{}", "\0".repeat(16 * 1024));
+        let damage = damage(&torn).unwrap();
+        assert_eq!((damage.at, damage.help.contains("rename")), (9..10, true));
+        let long = format!("a = 1\nb = {}", "7".repeat(MAX_LINE));
+        assert_eq!(super::damage(&long).unwrap().at, 6..6);
+        assert!(super::damage(&" \n".repeat(MAX_BYTES)).unwrap().message.contains("bytes"));
+    }
+
+    #[test]
+    fn mistakes_of_syntax_are_few_however_long_the_text() {
+        assert!(syntax_errors("a = 1\n").is_empty());
+        assert_eq!(syntax_errors("a = \nb = \nc = 1\n").len(), 2);
+        for torn in ["= ", "]\n", "a", "\"\n", "[[", "a.", "{"] {
+            let torn = torn.repeat(200_000);
+            let errors = syntax_errors(&torn);
+            assert!(!errors.is_empty() && errors.len() <= MAX_MISTAKES);
+        }
+        // A cut in the middle makes no mistakes of its own.
+        let rest = "x = [\n1,\n".to_owned() + &"2,\n".repeat(2_000) + "]\n";
+        assert_eq!(syntax_errors(&format!("a = \n{rest}")).len(), 1);
+    }
+
+    #[test]
+    fn what_is_quoted_is_short_and_plain() {
+        assert_eq!(quoted("a\tb\u{1b}[2J"), "a\tb\u{fffd}[2J");
+        assert_eq!(quoted(&"é".repeat(1_000)).chars().count(), MAX_QUOTED + 2);
+        let line = "x".repeat(500) + "here" + &"y".repeat(500);
+        let (part, from) = around(&line, 500);
+        assert!(part[500 - from..].starts_with("here"), "{part}");
+        assert_eq!(around("short", 3), ("short".to_owned(), 0));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_never_answers_is_given_up_and_not_begun_again() {
+        let files = OffRuntime::default();
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        tokio::time::pause();
+        let slow = files.run(move || held.recv().is_ok()).await.unwrap_err();
+        assert_eq!(slow.kind(), std::io::ErrorKind::TimedOut);
+        assert!(files.run(|| true).await.is_err(), "one thread at most");
+        hold.send(()).unwrap();
+        tokio::time::resume();
+        assert!(files.run(|| true).await.unwrap());
+    }
+
+    #[test]
+    fn only_regular_files_within_the_bound_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(bytes(dir.path(), 10).unwrap_err().to_string().contains("no regular file"));
+        let path = dir.path().join("a");
+        std::fs::write(&path, b"0123456789").unwrap();
+        assert_eq!(bytes(&path, 10).unwrap(), b"0123456789");
+        assert!(bytes(&path, 9).unwrap_err().to_string().contains("larger than 9 bytes"));
+        std::fs::write(&path, b"a = \xff").unwrap();
+        assert!(text(&path).unwrap_err().to_string().contains("from byte 4 on"));
+    }
+}

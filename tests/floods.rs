@@ -1,0 +1,233 @@
+//! What arrives, breaks or is away cannot fill the log or stop a gate. A process of its own, for
+//! it counts what is logged.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tollgate::store::Memory;
+use tollgate::testing::{self, Faulty};
+use tollgate::{Gate, GateBuilder, ManualClock};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [plan.free]
+    quota.requests = "1000000/day"
+"#;
+
+/// Keeps what a log would: every line from INFO on.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn lines(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.lock().unwrap().iter().map(String::len).sum()
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|line| line.contains(part))
+    }
+
+    /// Runs this with the log as the process's.
+    fn over<T>(&self, work: impl Future<Output = T>) -> T {
+        let _log = tracing::subscriber::set_default(self.clone());
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap().block_on(work)
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!("{}={value:?} ", field.name()));
+    }
+}
+
+/// A gate that takes webhooks; its Stripe is nowhere.
+async fn with_webhooks(folder: &std::path::Path, clock: &ManualClock) -> Gate {
+    std::fs::write(folder.join("key"), "sk_test_flood").unwrap();
+    std::fs::write(folder.join("secret"), "whsec_flood").unwrap();
+    let service = format!(
+        "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"tenant\"\n[flush]\nmode = \"fast\"\n\
+         [stripe]\nkey = {{ file = {:?} }}\nwebhook-secret = {{ file = {:?} }}\n\
+         api-base = \"http://127.0.0.1:9\"\n",
+        folder.join("key"),
+        folder.join("secret"),
+    );
+    let builder = GateBuilder::from_text(&service).plans(PLANS);
+    builder.clock(clock.clone()).open().await.unwrap()
+}
+
+#[test]
+fn refused_webhooks_write_a_line_a_second_however_many_come() {
+    let (log, folder) = (Log::default(), tempfile::tempdir().unwrap());
+    log.over(async {
+        let clock = ManualClock::at_unix_ms(testing::START_MS);
+        let gate = with_webhooks(folder.path(), &clock).await;
+        let before = log.lines();
+        for _ in 0..3 {
+            for _ in 0..5_000 {
+                assert_eq!(gate.stripe_webhook(b"t=1,v1=00", b"{}").await.status, 400);
+            }
+            clock.advance(Duration::from_secs(1));
+        }
+        let lines = log.lines() - before;
+        println!("15,000 refused webhooks in 3 s: {lines} lines, {} bytes in all", log.bytes());
+        assert!(lines <= 8, "{lines} lines");
+        assert!(log.has("held_back=4999"), "what was held back is counted");
+    });
+}
+
+#[test]
+fn an_outage_writes_a_line_a_second_however_many_call() {
+    let log = Log::default();
+    log.over(async {
+        let store = Faulty::scripted(Memory::new(), []);
+        let (gate, clock) = testing::gate_with(PLANS, store.clone());
+        let tenants: Vec<String> = (0..200).map(|n| format!("tenant-{n}")).collect();
+        let mut handles = Vec::new();
+        for tenant in &tenants {
+            handles.push(gate.tenant(tenant).await.unwrap());
+        }
+        let admit = async |tenant| gate.admit(tollgate::Ask::op("call").tenant(tenant)).await;
+        for tenant in &handles {
+            assert!(admit(tenant).await.is_ok());
+        }
+        let (before, calls) = (log.lines(), store.calls());
+        store.outage(true);
+        // Old enough to be read again, and called again and again.
+        clock.advance(Duration::from_secs(16));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for _ in 0..150 {
+            for tenant in &handles {
+                let _ = admit(tenant).await;
+            }
+            clock.advance(Duration::from_millis(100));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let lines = log.lines() - before;
+        let calls = store.calls() - calls;
+        println!("15 s of an outage: {lines} lines, {} bytes, {calls} calls", log.bytes());
+        // Some kinds of line, each once a second.
+        assert!(lines <= 100, "{lines} lines");
+        // Each tenant is asked for every five seconds, not by every request.
+        assert!(calls <= 200 * 8, "{calls} calls");
+    });
+}
+
+async fn ask(gate: &Gate, tenant: &str) -> bool {
+    let Ok(tenant) = gate.tenant(tenant).await else { return false };
+    gate.admit(tollgate::Ask::op("call").tenant(&tenant)).await.is_ok()
+}
+
+/// What a broken content of the plan file is told as, and the log after ten looks at it.
+fn broken(content: &[u8]) -> (String, Log) {
+    let (log, folder) = (Log::default(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("plans.toml");
+    std::fs::write(&path, PLANS).unwrap();
+    let said = log.over(async {
+        tokio::time::resume();
+        let builder = testing::builder("").plans_file(path.to_string_lossy());
+        let gate = builder.open().await.unwrap();
+        std::fs::write(&path, content).unwrap();
+        let said = gate.reload().await.unwrap_err().to_string();
+        // The file is looked at every second.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        std::fs::write(&path, PLANS.replace("1000000", "7")).unwrap();
+        assert!(gate.reload().await.unwrap(), "a whole one is put into force again");
+        gate.close().await.unwrap();
+        said
+    });
+    (said, log)
+}
+
+#[test]
+fn a_torn_plan_file_is_told_in_a_few_lines() {
+    let torn = [b"# c".to_vec(), vec![0; 16 * 1024]].concat();
+    let (said, log) = broken(&torn);
+    println!("a torn plan file: an error of {} bytes, a log of {}", said.len(), log.bytes());
+    assert!(said.contains("0x00") && said.contains("rename"), "{said}");
+    assert!(said.len() < 2_000 && log.bytes() < 8_000, "{} {}", said.len(), log.bytes());
+}
+
+#[test]
+fn however_a_plan_file_is_broken_its_mistakes_are_few_and_short() {
+    let contents: [Vec<u8>; 7] = [
+        b"= ".repeat(100_000),
+        b"x = [\n".repeat(100_000),
+        b"[plan.free]\nquota.requests = \"1/blue\"\n".repeat(10_000),
+        (0..40_000).flat_map(|n| format!("k{n} = 1\n").into_bytes()).collect(),
+        [&b"default-plan = \""[..], &b"x".repeat(15_000), b"\"\n[plan.free]\n"].concat(),
+        [PLANS.as_bytes(), b"\"", &"\u{e9}".repeat(7_000).into_bytes(), b"\" = 1\n"].concat(),
+        vec![0xff; 100_000],
+    ];
+    for content in contents {
+        let said = {
+            let text = String::from_utf8_lossy(&content);
+            match tollgate::catalog::Catalog::parse("plans.toml", &text, 0) {
+                Ok(_) => panic!("it is broken"),
+                Err(errors) => errors.to_string(),
+            }
+        };
+        assert!(said.len() <= 24 * 1024, "{} bytes: {}", said.len(), &said[..400]);
+        let service = String::from_utf8_lossy(&content);
+        let said = tollgate::config::Config::parse("tollgate.toml", &service, []).unwrap_err();
+        assert!(said.to_string().len() <= 24 * 1024, "{} bytes", said.to_string().len());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_plan_file_that_never_answers_stops_neither_requests_nor_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plans.toml");
+    std::fs::write(&path, PLANS).unwrap();
+    let log = Log::default();
+    log.over(async {
+        tokio::time::resume();
+        let builder = testing::builder("").plans_file(path.to_string_lossy());
+        let gate = builder.open().await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        // Long enough for the file to be looked at.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert!(ask(&gate, "acme").await, "requests go on");
+        let said = gate.reload().await.unwrap_err().to_string();
+        assert!(said.contains("no regular file"), "{said}");
+        gate.close().await.unwrap();
+    });
+}
