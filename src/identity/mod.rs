@@ -106,8 +106,11 @@ pub trait RequestView {
     /// than `Content-Length` answer better: without any length header, an HTTP/1.1 request has no
     /// body (RFC 9112, section 6.3).
     fn body_length(&self) -> Option<u64> {
-        let stated = std::str::from_utf8(self.header("content-length")?).ok()?;
-        stated.trim().parse().ok()
+        // Chunks end where they end, whatever is stated beside (RFC 9112, section 6.3).
+        if self.header("transfer-encoding").is_some() {
+            return None;
+        }
+        crate::serving::stated_length(self.headers("content-length"))
     }
     /// A digest of the request's body, where the host has read all of it before the gate is asked:
     /// a request with the same idempotency key and another body is then refused.

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
 use crate::identity::{BodyDigest, Claims, Malformed, NamedHeader, RequestView};
+use crate::serving::stated_length;
 
 /// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
 /// request. Without it limits by address do not hold and no proxy is trusted.
@@ -115,8 +116,11 @@ impl RequestView for HttpView<'_> {
 
     fn body_length(&self) -> Option<u64> {
         self.length.or_else(|| {
-            let stated = self.headers.get(CONTENT_LENGTH)?.to_str().ok()?;
-            stated.trim().parse().ok()
+            // Chunks end where they end, whatever is stated beside (RFC 9112, section 6.3).
+            if self.headers.contains_key(TRANSFER_ENCODING) {
+                return None;
+            }
+            stated_length(self.headers.get_all(CONTENT_LENGTH).iter().map(|v| v.as_bytes()))
         })
     }
 
@@ -153,5 +157,27 @@ impl std::fmt::Debug for HttpView<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Headers hold credentials.
         f.debug_struct("HttpView").field("method", self.method).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn length(headers: &[(&'static str, &str)]) -> Option<u64> {
+        let mut request = Request::post("/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        HttpView::of_parts(&parts, None).body_length()
+    }
+
+    #[test]
+    fn a_length_beside_chunks_is_not_believed() {
+        assert_eq!(length(&[("content-length", "5")]), Some(5));
+        assert_eq!(length(&[("content-length", "5"), ("transfer-encoding", "chunked")]), None);
+        assert_eq!(length(&[("content-length", "5"), ("content-length", "6")]), None);
+        assert_eq!(length(&[("content-length", "+5")]), None);
     }
 }

@@ -2,12 +2,18 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use actix_web::dev::{Payload, RequestHead, ServiceRequest};
+use actix_web::error::PayloadError;
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::http::{Method, Version, header};
+use actix_web::http::{Version, header};
+use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest};
+use futures_core::Stream;
 use tollgate::identity::{BodyDigest, Claims, Malformed, NamedHeader, Reads, RequestView};
+use tollgate::serving::stated_length;
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
@@ -37,15 +43,41 @@ impl<'a> View<'a> {
     }
 }
 
-/// Nothing of a GET or HEAD over HTTP/2 says whether a body follows, and so it has none: what may
-/// follow is dropped, so that it cannot be read uncounted.
+/// No header of a request over HTTP/2 says whether a body follows: the stream does, which has ended
+/// with the head or not. One that has not has a body of unknown length, which its handler gets.
 pub(crate) fn settle_length(request: &mut ServiceRequest) {
     let head = request.head();
-    let is_silent = head.version == Version::HTTP_2
-        && (head.method == Method::GET || head.method == Method::HEAD)
-        && !head.headers.contains_key(header::CONTENT_LENGTH);
-    if is_silent {
-        request.set_payload(Payload::None);
+    let is_silent =
+        head.version == Version::HTTP_2 && !head.headers.contains_key(header::CONTENT_LENGTH);
+    if !is_silent {
+        return;
+    }
+    let mut payload = request.take_payload();
+    // Whoever reads on is woken in its own name.
+    let polled = Pin::new(&mut payload).poll_next(&mut Context::from_waker(Waker::noop()));
+    request.set_payload(match polled {
+        Poll::Ready(None) => Payload::None,
+        Poll::Pending => payload,
+        Poll::Ready(Some(first)) => {
+            Payload::Stream { payload: Box::pin(Begun { first: Some(first), rest: payload }) }
+        }
+    });
+}
+
+/// A body whose first chunk has been looked at.
+struct Begun {
+    first: Option<Result<Bytes, PayloadError>>,
+    rest: Payload,
+}
+
+impl Stream for Begun {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.first.take() {
+            None => Pin::new(&mut self.rest).poll_next(cx),
+            first => Poll::Ready(first),
+        }
     }
 }
 
@@ -56,7 +88,10 @@ fn length(head: &RequestHead, payload: &Payload) -> Option<u64> {
         return None;
     }
     match head.headers.get(header::CONTENT_LENGTH) {
-        Some(stated) => stated.to_str().ok()?.trim().parse().ok(),
+        Some(_) => {
+            let stated = head.headers.get_all(header::CONTENT_LENGTH);
+            stated_length(stated.map(HeaderValue::as_bytes))
+        }
         None => {
             let is_none = head.version < Version::HTTP_2 || matches!(payload, Payload::None);
             is_none.then_some(0)
@@ -155,15 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn what_http2_does_not_announce_is_unknown_but_for_a_get_which_has_none() {
-        let over = |request: TestRequest| request.version(Version::HTTP_2);
-        assert_eq!(length_of(over(TestRequest::post())), None);
-        assert_eq!(length_of(over(TestRequest::get().set_payload("stated"))), Some(6));
-
-        let mut silent = over(TestRequest::get()).to_srv_request();
-        assert!(!matches!(silent.parts().1, Payload::None));
-        settle_length(&mut silent);
-        assert!(matches!(silent.parts().1, Payload::None), "nobody reads what is not counted");
-        assert_eq!(View::of(&silent).body_length(), Some(0));
+    fn what_http2_announces_is_known() {
+        let stated = TestRequest::get().version(Version::HTTP_2).set_payload("stated");
+        assert_eq!(length_of(stated), Some(6));
     }
 }
