@@ -92,6 +92,7 @@ async fn call<R, F>(
 ) -> Response<GateBody<R>>
 where
     R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     F: Fn(Request<Empty<Bytes>>) -> Response<R> + Clone + Send + 'static,
 {
     let inner = tower::service_fn(move |request| {

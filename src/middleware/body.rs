@@ -8,9 +8,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::serving::{Counting, Upgraded};
+use crate::gate::Pending;
+use crate::serving::{Ahead, Counting, Upgraded};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
     /// The body of a response behind the gate: what it passes on is counted before it passes, and
@@ -32,13 +33,35 @@ pin_project! {
         Upgraded { #[pin] inner: R, _place: Upgraded },
         Counted {
             #[pin]
-            inner: R,
-            // A frame that waits for room, or for the record of the end: few do, and a frame is
-            // large.
-            waiting: Option<Box<Frame<Bytes>>>,
+            inner: Inner<R>,
+            // A frame that waits for room, for the record of the end, or for its head: few do, and
+            // a frame is large.
+            held: Option<Box<Held>>,
             count: Counting,
         },
     }
+}
+
+pin_project! {
+    /// The service's own body, where it was made or, if it was polled before its head was sent,
+    /// where it could stay.
+    #[project = InnerProj]
+    enum Inner<R> {
+        Here { #[pin] body: R },
+        Apart { body: Pin<Box<R>> },
+    }
+}
+
+/// What was taken out of a body and not passed on yet.
+enum Held {
+    /// Not counted.
+    Waiting(Frame<Bytes>),
+    /// Counted before its head was sent.
+    Counted(Frame<Bytes>),
+    /// The body has failed before its head was sent.
+    Failed(BoxError),
+    /// The same of its end.
+    Ended,
 }
 
 impl<R> GateBody<R> {
@@ -68,7 +91,66 @@ impl<R> GateBody<R> {
     }
 
     pub(super) fn counted(inner: R, count: Counting) -> Self {
-        Self { kind: Kind::Counted { inner, waiting: None, count } }
+        Self { kind: Kind::Counted { inner: Inner::Here { body: inner }, held: None, count } }
+    }
+}
+
+impl<R> GateBody<R>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    /// A body whose head waits for a record: what is ready of it is counted now, so that head and
+    /// body go in one write. Says what the head is to wait for besides.
+    pub(super) fn counted_ahead(
+        inner: R,
+        mut count: Counting,
+        cx: &mut Context<'_>,
+    ) -> (Self, Option<Pending>) {
+        let mut body = Box::pin(inner);
+        let (mut held, mut wait) = (None, None);
+        match body.as_mut().poll_frame(cx) {
+            Poll::Pending => {}
+            Poll::Ready(None) => held = Some(Held::Ended),
+            Poll::Ready(Some(Err(error))) => held = Some(Held::Failed(error.into())),
+            Poll::Ready(Some(Ok(frame))) => {
+                held = Some(match count.take_ahead(data_len(&frame), body.is_end_stream()) {
+                    Ahead::Counted(pending) => {
+                        wait = pending;
+                        Held::Counted(frame)
+                    }
+                    Ahead::Later => Held::Waiting(frame),
+                });
+            }
+        }
+        let (inner, held) = (Inner::Apart { body }, held.map(Box::new));
+        (Self { kind: Kind::Counted { inner, held, count } }, wait)
+    }
+}
+
+impl<R: Body<Data = Bytes>> Inner<R> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Here { body } => body.is_end_stream(),
+            Self::Apart { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Here { body } => body.size_hint(),
+            Self::Apart { body } => body.size_hint(),
+        }
+    }
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
+        match self.project() {
+            InnerProj::Here { body } => body.poll_frame(cx),
+            InnerProj::Apart { body } => body.as_mut().poll_frame(cx),
+        }
     }
 }
 
@@ -89,7 +171,7 @@ where
             KindProj::Plain { inner } | KindProj::Upgraded { inner, .. } => {
                 inner.poll_frame(cx).map_err(Into::into)
             }
-            KindProj::Counted { inner, waiting, count } => poll_counted(inner, waiting, count, cx),
+            KindProj::Counted { inner, held, count } => poll_counted(inner, held, count, cx),
         }
     }
 
@@ -97,8 +179,8 @@ where
         match &self.kind {
             Kind::Full { bytes } => bytes.is_none(),
             Kind::Plain { inner } | Kind::Upgraded { inner, .. } => inner.is_end_stream(),
-            Kind::Counted { inner, waiting, count } => {
-                count.is_cut() || waiting.is_none() && inner.is_end_stream()
+            Kind::Counted { inner, held, count } => {
+                count.is_cut() || held.is_none() && inner.is_end_stream()
             }
         }
     }
@@ -109,8 +191,11 @@ where
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
             Kind::Plain { inner } | Kind::Upgraded { inner, .. } => inner.size_hint(),
-            Kind::Counted { inner, waiting, .. } => {
-                let waiting = waiting.as_ref().map_or(0, |frame| data_len(frame));
+            Kind::Counted { inner, held, .. } => {
+                let waiting = held.as_ref().map_or(0, |held| match &**held {
+                    Held::Waiting(frame) | Held::Counted(frame) => data_len(frame),
+                    Held::Failed(_) | Held::Ended => 0,
+                });
                 let hint = inner.size_hint();
                 let mut whole = SizeHint::new();
                 if let Some(upper) = hint.upper() {
@@ -124,8 +209,8 @@ where
 }
 
 fn poll_counted<R>(
-    mut inner: Pin<&mut R>,
-    waiting: &mut Option<Box<Frame<Bytes>>>,
+    mut inner: Pin<&mut Inner<R>>,
+    held: &mut Option<Box<Held>>,
     count: &mut Counting,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
@@ -136,8 +221,18 @@ where
     if count.is_cut() {
         return Poll::Ready(None);
     }
-    let frame = match waiting.take() {
-        Some(frame) => *frame,
+    let frame = match held.take().map(|held| *held) {
+        Some(Held::Waiting(frame)) => frame,
+        Some(Held::Counted(frame)) => return Poll::Ready(Some(Ok(frame))),
+        Some(Held::Failed(error)) => {
+            count.abort();
+            return Poll::Ready(Some(Err(error)));
+        }
+        Some(Held::Ended) => {
+            *held = Some(Box::new(Held::Ended)); // asked again, it does not ask the body
+            ready!(count.poll_end(cx));
+            return Poll::Ready(None);
+        }
         None if count.is_ending() => {
             ready!(count.poll_end(cx));
             return Poll::Ready(None);
@@ -158,7 +253,7 @@ where
         Poll::Ready(Ok(())) => Poll::Ready(Some(Ok(frame))),
         Poll::Ready(Err(cut)) => Poll::Ready(Some(Err(cut.into()))),
         Poll::Pending => {
-            *waiting = Some(Box::new(frame));
+            *held = Some(Box::new(Held::Waiting(frame)));
             Poll::Pending
         }
     }

@@ -12,13 +12,13 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::body::GateBody;
+use super::body::{BoxError, GateBody};
 use super::headers::{self, Asked, Refused};
 use super::layer::Shared;
 use super::service::ask;
 use crate::decision::Refusal;
 use crate::gate::{Answer, Pending, Running, Step, Waited};
-use crate::serving::{Serving, is_upgrade};
+use crate::serving::{Serving, is_upgrade, wait_for_both};
 use crate::wire::Mapping;
 
 pin_project! {
@@ -128,6 +128,7 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     B: Body,
     R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
 {
     type Output = Result<Response<GateBody<R>>, S::Error>;
 
@@ -162,7 +163,8 @@ where
                     let (serving, asked) = (serving.take(), *asked);
                     match answer {
                         Ok(response) => {
-                            let (response, wait) = finish(this.shared, response, serving, asked);
+                            let (response, wait) =
+                                finish(this.shared, response, serving, asked, cx);
                             match wait {
                                 None => {
                                     this.state.set(State::Done);
@@ -222,12 +224,17 @@ fn begin<B>(
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
-fn finish<R: Body<Data = Bytes>>(
+fn finish<R>(
     shared: &Shared,
     mut response: Response<R>,
     serving: Option<Serving>,
     asked: Asked,
-) -> (Response<GateBody<R>>, Option<Pending>) {
+    cx: &mut Context<'_>,
+) -> (Response<GateBody<R>>, Option<Pending>)
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
     let Some(mut serving) = serving else {
         return (response.map(GateBody::plain), None);
     };
@@ -256,11 +263,17 @@ fn finish<R: Body<Data = Bytes>>(
         || response.body().is_end_stream();
     let length = || response.body().size_hint().exact().or_else(|| headers::length(&response));
     let head = serving.into_body(gate, status.as_u16(), is_empty, length);
+    let mut more = None;
     let response = response.map(|body| match head.body {
+        Some(count) if count.ends_late() => {
+            let (body, wait) = GateBody::counted_ahead(body, count, cx);
+            more = wait;
+            body
+        }
         Some(count) => GateBody::counted(body, count),
         None => GateBody::plain(body),
     });
-    (response, head.wait)
+    (response, wait_for_both(head.wait, more))
 }
 
 impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::body::GateBody;
+use super::body::{BoxError, GateBody};
 use super::future::ResponseFuture;
 use super::layer::Shared;
 use super::view::HttpView;
@@ -32,6 +32,7 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone,
     B: Body,
     R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
 {
     type Response = Response<GateBody<R>>;
     type Error = S::Error;

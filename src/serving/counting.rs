@@ -27,6 +27,8 @@ pub struct Counting {
     cut: bool,
     /// What the end has left to be waited for.
     ended: Ended,
+    /// Its end may have to be waited for.
+    ends_late: bool,
 }
 
 enum Wait {
@@ -56,8 +58,10 @@ impl Counting {
         status: u16,
         meter: Option<ByteMeter>,
         rest: Option<u64>,
+        ends_late: bool,
     ) -> Self {
         Self {
+            ends_late,
             serving: Some(serving),
             gate,
             status,
@@ -120,6 +124,32 @@ impl Counting {
             }
             return Poll::Ready(Ok(()));
         }
+    }
+
+    /// Whether its end may have to be waited for: then what is ready of it goes with its head
+    /// ([`take_ahead`](Self::take_ahead)).
+    pub fn ends_late(&self) -> bool {
+        self.ends_late
+    }
+
+    /// Counts a chunk that is ready before the head is sent, if it is all of the body: then both go
+    /// in one write and wait for one record. Counted, it passes without another question, and what
+    /// the head waits for besides is told.
+    pub fn take_ahead(&mut self, n: u64, is_last: bool) -> Ahead {
+        if !is_last && self.rest.is_none_or(|rest| rest > n) {
+            return Ahead::Later;
+        }
+        match self.pass(n, &Waited::default()) {
+            Passed::Yes => {}
+            // The same chunk is asked for again when the body is polled.
+            Passed::Wait(_) | Passed::Cut => return Ahead::Later,
+        }
+        self.end(Outcome::Complete { status: self.status });
+        self.waits_for_record();
+        Ahead::Counted(match self.wait.take() {
+            Some(Wait::Record(pending)) => Some(pending),
+            Some(Wait::Room(_)) | None => None,
+        })
     }
 
     /// The body has come to its end: settled, and in mode `durable` recorded, at `Ready`.
@@ -187,10 +217,27 @@ impl Counting {
     }
 }
 
+/// What came of a chunk that was ready before the head was sent.
+pub enum Ahead {
+    /// It is counted, and the request has ended. The head is to wait for this besides.
+    Counted(Option<Pending>),
+    /// It is not: it has to be asked for with the body.
+    Later,
+}
+
 enum Passed {
     Yes,
     Wait(Pending),
     Cut,
+}
+
+impl std::fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Counted(_) => "Counted",
+            Self::Later => "Later",
+        })
+    }
 }
 
 impl std::fmt::Debug for Counting {

@@ -7,6 +7,7 @@
 //! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`], which
 //!    says what the head waits for; [`Serving::answer`] where there is no body of the handler's.
 //!    A response that makes the connection another protocol's goes to [`Serving::upgrade`] instead.
+//!    Where the head waits, [`Counting::take_ahead`] with what is ready of the body by then.
 //! 4. [`Counting`] with each chunk before it passes, and at the end of the body.
 //!
 //! # Laws
@@ -31,7 +32,7 @@ use crate::wire::{self, Call, HeaderStyle, LimitHeader, Reply};
 
 mod counting;
 
-pub use counting::{Counting, StreamCut, stated_length};
+pub use counting::{Ahead, Counting, StreamCut, stated_length};
 
 /// An admitted request with what it holds, shared with its handler or not.
 #[derive(Debug)]
@@ -57,6 +58,17 @@ pub struct Upgraded {
 /// Whether a response makes the connection another protocol's: 101, or 2xx to `CONNECT`.
 pub fn is_upgrade(status: u16, is_connect: bool) -> bool {
     status == 101 || is_connect && (200..300).contains(&status)
+}
+
+/// What waits for both, one after the other.
+pub fn wait_for_both(one: Option<Pending>, other: Option<Pending>) -> Option<Pending> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(Box::pin(async move {
+            one.await;
+            other.await
+        })),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Tells that the claim of a request with a key is settled.
@@ -218,9 +230,9 @@ impl Serving {
             let ended = self.end_in_place(outcome);
             return Head { body: None, wait: gate.answer_waits(ended.settling.or(settling)) };
         }
-        let may_wait = counted.is_some() || is_keyed || gate.is_durable();
-        let kept = may_wait.then(|| gate.clone());
-        let body = Some(Counting::new(self, kept, status, counted, length));
+        let ends_late = is_keyed || gate.is_durable();
+        let kept = (ends_late || counted.is_some()).then(|| gate.clone());
+        let body = Some(Counting::new(self, kept, status, counted, length, ends_late));
         Head { body, wait: gate.answer_waits(settling) }
     }
 

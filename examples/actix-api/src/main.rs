@@ -79,6 +79,7 @@ async fn serve(gate: &Gate, port: u16) -> Result<(), Box<dyn Error>> {
     };
     let server = HttpServer::new(app)
         .shutdown_timeout(DRAIN_SECONDS)
+        .tcp_nodelay(true) // small answers go out at once
         .h1_allow_half_closed(false) // a client that goes away is noticed at once
         .bind(("127.0.0.1", port))?;
     for address in server.addrs() {

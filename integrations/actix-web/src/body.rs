@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use pin_project_lite::pin_project;
-use tollgate::serving::{Counting, Upgraded};
+use tollgate::Pending;
+use tollgate::serving::{Ahead, Counting, Upgraded};
 
 pin_project! {
     /// The body of a response behind the gate: what it passes on is counted before it passes, and
@@ -24,8 +25,10 @@ pin_project! {
     #[derive(Debug)]
     #[project = KindProj]
     enum Kind<B> {
-        // A refusal.
+        // A refusal, or a whole body that was counted before its head was sent.
         Full { bytes: Bytes },
+        // A whole body whose bytes wait for room.
+        Whole { bytes: Option<Bytes>, size: u64, count: Counting },
         // Nothing to count or settle.
         Plain { #[pin] inner: B },
         // It is the connection itself, which is in flight as long as it lasts.
@@ -43,6 +46,23 @@ pin_project! {
 impl<B> GateBody<B> {
     pub(crate) fn full(bytes: Vec<u8>) -> Self {
         Self { kind: Kind::Full { bytes: bytes.into() } }
+    }
+
+    /// A body whose end has to be waited for: if it is whole it is counted now, so that head and
+    /// body go in one write. Says what the head is to wait for besides.
+    pub(crate) fn counted_ahead(inner: B, mut count: Counting) -> (Self, Option<Pending>)
+    where
+        B: MessageBody,
+    {
+        let bytes = match inner.try_into_bytes() {
+            Ok(bytes) => bytes,
+            Err(inner) => return (Self::counted(inner, count), None),
+        };
+        let size = bytes.len() as u64;
+        match count.take_ahead(size, true) {
+            Ahead::Counted(wait) => (Self { kind: Kind::Full { bytes } }, wait),
+            Ahead::Later => (Self { kind: Kind::Whole { bytes: Some(bytes), size, count } }, None),
+        }
     }
 
     pub(crate) fn plain(inner: B) -> Self {
@@ -64,6 +84,7 @@ impl<B: MessageBody> MessageBody for GateBody<B> {
     fn size(&self) -> BodySize {
         match &self.kind {
             Kind::Full { bytes } => BodySize::Sized(bytes.len() as u64),
+            Kind::Whole { size, .. } => BodySize::Sized(*size),
             Kind::Plain { inner } | Kind::Upgraded { inner, .. } | Kind::Counted { inner, .. } => {
                 inner.size()
             }
@@ -78,6 +99,17 @@ impl<B: MessageBody> MessageBody for GateBody<B> {
             KindProj::Full { bytes } => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
+            }
+            KindProj::Whole { bytes, size, count } => {
+                if bytes.is_none() {
+                    return Poll::Ready(None);
+                }
+                let passed = ready!(count.poll_pass(cx, *size, true));
+                let bytes = bytes.take();
+                Poll::Ready(match passed {
+                    Ok(()) => bytes.map(Ok),
+                    Err(cut) => Some(Err(cut.into())),
+                })
             }
             KindProj::Plain { inner } | KindProj::Upgraded { inner, .. } => {
                 inner.poll_next(cx).map(|next| next.map(|chunk| chunk.map_err(Into::into)))

@@ -11,7 +11,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{Error, HttpMessage};
 use pin_project_lite::pin_project;
-use tollgate::serving::{Serving, is_upgrade, stated_length};
+use tollgate::serving::{Serving, is_upgrade, stated_length, wait_for_both};
 use tollgate::{Answer, Gate, Pending, Refusal, Running, Step, Waited};
 
 use crate::body::GateBody;
@@ -236,11 +236,17 @@ fn finish<B: MessageBody>(
         || asked.is_head
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let head = serving.into_body(gate, status.as_u16(), is_empty, || length);
+    let mut more = None;
     let response = response.map_body(|_, body| match head.body {
+        Some(count) if count.ends_late() => {
+            let (body, wait) = GateBody::counted_ahead(body, count);
+            more = wait;
+            body
+        }
         Some(count) => GateBody::counted(body, count),
         None => GateBody::plain(body),
     });
-    (response, head.wait)
+    (response, wait_for_both(head.wait, more))
 }
 
 /// Settles a request that ended with an error, by the status that the error has; and what it waits

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use actix_web::body::BodyStream;
@@ -551,5 +551,25 @@ fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
         let after = Gated::with(|| testing::gate_with(plans, table));
         assert_eq!(after.meter("requests").0, UPLOADS as u64, "stopped first: {is_stopped}");
         drop((sockets, kept));
+    }
+}
+
+/// A client that delays its acknowledgements lets a server wait 40 ms between two small writes (Nagle).
+#[test]
+fn in_mode_durable_an_answer_that_is_ready_comes_in_one_write() {
+    let gated = Gated::new(PLANS);
+    let builder = GateBuilder::from_text(DURABLE).plans(PLANS);
+    let gate = gated.run(builder.open()).unwrap();
+    let served = gate.clone();
+    let server = Server::start(move || {
+        App::new().wrap(Tollgate::new(&served)).route("/a", web::get().to(async || "four"))
+    });
+    let mut socket = server.open_with("GET", "/a", ACME).into_inner();
+    for n in 1..=10 {
+        let mut read = [0; 4_096];
+        let first = socket.read(&mut read).unwrap();
+        let first = String::from_utf8_lossy(&read[..first]);
+        assert!(first.starts_with("HTTP/1.1 200") && first.ends_with("four"), "{n}: {first}");
+        socket.write_all(b"GET /a HTTP/1.1\r\nhost: test\r\nx-tenant: acme\r\n\r\n").unwrap();
     }
 }

@@ -15,8 +15,9 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
+use tollgate::identity::{Caller, Identify, Identity, RequestView};
 use tollgate::store::Memory;
-use tollgate::{Gate, testing};
+use tollgate::{Gate, GateBuilder, testing};
 use tollgate_axum::TollgateLayer;
 
 mod support;
@@ -146,4 +147,54 @@ async fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
         assert_eq!(meter(&after, "requests").await.0, UPLOADS as u64, "shared: {is_shared}");
         drop(sockets);
     }
+}
+
+const DURABLE: &str = r#"
+    [store]
+    kind = "memory"
+    [[identify]]
+    header = "x-tenant"
+    [identity]
+    unknown = "create"
+    [proxy]
+    trust = ["127.0.0.0/8"]
+    [flush]
+    mode = "durable"
+"#;
+
+/// Everybody is `acme`.
+struct Acme;
+
+impl Identify for Acme {
+    fn identify(&self, _: &dyn RequestView) -> Identity {
+        Identity::Tenant(Caller::new("acme"))
+    }
+}
+
+/// A client that delays its acknowledgements lets a server wait 40 ms between two small writes (Nagle).
+#[tokio::test]
+async fn in_mode_durable_an_answer_that_is_ready_comes_in_one_write() {
+    let plans = r#"
+        default-plan = "free"
+        [meter.egress]
+        count = "response-bytes"
+        hold = "1KB"
+        [plan.free]
+        concurrency = 100
+        quota.egress = "1MB/day"
+        quota.requests = "100/day"
+    "#;
+    let gate = GateBuilder::from_text(DURABLE).plans(plans).identify(Acme).open().await.unwrap();
+    let address = serve(&gate, || Response::new(Body::from("four"))).await;
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    for n in 1..=10 {
+        let asked = b"GET /a HTTP/1.1\r\nhost: test\r\nx-tenant: acme\r\n\r\n";
+        socket.write_all(asked).await.unwrap();
+        let mut read = vec![0; 4_096];
+        let first = socket.read(&mut read).await.unwrap();
+        let first = String::from_utf8_lossy(&read[..first]).into_owned();
+        assert!(first.starts_with("HTTP/1.1 200") && first.ends_with("four"), "{n}: {first}");
+    }
+    assert_eq!(meter(&gate, "egress").await, (40, 0));
+    assert_eq!(meter(&gate, "requests").await, (10, 0));
 }
