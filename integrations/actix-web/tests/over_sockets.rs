@@ -554,7 +554,7 @@ fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
     }
 }
 
-/// A client that delays its acknowledgements lets a server wait 40 ms between two small writes (Nagle).
+/// A client that delays its acknowledgements lets a server wait 40 ms between two small writes.
 #[test]
 fn in_mode_durable_an_answer_that_is_ready_comes_in_one_write() {
     let gated = Gated::new(PLANS);

@@ -171,7 +171,7 @@ impl Identify for Acme {
     }
 }
 
-/// A client that delays its acknowledgements lets a server wait 40 ms between two small writes (Nagle).
+/// A client that delays its acknowledgements lets a server wait 40 ms between two small writes.
 #[tokio::test]
 async fn in_mode_durable_an_answer_that_is_ready_comes_in_one_write() {
     let plans = r#"
