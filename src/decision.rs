@@ -80,6 +80,8 @@ pub enum Reason {
     PaymentRequired(Payment),
     /// The plan lacks this feature.
     FeatureMissing(Arc<str>),
+    /// A limit goes by this scope, and the caller has no value of it (`no-scope = "refuse"`).
+    ScopeMissing(Arc<str>),
     /// An operator suspended the tenant.
     Suspended,
     /// The gate cannot decide and fails closed.
@@ -98,6 +100,7 @@ impl Reason {
             Self::Exhausted
                 | Self::Concurrency
                 | Self::FeatureMissing(_)
+                | Self::ScopeMissing(_)
                 | Self::PaymentRequired(Payment::GrantUsedUp)
         )
     }

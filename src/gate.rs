@@ -45,6 +45,7 @@ mod rates;
 #[cfg(feature = "stripe")]
 mod reports;
 mod restore;
+mod scopes;
 mod shared;
 mod sleep;
 mod sources;

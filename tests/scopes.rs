@@ -11,7 +11,7 @@ use http_body_util::{Empty, Full};
 use tollgate::identity::{Caller, Identify, Identity, RequestView};
 use tollgate::middleware::{Peer, TollgateLayer};
 use tollgate::testing::{self, Plans, START_MS};
-use tollgate::{Gate, ManualClock};
+use tollgate::{Gate, GateBuilder, ManualClock};
 use tower::{Layer, ServiceExt};
 
 /// Believes every header; a test says who calls.
@@ -33,6 +33,16 @@ async fn gate(plans: &str) -> (Gate, ManualClock, Plans) {
     let plans = Plans::new(plans);
     let builder = plans.read_by(testing::builder("").identify(ByHeaders));
     (builder.clock(clock.clone()).open().await.unwrap(), clock, plans)
+}
+
+/// The same where the service file says what becomes of callers without a value.
+async fn gate_where(no_scope: &str, plans: &str) -> Result<Gate, tollgate::Error> {
+    let service = format!(
+        "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"org\"\n[flush]\nmode = \"fast\"\n\
+         [identity]\nunknown = \"create\"\nno-scope = {no_scope:?}\n"
+    );
+    let builder = GateBuilder::from_text(&service).plans(plans).identify(ByHeaders);
+    builder.open().await
 }
 
 fn plans(rate: &str) -> String {
@@ -63,11 +73,49 @@ async fn a_rate_by_key_user_or_name_holds_for_each_value_of_its_own() {
         assert_eq!(admitted(&gate, (header, "one"), "192.0.2.1").await, 3, "{scope}");
         assert_eq!(admitted(&gate, (header, "two"), "192.0.2.1").await, 3, "{scope}");
         assert_eq!(admitted(&gate, (header, "one"), "192.0.2.2").await, 0, "{scope}");
-        // Who has no value of the scope is not held to it.
-        assert_eq!(admitted(&gate, ("x-other", "one"), "192.0.2.1").await, 10, "{scope}");
+        // Those that have no value of the scope are held to it together.
+        assert_eq!(admitted(&gate, ("x-other", "one"), "192.0.2.1").await, 3, "{scope}");
+        assert_eq!(admitted(&gate, ("x-other", "two"), "192.0.2.2").await, 0, "{scope}");
         clock.advance(Duration::from_secs(20));
         assert_eq!(admitted(&gate, (header, "one"), "192.0.2.1").await, 1, "{scope}");
     }
+}
+
+#[tokio::test]
+async fn a_quota_by_user_holds_for_all_without_a_user_together() {
+    let plans = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"4/day per user\"\n";
+    let gate = gate_where("tenant", plans).await.unwrap();
+    assert_eq!(admitted(&gate, ("x-key", "one"), "192.0.2.1").await, 4);
+    assert_eq!(admitted(&gate, ("x-key", "two"), "192.0.2.1").await, 0);
+    assert_eq!(admitted(&gate, ("x-user", "ann"), "192.0.2.1").await, 4);
+    // Another tenant's are its own.
+    assert_eq!(admitted(&gate, ("x-tenant", "other"), "192.0.2.1").await, 4);
+}
+
+#[tokio::test]
+async fn callers_without_a_value_are_passed_over_or_refused_where_the_service_file_says_so() {
+    for limit in ["rate.default = \"3/min per user\"", "quota.requests = \"3/day per user\""] {
+        let plans = format!("default-plan = \"free\"\n[plan.free]\n{limit}\n");
+        let gate = gate_where("skip", &plans).await.unwrap();
+        assert_eq!(admitted(&gate, ("x-key", "one"), "192.0.2.1").await, 10, "{limit}");
+        assert_eq!(admitted(&gate, ("x-user", "ann"), "192.0.2.1").await, 3, "{limit}");
+        let gate = gate_where("refuse", &plans).await.unwrap();
+        assert_eq!(admitted(&gate, ("x-key", "one"), "192.0.2.1").await, 0, "{limit}");
+        assert_eq!(admitted(&gate, ("x-user", "ann"), "192.0.2.1").await, 3, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_scope_that_no_caller_can_have_does_not_open() {
+    let plans = plans("1/s per client");
+    let service = "[store]\nkind = \"memory\"\n[identify]\n";
+    let service = service.replace("[identify]", "[[identify]]\nclaim = \"org\"");
+    let error = GateBuilder::from_text(&service).plans(&plans).open().await.unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("no caller has a `client`"), "{error}");
+    assert!(error.contains("Caller::scope(\"client\""), "{error}");
+    // Code may give it.
+    gate_where("tenant", &plans).await.unwrap();
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use super::permit::List;
 use super::policy::{Known, Place, RateRule, RoutePolicy};
 use super::scoped::{ScopedBucket, ScopesOf, Used};
 use super::sheet::{Sheet, Standing};
+use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::decision::Reason;
 
@@ -124,7 +125,29 @@ pub(crate) fn decide(q: &Question<'_>, list: &mut List) -> Result<Drawn, Stopped
     if draw_plain(q) {
         return Ok(Drawn::Plain);
     }
+    if let Some((scope, by)) = without_value(q) {
+        leave(q.sheet, q.route);
+        return Err(refuse(Reason::ScopeMissing(scope.name().into()), by));
+    }
     decide_by_list(q, &mut list.open().taken)
+}
+
+/// The first limit by a scope without which its caller is refused.
+fn without_value<'q>(q: &'q Question<'_>) -> Option<(&'q Scope, Limit)> {
+    let policy = &*q.sheet.policy;
+    let lacked = |place: &'q Place| match place {
+        Place::Scoped(scope) if q.scopes.lacks(scope) => Some(scope),
+        _ => None,
+    };
+    let rates = q.route.rates.iter().filter_map(|&rate| {
+        Some((lacked(&policy.rates[usize::from(rate)].place)?, Limit::Rate(rate)))
+    });
+    let quotas = q.route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|&index| {
+        let quota = &policy.quotas[usize::from(index)];
+        let pool = quota.included.or(quota.over)?;
+        Some((lacked(&policy.pools[usize::from(pool)].place)?, Limit::Quota(index)))
+    });
+    rates.chain(quotas).next()
 }
 
 fn decide_by_list(q: &Question<'_>, taken: &mut TakenList) -> Result<Drawn, Stopped> {

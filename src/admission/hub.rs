@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::lease::Lease;
 use super::permit::Settling;
-use super::scoped::ScopedTable;
+use super::scoped::{ScopedTable, WithoutValue};
 use super::sheet::Sheet;
 use crate::clock::Clock;
 use crate::planted::{Plant, planted};
@@ -69,6 +69,7 @@ pub(crate) struct Hub {
     /// Wakes the recorder where it does not wait for its interval (`durable`).
     pub(crate) soil: Notify,
     pub(crate) scoped: ScopedTable,
+    pub(crate) without_value: WithoutValue,
     /// Until when tenants that sleep hold units.
     asleep_until_ms: AtomicI64,
     /// In how many of 256 cases others had made a pool that this process was about to make, lately.
@@ -90,6 +91,7 @@ impl Hub {
             soiled: Mutex::default(),
             retired: Mutex::default(),
             shares_rates: AtomicBool::new(false),
+            without_value: WithoutValue::default(),
             told: Mutex::default(),
             settling: Mutex::default(),
             settle: Notify::new(),

@@ -118,7 +118,8 @@ impl Of {
 
     /// Whose limits within the tenant hold.
     pub(crate) fn scopes(&self) -> ScopesOf<'_> {
-        ScopesOf { known: self.sheet.scopes(), ip: self.ip }
+        let without = Some(&self.hub().without_value);
+        ScopesOf { known: self.sheet.scopes(), ip: self.ip, without }
     }
 
     #[inline]

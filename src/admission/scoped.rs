@@ -7,7 +7,8 @@
 
 use std::num::NonZeroU128;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
@@ -17,6 +18,7 @@ use smallvec::SmallVec;
 use super::bucket::BucketRule;
 use super::lease::Lease;
 use crate::catalog::Scope;
+use crate::config::NoScope;
 use crate::directory::Surrogate;
 
 mod bucket;
@@ -42,13 +44,80 @@ pub(crate) struct ScopeValues {
 /// The scopes of one request: what is known of its caller, and its address.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ScopesOf<'a> {
+    /// `None` for work that no caller asked for: limits within the tenant do not hold for it.
     pub(crate) known: Option<&'a ScopeValues>,
     pub(crate) ip: Option<NonZeroU128>,
+    /// What becomes of limits by a scope that the caller has no value of. `None`: they do not hold.
+    pub(crate) without: Option<&'a WithoutValue>,
+}
+
+/// The value of those that have none of a scope, all of a tenant together. Others are hashes.
+const NO_VALUE: u128 = 1;
+
+/// What becomes of limits by a scope that a caller has no value of; told once for each kind.
+#[derive(Debug, Default)]
+pub(crate) struct WithoutValue {
+    rule: OnceLock<NoScope>,
+    told: AtomicU8,
+}
+
+impl WithoutValue {
+    /// As the service file says; before that as where it says nothing.
+    pub(crate) fn be(&self, rule: NoScope) {
+        self.rule.get_or_init(|| rule);
+    }
+
+    pub(crate) fn rule(&self) -> NoScope {
+        self.rule.get().copied().unwrap_or_default()
+    }
+
+    #[cold]
+    fn value(&self, scope: &Scope) -> Option<u128> {
+        let (bit, name) = match scope {
+            Scope::Tenant | Scope::Key => (1, "key"),
+            Scope::User => (2, "user"),
+            Scope::Ip => (4, "ip"),
+            Scope::Named(name) => (8, &**name),
+        };
+        if self.told.load(Ordering::Relaxed) & bit == 0
+            && self.told.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        {
+            tracing::warn!(
+                scope = name,
+                "a request has no value of a scope that limits go by: {}",
+                told(self.rule()),
+            );
+        }
+        (self.rule() != NoScope::Skip).then_some(NO_VALUE)
+    }
+}
+
+/// What a rule means, for the log.
+pub(crate) fn told(rule: NoScope) -> &'static str {
+    match rule {
+        NoScope::Tenant => "they hold for all such callers of a tenant together",
+        NoScope::Refuse => "such callers are refused",
+        NoScope::Skip => "they do not hold for such callers",
+    }
 }
 
 impl ScopesOf<'_> {
-    /// The caller's value of a scope; a limit on a scope the caller has no value of does not hold.
+    /// The value of a scope by which a limit holds; `None`: it does not hold here.
     pub(crate) fn of(&self, scope: &Scope) -> Option<u128> {
+        self.own(scope).or_else(|| {
+            self.known?;
+            self.without?.value(scope)
+        })
+    }
+
+    /// Whether a caller is refused because it has no value of a scope.
+    pub(crate) fn lacks(&self, scope: &Scope) -> bool {
+        let refuses = self.without.is_some_and(|without| without.rule() == NoScope::Refuse);
+        refuses && self.known.is_some() && self.own(scope).is_none()
+    }
+
+    /// The caller's own value.
+    fn own(&self, scope: &Scope) -> Option<u128> {
         match scope {
             Scope::Tenant => Some(0),
             Scope::Key => self.known?.key,

@@ -52,10 +52,9 @@ impl Costs {
             let mut asked = BTreeMap::new();
             for (n, meter) in catalog.meters.iter().enumerate() {
                 let id = MeterId(n as u16);
-                let named = route.and_then(|route| route.cost.iter().find(|(m, _)| *m == id));
                 let base =
                     if id.0 == 0 { 1_u64.saturating_mul(meter.scale) } else { meter.asked() };
-                let own = named.map_or(base, |(_, cost)| *cost);
+                let own = Route::says_of(route, id, meter).unwrap_or(base);
                 add(&mut asked, id, own);
                 for (sum, weight) in &meter.feeds {
                     add(&mut asked, *sum, own.saturating_mul(*weight));

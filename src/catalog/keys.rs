@@ -68,6 +68,11 @@ static ROUTE: Shape = Shape {
     keys: &[
         key("match", Form::Texts, "Methods and paths: \"GET /v1/accounts/{account}\"."),
         key("cost", Form::Each(Names::Plain, &Form::Fraction), "Units per request, by meter."),
+        key(
+            "meters",
+            Form::Texts,
+            "The reported meters that concern it. Default: those of no route.",
+        ),
         key("needs", Form::Text, "The feature a plan must have, else 403."),
         key("free", Form::Flag, "Identified, but neither limited nor counted."),
         key(

@@ -49,6 +49,7 @@ pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Ve
     };
     let tables: Vec<Option<Table<'_>>> = (0..meters.len()).map(of).collect();
     scale_costs(top, &mut meters);
+    mark_named(top, &mut meters);
     sums(report, &tables, &mut meters);
     for (n, table) in tables.iter().enumerate() {
         if let Some(table) = table {
@@ -69,7 +70,7 @@ fn meter(name: &str, count: Count) -> Meter {
         _ => 0,
     };
     let name = Arc::from(name);
-    Meter { name, count, hold, cut: false, scale: 1, stripe: None, feeds: Vec::new() }
+    Meter { name, count, hold, cut: false, scale: 1, named: false, stripe: None, feeds: Vec::new() }
 }
 
 fn count(report: &mut Report<'_>, entry: &Entry<'_>) -> Count {
@@ -118,6 +119,17 @@ fn scale_costs(top: Table<'_>, meters: &mut [Meter]) {
         // Too large a denominator keeps the scale; the cost is then refused as a part of an atom.
         if let Some(scale) = scale.and_then(|scale| u64::try_from(scale).ok()) {
             meter.scale = scale;
+        }
+    }
+}
+
+/// Notes which meters some route names as concerning it.
+fn mark_named(top: Table<'_>, meters: &mut [Meter]) {
+    let routes = top.table("route").map(Table::entries).unwrap_or_default();
+    let named = routes.iter().filter_map(|route| Table::of(route.node));
+    for text in named.flat_map(|route| route.texts("meters")) {
+        if let Some(meter) = meters.iter_mut().find(|meter| *meter.name == *text.text) {
+            meter.named = meter.count == Count::Reported;
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Meter {
     pub cut: bool,
     /// Atoms to the unit: 1, or the common denominator of a `sum`.
     pub scale: u64,
+    /// Some route names it among its `meters`: it concerns these routes alone.
+    pub named: bool,
     /// How it reaches Stripe, if it does.
     pub stripe: Option<MeterStripe>,
     /// The meters with `count = "sum"` that this one adds to, with atoms of theirs per atom of
@@ -95,6 +97,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Atoms per request, by meter. A meter named here with 0 is not asked for on this route.
     pub cost: Vec<(MeterId, u64)>,
+    /// The reported meters that it names as concerning it.
+    pub meters: Vec<MeterId>,
     /// The feature a plan must have.
     pub needs: Option<Arc<str>>,
     /// Identified, but neither limited nor counted.
@@ -107,6 +111,16 @@ pub struct Route {
     pub charge_on: Option<ChargeOn>,
     /// `shadow`: decide and record, never refuse. `None`: as the plan says.
     pub enforce: Option<Enforce>,
+}
+
+impl Route {
+    /// Atoms of a meter that a request on this route (`None`: on none) is said to cost or to set
+    /// aside; `None`: what the meter says. A reported meter that other routes name is 0 here.
+    pub(crate) fn says_of(route: Option<&Self>, id: MeterId, meter: &Meter) -> Option<u64> {
+        let cost = route.and_then(|route| route.cost.iter().find(|(m, _)| *m == id));
+        let concerns = || !meter.named || route.is_some_and(|route| route.meters.contains(&id));
+        cost.map(|(_, n)| *n).or_else(|| (!concerns()).then_some(0))
+    }
 }
 
 /// Whether callers of a route are identified.
@@ -158,6 +172,19 @@ pub enum Scope {
     Ip,
     /// A name that the identification yields.
     Named(Arc<str>),
+}
+
+impl Scope {
+    /// As it is written after `per`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Key => "key",
+            Self::User => "user",
+            Self::Ip => "ip",
+            Self::Named(name) => name,
+        }
+    }
 }
 
 /// Where in the plan file something stands, for errors and `explain`.

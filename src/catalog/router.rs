@@ -229,10 +229,13 @@ fn costs_as_much(found: Option<&Route>, other: Option<&Route>) -> bool {
     })
 }
 
-/// Whether two routes say the same of outcomes, repeats and shadows.
+/// Whether two routes say the same of meters, outcomes, repeats and shadows.
 fn counts_alike(found: Option<&Route>, other: Option<&Route>) -> bool {
     let words = |of: Option<&Route>| {
-        of.map(|route| (route.once_by.clone(), route.charge_on, route.enforce)).unwrap_or_default()
+        let words = |route: &Route| {
+            (route.meters.clone(), route.once_by.clone(), route.charge_on, route.enforce)
+        };
+        of.map(words).unwrap_or_default()
     };
     words(found) == words(other)
 }
@@ -511,6 +514,7 @@ mod tests {
         Route {
             name: name.into(),
             cost: Vec::new(),
+            meters: Vec::new(),
             needs: None,
             free: false,
             auth: Auth::Required,

@@ -50,6 +50,7 @@ fn route(report: &mut Report<'_>, scene: &Scene<'_>, name: &str, table: Table<'_
     let route = Route {
         name: Arc::from(name),
         cost: table.table("cost").map(|cost| costs(report, scene, cost)).unwrap_or_default(),
+        meters: concerning(report, scene, table),
         needs: table.text("needs").map(|needs| Arc::from(needs.text)),
         free: table.flag("free").unwrap_or(false),
         auth: match table.text("auth").map(|auth| auth.text) {
@@ -62,8 +63,8 @@ fn route(report: &mut Report<'_>, scene: &Scene<'_>, name: &str, table: Table<'_
         enforce: enforce(table),
     };
     let idle: &[&str] = match (route.auth, route.free) {
-        (Auth::None, _) => &["cost", "needs", "free", "once-by", "charge-on", "enforce"],
-        (_, true) => &["cost", "once-by", "charge-on"],
+        (Auth::None, _) => &["cost", "meters", "needs", "free", "once-by", "charge-on", "enforce"],
+        (_, true) => &["cost", "meters", "once-by", "charge-on"],
         _ => &[],
     };
     let why = if route.auth == Auth::None { "auth = \"none\"" } else { "free = true" };
@@ -95,6 +96,46 @@ fn costs(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Vec<(M
         costs.insert(id, cost);
     }
     costs.into_iter().collect()
+}
+
+/// `meters`: those whose numbers only some routes have.
+fn concerning(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Vec<MeterId> {
+    let mut named = Vec::new();
+    let out = table.table("cost");
+    for text in table.texts("meters") {
+        let Some(id) = scene.meter(report, text.text, text.span.clone()) else {
+            continue;
+        };
+        let meter = scene.of(id);
+        let name = &meter.name;
+        let wrong = match meter.count {
+            Count::Reported if out.is_some_and(|cost| cost.key_span(name).is_some()) => Some((
+                format!("`{name}` is said not to concern the route in `cost`"),
+                "write it in one of both".to_owned(),
+            )),
+            Count::Reported if named.contains(&id) => {
+                Some((format!("`{name}` is written twice"), "leave one out".to_owned()))
+            }
+            Count::Reported => None,
+            Count::Cost if id.0 != 0 => Some((
+                format!("`{name}` concerns the routes whose `cost` names it"),
+                format!("write `cost = {{ {name} = 1 }}`"),
+            )),
+            Count::Sum => Some((
+                format!("`{name}` follows the meters that it sums up"),
+                "write these instead".to_owned(),
+            )),
+            _ => Some((
+                format!("`{name}` concerns every route"),
+                format!("leave it out; where it plays no part write `cost = {{ {name} = 0 }}`"),
+            )),
+        };
+        match wrong {
+            Some((message, help)) => report.error(text.span, message, help),
+            None => named.push(id),
+        }
+    }
+    named
 }
 
 fn header_name(report: &mut Report<'_>, text: &Text<'_>) -> Option<String> {

@@ -224,6 +224,20 @@ pub enum JwtKeys {
 pub struct IdentityConfig {
     /// `unknown`: what becomes of a caller that is not known.
     pub unknown: Unknown,
+    /// `no-scope`: what becomes of a limit whose scope a caller has no value of.
+    pub no_scope: NoScope,
+}
+
+/// What becomes of a limit by a scope (`per user`) of which a caller has no value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoScope {
+    /// `"tenant"`: it holds for all such callers of the tenant together.
+    #[default]
+    Tenant,
+    /// `"refuse"`: the caller is refused with 403.
+    Refuse,
+    /// `"skip"`: it does not hold for them.
+    Skip,
 }
 
 /// What becomes of a caller that is not known.

@@ -25,7 +25,7 @@ pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
         _ => Trust::Somebody,
     };
     let identify = identify_list(&root, trust);
-    let unknown = root.table("identity").and_then(unknown).unwrap_or(Unknown::Reject);
+    let identity = root.table("identity").map_or(IDENTITY, identity);
     let http = root.table("http").map(http).unwrap_or_default();
     let stripe = match root.table("stripe") {
         Some(table) => stripe(table).map(Some),
@@ -36,7 +36,6 @@ pub(super) fn config(reader: &Reader, root: &Node) -> Option<Config> {
     let ingest = root.table("ingest").map(ingest).unwrap_or_default();
     root.finish();
     let (store, proxy, stripe) = (store?, proxy?, stripe?);
-    let identity = IdentityConfig { unknown };
     Some(Config { store, plans, identify, identity, proxy, http, stripe, flush, ingest })
 }
 
@@ -86,15 +85,23 @@ fn plans_file(table: Table<'_>) -> Option<PathBuf> {
     file
 }
 
-fn unknown(table: Table<'_>) -> Option<Unknown> {
-    let words = [
+const IDENTITY: IdentityConfig =
+    IdentityConfig { unknown: Unknown::Reject, no_scope: NoScope::Tenant };
+
+fn identity(table: Table<'_>) -> IdentityConfig {
+    let unknown = [
         ("reject", Unknown::Reject),
         ("create", Unknown::Create),
         ("anonymous", Unknown::Anonymous),
     ];
-    let unknown = table.choice("unknown", &words);
+    let no_scope =
+        [("tenant", NoScope::Tenant), ("refuse", NoScope::Refuse), ("skip", NoScope::Skip)];
+    let identity = IdentityConfig {
+        unknown: table.choice("unknown", &unknown).unwrap_or(IDENTITY.unknown),
+        no_scope: table.choice("no-scope", &no_scope).unwrap_or(IDENTITY.no_scope),
+    };
     table.finish();
-    unknown
+    identity
 }
 
 /// `None` if one of the ranges is none.

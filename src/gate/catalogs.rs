@@ -190,6 +190,8 @@ impl Inner {
         }
         let now_ms = self.clock.now().wall_ms;
         let catalog = Catalog::parse(name, text, now_ms)?;
+        self.config.yields.check(name, &catalog)?;
+        self.config.yields.tell(&catalog);
         let (store, space) = (&*self.store, &self.writer.space);
         let published = published(store, space).await?;
         let published = publish(store, space, &catalog, published, now_ms).await?;

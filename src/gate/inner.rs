@@ -17,6 +17,7 @@ use super::catalogs::PlanSource;
 use super::guests::Guests;
 use super::in_hand::InHand;
 use super::maintain::Maintenance;
+use super::scopes::Yields;
 use super::sleep::Sleepers;
 use crate::admission::hub::Hub;
 use crate::admission::lease::{Lease, Writer};
@@ -86,6 +87,7 @@ pub(crate) struct Inner {
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
     pub(crate) identity: crate::config::IdentityConfig,
+    pub(crate) yields: Yields,
     pub(crate) billing_url: Option<String>,
     pub(crate) strip_prefix: Option<String>,
     pub(crate) mode: Mode,
@@ -121,7 +123,7 @@ impl std::hash::Hasher for Low64 {
 
 impl Settled {
     /// Reads the secrets that are needed as long as the gate is open.
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config, yields: Yields) -> Result<Self, Error> {
         let env = |name: &str| std::env::var(name).ok();
         let token = config.ingest.token.as_ref().map(|token| token.resolve(&env)).transpose();
         let token = token.map_err(|error| Error::Config(error.to_string()))?;
@@ -130,6 +132,7 @@ impl Settled {
             ingest: config.ingest.clone(),
             ingest_token: token.map(hash),
             identity: config.identity,
+            yields,
             billing_url: config.http.billing_url.clone(),
             strip_prefix: config.http.strip_prefix.clone(),
             mode: match config.flush.mode {

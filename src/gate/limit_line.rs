@@ -143,7 +143,8 @@ mod tests {
                 assert_eq!(std::str::from_utf8(&line).unwrap(), expected);
                 let policy = policy.unwrap();
                 assert_eq!(policy, wire::policy_header(states.iter()).unwrap());
-                assert_eq!(policy.contains("/user"), user.is_some(), "{policy}");
+                // Those without a user are held to such limits together.
+                assert!(policy.contains("/user"), "{policy}");
                 clock.advance(std::time::Duration::from_millis(70));
             }
         }

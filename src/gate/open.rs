@@ -19,6 +19,7 @@ use super::in_hand::InHand;
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::promises::promises;
+use super::scopes::Yields;
 use super::sleep::Sleepers;
 use super::{rates, stores};
 use crate::admission::alert::Alert;
@@ -212,6 +213,7 @@ impl GateBuilder {
         for warning in &catalog.warnings {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
+        settled.yields.tell(&catalog);
         #[cfg(feature = "jwt")]
         super::sources::fetch_keys(&identifier, now).await;
         let store = match self.store.clone() {
@@ -225,6 +227,7 @@ impl GateBuilder {
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
         let (hub, queue) = Hub::new(clock.clone());
         hub.be(writer.incarnation);
+        hub.without_value.be(config.identity.no_scope);
         if store.promise().shared {
             hub.expect_pools();
         }
@@ -302,6 +305,7 @@ impl GateBuilder {
     /// handed in.
     async fn as_written(&self, now: Now) -> Result<AsWritten, Error> {
         let (source, plans) = (self.source.clone(), self.plans.clone());
+        let by_code = self.custom.is_some();
         #[cfg(feature = "stripe")]
         let stripe = self.stripe.clone();
         let is_text = matches!(source, ConfigSource::Text(_));
@@ -316,6 +320,7 @@ impl GateBuilder {
                 plans,
                 #[cfg(feature = "stripe")]
                 stripe,
+                by_code,
                 now,
             )
         };
@@ -344,6 +349,7 @@ impl AsWritten {
         source: &ConfigSource,
         plans: Option<PlanSource>,
         #[cfg(feature = "stripe")] stripe: Option<crate::config::StripeConfig>,
+        by_code: bool,
         now: Now,
     ) -> Result<Self, Error> {
         let config = source.read()?;
@@ -351,13 +357,15 @@ impl AsWritten {
         let plans = plans.unwrap_or_else(file);
         let (name, text) = plans.read_here()?;
         let catalog = Catalog::parse(&name, &text, now.wall_ms)?;
+        let yields = Yields::of(&config, by_code);
+        yields.check(&name, &catalog)?;
         let identifier = super::sources::identifier(&config)?;
         #[cfg(not(feature = "stripe"))]
         super::sources::no_stripe(&config)?;
         #[cfg(feature = "stripe")]
         let stripe = super::billing::stripe(stripe.as_ref().or(config.stripe.as_ref()))?;
         Ok(Self {
-            settled: Settled::new(&config)?,
+            settled: Settled::new(&config, yields)?,
             config,
             plans,
             catalog,

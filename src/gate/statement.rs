@@ -10,7 +10,7 @@ use super::unleased::WithUnleased;
 use super::{Gate, Pending, Seen, TenantHandle, Waited};
 use crate::admission::caller::KnownCaller;
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
-use crate::admission::scoped::ScopesOf;
+use crate::admission::scoped::{ScopesOf, WithoutValue};
 use crate::admission::sheet::{Sheet, Standing as TenantStanding};
 use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::decision::{Payment, Reason, Refusal};
@@ -106,8 +106,13 @@ impl Gate {
         let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live_row(), now.wall_ms).await?;
         let staleness_ms =
             u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
-        let view = WithUnleased::read(Standing { inner, sheet: &sheet, scopes: who.scopes(), now })
-            .await?;
+        let view = WithUnleased::read(Standing {
+            inner,
+            sheet: &sheet,
+            scopes: who.scopes(&inner.hub.without_value),
+            now,
+        })
+        .await?;
         let meters = sheet.catalog.meters.iter().enumerate().map(|(i, meter)| {
             let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
@@ -195,8 +200,8 @@ impl Gate {
 }
 
 impl Identified {
-    fn scopes(&self) -> ScopesOf<'_> {
-        ScopesOf { known: Some(&self.caller.values), ip: self.ip }
+    fn scopes<'a>(&'a self, without: &'a WithoutValue) -> ScopesOf<'a> {
+        ScopesOf { known: Some(&self.caller.values), ip: self.ip, without: Some(without) }
     }
 
     /// The tenant.

@@ -11,7 +11,8 @@ use crate::identity::{BodyDigest, Claims, Malformed, NamedHeader, RequestView};
 use crate::serving::stated_length;
 
 /// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
-/// request. Without it limits by address do not hold and no proxy is trusted.
+/// request. Without it limits by address hold for all callers of a tenant together
+/// (`identity.no-scope`) and no proxy is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 

@@ -138,6 +138,7 @@ fn error_info(refusal: &Refusal) -> Option<Message> {
             payment_word(*payment).to_ascii_uppercase().replace('-', "_")
         }
         Reason::FeatureMissing(_) => "FEATURE_NOT_IN_PLAN".to_owned(),
+        Reason::ScopeMissing(_) => "SCOPE_MISSING".to_owned(),
         Reason::Suspended => "SUSPENDED".to_owned(),
         Reason::LengthRequired => "LENGTH_REQUIRED".to_owned(),
         _ => return None,

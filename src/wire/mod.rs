@@ -143,6 +143,13 @@ impl Mapping {
                 "Feature not in plan",
                 false,
             ),
+            Reason::ScopeMissing(_) => (
+                403,
+                "PERMISSION_DENIED",
+                "/problems/scope-missing",
+                "Caller cannot be told from others",
+                false,
+            ),
             Reason::Suspended => {
                 (403, "PERMISSION_DENIED", "/problems/suspended", "Suspended", false)
             }
@@ -298,6 +305,9 @@ fn detail(refusal: &Refusal) -> String {
             Some(plan) => format!("Plan {plan} does not include {feature}."),
             None => format!("The plan does not include {feature}."),
         },
+        (Reason::ScopeMissing(scope), _) => {
+            format!("Calls are limited per {scope} here, and this one does not say of which.")
+        }
         (Reason::Suspended, _) => "Access was suspended by the operator of this service.".into(),
         (Reason::Unavailable, _) => "Usage cannot be checked at the moment. \
              The request was not counted; try again."

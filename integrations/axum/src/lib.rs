@@ -29,8 +29,8 @@
 //! - [`TollgateLayer`] knows axum: routes of the plan file match the path that was asked for, also
 //!   inside [`Router::nest`](axum::Router::nest), by the router's own match, and the peer comes
 //!   from axum's `ConnectInfo` (serve with
-//!   `into_make_service_with_connect_info::<SocketAddr>()`; without it limits `per ip` have no
-//!   address to go by and no proxy is trusted).
+//!   `into_make_service_with_connect_info::<SocketAddr>()`; without it limits `per ip` hold
+//!   for all callers of a tenant together, and no proxy is trusted).
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the layer they answer 500
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
 //! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides

@@ -10,7 +10,7 @@ use super::{
 use crate::admission::alert::AlertRule;
 use crate::admission::bucket::BucketRule;
 use crate::catalog::{
-    Catalog, Count, Enforce, Every, MeterId, Over, Plan, Quota, Rate, RateOn, RouteId, Scope,
+    Catalog, Count, Enforce, Every, MeterId, Over, Plan, Quota, Rate, RateOn, Route, RouteId, Scope,
 };
 
 /// Units of a pool that is counted but never runs out: `over` without a `stop`.
@@ -173,7 +173,7 @@ impl Policy {
             return rules;
         }
         rules.in_flight = self.plan.concurrency.filter(|_| !rules.free);
-        self.lower_meters(catalog, cost, &mut rules);
+        self.lower_meters(catalog, route, cost, &mut rules);
         for ask in &mut rules.meters {
             ask.quotas = self.quotas_of.get(&ask.meter).cloned().unwrap_or_default();
             ask.grants = self.grants_of.get(&ask.meter).cloned().unwrap_or_default();
@@ -236,6 +236,7 @@ impl Policy {
     pub(super) fn lower_meters(
         &self,
         catalog: &Catalog,
+        route: Option<&Route>,
         cost: &[(MeterId, u64)],
         policy: &mut RoutePolicy,
     ) {
@@ -243,6 +244,7 @@ impl Policy {
         for (i, meter) in catalog.meters.iter().enumerate() {
             let id = MeterId(index(i));
             let said = cost.iter().find(|(m, _)| *m == id).map(|(_, n)| *n);
+            let said = said.or_else(|| Route::says_of(route, id, meter));
             let (n, known) = match meter.count {
                 Count::Sum => continue,
                 Count::Cost => (said.unwrap_or(u64::from(i == 0)), Known::Cost),

@@ -1,0 +1,94 @@
+//! Scopes that limits go by, held against what identification can tell: what no caller will ever
+//! have a value of is said at start, and is an error where it is a name that only code could give.
+
+use std::collections::BTreeMap;
+
+use crate::admission::scoped::told;
+use crate::catalog::{Catalog, Place, Scope};
+use crate::config::{Config, Identify, NoScope};
+use crate::error::Error;
+
+/// What the identification of a gate can yield.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Yields {
+    key: bool,
+    user: bool,
+    named: bool,
+    no_scope: NoScope,
+}
+
+impl Yields {
+    /// `by_code`: the host identifies callers itself, by what it likes.
+    pub(super) fn of(config: &Config, by_code: bool) -> Self {
+        let has_user = |way: &Identify| match way {
+            Identify::ApiKey { .. } => false,
+            Identify::Jwt(jwt) => jwt.user.is_some(),
+            Identify::Header { user, .. } | Identify::Claim { user, .. } => user.is_some(),
+        };
+        let is_key = |way: &Identify| matches!(way, Identify::ApiKey { .. });
+        Self {
+            key: by_code || config.identify.iter().any(is_key),
+            user: by_code || config.identify.iter().any(has_user),
+            named: by_code,
+            no_scope: config.identity.no_scope,
+        }
+    }
+
+    /// Whether there is a limit that no caller can ever have a value for.
+    ///
+    /// # Errors
+    ///
+    /// A limit goes by a name that only the host's own identification could give, and it has none.
+    pub(super) fn check(self, file: &str, catalog: &Catalog) -> Result<(), Error> {
+        let scopes = scopes(catalog);
+        let mut unknown = Vec::new();
+        for (scope, place) in &scopes {
+            if let Scope::Named(name) = scope
+                && !self.named
+            {
+                let (line, column) = (place.line, place.column);
+                unknown.push(format!(
+                    "{file}:{line}:{column}: no caller has a `{name}`\nhelp: write `per key`, \
+                     `per user` or `per ip`, or give callers one in code: \
+                     `GateBuilder::identify` with `Caller::scope(\"{name}\", ..)`"
+                ));
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(Error::Config(unknown.join("\n\n")));
+        }
+        Ok(())
+    }
+
+    /// Logs which limits of a plan file go by what no caller has.
+    pub(super) fn tell(self, catalog: &Catalog) {
+        for (scope, place) in scopes(catalog) {
+            let missing = match scope {
+                Scope::Key if !self.key => "`api-key`",
+                Scope::User if !self.user => "`user-header`, `user-claim` or `user` of a JWT",
+                _ => continue,
+            };
+            tracing::warn!(
+                line = place.line,
+                "limits per {} have nothing to go by, for no [[identify]] has {missing}: {}",
+                scope.name(),
+                told(self.no_scope),
+            );
+        }
+    }
+}
+
+/// Each scope that a limit goes by, and where the first of these is written.
+fn scopes(catalog: &Catalog) -> BTreeMap<&Scope, Place> {
+    let tenants = catalog.tenants.values().map(|tenant| &tenant.changes);
+    let rates = catalog.plans.iter().flat_map(|plan| plan.rates.values());
+    let rates = rates.chain(tenants.clone().flat_map(|changes| changes.rates.values()));
+    let quotas = catalog.plans.iter().flat_map(|plan| plan.quotas.values());
+    let quotas = quotas.chain(tenants.flat_map(|changes| changes.quotas.values()));
+    let mut scopes = BTreeMap::new();
+    let rates = rates.flatten().map(|rate| (&rate.scope, rate.place));
+    for (scope, place) in rates.chain(quotas.flatten().map(|quota| (&quota.scope, quota.place))) {
+        scopes.entry(scope).or_insert(place);
+    }
+    scopes
+}
