@@ -40,6 +40,7 @@ mod lookup;
 mod maintain;
 mod once;
 mod open;
+mod peppers;
 mod promises;
 mod rates;
 #[cfg(feature = "stripe")]

@@ -372,3 +372,58 @@ async fn a_changed_time_zone_grants_nothing_anew() {
     clock.advance(Duration::from_secs(9 * 3_600));
     assert_eq!(asks(&gate).await, 429, "midnight in UTC is none any more");
 }
+
+/// A host that knows callers by a header of its own, and knows nothing of others.
+struct Own;
+
+impl tollgate::identity::Identify for Own {
+    fn identify(&self, view: &dyn tollgate::identity::RequestView) -> tollgate::identity::Identity {
+        use tollgate::identity::{Caller, Identity};
+        match view.header("x-own").and_then(|id| std::str::from_utf8(id).ok()) {
+            Some(id) => Identity::Tenant(Caller::new(id)),
+            None => Identity::Nobody,
+        }
+    }
+}
+
+/// A gate that makes tenants on first sight, known by the host first and by the tables then.
+async fn with_own() -> Gate {
+    let service = r#"
+        [store]
+        kind = "memory"
+        [[identify]]
+        header = "x-tenant"
+        [identity]
+        unknown = "create"
+        [proxy]
+        trust = ["10.0.0.0/8"]
+        [flush]
+        mode = "fast"
+    "#;
+    GateBuilder::from_text(service).plans(PLANS).identify(Own).open().await.unwrap()
+}
+
+async fn status_of(gate: &Gate, name: &str, value: &str) -> u16 {
+    status(gate, &[(name, value)], "10.0.0.1").await
+}
+
+#[tokio::test]
+async fn what_a_host_does_not_know_the_tables_are_asked() {
+    let gate = with_own().await;
+    assert_eq!(status_of(&gate, "x-own", "acme").await, 200);
+    assert_eq!(status_of(&gate, "x-tenant", "other").await, 200);
+    assert_eq!(status_of(&gate, "x-else", "other").await, 401);
+}
+
+#[tokio::test]
+async fn no_caller_can_be_named_the_anonymous_tenant() {
+    let gate = with_own().await;
+    for header in ["x-own", "x-tenant"] {
+        for id in ["~anonymous", "~", "~else"] {
+            assert_eq!(status_of(&gate, header, id).await, 401, "{header}: {id}");
+        }
+        assert_eq!(status_of(&gate, header, "acme~").await, 200);
+    }
+    assert!(gate.directory().tenant("~else").save().await.is_err());
+    assert!(gate.directory().tenant("~anonymous").save().await.is_ok(), "it may have limits");
+}

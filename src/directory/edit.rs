@@ -15,7 +15,7 @@ use super::history::Announced;
 use super::record::{Grant, Override, PaymentState, TenantRecord};
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Surrogate, Tenant};
-use crate::identity::is_tenant_id;
+use crate::identity::{ANONYMOUS, is_tenant_id};
 
 /// How often a save starts over because another one came in between.
 const ATTEMPTS: usize = 8;
@@ -303,6 +303,7 @@ impl TenantEdit {
     fn check(&self) -> Result<(), DirectoryError> {
         if let Target::Id(id) = &self.target
             && !is_tenant_id(id)
+            && id != ANONYMOUS
         {
             return Err(DirectoryError::TenantId);
         }

@@ -19,8 +19,8 @@ use crate::clock::Now;
 use crate::config::Unknown;
 use crate::decision::Reason;
 use crate::identity::{
-    Caller, CredentialHash, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
-    named_caller,
+    ANONYMOUS, Caller, CredentialHash, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
+    is_own_id, named_caller,
 };
 use crate::repeated::repeated;
 use crate::store::StoreError;
@@ -33,10 +33,6 @@ pub(crate) const REFRESH_AGE: Duration = Duration::from_secs(15);
 
 /// A tenant that could not be read again is asked for no sooner than after this.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
-
-/// The anonymous tenant. Outer ids of customers cannot begin with a tilde in a plan file's table
-/// names, and a directory may hold limits for it as for any other.
-pub(crate) const ANONYMOUS: &str = "~anonymous";
 
 /// What step 1 came to.
 pub(crate) enum Seen {
@@ -67,6 +63,9 @@ impl Gate {
         let inner = &self.inner;
         if let Some(custom) = &inner.custom {
             match custom.identify(view) {
+                Identity::Tenant(caller) if is_own_id(&caller.tenant) => {
+                    return Seen::Refused(Reason::Unidentified);
+                }
                 Identity::Tenant(caller) => return self.named(caller, i64::MAX, now),
                 Identity::Refused => return Seen::Refused(Reason::Unidentified),
                 Identity::Nobody => {}

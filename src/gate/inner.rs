@@ -96,6 +96,9 @@ pub(crate) struct Settled {
     pub(crate) ingest_token: Option<[u8; 32]>,
 }
 
+/// Fewest bytes of the token of `POST /usage`: anybody may try one.
+const MIN_INGEST_TOKEN: usize = 16;
+
 /// A probe is a keyed hash already: its low bits are its place in a map.
 pub(crate) type ByProbe = std::hash::BuildHasherDefault<Low64>;
 
@@ -127,6 +130,15 @@ impl Settled {
         let env = |name: &str| std::env::var(name).ok();
         let token = config.ingest.token.as_ref().map(|token| token.resolve(&env)).transpose();
         let token = token.map_err(|error| Error::Config(error.to_string()))?;
+        if let Some(token) = &token
+            && token.expose().len() < MIN_INGEST_TOKEN
+        {
+            return Err(Error::Config(format!(
+                "ingest.token has {} bytes and needs at least {MIN_INGEST_TOKEN}: make one with \
+                 `openssl rand -hex 32`",
+                token.expose().len()
+            )));
+        }
         let hash = |token: crate::config::Secret| Sha256::digest(token.expose()).into();
         Ok(Self {
             ingest: config.ingest.clone(),

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::Inner;
-use super::callers::{ANONYMOUS, KnownCaller, MAX_AGE, REFRESH_AGE, RETRY, Wanted, nanos};
+use super::callers::{KnownCaller, MAX_AGE, REFRESH_AGE, RETRY, Wanted, nanos};
 use crate::admission::scoped::ScopeValues;
 use crate::admission::tenant::LiveTenant;
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::config::Unknown;
 use crate::directory::Surrogate;
-use crate::identity::{Caller, Probe, ScopeHash, Scopes};
+use crate::identity::{ANONYMOUS, Caller, Probe, ScopeHash, Scopes};
 use crate::repeated::repeated;
 use crate::store::StoreError;
 

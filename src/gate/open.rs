@@ -21,7 +21,7 @@ use super::maintain::{self, Maintenance};
 use super::promises::promises;
 use super::scopes::Yields;
 use super::sleep::Sleepers;
-use super::{rates, stores};
+use super::{peppers, rates, stores};
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::resolve::LiveCatalog;
@@ -31,12 +31,12 @@ use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::{Directory, Reads};
 use crate::error::Error;
-use crate::identity::{Identifier, Identify, Prober, Unknown as UnknownCallers};
+use crate::identity::{Identifier, Identify, Peppers, Prober, Unknown as UnknownCallers};
 use crate::ingest::Counting;
 use crate::keeper::{Hands, Keeper, OnAlert, Recovery};
 use crate::sharing::Sharing;
-use crate::store::Store;
 use crate::store::layout::Space;
+use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::text_file::{self, OffRuntime};
 use crate::usage::claims::Settler;
 use crate::usage::collect;
@@ -53,6 +53,9 @@ const LOADS: u64 = 4_096;
 
 /// Most callers in memory. Past it the oldest half is looked up anew when it calls.
 pub(crate) const MAX_CALLERS: usize = 2_000_000;
+
+/// Longest that one step of opening waits for the store: each takes a few calls, of 3 s at most.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Writes a refusal as the host wants it; `None` leaves it as it is.
 pub type OnRefusal = Arc<dyn Fn(&Refusal) -> Option<Reply> + Send + Sync>;
@@ -221,7 +224,9 @@ impl GateBuilder {
             None => stores::open(&config.store.kind).await?,
         };
         let space = Space::new(&config.store.space);
-        let (live, mut log) = begin(&*store, &space, catalog, now).await?;
+        let peppers = identifier.peppers().clone();
+        let begun = begin(&*store, &space, catalog, &peppers, now);
+        let (live, mut log) = answered(&*store, begun).await?;
         let live = Arc::new(ArcSwap::from_pointee(live));
         let writer = log.writer().clone();
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
@@ -245,12 +250,14 @@ impl GateBuilder {
             recovery: Arc::new(Recovery::new(dead)),
         };
         let check = CatalogCheck(live.clone());
-        let peppers = identifier.peppers().clone();
         let me = writer.incarnation;
-        let joined = rates::join(&store, &clock, &space, &live, me, self.strict_rates).await?;
+        let joining = rates::join(&store, &clock, &space, &live, me, self.strict_rates);
+        let joined = answered(&*store, async { Ok(joining.await?) }).await?;
         promises(&config, &*store, &live.load());
         #[cfg(feature = "stripe")]
-        let billing = Billing::open(stripe, &store, &clock, &config.store.space).await?;
+        let opening = Billing::open(stripe, &store, &clock, &config.store.space);
+        #[cfg(feature = "stripe")]
+        let billing = answered(&*store, async { Ok(opening.await?) }).await?;
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
             keeper: Keeper::start(hands.clone(), queue),
@@ -376,6 +383,23 @@ impl AsWritten {
     }
 }
 
+/// Waits for the store as long as opening may. A store that takes calls and never answers would
+/// keep a service from starting without a word.
+async fn answered<T>(
+    store: &dyn Store,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let answered = tokio::time::timeout(ANSWER_WITHIN, work).await;
+    answered.unwrap_or_else(|_| {
+        let message = format!(
+            "{} has not answered within {ANSWER_WITHIN:?}: look whether it is there, and whether \
+             this process reaches it",
+            store.name()
+        );
+        Err(StoreError::new(StoreErrorKind::Unavailable, message).into())
+    })
+}
+
 /// Puts the catalog into force, and begins a log. Side by side, so that a cold start waits twice;
 /// nothing is written before the store has been looked at. What is wrong with it says more than
 /// what could not be read.
@@ -383,15 +407,19 @@ async fn begin(
     store: &dyn Store,
     space: &Space,
     catalog: Catalog,
+    peppers: &Peppers,
     now: Now,
 ) -> Result<(LiveCatalog, LogWriter), Error> {
     let (checked, published) = tokio::join!(store.check(), catalogs::published(store, space));
     checked?;
-    let (published, log) = tokio::join!(
-        catalogs::publish(store, space, &catalog, published?, now.wall_ms),
+    let published = published?;
+    let (published, log, same) = tokio::join!(
+        catalogs::publish(store, space, &catalog, published, now.wall_ms),
         LogWriter::begin(store, space.clone(), now.wall_ms),
+        peppers::check(store, space, peppers),
     );
     let (published, log) = (published?, log?);
+    same?;
     let catalog = published.in_force(catalog);
     Ok((LiveCatalog::new(catalog, published.revision, 1), log))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::RequestView;
 
-/// Says who calls, instead of `[[identify]]`.
+/// Says who calls, before `[[identify]]` is asked.
 ///
 /// It is synchronous and asks nobody: what needs the network (a session table, an introspection
 /// endpoint) belongs in a layer of the host's in front, which leaves its finding as a claim.
@@ -34,9 +34,12 @@ pub trait Identify: Send + Sync + 'static {
 /// What an identification ends in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// This tenant's caller. Whether there is such a tenant, the directory says.
+    /// This tenant's caller. Whether there is such a tenant, the directory says. An id that begins
+    /// with `~` is the gate's own, and refused.
     Tenant(Caller),
-    /// The request presents nothing.
+    /// The request presents nothing that this code knows: the `[[identify]]` tables are asked. Only
+    /// what they do not know either is without a caller, and the route's `auth` and `[identity]
+    /// unknown` say what becomes of it.
     Nobody,
     /// The request presents something that is wrong: it is refused, also where a credential is
     /// optional.

@@ -71,6 +71,12 @@ impl Pepper {
         Ok(Self { scheme: format!("hmac-{id}").into(), empty })
     }
 
+    /// What this pepper makes of a constant: two peppers with the same one are the same. The
+    /// constant is no credential that is ever made.
+    pub(crate) fn check_value(&self) -> CredentialHash {
+        self.hash(b"tollgate: which pepper is this?")
+    }
+
     /// The hash of a credential under this pepper.
     pub fn hash(&self, credential: &[u8]) -> CredentialHash {
         let digest = self.empty.clone().chain_update(credential).finalize().into_bytes();
@@ -105,6 +111,11 @@ impl Peppers {
     /// The one that new credentials are made under.
     pub fn newest(&self) -> Option<&Pepper> {
         self.0.first()
+    }
+
+    /// All of them, newest first.
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Pepper> {
+        self.0.iter()
     }
 
     /// Everything a credential may be stored as, in the order in which to look it up.

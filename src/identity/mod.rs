@@ -43,12 +43,25 @@ pub use scopes::{ScopeHash, Scopes};
 pub use source::Source;
 pub use unknown::Unknown;
 
+/// The anonymous tenant. Callers cannot name it; a directory may hold limits for it as for any
+/// other.
+pub(crate) const ANONYMOUS: &str = "~anonymous";
+
+/// Whether `id` is kept for the gate's own tenants, such as `~anonymous`.
+pub(crate) fn is_own_id(id: &str) -> bool {
+    id.starts_with('~')
+}
+
 /// Most characters of a tenant's outer id.
 pub const MAX_TENANT_ID: usize = 256;
 
-/// Whether `id` can be a tenant's outer id: 1 to [`MAX_TENANT_ID`] characters of any script, no
-/// control characters.
+/// Whether `id` can be the outer id of a tenant of yours: 1 to [`MAX_TENANT_ID`] characters of any
+/// script, no control characters, no tilde at the beginning. Ids that begin with one are the gate's
+/// own: what a caller, a claim or an event names may not be taken for them.
 pub fn is_tenant_id(id: &str) -> bool {
+    if is_own_id(id) {
+        return false;
+    }
     // Nearly every id is short and of printable ASCII, which needs no decoding.
     if id.len() <= MAX_TENANT_ID && id.bytes().all(|b| matches!(b, b' '..=b'~')) {
         return !id.is_empty();

@@ -52,5 +52,6 @@ impl RequestView for View {
 fn a_tenant_id_is_1_to_256_characters_without_controls() {
     assert!(is_tenant_id("acme") && is_tenant_id("Ägypten/株式会社 #1"));
     assert!(is_tenant_id(&"ü".repeat(256)) && !is_tenant_id(&"ü".repeat(257)));
+    assert!(!is_tenant_id("~anonymous") && !is_tenant_id("~") && is_tenant_id("a~"));
     assert!(!is_tenant_id("") && !is_tenant_id("a\nb") && !is_tenant_id("a\u{85}b"));
 }

@@ -6,7 +6,8 @@
 //! | a marketplace's | `id` | `TenantID` | `ProductCode` | `Quantity` | `Timestamp` |
 //!
 //! - `[ingest.products]` maps product codes to meters.
-//! - CloudEvents 1.0: `source` and `id` together are the id. The rest stands in `data`, in one of
+//! - CloudEvents 1.0: `source` and `id` together are the id, as `LENGTH:SOURCE#ID` with the bytes
+//!   of the source: either may hold any character. The rest stands in `data`, in one of
 //!   the shapes above; where it is not there, `subject` is the tenant, `type` the meter, `time`
 //!   when.
 //! - EventBridge: `detail` is in one of the shapes above; where it is not there, the envelope's
@@ -136,7 +137,7 @@ fn id(outer: &Object, inner: &Object, envelope: Envelope) -> Result<String, Malf
         Envelope::CloudEvents => {
             let (source, id) = (text(outer, &["source"])?, text(outer, &["id"])?);
             let source = source.ok_or_else(|| missing("source"))?;
-            id.map(|id| format!("{source}#{id}"))
+            id.map(|id| format!("{}:{source}#{id}", source.len()))
         }
         Envelope::EventBridge => match own {
             Some(own) => Some(own.to_owned()),
@@ -240,7 +241,7 @@ mod tests {
                 ),
             ),
             (
-                "/phone#e1",
+                "6:/phone#e1",
                 format!(
                     r#"{{"specversion":"1.0","id":"e1","source":"/phone","type":"calls",
                     "subject":"acme","time":{at},"data":{{"quantity":3}}}}"#
@@ -250,6 +251,20 @@ mod tests {
         for (id, json) in shapes {
             assert_eq!(read(&json), Ok(calls(id)), "{json}");
         }
+    }
+
+    #[test]
+    fn cloud_events_of_two_sources_are_two_events() {
+        let id = |source: &str, id: &str| {
+            let json = format!(
+                r#"{{"specversion":"1.0","id":"{id}","source":"{source}","type":"calls",
+                "subject":"acme","data":{{"quantity":3}}}}"#
+            );
+            read(&json).unwrap().id
+        };
+        assert_ne!(id("/a#b", "c"), id("/a", "b#c"));
+        assert_ne!(id("1:/a", "b"), id("/a", "1:b"));
+        assert_eq!(id("/a", "b"), id("/a", "b"));
     }
 
     #[test]

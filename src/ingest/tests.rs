@@ -197,7 +197,7 @@ async fn every_fault_of_a_store_leaves_each_event_counted_once() {
 async fn service(store: Memory) -> Gate {
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
-    std::fs::write(&token, "t0ken").unwrap();
+    std::fs::write(&token, "t0ken-of-sixteen").unwrap();
     let service = format!(
         "[[identify]]\nclaim = \"tenant\"\n[store]\nkind = \"memory\"\n[flush]\nmode = \"fast\"\n\
          [identity]\nunknown = \"create\"\n[ingest]\ntoken = {{ file = {token:?} }}\n\
@@ -207,7 +207,7 @@ async fn service(store: Memory) -> Gate {
     builder.open().await.unwrap()
 }
 
-const BEARER: Option<&[u8]> = Some(b"Bearer t0ken");
+const BEARER: Option<&[u8]> = Some(b"Bearer t0ken-of-sixteen");
 
 #[tokio::test]
 async fn over_http_each_event_has_its_result() {
@@ -231,7 +231,12 @@ async fn over_http_each_event_has_its_result() {
     assert_eq!(post("{").await.0, 400);
     assert_eq!(post(&" ".repeat(MAX_BODY + 1)).await.0, 413);
     assert_eq!(post(&format!("[{}0]", "0,".repeat(MAX_EVENTS))).await.0, 413);
-    for stranger in [None, Some(&b"Bearer other"[..]), Some(b"t0ken"), Some(b"Basic t0ken")] {
+    for stranger in [
+        None,
+        Some(&b"Bearer other"[..]),
+        Some(b"t0ken-of-sixteen"),
+        Some(b"Basic t0ken-of-sixteen"),
+    ] {
         assert_eq!(gate.ingest().reply(stranger, Some(a.as_bytes())).await.status, 401);
     }
 }

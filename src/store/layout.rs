@@ -81,6 +81,11 @@ impl Space {
         self.key(format_args!("C#{scheme}#{hash_hex}"), "-")
     }
 
+    /// What a pepper makes of a constant: whether it is still the same.
+    pub(crate) fn pepper(&self, scheme: &str) -> Key {
+        self.key(format_args!("Y#{scheme}"), "-")
+    }
+
     pub(crate) fn history(&self, tenant: Surrogate, at_ms: i64, nonce: u64) -> Key {
         self.key(format_args!("H#{tenant}"), format!("{at_ms:016}#{nonce:016x}"))
     }

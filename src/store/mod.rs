@@ -248,6 +248,11 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async { Ok(0) })
     }
 
+    /// Which store this is, for errors and the log: what it is called and where it is.
+    fn name(&self) -> String {
+        format!("the store ({})", self.promise().kind)
+    }
+
     /// Looks whether the store can serve, and says what is wrong with it: a gate asks once, before
     /// anything else. A store that is known to serve once it is made answers `Ok`, as the default
     /// does.

@@ -17,7 +17,7 @@ const PLANS: &str = r#"
 async fn gate() -> Gate {
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
-    std::fs::write(&token, "t0ken").unwrap();
+    std::fs::write(&token, "t0ken-of-sixteen").unwrap();
     let service = format!(
         "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"tenant\"\n[flush]\nmode = \"fast\"\n\
          [ingest]\ntoken = {{ file = {token:?} }}\n"
@@ -42,14 +42,14 @@ async fn takes_events_with_the_token_and_from_nobody_else() {
         (status, String::from_utf8(body.to_vec()).unwrap())
     };
     let event = r#"{"id":"call-1","tenant":"acme","meter":"minutes","quantity":7}"#;
-    let (status, body) = post("t0ken", event.into()).await;
+    let (status, body) = post("t0ken-of-sixteen", event.into()).await;
     assert_eq!(status, 202);
     assert_eq!(body, r#"{"results":[{"id":"call-1","status":"counted"}]}"#);
-    let (status, body) = post("t0ken", event.into()).await;
+    let (status, body) = post("t0ken-of-sixteen", event.into()).await;
     assert_eq!((status, body.contains("duplicate")), (202, true), "{body}");
     assert_eq!(post("other", event.into()).await.0, 401);
     let long = " ".repeat(tollgate::ingest::MAX_BODY + 1);
-    assert_eq!(post("t0ken", long).await.0, 413);
+    assert_eq!(post("t0ken-of-sixteen", long).await.0, 413);
     gate.close().await.unwrap();
-    assert_eq!(post("t0ken", event.replace("call-1", "call-2")).await.0, 503);
+    assert_eq!(post("t0ken-of-sixteen", event.replace("call-1", "call-2")).await.0, 503);
 }

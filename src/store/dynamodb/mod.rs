@@ -319,6 +319,12 @@ impl Store for DynamoDb {
         Some(self.units())
     }
 
+    fn name(&self) -> String {
+        let region = self.client.config().region().map_or("no region", |region| region.as_ref());
+        let table = &self.table;
+        format!("the DynamoDB table `{table}` ({region}, at the endpoint of the program's client)")
+    }
+
     fn promise(&self) -> Promise {
         Promise { kind: "dynamodb", survives: "machine", shared: true }
     }
