@@ -34,6 +34,11 @@ impl Ingest {
             reply.headers.push(("www-authenticate", "Bearer".into()));
             return reply;
         }
+        self.reply_to_known(body).await
+    }
+
+    /// The same to a caller that has shown the token.
+    pub(crate) async fn reply_to_known(&self, body: Option<&[u8]>) -> Reply {
         let Some(body) = body.filter(|body| body.len() <= MAX_BODY) else {
             return said(413, "the body is longer than 1 MiB: send fewer events");
         };

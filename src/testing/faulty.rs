@@ -238,6 +238,10 @@ impl Store for Faulty {
         self.inner.units()
     }
 
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+
     fn promise(&self) -> Promise {
         self.inner.promise()
     }

@@ -11,6 +11,7 @@ use crate::store::Memory;
 mod drill;
 mod faulty;
 mod simulated;
+pub mod untrusted;
 
 pub use drill::{Drill, doze, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};

@@ -79,6 +79,8 @@ mod ingest;
 mod run;
 #[cfg(feature = "stripe")]
 mod stripe;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use caller::caller_of;
 pub use clock::WallClock;

@@ -1,0 +1,56 @@
+//! What a function is invoked with, as a function of bytes: whatever they are, it returns soon. A
+//! fuzz target calls it, and `tests/corpus.rs` calls it with what is kept in `fuzz/seeds/lambda`.
+
+use std::cell::RefCell;
+
+use lambda_http::request::LambdaRequest;
+use lambda_http::{Body, Request};
+use serde_json::Value;
+use tollgate::Gate;
+use tollgate::testing::gate;
+
+use crate::{Cognito, caller_of, count};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [meter.calls]
+    [plan.free]
+    quota.calls = "1000000/month"
+    feature.seats = 3
+"#;
+
+/// Calls of one gate: what they leave in its store is let go with it.
+const CALLS: u32 = 2_000;
+
+thread_local! {
+    static STAGE: RefCell<Option<(tokio::runtime::Runtime, Gate, u32)>> =
+        const { RefCell::new(None) };
+}
+
+/// An event as the events of usage, of a user pool's triggers, and of an API's gateway.
+pub fn events(data: &[u8]) {
+    if let Ok(request) = serde_json::from_slice::<LambdaRequest>(data) {
+        let request: Request = request.into();
+        let (claims, peer) = caller_of(&request);
+        drop(format!("{claims:?} {peer:?}"));
+        let _: &Body = request.body();
+    }
+    let Ok(event) = serde_json::from_slice::<Value>(data) else { return };
+    let stage = STAGE.take().filter(|(.., left)| *left > 0).unwrap_or_else(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build().expect("a runtime");
+        let (gate, _clock) = runtime.block_on(async { gate(PLANS) });
+        (runtime, gate, CALLS)
+    });
+    let (runtime, gate, left) = stage;
+    runtime.block_on(async {
+        let _ = count(&gate, &event).await;
+        let open = gate.clone();
+        let triggers = Cognito::new(move || {
+            let gate = open.clone();
+            async move { Ok::<_, tollgate::Error>(gate) }
+        });
+        let _ = triggers.answer(event).await;
+    });
+    STAGE.set(Some((runtime, gate, left - 1)));
+}

@@ -1,0 +1,365 @@
+//! All that comes from outside, as functions of bytes: whatever the bytes are, each of them returns
+//! soon, and what it checks holds. The fuzz targets call them, and `tests/corpus.rs` calls them
+//! with what is kept in `fuzz/seeds`.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::START_MS;
+use crate::admission::resolve::LiveCatalog;
+use crate::catalog::{Catalog, Every, Zone};
+use crate::config::Config;
+use crate::directory::{Surrogate, TenantRecord};
+use crate::gate::{Answer, Gate, IdentifyStep, Step, Waited};
+use crate::identity::RequestView;
+use crate::report::MAX_ROWS;
+use crate::wire::Reply;
+
+/// Every target with its name: the folder of its seeds, and its file in `fuzz/fuzz_targets`.
+pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+    ("plan_file", plan_file),
+    ("service_file", service_file),
+    ("headers", headers),
+    ("paths", paths),
+    ("jwt", jwt),
+    ("webhook", webhook),
+    ("ingest", ingest),
+    ("history", history),
+];
+
+/// Most bytes that are told of one file.
+const MAX_TOLD: usize = 24 * 1024;
+
+/// Calls of one gate: what they leave in its store is let go with it.
+const CALLS: u32 = 2_000;
+
+/// A plan file: what is legal is lowered for a tenant on each of its plans, and what is not is told
+/// in a few lines.
+pub fn plan_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let catalog = match Catalog::parse("plans.toml", text, START_MS) {
+        Ok(catalog) => Arc::new(catalog),
+        Err(errors) => return assert!(errors.to_string().len() <= MAX_TOLD, "told at length"),
+    };
+    let live = LiveCatalog::new(catalog.clone(), 1, 1);
+    let ids = catalog.tenants.keys().map(|id| &**id).chain(["acme"]);
+    for id in ids.take(8) {
+        for plan in catalog.plans.iter().take(32) {
+            let Ok(surrogate) = Surrogate::draw() else { return };
+            let mut record = TenantRecord::begin(surrogate, id, START_MS);
+            record.plan = Some(plan.name.to_string());
+            let resolved = live.resolve(&record, START_MS);
+            let anchors = resolved.anchors;
+            for every in [Every::Hour, Every::Day, Every::Month, Every::Cycle, Every::Term] {
+                let window = every.window(START_MS, &catalog.timezone, &anchors);
+                assert!(window.start_ms <= START_MS && START_MS < window.end_ms);
+            }
+        }
+    }
+    let _ = catalog.routes.find("GET", "/");
+    if let Err(errors) = catalog.parse_changes(text) {
+        assert!(errors.to_string().len() <= MAX_TOLD);
+    }
+}
+
+/// A service file; and a variable of the environment: its name's end in the first line, its value
+/// in the others.
+pub fn service_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (name, value) = text.split_once('\n').unwrap_or((text, ""));
+    let variable = (format!("TOLLGATE__{}", name.to_ascii_uppercase()), value.to_owned());
+    for parsed in
+        [Config::parse("tollgate.toml", text, []), Config::parse("tollgate.toml", "", [variable])]
+    {
+        match parsed {
+            Ok(config) => drop(format!("{config:?}")),
+            Err(errors) => assert!(errors.to_string().len() <= MAX_TOLD, "told at length"),
+        }
+    }
+}
+
+/// A request: its method, path and peer in the first line, its headers in the others, decided by a
+/// gate that looks at all of them.
+pub fn headers(data: &[u8]) {
+    let request = Sent::read(data);
+    on_stage("UTC", |gate, runtime| {
+        let answer = runtime.block_on(async {
+            let mut waited = Waited::default();
+            loop {
+                match gate.admit_request(&request, waited) {
+                    Step::Done(answer) => break answer,
+                    Step::Wait(pending) => waited = pending.await,
+                }
+            }
+        });
+        if let Answer::Refuse(refusal) = answer {
+            check(&gate.refusal_reply(&refusal));
+            check(&gate.grpc_refusal_reply(&refusal));
+        }
+    });
+}
+
+/// A router of patterns in the lines before an empty one, and paths in the lines after it.
+pub fn paths(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (patterns, paths) = text.split_once("\n\n").unwrap_or(("GET /{*rest}", text));
+    let mut plans = String::from("default-plan = \"free\"\n[plan.free]\n");
+    for (n, pattern) in patterns.lines().take(32).enumerate() {
+        let pattern = toml::Value::String(pattern.to_owned());
+        plans.push_str(&format!("[route.r{n}]\nmatch = {pattern}\n"));
+    }
+    match Catalog::parse("plans.toml", &plans, START_MS) {
+        Ok(catalog) => {
+            for path in paths.lines().take(64) {
+                for method in ["GET", "HEAD", "POST", "get", ""] {
+                    let first = catalog.routes.find(method, path);
+                    assert_eq!(first, catalog.routes.find(method, path), "{path}");
+                }
+            }
+        }
+        Err(errors) => assert!(errors.to_string().len() <= MAX_TOLD),
+    }
+}
+
+/// A token as it came, and as the claims of one that is genuine.
+pub fn jwt(data: &[u8]) {
+    #[cfg(feature = "jwt")]
+    {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        use hmac::{Hmac, KeyInit, Mac};
+
+        use crate::identity::jwt::{Claims, Verifier};
+
+        const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+        let claims = Claims {
+            issuer: "https://id.example.com".into(),
+            audience: vec!["api".into()],
+            tenant: "org_id".into(),
+            user: Some("sub".into()),
+        };
+        let Ok(verifier) = Verifier::hs256(claims, SECRET) else { return };
+        let _ = verifier.verify(&String::from_utf8_lossy(data), START_MS);
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let signed = format!("{}.{}", part(b"{\"alg\":\"HS256\"}"), part(data));
+        let Ok(mut mac) = Hmac::<sha2::Sha256>::new_from_slice(SECRET) else { return };
+        mac.update(signed.as_bytes());
+        let token = format!("{signed}.{}", part(&mac.finalize().into_bytes()));
+        if let Ok(verified) = verifier.verify(&token, START_MS) {
+            assert!(crate::identity::is_tenant_id(&verified.caller().tenant));
+        }
+    }
+    #[cfg(not(feature = "jwt"))]
+    let _ = data;
+}
+
+/// A webhook: header and body as they came, apart at the first line's end; and the whole as the
+/// body of a genuine one.
+pub fn webhook(data: &[u8]) {
+    use hmac::{Hmac, KeyInit, Mac};
+
+    use crate::billing::reducer::Facts;
+    use crate::billing::webhook::receive;
+    use crate::config::Secret;
+
+    let secrets = [Secret::new("whsec_fuzz"), Secret::new("whsec_old")];
+    let now_s = START_MS / 1_000;
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let (header, body) = data.split_at(end);
+    assert!(receive(header, body, &secrets, now_s).is_err(), "signed by chance");
+    let Ok(mut mac) = Hmac::<sha2::Sha256>::new_from_slice(b"whsec_fuzz") else { return };
+    mac.update(format!("{now_s}.").as_bytes());
+    mac.update(data);
+    let signature = crate::identity::hex(&mac.finalize().into_bytes());
+    let header = format!("t={now_s},v1={signature}");
+    let Ok(event) = receive(header.as_bytes(), data, &secrets, now_s) else { return };
+    let _ = crate::billing::customers::customer_of(&event);
+    let mut facts = Facts::default();
+    let taken = facts.take(&event);
+    assert_eq!(facts.take(&event), taken, "the same event again");
+    facts.fetched(&event.object, event.created_s);
+    let _ = facts.state(|_| None);
+    let _ = facts.state(|_| Some(crate::catalog::Sold::Topup(0)));
+    let _ = facts.state(|_| Some(crate::catalog::Sold::Plan(crate::catalog::PlanId(0))));
+}
+
+/// The body of `POST /usage`, and the same as a message of a queue.
+pub fn ingest(data: &[u8]) {
+    on_stage("UTC", |gate, runtime| {
+        runtime.block_on(async {
+            check(&gate.ingest().reply_to_known(Some(data)).await);
+            if let Ok(text) = std::str::from_utf8(data) {
+                assert_eq!(gate.ingest().messages(&[text]).await.len(), 1);
+            }
+        });
+    });
+}
+
+/// The query of `GET /usage/history`, after a byte that names a time zone.
+pub fn history(data: &[u8]) {
+    const ZONES: [&str; 6] = [
+        "UTC",
+        "America/New_York",
+        "Asia/Tokyo",
+        "Pacific/Kiritimati",
+        "Pacific/Apia",
+        "Africa/Casablanca",
+    ];
+    let Some((zone, query)) = data.split_first() else { return };
+    let Ok(query) = std::str::from_utf8(query) else { return };
+    let zone = ZONES[usize::from(*zone) % ZONES.len()];
+    let request = Sent::read(b"GET /usage 127.0.0.1\nx-tenant: acme");
+    on_stage(zone, |gate, runtime| {
+        let reply = runtime.block_on(async {
+            let mut waited = Waited::default();
+            let who = loop {
+                match gate.identify_request(&request, waited) {
+                    IdentifyStep::Done(who) => break who,
+                    IdentifyStep::Refused(refusal) => panic!("refused: {:?}", refusal.reason),
+                    IdentifyStep::Wait(pending) => waited = pending.await,
+                }
+            };
+            gate.history_reply(&who, query).await
+        });
+        check(&reply);
+        assert!(reply.body.len() <= 256 * MAX_ROWS, "an answer without a bound");
+    });
+    assert!(Zone::new(zone).is_some());
+}
+
+/// What holds for every answer.
+fn check(reply: &Reply) {
+    assert!((200..600).contains(&reply.status));
+    for (name, value) in &reply.headers {
+        let is_legal = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        assert!(is_legal && *name == name.to_ascii_lowercase(), "{name}: {value:?}");
+    }
+}
+
+/// A gate with what looks at requests: keys, trusted headers, addresses, idempotency keys.
+fn plans(zone: &str) -> String {
+    format!(
+        r#"
+        default-plan = "free"
+        timezone = "{zone}"
+        [meter.egress]
+        count = "response-bytes"
+        [meter.upload]
+        count = "request-bytes"
+        [route.pay]
+        match = "POST /v1/{{account}}/payments"
+        once-by = "idempotency-key"
+        [route.open]
+        match = "GET /open/{{*rest}}"
+        auth = "optional"
+        [plan.free]
+        rate.default = "1000000/s per ip"
+        quota.requests = "1000000/hour"
+        quota.upload = "1TB/day"
+        "#
+    )
+}
+
+const SERVICE: &str = r#"
+    [store]
+    kind = "memory"
+    [[identify]]
+    header = "x-tenant"
+    user-header = "x-user"
+    [[identify]]
+    claim = "org"
+    [identity]
+    unknown = "create"
+    [proxy]
+    trust = ["127.0.0.0/8", "10.0.0.0/8", "::1"]
+    [http]
+    strip-prefix = "/prod"
+    [flush]
+    mode = "fast"
+"#;
+
+struct Stage {
+    zone: String,
+    runtime: tokio::runtime::Runtime,
+    gate: Gate,
+    left: u32,
+}
+
+/// Runs this on a gate in this zone: of this thread, and made anew after some calls.
+fn on_stage(zone: &str, work: impl FnOnce(&Gate, &tokio::runtime::Runtime)) {
+    thread_local! {
+        static STAGES: RefCell<Vec<Stage>> = const { RefCell::new(Vec::new()) };
+    }
+    let taken = STAGES.with_borrow_mut(|stages| {
+        let at = stages.iter().position(|stage| stage.zone == zone)?;
+        Some(stages.swap_remove(at))
+    });
+    let mut stage = taken.filter(|stage| stage.left > 0).unwrap_or_else(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build().expect("a runtime");
+        let builder = crate::GateBuilder::from_text(SERVICE).plans(&plans(zone));
+        let builder = builder.clock(crate::ManualClock::at_unix_ms(START_MS));
+        let gate = runtime.block_on(builder.open()).expect("a gate of these plans");
+        Stage { zone: zone.to_owned(), runtime, gate, left: CALLS }
+    });
+    stage.left -= 1;
+    work(&stage.gate, &stage.runtime);
+    STAGES.with_borrow_mut(|stages| stages.push(stage));
+}
+
+/// A request as bytes: `METHOD PATH PEER`, and header lines.
+struct Sent {
+    method: String,
+    path: String,
+    peer: Option<IpAddr>,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Sent {
+    /// As a server hands it on: names of tokens in lower case, values without control characters.
+    fn read(data: &[u8]) -> Self {
+        let mut lines = data.split(|byte| *byte == b'\n');
+        let first = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
+        let mut words = first.split(' ');
+        let mut word = || words.next().unwrap_or_default().to_owned();
+        let (method, path, peer) = (word(), word(), word().parse().ok());
+        let header = |line: &[u8]| {
+            let end = line.iter().position(|byte| *byte == b':')?;
+            let name = String::from_utf8_lossy(&line[..end]).to_ascii_lowercase();
+            let value = line[end + 1..].trim_ascii().to_vec();
+            let is_legal = value.iter().all(|byte| *byte >= b' ' && *byte != 127);
+            is_legal.then_some((name, value))
+        };
+        Self { method, path, peer, headers: lines.take(200).filter_map(header).collect() }
+    }
+}
+
+impl RequestView for Sent {
+    fn method(&self) -> &str {
+        &self.method
+    }
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        let (_, value) = self.headers.iter().find(|(known, _)| known == name)?;
+        Some(value)
+    }
+
+    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+        let of_name = self.headers.iter().filter(|(known, _)| known == name);
+        of_name.map(|(_, value)| &**value).collect()
+    }
+
+    fn claim(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> {
+        let value = self.header(&format!("claim-{name}"))?;
+        Some(String::from_utf8_lossy(value))
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+}
