@@ -1,4 +1,4 @@
-#![no_main]
 //! See `tollgate::testing::untrusted::jwt`.
+#![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::jwt(data));

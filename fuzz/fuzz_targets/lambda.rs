@@ -1,4 +1,4 @@
-#![no_main]
 //! See `tollgate_lambda::testing::events`.
+#![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate_lambda::testing::events(data));

@@ -1,4 +1,4 @@
-#![no_main]
 //! See `tollgate::testing::untrusted::service_file`.
+#![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::service_file(data));

@@ -1,5 +1,5 @@
-//! Whether the peppers are those that the keys of this table were made with: under another one every
-//! key is unknown, and nothing else would say so.
+//! Whether the peppers are those that the keys of this table were made with: under another one
+//! every key is unknown, and nothing else would say so.
 
 use crate::error::Error;
 use crate::identity::Peppers;
