@@ -69,6 +69,15 @@ async fn many_may_make_the_table_at_once() {
     DynamoDb::new(client, "one").check().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_made_cannot_be_deleted_by_a_slip() {
+    let (_db, client) = served().await;
+    DynamoDb::create_table(&client, "kept", None).await.unwrap();
+    let deleted = client.delete_table().table_name("kept").send().await;
+    assert!(deleted.is_err(), "{deleted:?}");
+    DynamoDb::new(client, "kept").check().await.unwrap();
+}
+
 /// Nobody listens where this client points: the answer is ours.
 #[tokio::test]
 async fn a_name_that_no_table_can_have_is_refused_before_anything_is_asked() {
@@ -240,4 +249,20 @@ async fn a_page_that_is_cut_by_its_bytes_goes_on() {
     }
     assert_eq!(seen, wanted[..5]);
     assert!(pages > 1, "the service cuts pages");
+}
+
+/// What the templates of the examples grant and keep.
+#[test]
+fn templates_grant_no_scan_and_keep_their_table() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for example in ["lambda-http", "lambda-ingest"] {
+        let path = root.join("examples").join(example).join("template.yaml");
+        let template = std::fs::read_to_string(path).unwrap();
+        assert!(!template.contains("CrudPolicy") && !template.contains("Scan"), "{example}");
+        assert!(template.contains("dynamodb:UpdateItem"), "{example}");
+        if template.contains("AWS::DynamoDB::Table") {
+            assert!(template.contains("DeletionProtectionEnabled: true"), "{example}");
+            assert!(template.contains("PointInTimeRecoveryEnabled: true"), "{example}");
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-    TableDescription, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
+    ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
     WarmThroughput as Warm,
 };
 
@@ -40,10 +40,12 @@ impl DynamoDb {
     /// Makes the table, paid by use, with expiry by the attribute `ttl`, and returns when it can be
     /// used, within 5 minutes. One that is there stays as it is, but for expiry, which is switched
     /// on if it is off: several processes may call this at once. `warm` counts for a new table
-    /// alone.
+    /// alone, and so do its protection against deletion and its point-in-time recovery (35 days
+    /// back, which AWS charges for by the size of the table). Where that cannot be switched on it
+    /// is logged.
     ///
-    /// The call needs the rights `dynamodb:CreateTable`, `DescribeTable`, `DescribeTimeToLive` and
-    /// `UpdateTimeToLive`.
+    /// The call needs the rights `dynamodb:CreateTable`, `DescribeTable`, `DescribeTimeToLive`,
+    /// `UpdateTimeToLive` and `UpdateContinuousBackups`.
     ///
     /// # Errors
     ///
@@ -56,9 +58,12 @@ impl DynamoDb {
     ) -> Result<(), StoreError> {
         check_name(table)?;
         let made = async {
-            create(client, table, warm).await?;
+            let is_new = create(client, table, warm).await?;
             while describe(client, table).await?.table_status == Some(TableStatus::Creating) {
                 tokio::time::sleep(LOOK_EVERY).await;
+            }
+            if is_new {
+                back_up(client, table).await;
             }
             expire_by_ttl(client, table).await?;
             check(client, table).await
@@ -157,12 +162,12 @@ fn word(kind: &KeyType) -> &'static str {
     if *kind == KeyType::Hash { "partition" } else { "sort" }
 }
 
-/// Asks for the table; one that is there already is fine.
+/// Asks for the table; one that is there already is fine. Whether it is new.
 async fn create(
     client: &Client,
     table: &str,
     warm: Option<WarmThroughput>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let attribute = |name: &str| {
         let text = AttributeDefinition::builder().attribute_type(ScalarAttributeType::S);
         text.attribute_name(name).build().map_err(built)
@@ -183,14 +188,33 @@ async fn create(
         .key_schema(key(PK, KeyType::Hash)?)
         .key_schema(key(SK, KeyType::Range)?)
         .set_warm_throughput(warm)
+        .deletion_protection_enabled(true)
         .send()
         .await;
     match made {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(true),
         Err(error) => match error.as_service_error() {
-            Some(CreateTableError::ResourceInUseException(_)) => Ok(()),
+            Some(CreateTableError::ResourceInUseException(_)) => Ok(false),
             _ => Err(error::of(Call::Read, &error)),
         },
+    }
+}
+
+/// Switches point-in-time recovery on. Stand-ins for DynamoDB have none, and it may be forbidden:
+/// the table serves without it.
+async fn back_up(client: &Client, table: &str) {
+    let on = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true);
+    let on = match on.build() {
+        Ok(on) => on,
+        Err(error) => return tracing::warn!(%error, "point-in-time recovery is not asked for"),
+    };
+    let call = client.update_continuous_backups().table_name(table);
+    if let Err(error) = call.point_in_time_recovery_specification(on).send().await {
+        let error = error::of(Call::Read, &error);
+        tracing::warn!(
+            table, %error,
+            "point-in-time recovery is off: what is deleted or overwritten cannot be had back"
+        );
     }
 }
 
