@@ -3,19 +3,26 @@
 //!
 //! The table's key is the pair (partition, sort key), which redb compares one after the other, each
 //! as bytes: a partition is a range, and no partition's name can reach into another. An item is its
-//! postcard encoding. After the first failed read, write or sync redb refuses all further calls
-//! until the file is opened anew, so the next call does that.
+//! postcard encoding and a checksum. After the first failed read, write or sync redb refuses all
+//! further calls until the file is opened anew, so the next call does that, and never makes one.
+//!
+//! redb panics on some damaged files. A panic is caught around every use of it and is an error like
+//! any other: the threads live on, and the database is dropped and opened anew before it is used
+//! again. (Where a program aborts on panics it does so here as well.)
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use ::redb::{
     Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
-    StorageError, Table, TableDefinition, TableError,
+    StorageError, Table, TableDefinition, TableError, TableHandle,
 };
 
 use super::Expired;
+use super::checked::{Tally, decode, encode, is_whole};
+use super::place::{self, Place as OnDisk};
 use crate::store::apply::{Verdict, apply, check_query};
 use crate::store::expiry::{Part, Place};
 use crate::store::{Item, Key, Page, Query, StoreError, StoreErrorKind, Write, Written};
@@ -23,7 +30,10 @@ use crate::store::{Item, Key, Page, Query, StoreError, StoreErrorKind, Write, Wr
 type ItemKey = (&'static str, &'static str);
 
 /// The one table. A change of how keys or items are encoded is another name.
-const ITEMS: TableDefinition<'_, ItemKey, &[u8]> = TableDefinition::new("items-1");
+const ITEMS: TableDefinition<'_, ItemKey, &[u8]> = TableDefinition::new("items-2");
+
+/// One row: how many items there are, and the sum of their keys' hashes.
+const TALLY: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("tally-1");
 
 /// Pages of the file kept in memory. redb's own default is a gigabyte, too much for a guest.
 const CACHE_BYTES: usize = 64 << 20;
@@ -37,28 +47,97 @@ pub(super) struct StoreFile {
     /// Set by whoever saw the disk fail.
     failed: AtomicBool,
     open: Open,
+    /// `None` for a disk of a test's own.
+    on_disk: Option<OnDisk>,
 }
 
 impl StoreFile {
-    /// Opens the file at this path, or makes it.
+    /// Opens the file at this path, or makes it where the place is plainly new; reads all of it
+    /// once, and fails if it lacks anything.
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
+        place::prepare(path, |fresh| guarded(|| fill(fresh)).and_then(|filled| filled))?;
         let owned: PathBuf = path.to_owned();
-        let file =
-            Self::with(Box::new(move || Builder::new().set_cache_size(CACHE_BYTES).create(&owned)))
-                .map_err(|error| open_error(path, error))?;
-        sync_directory(path)?;
+        let open = move || Builder::new().set_cache_size(CACHE_BYTES).open(&owned);
+        let opened = guarded(|| Self::with(Box::new(open)));
+        let opened = opened.map_err(|error| at_path(path, error))?;
+        let mut file = opened.map_err(|error| open_error(path, error))?;
+        file.on_disk = Some(OnDisk::of(path)?);
+        file.verify(true).map_err(|error| at_path(path, error))?;
         Ok(file)
     }
 
     /// Opens a database by this function, now and after each failure of the disk.
     pub(super) fn with(open: Open) -> Result<Self, DatabaseError> {
-        let database = open()?;
-        Ok(Self { database: RwLock::new(Some(database)), failed: AtomicBool::new(false), open })
+        let database = RwLock::new(Some(open()?));
+        Ok(Self { database, failed: AtomicBool::new(false), open, on_disk: None })
+    }
+
+    /// Whether the file is where it was.
+    pub(super) fn look(&self) -> Result<(), StoreError> {
+        self.on_disk.as_ref().map_or(Ok(()), OnDisk::look)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_known_gone(&self) -> bool {
+        self.on_disk.as_ref().is_some_and(OnDisk::is_known_gone)
+    }
+
+    /// Reads everything once. Items that are missing are an error; those that are damaged are
+    /// counted in the log, and an error for whoever reads them. `is_made`: it has a tally.
+    pub(super) fn verify(&self, is_made: bool) -> Result<(), StoreError> {
+        self.session(|database| {
+            let transaction = database.begin_read().map_err(|e| self.not_done(e))?;
+            for table in transaction.list_tables().map_err(|e| self.not_done(e))? {
+                if ![ITEMS.name(), TALLY.name()].contains(&table.name()) {
+                    let what = format!("it has a table `{}` of another version", table.name());
+                    return Err(StoreError::new(StoreErrorKind::Corrupt, what));
+                }
+            }
+            let told = match transaction.open_table(TALLY) {
+                Ok(tally) => read_tally(&tally).map_err(|e| self.not_done(e))?,
+                Err(TableError::TableDoesNotExist(_)) => None,
+                Err(error) => return Err(self.not_done(error)),
+            };
+            let (mut found, mut damaged) = (Tally::default(), 0u64);
+            match transaction.open_table(ITEMS) {
+                Err(TableError::TableDoesNotExist(_)) => {}
+                Err(error) => return Err(self.not_done(error)),
+                Ok(items) => {
+                    for entry in items.iter().map_err(|e| self.not_done(e))? {
+                        let (key, bytes) = entry.map_err(|e| self.not_done(e))?;
+                        // What is there may still not be found: the way to it is other pages.
+                        let is_found = items.get(key.value()).map_err(|e| self.not_done(e))?;
+                        if is_found.is_some() {
+                            found.add(key.value());
+                        }
+                        damaged += u64::from(!is_whole(key.value(), bytes.value()));
+                    }
+                }
+            }
+            if told.is_none() && is_made || told.unwrap_or_default() != found {
+                let told = told.map_or("an unknown number of".to_owned(), |t| t.items.to_string());
+                let message = format!("of {told} items {} are found", found.items);
+                return Err(StoreError::new(StoreErrorKind::Corrupt, message));
+            }
+            if damaged > 0 {
+                tracing::error!(
+                    items = damaged,
+                    "the store file is damaged: these items cannot be read. Restore the file from \
+                     a copy, and check the disk"
+                );
+            }
+            Ok(())
+        })
     }
 
     /// Applies writes in order in one transaction. There is one answer for each.
     pub(super) fn write(&self, writes: &[Write]) -> Vec<Result<Written, StoreError>> {
-        let result = self.session(|database| self.transaction(database, writes));
+        let result = self.look().and_then(|()| {
+            let written = self.session(|database| self.transaction(database, writes))?;
+            // Whoever opens the file next finds it by its name.
+            self.look().map_err(|gone| StoreError::new(StoreErrorKind::Unknown, gone.message))?;
+            Ok(written)
+        });
         result.unwrap_or_else(|error| writes.iter().map(|_| Err(error.clone())).collect())
     }
 
@@ -70,15 +149,17 @@ impl StoreFile {
                 answer(result);
             }
         };
-        let lent = self.session(|database| {
-            let transaction = database.begin_read().map_err(|e| self.not_done(e))?;
-            let items = match transaction.open_table(ITEMS) {
-                Ok(items) => Some(items),
-                Err(TableError::TableDoesNotExist(_)) => None,
-                Err(error) => return Err(self.not_done(error)),
-            };
-            tell(Ok(&Snapshot { file: self, items }));
-            Ok(())
+        let lent = self.look().and_then(|()| {
+            self.session(|database| {
+                let transaction = database.begin_read().map_err(|e| self.not_done(e))?;
+                let items = match transaction.open_table(ITEMS) {
+                    Ok(items) => Some(items),
+                    Err(TableError::TableDoesNotExist(_)) => None,
+                    Err(error) => return Err(self.not_done(error)),
+                };
+                tell(Ok(&Snapshot { file: self, items }));
+                Ok(())
+            })
         });
         if let Err(error) = lent {
             tell(Err(error));
@@ -94,14 +175,20 @@ impl StoreFile {
             let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
             // The other thread may have been here first.
             if self.failed.load(Ordering::Acquire) {
-                *database = None;
-                *database = Some((self.open)().map_err(unavailable)?);
+                let failed = database.take();
+                // One that is broken may panic once more as it goes.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(failed)));
+                let opened = guarded(|| (self.open)())?;
+                *database = Some(opened.map_err(unavailable)?);
                 self.failed.store(false, Ordering::Release);
             }
         }
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         match database.as_ref() {
-            Some(database) => work(database),
+            Some(database) => guarded(|| work(database)).unwrap_or_else(|panicked| {
+                self.failed.store(true, Ordering::Release);
+                Err(panicked)
+            }),
             None => Err(unavailable("it could not be opened again after a failure")),
         }
     }
@@ -116,19 +203,27 @@ impl StoreFile {
         let mut answers = Vec::with_capacity(writes.len());
         {
             let mut items = transaction.open_table(ITEMS).map_err(|e| self.not_done(e))?;
+            let mut row = transaction.open_table(TALLY).map_err(|e| self.not_done(e))?;
+            let before = read_tally(&row).map_err(|e| self.not_done(e))?;
+            let mut tally = before.unwrap_or_default();
             for write in writes {
                 // A failure of the disk ends the batch, uncommitted; a write that is itself at
                 // fault has changed nothing and leaves the others alone.
-                answers.push(self.apply(&mut items, write)?);
+                answers.push(self.apply(&mut items, &mut tally, write)?);
+            }
+            if before != Some(tally) {
+                row.insert((), (tally.items, tally.sum)).map_err(|e| self.not_done(e))?;
             }
         }
         if !answers.iter().any(|answer| matches!(answer, Ok(Written::Applied(_)))) {
             return Ok(answers);
         }
-        transaction.commit().map_err(|error| {
+        let failed = |error: &dyn std::fmt::Display| {
             self.failed.store(true, Ordering::Release);
             StoreError::new(StoreErrorKind::Unknown, format!("a commit failed: {error}"))
-        })?;
+        };
+        let committed = guarded(|| transaction.commit()).map_err(|panicked| failed(&panicked))?;
+        committed.map_err(|error| failed(&error))?;
         Ok(answers)
     }
 
@@ -136,12 +231,13 @@ impl StoreFile {
     fn apply(
         &self,
         items: &mut Table<'_, ItemKey, &'static [u8]>,
+        tally: &mut Tally,
         write: &Write,
     ) -> Result<Result<Written, StoreError>, StoreError> {
         let key = (write.key.pk.as_str(), write.key.sk.as_str());
         let old = match items.get(key).map_err(|e| self.not_done(e))? {
             None => None,
-            Some(bytes) => match decode(bytes.value()) {
+            Some(bytes) => match decode(key, bytes.value()) {
                 Ok(item) => Some(item),
                 Err(corrupt) => return Ok(Err(corrupt)),
             },
@@ -153,13 +249,20 @@ impl StoreFile {
         };
         match &new {
             Some(item) => {
-                let bytes = match encode(item) {
+                let bytes = match encode(key, item) {
                     Ok(bytes) => bytes,
                     Err(invalid) => return Ok(Err(invalid)),
                 };
-                items.insert(key, bytes.as_slice()).map_err(|e| self.not_done(e))?;
+                let old = items.insert(key, bytes.as_slice()).map_err(|e| self.not_done(e))?;
+                if old.is_none() {
+                    tally.add(key);
+                }
             }
-            None => drop(items.remove(key).map_err(|e| self.not_done(e))?),
+            None => {
+                if items.remove(key).map_err(|e| self.not_done(e))?.is_some() {
+                    tally.remove(key);
+                }
+            }
         }
         Ok(Ok(Written::Applied(new)))
     }
@@ -189,8 +292,9 @@ impl Snapshot<'_> {
         let Some(items) = &self.items else {
             return Ok(None);
         };
-        let bytes = items.get((key.pk.as_str(), key.sk.as_str()));
-        bytes.map_err(|e| self.file.not_done(e))?.map(|bytes| decode(bytes.value())).transpose()
+        let key = (key.pk.as_str(), key.sk.as_str());
+        let bytes = items.get(key).map_err(|e| self.file.not_done(e))?;
+        bytes.map(|bytes| decode(key, bytes.value())).transpose()
     }
 
     pub(super) fn page(&self, query: Query) -> Result<Page, StoreError> {
@@ -210,7 +314,7 @@ impl Snapshot<'_> {
                 page.next = Some(sk.to_owned());
                 break;
             }
-            page.items.push((sk.to_owned(), decode(bytes.value())?));
+            page.items.push((sk.to_owned(), decode((pk, sk), bytes.value())?));
         }
         Ok(page)
     }
@@ -233,27 +337,64 @@ impl Snapshot<'_> {
                 break;
             }
             let bytes = bytes.value();
-            part.look(decode(bytes).ok().as_ref(), bytes.len(), key);
+            part.look(decode((pk, sk), bytes).ok().as_ref(), bytes.len(), key);
         }
         Ok(Expired { found: part.found, next })
     }
 }
 
-fn encode(item: &Item) -> Result<Vec<u8>, StoreError> {
-    postcard::to_allocvec(item).map_err(|error| {
-        StoreError::new(StoreErrorKind::Invalid, format!("an item cannot be encoded: {error}"))
+/// Makes a store of an empty file.
+fn fill(fresh: std::fs::File) -> Result<(), StoreError> {
+    let filled = (|| {
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_file(fresh)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(ITEMS)?;
+        transaction.open_table(TALLY)?.insert((), (0, 0))?;
+        transaction.commit()?;
+        Ok::<(), ::redb::Error>(())
+    })();
+    filled.map_err(|error| {
+        StoreError::new(StoreErrorKind::Unavailable, format!("no store can be made: {error}"))
     })
 }
 
-/// Reads all of the bytes or none: what is left over would be damage that nobody saw.
-fn decode(bytes: &[u8]) -> Result<Item, StoreError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((item, [])) => Ok(item),
-        _ => Err(StoreError::new(
+fn read_tally(table: &impl ReadableTable<(), (u64, u64)>) -> Result<Option<Tally>, StorageError> {
+    let row = table.get(())?.map(|row| row.value());
+    Ok(row.map(|(items, sum)| Tally { items, sum }))
+}
+
+/// A panic of redb's as an error: that is how it meets some kinds of damage.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason");
+        // The first words: a reason may quote what is in the file.
+        let text: String = text.chars().take(REASON_CHARS).collect();
+        StoreError::new(
             StoreErrorKind::Corrupt,
-            "an item in the file cannot be decoded: restore it from a copy, and check the disk",
-        )),
+            format!(
+                "the store file is damaged ({text}): stop this process, keep the file, and \
+                 restore it from a copy (docs/storage.md)"
+            ),
+        )
+    })
+}
+
+/// Most characters of a panic's reason that are told: what was expected, and not what was found.
+const REASON_CHARS: usize = 80;
+
+/// What is wrong with the file, of which it says the name, and what to do.
+fn at_path(path: &Path, error: StoreError) -> StoreError {
+    if error.kind != StoreErrorKind::Corrupt {
+        return error;
     }
+    let message = format!(
+        "{} is damaged: {}. It was left as it is. Keep it, put a copy in its place, and see \
+         \"A table from a backup\" in docs/storage.md before a gate is opened on the copy",
+        path.display(),
+        error.message.trim_end_matches('.')
+    );
+    StoreError::new(StoreErrorKind::Corrupt, message)
 }
 
 fn unavailable(error: impl std::fmt::Display) -> StoreError {
@@ -279,26 +420,15 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
         {
             (Unavailable, format!("{path} cannot be opened: {error}"))
         }
-        error => (Corrupt, format!("{path} cannot be read as a store: {error}")),
+        error => (
+            Corrupt,
+            format!(
+                "{path} cannot be read as a store: {error}. Keep it, put a copy in its place, and \
+                 see \"A table from a backup\" in docs/storage.md before a gate is opened on it"
+            ),
+        ),
     };
     StoreError::new(kind, message)
-}
-
-/// A file that was just made is not there after a power cut until its directory is synced too.
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    if !cfg!(unix) {
-        return Ok(());
-    }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| {
-        StoreError::new(
-            StoreErrorKind::Unavailable,
-            format!("{} cannot be synced: {error}", directory.display()),
-        )
-    })
 }
 
 /// Writes bytes that are no item, as damage or a forger would.

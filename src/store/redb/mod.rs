@@ -1,9 +1,9 @@
 //! The embedded store: one redb file, no server.
 //!
-//! Two threads own the file. The writer takes everything that is queued, applies it in order inside
-//! one transaction, syncs once and only then answers: a group commit, so that a hundred writes that
-//! wait together cost one sync. The reader answers reads and queries from snapshots. No thread of
-//! the executor ever waits for the disk.
+//! Two threads own the file, and a third looks whether it is still there. The writer takes
+//! everything that is queued, applies it in order inside one transaction, syncs once and only then
+//! answers: a group commit, so that a hundred writes that wait together cost one sync. The reader
+//! answers reads and queries from snapshots. No thread of the executor ever waits for the disk.
 //!
 //! An acknowledged write survives the death of the machine, as far as the disk keeps what it says
 //! it has synced. A file belongs to one process: a second one is refused when it opens it.
@@ -11,6 +11,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,12 +23,19 @@ use super::{
 };
 use file::StoreFile;
 
+mod checked;
+#[cfg(test)]
+mod damage_tests;
 mod file;
 #[cfg(test)]
 mod gate_power_cut;
+mod place;
 #[cfg(test)]
 mod power_cut;
 mod worker;
+
+/// How often the file is looked for: it is known within a second that it is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
 
 /// Writes that may wait for the writer. At some hundred commits a second with a full batch each,
 /// the last of them waits well under a second; beyond it the caller is told to slow down.
@@ -63,6 +71,8 @@ struct Handle {
 struct Lanes {
     writes: mpsc::Sender<WriteJob>,
     reads: mpsc::Sender<ReadJob>,
+    /// Ends the thread that looks for the file.
+    _looks: std::sync::mpsc::Sender<()>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -85,27 +95,35 @@ struct Expired {
 }
 
 impl Redb {
-    /// Opens the file, and makes it if there is none. Blocks: after a crash for as long as it takes
-    /// to check the file, about a second for a gigabyte.
+    /// Opens the file, and makes it where the place is plainly new: neither the file is there nor
+    /// its marker (`PATH.made`). Blocks: all of the file is read once, and a few times after a
+    /// crash, at about a second for a gigabyte each.
     ///
     /// # Errors
     ///
     /// Unavailable if the file is open already, here or in another process, or cannot be made or
-    /// read; corrupt if it is no redb file, or one of a format this binary does not know.
+    /// read; corrupt if it is gone, empty or damaged, no redb file, or one of a format this binary
+    /// does not know. A file that is refused is left where it is.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::start(StoreFile::at(path.as_ref())?)
     }
 
     fn start(file: StoreFile) -> Result<Self, StoreError> {
-        let file = Arc::new(file);
+        Self::serve(Arc::new(file))
+    }
+
+    fn serve(file: Arc<StoreFile>) -> Result<Self, StoreError> {
         let (writes, write_queue) = mpsc::channel(QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(READ_QUEUE_MAX);
         let (alive, open) = watch::channel(());
         let alive = Arc::new(alive);
         let (at, still) = (file.clone(), alive.clone());
         spawn("tollgate-write", move || worker::write(at, write_queue, still))?;
+        let (looked_for, still) = (file.clone(), alive.clone());
+        let (looks, looking) = std::sync::mpsc::channel();
+        spawn("tollgate-look", move || worker::look(looked_for, &looking, still))?;
         spawn("tollgate-read", move || worker::read(file, read_queue, alive))?;
-        let lanes = Mutex::new(Some(Lanes { writes, reads }));
+        let lanes = Mutex::new(Some(Lanes { writes, reads, _looks: looks }));
         let unswept = Mutex::default();
         Ok(Self(Arc::new(Handle { lanes, open, unswept })))
     }
@@ -217,9 +235,13 @@ impl Handle {
     }
 }
 
-/// A thread ended without answering, which takes a panic in it. A write may have been applied.
+/// A call was let go without an answer, which takes a panic of redb's while it was served. A write
+/// may have been applied.
 fn ended(kind: StoreErrorKind) -> StoreError {
-    StoreError::new(kind, "the thread that serves the store file has ended: restart the process")
+    StoreError::new(
+        kind,
+        "the store file could not be read: if this goes on it is damaged, restore it from a copy",
+    )
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
@@ -265,6 +287,7 @@ mod tests {
         let path = dir.path().join("store.redb");
         let store = Redb::open(&path).unwrap();
         store.write(set("good", 1)).await.unwrap();
+        store.write(set("bad", 1)).await.unwrap();
         store.close().await.unwrap();
         file::forge(&path, ("p", "bad"), &[0xff; 7]);
 

@@ -1,14 +1,16 @@
-//! The two threads of the store: each takes what is queued, does it in one transaction, answers.
+//! The threads of the store. Two of them serve: each takes what is queued, does it in one
+//! transaction, answers.
 //!
 //! A thread ends when every sender of its queue is gone and the queue is empty. It lets go of the
 //! file before it lets go of `alive`, so that whoever waits for `alive` can open the file again.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use tokio::sync::{mpsc, watch};
 
 use super::file::StoreFile;
-use super::{BATCH_MAX, ReadJob, WriteJob};
+use super::{BATCH_MAX, LOOK_EVERY, ReadJob, WriteJob};
 
 /// The writer: group commit.
 pub(super) fn write(
@@ -24,6 +26,16 @@ pub(super) fn write(
             // Whoever asked may have gone: the write stands all the same.
             let _ = answer.send(result);
         }
+    }
+    drop(file);
+    drop(alive);
+}
+
+/// Looks for the file until the store is closed, also while nothing is asked of it: what is found
+/// is said, and shows in the metrics.
+pub(super) fn look(file: Arc<StoreFile>, ends: &Receiver<()>, alive: Arc<watch::Sender<()>>) {
+    while let Err(RecvTimeoutError::Timeout) = ends.recv_timeout(LOOK_EVERY) {
+        let _ = file.look(); // it says by itself what is wrong
     }
     drop(file);
     drop(alive);

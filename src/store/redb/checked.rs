@@ -1,0 +1,79 @@
+//! What tells damage from data: a checksum behind each item, and a tally of all keys.
+//!
+//! redb checks the pages of a file when it repairs one that was not closed, and at no other time:
+//! a bit that has turned over in a value is another value, and one in a page of its tree hides
+//! items without a word.
+//!
+//! # Laws
+//!
+//! 1. The bytes of an item end with a checksum of its key and of what stands before.
+//! 2. In the same transaction as the items stands how many there are, and the sum of their keys'
+//!    hashes. A file whose items do not come to that has lost some, or has some twice.
+//!
+//! Not promised: anything against somebody who can write the file. The hashes have no secret.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use super::super::{Item, StoreError, StoreErrorKind};
+
+const SUM_BYTES: usize = 8;
+
+/// How many items there are, and the sum of their keys' hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) items: u64,
+    pub(super) sum: u64,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, key: (&str, &str)) {
+        self.items = self.items.wrapping_add(1);
+        self.sum = self.sum.wrapping_add(hash(key, &[]));
+    }
+
+    pub(super) fn remove(&mut self, key: (&str, &str)) {
+        self.items = self.items.wrapping_sub(1);
+        self.sum = self.sum.wrapping_sub(hash(key, &[]));
+    }
+}
+
+pub(super) fn encode(key: (&str, &str), item: &Item) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = postcard::to_allocvec(item).map_err(|error| {
+        StoreError::new(StoreErrorKind::Invalid, format!("an item cannot be encoded: {error}"))
+    })?;
+    let sum = hash(key, &bytes).to_le_bytes();
+    bytes.extend_from_slice(&sum);
+    Ok(bytes)
+}
+
+/// Whether the checksum is that of key and bytes.
+pub(super) fn is_whole(key: (&str, &str), bytes: &[u8]) -> bool {
+    split(key, bytes).is_some()
+}
+
+/// Reads all of the bytes or none: what is left over would be damage that nobody saw.
+pub(super) fn decode(key: (&str, &str), bytes: &[u8]) -> Result<Item, StoreError> {
+    match split(key, bytes).map(postcard::take_from_bytes) {
+        Some(Ok((item, []))) => Ok(item),
+        _ => Err(StoreError::new(
+            StoreErrorKind::Corrupt,
+            "an item in the store file is damaged: restore it from a copy, and check the disk",
+        )),
+    }
+}
+
+fn split<'a>(key: (&str, &str), bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let (bytes, sum) = bytes.split_last_chunk::<SUM_BYTES>()?;
+    (hash(key, bytes).to_le_bytes() == *sum).then_some(bytes)
+}
+
+fn hash(key: (&str, &str), bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new();
+    for part in [key.0.as_bytes(), key.1.as_bytes(), bytes] {
+        hasher.write_u64(part.len() as u64);
+        hasher.write(part);
+    }
+    hasher.finish()
+}

@@ -1,0 +1,197 @@
+//! What disks and operators do to a store file: it is deleted, replaced, emptied, torn, and its
+//! bits turn over. Never a panic, never another number, never a new store in place of an old one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Redb, ended};
+use crate::store::{Change, Key, Store, StoreError, StoreErrorKind, Value, Write, Written};
+
+const ITEMS: i64 = 400;
+
+fn key(n: i64) -> Key {
+    Key { pk: format!("p{}", n % 7), sk: format!("{n:05}") }
+}
+
+fn set(n: i64) -> Write {
+    let text = Value::Text(format!("tenant {n} used {n}"));
+    let change = vec![Change::Set("n".into(), Value::Int(n)), Change::Set("t".into(), text)];
+    Write { key: key(n), when: vec![], change }
+}
+
+/// A store of [`ITEMS`] items that was closed, or left as a process leaves it that is killed.
+async fn made(folder: &Path, is_closed: bool) -> PathBuf {
+    let path = folder.join("store.redb");
+    let store = Redb::open(&path).unwrap();
+    for n in 0..ITEMS {
+        store.write(set(n)).await.unwrap();
+    }
+    if is_closed {
+        store.close().await.unwrap();
+        return path;
+    }
+    let left = folder.join("left.redb");
+    fs::copy(&path, &left).unwrap();
+    store.close().await.unwrap();
+    left
+}
+
+/// Opens a copy and reads all of it. Says how many items are as they were written, and what was
+/// wrong.
+async fn read(path: &Path) -> Result<(i64, Vec<StoreError>), StoreError> {
+    let store = Redb::open(path)?;
+    let (mut right, mut errors) = (0, Vec::new());
+    for n in 0..ITEMS {
+        match store.read(key(n)).await {
+            Ok(Some(item)) => {
+                assert_eq!(item.int("n"), Some(n), "another number");
+                right += 1;
+            }
+            // As after a power cut, redb may go back to the commit before the last.
+            Ok(None) if n == ITEMS - 1 => errors.push(ended(StoreErrorKind::Corrupt)),
+            Ok(None) => panic!("item {n} is gone without a word"),
+            Err(error) => errors.push(error),
+        }
+    }
+    store.close().await.unwrap();
+    Ok((right, errors))
+}
+
+/// Where a byte or a run of them is damaged, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) % n
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_file_is_an_error_and_never_a_panic_or_another_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dice = Dice(7);
+    let (mut refused, mut named, mut unhurt) = (0, 0, 0);
+    for is_closed in [true, false] {
+        let home = folder.path().join(format!("{is_closed}"));
+        fs::create_dir(&home).unwrap();
+        let whole = fs::read(made(&home, is_closed).await).unwrap();
+        let used = whole.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+        for n in 0..120 {
+            let mut bytes = whole.clone();
+            let at = dice.below(used) as usize;
+            match n % 4 {
+                0 => bytes.truncate(at),
+                1 => {
+                    let end = (at + 600).min(bytes.len());
+                    bytes[at..end].iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
+                }
+                _ => bytes[at] ^= 1 << dice.below(8),
+            }
+            let path = home.join(format!("copy-{n}.redb"));
+            fs::write(&path, &bytes).unwrap();
+            match read(&path).await {
+                Err(error) => {
+                    assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
+                    assert!(error.message.contains("cop"), "says what to do: {error}");
+                    refused += 1;
+                }
+                Ok((ITEMS, errors)) => {
+                    assert!(errors.is_empty());
+                    unhurt += 1;
+                }
+                Ok((_, errors)) => {
+                    assert!(errors.iter().all(|error| error.kind == StoreErrorKind::Corrupt));
+                    named += 1;
+                }
+            }
+            fs::remove_file(&path).unwrap();
+        }
+    }
+    assert!(refused > 20 && unhurt > 20, "{refused} refused, {named} named, {unhurt} unhurt");
+}
+
+#[tokio::test]
+async fn a_bit_that_turns_over_in_a_value_is_an_error_for_whoever_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(folder.path(), true).await;
+    let mut bytes = fs::read(&path).unwrap();
+    let text = b"tenant 123 used 123";
+    let at = bytes.windows(text.len()).rposition(|some| some == text).unwrap();
+    bytes[at + text.len() - 1] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let (right, errors) = read(&path).await.unwrap();
+    assert_eq!((right, errors.len()), (ITEMS - 1, 1));
+    assert_eq!(errors[0].kind, StoreErrorKind::Corrupt);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_deleted_or_replaced_is_noticed_and_answers_for_nothing() {
+    for is_replaced in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = made(folder.path(), true).await;
+        let store = Redb::open(&path).unwrap();
+        let (kept, other) = (folder.path().join("kept"), folder.path().join("other.redb"));
+        if is_replaced {
+            fs::copy(&path, &other).unwrap();
+        }
+        fs::rename(&path, &kept).unwrap();
+        if is_replaced {
+            fs::rename(&other, &path).unwrap();
+        }
+        let error = store.write(set(1)).await.unwrap_err();
+        let word = if is_replaced { "was replaced" } else { "is gone" };
+        assert!(error.message.contains(word), "{error}");
+        assert_eq!(error.kind, StoreErrorKind::Unavailable);
+        assert!(store.read(key(1)).await.unwrap_err().message.contains(word));
+        // And back.
+        fs::rename(&kept, &path).unwrap();
+        assert!(matches!(store.write(set(1)).await, Ok(Written::Applied(_))));
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_was_lost_is_not_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(folder.path(), true).await;
+    let opened = || Redb::open(&path).map(drop);
+    fs::write(&path, "").unwrap();
+    let empty = opened().unwrap_err();
+    assert!(empty.kind == StoreErrorKind::Corrupt && empty.message.contains("is empty"));
+    fs::remove_file(&path).unwrap();
+    let gone = opened().unwrap_err();
+    assert!(gone.message.contains("restore") && gone.message.contains("store.redb.made"));
+    assert!(!path.exists(), "nothing is made");
+    fs::remove_file(folder.path().join("store.redb.made")).unwrap();
+    Redb::open(&path).unwrap().close().await.unwrap();
+    let there: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(there.len(), 2, "the file and its marker: {there:?}");
+    let nowhere = Redb::open(folder.path().join("gone/store.redb")).unwrap_err();
+    assert_eq!(nowhere.kind, StoreErrorKind::Unavailable);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(folder.path(), true).await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// Nothing is asked of the store, and it is said all the same.
+#[tokio::test]
+async fn a_file_that_is_gone_is_noticed_within_a_second_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(folder.path(), true).await;
+    let file = std::sync::Arc::new(super::file::StoreFile::at(&path).unwrap());
+    let store = Redb::serve(file.clone()).unwrap();
+    fs::remove_file(&path).unwrap();
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert!(file.is_known_gone());
+    drop(file);
+    store.close().await.unwrap();
+}

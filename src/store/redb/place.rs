@@ -1,0 +1,191 @@
+//! Where the file is: made once and for itself alone, and looked for as long as it is open.
+//!
+//! # Laws
+//!
+//! 1. A file appears under its name only when it is whole: it is made beside it and then linked. So
+//!    one that is empty was never ours, or is damaged.
+//! 2. Beside a file stands its marker, `PATH.made`. Where the marker is and the file is not, a
+//!    store was lost, and none is made in its stead.
+//! 3. Once the name leads to another file, or to none, nothing that is written is answered for: who
+//!    opens the name next would not find it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::{StoreError, StoreErrorKind};
+
+/// What stands in the marker.
+const MARKER: &str = "A tollgate store was made beside this file. If it is gone, restore it from \
+                      a copy.\nOnly to begin anew, with nothing on record: remove this file too.\n";
+
+/// What tells a file from another of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+/// The place of an open file.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    id: FileId,
+    /// The file is not there any more, which has been said.
+    gone: AtomicBool,
+}
+
+impl Place {
+    /// The place of the file that this name leads to now.
+    pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
+        let id = id_of(path).map_err(|error| cannot(path, "be looked at", &error))?;
+        Ok(Self { path: path.to_owned(), id, gone: AtomicBool::new(false) })
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_known_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Whether the file is where it was. Says once when it is not, and once when it is back.
+    pub(super) fn look(&self) -> Result<(), StoreError> {
+        let path = self.path.display();
+        let (what, help) = match id_of(&self.path) {
+            Ok(id) if id == self.id => {
+                if self.gone.swap(false, Ordering::AcqRel) {
+                    tracing::info!("{path} is back: the store serves again");
+                    crate::telemetry::degraded("store", false);
+                }
+                return Ok(());
+            }
+            Ok(_) => ("was replaced", "stop this process before you put another file there"),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                ("is gone", "put it back, or stop this process and restore it from a copy")
+            }
+            // What cannot be looked at may be there.
+            Err(_) => ("cannot be looked at", "see to its folder"),
+        };
+        if !self.gone.swap(true, Ordering::AcqRel) {
+            tracing::error!("the store file {path} {what} while it is open: {help}");
+            crate::telemetry::degraded("store", true);
+        }
+        let message = format!("the store file {path} {what}: {help}");
+        Err(StoreError::new(StoreErrorKind::Unavailable, message))
+    }
+}
+
+/// Makes the file if its place is plainly new. `fill` makes a store of an empty file.
+pub(super) fn prepare(
+    path: &Path,
+    fill: impl FnOnce(File) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let marker = marker_of(path);
+    match fs::metadata(path) {
+        Ok(found) if found.len() == 0 => {
+            let path = path.display();
+            return Err(StoreError::new(
+                StoreErrorKind::Corrupt,
+                format!(
+                    "{path} is empty, which no store is: restore it from a copy; to begin anew \
+                     remove it and {}",
+                    marker.display()
+                ),
+            ));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(cannot(path, "be looked at", &error));
+        }
+        Err(_) if marker.exists() => {
+            let path = path.display();
+            return Err(StoreError::new(
+                StoreErrorKind::Corrupt,
+                format!(
+                    "{path} is gone, and {marker} says that a store was here: restore the file \
+                     from a copy; to begin anew, with nothing on record, remove {marker}",
+                    marker = marker.display()
+                ),
+            ));
+        }
+        Err(_) => make(path, fill)?,
+    }
+    if !marker.exists() {
+        let marked = private(&marker).and_then(|mut file| {
+            file.write_all(MARKER.as_bytes())?;
+            file.sync_all()
+        });
+        match marked {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(cannot(&marker, "be written", &error));
+            }
+            _ => {}
+        }
+    }
+    sync_directory(path)
+}
+
+fn make(path: &Path, fill: impl FnOnce(File) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    let fresh = with_ending(path, &format!(".new-{}", std::process::id()));
+    let _ = fs::remove_file(&fresh); // of a process that died with our number
+    let made = private(&fresh).map_err(|error| cannot(path, "be made", &error));
+    let filled = made.and_then(fill);
+    // A link does not replace what another process may have made meanwhile.
+    let linked = filled.and_then(|()| match fs::hard_link(&fresh, path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // Some file systems have no links.
+        Err(_) => fs::rename(&fresh, path).map_err(|error| cannot(path, "be made", &error)),
+    });
+    let _ = fs::remove_file(&fresh);
+    linked
+}
+
+/// A new file that its owner alone may read: it has hashes of keys in it.
+fn private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn id_of(path: &Path) -> io::Result<FileId> {
+    let found = fs::metadata(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        Ok(FileId(found.dev(), found.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = found; // there, whichever it is
+        Ok(FileId(0, 0))
+    }
+}
+
+fn marker_of(path: &Path) -> PathBuf {
+    with_ending(path, ".made")
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+fn cannot(path: &Path, what: &str, error: &io::Error) -> StoreError {
+    let message = format!("{} cannot {what}: {error}", path.display());
+    StoreError::new(StoreErrorKind::Unavailable, message)
+}
+
+/// A file that was just made is not there after a power cut until its directory is synced too.
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| cannot(directory, "be synced", &error))
+}
