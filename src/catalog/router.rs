@@ -45,6 +45,20 @@ pub enum Reads {
     Decoded,
 }
 
+/// Which values may be empty: of parameters within a path, and of rests.
+#[derive(Clone, Copy)]
+struct Empty {
+    params: bool,
+    rests: bool,
+}
+
+impl Reads {
+    fn empty(self) -> Empty {
+        let is_raw = self == Self::AsItCame;
+        Empty { params: is_raw, rests: !is_raw }
+    }
+}
+
 /// The patterns of one method.
 #[derive(Clone, Default)]
 struct Tree {
@@ -83,7 +97,7 @@ impl Routes {
         let method = if method == "HEAD" { "GET" } else { method };
         let (_, tree) = self.methods.iter().find(|(known, _)| **known == *method)?;
         let found = match can_be_read_twice(path) {
-            false => tree.find(path, reads),
+            false => tree.find(path, reads.empty()),
             true => self.weigh(tree, path, reads, matched().as_deref()),
         };
         Some(tree.patterns[found?].1)
@@ -93,7 +107,7 @@ impl Routes {
     #[cold]
     fn weigh(&self, tree: &Tree, path: &str, reads: Reads, matched: Option<&str>) -> Option<usize> {
         let meant = decode(path);
-        let as_meant = tree.find(&meant, reads);
+        let as_meant = tree.find(&meant, reads.empty());
         // A pattern that the path cannot have matched is of a router within another.
         let host = matched.and_then(Pattern::of_host).filter(|host| host.covers(&meant));
         let as_host = host.and_then(|host| tree.named(&host));
@@ -101,14 +115,21 @@ impl Routes {
             Reads::AsItCame => decode_needed(path),
             Reads::Decoded => decode_if(path, |byte| !b"%/+".contains(&byte)),
         };
-        let as_came = tree.find(&read, reads);
-        let found = as_host.or(as_came);
+        let as_came = tree.find(&read, reads.empty());
+        let of = |at: Option<usize>| at.map(|at| tree.patterns[at].1);
+        let mut found = as_host.or(as_came);
+        if as_host.is_none() && reads == Reads::Decoded {
+            // Perhaps its rests may not be empty: `{tail:.+}`.
+            let filled = tree.find(&read, Empty { params: false, rests: false });
+            if filled.is_some() && !self.holds_against(of(found), of(filled)) {
+                found = filled;
+            }
+        }
         let other = tree.finer(found, tree.finer(as_came, as_meant));
-        if found == other {
+        if found == other || self.holds_against(of(found), of(other)) {
             return found;
         }
-        let of = |at: Option<usize>| at.map(|at| tree.patterns[at].1);
-        if self.holds_against(of(found), of(other)) { found } else { other }
+        other
     }
 
     /// Whether a route is as strict as another in all that it asks, so that it can stand for both.
@@ -243,8 +264,8 @@ fn counts_alike(found: Option<&Route>, other: Option<&Route>) -> bool {
 impl Tree {
     /// The most specific pattern that a path fits, by its place.
     #[inline]
-    fn find(&self, path: &str, reads: Reads) -> Option<usize> {
-        self.root.find(path.strip_prefix('/')?, reads)
+    fn find(&self, path: &str, empty: Empty) -> Option<usize> {
+        self.root.find(path.strip_prefix('/')?, empty)
     }
 
     /// The pattern of this shape.
@@ -295,22 +316,21 @@ impl Tree {
 impl Node {
     /// By what follows the slash. Each node is looked at once at most, so that no path takes longer
     /// than the plan file has patterns.
-    fn find(&self, rest: &str, reads: Reads) -> Option<usize> {
+    fn find(&self, rest: &str, empty: Empty) -> Option<usize> {
         let (segment, after) = cut(rest);
         let down = |node: &Self| match after {
             None => node.end,
-            Some(after) => node.find(after, reads),
+            Some(after) => node.find(after, empty),
         };
         if let Ok(at) = self.literals.binary_search_by(|(known, _)| (**known).cmp(segment))
             && let Some(found) = down(&self.literals[at].1)
         {
             return Some(found);
         }
-        let (is_raw, is_inner) = (reads == Reads::AsItCame, after.is_some());
-        let fits = |affix: &Affix| affix.takes(segment, is_raw && is_inner);
+        let fits = |affix: &Affix| affix.takes(segment, empty.params && after.is_some());
         self.wild.iter().find_map(|(wild, node)| match wild {
             Segment::Param(affix) if fits(affix) => down(node),
-            Segment::Rest(affix) if affix.takes(rest, !is_raw) => node.end,
+            Segment::Rest(affix) if affix.takes(rest, empty.rests) => node.end,
             _ => None,
         })
     }
@@ -637,6 +657,13 @@ mod tests {
         assert_eq!(name("/v1/accounts//exports"), None);
         assert_eq!(name("/v1/accounts/%20/exports"), Some("export"));
         assert_eq!(name("/v1/%73earch"), Some("search"));
+
+        // Unless its pattern says otherwise, which a guard may hide: then the stricter holds.
+        let mut routes = self::routes(&[("rest", "GET /v1/{*rest}"), ("all", "GET /{*all}")]);
+        let find = |routes: &Routes| routes.find_at("GET", "/v1/", Reads::Decoded, || None);
+        assert_eq!(find(&routes), Some(RouteId(0)));
+        routes.routes[1].cost = vec![(MeterId(0), 3)];
+        assert_eq!(find(&routes), Some(RouteId(1)));
     }
 
     #[test]

@@ -134,3 +134,101 @@ async fn a_path_that_no_route_has_is_gated_also_behind_the_usage_routes() {
     assert_eq!(send(&app, request("GET", "/usage")).await.status(), 200);
     assert_eq!(used(&gate).await, 1);
 }
+
+/// Sends a request line as it is, and says status and the route that the handler was told of.
+async fn raw(address: std::net::SocketAddr, line: &[u8]) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let rest = b" HTTP/1.1\r\nhost: x\r\nx-tenant: acme\r\nconnection: close\r\n\r\n";
+    socket.write_all(&[line, rest].concat()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    let status = answer[9..12].parse().unwrap();
+    let route = answer.lines().find_map(|line| line.strip_prefix("x-route: "));
+    (status, route.unwrap_or("-").to_owned())
+}
+
+async fn shown(
+    admitted: Option<axum::extract::Extension<Admitted>>,
+) -> [(&'static str, String); 1] {
+    let route = admitted.and_then(|admitted| admitted.route());
+    [("x-route", route.map_or("none".to_owned(), |route| route.to_string()))]
+}
+
+#[tokio::test]
+async fn odd_requests_are_on_the_route_of_their_handler_over_sockets() {
+    let plans = r#"
+        default-plan = "free"
+        [route.export]
+        match = "POST /v1/accounts/{account}/exports"
+        cost = { requests = 25 }
+        [route.search]
+        match = "GET /api/search"
+        cost = { requests = 5 }
+        [route.kind]
+        match = "GET /api/{kind}"
+        [route.files]
+        match = "GET /files/{*path}"
+        [route.static]
+        match = ["GET /static/{*path}", "GET /static", "GET /static/"]
+        cost = { requests = 3 }
+        [route.umlaut]
+        match = "GET /für"
+        [route.preflight]
+        match = "OPTIONS /{*rest}"
+        auth = "none"
+        [plan.free]
+        quota.requests = "100k/day"
+    "#;
+    let (gate, _clock) = testing::gate(plans);
+    let api = Router::new()
+        .route("/search", get(shown))
+        .route("/{kind}", get(shown))
+        .fallback(async || (StatusCode::NOT_FOUND, "nested"));
+    let app = Router::new()
+        .route("/v1/accounts/{id}/exports", post(shown))
+        .nest("/api", api)
+        .route("/files/{*path}", get(shown))
+        .route("/f%C3%BCr", get(shown))
+        .nest_service("/static", Router::new().fallback(shown))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(TollgateLayer::new(&gate))
+        .merge(usage_router(&gate));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let asked: [(&[u8], u16, &str, u64); 24] = [
+        (b"POST /v1/accounts/7/exports", 200, "export", 25),
+        (b"POST /v1/accounts//exports", 200, "export", 25),
+        (b"POST http://x/v1/accounts//exports?a=/", 200, "export", 25),
+        (b"POST /v1/accounts/a%2Fb/exports", 200, "export", 25),
+        (b"POST /v1/accounts/%/exports", 200, "export", 25),
+        (b"POST /v1/accounts/../exports", 200, "export", 25),
+        (b"POST /v1/accounts/7/exports/", 404, "-", 1),
+        (b"GET /v1/accounts/7/exports", 405, "-", 1),
+        (b"GET /api/search", 200, "search", 5),
+        (b"HEAD /api/search", 200, "search", 5),
+        (b"HEAD http://x/api/search", 200, "search", 5),
+        (b"GET /api/%73earch", 200, "search", 5),
+        (b"GET /api/search;v=1", 200, "kind", 1),
+        (b"GET /api/SEARCH", 200, "kind", 1),
+        (b"GET /api/", 404, "-", 1),
+        (b"GET /api//search", 404, "-", 1),
+        (b"POST /api/search", 405, "-", 1),
+        (b"OPTIONS /api/search", 405, "-", 0),
+        (b"GET /files//", 200, "files", 1),
+        (b"GET /f%C3%BCr", 200, "umlaut", 1),
+        (b"GET /f%c3%bcr", 404, "-", 1),
+        (b"GET /static/a//b", 200, "static", 3),
+        (b"GET /static/", 200, "static", 3),
+        (b"GET /nowhere", 404, "-", 1),
+    ];
+    for (line, status, route, cost) in asked {
+        let said = String::from_utf8_lossy(line);
+        let before = used(&gate).await;
+        assert_eq!(raw(address, line).await, (status, route.to_owned()), "{said}");
+        assert_eq!(used(&gate).await - before, cost, "{said}");
+    }
+    server.abort();
+}

@@ -61,9 +61,7 @@ async fn walk<H>(
             let costs = |route: usize| set.routes[route].cost;
             let is_right = match told.route {
                 // Another reading of the path may be dearer, and then holds.
-                Some(route) if priced => {
-                    route == told.handler || costs(route) > costs(told.handler)
-                }
+                Some(route) if priced => costs(route) >= costs(told.handler),
                 route => route == Some(told.handler),
             };
             if !is_right {
@@ -216,7 +214,7 @@ async fn walk_actix() {
             for method in &route.methods {
                 let method = actix_web::http::Method::from_bytes(method.as_bytes()).unwrap();
                 let handler = actix_web::web::method(method).to(handler);
-                app = app.route(&route.actix(nth), handler);
+                app = app.route(&route.actix(nth, set.priced), handler);
             }
         }
         actix_web::test::init_service(app.wrap(Tollgate::new(gate))).await

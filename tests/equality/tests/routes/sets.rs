@@ -14,6 +14,8 @@ const VALUES: [&str; 12] =
 pub(crate) struct Set {
     /// The most specific first.
     pub(crate) routes: Vec<Route>,
+    /// They cost what they happen to.
+    pub(crate) priced: bool,
     /// The plan file with the same routes, `r0` and so on.
     pub(crate) plans: String,
 }
@@ -94,7 +96,7 @@ impl Set {
                 writeln!(plans, "cost = {{ requests = {} }}", route.cost).unwrap();
             }
         }
-        Self { routes, plans }
+        Self { routes, priced, plans }
     }
 
     /// A method and a path that is on one of the routes, or nearly.
@@ -139,8 +141,10 @@ impl Route {
     }
 
     /// As actix-web has it, in one of its ways.
-    pub(crate) fn actix(&self, nth: usize) -> String {
-        let rest = ["{tail:.*}", "{tail}*", "{tail:.+}"][nth % 3];
+    pub(crate) fn actix(&self, nth: usize, priced: bool) -> String {
+        // That a rest may not be empty is not always seen from outside: of two routes that cost the
+        // same it may then be the other.
+        let rest = ["{tail:.*}", "{tail}*", "{tail:.+}"][nth % if priced { 3 } else { 2 }];
         let any = |at| match nth % 2 {
             0 => format!("{{p{at}}}"),
             _ => format!("{{p{at}:[^/]+}}"),
