@@ -174,6 +174,7 @@ pub fn webhook(data: &[u8]) {
     let signature = crate::identity::hex(&mac.finalize().into_bytes());
     let header = format!("t={now_s},v1={signature}");
     let Ok(event) = receive(header.as_bytes(), data, &secrets, now_s) else { return };
+    #[cfg(feature = "stripe")]
     let _ = crate::billing::customers::customer_of(&event);
     let mut facts = Facts::default();
     let taken = facts.take(&event);
