@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::item::{self, ItemId, Origin, Versioned};
 use super::outbox::{Entry, OLDEST_S, Outbox, Step, VERIFY_S};
 use super::report::{Due, Report, ReportError, Terms};
+use super::restored::{SentSinceCopy, Word};
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::clock::{Clock, Now};
 use crate::store::layout::Space;
@@ -39,6 +40,8 @@ pub(super) struct Inner {
     pub(super) ledger: Ledger,
     /// Items that need no look before this second, unless more is owed than then.
     pub(super) quiet: Mutex<HashMap<ItemId, (u64, i64)>>,
+    /// How the table stands to its last restore, and all items that this run looks at.
+    pub(super) restored: Mutex<(Word, Arc<[Due]>)>,
 }
 
 /// What a run does with an item when it comes by.
@@ -75,8 +78,9 @@ impl Inner {
         }
         match self.advance(due, owed, (pass, anchor), report).await {
             Ok(Some(outbox)) => {
-                let step = outbox.next(owed, due.terms.atoms_per_unit, now_s);
-                let asked = step == Step::Ask || outbox.to_verify(now_s).is_some();
+                let step = next_step(&outbox, owed, due, now_s);
+                let asks = matches!(step, Step::Ask | Step::Reconcile);
+                let asked = asks || outbox.to_verify(now_s).is_some();
                 if asked && pass == Pass::Send {
                     return Some(outbox);
                 }
@@ -111,7 +115,7 @@ impl Inner {
         for _ in 0..STEPS {
             let now_s = self.now_s(anchor)?;
             let mut next = at.outbox.clone();
-            match next.next(owed, due.terms.atoms_per_unit, now_s) {
+            match next_step(&next, owed, due, now_s) {
                 Step::Freeze { value, atoms } if has_minutes => {
                     match self.entry(due, &next, value, atoms, now_s).await? {
                         Some(entry) => next.freeze(entry),
@@ -130,6 +134,7 @@ impl Inner {
                 },
                 Step::Void => next.void(),
                 _ if pass == Pass::Send => return Ok(Some(next)),
+                Step::Reconcile => self.reconcile(due, owed, &mut next).await?,
                 Step::Ask => {
                     let Some(pending) = &next.pending else { return Ok(Some(next)) };
                     let sum = self.sum(&pending.entry).await?;
@@ -225,6 +230,49 @@ impl Inner {
         self.sink.sum(Sum { customer, event, from_s: entry.minute_s, until_s }).await
     }
 
+    /// Finds out what of an item was sent between its copy and the restore.
+    async fn reconcile(
+        &self,
+        due: &Due,
+        owed: u64,
+        outbox: &mut Outbox,
+    ) -> Result<(), ReportError> {
+        let Some(restored) = outbox.restored else { return Ok(()) };
+        let mut known = outbox.value_sent();
+        let mut minute = None;
+        if let Some(pending) = &outbox.pending {
+            let sum = self.sum(&pending.entry).await?;
+            if u64::try_from(sum) == Ok(pending.entry.value) {
+                known = known.saturating_add(pending.entry.value);
+            }
+            minute = Some(sum);
+        }
+        let (word, dues) = self.restored.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut beyond = 0;
+        if word == Word::Said(SentSinceCopy::AskStripe) {
+            // Use at another scale is another item, and the same to the service.
+            let same = |other: &&Due| {
+                let (ours, its) = (&due.terms, &other.terms);
+                let sum = (&ours.customer, &ours.event) == (&its.customer, &its.event);
+                sum && other.id.period_ms == due.id.period_ms && other.id != due.id
+            };
+            for other in dues.iter().filter(same) {
+                let other = item::read(&*self.store, other.id.key(&self.space)).await?.outbox;
+                known = known.saturating_add(other.value_sent());
+            }
+            let begin_s = starts_s(&due.id);
+            let from_s = begin_s - begin_s.rem_euclid(60);
+            let end_s = due.terms.ends_ms.div_euclid(1_000).min(restored.at_s);
+            let until_s = end_s - end_s.rem_euclid(60) + 60;
+            let (customer, event) = (due.terms.customer.clone(), due.terms.event.clone());
+            let sum = self.sink.sum(Sum { customer, event, from_s, until_s }).await?;
+            beyond = u64::try_from(sum).unwrap_or(0).saturating_sub(known);
+        }
+        let then = owed_then(outbox, owed, due);
+        outbox.reconciled(minute, beyond, then, due.terms.atoms_per_unit);
+        Ok(())
+    }
+
     /// The next entry, with a minute that is its alone; `None` if no minute can be had.
     async fn entry(
         &self,
@@ -233,7 +281,7 @@ impl Inner {
         value: u64,
         atoms: u64,
         now_s: i64,
-    ) -> Result<Option<Entry>, StoreError> {
+    ) -> Result<Option<Entry>, ReportError> {
         let k = outbox.k.saturating_add(1);
         let Terms { customer, event, .. } = due.terms.clone();
         let owner = format!("{} {k}", due.id.key(&self.space).pk);
@@ -242,6 +290,15 @@ impl Inner {
             let minute_s = last_s - n * 60;
             if minute_s < first_s {
                 break;
+            }
+            // Others may have used it since the copy, whose reservations it does not know.
+            let before = outbox.restored.is_some_and(|restored| minute_s <= restored.at_s);
+            if before {
+                let (customer, event) = (customer.clone(), event.clone());
+                let until_s = minute_s.saturating_add(60);
+                if self.sink.sum(Sum { customer, event, from_s: minute_s, until_s }).await? != 0 {
+                    continue;
+                }
             }
             let key = self.space.minute(&customer, &event, minute_s);
             let ttl = minute_s.saturating_add(KEEP_MINUTE_S);
@@ -320,9 +377,22 @@ fn starts_s(id: &ItemId) -> i64 {
     id.period_ms.saturating_add(999).div_euclid(1_000)
 }
 
+/// What is to be done next: in a restored table first what is to be found out.
+fn next_step(outbox: &Outbox, owed: u64, due: &Due, now_s: i64) -> Step {
+    let unit = due.terms.atoms_per_unit;
+    let first = outbox.after_restore(owed_then(outbox, owed, due), unit, now_s);
+    first.unwrap_or_else(|| outbox.next(owed, unit, now_s))
+}
+
+/// What was owed in the copy: of what was used by then, as much less as now is not owed.
+fn owed_then(outbox: &Outbox, owed: u64, due: &Due) -> u64 {
+    let used = outbox.restored.map_or(0, |restored| restored.used);
+    used.saturating_sub(due.used.saturating_sub(owed)).min(owed)
+}
+
 /// Until when nothing is to be done about an item, unless more is owed.
 fn quiet_until(outbox: &Outbox, owed: u64, due: &Due, now_s: i64) -> i64 {
-    let send_s = match outbox.next(owed, due.terms.atoms_per_unit, now_s) {
+    let send_s = match next_step(outbox, owed, due, now_s) {
         Step::Rest => i64::MAX,
         Step::Wait(at_s) => at_s,
         // Looked at, and named, in every run.

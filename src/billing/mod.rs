@@ -24,6 +24,7 @@ pub mod outbox;
 mod prices;
 pub mod reducer;
 pub mod report;
+pub(crate) mod restored;
 pub mod sink;
 mod snapshot;
 #[cfg(feature = "stripe")]
@@ -33,3 +34,4 @@ pub(crate) mod terms;
 pub mod webhook;
 
 pub use item::ItemId;
+pub use restored::SentSinceCopy;

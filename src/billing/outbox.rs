@@ -67,6 +67,19 @@ pub struct Outbox {
     pub voided: u64,
     /// Entries that were accepted and not counted; their units are owed anew.
     pub requeued: u64,
+    /// The table was restored from a backup: since the copy others may have sent what it owes.
+    pub restored: Option<Restored>,
+}
+
+/// What an item of a restored table knows of its copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// Atoms that were used by then.
+    pub used: u64,
+    /// When it was restored: what others sent is dated before.
+    pub at_s: i64,
+    /// Whether it was found out what they sent.
+    pub decided: bool,
 }
 
 /// What one entry says, unchanging.
@@ -146,6 +159,9 @@ pub enum Step {
     },
     /// Mark the open entry ([`Outbox::mark`]), write that, and send it.
     Send,
+    /// Ask what the service counts of the minute of the open entry, and of the whole period up to
+    /// the restore, and tell [`Outbox::reconciled`].
+    Reconcile,
     /// Ask for the sum of the open entry's minute, and tell [`Outbox::summed`].
     Ask,
     /// Give the open entry up, for its minute is too old: [`Outbox::void`].
@@ -168,6 +184,50 @@ impl Outbox {
         match value.checked_mul(unit) {
             Some(atoms) if value > 0 && self.sent.len() < MAX_SENT => Step::Freeze { value, atoms },
             _ => Step::Rest,
+        }
+    }
+
+    /// What comes before all else in a restored table, where so many atoms were owed in the copy;
+    /// `None` if nothing of it can have been sent since, or that was found out.
+    pub fn after_restore(&self, then: u64, atoms_per_unit: u64, now_s: i64) -> Option<Step> {
+        let restored = self.restored.filter(|restored| !restored.decided)?;
+        let unsent = then.saturating_sub(self.frozen) / atoms_per_unit.max(1);
+        if self.pending.is_none() && unsent == 0 {
+            return None;
+        }
+        let ask_s = restored.at_s.saturating_add(ZERO_APART_S);
+        Some(if now_s < ask_s { Step::Wait(ask_s) } else { Step::Reconcile })
+    }
+
+    /// What the service counts: the sum of the open entry's minute, and units of the period beyond
+    /// all that is known to have been sent. Of those, as many as were owed in the copy count as
+    /// sent; others are of use that the copy does not know.
+    pub fn reconciled(&mut self, minute: Option<i64>, beyond: u64, then: u64, atoms_per_unit: u64) {
+        let unit = atoms_per_unit.max(1);
+        match (minute, &mut self.pending) {
+            (Some(sum), Some(pending)) if u64::try_from(sum) == Ok(pending.entry.value) => {
+                self.delivered();
+            }
+            (Some(0), Some(pending)) if pending.stopped.is_none() => {
+                // Certain that it does not count: the same entry, in a new window.
+                pending.zero_s = None;
+                pending.first_s = None;
+            }
+            (Some(sum), Some(pending)) => {
+                pending.stopped.get_or_insert(Stopped::Sum(sum));
+            }
+            _ => {}
+        }
+        let value = beyond.min(then.saturating_sub(self.frozen) / unit);
+        if value > 0 {
+            let atoms = value.saturating_mul(unit);
+            self.frozen = self.frozen.saturating_add(atoms);
+            self.settled.entries += 1;
+            self.settled.value = self.settled.value.saturating_add(value);
+            self.settled.atoms = self.settled.atoms.saturating_add(atoms);
+        }
+        if let Some(restored) = &mut self.restored {
+            restored.decided = true;
         }
     }
 

@@ -11,7 +11,7 @@
 //! [`Report`]; nothing of it is lost.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::advance::{Anchor, Inner, Pass};
 use super::item::{self, ItemId, Origin};
 use super::outbox::Outbox;
+use super::restored::{self, Word};
 use super::sink::{BillingSink, SinkError};
 use crate::admission::lease::Writer;
 use crate::clock::Clock;
@@ -129,6 +130,12 @@ pub enum ReportError {
     /// What was used could not be written down.
     #[error(transparent)]
     Flush(#[from] crate::usage::flush::FlushError),
+    /// The table came back from a backup, and no operator has said what was sent since the copy.
+    #[error(
+        "the table was restored from a backup: nothing is sent before \
+         Gate::resume_reports has said what was sent since the copy was made"
+    )]
+    Restored,
     /// A clock stepped, or this process stood still: nothing was sent after that.
     #[error("a clock moved during the run")]
     ClockMoved,
@@ -157,7 +164,8 @@ impl Reporter {
         let reader = Writer { incarnation: 0, space: space.clone() };
         let ledger = Ledger::new(store.clone(), reader);
         let quiet = Mutex::default();
-        let inner = Inner { store, sink, clock, space, origin, ledger, quiet };
+        let restored = Mutex::new((Word::Never, Arc::from([])));
+        let inner = Inner { store, sink, clock, space, origin, ledger, quiet, restored };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -182,9 +190,18 @@ impl Reporter {
     ///
     /// # Errors
     ///
-    /// If the service's clock cannot be read: then nothing was sent. What fails later is in the
-    /// report, item by item.
+    /// If the service's clock cannot be read, or the table was restored and waits for
+    /// [`resume`](Self::resume): then nothing was sent. What fails later is in the report, item by
+    /// item.
     pub async fn run(&self, mut due: Vec<Due>) -> Result<Report, ReportError> {
+        match restored::word(&*self.inner.store, &self.inner.space).await? {
+            Word::Waits(_) => return Err(ReportError::Restored),
+            Word::Never => {}
+            word => {
+                let known = (word, Arc::from(due.as_slice()));
+                *self.inner.restored.lock().unwrap_or_else(PoisonError::into_inner) = known;
+            }
+        }
         let service_s = self.inner.sink.time().await?;
         let anchor = Anchor { service_s, at: self.inner.clock.now() };
         due.sort_by_key(|due| due.terms.ends_ms);
@@ -267,6 +284,17 @@ impl Reporter {
         let before = item::read(&*inner.store, id.key(&inner.space)).await?;
         let mut outbox = before.outbox.clone();
         Ok(outbox.decide(counts) && inner.write(id, &before, outbox).await?.is_some())
+    }
+
+    /// An operator's word on what was sent between the copy that this table came back from and its
+    /// restore: reports go on. False if it was never restored.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read or written.
+    #[cfg(feature = "stripe")]
+    pub async fn resume(&self, sent: restored::SentSinceCopy) -> Result<bool, StoreError> {
+        restored::say(&*self.inner.store, &self.inner.space, sent).await
     }
 
     /// The item as it stands.

@@ -13,10 +13,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::billing::Billing;
 use super::{Gate, Inner};
-use crate::billing::ItemId;
 use crate::billing::audit::Audit;
 use crate::billing::report::{Due, Report, ReportError, Terms, Used};
 use crate::billing::terms::{billed_quotas, settle, terms};
+use crate::billing::{ItemId, SentSinceCopy};
 use crate::directory::{Surrogate, TenantRecord};
 use crate::usage::ledger::Examined;
 
@@ -75,6 +75,19 @@ impl Gate {
 }
 
 impl Gate {
+    /// Says what was sent to Stripe between the copy that the table came back from and its
+    /// [`restore`](crate::GateBuilder::restore): until then nothing is reported, for it would be
+    /// sent a second time. Look at [`audit`](Self::audit) first. False if the table was never
+    /// restored; of two words the last one counts for what is not decided yet.
+    ///
+    /// # Errors
+    ///
+    /// If there is no `[stripe]` in the service file, or the store does not do it.
+    pub async fn resume_reports(&self, sent: SentSinceCopy) -> Result<bool, ReportError> {
+        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        Ok(billing.reporter.resume(sent).await?)
+    }
+
     /// Holds against each other what was recorded, what is owed, what was sent and what Stripe
     /// counts; what was used in this process is written down first. Reads every log from its
     /// beginning, and asks Stripe twice for each customer and meter: once a day is often enough.
@@ -339,6 +352,7 @@ fn log(report: Result<Report, ReportError>) {
                 tracing::info!(sent, units, verified, open, "usage was reported");
             }
         }
+        Err(error @ ReportError::Restored) => tracing::error!(%error, "usage is not reported"),
         Err(error) => tracing::warn!(%error, "usage could not be reported"),
     }
 }

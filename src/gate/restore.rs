@@ -13,6 +13,8 @@
 //!    was used after the copy, nobody is above a limit by any of them. With [`SinceCopy::Free`]
 //!    tenants may use again, at most, what they were granted after the copy was made.
 //! 4. Identifiers of billing entries never meet those of before: the ledger has another generation.
+//! 5. Nothing is sent to the billing service before an operator has said what was sent since the
+//!    copy was made (`billing/restored.rs`).
 //!
 //! Not promised: pools that were made after the copy are not in it, and are made anew, full; use
 //! and keys that came after it are not on record. Only for a table that nobody writes to.
@@ -23,6 +25,7 @@ use super::{GateBuilder, stores};
 use crate::admission::lease::Writer;
 use crate::admission::pool::{self, PoolId};
 use crate::admission::subpool::{self, Next, Root, Sub};
+use crate::billing::restored;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::store::layout::Space;
@@ -87,34 +90,45 @@ async fn restore(
     since: SinceCopy,
 ) -> Result<Restored, StoreError> {
     store.check().await?;
-    next_generation(&**store, space).await?;
+    let bills = next_generation(&**store, space, clock.now().wall_ms).await?;
     let reader = Writer { incarnation: 0, space: space.clone() };
     let ledger = Ledger::new(store.clone(), reader);
     let (logs, pools) = ledger.seal_all(clock.now().wall_ms).await?;
-    let mut restored = Restored { logs, pools: pools.len(), spent: 0 };
+    if bills {
+        let now_ms = clock.now().wall_ms;
+        restored::mark(&**store, space, ledger.by_period(now_ms).await?, now_ms).await?;
+    }
+    let mut done = Restored { logs, pools: pools.len(), spent: 0 };
     for pool in &pools {
         for spent in [
             spend_subs(&**store, space, pool, since).await?,
             spend(&**store, space, pool, since).await?,
         ] {
-            restored.spent = restored.spent.saturating_add(spent);
+            done.spent = done.spent.saturating_add(spent);
         }
     }
-    Ok(restored)
+    Ok(done)
 }
 
-/// Raises the generation of the ledger, if this table bills.
-async fn next_generation(store: &dyn Store, space: &Space) -> Result<(), StoreError> {
-    let Some(item) = store.read(space.ledger()).await? else { return Ok(()) };
+/// Raises the generation of the ledger, if this table bills, and lets its reports wait.
+async fn next_generation(
+    store: &dyn Store,
+    space: &Space,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let Some(item) = store.read(space.ledger()).await? else { return Ok(false) };
     let unreadable = || StoreError::new(StoreErrorKind::Corrupt, "the ledger's generation");
     let known = item.int(GENERATION).ok_or_else(unreadable)?;
     let write = Write {
         key: space.ledger(),
         when: vec![When::Equals(GENERATION.into(), Value::Int(known))],
-        change: vec![Change::Set(GENERATION.into(), Value::Int(known.saturating_add(1)))],
+        change: [Change::Set(GENERATION.into(), Value::Int(known.saturating_add(1)))]
+            .into_iter()
+            .chain(restored::wait(now_ms))
+            .collect(),
     };
     // Refused: our own first try, or somebody who restores it, too. It was raised.
-    until_known(store, write).await.map(|_| ())
+    until_known(store, write).await.map(|_| true)
 }
 
 /// Takes out of a pool what may have been used. Returns how much that was.

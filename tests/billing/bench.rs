@@ -1,14 +1,15 @@
 //! A gate over a store in memory, a Stripe beside it, and one clock for both.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim, signature};
 use tollgate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+    Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
 use tollgate::testing::START_MS;
 use tollgate::{Ask, Gate, GateBuilder, ManualClock};
@@ -59,11 +60,25 @@ pub(crate) struct Shared {
     memory: Arc<Memory>,
     /// Writes of tenants, customers, webhooks and rejections.
     changes: Arc<AtomicU64>,
+    /// Every key that was written.
+    keys: Arc<Mutex<BTreeSet<Key>>>,
 }
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        Self { memory: Arc::new(Memory::new()), changes: Arc::default() }
+        Self { memory: Arc::new(Memory::new()), changes: Arc::default(), keys: Arc::default() }
+    }
+
+    /// A backup: every item as it stands.
+    pub(crate) async fn copy(&self) -> Self {
+        let copy = Self::new();
+        let keys: Vec<Key> = self.keys.lock().unwrap().iter().cloned().collect();
+        for key in keys {
+            let Some(item) = self.memory.read(key.clone()).await.unwrap() else { continue };
+            let change = item.0.into_iter().map(|(name, value)| Change::Set(name, value)).collect();
+            copy.write(Write { key, when: vec![], change }).await.unwrap();
+        }
+        copy
     }
 
     pub(crate) fn changes(&self) -> u64 {
@@ -81,6 +96,7 @@ impl Store for Shared {
         if ["S", "W", "T", "H", "E"].contains(&kind) {
             self.changes.fetch_add(1, Ordering::SeqCst);
         }
+        self.keys.lock().unwrap().insert(write.key.clone());
         self.memory.write(write)
     }
 
@@ -126,6 +142,16 @@ impl Bench {
     /// Another process on the same table.
     pub(crate) async fn another(&self) -> Gate {
         open(&self.sim, self.store.clone(), &self.clock, &self.home).await
+    }
+
+    /// The whole on a table that came back from this backup, and was made fit for use.
+    pub(crate) async fn restored(self, copy: Shared) -> Self {
+        drop(self.gate);
+        let Self { sim, clock, home, .. } = self;
+        let made = builder(&sim, copy.clone(), &clock, &home);
+        made.restore(tollgate::SinceCopy::Free).await.unwrap();
+        let gate = open(&sim, copy.clone(), &clock, &home).await;
+        Self { sim, store: copy, clock, gate, home }
     }
 
     /// A process over another store, if it starts.

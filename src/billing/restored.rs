@@ -1,0 +1,117 @@
+//! A table that came back from a backup: what was sent after the copy was made is in no item of it,
+//! and would be sent again, under identifiers of another generation.
+//!
+//! So nothing is sent before an operator has said what happened since ([`SentSinceCopy`]). What
+//! each item owed in the copy is written into it while the table is made fit for use ([`mark`]):
+//! use that comes later was never sent, and is told apart by that.
+
+use super::item::{self, ItemId};
+use super::outbox::Restored;
+use crate::store::layout::Space;
+use crate::store::{Change, Store, StoreError, StoreErrorKind, Value, When, Write, until_known};
+use crate::usage::ledger::PeriodUse;
+
+/// In the ledger's item: when the table was restored, Unix milliseconds.
+const RESTORED: &str = "restored_ms";
+/// And what an operator has said since; 0 for nothing.
+const SAID: &str = "sent_since";
+
+/// How often an item is marked anew because it changed meanwhile: nobody should write.
+const TRIES: usize = 8;
+
+/// What was sent to the billing service between the copy and the restore: an operator's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentSinceCopy {
+    /// The processes of before may have gone on reporting. What the service counts of a customer,
+    /// meter and period beyond what the copy says was sent is taken for what the copy owed, and not
+    /// sent again. Right where nobody else sends to these meters; asked 6 h after the restore at
+    /// the earliest, because the service's sums lag.
+    AskStripe,
+    /// Nothing: every process had been stopped when the copy was made. Entries that were open in it
+    /// are asked about all the same.
+    Nothing,
+}
+
+/// How a table stands to its last restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It was never restored.
+    Never,
+    /// Restored at this Unix millisecond, and nothing was said.
+    Waits(i64),
+    Said(SentSinceCopy),
+}
+
+/// The changes that go with the ledger's new generation: reports wait from then on.
+pub(crate) fn wait(now_ms: i64) -> [Change; 2] {
+    [Change::Set(RESTORED.into(), Value::Int(now_ms)), Change::Set(SAID.into(), Value::Int(0))]
+}
+
+pub(crate) async fn word(store: &dyn Store, space: &Space) -> Result<Word, StoreError> {
+    let item = store.read(space.ledger()).await?;
+    let Some((at_ms, item)) = item.as_ref().and_then(|item| Some((item.int(RESTORED)?, item)))
+    else {
+        return Ok(Word::Never);
+    };
+    Ok(match item.int(SAID) {
+        Some(1) => Word::Said(SentSinceCopy::AskStripe),
+        Some(2) => Word::Said(SentSinceCopy::Nothing),
+        _ => Word::Waits(at_ms),
+    })
+}
+
+/// Writes down what an operator has said. False if the table was never restored.
+#[cfg(feature = "stripe")]
+pub(crate) async fn say(
+    store: &dyn Store,
+    space: &Space,
+    sent: SentSinceCopy,
+) -> Result<bool, StoreError> {
+    let item = store.read(space.ledger()).await?;
+    let Some(at_ms) = item.as_ref().and_then(|item| item.int(RESTORED)) else { return Ok(false) };
+    let said = match sent {
+        SentSinceCopy::AskStripe => 1,
+        SentSinceCopy::Nothing => 2,
+    };
+    let write = Write {
+        key: space.ledger(),
+        when: vec![When::Equals(RESTORED.into(), Value::Int(at_ms))],
+        change: vec![Change::Set(SAID.into(), Value::Int(said))],
+    };
+    until_known(store, write).await?;
+    Ok(true)
+}
+
+/// Notes in every item what was used by the time of the copy. It can be repeated.
+pub(crate) async fn mark(
+    store: &dyn Store,
+    space: &Space,
+    uses: Vec<PeriodUse>,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let at_s = now_ms.div_euclid(1_000);
+    for used in uses {
+        let PeriodUse { account, tenant, meter, scale, period_ms, atoms } = used;
+        let Some(account) = account else { continue };
+        let id = ItemId { account, tenant, meter, scale, period_ms };
+        let mut tries = 0;
+        loop {
+            let before = item::read(store, id.key(space)).await?;
+            let mut outbox = before.outbox.clone();
+            // All of it was sent, and none of it is open: nothing can be sent twice.
+            if outbox.pending.is_none() && outbox.frozen == atoms {
+                break;
+            }
+            outbox.restored = Some(Restored { used: atoms, at_s, decided: false });
+            if item::write(store, id.key(space), &before, outbox).await?.is_some() {
+                break;
+            }
+            tries += 1;
+            if tries == TRIES {
+                let message = "somebody writes to the table: stop every process before restoring";
+                return Err(StoreError::new(StoreErrorKind::Unavailable, message));
+            }
+        }
+    }
+    Ok(())
+}
