@@ -1,6 +1,7 @@
 //! What admission answers: allowed, or refused with the reason, the limit and when to come back.
 //! Never a bool. [`crate::wire`] turns it into a response.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,4 +132,24 @@ pub struct Refusal {
     pub plan: Option<Arc<str>>,
     /// Where a person can pay or upgrade, as configured.
     pub billing_url: Option<Arc<str>>,
+    /// The tenant's outer id, where the caller is known. For the host: no answer shows it.
+    pub tenant: Option<Arc<str>>,
+    /// The request that was refused, for the host's own form of refusals
+    /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)); `None` where there is no such
+    /// hook, and for what a handler asked for itself.
+    pub call: Option<Box<RefusedCall>>,
+}
+
+/// A request that was refused before its handler ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedCall {
+    /// The method, upper case.
+    pub method: String,
+    /// The path as it came, without the query; the first 2,048 bytes of it.
+    pub path: String,
+    /// The route's name in the plan file, where it is on one.
+    pub route: Option<Arc<str>>,
+    /// The caller's address, seen through the trusted proxies.
+    pub peer: Option<IpAddr>,
 }

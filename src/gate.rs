@@ -158,7 +158,10 @@ impl Gate {
     /// this request returned; begin with `Waited::default()`.
     pub fn admit_request(&self, view: &dyn RequestView, waited: Waited) -> Step {
         let check = Check::begin();
-        let step = self.check(&check, view, waited);
+        let mut step = self.check(&check, view, waited);
+        if let Step::Done(Answer::Refuse(refusal)) = &mut step {
+            self.inner.tell_of(refusal, view);
+        }
         check.came_to(|| step.word());
         step
     }

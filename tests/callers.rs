@@ -427,3 +427,45 @@ async fn no_caller_can_be_named_the_anonymous_tenant() {
     assert!(gate.directory().tenant("~else").save().await.is_err());
     assert!(gate.directory().tenant("~anonymous").save().await.is_ok(), "it may have limits");
 }
+
+#[tokio::test]
+async fn the_hosts_own_refusal_knows_tenant_route_and_request() {
+    let service = r#"
+        [store]
+        kind = "memory"
+        [[identify]]
+        header = "x-tenant"
+        [identity]
+        unknown = "create"
+        [proxy]
+        trust = ["10.0.0.0/8"]
+        [flush]
+        mode = "fast"
+    "#;
+    let plans = r#"
+        default-plan = "free"
+        [route.find]
+        match = "GET /search"
+        cost = { requests = 5 }
+        [plan.free]
+        quota.requests = "9/day"
+    "#;
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keep = seen.clone();
+    let builder = GateBuilder::from_text(service).plans(plans).on_refusal(move |refusal| {
+        let call = refusal.call.as_ref().expect("a request was refused");
+        let tenant = refusal.tenant.as_deref().unwrap_or("-");
+        let (route, plan) = (call.route.as_deref(), refusal.plan.as_deref());
+        let line =
+            format!("{tenant} {plan:?} {route:?} {} {} {:?}", call.method, call.path, call.peer);
+        keep.lock().unwrap().push(line);
+        None
+    });
+    let gate = builder.open().await.unwrap();
+    assert_eq!(status_of(&gate, "x-tenant", "acme").await, 200);
+    assert_eq!(status_of(&gate, "x-tenant", "acme").await, 429);
+    assert_eq!(status_of(&gate, "x-else", "acme").await, 401);
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen[0], r#"acme Some("free") Some("find") GET /search Some(10.0.0.1)"#);
+    assert_eq!(seen[1], r#"- None Some("find") GET /search Some(10.0.0.1)"#);
+}

@@ -111,7 +111,8 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
 
 /// Looks at the plan file. On a disk that does not answer that takes long.
 async fn watch_plans(inner: Weak<Inner>) {
-    let mut poll = tokio::time::interval(POLL);
+    // It has just been read.
+    let mut poll = tokio::time::interval_at(Instant::now() + POLL, POLL);
     let mut failed = Failed::default();
     loop {
         poll.tick().await;

@@ -144,7 +144,8 @@ impl GateBuilder {
         self
     }
 
-    /// The host's own refusals.
+    /// The host's own refusals. The refusal names the tenant, the plan and, in `call`, the route
+    /// and the request; what of that an answer shows is the host's choice.
     pub fn on_refusal(
         mut self,
         hook: impl Fn(&Refusal) -> Option<Reply> + Send + Sync + 'static,

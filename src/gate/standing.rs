@@ -17,7 +17,8 @@ use crate::admission::scoped::{ScopedKey, ScopesOf};
 use crate::admission::sheet::Sheet;
 use crate::catalog::{Count, Every, MeterId, Over, RouteId, Term};
 use crate::clock::Now;
-use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, Source, Unit};
+use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, RefusedCall, Source, Unit};
+use crate::identity::RequestView;
 use crate::telemetry;
 use crate::wire::{self, Told};
 
@@ -36,7 +37,33 @@ impl Inner {
             retry_after,
             plan: sheet.map(|s| s.policy.plan.name.clone()),
             billing_url: self.config.billing_url.as_deref().filter(|_| pays).map(Arc::from),
+            tenant: sheet.map(|s| s.tenant.id.clone()),
+            call: None,
         })
+    }
+
+    /// Adds the request to its refusal, where the host has a form of its own for refusals.
+    #[cold]
+    pub(super) fn tell_of(&self, refusal: &mut Refusal, view: &dyn RequestView) {
+        /// Longest path that is told, in bytes.
+        const MAX_PATH: usize = 2_048;
+        if self.on_refusal.is_none() {
+            return;
+        }
+        let live = self.live.load();
+        let route = self.route_of(&live.catalog, view);
+        let routes = live.catalog.routes.as_slice();
+        let path = view.path();
+        let mut end = path.len().min(MAX_PATH);
+        while !path.is_char_boundary(end) {
+            end -= 1;
+        }
+        refusal.call = Some(Box::new(RefusedCall {
+            method: view.method().to_owned(),
+            path: path[..end].to_owned(),
+            route: route.map(|id| routes[usize::from(id.0)].name.clone()),
+            peer: self.identifier.peer(view),
+        }));
     }
 
     /// A refusal with the limit that refused.

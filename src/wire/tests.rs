@@ -21,7 +21,15 @@ fn search() -> LimitState {
 }
 
 fn refused(reason: Reason) -> Refusal {
-    Refusal { reason, limit: None, retry_after: None, plan: Some("free".into()), billing_url: None }
+    Refusal {
+        reason,
+        limit: None,
+        retry_after: None,
+        plan: Some("free".into()),
+        billing_url: None,
+        tenant: None,
+        call: None,
+    }
 }
 
 /// Status and headers as lines, then the body: what a snapshot would hold.
@@ -115,6 +123,8 @@ ratelimit-policy: "concurrency";q=2;qu="concurrent-requests"
 fn what_waiting_cannot_cure_is_402_without_a_wait() {
     let refused = Refusal {
         billing_url: Some("https://example.com/billing".into()),
+        tenant: None,
+        call: None,
         retry_after: Some(Duration::from_secs(9)),
         ..refused(Reason::PaymentRequired(Payment::TrialOver))
     };

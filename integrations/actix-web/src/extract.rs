@@ -84,6 +84,8 @@ impl Plan {
             retry_after: None,
             plan: Some(self.0.name.clone()),
             billing_url: None,
+            tenant: None,
+            call: None,
         };
         Err(refusal.into())
     }
