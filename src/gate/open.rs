@@ -253,7 +253,7 @@ impl GateBuilder {
         let check = CatalogCheck(live.clone());
         let me = writer.incarnation;
         let joining = rates::join(&store, &clock, &space, &live, me, self.strict_rates);
-        let joined = answered(&*store, async { Ok(joining.await?) }).await?;
+        let joined = answered(&*store, joining).await?;
         promises(&config, &*store, &live.load());
         #[cfg(feature = "stripe")]
         let opening = Billing::open(stripe, &store, &clock, &config.store.space);

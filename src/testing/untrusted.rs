@@ -16,8 +16,11 @@ use crate::identity::RequestView;
 use crate::report::MAX_ROWS;
 use crate::wire::Reply;
 
+/// What takes bytes from outside.
+pub type Target = fn(&[u8]);
+
 /// Every target with its name: the folder of its seeds, and its file in `fuzz/fuzz_targets`.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("plan_file", plan_file),
     ("service_file", service_file),
     ("headers", headers),
