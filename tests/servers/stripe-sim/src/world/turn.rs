@@ -21,6 +21,9 @@ enum Due {
     Finalize(String),
 }
 
+/// Names what is due for an object, by its id.
+type MakeDue = fn(String) -> Due;
+
 impl World {
     /// Brings the account up to now.
     pub(crate) fn turn(&mut self) {
@@ -40,7 +43,7 @@ impl World {
     }
 
     /// The earliest thing that is due by now.
-    fn next_due(&self, now: i64) -> Option<(i64, String, fn(String) -> Due)> {
+    fn next_due(&self, now: i64) -> Option<(i64, String, MakeDue)> {
         let subscriptions = self.table("subscription").flat_map(|s| self.due_of(s));
         let open = self.table("invoice").filter(|i| text(i, "status") == "open");
         let retries = open.filter_map(|i| {
