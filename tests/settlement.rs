@@ -352,13 +352,14 @@ impl Expected {
     }
 }
 
-/// In mode `durable` a body that is whole when its head is made goes with it.
+/// In mode `durable` a body that is whole when its head is made goes with it: one whose first part
+/// says that it is the last, or is all that the length says.
 fn ahead(setting: &Setting, case: &Case, seen: &Seen) -> Option<u64> {
     let Handler::Runs(_, _, Comes::Answer(answer)) = &case.handler else { return None };
-    let [part] = answer.parts[..] else { return None };
+    let (part, rest) = answer.parts.split_first()?;
     let is_polled = setting.is_durable && seen.has_come.load(Relaxed) && !case.is_head;
     let bytes = part.bytes as u64;
-    let is_all = answer.tells_end && answer.end == End::None
+    let is_all = rest.is_empty() && answer.tells_end && answer.end == End::None
         || answer.length().is_some_and(|length| length <= bytes);
     let is_ahead = is_polled && !answer.has_no_body() && part.pending == 0 && is_all;
     is_ahead.then_some(bytes)

@@ -83,6 +83,7 @@ impl<R> GateBody<R> {
     /// # Errors
     ///
     /// This body, where it has.
+    #[expect(clippy::result_large_err, reason = "what is not taken apart is given back whole")]
     pub fn untouched(self) -> Result<R, Self> {
         match self.kind {
             Kind::Plain { inner } => Ok(inner),

@@ -216,7 +216,7 @@ async fn ids_that_look_alike_are_strangers() {
 type Items = BTreeMap<(String, String), Vec<u8>>;
 
 fn items(home: &Home) -> Items {
-    let table = TableDefinition::<(&str, &str), &[u8]>::new("items-1");
+    let table = TableDefinition::<(&str, &str), &[u8]>::new("items-2");
     let file = redb::Database::open(home.path(STORE)).unwrap();
     let table = file.begin_read().unwrap().open_table(table).unwrap();
     let items = table.iter().unwrap().map(|item| {

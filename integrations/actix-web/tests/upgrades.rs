@@ -91,6 +91,7 @@ fn in_flight_is(gated: &Gated, n: u32) {
         if gated.in_flight() == n {
             return;
         }
+        #[expect(clippy::disallowed_methods, reason = "a bound of the test's own wait")]
         thread::sleep(Duration::from_millis(5));
     }
     panic!("{} in flight, not {n}", gated.in_flight());
