@@ -18,7 +18,7 @@
 //! # What is forgotten
 //!
 //! Invoices that are closed, and other things that decide nothing any more, are folded away
-//! ([`fold`]) once there are many. One that was forgotten could be opened again by an old
+//! (`fold`) once there are many. One that was forgotten could be opened again by an old
 //! event: so of an invoice that is heard of for the first time, and was made when others were
 //! that are folded away, no event is believed. [`PlanState::wanted`] names it, and as it is fetched
 //! it counts. So for subscriptions.
@@ -63,7 +63,7 @@ pub enum Taken {
     /// A Checkout was completed: it may name the tenant that its customer is linked to. What was
     /// bought is said by the subscription, or the invoice, that it made.
     Checkout,
-    /// A price was made or changed: what [`prices`] finds in it is to be kept on record.
+    /// A price was made or changed: what `prices` finds in it is to be kept on record.
     Price,
     /// It would say something, and is in no shape that is known: nothing of it was taken, and it is
     /// not to be answered with 200.
@@ -129,7 +129,7 @@ pub enum Wanted {
     Price(String),
     /// An invoice, for [`Facts::fetched_invoice`].
     Invoice(String),
-    /// All lines of an invoice, for [`Facts::lines`]: an event shows the first page.
+    /// All lines of an invoice, for `Facts::lines`: an event shows the first page.
     Lines(String),
 }
 
