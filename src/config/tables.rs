@@ -195,10 +195,12 @@ fn stripe(table: Table<'_>) -> Option<StripeConfig> {
 
 fn flush_config(table: Option<Table<'_>>, store: Option<&StoreKind>) -> FlushConfig {
     let beside = match store {
-        Some(StoreKind::Redb { path }) if path.extension().is_none_or(|ext| ext != "journal") => {
-            path.with_extension("journal")
+        // Behind the whole name: `x.redb` and `x.db` have a journal each.
+        Some(StoreKind::Redb { path }) => {
+            let mut name = path.clone().into_os_string();
+            name.push(".journal");
+            name.into()
         }
-        Some(StoreKind::Redb { path }) => path.with_extension("journal.journal"),
         _ => DEFAULT_JOURNAL_PATH.into(),
     };
     let mut flush = FlushConfig {

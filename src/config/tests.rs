@@ -110,7 +110,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(config.flush.every, Duration::from_millis(500));
     assert_eq!(config.flush.mode, FlushMode::Durable);
     assert_eq!(config.flush.max_write_units, 20);
-    assert_eq!(config.flush.journal_path, PathBuf::from("data/tollgate.journal"));
+    assert_eq!(config.flush.journal_path, PathBuf::from("data/tollgate.redb.journal"));
 }
 
 #[test]

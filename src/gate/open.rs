@@ -482,6 +482,15 @@ async fn journal(
         false => Ok(Place::only(path)),
     };
     let no_place = |e| Error::journal(format!("the journal at {}: {e}", path.display()));
+    if wanted {
+        Journal::check_writable(path).map_err(|e| {
+            let path = path.display();
+            Error::journal(format!(
+                "the journal at {path} cannot be written: {e}. Name another place \
+                 (`flush.journal-path`), or another `flush.mode`"
+            ))
+        })?;
+    }
     let (mut ours, mut dead) = (None, Vec::new());
     for place in places.map_err(no_place)? {
         let writer = log.writer().clone();

@@ -75,6 +75,16 @@ impl Journal {
         Ok(found)
     }
 
+    /// Fails where no journal can be written.
+    pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".probe");
+        let probe = PathBuf::from(name);
+        new_file(&probe)?.write_all(MAGIC)?;
+        let _ = fs::remove_file(probe); // another process may have been here at the same time
+        Ok(())
+    }
+
     /// A journal for this writer, beginning after the segments that are there.
     pub(crate) fn open(path: &Path, incarnation: u128) -> io::Result<Self> {
         let found = segments(path)?;
@@ -179,7 +189,7 @@ impl Journal {
     fn begin(&mut self) -> io::Result<()> {
         if self.file.is_none() {
             let path = segment_path(&self.path, self.segment);
-            self.file = Some(OpenOptions::new().create(true).append(true).open(path)?);
+            self.file = Some(new_file(&path)?);
             let head = [&MAGIC[..], &self.incarnation.to_le_bytes()].concat();
             self.put(&head)?;
         }
@@ -217,6 +227,15 @@ impl Journal {
     }
 }
 
+/// A file that its owner alone may read: it has names of tenants in it.
+fn new_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 fn segment_path(path: &Path, segment: u64) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{segment}"));
@@ -247,21 +266,35 @@ fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 fn read_segment(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_SEGMENT).read_to_end(&mut bytes)?;
-    let Some(rest) = bytes.strip_prefix(MAGIC) else {
-        return Ok(Vec::new());
-    };
-    let Some((writer, mut rest)) = rest.split_first_chunk::<16>() else {
+    let head = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<16>());
+    let Some((writer, mut rest)) = head else {
+        say_lost(path, 0, bytes.len());
         return Ok(Vec::new());
     };
     let writer = u128::from_le_bytes(*writer);
     let mut found = ByWriter::from([(writer, Rows::default())]);
+    let mut frames = 0;
     while let Some((frame, after)) = split_frame(rest) {
+        frames += 1;
         if let Some((more, of)) = Rows::unpack(frame) {
             found.entry(of.unwrap_or(writer)).or_default().merge(more);
         }
         rest = after;
     }
+    say_lost(path, frames, rest.len());
     Ok(found.into_iter().collect())
+}
+
+/// Says what a segment lacks: what was being written as its process died, or what is damaged. Each
+/// frame has what was used in [`EVERY`].
+fn say_lost(path: &Path, frames: usize, bytes: usize) {
+    if bytes > 0 {
+        tracing::warn!(
+            segment = %path.display(), frames, bytes,
+            "a journal cannot be read behind its first frames: what was used and is in these bytes \
+             alone is not carried over"
+        );
+    }
 }
 
 fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -344,6 +377,18 @@ mod tests {
             assert!(!is_begun || found.contains(&(1, rows(3))));
             assert!(segments(&path).unwrap().len() <= 2, "one file that was torn, and its next");
         }
+    }
+
+    #[test]
+    fn a_place_where_nothing_can_be_written_is_known_before_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        Journal::check_writable(&path).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing");
+        // What a folder does that is not ours, also to those who may write everywhere.
+        fs::create_dir(folder.path().join("j.probe")).unwrap();
+        Journal::check_writable(&path).unwrap_err();
+        Journal::check_writable(&folder.path().join("gone/j")).unwrap_err();
     }
 
     #[test]
