@@ -1,13 +1,16 @@
 //! The keeper: the one task that asks the store for leases. Requests leave leases with it and wait,
 //! or do not wait; it makes at most one call per pool at a time and hands the answer back to the
-//! lease, which says what to ask next.
+//! lease, which says what to ask next. Tenants take turns (see [`crate::turns`]), and a call in
+//! doubt leaves its place to others until it is repeated.
 //!
 //! The task is owned by the gate. Closing it gives back what is left of every lease.
 
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -18,6 +21,7 @@ use crate::admission::{pool, subpool};
 use crate::repeated::repeated;
 use crate::store::layout::Space;
 use crate::store::{Item, Store, StoreError, StoreErrorKind, Written};
+use crate::turns::Turns;
 
 mod recover;
 mod seek;
@@ -29,6 +33,10 @@ pub(crate) use whole::Whole;
 /// Lease calls in flight at once: enough to hide the store's latency behind each other, few enough
 /// not to be a burst against it.
 const IN_FLIGHT: usize = 256;
+
+/// Most leases in the task's hands, those in doubt among them: some 20 MB. Past it the next request
+/// asks again.
+const IN_HAND: usize = 262_144;
 
 /// Waits between repeats of a call whose outcome is unknown, at first and at most.
 const REPEAT: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(2);
@@ -81,34 +89,185 @@ impl Drop for Keeper {
 }
 
 async fn run(hands: Hands, mut queue: mpsc::Receiver<Arc<Lease>>, stop: Arc<tokio::sync::Notify>) {
-    let room = Arc::new(Semaphore::new(IN_FLIGHT));
-    let mut calls = JoinSet::new();
+    let mut desk = Desk::new(hands, IN_HAND);
     loop {
+        desk.start();
         tokio::select! {
-            biased; // so that one seed is one run
+            biased; // so that one seed is one run; none of them waits for another
             () = stop.notified() => break,
-            Some(ended) = calls.join_next(), if !calls.is_empty() => {
-                if let Err(panicked) = ended {
-                    tracing::error!(error = %panicked, "a lease call ended badly");
-                }
-            }
-            lease = queue.recv() => {
-                let Some(lease) = lease else { break };
-                let Ok(place) = room.clone().acquire_owned().await else { break };
-                let hands = hands.clone();
-                calls.spawn(async move {
-                    let _place = place;
-                    drive(&hands, &lease).await;
-                });
-            }
+            () = desk.ended() => {}
+            lease = queue.recv() => match lease {
+                Some(lease) => desk.take(lease),
+                None => break,
+            },
+        }
+        // However many calls end, what is new is taken in as well.
+        for _ in 0..AT_A_TIME {
+            let Ok(lease) = queue.try_recv() else { break };
+            desk.take(lease);
         }
     }
-    calls.shutdown().await;
+    desk.calls.shutdown().await;
 }
 
-/// Makes the calls of one lease until it asks for nothing.
-async fn drive(hands: &Hands, lease: &Arc<Lease>) {
-    renew(hands, lease).await;
+/// Leases that are taken in between two looks at anything else.
+const AT_A_TIME: usize = 256;
+
+/// The leases in hand: those that wait for a place, those whose calls are under way, and those
+/// whose last call is in doubt and is to be repeated. Those have no place meanwhile: a store that
+/// does not answer for one tenant must not keep the others waiting.
+struct Desk {
+    hands: Hands,
+    turns: Turns<InHand>,
+    calls: JoinSet<Ended>,
+    busy: HashMap<tokio::task::Id, InHand>,
+    repeats: BinaryHeap<Reverse<Repeat>>,
+    /// Numbers repeats, so that those of one instant keep their order.
+    number: u64,
+    /// Of those that have ended, how many had nothing left to give back.
+    returned: usize,
+}
+
+/// Returns then, or never.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A lease, and how long its next repeat waits.
+struct InHand {
+    lease: Arc<Lease>,
+    delay: Duration,
+}
+
+/// A lease whose last call is in doubt.
+struct Repeat {
+    at: Instant,
+    number: u64,
+    of: InHand,
+}
+
+impl Desk {
+    /// For so many leases at most.
+    fn new(hands: Hands, most: usize) -> Self {
+        Self {
+            hands,
+            turns: Turns::new(IN_FLIGHT, most),
+            calls: JoinSet::new(),
+            busy: HashMap::new(),
+            repeats: BinaryHeap::new(),
+            number: 0,
+            returned: 0,
+        }
+    }
+
+    fn take(&mut self, lease: Arc<Lease>) {
+        let tenant = lease.pool().tenant;
+        if let Err(of) = self.turns.push(tenant, InHand { lease, delay: REPEAT.start }) {
+            // Too many of this tenant's: whoever needs units next tries again.
+            of.lease.unqueue();
+        }
+    }
+
+    /// Begins the calls of those for whom there is a place.
+    fn start(&mut self) {
+        while let Some(of) = self.turns.next() {
+            let (hands, lease) = (self.hands.clone(), of.lease.clone());
+            let task = self.calls.spawn(async move { turn(&hands, &lease).await });
+            self.busy.insert(task.id(), of);
+        }
+    }
+
+    /// Returns when a call has ended, or it is time to repeat one. Cut off it has done nothing.
+    async fn ended(&mut self) {
+        let next = self.repeats.peek().map(|Reverse(repeat)| repeat.at);
+        tokio::select! {
+            biased;
+            Some(ended) = self.calls.join_next_with_id(), if !self.calls.is_empty() => {
+                self.take_back(ended);
+                while let Some(ended) = self.calls.try_join_next_with_id() {
+                    self.take_back(ended);
+                }
+            }
+            () = until(next) => {}
+        }
+        let now = Instant::now();
+        while self.repeats.peek().is_some_and(|Reverse(repeat)| repeat.at <= now) {
+            let Some(Reverse(Repeat { of, .. })) = self.repeats.pop() else { break };
+            self.turns.again(of.lease.pool().tenant, of);
+        }
+    }
+
+    fn take_back(&mut self, ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>) {
+        let id = ended.as_ref().map_or_else(|panicked| panicked.id(), |(id, _)| *id);
+        let Some(mut of) = self.busy.remove(&id) else { return };
+        let tenant = of.lease.pool().tenant;
+        match ended {
+            Ok((_, Ended::InDoubt { anew })) => {
+                if anew {
+                    of.delay = REPEAT.start;
+                }
+                let at = Instant::now() + of.delay;
+                of.delay = (of.delay * 2).min(REPEAT.end);
+                self.number += 1;
+                self.repeats.push(Reverse(Repeat { at, number: self.number, of }));
+                self.turns.pause(tenant);
+                return;
+            }
+            Ok((_, Ended::Done)) => self.returned += usize::from(of.lease.is_returned()),
+            Err(panicked) => {
+                tracing::error!(error = %panicked, "a lease call ended badly");
+                of.lease.unqueue();
+            }
+        }
+        self.turns.done(tenant);
+    }
+}
+
+impl Repeat {
+    fn order(&self) -> (Instant, u64) {
+        (self.at, self.number)
+    }
+}
+
+impl PartialEq for Repeat {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl Eq for Repeat {}
+
+impl PartialOrd for Repeat {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Repeat {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+/// How the calls of a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It asks for nothing more.
+    Done,
+    /// The outcome of the last one is unknown: it is to be repeated. `anew`: one before it was
+    /// answered.
+    InDoubt { anew: bool },
+}
+
+/// Makes the calls of one lease until it asks for nothing, or one of them is in doubt.
+async fn turn(hands: &Hands, lease: &Arc<Lease>) -> Ended {
+    let ended = renew(hands, lease).await;
+    if ended != Ended::Done {
+        return ended;
+    }
     if lease.is_capped() {
         hands.hub.raise(lease);
     }
@@ -126,15 +285,16 @@ async fn drive(hands: &Hands, lease: &Arc<Lease>) {
             }
         }
     }
+    Ended::Done
 }
 
-async fn renew(hands: &Hands, lease: &Lease) {
+async fn renew(hands: &Hands, lease: &Lease) -> Ended {
     let writer = Writer { space: hands.space.clone(), incarnation: lease.incarnation() };
     let now = || hands.hub.clock.now();
     if hands.hub.others_make_pools() {
         lease.look_first();
     }
-    let (mut delay, mut is_left) = (REPEAT.start, false);
+    let (mut anew, mut is_left) = (false, false);
     while let Some(call) = lease.next(&writer, now()) {
         let unseen = lease.is_unseen();
         let answer = ask(hands, call).await;
@@ -151,17 +311,13 @@ async fn renew(hands: &Hands, lease: &Lease) {
         let answer = answer.map(|seen| seen.item);
         is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
         match lease.answered(&writer, now(), answer) {
-            Ok(true) => delay = REPEAT.start,
-            Ok(false) => {}
-            Err(error) if error.kind == StoreErrorKind::Unknown => {
-                // It may have been applied: the same call again, until we know.
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(REPEAT.end);
-            }
+            Ok(goes_on) => anew |= goes_on,
+            // It may have been applied: the same call again, until we know.
+            Err(error) if error.kind == StoreErrorKind::Unknown => return Ended::InDoubt { anew },
             Err(error) => {
                 repeated!(warn, now().wall_ms, "a lease could not be renewed"; %error);
                 lease.unqueue();
-                return;
+                return Ended::Done;
             }
         }
         if lease.is_fenced() {
@@ -174,6 +330,7 @@ async fn renew(hands: &Hands, lease: &Lease) {
             tracing::debug!(%error, "units stay in a sub-pool that nobody leases from");
         }
     }
+    Ended::Done
 }
 
 /// The sub-pool of a lease that has just met its pool, where it is to have one. A slot of a strict
@@ -252,26 +409,22 @@ async fn make(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
 /// Gives back what is left of these leases, until the deadline. Returns how many it could not.
 pub(crate) async fn give_back(hands: &Hands, leases: Vec<Arc<Lease>>, deadline: Instant) -> usize {
     let total = leases.len();
-    let mut calls = JoinSet::new();
-    let room = Arc::new(Semaphore::new(IN_FLIGHT));
+    // What is given is in memory already.
+    let mut desk = Desk::new(hands.clone(), usize::MAX);
     for lease in leases {
         lease.close();
-        let (hands, room) = (hands.clone(), room.clone());
-        calls.spawn(async move {
-            let _place = room.acquire_owned().await;
-            drive(&hands, &lease).await;
-            lease.is_returned()
-        });
+        desk.take(lease);
     }
-    let mut returned = 0;
     let all = async {
-        while let Some(ended) = calls.join_next().await {
-            returned += usize::from(ended.unwrap_or(false));
+        while !desk.turns.is_empty() {
+            desk.start();
+            desk.ended().await;
         }
     };
     // Past the deadline the rest stays held, and is forfeited as after a crash.
     let _ = tokio::time::timeout_at(deadline, all).await;
-    total - returned
+    desk.calls.shutdown().await;
+    total - desk.returned
 }
 
 #[cfg(test)]
@@ -325,6 +478,15 @@ mod tests {
 
         fn close(&self) -> StoreFuture<()> {
             self.0.close()
+        }
+    }
+
+    /// Makes the calls of one lease until it asks for nothing.
+    async fn drive(hands: &Hands, lease: &Arc<Lease>) {
+        let mut delay = REPEAT.start;
+        while turn(hands, lease).await != Ended::Done {
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(REPEAT.end);
         }
     }
 
@@ -650,7 +812,7 @@ mod tests {
 
         hub.be(8);
         hub.retire(lease.clone());
-        hub.return_retired();
+        hub.return_retired().await;
         drive(&hands, &queue.recv().await.unwrap()).await;
         assert!(lease.is_returned());
         assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);

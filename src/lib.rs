@@ -67,6 +67,7 @@ mod planted;
 mod random;
 mod repeated;
 mod text_file;
+mod turns;
 
 pub use admission::alert::Alert;
 pub use admission::permit::Outcome;

@@ -1,23 +1,26 @@
 //! What the hot path leaves for the cold one: leases to renew, sheets and leases to record. Pushing
 //! never waits; each thing is in hand at most once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::lease::Lease;
+use super::lease::{Lease, Listed};
 use super::permit::Settling;
 use super::scoped::{ScopedTable, WithoutValue};
 use super::sheet::Sheet;
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::planted::{Plant, planted};
 use crate::sharing::{LimitId, MAX_TOLD};
 
 /// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
 /// tenants whose leases run out in the same instant; beyond it a request retries by itself.
 pub(crate) const KEEPER_QUEUE: usize = 65_536;
+
+/// Retired leases that are looked at before other tasks go on: well under a millisecond.
+const RETIRED_AT_ONCE: usize = 1_024;
 
 /// In how many of 256 cases others have made a pool before, from which on it is looked at first: to
 /// look costs a fifth of a write that is refused.
@@ -57,7 +60,7 @@ pub(crate) struct Hub {
     keeper: mpsc::Sender<Arc<Lease>>,
     soiled: Mutex<Vec<Soiled>>,
     /// Leases that no sheet holds any more: given back once the last permit has let go.
-    retired: Mutex<Vec<Arc<Lease>>>,
+    retired: Mutex<VecDeque<Arc<Lease>>>,
     /// Claims to be settled: one at most for each request with a key in flight.
     settling: Mutex<Vec<Settling>>,
     /// Wakes whoever settles them.
@@ -137,17 +140,17 @@ impl Hub {
 
     /// A lease waits for a higher ceiling: it is recorded soon.
     pub(crate) fn raise(&self, lease: &Arc<Lease>) {
-        let mut capped = locked(&self.capped);
-        if !capped.iter().any(|known| Arc::ptr_eq(known, lease)) {
-            capped.push(lease.clone());
+        if lease.listed.put(Listed::CAPPED) {
+            locked(&self.capped).push(lease.clone());
         }
-        drop(capped);
         self.hurry.notify_one();
     }
 
     /// The leases that wait for a higher ceiling.
     pub(crate) fn take_capped(&self) -> Vec<Arc<Lease>> {
-        std::mem::take(&mut *locked(&self.capped))
+        let capped = std::mem::take(&mut *locked(&self.capped));
+        capped.iter().for_each(|lease| _ = lease.listed.take(Listed::CAPPED));
+        capped
     }
 
     /// Brings a lease to the keeper, unless it is there.
@@ -241,42 +244,69 @@ impl Hub {
 
     /// Notes a lease that no sheet holds any more.
     pub(crate) fn retire(&self, lease: Arc<Lease>) {
-        let mut retired = locked(&self.retired);
-        if !retired.iter().any(|known| Arc::ptr_eq(known, &lease)) {
-            retired.push(lease);
+        lease.listed.put(Listed::WANTED);
+        if lease.listed.put(Listed::RETIRED) {
+            locked(&self.retired).push_back(lease);
         }
     }
 
-    /// A lease that was retired is in use again.
+    /// A lease that was retired is in use again: it leaves the list when that is gone through.
     pub(crate) fn unretire(&self, lease: &Arc<Lease>) {
-        locked(&self.retired).retain(|known| !Arc::ptr_eq(known, lease));
+        lease.listed.take(Listed::WANTED);
     }
 
     /// All retired leases, in use or not: the gate closes.
     pub(crate) fn take_all_retired(&self) -> Vec<Arc<Lease>> {
-        std::mem::take(&mut *locked(&self.retired))
+        std::mem::take(&mut *locked(&self.retired)).into()
     }
 
     /// Has retired leases given back whose window still runs; the rest are let go, once nobody has
     /// them besides this list and their tenant. A request in flight keeps its lease, a caller at
     /// rest only an old sheet with it: that keeps nobody from giving back what no request holds.
-    pub(crate) fn return_retired(&self) {
-        let now = self.clock.now();
-        locked(&self.retired).retain(|lease| {
-            let is_done = lease.is_returned() && !lease.is_unlogged();
-            let is_over = lease.window().end_ms <= now.wall_ms;
-            let is_alone = Arc::strong_count(lease) <= 2;
-            let is_closed = lease.open_holds() == 0 || planted(Plant::FenceIgnoresOpenPermits);
-            if !is_done && !is_over && (is_alone || is_closed) {
-                if lease.incarnation() == self.incarnation() {
-                    lease.rest();
-                } else {
-                    lease.close(); // nobody gets more of it, whoever asked while it was in use
-                }
-                self.wake(lease);
+    ///
+    /// At the turn of an hour there is one for each tenant: other tasks go on in between, and who
+    /// retires another waits for none of this.
+    pub(crate) async fn return_retired(&self) {
+        let mut to_see = locked(&self.retired).len();
+        while to_see > 0 {
+            // In hand they are nowhere else, so nothing is awaited before they are back.
+            let some = to_see.min(RETIRED_AT_ONCE);
+            let some: Vec<_> = {
+                let mut retired = locked(&self.retired);
+                let some = some.min(retired.len());
+                retired.drain(..some).collect()
+            };
+            if some.is_empty() {
+                return;
             }
-            !(is_alone && (is_done || is_over))
-        });
+            to_see -= some.len();
+            let now = self.clock.now();
+            let kept: Vec<_> = some.into_iter().filter(|lease| self.keeps(lease, now)).collect();
+            locked(&self.retired).extend(kept);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Whether a lease that was taken from the list goes back there.
+    fn keeps(&self, lease: &Arc<Lease>, now: Now) -> bool {
+        // First: who retires it from here on puts it there by himself.
+        lease.listed.take(Listed::RETIRED);
+        if !lease.listed.has(Listed::WANTED) {
+            return false;
+        }
+        let is_done = lease.is_returned() && !lease.is_unlogged();
+        let is_over = lease.window().end_ms <= now.wall_ms;
+        let is_alone = Arc::strong_count(lease) <= 2;
+        let is_closed = lease.open_holds() == 0 || planted(Plant::FenceIgnoresOpenPermits);
+        if !is_done && !is_over && (is_alone || is_closed) {
+            if lease.incarnation() == self.incarnation() {
+                lease.rest();
+            } else {
+                lease.close(); // nobody gets more of it, whoever asked while it was in use
+            }
+            self.wake(lease);
+        }
+        !(is_alone && (is_done || is_over)) && lease.listed.put(Listed::RETIRED)
     }
 
     /// A tenant fell asleep that holds units until then.

@@ -17,7 +17,7 @@
 //! 4. Units served beyond the lease (a cost learned late) make `left` negative: a debt. While it
 //!    stands nothing is admitted, and what is released or granted pays it first.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -89,6 +89,8 @@ pub(crate) struct Lease {
     queued: AtomicBool,
     /// Whether the recorder has it in hand (leases of narrower scope than the tenant).
     dirty: AtomicBool,
+    /// On which of the hub's lists it is.
+    pub(super) listed: Listed,
     /// Wakes those who wait for units.
     changed: Notify,
     cold: Mutex<Cold>,
@@ -141,6 +143,33 @@ enum Closing {
     ForGood,
 }
 
+/// On which lists of the hub a lease is, so that nobody has to look through them.
+#[derive(Debug, Default)]
+pub(super) struct Listed(AtomicU8);
+
+impl Listed {
+    /// It is on the list of those that wait for a higher ceiling.
+    pub(super) const CAPPED: u8 = 1;
+    /// It is on the list of those that no sheet holds any more.
+    pub(super) const RETIRED: u8 = 2;
+    /// It is to be there; without this it leaves when the list is gone through.
+    pub(super) const WANTED: u8 = 4;
+
+    /// True: it was not there before.
+    pub(super) fn put(&self, list: u8) -> bool {
+        self.0.fetch_or(list, Ordering::AcqRel) & list == 0
+    }
+
+    /// True: it was there.
+    pub(super) fn take(&self, list: u8) -> bool {
+        self.0.fetch_and(!list, Ordering::AcqRel) & list != 0
+    }
+
+    pub(super) fn has(&self, list: u8) -> bool {
+        self.0.load(Ordering::Acquire) & list != 0
+    }
+}
+
 /// What an attempt to take came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Take {
@@ -176,6 +205,7 @@ impl Lease {
             alerting: None,
             queued: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
+            listed: Listed::default(),
             changed: Notify::new(),
             cold: Mutex::new(Cold {
                 terms,

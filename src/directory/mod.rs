@@ -309,7 +309,7 @@ impl Surrogate {
     }
 
     #[cfg(test)]
-    pub(crate) fn test(n: u128) -> Self {
+    pub(crate) const fn test(n: u128) -> Self {
         Self(n)
     }
 }

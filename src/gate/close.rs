@@ -11,6 +11,10 @@ use crate::keeper;
 /// How long closing waits for what is in hand: then it says what is left.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
+/// This part of the time is kept for the seal of the log: whatever of the leases is in doubt then,
+/// others may take what is left of it once the log has ended, and not before.
+const FOR_THE_SEAL: u32 = 10;
+
 impl Gate {
     /// Drains and ends: settles as aborted what is still with its handler, flushes what was
     /// counted, gives leases back, lets go of the store. Call it after the server has stopped
@@ -53,8 +57,9 @@ impl Gate {
             Ok(log) => (log, Ok(())),
             Err(error) => (None, Err(error)),
         };
-        let kept = inner.close_sleepers(deadline).await
-            + keeper::give_back(&inner.hands, inner.all_leases(), deadline).await;
+        let for_leases = deadline - time / FOR_THE_SEAL;
+        let kept = inner.close_sleepers(for_leases).await
+            + keeper::give_back(&inner.hands, inner.all_leases(), for_leases).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }

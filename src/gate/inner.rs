@@ -199,7 +199,7 @@ impl Inner {
 }
 
 /// A table has no order of its own, and what is done with its leases shall have one.
-fn in_order(mut leases: Vec<Arc<Lease>>) -> Vec<Arc<Lease>> {
+pub(super) fn in_order(mut leases: Vec<Arc<Lease>>) -> Vec<Arc<Lease>> {
     leases.sort_by_cached_key(|lease| (lease.pool().clone(), lease.incarnation()));
     leases
 }

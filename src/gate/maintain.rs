@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::callers::{MAX_AGE, RETRY, Refresh, nanos};
+use super::inner::in_order;
 use super::open::MAX_CALLERS;
 use super::sleep::NAP;
 use crate::admission::lease::Lease;
@@ -138,15 +139,15 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
             biased; // so that one seed is one run
             () = reborn(&inner) => {
                 let Some(inner) = inner.upgrade() else { return };
-                inner.turn_over();
+                inner.turn_over().await;
             }
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 crate::repeated::settle(inner.clock.now().wall_ms);
                 if inner.sleepers.are_sealed() {
-                    inner.return_sealed();
+                    inner.return_sealed().await;
                 }
-                inner.hub.return_retired();
+                inner.hub.return_retired().await;
             }
             refresh = refreshes.recv() => {
                 let (Some(refresh), Some(inner)) = (refresh, inner.upgrade()) else { return };
@@ -204,14 +205,14 @@ impl Inner {
     }
 
     /// Has every sheet made anew: leases and rows of before belong to another incarnation.
-    fn turn_over(&self) {
+    async fn turn_over(&self) {
         self.live.rcu(|live| live.next());
-        self.return_sealed();
+        self.return_sealed().await;
     }
 
     /// What a sealed incarnation holds and does not use goes back now, whether its tenant calls
     /// again, sleeps or does neither: others soon take what its closed entries say for used.
-    fn return_sealed(&self) {
+    async fn return_sealed(&self) {
         let now_ms = self.clock.now().wall_ms;
         self.wake_sealed(now_ms);
         let incarnation = self.hub.incarnation();
@@ -220,7 +221,7 @@ impl Inner {
                 self.hub.retire(lease);
             }
         }
-        self.hub.return_retired();
+        self.hub.return_retired().await;
     }
 
     /// Looks at the plan file. The same failure is told once, not every second.
@@ -275,6 +276,7 @@ impl Inner {
         let full = self.callers.len() + self.sleepers.callers() > MAX_CALLERS;
         let keep = if full { MAX_AGE / 2 } else { IDLE };
         self.callers.retain(|_, caller| !old(caller.looked_up_ns, keep));
+        let mut to_return = Vec::new();
         self.tenants.retain(|_, tenant| {
             // Anybody else who holds it may be about to use it.
             if tenant.age_ns(now) < nanos(IDLE) || Arc::strong_count(tenant) > 1 {
@@ -288,14 +290,13 @@ impl Inner {
                 if !lease.is_returned() {
                     quiet = false;
                     lease.rest();
-                    self.hub.wake(lease);
+                    to_return.push(lease.clone());
                 }
             }
             !quiet
         });
-        for lease in self.hub.scoped.sweep(now.mono_ns) {
-            self.hub.wake(&lease);
-        }
+        to_return.extend(self.hub.scoped.sweep(now.mono_ns));
+        in_order(to_return).iter().for_each(|lease| self.hub.wake(lease));
         self.forget_sleepers(now, keep, IDLE);
         crate::telemetry::tenants_cached((self.tenants.len() + self.sleepers.tenants()) as u64);
     }

@@ -135,8 +135,9 @@ impl Inner {
     pub(super) async fn close_sleepers(&self, deadline: Instant) -> usize {
         let mut kept = 0;
         loop {
-            let some: Vec<Surrogate> =
+            let mut some: Vec<Surrogate> =
                 self.sleepers.tenants.iter().take(AT_ONCE).map(|it| *it.key()).collect();
+            some.sort_unstable(); // a table has no order of its own
             // Something was kept: the time is up.
             if some.is_empty() || kept > 0 {
                 return kept + self.sleepers.tenants.len();

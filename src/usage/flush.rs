@@ -160,6 +160,8 @@ mod batch;
 mod orders;
 mod reborn;
 
+use orders::out_of_time;
+
 struct Task {
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
@@ -278,7 +280,7 @@ impl Task {
         self.collect();
         let mut part = part;
         if self.hub.is_fenced() {
-            if !self.be_reborn(waiting).await {
+            if !self.be_reborn(inbox, waiting).await {
                 return;
             }
             part = Part::All; // what the old log lacks
@@ -297,6 +299,7 @@ impl Task {
                     answer = &mut write => break answer,
                     _ = collect.tick() => self.collect(),
                     Some(order) = inbox.recv(), if waiting.len() < ORDERS => waiting.push(order),
+                    late = out_of_time(waiting) => break Err(late),
                 }
             };
             match answer.and_then(|written| self.log.wrote(&body, written)) {
@@ -310,7 +313,7 @@ impl Task {
                 }
                 Ok(Wrote::Sealed) => {
                     self.hub.fence(self.log.incarnation());
-                    if !self.be_reborn(waiting).await {
+                    if !self.be_reborn(inbox, waiting).await {
                         return;
                     }
                     self.begin_batch(Part::All);
@@ -328,7 +331,7 @@ impl Task {
                         return;
                     }
                     let until = Instant::now() + jittered(delay);
-                    self.collect_until(until, &mut collect).await;
+                    self.wait_until(until, &mut collect, inbox, waiting).await;
                     delay = (delay * 2).min(RETRY.end);
                 }
             }
@@ -354,6 +357,25 @@ impl Task {
                 () = tokio::time::sleep_until(until) => return,
                 _ = collect.tick() => self.collect(),
                 Some(order) = inbox.recv() => waiting.push(order),
+            }
+        }
+    }
+
+    /// Collects until then, or until somebody who closes has no more time; orders wait.
+    async fn wait_until(
+        &mut self,
+        until: Instant,
+        collect: &mut tokio::time::Interval,
+        inbox: &mut mpsc::Receiver<Order>,
+        waiting: &mut Vec<Order>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until) => return,
+                _ = collect.tick() => self.collect(),
+                Some(order) = inbox.recv(), if waiting.len() < ORDERS => waiting.push(order),
+                _ = out_of_time(waiting) => return,
             }
         }
     }

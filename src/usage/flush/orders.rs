@@ -5,6 +5,21 @@ use tokio::time::Instant;
 
 use super::super::record::Rows;
 use super::{FlushError, Order, Part, Task};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Returns when the time of somebody who closes is over: whatever the store is asked meanwhile may
+/// never be answered.
+pub(super) async fn out_of_time(waiting: &[Order]) -> StoreError {
+    let deadlines = waiting.iter().filter_map(|order| match order {
+        Order::Flush(_) => None,
+        Order::Close(deadline, _) => Some(*deadline),
+    });
+    match deadlines.min() {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+    StoreError::new(StoreErrorKind::Unknown, "no answer before the gate had to be closed")
+}
 
 impl Task {
     /// Serves the orders that wait. True: the task is to end.

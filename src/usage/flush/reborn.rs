@@ -1,14 +1,23 @@
 //! Another life: somebody has sealed this process's log, and it goes on as another writer.
 
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
 use super::super::log::LogWriter;
 use super::super::record::merge;
-use super::{Order, RETRY, Task, jittered};
+use super::orders::out_of_time;
+use super::{ORDERS, Order, RETRY, Task, jittered, ticker};
 use crate::planted::{Plant, planted};
 
 impl Task {
     /// Goes on under another incarnation, which is registered before it leases or records. What
-    /// the old log lacks is carried into the new one's. False: it has to wait.
-    pub(super) async fn be_reborn(&mut self, waiting: &[Order]) -> bool {
+    /// the old log lacks is carried into the new one's. False: it has to wait. Orders that come
+    /// meanwhile wait, and the journal goes on being fed.
+    pub(super) async fn be_reborn(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Order>,
+        waiting: &mut Vec<Order>,
+    ) -> bool {
         self.ceilings.dropped();
         self.batch.clear();
         let mut lacking = std::mem::take(&mut self.batch_rows);
@@ -21,9 +30,21 @@ impl Task {
             self.pending.clear();
         }
         let mut delay = RETRY.start;
+        let mut collect = ticker(self.collect_every());
+        let store = self.store.clone();
         loop {
-            let at_ms = self.hub.clock.now().wall_ms;
-            let error = match LogWriter::begin(&*self.store, self.log.space(), at_ms).await {
+            let (space, at_ms) = (self.log.space(), self.hub.clock.now().wall_ms);
+            let mut begin = std::pin::pin!(LogWriter::begin(&*store, space, at_ms));
+            let begun = loop {
+                tokio::select! {
+                    biased;
+                    begun = &mut begin => break begun,
+                    _ = collect.tick() => self.collect(),
+                    Some(order) = inbox.recv(), if waiting.len() < ORDERS => waiting.push(order),
+                    late = out_of_time(waiting) => break Err(late),
+                }
+            };
+            let error = match begun {
                 Ok(log) => {
                     tracing::warn!("this process was taken for dead: it goes on as another writer");
                     self.log = log;
@@ -38,7 +59,8 @@ impl Task {
             if self.wants_out(waiting) {
                 return false;
             }
-            tokio::time::sleep(jittered(delay)).await;
+            let until = Instant::now() + jittered(delay);
+            self.wait_until(until, &mut collect, inbox, waiting).await;
             delay = (delay * 2).min(RETRY.end);
         }
     }

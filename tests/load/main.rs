@@ -1,0 +1,8 @@
+//! What must hold under load: many leases, many tenants, many limits, a slow store. Whole gates, in
+//! time that is made up.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+mod hour;
+mod in_doubt;
+mod support;

@@ -1,0 +1,172 @@
+//! Time that follows the paused runtime, callers, and stores that are slow or do not answer.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tollgate::identity::RequestView;
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
+    Written,
+};
+use tollgate::{Answer, Clock, Gate, Now, Reason, Step, Waited, testing};
+
+/// The time of the paused runtime.
+#[derive(Clone)]
+pub(crate) struct Paused(Instant);
+
+impl Paused {
+    pub(crate) fn now() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for Paused {
+    fn now(&self) -> Now {
+        let since = Instant::now().saturating_duration_since(self.0);
+        let wall_ms = testing::START_MS + since.as_millis() as i64;
+        Now { mono_ns: (1 << 62) + since.as_nanos() as u64, wall_ms }
+    }
+}
+
+/// A request of a tenant's user.
+pub(crate) struct Of<'a>(pub(crate) &'a str, pub(crate) &'a str);
+
+impl RequestView for Of<'_> {
+    fn method(&self) -> &str {
+        "GET"
+    }
+
+    fn path(&self) -> &str {
+        "/search"
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            "x-tenant" => Some(self.0.as_bytes()),
+            "x-user" => Some(self.1.as_bytes()),
+            _ => None,
+        }
+    }
+
+    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+        self.header(name).into_iter().collect()
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
+/// Asks as an adapter does, and lets go of what is admitted: it was used.
+pub(crate) async fn call(gate: &Gate, of: Of<'_>) -> Result<(), Reason> {
+    let mut waited = Waited::default();
+    loop {
+        match gate.admit_request(&of, waited) {
+            Step::Done(Answer::Refuse(refusal)) => return Err(refusal.reason.clone()),
+            Step::Done(_) => return Ok(()),
+            Step::Wait(pending) => waited = pending.await,
+        }
+    }
+}
+
+/// A store whose calls take their time; writes to the pools of some tenants are never answered.
+#[derive(Clone)]
+pub(crate) struct Troubled {
+    pub(crate) memory: Memory,
+    pub(crate) call: Duration,
+    pub(crate) shared: bool,
+    trouble: Arc<Mutex<Trouble>>,
+}
+
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Those who write to pools now are among them from now on.
+    marks: bool,
+    everybody: bool,
+    tenants: BTreeSet<String>,
+    /// Partitions of logs.
+    logs: BTreeSet<String>,
+}
+
+/// After so long a write that is not answered is given up.
+const GIVEN_UP: Duration = Duration::from_secs(1);
+
+impl Troubled {
+    pub(crate) fn new(memory: Memory, call: Duration, shared: bool) -> Self {
+        Self { memory, call, shared, trouble: Arc::default() }
+    }
+
+    /// While on, each tenant that writes to a pool is one of those who are in trouble afterwards.
+    pub(crate) fn mark(&self, on: bool) {
+        self.trouble.lock().unwrap().marks = on;
+    }
+
+    /// From now on no write to a pool is answered.
+    pub(crate) fn for_everybody(&self) {
+        self.trouble.lock().unwrap().everybody = true;
+    }
+
+    /// The partitions of all logs that were written to.
+    pub(crate) fn logs(&self) -> BTreeSet<String> {
+        self.trouble.lock().unwrap().logs.clone()
+    }
+
+    fn is_lost(&self, key: &Key) -> bool {
+        let mut parts = key.pk.split('#').skip(2);
+        let (Some(kind), Some(tenant)) = (parts.next(), parts.next()) else { return false };
+        let mut trouble = self.trouble.lock().unwrap();
+        if kind == "L" {
+            trouble.logs.insert(key.pk.clone());
+        }
+        if kind != "Q" {
+            return false;
+        }
+        if trouble.marks {
+            trouble.tenants.insert(tenant.to_owned());
+            return false;
+        }
+        trouble.everybody || trouble.tenants.contains(tenant)
+    }
+
+    fn after<T: Send + 'static>(&self, call: StoreFuture<T>) -> StoreFuture<T> {
+        if self.call.is_zero() {
+            return call;
+        }
+        let long = self.call;
+        Box::pin(async move {
+            tokio::time::sleep(long).await;
+            call.await
+        })
+    }
+}
+
+impl Store for Troubled {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.after(self.memory.read(key))
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        if self.is_lost(&write.key) {
+            return Box::pin(async {
+                tokio::time::sleep(GIVEN_UP).await;
+                Err(StoreError::new(StoreErrorKind::Unknown, "no answer"))
+            });
+        }
+        self.after(self.memory.write(write))
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.after(self.memory.query(query))
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { kind: "troubled", survives: "nothing", shared: self.shared }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.memory.close()
+    }
+}
