@@ -35,13 +35,21 @@ pub(crate) struct Bucket {
     /// Nanoseconds per unit, where it has a share of its own; 0: as its rule says. It stands beside
     /// the TAT, which every take reads anyway.
     interval_ns: AtomicU64,
-    /// Units asked for since this was last looked at: all of them where it has a share of its own,
-    /// and else those that were refused. The highest bit: it has been told of.
+    /// Units asked for since this was last looked at, in the lower bits: all of them where it has a
+    /// share of its own, and else those that were refused. Above them the slot in which it was told
+    /// of.
     asked: AtomicU64,
 }
 
-/// Of [`Bucket::asked`].
-const TOLD: u64 = 1 << 63;
+/// Where the slot begins in [`Bucket::asked`], and the most units that stand beside it.
+const SLOT_AT: u32 = 48;
+const MOST_ASKED: u64 = (1 << SLOT_AT) - 1;
+
+/// Longest time that a burst may take to fill, and that a unit may take to come: 146 years. And the
+/// latest TAT. So that governor's sums, which are unchecked, stay in range: it adds to a TAT what a
+/// burst is worth at most.
+const LONGEST_NS: u64 = 1 << 62;
+const LATEST_NS: u64 = u64::MAX - LONGEST_NS;
 
 /// The arithmetic of one rate, shared by all buckets that it rules.
 pub(crate) struct BucketRule {
@@ -52,6 +60,8 @@ pub(crate) struct BucketRule {
     /// The same of the whole rate, of which this may be a part.
     whole_interval_ns: u64,
     whole_burst: u32,
+    /// Its units are leased by the slot: buckets have no shares of their own.
+    is_leased: bool,
 }
 
 /// A refused take: how long until it would fit, in nanoseconds.
@@ -84,12 +94,20 @@ impl Bucket {
 
 impl BucketRule {
     /// `amount` units per `per`, at most `burst` at once. The catalog has checked that the interval
-    /// is at least a nanosecond and that burst times interval fits; out of range is clamped.
+    /// is at least a nanosecond and that burst times interval fits; out of range is clamped, to what
+    /// admits less.
     pub(crate) fn new(amount: u64, per: Duration, burst: u64) -> Self {
         let per_ns = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
-        let interval_ns = per_ns.div_ceil(amount.max(1)).max(1);
+        let interval_ns = per_ns.div_ceil(amount.max(1)).clamp(1, LONGEST_NS);
         let burst = u32::try_from(burst).unwrap_or(u32::MAX).max(1);
         Self::part(interval_ns, interval_ns, burst)
+    }
+
+    /// The same where units of the rate are leased by the slot as well: whole, whatever share a
+    /// bucket had before.
+    #[must_use]
+    pub(crate) fn leased(self) -> Self {
+        Self { is_leased: true, ..self }
     }
 
     /// The part of each of so many nodes.
@@ -104,24 +122,25 @@ impl BucketRule {
 
     /// A part of a rate, whose units come at this interval.
     fn part(interval_ns: u64, whole_interval_ns: u64, whole_burst: u32) -> Self {
-        let fills_ns = whole_interval_ns.saturating_mul(u64::from(whole_burst));
+        let interval_ns = interval_ns.clamp(1, LONGEST_NS);
+        let fills_ns = whole_interval_ns.saturating_mul(u64::from(whole_burst)).min(LONGEST_NS);
         let burst = u32::try_from(fills_ns / interval_ns).unwrap_or(whole_burst).max(1);
         let cells = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::with_period(Duration::from_nanos(interval_ns))
             .expect("an interval of at least 1 ns is a period")
             .allow_burst(cells);
         let limiter = at(0, || RateLimiter::new(quota, InCell, Argument));
-        Self { limiter, interval_ns, burst, whole_interval_ns, whole_burst }
+        Self { limiter, interval_ns, burst, whole_interval_ns, whole_burst, is_leased: false }
     }
 
     fn at(&self, interval_ns: u64) -> Self {
-        Self::part(interval_ns.max(1), self.whole_interval_ns, self.whole_burst)
+        Self::part(interval_ns, self.whole_interval_ns, self.whole_burst)
     }
 
     /// The rule of a bucket that has a share of its own.
     fn own(&self, bucket: &Bucket) -> Option<Self> {
         let interval_ns = bucket.interval_ns.load(Ordering::Relaxed);
-        (interval_ns != 0).then(|| self.at(interval_ns))
+        (interval_ns != 0 && !self.is_leased).then(|| self.at(interval_ns))
     }
 
     /// Nanoseconds per unit of the whole rate.
@@ -156,7 +175,7 @@ impl BucketRule {
     /// Under pressure what is asked for is counted.
     #[cold]
     fn take_of_share(&self, bucket: &Bucket, n: u64, now_ns: u64) -> Result<(), NotBefore> {
-        bucket.asked.fetch_add(n, Ordering::Relaxed);
+        bucket.count(n);
         let own = self.own(bucket);
         own.as_ref().unwrap_or(self).take_here(bucket, n, now_ns)
     }
@@ -168,23 +187,28 @@ impl BucketRule {
         let Some(cells) = cells else {
             return Ok(());
         };
-        match at(now_ns, || self.limiter.check_key_n(bucket, cells)) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => {
+        // Before governor sees it: its product of cells and interval is unchecked.
+        let answer = match cells.get() <= self.burst {
+            true => at(now_ns, || self.limiter.check_key_n(bucket, cells)).ok(),
+            false => None,
+        };
+        match answer {
+            Some(Ok(())) => Ok(()),
+            Some(Err(not_until)) => {
                 let wait = not_until.wait_time_from(Nanos::from(now_ns));
                 Err(NotBefore { wait_ns: u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) })
             }
             // More than a part's burst, but not more than the whole: once the bucket is full, and
             // paid for by waiting.
-            Err(_) if n <= self.burst() && self.take_full(bucket, n, now_ns) => Ok(()),
+            None if n <= self.burst() && self.take_full(bucket, n, now_ns) => Ok(()),
             // More than the burst can never fit. The catalog refuses such a plan; a hold that a
             // handler asks for may still be too large, and waits for a full bucket at most.
-            Err(_) => Err(NotBefore { wait_ns: self.wait_for(bucket, n, now_ns) }),
+            None => Err(NotBefore { wait_ns: self.wait_for(bucket, n, now_ns) }),
         }
     }
 
     fn take_full(&self, bucket: &Bucket, n: u64, now_ns: u64) -> bool {
-        let next = now_ns.saturating_add(self.interval_ns.saturating_mul(n));
+        let next = now_ns.saturating_add(self.interval_ns.saturating_mul(n)).min(LATEST_NS);
         let taken = bucket.tat.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| {
             (tat <= now_ns).then_some(next)
         });
@@ -234,7 +258,7 @@ impl BucketRule {
     /// units, as it was. A share of its own is one of the whole rate, and goes when that changes.
     pub(crate) fn take_over(&self, bucket: &Bucket, old: Pace, now_ns: u64) {
         let before = bucket.interval_or(old.interval_ns);
-        if old.whole_interval_ns != self.whole_interval_ns {
+        if old.whole_interval_ns != self.whole_interval_ns || self.is_leased {
             bucket.interval_ns.store(0, Ordering::Relaxed);
         }
         let after = self.interval_of(bucket);
@@ -245,7 +269,7 @@ impl BucketRule {
     pub(crate) fn set_share(&self, bucket: &Bucket, millionths: Option<u32>, now_ns: u64) {
         let whole = u128::from(self.whole_interval_ns) * 1_000_000;
         let interval = |share: u32| u64::try_from(whole.div_ceil(u128::from(share.max(1))));
-        let own = millionths.map_or(0, |share| interval(share).unwrap_or(u64::MAX));
+        let own = millionths.map_or(0, |share| interval(share).unwrap_or(u64::MAX).min(LONGEST_NS));
         let before = self.interval_of(bucket);
         bucket.interval_ns.store(own, Ordering::Relaxed);
         let after = self.interval_of(bucket);
@@ -254,12 +278,12 @@ impl BucketRule {
         }
     }
 
-    /// Notes units that were refused. True once in a while: whoever gets it tells of the bucket.
+    /// Notes units that were refused in a slot, which has a number other than 0. True once in each:
+    /// whoever gets it tells of the bucket.
     #[cold]
-    pub(crate) fn refused(&self, bucket: &Bucket, n: u64) -> bool {
+    pub(crate) fn refused(&self, bucket: &Bucket, n: u64, slot: u16) -> bool {
         // With a share of its own it has been counted, and told of.
-        let is_shared = bucket.interval_ns.load(Ordering::Relaxed) != 0;
-        !is_shared && bucket.asked.fetch_add(n, Ordering::Relaxed) & TOLD == 0 && bucket.tell()
+        bucket.interval_ns.load(Ordering::Relaxed) == 0 && bucket.count_refused(n, slot)
     }
 
     fn interval_of(&self, bucket: &Bucket) -> u64 {
@@ -287,7 +311,7 @@ impl Bucket {
     /// interval.
     pub(crate) fn charge(&self, interval_ns: u64, n: u64, now_ns: u64) {
         let worth = self.interval_or(interval_ns).saturating_mul(n);
-        self.update(|tat| tat.max(now_ns).saturating_add(worth));
+        self.update(|tat| tat.max(now_ns).saturating_add(worth).min(LATEST_NS));
     }
 
     /// Nanoseconds per unit: its own, or those of its rule.
@@ -304,13 +328,31 @@ impl Bucket {
         let _ = of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| Some(change(tat)));
     }
 
-    fn tell(&self) -> bool {
-        self.asked.fetch_or(TOLD, Ordering::Relaxed) & TOLD == 0
+    /// Counts units that were asked for.
+    fn count(&self, n: u64) {
+        let more = |asked: u64| {
+            let units = (asked & MOST_ASKED).saturating_add(n).min(MOST_ASKED);
+            Some(asked & !MOST_ASKED | units)
+        };
+        let _ = self.asked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// The same of those that were refused. True: the first time in this slot.
+    fn count_refused(&self, n: u64, slot: u16) -> bool {
+        let is_told = self.asked.load(Ordering::Relaxed) >> SLOT_AT == u64::from(slot);
+        if is_told {
+            self.count(n);
+            return false;
+        }
+        // Two at once may both tell, which is once as well. Of a slot in which there was no room to
+        // tell of it nothing is left.
+        self.asked.store(u64::from(slot) << SLOT_AT | n.min(MOST_ASKED), Ordering::Relaxed);
+        true
     }
 
     /// Units asked for since this was last asked.
     pub(crate) fn take_asked(&self) -> u64 {
-        self.asked.swap(0, Ordering::Relaxed) & !TOLD
+        self.asked.swap(0, Ordering::Relaxed) & MOST_ASKED
     }
 }
 
@@ -327,7 +369,7 @@ fn moved(tat: u64, before_ns: u64, after_ns: u64, now_ns: u64) -> u64 {
     let ahead = u128::from(tat.saturating_sub(now_ns));
     let moved = ahead * u128::from(after_ns) / u128::from(before_ns);
     let moved = u64::try_from(moved).unwrap_or(u64::MAX);
-    if moved == 0 { 0 } else { now_ns.saturating_add(moved) }
+    if moved == 0 { 0 } else { now_ns.saturating_add(moved).min(LATEST_NS) }
 }
 
 #[cfg(test)]
@@ -445,6 +487,60 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Ordinary numbers, and those at the edges of what fits.
+    fn extreme() -> impl Strategy<Value = u64> {
+        let edges = [0u64, 1, 1 << 31, 1 << 32, 3_074_457_347, 1 << 62, 1 << 63, u64::MAX];
+        let near = (prop::sample::select(edges.to_vec()), 0u64..4, any::<bool>());
+        let near = near.prop_map(|(edge, by, below)| match below {
+            true => edge.saturating_sub(by),
+            false => edge.saturating_add(by),
+        });
+        prop_oneof![1u64..1_000, near, any::<u64>()]
+    }
+
+    proptest! {
+        /// Whatever the rate, its burst, its parts and the costs: nothing overflows, no span of time
+        /// admits more than the burst and what refills in it, and a refusal names a wait.
+        #[test]
+        fn no_cost_is_so_large_that_it_is_let_through(
+            amount in extreme(), per_ns in extreme(), burst in extreme(), nodes in 1usize..40,
+            share in prop::option::of(0u32..=1_000_000),
+            steps in prop::collection::vec((extreme(), 0u64..1 << 58, 0u8..8), 1..40),
+        ) {
+            let rule = BucketRule::new(amount, Duration::from_nanos(per_ns), burst).among(nodes);
+            let (bucket, mut now) = (Bucket::default(), START);
+            rule.set_share(&bucket, share, now);
+            let mut admitted = 0u128;
+            for (n, gap, kind) in steps {
+                now += gap / 40;
+                match kind {
+                    0 => rule.charge(&bucket, n, now),
+                    1 => drop(rule.refused(&bucket, n, 1)),
+                    _ => match rule.take(&bucket, n, now) {
+                        Ok(()) => admitted += u128::from(n),
+                        Err(NotBefore { wait_ns }) => prop_assert!(wait_ns > 0),
+                    },
+                }
+                let level = rule.level(&bucket, now);
+                prop_assert!(level.remaining <= rule.burst());
+                let refilled = u128::from(now - START) / u128::from(rule.interval_of(&bucket));
+                let most = u128::from(rule.burst()) + refilled + 1;
+                prop_assert!(admitted <= most, "{} of {}", admitted, most);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_told_of_once_a_slot() {
+        let (rule, bucket) = (rule(10, 1, 10), Bucket::default());
+        assert!(rule.refused(&bucket, 3, 1));
+        assert!(!rule.refused(&bucket, u64::MAX, 1));
+        assert!(rule.refused(&bucket, 4, 2), "there was no room to tell of it");
+        assert_eq!(bucket.take_asked(), 4);
+        assert!(rule.refused(&bucket, 5, 2));
+        assert_eq!(bucket.take_asked(), 5);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! never waits; each thing is in hand at most once.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
@@ -13,7 +13,7 @@ use super::scoped::{ScopedTable, WithoutValue};
 use super::sheet::Sheet;
 use crate::clock::{Clock, Now};
 use crate::planted::{Plant, planted};
-use crate::sharing::{LimitId, MAX_TOLD};
+use crate::sharing::{LimitId, Told};
 
 /// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
 /// tenants whose leases run out in the same instant; beyond it a request retries by itself.
@@ -67,8 +67,9 @@ pub(crate) struct Hub {
     pub(crate) settle: Notify,
     /// Whether rates are shared with other nodes.
     shares_rates: AtomicBool,
-    /// Limits on speed that have refused since the last slot.
-    told: Mutex<BTreeSet<LimitId>>,
+    /// Limits on speed that have refused since the last slot, and its number.
+    told: Mutex<Told>,
+    slot: AtomicU16,
     /// Wakes the recorder where it does not wait for its interval (`durable`).
     pub(crate) soil: Notify,
     pub(crate) scoped: ScopedTable,
@@ -96,6 +97,7 @@ impl Hub {
             shares_rates: AtomicBool::new(false),
             without_value: WithoutValue::default(),
             told: Mutex::default(),
+            slot: AtomicU16::new(1),
             settling: Mutex::default(),
             settle: Notify::new(),
             soil: Notify::new(),
@@ -218,17 +220,21 @@ impl Hub {
         self.shares_rates.load(Ordering::Relaxed)
     }
 
-    /// Tells of a limit on speed that has refused.
-    pub(crate) fn tell(&self, limit: LimitId) {
-        let mut told = locked(&self.told);
-        if told.len() < MAX_TOLD {
-            told.insert(limit);
-        }
+    /// The number of the slot in which limits on speed are told of; never 0.
+    pub(crate) fn slot(&self) -> u16 {
+        self.slot.load(Ordering::Relaxed)
     }
 
-    /// Takes the limits that were told of.
+    /// Tells of a limit on speed that has refused.
+    pub(crate) fn tell(&self, limit: LimitId) {
+        locked(&self.told).tell(limit);
+    }
+
+    /// Takes the limits that were told of. Another slot begins.
     pub(crate) fn take_told(&self) -> BTreeSet<LimitId> {
-        std::mem::take(&mut *locked(&self.told))
+        let next = |slot: u16| Some(slot.checked_add(1).unwrap_or(1));
+        let _ = self.slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        std::mem::take(&mut *locked(&self.told)).ids()
     }
 
     /// Brings a claim to whoever settles it.

@@ -220,7 +220,8 @@ pub(crate) enum Together {
     /// There is one: its buckets are the rates.
     Alone,
     /// Each of so many nodes has an equal part of every rate, but for those that are leased by the
-    /// slot: which say that they are `strict`, or do not say, and that is what it means here.
+    /// slot: which say that they are `strict`, or do not say, and that is what it means here; and
+    /// those too small for so many nodes (see [`is_too_small`]).
     Among {
         /// How many.
         nodes: usize,
@@ -229,6 +230,14 @@ pub(crate) enum Together {
     },
     /// All are leased by the slot: nobody knows how many nodes there are.
     Leased,
+}
+
+/// Whether a rate is too small to be shared by so many nodes: if each of them admitted one request
+/// of this size, as it does from a full part of the rate, all of them would pass its burst. It is
+/// leased by the slot instead, whatever it says.
+fn is_too_small(rate: &Rate, most_asked: u64, nodes: usize) -> bool {
+    let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
+    nodes > 1 && rate.burst < nodes.saturating_mul(most_asked.clamp(1, rate.burst.max(1)))
 }
 
 impl Together {
@@ -240,11 +249,13 @@ impl Together {
         }
     }
 
-    /// Whether a rate is leased by the slot.
-    fn leases(self, rate: &Rate) -> bool {
+    /// Whether a rate is leased by the slot, of which a request asks for so much at most.
+    fn leases(self, rate: &Rate, most_asked: u64) -> bool {
         match self {
             Self::Alone => false,
-            Self::Among { strict, .. } => rate.strict.unwrap_or(strict),
+            Self::Among { strict, nodes } => {
+                rate.strict.unwrap_or(strict) || is_too_small(rate, most_asked, nodes)
+            }
             Self::Leased => true,
         }
     }
@@ -275,7 +286,7 @@ impl Policy {
             tenant_pools: 0,
             plan: plan.clone(),
         };
-        policy.rates_on = policy.lower_rates(&plan, together);
+        policy.rates_on = policy.lower_rates(catalog, &plan, together);
         policy.quotas_of = policy.lower_quotas(&plan);
         policy.grants_of = policy.lower_grants(&plan, grants);
         let routes = catalog.routes.iter();

@@ -53,6 +53,9 @@ impl Inner {
         let sheet = self.tenants.get(&id.tenant)?.last_sheet();
         let index = sheet.policy.rates.iter().position(|rate| rate.id == id.rate)?;
         let (rate, bucket) = bucket_of(&sheet, u16::try_from(index).ok()?);
+        if rate.slot_pool.is_some() {
+            return None; // leased by the slot: it has no shares
+        }
         if let Some(bucket) = bucket {
             return Some(look(&rate.rule, bucket));
         }
@@ -93,5 +96,61 @@ impl Buckets for Inner {
     fn share(&self, id: &LimitId, millionths: Option<u32>) {
         let now_ns = self.clock.now().mono_ns;
         self.with_bucket(id, |rule, bucket| rule.set_share(bucket, millionths, now_ns));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::{Item, Key, Memory, Page, Promise, Query, StoreFuture, Write, Written};
+    use crate::{Ask, ManualClock, testing};
+
+    /// A store in memory that says several processes share it.
+    struct Shared(Memory);
+
+    impl Store for Shared {
+        fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+            self.0.read(key)
+        }
+
+        fn write(&self, write: Write) -> StoreFuture<Written> {
+            self.0.write(write)
+        }
+
+        fn query(&self, query: Query) -> StoreFuture<Page> {
+            self.0.query(query)
+        }
+
+        fn promise(&self) -> Promise {
+            Promise { kind: "shared", survives: "nothing", shared: true }
+        }
+
+        fn close(&self) -> StoreFuture<()> {
+            self.0.close()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leases_of_a_strict_rates_slots_go_soon_after_their_slot() {
+        let plans = r#"
+            default-plan = "free"
+            [plan.free]
+            rate.default = { limit = "10/s", strict = true }
+        "#;
+        let clock = ManualClock::at_unix_ms(testing::START_MS);
+        let builder = testing::builder(plans).store(Shared(Memory::new())).clock(clock.clone());
+        let gate = builder.open().await.unwrap();
+        let acme = gate.tenant("acme").await.unwrap();
+        let mut most = 0;
+        for _ in 0..200 {
+            gate.admit(Ask::op("call").tenant(&acme)).await.unwrap().settle();
+            clock.advance(Duration::from_secs(5));
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            most = most.max(gate.inner.tenant_leases().len());
+        }
+        assert!(most <= 4, "{most} leases of 200 slots");
+        gate.close().await.unwrap();
     }
 }

@@ -227,7 +227,7 @@ impl Fleet {
                 let at_ns = now_ns + call * (TICK_NS / calls);
                 match node.rule.take(&node.bucket, 1, at_ns) {
                     Ok(()) => admitted += 1,
-                    Err(_) => drop(node.rule.refused(&node.bucket, 1)),
+                    Err(_) => drop(node.rule.refused(&node.bucket, 1, 1)),
                 }
             }
         }

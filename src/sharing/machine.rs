@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::nodes::Nodes;
-use super::pressure::{self, Row};
+use super::pressure::{self, Noted};
 use super::shares::{self, View, WHOLE, fair};
 use super::{LAPSE_SLOTS, SLOT_NS};
 use crate::clock::Now;
@@ -108,6 +108,11 @@ struct Shared {
     serves: u32,
     view: Option<View>,
     read_ns: u64,
+    /// Since when it is on the list. Not every node knows that before two slots have passed, and
+    /// until then it has no more than an equal part.
+    listed_ns: u64,
+    /// Since when it is not on the list any more. It keeps to an equal part until all know that.
+    gone_ns: Option<u64>,
     /// The share that the write in flight asks for, and tries left in this slot.
     asks: Option<u32>,
     tries: u8,
@@ -123,8 +128,18 @@ impl Shared {
             serves: fair,
             view: None,
             read_ns: now.mono_ns,
+            listed_ns: now.mono_ns,
+            gone_ns: None,
             asks: None,
             tries: TRIES,
+        }
+    }
+
+    /// The most that it may serve now, whatever it was given.
+    fn most(&self, fair: u32, now: Now) -> u32 {
+        match now.mono_ns.saturating_sub(self.listed_ns) > LAPSE_SLOTS * SLOT_NS {
+            true => WHOLE,
+            false => fair,
         }
     }
 }
@@ -168,7 +183,7 @@ impl Machine {
     fn slot(&mut self, now: Now, asked: BTreeMap<LimitId, Asked>) -> Vec<Effect> {
         let long_ns = now.mono_ns.saturating_sub(self.slot_ns).max(SLOT_NS / 2);
         self.slot_ns = now.mono_ns;
-        let fair = u64::from(self.fair(now));
+        let fair = u64::from(self.fair());
         let part = |asked: Asked| {
             let part = u128::from(asked.units) * u128::from(asked.interval_ns) * u128::from(WHOLE);
             u64::try_from(part / u128::from(long_ns)).unwrap_or(MOST).min(MOST)
@@ -181,7 +196,7 @@ impl Machine {
         let new = asked.into_iter().filter(|(id, _)| is_new(id));
         self.refused = new.map(|(id, asked)| (id, fair.saturating_add(part(asked)))).collect();
         let mut effects = vec![
-            Effect::Beat(self.nodes.beat(self.space.rate_nodes(), now.mono_ns)),
+            Effect::Beat(self.nodes.beat(self.space.rate_nodes())),
             Effect::List(self.space.rate_pressure()),
         ];
         // Who could not read for two slots has no more than everybody.
@@ -203,7 +218,7 @@ impl Machine {
         {
             tracing::error!(%error, "who shares the rates cannot be read");
         }
-        let nodes = self.live(now).len();
+        let nodes = self.live().len();
         if nodes == self.told_nodes {
             return vec![];
         }
@@ -220,28 +235,39 @@ impl Machine {
                 return vec![];
             }
         };
-        let fair = self.fair(now);
+        let fair = self.fair();
         let mut effects = vec![];
         let pressed: Vec<LimitId> = self.pressed(fair);
-        if let Some(note) = pressure::note(self.space.rate_pressure(), &rows, &pressed, now.wall_ms)
-        {
-            effects.push(Effect::Note(note));
+        let Noted { write, listed } =
+            pressure::note(self.space.rate_pressure(), &rows, &pressed, now.wall_ms);
+        effects.extend(write.map(Effect::Note));
+        let off = self.limits.iter_mut().filter(|(id, _)| !listed.contains(id));
+        for (id, shared) in off {
+            if shared.gone_ns.is_none() {
+                shared.gone_ns = Some(now.mono_ns);
+                shared.serves = shared.serves.min(fair);
+                effects.push(Effect::Share(id.clone(), Some(shared.serves)));
+            }
         }
-        let live = |row: &Row| row.is_live(now.wall_ms);
-        let listed: BTreeSet<LimitId> =
-            rows.into_iter().filter(live).map(|row| row.id).chain(pressed).collect();
-        for (id, _) in self.limits.extract_if(.., |id, _| !listed.contains(id)) {
+        let long_gone = |shared: &Shared| {
+            shared.gone_ns.is_some_and(|at| now.mono_ns.saturating_sub(at) > LAPSE_SLOTS * SLOT_NS)
+        };
+        let gone = |id: &LimitId, shared: &mut Shared| !listed.contains(id) && long_gone(shared);
+        for (id, _) in self.limits.extract_if(.., gone) {
             effects.push(Effect::Share(id, None));
         }
         for id in &listed {
-            self.limits.entry(id.clone()).or_insert_with(|| Shared::new(fair, now));
+            let shared = self.limits.entry(id.clone()).or_insert_with(|| Shared::new(fair, now));
+            if shared.gone_ns.take().is_some() {
+                shared.listed_ns = now.mono_ns;
+            }
         }
         effects.push(Effect::Find(listed));
         effects
     }
 
     fn here(&mut self, now: Now, found: &BTreeSet<LimitId>) -> Vec<Effect> {
-        let fair = self.fair(now);
+        let fair = self.fair();
         let mut effects = vec![];
         for id in found {
             let shared = self.limits.entry(id.clone()).or_insert_with(|| Shared::new(fair, now));
@@ -251,7 +277,7 @@ impl Machine {
                 shared.demand = self.refused.get(id).copied();
             }
         }
-        for (id, shared) in &mut self.limits {
+        for (id, shared) in self.limits.iter_mut().filter(|(_, shared)| shared.gone_ns.is_none()) {
             shared.tries = TRIES;
             if !found.contains(id) {
                 shared.is_left &= !std::mem::replace(&mut shared.is_here, false);
@@ -286,7 +312,7 @@ impl Machine {
         id: LimitId,
         answer: Result<Option<Item>, StoreError>,
     ) -> Vec<Effect> {
-        let live = self.live(now);
+        let live = self.live();
         let key = self.space.rate_shares(&id);
         let Some(shared) = self.limits.get_mut(&id) else { return vec![] };
         let Ok(item) = answer else { return vec![] };
@@ -310,9 +336,13 @@ impl Machine {
 
     /// Moves the own share to what the demand wants.
     fn adjust(&mut self, now: Now, id: LimitId) -> Vec<Effect> {
-        let live = self.live(now);
+        let (live, fair) = (self.live(), self.fair());
         let key = self.space.rate_shares(&id);
-        let Some(shared) = self.limits.get_mut(&id) else { return vec![] };
+        let Some(shared) = self.limits.get_mut(&id).filter(|shared| shared.gone_ns.is_none())
+        else {
+            return vec![];
+        };
+        let most = shared.most(fair, now);
         let (Some(view), Some(demand)) = (&shared.view, shared.demand) else { return vec![] };
         let before = shared.serves;
         let decision = view.decide(self.me, &live, demand);
@@ -327,7 +357,8 @@ impl Machine {
             // A cut acts at once; a raise when it is written.
             (Some(goal), Some(mine)) => mine.share.min(goal),
             (Some(goal), None) => before.min(goal),
-        };
+        }
+        .min(most);
         if shared.serves != before {
             effects.push(Effect::Share(id.clone(), Some(shared.serves)));
         }
@@ -340,15 +371,17 @@ impl Machine {
     }
 
     fn moved(&mut self, now: Now, id: LimitId, answer: Result<Written, StoreError>) -> Vec<Effect> {
+        let fair = self.fair();
         let Some(shared) = self.limits.get_mut(&id) else { return vec![] };
         let asked = shared.asks.take();
+        let most = if shared.gone_ns.is_some() { fair } else { shared.most(fair, now) };
         match answer {
             Ok(Written::Applied(Some(item))) => {
                 shared.view = View::read(&item).ok();
                 shared.read_ns = now.mono_ns;
                 let before = shared.serves;
                 let own = shared.view.as_ref().and_then(|view| view.entries.get(&self.me));
-                shared.serves = own.map(|own| own.share).or(asked).unwrap_or(before);
+                shared.serves = own.map(|own| own.share).or(asked).unwrap_or(before).min(most);
                 let news = shared.serves != before;
                 let share = Effect::Share(id, Some(shared.serves));
                 if news { vec![share] } else { vec![] }
@@ -360,11 +393,11 @@ impl Machine {
         }
     }
 
-    fn live(&self, now: Now) -> BTreeSet<u128> {
-        self.nodes.live(now.mono_ns)
+    fn live(&self) -> BTreeSet<u128> {
+        self.nodes.live()
     }
 
-    fn fair(&self, now: Now) -> u32 {
-        fair(self.live(now).len())
+    fn fair(&self) -> u32 {
+        fair(self.live().len())
     }
 }

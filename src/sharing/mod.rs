@@ -15,12 +15,16 @@ mod nodes;
 mod pressure;
 mod shares;
 mod task;
+mod told;
 
+#[cfg(test)]
+mod crowd_tests;
 #[cfg(test)]
 mod fleet_tests;
 
 pub(crate) use machine::{Asked, LimitId};
-pub(crate) use task::{Buckets, Joined, MAX_TOLD, Sharing, bound, join};
+pub(crate) use task::{Buckets, Joined, Sharing, bound, join};
+pub(crate) use told::Told;
 
 /// A slot: how often a node beats, reads what is under pressure, and moves its shares.
 const SLOT_NS: u64 = 5_000_000_000;

@@ -1,7 +1,7 @@
 //! The list of limits under pressure: one item that every node reads once a slot. A limit is put
 //! there by a node that is asked for more than its part of it, and lapses when nobody is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::machine::LimitId;
 use crate::directory::Surrogate;
@@ -13,7 +13,8 @@ const FORMAT: i64 = 1;
 const ROW: &str = "p";
 
 /// Most limits under pressure at once: the item stays far below what an item may hold, and reading
-/// it every slot stays cheap. What finds no place keeps equal parts.
+/// it every slot stays cheap; nodes that add rows at once may pass it by as many for a slot. What
+/// finds no place keeps equal parts.
 pub(crate) const MAX_ROWS: usize = 1_000;
 
 /// A row is written again when it is so old, and somebody still presses.
@@ -47,27 +48,57 @@ pub(crate) fn read(item: Option<&Item>) -> Result<Vec<Row>, StoreError> {
     rows.map(row).collect()
 }
 
-/// The write that puts these limits there, if they are not, and takes off what has lapsed.
-pub(crate) fn note(key: Key, rows: &[Row], pressed: &[LimitId], now_ms: i64) -> Option<Write> {
+/// What is to become of the list.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    /// The write that puts limits there and takes off what has lapsed; `None`: all is as it should.
+    pub(crate) write: Option<Write>,
+    /// What is under pressure then.
+    pub(crate) listed: BTreeSet<LimitId>,
+}
+
+/// Puts these limits there, if they are not, and takes off what has lapsed. Where there are too
+/// many, tenants have equal parts of the list, as far as they need them: one that has thousands
+/// under pressure makes room for whoever has few.
+pub(crate) fn note(key: Key, rows: &[Row], pressed: &[LimitId], now_ms: i64) -> Noted {
+    let pressed: BTreeSet<&LimitId> = pressed.iter().collect();
+    let known: BTreeSet<&LimitId> = rows.iter().map(|row| &row.id).collect();
+    let stay = rows.iter().filter(|row| row.is_live(now_ms) || pressed.contains(&row.id));
+    let new = pressed.iter().filter(|id| !known.contains(**id)).copied();
+    let mut by_tenant = BTreeMap::<Surrogate, Vec<&LimitId>>::new();
+    for id in stay.map(|row| &row.id).chain(new) {
+        by_tenant.entry(id.tenant).or_default().push(id);
+    }
+    let most = share_of_each(by_tenant.values().map(Vec::len).collect(), MAX_ROWS);
+    let listed = by_tenant.into_values().flat_map(|ids| ids.into_iter().take(most));
+    let listed: BTreeSet<&LimitId> = listed.collect();
     let is_fresh = |row: &&Row| now_ms.saturating_sub(row.at_ms) < RENEW_MS;
     let fresh: BTreeSet<&LimitId> = rows.iter().filter(is_fresh).map(|row| &row.id).collect();
-    let known: BTreeSet<&LimitId> = rows.iter().map(|row| &row.id).collect();
-    let room = MAX_ROWS.saturating_sub(rows.len());
-    let (old, new): (Vec<&LimitId>, Vec<&LimitId>) =
-        pressed.iter().filter(|id| !fresh.contains(id)).partition(|id| known.contains(id));
-    let mut change: Vec<Change> = old
-        .into_iter()
-        .chain(new.into_iter().take(room))
-        .map(|id| Change::Set(name(id), Value::Int(now_ms)))
-        .collect();
-    let lapsed = rows.iter().filter(|row| !row.is_live(now_ms) && !pressed.contains(&row.id));
-    change.extend(lapsed.map(|row| Change::Remove(name(&row.id))));
-    if change.is_empty() {
-        return None;
+    let set = pressed.iter().filter(|id| listed.contains(**id) && !fresh.contains(**id));
+    let mut change: Vec<Change> = set.map(|id| Change::Set(name(id), Value::Int(now_ms))).collect();
+    let gone = known.iter().filter(|id| !listed.contains(**id));
+    change.extend(gone.map(|id| Change::Remove(name(id))));
+    let write = (!change.is_empty()).then(|| {
+        let (format, version) = layout::format(FORMAT);
+        change.push(Change::Set(format, version));
+        Write { key, when: vec![], change }
+    });
+    Noted { write, listed: listed.into_iter().cloned().collect() }
+}
+
+/// How many each may have at most, so that all together have no more than there is and nobody goes
+/// short for the sake of one that has more.
+fn share_of_each(mut wanted: Vec<usize>, there_is: usize) -> usize {
+    wanted.sort_unstable();
+    let (mut left, mut others) = (there_is, wanted.len());
+    for wants in wanted {
+        let share = left / others;
+        if wants > share {
+            return share;
+        }
+        (left, others) = (left - wants, others - 1);
     }
-    let (format, version) = layout::format(FORMAT);
-    change.push(Change::Set(format, version));
-    Some(Write { key, when: vec![], change })
+    there_is
 }
 
 fn name(id: &LimitId) -> Name {
@@ -79,4 +110,45 @@ fn parse(name: &str) -> Option<LimitId> {
     let tenant = Surrogate::parse(parts.next()?)?;
     let scope = u128::from_str_radix(parts.next()?, 16).ok()?;
     Some(LimitId { tenant, scope, rate: parts.next()?.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(tenant: u128, scope: usize) -> LimitId {
+        let scope = u128::try_from(scope).unwrap();
+        LimitId { tenant: Surrogate::test(tenant), rate: "default/s".into(), scope }
+    }
+
+    fn key() -> Key {
+        Key { pk: "V".into(), sk: "-".into() }
+    }
+
+    fn listed_after(rows: &BTreeSet<LimitId>, pressed: &[LimitId]) -> BTreeSet<LimitId> {
+        let rows: Vec<Row> = rows.iter().cloned().map(|id| Row { id, at_ms: 0 }).collect();
+        note(key(), &rows, pressed, 1_000).listed
+    }
+
+    #[test]
+    fn a_tenant_with_thousands_of_limits_under_pressure_makes_room_for_others() {
+        let hog: Vec<LimitId> = (0..10_000).map(|scope| id(1, scope)).collect();
+        let mut rows = listed_after(&BTreeSet::new(), &hog);
+        assert_eq!(rows.len(), MAX_ROWS);
+        for tenant in 2..=50 {
+            rows = listed_after(&rows, &[id(tenant, 0)]);
+            assert!(rows.contains(&id(tenant, 0)), "tenant {tenant}");
+        }
+        assert_eq!(rows.len(), MAX_ROWS);
+        let other: Vec<LimitId> = (0..10_000).map(|scope| id(60, scope)).collect();
+        rows = listed_after(&rows, &other);
+        let of = |tenant| rows.iter().filter(|id| id.tenant == Surrogate::test(tenant)).count();
+        assert_eq!((of(1), of(60), of(7)), (475, 475, 1));
+        // And it stays like that, whoever presses again: there was room for one more.
+        let again = listed_after(&rows, &hog);
+        assert!(rows.is_subset(&again) && again.len() == MAX_ROWS);
+        let pressed: Vec<LimitId> = rows.iter().cloned().collect();
+        let rows: Vec<Row> = rows.into_iter().map(|id| Row { id, at_ms: 0 }).collect();
+        assert_eq!(note(key(), &rows, &pressed, 1_000).write, None);
+    }
 }

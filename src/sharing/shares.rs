@@ -97,7 +97,10 @@ impl View {
         let want = (demand.saturating_mul(room.keeps) / 100).max(least);
         let others = self.entries.iter().filter(|(node, _)| **node != me && live.contains(node));
         let owed = |entry: &Entry| entry.share.max(entry.goal.min(fair));
-        let others = others.fold(0u32, |sum, (_, entry)| sum.saturating_add(owed(entry)));
+        // One that lives and has no entry yet serves an equal part meanwhile.
+        let is_new = |node: &&u128| **node != me && !self.entries.contains_key(*node);
+        let new = live.iter().filter(is_new).fold(0u32, |sum, _| sum.saturating_add(fair));
+        let others = others.fold(new, |sum, (_, entry)| sum.saturating_add(owed(entry)));
         let most = fair.max(WHOLE.saturating_sub(others));
         let is_right = mine.is_some_and(|mine| {
             let share = u64::from(mine);

@@ -1,28 +1,33 @@
 //! The task that makes the calls of the [`machine`](super::machine), and brings what it says to the
-//! buckets.
+//! buckets. Beats wait for nothing else; the calls for shares go some at a time, by turns of their
+//! tenants (see [`crate::turns`]). Where that takes longer than a slot a share is moved later; a
+//! node that has not read one for two slots falls back to an equal part.
 //!
 //! It has an owner ([`Sharing`]) and is stopped by [`Sharing::close`], which strikes this node from
 //! the list, so that the others have its part at once and not after two slots.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::machine::{Asked, Effect, Event, LimitId, Machine};
+use super::pressure::MAX_ROWS;
 use super::{LAPSE_SLOTS, SLOT_NS};
 use crate::clock::Clock;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreFuture};
+use crate::turns::Turns;
 
 /// A call that has not been answered within so long is given up: the next slot makes a new one.
 const WITHIN: Duration = Duration::from_secs(3);
 
-/// Most limits that this process tells of in one slot; as many as the list has room for.
-pub(crate) const MAX_TOLD: usize = super::pressure::MAX_ROWS;
+/// Limits whose shares are read or moved at the same time. At 50 ms a call a full list of limits
+/// under pressure takes half a slot.
+const SHARES_AT_ONCE: usize = 64;
 
 /// What several nodes admit of a rate in any ten seconds, in percent of it: while none joins or
 /// dies, and while some do. Measured by `fleet_tests.rs`.
@@ -112,66 +117,168 @@ impl Drop for Sharing {
 }
 
 async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
-    let Joined { mut machine, store, clock, .. } = joined;
+    let Joined { machine, store, clock, .. } = joined;
+    let mut node = Node { machine, clock, calls: Calls::new(store.clone()) };
     let slot = Duration::from_nanos(SLOT_NS);
     // Not all at the same instant, though they were started at the same.
-    let mut wait = slot * u32::from(jitter()) / 256;
+    let mut next = Instant::now() + slot * u32::from(jitter()) / 256;
     loop {
+        node.calls.start();
         tokio::select! {
-            biased;
+            biased; // a beat waits for nothing: whoever misses it takes this node for dead
             () = stop.notified() => break,
-            () = tokio::time::sleep(wait) => wait = slot,
-        }
-        let Some(buckets) = buckets.upgrade() else { return };
-        let shared: Vec<LimitId> = machine.shared().cloned().collect();
-        let asked = buckets.asked(&shared);
-        let effects = machine.step(clock.now(), Event::Slot(asked));
-        tokio::select! {
-            biased;
-            () = stop.notified() => break,
-            () = carry_out(&mut machine, effects, &*store, &*clock, &*buckets) => {}
+            () = tokio::time::sleep_until(next) => {
+                let Some(buckets) = buckets.upgrade() else { return };
+                // One that stood still does not make up for the slots that it missed.
+                next = (next + slot).max(Instant::now() + slot / 2);
+                let shared: Vec<LimitId> = node.machine.shared().cloned().collect();
+                let asked = buckets.asked(&shared);
+                node.step(Event::Slot(asked), &*buckets);
+            }
+            ended = node.calls.ended() => {
+                let Some(buckets) = buckets.upgrade() else { return };
+                node.ended(ended, &*buckets);
+            }
         }
     }
-    if let Err(error) = store.write(machine.leave()).await {
+    node.calls.under_way.shutdown().await;
+    if let Err(error) = store.write(node.machine.leave()).await {
         let slots = LAPSE_SLOTS;
         tracing::debug!(%error, "the other nodes miss this one only after {slots} slots");
     }
 }
 
-/// Makes the calls of a slot, one after the other: no request waits for them.
-async fn carry_out(
-    machine: &mut Machine,
-    effects: Vec<Effect>,
-    store: &dyn Store,
-    clock: &dyn Clock,
-    buckets: &impl Buckets,
-) {
-    let mut left = VecDeque::from(effects);
-    while let Some(effect) = left.pop_front() {
-        let event = match effect {
-            Effect::Beat(write) => Event::Beaten(within(store.write(write)).await),
-            Effect::List(key) => Event::Listed(within(store.read(key)).await),
-            Effect::Find(ids) => {
-                Event::Here(ids.into_iter().filter(|id| buckets.has(id)).collect())
+/// The machine, and the calls that it has asked for.
+struct Node {
+    machine: Machine,
+    clock: Arc<dyn Clock>,
+    calls: Calls,
+}
+
+impl Node {
+    /// Takes in the answer to a call. Another one for the same limit keeps its place.
+    fn ended(&mut self, (of, event): Answered, buckets: &impl Buckets) {
+        self.calls.current = of;
+        if let Some(event) = event {
+            self.step(event, buckets);
+        }
+        if let Some(id) = self.calls.current.take() {
+            self.calls.done(&id);
+        }
+    }
+
+    fn step(&mut self, event: Event, buckets: &impl Buckets) {
+        let mut effects = VecDeque::from(self.machine.step(self.clock.now(), event));
+        while let Some(effect) = effects.pop_front() {
+            match effect {
+                Effect::Find(ids) => {
+                    let here = ids.into_iter().filter(|id| buckets.has(id)).collect();
+                    effects.extend(self.machine.step(self.clock.now(), Event::Here(here)));
+                }
+                Effect::Nodes(nodes) => {
+                    tracing::info!(nodes, "so many nodes share every rate");
+                    buckets.among(nodes);
+                }
+                Effect::Share(id, share) => buckets.share(&id, share),
+                call => self.calls.take(call),
             }
-            Effect::See(id, key) => Event::Seen(id, within(store.read(key)).await),
-            Effect::Move(id, write) => Event::Moved(id, within(store.write(write)).await),
-            Effect::Note(write) => {
-                // What is not noted now is noted in the next slot.
-                let _ = within(store.write(write)).await;
-                continue;
+        }
+    }
+}
+
+/// What a call was for, if it has a place, and what it came to: nothing, if that does not matter.
+type Answered = (Option<LimitId>, Option<Event>);
+
+/// Calls under way, and those that wait. Beats and the list go at once; those for shares take
+/// turns by tenant, one limit's in hand at most once.
+struct Calls {
+    store: Arc<dyn Store>,
+    under_way: JoinSet<Option<Event>>,
+    turns: Turns<Effect>,
+    in_hand: BTreeSet<LimitId>,
+    of: HashMap<tokio::task::Id, LimitId>,
+    /// The limit whose answer is being taken in: its next call goes at once, in the same place.
+    current: Option<LimitId>,
+}
+
+impl Calls {
+    fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            under_way: JoinSet::new(),
+            turns: Turns::new(SHARES_AT_ONCE, 4 * MAX_ROWS),
+            in_hand: BTreeSet::new(),
+            of: HashMap::new(),
+            current: None,
+        }
+    }
+
+    fn take(&mut self, call: Effect) {
+        match &call {
+            Effect::See(id, _) | Effect::Move(id, _) if self.current.as_ref() == Some(id) => {
+                self.current = None;
+                self.make(call);
             }
-            Effect::Nodes(nodes) => {
-                tracing::info!(nodes, "so many nodes share every rate");
-                buckets.among(nodes);
-                continue;
+            Effect::See(id, _) | Effect::Move(id, _) => {
+                let (id, tenant) = (id.clone(), id.tenant);
+                // One that is in hand is answered yet. Without room: in the next slot.
+                if !self.in_hand.contains(&id) && self.turns.push(tenant, call).is_ok() {
+                    self.in_hand.insert(id);
+                }
             }
-            Effect::Share(id, share) => {
-                buckets.share(&id, share);
-                continue;
-            }
+            _ => self.make(call),
+        }
+    }
+
+    /// Begins the calls for which there is a place.
+    fn start(&mut self) {
+        while let Some(call) = self.turns.next() {
+            self.make(call);
+        }
+    }
+
+    fn make(&mut self, call: Effect) {
+        let store = self.store.clone();
+        let of = match &call {
+            Effect::See(id, _) | Effect::Move(id, _) => Some(id.clone()),
+            _ => None,
         };
-        left.extend(machine.step(clock.now(), event));
+        let task = self.under_way.spawn(async move {
+            match call {
+                Effect::Beat(write) => Some(Event::Beaten(within(store.write(write)).await)),
+                Effect::List(key) => Some(Event::Listed(within(store.read(key)).await)),
+                Effect::See(id, key) => Some(Event::Seen(id, within(store.read(key)).await)),
+                Effect::Move(id, write) => Some(Event::Moved(id, within(store.write(write)).await)),
+                Effect::Note(write) => {
+                    // What is not noted now is noted in the next slot.
+                    let _ = within(store.write(write)).await;
+                    None
+                }
+                Effect::Find(_) | Effect::Nodes(_) | Effect::Share(..) => None, // no calls
+            }
+        });
+        if let Some(of) = of {
+            self.of.insert(task.id(), of);
+        }
+    }
+
+    /// The next answer. Cut off it has taken none.
+    async fn ended(&mut self) -> Answered {
+        let Some(ended) = self.under_way.join_next_with_id().await else {
+            return std::future::pending().await;
+        };
+        match ended {
+            Ok((task, event)) => (self.of.remove(&task), event),
+            Err(panicked) => {
+                tracing::error!(error = %panicked, "a call for a rate's shares ended badly");
+                (self.of.remove(&panicked.id()), None)
+            }
+        }
+    }
+
+    fn done(&mut self, id: &LimitId) {
+        self.in_hand.remove(id);
+        self.turns.done(id.tenant);
     }
 }
 

@@ -5,4 +5,5 @@
 
 mod hour;
 mod in_doubt;
+mod rates;
 mod support;

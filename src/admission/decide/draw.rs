@@ -350,6 +350,9 @@ fn draw_slot(
 #[cold]
 fn tell(q: &Question<'_>, index: u16, from: &From, n: u64) {
     let rate = &q.sheet.policy.rates[usize::from(index)];
+    if rate.slot_pool.is_some() {
+        return; // what is leased by the slot has no shares
+    }
     let scope = match &rate.place {
         Place::Sheet(_) => Some(0),
         Place::Scoped(scope) => q.scopes.of(scope),
@@ -359,7 +362,7 @@ fn tell(q: &Question<'_>, index: u16, from: &From, n: u64) {
         _ => bucket_of(q.sheet, index).1,
     };
     if let (Some(scope), Some(bucket)) = (scope, bucket)
-        && rate.rule.refused(bucket, n)
+        && rate.rule.refused(bucket, n, q.hub.slot())
     {
         let tenant = q.sheet.tenant.surrogate;
         q.hub.tell(LimitId { tenant, rate: rate.id.clone(), scope });

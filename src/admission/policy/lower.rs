@@ -55,24 +55,45 @@ fn atoms(units: u64) -> i64 {
     i64::try_from(units).unwrap_or(UNBOUNDED).min(UNBOUNDED)
 }
 
+/// The most that a request of any route is known to ask for of a meter, before it comes.
+fn most_asked(catalog: &Catalog, meter: MeterId) -> u64 {
+    let Some(of) = catalog.meters.get(usize::from(meter.0)) else { return 1 };
+    if of.count == Count::Sum {
+        let parts = catalog.meters.iter().zip(0..).filter(|(part, _)| part.count != Count::Sum);
+        return parts.fold(0u64, |most, (part, i)| {
+            let weight = part.feeds.iter().find(|(sum, _)| *sum == meter).map_or(0, |(_, n)| *n);
+            let asked = if weight > 0 { most_asked(catalog, MeterId(i)) } else { 0 };
+            most.saturating_add(asked.saturating_mul(weight))
+        });
+    }
+    let routes = catalog.routes.iter().flat_map(|(_, route)| route.cost.iter());
+    let said = routes.filter(|(of, _)| *of == meter).map(|(_, n)| *n);
+    said.chain([of.asked()]).max().unwrap_or(1)
+}
+
 impl Policy {
     pub(super) fn lower_rates(
         &mut self,
+        catalog: &Catalog,
         plan: &Plan,
         together: Together,
     ) -> BTreeMap<RateOnKey, Vec<u16>> {
         let mut by_key = BTreeMap::<RateOnKey, Vec<u16>>::new();
         for rate in plan.rates.values().flatten() {
             let place = self.bucket_place(&rate.scope);
-            let slot_pool = together.leases(rate).then(|| self.slot_pool(rate));
-            // What is leased by the slot is not cut by the node as well.
-            let parts = if slot_pool.is_some() { 1 } else { together.nodes() };
+            let most = rate.meter.map_or(1, |meter| most_asked(catalog, meter));
+            let slot_pool = together.leases(rate, most).then(|| self.slot_pool(rate));
+            let parts = together.nodes();
             by_key.entry(on_key(rate.on)).or_default().push(index(self.rates.len()));
             self.rates.push(RateRule {
                 id: rate.id.clone(),
                 name: rate.name.clone(),
                 meter: rate.meter,
-                rule: BucketRule::new(rate.amount, rate.per, rate.burst).among(parts),
+                // What is leased by the slot is not cut by the node as well.
+                rule: match slot_pool {
+                    Some(_) => BucketRule::new(rate.amount, rate.per, rate.burst).leased(),
+                    None => BucketRule::new(rate.amount, rate.per, rate.burst).among(parts),
+                },
                 amount: rate.amount,
                 per: rate.per,
                 place,

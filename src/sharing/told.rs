@@ -1,0 +1,55 @@
+//! Limits that have refused since the last slot, as the hot path tells of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::LimitId;
+use crate::directory::Surrogate;
+
+/// Most limits that are told of in one slot, about a megabyte. What finds no room is told of in the
+/// next slot, if it refuses there.
+pub(super) const MAX_TOLD: usize = 8_192;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    by_tenant: BTreeMap<Surrogate, BTreeSet<LimitId>>,
+    len: usize,
+}
+
+impl Told {
+    /// Takes one in, if there is more room than its tenant has taken already: so one tenant leaves
+    /// half of the room to others.
+    pub(crate) fn tell(&mut self, limit: LimitId) {
+        let room = MAX_TOLD.saturating_sub(self.len);
+        if self.by_tenant.get(&limit.tenant).map_or(0, BTreeSet::len) >= room {
+            return;
+        }
+        let of_tenant = self.by_tenant.entry(limit.tenant).or_default();
+        self.len += usize::from(of_tenant.insert(limit));
+    }
+
+    /// All of them.
+    pub(crate) fn ids(self) -> BTreeSet<LimitId> {
+        self.by_tenant.into_values().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_with_many_limits_leaves_room_to_tell_of_others() {
+        let id = |tenant, scope| LimitId {
+            tenant: Surrogate::test(tenant),
+            rate: "default/s".into(),
+            scope,
+        };
+        let mut told = Told::default();
+        (0..20_000).for_each(|scope| told.tell(id(1, scope)));
+        told.tell(id(2, 0));
+        let ids = told.ids();
+        assert_eq!(ids.len(), MAX_TOLD / 2 + 1);
+        assert!(ids.contains(&id(2, 0)));
+    }
+}
