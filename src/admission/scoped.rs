@@ -1,14 +1,15 @@
 //! Limits within a tenant: buckets and leases by credential, user, address or a named scope.
 //!
 //! A table of at most [`MAX_SCOPED`] entries for the whole process. An entry is made by the first
-//! request that needs it and swept when nobody has used it for a while; when the table is full,
-//! what it holds is served and what would need a new entry is refused, so that a flood of new
-//! scopes costs neither memory nor other tenants.
+//! request that needs it and swept when nobody has used it for a while. No tenant has more entries
+//! than are free: one alone has half of them, two a third each. What a tenant has there is served,
+//! and what would need one more is refused, so that a flood of new scopes costs neither memory nor
+//! other tenants.
 
 use std::num::NonZeroU128;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
@@ -17,7 +18,9 @@ use smallvec::SmallVec;
 
 use super::bucket::BucketRule;
 use super::lease::Lease;
+use super::tenant::SLOT_OVER_MS;
 use crate::catalog::Scope;
+use crate::clock::Now;
 use crate::config::NoScope;
 use crate::directory::Surrogate;
 
@@ -151,63 +154,152 @@ pub(crate) struct Used<T> {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct ScopedTable {
-    buckets: DashMap<ScopedKey, Arc<Used<ScopedBucket>>>,
-    leases: DashMap<ScopedKey, Arc<Used<Arc<Lease>>>>,
+    buckets: Table<ScopedBucket>,
+    leases: Table<Arc<Lease>>,
+}
+
+/// Entries, and how many each tenant has.
+#[derive(Debug)]
+struct Table<T> {
+    entries: DashMap<ScopedKey, Arc<Used<T>>>,
+    len: AtomicUsize,
+    by_tenant: DashMap<Surrogate, usize>,
 }
 
 impl ScopedTable {
-    /// The bucket, made full if it is new; `None` if the table is full.
+    /// The bucket, made full if it is new; `None` if its tenant has as many as it may.
     pub(crate) fn bucket(
         &self,
         key: ScopedKey,
         rule: &BucketRule,
         now_ns: u64,
     ) -> Option<Arc<Used<ScopedBucket>>> {
-        find_or(&self.buckets, key, now_ns, || ScopedBucket::new(rule))
+        self.buckets.find_or(key, now_ns, || ScopedBucket::new(rule))
     }
 
-    /// The lease, made empty if it is new; `None` if the table is full.
+    /// The lease, made empty if it is new; `None` if its tenant has as many as it may.
     pub(crate) fn lease(
         &self,
         key: ScopedKey,
         now_ns: u64,
         make: impl FnOnce() -> Lease,
     ) -> Option<Arc<Lease>> {
-        find_or(&self.leases, key, now_ns, || Arc::new(make())).map(|used| used.it.clone())
+        self.leases.find_or(key, now_ns, || Arc::new(make())).map(|used| used.it.clone())
     }
 
     /// The lease, if there is one.
     pub(crate) fn known_lease(&self, key: &ScopedKey) -> Option<Arc<Lease>> {
-        self.leases.get(key).map(|used| used.it.clone())
+        self.leases.entries.get(key).map(|used| used.it.clone())
     }
 
     /// The bucket, if there is one.
     pub(crate) fn known_bucket(&self, key: &ScopedKey) -> Option<Arc<Used<ScopedBucket>>> {
-        self.buckets.get(key).map(|used| used.clone())
+        self.buckets.entries.get(key).map(|used| used.clone())
     }
 
     pub(crate) fn all_leases(&self) -> Vec<Arc<Lease>> {
-        self.leases.iter().map(|entry| entry.it.clone()).collect()
+        self.leases.entries.iter().map(|entry| entry.it.clone()).collect()
     }
 
-    /// Drops what nobody has used for [`IDLE_NS`], and nobody would miss. Returns the leases that
-    /// must be given back first; they are dropped by a later sweep.
-    pub(crate) fn sweep(&self, now_ns: u64) -> Vec<Arc<Lease>> {
+    /// Drops what nobody has used for [`IDLE_NS`], and nobody would miss, and leases of slots that
+    /// are over. Returns the leases that must be given back first, as long as their window runs;
+    /// they are dropped by a later sweep.
+    pub(crate) fn sweep(&self, now: Now) -> Vec<Arc<Lease>> {
+        let now_ns = now.mono_ns;
         let idle = |at: &AtomicU64| now_ns.saturating_sub(at.load(Ordering::Relaxed)) > IDLE_NS;
-        self.buckets.retain(|_, used| !idle(&used.at_ns) || !used.is_full(now_ns));
+        self.buckets.retain(|used| !idle(&used.at_ns) || !used.is_full(now_ns));
         let mut to_return = Vec::new();
-        self.leases.retain(|_, used| {
-            if !idle(&used.at_ns) || Arc::strong_count(&used.it) > 1 {
+        self.leases.retain(|used| {
+            let lease = &used.it;
+            let end_ms = lease.window().end_ms;
+            let is_over = end_ms <= now.wall_ms;
+            let is_old_slot = lease.is_of_slot() && end_ms + SLOT_OVER_MS <= now.wall_ms;
+            if !is_old_slot && !idle(&used.at_ns) || Arc::strong_count(lease) > 1 {
                 return true;
             }
-            let done = used.it.is_returned() && !used.it.is_unlogged();
-            if !done {
-                used.it.rest();
-                to_return.push(used.it.clone());
+            let done = (is_over || lease.is_returned()) && !lease.is_unlogged();
+            if !done && !is_over {
+                lease.rest();
+                to_return.push(lease.clone());
             }
             !done
         });
         to_return
+    }
+}
+
+impl<T> Table<T> {
+    fn find_or(
+        &self,
+        key: ScopedKey,
+        now_ns: u64,
+        make: impl FnOnce() -> T,
+    ) -> Option<Arc<Used<T>>> {
+        if let Some(found) = self.entries.get(&key) {
+            found.at_ns.store(now_ns, Ordering::Relaxed);
+            return Some(found.clone());
+        }
+        self.make(key, now_ns, make)
+    }
+
+    #[cold]
+    fn make(&self, key: ScopedKey, now_ns: u64, make: impl FnOnce() -> T) -> Option<Arc<Used<T>>> {
+        let tenant = key.tenant;
+        if !self.enter(tenant) {
+            return None;
+        }
+        match self.entries.entry(key) {
+            Slot::Occupied(found) => {
+                let found = found.get().clone();
+                self.leave(tenant); // somebody else was faster
+                Some(found)
+            }
+            Slot::Vacant(slot) => {
+                let used = Arc::new(Used { it: make(), at_ns: AtomicU64::new(now_ns) });
+                Some(slot.insert(used).clone())
+            }
+        }
+    }
+
+    /// Counts one more of this tenant's, if more are free than it has.
+    fn enter(&self, tenant: Surrogate) -> bool {
+        let mut of_tenant = self.by_tenant.entry(tenant).or_default();
+        let free = MAX_SCOPED.saturating_sub(self.len.load(Ordering::Relaxed));
+        if *of_tenant >= free {
+            drop(of_tenant);
+            self.by_tenant.remove_if(&tenant, |_, n| *n == 0);
+            return false;
+        }
+        *of_tenant += 1;
+        self.len.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    fn leave(&self, tenant: Surrogate) {
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        if let Slot::Occupied(mut of_tenant) = self.by_tenant.entry(tenant) {
+            *of_tenant.get_mut() = of_tenant.get().saturating_sub(1);
+            if *of_tenant.get() == 0 {
+                of_tenant.remove();
+            }
+        }
+    }
+
+    fn retain(&self, mut keeps: impl FnMut(&Arc<Used<T>>) -> bool) {
+        self.entries.retain(|key, used| {
+            let kept = keeps(used);
+            if !kept {
+                self.leave(key.tenant);
+            }
+            kept
+        });
+    }
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        let (entries, by_tenant) = (DashMap::new(), DashMap::new());
+        Self { entries, len: AtomicUsize::new(0), by_tenant }
     }
 }
 
@@ -219,24 +311,63 @@ impl<T> std::ops::Deref for Used<T> {
     }
 }
 
-fn find_or<T>(
-    table: &DashMap<ScopedKey, Arc<Used<T>>>,
-    key: ScopedKey,
-    now_ns: u64,
-    make: impl FnOnce() -> T,
-) -> Option<Arc<Used<T>>> {
-    if let Some(found) = table.get(&key) {
-        found.at_ns.store(now_ns, Ordering::Relaxed);
-        return Some(found.clone());
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::admission::pool::{PoolId, Terms};
+
+    fn bucket(table: &ScopedTable, rule: &BucketRule, tenant: u128, value: u128) -> bool {
+        let tenant = Surrogate::test(tenant);
+        let limit: Arc<str> = "default/s/ip".into();
+        let key = ScopedKey { tenant, limit, value, start_ms: 0, incarnation: 0 };
+        table.bucket(key, rule, 0).is_some()
     }
-    if table.len() >= MAX_SCOPED {
-        return None;
-    }
-    match table.entry(key) {
-        Slot::Occupied(found) => Some(found.get().clone()),
-        Slot::Vacant(slot) => {
-            let used = Arc::new(Used { it: make(), at_ns: AtomicU64::new(now_ns) });
-            Some(slot.insert(used).clone())
+
+    #[test]
+    fn a_tenant_with_a_million_addresses_refuses_no_other() {
+        let (table, rule) = (ScopedTable::default(), BucketRule::new(1, Duration::from_secs(1), 1));
+        let made = (0..1_000_000).filter(|value| bucket(&table, &rule, 1, *value)).count();
+        assert_eq!(made, MAX_SCOPED / 2);
+        assert!(bucket(&table, &rule, 1, 7), "what it has is served");
+        for tenant in 2..1_000 {
+            assert!((0..100).all(|value| bucket(&table, &rule, tenant, value)), "{tenant}");
         }
+        let now = Now { mono_ns: 2 * IDLE_NS, wall_ms: 0 };
+        assert!(table.sweep(now).is_empty());
+        assert!(table.buckets.entries.is_empty() && table.buckets.by_tenant.is_empty());
+        assert_eq!(table.buckets.len.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn leases_of_windows_that_are_over_are_not_given_back() {
+        let table = ScopedTable::default();
+        let at = |wall_ms: i64, ago_ns: u64| Now { mono_ns: 2 * IDLE_NS + ago_ns, wall_ms };
+        let make = |of_slot: bool, limit: &str| {
+            let key = ScopedKey {
+                tenant: Surrogate::test(1),
+                limit: limit.into(),
+                value: 7,
+                start_ms: 0,
+                incarnation: 1,
+            };
+            let (tenant, limit) = (key.tenant, key.limit.clone());
+            let pool = PoolId { tenant, limit, scope: 7, start_ms: 0 };
+            let terms = Terms { limit: 10, rev: 1 };
+            let lease = || {
+                let lease = Lease::new(pool, 60_000, terms, 1).under(1).of_slot(of_slot);
+                lease.release(3); // as if it held some
+                lease
+            };
+            drop(table.lease(key, at(0, 0).mono_ns, lease));
+        };
+        make(true, "rate/default/s");
+        make(false, "requests/min");
+        let left = |now| (table.sweep(now).len(), table.all_leases().len());
+        assert_eq!(left(at(59_999, 1)), (0, 2), "their windows run");
+        assert_eq!(left(at(64_999, 1)), (0, 2), "the slot is only just over");
+        assert_eq!(left(at(65_000, 1)), (0, 1));
+        assert_eq!(left(at(65_000, 2 * IDLE_NS)), (0, 0));
     }
 }

@@ -17,6 +17,10 @@ use crate::directory::{Surrogate, TenantRecord};
 /// set back keeps a sheet.
 const OVER_MS: i64 = 2 * 3_600_000;
 
+/// One of a slot is forgotten so long after it: there is another one every few seconds. Where a
+/// clock comes back to the slot, what was leased of it counts as used.
+pub(super) const SLOT_OVER_MS: i64 = 5_000;
+
 /// The parts of a tenant that outlive its sheets.
 #[derive(Debug)]
 pub(crate) struct TenantCore {
@@ -75,7 +79,8 @@ impl TenantCore {
         let now_ms = self.hub.clock.now().wall_ms;
         leases.retain(|lease| {
             // What is left of a window that is over is of no use to anybody.
-            let is_over = lease.window().end_ms.saturating_add(OVER_MS) < now_ms;
+            let over_ms = if lease.is_of_slot() { SLOT_OVER_MS } else { OVER_MS };
+            let is_over = lease.window().end_ms.saturating_add(over_ms) < now_ms;
             Arc::strong_count(lease) > 1 || lease.is_unlogged() || !is_over && !lease.is_returned()
         });
         let new = Arc::new(new);

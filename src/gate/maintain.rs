@@ -295,7 +295,7 @@ impl Inner {
             }
             !quiet
         });
-        to_return.extend(self.hub.scoped.sweep(now.mono_ns));
+        to_return.extend(self.hub.scoped.sweep(now));
         in_order(to_return).iter().for_each(|lease| self.hub.wake(lease));
         self.forget_sleepers(now, keep, IDLE);
         crate::telemetry::tenants_cached((self.tenants.len() + self.sleepers.tenants()) as u64);
