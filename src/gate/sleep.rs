@@ -179,6 +179,7 @@ impl Inner {
             !is_old(asleep.read_ns()) || asleep.has_leases()
         });
         self.hub.asleep_hold_only_until(held_until_ms);
+        rich.sort_unstable(); // a table has no order of its own
         for surrogate in rich {
             // From here on it is one that has been idle for long: see `sweep`.
             self.tenant_in_memory(surrogate);
