@@ -16,7 +16,7 @@ const FILE_LINES: usize = 700;
 const LINE_CHARS: usize = 100;
 
 /// Files that may read a clock or sleep, and why.
-const CLOCKS: [(&str, &str); 9] = [
+const CLOCKS: [(&str, &str); 12] = [
     ("integrations/lambda/src/clock.rs", "a clock for processes that are frozen"),
     ("integrations/lambda/src/flush.rs", "an invocation's deadline is the wall clock's"),
     ("src/clock.rs", "the only reader of clocks"),
@@ -26,6 +26,9 @@ const CLOCKS: [(&str, &str); 9] = [
     ("src/gate/reports.rs", "waits and the deadline of closing, on tokio's clock"),
     ("src/usage/flush.rs", "waits and deadlines on tokio's clock"),
     ("src/usage/flush/orders.rs", "waits and deadlines on tokio's clock"),
+    ("src/usage/flush/reborn.rs", "waits on tokio's clock"),
+    ("src/keeper.rs", "waits between repeats, on tokio's clock"),
+    ("src/sharing/task.rs", "when the next slot begins, on tokio's clock"),
 ];
 
 /// Vendor and framework names, and the paths that may use them.

@@ -94,8 +94,8 @@ impl Bucket {
 
 impl BucketRule {
     /// `amount` units per `per`, at most `burst` at once. The catalog has checked that the interval
-    /// is at least a nanosecond and that burst times interval fits; out of range is clamped, to what
-    /// admits less.
+    /// is at least a nanosecond and that burst times interval fits; out of range is clamped, to
+    /// what admits less.
     pub(crate) fn new(amount: u64, per: Duration, burst: u64) -> Self {
         let per_ns = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
         let interval_ns = per_ns.div_ceil(amount.max(1)).clamp(1, LONGEST_NS);
@@ -501,8 +501,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the rate, its burst, its parts and the costs: nothing overflows, no span of time
-        /// admits more than the burst and what refills in it, and a refusal names a wait.
+        /// Whatever the rate, its burst, its parts and the costs: nothing overflows, no span of
+        /// time admits more than the burst and what refills in it, and a refusal names a wait.
         #[test]
         fn no_cost_is_so_large_that_it_is_let_through(
             amount in extreme(), per_ns in extreme(), burst in extreme(), nodes in 1usize..40,

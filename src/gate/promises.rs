@@ -30,8 +30,8 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
         tracing::info!(
             nodes = live.together.nodes(),
             "rates are shared by all nodes: within ten seconds they admit at most {calm} % of a \
-             rate together, and {churn} % while nodes join or die; one whose burst is less than one \
-             request of each node is leased by the slot",
+             rate together, and {churn} % while nodes join or die; one whose burst is less than \
+             one request of each node is leased by the slot",
         );
     }
     for plan in &live.catalog.plans {
