@@ -78,8 +78,9 @@ pub const LEASE_WAIT: Duration = Duration::from_millis(250);
 pub const LEASE_WAITERS: u32 = 1_024;
 
 /// Rounds of waiting for one request: its caller, its tenant, and the leases of its meters, which
-/// are asked for together. One more than that is a store that does not keep up.
-const ROUNDS: u8 = 8;
+/// are asked for together; where several pay for one cost, one after the other, each for all of the
+/// rest and then for as much as it has. One more than that is a store that does not keep up.
+const ROUNDS: u8 = 24;
 
 /// Identification, limits and metering for one service. Clones share everything; the last one to go
 /// should [`close`](Gate::close) it.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
 use crate::admission::lease::{Call, Lease, Writer};
-use crate::admission::{pool, subpool};
+use crate::admission::{late, pool, subpool};
 use crate::repeated::repeated;
 use crate::store::layout::Space;
 use crate::store::{Item, Store, StoreError, StoreErrorKind, Written};
@@ -216,7 +216,7 @@ impl Desk {
                 self.turns.pause(tenant);
                 return;
             }
-            Ok((_, Ended::Done)) => self.returned += usize::from(of.lease.is_returned()),
+            Ok((_, Ended::Done | Ended::Failed)) => self.returned += usize::from(of.lease.is_returned()),
             Err(panicked) => {
                 tracing::error!(error = %panicked, "a lease call ended badly");
                 of.lease.unqueue();
@@ -257,6 +257,8 @@ impl Ord for Repeat {
 enum Ended {
     /// It asks for nothing more.
     Done,
+    /// An error has ended them.
+    Failed,
     /// The outcome of the last one is unknown: it is to be repeated. `anew`: one before it was
     /// answered.
     InDoubt { anew: bool },
@@ -265,8 +267,13 @@ enum Ended {
 /// Makes the calls of one lease until it asks for nothing, or one of them is in doubt.
 async fn turn(hands: &Hands, lease: &Arc<Lease>) -> Ended {
     let ended = renew(hands, lease).await;
-    if ended != Ended::Done {
+    if let Ended::InDoubt { .. } = ended {
         return ended;
+    }
+    // Also where no call was made, and the pool's refusal stands; but not after an error, nor where
+    // a record has to come first: what waits would ask again at once.
+    if ended == Ended::Done && lease.is_refused_now(hands.hub.clock.now()) {
+        late::answered(&hands.hub, lease);
     }
     if lease.is_capped() {
         hands.hub.raise(lease);
@@ -288,7 +295,8 @@ async fn turn(hands: &Hands, lease: &Arc<Lease>) -> Ended {
     Ended::Done
 }
 
-async fn renew(hands: &Hands, lease: &Lease) -> Ended {
+/// Makes the calls of one lease.
+async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
     let writer = Writer { space: hands.space.clone(), incarnation: lease.incarnation() };
     let now = || hands.hub.clock.now();
     if hands.hub.others_make_pools() {
@@ -310,14 +318,18 @@ async fn renew(hands: &Hands, lease: &Lease) -> Ended {
         }
         let answer = answer.map(|seen| seen.item);
         is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
-        match lease.answered(&writer, now(), answer) {
+        let answered = lease.answered(&writer, now(), answer);
+        if answered.is_ok() {
+            late::answered(&hands.hub, lease);
+        }
+        match answered {
             Ok(goes_on) => anew |= goes_on,
             // It may have been applied: the same call again, until we know.
             Err(error) if error.kind == StoreErrorKind::Unknown => return Ended::InDoubt { anew },
             Err(error) => {
                 repeated!(warn, now().wall_ms, "a lease could not be renewed"; %error);
                 lease.unqueue();
-                return Ended::Done;
+                return Ended::Failed;
             }
         }
         if lease.is_fenced() {

@@ -143,6 +143,51 @@ async fn units_are_spent_in_order_plan_then_grants_then_over() {
 }
 
 #[tokio::test]
+async fn a_cost_is_split_among_those_who_pay() {
+    let (gate, clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.jobs]
+        [plan.free]
+        quota.jobs = { limit = "10/day", over = "allow", stop = "14" }
+        "#,
+    );
+    let soon = clock_ms(&clock) + 3_600_000;
+    gate.directory()
+        .tenant("acme")
+        .grant(grant("late", 3, None))
+        .grant(grant("soon", 2, Some(soon)))
+        .note("a welcome")
+        .save()
+        .await
+        .unwrap();
+    ask(&gate, "acme", "jobs", 8).await.unwrap().settle();
+    // 2 of the quota and 2 of the first grant; all go back, and are there again.
+    ask(&gate, "acme", "jobs", 4).await.unwrap().cancel();
+    ask(&gate, "acme", "jobs", 4).await.unwrap().settle();
+    assert!(ask(&gate, "acme", "jobs", 8).await.is_err(), "3 and 4 are left");
+    ask(&gate, "acme", "jobs", 7).await.unwrap().settle();
+    assert!(ask(&gate, "acme", "jobs", 1).await.is_err());
+}
+
+#[tokio::test]
+async fn two_included_and_two_granted_admit_a_cost_of_four() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.jobs]
+        [plan.free]
+        quota.jobs = ["2/day", "100/month", "90/month per user"]
+        "#,
+    );
+    let edit = gate.directory().tenant("acme").grant(grant("two", 2, None));
+    edit.note("a gift").save().await.unwrap();
+    assert!(ask(&gate, "acme", "jobs", 5).await.is_err());
+    ask(&gate, "acme", "jobs", 4).await.unwrap().settle();
+    assert!(ask(&gate, "acme", "jobs", 1).await.is_err());
+}
+
+#[tokio::test]
 async fn a_grant_that_has_expired_is_not_spent() {
     let (gate, clock) = testing::gate(
         r#"
@@ -156,9 +201,10 @@ async fn a_grant_that_has_expired_is_not_spent() {
     let edit = gate.directory().tenant("acme").grant(grant("soon", 5, Some(soon)));
     edit.note("a gift").save().await.unwrap();
     assert!(ask(&gate, "acme", "jobs", 8).await.map(Permit::settle).is_ok());
-    assert!(ask(&gate, "acme", "jobs", 4).await.map(Permit::settle).is_ok(), "from the grant");
+    let split = ask(&gate, "acme", "jobs", 4).await.map(Permit::settle);
+    assert!(split.is_ok(), "2 of the quota and 2 of the grant");
     clock.advance(HOUR);
-    assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 2);
+    assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 0, "3 of the grant have expired");
 }
 
 #[tokio::test]

@@ -143,3 +143,104 @@ async fn shadow_refuses_nobody_while_the_store_is_away() {
     store.outage(false);
     assert_eq!(used(&gate, "requests").await.0, 51);
 }
+
+/// Gives a pack of so many atoms, and lets the gate hear of it.
+async fn granted(gate: &Gate, clock: &tollgate::ManualClock, meter: &str, atoms: u64) {
+    let grant = tollgate::directory::Grant {
+        id: format!("pack-{atoms}"),
+        meter: meter.into(),
+        atoms,
+        source: "bought".into(),
+        expires_ms: None,
+        note: None,
+    };
+    gate.directory().tenant("acme").grant(grant).note("a pack").save().await.unwrap();
+    clock.advance(Duration::from_secs(31));
+}
+
+/// Requests that each report `n`, until one is refused: how many were admitted.
+async fn admitted(gate: &Gate, n: u64) -> u64 {
+    let mut admitted = 0;
+    while reporting(gate, "ann", "/chat", &[("tokens", n)]).await == 200 {
+        admitted += 1;
+        assert!(admitted < 10_000, "nothing refuses");
+    }
+    admitted
+}
+
+#[tokio::test]
+async fn a_grant_pays_for_late_use() {
+    let (gate, clock) = testing::gate(&plans("quota.tokens = \"10/day\""));
+    granted(&gate, &clock, "tokens", 100).await;
+    assert_eq!(admitted(&gate, 10).await, 11, "110 units in tens");
+    let who = testing::identified(&gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let tokens = report.meters.iter().find(|m| &*m.name == "tokens").unwrap();
+    assert_eq!((tokens.used, tokens.over, tokens.grants[0].used), (110, 0, 100));
+    assert_eq!(tokens.limits[0].used, 10);
+}
+
+#[tokio::test]
+async fn late_use_is_split_between_the_quota_two_grants_and_what_is_beyond() {
+    let quota = "quota.tokens = { limit = \"10/day\", over = \"allow\", stop = \"14\" }";
+    let (gate, clock) = testing::gate(&plans(quota));
+    granted(&gate, &clock, "tokens", 3).await;
+    granted(&gate, &clock, "tokens", 2).await;
+    // 10 included, 5 granted, 4 beyond, and 1 that nobody pays for.
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 20)]).await, 200);
+    let (used, over, of_limit) = used(&gate, "tokens").await;
+    assert_eq!((used, over, of_limit), (20, 5, vec![15]));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 1)]).await, 429);
+    // What pays the debt lets through again.
+    granted(&gate, &clock, "tokens", 7).await;
+    assert_eq!(admitted(&gate, 2).await, 3, "1 of 7 paid the debt");
+}
+
+#[tokio::test]
+async fn use_beyond_a_quota_that_denies_shows_as_over_and_as_used() {
+    let (gate, _clock) = testing::gate(&plans("quota.tokens = \"500/day\""));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 740)]).await, 200);
+    assert_eq!(used(&gate, "tokens").await, (740, 240, vec![740]));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 1)]).await, 429);
+}
+
+#[tokio::test]
+async fn a_debt_survives_a_restart() {
+    let store = Memory::new();
+    let plans = plans("quota.tokens = \"500/day\"");
+    let (first, _clock) = testing::gate_with(&plans, store.clone());
+    for n in [300, 191, 249] {
+        assert_eq!(reporting(&first, "ann", "/chat", &[("tokens", n)]).await, 200);
+    }
+    first.close().await.unwrap();
+    let (second, clock) = testing::gate_with(&plans, store);
+    assert_eq!(reporting(&second, "ann", "/chat", &[("tokens", 1)]).await, 429);
+    assert_eq!(used(&second, "tokens").await, (740, 240, vec![740]));
+    granted(&second, &clock, "tokens", 241).await;
+    assert_eq!(admitted(&second, 1).await, 1, "the grant has paid the debt and one more");
+}
+
+#[tokio::test]
+async fn late_use_past_the_stop_admits_nothing_more() {
+    let quota = "quota.tokens = { limit = \"100/day\", over = \"allow\", stop = \"120\" }";
+    let (gate, clock) = testing::gate(&plans(quota));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 130)]).await, 200);
+    assert_eq!(admitted(&gate, 1).await, 0);
+    granted(&gate, &clock, "tokens", 9).await;
+    assert_eq!(admitted(&gate, 1).await, 0, "10 are owed");
+    granted(&gate, &clock, "tokens", 3).await;
+    assert_eq!(admitted(&gate, 1).await, 2);
+}
+
+#[tokio::test]
+async fn what_was_granted_once_owes_what_is_learned_late() {
+    let store = Memory::new();
+    let plans = plans("quota.tokens = \"20\"");
+    let (first, _clock) = testing::gate_with(&plans, store.clone());
+    assert_eq!(reporting(&first, "ann", "/chat", &[("tokens", 30)]).await, 200);
+    assert_eq!(admitted(&first, 1).await, 0);
+    first.close().await.unwrap();
+    let (second, clock) = testing::gate_with(&plans, store);
+    granted(&second, &clock, "tokens", 15).await;
+    assert_eq!(admitted(&second, 1).await, 5, "10 of 15 paid the debt");
+}

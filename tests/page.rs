@@ -248,6 +248,7 @@ fn limit(id: &str, scope: &str, limit: Option<u64>, used: u64, window: (i64, i64
         scope: scope.into(),
         limit,
         used,
+        debt: 0,
         starts_at_ms: window.0,
         resets_at_ms: Some(window.1),
     }

@@ -4,10 +4,10 @@
 //! undo and says the most to the caller comes first; buckets come last because what they refuse
 //! cures itself.
 //!
-//! Units of one meter are spent in this order: what the plan's quotas include, then a grant
-//! (soonest expiry first, one grant for the whole ask), then what `over` lets through. Quotas of
-//! narrower scope than the tenant hold in every case: a grant raises what a tenant may use, not
-//! what one of its keys may.
+//! Units of one meter are spent in this order: what the plan's quotas include, then grants (soonest
+//! expiry first), then what `over` lets through. An ask may be split among them. Quotas of narrower
+//! scope than the tenant hold in every case: a grant raises what a tenant may use, not what one of
+//! its keys may. While a quota is in debt nothing is drawn before that is paid.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::bucket::Bucket;
 use super::hub::Hub;
+use super::late;
 use super::lease::Lease;
 use super::permit::List;
 use super::policy::{Known, Place, RateRule, RoutePolicy};
@@ -26,9 +27,11 @@ use crate::clock::Now;
 use crate::decision::Reason;
 
 mod draw;
+mod lanes;
 
 pub(crate) use draw::amount;
 use draw::{ask_for_slots, draw_meter, draw_plain, draw_rates};
+pub(super) use lanes::{Lanes, Through, is_over, most, of_tenant};
 
 /// What a decision is made from. Nothing here waits.
 pub(crate) struct Question<'a> {
@@ -41,6 +44,23 @@ pub(crate) struct Question<'a> {
     pub(crate) length: Option<u64>,
     /// The store has not answered in time: `on-lease-error` decides.
     pub(crate) store_away: bool,
+}
+
+/// Whose units are drawn, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Purse<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) sheet: &'a Arc<Sheet>,
+    pub(crate) scopes: ScopesOf<'a>,
+    pub(crate) now: Now,
+    pub(crate) store_away: bool,
+}
+
+impl<'a> Question<'a> {
+    fn purse(&self) -> Purse<'a> {
+        let Self { hub, sheet, scopes, now, store_away, .. } = *self;
+        Purse { hub, sheet, scopes, now, store_away }
+    }
 }
 
 /// Why a request is not admitted now. Nothing was taken.
@@ -77,15 +97,19 @@ pub(crate) struct Taken {
     pub(crate) n: u64,
     /// Index of the meter ask it serves; [`CALLS`] for a bucket that counts calls.
     pub(crate) ask: u8,
-    /// Which draw it belongs to: use is settled draw by draw.
-    pub(crate) draw: u32,
+    /// Which draw it belongs to: use is settled draw by draw, in their order. An ask that several
+    /// pay for is a draw for each part, see [`PARTS`].
+    pub(crate) draw: u64,
 }
+
+/// Parts of one ask, as a power of two: the draws of the next ask begin so much later.
+pub(crate) const PARTS: u32 = 20;
 
 /// `Taken::ask` of a bucket that counts calls.
 pub(crate) const CALLS: u8 = u8::MAX;
 
 /// The number it was taken from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum From {
     /// The bucket of this rate.
     Bucket(u16),
@@ -170,7 +194,7 @@ pub(crate) fn draw_more(
     q: &Question<'_>,
     ask: usize,
     n: u64,
-    draw: u32,
+    draw: u64,
 ) -> Result<TakenList, Stopped> {
     let mut taken = TakenList::new();
     let fed = q.route.meters.iter().enumerate().filter_map(|(i, meter)| match &meter.known {

@@ -1,7 +1,7 @@
 //! What the hot path leaves for the cold one: leases to renew, sheets and leases to record. Pushing
 //! never waits; each thing is in hand at most once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,6 +39,15 @@ pub(crate) enum Soiled {
     Lease(Arc<Lease>),
 }
 
+/// What waits for answers to leases, in the order in which it began to.
+#[derive(Debug, Default)]
+struct After {
+    /// By the lease's address.
+    places: HashMap<usize, u64>,
+    waiting: BTreeMap<u64, (Arc<Lease>, Vec<Arc<Sheet>>)>,
+    next: u64,
+}
+
 /// Under which incarnation this process leases and records. A sealed one is followed by another.
 #[derive(Debug)]
 struct Incarnation {
@@ -61,6 +70,10 @@ pub(crate) struct Hub {
     soiled: Mutex<Vec<Soiled>>,
     /// Leases that no sheet holds any more: given back once the last permit has let go.
     retired: Mutex<VecDeque<Arc<Lease>>>,
+    /// Sheets whose late use or debts wait for an answer to a lease.
+    after: Mutex<After>,
+    /// Wakes whoever waits until all of it is paid.
+    paid: Notify,
     /// Claims to be settled: one at most for each request with a key in flight.
     settling: Mutex<Vec<Settling>>,
     /// Wakes whoever settles them.
@@ -98,6 +111,8 @@ impl Hub {
             without_value: WithoutValue::default(),
             told: Mutex::default(),
             slot: AtomicU16::new(1),
+            after: Mutex::default(),
+            paid: Notify::new(),
             settling: Mutex::default(),
             settle: Notify::new(),
             soil: Notify::new(),
@@ -235,6 +250,66 @@ impl Hub {
         let next = |slot: u16| Some(slot.checked_add(1).unwrap_or(1));
         let _ = self.slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         std::mem::take(&mut *locked(&self.told)).ids()
+    }
+
+    /// Late use or debts of this sheet are looked at again once the lease has been answered.
+    pub(super) fn settle_after(&self, lease: &Arc<Lease>, sheet: &Arc<Sheet>) {
+        let mut after = locked(&self.after);
+        let After { places, waiting, next } = &mut *after;
+        let place = *places.entry(Arc::as_ptr(lease).addr()).or_insert_with(|| {
+            *next += 1;
+            *next
+        });
+        let (_, sheets) = waiting.entry(place).or_insert_with(|| (lease.clone(), Vec::new()));
+        if !sheets.iter().any(|known| Arc::ptr_eq(known, sheet)) {
+            sheets.push(sheet.clone());
+        }
+    }
+
+    /// Takes the sheets that wait for this lease.
+    pub(super) fn take_after(&self, lease: &Arc<Lease>) -> Vec<Arc<Sheet>> {
+        let mut after = locked(&self.after);
+        let place = after.places.remove(&Arc::as_ptr(lease).addr());
+        let taken = place.and_then(|place| after.waiting.remove(&place));
+        taken.map_or_else(Vec::new, |(_, sheets)| sheets)
+    }
+
+    /// Late use has been paid, or waits for another lease.
+    pub(super) fn has_paid(&self) {
+        self.paid.notify_waiters();
+    }
+
+    /// Asks for the leases again that late use waits for, of one tenant or of all. False: none.
+    fn ask_after(&self, of: Option<&Arc<Sheet>>) -> bool {
+        let mut leases = Vec::new();
+        for (lease, sheets) in locked(&self.after).waiting.values() {
+            let is_of =
+                |sheet: &Arc<Sheet>| of.is_none_or(|of| Arc::ptr_eq(&of.tenant, &sheet.tenant));
+            if sheets.iter().any(is_of) {
+                leases.push(lease.clone());
+            }
+        }
+        leases.iter().for_each(|lease| self.wake(lease));
+        !leases.is_empty()
+    }
+
+    /// Waits until the late use of this sheet's tenant has been paid or is owed, or of all; the
+    /// caller bounds the wait.
+    pub(crate) async fn all_paid(&self, of: Option<&Arc<Sheet>>) {
+        loop {
+            let mut paid = std::pin::pin!(self.paid.notified());
+            paid.as_mut().enable();
+            if !self.ask_after(of) {
+                return;
+            }
+            paid.await;
+        }
+    }
+
+    /// The sheets that wait, whatever for.
+    pub(crate) fn take_all_after(&self) -> Vec<Arc<Sheet>> {
+        let all = std::mem::take(&mut *locked(&self.after));
+        all.waiting.into_values().flat_map(|(_, sheets)| sheets).collect()
     }
 
     /// Brings a claim to whoever settles it.

@@ -1,16 +1,32 @@
 //! Use that no hold covers: a number that is larger than what was set aside for it, or that nobody
-//! set anything aside for. Each quota of its meter pays: from what it includes, as far as that is
-//! known to go, then from what is beyond. What neither has is a debt of this process.
+//! set anything aside for. It is paid like all use: by what is included, by grants, by what `over`
+//! lets through. What nobody pays for is a debt of the quota that is short.
+//!
+//! # Laws
+//!
+//! 1. It never fails and is never lost: what cannot be paid from memory waits here, with the sheet
+//!    it was used under, until the leases it needs have been asked.
+//! 2. While it waits, and while a quota is in debt, no ask of its meter is admitted.
+//! 3. A debt is paid by grants and by what is beyond the quota, as soon as they have units; by units
+//!    of the quota that are released; or it ends with the window.
+//!
+//! Quotas of narrower scope than the tenant pay by themselves: what they include, as far as that is
+//! known to go, then what is beyond. What neither has is a debt of this process.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::decide;
+use smallvec::SmallVec;
+
+use super::decide::{self, Lanes, Limit, Purse, Refused, Stopped, Taken, TakenList, Through};
+use super::hub::Hub;
 use super::lease::Lease;
-use super::policy::{Place, QuotaRule};
+use super::policy::{Payers, Place, QuotaRule};
 use super::scoped::ScopesOf;
 use super::sheet::Sheet;
 use crate::catalog::MeterId;
 use crate::clock::Now;
+use crate::decision::Reason;
 
 /// Whose use it is, and of when.
 #[derive(Clone, Copy)]
@@ -23,15 +39,74 @@ pub(crate) struct LateUse<'a> {
     pub(crate) at_ms: i64,
 }
 
-impl LateUse<'_> {
-    /// Every quota of this meter pays for `n` atoms.
-    pub(crate) fn pay(self, meter: MeterId, n: u64) {
-        let quotas = self.sheet.policy.quotas.iter();
-        quotas.filter(|quota| quota.quota.meter == meter).for_each(|quota| self.pay_of(quota, n));
+/// What of a sheet's late use is not paid yet.
+#[derive(Debug, Default)]
+pub(crate) struct Unpaid {
+    /// Whether there is any.
+    some: AtomicBool,
+    of: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    uses: Vec<Use>,
+    payments: Vec<Paying>,
+    /// Debts for which units are asked, and where.
+    asked: Vec<(Arc<Lease>, Arc<Lease>, u64)>,
+}
+
+/// Use that waits for a lease.
+#[derive(Debug)]
+struct Use {
+    meter: MeterId,
+    atoms: u64,
+    at_ms: i64,
+    needs: Option<(Arc<Lease>, u64)>,
+}
+
+/// Units that were taken to pay a debt, until it is known whether it took them.
+#[derive(Debug)]
+struct Paying {
+    debtor: Arc<Lease>,
+    with: Taken,
+}
+
+impl Unpaid {
+    /// Whether anything waits.
+    #[inline]
+    pub(crate) fn is_some(&self) -> bool {
+        self.some.load(Ordering::Acquire)
     }
 
-    /// This quota pays for `n` atoms.
-    pub(crate) fn pay_of(self, quota: &QuotaRule, n: u64) {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Between statements it is whole.
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LateUse<'_> {
+    /// `n` atoms of this meter were used.
+    pub(crate) fn pay(self, meter: MeterId, n: u64) {
+        let policy = &self.sheet.policy;
+        let narrow = policy.quotas.iter().filter(|rule| rule.quota.meter == meter);
+        narrow.filter(|rule| !rule.tenant_wide).for_each(|rule| self.pay_of(rule, n));
+        if n == 0 || policy.payers(meter).is_none() {
+            return;
+        }
+        let mut waiting = self.sheet.unpaid.lock();
+        let same = |it: &&mut Use| it.meter == meter && it.at_ms == self.at_ms;
+        match waiting.uses.iter_mut().find(same) {
+            Some(known) => known.atoms = known.atoms.saturating_add(n),
+            None => {
+                let (at_ms, needs) = (self.at_ms, None);
+                waiting.uses.push(Use { meter, atoms: n, at_ms, needs });
+            }
+        }
+        settle_locked(self.sheet, &mut waiting, self.now, false);
+    }
+
+    /// A quota of narrower scope pays for `n` atoms.
+    fn pay_of(self, quota: &QuotaRule, n: u64) {
         let lease = |pool: Option<u16>| pool.and_then(|pool| self.lease(pool));
         match (lease(quota.included), lease(quota.over)) {
             (Some(included), Some(over)) => {
@@ -50,9 +125,7 @@ impl LateUse<'_> {
         }
         let hub = &self.sheet.tenant.hub;
         lease.settle_late(n);
-        if lease.pool().scope != 0 {
-            hub.soil_lease(lease);
-        }
+        hub.soil_lease(lease);
         hub.wake(lease);
     }
 
@@ -66,5 +139,225 @@ impl LateUse<'_> {
                 self.sheet.scoped_lease(pool, value, self.now)
             }
         }
+    }
+}
+
+/// What has to happen before units of a meter are drawn: late use of it is paid, and no quota is in
+/// debt.
+#[inline]
+pub(super) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
+    let owes = |(_, rule): (u16, &QuotaRule)| {
+        debtor_of(q.sheet, rule).is_some_and(|lease| lease.is_in_debt())
+    };
+    let waits = q.sheet.unpaid.is_some() || payers.debtor.is_some();
+    if waits || decide::of_tenant(q, payers).any(owes) { clear(q, payers) } else { None }
+}
+
+#[cold]
+fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
+    settle(q.sheet, q.now, q.store_away);
+    if q.store_away {
+        return None; // what is owed counts against what `on-lease-error` lets through
+    }
+    let mut known = payers.debtor.map(|pool| decide::lease_of(q.sheet, pool));
+    if let Some(lease) = known.take_if(|lease| lease.is_unknown()) {
+        // What was owed before this process began stands in the store.
+        lease.want(1);
+        q.hub.wake(lease);
+        return Some(Stopped::Need(lease.clone(), 1));
+    }
+    let waiting = q.sheet.unpaid.lock();
+    let of_meter = |it: &&Use| it.meter == payers.meter;
+    if let Some((lease, n)) = waiting.uses.iter().find(of_meter).and_then(|it| it.needs.clone()) {
+        return Some(Stopped::Need(lease, n));
+    }
+    let debtors = decide::of_tenant(q, payers)
+        .filter_map(|(index, rule)| Some((Limit::Quota(index), debtor_of(q.sheet, rule)?)));
+    let granted = payers.debtor.map(|pool| (Limit::None, decide::lease_of(q.sheet, pool)));
+    for (limit, lease) in debtors.chain(granted) {
+        if !lease.is_in_debt() {
+            continue;
+        }
+        if let Some(paying) = waiting.payments.iter().find(|it| Arc::ptr_eq(&it.debtor, lease)) {
+            return Some(Stopped::Need(paying.debtor.clone(), 1));
+        }
+        if let Some((_, at, n)) = waiting.asked.iter().find(|(of, ..)| Arc::ptr_eq(of, lease)) {
+            return Some(Stopped::Need(at.clone(), *n));
+        }
+        if lease.debt() > 0 {
+            let reason = match limit {
+                Limit::Quota(_) => Reason::Exhausted,
+                _ => Reason::PaymentRequired(crate::decision::Payment::GrantUsedUp),
+            };
+            let refused = Refused { reason, by: limit, wait_ns: None };
+            q.hub.wake(lease); // if it was not charged yet
+            return Some(Stopped::Refused(refused));
+        }
+    }
+    None
+}
+
+/// Pays what can be paid now of what waits under this sheet, and of its debts. `away`: the store
+/// does not answer, and what cannot be paid from memory is owed.
+pub(crate) fn settle(sheet: &Arc<Sheet>, now: Now, away: bool) {
+    settle_locked(sheet, &mut sheet.unpaid.lock(), now, away);
+}
+
+fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) {
+    let hub = &*sheet.tenant.hub;
+    let scopes = ScopesOf::default();
+    let q = Purse { hub, sheet, scopes, now, store_away: false };
+    let mut moved = false;
+    waiting.payments.retain(|paying| {
+        let Some(is_paid) = paying.debtor.take_paid() else { return true };
+        let with = &paying.with;
+        if is_paid {
+            decide::settle(hub, sheet, with, with.n);
+        } else {
+            decide::give_back(sheet, with, with.n, now, now);
+        }
+        moved = true;
+        false
+    });
+    waiting.uses.retain_mut(|it| {
+        let before = it.atoms;
+        let is_open = !it.pay(&q, away);
+        moved |= !is_open || it.atoms != before;
+        is_open
+    });
+    waiting.asked.clear();
+    if sheet.open_leases().any(|lease| lease.is_in_debt()) {
+        for meter in sheet.policy.limited() {
+            moved |= pay_debts(&q, meter, waiting);
+        }
+    }
+    if moved {
+        hub.soil_sheet(sheet);
+    }
+    for (lease, _) in waiting.uses.iter().filter_map(|it| it.needs.as_ref()) {
+        hub.settle_after(lease, sheet);
+    }
+    for paying in &waiting.payments {
+        hub.settle_after(&paying.debtor, sheet);
+    }
+    let some = !waiting.uses.is_empty() || !waiting.payments.is_empty();
+    sheet.unpaid.some.store(some, Ordering::Release);
+}
+
+impl Use {
+    /// True: all of it has been paid, or is owed.
+    fn pay(&mut self, q: &Purse<'_>, away: bool) -> bool {
+        let policy = &q.sheet.policy;
+        let Some(payers) = policy.payers(self.meter) else { return true };
+        let began = |index: &&u16| {
+            let rule = &policy.quotas[usize::from(**index)];
+            let pool = rule.included.or(rule.over);
+            pool.is_none_or(|pool| q.sheet.window(pool).start_ms <= self.at_ms)
+        };
+        let quotas: SmallVec<[u16; 4]> = payers.quotas.iter().filter(began).copied().collect();
+        let payers = Payers { quotas: &quotas, ..payers };
+        let mut lanes = Lanes::default();
+        let Through { paid, need, short } = lanes.late(q, &payers, self.atoms);
+        let mut taken = TakenList::new();
+        lanes.emit(0, 0, &mut taken);
+        for took in &taken {
+            decide::settle(q.hub, q.sheet, took, took.n);
+        }
+        self.atoms -= paid;
+        self.needs = None;
+        if let Some((lease, n)) = need {
+            if !away && !lease.is_fenced() {
+                lease.want(n);
+                q.hub.wake(&lease);
+                self.needs = Some((lease, n));
+                return false;
+            }
+            // It is not to be waited for: the quotas owe it.
+            for (_, rule) in decide::of_tenant(q, &payers) {
+                if let Some(debtor) = debtor_of(q.sheet, rule) {
+                    owe(q, debtor, self.atoms);
+                }
+            }
+        }
+        for (index, within, kept) in short {
+            let rule = &policy.quotas[usize::from(index)];
+            if let Some(from) = within {
+                let took = Taken { from, n: kept, ask: 0, draw: 0 };
+                decide::settle(q.hub, q.sheet, &took, kept);
+            }
+            if let Some(debtor) = debtor_of(q.sheet, rule) {
+                owe(q, debtor, self.atoms - kept);
+            }
+        }
+        if let Some(pool) = payers.debtor.filter(|_| self.atoms > 0) {
+            owe(q, decide::lease_of(q.sheet, pool), self.atoms);
+        }
+        self.atoms = 0;
+        true
+    }
+}
+
+/// The lease in whose pool a debt of this quota stands.
+fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> Option<&'a Arc<Lease>> {
+    let pool = rule.included.or(rule.over)?;
+    Some(decide::lease_of(sheet, pool))
+}
+
+fn owe(q: &Purse<'_>, debtor: &Arc<Lease>, n: u64) {
+    match n {
+        0 => {}
+        _ if debtor.is_fenced() => debtor.settle_late(n),
+        _ => debtor.owe(n),
+    }
+    q.hub.wake(debtor);
+}
+
+/// Takes units of grants, or beyond the quotas, to pay what is owed of this meter. True: some are on
+/// their way.
+fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
+    let Some(payers) = q.sheet.policy.payers(meter) else { return false };
+    let mut moved = false;
+    let of_quotas = decide::of_tenant(q, &payers).filter_map(|(_, rule)| {
+        let over = rule.over.filter(|_| rule.included.is_some());
+        Some((debtor_of(q.sheet, rule)?, over))
+    });
+    let granted = payers.debtor.map(|pool| (decide::lease_of(q.sheet, pool), None));
+    for (debtor, over) in of_quotas.chain(granted) {
+        let owed = if debtor.is_in_debt() { debtor.payable() } else { 0 };
+        if owed == 0 {
+            continue;
+        }
+        let grants = payers.grants.iter().filter(|grant| !decide::is_over(q, **grant));
+        for &pool in grants.chain(over.iter()) {
+            match decide::most(q, pool, owed) {
+                Ok((Some(from), n)) if n > 0 => {
+                    debtor.pay(n);
+                    q.hub.wake(debtor);
+                    let with = Taken { from, n, ask: 0, draw: 0 };
+                    waiting.payments.push(Paying { debtor: debtor.clone(), with });
+                    moved = true;
+                    break;
+                }
+                Ok(_) => {}
+                Err(Stopped::Need(lease, n)) => {
+                    q.hub.settle_after(&lease, q.sheet);
+                    waiting.asked.push((debtor.clone(), lease, n));
+                    break;
+                }
+                Err(Stopped::Refused(_)) => {}
+            }
+        }
+    }
+    moved
+}
+
+/// A lease has been answered: what waits for it is paid now, before anybody else takes units of it.
+pub(crate) fn answered(hub: &Hub, lease: &Arc<Lease>) {
+    let sheets = hub.take_after(lease);
+    for sheet in &sheets {
+        settle(sheet, hub.clock.now(), false);
+    }
+    if !sheets.is_empty() {
+        hub.has_paid();
     }
 }

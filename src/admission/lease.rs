@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use self::ask::Op;
 pub(crate) use self::ask::{Call, Seek};
 use self::ceiling::Ceiling;
+use self::debt::Debts;
 use super::alert::Alerting;
 use super::pool::{Entry, PoolId, Terms, View};
 use crate::catalog::Window;
@@ -35,6 +36,7 @@ mod ask;
 pub(crate) mod at_rest;
 mod ceiling;
 mod cold;
+mod debt;
 mod remaining;
 mod size;
 mod wait;
@@ -91,6 +93,8 @@ pub(crate) struct Lease {
     dirty: AtomicBool,
     /// On which of the hub's lists it is.
     pub(super) listed: Listed,
+    /// Whether anything of its pool is owed.
+    in_debt: AtomicBool,
     /// Wakes those who wait for units.
     changed: Notify,
     cold: Mutex<Cold>,
@@ -112,6 +116,7 @@ struct Cold {
     share: i64,
     /// Whether units are given back instead of taken.
     closing: Closing,
+    debts: Debts,
     /// Size of the next lease before the caps, in atoms.
     size: u64,
     /// The last lease: how much, and when.
@@ -206,6 +211,7 @@ impl Lease {
             queued: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             listed: Listed::default(),
+            in_debt: AtomicBool::new(false),
             changed: Notify::new(),
             cold: Mutex::new(Cold {
                 terms,
@@ -216,6 +222,7 @@ impl Lease {
                 elsewhere: 0,
                 share: 0,
                 closing: Closing::No,
+                debts: Debts::default(),
                 size: first_ask.max(1).saturating_mul(FIRST_ASKS),
                 granted: 0,
                 granted_ns: 0,
@@ -331,6 +338,11 @@ impl Lease {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn left(&self) -> i64 {
         self.left.load(Ordering::Acquire)
+    }
+
+    /// Atoms that may be taken without asking.
+    pub(crate) fn here(&self) -> u64 {
+        u64::try_from(self.left.load(Ordering::Acquire)).unwrap_or(0)
     }
 
     /// Atoms settled by this process.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::decide::{self, CALLS, Drawn, From, Taken};
+use super::decide::{self, CALLS, Drawn, From, PARTS, Taken};
 use super::hub::Hub;
 use super::late::LateUse;
 use super::policy::{ByteMeter, Known, RoutePolicy};
@@ -195,7 +195,7 @@ impl Hold {
         let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) else {
             return 0;
         };
-        let mut draws = SmallVec::<[(u32, u64); 4]>::new();
+        let mut draws = SmallVec::<[(u64, u64); 4]>::new();
         for took in self.taken().iter().filter(|t| usize::from(t.ask) == ask && t.is_units()) {
             if !draws.iter().any(|(draw, _)| *draw == took.draw) {
                 draws.push((took.draw, took.n));
@@ -208,11 +208,11 @@ impl Hold {
     /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream
     /// of any length holds few; the first stays, since it names the limits that late use belongs
     /// to.
-    pub(crate) fn next_draw(&mut self) -> u32 {
+    pub(crate) fn next_draw(&mut self) -> u64 {
         self.write_down();
         let listed = self.list.open();
         listed.taken.retain(|took| took.draw == 0 || took.n > 0 || !took.is_units());
-        listed.draws = listed.draws.saturating_add(1);
+        listed.draws = listed.draws.saturating_add(1 << PARTS);
         listed.draws
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct Policy {
     rates_on: BTreeMap<RateOnKey, Vec<u16>>,
     quotas_of: BTreeMap<MeterId, Vec<u16>>,
     grants_of: BTreeMap<MeterId, Vec<u16>>,
+    /// The pools of debts of meters that are granted and never included.
+    debtors: BTreeMap<MeterId, u16>,
     /// Some limit is by address, which only the request itself can tell.
     pub(crate) uses_ip: bool,
     /// Buckets and leases of scope `tenant`, which a sheet holds in arrays.
@@ -180,12 +182,32 @@ pub(crate) struct MeterAsk {
     pub(crate) grants: Vec<u16>,
     /// The plan gives units of it once and no other way: without a grant there are none.
     pub(crate) once_only: bool,
+    /// Where that is so: the pool in which a debt stands.
+    pub(crate) debtor: Option<u16>,
+}
+
+/// From where the units of one meter come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Payers<'a> {
+    pub(crate) meter: MeterId,
+    pub(crate) quotas: &'a [u16],
+    /// Pools, soonest expiry first.
+    pub(crate) grants: &'a [u16],
+    pub(crate) once_only: bool,
+    /// Where `once_only`: the pool in which a debt stands.
+    pub(crate) debtor: Option<u16>,
 }
 
 impl MeterAsk {
+    pub(crate) fn payers(&self) -> Payers<'_> {
+        let Self { meter, quotas, grants, once_only, debtor, .. } = self;
+        Payers { meter: *meter, quotas, grants, once_only: *once_only, debtor: *debtor }
+    }
+
     /// An ask of a meter that no quota is known of yet.
     fn new(meter: MeterId, n: u64, known: Known) -> Self {
-        Self { meter, n, known, quotas: Vec::new(), grants: Vec::new(), once_only: false }
+        let (quotas, grants) = (Vec::new(), Vec::new());
+        Self { meter, n, known, quotas, grants, once_only: false, debtor: None }
     }
 }
 
@@ -282,6 +304,7 @@ impl Policy {
             rates_on: BTreeMap::new(),
             quotas_of: BTreeMap::new(),
             grants_of: BTreeMap::new(),
+            debtors: BTreeMap::new(),
             tenant_buckets: 0,
             tenant_pools: 0,
             plan: plan.clone(),
@@ -289,11 +312,28 @@ impl Policy {
         policy.rates_on = policy.lower_rates(catalog, &plan, together);
         policy.quotas_of = policy.lower_quotas(&plan);
         policy.grants_of = policy.lower_grants(&plan, grants);
+        policy.debtors = policy.lower_debtors(catalog, &plan);
         let routes = catalog.routes.iter();
         policy.routes = routes.map(|(id, _)| policy.lower_route(catalog, Some(id))).collect();
         policy.elsewhere = policy.lower_route(catalog, None);
         policy.size_first_leases();
         policy
+    }
+
+    /// Who pays for a meter's units; `None`: nothing limits it for the whole tenant.
+    pub(crate) fn payers(&self, meter: MeterId) -> Option<Payers<'_>> {
+        let quotas = self.quotas_of.get(&meter).map_or(&[][..], |quotas| quotas);
+        let grants = self.grants_of.get(&meter).map_or(&[][..], |grants| grants);
+        let debtor = self.debtors.get(&meter).copied();
+        let is_limited =
+            debtor.is_some() || quotas.iter().any(|q| self.quotas[usize::from(*q)].tenant_wide);
+        let once_only = debtor.is_some();
+        is_limited.then_some(Payers { meter, quotas, grants, once_only, debtor })
+    }
+
+    /// Meters that a debt may stand against.
+    pub(crate) fn limited(&self) -> impl Iterator<Item = MeterId> + '_ {
+        self.quotas_of.keys().chain(self.debtors.keys()).copied()
     }
 
     /// The rules of work that is no request: of the route with its name if there is one, and for

@@ -28,6 +28,12 @@ pub(super) const REV: &str = "rev";
 pub(super) const FREE: &str = "free";
 pub(super) const SPENT: &str = "spent";
 pub(super) const GEN: &str = "gen";
+/// Units of late use that the limit had not: taken out of what is free, which falls below nothing.
+/// What has been paid of them since is not among them.
+const DEBT: &str = "debt";
+/// What of such debts was paid in all, by grants or by what is beyond the limit: added to the limit
+/// of this window.
+const PAID: &str = "paid";
 /// The highest alert percentage that was raised.
 const ALERT: &str = "alert";
 
@@ -114,6 +120,8 @@ pub(crate) struct View {
     pub(crate) mine: Option<Entry>,
     /// Whether there are units of it in sub-pools.
     pub(crate) split: bool,
+    /// Atoms of late use that were charged and not paid since, as far as what is free tells.
+    debt: i64,
 }
 
 impl View {
@@ -134,7 +142,19 @@ impl View {
             generation: int(GEN)?,
             mine,
             split: subpool::is_split(item),
+            debt: item.int(DEBT).unwrap_or(0),
         })
+    }
+
+    /// Atoms that late use owes. Units that came free since, and a limit that was raised, have paid
+    /// of it; that a limit was lowered makes no debt.
+    pub(crate) fn owed(&self) -> u64 {
+        self.free.saturating_neg().min(self.debt).max(0).unsigned_abs()
+    }
+
+    /// What somebody who has applied a take assumes.
+    pub(crate) fn assumed(terms: Terms, mine: Entry) -> Self {
+        Self { terms, free: 0, generation: 0, mine: Some(mine), split: false, debt: 0 }
     }
 }
 
@@ -196,6 +216,52 @@ pub(crate) fn grant(key: Key, writer: u128, view: &View, next: Entry) -> Write {
         when,
         change: vec![
             Change::Add(FREE.into(), more.saturating_neg()),
+            Change::Set(entry_name(writer), entry_value(next)),
+        ],
+    }
+}
+
+/// Takes `next.held - mine.held` units, whether they are free or not: they have been used, and
+/// nothing pays for them. It is a debt until something does.
+pub(crate) fn charge(key: Key, writer: u128, view: &View, next: Entry) -> Write {
+    let more = atoms(next.held).saturating_sub(view.mine.map_or(0, |e| atoms(e.held)));
+    Write {
+        key,
+        when: chained(writer, view),
+        change: vec![
+            Change::Add(FREE.into(), more.saturating_neg()),
+            Change::Add(DEBT.into(), more),
+            Change::Set(entry_name(writer), entry_value(next)),
+        ],
+    }
+}
+
+/// The same of a pool that is not there: makes it.
+pub(crate) fn create_charged(
+    key: Key,
+    writer: u128,
+    terms: Terms,
+    entry: Entry,
+    ttl: Option<i64>,
+) -> Write {
+    let mut write = create(key, writer, terms, entry, ttl);
+    write.change.push(Change::Set(DEBT.into(), Value::Int(atoms(entry.held))));
+    write
+}
+
+/// Pays `n` units of a debt with units that were taken elsewhere: only while so much is owed.
+/// `next` has the units it had.
+pub(crate) fn pay(key: Key, writer: u128, view: &View, next: Entry, n: u64) -> Write {
+    let n = atoms(n);
+    let mut when = chained(writer, view);
+    when.push(When::Below(FREE.into(), 1 - n));
+    Write {
+        key,
+        when,
+        change: vec![
+            Change::Add(FREE.into(), n),
+            Change::Add(DEBT.into(), n.saturating_neg()),
+            Change::Add(PAID.into(), n),
             Change::Set(entry_name(writer), entry_value(next)),
         ],
     }
@@ -317,7 +383,8 @@ fn chained(writer: u128, view: &View) -> Vec<When> {
 pub(crate) fn taken(item: &Item) -> Result<(i64, i64), StoreError> {
     check(item)?;
     let int = |name: &str| item.int(name).ok_or_else(|| damaged(name));
-    Ok((int(LIMIT)?.saturating_sub(int(FREE)?), int(SPENT)?))
+    let limit = int(LIMIT)?.saturating_add(item.int(PAID).unwrap_or(0));
+    Ok((limit.saturating_sub(int(FREE)?), int(SPENT)?))
 }
 
 /// Every writer's entry.

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use super::alert::Alerting;
 use super::bucket::Bucket;
 use super::caller::KnownCaller;
+use super::late::Unpaid;
 use super::lease::Lease;
 use super::lease::at_rest::LeaseAtRest;
 use super::policy::{Place, Policy, PoolRule};
@@ -67,6 +68,7 @@ pub(crate) struct Sheet {
     windows: Box<[Window]>,
     leases: Box<[OnceLock<Arc<Lease>>]>,
     pub(crate) row: Arc<UseRow>,
+    pub(super) unpaid: Unpaid,
     /// Whether the recorder has it in hand.
     dirty: AtomicBool,
     /// Another holds now: whoever kept this one at hand looks for that.
@@ -157,6 +159,7 @@ impl Sheet {
             windows,
             leases,
             row,
+            unpaid: Unpaid::default(),
         };
         sheet.carry_leases(before);
         sheet
@@ -277,6 +280,7 @@ impl Sheet {
     /// before would be full too early.
     pub(super) fn is_at_rest(&self, now: Now) -> bool {
         let is_recorded = !self.is_dirty() && self.row.is_logged();
+        let is_recorded = is_recorded && !self.unpaid.is_some();
         is_recorded && self.buckets.iter().all(|bucket| bucket.is_full(now.mono_ns))
     }
 

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::asleep::Woken;
 use super::hub::Hub;
+use super::late;
 use super::lease::Lease;
 use super::resolve::LiveCatalog;
 use super::sheet::{Before, Sheet};
@@ -213,6 +214,9 @@ impl LiveTenant {
         // After that: what the old one opens from now on it retires by itself.
         for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
             self.core.hub.retire(lease.clone());
+        }
+        if sheet.open_leases().any(|lease| lease.is_in_debt()) {
+            late::settle(&sheet, now, false); // with a grant that was just given
         }
         sheet
     }

@@ -1,10 +1,13 @@
 //! The end of a gate, and the flush before it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Gate;
+use super::{Gate, Inner};
+use crate::admission::late;
+use crate::admission::sheet::Sheet;
 use crate::error::Error;
 use crate::keeper;
 
@@ -14,6 +17,28 @@ pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// This part of the time is kept for the seal of the log: whatever of the leases is in doubt then,
 /// others may take what is left of it once the log has ended, and not before.
 const FOR_THE_SEAL: u32 = 10;
+
+/// How long late use may wait for its leases at the end: then it is owed. Longer than any answer of
+/// a store that works.
+const PAY_WITHIN: Duration = Duration::from_secs(2);
+
+impl Inner {
+    /// Waits until all late use has been paid; what is not by then is owed by its quotas.
+    async fn settle_late(&self, deadline: Instant) {
+        let until = deadline.min(Instant::now() + PAY_WITHIN);
+        if tokio::time::timeout_at(until, self.hub.all_paid(None)).await.is_err() {
+            let now = self.clock.now();
+            for sheet in self.hub.take_all_after() {
+                late::settle(&sheet, now, true);
+            }
+        }
+    }
+
+    /// The same of one tenant, before its numbers are told, or of all.
+    pub(super) async fn wait_for_late(&self, of: Option<&Arc<Sheet>>) {
+        let _ = tokio::time::timeout(super::LEASE_WAIT, self.hub.all_paid(of)).await;
+    }
+}
 
 impl Gate {
     /// Drains and ends: settles as aborted what is still with its handler, flushes what was
@@ -51,6 +76,7 @@ impl Gate {
             tracing::warn!("not settled: requests with idempotency keys that were not answered");
         }
         inner.close_guests().await; // the flush below has what they used
+        inner.settle_late(deadline).await;
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
         let (log, flushed) = match flushed {

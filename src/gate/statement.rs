@@ -12,7 +12,7 @@ use crate::admission::caller::KnownCaller;
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
 use crate::admission::scoped::{ScopesOf, WithoutValue};
 use crate::admission::sheet::{Sheet, Standing as TenantStanding};
-use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
+use crate::catalog::{Auth, Every, MeterId, Quota, Scope, Window};
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
 use crate::repeated::repeated;
@@ -102,6 +102,7 @@ impl Gate {
             let live = inner.live.load();
             (who.tenant.0.sheet(&live, now), live.revision)
         };
+        inner.wait_for_late(Some(&sheet)).await;
         let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
         let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live_row(), now.wall_ms).await?;
         let staleness_ms =
@@ -226,10 +227,10 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> Meter
     let unlimited = policy.plan.quotas.get(&id).into_iter().flatten();
     let unlimited = unlimited.filter_map(|quota| unlimited_report(quota, &counted));
     let limits = limits.chain(unlimited).collect();
-    let over = quotas.filter(|q| q.tenant_wide).filter_map(|q| q.over).map(|pool| {
-        let whole = u64::try_from(policy.pools[usize::from(pool)].limit).unwrap_or(0);
-        whole.saturating_sub(view.remaining(pool).unwrap_or(whole))
-    });
+    let over = quotas.filter(|q| q.tenant_wide).map(|q| beyond(view, q).unwrap_or(0));
+    // Of units that were granted once and no other way.
+    let owed = policy.payers(id).and_then(|payers| payers.debtor).map(|pool| view.debt(pool));
+    let over = over.chain(owed);
     let pools = policy.pools.iter().enumerate().filter(|(_, pool)| pool.meter == id);
     let grants = pools.filter(|(_, pool)| pool.is_grant());
     MeterReport {
@@ -243,6 +244,24 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> Meter
         grants: grants.map(|(i, pool)| grant_report(view, i, pool)).collect(),
         staleness_ms: counted.staleness_ms,
     }
+}
+
+/// What was used beyond a quota: drawn from what is beyond it, and owed. `None`: it does not hold for
+/// this caller.
+fn beyond(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<u64> {
+    let over = match rule.over {
+        Some(pool) => {
+            let whole = u64::try_from(view.sheet.policy.pools[usize::from(pool)].limit).ok()?;
+            whole.saturating_sub(view.remaining(pool)?)
+        }
+        None => 0,
+    };
+    Some(over.saturating_add(debt(view, rule)))
+}
+
+/// What of the use beyond a quota nobody has paid for.
+fn debt(view: &WithUnleased<'_>, rule: &QuotaRule) -> u64 {
+    rule.included.or(rule.over).map_or(0, |pool| view.debt(pool))
 }
 
 /// Atoms set aside for requests that have not ended, in this process.
@@ -265,15 +284,13 @@ fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport
         Some(pool) => limit.saturating_sub(view.remaining(pool)?.min(limit)),
         None => 0,
     };
-    let over = rule.over.and_then(|pool| {
-        let whole = u64::try_from(view.sheet.policy.pools[usize::from(pool)].limit).ok()?;
-        Some(whole.saturating_sub(view.remaining(pool)?))
-    });
+    let over = beyond(view, rule)?;
     Some(LimitReport {
         id: rule.quota.id.clone(),
         scope: scope_word(&rule.quota.scope),
         limit: Some(limit),
-        used: used.saturating_add(over.filter(|_| rule.quota.over != Over::Deny).unwrap_or(0)),
+        used: used.saturating_add(over),
+        debt: debt(view, rule),
         starts_at_ms: window.start_ms,
         resets_at_ms: (window.end_ms != i64::MAX).then_some(window.end_ms),
     })
@@ -286,6 +303,7 @@ fn unlimited_report(quota: &Quota, counted: &Counted) -> Option<LimitReport> {
         scope: scope_word(&quota.scope),
         limit: None,
         used: counted.used,
+        debt: 0,
         starts_at_ms: counted.period.start_ms,
         resets_at_ms: (counted.period.end_ms != i64::MAX).then_some(counted.period.end_ms),
     })

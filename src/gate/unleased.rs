@@ -11,8 +11,8 @@ use crate::store::StoreError;
 /// A [`Standing`] that knows all pools.
 pub(super) struct WithUnleased<'a> {
     view: Standing<'a>,
-    /// What is left, by pool; `None` where a lease knows better.
-    stored: Vec<Option<u64>>,
+    /// What is left and what is owed, by pool; `None` where a lease knows better.
+    stored: Vec<Option<(u64, u64)>>,
 }
 
 impl<'a> WithUnleased<'a> {
@@ -35,7 +35,14 @@ impl<'a> WithUnleased<'a> {
     /// What is left of a pool; `None` if the caller has no value of its scope.
     pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
         let stored = self.stored.get(usize::from(pool)).copied().flatten();
-        stored.or_else(|| self.view.remaining(pool))
+        stored.map(|(left, _)| left).or_else(|| self.view.remaining(pool))
+    }
+
+    /// What late use owes of a pool.
+    pub(super) fn debt(&self, pool: u16) -> u64 {
+        let stored = self.stored.get(usize::from(pool)).copied().flatten();
+        let lease = || self.view.lease(pool).flatten().map(|lease| lease.debt());
+        stored.map(|(_, owed)| owed).or_else(lease).unwrap_or(0)
     }
 }
 
@@ -49,7 +56,7 @@ impl<'a> Deref for WithUnleased<'a> {
 
 /// What is free in the store and here, moved by a limit that has changed since; `None`: nothing is
 /// there.
-async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<u64>, StoreError> {
+async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<(u64, u64)>, StoreError> {
     let rule = &view.sheet.policy.pools[usize::from(pool)];
     let scope = match &rule.place {
         Place::Sheet(_) => Some(0),
@@ -63,5 +70,5 @@ async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<u64>, 
     };
     let moved = rule.limit.saturating_sub(whole.root.terms.limit);
     let left = whole.free()?.saturating_add(moved).saturating_add(held);
-    Ok(Some(u64::try_from(left).unwrap_or(0)))
+    Ok(Some((u64::try_from(left).unwrap_or(0), whole.owed()?)))
 }

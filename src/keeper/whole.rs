@@ -59,6 +59,15 @@ impl Whole {
         Ok(free)
     }
 
+    /// What late use owes of it, in all its items.
+    pub(crate) fn owed(&self) -> Result<u64, StoreError> {
+        let mut owed = self.root.owed();
+        for sub in self.subs.values() {
+            owed = owed.saturating_add(View::read(sub, 0)?.owed());
+        }
+        Ok(owed)
+    }
+
     /// Every writer's entry.
     #[cfg(feature = "stripe")]
     pub(crate) fn entries(&self) -> Result<Vec<(u128, Entry)>, StoreError> {

@@ -85,8 +85,11 @@ pub struct LimitReport {
     pub scope: Arc<str>,
     /// Most in a window; `None` is unlimited.
     pub limit: Option<u64>,
-    /// Used in this window; of an unlimited quota, in the billing period.
+    /// Used in this window; of an unlimited quota, in the billing period. More than `limit` where
+    /// some was let through beyond it, or is owed.
     pub used: u64,
+    /// The part of it that nothing has paid for: the meter admits nothing until it is paid.
+    pub debt: u64,
     /// First instant of the window, Unix milliseconds.
     pub starts_at_ms: i64,
     /// First instant after it, Unix milliseconds; `None` for a window without end.
@@ -227,6 +230,9 @@ impl Serialize for Scaled<'_, LimitReport> {
         optional(&mut map, limit.limit, *scale, "limit", "limit_text")?;
         Amount::new(limit.used, *scale).entry(&mut map, "used", "used_text")?;
         optional(&mut map, left, *scale, "remaining", "remaining_text")?;
+        if limit.debt > 0 {
+            Amount::new(limit.debt, *scale).entry(&mut map, "debt", "debt_text")?;
+        }
         map.serialize_entry("starts_at", &rfc3339(limit.starts_at_ms))?;
         map.serialize_entry("resets_at", &limit.resets_at_ms.map(rfc3339))?;
         map.end()
@@ -313,6 +319,7 @@ mod tests {
                         scope: "tenant".into(),
                         limit: Some(10_000),
                         used: 12_345,
+                        debt: 0,
                         starts_at_ms: 0,
                         resets_at_ms: Some(86_400_000),
                     },
@@ -321,6 +328,7 @@ mod tests {
                         scope: "tenant".into(),
                         limit: None,
                         used: 1_000,
+                        debt: 0,
                         starts_at_ms: 0,
                         resets_at_ms: None,
                     },

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use super::Mode;
 use super::record::{ByWriter, PoolRow};
+use crate::admission::hub::Hub;
+use crate::admission::late;
 use crate::admission::lease::Lease;
 use crate::clock::Now;
 
@@ -108,9 +110,10 @@ impl Ceilings {
     }
 
     /// The record is in the store: they are in force.
-    pub(super) fn logged(&mut self) {
+    pub(super) fn logged(&mut self, hub: &Hub) {
         for (lease, ceiling) in self.proposed.drain(..) {
             lease.ceiling_logged(ceiling);
+            late::answered(hub, &lease);
         }
     }
 

@@ -252,7 +252,11 @@ impl World {
             None => self.limit_changed(pk, old.as_ref(), &new),
         }
         let cap = self.cap[pk];
-        self.need(out <= cap, || format!("I1 {pk}: {out} given out, {cap} allowed"));
+        // A debt is charged to its pool: never more than what no lease covered when it was served.
+        let over = self.over.get(root_of(pk)).copied().unwrap_or(0);
+        self.need(out <= cap + over as i64, || {
+            format!("I1 {pk}: {out} given out, {cap} allowed, {over} noted as over")
+        });
         let none = BTreeMap::new();
         let before = old.as_ref().map_or(&none, |old| &old.entries);
         let writers: BTreeSet<u128> = before.keys().chain(new.entries.keys()).copied().collect();

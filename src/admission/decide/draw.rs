@@ -1,17 +1,18 @@
-//! Drawing: units of one meter from all its quotas or one of its grants, and room in the buckets.
+//! Drawing: units of one meter from its quotas and grants (how they share is in `lanes.rs`), and
+//! room in the buckets.
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
+use super::lanes::Lanes;
 use super::{
-    CALLS, From, Limit, Question, Refused, Stopped, Taken, TakenList, bucket_of, refuse, undo,
+    CALLS, From, Limit, Purse, Question, Refused, Stopped, Taken, TakenList, bucket_of, late,
+    refuse, undo,
 };
 use crate::admission::lease::{Lease, Take};
 use crate::admission::policy::{Known, MeterAsk, Place, PlainAsk, Policy};
 use crate::admission::scoped::ScopedKey;
 use crate::catalog::OnLeaseError;
-use crate::decision::{Payment, Reason};
+use crate::decision::Reason;
 use crate::sharing::LimitId;
 
 /// How much of a meter this request asks for: as the policy says, unless the length of the request
@@ -84,108 +85,34 @@ fn give_call_back(q: &Question<'_>, rate: u16) {
     }
 }
 
-/// Draws one meter from all its quotas, or one grant. `None`: drawn.
+/// Draws one meter: every quota and grant that pays for a part of it. `None`: drawn.
 pub(super) fn draw_meter(
     q: &Question<'_>,
     ask: &MeterAsk,
     i: u8,
     n: u64,
-    draw: u32,
+    draw: u64,
     taken: &mut TakenList,
 ) -> Option<Stopped> {
-    let policy = &*q.sheet.policy;
-    let mut tenant_wide = SmallVec::<[Taken; 4]>::new();
-    let mut short = SmallVec::<[u16; 4]>::new();
-    let mut need = None;
-    for &index in &ask.quotas {
-        let quota = &policy.quotas[usize::from(index)];
-        let included = quota.included.map_or(Draw::Exhausted, |pool| take(q, pool, n));
-        match included {
-            Draw::Took(from) => {
-                let took = Taken { from, n, ask: i, draw };
-                if quota.tenant_wide { tenant_wide.push(took) } else { taken.push(took) }
-            }
-            Draw::None => {}
-            Draw::Need(lease) => need = need.or(Some(lease)),
-            Draw::Exhausted if quota.tenant_wide => short.push(index),
-            Draw::Exhausted => match draw_over(q, quota.over, n) {
-                Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw }),
-                Draw::None => {}
-                Draw::Need(lease) => need = need.or(Some(lease)),
-                Draw::Exhausted => {
-                    undo(q.sheet, &tenant_wide, q.now);
-                    return Some(refuse(Reason::Exhausted, Limit::Quota(index)));
-                }
-            },
+    let (purse, payers) = (q.purse(), ask.payers());
+    if let Some(stopped) = late::before(&purse, &payers) {
+        return Some(stopped);
+    }
+    let mut lanes = Lanes::default();
+    match lanes.draw(&purse, &payers, n) {
+        Ok(()) => {
+            lanes.emit(i, draw, taken);
+            None
+        }
+        Err(stopped) => {
+            lanes.undo(&purse);
+            Some(stopped)
         }
     }
-    let stopped = match need {
-        Some(lease) => Some(Stopped::Need(lease, n)),
-        None if short.is_empty() && !ask.once_only => {
-            taken.extend(tenant_wide);
-            return None;
-        }
-        None => match draw_grant(q, ask, n) {
-            Draw::Took(from) => {
-                undo(q.sheet, &tenant_wide, q.now);
-                taken.push(Taken { from, n, ask: i, draw });
-                return None;
-            }
-            Draw::Need(lease) => Some(Stopped::Need(lease, n)),
-            _ if short.is_empty() => {
-                let grant = ask.grants.last().map_or(Limit::None, |g| Limit::Grant(*g));
-                Some(refuse(Reason::PaymentRequired(Payment::GrantUsedUp), grant))
-            }
-            _ => draw_all_over(q, &short, i, n, draw, &mut tenant_wide),
-        },
-    };
-    match stopped {
-        None => taken.extend(tenant_wide),
-        Some(_) => undo(q.sheet, &tenant_wide, q.now),
-    }
-    stopped
-}
-
-/// Every quota that is used up lets the ask through beyond it, or one of them refuses.
-fn draw_all_over(
-    q: &Question<'_>,
-    short: &[u16],
-    i: u8,
-    n: u64,
-    draw: u32,
-    taken: &mut SmallVec<[Taken; 4]>,
-) -> Option<Stopped> {
-    for &index in short {
-        match draw_over(q, q.sheet.policy.quotas[usize::from(index)].over, n) {
-            Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw }),
-            Draw::None => {}
-            Draw::Need(lease) => return Some(Stopped::Need(lease, n)),
-            Draw::Exhausted => return Some(refuse(Reason::Exhausted, Limit::Quota(index))),
-        }
-    }
-    None
-}
-
-fn draw_over(q: &Question<'_>, over: Option<u16>, n: u64) -> Draw {
-    over.map_or(Draw::Exhausted, |pool| take(q, pool, n))
-}
-
-fn draw_grant(q: &Question<'_>, ask: &MeterAsk, n: u64) -> Draw {
-    for &pool in &ask.grants {
-        let expires = q.sheet.policy.pools[usize::from(pool)].expires_ms;
-        if expires.is_some_and(|end| end <= q.now.wall_ms) {
-            continue;
-        }
-        match take(q, pool, n) {
-            Draw::Exhausted => {}
-            other => return other,
-        }
-    }
-    Draw::Exhausted
 }
 
 /// What came of taking from one pool.
-enum Draw {
+pub(super) enum Draw {
     Took(From),
     /// The limit is for a scope that this caller has no value of: it does not hold here.
     None,
@@ -193,7 +120,7 @@ enum Draw {
     Exhausted,
 }
 
-fn take(q: &Question<'_>, pool: u16, n: u64) -> Draw {
+pub(super) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
     let scoped;
     let (lease, narrow) = match &q.sheet.policy.pools[usize::from(pool)].place {
         Place::Sheet(slot) => (q.sheet.lease(pool, *slot), false),
@@ -264,7 +191,7 @@ pub(super) fn ask_for_slots(q: &Question<'_>) {
         let (Some(pool), Some((n, i))) = (pool, asked_of(q, index)) else {
             continue;
         };
-        if let Draw::Took(from) = take(q, pool, n) {
+        if let Draw::Took(from) = take(&q.purse(), pool, n) {
             undo(q.sheet, &[Taken { from, n, ask: i, draw: 0 }], q.now);
         }
     }
@@ -330,7 +257,7 @@ fn draw_slot(
     taken: &mut TakenList,
 ) -> Option<Stopped> {
     let pool = q.sheet.policy.rates[usize::from(index)].slot_pool?;
-    match take(q, pool, n) {
+    match take(&q.purse(), pool, n) {
         Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw: 0 }),
         Draw::None => {}
         Draw::Need(lease) => return Some(Stopped::Need(lease, n)),

@@ -51,19 +51,33 @@ pub(super) enum Op {
     /// The last one: what was used is spent, the entry is gone.
     Fold,
     Relimit,
+    /// Takes what is owed, free or not.
+    Charge(Entry),
+    /// Pays of what is owed.
+    Pay(Entry),
 }
 
 impl Lease {
     /// The next thing to ask of the pool.
     pub(super) fn ask(&self, cold: &mut Cold, writer: &Writer, now: Now) -> Option<(Op, Call)> {
-        let key = || self.key(cold.shard, writer);
+        let shard = cold.shard;
+        let key = || self.key(shard, writer);
         let is_over = now.wall_ms.saturating_sub(self.end_ms) > MAKE_WITHIN_MS;
         if cold.view.is_none() && is_over {
             self.refuse(cold, now);
             return None;
         }
-        if cold.unseen {
+        // Of a limit that has no units nothing is taken: it is there where there is a debt.
+        let is_empty = cold.terms.limit == 0 && cold.view.is_none() && cold.shard.is_none();
+        if cold.unseen || is_empty && !cold.debts.absent {
             return Some((Op::Look, Call::Look(key())));
+        }
+        if let Some(next) = self.ask_debt(cold, writer) {
+            return Some(next);
+        }
+        if is_empty {
+            self.refuse(cold, now);
+            return None;
         }
         let view = match cold.view {
             Some(view) => view,
@@ -156,7 +170,7 @@ impl Lease {
 
     /// What the entry is to be: the units, and how many of them may be served before a record
     /// says more.
-    fn next_entry(&self, cold: &Cold, held: u64) -> Entry {
+    pub(super) fn next_entry(&self, cold: &Cold, held: u64) -> Entry {
         let asked = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
         let ahead = self.used(cold).saturating_add(asked.max(cold.ahead()));
         let preauthorised = if self.of_slot { held } else { cold.bound().max(ahead).min(held) };

@@ -43,6 +43,7 @@ impl Lease {
         let is_idle = cold.in_flight.is_none()
             && !cold.may_be_late
             && !cold.fenced
+            && cold.debts.is_idle()
             && cold.closing != Closing::ForGood
             && !cold.ceiling.wanted
             && self.open_of(&cold) == 0
@@ -104,6 +105,7 @@ impl LeaseAtRest {
         cold.size = self.size;
         (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
         cold.ceiling.was_used(self.ceiling);
+        lease.note_debt(&mut cold);
         drop(cold);
         lease
     }

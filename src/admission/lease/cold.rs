@@ -59,7 +59,7 @@ impl Lease {
             None => !cold.may_be_late,
             Some(mine) => left <= 0 && mine.held <= cold.used(left),
         };
-        cold.in_flight.is_none() && nothing
+        cold.in_flight.is_none() && nothing && self.chargeable(&cold) == 0
     }
 
     /// Whether the entry was closed by somebody else: this incarnation is sealed.
@@ -186,13 +186,7 @@ impl Lease {
             }
             Err(error) if planted(Plant::AssumedGrants) && matches!(open.0, Op::Take(_)) => {
                 let Op::Take(entry) = open.0 else { return Err(error) };
-                let assumed = View {
-                    terms: cold.terms,
-                    free: 0,
-                    generation: 0,
-                    mine: Some(entry),
-                    split: false,
-                };
+                let assumed = View::assumed(cold.terms, entry);
                 self.adopt(&mut cold, Some(assumed), open.0, now);
                 Ok(false)
             }
@@ -214,7 +208,7 @@ impl Lease {
         match op {
             Op::Give(next) => self.release(cold.bound().saturating_sub(next.held)),
             Op::Fold => self.release(cold.bound().saturating_sub(self.total())),
-            Op::Take(_) | Op::Relimit | Op::Look | Op::Seek => {}
+            Op::Take(_) | Op::Relimit | Op::Look | Op::Seek | Op::Charge(_) | Op::Pay(_) => {}
         }
     }
 
@@ -226,6 +220,7 @@ impl Lease {
                 self.keep(cold, op); // or it would look like an open hold, for ever
             }
             (cold.fenced, cold.remains) = (true, mine);
+            cold.end_payment(false);
             return;
         }
         let _moving = self.moving();
@@ -235,11 +230,12 @@ impl Lease {
         (cold.view, cold.stale, cold.unseen) = (view, elsewhere && op != Op::Seek, false);
         let (held, bound) = (cold.held(), cold.bound());
         let made = |entry| mine == Some(entry);
-        let made_by = |op| matches!(op, Op::Take(entry) if made(entry));
+        let made_by = |op| matches!(op, Op::Take(entry) | Op::Charge(entry) if made(entry));
+        cold.debts.absent = view.is_none();
         match op {
             // An entry of ours that we did not make: this process has leased from the pool before,
             // and let go of the lease when all of it was settled or given back.
-            Op::Take(_) | Op::Look | Op::Seek if first && !made_by(op) => {
+            Op::Take(_) | Op::Charge(_) | Op::Look | Op::Seek if first && !made_by(op) => {
                 self.total.fetch_add(held, Ordering::Relaxed);
                 self.logged.fetch_add(held, Ordering::Relaxed);
                 cold.ceiling.was_used(held);
@@ -253,6 +249,16 @@ impl Lease {
                 if made(entry) {
                     cold.resize(held.saturating_sub(before.0), now);
                 }
+            }
+            Op::Charge(entry) => {
+                if made(entry) {
+                    cold.charged(held.saturating_sub(before.0));
+                }
+                self.release(bound.saturating_sub(before.1));
+            }
+            Op::Pay(entry) => {
+                self.release(bound.saturating_sub(before.1));
+                cold.end_payment(made(entry));
             }
             // `left` was lowered before the question; a refusal puts it back.
             Op::Give(entry) if !made(entry) => self.release(bound.saturating_sub(entry.held)),
@@ -275,10 +281,14 @@ impl Lease {
         // Ahead of need: when little is left of the lease, or of what its ceiling allows.
         let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
         self.low.store(low, Ordering::Relaxed);
+        self.note_debt(cold);
     }
 
     /// Lowers `left` by what is left, then asks for it to be given back.
     fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+        if let Some(next) = self.ask_debt(cold, writer) {
+            return Some(next);
+        }
         let view = cold.view?;
         let key = self.key(cold.shard, writer);
         let Some(mine) = view.mine else {

@@ -102,14 +102,15 @@ impl Hold {
     pub(crate) fn add_draw(&mut self, taken: TakenList) {
         let is_open = matches!(self.keyed(), Some(Keyed::Open(_)));
         let held = &mut self.list.open().taken;
-        let same = |draw: u32| {
+        let is_one = taken.windows(2).all(|two| two[0].draw == two[1].draw);
+        let same = |draw: u64| {
             let of_draw = held.iter().filter(|old| old.draw == draw && old.is_units());
             let of_draw: SmallVec<[_; 4]> = of_draw.collect();
             of_draw.len() == taken.len()
                 && of_draw.iter().zip(&taken).all(|(old, new)| old.is_from_same(new))
         };
-        let draws: SmallVec<[u32; 4]> = held.iter().map(|old| old.draw).collect();
-        match draws.into_iter().find(|draw| is_open && *draw > 0 && same(*draw)) {
+        let draws: SmallVec<[u64; 4]> = held.iter().map(|old| old.draw).collect();
+        match draws.into_iter().find(|draw| is_open && is_one && *draw > 0 && same(*draw)) {
             None => held.extend(taken),
             Some(draw) => {
                 let old = held.iter_mut().filter(|old| old.draw == draw && old.is_units());

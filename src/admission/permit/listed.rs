@@ -20,7 +20,7 @@ pub(crate) struct Listed {
     /// What of each meter ask has been recorded so far.
     pub(super) recorded: SmallVec<[u64; 4]>,
     /// How many draws were made beyond the first.
-    pub(super) draws: u32,
+    pub(super) draws: u64,
     /// Where it is to count once.
     pub(super) keyed: Option<Keyed>,
 }

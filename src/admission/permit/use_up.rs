@@ -57,7 +57,7 @@ pub(super) fn use_up(
         pay_bucket(of, took, n, now);
     }
     if rest > 0 {
-        settle_late(of, rules, ask, rest);
+        of.late_use().pay(rules.meters[ask].meter, rest);
     }
 }
 
@@ -77,16 +77,5 @@ pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
         }
         From::ScopedBucket(_, used) => used.charge(beyond, now),
         From::Pool(_) | From::ScopedPool(_) => {}
-    }
-}
-
-/// Use that no hold covers: each quota it belongs to pays from what is left, then owes.
-fn settle_late(of: &Of, rules: &RoutePolicy, ask: usize, n: u64) {
-    let meter = &rules.meters[ask];
-    of.late_use().pay(meter.meter, n);
-    if let Some(grant) = meter.grants.last().filter(|_| meter.once_only) {
-        let lease = decide::lease_of(&of.sheet, *grant);
-        lease.settle_late(n);
-        of.hub().wake(lease);
     }
 }

@@ -169,6 +169,38 @@ impl Policy {
         by_meter
     }
 
+    /// Of meters whose units are given once and no other way: the pools of what is owed, without a
+    /// unit of their own.
+    pub(super) fn lower_debtors(
+        &mut self,
+        catalog: &Catalog,
+        plan: &Plan,
+    ) -> BTreeMap<MeterId, u16> {
+        let mut by_meter = BTreeMap::new();
+        for (meter, quotas) in &plan.quotas {
+            if quotas.is_empty() || quotas.iter().any(|quota| quota.every != Every::Once) {
+                continue;
+            }
+            let name = &catalog.meters[usize::from(meter.0)].name;
+            let place = self.pool_place(&Scope::Tenant);
+            by_meter.insert(*meter, index(self.pools.len()));
+            self.pools.push(PoolRule {
+                id: format!("{name}/owed").into(),
+                meter: *meter,
+                limit: 0,
+                every: Every::Once,
+                slot_ms: None,
+                expires_ms: None,
+                place,
+                usual_ask: 1,
+                alerts: None,
+                grant: false,
+                of_plan: true,
+            });
+        }
+        by_meter
+    }
+
     pub(super) fn lower_route(&self, catalog: &Catalog, id: Option<RouteId>) -> RoutePolicy {
         let route = id.map(|id| &catalog.routes.as_slice()[usize::from(id.0)]);
         self.lower_with(catalog, id, route.map_or(&[][..], |r| &r.cost))
@@ -198,8 +230,8 @@ impl Policy {
         for ask in &mut rules.meters {
             ask.quotas = self.quotas_of.get(&ask.meter).cloned().unwrap_or_default();
             ask.grants = self.grants_of.get(&ask.meter).cloned().unwrap_or_default();
-            let written = self.plan.quotas.get(&ask.meter).map_or(&[][..], |q| q);
-            ask.once_only = !written.is_empty() && written.iter().all(|q| q.every == Every::Once);
+            ask.debtor = self.debtors.get(&ask.meter).copied();
+            ask.once_only = ask.debtor.is_some();
         }
         let own = id.and_then(|id| self.rates_on.get(&on_key(RateOn::Route(id))));
         let shared = own.or_else(|| self.rates_on.get(&on_key(RateOn::Default)));

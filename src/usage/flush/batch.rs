@@ -71,7 +71,7 @@ impl Task {
         self.hub.take_capped().into_iter().for_each(|lease| self.ceilings.note(lease));
         self.ceilings.propose(writer, now, &mut self.pending);
         if planted(Plant::CeilingBeforeRecord) {
-            self.ceilings.logged();
+            self.ceilings.logged(&self.hub);
         }
         if self.pending.is_empty() {
             let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
@@ -100,7 +100,7 @@ impl Task {
         let mut rows = ByWriter::new();
         self.ceilings.propose_at_once(self.hub.take_capped(), writer, now, &mut rows);
         if planted(Plant::CeilingBeforeRecord) {
-            self.ceilings.logged();
+            self.ceilings.logged(&self.hub);
         }
         if rows.is_empty() {
             return;
@@ -117,7 +117,7 @@ impl Task {
         }
         self.batch_rows.clear();
         self.batch_since_ns = None;
-        self.ceilings.logged();
+        self.ceilings.logged(&self.hub);
         self.tell_lag();
         let begun_ns = std::mem::take(&mut self.begun_ns);
         if begun_ns != 0 {

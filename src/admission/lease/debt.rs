@@ -1,0 +1,158 @@
+//! Debts: use that was learned late and that nothing pays for. They stand in the pool, below
+//! nothing, so that no process takes units of it and a restart finds them.
+//!
+//! # Laws
+//!
+//! 1. What is owed here and not charged yet keeps `left` below nothing, as far as open holds could
+//!    not pay it once they are released: so who owes admits nothing.
+//! 2. A debt is charged once: by a write that names the entry it replaces.
+//! 3. A payment is made only while so much is owed, by units that were taken elsewhere before. If
+//!    its outcome is never learned those units stay taken.
+
+use std::sync::atomic::Ordering;
+
+use super::super::pool::{self, Entry};
+use super::ask::OPS;
+use super::{Call, Closing, Cold, Lease, Op, Writer};
+
+/// What is owed of a pool, as this process knows it.
+#[derive(Debug, Default)]
+pub(super) struct Debts {
+    /// Atoms that are settled and that nothing pays for, not charged yet.
+    owing: u64,
+    /// Atoms that are on their way to pay what is owed, and whether they were taken.
+    pay: Option<u64>,
+    paid: Option<bool>,
+    /// The pool was looked at and is not there.
+    pub(super) absent: bool,
+}
+
+impl Debts {
+    /// Whether nothing of it is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.owing == 0 && self.pay.is_none() && self.paid.is_none()
+    }
+}
+
+impl Lease {
+    /// Settles `n` atoms that nothing pays for.
+    pub(crate) fn owe(&self, n: u64) {
+        self.settle_late(n);
+        let mut cold = self.cold();
+        cold.debts.owing = cold.debts.owing.saturating_add(n);
+        self.note_debt(&mut cold);
+    }
+
+    /// Whether anything is owed: what most leases answer, without a lock.
+    pub(crate) fn is_in_debt(&self) -> bool {
+        self.in_debt.load(Ordering::Acquire)
+    }
+
+    /// Atoms that are owed.
+    pub(crate) fn debt(&self) -> u64 {
+        if !self.is_in_debt() {
+            return 0;
+        }
+        let mut cold = self.cold();
+        self.note_debt(&mut cold)
+    }
+
+    /// Whether the pool was never looked at.
+    pub(crate) fn is_unknown(&self) -> bool {
+        let cold = self.cold();
+        cold.view.is_none() && !cold.debts.absent
+    }
+
+    /// Atoms of the debt that can be paid from elsewhere: those that were charged. 0 while a
+    /// payment is under way.
+    pub(crate) fn payable(&self) -> u64 {
+        let cold = self.cold();
+        if !cold.debts.is_idle() || cold.closing == Closing::ForGood || cold.fenced {
+            return 0;
+        }
+        cold.view.map_or(0, |view| view.owed())
+    }
+
+    /// Atoms that were taken elsewhere pay what is owed, with the next call. To be asked about with
+    /// [`take_paid`](Self::take_paid).
+    pub(crate) fn pay(&self, n: u64) {
+        let mut cold = self.cold();
+        cold.debts.pay = Some(n);
+        self.refused_until_ns.store(0, Ordering::Release);
+        self.want(1); // so that whoever waits hears of it
+    }
+
+    /// What became of the payment, once.
+    pub(crate) fn take_paid(&self) -> Option<bool> {
+        let mut cold = self.cold();
+        if cold.fenced && cold.debts.pay.take().is_some() {
+            cold.debts.paid = Some(false);
+        }
+        cold.debts.paid.take()
+    }
+
+    /// The next write about debts, where there is one to make.
+    pub(super) fn ask_debt(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+        let owing = self.chargeable(cold);
+        let key = self.key(cold.shard, writer);
+        let Some(view) = cold.view else {
+            if owing == 0 || !cold.debts.absent {
+                return None;
+            }
+            let entry = self.next_entry(cold, owing);
+            let terms = cold.terms;
+            let write = pool::create_charged(key, writer.incarnation, terms, entry, self.ttl);
+            return Some((Op::Charge(entry), Call::Write(write)));
+        };
+        if owing > 0 {
+            let entry = self.next_entry(cold, cold.held().saturating_add(owing));
+            let write = pool::charge(key, writer.incarnation, &view, entry);
+            return Some((Op::Charge(entry), Call::Write(write)));
+        }
+        let n = cold.debts.pay?;
+        if cold.closing != Closing::No || n > view.owed() {
+            cold.end_payment(false);
+            self.changed.notify_waiters();
+            return None;
+        }
+        let preauthorised = view.mine.map_or(0, |mine| mine.preauthorised);
+        let op = OPS.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { op, held: cold.held(), preauthorised };
+        let write = pool::pay(key, writer.incarnation, &view, entry, n);
+        Some((Op::Pay(entry), Call::Write(write)))
+    }
+
+    /// Atoms to be charged now. What open holds may still pay waits for their end, unless there
+    /// will be none.
+    pub(super) fn chargeable(&self, cold: &Cold) -> u64 {
+        if cold.debts.owing == 0 {
+            return 0;
+        }
+        let short = self.left.load(Ordering::Acquire).min(0).unsigned_abs();
+        let open = if cold.closing == Closing::ForGood { 0 } else { self.open_of(cold) };
+        cold.debts.owing.min(short.saturating_sub(open))
+    }
+
+    /// Says at a glance what is owed, less what released units have paid; the caller has the lock.
+    pub(super) fn note_debt(&self, cold: &mut Cold) -> u64 {
+        let short = self.left.load(Ordering::Acquire).min(0).unsigned_abs();
+        cold.debts.owing = cold.debts.owing.min(short);
+        let charged = cold.view.map_or(0, |view| view.owed());
+        let debt = charged.saturating_add(cold.debts.owing);
+        self.in_debt.store(debt > 0, Ordering::Release);
+        debt
+    }
+}
+
+impl Cold {
+    /// So many atoms are in the entry now that were owed.
+    pub(super) fn charged(&mut self, n: u64) {
+        self.debts.owing = self.debts.owing.saturating_sub(n);
+    }
+
+    pub(super) fn end_payment(&mut self, is_paid: bool) {
+        if self.debts.pay.take().is_some() {
+            self.debts.paid = Some(is_paid);
+        }
+    }
+}
