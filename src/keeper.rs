@@ -278,7 +278,7 @@ async fn turn(hands: &Hands, lease: &Arc<Lease>) -> Ended {
     if lease.is_capped() {
         hands.hub.raise(lease);
     }
-    raise_alert(hands, lease).await;
+    raise_alerts(hands, lease).await;
     if lease.is_refused_now(hands.hub.clock.now()) {
         match recover::recover(hands, lease).await {
             Ok(false) => {}
@@ -354,31 +354,51 @@ fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &Seen) -> Option<u16> {
     is_crowded.then(|| subpool::shard_of(lease.incarnation()))
 }
 
-/// Raises the alert that is due, if nobody has. One that cannot be noted now is due again with the
-/// next call.
-async fn raise_alert(hands: &Hands, lease: &Lease) {
-    let Some((alerting, percent)) = lease.due_alert() else { return };
-    let key = lease.pool().key(&hands.space);
-    match hands.store.write(pool::alert(key, percent)).await {
-        Ok(Written::Applied(_)) => {
-            alerting.settle(percent);
-            let alert = alerting.alert(percent, lease.window());
-            tracing::info!(
-                target: crate::telemetry::EVENT_ALERT,
-                tenant = %alert.tenant,
-                policy = %alert.limit,
-                percent,
-                "a quota has passed an alert percentage"
-            );
-            if let Some(hook) = &hands.on_alert {
-                hook(&alert);
-            }
-        }
-        Ok(Written::Refused(_)) => alerting.settle(percent),
+/// Raises the alerts that are due, each unless it has been. One that cannot be noted now is due
+/// again with the next record.
+async fn raise_alerts(hands: &Hands, lease: &Lease) {
+    if lease.due_alert(None).is_none() {
+        return;
+    }
+    // It may have been long since the pool was seen, and others have given units back.
+    let taken = match Whole::read(&*hands.store, &hands.space, lease.pool()).await {
+        Ok(Some(pool)) => pool.free().map(|free| pool.root.terms.limit.saturating_sub(free)),
+        Ok(None) => return,
+        Err(error) => Err(error),
+    };
+    let taken = match taken {
+        Ok(taken) => taken,
         Err(error) => {
             let now_ms = hands.hub.clock.now().wall_ms;
-            repeated!(warn, now_ms, "an alert could not be noted"; %error);
+            repeated!(warn, now_ms, "an alert could not be looked into"; %error);
+            return;
         }
+    };
+    while let Some(due) = lease.due_alert(Some(taken)) {
+        let note = pool::alert(lease.pool().key(&hands.space), due.at);
+        match hands.store.write(note).await {
+            Ok(Written::Applied(_)) => tell(hands, &due.alert),
+            Ok(Written::Refused(_)) => {}
+            Err(error) => {
+                let now_ms = hands.hub.clock.now().wall_ms;
+                repeated!(warn, now_ms, "an alert could not be noted"; %error);
+                return;
+            }
+        }
+        lease.alert_is_told(due.at);
+    }
+}
+
+fn tell(hands: &Hands, alert: &Alert) {
+    tracing::info!(
+        target: crate::telemetry::EVENT_ALERT,
+        tenant = %alert.tenant,
+        policy = %alert.limit,
+        percent = alert.percent,
+        "a quota has passed an alert percentage"
+    );
+    if let Some(hook) = &hands.on_alert {
+        hook(alert);
     }
 }
 

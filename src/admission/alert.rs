@@ -1,12 +1,13 @@
 //! Alerts: an event when so many percent of a tenant's quota are used, once per window over all
 //! processes, restarts included.
 //!
-//! Use is looked at when a lease has been driven, so an alert comes with a lease and not with a
-//! unit: up to one lease early, since units that another process holds count as used. Who raises it
-//! is decided by the pool's item, which remembers the highest percentage that was raised.
+//! What counts is what this process has settled, and what others have taken: work under way here
+//! raises none, and with others an alert may come a lease of theirs early. It is looked at whenever
+//! use is collected for the log. Who raises it is decided by the pool's item, which remembers the
+//! highest use of which an alert has told, in atoms: of another limit each percentage is another
+//! use, so what a raised limit has passed no more is told again when it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::catalog::Window;
 
@@ -28,8 +29,16 @@ pub struct Alert {
 pub(crate) struct Alerting {
     tenant: Arc<str>,
     rule: Arc<AlertRule>,
-    /// The highest percentage that this process knows to have been raised.
-    raised: AtomicU16,
+    /// The highest use of which this process knows that an alert has told, in atoms.
+    raised: i64,
+}
+
+/// An alert that is due.
+#[derive(Debug)]
+pub(crate) struct Due {
+    pub(crate) alert: Alert,
+    /// The use at which it is, in atoms of its pool.
+    pub(crate) at: i64,
 }
 
 /// The alerts of one pool: percentages with the use at which each is passed, ascending.
@@ -61,28 +70,29 @@ impl AlertRule {
 
 impl Alerting {
     pub(crate) fn new(tenant: Arc<str>, rule: Arc<AlertRule>) -> Self {
-        Self { tenant, rule, raised: AtomicU16::new(0) }
+        Self { tenant, rule, raised: 0 }
     }
 
-    /// The highest percentage that `used` atoms have passed, unless it is known to have been
-    /// raised.
-    pub(crate) fn due(&self, used: i64) -> Option<u16> {
-        let passed = self.rule.steps.iter().rev().find(|(at, _)| used >= *at)?.1;
-        (passed > self.raised()).then_some(passed)
+    /// The same alerts of another limit.
+    pub(crate) fn follow(&mut self, rule: &Arc<AlertRule>) {
+        self.rule.clone_from(rule);
     }
 
-    /// The highest percentage that this process knows to have been raised.
-    pub(crate) fn raised(&self) -> u16 {
-        self.raised.load(Ordering::Relaxed)
-    }
-
-    /// It has been raised, by this process or another.
-    pub(crate) fn settle(&self, percent: u16) {
-        self.raised.fetch_max(percent, Ordering::Relaxed);
-    }
-
-    pub(crate) fn alert(&self, percent: u16, window: Window) -> Alert {
+    /// The lowest percentage that `used` atoms have passed and that was not told of.
+    pub(crate) fn due(&self, used: i64, window: Window) -> Option<Due> {
+        let passed = |step: &&(i64, u16)| step.0 > self.raised && used >= step.0;
+        let (at, percent) = *self.rule.steps.iter().find(passed)?;
         let (tenant, limit) = (self.tenant.clone(), self.rule.limit.clone());
-        Alert { tenant, limit, percent, window }
+        Some(Due { alert: Alert { tenant, limit, percent, window }, at })
+    }
+
+    /// The highest use of which this process knows that an alert has told.
+    pub(crate) fn raised(&self) -> i64 {
+        self.raised
+    }
+
+    /// It has been told of, by this process or another.
+    pub(crate) fn settle(&mut self, at: i64) {
+        self.raised = self.raised.max(at);
     }
 }

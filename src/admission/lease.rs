@@ -18,7 +18,7 @@
 //!    stands nothing is admitted, and what is released or granted pays it first.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -26,7 +26,7 @@ use self::ask::Op;
 pub(crate) use self::ask::{Call, Seek};
 use self::ceiling::Ceiling;
 use self::debt::Debts;
-use super::alert::Alerting;
+use super::alert::{AlertRule, Alerting, Due};
 use super::pool::{Entry, PoolId, Terms, View};
 use crate::catalog::Window;
 use crate::clock::Now;
@@ -85,8 +85,6 @@ pub(crate) struct Lease {
     limit: AtomicI64,
     /// Of a slot of a strict rate; see `ceiling.rs`.
     of_slot: bool,
-    /// Alerts of the quota it is of, if there are any.
-    alerting: Option<Box<Alerting>>,
     /// Whether the keeper has it in hand.
     queued: AtomicBool,
     /// Whether the recorder has it in hand (leases of narrower scope than the tenant).
@@ -104,6 +102,8 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 struct Cold {
     terms: Terms,
+    /// Alerts of the quota it is of, if there are any.
+    alerting: Option<Box<Alerting>>,
     view: Option<View>,
     /// The view is too old to refuse by: look again first.
     stale: bool,
@@ -207,7 +207,6 @@ impl Lease {
             free_seen: AtomicI64::new(terms.limit),
             limit: AtomicI64::new(terms.limit),
             of_slot: false,
-            alerting: None,
             queued: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             listed: Listed::default(),
@@ -215,6 +214,7 @@ impl Lease {
             changed: Notify::new(),
             cold: Mutex::new(Cold {
                 terms,
+                alerting: None,
                 view: None,
                 stale: false,
                 unseen: false,
@@ -249,16 +249,37 @@ impl Lease {
 
     /// The same, raising alerts.
     pub(crate) fn alerting(self, alerting: Option<Alerting>) -> Self {
-        Self { alerting: alerting.map(Box::new), ..self }
+        self.cold().alerting = alerting.map(Box::new);
+        self
     }
 
-    /// An alert that is due: what was used, by anybody, has passed a percentage of the limit.
-    pub(crate) fn due_alert(&self) -> Option<(&Alerting, u16)> {
-        let alerting = self.alerting.as_deref()?;
-        let free = self.free_seen.load(Ordering::Relaxed);
-        let left = self.left.load(Ordering::Relaxed).max(0);
-        let used = self.limit.load(Ordering::Relaxed).saturating_sub(free).saturating_sub(left);
-        Some((alerting, alerting.due(used)?))
+    /// Its quota has these alerts from now on.
+    pub(crate) fn realert(&self, tenant: &Arc<str>, rule: Option<&Arc<AlertRule>>) {
+        let mut cold = self.cold();
+        match (&mut cold.alerting, rule) {
+            (Some(alerting), Some(rule)) => alerting.follow(rule),
+            (alerting @ None, Some(rule)) => {
+                *alerting = Some(Box::new(Alerting::new(tenant.clone(), rule.clone())));
+            }
+            (alerting, None) => *alerting = None,
+        }
+    }
+
+    /// An alert that is due: what was used has passed a percentage of the limit. `taken` are the
+    /// atoms that are out of the pool; `None`: as this process last saw it.
+    pub(crate) fn due_alert(&self, taken: Option<i64>) -> Option<Due> {
+        let cold = self.cold();
+        let alerting = cold.alerting.as_ref()?;
+        let seen = || cold.view.map_or(0, |view| view.terms.limit.saturating_sub(view.free));
+        let others = taken.unwrap_or_else(seen).saturating_sub(signed(cold.held()));
+        alerting.due(others.max(0).saturating_add(signed(self.total())), self.window())
+    }
+
+    /// An alert has told of so much use.
+    pub(crate) fn alert_is_told(&self, at: i64) {
+        if let Some(alerting) = &mut self.cold().alerting {
+            alerting.settle(at);
+        }
     }
 
     pub(crate) fn pool(&self) -> &PoolId {

@@ -34,7 +34,7 @@ const DEBT: &str = "debt";
 /// What of such debts was paid in all, by grants or by what is beyond the limit: added to the limit
 /// of this window.
 const PAID: &str = "paid";
-/// The highest alert percentage that was raised.
+/// The highest use of which an alert has told, in atoms.
 const ALERT: &str = "alert";
 
 /// How long a pool outlives its window. Deleted early, it could be made again, full, by a call that
@@ -332,12 +332,12 @@ pub(crate) fn close(
     Ok(Some((write, free.unsigned_abs())))
 }
 
-/// Notes that an alert percentage was passed, once, whoever gets there first.
-pub(crate) fn alert(key: Key, percent: u16) -> Write {
+/// Notes that an alert tells of so much use, once, whoever gets there first.
+pub(crate) fn alert(key: Key, at: i64) -> Write {
     Write {
         key,
-        when: vec![When::Below(ALERT.into(), percent.into())],
-        change: vec![Change::Set(ALERT.into(), Value::Int(percent.into()))],
+        when: vec![When::Below(ALERT.into(), at)],
+        change: vec![Change::Set(ALERT.into(), Value::Int(at))],
     }
 }
 

@@ -295,6 +295,7 @@ impl Sheet {
             let id = lease.pool();
             if let Some((pool, slot)) = self.pool_of(&id.limit, id.start_ms, lease.incarnation()) {
                 lease.retarget(Terms { limit: pool.limit, rev: self.rev });
+                lease.realert(&self.tenant.id, pool.alerts.as_ref());
                 // A slot of a sheet nobody has seen yet is empty.
                 let _ = self.leases[usize::from(slot)].set(lease.clone());
             }

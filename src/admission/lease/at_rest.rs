@@ -33,7 +33,7 @@ pub(crate) struct LeaseAtRest {
     granted_ns: u64,
     ceiling: u64,
     first_ask: u64,
-    raised: u16,
+    raised: i64,
 }
 
 impl Lease {
@@ -74,7 +74,7 @@ impl Lease {
             granted_ns: cold.granted_ns,
             ceiling: cold.ceiling.logged(),
             first_ask: cold.first_ask,
-            raised: self.alerting.as_ref().map_or(0, |it| it.raised()),
+            raised: cold.alerting.as_ref().map_or(0, |it| it.raised()),
         })
     }
 }
@@ -85,9 +85,9 @@ impl LeaseAtRest {
         self,
         tenant: Surrogate,
         incarnation: u128,
-        alerting: Option<Alerting>,
+        mut alerting: Option<Alerting>,
     ) -> Lease {
-        alerting.iter().for_each(|it| it.settle(self.raised));
+        alerting.iter_mut().for_each(|it| it.settle(self.raised));
         let pool = PoolId { tenant, limit: self.limit, scope: 0, start_ms: self.start_ms };
         let lease = Lease::new(pool, self.end_ms, self.terms, self.first_ask)
             .under(incarnation)

@@ -17,7 +17,12 @@ impl Task {
     pub(super) fn collect(&mut self) {
         let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let (rows, used) = rows_of(&self.hub.take_soiled());
-        used.into_iter().for_each(|lease| self.ceilings.note(lease));
+        for lease in used {
+            if lease.due_alert(None).is_some() {
+                self.hub.wake(&lease); // whoever asks for its units also raises its alerts
+            }
+            self.ceilings.note(lease);
+        }
         if rows.is_empty() && self.pending.is_empty() && self.batch.is_empty() {
             self.done.send_replace(collection);
         }
