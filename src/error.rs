@@ -24,6 +24,9 @@ pub enum Error {
     /// `plans.toml` says something that cannot work; all of it is listed.
     #[error("{0}")]
     Plans(#[from] crate::catalog::PlanErrors),
+    /// A plan file would count a meter in other parts of its unit than what is stored of it.
+    #[error("{0}")]
+    Parts(String),
     /// The store did not do what was needed.
     #[error(transparent)]
     Store(#[from] StoreError),

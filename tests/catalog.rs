@@ -134,11 +134,12 @@ fn the_llm_file_is_lowered() {
     assert!(catalog.warnings.is_empty());
     let credits = catalog.meter("credits").unwrap();
     let meter = |name: &str| &catalog.meters[usize::from(catalog.meter(name).unwrap().0)];
-    // 4/1000 is 1/250: the common denominator is that of 1/1000.
-    assert_eq!((meter("credits").scale, meter("credits").count), (1_000, Count::Sum));
-    assert_eq!(meter("credits").stripe.as_ref().unwrap().atoms_per_unit, 1_000);
-    assert_eq!(meter("input-tokens").feeds, [(credits, 1)]);
-    assert_eq!(meter("output-tokens").feeds, [(credits, 4)]);
+    // A sum is counted in millionths, whatever its weights are.
+    assert_eq!((meter("credits").scale, meter("credits").count), (1_000_000, Count::Sum));
+    assert_eq!(meter("credits").stripe.as_ref().unwrap().atoms_per_unit, 1_000_000);
+    assert_eq!(meter("input-tokens").feeds, [(credits, 1_000)]);
+    assert_eq!(meter("output-tokens").feeds, [(credits, 4_000)]);
+    assert_eq!(meter("credits").grain, 1_000, "all that is asked for is a multiple of it");
     assert_eq!((meter("input-tokens").hold, meter("output-tokens").hold), (2_000, 1_000));
     let chat = &catalog.routes[catalog.routes.find("POST", "/v1/chat").unwrap()];
     assert_eq!(chat.once_by.as_deref(), Some("idempotency-key"));
@@ -147,14 +148,14 @@ fn the_llm_file_is_lowered() {
     assert_eq!(trial.expires, Some(Duration::from_secs(14 * 86_400)));
     assert_eq!(trial.concurrency, Some(2));
     let granted = &quota(&catalog, trial, "credits")[0];
-    assert_eq!((&*granted.id, granted.limit), ("credits/once", Some(500_000)));
+    assert_eq!((&*granted.id, granted.limit), ("credits/once", Some(500_000_000)));
     let build = plan(&catalog, "build");
     let names: Vec<&str> = build.rates["chat"].iter().map(|rate| &*rate.name).collect();
     assert_eq!(names, ["chat", "chat/input-tokens", "chat/output-tokens"]);
-    assert_eq!(quota(&catalog, build, "credits")[0].stop, Some(200_000_000));
+    assert_eq!(quota(&catalog, build, "credits")[0].stop, Some(200_000_000_000));
     let payg = &quota(&catalog, plan(&catalog, "payg"), "credits")[0];
     assert_eq!((payg.limit, payg.alert.len()), (Some(0), 0));
-    assert_eq!(catalog.topups[0].adds, [(credits, 50_000_000)]);
+    assert_eq!(catalog.topups[0].adds, [(credits, 50_000_000_000)]);
     assert_eq!(catalog.sold_at("credits_50k"), Some(Sold::Topup(0)));
 
     let acme = &catalog.tenants["acme"];
@@ -192,7 +193,7 @@ fn layers_replace_by_key_and_the_last_one_wins() {
     assert_eq!(&*merged.name, "build");
     assert_eq!(rate(&merged.rates["chat"][0]), ("chat/s", "chat", 1, 1, 1));
     assert_eq!(merged.rates["chat"].len(), 1);
-    assert_eq!(quota(&catalog, &merged, "credits")[0].limit, Some(250_000_000));
+    assert_eq!(quota(&catalog, &merged, "credits")[0].limit, Some(250_000_000_000));
     assert_eq!(merged.concurrency, Some(3));
     assert_eq!(merged.features["beta"], Feature::Flag(true));
     let plain = catalog.effective(trial, &[]);

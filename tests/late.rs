@@ -46,6 +46,7 @@ fn plans(of_plan: &str) -> String {
         count = \"reported\"
         [meter.images]
         [meter.credits]
+        parts = 1
         sum = {{ images = \"5\" }}
         [route.shown]
         match = \"GET /shown\"

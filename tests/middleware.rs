@@ -26,6 +26,7 @@ const PLANS: &str = r#"
     count = "reported"
     hold  = "100"
     [meter.credits]
+    parts = 10
     sum = { input-tokens = "1/10" }
     [route.open]
     match = "GET /healthz"

@@ -56,7 +56,7 @@ async fn a_grant_says_whether_the_plan_gave_it() {
     let grant = Grant {
         id: "in_1.0.mails".into(),
         meter: "mails".into(),
-        atoms: 20,
+        units: 20,
         source: "topup".into(),
         expires_ms: None,
         note: None,
@@ -66,7 +66,7 @@ async fn a_grant_says_whether_the_plan_gave_it() {
     let of = |grant: &Value| [&grant["source"], &grant["id"], &grant["limit"]].map(Value::clone);
     let grants = meter(&usage, "mails")["grants"].as_array().unwrap().iter().map(of);
     let told = [
-        [json!("plan"), json!("free/mails/once"), json!(10)],
+        [json!("plan"), json!("mails/once"), json!(10)],
         [json!("grant"), json!("in_1.0.mails"), json!(20)],
     ];
     assert_eq!(grants.collect::<Vec<_>>(), told);

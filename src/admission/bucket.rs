@@ -10,6 +10,10 @@
 //! in the bucket ([`BucketRule::set_share`]). Either way rate and burst are cut alike, so that the
 //! time in which an empty bucket fills stays what was written.
 //!
+//! A rate of a meter whose units have many parts is counted in cells of several atoms
+//! ([`BucketRule::cells`]), for governor has 32 bits for a burst. All numbers of units here are of
+//! such cells.
+//!
 //! What governor does not have is here: giving back, charging what was learned late, and keeping a
 //! bucket over a change of its rate. None of them ever mints: after any history, no span of time
 //! admits more than burst + span x rate, except for what [`BucketRule::charge`] took past the
@@ -26,6 +30,8 @@ use governor::{Quota, RateLimiter};
 mod cell;
 
 use cell::{Argument, InCell, at};
+
+use crate::catalog::common_divisor;
 
 /// One bucket. A new one is full.
 #[derive(Debug, Default)]
@@ -62,6 +68,8 @@ pub(crate) struct BucketRule {
     whole_burst: u32,
     /// Its units are leased by the slot: buckets have no shares of their own.
     is_leased: bool,
+    /// Atoms that are one unit here.
+    grain: u64,
 }
 
 /// A refused take: how long until it would fit, in nanoseconds.
@@ -75,6 +83,8 @@ pub(crate) struct NotBefore {
 pub(crate) struct Pace {
     pub(crate) interval_ns: u64,
     pub(crate) whole_interval_ns: u64,
+    /// Atoms that are one unit of its rule.
+    pub(crate) grain: u64,
 }
 
 /// How a bucket stands.
@@ -93,14 +103,34 @@ impl Bucket {
 }
 
 impl BucketRule {
-    /// `amount` units per `per`, at most `burst` at once. The catalog has checked that the interval
-    /// is at least a nanosecond and that burst times interval fits; out of range is clamped, to
-    /// what admits less.
+    /// `amount` units per `per`, at most `burst` at once.
+    #[cfg(test)]
     pub(crate) fn new(amount: u64, per: Duration, burst: u64) -> Self {
-        let per_ns = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
-        let interval_ns = per_ns.div_ceil(amount.max(1)).clamp(1, LONGEST_NS);
-        let burst = u32::try_from(burst).unwrap_or(u32::MAX).max(1);
-        Self::part(interval_ns, interval_ns, burst)
+        Self::in_grains(amount, per, burst, 1)
+    }
+
+    /// `amount` atoms per `per`, at most `burst` at once, which are asked for in multiples of
+    /// `grain`. The catalog has checked that the interval is at least a nanosecond and that burst
+    /// times interval fits; out of range is clamped, to what admits
+    /// less.
+    pub(crate) fn in_grains(amount: u64, per: Duration, burst: u64, grain: u64) -> Self {
+        let grain = grain.max(1);
+        let interval_ns =
+            per.as_nanos().saturating_mul(grain.into()).div_ceil(amount.max(1).into());
+        let interval_ns = u64::try_from(interval_ns).unwrap_or(u64::MAX).clamp(1, LONGEST_NS);
+        let burst = u32::try_from(burst / grain).unwrap_or(u32::MAX).max(1);
+        Self { grain, ..Self::part(interval_ns, interval_ns, burst) }
+    }
+
+    /// Atoms as units of this rule. Asked for under another file they may not come out whole.
+    #[inline]
+    pub(crate) fn cells(&self, atoms: u64) -> u64 {
+        if self.grain == 1 { atoms } else { atoms.div_ceil(self.grain) }
+    }
+
+    /// Units of this rule as atoms.
+    pub(crate) fn atoms(&self, cells: u64) -> u64 {
+        cells.saturating_mul(self.grain)
     }
 
     /// The same where units of the rate are leased by the slot as well: whole, whatever share a
@@ -130,11 +160,13 @@ impl BucketRule {
             .expect("an interval of at least 1 ns is a period")
             .allow_burst(cells);
         let limiter = at(0, || RateLimiter::new(quota, InCell, Argument));
-        Self { limiter, interval_ns, burst, whole_interval_ns, whole_burst, is_leased: false }
+        let (is_leased, grain) = (false, 1);
+        Self { limiter, interval_ns, burst, whole_interval_ns, whole_burst, is_leased, grain }
     }
 
     fn at(&self, interval_ns: u64) -> Self {
-        Self::part(interval_ns, self.whole_interval_ns, self.whole_burst)
+        let part = Self::part(interval_ns, self.whole_interval_ns, self.whole_burst);
+        Self { grain: self.grain, ..part }
     }
 
     /// The rule of a bucket that has a share of its own.
@@ -150,7 +182,8 @@ impl BucketRule {
 
     /// How fast its units come.
     pub(crate) fn pace(&self) -> Pace {
-        Pace { interval_ns: self.interval_ns, whole_interval_ns: self.whole_interval_ns }
+        let Self { interval_ns, whole_interval_ns, grain, .. } = *self;
+        Pace { interval_ns, whole_interval_ns, grain }
     }
 
     /// Most units at once, over all nodes.
@@ -258,10 +291,15 @@ impl BucketRule {
     /// units, as it was. A share of its own is one of the whole rate, and goes when that changes.
     pub(crate) fn take_over(&self, bucket: &Bucket, old: Pace, now_ns: u64) {
         let before = bucket.interval_or(old.interval_ns);
-        if old.whole_interval_ns != self.whole_interval_ns || self.is_leased {
+        let is_same =
+            (old.whole_interval_ns, old.grain) == (self.whole_interval_ns, self.grain);
+        if !is_same || self.is_leased {
             bucket.interval_ns.store(0, Ordering::Relaxed);
         }
         let after = self.interval_of(bucket);
+        let by = |interval: u64, grain: u64| u128::from(interval) * u128::from(grain);
+        // So many nanoseconds for an atom, before and after.
+        let (before, after) = (by(before, self.grain), by(after, old.grain));
         bucket.update(|tat| moved(tat, before, after, now_ns));
     }
 
@@ -274,7 +312,7 @@ impl BucketRule {
         bucket.interval_ns.store(own, Ordering::Relaxed);
         let after = self.interval_of(bucket);
         if before != after {
-            bucket.update(|tat| moved(tat, before, after, now_ns));
+            bucket.update(|tat| moved(tat, before.into(), after.into(), now_ns));
         }
     }
 
@@ -365,9 +403,10 @@ impl Clone for Bucket {
 }
 
 /// The TAT that is as many units ahead at the new interval as at the old one.
-fn moved(tat: u64, before_ns: u64, after_ns: u64, now_ns: u64) -> u64 {
-    let ahead = u128::from(tat.saturating_sub(now_ns));
-    let moved = ahead * u128::from(after_ns) / u128::from(before_ns);
+fn moved(tat: u64, before_ns: u128, after_ns: u128, now_ns: u64) -> u64 {
+    let by = common_divisor(before_ns, after_ns);
+    let ahead = u128::from(tat.saturating_sub(now_ns)).checked_mul(after_ns / by);
+    let moved = ahead.map_or(u128::MAX, |ahead| ahead / (before_ns / by).max(1));
     let moved = u64::try_from(moved).unwrap_or(u64::MAX);
     if moved == 0 { 0 } else { now_ns.saturating_add(moved).min(LATEST_NS) }
 }

@@ -31,6 +31,7 @@ const PLANS: &str = r#"
     count = "reported"
     hold  = "20"
     [meter.credits]
+    parts = 10
     sum = { tokens = "1/10" }
     [route.work]
     match = "POST /work"

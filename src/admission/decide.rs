@@ -231,7 +231,7 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
         From::Bucket(rate) => {
             let (rate, bucket) = bucket_of(sheet, *rate);
             if let Some(bucket) = bucket {
-                rate.rule.give_back(bucket, n, taken_at.mono_ns, now.mono_ns);
+                rate.rule.give_back(bucket, rate.rule.cells(n), taken_at.mono_ns, now.mono_ns);
             }
         }
         From::ScopedBucket(rate, used) => {

@@ -48,8 +48,9 @@ pub(crate) struct RateRule {
     pub(crate) name: Arc<str>,
     pub(crate) meter: Option<MeterId>,
     pub(crate) rule: BucketRule,
-    /// Per second, for reports: amount and period as written.
+    /// For reports: amount, burst and period as written.
     pub(crate) amount: u64,
+    pub(crate) burst: u64,
     pub(crate) per: std::time::Duration,
     pub(crate) place: Place,
     /// The pool of its units in one slot, where it is strict and the store is shared.

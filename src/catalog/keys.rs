@@ -42,6 +42,11 @@ static METER: Shape = Shape {
             Form::Each(Names::Plain, &Form::Fraction),
             "A weighted sum of other meters, instead of `count`.",
         ),
+        key(
+            "parts",
+            Form::Count,
+            "Parts of a unit that are counted, for good. Default: a million of a sum, else 1.",
+        ),
         key("hold", Form::Amount, "Units set aside on entry, or per chunk of a body. Bytes: 64KB."),
         key("cut", Form::Flag, "Whether a stream ends when no units remain. Default: false."),
         key("stripe", Form::Table(&METER_STRIPE), "How it reaches Stripe."),

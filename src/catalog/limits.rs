@@ -8,7 +8,8 @@ use toml::de::DeValue;
 
 use super::cursor::{Amount, Fault};
 use super::error::{Report, unknown_help};
-use super::model::{Count, Every, Feature, Meter, MeterId, Over, Quota, Route, Scope};
+use super::meters::{is_bytes, more_parts};
+use super::model::{Every, Feature, Meter, MeterId, Over, Quota, Route, Scope};
 use super::numbers::{BYTE_UNITS, Exact};
 use super::shape::{Node, Table, Text, fault, integer, items};
 use super::window::Zone;
@@ -225,8 +226,7 @@ pub(super) fn amount_of(
 
 /// An amount in atoms of its meter; without one, calls.
 pub(super) fn atoms(amount: &Amount, meter: Option<&Meter>) -> Result<u64, Fault> {
-    let is_bytes =
-        meter.is_some_and(|m| matches!(m.count, Count::RequestBytes | Count::ResponseBytes));
+    let is_bytes = meter.is_some_and(|m| is_bytes(m.count));
     let fault = |message: &str, help: String| Fault::new(amount.at.clone(), message, help);
     if is_bytes && !amount.bytes && amount.value.num > 0 {
         let help = format!("write {}", super::error::known_names(BYTE_UNITS.map(|(unit, _)| unit)));
@@ -239,8 +239,11 @@ pub(super) fn atoms(amount: &Amount, meter: Option<&Meter>) -> Result<u64, Fault
     let scaled = amount.value.times(u128::from(meter.map_or(1, |m| m.scale)));
     match scaled {
         Some(exact) if exact.den > 1 => {
-            let help = "write whole units; a rate below 1 as one over a longer period, \"30/min\""
-                .to_owned();
+            let whole = "write whole units; a rate below 1 as one over a longer period, \"30/min\"";
+            let help = match meter.and_then(|meter| more_parts(meter, exact.den)) {
+                Some(parts) => format!("{whole}; or {parts}"),
+                None => whole.to_owned(),
+            };
             Err(fault("a part of a unit that is never counted", help))
         }
         Some(exact) if exact.num <= u128::from(MAX_ATOMS) => {

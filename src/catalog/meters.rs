@@ -1,7 +1,8 @@
 //! Meters: what is counted.
 //!
-//! A meter's scale is the common denominator of everything fractional about it: its weights in a
-//! sum, and the costs of routes. With it each weight and cost is a whole number of atoms.
+//! A meter's scale, the parts of its unit, is written or follows from what kind of meter it is, and
+//! never from weights or costs: what is stored is counted in such parts, and must mean the same
+//! under every later file. Each weight and cost must come out whole in them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use super::error::{Report, unknown_help};
 use super::limits::amount_of;
 use super::model::{Count, Meter, MeterId, MeterStripe, Send};
-use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, lcm};
+use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, gcd, lcm};
 use super::shape::{Entry, Table, Text, fault, integer};
 use super::words;
 
@@ -19,8 +20,15 @@ pub const MAX_METERS: usize = 64;
 /// Most meters with `count = "reported"`: a request carries their numbers inline.
 pub const MAX_REPORTED: usize = 8;
 
-/// Largest scale: with it a limit of a million million units still fits.
-const MAX_SCALE: u128 = 1_000_000;
+/// Parts of a sum's unit, where the file does not say: decimal fractions of up to six digits, and a
+/// limit of a million million units still fits.
+const SUM_PARTS: u64 = 1_000_000;
+
+/// Most parts of a unit: with them a limit of a thousand million units still fits.
+const MAX_PARTS: u64 = 1_000_000_000;
+
+/// Most parts of a sum's unit for a byte: with more, a busy tenant overflows it within a day.
+const PARTS_A_BYTE: u128 = 1_000;
 
 /// Bytes taken at a time while a body streams, where the file does not say.
 const BYTES_HOLD: u64 = 64_000;
@@ -42,15 +50,17 @@ pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Ve
     }
     let offset = meters.len();
     for entry in &entries {
-        meters.push(meter(entry.name, count(report, entry)));
+        let count = count(report, entry);
+        let scale = parts(report, entry, count);
+        meters.push(Meter { scale, ..meter(entry.name, count) });
     }
     let of = |n: usize| {
         n.checked_sub(offset).and_then(|n| entries.get(n)).and_then(|e| Table::of(e.node))
     };
     let tables: Vec<Option<Table<'_>>> = (0..meters.len()).map(of).collect();
-    scale_costs(top, &mut meters);
     mark_named(top, &mut meters);
     sums(report, &tables, &mut meters);
+    grains(top, &mut meters);
     for (n, table) in tables.iter().enumerate() {
         if let Some(table) = table {
             rest_of_meter(report, *table, &mut meters[n]);
@@ -70,7 +80,17 @@ fn meter(name: &str, count: Count) -> Meter {
         _ => 0,
     };
     let name = Arc::from(name);
-    Meter { name, count, hold, cut: false, scale: 1, named: false, stripe: None, feeds: Vec::new() }
+    Meter {
+        name,
+        count,
+        hold,
+        cut: false,
+        scale: 1,
+        grain: 1,
+        named: false,
+        stripe: None,
+        feeds: Vec::new(),
+    }
 }
 
 fn count(report: &mut Report<'_>, entry: &Entry<'_>) -> Count {
@@ -99,26 +119,25 @@ fn count(report: &mut Report<'_>, entry: &Entry<'_>) -> Count {
     count
 }
 
-/// Gives each meter that a route's `cost` names with a fraction the scale that makes it whole.
-fn scale_costs(top: Table<'_>, meters: &mut [Meter]) {
-    let routes = top.table("route").map(Table::entries).unwrap_or_default();
-    let costs = routes.iter().filter_map(|route| Table::of(route.node)?.table("cost"));
-    for entry in costs.flat_map(Table::entries) {
-        let Some(meter) = meters.iter_mut().find(|meter| *meter.name == *entry.name) else {
-            continue;
-        };
-        // A request is whole: admission counts 1 without looking at a scale.
-        let whole = matches!(meter.count, Count::Cost | Count::Sum) && *meter.name != *REQUESTS;
-        let Some(text) = Text::of(entry.node).filter(|_| whole) else {
-            continue;
-        };
-        let Ok(cost) = words::fraction(text.text) else {
-            continue;
-        };
-        let scale = lcm(u128::from(meter.scale), cost.value.den).filter(|s| *s <= MAX_SCALE);
-        // Too large a denominator keeps the scale; the cost is then refused as a part of an atom.
-        if let Some(scale) = scale.and_then(|scale| u64::try_from(scale).ok()) {
-            meter.scale = scale;
+/// Parts of the meter's unit: as written, or what its kind has.
+fn parts(report: &mut Report<'_>, entry: &Entry<'_>, count: Count) -> u64 {
+    let usual = if count == Count::Sum { SUM_PARTS } else { 1 };
+    let Some(node) = Table::of(entry.node).and_then(|table| table.node("parts")) else {
+        return usual;
+    };
+    let is_whole = entry.name == REQUESTS || is_bytes(count);
+    let parts = integer(node).and_then(|parts| u64::try_from(parts).ok());
+    match parts.filter(|parts| (1..=MAX_PARTS).contains(parts)) {
+        Some(parts) if parts == 1 || !is_whole => parts,
+        Some(_) => {
+            let help = "leave `parts` out";
+            report.error(node.span(), format!("`{}` is counted whole", entry.name), help);
+            usual
+        }
+        None => {
+            let help = format!("write a whole number from 1 to {MAX_PARTS}");
+            report.error(node.span(), "not so many parts of a unit", help);
+            usual
         }
     }
 }
@@ -134,7 +153,48 @@ fn mark_named(top: Table<'_>, meters: &mut [Meter]) {
     }
 }
 
-/// Resolves `sum`: scales first, then the whole weights.
+pub(super) fn is_bytes(count: Count) -> bool {
+    matches!(count, Count::RequestBytes | Count::ResponseBytes)
+}
+
+/// What to write so that an amount comes out whole that has this denominator, in atoms; `None`: it
+/// cannot.
+pub(super) fn more_parts(meter: &Meter, den: u128) -> Option<String> {
+    if *meter.name == *REQUESTS || is_bytes(meter.count) {
+        return None;
+    }
+    let parts = u128::from(meter.scale).checked_mul(den)?;
+    let parts = u64::try_from(parts).ok().filter(|parts| *parts <= MAX_PARTS)?;
+    Some(format!("`parts = {parts}` in `[meter.{}]`, which is for good", meter.name))
+}
+
+/// How fine this file counts each meter: see [`Meter::grain`].
+fn grains(top: Table<'_>, meters: &mut [Meter]) {
+    let routes = top.table("route").map(Table::entries).unwrap_or_default();
+    let costs = routes.iter().filter_map(|route| Table::of(route.node)?.table("cost"));
+    let costs: Vec<Entry<'_>> = costs.flat_map(Table::entries).collect();
+    let mut grains: Vec<u64> = meters.iter().map(|meter| meter.scale).collect();
+    let finer = |grain: &mut u64, atoms: u64| *grain = gcd((*grain).into(), atoms.into()) as u64;
+    for entry in costs {
+        let Some(n) = meters.iter().position(|meter| *meter.name == *entry.name) else {
+            continue;
+        };
+        let cost = Text::of(entry.node).and_then(|text| words::fraction(text.text).ok());
+        // One that does not come out whole is refused where routes are read.
+        let atoms = cost.and_then(|cost| cost.value.times(meters[n].scale.into())?.to_u64());
+        finer(&mut grains[n], atoms.unwrap_or(0));
+    }
+    // Sums are no parts of sums: their parts have their grains by now.
+    for (n, meter) in meters.iter().enumerate() {
+        for (sum, weight) in &meter.feeds {
+            let fed = grains[n].saturating_mul(*weight);
+            finer(&mut grains[usize::from(sum.0)], fed);
+        }
+    }
+    meters.iter_mut().zip(grains).for_each(|(meter, grain)| meter.grain = grain.max(1));
+}
+
+/// Resolves `sum` into whole weights.
 fn sums(report: &mut Report<'_>, tables: &[Option<Table<'_>>], meters: &mut [Meter]) {
     for (n, table) in tables.iter().enumerate() {
         let Some(sum) = table.and_then(|table| table.table("sum")) else {
@@ -147,22 +207,43 @@ fn sums(report: &mut Report<'_>, tables: &[Option<Table<'_>>], meters: &mut [Met
             let help = "write the meters it adds up: `sum = { tokens = \"1/1000\" }`";
             report.error(span, "a sum of nothing", help);
         }
-        let scale =
-            weights.iter().try_fold(u128::from(meters[n].scale), |scale, (part, weight, _)| {
-                let weight = weight.over(u128::from(meters[*part].scale))?;
-                lcm(scale, weight.den).filter(|scale| *scale <= MAX_SCALE)
-            });
-        let Some(scale) = scale.and_then(|scale| u64::try_from(scale).ok()) else {
-            let help = "write weights with smaller denominators, as in \"1/1000\"";
-            let span = table.and_then(|t| t.key_span("sum")).unwrap_or_default();
-            report.error(span, "the weights have no common denominator up to a million", help);
-            continue;
-        };
-        meters[n].scale = scale;
+        let scale = u128::from(meters[n].scale);
+        let scales: Vec<u128> = meters.iter().map(|meter| meter.scale.into()).collect();
+        let in_atoms = |part: usize, weight: Exact| weight.times(scale)?.over(scales[part]);
+        // What all weights need: one advice, and not another after each correction.
+        let needed = weights
+            .iter()
+            .try_fold(1, |needed, (part, weight, _)| lcm(needed, in_atoms(*part, *weight)?.den));
+        let is_written = table.is_some_and(|table| table.node("parts").is_some());
         for (part, weight, span) in weights {
-            let below = u128::from(meters[part].scale);
-            let whole = weight.times(u128::from(scale)).and_then(|w| w.over(below));
-            match whole.and_then(Exact::to_u64) {
+            let Some(atoms) = in_atoms(part, weight) else {
+                let help = "write a smaller weight";
+                report.error(span, "the weight overflows what can be counted", help);
+                continue;
+            };
+            if atoms.den > 1 {
+                let help = match needed.and_then(|needed| more_parts(&meters[n], needed)) {
+                    Some(parts) => format!("write {parts}; or a decimal fraction, \"0.0035\""),
+                    None => "write a decimal fraction of few digits, \"0.0035\"".to_owned(),
+                };
+                let message = format!(
+                    "the weight does not come out whole: `{}` is counted in parts of 1/{scale}",
+                    meters[n].name
+                );
+                report.error(span, message, help);
+                continue;
+            }
+            let per_byte = is_bytes(meters[part].count) && !is_written;
+            if per_byte && atoms.num > PARTS_A_BYTE {
+                let help = format!(
+                    "write `parts = 1` in `[meter.{}]`, or as many parts of its unit as the \
+                     weights need: it is for good",
+                    meters[n].name
+                );
+                report.error(span, format!("so many bytes overflow 1/{scale} of a unit"), help);
+                continue;
+            }
+            match atoms.to_u64() {
                 Some(0) => {
                     let help = "leave it out of the sum";
                     report.error(span, "a weight of 0 counts nothing", help);
@@ -263,7 +344,7 @@ fn meter_stripe(report: &mut Report<'_>, table: Table<'_>, meter: &Meter) -> Opt
 }
 
 fn stripe_unit(report: &mut Report<'_>, unit: &Text<'_>, meter: &Meter) -> Option<u64> {
-    let bytes = matches!(meter.count, Count::RequestBytes | Count::ResponseBytes);
+    let bytes = is_bytes(meter.count);
     let known: &[(&str, u64)] = if bytes { &BYTE_UNITS } else { &MULTIPLIERS };
     let found = known.iter().find(|(word, _)| *word == unit.text).map(|(_, by)| *by);
     if found.is_none() {

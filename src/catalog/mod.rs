@@ -38,6 +38,7 @@ mod words;
 pub use error::{PlanError, PlanErrors, Warning};
 pub use meters::{MAX_METERS, MAX_REPORTED};
 pub use model::*;
+pub(crate) use numbers::gcd as common_divisor;
 pub use plans::MAX_SOLD;
 pub use router::{Reads, Routes};
 pub use routes::MAX_ROUTES;

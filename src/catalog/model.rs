@@ -33,10 +33,14 @@ pub struct Meter {
     pub hold: u64,
     /// Whether a stream ends when no units remain (exact), or is served and recorded as over.
     pub cut: bool,
-    /// Atoms to the unit: 1, or the common denominator of a `sum`.
+    /// Atoms to the unit: its `parts`, by default a million for a `sum` and else 1. The same for
+    /// good: everything that is stored is counted in them.
     pub scale: u64,
     /// Some route names it among its `meters`: it concerns these routes alone.
     pub named: bool,
+    /// Every amount that this file asks for or counts is a multiple of so many atoms: what buckets
+    /// count in, which hold no more than 32 bits. Nothing that is stored knows of it.
+    pub grain: u64,
     /// How it reaches Stripe, if it does.
     pub stripe: Option<MeterStripe>,
     /// The meters with `count = "sum"` that this one adds to, with atoms of theirs per atom of
@@ -46,10 +50,10 @@ pub struct Meter {
 
 impl Meter {
     /// Atoms that a request asks for on entry where the meter's number is learned late: its hold,
-    /// or one, so that what is owed is seen.
+    /// or the least there is, so that what is owed is seen.
     pub(crate) fn asked(&self) -> u64 {
         match self.count {
-            Count::Reported | Count::ResponseBytes => self.hold.max(1),
+            Count::Reported | Count::ResponseBytes => self.hold.max(self.grain),
             Count::Cost | Count::RequestBytes | Count::Sum => self.hold,
         }
     }
@@ -350,6 +354,14 @@ pub struct Plan {
     pub enforce: Enforce,
     /// No units and no store.
     pub on_lease_error: OnLeaseError,
+}
+
+impl Plan {
+    /// Whether it has a quota of this meter that runs out or is counted against: without one, units
+    /// that are given on top are never spent.
+    pub fn limits(&self, meter: MeterId) -> bool {
+        self.quotas.get(&meter).into_iter().flatten().any(|quota| quota.limit.is_some())
+    }
 }
 
 /// What admission does with an uncached tenant when the store does not answer.

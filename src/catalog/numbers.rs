@@ -56,7 +56,7 @@ pub(super) fn lcm(a: u128, b: u128) -> Option<u128> {
 }
 
 /// Greatest common divisor; `gcd(0, b) = b`, at least 1.
-fn gcd(mut a: u128, mut b: u128) -> u128 {
+pub(crate) fn gcd(mut a: u128, mut b: u128) -> u128 {
     while b > 0 {
         (a, b) = (b, a % b);
     }

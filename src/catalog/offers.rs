@@ -90,6 +90,11 @@ pub(super) fn topups(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>)
                 let help = "write how many units are bought, or leave it out";
                 report.error(line.node.span(), "a top-up of nothing", help);
             }
+            let parts = scene.of(meter).scale;
+            if read.is_some_and(|atoms| !atoms.is_multiple_of(parts)) {
+                let help = "write whole units";
+                report.error(line.node.span(), "a top-up of a part of a unit", help);
+            }
             adds.extend(read.map(|atoms| (meter, atoms)));
         }
         topups.push(Topup {

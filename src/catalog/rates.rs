@@ -80,8 +80,10 @@ impl Scene<'_> {
         let amount = atoms(&words.amount)?;
         let burst = words.burst.as_ref().map_or(Some(amount), &mut atoms)?;
         let burst_at = words.burst.as_ref().map_or(words.amount.at.clone(), |b| b.at.clone());
-        if let Err(f) = fits_bucket(amount, burst, words.per.as_nanos(), &words.amount.at, burst_at)
-        {
+        let grain = of.map_or(1, |meter| meter.grain);
+        let fits =
+            fits_bucket([amount, burst], grain, words.per.as_nanos(), &words.amount.at, burst_at);
+        if let Err(f) = fits {
             fault(report, text, f);
             return None;
         }
@@ -105,8 +107,8 @@ impl Scene<'_> {
 /// Whether a token bucket can hold the rate: its interval is at least a nanosecond, rounding it to
 /// whole ones changes the rate by at most 1 %, and a full bucket fits 64 bits of nanoseconds.
 fn fits_bucket(
-    amount: u64,
-    burst: u64,
+    [amount, burst]: [u64; 2],
+    grain: u64,
     per_ns: u128,
     amount_at: &Range<usize>,
     burst_at: Range<usize>,
@@ -118,7 +120,9 @@ fn fits_bucket(
         let help = "write `needs = \"..\"` on the route to close it";
         return Err(Fault::new(at, "a rate of 0 lets nothing through", help));
     }
+    let per_ns = per_ns * u128::from(grain);
     let interval = per_ns / u128::from(amount);
+    let burst = burst / grain;
     if interval == 0 || per_ns % u128::from(amount) * ROUNDING > per_ns {
         let help = "write a lower rate: a bucket counts whole nanoseconds between units";
         return Err(Fault::new(at, "the rate overflows the bucket", help));

@@ -3,16 +3,22 @@
 //! The first process to see a new content publishes it as the next revision; going back to an
 //! earlier file is a new publication. The revision decides whose limits win in a pool. A file that
 //! cannot be loaded keeps the catalog that is in force.
+//!
+//! A publication also says in how many parts of its unit each meter is counted. What a meter was
+//! first counted in holds for good, also while no file has it: pools, grants and use are stored as
+//! numbers of such parts, and a file that would give these another meaning is refused.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Inner;
-use crate::catalog::{Catalog, Zone};
+use crate::catalog::{Catalog, Count, Zone};
 use crate::error::Error;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
-    Change, MAX_PAGE_ITEMS, Query, Store, StoreError, Value, When, Write, Written, until_known,
+    Change, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+    until_known,
 };
 use crate::text_file::{self, OffRuntime};
 
@@ -21,6 +27,8 @@ const FORMAT: i64 = 1;
 const HASH: &str = "hash";
 const AT_MS: &str = "at_ms";
 const ZONE: &str = "zone";
+/// Parts of a unit by meter, as JSON.
+const PARTS: &str = "parts";
 
 /// Most changes of the time zone that are looked back on: what ran when an older one was made has
 /// ended.
@@ -84,6 +92,8 @@ pub(crate) struct Published {
     hash: Vec<u8>,
     /// The time zones, each with when it came into force, in order.
     zones: Vec<(i64, String)>,
+    /// Parts of a unit by meter, as every publication since its first has them.
+    parts: BTreeMap<String, u64>,
 }
 
 /// Publishes a catalog unless it is the newest one. `published` is what [`published`] has said.
@@ -93,9 +103,14 @@ pub(crate) async fn publish(
     catalog: &Catalog,
     mut published: Published,
     now_ms: i64,
-) -> Result<Published, StoreError> {
+) -> Result<Published, Error> {
     let zone = catalog.timezone.name();
+    let parts = catalog.meters.iter().map(|meter| (meter.name.to_string(), meter.scale));
+    let parts = parts.collect::<BTreeMap<_, _>>();
+    let json = serde_json::to_string(&parts)
+        .map_err(|e| StoreError::new(StoreErrorKind::Invalid, format!("a catalog: {e}")))?;
     loop {
+        published.refuse_other_parts(catalog)?;
         if published.hash.as_slice() == catalog.hash.as_slice() {
             return Ok(published);
         }
@@ -109,12 +124,14 @@ pub(crate) async fn publish(
                 Change::Set(HASH.into(), Value::Bytes(catalog.hash.to_vec())),
                 Change::Set(AT_MS.into(), Value::Int(now_ms)),
                 Change::Set(ZONE.into(), Value::Text(zone.to_owned())),
+                Change::Set(PARTS.into(), Value::Text(json.clone())),
             ],
         };
         match until_known(store, write).await? {
             Written::Applied(_) => {
                 (published.revision, published.hash) = (revision, catalog.hash.to_vec());
                 published.is_in(zone, now_ms);
+                published.counts(parts);
                 return Ok(published);
             }
             // Somebody was first, perhaps ourselves with an answer that was lost: look again.
@@ -138,6 +155,11 @@ pub(crate) async fn published(store: &dyn Store, space: &Space) -> Result<Publis
             if let (Some(zone), Some(at_ms)) = (item.text(ZONE), item.int(AT_MS)) {
                 published.is_in(zone, at_ms);
             }
+            let parts = item.text(PARTS).map(serde_json::from_str).transpose().map_err(|_| {
+                let message = format!("catalog revision {sk}: {PARTS} cannot be read");
+                StoreError::new(StoreErrorKind::Corrupt, message)
+            })?;
+            published.counts(parts.unwrap_or_default());
         }
         match page.next {
             Some(next) => from = next,
@@ -155,6 +177,34 @@ impl Published {
         if self.zones.len() > ZONES {
             self.zones.remove(0);
         }
+    }
+
+    /// A publication counts meters in these parts. No earlier one counts them in others.
+    fn counts(&mut self, parts: BTreeMap<String, u64>) {
+        for (meter, parts) in parts {
+            self.parts.entry(meter).or_insert(parts);
+        }
+    }
+
+    /// Refuses a catalog under which stored amounts would mean something else.
+    fn refuse_other_parts(&self, catalog: &Catalog) -> Result<(), Error> {
+        for meter in &catalog.meters {
+            let Some(known) = self.parts.get(&*meter.name).filter(|it| **it != meter.scale) else {
+                continue;
+            };
+            let can_have = !matches!(meter.count, Count::RequestBytes | Count::ResponseBytes);
+            let help = if can_have {
+                format!("write `parts = {known}` there, or ")
+            } else {
+                String::new()
+            };
+            return Err(Error::Parts(format!(
+                "[meter.{0}] would be counted in parts of 1/{1}; what is stored of it is counted in \
+                 parts of 1/{known}: {help}give the meter another name",
+                meter.name, meter.scale
+            )));
+        }
+        Ok(())
     }
 
     /// The catalog with the zones that were in force before its own.

@@ -203,7 +203,10 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
             continue;
         };
         let (from, took) = match bucket_of(q.sheet, index) {
-            (rate, Some(bucket)) => (From::Bucket(index), rate.rule.take(bucket, n, q.now.mono_ns)),
+            (rate, Some(bucket)) => {
+                let took = rate.rule.take(bucket, rate.rule.cells(n), q.now.mono_ns);
+                (From::Bucket(index), took)
+            }
             (rate, None) => {
                 let Place::Scoped(scope) = &rate.place else {
                     continue;
@@ -222,7 +225,8 @@ pub(super) fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stop
                 let Some(used) = q.hub.scoped.bucket(key, &rate.rule, now_ns) else {
                     return Some(refuse(Reason::Unavailable, Limit::Rate(index)));
                 };
-                let took = rate.rule.take(used.under(&rate.rule, now_ns), n, now_ns);
+                let cells = rate.rule.cells(n);
+                let took = rate.rule.take(used.under(&rate.rule, now_ns), cells, now_ns);
                 (From::ScopedBucket(index, used), took)
             }
         };
@@ -289,7 +293,7 @@ fn tell(q: &Question<'_>, index: u16, from: &From, n: u64) {
         _ => bucket_of(q.sheet, index).1,
     };
     if let (Some(scope), Some(bucket)) = (scope, bucket)
-        && rate.rule.refused(bucket, n, q.hub.slot())
+        && rate.rule.refused(bucket, rate.rule.cells(n), q.hub.slot())
     {
         let tenant = q.sheet.tenant.surrogate;
         q.hub.tell(LimitId { tenant, rate: rate.id.clone(), scope });

@@ -109,6 +109,10 @@ impl Lease {
             return None;
         }
         let more = self.size(cold, view.free);
+        if more == 0 && cold.held() > cold.bound() && unused >= ask {
+            cold.ceiling.wanted = true; // the pool has no more, and what is here will do
+            return None;
+        }
         let is_thin = || subpool::is_thin(view.free, cold.share, self.wish(cold));
         if cold.stale && cold.shard.map_or(more == 0 && view.split, |_| more == 0 || is_thin()) {
             return Some(self.seek(cold, is_over));

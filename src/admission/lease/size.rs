@@ -25,7 +25,11 @@ impl Lease {
     /// cannot cover the ask, so taking from it would only keep units from others.
     pub(super) fn size(&self, cold: &Cold, free: i64) -> u64 {
         let free = free.max(0);
-        let one = signed(self.missing());
+        // What a ceiling keeps from being served is ours all the same: the entry that is written
+        // covers what is waited for.
+        let unused = cold.held().saturating_sub(self.used(cold));
+        let wanted = self.wanted.load(Ordering::SeqCst);
+        let one = signed(self.missing().min(wanted.saturating_sub(unused)));
         if one > free {
             return 0;
         }

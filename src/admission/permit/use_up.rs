@@ -72,7 +72,7 @@ pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
     match &took.from {
         From::Bucket(rate) => {
             if let (rate, Some(bucket)) = decide::bucket_of(&of.sheet, *rate) {
-                rate.rule.charge(bucket, beyond, now.mono_ns);
+                rate.rule.charge(bucket, rate.rule.cells(beyond), now.mono_ns);
             }
         }
         From::ScopedBucket(_, used) => used.charge(beyond, now),

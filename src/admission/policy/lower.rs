@@ -82,8 +82,10 @@ impl Policy {
         for rate in plan.rates.values().flatten() {
             let place = self.bucket_place(&rate.scope);
             let most = rate.meter.map_or(1, |meter| most_asked(catalog, meter));
+            let grain = rate.meter.map_or(1, |id| catalog.meters[usize::from(id.0)].grain);
             let slot_pool = together.leases(rate, most).then(|| self.slot_pool(rate));
             let parts = together.nodes();
+            let whole = BucketRule::in_grains(rate.amount, rate.per, rate.burst, grain);
             by_key.entry(on_key(rate.on)).or_default().push(index(self.rates.len()));
             self.rates.push(RateRule {
                 id: rate.id.clone(),
@@ -91,10 +93,11 @@ impl Policy {
                 meter: rate.meter,
                 // What is leased by the slot is not cut by the node as well.
                 rule: match slot_pool {
-                    Some(_) => BucketRule::new(rate.amount, rate.per, rate.burst).leased(),
-                    None => BucketRule::new(rate.amount, rate.per, rate.burst).among(parts),
+                    Some(_) => whole.leased(),
+                    None => whole.among(parts),
                 },
                 amount: rate.amount,
+                burst: rate.burst,
                 per: rate.per,
                 place,
                 slot_pool,
@@ -138,7 +141,8 @@ impl Policy {
         let mut all: Vec<GrantTerms> = once
             .filter_map(|quota| {
                 Some(GrantTerms {
-                    id: format!("{}/{}", plan.name, quota.id).into(),
+                    // Not the plan's: one that grants more gives the difference.
+                    id: quota.id.clone(),
                     meter: quota.meter,
                     atoms: quota.limit?,
                     expires_ms: None,
@@ -147,7 +151,7 @@ impl Policy {
             })
             .chain(own.iter().cloned())
             .collect();
-        all.sort_by_key(|g| (g.expires_ms.unwrap_or(i64::MAX), g.id.clone()));
+        all.sort_by_key(|g| (g.expires_ms.unwrap_or(i64::MAX), !g.of_plan, g.id.clone()));
         let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
         for grant in all {
             by_meter.entry(grant.meter).or_default().push(index(self.pools.len()));

@@ -18,6 +18,7 @@ pub(crate) struct ScopedBucket {
     /// The pace of the rule that it was filled under.
     interval_ns: AtomicU64,
     whole_interval_ns: AtomicU64,
+    grain: AtomicU64,
     /// One at a time moves it to another rule.
     moving: Mutex<()>,
 }
@@ -25,11 +26,12 @@ pub(crate) struct ScopedBucket {
 impl ScopedBucket {
     /// A full one.
     pub(super) fn new(rule: &BucketRule) -> Self {
-        let Pace { interval_ns, whole_interval_ns } = rule.pace();
+        let Pace { interval_ns, whole_interval_ns, grain } = rule.pace();
         Self {
             bucket: Bucket::default(),
             interval_ns: interval_ns.into(),
             whole_interval_ns: whole_interval_ns.into(),
+            grain: grain.into(),
             moving: Mutex::new(()),
         }
     }
@@ -54,16 +56,17 @@ impl ScopedBucket {
         rule.level(&seen, now_ns)
     }
 
-    /// Gives back `n` units that were taken under this rule.
+    /// Gives back `n` atoms that were taken under this rule.
     pub(crate) fn give_back(&self, rule: &BucketRule, n: u64, taken_at: Now, now: Now) {
         if self.is_under(rule) {
-            rule.give_back(&self.bucket, n, taken_at.mono_ns, now.mono_ns);
+            rule.give_back(&self.bucket, rule.cells(n), taken_at.mono_ns, now.mono_ns);
         }
     }
 
-    /// Charges `n` units that were learned late, under whatever rule they were asked for.
+    /// Charges `n` atoms that were learned late, under whatever rule they were asked for.
     pub(crate) fn charge(&self, n: u64, now: Now) {
-        self.bucket.charge(self.interval_ns.load(Ordering::Acquire), n, now.mono_ns);
+        let Pace { interval_ns, grain, .. } = self.pace();
+        self.bucket.charge(interval_ns, n.div_ceil(grain), now.mono_ns);
     }
 
     /// Whether all of its burst is there: one that is forgotten before would be full too early.
@@ -72,13 +75,16 @@ impl ScopedBucket {
     }
 
     fn is_under(&self, rule: &BucketRule) -> bool {
-        self.interval_ns.load(Ordering::Acquire) == rule.pace().interval_ns
+        let pace = rule.pace();
+        self.interval_ns.load(Ordering::Acquire) == pace.interval_ns
+            && self.grain.load(Ordering::Relaxed) == pace.grain
     }
 
     fn pace(&self) -> Pace {
         Pace {
-            interval_ns: self.interval_ns.load(Ordering::Relaxed),
+            interval_ns: self.interval_ns.load(Ordering::Acquire),
             whole_interval_ns: self.whole_interval_ns.load(Ordering::Relaxed),
+            grain: self.grain.load(Ordering::Relaxed).max(1),
         }
     }
 
@@ -90,6 +96,7 @@ impl ScopedBucket {
         }
         rule.take_over(&self.bucket, self.pace(), now_ns);
         self.whole_interval_ns.store(rule.pace().whole_interval_ns, Ordering::Relaxed);
+        self.grain.store(rule.pace().grain, Ordering::Relaxed);
         self.interval_ns.store(rule.pace().interval_ns, Ordering::Release);
     }
 }
