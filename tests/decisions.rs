@@ -440,11 +440,11 @@ async fn a_suspended_tenant_is_refused_and_resumes() {
     assert!(ask(&gate, "acme", "jobs", 1).await.is_ok());
 }
 
-fn grant(id: &str, atoms: u64, expires_ms: Option<i64>) -> Grant {
+fn grant(id: &str, units: u64, expires_ms: Option<i64>) -> Grant {
     Grant {
         id: id.into(),
         meter: "jobs".into(),
-        atoms,
+        units,
         source: "gift".into(),
         expires_ms,
         note: None,

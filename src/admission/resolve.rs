@@ -8,6 +8,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::lease::MOST;
 use super::policy::{GrantTerms, Policy, Together};
 use super::sheet::{Resolved, Standing};
 use crate::catalog::{Anchors, Catalog, Changes, MeterId, PaymentRule, PlanId};
@@ -235,10 +236,12 @@ fn grants(record: &TenantRecord, catalog: &Catalog, now_ms: i64) -> Vec<GrantTer
     let in_force = record.grants.iter().filter(|g| g.expires_ms.is_none_or(|end| end > now_ms));
     in_force
         .filter_map(|grant| {
+            let meter = meter(&grant.meter)?;
+            let scale = catalog.meters[usize::from(meter.0)].scale;
             Some(GrantTerms {
                 id: grant.id.as_str().into(),
-                meter: meter(&grant.meter)?,
-                atoms: grant.atoms,
+                meter,
+                atoms: grant.units.saturating_mul(scale).min(MOST),
                 expires_ms: grant.expires_ms,
                 of_plan: false,
             })

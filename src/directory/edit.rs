@@ -130,6 +130,9 @@ impl Edit {
                 }
                 check_text(&new.id, "a grant's id", MAX_NAME)?;
                 check_text(&new.source, "a grant's source", MAX_NAME)?;
+                if new.units == 0 {
+                    return Err(DirectoryError::NoUnits);
+                }
                 new.note.as_ref().map_or(Ok(()), |note| check_text(note, "a note", MAX_NOTE))?;
                 if check.has_meter(&new.meter) {
                     return Ok(());
@@ -150,6 +153,8 @@ pub struct TenantEdit {
     target: Target,
     edits: Vec<Edit>,
     note: Option<String>,
+    /// Its grants were paid for.
+    is_paid: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -162,11 +167,15 @@ enum Target {
 
 impl TenantEdit {
     pub(super) fn of_id(directory: Directory, id: &str) -> Self {
-        Self { directory, target: Target::Id(id.to_owned()), edits: Vec::new(), note: None }
+        Self::of_target(directory, Target::Id(id.to_owned()))
     }
 
     pub(super) fn of(directory: Directory, surrogate: Surrogate) -> Self {
-        Self { directory, target: Target::Known(surrogate), edits: Vec::new(), note: None }
+        Self::of_target(directory, Target::Known(surrogate))
+    }
+
+    fn of_target(directory: Directory, target: Target) -> Self {
+        Self { directory, target, edits: Vec::new(), note: None, is_paid: false }
     }
 
     /// Assigns this plan.
@@ -218,8 +227,16 @@ impl TenantEdit {
         self.with(Edit::OverridesEnded)
     }
 
-    /// Gives units once. The same grant given twice is given once.
+    /// Gives units once. The same grant given twice is given once, also after its end. That the
+    /// tenant's plan does not limit its meter is an error: nothing would be spent of it.
     pub fn grant(self, grant: Grant) -> Self {
+        self.with(Edit::Grant(grant))
+    }
+
+    /// Gives units that were paid for: kept also while the tenant's plan does not limit them.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn paid_grant(mut self, grant: Grant) -> Self {
+        self.is_paid = true;
         self.with(Edit::Grant(grant))
     }
 
@@ -254,10 +271,13 @@ impl TenantEdit {
         };
         for _ in 0..ATTEMPTS {
             let before = self.directory.read_record(surrogate).await?;
-            let Some((after, announced)) = self.next(surrogate, before.as_deref())? else {
+            let edits = self.still_to_make(surrogate, before.as_deref()).await?;
+            let Some((after, announced)) = self.next(surrogate, before.as_deref(), edits)? else {
                 // `next` finds nothing to change only where there is a tenant.
                 return before.map(|it| self.directory.handle(it)).ok_or(DirectoryError::NoTenant);
             };
+            let held = before.iter().flat_map(|before| &before.grants);
+            self.directory.note_leaving(&after, held.chain(grants_in(&announced.edits))).await?;
             let made = self.directory.commit(before.as_deref(), &after, announced).await?;
             if let Some(record) = made {
                 return Ok(self.directory.handle(record));
@@ -266,14 +286,34 @@ impl TenantEdit {
         Err(DirectoryError::Busy)
     }
 
+    /// The changes without the grants that were given and have ended.
+    async fn still_to_make(
+        &self,
+        surrogate: Surrogate,
+        before: Option<&TenantRecord>,
+    ) -> Result<Vec<Edit>, DirectoryError> {
+        let mut edits = Vec::with_capacity(self.edits.len());
+        for edit in &self.edits {
+            // One that is made now has no grants yet.
+            if let (Edit::Grant(grant), Some(before)) = (edit, before)
+                && !before.grants.iter().any(|held| held.id == grant.id)
+                && self.directory.was_given(surrogate, grant).await?
+            {
+                continue;
+            }
+            edits.push(edit.clone());
+        }
+        Ok(edits)
+    }
+
     /// The next version and what the history says of it; `None` if nothing changes.
     fn next(
         &self,
         surrogate: Surrogate,
         before: Option<&TenantRecord>,
+        mut edits: Vec<Edit>,
     ) -> Result<Option<(TenantRecord, Announced)>, DirectoryError> {
         let now_ms = self.directory.now_ms();
-        let mut edits = self.edits.clone();
         let mut after = match (before, &self.target) {
             (Some(before), _) => before.clone(),
             (None, Target::Known(_)) => return Err(DirectoryError::NoTenant),
@@ -287,6 +327,11 @@ impl TenantEdit {
         }
         if before == Some(&after) {
             return Ok(None);
+        }
+        let is_new = |grant: &&Grant| before.is_none_or(|before| !before.grants.contains(grant));
+        if !self.is_paid {
+            let mut new = grants_in(&edits).filter(is_new);
+            new.try_for_each(|it| self.directory.inner.check.can_spend(it, &after, now_ms))?;
         }
         after.prune(now_ms)?;
         after.version = after.version.saturating_add(1);
@@ -320,6 +365,10 @@ impl TenantEdit {
         self.edits.push(edit);
         self
     }
+}
+
+fn grants_in(edits: &[Edit]) -> impl Iterator<Item = &Grant> {
+    edits.iter().filter_map(|edit| if let Edit::Grant(grant) = edit { Some(grant) } else { None })
 }
 
 impl Directory {

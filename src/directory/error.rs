@@ -22,6 +22,28 @@ pub enum DirectoryError {
     /// The catalog has no such meter.
     #[error("there is no meter {0:?} in the plan file")]
     UnknownMeter(String),
+    /// A grant of nothing.
+    #[error("a grant of 0 units gives nothing: write how many")]
+    NoUnits,
+    /// More units than can be counted.
+    #[error("a grant of {meter:?} has at most {most} units: write a smaller number")]
+    TooManyUnits {
+        /// The meter, by name.
+        meter: String,
+        /// Most units.
+        most: u64,
+    },
+    /// The tenant's plan does not limit the meter of a grant, so that nothing would be spent of it.
+    #[error(
+        "the plan {plan:?} does not limit {meter:?}, so that nothing would be spent of the grant: \
+         write `quota.{meter}` in the plan, or give the tenant one that has it"
+    )]
+    NotLimited {
+        /// The meter, by name.
+        meter: String,
+        /// The plan that the tenant would be on.
+        plan: String,
+    },
     /// An override's changes are not what a `[tenant.x]` table may hold.
     #[error("override: {0}")]
     Changes(String),

@@ -30,6 +30,7 @@ use crate::store::{Item, Key, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErr
 mod customers;
 mod edit;
 mod error;
+mod given;
 mod history;
 mod keys;
 mod names;
@@ -63,6 +64,16 @@ pub trait Check: Send + Sync + 'static {
     /// Whether there is such a meter.
     fn has_meter(&self, _name: &str) -> bool {
         true
+    }
+    /// Whether a tenant with this record could spend this grant at `now_ms`, Unix milliseconds; the
+    /// error says why not.
+    fn can_spend(
+        &self,
+        _grant: &Grant,
+        _record: &TenantRecord,
+        _now_ms: i64,
+    ) -> Result<(), DirectoryError> {
+        Ok(())
     }
     /// Whether this TOML could stand in a `[tenant.x]` table; the error says why not.
     fn changes(&self, _toml: &str) -> Result<(), String> {

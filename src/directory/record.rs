@@ -108,8 +108,9 @@ pub struct Grant {
     pub id: String,
     /// The meter, by name.
     pub meter: String,
-    /// How much, in atoms of the meter.
-    pub atoms: u64,
+    /// How many whole units of the meter, bytes of one that counts bytes: at least one. Kept as
+    /// units, so that it is worth the same under every plan file.
+    pub units: u64,
     /// Where it came from: `plan`, `topup`, `operator`, ..
     pub source: String,
     /// First instant at which it can no longer be spent.

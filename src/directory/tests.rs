@@ -116,9 +116,9 @@ fn open(store: &(impl Store + Clone), clock: &ManualClock, peppers: &Peppers) ->
     Directory::new(store, Space::new("test"), clock, peppers.clone(), known)
 }
 
-fn grant(id: &str, atoms: u64) -> Grant {
+fn grant(id: &str, units: u64) -> Grant {
     let (id, meter, source) = (id.to_owned(), "credits".to_owned(), "topup".to_owned());
-    Grant { id, meter, atoms, source, expires_ms: Some(NOW + 1_000), note: None }
+    Grant { id, meter, units, source, expires_ms: Some(NOW + 1_000), note: None }
 }
 
 async fn find(bed: &Bed, key: &str) -> Option<Found> {
@@ -217,7 +217,7 @@ async fn the_largest_record_fits_an_item() {
         for n in 0..32 {
             let id = format!("{:064}", half * 32 + n);
             let (meter, source, note) = (wide(n, 64), wide(n, 64), Some(wide(n, 512)));
-            edit = edit.grant(Grant { id, meter, atoms: u64::MAX, source, expires_ms: None, note });
+            edit = edit.grant(Grant { id, meter, units: u64::MAX, source, expires_ms: None, note });
         }
         edit.save().await.unwrap();
     }
@@ -458,7 +458,7 @@ proptest! {
             let faults: Vec<_> = lost.into_iter().map(|at| (at, Fault::Reply)).collect();
             bed.store.fail(&faults);
             let saves = (0..4).map(|n| {
-                let edit = bed.directory.tenant("acme").grant(grant(&format!("pay-{n}"), n));
+                let edit = bed.directory.tenant("acme").grant(grant(&format!("pay-{n}"), n + 1));
                 tokio::spawn(edit.save())
             });
             for save in saves.collect::<Vec<_>>() {

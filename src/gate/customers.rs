@@ -270,8 +270,7 @@ impl Inner {
         let catalog = self.live.load().catalog.clone();
         let pending: BTreeSet<String> = match tenant {
             Some(tenant) => {
-                let now_ms = self.clock.now().wall_ms;
-                let due = topups(&catalog, &state, tenant, now_ms);
+                let due = self.due_topups(&catalog, &state, tenant).await?;
                 due.into_iter().map(|(line, _)| line).collect()
             }
             // They are granted once it is linked.
@@ -290,6 +289,21 @@ impl Inner {
     fn state_of(&self, known: &Known) -> PlanState {
         let catalog = &self.live.load().catalog;
         known.facts.state(|price| catalog.sold_at(price))
+    }
+
+    /// What was paid for and has not been given.
+    async fn due_topups(
+        &self,
+        catalog: &Catalog,
+        state: &PlanState,
+        tenant: &Tenant,
+    ) -> Result<Vec<(String, Grant)>, Failed> {
+        let mut due = topups(catalog, state, tenant);
+        if !due.is_empty() {
+            let past = self.directory.past_grants(tenant.record().surrogate).await?;
+            due.retain(|(_, grant)| !past.contains(&grant.id));
+        }
+        Ok(due)
     }
 
     /// Writes the record of the tenant whose customer this is, which comes back; `None` if it is
@@ -317,16 +331,32 @@ impl Inner {
             }
         }
         let mut tenant = edit.note(note).save().await?;
-        for (_, grant) in topups(catalog, state, &tenant, self.clock.now().wall_ms) {
-            let id = grant.id.clone();
-            match tenant.edit().grant(grant).note(note).save().await {
+        let now_ms = self.clock.now().wall_ms;
+        for (_, grant) in self.due_topups(catalog, state, &tenant).await? {
+            // The terms of a pack are those that were in force when it was first seen, also where
+            // it had ended by then.
+            if grant.expires_ms.is_some_and(|end| end <= now_ms) {
+                self.directory.note_past_grant(surrogate, &grant).await?;
+                continue;
+            }
+            let (id, meter) = (grant.id.clone(), grant.meter.clone());
+            match tenant.edit().paid_grant(grant).note(note).save().await {
                 Ok(given) => tenant = given,
                 // Tried again whenever the customer is looked at; Stripe need not repeat the event.
                 Err(error @ DirectoryError::TooMany { .. }) => {
                     let tenant = &tenant.record().id;
                     tracing::error!(%tenant, grant = %id, %error, "paid for and not given");
+                    continue;
                 }
                 Err(error) => return Err(error.into()),
+            }
+            let plan = live.resolve(tenant.record(), now_ms).policy.plan.clone();
+            if catalog.meter(&meter).is_none_or(|meter| !plan.limits(meter)) {
+                let tenant = &tenant.record().id;
+                tracing::error!(
+                    %tenant, grant = %id, %meter, plan = %plan.name,
+                    "paid for, and the plan does not limit the meter: kept until one does"
+                );
             }
         }
         self.learn(&tenant);
@@ -448,14 +478,9 @@ fn addons(catalog: &Catalog, state: &PlanState) -> BTreeMap<String, u64> {
     bought
 }
 
-/// What was paid for and is not given yet, by the line of its invoice. What has expired by now is
-/// given no more.
-fn topups(
-    catalog: &Catalog,
-    state: &PlanState,
-    tenant: &Tenant,
-    now_ms: i64,
-) -> Vec<(String, Grant)> {
+/// What was paid for and is not in the record, by the line of its invoice, on the terms of this
+/// catalog.
+fn topups(catalog: &Catalog, state: &PlanState, tenant: &Tenant) -> Vec<(String, Grant)> {
     let mut grants = Vec::new();
     for (line, TopUp { price, quantity, paid_s }) in &state.topups {
         let Some(Sold::Topup(at)) = catalog.sold_at(price) else { continue };
@@ -463,16 +488,17 @@ fn topups(
         let life = offer.expires.map(|life| i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
         let expires_ms = life.map(|life| ms(*paid_s).saturating_add(life));
         for (meter, atoms) in &offer.adds {
-            let meter = catalog.meters[usize::from(meter.0)].name.to_string();
+            let meter = &catalog.meters[usize::from(meter.0)];
+            let (units, meter) = (atoms / meter.scale, meter.name.to_string());
             let id = grant_id(line, &meter);
             let given = tenant.record().grants.iter().any(|grant| grant.id == id);
-            if given || expires_ms.is_some_and(|end| end <= now_ms) {
+            if given || *quantity == 0 {
                 continue;
             }
             let grant = Grant {
                 id,
                 meter,
-                atoms: atoms.saturating_mul(*quantity),
+                units: units.saturating_mul(*quantity),
                 source: "topup".to_owned(),
                 expires_ms,
                 note: Some(format!("{quantity} x {}, line {line}", offer.name)),

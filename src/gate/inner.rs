@@ -20,13 +20,13 @@ use super::maintain::Maintenance;
 use super::scopes::Yields;
 use super::sleep::Sleepers;
 use crate::admission::hub::Hub;
-use crate::admission::lease::{Lease, Writer};
+use crate::admission::lease::{Lease, MOST, Writer};
 use crate::admission::resolve::LiveCatalog;
 use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Catalog, RouteId};
 use crate::clock::Clock;
 use crate::config::{Config, FlushMode};
-use crate::directory::{Check, Directory, Reads, Surrogate};
+use crate::directory::{Check, Directory, DirectoryError, Grant, Reads, Surrogate, TenantRecord};
 use crate::error::Error;
 use crate::identity::{Identifier, Identify, Prober, RequestView, Unknown as UnknownCallers};
 use crate::keeper::{Hands, Keeper};
@@ -214,6 +214,30 @@ impl Check for CatalogCheck {
 
     fn has_meter(&self, name: &str) -> bool {
         self.0.load().catalog.meter(name).is_some()
+    }
+
+    fn can_spend(
+        &self,
+        grant: &Grant,
+        record: &TenantRecord,
+        now_ms: i64,
+    ) -> Result<(), DirectoryError> {
+        let live = self.0.load();
+        let Some(meter) = live.catalog.meter(&grant.meter) else {
+            return Err(DirectoryError::UnknownMeter(grant.meter.clone()));
+        };
+        let most = MOST / live.catalog.meters[usize::from(meter.0)].scale;
+        if grant.units > most {
+            return Err(DirectoryError::TooManyUnits { meter: grant.meter.clone(), most });
+        }
+        let plan = live.resolve(record, now_ms).policy.plan.clone();
+        match plan.limits(meter) {
+            true => Ok(()),
+            false => Err(DirectoryError::NotLimited {
+                meter: grant.meter.clone(),
+                plan: plan.name.to_string(),
+            }),
+        }
     }
 
     fn changes(&self, toml: &str) -> Result<(), String> {

@@ -6,6 +6,7 @@
 //! | `N#name hash` | | outer tenant id to surrogate |
 //! | `T#tenant` | | directory record: plan, status, overrides |
 //! | `T#tenant#C` | credential | credentials of a tenant, for listing and revoking |
+//! | `T#tenant#G` | grant | grants that have ended and left the record, as they were given |
 //! | `C#scheme#hash` | | credential to tenant |
 //! | `H#tenant` | time, nonce | history of changes |
 //! | `P#` | revision | catalog revisions |
@@ -75,6 +76,11 @@ impl Space {
 
     pub(crate) fn tenant_credential(&self, tenant: Surrogate, credential: &str) -> Key {
         self.key(format_args!("T#{tenant}#C"), credential)
+    }
+
+    /// `id` is empty for the first there is.
+    pub(crate) fn past_grant(&self, tenant: Surrogate, id: &str) -> Key {
+        self.key(format_args!("T#{tenant}#G"), id)
     }
 
     pub(crate) fn credential(&self, scheme: &str, hash_hex: &str) -> Key {

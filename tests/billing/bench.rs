@@ -154,6 +154,13 @@ impl Bench {
         Self { sim, store: copy, clock, gate, home }
     }
 
+    /// Another process whose plan file has this in the place of that.
+    pub(crate) async fn another_with(&self, before: &str, after: &str) -> Gate {
+        assert!(PLANS.contains(before), "{before}");
+        let builder = builder(&self.sim, self.store.clone(), &self.clock, &self.home);
+        builder.plans(&PLANS.replace(before, after)).open().await.unwrap()
+    }
+
     /// A process over another store, if it starts.
     pub(crate) async fn try_over(&self, store: impl Store) -> Option<Gate> {
         builder(&self.sim, store, &self.clock, &self.home).open().await.ok()

@@ -44,7 +44,7 @@ async fn subscriptions(bench: &Bench, customer: &str) -> usize {
 
 /// Units of its packs, by grant.
 async fn packs(bench: &Bench, tenant: &str) -> Vec<u64> {
-    record(bench, tenant).await.grants.iter().map(|grant| grant.atoms).collect()
+    record(bench, tenant).await.grants.iter().map(|grant| grant.units).collect()
 }
 
 /// Passes on every event, but for those of prices where an operator does not send them.

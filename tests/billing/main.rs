@@ -9,5 +9,6 @@ mod bench;
 mod customers;
 mod hostile;
 mod lives;
+mod topups;
 mod usage;
 mod webhooks;

@@ -171,7 +171,7 @@ async fn what_was_paid_for_in_advance_is_not_overage() {
     let pack = tollgate::directory::Grant {
         id: "pack".to_owned(),
         meter: "jobs".to_owned(),
-        atoms: 50,
+        units: 50,
         source: "topup".to_owned(),
         expires_ms: None,
         note: None,

@@ -172,7 +172,7 @@ async fn addons_count_by_quantity_and_top_ups_are_granted_once() {
         assert_eq!(bench.webhook(&event(id, "invoice.paid", NOW, &invoice)).await, 200);
     }
     let at = record(&bench, "acme").await;
-    let grants: Vec<_> = at.grants.iter().map(|g| (g.id.as_str(), g.atoms, g.expires_ms)).collect();
+    let grants: Vec<_> = at.grants.iter().map(|g| (g.id.as_str(), g.units, g.expires_ms)).collect();
     assert_eq!(grants, [("il_1.credits", 100, Some((NOW + 30 * 86_400) * 1_000))]);
     bench.use_("acme", "credits", 100).await;
 

@@ -1,0 +1,313 @@
+//! Balances keep their worth: what was granted and used stays what it was, whatever plans and
+//! files change later, and alerts tell of what was used of the limit in force.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tollgate::directory::{DirectoryError, Grant};
+use tollgate::store::Memory;
+use tollgate::{Ask, Clock, Gate, ManualClock, Reason, Refusal, testing};
+
+/// No alert.
+const NONE: [u16; 0] = [];
+
+/// A service whose processes come and go over one store.
+struct Service {
+    store: Memory,
+    clock: ManualClock,
+    alerts: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Service {
+    fn new() -> Self {
+        let clock = ManualClock::at_unix_ms(testing::START_MS);
+        Self { store: Memory::new(), clock, alerts: Arc::default() }
+    }
+
+    /// A process with this plan file.
+    async fn gate(&self, plans: &str) -> Gate {
+        self.open(plans).await.unwrap()
+    }
+
+    async fn open(&self, plans: &str) -> Result<Gate, tollgate::Error> {
+        let builder = testing::builder(plans).store(self.store.clone()).clock(self.clock.clone());
+        let heard = self.alerts.clone();
+        builder.on_alert(move |alert| heard.lock().unwrap().push(alert.percent)).open().await
+    }
+
+    /// The percentages that alerts told of since this was last asked.
+    async fn alerts(&self, gate: &Gate) -> Vec<u16> {
+        gate.flush_now().await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        std::mem::take(&mut self.alerts.lock().unwrap())
+    }
+}
+
+async fn ask(gate: &Gate, meter: &str, units: u64) -> Result<(), Refusal> {
+    let acme = gate.tenant("acme").await.unwrap();
+    gate.admit(Ask::op("work").tenant(&acme).cost(meter, units)).await.map(|it| it.settle())
+}
+
+/// How many units there are, one by one.
+async fn exhaust(gate: &Gate, meter: &str) -> u64 {
+    let mut admitted = 0;
+    while ask(gate, meter, 1).await.is_ok() {
+        admitted += 1;
+        assert!(admitted < 100_000, "nothing refuses");
+    }
+    admitted
+}
+
+fn grant(id: &str, meter: &str, units: u64) -> Grant {
+    let (id, meter, source) = (id.to_owned(), meter.to_owned(), "gift".to_owned());
+    Grant { id, meter, units, source, expires_ms: None, note: None }
+}
+
+async fn give(gate: &Gate, grant: Grant) -> Result<(), DirectoryError> {
+    gate.directory().tenant("acme").grant(grant).save().await.map(|_| ())
+}
+
+/// What is said of a meter: used, and what each limit and each grant has and what of it is used,
+/// all in units.
+async fn told(gate: &Gate, meter: &str) -> (f64, Vec<[f64; 2]>, Vec<[f64; 2]>) {
+    let who = testing::identified(gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let meter = report.meters.into_iter().find(|m| &*m.name == meter).unwrap();
+    let units = |atoms: u64| atoms as f64 / meter.scale as f64;
+    let limits = meter.limits.iter().map(|it| [units(it.limit.unwrap()), units(it.used)]);
+    let grants = meter.grants.iter().map(|it| [units(it.limit), units(it.used)]);
+    (units(meter.used), limits.collect(), grants.collect())
+}
+
+fn credits(sum: &str) -> String {
+    format!(
+        "default-plan = \"free\"
+        [meter.a]
+        [meter.b]
+        [meter.credits]
+        sum = {{ {sum} }}
+        [plan.free]
+        quota.credits = \"100/month\"
+        rate.all = \"1k credits/min\""
+    )
+}
+
+#[tokio::test]
+async fn credits_keep_their_worth_when_weights_change() {
+    let service = Service::new();
+    let before = service.gate(&credits("a = \"4/1000\", b = \"1\"")).await;
+    give(&before, grant("gift", "credits", 500)).await.unwrap();
+    ask(&before, "b", 60).await.unwrap();
+    assert_eq!(told(&before, "credits").await, (60.0, vec![[100.0, 60.0]], vec![[500.0, 0.0]]));
+    before.close().await.unwrap();
+    let after = service.gate(&credits("a = \"1/1000\", b = \"1\"")).await;
+    assert_eq!(told(&after, "credits").await, (60.0, vec![[100.0, 60.0]], vec![[500.0, 0.0]]));
+    // 40 of the plan, 500 of the grant.
+    let n = exhaust(&after, "b").await;
+    assert_eq!(n, 540);
+}
+
+#[tokio::test]
+async fn credits_keep_their_worth_in_a_process_that_reloads_its_file() {
+    let service = Service::new();
+    let plans = testing::Plans::new(&credits("a = \"4/1000\", b = \"1\""));
+    let builder = plans.read_by(testing::builder(""));
+    let gate = builder.store(service.store.clone()).clock(service.clock.clone()).open().await;
+    let gate = gate.unwrap();
+    give(&gate, grant("gift", "credits", 500)).await.unwrap();
+    let acme = gate.tenant("acme").await.unwrap();
+    ask(&gate, "b", 60).await.unwrap();
+    let open = gate.admit(Ask::op("work").tenant(&acme).cost("b", 10)).await.unwrap();
+    plans.set(&credits("a = \"1/1000\", b = \"1\""));
+    assert!(gate.reload().await.unwrap());
+    open.settle();
+    assert_eq!(told(&gate, "credits").await.1, [[100.0, 70.0]]);
+    assert_eq!(exhaust(&gate, "b").await, 530);
+}
+
+#[tokio::test]
+async fn two_processes_with_different_files_draw_from_one_balance() {
+    let service = Service::new();
+    let old = service.gate(&credits("a = \"4/1000\", b = \"1\"")).await;
+    give(&old, grant("gift", "credits", 500)).await.unwrap();
+    ask(&old, "b", 30).await.unwrap();
+    let new = service.gate(&credits("a = \"1/8\", b = \"1/2\"")).await;
+    ask(&new, "b", 60).await.unwrap();
+    old.close().await.unwrap();
+    // 600 in all, of which 30 and 30 are used: 540 are left, at half a credit each.
+    assert_eq!(exhaust(&new, "b").await, 1_080);
+}
+
+#[tokio::test]
+async fn a_file_that_would_change_what_is_stored_is_refused_and_says_what_to_write() {
+    let service = Service::new();
+    let plans = |meter: &str| {
+        format!("default-plan = \"free\"\n[meter.a]\n{meter}\n[plan.free]\nquota.jobs = \"9/day\"")
+    };
+    let first = service.gate(&plans("[meter.jobs]")).await;
+    give(&first, grant("gift", "jobs", 500)).await.unwrap();
+    let error = service.open(&plans("[meter.jobs]\nsum = { a = \"1\" }")).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("jobs") && text.contains("write `parts = 1`"), "{text}");
+    // As it says.
+    let summed = "[meter.jobs]\nparts = 1\nsum = { a = \"1\" }";
+    let second = service.gate(&plans(summed)).await;
+    assert_eq!(told(&second, "jobs").await.2, [[500.0, 0.0]]);
+    // Also after it was gone for a while.
+    let gone = "default-plan = \"free\"\n[meter.a]\n[plan.free]";
+    service.gate(gone).await;
+    let error = service.open(&plans("[meter.jobs]\nsum = { a = \"1/2\" }")).await.unwrap_err();
+    assert!(error.to_string().contains("jobs"), "{error}");
+}
+
+const ONCE: &str = r#"
+    default-plan = "trial"
+    [meter.jobs]
+    [plan.trial]
+    quota.jobs = "20"
+    [plan.other]
+    extends = "trial"
+    [plan.big]
+    quota.jobs = "50"
+    [plan.none]
+"#;
+
+async fn change_plan(service: &Service, gate: &Gate, plan: &str) {
+    gate.directory().tenant("acme").plan(plan).save().await.unwrap();
+    service.clock.advance(Duration::from_secs(31));
+}
+
+#[tokio::test]
+async fn units_granted_once_are_not_granted_again_by_another_plan() {
+    let service = Service::new();
+    let gate = service.gate(ONCE).await;
+    assert_eq!(exhaust(&gate, "jobs").await, 20);
+    change_plan(&service, &gate, "other").await;
+    assert_eq!(exhaust(&gate, "jobs").await, 0);
+    // A plan that grants more gives the difference, and nothing is given by going back and forth.
+    change_plan(&service, &gate, "big").await;
+    assert_eq!(exhaust(&gate, "jobs").await, 30);
+    for plan in ["trial", "big", "other", "big"] {
+        change_plan(&service, &gate, plan).await;
+        assert_eq!(exhaust(&gate, "jobs").await, 0, "{plan}");
+    }
+}
+
+#[tokio::test]
+async fn units_granted_once_that_are_left_go_along_to_another_plan() {
+    let service = Service::new();
+    let gate = service.gate(ONCE).await;
+    for _ in 0..5 {
+        ask(&gate, "jobs", 1).await.unwrap();
+    }
+    gate.close().await.unwrap();
+    let gate = service.gate(ONCE).await;
+    change_plan(&service, &gate, "other").await;
+    assert_eq!(exhaust(&gate, "jobs").await, 15);
+}
+
+fn limit(limit: &str) -> String {
+    format!(
+        "default-plan = \"free\"
+        [meter.jobs]
+        [plan.free]
+        quota.jobs = {{ limit = \"{limit}/month\", alert = [80, 100] }}"
+    )
+}
+
+#[tokio::test]
+async fn alerts_tell_of_the_limit_in_force() {
+    let service = Service::new();
+    let plans = testing::Plans::new(&limit("100"));
+    let builder = plans.read_by(testing::builder(""));
+    let heard = service.alerts.clone();
+    let builder = builder.on_alert(move |alert| heard.lock().unwrap().push(alert.percent));
+    let gate = builder.store(service.store.clone()).clock(service.clock.clone()).open().await;
+    let gate = gate.unwrap();
+    ask(&gate, "jobs", 70).await.unwrap();
+    plans.set(&limit("1000"));
+    assert!(gate.reload().await.unwrap());
+    for _ in 0..72 {
+        ask(&gate, "jobs", 10).await.unwrap();
+        assert_eq!(service.alerts(&gate).await, NONE);
+    }
+    ask(&gate, "jobs", 10).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, [80], "at 800 of 1,000");
+    ask(&gate, "jobs", 199).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, NONE);
+    ask(&gate, "jobs", 1).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, [100]);
+    // What is passed no more is armed again; what is still passed has been told.
+    plans.set(&limit("1200"));
+    assert!(gate.reload().await.unwrap());
+    ask(&gate, "jobs", 1).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, NONE);
+    ask(&gate, "jobs", 199).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, [100]);
+}
+
+#[tokio::test]
+async fn each_percentage_that_is_passed_at_once_is_told_and_a_restart_tells_none_again() {
+    let service = Service::new();
+    let gate = service.gate(&limit("100")).await;
+    ask(&gate, "jobs", 100).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, [80, 100]);
+    gate.close().await.unwrap();
+    let gate = service.gate(&limit("100")).await;
+    assert_eq!(ask(&gate, "jobs", 1).await.unwrap_err().reason, Reason::Exhausted);
+    assert_eq!(service.alerts(&gate).await, NONE);
+}
+
+#[tokio::test]
+async fn work_under_way_raises_no_alert_before_it_has_used_its_units() {
+    let service = Service::new();
+    let gate = service.gate(&limit("100")).await;
+    let acme = gate.tenant("acme").await.unwrap();
+    let open = gate.admit(Ask::op("work").tenant(&acme).cost("jobs", 90)).await.unwrap();
+    ask(&gate, "jobs", 5).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, NONE);
+    open.cancel();
+    ask(&gate, "jobs", 10).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, NONE);
+    ask(&gate, "jobs", 65).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, [80]);
+}
+
+#[tokio::test]
+async fn a_grant_that_gives_nothing_is_an_error() {
+    let service = Service::new();
+    let plans = "default-plan = \"free\"\n[meter.jobs]\n[meter.mails]\n[plan.free]\n\
+                 quota.jobs = \"9/day\"\n[plan.big]\nquota.mails = \"9/day\"";
+    let gate = service.gate(plans).await;
+    let error = give(&gate, grant("none", "jobs", 0)).await.unwrap_err();
+    assert!(error.to_string().contains("0 units"), "{error}");
+    let error = give(&gate, grant("idle", "mails", 10)).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("mails") && text.contains("free"), "{text}");
+    // With the plan that limits it.
+    let edit = gate.directory().tenant("acme").plan("big").grant(grant("idle", "mails", 10));
+    edit.save().await.unwrap();
+    let error = give(&gate, grant("huge", "mails", u64::MAX)).await.unwrap_err();
+    assert!(error.to_string().contains("mails"), "{error}");
+}
+
+#[tokio::test]
+async fn a_grant_that_has_ended_is_not_given_again() {
+    let service = Service::new();
+    let gate = service.gate(&limit("10")).await;
+    let day = 86_400_000;
+    let until = service.clock.now().wall_ms + day;
+    let once = |until| Grant { expires_ms: Some(until), ..grant("pack", "jobs", 50) };
+    give(&gate, once(until)).await.unwrap();
+    service.clock.advance(Duration::from_secs(60 * 86_400));
+    // Any change drops what ended long ago from the record.
+    gate.directory().tenant("acme").plan("free").save().await.unwrap();
+    let error = give(&gate, once(until + 365 * day)).await.unwrap_err();
+    assert!(matches!(error, DirectoryError::GrantDiffers(_)), "{error}");
+    give(&gate, once(until)).await.unwrap();
+    assert_eq!(exhaust(&gate, "jobs").await, 10);
+}

@@ -1,0 +1,76 @@
+//! What was bought once is given once, on the terms of the plan file under which it was first seen.
+
+use serde_json::{Value, json};
+use tollgate::Gate;
+use tollgate::directory::Grant;
+
+use crate::bench::{Bench, NOW, call, event, webhook_at};
+
+/// A paid invoice with two packs on it.
+async fn bought(bench: &Bench, customer: &str, id: &str, paid_at: i64) -> Value {
+    let form = "currency=usd&unit_amount=500&product_data[name]=x&lookup_key=pack\
+                &transfer_lookup_key=true";
+    let price = call(&bench.sim, "POST", "/v1/prices", form).await["id"].clone();
+    json!({
+        "id": id, "object": "invoice", "customer": customer, "status": "paid",
+        "status_transitions": { "paid_at": paid_at }, "parent": null,
+        "lines": { "data": [{
+            "id": format!("il_{id}"), "quantity": 2,
+            "pricing": { "price_details": { "price": price } },
+        }] },
+    })
+}
+
+async fn grants(gate: &Gate) -> Vec<Grant> {
+    gate.directory().find("acme").await.unwrap().unwrap().record().grants.clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_that_has_expired_is_not_given_again_by_a_longer_expiry() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    let invoice = bought(&bench, &customer, "in_1", NOW).await;
+    assert_eq!(bench.webhook(&event("evt_1", "invoice.paid", NOW, &invoice)).await, 200);
+    // One that had ended before it was first seen.
+    let old = bought(&bench, &customer, "in_2", NOW - 31 * 86_400).await;
+    assert_eq!(bench.webhook(&event("evt_2", "invoice.paid", NOW, &old)).await, 200);
+    assert_eq!(grants(&bench.gate).await.len(), 1);
+    let ends = grants(&bench.gate).await[0].expires_ms;
+    let edited = bench.another_with("expires = \"30d\"", "expires = \"365d\"").await;
+    let again = event("evt_3", "invoice.paid", NOW, &invoice);
+    assert_eq!(webhook_at(&edited, &again, bench.sim.now()).await, 200);
+    assert_eq!(grants(&edited).await.len(), 1);
+    assert_eq!(grants(&edited).await[0].expires_ms, ends, "as it was given");
+    // Long after its end it has left the record, and stays given.
+    bench.pass(80 * 86_400);
+    edited.directory().tenant("acme").suspend().save().await.unwrap();
+    assert!(grants(&edited).await.is_empty());
+    let again = event("evt_4", "invoice.paid", bench.sim.now(), &invoice);
+    assert_eq!(webhook_at(&edited, &again, bench.sim.now()).await, 200);
+    assert!(grants(&edited).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_of_a_meter_that_the_plan_does_not_limit_is_kept_until_one_does() {
+    let bench = Bench::new().await;
+    let customer = bench.customer("acme").await;
+    let invoice = bought(&bench, &customer, "in_1", NOW).await;
+    assert_eq!(bench.webhook(&event("evt_1", "invoice.paid", NOW, &invoice)).await, 200);
+    assert_eq!(grants(&bench.gate).await[0].units, 100);
+    // Given by hand it is a mistake.
+    let grant = Grant { id: "gift".to_owned(), ..grants(&bench.gate).await[0].clone() };
+    let error = bench.gate.directory().tenant("acme").grant(grant).save().await.unwrap_err();
+    assert!(error.to_string().contains("does not limit \"credits\""), "{error}");
+    let limited =
+        bench.another_with("quota.jobs     = \"10/cycle\"", "quota.credits = \"5/cycle\"");
+    let limited = limited.await;
+    let acme = limited.tenant("acme").await.unwrap();
+    let mut used = 0;
+    let ask = || tollgate::Ask::op("work").tenant(&acme).cost("credits", 1);
+    while let Ok(permit) = limited.admit(ask()).await {
+        permit.settle();
+        used += 1;
+        assert!(used < 1_000, "nothing refuses");
+    }
+    assert_eq!(used, 105);
+}
