@@ -216,7 +216,9 @@ impl Desk {
                 self.turns.pause(tenant);
                 return;
             }
-            Ok((_, Ended::Done | Ended::Failed)) => self.returned += usize::from(of.lease.is_returned()),
+            Ok((_, Ended::Done | Ended::Failed)) => {
+                self.returned += usize::from(of.lease.is_returned())
+            }
             Err(panicked) => {
                 tracing::error!(error = %panicked, "a lease call ended badly");
                 of.lease.unqueue();

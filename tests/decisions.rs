@@ -165,9 +165,26 @@ async fn a_cost_is_split_among_those_who_pay() {
     // 2 of the quota and 2 of the first grant; all go back, and are there again.
     ask(&gate, "acme", "jobs", 4).await.unwrap().cancel();
     ask(&gate, "acme", "jobs", 4).await.unwrap().settle();
-    assert!(ask(&gate, "acme", "jobs", 8).await.is_err(), "3 and 4 are left");
+    let refused = ask(&gate, "acme", "jobs", 8).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Exhausted, "3 and 4 are left");
     ask(&gate, "acme", "jobs", 7).await.unwrap().settle();
     assert!(ask(&gate, "acme", "jobs", 1).await.is_err());
+}
+
+#[tokio::test]
+async fn a_first_cost_that_passes_the_limit_is_admitted_by_what_is_beyond() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.jobs]
+        [plan.free]
+        quota.jobs = { limit = "100/cycle", over = "allow", stop = "150" }
+        "#,
+    );
+    ask(&gate, "acme", "jobs", 130).await.unwrap().settle();
+    let refused = ask(&gate, "acme", "jobs", 21).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Exhausted);
+    ask(&gate, "acme", "jobs", 20).await.unwrap().settle();
 }
 
 #[tokio::test]
@@ -182,7 +199,7 @@ async fn two_included_and_two_granted_admit_a_cost_of_four() {
     );
     let edit = gate.directory().tenant("acme").grant(grant("two", 2, None));
     edit.note("a gift").save().await.unwrap();
-    assert!(ask(&gate, "acme", "jobs", 5).await.is_err());
+    assert_eq!(ask(&gate, "acme", "jobs", 5).await.unwrap_err().reason, Reason::Exhausted);
     ask(&gate, "acme", "jobs", 4).await.unwrap().settle();
     assert!(ask(&gate, "acme", "jobs", 1).await.is_err());
 }

@@ -150,7 +150,7 @@ async fn granted(gate: &Gate, clock: &tollgate::ManualClock, meter: &str, atoms:
     let grant = tollgate::directory::Grant {
         id: format!("pack-{atoms}"),
         meter: meter.into(),
-        atoms,
+        units: atoms,
         source: "bought".into(),
         expires_ms: None,
         note: None,

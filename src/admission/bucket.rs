@@ -291,8 +291,7 @@ impl BucketRule {
     /// units, as it was. A share of its own is one of the whole rate, and goes when that changes.
     pub(crate) fn take_over(&self, bucket: &Bucket, old: Pace, now_ns: u64) {
         let before = bucket.interval_or(old.interval_ns);
-        let is_same =
-            (old.whole_interval_ns, old.grain) == (self.whole_interval_ns, self.grain);
+        let is_same = (old.whole_interval_ns, old.grain) == (self.whole_interval_ns, self.grain);
         if !is_same || self.is_leased {
             bucket.interval_ns.store(0, Ordering::Relaxed);
         }

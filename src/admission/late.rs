@@ -7,8 +7,8 @@
 //! 1. It never fails and is never lost: what cannot be paid from memory waits here, with the sheet
 //!    it was used under, until the leases it needs have been asked.
 //! 2. While it waits, and while a quota is in debt, no ask of its meter is admitted.
-//! 3. A debt is paid by grants and by what is beyond the quota, as soon as they have units; by units
-//!    of the quota that are released; or it ends with the window.
+//! 3. A debt is paid by grants and by what is beyond the quota, as soon as they have units, and by
+//!    units of the quota that are released; or it ends with the window.
 //!
 //! Quotas of narrower scope than the tenant pay by themselves: what they include, as far as that is
 //! known to go, then what is beyond. What neither has is a debt of this process.
@@ -312,8 +312,8 @@ fn owe(q: &Purse<'_>, debtor: &Arc<Lease>, n: u64) {
     q.hub.wake(debtor);
 }
 
-/// Takes units of grants, or beyond the quotas, to pay what is owed of this meter. True: some are on
-/// their way.
+/// Takes units of grants, or beyond the quotas, to pay what is owed of this meter. True: some are
+/// on their way.
 fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let Some(payers) = q.sheet.policy.payers(meter) else { return false };
     let mut moved = false;

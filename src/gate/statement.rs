@@ -246,8 +246,8 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> Meter
     }
 }
 
-/// What was used beyond a quota: drawn from what is beyond it, and owed. `None`: it does not hold for
-/// this caller.
+/// What was used beyond a quota: drawn from what is beyond it, and owed. `None`: it does not hold
+/// for this caller.
 fn beyond(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<u64> {
     let over = match rule.over {
         Some(pool) => {

@@ -119,9 +119,20 @@ impl Lanes {
         for (lane, (index, rule)) in (first..).zip(of_tenant(q, payers)) {
             let lane = &mut self.lanes[lane];
             let mut open = rest;
-            for (pool, last) in [(rule.included, rule.over.is_none()), (rule.over, true)] {
-                let Some(pool) = pool.filter(|_| open > 0) else { continue };
-                let (from, n) = if last { all(q, pool, open)? } else { most(q, pool, open)? };
+            // What is included is known from the first part. More of it than that is not asked
+            // for: the answer would come while what was drawn here has gone back, and say that it
+            // is there.
+            let known = rule.included.map_or(0, |pool| left_of(q, pool).min(rest));
+            if known < rest && rule.over.is_none() {
+                return Err(refuse(Reason::Exhausted, Limit::Quota(index)));
+            }
+            if let Some(pool) = rule.included.filter(|_| known > 0) {
+                let (from, n) = most(q, pool, known)?;
+                open -= n;
+                lane.extend((n > 0).then_some(Piece { from, n }));
+            }
+            if let Some(pool) = rule.over.filter(|_| open > 0) {
+                let (from, n) = all(q, pool, open)?;
                 open -= n;
                 lane.extend((n > 0).then_some(Piece { from, n }));
             }
@@ -346,7 +357,8 @@ impl Lanes {
     }
 }
 
-/// As much of `n` as the pool has. Where the limit does not hold for this caller: all, from nothing.
+/// As much of `n` as the pool has. Where the limit does not hold for this caller: all of it, from
+/// nothing.
 pub(in crate::admission) fn most(
     q: &Purse<'_>,
     pool: u16,

@@ -27,11 +27,11 @@ impl Task {
         while let Some(order) = waiting.pop() {
             match order {
                 Order::Flush(reply) => {
-                    let result = self.drain(Instant::now()).await;
+                    let result = self.drain(None).await;
                     let _ = reply.send(result); // nobody waits any more: nothing to tell
                 }
                 Order::Close(deadline, reply) => {
-                    let result = self.drain(deadline).await;
+                    let result = self.drain(Some(deadline)).await;
                     if result.is_ok() {
                         self.end_journal();
                     }
@@ -43,11 +43,16 @@ impl Task {
         false
     }
 
-    /// Flushes until nothing is left, or a failure is met after the deadline.
-    pub(super) async fn drain(&mut self, deadline: Instant) -> Result<(), FlushError> {
+    /// Flushes until nothing is left, or a failure is met after the deadline. Without one the first
+    /// failure ends it, and no answer is cut off.
+    pub(super) async fn drain(&mut self, deadline: Option<Instant>) -> Result<(), FlushError> {
         let (_hold, mut no_orders) = mpsc::channel(1);
         loop {
-            let mut waiting = vec![Order::Close(deadline, oneshot::channel().0)];
+            let reply = oneshot::channel().0;
+            let mut waiting = vec![match deadline {
+                Some(deadline) => Order::Close(deadline, reply),
+                None => Order::Flush(reply),
+            }];
             self.flush_in(Part::All, &mut no_orders, &mut waiting).await;
             let rows = self.pending.values().map(Rows::len).sum::<usize>() + self.batch.len();
             match self.last_error.clone() {
