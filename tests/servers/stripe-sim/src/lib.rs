@@ -113,6 +113,22 @@ impl Sim {
         });
     }
 
+    /// Makes a meter that sums the events of this name, as `POST /v1/billing/meters` would.
+    ///
+    /// # Errors
+    ///
+    /// Stripe's refusal as text: there is one of this name already.
+    pub fn create_meter(&self, event_name: &str) -> Result<Value, String> {
+        let params = serde_json::json!({
+            "display_name": event_name,
+            "event_name": event_name,
+            "default_aggregation": { "formula": "sum" },
+        });
+        let params = params.as_object().expect("it was written as one");
+        let made = self.shared.with(|world| world.create_meter(params));
+        made.map_err(|refusal| format!("{refusal:?}"))
+    }
+
     /// Adds a line to the script of faults.
     pub fn fault(&self, fault: Fault) {
         self.shared.with(|world| world.script.push(fault));

@@ -62,7 +62,7 @@ pub struct Total {
 }
 
 impl World {
-    pub(super) fn create_meter(&mut self, params: &Params) -> Outcome {
+    pub(crate) fn create_meter(&mut self, params: &Params) -> Outcome {
         let known = [
             "display_name",
             "event_name",

@@ -1,0 +1,422 @@
+//! What a tenant may use and owes, said once and plainly: the rules of docs/plans.md, one unit at a
+//! time, with no leases, no batches, no concurrency and none of the crate's code.
+//!
+//! Every unit of a meter is paid, in this order, by what its quotas include, by a grant (soonest
+//! expiry first), by what lies beyond the limit (`over`), by a debt. A unit passes all quotas of the
+//! tenant at once, and a grant pays in place of all of them. Quotas of a user hold besides.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::calendar::Every;
+
+/// Index of a meter in [`Plan::meters`].
+pub(crate) type Meter = usize;
+
+/// What happens beyond a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    Deny,
+    /// Let through up to this many units beyond the limit; `None`: without end.
+    Allow(Option<u64>),
+    /// The same, and owed.
+    Bill(Option<u64>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Quota {
+    pub(crate) limit: u64,
+    pub(crate) every: Every,
+    pub(crate) over: Over,
+    /// Of each user by itself.
+    pub(crate) per_user: bool,
+}
+
+/// What a plan says of one meter.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MeterPlan {
+    pub(crate) quotas: Vec<Quota>,
+    /// Units granted once; with no quota nothing else can be used.
+    pub(crate) once: Option<u64>,
+}
+
+/// What a plan sells: by meter.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) meters: Vec<MeterPlan>,
+}
+
+/// Why a request is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// A quota that resets by itself.
+    Exhausted,
+    /// Units given once are used up.
+    GrantUsedUp,
+    Suspended,
+    /// What the book never says.
+    Other,
+}
+
+/// What pays for a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Payer {
+    /// What a quota includes, in its window.
+    Included(WindowOf),
+    /// What lies beyond it; true: it is owed.
+    Over(WindowOf, bool),
+    Debt(WindowOf),
+    /// A grant, by its index.
+    Grant(usize),
+    /// Units that the plan granted once.
+    Once(Meter),
+    /// A debt of a meter without a quota, until something is granted.
+    Unpaid(Meter),
+}
+
+/// One window of one quota: meter, unit of time, user (0: the tenant's), begin.
+type WindowOf = (Meter, Every, u32, i64);
+
+/// What was drawn of a quota in one window, open holds included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Drawn {
+    pub(crate) included: u64,
+    pub(crate) over: u64,
+    pub(crate) debt: u64,
+}
+
+/// Units given once.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) id: String,
+    pub(crate) meter: Meter,
+    pub(crate) given: u64,
+    pub(crate) drawn: u64,
+    pub(crate) expires: i64,
+}
+
+/// One unit: who pays for it. Several do where several quotas hold.
+type Unit = Vec<Payer>;
+
+/// What a request holds and has not used.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    pub(crate) tenant: usize,
+    pub(crate) user: u32,
+    /// By meter, in the order in which they were drawn.
+    units: BTreeMap<Meter, VecDeque<Unit>>,
+    /// Costs that the end decides: meter and units.
+    costs: Vec<(Meter, u64)>,
+}
+
+/// One tenant.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    pub(crate) plan: usize,
+    pub(crate) anchor: i64,
+    pub(crate) suspended: bool,
+    pub(crate) grants: Vec<Grant>,
+    windows: BTreeMap<WindowOf, Drawn>,
+    /// Drawn of what plans grant once, by meter.
+    once: Vec<u64>,
+    /// Debts of meters without a quota.
+    unpaid: Vec<u64>,
+    /// Settled use by meter and billing period.
+    used: BTreeMap<(Meter, i64), u64>,
+    /// The part of it that is owed.
+    owed: BTreeMap<(Meter, i64), u64>,
+}
+
+/// All tenants under one plan file.
+#[derive(Clone, Debug)]
+pub(crate) struct Book {
+    pub(crate) plans: Vec<Plan>,
+    pub(crate) now: i64,
+    pub(crate) tenants: Vec<Account>,
+}
+
+impl Account {
+    pub(crate) fn new(plan: usize, anchor: i64, meters: usize) -> Self {
+        Self {
+            plan,
+            anchor,
+            suspended: false,
+            grants: Vec::new(),
+            windows: BTreeMap::new(),
+            once: vec![0; meters],
+            unpaid: vec![0; meters],
+            used: BTreeMap::new(),
+            owed: BTreeMap::new(),
+        }
+    }
+}
+
+impl Book {
+    /// Admits a request with these costs and holds, or refuses it and draws nothing.
+    pub(crate) fn admit(
+        &mut self,
+        tenant: usize,
+        user: u32,
+        costs: &[(Meter, u64)],
+        holds: &[(Meter, u64)],
+    ) -> Result<Hold, Refused> {
+        let units = BTreeMap::new();
+        let mut hold = Hold { tenant, user, units, costs: costs.to_vec() };
+        let before = self.tenants[tenant].clone();
+        for &(meter, n) in costs.iter().chain(holds) {
+            if let Err(refused) = self.take(&mut hold, meter, n) {
+                self.tenants[tenant] = before;
+                return Err(refused);
+            }
+        }
+        Ok(hold)
+    }
+
+    /// Sets so many units more aside for a request, all or none.
+    pub(crate) fn take(&mut self, hold: &mut Hold, meter: Meter, n: u64) -> Result<(), Refused> {
+        let before = self.tenants[hold.tenant].clone();
+        if before.suspended {
+            return Err(Refused::Suspended);
+        }
+        let mut units = VecDeque::new();
+        for _ in 0..n {
+            match self.draw(hold.tenant, hold.user, meter, false) {
+                Ok(unit) => units.push_back(unit),
+                Err(refused) => {
+                    self.tenants[hold.tenant] = before;
+                    return Err(refused);
+                }
+            }
+        }
+        hold.units.entry(meter).or_default().append(&mut units);
+        Ok(())
+    }
+
+    /// What a request holds of a meter and has not used.
+    pub(crate) fn held(&self, hold: &Hold, meter: Meter) -> u64 {
+        hold.units.get(&meter).map_or(0, |units| units.len() as u64)
+    }
+
+    /// Units that a request used: its own hold pays first.
+    pub(crate) fn report(&mut self, hold: &mut Hold, meter: Meter, n: u64) {
+        for _ in 0..n {
+            match hold.units.entry(meter).or_default().pop_front() {
+                Some(unit) => self.settle(hold.tenant, meter, &unit),
+                None => self.late(hold.tenant, hold.user, meter, 1),
+            }
+        }
+    }
+
+    /// The request ends: its costs are charged or forgiven, the rest of its hold goes back.
+    pub(crate) fn end(&mut self, hold: &mut Hold, charged: bool) {
+        for (meter, n) in std::mem::take(&mut hold.costs) {
+            if charged {
+                self.report(hold, meter, n);
+            }
+        }
+        for unit in std::mem::take(&mut hold.units).into_values().flatten() {
+            unit.iter().for_each(|payer| *self.number(hold.tenant, *payer) -= 1);
+        }
+        self.pay_debts(hold.tenant);
+    }
+
+    /// Use without a hold: reported late, or by another service. It cannot be refused.
+    pub(crate) fn late(&mut self, tenant: usize, user: u32, meter: Meter, n: u64) {
+        for _ in 0..n {
+            let unit = self.draw(tenant, user, meter, true).expect("late use is not refused");
+            self.settle(tenant, meter, &unit);
+        }
+    }
+
+    pub(crate) fn grant(&mut self, tenant: usize, grant: Grant) {
+        self.tenants[tenant].grants.push(grant);
+        self.pay_debts(tenant);
+    }
+
+    /// Whether the tenant's plan limits this meter, so that a grant can be spent.
+    pub(crate) fn limits(&self, tenant: usize, meter: Meter) -> bool {
+        let plan = self.plan(tenant, meter);
+        plan.once.is_some() || plan.quotas.iter().any(|quota| !quota.per_user)
+    }
+
+    /// Settled use in the billing period that runs.
+    pub(crate) fn used(&self, tenant: usize, meter: Meter) -> u64 {
+        let account = &self.tenants[tenant];
+        let period = Every::Cycle.start(self.now, account.anchor);
+        account.used.get(&(meter, period)).copied().unwrap_or(0)
+    }
+
+    /// Settled use of all periods.
+    pub(crate) fn used_ever(&self, tenant: usize, meter: Meter) -> u64 {
+        let used = self.tenants[tenant].used.iter();
+        used.filter(|((of, _), _)| *of == meter).map(|(_, n)| n).sum()
+    }
+
+    /// What is owed, by the begin of the billing period.
+    pub(crate) fn owed(&self, tenant: usize, meter: Meter) -> BTreeMap<i64, u64> {
+        let owed = self.tenants[tenant].owed.iter();
+        owed.filter(|((of, _), _)| *of == meter).map(|((_, at), n)| (*at, *n)).collect()
+    }
+
+    /// What was drawn of a quota in the window that runs.
+    pub(crate) fn drawn(&self, tenant: usize, user: u32, meter: Meter, quota: &Quota) -> Drawn {
+        let of = self.window(tenant, user, meter, quota);
+        self.tenants[tenant].windows.get(&of).copied().unwrap_or_default()
+    }
+
+    /// What was drawn of the units that the tenant's plans granted once.
+    pub(crate) fn once(&self, tenant: usize, meter: Meter) -> u64 {
+        self.tenants[tenant].once[meter]
+    }
+
+    pub(crate) fn plan(&self, tenant: usize, meter: Meter) -> &MeterPlan {
+        &self.plans[self.tenants[tenant].plan].meters[meter]
+    }
+
+    /// Time goes on.
+    pub(crate) fn pass(&mut self, ms: i64) {
+        self.now += ms;
+    }
+
+    /// Debts are paid as soon as something can pay them: what the quota includes again (a raised
+    /// limit, units given back), then grants.
+    pub(crate) fn pay_debts(&mut self, tenant: usize) {
+        for meter in 0..self.tenants[tenant].once.len() {
+            let quotas = self.plan(tenant, meter).quotas.clone();
+            let windows: Vec<_> = self.tenants[tenant].windows.keys().copied().collect();
+            for quota in &quotas {
+                let start = self.window(tenant, 0, meter, quota).3;
+                let is_of = |of: &&WindowOf| {
+                    (of.0, of.1, of.2 > 0, of.3) == (meter, quota.every, quota.per_user, start)
+                };
+                for of in windows.iter().filter(is_of) {
+                    let drawn = self.tenants[tenant].windows.entry(*of).or_default();
+                    let part = quota.limit.saturating_sub(drawn.included).min(drawn.debt);
+                    drawn.included += part;
+                    drawn.debt -= part;
+                }
+            }
+            let wide: Vec<_> = quotas.iter().filter(|quota| !quota.per_user).collect();
+            loop {
+                let debt = |quota: &&Quota| self.drawn(tenant, 0, meter, quota).debt > 0;
+                if !wide.iter().any(debt) && self.tenants[tenant].unpaid[meter] == 0 {
+                    break;
+                }
+                let Some(payer) = self.granted(tenant, meter) else {
+                    break;
+                };
+                *self.number(tenant, payer) += 1;
+                for quota in &wide {
+                    let debt = Payer::Debt(self.window(tenant, 0, meter, quota));
+                    let debt = self.number(tenant, debt);
+                    *debt = debt.saturating_sub(1);
+                }
+                let unpaid = &mut self.tenants[tenant].unpaid[meter];
+                *unpaid = unpaid.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Draws one unit of a meter. Only late use may end in a debt.
+    fn draw(
+        &mut self,
+        tenant: usize,
+        user: u32,
+        meter: Meter,
+        late: bool,
+    ) -> Result<Unit, Refused> {
+        let plan = self.plan(tenant, meter).clone();
+        let (narrow, wide): (Vec<_>, Vec<_>) = plan.quotas.iter().partition(|it| it.per_user);
+        let mut unit = Unit::new();
+        for quota in narrow {
+            unit.push(self.quota_pays(tenant, user, meter, quota, late)?);
+        }
+        let included = |quota: &&Quota| self.includes(tenant, user, meter, quota);
+        if !wide.is_empty() && wide.iter().all(included) {
+            let all = wide.iter().map(|q| Payer::Included(self.window(tenant, user, meter, q)));
+            unit.extend(all);
+        } else if let Some(grant) = self.granted(tenant, meter) {
+            unit.push(grant);
+        } else if !wide.is_empty() {
+            let pays = |quota: &&Quota| self.quota_pays(tenant, user, meter, quota, false);
+            let each: Result<Vec<_>, _> = wide.iter().map(pays).collect();
+            // What one quota can only owe is sold by none: the others owe it too, unless they
+            // include it.
+            let owed = wide.iter().map(|quota| {
+                let of = self.window(tenant, user, meter, quota);
+                if included(quota) { Payer::Included(of) } else { Payer::Debt(of) }
+            });
+            unit.extend(if late { each.unwrap_or_else(|_| owed.collect()) } else { each? });
+        } else if plan.once.is_some() {
+            unit.push(if late { Payer::Unpaid(meter) } else { return Err(Refused::GrantUsedUp) });
+        }
+        unit.iter().for_each(|payer| *self.number(tenant, *payer) += 1);
+        Ok(unit)
+    }
+
+    /// One quota pays for one unit by itself: what it includes, what is beyond, a debt.
+    fn quota_pays(
+        &self,
+        tenant: usize,
+        user: u32,
+        meter: Meter,
+        quota: &Quota,
+        late: bool,
+    ) -> Result<Payer, Refused> {
+        let of = self.window(tenant, user, meter, quota);
+        let drawn = self.drawn(tenant, user, meter, quota);
+        let (most, owed) = match quota.over {
+            Over::Deny => (0, false),
+            Over::Allow(stop) => (stop.unwrap_or(u64::MAX), false),
+            Over::Bill(stop) => (stop.unwrap_or(u64::MAX), true),
+        };
+        match late {
+            _ if self.includes(tenant, user, meter, quota) => Ok(Payer::Included(of)),
+            _ if drawn.over < most && drawn.debt == 0 => Ok(Payer::Over(of, owed)),
+            true => Ok(Payer::Debt(of)),
+            false => Err(Refused::Exhausted),
+        }
+    }
+
+    fn includes(&self, tenant: usize, user: u32, meter: Meter, quota: &Quota) -> bool {
+        let drawn = self.drawn(tenant, user, meter, quota);
+        drawn.included < quota.limit && drawn.debt == 0
+    }
+
+    /// The grant that pays next, if there is one.
+    fn granted(&self, tenant: usize, meter: Meter) -> Option<Payer> {
+        let account = &self.tenants[tenant];
+        let is_left = |g: &Grant| g.meter == meter && g.expires > self.now && g.drawn < g.given;
+        let live = account.grants.iter().enumerate().filter(|(_, grant)| is_left(grant));
+        let grant = live.min_by_key(|(_, grant)| grant.expires).map(|(at, _)| Payer::Grant(at));
+        let once = self.plan(tenant, meter).once.is_some_and(|n| account.once[meter] < n);
+        grant.or(once.then_some(Payer::Once(meter)))
+    }
+
+    fn window(&self, tenant: usize, user: u32, meter: Meter, quota: &Quota) -> WindowOf {
+        let start = quota.every.start(self.now, self.tenants[tenant].anchor);
+        (meter, quota.every, if quota.per_user { user } else { 0 }, start)
+    }
+
+    fn number(&mut self, tenant: usize, payer: Payer) -> &mut u64 {
+        let account = &mut self.tenants[tenant];
+        match payer {
+            Payer::Included(of) => &mut account.windows.entry(of).or_default().included,
+            Payer::Over(of, _) => &mut account.windows.entry(of).or_default().over,
+            Payer::Debt(of) => &mut account.windows.entry(of).or_default().debt,
+            Payer::Once(meter) => &mut account.once[meter],
+            Payer::Unpaid(meter) => &mut account.unpaid[meter],
+            Payer::Grant(at) => &mut account.grants[at].drawn,
+        }
+    }
+
+    /// One unit was used, and paid so: it is on record in the billing period that runs.
+    fn settle(&mut self, tenant: usize, meter: Meter, unit: &Unit) {
+        let account = &mut self.tenants[tenant];
+        let period = Every::Cycle.start(self.now, account.anchor);
+        *account.used.entry((meter, period)).or_default() += 1;
+        // Beyond two quotas it is still one unit. What is beyond a user's is not owed.
+        if unit.iter().any(|payer| matches!(payer, Payer::Over((_, _, 0, _), true))) {
+            *account.owed.entry((meter, period)).or_default() += 1;
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Histories: what is sold, and what happens to tenants in the order of time. Made at random, and
+//! made smaller by proptest where the model and the gate differ.
+
+use std::fmt::Write as _;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use crate::book::{Book, Meter, MeterPlan, Over, Plan, Quota};
+use crate::calendar::{DAY, Every, HOUR};
+
+/// Meters of every history: `jobs` are asked for, `tokens` are reported.
+pub(crate) const METERS: [&str; 2] = ["jobs", "tokens"];
+pub(crate) const JOBS: Meter = 0;
+pub(crate) const TOKENS: Meter = 1;
+
+pub(crate) const TENANTS: usize = 2;
+/// Requests that run at once.
+pub(crate) const SLOTS: usize = 3;
+
+/// One history.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    pub(crate) setting: Setting,
+    pub(crate) events: Vec<Event>,
+}
+
+/// What is sold.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    /// Jobs that a request of `/work` costs.
+    pub(crate) cost: u64,
+    /// Tokens that a request of `/chat` sets aside.
+    pub(crate) hold: Option<u64>,
+    /// Whether all tokens are sent to Stripe, or the overage alone, as of jobs; `None`: nothing is.
+    pub(crate) sends_all: Option<bool>,
+    pub(crate) plans: Vec<Plan>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// Time goes on, in milliseconds.
+    Pass(i64),
+    /// Work that is no request: it is done, or was not.
+    Work {
+        tenant: usize,
+        jobs: u64,
+        done: bool,
+    },
+    /// A request begins: of `/work` or `/chat`.
+    Begin {
+        slot: usize,
+        tenant: usize,
+        user: u32,
+        chats: bool,
+    },
+    /// Its handler takes tokens before it spends them.
+    Take {
+        slot: usize,
+        tokens: u64,
+    },
+    /// It reports tokens.
+    Report {
+        slot: usize,
+        tokens: u64,
+    },
+    /// It ends with this status; its handler keeps what it reports with.
+    End {
+        slot: usize,
+        status: u16,
+    },
+    /// A handler reports after the end.
+    ReportLate {
+        slot: usize,
+        tokens: u64,
+    },
+    /// Another service reports use.
+    Ingest {
+        tenant: usize,
+        meter: Meter,
+        units: u64,
+    },
+    /// Units are given, for so many milliseconds.
+    Grant {
+        tenant: usize,
+        meter: Meter,
+        units: u64,
+        lasts: i64,
+    },
+    /// The tenant moves to a plan.
+    Move {
+        tenant: usize,
+        plan: usize,
+    },
+    Suspend {
+        tenant: usize,
+        suspended: bool,
+    },
+    /// The plan file is edited: these limits of one plan and meter grow or shrink.
+    Edit {
+        plan: usize,
+        meter: Meter,
+        quota: usize,
+        by: u64,
+    },
+    /// The process ends in good order, and another begins.
+    Restart,
+    /// What is owed is sent to Stripe.
+    Bill,
+    /// The tenant looks at its usage.
+    Look {
+        tenant: usize,
+    },
+}
+
+pub(crate) fn histories() -> impl Strategy<Value = History> {
+    (settings(), vec(events(), 1..30)).prop_map(|(setting, events)| History { setting, events })
+}
+
+fn settings() -> impl Strategy<Value = Setting> {
+    let sends = option::weighted(0.2, any::<bool>());
+    (1..4u64, option::of(1..8u64), sends).prop_flat_map(|(cost, hold, sends_all)| {
+        let plan = (meter_plan(cost), meter_plan(hold.unwrap_or(1)));
+        let plan = plan.prop_map(|(jobs, tokens)| Plan { meters: vec![jobs, tokens] });
+        vec(plan, 2).prop_map(move |mut plans| {
+            share_terms(&mut plans);
+            Setting { cost, hold, sends_all, plans }
+        })
+    })
+}
+
+/// A quota of the same words is the same quota in both plans. A limit that falls within its window
+/// leaves to a process what that has leased, which no plain model says; one that rises is an edit.
+fn share_terms(plans: &mut [Plan]) {
+    let (first, rest) = plans.split_first_mut().expect("two plans");
+    for plan in rest {
+        for (meter, of_first) in plan.meters.iter_mut().zip(&first.meters) {
+            for quota in &mut meter.quotas {
+                let same = |it: &&Quota| (it.every, it.per_user) == (quota.every, quota.per_user);
+                if let Some(known) = of_first.quotas.iter().find(same) {
+                    *quota = known.clone();
+                }
+            }
+        }
+    }
+}
+
+/// `least`: what one request needs; a plan file with less is refused.
+fn meter_plan(least: u64) -> impl Strategy<Value = MeterPlan> {
+    let quotas = prop_oneof![
+        1 => Just(0usize),
+        4 => Just(1),
+        2 => Just(2),
+    ];
+    let quotas = quotas.prop_flat_map(move |n| {
+        (subsequence(Every::ALL.to_vec(), n), vec((quota_terms(least), any::<bool>()), n))
+    });
+    let once = option::weighted(0.25, least..20);
+    (quotas, once, prop::bool::weighted(0.2)).prop_map(|((windows, terms), once, narrow)| {
+        let quotas = windows.into_iter().zip(terms).enumerate();
+        let quotas = quotas.map(|(at, (every, ((limit, over), _)))| {
+            let per_user = narrow && at > 0;
+            Quota { limit, every, over, per_user }
+        });
+        MeterPlan { quotas: quotas.collect(), once }
+    })
+}
+
+fn quota_terms(least: u64) -> impl Strategy<Value = (u64, Over)> {
+    let stop = option::of(least..12);
+    prop_oneof![
+        3 => (least..25).prop_map(|limit| (limit, Over::Deny)),
+        1 => (0..25u64, stop.clone()).prop_map(|(limit, stop)| (limit, Over::Allow(stop))),
+        2 => (0..25u64, stop).prop_map(|(limit, stop)| (limit, Over::Bill(stop))),
+    ]
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let (tenant, slot, meter) = (0..TENANTS, 0..SLOTS, 0..METERS.len());
+    let units = prop_oneof![4 => 1..8u64, 1 => 8..40u64];
+    let pass = select(vec![1_000, 20 * 60_000, HOUR, 7 * HOUR, DAY, 6 * DAY, 20 * DAY, 200 * DAY]);
+    prop_oneof![
+        4 => pass.prop_map(Event::Pass),
+        6 => (tenant.clone(), units.clone(), prop::bool::weighted(0.8))
+            .prop_map(|(tenant, jobs, done)| Event::Work { tenant, jobs, done }),
+        8 => (slot.clone(), tenant.clone(), 1..3u32, any::<bool>())
+            .prop_map(|(slot, tenant, user, chats)| Event::Begin { slot, tenant, user, chats }),
+        3 => (slot.clone(), units.clone()).prop_map(|(slot, tokens)| Event::Take { slot, tokens }),
+        5 => (slot.clone(), units.clone()).prop_map(|(slot, tokens)| Event::Report { slot, tokens }),
+        6 => (slot.clone(), select(vec![200, 404, 500]))
+            .prop_map(|(slot, status)| Event::End { slot, status }),
+        3 => (slot, units.clone()).prop_map(|(slot, tokens)| Event::ReportLate { slot, tokens }),
+        3 => (tenant.clone(), meter.clone(), units.clone())
+            .prop_map(|(tenant, meter, units)| Event::Ingest { tenant, meter, units }),
+        3 => (tenant.clone(), meter.clone(), units, select(vec![2 * HOUR, 5 * DAY, 900 * DAY]))
+            .prop_map(|(tenant, meter, units, lasts)| Event::Grant { tenant, meter, units, lasts }),
+        2 => (tenant.clone(), 0..2usize).prop_map(|(tenant, plan)| Event::Move { tenant, plan }),
+        1 => (tenant.clone(), any::<bool>())
+            .prop_map(|(tenant, suspended)| Event::Suspend { tenant, suspended }),
+        2 => (0..2usize, meter, 0..2usize, 1..20u64)
+            .prop_map(|(plan, meter, quota, by)| Event::Edit { plan, meter, quota, by }),
+        1 => Just(Event::Restart),
+        1 => Just(Event::Bill),
+        2 => tenant.prop_map(|tenant| Event::Look { tenant }),
+    ]
+}
+
+impl History {
+    /// The plan file that it begins with.
+    pub(crate) fn file(&self) -> String {
+        let plans = self.setting.plans.clone();
+        self.setting.file(&Book { plans, now: 0, tenants: Vec::new() })
+    }
+}
+
+impl Setting {
+    /// The plan file of a book.
+    pub(crate) fn file(&self, book: &Book) -> String {
+        let mut file = String::from("default-plan = \"p0\"\n");
+        for meter in METERS {
+            let _ = writeln!(file, "[meter.{meter}]");
+            let all = meter == "tokens" && self.sends_all == Some(true);
+            let send = if all { "all" } else { "overage" };
+            let _ = writeln!(file, "stripe = {{ event = \"{meter}\", send = \"{send}\" }}");
+            if meter == "tokens" {
+                let _ = writeln!(file, "count = \"reported\"");
+                if let Some(hold) = self.hold {
+                    let _ = writeln!(file, "hold = \"{hold}\"");
+                }
+            }
+        }
+        let cost = self.cost;
+        let _ = writeln!(file, "[route.work]\nmatch = \"POST /work\"");
+        let _ = writeln!(file, "cost = {{ jobs = {cost}, tokens = 0 }}");
+        let _ = writeln!(file, "[route.chat]\nmatch = \"POST /chat\"");
+        for (at, plan) in book.plans.iter().enumerate() {
+            let _ = writeln!(file, "[plan.p{at}]");
+            for (name, meter) in METERS.iter().zip(&plan.meters) {
+                let once = meter.once.map(|units| format!("\"{units}\""));
+                let limits: Vec<_> = meter.quotas.iter().map(quota).chain(once).collect();
+                if !limits.is_empty() {
+                    let _ = writeln!(file, "quota.{name} = [{}]", limits.join(", "));
+                }
+            }
+        }
+        file
+    }
+}
+
+fn quota(quota: &Quota) -> String {
+    let scope = if quota.per_user { " per user" } else { "" };
+    let limit = format!("limit = \"{}/{}{scope}\"", quota.limit, quota.every.word());
+    let stop = |stop: &Option<u64>| {
+        stop.map_or(String::new(), |beyond| format!(", stop = \"{}\"", quota.limit + beyond))
+    };
+    match &quota.over {
+        Over::Deny => format!("{{ {limit} }}"),
+        Over::Allow(it) => format!("{{ {limit}, over = \"allow\"{} }}", stop(it)),
+        Over::Bill(it) => format!("{{ {limit}, over = \"bill\"{} }}", stop(it)),
+    }
+}

@@ -1,0 +1,538 @@
+//! The same history on a gate: its answers beside those of the book, and after looks and at the end
+//! every number of its report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stripe_sim::{Settings, Sim};
+use tollgate::decision::Payment;
+use tollgate::directory::Grant as Given;
+use tollgate::identity::{Caller, Identify, Identity, RequestView};
+use tollgate::ingest::{Counted, UsageEvent};
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+};
+use tollgate::testing::{self, OpenRequest, Plans, START_MS};
+use tollgate::{Ask, Gate, GateBuilder, ManualClock, Outcome, Reason, Usage};
+
+use crate::book::{Account, Book, Grant, Hold, Quota, Refused};
+use crate::calendar::HOUR;
+use crate::coverage::{self, Seen};
+use crate::history::{Event, History, JOBS, METERS, SLOTS, Setting, TENANTS, TOKENS};
+
+/// A difference between the book and the gate.
+pub(crate) type Differs = String;
+
+/// A gate and the book that says what it should do.
+struct Run {
+    setting: Setting,
+    book: Book,
+    store: Shared,
+    plans: Plans,
+    clock: ManualClock,
+    gate: Gate,
+    slots: [Option<Slot>; SLOTS],
+    /// Counts events of ingest and grants, for their ids.
+    made: u64,
+    stripe: Option<Stripe>,
+    /// What came to something.
+    seen: Seen,
+}
+
+/// A request that runs, or has ended and left its handle.
+struct Slot {
+    request: Option<OpenRequest>,
+    usage: Usage,
+    hold: Hold,
+    chats: bool,
+}
+
+/// Runs one history on both.
+pub(crate) fn run(history: &History) -> Result<Seen, Differs> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut run = Run::begin(&history.setting).await;
+        for (at, event) in history.events.iter().enumerate() {
+            let stepped = run.step(event).await;
+            run.rest().await;
+            stepped.map_err(|differs| format!("event {at}, {event:?}: {differs}"))?;
+        }
+        run.end().await.map_err(|differs| format!("at the end: {differs}"))?;
+        run.gate.close().await.map_err(|error| format!("closing: {error}"))?;
+        run.seen.extend(coverage::of(history));
+        Ok(run.seen)
+    })
+}
+
+impl Run {
+    async fn begin(setting: &Setting) -> Self {
+        let tenant = || Account::new(0, START_MS, METERS.len());
+        let tenants = (0..TENANTS).map(|_| tenant()).collect();
+        let book = Book { plans: setting.plans.clone(), now: START_MS, tenants };
+        let plans = Plans::new(&setting.file(&book));
+        let (store, clock) = (Shared::default(), ManualClock::at_unix_ms(START_MS));
+        let mut stripe = match setting.sends_all {
+            Some(_) => Some(Stripe::start().await),
+            None => None,
+        };
+        let gate = open(&plans, &store, &clock, stripe.as_ref()).await;
+        for tenant in 0..TENANTS {
+            gate.directory().tenant(&name(tenant)).save().await.unwrap();
+            if let Some(stripe) = &mut stripe {
+                stripe.customers.push(gate.ensure_customer(&name(tenant)).await.unwrap());
+            }
+        }
+        let (setting, slots) = (setting.clone(), [const { None }; SLOTS]);
+        Self { setting, book, store, plans, clock, gate, slots, made: 0, stripe, seen: Seen::new() }
+    }
+
+    async fn step(&mut self, event: &Event) -> Result<(), Differs> {
+        match *event {
+            Event::Pass(ms) => {
+                self.pass(ms).await;
+                Ok(())
+            }
+            Event::Work { tenant, jobs, done } => self.work(tenant, jobs, done).await,
+            Event::Begin { slot, tenant, user, chats } => {
+                self.begin_request(slot, tenant, user, chats).await
+            }
+            Event::Take { slot, tokens } => self.take(slot, tokens).await,
+            Event::Report { slot, tokens } => {
+                if let Some(slot) = self.slots[slot].as_mut().filter(|slot| slot.is_chat_open()) {
+                    slot.usage.add("tokens", tokens);
+                    if self.book.held(&slot.hold, TOKENS) < tokens {
+                        self.seen.insert("reported beyond the hold");
+                    }
+                    self.book.report(&mut slot.hold, TOKENS, tokens);
+                }
+                Ok(())
+            }
+            Event::End { slot, status } => {
+                if let Some(slot) = &mut self.slots[slot]
+                    && let Some(request) = slot.request.take()
+                {
+                    request.head(status);
+                    request.end(Outcome::Complete { status });
+                    self.book.end(&mut slot.hold, status < 500);
+                }
+                Ok(())
+            }
+            Event::ReportLate { slot, tokens } => {
+                if let Some(slot) = &mut self.slots[slot]
+                    && slot.request.is_none()
+                    && slot.chats
+                {
+                    self.seen.insert("reported after the end");
+                    slot.usage.add("tokens", tokens);
+                    self.book.report(&mut slot.hold, TOKENS, tokens);
+                }
+                Ok(())
+            }
+            Event::Ingest { tenant, meter, units } => {
+                self.made += 1;
+                let id = format!("e{}", self.made);
+                let event = UsageEvent::new(id, name(tenant), METERS[meter], units);
+                let counted = self.gate.ingest().events(vec![event]).await;
+                self.book.late(tenant, 0, meter, units);
+                same("ingest", &counted, &vec![Ok(Counted::Now)])
+            }
+            Event::Grant { tenant, meter, units, lasts } => {
+                self.give(tenant, meter, units, lasts).await
+            }
+            Event::Move { tenant, plan } => {
+                let moves = self.gate.directory().tenant(&name(tenant)).plan(format!("p{plan}"));
+                moves.save().await.unwrap();
+                self.book.tenants[tenant].plan = plan;
+                self.book.pay_debts(tenant);
+                self.settle_down().await
+            }
+            Event::Suspend { tenant, suspended } => {
+                let edit = self.gate.directory().tenant(&name(tenant)).note("-");
+                let edit = if suspended { edit.suspend() } else { edit.resume() };
+                edit.save().await.unwrap();
+                self.book.tenants[tenant].suspended = suspended;
+                self.settle_down().await
+            }
+            Event::Edit { plan, meter, quota, by } => {
+                let Some(of) = self.book.plans[plan].meters[meter].quotas.get(quota).cloned()
+                else {
+                    return Ok(());
+                };
+                for plan in &mut self.book.plans {
+                    let quotas = plan.meters[meter].quotas.iter_mut();
+                    let same = |it: &&mut Quota| (it.every, it.per_user) == (of.every, of.per_user);
+                    quotas.filter(same).for_each(|it| it.limit += by);
+                }
+                self.plans.set(&self.setting.file(&self.book));
+                self.gate.reload().await.unwrap();
+                (0..TENANTS).for_each(|tenant| self.book.pay_debts(tenant));
+                Ok(())
+            }
+            Event::Restart => self.restart().await,
+            Event::Bill => self.bill().await,
+            Event::Look { tenant } => self.look(tenant).await,
+        }
+    }
+
+    /// What runs in the background answers before the next event: here the store answers at once.
+    async fn rest(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn pass(&mut self, ms: i64) {
+        self.clock.advance(Duration::from_millis(ms.unsigned_abs()));
+        self.book.pass(ms);
+        if let Some(stripe) = &self.stripe {
+            stripe.sim.advance(u32::try_from(ms / 1_000).unwrap());
+        }
+        // What a flush in the background would have done meanwhile.
+        self.gate.flush_now().await.unwrap();
+    }
+
+    async fn work(&mut self, tenant: usize, jobs: u64, done: bool) -> Result<(), Differs> {
+        let handle = self.gate.tenant(&name(tenant)).await.unwrap();
+        let ask = Ask::op("job").tenant(&handle).cost("jobs", jobs);
+        let said = self.gate.admit(ask).await;
+        let expected = self.book.admit(tenant, 0, &[(JOBS, jobs)], &[]);
+        let told = said.as_ref().map(|_| ()).map_err(|refusal| reason(&refusal.reason));
+        same("answer", &told, &expected.as_ref().map(|_| ()).map_err(|it| *it))?;
+        if let (Ok(permit), Ok(mut hold)) = (said, expected) {
+            if done {
+                permit.settle()
+            } else {
+                permit.cancel()
+            }
+            self.book.end(&mut hold, done);
+        }
+        Ok(())
+    }
+
+    async fn begin_request(
+        &mut self,
+        slot: usize,
+        tenant: usize,
+        user: u32,
+        chats: bool,
+    ) -> Result<(), Differs> {
+        if self.slots[slot].as_ref().is_some_and(|slot| slot.request.is_some()) {
+            return Ok(());
+        }
+        let path = if chats { "/chat" } else { "/work" };
+        let call = Call { tenant: name(tenant), user: user.to_string(), path };
+        let said = OpenRequest::admit(&self.gate, &call).await;
+        let (costs, holds) = if chats {
+            // Without a `hold` a trace of a unit is set aside, here a whole one.
+            (vec![], vec![(TOKENS, self.setting.hold.unwrap_or(1))])
+        } else {
+            (vec![(JOBS, self.setting.cost)], vec![])
+        };
+        let expected = self.book.admit(tenant, user, &costs, &holds);
+        let told = said.as_ref().map(|_| ()).map_err(|it| reason(&it.as_ref().unwrap().reason));
+        same("answer", &told, &expected.as_ref().map(|_| ()).map_err(|it| *it))?;
+        if let (Ok(request), Ok(hold)) = (said, expected) {
+            let usage = request.usage();
+            self.slots[slot] = Some(Slot { request: Some(request), usage, hold, chats });
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, slot: usize, tokens: u64) -> Result<(), Differs> {
+        let Some(slot) = self.slots[slot].as_mut().filter(|slot| slot.is_chat_open()) else {
+            return Ok(());
+        };
+        let said = slot.usage.take("tokens", tokens).await;
+        let expected = self.book.take(&mut slot.hold, TOKENS, tokens);
+        self.seen.insert("taken");
+        same("taken", &said.map_err(|refusal| reason(&refusal.reason)), &expected)
+    }
+
+    async fn give(
+        &mut self,
+        tenant: usize,
+        meter: usize,
+        units: u64,
+        lasts: i64,
+    ) -> Result<(), Differs> {
+        if !self.book.limits(tenant, meter) {
+            return Ok(());
+        }
+        self.made += 1;
+        let (id, expires) = (format!("g{}", self.made), self.book.now + lasts);
+        let grant = Given {
+            id: id.clone(),
+            meter: METERS[meter].to_owned(),
+            units,
+            source: "gift".to_owned(),
+            expires_ms: Some(expires),
+            note: None,
+        };
+        self.gate.directory().tenant(&name(tenant)).grant(grant).save().await.unwrap();
+        self.seen.insert("grant");
+        self.book.grant(tenant, Grant { id, meter, given: units, drawn: 0, expires });
+        self.settle_down().await
+    }
+
+    /// What a change of the directory takes to act in the process that made it.
+    async fn settle_down(&mut self) -> Result<(), Differs> {
+        self.pass(31_000).await;
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), Differs> {
+        // A drained end: what still runs has ended before.
+        for slot in &mut self.slots {
+            if let Some(mut slot) = slot.take()
+                && let Some(request) = slot.request.take()
+            {
+                request.head(200);
+                request.end(Outcome::Complete { status: 200 });
+                self.book.end(&mut slot.hold, true);
+            }
+        }
+        self.gate.close().await.map_err(|error| format!("closing: {error}"))?;
+        self.gate = open(&self.plans, &self.store, &self.clock, self.stripe.as_ref()).await;
+        Ok(())
+    }
+
+    /// Everything once more, and what is still owed is sent.
+    async fn end(&mut self) -> Result<(), Differs> {
+        for tenant in 0..TENANTS {
+            self.look(tenant).await.map_err(|differs| format!("tenant {tenant}: {differs}"))?;
+        }
+        // An entry may wait for a minute of its own.
+        for _ in 0..3 {
+            self.bill().await?;
+            self.pass(HOUR).await;
+        }
+        let Some(stripe) = &self.stripe else {
+            return Ok(());
+        };
+        for (tenant, customer) in stripe.customers.iter().enumerate() {
+            for (meter, event) in METERS.iter().enumerate() {
+                let totals = stripe.sim.totals();
+                let of =
+                    totals.iter().filter(|it| it.customer == *customer && it.event_name == *event);
+                let billed: i64 = of.map(|it| it.total).sum();
+                let owed = match self.setting.sends_all {
+                    Some(true) if meter == TOKENS => self.book.used_ever(tenant, meter),
+                    _ => self.book.owed(tenant, meter).into_values().sum(),
+                };
+                same(&format!("{event} billed to tenant {tenant}"), &billed, &(owed as i64))?;
+            }
+        }
+        let audit = self.gate.audit().await.map_err(|error| error.to_string())?;
+        if audit.is_clean() { Ok(()) } else { Err(format!("the audit: {audit:?}")) }
+    }
+
+    async fn bill(&mut self) -> Result<(), Differs> {
+        if self.stripe.is_some() {
+            self.gate.report_now().await.map_err(|error| format!("report: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Every number that the tenant sees.
+    async fn look(&mut self, tenant: usize) -> Result<(), Differs> {
+        // As long as a reading of the log may be old.
+        self.pass(2_000).await;
+        let who = testing::identified(&self.gate, &name(tenant)).await;
+        let report = self.gate.usage_report(&who).await.map_err(|error| error.to_string())?;
+        for (meter, word) in METERS.iter().enumerate() {
+            let told = report.meters.iter().find(|it| *it.name == **word).unwrap();
+            same(&format!("{word} used"), &told.used, &self.book.used(tenant, meter))?;
+            let told_of: BTreeMap<String, u64> =
+                told.limits.iter().map(|limit| (limit.id.to_string(), limit.used)).collect();
+            let plan = self.book.plan(tenant, meter);
+            let wide = plan.quotas.iter().filter(|quota| !quota.per_user);
+            let expected = wide.map(|quota| {
+                let drawn = self.book.drawn(tenant, 0, meter, quota);
+                let used = drawn.included + drawn.over + drawn.debt;
+                (format!("{word}/{}", quota.every.word()), used)
+            });
+            same(&format!("{word} limits"), &told_of, &expected.collect())?;
+            let told_of: BTreeMap<String, u64> = told
+                .grants
+                .iter()
+                .filter(|grant| grant.expires_at_ms.is_none_or(|end| end > self.book.now))
+                .map(|grant| {
+                    let own = &*grant.source == "grant";
+                    (if own { grant.id.to_string() } else { "once".to_owned() }, grant.used)
+                })
+                .collect();
+            let live = self.book.tenants[tenant].grants.iter();
+            let live = live.filter(|g| g.meter == meter && g.expires > self.book.now);
+            let mut expected: BTreeMap<_, _> = live.map(|g| (g.id.clone(), g.drawn)).collect();
+            if let Some(once) = plan.once {
+                expected.insert("once".to_owned(), self.book.once(tenant, meter).min(once));
+            }
+            same(&format!("{word} grants"), &told_of, &expected)?;
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn is_chat_open(&self) -> bool {
+        self.chats && self.request.is_some()
+    }
+}
+
+fn name(tenant: usize) -> String {
+    format!("t{tenant}")
+}
+
+fn reason(reason: &Reason) -> Refused {
+    match reason {
+        Reason::Exhausted => Refused::Exhausted,
+        Reason::PaymentRequired(Payment::GrantUsedUp) => Refused::GrantUsedUp,
+        Reason::Suspended => Refused::Suspended,
+        // No history leads to any other.
+        _ => Refused::Other,
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(of: &str, gate: &T, book: &T) -> Result<(), Differs> {
+    if gate == book {
+        Ok(())
+    } else {
+        Err(format!("{of}: the gate says {gate:?}, the book {book:?}"))
+    }
+}
+
+async fn open(plans: &Plans, store: &Shared, clock: &ManualClock, stripe: Option<&Stripe>) -> Gate {
+    let builder = match stripe {
+        None => testing::builder(""),
+        Some(stripe) => GateBuilder::from_text(&stripe.service()).identify(ByHeader),
+    };
+    let builder = plans.read_by(builder).store(store.clone()).clock(clock.clone());
+    builder.open().await.unwrap()
+}
+
+/// A Stripe of this history's own, with a customer for each tenant.
+struct Stripe {
+    sim: Sim,
+    customers: Vec<String>,
+    home: tempfile::TempDir,
+}
+
+impl Stripe {
+    async fn start() -> Self {
+        let sim = Sim::start(Settings::default()).await.unwrap();
+        assert!(sim.stand_at(START_MS / 1_000));
+        for meter in METERS {
+            sim.create_meter(meter).unwrap();
+        }
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("key"), "sk_test_x").unwrap();
+        std::fs::write(home.path().join("secret"), "whsec_x").unwrap();
+        Self { sim, customers: Vec::new(), home }
+    }
+
+    fn service(&self) -> String {
+        let path = |file: &str| self.home.path().join(file).display().to_string();
+        format!(
+            r#"
+            [store]
+            kind = "memory"
+            [[identify]]
+            header = "x-tenant"
+            [identity]
+            unknown = "create"
+            [proxy]
+            trust = ["127.0.0.0/8"]
+            [flush]
+            mode = "fast"
+            [stripe]
+            key            = {{ file = "{}" }}
+            webhook-secret = {{ file = "{}" }}
+            api-base       = "{}"
+            "#,
+            path("key"),
+            path("secret"),
+            self.sim.url(),
+        )
+    }
+}
+
+/// Believes `x-tenant` and `x-user`.
+struct ByHeader;
+
+impl Identify for ByHeader {
+    fn identify(&self, view: &dyn RequestView) -> Identity {
+        let text = |name| view.header(name).and_then(|it| std::str::from_utf8(it).ok());
+        let caller = text("x-tenant").map(Caller::new);
+        let caller = caller.map(|caller| match text("x-user") {
+            Some(user) => caller.user(user),
+            None => caller,
+        });
+        caller.map_or(Identity::Nobody, Identity::Tenant)
+    }
+}
+
+/// A store that outlives the gate.
+#[derive(Clone)]
+struct Shared(Arc<Memory>);
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self(Arc::new(Memory::new()))
+    }
+}
+
+impl Store for Shared {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.0.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.0.write(write)
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        self.0.promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A request as the gate sees it.
+struct Call {
+    tenant: String,
+    user: String,
+    path: &'static str,
+}
+
+impl RequestView for Call {
+    fn method(&self) -> &str {
+        "POST"
+    }
+
+    fn path(&self) -> &str {
+        self.path
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            "x-tenant" => Some(self.tenant.as_bytes()),
+            "x-user" => Some(self.user.as_bytes()),
+            _ => None,
+        }
+    }
+
+    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+        self.header(name).into_iter().collect()
+    }
+
+    fn peer(&self) -> Option<std::net::IpAddr> {
+        None
+    }
+}
