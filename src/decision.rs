@@ -94,16 +94,10 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether a limit of the plan refused: what shadow mode lets through.
-    pub(crate) fn is_a_limit(&self) -> bool {
-        matches!(
-            self,
-            Self::Exhausted
-                | Self::Concurrency
-                | Self::FeatureMissing(_)
-                | Self::ScopeMissing(_)
-                | Self::PaymentRequired(Payment::GrantUsedUp)
-        )
+    /// Whether shadow mode lets through what was refused for this: everything but callers that are
+    /// not known, and tenants that an operator has suspended.
+    pub(crate) fn yields_to_shadow(&self) -> bool {
+        !matches!(self, Self::Unidentified | Self::Suspended)
     }
 }
 

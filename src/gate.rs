@@ -13,7 +13,6 @@ use std::time::Duration;
 use crate::admission::decide::{self, Drawn, Question, Stopped};
 use crate::admission::lease::Lease;
 use crate::admission::permit::{Hold, HoldBox, Of};
-use crate::admission::sheet::Sheet;
 use crate::admission::tenant::TenantCore;
 use crate::catalog::Auth;
 use crate::clock::Now;
@@ -38,6 +37,7 @@ mod inner;
 mod limit_line;
 mod lookup;
 mod maintain;
+mod news;
 mod once;
 mod open;
 mod peppers;
@@ -183,9 +183,7 @@ impl Gate {
         if let Some(reason) = waited.refused {
             return refuse(inner.refusal(reason, None));
         }
-        if waited.rounds > ROUNDS {
-            return refuse(inner.refusal(Reason::Unavailable, None));
-        }
+        let is_last = waited.rounds > ROUNDS;
 
         // Which route, before who is calling: some routes ask nobody who they are.
         let route = inner.route_of(&live.catalog, view);
@@ -197,15 +195,18 @@ impl Gate {
 
         // 1 identify: who is calling. Known callers are found by a hash of what they present; for
         //   others the directory is asked, once for all who wait.
-        let seen = match self.identify(view, auth, now) {
+        let seen = match self.identify(view, auth, now, waited.rounds) {
             Seen::Caller(caller) => caller,
             Seen::Refused(reason) => return refuse(inner.refusal(reason, None)),
+            Seen::Ask(_) if is_last => return refuse(inner.refusal(Reason::Unavailable, None)),
             Seen::Ask(pending) => return Step::Wait(counted(pending, waited.rounds)),
         };
 
         // 2 resolve: which plan, which limits. A sheet has it all and holds until the next edge in
         //   time or change of plan, so that this is one comparison for nearly every request.
-        if let Some(pending) = self.refresh(&seen.tenant, now) {
+        if let Some(pending) = self.refresh(&seen.tenant, now)
+            && !is_last
+        {
             return Step::Wait(counted(pending, waited.rounds));
         }
         let sheet = seen.into_sheet(&live, now);
@@ -270,11 +271,19 @@ impl Gate {
         now: Now,
     ) -> Option<Denied> {
         let inner = &*self.inner;
-        let (sheet, rules) = (&hold.of.sheet, hold.of.rules());
         let waits = waited.rounds < ROUNDS && !self.is_away(waited, &hold.of);
+        if let Stopped::Need(..) = &stopped
+            && waits
+            && inner.hub.reach.is_away()
+        {
+            // Nobody waits for a store that is known to be away.
+            let waited = Waited { rounds: waited.rounds, store_away: true, ..Waited::default() };
+            return self.decide(hold, &waited, now);
+        }
+        let (sheet, rules) = (&hold.of.sheet, hold.of.rules());
         match stopped {
             Stopped::Need(lease, n) if waits => {
-                Some(Denied::Wait(self.wait_for(sheet, lease, n, waited.rounds)))
+                Some(Denied::Wait(self.wait_for(&hold.of, lease, n, waited.rounds)))
             }
             // The same code has decided; only the caller is not told.
             Stopped::Need(..) if rules.shadow => {
@@ -282,7 +291,7 @@ impl Gate {
                 hold.open(Drawn::Listed);
                 None
             }
-            Stopped::Refused(refused) if rules.shadow && refused.reason.is_a_limit() => {
+            Stopped::Refused(refused) if rules.shadow && refused.reason.yields_to_shadow() => {
                 inner.count_shadow(sheet, hold.of.route, &refused);
                 decide::enter_anyway(sheet, rules);
                 hold.open(Drawn::Listed);
@@ -298,18 +307,20 @@ impl Gate {
     }
 
     /// Waits for units of a lease, within bounds.
-    fn wait_for(&self, sheet: &Arc<Sheet>, lease: Arc<Lease>, n: u64, rounds: u8) -> Pending {
+    fn wait_for(&self, of: &Of, lease: Arc<Lease>, n: u64, rounds: u8) -> Pending {
         let inner = self.inner.clone();
-        let tenant = sheet.tenant.clone();
+        let (tenant, is_shadow) = (of.sheet.tenant.clone(), of.rules().shadow);
         Box::pin(async move {
             let mut waited = Waited { rounds: rounds + 1, ..Waited::default() };
             let Some(_waiting) = Waiting::enter(tenant) else {
-                waited.refused = Some(Reason::Unavailable);
+                // One that is refused nothing does not wait, and is let in without units.
+                waited.store_away = is_shadow;
+                waited.refused = (!is_shadow).then_some(Reason::Unavailable);
                 return waited;
             };
             inner.hub.wake(&lease);
             let answer = inner.hub.answer_for(&lease, n);
-            waited.store_away = tokio::time::timeout(LEASE_WAIT, answer).await.is_err();
+            waited.store_away = inner.within(LEASE_WAIT, answer).await.is_none();
             waited
         })
     }

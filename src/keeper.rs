@@ -164,6 +164,10 @@ impl Desk {
     }
 
     fn take(&mut self, lease: Arc<Lease>) {
+        if self.hands.hub.reach.is_away() {
+            lease.unqueue(); // asked for again once the store is back
+            return;
+        }
         let tenant = lease.pool().tenant;
         if let Err(of) = self.turns.push(tenant, InHand { lease, delay: REPEAT.start }) {
             // Too many of this tenant's: whoever needs units next tries again.
@@ -327,9 +331,15 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
         match answered {
             Ok(goes_on) => anew |= goes_on,
             // It may have been applied: the same call again, until we know.
-            Err(error) if error.kind == StoreErrorKind::Unknown => return Ended::InDoubt { anew },
+            Err(error) if error.kind == StoreErrorKind::Unknown => {
+                hands.hub.reach.suspect();
+                return Ended::InDoubt { anew };
+            }
             Err(error) => {
                 repeated!(warn, now().wall_ms, "a lease could not be renewed"; %error);
+                if error.kind == StoreErrorKind::Unavailable {
+                    hands.hub.reach.suspect();
+                }
                 lease.unqueue();
                 return Ended::Failed;
             }

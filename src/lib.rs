@@ -58,6 +58,7 @@ pub mod middleware;
 
 mod clock;
 mod error;
+mod flights;
 mod own_type;
 #[cfg_attr(
     not(any(test, feature = "testing")),

@@ -142,6 +142,8 @@ async fn shadow_refuses_nobody_while_the_store_is_away() {
         assert_eq!(reporting(&gate, "ann", "/search", &[]).await, 200);
     }
     store.outage(false);
+    // That it is back is known within a second.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     assert_eq!(used(&gate, "requests").await.0, 51);
 }
 

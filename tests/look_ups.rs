@@ -120,7 +120,7 @@ async fn at_once(
     requests.join_all().await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn first_requests_of_one_caller_at_once_are_one_look_up() {
     let (gate, store, _known, other) = slow().await;
     let statuses = at_once(&gate, (0..200).map(|_| other.clone()), async {
@@ -131,8 +131,8 @@ async fn first_requests_of_one_caller_at_once_are_one_look_up() {
     assert_eq!(statuses.await, [200; 200]);
 }
 
-#[tokio::test]
-async fn with_64_look_ups_in_flight_others_get_503_and_who_is_known_is_served() {
+#[tokio::test(start_paused = true)]
+async fn with_64_look_ups_in_flight_others_wait_their_turn_and_who_is_known_is_served() {
     let (gate, store, known, _other) = slow().await;
     let statuses = at_once(&gate, (0..200).map(|i| format!("forged-{i}")), async {
         settle().await;
@@ -142,7 +142,18 @@ async fn with_64_look_ups_in_flight_others_get_503_and_who_is_known_is_served() 
         }
         store.lets.add_permits(100_000);
     });
-    let statuses = statuses.await;
-    let count = |of: u16| statuses.iter().filter(|status| **status == of).count();
-    assert_eq!((count(401), count(503)), (64, 136));
+    assert_eq!(statuses.await, [401; 200]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_two_seconds_gets_503() {
+    let (gate, store, known, other) = slow().await;
+    let begun = tokio::time::Instant::now();
+    let statuses = at_once(&gate, (0..200).map(|i| format!("forged-{i}")), async {});
+    assert_eq!(statuses.await, [503; 200]);
+    assert!(begun.elapsed() < std::time::Duration::from_millis(2_100), "{:?}", begun.elapsed());
+    assert_eq!(with_key(&gate, &known).await, 200);
+    store.lets.add_permits(100_000);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(with_key(&gate, &other).await, 200);
 }

@@ -125,13 +125,19 @@ impl AsleepCaller {
     pub(crate) fn of(caller: &KnownCaller) -> Self {
         let parts: CallerParts<'_> =
             (caller.tenant.core.surrogate, Cow::Borrowed(&caller.values), caller.expires_ms);
-        Self(packed(&caller.looked_up_ns.to_le_bytes(), &parts))
+        Self(packed(&caller.looked_up_ns().to_le_bytes(), &parts))
     }
 
     /// Whose credential it is, in which scopes, and when it ends by itself.
     pub(crate) fn wake(self) -> (Surrogate, ScopeValues, i64) {
         let parts: CallerParts<'_> = unpacked(&self.0[8..]);
         (parts.0, parts.1.into_owned(), parts.2)
+    }
+
+    /// Whose it is.
+    pub(crate) fn tenant(&self) -> Surrogate {
+        let parts: CallerParts<'_> = unpacked(&self.0[8..]);
+        parts.0
     }
 
     /// When it was looked up, on the monotonic clock.

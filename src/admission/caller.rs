@@ -5,7 +5,7 @@
 //! tenant has the sheet, until the caller is looked up anew.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::resolve::LiveCatalog;
 use super::scoped::ScopeValues;
@@ -20,13 +20,32 @@ pub(crate) struct KnownCaller {
     pub(crate) sheet: Arc<Sheet>,
     pub(crate) values: ScopeValues,
     /// When this was looked up, on the monotonic clock, and when the credential ends by itself.
-    pub(crate) looked_up_ns: u64,
+    pub(crate) looked_up_ns: AtomicU64,
     pub(crate) expires_ms: i64,
+    /// How many changes had been heard of when the look-up began.
+    pub(crate) as_of: u64,
     /// Whether it is being looked up again.
     pub(crate) refreshing: AtomicBool,
 }
 
 impl KnownCaller {
+    /// When this was looked up, on the monotonic clock.
+    #[inline]
+    pub(crate) fn looked_up_ns(&self) -> u64 {
+        self.looked_up_ns.load(Ordering::Relaxed)
+    }
+
+    /// Takes it for looked up no later than then.
+    pub(crate) fn looked_up_by(&self, at_ns: u64) {
+        self.looked_up_ns.fetch_min(at_ns, Ordering::Relaxed);
+    }
+
+    /// Whether a key of its tenant was revoked since the look-up began: perhaps this one.
+    #[inline]
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.as_of < self.tenant.keys_since()
+    }
+
     /// The sheet that holds now for this caller's tenant.
     #[inline]
     pub(crate) fn into_sheet(self: Arc<Self>, live: &LiveCatalog, now: Now) -> SheetRef {

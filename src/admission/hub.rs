@@ -14,6 +14,7 @@ use super::sheet::Sheet;
 use crate::clock::{Clock, Now};
 use crate::planted::{Plant, planted};
 use crate::sharing::{LimitId, Told};
+use crate::store::Reach;
 
 /// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
 /// tenants whose leases run out in the same instant; beyond it a request retries by itself.
@@ -87,6 +88,8 @@ pub(crate) struct Hub {
     pub(crate) soil: Notify,
     pub(crate) scoped: ScopedTable,
     pub(crate) without_value: WithoutValue,
+    /// Whether the store is known to be away: then nobody waits for units.
+    pub(crate) reach: Reach,
     /// Until when tenants that sleep hold units.
     asleep_until_ms: AtomicI64,
     /// In how many of 256 cases others had made a pool that this process was about to make, lately.
@@ -117,6 +120,7 @@ impl Hub {
             settle: Notify::new(),
             soil: Notify::new(),
             scoped: ScopedTable::default(),
+            reach: Reach::default(),
             asleep_until_ms: AtomicI64::new(i64::MIN),
             made_by_others: AtomicU32::new(0),
             parts: AtomicU32::new(0),

@@ -28,6 +28,7 @@ use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 use crate::gate::NotedAt;
 
+mod going_on;
 mod keyed;
 mod listed;
 mod plain;
@@ -366,6 +367,7 @@ impl Hold {
         let Some(listed) = self.list.get_mut() else {
             return;
         };
+        listed.going_on.clear(); // each gives back what it holds
         for took in &mut listed.taken {
             // A call that was made stays counted by its rate, whatever became of it.
             if took.ask != CALLS {

@@ -99,6 +99,8 @@ pub(crate) struct LiveTenant {
     /// is made anew, so that two requests at an edge do not make two.
     record: Mutex<Arc<TenantRecord>>,
     read_ns: AtomicU64,
+    /// How many changes had been heard of when a key of it was revoked last, that one among them.
+    keys_since: AtomicU64,
     /// Whether the maintenance task has it in hand.
     refreshing: AtomicBool,
 }
@@ -133,6 +135,7 @@ impl LiveTenant {
             sheet: ArcSwap::from_pointee(sheet),
             record: Mutex::new(record),
             read_ns: AtomicU64::new(read_ns),
+            keys_since: AtomicU64::new(0),
             refreshing: AtomicBool::new(false),
         }
     }
@@ -169,9 +172,31 @@ impl LiveTenant {
         self.locked().clone()
     }
 
+    /// Whether its plan ends a while after its first request, of which nothing is known.
+    pub(crate) fn lacks_first_request(&self, live: &LiveCatalog, now: Now) -> bool {
+        let expires = self.sheet(live, now).policy.plan.expires.is_some();
+        expires && self.locked().first_request_ms.is_none()
+    }
+
     /// When the directory was read.
     pub(crate) fn read_ns(&self) -> u64 {
         self.read_ns.load(Ordering::Acquire)
+    }
+
+    /// What was read by then is to be read again in the background.
+    pub(crate) fn read_by(&self, at_ns: u64) {
+        self.read_ns.fetch_min(at_ns, Ordering::AcqRel);
+    }
+
+    /// A key of it was revoked, with the change of this number.
+    pub(crate) fn revoked(&self, change: u64) {
+        self.keys_since.fetch_max(change, Ordering::AcqRel);
+    }
+
+    /// The number of the change that revoked a key of it last.
+    #[inline]
+    pub(crate) fn keys_since(&self) -> u64 {
+        self.keys_since.load(Ordering::Relaxed)
     }
 
     /// How old the directory's word is, in nanoseconds.

@@ -14,8 +14,9 @@ use super::error::check_text;
 use super::history::Announced;
 use super::record::{Grant, Override, PaymentState, TenantRecord};
 use super::write::{Made, make};
-use super::{Directory, DirectoryError, Surrogate, Tenant};
+use super::{Directory, DirectoryError, News, Surrogate, Tenant, name_tag};
 use crate::identity::{ANONYMOUS, is_tenant_id};
+use crate::store::StoreErrorKind;
 
 /// How often a save starts over because another one came in between.
 const ATTEMPTS: usize = 8;
@@ -278,8 +279,8 @@ impl TenantEdit {
             };
             let held = before.iter().flat_map(|before| &before.grants);
             self.directory.note_leaving(&after, held.chain(grants_in(&announced.edits))).await?;
-            let made = self.directory.commit(before.as_deref(), &after, announced).await?;
-            if let Some(record) = made {
+            let made = self.directory.commit(before.as_deref(), &after, announced).await;
+            if let Some(record) = self.directory.told(before.is_none(), surrogate, made).await? {
                 return Ok(self.directory.handle(record));
             }
         }
@@ -372,6 +373,34 @@ fn grants_in(edits: &[Edit]) -> impl Iterator<Item = &Grant> {
 }
 
 impl Directory {
+    /// Tells what came of a change: this process at once, and the others.
+    async fn told(
+        &self,
+        is_new: bool,
+        surrogate: Surrogate,
+        made: Result<Option<Arc<TenantRecord>>, DirectoryError>,
+    ) -> Result<Option<Arc<TenantRecord>>, DirectoryError> {
+        let feed = &self.inner.feed;
+        match &made {
+            Ok(Some(record)) => {
+                feed.changed(record);
+                match is_new {
+                    // Nobody has it in memory; its name may be known as one that has no tenant.
+                    true => feed.tell(News::Made(name_tag(&record.id))),
+                    false => feed.announce(News::Tenant(surrogate)),
+                }
+                feed.announced().await;
+            }
+            Ok(None) => {}
+            // It may have been made all the same. Whoever asked for it is not kept waiting.
+            Err(DirectoryError::Store(error)) if error.kind == StoreErrorKind::Unknown => {
+                feed.tell(News::Tenant(surrogate));
+            }
+            Err(_) => {}
+        }
+        made
+    }
+
     /// Announces a version and writes it over the one before; `None` if that is no longer there.
     async fn commit(
         &self,

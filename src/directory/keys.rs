@@ -9,7 +9,7 @@ use super::edit::MAX_NAME;
 use super::error::check_text;
 use super::history::Announced;
 use super::write::{Made, make};
-use super::{Directory, DirectoryError, Edit, Found, Surrogate};
+use super::{Directory, DirectoryError, Edit, Found, News, Surrogate};
 use crate::identity::{ApiKey, CredentialHash, hex};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
@@ -153,7 +153,11 @@ impl Directory {
             return Ok(());
         }
         self.announce_key(tenant, Edit::KeyRevoked { id: id.to_owned() }).await?;
-        self.revoke_credential(tenant, id, &listed.hash).await?;
+        let revoked = self.revoke_credential(tenant, id, &listed.hash).await;
+        // Also where it failed: it may have been revoked all the same.
+        self.inner.feed.tell(News::Revoked(tenant));
+        revoked?;
+        self.inner.feed.announced().await;
         let mark = Write {
             key: list_key,
             when: vec![When::Exists],

@@ -15,7 +15,8 @@
 //!    works that cannot be seen.
 //! 6. After a lost reply the identical write is repeated, and the item says what came of it.
 //!
-//! It does not promise that another process sees a change at once: the gate's cache has an age.
+//! 7. A change is told to the gate of this process before it is answered, and announced to the
+//!    others (`feed`), who look once a second.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::store::{Item, Key, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErr
 mod customers;
 mod edit;
 mod error;
+mod feed;
 mod given;
 mod history;
 mod keys;
@@ -46,6 +48,7 @@ use write::Made;
 pub(crate) use customers::{CUSTOMER_FORMAT, tenant_of};
 pub use edit::{Edit, TenantEdit};
 pub use error::DirectoryError;
+pub(crate) use feed::{Feed, Hears, News, Seen, credential_tag, name_tag};
 pub use history::{HistoryEntry, Outcome};
 pub use keys::{KeyInfo, KeyState, NewKey};
 pub use reads::{ReadSlot, Reads};
@@ -99,6 +102,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     peppers: Peppers,
     check: Box<dyn Check>,
+    feed: Feed,
 }
 
 /// Whose a credential is.
@@ -120,7 +124,13 @@ impl Directory {
         check: impl Check,
     ) -> Self {
         let check = Box::new(check);
-        Self { inner: Arc::new(Inner { store, space, clock, peppers, check }) }
+        let feed = Feed::new(store.clone(), space.clone());
+        Self { inner: Arc::new(Inner { store, space, clock, peppers, check, feed }) }
+    }
+
+    /// What was changed lately, here and in other processes.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.inner.feed
     }
 
     /// Changes of the tenant with this outer id, which is made if it is not there.
@@ -280,7 +290,11 @@ impl Tenant {
         hash: [u8; 32],
     ) -> Result<String, DirectoryError> {
         let hash = CredentialHash::sha256(hash);
-        self.directory.add_key(self.record.surrogate, name, &hash).await
+        let id = self.directory.add_key(self.record.surrogate, name, &hash).await?;
+        // Unlike one that was drawn just now it may have been tried before.
+        self.directory.inner.feed.tell(News::Made(credential_tag(&hash)));
+        self.directory.inner.feed.announced().await;
+        Ok(id)
     }
 
     /// Its keys, also those that were revoked.
@@ -288,7 +302,7 @@ impl Tenant {
         Ok(self.directory.list_keys(self.record.surrogate).await?)
     }
 
-    /// Revokes a key by its id. Other processes refuse it when their caches have aged.
+    /// Revokes a key by its id. This process refuses it at once, others within two seconds.
     pub async fn revoke_key(&self, id: &str) -> Result<(), DirectoryError> {
         self.directory.revoke(self.record.surrogate, id).await
     }

@@ -2,15 +2,17 @@
 //!
 //! The hot path is one look-up by a keyed 128-bit hash of the credential. What it misses is loaded
 //! from the directory once for all who wait, at most [`Reads::MAX`](crate::directory::Reads::MAX)
-//! loads at a time; what is found to be nobody's is remembered in a table of fixed size. So a flood
-//! of forged credentials costs neither memory nor anybody else's requests.
+//! loads at a time, in turn by whose they are; what is found to be nobody's is remembered in a
+//! table of fixed size. So a flood of forged credentials costs neither memory nor anybody else's
+//! requests.
 
+use std::net::IpAddr;
 use std::num::NonZeroU128;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Gate, Inner, Pending, Waited};
+use super::{Gate, Inner, LEASE_WAIT, Pending, Waited};
 pub(crate) use crate::admission::caller::KnownCaller;
 use crate::admission::sheet::Sheet;
 use crate::admission::tenant::LiveTenant;
@@ -18,12 +20,13 @@ use crate::catalog::{Auth, Scope};
 use crate::clock::Now;
 use crate::config::Unknown;
 use crate::decision::Reason;
+use crate::directory::{credential_tag, name_tag};
 use crate::identity::{
     ANONYMOUS, Caller, CredentialHash, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
     is_own_id, named_caller,
 };
 use crate::repeated::repeated;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// How long what the directory said is believed: every change is seen within it.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(30);
@@ -33,6 +36,13 @@ pub(crate) const REFRESH_AGE: Duration = Duration::from_secs(15);
 
 /// A tenant that could not be read again is asked for no sooner than after this.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
+
+/// Longest wait of a caller that is not in memory: for its turn, and for the directory.
+pub(super) const LOOK_UP_WAIT: Duration = Duration::from_secs(2);
+
+/// After so many waits what a request has found unknown is so, though something of that name was
+/// made lately: the first look-up may have begun before that, the second has not. It was revoked.
+const SURE: u8 = 2;
 
 /// What step 1 came to.
 pub(crate) enum Seen {
@@ -58,15 +68,21 @@ pub(crate) enum Wanted {
 }
 
 impl Gate {
-    /// Who is calling.
-    pub(super) fn identify(&self, view: &dyn RequestView, auth: Auth, now: Now) -> Seen {
+    /// Who is calling; `rounds`: how often this request has waited so far.
+    pub(super) fn identify(
+        &self,
+        view: &dyn RequestView,
+        auth: Auth,
+        now: Now,
+        rounds: u8,
+    ) -> Seen {
         let inner = &self.inner;
         if let Some(custom) = &inner.custom {
             match custom.identify(view) {
                 Identity::Tenant(caller) if is_own_id(&caller.tenant) => {
                     return Seen::Refused(Reason::Unidentified);
                 }
-                Identity::Tenant(caller) => return self.named(caller, i64::MAX, now),
+                Identity::Tenant(caller) => return self.named(caller, i64::MAX, now, rounds),
                 Identity::Refused => return Seen::Refused(Reason::Unidentified),
                 Identity::Nobody => {}
             }
@@ -75,7 +91,7 @@ impl Gate {
             return Seen::Refused(Reason::Unidentified);
         };
         let Some(probe) = inner.identifier.probe(&presented) else {
-            return self.nobody(auth, now);
+            return self.nobody(auth, now, rounds);
         };
         if let Some(known) = inner.callers.get(&probe.0)
             && known.is_fresh(now)
@@ -85,7 +101,7 @@ impl Gate {
             }
             return Seen::Caller(known.clone());
         }
-        self.unknown(presented, probe, now)
+        self.unknown(view, presented, probe, now, rounds)
     }
 
     /// Asks for a credential to be looked up again in the background. A JWT is not: it holds until
@@ -105,95 +121,147 @@ impl Gate {
     }
 
     #[cold]
-    fn unknown(&self, presented: Presented<'_>, probe: Probe, now: Now) -> Seen {
+    fn unknown(
+        &self,
+        view: &dyn RequestView,
+        presented: Presented<'_>,
+        probe: Probe,
+        now: Now,
+        rounds: u8,
+    ) -> Seen {
         let inner = &self.inner;
-        if inner.unknown.contains(probe, now) {
-            return self.stranger(now);
+        if inner.unknown.contains(probe, now)
+            && (rounds >= SURE || !self.was_just_made(&presented, now))
+        {
+            return self.stranger(now, rounds);
         }
         match presented {
             Presented::ApiKey { key, .. } => match inner.identifier.hashes(key) {
-                Ok(hashes) => Seen::Ask(self.load(probe, Wanted::Credential(hashes))),
+                Ok(hashes) => {
+                    // Whose a key is nobody knows yet: they wait by where they come from.
+                    let whose = inner.identifier.peer(view).map_or(0, |ip| match ip {
+                        IpAddr::V4(ip) => u128::from(ip.to_ipv6_mapped().to_bits()),
+                        IpAddr::V6(ip) => ip.to_bits(),
+                    });
+                    Seen::Ask(self.load(probe, Wanted::Credential(hashes), whose))
+                }
                 Err(_) => Seen::Refused(Reason::Unidentified),
             },
             #[cfg(feature = "jwt")]
             Presented::Jwt { token, .. } => match inner.identifier.verify(token, now.wall_ms) {
                 Ok(verified) => {
                     let expires_ms = verified.until_ms;
-                    let wanted = Wanted::Named { caller: verified.caller(), expires_ms };
-                    Seen::Ask(self.load(probe, wanted))
+                    let caller = verified.caller();
+                    let whose = name_tag(caller.tenant.as_bytes());
+                    let wanted = Wanted::Named { caller, expires_ms };
+                    Seen::Ask(self.load(probe, wanted, whose))
                 }
                 Err(_) => Seen::Refused(Reason::Unidentified),
             },
             Presented::Tenant { id, user, .. } => match named_caller(&id, user.as_deref()) {
                 Ok(caller) => {
                     let expires_ms = i64::MAX;
-                    Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }))
+                    let whose = name_tag(caller.tenant.as_bytes());
+                    Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }, whose))
                 }
                 Err(_) => Seen::Refused(Reason::Unidentified),
             },
-            Presented::Nothing => self.stranger(now),
+            Presented::Nothing => self.stranger(now, rounds),
+        }
+    }
+
+    /// Whether what was unknown was made since: a key that was imported, a tenant.
+    fn was_just_made(&self, presented: &Presented<'_>, now: Now) -> bool {
+        let (inner, unknown) = (&self.inner, &self.inner.unknown);
+        if !unknown.has_made() {
+            return false;
+        }
+        match presented {
+            Presented::ApiKey { key, .. } => {
+                let hashes = inner.identifier.hashes(key).unwrap_or_default();
+                hashes.iter().any(|hash| unknown.was_made(credential_tag(hash), now))
+            }
+            // Its tenant's name is in the token; while anything was made it is looked up again.
+            #[cfg(feature = "jwt")]
+            Presented::Jwt { .. } => true,
+            Presented::Tenant { id, .. } => unknown.was_made(name_tag(id), now),
+            Presented::Nothing => false,
         }
     }
 
     /// A caller that somebody we trust has named: cached by the name and its scopes.
-    fn named(&self, caller: Caller, expires_ms: i64, now: Now) -> Seen {
+    fn named(&self, caller: Caller, expires_ms: i64, now: Now, rounds: u8) -> Seen {
         let probe = self.inner.probe_of(&caller);
         if let Some(known) = self.inner.callers.get(&probe.0)
             && known.is_fresh(now)
         {
             return Seen::Caller(known.clone());
         }
-        if self.inner.unknown.contains(probe, now) {
-            return self.stranger(now);
+        let unknown = &self.inner.unknown;
+        if unknown.contains(probe, now)
+            && (rounds >= SURE
+                || !unknown.has_made()
+                || !unknown.was_made(name_tag(caller.tenant.as_bytes()), now))
+        {
+            return self.stranger(now, rounds);
         }
-        Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }))
+        let whose = name_tag(caller.tenant.as_bytes());
+        Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }, whose))
     }
 
     /// Nothing was presented.
-    fn nobody(&self, auth: Auth, now: Now) -> Seen {
+    fn nobody(&self, auth: Auth, now: Now, rounds: u8) -> Seen {
         if auth == Auth::Optional {
-            return self.named(Caller::new(ANONYMOUS), i64::MAX, now);
+            return self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds);
         }
-        self.stranger(now)
+        self.stranger(now, rounds)
     }
 
     /// Nobody we know: as configured.
-    fn stranger(&self, now: Now) -> Seen {
+    fn stranger(&self, now: Now, rounds: u8) -> Seen {
         match self.inner.config.identity.unknown {
-            Unknown::Anonymous => self.named(Caller::new(ANONYMOUS), i64::MAX, now),
+            Unknown::Anonymous => self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds),
             Unknown::Reject | Unknown::Create => Seen::Refused(Reason::Unidentified),
         }
     }
 
-    /// Loads a caller, once for all who wait for it.
-    fn load(&self, probe: Probe, wanted: Wanted) -> Pending {
+    /// Loads a caller, once for all who wait for it; they wait by whose they are.
+    fn load(&self, probe: Probe, wanted: Wanted, whose: u128) -> Pending {
         let inner = self.inner.clone();
         Box::pin(async move {
-            let loads = inner.loads.clone();
+            if inner.hub.reach.is_away() {
+                return inner.without_directory(probe, wanted);
+            }
+            // Who is in memory can be taken for what it was.
+            let is_known = inner.is_remembered(probe);
+            let wait = if is_known { LEASE_WAIT } else { LOOK_UP_WAIT };
             let load = async {
-                // Past the bound only callers that are not in memory are turned away.
-                let Some(_slot) = inner.reads.try_slot() else {
+                let Some(_slot) = inner.reads.slot(whose).await else {
                     return Err(Failed::Busy);
                 };
                 inner.load_caller(probe, wanted.clone()).await.map_err(Failed::Store)
             };
-            let loaded = loads.try_get_with(probe.0, load).await;
-            // It served those who waited together; what it found has its place elsewhere.
-            loads.invalidate(&probe.0).await;
+            let loaded = inner.within(wait, inner.loads.once(&probe.0, load)).await;
             match loaded {
-                Ok(()) => Waited::default(),
-                Err(failed) => {
-                    if let Failed::Store(error) = &*failed {
-                        let now_ms = inner.clock.now().wall_ms;
-                        repeated!(warn, now_ms, "a caller could not be looked up"; %error);
-                    }
-                    let is_away = matches!(&*failed, Failed::Store(_));
-                    if inner.keep_as_known(probe) || is_away && inner.let_in(probe, wanted) {
-                        return Waited::default();
-                    }
-                    Waited { refused: Some(Reason::Unavailable), ..Waited::default() }
+                Some(Ok(())) => return Waited::default(),
+                Some(Err(Failed::Busy)) if inner.keep_as_known(probe) => return Waited::default(),
+                Some(Err(Failed::Busy)) => {
+                    return Waited { refused: Some(Reason::Unavailable), ..Waited::default() };
                 }
+                Some(Err(Failed::Store(error))) => {
+                    if matches!(error.kind, StoreErrorKind::Unavailable | StoreErrorKind::Unknown) {
+                        inner.hub.reach.suspect();
+                    }
+                    let now_ms = inner.clock.now().wall_ms;
+                    repeated!(warn, now_ms, "a caller could not be looked up"; %error);
+                }
+                // It goes on in the background, for the next request.
+                None if is_known => {
+                    let _ = inner.refreshes.try_send(Refresh::Caller(probe, wanted.clone()));
+                }
+                None => {}
             }
+            inner.without_directory(probe, wanted)
         })
     }
 
@@ -205,30 +273,34 @@ impl Gate {
             return None;
         }
         if age < nanos(MAX_AGE) {
-            if tenant.wants_refresh() && !self.inner.ask_refresh(tenant.clone()) {
-                tenant.unwant_refresh();
-            }
+            self.inner.refresh_soon(tenant);
+            return None;
+        }
+        if self.inner.hub.reach.is_away() {
+            self.inner.keep_tenant(tenant);
             return None;
         }
         let (inner, tenant) = (self.inner.clone(), tenant.clone());
         Some(Box::pin(async move {
             let key = tenant.core.surrogate.as_u128();
-            let loads = inner.loads.clone();
             let read = async {
                 inner.read_again(&tenant).await;
                 Ok::<(), Failed>(())
             };
             // It cannot fail: a tenant that cannot be read stays as it was last known.
-            let _ = loads.try_get_with(key, read).await;
-            loads.invalidate(&key).await;
+            let read = inner.within(LEASE_WAIT, inner.loads.once(&key, read)).await;
+            if read.is_none() {
+                inner.keep_tenant(&tenant);
+                inner.refresh_soon(&tenant);
+            }
             Waited::default()
         }))
     }
 }
 
 /// Why a caller could not be loaded.
-#[derive(Debug)]
-enum Failed {
+#[derive(Clone, Debug)]
+pub(super) enum Failed {
     Busy,
     Store(StoreError),
 }
@@ -236,18 +308,27 @@ enum Failed {
 impl KnownCaller {
     /// True once, from half of the age bound on.
     fn wants_refresh(&self, now: Now) -> bool {
-        now.mono_ns.saturating_sub(self.looked_up_ns) > nanos(REFRESH_AGE)
+        now.mono_ns.saturating_sub(self.looked_up_ns()) > nanos(REFRESH_AGE)
             && !self.refreshing.load(Ordering::Relaxed)
             && !self.refreshing.swap(true, Ordering::AcqRel)
     }
 
     fn is_fresh(&self, now: Now) -> bool {
-        now.mono_ns.saturating_sub(self.looked_up_ns) < nanos(MAX_AGE)
+        now.mono_ns.saturating_sub(self.looked_up_ns()) < nanos(MAX_AGE)
             && now.wall_ms < self.expires_ms
+            && !self.is_outdated()
     }
 }
 
 impl Inner {
+    /// The directory is not to be had: who is in memory stays as last known, and a guest is let in.
+    fn without_directory(&self, probe: Probe, wanted: Wanted) -> Waited {
+        if self.keep_as_known(probe) || self.let_in(probe, wanted) {
+            return Waited::default();
+        }
+        Waited { refused: Some(Reason::Unavailable), ..Waited::default() }
+    }
+
     /// Where a request came from, hashed, if a limit is by address.
     #[inline]
     pub(super) fn ip_scope(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {

@@ -90,6 +90,8 @@ pub(crate) struct Published {
     pub(crate) revision: u64,
     /// The hash of its content.
     hash: Vec<u8>,
+    /// When the first was published, Unix milliseconds.
+    pub(crate) since_ms: Option<i64>,
     /// The time zones, each with when it came into force, in order.
     zones: Vec<(i64, String)>,
     /// Parts of a unit by meter, as every publication since its first has them.
@@ -130,6 +132,7 @@ pub(crate) async fn publish(
         match until_known(store, write).await? {
             Written::Applied(_) => {
                 (published.revision, published.hash) = (revision, catalog.hash.to_vec());
+                published.since_ms.get_or_insert(now_ms);
                 published.is_in(zone, now_ms);
                 published.counts(parts);
                 return Ok(published);
@@ -152,6 +155,7 @@ pub(crate) async fn published(store: &dyn Store, space: &Space) -> Result<Publis
             check_format(item, FORMAT, "a catalog revision")?;
             published.revision = sk.parse().unwrap_or(0);
             published.hash = item.bytes(HASH).unwrap_or_default().to_vec();
+            published.since_ms = published.since_ms.or(item.int(AT_MS));
             if let (Some(zone), Some(at_ms)) = (item.text(ZONE), item.int(AT_MS)) {
                 published.is_in(zone, at_ms);
             }

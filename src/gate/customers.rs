@@ -97,7 +97,7 @@ impl Gate {
 impl Inner {
     pub(super) async fn link(&self, tenant: &str, customer: &str) -> Result<(), Failed> {
         let found = self.directory.find(tenant).await?.ok_or(DirectoryError::NoTenant)?;
-        self.learn(&found.link_customer(customer).await?);
+        found.link_customer(customer).await?;
         self.settle_customer(customer, "what its customer's events said before").await
     }
 
@@ -359,7 +359,6 @@ impl Inner {
                 );
             }
         }
-        self.learn(&tenant);
         Ok(Some(tenant))
     }
 
@@ -416,14 +415,6 @@ impl Inner {
         }
         tracing::info!(%customer, price, "subscribed: a payment method has arrived");
         Ok(Some(billing.stripe.subscribe(customer, price, method).await?))
-    }
-
-    /// A tenant's record as it was just written is in force here with the next request.
-    fn learn(&self, tenant: &Tenant) {
-        let record = tenant.record().clone();
-        if let Some(known) = self.tenant_in_memory(record.surrogate) {
-            known.learn(record, &self.live.load(), self.clock.now());
-        }
     }
 }
 

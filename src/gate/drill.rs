@@ -31,7 +31,8 @@ impl Gate {
             tenant: tenant.0.clone(),
             sheet: tenant.0.last_sheet(),
             values: ScopeValues::default(),
-            looked_up_ns: self.inner.clock.now().mono_ns,
+            looked_up_ns: self.inner.clock.now().mono_ns.into(),
+            as_of: tenant.0.keys_since(),
             expires_ms: i64::MAX,
             refreshing: std::sync::atomic::AtomicBool::new(false),
         })
@@ -67,7 +68,7 @@ impl Gate {
 
     /// Step 1 alone. `None` where it would have to wait.
     pub(crate) fn is_identified(&self, view: &dyn RequestView, now: Now) -> Option<bool> {
-        match self.identify(view, Auth::Required, now) {
+        match self.identify(view, Auth::Required, now, 0) {
             Seen::Caller(_) => Some(true),
             Seen::Refused(_) => Some(false),
             Seen::Ask(_) => None,
@@ -92,6 +93,5 @@ impl Gate {
     /// Lets go of every caller that was looked up; tenants stay.
     pub(crate) fn forget_callers(&self) {
         self.inner.callers.clear();
-        self.inner.loads.invalidate_all();
     }
 }

@@ -78,7 +78,8 @@ impl Inner {
             values: scope_values(tenant.core.surrogate, &caller),
             tenant,
             // The directory is asked again after a while.
-            looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)),
+            looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)).into(),
+            as_of: 0,
             expires_ms,
             refreshing: AtomicBool::new(true),
         };

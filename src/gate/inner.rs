@@ -12,13 +12,15 @@ use tokio::sync::mpsc;
 use super::OnRefusal;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
-use super::callers::{KnownCaller, Refresh};
+use super::callers::{Failed, KnownCaller, Refresh};
 use super::catalogs::PlanSource;
 use super::guests::Guests;
 use super::in_hand::InHand;
 use super::maintain::Maintenance;
+use super::news::Recent;
 use super::scopes::Yields;
 use super::sleep::Sleepers;
+use super::unleased::PoolsRead;
 use crate::admission::hub::Hub;
 use crate::admission::lease::{Lease, MOST, Writer};
 use crate::admission::resolve::LiveCatalog;
@@ -28,6 +30,7 @@ use crate::clock::Clock;
 use crate::config::{Config, FlushMode};
 use crate::directory::{Check, Directory, DirectoryError, Grant, Reads, Surrogate, TenantRecord};
 use crate::error::Error;
+use crate::flights::Flights;
 use crate::identity::{Identifier, Identify, Prober, RequestView, Unknown as UnknownCallers};
 use crate::keeper::{Hands, Keeper};
 use crate::sharing::Sharing;
@@ -63,9 +66,11 @@ pub(crate) struct Inner {
     /// It has been said that bodies of requests that count once are not compared.
     pub(super) said_no_digest: AtomicBool,
     pub(crate) unknown: UnknownCallers,
+    /// Changes that this process has heard of.
+    pub(super) recent: Recent,
     pub(crate) reads: Reads,
     /// Look-ups under way, so that one serves all who wait for it.
-    pub(crate) loads: moka::future::Cache<u128, ()>,
+    pub(super) loads: Flights<u128, Result<(), Failed>>,
     pub(crate) refreshes: mpsc::Sender<Refresh>,
     pub(crate) flusher: Flusher,
     pub(crate) keeper: Keeper,
@@ -76,6 +81,8 @@ pub(crate) struct Inner {
     pub(crate) sharing: OnceLock<Sharing>,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,
     pub(crate) ledger: Ledger,
+    /// Pools that were read for reports just now.
+    pub(super) pools_read: PoolsRead,
     pub(crate) ingest: crate::ingest::Counting,
     pub(crate) wire: WireOptions,
     pub(crate) on_refusal: Option<OnRefusal>,

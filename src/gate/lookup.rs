@@ -1,7 +1,10 @@
 //! Looking callers and tenants up in the directory, and keeping what was found.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::Inner;
 use super::callers::{KnownCaller, MAX_AGE, REFRESH_AGE, RETRY, Wanted, nanos};
@@ -10,10 +13,13 @@ use crate::admission::tenant::LiveTenant;
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::config::Unknown;
-use crate::directory::Surrogate;
+use crate::directory::{Surrogate, TenantRecord};
 use crate::identity::{ANONYMOUS, Caller, Probe, ScopeHash, Scopes};
 use crate::repeated::repeated;
-use crate::store::StoreError;
+use crate::store::{SUSPECT_AFTER, StoreError, StoreErrorKind};
+
+/// Look-ups of one caller while its tenant is being changed again and again.
+const LOOKS: usize = 4;
 
 impl Inner {
     /// The name in memory of a caller that somebody we trust has named. Its parts are told apart by
@@ -37,7 +43,24 @@ impl Inner {
 
     /// Looks a caller up and keeps what is found, or that there is nobody.
     pub(super) async fn load_caller(&self, probe: Probe, wanted: Wanted) -> Result<(), StoreError> {
-        let now = self.clock.now();
+        for _ in 1..LOOKS {
+            if self.load_caller_once(probe, wanted.clone(), false).await? {
+                return Ok(());
+            }
+        }
+        self.load_caller_once(probe, wanted, true).await.map(|_| ())
+    }
+
+    /// `false`: what was found may have been changed meanwhile, and is not kept, unless it is the
+    /// last look.
+    async fn load_caller_once(
+        &self,
+        probe: Probe,
+        wanted: Wanted,
+        is_last: bool,
+    ) -> Result<bool, StoreError> {
+        let (now, as_of) = (self.clock.now(), self.recent.so_far());
+        self.recent.reads(now.mono_ns);
         let (tenant, caller, expires_ms) = match wanted {
             Wanted::Credential(hashes) => match self.directory.lookup_credential(hashes).await? {
                 Some(found) => {
@@ -52,19 +75,23 @@ impl Inner {
         };
         let Some(tenant) = tenant else {
             self.nobodys(probe, now);
-            return Ok(());
+            return Ok(true);
         };
+        if !is_last && self.recent.has_changed(tenant.core.surrogate, as_of) {
+            return Ok(false);
+        }
         let known = KnownCaller {
             sheet: tenant.sheet(&self.live.load(), now),
             values: scope_values(tenant.core.surrogate, &caller),
             tenant,
-            looked_up_ns: now.mono_ns,
+            looked_up_ns: now.mono_ns.into(),
             expires_ms,
+            as_of,
             refreshing: AtomicBool::new(false),
         };
         self.callers.insert(probe.0, Arc::new(known));
         self.sleepers.forget_caller(probe);
-        Ok(())
+        Ok(true)
     }
 
     /// The directory knows of nobody: who was known is forgotten, so that a credential that was
@@ -75,8 +102,28 @@ impl Inner {
         self.unknown.insert(probe, now);
     }
 
+    /// Waits for the store, no longer than so; `None`: in vain. Long before that it is looked
+    /// whether the store is to be reached at all.
+    pub(super) async fn within<T>(
+        &self,
+        time: Duration,
+        wait: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut wait = pin!(wait);
+        let early = SUSPECT_AFTER.min(time);
+        if let Ok(done) = tokio::time::timeout(early, &mut wait).await {
+            return Some(done);
+        }
+        self.hub.reach.suspect();
+        tokio::time::timeout(time - early, wait).await.ok()
+    }
+
     /// Looks a caller up again; one that is nobody's by now is forgotten.
     pub(super) async fn refresh_caller(&self, probe: Probe, wanted: Wanted) {
+        if self.hub.reach.is_away() {
+            self.keep_as_known(probe);
+            return;
+        }
         if let Err(error) = self.load_caller(probe, wanted).await {
             let now_ms = self.clock.now().wall_ms;
             repeated!(warn, now_ms, "a caller could not be looked up again"; %error);
@@ -90,15 +137,16 @@ impl Inner {
         let now = self.clock.now();
         let awake = self.callers.get(&probe.0).map(|known| known.clone());
         let known = awake.or_else(|| self.wake_caller(probe));
-        let Some(known) = known.filter(|known| now.wall_ms < known.expires_ms) else {
-            return false;
-        };
+        let known = known.filter(|known| now.wall_ms < known.expires_ms && !known.is_outdated());
+        let Some(known) = known else { return false };
+        let retry_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
         let again = KnownCaller {
             tenant: known.tenant.clone(),
             sheet: known.tenant.last_sheet(),
             values: known.values.clone(),
-            looked_up_ns: now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY)),
+            looked_up_ns: retry_ns.max(known.looked_up_ns()).into(),
             expires_ms: known.expires_ms,
+            as_of: known.as_of,
             refreshing: AtomicBool::new(true), // not before it is too old again
         };
         self.callers.insert(probe.0, Arc::new(again));
@@ -143,6 +191,8 @@ impl Inner {
         {
             return Ok(Some(known));
         }
+        let as_of = self.recent.so_far();
+        self.recent.reads(self.clock.now().mono_ns);
         let Some(record) = self.directory.lookup_tenant(surrogate).await? else {
             return Ok(None);
         };
@@ -153,23 +203,72 @@ impl Inner {
         });
         let Some(tenant) = tenant else { return Ok(None) };
         tenant.learn(record, &live, now);
+        self.doubt_if_changed(&tenant, as_of, now);
         Ok(Some(tenant))
     }
 
-    /// Reads a tenant again; if that fails it stays as it was last known.
+    /// Reads a tenant again that somebody uses; if that fails it stays as it was last known.
     pub(super) async fn read_again(&self, tenant: &LiveTenant) {
-        let read = self.directory.lookup_tenant(tenant.core.surrogate).await;
+        self.read_anew(tenant, true).await;
+    }
+
+    /// Reads a tenant again, for a request of it (`is_used`) or because it was changed.
+    pub(super) async fn read_anew(&self, tenant: &LiveTenant, is_used: bool) {
+        if self.hub.reach.is_away() {
+            self.keep_tenant(tenant);
+            return;
+        }
+        let as_of = self.recent.so_far();
+        self.recent.reads(self.clock.now().mono_ns);
+        let read = match self.directory.lookup_tenant(tenant.core.surrogate).await {
+            Ok(Some(record)) if is_used => self.first_request(record).await.map(Some),
+            read => read,
+        };
         let now = self.clock.now();
         match read {
-            Ok(Some(record)) => tenant.learn(record, &self.live.load(), now),
+            Ok(Some(record)) => {
+                self.learn(tenant, record);
+                self.doubt_if_changed(tenant, as_of, now);
+            }
             Ok(None) => tenant.keep_as_known(now.mono_ns),
             Err(error) => {
                 const TEXT: &str = "a tenant could not be read again: it stays as last known";
                 repeated!(warn, now.wall_ms, TEXT; %error);
-                // As old as to be read again after `RETRY`, and not by the very next request.
-                let retry = now.mono_ns.saturating_sub(nanos(REFRESH_AGE) - nanos(RETRY));
-                tenant.keep_as_known(retry);
+                if matches!(error.kind, StoreErrorKind::Unavailable | StoreErrorKind::Unknown) {
+                    self.hub.reach.suspect();
+                }
+                self.keep_tenant(tenant);
             }
+        }
+    }
+
+    /// The directory does not answer: a tenant stays as it was last known, and is asked for again
+    /// after a while.
+    pub(super) fn keep_tenant(&self, tenant: &LiveTenant) {
+        let now = self.clock.now();
+        // As old as to be read again after `RETRY`, and not by the very next request.
+        tenant.keep_as_known(now.mono_ns.saturating_sub(nanos(REFRESH_AGE) - nanos(RETRY)));
+    }
+
+    /// Whether a caller is in memory, awake or asleep.
+    pub(super) fn is_remembered(&self, probe: Probe) -> bool {
+        self.callers.contains_key(&probe.0) || self.sleepers.has_caller(probe)
+    }
+
+    /// Takes over what the directory says now.
+    pub(super) fn learn(&self, tenant: &LiveTenant, record: Arc<TenantRecord>) {
+        let (live, now) = (self.live.load(), self.clock.now());
+        tenant.learn(record, &live, now);
+        if tenant.lacks_first_request(&live, now) {
+            // A trial begins to run with the next request, which has it read again.
+            tenant.read_by(now.mono_ns.saturating_sub(nanos(REFRESH_AGE)));
+        }
+    }
+
+    /// What was read may be from before a change that was heard of meanwhile: it is read again.
+    fn doubt_if_changed(&self, tenant: &LiveTenant, as_of: u64, now: Now) {
+        if self.recent.has_changed(tenant.core.surrogate, as_of) {
+            tenant.read_by(now.mono_ns.saturating_sub(nanos(REFRESH_AGE)));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What goes on beside requests: the plan file is looked at, tenants are read again before they
 //! grow old, and what nobody uses any more leaves memory. One task, owned by the gate.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -12,10 +13,12 @@ use tokio::time::Instant;
 use super::Inner;
 use super::callers::{MAX_AGE, RETRY, Refresh, nanos};
 use super::inner::in_order;
+use super::news;
 use super::open::MAX_CALLERS;
 use super::sleep::NAP;
 use crate::admission::lease::Lease;
 use crate::admission::tenant::LiveTenant;
+use crate::clock::Now;
 use crate::error::Error;
 use crate::store::StoreError;
 
@@ -24,6 +27,12 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// How often memory is swept.
 const SWEEP: Duration = Duration::from_secs(30);
+
+/// For so long the wall clock must have shown a time before anything expires by it.
+const VOUCHED: Duration = Duration::from_secs(3_600);
+
+/// Most readings of the wall clock in mind: one a sweep within [`VOUCHED`], and some.
+const MAX_OFFSETS: usize = 256;
 
 /// Parts of the store looked through for expired items in one sweep, as long as each has some: the
 /// other tasks of the store go on between them.
@@ -63,13 +72,17 @@ impl Maintenance {
             tokio::spawn(upkeep),
             tokio::spawn(guests),
         ];
+        let reach = until(stopped.clone(), watch_store(inner));
+        tasks.push(tokio::spawn(reach));
+        if inner.directory.feed().is_shared() {
+            let follow = until(stopped.clone(), news::follow(Arc::downgrade(inner)));
+            tasks.push(tokio::spawn(follow));
+        }
         #[cfg(feature = "jwt")]
         tasks.extend(inner.identifier.verifiers().filter_map(|verifier| {
             let jwks = verifier.source()?.clone();
             Some(tokio::spawn(reread_keys(jwks, inner.clock.clone(), stopped.clone())))
         }));
-        #[cfg(not(feature = "jwt"))]
-        let _ = &mut tasks;
         Self { stop, tasks }
     }
 
@@ -173,6 +186,7 @@ async fn reborn(inner: &Weak<Inner>) {
 async fn upkeep(inner: Weak<Inner>) {
     // Nothing is idle yet.
     let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
+    let mut vouched = Vouched::default();
     loop {
         sweep.tick().await;
         let Some(inner) = inner.upgrade() else { return };
@@ -182,10 +196,18 @@ async fn upkeep(inner: Weak<Inner>) {
         if let Err(error) = inner.ledger.fold_runs(own, now_ms).await {
             tracing::warn!(%error, "usage logs could not be folded");
         }
-        if let Err(error) = inner.expire().await {
+        if let Err(error) = inner.expire(&mut vouched).await {
             tracing::warn!(%error, "expired items could not be removed");
         }
     }
+}
+
+/// Looks at the store whenever it seems to be away.
+fn watch_store(inner: &Arc<Inner>) -> impl Future<Output = ()> + Send + use<> {
+    // What it needs of the gate, which it must not keep alive.
+    let (hub, store) = (inner.hub.clone(), inner.store.clone());
+    let item = inner.writer.space.ledger();
+    async move { hub.reach.watch(&*store, &item).await }
 }
 
 /// Hands over what guests used, once the directory answers.
@@ -198,10 +220,43 @@ async fn settle_guests(inner: Weak<Inner>) {
     }
 }
 
+/// The time by which things expire in the store: the earliest that the wall clock has shown within
+/// the last [`VOUCHED`], moved on by the monotonic one. So a clock that runs ahead for a while
+/// sweeps nothing away that is needed once it is right again.
+#[derive(Debug, Default)]
+struct Vouched {
+    /// Wall milliseconds less monotonic ones, and when they were read; oldest first. Of those that
+    /// are older than the span there is one.
+    offsets: VecDeque<(u64, i64)>,
+}
+
+impl Vouched {
+    /// `None`: the clock has not been looked at for long enough.
+    fn until_ms(&mut self, now: Now) -> Option<i64> {
+        let mono_ms = i64::try_from(now.mono_ns / 1_000_000).unwrap_or(i64::MAX);
+        self.offsets.push_back((now.mono_ns, now.wall_ms.saturating_sub(mono_ms)));
+        let is_old = |at_ns: u64| now.mono_ns.saturating_sub(at_ns) >= nanos(VOUCHED);
+        while self.offsets.get(1).is_some_and(|(at_ns, _)| is_old(*at_ns)) {
+            self.offsets.pop_front();
+        }
+        if self.offsets.len() > MAX_OFFSETS {
+            self.offsets.remove(1); // sweeps that came faster than they should
+        }
+        let is_vouched = self.offsets.front().is_some_and(|(at_ns, _)| is_old(*at_ns));
+        let earliest = self.offsets.iter().map(|(_, offset)| *offset).min();
+        earliest.filter(|_| is_vouched).map(|offset| mono_ms.saturating_add(offset))
+    }
+}
+
 impl Inner {
-    /// Asks for a tenant to be read again. False: the queue is full.
-    pub(super) fn ask_refresh(&self, tenant: Arc<LiveTenant>) -> bool {
-        self.refreshes.try_send(Refresh::Tenant(tenant)).is_ok()
+    /// Has a tenant read again in the background, unless that is on its way. Where the queue is
+    /// full it is asked for again.
+    pub(super) fn refresh_soon(&self, tenant: &Arc<LiveTenant>) {
+        if tenant.wants_refresh()
+            && self.refreshes.try_send(Refresh::Tenant(tenant.clone())).is_err()
+        {
+            tenant.unwant_refresh();
+        }
     }
 
     /// Has every sheet made anew: leases and rows of before belong to another incarnation.
@@ -259,9 +314,10 @@ impl Inner {
     }
 
     /// Has the store forget some of what has expired.
-    async fn expire(&self) -> Result<(), StoreError> {
+    async fn expire(&self, since_when: &mut Vouched) -> Result<(), StoreError> {
+        let Some(until_ms) = since_when.until_ms(self.clock.now()) else { return Ok(()) };
         for _ in 0..EXPIRE_PARTS {
-            if self.store.expire(self.clock.now().wall_ms).await? == 0 {
+            if self.store.expire(until_ms).await? == 0 {
                 break;
             }
         }
@@ -275,7 +331,7 @@ impl Inner {
         // Kept past their age bound, so that they can stay as last known while the store is away.
         let full = self.callers.len() + self.sleepers.callers() > MAX_CALLERS;
         let keep = if full { MAX_AGE / 2 } else { IDLE };
-        self.callers.retain(|_, caller| !old(caller.looked_up_ns, keep));
+        self.callers.retain(|_, caller| !old(caller.looked_up_ns(), keep));
         let mut to_return = Vec::new();
         self.tenants.retain(|_, tenant| {
             // Anybody else who holds it may be about to use it.

@@ -94,28 +94,38 @@ fn presented<'a>(route: Option<&Route>, view: &'a dyn RequestView) -> Option<&'a
 
 impl Inner {
     async fn claimed(self: &Arc<Self>, mut unclaimed: Unclaimed, once: OnceKey) -> Answer {
-        let found = tokio::time::timeout(LEASE_WAIT, self.find(&unclaimed, once)).await;
+        let is_away = self.hub.reach.is_away();
+        let wait = if is_away { Duration::ZERO } else { LEASE_WAIT };
+        let found = self.within(wait, self.find(&unclaimed, once)).await;
         let Some(mut hold) = unclaimed.0.take() else {
             return self.refuse_claim(None, Reason::Unavailable);
         };
         match found {
-            Ok(Ok((_, Found::Conflict))) => {
+            // The same code has decided; only the caller is not told.
+            Some(Ok((_, Found::Conflict))) if hold.of.rules().shadow => {
+                Answer::Admit(Running { hold })
+            }
+            Some(Ok((_, Found::Conflict))) => {
                 self.refuse_claim(Some(hold), Reason::IdempotencyConflict)
             }
-            Ok(Ok((claim, found))) => {
+            Some(Ok((claim, found))) => {
                 let now = self.clock.now();
                 hold.count_once(claim, found, now);
                 Answer::Admit(Running { hold })
             }
             away => {
-                if let Ok(Err(error)) = away {
+                if let Some(Err(error)) = away {
                     let now_ms = self.clock.now().wall_ms;
                     repeated!(warn, now_ms, "an idempotency key could not be claimed"; %error);
                 }
                 match hold.of.sheet.policy.on_lease_error() {
-                    OnLeaseError::Deny => self.refuse_claim(Some(hold), Reason::Unavailable),
+                    OnLeaseError::Deny if !hold.of.rules().shadow => {
+                        self.refuse_claim(Some(hold), Reason::Unavailable)
+                    }
                     // Counted as without a key.
-                    OnLeaseError::Allow { .. } => Answer::Admit(Running { hold }),
+                    OnLeaseError::Deny | OnLeaseError::Allow { .. } => {
+                        Answer::Admit(Running { hold })
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,9 +18,11 @@ use super::guests::Guests;
 use super::in_hand::InHand;
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
+use super::news::Recent;
 use super::promises::promises;
 use super::scopes::Yields;
 use super::sleep::Sleepers;
+use super::unleased::PoolsRead;
 use super::{peppers, rates, stores};
 use crate::admission::alert::Alert;
 use crate::admission::hub::Hub;
@@ -31,6 +33,7 @@ use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::{Directory, Reads};
 use crate::error::Error;
+use crate::flights::Flights;
 use crate::identity::{Identifier, Identify, Peppers, Prober, Unknown as UnknownCallers};
 use crate::ingest::Counting;
 use crate::keeper::{Hands, Keeper, OnAlert, Recovery};
@@ -46,10 +49,6 @@ use crate::usage::ledger::Ledger;
 use crate::usage::log::LogWriter;
 use crate::usage::place::Place;
 use crate::wire::{Reply, WireOptions};
-
-/// Callers being looked up at once are few; this is only how many results are kept for the second
-/// in which others may wait for the same.
-const LOADS: u64 = 4_096;
 
 /// Most callers in memory. Past it the oldest half is looked up anew when it calls.
 pub(crate) const MAX_CALLERS: usize = 2_000_000;
@@ -227,7 +226,7 @@ impl GateBuilder {
         let space = Space::new(&config.store.space);
         let peppers = identifier.peppers().clone();
         let begun = begin(&*store, &space, catalog, &peppers, now);
-        let (live, mut log) = answered(&*store, begun).await?;
+        let (live, mut log, begun_ms) = answered(&*store, begun).await?;
         let live = Arc::new(ArcSwap::from_pointee(live));
         let writer = log.writer().clone();
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
@@ -264,7 +263,8 @@ impl GateBuilder {
             keeper: Keeper::start(hands.clone(), queue),
             settler: Settler::start(hub.clone(), store.clone()),
             hands,
-            ledger: Ledger::new(store.clone(), writer.clone()),
+            ledger: Ledger::new(store.clone(), writer.clone()).begun(begun_ms),
+            pools_read: PoolsRead::default(),
             ingest: Counting::new(store.clone(), writer.space.clone(), clock.clone()),
             directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
             clock,
@@ -284,12 +284,10 @@ impl GateBuilder {
             tenants: DashMap::default(),
             sleepers: Sleepers::default(),
             unknown: UnknownCallers::new(),
+            recent: Recent::default(),
             reads: Reads::new(),
             reloads: tokio::sync::Mutex::new(()),
-            loads: moka::future::Cache::builder()
-                .max_capacity(LOADS)
-                .time_to_live(Duration::from_secs(1))
-                .build(),
+            loads: Flights::default(),
             refreshes,
             maintenance: Mutex::new(None),
             sharing: OnceLock::new(),
@@ -298,6 +296,8 @@ impl GateBuilder {
             #[cfg(feature = "stripe")]
             billing,
         });
+        let hears: Weak<Inner> = Arc::downgrade(&inner);
+        inner.directory.feed().heard_by(hears);
         if let Some(joined) = joined {
             inner.hub.share_rates();
             inner.sharing.get_or_init(|| Sharing::start(joined, Arc::downgrade(&inner)));
@@ -410,7 +410,7 @@ async fn begin(
     catalog: Catalog,
     peppers: &Peppers,
     now: Now,
-) -> Result<(LiveCatalog, LogWriter), Error> {
+) -> Result<(LiveCatalog, LogWriter, Option<i64>), Error> {
     let (checked, published) = tokio::join!(store.check(), catalogs::published(store, space));
     checked?;
     let published = published?;
@@ -422,7 +422,7 @@ async fn begin(
     let (published, log) = (published?, log?);
     same?;
     let catalog = published.in_force(catalog);
-    Ok((LiveCatalog::new(catalog, published.revision, 1), log))
+    Ok((LiveCatalog::new(catalog, published.revision, 1), log, published.since_ms))
 }
 
 impl Gate {

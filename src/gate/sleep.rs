@@ -60,6 +60,15 @@ impl Sleepers {
     pub(super) fn forget_caller(&self, probe: Probe) {
         self.callers.remove(&probe.0);
     }
+
+    pub(super) fn has_caller(&self, probe: Probe) -> bool {
+        self.callers.contains_key(&probe.0)
+    }
+
+    /// A key of this tenant was revoked: its callers are not taken for known any more.
+    pub(super) fn forget_callers_of(&self, tenant: Surrogate) {
+        self.callers.retain(|_, caller| caller.tenant() != tenant);
+    }
 }
 
 impl Inner {
@@ -95,8 +104,16 @@ impl Inner {
         let (surrogate, values, expires_ms) = asleep.wake();
         let tenant = self.tenant_in_memory(surrogate)?;
         let sheet = tenant.last_sheet();
-        let refreshing = AtomicBool::new(false);
-        Some(Arc::new(KnownCaller { tenant, sheet, values, looked_up_ns, expires_ms, refreshing }))
+        Some(Arc::new(KnownCaller {
+            // Nothing was revoked since: it would have been forgotten.
+            as_of: tenant.keys_since(),
+            tenant,
+            sheet,
+            values,
+            looked_up_ns: looked_up_ns.into(),
+            expires_ms,
+            refreshing: AtomicBool::new(false),
+        }))
     }
 
     /// Puts to sleep who has not called for `nap`: callers first, who keep their tenants awake. Who
@@ -105,11 +122,11 @@ impl Inner {
         let now = self.clock.now();
         let span = nanos(nap)..nanos(idle);
         let is_tired = |at_ns: u64| span.contains(&now.mono_ns.saturating_sub(at_ns));
-        let tired = self.callers.iter().filter(|it| is_tired(it.looked_up_ns));
+        let tired = self.callers.iter().filter(|it| is_tired(it.looked_up_ns()));
         let tired: Vec<u128> = tired.map(|it| *it.key()).collect();
         for (i, probe) in tired.iter().enumerate() {
             self.callers.remove_if(probe, |_, caller| {
-                let falls = is_tired(caller.looked_up_ns) && Arc::strong_count(caller) == 1;
+                let falls = is_tired(caller.looked_up_ns()) && Arc::strong_count(caller) == 1;
                 if falls {
                     self.sleepers.callers.insert(*probe, AsleepCaller::of(caller));
                 }

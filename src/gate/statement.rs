@@ -52,7 +52,7 @@ impl Gate {
         if waited.rounds > super::ROUNDS {
             return IdentifyStep::Refused(inner.refusal(Reason::Unavailable, None));
         }
-        match self.identify(view, Auth::Required, now) {
+        match self.identify(view, Auth::Required, now, waited.rounds) {
             Seen::Caller(caller) => {
                 let live = inner.live.load();
                 let sheet = caller.clone().into_sheet(&live, now);

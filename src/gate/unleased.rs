@@ -1,12 +1,60 @@
 //! Pools that this process has not leased from: their numbers are only in the store, and a report
 //! reads them there. So a tenant sees after a restart what it had used before.
+//!
+//! Each is read once for all who look within a second, and nobody waits for a reading of another's.
 
+use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Inner;
 use super::standing::Standing;
 use crate::admission::policy::Place;
+use crate::admission::pool::PoolId;
+use crate::flights::Flights;
 use crate::keeper::Whole;
 use crate::store::StoreError;
+use crate::usage::ledger::is_fresh;
+
+/// Pools that are remembered, for [`FRESH_MS`](crate::usage::ledger::FRESH_MS); past this those
+/// that are older are forgotten.
+const KEPT: usize = 4_096;
+
+/// What was read of pools, and when; `None`: such a pool there is not.
+type Kept = HashMap<PoolId, (i64, Option<Arc<Whole>>)>;
+
+/// Pools that were read just now.
+#[derive(Default)]
+pub(super) struct PoolsRead {
+    kept: Mutex<Kept>,
+    /// Readings under way, each once for all who wait for it.
+    reading: Flights<PoolId, Result<Option<Arc<Whole>>, StoreError>>,
+}
+
+impl PoolsRead {
+    async fn read(&self, inner: &Inner, id: &PoolId) -> Result<Option<Arc<Whole>>, StoreError> {
+        let now_ms = inner.clock.now().wall_ms;
+        let known = self.with(|kept| kept.get(id).cloned());
+        if let Some((_, whole)) = known.filter(|(at_ms, _)| is_fresh(*at_ms, now_ms)) {
+            return Ok(whole);
+        }
+        let read = async {
+            let whole = Whole::read(&*inner.store, &inner.writer.space, id).await?.map(Arc::new);
+            self.with(|kept| {
+                if kept.len() >= KEPT {
+                    kept.retain(|_, (at_ms, _)| is_fresh(*at_ms, now_ms));
+                }
+                kept.insert(id.clone(), (now_ms, whole.clone()));
+            });
+            Ok::<_, StoreError>(whole)
+        };
+        self.reading.once(id, read).await
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> T {
+        look(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// A [`Standing`] that knows all pools.
 pub(super) struct WithUnleased<'a> {
@@ -63,9 +111,8 @@ async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<(u64, 
         Place::Scoped(scope) => view.scopes.of(scope),
     };
     let Some(scope) = scope else { return Ok(None) };
-    let space = &view.inner.writer.space;
     let id = view.sheet.new_lease(pool, scope).pool().clone();
-    let Some(whole) = Whole::read(&*view.inner.store, space, &id).await? else {
+    let Some(whole) = view.inner.pools_read.read(view.inner, &id).await? else {
         return Ok(None);
     };
     let moved = rule.limit.saturating_sub(whole.root.terms.limit);

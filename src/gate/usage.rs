@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use super::callers::{REFRESH_AGE, nanos};
 use super::shared::Shared;
 use super::{Gate, Pending, Running, Waited};
 use crate::admission::decide::{self, Question, Stopped};
-use crate::admission::permit::Hold;
+use crate::admission::permit::{Hold, Of};
 use crate::admission::policy::Known;
+use crate::admission::sheet::{SheetRef, Standing};
+use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Count, Feature, Plan};
 use crate::clock::Now;
 use crate::decision::{LimitState, Refusal};
@@ -92,8 +95,10 @@ impl Usage {
     /// program: it is logged as an error and nothing is counted.
     pub fn add(&self, meter: &str, units: u64) {
         let now = self.now();
+        let gate = &self.0.0.gate;
         let mut hold = self.0.hold();
-        let catalog = hold.of.sheet.catalog.clone();
+        gate.keep_up(&mut hold, now);
+        let catalog = hold.latest_of().sheet.catalog.clone();
         let Some(id) = catalog.meter(meter) else {
             const TEXT: &str = "usage.add: the plan file has no such meter; nothing counted";
             repeated!(error, now.wall_ms, TEXT; meter);
@@ -105,19 +110,25 @@ impl Usage {
             repeated!(error, now.wall_ms, TEXT; meter);
             return;
         }
-        let atoms = units.saturating_mul(rules.scale);
-        let counter = hold.of.rules().meters.iter().find_map(|ask| match ask.known {
-            Known::Reported(counter) if ask.meter == id => Some(counter),
-            _ => None,
-        });
-        match counter {
-            Some(counter) => hold.report(counter, atoms, now),
-            None => {
-                hold.report_cost(id, atoms);
-                for (sum, weight) in &rules.feeds {
-                    hold.report_cost(*sum, atoms.saturating_mul(*weight));
+        let own = &hold.of.sheet.catalog;
+        let counter = own.meter(meter).and_then(|own_id| {
+            hold.of.rules().meters.iter().find_map(|ask| match ask.known {
+                Known::Reported(counter) if ask.meter == own_id => {
+                    Some((counter, own.meters[usize::from(own_id.0)].scale))
                 }
-            }
+                _ => None,
+            })
+        });
+        if let Some((counter, scale)) = counter {
+            hold.report_in_turn(counter, units.saturating_mul(scale), now);
+            return;
+        }
+        let atoms = units.saturating_mul(rules.scale);
+        hold.is_late = true;
+        let latest = hold.latest();
+        latest.report_cost(id, atoms);
+        for (sum, weight) in &rules.feeds {
+            latest.report_cost(*sum, atoms.saturating_mul(*weight));
         }
     }
 
@@ -174,6 +185,66 @@ impl Usage {
 }
 
 impl Gate {
+    /// The tenant in memory that a request is of.
+    fn tenant_of(&self, of: &Of) -> Option<Arc<LiveTenant>> {
+        match &of.sheet {
+            SheetRef::Of(caller) | SheetRef::Newer(_, caller) => Some(caller.tenant.clone()),
+            SheetRef::Own(sheet) => {
+                let known = self.inner.tenants.get(&sheet.tenant.surrogate)?;
+                Some(known.clone())
+            }
+        }
+    }
+
+    /// How the tenant stands now, whatever sheet the request keeps.
+    fn standing_now(&self, of: &Of, now: Now) -> Standing {
+        let live = self.inner.live.load();
+        match self.tenant_of(of) {
+            Some(tenant) => tenant.sheet(&live, now).standing.clone(),
+            None => of.sheet.standing.clone(),
+        }
+    }
+
+    /// Has a request that lasts draw and report by the sheet that holds now, and the tenant read
+    /// again in the background when what is known of it grows old. One with an idempotency key
+    /// stays as it was admitted: its claim is settled as a whole.
+    pub(crate) fn keep_up(&self, hold: &mut Hold, now: Now) {
+        let inner = &self.inner;
+        let of = hold.latest_of();
+        let live = inner.live.load();
+        let is_old = |tenant: &LiveTenant| tenant.age_ns(now) >= nanos(REFRESH_AGE);
+        if of.sheet.holds(live.epoch, now) {
+            let SheetRef::Of(caller) = &of.sheet else { return };
+            if is_old(&caller.tenant) {
+                inner.refresh_soon(&caller.tenant);
+            }
+            return;
+        }
+        if of.work.is_some() || hold.is_keyed() {
+            return;
+        }
+        let Some(tenant) = self.tenant_of(of) else { return };
+        if is_old(&tenant) {
+            inner.refresh_soon(&tenant);
+        }
+        let sheet = tenant.sheet(&live, now);
+        let (before, after) = (&of.sheet.catalog, &sheet.catalog);
+        let route = match of.route {
+            Some(id) if !Arc::ptr_eq(before, after) => {
+                after.routes.named(&before.routes.as_slice()[usize::from(id.0)].name)
+            }
+            same => same,
+        };
+        let sheet = match &of.sheet {
+            SheetRef::Own(_) => SheetRef::Own(sheet),
+            SheetRef::Of(caller) | SheetRef::Newer(_, caller) => {
+                SheetRef::Newer(sheet, caller.clone())
+            }
+        };
+        let of = Of { sheet, route, ip: of.ip, work: None };
+        hold.go_on(of, now);
+    }
+
     /// Draws `n` more atoms for a request that runs, from memory, or says what to wait for.
     pub(crate) fn draw(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited) -> Took {
         let inner = &*self.inner;
@@ -187,7 +258,23 @@ impl Gate {
         if waited.refused.is_some() || waited.rounds > super::ROUNDS {
             return unavailable(hold);
         }
-        let (draw, now) = (hold.next_draw(), inner.clock.now());
+        let now = inner.clock.now();
+        // A stream that lasts draws from the window, plan and standing that hold now.
+        let tenant = self.tenant_of(hold.latest_of());
+        if let Some(pending) = tenant.and_then(|tenant| self.refresh(&tenant, now)) {
+            return Took::Wait(super::counted(pending, waited.rounds));
+        }
+        self.keep_up(hold, now);
+        let standing = self.standing_now(hold.latest_of(), now);
+        if let Standing::Refused(reason) = standing {
+            return Took::Refused(inner.refusal(reason, Some(&hold.latest_of().sheet)));
+        }
+        let Some((ask, n)) = hold.latest_ask(ask, n) else {
+            return Took::Done; // the plan file in force counts no such meter here
+        };
+        let hold = hold.latest();
+        let draw = hold.next_draw();
+        let is_away = self.is_away(waited, &hold.of) || inner.hub.reach.is_away();
         let question = Question {
             hub: hold.of.hub(),
             sheet: &hold.of.sheet,
@@ -195,16 +282,16 @@ impl Gate {
             scopes: hold.of.scopes(),
             now,
             length: None,
-            store_away: self.is_away(waited, &hold.of),
+            store_away: is_away,
         };
         match decide::draw_more(&question, ask, n, draw) {
             Ok(taken) => {
                 hold.add_draw(taken);
                 Took::Done
             }
-            Err(Stopped::Need(..)) if self.is_away(waited, &hold.of) => unavailable(hold),
+            Err(Stopped::Need(..)) if is_away => unavailable(hold),
             Err(Stopped::Need(lease, n)) => {
-                Took::Wait(self.wait_for(&hold.of.sheet, lease, n, waited.rounds))
+                Took::Wait(self.wait_for(&hold.of, lease, n, waited.rounds))
             }
             Err(Stopped::Refused(_)) if hold.of.rules().shadow => Took::Done,
             Err(Stopped::Refused(refused)) => {

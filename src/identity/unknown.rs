@@ -6,7 +6,9 @@
 //! a credential that is not only if 56 bits of two probes agree (16 choose the slot, 40 are
 //! compared), and probes are keyed per process, so that nobody can aim.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Probe;
@@ -21,7 +23,19 @@ const TIME: u64 = (1 << TIME_BITS) - 1;
 /// The negative cache.
 pub struct Unknown {
     slots: Box<[AtomicU64]>,
+    /// What was made since, by a name that says nothing of a probe, and when; oldest first.
+    made: Mutex<VecDeque<(u128, u64)>>,
+    /// Whether there are any: a flood need not take the lock to learn that there are none.
+    has_made: AtomicBool,
 }
+
+/// Most that were made within [`MADE_FOR`] and are known by name. With the next everything is
+/// forgotten, and looked up anew.
+const MADE: usize = 256;
+
+/// For so long what was made may still be in the table: as long as an entry holds, and a look-up
+/// that found nothing takes to make one.
+const MADE_FOR: Duration = Duration::from_secs(60);
 
 impl Unknown {
     /// How long a credential stays unknown: what a key made in another process waits at most,
@@ -30,7 +44,8 @@ impl Unknown {
 
     /// An empty table.
     pub fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+        let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
+        Self { slots, made: Mutex::default(), has_made: AtomicBool::new(false) }
     }
 
     /// Remembers that this credential is nobody's.
@@ -55,6 +70,45 @@ impl Unknown {
         }
     }
 
+    /// Something of this name was just made. Whatever is remembered as unknown is to be asked
+    /// about by name from now on ([`was_made`](Self::was_made)): the table cannot be searched.
+    pub fn made(&self, name: u128, now: Now) {
+        let mut made = self.locked();
+        if made.len() >= MADE {
+            made.clear();
+            self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+        }
+        made.push_back((name, now.mono_ns));
+        self.has_made.store(true, Ordering::Release);
+    }
+
+    /// Whether anything was made lately.
+    pub fn has_made(&self) -> bool {
+        self.has_made.load(Ordering::Acquire)
+    }
+
+    /// Whether something of this name was made lately.
+    pub fn was_made(&self, name: u128, now: Now) -> bool {
+        let mut made = self.locked();
+        while made.front().is_some_and(|(_, at)| now.mono_ns.saturating_sub(*at) > nanos(MADE_FOR))
+        {
+            made.pop_front();
+        }
+        if made.is_empty() {
+            self.has_made.store(false, Ordering::Release);
+        }
+        made.iter().any(|(known, _)| *known == name)
+    }
+
+    /// Forgets everything: each is looked up anew.
+    pub fn clear(&self) {
+        self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+    }
+
+    fn locked(&self) -> MutexGuard<'_, VecDeque<(u128, u64)>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn slot(&self, probe: Probe) -> &AtomicU64 {
         &self.slots[probe.0 as usize % SLOTS]
     }
@@ -75,6 +129,10 @@ impl std::fmt::Debug for Unknown {
 /// The 40 highest bits, none of which choose the slot.
 fn tag(probe: Probe) -> u64 {
     (probe.0 >> 64) as u64 & !TIME
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn seconds(now: Now) -> u64 {

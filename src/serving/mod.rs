@@ -255,7 +255,7 @@ impl Serving {
     /// Takes room for `n` more bytes, before they pass.
     fn make_room(&mut self, gate: &Gate, meter: ByteMeter, n: u64, waited: &Waited) -> Took {
         let took = self.with(|hold| {
-            let held = hold.held(meter.counter);
+            let held = hold.held_of(meter.counter);
             if held >= n {
                 return Took::Done;
             }
@@ -277,7 +277,7 @@ impl Serving {
     fn pass(&mut self, meter: ByteMeter, n: u64) {
         self.with(|hold| {
             let now = hold.now();
-            hold.report(meter.counter, n, now);
+            hold.report_in_turn(meter.counter, n, now);
         });
     }
 

@@ -31,6 +31,7 @@
 //! | `V#pressure` | | rates under pressure |
 //! | `V#tenant#scope#rate` | | shares of a rate under pressure, by node |
 //! | `M#` | | id and generation of the ledger |
+//! | `A#` | shard | changes of the directory that were announced lately |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
 //! cannot forge one.
@@ -226,6 +227,11 @@ impl Space {
 
     pub(crate) fn ledger(&self) -> Key {
         self.key(format_args!("M#"), "-")
+    }
+
+    /// One part of the feed of changes.
+    pub(crate) fn changes(&self, shard: u8) -> Key {
+        self.key(format_args!("A#"), shard.to_string())
     }
 
     /// `day` is yyyymmdd.

@@ -40,6 +40,7 @@ mod dynamodb;
 mod expiry;
 pub(crate) mod layout;
 mod memory;
+mod reach;
 #[cfg(feature = "redb")]
 mod redb;
 mod repeat;
@@ -49,6 +50,7 @@ pub use self::dynamodb::{DynamoDb, WarmThroughput};
 #[cfg(feature = "redb")]
 pub use self::redb::Redb;
 pub use memory::Memory;
+pub(crate) use reach::{Reach, SUSPECT_AFTER};
 pub(crate) use repeat::until_known;
 
 /// Largest item, keys and attribute names included: what a DynamoDB item may hold.

@@ -114,22 +114,23 @@ impl OpenRequest {
         }
     }
 
-    /// What it holds, by pool.
+    /// What it holds, by pool and writer, in the order in which it is used; what is used beyond is
+    /// of the last of a limit.
     pub fn drawn(&self) -> Vec<Drawn> {
-        let hold = self.admitted.hold();
-        let writer = &self.admitted.gate().inner.writer;
-        let mut drawn = BTreeMap::<Key, Drawn>::new();
+        let gate = self.admitted.gate();
+        let mut hold = self.admitted.hold();
+        // As whatever is reported next would.
+        gate.keep_up(&mut hold, gate.inner.clock.now());
+        let mut drawn = Vec::<Drawn>::new();
         for (lease, atoms) in hold.seen() {
-            let pool = lease.pool().key(&writer.space);
-            let of = drawn.entry(pool.clone()).or_insert_with(|| Drawn {
-                pool,
-                writer: lease.incarnation(),
-                atoms: 0,
-                left: lease.left(),
-            });
-            of.atoms += atoms;
+            let (pool, writer) = (lease.pool().key(&gate.inner.writer.space), lease.incarnation());
+            let known = drawn.iter().position(|it| (&it.pool, it.writer) == (&pool, writer));
+            match known {
+                Some(known) => drawn[known].atoms += atoms,
+                None => drawn.push(Drawn { pool, writer, atoms, left: lease.left() }),
+            }
         }
-        drawn.into_values().collect()
+        drawn
     }
 
     /// The claim that it tries to settle at its end, if it counts once: the claim's item, and the

@@ -5,12 +5,14 @@
 //! Read on demand and incrementally: each log from the slot where the last reading ended, at most
 //! once in [`FRESH_MS`], and never again once it has ended with a seal. Only this process's memory
 //! holds the fold; the logs are the truth.
+//!
+//! The fold is locked to look at it, never over a call: who asks while the logs are being read
+//! waits for that reading, and for nothing that is another tenant's. Two readings at once do no
+//! harm, for a larger total replaces a smaller one in whatever order they come.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-
-use tokio::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::claims::{self, Claimed};
 use super::record::UseKey;
@@ -20,6 +22,7 @@ use crate::admission::lease::Writer;
 use crate::admission::pool::PoolId;
 use crate::catalog::{Zone, local_day};
 use crate::directory::Surrogate;
+use crate::flights::Flights;
 use crate::store::{Key, MAX_PAGE_ITEMS, Query, Store, StoreError};
 
 #[cfg(feature = "stripe")]
@@ -29,11 +32,19 @@ mod seal_all;
 pub(crate) use examine::Examined;
 
 /// A reading younger than this is not repeated: a page that is reloaded costs no reads.
-const FRESH_MS: i64 = 1_000;
+pub(crate) const FRESH_MS: i64 = 1_000;
 
 /// How far back writers are looked for, in days: what `GET /usage/history` can show. Older rows
 /// stay in the store.
 const DAYS_BACK: i64 = 400;
+
+/// How long before the first catalog was published writers are looked for, in days: their clocks
+/// may have been behind.
+const BEFORE_DAYS: i64 = 40;
+
+/// Tenants without claims that are remembered as such, for [`FRESH_MS`]; past this those that are
+/// older are forgotten.
+const MAX_UNCLAIMED: usize = 4_096;
 
 /// A log that has not grown for so long, an hour, has been left: others fold it.
 const LEFT_MS: i64 = 3_600_000;
@@ -46,6 +57,11 @@ pub(crate) struct Ledger {
     writer: Writer,
     fold: Mutex<Fold>,
     read_at_ms: AtomicI64,
+    /// No writer registered before.
+    since_ms: i64,
+    /// Readings under way, each once for all who wait for it: of the logs, and of a tenant's
+    /// claims.
+    reading: Flights<Option<Surrogate>, Result<(), StoreError>>,
 }
 
 /// Use of one meter on one day, over all writers.
@@ -74,6 +90,8 @@ struct Fold {
     /// Whether rows are kept: from the first question on. Who only folds runs needs none of them,
     /// and they are several hundred bytes for each tenant.
     keeps: bool,
+    /// Counts how often all of it was begun anew: what a reading from before brings is not for it.
+    generation: u64,
     /// Next slot of each writer's log.
     next: HashMap<u128, u64>,
     /// When each log was last seen to have grown, Unix milliseconds.
@@ -88,7 +106,7 @@ struct Fold {
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
     /// When a tenant's claims were read, and what they came to.
-    claims: HashMap<Surrogate, (i64, Claimed)>,
+    claims: HashMap<Surrogate, (i64, Option<Arc<Claimed>>)>,
     /// Totals of pools beyond a quota: few tenants draw from one.
     #[cfg(feature = "stripe")]
     over: HashMap<PoolId, HashMap<u128, u64>>,
@@ -99,7 +117,21 @@ type Sums = BTreeMap<(Option<Arc<str>>, Surrogate, Arc<str>, u64, i64), u64>;
 
 impl Ledger {
     pub(crate) fn new(store: Arc<dyn Store>, writer: Writer) -> Self {
-        Self { store, writer, fold: Mutex::default(), read_at_ms: AtomicI64::new(i64::MIN) }
+        let (fold, read_at_ms) = (Mutex::default(), AtomicI64::new(i64::MIN));
+        let (since_ms, reading) = (i64::MIN, Flights::default());
+        Self { store, writer, fold, read_at_ms, since_ms, reading }
+    }
+
+    /// The first catalog was published then (Unix milliseconds): writers from long before are not
+    /// looked for.
+    pub(crate) fn begun(mut self, at_ms: Option<i64>) -> Self {
+        let at_ms = at_ms.map(|at_ms| at_ms.saturating_sub(BEFORE_DAYS * DAY_MS));
+        self.since_ms = at_ms.unwrap_or(i64::MIN);
+        self
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Fold> {
+        locked(&self.fold)
     }
 
     /// What a tenant used, by meter and day, over all writers, in no order; without the
@@ -110,16 +142,15 @@ impl Ledger {
         live: (u128, u32),
         now_ms: i64,
     ) -> Result<Vec<DayUse>, StoreError> {
-        let mut fold = self.fold.lock().await;
-        self.keep_rows(&mut fold);
-        self.read(&mut fold, now_ms).await?;
+        self.keep_rows();
+        self.read(now_ms).await?;
+        let claimed = self.claimed(tenant, now_ms).await?;
         let mut days = HashMap::<_, u64>::new();
-        for ((meter, scale, period_ms, day, _), total) in
-            self.claimed(&mut fold, tenant, now_ms).await?
-        {
+        for ((meter, scale, period_ms, day, _), total) in claimed.iter().flat_map(|it| it.iter()) {
             let sum = days.entry((meter.clone(), *scale, *period_ms, *day)).or_default();
             *sum = u64::saturating_add(*sum, *total);
         }
+        let fold = self.locked();
         for ((of, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
             if (*of, key.part) == live {
                 continue;
@@ -128,6 +159,7 @@ impl Ledger {
             let sum = days.entry(day).or_default();
             *sum = sum.saturating_add(*total);
         }
+        drop(fold);
         let day = |((meter, scale, period_ms, day), atoms)| DayUse {
             meter,
             scale,
@@ -141,10 +173,9 @@ impl Ledger {
     /// What was used by account, tenant, meter with its scale, and billing period, over all writers
     /// and days: as the logs are now, for a report that follows a flush must see it.
     pub(crate) async fn by_period(&self, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
-        let mut fold = self.fold.lock().await;
-        self.keep_rows(&mut fold);
-        self.read_now(&mut fold, now_ms).await?;
-        self.periods(&mut fold, now_ms).await
+        self.keep_rows();
+        self.read_now(now_ms).await?;
+        self.periods(&self.fold, now_ms).await
     }
 
     /// Replaces full runs of slots by what they come to: in our own log, and in those that nobody
@@ -152,15 +183,15 @@ impl Ledger {
     /// others' logs are looked at no more often than that, for each look costs.
     pub(crate) async fn fold_runs(&self, own: u128, now_ms: i64) -> Result<(), StoreError> {
         let mut due = Vec::new();
+        let looked_ms = *self.locked().looked_ms.get_or_insert(now_ms);
+        if now_ms.saturating_sub(looked_ms) >= LEFT_MS {
+            self.read(now_ms).await?;
+            self.locked().looked_ms = Some(now_ms);
+        } else {
+            self.read_log(own, now_ms).await?;
+        }
         {
-            let mut fold = self.fold.lock().await;
-            let looked_ms = *fold.looked_ms.get_or_insert(now_ms);
-            if now_ms.saturating_sub(looked_ms) >= LEFT_MS {
-                self.read(&mut fold, now_ms).await?;
-                fold.looked_ms = Some(now_ms);
-            } else {
-                self.read_log(&mut fold, own, now_ms).await?;
-            }
+            let fold = self.locked();
             for (of, next) in &fold.next {
                 let moved_ms = fold.moved_ms.get(of).copied().unwrap_or(now_ms);
                 let is_ours = *of == own || now_ms.saturating_sub(moved_ms) >= LEFT_MS;
@@ -171,21 +202,21 @@ impl Ledger {
             }
         }
         due.sort_unstable();
-        // Without the lock: it may take minutes, and nobody's report waits for it.
         for (incarnation, end, from) in due {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             let runs = compact::fold_runs(&*self.store, &writer, end, from).await?;
-            self.fold.lock().await.folded.insert(incarnation, runs);
+            self.locked().folded.insert(incarnation, runs);
         }
         Ok(())
     }
 
     /// What the logs come to by period, and settled claims, of which the logs say nothing.
-    async fn periods(&self, fold: &mut Fold, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
-        let mut sums = fold.sums();
+    async fn periods(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
+        let mut sums = locked(fold).sums();
         for tenant in claims::claimants(&*self.store, &self.writer.space).await? {
+            let claimed = self.read_claims(fold, tenant, now_ms).await?;
             for ((meter, scale, period_ms, _, account), total) in
-                self.claimed(fold, tenant, now_ms).await?
+                claimed.iter().flat_map(|claimed| claimed.iter())
             {
                 let key = (account.clone(), tenant, meter.clone(), *scale, *period_ms);
                 let sum = sums.entry(key).or_default();
@@ -203,24 +234,44 @@ impl Ledger {
         Ok(sums.into_iter().map(of).collect())
     }
 
-    /// What a tenant's settled claims come to.
-    async fn claimed<'f>(
+    /// What a tenant's settled claims come to, if it has any: one reading for all who ask.
+    async fn claimed(
         &self,
-        fold: &'f mut Fold,
         tenant: Surrogate,
         now_ms: i64,
-    ) -> Result<&'f Claimed, StoreError> {
-        let known = fold.claims.get(&tenant);
-        let is_fresh = known.is_some_and(|(at_ms, _)| (0..FRESH_MS).contains(&(now_ms - at_ms)));
-        if !is_fresh {
-            let key = self.writer.space.claimant(tenant);
-            let claimed = match known.is_some() || self.store.read(key).await?.is_some() {
-                true => claims::read(&*self.store, &self.writer.space, tenant).await?,
-                false => return Ok(const { &Claimed::new() }),
-            };
-            fold.claims.insert(tenant, (now_ms, claimed));
+    ) -> Result<Option<Arc<Claimed>>, StoreError> {
+        if let Some(fresh) = fresh_claims(&self.fold, tenant, now_ms) {
+            return Ok(fresh);
         }
-        Ok(&fold.claims[&tenant].1)
+        let read = async { self.read_claims(&self.fold, tenant, now_ms).await.map(|_| ()) };
+        self.reading.once(&Some(tenant), read).await?;
+        let known = self.locked().claims.get(&tenant).cloned();
+        Ok(known.and_then(|(_, claimed)| claimed))
+    }
+
+    /// The same, read for this alone unless it is fresh.
+    async fn read_claims(
+        &self,
+        fold: &Mutex<Fold>,
+        tenant: Surrogate,
+        now_ms: i64,
+    ) -> Result<Option<Arc<Claimed>>, StoreError> {
+        if let Some(fresh) = fresh_claims(fold, tenant, now_ms) {
+            return Ok(fresh);
+        }
+        let had_some = matches!(locked(fold).claims.get(&tenant), Some((_, Some(_))));
+        let key = self.writer.space.claimant(tenant);
+        let claimed = match had_some || self.store.read(key).await?.is_some() {
+            true => Some(claims::read(&*self.store, &self.writer.space, tenant).await?),
+            false => None,
+        };
+        let claimed = claimed.map(Arc::new);
+        let mut fold = locked(fold);
+        fold.claims.insert(tenant, (now_ms, claimed.clone()));
+        if fold.claims.len() > MAX_UNCLAIMED {
+            fold.claims.retain(|_, (at_ms, it)| it.is_some() || is_fresh(*at_ms, now_ms));
+        }
+        Ok(claimed)
     }
 
     /// When the logs were last read, Unix milliseconds.
@@ -229,45 +280,66 @@ impl Ledger {
     }
 
     /// From now on rows are kept. What was read so far was not: all of it once more.
-    fn keep_rows(&self, fold: &mut Fold) {
+    fn keep_rows(&self) {
+        let mut fold = self.locked();
         if !fold.keeps {
             fold.keeps = true;
+            fold.generation += 1;
             fold.next.values_mut().for_each(|next| *next = 0);
             fold.ended.clear();
             self.read_at_ms.store(i64::MIN, Ordering::Relaxed);
         }
     }
 
-    async fn read(&self, fold: &mut Fold, now_ms: i64) -> Result<(), StoreError> {
-        let age = now_ms.saturating_sub(self.read_at_ms());
-        if (0..FRESH_MS).contains(&age) {
+    /// Reads the logs unless they have just been read: one reading for all who ask.
+    async fn read(&self, now_ms: i64) -> Result<(), StoreError> {
+        if is_fresh(self.read_at_ms(), now_ms) {
             return Ok(());
         }
-        self.read_now(fold, now_ms).await
+        let read = async {
+            // Whoever joined the last moment of a reading finds it made.
+            match is_fresh(self.read_at_ms(), now_ms) {
+                true => Ok(()),
+                false => self.read_now(now_ms).await,
+            }
+        };
+        self.reading.once(&None, read).await
     }
 
-    async fn read_now(&self, fold: &mut Fold, now_ms: i64) -> Result<(), StoreError> {
-        for incarnation in self.writers(fold, now_ms).await? {
-            self.read_log(fold, incarnation, now_ms).await?;
+    async fn read_now(&self, now_ms: i64) -> Result<(), StoreError> {
+        let generation = self.locked().generation;
+        for incarnation in self.writers(&self.fold, now_ms).await? {
+            self.read_log(incarnation, now_ms).await?;
         }
-        self.read_at_ms.store(now_ms, Ordering::Relaxed);
+        let fold = self.locked();
+        if fold.generation == generation {
+            self.read_at_ms.fetch_max(now_ms, Ordering::Relaxed);
+        }
         Ok(())
     }
 
     /// Reads on in one log, unless it has ended.
-    async fn read_log(&self, fold: &mut Fold, of: u128, now_ms: i64) -> Result<(), StoreError> {
-        if fold.ended.contains(&of) {
-            return Ok(());
-        }
+    async fn read_log(&self, of: u128, now_ms: i64) -> Result<(), StoreError> {
+        let (from, generation) = {
+            let fold = self.locked();
+            if fold.ended.contains(&of) {
+                return Ok(());
+            }
+            (fold.next.get(&of).copied().unwrap_or(0), fold.generation)
+        };
         let writer = Writer { incarnation: of, space: self.writer.space.clone() };
-        let from = fold.next.get(&of).copied().unwrap_or(0);
         let mut news = Vec::new();
         let read = log::read(&*self.store, &writer, from, |rows, of| news.push((rows, of)));
         let log::End { next, sealed } = read.await?;
+        let mut fold = self.locked();
+        if fold.generation != generation {
+            return Ok(()); // its rows were not to be kept, and are to be read once more
+        }
         if fold.keeps {
             news.into_iter().for_each(|(rows, of)| fold.take(rows, of));
         }
-        fold.next.insert(of, next);
+        let known = fold.next.entry(of).or_insert(0);
+        *known = next.max(*known);
         if next != from || !fold.moved_ms.contains_key(&of) {
             fold.moved_ms.insert(of, now_ms);
         }
@@ -278,8 +350,9 @@ impl Ledger {
     }
 
     /// Every writer there may be: those known, and those registered since the last reading.
-    async fn writers(&self, fold: &mut Fold, now_ms: i64) -> Result<Vec<u128>, StoreError> {
-        let from_ms = fold.days_from_ms.unwrap_or(now_ms.saturating_sub(DAYS_BACK * DAY_MS));
+    async fn writers(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<u128>, StoreError> {
+        let first_ms = now_ms.saturating_sub(DAYS_BACK * DAY_MS).max(self.since_ms);
+        let from_ms = locked(fold).days_from_ms.unwrap_or(first_ms);
         // A day ahead, for writers whose clock is.
         let until_ms = now_ms.saturating_add(DAY_MS);
         let (mut day, last) = (utc_day(from_ms), utc_day(until_ms));
@@ -292,7 +365,7 @@ impl Ledger {
                     let incarnation =
                         sk.split_once('#').map(|(_, id)| u128::from_str_radix(id, 16));
                     if let Some(Ok(incarnation)) = incarnation {
-                        fold.next.entry(incarnation).or_insert(0);
+                        locked(fold).next.entry(incarnation).or_insert(0);
                     }
                 }
                 let Some(next) = page.next else { break };
@@ -300,11 +373,33 @@ impl Ledger {
             }
             day = first_of_next_month(day);
         }
+        let mut fold = locked(fold);
         fold.days_from_ms = Some(now_ms.saturating_sub(DAY_MS));
         let mut writers: Vec<u128> = fold.next.keys().copied().collect();
         writers.sort_unstable();
         Ok(writers)
     }
+}
+
+/// Nothing in a fold is left half done by a panic.
+fn locked(fold: &Mutex<Fold>) -> MutexGuard<'_, Fold> {
+    fold.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is known of a tenant's claims, if that is fresh.
+fn fresh_claims(
+    fold: &Mutex<Fold>,
+    tenant: Surrogate,
+    now_ms: i64,
+) -> Option<Option<Arc<Claimed>>> {
+    let fold = locked(fold);
+    let (at_ms, claimed) = fold.claims.get(&tenant)?;
+    is_fresh(*at_ms, now_ms).then(|| claimed.clone())
+}
+
+/// Whether what was read then need not be read again.
+pub(crate) fn is_fresh(at_ms: i64, now_ms: i64) -> bool {
+    (0..FRESH_MS).contains(&now_ms.saturating_sub(at_ms))
 }
 
 fn utc_day(at_ms: i64) -> u32 {

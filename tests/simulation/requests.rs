@@ -117,10 +117,18 @@ fn end(open: OpenRequest, world: &Mutex<World>) {
 
 /// So many tokens have been passed on, whether there was room or not.
 fn report(open: &OpenRequest, world: &Mutex<World>, n: u64) {
-    for drawn in open.drawn().iter().filter(|drawn| is_of(drawn, "tokens")) {
-        let beyond = n.saturating_sub(drawn.atoms);
-        let over = beyond.saturating_sub(u64::try_from(drawn.left).unwrap_or(0));
-        lock(world).serve(drawn.writer, &drawn.pool.pk, n, over);
+    // What it holds is used in turn; the rest is of the window that runs.
+    let all = open.drawn();
+    let all: Vec<_> = all.iter().filter(|drawn| is_of(drawn, "tokens")).collect();
+    let mut rest = n;
+    for (i, drawn) in all.iter().enumerate() {
+        let held = rest.min(drawn.atoms);
+        let here = if i + 1 == all.len() { rest } else { held };
+        let over = (here - held).saturating_sub(u64::try_from(drawn.left).unwrap_or(0));
+        if here > 0 {
+            lock(world).serve(drawn.writer, &drawn.pool.pk, here, over);
+        }
+        rest -= here;
     }
     if n > 0 {
         open.usage().add("tokens", n);

@@ -3,6 +3,7 @@
 
 use smallvec::SmallVec;
 
+use super::Hold;
 use super::keyed::Keyed;
 use super::spare::Spares;
 use crate::admission::decide::TakenList;
@@ -23,6 +24,8 @@ pub(crate) struct Listed {
     pub(super) draws: u64,
     /// Where it is to count once.
     pub(super) keyed: Option<Keyed>,
+    /// What draws and reports for it since its sheet was replaced; the last one now.
+    pub(super) going_on: Vec<Hold>,
 }
 
 /// A permit's list, made when it is first needed.
@@ -67,6 +70,7 @@ fn keep(mut listed: Box<Listed>) {
     listed.counters = [0; COUNTERS];
     listed.draws = 0;
     listed.keyed = None;
+    listed.going_on.clear();
     Spares::keep(&LISTS, listed);
 }
 

@@ -7,11 +7,35 @@ use super::plain::plain_asks;
 use super::{Hold, Plain, State};
 use crate::admission::decide::{self, From};
 use crate::admission::lease::Lease;
-use crate::admission::policy::PlainAsk;
+use crate::admission::policy::{Known, Place, PlainAsk};
 
 impl Hold {
-    /// The leases it drew from, in no order and perhaps more than once, with what it holds of them.
+    /// The leases it drew from, perhaps more than once, with what it holds of them: those of the
+    /// sheet it was admitted under first, those that pay for what is reported beyond last.
     pub(crate) fn seen(&self) -> Vec<(Arc<Lease>, u64)> {
+        let mut seen = self.seen_here();
+        let later = self.list.get().map_or(&[][..], |listed| &listed.going_on);
+        for hold in later {
+            seen.extend(hold.seen_here());
+        }
+        seen.extend(later.last().into_iter().flat_map(Self::seen_to_pay));
+        seen
+    }
+
+    /// The leases of quotas on meters that are reported.
+    fn seen_to_pay(&self) -> Vec<(Arc<Lease>, u64)> {
+        let (sheet, policy) = (&self.of.sheet, &self.of.sheet.policy);
+        let reported =
+            self.of.rules().meters.iter().filter(|ask| matches!(ask.known, Known::Reported(_)));
+        let pools = reported
+            .flat_map(|ask| &ask.quotas)
+            .filter_map(|quota| policy.quotas[usize::from(*quota)].included);
+        let whole =
+            pools.filter(|pool| matches!(policy.pools[usize::from(*pool)].place, Place::Sheet(_)));
+        whole.map(|pool| (decide::lease_of(sheet, pool).clone(), 0)).collect()
+    }
+
+    fn seen_here(&self) -> Vec<(Arc<Lease>, u64)> {
         let sheet = &self.of.sheet;
         if self.plain != Plain::Not {
             let asks = plain_asks(self.of.rules()).iter();

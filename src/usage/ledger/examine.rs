@@ -2,10 +2,11 @@
 //! all that the logs say.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use super::super::log;
 use super::super::record::PoolRow;
-use super::{Fold, Ledger, PeriodUse};
+use super::{Fold, Ledger, PeriodUse, locked};
 use crate::admission::lease::Writer;
 use crate::admission::pool::PoolId;
 use crate::directory::Surrogate;
@@ -40,7 +41,7 @@ impl Ledger {
     /// Atoms drawn beyond a quota, over all writers and its windows that begin in this span. As of
     /// the last [`by_period`](Self::by_period).
     pub(crate) async fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
-        let over = &self.fold.lock().await.over;
+        let over = &self.locked().over;
         let ours = over.iter().filter(|(pool, _)| is_beyond(pool, tenant, quota, span));
         ours.flat_map(|(_, of)| of.values()).fold(0, |sum, total| sum.saturating_add(*total))
     }
@@ -48,9 +49,9 @@ impl Ledger {
     /// Use by period, read from every log's first slot, whatever memory holds; and the pools'
     /// rows. A log that cannot be read to its end is read as far as that goes, and named.
     pub(crate) async fn examine(&self, now_ms: i64) -> Result<Examined, StoreError> {
-        let (mut fold, mut broken) = (Fold::default(), Vec::new());
+        let (fold, mut broken) = (Mutex::new(Fold::default()), Vec::new());
         let mut pools = HashMap::<PoolId, HashMap<u128, PoolRow>>::new();
-        for incarnation in self.writers(&mut fold, now_ms).await? {
+        for incarnation in self.writers(&fold, now_ms).await? {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             let mut news = Vec::new();
             let read = log::read(&*self.store, &writer, 0, |rows, of| news.push((rows, of))).await;
@@ -59,7 +60,7 @@ impl Ledger {
                     let of_pool = pools.entry(pool.clone()).or_default();
                     of_pool.entry(of).or_default().raise(*row);
                 }
-                fold.take(rows, of);
+                locked(&fold).take(rows, of);
             }
             match read {
                 Ok(_) => {}
@@ -69,6 +70,6 @@ impl Ledger {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Examined { uses: self.periods(&mut fold, now_ms).await?, pools, broken })
+        Ok(Examined { uses: self.periods(&fold, now_ms).await?, pools, broken })
     }
 }

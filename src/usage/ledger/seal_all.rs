@@ -1,6 +1,7 @@
 //! Ends every log there is: after a table was restored, no writer of before writes on.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use super::super::log;
 use super::{Fold, Ledger};
@@ -18,7 +19,7 @@ impl Ledger {
         now_ms: i64,
     ) -> Result<(usize, BTreeSet<PoolId>), StoreError> {
         let (mut sealed, mut pools) = (0, BTreeSet::new());
-        for incarnation in self.writers(&mut Fold::default(), now_ms).await? {
+        for incarnation in self.writers(&Mutex::new(Fold::default()), now_ms).await? {
             let writer = Writer { incarnation, space: self.writer.space.clone() };
             sealed += usize::from(self.seal(&writer, &mut pools).await?);
         }

@@ -1,0 +1,151 @@
+//! A hold whose sheet does not hold any more: a window has turned, the tenant was changed, the plan
+//! file is another. What it took stays of its own sheet, to be settled or given back there; what it
+//! draws and reports beyond that is of the sheet that holds now, by a hold of its own.
+
+use super::{FORGIVEN, Hold, Of, State};
+use crate::admission::policy::Known;
+use crate::catalog::MeterId;
+use crate::clock::Now;
+
+/// Most sheets that one request holds units of at a time, besides the one it was admitted under and
+/// the one that holds now: what it holds of the oldest then goes back unused.
+const MOST: usize = 8;
+
+impl Hold {
+    /// What is drawn now is drawn for this: itself, or what goes on for it.
+    pub(crate) fn latest(&mut self) -> &mut Self {
+        match self.list.get().map_or(0, |listed| listed.going_on.len()) {
+            0 => self,
+            n => &mut self.list.open().going_on[n - 1],
+        }
+    }
+
+    /// Whose sheet is asked whether it holds.
+    pub(crate) fn latest_of(&self) -> &Of {
+        let latest = self.list.get().and_then(|listed| listed.going_on.last());
+        latest.map_or(&self.of, |latest| &latest.of)
+    }
+
+    /// The same ask of the same meter, by the rules that hold now; `None`: they have none.
+    pub(crate) fn latest_ask(&self, ask: usize, n: u64) -> Option<(usize, u64)> {
+        let latest = self.latest_of();
+        if std::ptr::eq(latest, &self.of) {
+            return Some((ask, n));
+        }
+        let meter = self.of.rules().meters.get(ask)?.meter;
+        let meter = &self.of.sheet.catalog.meters[usize::from(meter.0)];
+        let catalog = &latest.sheet.catalog;
+        let id = catalog.meter(&meter.name)?;
+        let ask = latest.rules().meters.iter().position(|ask| ask.meter == id)?;
+        Some((ask, rescaled(n, meter.scale, catalog.meters[usize::from(id.0)].scale)))
+    }
+
+    /// From now on it draws by these rules.
+    pub(crate) fn go_on(&mut self, of: Of, now: Now) {
+        self.write_down();
+        let mut next = Self::new(of, now, self.length);
+        // It was not admitted once more: nobody leaves for it, and no cost is due.
+        next.state = State::Over;
+        let rules = next.of.rules();
+        let is_reported = |known: &Known| matches!(known, Known::Reported(_) | Known::Sum(_));
+        let recorded =
+            rules.meters.iter().map(|ask| if is_reported(&ask.known) { 0 } else { FORGIVEN });
+        let recorded = recorded.collect();
+        next.list.open().recorded = recorded;
+        let going_on = &mut self.list.open().going_on;
+        going_on.retain(|hold| hold.taken().iter().any(|took| took.is_units() && took.n > 0));
+        if going_on.len() >= MOST {
+            going_on.remove(0);
+        }
+        going_on.push(next);
+    }
+
+    /// What is held of a meter and not used yet, under whichever sheet.
+    pub(crate) fn held_of(&mut self, counter: u8) -> u64 {
+        let mut held = self.held(counter);
+        self.each_later(counter, |later, counter| {
+            held = held.saturating_add(later.held(counter));
+        });
+        held
+    }
+
+    /// Reports use of a meter: what is held is used first, in the order in which it was taken, and
+    /// the rest is of what holds now.
+    pub(crate) fn report_in_turn(&mut self, counter: u8, n: u64, now: Now) {
+        let is_alone = self.list.get().is_none_or(|listed| listed.going_on.is_empty());
+        if is_alone {
+            return self.report(counter, n, now);
+        }
+        let here = self.held(counter).min(n);
+        if here > 0 {
+            self.report(counter, here, now);
+        }
+        let mut rest = n - here;
+        self.each_later(counter, |later, counter| {
+            let here = later.held(counter).min(rest);
+            if here > 0 {
+                later.report(counter, here, now);
+            }
+            rest -= here;
+        });
+        if rest == 0 {
+            return;
+        }
+        self.is_late = true;
+        let Some((meter, scale)) = self.meter_of(counter) else { return };
+        let latest = self.latest();
+        let catalog = latest.of.sheet.catalog.clone();
+        let Some(id) = catalog.meter(&meter) else {
+            tracing::error!(meter = %meter, "used, and gone from the plan file since");
+            return;
+        };
+        let rest = rescaled(rest, scale, catalog.meters[usize::from(id.0)].scale);
+        match counter_of(&latest.of, id) {
+            Some(counter) => latest.report(counter, rest, now),
+            None => {
+                latest.report_cost(id, rest);
+                for (sum, weight) in &catalog.meters[usize::from(id.0)].feeds {
+                    latest.report_cost(*sum, rest.saturating_mul(*weight));
+                }
+            }
+        }
+    }
+
+    /// Those that went on for it and have a counter of the same meter.
+    fn each_later(&mut self, counter: u8, mut with: impl FnMut(&mut Self, u8)) {
+        let Some((meter, scale)) = self.meter_of(counter) else { return };
+        let Some(listed) = self.list.get_mut() else { return };
+        for later in &mut listed.going_on {
+            let catalog = &later.of.sheet.catalog;
+            let same = catalog.meter(&meter);
+            let same = same.filter(|id| catalog.meters[usize::from(id.0)].scale == scale);
+            if let Some(counter) = same.and_then(|id| counter_of(&later.of, id)) {
+                with(later, counter);
+            }
+        }
+    }
+
+    /// The meter of a counter, by name and scale.
+    fn meter_of(&self, counter: u8) -> Option<(std::sync::Arc<str>, u64)> {
+        let known = Known::Reported(counter);
+        let ask = self.of.rules().meters.iter().find(|ask| ask.known == known)?;
+        let meter = &self.of.sheet.catalog.meters[usize::from(ask.meter.0)];
+        Some((meter.name.clone(), meter.scale))
+    }
+}
+
+/// The counter of a meter that is reported where these rules hold.
+fn counter_of(of: &Of, meter: MeterId) -> Option<u8> {
+    of.rules().meters.iter().find_map(|ask| match ask.known {
+        Known::Reported(counter) if ask.meter == meter => Some(counter),
+        _ => None,
+    })
+}
+
+fn rescaled(atoms: u64, from: u64, to: u64) -> u64 {
+    if from == to {
+        return atoms;
+    }
+    let atoms = u128::from(atoms) * u128::from(to) / u128::from(from.max(1));
+    u64::try_from(atoms).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,472 @@
+//! The feed of changes: what was changed just now, so that nobody believes for long what it read
+//! before.
+//!
+//! # Laws
+//!
+//! 1. A change is announced after it was made, and an announcement says only what to read again: it
+//!    may come twice, or of a change that did not happen, and does no harm.
+//! 2. The process that makes a change knows of it before it is announced, and before whoever made
+//!    it is answered.
+//! 3. A shard of the feed keeps its newest [`KEPT`] announcements and counts all there ever were. A
+//!    reader that finds more new ones than are kept knows that it has missed some.
+//! 4. An announcement that cannot be written now is tried again with the next look at the feed. One
+//!    whose process dies is never made: that change is seen by its age, like any before there was a
+//!    feed.
+//!
+//! One query reads all shards, which together have fewer than 4 KB: one unit of DynamoDB. A write
+//! goes to any shard, so that many writers seldom meet, and brings all that waits in its process.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use super::{Surrogate, TenantRecord};
+use crate::store::layout::{Space, check_format, format};
+use crate::store::{Change, Item, Query, Store, StoreError, StoreErrorKind, Value, When, Write};
+use crate::store::{Page, Written};
+
+/// Items of the feed.
+const SHARDS: u8 = 4;
+
+/// Announcements in a shard: 17 bytes each, so that an item stays below 1 KB, which is one unit to
+/// write.
+const KEPT: usize = 50;
+
+/// Most announcements that wait in a process: the readers' memory is of that many, and whoever
+/// finds a gap reads everything again.
+const WAITING: usize = SHARDS as usize * KEPT;
+
+/// How long whoever made a change waits for its announcement; after that it is made with the next
+/// look at the feed, a second later.
+const ANNOUNCE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Writes of one announcement, each at another shard: others were faster, or the answer was lost.
+const TRIES: u8 = 16;
+
+const FORMAT: i64 = 1;
+const COUNT: &str = "n";
+const RING: &str = "ring";
+
+/// Bytes of one announcement: its kind, and of what it is.
+const ENTRY: usize = 17;
+
+/// What there is to know of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum News {
+    /// This tenant's record has changed.
+    Tenant(Surrogate),
+    /// A key of this tenant was revoked.
+    Revoked(Surrogate),
+    /// A credential or a tenant of this name was made, which may have been unknown before. See
+    /// [`credential_tag`] and [`name_tag`].
+    Made(u128),
+}
+
+/// How a credential is named in [`News::Made`]: the beginning of its hash.
+pub(crate) fn credential_tag(hash: &crate::identity::CredentialHash) -> u128 {
+    let (first, _) = hash.hash.split_at(16);
+    first.iter().fold(0, |tag, byte| tag << 8 | u128::from(*byte))
+}
+
+/// How a tenant is named in [`News::Made`] that has just got its surrogate.
+pub(crate) fn name_tag(id: impl AsRef<[u8]>) -> u128 {
+    use sha2::{Digest, Sha256};
+    // A key may be stored as its plain SHA-256: the name of a tenant must not look like one.
+    let hash = Sha256::new_with_prefix(b"tenant\0").chain_update(id.as_ref()).finalize();
+    hash.iter().take(16).fold(0, |tag, byte| tag << 8 | u128::from(*byte))
+}
+
+/// Who keeps in memory what the directory says.
+pub(crate) trait Hears: Send + Sync + 'static {
+    /// A tenant's record stands so since just now.
+    fn changed(&self, record: &Arc<TenantRecord>);
+    /// Something has changed, here or in another process, and is to be read again.
+    fn hear(&self, news: News);
+}
+
+/// How far a reader has come, shard by shard.
+#[derive(Debug, Default)]
+pub(crate) struct Seen([Option<i64>; SHARDS as usize]);
+
+/// What a look at the feed came to.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// What is new since the last look.
+    pub(crate) news: Vec<News>,
+    /// There was more than that.
+    pub(crate) missed: bool,
+}
+
+/// See the [module](self).
+pub(crate) struct Feed {
+    store: Arc<dyn Store>,
+    space: Space,
+    /// Whether other processes may read the store.
+    is_shared: bool,
+    hears: OnceLock<Weak<dyn Hears>>,
+    waiting: Mutex<Waiting>,
+    /// Whoever has it writes for all who wait: so the writes of one process do not meet.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    news: VecDeque<News>,
+    /// How many were written or given up, so that each can tell whether its own were.
+    done: u64,
+    /// Given up for want of room: the readers are to know that something is missing.
+    dropped: i64,
+}
+
+impl Feed {
+    pub(super) fn new(store: Arc<dyn Store>, space: Space) -> Self {
+        let is_shared = store.promise().shared;
+        let (hears, waiting, turn) = Default::default();
+        Self { store, space, is_shared, hears, waiting, turn }
+    }
+
+    /// From now on changes made here are told to this.
+    pub(crate) fn heard_by(&self, hears: Weak<dyn Hears>) {
+        let _ = self.hears.set(hears); // there is one gate to a directory
+    }
+
+    /// A tenant's record was changed here, and stands so now.
+    pub(super) fn changed(&self, record: &Arc<TenantRecord>) {
+        if let Some(hears) = self.hears.get().and_then(Weak::upgrade) {
+            hears.changed(record);
+        }
+    }
+
+    /// Tells this process, and has the others told with [`announced`](Self::announced).
+    pub(super) fn tell(&self, news: News) {
+        if let Some(hears) = self.hears.get().and_then(Weak::upgrade) {
+            hears.hear(news);
+        }
+        self.announce(news);
+    }
+
+    /// Has the others told with [`announced`](Self::announced).
+    pub(super) fn announce(&self, news: News) {
+        if !self.is_shared {
+            return;
+        }
+        let mut waiting = self.waiting();
+        if waiting.news.len() >= WAITING {
+            waiting.news.pop_front();
+            waiting.done += 1;
+            waiting.dropped = waiting.dropped.saturating_add(1);
+        }
+        waiting.news.push_back(news);
+    }
+
+    /// Returns when what this process has announced so far is written, or could not be for a while:
+    /// then it waits for the next call of this.
+    pub(crate) async fn announced(&self) {
+        if !self.is_shared {
+            return;
+        }
+        let until = {
+            let waiting = self.waiting();
+            waiting.done + waiting.news.len() as u64
+        };
+        let write = async {
+            while self.waiting().done < until {
+                let _turn = self.turn.lock().await;
+                if self.waiting().done < until {
+                    self.write().await?;
+                }
+            }
+            Ok::<(), StoreError>(())
+        };
+        match tokio::time::timeout(ANNOUNCE_WITHIN, write).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a change is announced later"),
+            Err(_) => tracing::debug!("a change is announced later: the store is slow"),
+        }
+    }
+
+    /// Writes what waits, as much as goes into a shard. What a writer that is cut off has written
+    /// is written again by the next.
+    async fn write(&self) -> Result<(), StoreError> {
+        let (some, dropped) = {
+            let waiting = self.waiting();
+            let some: Vec<News> = waiting.news.iter().take(KEPT).copied().collect();
+            (some, waiting.dropped)
+        };
+        if some.is_empty() {
+            return Ok(());
+        }
+        let first = crate::random::u64().map_err(|_| busy())?;
+        for n in 0..u64::from(TRIES) {
+            let shard = (first.wrapping_add(n) % u64::from(SHARDS)) as u8;
+            // Two tries at each shard: the first may not know how it stands.
+            let mut stands = None;
+            for _ in 0..2 {
+                let write = self.entry(shard, stands.as_ref(), &some, dropped)?;
+                match self.store.write(write).await {
+                    Ok(Written::Applied(_)) => {
+                        let mut waiting = self.waiting();
+                        // Those at the front may have been given up meanwhile.
+                        let given_up = usize::try_from(waiting.dropped - dropped).unwrap_or(0);
+                        let written = some.len().saturating_sub(given_up);
+                        waiting.news.drain(..written);
+                        waiting.done += written as u64;
+                        waiting.dropped -= dropped;
+                        return Ok(());
+                    }
+                    Ok(Written::Refused(item)) => stands = item,
+                    Err(error) if error.kind == StoreErrorKind::Unknown => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(busy())
+    }
+
+    /// The write that adds these to a shard that stands so.
+    fn entry(
+        &self,
+        shard: u8,
+        stands: Option<&Item>,
+        some: &[News],
+        dropped: i64,
+    ) -> Result<Write, StoreError> {
+        let (count, mut ring) = match stands {
+            Some(item) => read(item)?,
+            None => (0, Vec::new()),
+        };
+        ring.extend_from_slice(some);
+        let old = ring.len().saturating_sub(KEPT);
+        let bytes = ring[old..].iter().flat_map(|news| packed(*news)).collect();
+        // What is not to be had counts all the same: with as many as are kept a gap is sure.
+        let gap = if dropped > 0 { KEPT as i64 } else { 0 };
+        let after = count.saturating_add(some.len() as i64).saturating_add(gap);
+        Ok(Write {
+            key: self.space.changes(shard),
+            when: vec![match stands {
+                Some(_) => When::Equals(COUNT.into(), Value::Int(count)),
+                None => When::Missing(COUNT.into()),
+            }],
+            change: vec![
+                Change::Set(format(FORMAT).0, format(FORMAT).1),
+                Change::Set(COUNT.into(), Value::Int(after)),
+                Change::Set(RING.into(), Value::Bytes(bytes)),
+            ],
+        })
+    }
+
+    /// Whether other processes may announce anything.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// What was announced since the last look: one query. A first look has all that is kept.
+    pub(crate) async fn look(&self, seen: &mut Seen) -> Result<Heard, StoreError> {
+        let pk = self.space.changes(0).pk;
+        let mut query = Query { pk, from: String::new(), until: None, limit: SHARDS.into() };
+        let mut heard = Heard::default();
+        loop {
+            let Page { items, next } = self.store.query(query.clone()).await?;
+            for (shard, item) in items {
+                let Some(seen) = shard.parse().ok().and_then(|n: usize| seen.0.get_mut(n)) else {
+                    continue;
+                };
+                let (count, ring) = read(&item)?;
+                let new = match *seen {
+                    None => ring.len(),
+                    // A table that was restored from a backup counts from before.
+                    Some(before) if count < before => {
+                        heard.missed = true;
+                        ring.len()
+                    }
+                    Some(before) => {
+                        let new = usize::try_from(count - before).unwrap_or(usize::MAX);
+                        heard.missed |= new > ring.len();
+                        new.min(ring.len())
+                    }
+                };
+                heard.news.extend_from_slice(&ring[ring.len() - new..]);
+                *seen = Some(count);
+            }
+            let Some(next) = next else { break };
+            query.from = next;
+        }
+        // Nothing was ever announced in those that are not there.
+        seen.0.iter_mut().for_each(|shard| *shard = Some(shard.unwrap_or(0)));
+        Ok(heard)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn busy() -> StoreError {
+    StoreError::new(StoreErrorKind::Throttled, "many announce changes at once")
+}
+
+fn packed(news: News) -> [u8; ENTRY] {
+    let (kind, of) = match news {
+        News::Tenant(tenant) => (b't', tenant.as_u128()),
+        News::Revoked(tenant) => (b'r', tenant.as_u128()),
+        News::Made(tag) => (b'm', tag),
+    };
+    let mut bytes = [kind; ENTRY];
+    bytes[1..].copy_from_slice(&of.to_be_bytes());
+    bytes
+}
+
+/// How many were ever announced in a shard, and the newest, in order.
+fn read(item: &Item) -> Result<(i64, Vec<News>), StoreError> {
+    check_format(item, FORMAT, "the feed of changes")?;
+    let damaged = || StoreError::new(StoreErrorKind::Corrupt, "the feed of changes cannot be read");
+    let (count, ring) = item.int(COUNT).zip(item.bytes(RING)).ok_or_else(damaged)?;
+    let news = |entry: &[u8]| {
+        let (kind, of) = entry.split_first()?;
+        let of = of.try_into().ok()?;
+        Some(match kind {
+            b't' => News::Tenant(Surrogate::from_bytes(of)),
+            b'r' => News::Revoked(Surrogate::from_bytes(of)),
+            b'm' => News::Made(u128::from_be_bytes(of)),
+            _ => return None,
+        })
+    };
+    let ring: Option<Vec<News>> = ring.chunks(ENTRY).map(news).collect();
+    Ok((count, ring.ok_or_else(damaged)?))
+}
+
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Feed").field("is_shared", &self.is_shared).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Key, Memory, Promise, StoreFuture};
+    use crate::testing::{Faulty, Odds};
+
+    /// A store in memory as several processes see it.
+    #[derive(Clone)]
+    struct Shared(Faulty);
+
+    impl Store for Shared {
+        fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+            self.0.read(key)
+        }
+
+        fn write(&self, write: Write) -> StoreFuture<Written> {
+            self.0.write(write)
+        }
+
+        fn query(&self, query: Query) -> StoreFuture<Page> {
+            self.0.query(query)
+        }
+
+        fn promise(&self) -> Promise {
+            Promise { shared: true, ..self.0.promise() }
+        }
+
+        fn close(&self) -> StoreFuture<()> {
+            self.0.close()
+        }
+    }
+
+    fn feeds<const N: usize>(odds: Odds) -> (Faulty, [Feed; N]) {
+        let faulty = Faulty::seeded(Memory::new(), 7, odds);
+        let store: Arc<dyn Store> = Arc::new(Shared(faulty.clone()));
+        (faulty, std::array::from_fn(|_| Feed::new(store.clone(), Space::new("test"))))
+    }
+
+    fn tenant(n: u128) -> News {
+        News::Tenant(Surrogate::test(n))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_many_announce_at_once_is_heard_by_all_or_known_to_be_missing() {
+        let odds = Odds { lose_request: 80, lose_reply: 80, delay: 200, ..Odds::default() };
+        let (_, [a, b, c, reader]) = feeds(odds);
+        let mut seen = Seen::default();
+        reader.look(&mut seen).await.unwrap();
+        let mut heard = Vec::new();
+        for round in 0..20u128 {
+            for (n, feed) in [&a, &b, &c].into_iter().enumerate() {
+                (0..5).for_each(|i| feed.announce(tenant(round * 100 + n as u128 * 5 + i)));
+            }
+            tokio::join!(a.announced(), b.announced(), c.announced());
+            tokio::join!(a.announced(), b.announced(), c.announced());
+            let now = reader.look(&mut seen).await.unwrap();
+            assert!(!now.missed, "round {round}");
+            heard.extend(now.news);
+        }
+        for round in 0..20u128 {
+            (0..15).for_each(|i| assert!(heard.contains(&tenant(round * 100 + i)), "{round} {i}"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_was_away_for_long_knows_that_it_has_missed_some() {
+        let (_, [writer, reader]) = feeds(Odds::default());
+        let mut seen = Seen::default();
+        for n in 0..=(WAITING as u128) {
+            writer.announce(tenant(n));
+            writer.announced().await;
+            if n == 0 {
+                let first = reader.look(&mut seen).await.unwrap();
+                assert_eq!((first.news, first.missed), (vec![tenant(0)], false));
+            }
+        }
+        // Four shards, of which each has had a part: one of them more than it keeps.
+        (0..WAITING as u128).for_each(|n| writer.announce(tenant(n)));
+        writer.announced().await;
+        assert!(reader.look(&mut seen).await.unwrap().missed);
+        let after = reader.look(&mut seen).await.unwrap();
+        assert_eq!((after.news, after.missed), (vec![], false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_written_now_is_written_later() {
+        let (store, [writer, reader]) = feeds(Odds::default());
+        store.outage(true);
+        writer.announce(tenant(1));
+        writer.announced().await;
+        store.outage(false);
+        writer.announced().await;
+        let heard = reader.look(&mut Seen::default()).await.unwrap();
+        assert_eq!(heard.news, [tenant(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_bounded_and_who_reads_knows_of_the_rest() {
+        let (store, [writer, reader]) = feeds(Odds::default());
+        writer.announce(tenant(0));
+        writer.announced().await;
+        let mut seen = Seen::default();
+        reader.look(&mut seen).await.unwrap();
+        store.outage(true);
+        (0..10_000).for_each(|n| writer.announce(tenant(n)));
+        assert_eq!(writer.waiting().news.len(), WAITING);
+        store.outage(false);
+        writer.announced().await;
+        assert!(reader.look(&mut seen).await.unwrap().missed);
+        assert!(writer.waiting().news.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_shard_stays_below_one_unit_and_all_below_one_read() {
+        let (_, [writer, _]) = feeds::<2>(Odds::default());
+        let all = [tenant(u128::MAX); KEPT];
+        let write = writer.entry(3, None, &all, 1).unwrap();
+        let mut bytes = write.key.pk.len() + write.key.sk.len() + "pk".len() + "sk".len();
+        for change in write.change {
+            let Change::Set(name, value) = change else { panic!("{change:?}") };
+            bytes += name.len()
+                + match value {
+                    Value::Bytes(bytes) => bytes.len(),
+                    _ => 20,
+                };
+        }
+        assert!(bytes < 1_024 - 64, "room for a long name of the space: {bytes}");
+    }
+}

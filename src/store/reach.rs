@@ -1,0 +1,129 @@
+//! Whether the store is to be reached: so that nobody waits for one that is known to be away.
+//!
+//! Whoever waits in vain, or is told that a call did not get through, says so ([`Reach::suspect`]).
+//! Then one task reads one small item that is no tenant's, again and again while it is not
+//! answered. What a call of a tenant's came to decides nothing: an item that is throttled, or hot,
+//! makes nobody else's store away.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::{Key, Store, StoreErrorKind};
+
+/// Whoever has waited for so long says so: early enough that it is known how the store stands
+/// before a request has waited as long as it may.
+pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(30);
+
+/// A read that has not been answered within so long has failed. A healthy store answers in a tenth
+/// of it.
+const PROBE_WITHIN: Duration = Duration::from_millis(200);
+
+/// Between two reads that fail: at first, doubled to at most. What comes back is known within the
+/// latter.
+const PAUSE: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
+
+/// Reads that fail with an error, one after the other, before the store is taken for away: one may
+/// be a connection that was cut. One that is not answered is enough.
+const FAILURES: u32 = 2;
+
+/// After a suspicion that proved false nobody asks for so long.
+const REST: Duration = Duration::from_millis(500);
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    is_away: AtomicBool,
+    suspected: Notify,
+}
+
+impl Reach {
+    /// Whether the store is known to be away.
+    pub(crate) fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Acquire)
+    }
+
+    /// Somebody waits in vain, or a call did not get through: the store is looked at.
+    pub(crate) fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+
+    /// Looks at the store whenever it is suspected to be away, by reading this item. Never ends.
+    pub(crate) async fn watch(&self, store: &dyn Store, item: &Key) {
+        loop {
+            self.suspected.notified().await;
+            let (mut pause, mut failures) = (PAUSE.start, 0);
+            while !self.probe(store, item, &mut failures).await {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.end);
+            }
+            tokio::time::sleep(REST).await;
+        }
+    }
+
+    /// Whether the store is to be reached, as far as one read tells.
+    async fn probe(&self, store: &dyn Store, item: &Key, failures: &mut u32) -> bool {
+        let answer = tokio::time::timeout(PROBE_WITHIN, store.read(item.clone())).await;
+        let was_away = self.is_away();
+        let (has_failed, is_away) = match answer {
+            Ok(Ok(_)) => (false, false),
+            Ok(Err(error)) => match error.kind {
+                StoreErrorKind::Unavailable | StoreErrorKind::Unknown => {
+                    *failures += 1;
+                    (true, was_away || *failures >= FAILURES)
+                }
+                // It may be our own client that has too much in hand: that says nothing.
+                StoreErrorKind::Throttled => (was_away, was_away),
+                StoreErrorKind::Invalid | StoreErrorKind::Corrupt => (false, false),
+            },
+            Err(_) => (true, true),
+        };
+        self.is_away.store(is_away, Ordering::Release);
+        match (was_away, is_away) {
+            (false, true) => tracing::warn!("the store is away: it is not waited for"),
+            (true, false) => tracing::info!("the store is back"),
+            _ => {}
+        }
+        !has_failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::Memory;
+    use crate::testing::Faulty;
+
+    #[tokio::test(start_paused = true)]
+    async fn is_away_from_the_second_failure_on_until_it_answers_and_asks_at_its_own_pace() {
+        let store = Faulty::scripted(Memory::new(), []);
+        let reach = Arc::new(Reach::default());
+        let item = Key { pk: "p".into(), sk: "s".into() };
+        let task = tokio::spawn({
+            let (reach, store) = (reach.clone(), store.clone());
+            async move { reach.watch(&store, &item).await }
+        });
+        // Suspicions that prove false cost two reads a second.
+        for _ in 0..1_000 {
+            reach.suspect();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(!reach.is_away());
+        }
+        assert!(store.calls() <= 21, "{} in 10 s", store.calls());
+
+        store.outage(true);
+        reach.suspect();
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert!(reach.is_away());
+        let before = store.calls();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(store.calls() - before <= 62, "{} in a minute", store.calls() - before);
+        store.outage(false);
+        tokio::time::sleep(Duration::from_millis(1_050)).await;
+        assert!(!reach.is_away());
+        task.abort();
+    }
+}

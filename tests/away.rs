@@ -1,0 +1,432 @@
+//! A store that is away, hangs, is slow, or throttles one tenant's item: who waits, for how long,
+//! and who does not. In time that is made up.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{Empty, Full};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tollgate::middleware::TollgateLayer;
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
+    Written,
+};
+use tollgate::{Ask, Gate, ManualClock, testing};
+use tower::{Layer, ServiceExt};
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It takes this long, and then fails.
+    Hangs(Duration),
+    /// It takes this long.
+    Slow(Duration),
+    /// It is refused at once.
+    Throttled,
+    Away,
+}
+
+/// A store in memory that does this with calls whose partition has this in its name.
+#[derive(Clone)]
+struct Odd {
+    store: Memory,
+    fates: Arc<Mutex<Vec<(String, Fate)>>>,
+    calls: Arc<Mutex<u64>>,
+}
+
+impl Odd {
+    fn new() -> Self {
+        Self { store: Memory::new(), fates: Arc::default(), calls: Arc::default() }
+    }
+
+    /// From now on; nothing else is odd any more.
+    fn only(&self, part: &str, fate: Fate) {
+        *self.fates.lock().unwrap() = vec![(part.to_owned(), fate)];
+    }
+
+    fn well(&self) {
+        self.fates.lock().unwrap().clear();
+    }
+
+    fn calls(&self) -> u64 {
+        std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    fn call<T: Send + 'static>(&self, pk: &str, call: StoreFuture<T>) -> StoreFuture<T> {
+        *self.calls.lock().unwrap() += 1;
+        let fates = self.fates.lock().unwrap();
+        let fate = fates.iter().find(|(part, _)| pk.contains(part.as_str())).map(|it| it.1);
+        Box::pin(async move {
+            let error = |kind| StoreError::new(kind, "it is odd");
+            match fate {
+                None => {}
+                Some(Fate::Slow(long)) => tokio::time::sleep(long).await,
+                Some(Fate::Hangs(long)) => {
+                    tokio::time::sleep(long).await;
+                    return Err(error(StoreErrorKind::Unavailable));
+                }
+                Some(Fate::Throttled) => return Err(error(StoreErrorKind::Throttled)),
+                Some(Fate::Away) => return Err(error(StoreErrorKind::Unavailable)),
+            }
+            call.await
+        })
+    }
+}
+
+impl Store for Odd {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.call(&key.pk.clone(), self.store.read(key))
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.call(&write.key.pk.clone(), self.store.write(write))
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.call(&query.pk.clone(), self.store.query(query))
+    }
+
+    fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
+        self.store.expire(now_ms)
+    }
+
+    fn promise(&self) -> Promise {
+        self.store.promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn open(plans: &str) -> (Gate, ManualClock, Odd) {
+    let store = Odd::new();
+    let (gate, clock) = testing::gate_with(plans, store.clone());
+    (gate, clock, store)
+}
+
+/// The status of a request of this tenant, and how long it took.
+async fn call(gate: &Gate, tenant: &str) -> (u16, Duration) {
+    let request = Request::get("/").header("x-tenant", tenant).body(Empty::<Bytes>::new());
+    let inner = tower::service_fn(|_| async {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+    });
+    let begun = Instant::now();
+    let response = TollgateLayer::new(gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
+    (response.status().as_u16(), begun.elapsed())
+}
+
+/// How often each status came, of requests of these tenants at once.
+async fn at_once(gate: &Gate, tenants: impl Iterator<Item = String>) -> Vec<(u16, Duration)> {
+    let mut requests = JoinSet::new();
+    for tenant in tenants {
+        let gate = gate.clone();
+        requests.spawn(async move { call(&gate, &tenant).await });
+    }
+    requests.join_all().await
+}
+
+const HANGS: Fate = Fate::Hangs(Duration::from_millis(6_500));
+const WAIT: Duration = Duration::from_millis(260);
+/// Every partition.
+const ALL: &str = "#";
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [plan.free]
+    quota.requests = "1000/day"
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn once_the_store_is_known_to_be_away_nobody_waits_for_it() {
+    for fate in [Fate::Away, HANGS] {
+        let (gate, _clock, store) = open(PLANS);
+        for tenant in ["acme", "other"] {
+            assert_eq!(call(&gate, tenant).await.0, 200);
+        }
+        store.only(ALL, fate);
+        while call(&gate, "acme").await.0 == 200 {}
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Of those that are in memory, and of one that is not.
+        while call(&gate, "other").await.0 == 200 {}
+        let begun = Instant::now();
+        for tenant in ["acme", "other", "unheard-of"] {
+            for _ in 0..300 {
+                assert_eq!(call(&gate, tenant).await.0, 503, "{tenant}");
+            }
+        }
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(300), "{fate:?}: {took:?} for 900 requests");
+        // And it is looked for: whoever calls after it is back is served.
+        store.well();
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        for tenant in ["acme", "other", "unheard-of"] {
+            assert_eq!(call(&gate, tenant).await.0, 200, "{tenant}");
+        }
+        gate.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_is_looked_for_by_one_call_at_a_time() {
+    let (gate, _clock, store) = open(PLANS);
+    assert_eq!(call(&gate, "acme").await.0, 200);
+    store.only(ALL, Fate::Away);
+    while call(&gate, "acme").await.0 == 200 {}
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    store.calls();
+    for _ in 0..1_000 {
+        call(&gate, "acme").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let calls = store.calls();
+    assert!(calls <= 40, "{calls} calls in 10 s, for 1,000 requests");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_units_allowed_meanwhile_they_are_had_at_once() {
+    let plans = PLANS.replace("[plan.free]", "[plan.free]\non-lease-error = { allow = \"50%\" }");
+    let (gate, _clock, store) = open(&plans);
+    assert_eq!(call(&gate, "acme").await.0, 200);
+    store.only(ALL, HANGS);
+    for _ in 0..20 {
+        call(&gate, "acme").await;
+    }
+    let begun = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(call(&gate, "acme").await.0, 200);
+    }
+    assert!(begun.elapsed() < WAIT, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_whose_items_are_throttled_or_hang_is_alone_with_that() {
+    for fate in [Fate::Throttled, HANGS] {
+        let (gate, _clock, store) = open(PLANS);
+        for tenant in ["acme", "other"] {
+            assert_eq!(call(&gate, tenant).await.0, 200);
+        }
+        let acme = gate.directory().find("acme").await.unwrap().unwrap();
+        store.only(&format!("Q#{}", acme.record().surrogate), fate);
+        for _ in 0..50 {
+            call(&gate, "acme").await;
+        }
+        for n in 0..20 {
+            assert_eq!(call(&gate, "other").await.0, 200);
+            let (status, took) = call(&gate, &format!("new-{n}")).await;
+            assert_eq!(status, 200, "{fate:?}: {took:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_in_memory_is_served_as_last_known_while_the_store_hangs() {
+    let plans = "default-plan = \"free\"\n[plan.free]\nrate.default = \"1000/s\"";
+    let (gate, clock, store) = open(plans);
+    for n in 0..5 {
+        assert_eq!(call(&gate, &format!("t{n}")).await.0, 200);
+    }
+    store.only(ALL, HANGS);
+    for minute in 0..5 {
+        // Past the age at which whoever calls is looked up again.
+        clock.advance(Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for n in 0..5 {
+            let (status, took) = call(&gate, &format!("t{n}")).await;
+            assert!(status == 200 && took <= WAIT, "minute {minute}, t{n}: {status}, {took:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_start_under_load_refuses_nobody() {
+    let (gate, _clock, store) = open(PLANS);
+    for n in 0..600 {
+        gate.directory().tenant(&format!("t{n}")).note("made before").save().await.unwrap();
+    }
+    store.only(ALL, Fate::Slow(Duration::from_millis(10)));
+    let all = at_once(&gate, (0..600).map(|n| format!("t{n}"))).await;
+    let refused = all.iter().filter(|it| it.0 != 200).count();
+    assert_eq!(refused, 0, "of 600 from a store that answers in 10 ms");
+}
+
+/// Ten thousand users of one tenant come at once, each for the first time.
+#[tokio::test(start_paused = true)]
+async fn first_requests_of_one_tenant_do_not_keep_those_of_others_waiting() {
+    let (gate, _clock, store) = open(PLANS);
+    store.only(ALL, Fate::Slow(Duration::from_millis(50)));
+    let mut flood = JoinSet::new();
+    for n in 0..10_000 {
+        let gate = gate.clone();
+        flood.spawn(async move {
+            let user = format!("user-{n}");
+            let headers = [("x-tenant", "acme"), ("x-user", &*user)];
+            let request = headers.iter().fold(Request::get("/"), |it, (k, v)| it.header(*k, *v));
+            let inner = tower::service_fn(|_| async {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+            });
+            let service = TollgateLayer::new(&gate).layer(inner);
+            service.oneshot(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap().status()
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    for n in 0..5 {
+        let (status, took) = call(&gate, &format!("other-{n}")).await;
+        assert!(status == 200 && took < Duration::from_secs(2), "{n}: {status} after {took:?}");
+    }
+    flood.abort_all();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_ran_ahead_for_a_minute_gives_no_quota_twice() {
+    let plans = "default-plan = \"free\"\n[meter.jobs]\n[plan.free]\nquota.jobs = \"100/hour\"";
+    let (gate, clock, _store) = open(plans);
+    let tenant = gate.tenant("acme").await.unwrap();
+    let day = Duration::from_secs(86_400);
+    // It has run for a while with the right time.
+    for _ in 0..4 {
+        clock.advance(Duration::from_secs(3_600));
+        tokio::time::sleep(Duration::from_secs(31)).await;
+    }
+    let job = async || {
+        let ask = Ask::op("job").tenant(&tenant).cost("jobs", 1);
+        gate.admit(ask).await.map(|it| it.settle()).is_ok()
+    };
+    let mut served = 0;
+    for _ in 0..80 {
+        served += usize::from(job().await);
+    }
+    gate.flush_now().await.unwrap();
+    let ahead_ms = i64::try_from(100 * day.as_millis()).unwrap();
+    clock.step_wall(ahead_ms);
+    for _ in 0..3 {
+        clock.advance(Duration::from_secs(25));
+        assert!(job().await);
+        tokio::time::sleep(Duration::from_secs(31)).await;
+    }
+    clock.step_wall(-ahead_ms);
+    for _ in 0..100 {
+        served += usize::from(job().await);
+        clock.advance(Duration::from_millis(100));
+    }
+    assert!(served <= 100, "{served} of 100 an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shadow_refuses_nobody_whatever_the_store_does() {
+    let plans = PLANS.replace("[plan.free]", "[plan.free]\nenforce = \"shadow\"");
+    let (gate, _clock, store) = open(&plans);
+    assert_eq!(call(&gate, "acme").await.0, 200);
+    store.only("#Q#", HANGS);
+    let all = at_once(&gate, (0..3_000).map(|_| "acme".to_owned())).await;
+    let refused = all.iter().filter(|it| it.0 != 200).count();
+    assert_eq!(refused, 0, "of 3,000 at once while no units are to be had");
+}
+
+/// A body whose length nobody knows.
+struct Unsized;
+
+impl http_body::Body for Unsized {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        std::task::Poll::Ready(None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shadow_lets_through_whatever_is_refused_but_tenants_that_are_suspended() {
+    let plans = r#"
+        default-plan = "free"
+        [meter.upload]
+        count = "request-bytes"
+        [route.upload]
+        match   = "POST /upload/{id}"
+        once-by = "idempotency-key"
+        [plan.free]
+        enforce = "shadow"
+        expires = "1d"
+        quota.upload = "1MB/day"
+        [billing]
+        unpaid = "payment-required"
+    "#;
+    let (gate, clock) = testing::gate(plans);
+    let send = async |path: &str, key: &str| {
+        let request = Request::post(path).header("x-tenant", "acme");
+        let request = request.header("idempotency-key", key).body(Unsized).unwrap();
+        let inner = tower::service_fn(|_| async {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+        });
+        TollgateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(send("/upload/1", "one").await, 200, "its length is not stated");
+    assert_eq!(send("/upload/2", "one").await, 200, "a key that was used");
+    clock.advance(Duration::from_secs(2 * 86_400));
+    assert_eq!(send("/upload/1", "two").await, 200, "the trial is over");
+    let acme = gate.directory().find("acme").await.unwrap().unwrap();
+    let unpaid = tollgate::directory::PaymentState::Unpaid;
+    acme.edit().payment(unpaid).note("-").save().await.unwrap();
+    assert_eq!(send("/upload/1", "three").await, 200, "it does not pay");
+    acme.suspend("abuse").await.unwrap();
+    assert_eq!(send("/upload/1", "four").await, 403, "an operator has suspended it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_looks_at_usage_in_a_second_are_ten_calls() {
+    let (gate, clock, store) = open(PLANS);
+    assert_eq!(call(&gate, "acme").await.0, 200);
+    let who = testing::identified(&gate, "acme").await;
+    clock.advance(Duration::from_secs(5));
+    // At the beginning all at once, then over a second.
+    store.only(ALL, Fate::Slow(Duration::from_millis(5)));
+    store.calls();
+    let mut looks = JoinSet::new();
+    for n in 0..1_000u64 {
+        let (gate, who, clock) = (gate.clone(), who.clone(), clock.clone());
+        looks.spawn(async move {
+            if n >= 500 {
+                tokio::time::sleep(Duration::from_millis(n * 2 - 1_000)).await;
+                clock.advance(Duration::from_millis(2));
+            }
+            gate.usage_reply(&who, None).await.status
+        });
+    }
+    let statuses = looks.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 200));
+    let calls = store.calls();
+    assert!(calls <= 10, "{calls} calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn usage_of_one_tenant_never_waits_for_that_of_another() {
+    let (gate, clock, store) = open(PLANS);
+    for tenant in ["acme", "other"] {
+        gate.directory().tenant(tenant).note("made before").save().await.unwrap();
+        assert_eq!(call(&gate, tenant).await.0, 200);
+    }
+    let (acme, other) =
+        (testing::identified(&gate, "acme").await, testing::identified(&gate, "other").await);
+    clock.advance(Duration::from_secs(5));
+    // Its claims are many.
+    store.only("K#", Fate::Slow(Duration::from_secs(3)));
+    let begun = Instant::now();
+    let slow = {
+        let (gate, acme) = (gate.clone(), acme.clone());
+        tokio::spawn(async move { gate.usage_reply(&acme, None).await.status })
+    };
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    store.well();
+    assert_eq!(gate.usage_reply(&other, None).await.status, 200);
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    assert_eq!(slow.await.unwrap(), 200);
+}

@@ -1,0 +1,414 @@
+//! How soon a change acts: with the next request in the process that makes it, within two seconds
+//! in every other, by its age where nobody could announce it.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{Empty, Full};
+use sha2::Digest;
+use tollgate::directory::{Grant, Tenant};
+use tollgate::middleware::{Peer, TollgateLayer};
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
+    Written,
+};
+use tollgate::testing::{self, START_MS};
+use tollgate::{Admitted, Ask, Gate, GateBuilder, ManualClock, Usage};
+use tower::{Layer, ServiceExt};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [plan.free]
+    quota.requests = "2/day"
+    [plan.pro]
+    quota.requests = "4/day"
+    [plan.trial]
+    quota.requests = "1000/day"
+    expires = "14d"
+"#;
+
+/// A store in memory as several processes see it.
+#[derive(Clone)]
+struct Table {
+    store: Memory,
+    /// Calls that concern the feed of changes: looks, and announcements.
+    looks: Arc<AtomicU64>,
+    /// Whether announcements fail.
+    is_mute: Arc<AtomicBool>,
+}
+
+fn is_feed(pk: &str) -> bool {
+    pk.contains("#A#")
+}
+
+impl Store for Table {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.store.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        if is_feed(&write.key.pk) && self.is_mute.load(Ordering::Relaxed) {
+            let away = StoreError::new(StoreErrorKind::Unavailable, "no announcements");
+            return Box::pin(async { Err(away) });
+        }
+        self.store.write(write)
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        if is_feed(&query.pk) {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+        }
+        self.store.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { shared: true, ..self.store.promise() }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+struct World {
+    clock: ManualClock,
+    table: Table,
+    service: String,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pepper = folder.path().join("pepper");
+        std::fs::write(&pepper, "a pepper of at least thirty-two bytes, for tests").unwrap();
+        let service = format!(
+            "[store]\nkind = \"memory\"\n\
+             [[identify]]\napi-key = \"authorization\"\n\
+             pepper = [{{ id = \"1\", file = \"{}\" }}]\n\
+             [[identify]]\nheader = \"x-tenant\"\n\
+             [proxy]\ntrust = [\"10.0.0.0/8\"]\n\
+             [flush]\nmode = \"fast\"",
+            pepper.display()
+        );
+        let table = Table { store: Memory::new(), looks: Arc::default(), is_mute: Arc::default() };
+        Self { clock: ManualClock::at_unix_ms(START_MS), table, service, _folder: folder }
+    }
+
+    /// One process.
+    async fn gate(&self) -> Gate {
+        let builder = GateBuilder::from_text(&self.service).plans(PLANS);
+        builder.store(self.table.clone()).clock(self.clock.clone()).open().await.unwrap()
+    }
+
+    /// Lets time pass, of tasks and of gates alike.
+    async fn pass(&self, time: Duration) {
+        let step = Duration::from_millis(100);
+        for _ in 0..time.as_millis() / step.as_millis() {
+            self.clock.advance(step);
+            tokio::time::sleep(step).await;
+        }
+    }
+}
+
+async fn status(gate: &Gate, name: &str, value: &str) -> u16 {
+    let mut request = Request::get("/").header(name, value).body(Empty::<Bytes>::new()).unwrap();
+    request.extensions_mut().insert(Peer("10.0.0.7:1".parse().unwrap()));
+    let inner = tower::service_fn(|_| async {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+    });
+    let service = TollgateLayer::new(gate).layer(inner);
+    service.oneshot(request).await.unwrap().status().as_u16()
+}
+
+async fn with_key(gate: &Gate, key: &str) -> u16 {
+    status(gate, "authorization", &format!("Bearer {key}")).await
+}
+
+async fn new_key(gate: &Gate, tenant: &str) -> (String, Tenant) {
+    let tenant = gate.directory().tenant(tenant).note("signed up").save().await.unwrap();
+    let key = tenant.new_key("ci").await.unwrap();
+    (key.expose().to_owned(), tenant)
+}
+
+fn grant(n: u64) -> Grant {
+    Grant {
+        id: "gift-1".into(),
+        meter: "requests".into(),
+        units: n,
+        source: "operator".into(),
+        expires_ms: None,
+        note: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_acts_on_the_next_request_of_the_process_that_makes_it() {
+    let w = World::new();
+    let gate = w.gate().await;
+    let (key, acme) = new_key(&gate, "acme").await;
+    for expected in [200, 200, 429] {
+        assert_eq!(with_key(&gate, &key).await, expected);
+    }
+    acme.edit().plan("pro").note("upgraded").save().await.unwrap();
+    for expected in [200, 200, 429] {
+        assert_eq!(with_key(&gate, &key).await, expected, "four a day");
+    }
+    acme.edit().grant(grant(2)).note("sorry").save().await.unwrap();
+    for expected in [200, 200, 429] {
+        assert_eq!(with_key(&gate, &key).await, expected, "two more");
+    }
+    let more = "quota.requests = \"8/day\"";
+    acme.edit().override_(more, None, "a favour").note("more").save().await.unwrap();
+    assert_eq!(with_key(&gate, &key).await, 200);
+    acme.suspend("does not pay").await.unwrap();
+    assert_eq!(with_key(&gate, &key).await, 403);
+    acme.resume("pays").await.unwrap();
+    assert_eq!(with_key(&gate, &key).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_key_is_refused_at_once_and_the_others_of_its_tenant_are_not() {
+    let w = World::new();
+    let gate = w.gate().await;
+    let (key, acme) = new_key(&gate, "acme").await;
+    let other = acme.new_key("other").await.unwrap();
+    for key in [&*key, other.expose()] {
+        assert_eq!(with_key(&gate, key).await, 200);
+    }
+    let keys = acme.keys().await.unwrap();
+    let ci = keys.iter().find(|key| key.name == "ci").unwrap();
+    acme.revoke_key(&ci.id).await.unwrap();
+    assert_eq!(with_key(&gate, &key).await, 401);
+    assert_eq!(with_key(&gate, other.expose()).await, 429, "known, and its quota is used up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_made_and_revoked_is_unknown_and_not_unavailable() {
+    let w = World::new();
+    let gate = w.gate().await;
+    let (key, acme) = new_key(&gate, "acme").await;
+    let id = acme.keys().await.unwrap()[0].id.clone();
+    acme.revoke_key(&id).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(with_key(&gate, &key).await, 401);
+        assert_eq!(with_key(&gate, "acme").await, 401, "a key that is a tenant's name");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_or_a_tenant_that_was_tried_before_it_was_made_works_at_once() {
+    let w = World::new();
+    let (gate, elsewhere) = (w.gate().await, w.gate().await);
+    let hash = sha2::Sha256::digest(b"a-key-of-another-system").into();
+    for gate in [&gate, &elsewhere] {
+        assert_eq!(with_key(gate, "a-key-of-another-system").await, 401);
+        assert_eq!(with_key(gate, "a-key-that-is-never-made").await, 401);
+        assert_eq!(status(gate, "x-tenant", "globex").await, 401);
+    }
+    let acme = gate.directory().tenant("acme").note("moved").save().await.unwrap();
+    acme.import_key_sha256("old", hash).await.unwrap();
+    gate.directory().tenant("globex").note("signed up").save().await.unwrap();
+    assert_eq!(with_key(&gate, "a-key-of-another-system").await, 200);
+    assert_eq!(status(&gate, "x-tenant", "globex").await, 200);
+
+    w.pass(Duration::from_secs(2)).await;
+    assert_eq!(with_key(&elsewhere, "a-key-of-another-system").await, 200);
+    assert_eq!(status(&elsewhere, "x-tenant", "globex").await, 200);
+    assert_eq!(with_key(&elsewhere, "a-key-that-is-never-made").await, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_acts_in_other_processes_within_two_seconds() {
+    let w = World::new();
+    let (here, there) = (w.gate().await, w.gate().await);
+    let (key, acme) = new_key(&here, "acme").await;
+    let old = acme.new_key("old").await.unwrap();
+    assert_eq!(with_key(&there, &key).await, 200);
+    assert_eq!(with_key(&there, old.expose()).await, 200);
+    assert_eq!(with_key(&there, &key).await, 429);
+    for (n, served) in [("pro", 2), ("grant", 2)] {
+        w.pass(Duration::from_secs(3)).await;
+        let edit = match n {
+            "pro" => acme.edit().plan("pro"),
+            _ => acme.edit().grant(grant(2)),
+        };
+        edit.note("more").save().await.unwrap();
+        w.pass(Duration::from_secs(2)).await;
+        for _ in 0..served {
+            assert_eq!(with_key(&there, &key).await, 200, "{n}");
+        }
+        assert_eq!(with_key(&there, &key).await, 429, "{n}");
+    }
+    acme.suspend("does not pay").await.unwrap();
+    w.pass(Duration::from_secs(2)).await;
+    assert_eq!(with_key(&there, &key).await, 403);
+    acme.resume("pays").await.unwrap();
+    let keys = acme.keys().await.unwrap();
+    let id = &keys.iter().find(|key| key.name == "old").unwrap().id;
+    acme.revoke_key(id).await.unwrap();
+    w.pass(Duration::from_secs(2)).await;
+    assert_eq!(with_key(&there, old.expose()).await, 401);
+    assert_eq!(with_key(&there, &key).await, 429);
+}
+
+/// More changes at once than the feed keeps: whoever reads it knows that some are missing.
+#[tokio::test(start_paused = true)]
+async fn a_change_among_thousands_acts_in_other_processes_all_the_same() {
+    let w = World::new();
+    let (here, there) = (w.gate().await, w.gate().await);
+    let (key, acme) = new_key(&here, "acme").await;
+    assert_eq!(with_key(&there, &key).await, 200);
+    w.pass(Duration::from_secs(1)).await;
+    acme.suspend("does not pay").await.unwrap();
+    for n in 0..1_000 {
+        let made = here.directory().tenant(&format!("t{n}")).note("imported").save().await;
+        made.unwrap();
+    }
+    w.pass(Duration::from_secs(2)).await;
+    with_key(&there, &key).await; // from here on it is read again
+    w.pass(Duration::from_secs(1)).await;
+    assert_eq!(with_key(&there, &key).await, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_nobody_could_announce_is_seen_by_its_age() {
+    let w = World::new();
+    let (here, there) = (w.gate().await, w.gate().await);
+    let (key, acme) = new_key(&here, "acme").await;
+    assert_eq!(with_key(&there, &key).await, 200);
+    w.table.is_mute.store(true, Ordering::Relaxed);
+    acme.suspend("does not pay").await.unwrap();
+    assert_eq!(with_key(&here, &key).await, 403, "here it is known");
+    w.pass(Duration::from_secs(2)).await;
+    assert_eq!(with_key(&there, &key).await, 200);
+    w.pass(Duration::from_secs(29)).await;
+    assert_eq!(with_key(&there, &key).await, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_looks_for_changes_once_a_second_and_not_while_nobody_calls() {
+    let w = World::new();
+    let gate = w.gate().await;
+    let (key, _) = new_key(&gate, "acme").await;
+    with_key(&gate, &key).await;
+    let looks = || w.table.looks.swap(0, Ordering::Relaxed);
+    looks();
+    w.pass(Duration::from_secs(10)).await;
+    let busy = looks();
+    assert!((9..=11).contains(&busy), "{busy} looks in 10 s");
+    w.pass(Duration::from_secs(60)).await;
+    looks();
+    w.pass(Duration::from_secs(600)).await;
+    assert_eq!(looks(), 0, "whoever calls next is read first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_ends_for_work_by_a_kept_handle() {
+    let w = World::new();
+    let gate = w.gate().await;
+    gate.directory().tenant("acme").note("signed up").save().await.unwrap();
+    let kept = gate.tenant("acme").await.unwrap();
+    let work = async || gate.admit(Ask::op("job").tenant(&kept)).await.map(|it| it.settle());
+    work().await.unwrap();
+    let acme = gate.directory().find("acme").await.unwrap().unwrap();
+    acme.edit().plan("trial").note("tries it").save().await.unwrap();
+    work().await.unwrap();
+    w.pass(Duration::from_secs(2)).await;
+    for _ in 0..13 {
+        w.clock.advance(Duration::from_secs(86_400));
+        w.pass(Duration::from_secs(1)).await;
+        work().await.unwrap();
+    }
+    w.clock.advance(Duration::from_secs(86_400));
+    assert!(work().await.is_err(), "14 days after its first request");
+}
+
+const STREAMS: &str = r#"
+    default-plan = "free"
+    [meter.tokens]
+    count = "reported"
+    [plan.free]
+    quota.tokens = "100/day"
+    [plan.pro]
+    quota.tokens = "1000/day"
+"#;
+
+/// What the handler of a request of `acme` keeps of it: an upgraded connection, a job.
+async fn kept(gate: &Gate) -> Usage {
+    let request = Request::get("/ws").header("x-tenant", "acme").body(Empty::<Bytes>::new());
+    let (keep, kept) = tokio::sync::oneshot::channel();
+    let keep = Arc::new(std::sync::Mutex::new(Some(keep)));
+    let inner = tower::service_fn(move |request: Request<Empty<Bytes>>| {
+        let usage = request.extensions().get::<Admitted>().unwrap().usage();
+        let _ = keep.lock().unwrap().take().unwrap().send(usage);
+        async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(""))) }
+    });
+    let response = TollgateLayer::new(gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    kept.await.unwrap()
+}
+
+/// What `GET /usage` says of tokens: used in the month, and of what the day includes.
+async fn tokens(gate: &Gate, clock: &ManualClock) -> (u64, u64) {
+    gate.flush_now().await.unwrap();
+    clock.advance(Duration::from_secs(2)); // past the age of a reading
+    let who = testing::identified(gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let meter = report.meters.into_iter().find(|m| &*m.name == "tokens").unwrap();
+    (meter.used, meter.limits[0].used)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_kept_open_draws_from_the_day_that_runs() {
+    let (gate, clock) = testing::gate(STREAMS);
+    let usage = kept(&gate).await;
+    usage.take("tokens", 60).await.unwrap();
+    usage.add("tokens", 50);
+    clock.advance(Duration::from_secs(3 * 86_400));
+    assert_eq!(tokens(&gate, &clock).await, (50, 0), "a new day");
+    usage.take("tokens", 90).await.unwrap();
+    assert!(usage.take("tokens", 20).await.is_err(), "a hundred a day");
+    // Ten were left of what was taken then.
+    usage.add("tokens", 30);
+    assert_eq!(tokens(&gate, &clock).await.0, 80);
+    usage.add("tokens", 75);
+    drop(usage);
+    assert_eq!(tokens(&gate, &clock).await, (155, 95));
+}
+
+#[tokio::test]
+async fn what_a_kept_connection_reports_is_of_the_day_that_runs() {
+    let (gate, clock) = testing::gate(STREAMS);
+    let usage = kept(&gate).await;
+    usage.add("tokens", 50);
+    clock.advance(Duration::from_secs(3 * 86_400));
+    usage.add("tokens", 30);
+    assert_eq!(tokens(&gate, &clock).await, (80, 30));
+}
+
+#[tokio::test]
+async fn streams_of_a_suspended_tenant_get_nothing_more() {
+    let (gate, clock) = testing::gate(STREAMS);
+    let usage = kept(&gate).await;
+    usage.take("tokens", 10).await.unwrap();
+    let acme = gate.directory().find("acme").await.unwrap().unwrap();
+    acme.suspend("does not pay").await.unwrap();
+    let refused = usage.take("tokens", 1).await.unwrap_err();
+    assert_eq!(refused.reason, tollgate::Reason::Suspended);
+    usage.add("tokens", 15);
+    assert_eq!(tokens(&gate, &clock).await.0, 15, "what was used is counted all the same");
+    acme.resume("pays").await.unwrap();
+    usage.take("tokens", 1).await.unwrap();
+    // The plan is the one that it has now, too.
+    clock.advance(Duration::from_secs(60));
+    assert!(usage.take("tokens", 200).await.is_err());
+    acme.edit().plan("pro").note("upgraded").save().await.unwrap();
+    usage.take("tokens", 200).await.unwrap();
+}
