@@ -203,8 +203,8 @@ impl Published {
                 String::new()
             };
             return Err(Error::Parts(format!(
-                "[meter.{0}] would be counted in parts of 1/{1}; what is stored of it is counted in \
-                 parts of 1/{known}: {help}give the meter another name",
+                "[meter.{0}] would be counted in parts of 1/{1}; what is stored of it is counted \
+                 in parts of 1/{known}: {help}give the meter another name",
                 meter.name, meter.scale
             )));
         }

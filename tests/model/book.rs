@@ -2,8 +2,8 @@
 //! time, with no leases, no batches, no concurrency and none of the crate's code.
 //!
 //! Every unit of a meter is paid, in this order, by what its quotas include, by a grant (soonest
-//! expiry first), by what lies beyond the limit (`over`), by a debt. A unit passes all quotas of the
-//! tenant at once, and a grant pays in place of all of them. Quotas of a user hold besides.
+//! expiry first), by what lies beyond the limit (`over`), by a debt. A unit passes all quotas of
+//! the tenant at once, and a grant pays in place of all of them. Quotas of a user hold besides.
 
 use std::collections::{BTreeMap, VecDeque};
 

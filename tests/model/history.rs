@@ -188,7 +188,8 @@ fn events() -> impl Strategy<Value = Event> {
         8 => (slot.clone(), tenant.clone(), 1..3u32, any::<bool>())
             .prop_map(|(slot, tenant, user, chats)| Event::Begin { slot, tenant, user, chats }),
         3 => (slot.clone(), units.clone()).prop_map(|(slot, tokens)| Event::Take { slot, tokens }),
-        5 => (slot.clone(), units.clone()).prop_map(|(slot, tokens)| Event::Report { slot, tokens }),
+        5 => (slot.clone(), units.clone())
+            .prop_map(|(slot, tokens)| Event::Report { slot, tokens }),
         6 => (slot.clone(), select(vec![200, 404, 500]))
             .prop_map(|(slot, status)| Event::End { slot, status }),
         3 => (slot, units.clone()).prop_map(|(slot, tokens)| Event::ReportLate { slot, tokens }),
