@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::lease::{Lease, Writer};
-use super::permit::{Of, Outcome};
+use super::permit::{Hold, Of, Outcome};
 use super::pool::{PoolId, View};
 use super::sheet::SheetRef;
 use crate::clock::Clock;
@@ -405,7 +405,9 @@ async fn a_refusal_by_one_of_two_rates_leaves_the_other_whole() {
 
     let tenant = gate.tenant("acme").await.unwrap();
     let of = Of { sheet: SheetRef::Own(tenant.0.last_sheet()), route: None, ip: None, work: None };
-    let states = gate.inner.limit_states(&of, gate.inner.clock.now());
+    let now = gate.inner.clock.now();
+    let hold = Hold::new(of, now, None);
+    let states = gate.inner.limit_states(&hold, now);
     let told: Vec<_> = states.iter().map(|s| (s.limit, s.remaining, s.source)).collect();
     let (process, lease) = (Source::Process, Source::Lease);
     assert_eq!(told, [(800, 300, process), (500, 0, process), (1_000, 500, lease)]);

@@ -78,6 +78,17 @@ impl Unpaid {
         self.some.load(Ordering::Acquire)
     }
 
+    /// Atoms of this meter that wait.
+    #[inline]
+    pub(crate) fn of_meter(&self, meter: MeterId) -> u64 {
+        if !self.is_some() {
+            return 0;
+        }
+        let waiting = self.lock();
+        let of_meter = waiting.uses.iter().filter(|it| it.meter == meter);
+        of_meter.fold(0, |sum, it| sum.saturating_add(it.atoms))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Between statements it is whole.
         self.of.lock().unwrap_or_else(PoisonError::into_inner)

@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use super::decide::{self, CALLS, Drawn, From, PARTS, Taken};
 use super::hub::Hub;
 use super::late::LateUse;
-use super::policy::{ByteMeter, Known, RoutePolicy};
+use super::policy::{ByteMeter, Known, Place, RoutePolicy};
 use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
@@ -204,6 +204,33 @@ impl Hold {
         }
         let held = draws.iter().fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
         self.unclaimed(held, counter)
+    }
+
+    /// What it holds, of what this quota includes or grants pay, for numbers that are still to be
+    /// reported.
+    pub(crate) fn set_aside(&self, quota: u16) -> u64 {
+        let policy = &self.of.sheet.policy;
+        let rule = &policy.quotas[usize::from(quota)];
+        let reported = |took: &&Taken| {
+            let ask = self.of.rules().meters.get(usize::from(took.ask));
+            ask.is_some_and(|ask| {
+                matches!(ask.known, Known::Reported(_)) && ask.quotas.contains(&quota)
+            })
+        };
+        let pays = |took: &&Taken| match &took.from {
+            From::Pool(pool) if Some(*pool) == rule.included => true,
+            From::Pool(pool) => {
+                let payers = policy.payers(rule.quota.meter).filter(|_| rule.tenant_wide);
+                payers.is_some_and(|payers| payers.grants.contains(pool))
+            }
+            From::ScopedPool(lease) => rule.included.is_some_and(|pool| {
+                let rule = &policy.pools[usize::from(pool)];
+                matches!(rule.place, Place::Scoped(_)) && lease.pool().limit == rule.id
+            }),
+            From::Bucket(_) | From::ScopedBucket(..) => false,
+        };
+        let held = self.taken().iter().filter(reported).filter(pays);
+        held.fold(0, |sum, took| sum.saturating_add(took.n))
     }
 
     /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream

@@ -68,7 +68,7 @@ pub(crate) struct Sheet {
     windows: Box<[Window]>,
     leases: Box<[OnceLock<Arc<Lease>>]>,
     pub(crate) row: Arc<UseRow>,
-    pub(super) unpaid: Unpaid,
+    pub(crate) unpaid: Unpaid,
     /// Whether the recorder has it in hand.
     dirty: AtomicBool,
     /// Another holds now: whoever kept this one at hand looks for that.

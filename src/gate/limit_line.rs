@@ -5,7 +5,7 @@
 use super::Inner;
 use super::standing::Standing;
 use crate::admission::decide::Limit;
-use crate::admission::permit::Of;
+use crate::admission::permit::Hold;
 use crate::admission::policy::RoutePolicy;
 use crate::clock::Now;
 use crate::decision::LimitState;
@@ -25,13 +25,13 @@ impl Inner {
     #[inline]
     pub(crate) fn write_limits(
         &self,
-        of: &Of,
+        hold: &Hold,
         now: Now,
         line: &mut HeaderText,
         policy: impl FnOnce(&PolicyText),
     ) {
-        let view = Standing { inner: self, sheet: &of.sheet, scopes: of.scopes(), now };
-        let rules = of.rules();
+        let view = Standing::of(self, hold, now);
+        let rules = hold.of.rules();
         let route = rules.line.get_or_init(|| RouteLine::new(&view, rules));
         let mut absent = false;
         for (limit, item) in &route.items {
@@ -132,12 +132,12 @@ mod tests {
             for _ in 0..3 {
                 let running = admit(&gate, user).await;
                 let now = clock_now(&gate);
-                let states = gate.inner.limit_states(&running.hold.of, now);
+                let states = gate.inner.limit_states(&running.hold, now);
                 let mut expected = String::new();
                 wire::write_ratelimit(&mut expected, states.iter()).unwrap();
                 let mut line = HeaderText::new();
                 let mut policy = None;
-                gate.inner.write_limits(&running.hold.of, now, &mut line, |text| {
+                gate.inner.write_limits(&running.hold, now, &mut line, |text| {
                     policy = Some(text.as_str().to_owned());
                 });
                 assert_eq!(std::str::from_utf8(&line).unwrap(), expected);

@@ -9,7 +9,7 @@ use super::Inner;
 use crate::admission::bucket::Level;
 use crate::admission::decide::{Limit, Refused, bucket_of};
 use crate::admission::lease::Lease;
-use crate::admission::permit::Of;
+use crate::admission::permit::{Hold, Of};
 #[cfg(feature = "metrics")]
 use crate::admission::policy::RoutePolicy;
 use crate::admission::policy::{Place, QuotaRule, RateRule};
@@ -70,7 +70,7 @@ impl Inner {
     pub(super) fn refusal_of(&self, of: &Of, refused: &Refused, now: Now) -> Box<Refusal> {
         let (sheet, route) = (&of.sheet, of.route);
         let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
-        let view = Standing { inner: self, sheet, scopes: of.scopes(), now };
+        let view = Standing { inner: self, sheet, scopes: of.scopes(), now, hold: None };
         refusal.limit = match refused.by {
             Limit::None => None,
             Limit::Rate(rate) => view.rate(rate),
@@ -138,9 +138,9 @@ impl Inner {
     }
 
     /// Every limit that holds for a request of this route, as it stands now.
-    pub(crate) fn limit_states(&self, of: &Of, now: Now) -> LimitStates {
-        let view = Standing { inner: self, sheet: &of.sheet, scopes: of.scopes(), now };
-        let route = of.rules();
+    pub(crate) fn limit_states(&self, hold: &Hold, now: Now) -> LimitStates {
+        let view = Standing::of(self, hold, now);
+        let route = hold.of.rules();
         let rates = route.rates.iter().filter_map(|rate| view.rate(*rate));
         let quotas = route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|q| view.quota(*q));
         rates.chain(quotas).collect()
@@ -153,9 +153,17 @@ pub(super) struct Standing<'a> {
     pub(super) sheet: &'a Arc<Sheet>,
     pub(super) scopes: ScopesOf<'a>,
     pub(super) now: Now,
+    /// The request that is told: what it has set aside and not used is still to be had.
+    pub(super) hold: Option<&'a Hold>,
 }
 
-impl Standing<'_> {
+impl<'a> Standing<'a> {
+    /// As this request sees it.
+    pub(super) fn of(inner: &'a Inner, hold: &'a Hold, now: Now) -> Self {
+        let of = &hold.of;
+        Self { inner, sheet: &of.sheet, scopes: of.scopes(), now, hold: Some(hold) }
+    }
+
     /// A rate; `None` if it is for a scope that the caller has no value of.
     pub(super) fn rate(&self, index: u16) -> Option<LimitState> {
         Some(self.rate_at(index, self.level(index)?))
@@ -178,7 +186,7 @@ impl Standing<'_> {
             }
             Limit::Quota(index) => {
                 let rule = &self.sheet.policy.quotas[usize::from(index)];
-                let remaining = self.quota_remaining(rule)?;
+                let remaining = self.quota_remaining(index)?;
                 let scale = self.sheet.catalog.meters[usize::from(rule.quota.meter.0)].scale;
                 let window = self.sheet.window(rule.included.or(rule.over)?);
                 let resets_in_s = (window.end_ms != i64::MAX).then(|| {
@@ -192,14 +200,30 @@ impl Standing<'_> {
         }
     }
 
-    /// What is left of what a quota includes; `None` where it sets no bound for this caller.
-    fn quota_remaining(&self, rule: &QuotaRule) -> Option<u64> {
+    /// What the next request could use before a quota refuses it or counts it as over: what is
+    /// included and granted together, less what was used and waits to be paid. `None` where the
+    /// quota sets no bound for this caller.
+    fn quota_remaining(&self, index: u16) -> Option<u64> {
+        let policy = &self.sheet.policy;
+        let rule = &policy.quotas[usize::from(index)];
         let limit = rule.quota.limit?;
         rule.included.or(rule.over)?;
-        match rule.included {
-            Some(included) => Some(self.remaining(included)?.min(limit)),
-            None => Some(0),
+        let included = match rule.included {
+            Some(included) => self.remaining(included)?.min(limit),
+            None => 0,
+        };
+        let set_aside = self.hold.map_or(0, |hold| hold.set_aside(index));
+        let own = included.saturating_add(set_aside);
+        if !rule.tenant_wide {
+            return Some(own);
         }
+        let meter = rule.quota.meter;
+        let grants = policy.payers(meter).map_or(&[][..], |payers| payers.grants).iter();
+        let granted = grants
+            .filter(|grant| self.now.wall_ms < self.sheet.window(**grant).end_ms)
+            .filter_map(|grant| self.remaining(*grant))
+            .fold(own, u64::saturating_add);
+        Some(granted.saturating_sub(self.sheet.unpaid.of_meter(meter)))
     }
 
     /// How the bucket of a rate stands; `None` if it is for a scope that the caller has no value
@@ -246,8 +270,7 @@ impl Standing<'_> {
 
     /// A quota; `None` if it is for a scope that the caller has no value of.
     pub(super) fn quota(&self, index: u16) -> Option<LimitState> {
-        let rule = &self.sheet.policy.quotas[usize::from(index)];
-        self.quota_with(index, self.quota_remaining(rule)?)
+        self.quota_with(index, self.quota_remaining(index)?)
     }
 
     /// A quota of which so much is left.

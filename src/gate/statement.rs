@@ -112,6 +112,7 @@ impl Gate {
             sheet: &sheet,
             scopes: who.scopes(&inner.hub.without_value),
             now,
+            hold: None,
         })
         .await?;
         let meters = sheet.catalog.meters.iter().enumerate().map(|(i, meter)| {

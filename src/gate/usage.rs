@@ -60,7 +60,7 @@ impl Admitted {
         let hold = self.hold();
         let inner = &self.0.gate.inner;
         let now = inner.clock.now();
-        inner.limit_states(&hold.of, now).into_vec()
+        inner.limit_states(&hold, now).into_vec()
     }
 
     /// The use of this request.

@@ -174,12 +174,12 @@ impl Serving {
                 return;
             }
             if let Some(name) = warnings {
-                let past = wire::soft_warnings(&inner.limit_states(&hold.of, now));
+                let past = wire::soft_warnings(&inner.limit_states(hold, now));
                 past.into_iter().for_each(|value| write(LimitHeader::Other(name, value)));
             }
             if style == HeaderStyle::Draft11 {
                 wire::in_line(|line| {
-                    inner.write_limits(&hold.of, now, line, |policy| {
+                    inner.write_limits(hold, now, line, |policy| {
                         write(LimitHeader::Policy(policy));
                     });
                     if !line.is_empty() {
@@ -187,7 +187,7 @@ impl Serving {
                     }
                 });
             } else {
-                let states = inner.limit_states(&hold.of, now);
+                let states = inner.limit_states(hold, now);
                 let mut pairs = Vec::new();
                 wire::limit_headers(&states, style, Call::at(now.wall_ms), &mut pairs);
                 for (name, value) in pairs {
