@@ -140,7 +140,7 @@ impl Gate {
                 Ok(hashes) => {
                     // Whose a key is nobody knows yet: they wait by where they come from.
                     let whose = inner.identifier.peer(view).map_or(0, |ip| match ip {
-                        IpAddr::V4(ip) => u128::from(ip.to_ipv6_mapped().to_bits()),
+                        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
                         IpAddr::V6(ip) => ip.to_bits(),
                     });
                     Seen::Ask(self.load(probe, Wanted::Credential(hashes), whose))
