@@ -333,7 +333,7 @@ async fn units_can_be_taken_before_they_are_spent() {
         Ok::<_, Infallible>(response)
     });
     let service = TollgateLayer::new(&gate).layer(inner);
-    for (tokens, status, used) in [("200", 200, 100), ("380", 429, 100), ("280", 200, 240)] {
+    for (tokens, status, used) in [("200", 200, 100), ("401", 429, 100), ("400", 200, 300)] {
         let mut request = request("POST", "/chat");
         request.headers_mut().insert("x-tokens", tokens.parse().unwrap());
         let response = service.clone().oneshot(request).await.unwrap();

@@ -19,7 +19,7 @@ use super::hub::Hub;
 use super::late;
 use super::lease::Lease;
 use super::permit::List;
-use super::policy::{Known, Place, RateRule, RoutePolicy};
+use super::policy::{Place, RateRule, RoutePolicy};
 use super::scoped::{ScopedBucket, ScopesOf, Used};
 use super::sheet::{Sheet, Standing};
 use crate::catalog::Scope;
@@ -197,15 +197,8 @@ pub(crate) fn draw_more(
     draw: u64,
 ) -> Result<TakenList, Stopped> {
     let mut taken = TakenList::new();
-    let fed = q.route.meters.iter().enumerate().filter_map(|(i, meter)| match &meter.known {
-        _ if i == ask => Some((i, n)),
-        Known::Sum(parts) => {
-            let (_, weight) = parts.iter().find(|(part, _)| usize::from(*part) == ask)?;
-            Some((i, n.saturating_mul(*weight)))
-        }
-        _ => None,
-    });
-    for (i, n) in fed {
+    for (i, weight) in q.route.fed_by(ask) {
+        let n = n.saturating_mul(weight);
         let index = u8::try_from(i).unwrap_or(CALLS - 1);
         if let Some(stopped) = draw_meter(q, &q.route.meters[i], index, n, draw, &mut taken) {
             undo(q.sheet, &taken, q.now);

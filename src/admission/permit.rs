@@ -16,8 +16,6 @@
 use std::num::NonZeroU128;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::decide::{self, CALLS, Drawn, From, PARTS, Taken};
 use super::hub::Hub;
 use super::late::LateUse;
@@ -32,6 +30,7 @@ mod going_on;
 mod keyed;
 mod listed;
 mod plain;
+mod reserve;
 #[cfg(any(test, feature = "testing"))]
 mod seen;
 mod spare;
@@ -171,10 +170,30 @@ impl Hold {
     /// before the request ends.
     pub(crate) fn report(&mut self, counter: u8, n: u64, now: Now) {
         self.write_down();
+        let known = Known::Reported(counter);
+        if let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) {
+            self.use_reserve(ask, n);
+        }
         if let Some(counter) = self.list.open().counters.get_mut(usize::from(counter)) {
             self.is_late = true;
             *counter = counter.saturating_add(n);
             self.record(now);
+        }
+    }
+
+    /// Uses what its costs say of meters that are reported: no other number will come.
+    pub(crate) fn use_stated(&mut self, now: Now) {
+        if self.state != State::Open {
+            return;
+        }
+        let stated = self.of.rules().meters.iter().filter(|ask| ask.stated && ask.n > 0);
+        let stated = stated.filter_map(|ask| match ask.known {
+            Known::Reported(counter) => Some((counter, ask.n)),
+            Known::Cost | Known::Length | Known::Sum(_) => None,
+        });
+        let stated: smallvec::SmallVec<[(u8, u64); 4]> = stated.collect();
+        for (counter, n) in stated {
+            self.report(counter, n, now);
         }
     }
 
@@ -187,23 +206,6 @@ impl Hold {
         self.of.sheet.row.add(meter, n);
         self.of.late_use().pay(meter, n);
         self.of.hub().soil_sheet(&self.of.sheet);
-    }
-
-    /// What is held and not yet used of the ask with this counter.
-    pub(crate) fn held(&mut self, counter: u8) -> u64 {
-        self.write_down();
-        let known = Known::Reported(counter);
-        let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) else {
-            return 0;
-        };
-        let mut draws = SmallVec::<[(u64, u64); 4]>::new();
-        for took in self.taken().iter().filter(|t| usize::from(t.ask) == ask && t.is_units()) {
-            if !draws.iter().any(|(draw, _)| *draw == took.draw) {
-                draws.push((took.draw, took.n));
-            }
-        }
-        let held = draws.iter().fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
-        self.unclaimed(held, counter)
     }
 
     /// What it holds, of what this quota includes or grants pay, for numbers that are still to be
@@ -395,6 +397,7 @@ impl Hold {
             return;
         };
         listed.going_on.clear(); // each gives back what it holds
+        listed.reserves.clear();
         for took in &mut listed.taken {
             // A call that was made stays counted by its rate, whatever became of it.
             if took.ask != CALLS {

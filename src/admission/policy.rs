@@ -146,6 +146,18 @@ pub(crate) struct RoutePolicy {
 }
 
 impl RoutePolicy {
+    /// The asks that grow with this one, each with how much: itself, and the sums it feeds.
+    pub(crate) fn fed_by(&self, ask: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.meters.iter().enumerate().filter_map(move |(i, meter)| match &meter.known {
+            _ if i == ask => Some((i, 1)),
+            Known::Sum(parts) => {
+                let (_, weight) = parts.iter().find(|(part, _)| usize::from(*part) == ask)?;
+                Some((i, *weight))
+            }
+            _ => None,
+        })
+    }
+
     /// Whether `charge-on` charges this outcome.
     #[inline]
     pub(crate) fn charges(&self, outcome: Outcome) -> bool {
@@ -178,6 +190,8 @@ pub(crate) struct MeterAsk {
     /// Atoms: the cost, or the hold.
     pub(crate) n: u64,
     pub(crate) known: Known,
+    /// A cost says the number, as opposed to the meter's `hold`.
+    pub(crate) stated: bool,
     pub(crate) quotas: Vec<u16>,
     /// Pools, soonest expiry first.
     pub(crate) grants: Vec<u16>,
@@ -207,8 +221,8 @@ impl MeterAsk {
 
     /// An ask of a meter that no quota is known of yet.
     fn new(meter: MeterId, n: u64, known: Known) -> Self {
-        let (quotas, grants) = (Vec::new(), Vec::new());
-        Self { meter, n, known, quotas, grants, once_only: false, debtor: None }
+        let (quotas, grants, stated) = (Vec::new(), Vec::new(), false);
+        Self { meter, n, known, stated, quotas, grants, once_only: false, debtor: None }
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) fn check(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>, 
     }
     written_send(report, catalog, top, send);
     paid_twice(report, catalog, top);
+    idle_topups(report, catalog, top);
     // A broken file has worse to say than that a route has no limit.
     if report.is_clean() {
         unlimited_routes(report, catalog, top);
@@ -254,6 +255,24 @@ fn paid_twice(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
     for addon in &catalog.addons {
         let twice = addon.quotas.iter().map(|quota| quota.meter).find(|meter| all(meter));
         twice.into_iter().for_each(|meter| warn("addon", &addon.name, meter));
+    }
+}
+
+/// Refuses top-ups of what no plan limits: nothing of them would ever be spent.
+fn idle_topups(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
+    let limits = |meter: MeterId| {
+        let of_tenant = |quota: &Quota| quota.scope == Scope::Tenant && quota.limit.is_some();
+        all_quotas(catalog).any(|quota| quota.meter == meter && of_tenant(quota))
+    };
+    for (_, table) in tables(top, "topup") {
+        for line in table.table("adds").map(Table::entries).unwrap_or_default() {
+            let name = line.name;
+            if catalog.meter(name).is_some_and(|meter| !limits(meter)) {
+                let message = format!("no plan limits `{name}`: nothing of this would be spent");
+                let help = format!("write `quota.{name} = \"prepaid\"` in the plans that spend it");
+                report.error(line.span, message, help);
+            }
+        }
     }
 }
 

@@ -79,6 +79,7 @@ impl Scene<'_> {
                 refuse_twin(report, twin, &quota.id, &text.span);
                 list.push(quota);
             }
+            refuse_prepaid_beside(report, &list);
             quotas.insert(meter, list);
         }
         quotas
@@ -129,16 +130,24 @@ impl Scene<'_> {
     ) {
         let name = &self.of(quota.meter).name;
         let over = table.and_then(|table| table.text("over"));
-        if quota.limit == Some(0) && quota.over == Over::Deny {
+        let is_prepaid = quota.is_prepaid() && text.text.trim() == "prepaid";
+        if quota.limit == Some(0) && quota.over == Over::Deny && !is_prepaid {
             let message = "a limit of 0 that denies is no quota";
             let help = "write `needs = \"..\"` on the route, and the feature in the plans \
-                        that may call it; or `over = \"bill\"` to bill all of it";
+                        that may call it; or \"prepaid\" to spend grants alone; or `over = \
+                        \"bill\"` to bill all of it";
             report.error(text.span.clone(), message, help);
         }
         let Some(over) = over else { return };
         if quota.limit.is_none() {
             let help = "leave `over` out, or write a limit";
             report.error(over.span, "nothing is beyond \"unlimited\"", help);
+        } else if is_prepaid && quota.over != Over::Deny {
+            let help = format!(
+                "write quota.{name} = {{ limit = \"0/cycle\", over = \"{}\" }}: grants come first",
+                over.text
+            );
+            report.error(over.span, "nothing is beyond \"prepaid\"", help);
         } else if quota.every == Every::Once && quota.over != Over::Deny {
             let message = "units granted once have no window to count what is beyond them";
             let help = format!(
@@ -253,6 +262,18 @@ pub(super) fn atoms(amount: &Amount, meter: Option<&Meter>) -> Result<u64, Fault
             let help = "write a smaller number, or \"unlimited\"".to_owned();
             Err(fault("the number overflows what can be counted", help))
         }
+    }
+}
+
+/// Refuses what includes nothing beside what includes something: each unit passes both, so nothing
+/// of the other would ever be drawn.
+fn refuse_prepaid_beside(report: &mut Report<'_>, list: &[Quota]) {
+    let mut whole = list.iter().filter(|quota| quota.scope == Scope::Tenant);
+    let Some(prepaid) = list.iter().find(|quota| quota.is_prepaid()) else { return };
+    if whole.any(|quota| !std::ptr::eq(quota, prepaid)) {
+        let message = "\"prepaid\" includes nothing, and stands beside a quota that does";
+        let help = "leave one of them out: grants are spent after what a quota includes";
+        report.error_at(prepaid.place, message, help);
     }
 }
 

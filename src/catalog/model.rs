@@ -294,6 +294,13 @@ pub struct Quota {
     pub place: Place,
 }
 
+impl Quota {
+    /// Whether it includes nothing, and grants alone are spent.
+    pub fn is_prepaid(&self) -> bool {
+        self.every == Every::Once && self.limit == Some(0)
+    }
+}
+
 /// What a plan says of a feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Feature {
@@ -357,10 +364,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether it has a quota of this meter that runs out or is counted against: without one, units
-    /// that are given on top are never spent.
+    /// Whether it has a quota of this meter for the whole tenant that runs out or is counted
+    /// against: without one, units that are given on top are never spent.
     pub fn limits(&self, meter: MeterId) -> bool {
-        self.quotas.get(&meter).into_iter().flatten().any(|quota| quota.limit.is_some())
+        let quotas = self.quotas.get(&meter).into_iter().flatten();
+        quotas.filter(|quota| quota.scope == Scope::Tenant).any(|quota| quota.limit.is_some())
     }
 }
 

@@ -49,6 +49,10 @@ fn check_added(report: &mut Report<'_>, scene: &Scene<'_>, quota: &Quota, plans:
         let help = "write what one of it adds: \"100k/cycle\"";
         return report.error_at(quota.place, "an addon cannot add \"unlimited\"", help);
     };
+    if quota.is_prepaid() {
+        let help = "write what one of it adds, or make it a top-up: `[topup.x]`";
+        return report.error_at(quota.place, "an addon of nothing", help);
+    }
     let all = || plans.iter().filter_map(|plan| plan.quotas.get(&quota.meter)).flatten();
     if all().any(|other| other.id == quota.id) {
         return;

@@ -61,8 +61,11 @@ fn value(form: &Form) -> Map<String, Value> {
         }
         Form::QuotaWords => {
             let periods = units(&QUOTA_PERIODS);
-            let pattern = format!(r"unlimited|{number}( */ *({periods})( +per {NAME})?)?");
-            words(pattern, &["10k/month", "1GB/month", "5k/day per user", "500", "unlimited"])
+            let pattern = format!(r"unlimited|prepaid|{number}( */ *({periods})( +per {NAME})?)?");
+            words(
+                pattern,
+                &["10k/month", "1GB/month", "5k/day per user", "500", "unlimited", "prepaid"],
+            )
         }
         Form::Limits(form, shape) => {
             let one = json!({ "anyOf": [value(form), object(shape)] });

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::cursor::{Amount, Cursor, Fault};
 use super::error::{did_you_mean, known_names};
 use super::model::{Every, Scope};
+use super::numbers::Exact;
 
 /// Periods of a rate, in seconds.
 pub(super) const RATE_PERIODS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3_600)];
@@ -68,7 +69,7 @@ const ALIASES: [(&str, &str); 29] = [
 pub(super) fn is_reserved(name: &str) -> bool {
     RATE_PERIODS.iter().any(|(word, _)| *word == name)
         || QUOTA_PERIODS.iter().any(|(word, _)| *word == name)
-        || matches!(name, "once" | "unlimited" | "burst" | "per" | "all" | "default")
+        || matches!(name, "once" | "unlimited" | "prepaid" | "burst" | "per" | "all" | "default")
 }
 
 /// The words of a rate.
@@ -128,7 +129,8 @@ pub(super) fn rate(text: &str) -> Result<RateWords<'_>, Fault> {
     })
 }
 
-/// `N[unit]/(hour|day|week|month|year|cycle|term) [per SCOPE]`, `N[unit]` or `unlimited`
+/// `N[unit]/(hour|day|week|month|year|cycle|term) [per SCOPE]`, `N[unit]`, `unlimited` or
+/// `prepaid`: nothing, granted once.
 pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
     let mut cursor = Cursor::new(text);
     if cursor.eat_word("unlimited") {
@@ -137,6 +139,14 @@ pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
             return Err(cursor.unexpected("the end: what has no limit has no period", help));
         }
         return Ok(QuotaWords { limit: None, every: Every::Cycle, scope: Scope::Tenant });
+    }
+    if cursor.eat_word("prepaid") {
+        if !cursor.is_done() {
+            let help = "write \"prepaid\" alone";
+            return Err(cursor.unexpected("the end: nothing is included, of no period", help));
+        }
+        let nothing = Amount { value: Exact::whole(0), bytes: false, at: 0..text.len() };
+        return Ok(QuotaWords { limit: Some(nothing), every: Every::Once, scope: Scope::Tenant });
     }
     let limit = cursor.amount()?;
     let (mut every, mut scope) = (Every::Once, Scope::Tenant);
@@ -371,6 +381,8 @@ mod tests {
         assert_eq!((units(&words.limit.unwrap()), words.scope), (5_000, Scope::User));
         assert_eq!(quota("500").unwrap().every, Every::Once);
         assert_eq!(quota("unlimited").unwrap().limit, None);
+        let prepaid = quota("prepaid").unwrap();
+        assert_eq!((units(&prepaid.limit.unwrap()), prepaid.every), (0, Every::Once));
         assert_eq!(units(&quota("1GiB/month").unwrap().limit.unwrap()), 1 << 30);
     }
 
@@ -419,7 +431,7 @@ mod tests {
         for text in ["", " ", "/s", "50", "50/", "-5/s", "5/s/s", "5 /s x", "1..2/s", "é/s"] {
             assert!(rate(text).is_err(), "{text}");
         }
-        for text in ["", "10k/", "10k/fortnight", "10k per user", "unlimited/month", "1/2/day"] {
+        for text in ["", "10k/", "10k/fortnight", "10k per user", "prepaid/day"] {
             assert!(quota(text).is_err(), "{text}");
         }
     }

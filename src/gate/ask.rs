@@ -6,6 +6,7 @@ use super::{Denied, Gate, Waited};
 use crate::admission::permit::{Hold, Of, Outcome};
 use crate::admission::sheet::SheetRef;
 use crate::admission::tenant::LiveTenant;
+use crate::catalog::Count;
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
@@ -65,10 +66,18 @@ impl Ask {
         self
     }
 
-    /// For so many units of a meter.
+    /// For so many units of a meter, in place of what a route of this name costs of it. The costs
+    /// of one meter add up.
+    ///
+    /// Of a meter that is `reported` the number said here is the one that counts: it is set aside,
+    /// and used when the work is [settled](Permit::settle).
     #[must_use]
     pub fn cost(mut self, meter: impl Into<Arc<str>>, units: u64) -> Self {
-        self.costs.push((meter.into(), units));
+        let meter = meter.into();
+        match self.costs.iter_mut().find(|(known, _)| *known == meter) {
+            Some((_, sum)) => *sum = sum.saturating_add(units),
+            None => self.costs.push((meter, units)),
+        }
         self
     }
 }
@@ -94,9 +103,10 @@ impl TenantHandle {
 }
 
 impl Permit {
-    /// The work was done: its costs are used.
+    /// The work was done: its costs are used, those of meters that are reported among them.
     pub fn settle(mut self) {
         let now = self.hold.now();
+        self.hold.use_stated(now);
         self.hold.charge(true, now);
         self.hold.end(Outcome::Complete { status: 200 }, now);
     }
@@ -112,6 +122,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let now = self.hold.now();
+        if self.hold.of.rules().charges(Outcome::Failed) {
+            self.hold.use_stated(now);
+        }
         self.hold.end(Outcome::Failed, now); // does nothing if it has ended
     }
 }
@@ -177,8 +190,13 @@ impl Gate {
                 repeated!(error, now.wall_ms, TEXT; meter = %name);
                 return Err(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet))));
             };
-            let scale = live.catalog.meters[usize::from(meter.0)].scale;
-            costs.push((meter, units.saturating_mul(scale)));
+            let rules = &live.catalog.meters[usize::from(meter.0)];
+            if rules.count == Count::Sum {
+                const TEXT: &str = "admit: a sum counts its parts; ask for those instead";
+                repeated!(error, now.wall_ms, TEXT; meter = %name);
+                return Err(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet))));
+            }
+            costs.push((meter, units.saturating_mul(rules.scale)));
         }
         let work = Some(Arc::new(sheet.policy.work(&live.catalog, route, &costs)));
         self.held(Of { sheet, route, ip: None, work }, waited, now)

@@ -132,9 +132,10 @@ impl Usage {
         }
     }
 
-    /// Takes `units` of a meter before they are spent, in addition to what the request already
-    /// holds. They are settled by what [`add`](Self::add) reports; the rest goes back at the end.
-    /// They come from quotas and grants: metered rates are charged when use is reported.
+    /// Takes `units` of a meter before they are spent: out of what the request holds of it (the
+    /// meter's `hold`) as far as that goes and was not taken before, and the rest in addition. They
+    /// are settled by what [`add`](Self::add) reports; what is not used goes back at the end. They
+    /// come from quotas and grants: metered rates are charged when use is reported.
     ///
     /// # Errors
     ///
@@ -176,7 +177,7 @@ impl Usage {
             let inner = &shared.gate.inner;
             return Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)));
         };
-        shared.gate.draw(&mut hold, ask, n, waited)
+        shared.gate.take(&mut hold, ask, n, waited)
     }
 
     fn now(&self) -> Now {
@@ -245,30 +246,64 @@ impl Gate {
         hold.go_on(of, now);
     }
 
+    /// Takes `n` atoms for the handler of a request that runs: what is held first, and the rest
+    /// by a draw.
+    fn take(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited) -> Took {
+        let now = self.inner.clock.now();
+        if let Some(stopped) = self.before_draw(hold, waited, now) {
+            return stopped;
+        }
+        let rest = n - hold.covered(ask, n);
+        let took = match rest {
+            0 => Took::Done,
+            rest => self.draw_here(hold, ask, rest, waited, now),
+        };
+        if matches!(took, Took::Done) {
+            hold.promise(ask, n);
+        }
+        took
+    }
+
     /// Draws `n` more atoms for a request that runs, from memory, or says what to wait for.
     pub(crate) fn draw(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited) -> Took {
+        let now = self.inner.clock.now();
+        match self.before_draw(hold, waited, now) {
+            Some(stopped) => stopped,
+            None => self.draw_here(hold, ask, n, waited, now),
+        }
+    }
+
+    /// A stream that lasts draws from the window, plan and standing that hold now.
+    fn before_draw(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Took> {
         let inner = &*self.inner;
-        let unavailable = |hold: &Hold| match hold.of.rules().shadow {
-            true => Took::Done,
-            false => Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet))),
-        };
         if hold.is_replay() {
-            return Took::Done;
+            return Some(Took::Done);
         }
         if waited.refused.is_some() || waited.rounds > super::ROUNDS {
-            return unavailable(hold);
+            return Some(self.cannot_draw(hold));
         }
-        let now = inner.clock.now();
-        // A stream that lasts draws from the window, plan and standing that hold now.
         let tenant = self.tenant_of(hold.latest_of());
         if let Some(pending) = tenant.and_then(|tenant| self.refresh(&tenant, now)) {
-            return Took::Wait(super::counted(pending, waited.rounds));
+            return Some(Took::Wait(super::counted(pending, waited.rounds)));
         }
         self.keep_up(hold, now);
         let standing = self.standing_now(hold.latest_of(), now);
-        if let Standing::Refused(reason) = standing {
-            return Took::Refused(inner.refusal(reason, Some(&hold.latest_of().sheet)));
+        let Standing::Refused(reason) = standing else { return None };
+        Some(Took::Refused(inner.refusal(reason, Some(&hold.latest_of().sheet))))
+    }
+
+    fn cannot_draw(&self, hold: &Hold) -> Took {
+        match hold.of.rules().shadow {
+            true => Took::Done,
+            false => {
+                let reason = crate::Reason::Unavailable;
+                Took::Refused(self.inner.refusal(reason, Some(&hold.of.sheet)))
+            }
         }
+    }
+
+    fn draw_here(&self, hold: &mut Hold, ask: usize, n: u64, waited: &Waited, now: Now) -> Took {
+        let inner = &*self.inner;
         let Some((ask, n)) = hold.latest_ask(ask, n) else {
             return Took::Done; // the plan file in force counts no such meter here
         };
@@ -286,10 +321,10 @@ impl Gate {
         };
         match decide::draw_more(&question, ask, n, draw) {
             Ok(taken) => {
-                hold.add_draw(taken);
+                hold.add_draw(ask, n, taken);
                 Took::Done
             }
-            Err(Stopped::Need(..)) if is_away => unavailable(hold),
+            Err(Stopped::Need(..)) if is_away => self.cannot_draw(hold),
             Err(Stopped::Need(lease, n)) => {
                 Took::Wait(self.wait_for(&hold.of, lease, n, waited.rounds))
             }

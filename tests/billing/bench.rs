@@ -32,11 +32,13 @@ const PLANS: &str = r#"
     quota.jobs     = "10/cycle"
     [plan.team]
     stripe         = { price = ["team_monthly", "team_yearly"] }
+    quota.credits  = "prepaid"
     quota.requests = "100k/cycle"
     quota.jobs     = { limit = "100/cycle", over = "bill", stop = "1k" }
     feature.seats  = 5
     [plan.payg]
     stripe         = { price = "payg_monthly" }
+    quota.credits  = "prepaid"
     quota.requests = "100k/cycle"
     quota.jobs     = { limit = "0/cycle", over = "bill", stop = "1k" }
     [addon.seats]

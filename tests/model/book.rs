@@ -104,6 +104,8 @@ pub(crate) struct Hold {
     pub(crate) user: u32,
     /// By meter, in the order in which they were drawn.
     units: BTreeMap<Meter, VecDeque<Unit>>,
+    /// Of those, what its handler has taken and not reported.
+    promised: BTreeMap<Meter, u64>,
     /// Costs that the end decides: meter and units.
     costs: Vec<(Meter, u64)>,
 }
@@ -159,11 +161,11 @@ impl Book {
         costs: &[(Meter, u64)],
         holds: &[(Meter, u64)],
     ) -> Result<Hold, Refused> {
-        let units = BTreeMap::new();
-        let mut hold = Hold { tenant, user, units, costs: costs.to_vec() };
+        let (units, promised, costs) = (BTreeMap::new(), BTreeMap::new(), costs.to_vec());
+        let mut hold = Hold { tenant, user, units, promised, costs };
         let before = self.tenants[tenant].clone();
-        for &(meter, n) in costs.iter().chain(holds) {
-            if let Err(refused) = self.take(&mut hold, meter, n) {
+        for (meter, n) in hold.costs.clone().into_iter().chain(holds.iter().copied()) {
+            if let Err(refused) = self.set_aside(&mut hold, meter, n) {
                 self.tenants[tenant] = before;
                 return Err(refused);
             }
@@ -171,8 +173,18 @@ impl Book {
         Ok(hold)
     }
 
-    /// Sets so many units more aside for a request, all or none.
+    /// The handler takes units before it spends them: out of what is set aside for the request, and
+    /// the rest besides.
     pub(crate) fn take(&mut self, hold: &mut Hold, meter: Meter, n: u64) -> Result<(), Refused> {
+        let promised = hold.promised.get(&meter).copied().unwrap_or(0);
+        let free = self.held(hold, meter).saturating_sub(promised);
+        self.set_aside(hold, meter, n.saturating_sub(free))?;
+        hold.promised.insert(meter, promised + n);
+        Ok(())
+    }
+
+    /// Sets so many units more aside for a request, all or none.
+    fn set_aside(&mut self, hold: &mut Hold, meter: Meter, n: u64) -> Result<(), Refused> {
         let before = self.tenants[hold.tenant].clone();
         if before.suspended {
             return Err(Refused::Suspended);
@@ -198,6 +210,7 @@ impl Book {
 
     /// Units that a request used: its own hold pays first.
     pub(crate) fn report(&mut self, hold: &mut Hold, meter: Meter, n: u64) {
+        hold.promised.entry(meter).and_modify(|promised| *promised = promised.saturating_sub(n));
         for _ in 0..n {
             match hold.units.entry(meter).or_default().pop_front() {
                 Some(unit) => self.settle(hold.tenant, meter, &unit),
@@ -213,6 +226,7 @@ impl Book {
                 self.report(hold, meter, n);
             }
         }
+        hold.promised.clear();
         for unit in std::mem::take(&mut hold.units).into_values().flatten() {
             unit.iter().for_each(|payer| *self.number(hold.tenant, *payer) -= 1);
         }

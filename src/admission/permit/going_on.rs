@@ -60,6 +60,29 @@ impl Hold {
         going_on.push(next);
     }
 
+    /// How much of so much of an ask the handler may take without a draw, under whichever sheet.
+    pub(crate) fn covered(&mut self, ask: usize, n: u64) -> u64 {
+        let mut covered = self.free(ask).min(n);
+        let meter = self.of.rules().meters[ask].meter;
+        self.each_later_of(meter, |later, ask| {
+            covered = covered.saturating_add(later.free(ask)).min(n);
+        });
+        covered
+    }
+
+    /// The handler has taken so much of an ask: out of what was set aside first, in its order.
+    pub(crate) fn promise(&mut self, ask: usize, n: u64) {
+        let here = self.free(ask).min(n);
+        self.promise_here(ask, here);
+        let mut rest = n - here;
+        let meter = self.of.rules().meters[ask].meter;
+        self.each_later_of(meter, |later, ask| {
+            let here = later.free(ask).min(rest);
+            later.promise_here(ask, here);
+            rest -= here;
+        });
+    }
+
     /// What is held of a meter and not used yet, under whichever sheet.
     pub(crate) fn held_of(&mut self, counter: u8) -> u64 {
         let mut held = self.held(counter);
@@ -113,14 +136,28 @@ impl Hold {
 
     /// Those that went on for it and have a counter of the same meter.
     fn each_later(&mut self, counter: u8, mut with: impl FnMut(&mut Self, u8)) {
-        let Some((meter, scale)) = self.meter_of(counter) else { return };
+        let known = Known::Reported(counter);
+        let asks = &self.of.rules().meters;
+        let Some(ask) = asks.iter().find(|ask| ask.known == known) else { return };
+        self.each_later_of(ask.meter, |later, ask| {
+            if let Known::Reported(counter) = later.of.rules().meters[ask].known {
+                with(later, counter);
+            }
+        });
+    }
+
+    /// Those that went on for it and ask for the same meter.
+    fn each_later_of(&mut self, meter: MeterId, mut with: impl FnMut(&mut Self, usize)) {
         let Some(listed) = self.list.get_mut() else { return };
+        let own = &self.of.sheet.catalog.meters[usize::from(meter.0)];
         for later in &mut listed.going_on {
             let catalog = &later.of.sheet.catalog;
-            let same = catalog.meter(&meter);
-            let same = same.filter(|id| catalog.meters[usize::from(id.0)].scale == scale);
-            if let Some(counter) = same.and_then(|id| counter_of(&later.of, id)) {
-                with(later, counter);
+            let same = catalog.meter(&own.name);
+            let same = same.filter(|id| catalog.meters[usize::from(id.0)].scale == own.scale);
+            let asks = &later.of.rules().meters;
+            let ask = same.and_then(|id| asks.iter().position(|ask| ask.meter == id));
+            if let Some(ask) = ask {
+                with(later, ask);
             }
         }
     }

@@ -97,9 +97,10 @@ impl Hold {
         matches!(self.keyed(), Some(Keyed::Replay))
     }
 
-    /// Holds more. What came from the same limits as an earlier draw joins it, so that a stream
-    /// that uses nothing before its end has few draws.
-    pub(crate) fn add_draw(&mut self, taken: TakenList) {
+    /// Holds so much more of an ask. What came from the same limits as an earlier draw joins it, so
+    /// that a stream that uses nothing before its end has few draws.
+    pub(crate) fn add_draw(&mut self, ask: usize, n: u64, taken: TakenList) {
+        self.reserve(ask, n);
         let is_open = matches!(self.keyed(), Some(Keyed::Open(_)));
         let held = &mut self.list.open().taken;
         let is_one = taken.windows(2).all(|two| two[0].draw == two[1].draw);
@@ -136,20 +137,6 @@ impl Hold {
             Some(Keyed::Settling(_)) | None => return false,
         }
         true
-    }
-
-    /// What is held and not noted as used.
-    pub(super) fn unclaimed(&self, held: u64, counter: u8) -> u64 {
-        match self.keyed() {
-            Some(Keyed::Replay) => u64::MAX,
-            Some(Keyed::Open(_)) => {
-                let counters = self.list.get().map(|listed| listed.counters);
-                let used =
-                    counters.and_then(|counters| counters.get(usize::from(counter)).copied());
-                held.saturating_sub(used.unwrap_or(0))
-            }
-            Some(Keyed::Settling(_)) | None => held,
-        }
     }
 
     /// Whether what became known is not for the log. A replay pays its rates.

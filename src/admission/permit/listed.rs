@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::Hold;
 use super::keyed::Keyed;
+use super::reserve::Reserves;
 use super::spare::Spares;
 use crate::admission::decide::TakenList;
 
@@ -20,6 +21,8 @@ pub(crate) struct Listed {
     pub(super) counters: [u64; COUNTERS],
     /// What of each meter ask has been recorded so far.
     pub(super) recorded: SmallVec<[u64; 4]>,
+    /// What is set aside for each meter ask; empty: just what it was admitted with.
+    pub(super) reserves: Reserves,
     /// How many draws were made beyond the first.
     pub(super) draws: u64,
     /// Where it is to count once.
@@ -67,6 +70,7 @@ impl Drop for List {
 fn keep(mut listed: Box<Listed>) {
     listed.taken.clear();
     listed.recorded.clear();
+    listed.reserves.clear();
     listed.counters = [0; COUNTERS];
     listed.draws = 0;
     listed.keyed = None;

@@ -137,7 +137,8 @@ impl Policy {
         plan: &Plan,
         own: &[GrantTerms],
     ) -> BTreeMap<MeterId, Vec<u16>> {
-        let once = plan.quotas.values().flatten().filter(|q| q.every == Every::Once);
+        let once = plan.quotas.values().flatten();
+        let once = once.filter(|quota| quota.every == Every::Once && !quota.is_prepaid());
         let mut all: Vec<GrantTerms> = once
             .filter_map(|quota| {
                 Some(GrantTerms {
@@ -173,8 +174,8 @@ impl Policy {
         by_meter
     }
 
-    /// Of meters whose units are given once and no other way: the pools of what is owed, without a
-    /// unit of their own.
+    /// Of meters whose units are given once (or only bought) and no other way: the pools of what is
+    /// owed, without a unit of their own.
     pub(super) fn lower_debtors(
         &mut self,
         catalog: &Catalog,
@@ -182,7 +183,8 @@ impl Policy {
     ) -> BTreeMap<MeterId, u16> {
         let mut by_meter = BTreeMap::new();
         for (meter, quotas) in &plan.quotas {
-            if quotas.is_empty() || quotas.iter().any(|quota| quota.every != Every::Once) {
+            let mut whole = quotas.iter().filter(|quota| quota.scope == Scope::Tenant).peekable();
+            if whole.peek().is_none() || whole.any(|quota| quota.every != Every::Once) {
                 continue;
             }
             let name = &catalog.meters[usize::from(meter.0)].name;
@@ -325,7 +327,8 @@ impl Policy {
                 }
             };
             if n > 0 || known != Known::Cost {
-                policy.meters.push(MeterAsk::new(id, n, known));
+                let stated = cost.iter().any(|(of, _)| *of == id);
+                policy.meters.push(MeterAsk { stated, ..MeterAsk::new(id, n, known) });
             }
         }
         let sums = catalog.meters.iter().enumerate().filter(|(_, m)| m.count == Count::Sum);

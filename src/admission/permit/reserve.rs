@@ -1,0 +1,104 @@
+//! What a request has set aside for numbers that are still to be learned: so much of each meter,
+//! whether a limit of that meter gave units for it or only one of a sum that it feeds.
+//!
+//! What a handler takes (`usage.take`) is promised to it out of this first. More is drawn where all
+//! of it is promised.
+
+use smallvec::SmallVec;
+
+use super::{Hold, State};
+use crate::admission::policy::{Known, RoutePolicy};
+
+/// Of one meter ask.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reserve {
+    /// Set aside, and not used yet.
+    held: u64,
+    /// Of that: what the handler has taken, and not reported yet.
+    promised: u64,
+}
+
+pub(super) type Reserves = SmallVec<[Reserve; 4]>;
+
+impl Hold {
+    /// What is set aside for the ask with this counter, and not used yet.
+    pub(crate) fn held(&mut self, counter: u8) -> u64 {
+        if self.is_replay() {
+            return u64::MAX;
+        }
+        let known = Known::Reported(counter);
+        let ask = self.of.rules().meters.iter().position(|ask| ask.known == known);
+        ask.map_or(0, |ask| self.reserves()[ask].held)
+    }
+
+    /// How much more of an ask the handler may take without a draw.
+    pub(super) fn free(&mut self, ask: usize) -> u64 {
+        let rules = self.of.rules();
+        let fed: SmallVec<[(usize, u64); 4]> = rules.fed_by(ask).collect();
+        let reserves = self.reserves();
+        let free = fed.into_iter().map(|(i, weight)| {
+            let Reserve { held, promised } = reserves[i];
+            held.saturating_sub(promised) / weight.max(1)
+        });
+        free.min().unwrap_or(0)
+    }
+
+    /// So much of an ask is set aside besides.
+    pub(super) fn reserve(&mut self, ask: usize, n: u64) {
+        self.each_reserve(ask, |of, weight| {
+            of.held = of.held.saturating_add(n.saturating_mul(weight));
+        });
+    }
+
+    /// So much of what is set aside is the handler's.
+    pub(super) fn promise_here(&mut self, ask: usize, n: u64) {
+        self.each_reserve(ask, |of, weight| {
+            of.promised = of.promised.saturating_add(n.saturating_mul(weight));
+        });
+    }
+
+    /// So much of an ask has been used.
+    pub(super) fn use_reserve(&mut self, ask: usize, n: u64) {
+        self.each_reserve(ask, |of, weight| {
+            let n = n.saturating_mul(weight);
+            of.held = of.held.saturating_sub(n);
+            of.promised = of.promised.saturating_sub(n);
+        });
+    }
+
+    /// That of an ask, and those of the sums it feeds.
+    fn each_reserve(&mut self, ask: usize, mut with: impl FnMut(&mut Reserve, u64)) {
+        self.reserves();
+        let listed = self.list.open();
+        for (i, weight) in self.of.rules().fed_by(ask) {
+            with(&mut listed.reserves[i], weight);
+        }
+    }
+
+    /// One for each ask of the rules.
+    fn reserves(&mut self) -> &[Reserve] {
+        self.write_down();
+        let rules = self.of.rules();
+        let reserves = &mut self.list.open().reserves;
+        if reserves.is_empty() {
+            let is_over = self.state == State::Over;
+            let held = |i| if is_over { 0 } else { set_aside(rules, i) };
+            let all = (0..rules.meters.len()).map(|i| Reserve { held: held(i), promised: 0 });
+            reserves.extend(all);
+        }
+        reserves
+    }
+}
+
+/// What of an ask is set aside on entry for what is learned later.
+fn set_aside(rules: &RoutePolicy, ask: usize) -> u64 {
+    let ask = &rules.meters[ask];
+    match &ask.known {
+        Known::Cost | Known::Length => 0,
+        Known::Reported(_) => ask.n,
+        Known::Sum(parts) => parts.iter().fold(0, |sum, (part, weight)| {
+            let part = set_aside(rules, usize::from(*part));
+            sum.saturating_add(part.saturating_mul(*weight))
+        }),
+    }
+}

@@ -1,0 +1,259 @@
+//! Who pays, and out of what is held: what a handler takes, what work says it costs, streams of
+//! bytes that only a sum limits, units that are bought and never included.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Empty};
+use tollgate::directory::{DirectoryError, Grant};
+use tollgate::middleware::TollgateLayer;
+use tollgate::{Admitted, Ask, Gate, ManualClock, Reason, Usage, testing};
+use tower::{Layer, ServiceExt};
+
+/// What is used of a meter, and what of each of its limits.
+async fn used(gate: &Gate, meter: &str) -> (u64, Vec<u64>) {
+    let who = testing::identified(gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let meter = report.meters.into_iter().find(|it| &*it.name == meter).unwrap();
+    (meter.used / meter.scale, meter.limits.iter().map(|it| it.used / meter.scale).collect())
+}
+
+/// So many frames of so many bytes.
+struct Frames(usize, usize);
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.0 == 0 {
+            return Poll::Ready(None);
+        }
+        self.0 -= 1;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![b'x'; self.1])))))
+    }
+}
+
+/// A request of acme, handled by this: its status, and how many bytes of its body came before its
+/// end or before it was cut.
+async fn handled<F>(
+    gate: &Gate,
+    path: &str,
+    body: Frames,
+    handler: impl Fn(Usage) -> F,
+) -> (u16, usize)
+where
+    F: Future<Output = ()>,
+{
+    let body = std::sync::Mutex::new(Some(body));
+    let inner = tower::service_fn(|request: Request<Empty<Bytes>>| {
+        let handled = handler(request.extensions().get::<Admitted>().unwrap().usage());
+        let body = body.lock().unwrap().take().unwrap();
+        async move {
+            handled.await;
+            Ok::<_, Infallible>(Response::new(body))
+        }
+    });
+    let request = Request::get(path).header("x-tenant", "acme").body(Empty::new()).unwrap();
+    let response = TollgateLayer::new(gate).layer(inner).oneshot(request).await.unwrap();
+    let (status, mut passed) = (response.status().as_u16(), 0);
+    let mut body = response.into_body();
+    while let Some(Ok(frame)) = body.frame().await {
+        passed += frame.into_data().unwrap().len();
+    }
+    (status, passed)
+}
+
+const HELD: &str = r#"
+    default-plan = "free"
+    [meter.tokens]
+    count = "reported"
+    hold  = "50"
+    [meter.credits]
+    parts = 1
+    sum = { tokens = "2" }
+    [plan.free]
+    quota.credits = "1000/day"
+"#;
+
+#[tokio::test]
+async fn a_handler_takes_out_of_what_is_held_for_its_request() {
+    for plans in [HELD.to_owned(), HELD.replace("credits = \"1000/day\"", "tokens = \"500/day\"")] {
+        let (gate, _clock) = testing::gate(&plans);
+        let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+            usage.add("tokens", 450); // all but what is held
+        })
+        .await;
+        assert_eq!(status, 200);
+        let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+            for _ in 0..5 {
+                usage.take("tokens", 10).await.unwrap();
+            }
+            assert!(usage.take("tokens", 1).await.is_err(), "all of it is taken");
+            usage.add("tokens", 30);
+            assert!(usage.take("tokens", 1).await.is_err(), "20 of it are still to be spent");
+            usage.add("tokens", 20);
+        })
+        .await;
+        assert_eq!(status, 200);
+        assert_eq!(used(&gate, "tokens").await.0, 500);
+        assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_taken_beyond_the_hold_is_drawn_and_the_rest_goes_back() {
+    let (gate, _clock) = testing::gate(HELD);
+    let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+        usage.take("tokens", 30).await.unwrap();
+        usage.take("tokens", 470).await.unwrap(); // 20 of it are held
+        assert!(usage.take("tokens", 1).await.is_err());
+        usage.add("tokens", 7);
+        usage.take("credits", 1).await.unwrap_err();
+    })
+    .await;
+    assert_eq!(status, 200);
+    assert_eq!(used(&gate, "credits").await, (14, vec![14]));
+    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+}
+
+#[tokio::test]
+async fn a_sum_that_is_taken_comes_out_of_what_its_parts_hold() {
+    let (gate, _clock) = testing::gate(&HELD.replace("1000/day", "100/day"));
+    let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+        usage.take("credits", 60).await.unwrap();
+        usage.take("tokens", 20).await.unwrap();
+        assert!(usage.take("credits", 1).await.is_err());
+        usage.add("tokens", 50);
+    })
+    .await;
+    assert_eq!(status, 200);
+    assert_eq!(used(&gate, "credits").await, (100, vec![100]));
+}
+
+#[tokio::test]
+async fn a_stream_is_cut_where_the_credits_end_that_its_bytes_cost() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.egress]
+        count = "response-bytes"
+        cut   = true
+        [meter.credits]
+        sum = { egress = "1/1000" }
+        [plan.free]
+        quota.credits = "1000/day"
+        "#,
+    );
+    let quiet = |_| async {};
+    for frame in [10_000, 1_000] {
+        let passed = handled(&gate, "/", Frames(500_000 / frame, frame), quiet).await;
+        assert_eq!(passed, (200, 500_000));
+    }
+    assert_eq!(used(&gate, "credits").await, (1_000, vec![1_000]));
+    assert_eq!(handled(&gate, "/", Frames(1, 1), quiet).await.0, 429);
+}
+
+const WORK: &str = r#"
+    default-plan = "free"
+    [meter.jobs]
+    [meter.gpu-seconds]
+    count = "reported"
+    hold  = "5"
+    [meter.credits]
+    parts = 1
+    sum = { gpu-seconds = "2" }
+    [plan.free]
+    quota.jobs        = "10/day"
+    quota.gpu-seconds = "100/day"
+"#;
+
+#[tokio::test]
+async fn the_costs_of_one_meter_add_up() {
+    let (gate, _clock) = testing::gate(WORK);
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = |n| Ask::op("work").tenant(&acme).cost("jobs", 1).cost("jobs", n);
+    gate.admit(ask(8)).await.unwrap().settle();
+    assert_eq!(used(&gate, "jobs").await, (9, vec![9]));
+    assert!(gate.admit(ask(1)).await.is_err(), "one is left");
+}
+
+#[tokio::test]
+async fn work_that_says_what_it_reports_is_charged_that() {
+    let (gate, _clock) = testing::gate(WORK);
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = |op: &'static str| Ask::op(op).tenant(&acme);
+    gate.admit(ask("work").cost("gpu-seconds", 40)).await.unwrap().settle();
+    assert_eq!(used(&gate, "gpu-seconds").await, (40, vec![40]));
+    assert_eq!(used(&gate, "credits").await.0, 80);
+    gate.admit(ask("work").cost("gpu-seconds", 40)).await.unwrap().cancel();
+    drop(gate.admit(ask("work").cost("gpu-seconds", 40)).await.unwrap());
+    assert_eq!(used(&gate, "gpu-seconds").await.0, 40, "it failed");
+    assert_eq!(acme.held(), 0);
+    assert!(gate.admit(ask("work").cost("gpu-seconds", 61)).await.is_err());
+    // What is only a hold is no number.
+    gate.admit(ask("work").cost("jobs", 1)).await.unwrap().settle();
+    assert_eq!(used(&gate, "gpu-seconds").await.0, 40);
+    // A sum is of its parts.
+    let refused = gate.admit(ask("work").cost("credits", 1)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Unavailable);
+}
+
+const PREPAID: &str = r#"
+    default-plan = "free"
+    [meter.jobs]
+    [plan.free]
+    quota.jobs = ["prepaid", "9/day per user"]
+    [plan.none]
+    quota.jobs = "9/day per user"
+"#;
+
+async fn give(gate: &Gate, clock: &ManualClock, units: u64) -> Result<(), DirectoryError> {
+    let (id, meter, source) = (format!("pack-{units}"), "jobs".to_owned(), "shop".to_owned());
+    let grant = Grant { id, meter, units, source, expires_ms: None, note: None };
+    gate.directory().tenant("acme").grant(grant).save().await?;
+    clock.advance(Duration::from_secs(31));
+    Ok(())
+}
+
+#[tokio::test]
+async fn prepaid_includes_nothing_and_spends_grants_alone() {
+    let (gate, clock) = testing::gate(PREPAID);
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = |n| gate.admit(Ask::op("work").tenant(&acme).cost("jobs", n));
+    let refused = ask(1).await.unwrap_err();
+    assert!(matches!(refused.reason, Reason::PaymentRequired(_)));
+    give(&gate, &clock, 6).await.unwrap();
+    ask(4).await.unwrap().settle();
+    assert!(ask(3).await.is_err());
+    // What is learned late is owed, and the next pack pays it first.
+    let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+        usage.add("jobs", 5);
+    })
+    .await;
+    assert_eq!(status, 200);
+    let refused = ask(1).await.unwrap_err();
+    assert!(matches!(refused.reason, Reason::PaymentRequired(_)));
+    tokio::time::sleep(Duration::from_millis(20)).await; // what is owed stands in the store
+    give(&gate, &clock, 10).await.unwrap();
+    ask(7).await.unwrap().settle();
+    assert!(ask(1).await.is_err());
+    assert_eq!(used(&gate, "jobs").await.0, 16);
+}
+
+#[tokio::test]
+async fn a_grant_that_the_plan_would_never_spend_is_an_error() {
+    let (gate, clock) = testing::gate(&PREPAID.replace("\"free\"\n", "\"none\"\n"));
+    let refused = give(&gate, &clock, 5).await.unwrap_err();
+    assert!(matches!(refused, DirectoryError::NotLimited { .. }), "{refused}");
+}
