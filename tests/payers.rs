@@ -244,7 +244,6 @@ async fn prepaid_includes_nothing_and_spends_grants_alone() {
     assert_eq!(status, 200);
     let refused = ask(1).await.unwrap_err();
     assert!(matches!(refused.reason, Reason::PaymentRequired(_)));
-    tokio::time::sleep(Duration::from_millis(20)).await; // what is owed stands in the store
     give(&gate, &clock, 10).await.unwrap();
     ask(7).await.unwrap().settle();
     assert!(ask(1).await.is_err());
@@ -256,4 +255,30 @@ async fn a_grant_that_the_plan_would_never_spend_is_an_error() {
     let (gate, clock) = testing::gate(&PREPAID.replace("\"free\"\n", "\"none\"\n"));
     let refused = give(&gate, &clock, 5).await.unwrap_err();
     assert!(matches!(refused, DirectoryError::NotLimited { .. }), "{refused}");
+}
+
+const TWO: &str = r#"
+    default-plan = "free"
+    [meter.jobs]
+    [plan.free]
+    quota.jobs = ["3/day", "5/month"]
+"#;
+
+#[tokio::test]
+async fn a_unit_that_two_quotas_owe_is_paid_by_one_unit_of_a_grant() {
+    let (gate, clock) = testing::gate(TWO);
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = |n| gate.admit(Ask::op("work").tenant(&acme).cost("jobs", n));
+    // 9 learned late: the day owes 6 of them, the month 4.
+    let (status, _) = handled(&gate, "/", Frames(0, 0), |usage| async move {
+        usage.add("jobs", 9);
+    })
+    .await;
+    assert_eq!(status, 200);
+    give(&gate, &clock, 4).await.unwrap();
+    assert!(ask(1).await.is_err(), "the day owes 2 more");
+    give(&gate, &clock, 7).await.unwrap();
+    ask(5).await.unwrap().settle();
+    assert!(ask(1).await.is_err(), "11 were granted, 6 of them paid what was owed");
+    gate.close().await.unwrap();
 }

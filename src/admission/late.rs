@@ -9,6 +9,8 @@
 //! 2. While it waits, and while a quota is in debt, no ask of its meter is admitted.
 //! 3. A debt is paid by grants and by what is beyond the quota, as soon as they have units, and by
 //!    units of the quota that are released; or it ends with the window.
+//! 4. A unit that several quotas owe is paid by one unit of a grant: it lowers the debts of all of
+//!    them at once. So nothing is paid while a part of what one of them owes is not charged yet.
 //!
 //! Quotas of narrower scope than the tenant pay by themselves: what they include, as far as that is
 //! known to go, then what is beyond. What neither has is a debt of this process.
@@ -64,10 +66,13 @@ struct Use {
     needs: Option<(Arc<Lease>, u64)>,
 }
 
-/// Units that were taken to pay a debt, until it is known whether it took them.
+/// Units that were taken to pay debts, until it is known which of them took how many.
 #[derive(Debug)]
 struct Paying {
-    debtor: Arc<Lease>,
+    /// Those that have not said so yet, each with how many it is to take.
+    debtors: SmallVec<[(Arc<Lease>, u64); 2]>,
+    /// The most that one has taken.
+    took: u64,
     with: Taken,
 }
 
@@ -189,8 +194,9 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
         if !lease.is_in_debt() {
             continue;
         }
-        if let Some(paying) = waiting.payments.iter().find(|it| Arc::ptr_eq(&it.debtor, lease)) {
-            return Some(Stopped::Need(paying.debtor.clone(), 1));
+        let mut pays = waiting.payments.iter().flat_map(|it| &it.debtors);
+        if pays.any(|(of, _)| Arc::ptr_eq(of, lease)) {
+            return Some(Stopped::Need(lease.clone(), 1));
         }
         if let Some((_, at, n)) = waiting.asked.iter().find(|(of, ..)| Arc::ptr_eq(of, lease)) {
             return Some(Stopped::Need(at.clone(), *n));
@@ -219,16 +225,10 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
     let scopes = ScopesOf::default();
     let q = Purse { hub, sheet, scopes, now, store_away: false };
     let mut moved = false;
-    waiting.payments.retain(|paying| {
-        let Some(is_paid) = paying.debtor.take_paid() else { return true };
-        let with = &paying.with;
-        if is_paid {
-            decide::settle(hub, sheet, with, with.n);
-        } else {
-            decide::give_back(sheet, with, with.n, now, now);
-        }
-        moved = true;
-        false
+    waiting.payments.retain_mut(|paying| {
+        let is_open = !paying.end(&q);
+        moved |= !is_open;
+        is_open
     });
     waiting.uses.retain_mut(|it| {
         let before = it.atoms;
@@ -248,8 +248,8 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
     for (lease, _) in waiting.uses.iter().filter_map(|it| it.needs.as_ref()) {
         hub.settle_after(lease, sheet);
     }
-    for paying in &waiting.payments {
-        hub.settle_after(&paying.debtor, sheet);
+    for (debtor, _) in waiting.payments.iter().flat_map(|paying| &paying.debtors) {
+        hub.settle_after(debtor, sheet);
     }
     let some = !waiting.uses.is_empty() || !waiting.payments.is_empty();
     sheet.unpaid.some.store(some, Ordering::Release);
@@ -323,43 +323,111 @@ fn owe(q: &Purse<'_>, debtor: &Arc<Lease>, n: u64) {
     q.hub.wake(debtor);
 }
 
+impl Paying {
+    /// True: all have said how many they took. What none of them took goes back.
+    fn end(&mut self, q: &Purse<'_>) -> bool {
+        let took = &mut self.took;
+        self.debtors.retain(|(debtor, n)| {
+            let Some(is_paid) = debtor.take_paid() else { return true };
+            *took = (*took).max(if is_paid { *n } else { 0 });
+            false
+        });
+        if !self.debtors.is_empty() {
+            return false;
+        }
+        let with = &self.with;
+        decide::settle(q.hub, q.sheet, with, self.took);
+        decide::give_back(q.sheet, with, with.n - self.took, q.now, q.now);
+        true
+    }
+}
+
+/// What one quota owes, or all that are granted: how much, and the pool beyond it that may pay.
+type Owes<'a> = (&'a Arc<Lease>, u64, Option<u16>);
+
 /// Takes units of grants, or beyond the quotas, to pay what is owed of this meter. True: some are
 /// on their way.
 fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let Some(payers) = q.sheet.policy.payers(meter) else { return false };
-    let mut moved = false;
     let of_quotas = decide::of_tenant(q, &payers).filter_map(|(_, rule)| {
         let over = rule.over.filter(|_| rule.included.is_some());
         Some((debtor_of(q.sheet, rule)?, over))
     });
     let granted = payers.debtor.map(|pool| (decide::lease_of(q.sheet, pool), None));
-    for (debtor, over) in of_quotas.chain(granted) {
-        let owed = if debtor.is_in_debt() { debtor.payable() } else { 0 };
-        if owed == 0 {
-            continue;
+    let in_debt = of_quotas.chain(granted).filter(|(debtor, _)| debtor.is_in_debt());
+    let mut owed = SmallVec::<[Owes<'_>; 4]>::new();
+    let mut charging = None;
+    for (debtor, over) in in_debt {
+        let payable = debtor.payable();
+        charging = charging.or(payable.is_none().then_some(debtor));
+        owed.push((debtor, payable.unwrap_or(0), over));
+    }
+    let most = owed.iter().map(|(_, n, _)| *n).max().unwrap_or(0);
+    if let Some(charging) = charging {
+        if !payers.grants.is_empty() || owed.iter().any(|(.., over)| over.is_some()) {
+            wait_for_charge(q, charging, &owed, waiting);
         }
-        let grants = payers.grants.iter().filter(|grant| !decide::is_over(q, **grant));
-        for &pool in grants.chain(over.iter()) {
-            match decide::most(q, pool, owed) {
-                Ok((Some(from), n)) if n > 0 => {
-                    debtor.pay(n);
+        return false;
+    }
+    let grants = payers.grants.iter().filter(|grant| !decide::is_over(q, **grant));
+    match most > 0 && pay_from(q, grants.copied(), most, &owed, waiting) {
+        true => true,
+        // What a quota lets through pays what that one owes.
+        false => owed.iter().fold(false, |moved, owes| {
+            let of_it = std::slice::from_ref(owes);
+            let asked = waiting.asked.iter().any(|(of, ..)| Arc::ptr_eq(of, owes.0));
+            let paid = owes.1 > 0 && !asked && pay_from(q, owes.2, owes.1, of_it, waiting);
+            moved | paid
+        }),
+    }
+}
+
+/// Takes up to `most` units of the first of these pools that has any, and has them pay what is
+/// owed. True: they are on their way.
+fn pay_from(
+    q: &Purse<'_>,
+    pools: impl IntoIterator<Item = u16>,
+    most: u64,
+    owed: &[Owes<'_>],
+    waiting: &mut Waiting,
+) -> bool {
+    for pool in pools {
+        match decide::most(q, pool, most) {
+            Ok((Some(from), n)) if n > 0 => {
+                let mut debtors = SmallVec::new();
+                for (debtor, owed, _) in owed.iter().filter(|(_, owed, _)| *owed > 0) {
+                    let part = n.min(*owed);
+                    debtor.pay(part);
                     q.hub.wake(debtor);
-                    let with = Taken { from, n, ask: 0, draw: 0 };
-                    waiting.payments.push(Paying { debtor: debtor.clone(), with });
-                    moved = true;
-                    break;
+                    debtors.push(((*debtor).clone(), part));
                 }
-                Ok(_) => {}
-                Err(Stopped::Need(lease, n)) => {
-                    q.hub.settle_after(&lease, q.sheet);
-                    waiting.asked.push((debtor.clone(), lease, n));
-                    break;
-                }
-                Err(Stopped::Refused(_)) => {}
+                let with = Taken { from, n, ask: 0, draw: 0 };
+                waiting.payments.push(Paying { debtors, took: 0, with });
+                return true;
+            }
+            Ok(_) | Err(Stopped::Refused(_)) => {}
+            Err(Stopped::Need(lease, n)) => {
+                q.hub.settle_after(&lease, q.sheet);
+                let asked = owed.iter().map(|(debtor, ..)| ((*debtor).clone(), lease.clone(), n));
+                waiting.asked.extend(asked);
+                return false;
             }
         }
     }
-    moved
+    false
+}
+
+/// A part of what is owed is not in the store yet. Where it is about to be, what may pay waits for
+/// it; what open requests may still give back is waited for by nothing.
+fn wait_for_charge(q: &Purse<'_>, charging: &Arc<Lease>, owed: &[Owes<'_>], waiting: &mut Waiting) {
+    if !charging.is_to_charge() {
+        return;
+    }
+    q.hub.wake(charging);
+    q.hub.settle_after(charging, q.sheet);
+    for (debtor, ..) in owed.iter() {
+        waiting.asked.push(((*debtor).clone(), charging.clone(), 1));
+    }
 }
 
 /// A lease has been answered: what waits for it is paid now, before anybody else takes units of it.

@@ -63,14 +63,20 @@ impl Lease {
         cold.view.is_none() && !cold.debts.absent
     }
 
-    /// Atoms of the debt that can be paid from elsewhere: those that were charged. 0 while a
-    /// payment is under way.
-    pub(crate) fn payable(&self) -> u64 {
-        let cold = self.cold();
-        if !cold.debts.is_idle() || cold.closing == Closing::ForGood || cold.fenced {
-            return 0;
+    /// Atoms of the debt that can be paid from elsewhere: those that were charged. `None` while
+    /// some are not charged yet, or a payment is under way.
+    pub(crate) fn payable(&self) -> Option<u64> {
+        let mut cold = self.cold();
+        if cold.closing == Closing::ForGood || cold.fenced {
+            return Some(0);
         }
-        cold.view.map_or(0, |view| view.owed())
+        self.note_debt(&mut cold);
+        cold.debts.is_idle().then(|| cold.view.map_or(0, |view| view.owed()))
+    }
+
+    /// Whether something is owed that can be charged now.
+    pub(crate) fn is_to_charge(&self) -> bool {
+        self.chargeable(&self.cold()) > 0
     }
 
     /// Atoms that were taken elsewhere pay what is owed, with the next call. To be asked about with
