@@ -29,9 +29,10 @@ use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
 };
+use crate::usage::record::Atoms;
 
 /// Format of a claim.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const STATE: &str = "state";
 const PRINT: &str = "print";
@@ -120,8 +121,8 @@ pub(crate) struct ClaimUse {
     pub(crate) period_ms: i64,
     pub(crate) day: u32,
     pub(crate) account: Option<Arc<str>>,
-    /// Meter, atoms to its unit, atoms used.
-    pub(crate) rows: Vec<(Arc<str>, u64, u64)>,
+    /// Meter, atoms to its unit, atoms.
+    pub(crate) rows: Vec<(Arc<str>, u64, Atoms)>,
 }
 
 impl OnceKey {
@@ -331,7 +332,12 @@ mod tests {
     }
 
     fn units(n: u64) -> ClaimUse {
-        ClaimUse { period_ms: 0, day: 0, account: None, rows: vec![("requests".into(), 1, n)] }
+        ClaimUse {
+            period_ms: 0,
+            day: 0,
+            account: None,
+            rows: vec![("requests".into(), 1, Atoms { used: n, over: 0 })],
+        }
     }
 
     fn settle(store: &Memory, claim: &Claim, used: &ClaimUse) -> Charge {

@@ -286,7 +286,7 @@ async fn run(program: Vec<Op>) {
     let mut used = BTreeMap::<String, u64>::new();
     for day in ledger.uses(tenant, (0, 0), now_ms).await.unwrap() {
         assert_eq!(day.scale, if &*day.meter == "credits" { 10 } else { 1 });
-        *used.entry(day.meter.to_string()).or_default() += day.atoms;
+        *used.entry(day.meter.to_string()).or_default() += day.atoms.used;
     }
     let counted = model.used.iter().map(|(meter, n)| (meter.to_string(), *n));
     assert_eq!(used, counted.collect());

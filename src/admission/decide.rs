@@ -19,7 +19,7 @@ use super::hub::Hub;
 use super::late;
 use super::lease::Lease;
 use super::permit::List;
-use super::policy::{Place, RateRule, RoutePolicy};
+use super::policy::{Place, Policy, RateRule, RoutePolicy};
 use super::scoped::{ScopedBucket, ScopesOf, Used};
 use super::sheet::{Sheet, Standing};
 use crate::catalog::Scope;
@@ -116,7 +116,7 @@ pub(crate) enum From {
     ScopedBucket(u16, Arc<Used<ScopedBucket>>),
     /// The lease of this pool.
     Pool(u16),
-    ScopedPool(Arc<Lease>),
+    ScopedPool(u16, Arc<Lease>),
 }
 
 /// Most requests draw from four limits or fewer; more spill to the heap.
@@ -232,7 +232,7 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
             used.give_back(rule, n, taken_at, now);
         }
         From::Pool(pool) => lease_of(sheet, *pool).release(n),
-        From::ScopedPool(lease) => lease.release(n),
+        From::ScopedPool(_, lease) => lease.release(n),
     }
 }
 
@@ -240,12 +240,36 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
 pub(crate) fn settle(hub: &Hub, sheet: &Arc<Sheet>, took: &Taken, n: u64) {
     match &took.from {
         From::Pool(pool) => lease_of(sheet, *pool).settle(n),
-        From::ScopedPool(lease) => {
+        From::ScopedPool(_, lease) => {
             lease.settle(n);
             hub.soil_lease(lease);
         }
         From::Bucket(_) | From::ScopedBucket(..) => {}
     }
+}
+
+/// What of the next `n` atoms of an ask is owed: drawn beyond a quota that bills, be it beyond
+/// several, and not paid by a grant. Of those from `tail` on that is known before.
+pub(crate) fn over_of(policy: &Policy, taken: &[Taken], ask: u8, n: u64, tail: u64) -> u64 {
+    let of_ask = || taken.iter().filter(|took| took.ask == ask && took.n > 0);
+    if tail >= n && !of_ask().any(|took| policy.bills(&took.from)) {
+        return 0;
+    }
+    let (mut done, mut over, mut next) = (0, 0, 0);
+    while done < n {
+        let open = of_ask().filter(|took| took.draw >= next && took.is_units());
+        let Some((draw, held)) = open.map(|took| (took.draw, took.n)).min() else { break };
+        let part = held.min(n - done);
+        done += part;
+        let of_part = || of_ask().filter(|took| took.draw == draw);
+        if of_part().any(|took| policy.bills(&took.from)) {
+            over += part;
+        } else if !of_part().any(|took| policy.grants(&took.from)) {
+            over += done.saturating_sub(tail).min(part);
+        }
+        next = draw.saturating_add(1);
+    }
+    over
 }
 
 /// The lease of a pool of scope `tenant`.

@@ -20,13 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
-use super::decide::{self, Lanes, Limit, Purse, Refused, Stopped, Taken, TakenList, Through};
+use super::decide::{self, From, Lanes, Limit, Purse, Refused, Stopped, Taken, TakenList, Through};
 use super::hub::Hub;
 use super::lease::Lease;
-use super::policy::{Payers, Place, QuotaRule};
+use super::policy::{Payers, Place, Policy, QuotaRule};
 use super::scoped::ScopesOf;
 use super::sheet::Sheet;
-use crate::catalog::MeterId;
+use crate::catalog::{MeterId, Over};
 use crate::clock::Now;
 use crate::decision::Reason;
 
@@ -53,6 +53,8 @@ pub(crate) struct Unpaid {
 struct Waiting {
     uses: Vec<Use>,
     payments: Vec<Paying>,
+    /// What was paid from beyond each quota that bills.
+    paid_over: Vec<(u16, u64)>,
     /// Debts for which units are asked, and where.
     asked: Vec<(Arc<Lease>, Arc<Lease>, u64)>,
 }
@@ -63,6 +65,8 @@ struct Use {
     meter: MeterId,
     atoms: u64,
     at_ms: i64,
+    /// The last of them are beyond a quota of narrower scope that bills.
+    over: u64,
     needs: Option<(Arc<Lease>, u64)>,
 }
 
@@ -105,44 +109,56 @@ impl LateUse<'_> {
     pub(crate) fn pay(self, meter: MeterId, n: u64) {
         let policy = &self.sheet.policy;
         let narrow = policy.quotas.iter().filter(|rule| rule.quota.meter == meter);
-        narrow.filter(|rule| !rule.tenant_wide).for_each(|rule| self.pay_of(rule, n));
+        let over = narrow.filter(|rule| !rule.tenant_wide).map(|rule| self.pay_of(rule, n));
+        let over = over.max().unwrap_or(0);
         if n == 0 || policy.payers(meter).is_none() {
+            self.sheet.row.add_over(meter, over);
             return;
         }
         let mut waiting = self.sheet.unpaid.lock();
         let same = |it: &&mut Use| it.meter == meter && it.at_ms == self.at_ms;
         match waiting.uses.iter_mut().find(same) {
-            Some(known) => known.atoms = known.atoms.saturating_add(n),
+            Some(known) => {
+                known.atoms = known.atoms.saturating_add(n);
+                known.over = known.over.saturating_add(over);
+            }
             None => {
                 let (at_ms, needs) = (self.at_ms, None);
-                waiting.uses.push(Use { meter, atoms: n, at_ms, needs });
+                waiting.uses.push(Use { meter, atoms: n, at_ms, over, needs });
             }
         }
         settle_locked(self.sheet, &mut waiting, self.now, false);
     }
 
-    /// A quota of narrower scope pays for `n` atoms.
-    fn pay_of(self, quota: &QuotaRule, n: u64) {
+    /// A quota of narrower scope pays for `n` atoms. So many of them are beyond it, and owed.
+    fn pay_of(self, quota: &QuotaRule, n: u64) -> u64 {
         let lease = |pool: Option<u16>| pool.and_then(|pool| self.lease(pool));
-        match (lease(quota.included), lease(quota.over)) {
+        let over = match (lease(quota.included), lease(quota.over)) {
             (Some(included), Some(over)) => {
                 let here = n.min(included.remaining());
                 self.settle(&included, here);
-                self.settle(&over, n - here);
+                self.settle(&over, n - here)
             }
-            (Some(lease), None) | (None, Some(lease)) => self.settle(&lease, n),
-            (None, None) => {}
-        }
+            (Some(included), None) => {
+                self.settle(&included, n);
+                0
+            }
+            (None, Some(over)) => self.settle(&over, n),
+            (None, None) => 0,
+        };
+        if quota.quota.over == Over::Bill { over } else { 0 }
     }
 
-    fn settle(self, lease: &Arc<Lease>, n: u64) {
+    /// As many as it settled.
+    fn settle(self, lease: &Arc<Lease>, n: u64) -> u64 {
         if n == 0 || lease.pool().start_ms > self.at_ms {
-            return;
+            return 0;
         }
         let hub = &self.sheet.tenant.hub;
         lease.settle_late(n);
         hub.soil_lease(lease);
         hub.wake(lease);
+        n
     }
 
     /// `None`: the quota is for a scope that the caller has no value of, or there is no more room
@@ -224,12 +240,21 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
     let hub = &*sheet.tenant.hub;
     let scopes = ScopesOf::default();
     let q = Purse { hub, sheet, scopes, now, store_away: false };
-    let mut moved = false;
+    let (mut moved, mut paid_over) = (false, SmallVec::<[(u16, u64); 1]>::new());
     waiting.payments.retain_mut(|paying| {
-        let is_open = !paying.end(&q);
-        moved |= !is_open;
-        is_open
+        let Some(took) = paying.end(&q) else { return true };
+        if let From::Pool(pool) = paying.with.from
+            && sheet.policy.bills(&paying.with.from)
+        {
+            paid_over.push((pool, took));
+        }
+        moved = true;
+        false
     });
+    for (pool, n) in paid_over {
+        let meter = sheet.policy.pools[usize::from(pool)].meter;
+        sheet.row.add_over(meter, waiting.pays_over(&sheet.policy, pool, n));
+    }
     waiting.uses.retain_mut(|it| {
         let before = it.atoms;
         let is_open = !it.pay(&q, away);
@@ -271,10 +296,14 @@ impl Use {
         let Through { paid, need, short } = lanes.late(q, &payers, self.atoms);
         let mut taken = TakenList::new();
         lanes.emit(0, 0, &mut taken);
+        let tail = self.atoms.saturating_sub(self.over);
+        let over = decide::over_of(policy, &taken, 0, paid, tail);
+        q.sheet.row.add_over(self.meter, over);
         for took in &taken {
             decide::settle(q.hub, q.sheet, took, took.n);
         }
         self.atoms -= paid;
+        self.over = self.over.min(self.atoms);
         self.needs = None;
         if let Some((lease, n)) = need {
             if !away && !lease.is_fenced() {
@@ -288,6 +317,11 @@ impl Use {
                 if let Some(debtor) = debtor_of(q.sheet, rule) {
                     owe(q, debtor, self.atoms);
                 }
+            }
+            // Where nothing is included that is drawn from what lies beyond.
+            let none = |rule: &QuotaRule| rule.included.is_none() && rule.quota.over == Over::Bill;
+            if decide::of_tenant(q, &payers).any(|(_, rule)| none(rule)) {
+                q.sheet.row.add_over(self.meter, self.atoms);
             }
         }
         for (index, within, kept) in short {
@@ -308,6 +342,24 @@ impl Use {
     }
 }
 
+impl Waiting {
+    /// A debt was paid from beyond a quota. Says how much of that is owed: what several quotas of a
+    /// meter owed, and each has paid for, is owed once.
+    fn pays_over(&mut self, policy: &Policy, pool: u16, n: u64) -> u64 {
+        let meter = |pool: u16| policy.pools[usize::from(pool)].meter;
+        let most = |paid: &[(u16, u64)]| {
+            let same = paid.iter().filter(|(of, _)| meter(*of) == meter(pool));
+            same.map(|(_, n)| *n).max().unwrap_or(0)
+        };
+        let before = most(&self.paid_over);
+        match self.paid_over.iter_mut().find(|(of, _)| *of == pool) {
+            Some((_, paid)) => *paid = paid.saturating_add(n),
+            None => self.paid_over.push((pool, n)),
+        }
+        most(&self.paid_over) - before
+    }
+}
+
 /// The lease in whose pool a debt of this quota stands.
 fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> Option<&'a Arc<Lease>> {
     let pool = rule.included.or(rule.over)?;
@@ -324,8 +376,8 @@ fn owe(q: &Purse<'_>, debtor: &Arc<Lease>, n: u64) {
 }
 
 impl Paying {
-    /// True: all have said how many they took. What none of them took goes back.
-    fn end(&mut self, q: &Purse<'_>) -> bool {
+    /// How many were taken, once all have said so. What none of them took goes back.
+    fn end(&mut self, q: &Purse<'_>) -> Option<u64> {
         let took = &mut self.took;
         self.debtors.retain(|(debtor, n)| {
             let Some(is_paid) = debtor.take_paid() else { return true };
@@ -333,12 +385,12 @@ impl Paying {
             false
         });
         if !self.debtors.is_empty() {
-            return false;
+            return None;
         }
         let with = &self.with;
         decide::settle(q.hub, q.sheet, with, self.took);
         decide::give_back(q.sheet, with, with.n - self.took, q.now, q.now);
-        true
+        Some(self.took)
     }
 }
 

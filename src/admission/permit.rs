@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::decide::{self, CALLS, Drawn, From, PARTS, Taken};
 use super::hub::Hub;
 use super::late::LateUse;
-use super::policy::{ByteMeter, Known, Place, RoutePolicy};
+use super::policy::{ByteMeter, Known, RoutePolicy};
 use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
@@ -41,7 +41,7 @@ pub(crate) use listed::List;
 use listed::Listed;
 use plain::Plain;
 pub(crate) use spare::{HoldBox, Spares};
-use use_up::{Knowledge, pay_bucket, use_up};
+use use_up::{Knowledge, count, over_of, pay_bucket, use_up};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,10 +225,7 @@ impl Hold {
                 let payers = policy.payers(rule.quota.meter).filter(|_| rule.tenant_wide);
                 payers.is_some_and(|payers| payers.grants.contains(pool))
             }
-            From::ScopedPool(lease) => rule.included.is_some_and(|pool| {
-                let rule = &policy.pools[usize::from(pool)];
-                matches!(rule.place, Place::Scoped(_)) && lease.pool().limit == rule.id
-            }),
+            From::ScopedPool(pool, _) => Some(*pool) == rule.included,
             From::Bucket(_) | From::ScopedBucket(..) => false,
         };
         let held = self.taken().iter().filter(reported).filter(pays);
@@ -377,7 +374,7 @@ impl Hold {
             }
             let more = actual - *recorded;
             *recorded = actual;
-            sheet.row.add(ask.meter, more);
+            count(sheet, &listed.taken, i, (ask.meter, more));
             use_up(&self.of, rules, &mut listed.taken, i, more, now);
             news = true;
         }
@@ -415,8 +412,8 @@ const FORGIVEN: u64 = u64::MAX;
 
 impl Taken {
     /// Units of a pool, as opposed to room in a bucket.
-    fn is_units(&self) -> bool {
-        matches!(self.from, From::Pool(_) | From::ScopedPool(_))
+    pub(super) fn is_units(&self) -> bool {
+        matches!(self.from, From::Pool(_) | From::ScopedPool(..))
     }
 
     /// Whether it serves the same ask from the same limit.
@@ -424,7 +421,7 @@ impl Taken {
         self.ask == other.ask
             && match (&self.from, &other.from) {
                 (From::Pool(one), From::Pool(two)) => one == two,
-                (From::ScopedPool(one), From::ScopedPool(two)) => Arc::ptr_eq(one, two),
+                (From::ScopedPool(_, one), From::ScopedPool(_, two)) => Arc::ptr_eq(one, two),
                 _ => false,
             }
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::alert::AlertRule;
 use super::bucket::BucketRule;
+use super::decide::From;
 use super::permit::Outcome;
 use crate::catalog::{
     Catalog, ChargeOn, Every, MeterId, OnLeaseError, Plan, Quota, Rate, RouteId, Scope,
@@ -82,6 +83,8 @@ pub(crate) struct PoolRule {
     /// The usual ask, from which the first lease is sized.
     pub(crate) usual_ask: u64,
     pub(crate) alerts: Option<Arc<AlertRule>>,
+    /// What lies beyond a quota that bills: what is drawn from it is owed.
+    pub(crate) billed: bool,
     /// Whether it is a grant, and whether the plan gave it.
     pub(crate) grant: bool,
     pub(crate) of_plan: bool,
@@ -344,6 +347,24 @@ impl Policy {
             debtor.is_some() || quotas.iter().any(|q| self.quotas[usize::from(*q)].tenant_wide);
         let once_only = debtor.is_some();
         is_limited.then_some(Payers { meter, quotas, grants, once_only, debtor })
+    }
+
+    /// The pool that something was taken from.
+    fn pool_of(&self, from: &From) -> Option<&PoolRule> {
+        match from {
+            From::Pool(pool) | From::ScopedPool(pool, _) => Some(&self.pools[usize::from(*pool)]),
+            From::Bucket(_) | From::ScopedBucket(..) => None,
+        }
+    }
+
+    /// Whether that lies beyond a quota that bills.
+    pub(crate) fn bills(&self, from: &From) -> bool {
+        self.pool_of(from).is_some_and(|pool| pool.billed)
+    }
+
+    /// Whether that is a grant.
+    pub(crate) fn grants(&self, from: &From) -> bool {
+        self.pool_of(from).is_some_and(PoolRule::is_grant)
     }
 
     /// Meters that a debt may stand against.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::lease::MOST;
 use crate::catalog::{Catalog, MeterId};
 use crate::clock::Now;
+use crate::usage::record::Atoms;
 
 /// What was used in one day, billing period and account, by meter. Its totals never fall.
 #[derive(Debug)]
@@ -22,54 +23,96 @@ pub(crate) struct UseRow {
     totals: Box<[UseTotal]>,
 }
 
+/// All that was used of a meter, and what of it was drawn beyond a quota that bills.
 #[derive(Debug, Default)]
 struct UseTotal {
+    used: Total,
+    over: Total,
+}
+
+#[derive(Debug, Default)]
+struct Total {
     total: AtomicU64,
     logged: AtomicU64,
 }
 
-impl UseRow {
-    /// Counts atoms that were used. A total stops at [`MOST`].
-    pub(crate) fn add(&self, meter: MeterId, atoms: u64) {
-        let Some(row) = self.totals.get(usize::from(meter.0)) else {
-            return;
-        };
-        let before = row.total.fetch_add(atoms, Ordering::SeqCst); // see `Sheet::soil`
+impl Total {
+    /// A total stops at [`MOST`].
+    fn add(&self, atoms: u64) {
+        let before = self.total.fetch_add(atoms, Ordering::SeqCst); // see `Sheet::soil`
         if before.saturating_add(atoms) > MOST {
-            row.total.store(MOST, Ordering::SeqCst);
+            self.total.store(MOST, Ordering::SeqCst);
+        }
+    }
+
+    /// As it is now, and whether the log lacked that; it has it from now on.
+    fn log(&self) -> (u64, bool) {
+        let total = self.total.load(Ordering::SeqCst);
+        (total, self.logged.swap(total, Ordering::Relaxed) != total)
+    }
+
+    fn is_logged(&self) -> bool {
+        self.logged.load(Ordering::Relaxed) == self.total.load(Ordering::Relaxed)
+    }
+}
+
+impl From<u64> for Total {
+    fn from(total: u64) -> Self {
+        Self { total: total.into(), logged: total.into() }
+    }
+}
+
+impl UseTotal {
+    fn atoms(&self) -> Atoms {
+        let total = |of: &Total| of.total.load(Ordering::Relaxed);
+        Atoms { used: total(&self.used), over: total(&self.over) }
+    }
+}
+
+impl UseRow {
+    /// Counts atoms that were used.
+    pub(crate) fn add(&self, meter: MeterId, atoms: u64) {
+        if let Some(row) = self.totals.get(usize::from(meter.0)) {
+            row.used.add(atoms);
+        }
+    }
+
+    /// Counts atoms, used or to be counted as such, that were drawn beyond a quota that bills.
+    pub(crate) fn add_over(&self, meter: MeterId, atoms: u64) {
+        if let Some(row) = self.totals.get(usize::from(meter.0)).filter(|_| atoms > 0) {
+            row.over.add(atoms);
         }
     }
 
     /// Atoms counted so far.
-    pub(crate) fn total(&self, meter: MeterId) -> u64 {
+    pub(crate) fn total(&self, meter: MeterId) -> Atoms {
         let row = self.totals.get(usize::from(meter.0));
-        row.map_or(0, |row| row.total.load(Ordering::Relaxed))
+        row.map_or(Atoms::default(), UseTotal::atoms)
     }
 
     /// Takes what was counted, by meter: it is counted elsewhere from now on.
     pub(crate) fn take(&self) -> impl Iterator<Item = (MeterId, u64)> + '_ {
         self.totals.iter().enumerate().filter_map(|(i, row)| {
-            let total = row.total.swap(0, Ordering::Relaxed);
+            // What it was drawn from is drawn anew elsewhere.
+            row.over.total.store(0, Ordering::Relaxed);
+            let total = row.used.total.swap(0, Ordering::Relaxed);
             (total > 0).then(|| (MeterId(u16::try_from(i).unwrap_or(u16::MAX)), total))
         })
     }
 
     /// Meters whose total has risen since the log last had it, with the total; the log has them
     /// from now on.
-    pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, u64)> + '_ {
+    pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, Atoms)> + '_ {
         self.totals.iter().enumerate().filter_map(|(i, row)| {
-            let total = row.total.load(Ordering::SeqCst);
-            let news = row.logged.swap(total, Ordering::Relaxed) != total;
-            news.then(|| (MeterId(u16::try_from(i).unwrap_or(u16::MAX)), total))
+            let ((used, more), (over, more_over)) = (row.used.log(), row.over.log());
+            let meter = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
+            (more || more_over).then_some((meter, Atoms { used, over }))
         })
     }
 
     /// Whether the log has all of it.
     pub(super) fn is_logged(&self) -> bool {
-        let is_logged = |row: &UseTotal| {
-            row.logged.load(Ordering::Relaxed) == row.total.load(Ordering::Relaxed)
-        };
-        self.totals.iter().all(is_logged)
+        self.totals.iter().all(|row| row.used.is_logged() && row.over.is_logged())
     }
 
     /// What it comes down to. `None`: the log lacks some of it.
@@ -79,7 +122,7 @@ impl UseRow {
             period_ms: self.period_ms,
             day: self.day,
             account: self.account.clone(),
-            totals: self.totals.iter().map(|row| row.total.load(Ordering::Relaxed)).collect(),
+            totals: self.totals.iter().map(UseTotal::atoms).collect(),
         })
     }
 }
@@ -91,13 +134,13 @@ pub(crate) struct RowAtRest {
     period_ms: i64,
     day: u32,
     account: Option<Arc<str>>,
-    totals: Vec<u64>,
+    totals: Vec<Atoms>,
 }
 
 impl RowAtRest {
     /// The row again, as it was.
     pub(super) fn wake(self) -> UseRow {
-        let row = |total: u64| UseTotal { total: total.into(), logged: total.into() };
+        let row = |Atoms { used, over }| UseTotal { used: used.into(), over: over.into() };
         let totals = self.totals.into_iter().map(row).collect();
         let Self { part, period_ms, day, account, .. } = self;
         UseRow { part, period_ms, day, account, totals }
@@ -142,9 +185,9 @@ mod tests {
         row.add(MeterId(0), 10_000_000_000);
         // As long as a request may say that it is: what was used before does not come to nothing.
         row.add(MeterId(0), u64::MAX - 10_000_000_000 + 1);
-        assert_eq!(row.total(MeterId(0)), MOST);
+        assert_eq!(row.total(MeterId(0)).used, MOST);
         row.add(MeterId(0), u64::MAX);
-        assert_eq!(row.total(MeterId(0)), MOST);
+        assert_eq!(row.total(MeterId(0)).used, MOST);
         row.add(MeterId(7), 1); // of another catalog
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::item::{self, ItemId, Origin, Versioned};
-use super::outbox::{Entry, OLDEST_S, Outbox, Step, VERIFY_S};
+use super::outbox::{Entry, OLDEST_S, Outbox, Restored, Step, VERIFY_S};
 use super::report::{Due, Report, ReportError, Terms};
 use super::restored::{SentSinceCopy, Word};
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
@@ -70,7 +70,7 @@ impl Inner {
         anchor: Anchor,
         report: &mut Report,
     ) -> Option<Outbox> {
-        let owed = due.used.saturating_sub(due.terms.included);
+        let owed = due.owed();
         let now_s = anchor.service_s;
         let known = self.quiet().get(&due.id).copied();
         if known.is_some_and(|(then, until_s)| then == owed && now_s < until_s) {
@@ -134,7 +134,7 @@ impl Inner {
                 },
                 Step::Void => next.void(),
                 _ if pass == Pass::Send => return Ok(Some(next)),
-                Step::Reconcile => self.reconcile(due, owed, &mut next).await?,
+                Step::Reconcile => self.reconcile(due, &mut next).await?,
                 Step::Ask => {
                     let Some(pending) = &next.pending else { return Ok(Some(next)) };
                     let sum = self.sum(&pending.entry).await?;
@@ -231,12 +231,7 @@ impl Inner {
     }
 
     /// Finds out what of an item was sent between its copy and the restore.
-    async fn reconcile(
-        &self,
-        due: &Due,
-        owed: u64,
-        outbox: &mut Outbox,
-    ) -> Result<(), ReportError> {
+    async fn reconcile(&self, due: &Due, outbox: &mut Outbox) -> Result<(), ReportError> {
         let Some(restored) = outbox.restored else { return Ok(()) };
         let mut known = outbox.value_sent();
         let mut minute = None;
@@ -268,7 +263,7 @@ impl Inner {
             let sum = self.sink.sum(Sum { customer, event, from_s, until_s }).await?;
             beyond = u64::try_from(sum).unwrap_or(0).saturating_sub(known);
         }
-        let then = owed_then(outbox, owed, due);
+        let then = owed_then(outbox, due);
         outbox.reconciled(minute, beyond, then, due.terms.atoms_per_unit);
         Ok(())
     }
@@ -380,14 +375,14 @@ fn starts_s(id: &ItemId) -> i64 {
 /// What is to be done next: in a restored table first what is to be found out.
 fn next_step(outbox: &Outbox, owed: u64, due: &Due, now_s: i64) -> Step {
     let unit = due.terms.atoms_per_unit;
-    let first = outbox.after_restore(owed_then(outbox, owed, due), unit, now_s);
+    let first = outbox.after_restore(owed_then(outbox, due), unit, now_s);
     first.unwrap_or_else(|| outbox.next(owed, unit, now_s))
 }
 
-/// What was owed in the copy: of what was used by then, as much less as now is not owed.
-fn owed_then(outbox: &Outbox, owed: u64, due: &Due) -> u64 {
-    let used = outbox.restored.map_or(0, |restored| restored.used);
-    used.saturating_sub(due.used.saturating_sub(owed)).min(owed)
+/// What was owed in the copy.
+fn owed_then(outbox: &Outbox, due: &Due) -> u64 {
+    let then = |restored: Restored| if due.terms.overage { restored.over } else { restored.used };
+    outbox.restored.map_or(0, then).min(due.owed())
 }
 
 /// Until when nothing is to be done about an item, unless more is owed.

@@ -58,7 +58,7 @@ pub struct Line {
     pub period_ms: i64,
     /// Recorded in the logs.
     pub recorded: u64,
-    /// Owed of that: beyond what the plan included.
+    /// Owed of that: all, or what was drawn beyond a quota that bills.
     pub owed: u64,
     /// Entries were made of so much.
     pub frozen: u64,
@@ -260,7 +260,7 @@ fn unbilled(used: &Used) -> Line {
 
 fn line(due: &Due, outbox: &Outbox, too_old: bool) -> Line {
     let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
-    let owed = due.used.saturating_sub(due.terms.included);
+    let owed = due.owed();
     Line {
         account: Some(account),
         tenant,

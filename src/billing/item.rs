@@ -14,7 +14,7 @@ use crate::store::{
 };
 
 /// Format of an outbox item.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const BODY: &str = "body";
 const VERSION: &str = "version";

@@ -76,6 +76,8 @@ pub struct Outbox {
 pub struct Restored {
     /// Atoms that were used by then.
     pub used: u64,
+    /// Of these: drawn beyond a quota that bills.
+    pub over: u64,
     /// When it was restored: what others sent is dated before.
     pub at_s: i64,
     /// Whether it was found out what they sent.

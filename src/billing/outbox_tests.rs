@@ -30,7 +30,7 @@ fn marked() -> Outbox {
 
 #[test]
 fn in_a_restored_table_what_was_sent_since_the_copy_is_known_before_anything_is_sent() {
-    let restored = |used| Some(Restored { used, at_s: NOW, decided: false });
+    let restored = |used| Some(Restored { used, over: 0, at_s: NOW, decided: false });
     let later = NOW + ZERO_APART_S;
     // 5 units were open, 3 more were owed and in no entry.
     let mut outbox = Outbox { restored: restored(80), ..marked() };

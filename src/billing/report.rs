@@ -27,6 +27,7 @@ use crate::directory::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, Write};
 use crate::usage::ledger::{Ledger, PeriodUse};
+use crate::usage::record::Atoms;
 
 /// Questions under way at once: others that wait for an answer, such as a webhook's, are not far
 /// behind.
@@ -46,8 +47,17 @@ pub struct Due {
     pub id: ItemId,
     /// Atoms used in the period so far.
     pub used: u64,
+    /// Of these: drawn beyond a quota that bills.
+    pub over: u64,
     /// What they are billed under.
     pub terms: Terms,
+}
+
+impl Due {
+    /// Atoms that are owed.
+    pub fn owed(&self) -> u64 {
+        if self.terms.overage { self.over } else { self.used }
+    }
 }
 
 /// What use is billed under.
@@ -59,8 +69,8 @@ pub struct Terms {
     pub event: String,
     /// Atoms to one unit of the service; at least 1.
     pub atoms_per_unit: u64,
-    /// Atoms that are not sent: what the plan includes, for `send = "overage"`; else 0.
-    pub included: u64,
+    /// Whether only what was drawn beyond a quota that bills is owed (`send = "overage"`).
+    pub overage: bool,
     /// When the billing period ends, Unix milliseconds.
     pub ends_ms: i64,
     /// Whether what is too old to be dated into its period is dated into the open one, or never
@@ -79,6 +89,8 @@ pub struct Used {
     pub meter: Arc<str>,
     /// Atoms.
     pub atoms: u64,
+    /// Of these: drawn beyond a quota that bills.
+    pub over: u64,
     /// Atoms to the meter's unit when it was counted.
     pub scale: u64,
     /// When the billing period began, Unix milliseconds.
@@ -88,9 +100,9 @@ pub struct Used {
 impl From<PeriodUse> for Used {
     fn from(row: PeriodUse) -> Self {
         let PeriodUse { account, tenant, meter, scale, period_ms, atoms } = row;
-        let name = meter.clone();
+        let (Atoms { used: atoms, over }, name) = (atoms, meter.clone());
         let id = account.map(|account| ItemId { account, tenant, meter: name, scale, period_ms });
-        Self { id, tenant, meter, atoms, scale, period_ms }
+        Self { id, tenant, meter, atoms, over, scale, period_ms }
     }
 }
 
@@ -177,13 +189,6 @@ impl Reporter {
     pub async fn used(&self) -> Result<Vec<Used>, StoreError> {
         let rows = self.inner.ledger.by_period(self.inner.clock.now().wall_ms).await?;
         Ok(rows.into_iter().map(Used::from).collect())
-    }
-
-    /// Atoms that were drawn beyond a tenant's quota, in its windows that begin in this span of
-    /// Unix milliseconds; as of the last [`used`](Self::used).
-    #[cfg(feature = "stripe")]
-    pub(crate) async fn beyond(&self, tenant: Surrogate, quota: &str, span: (i64, i64)) -> u64 {
-        self.inner.ledger.beyond(tenant, quota, span).await
     }
 
     /// One run: each item is brought as far as it goes now.

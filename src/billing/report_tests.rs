@@ -185,11 +185,11 @@ impl Bench {
             customer: self.customer.clone(),
             event: "api".to_owned(),
             atoms_per_unit: 10,
-            included: 0,
+            overage: false,
             ends_ms: (NOW + 30 * 86_400) * 1_000,
             carry: true,
         };
-        Due { id, used, terms }
+        Due { id, used, over: 0, terms }
     }
 
     fn pass(&self, seconds: u32) {
@@ -261,7 +261,7 @@ async fn what_was_used_is_billed_in_whole_units_and_verified_a_day_later() {
 async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days() {
     use crate::catalog::{Zone, local_day};
     use crate::usage::log::LogWriter;
-    use crate::usage::record::{Rows, UseKey};
+    use crate::usage::record::{Atoms, Rows, UseKey};
 
     let bench = Bench::new(Memory::new()).await;
     let reporter = bench.reporter().await;
@@ -280,9 +280,9 @@ async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days()
     for incarnation in [7, 8] {
         let writer = Writer { space: Space::new("s"), incarnation };
         let mut rows = Rows::default();
-        rows.uses.insert(key(day - 1, &account), 20);
-        rows.uses.insert(key(day, &account), 9);
-        rows.uses.insert(key(day, &None), 4);
+        rows.uses.insert(key(day - 1, &account), Atoms { used: 20, over: 3 });
+        rows.uses.insert(key(day, &account), Atoms { used: 9, over: 0 });
+        rows.uses.insert(key(day, &None), Atoms { used: 4, over: 0 });
         let registration = LogWriter::registration(&writer, day, at_ms);
         bench.store.write(registration).await.unwrap();
         for body in rows.pack(at_ms, None) {
@@ -290,17 +290,19 @@ async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days()
         }
     }
     let used = reporter.used().await.unwrap();
-    let of = |id: Option<ItemId>| used.iter().find(|used| used.id == id).map(|used| used.atoms);
+    let of = |id: Option<ItemId>| {
+        used.iter().find(|used| used.id == id).map(|used| (used.atoms, used.over))
+    };
     assert_eq!(used.len(), 2);
-    assert_eq!(of(Some(id)), Some(58));
-    assert_eq!(of(None), Some(8), "use without an account is named, and never billed");
+    assert_eq!(of(Some(id)), Some((58, 6)));
+    assert_eq!(of(None), Some((8, 0)), "use without an account is named, and never billed");
 }
 
 #[tokio::test]
-async fn what_the_plan_includes_is_not_sent() {
+async fn of_overage_only_what_was_drawn_beyond_is_sent() {
     let bench = Bench::new(Memory::new()).await;
     let mut due = bench.due(1_000);
-    due.terms.included = 900;
+    (due.over, due.terms.overage) = (100, true);
     bench.reporter().await.run(vec![due]).await.unwrap();
     assert_eq!(bench.billed(), 10);
 }

@@ -10,6 +10,7 @@ use super::outbox::Restored;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, StoreErrorKind, Value, When, Write, until_known};
 use crate::usage::ledger::PeriodUse;
+use crate::usage::record::Atoms;
 
 /// In the ledger's item: when the table was restored, Unix milliseconds.
 const RESTORED: &str = "restored_ms";
@@ -99,10 +100,11 @@ pub(crate) async fn mark(
             let before = item::read(store, id.key(space)).await?;
             let mut outbox = before.outbox.clone();
             // All of it was sent, and none of it is open: nothing can be sent twice.
-            if outbox.pending.is_none() && outbox.frozen == atoms {
+            let Atoms { used, over } = atoms;
+            if outbox.pending.is_none() && outbox.frozen == used {
                 break;
             }
-            outbox.restored = Some(Restored { used: atoms, at_s, decided: false });
+            outbox.restored = Some(Restored { used, over, at_s, decided: false });
             if item::write(store, id.key(space), &before, outbox).await?.is_some() {
                 break;
             }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::customers::Polls;
-use super::reports::{Ends, Over, ReportTask};
+use super::reports::{Ends, ReportTask};
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, Mark, customer_of};
 use crate::billing::lock::Lock;
@@ -58,7 +58,6 @@ pub(super) struct Billing {
     pub(super) polls: Polls,
     /// Types and API versions of webhooks that could not be read and were logged.
     unreadable: Mutex<BTreeSet<(String, Option<String>)>>,
-    pub(super) over: Over,
     pub(super) ends: Ends,
     pub(super) task: Mutex<Option<ReportTask>>,
 }
@@ -124,7 +123,6 @@ impl Billing {
             lock,
             polls: Polls::default(),
             unreadable: Mutex::default(),
-            over: Over::default(),
             ends: Ends::default(),
             task: Mutex::new(None),
         }))

@@ -14,11 +14,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::billing::Billing;
 use super::{Gate, Inner};
 use crate::billing::audit::Audit;
-use crate::billing::report::{Due, Report, ReportError, Terms, Used};
-use crate::billing::terms::{billed_quotas, settle, terms};
+use crate::billing::report::{Due, Report, ReportError, Used};
+use crate::billing::terms::terms;
 use crate::billing::{ItemId, SentSinceCopy};
 use crate::directory::{Surrogate, TenantRecord};
-use crate::usage::ledger::Examined;
 
 /// How long after the start the first report is made: what a process that died has left is not
 /// kept waiting for a whole interval.
@@ -46,9 +45,6 @@ const RELEASE: Duration = Duration::from_millis(500);
 
 /// When the periods of reported items end, Unix milliseconds, as long as that is to come.
 pub(super) type Ends = Mutex<HashMap<ItemId, i64>>;
-
-/// Terms of items whose period is over, by what was used: they change no more.
-pub(super) type Over = Mutex<HashMap<ItemId, (u64, Terms)>>;
 
 /// The owner's side of the task.
 #[derive(Debug)]
@@ -107,7 +103,7 @@ impl Gate {
             // A meter that is sold nowhere is no gap; one that the plan file has lost may be.
             let gone = inner.live.load().catalog.meter(&used.meter).is_none();
             if gone || inner.is_sent(&used.meter) {
-                let due = inner.due(billing, used.clone(), &mut records, Some(&examined)).await?;
+                let due = inner.due(billing, used.clone(), &mut records).await?;
                 uses.push((used, due));
             }
         }
@@ -249,7 +245,7 @@ impl Inner {
         let Some(billing) = &self.billing else { return Ok(Vec::new()) };
         let (mut records, mut due) = (HashMap::new(), Vec::new());
         for used in uses {
-            due.extend(self.due(billing, used, &mut records, None).await?);
+            due.extend(self.due(billing, used, &mut records).await?);
         }
         Ok(due)
     }
@@ -261,22 +257,17 @@ impl Inner {
         at.is_some_and(|at| live.catalog.meters[at].stripe.is_some())
     }
 
-    /// What is due of this use, by what the audit has read or else by the last reading; `None` if
-    /// nothing of it is ever sent.
+    /// What is due of this use; `None` if nothing of it is ever sent.
     async fn due(
         &self,
         billing: &Billing,
         used: Used,
         records: &mut HashMap<Surrogate, Option<Arc<TenantRecord>>>,
-        examined: Option<&Examined>,
     ) -> Result<Option<Due>, ReportError> {
-        let Used { id: Some(id), tenant, atoms, .. } = used else { return Ok(None) };
+        let Used { id: Some(id), tenant, atoms, over, .. } = used else { return Ok(None) };
         let live = self.live.load_full();
         if !self.is_sent(&id.meter) {
             return Ok(None);
-        }
-        if let Some(terms) = over(&billing.over, &id, atoms) {
-            return Ok(Some(Due { id, used: atoms, terms }));
         }
         let record = match records.get(&tenant) {
             Some(known) => known.clone(),
@@ -287,30 +278,9 @@ impl Inner {
             }
         };
         let Some(record) = record else { return Ok(None) };
-        let now_ms = self.clock.now().wall_ms;
-        let holds = live.resolve(&record, now_ms);
-        let found = terms(&id, &live.catalog, &holds.policy.plan, &holds.anchors);
-        let Some((mut terms, offer)) = found else { return Ok(None) };
-        terms.carry = billing.carry;
-        if let Some(offer) = offer {
-            let (store, space) = (&*self.store, &self.writer.space);
-            let span = (id.period_ms, terms.ends_ms);
-            let mut beyond = None;
-            for quota in billed_quotas(&id, &live.catalog, &holds.policy.plan, &record) {
-                let drawn = match examined {
-                    Some(examined) => examined.beyond(tenant, &quota, span),
-                    None => billing.reporter.beyond(tenant, &quota, span).await,
-                };
-                beyond = Some(drawn.saturating_add(beyond.unwrap_or(0)));
-            }
-            let used = (&id, atoms, beyond);
-            settle(store, space, used, offer, &mut terms, now_ms).await?;
-            if now_ms >= terms.ends_ms {
-                let mut over = billing.over.lock().unwrap_or_else(PoisonError::into_inner);
-                over.insert(id.clone(), (atoms, terms.clone()));
-            }
-        }
-        Ok(Some(Due { id, used: atoms, terms }))
+        let anchors = live.resolve(&record, self.clock.now().wall_ms).anchors;
+        let terms = terms(&id, &live.catalog, &anchors, billing.carry);
+        Ok(terms.map(|terms| Due { id, used: atoms, over, terms }))
     }
 }
 
@@ -325,11 +295,6 @@ fn ended(ends: &Ends, now_ms: i64) -> HashSet<ItemId> {
 fn customers_of(due: &[Due]) -> Vec<String> {
     let customers: BTreeSet<String> = due.iter().map(|due| due.terms.customer.clone()).collect();
     customers.into_iter().collect()
-}
-
-fn over(over: &Over, id: &ItemId, atoms: u64) -> Option<Terms> {
-    let over = over.lock().unwrap_or_else(PoisonError::into_inner);
-    over.get(id).filter(|(used, _)| *used == atoms).map(|(_, terms)| terms.clone())
 }
 
 fn log(report: Result<Report, ReportError>) {

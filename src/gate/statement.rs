@@ -12,7 +12,7 @@ use crate::admission::caller::KnownCaller;
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
 use crate::admission::scoped::{ScopesOf, WithoutValue};
 use crate::admission::sheet::{Sheet, Standing as TenantStanding};
-use crate::catalog::{Auth, Every, MeterId, Quota, Scope, Window};
+use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
 use crate::repeated::repeated;
@@ -21,6 +21,7 @@ use crate::report::{
     MeterReport, Period, RateReport, UsageReport,
 };
 use crate::store::StoreError;
+use crate::usage::record::Atoms;
 use crate::wire::{self, Reply};
 
 /// A caller that has been identified and nothing more: who may see what it has used.
@@ -119,9 +120,9 @@ impl Gate {
             let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
             let recorded = of_period.filter(|u| u.meter == meter.name && u.scale == meter.scale);
-            let used = recorded.fold(0u64, |sum, u| sum.saturating_add(u.atoms));
-            let used = used.saturating_add(sheet.row.total(id));
-            meter_report(&view, id, Counted { used, period, staleness_ms })
+            let mut atoms = sheet.row.total(id);
+            recorded.for_each(|u| atoms.add(u.atoms));
+            meter_report(&view, id, Counted { atoms, period, staleness_ms })
         });
         let meters = meters.collect();
         let rates = (0..sheet.policy.rates.len()).filter_map(|i| rate_report(&view, i)).collect();
@@ -163,10 +164,10 @@ impl Gate {
         let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live_row(), now.wall_ms).await?;
         for day in uses.iter().filter(|u| u.meter == meter.name && u.scale == meter.scale) {
             let sum = by_day.entry(day.day).or_default();
-            *sum = sum.saturating_add(day.atoms);
+            *sum = sum.saturating_add(day.atoms.used);
         }
         let today = by_day.entry(sheet.row.day).or_default();
-        *today = today.saturating_add(sheet.row.total(id));
+        *today = today.saturating_add(sheet.row.total(id).used);
         Ok(Some(History {
             meter: meter.name.clone(),
             unit: unit_word(&sheet, id),
@@ -214,7 +215,7 @@ impl Identified {
 
 /// Use of a meter in the billing period.
 struct Counted {
-    used: u64,
+    atoms: Atoms,
     period: Window,
     staleness_ms: u64,
 }
@@ -228,17 +229,22 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> Meter
     let unlimited = policy.plan.quotas.get(&id).into_iter().flatten();
     let unlimited = unlimited.filter_map(|quota| unlimited_report(quota, &counted));
     let limits = limits.chain(unlimited).collect();
-    let over = quotas.filter(|q| q.tenant_wide).map(|q| beyond(view, q).unwrap_or(0));
+    // What is billed is what was recorded in the billing period, whatever the quotas' windows.
+    let billed = counted.atoms.over;
+    let over = quotas.filter(|q| q.tenant_wide).map(|q| match q.quota.over {
+        Over::Bill => billed.saturating_add(debt(view, q)),
+        Over::Allow | Over::Deny => beyond(view, q).unwrap_or(0),
+    });
     // Of units that were granted once and no other way.
     let owed = policy.payers(id).and_then(|payers| payers.debtor).map(|pool| view.debt(pool));
-    let over = over.chain(owed);
+    let over = over.chain(owed).chain([billed]);
     let pools = policy.pools.iter().enumerate().filter(|(_, pool)| pool.meter == id);
     let grants = pools.filter(|(_, pool)| pool.is_grant());
     MeterReport {
         name: meter.name.clone(),
         unit: unit_word(sheet, id),
         scale: meter.scale,
-        used: counted.used,
+        used: counted.atoms.used,
         over: over.max().unwrap_or(0),
         held: held(view, id),
         limits,
@@ -303,7 +309,7 @@ fn unlimited_report(quota: &Quota, counted: &Counted) -> Option<LimitReport> {
         id: quota.id.clone(),
         scope: scope_word(&quota.scope),
         limit: None,
-        used: counted.used,
+        used: counted.atoms.used,
         debt: 0,
         starts_at_ms: counted.period.start_ms,
         resets_at_ms: (counted.period.end_ms != i64::MAX).then_some(counted.period.end_ms),

@@ -22,7 +22,7 @@ use crate::repeated::repeated;
 use crate::store::Store;
 use crate::store::layout::Space;
 use crate::usage::log::{LogWriter, Wrote};
-use crate::usage::record::{Rows, UseKey};
+use crate::usage::record::{Atoms, Rows, UseKey};
 
 /// Events in one slot at most. All their rows fit one record: see [`fitting`].
 const BATCH: usize = 250;
@@ -177,7 +177,7 @@ impl Writer {
         for (key, atoms) in entries.iter().flat_map(|entry| &entry.rows) {
             let total = log.totals.entry(key.clone()).or_default();
             *total = total.saturating_add(*atoms);
-            rows.uses.insert(key.clone(), *total);
+            rows.uses.insert(key.clone(), Atoms { used: *total, over: 0 });
         }
         let bodies = rows.pack(self.clock.now().wall_ms, None);
         let [body] = &bodies[..] else {
@@ -212,7 +212,8 @@ fn fitting(entries: &[Entry]) -> usize {
     let mut n = entries.len().min(BATCH);
     while n > 1 {
         let rows = entries[..n].iter().flat_map(|entry| &entry.rows);
-        let uses = rows.map(|(key, _)| (key.clone(), u64::MAX)).collect();
+        let most = Atoms { used: u64::MAX, over: u64::MAX };
+        let uses = rows.map(|(key, _)| (key.clone(), most)).collect();
         if (Rows { uses, ..Rows::default() }).pack(0, None).len() == 1 {
             break;
         }

@@ -20,7 +20,6 @@
 //! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
 //! | `U#customer and event hash` | minute | whose entry has this minute |
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
-//! | `I#account hash#tenant#meter@scale#period` | | what a billing period included, and its end |
 //! | `S#customer hash` | | whose customer this is, and what its events say |
 //! | `Y#price hash` | | what a price was called at the billing service |
 //! | `W#event hash` | | a webhook that was taken |
@@ -154,20 +153,6 @@ impl Space {
     ) -> Key {
         let account = name_hash(&[account]);
         self.key(format_args!("B#{account}#{tenant}#{meter}@{scale}#{period_ms}"), "-")
-    }
-
-    /// Beside the outbox of the same item.
-    #[cfg(feature = "stripe")]
-    pub(crate) fn terms(
-        &self,
-        account: &str,
-        tenant: Surrogate,
-        meter: &str,
-        scale: u64,
-        period_ms: i64,
-    ) -> Key {
-        let account = name_hash(&[account]);
-        self.key(format_args!("I#{account}#{tenant}#{meter}@{scale}#{period_ms}"), "-")
     }
 
     /// `customer` is the billing service's name, so hashed.

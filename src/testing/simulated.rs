@@ -200,7 +200,7 @@ impl ClaimItem {
         let rows = used.iter().flat_map(|used| &used.rows);
         Some(Self {
             by: used.as_ref().and_then(|_| name(item.bytes("by")?)),
-            used: rows.map(|(meter, _, atoms)| (meter.to_string(), *atoms)).collect(),
+            used: rows.map(|(meter, _, atoms)| (meter.to_string(), atoms.used)).collect(),
             came: item.bytes("came")?.chunks(16).filter_map(name).collect(),
         })
     }
@@ -292,7 +292,7 @@ impl LogItem {
         let pools = rows.pools.into_iter().map(pool).collect();
         let uses = rows.uses.into_iter().map(|(key, total)| {
             let rest = format!("{} {} {} {:?}", key.tenant, key.part, key.day, key.period_ms);
-            ((key.meter.to_string(), rest), total)
+            ((key.meter.to_string(), rest), total.used)
         });
         Self { of, seal: false, pools, uses: uses.collect() }
     }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::record::Atoms;
 use crate::admission::claim::{self, Charge, Claim, ClaimUse, Settle};
 use crate::admission::hub::Hub;
 use crate::directory::Surrogate;
@@ -132,7 +133,7 @@ async fn repeat(store: &dyn Store, write: &Write) -> Result<Written, StoreError>
 }
 
 /// What settled claims come to: meter, scale, period, day, account; then atoms.
-pub(super) type Claimed = BTreeMap<(Arc<str>, u64, i64, u32, Option<Arc<str>>), u64>;
+pub(super) type Claimed = BTreeMap<(Arc<str>, u64, i64, u32, Option<Arc<str>>), Atoms>;
 
 /// All that a tenant's claims say was used.
 pub(super) async fn read(
@@ -148,8 +149,7 @@ pub(super) async fn read(
                 return Ok(());
             };
             for (meter, scale, atoms) in rows {
-                let sum = all.entry((meter, scale, period_ms, day, account.clone())).or_default();
-                *sum = sum.saturating_add(atoms);
+                all.entry((meter, scale, period_ms, day, account.clone())).or_default().add(atoms);
             }
             Ok(())
         })
@@ -220,7 +220,7 @@ mod tests {
             period_ms: 7,
             day,
             account: Some("acct".into()),
-            rows: vec![("requests".into(), 1, n)],
+            rows: vec![("requests".into(), 1, Atoms { used: n, over: n / 4 })],
         };
         claim(&store, &space, b"one", Some(&used(20_260_301, 3))).await;
         claim(&store, &space, b"two", Some(&used(20_260_302, 4))).await;
@@ -230,11 +230,12 @@ mod tests {
         let ledger = Ledger::new(Arc::new(store), writer);
         let billed = ledger.by_period(10_000).await.unwrap();
         assert_eq!(billed.len(), 1);
-        assert_eq!((billed[0].tenant, billed[0].period_ms, billed[0].atoms), (tenant, 7, 7));
+        let of_period = (billed[0].tenant, billed[0].period_ms, billed[0].atoms);
+        assert_eq!(of_period, (tenant, 7, Atoms { used: 7, over: 1 }));
         assert_eq!(billed[0].account.as_deref(), Some("acct"));
         let mut shown = ledger.uses(tenant, (1, 0), 20_000).await.unwrap();
         shown.sort_by_key(|row| row.day);
-        let shown: Vec<_> = shown.iter().map(|row| (row.day, row.atoms)).collect();
+        let shown: Vec<_> = shown.iter().map(|row| (row.day, row.atoms.used)).collect();
         assert_eq!(shown, [(20_260_301, 3), (20_260_302, 4)]);
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn rows_of(soiled: &[Soiled]) -> (ByWriter, Vec<Arc<Lease>>) {
 
 fn rows_of_sheet(sheet: &Sheet, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>) {
     let row = &sheet.row;
-    for (meter, total) in row.unlogged() {
+    for (meter, atoms) in row.unlogged() {
         let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) else {
             continue;
         };
@@ -47,7 +47,7 @@ fn rows_of_sheet(sheet: &Sheet, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>)
             day: row.day,
             account: row.account.clone(),
         };
-        rows.entry(sheet.incarnation).or_default().uses.insert(key, total);
+        rows.entry(sheet.incarnation).or_default().uses.insert(key, atoms);
     }
     for lease in sheet.open_leases() {
         row_of_lease(lease, rows, used);

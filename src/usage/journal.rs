@@ -28,7 +28,7 @@ use super::record::{ByWriter, Rows, merge};
 pub(crate) const EVERY: Duration = Duration::from_millis(20);
 
 /// First bytes of a segment: what it is and in which format.
-const MAGIC: &[u8; 8] = b"tgjrnl\x00\x03";
+const MAGIC: &[u8; 8] = b"tgjrnl\x00\x04";
 
 /// Most bytes of one segment that are read back: a segment lives for a flush interval, and through
 /// an outage it is rewritten when it passes [`COMPACT_AT`].

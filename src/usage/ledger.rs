@@ -15,11 +15,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::claims::{self, Claimed};
-use super::record::UseKey;
+use super::record::{Atoms, UseKey};
 use super::{compact, log};
 use crate::admission::lease::Writer;
-#[cfg(feature = "stripe")]
-use crate::admission::pool::PoolId;
 use crate::catalog::{Zone, local_day};
 use crate::directory::Surrogate;
 use crate::flights::Flights;
@@ -71,7 +69,7 @@ pub(crate) struct DayUse {
     pub(crate) scale: u64,
     pub(crate) period_ms: i64,
     pub(crate) day: u32,
-    pub(crate) atoms: u64,
+    pub(crate) atoms: Atoms,
 }
 
 /// Use of one meter in one billing period on one account, over all writers and days.
@@ -82,7 +80,7 @@ pub(crate) struct PeriodUse {
     pub(crate) meter: Arc<str>,
     pub(crate) scale: u64,
     pub(crate) period_ms: i64,
-    pub(crate) atoms: u64,
+    pub(crate) atoms: Atoms,
 }
 
 #[derive(Default)]
@@ -104,16 +102,13 @@ struct Fold {
     folded: HashMap<u128, u64>,
     /// The last day of which all writers are known; earlier days are not looked at again.
     days_from_ms: Option<i64>,
-    uses: HashMap<Surrogate, HashMap<(u128, UseKey), u64>>,
+    uses: HashMap<Surrogate, HashMap<(u128, UseKey), Atoms>>,
     /// When a tenant's claims were read, and what they came to.
     claims: HashMap<Surrogate, (i64, Option<Arc<Claimed>>)>,
-    /// Totals of pools beyond a quota: few tenants draw from one.
-    #[cfg(feature = "stripe")]
-    over: HashMap<PoolId, HashMap<u128, u64>>,
 }
 
 /// Atoms by account, tenant, meter, scale and period.
-type Sums = BTreeMap<(Option<Arc<str>>, Surrogate, Arc<str>, u64, i64), u64>;
+type Sums = BTreeMap<(Option<Arc<str>>, Surrogate, Arc<str>, u64, i64), Atoms>;
 
 impl Ledger {
     pub(crate) fn new(store: Arc<dyn Store>, writer: Writer) -> Self {
@@ -145,10 +140,9 @@ impl Ledger {
         self.keep_rows();
         self.read(now_ms).await?;
         let claimed = self.claimed(tenant, now_ms).await?;
-        let mut days = HashMap::<_, u64>::new();
+        let mut days = HashMap::<_, Atoms>::new();
         for ((meter, scale, period_ms, day, _), total) in claimed.iter().flat_map(|it| it.iter()) {
-            let sum = days.entry((meter.clone(), *scale, *period_ms, *day)).or_default();
-            *sum = u64::saturating_add(*sum, *total);
+            days.entry((meter.clone(), *scale, *period_ms, *day)).or_default().add(*total);
         }
         let fold = self.locked();
         for ((of, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
@@ -156,8 +150,7 @@ impl Ledger {
                 continue;
             }
             let day = (key.meter.clone(), key.scale, key.period_ms, key.day);
-            let sum = days.entry(day).or_default();
-            *sum = sum.saturating_add(*total);
+            days.entry(day).or_default().add(*total);
         }
         drop(fold);
         let day = |((meter, scale, period_ms, day), atoms)| DayUse {
@@ -219,8 +212,7 @@ impl Ledger {
                 claimed.iter().flat_map(|claimed| claimed.iter())
             {
                 let key = (account.clone(), tenant, meter.clone(), *scale, *period_ms);
-                let sum = sums.entry(key).or_default();
-                *sum = sum.saturating_add(*total);
+                sums.entry(key).or_default().add(*total);
             }
         }
         let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
@@ -419,23 +411,14 @@ impl Fold {
         let mut sums = Sums::new();
         for (key, total) in self.uses.values().flatten().map(|((_, key), total)| (key, total)) {
             let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
-            let sum = sums.entry((account, tenant, meter, scale, period_ms)).or_default();
-            *sum = sum.saturating_add(*total);
+            sums.entry((account, tenant, meter, scale, period_ms)).or_default().add(*total);
         }
         sums
     }
 
     fn take(&mut self, rows: super::record::Rows, of: u128) {
         for (key, total) in rows.uses {
-            let known = self.uses.entry(key.tenant).or_default().entry((of, key)).or_default();
-            *known = total.max(*known);
-        }
-        #[cfg(feature = "stripe")]
-        for (pool, row) in
-            rows.pools.into_iter().filter(|(pool, _)| pool.limit.ends_with(examine::OVER))
-        {
-            let known = self.over.entry(pool).or_default().entry(of).or_default();
-            *known = row.total.max(*known);
+            self.uses.entry(key.tenant).or_default().entry((of, key)).or_default().raise(total);
         }
     }
 }
@@ -468,7 +451,8 @@ mod tests {
             day: 20_260_317,
             account: None,
         };
-        Rows { uses: [(key, total)].into(), ..Rows::default() }.pack(0, None).remove(0)
+        let atoms = Atoms { used: total, over: 0 };
+        Rows { uses: [(key, atoms)].into(), ..Rows::default() }.pack(0, None).remove(0)
     }
 
     async fn record(store: &Faulty, log: &mut LogWriter, total: u64) {
@@ -479,7 +463,7 @@ mod tests {
 
     async fn total(ledger: &Ledger, now_ms: i64) -> u64 {
         let uses = ledger.uses(Surrogate::test(1), (0, 1), now_ms).await.unwrap();
-        uses.iter().map(|day| day.atoms).sum()
+        uses.iter().map(|day| day.atoms.used).sum()
     }
 
     #[tokio::test]

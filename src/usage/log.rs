@@ -11,7 +11,7 @@ use crate::usage::compact;
 use crate::usage::record::Rows;
 
 /// Format of a log slot: 2 since pool rows carry ceilings, 3 since rows stand by tenant.
-pub(super) const FORMAT: i64 = 3;
+pub(super) const FORMAT: i64 = 4;
 pub(super) const BODY: &str = "body";
 
 /// In the last slot of a log that somebody has ended: its writer writes no more.

@@ -14,7 +14,7 @@ use crate::directory::Surrogate;
 /// keeps a burst after an outage from being one huge write.
 pub(crate) const MAX_RECORD_BYTES: usize = 64 * 1024;
 
-/// Rows per record at most: 45 bytes each at the very most, so that a record stays below its bound
+/// Rows per record at most: 55 bytes each at the very most, so that a record stays below its bound
 /// without being encoded twice. The record carries its names beside them.
 const MAX_ROWS: usize = 1_000;
 
@@ -29,6 +29,28 @@ pub(crate) struct UseKey {
     pub(crate) period_ms: i64,
     pub(crate) day: u32,
     pub(crate) account: Option<Arc<str>>,
+}
+
+/// Atoms of a use row. Neither ever falls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Atoms {
+    pub(crate) used: u64,
+    /// Of these: drawn beyond a quota that bills. Recorded where it is drawn, for nothing else
+    /// tells it: windows of quotas are not billing periods, and grants pay in between.
+    pub(crate) over: u64,
+}
+
+impl Atoms {
+    /// The larger of each.
+    pub(crate) fn raise(&mut self, other: Atoms) {
+        self.used = self.used.max(other.used);
+        self.over = self.over.max(other.over);
+    }
+
+    pub(crate) fn add(&mut self, other: Atoms) {
+        self.used = self.used.saturating_add(other.used);
+        self.over = self.over.saturating_add(other.over);
+    }
 }
 
 /// How a lease stands: what was used, and where it stops until the next record.
@@ -63,7 +85,7 @@ pub(crate) fn merge(known: &mut ByWriter, rows: ByWriter) {
 /// bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
-    pub(crate) uses: BTreeMap<UseKey, u64>,
+    pub(crate) uses: BTreeMap<UseKey, Atoms>,
     pub(crate) pools: BTreeMap<PoolId, PoolRow>,
 }
 
@@ -79,8 +101,7 @@ impl Rows {
     /// Takes over rows, the larger total of each.
     pub(crate) fn merge(&mut self, other: Rows) {
         for (key, total) in other.uses {
-            let known = self.uses.entry(key).or_default();
-            *known = total.max(*known);
+            self.uses.entry(key).or_default().raise(total);
         }
         for (key, row) in other.pools {
             self.pools.entry(key).or_default().raise(row);
@@ -158,7 +179,7 @@ struct UseLine {
     /// Index + 1; 0 for none.
     account: u16,
     day: u16,
-    total: u64,
+    atoms: Atoms,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -198,14 +219,14 @@ impl Record {
         }
     }
 
-    fn push_use(&mut self, key: &UseKey, total: u64) {
+    fn push_use(&mut self, key: &UseKey, atoms: Atoms) {
         let head = &mut self.head_bytes;
         let meter = intern(&mut self.meters, (key.meter.clone(), key.scale), head);
         let account = key.account.as_ref();
         let account =
             account.map_or(0, |account| intern(&mut self.accounts, account.clone(), head) + 1);
         let day = intern(&mut self.days, (key.period_ms, key.day), head);
-        let line = UseLine { part: key.part, meter, account, day, total };
+        let line = UseLine { part: key.part, meter, account, day, atoms };
         self.lines_of(key.tenant).uses.push(line);
     }
 
@@ -238,7 +259,7 @@ impl Record {
         let mut rows = Rows::default();
         for TenantLines { tenant, uses, pools } in self.tenants {
             let tenant = Surrogate::from_bytes(tenant);
-            for UseLine { part, meter, account, day, total } in uses {
+            for UseLine { part, meter, account, day, atoms } in uses {
                 let (meter, scale) = self.meters.get(usize::from(meter))?.clone();
                 let account = match account {
                     0 => None,
@@ -246,7 +267,7 @@ impl Record {
                 };
                 let (period_ms, day) = *self.days.get(usize::from(day))?;
                 let key = UseKey { tenant, part, meter, scale, period_ms, day, account };
-                rows.uses.insert(key, total);
+                rows.uses.insert(key, atoms);
             }
             for PoolLine { limit, scope, start, total, ceiling } in pools {
                 let limit = self.limits.get(usize::from(limit))?.clone();
@@ -316,7 +337,7 @@ mod tests {
                     day: 20_260_317 + (n % 2) as u32,
                     account: (n % 3 == 0).then(|| "cus_1".into()),
                 };
-                rows.uses.insert(key, n as u64 * 1_000);
+                rows.uses.insert(key, Atoms { used: n as u64 * 1_000, over: n as u64 % 3 });
             }
             for (limit, scope) in [("requests/month", 0), ("tokens/day", n)] {
                 let start_ms = 1_772_323_200_000;
@@ -362,7 +383,7 @@ mod tests {
                 day: 20_260_317,
                 account: None,
             };
-            rows.uses.insert(key, 100_000);
+            rows.uses.insert(key, Atoms { used: 100_000, over: 0 });
             let pool = PoolId { tenant, limit: "requests/month".into(), scope: 0, start_ms };
             rows.pools.insert(pool, PoolRow { total: 100_000, ceiling: 101_000 });
         }

@@ -1,5 +1,6 @@
 //! What was used, and what Stripe counts of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -185,4 +186,102 @@ async fn what_was_paid_for_in_advance_is_not_overage() {
     bench.report().await;
     assert_eq!(bench.billed("jobs"), 10, "100 of the plan, 50 of the pack, 10 beyond");
     assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
+/// Units that Stripe counts beyond this quota, used so many at a time in days after the first. What
+/// `GET /usage` calls over is the same.
+async fn overage_of(quota: &str, uses: &[(u32, u64)]) -> i64 {
+    let bench = Bench::new().await;
+    let team = r#"{ limit = "100/cycle", over = "bill", stop = "1k" }"#;
+    let gate = bench.another_with(team, quota).await;
+    bench.customer("acme").await;
+    bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
+    let (mut day, mut shown) = (0, BTreeMap::new());
+    for (at, units) in uses {
+        bench.pass((at - day) * 86_400);
+        day = *at;
+        use_patiently(&bench, &gate, *units).await;
+        gate.flush_now().await.unwrap();
+        gate.report_now().await.unwrap();
+        let (period, over) = over_shown(&gate, "acme").await;
+        shown.insert(period, over);
+    }
+    bench.pass(3_600);
+    gate.report_now().await.unwrap();
+    assert!(gate.audit().await.unwrap().is_clean(), "{quota}");
+    let billed = bench.billed("jobs");
+    assert_eq!(shown.into_values().sum::<i64>(), billed, "shown, then billed: {quota}");
+    billed
+}
+
+/// Uses units of `acme`, as a client does that comes again after a 503.
+async fn use_patiently(bench: &Bench, gate: &tollgate::Gate, units: u64) {
+    let tenant = gate.tenant("acme").await.unwrap();
+    for _ in 0..20 {
+        let ask = tollgate::Ask::op("work").tenant(&tenant).cost("jobs", units);
+        match gate.admit(ask).await {
+            Ok(permit) => return permit.settle(),
+            Err(refusal) => assert_eq!(refusal.reason, tollgate::Reason::Unavailable),
+        }
+        bench.pass(1);
+    }
+    panic!("units never came");
+}
+
+/// What `GET /usage` says was used beyond what is included, and in which period.
+async fn over_shown(gate: &tollgate::Gate, tenant: &str) -> (String, i64) {
+    let who = tollgate::testing::identified(gate, tenant).await;
+    let reply = gate.usage_reply(&who, None).await;
+    let usage: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    let meters = usage["meters"].as_array().unwrap();
+    let jobs = meters.iter().find(|meter| meter["name"] == "jobs").unwrap();
+    let begins = usage["period"]["start"].as_str().unwrap().to_owned();
+    (begins, jobs["over"].as_i64().unwrap())
+}
+
+/// It is the 17th of March; the billing period began on the 16th.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overage_is_owed_whatever_window_the_quota_has() {
+    for (limit, uses, owed) in [
+        ("100/month", &[(0, 200), (16, 200)][..], 200),
+        ("100/month", &[(0, 200), (31, 100)], 100),
+        ("100/year", &[(0, 100), (31, 100)], 100),
+        ("100/hour", &[(0, 90), (1, 120)], 20),
+        ("10/day", &[(0, 20), (1, 20), (31, 20)], 30),
+        ("100/week", &[(0, 60), (1, 60), (20, 160)], 80),
+        ("100/cycle", &[(0, 150), (16, 50), (31, 110)], 110),
+        ("0/cycle", &[(0, 5), (31, 6)], 11),
+    ] {
+        let quota = format!("{{ limit = \"{limit}\", over = \"bill\" }}");
+        assert_eq!(overage_of(&quota, uses).await, owed, "{limit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unit_beyond_two_quotas_is_owed_once() {
+    let quotas = r#"[{ limit = "10/day", over = "bill" }, { limit = "100/month", over = "bill" }]"#;
+    assert_eq!(overage_of(quotas, &[(0, 60), (1, 60), (2, 10)]).await, 50 + 50 + 10);
+    let denies = r#"[{ limit = "1k/day" }, { limit = "100/month", over = "bill" }]"#;
+    assert_eq!(overage_of(denies, &[(0, 130), (1, 5)]).await, 35);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overage_outlives_the_plan_that_billed_it_and_begins_with_none() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    let plan = async |plan: &str| {
+        let tenant = bench.gate.directory().tenant("acme").plan(plan);
+        tenant.note("t").save().await.unwrap();
+    };
+    plan("team").await;
+    bench.use_("acme", "jobs", 130).await;
+    plan("free").await;
+    // No report has seen it on the plan that bills.
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 30);
+    plan("payg").await;
+    bench.use_("acme", "jobs", 7).await;
+    bench.pass(60);
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 37);
 }

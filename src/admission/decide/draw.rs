@@ -136,7 +136,7 @@ pub(super) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
         }
     };
     let took = || {
-        if narrow { From::ScopedPool(lease.clone()) } else { From::Pool(pool) }
+        if narrow { From::ScopedPool(pool, lease.clone()) } else { From::Pool(pool) }
     };
     match lease.take(n, q.now) {
         Take::Taken { renew } => {

@@ -422,7 +422,7 @@ fn give_back(q: &Purse<'_>, from: Option<&From>, n: u64) {
     match from {
         _ if n == 0 => {}
         Some(From::Pool(pool)) => super::lease_of(q.sheet, *pool).release(n),
-        Some(From::ScopedPool(lease)) => lease.release(n),
+        Some(From::ScopedPool(_, lease)) => lease.release(n),
         Some(From::Bucket(_) | From::ScopedBucket(..)) | None => {}
     }
 }

@@ -14,12 +14,13 @@
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::{FORGIVEN, Hold, Knowledge, Of, State, pay_bucket, use_up};
+use super::{FORGIVEN, Hold, Knowledge, Of, State, count, over_of, pay_bucket, use_up};
 use crate::admission::claim::{Charge, Claim, ClaimUse, Found};
 use crate::admission::decide::{self, CALLS, Taken, TakenList};
 use crate::admission::policy::Known;
 use crate::catalog::MeterId;
 use crate::clock::Now;
+use crate::usage::record::Atoms;
 
 /// How a request counts that counts once.
 #[derive(Debug)]
@@ -254,12 +255,17 @@ impl Settling {
     pub(crate) fn usage(&self) -> ClaimUse {
         let sheet = &self.of.sheet;
         let row = &sheet.row;
-        let asks =
-            self.of.rules().meters.iter().map(|ask| ask.meter).zip(self.used.iter().copied());
+        let asks = self.of.rules().meters.iter().zip(&self.used).enumerate();
+        let asks = asks.map(|(i, (ask, used))| {
+            let over = over_of(sheet, &self.taken, i, *used);
+            (ask.meter, Atoms { used: *used, over })
+        });
+        // What no hold covers is drawn later, and what of it is beyond a quota recorded there.
+        let others = self.others.iter().map(|(meter, n)| (*meter, Atoms { used: *n, over: 0 }));
         let mut rows = Vec::new();
-        for (meter, n) in asks.chain(self.others.iter().copied()).filter(|(_, n)| *n > 0) {
+        for (meter, atoms) in asks.chain(others).filter(|(_, atoms)| atoms.used > 0) {
             if let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) {
-                rows.push((meter.name.clone(), meter.scale, n));
+                rows.push((meter.name.clone(), meter.scale, atoms));
             }
         }
         let account = row.account.clone();
@@ -272,9 +278,11 @@ impl Settling {
             Charge::Claim => self.use_units(),
             Charge::Nothing => self.give_back(),
             Charge::Log => {
-                let asks = self.of.rules().meters.iter().map(|ask| ask.meter);
-                let all = asks.zip(self.used.iter().copied()).chain(self.others.iter().copied());
-                all.for_each(|(meter, n)| self.of.sheet.row.add(meter, n));
+                let sheet = &self.of.sheet;
+                for (i, (ask, n)) in self.of.rules().meters.iter().zip(&self.used).enumerate() {
+                    count(sheet, &self.taken, i, (ask.meter, *n));
+                }
+                self.others.iter().for_each(|(meter, n)| sheet.row.add(*meter, *n));
                 self.use_units();
             }
         }

@@ -51,7 +51,7 @@ impl Hold {
         }
         let one = |took: &super::Taken| match &took.from {
             From::Pool(pool) => Some((decide::lease_of(sheet, *pool).clone(), took.n)),
-            From::ScopedPool(lease) => Some((lease.clone(), took.n)),
+            From::ScopedPool(_, lease) => Some((lease.clone(), took.n)),
             From::Bucket(_) | From::ScopedBucket(..) => None,
         };
         self.taken().iter().filter_map(one).collect()

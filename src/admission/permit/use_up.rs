@@ -1,8 +1,10 @@
 //! Use against what was drawn for it: draw by draw, then what is left, then as a debt.
 
 use super::{FORGIVEN, Listed, Of, State};
-use crate::admission::decide::{self, From, Taken, TakenList};
+use crate::admission::decide::{self, CALLS, From, Taken, TakenList};
 use crate::admission::policy::{Known, RoutePolicy};
+use crate::admission::sheet::Sheet;
+use crate::catalog::MeterId;
 use crate::clock::Now;
 
 /// What decides how much of a cost is known: besides the list, so that both can be borrowed.
@@ -28,6 +30,18 @@ impl Knowledge {
             }),
         }
     }
+}
+
+/// Counts `n` atoms of an ask: before [`use_up`], which takes them from what was drawn.
+pub(super) fn count(sheet: &Sheet, taken: &[Taken], ask: usize, (meter, n): (MeterId, u64)) {
+    sheet.row.add(meter, n);
+    sheet.row.add_over(meter, over_of(sheet, taken, ask, n));
+}
+
+/// What of it was drawn beyond a quota that bills.
+pub(super) fn over_of(sheet: &Sheet, taken: &[Taken], ask: usize, n: u64) -> u64 {
+    let ask = u8::try_from(ask).unwrap_or(CALLS - 1);
+    decide::over_of(&sheet.policy, taken, ask, n, u64::MAX)
 }
 
 /// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
@@ -76,6 +90,6 @@ pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
             }
         }
         From::ScopedBucket(_, used) => used.charge(beyond, now),
-        From::Pool(_) | From::ScopedPool(_) => {}
+        From::Pool(_) | From::ScopedPool(..) => {}
     }
 }

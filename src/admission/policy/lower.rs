@@ -118,7 +118,10 @@ impl Policy {
                 .then(|| self.pool(quota, quota.id.clone(), atoms(limit), alerts(false)));
             let over = (quota.over != Over::Deny).then(|| {
                 let beyond = quota.stop.map_or(UNBOUNDED, |stop| atoms(stop.saturating_sub(limit)));
-                self.pool(quota, format!("{}/over", quota.id).into(), beyond, alerts(true))
+                let pool =
+                    self.pool(quota, format!("{}/over", quota.id).into(), beyond, alerts(true));
+                self.pools[usize::from(pool)].billed = quota.over == Over::Bill;
+                pool
             });
             by_meter.entry(quota.meter).or_default().push(index(self.quotas.len()));
             self.quotas.push(QuotaRule {
@@ -167,6 +170,7 @@ impl Policy {
                 place,
                 usual_ask: 1,
                 alerts: None,
+                billed: false,
                 grant: true,
                 of_plan: grant.of_plan,
             });
@@ -200,6 +204,7 @@ impl Policy {
                 place,
                 usual_ask: 1,
                 alerts: None,
+                billed: false,
                 grant: false,
                 of_plan: true,
             });
@@ -375,6 +380,7 @@ impl Policy {
             place,
             usual_ask: 1,
             alerts: alerts.map(Arc::new),
+            billed: false,
             grant: false,
             of_plan: true,
         });
@@ -398,6 +404,7 @@ impl Policy {
             place,
             usual_ask: (units / SLOT_ASKS).max(1),
             alerts: None,
+            billed: false,
             grant: false,
             of_plan: true,
         });

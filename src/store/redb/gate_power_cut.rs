@@ -189,7 +189,7 @@ async fn client(gate: Gate, counts: Arc<Counts>, is_durable: bool) {
 async fn recorded(store: &Redb) -> u64 {
     let writer = Writer { space: Space::new("default"), incarnation: 0 };
     let ledger = Ledger::new(Arc::new(store.clone()), writer);
-    ledger.by_period(START_MS).await.unwrap().iter().map(|row| row.atoms / row.scale).sum()
+    ledger.by_period(START_MS).await.unwrap().iter().map(|row| row.atoms.used / row.scale).sum()
 }
 
 /// What became of a machine's requests.
