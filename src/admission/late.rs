@@ -30,15 +30,13 @@ use crate::catalog::{MeterId, Over};
 use crate::clock::Now;
 use crate::decision::Reason;
 
-/// Whose use it is, and of when.
+/// Whose use it is. The sheet says of when: use of windows that are over has one of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct LateUse<'a> {
     pub(crate) sheet: &'a Arc<Sheet>,
     /// Whose limits within the tenant hold.
     pub(crate) scopes: ScopesOf<'a>,
     pub(crate) now: Now,
-    /// A quota whose window began later does not pay.
-    pub(crate) at_ms: i64,
 }
 
 /// What of a sheet's late use is not paid yet.
@@ -64,7 +62,6 @@ struct Waiting {
 struct Use {
     meter: MeterId,
     atoms: u64,
-    at_ms: i64,
     /// The last of them are beyond a quota of narrower scope that bills.
     over: u64,
     needs: Option<(Arc<Lease>, u64)>,
@@ -116,16 +113,12 @@ impl LateUse<'_> {
             return;
         }
         let mut waiting = self.sheet.unpaid.lock();
-        let same = |it: &&mut Use| it.meter == meter && it.at_ms == self.at_ms;
-        match waiting.uses.iter_mut().find(same) {
+        match waiting.uses.iter_mut().find(|it| it.meter == meter) {
             Some(known) => {
                 known.atoms = known.atoms.saturating_add(n);
                 known.over = known.over.saturating_add(over);
             }
-            None => {
-                let (at_ms, needs) = (self.at_ms, None);
-                waiting.uses.push(Use { meter, atoms: n, at_ms, over, needs });
-            }
+            None => waiting.uses.push(Use { meter, atoms: n, over, needs: None }),
         }
         settle_locked(self.sheet, &mut waiting, self.now, false);
     }
@@ -151,7 +144,7 @@ impl LateUse<'_> {
 
     /// As many as it settled.
     fn settle(self, lease: &Arc<Lease>, n: u64) -> u64 {
-        if n == 0 || lease.pool().start_ms > self.at_ms {
+        if n == 0 {
             return 0;
         }
         let hub = &self.sheet.tenant.hub;
@@ -285,13 +278,6 @@ impl Use {
     fn pay(&mut self, q: &Purse<'_>, away: bool) -> bool {
         let policy = &q.sheet.policy;
         let Some(payers) = policy.payers(self.meter) else { return true };
-        let began = |index: &&u16| {
-            let rule = &policy.quotas[usize::from(**index)];
-            let pool = rule.included.or(rule.over);
-            pool.is_none_or(|pool| q.sheet.window(pool).start_ms <= self.at_ms)
-        };
-        let quotas: SmallVec<[u16; 4]> = payers.quotas.iter().filter(began).copied().collect();
-        let payers = Payers { quotas: &quotas, ..payers };
         let mut lanes = Lanes::default();
         let Through { paid, need, short } = lanes.late(q, &payers, self.atoms);
         let mut taken = TakenList::new();

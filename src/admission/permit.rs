@@ -133,7 +133,7 @@ impl Of {
     /// Of whom what no hold covers is.
     fn late_use(&self) -> LateUse<'_> {
         let now = self.hub().clock.now();
-        LateUse { sheet: &self.sheet, scopes: self.scopes(), now, at_ms: i64::MAX }
+        LateUse { sheet: &self.sheet, scopes: self.scopes(), now }
     }
 }
 

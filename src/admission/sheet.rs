@@ -118,9 +118,34 @@ impl Sheet {
         live: &LiveCatalog,
         now: Now,
     ) -> Self {
+        Self::at(tenant, before, record, live, (now, now.wall_ms))
+    }
+
+    /// A sheet of the windows that an instant lies in that is over, under what holds now: use that
+    /// is learned of after its window is paid under it. No request ever finds it.
+    pub(super) fn past(
+        tenant: Arc<TenantCore>,
+        record: &TenantRecord,
+        live: &LiveCatalog,
+        now: Now,
+        at_ms: i64,
+    ) -> Self {
+        let sheet = Self::at(tenant, Before::Nothing, record, live, (now, at_ms));
+        sheet.replaced.store(true, Ordering::Release);
+        sheet
+    }
+
+    fn at(
+        tenant: Arc<TenantCore>,
+        before: Before<'_>,
+        record: &TenantRecord,
+        live: &LiveCatalog,
+        (now, at_ms): (Now, i64),
+    ) -> Self {
         let (catalog, epoch) = (live.catalog.clone(), live.epoch);
         let resolved = live.resolve(record, now.wall_ms);
         let Resolved { policy, standing, anchors, until_ms, account, rev } = resolved;
+        let now = Now { wall_ms: at_ms, ..now };
         let zone = &catalog.timezone;
         let cycle = crate::catalog::Every::Cycle.window(now.wall_ms, zone, &anchors);
         let incarnation = tenant.hub.incarnation();
@@ -171,6 +196,17 @@ impl Sheet {
             && now.wall_ms >= self.from_ms - BACKWARD_MS
             && self.epoch == epoch
             && !self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Whether its billing period and the windows of its quotas are those of this instant.
+    pub(crate) fn is_of(&self, at_ms: i64) -> bool {
+        let pools = self.policy.quotas.iter().filter_map(|quota| quota.included.or(quota.over));
+        let zone = &self.catalog.timezone;
+        let cycle = crate::catalog::Every::Cycle.window(at_ms, zone, &self.anchors);
+        cycle.start_ms == self.row.period_ms
+            && pools
+                .map(|pool| self.window(pool))
+                .all(|window| (window.start_ms..window.end_ms).contains(&at_ms))
     }
 
     /// The lease of a pool of scope `tenant`, made empty on first use.

@@ -149,6 +149,17 @@ impl LiveTenant {
         self.turn_over(None, live, now)
     }
 
+    /// The sheet of the windows that this instant lies in: the one that holds now, unless that is
+    /// of later ones.
+    pub(crate) fn sheet_of(&self, live: &LiveCatalog, now: Now, at_ms: i64) -> Arc<Sheet> {
+        let sheet = self.sheet(live, now);
+        // Of a clock that is ahead of ours: it is all one window.
+        if at_ms >= now.wall_ms || sheet.is_of(at_ms) {
+            return sheet;
+        }
+        Arc::new(Sheet::past(self.core.clone(), &self.record(), live, now, at_ms))
+    }
+
     /// The sheet as it stands, whether it still holds or not.
     pub(crate) fn last_sheet(&self) -> Arc<Sheet> {
         self.sheet.load_full()

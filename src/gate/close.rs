@@ -18,7 +18,7 @@ pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// others may take what is left of it once the log has ended, and not before.
 const FOR_THE_SEAL: u32 = 10;
 
-/// How long late use may wait for its leases at the end: then it is owed. Longer than any answer of
+/// How long late use may wait for its leases: at the end it is owed then. Longer than any answer of
 /// a store that works.
 const PAY_WITHIN: Duration = Duration::from_secs(2);
 
@@ -37,6 +37,20 @@ impl Inner {
     /// The same of one tenant, before its numbers are told, or of all.
     pub(super) async fn wait_for_late(&self, of: Option<&Arc<Sheet>>) {
         let _ = tokio::time::timeout(super::LEASE_WAIT, self.hub.all_paid(of)).await;
+    }
+
+    /// Waits until it is known what these tenants' late use owes, and that is on record, within
+    /// [`PAY_WITHIN`].
+    pub(crate) async fn record_owed(&self, tenants: impl Iterator<Item = Arc<Sheet>>) {
+        let recorded = async {
+            for sheet in tenants {
+                self.hub.all_paid(Some(&sheet)).await;
+            }
+            self.flusher.flush_now().await
+        };
+        if !matches!(tokio::time::timeout(PAY_WITHIN, recorded).await, Ok(Ok(()))) {
+            tracing::debug!("what was ingested is on record, what it owes will be");
+        }
     }
 }
 

@@ -9,9 +9,10 @@
 //! 3. **In its own window.** It counts on the day and in the billing period of its own timestamp,
 //!    while that period is open: the current one, and the one before for [`LATE`] after its end.
 //!    Later it is refused with the period named.
-//! 4. **Held against quotas, late.** Units of windows that are open now are drawn from this
-//!    process's leases once they are on record; what these cannot cover is a debt, as of any cost
-//!    learned late. A process that dies in between has counted and billed them, but not drawn them.
+//! 4. **Paid like all use, late.** Once they are on record its units are drawn from the windows that
+//!    it lies in, those that are over among them, as of any cost that is learned late. Where a quota
+//!    bills, what is owed is on record before the answer. A process that dies in between has counted
+//!    them, and neither drawn them nor what they owe.
 //!
 //! How once: a claim item names the log slot that will carry the event's units, and the event
 //! counts if that slot is on record (`claim.rs`, `writer.rs`).
@@ -153,15 +154,16 @@ impl Ingest {
 
     async fn some(&self, events: &[UsageEvent]) -> Vec<Result<Counted, NotCounted>> {
         let (mut answers, mut entries) = (Vec::with_capacity(events.len()), Vec::new());
-        let mut tenants = HashMap::new();
+        let (mut tenants, mut owing) = (HashMap::new(), HashMap::new());
         for event in events {
             let tenant = match tenants.entry(&*event.tenant) {
                 Known::Occupied(known) => known.into_mut(),
-                Known::Vacant(new) => new.insert(self.tenant(&event.tenant).await),
+                Known::Vacant(new) => new.insert((self.tenant(&event.tenant).await, None)),
             };
-            let tenant = tenant.as_ref().map_err(NotCounted::clone);
-            match tenant.and_then(|tenant| Entry::new(&self.0.inner, &tenant.0, event)) {
+            let (tenant, past) = (tenant.0.as_ref().map_err(NotCounted::clone), &mut tenant.1);
+            match tenant.and_then(|tenant| Entry::new(&self.0.inner, &tenant.0, past, event)) {
                 Ok(entry) => {
+                    owing.extend(entry.may_owe().map(|sheet| (entry.tenant(), sheet)));
                     answers.push(Err(NotCounted::Unavailable));
                     entries.push((answers.len() - 1, entry));
                 }
@@ -175,6 +177,9 @@ impl Ingest {
         let counted = self.0.inner.ingest.count(entries).await;
         for (at, answer) in places.into_iter().zip(counted) {
             answers[at] = answer;
+        }
+        if !owing.is_empty() {
+            self.0.inner.record_owed(owing.into_values()).await;
         }
         answers
     }

@@ -6,10 +6,11 @@ use sha2::{Digest, Sha256};
 
 use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
 use crate::admission::late::LateUse;
+use crate::admission::policy::QuotaRule;
 use crate::admission::scoped::ScopesOf;
 use crate::admission::sheet::Sheet;
 use crate::admission::tenant::LiveTenant;
-use crate::catalog::{Count, Every, MeterId, local_day};
+use crate::catalog::{Count, Every, MeterId, Over, local_day};
 use crate::directory::Surrogate;
 use crate::gate::Inner;
 use crate::identity::hex;
@@ -23,7 +24,6 @@ pub(super) struct Entry {
     pub(super) id: String,
     /// Hash of what it says: the same id may say nothing else.
     pub(super) print: String,
-    at_ms: i64,
     /// Meters with atoms: the one reported, and the sums it feeds.
     atoms: Vec<(MeterId, u64)>,
     pub(super) rows: Vec<(UseKey, u64)>,
@@ -33,11 +33,13 @@ impl Entry {
     pub(super) fn new(
         inner: &Inner,
         tenant: &LiveTenant,
+        past: &mut Option<Arc<Sheet>>,
         event: &UsageEvent,
     ) -> Result<Self, NotCounted> {
         event.check()?;
         let now = inner.clock.now();
-        let sheet = tenant.sheet(&inner.live.load(), now);
+        let live = inner.live.load();
+        let sheet = tenant.sheet(&live, now);
         let catalog = sheet.catalog.clone();
         let Some(id) = catalog.meter(&event.meter) else {
             return Err(NotCounted::UnknownMeter(event.meter.clone()));
@@ -48,6 +50,11 @@ impl Entry {
         }
         let at_ms = event.at_ms.unwrap_or(now.wall_ms);
         let period_ms = period(&sheet, at_ms, now.wall_ms)?;
+        let is_of = |sheet: &&Arc<Sheet>| sheet.epoch == live.epoch && sheet.is_of(at_ms);
+        let sheet = match past.as_ref().filter(is_of) {
+            Some(past) => past.clone(),
+            None => past.insert(tenant.sheet_of(&live, now, at_ms)).clone(),
+        };
         let times = |units: u64, n: u64| units.checked_mul(n).ok_or_else(Malformed::too_large);
         let own = times(event.quantity, meter.scale)?;
         let fed = meter.feeds.iter().map(|(sum, n)| Ok((*sum, times(own, *n)?)));
@@ -71,18 +78,27 @@ impl Entry {
         // A time that was not said is no part of what was said.
         let said = format!("{}\n{}\n{:?}", event.meter, event.quantity, event.at_ms);
         let hash = |text: &str| hex(&Sha256::digest(text)[..16]);
-        Ok(Self { id: hash(&event.id), print: hash(&said), sheet, at_ms, atoms, rows })
+        Ok(Self { id: hash(&event.id), print: hash(&said), sheet, atoms, rows })
     }
 
     pub(super) fn tenant(&self) -> Surrogate {
         self.sheet.tenant.surrogate
     }
 
-    /// Draws its units from the quotas whose window it lies in, once they are on record.
+    /// Its sheet, if what it draws beyond a quota is owed: that is on record later than itself.
+    pub(super) fn may_owe(&self) -> Option<Arc<Sheet>> {
+        let bills = |quota: &QuotaRule| {
+            quota.quota.over == Over::Bill
+                && self.atoms.iter().any(|(m, _)| *m == quota.quota.meter)
+        };
+        self.sheet.policy.quotas.iter().any(bills).then(|| self.sheet.clone())
+    }
+
+    /// Has its units paid by the windows that it lies in, once they are on record.
     pub(super) fn draw(&self) {
         let (sheet, hub) = (&self.sheet, &self.sheet.tenant.hub);
         let now = hub.clock.now();
-        let late = LateUse { sheet, scopes: ScopesOf::default(), now, at_ms: self.at_ms };
+        let late = LateUse { sheet, scopes: ScopesOf::default(), now };
         self.atoms.iter().filter(|(_, n)| *n > 0).for_each(|(meter, n)| late.pay(*meter, *n));
         hub.soil_sheet(sheet);
     }

@@ -247,6 +247,20 @@ pub(crate) async fn use_at(gate: &Gate, tenant: &str, meter: &str, units: u64) {
     gate.admit(ask).await.unwrap().settle();
 }
 
+/// Units that were paid for in advance, by a tenant on plan `team`.
+pub(crate) async fn pack(bench: &Bench, units: u64) {
+    let tenant = bench.gate.directory().tenant("acme").plan("team");
+    let pack = tollgate::directory::Grant {
+        id: "pack".to_owned(),
+        meter: "jobs".to_owned(),
+        units,
+        source: "topup".to_owned(),
+        expires_ms: None,
+        note: None,
+    };
+    tenant.grant(pack).note("t").save().await.unwrap();
+}
+
 pub(crate) async fn webhook_at(gate: &Gate, event: &Value, now: i64) -> u16 {
     let body = event.to_string();
     let signed = signature(&[SECRET.to_owned()], now, body.as_bytes());

@@ -8,6 +8,7 @@ mod backups;
 mod bench;
 mod customers;
 mod hostile;
+mod ingested;
 mod lives;
 mod topups;
 mod usage;

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tollgate::testing::START_MS;
 
-use crate::bench::{Bench, event, subscription, use_at};
+use crate::bench::{Bench, event, pack, subscription, use_at};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn use_is_sent_once_and_use_before_the_customer_never() {
@@ -168,16 +168,7 @@ async fn what_a_period_leaves_is_sent_soon_after_its_end() {
 async fn what_was_paid_for_in_advance_is_not_overage() {
     let bench = Bench::new().await;
     bench.customer("acme").await;
-    let tenant = bench.gate.directory().tenant("acme").plan("team");
-    let pack = tollgate::directory::Grant {
-        id: "pack".to_owned(),
-        meter: "jobs".to_owned(),
-        units: 50,
-        source: "topup".to_owned(),
-        expires_ms: None,
-        note: None,
-    };
-    tenant.grant(pack).note("t").save().await.unwrap();
+    pack(&bench, 50).await;
     let other = bench.another().await;
     for _ in 0..16 {
         use_at(&other, "acme", "jobs", 10).await;

@@ -428,7 +428,7 @@ impl Book {
         let account = &mut self.tenants[tenant];
         let period = Every::Cycle.start(self.now, account.anchor);
         *account.used.entry((meter, period)).or_default() += 1;
-        // Beyond two quotas it is still one unit. What a grant pays for, or nothing yet, is not owed.
+        // Beyond two quotas it is one unit. What a grant pays for, or nothing yet, is not owed.
         let over = |payer: &Payer| matches!(payer, Payer::Over(_, true));
         let otherwise = |payer: &Payer| {
             matches!(payer, Payer::Grant(_) | Payer::Once(_) | Payer::Debt(_) | Payer::Unpaid(_))

@@ -10,9 +10,9 @@ use crate::clock::Now;
 use crate::planted::{Plant, planted};
 use crate::store::{Key, Write};
 
-/// A pool is not made later than this after its window's end: by then it may have been there, full
-/// of use, and be deleted.
-const MAKE_WITHIN_MS: i64 = 3_600_000;
+/// A pool is not made later than this after its window's end, 35 days: not long after it may have
+/// been there, full of use, and be deleted. Till then events may come that lie in it.
+const MAKE_WITHIN_MS: i64 = 35 * 86_400_000;
 
 /// How long a refusal is believed before the pool is asked again, at least and at most: a tenant
 /// over its limit must not cost a call per request.

@@ -1,0 +1,98 @@
+//! Use that other services report, and what Stripe counts of it: it is paid like all use.
+
+use tollgate::Gate;
+use tollgate::ingest::{Counted, UsageEvent};
+use tollgate::testing::START_MS;
+
+use crate::bench::{Bench, pack, use_at};
+
+const DAY_S: u32 = 86_400;
+
+/// Jobs of `acme`, at this second after the test's begin.
+async fn ingest(gate: &Gate, id: &str, units: u64, at_s: i64) {
+    let event = UsageEvent::new(id, "acme", "jobs", units).at_unix_ms(START_MS + at_s * 1_000);
+    assert_eq!(gate.ingest().events(vec![event]).await, [Ok(Counted::Now)], "{id}");
+}
+
+/// A bench with `acme` on plan `team`: 100 jobs a period, which began a day ago.
+async fn bench() -> Bench {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
+    bench
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_pays_for_what_is_ingested_and_is_not_paid_twice() {
+    let bench = bench().await;
+    pack(&bench, 50).await;
+    let other = bench.another().await;
+    ingest(&other, "a", 160, 0).await;
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 10, "100 of the plan, 50 of the pack, 10 beyond");
+    ingest(&other, "b", 7, 0).await;
+    bench.pass(60);
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 17, "the pack is used up");
+    assert!(bench.gate.audit().await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_fresh_process_ingests_beyond_the_plan_is_billed() {
+    let bench = bench().await;
+    let first = bench.another().await;
+    use_at(&first, "acme", "jobs", 100).await;
+    first.close().await.unwrap();
+    // As on Lambda: it ingests, and is gone.
+    let fresh = bench.another().await;
+    ingest(&fresh, "a", 50, 0).await;
+    drop(fresh);
+    bench.report().await;
+    assert_eq!(bench.billed("jobs"), 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_the_closed_period_is_paid_and_billed_in_it() {
+    for granted in [0, 10] {
+        let bench = bench().await;
+        if granted > 0 {
+            pack(&bench, granted).await;
+        }
+        let first = bench.another().await;
+        use_at(&first, "acme", "jobs", 60).await;
+        first.close().await.unwrap();
+        bench.pass(31 * DAY_S);
+        let other = bench.another().await;
+        ingest(&other, "late", 70, 3_600).await;
+        bench.report().await;
+        assert_eq!(bench.billed("jobs"), 30 - granted as i64, "of 130, {granted} granted");
+        let audit = bench.gate.audit().await.unwrap();
+        assert!(audit.is_clean(), "{audit:#?}");
+        let lines: Vec<_> = audit.lines.iter().map(|line| (line.recorded, line.owed)).collect();
+        assert_eq!(lines, [(130, 30 - granted)], "all in the period that has ended");
+        // Nothing of the period that runs is gone.
+        use_at(&other, "acme", "jobs", 100).await;
+        other.flush_now().await.unwrap();
+        bench.pass(60);
+        bench.report().await;
+        assert_eq!(bench.billed("jobs"), 30 - granted as i64);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_is_paid_by_the_window_that_it_lies_in() {
+    let bench = Bench::new().await;
+    let team = r#"{ limit = "100/cycle", over = "bill", stop = "1k" }"#;
+    let gate = bench.another_with(team, r#"{ limit = "10/day", over = "bill" }"#).await;
+    bench.customer("acme").await;
+    bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
+    bench.pass(2 * DAY_S);
+    // Of the day before yesterday nothing was used until now.
+    ingest(&gate, "a", 6, 0).await;
+    ingest(&gate, "b", 6, 60).await;
+    ingest(&gate, "yesterday", 13, i64::from(DAY_S)).await;
+    use_at(&gate, "acme", "jobs", 10).await;
+    gate.flush_now().await.unwrap();
+    gate.report_now().await.unwrap();
+    assert_eq!(bench.billed("jobs"), 2 + 3);
+}
