@@ -345,7 +345,7 @@ impl Hub {
         std::mem::take(&mut *locked(&self.retired)).into()
     }
 
-    /// Has retired leases given back whose window still runs; the rest are let go, once nobody has
+    /// Has retired leases given back that are of use to others; the rest are let go, once nobody has
     /// them besides this list and their tenant. A request in flight keeps its lease, a caller at
     /// rest only an old sheet with it: that keeps nobody from giving back what no request holds.
     ///
@@ -380,7 +380,7 @@ impl Hub {
             return false;
         }
         let is_done = lease.is_returned() && !lease.is_unlogged();
-        let is_over = lease.window().end_ms <= now.wall_ms;
+        let is_over = lease.is_over(now.wall_ms);
         let is_alone = Arc::strong_count(lease) <= 2;
         let is_closed = lease.open_holds() == 0 || planted(Plant::FenceIgnoresOpenPermits);
         if !is_done && !is_over && (is_alone || is_closed) {

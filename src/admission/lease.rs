@@ -85,6 +85,9 @@ pub(crate) struct Lease {
     limit: AtomicI64,
     /// Of a slot of a strict rate; see `ceiling.rs`.
     of_slot: bool,
+    /// Its quota bills: what is learned of after its window is paid by it, in any process, before
+    /// that is overage. So what is left of it goes back also then.
+    bills: bool,
     /// Whether the keeper has it in hand.
     queued: AtomicBool,
     /// Whether the recorder has it in hand (leases of narrower scope than the tenant).
@@ -207,6 +210,7 @@ impl Lease {
             free_seen: AtomicI64::new(terms.limit),
             limit: AtomicI64::new(terms.limit),
             of_slot: false,
+            bills: false,
             queued: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             listed: Listed::default(),
@@ -280,6 +284,17 @@ impl Lease {
         if let Some(alerting) = &mut self.cold().alerting {
             alerting.settle(at);
         }
+    }
+
+    /// The same, of a quota that bills.
+    pub(crate) fn billing(self, bills: bool) -> Self {
+        Self { bills, ..self }
+    }
+
+    /// Whether what is left of it is of no more use to anybody.
+    pub(crate) fn is_over(&self, now_ms: i64) -> bool {
+        let more_ms = if self.bills { ask::MAKE_WITHIN_MS } else { 0 };
+        self.end_ms.saturating_add(more_ms) <= now_ms
     }
 
     pub(crate) fn pool(&self) -> &PoolId {

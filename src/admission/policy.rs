@@ -83,7 +83,8 @@ pub(crate) struct PoolRule {
     /// The usual ask, from which the first lease is sized.
     pub(crate) usual_ask: u64,
     pub(crate) alerts: Option<Arc<AlertRule>>,
-    /// What lies beyond a quota that bills: what is drawn from it is owed.
+    /// Whether its quota bills; and whether it is what lies beyond that: what is drawn is owed.
+    pub(crate) bills: bool,
     pub(crate) billed: bool,
     /// Whether it is a grant, and whether the plan gave it.
     pub(crate) grant: bool,

@@ -261,6 +261,7 @@ impl Sheet {
                 None => pool::ttl(rule.every, window),
             })
             .of_slot(rule.slot_ms.is_some())
+            .billing(rule.bills)
             .alerting(self.alerting(rule))
     }
 

@@ -319,3 +319,39 @@ async fn a_writer_that_was_taken_for_dead_and_lives_counts_nothing_twice() {
     other.close().await.unwrap();
     assert_eq!(used(&store, "calls").await, 4);
 }
+
+/// 100 a month are included; what is beyond is owed.
+const BILLED: &str = r#"
+    default-plan = "team"
+    timezone     = "UTC"
+    [meter.calls]
+    stripe = { event = "calls", send = "overage" }
+    [plan.team]
+    quota.calls = { limit = "100/month", over = "bill" }
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn units_that_were_held_at_the_end_of_a_window_are_there_for_its_late_events() {
+    let store = Memory::new();
+    let (api, api_clock) = testing::gate_with(BILLED, store.clone());
+    let (other, clock) = testing::gate_with(BILLED, store.clone());
+    let use_one = async || {
+        let acme = api.tenant("acme").await.unwrap();
+        api.admit(Ask::op("call").tenant(&acme).cost("calls", 1)).await.unwrap().settle();
+    };
+    use_one().await;
+    for clock in [&api_clock, &clock] {
+        clock.advance(Duration::from_secs(15 * 86_400));
+    }
+    use_one().await; // in April: what it holds of March goes back
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let late = calls("late", 101).at_unix_ms(START_MS + 1_000);
+    assert_eq!(other.ingest().events(vec![late]).await, [Ok(Counted::Now)]);
+    api.flush_now().await.unwrap();
+    let inner = &other.inner;
+    let rows = inner.ledger.by_period(inner.clock.now().wall_ms).await.unwrap();
+    let sums = rows
+        .iter()
+        .fold((0, 0), |(used, over), row| (used + row.atoms.used, over + row.atoms.over));
+    assert_eq!(sums, (103, 2), "102 in March, of which 100 are included");
+}

@@ -12,7 +12,7 @@ use crate::store::{Key, Write};
 
 /// A pool is not made later than this after its window's end, 35 days: not long after it may have
 /// been there, full of use, and be deleted. Till then events may come that lie in it.
-const MAKE_WITHIN_MS: i64 = 35 * 86_400_000;
+pub(super) const MAKE_WITHIN_MS: i64 = 35 * 86_400_000;
 
 /// How long a refusal is believed before the pool is asked again, at least and at most: a tenant
 /// over its limit must not cost a call per request.

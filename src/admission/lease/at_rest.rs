@@ -19,6 +19,7 @@ pub(crate) struct LeaseAtRest {
     end_ms: i64,
     ttl: Option<i64>,
     of_slot: bool,
+    bills: bool,
     left: i64,
     total: u64,
     low: i64,
@@ -60,6 +61,7 @@ impl Lease {
             end_ms: self.end_ms,
             ttl: self.ttl,
             of_slot: self.of_slot,
+            bills: self.bills,
             left: self.left.load(Ordering::Acquire),
             total: self.total(),
             low: self.low.load(Ordering::Relaxed),
@@ -93,6 +95,7 @@ impl LeaseAtRest {
             .under(incarnation)
             .forgotten_at(self.ttl)
             .of_slot(self.of_slot)
+            .billing(self.bills)
             .alerting(alerting);
         lease.left.store(self.left, Ordering::Relaxed);
         lease.total.store(self.total, Ordering::Relaxed);
