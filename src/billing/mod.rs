@@ -22,6 +22,7 @@ pub(crate) mod lock;
 pub mod outbox;
 #[cfg(feature = "stripe")]
 mod prices;
+#[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "Stripe alone keeps facts"))]
 pub mod reducer;
 pub mod report;
 pub(crate) mod restored;

@@ -8,7 +8,9 @@
 use super::item::{self, ItemId};
 use super::outbox::Restored;
 use crate::store::layout::Space;
-use crate::store::{Change, Store, StoreError, StoreErrorKind, Value, When, Write, until_known};
+use crate::store::{Change, Store, StoreError, StoreErrorKind, Value};
+#[cfg(feature = "stripe")]
+use crate::store::{When, Write, until_known};
 use crate::usage::ledger::PeriodUse;
 use crate::usage::record::Atoms;
 

@@ -4,6 +4,7 @@
 //! A grant is in the record until long after its end, and here from before it leaves that: nobody
 //! who looks in both finds it in neither.
 
+#[cfg(feature = "stripe")]
 use std::collections::BTreeSet;
 
 use super::record::{Grant, TenantRecord};
