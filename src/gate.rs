@@ -18,6 +18,7 @@ use crate::catalog::Auth;
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::identity::RequestView;
+use crate::serving::BytesRead;
 use crate::telemetry::Check;
 
 mod ask;
@@ -139,6 +140,13 @@ pub struct Running {
     pub(crate) hold: HoldBox,
 }
 
+impl Running {
+    /// Where what is read of the request's body is to be counted; `None`: it is not.
+    pub fn reads(&self) -> Option<BytesRead> {
+        self.hold.read.clone()
+    }
+}
+
 impl Gate {
     /// Opens a gate by its service file: reads it and the plan file, opens the store, checks what
     /// would fail later, and logs what it promises here.
@@ -216,6 +224,9 @@ impl Gate {
         // 3 decide: all limits at once, or none.
         let of = Of { sheet, route, ip, work: None };
         let mut hold = HoldBox::new(Hold::new(of, now, view.body_length()));
+        if hold.of.rules().counts_request.is_some() && view.counts_reads() {
+            hold.read = Some(BytesRead::default());
+        }
         match self.decide(&mut hold, &waited, now) {
             None => match self.once_key(rules, view) {
                 // A request that counts once waits for its claim.

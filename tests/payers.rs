@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use tollgate::directory::{DirectoryError, Grant};
-use tollgate::middleware::TollgateLayer;
+use tollgate::middleware::{CountReads, ReadBody, TollgateLayer};
 use tollgate::{Admitted, Ask, Gate, ManualClock, Reason, Usage, testing};
 use tower::{Layer, ServiceExt};
 
@@ -281,4 +281,59 @@ async fn a_unit_that_two_quotas_owe_is_paid_by_one_unit_of_a_grant() {
     ask(5).await.unwrap().settle();
     assert!(ask(1).await.is_err(), "11 were granted, 6 of them paid what was owed");
     gate.close().await.unwrap();
+}
+
+const UPLOADS: &str = r#"
+    default-plan = "free"
+    [meter.ingress]
+    count = "request-bytes"
+    hold  = "1KB"
+    [meter.credits]
+    parts = 10
+    sum = { ingress = "1/10" }
+    [route.ping]
+    match = "POST /ping"
+    cost  = { ingress = 0 }
+    [plan.free]
+    quota.ingress = "4KB/day"
+    quota.credits = "1000/day"
+"#;
+
+/// Uploads a body of so many frames, of which the handler reads some: the status.
+async fn upload(gate: &Gate, path: &str, body: Frames, reads: usize, stated: u64) -> u16 {
+    let inner = tower::service_fn(|request: Request<ReadBody<Frames>>| async move {
+        let mut body = request.into_body();
+        for _ in 0..reads {
+            body.frame().await.unwrap().unwrap();
+        }
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("read")))
+    });
+    let request = Request::post(path).header("x-tenant", "acme").header("content-length", stated);
+    let service = TollgateLayer::new(gate).counting_reads().layer(CountReads(inner));
+    let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    response.into_body().collect().await.unwrap();
+    status
+}
+
+#[tokio::test]
+async fn bytes_of_a_request_are_charged_as_they_are_read_and_not_as_it_states() {
+    let (gate, _clock) = testing::gate(UPLOADS);
+    assert_eq!(upload(&gate, "/up", Frames(0, 0), 0, 1 << 59).await, 200);
+    assert_eq!(used(&gate, "ingress").await, (0, vec![0]));
+    // Of 3 KB half is read: more than the hold, and that is a late cost.
+    assert_eq!(upload(&gate, "/up", Frames(6, 500), 3, 3_000).await, 200);
+    assert_eq!(used(&gate, "ingress").await, (1_500, vec![1_500]));
+    assert_eq!(used(&gate, "credits").await, (150, vec![150]));
+    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+    // No more is set aside than is stated.
+    assert_eq!(upload(&gate, "/up", Frames(4, 500), 4, 2_000).await, 200);
+    assert_eq!(upload(&gate, "/up", Frames(1, 500), 1, 500).await, 200);
+    assert_eq!(used(&gate, "ingress").await.0, 4_000);
+    assert_eq!(upload(&gate, "/up", Frames(1, 1), 1, 1).await, 429);
+    assert_eq!(upload(&gate, "/ping", Frames(1, 9), 1, 9).await, 200, "it plays no part there");
+    assert_eq!(used(&gate, "ingress").await.0, 4_000);
+    // Work says itself how much it costs.
+    let acme = gate.tenant("acme").await.unwrap();
+    assert!(gate.admit(Ask::op("sync").tenant(&acme).cost("ingress", 9)).await.is_err());
 }

@@ -25,6 +25,7 @@ use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 use crate::gate::NotedAt;
+use crate::serving::BytesRead;
 
 mod going_on;
 mod keyed;
@@ -65,6 +66,8 @@ pub(crate) struct Hold {
     pub(crate) taken_at: Now,
     /// Length of the request body, where it is stated.
     pub(crate) length: Option<u64>,
+    /// What is read of that body, where it is counted.
+    pub(crate) read: Option<BytesRead>,
     state: State,
     plain: Plain,
     /// Something was recorded since the head of the response.
@@ -142,8 +145,21 @@ impl Hold {
     #[inline]
     pub(crate) fn new(of: Of, taken_at: Now, length: Option<u64>) -> Self {
         let (list, state, plain) = (List::default(), State::New, Plain::Not);
-        let (is_late, has_waited, noted, is_upgraded) = (false, false, None, false);
-        Self { of, list, taken_at, length, state, plain, is_late, has_waited, noted, is_upgraded }
+        let (is_late, has_waited, is_upgraded) = (false, false, false);
+        let (noted, read) = (None, None);
+        Self {
+            of,
+            list,
+            taken_at,
+            length,
+            read,
+            state,
+            plain,
+            is_late,
+            has_waited,
+            noted,
+            is_upgraded,
+        }
     }
 
     /// The request is admitted, and holds what was drawn.
@@ -291,6 +307,9 @@ impl Hold {
             self.is_late |= charged;
             self.charge(charged, now);
         }
+        if self.read.is_some() {
+            self.record(now); // what was read since the head
+        }
         self.state = State::Over;
         self.end_keyed(now);
         self.release_rest(now);
@@ -362,7 +381,7 @@ impl Hold {
         let sheet = &self.of.sheet;
         let hub = self.of.hub();
         let rules = self.of.rules();
-        let known = Knowledge { state: self.state, length: self.length };
+        let known = self.known();
         let listed = self.list.open();
         listed.recorded.resize(rules.meters.len(), 0);
         let mut news = false;
@@ -381,6 +400,12 @@ impl Hold {
         if news {
             hub.soil_sheet(sheet);
         }
+    }
+
+    /// What decides how much of a cost is known.
+    fn known(&self) -> Knowledge {
+        let read = self.read.as_ref().map(BytesRead::total);
+        Knowledge { state: self.state, length: read.or(self.length) }
     }
 
     /// What is left of the hold goes back.

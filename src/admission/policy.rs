@@ -235,7 +235,8 @@ impl MeterAsk {
 pub(crate) enum Known {
     /// At admission: charged or not by the outcome.
     Cost,
-    /// At admission, from the length that the request states.
+    /// As the bytes of the request are read; the length that it states only reserves, up to the
+    /// hold.
     Length,
     /// When it is reported, or has passed: the index of its counter in the permit.
     Reported(u8),

@@ -125,6 +125,12 @@ pub trait RequestView {
         }
         crate::serving::stated_length(self.headers("content-length"))
     }
+    /// Whether the adapter counts what is read of the body, with the counter that the admission
+    /// brings ([`Running::reads`](crate::Running::reads)). Otherwise the length is charged, which
+    /// then has to be that of a body in hand.
+    fn counts_reads(&self) -> bool {
+        false
+    }
     /// A digest of the request's body, where the host has read all of it before the gate is asked:
     /// a request with the same idempotency key and another body is then refused.
     fn body_digest(&self) -> Option<BodyDigest> {

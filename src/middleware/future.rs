@@ -213,6 +213,9 @@ fn begin<B>(
     running: Option<Running>,
 ) -> (Option<Serving>, Asked) {
     let serving = running.map(|running| {
+        if let Some(read) = running.reads() {
+            request.extensions_mut().insert(read);
+        }
         if !shared.extensions {
             return Serving::own(running);
         }

@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) peer: FindPeer,
     pub(super) original: Option<FindPath>,
     pub(super) matched: Option<FindPattern>,
+    /// The service within counts what is read.
+    pub(super) reads: bool,
     /// It has been said that an upgraded connection is not counted.
     said_unheld: AtomicBool,
 }
@@ -73,6 +75,7 @@ impl TollgateLayer {
             original: None,
             said_unheld: AtomicBool::new(false),
             matched: None,
+            reads: false,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -84,6 +87,23 @@ impl TollgateLayer {
     #[must_use]
     pub fn without_extensions(self) -> Self {
         self.with(|shared| shared.extensions = false)
+    }
+
+    /// Charges bytes of requests as they are read: the service within is a
+    /// [`CountReads`](super::CountReads). Without it the length of a body is charged as the body
+    /// tells it, which is right for those that are in hand; a server's tells what its client has
+    /// stated.
+    ///
+    /// ```
+    /// # use tollgate::middleware::{CountReads, ReadBody, TollgateLayer};
+    /// # use tower_layer::Layer;
+    /// # fn example<S>(gate: &tollgate::Gate, service: S) {
+    /// let gated = TollgateLayer::new(gate).counting_reads().layer(CountReads(service));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn counting_reads(self) -> Self {
+        self.with(|shared| shared.reads = true)
     }
 
     /// How the connection's peer is found among the request's extensions. For adapters.
@@ -121,6 +141,7 @@ impl TollgateLayer {
             original: self.shared.original,
             said_unheld: AtomicBool::new(false),
             matched: self.shared.matched,
+            reads: self.shared.reads,
         };
         change(&mut shared);
         Self { shared: Arc::new(shared) }

@@ -18,6 +18,7 @@ mod body;
 mod future;
 mod headers;
 mod layer;
+mod reads;
 mod service;
 mod view;
 
@@ -25,6 +26,7 @@ pub use body::GateBody;
 pub use future::ResponseFuture;
 pub use headers::Refused;
 pub use layer::TollgateLayer;
+pub use reads::{CountReads, ReadBody};
 pub use service::Tollgate;
 pub use view::{HttpView, Peer};
 

@@ -62,5 +62,5 @@ pub(super) fn view_of<'a, B: Body>(shared: &Shared, request: &'a Request<B>) -> 
     let body = request.body();
     // An empty body may say only that it has ended: lambda_http's does.
     let length = body.size_hint().exact().or_else(|| body.is_end_stream().then_some(0));
-    view.body_of(length)
+    view.body_of(length).counting_reads(shared.reads)
 }

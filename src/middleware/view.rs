@@ -26,6 +26,7 @@ pub struct HttpView<'a> {
     length: Option<u64>,
     claims: Option<&'a Extensions>,
     matched: Option<FindPattern>,
+    reads: bool,
 }
 
 /// Looked for only where somebody asks: an API key needs no peer.
@@ -50,7 +51,7 @@ impl<'a> HttpView<'a> {
         peer: Option<IpAddr>,
     ) -> Self {
         let peer = PeerOf::Known(peer);
-        Self { method, uri, headers, peer, length: None, claims: None, matched: None }
+        Self { method, uri, headers, peer, length: None, claims: None, matched: None, reads: false }
     }
 
     /// A view of a request whose peer is found so, and what a router has matched.
@@ -63,7 +64,7 @@ impl<'a> HttpView<'a> {
         let (method, headers) = (request.method(), request.headers());
         let peer = PeerOf::In(request.extensions(), find);
         let claims = Some(request.extensions());
-        Self { method, uri, headers, peer, length: None, claims, matched }
+        Self { method, uri, headers, peer, length: None, claims, matched, reads: false }
     }
 
     /// With the [`Claims`] among the request's extensions, if there are any.
@@ -77,6 +78,12 @@ impl<'a> HttpView<'a> {
     #[must_use]
     pub fn body_of(mut self, length: Option<u64>) -> Self {
         self.length = length;
+        self
+    }
+
+    /// Whether what is read of the body is counted.
+    pub(super) fn counting_reads(mut self, reads: bool) -> Self {
+        self.reads = reads;
         self
     }
 
@@ -136,6 +143,10 @@ impl RequestView for HttpView<'_> {
             (_, Some(_)) => Err(Malformed::Repeated),
             (value, None) => Ok(value.map(|value| value.as_bytes())),
         }
+    }
+
+    fn counts_reads(&self) -> bool {
+        self.reads
     }
 
     fn body_digest(&self) -> Option<BodyDigest> {

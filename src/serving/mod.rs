@@ -31,8 +31,10 @@ use crate::usage::Mode;
 use crate::wire::{self, Call, HeaderStyle, LimitHeader, Reply};
 
 mod counting;
+mod reads;
 
 pub use counting::{Ahead, Counting, StreamCut, stated_length};
+pub use reads::BytesRead;
 
 /// An admitted request with what it holds, shared with its handler or not.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::body::GateBody;
 use crate::refused::{Refused, Told};
 use crate::reply;
 use crate::routes::is_own;
-use crate::view::{View, settle_length};
+use crate::view::{View, count_reads, settle_length};
 
 pin_project! {
     /// The response on its way: waits if memory had no answer, serves, settles what the head tells.
@@ -181,10 +181,13 @@ fn refuse<B>(
 fn serve<S: Service<ServiceRequest>, B>(
     gate: &Gate,
     service: &S,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     running: Option<Running>,
 ) -> State<S::Future, B> {
     let serving = running.map(|running| {
+        if let Some(read) = running.reads() {
+            count_reads(&mut request, read);
+        }
         let (serving, admitted) = Serving::share(gate, running);
         request.extensions_mut().insert(admitted);
         serving

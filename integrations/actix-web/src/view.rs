@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use actix_web::dev::{Payload, RequestHead, ServiceRequest};
 use actix_web::error::PayloadError;
@@ -13,7 +13,7 @@ use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest};
 use futures_core::Stream;
 use tollgate::identity::{BodyDigest, Claims, Malformed, NamedHeader, Reads, RequestView};
-use tollgate::serving::stated_length;
+use tollgate::serving::{BytesRead, stated_length};
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
@@ -81,6 +81,32 @@ impl Stream for Begun {
     }
 }
 
+/// The bytes of a request's body are counted as they are read.
+pub(crate) fn count_reads(request: &mut ServiceRequest, read: BytesRead) {
+    let payload: Payload = match request.take_payload() {
+        Payload::None => Payload::None,
+        payload => Payload::Stream { payload: Box::pin(Counted { payload, read }) },
+    };
+    request.set_payload(payload);
+}
+
+struct Counted {
+    payload: Payload,
+    read: BytesRead,
+}
+
+impl Stream for Counted {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let chunk = ready!(Pin::new(&mut self.payload).poll_next(cx));
+        if let Some(Ok(bytes)) = &chunk {
+            self.read.add(bytes.len());
+        }
+        Poll::Ready(chunk)
+    }
+}
+
 /// The exact length of a body, where it is known. HTTP/1 announces every body (RFC 9112, section
 /// 6.3).
 fn length(head: &RequestHead, payload: &Payload) -> Option<u64> {
@@ -110,6 +136,10 @@ impl RequestView for View<'_> {
 
     fn query(&self) -> Option<&str> {
         self.http.uri().query()
+    }
+
+    fn counts_reads(&self) -> bool {
+        true
     }
 
     fn body_digest(&self) -> Option<BodyDigest> {

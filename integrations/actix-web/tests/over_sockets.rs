@@ -472,11 +472,12 @@ fn refusals_are_problems_and_never_reach_the_handler() {
     gated.run(tenant("gone").suspend().save()).unwrap();
     let gate = gated.gate.clone();
     let server = Server::start(move || {
-        let once = web::get().to(async || "found");
+        let once = web::get().to(async |_: Bytes| "found");
         let never = web::route().to(async || -> &'static str { panic!("the handler was called") });
         App::new().wrap(Tollgate::new(&gate)).route("/search", once).default_service(never)
     });
-    assert_eq!(server.send("GET", "/search").status, 200);
+    // It is read, and then there is room for no more bytes.
+    assert_eq!(server.raw("GET", "/search", ACME, "ten bytes!").unwrap().status, 200);
 
     let nobody = server.raw("GET", "/", "", "").unwrap();
     assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, "Bearer"));

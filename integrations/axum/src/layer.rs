@@ -8,7 +8,7 @@ use http::{Extensions, Request, Uri};
 use tollgate::Gate;
 use tower_layer::Layer;
 
-use crate::service::Tollgate;
+use crate::service::{Counted, Tollgate};
 
 /// Puts a [`Gate`] in front of the routes that were added before it. It has no type parameters, so
 /// it can be named, kept and returned.
@@ -23,7 +23,7 @@ impl TollgateLayer {
     pub fn new(gate: &Gate) -> Self {
         let layer = tollgate::middleware::TollgateLayer::new(gate);
         let layer = layer.peer_from(peer).original_path_from(original);
-        Self(layer.matched_pattern_from(matched))
+        Self(layer.matched_pattern_from(matched).counting_reads())
     }
 
     /// Whether a request presents a key to be counted once.
@@ -43,7 +43,7 @@ impl<S> Layer<S> for TollgateLayer {
     type Service = Tollgate<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Tollgate(self.0.layer(inner))
+        Tollgate(self.0.layer(Counted(inner)))
     }
 }
 

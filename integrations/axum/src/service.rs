@@ -9,35 +9,56 @@ use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tollgate::middleware::{self, GateBody};
+use tollgate::middleware::{self, GateBody, ReadBody};
 use tower_service::Service;
 
 /// A service behind a gate. Made by [`TollgateLayer`](crate::TollgateLayer).
 // tower's `MapResponse` would have to name the type of the body where the layer knows none.
 #[derive(Clone, Debug)]
-pub struct Tollgate<S>(pub(crate) middleware::Tollgate<S>);
+pub struct Tollgate<S>(pub(crate) middleware::Tollgate<Counted<S>>);
+
+/// The service within, with bodies that count what is read of them where the gate counts that.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted<S>(pub(crate) S);
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Counted<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        let request = ReadBody::of(request);
+        self.0.call(request.map(|body| body.untouched().unwrap_or_else(Body::new)))
+    }
+}
 
 pin_project! {
     /// The response on its way: [`tollgate::middleware::ResponseFuture`] with axum's own body.
-    pub struct ResponseFuture<S, B, R>
+    pub struct ResponseFuture<S, R>
     where
-        S: Service<Request<B>>,
+        S: Service<Request<Body>>,
     {
         #[pin]
-        inner: middleware::ResponseFuture<S, B, R>,
+        inner: middleware::ResponseFuture<Counted<S>, Body, R>,
     }
 }
 
 impl<S, B, R> Service<Request<B>> for Tollgate<S>
 where
-    S: Service<Request<B>, Response = Response<R>> + Clone,
-    B: HttpBody,
+    S: Service<Request<Body>, Response = Response<R>> + Clone,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
     R: HttpBody<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, B, R>;
+    type Future = ResponseFuture<S, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.0.poll_ready(cx)
@@ -45,14 +66,13 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture { inner: self.0.call(request) }
+        ResponseFuture { inner: self.0.call(request.map(Body::new)) }
     }
 }
 
-impl<S, B, R> Future for ResponseFuture<S, B, R>
+impl<S, R> Future for ResponseFuture<S, R>
 where
-    S: Service<Request<B>, Response = Response<R>> + Clone,
-    B: HttpBody,
+    S: Service<Request<Body>, Response = Response<R>> + Clone,
     R: HttpBody<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
@@ -73,9 +93,9 @@ where
     body.untouched().map_or_else(Body::new, Body::new)
 }
 
-impl<S, B, R> std::fmt::Debug for ResponseFuture<S, B, R>
+impl<S, R> std::fmt::Debug for ResponseFuture<S, R>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<Body>>,
 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()

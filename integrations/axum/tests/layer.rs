@@ -47,9 +47,42 @@ async fn a_request_without_a_body_needs_no_length() {
     let unknown = Body::from_stream(tokio_stream::once(Ok::<_, Infallible>("xx")));
     let unknown = request("GET", "/a").map(|_| unknown);
     assert_eq!(send(&app, unknown).await.status(), 411);
-    let stated = request("GET", "/a").map(|_| Body::from("12345678901"));
-    assert_eq!(send(&app, stated).await.status(), 429);
     assert_eq!(meter(&gate, "ingress").await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_body_is_charged_as_it_is_read_whatever_length_is_stated() {
+    let plans = r#"
+        default-plan = "free"
+        [meter.ingress]
+        count = "request-bytes"
+        hold = "1KB"
+        [plan.free]
+        quota.ingress = "2KB/day"
+    "#;
+    let (gate, _clock) = testing::gate(plans);
+    let app = Router::new()
+        .route("/unread", axum::routing::post(async || "not read"))
+        .route("/read", axum::routing::post(async |body: Bytes| body.len().to_string()))
+        .layer(gated(&gate));
+    let stated = || request("POST", "/unread").map(|_| Body::from(vec![b'x'; 1 << 20]));
+    for _ in 0..3 {
+        assert_eq!(send(&app, stated()).await.status(), 200);
+    }
+    assert_eq!(meter(&gate, "ingress").await, (0, 0));
+    let huge = || {
+        let mut huge = request("POST", "/read");
+        let said = (1u64 << 59).to_string().parse().unwrap();
+        huge.headers_mut().insert("content-length", said);
+        huge.map(|_| Body::from_stream(tokio_stream::once(Ok::<_, Infallible>("four"))))
+    };
+    assert_eq!(send(&app, huge()).await.status(), 200);
+    assert_eq!(meter(&gate, "ingress").await, (4, 0));
+    let long = request("POST", "/read").map(|_| Body::from(vec![b'x'; 1_996]));
+    assert_eq!(text(send(&app, long).await).await, "1996");
+    assert_eq!(meter(&gate, "ingress").await, (2_000, 0));
+    let more = request("POST", "/read").map(|_| Body::from("x"));
+    assert_eq!(send(&app, more).await.status(), 429);
 }
 
 #[tokio::test]

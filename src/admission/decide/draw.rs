@@ -19,7 +19,8 @@ use crate::sharing::LimitId;
 /// has a part in it.
 pub(crate) fn amount(q: &Question<'_>, ask: &MeterAsk) -> u64 {
     match &ask.known {
-        Known::Length => q.length.unwrap_or(0),
+        // What is only stated sets no more aside than the meter's hold.
+        Known::Length => q.length.unwrap_or(0).min(ask.n),
         Known::Sum(parts) if q.route.counts_request.is_some() => {
             parts.iter().fold(0, |n: u64, (part, weight)| {
                 let part = &q.route.meters[usize::from(*part)];

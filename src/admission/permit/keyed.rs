@@ -14,7 +14,7 @@
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::{FORGIVEN, Hold, Knowledge, Of, State, count, over_of, pay_bucket, use_up};
+use super::{FORGIVEN, Hold, Of, State, count, over_of, pay_bucket, use_up};
 use crate::admission::claim::{Charge, Claim, ClaimUse, Found};
 use crate::admission::decide::{self, CALLS, Taken, TakenList};
 use crate::admission::policy::Known;
@@ -198,7 +198,7 @@ impl Hold {
     /// What has been used since this was last asked, by meter ask. Its rates have been paid.
     fn note_use(&mut self, now: Now) -> SmallVec<[u64; 4]> {
         let rules = self.of.rules();
-        let known = Knowledge { state: self.state, length: self.length };
+        let known = self.known();
         let listed = self.list.open();
         listed.recorded.resize(rules.meters.len(), 0);
         let mut used = SmallVec::new();

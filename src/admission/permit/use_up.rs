@@ -11,6 +11,7 @@ use crate::clock::Now;
 #[derive(Clone, Copy)]
 pub(super) struct Knowledge {
     pub(super) state: State,
+    /// Bytes of the request: what was read of them, or all where its body is in hand.
     pub(super) length: Option<u64>,
 }
 

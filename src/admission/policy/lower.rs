@@ -315,10 +315,13 @@ impl Policy {
                 Count::Sum => continue,
                 Count::Cost => (said.unwrap_or(u64::from(i == 0)), Known::Cost),
                 // How long the request is comes with it: see `decide`.
-                Count::RequestBytes => {
-                    policy.counts_request = Some(id);
-                    (0, Known::Length)
-                }
+                Count::RequestBytes => match said {
+                    Some(n) => (n, Known::Cost),
+                    None => {
+                        policy.counts_request = Some(id);
+                        (meter.hold.max(meter.grain), Known::Length)
+                    }
+                },
                 Count::Reported | Count::ResponseBytes => {
                     let counter = reported;
                     reported += 1;

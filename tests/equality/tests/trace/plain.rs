@@ -13,7 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
-use tollgate::middleware::{GateBody, Refused, TollgateLayer};
+use tollgate::middleware::{CountReads, GateBody, ReadBody, Refused, TollgateLayer};
 use tollgate::{Admitted, Gate};
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -28,7 +28,8 @@ pub(crate) struct Plain {
 
 impl Plain {
     pub(crate) fn new(gate: &Gate, runtime: &Runtime) -> Self {
-        let (layer, api) = (TollgateLayer::new(gate), Api::new(gate));
+        let layer = TollgateLayer::new(gate).counting_reads();
+        let api = Api::new(gate);
         Self { layer, api, handle: runtime.handle().clone() }
     }
 
@@ -37,7 +38,7 @@ impl Plain {
     fn serve(&self, request: &Request, bytes: usize) -> (Answer, Option<GateBody<Body>>) {
         let api = self.api.clone();
         let service = service_fn(move |request| handle(api.clone(), request));
-        let service = self.layer.layer(service);
+        let service = self.layer.layer(CountReads(service));
         let request = http_request(request);
         let answer = Arc::new(Mutex::new(Answer::default()));
         let (seen, (keep, kept)) = (answer.clone(), oneshot::channel());
@@ -90,7 +91,10 @@ impl Front for Plain {
     }
 }
 
-async fn handle(api: Api, request: http::Request<Body>) -> Result<Response<Body>, Infallible> {
+async fn handle(
+    api: Api,
+    request: http::Request<ReadBody<Body>>,
+) -> Result<Response<Body>, Infallible> {
     let usage = request.extensions().get::<Admitted>().map(Admitted::usage);
     let target = request.uri().to_string();
     let received = request.into_body().collect().await?.to_bytes().len();

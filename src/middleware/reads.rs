@@ -1,0 +1,89 @@
+//! Bodies of requests whose bytes are counted as they are read.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf;
+use http::Request;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::serving::BytesRead;
+
+/// Within a layer that counts what is read ([`TollgateLayer::counting_reads`]): gives the service
+/// bodies that count. It stands next to the layer, so that nobody reads a body past it.
+///
+/// [`TollgateLayer::counting_reads`]: super::TollgateLayer::counting_reads
+#[derive(Clone, Debug)]
+pub struct CountReads<S>(pub S);
+
+pin_project! {
+    /// The body of a request. Its bytes are counted as they are read, where the gate counts them.
+    #[derive(Debug)]
+    pub struct ReadBody<B> {
+        #[pin]
+        body: B,
+        read: Option<BytesRead>,
+    }
+}
+
+impl<S, B> Service<Request<B>> for CountReads<S>
+where
+    S: Service<Request<ReadBody<B>>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        self.0.call(ReadBody::of(request))
+    }
+}
+
+impl<B> ReadBody<B> {
+    /// The request that a layer lets through, with a body that counts.
+    pub fn of(mut request: Request<B>) -> Request<Self> {
+        let read = request.extensions_mut().remove::<BytesRead>();
+        request.map(|body| Self { body, read })
+    }
+
+    /// The body as it came, where nothing of it is counted.
+    ///
+    /// # Errors
+    ///
+    /// Itself, where it is.
+    pub fn untouched(self) -> Result<B, Self> {
+        if self.read.is_none() { Ok(self.body) } else { Err(self) }
+    }
+}
+
+impl<B: Body> Body for ReadBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let frame = ready!(this.body.poll_frame(cx));
+        if let (Some(read), Some(Ok(frame))) = (this.read, &frame) {
+            read.add(frame.data_ref().map_or(0, Buf::remaining));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
