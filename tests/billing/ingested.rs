@@ -40,8 +40,9 @@ async fn a_pack_pays_for_what_is_ingested_and_is_not_paid_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_fresh_process_ingests_beyond_the_plan_is_billed() {
     let bench = bench().await;
+    pack(&bench, 10).await;
     let first = bench.another().await;
-    use_at(&first, "acme", "jobs", 100).await;
+    use_at(&first, "acme", "jobs", 110).await;
     first.close().await.unwrap();
     // As on Lambda: it ingests, and is gone.
     let fresh = bench.another().await;
