@@ -91,3 +91,24 @@ async fn the_status_says_why_every_call_is_refused() {
     clock.advance(std::time::Duration::from_secs(31));
     assert_eq!(status().await, "suspended");
 }
+
+#[tokio::test]
+async fn at_midnight_what_was_used_the_day_before_is_still_told() {
+    let (gate, clock) = testing::gate(PLANS);
+    let acme = gate.tenant("acme").await.unwrap();
+    let use_some = async |units| {
+        let ask = Ask::op("job").tenant(&acme).cost("jobs", units);
+        gate.admit(ask).await.unwrap().settle();
+    };
+    use_some(7).await;
+    clock.advance(std::time::Duration::from_secs(12 * 3_600));
+    assert_eq!(meter(&usage(&gate).await, "jobs")["used"], 7);
+    use_some(2).await;
+    assert_eq!(meter(&usage(&gate).await, "jobs")["used"], 9);
+    let who = testing::identified(&gate, "acme").await;
+    let query = "meter=jobs&from=2026-03-17&to=2026-03-19";
+    let history: Value =
+        serde_json::from_slice(&gate.history_reply(&who, query).await.body).unwrap();
+    let days = history["rows"].as_array().unwrap().iter().map(|row| &row["used"]);
+    assert_eq!(days.collect::<Vec<_>>(), [7, 2]);
+}

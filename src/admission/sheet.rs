@@ -20,7 +20,7 @@ use super::pool::{self, PoolId, Terms};
 use super::resolve::LiveCatalog;
 use super::scoped::{ScopeValues, ScopedKey};
 use super::tenant::TenantCore;
-use super::use_row::{UseRow, use_row};
+use super::use_row::{UseRow, same_meters, use_row};
 use crate::catalog::{Anchors, Catalog, Window, Zone};
 use crate::clock::Now;
 use crate::decision::Reason;
@@ -68,6 +68,8 @@ pub(crate) struct Sheet {
     windows: Box<[Window]>,
     leases: Box<[OnceLock<Arc<Lease>>]>,
     pub(crate) row: Arc<UseRow>,
+    /// The one before it of the same meters: at midnight the log lacks some of it still.
+    row_before: Option<Arc<UseRow>>,
     pub(crate) unpaid: Unpaid,
     /// Whether the recorder has it in hand.
     dirty: AtomicBool,
@@ -160,6 +162,13 @@ impl Sheet {
         };
         let parts = &tenant.hub.parts;
         let row = use_row(before_row, &catalog, account, cycle.start_ms, parts, now);
+        let row_before = match (&before, before_row) {
+            (_, Some((of, its))) if !Arc::ptr_eq(of, &row) => {
+                same_meters(its, &catalog).then(|| of.clone())
+            }
+            (Before::Sheet(sheet), Some(_)) => sheet.row_before.clone(),
+            _ => None,
+        };
         let before = if let Before::Sheet(sheet) = before { Some(sheet) } else { None };
         let day = crate::catalog::Every::Day.window(now.wall_ms, zone, &anchors);
         let mut until_ms = until_ms.min(day.end_ms).min(cycle.end_ms);
@@ -184,6 +193,7 @@ impl Sheet {
             windows,
             leases,
             row,
+            row_before,
             unpaid: Unpaid::default(),
         };
         sheet.carry_leases(before);
@@ -239,9 +249,14 @@ impl Sheet {
         self.leases[usize::from(slot)].get()
     }
 
-    /// The writer and part of its use row.
-    pub(crate) fn live_row(&self) -> (u128, u32) {
-        (self.incarnation, self.row.part)
+    /// Its use row and the one before: what they have counted is known here first.
+    pub(crate) fn live_rows(&self) -> impl Iterator<Item = &UseRow> {
+        [&self.row].into_iter().chain(&self.row_before).map(|row| &**row)
+    }
+
+    /// Their writer and parts.
+    pub(crate) fn live(&self) -> impl Fn(u128, u32) -> bool + '_ {
+        move |of, part| of == self.incarnation && self.live_rows().any(|row| row.part == part)
     }
 
     pub(crate) fn new_lease(&self, pool: u16, scope: u128) -> Lease {

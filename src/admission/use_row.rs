@@ -168,7 +168,7 @@ pub(super) fn use_row(
     Arc::new(UseRow { part, period_ms, day, account, totals })
 }
 
-fn same_meters(a: &Arc<Catalog>, b: &Arc<Catalog>) -> bool {
+pub(super) fn same_meters(a: &Arc<Catalog>, b: &Arc<Catalog>) -> bool {
     let names =
         |c: &Arc<Catalog>| c.meters.iter().map(|m| (m.name.clone(), m.scale)).collect::<Vec<_>>();
     Arc::ptr_eq(a, b) || names(a) == names(b)

@@ -105,7 +105,7 @@ impl Gate {
         };
         inner.wait_for_late(Some(&sheet)).await;
         let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
-        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live_row(), now.wall_ms).await?;
+        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         let staleness_ms =
             u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
         let view = WithUnleased::read(Standing {
@@ -120,8 +120,12 @@ impl Gate {
             let id = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
             let of_period = uses.iter().filter(|u| u.period_ms == period.start_ms);
             let recorded = of_period.filter(|u| u.meter == meter.name && u.scale == meter.scale);
-            let mut atoms = sheet.row.total(id);
-            recorded.for_each(|u| atoms.add(u.atoms));
+            let live = sheet.live_rows().filter(|row| row.period_ms == period.start_ms);
+            let mut atoms = Atoms::default();
+            recorded
+                .map(|u| u.atoms)
+                .chain(live.map(|row| row.total(id)))
+                .for_each(|n| atoms.add(n));
             meter_report(&view, id, Counted { atoms, period, staleness_ms })
         });
         let meters = meters.collect();
@@ -161,13 +165,15 @@ impl Gate {
         };
         let meter = &sheet.catalog.meters[usize::from(id.0)];
         let mut by_day = BTreeMap::<u32, u64>::new();
-        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live_row(), now.wall_ms).await?;
+        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         for day in uses.iter().filter(|u| u.meter == meter.name && u.scale == meter.scale) {
             let sum = by_day.entry(day.day).or_default();
             *sum = sum.saturating_add(day.atoms.used);
         }
-        let today = by_day.entry(sheet.row.day).or_default();
-        *today = today.saturating_add(sheet.row.total(id).used);
+        for row in sheet.live_rows() {
+            let sum = by_day.entry(row.day).or_default();
+            *sum = sum.saturating_add(row.total(id).used);
+        }
         Ok(Some(History {
             meter: meter.name.clone(),
             unit: unit_word(&sheet, id),
