@@ -345,9 +345,9 @@ impl Hub {
         std::mem::take(&mut *locked(&self.retired)).into()
     }
 
-    /// Has retired leases given back that are of use to others; the rest are let go, once nobody has
-    /// them besides this list and their tenant. A request in flight keeps its lease, a caller at
-    /// rest only an old sheet with it: that keeps nobody from giving back what no request holds.
+    /// Has retired leases given back that are of use to others; the rest are let go, once nobody
+    /// has them besides this list and their tenant. A request in flight keeps its lease, a caller
+    /// at rest only an old sheet with it: that keeps nobody from giving back what no request holds.
     ///
     /// At the turn of an hour there is one for each tenant: other tasks go on in between, and who
     /// retires another waits for none of this.

@@ -9,10 +9,10 @@
 //! 3. **In its own window.** It counts on the day and in the billing period of its own timestamp,
 //!    while that period is open: the current one, and the one before for [`LATE`] after its end.
 //!    Later it is refused with the period named.
-//! 4. **Paid like all use, late.** Once they are on record its units are drawn from the windows that
-//!    it lies in, those that are over among them, as of any cost that is learned late. Where a quota
-//!    bills, what is owed is on record before the answer. A process that dies in between has counted
-//!    them, and neither drawn them nor what they owe.
+//! 4. **Paid like all use, late.** Once they are on record its units are drawn from the windows
+//!    that it lies in, those that are over among them, as of any cost that is learned late. Where
+//!    a quota bills, what is owed is on record before the answer. A process that dies in between
+//!    has counted them, and neither drawn them nor what they owe.
 //!
 //! How once: a claim item names the log slot that will carry the event's units, and the event
 //! counts if that slot is on record (`claim.rs`, `writer.rs`).

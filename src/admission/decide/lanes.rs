@@ -127,7 +127,8 @@ impl Lanes {
                 return Err(refuse(Reason::Exhausted, Limit::Quota(index)));
             }
             if let Some(pool) = rule.included.filter(|_| known > 0) {
-                let (from, n) = most(q, pool, known)?;
+                let (from, n) =
+                    most(q, pool, known).map_err(|stopped| beside(stopped, included))?;
                 open -= n;
                 lane.extend((n > 0).then_some(Piece { from, n }));
             }
@@ -354,6 +355,18 @@ impl Lanes {
             }
             begin = end;
         }
+    }
+}
+
+/// What is waited for beside what this ask has drawn there already: that goes back meanwhile, and
+/// would be taken for what is missing.
+fn beside(stopped: Stopped, drawn: u64) -> Stopped {
+    match stopped {
+        Stopped::Need(lease, n) => {
+            lease.want(n + drawn);
+            Stopped::Need(lease, n + drawn)
+        }
+        refused @ Stopped::Refused(_) => refused,
     }
 }
 
