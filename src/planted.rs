@@ -1,5 +1,6 @@
-//! Known mistakes of lease protocols, planted on purpose: each is one that was made before, here or
-//! elsewhere, and the simulation must catch every one by name (`tests/simulation/`).
+//! Known mistakes of lease protocols, and of what a tenant may use and owes, planted on purpose:
+//! each is one that was made before, here or elsewhere, and the simulation (`tests/simulation/`) or
+//! the plain model (`tests/model/`) must catch every one by name.
 //!
 //! Only cold code asks for them, and only under the feature `testing`: in any other build the
 //! answer is a constant.
@@ -47,10 +48,34 @@ pub enum Plant {
     FedByIncrement,
     /// A page of a log with fewer slots than were asked for is taken for its last.
     ShortPageIsTheEnd,
+    /// Late use is not paid by grants.
+    LateUseLeavesGrants,
+    /// A cost is paid by one number or by none.
+    NoCostIsSplit,
+    /// The grant that expires last is drawn first.
+    LastExpiryFirst,
+    /// A stream goes on in the window and plan that it began in.
+    StreamsStayInTheirWindow,
+    /// A suspended tenant's streams get more.
+    SuspendedStreamsDraw,
+    /// Units that plans grant once belong to the plan.
+    OnceByPlan,
+    /// What nothing pays for is not owed.
+    NothingIsOwed,
+    /// A debt waits for the end of open requests, also where a grant could pay it.
+    DebtsWaitForStreams,
+    /// A change acts once it is read again.
+    ChangesActLate,
+    /// Who comes back to a plan begins with new leases.
+    PlansForgetLeases,
+    /// A lease that has not seen its pool takes it for unused.
+    UnseenIsUnused,
+    /// A debt is not told less by a limit that was raised.
+    RaisedLimitsPayNothing,
 }
 
 impl Plant {
-    /// All of them.
+    /// Those of lease protocols.
     pub const ALL: [Self; 20] = [
         Self::UnchainedOperations,
         Self::AssumedGrants,
@@ -72,6 +97,23 @@ impl Plant {
         Self::ClaimThenLog,
         Self::FedByIncrement,
         Self::ShortPageIsTheEnd,
+    ];
+
+    /// Those of what a tenant may use and owes, which one process makes alone: the plain model
+    /// catches them (`tests/model/`).
+    pub const OF_THE_BOOK: [Self; 12] = [
+        Self::LateUseLeavesGrants,
+        Self::NoCostIsSplit,
+        Self::LastExpiryFirst,
+        Self::StreamsStayInTheirWindow,
+        Self::SuspendedStreamsDraw,
+        Self::OnceByPlan,
+        Self::NothingIsOwed,
+        Self::DebtsWaitForStreams,
+        Self::ChangesActLate,
+        Self::PlansForgetLeases,
+        Self::UnseenIsUnused,
+        Self::RaisedLimitsPayNothing,
     ];
 }
 

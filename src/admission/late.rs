@@ -10,7 +10,7 @@
 //! 3. A debt is paid by grants and by what is beyond the quota, as soon as they have units, and by
 //!    units of the quota that are released; or it ends with the window.
 //! 4. A unit that several quotas owe is paid by one unit of a grant: it lowers the debts of all of
-//!    them at once. So nothing is paid while a part of what one of them owes is not charged yet.
+//!    them at once. So nothing is paid while another payment to one of them is on its way.
 //!
 //! Quotas of narrower scope than the tenant pay by themselves: what they include, as far as that is
 //! known to go, then what is beyond. What neither has is a debt of this process.
@@ -229,6 +229,13 @@ pub(crate) fn settle(sheet: &Arc<Sheet>, now: Now, away: bool) {
     settle_locked(sheet, &mut sheet.unpaid.lock(), now, away);
 }
 
+/// The same where something is owed that was given units since.
+pub(crate) fn settle_debts(sheet: &Arc<Sheet>, now: Now) {
+    if sheet.open_leases().any(|lease| lease.is_in_debt()) {
+        settle(sheet, now, sheet.tenant.hub.reach.is_away());
+    }
+}
+
 fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) {
     let hub = &*sheet.tenant.hub;
     let scopes = ScopesOf::default();
@@ -394,16 +401,16 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let granted = payers.debtor.map(|pool| (decide::lease_of(q.sheet, pool), None));
     let in_debt = of_quotas.chain(granted).filter(|(debtor, _)| debtor.is_in_debt());
     let mut owed = SmallVec::<[Owes<'_>; 4]>::new();
-    let mut charging = None;
+    let mut paying = None;
     for (debtor, over) in in_debt {
         let payable = debtor.payable();
-        charging = charging.or(payable.is_none().then_some(debtor));
+        paying = paying.or(payable.is_none().then_some(debtor));
         owed.push((debtor, payable.unwrap_or(0), over));
     }
     let most = owed.iter().map(|(_, n, _)| *n).max().unwrap_or(0);
-    if let Some(charging) = charging {
+    if let Some(paying) = paying {
         if !payers.grants.is_empty() || owed.iter().any(|(.., over)| over.is_some()) {
-            wait_for_charge(q, charging, &owed, waiting);
+            wait_for_payment(q, paying, &owed, waiting);
         }
         return false;
     }
@@ -455,16 +462,20 @@ fn pay_from(
     false
 }
 
-/// A part of what is owed is not in the store yet. Where it is about to be, what may pay waits for
-/// it; what open requests may still give back is waited for by nothing.
-fn wait_for_charge(q: &Purse<'_>, charging: &Arc<Lease>, owed: &[Owes<'_>], waiting: &mut Waiting) {
-    if !charging.is_to_charge() {
+/// A payment is on its way, perhaps under another sheet: what is owed beside it waits for that.
+fn wait_for_payment(
+    q: &Purse<'_>,
+    paying: &Arc<Lease>,
+    owed: &[Owes<'_>],
+    waiting: &mut Waiting,
+) {
+    if !paying.is_paying() {
         return;
     }
-    q.hub.wake(charging);
-    q.hub.settle_after(charging, q.sheet);
-    for (debtor, ..) in owed.iter() {
-        waiting.asked.push(((*debtor).clone(), charging.clone(), 1));
+    q.hub.wake(paying);
+    q.hub.settle_after(paying, q.sheet);
+    for (debtor, ..) in owed {
+        waiting.asked.push(((*debtor).clone(), paying.clone(), 1));
     }
 }
 

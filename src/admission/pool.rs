@@ -149,7 +149,15 @@ impl View {
     /// Atoms that late use owes. Units that came free since, and a limit that was raised, have paid
     /// of it; that a limit was lowered makes no debt.
     pub(crate) fn owed(&self) -> u64 {
-        self.free.saturating_neg().min(self.debt).max(0).unsigned_abs()
+        self.owed_under(self.terms)
+    }
+
+    /// The same once these terms hold, if they raise the limit.
+    pub(crate) fn owed_under(&self, terms: Terms) -> u64 {
+        let is_newer = terms.rev > self.terms.rev && !planted(Plant::RaisedLimitsPayNothing);
+        let raised = if is_newer { terms.limit.saturating_sub(self.terms.limit).max(0) } else { 0 };
+        let free = self.free.saturating_add(raised);
+        free.saturating_neg().min(self.debt).max(0).unsigned_abs()
     }
 
     /// What somebody who has applied a take assumes.

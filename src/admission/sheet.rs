@@ -25,6 +25,7 @@ use crate::catalog::{Anchors, Catalog, Window, Zone};
 use crate::clock::Now;
 use crate::decision::Reason;
 use crate::directory::TenantRecord;
+use crate::planted::{Plant, planted};
 
 /// Whether a tenant may call at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,8 +269,7 @@ impl Sheet {
             scope,
             start_ms: window.start_ms,
         };
-        let terms = Terms { limit: rule.limit, rev: self.rev };
-        Lease::new(id, window.end_ms, terms, rule.usual_ask)
+        Lease::new(id, window.end_ms, self.terms(pool), rule.usual_ask)
             .under(self.incarnation)
             .forgotten_at(match rule.slot_ms {
                 Some(_) => Some(pool::slot_ttl(window)),
@@ -293,8 +293,13 @@ impl Sheet {
         };
         let scoped = &self.tenant.hub.scoped;
         let lease = scoped.lease(key, now.mono_ns, || self.new_lease(pool, value))?;
-        lease.retarget_if_changed(Terms { limit: rule.limit, rev: self.rev });
+        lease.retarget_if_changed(self.terms(pool));
         Some(lease)
+    }
+
+    /// The limit of a pool that holds now.
+    pub(crate) fn terms(&self, pool: u16) -> Terms {
+        Terms { limit: self.policy.pools[usize::from(pool)].limit, rev: self.rev }
     }
 
     /// The window of a pool that this sheet is in.
@@ -340,16 +345,19 @@ impl Sheet {
         self.dirty.store(false, Ordering::SeqCst);
     }
 
-    /// Takes over the leases whose pool is the same, and tells them of another limit.
-    fn carry_leases(&self, before: Option<&Sheet>) {
-        let Some(before) = before else { return };
-        for lease in before.open_leases() {
+    /// Takes over the leases whose pool is the same, of the sheet before and of older ones (the
+    /// tenant has come back to a plan), and tells them of another limit.
+    fn carry_leases(&self, before: Option<&Self>) {
+        let of_before = before.map_or(Vec::new(), |it| it.open_leases().cloned().collect());
+        let all = planted(Plant::PlansForgetLeases).then_some(of_before);
+        for lease in all.unwrap_or_else(|| self.tenant.leases()) {
             let id = lease.pool();
             if let Some((pool, slot)) = self.pool_of(&id.limit, id.start_ms, lease.incarnation()) {
                 lease.retarget(Terms { limit: pool.limit, rev: self.rev });
                 lease.realert(&self.tenant.id, pool.alerts.as_ref());
+                self.tenant.hub.unretire(&lease);
                 // A slot of a sheet nobody has seen yet is empty.
-                let _ = self.leases[usize::from(slot)].set(lease.clone());
+                let _ = self.leases[usize::from(slot)].set(lease);
             }
         }
     }

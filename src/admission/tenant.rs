@@ -251,9 +251,7 @@ impl LiveTenant {
         for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
             self.core.hub.retire(lease.clone());
         }
-        if sheet.open_leases().any(|lease| lease.is_in_debt()) {
-            late::settle(&sheet, now, false); // with a grant that was just given
-        }
+        late::settle_debts(&sheet, now); // with a grant that was just given
         sheet
     }
 

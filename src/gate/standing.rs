@@ -355,7 +355,8 @@ impl<'a> Standing<'a> {
                 let start_ms = self.sheet.window(pool).start_ms;
                 let from = (start_ms, self.sheet.incarnation);
                 let key = self.scoped_key(rule.id.clone(), self.scopes.of(scope)?, from);
-                self.sheet.tenant.hub.scoped.known_lease(&key)
+                let lease = self.sheet.tenant.hub.scoped.known_lease(&key);
+                lease.inspect(|lease| lease.retarget_if_changed(self.sheet.terms(pool)))
             }
         })
     }

@@ -9,6 +9,7 @@ use super::standing::Standing;
 use super::unleased::WithUnleased;
 use super::{Gate, Pending, Seen, TenantHandle, Waited};
 use crate::admission::caller::KnownCaller;
+use crate::admission::late;
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
 use crate::admission::scoped::{ScopesOf, WithoutValue};
 use crate::admission::sheet::{Sheet, Standing as TenantStanding};
@@ -103,6 +104,7 @@ impl Gate {
             let live = inner.live.load();
             (who.tenant.0.sheet(&live, now), live.revision)
         };
+        late::settle_debts(&sheet, now);
         inner.wait_for_late(Some(&sheet)).await;
         let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
         let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
@@ -274,6 +276,10 @@ fn beyond(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<u64> {
 
 /// What of the use beyond a quota nobody has paid for.
 fn debt(view: &WithUnleased<'_>, rule: &QuotaRule) -> u64 {
+    if !rule.tenant_wide {
+        let pools = rule.included.into_iter().chain(rule.over);
+        return pools.fold(0, |sum, pool| view.short(pool).saturating_add(sum));
+    }
     rule.included.or(rule.over).map_or(0, |pool| view.debt(pool))
 }
 

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Inner;
 use super::standing::Standing;
+use crate::admission::lease::Lease;
 use crate::admission::policy::Place;
 use crate::admission::pool::PoolId;
 use crate::flights::Flights;
 use crate::keeper::Whole;
+use crate::planted::{Plant, planted};
 use crate::store::StoreError;
 use crate::usage::ledger::is_fresh;
 
@@ -71,7 +73,7 @@ impl<'a> WithUnleased<'a> {
             let pool = u16::try_from(pool).unwrap_or(u16::MAX);
             stored.push(match view.lease(pool) {
                 Some(None) => read(&view, pool, 0).await?,
-                Some(Some(lease)) if lease.is_split() => {
+                Some(Some(lease)) if lease.is_split() || is_unseen(&lease) => {
                     read(&view, pool, lease.unserved()).await?
                 }
                 _ => None,
@@ -84,6 +86,12 @@ impl<'a> WithUnleased<'a> {
     pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
         let stored = self.stored.get(usize::from(pool)).copied().flatten();
         stored.map(|(left, _)| left).or_else(|| self.view.remaining(pool))
+    }
+
+    /// What was used of a pool beyond all of it, by a caller whose use comes late.
+    pub(super) fn short(&self, pool: u16) -> u64 {
+        let lease = self.view.lease(pool).flatten();
+        lease.map_or(0, |lease| lease.short_of_all())
     }
 
     /// What late use owes of a pool.
@@ -102,6 +110,11 @@ impl<'a> Deref for WithUnleased<'a> {
     }
 }
 
+/// Whether only the store knows what was used.
+fn is_unseen(lease: &Lease) -> bool {
+    lease.is_unseen() && !planted(Plant::UnseenIsUnused)
+}
+
 /// What is free in the store and here, moved by a limit that has changed since; `None`: nothing is
 /// there.
 async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<(u64, u64)>, StoreError> {
@@ -117,5 +130,5 @@ async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<(u64, 
     };
     let moved = rule.limit.saturating_sub(whole.root.terms.limit);
     let left = whole.free()?.saturating_add(moved).saturating_add(held);
-    Ok(Some((u64::try_from(left).unwrap_or(0), whole.owed()?)))
+    Ok(Some((u64::try_from(left).unwrap_or(0), whole.owed(view.sheet.terms(pool))?)))
 }

@@ -13,6 +13,7 @@ use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Count, Feature, Plan};
 use crate::clock::Now;
 use crate::decision::{LimitState, Refusal};
+use crate::planted::{Plant, planted};
 use crate::repeated::repeated;
 
 /// An admitted request, as the middleware leaves it in the request's extensions. Clones share it.
@@ -201,6 +202,7 @@ impl Gate {
     fn standing_now(&self, of: &Of, now: Now) -> Standing {
         let live = self.inner.live.load();
         match self.tenant_of(of) {
+            _ if planted(Plant::SuspendedStreamsDraw) => Standing::Good,
             Some(tenant) => tenant.sheet(&live, now).standing.clone(),
             None => of.sheet.standing.clone(),
         }
@@ -210,6 +212,9 @@ impl Gate {
     /// again in the background when what is known of it grows old. One with an idempotency key
     /// stays as it was admitted: its claim is settled as a whole.
     pub(crate) fn keep_up(&self, hold: &mut Hold, now: Now) {
+        if planted(Plant::StreamsStayInTheirWindow) {
+            return;
+        }
         let inner = &self.inner;
         let of = hold.latest_of();
         let live = inner.live.load();

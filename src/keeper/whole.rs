@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::admission::pool;
 #[cfg(feature = "stripe")]
 use crate::admission::pool::Entry;
-use crate::admission::pool::{PoolId, View};
+use crate::admission::pool::{PoolId, Terms, View};
 use crate::admission::subpool::{self, Fed, Sub};
 use crate::store::layout::Space;
 use crate::store::{Item, Store, StoreError, StoreErrorKind};
@@ -59,9 +59,9 @@ impl Whole {
         Ok(free)
     }
 
-    /// What late use owes of it, in all its items.
-    pub(crate) fn owed(&self) -> Result<u64, StoreError> {
-        let mut owed = self.root.owed();
+    /// What late use owes of it under these terms, in all its items.
+    pub(crate) fn owed(&self, terms: Terms) -> Result<u64, StoreError> {
+        let mut owed = self.root.owed_under(terms);
         for sub in self.subs.values() {
             owed = owed.saturating_add(View::read(sub, 0)?.owed());
         }

@@ -22,6 +22,7 @@ use super::{From, Limit, Purse, Stopped, Taken, TakenList, refuse};
 use crate::admission::lease::Lease;
 use crate::admission::policy::{Payers, Place, QuotaRule};
 use crate::decision::{Payment, Reason};
+use crate::planted::{Plant, planted};
 
 /// Units of a lane from one number; `None`: they pass this limit without being drawn from it.
 struct Piece {
@@ -104,6 +105,10 @@ impl Lanes {
         if rest == 0 {
             return Ok(());
         }
+        if planted(Plant::NoCostIsSplit) && included > 0 {
+            let first = of_tenant(q, payers).next().map(|(index, _)| Limit::Quota(index));
+            return Err(refuse(Reason::Exhausted, first.unwrap_or(Limit::None)));
+        }
         let (granted, need) = self.granted(q, payers, first, (included, rest));
         if let Some((lease, n)) = need {
             return Err(Stopped::Need(lease, n));
@@ -156,7 +161,10 @@ impl Lanes {
             Err(stopped) => return self.late_here(q, payers, n, stopped),
         };
         let mut rest = n - included;
-        let (granted, need) = self.granted(q, payers, 0, (included, rest));
+        let (granted, need) = match planted(Plant::LateUseLeavesGrants) {
+            false => self.granted(q, payers, 0, (included, rest)),
+            true => (0, None),
+        };
         rest -= granted;
         let paid = included + granted;
         if need.is_some() || rest == 0 {

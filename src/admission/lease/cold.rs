@@ -23,6 +23,7 @@ impl Lease {
         cold.terms = terms;
         self.limit.store(terms.limit, Ordering::Relaxed);
         self.refused_until_ns.store(0, Ordering::Release);
+        self.note_debt(&mut cold);
     }
 
     /// The same where most calls bring no news: without a lock unless the limit is another.

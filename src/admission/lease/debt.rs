@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use super::super::pool::{self, Entry};
 use super::ask::OPS;
 use super::{Call, Closing, Cold, Lease, Op, Writer};
+use crate::planted::{Plant, planted};
 
 /// What is owed of a pool, as this process knows it.
 #[derive(Debug, Default)]
@@ -38,6 +39,9 @@ impl Lease {
     /// Settles `n` atoms that nothing pays for.
     pub(crate) fn owe(&self, n: u64) {
         self.settle_late(n);
+        if planted(Plant::NothingIsOwed) {
+            return;
+        }
         let mut cold = self.cold();
         cold.debts.owing = cold.debts.owing.saturating_add(n);
         self.note_debt(&mut cold);
@@ -63,20 +67,21 @@ impl Lease {
         cold.view.is_none() && !cold.debts.absent
     }
 
-    /// Atoms of the debt that can be paid from elsewhere: those that were charged. `None` while
-    /// some are not charged yet, or a payment is under way.
+    /// Atoms of the debt that can be paid from elsewhere, charged or not: also while requests hold
+    /// units that could pay once they are released. `None` while a payment is under way.
     pub(crate) fn payable(&self) -> Option<u64> {
         let mut cold = self.cold();
-        if cold.closing == Closing::ForGood || cold.fenced {
+        let waits = planted(Plant::DebtsWaitForStreams) && !cold.debts.is_idle();
+        if waits || cold.closing == Closing::ForGood || cold.fenced {
             return Some(0);
         }
-        self.note_debt(&mut cold);
-        cold.debts.is_idle().then(|| cold.view.map_or(0, |view| view.owed()))
+        let is_paying = cold.debts.pay.is_some() || cold.debts.paid.is_some();
+        (!is_paying).then(|| self.note_debt(&mut cold))
     }
 
-    /// Whether something is owed that can be charged now.
-    pub(crate) fn is_to_charge(&self) -> bool {
-        self.chargeable(&self.cold()) > 0
+    /// Whether a payment is on its way to the store.
+    pub(crate) fn is_paying(&self) -> bool {
+        self.cold().debts.pay.is_some()
     }
 
     /// Atoms that were taken elsewhere pay what is owed, with the next call. To be asked about with
@@ -129,21 +134,23 @@ impl Lease {
     }
 
     /// Atoms to be charged now. What open holds may still pay waits for their end, unless there
-    /// will be none.
+    /// will be none, or a payment is here.
     pub(super) fn chargeable(&self, cold: &Cold) -> u64 {
         if cold.debts.owing == 0 {
             return 0;
         }
         let short = self.left.load(Ordering::Acquire).min(0).unsigned_abs();
         let open = if cold.closing == Closing::ForGood { 0 } else { self.open_of(cold) };
-        cold.debts.owing.min(short.saturating_sub(open))
+        let charged = cold.view.map_or(0, |view| view.owed());
+        let paid = cold.debts.pay.unwrap_or(0).saturating_sub(charged);
+        cold.debts.owing.min(short.saturating_sub(open).max(paid.min(short)))
     }
 
     /// Says at a glance what is owed, less what released units have paid; the caller has the lock.
     pub(super) fn note_debt(&self, cold: &mut Cold) -> u64 {
         let short = self.left.load(Ordering::Acquire).min(0).unsigned_abs();
         cold.debts.owing = cold.debts.owing.min(short);
-        let charged = cold.view.map_or(0, |view| view.owed());
+        let charged = cold.view.map_or(0, |view| view.owed_under(cold.terms));
         let debt = charged.saturating_add(cold.debts.owing);
         self.in_debt.store(debt > 0, Ordering::Release);
         debt

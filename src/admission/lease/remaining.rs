@@ -11,10 +11,19 @@ impl Lease {
     /// Atoms still to be had, as far as this process knows: its own, and what was free when the
     /// pool last answered. What is free is moved by a limit that has changed since.
     pub(crate) fn remaining(&self) -> u64 {
+        u64::try_from(self.left_of_all()).unwrap_or(0)
+    }
+
+    /// Atoms used beyond all that there are, as far as this process knows.
+    pub(crate) fn short_of_all(&self) -> u64 {
+        self.left_of_all().min(0).unsigned_abs()
+    }
+
+    fn left_of_all(&self) -> i64 {
         let sum = || {
             let free = self.free_seen.load(Ordering::Acquire);
             let left = self.left.load(Ordering::Acquire);
-            u64::try_from(left.saturating_add(free)).unwrap_or(0)
+            left.saturating_add(free)
         };
         let before = self.moves.load(Ordering::Acquire);
         let seen = sum();

@@ -12,6 +12,7 @@ use crate::admission::bucket::BucketRule;
 use crate::catalog::{
     Catalog, Count, Enforce, Every, MeterId, Over, Plan, Quota, Rate, RateOn, Route, RouteId, Scope,
 };
+use crate::planted::{Plant, planted};
 
 /// Units of a pool that is counted but never runs out: `over` without a `stop`.
 const UNBOUNDED: i64 = i64::MAX / 4;
@@ -146,7 +147,10 @@ impl Policy {
             .filter_map(|quota| {
                 Some(GrantTerms {
                     // Not the plan's: one that grants more gives the difference.
-                    id: quota.id.clone(),
+                    id: match planted(Plant::OnceByPlan) {
+                        false => quota.id.clone(),
+                        true => format!("{}/{}", quota.id, plan.name).into(),
+                    },
                     meter: quota.meter,
                     atoms: quota.limit?,
                     expires_ms: None,
@@ -156,6 +160,9 @@ impl Policy {
             .chain(own.iter().cloned())
             .collect();
         all.sort_by_key(|g| (g.expires_ms.unwrap_or(i64::MAX), !g.of_plan, g.id.clone()));
+        if planted(Plant::LastExpiryFirst) {
+            all.reverse();
+        }
         let mut by_meter = BTreeMap::<MeterId, Vec<u16>>::new();
         for grant in all {
             by_meter.entry(grant.meter).or_default().push(index(self.pools.len()));
