@@ -94,8 +94,14 @@ pub(crate) struct Grant {
     pub(crate) expires: i64,
 }
 
-/// One unit: who pays for it. Several do where several quotas hold.
-type Unit = Vec<Payer>;
+/// One unit.
+#[derive(Clone, Debug)]
+struct Unit {
+    /// Who pays for it. Several do where several quotas hold.
+    payers: Vec<Payer>,
+    /// The billing period in which it was drawn: whatever becomes of it belongs there.
+    period: i64,
+}
 
 /// What a request holds and has not used.
 #[derive(Clone, Debug)]
@@ -104,7 +110,7 @@ pub(crate) struct Hold {
     pub(crate) user: u32,
     /// By meter, in the order in which they were drawn.
     units: BTreeMap<Meter, VecDeque<Unit>>,
-    /// Of those, what its handler has taken and not reported.
+    /// Of these: what its handler has taken and not reported.
     promised: BTreeMap<Meter, u64>,
     /// Costs that the end decides: meter and units.
     costs: Vec<(Meter, u64)>,
@@ -161,10 +167,13 @@ impl Book {
         costs: &[(Meter, u64)],
         holds: &[(Meter, u64)],
     ) -> Result<Hold, Refused> {
-        let (units, promised, costs) = (BTreeMap::new(), BTreeMap::new(), costs.to_vec());
-        let mut hold = Hold { tenant, user, units, promised, costs };
+        if self.tenants[tenant].suspended {
+            return Err(Refused::Suspended);
+        }
+        let (units, promised) = (BTreeMap::new(), BTreeMap::new());
+        let mut hold = Hold { tenant, user, units, promised, costs: costs.to_vec() };
         let before = self.tenants[tenant].clone();
-        for (meter, n) in hold.costs.clone().into_iter().chain(holds.iter().copied()) {
+        for &(meter, n) in costs.iter().chain(holds) {
             if let Err(refused) = self.set_aside(&mut hold, meter, n) {
                 self.tenants[tenant] = before;
                 return Err(refused);
@@ -173,14 +182,18 @@ impl Book {
         Ok(hold)
     }
 
-    /// The handler takes units before it spends them: out of what is set aside for the request, and
-    /// the rest besides.
+    /// A handler takes so many units, all or none: of what its request holds, then more.
     pub(crate) fn take(&mut self, hold: &mut Hold, meter: Meter, n: u64) -> Result<(), Refused> {
-        let promised = hold.promised.get(&meter).copied().unwrap_or(0);
-        let free = self.held(hold, meter).saturating_sub(promised);
-        self.set_aside(hold, meter, n.saturating_sub(free))?;
-        hold.promised.insert(meter, promised + n);
+        let more = n.saturating_sub(self.free(hold, meter));
+        self.set_aside(hold, meter, more)?;
+        *hold.promised.entry(meter).or_default() += n;
         Ok(())
+    }
+
+    /// What a request holds of a meter and its handler has not taken.
+    pub(crate) fn free(&self, hold: &Hold, meter: Meter) -> u64 {
+        let promised = hold.promised.get(&meter).copied().unwrap_or(0);
+        self.held(hold, meter).saturating_sub(promised)
     }
 
     /// Sets so many units more aside for a request, all or none.
@@ -210,7 +223,8 @@ impl Book {
 
     /// Units that a request used: its own hold pays first.
     pub(crate) fn report(&mut self, hold: &mut Hold, meter: Meter, n: u64) {
-        hold.promised.entry(meter).and_modify(|promised| *promised = promised.saturating_sub(n));
+        let promised = hold.promised.entry(meter).or_default();
+        *promised = promised.saturating_sub(n);
         for _ in 0..n {
             match hold.units.entry(meter).or_default().pop_front() {
                 Some(unit) => self.settle(hold.tenant, meter, &unit),
@@ -228,7 +242,7 @@ impl Book {
         }
         hold.promised.clear();
         for unit in std::mem::take(&mut hold.units).into_values().flatten() {
-            unit.iter().for_each(|payer| *self.number(hold.tenant, *payer) -= 1);
+            unit.payers.iter().for_each(|payer| *self.number(hold.tenant, *payer) -= 1);
         }
         self.pay_debts(hold.tenant);
     }
@@ -291,6 +305,35 @@ impl Book {
         self.now += ms;
     }
 
+    /// Whether two quotas of the whole tenant are in debt in windows that run, of whatever plan.
+    pub(crate) fn owes_twice(&self, tenant: usize, meter: Meter) -> bool {
+        let account = &self.tenants[tenant];
+        let is_owing = |(of, drawn): &(&WindowOf, &Drawn)| {
+            let runs = of.3 == of.1.start(self.now, account.anchor);
+            of.0 == meter && of.2 == 0 && runs && drawn.debt > 0
+        };
+        account.windows.iter().filter(is_owing).count() > 1
+    }
+
+    /// Whether a user owes anything in a window that runs.
+    pub(crate) fn a_user_owes(&self) -> bool {
+        self.tenants.iter().any(|account| {
+            let runs = |of: &WindowOf| of.3 == of.1.start(self.now, account.anchor);
+            account.windows.iter().any(|(of, drawn)| of.2 > 0 && runs(of) && drawn.debt > 0)
+        })
+    }
+
+    /// Whether a tenant owes anything, in whatever window.
+    pub(crate) fn owes(&self, tenant: usize) -> bool {
+        let mut windows = self.tenants[tenant].windows.values();
+        windows.any(|drawn| drawn.debt > 0) || self.owes_unlimited(tenant)
+    }
+
+    /// Whether anything is owed of units that were granted once.
+    pub(crate) fn owes_unlimited(&self, tenant: usize) -> bool {
+        self.tenants[tenant].unpaid.iter().any(|n| *n > 0)
+    }
+
     /// Debts are paid as soon as something can pay them: what the quota includes again (a raised
     /// limit, units given back), then grants.
     pub(crate) fn pay_debts(&mut self, tenant: usize) {
@@ -340,8 +383,10 @@ impl Book {
     ) -> Result<Unit, Refused> {
         let plan = self.plan(tenant, meter).clone();
         let (narrow, wide): (Vec<_>, Vec<_>) = plan.quotas.iter().partition(|it| it.per_user);
-        let mut unit = Unit::new();
-        for quota in narrow {
+        let period = Every::Cycle.start(self.now, self.tenants[tenant].anchor);
+        let mut unit = Vec::new();
+        // Work that no caller asked for, and what another service reports, is no user's.
+        for quota in narrow.into_iter().filter(|_| user > 0) {
             unit.push(self.quota_pays(tenant, user, meter, quota, late)?);
         }
         let included = |quota: &&Quota| self.includes(tenant, user, meter, quota);
@@ -364,7 +409,7 @@ impl Book {
             unit.push(if late { Payer::Unpaid(meter) } else { return Err(Refused::GrantUsedUp) });
         }
         unit.iter().for_each(|payer| *self.number(tenant, *payer) += 1);
-        Ok(unit)
+        Ok(Unit { payers: unit, period })
     }
 
     /// One quota pays for one unit by itself: what it includes, what is beyond, a debt.
@@ -396,8 +441,11 @@ impl Book {
         drawn.included < quota.limit && drawn.debt == 0
     }
 
-    /// The grant that pays next, if there is one.
+    /// The grant that pays next, if there is one. Where nothing is limited none is spent.
     fn granted(&self, tenant: usize, meter: Meter) -> Option<Payer> {
+        if !self.limits(tenant, meter) {
+            return None;
+        }
         let account = &self.tenants[tenant];
         let is_left = |g: &Grant| g.meter == meter && g.expires > self.now && g.drawn < g.given;
         let live = account.grants.iter().enumerate().filter(|(_, grant)| is_left(grant));
@@ -423,17 +471,16 @@ impl Book {
         }
     }
 
-    /// One unit was used, and paid so: it is on record in the billing period that runs.
+    /// One unit was used, and paid so: it is on record in the billing period of its draw.
     fn settle(&mut self, tenant: usize, meter: Meter, unit: &Unit) {
-        let account = &mut self.tenants[tenant];
-        let period = Every::Cycle.start(self.now, account.anchor);
+        let (account, period) = (&mut self.tenants[tenant], unit.period);
         *account.used.entry((meter, period)).or_default() += 1;
         // Beyond two quotas it is one unit. What a grant pays for, or nothing yet, is not owed.
         let over = |payer: &Payer| matches!(payer, Payer::Over(_, true));
         let otherwise = |payer: &Payer| {
             matches!(payer, Payer::Grant(_) | Payer::Once(_) | Payer::Debt(_) | Payer::Unpaid(_))
         };
-        if unit.iter().any(over) && !unit.iter().any(otherwise) {
+        if unit.payers.iter().any(over) && !unit.payers.iter().any(otherwise) {
             *account.owed.entry((meter, period)).or_default() += 1;
         }
     }

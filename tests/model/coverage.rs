@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use crate::book::Over;
-use crate::history::{Event, History};
+use crate::history::History;
 
 /// Features of one history.
 pub(crate) type Seen = BTreeSet<&'static str>;
@@ -14,7 +14,7 @@ pub(crate) type Seen = BTreeSet<&'static str>;
 #[derive(Default)]
 pub(crate) struct Coverage(Mutex<BTreeMap<(&'static str, &'static str), u32>>);
 
-/// What its plans and events have, as far as the history itself tells.
+/// What its plans have. What its events come to is known by whoever runs them.
 pub(crate) fn of(history: &History) -> Seen {
     let mut seen = Seen::new();
     for meter in history.setting.plans.iter().flat_map(|plan| &plan.meters) {
@@ -32,15 +32,6 @@ pub(crate) fn of(history: &History) -> Seen {
         }
     }
     seen.extend(history.setting.sends_all.map(|all| if all { "all sent" } else { "overage sent" }));
-    seen.extend(history.events.iter().filter_map(|event| match event {
-        Event::Ingest { .. } => Some("ingest"),
-        Event::Move { .. } => Some("plan change"),
-        Event::Edit { .. } => Some("plan file edited"),
-        Event::Suspend { suspended: true, .. } => Some("suspended"),
-        Event::Restart => Some("restart"),
-        // The others may come to nothing: whoever runs the history says so.
-        _ => None,
-    }));
     seen
 }
 
@@ -54,15 +45,18 @@ impl Coverage {
         }
     }
 
-    /// The pairs that met least, and how often; prints them all.
-    pub(crate) fn least(&self) -> ((&'static str, &'static str), u32) {
+    /// How often each pair met, as a table of one against the other; the pair that met least.
+    pub(crate) fn print(&self) -> ((&'static str, &'static str), u32) {
         let pairs = self.0.lock().unwrap();
-        let mut by_count: Vec<_> = pairs.iter().map(|(pair, n)| (*n, *pair)).collect();
-        by_count.sort_unstable();
-        println!("{} pairs of features met; least often:", by_count.len());
-        for (n, (one, other)) in by_count.iter().take(12) {
-            println!("{n:>8} x {one} with {other}");
+        let names: BTreeSet<_> = pairs.keys().flat_map(|(one, other)| [*one, *other]).collect();
+        println!("{} pairs of features met so often:", pairs.len());
+        for (row, name) in names.iter().enumerate() {
+            let before = names.iter().take(row);
+            let counts = before.map(|other| pairs.get(&(*other, *name)).copied().unwrap_or(0));
+            let counts: Vec<_> = counts.map(|n| format!("{n:>6}")).collect();
+            println!("{row:>3} {name:<26}{}", counts.join(""));
         }
-        by_count.first().map_or((("", ""), 0), |(n, pair)| (*pair, *n))
+        let least = pairs.iter().min_by_key(|(_, n)| **n);
+        least.map_or((("", ""), 0), |(pair, n)| (*pair, *n))
     }
 }

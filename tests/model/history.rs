@@ -17,6 +17,8 @@ pub(crate) const JOBS: Meter = 0;
 pub(crate) const TOKENS: Meter = 1;
 
 pub(crate) const TENANTS: usize = 2;
+/// Users of each tenant.
+pub(crate) const USERS: std::ops::Range<u32> = 1..3;
 /// Requests that run at once.
 pub(crate) const SLOTS: usize = 3;
 
@@ -116,11 +118,11 @@ pub(crate) enum Event {
 }
 
 pub(crate) fn histories() -> impl Strategy<Value = History> {
-    (settings(), vec(events(), 1..30)).prop_map(|(setting, events)| History { setting, events })
+    (settings(), vec(events(), 1..36)).prop_map(|(setting, events)| History { setting, events })
 }
 
 fn settings() -> impl Strategy<Value = Setting> {
-    let sends = option::weighted(0.2, any::<bool>());
+    let sends = option::weighted(0.05, any::<bool>());
     (1..4u64, option::of(1..8u64), sends).prop_flat_map(|(cost, hold, sends_all)| {
         let plan = (meter_plan(cost), meter_plan(hold.unwrap_or(1)));
         let plan = plan.prop_map(|(jobs, tokens)| Plan { meters: vec![jobs, tokens] });
@@ -185,14 +187,14 @@ fn events() -> impl Strategy<Value = Event> {
         4 => pass.prop_map(Event::Pass),
         6 => (tenant.clone(), units.clone(), prop::bool::weighted(0.8))
             .prop_map(|(tenant, jobs, done)| Event::Work { tenant, jobs, done }),
-        8 => (slot.clone(), tenant.clone(), 1..3u32, any::<bool>())
+        8 => (slot.clone(), tenant.clone(), USERS, any::<bool>())
             .prop_map(|(slot, tenant, user, chats)| Event::Begin { slot, tenant, user, chats }),
-        3 => (slot.clone(), units.clone()).prop_map(|(slot, tokens)| Event::Take { slot, tokens }),
-        5 => (slot.clone(), units.clone())
+        8 => (slot.clone(), units.clone()).prop_map(|(slot, tokens)| Event::Take { slot, tokens }),
+        7 => (slot.clone(), units.clone())
             .prop_map(|(slot, tokens)| Event::Report { slot, tokens }),
         6 => (slot.clone(), select(vec![200, 404, 500]))
             .prop_map(|(slot, status)| Event::End { slot, status }),
-        3 => (slot, units.clone()).prop_map(|(slot, tokens)| Event::ReportLate { slot, tokens }),
+        6 => (slot, units.clone()).prop_map(|(slot, tokens)| Event::ReportLate { slot, tokens }),
         3 => (tenant.clone(), meter.clone(), units.clone())
             .prop_map(|(tenant, meter, units)| Event::Ingest { tenant, meter, units }),
         3 => (tenant.clone(), meter.clone(), units, select(vec![2 * HOUR, 5 * DAY, 900 * DAY]))

@@ -1,93 +1,193 @@
 //! What a tenant may use and owes: one plain model ([`book`]), and the gate held against it on
-//! random histories.
+//! random histories. A history has a number, and a number is one history for good.
 //!
-//!     cargo test --test model                                     # the histories of every build
-//!     TOLLGATE_HISTORIES=100000 cargo test --release --test model -- --nocapture
+//!     cargo test --test model                                          # those of every build
+//!     TOLLGATE_HISTORIES=100000 cargo test --release --test model the_gate -- --nocapture
+//!     TOLLGATE_FROM=4711 TOLLGATE_HISTORIES=1 cargo test --test model the_gate
+//!     TOLLGATE_SURVEY=500 cargo test --test model survey -- --nocapture     # all differences
 //!
 //! A history that differs is made smaller, printed, and belongs into `regressions.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
-use proptest::test_runner::{Config, TestError, TestRunner};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+use tollgate::testing::{self, Plant};
+
+use crate::coverage::Coverage;
+use crate::history::History;
+use crate::system::Differs;
 
 mod book;
 mod calendar;
 mod coverage;
 mod history;
+mod known;
+mod regressions;
+mod shrink;
 mod system;
 
 /// Histories of every build.
 const HISTORIES: u32 = 2_000;
 
-/// Each pair of features meets in one history of so many.
-const LEAST: u32 = 500;
+/// Each pair of features meets in one history of so many: rarest are those of a Stripe that is sent
+/// all use, which takes longest.
+const LEAST: u32 = 2_000;
+
+/// A small history that differs, and how.
+struct Found {
+    number: u32,
+    history: History,
+    why: Differs,
+}
 
 #[test]
 fn the_gate_does_what_the_book_says() {
-    let asked = std::env::var("TOLLGATE_HISTORIES").ok();
-    let cases = asked.map_or(HISTORIES, |n| n.parse().expect("a number of histories"));
-    let config =
-        Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
-    let mut runner = TestRunner::new(config);
-    let coverage = coverage::Coverage::default();
-    let found = runner.run(&history::histories(), |history| {
-        let seen = system::run(&history).map_err(proptest::test_runner::TestCaseError::fail)?;
-        coverage.add(&seen);
-        Ok(())
-    });
-    match found {
-        Ok(()) => {
-            let (pair, least) = coverage.least();
-            println!("{cases} histories, 0 differences");
-            assert!(least >= cases / LEAST, "{pair:?} met {least} times");
+    let cases = env("TOLLGATE_HISTORIES").unwrap_or(HISTORIES);
+    let coverage = Coverage::default();
+    let found = run_all(cases, Some(&coverage), 1);
+    let differing: u32 = found.values().map(|(n, _)| n).sum();
+    let ((one, other), least) = coverage.print();
+    println!("{cases} histories, {differing} differences");
+    if let Some((_, found)) = found.values().next() {
+        panic!("{}", found.told());
+    }
+    assert!(least >= cases / LEAST, "{one} with {other} met {least} times");
+}
+
+#[test]
+fn known_mistakes_are_caught() {
+    let missed = Mutex::new(Vec::new());
+    let named = std::env::var("TOLLGATE_MISTAKES").ok();
+    let is_meant = |it: &Plant| named.as_ref().is_none_or(|named| *named == format!("{it:?}"));
+    let mistakes = Mutex::new(Plant::OF_THE_BOOK.into_iter().filter(is_meant));
+    let work = || {
+        while let Some(mistake) = { mistakes.lock().unwrap().next() } {
+            testing::plant(Some(mistake), 1);
+            match first_that_differs() {
+                Some((u32::MAX, why)) => println!("{mistake:?}: by a regression: {why}"),
+                Some((n, why)) => println!("{mistake:?}: by history {n}: {why}"),
+                None => missed.lock().unwrap().push(mistake),
+            }
         }
-        Err(TestError::Fail(why, history)) => panic!("{why}\n{history:?}\n{}", history.file()),
-        Err(other) => panic!("{other}"),
+        testing::plant(None, 1);
+    };
+    on_all_processors(work);
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}
+
+/// Of those without a Stripe, which take longest and find none of the mistakes that others do not.
+fn first_that_differs() -> Option<(u32, Differs)> {
+    let rare = regressions::rare().into_iter().map(|history| (u32::MAX, history));
+    let histories = rare.chain((0..HISTORIES).map(|n| (n, numbered(n))));
+    let mut alone = histories.filter(|(_, history)| history.setting.sends_all.is_none());
+    alone.find_map(|(n, history)| Some((n, system::run(&history).err()?)))
+}
+
+fn on_all_processors(work: impl Fn() + Sync) {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(&work))));
+}
+
+#[test]
+fn a_number_is_one_history() {
+    for number in 0..20 {
+        let told = || format!("{:?}", numbered(number));
+        assert_eq!(told(), told());
     }
 }
 
 /// How histories differ, kind by kind, with a small one of each: for work on either side.
 #[test]
 fn survey() {
-    use proptest::strategy::{Strategy, ValueTree};
-    let Ok(n) = std::env::var("TOLLGATE_SURVEY") else {
+    let Some(cases) = env("TOLLGATE_SURVEY") else {
         return;
     };
-    let mut kinds = std::collections::BTreeMap::<String, u32>::new();
-    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
-    // Where it came to a difference, and in which number.
-    let kind = |why: &str| {
-        let event = why.split([' ', '{']).nth(2).unwrap_or_default().to_owned();
-        let what = why.split("the gate says").next().unwrap_or_default();
-        let what = what.rsplit_once("}:").or(what.rsplit_once("):")).map_or(what, |(_, end)| end);
-        format!("{event} {what}")
-    };
-    for _ in 0..n.parse::<u32>().expect("a number of histories") {
-        let mut tree = history::histories().new_tree(&mut runner).unwrap();
-        let Err(first) = system::run(&tree.current()) else {
-            continue;
-        };
-        let of = kind(&first);
-        let known = kinds.entry(of.clone()).or_default();
-        *known += 1;
-        if *known > 1 {
-            continue;
-        }
-        let (mut best, mut why, mut tries) = (tree.current(), first, 0);
-        while tries < 120 && tree.simplify() {
-            loop {
-                tries += 1;
-                match system::run(&tree.current()) {
-                    Err(now) if kind(&now) == of => {
-                        (best, why) = (tree.current(), now);
-                        break;
-                    }
-                    _ if !tree.complicate() => break,
-                    _ => {}
-                }
+    let found = run_all(cases, None, usize::MAX);
+    for (kind, (n, found)) in &found {
+        println!("=== {n} x {kind}\n{}\n", found.told());
+    }
+    let differing: u32 = found.values().map(|(n, _)| n).sum();
+    println!("{cases} histories, {differing} differences of {} kinds", found.len());
+}
+
+/// Runs so many histories on all processors: what differed, by kind, until so many kinds are known.
+fn run_all(
+    cases: u32,
+    coverage: Option<&Coverage>,
+    enough: usize,
+) -> BTreeMap<String, (u32, Found)> {
+    let first = env("TOLLGATE_FROM").unwrap_or(0);
+    let (next, found) = (AtomicU32::new(first), Mutex::new(BTreeMap::new()));
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let is_enough = || found.lock().unwrap().len() >= enough;
+            if number - first >= cases || is_enough() {
+                return;
+            }
+            if let (Some(seen), Some(all)) = (run_one(number, &found), coverage) {
+                all.add(&seen);
             }
         }
-        println!("=== {of}\n{why}\n{:?}\n{}", best.events, best.file());
+    };
+    on_all_processors(work);
+    found.into_inner().unwrap()
+}
+
+/// The history of this number.
+fn numbered(number: u32) -> History {
+    let seed = RngSeed::Fixed(number.into());
+    let config = Config { failure_persistence: None, rng_seed: seed, ..Config::default() };
+    history::histories().new_tree(&mut TestRunner::new(config)).unwrap().current()
+}
+
+/// Runs a history; one that differs in a way that is not known yet is made smaller.
+fn run_one(number: u32, found: &Mutex<BTreeMap<String, (u32, Found)>>) -> Option<coverage::Seen> {
+    let history = numbered(number);
+    let why = match system::run(&history) {
+        Ok(seen) => return Some(seen),
+        Err(why) => why,
+    };
+    let kind = kind(&why);
+    if let Some((n, _)) = found.lock().unwrap().get_mut(&kind) {
+        *n += 1;
+        return None;
     }
-    println!("{kinds:#?}");
+    let differs =
+        |history: &History| system::run(history).is_err_and(|why| self::kind(&why) == kind);
+    let history = shrink::smallest(history, differs);
+    let why = system::run(&history).err().unwrap_or(why);
+    let least = Found { number, history, why };
+    found.lock().unwrap().entry(kind).or_insert((0, least)).0 += 1;
+    None
+}
+
+/// At which event it came to a difference, and in which number.
+fn kind(why: &str) -> String {
+    let event = why.split([' ', '{']).nth(2).unwrap_or_default();
+    let what = why.split("the gate says").next().unwrap_or_default();
+    let what = what.rsplit_once("}:").or(what.rsplit_once("):")).map_or(what, |(_, end)| end);
+    format!("{event} {}", what.chars().take(50).collect::<String>())
+}
+
+impl Found {
+    fn told(&self) -> String {
+        let Self { number, history, why } = self;
+        format!(
+            "history {number}: {why}\n{:?}\n{:?}\n{}",
+            history.setting,
+            history.events,
+            history.file()
+        )
+    }
+}
+
+fn env(name: &str) -> Option<u32> {
+    std::env::var(name).ok().map(|n| n.parse().expect("a number"))
 }

@@ -1,0 +1,122 @@
+//! Histories that differed once, as small as they became.
+
+use crate::book::{MeterPlan, Over, Plan, Quota};
+use crate::calendar::{DAY, Every};
+use crate::history::{Event, History, Setting};
+use crate::system;
+
+/// A history of two plans, each with what it says of jobs and of tokens.
+fn history(hold: Option<u64>, plans: [[MeterPlan; 2]; 2], events: Vec<Event>) -> History {
+    let plans = plans.into_iter().map(|meters| Plan { meters: meters.into() }).collect();
+    History { setting: Setting { cost: 3, hold, sends_all: None, plans }, events }
+}
+
+/// What random histories come upon late.
+pub(crate) fn rare() -> Vec<History> {
+    vec![used_before_a_restart(), pack_beside_a_stream()]
+}
+
+fn unlimited() -> MeterPlan {
+    MeterPlan::default()
+}
+
+fn limited(quotas: &[(u64, Every, Over)]) -> MeterPlan {
+    let quota = |&(limit, every, over)| Quota { limit, every, over, per_user: false };
+    MeterPlan { quotas: quotas.iter().map(quota).collect(), once: None }
+}
+
+fn equal(history: History) {
+    if let Err(why) = system::run(&history) {
+        panic!("{why}\n{}", history.file());
+    }
+}
+
+#[test]
+fn a_cost_that_two_limits_refuse_is_refused_and_not_unavailable() {
+    let jobs =
+        limited(&[(21, Every::Day, Over::Allow(Some(2))), (5, Every::Year, Over::Allow(Some(2)))]);
+    let plans = [[jobs, unlimited()], [unlimited(), unlimited()]];
+    equal(history(None, plans, vec![Event::Work { tenant: 1, jobs: 22, done: true }]));
+}
+
+#[test]
+fn going_to_another_plan_and_back_costs_nothing() {
+    let plans =
+        [[limited(&[(13, Every::Month, Over::Deny)]), unlimited()], [unlimited(), unlimited()]];
+    let to = |plan| Event::Move { tenant: 0, plan };
+    let events = vec![Event::Work { tenant: 0, jobs: 4, done: true }, to(1), to(0)];
+    equal(history(None, plans, events));
+}
+
+#[test]
+fn what_was_used_before_a_restart_stays_used() {
+    equal(used_before_a_restart());
+}
+
+fn used_before_a_restart() -> History {
+    let jobs = limited(&[(3, Every::Cycle, Over::Bill(None))]);
+    let plans = [[jobs, limited(&[(2, Every::Year, Over::Deny)])], [unlimited(), unlimited()]];
+    let begin = Event::Begin { slot: 1, tenant: 1, user: 2, chats: false };
+    let events = vec![begin, Event::Restart, Event::Ingest { tenant: 1, meter: 1, units: 3 }];
+    history(None, plans, events)
+}
+
+#[test]
+fn a_limit_per_user_that_is_raised_leaves_what_was_used() {
+    let mut jobs = limited(&[(2, Every::Week, Over::Deny), (14, Every::Year, Over::Deny)]);
+    jobs.quotas[1].per_user = true;
+    let plans = [[jobs, unlimited()], [unlimited(), unlimited()]];
+    let begin = Event::Begin { slot: 1, tenant: 1, user: 2, chats: false };
+    let edit = Event::Edit { plan: 0, meter: 0, quota: 1, by: 1 };
+    let mut history = history(None, plans, vec![begin, edit]);
+    history.setting.cost = 1;
+    equal(history);
+}
+
+#[test]
+fn a_debt_that_a_raised_limit_pays_in_part_is_not_counted_twice() {
+    let plans =
+        [[limited(&[(10, Every::Week, Over::Deny)]), unlimited()], [unlimited(), unlimited()]];
+    let ingest = Event::Ingest { tenant: 1, meter: 0, units: 12 };
+    let edit = Event::Edit { plan: 0, meter: 0, quota: 0, by: 1 };
+    equal(history(None, plans, vec![ingest, edit]));
+}
+
+#[test]
+fn a_pack_pays_a_debt_also_while_a_stream_is_open() {
+    equal(pack_beside_a_stream());
+}
+
+fn pack_beside_a_stream() -> History {
+    let plans =
+        [[unlimited(), limited(&[(5, Every::Cycle, Over::Deny)])], [unlimited(), unlimited()]];
+    let begin = |slot| Event::Begin { slot, tenant: 1, user: 1, chats: true };
+    let ingest = Event::Ingest { tenant: 1, meter: 1, units: 5 };
+    let pack = Event::Grant { tenant: 1, meter: 1, units: 10, lasts: DAY };
+    history(None, plans, vec![begin(0), ingest, pack, begin(1)])
+}
+
+#[test]
+fn what_a_user_used_beyond_its_limit_is_told() {
+    let mut tokens = limited(&[(9, Every::Week, Over::Deny), (2, Every::Year, Over::Deny)]);
+    tokens.quotas[1].per_user = true;
+    let plans = [[unlimited(), tokens], [unlimited(), unlimited()]];
+    let begin = Event::Begin { slot: 0, tenant: 0, user: 1, chats: true };
+    equal(history(None, plans, vec![begin, Event::Report { slot: 0, tokens: 3 }]));
+}
+
+#[test]
+fn a_grant_that_a_request_gives_back_pays_what_is_owed() {
+    let jobs = limited(&[(6, Every::Cycle, Over::Deny)]);
+    let plans = [[jobs, unlimited()], [unlimited(), unlimited()]];
+    let work = |jobs| Event::Work { tenant: 0, jobs, done: true };
+    let events = vec![
+        work(1),
+        Event::Grant { tenant: 0, meter: 0, units: 2, lasts: DAY },
+        work(4),
+        Event::Begin { slot: 1, tenant: 0, user: 1, chats: false },
+        Event::Ingest { tenant: 0, meter: 0, units: 2 },
+        Event::End { slot: 1, status: 500 },
+    ];
+    equal(history(None, plans, events));
+}

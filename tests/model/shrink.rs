@@ -1,0 +1,75 @@
+//! Makes a history smaller: fewer events, plans that say less, smaller numbers.
+
+use crate::book::MeterPlan;
+use crate::history::{Event, History};
+
+/// The smallest history that still differs, by trying all that are a step smaller.
+pub(crate) fn smallest(mut history: History, differs: impl Fn(&History) -> bool) -> History {
+    let mut at = 0;
+    loop {
+        let smaller = smaller(&history);
+        let n = smaller.len();
+        // From where the last one was found: what was tried in vain before mostly is in vain still.
+        let found = (0..n).map(|i| (i + at) % n.max(1)).find(|i| differs(&smaller[*i]));
+        let Some(found) = found else {
+            return history;
+        };
+        at = found;
+        history = smaller.into_iter().nth(found).unwrap();
+    }
+}
+
+/// All histories that are a step smaller.
+fn smaller(history: &History) -> Vec<History> {
+    let mut all = Vec::new();
+    let mut with = |change: &dyn Fn(&mut History)| {
+        let mut smaller = history.clone();
+        change(&mut smaller);
+        all.push(smaller);
+    };
+    for at in (0..history.events.len()).rev() {
+        with(&|it| {
+            it.events.remove(at);
+        });
+    }
+    for (plan, of_plan) in history.setting.plans.iter().enumerate() {
+        for (meter, terms) in of_plan.meters.iter().enumerate() {
+            if terms.once.is_some() {
+                with(&|it| it.setting.plans[plan].meters[meter].once = None);
+            }
+            for quota in 0..terms.quotas.len() {
+                with(&|it| {
+                    it.setting.plans[plan].meters[meter].quotas.remove(quota);
+                });
+            }
+            if !terms.quotas.is_empty() && terms.once.is_some() {
+                with(&|it| it.setting.plans[plan].meters[meter] = MeterPlan::default());
+            }
+        }
+    }
+    for (at, event) in history.events.iter().enumerate() {
+        if let Some(less) = less(event) {
+            with(&|it| it.events[at] = less.clone());
+        }
+    }
+    all
+}
+
+/// The same with a smaller number.
+fn less(event: &Event) -> Option<Event> {
+    let mut event = event.clone();
+    let number = match &mut event {
+        Event::Work { jobs, .. } => jobs,
+        Event::Take { tokens, .. }
+        | Event::Report { tokens, .. }
+        | Event::ReportLate { tokens, .. } => tokens,
+        Event::Ingest { units, .. } | Event::Grant { units, .. } => units,
+        Event::Edit { by, .. } => by,
+        _ => return None,
+    };
+    if *number < 2 {
+        return None;
+    }
+    *number = if *number > 8 { *number / 2 } else { *number - 1 };
+    Some(event)
+}
