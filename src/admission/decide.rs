@@ -31,7 +31,7 @@ mod lanes;
 
 pub(crate) use draw::amount;
 use draw::{ask_for_slots, draw_meter, draw_plain, draw_rates};
-pub(super) use lanes::{Lanes, Through, is_over, most, of_tenant};
+pub(super) use lanes::{Lanes, Through, is_over, left_of, most, of_tenant};
 
 /// What a decision is made from. Nothing here waits.
 pub(crate) struct Question<'a> {

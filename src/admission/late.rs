@@ -417,14 +417,25 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let grants = payers.grants.iter().filter(|grant| !decide::is_over(q, **grant));
     match most > 0 && pay_from(q, grants.copied(), most, &owed, waiting) {
         true => true,
-        // What a quota lets through pays what that one owes.
-        false => owed.iter().fold(false, |moved, owes| {
-            let of_it = std::slice::from_ref(owes);
-            let asked = waiting.asked.iter().any(|(of, ..)| Arc::ptr_eq(of, owes.0));
-            let paid = owes.1 > 0 && !asked && pay_from(q, owes.2, owes.1, of_it, waiting);
-            moved | paid
-        }),
+        false => pay_beyond(q, &owed, waiting),
     }
+}
+
+/// What lies beyond the quotas pays the units that the same of them owe, if it is there for each:
+/// those which owe most first, for what they owe beyond the others they owe alone.
+fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
+    let most = owed.iter().map(|(_, n, _)| *n).max().unwrap_or(0);
+    let others = owed.iter().map(|(_, n, _)| *n).filter(|n| *n < most).max().unwrap_or(0);
+    let debtors = || owed.iter().filter(|(_, n, _)| *n == most);
+    let there = |(_, _, over): &Owes<'_>| over.map_or(0, |pool| decide::left_of(q, pool));
+    let n = debtors().map(there).fold(most - others, u64::min);
+    let is_asked = |owes: &Owes<'_>| waiting.asked.iter().any(|(of, ..)| Arc::ptr_eq(of, owes.0));
+    if n == 0 || debtors().any(is_asked) {
+        return false;
+    }
+    debtors().fold(false, |moved, owes| {
+        moved | pay_from(q, owes.2, n, std::slice::from_ref(owes), waiting)
+    })
 }
 
 /// Takes up to `most` units of the first of these pools that has any, and has them pay what is
@@ -463,12 +474,7 @@ fn pay_from(
 }
 
 /// A payment is on its way, perhaps under another sheet: what is owed beside it waits for that.
-fn wait_for_payment(
-    q: &Purse<'_>,
-    paying: &Arc<Lease>,
-    owed: &[Owes<'_>],
-    waiting: &mut Waiting,
-) {
+fn wait_for_payment(q: &Purse<'_>, paying: &Arc<Lease>, owed: &[Owes<'_>], waiting: &mut Waiting) {
     if !paying.is_paying() {
         return;
     }

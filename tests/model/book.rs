@@ -303,16 +303,7 @@ impl Book {
     /// Time goes on.
     pub(crate) fn pass(&mut self, ms: i64) {
         self.now += ms;
-    }
-
-    /// Whether two quotas of the whole tenant are in debt in windows that run, of whatever plan.
-    pub(crate) fn owes_twice(&self, tenant: usize, meter: Meter) -> bool {
-        let account = &self.tenants[tenant];
-        let is_owing = |(of, drawn): &(&WindowOf, &Drawn)| {
-            let runs = of.3 == of.1.start(self.now, account.anchor);
-            of.0 == meter && of.2 == 0 && runs && drawn.debt > 0
-        };
-        account.windows.iter().filter(is_owing).count() > 1
+        (0..self.tenants.len()).for_each(|tenant| self.pay_debts(tenant));
     }
 
     /// Whether a user owes anything in a window that runs.
@@ -370,7 +361,37 @@ impl Book {
                 let unpaid = &mut self.tenants[tenant].unpaid[meter];
                 *unpaid = unpaid.saturating_sub(1);
             }
+            while self.pays_beyond(tenant, meter, &wide) {}
         }
+    }
+
+    /// What lies beyond the quotas pays a unit of those that owe most, if it is there for each.
+    fn pays_beyond(&mut self, tenant: usize, meter: Meter, wide: &[&Quota]) -> bool {
+        let debt = |quota: &&&Quota| self.drawn(tenant, 0, meter, quota).debt;
+        let most = wide.iter().map(|quota| debt(&quota)).max().unwrap_or(0);
+        let debtors: Vec<_> = wide.iter().filter(|quota| most > 0 && debt(quota) == most).collect();
+        let is_there = |quota: &&&Quota| {
+            let stop = match quota.over {
+                Over::Deny => Some(0),
+                Over::Allow(stop) | Over::Bill(stop) => stop,
+            };
+            let over = self.drawn(tenant, 0, meter, quota).over;
+            stop.is_none_or(|stop| over < stop)
+        };
+        if debtors.is_empty() || !debtors.iter().all(is_there) {
+            return false;
+        }
+        let mut is_billed = false;
+        for quota in debtors {
+            let of = self.window(tenant, 0, meter, quota);
+            *self.number(tenant, Payer::Debt(of)) -= 1;
+            *self.number(tenant, Payer::Over(of, false)) += 1;
+            is_billed |= matches!(quota.over, Over::Bill(_));
+        }
+        let period = Every::Cycle.start(self.now, self.tenants[tenant].anchor);
+        let owed = self.tenants[tenant].owed.entry((meter, period)).or_default();
+        *owed += u64::from(is_billed);
+        true
     }
 
     /// Draws one unit of a meter. Only late use may end in a debt.

@@ -1,17 +1,8 @@
 //! Where the gate is known not to do yet what the book says. What leads there is left out of the
 //! histories, one word for each: take it away when that is repaired. docs/accuracy.md names them.
 
-/// `usage.take` draws from what the request holds before it draws more.
-pub(crate) const TAKES_FROM_THE_HOLD: bool = false;
-
-/// A unit of a grant pays a unit's debt to all quotas that owe it.
-pub(crate) const PAYS_TWO_DEBTS_AT_ONCE: bool = false;
-
-/// What is owed as overage is what was drawn beyond limits, in the period in which it was used.
-pub(crate) const BILLS_WHAT_WAS_DRAWN: bool = false;
-
-/// What a request sets aside of a meter without a limit is of the billing period of its begin.
-pub(crate) const HOLDS_WHAT_IS_UNLIMITED: bool = false;
+/// What a handler takes of a meter without a limit is of the billing period in which it takes it.
+pub(crate) const TAKES_WHAT_IS_UNLIMITED: bool = false;
 
 /// What a user owes of a limit per user is known after a restart.
 pub(crate) const KEEPS_DEBTS_OF_USERS: bool = false;

@@ -96,9 +96,6 @@ impl Run {
     }
 
     async fn step(&mut self, event: &Event) -> Result<(), Differs> {
-        if !known::PAYS_TWO_DEBTS_AT_ONCE && self.makes_two_debts(event) {
-            return Ok(());
-        }
         match *event {
             Event::Pass(ms) => {
                 self.pass(ms).await;
@@ -193,25 +190,6 @@ impl Run {
         }
     }
 
-    /// Whether use that comes late would be owed by two quotas of the whole tenant at once.
-    fn makes_two_debts(&self, event: &Event) -> bool {
-        let mut book = self.book.clone();
-        match *event {
-            Event::Report { slot, tokens } | Event::ReportLate { slot, tokens } => {
-                let Some(slot) = self.slots[slot].as_ref().filter(|slot| slot.chats) else {
-                    return false;
-                };
-                book.report(&mut slot.hold.clone(), TOKENS, tokens);
-                book.owes_twice(slot.hold.tenant, TOKENS)
-            }
-            Event::Ingest { tenant, meter, units } => {
-                book.late(tenant, 0, meter, units);
-                book.owes_twice(tenant, meter)
-            }
-            _ => false,
-        }
-    }
-
     /// What runs in the background answers before the next event: here the store answers at once.
     async fn rest(&self) {
         for _ in 0..100 {
@@ -265,11 +243,7 @@ impl Run {
         let said = OpenRequest::admit(&self.gate, &call).await;
         let (costs, holds) = if chats {
             // Without a `hold` a trace of a unit is set aside, here a whole one.
-            let plan = self.book.plan(tenant, TOKENS);
-            let is_limited = !plan.quotas.is_empty() || plan.once.is_some();
-            let is_limited = is_limited || known::HOLDS_WHAT_IS_UNLIMITED;
-            let hold = is_limited.then_some((TOKENS, self.setting.hold.unwrap_or(1)));
-            (vec![], hold.into_iter().collect())
+            (vec![], vec![(TOKENS, self.setting.hold.unwrap_or(1))])
         } else {
             (vec![(JOBS, self.setting.cost)], vec![])
         };
@@ -299,10 +273,7 @@ impl Run {
         };
         let plan = self.book.plan(slot.hold.tenant, TOKENS);
         let is_limited = !plan.quotas.is_empty() || plan.once.is_some();
-        let from_hold = self.book.free(&slot.hold, TOKENS) > 0;
-        if from_hold && !known::TAKES_FROM_THE_HOLD
-            || !is_limited && !known::HOLDS_WHAT_IS_UNLIMITED
-        {
+        if !is_limited && !known::TAKES_WHAT_IS_UNLIMITED {
             return Ok(());
         }
         let said = slot.usage.take("tokens", tokens).await;
@@ -381,14 +352,10 @@ impl Run {
                 let billed: i64 = of.map(|it| it.total).sum();
                 let owed = match self.setting.sends_all {
                     Some(true) if meter == TOKENS => self.book.used_ever(tenant, meter),
-                    _ if !known::BILLS_WHAT_WAS_DRAWN => continue,
                     _ => self.book.owed(tenant, meter).into_values().sum(),
                 };
                 same(&format!("{event} billed to tenant {tenant}"), &billed, &(owed as i64))?;
             }
-        }
-        if !known::BILLS_WHAT_WAS_DRAWN {
-            return Ok(());
         }
         let audit = self.gate.audit().await.map_err(|error| error.to_string())?;
         if audit.is_clean() { Ok(()) } else { Err(format!("the audit: {audit:?}")) }

@@ -408,7 +408,7 @@ fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<From>, u64), Stopped>
 }
 
 /// What a pool may still give, as far as is known.
-fn left_of(q: &Purse<'_>, pool: u16) -> u64 {
+pub(in crate::admission) fn left_of(q: &Purse<'_>, pool: u16) -> u64 {
     match &q.sheet.policy.pools[usize::from(pool)].place {
         Place::Sheet(slot) => q.sheet.lease(pool, *slot).remaining(),
         Place::Scoped(scope) => {
