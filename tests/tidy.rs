@@ -32,7 +32,7 @@ const CLOCKS: [(&str, &str); 12] = [
 ];
 
 /// Vendor and framework names, and the paths that may use them.
-const VENDORS: [(&str, &[&str]); 6] = [
+const VENDORS: [(&str, &[&str]); 9] = [
     ("redb::", &["src/store/redb"]),
     (
         "http::",
@@ -47,6 +47,9 @@ const VENDORS: [(&str, &[&str]); 6] = [
     ),
     ("aws_sdk_dynamodb", &["src/store/dynamodb", "integrations/"]),
     ("stripe_client", &["src/billing/stripe", "integrations/"]),
+    ("stripe_billing", &["src/billing/stripe"]),
+    ("stripe_core", &["src/billing/stripe"]),
+    ("stripe_product", &["src/billing/stripe"]),
     ("axum", &["integrations/axum"]),
     ("actix_web", &["integrations/actix-web"]),
 ];

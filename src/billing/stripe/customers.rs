@@ -4,11 +4,11 @@
 //! for and the hour: two processes that make it at once, and one that makes it again after a lost
 //! answer, make one. The hour, because Stripe replays an answer for a day, also a 500.
 
-use form_urlencoded::Serializer;
 use serde_json::Value;
 
+use super::calls::Call;
 use super::http::{Answer, Called};
-use super::{Stripe, no_date, segment};
+use super::{Stripe, no_date};
 use crate::billing::sink::SinkError;
 use crate::billing::snapshot::LineSeen;
 
@@ -21,18 +21,13 @@ pub(crate) type Dated = (Value, i64);
 impl Stripe {
     /// A subscription as it is now; `None` if there is none.
     pub(crate) async fn subscription(&self, id: &str) -> Result<Option<Dated>, SinkError> {
-        let answer = self.inner.find(&format!("/v1/subscriptions/{}", segment(id))).await?;
+        let answer = self.inner.find(&Call::subscription(id)?).await?;
         answer.map(dated).transpose()
     }
 
     /// A customer's subscriptions as they are now, ended ones too: the newest 100.
     pub(crate) async fn subscriptions(&self, customer: &str) -> Result<Vec<Dated>, SinkError> {
-        let query = Serializer::new(String::new())
-            .append_pair("customer", customer)
-            .append_pair("status", "all")
-            .append_pair("limit", "100")
-            .finish();
-        let answer = self.inner.ask(&format!("/v1/subscriptions?{query}")).await?;
+        let answer = self.inner.ask(&Call::subscriptions(customer)).await?;
         let at_s = answer.date_s.ok_or_else(no_date)?;
         let list = answer.body["data"].as_array().cloned().ok_or_else(shape)?;
         Ok(list.into_iter().map(|subscription| (subscription, at_s)).collect())
@@ -47,28 +42,18 @@ impl Stripe {
         price: &str,
         method: &str,
     ) -> Result<Dated, SinkError> {
-        let query = Serializer::new(String::new())
-            .append_pair("lookup_keys[]", price)
-            .append_pair("active", "true")
-            .finish();
-        let found = self.inner.ask(&format!("/v1/prices?{query}")).await?;
+        let found = self.inner.ask(&Call::prices(price)).await?;
         let missing = || SinkError(format!("there is no active price with lookup key `{price}`"));
         let id = found.body["data"][0]["id"].as_str().ok_or_else(missing)?;
-        let form = Serializer::new(String::new())
-            .append_pair("customer", customer)
-            .append_pair("items[0][price]", id)
-            .append_pair("default_payment_method", method)
-            .append_pair("off_session", "true")
-            .append_pair("metadata[tollgate]", price)
-            .finish();
+        let call = Call::subscribe(customer, id, method, price);
         let hour = found.date_s.ok_or_else(no_date)?.div_euclid(3_600);
         let key = format!("tg_subscribe_{customer}_{id}_{hour}");
-        made(self.inner.http.post_once("/v1/subscriptions", form, &key).await).and_then(dated)
+        made(self.inner.http.post_once(&call, &key).await).and_then(dated)
     }
 
     /// Cancels a subscription now: as it is then; `None` if there is none that could be canceled.
     pub(crate) async fn cancel(&self, id: &str) -> Result<Option<Dated>, SinkError> {
-        match self.inner.http.delete(&format!("/v1/subscriptions/{}", segment(id))).await {
+        match self.inner.http.ask(&Call::cancel(id)?).await {
             Called::Answer(answer) if answer.status == 404 => Ok(None),
             other => made(other).and_then(dated).map(Some),
         }
@@ -76,7 +61,7 @@ impl Stripe {
 
     /// A price's lookup key; empty for a price without, or that is not there.
     pub(crate) async fn lookup_key(&self, price: &str) -> Result<(String, i64), SinkError> {
-        let found = self.inner.find(&format!("/v1/prices/{}", segment(price))).await?;
+        let found = self.inner.find(&Call::price(price)?).await?;
         let Some((price, at_s)) = found.map(dated).transpose()? else {
             return Ok((String::new(), 0));
         };
@@ -85,25 +70,23 @@ impl Stripe {
 
     /// An invoice as it is now; `None` if there is none.
     pub(crate) async fn invoice(&self, id: &str) -> Result<Option<Dated>, SinkError> {
-        let answer = self.inner.find(&format!("/v1/invoices/{}", segment(id))).await?;
+        let answer = self.inner.find(&Call::invoice(id)?).await?;
         answer.map(dated).transpose()
     }
 
     /// All lines of an invoice that sell something, and Stripe's second of the last page.
     pub(crate) async fn lines(&self, invoice: &str) -> Result<(Vec<LineSeen>, i64), SinkError> {
-        let (id, mut lines) = (segment(invoice), Vec::new());
-        let mut path = format!("/v1/invoices/{id}/lines?limit=100");
+        let mut lines = Vec::new();
+        let mut call = Call::lines(invoice, None)?;
         for _ in 0..MAX_LINE_PAGES {
-            let answer = self.inner.ask(&path).await?;
+            let answer = self.inner.ask(&call).await?;
             let page = answer.body["data"].as_array().ok_or_else(shape)?;
             for line in page {
                 lines.extend(LineSeen::read(line).ok_or_else(shape)?);
             }
-            let last = page.last().and_then(|line| line["id"].as_str()).map(segment);
+            let last = page.last().and_then(|line| line["id"].as_str());
             match last.filter(|_| answer.body["has_more"] == true) {
-                Some(last) => {
-                    path = format!("/v1/invoices/{id}/lines?limit=100&starting_after={last}");
-                }
+                Some(last) => call = Call::lines(invoice, Some(last))?,
                 None => return Ok((lines, answer.date_s.ok_or_else(no_date)?)),
             }
         }
@@ -112,7 +95,7 @@ impl Stripe {
 
     /// The identifiers that a meter's error report names. Stripe gives samples, not all.
     pub(crate) async fn rejected(&self, event: &str) -> Result<Vec<String>, SinkError> {
-        let answer = self.inner.find(&format!("/v2/core/events/{}", segment(event))).await?;
+        let answer = self.inner.find(&Call::thin_event(event)?).await?;
         let Some(Answer { body, .. }) = answer else { return Ok(Vec::new()) };
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let types = list(&body["data"]["reason"]["error_types"]);
@@ -125,20 +108,14 @@ impl Stripe {
     /// The customer that was made for this tenant, or a new one. Stripe's search lags by a minute
     /// at most, which the idempotency key covers.
     pub(crate) async fn customer_for(&self, tenant: &str, name: &str) -> Result<String, SinkError> {
-        let query = Serializer::new(String::new())
-            .append_pair("query", &format!("metadata['tollgate']:'{tenant}'"))
-            .finish();
-        let found = self.inner.ask(&format!("/v1/customers/search?{query}")).await?;
+        let found = self.inner.ask(&Call::customers_of(tenant)).await?;
         if let Some(id) = found.body["data"][0]["id"].as_str() {
             return Ok(id.to_owned());
         }
-        let form = Serializer::new(String::new())
-            .append_pair("metadata[tollgate]", tenant)
-            .append_pair("name", name)
-            .finish();
+        let call = Call::make_customer(tenant, name);
         let hour = found.date_s.ok_or_else(no_date)?.div_euclid(3_600);
         let key = format!("tg_customer_{tenant}_{hour}");
-        let answer = made(self.inner.http.post_once("/v1/customers", form, &key).await)?;
+        let answer = made(self.inner.http.post_once(&call, &key).await)?;
         answer.body["id"].as_str().map(str::to_owned).ok_or_else(shape)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, StatusCode, Uri};
+use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -17,6 +17,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::Value;
 
 use super::StripeError;
+use super::calls::Call;
 use super::pace::Pace;
 use crate::config::Secret;
 
@@ -24,7 +25,7 @@ use crate::config::Secret;
 /// does not change them.
 const VERSION: &str = "2026-08-26.dahlia";
 
-/// Where meter events go.
+/// Where meter events go: they have a pace of their own.
 pub(super) const EVENTS: &str = "/v1/billing/meter_events";
 
 /// Largest answer that is read: a page of 100 objects is far below it.
@@ -117,34 +118,30 @@ impl Http {
         Ok(Self { client, base, authorization, paces })
     }
 
-    /// `path` with its query.
-    pub(super) async fn get(&self, path: &str) -> Called {
-        self.call(Method::GET, path, None).await
+    /// For what reads, and for what is as harmless twice.
+    pub(super) async fn ask(&self, call: &Call) -> Called {
+        self.call(call, None).await
     }
 
     /// `key` goes along as the idempotency key, with a part that is new in every attempt: Stripe
     /// replays the first answer to a key for a day, also a 500. For what its own identifier makes
     /// harmless twice.
-    pub(super) async fn post(&self, path: &str, form: String, key: &str) -> Called {
-        self.call(Method::POST, path, Some((Bytes::from(form), Key::OfAttempt(key)))).await
+    pub(super) async fn post(&self, call: &Call, key: &str) -> Called {
+        self.call(call, Some(Key::OfAttempt(key))).await
     }
 
     /// `key` is the idempotency key of every attempt: for what must not be made twice and has no
     /// identifier of ours.
-    pub(super) async fn post_once(&self, path: &str, form: String, key: &str) -> Called {
-        self.call(Method::POST, path, Some((Bytes::from(form), Key::OfCall(key)))).await
+    pub(super) async fn post_once(&self, call: &Call, key: &str) -> Called {
+        self.call(call, Some(Key::OfCall(key))).await
     }
 
-    pub(super) async fn delete(&self, path: &str) -> Called {
-        self.call(Method::DELETE, path, None).await
-    }
-
-    async fn call(&self, method: Method, path: &str, form: Option<(Bytes, Key<'_>)>) -> Called {
+    async fn call(&self, call: &Call, key: Option<Key<'_>>) -> Called {
         let mut silence = String::new();
-        let pace = if path == EVENTS { &self.paces.events } else { &self.paces.others };
+        let pace = if call.path == EVENTS { &self.paces.events } else { &self.paces.others };
         for attempt in 0..ATTEMPTS {
             pace.turn().await;
-            let made = self.attempt(&method, path, form.as_ref());
+            let made = self.attempt(call, key);
             let pause = match tokio::time::timeout(ATTEMPT, made).await {
                 Ok(Ok(answer)) if !answer.is_temporary() => return Called::Answer(answer),
                 Ok(Ok(answer)) if attempt + 1 == ATTEMPTS => return Called::Answer(answer),
@@ -168,31 +165,26 @@ impl Http {
         Called::Silence(silence)
     }
 
-    async fn attempt(
-        &self,
-        method: &Method,
-        path: &str,
-        form: Option<&(Bytes, Key<'_>)>,
-    ) -> Result<Answer, String> {
+    async fn attempt(&self, call: &Call, key: Option<Key<'_>>) -> Result<Answer, String> {
         let mut base = self.base.clone().into_parts();
-        base.path_and_query = Some(path.parse().map_err(|_| "not a path".to_owned())?);
+        base.path_and_query = Some(call.path.parse().map_err(|_| "not a path".to_owned())?);
         let uri = Uri::from_parts(base).map_err(|e| e.to_string())?;
         let mut request = Request::builder()
-            .method(method)
+            .method(call.method.clone())
             .uri(uri)
             .header(AUTHORIZATION, self.authorization.clone())
             .header("stripe-version", VERSION);
-        if let Some((_, key)) = form {
+        if let Some(key) = key {
             let key = match key {
                 Key::OfAttempt(key) => format!("{key}-{:016x}", random()),
-                Key::OfCall(key) => (*key).to_owned(),
+                Key::OfCall(key) => key.to_owned(),
             };
             request = request
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .header("idempotency-key", key);
         }
-        let body = form.map(|(form, _)| form.clone()).unwrap_or_default();
-        let request = request.body(Full::new(body)).map_err(|e| e.to_string())?;
+        let form = Full::new(Bytes::from(call.form.clone()));
+        let request = request.body(form).map_err(|e| e.to_string())?;
         let response = self.client.request(request).await.map_err(|e| chain(&e))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string())?;

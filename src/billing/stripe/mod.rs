@@ -11,18 +11,19 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use form_urlencoded::Serializer;
 use serde_json::Value;
 
 use super::sink::{BillingSink, Delivery, MeterEvent, SEND_WITHIN, SinkError, SinkFuture, Sum};
 use crate::config::{Secret, StripeMode};
 
+mod calls;
 mod customers;
 mod http;
 mod pace;
 
+use calls::Call;
 pub(crate) use customers::Dated;
-use http::{Answer, Called, EVENTS, Http, Paces};
+use http::{Answer, Called, Http, Paces};
 
 /// Where Stripe is.
 pub const API: &str = crate::config::DEFAULT_STRIPE_API_BASE;
@@ -129,7 +130,7 @@ impl BillingSink for Stripe {
     fn time(&self) -> SinkFuture<Result<i64, SinkError>> {
         let inner = self.inner.clone();
         Box::pin(async move {
-            let answer = inner.ask("/v1/billing/meters?limit=1").await?;
+            let answer = inner.ask(&Call::one_meter()).await?;
             answer.date_s.ok_or_else(no_date)
         })
     }
@@ -148,14 +149,7 @@ impl BillingSink for Stripe {
         let inner = self.inner.clone();
         Box::pin(async move {
             let meter = inner.meter(&sum.event).await?;
-            let query = Serializer::new(String::new())
-                .append_pair("customer", &sum.customer)
-                .append_pair("start_time", &sum.from_s.to_string())
-                .append_pair("end_time", &sum.until_s.to_string())
-                .append_pair("limit", "100")
-                .finish();
-            let path = format!("/v1/billing/meters/{meter}/event_summaries?{query}");
-            let answer = inner.ask(&path).await?;
+            let answer = inner.ask(&Call::sums(&meter, &sum)?).await?;
             let shape = || SinkError("event summaries in an unknown shape".to_owned());
             let data = answer.body["data"].as_array().ok_or_else(shape)?;
             let mut total = 0_i64;
@@ -170,22 +164,15 @@ impl BillingSink for Stripe {
 
 impl Inner {
     async fn send(&self, event: MeterEvent) -> Delivery {
-        let form = Serializer::new(String::new())
-            .append_pair("event_name", &event.event)
-            .append_pair("identifier", &event.identifier)
-            .append_pair("timestamp", &event.timestamp_s.to_string())
-            .append_pair("payload[stripe_customer_id]", &event.customer)
-            .append_pair("payload[value]", &event.value.to_string())
-            .finish();
-        match self.http.post(EVENTS, form, &event.identifier).await {
+        match self.http.post(&Call::meter_event(&event), &event.identifier).await {
             Called::Answer(answer) => judge(&answer),
             Called::Silence(words) => Delivery::Unknown(words),
         }
     }
 
     /// A question that must be answered with 200.
-    async fn ask(&self, path: &str) -> Result<Answer, SinkError> {
-        match self.http.get(path).await {
+    async fn ask(&self, call: &Call) -> Result<Answer, SinkError> {
+        match self.http.ask(call).await {
             Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => Ok(answer),
             Called::Answer(answer) => Err(SinkError(answer.words())),
             Called::Silence(words) => Err(SinkError(words)),
@@ -193,8 +180,8 @@ impl Inner {
     }
 
     /// The same, of something that may not be there.
-    async fn find(&self, path: &str) -> Result<Option<Answer>, SinkError> {
-        match self.http.get(path).await {
+    async fn find(&self, call: &Call) -> Result<Option<Answer>, SinkError> {
+        match self.http.ask(call).await {
             Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => {
                 Ok(Some(answer))
             }
@@ -211,9 +198,9 @@ impl Inner {
             return Ok(id);
         }
         let mut found: Option<String> = None;
-        let mut path = "/v1/billing/meters?limit=100".to_owned();
+        let mut call = Call::meters(None);
         for _ in 0..MAX_PAGES {
-            let answer = self.ask(&path).await?;
+            let answer = self.ask(&call).await?;
             let meters = answer.body["data"].as_array().map(Vec::as_slice).unwrap_or_default();
             let ours = meters.iter().filter(|meter| meter["event_name"] == event);
             for meter in ours {
@@ -224,7 +211,7 @@ impl Inner {
             }
             let last = meters.last().and_then(|meter| meter["id"].as_str());
             match last.filter(|_| answer.body["has_more"] == true) {
-                Some(last) => path = format!("/v1/billing/meters?limit=100&starting_after={last}"),
+                Some(last) => call = Call::meters(Some(last)),
                 None => break,
             }
         }
@@ -243,11 +230,6 @@ fn at_once(calls_per_s: u32) -> usize {
 
 fn no_date() -> SinkError {
     SinkError("an answer without a date".to_owned())
-}
-
-/// An id as a path's segment: it came from outside.
-fn segment(id: &str) -> String {
-    form_urlencoded::byte_serialize(id.as_bytes()).collect()
 }
 
 /// What an answer says about an event.
@@ -295,3 +277,5 @@ impl std::fmt::Debug for Inner {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wire_tests;
