@@ -262,10 +262,9 @@ pub(crate) fn over_of(policy: &Policy, taken: &[Taken], ask: u8, n: u64, tail: u
         let part = held.min(n - done);
         done += part;
         let of_part = || of_ask().filter(|took| took.draw == draw);
-        if of_part().any(|took| policy.bills(&took.from)) {
-            over += part;
-        } else if !of_part().any(|took| policy.grants(&took.from)) {
-            over += done.saturating_sub(tail).min(part);
+        if !of_part().any(|took| policy.grants(&took.from)) {
+            let is_billed = of_part().any(|took| policy.bills(&took.from));
+            over += if is_billed { part } else { done.saturating_sub(tail).min(part) };
         }
         next = draw.saturating_add(1);
     }

@@ -453,11 +453,16 @@ fn pay_from(
                 let mut debtors = SmallVec::new();
                 for (debtor, owed, _) in owed.iter().filter(|(_, owed, _)| *owed > 0) {
                     let part = n.min(*owed);
-                    debtor.pay(part);
-                    q.hub.wake(debtor);
-                    debtors.push(((*debtor).clone(), part));
+                    if debtor.pay(part) {
+                        q.hub.wake(debtor);
+                        debtors.push(((*debtor).clone(), part));
+                    }
                 }
                 let with = Taken { from, n, ask: 0, draw: 0 };
+                if debtors.is_empty() {
+                    decide::give_back(q.sheet, &with, n, q.now, q.now);
+                    return false;
+                }
                 waiting.payments.push(Paying { debtors, took: 0, with });
                 return true;
             }

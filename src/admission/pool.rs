@@ -263,6 +263,8 @@ pub(crate) fn pay(key: Key, writer: u128, view: &View, next: Entry, n: u64) -> W
     let n = atoms(n);
     let mut when = chained(writer, view);
     when.push(When::Below(FREE.into(), 1 - n));
+    // Another process may have paid it meanwhile: a lowered limit leaves less than nothing free.
+    when.push(When::AtLeast(DEBT.into(), n));
     Write {
         key,
         when,

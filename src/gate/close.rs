@@ -78,19 +78,22 @@ impl Gate {
         if let Some(maintenance) = maintenance {
             maintenance.close().await;
         }
+        inner.hub.reach.is_watched_no_more();
+        // Whatever one tenant's trouble keeps waiting here, the flush has the rest of the time.
+        let before_flush = deadline - time / 2;
         if let Some(sharing) = inner.sharing.get() {
-            sharing.close(deadline).await;
+            sharing.close(before_flush).await;
         }
         let cut = inner.in_hand.close();
         if cut > 0 {
             tracing::warn!(requests = cut, "still with their handlers: settled as aborted");
         }
-        inner.ingest.close(deadline).await; // what it draws from leases is flushed below
-        if !inner.settler.close(deadline).await {
+        inner.ingest.close(before_flush).await; // what it draws from leases is flushed below
+        if !inner.settler.close(before_flush).await {
             tracing::warn!("not settled: requests with idempotency keys that were not answered");
         }
         inner.close_guests().await; // the flush below has what they used
-        inner.settle_late(deadline).await;
+        inner.settle_late(before_flush).await;
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
         let (log, flushed) = match flushed {

@@ -103,7 +103,12 @@ async fn reread_keys(
     mut stopped: watch::Receiver<bool>,
 ) {
     loop {
-        if let Err(error) = jwks.refresh(clock.now()).await {
+        let refreshed = tokio::select! {
+            biased;
+            _ = stopped.changed() => return,
+            refreshed = jwks.refresh(clock.now()) => refreshed,
+        };
+        if let Err(error) = refreshed {
             tracing::warn!(%error, "the keys of a token issuer cannot be read");
         }
         tokio::select! {

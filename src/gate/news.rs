@@ -120,6 +120,7 @@ impl Inner {
         let now = self.clock.now();
         let old_ns = now.mono_ns.saturating_sub(nanos(REFRESH_AGE) + 1);
         self.unknown.clear();
+        self.sleepers.forget_callers();
         self.tenants.iter().for_each(|tenant| tenant.read_by(old_ns));
         self.callers.iter().for_each(|caller| caller.looked_up_by(old_ns));
     }

@@ -65,6 +65,11 @@ impl Sleepers {
         self.callers.contains_key(&probe.0)
     }
 
+    /// Any key may have been revoked.
+    pub(super) fn forget_callers(&self) {
+        self.callers.clear();
+    }
+
     /// A key of this tenant was revoked: its callers are not taken for known any more.
     pub(super) fn forget_callers_of(&self, tenant: Surrogate) {
         self.callers.retain(|_, caller| caller.tenant() != tenant);
@@ -127,7 +132,8 @@ impl Inner {
         for (i, probe) in tired.iter().enumerate() {
             self.callers.remove_if(probe, |_, caller| {
                 let falls = is_tired(caller.looked_up_ns()) && Arc::strong_count(caller) == 1;
-                if falls {
+                // One whose key was revoked since has nothing to wake for.
+                if falls && !caller.is_outdated() {
                     self.sleepers.callers.insert(*probe, AsleepCaller::of(caller));
                 }
                 falls

@@ -49,6 +49,11 @@ impl Reach {
         self.suspected.notify_one();
     }
 
+    /// It is not watched from now on: each call finds out by itself.
+    pub(crate) fn is_watched_no_more(&self) {
+        self.is_away.store(false, Ordering::Release);
+    }
+
     /// Looks at the store whenever it is suspected to be away, by reading this item. Never ends.
     pub(crate) async fn watch(&self, store: &dyn Store, item: &Key) {
         loop {

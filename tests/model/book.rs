@@ -303,7 +303,6 @@ impl Book {
     /// Time goes on.
     pub(crate) fn pass(&mut self, ms: i64) {
         self.now += ms;
-        (0..self.tenants.len()).for_each(|tenant| self.pay_debts(tenant));
     }
 
     /// Whether a user owes anything in a window that runs.
@@ -402,6 +401,7 @@ impl Book {
         meter: Meter,
         late: bool,
     ) -> Result<Unit, Refused> {
+        self.pay_debts(tenant);
         let plan = self.plan(tenant, meter).clone();
         let (narrow, wide): (Vec<_>, Vec<_>) = plan.quotas.iter().partition(|it| it.per_user);
         let period = Every::Cycle.start(self.now, self.tenants[tenant].anchor);

@@ -145,8 +145,8 @@ const TO_CATCH: Range<u64> = 0..600;
 const SHOWN: [(Plant, u64, bool); 4] = [
     (Plant::RestartTrustsJournal, 1_528, false),
     (Plant::MissingCarry, 32, true),
-    (Plant::FenceIgnoresOpenPermits, 234, true),
-    (Plant::ShortPageIsTheEnd, 32, true),
+    (Plant::FenceIgnoresOpenPermits, 102, true),
+    (Plant::ShortPageIsTheEnd, 117, true),
 ];
 
 /// How a mistake shows itself, and at which seed.

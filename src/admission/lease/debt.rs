@@ -85,12 +85,18 @@ impl Lease {
     }
 
     /// Atoms that were taken elsewhere pay what is owed, with the next call. To be asked about with
-    /// [`take_paid`](Self::take_paid).
-    pub(crate) fn pay(&self, n: u64) {
+    /// [`take_paid`](Self::take_paid). False: another payment is under way, and this one is not
+    /// made.
+    #[must_use]
+    pub(crate) fn pay(&self, n: u64) -> bool {
         let mut cold = self.cold();
+        if cold.debts.pay.is_some() || cold.debts.paid.is_some() {
+            return false;
+        }
         cold.debts.pay = Some(n);
         self.refused_until_ns.store(0, Ordering::Release);
-        self.want(1); // so that whoever waits hears of it
+        self.want(1); // so that who waits hears of it
+        true
     }
 
     /// What became of the payment, once.
@@ -107,7 +113,9 @@ impl Lease {
         let owing = self.chargeable(cold);
         let key = self.key(cold.shard, writer);
         let Some(view) = cold.view else {
-            if owing == 0 || !cold.debts.absent {
+            // A sub-pool that is not there is made with what its root credits it, never with a
+            // whole limit: until then what is owed waits here.
+            if owing == 0 || !cold.debts.absent || cold.shard.is_some() {
                 return None;
             }
             let entry = self.next_entry(cold, owing);
