@@ -224,7 +224,8 @@ impl Gate {
         // 3 decide: all limits at once, or none.
         let of = Of { sheet, route, ip, work: None };
         let mut hold = HoldBox::new(Hold::new(of, now, view.body_length()));
-        if hold.of.rules().counts_request.is_some() && view.counts_reads() {
+        let may_have_body = hold.length != Some(0);
+        if may_have_body && hold.of.rules().counts_request.is_some() && view.counts_reads() {
             hold.read = Some(BytesRead::default());
         }
         match self.decide(&mut hold, &waited, now) {

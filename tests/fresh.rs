@@ -41,6 +41,8 @@ struct Table {
     looks: Arc<AtomicU64>,
     /// Whether announcements fail.
     is_mute: Arc<AtomicBool>,
+    /// Whether writes are answered a second after they are made.
+    is_slow: Arc<AtomicBool>,
 }
 
 fn is_feed(pk: &str) -> bool {
@@ -57,7 +59,14 @@ impl Store for Table {
             let away = StoreError::new(StoreErrorKind::Unavailable, "no announcements");
             return Box::pin(async { Err(away) });
         }
-        self.store.write(write)
+        let (store, is_slow) = (self.store.clone(), self.is_slow.load(Ordering::Relaxed));
+        Box::pin(async move {
+            let written = store.write(write).await;
+            if is_slow {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            written
+        })
     }
 
     fn query(&self, query: Query) -> StoreFuture<Page> {
@@ -97,7 +106,9 @@ impl World {
              [flush]\nmode = \"fast\"",
             pepper.display()
         );
-        let table = Table { store: Memory::new(), looks: Arc::default(), is_mute: Arc::default() };
+        let (store, looks) = (Memory::new(), Arc::default());
+        let (is_mute, is_slow) = (Arc::default(), Arc::default());
+        let table = Table { store, looks, is_mute, is_slow };
         Self { clock: ManualClock::at_unix_ms(START_MS), table, service, _folder: folder }
     }
 
@@ -187,6 +198,37 @@ async fn a_revoked_key_is_refused_at_once_and_the_others_of_its_tenant_are_not()
     acme.revoke_key(&ci.id).await.unwrap();
     assert_eq!(with_key(&gate, &key).await, 401);
     assert_eq!(with_key(&gate, other.expose()).await, 429, "known, and its quota is used up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_acts_whose_caller_goes_away_before_it_is_answered() {
+    let mut refused = 0;
+    for after_ms in [500, 1_500, 2_500] {
+        let w = World::new();
+        let gate = w.gate().await;
+        let (key, acme) = new_key(&gate, "acme").await;
+        let (revoked, globex) = new_key(&gate, "globex").await;
+        let id = globex.keys().await.unwrap()[0].id.clone();
+        for key in [&key, &revoked] {
+            assert_eq!(with_key(&gate, key).await, 200);
+        }
+        w.table.is_slow.store(true, Ordering::Relaxed);
+        let soon = Duration::from_millis(after_ms);
+        let _ = tokio::time::timeout(soon, acme.edit().suspend().note("abuse").save()).await;
+        let _ = tokio::time::timeout(soon, globex.revoke_key(&id)).await;
+        w.table.is_slow.store(false, Ordering::Relaxed);
+        with_key(&gate, &key).await;
+        w.pass(Duration::from_secs(1)).await;
+        let elsewhere = w.gate().await;
+        // What is left of the quota is not asked.
+        let is_refused = |status| matches!(status, 401 | 403);
+        for key in [&key, &revoked] {
+            let expected = is_refused(with_key(&elsewhere, key).await);
+            assert_eq!(is_refused(with_key(&gate, key).await), expected, "after {after_ms} ms");
+            refused += u32::from(expected);
+        }
+    }
+    assert!(refused >= 3, "{refused}: some of the changes were made");
 }
 
 #[tokio::test(start_paused = true)]

@@ -279,7 +279,9 @@ impl TenantEdit {
             };
             let held = before.iter().flat_map(|before| &before.grants);
             self.directory.note_leaving(&after, held.chain(grants_in(&announced.edits))).await?;
+            let untold = self.directory.inner.feed.tell_in_any_case(News::Tenant(surrogate));
             let made = self.directory.commit(before.as_deref(), &after, announced).await;
+            untold.is_known();
             if let Some(record) = self.directory.told(before.is_none(), surrogate, made).await? {
                 return Ok(self.directory.handle(record));
             }

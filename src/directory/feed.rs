@@ -84,6 +84,25 @@ pub(crate) trait Hears: Send + Sync + 'static {
     fn hear(&self, news: News);
 }
 
+/// See [`Feed::tell_in_any_case`].
+pub(super) struct Untold<'a> {
+    feed: &'a Feed,
+    news: Option<News>,
+}
+
+impl Untold<'_> {
+    /// What became of the change is known, and is told otherwise.
+    pub(super) fn is_known(mut self) {
+        self.news = None;
+    }
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        self.news.take().into_iter().for_each(|news| self.feed.tell(news));
+    }
+}
+
 /// How far a reader has come, shard by shard.
 #[derive(Debug, Default)]
 pub(crate) struct Seen([Option<i64>; SHARDS as usize]);
@@ -143,6 +162,12 @@ impl Feed {
             hears.hear(news);
         }
         self.announce(news);
+    }
+
+    /// Tells so when it is dropped: the future that makes a change may be dropped while its write
+    /// is under way, and the change is made all the same.
+    pub(super) fn tell_in_any_case(&self, news: News) -> Untold<'_> {
+        Untold { feed: self, news: Some(news) }
     }
 
     /// Has the others told with [`announced`](Self::announced).

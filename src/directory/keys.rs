@@ -153,9 +153,10 @@ impl Directory {
             return Ok(());
         }
         self.announce_key(tenant, Edit::KeyRevoked { id: id.to_owned() }).await?;
+        // Also where it fails: it may have been revoked all the same.
+        let untold = self.inner.feed.tell_in_any_case(News::Revoked(tenant));
         let revoked = self.revoke_credential(tenant, id, &listed.hash).await;
-        // Also where it failed: it may have been revoked all the same.
-        self.inner.feed.tell(News::Revoked(tenant));
+        drop(untold);
         revoked?;
         self.inner.feed.announced().await;
         let mark = Write {
