@@ -281,7 +281,7 @@ impl TenantEdit {
             self.directory.note_leaving(&after, held.chain(grants_in(&announced.edits))).await?;
             let untold = self.directory.inner.feed.tell_in_any_case(News::Tenant(surrogate));
             let made = self.directory.commit(before.as_deref(), &after, announced).await;
-            untold.is_known();
+            untold.known();
             if let Some(record) = self.directory.told(before.is_none(), surrogate, made).await? {
                 return Ok(self.directory.handle(record));
             }

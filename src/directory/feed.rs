@@ -92,7 +92,7 @@ pub(super) struct Untold<'a> {
 
 impl Untold<'_> {
     /// What became of the change is known, and is told otherwise.
-    pub(super) fn is_known(mut self) {
+    pub(super) fn known(mut self) {
         self.news = None;
     }
 }
