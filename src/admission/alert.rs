@@ -5,7 +5,7 @@
 //! raises none, and with others an alert may come a lease of theirs early. It is looked at whenever
 //! use is collected for the log. Who raises it is decided by the pool's item, which remembers the
 //! highest use of which an alert has told, in atoms: of another limit each percentage is another
-//! use, so what a raised limit has passed no more is told again when it is.
+//! use, so an alert that fired under a lower limit fires again under a raised one.
 
 use std::sync::Arc;
 

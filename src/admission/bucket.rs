@@ -42,8 +42,8 @@ pub(crate) struct Bucket {
     /// the TAT, which every take reads anyway.
     interval_ns: AtomicU64,
     /// Units asked for since this was last looked at, in the lower bits: all of them where it has a
-    /// share of its own, and else those that were refused. Above them the slot in which it was told
-    /// of.
+    /// share of its own, and else those that were refused. Above them the slot in which it was last
+    /// reported as under pressure.
     asked: AtomicU64,
 }
 
@@ -316,7 +316,7 @@ impl BucketRule {
     }
 
     /// Notes units that were refused in a slot, which has a number other than 0. True once in each:
-    /// whoever gets it tells of the bucket.
+    /// that caller reports the bucket.
     #[cold]
     pub(crate) fn refused(&self, bucket: &Bucket, n: u64, slot: u16) -> bool {
         // With a share of its own it has been counted, and told of.

@@ -27,8 +27,8 @@ const TRIES: usize = 8;
 pub enum SentSinceCopy {
     /// The processes of before may have gone on reporting. What the service counts of a customer,
     /// meter and period beyond what the copy says was sent is taken for what the copy owed, and not
-    /// sent again. Right where nobody else sends to these meters; asked 6 h after the restore at
-    /// the earliest, because the service's sums lag.
+    /// sent again. Right only if no other system sends to these meters; asked 6 h after the restore
+    /// at the earliest, because the service's sums lag.
     AskStripe,
     /// Nothing: every process had been stopped when the copy was made. Entries that were open in it
     /// are asked about all the same.
