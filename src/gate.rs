@@ -288,7 +288,7 @@ impl Gate {
             && waits
             && inner.hub.reach.is_away()
         {
-            // Nobody waits for a store that is known to be away.
+            // A store that is known to be away is not waited for.
             let waited = Waited { rounds: waited.rounds, store_away: true, ..Waited::default() };
             return self.decide(hold, &waited, now);
         }

@@ -170,7 +170,7 @@ impl Desk {
         }
         let tenant = lease.pool().tenant;
         if let Err(of) = self.turns.push(tenant, InHand { lease, delay: REPEAT.start }) {
-            // Too many of this tenant's: whoever needs units next tries again.
+            // Too many of this tenant's: the next request that needs units tries again.
             of.lease.unqueue();
         }
     }

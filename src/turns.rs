@@ -2,8 +2,8 @@
 //!
 //! Tenants take turns, and none of them starts another piece of work unless more places are free
 //! than it has itself. So one that has much to do alone gets half of the places, two get a third
-//! each, and whoever comes next always finds some. The same rule holds for what is in hand at all,
-//! so that nobody fills the memory either.
+//! each, and the next to come always finds some. The same rule holds for what is in hand at all,
+//! so that no tenant fills the memory either.
 
 use std::collections::{HashMap, VecDeque};
 

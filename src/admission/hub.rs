@@ -73,7 +73,7 @@ pub(crate) struct Hub {
     retired: Mutex<VecDeque<Arc<Lease>>>,
     /// Sheets whose late use or debts wait for an answer to a lease.
     after: Mutex<After>,
-    /// Wakes whoever waits until all of it is paid.
+    /// Wakes those that wait until all of it is paid.
     paid: Notify,
     /// Claims to be settled: one at most for each request with a key in flight.
     settling: Mutex<Vec<Settling>>,
@@ -88,7 +88,7 @@ pub(crate) struct Hub {
     pub(crate) soil: Notify,
     pub(crate) scoped: ScopedTable,
     pub(crate) without_value: WithoutValue,
-    /// Whether the store is known to be away: then nobody waits for units.
+    /// Whether the store is known to be away: then no request waits for units.
     pub(crate) reach: Reach,
     /// Until when tenants that sleep hold units.
     asleep_until_ms: AtomicI64,
@@ -387,7 +387,7 @@ impl Hub {
             if lease.incarnation() == self.incarnation() {
                 lease.rest();
             } else {
-                lease.close(); // nobody gets more of it, whoever asked while it was in use
+                lease.close(); // no more is drawn from it, also by asks made while in use
             }
             self.wake(lease);
         }

@@ -1,6 +1,6 @@
 //! Use that no hold covers: a number that is larger than what was set aside for it, or that nobody
 //! set anything aside for. It is paid like all use: by what is included, by grants, by what `over`
-//! lets through. What nobody pays for is a debt of the quota that is short.
+//! lets through. What is unpaid then is a debt of the quota that is short.
 //!
 //! # Laws
 //!
@@ -490,7 +490,7 @@ fn wait_for_payment(q: &Purse<'_>, paying: &Arc<Lease>, owed: &[Owes<'_>], waiti
     }
 }
 
-/// A lease has been answered: what waits for it is paid now, before anybody else takes units of it.
+/// A lease has been answered: what waits for it is paid now, before a request takes units of it.
 pub(crate) fn answered(hub: &Hub, lease: &Arc<Lease>) {
     let sheets = hub.take_after(lease);
     for sheet in &sheets {

@@ -151,7 +151,7 @@ enum Closing {
     ForGood,
 }
 
-/// On which lists of the hub a lease is, so that nobody has to look through them.
+/// On which lists of the hub a lease is, so that none has to be searched.
 #[derive(Debug, Default)]
 pub(super) struct Listed(AtomicU8);
 
@@ -291,7 +291,7 @@ impl Lease {
         Self { bills, ..self }
     }
 
-    /// Whether what is left of it is of no more use to anybody.
+    /// Whether what is left of it is of no more use.
     pub(crate) fn is_over(&self, now_ms: i64) -> bool {
         let more_ms = if self.bills { ask::MAKE_WITHIN_MS } else { 0 };
         self.end_ms.saturating_add(more_ms) <= now_ms

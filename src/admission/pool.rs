@@ -160,7 +160,7 @@ impl View {
         free.saturating_neg().min(self.debt).max(0).unsigned_abs()
     }
 
-    /// What somebody who has applied a take assumes.
+    /// What a writer that has applied a take assumes.
     pub(crate) fn assumed(terms: Terms, mine: Entry) -> Self {
         Self { terms, free: 0, generation: 0, mine: Some(mine), split: false, debt: 0 }
     }
@@ -342,7 +342,7 @@ pub(crate) fn close(
     Ok(Some((write, free.unsigned_abs())))
 }
 
-/// Notes that an alert tells of so much use, once, whoever gets there first.
+/// Notes that an alert tells of so much use: once, by the first writer.
 pub(crate) fn alert(key: Key, at: i64) -> Write {
     Write {
         key,

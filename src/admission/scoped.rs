@@ -251,7 +251,7 @@ impl<T> Table<T> {
         match self.entries.entry(key) {
             Slot::Occupied(found) => {
                 let found = found.get().clone();
-                self.leave(tenant); // somebody else was faster
+                self.leave(tenant); // another request was faster
                 Some(found)
             }
             Slot::Vacant(slot) => {

@@ -19,7 +19,7 @@ const RESTORED: &str = "restored_ms";
 /// And what an operator has said since; 0 for nothing.
 const SAID: &str = "sent_since";
 
-/// How often an item is marked anew because it changed meanwhile: nobody should write.
+/// How often an item is marked anew because it changed meanwhile: no process should write.
 const TRIES: usize = 8;
 
 /// What was sent to the billing service between the copy and the restore: an operator's word.
@@ -112,7 +112,7 @@ pub(crate) async fn mark(
             }
             tries += 1;
             if tries == TRIES {
-                let message = "somebody writes to the table: stop every process before restoring";
+                let message = "a process writes to the table: stop every process before restoring";
                 return Err(StoreError::new(StoreErrorKind::Unavailable, message));
             }
         }

@@ -387,14 +387,14 @@ impl Directory {
             Ok(Some(record)) => {
                 feed.changed(record);
                 match is_new {
-                    // Nobody has it in memory; its name may be known as one that has no tenant.
+                    // It is in no memory yet; its name may be known as one that has no tenant.
                     true => feed.tell(News::Made(name_tag(&record.id))),
                     false => feed.announce(News::Tenant(surrogate)),
                 }
                 feed.announced().await;
             }
             Ok(None) => {}
-            // It may have been made all the same. Whoever asked for it is not kept waiting.
+            // It may have been made all the same. The caller is not kept waiting.
             Err(DirectoryError::Store(error)) if error.kind == StoreErrorKind::Unknown => {
                 feed.tell(News::Tenant(surrogate));
             }

@@ -5,7 +5,7 @@
 //!
 //! 1. A change is announced after it was made, and an announcement says only what to read again: it
 //!    may come twice, or of a change that did not happen, and does no harm.
-//! 2. The process that makes a change knows of it before it is announced, and before whoever made
+//! 2. The process that makes a change knows of it before it is announced, and before what made
 //!    it is answered.
 //! 3. A shard of the feed keeps its newest [`KEPT`] announcements and counts all there ever were. A
 //!    reader that finds more new ones than are kept knows that it has missed some.
@@ -36,7 +36,7 @@ const KEPT: usize = 50;
 /// finds a gap reads everything again.
 const WAITING: usize = SHARDS as usize * KEPT;
 
-/// How long whoever made a change waits for its announcement; after that it is made with the next
+/// How long the maker of a change waits for its announcement; after that it is made with the next
 /// look at the feed, a second later.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -124,7 +124,7 @@ pub(crate) struct Feed {
     is_shared: bool,
     hears: OnceLock<Weak<dyn Hears>>,
     waiting: Mutex<Waiting>,
-    /// Whoever has it writes for all who wait: so the writes of one process do not meet.
+    /// Its holder writes for all that wait: so the writes of one process do not meet.
     turn: tokio::sync::Mutex<()>,
 }
 

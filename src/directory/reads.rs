@@ -2,7 +2,7 @@
 //!
 //! A flood of credentials that nobody knows must not become a flood of store reads. What finds no
 //! slot waits, and those who wait are served in turn by whose they are (a tenant, an address): many
-//! of one kind do not keep others waiting. Whoever waits bounds the wait.
+//! of one kind do not keep others waiting. The caller bounds the wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,7 +74,7 @@ impl Reads {
         next.await.ok()
     }
 
-    /// A slot is free: whoever is next has it.
+    /// A slot is free: the next in turn has it.
     fn pass_on(&self) {
         let mut state = self.locked();
         while let Some(whose) = state.turns.pop_front() {

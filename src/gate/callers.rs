@@ -138,7 +138,7 @@ impl Gate {
         match presented {
             Presented::ApiKey { key, .. } => match inner.identifier.hashes(key) {
                 Ok(hashes) => {
-                    // Whose a key is nobody knows yet: they wait by where they come from.
+                    // Whose a key is is not known yet: look-ups wait by where they come from.
                     let whose = inner.identifier.peer(view).map_or(0, |ip| match ip {
                         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
                         IpAddr::V6(ip) => ip.to_bits(),

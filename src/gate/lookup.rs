@@ -207,7 +207,7 @@ impl Inner {
         Ok(Some(tenant))
     }
 
-    /// Reads a tenant again that somebody uses; if that fails it stays as it was last known.
+    /// Reads a tenant again that is in use; if that fails it stays as it was last known.
     pub(super) async fn read_again(&self, tenant: &LiveTenant) {
         self.read_anew(tenant, true).await;
     }

@@ -2,7 +2,7 @@
 //! seconds where another did.
 //!
 //! What is in memory is replaced, or read again; what is being read while a change is heard of is
-//! read once more (see [`Recent`]). So age (`MAX_AGE`) is left for changes that nobody announced.
+//! read once more (see [`Recent`]). So age (`MAX_AGE`) is left for changes that were not announced.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,7 +126,7 @@ impl Inner {
     }
 
     /// Whether anything in memory may still be believed: otherwise whatever is asked for next is
-    /// read first, and nobody need look at the feed.
+    /// read first, and the feed need not be looked at.
     fn believes_anything(&self) -> bool {
         let age =
             self.clock.now().mono_ns.saturating_sub(self.recent.read_ns.load(Ordering::Relaxed));

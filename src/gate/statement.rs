@@ -274,7 +274,7 @@ fn beyond(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<u64> {
     Some(over.saturating_add(debt(view, rule)))
 }
 
-/// What of the use beyond a quota nobody has paid for.
+/// What of the use beyond a quota is unpaid.
 fn debt(view: &WithUnleased<'_>, rule: &QuotaRule) -> u64 {
     if !rule.tenant_wide {
         let pools = rule.included.into_iter().chain(rule.over);

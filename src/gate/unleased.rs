@@ -1,7 +1,7 @@
 //! Pools that this process has not leased from: their numbers are only in the store, and a report
 //! reads them there. So a tenant sees after a restart what it had used before.
 //!
-//! Each is read once for all who look within a second, and nobody waits for a reading of another's.
+//! Each is read once for all who look within a second, and no tenant waits for another's reading.
 
 use std::collections::HashMap;
 use std::ops::Deref;

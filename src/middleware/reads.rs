@@ -12,7 +12,7 @@ use tower_service::Service;
 use crate::serving::BytesRead;
 
 /// Within a layer that counts what is read ([`TollgateLayer::counting_reads`]): gives the service
-/// bodies that count. It stands next to the layer, so that nobody reads a body past it.
+/// bodies that count. It stands next to the layer, so that no body is read past it.
 ///
 /// [`TollgateLayer::counting_reads`]: super::TollgateLayer::counting_reads
 #[derive(Clone, Debug)]

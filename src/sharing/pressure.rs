@@ -59,7 +59,7 @@ pub(crate) struct Noted {
 
 /// Puts these limits there, if they are not, and takes off what has lapsed. Where there are too
 /// many, tenants have equal parts of the list, as far as they need them: one that has thousands
-/// under pressure makes room for whoever has few.
+/// under pressure makes room for one that has few.
 pub(crate) fn note(key: Key, rows: &[Row], pressed: &[LimitId], now_ms: i64) -> Noted {
     let pressed: BTreeSet<&LimitId> = pressed.iter().collect();
     let known: BTreeSet<&LimitId> = rows.iter().map(|row| &row.id).collect();

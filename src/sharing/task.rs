@@ -125,7 +125,7 @@ async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
     loop {
         node.calls.start();
         tokio::select! {
-            biased; // a beat waits for nothing: whoever misses it takes this node for dead
+            biased; // a beat waits for nothing: without it this node counts as dead
             () = stop.notified() => break,
             () = tokio::time::sleep_until(next) => {
                 let Some(buckets) = buckets.upgrade() else { return };

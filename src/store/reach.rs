@@ -1,9 +1,9 @@
-//! Whether the store is to be reached: so that nobody waits for one that is known to be away.
+//! Whether the store is to be reached: so that one that is known to be away is not waited for.
 //!
-//! Whoever waits in vain, or is told that a call did not get through, says so ([`Reach::suspect`]).
-//! Then one task reads one small item that is no tenant's, again and again while it is not
-//! answered. What a call of a tenant's came to decides nothing: an item that is throttled, or hot,
-//! makes nobody else's store away.
+//! A request that waits in vain, or whose call did not get through, reports it
+//! ([`Reach::suspect`]). Then one task reads one small item that is no tenant's, again and again
+//! while it is not answered. What a call of a tenant's came to decides nothing: an item that is
+//! throttled, or hot, makes the store away for no other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{Key, Store, StoreErrorKind};
 
-/// Whoever has waited for so long says so: early enough that it is known how the store stands
+/// After so long a wait it is suspected: early enough that it is known how the store stands
 /// before a request has waited as long as it may.
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(30);
 
@@ -28,7 +28,7 @@ const PAUSE: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::fr
 /// be a connection that was cut. One that is not answered is enough.
 const FAILURES: u32 = 2;
 
-/// After a suspicion that proved false nobody asks for so long.
+/// After a suspicion that proved false no read is made for so long.
 const REST: Duration = Duration::from_millis(500);
 
 /// See the [module](self).
@@ -44,7 +44,7 @@ impl Reach {
         self.is_away.load(Ordering::Acquire)
     }
 
-    /// Somebody waits in vain, or a call did not get through: the store is looked at.
+    /// A request waits in vain, or a call did not get through: the store is looked at.
     pub(crate) fn suspect(&self) {
         self.suspected.notify_one();
     }

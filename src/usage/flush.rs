@@ -361,7 +361,7 @@ impl Task {
         }
     }
 
-    /// Collects until then, or until somebody who closes has no more time; orders wait.
+    /// Collects until then, or until the time of a close is over; orders wait.
     async fn wait_until(
         &mut self,
         until: Instant,

@@ -289,7 +289,7 @@ impl Ledger {
             return Ok(());
         }
         let read = async {
-            // Whoever joined the last moment of a reading finds it made.
+            // A request that joined at the last moment of a reading finds it made.
             match is_fresh(self.read_at_ms(), now_ms) {
                 true => Ok(()),
                 false => self.read_now(now_ms).await,

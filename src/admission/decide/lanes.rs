@@ -8,7 +8,7 @@
 //! 2. What grants pay for is drawn from no quota of the whole tenant; those of narrower scope hold
 //!    in every case.
 //! 3. Of the rest each quota gives what it still includes, and then what it lets through. What one
-//!    of them has neither of is paid by nobody: an ask is refused then, late use is a debt.
+//!    of them has neither of is unpaid: an ask is refused then, late use is a debt.
 //!
 //! Each limit is a *lane* of pieces as long as the ask. Where the pieces of one lane end the ask is
 //! cut, so that every part of it comes from one number of each limit, and is settled by itself.
@@ -38,14 +38,14 @@ pub(crate) struct Lanes {
     lanes: SmallVec<[Lane; 4]>,
 }
 
-/// How far late use has found somebody who pays.
+/// How far late use is paid for.
 #[derive(Default)]
 pub(crate) struct Through {
     /// Atoms that are paid for.
     pub(crate) paid: u64,
     /// More may be had here: so much is to be waited for.
     pub(crate) need: Option<(Arc<Lease>, u64)>,
-    /// Of what nobody pays for: the quotas, and how much of it each still includes.
+    /// Of what is unpaid: the quotas, and how much of it each still includes.
     pub(crate) short: SmallVec<[(u16, Option<From>, u64); 2]>,
 }
 
@@ -149,7 +149,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Draws late use as far as somebody pays for it.
+    /// Draws late use as far as it is paid for.
     pub(in crate::admission) fn late(
         &mut self,
         q: &Purse<'_>,

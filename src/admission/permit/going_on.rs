@@ -44,7 +44,7 @@ impl Hold {
     pub(crate) fn go_on(&mut self, of: Of, now: Now) {
         self.write_down();
         let mut next = Self::new(of, now, self.length);
-        // It was not admitted once more: nobody leaves for it, and no cost is due.
+        // It was not admitted again: it takes no place in flight, and no cost is due.
         next.state = State::Over;
         let rules = next.of.rules();
         let is_reported = |known: &Known| matches!(known, Known::Reported(_) | Known::Sum(_));

@@ -19,7 +19,7 @@ impl Task {
         let (rows, used) = rows_of(&self.hub.take_soiled());
         for lease in used {
             if lease.due_alert(None).is_some() {
-                self.hub.wake(&lease); // whoever asks for its units also raises its alerts
+                self.hub.wake(&lease); // the keeper that asks for its units also raises its alerts
             }
             self.ceilings.note(lease);
         }

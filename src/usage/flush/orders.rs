@@ -7,7 +7,7 @@ use super::super::record::Rows;
 use super::{FlushError, Order, Part, Task};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Returns when the time of somebody who closes is over: whatever the store is asked meanwhile may
+/// Returns when the time of a close is over: whatever the store is asked meanwhile may
 /// never be answered.
 pub(super) async fn out_of_time(waiting: &[Order]) -> StoreError {
     let deadlines = waiting.iter().filter_map(|order| match order {

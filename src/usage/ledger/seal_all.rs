@@ -44,7 +44,7 @@ impl Ledger {
                 Written::Refused(_) => {}
             }
         }
-        let message = "somebody writes to the table: stop every process before restoring it";
+        let message = "a process writes to the table: stop every process before restoring it";
         Err(StoreError::new(StoreErrorKind::Unavailable, message))
     }
 }
