@@ -47,6 +47,30 @@ struct After {
     places: HashMap<usize, u64>,
     waiting: BTreeMap<u64, (Arc<Lease>, Vec<Arc<Sheet>>)>,
     next: u64,
+    /// What was answered and is being paid at this moment.
+    settling: Vec<Arc<Sheet>>,
+}
+
+/// Sheets whose lease was answered. They count as unpaid until this is dropped.
+pub(super) struct Answered<'a> {
+    hub: &'a Hub,
+    pub(super) sheets: Vec<Arc<Sheet>>,
+}
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        if self.sheets.is_empty() {
+            return;
+        }
+        let mut after = locked(&self.hub.after);
+        for sheet in &self.sheets {
+            if let Some(at) = after.settling.iter().position(|it| Arc::ptr_eq(it, sheet)) {
+                after.settling.swap_remove(at);
+            }
+        }
+        drop(after);
+        self.hub.paid.notify_waiters();
+    }
 }
 
 /// Under which incarnation this process leases and records. A sealed one is followed by another.
@@ -259,7 +283,7 @@ impl Hub {
     /// Late use or debts of this sheet are looked at again once the lease has been answered.
     pub(super) fn settle_after(&self, lease: &Arc<Lease>, sheet: &Arc<Sheet>) {
         let mut after = locked(&self.after);
-        let After { places, waiting, next } = &mut *after;
+        let After { places, waiting, next, .. } = &mut *after;
         let place = *places.entry(Arc::as_ptr(lease).addr()).or_insert_with(|| {
             *next += 1;
             *next
@@ -271,30 +295,27 @@ impl Hub {
     }
 
     /// Takes the sheets that wait for this lease.
-    pub(super) fn take_after(&self, lease: &Arc<Lease>) -> Vec<Arc<Sheet>> {
+    pub(super) fn take_after(&self, lease: &Arc<Lease>) -> Answered<'_> {
         let mut after = locked(&self.after);
         let place = after.places.remove(&Arc::as_ptr(lease).addr());
         let taken = place.and_then(|place| after.waiting.remove(&place));
-        taken.map_or_else(Vec::new, |(_, sheets)| sheets)
+        let sheets = taken.map_or_else(Vec::new, |(_, sheets)| sheets);
+        after.settling.extend(sheets.iter().cloned());
+        Answered { hub: self, sheets }
     }
 
-    /// Late use has been paid, or waits for another lease.
-    pub(super) fn has_paid(&self) {
-        self.paid.notify_waiters();
-    }
-
-    /// Asks for the leases again that late use waits for, of one tenant or of all. False: none.
+    /// Asks for the leases again that late use waits for, of one tenant or of all. False: all of
+    /// it has been paid.
     fn ask_after(&self, of: Option<&Arc<Sheet>>) -> bool {
-        let mut leases = Vec::new();
-        for (lease, sheets) in locked(&self.after).waiting.values() {
-            let is_of =
-                |sheet: &Arc<Sheet>| of.is_none_or(|of| Arc::ptr_eq(&of.tenant, &sheet.tenant));
-            if sheets.iter().any(is_of) {
-                leases.push(lease.clone());
-            }
-        }
+        let is_of =
+            |sheet: &Arc<Sheet>| of.is_none_or(|of| Arc::ptr_eq(&of.tenant, &sheet.tenant));
+        let after = locked(&self.after);
+        let waiting = after.waiting.values().filter(|(_, sheets)| sheets.iter().any(is_of));
+        let leases: Vec<_> = waiting.map(|(lease, _)| lease.clone()).collect();
+        let is_settling = after.settling.iter().any(is_of);
+        drop(after);
         leases.iter().for_each(|lease| self.wake(lease));
-        !leases.is_empty()
+        is_settling || !leases.is_empty()
     }
 
     /// Waits until the late use of this sheet's tenant has been paid or is owed, or of all; the
@@ -312,8 +333,10 @@ impl Hub {
 
     /// The sheets that wait, whatever for.
     pub(crate) fn take_all_after(&self) -> Vec<Arc<Sheet>> {
-        let all = std::mem::take(&mut *locked(&self.after));
-        all.waiting.into_values().flat_map(|(_, sheets)| sheets).collect()
+        let mut after = locked(&self.after);
+        after.places.clear();
+        let all = std::mem::take(&mut after.waiting);
+        all.into_values().flat_map(|(_, sheets)| sheets).collect()
     }
 
     /// Brings a claim to whoever settles it.

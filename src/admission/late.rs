@@ -492,11 +492,8 @@ fn wait_for_payment(q: &Purse<'_>, paying: &Arc<Lease>, owed: &[Owes<'_>], waiti
 
 /// A lease has been answered: what waits for it is paid now, before a request takes units of it.
 pub(crate) fn answered(hub: &Hub, lease: &Arc<Lease>) {
-    let sheets = hub.take_after(lease);
-    for sheet in &sheets {
+    let answered = hub.take_after(lease);
+    for sheet in &answered.sheets {
         settle(sheet, hub.clock.now(), false);
-    }
-    if !sheets.is_empty() {
-        hub.has_paid();
     }
 }
