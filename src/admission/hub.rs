@@ -307,8 +307,7 @@ impl Hub {
     /// Asks for the leases again that late use waits for, of one tenant or of all. False: all of
     /// it has been paid.
     fn ask_after(&self, of: Option<&Arc<Sheet>>) -> bool {
-        let is_of =
-            |sheet: &Arc<Sheet>| of.is_none_or(|of| Arc::ptr_eq(&of.tenant, &sheet.tenant));
+        let is_of = |sheet: &Arc<Sheet>| of.is_none_or(|of| Arc::ptr_eq(&of.tenant, &sheet.tenant));
         let after = locked(&self.after);
         let waiting = after.waiting.values().filter(|(_, sheets)| sheets.iter().any(is_of));
         let leases: Vec<_> = waiting.map(|(lease, _)| lease.clone()).collect();
