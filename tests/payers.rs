@@ -317,6 +317,48 @@ async fn upload(gate: &Gate, path: &str, body: Frames, reads: usize, stated: u64
 }
 
 #[tokio::test]
+async fn bytes_that_are_read_after_the_response_has_ended_are_charged() {
+    let (gate, _clock) = testing::gate(UPLOADS);
+    let (bodies, mut left) = tokio::sync::mpsc::unbounded_channel();
+    let inner = tower::service_fn(move |request: Request<ReadBody<Frames>>| {
+        let bodies = bodies.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            let mut body = request.into_body();
+            body.frame().await.unwrap().unwrap();
+            bodies.send(body).unwrap();
+            let status = if path == "/down" { 500 } else { 202 };
+            Ok::<_, Infallible>(
+                Response::builder().status(status).body(Full::new("".into())).unwrap(),
+            )
+        }
+    });
+    let service = TollgateLayer::new(&gate).counting_reads().layer(CountReads(inner));
+    let send = async |path: &str, body: Frames| {
+        let request =
+            Request::post(path).header("x-tenant", "acme").header("content-length", 2_000);
+        let request = request.body(body).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    };
+    send("/up", Frames(4, 500)).await;
+    assert_eq!(used(&gate, "ingress").await, (500, vec![500]));
+    let mut body = left.recv().await.unwrap();
+    for _ in 0..2 {
+        body.frame().await.unwrap().unwrap();
+    }
+    drop(body);
+    assert_eq!(used(&gate, "ingress").await, (1_500, vec![1_500]));
+    assert_eq!(used(&gate, "credits").await, (150, vec![150]));
+    // What is not charged is not charged later either.
+    send("/down", Frames(4, 500)).await;
+    let mut body = left.recv().await.unwrap();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    assert_eq!(used(&gate, "ingress").await, (1_500, vec![1_500]));
+}
+
+#[tokio::test]
 async fn bytes_of_a_request_are_charged_as_they_are_read_and_not_as_it_states() {
     let (gate, _clock) = testing::gate(UPLOADS);
     assert_eq!(upload(&gate, "/up", Frames(0, 0), 0, 1 << 59).await, 200);

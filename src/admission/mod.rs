@@ -28,6 +28,7 @@ pub(crate) mod lease;
 pub(crate) mod permit;
 pub(crate) mod policy;
 pub(crate) mod pool;
+pub(crate) mod reads;
 pub(crate) mod resolve;
 pub(crate) mod scoped;
 pub(crate) mod sheet;

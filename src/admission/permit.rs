@@ -20,12 +20,12 @@ use super::decide::{self, CALLS, Drawn, From, PARTS, Taken};
 use super::hub::Hub;
 use super::late::LateUse;
 use super::policy::{ByteMeter, Known, RoutePolicy};
+use super::reads::BytesRead;
 use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
 use crate::gate::NotedAt;
-use crate::serving::BytesRead;
 
 mod going_on;
 mod keyed;
@@ -131,6 +131,17 @@ impl Of {
             None => self.sheet.policy.route(self.route),
             Some(work) => work,
         }
+    }
+
+    /// Counts atoms of a meter that no hold covers, and of the sums it feeds: each quota pays late.
+    pub(super) fn charge_late(&self, meter: MeterId, n: u64) {
+        let feeds = &self.sheet.catalog.meters[usize::from(meter.0)].feeds;
+        let sums = feeds.iter().map(|(sum, weight)| (*sum, n.saturating_mul(*weight)));
+        for (meter, n) in std::iter::once((meter, n)).chain(sums) {
+            self.sheet.row.add(meter, n);
+            self.late_use().pay(meter, n);
+        }
+        self.hub().soil_sheet(&self.sheet);
     }
 
     /// Of whom what no hold covers is.
@@ -307,13 +318,27 @@ impl Hold {
             self.is_late |= charged;
             self.charge(charged, now);
         }
-        if self.read.is_some() {
-            self.record(now); // what was read since the head
-        }
+        self.end_reads(now);
         self.state = State::Over;
         self.end_keyed(now);
         self.release_rest(now);
         true
+    }
+
+    /// Charges what was read of the body since the head. What is read from now on is late.
+    fn end_reads(&mut self, now: Now) {
+        let Some(read) = self.read.take() else { return };
+        let charged = read.total();
+        self.length = Some(charged);
+        self.record(now);
+        if self.is_replay() {
+            return;
+        }
+        let recorded = self.list.get().map_or(&[][..], |listed| &listed.recorded);
+        let is_charged = |i: usize| recorded.get(i) != Some(&FORGIVEN);
+        let asks = self.of.rules().meters.iter().enumerate();
+        let late = asks.filter(|(i, ask)| ask.known == Known::Length && is_charged(*i));
+        read.go_on(charged, &self.of, late.map(|(_, ask)| ask.meter).collect());
     }
 
     /// Whether the number of requests in flight is limited where this one was admitted.

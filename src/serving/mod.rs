@@ -31,10 +31,9 @@ use crate::usage::Mode;
 use crate::wire::{self, Call, HeaderStyle, LimitHeader, Reply};
 
 mod counting;
-mod reads;
 
+pub use crate::admission::reads::BytesRead;
 pub use counting::{Ahead, Counting, StreamCut, stated_length};
-pub use reads::BytesRead;
 
 /// An admitted request with what it holds, shared with its handler or not.
 #[derive(Debug)]

@@ -1,0 +1,67 @@
+//! How much of a request's body has been read.
+//!
+//! A handler may leave a body to a task that goes on reading when the response has ended. What is
+//! read until then is charged with the request, the rest late, once the body is dropped.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use smallvec::SmallVec;
+
+use super::permit::Of;
+use crate::catalog::MeterId;
+
+/// Counts the bytes of a request's body as they are read, for the gate, which charges these and not
+/// the length that the request states. An adapter that can wrap bodies says so
+/// ([`RequestView::counts_reads`](crate::identity::RequestView::counts_reads)), and gets one with
+/// the admission of a request whose bytes are counted ([`Running::reads`](crate::Running::reads)).
+/// It is dropped with the body: what was read after the request had ended is charged then.
+#[derive(Clone, Debug, Default)]
+pub struct BytesRead(Arc<Read>);
+
+#[derive(Debug, Default)]
+struct Read {
+    total: AtomicU64,
+    rest: OnceLock<Rest>,
+}
+
+/// What the request leaves at its end.
+#[derive(Debug)]
+struct Rest {
+    /// Bytes that were charged with it.
+    charged: u64,
+    /// Who pays for the others, and in which meters.
+    of: Of,
+    meters: SmallVec<[MeterId; 1]>,
+}
+
+impl BytesRead {
+    /// So many more have been read.
+    pub fn add(&self, bytes: usize) {
+        let more = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.0.total.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// All that have been read.
+    pub fn total(&self) -> u64 {
+        self.0.total.load(Ordering::Relaxed)
+    }
+
+    /// The request has ended, and was charged for so many; others may still come.
+    pub(super) fn go_on(self, charged: u64, of: &Of, meters: SmallVec<[MeterId; 1]>) {
+        // Without another handle the body is gone.
+        if Arc::strong_count(&self.0) > 1 && !meters.is_empty() {
+            let _first = self.0.rest.set(Rest { charged, of: of.clone(), meters });
+        }
+    }
+}
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        let Some(Rest { charged, of, meters }) = self.rest.take() else { return };
+        let more = self.total.get_mut().saturating_sub(charged);
+        if more > 0 {
+            meters.into_iter().for_each(|meter| of.charge_late(meter, more));
+        }
+    }
+}
