@@ -451,3 +451,31 @@ impl std::fmt::Debug for Hub {
         f.debug_struct("Hub").field("soiled", &self.soiled_len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::admission::decide;
+
+    #[tokio::test]
+    async fn late_use_counts_as_unpaid_while_it_is_being_paid() {
+        let (gate, _clock) = crate::testing::gate(
+            r#"
+            default-plan = "free"
+            [plan.free]
+            quota.requests = "10/day"
+            "#,
+        );
+        let tenant = gate.tenant("acme").await.unwrap();
+        let (inner, other) = (&gate.inner, gate.tenant("other").await.unwrap());
+        let sheet = |of: &crate::TenantHandle| of.0.sheet(&inner.live.load(), inner.clock.now());
+        let (sheet, other) = (sheet(&tenant), sheet(&other));
+        let (hub, lease) = (&inner.hub, decide::lease_of(&sheet, 0));
+        hub.settle_after(lease, &sheet);
+        assert!(hub.ask_after(Some(&sheet)) && !hub.ask_after(Some(&other)));
+        let answered = hub.take_after(lease);
+        assert!(hub.ask_after(Some(&sheet)) && hub.ask_after(None), "it is not paid yet");
+        assert!(!hub.ask_after(Some(&other)));
+        drop(answered);
+        assert!(!hub.ask_after(None));
+    }
+}
