@@ -9,7 +9,7 @@
 //! Live keys are refused unless the mode says live, and test keys unless it says test.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -88,8 +88,9 @@ struct Inner {
     http: Http,
     account: String,
     at_once: usize,
-    /// Ids of meters by their event name: a meter's definition never changes.
-    meters: Mutex<HashMap<String, String>>,
+    /// Ids of meters by their event name, until the next [`BillingSink::time`]: an event counts in
+    /// the one that was active when it came, and that can be deactivated and replaced.
+    meters: Mutex<HashMap<String, Vec<String>>>,
 }
 
 impl Stripe {
@@ -131,6 +132,7 @@ impl BillingSink for Stripe {
         let inner = self.inner.clone();
         Box::pin(async move {
             let answer = inner.ask(&Call::one_meter()).await?;
+            inner.meters().clear(); // a round of reports begins
             answer.date_s.ok_or_else(no_date)
         })
     }
@@ -148,14 +150,14 @@ impl BillingSink for Stripe {
     fn sum(&self, sum: Sum) -> SinkFuture<Result<i64, SinkError>> {
         let inner = self.inner.clone();
         Box::pin(async move {
-            let meter = inner.meter(&sum.event).await?;
-            let answer = inner.ask(&Call::sums(&meter, &sum)?).await?;
             let shape = || SinkError("event summaries in an unknown shape".to_owned());
-            let data = answer.body["data"].as_array().ok_or_else(shape)?;
             let mut total = 0_i64;
-            for summary in data {
-                let value = whole(&summary["aggregated_value"]).ok_or_else(shape)?;
-                total = total.checked_add(value).ok_or_else(shape)?;
+            for meter in inner.meters_of(&sum.event).await? {
+                let answer = inner.ask(&Call::sums(&meter, &sum)?).await?;
+                for summary in answer.body["data"].as_array().ok_or_else(shape)? {
+                    let value = whole(&summary["aggregated_value"]).ok_or_else(shape)?;
+                    total = total.checked_add(value).ok_or_else(shape)?;
+                }
             }
             Ok(total)
         })
@@ -191,23 +193,19 @@ impl Inner {
         }
     }
 
-    /// The id of the meter with this event name; an active one before others.
-    async fn meter(&self, event: &str) -> Result<String, SinkError> {
-        let known = self.meters.lock().unwrap_or_else(PoisonError::into_inner).get(event).cloned();
-        if let Some(id) = known {
-            return Ok(id);
+    /// The ids of all meters that have had this event name, of which one is active at a time.
+    async fn meters_of(&self, event: &str) -> Result<Vec<String>, SinkError> {
+        if let Some(ids) = self.meters().get(event).cloned() {
+            return Ok(ids);
         }
-        let mut found: Option<String> = None;
+        let mut found = Vec::new();
         let mut call = Call::meters(None);
         for _ in 0..MAX_PAGES {
             let answer = self.ask(&call).await?;
             let meters = answer.body["data"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let ours = meters.iter().filter(|meter| meter["event_name"] == event);
-            for meter in ours {
-                let active = meter["status"] == "active";
-                if let Some(id) = meter["id"].as_str().filter(|_| active || found.is_none()) {
-                    found = Some(id.to_owned());
-                }
+            for meter in meters.iter().filter(|meter| meter["event_name"] == event) {
+                let id = meter["id"].as_str().map(str::to_owned);
+                found.extend(id.filter(|id| !found.contains(id)));
             }
             let last = meters.last().and_then(|meter| meter["id"].as_str());
             match last.filter(|_| answer.body["has_more"] == true) {
@@ -215,10 +213,15 @@ impl Inner {
                 None => break,
             }
         }
-        let id = found.ok_or_else(|| SinkError(format!("there is no meter `{event}`")))?;
-        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-        meters.insert(event.to_owned(), id.clone());
-        Ok(id)
+        if found.is_empty() {
+            return Err(SinkError(format!("there is no meter `{event}`")));
+        }
+        self.meters().insert(event.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    fn meters(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -234,6 +234,30 @@ async fn a_meter_is_found_behind_a_hundred_others() {
 }
 
 #[tokio::test]
+async fn what_counted_in_a_meter_that_was_replaced_is_still_seen() {
+    let (sim, stripe) = sim().await;
+    let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), Paces::shared(10_000)).unwrap();
+    let replace = async |n: u32| {
+        let Called::Answer(all) = by_hand.ask(&Call::meters(None)).await else { panic!() };
+        let meters = all.body["data"].as_array().unwrap().iter();
+        for meter in meters.filter(|meter| meter["status"] == "active") {
+            let path = format!("/v1/billing/meters/{}/deactivate", meter["id"].as_str().unwrap());
+            by_hand.post(&form(&path, ""), &format!("off{n}")).await;
+        }
+        let meter = "display_name=x&event_name=api&default_aggregation[formula]=sum";
+        by_hand.post(&form("/v1/billing/meters", meter), &format!("on{n}")).await;
+        assert!(stripe.time().await.is_ok(), "the next round");
+    };
+    assert_eq!(stripe.send(usage("a")).await, Delivery::Delivered);
+    assert_eq!(stripe.sum(minute()).await, Ok(5));
+    replace(1).await;
+    assert_eq!(stripe.sum(minute()).await, Ok(5), "a 0 here would bill it twice");
+    assert_eq!(stripe.send(usage("b")).await, Delivery::Delivered);
+    replace(2).await;
+    assert_eq!(stripe.sum(minute()).await, Ok(10));
+}
+
+#[tokio::test]
 async fn a_call_that_is_never_answered_ends_as_unknown_and_counts_once() {
     for applied in [false, true] {
         let (sim, stripe) = sim().await;

@@ -18,6 +18,8 @@ const MAX_NAME: usize = 100;
 /// An event that was accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct MeterEvent {
+    /// Id of the meter that took it: the one that was active when it came.
+    meter: String,
     pub(crate) identifier: String,
     pub(crate) value: i64,
     pub(crate) timestamp: i64,
@@ -144,6 +146,7 @@ impl World {
             Taken { at: now, event_name: event_name.to_owned(), customer: customer.to_owned() };
         self.identifiers.insert(identifier.clone(), taken);
         let event = MeterEvent {
+            meter: text(&meter, "id").to_owned(),
             identifier: identifier.clone(),
             value,
             timestamp,
@@ -277,7 +280,10 @@ impl World {
         while from < end {
             let window = from..from + step;
             let seen = events.iter().filter(|event| {
-                event.counts && event.received <= visible && window.contains(&event.timestamp)
+                event.meter == id
+                    && event.counts
+                    && event.received <= visible
+                    && window.contains(&event.timestamp)
             });
             let (value, any) = aggregate(formula, seen);
             // Without grouping there is one summary for the range, also of nothing.
