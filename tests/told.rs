@@ -1,4 +1,5 @@
-//! Which instant the limit headers tell of: now, for a handler that has waited; the admission, for
+//! What the limit headers say is left: what the next request could use, of included units and
+//! grants together. And of which instant: now, for a handler that has waited; the admission, for
 //! one that was ready at once, which costs one reading of the clock less. Time is in hand.
 
 #![cfg(all(feature = "tower", feature = "testing"))]
@@ -83,4 +84,51 @@ async fn a_handler_that_was_ready_at_once_costs_no_second_look_at_the_clock() {
     for extensions in [false, true] {
         assert_eq!(told(false, extensions).await, ("\"default\";r=6;t=24".to_owned(), 1));
     }
+}
+
+/// The `r` of the headers of a request whose handler reports so many tokens.
+async fn left_after(gate: &tollgate::Gate, tokens: u64) -> String {
+    let service = service_fn(move |request: Request<Empty<Bytes>>| {
+        let usage = request.extensions().get::<tollgate::Admitted>().unwrap().usage();
+        async move {
+            if tokens > 0 {
+                usage.add("tokens", tokens);
+            }
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    let request = Request::get("/").header("x-tenant", "acme").body(Empty::new()).unwrap();
+    let response = TollgateLayer::new(gate).layer(service).call(request).await.unwrap();
+    let said = response.headers()["ratelimit"].to_str().unwrap();
+    said.split(';').find(|part| part.starts_with("r=")).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn what_is_left_is_what_the_next_request_could_use() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.tokens]
+        count = "reported"
+        hold  = "50"
+        [plan.free]
+        quota.tokens = "500/day"
+        "#,
+    );
+    // Its own hold of 50 is not used.
+    assert_eq!(left_after(&gate, 0).await, "r=500");
+    assert_eq!(left_after(&gate, 10).await, "r=490");
+    let pack = tollgate::directory::Grant {
+        id: "pack".into(),
+        meter: "tokens".into(),
+        units: 300,
+        source: "bought".into(),
+        expires_ms: None,
+        note: None,
+    };
+    gate.directory().tenant("acme").grant(pack).save().await.unwrap();
+    assert_eq!(left_after(&gate, 0).await, "r=790", "included and granted together");
+    assert_eq!(left_after(&gate, 510).await, "r=280");
+    assert_eq!(left_after(&gate, 0).await, "r=280", "nothing is included any more");
+    assert_eq!(left_after(&gate, 280).await, "r=0");
 }

@@ -256,7 +256,7 @@ impl Hold {
             From::Bucket(_) | From::ScopedBucket(..) => false,
         };
         let held = self.taken().iter().filter(reported).filter(pays);
-        held.fold(0, |sum, took| sum.saturating_add(took.n))
+        held.fold(self.plain_set_aside(rule.included), |sum, took| sum.saturating_add(took.n))
     }
 
     /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream

@@ -64,11 +64,23 @@ impl Hold {
 
     /// What a plain request holds for meters that are reported goes back.
     pub(super) fn release_plain(&self) {
-        let held = plain_asks(self.of.rules()).iter().filter(|ask| !ask.is_cost);
-        for (from, n) in held.filter_map(|ask| Some((ask.from?, ask.n))) {
-            let (pool, slot) = from;
+        for (pool, slot, n) in self.plain_reported() {
             self.of.sheet.lease(pool, slot).release(n);
         }
+    }
+
+    /// What a plain request holds of a pool for a meter that is reported.
+    pub(super) fn plain_set_aside(&self, pool: Option<u16>) -> u64 {
+        if matches!(self.plain, Plain::Not) || self.state == State::Over {
+            return 0;
+        }
+        let of_pool = self.plain_reported().filter(|(of, ..)| Some(*of) == pool);
+        of_pool.fold(0, |sum, (.., n)| sum.saturating_add(n))
+    }
+
+    fn plain_reported(&self) -> impl Iterator<Item = (u16, u16, u64)> + '_ {
+        let held = plain_asks(self.of.rules()).iter().filter(|ask| !ask.is_cost);
+        held.filter_map(|ask| ask.from.map(|(pool, slot)| (pool, slot, ask.n)))
     }
 }
 
