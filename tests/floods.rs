@@ -3,12 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::{Request, Response};
+use tollgate::identity::{Caller, Identify, Identity, RequestView};
+use tollgate::middleware::TollgateLayer;
 use tollgate::store::Memory;
 use tollgate::testing::{self, Faulty};
 use tollgate::{Gate, GateBuilder, ManualClock};
+use tower::{Layer, ServiceExt};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata};
@@ -34,6 +39,10 @@ impl Log {
 
     fn has(&self, part: &str) -> bool {
         self.0.lock().unwrap().iter().any(|line| line.contains(part))
+    }
+
+    fn count(&self, part: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|line| line.contains(part)).count()
     }
 
     /// Runs this with the log as the process's.
@@ -108,6 +117,41 @@ fn refused_webhooks_write_a_line_a_second_however_many_come() {
         println!("15,000 refused webhooks in 3 s: {lines} lines, {} bytes in all", log.bytes());
         assert!(lines <= 8, "{lines} lines");
         assert!(log.has("held_back=4999"), "what was held back is counted");
+    });
+}
+
+/// Every caller is `acme`, with no key, user or project.
+struct Acme;
+
+impl Identify for Acme {
+    fn identify(&self, _: &dyn RequestView) -> Identity {
+        Identity::Tenant(Caller::new("acme"))
+    }
+}
+
+#[test]
+fn callers_without_a_value_are_logged_once_for_each_kind_of_scope() {
+    let log = Log::default();
+    log.over(async {
+        let plans = "default-plan = \"free\"\n[plan.free]\n\
+                     rate.default = [\"900/s per user\", \"900/s per project\"]\n\
+                     rate.all = \"900/s per team\"\nquota.requests = \"900/day per ip\"\n";
+        let service = "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"org\"\n\
+                       [flush]\nmode = \"fast\"\n[identity]\nunknown = \"create\"\n";
+        let builder = GateBuilder::from_text(service).plans(plans).identify(Acme);
+        let gate = builder.open().await.unwrap();
+        for _ in 0..100 {
+            let inner =
+                tower::service_fn(async |_| Ok::<_, Infallible>(Response::new(String::new())));
+            let request = Request::get("/").body(String::new()).unwrap();
+            let response = TollgateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+        }
+        for scope in ["user", "project", "team", "ip"] {
+            let lines = log.count(&format!("scope=\"{scope}\""));
+            assert_eq!(lines, 1, "{scope}");
+        }
+        assert!(log.has("they hold for all such callers of a tenant together"));
     });
 }
 

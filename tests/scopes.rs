@@ -49,14 +49,20 @@ fn plans(rate: &str) -> String {
     format!("default-plan = \"free\"\n[plan.free]\nrate.default = {rate:?}\n")
 }
 
-/// How many of ten requests are admitted, of somebody with this header, from this address.
+/// How many of ten requests are admitted, of a caller with this header, from this address.
 async fn admitted(gate: &Gate, header: (&str, &str), peer: &str) -> usize {
+    admitted_from(gate, header, Some(peer)).await
+}
+
+async fn admitted_from(gate: &Gate, header: (&str, &str), peer: Option<&str>) -> usize {
     let mut admitted = 0;
     for _ in 0..10 {
         let mut request = Request::get("/search").body(Empty::<Bytes>::new()).unwrap();
         let name: http::HeaderName = header.0.parse().unwrap();
         request.headers_mut().insert(name, header.1.parse().unwrap());
-        request.extensions_mut().insert(Peer(format!("{peer}:1").parse().unwrap()));
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(Peer(format!("{peer}:1").parse().unwrap()));
+        }
         let inner = tower::service_fn(|_| async {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
         });
@@ -90,6 +96,19 @@ async fn a_quota_by_user_holds_for_all_without_a_user_together() {
     assert_eq!(admitted(&gate, ("x-user", "ann"), "192.0.2.1").await, 4);
     // Another tenant's are its own.
     assert_eq!(admitted(&gate, ("x-tenant", "other"), "192.0.2.1").await, 4);
+}
+
+#[tokio::test]
+async fn a_limit_by_address_holds_for_all_without_an_address_together() {
+    for limit in ["rate.default = \"3/min per ip\"", "quota.requests = \"3/day per ip\""] {
+        let plans = format!("default-plan = \"free\"\n[plan.free]\n{limit}\n");
+        for (rule, without) in [("tenant", 3), ("refuse", 0), ("skip", 10)] {
+            let gate = gate_where(rule, &plans).await.unwrap();
+            let admitted = async |peer| admitted_from(&gate, ("x-user", "ann"), peer).await;
+            assert_eq!(admitted(None).await, without, "{rule}: {limit}");
+            assert_eq!(admitted(Some("192.0.2.1")).await, 3, "{rule}: {limit}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 use std::num::NonZeroU128;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
@@ -57,11 +57,12 @@ pub(crate) struct ScopesOf<'a> {
 /// The value of those that have none of a scope, all of a tenant together. Others are hashes.
 const NO_VALUE: u128 = 1;
 
-/// What becomes of limits by a scope that a caller has no value of; told once for each kind.
+/// What becomes of limits by a scope that a caller has no value of; logged once for each kind.
 #[derive(Debug, Default)]
 pub(crate) struct WithoutValue {
     rule: OnceLock<NoScope>,
-    told: AtomicU8,
+    /// A bit for each kind that was logged.
+    logged: AtomicU64,
 }
 
 impl WithoutValue {
@@ -80,10 +81,11 @@ impl WithoutValue {
             Scope::Tenant | Scope::Key => (1, "key"),
             Scope::User => (2, "user"),
             Scope::Ip => (4, "ip"),
-            Scope::Named(name) => (8, &**name),
+            // Names that share a bit share a line; there are few.
+            Scope::Named(name) => (8 << (name.bytes().map(u64::from).sum::<u64>() % 61), &**name),
         };
-        if self.told.load(Ordering::Relaxed) & bit == 0
-            && self.told.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        if self.logged.load(Ordering::Relaxed) & bit == 0
+            && self.logged.fetch_or(bit, Ordering::Relaxed) & bit == 0
         {
             tracing::warn!(
                 scope = name,
