@@ -39,7 +39,8 @@ type Parked = Arc<Mutex<Vec<Vec<u8>>>>;
 pub(crate) struct Proxy {
     endpoint: String,
     script: Arc<Mutex<VecDeque<Fault>>>,
-    requests: Arc<Mutex<usize>>,
+    /// The operation of each request.
+    requests: Arc<Mutex<Vec<String>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -50,7 +51,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let script = Arc::<Mutex<VecDeque<Fault>>>::default();
-        let requests = Arc::<Mutex<usize>>::default();
+        let requests = Arc::<Mutex<Vec<String>>>::default();
         let wire = Wire {
             server,
             script: script.clone(),
@@ -78,7 +79,12 @@ impl Proxy {
 
     /// Requests that have come so far, whole or not.
     pub(crate) fn requests(&self) -> usize {
-        *self.requests.lock().unwrap()
+        self.requests.lock().unwrap().len()
+    }
+
+    /// How many requests have asked for this operation.
+    pub(crate) fn asked_for(&self, operation: &str) -> usize {
+        self.requests.lock().unwrap().iter().filter(|of| *of == operation).count()
     }
 
     /// Stops listening.
@@ -92,14 +98,15 @@ impl Proxy {
 struct Wire {
     server: String,
     script: Arc<Mutex<VecDeque<Fault>>>,
-    requests: Arc<Mutex<usize>>,
+    /// The operation of each request.
+    requests: Arc<Mutex<Vec<String>>>,
     parked: Parked,
 }
 
 impl Wire {
     async fn serve(&self, mut client: TcpStream) -> io::Result<()> {
         while let Some(head) = read_head(&mut client).await? {
-            *self.requests.lock().unwrap() += 1;
+            self.requests.lock().unwrap().push(operation(&head));
             let fault = self.script.lock().unwrap().pop_front().unwrap_or(Fault::Pass);
             if fault == Fault::CutInRequest {
                 return Ok(());
@@ -166,6 +173,14 @@ async fn read_head(from: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
         }
     }
     Ok(Some(head))
+}
+
+/// What a request asks for, as its target says: `DynamoDB_20120810.PutItem`.
+fn operation(head: &[u8]) -> String {
+    let head = String::from_utf8_lossy(head);
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    let target = lines.find(|(name, _)| name.eq_ignore_ascii_case("x-amz-target"));
+    target.and_then(|(_, target)| target.split('.').next_back()).unwrap_or_default().to_owned()
 }
 
 /// The message of this head with its body.

@@ -13,6 +13,7 @@ use tollgate::store::{
     Written,
 };
 
+use crate::proxy::Proxy;
 use crate::shared_table::{client, serve};
 
 async fn served() -> (dynoxide::Database, Client) {
@@ -78,7 +79,18 @@ async fn a_table_that_is_made_cannot_be_deleted_by_a_slip() {
     DynamoDb::new(client, "kept").check().await.unwrap();
 }
 
-/// Nobody listens where this client points: the answer is ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_made_is_kept_restorable_and_one_that_is_there_is_left_as_it_is() {
+    let db = dynoxide::Database::memory().unwrap();
+    let proxy = Proxy::before(&serve(db).await.unwrap()).await;
+    let client = client(proxy.endpoint());
+    for _ in 0..2 {
+        DynamoDb::create_table(&client, "kept", None).await.unwrap();
+        assert_eq!(proxy.asked_for("UpdateContinuousBackups"), 1);
+    }
+}
+
+/// Where this client points nothing listens: the answer is ours.
 #[tokio::test]
 async fn a_name_that_no_table_can_have_is_refused_before_anything_is_asked() {
     let client = client("http://127.0.0.1:9");
