@@ -181,6 +181,23 @@ fn read(item: &Item) -> Result<Theirs<'_>, StoreError> {
     })
 }
 
+/// Whether what claims name this place counts: of one that nobody writes to any more. Where it is
+/// not on record it never will be.
+pub(super) async fn decided(
+    store: &dyn Store,
+    space: &Space,
+    place: Place,
+) -> Result<bool, StoreError> {
+    let long_ago = Theirs { place, print: "", at_ms: i64::MIN };
+    match stands(store, space, &long_ago, 0).await? {
+        Standing::Counts => Ok(true),
+        Standing::Void => Ok(false),
+        Standing::InHand => {
+            Err(StoreError::new(StoreErrorKind::Unavailable, "a slot is there, and is not"))
+        }
+    }
+}
+
 enum Standing {
     Counts,
     InHand,

@@ -82,6 +82,45 @@ async fn what_is_counted_is_drawn_from_the_quota() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_counted_without_an_answer_is_drawn_once() {
+    use crate::testing::Fault;
+
+    for (fault, drawn, again) in
+        [(Fault::LoseReply, 40, Ok(Counted::Before)), (Fault::LoseRequest, 0, Ok(Counted::Now))]
+    {
+        for is_sent_again in [true, false] {
+            let store = Memory::new();
+            let faulty = Faulty::scripted(store.clone(), []);
+            let (gate, _clock) = gate(faulty.clone());
+            assert_eq!(gate.ingest().events(vec![calls("a", 10)]).await, [Ok(Counted::Now)]);
+            testing::leases_at_rest(&gate).await;
+            gate.flush_now().await.unwrap();
+            faulty.then([Fault::Pass].into_iter().chain([fault; 6]));
+            let answers = gate.ingest().events(vec![calls("b", 40)]).await;
+            assert_eq!(answers, [Err(NotCounted::Unavailable)], "{fault:?}");
+            let mut expected = 10 + drawn;
+            for answer in [again.clone(), Ok(Counted::Before)] {
+                if is_sent_again {
+                    assert_eq!(gate.ingest().events(vec![calls("b", 40)]).await, [answer]);
+                    expected = 50;
+                }
+            }
+            gate.close().await.unwrap();
+            assert_eq!(used(&store, "calls").await, expected, "{fault:?}");
+            let mut admitted = 0;
+            let (gate, _clock) = self::gate(store);
+            let acme = gate.tenant("acme").await.unwrap();
+            while let Ok(permit) = gate.admit(Ask::op("call").tenant(&acme).cost("calls", 1)).await
+            {
+                permit.settle();
+                admitted += 1;
+            }
+            assert_eq!(admitted, 100 - expected, "{fault:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn late_events_count_in_their_own_window_while_it_is_open() {
     let store = Memory::new();
     let (gate, clock) = gate(store.clone());

@@ -19,8 +19,8 @@ use super::{Counted, NotCounted};
 use crate::clock::Clock;
 use crate::directory::Surrogate;
 use crate::repeated::repeated;
-use crate::store::Store;
 use crate::store::layout::Space;
+use crate::store::{Store, StoreErrorKind};
 use crate::usage::log::{LogWriter, Wrote};
 use crate::usage::record::{Atoms, Rows, UseKey};
 
@@ -29,6 +29,10 @@ const BATCH: usize = 250;
 
 /// Claims in flight at once: a store on the network answers many as fast as one.
 const IN_FLIGHT: usize = 32;
+
+/// Batches of which nobody knows whether they stand. Each was tried for 3 s, and a store that
+/// answers says at once which do; while so many are open no more are written, so none is forgotten.
+const MAX_OPEN: usize = 8;
 
 /// Rows whose totals are kept. Past it another log begins, and with it totals from zero.
 const MAX_ROWS: usize = 20_000;
@@ -46,6 +50,13 @@ pub(super) struct Writer {
     space: Space,
     clock: Arc<dyn Clock>,
     log: Option<Log>,
+    open: Vec<Open>,
+}
+
+/// A batch whose slot may stand: if it does its events count, and its units are still to be drawn.
+struct Open {
+    place: Place,
+    entries: Vec<Entry>,
 }
 
 struct Log {
@@ -55,7 +66,7 @@ struct Log {
 
 impl Writer {
     pub(super) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn Clock>) -> Self {
-        Self { store, space, clock, log: None }
+        Self { store, space, clock, log: None, open: Vec::new() }
     }
 
     /// Until nobody can send any more. Calls that wait share slots.
@@ -76,6 +87,27 @@ impl Writer {
         }
         if let Some(log) = self.log.take() {
             self.end(log).await;
+        }
+        self.draw_open().await;
+        if !self.open.is_empty() {
+            tracing::warn!("events that may count were drawn from no quota: the store is away");
+        }
+    }
+
+    /// Finds out which of the batches that nobody knows of stand, and draws these. What of them
+    /// does not stand never will, and is sent again.
+    async fn draw_open(&mut self) {
+        while let Some(open) = self.open.first() {
+            let stands = match claim::decided(&*self.store, &self.space, open.place).await {
+                Ok(stands) => stands,
+                Err(error) => {
+                    let now_ms = self.clock.now().wall_ms;
+                    repeated!(warn, now_ms, "ingest: a batch may stand or not"; %error);
+                    return;
+                }
+            };
+            let open = self.open.remove(0);
+            open.entries.iter().filter(|_| stands).for_each(Entry::draw);
         }
     }
 
@@ -101,6 +133,10 @@ impl Writer {
     /// One slot for these events, which fit it.
     async fn slot(&mut self, entries: &[Entry]) -> Vec<Answer> {
         let unavailable = || vec![Err(NotCounted::Unavailable); entries.len()];
+        self.draw_open().await;
+        if self.open.len() >= MAX_OPEN {
+            return unavailable();
+        }
         let Some(mut log) = self.take_log().await else {
             return unavailable();
         };
@@ -113,8 +149,16 @@ impl Writer {
         let mut seen = HashSet::new();
         let first: Vec<&Entry> =
             entries.iter().filter(ours).filter(|entry| seen.insert(name(entry))).collect();
-        if !first.is_empty() && !self.record(&mut log, &first).await {
-            return unavailable();
+        if !first.is_empty() {
+            match self.record(&mut log, &first).await {
+                Recorded::Yes => {}
+                Recorded::No => return unavailable(),
+                Recorded::Unknown => {
+                    let entries = first.into_iter().cloned().collect();
+                    self.open.push(Open { place, entries });
+                    return unavailable();
+                }
+            }
         }
         first.iter().for_each(|entry| entry.draw());
         match log.totals.len() < MAX_ROWS {
@@ -171,8 +215,8 @@ impl Writer {
         claimed
     }
 
-    /// Writes the slot that the claims name. False: it is not known to stand, and never ours again.
-    async fn record(&self, log: &mut Log, entries: &[&Entry]) -> bool {
+    /// Writes the slot that the claims name. Unless it stands it is never ours again.
+    async fn record(&self, log: &mut Log, entries: &[&Entry]) -> Recorded {
         let mut rows = Rows::default();
         for (key, atoms) in entries.iter().flat_map(|entry| &entry.rows) {
             let total = log.totals.entry(key.clone()).or_default();
@@ -183,22 +227,30 @@ impl Writer {
         let [body] = &bodies[..] else {
             let (now_ms, records) = (self.clock.now().wall_ms, bodies.len());
             repeated!(error, now_ms, "ingest: a batch does not fit a record"; records);
-            return false;
+            return Recorded::No;
         };
         let written = claim::repeated(&*self.store, log.writer.slot(body)).await;
         match written.and_then(|written| log.writer.wrote(body, written)) {
-            Ok(Wrote::Slot) => true,
+            Ok(Wrote::Slot) => Recorded::Yes,
             Ok(Wrote::Sealed) => {
                 tracing::warn!("ingest: taken for dead, and goes on as another writer");
-                false
+                Recorded::No
             }
             Err(error) => {
                 let now_ms = self.clock.now().wall_ms;
                 repeated!(warn, now_ms, "ingest: a batch could not be recorded"; %error);
-                false
+                let is_open = error.kind == StoreErrorKind::Unknown;
+                if is_open { Recorded::Unknown } else { Recorded::No }
             }
         }
     }
+}
+
+/// Whether a batch is on record.
+enum Recorded {
+    Yes,
+    No,
+    Unknown,
 }
 
 type Name = (Surrogate, String);
