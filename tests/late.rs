@@ -247,3 +247,22 @@ async fn what_was_granted_once_owes_what_is_learned_late() {
     granted(&second, &clock, "tokens", 15).await;
     assert_eq!(admitted(&second, 1).await, 5, "10 of 15 paid the debt");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_debt_that_is_learned_while_the_store_is_away_is_kept_by_an_end_in_good_order() {
+    let store = Memory::new();
+    let faulty = Faulty::scripted(store.clone(), []);
+    let plans = plans("quota.tokens = \"10/day\"");
+    let (first, _clock) = testing::gate_with(&plans, faulty.clone());
+    assert_eq!(reporting(&first, "ann", "/shown", &[]).await, 200);
+    faulty.outage(true);
+    assert_eq!(reporting(&first, "ann", "/shown", &[("tokens", 30)]).await, 200);
+    let closing = tokio::spawn(async move { first.close().await });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    faulty.outage(false);
+    closing.await.unwrap().unwrap();
+    let (second, clock) = testing::gate_with(&plans, store);
+    assert_eq!(admitted(&second, 1).await, 0, "20 are owed");
+    granted(&second, &clock, "tokens", 21).await;
+    assert_eq!(admitted(&second, 1).await, 1);
+}

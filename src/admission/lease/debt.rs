@@ -113,9 +113,15 @@ impl Lease {
         let owing = self.chargeable(cold);
         let key = self.key(cold.shard, writer);
         let Some(view) = cold.view else {
+            if owing == 0 {
+                return None;
+            }
+            if !cold.debts.absent {
+                return Some((Op::Look, Call::Look(key)));
+            }
             // A sub-pool that is not there is made with what its root credits it, never with a
             // whole limit: until then what is owed waits here.
-            if owing == 0 || !cold.debts.absent || cold.shard.is_some() {
+            if cold.shard.is_some() {
                 return None;
             }
             let entry = self.next_entry(cold, owing);
