@@ -248,6 +248,38 @@ async fn what_was_granted_once_owes_what_is_learned_late() {
     assert_eq!(admitted(&second, 1).await, 5, "10 of 15 paid the debt");
 }
 
+/// The first limit of the tokens: what of it is used, and what of that is owed.
+async fn tokens(gate: &Gate) -> (u64, u64) {
+    let who = testing::identified(gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let tokens = report.meters.into_iter().find(|m| &*m.name == "tokens").unwrap();
+    (tokens.limits[0].used, tokens.limits[0].debt)
+}
+
+/// A gate that reads this plan file.
+async fn reading(plans: &testing::Plans, store: &Memory) -> (Gate, tollgate::ManualClock) {
+    let clock = tollgate::ManualClock::at_unix_ms(testing::START_MS);
+    let gate = plans.read_by(testing::builder("")).store(store.clone()).clock(clock.clone());
+    (gate.open().await.unwrap(), clock)
+}
+
+#[tokio::test]
+async fn a_debt_that_a_raised_limit_has_paid_is_not_owed_again_when_it_falls() {
+    let of = |limit: u64| plans(&format!("quota.tokens = \"{limit}/day\""));
+    let plans = testing::Plans::new(&of(10));
+    let (gate, clock) = reading(&plans, &Memory::new()).await;
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 12)]).await, 200);
+    assert_eq!(tokens(&gate).await, (12, 2));
+    for (limit, admits) in [(15, 3), (12, 0)] {
+        plans.set(&of(limit));
+        gate.reload().await.unwrap();
+        assert_eq!(admitted(&gate, 1).await, admits, "of {limit}");
+        assert_eq!(tokens(&gate).await.1, 0, "of {limit}");
+    }
+    granted(&gate, &clock, "tokens", 4).await;
+    assert_eq!(admitted(&gate, 1).await, 4, "nothing is owed that would take of them");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_debt_that_is_learned_while_the_store_is_away_is_kept_by_an_end_in_good_order() {
     let store = Memory::new();

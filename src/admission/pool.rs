@@ -362,15 +362,19 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
     } else if planted(Plant::LimitsWithoutOrder) {
         when.pop();
     }
-    Write {
-        key,
-        when,
-        change: vec![
-            Change::Add(FREE.into(), terms.limit.saturating_sub(view.terms.limit)),
-            Change::Set(LIMIT.into(), Value::Int(terms.limit)),
-            Change::Set(REV.into(), Value::Int(terms.rev)),
-        ],
+    let mut change = vec![
+        Change::Add(FREE.into(), terms.limit.saturating_sub(view.terms.limit)),
+        Change::Set(LIMIT.into(), Value::Int(terms.limit)),
+        Change::Set(REV.into(), Value::Int(terms.rev)),
+    ];
+    if terms.limit < view.terms.limit && view.debt > 0 {
+        // What has been paid by units that came free, or by a limit that was raised, stays paid.
+        let paid = view.debt.saturating_sub(atoms(view.owed()));
+        when.push(When::Equals(DEBT.into(), Value::Int(view.debt)));
+        when.push(When::Below(FREE.into(), view.free.saturating_add(1)));
+        change.push(Change::Add(DEBT.into(), paid.saturating_neg()));
     }
+    Write { key, when, change }
 }
 
 /// The entry is exactly the one we know; for a first grant, absent in the generation we saw.
