@@ -264,6 +264,32 @@ async fn reading(plans: &testing::Plans, store: &Memory) -> (Gate, tollgate::Man
 }
 
 #[tokio::test]
+async fn what_is_owed_beyond_a_limit_of_0_is_known_once_that_is_raised() {
+    for restarts in [false, true] {
+        let of = |limit: u64| {
+            let stop = limit + 5;
+            let of = format!("limit = \"{limit}/day\", over = \"allow\", stop = \"{stop}\"");
+            plans(&format!("quota.tokens = {{ {of} }}"))
+        };
+        let (store, plans) = (Memory::new(), testing::Plans::new(&of(0)));
+        let (mut gate, _clock) = reading(&plans, &store).await;
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 8)]).await, 200);
+        let said = async |gate: &Gate| (admitted(gate, 1).await, tokens(gate).await);
+        assert_eq!(said(&gate).await, (0, (8, 3)));
+        // 2 of the 3 are paid; then all, and there are 2 more and 5 beyond them.
+        for (limit, expected) in [(2, (0, (8, 1))), (5, (2, (10, 0)))] {
+            plans.set(&of(limit));
+            gate.reload().await.unwrap();
+            if restarts {
+                gate.close().await.unwrap();
+                gate = reading(&plans, &store).await.0;
+            }
+            assert_eq!(said(&gate).await, expected, "of {limit}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_debt_that_a_raised_limit_has_paid_is_not_owed_again_when_it_falls() {
     let of = |limit: u64| plans(&format!("quota.tokens = \"{limit}/day\""));
     let plans = testing::Plans::new(&of(10));

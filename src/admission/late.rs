@@ -172,10 +172,19 @@ impl LateUse<'_> {
 #[inline]
 pub(super) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
     let owes = |(_, rule): (u16, &QuotaRule)| {
-        debtor_of(q.sheet, rule).is_some_and(|lease| lease.is_in_debt())
+        let lease = debtor_of(q.sheet, rule);
+        lease.is_in_debt() || is_unread(payers, rule, lease)
     };
     let waits = q.sheet.unpaid.is_some() || payers.debtor.is_some();
     if waits || decide::of_tenant(q, payers).any(owes) { clear(q, payers) } else { None }
+}
+
+/// Whether what was owed before this process began is to be read first: a pool of no units is not
+/// asked for any, and where nothing else can pay all is refused anyway.
+fn is_unread(payers: &Payers<'_>, rule: &QuotaRule, lease: &Lease) -> bool {
+    rule.included.is_none()
+        && (rule.over.is_some() || !payers.grants.is_empty())
+        && lease.is_unknown()
 }
 
 #[cold]
@@ -184,12 +193,8 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
     if q.store_away {
         return None; // what is owed counts against what `on-lease-error` lets through
     }
-    let mut known = payers.debtor.map(|pool| decide::lease_of(q.sheet, pool));
-    if let Some(lease) = known.take_if(|lease| lease.is_unknown()) {
-        // What was owed before this process began stands in the store.
-        lease.want(1);
-        q.hub.wake(lease);
-        return Some(Stopped::Need(lease.clone(), 1));
+    if let Some(unread) = read(q, payers) {
+        return Some(Stopped::Need(unread.clone(), 1));
     }
     let waiting = q.sheet.unpaid.lock();
     let of_meter = |it: &&Use| it.meter == payers.meter;
@@ -197,7 +202,7 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
         return Some(Stopped::Need(lease, n));
     }
     let debtors = decide::of_tenant(q, payers)
-        .filter_map(|(index, rule)| Some((Limit::Quota(index), debtor_of(q.sheet, rule)?)));
+        .map(|(index, rule)| (Limit::Quota(index), debtor_of(q.sheet, rule)));
     let granted = payers.debtor.map(|pool| (Limit::None, decide::lease_of(q.sheet, pool)));
     for (limit, lease) in debtors.chain(granted) {
         if !lease.is_in_debt() {
@@ -221,6 +226,25 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
         }
     }
     None
+}
+
+/// Has the debts of before this process read that stand in the store, where nothing else does. One
+/// of those that are not known yet; what lies beyond the same limits is asked for in the same wait.
+fn read<'a>(q: &Purse<'a>, payers: &Payers<'_>) -> Option<&'a Arc<Lease>> {
+    let granted = payers.debtor.map(|pool| (decide::lease_of(q.sheet, pool), None));
+    let quotas = decide::of_tenant(q, payers)
+        .map(|(_, rule)| (debtor_of(q.sheet, rule), rule))
+        .filter(|(lease, rule)| is_unread(payers, rule, lease))
+        .map(|(lease, rule)| (lease, rule.over));
+    let mut first = None;
+    for (lease, over) in granted.filter(|(lease, _)| lease.is_unknown()).into_iter().chain(quotas) {
+        for lease in [lease].into_iter().chain(over.map(|pool| decide::lease_of(q.sheet, pool))) {
+            lease.want(1);
+            q.hub.wake(lease);
+        }
+        first = first.or(Some(lease));
+    }
+    first
 }
 
 /// Pays what can be paid now of what waits under this sheet, and of its debts. `away`: the store
@@ -307,14 +331,7 @@ impl Use {
             }
             // It is not to be waited for: the quotas owe it.
             for (_, rule) in decide::of_tenant(q, &payers) {
-                if let Some(debtor) = debtor_of(q.sheet, rule) {
-                    owe(q, debtor, self.atoms);
-                }
-            }
-            // Where nothing is included that is drawn from what lies beyond.
-            let none = |rule: &QuotaRule| rule.included.is_none() && rule.quota.over == Over::Bill;
-            if decide::of_tenant(q, &payers).any(|(_, rule)| none(rule)) {
-                q.sheet.row.add_over(self.meter, self.atoms);
+                owe(q, debtor_of(q.sheet, rule), self.atoms);
             }
         }
         for (index, within, kept) in short {
@@ -323,9 +340,7 @@ impl Use {
                 let took = Taken { from, n: kept, ask: 0, draw: 0 };
                 decide::settle(q.hub, q.sheet, &took, kept);
             }
-            if let Some(debtor) = debtor_of(q.sheet, rule) {
-                owe(q, debtor, self.atoms - kept);
-            }
+            owe(q, debtor_of(q.sheet, rule), self.atoms - kept);
         }
         if let Some(pool) = payers.debtor.filter(|_| self.atoms > 0) {
             owe(q, decide::lease_of(q.sheet, pool), self.atoms);
@@ -354,9 +369,8 @@ impl Waiting {
 }
 
 /// The lease in whose pool a debt of this quota stands.
-fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> Option<&'a Arc<Lease>> {
-    let pool = rule.included.or(rule.over)?;
-    Some(decide::lease_of(sheet, pool))
+fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> &'a Arc<Lease> {
+    decide::lease_of(sheet, rule.debtor)
 }
 
 fn owe(q: &Purse<'_>, debtor: &Arc<Lease>, n: u64) {
@@ -394,10 +408,8 @@ type Owes<'a> = (&'a Arc<Lease>, u64, Option<u16>);
 /// on their way.
 fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let Some(payers) = q.sheet.policy.payers(meter) else { return false };
-    let of_quotas = decide::of_tenant(q, &payers).filter_map(|(_, rule)| {
-        let over = rule.over.filter(|_| rule.included.is_some());
-        Some((debtor_of(q.sheet, rule)?, over))
-    });
+    let of_quotas =
+        decide::of_tenant(q, &payers).map(|(_, rule)| (debtor_of(q.sheet, rule), rule.over));
     let granted = payers.debtor.map(|pool| (decide::lease_of(q.sheet, pool), None));
     let in_debt = of_quotas.chain(granted).filter(|(debtor, _)| debtor.is_in_debt());
     let mut owed = SmallVec::<[Owes<'_>; 4]>::new();

@@ -94,8 +94,9 @@ pub(crate) struct Lease {
     dirty: AtomicBool,
     /// On which of the hub's lists it is.
     pub(super) listed: Listed,
-    /// Whether anything of its pool is owed.
+    /// Whether anything of its pool is owed, and whether it was ever looked at.
     in_debt: AtomicBool,
+    seen: AtomicBool,
     /// Wakes those who wait for units.
     changed: Notify,
     cold: Mutex<Cold>,
@@ -215,6 +216,7 @@ impl Lease {
             dirty: AtomicBool::new(false),
             listed: Listed::default(),
             in_debt: AtomicBool::new(false),
+            seen: AtomicBool::new(false),
             changed: Notify::new(),
             cold: Mutex::new(Cold {
                 terms,

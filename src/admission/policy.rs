@@ -105,6 +105,8 @@ pub(crate) struct QuotaRule {
     pub(crate) included: Option<u16>,
     /// `None`: refused beyond the limit.
     pub(crate) over: Option<u16>,
+    /// The pool in which its debts stand: of what it includes, also where that is nothing.
+    pub(crate) debtor: u16,
     pub(crate) tenant_wide: bool,
 }
 

@@ -280,7 +280,7 @@ fn debt(view: &WithUnleased<'_>, rule: &QuotaRule) -> u64 {
         let pools = rule.included.into_iter().chain(rule.over);
         return pools.fold(0, |sum, pool| view.short(pool).saturating_add(sum));
     }
-    rule.included.or(rule.over).map_or(0, |pool| view.debt(pool))
+    view.debt(rule.debtor)
 }
 
 /// Atoms set aside for requests that have not ended, in this process.
@@ -297,8 +297,7 @@ fn held(view: &Standing<'_>, id: MeterId) -> u64 {
 
 fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport> {
     let limit = rule.quota.limit?;
-    let pool = rule.included.or(rule.over)?;
-    let window = view.sheet.window(pool);
+    let window = view.sheet.window(rule.debtor);
     let used = match rule.included {
         Some(pool) => limit.saturating_sub(view.remaining(pool)?.min(limit)),
         None => 0,

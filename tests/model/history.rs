@@ -10,7 +10,6 @@ use proptest::sample::{select, subsequence};
 
 use crate::book::{Book, Meter, MeterPlan, Over, Plan, Quota};
 use crate::calendar::{DAY, Every, HOUR};
-use crate::known;
 
 /// Meters of every history: `jobs` are asked for, `tokens` are reported.
 pub(crate) const METERS: [&str; 2] = ["jobs", "tokens"];
@@ -147,16 +146,6 @@ fn share_terms(plans: &mut [Plan]) {
                 }
             }
         }
-    }
-    if !known::OWES_BESIDE_NOTHING {
-        plans.iter_mut().flat_map(|plan| &mut plan.meters).for_each(leave_alone);
-    }
-}
-
-/// A quota that includes nothing is the only one of its meter.
-fn leave_alone(meter: &mut MeterPlan) {
-    if let Some(alone) = meter.quotas.iter().find(|quota| quota.limit == 0).cloned() {
-        meter.quotas = vec![alone];
     }
 }
 

@@ -10,11 +10,5 @@ pub(crate) const KEEPS_DEBTS_OF_USERS: bool = false;
 /// What is owed of units granted once, on a plan without a quota, is owed on the next plan as well.
 pub(crate) const KEEPS_DEBTS_ACROSS_PLANS: bool = false;
 
-/// What another quota can only owe is owed, not sold, by one with a limit of 0 and overage as well.
-pub(crate) const OWES_BESIDE_NOTHING: bool = false;
-
-/// What is owed beyond a limit of 0 is known once that limit is raised.
-pub(crate) const RAISES_LIMITS_OF_NOTHING: bool = false;
-
 /// A process that has run for more than 400 days is found again after its end.
 pub(crate) const OUTLIVES_400_DAYS: bool = false;

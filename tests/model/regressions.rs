@@ -120,3 +120,19 @@ fn a_grant_that_a_request_gives_back_pays_what_is_owed() {
     ];
     equal(history(None, plans, events));
 }
+
+#[test]
+fn what_is_owed_beyond_a_limit_of_0_is_owed_after_a_restart() {
+    let mut tokens = limited(&[(0, Every::Cycle, Over::Bill(Some(3)))]);
+    tokens.once = Some(7);
+    let plans = [[unlimited(), tokens], [unlimited(), unlimited()]];
+    let ingest = |units| Event::Ingest { tenant: 0, meter: 1, units };
+    let events = vec![
+        Event::Begin { slot: 2, tenant: 0, user: 2, chats: true },
+        ingest(13),
+        ingest(1),
+        Event::End { slot: 2, status: 500 },
+        Event::Restart,
+    ];
+    equal(history(None, plans, events));
+}

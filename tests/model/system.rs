@@ -169,9 +169,6 @@ impl Run {
                 else {
                     return Ok(());
                 };
-                if of.limit == 0 && !known::RAISES_LIMITS_OF_NOTHING {
-                    return Ok(());
-                }
                 self.seen.insert("plan file edited");
                 for plan in &mut self.book.plans {
                     let quotas = plan.meters[meter].quotas.iter_mut();

@@ -26,6 +26,7 @@ pub(crate) struct LeaseAtRest {
     free_seen: i64,
     terms: Terms,
     view: Option<View>,
+    absent: bool,
     stale: bool,
     shard: Option<u16>,
     elsewhere: i64,
@@ -68,6 +69,7 @@ impl Lease {
             free_seen: self.free_seen.load(Ordering::Relaxed),
             terms: cold.terms,
             view: cold.view,
+            absent: cold.debts.absent,
             stale: cold.stale,
             shard: cold.shard,
             elsewhere: cold.elsewhere,
@@ -104,6 +106,8 @@ impl LeaseAtRest {
         lease.free_seen.store(self.free_seen, Ordering::Relaxed);
         let mut cold = lease.cold();
         (cold.view, cold.stale) = (self.view, self.stale);
+        cold.debts.absent = self.absent;
+        lease.seen.store(self.absent || self.view.is_some(), Ordering::Relaxed);
         (cold.shard, cold.elsewhere) = (self.shard, self.elsewhere);
         cold.size = self.size;
         (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);

@@ -233,6 +233,7 @@ impl Lease {
         let made = |entry| mine == Some(entry);
         let made_by = |op| matches!(op, Op::Take(entry) | Op::Charge(entry) if made(entry));
         cold.debts.absent = view.is_none();
+        self.seen.store(true, Ordering::Release);
         match op {
             // An entry of ours that we did not make: this process has leased from the pool before,
             // and let go of the lease when all of it was settled or given back.

@@ -61,10 +61,9 @@ impl Lease {
         self.note_debt(&mut cold)
     }
 
-    /// Whether the pool was never looked at.
+    /// Whether the pool was never looked at: without a lock, too.
     pub(crate) fn is_unknown(&self) -> bool {
-        let cold = self.cold();
-        cold.view.is_none() && !cold.debts.absent
+        !self.seen.load(Ordering::Acquire)
     }
 
     /// Atoms of the debt that can be paid from elsewhere, charged or not: also while requests hold

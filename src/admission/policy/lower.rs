@@ -115,8 +115,8 @@ impl Policy {
                 let tenant_wide = quota.scope == Scope::Tenant;
                 AlertRule::new(&quota.id, limit, &quota.alert, over).filter(|_| tenant_wide)
             };
-            let included = (limit > 0)
-                .then(|| self.pool(quota, quota.id.clone(), atoms(limit), alerts(false)));
+            let of_included = if limit > 0 { alerts(false) } else { None };
+            let debtor = self.pool(quota, quota.id.clone(), atoms(limit), of_included);
             let over = (quota.over != Over::Deny).then(|| {
                 let beyond = quota.stop.map_or(UNBOUNDED, |stop| atoms(stop.saturating_sub(limit)));
                 let pool =
@@ -126,8 +126,9 @@ impl Policy {
             });
             by_meter.entry(quota.meter).or_default().push(index(self.quotas.len()));
             self.quotas.push(QuotaRule {
-                included,
+                included: (limit > 0).then_some(debtor),
                 over,
+                debtor,
                 tenant_wide: quota.scope == Scope::Tenant,
                 quota: quota.clone(),
             });
