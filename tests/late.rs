@@ -324,3 +324,22 @@ async fn a_debt_that_is_learned_while_the_store_is_away_is_kept_by_an_end_in_goo
     granted(&second, &clock, "tokens", 21).await;
     assert_eq!(admitted(&second, 1).await, 1);
 }
+
+#[tokio::test]
+async fn what_is_owed_of_units_granted_once_takes_of_a_pack_on_the_next_plan() {
+    for restarts in [false, true] {
+        let store = Memory::new();
+        let plans = plans("quota.tokens = \"20\"\n[plan.pro]\nquota.tokens = \"10/day\"");
+        let (mut gate, mut clock) = testing::gate_with(&plans, store.clone());
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 30)]).await, 200);
+        gate.directory().tenant("acme").plan("pro").save().await.unwrap();
+        assert_eq!(admitted(&gate, 1).await, 10, "the next plan includes what it says");
+        if restarts {
+            gate.close().await.unwrap();
+            (gate, clock) = testing::gate_with(&plans, store);
+        }
+        granted(&gate, &clock, "tokens", 15).await;
+        assert_eq!(admitted(&gate, 1).await, 5, "10 of 15 paid the debt");
+        assert_eq!(tokens(&gate).await, (10, 0), "the quota owes nothing of that");
+    }
+}

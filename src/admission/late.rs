@@ -175,7 +175,9 @@ pub(super) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
         let lease = debtor_of(q.sheet, rule);
         lease.is_in_debt() || is_unread(payers, rule, lease)
     };
-    let waits = q.sheet.unpaid.is_some() || payers.debtor.is_some();
+    let granted = payers.debtor.map(|pool| decide::lease_of(q.sheet, pool));
+    let waits = q.sheet.unpaid.is_some()
+        || granted.is_some_and(|lease| lease.is_in_debt() || lease.is_unknown());
     if waits || decide::of_tenant(q, payers).any(owes) { clear(q, payers) } else { None }
 }
 
@@ -203,7 +205,8 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
     }
     let debtors = decide::of_tenant(q, payers)
         .map(|(index, rule)| (Limit::Quota(index), debtor_of(q.sheet, rule)));
-    let granted = payers.debtor.map(|pool| (Limit::None, decide::lease_of(q.sheet, pool)));
+    let granted = payers.debtor.filter(|_| payers.once_only);
+    let granted = granted.map(|pool| (Limit::None, decide::lease_of(q.sheet, pool)));
     for (limit, lease) in debtors.chain(granted) {
         if !lease.is_in_debt() {
             continue;
@@ -342,7 +345,7 @@ impl Use {
             }
             owe(q, debtor_of(q.sheet, rule), self.atoms - kept);
         }
-        if let Some(pool) = payers.debtor.filter(|_| self.atoms > 0) {
+        if let Some(pool) = payers.debtor.filter(|_| payers.once_only && self.atoms > 0) {
             owe(q, decide::lease_of(q.sheet, pool), self.atoms);
         }
         self.atoms = 0;
@@ -411,6 +414,8 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let of_quotas =
         decide::of_tenant(q, &payers).map(|(_, rule)| (debtor_of(q.sheet, rule), rule.over));
     let granted = payers.debtor.map(|pool| (decide::lease_of(q.sheet, pool), None));
+    let is_of_quota =
+        |(debtor, ..): &Owes<'_>| granted.is_none_or(|(granted, _)| !Arc::ptr_eq(granted, debtor));
     let in_debt = of_quotas.chain(granted).filter(|(debtor, _)| debtor.is_in_debt());
     let mut owed = SmallVec::<[Owes<'_>; 4]>::new();
     let mut paying = None;
@@ -429,7 +434,10 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let grants = payers.grants.iter().filter(|grant| !decide::is_over(q, **grant));
     match most > 0 && pay_from(q, grants.copied(), most, &owed, waiting) {
         true => true,
-        false => pay_beyond(q, &owed, waiting),
+        false => {
+            owed.retain(|owes| is_of_quota(owes));
+            pay_beyond(q, &owed, waiting)
+        }
     }
 }
 

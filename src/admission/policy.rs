@@ -33,8 +33,9 @@ pub(crate) struct Policy {
     rates_on: BTreeMap<RateOnKey, Vec<u16>>,
     quotas_of: BTreeMap<MeterId, Vec<u16>>,
     grants_of: BTreeMap<MeterId, Vec<u16>>,
-    /// The pools of debts of meters that are granted and never included.
-    debtors: BTreeMap<MeterId, u16>,
+    /// The pools of debts of meters that this plan, or another, grants and never includes; and
+    /// whether this plan does.
+    debtors: BTreeMap<MeterId, (u16, bool)>,
     /// Some limit is by address, which only the request itself can tell.
     pub(crate) uses_ip: bool,
     /// Buckets and leases of scope `tenant`, which a sheet holds in arrays.
@@ -203,7 +204,8 @@ pub(crate) struct MeterAsk {
     pub(crate) grants: Vec<u16>,
     /// The plan gives units of it once and no other way: without a grant there are none.
     pub(crate) once_only: bool,
-    /// Where that is so: the pool in which a debt stands.
+    /// Where that is so, or was on another plan: the pool in which a debt stands, which a grant
+    /// pays.
     pub(crate) debtor: Option<u16>,
 }
 
@@ -215,7 +217,7 @@ pub(crate) struct Payers<'a> {
     /// Pools, soonest expiry first.
     pub(crate) grants: &'a [u16],
     pub(crate) once_only: bool,
-    /// Where `once_only`: the pool in which a debt stands.
+    /// See [`MeterAsk::debtor`].
     pub(crate) debtor: Option<u16>,
 }
 
@@ -346,10 +348,11 @@ impl Policy {
     pub(crate) fn payers(&self, meter: MeterId) -> Option<Payers<'_>> {
         let quotas = self.quotas_of.get(&meter).map_or(&[][..], |quotas| quotas);
         let grants = self.grants_of.get(&meter).map_or(&[][..], |grants| grants);
-        let debtor = self.debtors.get(&meter).copied();
+        let debtor = self.debtors.get(&meter);
         let is_limited =
             debtor.is_some() || quotas.iter().any(|q| self.quotas[usize::from(*q)].tenant_wide);
-        let once_only = debtor.is_some();
+        let once_only = debtor.is_some_and(|(_, once_only)| *once_only);
+        let debtor = debtor.map(|(pool, _)| *pool);
         is_limited.then_some(Payers { meter, quotas, grants, once_only, debtor })
     }
 
@@ -373,7 +376,8 @@ impl Policy {
 
     /// Meters that a debt may stand against.
     pub(crate) fn limited(&self) -> impl Iterator<Item = MeterId> + '_ {
-        self.quotas_of.keys().chain(self.debtors.keys()).copied()
+        let once_only = self.debtors.iter().filter(|(_, (_, once_only))| *once_only);
+        self.quotas_of.keys().chain(once_only.map(|(meter, _)| meter)).copied()
     }
 
     /// The rules of work that is no request: of the route with its name if there is one, and for

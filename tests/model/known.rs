@@ -7,8 +7,5 @@ pub(crate) const TAKES_WHAT_IS_UNLIMITED: bool = false;
 /// What a user owes of a limit per user is known after a restart.
 pub(crate) const KEEPS_DEBTS_OF_USERS: bool = false;
 
-/// What is owed of units granted once, on a plan without a quota, is owed on the next plan as well.
-pub(crate) const KEEPS_DEBTS_ACROSS_PLANS: bool = false;
-
 /// A process that has run for more than 400 days is found again after its end.
 pub(crate) const OUTLIVES_400_DAYS: bool = false;

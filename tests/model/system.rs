@@ -143,11 +143,6 @@ impl Run {
             Event::Grant { tenant, meter, units, lasts } => {
                 self.give(tenant, meter, units, lasts).await
             }
-            Event::Move { tenant, .. }
-                if !known::KEEPS_DEBTS_ACROSS_PLANS && self.book.owes_unlimited(tenant) =>
-            {
-                Ok(())
-            }
             Event::Move { tenant, plan } => {
                 self.seen.insert("plan change");
                 let moves = self.gate.directory().tenant(&name(tenant)).plan(format!("p{plan}"));

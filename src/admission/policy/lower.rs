@@ -72,6 +72,12 @@ fn most_asked(catalog: &Catalog, meter: MeterId) -> u64 {
     said.chain([of.asked()]).max().unwrap_or(1)
 }
 
+/// Whether units of a meter with these quotas are given to the tenant once and no other way.
+fn is_once_only(quotas: &[Quota]) -> bool {
+    let mut whole = quotas.iter().filter(|quota| quota.scope == Scope::Tenant).peekable();
+    whole.peek().is_some() && whole.all(|quota| quota.every == Every::Once)
+}
+
 impl Policy {
     pub(super) fn lower_rates(
         &mut self,
@@ -188,21 +194,26 @@ impl Policy {
     }
 
     /// Of meters whose units are given once (or only bought) and no other way: the pools of what is
-    /// owed, without a unit of their own.
+    /// owed, without a unit of their own. What such a plan has left behind is paid by grants on a
+    /// plan with quotas too.
     pub(super) fn lower_debtors(
         &mut self,
         catalog: &Catalog,
         plan: &Plan,
-    ) -> BTreeMap<MeterId, u16> {
+    ) -> BTreeMap<MeterId, (u16, bool)> {
         let mut by_meter = BTreeMap::new();
         for (meter, quotas) in &plan.quotas {
-            let mut whole = quotas.iter().filter(|quota| quota.scope == Scope::Tenant).peekable();
-            if whole.peek().is_none() || whole.any(|quota| quota.every != Every::Once) {
+            let once_only = is_once_only(quotas);
+            let wide = |quota: &u16| self.quotas[usize::from(*quota)].tenant_wide;
+            let is_granted = self.grants_of.contains_key(meter)
+                && self.quotas_of.get(meter).is_some_and(|quotas| quotas.iter().any(wide));
+            let before = || catalog.plans.iter().filter_map(|plan| plan.quotas.get(meter));
+            if !once_only && !(is_granted && before().any(|quotas| is_once_only(quotas))) {
                 continue;
             }
             let name = &catalog.meters[usize::from(meter.0)].name;
             let place = self.pool_place(&Scope::Tenant);
-            by_meter.insert(*meter, index(self.pools.len()));
+            by_meter.insert(*meter, (index(self.pools.len()), once_only));
             self.pools.push(PoolRule {
                 id: format!("{name}/owed").into(),
                 meter: *meter,
@@ -251,8 +262,9 @@ impl Policy {
         for ask in &mut rules.meters {
             ask.quotas = self.quotas_of.get(&ask.meter).cloned().unwrap_or_default();
             ask.grants = self.grants_of.get(&ask.meter).cloned().unwrap_or_default();
-            ask.debtor = self.debtors.get(&ask.meter).copied();
-            ask.once_only = ask.debtor.is_some();
+            let payers = self.payers(ask.meter);
+            (ask.debtor, ask.once_only) =
+                payers.map_or((None, false), |payers| (payers.debtor, payers.once_only));
         }
         let own = id.and_then(|id| self.rates_on.get(&on_key(RateOn::Route(id))));
         let shared = own.or_else(|| self.rates_on.get(&on_key(RateOn::Default)));
@@ -291,7 +303,7 @@ impl Policy {
             Known::Length | Known::Sum(_) => return None,
         };
         let from = match ask.quotas[..] {
-            _ if ask.once_only => return None,
+            _ if ask.debtor.is_some() => return None,
             _ if ask.n == 0 => None,
             [] => None,
             [quota] => {
