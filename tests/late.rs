@@ -343,3 +343,31 @@ async fn what_is_owed_of_units_granted_once_takes_of_a_pack_on_the_next_plan() {
         assert_eq!(tokens(&gate).await, (10, 0), "the quota owes nothing of that");
     }
 }
+
+#[tokio::test]
+async fn what_a_user_owes_is_owed_after_a_restart() {
+    for over in ["", ", over = \"allow\", stop = \"15\""] {
+        let store = Memory::new();
+        let plans = plans(&format!("quota.tokens = {{ limit = \"10/day per user\"{over} }}"));
+        let (first, _clock) = testing::gate_with(&plans, store.clone());
+        for n in [3, 17] {
+            assert_eq!(reporting(&first, "ann", "/chat", &[("tokens", n)]).await, 200);
+        }
+        first.close().await.unwrap();
+        let (second, clock) = testing::gate_with(&plans, store);
+        let of_ann = async || {
+            let headers = [("x-tenant", "acme"), ("x-user", "ann")];
+            let who = testing::identified_by(&second, &headers).await;
+            let report = second.usage_report(&who).await.unwrap();
+            let tokens = report.meters.into_iter().find(|m| &*m.name == "tokens").unwrap();
+            (tokens.limits[0].used, tokens.limits[0].debt)
+        };
+        let debt = if over.is_empty() { 10 } else { 5 };
+        assert_eq!(of_ann().await, (20, debt), "in the store");
+        assert_eq!(reporting(&second, "ann", "/chat", &[("tokens", 1)]).await, 429);
+        assert_eq!(of_ann().await, (20, debt), "in the lease");
+        assert_eq!(reporting(&second, "bob", "/chat", &[("tokens", 1)]).await, 200);
+        clock.advance(Duration::from_secs(86_400));
+        assert_eq!(reporting(&second, "ann", "/chat", &[("tokens", 1)]).await, 200, "a new day");
+    }
+}

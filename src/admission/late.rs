@@ -13,7 +13,8 @@
 //!    them at once. So nothing is paid while another payment to one of them is on its way.
 //!
 //! Quotas of narrower scope than the tenant pay by themselves: what they include, as far as that is
-//! known to go, then what is beyond. What neither has is a debt of this process.
+//! known to go, then what is beyond. What neither has is a debt, too: it is taken of the pool as
+//! long as that has units, and stands there then. No grant pays it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -148,9 +149,8 @@ impl LateUse<'_> {
             return 0;
         }
         let hub = &self.sheet.tenant.hub;
-        lease.settle_late(n);
+        owe(hub, lease, n);
         hub.soil_lease(lease);
-        hub.wake(lease);
         n
     }
 
@@ -334,7 +334,7 @@ impl Use {
             }
             // It is not to be waited for: the quotas owe it.
             for (_, rule) in decide::of_tenant(q, &payers) {
-                owe(q, debtor_of(q.sheet, rule), self.atoms);
+                owe(q.hub, debtor_of(q.sheet, rule), self.atoms);
             }
         }
         for (index, within, kept) in short {
@@ -343,10 +343,10 @@ impl Use {
                 let took = Taken { from, n: kept, ask: 0, draw: 0 };
                 decide::settle(q.hub, q.sheet, &took, kept);
             }
-            owe(q, debtor_of(q.sheet, rule), self.atoms - kept);
+            owe(q.hub, debtor_of(q.sheet, rule), self.atoms - kept);
         }
         if let Some(pool) = payers.debtor.filter(|_| payers.once_only && self.atoms > 0) {
-            owe(q, decide::lease_of(q.sheet, pool), self.atoms);
+            owe(q.hub, decide::lease_of(q.sheet, pool), self.atoms);
         }
         self.atoms = 0;
         true
@@ -376,13 +376,13 @@ fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> &'a Arc<Lease> {
     decide::lease_of(sheet, rule.debtor)
 }
 
-fn owe(q: &Purse<'_>, debtor: &Arc<Lease>, n: u64) {
+fn owe(hub: &Hub, debtor: &Arc<Lease>, n: u64) {
     match n {
         0 => {}
         _ if debtor.is_fenced() => debtor.settle_late(n),
         _ => debtor.owe(n),
     }
-    q.hub.wake(debtor);
+    hub.wake(debtor);
 }
 
 impl Paying {

@@ -90,8 +90,9 @@ impl<'a> WithUnleased<'a> {
 
     /// What was used of a pool beyond all of it, by a caller whose use comes late.
     pub(super) fn short(&self, pool: u16) -> u64 {
-        let lease = self.view.lease(pool).flatten();
-        lease.map_or(0, |lease| lease.short_of_all())
+        let stored = self.stored.get(usize::from(pool)).copied().flatten();
+        let lease = || self.view.lease(pool).flatten().map(|lease| lease.short_of_all());
+        stored.map(|(_, owed)| owed).or_else(lease).unwrap_or(0)
     }
 
     /// What late use owes of a pool.

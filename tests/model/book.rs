@@ -305,14 +305,6 @@ impl Book {
         self.now += ms;
     }
 
-    /// Whether a user owes anything in a window that runs.
-    pub(crate) fn a_user_owes(&self) -> bool {
-        self.tenants.iter().any(|account| {
-            let runs = |of: &WindowOf| of.3 == of.1.start(self.now, account.anchor);
-            account.windows.iter().any(|(of, drawn)| of.2 > 0 && runs(of) && drawn.debt > 0)
-        })
-    }
-
     /// Whether a tenant owes anything, in whatever window.
     pub(crate) fn owes(&self, tenant: usize) -> bool {
         let mut windows = self.tenants[tenant].windows.values();

@@ -4,8 +4,5 @@
 /// What a handler takes of a meter without a limit is of the billing period in which it takes it.
 pub(crate) const TAKES_WHAT_IS_UNLIMITED: bool = false;
 
-/// What a user owes of a limit per user is known after a restart.
-pub(crate) const KEEPS_DEBTS_OF_USERS: bool = false;
-
 /// A process that has run for more than 400 days is found again after its end.
 pub(crate) const OUTLIVES_400_DAYS: bool = false;

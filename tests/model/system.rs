@@ -175,7 +175,6 @@ impl Run {
                 (0..TENANTS).for_each(|tenant| self.book.pay_debts(tenant));
                 Ok(())
             }
-            Event::Restart if !known::KEEPS_DEBTS_OF_USERS && self.book.a_user_owes() => Ok(()),
             Event::Restart => self.restart().await,
             Event::Bill => self.bill().await,
             Event::Look { tenant } => self.look(tenant).await,

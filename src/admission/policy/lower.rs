@@ -207,8 +207,9 @@ impl Policy {
             let wide = |quota: &u16| self.quotas[usize::from(*quota)].tenant_wide;
             let is_granted = self.grants_of.contains_key(meter)
                 && self.quotas_of.get(meter).is_some_and(|quotas| quotas.iter().any(wide));
-            let before = || catalog.plans.iter().filter_map(|plan| plan.quotas.get(meter));
-            if !once_only && !(is_granted && before().any(|quotas| is_once_only(quotas))) {
+            let mut others = catalog.plans.iter().filter_map(|plan| plan.quotas.get(meter));
+            let was_once_only = is_granted && others.any(|quotas| is_once_only(quotas));
+            if !(once_only || was_once_only) {
                 continue;
             }
             let name = &catalog.meters[usize::from(meter.0)].name;
