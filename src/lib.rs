@@ -60,6 +60,7 @@ mod clock;
 mod error;
 mod flights;
 mod own_type;
+mod places;
 #[cfg_attr(
     not(any(test, feature = "testing")),
     allow(dead_code, unreachable_pub, reason = "mistakes are planted by tests alone")

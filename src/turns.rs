@@ -6,17 +6,18 @@
 //! so that no tenant fills the memory either.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 use crate::directory::Surrogate;
 
-/// See the [module](self).
+/// See the [module](self). Who is not known by a tenant yet has turns by another name.
 #[derive(Debug)]
-pub(crate) struct Turns<T> {
+pub(crate) struct Turns<T, K = Surrogate> {
     places: usize,
     most_held: usize,
-    tenants: HashMap<Surrogate, Line<T>>,
+    tenants: HashMap<K, Line<T>>,
     /// Tenants with something that waits, each once, in the order of their turns.
-    order: VecDeque<Surrogate>,
+    order: VecDeque<K>,
     busy: usize,
     held: usize,
 }
@@ -33,7 +34,7 @@ struct Line<T> {
     held: usize,
 }
 
-impl<T> Turns<T> {
+impl<T, K: Copy + Eq + Hash> Turns<T, K> {
     /// For so many places, and so much in hand at most.
     pub(crate) fn new(places: usize, most_held: usize) -> Self {
         let (tenants, order) = (HashMap::new(), VecDeque::new());
@@ -41,7 +42,7 @@ impl<T> Turns<T> {
     }
 
     /// Takes in something new. It comes back if there is no room for more of its tenant's.
-    pub(crate) fn push(&mut self, tenant: Surrogate, it: T) -> Result<(), T> {
+    pub(crate) fn push(&mut self, tenant: K, it: T) -> Result<(), T> {
         let room = self.most_held.saturating_sub(self.held);
         if self.tenants.get(&tenant).map_or(0, |line| line.held) >= room {
             return Err(it);
@@ -79,7 +80,7 @@ impl<T> Turns<T> {
     }
 
     /// What had a place has ended.
-    pub(crate) fn done(&mut self, tenant: Surrogate) {
+    pub(crate) fn done(&mut self, tenant: K) {
         self.pause(tenant);
         let Some(line) = self.tenants.get_mut(&tenant) else { return };
         line.held = line.held.saturating_sub(1);
@@ -90,14 +91,14 @@ impl<T> Turns<T> {
     }
 
     /// What had a place gives it up, and comes [`again`](Self::again).
-    pub(crate) fn pause(&mut self, tenant: Surrogate) {
+    pub(crate) fn pause(&mut self, tenant: K) {
         let Some(line) = self.tenants.get_mut(&tenant) else { return };
         line.busy = line.busy.saturating_sub(1);
         self.busy = self.busy.saturating_sub(1);
     }
 
     /// What has paused waits for a place once more; what is new comes in between.
-    pub(crate) fn again(&mut self, tenant: Surrogate, it: T) {
+    pub(crate) fn again(&mut self, tenant: K, it: T) {
         let line = self.tenants.entry(tenant).or_default();
         let waited = line.waits();
         line.again.push_back(it);

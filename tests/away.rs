@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tollgate::middleware::TollgateLayer;
@@ -27,10 +28,15 @@ enum Fate {
     Hangs(Duration),
     /// It takes this long.
     Slow(Duration),
+    /// It takes this long, and is refused while [`ROOM`] are under way.
+    Crowded(Duration),
     /// It is refused at once.
     Throttled,
     Away,
 }
+
+/// Calls that a store takes at a time.
+const ROOM: usize = 4_096;
 
 /// A store in memory that does this with calls whose partition has this in its name.
 #[derive(Clone)]
@@ -38,11 +44,16 @@ struct Odd {
     store: Memory,
     fates: Arc<Mutex<Vec<(String, Fate)>>>,
     calls: Arc<Mutex<u64>>,
+    /// As many as are under way hold it.
+    crowd: Arc<()>,
+    /// Whether it never lets go.
+    stalls: Arc<Mutex<bool>>,
 }
 
 impl Odd {
     fn new() -> Self {
-        Self { store: Memory::new(), fates: Arc::default(), calls: Arc::default() }
+        let (fates, calls, crowd, stalls) = Default::default();
+        Self { store: Memory::new(), fates, calls, crowd, stalls }
     }
 
     /// From now on; nothing else is odd any more.
@@ -62,6 +73,7 @@ impl Odd {
         *self.calls.lock().unwrap() += 1;
         let fates = self.fates.lock().unwrap();
         let fate = fates.iter().find(|(part, _)| pk.contains(part.as_str())).map(|it| it.1);
+        let under_way = self.crowd.clone();
         Box::pin(async move {
             let error = |kind| StoreError::new(kind, "it is odd");
             match fate {
@@ -71,6 +83,10 @@ impl Odd {
                     tokio::time::sleep(long).await;
                     return Err(error(StoreErrorKind::Unavailable));
                 }
+                Some(Fate::Crowded(_)) if Arc::strong_count(&under_way) > ROOM => {
+                    return Err(error(StoreErrorKind::Throttled));
+                }
+                Some(Fate::Crowded(long)) => tokio::time::sleep(long).await,
                 Some(Fate::Throttled) => return Err(error(StoreErrorKind::Throttled)),
                 Some(Fate::Away) => return Err(error(StoreErrorKind::Unavailable)),
             }
@@ -101,7 +117,8 @@ impl Store for Odd {
     }
 
     fn close(&self) -> StoreFuture<()> {
-        Box::pin(async { Ok(()) })
+        let stalls = *self.stalls.lock().unwrap();
+        Box::pin(async move { if stalls { std::future::pending().await } else { Ok(()) } })
     }
 }
 
@@ -429,4 +446,72 @@ async fn usage_of_one_tenant_never_waits_for_that_of_another() {
     assert_eq!(gate.usage_reply(&other, None).await.status, 200);
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
     assert_eq!(slow.await.unwrap(), 200);
+}
+
+const KEYED: &str = r#"
+    default-plan = "free"
+    [route.pay]
+    match   = "POST /pay"
+    once-by = "idempotency-key"
+    [plan.free]
+    rate.default = "1000000/s"
+"#;
+
+/// The status of a request with an idempotency key, whose handler waits for `lets`.
+async fn keyed(gate: &Gate, tenant: &str, key: u32, lets: Arc<Semaphore>) -> u16 {
+    let request = Request::post("/pay").header("x-tenant", tenant);
+    let request = request.header("idempotency-key", key).body(Empty::<Bytes>::new());
+    let inner = tower::service_fn(|_| async {
+        lets.acquire().await.unwrap().forget();
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+    });
+    let response = TollgateLayer::new(gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
+    response.status().as_u16()
+}
+
+fn keyed_flood(gate: &Gate, n: u32, lets: &Arc<Semaphore>) -> JoinSet<u16> {
+    let mut flood = JoinSet::new();
+    for key in 1..=n {
+        let (gate, lets) = (gate.clone(), lets.clone());
+        flood.spawn(async move { keyed(&gate, "acme", key, lets).await });
+    }
+    flood
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_keyed_requests_of_one_tenant_keep_no_other_out() {
+    let (gate, _clock, store) = open(KEYED);
+    let lets = Arc::new(Semaphore::new(100_000));
+    assert_eq!(keyed(&gate, "acme", 0, lets.clone()).await, 200);
+    store.only(ALL, Fate::Crowded(Duration::from_millis(50)));
+    let flood = keyed_flood(&gate, 6_000, &lets);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    for n in 0..5 {
+        let other = format!("other-{n}");
+        assert_eq!(call(&gate, &other).await.0, 200, "{n}, unheard of");
+        assert_eq!(keyed(&gate, &other, n, lets.clone()).await, 200, "{n}, with a key");
+    }
+    drop(flood);
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_of_one_tenant_that_cannot_be_settled_keep_no_other_waiting() {
+    for fate in [Fate::Throttled, HANGS] {
+        let (gate, _clock, store) = open(KEYED);
+        let (lets, many) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(1_000)));
+        for tenant in ["acme", "other"] {
+            assert_eq!(keyed(&gate, tenant, 0, many.clone()).await, 200);
+        }
+        let acme = gate.directory().find("acme").await.unwrap().unwrap();
+        let flood = keyed_flood(&gate, 600, &lets);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        store.only(&format!("K#{}", acme.record().surrogate), fate);
+        lets.add_permits(600);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let other = keyed(&gate, "other", 1, many);
+        let other = tokio::time::timeout(Duration::from_millis(50), other).await;
+        assert_eq!(other, Ok(200), "{fate:?}");
+        store.well();
+        assert!(flood.join_all().await.iter().all(|status| *status == 200), "{fate:?}");
+    }
 }

@@ -4,15 +4,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tollgate::middleware::TollgateLayer;
+use tollgate::middleware::{Peer, TollgateLayer};
 use tollgate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
@@ -89,12 +91,19 @@ async fn new_key(gate: &Gate, tenant: &str) -> String {
 
 /// The status of a request with this key.
 async fn with_key(gate: &Gate, key: &str) -> u16 {
+    from(gate, key, None).await
+}
+
+/// The same from this address.
+async fn from(gate: &Gate, key: &str, peer: Option<IpAddr>) -> u16 {
     let request = Request::get("/").header("authorization", format!("Bearer {key}"));
+    let mut request = request.body(Empty::<Bytes>::new()).unwrap();
+    peer.map(|ip| request.extensions_mut().insert(Peer((ip, 7).into())));
     let inner = tower::service_fn(|_| async {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
     });
     let service = TollgateLayer::new(gate).layer(inner);
-    let response = service.oneshot(request.body(Empty::<Bytes>::new()).unwrap()).await;
+    let response = service.oneshot(request).await;
     response.unwrap().status().as_u16()
 }
 
@@ -151,9 +160,39 @@ async fn who_has_waited_for_two_seconds_gets_503() {
     let begun = tokio::time::Instant::now();
     let statuses = at_once(&gate, (0..200).map(|i| format!("forged-{i}")), async {});
     assert_eq!(statuses.await, [503; 200]);
-    assert!(begun.elapsed() < std::time::Duration::from_millis(2_100), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(2_100), "{:?}", begun.elapsed());
     assert_eq!(with_key(&gate, &known).await, 200);
     store.lets.add_permits(100_000);
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(with_key(&gate, &other).await, 200);
+}
+
+/// Twenty thousand invented keys at once: from four addresses, and from as many of one network, of
+/// which a single line has more than it can count.
+#[tokio::test(start_paused = true)]
+async fn invented_keys_from_a_few_lines_keep_no_other_address_out() {
+    let four = |n: u32| IpAddr::from(Ipv4Addr::new(203, 0, 113, (n % 4) as u8));
+    let line = |n: u32| IpAddr::from(Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(n)));
+    for floods in [four, line] {
+        let (gate, store, _known, other) = slow().await;
+        let mut requests = JoinSet::new();
+        for n in 0..20_000 {
+            let gate = gate.clone();
+            let key = format!("forged-{n}");
+            requests.spawn(async move { from(&gate, &key, Some(floods(n))).await });
+        }
+        settle().await;
+        let lets = store.lets.clone();
+        // A read takes 10 ms, and 64 are under way.
+        let reads = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                lets.forget_permits(usize::MAX);
+                lets.add_permits(64);
+            }
+        });
+        let peer = IpAddr::from(Ipv4Addr::new(198, 51, 100, 9));
+        assert_eq!(from(&gate, &other, Some(peer)).await, 200);
+        reads.abort();
+    }
 }

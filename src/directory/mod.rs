@@ -36,7 +36,6 @@ mod given;
 mod history;
 mod keys;
 mod names;
-mod reads;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -51,7 +50,6 @@ pub use error::DirectoryError;
 pub(crate) use feed::{Feed, Hears, News, Seen, credential_tag, name_tag};
 pub use history::{HistoryEntry, Outcome};
 pub use keys::{KeyInfo, KeyState, NewKey};
-pub use reads::{ReadSlot, Reads};
 pub(crate) use record::PackedRecord;
 pub use record::{Grant, Override, PaymentState, TenantRecord};
 

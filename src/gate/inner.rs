@@ -28,11 +28,12 @@ use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Catalog, RouteId};
 use crate::clock::Clock;
 use crate::config::{Config, FlushMode};
-use crate::directory::{Check, Directory, DirectoryError, Grant, Reads, Surrogate, TenantRecord};
+use crate::directory::{Check, Directory, DirectoryError, Grant, Surrogate, TenantRecord};
 use crate::error::Error;
 use crate::flights::Flights;
 use crate::identity::{Identifier, Identify, Prober, RequestView, Unknown as UnknownCallers};
 use crate::keeper::{Hands, Keeper};
+use crate::places::Places;
 use crate::sharing::Sharing;
 use crate::store::Store;
 use crate::usage::Mode;
@@ -68,7 +69,10 @@ pub(crate) struct Inner {
     pub(crate) unknown: UnknownCallers,
     /// Changes that this process has heard of.
     pub(super) recent: Recent,
-    pub(crate) reads: Reads,
+    /// For look-ups of callers, by whose they are.
+    pub(super) reads: Places,
+    /// For claims on idempotency keys, by tenant.
+    pub(super) claims: Places,
     /// Look-ups under way, so that one serves all who wait for it.
     pub(super) loads: Flights<u128, Result<(), Failed>>,
     pub(crate) refreshes: mpsc::Sender<Refresh>,

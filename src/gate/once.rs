@@ -12,6 +12,7 @@ use crate::admission::claim::{Claim, Found, Next, OnceKey};
 use crate::admission::permit::{Hold, HoldBox};
 use crate::catalog::{OnLeaseError, Route};
 use crate::decision::{Reason, Refusal};
+use crate::directory::Surrogate;
 use crate::identity::RequestView;
 use crate::repeated::repeated;
 use crate::store::layout;
@@ -20,6 +21,13 @@ use crate::wire::{self, Reply};
 
 /// Between two tries of a write that did not get through; the wait as a whole is [`LEASE_WAIT`].
 const RETRY: Duration = Duration::from_millis(25);
+
+/// Claims being written at once: as many as lease calls, for the same reason. One tenant has half.
+pub(super) const CLAIMS: usize = 256;
+
+/// Claims that are being written or wait for it, of one tenant no more than are free: more than are
+/// written in the time that they wait.
+pub(super) const CLAIMS_IN_HAND: usize = 16_384;
 
 /// Format of the note that a tenant has claims.
 const CLAIMANT_FORMAT: i64 = 1;
@@ -150,7 +158,7 @@ impl Inner {
         let now_ms = || self.clock.now().wall_ms;
         let mut write = claim.put(now_ms());
         loop {
-            let written = self.write_claim(&write).await?;
+            let written = self.write_claim(tenant.surrogate, &write).await?;
             match claim.next(written, now_ms())? {
                 Next::Run(found) => return Ok((claim, found)),
                 Next::Write(next) => write = next,
@@ -167,16 +175,18 @@ impl Inner {
             when: vec![When::Absent],
             change: vec![Change::Set(format, version)],
         };
-        self.write_claim(&write).await?;
+        self.write_claim(tenant.surrogate, &write).await?;
         tenant.has_claims.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     /// Makes a write until its outcome is known; whoever asks bounds the wait.
-    async fn write_claim(&self, write: &Write) -> Result<Written, StoreError> {
+    async fn write_claim(&self, of: Surrogate, write: &Write) -> Result<Written, StoreError> {
         loop {
+            let place = self.claims.place(of.as_u128()).await.ok_or_else(too_many)?;
             let begun = self.clock.now();
             let written = self.store.write(write.clone()).await;
+            drop(place); // others go on while this one waits
             let took = self.clock.now().mono_ns.saturating_sub(begun.mono_ns);
             let error = written.as_ref().err().map(|error| error.kind.word());
             crate::telemetry::store_call("claim", took as f64 / 1e9, error);
@@ -207,6 +217,10 @@ impl Drop for Unclaimed {
             hold.into_inner().refuse(now);
         }
     }
+}
+
+fn too_many() -> StoreError {
+    StoreError::new(StoreErrorKind::Throttled, "too many claims of this tenant wait already")
 }
 
 fn no_hold() -> StoreError {

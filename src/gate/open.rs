@@ -13,12 +13,14 @@ use tokio::sync::mpsc;
 use super::Gate;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
+use super::callers::{READS, READS_IN_HAND};
 use super::catalogs::{self, PlanSource};
 use super::guests::Guests;
 use super::in_hand::InHand;
 use super::inner::{CatalogCheck, Inner, Settled};
 use super::maintain::{self, Maintenance};
 use super::news::Recent;
+use super::once::{CLAIMS, CLAIMS_IN_HAND};
 use super::promises::promises;
 use super::scopes::Yields;
 use super::sleep::Sleepers;
@@ -31,12 +33,13 @@ use crate::catalog::Catalog;
 use crate::clock::{Clock, Now, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
-use crate::directory::{Directory, Reads};
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::flights::Flights;
 use crate::identity::{Identifier, Identify, Peppers, Prober, Unknown as UnknownCallers};
 use crate::ingest::Counting;
 use crate::keeper::{Hands, Keeper, OnAlert, Recovery};
+use crate::places::Places;
 use crate::sharing::Sharing;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -285,7 +288,8 @@ impl GateBuilder {
             sleepers: Sleepers::default(),
             unknown: UnknownCallers::new(),
             recent: Recent::default(),
-            reads: Reads::new(),
+            reads: Places::new(READS, READS_IN_HAND),
+            claims: Places::new(CLAIMS, CLAIMS_IN_HAND),
             reloads: tokio::sync::Mutex::new(()),
             loads: Flights::default(),
             refreshes,

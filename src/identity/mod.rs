@@ -39,6 +39,7 @@ pub use present::{
 };
 pub use probe::{Probe, Prober};
 pub use proxies::Proxies;
+pub(crate) use scopes::line;
 pub use scopes::{ScopeHash, Scopes};
 pub use source::Source;
 pub use unknown::Unknown;

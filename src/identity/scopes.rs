@@ -99,7 +99,7 @@ impl Scopes {
 }
 
 /// The address that stands for everybody on the same line.
-fn line(ip: IpAddr) -> IpAddr {
+pub(crate) fn line(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
         v4 => v4,

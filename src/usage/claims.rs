@@ -1,7 +1,8 @@
 //! Claims on idempotency keys: the task that settles them, and what settled ones come to.
 //!
 //! A request with a key is answered when its claim is settled, so the task writes at once, and
-//! repeats a write as it is until its outcome is known, for as long as that takes. It has an owner
+//! repeats a write as it is until its outcome is known, for as long as that takes. Tenants take
+//! turns ([`Places`]), and what waits to be repeated has no place. The task has an owner
 //! ([`Settler`]) and is stopped by [`Settler::close`], which drains first: until every claim is
 //! settled or the deadline has passed. What is left then was not answered; its units stay used.
 //!
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -19,6 +20,7 @@ use super::record::Atoms;
 use crate::admission::claim::{self, Charge, Claim, ClaimUse, Settle};
 use crate::admission::hub::Hub;
 use crate::directory::Surrogate;
+use crate::places::Places;
 use crate::planted::{Plant, planted};
 use crate::store::layout::{CLAIM_SHARDS, Space};
 use crate::store::{
@@ -70,7 +72,8 @@ impl Drop for Settler {
 }
 
 async fn run(hub: Arc<Hub>, store: Arc<dyn Store>, stop: Arc<Notify>) {
-    let room = Arc::new(Semaphore::new(IN_FLIGHT));
+    // There are no more than requests in flight, which the server bounds.
+    let places = Places::new(IN_FLIGHT, usize::MAX);
     let mut writes = JoinSet::new();
     let mut stopping = false;
     while !stopping || !writes.is_empty() {
@@ -85,11 +88,11 @@ async fn run(hub: Arc<Hub>, store: Arc<dyn Store>, stop: Arc<Notify>) {
             () = hub.settle.notified(), if !stopping => {}
         }
         for settling in hub.take_settling() {
-            let (store, room) = (store.clone(), room.clone());
+            let (store, places) = (store.clone(), places.clone());
             writes.spawn(async move {
-                let _place = room.acquire_owned().await;
                 let used = settling.usage();
-                let charge = settle(&*store, settling.claim(), &used).await;
+                let room = (&places, settling.tenant());
+                let charge = settle(&*store, room, settling.claim(), &used).await;
                 settling.end(charge);
             });
         }
@@ -97,13 +100,18 @@ async fn run(hub: Arc<Hub>, store: Arc<dyn Store>, stop: Arc<Notify>) {
 }
 
 /// Settles one claim, however long that takes.
-async fn settle(store: &dyn Store, claim: &Claim, used: &ClaimUse) -> Charge {
+async fn settle(
+    store: &dyn Store,
+    room: (&Places, Surrogate),
+    claim: &Claim,
+    used: &ClaimUse,
+) -> Charge {
     if planted(Plant::ClaimThenLog) {
         return Charge::Log;
     }
     let mut write = claim.settle(used);
     loop {
-        let written = repeat(store, &write).await;
+        let written = repeat(store, room, &write).await;
         match written.and_then(|written| claim.settled(written, used)) {
             Ok(Settle::Done(charge)) => return charge,
             Ok(Settle::Write(next)) => write = next,
@@ -117,11 +125,18 @@ async fn settle(store: &dyn Store, claim: &Claim, used: &ClaimUse) -> Charge {
     }
 }
 
-/// Makes a write until its outcome is known.
-async fn repeat(store: &dyn Store, write: &Write) -> Result<Written, StoreError> {
+/// Makes a write until its outcome is known, in a place of its tenant's each time.
+async fn repeat(
+    store: &dyn Store,
+    (places, tenant): (&Places, Surrogate),
+    write: &Write,
+) -> Result<Written, StoreError> {
     let mut delay = REPEAT.start;
     loop {
-        match store.write(write.clone()).await {
+        let place = places.place(tenant.as_u128()).await;
+        let written = store.write(write.clone()).await;
+        drop(place); // others go on while this one waits
+        match written {
             Err(error) if error.is_temporary() => {
                 tracing::debug!(%error, "a claim: will be repeated");
                 tokio::time::sleep(delay).await;
@@ -205,7 +220,9 @@ mod tests {
         let claim = Claim::new(space, tenant, once).unwrap();
         store.write(claim.put(0)).await.unwrap();
         if let Some(used) = used {
-            assert_eq!(settle(store, &claim, used).await, Charge::Claim);
+            let places = Places::new(1, 1);
+            let room = (&places, tenant);
+            assert_eq!(settle(store, room, &claim, used).await, Charge::Claim);
         }
     }
 

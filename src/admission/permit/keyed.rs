@@ -20,6 +20,7 @@ use crate::admission::decide::{self, CALLS, Taken, TakenList};
 use crate::admission::policy::Known;
 use crate::catalog::MeterId;
 use crate::clock::Now;
+use crate::directory::Surrogate;
 use crate::usage::record::Atoms;
 
 /// How a request counts that counts once.
@@ -249,6 +250,10 @@ fn is_of_ask(took: &Taken) -> bool {
 impl Settling {
     pub(crate) fn claim(&self) -> &Claim {
         &self.claim
+    }
+
+    pub(crate) fn tenant(&self) -> Surrogate {
+        self.of.sheet.tenant.surrogate
     }
 
     /// What the claim is to say was used.

@@ -1,0 +1,125 @@
+//! Places for calls of the store, and who has the next one: tenants take turns (see
+//! [`crate::turns`]), so that one with thousands of calls keeps no other waiting for long.
+//!
+//! Who waits bounds the wait. Places are for one call each: who waits between two tries of a call
+//! has none meanwhile.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::turns::Turns;
+
+/// See the [module](self). Clones are the same places.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Mutex<Turns<Waits, u128>>>);
+
+/// One that waits for a place.
+#[derive(Debug)]
+struct Waits {
+    whose: u128,
+    tell: oneshot::Sender<Place>,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// `None`: it was handed back without being used.
+    of: Option<Places>,
+    whose: u128,
+}
+
+impl Places {
+    /// So many places, and at most so many that have one or wait for one.
+    pub(crate) fn new(places: usize, most: usize) -> Self {
+        Self(Arc::new(Mutex::new(Turns::new(places, most))))
+    }
+
+    /// A place, as soon as it is this one's turn; `None`: too many of its own wait already.
+    pub(crate) async fn place(&self, whose: u128) -> Option<Place> {
+        let (tell, told) = oneshot::channel();
+        {
+            let mut turns = self.locked();
+            turns.push(whose, Waits { whose, tell }).ok()?;
+            self.hand_out(&mut turns);
+        }
+        told.await.ok()
+    }
+
+    /// Gives each free place to whose turn it is.
+    fn hand_out(&self, turns: &mut Turns<Waits, u128>) {
+        while let Some(Waits { whose, tell }) = turns.next() {
+            if let Err(mut unused) = tell.send(Place { of: Some(self.clone()), whose }) {
+                // It has gone away. Its place is the next one's.
+                unused.of = None;
+                turns.done(whose);
+            }
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Turns<Waits, u128>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(places) = self.of.take() {
+            let mut turns = places.locked();
+            turns.done(self.whose);
+            places.hand_out(&mut turns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACES: usize = 64;
+
+    fn waits(places: &Places, whose: u128) -> tokio::task::JoinHandle<Option<Place>> {
+        let places = places.clone();
+        tokio::spawn(async move { places.place(whose).await })
+    }
+
+    async fn settle() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_many_leaves_places_to_the_next_and_places_go_on_by_turns() {
+        let places = Places::new(PLACES, 1_000);
+        let flood: Vec<_> = (0..200).map(|_| waits(&places, 1)).collect();
+        settle().await;
+        let has = |it: &&tokio::task::JoinHandle<_>| it.is_finished();
+        assert_eq!(flood.iter().filter(has).count(), PLACES / 2);
+        let other = waits(&places, 2);
+        settle().await;
+        assert!(other.is_finished(), "at once, and not behind all of the other's");
+        drop(other.await.unwrap());
+        flood.iter().for_each(|it| it.abort());
+        for it in flood {
+            drop(it.await);
+        }
+        assert!(places.locked().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_while_waiting_costs_no_place_and_those_who_wait_are_bounded() {
+        let places = Places::new(2, 100);
+        let held = places.place(7).await.unwrap();
+        let flood: Vec<_> = (0..49).map(|_| waits(&places, 7)).collect();
+        settle().await;
+        assert!(places.place(7).await.is_none(), "half of all are one's own");
+        flood.iter().for_each(|it| it.abort());
+        for it in flood {
+            assert!(it.await.is_err());
+        }
+        drop(held);
+        assert!(places.locked().is_empty());
+        assert!(places.place(7).await.is_some());
+    }
+}
