@@ -515,3 +515,33 @@ async fn claims_of_one_tenant_that_cannot_be_settled_keep_no_other_waiting() {
         assert!(flood.join_all().await.iter().all(|status| *status == 200), "{fate:?}");
     }
 }
+
+/// Closes within two seconds, as it was asked to.
+async fn closes_in_time(gate: &Gate) {
+    let close = gate.close_within(Duration::from_secs(2));
+    let closed = tokio::time::timeout(Duration::from_millis(2_100), close).await;
+    assert!(closed.expect("it keeps its deadline").is_err(), "it says that something is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_keeps_its_deadline_while_a_flush_is_not_answered() {
+    let (gate, _clock, store) = open(PLANS);
+    assert_eq!(call(&gate, "acme").await.0, 200);
+    store.only(ALL, Fate::Hangs(Duration::from_secs(86_400)));
+    let mut flushes = JoinSet::new();
+    for _ in 0..200 {
+        let gate = gate.clone();
+        flushes.spawn(async move { gate.flush_now().await.is_err() });
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    closes_in_time(&gate).await;
+    assert!(flushes.join_all().await.iter().all(|is_told| *is_told));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_keeps_its_deadline_though_the_store_never_lets_go() {
+    let (gate, _clock, store) = open(PLANS);
+    assert_eq!(call(&gate, "acme").await.0, 200);
+    *store.stalls.lock().unwrap() = true;
+    closes_in_time(&gate).await;
+}

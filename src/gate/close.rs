@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::guests::SETTLE_WITHIN;
 use super::{Gate, Inner};
 use crate::admission::late;
 use crate::admission::sheet::Sheet;
 use crate::error::Error;
 use crate::keeper;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// How long closing waits for what is in hand: then it says what is left.
 pub const CLOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -54,6 +56,14 @@ impl Inner {
     }
 }
 
+/// All that was to be written may be, and a disk that stalls keeps the file.
+fn still_open() -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Unavailable,
+        "the store was not closed in time: it lets go in the background, or with the process",
+    )
+}
+
 impl Gate {
     /// Drains and ends: settles as aborted what is still with its handler, flushes what was
     /// counted, gives leases back, lets go of the store. Call it after the server has stopped
@@ -92,7 +102,8 @@ impl Gate {
         if !inner.settler.close(before_flush).await {
             tracing::warn!("not settled: requests with idempotency keys that were not answered");
         }
-        inner.close_guests().await; // the flush below has what they used
+        // What guests used the flush below has.
+        inner.close_guests(before_flush.min(Instant::now() + SETTLE_WITHIN)).await;
         inner.settle_late(before_flush).await;
         inner.keeper.close().await;
         let flushed = inner.flusher.close(deadline).await;
@@ -119,8 +130,9 @@ impl Gate {
         if let Some(units) = inner.store.units() {
             tracing::info!(read = units.read, write = units.write, "units the store has charged");
         }
-        inner.store.close().await?;
-        Ok(flushed?)
+        let closed = tokio::time::timeout_at(deadline, inner.store.close()).await;
+        flushed?;
+        Ok(closed.unwrap_or_else(|_| Err(still_open()))?)
     }
 
     /// Writes what has been counted so far to the store.

@@ -19,6 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use tokio::time::Instant;
 
 use super::Inner;
 use super::callers::{KnownCaller, MAX_AGE, RETRY, Wanted, nanos};
@@ -157,11 +158,11 @@ impl Inner {
     }
 
     /// The last try, as the gate closes.
-    pub(super) async fn close_guests(&self) {
+    pub(super) async fn close_guests(&self, until: Instant) {
         if self.guests.hub.soiled_len() == 0 {
             return;
         }
-        let _ = tokio::time::timeout(SETTLE_WITHIN, self.settle_guests()).await;
+        let _ = tokio::time::timeout_at(until, self.settle_guests()).await;
         let lost = self.guests.hub.soiled_len();
         if lost > 0 {
             tracing::error!(tenants = lost, "the directory is away: what guests used is lost");

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Mode;
@@ -40,7 +40,7 @@ const ALIVE: Duration = Duration::from_secs(5);
 const UNIT_BYTES: usize = 1_024;
 const BESIDE_BODY: usize = 120;
 
-/// Orders in hand: `flush_now` and `close`, of which nobody needs many at once.
+/// Orders of `flush_now` in hand: nobody needs many at once. A close finds room besides.
 const ORDERS: usize = 64;
 
 /// What a flush writes.
@@ -55,7 +55,7 @@ enum Part {
 /// What a host asks of the task.
 #[derive(Debug)]
 enum Order {
-    Flush(oneshot::Sender<Result<(), FlushError>>),
+    Flush { reply: oneshot::Sender<Result<(), FlushError>>, _room: OwnedSemaphorePermit },
     Close(Instant, oneshot::Sender<Result<(), FlushError>>),
 }
 
@@ -81,7 +81,9 @@ pub(crate) struct Settings {
 /// The owner's side of the task.
 #[derive(Debug)]
 pub(crate) struct Flusher {
-    orders: mpsc::Sender<Order>,
+    /// As long as there is room for orders, and for one to close.
+    orders: mpsc::UnboundedSender<Order>,
+    room: Arc<Semaphore>,
     /// Collections begun, and collections whose rows are all in the store.
     begun: Arc<AtomicU64>,
     written: watch::Receiver<u64>,
@@ -98,17 +100,19 @@ impl Flusher {
         journal: Option<Journal>,
         settings: Settings,
     ) -> Self {
-        let (orders, inbox) = mpsc::channel(ORDERS);
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(ORDERS));
         let (done, written) = watch::channel(0);
         let task = Task::new(hub.clone(), store, log, journal, settings, done);
         let begun = task.begun.clone();
         let task = std::sync::Mutex::new(Some(tokio::spawn(task.run(inbox))));
-        Self { orders, begun, written, hub, task }
+        Self { orders, room, begun, written, hub, task }
     }
 
     /// Writes what has been counted so far; returns when it is in the store.
     pub(crate) async fn flush_now(&self) -> Result<(), FlushError> {
-        self.order(Order::Flush).await
+        let room = self.room.clone().acquire_owned().await.map_err(|_| gone())?;
+        self.order(|reply| Order::Flush { reply, _room: room }).await
     }
 
     /// Returns when everything settled before this call is in the store. Waits without bound: the
@@ -138,11 +142,14 @@ impl Flusher {
         &self,
         order: impl FnOnce(oneshot::Sender<Result<(), FlushError>>) -> Order,
     ) -> Result<(), FlushError> {
-        let gone = || FlushError { rows: 0, cause: "the gate is closed".into() };
         let (reply, answer) = oneshot::channel();
-        self.orders.send(order(reply)).await.map_err(|_| gone())?;
+        self.orders.send(order(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
+}
+
+fn gone() -> FlushError {
+    FlushError { rows: 0, cause: "the gate is closed".into() }
 }
 
 impl Drop for Flusher {
@@ -227,7 +234,7 @@ impl Task {
         }
     }
 
-    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) -> LogWriter {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) -> LogWriter {
         let mut collect = ticker(self.collect_every());
         let mut flush = ticker(self.settings.every);
         let mut waiting = Vec::new();
@@ -259,7 +266,7 @@ impl Task {
                 }
                 _ = collect.tick() => self.collect(),
             }
-            if self.serve(&mut waiting).await {
+            if self.serve(&mut inbox, &mut waiting).await {
                 return self.log;
             }
         }
@@ -274,7 +281,7 @@ impl Task {
     async fn flush_in(
         &mut self,
         part: Part,
-        inbox: &mut mpsc::Receiver<Order>,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
         waiting: &mut Vec<Order>,
     ) {
         self.collect();
@@ -298,7 +305,7 @@ impl Task {
                     biased;
                     answer = &mut write => break answer,
                     _ = collect.tick() => self.collect(),
-                    Some(order) = inbox.recv(), if waiting.len() < ORDERS => waiting.push(order),
+                    Some(order) = inbox.recv() => waiting.push(order),
                     late = out_of_time(waiting) => break Err(late),
                 }
             };
@@ -348,7 +355,11 @@ impl Task {
     }
 
     /// Waits until it is the next record's turn, or somebody waits for it.
-    async fn keep_pace(&mut self, inbox: &mut mpsc::Receiver<Order>, waiting: &mut Vec<Order>) {
+    async fn keep_pace(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
+        waiting: &mut Vec<Order>,
+    ) {
         let mut collect = ticker(self.collect_every());
         let until = Instant::now() + self.wait_for_pace();
         while waiting.is_empty() && Instant::now() < until {
@@ -366,7 +377,7 @@ impl Task {
         &mut self,
         until: Instant,
         collect: &mut tokio::time::Interval,
-        inbox: &mut mpsc::Receiver<Order>,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
         waiting: &mut Vec<Order>,
     ) {
         loop {
@@ -374,7 +385,7 @@ impl Task {
                 biased;
                 () = tokio::time::sleep_until(until) => return,
                 _ = collect.tick() => self.collect(),
-                Some(order) = inbox.recv(), if waiting.len() < ORDERS => waiting.push(order),
+                Some(order) = inbox.recv() => waiting.push(order),
                 _ = out_of_time(waiting) => return,
             }
         }

@@ -1,6 +1,6 @@
 //! What a host asks of the flush, and what it is told: written, or how much is left and why.
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::record::Rows;
@@ -11,7 +11,7 @@ use crate::store::{StoreError, StoreErrorKind};
 /// never be answered.
 pub(super) async fn out_of_time(waiting: &[Order]) -> StoreError {
     let deadlines = waiting.iter().filter_map(|order| match order {
-        Order::Flush(_) => None,
+        Order::Flush { .. } => None,
         Order::Close(deadline, _) => Some(*deadline),
     });
     match deadlines.min() {
@@ -22,38 +22,51 @@ pub(super) async fn out_of_time(waiting: &[Order]) -> StoreError {
 }
 
 impl Task {
-    /// Serves the orders that wait. True: the task is to end.
-    pub(super) async fn serve(&mut self, waiting: &mut Vec<Order>) -> bool {
-        while let Some(order) = waiting.pop() {
-            match order {
-                Order::Flush(reply) => {
-                    let result = self.drain(None).await;
-                    let _ = reply.send(result); // nobody waits any more: nothing to tell
-                }
-                Order::Close(deadline, reply) => {
-                    let result = self.drain(Some(deadline)).await;
-                    if result.is_ok() {
-                        self.end_journal();
+    /// Serves the orders that wait, all of them with one flush, and those that come meanwhile with
+    /// the next. True: the task is to end.
+    pub(super) async fn serve(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
+        waiting: &mut Vec<Order>,
+    ) -> bool {
+        let mut is_over = false;
+        while !waiting.is_empty() && !is_over {
+            let asked = waiting.len();
+            let result = self.drain(inbox, waiting).await;
+            let is_cut_short = waiting.iter().any(|order| matches!(order, Order::Flush { .. }));
+            let later = waiting.split_off(asked);
+            for order in std::mem::replace(waiting, later) {
+                match order {
+                    Order::Flush { reply, .. } => {
+                        // Who asked may have gone.
+                        let _ = reply.send(result.clone());
                     }
-                    let _ = reply.send(result);
-                    return true;
+                    Order::Close(deadline, _)
+                        if result.is_err() && is_cut_short && Instant::now() < deadline =>
+                    {
+                        waiting.push(order); // it has time to wait through the failure
+                    }
+                    Order::Close(_, reply) => {
+                        if result.is_ok() {
+                            self.end_journal();
+                        }
+                        let _ = reply.send(result.clone());
+                        is_over = true;
+                    }
                 }
             }
         }
-        false
+        is_over
     }
 
-    /// Flushes until nothing is left, or a failure is met after the deadline. Without one the first
-    /// failure ends it, and no answer is cut off.
-    pub(super) async fn drain(&mut self, deadline: Option<Instant>) -> Result<(), FlushError> {
-        let (_hold, mut no_orders) = mpsc::channel(1);
+    /// Flushes until nothing is left, or a failure is met that some order does not wait through.
+    async fn drain(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
+        waiting: &mut Vec<Order>,
+    ) -> Result<(), FlushError> {
         loop {
-            let reply = oneshot::channel().0;
-            let mut waiting = vec![match deadline {
-                Some(deadline) => Order::Close(deadline, reply),
-                None => Order::Flush(reply),
-            }];
-            self.flush_in(Part::All, &mut no_orders, &mut waiting).await;
+            self.flush_in(Part::All, inbox, waiting).await;
             let rows = self.pending.values().map(Rows::len).sum::<usize>() + self.batch.len();
             match self.last_error.clone() {
                 None if rows == 0 => return Ok(()),
@@ -68,7 +81,7 @@ impl Task {
     /// Whether somebody waits who must be told of a failure instead of waiting through it.
     pub(super) fn wants_out(&self, waiting: &[Order]) -> bool {
         waiting.iter().any(|order| match order {
-            Order::Flush(_) => true,
+            Order::Flush { .. } => true,
             Order::Close(deadline, _) => Instant::now() >= *deadline,
         })
     }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::super::log::LogWriter;
 use super::super::record::merge;
 use super::orders::out_of_time;
-use super::{ORDERS, Order, RETRY, Task, jittered, ticker};
+use super::{Order, RETRY, Task, jittered, ticker};
 use crate::planted::{Plant, planted};
 
 impl Task {
@@ -15,7 +15,7 @@ impl Task {
     /// meanwhile wait, and the journal goes on being fed.
     pub(super) async fn be_reborn(
         &mut self,
-        inbox: &mut mpsc::Receiver<Order>,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
         waiting: &mut Vec<Order>,
     ) -> bool {
         self.ceilings.dropped();
@@ -40,7 +40,7 @@ impl Task {
                     biased;
                     begun = &mut begin => break begun,
                     _ = collect.tick() => self.collect(),
-                    Some(order) = inbox.recv(), if waiting.len() < ORDERS => waiting.push(order),
+                    Some(order) = inbox.recv() => waiting.push(order),
                     late = out_of_time(waiting) => break Err(late),
                 }
             };
