@@ -4,14 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use sha2::Digest;
+use tokio::task::JoinSet;
 use tollgate::directory::{Grant, Tenant};
 use tollgate::middleware::{Peer, TollgateLayer};
 use tollgate::store::{
@@ -31,6 +32,8 @@ const PLANS: &str = r#"
     [plan.trial]
     quota.requests = "1000/day"
     expires = "14d"
+    [plan.open]
+    rate.default = "1000/s"
 "#;
 
 /// A store in memory as several processes see it.
@@ -43,6 +46,39 @@ struct Table {
     is_mute: Arc<AtomicBool>,
     /// Whether writes are answered a second after they are made.
     is_slow: Arc<AtomicBool>,
+    /// Whether reads of one item fail, and whether queries do: of one process.
+    no_reads: Arc<AtomicBool>,
+    no_queries: Arc<AtomicBool>,
+    /// Partitions whose reads hang.
+    hangs: Arc<Mutex<Option<String>>>,
+    /// Reads of items take 10 ms where they are counted; how many are under way, and were at most.
+    counts: Arc<AtomicBool>,
+    under_way: Arc<()>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Table {
+    fn new() -> Self {
+        let store = Memory::new();
+        let (looks, is_mute, is_slow, no_reads, no_queries) = Default::default();
+        let (hangs, counts, under_way, most) = Default::default();
+        Self {
+            store,
+            looks,
+            is_mute,
+            is_slow,
+            no_reads,
+            no_queries,
+            hangs,
+            counts,
+            under_way,
+            most,
+        }
+    }
+}
+
+fn away<T: Send + 'static>() -> StoreFuture<T> {
+    Box::pin(async { Err(StoreError::new(StoreErrorKind::Unavailable, "it is away")) })
 }
 
 fn is_feed(pk: &str) -> bool {
@@ -51,13 +87,27 @@ fn is_feed(pk: &str) -> bool {
 
 impl Store for Table {
     fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.store.read(key)
+        if self.no_reads.load(Ordering::Relaxed) {
+            return away();
+        }
+        if self.hangs.lock().unwrap().as_ref().is_some_and(|part| key.pk.contains(&**part)) {
+            return Box::pin(std::future::pending());
+        }
+        if !self.counts.load(Ordering::Relaxed) {
+            return self.store.read(key);
+        }
+        let (store, most, under_way) =
+            (self.store.clone(), self.most.clone(), self.under_way.clone());
+        Box::pin(async move {
+            most.fetch_max(Arc::strong_count(&under_way), Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            store.read(key).await
+        })
     }
 
     fn write(&self, write: Write) -> StoreFuture<Written> {
         if is_feed(&write.key.pk) && self.is_mute.load(Ordering::Relaxed) {
-            let away = StoreError::new(StoreErrorKind::Unavailable, "no announcements");
-            return Box::pin(async { Err(away) });
+            return away();
         }
         let (store, is_slow) = (self.store.clone(), self.is_slow.load(Ordering::Relaxed));
         Box::pin(async move {
@@ -72,6 +122,9 @@ impl Store for Table {
     fn query(&self, query: Query) -> StoreFuture<Page> {
         if is_feed(&query.pk) {
             self.looks.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.no_queries.load(Ordering::Relaxed) {
+            return away();
         }
         self.store.query(query)
     }
@@ -106,16 +159,18 @@ impl World {
              [flush]\nmode = \"fast\"",
             pepper.display()
         );
-        let (store, looks) = (Memory::new(), Arc::default());
-        let (is_mute, is_slow) = (Arc::default(), Arc::default());
-        let table = Table { store, looks, is_mute, is_slow };
-        Self { clock: ManualClock::at_unix_ms(START_MS), table, service, _folder: folder }
+        let (clock, table) = (ManualClock::at_unix_ms(START_MS), Table::new());
+        Self { clock, table, service, _folder: folder }
     }
 
     /// One process.
     async fn gate(&self) -> Gate {
+        self.gate_at(self.table.clone()).await
+    }
+
+    async fn gate_at(&self, table: Table) -> Gate {
         let builder = GateBuilder::from_text(&self.service).plans(PLANS);
-        builder.store(self.table.clone()).clock(self.clock.clone()).open().await.unwrap()
+        builder.store(table).clock(self.clock.clone()).open().await.unwrap()
     }
 
     /// Lets time pass, of tasks and of gates alike.
@@ -306,17 +361,107 @@ async fn a_change_among_thousands_acts_in_other_processes_all_the_same() {
     let w = World::new();
     let (here, there) = (w.gate().await, w.gate().await);
     let (key, acme) = new_key(&here, "acme").await;
-    assert_eq!(with_key(&there, &key).await, 200);
-    w.pass(Duration::from_secs(1)).await;
-    acme.suspend("does not pay").await.unwrap();
-    for n in 0..1_000 {
-        let made = here.directory().tenant(&format!("t{n}")).note("imported").save().await;
-        made.unwrap();
+    let (revoked, globex) = new_key(&here, "globex").await;
+    for (key, tenant) in [(&key, &acme), (&revoked, &globex)] {
+        tenant.edit().plan("trial").note("units at hand").save().await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(with_key(&there, key).await, 200);
+        }
     }
+    w.pass(Duration::from_millis(1_500)).await; // between two looks
+    acme.suspend("does not pay").await.unwrap();
+    globex.revoke_key(&globex.keys().await.unwrap()[0].id).await.unwrap();
+    change_thousands(&here).await;
     w.pass(Duration::from_secs(2)).await;
-    with_key(&there, &key).await; // from here on it is read again
-    w.pass(Duration::from_secs(1)).await;
     assert_eq!(with_key(&there, &key).await, 403);
+    assert_eq!(with_key(&there, &revoked).await, 401);
+}
+
+/// Changes more than the feed keeps, within a second.
+async fn change_thousands(gate: &Gate) {
+    let other = gate.directory().tenant("other").note("-").save().await.unwrap();
+    for n in 0..1_000 {
+        other.edit().plan(["free", "pro"][n % 2]).note("to and fro").save().await.unwrap();
+    }
+}
+
+/// All that is in memory is in doubt then: whoever calls is read first.
+#[tokio::test(start_paused = true)]
+async fn after_thousands_of_changes_callers_are_read_again_a_few_at_a_time_and_all_are_served() {
+    let w = World::new();
+    let (here, there) = (w.gate().await, w.gate_at(w.table.clone()).await);
+    let mut keys = Vec::new();
+    for n in 0..1_000 {
+        keys.push(new_key(&here, &format!("t{n}")).await.0);
+    }
+    for key in &keys {
+        assert_eq!(with_key(&there, key).await, 200);
+    }
+    w.pass(Duration::from_millis(1_500)).await;
+    change_thousands(&here).await;
+    w.pass(Duration::from_secs(2)).await;
+    w.table.counts.store(true, Ordering::Relaxed);
+    let mut calls = JoinSet::new();
+    for key in keys {
+        let there = there.clone();
+        calls.spawn(async move { with_key(&there, &key).await });
+    }
+    assert_eq!(calls.join_all().await, [200; 1_000]);
+    let most = w.table.most.load(Ordering::Relaxed);
+    assert!((100..200).contains(&most), "{most} reads at once");
+}
+
+/// The store is away from a process while another makes a change: it acts as soon as the store is
+/// back as it would have without.
+#[tokio::test(start_paused = true)]
+async fn what_was_changed_while_the_store_was_away_acts_within_two_seconds_of_its_return() {
+    for (seconds, with_queries) in [(3, false), (3, true), (8, true), (45, true)] {
+        let w = World::new();
+        let (no_reads, no_queries) = Default::default();
+        let table = Table { no_reads, no_queries, ..w.table.clone() };
+        let (here, there) = (w.gate().await, w.gate_at(table.clone()).await);
+        let (key, acme) = new_key(&here, "acme").await;
+        acme.edit().plan("open").note("no units").save().await.unwrap();
+        assert_eq!(with_key(&there, &key).await, 200);
+        w.pass(Duration::from_secs(2)).await;
+        table.no_reads.store(true, Ordering::Relaxed);
+        table.no_queries.store(with_queries, Ordering::Relaxed);
+        w.pass(Duration::from_secs(1)).await;
+        acme.suspend("does not pay").await.unwrap();
+        for _ in 0..seconds * 2 {
+            assert_eq!(with_key(&there, &key).await, 200, "as last known");
+            w.pass(Duration::from_millis(500)).await;
+        }
+        table.no_reads.store(false, Ordering::Relaxed);
+        table.no_queries.store(false, Ordering::Relaxed);
+        w.pass(Duration::from_secs(2)).await;
+        let status = with_key(&there, &key).await;
+        assert_eq!(status, 403, "away for {seconds} s, with queries: {with_queries}");
+    }
+}
+
+/// Changed elsewhere: told by the feed, or seen by its age.
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_cannot_be_read_keeps_no_other_from_being_read_again() {
+    for is_mute in [false, true] {
+        let w = World::new();
+        let (here, there) = (w.gate().await, w.gate_at(w.table.clone()).await);
+        let (stuck, stuck_tenant) = new_key(&here, "stuck").await;
+        let (key, acme) = new_key(&here, "acme").await;
+        for key in [&stuck, &key] {
+            assert_eq!(with_key(&there, key).await, 200);
+        }
+        w.pass(Duration::from_secs(16)).await;
+        w.table.is_mute.store(is_mute, Ordering::Relaxed);
+        stuck_tenant.edit().plan("pro").note("-").save().await.unwrap();
+        *w.table.hangs.lock().unwrap() = Some(stuck_tenant.record().surrogate.to_string());
+        w.pass(Duration::from_secs(1)).await;
+        with_key(&there, &stuck).await; // read again in the background
+        acme.suspend("does not pay").await.unwrap();
+        with_key(&there, &key).await; // the same
+        w.pass(Duration::from_secs(2)).await;
+        assert_eq!(with_key(&there, &key).await, 403, "without announcements: {is_mute}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

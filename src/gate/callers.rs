@@ -240,9 +240,14 @@ impl Gate {
             if inner.hub.reach.is_away() {
                 return inner.without_directory(probe, wanted);
             }
-            // Who is in memory can be taken for what it was.
-            let is_known = inner.is_remembered(probe);
-            let wait = if is_known { LEASE_WAIT } else { LOOK_UP_WAIT };
+            // Who is in memory can be taken for what it was, unless something is known to have
+            // changed; and it is known whose it is.
+            let awake = inner.callers.get(&probe.0).map(|it| it.clone());
+            let is_known = awake.is_some() || inner.is_remembered(probe);
+            let is_in_doubt = |it: &KnownCaller| inner.recent.is_in_doubt(it.looked_up_ns());
+            let waits_long = !is_known || awake.as_deref().is_some_and(is_in_doubt);
+            let wait = if waits_long { LOOK_UP_WAIT } else { LEASE_WAIT };
+            let whose = awake.map_or(whose, |it| it.tenant.core.surrogate.as_u128());
             let load = async {
                 let Some(_place) = inner.reads.place(whose).await else {
                     return Err(Failed::Busy);
@@ -292,12 +297,16 @@ impl Gate {
         Some(Box::pin(async move {
             let key = tenant.core.surrogate.as_u128();
             let read = async {
+                let place = inner.reads.place(key).await;
+                place.as_ref().ok_or(Failed::Busy)?;
                 inner.read_again(&tenant).await;
                 Ok::<(), Failed>(())
             };
-            // It cannot fail: a tenant that cannot be read stays as it was last known.
-            let read = inner.within(LEASE_WAIT, inner.loads.once(&key, read)).await;
-            if read.is_none() {
+            let is_in_doubt = inner.recent.is_in_doubt(tenant.read_ns());
+            let wait = if is_in_doubt { LOOK_UP_WAIT } else { LEASE_WAIT };
+            // A tenant that cannot be read stays as it was last known.
+            let read = inner.within(wait, inner.loads.once(&key, read)).await;
+            if !matches!(read, Some(Ok(()))) {
                 inner.keep_tenant(&tenant);
                 inner.refresh_soon(&tenant);
             }

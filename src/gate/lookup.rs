@@ -139,6 +139,7 @@ impl Inner {
         let known = awake.or_else(|| self.wake_caller(probe));
         let known = known.filter(|known| now.wall_ms < known.expires_ms && !known.is_outdated());
         let Some(known) = known else { return false };
+        self.recent.reads(now.mono_ns);
         let retry_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
         let again = KnownCaller {
             tenant: known.tenant.clone(),
@@ -209,15 +210,14 @@ impl Inner {
 
     /// Reads a tenant again that is in use; if that fails it stays as it was last known.
     pub(super) async fn read_again(&self, tenant: &LiveTenant) {
-        self.read_anew(tenant, true).await;
+        if self.hub.reach.is_away() || !self.read_anew(tenant, true).await {
+            self.keep_tenant(tenant);
+        }
     }
 
-    /// Reads a tenant again, for a request of it (`is_used`) or because it was changed.
-    pub(super) async fn read_anew(&self, tenant: &LiveTenant, is_used: bool) {
-        if self.hub.reach.is_away() {
-            self.keep_tenant(tenant);
-            return;
-        }
+    /// Reads a tenant again, for a request of it (`is_used`) or because it was changed. False: it
+    /// could not be read.
+    pub(super) async fn read_anew(&self, tenant: &LiveTenant, is_used: bool) -> bool {
         let as_of = self.recent.so_far();
         self.recent.reads(self.clock.now().mono_ns);
         let read = match self.directory.lookup_tenant(tenant.core.surrogate).await {
@@ -237,15 +237,17 @@ impl Inner {
                 if matches!(error.kind, StoreErrorKind::Unavailable | StoreErrorKind::Unknown) {
                     self.hub.reach.suspect();
                 }
-                self.keep_tenant(tenant);
+                return false;
             }
         }
+        true
     }
 
     /// The directory does not answer: a tenant stays as it was last known, and is asked for again
     /// after a while.
     pub(super) fn keep_tenant(&self, tenant: &LiveTenant) {
         let now = self.clock.now();
+        self.recent.reads(now.mono_ns);
         // As old as to be read again after `RETRY`, and not by the very next request.
         tenant.keep_as_known(now.mono_ns.saturating_sub(nanos(REFRESH_AGE) - nanos(RETRY)));
     }

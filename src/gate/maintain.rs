@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Inner;
@@ -149,15 +150,22 @@ struct Failed {
     broken: Option<[u8; 32]>,
 }
 
-/// Reads again what grows old.
+/// Reads again what grows old, each tenant's by turns with all that is looked up: one that cannot
+/// be read keeps no other waiting.
 async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
     let mut poll = tokio::time::interval(POLL);
+    let mut reading = JoinSet::new();
     loop {
         tokio::select! {
             biased; // so that one seed is one run
             () = reborn(&inner) => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.turn_over().await;
+            }
+            Some(ended) = reading.join_next(), if !reading.is_empty() => {
+                if let Err(panicked) = ended {
+                    tracing::error!(error = %panicked, "a tenant's reading ended badly");
+                }
             }
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
@@ -169,10 +177,7 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
             }
             refresh = refreshes.recv() => {
                 let (Some(refresh), Some(inner)) = (refresh, inner.upgrade()) else { return };
-                match refresh {
-                    Refresh::Tenant(tenant) => inner.read_again(&tenant).await,
-                    Refresh::Caller(probe, wanted) => inner.refresh_caller(probe, wanted).await,
-                }
+                reading.spawn(async move { inner.refresh_in_turn(refresh).await });
             }
         }
     }
@@ -254,6 +259,28 @@ impl Vouched {
 }
 
 impl Inner {
+    /// Reads it again when it is its turn; as it was last known if that cannot be.
+    async fn refresh_in_turn(&self, refresh: Refresh) {
+        match refresh {
+            Refresh::Tenant(tenant) => {
+                match self.reads.place(tenant.core.surrogate.as_u128()).await {
+                    Some(_place) => self.read_again(&tenant).await,
+                    None => tenant.unwant_refresh(),
+                }
+            }
+            Refresh::Caller(probe, wanted) => {
+                let known = self.callers.get(&probe.0).map(|it| it.clone());
+                let whose = known.as_ref().map(|it| it.tenant.core.surrogate.as_u128());
+                match self.reads.place(whose.unwrap_or_default()).await {
+                    Some(_place) => self.refresh_caller(probe, wanted).await,
+                    None => {
+                        known.inspect(|it| it.refreshing.store(false, Ordering::Release));
+                    }
+                }
+            }
+        }
+    }
+
     /// Has a tenant read again in the background, unless that is on its way. Where the queue is
     /// full it is asked for again.
     pub(super) fn refresh_soon(&self, tenant: &Arc<LiveTenant>) {

@@ -4,7 +4,7 @@
 //! What is in memory is replaced, or read again; what is being read while a change is heard of is
 //! read once more (see [`Recent`]). So age (`MAX_AGE`) is left for changes that were not announced.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -13,16 +13,19 @@ use tokio::task::JoinSet;
 
 use super::Inner;
 use super::callers::{MAX_AGE, REFRESH_AGE, nanos};
-use crate::admission::tenant::LiveTenant;
-use crate::directory::{Hears, News, Seen, Surrogate, TenantRecord};
+use crate::directory::{Heard, Hears, News, Seen, Surrogate, TenantRecord};
 use crate::planted::{Plant, planted};
 
 /// How often the feed of changes is looked at: with the reading that follows it this is what keeps
 /// the two seconds.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Tenants that are read again at once because another process has changed them.
-const AT_ONCE: usize = 16;
+/// A look that is not answered within so long has failed, so that the next is not late.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
+
+/// Most tenants that other processes have changed and that are to be read again. Past it all that
+/// is in memory is in doubt.
+const MAX_CHANGED: usize = 4_096;
 
 /// Changes that are kept for look-ups under way: a look-up that lasts for longer than so many
 /// changes is made once more.
@@ -32,8 +35,11 @@ const RECENT: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     changed: Mutex<(u64, VecDeque<Surrogate>)>,
-    /// When something was last read of the directory, on the monotonic clock.
+    /// When something was last read of the directory, or kept though it could not be read, on the
+    /// monotonic clock.
     read_ns: AtomicU64,
+    /// What was read by then was in doubt.
+    doubted_ns: AtomicU64,
 }
 
 impl Recent {
@@ -53,6 +59,19 @@ impl Recent {
         changed.0
     }
 
+    /// Any tenant may have changed.
+    fn doubt(&self, now_ns: u64) {
+        let mut changed = self.locked();
+        changed.0 += 1;
+        changed.1.clear(); // so this change is none of those in mind
+        self.doubted_ns.fetch_max(now_ns, Ordering::Relaxed);
+    }
+
+    /// Whether what was read then may lack a change that was announced.
+    pub(super) fn is_in_doubt(&self, read_ns: u64) -> bool {
+        read_ns <= self.doubted_ns.load(Ordering::Relaxed)
+    }
+
     /// Whether this tenant may have been changed after so many changes had been heard of: what was
     /// read since then may be from before.
     pub(super) fn has_changed(&self, tenant: Surrogate, as_of: u64) -> bool {
@@ -61,7 +80,7 @@ impl Recent {
         since > changed.1.len() || changed.1.iter().rev().take(since).any(|it| *it == tenant)
     }
 
-    /// Something is read of the directory, which will be believed for a while.
+    /// Something is read of the directory, or kept as it was, and will be believed for a while.
     pub(super) fn reads(&self, now_ns: u64) {
         self.read_ns.fetch_max(now_ns, Ordering::Relaxed);
     }
@@ -92,7 +111,7 @@ impl Hears for Inner {
 
 impl Inner {
     /// Something has changed. Returns the tenant that is to be read again, if it is in use.
-    fn heard(&self, news: News) -> Option<Arc<LiveTenant>> {
+    fn heard(&self, news: News) -> Option<Surrogate> {
         let now = self.clock.now();
         match news {
             News::Made(tag) => self.unknown.made(tag, now),
@@ -106,19 +125,20 @@ impl Inner {
             News::Tenant(surrogate) => {
                 self.recent.note(surrogate);
                 // One that sleeps is older than anything is believed: its next call reads it.
-                let tenant = self.tenants.get(&surrogate)?.clone();
+                let tenant = self.tenants.get(&surrogate)?;
                 tenant.read_by(now.mono_ns.saturating_sub(nanos(REFRESH_AGE)));
-                return Some(tenant);
+                return Some(surrogate);
             }
         }
         None
     }
 
-    /// Changes were announced that are lost: all that is in memory may have changed. It is read
-    /// again in the background, as it is asked for.
+    /// Changes were announced that are lost: all that is in memory may have changed, and is read
+    /// again before it is used.
     fn doubt_all(&self) {
         let now = self.clock.now();
-        let old_ns = now.mono_ns.saturating_sub(nanos(REFRESH_AGE) + 1);
+        let old_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE));
+        self.recent.doubt(now.mono_ns);
         self.unknown.clear();
         self.sleepers.forget_callers();
         self.tenants.iter().for_each(|tenant| tenant.read_by(old_ns));
@@ -136,37 +156,62 @@ impl Inner {
 
 /// Looks at the feed of changes, and reads again what was changed.
 pub(super) async fn follow(inner: Weak<Inner>) {
-    let mut seen = Seen::default();
+    let (mut seen, mut changed) = (Seen::default(), Changed::default());
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        look.tick().await;
+        tokio::select! {
+            biased; // so that one seed is one run
+            Some(read) = changed.reading.join_next(), if !changed.reading.is_empty() => {
+                changed.again.extend(read.ok().flatten());
+                continue;
+            }
+            _ = look.tick() => {}
+        }
         let Some(inner) = inner.upgrade() else { return };
         let feed = inner.directory.feed();
         feed.announced().await; // what could not be announced before
-        if !inner.believes_anything() {
-            continue;
-        }
-        let heard = match feed.look(&mut seen).await {
-            Ok(heard) => heard,
-            Err(error) => {
-                tracing::debug!(%error, "changes made by other processes cannot be read");
-                continue;
+        if inner.believes_anything() {
+            match tokio::time::timeout(LOOK_WITHIN, feed.look(&mut seen)).await {
+                Ok(Ok(heard)) => changed.hear(heard, &inner),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "changes made by other processes cannot be read");
+                }
+                Err(_) => tracing::debug!("changes made by other processes: no answer in time"),
             }
-        };
-        if heard.missed {
+        }
+        changed.read(&inner);
+    }
+}
+
+/// Tenants that were changed by other processes, until they have been read again.
+#[derive(Default)]
+struct Changed {
+    /// To be read, or read once more because that failed.
+    again: BTreeSet<Surrogate>,
+    /// Being read; what comes back could not be.
+    reading: JoinSet<Option<Surrogate>>,
+}
+
+impl Changed {
+    fn hear(&mut self, heard: Heard, inner: &Inner) {
+        self.again.extend(heard.news.into_iter().filter_map(|news| inner.heard(news)));
+        if heard.missed || self.again.len() + self.reading.len() > MAX_CHANGED {
             inner.doubt_all();
+            self.again.clear();
         }
-        let mut due: Vec<_> = heard.news.into_iter().filter_map(|it| inner.heard(it)).collect();
-        due.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        let mut reading = JoinSet::new();
-        for tenant in due {
-            if reading.len() >= AT_ONCE {
-                reading.join_next().await;
-            }
+    }
+
+    /// Begins to read what is to be read, by turns with those who wait for a look-up.
+    fn read(&mut self, inner: &Arc<Inner>) {
+        for surrogate in std::mem::take(&mut self.again) {
+            let Some(tenant) = inner.tenants.get(&surrogate).map(|it| it.clone()) else { continue };
             let inner = inner.clone();
-            reading.spawn(async move { inner.read_anew(&tenant, false).await });
+            self.reading.spawn(async move {
+                let place = inner.reads.place(surrogate.as_u128()).await;
+                let is_read = place.is_some() && inner.read_anew(&tenant, false).await;
+                (!is_read).then_some(surrogate)
+            });
         }
-        while reading.join_next().await.is_some() {}
     }
 }
