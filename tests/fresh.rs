@@ -385,6 +385,29 @@ async fn change_thousands(gate: &Gate) {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn thousands_of_tenants_that_are_made_put_nobody_else_in_doubt() {
+    let w = World::new();
+    let (here, there) = (w.gate().await, w.gate_at(w.table.clone()).await);
+    let (key, acme) = new_key(&here, "acme").await;
+    let (revoked, globex) = new_key(&here, "globex").await;
+    acme.edit().plan("open").note("no units").save().await.unwrap();
+    for key in [&key, &revoked] {
+        assert_eq!(with_key(&there, key).await, 200);
+    }
+    w.pass(Duration::from_millis(1_500)).await;
+    globex.revoke_key(&globex.keys().await.unwrap()[0].id).await.unwrap();
+    for n in 0..1_000 {
+        let made = here.directory().tenant(&format!("t{n}")).note("imported").save().await;
+        made.unwrap();
+    }
+    w.pass(Duration::from_secs(2)).await;
+    w.table.counts.store(true, Ordering::Relaxed);
+    assert_eq!(with_key(&there, &key).await, 200);
+    assert_eq!(w.table.most.load(Ordering::Relaxed), 0, "it was not read again");
+    assert_eq!(with_key(&there, &revoked).await, 401);
+}
+
 /// All that is in memory is in doubt then: whoever calls is read first.
 #[tokio::test(start_paused = true)]
 async fn after_thousands_of_changes_callers_are_read_again_a_few_at_a_time_and_all_are_served() {

@@ -8,7 +8,9 @@
 //! 2. The process that makes a change knows of it before it is announced, and before what made
 //!    it is answered.
 //! 3. A shard of the feed keeps its newest [`KEPT`] announcements and counts all there ever were. A
-//!    reader that finds more new ones than are kept knows that it has missed some.
+//!    reader that finds more new ones than are kept knows that it has missed some. What was made
+//!    gives way to what was changed, and is counted by itself: thousands of new tenants put
+//!    nothing in doubt but what is unknown.
 //! 4. An announcement that cannot be written now is tried again with the next look at the feed. One
 //!    whose process dies is never made: that change is seen by its age, like any before there was a
 //!    feed.
@@ -45,6 +47,8 @@ const TRIES: u8 = 16;
 
 const FORMAT: i64 = 1;
 const COUNT: &str = "n";
+/// Of these, how many were not of something made.
+const CHANGES: &str = "c";
 const RING: &str = "ring";
 
 /// Bytes of one announcement: its kind, and of what it is.
@@ -105,15 +109,52 @@ impl Drop for Untold<'_> {
 
 /// How far a reader has come, shard by shard.
 #[derive(Debug, Default)]
-pub(crate) struct Seen([Option<i64>; SHARDS as usize]);
+pub(crate) struct Seen([Option<Count>; SHARDS as usize]);
+
+/// How many were ever announced in a shard, of what was made and of what was changed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    made: i64,
+    changed: i64,
+}
 
 /// What a look at the feed came to.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     /// What is new since the last look.
     pub(crate) news: Vec<News>,
-    /// There was more than that.
+    /// More has changed than that.
     pub(crate) missed: bool,
+    /// More was made.
+    pub(crate) missed_made: bool,
+}
+
+impl Heard {
+    /// Takes in the new ones of a shard.
+    fn take(&mut self, before: Option<Count>, count: Count, ring: &[News]) {
+        let made = |news: &&News| matches!(news, News::Made(_));
+        let kept = |is_made| ring.iter().filter(|news| made(news) == is_made).count();
+        let new = |before: Option<i64>, now: i64, kept: usize| match before {
+            None => (kept, false),
+            // A table that was restored from a backup counts from before.
+            Some(before) if now < before => (kept, true),
+            Some(before) => {
+                let new = usize::try_from(now - before).unwrap_or(usize::MAX);
+                (new.min(kept), new > kept)
+            }
+        };
+        let (of_made, missed) = new(before.map(|it| it.made), count.made, kept(true));
+        self.missed_made |= missed;
+        let (of_changed, missed) = new(before.map(|it| it.changed), count.changed, kept(false));
+        self.missed |= missed;
+        let (mut old_made, mut old) = (kept(true) - of_made, kept(false) - of_changed);
+        self.news.extend(ring.iter().filter(|news| {
+            let old = if made(news) { &mut old_made } else { &mut old };
+            let is_new = *old == 0;
+            *old = old.saturating_sub(1);
+            is_new
+        }));
+    }
 }
 
 /// See the [module](self).
@@ -258,23 +299,33 @@ impl Feed {
     ) -> Result<Write, StoreError> {
         let (count, mut ring) = match stands {
             Some(item) => read(item)?,
-            None => (0, Vec::new()),
+            None => (Count::default(), Vec::new()),
         };
         ring.extend_from_slice(some);
-        let old = ring.len().saturating_sub(KEPT);
-        let bytes = ring[old..].iter().flat_map(|news| packed(*news)).collect();
+        while ring.len() > KEPT {
+            let made = ring.iter().position(|news| matches!(news, News::Made(_)));
+            ring.remove(made.unwrap_or(0));
+        }
+        let bytes = ring.iter().flat_map(|news| packed(*news)).collect();
         // What is not to be had counts all the same: with as many as are kept a gap is sure.
         let gap = if dropped > 0 { KEPT as i64 } else { 0 };
-        let after = count.saturating_add(some.len() as i64).saturating_add(gap);
+        let made = some.iter().filter(|news| matches!(news, News::Made(_))).count() as i64;
+        let changed = some.len() as i64 - made;
+        let after = Count {
+            made: count.made.saturating_add(made).saturating_add(gap),
+            changed: count.changed.saturating_add(changed).saturating_add(gap),
+        };
+        let sum = |count: Count| Value::Int(count.made.saturating_add(count.changed));
         Ok(Write {
             key: self.space.changes(shard),
             when: vec![match stands {
-                Some(_) => When::Equals(COUNT.into(), Value::Int(count)),
+                Some(_) => When::Equals(COUNT.into(), sum(count)),
                 None => When::Missing(COUNT.into()),
             }],
             change: vec![
                 Change::Set(format(FORMAT).0, format(FORMAT).1),
-                Change::Set(COUNT.into(), Value::Int(after)),
+                Change::Set(COUNT.into(), sum(after)),
+                Change::Set(CHANGES.into(), Value::Int(after.changed)),
                 Change::Set(RING.into(), Value::Bytes(bytes)),
             ],
         })
@@ -297,27 +348,14 @@ impl Feed {
                     continue;
                 };
                 let (count, ring) = read(&item)?;
-                let new = match *seen {
-                    None => ring.len(),
-                    // A table that was restored from a backup counts from before.
-                    Some(before) if count < before => {
-                        heard.missed = true;
-                        ring.len()
-                    }
-                    Some(before) => {
-                        let new = usize::try_from(count - before).unwrap_or(usize::MAX);
-                        heard.missed |= new > ring.len();
-                        new.min(ring.len())
-                    }
-                };
-                heard.news.extend_from_slice(&ring[ring.len() - new..]);
+                heard.take(*seen, count, &ring);
                 *seen = Some(count);
             }
             let Some(next) = next else { break };
             query.from = next;
         }
         // Nothing was ever announced in those that are not there.
-        seen.0.iter_mut().for_each(|shard| *shard = Some(shard.unwrap_or(0)));
+        seen.0.iter_mut().for_each(|shard| *shard = Some(shard.unwrap_or_default()));
         Ok(heard)
     }
 
@@ -341,11 +379,13 @@ fn packed(news: News) -> [u8; ENTRY] {
     bytes
 }
 
-/// How many were ever announced in a shard, and the newest, in order.
-fn read(item: &Item) -> Result<(i64, Vec<News>), StoreError> {
+/// How many were ever announced in a shard, and the newest of each kind, in order.
+fn read(item: &Item) -> Result<(Count, Vec<News>), StoreError> {
     check_format(item, FORMAT, "the feed of changes")?;
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "the feed of changes cannot be read");
-    let (count, ring) = item.int(COUNT).zip(item.bytes(RING)).ok_or_else(damaged)?;
+    let (all, ring) = item.int(COUNT).zip(item.bytes(RING)).ok_or_else(damaged)?;
+    let changed = item.int(CHANGES).ok_or_else(damaged)?;
+    let count = Count { made: all.saturating_sub(changed), changed };
     let news = |entry: &[u8]| {
         let (kind, of) = entry.split_first()?;
         let of = of.try_into().ok()?;
@@ -448,6 +488,26 @@ mod tests {
         assert!(reader.look(&mut seen).await.unwrap().missed);
         let after = reader.look(&mut seen).await.unwrap();
         assert_eq!((after.news, after.missed), (vec![], false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_made_takes_no_place_of_what_is_changed() {
+        let (_, [writer, reader]) = feeds(Odds::default());
+        let mut seen = Seen::default();
+        reader.look(&mut seen).await.unwrap();
+        writer.announce(tenant(1));
+        writer.announced().await;
+        for n in 0..100 {
+            (0..10).for_each(|i| writer.announce(News::Made(n * 10 + i)));
+            writer.announced().await;
+        }
+        let heard = reader.look(&mut seen).await.unwrap();
+        assert!(heard.news.contains(&tenant(1)) && !heard.missed && heard.missed_made);
+        writer.announce(News::Made(7));
+        writer.announced().await;
+        let heard = reader.look(&mut seen).await.unwrap();
+        assert_eq!(heard.news, [News::Made(7)], "and nothing twice");
+        assert!(!heard.missed && !heard.missed_made);
     }
 
     #[tokio::test(start_paused = true)]

@@ -195,10 +195,13 @@ struct Changed {
 
 impl Changed {
     fn hear(&mut self, heard: Heard, inner: &Inner) {
-        self.again.extend(heard.news.into_iter().filter_map(|news| inner.heard(news)));
+        self.again.extend(heard.news.iter().filter_map(|news| inner.heard(*news)));
         if heard.missed || self.again.len() + self.reading.len() > MAX_CHANGED {
             inner.doubt_all();
             self.again.clear();
+        }
+        if heard.missed_made {
+            inner.unknown.clear();
         }
     }
 
