@@ -286,6 +286,24 @@ async fn cut_at(quota: &str, frame: usize, expected: usize) {
 }
 
 #[tokio::test]
+async fn a_stream_of_a_tenant_that_is_suspended_meanwhile_gets_nothing_more() {
+    for cut in ["cut   = true", "cut   = false"] {
+        let (gate, _clock) = testing::gate(&PLANS.replace("cut   = true", cut));
+        let stream = |_| Response::new(Frames::of(9, 1_000));
+        let mut body = call(&gate, request("GET", "/stream"), stream).await.into_body();
+        for _ in 0..3 {
+            body.frame().await.unwrap().unwrap();
+        }
+        let acme = gate.directory().find("acme").await.unwrap().unwrap();
+        acme.suspend("abuse").await.unwrap();
+        let error = body.frame().await.expect("it does not look whole").expect_err(cut);
+        assert!(error.is::<StreamCut>(), "{error}");
+        assert!(body.frame().await.is_none());
+        assert_eq!(meter(&gate, "egress").await, (3_000, 0), "{cut}");
+    }
+}
+
+#[tokio::test]
 async fn without_cut_the_rest_is_served_and_owed() {
     let (gate, _clock) = testing::gate(&PLANS.replace("cut   = true", "cut   = false"));
     let stream = |_| Response::new(Frames::of(15, 1_000));

@@ -8,9 +8,9 @@
 use std::task::{Context, Poll, ready};
 
 use super::{Ended, Serving};
-use crate::Outcome;
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Gate, Pending, Took, Waited};
+use crate::{Outcome, Reason};
 
 /// What a counted body knows. The body itself, and the chunk that waits, are the adapter's.
 pub struct Counting {
@@ -36,10 +36,10 @@ enum Wait {
     Record(Pending),
 }
 
-/// The body ended early because no units remain (`cut = true` on the meter): an error, so that the
-/// client does not take the part for the whole.
+/// The body ended early because no units remain (`cut = true` on the meter), or because its tenant
+/// was suspended: an error, so that the client does not take the part for the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the response was cut: the quota for it is used up")]
+#[error("the response was cut: the quota for it is used up, or its tenant is suspended")]
 pub struct StreamCut;
 
 /// The length that a response states in its `Content-Length`: one value, of digits alone.
@@ -188,7 +188,10 @@ impl Counting {
             match serving.make_room(gate, meter, n, waited) {
                 Took::Done => {}
                 Took::Wait(pending) => return Passed::Wait(pending),
-                Took::Refused(_) if meter.cut => return Passed::Cut,
+                // An operator's word: no meter serves it on.
+                Took::Refused(why) if meter.cut || why.reason == Reason::Suspended => {
+                    return Passed::Cut;
+                }
                 // Served, and recorded as over.
                 Took::Refused(_) => {}
             }
