@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tollgate::store::{Memory, Query, Store};
+use tollgate::store::{Change, Key, Memory, Query, Store, Value, When, Write, Written};
 use tollgate::{CLOSE_WITHIN, Gate, testing};
 
 use crate::support::{Of, Paused, Troubled, call};
@@ -84,4 +84,38 @@ async fn closes_in_time(tenants: usize, each: usize, call: Duration) {
 #[tokio::test(start_paused = true)]
 async fn closing_keeps_its_deadline_with_100000_leases_in_doubt() {
     closes_in_time(100, 1_000, Duration::from_millis(5)).await;
+}
+
+/// Ends the gate's log, as a process does that takes this one for dead.
+async fn seal(store: &Troubled) {
+    let pk = store.logs().into_iter().next().unwrap();
+    let query = Query { pk: pk.clone(), from: String::new(), until: None, limit: 100 };
+    let slots = store.memory.query(query).await.unwrap().items;
+    let (last, item) = slots.last().unwrap();
+    let next = last.parse::<u64>().unwrap() + 1;
+    let of_every_slot = item.0.iter().filter(|(name, _)| *name != "body");
+    let change = of_every_slot.map(|(name, value)| Change::Set(name.clone(), value.clone()));
+    let seal = Change::Set("seal".into(), Value::Int(1));
+    let key = Key { pk, sk: format!("{next:020}") };
+    let write = Write { key, when: vec![When::Absent], change: change.chain([seal]).collect() };
+    assert!(matches!(store.memory.write(write).await.unwrap(), Written::Applied(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_keeps_its_deadline_with_a_sealed_log_and_no_answer_to_a_new_one() {
+    let store = Troubled::new(Memory::new(), Duration::from_millis(2), false);
+    let gate = gate(&store).await;
+    assert_eq!(users(&gate, "served", 10).await, 10);
+    gate.flush_now().await.unwrap();
+    seal(&store).await;
+    store.no_new_logs();
+    assert_eq!(users(&gate, "served", 10).await, 10);
+
+    let begun = Instant::now();
+    let closing = gate.close_within(CLOSE_WITHIN);
+    let closed = tokio::time::timeout(10 * CLOSE_WITHIN, closing).await.expect("it ends");
+    let took = begun.elapsed();
+    assert!(took <= CLOSE_WITHIN + Duration::from_millis(100), "{took:?}");
+    let error = closed.unwrap_err().to_string();
+    assert!(error.contains("no answer"), "says that something is left, and why: {error}");
 }

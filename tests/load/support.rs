@@ -86,6 +86,8 @@ struct Trouble {
     /// Those who write to pools now are among them from now on.
     marks: bool,
     everybody: bool,
+    /// No new log can be begun.
+    no_new_logs: bool,
     tenants: BTreeSet<String>,
     /// Partitions of logs.
     logs: BTreeSet<String>,
@@ -107,6 +109,16 @@ impl Troubled {
     /// From now on no write to a pool is answered.
     pub(crate) fn for_everybody(&self) {
         self.trouble.lock().unwrap().everybody = true;
+    }
+
+    /// From now on no write that would begin a log is ever answered.
+    pub(crate) fn no_new_logs(&self) {
+        self.trouble.lock().unwrap().no_new_logs = true;
+    }
+
+    /// Whether it would register a log.
+    fn is_never_answered(&self, key: &Key) -> bool {
+        key.pk.split('#').nth(2) == Some("R") && self.trouble.lock().unwrap().no_new_logs
     }
 
     /// The partitions of all logs that were written to.
@@ -149,6 +161,9 @@ impl Store for Troubled {
     }
 
     fn write(&self, write: Write) -> StoreFuture<Written> {
+        if self.is_never_answered(&write.key) {
+            return Box::pin(std::future::pending());
+        }
         if self.is_lost(&write.key) {
             return Box::pin(async {
                 tokio::time::sleep(GIVEN_UP).await;
