@@ -106,3 +106,25 @@ async fn a_store_that_never_answers_is_named_within_half_a_minute() {
     assert!(error.contains("the table `acme` at http://127.0.0.1:8000"), "{error}");
     assert!(error.contains("has not answered within"), "{error}");
 }
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_written_is_refused_and_says_which_key_names_another_place() {
+    let folder = tempfile::tempdir().unwrap();
+    // What a folder does that may not be written to, also to those who may write everywhere.
+    std::fs::create_dir(folder.path().join("j.probe")).unwrap();
+    for (n, journal) in ["j", "gone/j"].into_iter().enumerate() {
+        let journal = folder.path().join(journal);
+        let service = format!(
+            "[store]\nkind = \"redb\"\npath = {:?}\n[[identify]]\nclaim = \"org\"\n\
+             [flush]\nmode = \"journal\"\njournal-path = {journal:?}\n",
+            folder.path().join(format!("{n}.redb"))
+        );
+        let opened = GateBuilder::from_text(&service).plans(PLANS).open().await;
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains(&*journal.to_string_lossy()), "{error}");
+        assert!(
+            error.contains("`flush.journal-path`") && error.contains("`flush.mode`"),
+            "{error}"
+        );
+    }
+}
