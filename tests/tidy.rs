@@ -249,6 +249,17 @@ fn names_are_found_as_words() {
     assert!(!names("let x = \"http::y\";", "http::"));
 }
 
+/// In mode `durable` a small write waits for an acknowledgement that a client may delay by 40 ms.
+#[test]
+fn every_example_that_serves_sends_small_answers_at_once() {
+    let sources = sources();
+    let examples = sources.iter().filter(|it| it.path.starts_with("examples/") && it.is_rust());
+    let serves =
+        |it: &&Source| ["axum::serve(", "HttpServer::new("].iter().any(|s| it.text.contains(s));
+    let slow = examples.filter(serves).filter(|it| !it.text.contains("nodelay(true)"));
+    none(slow.map(|it| fault(it, 1, "set TCP_NODELAY (docs/http.md says how)")).collect());
+}
+
 #[test]
 fn the_architecture_names_every_file() {
     let sources = sources();

@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tollgate::Gate;
 use tollgate_axum::{Tenant, TollgateLayer, usage_router};
@@ -18,6 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .merge(usage_router(&gate)); // GET /usage, its history, a page for people
     let port = std::env::var("PORT").unwrap_or("3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    let listener = listener.tap_io(|it| drop(it.set_nodelay(true))); // small answers go out at once
     let stop = async { drop(tokio::signal::ctrl_c().await) };
     axum::serve(listener, app).with_graceful_shutdown(stop).await?;
     gate.close().await?; // flushes what was counted, gives leases back
