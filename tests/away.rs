@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tollgate::middleware::TollgateLayer;
 use tollgate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
-    Written,
+    Item, Key, Memory, Page, Promise, Query, Redb, Store, StoreError, StoreErrorKind, StoreFuture,
+    Write, Written,
 };
 use tollgate::{Ask, Gate, ManualClock, testing};
 use tower::{Layer, ServiceExt};
@@ -544,4 +544,41 @@ async fn closing_keeps_its_deadline_though_the_store_never_lets_go() {
     assert_eq!(call(&gate, "acme").await.0, 200);
     *store.stalls.lock().unwrap() = true;
     closes_in_time(&gate).await;
+}
+
+/// In real time, for the file has threads of its own.
+#[tokio::test]
+async fn when_the_store_file_is_removed_leases_are_served_and_then_what_the_plan_says() {
+    for (says, beyond) in [("", 0), ("on-lease-error = { allow = \"50%\" }", 500)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, kept) = (folder.path().join("store.redb"), folder.path().join("kept"));
+        let plans = PLANS.replace("[plan.free]", &format!("[plan.free]\n{says}"));
+        let open = async || {
+            let builder = testing::builder(&plans).store(Redb::open(&path).unwrap());
+            builder.clock(ManualClock::at_unix_ms(testing::START_MS)).open().await.unwrap()
+        };
+        let gate = open().await;
+        assert_eq!(call(&gate, "acme").await.0, 200);
+        tokio::time::sleep(Duration::from_millis(300)).await; // no lease is on its way
+        std::fs::rename(&path, &kept).unwrap();
+        let mut served = 1;
+        while call(&gate, "acme").await.0 == 200 {
+            served += 1;
+        }
+        let leased = served - beyond;
+        println!("{leased} of a lease");
+        assert!((2..500).contains(&leased), "{served} were served, {beyond} of them beyond");
+        for _ in 0..50 {
+            assert_eq!(call(&gate, "acme").await.0, 503);
+        }
+        std::fs::rename(&kept, &path).unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(call(&gate, "acme").await.0, 200, "it is back");
+        gate.close().await.unwrap();
+        let gate = open().await;
+        let who = testing::identified(&gate, "acme").await;
+        let used = gate.usage_report(&who).await.unwrap().meters[0].used;
+        assert_eq!(used, served + 1, "nothing that was answered is lost");
+        gate.close().await.unwrap();
+    }
 }

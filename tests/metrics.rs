@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
-use tollgate::store::Memory;
+use tollgate::store::{Memory, Redb, Store};
 use tollgate::telemetry::Metric;
 use tollgate::testing::{self, Faulty};
 use tollgate::{Ask, Gate};
@@ -123,4 +123,25 @@ fn a_flush_tells_its_rows_and_how_old_the_oldest_of_them_is() {
         assert_eq!(seen.get(Metric::FlushBatch, ""), Some(2));
         assert!(seen.get(Metric::StoreSeconds, "op=lease").is_some());
     });
+}
+
+/// The store's threads are not the test's: what they tell goes to the recorder of the process.
+#[tokio::test]
+async fn a_store_file_that_is_gone_shows_until_it_is_back() {
+    let seen: &'static Seen = Box::leak(Box::default());
+    metrics::set_global_recorder(seen).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, kept) = (folder.path().join("store.redb"), folder.path().join("kept"));
+    let store = Redb::open(&path).unwrap();
+    for (from, to, shown) in [(&path, &kept, 1.0), (&kept, &path, 0.0)] {
+        std::fs::rename(from, to).unwrap();
+        let shows = async {
+            while seen.gauge(Metric::Degraded, "mode=store") != Some(shown) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), shows).await;
+        assert!(in_time.is_ok(), "it is never {shown}: {:?}", seen.0);
+    }
+    store.close().await.unwrap();
 }

@@ -10,6 +10,8 @@ use crate::store::Memory;
 
 mod drill;
 mod faulty;
+#[cfg(test)]
+pub(crate) mod heard;
 mod simulated;
 pub mod untrusted;
 

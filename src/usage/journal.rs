@@ -318,6 +318,7 @@ mod tests {
     use super::*;
     use crate::admission::pool::PoolId;
     use crate::directory::Surrogate;
+    use crate::testing::heard;
 
     fn rows(total: u64) -> Rows {
         of(1, total).remove(&1).unwrap()
@@ -424,5 +425,34 @@ mod tests {
         *damaged.last_mut().unwrap() ^= 1;
         fs::write(segment_path(&path, 0), &damaged).unwrap();
         assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(3))]);
+    }
+
+    #[test]
+    fn a_damaged_journal_is_named_with_what_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let mut journal = Journal::open(&path, 1).unwrap();
+        journal.append(&of(1, 3), 0).unwrap();
+        let segment = segment_path(&path, 0);
+        let first = fs::read(&segment).unwrap().len();
+        journal.append(&of(1, 9), 0).unwrap();
+        let whole = fs::read(&segment).unwrap();
+        let said = || heard::lines(|| drop(Journal::recover(&path).unwrap()));
+        assert_eq!(said(), [""; 0], "one that is whole is no matter for the log");
+        let mut damaged = whole.clone();
+        damaged[first + 20] ^= 1;
+        let (rest, all) = (whole.len() - first, whole.len());
+        for (bytes, lacks) in [
+            (&whole[..all - 5], format!("frames=1 bytes={}", rest - 5)),
+            (&damaged[..], format!("frames=1 bytes={rest}")),
+            (&whole[2..], format!("frames=0 bytes={}", all - 2)),
+        ] {
+            fs::write(&segment, bytes).unwrap();
+            let said = said();
+            assert_eq!(said.len(), 1, "{said:?}");
+            for part in [&*lacks, "is not carried over", &*segment.to_string_lossy()] {
+                assert!(said[0].contains(part), "{part}: {said:?}");
+            }
+        }
     }
 }

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::file::StoreFile;
 use super::{Redb, ended};
 use crate::store::{Change, Key, Store, StoreError, StoreErrorKind, Value, Write, Written};
+use crate::testing::heard;
 
 const ITEMS: i64 = 400;
 
@@ -145,6 +147,7 @@ async fn a_file_that_is_deleted_or_replaced_is_noticed_and_answers_for_nothing()
         assert!(error.message.contains(word), "{error}");
         assert_eq!(error.kind, StoreErrorKind::Unavailable);
         assert!(store.read(key(1)).await.unwrap_err().message.contains(word));
+        assert_eq!(path.exists(), is_replaced, "nothing is made in its place");
         // And back.
         fs::rename(&kept, &path).unwrap();
         assert!(matches!(store.write(set(1)).await, Ok(Written::Applied(_))));
@@ -187,11 +190,48 @@ async fn the_file_is_its_owners_alone() {
 async fn a_file_that_is_gone_is_noticed_within_a_second_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let path = made(folder.path(), true).await;
-    let file = std::sync::Arc::new(super::file::StoreFile::at(&path).unwrap());
+    let file = std::sync::Arc::new(StoreFile::at(&path).unwrap());
     let store = Redb::serve(file.clone()).unwrap();
     fs::remove_file(&path).unwrap();
     tokio::time::sleep(Duration::from_millis(900)).await;
     assert!(file.is_known_gone());
     drop(file);
     store.close().await.unwrap();
+}
+
+/// After a failure of the disk the file is opened anew, at a moment when it is not there.
+#[tokio::test]
+async fn a_store_that_is_opened_again_after_a_failure_is_never_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(folder.path(), true).await;
+    let kept = folder.path().join("kept");
+    let file = StoreFile::at(&path).unwrap();
+    file.fail();
+    fs::rename(&path, &kept).unwrap();
+    for _ in 0..2 {
+        // Opens it without a look at its place first.
+        assert_eq!(file.verify(true).unwrap_err().kind, StoreErrorKind::Unavailable);
+        assert!(file.write(&[set(1)])[0].is_err());
+        file.read(|snapshot| assert!(snapshot.is_err()));
+        assert!(!path.exists(), "nothing is made in its place");
+    }
+    fs::rename(&kept, &path).unwrap();
+    assert!(file.write(&[set(1)])[0].is_ok());
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_named_once_and_once_more_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = made(folder.path(), true).await;
+    let file = StoreFile::at(&path).unwrap();
+    let kept = folder.path().join("kept");
+    for _ in 0..2 {
+        fs::rename(&path, &kept).unwrap();
+        let said = heard::lines(|| (0..100).for_each(|_| assert!(file.look().is_err())));
+        assert!(said.len() == 1 && said[0].contains("is gone while it is open"), "{said:?}");
+        assert!(said[0].contains(&*path.to_string_lossy()), "{said:?}");
+        fs::rename(&kept, &path).unwrap();
+        let said = heard::lines(|| (0..100).for_each(|_| assert!(file.look().is_ok())));
+        assert!(said.len() == 1 && said[0].contains("is back"), "{said:?}");
+    }
 }

@@ -77,6 +77,12 @@ impl StoreFile {
         self.on_disk.as_ref().map_or(Ok(()), OnDisk::look)
     }
 
+    /// As if the disk had failed.
+    #[cfg(test)]
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
     #[cfg(test)]
     pub(super) fn is_known_gone(&self) -> bool {
         self.on_disk.as_ref().is_some_and(OnDisk::is_known_gone)
