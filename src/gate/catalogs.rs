@@ -260,3 +260,45 @@ impl Inner {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{Ask, ManualClock, testing};
+
+    /// As on a network's disk that has stalled.
+    #[tokio::test]
+    async fn a_plan_file_whose_read_hangs_keeps_neither_requests_nor_the_end_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plans.toml");
+        let plans = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"1000/day\"\n";
+        std::fs::write(&path, plans).unwrap();
+        let builder = testing::builder("").plans_file(path.to_str().unwrap());
+        let clock = ManualClock::at_unix_ms(testing::START_MS);
+        let gate = builder.clock(clock).open().await.unwrap();
+        let acme = gate.tenant("acme").await.unwrap();
+
+        let PlanSource::File(_, files) = gate.inner.plans.clone() else { panic!("it is a file") };
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        tokio::spawn(async move { files.run(move || held.recv().is_ok()).await });
+        tokio::task::yield_now().await;
+        tokio::time::pause();
+        let begun = Instant::now();
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let job = Ask::op("job").tenant(&acme).cost("requests", 1);
+            gate.admit(job).await.unwrap().settle();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(61), "{:?}", begun.elapsed());
+        let error = gate.reload().await.unwrap_err().to_string();
+        assert!(error.contains("plans.toml") && error.contains("no answer within"), "{error}");
+        let begun = Instant::now();
+        gate.close().await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        drop(hold);
+    }
+}
