@@ -250,6 +250,52 @@ fn a_client_that_goes_away_before_its_answer_holds_nothing_back() {
 }
 
 #[test]
+fn a_body_is_charged_as_it_is_read_whatever_length_is_stated() {
+    let plans = r#"
+        default-plan = "free"
+        [meter.ingress]
+        count = "request-bytes"
+        hold = "1KB"
+        [plan.free]
+        concurrency = 100
+        quota.ingress = "2KB/day"
+    "#;
+    let gated = Gated::new(plans);
+    let gate = gated.gate.clone();
+    let server = Server::start(move || {
+        let half = async |mut body: web::Payload| {
+            let mut read = 0;
+            while read < 500 {
+                read += body.next().await.unwrap().unwrap().len();
+            }
+            read.to_string()
+        };
+        App::new()
+            .wrap(Tollgate::new(&gate))
+            .route("/unread", web::post().to(async || "not read"))
+            .route("/half", web::post().to(half))
+            .route("/read", web::post().to(async |body: Bytes| body.len().to_string()))
+    });
+    let send = |path: &str, stated: u64, sent: usize| {
+        let body = "x".repeat(sent);
+        let head = format!("{ACME}connection: close\r\ncontent-length: {stated}\r\n\r\n{body}");
+        let answer = support::read(&mut server.open_raw("POST", path, &head)).unwrap();
+        gated.settled();
+        (answer.status, answer.body)
+    };
+    for (stated, sent) in [(1 << 59, 0), (1 << 59, 4), (1_000, 1_000)] {
+        let answer = send("/unread", stated, sent);
+        assert_eq!(answer, (200, "not read".to_owned()), "{stated} stated");
+        assert_eq!(gated.meter("ingress"), (0, 0), "{stated} stated, {sent} sent, none read");
+    }
+    assert_eq!(send("/half", 1_000, 500), (200, "500".to_owned()));
+    assert_eq!(gated.meter("ingress"), (500, 0), "half of it came and was read");
+    assert_eq!(send("/read", 1_500, 1_500), (200, "1500".to_owned()));
+    assert_eq!(gated.meter("ingress"), (2_000, 0));
+    assert_eq!(send("/read", 1, 1).0, 429);
+}
+
+#[test]
 fn a_stream_is_cut_where_its_units_end_and_what_was_counted_arrives() {
     let plans = PLANS.replace("hold = \"1KB\"", "hold = \"700B\"\n    cut = true");
     let gated = Gated::new(&plans.replace("1MB/day", "2100B/day"));

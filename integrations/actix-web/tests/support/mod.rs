@@ -243,7 +243,8 @@ impl Answer {
     }
 }
 
-fn read(socket: &mut BufReader<TcpStream>) -> Option<Answer> {
+/// Reads an answer to its end; `None` if the connection was closed without one.
+pub(crate) fn read(socket: &mut BufReader<TcpStream>) -> Option<Answer> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if socket.read_line(&mut head).ok()? == 0 {
