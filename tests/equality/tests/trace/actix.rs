@@ -7,7 +7,7 @@ use std::thread;
 use actix_web::dev::ServerHandle;
 use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
-use actix_web::web::{self, Bytes, Data};
+use actix_web::web::{self, Bytes, Data, ServiceConfig};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, rt};
 use equality::answer::Answer;
 use equality::api::{self, Api, Failed, Said};
@@ -16,7 +16,7 @@ use equality::front::Front;
 use equality::trace::Request;
 use tokio::runtime::Runtime;
 use tollgate::Gate;
-use tollgate_actix_web::{Refused, Tollgate, Usage};
+use tollgate_actix_web::{Refused, Tollgate, Usage, usage_routes};
 
 /// See the [module](self).
 pub(crate) struct Actix {
@@ -27,6 +27,19 @@ pub(crate) struct Actix {
 
 impl Actix {
     pub(crate) fn new(gate: &Gate, _: &Runtime) -> Self {
+        Self::serve(gate, |_, app| {
+            app.default_service(web::to(handle));
+        })
+    }
+
+    /// A host with a route of its own, the gate's beside it, and none for the rest.
+    pub(crate) fn routed(gate: &Gate, _: &Runtime) -> Self {
+        Self::serve(gate, |gate, app| {
+            app.route("/v1/search", web::get().to(handle)).configure(usage_routes(gate));
+        })
+    }
+
+    fn serve(gate: &Gate, routes: fn(&Gate, &mut ServiceConfig)) -> Self {
         let gate = gate.clone();
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -35,7 +48,7 @@ impl Actix {
                     App::new()
                         .wrap(Tollgate::new(&gate))
                         .app_data(Data::new(Api::new(&gate)))
-                        .default_service(web::to(handle))
+                        .configure(|app| routes(&gate, app))
                 };
                 let server = HttpServer::new(app)
                     .workers(2)

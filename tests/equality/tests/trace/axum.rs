@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use equality::answer::Answer;
 use equality::api::{self, Api, Failed, Said};
 use equality::client;
@@ -16,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 use tollgate::Gate;
-use tollgate_axum::{Refused, TollgateLayer, Usage};
+use tollgate_axum::{Refused, TollgateLayer, Usage, usage_router};
 
 /// See the [module](self).
 pub(crate) struct Axum {
@@ -26,7 +27,16 @@ pub(crate) struct Axum {
 
 impl Axum {
     pub(crate) fn new(gate: &Gate, runtime: &Runtime) -> Self {
-        let app = app(gate);
+        Self::serve(app(gate), runtime)
+    }
+
+    /// A host with a route of its own, the gate's beside it, and none for the rest.
+    pub(crate) fn routed(gate: &Gate, runtime: &Runtime) -> Self {
+        let app = Router::new().route("/v1/search", get(handle)).layer(TollgateLayer::new(gate));
+        Self::serve(app.with_state(Api::new(gate)).merge(usage_router(gate)), runtime)
+    }
+
+    fn serve(app: Router, runtime: &Runtime) -> Self {
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let server = runtime.spawn(async move { axum::serve(listener, app).await });

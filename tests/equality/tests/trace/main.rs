@@ -10,10 +10,11 @@ mod plain;
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use equality::answer::Answer;
 use equality::front::{self, Outcome};
-use equality::trace::{SEED, STEPS, Step, trace};
+use equality::trace::{Act, Body, Request, SEED, STEPS, Step, trace};
 
 static TRACE: LazyLock<Vec<Step>> = LazyLock::new(|| trace(SEED));
 
@@ -55,6 +56,29 @@ fn a_lambda_function_answers_whole_or_not_and_records_the_same() {
     let mut plain = front::run(plain::Plain::new, &trace);
     plain.answers = plain.answers.iter().map(lambda::whole_or_none).collect();
     equal(&plain, &front::run(lambda::Lambda::new, &trace));
+}
+
+/// Who has routes of its own, the gate's beside them, and asks for what neither has.
+#[test]
+fn a_path_that_no_route_has_is_gated_alike() {
+    let callers = [Some("acme"), None];
+    let paths = ["/v1/search", "/nowhere", "/", "/v1", "/usage/nowhere", "/v1/search/more"];
+    let steps: Vec<Step> = paths
+        .iter()
+        .flat_map(|path| callers.map(|tenant| (path, tenant)))
+        .map(|(path, tenant)| {
+            let target = (*path).to_owned();
+            let request = Request { method: "GET", target, tenant, body: Body::None };
+            Step { wait: Duration::from_secs(1), act: Act::Send(request) }
+        })
+        .collect();
+    let axum = front::run(axum::Axum::routed, &steps);
+    equal(&axum, &front::run(actix::Actix::routed, &steps));
+    for (n, answer) in axum.answers.iter().enumerate() {
+        let expected = if n == 0 { 200 } else { [404, 401][n % 2] };
+        assert_eq!(answer.status, expected, "{answer:?}");
+    }
+    assert!(axum.ledger[1].contains("\"used\":6"), "{:?}", &axum.ledger[..2]);
 }
 
 #[test]
