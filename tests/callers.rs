@@ -335,6 +335,25 @@ async fn a_revoked_key_does_not_come_back_while_the_directory_is_away() {
     assert_eq!(with_key(&w.gate, &key).await, 503);
 }
 
+#[tokio::test]
+async fn a_key_that_is_revoked_while_its_tenant_sleeps_does_not_come_back() {
+    let w = fixed("reject").await;
+    let (key, tenant) = new_key(&w.gate, "acme").await;
+    let (other, _) = new_key(&w.gate, "other").await;
+    for key in [&key, &other] {
+        assert_eq!(with_key(&w.gate, key).await, 200);
+    }
+    w.gate.flush_now().await.unwrap();
+    tollgate::testing::leases_at_rest(&w.gate).await;
+    w.clock.advance(2 * AGED);
+    assert_eq!(tollgate::testing::doze(&w.gate).await, (2, 0));
+    let id = tenant.keys().await.unwrap()[0].id.clone();
+    tenant.revoke_key(&id).await.unwrap();
+    w.store.outage(true);
+    assert_eq!(with_key(&w.gate, &key).await, 503);
+    assert_eq!(with_key(&w.gate, &other).await, 200, "another tenant's stays known");
+}
+
 /// What a running window has counted stays counted when the time zone changes, here and in a
 /// process that begins later; the window ends at the new zone's midnight.
 #[tokio::test]

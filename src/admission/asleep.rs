@@ -23,8 +23,9 @@ use super::use_row::RowAtRest;
 use crate::clock::Now;
 use crate::directory::{PackedRecord, Surrogate, TenantRecord};
 
-/// Bytes before a tenant's parts: when the directory was read, and until when units are held.
-const HEAD: usize = 16;
+/// Bytes before a tenant's parts: when the directory was read, until when units are held, and the
+/// change that revoked a key of it last.
+const HEAD: usize = 24;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -77,7 +78,8 @@ impl Asleep {
         };
         let mut head = [0; HEAD];
         head[..8].copy_from_slice(&tenant.read_ns().to_le_bytes());
-        head[8..].copy_from_slice(&until_ms.unwrap_or(i64::MIN).to_le_bytes());
+        head[8..16].copy_from_slice(&until_ms.unwrap_or(i64::MIN).to_le_bytes());
+        head[16..].copy_from_slice(&tenant.keys_since().to_le_bytes());
         Some(Self(packed(&head, &parts)))
     }
 
@@ -87,7 +89,19 @@ impl Asleep {
         let record = Arc::new(record.unpack());
         let read_ns = self.read_ns();
         let woken = Woken { record, read_ns, incarnation, epoch, row, leases };
-        Arc::new(LiveTenant::wake(woken, live, hub, now))
+        let tenant = LiveTenant::wake(woken, live, hub, now);
+        tenant.revoked(self.keys_since());
+        Arc::new(tenant)
+    }
+
+    /// A key of it was revoked, with the change of this number.
+    pub(crate) fn revoked(&mut self, change: u64) {
+        let change = change.max(self.keys_since());
+        self.0[16..HEAD].copy_from_slice(&change.to_le_bytes());
+    }
+
+    fn keys_since(&self) -> u64 {
+        u64::from_le_bytes(word(&self.0, 16))
     }
 
     /// When the directory was read, on the monotonic clock.
@@ -119,25 +133,20 @@ impl Asleep {
 #[derive(Debug)]
 pub(crate) struct AsleepCaller(Box<[u8]>);
 
-type CallerParts<'a> = (Surrogate, Cow<'a, ScopeValues>, i64);
+type CallerParts<'a> = (Surrogate, Cow<'a, ScopeValues>, i64, u64);
 
 impl AsleepCaller {
     pub(crate) fn of(caller: &KnownCaller) -> Self {
-        let parts: CallerParts<'_> =
-            (caller.tenant.core.surrogate, Cow::Borrowed(&caller.values), caller.expires_ms);
+        let (surrogate, values) = (caller.tenant.core.surrogate, Cow::Borrowed(&caller.values));
+        let parts: CallerParts<'_> = (surrogate, values, caller.expires_ms, caller.as_of);
         Self(packed(&caller.looked_up_ns().to_le_bytes(), &parts))
     }
 
-    /// Whose credential it is, in which scopes, and when it ends by itself.
-    pub(crate) fn wake(self) -> (Surrogate, ScopeValues, i64) {
+    /// Whose credential it is, in which scopes, when it ends by itself, and how many changes had
+    /// been heard of when it was looked up.
+    pub(crate) fn wake(self) -> (Surrogate, ScopeValues, i64, u64) {
         let parts: CallerParts<'_> = unpacked(&self.0[8..]);
-        (parts.0, parts.1.into_owned(), parts.2)
-    }
-
-    /// Whose it is.
-    pub(crate) fn tenant(&self) -> Surrogate {
-        let parts: CallerParts<'_> = unpacked(&self.0[8..]);
-        parts.0
+        (parts.0, parts.1.into_owned(), parts.2, parts.3)
     }
 
     /// When it was looked up, on the monotonic clock.

@@ -200,7 +200,10 @@ impl Inner {
         let record = self.first_request(record).await?;
         let (live, now) = (self.live.load(), self.clock.now());
         let tenant = self.tenant_or(surrogate, || {
-            Some(Arc::new(LiveTenant::new(record.clone(), &live, &self.hub, now)))
+            let tenant = LiveTenant::new(record.clone(), &live, &self.hub, now);
+            // Callers of it that sleep since before it left memory may have been revoked since.
+            tenant.revoked(as_of);
+            Some(Arc::new(tenant))
         });
         let Some(tenant) = tenant else { return Ok(None) };
         tenant.learn(record, &live, now);

@@ -117,10 +117,7 @@ impl Inner {
             News::Made(tag) => self.unknown.made(tag, now),
             News::Revoked(surrogate) => {
                 let change = self.recent.note(surrogate);
-                if let Some(tenant) = self.tenants.get(&surrogate) {
-                    tenant.revoked(change);
-                }
-                self.sleepers.forget_callers_of(surrogate);
+                self.revoked(surrogate, change);
             }
             News::Tenant(surrogate) => {
                 self.recent.note(surrogate);

@@ -69,11 +69,6 @@ impl Sleepers {
     pub(super) fn forget_callers(&self) {
         self.callers.clear();
     }
-
-    /// A key of this tenant was revoked: its callers are not taken for known any more.
-    pub(super) fn forget_callers_of(&self, tenant: Surrogate) {
-        self.callers.retain(|_, caller| caller.tenant() != tenant);
-    }
 }
 
 impl Inner {
@@ -102,16 +97,29 @@ impl Inner {
         Some(slot.insert(tenant).clone())
     }
 
+    /// A key of this tenant was revoked, with the change of this number: its callers are not taken
+    /// for known any more, and those that sleep find out when they wake.
+    pub(super) fn revoked(&self, surrogate: Surrogate, change: u64) {
+        match self.tenants.entry(surrogate) {
+            Slot::Occupied(awake) => awake.get().revoked(change),
+            // Locked meanwhile: it cannot wake.
+            Slot::Vacant(_slot) => {
+                if let Some(mut asleep) = self.sleepers.tenants.get_mut(&surrogate) {
+                    asleep.revoked(change);
+                }
+            }
+        }
+    }
+
     /// A caller that slept, as it was last known.
     pub(super) fn wake_caller(&self, probe: Probe) -> Option<Arc<KnownCaller>> {
         let (_, asleep) = self.sleepers.callers.remove(&probe.0)?;
         let looked_up_ns = asleep.looked_up_ns();
-        let (surrogate, values, expires_ms) = asleep.wake();
+        let (surrogate, values, expires_ms, as_of) = asleep.wake();
         let tenant = self.tenant_in_memory(surrogate)?;
         let sheet = tenant.last_sheet();
         Some(Arc::new(KnownCaller {
-            // Nothing was revoked since: it would have been forgotten.
-            as_of: tenant.keys_since(),
+            as_of,
             tenant,
             sheet,
             values,
