@@ -72,8 +72,8 @@ impl Lease {
         if cold.unseen || is_empty && !cold.debts.absent {
             return Some((Op::Look, Call::Look(key())));
         }
-        // Late use of a narrow quota is owed before it has asked for any: it is taken while there is
-        // some, in leases, and charged once there is not.
+        // Late use of a narrow quota is owed before it has asked for any: it is taken in leases
+        // while there is some, and charged once there is not.
         let is_there = cold.view.map_or(!is_empty, |view| view.free > 0);
         let is_taken = self.pool.scope != 0 && is_there;
         if !is_taken && let Some(next) = self.ask_debt(cold, writer) {
