@@ -154,10 +154,14 @@ impl View {
 
     /// The same once these terms hold, if they raise the limit.
     pub(crate) fn owed_under(&self, terms: Terms) -> u64 {
+        self.free_under(terms).saturating_neg().min(self.debt).max(0).unsigned_abs()
+    }
+
+    /// What is free once these terms hold, if they raise the limit.
+    pub(crate) fn free_under(&self, terms: Terms) -> i64 {
         let is_newer = terms.rev > self.terms.rev && !planted(Plant::RaisedLimitsPayNothing);
         let raised = if is_newer { terms.limit.saturating_sub(self.terms.limit).max(0) } else { 0 };
-        let free = self.free.saturating_add(raised);
-        free.saturating_neg().min(self.debt).max(0).unsigned_abs()
+        self.free.saturating_add(raised)
     }
 
     /// What a writer that has applied a take assumes.

@@ -136,3 +136,16 @@ fn what_is_owed_beyond_a_limit_of_0_is_owed_after_a_restart() {
     ];
     equal(history(None, plans, events));
 }
+
+#[test]
+fn a_debt_that_a_raised_limit_pays_while_a_request_is_open_is_owed_no_more() {
+    let plans =
+        [[limited(&[(6, Every::Cycle, Over::Deny)]), unlimited()], [unlimited(), unlimited()]];
+    let begin = Event::Begin { slot: 2, tenant: 0, user: 1, chats: false };
+    let ingest = Event::Ingest { tenant: 0, meter: 0, units: 4 };
+    let edit = Event::Edit { plan: 0, meter: 0, quota: 0, by: 2 };
+    for last in [Event::Look { tenant: 0 }, Event::Work { tenant: 0, jobs: 1, done: false }] {
+        let events = vec![begin.clone(), ingest.clone(), edit.clone(), last];
+        equal(history(None, plans.clone(), events));
+    }
+}

@@ -164,7 +164,10 @@ impl Lease {
         let short = self.left.load(Ordering::Acquire).min(0).unsigned_abs();
         cold.debts.owing = cold.debts.owing.min(short);
         let charged = cold.view.map_or(0, |view| view.owed_under(cold.terms));
-        let debt = charged.saturating_add(cold.debts.owing);
+        // What is free again pays also what is not charged yet, with the next ask.
+        let free = cold.view.map_or(0, |view| view.free_under(cold.terms));
+        let owing = cold.debts.owing.saturating_sub(free.max(0).unsigned_abs());
+        let debt = charged.saturating_add(owing);
         self.in_debt.store(debt > 0, Ordering::Release);
         debt
     }
