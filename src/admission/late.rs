@@ -453,8 +453,28 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
     if n == 0 || debtors().any(is_asked) {
         return false;
     }
-    debtors().fold(false, |moved, owes| {
-        moved | pay_from(q, owes.2, n, std::slice::from_ref(owes), waiting)
+    // Taken of each before any is paid: a unit that only one of them could pay is not sold.
+    let mut parts = SmallVec::<[(&Owes<'_>, Taken); 4]>::new();
+    let mut n = n;
+    for owes in debtors() {
+        match owes.2.map(|pool| decide::most(q, pool, n)) {
+            Some(Ok((Some(from), part))) if part > 0 => {
+                n = part;
+                parts.push((owes, Taken { from, n, ask: 0, draw: 0 }));
+            }
+            stopped => {
+                if let Some(Err(Stopped::Need(lease, need))) = stopped {
+                    wait_for_units(q, &lease, need, owed, waiting);
+                }
+                n = 0;
+                break;
+            }
+        }
+    }
+    parts.into_iter().fold(false, |moved, (owes, with)| {
+        decide::give_back(q.sheet, &with, with.n - n, q.now, q.now);
+        let with = Taken { n, ..with };
+        moved | (n > 0 && hand_over(q, with, std::slice::from_ref(owes), waiting))
     })
 }
 
@@ -470,32 +490,46 @@ fn pay_from(
     for pool in pools {
         match decide::most(q, pool, most) {
             Ok((Some(from), n)) if n > 0 => {
-                let mut debtors = SmallVec::new();
-                for (debtor, owed, _) in owed.iter().filter(|(_, owed, _)| *owed > 0) {
-                    let part = n.min(*owed);
-                    if debtor.pay(part) {
-                        q.hub.wake(debtor);
-                        debtors.push(((*debtor).clone(), part));
-                    }
-                }
-                let with = Taken { from, n, ask: 0, draw: 0 };
-                if debtors.is_empty() {
-                    decide::give_back(q.sheet, &with, n, q.now, q.now);
-                    return false;
-                }
-                waiting.payments.push(Paying { debtors, took: 0, with });
-                return true;
+                return hand_over(q, Taken { from, n, ask: 0, draw: 0 }, owed, waiting);
             }
             Ok(_) | Err(Stopped::Refused(_)) => {}
             Err(Stopped::Need(lease, n)) => {
-                q.hub.settle_after(&lease, q.sheet);
-                let asked = owed.iter().map(|(debtor, ..)| ((*debtor).clone(), lease.clone(), n));
-                waiting.asked.extend(asked);
+                wait_for_units(q, &lease, n, owed, waiting);
                 return false;
             }
         }
     }
     false
+}
+
+/// These units pay what is owed. True: they are on their way.
+fn hand_over(q: &Purse<'_>, with: Taken, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
+    let mut debtors = SmallVec::new();
+    for (debtor, owed, _) in owed.iter().filter(|(_, owed, _)| *owed > 0) {
+        let part = with.n.min(*owed);
+        if debtor.pay(part) {
+            q.hub.wake(debtor);
+            debtors.push(((*debtor).clone(), part));
+        }
+    }
+    if debtors.is_empty() {
+        decide::give_back(q.sheet, &with, with.n, q.now, q.now);
+        return false;
+    }
+    waiting.payments.push(Paying { debtors, took: 0, with });
+    true
+}
+
+/// Units that may pay are asked for.
+fn wait_for_units(
+    q: &Purse<'_>,
+    lease: &Arc<Lease>,
+    n: u64,
+    owed: &[Owes<'_>],
+    waiting: &mut Waiting,
+) {
+    q.hub.settle_after(lease, q.sheet);
+    waiting.asked.extend(owed.iter().map(|(debtor, ..)| ((*debtor).clone(), lease.clone(), n)));
 }
 
 /// A payment is on its way, perhaps under another sheet: what is owed beside it waits for that.

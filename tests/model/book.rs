@@ -74,7 +74,7 @@ enum Payer {
 }
 
 /// One window of one quota: meter, unit of time, user (0: the tenant's), begin.
-type WindowOf = (Meter, Every, u32, i64);
+pub(crate) type WindowOf = (Meter, Every, u32, i64);
 
 /// What was drawn of a quota in one window, open holds included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +155,11 @@ impl Account {
             used: BTreeMap::new(),
             owed: BTreeMap::new(),
         }
+    }
+
+    /// All windows in which something was drawn.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (&WindowOf, &Drawn)> {
+        self.windows.iter()
     }
 }
 
@@ -285,9 +290,29 @@ impl Book {
         owed.filter(|((of, _), _)| *of == meter).map(|((_, at), n)| (*at, *n)).collect()
     }
 
+    /// What was used beyond what is included, as the tenant is told: of the quota of the whole
+    /// tenant that has most. Where it is billed that is what is owed in the billing period.
+    pub(crate) fn over(&self, tenant: usize, meter: Meter) -> u64 {
+        let account = &self.tenants[tenant];
+        let period = Every::Cycle.start(self.now, account.anchor);
+        let owed = account.owed.get(&(meter, period)).copied().unwrap_or(0);
+        let plan = self.plan(tenant, meter);
+        let wide = plan.quotas.iter().filter(|quota| !quota.per_user).map(|quota| {
+            let drawn = self.drawn(tenant, 0, meter, quota);
+            let beyond = if matches!(quota.over, Over::Bill(_)) { owed } else { drawn.over };
+            beyond + drawn.debt
+        });
+        let unpaid = if plan.once.is_some() { account.unpaid[meter] } else { 0 };
+        wide.max().unwrap_or(unpaid).max(owed)
+    }
+
     /// What was drawn of a quota in the window that runs.
     pub(crate) fn drawn(&self, tenant: usize, user: u32, meter: Meter, quota: &Quota) -> Drawn {
         let of = self.window(tenant, user, meter, quota);
+        self.drawn_in(tenant, of)
+    }
+
+    pub(crate) fn drawn_in(&self, tenant: usize, of: WindowOf) -> Drawn {
         self.tenants[tenant].windows.get(&of).copied().unwrap_or_default()
     }
 

@@ -9,6 +9,8 @@ pub(crate) enum Every {
     Month,
     Year,
     Cycle,
+    /// One window without an end.
+    Ever,
 }
 
 pub(crate) const HOUR: i64 = 3_600_000;
@@ -26,6 +28,7 @@ impl Every {
             Self::Month => "month",
             Self::Year => "year",
             Self::Cycle => "cycle",
+            Self::Ever => "once",
         }
     }
 
@@ -41,6 +44,7 @@ impl Every {
             Self::Week => (day - (day + 3).rem_euclid(7)) * DAY,
             Self::Month => days(year, month, 1) * DAY,
             Self::Year => days(year, 1, 1) * DAY,
+            Self::Ever => 0,
             Self::Cycle => {
                 let (_, _, of_month) = civil(anchor.div_euclid(DAY));
                 let begin =

@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use crate::book::{Book, Meter, MeterPlan, Over, Plan, Quota};
+use crate::book::{Meter, MeterPlan, Over, Plan, Quota};
 use crate::calendar::{DAY, Every, HOUR};
 
 /// Meters of every history: `jobs` are asked for, `tokens` are reported.
@@ -115,6 +115,14 @@ pub(crate) enum Event {
     Look {
         tenant: usize,
     },
+    /// Of several nodes: what follows happens at this one.
+    Turn {
+        node: usize,
+    },
+    /// This one dies, and begins anew.
+    Crash {
+        node: usize,
+    },
 }
 
 pub(crate) fn histories() -> impl Strategy<Value = History> {
@@ -213,14 +221,13 @@ fn events() -> impl Strategy<Value = Event> {
 impl History {
     /// The plan file that it begins with.
     pub(crate) fn file(&self) -> String {
-        let plans = self.setting.plans.clone();
-        self.setting.file(&Book { plans, now: 0, tenants: Vec::new() })
+        self.setting.file_of(&self.setting.plans)
     }
 }
 
 impl Setting {
-    /// The plan file of a book.
-    pub(crate) fn file(&self, book: &Book) -> String {
+    /// The plan file with these plans.
+    pub(crate) fn file_of(&self, plans: &[Plan]) -> String {
         let mut file = String::from("default-plan = \"p0\"\n");
         for meter in METERS {
             let _ = writeln!(file, "[meter.{meter}]");
@@ -238,7 +245,7 @@ impl Setting {
         let _ = writeln!(file, "[route.work]\nmatch = \"POST /work\"");
         let _ = writeln!(file, "cost = {{ jobs = {cost}, tokens = 0 }}");
         let _ = writeln!(file, "[route.chat]\nmatch = \"POST /chat\"");
-        for (at, plan) in book.plans.iter().enumerate() {
+        for (at, plan) in plans.iter().enumerate() {
             let _ = writeln!(file, "[plan.p{at}]");
             for (name, meter) in METERS.iter().zip(&plan.meters) {
                 let once = meter.once.map(|units| format!("\"{units}\""));

@@ -26,6 +26,7 @@ mod book;
 mod calendar;
 mod coverage;
 mod history;
+mod host;
 mod known;
 mod regressions;
 mod shrink;

@@ -149,3 +149,28 @@ fn a_debt_that_a_raised_limit_pays_while_a_request_is_open_is_owed_no_more() {
         equal(history(None, plans.clone(), events));
     }
 }
+
+/// Two limits owe the same tokens when the process begins anew.
+fn owed_by_two(then: Vec<Event>) -> History {
+    let hour = (6, Every::Hour, Over::Bill(Some(11)));
+    let tokens = limited(&[hour, (3, Every::Day, Over::Bill(Some(5)))]);
+    let plans = [[unlimited(), tokens], [unlimited(), unlimited()]];
+    let mut events = vec![
+        Event::Begin { slot: 2, tenant: 0, user: 1, chats: true },
+        Event::Report { slot: 2, tokens: 14 },
+        Event::Restart,
+    ];
+    events.extend(then);
+    history(Some(4), plans, events)
+}
+
+#[test]
+fn what_two_limits_owe_is_billed_once_after_a_restart() {
+    equal(owed_by_two(vec![Event::Look { tenant: 0 }]));
+}
+
+#[test]
+fn a_pack_pays_once_what_two_limits_owe_after_a_restart() {
+    let pack = Event::Grant { tenant: 0, meter: 1, units: 12, lasts: DAY };
+    equal(owed_by_two(vec![pack, Event::Look { tenant: 0 }]));
+}

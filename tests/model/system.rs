@@ -2,24 +2,18 @@
 //! every number of its report.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use stripe_sim::{Settings, Sim};
-use tollgate::decision::Payment;
 use tollgate::directory::Grant as Given;
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
 use tollgate::ingest::{Counted, UsageEvent};
-use tollgate::store::{
-    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
-};
 use tollgate::testing::{self, OpenRequest, Plans, START_MS};
-use tollgate::{Ask, Gate, GateBuilder, ManualClock, Outcome, Reason, Usage};
+use tollgate::{Ask, Gate, ManualClock, Outcome, Usage};
 
-use crate::book::{Account, Book, Grant, Hold, Quota, Refused};
+use crate::book::{Account, Book, Grant, Hold, Quota};
 use crate::calendar::{DAY, HOUR};
 use crate::coverage::{self, Seen};
 use crate::history::{Event, History, JOBS, METERS, SLOTS, Setting, TENANTS, TOKENS, USERS};
+use crate::host::{Call, Shared, Stripe, name, open, reason, same};
 use crate::known;
 
 /// A difference between the book and the gate.
@@ -77,7 +71,7 @@ impl Run {
         let tenant = || Account::new(0, START_MS, METERS.len());
         let tenants = (0..TENANTS).map(|_| tenant()).collect();
         let book = Book { plans: setting.plans.clone(), now: START_MS, tenants };
-        let plans = Plans::new(&setting.file(&book));
+        let plans = Plans::new(&setting.file_of(&book.plans));
         let (store, clock) = (Shared::default(), ManualClock::at_unix_ms(START_MS));
         let mut stripe = match setting.sends_all {
             Some(_) => Some(Stripe::start().await),
@@ -170,7 +164,7 @@ impl Run {
                     let same = |it: &&mut Quota| (it.every, it.per_user) == (of.every, of.per_user);
                     quotas.filter(same).for_each(|it| it.limit += by);
                 }
-                self.plans.set(&self.setting.file(&self.book));
+                self.plans.set(&self.setting.file_of(&self.book.plans));
                 self.gate.reload().await.unwrap();
                 (0..TENANTS).for_each(|tenant| self.book.pay_debts(tenant));
                 Ok(())
@@ -178,6 +172,8 @@ impl Run {
             Event::Restart => self.restart().await,
             Event::Bill => self.bill().await,
             Event::Look { tenant } => self.look(tenant).await,
+            // There is one node, and it ends in good order.
+            Event::Turn { .. } | Event::Crash { .. } => Ok(()),
         }
     }
 
@@ -377,6 +373,7 @@ impl Run {
         for (meter, word) in METERS.iter().enumerate() {
             let told = report.meters.iter().find(|it| *it.name == **word).unwrap();
             same(&format!("{word} used"), &told.used, &self.book.used(tenant, meter))?;
+            same(&format!("{word} over"), &told.over, &self.book.over(tenant, meter))?;
             let told_of: BTreeMap<String, u64> =
                 told.limits.iter().map(|limit| (limit.id.to_string(), limit.used)).collect();
             let plan = self.book.plan(tenant, meter);
@@ -411,162 +408,5 @@ impl Run {
 impl Slot {
     fn is_chat_open(&self) -> bool {
         self.chats && self.request.is_some()
-    }
-}
-
-fn name(tenant: usize) -> String {
-    format!("t{tenant}")
-}
-
-fn reason(reason: &Reason) -> Refused {
-    match reason {
-        Reason::Exhausted => Refused::Exhausted,
-        Reason::PaymentRequired(Payment::GrantUsedUp) => Refused::GrantUsedUp,
-        Reason::Suspended => Refused::Suspended,
-        // No history leads to any other.
-        _ => Refused::Other,
-    }
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(of: &str, gate: &T, book: &T) -> Result<(), Differs> {
-    if gate == book {
-        Ok(())
-    } else {
-        Err(format!("{of}: the gate says {gate:?}, the book {book:?}"))
-    }
-}
-
-async fn open(plans: &Plans, store: &Shared, clock: &ManualClock, stripe: Option<&Stripe>) -> Gate {
-    let builder = match stripe {
-        None => testing::builder(""),
-        Some(stripe) => GateBuilder::from_text(&stripe.service()).identify(ByHeader),
-    };
-    let builder = plans.read_by(builder).store(store.clone()).clock(clock.clone());
-    builder.open().await.unwrap()
-}
-
-/// A Stripe of this history's own, with a customer for each tenant.
-struct Stripe {
-    sim: Sim,
-    customers: Vec<String>,
-    home: tempfile::TempDir,
-}
-
-impl Stripe {
-    async fn start() -> Self {
-        let sim = Sim::start(Settings::default()).await.unwrap();
-        assert!(sim.stand_at(START_MS / 1_000));
-        for meter in METERS {
-            sim.create_meter(meter).unwrap();
-        }
-        let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("key"), "sk_test_x").unwrap();
-        std::fs::write(home.path().join("secret"), "whsec_x").unwrap();
-        Self { sim, customers: Vec::new(), home }
-    }
-
-    fn service(&self) -> String {
-        let path = |file: &str| self.home.path().join(file).display().to_string();
-        format!(
-            r#"
-            [store]
-            kind = "memory"
-            [[identify]]
-            header = "x-tenant"
-            [identity]
-            unknown = "create"
-            [proxy]
-            trust = ["127.0.0.0/8"]
-            [flush]
-            mode = "fast"
-            [stripe]
-            key            = {{ file = "{}" }}
-            webhook-secret = {{ file = "{}" }}
-            api-base       = "{}"
-            "#,
-            path("key"),
-            path("secret"),
-            self.sim.url(),
-        )
-    }
-}
-
-/// Believes `x-tenant` and `x-user`.
-struct ByHeader;
-
-impl Identify for ByHeader {
-    fn identify(&self, view: &dyn RequestView) -> Identity {
-        let text = |name| view.header(name).and_then(|it| std::str::from_utf8(it).ok());
-        let caller = text("x-tenant").map(Caller::new);
-        let caller = caller.map(|caller| match text("x-user") {
-            Some(user) => caller.user(user),
-            None => caller,
-        });
-        caller.map_or(Identity::Nobody, Identity::Tenant)
-    }
-}
-
-/// A store that outlives the gate.
-#[derive(Clone)]
-struct Shared(Arc<Memory>);
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self(Arc::new(Memory::new()))
-    }
-}
-
-impl Store for Shared {
-    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
-        self.0.read(key)
-    }
-
-    fn write(&self, write: Write) -> StoreFuture<Written> {
-        self.0.write(write)
-    }
-
-    fn query(&self, query: Query) -> StoreFuture<Page> {
-        self.0.query(query)
-    }
-
-    fn promise(&self) -> Promise {
-        self.0.promise()
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
-/// A request as the gate sees it.
-struct Call {
-    tenant: String,
-    user: String,
-    path: &'static str,
-}
-
-impl RequestView for Call {
-    fn method(&self) -> &str {
-        "POST"
-    }
-
-    fn path(&self) -> &str {
-        self.path
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        match name {
-            "x-tenant" => Some(self.tenant.as_bytes()),
-            "x-user" => Some(self.user.as_bytes()),
-            _ => None,
-        }
-    }
-
-    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
-        self.header(name).into_iter().collect()
-    }
-
-    fn peer(&self) -> Option<std::net::IpAddr> {
-        None
     }
 }

@@ -1,0 +1,203 @@
+//! What the gates of a history stand on: a store that outlives them, requests, a Stripe.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use stripe_sim::{Settings, Sim};
+use tollgate::decision::Payment;
+use tollgate::identity::{Caller, Identify, Identity, RequestView};
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+};
+use tollgate::testing::{self, Plans, START_MS};
+use tollgate::{Gate, GateBuilder, ManualClock, Reason};
+
+use crate::book::Refused;
+use crate::history::METERS;
+use crate::system::Differs;
+
+pub(crate) fn name(tenant: usize) -> String {
+    format!("t{tenant}")
+}
+
+pub(crate) fn reason(reason: &Reason) -> Refused {
+    match reason {
+        Reason::Exhausted => Refused::Exhausted,
+        Reason::PaymentRequired(Payment::GrantUsedUp) => Refused::GrantUsedUp,
+        Reason::Suspended => Refused::Suspended,
+        // No history leads to any other.
+        _ => Refused::Other,
+    }
+}
+
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
+    of: &str,
+    gate: &T,
+    book: &T,
+) -> Result<(), Differs> {
+    if gate == book {
+        Ok(())
+    } else {
+        Err(format!("{of}: the gate says {gate:?}, the book {book:?}"))
+    }
+}
+
+pub(crate) async fn open(
+    plans: &Plans,
+    store: &Shared,
+    clock: &ManualClock,
+    stripe: Option<&Stripe>,
+) -> Gate {
+    let builder = match stripe {
+        None => testing::builder(""),
+        Some(stripe) => GateBuilder::from_text(&stripe.service()).identify(ByHeader),
+    };
+    let builder = plans.read_by(builder).store(store.clone()).clock(clock.clone());
+    builder.open().await.unwrap()
+}
+
+/// A Stripe of this history's own, with a customer for each tenant.
+pub(crate) struct Stripe {
+    pub(crate) sim: Sim,
+    pub(crate) customers: Vec<String>,
+    home: tempfile::TempDir,
+}
+
+impl Stripe {
+    pub(crate) async fn start() -> Self {
+        let sim = Sim::start(Settings::default()).await.unwrap();
+        assert!(sim.stand_at(START_MS / 1_000));
+        for meter in METERS {
+            sim.create_meter(meter).unwrap();
+        }
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("key"), "sk_test_x").unwrap();
+        std::fs::write(home.path().join("secret"), "whsec_x").unwrap();
+        Self { sim, customers: Vec::new(), home }
+    }
+
+    fn service(&self) -> String {
+        let path = |file: &str| self.home.path().join(file).display().to_string();
+        format!(
+            r#"
+            [store]
+            kind = "memory"
+            [[identify]]
+            header = "x-tenant"
+            [identity]
+            unknown = "create"
+            [proxy]
+            trust = ["127.0.0.0/8"]
+            [flush]
+            mode = "fast"
+            [stripe]
+            key            = {{ file = "{}" }}
+            webhook-secret = {{ file = "{}" }}
+            api-base       = "{}"
+            "#,
+            path("key"),
+            path("secret"),
+            self.sim.url(),
+        )
+    }
+}
+
+/// Believes `x-tenant` and `x-user`.
+pub(crate) struct ByHeader;
+
+impl Identify for ByHeader {
+    fn identify(&self, view: &dyn RequestView) -> Identity {
+        let text = |name| view.header(name).and_then(|it| std::str::from_utf8(it).ok());
+        let caller = text("x-tenant").map(Caller::new);
+        let caller = caller.map(|caller| match text("x-user") {
+            Some(user) => caller.user(user),
+            None => caller,
+        });
+        caller.map_or(Identity::Nobody, Identity::Tenant)
+    }
+}
+
+/// A store that outlives the gates on it, as one process reaches it.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    memory: Arc<Memory>,
+    several: bool,
+    /// The process has died: it reaches nothing any more.
+    dead: Arc<AtomicBool>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { memory: Arc::new(Memory::new()), several: false, dead: Arc::default() }
+    }
+}
+
+impl Shared {
+    /// The same store for one more of several processes.
+    pub(crate) fn for_another(&self) -> Self {
+        Self { memory: self.memory.clone(), several: true, dead: Arc::default() }
+    }
+
+    pub(crate) fn die(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+
+    fn reach<T: Send + 'static>(&self, call: StoreFuture<T>) -> StoreFuture<T> {
+        if self.dead.load(Ordering::Acquire) { Box::pin(std::future::pending()) } else { call }
+    }
+}
+
+impl Store for Shared {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.reach(self.memory.read(key))
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.reach(self.memory.write(write))
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.reach(self.memory.query(query))
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { shared: self.several, ..self.memory.promise() }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A request as the gate sees it.
+pub(crate) struct Call {
+    pub(crate) tenant: String,
+    pub(crate) user: String,
+    pub(crate) path: &'static str,
+}
+
+impl RequestView for Call {
+    fn method(&self) -> &str {
+        "POST"
+    }
+
+    fn path(&self) -> &str {
+        self.path
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            "x-tenant" => Some(self.tenant.as_bytes()),
+            "x-user" => Some(self.user.as_bytes()),
+            _ => None,
+        }
+    }
+
+    fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+        self.header(name).into_iter().collect()
+    }
+
+    fn peer(&self) -> Option<std::net::IpAddr> {
+        None
+    }
+}
