@@ -165,6 +165,13 @@ impl OpenRequest {
         hold.end(outcome, now);
     }
 
+    /// Its connection goes on as one of another protocol, until the last handle on it is dropped.
+    pub fn upgrade(self, status: u16) {
+        let mut hold = self.admitted.hold();
+        let now = hold.now();
+        hold.upgrade(Outcome::Complete { status }, now);
+    }
+
     /// It ends, and returns once it may be answered. False: it will not be, for the gate was closed
     /// before its claim was settled.
     pub async fn answered(self, outcome: Outcome) -> bool {

@@ -37,12 +37,23 @@ pub(crate) struct MeterPlan {
     pub(crate) quotas: Vec<Quota>,
     /// Units granted once; with no quota nothing else can be used.
     pub(crate) once: Option<u64>,
+    /// Nothing is included: what is used comes from grants alone.
+    pub(crate) prepaid: bool,
 }
 
 /// What a plan sells: by meter.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) meters: Vec<MeterPlan>,
+    /// Most requests at once.
+    pub(crate) concurrency: Option<u64>,
+}
+
+impl MeterPlan {
+    /// Whether units that were given are all there is, where there is no quota.
+    pub(crate) fn is_given(&self) -> bool {
+        self.once.is_some() || self.prepaid
+    }
 }
 
 /// Why a request is not admitted.
@@ -53,6 +64,8 @@ pub(crate) enum Refused {
     /// Units given once are used up.
     GrantUsedUp,
     Suspended,
+    /// Too many requests at once.
+    Concurrency,
     /// What the book never says.
     Other,
 }
@@ -114,6 +127,8 @@ pub(crate) struct Hold {
     promised: BTreeMap<Meter, u64>,
     /// Costs that the end decides: meter and units.
     costs: Vec<(Meter, u64)>,
+    /// Whether it is one of those whose number is limited.
+    is_counted: bool,
 }
 
 /// One tenant.
@@ -123,6 +138,8 @@ pub(crate) struct Account {
     pub(crate) anchor: i64,
     pub(crate) suspended: bool,
     pub(crate) grants: Vec<Grant>,
+    /// Requests that run, where the plan limits their number.
+    running: u64,
     windows: BTreeMap<WindowOf, Drawn>,
     /// Drawn of what plans grant once, by meter.
     once: Vec<u64>,
@@ -149,6 +166,7 @@ impl Account {
             anchor,
             suspended: false,
             grants: Vec::new(),
+            running: 0,
             windows: BTreeMap::new(),
             once: vec![0; meters],
             unpaid: vec![0; meters],
@@ -175,8 +193,13 @@ impl Book {
         if self.tenants[tenant].suspended {
             return Err(Refused::Suspended);
         }
+        let most = self.plans[self.tenants[tenant].plan].concurrency;
+        if most.is_some_and(|most| self.tenants[tenant].running >= most) {
+            return Err(Refused::Concurrency);
+        }
         let (units, promised) = (BTreeMap::new(), BTreeMap::new());
-        let mut hold = Hold { tenant, user, units, promised, costs: costs.to_vec() };
+        let (costs_of, is_counted) = (costs.to_vec(), most.is_some());
+        let mut hold = Hold { tenant, user, units, promised, costs: costs_of, is_counted };
         let before = self.tenants[tenant].clone();
         for &(meter, n) in costs.iter().chain(holds) {
             if let Err(refused) = self.set_aside(&mut hold, meter, n) {
@@ -184,6 +207,7 @@ impl Book {
                 return Err(refused);
             }
         }
+        self.tenants[tenant].running += u64::from(is_counted);
         Ok(hold)
     }
 
@@ -238,8 +262,14 @@ impl Book {
         }
     }
 
-    /// The request ends: its costs are charged or forgiven, the rest of its hold goes back.
+    /// The request ends, or the last handle on a connection that it became.
     pub(crate) fn end(&mut self, hold: &mut Hold, charged: bool) {
+        self.answer(hold, charged);
+        self.tenants[hold.tenant].running -= u64::from(std::mem::take(&mut hold.is_counted));
+    }
+
+    /// It is answered: its costs are charged or forgiven, the rest of its hold goes back.
+    pub(crate) fn answer(&mut self, hold: &mut Hold, charged: bool) {
         for (meter, n) in std::mem::take(&mut hold.costs) {
             if charged {
                 self.report(hold, meter, n);
@@ -268,7 +298,7 @@ impl Book {
     /// Whether the tenant's plan limits this meter, so that a grant can be spent.
     pub(crate) fn limits(&self, tenant: usize, meter: Meter) -> bool {
         let plan = self.plan(tenant, meter);
-        plan.once.is_some() || plan.quotas.iter().any(|quota| !quota.per_user)
+        plan.is_given() || plan.quotas.iter().any(|quota| !quota.per_user)
     }
 
     /// Settled use in the billing period that runs.
@@ -302,8 +332,14 @@ impl Book {
             let beyond = if matches!(quota.over, Over::Bill(_)) { owed } else { drawn.over };
             beyond + drawn.debt
         });
-        let unpaid = if plan.once.is_some() { account.unpaid[meter] } else { 0 };
+        let unpaid = if plan.is_given() { account.unpaid[meter] } else { 0 };
         wide.max().unwrap_or(unpaid).max(owed)
+    }
+
+    /// Whether a plan includes nothing of a meter and sells up to a `stop`.
+    pub(crate) fn sells_beyond_nothing(&self, meter: Meter) -> bool {
+        let mut quotas = self.plans.iter().flat_map(|plan| &plan.meters[meter].quotas);
+        quotas.any(|quota| quota.limit == 0 && matches!(quota.over, Over::Bill(Some(_))))
     }
 
     /// What was drawn of a quota in the window that runs.
@@ -334,6 +370,11 @@ impl Book {
     pub(crate) fn owes(&self, tenant: usize) -> bool {
         let mut windows = self.tenants[tenant].windows.values();
         windows.any(|drawn| drawn.debt > 0) || self.owes_unlimited(tenant)
+    }
+
+    /// Whether a suspended tenant owes anything.
+    pub(crate) fn owes_suspended(&self, tenant: usize) -> bool {
+        self.tenants[tenant].suspended && self.owes(tenant)
     }
 
     /// Whether anything is owed of units that were granted once.
@@ -443,7 +484,7 @@ impl Book {
                 if included(quota) { Payer::Included(of) } else { Payer::Debt(of) }
             });
             unit.extend(if late { each.unwrap_or_else(|_| owed.collect()) } else { each? });
-        } else if plan.once.is_some() {
+        } else if plan.is_given() {
             unit.push(if late { Payer::Unpaid(meter) } else { return Err(Refused::GrantUsedUp) });
         }
         unit.iter().for_each(|payer| *self.number(tenant, *payer) += 1);

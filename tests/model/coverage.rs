@@ -19,6 +19,7 @@ pub(crate) fn of(history: &History) -> Seen {
     let mut seen = Seen::new();
     for meter in history.setting.plans.iter().flat_map(|plan| &plan.meters) {
         seen.extend(meter.once.map(|_| "units once"));
+        seen.extend(meter.prepaid.then_some("prepaid"));
         for quota in &meter.quotas {
             seen.insert(quota.every.word());
             seen.insert(match quota.over {
@@ -31,6 +32,8 @@ pub(crate) fn of(history: &History) -> Seen {
             seen.extend(quota.per_user.then_some("per user"));
         }
     }
+    let mut plans = history.setting.plans.iter();
+    seen.extend(plans.find_map(|plan| plan.concurrency).map(|_| "concurrency"));
     seen.extend(history.setting.sends_all.map(|all| if all { "all sent" } else { "overage sent" }));
     seen
 }

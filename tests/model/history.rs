@@ -45,10 +45,11 @@ pub(crate) struct Setting {
 pub(crate) enum Event {
     /// Time goes on, in milliseconds.
     Pass(i64),
-    /// Work that is no request: it is done, or was not.
+    /// Work that is no request, of jobs in two parts and tokens: it is done, or was not.
     Work {
         tenant: usize,
         jobs: u64,
+        tokens: u64,
         done: bool,
     },
     /// A request begins: of `/work` or `/chat`.
@@ -72,6 +73,10 @@ pub(crate) enum Event {
     End {
         slot: usize,
         status: u16,
+    },
+    /// Its connection becomes one of another protocol, which runs until its end.
+    Upgrade {
+        slot: usize,
     },
     /// A handler reports after the end.
     ReportLate {
@@ -133,7 +138,8 @@ fn settings() -> impl Strategy<Value = Setting> {
     let sends = option::weighted(0.05, any::<bool>());
     (1..4u64, option::of(1..8u64), sends).prop_flat_map(|(cost, hold, sends_all)| {
         let plan = (meter_plan(cost), meter_plan(hold.unwrap_or(1)));
-        let plan = plan.prop_map(|(jobs, tokens)| Plan { meters: vec![jobs, tokens] });
+        let plan =
+            plan.prop_map(|(jobs, tokens)| Plan { meters: vec![jobs, tokens], concurrency: None });
         vec(plan, 2).prop_map(move |mut plans| {
             share_terms(&mut plans);
             Setting { cost, hold, sends_all, plans }
@@ -174,7 +180,7 @@ fn meter_plan(least: u64) -> impl Strategy<Value = MeterPlan> {
             let per_user = narrow && at > 0;
             Quota { limit, every, over, per_user }
         });
-        MeterPlan { quotas: quotas.collect(), once }
+        MeterPlan { quotas: quotas.collect(), once, prepaid: false }
     })
 }
 
@@ -194,7 +200,7 @@ fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => pass.prop_map(Event::Pass),
         6 => (tenant.clone(), units.clone(), prop::bool::weighted(0.8))
-            .prop_map(|(tenant, jobs, done)| Event::Work { tenant, jobs, done }),
+            .prop_map(|(tenant, jobs, done)| Event::Work { tenant, jobs, tokens: 0, done }),
         8 => (slot.clone(), tenant.clone(), USERS, any::<bool>())
             .prop_map(|(slot, tenant, user, chats)| Event::Begin { slot, tenant, user, chats }),
         8 => (slot.clone(), units.clone()).prop_map(|(slot, tokens)| Event::Take { slot, tokens }),
@@ -216,6 +222,54 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Bill),
         2 => tenant.prop_map(|tenant| Event::Look { tenant }),
     ]
+}
+
+/// Numbers out of one number: Steele, Lea and Flood's SplitMix64.
+pub(crate) struct Drawn(pub(crate) u64);
+
+impl Drawn {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// What was sold later than the rest: by the history's number, so that others stay what they are.
+pub(crate) fn with_more(mut history: History, number: u32) -> History {
+    let mut drawn = Drawn(u64::from(number) << 32);
+    if drawn.one_in(4) {
+        for meter in history.setting.plans.iter_mut().flat_map(|plan| &mut plan.meters) {
+            if drawn.one_in(2) {
+                meter.quotas.retain(|quota| quota.per_user);
+                (meter.once, meter.prepaid) = (None, true);
+            }
+        }
+    }
+    if drawn.one_in(4) {
+        for plan in &mut history.setting.plans {
+            plan.concurrency = Some(1 + drawn.below(3)).filter(|_| !drawn.one_in(4));
+        }
+    }
+    if drawn.one_in(3) {
+        for event in &mut history.events {
+            if let Event::Work { tokens, .. } = event {
+                *tokens = drawn.below(8);
+            }
+        }
+    }
+    if drawn.one_in(3) {
+        for at in (0..history.events.len()).rev().filter(|_| drawn.one_in(8)).collect::<Vec<_>>() {
+            let slot = drawn.below(SLOTS as u64) as usize;
+            history.events.insert(at, Event::Upgrade { slot });
+        }
+    }
+    history
 }
 
 impl History {
@@ -247,9 +301,14 @@ impl Setting {
         let _ = writeln!(file, "[route.chat]\nmatch = \"POST /chat\"");
         for (at, plan) in plans.iter().enumerate() {
             let _ = writeln!(file, "[plan.p{at}]");
+            if let Some(most) = plan.concurrency {
+                let _ = writeln!(file, "concurrency = {most}");
+            }
             for (name, meter) in METERS.iter().zip(&plan.meters) {
                 let once = meter.once.map(|units| format!("\"{units}\""));
-                let limits: Vec<_> = meter.quotas.iter().map(quota).chain(once).collect();
+                let prepaid = meter.prepaid.then(|| "\"prepaid\"".to_owned());
+                let given = once.into_iter().chain(prepaid);
+                let limits: Vec<_> = meter.quotas.iter().map(quota).chain(given).collect();
                 if !limits.is_empty() {
                     let _ = writeln!(file, "quota.{name} = [{}]", limits.join(", "));
                 }

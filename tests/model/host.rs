@@ -10,7 +10,7 @@ use tollgate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
 use tollgate::testing::{self, Plans, START_MS};
-use tollgate::{Gate, GateBuilder, ManualClock, Reason};
+use tollgate::{Ask, Gate, GateBuilder, ManualClock, Reason, TenantHandle};
 
 use crate::book::Refused;
 use crate::history::METERS;
@@ -20,11 +20,19 @@ pub(crate) fn name(tenant: usize) -> String {
     format!("t{tenant}")
 }
 
+/// Work of jobs in two parts, and of tokens.
+pub(crate) fn ask(tenant: &TenantHandle, jobs: u64, tokens: u64) -> Ask {
+    let ask = Ask::op("job").tenant(tenant).cost("jobs", 1);
+    let ask = if tokens > 0 { ask.cost("tokens", tokens) } else { ask };
+    if jobs > 1 { ask.cost("jobs", jobs - 1) } else { ask }
+}
+
 pub(crate) fn reason(reason: &Reason) -> Refused {
     match reason {
         Reason::Exhausted => Refused::Exhausted,
         Reason::PaymentRequired(Payment::GrantUsedUp) => Refused::GrantUsedUp,
         Reason::Suspended => Refused::Suspended,
+        Reason::Concurrency => Refused::Concurrency,
         // No history leads to any other.
         _ => Refused::Other,
     }

@@ -6,3 +6,6 @@ pub(crate) const TAKES_WHAT_IS_UNLIMITED: bool = false;
 
 /// A process that has run for more than 400 days is found again after its end.
 pub(crate) const OUTLIVES_400_DAYS: bool = false;
+
+/// What is owed beyond a limit of 0 is billed when units that a request gives back pay it.
+pub(crate) const BILLS_WHAT_COMES_BACK: bool = false;

@@ -145,7 +145,8 @@ fn run_all(
 fn numbered(number: u32) -> History {
     let seed = RngSeed::Fixed(number.into());
     let config = Config { failure_persistence: None, rng_seed: seed, ..Config::default() };
-    history::histories().new_tree(&mut TestRunner::new(config)).unwrap().current()
+    let history = history::histories().new_tree(&mut TestRunner::new(config)).unwrap().current();
+    history::with_more(history, number)
 }
 
 /// Runs a history; one that differs in a way that is not known yet is made smaller.

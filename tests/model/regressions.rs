@@ -7,7 +7,8 @@ use crate::system;
 
 /// A history of two plans, each with what it says of jobs and of tokens.
 fn history(hold: Option<u64>, plans: [[MeterPlan; 2]; 2], events: Vec<Event>) -> History {
-    let plans = plans.into_iter().map(|meters| Plan { meters: meters.into() }).collect();
+    let plans =
+        plans.into_iter().map(|meters| Plan { meters: meters.into(), concurrency: None }).collect();
     History { setting: Setting { cost: 3, hold, sends_all: None, plans }, events }
 }
 
@@ -22,7 +23,7 @@ fn unlimited() -> MeterPlan {
 
 fn limited(quotas: &[(u64, Every, Over)]) -> MeterPlan {
     let quota = |&(limit, every, over)| Quota { limit, every, over, per_user: false };
-    MeterPlan { quotas: quotas.iter().map(quota).collect(), once: None }
+    MeterPlan { quotas: quotas.iter().map(quota).collect(), ..MeterPlan::default() }
 }
 
 fn equal(history: History) {
@@ -36,7 +37,7 @@ fn a_cost_that_two_limits_refuse_is_refused_and_not_unavailable() {
     let jobs =
         limited(&[(21, Every::Day, Over::Allow(Some(2))), (5, Every::Year, Over::Allow(Some(2)))]);
     let plans = [[jobs, unlimited()], [unlimited(), unlimited()]];
-    equal(history(None, plans, vec![Event::Work { tenant: 1, jobs: 22, done: true }]));
+    equal(history(None, plans, vec![Event::Work { tenant: 1, jobs: 22, tokens: 0, done: true }]));
 }
 
 #[test]
@@ -44,7 +45,7 @@ fn going_to_another_plan_and_back_costs_nothing() {
     let plans =
         [[limited(&[(13, Every::Month, Over::Deny)]), unlimited()], [unlimited(), unlimited()]];
     let to = |plan| Event::Move { tenant: 0, plan };
-    let events = vec![Event::Work { tenant: 0, jobs: 4, done: true }, to(1), to(0)];
+    let events = vec![Event::Work { tenant: 0, jobs: 4, tokens: 0, done: true }, to(1), to(0)];
     equal(history(None, plans, events));
 }
 
@@ -109,7 +110,7 @@ fn what_a_user_used_beyond_its_limit_is_told() {
 fn a_grant_that_a_request_gives_back_pays_what_is_owed() {
     let jobs = limited(&[(6, Every::Cycle, Over::Deny)]);
     let plans = [[jobs, unlimited()], [unlimited(), unlimited()]];
-    let work = |jobs| Event::Work { tenant: 0, jobs, done: true };
+    let work = |jobs| Event::Work { tenant: 0, jobs, tokens: 0, done: true };
     let events = vec![
         work(1),
         Event::Grant { tenant: 0, meter: 0, units: 2, lasts: DAY },

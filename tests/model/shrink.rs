@@ -33,7 +33,13 @@ fn smaller(history: &History) -> Vec<History> {
         });
     }
     for (plan, of_plan) in history.setting.plans.iter().enumerate() {
+        if of_plan.concurrency.is_some() {
+            with(&|it| it.setting.plans[plan].concurrency = None);
+        }
         for (meter, terms) in of_plan.meters.iter().enumerate() {
+            if terms.prepaid {
+                with(&|it| it.setting.plans[plan].meters[meter].prepaid = false);
+            }
             if terms.once.is_some() {
                 with(&|it| it.setting.plans[plan].meters[meter].once = None);
             }
@@ -58,6 +64,12 @@ fn smaller(history: &History) -> Vec<History> {
 /// The same with a smaller number.
 fn less(event: &Event) -> Option<Event> {
     let mut event = event.clone();
+    if let Event::Work { tokens, .. } = &mut event
+        && *tokens > 0
+    {
+        *tokens = 0;
+        return Some(event);
+    }
     let number = match &mut event {
         Event::Work { jobs, .. } => jobs,
         Event::Take { tokens, .. }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use tollgate::directory::Grant as Given;
 use tollgate::ingest::{Counted, UsageEvent};
 use tollgate::testing::{self, OpenRequest, Plans, START_MS};
-use tollgate::{Ask, Gate, ManualClock, Outcome, Usage};
+use tollgate::{Gate, ManualClock, Outcome, Usage};
 
 use crate::book::{Account, Book, Grant, Hold, Quota};
 use crate::calendar::{DAY, HOUR};
 use crate::coverage::{self, Seen};
 use crate::history::{Event, History, JOBS, METERS, SLOTS, Setting, TENANTS, TOKENS, USERS};
-use crate::host::{Call, Shared, Stripe, name, open, reason, same};
+use crate::host::{Call, Shared, Stripe, ask, name, open, reason, same};
 use crate::known;
 
 /// A difference between the book and the gate.
@@ -40,6 +40,8 @@ struct Run {
 /// A request that runs, or has ended and left its handle.
 struct Slot {
     request: Option<OpenRequest>,
+    /// Its connection is one of another protocol.
+    is_upgraded: bool,
     usage: Usage,
     hold: Hold,
     chats: bool,
@@ -95,7 +97,9 @@ impl Run {
                 self.pass(ms).await;
                 Ok(())
             }
-            Event::Work { tenant, jobs, done } => self.work(tenant, jobs, done).await,
+            Event::Work { tenant, jobs, tokens, done } => {
+                self.work(tenant, jobs, tokens, done).await
+            }
             Event::Begin { slot, tenant, user, chats } => {
                 self.begin_request(slot, tenant, user, chats).await
             }
@@ -114,9 +118,20 @@ impl Run {
                 self.end_request(slot, status);
                 Ok(())
             }
+            Event::Upgrade { slot } => {
+                if let Some(slot) = &mut self.slots[slot]
+                    && let Some(request) = slot.request.take()
+                {
+                    self.seen.insert("upgraded");
+                    slot.is_upgraded = true;
+                    request.upgrade(101);
+                    self.book.answer(&mut slot.hold, true);
+                }
+                Ok(())
+            }
             Event::ReportLate { slot, tokens } => {
                 if let Some(slot) = &mut self.slots[slot]
-                    && slot.request.is_none()
+                    && !slot.is_open()
                     && slot.chats
                 {
                     self.seen.insert("reported after the end");
@@ -169,6 +184,8 @@ impl Run {
                 (0..TENANTS).for_each(|tenant| self.book.pay_debts(tenant));
                 Ok(())
             }
+            // Who owes asks once after a restart; a suspended tenant cannot.
+            Event::Restart if (0..TENANTS).any(|it| self.book.owes_suspended(it)) => Ok(()),
             Event::Restart => self.restart().await,
             Event::Bill => self.bill().await,
             Event::Look { tenant } => self.look(tenant).await,
@@ -197,11 +214,17 @@ impl Run {
         self.gate.flush_now().await.unwrap();
     }
 
-    async fn work(&mut self, tenant: usize, jobs: u64, done: bool) -> Result<(), Differs> {
+    async fn work(
+        &mut self,
+        tenant: usize,
+        jobs: u64,
+        tokens: u64,
+        done: bool,
+    ) -> Result<(), Differs> {
         let handle = self.gate.tenant(&name(tenant)).await.unwrap();
-        let ask = Ask::op("job").tenant(&handle).cost("jobs", jobs);
-        let said = self.gate.admit(ask).await;
-        let expected = self.book.admit(tenant, 0, &[(JOBS, jobs)], &[]);
+        let said = self.gate.admit(ask(&handle, jobs, tokens)).await;
+        self.seen.extend((tokens > 0).then_some("work of two meters"));
+        let expected = self.book.admit(tenant, 0, &[(JOBS, jobs), (TOKENS, tokens)], &[]);
         let told = said.as_ref().map(|_| ()).map_err(|refusal| reason(&refusal.reason));
         same("answer", &told, &expected.as_ref().map(|_| ()).map_err(|it| *it))?;
         if let (Ok(permit), Ok(mut hold)) = (said, expected) {
@@ -222,7 +245,7 @@ impl Run {
         user: u32,
         chats: bool,
     ) -> Result<(), Differs> {
-        if self.slots[slot].as_ref().is_some_and(|slot| slot.request.is_some()) {
+        if self.slots[slot].as_ref().is_some_and(Slot::is_open) {
             return Ok(());
         }
         let path = if chats { "/chat" } else { "/work" };
@@ -239,7 +262,8 @@ impl Run {
         same("answer", &told, &expected.as_ref().map(|_| ()).map_err(|it| *it))?;
         if let (Ok(request), Ok(hold)) = (said, expected) {
             let usage = request.usage();
-            self.slots[slot] = Some(Slot { request: Some(request), usage, hold, chats });
+            self.slots[slot] =
+                Some(Slot { request: Some(request), is_upgraded: false, usage, hold, chats });
         }
         Ok(())
     }
@@ -252,6 +276,10 @@ impl Run {
             request.end(Outcome::Complete { status });
             self.book.end(&mut slot.hold, status < 500);
         }
+        // The last handle on a connection is dropped.
+        if let Some(mut slot) = self.slots[slot].take_if(|slot| slot.is_upgraded) {
+            self.book.end(&mut slot.hold, true);
+        }
     }
 
     async fn take(&mut self, slot: usize, tokens: u64) -> Result<(), Differs> {
@@ -259,7 +287,7 @@ impl Run {
             return Ok(());
         };
         let plan = self.book.plan(slot.hold.tenant, TOKENS);
-        let is_limited = !plan.quotas.is_empty() || plan.once.is_some();
+        let is_limited = !plan.quotas.is_empty() || plan.is_given();
         if !is_limited && !known::TAKES_WHAT_IS_UNLIMITED {
             return Ok(());
         }
@@ -311,7 +339,7 @@ impl Run {
     /// Has those who owe ask for everything: that is found after a restart by whoever asks next.
     async fn ask_all(&mut self) -> Result<(), Differs> {
         for tenant in (0..TENANTS).filter(|it| self.book.owes(*it)).collect::<Vec<_>>() {
-            self.work(tenant, 1, false).await?;
+            self.work(tenant, 1, 0, false).await?;
             self.begin_request(0, tenant, 1, true).await?;
             self.end_request(0, 500);
         }
@@ -333,6 +361,9 @@ impl Run {
         };
         for (tenant, customer) in stripe.customers.iter().enumerate() {
             for (meter, event) in METERS.iter().enumerate() {
+                if self.book.sells_beyond_nothing(meter) && !known::BILLS_WHAT_COMES_BACK {
+                    continue;
+                }
                 let totals = stripe.sim.totals();
                 let of =
                     totals.iter().filter(|it| it.customer == *customer && it.event_name == *event);
@@ -373,7 +404,9 @@ impl Run {
         for (meter, word) in METERS.iter().enumerate() {
             let told = report.meters.iter().find(|it| *it.name == **word).unwrap();
             same(&format!("{word} used"), &told.used, &self.book.used(tenant, meter))?;
-            same(&format!("{word} over"), &told.over, &self.book.over(tenant, meter))?;
+            if !self.book.sells_beyond_nothing(meter) || known::BILLS_WHAT_COMES_BACK {
+                same(&format!("{word} over"), &told.over, &self.book.over(tenant, meter))?;
+            }
             let told_of: BTreeMap<String, u64> =
                 told.limits.iter().map(|limit| (limit.id.to_string(), limit.used)).collect();
             let plan = self.book.plan(tenant, meter);
@@ -406,7 +439,11 @@ impl Run {
 }
 
 impl Slot {
+    fn is_open(&self) -> bool {
+        self.request.is_some() || self.is_upgraded
+    }
+
     fn is_chat_open(&self) -> bool {
-        self.chats && self.request.is_some()
+        self.chats && self.is_open()
     }
 }
