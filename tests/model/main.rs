@@ -18,22 +18,31 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use tollgate::testing::{self, Plant};
 
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Seen};
 use crate::history::History;
 use crate::system::Differs;
 
 mod book;
+mod bounds;
 mod calendar;
 mod coverage;
 mod history;
 mod host;
 mod known;
+mod nodes;
 mod regressions;
 mod shrink;
 mod system;
 
 /// Histories of every build.
 const HISTORIES: u32 = 2_000;
+
+/// Those of several nodes, which take longer.
+const HISTORIES_OF_NODES: u32 = 400;
+
+/// Mistakes of lease protocols that they see without a fault of the store.
+const OF_SEVERAL_NODES: [Plant; 3] =
+    [Plant::LimitChangePerNode, Plant::ExpiryByTime, Plant::NothingIsOwed];
 
 /// Each pair of features meets in one history of so many: rarest are those of a Stripe that is sent
 /// all use, which takes longest.
@@ -50,7 +59,23 @@ struct Found {
 fn the_gate_does_what_the_book_says() {
     let cases = env("TOLLGATE_HISTORIES").unwrap_or(HISTORIES);
     let coverage = Coverage::default();
-    let found = run_all(cases, Some(&coverage), 1);
+    let found = run_all(&ONE_NODE, cases, Some(&coverage), 1);
+    held(&coverage, cases, &found);
+}
+
+#[test]
+fn several_nodes_of_which_some_die_stay_within_what_is_promised() {
+    let cases = env("TOLLGATE_HISTORIES").unwrap_or(HISTORIES_OF_NODES);
+    let coverage = Coverage::default();
+    let found = run_all(&SEVERAL_NODES, cases, Some(&coverage), 1);
+    let [stranded, used] = &nodes::STRANDED;
+    let (stranded, used) = (stranded.load(Ordering::Relaxed), used.load(Ordering::Relaxed));
+    println!("{stranded} units died with nodes beside {used} that were used");
+    held(&coverage, cases, &found);
+}
+
+/// No history differs, and each pair of features met.
+fn held(coverage: &Coverage, cases: u32, found: &BTreeMap<String, (u32, Found)>) {
     let differing: u32 = found.values().map(|(n, _)| n).sum();
     let ((one, other), least) = coverage.print();
     println!("{cases} histories, {differing} differences");
@@ -60,12 +85,37 @@ fn the_gate_does_what_the_book_says() {
     assert!(least >= cases / LEAST, "{one} with {other} met {least} times");
 }
 
+/// What a number is, and how it is run.
+struct Way {
+    history: fn(u32) -> History,
+    run: fn(&History, u32) -> Result<Seen, Differs>,
+}
+
+const ONE_NODE: Way = Way { history: numbered, run: |history, _| system::run(history) };
+
+const SEVERAL_NODES: Way = Way {
+    history: |number| nodes::spread(numbered(number), number),
+    run: |history, number| nodes::run(history, nodes::nodes(number)),
+};
+
 #[test]
 fn known_mistakes_are_caught() {
+    are_caught(Plant::OF_THE_BOOK.into(), first_that_differs);
+}
+
+#[test]
+fn known_mistakes_of_several_nodes_are_caught() {
+    are_caught(OF_SEVERAL_NODES.into(), || {
+        let way = &SEVERAL_NODES;
+        (0..HISTORIES_OF_NODES).find_map(|n| Some((n, (way.run)(&(way.history)(n), n).err()?)))
+    });
+}
+
+fn are_caught(mistakes: Vec<Plant>, first_that_differs: fn() -> Option<(u32, Differs)>) {
     let missed = Mutex::new(Vec::new());
     let named = std::env::var("TOLLGATE_MISTAKES").ok();
     let is_meant = |it: &Plant| named.as_ref().is_none_or(|named| *named == format!("{it:?}"));
-    let mistakes = Mutex::new(Plant::OF_THE_BOOK.into_iter().filter(is_meant));
+    let mistakes = Mutex::new(mistakes.into_iter().filter(is_meant));
     let work = || {
         while let Some(mistake) = { mistakes.lock().unwrap().next() } {
             testing::plant(Some(mistake), 1);
@@ -106,19 +156,28 @@ fn a_number_is_one_history() {
 /// How histories differ, kind by kind, with a small one of each: for work on either side.
 #[test]
 fn survey() {
-    let Some(cases) = env("TOLLGATE_SURVEY") else {
-        return;
-    };
-    let found = run_all(cases, None, usize::MAX);
-    for (kind, (n, found)) in &found {
-        println!("=== {n} x {kind}\n{}\n", found.told());
+    survey_of(&ONE_NODE);
+}
+
+#[test]
+fn survey_of_several_nodes() {
+    survey_of(&SEVERAL_NODES);
+}
+
+fn survey_of(way: &Way) {
+    if let Some(cases) = env("TOLLGATE_SURVEY") {
+        let found = run_all(way, cases, None, usize::MAX);
+        for (kind, (n, found)) in &found {
+            println!("=== {n} x {kind}\n{}\n", found.told());
+        }
+        let differing: u32 = found.values().map(|(n, _)| n).sum();
+        println!("{cases} histories, {differing} differences of {} kinds", found.len());
     }
-    let differing: u32 = found.values().map(|(n, _)| n).sum();
-    println!("{cases} histories, {differing} differences of {} kinds", found.len());
 }
 
 /// Runs so many histories on all processors: what differed, by kind, until so many kinds are known.
 fn run_all(
+    way: &Way,
     cases: u32,
     coverage: Option<&Coverage>,
     enough: usize,
@@ -132,7 +191,7 @@ fn run_all(
             if number - first >= cases || is_enough() {
                 return;
             }
-            if let (Some(seen), Some(all)) = (run_one(number, &found), coverage) {
+            if let (Some(seen), Some(all)) = (run_one(way, number, &found), coverage) {
                 all.add(&seen);
             }
         }
@@ -150,9 +209,9 @@ fn numbered(number: u32) -> History {
 }
 
 /// Runs a history; one that differs in a way that is not known yet is made smaller.
-fn run_one(number: u32, found: &Mutex<BTreeMap<String, (u32, Found)>>) -> Option<coverage::Seen> {
-    let history = numbered(number);
-    let why = match system::run(&history) {
+fn run_one(way: &Way, number: u32, found: &Mutex<BTreeMap<String, (u32, Found)>>) -> Option<Seen> {
+    let history = (way.history)(number);
+    let why = match (way.run)(&history, number) {
         Ok(seen) => return Some(seen),
         Err(why) => why,
     };
@@ -162,9 +221,9 @@ fn run_one(number: u32, found: &Mutex<BTreeMap<String, (u32, Found)>>) -> Option
         return None;
     }
     let differs =
-        |history: &History| system::run(history).is_err_and(|why| self::kind(&why) == kind);
+        |history: &History| (way.run)(history, number).is_err_and(|why| self::kind(&why) == kind);
     let history = shrink::smallest(history, differs);
-    let why = system::run(&history).err().unwrap_or(why);
+    let why = (way.run)(&history, number).err().unwrap_or(why);
     let least = Found { number, history, why };
     found.lock().unwrap().entry(kind).or_insert((0, least)).0 += 1;
     None
