@@ -75,7 +75,7 @@ pub(crate) fn spread(mut history: History, number: u32) -> History {
             events.push(Event::Crash { node: below(nodes) as usize });
         }
         events.push(match event {
-            Event::Pass(ms) if number % 2 == 0 => Event::Pass(ms.min(20 * 60_000)),
+            Event::Pass(ms) if number.is_multiple_of(2) => Event::Pass(ms.min(20 * 60_000)),
             event => event,
         });
     }
