@@ -80,7 +80,8 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// What could not be written by then; it is in the journal where there is one.
+    /// What could not be written by then; it is in the journal where there is one. Or that the
+    /// store has not let go of its file by then.
     pub async fn close_within(&self, time: Duration) -> Result<(), Error> {
         let inner = &self.inner;
         let deadline = Instant::now() + time;
