@@ -357,9 +357,6 @@ impl Run {
         let Some(of) = quotas.get(quota).cloned() else {
             return;
         };
-        if of.limit == 0 && !known::RAISES_LIMITS_OF_NOTHING {
-            return;
-        }
         self.seen.insert("plan file edited");
         self.bounds.raise(meter, &of, by);
         self.plans.set(&self.setting.file_of(&self.bounds.plans));
