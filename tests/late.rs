@@ -10,7 +10,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use tollgate::middleware::TollgateLayer;
-use tollgate::store::Memory;
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+};
 use tollgate::testing::{self, Faulty};
 use tollgate::{Admitted, Ask, Gate};
 use tower::{Layer, ServiceExt};
@@ -369,5 +371,68 @@ async fn what_a_user_owes_is_owed_after_a_restart() {
         assert_eq!(reporting(&second, "bob", "/chat", &[("tokens", 1)]).await, 200);
         clock.advance(Duration::from_secs(86_400));
         assert_eq!(reporting(&second, "ann", "/chat", &[("tokens", 1)]).await, 200, "a new day");
+}
+
+/// A store that answers late where a key has this word.
+#[derive(Clone)]
+struct SlowAt(Memory, &'static str);
+
+impl SlowAt {
+    fn answer<T: Send + 'static>(&self, key: &Key, call: StoreFuture<T>) -> StoreFuture<T> {
+        let is_slow = key.sk.contains(self.1) || key.pk.contains(self.1);
+        Box::pin(async move {
+            let answer = call.await;
+            if is_slow {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            answer
+        })
+    }
+}
+
+impl Store for SlowAt {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.answer(&key.clone(), self.0.read(key))
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.answer(&write.key.clone(), self.0.write(write))
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        self.0.promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_two_limits_owe_is_billed_once_where_one_of_them_is_read_late() {
+    let plans = "default-plan = \"free\"
+        [meter.tokens]
+        count = \"reported\"
+        stripe = { event = \"tokens\", send = \"overage\" }
+        [plan.free]
+        quota.tokens = [
+            { limit = \"6/hour\", over = \"bill\", stop = \"17\" },
+            { limit = \"3/day\", over = \"bill\", stop = \"8\" },
+        ]";
+    for slow in ["tokens/day", "tokens/hour"] {
+        let store = SlowAt(Memory::new(), slow);
+        let (first, _clock) = testing::gate_with(plans, store.clone());
+        assert_eq!(reporting(&first, "ann", "/chat", &[("tokens", 14)]).await, 200);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(used(&first, "tokens").await, (14, 11, vec![14, 14]));
+        first.close().await.unwrap();
+        let (second, _clock) = testing::gate_with(plans, store);
+        assert_eq!(reporting(&second, "ann", "/chat", &[("tokens", 1)]).await, 429);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(used(&second, "tokens").await, (14, 11, vec![14, 14]), "late: {slow}");
     }
 }

@@ -431,6 +431,9 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
         }
         return false;
     }
+    if most > 0 && looks_at_more(q, &payers, &owed, waiting) {
+        return false;
+    }
     let grants = payers.grants.iter().filter(|grant| !decide::is_over(q, **grant));
     match most > 0 && pay_from(q, grants.copied(), most, &owed, waiting) {
         true => true,
@@ -439,6 +442,24 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
             pay_beyond(q, &owed, waiting)
         }
     }
+}
+
+/// One unit pays what several quotas owe, so what each of them owes has to be known before any of
+/// it is paid: after a restart that stands in the store. True: one is looked at first.
+fn looks_at_more(
+    q: &Purse<'_>,
+    payers: &Payers<'_>,
+    owed: &[Owes<'_>],
+    waiting: &mut Waiting,
+) -> bool {
+    let mut all = decide::of_tenant(q, payers).filter_map(|(_, rule)| debtor_of(q.sheet, rule));
+    let Some(unknown) = all.find(|lease| lease.is_unknown() && !lease.is_fenced()) else {
+        return false;
+    };
+    unknown.want(1);
+    q.hub.wake(unknown);
+    wait_for_units(q, unknown, 1, owed, waiting);
+    true
 }
 
 /// What lies beyond the quotas pays the units that the same of them owe, if it is there for each:
