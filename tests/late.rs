@@ -371,6 +371,7 @@ async fn what_a_user_owes_is_owed_after_a_restart() {
         assert_eq!(reporting(&second, "bob", "/chat", &[("tokens", 1)]).await, 200);
         clock.advance(Duration::from_secs(86_400));
         assert_eq!(reporting(&second, "ann", "/chat", &[("tokens", 1)]).await, 200, "a new day");
+    }
 }
 
 /// A store that answers late where a key has this word.

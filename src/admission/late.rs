@@ -452,7 +452,7 @@ fn looks_at_more(
     owed: &[Owes<'_>],
     waiting: &mut Waiting,
 ) -> bool {
-    let mut all = decide::of_tenant(q, payers).filter_map(|(_, rule)| debtor_of(q.sheet, rule));
+    let mut all = decide::of_tenant(q, payers).map(|(_, rule)| debtor_of(q.sheet, rule));
     let Some(unknown) = all.find(|lease| lease.is_unknown() && !lease.is_fenced()) else {
         return false;
     };

@@ -145,7 +145,9 @@ fn a_debt_that_a_raised_limit_pays_while_a_request_is_open_is_owed_no_more() {
     let begin = Event::Begin { slot: 2, tenant: 0, user: 1, chats: false };
     let ingest = Event::Ingest { tenant: 0, meter: 0, units: 4 };
     let edit = Event::Edit { plan: 0, meter: 0, quota: 0, by: 2 };
-    for last in [Event::Look { tenant: 0 }, Event::Work { tenant: 0, jobs: 1, tokens: 0, done: false }] {
+    for last in
+        [Event::Look { tenant: 0 }, Event::Work { tenant: 0, jobs: 1, tokens: 0, done: false }]
+    {
         let events = vec![begin.clone(), ingest.clone(), edit.clone(), last];
         equal(history(None, plans.clone(), events));
     }
