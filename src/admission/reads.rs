@@ -47,10 +47,10 @@ impl BytesRead {
         self.0.total.load(Ordering::Relaxed)
     }
 
-    /// The request has ended, and was charged for so many; others may still come.
+    /// The request has ended, and was charged for so many; others may still come, or have come
+    /// since it was asked: the last handle says.
     pub(super) fn go_on(self, charged: u64, of: &Of, meters: SmallVec<[MeterId; 1]>) {
-        // Without another handle the body is gone.
-        if Arc::strong_count(&self.0) > 1 && !meters.is_empty() {
+        if !meters.is_empty() {
             let _first = self.0.rest.set(Rest { charged, of: of.clone(), meters });
         }
     }
