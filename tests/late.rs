@@ -347,6 +347,28 @@ async fn what_is_owed_of_units_granted_once_takes_of_a_pack_on_the_next_plan() {
 }
 
 #[tokio::test]
+async fn a_pack_pays_what_an_earlier_plan_owes_beside_what_this_one_owes() {
+    for restarts in [false, true] {
+        let store = Memory::new();
+        let plans = plans("quota.tokens = \"20\"\n[plan.pro]\nquota.tokens = \"10/day\"");
+        let (mut gate, mut clock) = testing::gate_with(&plans, store.clone());
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 30)]).await, 200);
+        gate.directory().tenant("acme").plan("pro").save().await.unwrap();
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 20)]).await, 200);
+        assert_eq!(tokens(&gate).await, (20, 10));
+        if restarts {
+            gate.close().await.unwrap();
+            (gate, clock) = testing::gate_with(&plans, store);
+        }
+        granted(&gate, &clock, "tokens", 15).await;
+        assert_eq!(admitted(&gate, 1).await, 0, "15 of the 20 that are owed are paid");
+        assert_eq!(tokens(&gate).await, (10, 0), "those of this plan first");
+        granted(&gate, &clock, "tokens", 6).await;
+        assert_eq!(admitted(&gate, 1).await, 1, "5 of 6 paid the rest");
+    }
+}
+
+#[tokio::test]
 async fn what_a_user_owes_is_owed_after_a_restart() {
     for over in ["", ", over = \"allow\", stop = \"15\""] {
         let store = Memory::new();

@@ -404,22 +404,47 @@ impl Paying {
     }
 }
 
-/// What one quota owes, or all that are granted: how much, and the pool beyond it that may pay.
+/// What one quota owes, or an earlier plan: how much, and the pool beyond it that may pay.
 type Owes<'a> = (&'a Arc<Lease>, u64, Option<u16>);
 
 /// Takes units of grants, or beyond the quotas, to pay what is owed of this meter. True: some are
-/// on their way.
+/// on their way. What is owed of units that an earlier plan granted once was never use of these
+/// quotas, and is paid by itself: after theirs, which admit nothing until then.
 fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let Some(payers) = q.sheet.policy.payers(meter) else { return false };
     let of_quotas =
         decide::of_tenant(q, &payers).map(|(_, rule)| (debtor_of(q.sheet, rule), rule.over));
     let granted = payers.debtor.map(|pool| (decide::lease_of(q.sheet, pool), None));
-    let is_of_quota =
-        |(debtor, ..): &Owes<'_>| granted.is_none_or(|(granted, _)| !Arc::ptr_eq(granted, debtor));
-    let in_debt = of_quotas.chain(granted).filter(|(debtor, _)| debtor.is_in_debt());
+    let of_quotas = of_quotas.collect::<SmallVec<[_; 4]>>();
+    let all = || of_quotas.iter().chain(granted.as_slice());
+    // After a restart what they owe stands in the store: before any of it is paid all is known.
+    let mut unknown = all().filter(|(lease, _)| lease.is_unknown() && !lease.is_fenced());
+    if all().any(|(debtor, _)| debtor.payable() > Some(0))
+        && let Some((unknown, _)) = unknown.next()
+    {
+        unknown.want(1);
+        q.hub.wake(unknown);
+        wait_for(q, unknown, 1, all().map(|(debtor, _)| *debtor), waiting);
+        return false;
+    }
+    let waits = waiting.asked.len();
+    let moved = pay_same(q, &payers, &of_quotas, waiting);
+    if moved || waiting.asked.len() > waits {
+        return moved;
+    }
+    pay_same(q, &payers, granted.as_slice(), waiting)
+}
+
+/// The same of those that owe the same use.
+fn pay_same(
+    q: &Purse<'_>,
+    payers: &Payers<'_>,
+    all: &[(&Arc<Lease>, Option<u16>)],
+    waiting: &mut Waiting,
+) -> bool {
     let mut owed = SmallVec::<[Owes<'_>; 4]>::new();
     let mut paying = None;
-    for (debtor, over) in in_debt {
+    for &(debtor, over) in all.iter().filter(|(debtor, _)| debtor.is_in_debt()) {
         let payable = debtor.payable();
         paying = paying.or(payable.is_none().then_some(debtor));
         owed.push((debtor, payable.unwrap_or(0), over));
@@ -431,35 +456,9 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
         }
         return false;
     }
-    if most > 0 && looks_at_more(q, &payers, &owed, waiting) {
-        return false;
-    }
     let grants = payers.grants.iter().filter(|grant| !decide::is_over(q, **grant));
-    match most > 0 && pay_from(q, grants.copied(), most, &owed, waiting) {
-        true => true,
-        false => {
-            owed.retain(|owes| is_of_quota(owes));
-            pay_beyond(q, &owed, waiting)
-        }
-    }
-}
-
-/// One unit pays what several quotas owe, so what each of them owes has to be known before any of
-/// it is paid: after a restart that stands in the store. True: one is looked at first.
-fn looks_at_more(
-    q: &Purse<'_>,
-    payers: &Payers<'_>,
-    owed: &[Owes<'_>],
-    waiting: &mut Waiting,
-) -> bool {
-    let mut all = decide::of_tenant(q, payers).map(|(_, rule)| debtor_of(q.sheet, rule));
-    let Some(unknown) = all.find(|lease| lease.is_unknown() && !lease.is_fenced()) else {
-        return false;
-    };
-    unknown.want(1);
-    q.hub.wake(unknown);
-    wait_for_units(q, unknown, 1, owed, waiting);
-    true
+    most > 0
+        && (pay_from(q, grants.copied(), most, &owed, waiting) || pay_beyond(q, &owed, waiting))
 }
 
 /// What lies beyond the quotas pays the units that the same of them owe, if it is there for each:
@@ -549,8 +548,18 @@ fn wait_for_units(
     owed: &[Owes<'_>],
     waiting: &mut Waiting,
 ) {
+    wait_for(q, lease, n, owed.iter().map(|(debtor, ..)| *debtor), waiting);
+}
+
+fn wait_for<'a>(
+    q: &Purse<'_>,
+    lease: &Arc<Lease>,
+    n: u64,
+    debtors: impl Iterator<Item = &'a Arc<Lease>>,
+    waiting: &mut Waiting,
+) {
     q.hub.settle_after(lease, q.sheet);
-    waiting.asked.extend(owed.iter().map(|(debtor, ..)| ((*debtor).clone(), lease.clone(), n)));
+    waiting.asked.extend(debtors.map(|debtor| (debtor.clone(), lease.clone(), n)));
 }
 
 /// A payment is on its way, perhaps under another sheet: what is owed beside it waits for that.

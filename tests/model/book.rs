@@ -403,20 +403,24 @@ impl Book {
             let wide: Vec<_> = quotas.iter().filter(|quota| !quota.per_user).collect();
             loop {
                 let debt = |quota: &&Quota| self.drawn(tenant, 0, meter, quota).debt > 0;
-                if !wide.iter().any(debt) && self.tenants[tenant].unpaid[meter] == 0 {
+                let of_quotas = wide.iter().any(debt);
+                if !of_quotas && self.tenants[tenant].unpaid[meter] == 0 {
                     break;
                 }
                 let Some(payer) = self.granted(tenant, meter) else {
                     break;
                 };
                 *self.number(tenant, payer) += 1;
+                if !of_quotas {
+                    // Of an earlier plan: use that these quotas never saw.
+                    self.tenants[tenant].unpaid[meter] -= 1;
+                    continue;
+                }
                 for quota in &wide {
                     let debt = Payer::Debt(self.window(tenant, 0, meter, quota));
                     let debt = self.number(tenant, debt);
                     *debt = debt.saturating_sub(1);
                 }
-                let unpaid = &mut self.tenants[tenant].unpaid[meter];
-                *unpaid = unpaid.saturating_sub(1);
             }
             while self.pays_beyond(tenant, meter, &wide) {}
         }
