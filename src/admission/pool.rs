@@ -120,8 +120,9 @@ pub(crate) struct View {
     pub(crate) mine: Option<Entry>,
     /// Whether there are units of it in sub-pools.
     pub(crate) split: bool,
-    /// Atoms of late use that were charged and not paid since, as far as what is free tells.
-    debt: i64,
+    /// Atoms of late use that were charged and not paid since, as far as what is free tells;
+    /// `None`: there never were any.
+    debt: Option<i64>,
 }
 
 impl View {
@@ -142,7 +143,7 @@ impl View {
             generation: int(GEN)?,
             mine,
             split: subpool::is_split(item),
-            debt: item.int(DEBT).unwrap_or(0),
+            debt: item.int(DEBT),
         })
     }
 
@@ -154,7 +155,7 @@ impl View {
 
     /// The same once these terms hold, if they raise the limit.
     pub(crate) fn owed_under(&self, terms: Terms) -> u64 {
-        self.free_under(terms).saturating_neg().min(self.debt).max(0).unsigned_abs()
+        self.free_under(terms).saturating_neg().min(self.debt.unwrap_or(0)).max(0).unsigned_abs()
     }
 
     /// What is free once these terms hold, if they raise the limit.
@@ -166,7 +167,7 @@ impl View {
 
     /// What a writer that has applied a take assumes.
     pub(crate) fn assumed(terms: Terms, mine: Entry) -> Self {
-        Self { terms, free: 0, generation: 0, mine: Some(mine), split: false, debt: 0 }
+        Self { terms, free: 0, generation: 0, mine: Some(mine), split: false, debt: None }
     }
 }
 
@@ -371,12 +372,18 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
         Change::Set(LIMIT.into(), Value::Int(terms.limit)),
         Change::Set(REV.into(), Value::Int(terms.rev)),
     ];
-    if terms.limit < view.terms.limit && view.debt > 0 {
-        // What has been paid by units that came free, or by a limit that was raised, stays paid.
-        let paid = view.debt.saturating_sub(atoms(view.owed()));
-        when.push(When::Equals(DEBT.into(), Value::Int(view.debt)));
-        when.push(When::Below(FREE.into(), view.free.saturating_add(1)));
-        change.push(Change::Add(DEBT.into(), paid.saturating_neg()));
+    if terms.limit < view.terms.limit {
+        // What has been paid by units that came free, or by a limit that was raised, stays paid:
+        // of each debt, also of one that was charged since we looked.
+        when.push(match view.debt {
+            Some(debt) => When::Equals(DEBT.into(), Value::Int(debt)),
+            None => When::Missing(DEBT.into()),
+        });
+        if let Some(debt) = view.debt.filter(|debt| *debt > 0) {
+            let paid = debt.saturating_sub(atoms(view.owed()));
+            when.push(When::Below(FREE.into(), view.free.saturating_add(1)));
+            change.push(Change::Add(DEBT.into(), paid.saturating_neg()));
+        }
     }
     Write { key, when, change }
 }
@@ -443,6 +450,7 @@ pub(super) fn damaged(what: &str) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Memory, Store, Written};
 
     const HOUR_MS: i64 = 3_600_000;
 
@@ -486,5 +494,28 @@ mod tests {
         ] {
             assert_eq!(made(every, window).int("ttl"), None, "{every:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_lowered_limit_is_no_debt_beside_one_that_another_process_has_charged_since() {
+        let (store, space) = (Memory::new(), Space::new("test"));
+        let id =
+            PoolId { tenant: Surrogate::test(1), limit: "jobs/day".into(), scope: 0, start_ms: 0 };
+        let key = || id.key(&space);
+        let entry = |held| Entry { op: held, held, preauthorised: held };
+        let (before, after) = (Terms { limit: 100, rev: 1 }, Terms { limit: 5, rev: 2 });
+        let write = async |write| match store.write(write).await.unwrap() {
+            Written::Applied(item) => (true, item.unwrap()),
+            Written::Refused(item) => (false, item.unwrap()),
+        };
+        let (_, made) = write(create(key(), 7, before, entry(1), None)).await;
+        let old = View::read(&made, 8).unwrap();
+        write(charge(key(), 7, &View::read(&made, 7).unwrap(), entry(11))).await;
+        let (applied, seen) = write(relimit(key(), &old, after)).await;
+        assert!(!applied, "by a view without the debt");
+        let (applied, seen) = write(relimit(key(), &View::read(&seen, 8).unwrap(), after)).await;
+        assert!(applied);
+        let seen = View::read(&seen, 8).unwrap();
+        assert_eq!((seen.free, seen.owed()), (-6, 0), "what was free has paid all");
     }
 }
