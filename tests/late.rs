@@ -396,6 +396,25 @@ async fn what_a_user_owes_is_owed_after_a_restart() {
     }
 }
 
+#[tokio::test]
+async fn a_limit_that_is_lowered_to_nothing_owes_what_is_learned_late_then() {
+    let of = |quota: &str| plans(&format!("quota.tokens = {quota}"));
+    let plans = testing::Plans::new(&of("\"100/month\""));
+    let (gate, clock) = reading(&plans, &Memory::new()).await;
+    for n in [30, 30, 1] {
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", n)]).await, 200);
+    }
+    plans.set(&of("{ limit = \"0/month\", over = \"allow\", stop = \"20\" }"));
+    gate.reload().await.unwrap();
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 20)]).await, 200);
+    assert_eq!(tokens(&gate).await, (20, 0));
+    assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", 10)]).await, 200);
+    assert_eq!(tokens(&gate).await, (30, 10));
+    assert_eq!(admitted(&gate, 1).await, 0);
+    granted(&gate, &clock, "tokens", 12).await;
+    assert_eq!(admitted(&gate, 1).await, 2, "10 of 12 paid the debt");
+}
+
 /// A store that answers late where a key has this word.
 #[derive(Clone)]
 struct SlowAt(Memory, &'static str);

@@ -153,16 +153,17 @@ impl View {
         self.owed_under(self.terms)
     }
 
-    /// The same once these terms hold, if they raise the limit.
+    /// The same once these terms hold.
     pub(crate) fn owed_under(&self, terms: Terms) -> u64 {
-        self.free_under(terms).saturating_neg().min(self.debt.unwrap_or(0)).max(0).unsigned_abs()
+        let free = self.free_under(terms).max(self.free);
+        free.saturating_neg().min(self.debt.unwrap_or(0)).max(0).unsigned_abs()
     }
 
-    /// What is free once these terms hold, if they raise the limit.
+    /// What is free once these terms hold.
     pub(crate) fn free_under(&self, terms: Terms) -> i64 {
         let is_newer = terms.rev > self.terms.rev && !planted(Plant::RaisedLimitsPayNothing);
-        let raised = if is_newer { terms.limit.saturating_sub(self.terms.limit).max(0) } else { 0 };
-        self.free.saturating_add(raised)
+        let moved = if is_newer { terms.limit.saturating_sub(self.terms.limit) } else { 0 };
+        self.free.saturating_add(moved)
     }
 
     /// What a writer that has applied a take assumes.

@@ -4,7 +4,8 @@
 //! # Laws
 //!
 //! 1. What is owed here and not charged yet keeps `left` below nothing, as far as open holds could
-//!    not pay it once they are released: so who owes admits nothing.
+//!    not pay it once they are released: so who owes admits nothing. (Of a limit of 0 nothing is
+//!    served, whatever is left of it.)
 //! 2. A debt is charged once: by a write that names the entry it replaces.
 //! 3. A payment is made only while so much is owed, by units that were taken elsewhere before. If
 //!    its outcome is never learned those units stay taken.
@@ -128,6 +129,10 @@ impl Lease {
             let write = pool::create_charged(key, writer.incarnation, terms, entry, self.ttl);
             return Some((Op::Charge(entry), Call::Write(write)));
         };
+        if owing > 0 && cold.shard.is_none() && cold.is_outdated(&view) {
+            // Else what a lowered limit takes away would have been free, and have paid.
+            return Some((Op::Relimit, Call::Write(pool::relimit(key, &view, cold.terms))));
+        }
         if owing > 0 {
             let entry = self.next_entry(cold, cold.held().saturating_add(owing));
             let write = pool::charge(key, writer.incarnation, &view, entry);
@@ -152,17 +157,27 @@ impl Lease {
         if cold.debts.owing == 0 {
             return 0;
         }
-        let short = self.left.load(Ordering::Acquire).min(0).unsigned_abs();
-        let open = if cold.closing == Closing::ForGood { 0 } else { self.open_of(cold) };
+        let short = self.short_of(cold);
+        let open = match cold.closing {
+            Closing::ForGood => 0,
+            _ if cold.terms.limit == 0 => 0,
+            _ => self.open_of(cold),
+        };
         let charged = cold.view.map_or(0, |view| view.owed());
         let paid = cold.debts.pay.unwrap_or(0).saturating_sub(charged);
         cold.debts.owing.min(short.saturating_sub(open).max(paid.min(short)))
     }
 
+    /// How much of what is owed and not charged the units here do not pay. Those that were leased
+    /// before a limit became 0 are not included any more, and pay nothing.
+    fn short_of(&self, cold: &Cold) -> u64 {
+        let left = self.left.load(Ordering::Acquire);
+        if cold.terms.limit == 0 { cold.debts.owing } else { left.min(0).unsigned_abs() }
+    }
+
     /// Says at a glance what is owed, less what released units have paid; the caller has the lock.
     pub(super) fn note_debt(&self, cold: &mut Cold) -> u64 {
-        let short = self.left.load(Ordering::Acquire).min(0).unsigned_abs();
-        cold.debts.owing = cold.debts.owing.min(short);
+        cold.debts.owing = cold.debts.owing.min(self.short_of(cold));
         let charged = cold.view.map_or(0, |view| view.owed_under(cold.terms));
         // What is free again pays also what is not charged yet, with the next ask.
         let free = cold.view.map_or(0, |view| view.free_under(cold.terms));
@@ -183,5 +198,52 @@ impl Cold {
         if self.debts.pay.take().is_some() {
             self.debts.paid = Some(is_paid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Take;
+    use super::*;
+    use crate::admission::pool::{PoolId, Terms};
+    use crate::clock::Now;
+    use crate::directory::Surrogate;
+    use crate::store::layout::Space;
+    use crate::store::{Memory, Store, Written};
+
+    const NOW: Now = Now { mono_ns: 0, wall_ms: 0 };
+
+    /// Makes every call that the lease has to make now.
+    async fn drive(store: &Memory, lease: &Lease) {
+        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        while let Some(call) = lease.next(&writer, NOW) {
+            let answer = match call {
+                Call::Look(key) => store.read(key).await,
+                Call::Write(write) => store.write(write).await.map(|written| match written {
+                    Written::Applied(item) | Written::Refused(item) => item,
+                }),
+                Call::Seek(_) => unreachable!("one writer"),
+            };
+            lease.answered(&writer, NOW, answer).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_debt_that_is_learned_under_a_lowered_limit_is_not_paid_by_what_that_has_lost() {
+        let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
+        let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
+        let lease = Lease::new(pool, i64::MAX, Terms { limit: 100, rev: 1 }, 1).under(7);
+        let store = Memory::new();
+        while lease.total() < 60 {
+            match lease.take(1, NOW) {
+                Take::Taken { .. } => lease.settle(1),
+                _ => drive(&store, &lease).await,
+            }
+        }
+        lease.retarget(Terms { limit: 50, rev: 2 });
+        lease.owe(lease.here() + 10);
+        assert_eq!(lease.debt(), 10, "at once");
+        drive(&store, &lease).await;
+        assert_eq!(lease.debt(), 10, "and in the store");
     }
 }
