@@ -307,8 +307,8 @@ impl Feed {
             ring.remove(made.unwrap_or(0));
         }
         let bytes = ring.iter().flat_map(|news| packed(*news)).collect();
-        // What is not to be had counts all the same: with as many as are kept a gap is sure.
-        let gap = if dropped > 0 { KEPT as i64 } else { 0 };
+        // What is not to be had counts all the same: with more than are kept a gap is sure.
+        let gap = if dropped > 0 { KEPT as i64 + 1 } else { 0 };
         let made = some.iter().filter(|news| matches!(news, News::Made(_))).count() as i64;
         let changed = some.len() as i64 - made;
         let after = Count {
@@ -448,6 +448,13 @@ mod tests {
         News::Tenant(Surrogate::test(n))
     }
 
+    /// Adds these to a shard, after so many were given up.
+    async fn put(feed: &Feed, shard: u8, some: &[News], dropped: i64) {
+        let stands = feed.store.read(feed.space.changes(shard)).await.unwrap();
+        let write = feed.entry(shard, stands.as_ref(), some, dropped).unwrap();
+        assert!(matches!(feed.store.write(write).await.unwrap(), Written::Applied(_)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_many_announce_at_once_is_heard_by_all_or_known_to_be_missing() {
         let odds = Odds { lose_request: 80, lose_reply: 80, delay: 200, ..Odds::default() };
@@ -536,6 +543,19 @@ mod tests {
         writer.announced().await;
         assert!(reader.look(&mut seen).await.unwrap().missed);
         assert!(writer.waiting().news.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_given_up_is_noticed_though_what_follows_it_was_only_made() {
+        let (_, [writer, reader]) = feeds(Odds::default());
+        let changes: Vec<News> = (0..KEPT as u128).map(tenant).collect();
+        for shard in 0..SHARDS {
+            put(&writer, shard, &changes, 0).await;
+        }
+        let mut seen = Seen::default();
+        reader.look(&mut seen).await.unwrap();
+        put(&writer, 0, &[News::Made(7)], 1).await;
+        assert!(reader.look(&mut seen).await.unwrap().missed);
     }
 
     #[tokio::test]
