@@ -7,10 +7,13 @@
 //!    may come twice, or of a change that did not happen, and does no harm.
 //! 2. The process that makes a change knows of it before it is announced, and before what made
 //!    it is answered.
-//! 3. A shard of the feed keeps its newest [`KEPT`] announcements and counts all there ever were. A
-//!    reader that finds more new ones than are kept knows that it has missed some. What was made
-//!    gives way to what was changed, and is counted by itself: thousands of new tenants put
-//!    nothing in doubt but what is unknown.
+//! 3. A shard of the feed keeps [`KEPT`] announcements, the newest of what was made and of what was
+//!    changed, and counts all there ever were of each. A reader that finds more new ones of a kind
+//!    than are kept of it knows that it has missed some of that kind. [`KEPT_MADE`] places are for
+//!    what was made, and all others for what was changed before anything else: thousands of new
+//!    tenants put nothing in doubt but what is unknown, and a new key is heard of whatever was
+//!    changed before it. Announcements that are given up before they are written count as missed
+//!    of both kinds.
 //! 4. An announcement that cannot be written now is tried again with the next look at the feed. One
 //!    whose process dies is never made: that change is seen by its age, like any before there was a
 //!    feed.
@@ -33,6 +36,9 @@ const SHARDS: u8 = 4;
 /// Announcements in a shard: 17 bytes each, so that an item stays below 1 KB, which is one unit to
 /// write.
 const KEPT: usize = 50;
+
+/// Of these, how many are for what was made, if there are so many.
+const KEPT_MADE: usize = 10;
 
 /// Most announcements that wait in a process: the readers' memory is of that many, and whoever
 /// finds a gap reads everything again.
@@ -64,6 +70,12 @@ pub(crate) enum News {
     /// A credential or a tenant of this name was made, which may have been unknown before. See
     /// [`credential_tag`] and [`name_tag`].
     Made(u128),
+}
+
+impl News {
+    fn is_made(self) -> bool {
+        matches!(self, News::Made(_))
+    }
 }
 
 /// How a credential is named in [`News::Made`]: the beginning of its hash.
@@ -132,8 +144,7 @@ pub(crate) struct Heard {
 impl Heard {
     /// Takes in the new ones of a shard.
     fn take(&mut self, before: Option<Count>, count: Count, ring: &[News]) {
-        let made = |news: &&News| matches!(news, News::Made(_));
-        let kept = |is_made| ring.iter().filter(|news| made(news) == is_made).count();
+        let kept = |is_made| ring.iter().filter(|news| news.is_made() == is_made).count();
         let new = |before: Option<i64>, now: i64, kept: usize| match before {
             None => (kept, false),
             // A table that was restored from a backup counts from before.
@@ -149,7 +160,7 @@ impl Heard {
         self.missed |= missed;
         let (mut old_made, mut old) = (kept(true) - of_made, kept(false) - of_changed);
         self.news.extend(ring.iter().filter(|news| {
-            let old = if made(news) { &mut old_made } else { &mut old };
+            let old = if news.is_made() { &mut old_made } else { &mut old };
             let is_new = *old == 0;
             *old = old.saturating_sub(1);
             is_new
@@ -251,13 +262,19 @@ impl Feed {
         }
     }
 
-    /// Writes what waits, as much as goes into a shard. What a writer that is cut off has written
+    /// Writes what waits, as much as goes into a shard: of changes no more than have a place for
+    /// sure, which the readers then hear of. What a writer that is cut off has written
     /// is written again by the next.
     async fn write(&self) -> Result<(), StoreError> {
         let (some, dropped) = {
             let waiting = self.waiting();
-            let some: Vec<News> = waiting.news.iter().take(KEPT).copied().collect();
-            (some, waiting.dropped)
+            let mut changes = 0;
+            let fits = |news: &&News| {
+                changes += usize::from(!news.is_made());
+                changes <= KEPT - KEPT_MADE
+            };
+            let some = waiting.news.iter().take(KEPT).take_while(fits).copied();
+            (some.collect::<Vec<News>>(), waiting.dropped)
         };
         if some.is_empty() {
             return Ok(());
@@ -302,14 +319,17 @@ impl Feed {
             None => (Count::default(), Vec::new()),
         };
         ring.extend_from_slice(some);
+        let mut of_made = ring.iter().filter(|news| news.is_made()).count();
         while ring.len() > KEPT {
-            let made = ring.iter().position(|news| matches!(news, News::Made(_)));
-            ring.remove(made.unwrap_or(0));
+            let gives_way = of_made > KEPT_MADE;
+            let oldest = ring.iter().position(|news| news.is_made() == gives_way);
+            ring.remove(oldest.unwrap_or(0));
+            of_made -= usize::from(gives_way);
         }
         let bytes = ring.iter().flat_map(|news| packed(*news)).collect();
         // What is not to be had counts all the same: with more than are kept a gap is sure.
         let gap = if dropped > 0 { KEPT as i64 + 1 } else { 0 };
-        let made = some.iter().filter(|news| matches!(news, News::Made(_))).count() as i64;
+        let made = some.iter().filter(|news| news.is_made()).count() as i64;
         let changed = some.len() as i64 - made;
         let after = Count {
             made: count.made.saturating_add(made).saturating_add(gap),
@@ -556,6 +576,23 @@ mod tests {
         reader.look(&mut seen).await.unwrap();
         put(&writer, 0, &[News::Made(7)], 1).await;
         assert!(reader.look(&mut seen).await.unwrap().missed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_made_is_heard_though_thousands_were_changed_before() {
+        let (_, [writer, reader]) = feeds(Odds::default());
+        let changes: Vec<News> = (0..KEPT as u128).map(tenant).collect();
+        let mut seen = Seen::default();
+        for shard in 0..SHARDS {
+            put(&writer, shard, &changes, 0).await;
+            reader.look(&mut seen).await.unwrap();
+            put(&writer, shard, &[News::Made(shard.into())], 0).await;
+            put(&writer, shard, &changes[..KEPT - KEPT_MADE], 0).await;
+            let heard = reader.look(&mut seen).await.unwrap();
+            assert!(heard.news.contains(&News::Made(shard.into())));
+            assert_eq!(heard.news.len(), 1 + KEPT - KEPT_MADE, "and nothing twice");
+            assert!(!heard.missed_made && !heard.missed);
+        }
     }
 
     #[tokio::test]
