@@ -15,6 +15,8 @@ use super::Inner;
 use super::callers::{MAX_AGE, REFRESH_AGE, nanos};
 use crate::directory::{Heard, Hears, News, Seen, Surrogate, TenantRecord};
 use crate::planted::{Plant, planted};
+use crate::repeated::repeated;
+use crate::store::StoreErrorKind;
 
 /// How often the feed of changes is looked at: with the reading that follows it this is what keeps
 /// the two seconds.
@@ -171,6 +173,11 @@ pub(super) async fn follow(inner: Weak<Inner>) {
         if inner.believes_anything() {
             match tokio::time::timeout(LOOK_WITHIN, feed.look(&mut seen)).await {
                 Ok(Ok(heard)) => changed.hear(heard, &inner),
+                Ok(Err(error)) if error.kind == StoreErrorKind::Corrupt => {
+                    const TEXT: &str = "changes made by other processes cannot be understood: \
+                                        they are seen after 30 s";
+                    repeated!(warn, inner.clock.now().wall_ms, TEXT; %error);
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "changes made by other processes cannot be read");
                 }
