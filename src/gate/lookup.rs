@@ -201,8 +201,10 @@ impl Inner {
         let (live, now) = (self.live.load(), self.clock.now());
         let tenant = self.tenant_or(surrogate, || {
             let tenant = LiveTenant::new(record.clone(), &live, &self.hub, now);
-            // Callers of it that sleep since before it left memory may have been revoked since.
-            tenant.revoked(as_of);
+            // Callers of it that sleep since before it left memory may have been revoked since:
+            // also during the reading, when there was no tenant to tell them.
+            let is_changed = self.recent.has_changed(surrogate, as_of);
+            tenant.revoked(if is_changed { self.recent.so_far() } else { as_of });
             Some(Arc::new(tenant))
         });
         let Some(tenant) = tenant else { return Ok(None) };
@@ -312,8 +314,11 @@ pub(super) fn scope_values(tenant: Surrogate, caller: &Caller) -> ScopeValues {
 mod tests {
     use std::iter::repeat_n;
 
+    use super::*;
+    use crate::clock::Clock;
+    use crate::directory::{Hears, News};
     use crate::store::Memory;
-    use crate::testing::{self, Fault, Faulty};
+    use crate::testing::{self, Fault, Faulty, Odds};
 
     const PLANS: &str = r#"
         default-plan = "free"
@@ -335,5 +340,27 @@ mod tests {
             assert!(next.tenant("acme").await.is_ok(), "after {passed} writes");
         }
         assert!(failed >= 2, "the name, and what follows it");
+    }
+
+    /// The key's caller sleeps, its tenant has left memory, and another key has that read again.
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_revoked_while_its_tenant_is_read_does_not_come_back() {
+        for is_revoked in [false, true] {
+            let faulty = Faulty::scripted(Memory::new(), []);
+            let (gate, clock) = testing::gate_with(PLANS, faulty.clone());
+            let inner = &gate.inner;
+            let (caller, expires_ms) = (Caller::new("acme").key("ci"), i64::MAX);
+            let probe = inner.probe_of(&caller);
+            inner.load_caller(probe, Wanted::Named { caller, expires_ms }).await.unwrap();
+            let surrogate = gate.tenant("acme").await.unwrap().0.core.surrogate;
+            assert_eq!(gate.doze().await, (1, 0));
+            inner.forget_sleepers(clock.now(), Duration::MAX, Duration::ZERO);
+            assert!(inner.is_remembered(probe) && inner.tenant_in_memory(surrogate).is_none());
+            faulty.odds(Odds { delay: 1_000, ..Odds::default() });
+            let revoke = async { is_revoked.then(|| inner.hear(News::Revoked(surrogate))) };
+            let (read, _) = tokio::join!(inner.load_tenant(surrogate), revoke);
+            assert!(read.unwrap().is_some());
+            assert_eq!(inner.keep_as_known(probe), !is_revoked);
+        }
     }
 }
