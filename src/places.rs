@@ -1,8 +1,10 @@
 //! Places for calls of the store, and who has the next one: tenants take turns (see
 //! [`crate::turns`]), so that one with thousands of calls keeps no other waiting for long.
 //!
-//! Who waits bounds the wait. Places are for one call each: who waits between two tries of a call
-//! has none meanwhile.
+//! A wait for a place has no end of its own: requests give theirs up after a time, work in the
+//! background waits until it is its turn. A place is for one piece of work of one tenant or line,
+//! with all its calls: a look-up has it until the last of its reads is done. Claims, which may be
+//! tried for long, have none between two tries.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

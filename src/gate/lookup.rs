@@ -89,8 +89,12 @@ impl Inner {
             as_of,
             refreshing: AtomicBool::new(false),
         };
-        self.callers.insert(probe.0, Arc::new(known));
+        let known = Arc::new(known);
+        self.callers.insert(probe.0, known.clone());
         self.sleepers.forget_caller(probe);
+        if self.recent.has_doubted(as_of) {
+            known.looked_up_by(now.mono_ns.saturating_sub(nanos(MAX_AGE)));
+        }
         Ok(true)
     }
 
@@ -272,10 +276,12 @@ impl Inner {
         }
     }
 
-    /// What was read may be from before a change that was heard of meanwhile: it is read again.
+    /// What was read may be from before a change that was heard of meanwhile: it is read again, and
+    /// before it is used if everything is in doubt since.
     fn doubt_if_changed(&self, tenant: &LiveTenant, as_of: u64, now: Now) {
         if self.recent.has_changed(tenant.core.surrogate, as_of) {
-            tenant.read_by(now.mono_ns.saturating_sub(nanos(REFRESH_AGE)));
+            let age = if self.recent.has_doubted(as_of) { MAX_AGE } else { REFRESH_AGE };
+            tenant.read_by(now.mono_ns.saturating_sub(nanos(age)));
         }
     }
 

@@ -36,7 +36,7 @@ const RECENT: usize = 256;
 /// The tenants that were changed last, numbered in the order in which this process heard of it.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    changed: Mutex<(u64, VecDeque<Surrogate>)>,
+    changed: Mutex<Changes>,
     /// When something was last read of the directory, or kept though it could not be read, on the
     /// monotonic clock.
     read_ns: AtomicU64,
@@ -44,28 +44,37 @@ pub(crate) struct Recent {
     doubted_ns: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+struct Changes {
+    so_far: u64,
+    last: VecDeque<Surrogate>,
+    /// The number of the change by which everything came into doubt last.
+    doubt: u64,
+}
+
 impl Recent {
     /// How many changes were heard of so far: to be asked before something is read.
     pub(super) fn so_far(&self) -> u64 {
-        self.locked().0
+        self.locked().so_far
     }
 
     /// Notes a change, and returns its number.
     fn note(&self, tenant: Surrogate) -> u64 {
         let mut changed = self.locked();
-        changed.0 += 1;
-        changed.1.push_back(tenant);
-        if changed.1.len() > RECENT {
-            changed.1.pop_front();
+        changed.so_far += 1;
+        changed.last.push_back(tenant);
+        if changed.last.len() > RECENT {
+            changed.last.pop_front();
         }
-        changed.0
+        changed.so_far
     }
 
     /// Any tenant may have changed.
     fn doubt(&self, now_ns: u64) {
         let mut changed = self.locked();
-        changed.0 += 1;
-        changed.1.clear(); // so this change is none of those in mind
+        changed.so_far += 1;
+        changed.doubt = changed.so_far;
+        changed.last.clear(); // so this change is none of those in mind
         self.doubted_ns.fetch_max(now_ns, Ordering::Relaxed);
     }
 
@@ -78,8 +87,15 @@ impl Recent {
     /// read since then may be from before.
     pub(super) fn has_changed(&self, tenant: Surrogate, as_of: u64) -> bool {
         let changed = self.locked();
-        let since = usize::try_from(changed.0 - as_of).unwrap_or(usize::MAX);
-        since > changed.1.len() || changed.1.iter().rev().take(since).any(|it| *it == tenant)
+        let since = usize::try_from(changed.so_far - as_of).unwrap_or(usize::MAX);
+        since > changed.last.len() || changed.last.iter().rev().take(since).any(|it| *it == tenant)
+    }
+
+    /// Whether everything came into doubt after so many changes had been heard of: also what was
+    /// read since then, as it may be from before. To be asked once that is in its table, where a
+    /// doubt that comes later finds it.
+    pub(super) fn has_doubted(&self, as_of: u64) -> bool {
+        as_of < self.locked().doubt
     }
 
     /// Something is read of the directory, or kept as it was, and will be believed for a while.
@@ -87,7 +103,7 @@ impl Recent {
         self.read_ns.fetch_max(now_ns, Ordering::Relaxed);
     }
 
-    fn locked(&self) -> MutexGuard<'_, (u64, VecDeque<Surrogate>)> {
+    fn locked(&self) -> MutexGuard<'_, Changes> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,8 +148,10 @@ impl Inner {
         None
     }
 
-    /// Changes were announced that are lost: all that is in memory may have changed, and is read
-    /// again before it is used.
+    /// Changes were announced that are lost: all that is in memory may have changed, and so may all
+    /// that is being read just now. It is read again before it is used. What cannot be read then
+    /// stays as last known, and is asked for again after `RETRY`: see `keep_tenant` and
+    /// `keep_as_known`.
     fn doubt_all(&self) {
         let now = self.clock.now();
         let old_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE));
@@ -220,5 +238,54 @@ impl Changed {
                 (!is_read).then_some(surrogate)
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::gate::callers::Wanted;
+    use crate::identity::Caller;
+    use crate::store::Memory;
+    use crate::testing::{self, Faulty, Odds};
+
+    const PLANS: &str = "default-plan = \"free\"\n[plan.free]";
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_being_read_as_all_comes_into_doubt_is_read_again_before_it_is_used() {
+        let faulty = Faulty::scripted(Memory::new(), []);
+        let (gate, clock) = testing::gate_with(PLANS, faulty.clone());
+        let (inner, acme) = (&gate.inner, gate.tenant("acme").await.unwrap().0);
+        clock.advance(2 * MAX_AGE);
+        faulty.odds(Odds { delay: 1_000, ..Odds::default() });
+        let doubt = async {
+            clock.advance(Duration::from_millis(10));
+            inner.doubt_all();
+            clock.advance(Duration::from_millis(10));
+        };
+        let (is_read, ()) = tokio::join!(inner.read_anew(&acme, true), doubt);
+        assert!(is_read && gate.refresh(&acme, clock.now()).is_some());
+        assert!(inner.read_anew(&acme, true).await);
+        assert!(gate.refresh(&acme, clock.now()).is_none(), "once");
+
+        // A caller is looked up again and again meanwhile, and taken as it is in the end.
+        let (caller, expires_ms) = (Caller::new("acme").key("ci"), i64::MAX);
+        let probe = inner.probe_of(&caller);
+        let doubts = async {
+            loop {
+                inner.doubt_all();
+                clock.advance(Duration::from_millis(1));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            loaded = inner.load_caller(probe, Wanted::Named { caller, expires_ms }) => {
+                loaded.unwrap();
+            }
+            () = doubts => {}
+        }
+        let known = inner.callers.get(&probe.0).unwrap().clone();
+        assert!(clock.now().mono_ns - known.looked_up_ns() >= nanos(MAX_AGE));
     }
 }
