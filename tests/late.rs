@@ -415,6 +415,27 @@ async fn a_limit_that_is_lowered_to_nothing_owes_what_is_learned_late_then() {
     assert_eq!(admitted(&gate, 1).await, 2, "10 of 12 paid the debt");
 }
 
+#[tokio::test]
+async fn what_a_user_owes_beyond_a_limit_of_0_is_known_once_that_is_raised() {
+    let of = |limit: u64| {
+        let of = format!("limit = \"{limit}/day per user\", over = \"allow\", stop = \"15\"");
+        plans(&format!("quota.tokens = {{ {of} }}"))
+    };
+    for restarts in [false, true] {
+        let (store, plans) = (Memory::new(), testing::Plans::new(&of(0)));
+        let (mut gate, _clock) = reading(&plans, &store).await;
+        assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", 18)]).await, 200);
+        assert_eq!(admitted(&gate, 1).await, 0, "3 are owed");
+        plans.set(&of(5));
+        gate.reload().await.unwrap();
+        if restarts {
+            gate.close().await.unwrap();
+            gate = reading(&plans, &store).await.0;
+        }
+        assert_eq!(admitted(&gate, 1).await, 2, "3 of the 5 are paid, restarts: {restarts}");
+    }
+}
+
 /// A store that answers late where a key has this word.
 #[derive(Clone)]
 struct SlowAt(Memory, &'static str);

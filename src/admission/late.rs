@@ -124,34 +124,30 @@ impl LateUse<'_> {
         settle_locked(self.sheet, &mut waiting, self.now, false);
     }
 
-    /// A quota of narrower scope pays for `n` atoms. So many of them are beyond it, and owed.
+    /// A quota of narrower scope pays for `n` atoms: of what it includes, and beyond; it owes the
+    /// rest. So many of them are beyond it, and billed.
     fn pay_of(self, quota: &QuotaRule, n: u64) -> u64 {
-        let lease = |pool: Option<u16>| pool.and_then(|pool| self.lease(pool));
-        let over = match (lease(quota.included), lease(quota.over)) {
-            (Some(included), Some(over)) => {
-                let here = n.min(included.remaining());
-                self.settle(&included, here);
-                self.settle(&over, n - here)
-            }
-            (Some(included), None) => {
-                self.settle(&included, n);
-                0
-            }
-            (None, Some(over)) => self.settle(&over, n),
-            (None, None) => 0,
-        };
-        if quota.quota.over == Over::Bill { over } else { 0 }
+        let included = quota.included.and_then(|pool| self.lease(pool));
+        let here = included.map_or(0, |lease| lease.remaining().min(n));
+        let over = quota.over.and_then(|pool| self.lease(pool));
+        let beyond = over.as_ref().map_or(0, |lease| lease.remaining().min(n - here));
+        if let Some(over) = &over {
+            self.settle(over, beyond);
+        }
+        if n > beyond
+            && let Some(debtor) = self.lease(quota.debtor)
+        {
+            self.settle(&debtor, n - beyond);
+        }
+        if quota.quota.over == Over::Bill && over.is_some() { n - here } else { 0 }
     }
 
-    /// As many as it settled.
-    fn settle(self, lease: &Arc<Lease>, n: u64) -> u64 {
-        if n == 0 {
-            return 0;
+    fn settle(self, lease: &Arc<Lease>, n: u64) {
+        if n > 0 {
+            let hub = &self.sheet.tenant.hub;
+            owe(hub, lease, n);
+            hub.soil_lease(lease);
         }
-        let hub = &self.sheet.tenant.hub;
-        owe(hub, lease, n);
-        hub.soil_lease(lease);
-        n
     }
 
     /// `None`: the quota is for a scope that the caller has no value of, or there is no more room

@@ -283,18 +283,26 @@ impl Sheet {
     /// The lease of a pool of narrower scope than the tenant, for this value of it, made empty on
     /// first use and told of the limit that holds now; `None`: there is no room for more of them.
     pub(crate) fn scoped_lease(&self, pool: u16, value: u128, now: Now) -> Option<Arc<Lease>> {
-        let rule = &self.policy.pools[usize::from(pool)];
-        let key = ScopedKey {
-            tenant: self.tenant.surrogate,
-            limit: rule.id.clone(),
-            value,
-            start_ms: self.window(pool).start_ms,
-            incarnation: self.incarnation,
-        };
+        let key = self.scoped_key(pool, value);
         let scoped = &self.tenant.hub.scoped;
         let lease = scoped.lease(key, now.mono_ns, || self.new_lease(pool, value))?;
         lease.retarget_if_changed(self.terms(pool));
         Some(lease)
+    }
+
+    /// The same if it was made.
+    pub(crate) fn known_scoped_lease(&self, pool: u16, value: u128) -> Option<Arc<Lease>> {
+        self.tenant.hub.scoped.known_lease(&self.scoped_key(pool, value))
+    }
+
+    fn scoped_key(&self, pool: u16, value: u128) -> ScopedKey {
+        ScopedKey {
+            tenant: self.tenant.surrogate,
+            limit: self.policy.pools[usize::from(pool)].id.clone(),
+            value,
+            start_ms: self.window(pool).start_ms,
+            incarnation: self.incarnation,
+        }
     }
 
     /// The limit of a pool that holds now.

@@ -277,7 +277,7 @@ fn beyond(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<u64> {
 /// What of the use beyond a quota is unpaid.
 fn debt(view: &WithUnleased<'_>, rule: &QuotaRule) -> u64 {
     if !rule.tenant_wide {
-        let pools = rule.included.into_iter().chain(rule.over);
+        let pools = [rule.debtor].into_iter().chain(rule.over);
         return pools.fold(0, |sum, pool| view.short(pool).saturating_add(sum));
     }
     view.debt(rule.debtor)

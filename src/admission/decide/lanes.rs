@@ -81,6 +81,9 @@ impl Lanes {
         // All of it, unless something is beyond: else a part would be asked for in vain.
         for (pool, last) in [(rule.included, rule.over.is_none()), (rule.over, true)] {
             let Some(pool) = pool.filter(|_| rest > 0) else { continue };
+            if rule.over == Some(pool) && is_in_debt(q, rule) {
+                continue;
+            }
             let took = if last { all(q, pool, rest) } else { most(q, pool, rest) };
             match took {
                 Ok((from, n)) => {
@@ -416,6 +419,18 @@ pub(in crate::admission) fn left_of(q: &Purse<'_>, pool: u16) -> u64 {
             lease.flatten().map_or(0, |lease| lease.remaining())
         }
     }
+}
+
+/// Whether a quota of narrower scope owes anything, as far as is known.
+fn is_in_debt(q: &Purse<'_>, rule: &QuotaRule) -> bool {
+    let lease = match &q.sheet.policy.pools[usize::from(rule.debtor)].place {
+        Place::Scoped(scope) => {
+            let value = q.scopes.of(scope);
+            value.and_then(|value| q.sheet.known_scoped_lease(rule.debtor, value))
+        }
+        Place::Sheet(_) => None,
+    };
+    lease.is_some_and(|lease| lease.is_in_debt())
 }
 
 /// Whether a grant has ended.
