@@ -28,7 +28,8 @@ async fn first_calls(gate: &Gate, tenants: &[TenantHandle]) -> Vec<Duration> {
     took
 }
 
-/// In real time: what is looked for is work that grows with the number of tenants.
+/// In real time: what is looked for is work that grows with the number of tenants. Such work is
+/// there at every end of an hour, what else the machine does is not: one quiet end of three will do.
 #[tokio::test]
 async fn the_first_calls_of_an_hour_take_no_longer_with_many_tenants() {
     let (gate, clock) = testing::gate(PLANS);
@@ -36,22 +37,27 @@ async fn the_first_calls_of_an_hour_take_no_longer_with_many_tenants() {
     for n in 0..tenants() {
         known.push(gate.tenant(&format!("t{n}")).await.unwrap());
     }
-    // What is known of them is as old in both, and read again.
-    clock.advance(Duration::from_secs(60));
-    let before = first_calls(&gate, &known).await;
-    clock.advance(Duration::from_secs(3_600));
-    let after = first_calls(&gate, &known).await;
-    let p99 = |took: &[Duration]| took[took.len() * 99 / 100];
-    let all = |took: &[Duration]| took.iter().sum::<Duration>();
-    println!(
-        "{} tenants: p99 {:?} and in all {:?} before, p99 {:?} and in all {:?} after an hour's end",
-        known.len(),
-        p99(&before),
-        all(&before),
-        p99(&after),
-        all(&after),
-    );
-    assert!(p99(&after) <= 3 * p99(&before), "{:?}, before {:?}", p99(&after), p99(&before));
-    assert!(all(&after) <= 3 * all(&before), "{:?}, before {:?}", all(&after), all(&before));
-    gate.close().await.unwrap();
+    let mut seen = String::new();
+    for _ in 0..3 {
+        // What is known of them is as old in both, and read again.
+        clock.advance(Duration::from_secs(60));
+        let before = first_calls(&gate, &known).await;
+        clock.advance(Duration::from_secs(3_600));
+        let after = first_calls(&gate, &known).await;
+        let p99 = |took: &[Duration]| took[took.len() * 99 / 100];
+        let all = |took: &[Duration]| took.iter().sum::<Duration>();
+        seen += &format!(
+            "{} tenants: p99 {:?}, in all {:?} before; p99 {:?}, in all {:?} after\n",
+            known.len(),
+            p99(&before),
+            all(&before),
+            p99(&after),
+            all(&after),
+        );
+        if p99(&after) <= 3 * p99(&before) && all(&after) <= 3 * all(&before) {
+            println!("{seen}");
+            return gate.close().await.unwrap();
+        }
+    }
+    panic!("{seen}");
 }
