@@ -244,7 +244,8 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> Meter
         Over::Allow | Over::Deny => beyond(view, q).unwrap_or(0),
     });
     // Of units that were granted once and no other way.
-    let owed = policy.payers(id).and_then(|payers| payers.debtor).map(|pool| view.debt(pool));
+    let once_only = policy.payers(id).filter(|payers| payers.once_only);
+    let owed = once_only.and_then(|payers| payers.debtor).map(|pool| view.debt(pool));
     let over = over.chain(owed).chain([billed]);
     let pools = policy.pools.iter().enumerate().filter(|(_, pool)| pool.meter == id);
     let grants = pools.filter(|(_, pool)| pool.is_grant());

@@ -560,8 +560,11 @@ impl Book {
         *account.used.entry((meter, period)).or_default() += 1;
         // Beyond two quotas it is one unit. What a grant pays for, or nothing yet, is not owed.
         let over = |payer: &Payer| matches!(payer, Payer::Over(_, true));
-        let otherwise = |payer: &Payer| {
-            matches!(payer, Payer::Grant(_) | Payer::Once(_) | Payer::Debt(_) | Payer::Unpaid(_))
+        // What one of the tenant's users owes by itself the tenant has used all the same.
+        let otherwise = |payer: &Payer| match payer {
+            Payer::Debt((_, _, user, _)) => *user == 0,
+            Payer::Grant(_) | Payer::Once(_) | Payer::Unpaid(_) => true,
+            Payer::Included(_) | Payer::Over(..) => false,
         };
         if unit.payers.iter().any(over) && !unit.payers.iter().any(otherwise) {
             *account.owed.entry((meter, period)).or_default() += 1;
