@@ -29,7 +29,7 @@ async fn first_calls(gate: &Gate, tenants: &[TenantHandle]) -> Vec<Duration> {
 }
 
 /// In real time: what is looked for is work that grows with the number of tenants. Such work is
-/// there at every end of an hour, what else the machine does is not: one quiet end of three will do.
+/// there at every end of an hour, what else the machine does is not: one quiet end will do.
 #[tokio::test]
 async fn the_first_calls_of_an_hour_take_no_longer_with_many_tenants() {
     let (gate, clock) = testing::gate(PLANS);
