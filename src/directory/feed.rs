@@ -17,8 +17,6 @@
 //! 4. An announcement that cannot be written now is tried again with the next look at the feed. One
 //!    whose process dies is never made: that change is seen by its age, like any before there was a
 //!    feed.
-//! 5. Processes of an earlier build read and write the same shards: what is new in an item is not
-//!    needed to read it, and what such a build announces is heard.
 //!
 //! One query reads all shards, which together have fewer than 4 KB: one unit of DynamoDB. A write
 //! goes to any shard, so that many writers seldom meet, and brings all that waits in its process.
@@ -54,8 +52,7 @@ const ANNOUNCE_WITHIN: Duration = Duration::from_secs(1);
 const TRIES: u8 = 16;
 
 const FORMAT: i64 = 1;
-/// How many were ever announced; of these, how many changes and how many of something made.
-const COUNT: &str = "n";
+/// How many changes were ever announced, and how much that was made.
 const CHANGED: &str = "c";
 const MADE: &str = "m";
 const RING: &str = "ring";
@@ -110,7 +107,7 @@ pub(super) struct Untold<'a> {
 }
 
 impl Untold<'_> {
-    /// What became of the change is known, and is told otherwise.
+    /// What became of the change is known, and is announced by its maker.
     pub(super) fn known(mut self) {
         self.news = None;
     }
@@ -340,13 +337,15 @@ impl Feed {
         };
         Ok(Write {
             key: self.space.changes(shard),
-            when: vec![match stands.and_then(|item| item.int(COUNT)) {
-                Some(all) => When::Equals(COUNT.into(), Value::Int(all)),
-                None => When::Missing(COUNT.into()),
-            }],
+            when: match stands {
+                Some(_) => vec![
+                    When::Equals(CHANGED.into(), Value::Int(count.changed)),
+                    When::Equals(MADE.into(), Value::Int(count.made)),
+                ],
+                None => vec![When::Missing(CHANGED.into())],
+            },
             change: vec![
                 Change::Set(format(FORMAT).0, format(FORMAT).1),
-                Change::Set(COUNT.into(), Value::Int(after.made.saturating_add(after.changed))),
                 Change::Set(CHANGED.into(), Value::Int(after.changed)),
                 Change::Set(MADE.into(), Value::Int(after.made)),
                 Change::Set(RING.into(), Value::Bytes(bytes)),
@@ -406,13 +405,9 @@ fn packed(news: News) -> [u8; ENTRY] {
 fn read(item: &Item) -> Result<(Count, Vec<News>), StoreError> {
     check_format(item, FORMAT, "the feed of changes")?;
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "the feed of changes cannot be read");
-    let (all, ring) = item.int(COUNT).zip(item.bytes(RING)).ok_or_else(damaged)?;
-    let [changed, made] = [CHANGED, MADE].map(|name| item.int(name).unwrap_or(0));
-    // Earlier builds count all in one and leave the rest as it stands: theirs count as either kind,
-    // so that what is heard too often is heard at all.
-    let theirs = all.saturating_sub(changed).saturating_sub(made).max(0);
     let count =
-        Count { made: made.saturating_add(theirs), changed: changed.saturating_add(theirs) };
+        item.int(MADE).zip(item.int(CHANGED)).map(|(made, changed)| Count { made, changed });
+    let (count, ring) = count.zip(item.bytes(RING)).ok_or_else(damaged)?;
     let news = |entry: &[u8]| {
         let (kind, of) = entry.split_first()?;
         let of = of.try_into().ok()?;
@@ -480,21 +475,6 @@ mod tests {
         let stands = feed.store.read(feed.space.changes(shard)).await.unwrap();
         let write = feed.entry(shard, stands.as_ref(), some, dropped).unwrap();
         assert!(matches!(feed.store.write(write).await.unwrap(), Written::Applied(_)));
-    }
-
-    /// The same by an earlier build: it counts all in one, and leaves alone what it does not know.
-    async fn put_as_before(feed: &Feed, shard: u8, some: &[News]) {
-        let key = feed.space.changes(shard);
-        let stands = feed.store.read(key.clone()).await.unwrap().unwrap_or_default();
-        let all = stands.int(COUNT).unwrap_or(0) + some.len() as i64;
-        let mut ring = stands.bytes(RING).unwrap_or_default().to_vec();
-        ring.extend(some.iter().flat_map(|news| packed(*news)));
-        let change = vec![
-            Change::Set(format(FORMAT).0, format(FORMAT).1),
-            Change::Set(COUNT.into(), Value::Int(all)),
-            Change::Set(RING.into(), Value::Bytes(ring)),
-        ];
-        feed.store.write(Write { key, when: Vec::new(), change }).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -614,26 +594,6 @@ mod tests {
             assert!(heard.news.contains(&News::Made(shard.into())));
             assert_eq!(heard.news.len(), 1 + KEPT - KEPT_MADE, "and nothing twice");
             assert!(!heard.missed_made && !heard.missed);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_an_earlier_build_announces_is_heard_and_so_is_what_others_do_after_it() {
-        let (_, [writer, reader]) = feeds(Odds::default());
-        let mut seen = Seen::default();
-        for n in 0..3 {
-            let (old, new) = ([tenant(n), News::Made(n)], [tenant(10 + n), News::Made(10 + n)]);
-            for shard in 0..SHARDS {
-                put_as_before(&writer, shard, &old).await;
-            }
-            let heard = reader.look(&mut seen).await.unwrap();
-            assert!(old.iter().all(|news| heard.news.contains(news)), "{n}: {heard:?}");
-            new.iter().for_each(|news| writer.announce(*news));
-            writer.announced().await;
-            let heard = reader.look(&mut seen).await.unwrap();
-            assert!(new.iter().all(|news| heard.news.contains(news)), "{n}: {heard:?}");
-            assert!(!heard.missed && !heard.missed_made);
-            assert!(reader.look(&mut seen).await.unwrap().news.is_empty());
         }
     }
 
