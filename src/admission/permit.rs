@@ -135,9 +135,7 @@ impl Of {
 
     /// Counts atoms of a meter that no hold covers, and of the sums it feeds: each quota pays late.
     pub(super) fn charge_late(&self, meter: MeterId, n: u64) {
-        let feeds = &self.sheet.catalog.meters[usize::from(meter.0)].feeds;
-        let sums = feeds.iter().map(|(sum, weight)| (*sum, n.saturating_mul(*weight)));
-        for (meter, n) in std::iter::once((meter, n)).chain(sums) {
+        for (meter, n) in self.sheet.catalog.with_sums(meter, n) {
             self.sheet.row.add(meter, n);
             self.late_use().pay(meter, n);
         }

@@ -96,6 +96,17 @@ pub enum Sold {
 }
 
 impl Catalog {
+    /// So many atoms of a meter, and what they are of each sum that it feeds.
+    pub(crate) fn with_sums(
+        &self,
+        meter: MeterId,
+        n: u64,
+    ) -> impl Iterator<Item = (MeterId, u64)> + '_ {
+        let feeds = &self.meters[usize::from(meter.0)].feeds;
+        let sums = feeds.iter().map(move |(sum, weight)| (*sum, n.saturating_mul(*weight)));
+        std::iter::once((meter, n)).chain(sums)
+    }
+
     /// Reads a plan file. `file` is what errors call it. `now_ms` (Unix milliseconds) only decides
     /// which exceptions have ended: they are left out, with a warning.
     ///

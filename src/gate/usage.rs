@@ -127,9 +127,8 @@ impl Usage {
         let atoms = units.saturating_mul(rules.scale);
         hold.is_late = true;
         let latest = hold.latest();
-        latest.report_cost(id, atoms);
-        for (sum, weight) in &rules.feeds {
-            latest.report_cost(*sum, atoms.saturating_mul(*weight));
+        for (meter, n) in catalog.with_sums(id, atoms) {
+            latest.report_cost(meter, n);
         }
     }
 

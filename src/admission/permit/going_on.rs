@@ -126,9 +126,8 @@ impl Hold {
         match counter_of(&latest.of, id) {
             Some(counter) => latest.report(counter, rest, now),
             None => {
-                latest.report_cost(id, rest);
-                for (sum, weight) in &catalog.meters[usize::from(id.0)].feeds {
-                    latest.report_cost(*sum, rest.saturating_mul(*weight));
+                for (meter, n) in catalog.with_sums(id, rest) {
+                    latest.report_cost(meter, n);
                 }
             }
         }
