@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,9 +15,6 @@ use tollgate::store::Memory;
 use tollgate::testing::{self, Faulty};
 use tollgate::{Gate, GateBuilder, ManualClock};
 use tower::{Layer, ServiceExt};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata};
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -24,7 +22,7 @@ const PLANS: &str = r#"
     quota.requests = "1000000/day"
 "#;
 
-/// Keeps what a log would: every line from INFO on.
+/// Keeps what a log would: every event from INFO on.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -47,41 +45,23 @@ impl Log {
 
     /// Runs this with the log as the process's.
     fn over<T>(&self, work: impl Future<Output = T>) -> T {
-        let _log = tracing::subscriber::set_default(self.clone());
+        let writer = self.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        let _log = tracing::subscriber::set_default(log.finish());
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all().start_paused(true).build().unwrap().block_on(work)
     }
 }
 
-impl tracing::Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::INFO
+/// An event is one write.
+impl io::Write for Log {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().push(String::from_utf8_lossy(event).into_owned());
+        Ok(event.len())
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.0.push_str(&format!("{}={value:?} ", field.name()));
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,49 +1,29 @@
 //! What is logged while a test of this crate does something, on its own thread.
 
+use std::io;
 use std::sync::{Arc, Mutex};
 
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata};
-
-/// The lines from INFO on that this logs, each with its fields.
+/// The events from INFO on that this logs, each as it is written.
 pub(crate) fn lines(work: impl FnOnce()) -> Vec<String> {
     let heard = Heard::default();
-    tracing::subscriber::with_default(heard.clone(), work);
+    let writer = heard.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    tracing::subscriber::with_default(log.finish(), work);
     std::mem::take(&mut *heard.0.lock().expect("no test has panicked with it"))
 }
 
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<Vec<String>>>);
 
-impl tracing::Subscriber for Heard {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::INFO
+/// An event is one write.
+impl io::Write for Heard {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event).into_owned();
+        self.0.lock().expect("no test has panicked with it").push(text);
+        Ok(event.len())
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().expect("no test has panicked with it").push(line.0);
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.0.push_str(&format!("{}={value:?} ", field.name()));
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
