@@ -327,19 +327,29 @@ async fn a_debt_that_is_learned_while_the_store_is_away_is_kept_by_an_end_in_goo
     assert_eq!(admitted(&second, 1).await, 1);
 }
 
+/// A tenant that owes 10 of 20 units that an earlier plan granted once. The plan it is on now has 10
+/// a day, of which it asks in this way; then the process begins anew, if it does.
+async fn owing_ten(restarts: bool, used: impl AsyncFn(&Gate)) -> (Gate, tollgate::ManualClock) {
+    let store = Memory::new();
+    let plans = plans("quota.tokens = \"20\"\n[plan.pro]\nquota.tokens = \"10/day\"");
+    let (gate, clock) = testing::gate_with(&plans, store.clone());
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 30)]).await, 200);
+    gate.directory().tenant("acme").plan("pro").save().await.unwrap();
+    used(&gate).await;
+    if !restarts {
+        return (gate, clock);
+    }
+    gate.close().await.unwrap();
+    testing::gate_with(&plans, store)
+}
+
 #[tokio::test]
 async fn what_is_owed_of_units_granted_once_takes_of_a_pack_on_the_next_plan() {
     for restarts in [false, true] {
-        let store = Memory::new();
-        let plans = plans("quota.tokens = \"20\"\n[plan.pro]\nquota.tokens = \"10/day\"");
-        let (mut gate, mut clock) = testing::gate_with(&plans, store.clone());
-        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 30)]).await, 200);
-        gate.directory().tenant("acme").plan("pro").save().await.unwrap();
-        assert_eq!(admitted(&gate, 1).await, 10, "the next plan includes what it says");
-        if restarts {
-            gate.close().await.unwrap();
-            (gate, clock) = testing::gate_with(&plans, store);
-        }
+        let (gate, clock) = owing_ten(restarts, async |gate| {
+            assert_eq!(admitted(gate, 1).await, 10, "the next plan includes what it says");
+        })
+        .await;
         granted(&gate, &clock, "tokens", 15).await;
         assert_eq!(admitted(&gate, 1).await, 5, "10 of 15 paid the debt");
         assert_eq!(tokens(&gate).await, (10, 0), "the quota owes nothing of that");
@@ -349,17 +359,11 @@ async fn what_is_owed_of_units_granted_once_takes_of_a_pack_on_the_next_plan() {
 #[tokio::test]
 async fn a_pack_pays_what_an_earlier_plan_owes_beside_what_this_one_owes() {
     for restarts in [false, true] {
-        let store = Memory::new();
-        let plans = plans("quota.tokens = \"20\"\n[plan.pro]\nquota.tokens = \"10/day\"");
-        let (mut gate, mut clock) = testing::gate_with(&plans, store.clone());
-        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 30)]).await, 200);
-        gate.directory().tenant("acme").plan("pro").save().await.unwrap();
-        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 20)]).await, 200);
-        assert_eq!(tokens(&gate).await, (20, 10));
-        if restarts {
-            gate.close().await.unwrap();
-            (gate, clock) = testing::gate_with(&plans, store);
-        }
+        let (gate, clock) = owing_ten(restarts, async |gate| {
+            assert_eq!(reporting(gate, "ann", "/chat", &[("tokens", 20)]).await, 200);
+            assert_eq!(tokens(gate).await, (20, 10));
+        })
+        .await;
         granted(&gate, &clock, "tokens", 15).await;
         assert_eq!(admitted(&gate, 1).await, 0, "15 of the 20 that are owed are paid");
         assert_eq!(tokens(&gate).await, (10, 0), "those of this plan first");
