@@ -28,8 +28,8 @@ async fn first_calls(gate: &Gate, tenants: &[TenantHandle]) -> Vec<Duration> {
     took
 }
 
-/// In real time: what is looked for is work that grows with the number of tenants. Such work is
-/// there at every end of an hour, what else the machine does is not: one quiet end will do.
+/// In real time: what is looked for is work that grows with the number of tenants. The quietest of
+/// three hours is compared on both sides, for a machine does other things besides.
 #[tokio::test]
 async fn the_first_calls_of_an_hour_take_no_longer_with_many_tenants() {
     let (gate, clock) = testing::gate(PLANS);
@@ -37,27 +37,23 @@ async fn the_first_calls_of_an_hour_take_no_longer_with_many_tenants() {
     for n in 0..tenants() {
         known.push(gate.tenant(&format!("t{n}")).await.unwrap());
     }
-    let mut seen = String::new();
+    let (mut before, mut after) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         // What is known of them is as old in both, and read again.
         clock.advance(Duration::from_secs(60));
-        let before = first_calls(&gate, &known).await;
+        before.push(first_calls(&gate, &known).await);
         clock.advance(Duration::from_secs(3_600));
-        let after = first_calls(&gate, &known).await;
-        let p99 = |took: &[Duration]| took[took.len() * 99 / 100];
-        let all = |took: &[Duration]| took.iter().sum::<Duration>();
-        seen += &format!(
-            "{} tenants: p99 {:?}, in all {:?} before; p99 {:?}, in all {:?} after\n",
-            known.len(),
-            p99(&before),
-            all(&before),
-            p99(&after),
-            all(&after),
-        );
-        if p99(&after) <= 3 * p99(&before) && all(&after) <= 3 * all(&before) {
-            println!("{seen}");
-            return gate.close().await.unwrap();
-        }
+        after.push(first_calls(&gate, &known).await);
     }
-    panic!("{seen}");
+    let p99 = |took: &Vec<Duration>| took[took.len() * 99 / 100];
+    let all = |took: &Vec<Duration>| took.iter().sum::<Duration>();
+    let least = |hours: &[Vec<Duration>], of: &dyn Fn(&Vec<Duration>) -> Duration| {
+        hours.iter().map(of).min().unwrap()
+    };
+    for (word, of) in [("p99", &p99 as &dyn Fn(&Vec<Duration>) -> Duration), ("in all", &all)] {
+        let (before, after) = (least(&before, of), least(&after, of));
+        println!("{} tenants, {word}: {before:?}, and {after:?} after an hour's end", known.len());
+        assert!(after <= 3 * before, "{word}: {after:?}, before {before:?}");
+    }
+    gate.close().await.unwrap();
 }
