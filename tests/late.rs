@@ -327,8 +327,8 @@ async fn a_debt_that_is_learned_while_the_store_is_away_is_kept_by_an_end_in_goo
     assert_eq!(admitted(&second, 1).await, 1);
 }
 
-/// A tenant that owes 10 of 20 units that an earlier plan granted once. The plan it is on now has 10
-/// a day, of which it asks in this way; then the process begins anew, if it does.
+/// A tenant that owes 10 beyond 20 units that an earlier plan granted once. Its plan now has 10 a
+/// day, of which it asks in this way; then the process begins anew, if it does.
 async fn owing_ten(restarts: bool, used: impl AsyncFn(&Gate)) -> (Gate, tollgate::ManualClock) {
     let store = Memory::new();
     let plans = plans("quota.tokens = \"20\"\n[plan.pro]\nquota.tokens = \"10/day\"");
