@@ -2,7 +2,7 @@
 //!
 //! The hot path is one look-up by a keyed 128-bit hash of the credential. What it misses is loaded
 //! from the directory once for all who wait, at most [`READS`] loads at a time, in turn by whose
-//! they are; what is found to be nobody's is remembered in a
+//! they are; an unknown credential is remembered in a
 //! table of fixed size. So a flood of forged credentials costs neither memory nor anybody else's
 //! requests.
 

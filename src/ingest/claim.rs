@@ -181,7 +181,7 @@ fn read(item: &Item) -> Result<Theirs<'_>, StoreError> {
     })
 }
 
-/// Whether what claims name this place counts: of one that nobody writes to any more. Where it is
+/// Whether what claims name this place counts: of one without a writer. Where it is
 /// not on record it never will be.
 pub(super) async fn decided(
     store: &dyn Store,

@@ -30,7 +30,7 @@ const BATCH: usize = 250;
 /// Claims in flight at once: a store on the network answers many as fast as one.
 const IN_FLIGHT: usize = 32;
 
-/// Batches of which nobody knows whether they stand. Each was tried for 3 s, and a store that
+/// Batches of unknown outcome. Each was tried for 3 s, and a store that
 /// answers says at once which do; while so many are open no more are written, so none is forgotten.
 const MAX_OPEN: usize = 8;
 
@@ -94,7 +94,7 @@ impl Writer {
         }
     }
 
-    /// Finds out which of the batches that nobody knows of stand, and draws these. What of them
+    /// Finds out which of the batches of unknown outcome stand, and draws these. What of them
     /// does not stand never will, and is sent again.
     async fn draw_open(&mut self) {
         while let Some(open) = self.open.first() {

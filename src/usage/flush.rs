@@ -40,7 +40,7 @@ const ALIVE: Duration = Duration::from_secs(5);
 const UNIT_BYTES: usize = 1_024;
 const BESIDE_BODY: usize = 120;
 
-/// Orders of `flush_now` in hand: nobody needs many at once. A close finds room besides.
+/// Orders of `flush_now` in hand: a few are enough, and one more waits. A close finds room besides.
 const ORDERS: usize = 64;
 
 /// What a flush writes.
