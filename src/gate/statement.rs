@@ -300,7 +300,11 @@ fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport
     let limit = rule.quota.limit?;
     let window = view.sheet.window(rule.debtor);
     let used = match rule.included {
-        Some(pool) => limit.saturating_sub(view.remaining(pool)?.min(limit)),
+        Some(pool) => {
+            let used = limit.saturating_sub(view.remaining(pool)?.min(limit));
+            let more = if rule.tenant_wide { view.overdrawn(pool) } else { 0 };
+            used.saturating_add(more)
+        }
         None => 0,
     };
     let over = beyond(view, rule)?;

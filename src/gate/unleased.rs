@@ -61,8 +61,16 @@ impl PoolsRead {
 /// A [`Standing`] that knows all pools.
 pub(super) struct WithUnleased<'a> {
     view: Standing<'a>,
-    /// What is left and what is owed, by pool; `None` where a lease knows better.
-    stored: Vec<Option<(u64, u64)>>,
+    /// By pool; `None` where a lease knows better.
+    stored: Vec<Option<Stored>>,
+}
+
+/// What the store says of a pool.
+#[derive(Clone, Copy)]
+struct Stored {
+    /// Below nothing: so much more was used than the limit is.
+    left: i64,
+    owed: u64,
 }
 
 impl<'a> WithUnleased<'a> {
@@ -84,22 +92,31 @@ impl<'a> WithUnleased<'a> {
 
     /// What is left of a pool; `None` if the caller has no value of its scope.
     pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
-        let stored = self.stored.get(usize::from(pool)).copied().flatten();
-        stored.map(|(left, _)| left).or_else(|| self.view.remaining(pool))
+        let left = self.stored(pool).map(|of| u64::try_from(of.left).unwrap_or(0));
+        left.or_else(|| self.view.remaining(pool))
+    }
+
+    /// What was used of a pool before its limit was lowered, and is more than that and not owed.
+    pub(super) fn overdrawn(&self, pool: u16) -> u64 {
+        let lease = || self.view.lease(pool).flatten().map(|lease| lease.short_of_all());
+        let short = self.stored(pool).map(|of| of.left.min(0).unsigned_abs()).or_else(lease);
+        short.unwrap_or(0).saturating_sub(self.debt(pool))
+    }
+
+    fn stored(&self, pool: u16) -> Option<Stored> {
+        self.stored.get(usize::from(pool)).copied().flatten()
     }
 
     /// What was used of a pool beyond all of it, by a caller whose use comes late.
     pub(super) fn short(&self, pool: u16) -> u64 {
-        let stored = self.stored.get(usize::from(pool)).copied().flatten();
         let lease = || self.view.lease(pool).flatten().map(|lease| lease.short_of_all());
-        stored.map(|(_, owed)| owed).or_else(lease).unwrap_or(0)
+        self.stored(pool).map(|of| of.owed).or_else(lease).unwrap_or(0)
     }
 
     /// What late use owes of a pool.
     pub(super) fn debt(&self, pool: u16) -> u64 {
-        let stored = self.stored.get(usize::from(pool)).copied().flatten();
         let lease = || self.view.lease(pool).flatten().map(|lease| lease.debt());
-        stored.map(|(_, owed)| owed).or_else(lease).unwrap_or(0)
+        self.stored(pool).map(|of| of.owed).or_else(lease).unwrap_or(0)
     }
 }
 
@@ -118,7 +135,7 @@ fn is_unseen(lease: &Lease) -> bool {
 
 /// What is free in the store and here, moved by a limit that has changed since; `None`: nothing is
 /// there.
-async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<(u64, u64)>, StoreError> {
+async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<Stored>, StoreError> {
     let rule = &view.sheet.policy.pools[usize::from(pool)];
     let scope = match &rule.place {
         Place::Sheet(_) => Some(0),
@@ -131,5 +148,5 @@ async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<(u64, 
     };
     let moved = rule.limit.saturating_sub(whole.root.terms.limit);
     let left = whole.free()?.saturating_add(moved).saturating_add(held);
-    Ok(Some((u64::try_from(left).unwrap_or(0), whole.owed(view.sheet.terms(pool))?)))
+    Ok(Some(Stored { left, owed: whole.owed(view.sheet.terms(pool))? }))
 }
