@@ -139,7 +139,7 @@ impl LateUse<'_> {
         {
             self.settle(&debtor, n - beyond);
         }
-        if quota.quota.over == Over::Bill && over.is_some() { n - here } else { 0 }
+        if quota.quota.over == Over::Bill { beyond } else { 0 }
     }
 
     fn settle(self, lease: &Arc<Lease>, n: u64) {
