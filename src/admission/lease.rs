@@ -72,9 +72,10 @@ pub(crate) struct Lease {
     logged: AtomicU64,
     /// Renew when `left` falls below this.
     low: AtomicI64,
-    /// Until then, asks of `refused_ask` and more are refused without asking the pool.
+    /// Until then, asks that lack `refused_short` and more of what is left of the pool are refused
+    /// without asking it. Requests that give back units lower what is lacking.
     refused_until_ns: AtomicU64,
-    refused_ask: AtomicU64,
+    refused_short: AtomicI64,
     /// Largest ask since the last answer, and the sum of those that wait now.
     wanted: AtomicU64,
     waiting: AtomicU64,
@@ -141,6 +142,9 @@ struct Cold {
     /// A grant to an entry that is not there was refused: a copy of it that comes late, when there
     /// are units again, makes the entry without anybody's knowing.
     may_be_late: bool,
+    /// The limit was lowered, and the pool not seen since: so many units of `left` are not served
+    /// until it is, and go back if the pool gave out more than it has.
+    withheld: Option<u64>,
 }
 
 /// Whether a lease gives back.
@@ -204,7 +208,7 @@ impl Lease {
             logged: AtomicU64::new(0),
             low: AtomicI64::new(0),
             refused_until_ns: AtomicU64::new(0),
-            refused_ask: AtomicU64::new(0),
+            refused_short: AtomicI64::new(0),
             wanted: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             moves: AtomicU32::new(0),
@@ -239,6 +243,7 @@ impl Lease {
                 in_flight: None,
                 in_doubt: false,
                 may_be_late: false,
+                withheld: None,
             }),
         }
     }
@@ -434,7 +439,7 @@ impl Lease {
 
     fn is_refused(&self, n: u64, now: Now) -> bool {
         now.mono_ns < self.refused_until_ns.load(Ordering::Acquire)
-            && n >= self.refused_ask.load(Ordering::Relaxed)
+            && self.lacking(n) >= self.refused_short.load(Ordering::Relaxed)
     }
 
     fn cold(&self) -> MutexGuard<'_, Cold> {

@@ -105,8 +105,15 @@ pub(crate) enum Event {
         tenant: usize,
         suspended: bool,
     },
-    /// The plan file is edited: these limits of one plan and meter grow or shrink.
+    /// The plan file is edited: a limit of one plan and meter grows, in all plans that have it.
     Edit {
+        plan: usize,
+        meter: Meter,
+        quota: usize,
+        by: u64,
+    },
+    /// The same limit of one plan falls.
+    Lower {
         plan: usize,
         meter: Meter,
         quota: usize,
@@ -147,8 +154,7 @@ fn settings() -> impl Strategy<Value = Setting> {
     })
 }
 
-/// A quota of the same words is the same quota in both plans. A limit that falls within its window
-/// leaves to a process what that has leased, which no plain model says; one that rises is an edit.
+/// A quota of the same words is the same quota in both plans, unless limits fall.
 fn share_terms(plans: &mut [Plan]) {
     let (first, rest) = plans.split_first_mut().expect("two plans");
     for plan in rest {
@@ -272,6 +278,29 @@ pub(crate) fn with_more(mut history: History, number: u32) -> History {
     history
 }
 
+/// Limits that fall, in some: by an edit, or by a move to the other plan. Of several nodes each
+/// hears of it in its own time, so these are for one.
+pub(crate) fn with_falls(mut history: History, number: u32) -> History {
+    let mut drawn = Drawn((u64::from(number) << 32) + 1);
+    if !drawn.one_in(3) {
+        return history;
+    }
+    for meter in [JOBS, TOKENS] {
+        let least = history.setting.least(meter);
+        for quota in &mut history.setting.plans[1].meters[meter].quotas {
+            quota.limit = least.max(drawn.below(25));
+        }
+    }
+    for event in &mut history.events {
+        if let Event::Edit { plan, meter, quota, by } = *event
+            && drawn.one_in(2)
+        {
+            *event = Event::Lower { plan, meter, quota, by };
+        }
+    }
+    history
+}
+
 impl History {
     /// The plan file that it begins with.
     pub(crate) fn file(&self) -> String {
@@ -280,6 +309,11 @@ impl History {
 }
 
 impl Setting {
+    /// What one request needs of a meter: a plan file with less is refused.
+    pub(crate) fn least(&self, meter: Meter) -> u64 {
+        if meter == JOBS { self.cost } else { self.hold.unwrap_or(1) }
+    }
+
     /// The plan file with these plans.
     pub(crate) fn file_of(&self, plans: &[Plan]) -> String {
         let mut file = String::from("default-plan = \"p0\"\n");

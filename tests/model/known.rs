@@ -9,3 +9,7 @@ pub(crate) const OUTLIVES_400_DAYS: bool = false;
 
 /// What is owed beyond a limit of 0 is billed when units that a request gives back pay it.
 pub(crate) const BILLS_WHAT_COMES_BACK: bool = false;
+
+/// What pays a debt is decided by each change of plans and limits, and not by those together that
+/// were made since the tenant was last seen.
+pub(crate) const PAYS_BY_EACH_CHANGE: bool = false;

@@ -91,7 +91,10 @@ struct Way {
     run: fn(&History, u32) -> Result<Seen, Differs>,
 }
 
-const ONE_NODE: Way = Way { history: numbered, run: |history, _| system::run(history) };
+const ONE_NODE: Way = Way {
+    history: |number| history::with_falls(numbered(number), number),
+    run: |history, _| system::run(history),
+};
 
 const SEVERAL_NODES: Way = Way {
     history: |number| nodes::spread(numbered(number), number),

@@ -173,6 +173,7 @@ impl Run {
                 self.seen.extend(suspended.then_some("suspended"));
             }
             Event::Edit { plan, meter, quota, by } => self.edit(plan, meter, quota, by),
+            Event::Lower { .. } => {} // of one node: see `history::with_falls`
             // Read at the end, by a fresh node. Nothing is sent here, and no connection upgraded.
             Event::Look { .. } | Event::Bill | Event::Upgrade { .. } => {}
         }

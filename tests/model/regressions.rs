@@ -177,3 +177,21 @@ fn a_pack_pays_once_what_two_limits_owe_after_a_restart() {
     let pack = Event::Grant { tenant: 0, meter: 1, units: 12, lasts: DAY };
     equal(owed_by_two(vec![pack, Event::Look { tenant: 0 }]));
 }
+
+#[test]
+fn what_a_request_gave_back_is_served_though_more_was_refused_before() {
+    let plans =
+        [[unlimited(), limited(&[(9, Every::Hour, Over::Deny)])], [unlimited(), unlimited()]];
+    let work = |jobs, tokens| Event::Work { tenant: 0, jobs, tokens, done: true };
+    let events = vec![
+        Event::Begin { slot: 1, tenant: 0, user: 2, chats: true },
+        work(7, 3),
+        Event::Take { slot: 1, tokens: 3 },
+        Event::Take { slot: 1, tokens: 4 },
+        Event::End { slot: 1, status: 200 },
+        work(2, 5),
+    ];
+    let mut history = history(None, plans, events);
+    history.setting.cost = 1;
+    equal(history);
+}

@@ -76,7 +76,7 @@ fn less(event: &Event) -> Option<Event> {
         | Event::Report { tokens, .. }
         | Event::ReportLate { tokens, .. } => tokens,
         Event::Ingest { units, .. } | Event::Grant { units, .. } => units,
-        Event::Edit { by, .. } => by,
+        Event::Edit { by, .. } | Event::Lower { by, .. } => by,
         _ => return None,
     };
     if *number < 2 {

@@ -9,7 +9,7 @@ use tollgate::ingest::{Counted, UsageEvent};
 use tollgate::testing::{self, OpenRequest, Plans, START_MS};
 use tollgate::{Gate, ManualClock, Outcome, Usage};
 
-use crate::book::{Account, Book, Grant, Hold, Quota};
+use crate::book::{Account, Book, Grant, Hold, Meter, Quota};
 use crate::calendar::{DAY, HOUR};
 use crate::coverage::{self, Seen};
 use crate::history::{Event, History, JOBS, METERS, SLOTS, Setting, TENANTS, TOKENS, USERS};
@@ -158,7 +158,7 @@ impl Run {
                 moves.save().await.unwrap();
                 self.book.tenants[tenant].plan = plan;
                 self.book.pay_debts(tenant);
-                Ok(())
+                self.settle_changes().await
             }
             Event::Suspend { tenant, suspended } => {
                 let edit = self.gate.directory().tenant(&name(tenant)).note("-");
@@ -169,20 +169,17 @@ impl Run {
                 Ok(())
             }
             Event::Edit { plan, meter, quota, by } => {
-                let Some(of) = self.book.plans[plan].meters[meter].quotas.get(quota).cloned()
-                else {
-                    return Ok(());
+                self.edit(plan, meter, quota, |_, it| it.limit += by).await
+            }
+            Event::Lower { plan, meter, quota, by } => {
+                self.seen.insert("limit lowered");
+                let least = self.setting.least(meter);
+                let lower = |at, it: &mut Quota| {
+                    if at == plan {
+                        it.limit = it.limit.saturating_sub(by).max(least);
+                    }
                 };
-                self.seen.insert("plan file edited");
-                for plan in &mut self.book.plans {
-                    let quotas = plan.meters[meter].quotas.iter_mut();
-                    let same = |it: &&mut Quota| (it.every, it.per_user) == (of.every, of.per_user);
-                    quotas.filter(same).for_each(|it| it.limit += by);
-                }
-                self.plans.set(&self.setting.file_of(&self.book.plans));
-                self.gate.reload().await.unwrap();
-                (0..TENANTS).for_each(|tenant| self.book.pay_debts(tenant));
-                Ok(())
+                self.edit(plan, meter, quota, lower).await
             }
             // Who owes asks once after a restart; a suspended tenant cannot.
             Event::Restart if (0..TENANTS).any(|it| self.book.owes_suspended(it)) => Ok(()),
@@ -192,6 +189,29 @@ impl Run {
             // There is one node, and it ends in good order.
             Event::Turn { .. } | Event::Crash { .. } => Ok(()),
         }
+    }
+
+    /// Another plan file: this is done to a limit of one plan, and to the same one of the others.
+    async fn edit(
+        &mut self,
+        plan: usize,
+        meter: Meter,
+        quota: usize,
+        change: impl Fn(usize, &mut Quota),
+    ) -> Result<(), Differs> {
+        let Some(of) = self.book.plans[plan].meters[meter].quotas.get(quota).cloned() else {
+            return Ok(());
+        };
+        self.seen.insert("plan file edited");
+        for (at, plan) in self.book.plans.iter_mut().enumerate() {
+            let quotas = plan.meters[meter].quotas.iter_mut();
+            let same = |it: &&mut Quota| (it.every, it.per_user) == (of.every, of.per_user);
+            quotas.filter(same).for_each(|it| change(at, it));
+        }
+        self.plans.set(&self.setting.file_of(&self.book.plans));
+        self.gate.reload().await.unwrap();
+        (0..TENANTS).for_each(|tenant| self.book.pay_debts(tenant));
+        self.settle_changes().await
     }
 
     /// What runs in the background answers before the next event: here the store answers at once.
@@ -325,7 +345,7 @@ impl Run {
         self.gate.directory().tenant(&name(tenant)).grant(grant).save().await.unwrap();
         self.seen.insert("grant");
         self.book.grant(tenant, Grant { id, meter, given: units, drawn: 0, expires });
-        Ok(())
+        self.settle_changes().await
     }
 
     async fn restart(&mut self) -> Result<(), Differs> {
@@ -339,6 +359,16 @@ impl Run {
         self.gate = open(&self.plans, &self.store, &self.clock, self.stripe.as_ref()).await;
         self.opened = self.book.now;
         self.ask_all().await
+    }
+
+    /// Has those who owe look: what pays is decided by all changes since they were last seen.
+    async fn settle_changes(&mut self) -> Result<(), Differs> {
+        for tenant in (0..TENANTS).filter(|it| self.book.owes(*it)).collect::<Vec<_>>() {
+            if !known::PAYS_BY_EACH_CHANGE {
+                self.look(tenant).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Has those who owe ask for everything: that is found after a restart by whoever asks next.

@@ -102,6 +102,13 @@ impl Lease {
             }
             return Some((Op::Relimit, Call::Write(pool::relimit(key(), &view, cold.terms))));
         }
+        if cold.withheld.is_some() {
+            let is_overdrawn = view.free.min(cold.elsewhere) < 0;
+            if is_overdrawn && let Some(next) = self.give(cold, writer) {
+                return Some(next);
+            }
+            self.release(cold.withheld.take().unwrap_or(0));
+        }
         if !self.is_short(cold, now) {
             return None;
         }
@@ -152,14 +159,18 @@ impl Lease {
     pub(super) fn is_short(&self, cold: &Cold, now: Now) -> bool {
         let left = self.left.load(Ordering::Acquire);
         let wanted = self.wanted.load(Ordering::SeqCst);
-        if left >= signed(wanted) {
-            // Answered; if another ask came in between, it queues the lease again.
+        let is_refused = self.is_refused(wanted, now);
+        if left >= signed(wanted) || is_refused {
+            // Answered, or by what was answered before. If another ask came in between, it queues
+            // the lease again; a smaller one that came in with a refused one is made anew.
             let _ = self.wanted.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        if wanted > 0 && is_refused {
+            self.changed.notify_waiters();
         }
         let wants = left < signed(self.wanted.load(Ordering::SeqCst));
         let ahead = left < self.low.load(Ordering::Relaxed);
-        cold.view.is_some_and(|v| cold.is_outdated(&v))
-            || (wants || ahead) && !self.is_refused(self.wanted.load(Ordering::SeqCst), now)
+        cold.view.is_some_and(|v| cold.is_outdated(&v)) || (wants || ahead) && !is_refused
     }
 
     /// The pool cannot give what is wanted: believed for a while, then looked at again.
@@ -169,7 +180,7 @@ impl Lease {
         // Spread by what differs between processes and pools; it need not be random.
         let spread = (now.mono_ns ^ self.pool.scope as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let believed = REFUSED_NS.start + (spread >> 33) % span;
-        self.refused_ask.store(asked.max(1), Ordering::Relaxed);
+        self.refused_short.store(self.lacking(asked.max(1)), Ordering::Relaxed);
         self.refused_until_ns.store(now.mono_ns.saturating_add(believed), Ordering::Release);
         self.low.store(0, Ordering::Relaxed);
         cold.stale = true;

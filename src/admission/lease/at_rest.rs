@@ -36,6 +36,7 @@ pub(crate) struct LeaseAtRest {
     ceiling: u64,
     first_ask: u64,
     raised: i64,
+    withheld: Option<u64>,
 }
 
 impl Lease {
@@ -79,6 +80,7 @@ impl Lease {
             ceiling: cold.ceiling.logged(),
             first_ask: cold.first_ask,
             raised: cold.alerting.as_ref().map_or(0, |it| it.raised()),
+            withheld: cold.withheld,
         })
     }
 }
@@ -112,6 +114,7 @@ impl LeaseAtRest {
         cold.size = self.size;
         (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
         cold.ceiling.was_used(self.ceiling);
+        cold.withheld = self.withheld;
         lease.note_debt(&mut cold);
         drop(cold);
         lease

@@ -12,7 +12,8 @@ use crate::store::{Item, StoreError, StoreErrorKind};
 
 impl Lease {
     /// The catalog or the directory says another limit. Acts with the next call, which the next
-    /// request that needs units brings about: a refusal believed under the old limit is forgotten.
+    /// request that needs units brings about: a refusal believed under the old limit is forgotten,
+    /// and what a lowered one does not have is not served until then.
     pub(crate) fn retarget(&self, terms: Terms) {
         let mut cold = self.cold();
         if terms.rev <= cold.terms.rev || terms.limit == cold.terms.limit {
@@ -23,7 +24,22 @@ impl Lease {
         cold.terms = terms;
         self.limit.store(terms.limit, Ordering::Relaxed);
         self.refused_until_ns.store(0, Ordering::Release);
+        if moved < 0 && cold.view.is_some() {
+            self.withhold(&mut cold);
+        }
         self.note_debt(&mut cold);
+    }
+
+    /// Sets apart what is here and more than there is, as far as is known.
+    fn withhold(&self, cold: &mut Cold) {
+        let _moving = self.moving();
+        let over = self.free_seen.load(Ordering::Relaxed).min(0).saturating_neg();
+        let less = |left: i64| Some(left.saturating_sub(left.clamp(0, over)));
+        let left = self.left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
+        let withheld = left.map_or(0, |left| left.clamp(0, over));
+        self.free_seen.fetch_add(withheld, Ordering::AcqRel);
+        let before = cold.withheld.unwrap_or(0);
+        cold.withheld = Some(before.saturating_add(withheld.unsigned_abs()));
     }
 
     /// The same where most calls bring no news: without a lock unless the limit is another.
@@ -287,7 +303,7 @@ impl Lease {
     }
 
     /// Lowers `left` by what is left, then asks for it to be given back.
-    fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+    pub(super) fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
         if let Some(next) = self.ask_debt(cold, writer) {
             return Some(next);
         }
@@ -296,7 +312,7 @@ impl Lease {
         let Some(mine) = view.mine else {
             return cold.may_be_late.then_some((Op::Look, Call::Look(key)));
         };
-        let back = self.left.swap(0, Ordering::AcqRel);
+        let back = self.take_rest(cold);
         // Not what is in use now: what is released from here on stays ours.
         let used = cold.used(back);
         if back < 0 {
@@ -317,6 +333,12 @@ impl Lease {
         Some((Op::Give(entry), Call::Write(write)))
     }
 
+    /// All that is left, also of what is withheld.
+    fn take_rest(&self, cold: &mut Cold) -> i64 {
+        let withheld = signed(cold.withheld.take().unwrap_or(0));
+        self.left.swap(0, Ordering::AcqRel).saturating_add(withheld)
+    }
+
     /// The entry of a sealed incarnation, once nothing of it is open: this process is the only one
     /// that knows what it used exactly.
     fn settle_fenced(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
@@ -335,7 +357,7 @@ impl Lease {
     /// Lowers what may be served to what is used or held by requests: a request that runs on must
     /// not draw more from an entry that is about to be lowered to what was used.
     fn forgo_rest(&self, cold: &mut Cold) {
-        let rest = self.left.swap(0, Ordering::AcqRel);
+        let rest = self.take_rest(cold);
         if rest < 0 {
             self.left.fetch_add(rest, Ordering::AcqRel); // a debt stays
             return;
@@ -356,7 +378,8 @@ impl Cold {
     /// where a late cost has made a debt of it.
     pub(super) fn used(&self, left: i64) -> u64 {
         let bound = self.bound();
-        match left {
+        let withheld = signed(self.withheld.unwrap_or(0));
+        match left.saturating_add(withheld) {
             debt @ ..0 => bound.saturating_add(debt.unsigned_abs()),
             left => bound.saturating_sub(left.unsigned_abs()),
         }

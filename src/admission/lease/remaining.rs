@@ -19,6 +19,11 @@ impl Lease {
         self.left_of_all().min(0).unsigned_abs()
     }
 
+    /// What `n` atoms are more than that; below nothing: they are there, as far as is known.
+    pub(super) fn lacking(&self, n: u64) -> i64 {
+        signed(n).saturating_sub(self.left_of_all())
+    }
+
     fn left_of_all(&self) -> i64 {
         let sum = || {
             let free = self.free_seen.load(Ordering::Acquire);
