@@ -38,6 +38,9 @@ pub(super) fn draw_plain(q: &Question<'_>) -> bool {
     let Some(asks) = &q.route.plain else {
         return false;
     };
+    if q.sheet.unpaid.is_some() {
+        return false; // units that requests give back pay late use first
+    }
     for (i, ask) in asks.iter().enumerate() {
         let Some((pool, slot)) = ask.from else {
             continue;
