@@ -263,6 +263,18 @@ async fn each_percentage_that_is_passed_at_once_is_told_and_a_restart_tells_none
 }
 
 #[tokio::test]
+async fn an_end_in_good_order_raises_no_alert_and_keeps_none_from_being_told() {
+    let service = Service::new();
+    let gate = service.gate(&limit("100")).await;
+    ask(&gate, "jobs", 52).await.unwrap();
+    gate.close().await.unwrap();
+    assert_eq!(std::mem::take(&mut *service.alerts.lock().unwrap()), NONE, "52 of 100 were used");
+    let gate = service.gate(&limit("100")).await;
+    ask(&gate, "jobs", 28).await.unwrap();
+    assert_eq!(service.alerts(&gate).await, [80]);
+}
+
+#[tokio::test]
 async fn work_under_way_raises_no_alert_before_it_has_used_its_units() {
     let service = Service::new();
     let gate = service.gate(&limit("100")).await;

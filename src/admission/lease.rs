@@ -282,8 +282,12 @@ impl Lease {
         let cold = self.cold();
         let alerting = cold.alerting.as_ref()?;
         let seen = || cold.view.map_or(0, |view| view.terms.limit.saturating_sub(view.free));
-        let others = taken.unwrap_or_else(seen).saturating_sub(signed(cold.held()));
-        alerting.due(others.max(0).saturating_add(signed(self.total())), self.window())
+        let taken = taken.unwrap_or_else(seen);
+        let others = taken.saturating_sub(signed(cold.held())).max(0);
+        // What our entry has used is known better here. Once it is folded all of it is out.
+        let is_folded = cold.view.is_some_and(|view| view.mine.is_none());
+        let own = if is_folded { 0 } else { signed(self.total()) };
+        alerting.due(others.saturating_add(own), self.window())
     }
 
     /// An alert has told of so much use.
