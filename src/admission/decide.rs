@@ -9,6 +9,7 @@
 //! scope than the tenant hold in every case: a grant raises what a tenant may use, not what one of
 //! its keys may. While a quota is in debt nothing is drawn before that is paid.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -249,10 +250,10 @@ pub(crate) fn settle(hub: &Hub, sheet: &Arc<Sheet>, took: &Taken, n: u64) {
 }
 
 /// What of the next `n` atoms of an ask is owed: drawn beyond a quota that bills, be it beyond
-/// several, and not paid by a grant. Of those from `tail` on that is known before.
-pub(crate) fn over_of(policy: &Policy, taken: &[Taken], ask: u8, n: u64, tail: u64) -> u64 {
+/// several, and not paid by a grant. Of those in `known` that is known before.
+pub(crate) fn over_of(policy: &Policy, taken: &[Taken], ask: u8, n: u64, known: Range<u64>) -> u64 {
     let of_ask = || taken.iter().filter(|took| took.ask == ask && took.n > 0);
-    if tail >= n && !of_ask().any(|took| policy.bills(&took.from)) {
+    if known.is_empty() && !of_ask().any(|took| policy.bills(&took.from)) {
         return 0;
     }
     let (mut done, mut over, mut next) = (0, 0, 0);
@@ -264,7 +265,8 @@ pub(crate) fn over_of(policy: &Policy, taken: &[Taken], ask: u8, n: u64, tail: u
         let of_part = || of_ask().filter(|took| took.draw == draw);
         if !of_part().any(|took| policy.grants(&took.from)) {
             let is_billed = of_part().any(|took| policy.bills(&took.from));
-            over += if is_billed { part } else { done.saturating_sub(tail).min(part) };
+            let known = known.end.min(done).saturating_sub(known.start.max(done - part));
+            over += if is_billed { part } else { known };
         }
         next = draw.saturating_add(1);
     }

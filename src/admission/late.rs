@@ -63,8 +63,10 @@ struct Waiting {
 struct Use {
     meter: MeterId,
     atoms: u64,
-    /// The last of them are beyond a quota of narrower scope that bills.
+    /// So many of them are beyond a quota of narrower scope that bills, and so many after these,
+    /// the last of all, past its stop.
     over: u64,
+    owed: u64,
     needs: Option<(Arc<Lease>, u64)>,
 }
 
@@ -107,8 +109,8 @@ impl LateUse<'_> {
     pub(crate) fn pay(self, meter: MeterId, n: u64) {
         let policy = &self.sheet.policy;
         let narrow = policy.quotas.iter().filter(|rule| rule.quota.meter == meter);
-        let over = narrow.filter(|rule| !rule.tenant_wide).map(|rule| self.pay_of(rule, n));
-        let over = over.max().unwrap_or(0);
+        let beyond = narrow.filter(|rule| !rule.tenant_wide).map(|rule| self.pay_of(rule, n));
+        let (over, owed) = beyond.max().unwrap_or((0, 0));
         if n == 0 || policy.payers(meter).is_none() {
             self.sheet.row.add_over(meter, over);
             return;
@@ -118,15 +120,16 @@ impl LateUse<'_> {
             Some(known) => {
                 known.atoms = known.atoms.saturating_add(n);
                 known.over = known.over.saturating_add(over);
+                known.owed = owed;
             }
-            None => waiting.uses.push(Use { meter, atoms: n, over, needs: None }),
+            None => waiting.uses.push(Use { meter, atoms: n, over, owed, needs: None }),
         }
         settle_locked(self.sheet, &mut waiting, self.now, false);
     }
 
     /// A quota of narrower scope pays for `n` atoms: of what it includes, and beyond; it owes the
-    /// rest. So many of them are beyond it, and billed.
-    fn pay_of(self, quota: &QuotaRule, n: u64) -> u64 {
+    /// rest. So many of them are beyond it, and billed, and so many after these are owed.
+    fn pay_of(self, quota: &QuotaRule, n: u64) -> (u64, u64) {
         let included = quota.included.and_then(|pool| self.lease(pool));
         let here = included.map_or(0, |lease| lease.remaining().min(n));
         let over = quota.over.and_then(|pool| self.lease(pool));
@@ -139,7 +142,7 @@ impl LateUse<'_> {
         {
             self.settle(&debtor, n - beyond);
         }
-        if quota.quota.over == Over::Bill { beyond } else { 0 }
+        if quota.quota.over == Over::Bill { (beyond, n - here - beyond) } else { (0, 0) }
     }
 
     fn settle(self, lease: &Arc<Lease>, n: u64) {
@@ -312,14 +315,14 @@ impl Use {
         let Through { paid, need, short } = lanes.late(q, &payers, self.atoms);
         let mut taken = TakenList::new();
         lanes.emit(0, 0, &mut taken);
-        let tail = self.atoms.saturating_sub(self.over);
-        let over = decide::over_of(policy, &taken, 0, paid, tail);
+        let from = self.atoms.saturating_sub(self.owed).saturating_sub(self.over);
+        let over = decide::over_of(policy, &taken, 0, paid, from..from.saturating_add(self.over));
         q.sheet.row.add_over(self.meter, over);
         for took in &taken {
             decide::settle(q.hub, q.sheet, took, took.n);
         }
         self.atoms -= paid;
-        self.over = self.over.min(self.atoms);
+        self.over = self.over.min(self.atoms.saturating_sub(self.owed));
         self.needs = None;
         if let Some((lease, n)) = need {
             if !away && !lease.is_fenced() {

@@ -372,6 +372,10 @@ impl Book {
         windows.any(|drawn| drawn.debt > 0) || self.owes_unlimited(tenant)
     }
 
+    pub(crate) fn who_owes(&self) -> Vec<usize> {
+        (0..self.tenants.len()).filter(|tenant| self.owes(*tenant)).collect()
+    }
+
     /// Whether a suspended tenant owes anything.
     pub(crate) fn owes_suspended(&self, tenant: usize) -> bool {
         self.tenants[tenant].suspended && self.owes(tenant)

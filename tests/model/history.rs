@@ -287,7 +287,10 @@ pub(crate) fn with_falls(mut history: History, number: u32) -> History {
     }
     for meter in [JOBS, TOKENS] {
         let least = history.setting.least(meter);
-        for quota in &mut history.setting.plans[1].meters[meter].quotas {
+        // What requests hold of a limit that becomes 0 is not shown as used of it.
+        let [first, other] = &mut history.setting.plans[..] else { unreachable!("two plans") };
+        let is_0 = first.meters[meter].quotas.iter().any(|quota| quota.limit == 0);
+        for quota in other.meters[meter].quotas.iter_mut().filter(|_| !is_0) {
             quota.limit = least.max(drawn.below(25));
         }
     }

@@ -195,3 +195,30 @@ fn what_a_request_gave_back_is_served_though_more_was_refused_before() {
     history.setting.cost = 1;
     equal(history);
 }
+
+#[test]
+fn what_a_user_used_past_a_stop_is_owed_and_what_is_beyond_two_limits_billed_once() {
+    let mut tokens =
+        limited(&[(21, Every::Month, Over::Bill(None)), (14, Every::Cycle, Over::Bill(Some(1)))]);
+    tokens.quotas[1].per_user = true;
+    let plans = [[unlimited(), tokens], [unlimited(), unlimited()]];
+    let events = vec![
+        Event::Begin { slot: 2, tenant: 1, user: 1, chats: true },
+        Event::Report { slot: 2, tokens: 35 },
+        Event::Look { tenant: 1 },
+    ];
+    equal(history(None, plans, events));
+}
+
+#[test]
+fn a_limit_that_falls_serves_no_more_than_it_has() {
+    let once = |units| MeterPlan { once: Some(units), ..MeterPlan::default() };
+    let of = |limit| limited(&[(limit, Every::Day, Over::Deny)]);
+    let work = |jobs| Event::Work { tenant: 0, jobs, tokens: 0, done: true };
+    for [before, after] in [[once(19), once(15)], [of(19), of(15)]] {
+        let plans = [[before, unlimited()], [after, unlimited()]];
+        let mut history = history(None, plans, vec![work(16), Event::Move { tenant: 0, plan: 1 }]);
+        history.events.extend([work(1), work(1)]);
+        equal(history);
+    }
+}

@@ -156,9 +156,10 @@ impl Run {
                 self.seen.insert("plan change");
                 let moves = self.gate.directory().tenant(&name(tenant)).plan(format!("p{plan}"));
                 moves.save().await.unwrap();
+                let owed = self.book.who_owes();
                 self.book.tenants[tenant].plan = plan;
                 self.book.pay_debts(tenant);
-                self.settle_changes().await
+                self.settle_change(owed).await
             }
             Event::Suspend { tenant, suspended } => {
                 let edit = self.gate.directory().tenant(&name(tenant)).note("-");
@@ -203,6 +204,7 @@ impl Run {
             return Ok(());
         };
         self.seen.insert("plan file edited");
+        let owed = self.book.who_owes();
         for (at, plan) in self.book.plans.iter_mut().enumerate() {
             let quotas = plan.meters[meter].quotas.iter_mut();
             let same = |it: &&mut Quota| (it.every, it.per_user) == (of.every, of.per_user);
@@ -211,7 +213,7 @@ impl Run {
         self.plans.set(&self.setting.file_of(&self.book.plans));
         self.gate.reload().await.unwrap();
         (0..TENANTS).for_each(|tenant| self.book.pay_debts(tenant));
-        self.settle_changes().await
+        self.settle_change(owed).await
     }
 
     /// What runs in the background answers before the next event: here the store answers at once.
@@ -344,8 +346,9 @@ impl Run {
         };
         self.gate.directory().tenant(&name(tenant)).grant(grant).save().await.unwrap();
         self.seen.insert("grant");
+        let owed = self.book.who_owes();
         self.book.grant(tenant, Grant { id, meter, given: units, drawn: 0, expires });
-        self.settle_changes().await
+        self.settle_change(owed).await
     }
 
     async fn restart(&mut self) -> Result<(), Differs> {
@@ -361,19 +364,17 @@ impl Run {
         self.ask_all().await
     }
 
-    /// Has those who owe look: what pays is decided by all changes since they were last seen.
-    async fn settle_changes(&mut self) -> Result<(), Differs> {
-        for tenant in (0..TENANTS).filter(|it| self.book.owes(*it)).collect::<Vec<_>>() {
-            if !known::PAYS_BY_EACH_CHANGE {
-                self.look(tenant).await?;
-            }
+    /// Has those who owed look: what pays is decided by all changes since they were last seen.
+    async fn settle_change(&mut self, owed: Vec<usize>) -> Result<(), Differs> {
+        for tenant in owed.into_iter().filter(|_| !known::PAYS_BY_EACH_CHANGE) {
+            self.look(tenant).await?;
         }
         Ok(())
     }
 
     /// Has those who owe ask for everything: that is found after a restart by whoever asks next.
     async fn ask_all(&mut self) -> Result<(), Differs> {
-        for tenant in (0..TENANTS).filter(|it| self.book.owes(*it)).collect::<Vec<_>>() {
+        for tenant in self.book.who_owes() {
             self.work(tenant, 1, 0, false).await?;
             self.begin_request(0, tenant, 1, true).await?;
             self.end_request(0, 500);

@@ -42,7 +42,7 @@ pub(super) fn count(sheet: &Sheet, taken: &[Taken], ask: usize, (meter, n): (Met
 /// What of it was drawn beyond a quota that bills.
 pub(super) fn over_of(sheet: &Sheet, taken: &[Taken], ask: usize, n: u64) -> u64 {
     let ask = u8::try_from(ask).unwrap_or(CALLS - 1);
-    decide::over_of(&sheet.policy, taken, ask, n, u64::MAX)
+    decide::over_of(&sheet.policy, taken, ask, n, 0..0)
 }
 
 /// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
