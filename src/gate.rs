@@ -189,7 +189,7 @@ impl Gate {
         }
         // A wait that can only end in a refusal has said so.
         if let Some(reason) = waited.refused {
-            return refuse(inner.refusal(reason, None));
+            return refuse(inner.turn_away(reason, None));
         }
         let is_last = waited.rounds > ROUNDS;
 
@@ -206,7 +206,7 @@ impl Gate {
         let seen = match self.identify(view, auth, now, waited.rounds) {
             Seen::Caller(caller) => caller,
             Seen::Refused(reason) => return refuse(inner.refusal(reason, None)),
-            Seen::Ask(_) if is_last => return refuse(inner.refusal(Reason::Unavailable, None)),
+            Seen::Ask(_) if is_last => return refuse(inner.turn_away(Reason::Unavailable, None)),
             Seen::Ask(pending) => return Step::Wait(counted(pending, waited.rounds)),
         };
 
@@ -304,15 +304,16 @@ impl Gate {
                 None
             }
             Stopped::Refused(refused) if rules.shadow && refused.reason.yields_to_shadow() => {
-                inner.count_shadow(sheet, hold.of.route, &refused);
+                inner.count_shadow(&hold.of, &refused);
                 decide::enter_anyway(sheet, rules);
                 hold.open(Drawn::Listed);
                 None
             }
             Stopped::Need(..) => {
-                Some(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(sheet))))
+                Some(Denied::Refuse(inner.turn_away(Reason::Unavailable, Some(&hold.of))))
             }
             Stopped::Refused(refused) => {
+                inner.count_refused(&hold.of, &refused.by);
                 Some(Denied::Refuse(inner.refusal_of(&hold.of, &refused, now)))
             }
         }

@@ -151,6 +151,11 @@ pub enum Outcome {
     Refused,
     /// Would have been refused, but the plan only watches.
     Shadowed,
+    /// Refused because usage could not be checked: the store or the directory does not answer, or
+    /// too many wait for it.
+    Unavailable,
+    /// Refused because the caller is unknown; plan and route are empty.
+    Unidentified,
 }
 
 impl Outcome {
@@ -160,6 +165,8 @@ impl Outcome {
             Self::Allowed => "allowed",
             Self::Refused => "refused",
             Self::Shadowed => "shadowed",
+            Self::Unavailable => "unavailable",
+            Self::Unidentified => "unidentified",
         }
     }
 }

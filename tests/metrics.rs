@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
@@ -98,6 +101,62 @@ fn a_decision_is_counted_by_its_outcome() {
         };
         assert_eq!(of("allowed", ""), Some(3), "{:?}", seen.0);
         assert_eq!(of("refused", "requests/day"), Some(1), "{:?}", seen.0);
+    });
+}
+
+#[test]
+fn what_is_refused_without_a_limit_is_counted_too() {
+    recorded(async |seen| {
+        let store = Faulty::scripted(Memory::new(), []);
+        let (gate, _clock) = testing::gate_with(PLANS, store.clone());
+        assert!(gate.admit(Ask::op("job").cost("requests", 1)).await.is_err());
+        let acme = gate.tenant("acme").await.unwrap();
+        store.outage(true);
+        assert!(gate.admit(Ask::op("job").tenant(&acme).cost("requests", 1)).await.is_err());
+        let of = |labels| seen.get(Metric::Decisions, labels);
+        let unknown = "plan= route= outcome=unidentified policy=";
+        let away = "plan=free route=default outcome=unavailable policy=";
+        assert_eq!((of(unknown), of(away)), (Some(1), Some(1)), "{:?}", seen.0);
+    });
+}
+
+/// So many frames of 100 bytes.
+struct Frames(u32);
+
+impl http_body::Body for Frames {
+    type Data = bytes::Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+        let next = self.0.checked_sub(1);
+        self.0 = next.unwrap_or(0);
+        Poll::Ready(next.map(|_| Ok(http_body::Frame::data(vec![b'x'; 100].into()))))
+    }
+}
+
+#[test]
+fn a_stream_that_is_cut_is_refused_once() {
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Empty};
+    use tower::{Layer, ServiceExt};
+
+    const PLANS: &str = "default-plan = \"free\"\n\
+        [meter.egress]\ncount = \"response-bytes\"\nhold = \"1KB\"\ncut = true\n\
+        [plan.free]\nquota.egress = \"10500B/day\"";
+    recorded(async |seen| {
+        let (gate, _clock) = testing::gate_with(PLANS, Memory::new());
+        let stream = tower::service_fn(async |_: Request<Empty<bytes::Bytes>>| {
+            Ok::<_, Infallible>(Response::new(Frames(150)))
+        });
+        let request = Request::builder().header("x-tenant", "acme").body(Empty::new()).unwrap();
+        let layered = tollgate::middleware::TollgateLayer::new(&gate).layer(stream);
+        let body = layered.oneshot(request).await.unwrap().into_body();
+        body.collect().await.unwrap_err();
+        let cut = "plan=free route=default outcome=refused policy=egress/day";
+        assert_eq!(seen.get(Metric::Decisions, cut), Some(1), "{:?}", seen.0);
     });
 }
 

@@ -170,10 +170,10 @@ impl Gate {
         let now = inner.clock.now();
         let live = inner.live.load();
         if let Some(reason) = &waited.refused {
-            return Err(Denied::Refuse(inner.refusal(reason.clone(), None)));
+            return Err(Denied::Refuse(inner.turn_away(reason.clone(), None)));
         }
         let Some(tenant) = &ask.tenant else {
-            return Err(Denied::Refuse(inner.refusal(Reason::Unidentified, None)));
+            return Err(Denied::Refuse(inner.turn_away(Reason::Unidentified, None)));
         };
         let sheet = SheetRef::Own(tenant.0.sheet(&live, now));
         if let Some(pending) = self.refresh(&tenant.0, now) {

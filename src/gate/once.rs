@@ -198,7 +198,7 @@ impl Inner {
     }
 
     fn refuse_claim(&self, hold: Option<HoldBox>, reason: Reason) -> Answer {
-        let refusal: Box<Refusal> = self.refusal(reason, hold.as_ref().map(|h| &*h.of.sheet));
+        let refusal: Box<Refusal> = self.turn_away(reason, hold.as_ref().map(|hold| &hold.of));
         if let Some(hold) = hold {
             hold.into_inner().refuse(self.clock.now());
         }

@@ -42,6 +42,21 @@ impl Inner {
         })
     }
 
+    /// The same for a request, or other work, that is not let in: it is counted.
+    #[cold]
+    pub(super) fn turn_away(&self, reason: Reason, of: Option<&Of>) -> Box<Refusal> {
+        let outcome = match reason {
+            Reason::Unavailable => telemetry::Outcome::Unavailable,
+            Reason::Unidentified => telemetry::Outcome::Unidentified,
+            _ => telemetry::Outcome::Refused,
+        };
+        let none = || "".into();
+        let plan = of.map_or_else(none, |of| of.sheet.policy.plan.name.clone());
+        let route = of.map_or_else(none, |of| route_name(&of.sheet, of.route));
+        telemetry::decision(&plan, &route, outcome, &none());
+        self.refusal(reason, of.map(|of| &*of.sheet))
+    }
+
     /// Adds the request to its refusal, where the host has a form of its own for refusals.
     #[cold]
     pub(super) fn tell_of(&self, refusal: &mut Refusal, view: &dyn RequestView) {
@@ -68,7 +83,7 @@ impl Inner {
 
     /// A refusal with the limit that refused.
     pub(super) fn refusal_of(&self, of: &Of, refused: &Refused, now: Now) -> Box<Refusal> {
-        let (sheet, route) = (&of.sheet, of.route);
+        let sheet = &of.sheet;
         let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
         let view = Standing { inner: self, sheet, scopes: of.scopes(), now, hold: None };
         refusal.limit = match refused.by {
@@ -99,9 +114,12 @@ impl Inner {
             reason = ?refusal.reason,
             "refused"
         );
-        let outcome = telemetry::Outcome::Refused;
-        telemetry::decision(&sheet.policy.plan.name, &route_name(sheet, route), outcome, &limit);
         refusal
+    }
+
+    /// Counts a refusal by this limit.
+    pub(super) fn count_refused(&self, of: &Of, by: &Limit) {
+        self.count_decision(of, telemetry::Outcome::Refused, by);
     }
 
     /// Counts an admission, through a handle that the route's rules keep.
@@ -119,22 +137,27 @@ impl Inner {
         rules.admitted.get_or_init(make).count();
     }
 
+    /// Counts what a request that runs did not get: a handler's units, or the rest of a stream.
+    pub(crate) fn count_cut(&self, of: &Of, refusal: &Refusal) {
+        let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |limit| limit.name.clone());
+        let (plan, route) = (&of.sheet.policy.plan.name, route_name(&of.sheet, of.route));
+        telemetry::decision(plan, &route, telemetry::Outcome::Refused, &limit);
+    }
+
     /// Counts what enforcement would have refused.
-    pub(super) fn count_shadow(
-        &self,
-        sheet: &Arc<Sheet>,
-        route: Option<RouteId>,
-        refused: &Refused,
-    ) {
-        let policy = &sheet.policy;
-        let limit = match refused.by {
+    pub(super) fn count_shadow(&self, of: &Of, refused: &Refused) {
+        self.count_decision(of, telemetry::Outcome::Shadowed, &refused.by);
+    }
+
+    fn count_decision(&self, of: &Of, outcome: telemetry::Outcome, by: &Limit) {
+        let policy = &of.sheet.policy;
+        let limit = match *by {
             Limit::None => "".into(),
             Limit::Rate(rate) => policy.rates[usize::from(rate)].name.clone(),
             Limit::Quota(quota) => policy.quotas[usize::from(quota)].quota.id.clone(),
             Limit::Grant(pool) => policy.pools[usize::from(pool)].id.clone(),
         };
-        let outcome = telemetry::Outcome::Shadowed;
-        telemetry::decision(&policy.plan.name, &route_name(sheet, route), outcome, &limit);
+        telemetry::decision(&policy.plan.name, &route_name(&of.sheet, of.route), outcome, &limit);
     }
 
     /// Every limit that holds for a request of this route, as it stands now.

@@ -262,8 +262,10 @@ impl Gate {
             0 => Took::Done,
             rest => self.draw_here(hold, ask, rest, waited, now),
         };
-        if matches!(took, Took::Done) {
-            hold.promise(ask, n);
+        match &took {
+            Took::Done => hold.promise(ask, n),
+            Took::Refused(refusal) => self.inner.count_cut(&hold.latest_of(), refusal),
+            Took::Wait(_) => {}
         }
         took
     }

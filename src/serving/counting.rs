@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use super::{Ended, Serving};
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Gate, Pending, Took, Waited};
-use crate::{Outcome, Reason};
+use crate::{Outcome, Reason, Refusal};
 
 /// What a counted body knows. The body itself, and the chunk that waits, are the adapter's.
 pub struct Counting {
@@ -103,14 +103,17 @@ impl Counting {
                     self.wait = Some(Wait::Room(pending));
                     continue;
                 }
-                Passed::Cut if !self.flushed => {
+                Passed::Cut(_) if !self.flushed => {
                     // Servers drop what they have not written yet when a body fails: they get a
                     // turn first, so that what was counted arrives.
                     self.flushed = true;
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Passed::Cut => {
+                Passed::Cut(why) => {
+                    if let (Some(serving), Some(gate)) = (&mut self.serving, &self.gate) {
+                        serving.count_cut(gate, &why);
+                    }
                     self.cut = true;
                     self.end(Outcome::Complete { status: self.status });
                     return Poll::Ready(Err(StreamCut));
@@ -142,7 +145,7 @@ impl Counting {
         match self.pass(n, &Waited::default()) {
             Passed::Yes => {}
             // The same chunk is asked for again when the body is polled.
-            Passed::Wait(_) | Passed::Cut => return Ahead::Later,
+            Passed::Wait(_) | Passed::Cut(_) => return Ahead::Later,
         }
         self.end(Outcome::Complete { status: self.status });
         self.waits_for_record();
@@ -190,7 +193,7 @@ impl Counting {
                 Took::Wait(pending) => return Passed::Wait(pending),
                 // An operator's word: no meter serves it on.
                 Took::Refused(why) if meter.cut || why.reason == Reason::Suspended => {
-                    return Passed::Cut;
+                    return Passed::Cut(why);
                 }
                 // Served, and recorded as over.
                 Took::Refused(_) => {}
@@ -231,7 +234,7 @@ pub enum Ahead {
 enum Passed {
     Yes,
     Wait(Pending),
-    Cut,
+    Cut(Box<Refusal>),
 }
 
 impl std::fmt::Debug for Ahead {

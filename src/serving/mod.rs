@@ -23,12 +23,12 @@ use std::borrow::Cow;
 use std::sync::MutexGuard;
 use std::task::Poll;
 
-use crate::Outcome;
 use crate::admission::permit::{BodyRest, Hold};
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
 use crate::usage::Mode;
 use crate::wire::{self, Call, HeaderStyle, LimitHeader, Reply};
+use crate::{Outcome, Refusal};
 
 mod counting;
 
@@ -272,6 +272,11 @@ impl Serving {
             }
         });
         took.unwrap_or(Took::Done)
+    }
+
+    /// Counts a body that ends here because of this refusal.
+    fn count_cut(&mut self, gate: &Gate, why: &Refusal) {
+        self.with(|hold| gate.inner.count_cut(hold.latest_of(), why));
     }
 
     /// Counts bytes that pass now.
