@@ -210,6 +210,39 @@ async fn units_granted_once_that_are_left_go_along_to_another_plan() {
     assert_eq!(exhaust(&gate, "jobs").await, 15);
 }
 
+#[tokio::test]
+async fn a_stop_holds_however_the_limit_below_it_is_edited() {
+    for (over, restarts) in [("bill", false), ("allow", false), ("bill", true)] {
+        let service = Service::new();
+        let file = |limit: u64| {
+            let terms = format!("limit = \"{limit}/month\", over = \"{over}\", stop = \"120\"");
+            let meter = "stripe = { event = \"jobs\", send = \"overage\" }";
+            let head = format!("default-plan = \"free\"\n[meter.jobs]\n{meter}\n[plan.free]");
+            format!("{head}\nquota.jobs = {{ {terms} }}\n")
+        };
+        let plans = testing::Plans::new(&file(100));
+        let open = async || {
+            let builder = plans.read_by(testing::builder(""));
+            let builder = builder.store(service.store.clone()).clock(service.clock.clone());
+            builder.open().await.unwrap()
+        };
+        let mut gate = open().await;
+        let mut served = exhaust(&gate, "jobs").await;
+        for limit in [110, 118, 120, 60, 120] {
+            plans.set(&file(limit));
+            if restarts {
+                gate.close().await.unwrap();
+                gate = open().await;
+            } else {
+                gate.reload().await.unwrap();
+            }
+            service.clock.advance(Duration::from_secs(5));
+            served += exhaust(&gate, "jobs").await;
+        }
+        assert_eq!(served, 120, "over {over}, restarts {restarts}");
+    }
+}
+
 fn limit(limit: &str) -> String {
     format!(
         "default-plan = \"free\"

@@ -98,6 +98,8 @@ pub(crate) struct Lease {
     /// Whether anything of its pool is owed, and whether it was ever looked at.
     in_debt: AtomicBool,
     seen: AtomicBool,
+    /// Whether the limit was changed within the window.
+    moved: AtomicBool,
     /// Wakes those who wait for units.
     changed: Notify,
     cold: Mutex<Cold>,
@@ -221,6 +223,7 @@ impl Lease {
             listed: Listed::default(),
             in_debt: AtomicBool::new(false),
             seen: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
             changed: Notify::new(),
             cold: Mutex::new(Cold {
                 terms,
@@ -315,6 +318,12 @@ impl Lease {
     /// The window its pool is for.
     pub(crate) fn window(&self) -> Window {
         Window { start_ms: self.pool.start_ms, end_ms: self.end_ms }
+    }
+
+    /// Whether the limit was changed within the window.
+    #[inline]
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved.load(Ordering::Relaxed)
     }
 
     /// Takes `n` atoms if they are here: one compare-and-swap.

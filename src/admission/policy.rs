@@ -90,6 +90,8 @@ pub(crate) struct PoolRule {
     /// Whether it is a grant, and whether the plan gave it.
     pub(crate) grant: bool,
     pub(crate) of_plan: bool,
+    /// The pool on the other side of its limit, where a `stop` holds for both together.
+    pub(crate) beside: Option<u16>,
 }
 
 impl PoolRule {

@@ -31,6 +31,8 @@ pub(super) const GEN: &str = "gen";
 /// Units of late use that the limit had not: taken out of what is free, which falls below nothing.
 /// What has been paid of them since is not among them.
 const DEBT: &str = "debt";
+/// That the limit was changed within its window.
+const MOVED: &str = "moved";
 /// What of such debts was paid in all, by grants or by what is beyond the limit: added to the limit
 /// of this window.
 const PAID: &str = "paid";
@@ -123,6 +125,8 @@ pub(crate) struct View {
     /// Atoms of late use that were charged and not paid since, as far as what is free tells;
     /// `None`: there never were any.
     debt: Option<i64>,
+    /// Whether the limit was changed since the pool was made.
+    pub(crate) moved: bool,
 }
 
 impl View {
@@ -144,6 +148,7 @@ impl View {
             mine,
             split: subpool::is_split(item),
             debt: item.int(DEBT),
+            moved: item.int(MOVED).is_some(),
         })
     }
 
@@ -168,7 +173,15 @@ impl View {
 
     /// What a writer that has applied a take assumes.
     pub(crate) fn assumed(terms: Terms, mine: Entry) -> Self {
-        Self { terms, free: 0, generation: 0, mine: Some(mine), split: false, debt: None }
+        Self {
+            terms,
+            free: 0,
+            generation: 0,
+            mine: Some(mine),
+            split: false,
+            debt: None,
+            moved: false,
+        }
     }
 }
 
@@ -372,6 +385,7 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
         Change::Add(FREE.into(), terms.limit.saturating_sub(view.terms.limit)),
         Change::Set(LIMIT.into(), Value::Int(terms.limit)),
         Change::Set(REV.into(), Value::Int(terms.rev)),
+        Change::Set(MOVED.into(), Value::Int(1)),
     ];
     if terms.limit < view.terms.limit {
         // What has been paid by units that came free, or by a limit that was raised, stays paid:

@@ -49,6 +49,18 @@ pub(crate) struct Plan {
     pub(crate) concurrency: Option<u64>,
 }
 
+impl Quota {
+    /// Whether the `stop` has a unit more for both, what is included and what lies beyond.
+    fn has_room(&self, drawn: Drawn) -> bool {
+        match self.over {
+            Over::Allow(Some(beyond)) | Over::Bill(Some(beyond)) => {
+                drawn.included + drawn.over < self.limit + beyond
+            }
+            Over::Deny | Over::Allow(None) | Over::Bill(None) => true,
+        }
+    }
+}
+
 impl MeterPlan {
     /// Whether units that were given are all there is, where there is no quota.
     pub(crate) fn is_given(&self) -> bool {
@@ -440,8 +452,8 @@ impl Book {
                 Over::Deny => Some(0),
                 Over::Allow(stop) | Over::Bill(stop) => stop,
             };
-            let over = self.drawn(tenant, 0, meter, quota).over;
-            stop.is_none_or(|stop| over < stop)
+            let drawn = self.drawn(tenant, 0, meter, quota);
+            stop.is_none_or(|stop| drawn.over < stop) && quota.has_room(drawn)
         };
         if debtors.is_empty() || !debtors.iter().all(is_there) {
             return false;
@@ -517,7 +529,9 @@ impl Book {
         };
         match late {
             _ if self.includes(tenant, user, meter, quota) => Ok(Payer::Included(of)),
-            _ if drawn.over < most && drawn.debt == 0 => Ok(Payer::Over(of, owed)),
+            _ if drawn.over < most && drawn.debt == 0 && quota.has_room(drawn) => {
+                Ok(Payer::Over(of, owed))
+            }
             true => Ok(Payer::Debt(of)),
             false => Err(Refused::Exhausted),
         }
@@ -525,7 +539,7 @@ impl Book {
 
     fn includes(&self, tenant: usize, user: u32, meter: Meter, quota: &Quota) -> bool {
         let drawn = self.drawn(tenant, user, meter, quota);
-        drawn.included < quota.limit && drawn.debt == 0
+        drawn.included < quota.limit && drawn.debt == 0 && quota.has_room(drawn)
     }
 
     /// The grant that pays next, if there is one. Where nothing is limited none is spent.

@@ -46,7 +46,8 @@ pub(super) fn draw_plain(q: &Question<'_>) -> bool {
             continue;
         };
         let lease = q.sheet.lease(pool, slot);
-        match lease.take(ask.n, q.now) {
+        let is_moved = lease.has_moved(); // then what lies beyond may count, too
+        match if is_moved { Take::Need } else { lease.take(ask.n, q.now) } {
             Take::Taken { renew: false } => {}
             Take::Taken { renew: true } => q.hub.wake(lease),
             Take::Need | Take::Exhausted => {
@@ -124,6 +125,30 @@ pub(super) enum Draw {
     Exhausted,
 }
 
+/// What a pool lacks for what was drawn on the other side of its limit, before that was changed: a
+/// `stop` holds for both together. `Err`: the other side is to be looked at first.
+pub(super) fn missing(q: &Purse<'_>, pool: u16, lease: &Lease, n: u64) -> Result<u64, Arc<Lease>> {
+    let Some(beside) = q.sheet.policy.pools[usize::from(pool)].beside else { return Ok(0) };
+    let Some(other) = lease_at(q, beside) else { return Ok(0) };
+    if !lease.has_moved() && !other.has_moved() {
+        return Ok(0);
+    }
+    if other.is_unknown() && !q.store_away {
+        other.want(n);
+        q.hub.wake(&other);
+        return Err(other);
+    }
+    Ok(other.overdrawn())
+}
+
+/// The lease of a pool for this caller, if it holds for it.
+pub(super) fn lease_at(q: &Purse<'_>, pool: u16) -> Option<Arc<Lease>> {
+    match &q.sheet.policy.pools[usize::from(pool)].place {
+        Place::Sheet(slot) => Some(q.sheet.lease(pool, *slot).clone()),
+        Place::Scoped(scope) => q.sheet.scoped_lease(pool, q.scopes.of(scope)?, q.now),
+    }
+}
+
 pub(super) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
     let scoped;
     let (lease, narrow) = match &q.sheet.policy.pools[usize::from(pool)].place {
@@ -139,6 +164,12 @@ pub(super) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
             }
         }
     };
+    match missing(q, pool, lease, n) {
+        Ok(0) => {}
+        Ok(missing) if lease.remaining() < n.saturating_add(missing) => return Draw::Exhausted,
+        Ok(_) => {}
+        Err(other) => return Draw::Need(other),
+    }
     let took = || {
         if narrow { From::ScopedPool(pool, lease.clone()) } else { From::Pool(pool) }
     };

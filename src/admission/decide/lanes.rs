@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::draw::{Draw, take};
+use super::draw::{Draw, lease_at, missing, take};
 use super::{From, Limit, Purse, Stopped, Taken, TakenList, refuse};
 use crate::admission::lease::Lease;
 use crate::admission::policy::{Payers, Place, QuotaRule};
@@ -412,13 +412,8 @@ fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<From>, u64), Stopped>
 
 /// What a pool may still give, as far as is known.
 pub(in crate::admission) fn left_of(q: &Purse<'_>, pool: u16) -> u64 {
-    match &q.sheet.policy.pools[usize::from(pool)].place {
-        Place::Sheet(slot) => q.sheet.lease(pool, *slot).remaining(),
-        Place::Scoped(scope) => {
-            let lease = q.scopes.of(scope).map(|value| q.sheet.scoped_lease(pool, value, q.now));
-            lease.flatten().map_or(0, |lease| lease.remaining())
-        }
-    }
+    let Some(lease) = lease_at(q, pool) else { return 0 };
+    lease.remaining().saturating_sub(missing(q, pool, &lease, 1).unwrap_or(0))
 }
 
 /// Whether a quota of narrower scope owes anything, as far as is known.

@@ -115,6 +115,7 @@ impl LeaseAtRest {
         (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
         cold.ceiling.was_used(self.ceiling);
         cold.withheld = self.withheld;
+        lease.note_moved(&cold);
         lease.note_debt(&mut cold);
         drop(cold);
         lease

@@ -22,12 +22,20 @@ impl Lease {
         let moved = terms.limit.saturating_sub(cold.terms.limit);
         self.free_seen.fetch_add(moved, Ordering::Relaxed);
         cold.terms = terms;
+        self.moved.store(true, Ordering::Relaxed);
         self.limit.store(terms.limit, Ordering::Relaxed);
         self.refused_until_ns.store(0, Ordering::Release);
         if moved < 0 && cold.view.is_some() {
             self.withhold(&mut cold);
         }
         self.note_debt(&mut cold);
+    }
+
+    /// Whether the pool was made under another limit.
+    pub(super) fn note_moved(&self, cold: &Cold) {
+        if cold.view.is_some_and(|view| view.moved || view.terms.limit != cold.terms.limit) {
+            self.moved.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Sets apart what is here and more than there is, as far as is known.
@@ -250,6 +258,7 @@ impl Lease {
         let made_by = |op| matches!(op, Op::Take(entry) | Op::Charge(entry) if made(entry));
         cold.debts.absent = view.is_none();
         self.seen.store(true, Ordering::Release);
+        self.note_moved(cold);
         match op {
             // An entry of ours that we did not make: this process has leased from the pool before,
             // and let go of the lease when all of it was settled or given back.

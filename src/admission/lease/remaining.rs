@@ -19,6 +19,14 @@ impl Lease {
         self.left_of_all().min(0).unsigned_abs()
     }
 
+    /// Atoms drawn before the limit was lowered, which that has not, and that are not owed.
+    pub(crate) fn overdrawn(&self) -> u64 {
+        match self.short_of_all() {
+            0 => 0,
+            short => short.saturating_sub(self.debt()),
+        }
+    }
+
     /// What `n` atoms are more than that; below nothing: they are there, as far as is known.
     pub(super) fn lacking(&self, n: u64) -> i64 {
         signed(n).saturating_sub(self.left_of_all())

@@ -130,6 +130,10 @@ impl Policy {
                 self.pools[usize::from(pool)].billed = quota.over == Over::Bill;
                 pool
             });
+            if let (Some(over), Some(_)) = (over, quota.stop) {
+                self.pools[usize::from(over)].beside = Some(debtor);
+                self.pools[usize::from(debtor)].beside = Some(over);
+            }
             by_meter.entry(quota.meter).or_default().push(index(self.quotas.len()));
             self.quotas.push(QuotaRule {
                 included: (limit > 0).then_some(debtor),
@@ -188,6 +192,7 @@ impl Policy {
                 billed: false,
                 grant: true,
                 of_plan: grant.of_plan,
+                beside: None,
             });
         }
         by_meter
@@ -229,6 +234,7 @@ impl Policy {
                 billed: false,
                 grant: false,
                 of_plan: true,
+                beside: None,
             });
         }
         by_meter
@@ -410,6 +416,7 @@ impl Policy {
             billed: false,
             grant: false,
             of_plan: true,
+            beside: None,
         });
         index(self.pools.len() - 1)
     }
@@ -435,6 +442,7 @@ impl Policy {
             billed: false,
             grant: false,
             of_plan: true,
+            beside: None,
         });
         index(self.pools.len() - 1)
     }
