@@ -14,7 +14,7 @@ use tollgate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
 use tollgate::testing::{self, Faulty};
-use tollgate::{Admitted, Ask, Gate};
+use tollgate::{Admitted, Ask, Gate, TenantHandle};
 use tower::{Layer, ServiceExt};
 
 /// The status of a request of this user, in which the handler reports so much.
@@ -408,7 +408,7 @@ async fn a_limit_that_is_lowered_to_nothing_owes_what_is_learned_late_then() {
     for n in [30, 30, 1] {
         assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", n)]).await, 200);
     }
-    plans.set(&of("{ limit = \"0/month\", over = \"allow\", stop = \"20\" }"));
+    plans.set(&of("{ limit = \"0/month\", over = \"allow\", stop = \"81\" }"));
     gate.reload().await.unwrap();
     assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 20)]).await, 200);
     assert_eq!(tokens(&gate).await, (20, 0));
@@ -436,7 +436,56 @@ async fn what_a_user_owes_beyond_a_limit_of_0_is_known_once_that_is_raised() {
             gate.close().await.unwrap();
             gate = reading(&plans, &store).await.0;
         }
+        assert_eq!(admitted(&gate, 1).await, 0, "18 of 15, restarts: {restarts}");
+        plans.set(&of(5).replace("15", "20"));
+        gate.reload().await.unwrap();
         assert_eq!(admitted(&gate, 1).await, 2, "3 of the 5 are paid, restarts: {restarts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_served_beyond_a_quota_while_the_store_is_away_is_billed_or_owed() {
+    for (over, ends) in [("bill", false), ("deny", false), ("bill", true), ("deny", true)] {
+        let memory = Memory::new();
+        let store = Faulty::scripted(memory.clone(), []);
+        let terms = format!("limit = \"100/day\", over = \"{over}\"");
+        let meters = "[meter.jobs]\nstripe = { event = \"jobs\", send = \"overage\" }";
+        let plans = format!(
+            "default-plan = \"free\"\n{meters}\n[plan.free]\n\
+             on-lease-error = {{ allow = \"50%\" }}\nquota.jobs = {{ {terms} }}"
+        );
+        let (mut gate, clock) = testing::gate_with(&plans, store.clone());
+        let served = async |gate: &Gate, acme: &TenantHandle, n: u64| {
+            let mut served = 0;
+            for _ in 0..n {
+                let admitted = gate.admit(Ask::op("job").tenant(acme).cost("jobs", 1)).await;
+                served += u64::from(admitted.map(|permit| permit.settle()).is_ok());
+            }
+            served
+        };
+        let mut acme = gate.tenant("acme").await.unwrap();
+        assert_eq!(served(&gate, &acme, 95).await, 95);
+        store.outage(true);
+        let away = served(&gate, &acme, 60).await;
+        assert!(away > 5, "it lets through what the plan allows: {away}");
+        store.outage(false);
+        clock.advance(Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_secs(10)).await; // until it is looked for again
+        if ends {
+            gate.close().await.unwrap();
+            let builder = testing::builder(&plans).store(memory).clock(clock.clone());
+            gate = builder.open().await.unwrap();
+            acme = gate.tenant("acme").await.unwrap();
+        }
+        let later = served(&gate, &acme, 10).await;
+        assert_eq!(later, if over == "bill" { 10 } else { 0 }, "{over}");
+        gate.flush_now().await.unwrap();
+        let who = testing::identified(&gate, "acme").await;
+        let report = gate.usage_report(&who).await.unwrap();
+        let jobs = report.meters.into_iter().find(|meter| &*meter.name == "jobs").unwrap();
+        let told = (jobs.used, jobs.over, jobs.limits[0].used);
+        let used = 95 + away + later;
+        assert_eq!(told, (used, used - 100, used), "{over}, ends {ends}");
     }
 }
 

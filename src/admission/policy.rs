@@ -91,7 +91,14 @@ pub(crate) struct PoolRule {
     pub(crate) grant: bool,
     pub(crate) of_plan: bool,
     /// The pool on the other side of its limit, where a `stop` holds for both together.
-    pub(crate) beside: Option<u16>,
+    pub(crate) beside: Option<Beside>,
+}
+
+/// The other pool of a limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beside {
+    Included(u16),
+    Over(u16),
 }
 
 impl PoolRule {

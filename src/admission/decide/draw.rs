@@ -9,7 +9,7 @@ use super::{
     refuse, undo,
 };
 use crate::admission::lease::{Lease, Take};
-use crate::admission::policy::{Known, MeterAsk, Place, PlainAsk, Policy};
+use crate::admission::policy::{Beside, Known, MeterAsk, Place, PlainAsk, Policy};
 use crate::admission::scoped::ScopedKey;
 use crate::catalog::OnLeaseError;
 use crate::decision::Reason;
@@ -129,7 +129,8 @@ pub(super) enum Draw {
 /// `stop` holds for both together. `Err`: the other side is to be looked at first.
 pub(super) fn missing(q: &Purse<'_>, pool: u16, lease: &Lease, n: u64) -> Result<u64, Arc<Lease>> {
     let Some(beside) = q.sheet.policy.pools[usize::from(pool)].beside else { return Ok(0) };
-    let Some(other) = lease_at(q, beside) else { return Ok(0) };
+    let (Beside::Included(other) | Beside::Over(other)) = beside;
+    let Some(other) = lease_at(q, other) else { return Ok(0) };
     if !lease.has_moved() && !other.has_moved() {
         return Ok(0);
     }
@@ -138,7 +139,10 @@ pub(super) fn missing(q: &Purse<'_>, pool: u16, lease: &Lease, n: u64) -> Result
         q.hub.wake(&other);
         return Err(other);
     }
-    Ok(other.overdrawn())
+    Ok(match beside {
+        Beside::Included(_) => other.overdrawn(),
+        Beside::Over(_) => other.short_of_all(),
+    })
 }
 
 /// The lease of a pool for this caller, if it holds for it.

@@ -133,7 +133,8 @@ impl Lease {
         }
         if more == 0 {
             self.refuse(cold, now);
-            return None;
+            self.own_up(cold);
+            return self.ask_debt(cold, writer);
         }
         let entry = self.next_entry(cold, cold.held().saturating_add(more));
         let write = pool::grant(key(), writer.incarnation, &view, entry);

@@ -313,6 +313,9 @@ impl Lease {
 
     /// Lowers `left` by what is left, then asks for it to be given back.
     pub(super) fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+        if cold.closing == Closing::ForGood {
+            self.own_up(cold); // nothing more is asked for
+        }
         if let Some(next) = self.ask_debt(cold, writer) {
             return Some(next);
         }

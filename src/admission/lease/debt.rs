@@ -108,6 +108,16 @@ impl Lease {
         cold.debts.paid.take()
     }
 
+    /// What was let through while the store was away, and no unit here or in the pool pays for, is
+    /// owed.
+    pub(super) fn own_up(&self, cold: &mut Cold) {
+        let unpaid = self.used(cold).saturating_sub(cold.held());
+        if unpaid > cold.debts.owing && !planted(Plant::NothingIsOwed) {
+            cold.debts.owing = unpaid;
+            self.note_debt(cold);
+        }
+    }
+
     /// The next write about debts, where there is one to make.
     pub(super) fn ask_debt(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
         let owing = self.chargeable(cold);

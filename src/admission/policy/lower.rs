@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    ByteMeter, GrantTerms, Known, MeterAsk, Place, PlainAsk, Policy, PoolRule, QuotaRule, RateRule,
-    RoutePolicy, Together,
+    Beside, ByteMeter, GrantTerms, Known, MeterAsk, Place, PlainAsk, Policy, PoolRule, QuotaRule,
+    RateRule, RoutePolicy, Together,
 };
 use crate::admission::alert::AlertRule;
 use crate::admission::bucket::BucketRule;
@@ -131,8 +131,8 @@ impl Policy {
                 pool
             });
             if let (Some(over), Some(_)) = (over, quota.stop) {
-                self.pools[usize::from(over)].beside = Some(debtor);
-                self.pools[usize::from(debtor)].beside = Some(over);
+                self.pools[usize::from(over)].beside = Some(Beside::Included(debtor));
+                self.pools[usize::from(debtor)].beside = Some(Beside::Over(over));
             }
             by_meter.entry(quota.meter).or_default().push(index(self.quotas.len()));
             self.quotas.push(QuotaRule {
