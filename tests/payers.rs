@@ -359,6 +359,26 @@ async fn bytes_that_are_read_after_the_response_has_ended_are_charged() {
 }
 
 #[tokio::test]
+async fn what_is_told_to_remain_is_less_what_the_handler_has_read() {
+    let (gate, _clock) = testing::gate(&UPLOADS.replace("1000/day", "300/day"));
+    let inner = tower::service_fn(|request: Request<ReadBody<Frames>>| async move {
+        let mut body = request.into_body();
+        for _ in 0..5 {
+            body.frame().await.unwrap().unwrap();
+        }
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("read")))
+    });
+    let service = TollgateLayer::new(&gate).counting_reads().layer(CountReads(inner));
+    let request = Request::post("/up").header("x-tenant", "acme").header("content-length", 2_500);
+    let response = service.oneshot(request.body(Frames(5, 500)).unwrap()).await.unwrap();
+    let told: Vec<_> = response.headers().get_all("ratelimit").iter().collect();
+    let told = format!("{told:?}");
+    for limit in ["ingress/day\\\";r=1500", "credits/day\\\";r=50"] {
+        assert!(told.contains(limit), "{limit} is not in {told}");
+    }
+}
+
+#[tokio::test]
 async fn bytes_of_a_request_are_charged_as_they_are_read_and_not_as_it_states() {
     let (gate, _clock) = testing::gate(UPLOADS);
     assert_eq!(upload(&gate, "/up", Frames(0, 0), 0, 1 << 59).await, 200);

@@ -257,6 +257,21 @@ impl Hold {
         held.fold(self.plain_set_aside(rule.included), |sum, took| sum.saturating_add(took.n))
     }
 
+    /// What of the bytes that were read so far is more than it holds, by this quota: it is paid at
+    /// the end.
+    pub(crate) fn read_beyond(&self, quota: u16) -> u64 {
+        let Some(read) = self.read.as_ref().map(BytesRead::total) else { return 0 };
+        let rules = self.of.rules();
+        let asks = rules.meters.iter().enumerate().filter(|(_, ask)| ask.quotas.contains(&quota));
+        let beyond = asks.map(|(i, ask)| {
+            let of_ask = self.taken().iter().filter(|took| usize::from(took.ask) == i);
+            let of_quota = of_ask.filter(|took| took.is_units() && took.draw == 0);
+            let held = of_quota.map(|took| took.n).max().unwrap_or(0);
+            ask.of_length(rules, read).saturating_sub(held)
+        });
+        beyond.max().unwrap_or(0)
+    }
+
     /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream
     /// of any length holds few; the first stays, since it names the limits that late use belongs
     /// to.

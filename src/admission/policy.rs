@@ -231,6 +231,18 @@ pub(crate) struct Payers<'a> {
 }
 
 impl MeterAsk {
+    /// What so many bytes of a request come to.
+    pub(crate) fn of_length(&self, rules: &RoutePolicy, bytes: u64) -> u64 {
+        match &self.known {
+            Known::Length => bytes,
+            Known::Sum(parts) => parts.iter().fold(0, |sum: u64, (part, weight)| {
+                let part = rules.meters[usize::from(*part)].of_length(rules, bytes);
+                sum.saturating_add(part.saturating_mul(*weight))
+            }),
+            Known::Cost | Known::Reported(_) => 0,
+        }
+    }
+
     pub(crate) fn payers(&self) -> Payers<'_> {
         let Self { meter, quotas, grants, once_only, debtor, .. } = self;
         Payers { meter: *meter, quotas, grants, once_only: *once_only, debtor: *debtor }

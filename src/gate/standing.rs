@@ -236,7 +236,8 @@ impl<'a> Standing<'a> {
             None => 0,
         };
         let set_aside = self.hold.map_or(0, |hold| hold.set_aside(index));
-        let own = included.saturating_add(set_aside);
+        let read = self.hold.map_or(0, |hold| hold.read_beyond(index));
+        let own = included.saturating_add(set_aside).saturating_sub(read);
         if !rule.tenant_wide {
             return Some(own);
         }
