@@ -149,11 +149,10 @@ impl LiveTenant {
         self.turn_over(None, live, now)
     }
 
-    /// The sheet of the windows that this instant lies in: the one that holds now, unless that is
-    /// of later ones.
+    /// The sheet of the windows that this instant, which is not ahead of us, lies in: the one that
+    /// holds now, unless that is of later ones.
     pub(crate) fn sheet_of(&self, live: &LiveCatalog, now: Now, at_ms: i64) -> Arc<Sheet> {
         let sheet = self.sheet(live, now);
-        // Of a clock that is ahead of ours: it is all one window.
         if at_ms >= now.wall_ms || sheet.is_of(at_ms) {
             return sheet;
         }

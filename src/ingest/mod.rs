@@ -8,7 +8,7 @@
 //! 2. **Acknowledged is durable.** `Ok` says that the event is on record in the store.
 //! 3. **In its own window.** It counts on the day and in the billing period of its own timestamp,
 //!    while that period is open: the current one, and the one before for [`LATE`] after its end.
-//!    Later it is refused with the period named.
+//!    Later it is refused with the period named. One that is dated ahead counts as of now.
 //! 4. **Paid like all use, late.** Once they are on record its units are drawn from the windows
 //!    that it lies in, those that are over among them, as of any cost that is learned late. Where
 //!    a quota bills, what is owed is on record before the answer. A process that dies in between

@@ -1,6 +1,7 @@
 //! An event as rows of the ledger, and as what it draws from quotas.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -48,7 +49,12 @@ impl Entry {
         if meter.count == Count::Sum {
             return Err(NotCounted::Sum(event.meter.clone()));
         }
-        let at_ms = event.at_ms.unwrap_or(now.wall_ms);
+        let said_ms = event.at_ms.unwrap_or(now.wall_ms);
+        if said_ms > now.wall_ms.saturating_add(millis(AHEAD)) {
+            return Err(NotCounted::Ahead);
+        }
+        // Of a clock that is ahead of ours: it counts as of now, in record and windows alike.
+        let at_ms = said_ms.min(now.wall_ms);
         let period_ms = period(&sheet, at_ms, now.wall_ms)?;
         let is_of = |sheet: &&Arc<Sheet>| sheet.epoch == live.epoch && sheet.is_of(at_ms);
         let sheet = match past.as_ref().filter(is_of) {
@@ -106,10 +112,6 @@ impl Entry {
 
 /// The billing period of this instant, if it is open.
 fn period(sheet: &Sheet, at_ms: i64, now_ms: i64) -> Result<i64, NotCounted> {
-    let millis = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-    if at_ms > now_ms.saturating_add(millis(AHEAD)) {
-        return Err(NotCounted::Ahead);
-    }
     let period = Every::Cycle.window(at_ms, &sheet.catalog.timezone, &sheet.anchors);
     if now_ms < period.end_ms.saturating_add(millis(LATE)) {
         return Ok(period.start_ms);
@@ -117,4 +119,8 @@ fn period(sheet: &Sheet, at_ms: i64, now_ms: i64) -> Result<i64, NotCounted> {
     let begin = jiff::Timestamp::from_millisecond(period.start_ms);
     let period = begin.map_or_else(|_| "an unknown time".to_owned(), |begin| begin.to_string());
     Err(NotCounted::Closed { period })
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }

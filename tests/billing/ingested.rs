@@ -97,3 +97,32 @@ async fn an_event_is_paid_by_the_window_that_it_lies_in() {
     gate.report_now().await.unwrap();
     assert_eq!(bench.billed("jobs"), 2 + 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_dated_a_minute_into_the_next_period_is_recorded_and_paid_in_one() {
+    for used in [100, 0] {
+        let bench = bench().await;
+        if used > 0 {
+            bench.use_("acme", "jobs", used).await;
+        }
+        // The period ends in two minutes.
+        bench.pass(30 * DAY_S - 120);
+        let ahead = i64::from(30 * DAY_S) + 60;
+        ingest(&bench.gate, "ahead", 7, ahead).await;
+        bench.pass(DAY_S);
+        // Sent again, by another process too, it counts once.
+        for gate in [&bench.gate, &bench.another().await] {
+            let at_ms = START_MS + ahead * 1_000;
+            let again = UsageEvent::new("ahead", "acme", "jobs", 7).at_unix_ms(at_ms);
+            assert_eq!(gate.ingest().events(vec![again]).await, [Ok(Counted::Before)]);
+        }
+        bench.use_("acme", "jobs", 100).await;
+        bench.gate.flush_now().await.unwrap();
+        bench.report().await;
+        let owed = if used > 0 { 7 } else { 0 };
+        let audit = bench.gate.audit().await.unwrap();
+        let lines: Vec<_> = audit.lines.iter().map(|line| (line.recorded, line.owed)).collect();
+        assert_eq!(lines, [(used + 7, owed), (100, 0)], "{used} used before");
+        assert_eq!(bench.billed("jobs"), i64::try_from(owed).unwrap());
+    }
+}
