@@ -293,6 +293,16 @@ impl Facts {
         })
     }
 
+    /// Whether one that means a plan ended at this second or later, on purpose or for want of
+    /// payment: its first one among it.
+    pub(crate) fn has_ended_since(&self, second: i64, sold: impl Fn(&str) -> Option<Sold>) -> bool {
+        self.subscriptions.values().filter_map(Frontier::holds).any(|(is, _)| {
+            let means = |price: &str| matches!(self.sold(price, &sold), Some((_, Sold::Plan(_))));
+            is.over_s().is_some_and(|over_s| over_s >= second)
+                && is.items.iter().any(|(price, _)| means(price))
+        })
+    }
+
     /// Where the customer stands. `sold` says what a lookup key means: see
     /// [`crate::catalog::Catalog::sold_at`].
     pub fn state(&self, sold: impl Fn(&str) -> Option<Sold>) -> PlanState {
@@ -312,13 +322,14 @@ impl Facts {
             }
             if let Some(deleted_s) = self.deleted_s.filter(|_| !is.has_ended()) {
                 // Stripe ends a deleted customer's subscriptions; the events may be on their way.
-                is.status = Status::Ended;
+                is.end();
                 is.ended_s = Some(deleted_s);
             }
             for (price, quantity) in &is.items {
                 match self.sold(price, &sold) {
                     Some((key, Sold::Plan(_))) => {
-                        let rank = (is.status, is.start_s, id);
+                        // Of several that have ended the last end is said.
+                        let rank = (is.status, is.over_s().unwrap_or(is.start_s), id);
                         if best.as_ref().is_none_or(|(known, ..)| *known < rank) {
                             best = Some((rank, is.clone(), key.to_owned()));
                         }
@@ -453,8 +464,8 @@ impl Facts {
             first.or(lost.and_then(|invoice| invoice.failed_s)).unwrap_or(is.period_s)
         };
         let (payment, since_s) = match is.status {
-            Status::Incomplete => return None,
-            Status::Ended => (PaymentState::Canceled, is.ended_s.unwrap_or(is.period_s)),
+            Status::Expired | Status::Incomplete => return None,
+            Status::Ended => (PaymentState::Canceled, is.over_s().unwrap_or(is.period_s)),
             Status::Unpaid => (PaymentState::Unpaid, failed_s()),
             Status::PastDue => (PaymentState::PastDue, failed_s()),
             Status::Trialing => (PaymentState::Trialing, is.start_s),
@@ -519,7 +530,7 @@ impl Frontier {
         };
         if self.rank.0 {
             // Several snapshots of an end are one end.
-            held.0.status = Status::Ended;
+            held.0.end();
             held.1 = true;
         }
         Some(held)

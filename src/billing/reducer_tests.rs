@@ -192,6 +192,49 @@ fn a_subscription_that_never_began_gives_no_plan() {
 }
 
 #[test]
+fn a_first_payment_that_never_came_says_nothing_of_plan_payment_and_anchor() {
+    let sub = |id: &str, status: &str| subscription(id, status, "pro_monthly", 1, T);
+    let expired = |n: u32, kind: &str| {
+        let mut over = sub("sub_9", "incomplete_expired");
+        over["ended_at"] = json!(T + DAY);
+        event(n, kind, T + DAY, over)
+    };
+    let events = [
+        created(1, T, sub("sub_9", "incomplete")),
+        expired(2, "customer.subscription.updated"),
+        // Late by its time, and still no beginning.
+        updated(3, T + 2 * DAY, sub("sub_9", "incomplete"), json!({ "metadata": {} })),
+    ];
+    always(&events, &PlanState::default());
+    let gone =
+        event(4, "customer.deleted", T + DAY, json!({ "id": "cus_1", "object": "customer" }));
+    let deleted = PlanState { deleted: true, ..PlanState::default() };
+    always(&[events[0].clone(), gone], &deleted);
+    always(&[expired(5, "customer.subscription.deleted")], &PlanState::default());
+    // One that has ended is not outdone by it, though it ended earlier.
+    let mut ended = sub("sub_1", "canceled");
+    ended["ended_at"] = json!(T + 5);
+    let ended = event(6, "customer.subscription.deleted", T + 5, ended);
+    let all: Vec<Event> = events.into_iter().chain([ended]).collect();
+    always(&all, &base("pro_monthly", PaymentState::Canceled, T + 5));
+    // But no payment method of before is subscribed with again.
+    let facts = facts(&all);
+    assert!(facts.has_ended_since(T + DAY, sold));
+    assert!(!facts.has_ended_since(T + DAY + 1, sold));
+}
+
+#[test]
+fn of_several_subscriptions_that_have_ended_the_last_end_is_said() {
+    let ended = |n: u32, id: &str, began: i64, over: i64| {
+        let mut object = subscription(id, "canceled", "pro_monthly", 1, T);
+        (object["start_date"], object["ended_at"]) = (json!(T + began), json!(T + over));
+        event(n, "customer.subscription.deleted", T + over, object)
+    };
+    let events = [ended(1, "sub_1", 0, 10), ended(2, "sub_2", 3, 5)];
+    always(&events, &base("pro_monthly", PaymentState::Canceled, T + 10));
+}
+
+#[test]
 fn addons_count_by_quantity_and_top_ups_once_when_paid() {
     let seats = |status: &str, n| subscription("sub_2", status, "seat_monthly", n, T);
     let mut bought = invoice(5, "invoice.paid", T + 20, "in_9", "paid");
@@ -447,7 +490,15 @@ fn ended_subscriptions_are_folded_and_an_old_event_revives_none() {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let status = prop::sample::select(vec!["trialing", "active", "past_due", "unpaid", "canceled"]);
+    let status = prop::sample::select(vec![
+        "incomplete",
+        "incomplete_expired",
+        "trialing",
+        "active",
+        "past_due",
+        "unpaid",
+        "canceled",
+    ]);
     let price = prop::sample::select(vec!["pro_monthly", "team_monthly", "seat_monthly"]);
     let kind = prop::sample::select(vec![
         "customer.subscription.created",

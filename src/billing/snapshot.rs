@@ -1,21 +1,38 @@
 //! Subscriptions and invoices as an event shows them: the few fields that decide, read in the shape
 //! of whatever API version the event was made under. What is in none of these shapes is not read.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How a subscription stands, by what it gives the customer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// How a subscription stands. Ordered by what it gives the customer; stored by its place here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Status {
-    /// Never begun: its first payment is missing.
+    /// Not begun: its first payment is missing.
     Incomplete,
-    /// Over: canceled, or never begun in time.
+    /// Over: canceled.
     Ended,
     /// Retries have ended, or a trial did without a payment method.
     Unpaid,
     PastDue,
     Trialing,
     Active,
+    /// Over before it began: its first payment never came. It says nothing about its customer.
+    Expired,
+}
+
+impl Ord for Status {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let gives = |status: &Self| (*status != Self::Expired).then_some(*status as u8);
+        gives(self).cmp(&gives(other))
+    }
+}
+
+impl PartialOrd for Status {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// See the [module](self). Ordered by what it gives the customer.
@@ -36,7 +53,8 @@ impl Subscription {
     pub(super) fn read(object: &Value) -> Option<Self> {
         let status = match text(object, "status") {
             "incomplete" => Status::Incomplete,
-            "canceled" | "incomplete_expired" => Status::Ended,
+            "incomplete_expired" => Status::Expired,
+            "canceled" => Status::Ended,
             "unpaid" | "paused" => Status::Unpaid,
             "past_due" => Status::PastDue,
             "trialing" => Status::Trialing,
@@ -67,7 +85,18 @@ impl Subscription {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.status == Status::Ended
+        matches!(self.status, Status::Expired | Status::Ended)
+    }
+
+    /// As it is after its end.
+    pub(super) fn end(&mut self) {
+        let began = !matches!(self.status, Status::Expired | Status::Incomplete);
+        self.status = if began { Status::Ended } else { Status::Expired };
+    }
+
+    /// When it ended, if it has.
+    pub(super) fn over_s(&self) -> Option<i64> {
+        self.has_ended().then(|| self.ended_s.unwrap_or(self.period_s))
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::bought::Subscribed;
 use super::error::check_text;
 use super::history::Announced;
 use super::record::{Grant, Override, PaymentState, TenantRecord};
@@ -54,6 +55,8 @@ pub enum Edit {
     Addons(BTreeMap<String, u64>),
     /// Its cycles are counted from here, Unix milliseconds.
     Anchor(i64),
+    /// A subscription of it says so.
+    Subscribed(Subscribed),
     /// It belongs to this billing account.
     Account(Option<String>),
     /// A key was made or imported: its id and name.
@@ -74,19 +77,18 @@ impl Edit {
     /// Makes the change; nothing happens if it is made already.
     fn apply(&self, record: &mut TenantRecord, now_ms: i64) -> Result<(), DirectoryError> {
         match self {
-            Edit::Plan(plan) if record.plan != *plan => {
-                record.plan.clone_from(plan);
-                record.plan_since_ms = now_ms;
+            Edit::Plan(plan) => {
+                record.assign(now_ms, true, |assigned| assigned.plan.clone_from(plan));
             }
             Edit::Suspended(suspended) => record.suspended = *suspended,
-            Edit::Payment(payment) if record.payment != *payment => {
-                record.payment = *payment;
-                record.payment_since_ms = now_ms;
-            }
-            Edit::PaymentSince(payment, since_ms) => {
-                record.payment = *payment;
-                record.payment_since_ms = *since_ms;
-            }
+            Edit::Payment(payment) => record.assign(now_ms, true, |assigned| {
+                if assigned.payment != *payment {
+                    (assigned.payment, assigned.payment_since_ms) = (*payment, now_ms);
+                }
+            }),
+            Edit::PaymentSince(payment, since_ms) => record.assign(now_ms, true, |assigned| {
+                (assigned.payment, assigned.payment_since_ms) = (*payment, *since_ms);
+            }),
             Edit::Override(new) => {
                 let same = |held: &Override| {
                     (&held.changes, held.until_ms, &held.note)
@@ -103,9 +105,11 @@ impl Edit {
                 Some(_) => return Err(DirectoryError::GrantDiffers(new.id.clone())),
             },
             Edit::Addons(addons) => record.addons.clone_from(addons),
-            Edit::Anchor(at_ms) => record.anchor_ms = *at_ms,
+            Edit::Anchor(at_ms) => {
+                record.assign(now_ms, false, |assigned| assigned.anchor_ms = *at_ms);
+            }
+            Edit::Subscribed(says) => record.follow(says, now_ms),
             Edit::Account(account) => record.account.clone_from(account),
-            Edit::Plan(_) | Edit::Payment(_) => {}
             // No part of the record.
             Edit::Created | Edit::KeyMade { .. } | Edit::KeyRevoked { .. } => {}
         }
@@ -117,6 +121,13 @@ impl Edit {
         match self {
             Edit::Plan(Some(plan)) if !check.has_plan(plan) => {
                 Err(DirectoryError::UnknownPlan(plan.clone()))
+            }
+            Edit::Subscribed(says) => {
+                check_text(&says.id, "a subscription's id", MAX_NOTE)?;
+                match check.has_plan(&says.plan) {
+                    true => Ok(()),
+                    false => Err(DirectoryError::UnknownPlan(says.plan.clone())),
+                }
             }
             Edit::Override(new) if new.note.trim().is_empty() => Err(DirectoryError::NoteNeeded),
             Edit::Override(new) => {
@@ -179,7 +190,7 @@ impl TenantEdit {
         Self { directory, target, edits: Vec::new(), note: None, is_paid: false }
     }
 
-    /// Assigns this plan.
+    /// Assigns this plan. A live subscription decides before it: then it waits for its end.
     pub fn plan(self, name: impl Into<String>) -> Self {
         self.with(Edit::Plan(Some(name.into())))
     }
@@ -199,13 +210,13 @@ impl TenantEdit {
         self.with(Edit::Suspended(false))
     }
 
-    /// Says how it stands with payment.
+    /// Says how it stands with payment, where no live subscription says it.
     pub fn payment(self, state: PaymentState) -> Self {
         self.with(Edit::Payment(state))
     }
 
     /// Says how it stands with payment since an instant, Unix milliseconds: grace is counted from
-    /// there, whenever this is heard of.
+    /// there, whenever this is heard of. As [`payment`](Self::payment) otherwise.
     pub fn payment_since(self, state: PaymentState, since_ms: i64) -> Self {
         self.with(Edit::PaymentSince(state, since_ms))
     }
@@ -246,9 +257,16 @@ impl TenantEdit {
         self.with(Edit::Addons(addons))
     }
 
-    /// Counts its cycles from this instant, Unix milliseconds.
+    /// Counts its cycles from this instant, Unix milliseconds, while no live subscription says
+    /// another.
     pub fn anchor(self, at_ms: i64) -> Self {
         self.with(Edit::Anchor(at_ms))
+    }
+
+    /// Takes what a subscription says of it.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn subscribed(self, says: Subscribed) -> Self {
+        self.with(Edit::Subscribed(says))
     }
 
     /// Sets or takes away its billing account.

@@ -28,6 +28,7 @@ use crate::identity::{CredentialHash, Peppers};
 use crate::store::layout::Space;
 use crate::store::{Item, Key, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind};
 
+mod bought;
 mod customers;
 mod edit;
 mod error;
@@ -41,6 +42,7 @@ mod record;
 mod tests;
 mod write;
 
+pub use bought::Subscribed;
 use write::Made;
 
 #[cfg(feature = "stripe")]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bought::Bought;
 use super::{DirectoryError, Surrogate};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
@@ -37,11 +38,13 @@ pub struct TenantRecord {
     pub surrogate: Surrogate,
     /// Its outer id.
     pub id: String,
-    /// The plan assigned to it, by name; `None`: the default plan.
+    /// The plan that it is on, by name: its live subscription's, else the one assigned to it.
+    /// `None`: the default plan.
     pub plan: Option<String>,
     /// Since when it has this plan.
     pub plan_since_ms: i64,
-    /// When it was made; its cycles are counted from here unless billing says otherwise.
+    /// From where its cycles are counted: when it was made, unless a live subscription, or the
+    /// directory, says another instant.
     pub anchor_ms: i64,
     /// When its first request came: a trial's life begins here.
     #[serde(skip)]
@@ -61,6 +64,9 @@ pub struct TenantRecord {
     pub addons: BTreeMap<String, u64>,
     /// The billing account it belongs to, if billing knows it.
     pub account: Option<String>,
+    /// Its last subscription, and what it stands before.
+    #[serde(default)]
+    pub(super) bought: Option<Bought>,
     /// Counts the changes, from 1.
     #[serde(skip)]
     pub version: u64,
@@ -163,6 +169,7 @@ impl TenantRecord {
             grants: Vec::new(),
             addons: BTreeMap::new(),
             account: None,
+            bought: None,
             version: 0,
             change: 0,
         }

@@ -21,7 +21,7 @@ use crate::billing::customers::{Customers, Known};
 use crate::billing::reducer::{Base, Facts, PlanState, TopUp, Wanted};
 use crate::billing::stripe::Dated;
 use crate::catalog::{Catalog, OnFinalFailure, Sold};
-use crate::directory::{DirectoryError, Grant, PaymentState, Tenant};
+use crate::directory::{DirectoryError, Grant, PaymentState, Subscribed, Tenant};
 use crate::error::Error;
 use crate::identity::hex;
 use crate::repeated::repeated;
@@ -308,7 +308,8 @@ impl Inner {
 
     /// Writes the record of the tenant whose customer this is, which comes back; `None` if it is
     /// nobody's, or its tenant has another by now. A customer without a subscription that means a
-    /// plan leaves plan and payment as they are: an operator may have set them.
+    /// plan leaves plan and payment as they are: an operator may have set them. So does one whose
+    /// subscription has ended, once that is known.
     async fn follow(
         &self,
         customer: &str,
@@ -324,11 +325,12 @@ impl Inner {
         let live = self.live.load_full();
         let catalog = &live.catalog;
         let mut edit = tenant.edit().addons(addons(catalog, state));
-        if let Some(Base { price, payment, since_s, anchor_s, .. }) = &state.base {
-            edit = edit.payment_since(*payment, ms(*since_s)).anchor(ms(*anchor_s));
-            if let Some(Sold::Plan(plan)) = catalog.sold_at(price) {
-                edit = edit.plan(&*catalog.plans[usize::from(plan.0)].name);
-            }
+        if let Some(Base { subscription, price, payment, since_s, anchor_s, .. }) = &state.base
+            && let Some(Sold::Plan(plan)) = catalog.sold_at(price)
+        {
+            let plan = &catalog.plans[usize::from(plan.0)].name;
+            let times_ms = (ms(*since_s), ms(*anchor_s));
+            edit = edit.subscribed(Subscribed::new(subscription, plan, *payment, times_ms));
         }
         let mut tenant = edit.note(note).save().await?;
         let now_ms = self.clock.now().wall_ms;
@@ -373,12 +375,15 @@ impl Inner {
         let (Some(billing), false) = (&self.billing, state.deleted) else { return Ok(()) };
         let live = self.live.load_full();
         let rules = &live.catalog.billing;
+        let sold = |key: &str| live.catalog.sold_at(key);
         let told = match (&state.base, &state.method) {
             (Some(base), _) if has_failed(base) => match rules.on_final_failure {
                 OnFinalFailure::Cancel => cancel(billing, base).await?,
                 OnFinalFailure::Keep => None,
             },
-            (base, Some((method, since_s))) if is_without(base.as_ref(), *since_s) => {
+            (base, Some((method, since_s)))
+                if is_without(base.as_ref()) && !known.facts.has_ended_since(*since_s, sold) =>
+            {
                 let plan = rules.on_payment_method.map(|plan| usize::from(plan.0));
                 match plan.and_then(|plan| live.catalog.plans.get(plan)?.prices.first()) {
                     Some(price) => {
@@ -437,10 +442,8 @@ fn has_failed(base: &Base) -> bool {
     }
 }
 
-/// Whether a customer whose payment method came at `since_s` is without a subscription: one that
-/// ended after that was ended on purpose, or for want of payment.
-fn is_without(base: Option<&Base>, since_s: i64) -> bool {
-    base.is_none_or(|base| base.payment == PaymentState::Canceled && since_s > base.since_s)
+fn is_without(base: Option<&Base>) -> bool {
+    base.is_none_or(|base| base.payment == PaymentState::Canceled)
 }
 
 /// Cancels a subscription that cannot be paid for; not one that only waits for a payment method

@@ -7,6 +7,7 @@ mod audit;
 mod backups;
 mod bench;
 mod customers;
+mod ended;
 mod hostile;
 mod ingested;
 mod lives;

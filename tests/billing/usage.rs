@@ -61,7 +61,10 @@ async fn many_requests_of_many_processes_are_one_event_a_tenant_meter_and_report
 async fn overage_is_what_passes_the_included_units_and_stays_owed_after_a_change_of_plan() {
     let bench = Bench::new().await;
     let customer = bench.customer("acme").await;
-    bench.gate.directory().tenant("acme").plan("team").note("t").save().await.unwrap();
+    let mut bought = subscription("sub_1", &customer, "active", "team_monthly");
+    bought["billing_cycle_anchor"] = json!(bench.sim.now() - 86_400); // its own
+    let made = event("evt_0", "customer.subscription.created", bench.sim.now(), &bought);
+    assert_eq!(bench.webhook(&made).await, 200);
     let other = bench.another().await;
     use_at(&other, "acme", "jobs", 90).await;
     other.flush_now().await.unwrap();

@@ -1,0 +1,132 @@
+//! What a subscription at the billing service says of a tenant, and what was assigned beneath it.
+//!
+//! # Laws
+//!
+//! 1. While it lives it decides plan, payment and anchor. What is assigned meanwhile waits beneath.
+//! 2. As it ends, what was assigned is in force again: the anchor always, so that no end begins a
+//!    cycle anew; plan and payment where a plan was assigned. Where none was, the tenant stands as
+//!    canceled, and `[billing]` says what that means.
+//! 3. An end is said once: after an operator has said anything of plan or payment it has no say.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{PaymentState, TenantRecord};
+
+/// What a subscription says of its tenant. One that never began says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Subscribed {
+    /// Its id at the billing service.
+    pub id: String,
+    /// The plan that its price means, by name.
+    pub plan: String,
+    /// How it stands with payment: [`PaymentState::Canceled`] if it has ended.
+    pub payment: PaymentState,
+    /// Since when it stands so, Unix milliseconds.
+    pub since_ms: i64,
+    /// From where its periods are counted, Unix milliseconds.
+    pub anchor_ms: i64,
+}
+
+/// The last subscription of a tenant, and what was assigned beneath it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bought {
+    says: Subscribed,
+    beneath: Assigned,
+    /// It has ended, and an operator has spoken since.
+    is_past: bool,
+}
+
+/// What holds where no subscription decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Assigned {
+    pub(super) plan: Option<String>,
+    pub(super) payment: PaymentState,
+    pub(super) payment_since_ms: i64,
+    pub(super) anchor_ms: i64,
+}
+
+impl Subscribed {
+    #[cfg(feature = "stripe")]
+    pub(crate) fn new(id: &str, plan: &str, payment: PaymentState, times_ms: (i64, i64)) -> Self {
+        let (since_ms, anchor_ms) = times_ms;
+        Self { id: id.to_owned(), plan: plan.to_owned(), payment, since_ms, anchor_ms }
+    }
+
+    fn lives(&self) -> bool {
+        self.payment != PaymentState::Canceled
+    }
+}
+
+impl TenantRecord {
+    /// Takes what a subscription says; not of an end that came before one that is known.
+    pub(super) fn follow(&mut self, says: &Subscribed, now_ms: i64) {
+        let mut is_past = false;
+        if let Some(Bought { says: known, is_past: was_past, .. }) = &self.bought
+            && !says.lives()
+            && !known.lives()
+        {
+            if known.id != says.id && (says.since_ms, &says.id) < (known.since_ms, &known.id) {
+                return;
+            }
+            is_past = *was_past && known.id == says.id;
+        }
+        let beneath = self.assigned();
+        self.bought = Some(Bought { says: says.clone(), beneath, is_past });
+        self.stand(now_ms);
+    }
+
+    /// Changes what was assigned. With a word of plan or payment an end has no say any more.
+    pub(super) fn assign(
+        &mut self,
+        now_ms: i64,
+        is_word: bool,
+        change: impl FnOnce(&mut Assigned),
+    ) {
+        let mut assigned = self.assigned();
+        change(&mut assigned);
+        match &mut self.bought {
+            Some(bought) => {
+                bought.is_past |= is_word && !bought.says.lives();
+                bought.beneath = assigned;
+                self.stand(now_ms);
+            }
+            None => self.hold(assigned, now_ms),
+        }
+    }
+
+    fn assigned(&self) -> Assigned {
+        match &self.bought {
+            Some(bought) => bought.beneath.clone(),
+            None => Assigned {
+                plan: self.plan.clone(),
+                payment: self.payment,
+                payment_since_ms: self.payment_since_ms,
+                anchor_ms: self.anchor_ms,
+            },
+        }
+    }
+
+    /// Puts into force what was bought, or what was assigned.
+    fn stand(&mut self, now_ms: i64) {
+        let Some(Bought { says, beneath, is_past }) = &self.bought else { return };
+        let mut holds = beneath.clone();
+        if says.lives() || !is_past && beneath.plan.is_none() {
+            holds.plan = Some(says.plan.clone());
+            (holds.payment, holds.payment_since_ms) = (says.payment, says.since_ms);
+        }
+        if says.lives() {
+            holds.anchor_ms = says.anchor_ms;
+        }
+        self.hold(holds, now_ms);
+    }
+
+    fn hold(&mut self, holds: Assigned, now_ms: i64) {
+        let Assigned { plan, payment, payment_since_ms, anchor_ms } = holds;
+        if self.plan != plan {
+            (self.plan, self.plan_since_ms) = (plan, now_ms);
+        }
+        (self.payment, self.payment_since_ms) = (payment, payment_since_ms);
+        self.anchor_ms = anchor_ms;
+    }
+}
