@@ -51,6 +51,8 @@ pub enum Edit {
     OverridesEnded,
     /// It was given units once.
     Grant(Grant),
+    /// The grant of this id was ended: what was left of it is gone.
+    GrantEnded(String),
     /// It has these addons, by name, and so many of each; no others.
     Addons(BTreeMap<String, u64>),
     /// Its cycles are counted from here, Unix milliseconds.
@@ -104,6 +106,7 @@ impl Edit {
                 Some(held) if held == new => {}
                 Some(_) => return Err(DirectoryError::GrantDiffers(new.id.clone())),
             },
+            Edit::GrantEnded(id) => record.grants.retain(|held| held.id != *id),
             Edit::Addons(addons) => record.addons.clone_from(addons),
             Edit::Anchor(at_ms) => {
                 record.assign(now_ms, false, |assigned| assigned.anchor_ms = *at_ms);
@@ -243,6 +246,12 @@ impl TenantEdit {
     /// tenant's plan does not limit its meter is an error: nothing would be spent of it.
     pub fn grant(self, grant: Grant) -> Self {
         self.with(Edit::Grant(grant))
+    }
+
+    /// Ends a grant: what is left of it is not spent any more, and there is room for another. It
+    /// stays on record as given, and is given no second time.
+    pub fn end_grant(self, id: impl Into<String>) -> Self {
+        self.with(Edit::GrantEnded(id.into()))
     }
 
     /// Gives units that were paid for: kept also while the tenant's plan does not limit them.

@@ -347,7 +347,10 @@ impl Inner {
                 // Tried again whenever the customer is looked at; Stripe need not repeat the event.
                 Err(error @ DirectoryError::TooMany { .. }) => {
                     let tenant = &tenant.record().id;
-                    tracing::error!(%tenant, grant = %id, %error, "paid for and not given");
+                    tracing::error!(
+                        %tenant, grant = %id, %error,
+                        "paid for and not given: end a grant that is used up (`end_grant`)"
+                    );
                     continue;
                 }
                 Err(error) => return Err(error.into()),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tollgate::Gate;
 use tollgate::directory::Grant;
 
-use crate::bench::{Bench, NOW, call, event, webhook_at};
+use crate::bench::{Bench, NOW, call, event, use_at, webhook_at};
 
 /// A paid invoice with two packs on it.
 async fn bought(bench: &Bench, customer: &str, id: &str, paid_at: i64) -> Value {
@@ -48,6 +48,48 @@ async fn a_pack_that_has_expired_is_not_given_again_by_a_longer_expiry() {
     let again = event("evt_4", "invoice.paid", bench.sim.now(), &invoice);
     assert_eq!(webhook_at(&edited, &again, bench.sim.now()).await, 200);
     assert!(grants(&edited).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_that_found_no_room_is_given_once_an_operator_has_ended_one_that_is_used_up() {
+    let bench = Bench::new().await;
+    let gate = bench.another_with("expires = \"30d\"", "").await;
+    let customer = bench.customer("acme").await;
+    let acme = || gate.directory().tenant("acme").note("t");
+    acme().plan("team").save().await.unwrap();
+    let small = |n: usize| Grant {
+        id: format!("pack-{n}"),
+        units: 2,
+        meter: "credits".to_owned(),
+        source: "operator".to_owned(),
+        expires_ms: None,
+        note: None,
+    };
+    for n in 0..64 {
+        acme().grant(small(n)).save().await.unwrap();
+        use_at(&gate, "acme", "credits", 2).await;
+    }
+    let invoice = bought(&bench, &customer, "in_1", NOW).await;
+    let paid = |id: &str| event(id, "invoice.paid", NOW, &invoice);
+    assert_eq!(webhook_at(&gate, &paid("evt_1"), bench.sim.now()).await, 200);
+    assert_eq!(grants(&gate).await.len(), 64, "there is no room");
+    acme().end_grant("pack-3").save().await.unwrap();
+    assert_eq!(webhook_at(&gate, &paid("evt_2"), bench.sim.now()).await, 200);
+    let held = grants(&gate).await;
+    assert_eq!(
+        held.last().map(|grant| (grant.id.as_str(), grant.units)),
+        Some(("il_in_1.credits", 100))
+    );
+    // What was ended is given no second time; nor is the pack, however often it is heard of.
+    acme().end_grant("pack-3").end_grant("il_in_1.credits").save().await.unwrap();
+    acme().grant(small(3)).save().await.unwrap();
+    assert_eq!(webhook_at(&gate, &paid("evt_3"), bench.sim.now()).await, 200);
+    assert_eq!(grants(&gate).await.len(), 63);
+    assert!(!grants(&gate).await.contains(&small(3)));
+    // And nothing is left of it.
+    let acme = gate.tenant("acme").await.unwrap();
+    let more = tollgate::Ask::op("work").tenant(&acme).cost("credits", 1);
+    assert!(gate.admit(more).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
