@@ -3,9 +3,10 @@
 //! for what it meant.
 //!
 //! Only keys that the plan file knew are kept, with the second in which each was last seen to be
-//! the newest. Nothing is taken back.
+//! the newest. Nothing is taken back. Beside them stand the customers that hold the price and were
+//! heard of first: whoever notes a key puts into force what it means for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::customers::Customers;
 use super::item::make;
@@ -21,32 +22,88 @@ const ATTEMPTS: usize = 32;
 /// Most keys that are kept of one price: the newest.
 const MOST_KEYS: usize = 16;
 
+/// Most customers that wait for what a price means. Others learn it as they are asked about, once a
+/// day.
+const MOST_WAITING: usize = 64;
+
 const KEYS: &str = "keys";
+const WAITING: &str = "waiting";
 const VERSION: &str = "version";
 
 /// Lookup keys, and when each was seen.
 type Keys = BTreeMap<String, i64>;
 
+/// A price as its item has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Price {
+    keys: Keys,
+    /// Customers that hold it, and to whom it means nothing yet.
+    waiting: BTreeSet<String>,
+    version: i64,
+}
+
 impl Customers {
-    /// The lookup keys that a price was seen to have, and when.
-    pub(crate) async fn price_keys(&self, price: &str) -> Result<Keys, StoreError> {
-        let item = self.store.read(self.space.price(price)).await?;
-        Ok(item.as_ref().map(decode).transpose()?.unwrap_or_default().0)
+    /// The lookup keys that a price was seen to have, and when. Where none of them means anything,
+    /// `waits` is settled once one does, if there is room for it.
+    pub(crate) async fn price_keys(
+        &self,
+        price: &str,
+        waits: Option<&str>,
+        means: impl Fn(&str) -> bool,
+    ) -> Result<Keys, StoreError> {
+        let wait = |known: &mut Price| {
+            if let Some(customer) = waits
+                && known.waiting.len() < MOST_WAITING
+                && !known.keys.keys().any(|key| means(key))
+            {
+                known.waiting.insert(customer.to_owned());
+            }
+        };
+        Ok(self.change_price(price, wait).await?.keys)
     }
 
-    /// Notes that a price had this lookup key at this second.
+    /// Notes that a price had this lookup key at this second. Who waits for it comes back, until
+    /// they are [`settled`](Self::settled).
     pub(crate) async fn note_price(
         &self,
         price: &str,
         key: &str,
         at_s: i64,
+    ) -> Result<BTreeSet<String>, StoreError> {
+        let note = |known: &mut Price| {
+            if let Some(keys) = with(&known.keys, key, at_s) {
+                known.keys = keys;
+            }
+        };
+        Ok(self.change_price(price, note).await?.waiting)
+    }
+
+    /// These customers know by now what this price means.
+    pub(crate) async fn settled(
+        &self,
+        price: &str,
+        customers: &BTreeSet<String>,
     ) -> Result<(), StoreError> {
+        let forget = |known: &mut Price| known.waiting.retain(|one| !customers.contains(one));
+        self.change_price(price, forget).await.map(|_| ())
+    }
+
+    /// Changes what is known of a price and says it; what stays as it is costs no write.
+    async fn change_price(
+        &self,
+        price: &str,
+        change: impl Fn(&mut Price),
+    ) -> Result<Price, StoreError> {
         let item = self.store.read(self.space.price(price)).await?;
         let mut known = item.as_ref().map(decode).transpose()?.unwrap_or_default();
         for _ in 0..ATTEMPTS {
-            let Some(keys) = with(&known.0, key, at_s) else { return Ok(()) };
-            known = match make(&*self.store, self.write_price(price, &keys, known.1)?).await? {
-                Written::Applied(_) => return Ok(()),
+            let mut next = known.clone();
+            change(&mut next);
+            if next == known {
+                return Ok(known);
+            }
+            known = match make(&*self.store, self.write_price(price, &next)?).await? {
+                Written::Applied(_) => return Ok(next),
                 Written::Refused(item) => {
                     item.as_ref().map(decode).transpose()?.unwrap_or_default()
                 }
@@ -56,12 +113,12 @@ impl Customers {
         Err(StoreError::new(StoreErrorKind::Throttled, message))
     }
 
-    fn write_price(&self, price: &str, keys: &Keys, version: i64) -> Result<Write, StoreError> {
-        let body = postcard::to_stdvec(keys).map_err(|_| {
-            StoreError::new(StoreErrorKind::Invalid, "a price's keys do not encode")
-        })?;
+    fn write_price(&self, price: &str, next: &Price) -> Result<Write, StoreError> {
+        let invalid = |_| StoreError::new(StoreErrorKind::Invalid, "a price does not encode");
+        let keys = postcard::to_stdvec(&next.keys).map_err(invalid)?;
+        let waiting = postcard::to_stdvec(&next.waiting).map_err(invalid)?;
         let (name, format) = format(FORMAT);
-        let when = match version {
+        let when = match next.version {
             0 => When::Absent,
             known => When::Equals(VERSION.into(), Value::Int(known)),
         };
@@ -70,8 +127,9 @@ impl Customers {
             when: vec![when],
             change: vec![
                 Change::Set(name, format),
-                Change::Set(VERSION.into(), Value::Int(version.saturating_add(1))),
-                Change::Set(KEYS.into(), Value::Bytes(body)),
+                Change::Set(VERSION.into(), Value::Int(next.version.saturating_add(1))),
+                Change::Set(KEYS.into(), Value::Bytes(keys)),
+                Change::Set(WAITING.into(), Value::Bytes(waiting)),
             ],
         })
     }
@@ -95,11 +153,17 @@ fn with(known: &Keys, key: &str, at_s: i64) -> Option<Keys> {
     (keys != *known).then_some(keys)
 }
 
-fn decode(item: &Item) -> Result<(Keys, i64), StoreError> {
+fn decode(item: &Item) -> Result<Price, StoreError> {
     check_format(item, FORMAT, "a price")?;
-    let keys = item.bytes(KEYS).and_then(|bytes| postcard::from_bytes(bytes).ok());
-    let damaged = || StoreError::new(StoreErrorKind::Corrupt, "a price's keys cannot be read");
-    keys.zip(item.int(VERSION)).ok_or_else(damaged)
+    let read = || {
+        let keys = postcard::from_bytes(item.bytes(KEYS)?).ok()?;
+        let waiting = match item.bytes(WAITING) {
+            Some(bytes) => postcard::from_bytes(bytes).ok()?,
+            None => BTreeSet::new(),
+        };
+        Some(Price { keys, waiting, version: item.int(VERSION)? })
+    };
+    read().ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "a price cannot be read"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! the tenant's record, and only then answered with 200. Whoever dies in between is asked again by
 //! Stripe, and does it again: every step is harmless twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::directory::DirectoryError;
 use crate::error::Error;
 use crate::repeated::repeated;
 use crate::store::layout::Space;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::telemetry;
 use crate::wire::{Reply, plain_problem};
 
@@ -241,8 +241,13 @@ impl Inner {
         }
     }
 
-    /// Keeps on record what prices were called: a lookup key may move to another.
-    async fn note_prices(&self, customers: &Customers, event: &Event) -> Result<(), Failed> {
+    /// Keeps on record what prices were called: a lookup key may move to another. Customers that
+    /// wait for it come back, by price.
+    async fn note_prices(
+        &self,
+        customers: &Customers,
+        event: &Event,
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, Failed> {
         let catalog = self.live.load().catalog.clone();
         let mut seen: Vec<(String, String, i64)> = Vec::new();
         let mut note = |object: &serde_json::Value, at_s: i64| {
@@ -256,16 +261,45 @@ impl Inner {
             }
             note(&before, event.created_s.saturating_sub(1));
         }
+        let mut waiting = BTreeMap::new();
         for (price, key, at_s) in seen {
             if catalog.sold_at(&key).is_some() {
-                customers.note_price(&price, &key, at_s).await?;
+                let waits = customers.note_price(&price, &key, at_s).await?;
+                waiting.insert(price, waits);
             }
+        }
+        waiting.retain(|_, waits| !waits.is_empty());
+        Ok(waiting)
+    }
+
+    /// Puts into force what prices mean for those who waited for it. One for whom that cannot be
+    /// done goes on waiting, and keeps nobody else's event from being taken.
+    async fn settle_waiting(
+        &self,
+        customers: &Customers,
+        waiting: BTreeMap<String, BTreeSet<String>>,
+        note: &str,
+    ) -> Result<(), Failed> {
+        for (price, waits) in waiting {
+            let mut settled = BTreeSet::new();
+            for customer in waits {
+                match self.settle_customer(&customer, note).await {
+                    Ok(()) => drop(settled.insert(customer)),
+                    Err(Failed::Store(error)) if !is_damaged(&error) => return Err(error.into()),
+                    Err(error) => {
+                        let now_ms = self.clock.now().wall_ms;
+                        repeated!(warn, now_ms, "a customer waits for a price"; %customer, %error);
+                    }
+                }
+            }
+            customers.settled(&price, &settled).await?;
         }
         Ok(())
     }
 
     async fn apply_event(&self, billing: &Billing, event: &Event) -> Result<Mark, Failed> {
         let customers = &billing.customers;
+        let note = format!("stripe: {}", event.kind);
         // What is made of it is seen on facts of nobody, so that an event without meaning writes
         // nothing.
         match (Facts::default().take(event), customer_of(event)) {
@@ -278,16 +312,18 @@ impl Inner {
             (Taken::Checkout, Some(customer)) => self.link_checkout(event, customer).await,
             (Taken::Unreadable, _) => Err(Failed::Unreadable),
             (Taken::Price, _) => {
-                self.note_prices(customers, event).await?;
+                let waiting = self.note_prices(customers, event).await?;
+                self.settle_waiting(customers, waiting, &note).await?;
                 Ok(Mark::Applied)
             }
             (Taken::Yes, Some(customer)) => {
-                self.note_prices(customers, event).await?;
+                let waiting = self.note_prices(customers, event).await?;
                 let take = |facts: &mut Facts| {
                     facts.take(event);
                 };
                 customers.change(customer, take).await?;
-                self.settle_customer(customer, &format!("stripe: {}", event.kind)).await?;
+                self.settle_customer(customer, &note).await?;
+                self.settle_waiting(customers, waiting, &note).await?;
                 Ok(Mark::Applied)
             }
             _ => Ok(Mark::Unknown),
@@ -310,6 +346,11 @@ impl Billing {
             );
         }
     }
+}
+
+/// Whether the store has it, and it cannot be read or written.
+fn is_damaged(error: &StoreError) -> bool {
+    matches!(error.kind, StoreErrorKind::Corrupt | StoreErrorKind::Invalid)
 }
 
 /// Whether another attempt would fare no better.

@@ -211,8 +211,10 @@ impl Inner {
         let catalog = self.live.load().catalog.clone();
         let unresolved = known.facts.unresolved(|key| catalog.sold_at(key));
         for price in unresolved.into_iter().take(MAX_RECALLED) {
-            let keys = customers.price_keys(&price).await?;
-            if keys.keys().any(|key| catalog.sold_at(key).is_some()) {
+            let means = |key: &str| catalog.sold_at(key).is_some();
+            let waits = known.tenant.map(|_| customer);
+            let keys = customers.price_keys(&price, waits, means).await?;
+            if keys.keys().any(|key| means(key)) {
                 let learn = |facts: &mut Facts| {
                     keys.iter().for_each(|(key, at_s)| facts.price(&price, key, *at_s));
                 };

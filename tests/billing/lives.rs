@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollgate::directory::{PaymentState, TenantRecord};
 
-use crate::bench::{Bench, NOW, call, event, subscription};
+use crate::bench::{Bench, NOW, call, event, subscription, webhook_at};
 
 const MONTHLY: &str =
     "currency=usd&unit_amount=2000&product_data[name]=x&recurring[interval]=month";
@@ -83,6 +83,81 @@ async fn who_subscribed_before_a_lookup_key_moved_keeps_its_plan_and_loses_it_by
     let is = record(&bench, "acme").await;
     assert_eq!(is.payment, PaymentState::Canceled);
     assert_eq!(bench.plan("acme").await, "free");
+}
+
+/// A customer of `acme` who subscribed to a price after its lookup key had moved: the events of
+/// prices, and the others.
+async fn subscribed_late(bench: &Bench) -> (Vec<Value>, Vec<Value>) {
+    let team = format!("{MONTHLY}&lookup_key=team_monthly");
+    let old = make(bench, "/v1/prices", &team).await;
+    make(bench, "/v1/prices", &format!("{team}&transfer_lookup_key=true")).await;
+    subscriber(bench, "acme", &old).await;
+    let list = call(&bench.sim, "GET", "/v1/events?limit=100", "").await;
+    let events = list["data"].as_array().unwrap().iter().rev().cloned();
+    events.partition(|event| event["type"].as_str().unwrap().starts_with("price."))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_prices_are_heard_of_last_is_on_the_plan_that_is_paid_for() {
+    for again in [false, true] {
+        let bench = Bench::new().await;
+        let (prices, others) = subscribed_late(&bench).await;
+        for event in &others {
+            assert_eq!(bench.webhook(event).await, 200);
+        }
+        assert_eq!(bench.plan("acme").await, "free", "what was bought is not known");
+        let other = bench.another().await;
+        for event in &prices {
+            // Whoever takes it: the store says who waits for it.
+            assert_eq!(webhook_at(&other, event, bench.sim.now()).await, 200);
+        }
+        if again {
+            for event in others.iter().chain(&prices) {
+                assert_eq!(bench.webhook(event).await, 200);
+            }
+        }
+        let is = record(&bench, "acme").await;
+        assert_eq!((is.plan.as_deref(), is.payment), (Some("team"), PaymentState::Good));
+        assert_eq!(crate::bench::plan_at(&other, "acme").await, "team");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_order_of_a_price_that_moved_and_of_who_holds_it_ends_the_same() {
+    let mut random = 1_515_u64;
+    for _ in 0..24 {
+        let bench = Bench::new().await;
+        let (mut events, others) = subscribed_late(&bench).await;
+        events.extend(others);
+        for at in (1..events.len()).rev() {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            events.swap(at, usize::try_from(random >> 33).unwrap() % (at + 1));
+        }
+        for event in &events {
+            assert_eq!(bench.webhook(event).await, 200, "{event}");
+        }
+        let kinds: Vec<_> = events.iter().map(|event| event["type"].as_str()).collect();
+        let is = record(&bench, "acme").await;
+        assert_eq!(
+            (is.plan.as_deref(), is.payment),
+            (Some("team"), PaymentState::Good),
+            "{kinds:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_customer_shows_of_a_price_is_in_force_for_those_who_hold_it() {
+    let bench = Bench::new().await;
+    let mut made = subscription("sub_1", &bench.customer("acme").await, "active", "team_monthly");
+    made["items"]["data"][0]["price"]["lookup_key"] = Value::Null;
+    let made = event("evt_1", "customer.subscription.created", NOW, &made);
+    assert_eq!(bench.webhook(&made).await, 200);
+    assert_eq!(bench.plan("acme").await, "free");
+    let shown = subscription("sub_2", "cus_elsewhere", "active", "team_monthly");
+    let shown = event("evt_2", "customer.subscription.created", NOW - 50, &shown);
+    assert_eq!(bench.webhook(&shown).await, 200);
+    assert_eq!(bench.plan("acme").await, "team");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
