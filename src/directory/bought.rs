@@ -62,7 +62,7 @@ impl TenantRecord {
     /// Takes what a subscription says; not of an end that came before one that is known.
     pub(super) fn follow(&mut self, says: &Subscribed, now_ms: i64) {
         let mut is_past = false;
-        if let Some(Bought { says: known, is_past: was_past, .. }) = &self.bought
+        if let Some(Bought { says: known, is_past: was_past, .. }) = self.bought.as_deref()
             && !says.lives()
             && !known.lives()
         {
@@ -72,7 +72,7 @@ impl TenantRecord {
             is_past = *was_past && known.id == says.id;
         }
         let beneath = self.assigned();
-        self.bought = Some(Bought { says: says.clone(), beneath, is_past });
+        self.bought = Some(Box::new(Bought { says: says.clone(), beneath, is_past }));
         self.stand(now_ms);
     }
 
@@ -109,7 +109,7 @@ impl TenantRecord {
 
     /// Puts into force what was bought, or what was assigned.
     fn stand(&mut self, now_ms: i64) {
-        let Some(Bought { says, beneath, is_past }) = &self.bought else { return };
+        let Some(Bought { says, beneath, is_past }) = self.bought.as_deref() else { return };
         let mut holds = beneath.clone();
         if says.lives() || !is_past && beneath.plan.is_none() {
             holds.plan = Some(says.plan.clone());

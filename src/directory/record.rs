@@ -66,7 +66,7 @@ pub struct TenantRecord {
     pub account: Option<String>,
     /// Its last subscription, and what it stands before.
     #[serde(default)]
-    pub(super) bought: Option<Bought>,
+    pub(super) bought: Option<Box<Bought>>,
     /// Counts the changes, from 1.
     #[serde(skip)]
     pub version: u64,
