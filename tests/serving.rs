@@ -122,7 +122,11 @@ async fn gated(plans: &str) -> (TollgateLayer, Faulty) {
 }
 
 fn request() -> Request<Empty<Bytes>> {
-    Request::get("/").header("x-tenant", "acme").body(Empty::new()).unwrap()
+    asked("acme", "/")
+}
+
+fn asked(tenant: &str, path: &str) -> Request<Empty<Bytes>> {
+    Request::get(path).header("x-tenant", tenant).body(Empty::new()).unwrap()
 }
 
 /// What comes of a body of three frames while the store is away.
@@ -196,4 +200,60 @@ async fn an_error_of_the_handler_waits_for_the_record_of_what_it_cost() {
     assert!(early.is_err(), "a layer outside makes an answer of it");
     store.outage(false);
     assert_eq!(answer.await.unwrap_err().to_string(), "broken");
+}
+
+/// Requests that cost nothing, each for its own reason.
+const COSTLESS: &str = r#"
+    default-plan = "free"
+    [meter.tokens]
+    count = "reported"
+    hold = "10"
+    [route.me]
+    match = "GET /me"
+    free = true
+    [route.unused]
+    match = "GET /unused"
+    cost = { requests = 0 }
+    [plan.free]
+    quota.requests = "100/day"
+    quota.tokens = "1M/day"
+    charge-on = ["2xx"]
+"#;
+
+#[tokio::test]
+async fn what_costs_nothing_is_answered_while_what_costs_waits_for_its_record() {
+    let (layer, store) = gated(COSTLESS).await;
+    let handler = service_fn(async |request: Request<Empty<Bytes>>| {
+        if request.uri().query() == Some("reports") {
+            request.extensions().get::<Admitted>().unwrap().usage().add("tokens", 7);
+        }
+        let status = if request.uri().path() == "/missing" { 404 } else { 200 };
+        let body = Frames { left: 1, states_its_length: true, has_ended: false, reports: None };
+        Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+    });
+    let service = layer.layer(handler);
+    let answer = async |tenant, path| {
+        let response = service.clone().oneshot(asked(tenant, path)).await.unwrap();
+        response.into_body().collect().await.unwrap()
+    };
+    for tenant in ["acme", "eve"] {
+        answer(tenant, "/").await; // both have units to serve from
+    }
+    store.outage(true);
+    let patience = Duration::from_millis(100);
+    let mut waits = std::pin::pin!(answer("acme", "/"));
+    let early = tokio::time::timeout(patience, waits.as_mut()).await;
+    assert!(early.is_err(), "what it cost is not on record");
+    for (tenant, path) in
+        ["acme", "eve"].into_iter().flat_map(|it| ["/me", "/unused", "/missing"].map(|p| (it, p)))
+    {
+        let soon = tokio::time::timeout(patience, answer(tenant, path)).await;
+        assert!(soon.is_ok(), "{path} of {tenant} waits for what another cost");
+    }
+    for path in ["/me?reports", "/unused?reports", "/missing?reports"] {
+        let early = tokio::time::timeout(patience, answer("eve", path)).await;
+        assert!(early.is_err(), "{path}: what it reported is not on record");
+    }
+    store.outage(false);
+    waits.await;
 }

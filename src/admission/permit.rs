@@ -70,8 +70,8 @@ pub(crate) struct Hold {
     pub(crate) read: Option<BytesRead>,
     state: State,
     plain: Plain,
-    /// Something was recorded since the head of the response.
-    pub(crate) is_late: bool,
+    /// It has used something since an answer last waited for the record of what it had used.
+    has_used: bool,
     /// Its handler had to wait for something: time has passed since it was taken.
     pub(crate) has_waited: bool,
     /// Where the gate has noted it, while its handler is at work.
@@ -154,7 +154,7 @@ impl Hold {
     #[inline]
     pub(crate) fn new(of: Of, taken_at: Now, length: Option<u64>) -> Self {
         let (list, state, plain) = (List::default(), State::New, Plain::Not);
-        let (is_late, has_waited, is_upgraded) = (false, false, false);
+        let (has_used, has_waited, is_upgraded) = (false, false, false);
         let (noted, read) = (None, None);
         Self {
             of,
@@ -164,7 +164,7 @@ impl Hold {
             read,
             state,
             plain,
-            is_late,
+            has_used,
             has_waited,
             noted,
             is_upgraded,
@@ -200,7 +200,6 @@ impl Hold {
             self.use_reserve(ask, n);
         }
         if let Some(counter) = self.list.open().counters.get_mut(usize::from(counter)) {
-            self.is_late = true;
             *counter = counter.saturating_add(n);
             self.record(now);
         }
@@ -224,10 +223,10 @@ impl Hold {
 
     /// Counts atoms of a meter that this route has no hold or counter for: each quota pays late.
     pub(crate) fn report_cost(&mut self, meter: MeterId, n: u64) {
-        self.is_late = true;
         if self.keeps_for_claim(meter, n) {
             return;
         }
+        self.has_used |= n > 0;
         self.of.sheet.row.add(meter, n);
         self.of.late_use().pay(meter, n);
         self.of.hub().soil_sheet(&self.of.sheet);
@@ -328,7 +327,6 @@ impl Hold {
         }
         if self.state == State::Open {
             let charged = self.of.rules().charges(outcome);
-            self.is_late |= charged;
             self.charge(charged, now);
         }
         self.end_reads(now);
@@ -379,7 +377,6 @@ impl Hold {
             self.end(outcome, now);
             return None;
         }
-        self.is_late = false;
         Some(BodyRest { counted, is_keyed: self.is_keyed() })
     }
 
@@ -437,7 +434,17 @@ impl Hold {
         }
         if news {
             hub.soil_sheet(sheet);
+            self.has_used = true;
         }
+    }
+
+    /// Whether it has used anything since this was last asked: its answer waits for the record of
+    /// that, and of nothing else.
+    #[inline]
+    pub(crate) fn take_used(&mut self) -> bool {
+        let later = self.list.get_mut().map_or(&mut [][..], |listed| &mut listed.going_on);
+        let later = later.iter_mut().fold(false, |used, hold| hold.take_used() | used);
+        std::mem::take(&mut self.has_used) | later
     }
 
     /// What decides how much of a cost is known.
@@ -464,6 +471,7 @@ impl Hold {
                 decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
             } else if took.is_units() {
                 decide::settle(self.of.hub(), &self.of.sheet, took, took.n);
+                self.has_used |= took.n > 0;
             }
             took.n = 0;
         }

@@ -125,7 +125,6 @@ impl Usage {
             return;
         }
         let atoms = units.saturating_mul(rules.scale);
-        hold.is_late = true;
         let latest = hold.latest();
         for (meter, n) in catalog.with_sums(id, atoms) {
             latest.report_cost(meter, n);

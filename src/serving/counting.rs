@@ -7,7 +7,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{Ended, Serving};
+use super::{Owed, Serving};
 use crate::admission::policy::ByteMeter;
 use crate::gate::{Gate, Pending, Took, Waited};
 use crate::{Outcome, Reason, Refusal};
@@ -26,7 +26,7 @@ pub struct Counting {
     flushed: bool,
     cut: bool,
     /// What the end has left to be waited for.
-    ended: Ended,
+    owed: Owed,
     /// Its end may have to be waited for.
     ends_late: bool,
 }
@@ -70,7 +70,7 @@ impl Counting {
             wait: None,
             flushed: false,
             cut: false,
-            ended: Ended::default(),
+            owed: Owed::default(),
         }
     }
 
@@ -206,18 +206,14 @@ impl Counting {
 
     fn end(&mut self, outcome: Outcome) {
         if let Some(mut serving) = self.serving.take() {
-            self.ended = serving.end_in_place(outcome);
+            self.owed = serving.end_in_place(outcome);
         }
     }
 
     /// Begins to wait for the record of what the body cost, where the answer is worth it.
     fn waits_for_record(&mut self) -> bool {
-        let Ended { settling, is_late } = std::mem::take(&mut self.ended);
-        let wait = match settling {
-            // What the head told has been waited for with the head.
-            None if !is_late => None,
-            settling => self.gate.as_ref().and_then(|gate| gate.answer_waits(settling)),
-        };
+        let owed = std::mem::take(&mut self.owed);
+        let wait = self.gate.as_ref().and_then(|gate| gate.answer_waits(owed));
         self.wait = wait.map(Wait::Record);
         self.wait.is_some()
     }

@@ -72,15 +72,27 @@ pub fn wait_for_both(one: Option<Pending>, other: Option<Pending>) -> Option<Pen
     }
 }
 
-/// Tells that the claim of a request with a key is settled.
-type Settled = tokio::sync::oneshot::Receiver<()>;
+/// Tells that the claim of a request with a key is settled, and whether that has used anything.
+type Settled = tokio::sync::oneshot::Receiver<bool>;
 
-/// What the end of a request leaves to be waited for.
+/// What a request leaves to be waited for.
 #[derive(Debug, Default)]
-struct Ended {
+struct Owed {
     settling: Option<Settled>,
-    /// It recorded something that the head has not waited for.
-    is_late: bool,
+    /// It has used something that no answer has waited for.
+    has_used: bool,
+}
+
+impl Owed {
+    #[inline]
+    fn by(hold: &mut Hold) -> Self {
+        Self { settling: hold.settling(), has_used: hold.take_used() }
+    }
+
+    fn and(self, more: Self) -> Self {
+        let settling = more.settling.or(self.settling);
+        Self { settling, has_used: self.has_used | more.has_used }
+    }
 }
 
 #[derive(Debug)]
@@ -152,8 +164,7 @@ impl Serving {
 
     /// Ends the request with an answer that is not the handler's, which waits for this.
     pub fn answer(mut self, gate: &Gate, status: u16) -> Option<Pending> {
-        let ended = self.end_in_place(Outcome::Complete { status });
-        gate.answer_waits(ended.settling)
+        gate.answer_waits(self.end_in_place(Outcome::Complete { status }))
     }
 
     /// Writes the limit headers of the response: lower-case names, legal values. Nothing for a
@@ -218,23 +229,23 @@ impl Serving {
         // One look at the hold: a shared one is behind a lock.
         let looked = self.with(|hold| {
             let rest = hold.settle_head(outcome, is_empty);
-            (rest.or_else(|| may_report.then(|| for_reports(hold))), hold.settling())
+            (rest.or_else(|| may_report.then_some(FOR_REPORTS)), Owed::by(hold))
         });
-        let (rest, settling) = looked.unwrap_or_default();
+        let (rest, owed) = looked.unwrap_or_default();
         let Some(BodyRest { counted, is_keyed }) = rest else {
             self.0 = Kind::Ended;
-            return Head { body: None, wait: gate.answer_waits(settling) };
+            return Head { body: None, wait: gate.answer_waits(owed) };
         };
         let length = length();
         if length == Some(0) {
             // Servers do not poll such a body.
-            let ended = self.end_in_place(outcome);
-            return Head { body: None, wait: gate.answer_waits(ended.settling.or(settling)) };
+            let owed = owed.and(self.end_in_place(outcome));
+            return Head { body: None, wait: gate.answer_waits(owed) };
         }
         let ends_late = is_keyed || gate.is_durable();
         let kept = (ends_late || counted.is_some()).then(|| gate.clone());
         let body = Some(Counting::new(self, kept, status, counted, length, ends_late));
-        Head { body, wait: gate.answer_waits(settling) }
+        Head { body, wait: gate.answer_waits(owed) }
     }
 
     /// The response makes the connection another protocol's ([`is_upgrade`]): costs are decided by
@@ -245,12 +256,12 @@ impl Serving {
         let looked = self.with(|hold| {
             let now = hold.now();
             hold.upgrade(Outcome::Complete { status }, now);
-            (hold.settling(), hold.counts_in_flight())
+            (Owed::by(hold), hold.counts_in_flight())
         });
-        let (settling, is_limited) = looked.unwrap_or_default();
+        let (owed, is_limited) = looked.unwrap_or_default();
         let is_shared = matches!(&self.0, Kind::Shared(admitted) if admitted.is_shared());
         let upgraded = Upgraded { _place: self, is_alone: is_limited && !is_shared };
-        (upgraded, gate.answer_waits(settling))
+        (upgraded, gate.answer_waits(owed))
     }
 
     /// Takes room for `n` more bytes, before they pass.
@@ -305,25 +316,21 @@ impl Serving {
         Some(look(hold))
     }
 
-    fn end_in_place(&mut self, outcome: Outcome) -> Ended {
+    fn end_in_place(&mut self, outcome: Outcome) -> Owed {
         self.strike();
-        let ended = self.with(|hold| {
+        let owed = self.with(|hold| {
             let now = hold.now();
             hold.end(outcome, now);
-            Ended { settling: hold.settling(), is_late: hold.is_late }
+            Owed::by(hold)
         });
         self.0 = Kind::Ended;
-        ended.unwrap_or_default()
+        owed.unwrap_or_default()
     }
 }
 
 /// What is left to the body where nothing is, in mode `durable`: its handler may report while it
 /// streams, of a meter that the route does not expect to be reported, and its end waits for that.
-#[cold]
-fn for_reports(hold: &mut Hold) -> BodyRest {
-    hold.is_late = false;
-    BodyRest { counted: None, is_keyed: false }
-}
+const FOR_REPORTS: BodyRest = BodyRest { counted: None, is_keyed: false };
 
 impl Serving {
     #[cold]
@@ -352,17 +359,19 @@ impl Upgraded {
 }
 
 impl Gate {
-    /// What an answer waits for: its record in mode `durable`, and the claim on its key.
-    fn answer_waits(&self, settling: Option<Settled>) -> Option<Pending> {
+    /// What an answer waits for: in mode `durable` the record of what the request has used, if it
+    /// has, and the claim on its key. Others' records are not its business.
+    fn answer_waits(&self, owed: Owed) -> Option<Pending> {
         let is_durable = self.is_durable();
+        let Owed { settling, has_used } = owed;
         let Some(settled) = settling else {
-            return is_durable.then(|| self.recorded());
+            return (is_durable && has_used).then(|| self.recorded());
         };
         let gate = self.clone();
         Some(Box::pin(async move {
             // An error means that the gate is closed: nothing is settled any more.
-            let _ = settled.await;
-            if is_durable { gate.recorded().await } else { Waited::default() }
+            let has_used = has_used | settled.await.unwrap_or_default();
+            if is_durable && has_used { gate.recorded().await } else { Waited::default() }
         }))
     }
 

@@ -43,6 +43,7 @@ impl Hold {
     /// From now on it draws by these rules.
     pub(crate) fn go_on(&mut self, of: Of, now: Now) {
         self.write_down();
+        self.has_used = self.take_used(); // those that end below say nothing any more
         let mut next = Self::new(of, now, self.length);
         // It was not admitted again: it takes no place in flight, and no cost is due.
         next.state = State::Over;
@@ -114,7 +115,6 @@ impl Hold {
         if rest == 0 {
             return;
         }
-        self.is_late = true;
         let Some((meter, scale)) = self.meter_of(counter) else { return };
         let latest = self.latest();
         let catalog = latest.of.sheet.catalog.clone();

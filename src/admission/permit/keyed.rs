@@ -30,8 +30,8 @@ pub(crate) enum Keyed {
     Open(Box<OpenClaim>),
     /// Another was charged.
     Replay,
-    /// Its claim is being settled; who answers waits for this.
-    Settling(Option<oneshot::Receiver<()>>),
+    /// Its claim is being settled; who answers waits for this ([`Settling::end`]).
+    Settling(Option<oneshot::Receiver<bool>>),
 }
 
 /// A claim that is not settled.
@@ -54,7 +54,7 @@ pub(crate) struct Settling {
     others: Vec<(MeterId, u64)>,
     now: Now,
     /// Tells who answers; `None` once it is known who is charged.
-    told: Option<oneshot::Sender<()>>,
+    told: Option<oneshot::Sender<bool>>,
 }
 
 impl Hold {
@@ -82,7 +82,7 @@ impl Hold {
     }
 
     /// What an answer has to wait for, once.
-    pub(crate) fn settling(&mut self) -> Option<oneshot::Receiver<()>> {
+    pub(crate) fn settling(&mut self) -> Option<oneshot::Receiver<bool>> {
         match self.list.get_mut()?.keyed.as_mut()? {
             Keyed::Settling(told) => told.take(),
             Keyed::Open(_) | Keyed::Replay => None,
@@ -277,8 +277,9 @@ impl Settling {
         ClaimUse { period_ms: row.period_ms, day: row.day, account, rows }
     }
 
-    /// It is known who is charged.
+    /// It is known who is charged. Who answers is told whether this request has used anything.
     pub(crate) fn end(mut self, charge: Charge) {
+        let has_used = !matches!(charge, Charge::Nothing);
         match charge {
             Charge::Claim => self.use_units(),
             Charge::Nothing => self.give_back(),
@@ -292,7 +293,7 @@ impl Settling {
             }
         }
         if let Some(told) = self.told.take() {
-            let _ = told.send(()); // nobody waits: the client has gone
+            let _ = told.send(has_used); // nobody waits: the client has gone
         }
     }
 

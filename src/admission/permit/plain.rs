@@ -22,7 +22,9 @@ impl Hold {
     pub(super) fn charge_plain(&mut self, charged: bool) {
         let sheet = &self.of.sheet;
         let costs = plain_asks(self.of.rules()).iter().filter(|ask| ask.is_cost && ask.n > 0);
+        let mut news = false;
         for ask in costs {
+            news = charged;
             if charged {
                 sheet.row.add(ask.meter, ask.n);
             }
@@ -32,8 +34,9 @@ impl Hold {
                 None => {}
             }
         }
-        if charged {
+        if news {
             self.of.hub().soil_sheet(sheet);
+            self.has_used = true;
         }
         self.plain = if charged { Plain::Charged } else { Plain::Forgiven };
     }
