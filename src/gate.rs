@@ -21,6 +21,7 @@ use crate::identity::RequestView;
 use crate::serving::BytesRead;
 use crate::telemetry::Check;
 
+mod ahead;
 mod ask;
 #[cfg(feature = "stripe")]
 mod billing;
@@ -62,6 +63,7 @@ pub(crate) use in_hand::NotedAt;
 pub(crate) use inner::Inner;
 pub(crate) use limit_line::RouteLine;
 
+pub use ahead::{AskedAhead, Decided, Reading};
 pub use ask::{Ask, Permit, TenantHandle};
 pub use close::CLOSE_WITHIN;
 pub use entitlements::Entitlements;
@@ -167,7 +169,7 @@ impl Gate {
     /// this request returned; begin with `Waited::default()`.
     pub fn admit_request(&self, view: &dyn RequestView, waited: Waited) -> Step {
         let check = Check::begin();
-        let mut step = self.check(&check, view, waited);
+        let mut step = self.check(&check, view, waited, None);
         if let Step::Done(Answer::Refuse(refusal)) = &mut step {
             self.inner.tell_of(refusal, view);
         }
@@ -176,9 +178,16 @@ impl Gate {
     }
 
     /// One request from its header to its hold: who is calling, under which limits, and whether
-    /// they admit it.
+    /// they admit it. `ahead`: its body is to be read, at most so many bytes, before a key is
+    /// claimed.
     #[inline]
-    fn check(&self, check: &Check, view: &dyn RequestView, waited: Waited) -> Step {
+    fn check(
+        &self,
+        check: &Check,
+        view: &dyn RequestView,
+        waited: Waited,
+        ahead: Option<u64>,
+    ) -> Step {
         let inner = &*self.inner;
         let now = inner.clock.now();
         let live = inner.live.load();
@@ -196,6 +205,12 @@ impl Gate {
         // Which route, before who is calling: some routes ask nobody who they are.
         let route = inner.route_of(&live.catalog, view);
         let rules = route.map(|id| &live.catalog.routes.as_slice()[usize::from(id.0)]);
+        // What was asked about before its body was read has been decided already.
+        if rules.is_some_and(|route| route.once_by.is_some())
+            && let Some(answer) = view.decided().and_then(|decided| decided.take())
+        {
+            return Step::Done(answer);
+        }
         let auth = rules.map_or(Auth::Required, |r| r.auth);
         if auth == Auth::None {
             return Step::Done(Answer::Pass);
@@ -223,12 +238,14 @@ impl Gate {
 
         // 3 decide: all limits at once, or none.
         let of = Of { sheet, route, ip, work: None };
-        let mut hold = HoldBox::new(Hold::new(of, now, view.body_length()));
+        let mut hold = HoldBox::new(Hold::new(of, now, view.body_length().or(ahead)));
         let may_have_body = hold.length != Some(0);
-        if may_have_body && hold.of.rules().counts_request.is_some() && view.counts_reads() {
+        let reads = ahead.is_some() || view.counts_reads();
+        if may_have_body && hold.of.rules().counts_request.is_some() && reads {
             hold.read = Some(BytesRead::default());
         }
         match self.decide(&mut hold, &waited, now) {
+            None if ahead.is_some() => Step::Done(Answer::Admit(Running { hold })),
             None => match self.once_key(rules, view) {
                 // A request that counts once waits for its claim.
                 Some(once) => Step::Wait(self.claim(hold, once)),

@@ -11,6 +11,8 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use crate::serving::Decided;
+
 mod api_key;
 mod caller;
 mod claims;
@@ -135,6 +137,11 @@ pub trait RequestView {
     /// A digest of the request's body, where the host has read all of it before the gate is asked:
     /// a request with the same idempotency key and another body is then refused.
     fn body_digest(&self) -> Option<BodyDigest> {
+        None
+    }
+    /// What the gate has said of this request already, when it was asked before the body was read
+    /// ([`Gate::ask_ahead`](crate::Gate::ask_ahead)).
+    fn decided(&self) -> Option<Decided> {
         None
     }
     /// The address of the connection's other end.

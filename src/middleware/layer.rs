@@ -9,7 +9,7 @@ use http_body::Body;
 use tower_layer::Layer;
 
 use super::service::{Tollgate, view_of};
-use super::view::{FindPattern, FindPeer, Peer};
+use super::view::{FindPattern, FindPeer, HttpView, Peer};
 use crate::Gate;
 
 /// Puts a [`Gate`] in front of a service.
@@ -119,11 +119,9 @@ impl TollgateLayer {
         self.with(|shared| shared.original = Some(find))
     }
 
-    /// Whether a request presents a key to be counted once, so that a
-    /// [`BodyDigest`](crate::identity::BodyDigest) among its extensions tells it from others with
-    /// the same key. For adapters.
-    pub fn counts_once<B: Body>(&self, request: &Request<B>) -> bool {
-        self.shared.gate.counts_once(&view_of(&self.shared, request))
+    /// A request as this layer shows it to the gate. For adapters.
+    pub fn view<'a, B: Body>(&self, request: &'a Request<B>) -> HttpView<'a> {
+        view_of(&self.shared, request)
     }
 
     /// How the pattern that a router has matched is found, for the whole of that path. For

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
 use crate::identity::{BodyDigest, Claims, Malformed, NamedHeader, RequestView};
-use crate::serving::stated_length;
+use crate::serving::{Decided, stated_length};
 
 /// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
 /// request. Without it limits by address hold for all callers of a tenant together
@@ -151,6 +151,10 @@ impl RequestView for HttpView<'_> {
 
     fn body_digest(&self) -> Option<BodyDigest> {
         self.claims?.get().copied()
+    }
+
+    fn decided(&self) -> Option<Decided> {
+        self.claims?.get().cloned()
     }
 
     fn claim(&self, name: &str) -> Option<Cow<'_, str>> {

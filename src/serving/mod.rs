@@ -33,6 +33,7 @@ use crate::{Outcome, Refusal};
 mod counting;
 
 pub use crate::admission::reads::BytesRead;
+pub use crate::gate::{AskedAhead, Decided, Reading};
 pub use counting::{Ahead, Counting, StreamCut, stated_length};
 
 /// An admitted request with what it holds, shared with its handler or not.

@@ -1,29 +1,34 @@
-//! Bodies of requests that count once: read before the gate is asked, so that another body under
-//! the same idempotency key is another request.
+//! Bodies of requests that count once: read once the gate has let them in and before their key is
+//! claimed, so that another body under the same idempotency key is another request.
 
-use std::future::{Future, Ready, ready};
+use std::future::{Future, Ready, poll_fn, ready};
 use std::pin::Pin;
 use std::rc::Rc;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use actix_web::http::header;
-use actix_web::web::{self, Bytes};
+use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage};
-use tollgate::Gate;
+use futures_core::Stream;
 use tollgate::identity::BodyDigest;
+use tollgate::serving::{AskedAhead, Reading};
+use tollgate::wire::Reply;
+use tollgate::{Gate, Waited};
 
 use crate::reply::response;
-use crate::view::View;
+use crate::routes::is_own;
+use crate::view::{View, settle_length};
 
 /// Most bytes of a body that is read ahead, unless [`DigestBodies::at_most`] says otherwise.
 const AT_MOST: usize = 2 * 1024 * 1024;
 
-/// Reads the bodies of requests that bring an idempotency key to a route with `once-by`, and leaves
-/// their digest for the gate: the same key with another body is then refused with 409. Without it
-/// method, path and query alone tell requests apart. Other requests pass untouched.
+/// Reads the bodies of requests that bring an idempotency key to a route with `once-by`: the same
+/// key with another body is then refused with 409. Without it method, path and query alone tell
+/// requests apart. Other requests pass untouched.
 ///
-/// It belongs **outside** of the gate: in actix-web, in a later `.wrap(..)`.
+/// It belongs next to the gate, **outside** of it: in actix-web, in the `.wrap(..)` after it. What
+/// tells who is calling belongs outside of both.
 ///
 /// ```
 /// use actix_web::{App, web};
@@ -39,8 +44,10 @@ const AT_MOST: usize = 2 * 1024 * 1024;
 /// # }
 /// ```
 ///
-/// A body is held in memory, at most 2 MiB of it ([`at_most`](Self::at_most)): a longer one is
-/// refused with 413. A body that is being read does not count as in flight yet.
+/// The gate is asked first: a body is read only of a request that is let in, which is in flight
+/// meanwhile (`concurrency`) and pays as without a key if it does not come to its end. A body is
+/// held in memory, at most 2 MiB of it ([`at_most`](Self::at_most)): a longer one is answered with
+/// 413, and charged by that.
 #[derive(Clone, Debug)]
 pub struct DigestBodies {
     gate: Gate,
@@ -60,23 +67,65 @@ impl DigestBodies {
         Self { gate: gate.clone(), at_most: AT_MOST }
     }
 
-    /// Reads at most so many bytes of a body; a longer one is refused with 413.
+    /// Reads at most so many bytes of a body; a longer one is answered with 413.
     #[must_use]
     pub fn at_most(self, bytes: usize) -> Self {
         Self { at_most: bytes, ..self }
     }
 
-    /// All of a request's body; none if it is too long, or broken off, where nobody hears the
-    /// answer.
-    async fn read(&self, request: &mut ServiceRequest) -> Option<Bytes> {
+    /// Leaves with a request what the gate has said of it, or answers it.
+    async fn decide(&self, request: &mut ServiceRequest) -> Result<(), Reply> {
+        let mut waited = Waited::default();
+        let mut reading = loop {
+            let ahead = self.gate.ask_ahead(&View::of(request), self.at_most, waited);
+            match ahead {
+                AskedAhead::Untouched => return Ok(()),
+                AskedAhead::Refused(decided) => {
+                    request.extensions_mut().insert(decided);
+                    return Ok(());
+                }
+                AskedAhead::Wait(pending) => waited = pending.await,
+                AskedAhead::Read(reading) => break reading,
+            }
+        };
+        match self.read(request, &mut reading).await {
+            Read::Whole => {}
+            Read::TooLong => return Err(reading.too_long(&self.gate).await),
+            // Its client has gone, and hears no answer.
+            Read::BrokenOff => return Err(self.gate.body_too_long_reply(self.at_most)),
+        }
+        let body = reading.take_body();
+        request.extensions_mut().insert(BodyDigest::of(&body));
+        request.set_payload(Payload::from(Bytes::from(body)));
+        let claim = reading.claim(&self.gate, &View::of(request));
+        let decided = claim.await;
+        request.extensions_mut().insert(decided);
+        Ok(())
+    }
+
+    async fn read(&self, request: &mut ServiceRequest, into: &mut Reading) -> Read {
         let stated = request.headers().get(header::CONTENT_LENGTH);
         let stated = stated.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if stated.is_some_and(|length| length > self.at_most as u64) {
-            return None;
+            return Read::TooLong;
         }
-        let payload = request.extract::<web::Payload>().await.ok()?;
-        payload.to_bytes_limited(self.at_most).await.ok()?.ok()
+        let mut payload = request.take_payload();
+        while let Some(chunk) = poll_fn(|cx| Pin::new(&mut payload).poll_next(cx)).await {
+            match chunk {
+                Ok(chunk) if !into.push(&chunk) => return Read::TooLong,
+                Ok(_) => {}
+                Err(_) => return Read::BrokenOff,
+            }
+        }
+        Read::Whole
     }
+}
+
+/// What came of reading a body.
+enum Read {
+    Whole,
+    TooLong,
+    BrokenOff,
 }
 
 impl<S, B> Transform<S, ServiceRequest> for DigestBodies
@@ -109,19 +158,17 @@ where
     forward_ready!(inner);
 
     fn call(&self, mut request: ServiceRequest) -> Self::Future {
-        if !self.by.gate.counts_once(&View::of(&request)) {
+        if is_own(&request) || !self.by.gate.counts_once(&View::of(&request)) {
             let served = self.inner.call(request);
             return Box::pin(async move { Ok(served.await?.map_into_left_body()) });
         }
+        settle_length(&mut request);
         let (inner, by) = (self.inner.clone(), self.by.clone());
         Box::pin(async move {
-            let Some(body) = by.read(&mut request).await else {
-                let refused = response(by.gate.body_too_long_reply(by.at_most));
-                return Ok(request.into_response(refused).map_into_right_body());
-            };
-            request.extensions_mut().insert(BodyDigest::of(&body));
-            request.set_payload(Payload::from(body));
-            Ok(inner.call(request).await?.map_into_left_body())
+            match by.decide(&mut request).await {
+                Ok(()) => Ok(inner.call(request).await?.map_into_left_body()),
+                Err(reply) => Ok(request.into_response(response(reply)).map_into_right_body()),
+            }
         })
     }
 }

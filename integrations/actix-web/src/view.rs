@@ -13,7 +13,7 @@ use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest};
 use futures_core::Stream;
 use tollgate::identity::{BodyDigest, Claims, Malformed, NamedHeader, Reads, RequestView};
-use tollgate::serving::{BytesRead, stated_length};
+use tollgate::serving::{BytesRead, Decided, stated_length};
 
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
@@ -144,6 +144,10 @@ impl RequestView for View<'_> {
 
     fn body_digest(&self) -> Option<BodyDigest> {
         self.http.extensions().get().copied()
+    }
+
+    fn decided(&self) -> Option<Decided> {
+        self.http.extensions().get().cloned()
     }
 
     fn reads(&self) -> Reads {

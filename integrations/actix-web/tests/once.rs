@@ -1,7 +1,16 @@
 //! Requests that count once behind [`DigestBodies`]: a retry is the same request, body and query
 //! included.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that panics has failed, and says where; another thread is waited for by \
+              looking"
+)]
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use actix_web::web::{self, Bytes};
 use actix_web::{App, HttpRequest};
@@ -9,7 +18,7 @@ use tollgate_actix_web::{DigestBodies, Tollgate};
 
 mod support;
 
-use support::{Answer, Gated, Server};
+use support::{Answer, Gated, Server, read};
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -87,5 +96,60 @@ fn a_body_that_is_too_long_to_compare_is_refused() {
     let keyless = server.raw("POST", "/pay", "x-tenant: acme\r\n", "eleven byte").unwrap();
     assert_eq!(keyless.status, 200);
     gated.settled();
-    assert_eq!(gated.meter("requests").0, 3);
+    assert_eq!(gated.meter("requests").0, 5, "and the two 413 are answers like any");
+}
+
+/// The head of a payment, and four bytes of its eight.
+const HALF: &str = "x-tenant: acme\r\nidempotency-key: h\r\ncontent-length: 8\r\n\r\nfour";
+
+/// Waits until a request is with the gate.
+fn until_in_flight(gated: &Gated) {
+    let begun = Instant::now();
+    while gated.in_flight() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the gate does not know of it");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn nothing_is_read_of_a_body_whose_sender_is_not_known() {
+    let gated = Gated::new(PLANS);
+    let server = start(&gated);
+    let half = HALF.replace("x-tenant: acme\r\n", "");
+    let mut socket = server.open_raw("POST", "/pay", &half);
+    let answer = read(&mut socket).expect("it is answered before its body ends");
+    assert_eq!(answer.status, 401);
+}
+
+#[test]
+fn a_body_that_is_being_read_for_its_digest_is_in_flight() {
+    let gated = Gated::new(&PLANS.replace("concurrency = 100", "concurrency = 1"));
+    let server = start(&gated);
+    assert_eq!(send(&server, "/pay", "w", "body").status, 200);
+    gated.settled();
+    let half = HALF.replace("x-tenant", "connection: close\r\nx-tenant");
+    let mut socket = server.open_raw("POST", "/pay", &half);
+    until_in_flight(&gated);
+    assert_eq!(send(&server, "/pay", "l", "body").status, 429);
+    socket.get_mut().write_all(b"more").unwrap();
+    let answer = read(&mut socket).unwrap();
+    assert_eq!((answer.status, &*answer.body), (200, " 8"));
+    gated.settled();
+    assert_eq!(send(&server, "/pay", "l", "body").status, 200);
+    gated.settled();
+    assert_eq!((gated.meter("requests"), gated.meter("ingress")), ((3, 0), (16, 0)));
+}
+
+#[test]
+fn what_was_sent_of_a_body_that_never_ends_is_paid() {
+    let gated = Gated::new(PLANS);
+    let server = start(&gated);
+    assert_eq!(send(&server, "/pay", "w", "body").status, 200); // from here on it has its units
+    gated.settled();
+    let socket = server.open_raw("POST", "/pay", HALF);
+    until_in_flight(&gated);
+    thread::sleep(Duration::from_millis(300)); // what came with the head is read meanwhile
+    drop(socket);
+    gated.settled();
+    assert_eq!((gated.meter("requests"), gated.meter("ingress")), ((2, 0), (8, 0)));
 }

@@ -1,17 +1,18 @@
-//! Bodies of requests that count once: read before the gate is asked, so that another body under
-//! the same idempotency key is another request.
+//! Bodies of requests that count once: read once the gate has let them in and before their key is
+//! claimed, so that another body under the same idempotency key is another request.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::body::{Body, HttpBody, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum_core::response::IntoResponse;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tollgate::Gate;
 use tollgate::identity::BodyDigest;
+use tollgate::serving::{AskedAhead, Reading};
+use tollgate::{Gate, Waited};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -22,11 +23,12 @@ use crate::routes::response;
 /// much as axum's own extractors read.
 const AT_MOST: usize = 2 * 1024 * 1024;
 
-/// Reads the bodies of requests that bring an idempotency key to a route with `once-by`, and leaves
-/// their digest for the gate: the same key with another body is then refused with 409. Without it
-/// method, path and query alone tell requests apart. Other requests pass untouched.
+/// Reads the bodies of requests that bring an idempotency key to a route with `once-by`: the same
+/// key with another body is then refused with 409. Without it method, path and query alone tell
+/// requests apart. Other requests pass untouched.
 ///
-/// It belongs **outside** of the gate's layer: in axum, in a later `.layer(..)`.
+/// It belongs next to the gate's layer, **outside** of it: in axum, in the `.layer(..)` after it.
+/// What tells who is calling belongs outside of both.
 ///
 /// ```
 /// use axum::Router;
@@ -42,9 +44,10 @@ const AT_MOST: usize = 2 * 1024 * 1024;
 /// }
 /// ```
 ///
-/// A body is held in memory, at most 2 MiB of it ([`at_most`](Self::at_most)): a longer one is
-/// refused with 413. Trailers are dropped. A body that is being read does not count as in flight
-/// yet.
+/// The gate is asked first: a body is read only of a request that is let in, which is in flight
+/// meanwhile (`concurrency`) and pays as without a key if it does not come to its end. A body is
+/// held in memory, at most 2 MiB of it ([`at_most`](Self::at_most)): a longer one is answered with
+/// 413, and charged by that. Trailers are dropped.
 #[derive(Clone, Debug)]
 pub struct DigestBodies {
     gate: Gate,
@@ -65,27 +68,64 @@ impl DigestBodies {
         Self { gate: gate.clone(), layer: TollgateLayer::new(gate), at_most: AT_MOST }
     }
 
-    /// Reads at most so many bytes of a body; a longer one is refused with 413.
+    /// Reads at most so many bytes of a body; a longer one is answered with 413.
     #[must_use]
     pub fn at_most(self, bytes: usize) -> Self {
         Self { at_most: bytes, ..self }
     }
 
-    /// The request with the digest of its body, or the answer to it.
-    async fn digest(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
+    /// The request with what the gate has said of it, or the answer to it.
+    async fn decided(&self, mut request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
+        let mut waited = Waited::default();
+        let mut reading = loop {
+            let view = self.layer.view(&request);
+            let ahead = self.gate.ask_ahead(&view, self.at_most, waited);
+            match ahead {
+                AskedAhead::Untouched => return Ok(request),
+                AskedAhead::Refused(decided) => {
+                    request.extensions_mut().insert(decided);
+                    return Ok(request);
+                }
+                AskedAhead::Wait(pending) => waited = pending.await,
+                AskedAhead::Read(reading) => break reading,
+            }
+        };
         let (mut parts, body) = request.into_parts();
-        let too_long = |hint: u64| hint > self.at_most as u64;
-        let body = match too_long(body.size_hint().lower()) {
-            true => None,
-            // Too long, or broken off, where nobody hears the answer.
-            false => to_bytes(body, self.at_most).await.ok(),
-        };
-        let Some(body) = body else {
-            return Err(response(self.gate.body_too_long_reply(self.at_most)));
-        };
+        match read(body, &mut reading, self.at_most).await {
+            Read::Whole => {}
+            Read::TooLong => return Err(response(reading.too_long(&self.gate).await)),
+            // Its client has gone, and hears no answer.
+            Read::BrokenOff => return Err(response(self.gate.body_too_long_reply(self.at_most))),
+        }
+        let body = reading.take_body();
         parts.extensions.insert(BodyDigest::of(&body));
-        Ok(Request::from_parts(parts, Body::from(body)))
+        let mut request = Request::from_parts(parts, Body::from(body));
+        let claim = reading.claim(&self.gate, &self.layer.view(&request));
+        let decided = claim.await;
+        request.extensions_mut().insert(decided);
+        Ok(request)
     }
+}
+
+/// What came of reading a body.
+enum Read {
+    Whole,
+    TooLong,
+    BrokenOff,
+}
+
+async fn read(mut body: Body, into: &mut Reading, at_most: usize) -> Read {
+    if body.size_hint().lower() > at_most as u64 {
+        return Read::TooLong;
+    }
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        match frame.map(|frame| frame.into_data()) {
+            Ok(Ok(data)) if !into.push(&data) => return Read::TooLong,
+            Ok(_) => {}
+            Err(_) => return Read::BrokenOff,
+        }
+    }
+    Read::Whole
 }
 
 impl<S> Layer<S> for DigestBodies {
@@ -111,20 +151,20 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if !self.by.layer.counts_once(&request) {
+        if !self.by.gate.counts_once(&self.by.layer.view(&request)) {
             return DigestFuture { kind: Kind::Untouched { inner: self.inner.call(request) } };
         }
         // The service that was made ready is the one that is called.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let by = self.by.clone();
-        let reading = Box::pin(async move {
-            match by.digest(request).await {
+        let asking = Box::pin(async move {
+            match by.decided(request).await {
                 Ok(request) => inner.call(request).await.map(IntoResponse::into_response),
                 Err(refused) => Ok(refused),
             }
         });
-        DigestFuture { kind: Kind::Reading { reading } }
+        DigestFuture { kind: Kind::Asking { asking } }
     }
 }
 
@@ -140,11 +180,11 @@ pin_project! {
     #[project = KindProj]
     enum Kind<F> {
         Untouched { #[pin] inner: F },
-        Reading { reading: Reading },
+        Asking { asking: Asking },
     }
 }
 
-type Reading = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl<F, R> Future for DigestFuture<F>
 where
@@ -158,7 +198,7 @@ where
             KindProj::Untouched { inner } => {
                 inner.poll(cx).map(|answer| answer.map(IntoResponse::into_response))
             }
-            KindProj::Reading { reading } => reading.as_mut().poll(cx),
+            KindProj::Asking { asking } => asking.as_mut().poll(cx),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use axum::extract::{MatchedPath, OriginalUri};
 use http::{Extensions, Request, Uri};
 use tollgate::Gate;
+use tollgate::middleware::HttpView;
 use tower_layer::Layer;
 
 use crate::service::{Counted, Tollgate};
@@ -26,9 +27,9 @@ impl TollgateLayer {
         Self(layer.matched_pattern_from(matched).counting_reads())
     }
 
-    /// Whether a request presents a key to be counted once.
-    pub(crate) fn counts_once(&self, request: &Request<axum::body::Body>) -> bool {
-        self.0.counts_once(request)
+    /// A request as the gate sees it.
+    pub(crate) fn view<'a>(&self, request: &'a Request<axum::body::Body>) -> HttpView<'a> {
+        self.0.view(request)
     }
 
     /// Without handles for handlers: the extractors of this crate do not work. What an admitted

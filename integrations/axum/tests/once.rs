@@ -3,11 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+use std::io::Error;
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::RawQuery;
 use axum::routing::post;
 use http::{Request, StatusCode};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tollgate::{Gate, testing};
 use tollgate_axum::{DigestBodies, TollgateLayer};
 
@@ -85,5 +90,84 @@ async fn a_body_that_is_too_long_to_compare_is_refused() {
     let keyless = Request::post("/pay").header("x-tenant", "acme");
     let keyless = send(&app, keyless.body("eleven byte".into()).unwrap()).await;
     assert_eq!(keyless.status(), StatusCode::OK);
-    assert_eq!(meter(&gate, "requests").await.0, 3);
+    assert_eq!(meter(&gate, "requests").await.0, 5);
+}
+
+const WATCHED: &str = r#"
+    default-plan = "free"
+    [meter.ingress]
+    count = "request-bytes"
+    hold = "1B"
+    [route.pay]
+    match = "POST /pay"
+    once-by = "idempotency-key"
+    [plan.free]
+    concurrency = 1
+    quota.requests = "100/day"
+    quota.ingress = "1KB/day"
+"#;
+
+/// A body of which so much has been sent as its client says.
+fn body_under_way() -> (mpsc::Sender<Result<Bytes, Error>>, Body) {
+    let (sender, sent) = mpsc::channel(1);
+    (sender, Body::from_stream(ReceiverStream::new(sent)))
+}
+
+fn chunk() -> Result<Bytes, Error> {
+    Ok(Bytes::from_static(b"four"))
+}
+
+#[tokio::test]
+async fn nothing_is_read_of_a_body_whose_sender_is_not_known() {
+    let (gate, _clock) = testing::gate(WATCHED);
+    let (client, body) = body_under_way();
+    let stranger = Request::post("/pay").header("idempotency-key", "k").body(body).unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(5), send(&app(&gate), stranger)).await;
+    assert_eq!(answer.expect("it is answered before its body ends").status(), 401);
+    assert!(client.is_closed(), "and the body is not wanted");
+}
+
+#[tokio::test]
+async fn a_body_that_is_being_read_for_its_digest_is_in_flight() {
+    let (gate, _clock) = testing::gate(WATCHED);
+    let app = app(&gate);
+    let (client, body) = body_under_way();
+    let first = tokio::spawn({
+        let (app, request) = (app.clone(), pay("k", "", body));
+        async move { send(&app, request).await }
+    });
+    client.send(chunk()).await.unwrap();
+    client.reserve().await.unwrap(); // it has been read
+    let second = send(&app, pay("l", "", "body")).await;
+    assert_eq!(second.status(), StatusCode::TOO_MANY_REQUESTS);
+    drop(client);
+    assert_eq!(text(first.await.unwrap()).await, " 4");
+    assert_eq!(send(&app, pay("l", "", "body")).await.status(), StatusCode::OK);
+    assert_eq!(meter(&gate, "requests").await, (2, 0));
+    assert_eq!(meter(&gate, "ingress").await, (8, 0));
+}
+
+#[tokio::test]
+async fn what_was_sent_of_a_body_that_never_ends_is_paid() {
+    let (gate, _clock) = testing::gate(WATCHED);
+    let app = app(&gate);
+    let (client, body) = body_under_way();
+    let gone = tokio::spawn({
+        let (app, request) = (app.clone(), pay("k", "", body));
+        async move { send(&app, request).await }
+    });
+    client.send(chunk()).await.unwrap();
+    client.reserve().await.unwrap();
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    assert_eq!(meter(&gate, "requests").await, (1, 0));
+    assert_eq!(meter(&gate, "ingress").await, (4, 0));
+
+    let (client, body) = body_under_way();
+    let broken = tokio::spawn(async move { send(&app, pay("k", "", body)).await });
+    client.send(chunk()).await.unwrap();
+    client.send(Err(Error::other("broken off"))).await.unwrap();
+    broken.await.unwrap();
+    assert_eq!(meter(&gate, "requests").await, (2, 0));
+    assert_eq!(meter(&gate, "ingress").await, (8, 0));
 }
