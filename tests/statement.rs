@@ -112,3 +112,23 @@ async fn at_midnight_what_was_used_the_day_before_is_still_told() {
     let days = history["rows"].as_array().unwrap().iter().map(|row| &row["used"]);
     assert_eq!(days.collect::<Vec<_>>(), [7, 2]);
 }
+
+#[tokio::test]
+async fn the_history_answers_as_many_days_as_it_says_whatever_the_clocks_do() {
+    for zone in ["UTC", "Europe/Berlin"] {
+        let (gate, _clock) = testing::gate(&format!("timezone = \"{zone}\"\n{PLANS}"));
+        let who = testing::identified(&gate, "acme").await;
+        let midnight = if zone == "UTC" { "T00:00:00Z" } else { "T00:00:00%2B01:00" };
+        // 1,100 days, and one more.
+        for (to, status) in [("2026-03-24", 200), ("2026-03-25", 400)] {
+            let query = format!("meter=jobs&from=2023-03-20{midnight}&to={to}{midnight}");
+            let reply = gate.history_reply(&who, &query).await;
+            let said: Value = serde_json::from_slice(&reply.body).unwrap();
+            assert_eq!(reply.status, status, "{query}: {said}");
+            match status {
+                200 => assert_eq!(said["rows"].as_array().unwrap().len(), 1_100),
+                _ => assert!(said["detail"].as_str().unwrap().contains("1100 rows")),
+            }
+        }
+    }
+}

@@ -82,6 +82,10 @@ impl Gate {
             Ok(query) => query,
             Err(reply) => return reply,
         };
+        let sheet = who.tenant.0.sheet(&self.inner.live.load(), now);
+        if spans(&sheet, &query).nth(MAX_ROWS).is_some() {
+            return HistoryQuery::too_many_rows();
+        }
         match self.history(who, &query).await {
             Ok(Some(history)) => history.reply(),
             Ok(None) => {
@@ -362,23 +366,27 @@ fn rate_report(view: &Standing<'_>, index: usize) -> Option<RateReport> {
     })
 }
 
-fn rows(sheet: &Sheet, query: &HistoryQuery, by_day: &BTreeMap<u32, u64>) -> Vec<HistoryRow> {
-    let zone = &sheet.catalog.timezone;
+/// The days or months that a query asks for.
+fn spans(sheet: &Sheet, query: &HistoryQuery) -> impl Iterator<Item = Window> {
     let every = match query.granularity {
         Granularity::Day => Every::Day,
         Granularity::Month => Every::Month,
     };
-    let mut rows = Vec::new();
-    let mut at_ms = query.from_ms;
-    while at_ms < query.to_ms && rows.len() < MAX_ROWS {
-        let window = every.window(at_ms, zone, &sheet.anchors);
-        let first = crate::catalog::local_day(window.start_ms, zone);
-        let last = crate::catalog::local_day(window.end_ms - 1, zone).max(first);
+    let window = move |at_ms| every.window(at_ms, &sheet.catalog.timezone, &sheet.anchors);
+    let (from_ms, to_ms) = (query.from_ms, query.to_ms);
+    let first = (from_ms < to_ms).then(|| window(from_ms));
+    std::iter::successors(first, move |last| (last.end_ms < to_ms).then(|| window(last.end_ms)))
+}
+
+fn rows(sheet: &Sheet, query: &HistoryQuery, by_day: &BTreeMap<u32, u64>) -> Vec<HistoryRow> {
+    let zone = &sheet.catalog.timezone;
+    let rows = spans(sheet, query).take(MAX_ROWS).map(|span| {
+        let first = crate::catalog::local_day(span.start_ms, zone);
+        let last = crate::catalog::local_day(span.end_ms - 1, zone).max(first);
         let used = by_day.range(first..=last).fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
-        rows.push(HistoryRow { start_ms: window.start_ms, end_ms: window.end_ms, used });
-        at_ms = window.end_ms;
-    }
-    rows
+        HistoryRow { start_ms: span.start_ms, end_ms: span.end_ms, used }
+    });
+    rows.collect()
 }
 
 /// How a tenant stands, in one word.
