@@ -172,6 +172,25 @@ fn an_outage_writes_a_line_a_second_however_many_call() {
     });
 }
 
+#[test]
+fn a_flush_that_fails_again_and_again_is_told_once_a_second() {
+    let log = Log::default();
+    log.over(async {
+        let store = Faulty::scripted(Memory::new(), []);
+        let (gate, _clock) = testing::gate_with(PLANS, store.clone());
+        let acme = gate.tenant("acme").await.unwrap();
+        let job = tollgate::Ask::op("job").tenant(&acme).cost("requests", 1);
+        gate.admit(job).await.unwrap().settle();
+        store.outage(true);
+        let calls = store.calls();
+        let flushed = gate.flush_now().await;
+        assert!(flushed.is_err(), "{flushed:?}");
+        tokio::time::sleep(Duration::from_secs(3)).await; // the clock of the log stands still
+        assert!(store.calls() - calls > 3, "it is tried again");
+        assert!(log.count("usage flush") <= 1, "{} lines", log.count("usage flush"));
+    });
+}
+
 async fn ask(gate: &Gate, tenant: &str) -> bool {
     let Ok(tenant) = gate.tenant(tenant).await else { return false };
     gate.admit(tollgate::Ask::op("call").tenant(&tenant)).await.is_ok()

@@ -22,6 +22,7 @@ use super::log::{LogWriter, Wrote};
 use super::pace::Pace;
 use super::record::ByWriter;
 use crate::admission::hub::Hub;
+use crate::repeated::repeated;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Waits between tries of a write that did not get through, at first and at most.
@@ -327,12 +328,12 @@ impl Task {
                 }
                 Err(error) if error.kind == StoreErrorKind::Corrupt => {
                     // Repeating cannot help, and going on would write over somebody else's record.
-                    tracing::error!(%error, "usage log");
+                    repeated!(error, self.now_ms(), "usage log"; %error);
                     self.failed(error);
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "usage flush: will be repeated");
+                    repeated!(warn, self.now_ms(), "usage flush: will be repeated"; %error);
                     self.failed(error);
                     if self.wants_out(waiting) {
                         return;
@@ -344,6 +345,10 @@ impl Task {
             }
         }
         self.batch_written();
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.hub.clock.now().wall_ms
     }
 
     /// How long the pace holds the next flush back.

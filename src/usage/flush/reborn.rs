@@ -8,6 +8,7 @@ use super::super::record::merge;
 use super::orders::out_of_time;
 use super::{Order, RETRY, Task, jittered, ticker};
 use crate::planted::{Plant, planted};
+use crate::repeated::repeated;
 
 impl Task {
     /// Goes on under another incarnation, which is registered before it leases or records. What
@@ -54,7 +55,8 @@ impl Task {
                 }
                 Err(error) => error,
             };
-            tracing::warn!(%error, "a new usage log could not be begun: will be repeated");
+            const TEXT: &str = "a new usage log could not be begun: will be repeated";
+            repeated!(warn, self.now_ms(), TEXT; %error);
             self.failed(error);
             if self.wants_out(waiting) {
                 return false;
