@@ -191,6 +191,27 @@ fn a_flush_that_fails_again_and_again_is_told_once_a_second() {
     });
 }
 
+#[test]
+fn the_start_tells_in_units_what_a_soft_limit_stops_at() {
+    let log = Log::default();
+    log.over(async {
+        testing::gate(
+            r#"
+            default-plan = "free"
+            [meter.credits]
+            parts = 1000000
+            [plan.free]
+            quota.credits = { limit = "100/month", over = "allow", stop = "150" }
+            [plan.away]
+            on-lease-error = { allow = "5%" }
+            quota.credits = "50/month"
+            "#,
+        );
+    });
+    assert!(log.has("soft limit: stops at 150 credits"), "{:?}", log.0);
+    assert!(log.has("may serve 2.5 credits beyond its lease"), "{:?}", log.0);
+}
+
 async fn ask(gate: &Gate, tenant: &str) -> bool {
     let Ok(tenant) = gate.tenant(tenant).await else { return false };
     gate.admit(tollgate::Ask::op("call").tenant(&tenant)).await.is_ok()

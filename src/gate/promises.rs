@@ -2,10 +2,11 @@
 
 use crate::admission::policy::Together;
 use crate::admission::resolve::LiveCatalog;
-use crate::catalog::{OnDirectoryError, OnLeaseError, Over};
+use crate::catalog::{Catalog, OnDirectoryError, OnLeaseError, Over, Quota};
 use crate::config::{Config, FlushMode};
 use crate::sharing;
 use crate::store::Store;
+use crate::wire::Amount;
 
 /// Logs, once, what is promised here.
 pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
@@ -45,17 +46,19 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
             for quota in plan.quotas.values().flatten() {
                 let Some(limit) = quota.limit else { continue };
                 let beyond = u128::from(limit) * u128::from(basis_points) / 10_000;
+                let beyond = u64::try_from(beyond).unwrap_or(u64::MAX);
                 tracing::info!(
                     plan = %plan.name,
                     limit = %quota.id,
-                    "while the store is away a process may serve {beyond} atoms beyond its lease",
+                    "while the store is away a process may serve {} beyond its lease",
+                    amount(&live.catalog, quota, beyond),
                 );
             }
         }
         let soft = plan.quotas.values().flatten().filter(|q| q.over != Over::Deny);
         for quota in soft {
             let bound = match quota.stop {
-                Some(stop) => format!("stops at {stop} atoms"),
+                Some(stop) => format!("stops at {}", amount(&live.catalog, quota, stop)),
                 None => "has no stop: it is counted and never refused".to_owned(),
             };
             tracing::info!(plan = %plan.name, limit = %quota.id, "soft limit: {bound}");
@@ -75,4 +78,10 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
         }
     }
     tracing::info!("while the store is away: leases are served to their end, then on-lease-error");
+}
+
+/// So much of what a quota counts, in units: `150 credits`.
+fn amount(catalog: &Catalog, quota: &Quota, atoms: u64) -> String {
+    let meter = &catalog.meters[usize::from(quota.meter.0)];
+    format!("{} {}", Amount::new(atoms, meter.scale), meter.name)
 }
