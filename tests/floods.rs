@@ -239,6 +239,27 @@ fn broken(content: &[u8]) -> (String, Log) {
 }
 
 #[test]
+fn a_plan_file_that_is_refused_for_its_parts_is_not_called_unreadable() {
+    let parts = |parts: u32| {
+        let meter = format!("[meter.jobs]\nparts = {parts}\n");
+        PLANS.replace("[plan.free]", &format!("{meter}[plan.free]"))
+    };
+    let (log, folder) = (Log::default(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("plans.toml");
+    std::fs::write(&path, parts(1)).unwrap();
+    log.over(async {
+        tokio::time::resume();
+        let builder = testing::builder("").plans_file(path.to_string_lossy());
+        let gate = builder.open().await.unwrap();
+        std::fs::write(&path, parts(10)).unwrap();
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        gate.close().await.unwrap();
+    });
+    assert!(log.has("the plan file is refused: the one before stays in force"), "{:?}", log.0);
+    assert_eq!(log.count("counted in parts of 1/10"), 1);
+}
+
+#[test]
 fn a_torn_plan_file_is_told_in_a_few_lines() {
     let torn = [b"# c".to_vec(), vec![0; 16 * 1024]].concat();
     let (said, log) = broken(&torn);

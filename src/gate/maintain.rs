@@ -335,10 +335,12 @@ impl Inner {
                 if failed.text.as_ref() != Some(&text) {
                     crate::telemetry::reload_failed();
                     let what = match error {
-                        Error::Plans(_) => "the plan file is broken: the one before stays in force",
-                        _ => "the plan file cannot be read: the one before stays in force",
+                        Error::Plans(_) => "is broken",
+                        Error::File { .. } => "cannot be read",
+                        Error::Parts(_) => "is refused",
+                        _ => "could not be put into force",
                     };
-                    tracing::error!("{what}\n{text}");
+                    tracing::error!("the plan file {what}: the one before stays in force\n{text}");
                 }
                 failed.text = Some(text);
             }
