@@ -281,7 +281,7 @@ impl Serialize for LimitBody<'_> {
 }
 
 /// One sentence for the person who reads the log of the client.
-fn detail(refusal: &Refusal) -> String {
+pub(crate) fn detail(refusal: &Refusal) -> String {
     let limit = refusal.limit.as_ref().map(|limit| &*limit.name);
     let of_plan = refusal.plan.as_ref().map(|plan| format!(" of plan {plan}")).unwrap_or_default();
     match (&refusal.reason, limit) {

@@ -43,6 +43,14 @@ fn sent(refused: &Refusal) -> String {
 }
 
 #[test]
+fn a_refusal_in_a_log_is_the_sentence_of_its_answer() {
+    let refused = Refusal { limit: Some(search()), ..refused(Reason::Exhausted) };
+    let said = refused.to_string();
+    assert_eq!(said, "The rate search of plan free is used up. Try again in 21 s.");
+    assert!(sent(&refused).contains(&said));
+}
+
+#[test]
 fn a_rate_is_429_with_the_wait() {
     let refused = Refusal {
         limit: Some(search()),
