@@ -4,6 +4,8 @@ use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 use tollgate::Gate;
 use tollgate_axum::{Tenant, TollgateLayer, usage_router};
 
@@ -20,7 +22,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::var("PORT").unwrap_or("3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     let listener = listener.tap_io(|it| drop(it.set_nodelay(true))); // small answers go out at once
-    let stop = async { drop(tokio::signal::ctrl_c().await) };
+    let mut term = signal(SignalKind::terminate())?; // as docker and Kubernetes send it
+    let stop = async move {
+        tokio::select! { _ = ctrl_c() => {}, _ = term.recv() => {} }
+    };
     axum::serve(listener, app).with_graceful_shutdown(stop).await?;
     gate.close().await?; // flushes what was counted, gives leases back
     Ok(())

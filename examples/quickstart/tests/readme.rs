@@ -82,6 +82,12 @@ impl Running {
         Self { child, port, key: key.trim().to_owned() }
     }
 
+    fn ends_well_at(&mut self, signal: &str) -> bool {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+
     /// Head and body of the answer to one request.
     fn get(&self, path: &str) -> String {
         let connected = (0..100).find_map(|_| {
@@ -145,9 +151,23 @@ fn it_answers_as_its_readme_says() {
     }
     assert!(running.get("/usage").contains("\"plan\":\"free\""));
 
-    let id = running.child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    assert!(running.child.wait().unwrap().success(), "ctrl-c is a good end");
+    assert!(running.ends_well_at("-INT"), "ctrl-c is a good end");
+}
+
+#[test]
+fn it_ends_well_at_the_signal_that_platforms_send() {
+    let mut running = Running::start(home().path());
+    assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
+    assert!(running.ends_well_at("-TERM"));
+}
+
+#[test]
+fn an_empty_service_file_is_enough() {
+    let home = home();
+    std::fs::write(home.path().join("tollgate.toml"), "").unwrap();
+    let mut running = Running::start(home.path());
+    assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
+    assert!(running.ends_well_at("-TERM"));
 }
 
 #[test]
