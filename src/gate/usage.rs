@@ -263,7 +263,7 @@ impl Gate {
         };
         match &took {
             Took::Done => hold.promise(ask, n),
-            Took::Refused(refusal) => self.inner.count_cut(&hold.latest_of(), refusal),
+            Took::Refused(refusal) => self.inner.count_cut(hold.latest_of(), refusal),
             Took::Wait(_) => {}
         }
         took
