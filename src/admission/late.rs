@@ -87,20 +87,27 @@ impl Unpaid {
         self.some.load(Ordering::Acquire)
     }
 
-    /// Atoms of this meter that wait.
+    /// What waits, while nothing of it is paid: who adds what is left of the leases to it sees no
+    /// unit in both, or in neither. `None`: nothing waits.
     #[inline]
-    pub(crate) fn of_meter(&self, meter: MeterId) -> u64 {
-        if !self.is_some() {
-            return 0;
-        }
-        let waiting = self.lock();
-        let of_meter = waiting.uses.iter().filter(|it| it.meter == meter);
-        of_meter.fold(0, |sum, it| sum.saturating_add(it.atoms))
+    pub(crate) fn still(&self) -> Option<Still<'_>> {
+        self.is_some().then(|| Still(self.lock()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Between statements it is whole.
         self.of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Unpaid::still`].
+pub(crate) struct Still<'a>(MutexGuard<'a, Waiting>);
+
+impl Still<'_> {
+    /// Atoms of this meter that wait.
+    pub(crate) fn of_meter(&self, meter: MeterId) -> u64 {
+        let of_meter = self.0.uses.iter().filter(|it| it.meter == meter);
+        of_meter.fold(0, |sum, it| sum.saturating_add(it.atoms))
     }
 }
 

@@ -231,6 +231,8 @@ impl<'a> Standing<'a> {
         let rule = &policy.quotas[usize::from(index)];
         let limit = rule.quota.limit?;
         rule.included.or(rule.over)?;
+        // Before what is left is read, so that none of it is paid meanwhile.
+        let unpaid = rule.tenant_wide.then(|| self.sheet.unpaid.still()).flatten();
         let included = match rule.included {
             Some(included) => self.remaining(included)?.min(limit),
             None => 0,
@@ -247,7 +249,7 @@ impl<'a> Standing<'a> {
             .filter(|grant| self.now.wall_ms < self.sheet.window(**grant).end_ms)
             .filter_map(|grant| self.remaining(*grant))
             .fold(own, u64::saturating_add);
-        Some(granted.saturating_sub(self.sheet.unpaid.of_meter(meter)))
+        Some(granted.saturating_sub(unpaid.map_or(0, |unpaid| unpaid.of_meter(meter))))
     }
 
     /// How the bucket of a rate stands; `None` if it is for a scope that the caller has no value
