@@ -56,6 +56,9 @@ pub struct LimitState {
     pub limit: u64,
     /// What is left of it.
     pub remaining: u64,
+    /// What was used of it, and of a quota what was used beyond it (learned late, let through by
+    /// `over`): as far as this process knows.
+    pub used: u64,
     /// Length of the window, at least a second; `None` for a grant and for concurrency.
     pub window: Option<Duration>,
     /// When it starts anew (quota), or when the full burst is back (rate), from now.

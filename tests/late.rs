@@ -210,6 +210,42 @@ async fn use_beyond_a_quota_that_denies_shows_as_over_and_as_used() {
 }
 
 #[tokio::test]
+async fn a_refusal_says_as_much_was_used_as_the_report_does() {
+    let soft = "{ limit = \"100/day\", over = \"allow\", stop = \"300\" }";
+    for quota in ["\"500/day\"", soft] {
+        let (gate, _clock) = testing::gate(&plans(&format!("quota.tokens = {quota}")));
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 740)]).await, 200);
+        let acme = gate.tenant("acme").await.unwrap();
+        let ask = Ask::op("work").tenant(&acme).cost("tokens", 1);
+        let limit = gate.admit(ask).await.unwrap_err().limit.unwrap();
+        assert_eq!((limit.used, limit.remaining), (740, 0), "{quota}");
+        assert_eq!(used(&gate, "tokens").await.2, [740], "{quota}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_is_never_shown_as_more_while_late_use_is_paid() {
+    let (gate, _clock) = testing::gate(&plans("quota.tokens = \"100k/day\""));
+    for user in 0..200 {
+        let request = Request::get("/chat").header("x-tenant", format!("t{user}"));
+        let inner = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
+            let usage = request.extensions().get::<Admitted>().unwrap().clone();
+            for used in 1..=20 {
+                usage.usage().add("tokens", 5);
+                tokio::task::yield_now().await;
+                let limits = usage.limits();
+                let tokens = limits.iter().find(|limit| &*limit.name == "tokens/day").unwrap();
+                assert_eq!(tokens.remaining, 100_000 - 5 * used);
+            }
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer")))
+        });
+        let layer = TollgateLayer::new(&gate).layer(inner);
+        let answer = layer.oneshot(request.body(Empty::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn a_debt_survives_a_restart() {
     let store = Memory::new();
     let plans = plans("quota.tokens = \"500/day\"");

@@ -278,6 +278,7 @@ impl<'a> Standing<'a> {
     pub(super) fn rate_at(&self, index: u16, level: Level) -> LimitState {
         let rate = &self.sheet.policy.rates[usize::from(index)];
         let (meter, unit, scale) = self.meter_of(rate);
+        let remaining = rate.rule.atoms(level.remaining).min(rate.burst);
         LimitState {
             name: rate.name.clone(),
             kind: LimitKind::Rate,
@@ -285,7 +286,8 @@ impl<'a> Standing<'a> {
             unit,
             scale,
             limit: rate.burst,
-            remaining: rate.rule.atoms(level.remaining).min(rate.burst),
+            remaining,
+            used: rate.burst - remaining,
             window: Some(rate.rule.refill().max(Duration::from_secs(1))),
             resets_in: Some(Duration::from_nanos(level.full_in_ns)),
             resets_at_ms: None,
@@ -315,6 +317,7 @@ impl<'a> Standing<'a> {
             scale: meter.scale,
             limit,
             remaining,
+            used: self.quota_used(rule, limit),
             window: nominal(rule, self.sheet.anchors.term),
             resets_in,
             resets_at_ms: resets_in.map(|_| window.end_ms),
@@ -323,18 +326,37 @@ impl<'a> Standing<'a> {
         })
     }
 
+    /// What was used of a quota and beyond it: drawn, and owed by use that was learned late.
+    fn quota_used(&self, rule: &QuotaRule, limit: u64) -> u64 {
+        let drawn = |pool: u16, whole: u64| match self.remaining(pool) {
+            Some(left) => whole.saturating_sub(left.min(whole)),
+            None => 0,
+        };
+        let included = rule.included.map_or(0, |pool| drawn(pool, limit));
+        let over = rule.over.map_or(0, |pool| {
+            let whole = self.sheet.policy.pools[usize::from(pool)].limit;
+            drawn(pool, u64::try_from(whole).unwrap_or(0))
+        });
+        let debtor = self.lease(rule.debtor).flatten();
+        let owed = debtor.map_or(0, |lease| lease.short_of_all());
+        included.saturating_add(over).saturating_add(owed)
+    }
+
     /// A grant.
     fn grant(&self, pool: u16) -> LimitState {
         let rule = &self.sheet.policy.pools[usize::from(pool)];
         let meter = &self.sheet.catalog.meters[usize::from(rule.meter.0)];
+        let limit = u64::try_from(rule.limit).unwrap_or(0);
+        let remaining = self.remaining(pool).unwrap_or(0);
         LimitState {
             name: rule.id.clone(),
             kind: LimitKind::Quota,
             meter: Some(meter.name.clone()),
             unit: self.unit(rule.meter),
             scale: meter.scale,
-            limit: u64::try_from(rule.limit).unwrap_or(0),
-            remaining: self.remaining(pool).unwrap_or(0),
+            limit,
+            remaining,
+            used: limit.saturating_sub(remaining),
             window: None,
             resets_in: None,
             resets_at_ms: None,
@@ -353,6 +375,7 @@ impl<'a> Standing<'a> {
             scale: 1,
             limit: most,
             remaining: 0,
+            used: most,
             window: None,
             resets_in: None,
             resets_at_ms: None,

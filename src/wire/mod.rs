@@ -266,12 +266,11 @@ struct LimitBody<'a> {
 
 impl Serialize for LimitBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let LimitState { name, limit, remaining, scale, .. } = self.limit;
-        let used = limit.saturating_sub(*remaining);
+        let LimitState { name, limit, remaining, used, scale, .. } = self.limit;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("name", name)?;
         Amount::new(*limit, *scale).entry(&mut map, "limit", "limit-text")?;
-        Amount::new(used, *scale).entry(&mut map, "used", "used-text")?;
+        Amount::new(*used, *scale).entry(&mut map, "used", "used-text")?;
         Amount::new(*remaining, *scale).entry(&mut map, "remaining", "remaining-text")?;
         if let Some(at_ms) = fields::resets_at(self.limit, self.wall_ms) {
             map.serialize_entry("resets-at", &rfc3339(at_ms))?;

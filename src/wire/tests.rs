@@ -12,6 +12,7 @@ fn search() -> LimitState {
         scale: 1,
         limit: 30,
         remaining: 0,
+        used: 30,
         window: Some(Duration::from_secs(60)),
         resets_in: Some(Duration::from_millis(20_001)),
         resets_at_ms: None,
@@ -85,6 +86,7 @@ fn a_quota_says_exactly_what_was_used() {
         scale: 1000,
         limit: 500_000,
         remaining: 1,
+        used: 499_999,
         resets_at_ms: Some(1_796_083_200_000),
         ..search()
     };
@@ -105,6 +107,7 @@ fn too_many_in_flight_is_429_and_one_second() {
         name: "concurrency".into(),
         kind: LimitKind::Concurrency,
         limit: 2,
+        used: 2,
         window: None,
         resets_in: None,
         ..search()
