@@ -77,8 +77,9 @@ pub use usage::{Admitted, Usage};
 pub const LEASE_WAIT: Duration = Duration::from_millis(250);
 
 /// Most requests of one tenant that wait for a lease at once; the next is refused at once, so that
-/// a tenant whose pool is slow cannot fill memory with its requests.
-pub const LEASE_WAITERS: u32 = 1_024;
+/// a tenant whose pool is slow cannot fill memory with its requests: about 1 kB each. It is more
+/// than the clients of one tenant that call at the same instant.
+pub const LEASE_WAITERS: u32 = 16_384;
 
 /// Rounds of waiting for one request: its caller, its tenant, and the leases of its meters, which
 /// are asked for together; where several pay for one cost, one after the other, each for all of the
