@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::calendar::Every;
+use crate::calendar::{DAY, Every};
 
 /// Index of a meter in [`Plan::meters`].
 pub(crate) type Meter = usize;
@@ -76,10 +76,34 @@ pub(crate) enum Refused {
     /// Units given once are used up.
     GrantUsedUp,
     Suspended,
+    /// What was bought is not paid for.
+    Unpaid,
     /// Too many requests at once.
     Concurrency,
     /// What the book never says.
     Other,
+}
+
+/// How a tenant stands with payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Payment {
+    Good,
+    /// Since then a payment has failed: the plan stays for [`GRACE`], and then it is the second.
+    PastDue(i64),
+    /// Nothing is admitted.
+    Unpaid,
+    /// What is left is the first plan.
+    Canceled,
+}
+
+/// As `[billing]` of each history's plan file has it.
+pub(crate) const GRACE: i64 = 5 * DAY;
+
+/// A subscription at Stripe: while it lives, its plan and its anchor are the tenant's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) plan: usize,
+    pub(crate) anchor: i64,
 }
 
 /// What pays for a unit.
@@ -146,8 +170,14 @@ pub(crate) struct Hold {
 /// One tenant.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
+    /// As the operator has it, where no subscription decides.
     pub(crate) plan: usize,
     pub(crate) anchor: i64,
+    pub(crate) payment: Payment,
+    pub(crate) subscription: Option<Subscription>,
+    /// Whether the operator ever assigned a plan, or said anything since a subscription began.
+    is_assigned: bool,
+    is_said: bool,
     pub(crate) suspended: bool,
     pub(crate) grants: Vec<Grant>,
     /// Requests that run, where the plan limits their number.
@@ -176,6 +206,10 @@ impl Account {
         Self {
             plan,
             anchor,
+            payment: Payment::Good,
+            subscription: None,
+            is_assigned: false,
+            is_said: false,
             suspended: false,
             grants: Vec::new(),
             running: 0,
@@ -202,10 +236,10 @@ impl Book {
         costs: &[(Meter, u64)],
         holds: &[(Meter, u64)],
     ) -> Result<Hold, Refused> {
-        if self.tenants[tenant].suspended {
-            return Err(Refused::Suspended);
+        if let Some(refused) = self.stands_refused(tenant) {
+            return Err(refused);
         }
-        let most = self.plans[self.tenants[tenant].plan].concurrency;
+        let most = self.plans[self.plan_of(tenant)].concurrency;
         if most.is_some_and(|most| self.tenants[tenant].running >= most) {
             return Err(Refused::Concurrency);
         }
@@ -239,10 +273,10 @@ impl Book {
 
     /// Sets so many units more aside for a request, all or none.
     fn set_aside(&mut self, hold: &mut Hold, meter: Meter, n: u64) -> Result<(), Refused> {
-        let before = self.tenants[hold.tenant].clone();
-        if before.suspended {
-            return Err(Refused::Suspended);
+        if let Some(refused) = self.stands_refused(hold.tenant) {
+            return Err(refused);
         }
+        let before = self.tenants[hold.tenant].clone();
         let mut units = VecDeque::new();
         for _ in 0..n {
             match self.draw(hold.tenant, hold.user, meter, false) {
@@ -302,6 +336,40 @@ impl Book {
         }
     }
 
+    /// The operator assigns a plan.
+    pub(crate) fn assign(&mut self, tenant: usize, plan: usize) {
+        let account = &mut self.tenants[tenant];
+        (account.plan, account.is_assigned, account.is_said) = (plan, true, true);
+        self.pay_debts(tenant);
+    }
+
+    /// The operator says how the tenant stands with payment.
+    pub(crate) fn pays(&mut self, tenant: usize, payment: Payment) {
+        let account = &mut self.tenants[tenant];
+        (account.payment, account.is_said) = (payment, true);
+        self.pay_debts(tenant);
+    }
+
+    /// A subscription decides from now on.
+    pub(crate) fn subscribe(&mut self, tenant: usize, bought: Subscription) {
+        let account = &mut self.tenants[tenant];
+        if account.subscription.replace(bought).is_none() {
+            account.is_said = false;
+        }
+        self.pay_debts(tenant);
+    }
+
+    /// It ends: what the operator assigned holds again, or said meanwhile. Without either the
+    /// tenant has canceled.
+    pub(crate) fn cancel(&mut self, tenant: usize) {
+        let account = &mut self.tenants[tenant];
+        account.subscription = None;
+        if !account.is_assigned && !account.is_said {
+            account.payment = Payment::Canceled;
+        }
+        self.pay_debts(tenant);
+    }
+
     pub(crate) fn grant(&mut self, tenant: usize, grant: Grant) {
         self.tenants[tenant].grants.push(grant);
         self.pay_debts(tenant);
@@ -315,8 +383,8 @@ impl Book {
 
     /// Settled use in the billing period that runs.
     pub(crate) fn used(&self, tenant: usize, meter: Meter) -> u64 {
+        let period = self.period(tenant);
         let account = &self.tenants[tenant];
-        let period = Every::Cycle.start(self.now, account.anchor);
         account.used.get(&(meter, period)).copied().unwrap_or(0)
     }
 
@@ -336,8 +404,7 @@ impl Book {
     /// tenant that has most. Where it is billed that is what is owed in the billing period.
     pub(crate) fn over(&self, tenant: usize, meter: Meter) -> u64 {
         let account = &self.tenants[tenant];
-        let period = Every::Cycle.start(self.now, account.anchor);
-        let owed = account.owed.get(&(meter, period)).copied().unwrap_or(0);
+        let owed = account.owed.get(&(meter, self.period(tenant))).copied().unwrap_or(0);
         let plan = self.plan(tenant, meter);
         let wide = plan.quotas.iter().filter(|quota| !quota.per_user).map(|quota| {
             let drawn = self.drawn(tenant, 0, meter, quota);
@@ -370,7 +437,37 @@ impl Book {
     }
 
     pub(crate) fn plan(&self, tenant: usize, meter: Meter) -> &MeterPlan {
-        &self.plans[self.tenants[tenant].plan].meters[meter]
+        &self.plans[self.plan_of(tenant)].meters[meter]
+    }
+
+    /// The plan in force: the one that is bought, the one that the operator assigned, or what is
+    /// left without payment.
+    fn plan_of(&self, tenant: usize) -> usize {
+        let account = &self.tenants[tenant];
+        match (account.subscription, account.payment) {
+            (Some(bought), _) => bought.plan,
+            (None, Payment::PastDue(since)) if self.now >= since + GRACE => 1,
+            (None, Payment::Canceled) => 0,
+            (None, _) => account.plan,
+        }
+    }
+
+    /// What refuses whatever the tenant asks.
+    fn stands_refused(&self, tenant: usize) -> Option<Refused> {
+        let account = &self.tenants[tenant];
+        let unpaid = account.subscription.is_none() && account.payment == Payment::Unpaid;
+        let unpaid = unpaid.then_some(Refused::Unpaid);
+        if account.suspended { Some(Refused::Suspended) } else { unpaid }
+    }
+
+    fn anchor(&self, tenant: usize) -> i64 {
+        let account = &self.tenants[tenant];
+        account.subscription.map_or(account.anchor, |bought| bought.anchor)
+    }
+
+    /// Begin of the billing period that runs.
+    fn period(&self, tenant: usize) -> i64 {
+        Every::Cycle.start(self.now, self.anchor(tenant))
     }
 
     /// Time goes on.
@@ -388,9 +485,9 @@ impl Book {
         (0..self.tenants.len()).filter(|tenant| self.owes(*tenant)).collect()
     }
 
-    /// Whether a suspended tenant owes anything.
-    pub(crate) fn owes_suspended(&self, tenant: usize) -> bool {
-        self.tenants[tenant].suspended && self.owes(tenant)
+    /// Whether a tenant that is refused everything owes anything.
+    pub(crate) fn owes_refused(&self, tenant: usize) -> bool {
+        self.stands_refused(tenant).is_some() && self.owes(tenant)
     }
 
     /// Whether anything is owed of units that were granted once.
@@ -465,7 +562,7 @@ impl Book {
             *self.number(tenant, Payer::Over(of, false)) += 1;
             is_billed |= matches!(quota.over, Over::Bill(_));
         }
-        let period = Every::Cycle.start(self.now, self.tenants[tenant].anchor);
+        let period = self.period(tenant);
         let owed = self.tenants[tenant].owed.entry((meter, period)).or_default();
         *owed += u64::from(is_billed);
         true
@@ -482,7 +579,7 @@ impl Book {
         self.pay_debts(tenant);
         let plan = self.plan(tenant, meter).clone();
         let (narrow, wide): (Vec<_>, Vec<_>) = plan.quotas.iter().partition(|it| it.per_user);
-        let period = Every::Cycle.start(self.now, self.tenants[tenant].anchor);
+        let period = self.period(tenant);
         let mut unit = Vec::new();
         // Work that no caller asked for, and what another service reports, is no user's.
         for quota in narrow.into_iter().filter(|_| user > 0) {
@@ -556,7 +653,7 @@ impl Book {
     }
 
     fn window(&self, tenant: usize, user: u32, meter: Meter, quota: &Quota) -> WindowOf {
-        let start = quota.every.start(self.now, self.tenants[tenant].anchor);
+        let start = quota.every.start(self.now, self.anchor(tenant));
         (meter, quota.every, if quota.per_user { user } else { 0 }, start)
     }
 

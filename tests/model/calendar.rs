@@ -32,8 +32,8 @@ impl Every {
         }
     }
 
-    /// First instant of the window that `at` lies in. Cycles are counted from `anchor`, whose day
-    /// of the month every month has.
+    /// First instant of the window that `at` lies in. Cycles are counted from `anchor`; a month that
+    /// has no such day begins its cycle on its last.
     pub(crate) fn start(self, at: i64, anchor: i64) -> i64 {
         let day = at.div_euclid(DAY);
         let (year, month, _) = civil(day);
@@ -47,8 +47,11 @@ impl Every {
             Self::Ever => 0,
             Self::Cycle => {
                 let (_, _, of_month) = civil(anchor.div_euclid(DAY));
-                let begin =
-                    |year, month| days(year, month, of_month) * DAY + anchor.rem_euclid(DAY);
+                let begin = |year, month| {
+                    let next = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+                    let last = days(next.0, next.1, 1) - 1;
+                    last.min(days(year, month, of_month)) * DAY + anchor.rem_euclid(DAY)
+                };
                 let this = begin(year, month);
                 let before = if month == 1 { (year - 1, 12) } else { (year, month - 1) };
                 if this <= at { this } else { begin(before.0, before.1) }

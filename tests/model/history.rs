@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use crate::book::{Meter, MeterPlan, Over, Plan, Quota};
+use crate::book::{Meter, MeterPlan, Over, Payment, Plan, Quota};
 use crate::calendar::{DAY, Every, HOUR};
 
 /// Meters of every history: `jobs` are asked for, `tokens` are reported.
@@ -104,6 +104,20 @@ pub(crate) enum Event {
     Suspend {
         tenant: usize,
         suspended: bool,
+    },
+    /// The operator says how the tenant stands with payment; a payment that failed did just now.
+    Pay {
+        tenant: usize,
+        state: Payment,
+    },
+    /// The tenant buys a plan at Stripe, or changes to it.
+    Subscribe {
+        tenant: usize,
+        plan: usize,
+    },
+    /// It cancels what it bought.
+    Cancel {
+        tenant: usize,
     },
     /// The plan file is edited: a limit of one plan and meter grows, in all plans that have it.
     Edit {
@@ -304,6 +318,32 @@ pub(crate) fn with_falls(mut history: History, number: u32) -> History {
     history
 }
 
+/// What tenants pay, in some: as the operator says, or by a subscription at Stripe where there is
+/// one. These are for one node, too.
+pub(crate) fn with_payments(mut history: History, number: u32) -> History {
+    let mut drawn = Drawn((u64::from(number) << 32) + 2);
+    let at_stripe = history.setting.sends_all.is_some() && drawn.one_in(2);
+    if !at_stripe && !drawn.one_in(3) {
+        return history;
+    }
+    for at in (0..=history.events.len()).rev() {
+        if !drawn.one_in(6) {
+            continue;
+        }
+        let (tenant, plan) = (drawn.below(TENANTS as u64) as usize, drawn.below(2) as usize);
+        let event = match (at_stripe, drawn.below(6)) {
+            (true, 0..3) => Event::Subscribe { tenant, plan },
+            (true, 3..5) => Event::Cancel { tenant },
+            (_, 0 | 1) => Event::Pay { tenant, state: Payment::Good },
+            (_, 2 | 3) => Event::Pay { tenant, state: Payment::PastDue(0) },
+            (_, 4) => Event::Pay { tenant, state: Payment::Canceled },
+            (_, _) => Event::Pay { tenant, state: Payment::Unpaid },
+        };
+        history.events.insert(at, event);
+    }
+    history
+}
+
 impl History {
     /// The plan file that it begins with.
     pub(crate) fn file(&self) -> String {
@@ -319,7 +359,13 @@ impl Setting {
 
     /// The plan file with these plans.
     pub(crate) fn file_of(&self, plans: &[Plan]) -> String {
-        let mut file = String::from("default-plan = \"p0\"\n");
+        let mut file = String::from(
+            "default-plan = \"p0\"\n\
+             [billing]\n\
+             past-due = { grace = \"5d\", then = \"p1\" }\n\
+             unpaid = \"payment-required\"\n\
+             canceled = \"p0\"\n",
+        );
         for meter in METERS {
             let _ = writeln!(file, "[meter.{meter}]");
             let all = meter == "tokens" && self.sends_all == Some(true);
@@ -337,7 +383,7 @@ impl Setting {
         let _ = writeln!(file, "cost = {{ jobs = {cost}, tokens = 0 }}");
         let _ = writeln!(file, "[route.chat]\nmatch = \"POST /chat\"");
         for (at, plan) in plans.iter().enumerate() {
-            let _ = writeln!(file, "[plan.p{at}]");
+            let _ = writeln!(file, "[plan.p{at}]\nstripe = {{ price = \"p{at}_monthly\" }}");
             if let Some(most) = plan.concurrency {
                 let _ = writeln!(file, "concurrency = {most}");
             }

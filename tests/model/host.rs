@@ -1,19 +1,18 @@
-//! What the gates of a history stand on: a store that outlives them, requests, a Stripe.
+//! What the gates of a history stand on: a store that outlives them, and requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use stripe_sim::{Settings, Sim};
-use tollgate::decision::Payment;
+use tollgate::decision::Payment as PaymentDue;
 use tollgate::identity::{Caller, Identify, Identity, RequestView};
 use tollgate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::testing::{self, Plans, START_MS};
+use tollgate::testing::{self, Plans};
 use tollgate::{Ask, Gate, GateBuilder, ManualClock, Reason, TenantHandle};
 
 use crate::book::Refused;
-use crate::history::METERS;
+use crate::stripe::Stripe;
 use crate::system::Differs;
 
 pub(crate) fn name(tenant: usize) -> String {
@@ -30,7 +29,8 @@ pub(crate) fn ask(tenant: &TenantHandle, jobs: u64, tokens: u64) -> Ask {
 pub(crate) fn reason(reason: &Reason) -> Refused {
     match reason {
         Reason::Exhausted => Refused::Exhausted,
-        Reason::PaymentRequired(Payment::GrantUsedUp) => Refused::GrantUsedUp,
+        Reason::PaymentRequired(PaymentDue::GrantUsedUp) => Refused::GrantUsedUp,
+        Reason::PaymentRequired(PaymentDue::Unpaid) => Refused::Unpaid,
         Reason::Suspended => Refused::Suspended,
         Reason::Concurrency => Refused::Concurrency,
         // No history leads to any other.
@@ -62,52 +62,6 @@ pub(crate) async fn open(
     };
     let builder = plans.read_by(builder).store(store.clone()).clock(clock.clone());
     builder.open().await.unwrap()
-}
-
-/// A Stripe of this history's own, with a customer for each tenant.
-pub(crate) struct Stripe {
-    pub(crate) sim: Sim,
-    pub(crate) customers: Vec<String>,
-    home: tempfile::TempDir,
-}
-
-impl Stripe {
-    pub(crate) async fn start() -> Self {
-        let sim = Sim::start(Settings::default()).await.unwrap();
-        assert!(sim.stand_at(START_MS / 1_000));
-        for meter in METERS {
-            sim.create_meter(meter).unwrap();
-        }
-        let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("key"), "sk_test_x").unwrap();
-        std::fs::write(home.path().join("secret"), "whsec_x").unwrap();
-        Self { sim, customers: Vec::new(), home }
-    }
-
-    fn service(&self) -> String {
-        let path = |file: &str| self.home.path().join(file).display().to_string();
-        format!(
-            r#"
-            [store]
-            kind = "memory"
-            [[identify]]
-            header = "x-tenant"
-            [identity]
-            unknown = "create"
-            [proxy]
-            trust = ["127.0.0.0/8"]
-            [flush]
-            mode = "fast"
-            [stripe]
-            key            = {{ file = "{}" }}
-            webhook-secret = {{ file = "{}" }}
-            api-base       = "{}"
-            "#,
-            path("key"),
-            path("secret"),
-            self.sim.url(),
-        )
-    }
 }
 
 /// Believes `x-tenant` and `x-user`.

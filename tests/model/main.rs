@@ -32,6 +32,7 @@ mod known;
 mod nodes;
 mod regressions;
 mod shrink;
+mod stripe;
 mod system;
 
 /// Histories of every build.
@@ -92,7 +93,7 @@ struct Way {
 }
 
 const ONE_NODE: Way = Way {
-    history: |number| history::with_falls(numbered(number), number),
+    history: |number| history::with_payments(history::with_falls(numbered(number), number), number),
     run: |history, _| system::run(history),
 };
 

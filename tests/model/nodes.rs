@@ -163,6 +163,8 @@ impl Run {
                 self.bounds.move_to(tenant, plan);
                 self.seen.insert("plan change");
             }
+            // Of one node.
+            Event::Pay { .. } | Event::Subscribe { .. } | Event::Cancel { .. } => {}
             Event::Suspend { tenant, suspended } => {
                 let edit = |edit: tollgate::directory::TenantEdit| {
                     let edit = edit.note("-");

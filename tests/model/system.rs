@@ -4,17 +4,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tollgate::directory::Grant as Given;
+use tollgate::directory::{Grant as Given, PaymentState};
 use tollgate::ingest::{Counted, UsageEvent};
 use tollgate::testing::{self, OpenRequest, Plans, START_MS};
 use tollgate::{Gate, ManualClock, Outcome, Usage};
 
-use crate::book::{Account, Book, Grant, Hold, Meter, Quota};
+use crate::book::{Account, Book, Grant, Hold, Meter, Payment, Quota, Subscription};
 use crate::calendar::{DAY, HOUR};
 use crate::coverage::{self, Seen};
 use crate::history::{Event, History, JOBS, METERS, SLOTS, Setting, TENANTS, TOKENS, USERS};
-use crate::host::{Call, Shared, Stripe, ask, name, open, reason, same};
+use crate::host::{Call, Shared, ask, name, open, reason, same};
 use crate::known;
+use crate::stripe::Stripe;
 
 /// A difference between the book and the gate.
 pub(crate) type Differs = String;
@@ -83,7 +84,8 @@ impl Run {
         for tenant in 0..TENANTS {
             gate.directory().tenant(&name(tenant)).save().await.unwrap();
             if let Some(stripe) = &mut stripe {
-                stripe.customers.push(gate.ensure_customer(&name(tenant)).await.unwrap());
+                let customer = gate.ensure_customer(&name(tenant)).await.unwrap();
+                stripe.customer(customer).await;
             }
         }
         let (setting, slots) = (setting.clone(), [const { None }; SLOTS]);
@@ -95,7 +97,7 @@ impl Run {
         match *event {
             Event::Pass(ms) => {
                 self.pass(ms).await;
-                Ok(())
+                self.hear().await
             }
             Event::Work { tenant, jobs, tokens, done } => {
                 self.work(tenant, jobs, tokens, done).await
@@ -157,8 +159,7 @@ impl Run {
                 let moves = self.gate.directory().tenant(&name(tenant)).plan(format!("p{plan}"));
                 moves.save().await.unwrap();
                 let owed = self.book.who_owes();
-                self.book.tenants[tenant].plan = plan;
-                self.book.pay_debts(tenant);
+                self.book.assign(tenant, plan);
                 self.settle_change(owed).await
             }
             Event::Suspend { tenant, suspended } => {
@@ -169,6 +170,9 @@ impl Run {
                 self.seen.extend(suspended.then_some("suspended"));
                 Ok(())
             }
+            Event::Pay { tenant, state } => self.pay(tenant, state).await,
+            Event::Subscribe { tenant, plan } => self.subscribe(tenant, plan).await,
+            Event::Cancel { tenant } => self.cancel(tenant).await,
             Event::Edit { plan, meter, quota, by } => {
                 self.edit(plan, meter, quota, |_, it| it.limit += by).await
             }
@@ -182,13 +186,70 @@ impl Run {
                 };
                 self.edit(plan, meter, quota, lower).await
             }
-            // Who owes asks once after a restart; a suspended tenant cannot.
-            Event::Restart if (0..TENANTS).any(|it| self.book.owes_suspended(it)) => Ok(()),
+            // Who owes asks once after a restart; who is refused everything cannot.
+            Event::Restart if (0..TENANTS).any(|it| self.book.owes_refused(it)) => Ok(()),
             Event::Restart => self.restart().await,
             Event::Bill => self.bill().await,
             Event::Look { tenant } => self.look(tenant).await,
             // There is one node, and it ends in good order.
             Event::Turn { .. } | Event::Crash { .. } => Ok(()),
+        }
+    }
+
+    /// The operator says how a tenant stands with payment.
+    async fn pay(&mut self, tenant: usize, state: Payment) -> Result<(), Differs> {
+        let (state, told) = match state {
+            Payment::Good => (state, PaymentState::Good),
+            Payment::PastDue(_) => (Payment::PastDue(self.book.now), PaymentState::PastDue),
+            Payment::Unpaid => (state, PaymentState::Unpaid),
+            Payment::Canceled => (state, PaymentState::Canceled),
+        };
+        self.seen.insert("payment state");
+        let edit = self.gate.directory().tenant(&name(tenant));
+        edit.payment_since(told, self.book.now).save().await.unwrap();
+        let owed = self.book.who_owes();
+        self.book.pays(tenant, state);
+        self.settle_change(owed).await
+    }
+
+    async fn subscribe(&mut self, tenant: usize, plan: usize) -> Result<(), Differs> {
+        let Some(stripe) = &mut self.stripe else { return Ok(()) };
+        self.seen.insert("subscription");
+        let is_first = stripe.subscribe(tenant, plan).await;
+        let anchor = stripe.sim.now() * 1_000;
+        self.hear().await?;
+        let owed = self.book.who_owes();
+        let known = self.book.tenants[tenant].subscription.filter(|_| !is_first);
+        let anchor = known.map_or(anchor, |known| known.anchor);
+        self.book.subscribe(tenant, Subscription { plan, anchor });
+        self.settle_change(owed).await
+    }
+
+    async fn cancel(&mut self, tenant: usize) -> Result<(), Differs> {
+        let Some(stripe) = &mut self.stripe else { return Ok(()) };
+        if !stripe.cancel(tenant).await {
+            return Ok(());
+        }
+        self.seen.insert("subscription canceled");
+        self.hear().await?;
+        let owed = self.book.who_owes();
+        self.book.cancel(tenant);
+        self.settle_change(owed).await
+    }
+
+    /// What Stripe has to say since. What the events of one second do not decide the next does.
+    async fn hear(&mut self) -> Result<(), Differs> {
+        let Some(stripe) = &mut self.stripe else { return Ok(()) };
+        let events = stripe.events().await;
+        let mut waits = stripe.deliver(&self.gate, events).await?;
+        if !waits.is_empty() {
+            self.pass(1_000).await;
+            let Some(stripe) = &self.stripe else { return Ok(()) };
+            waits = stripe.deliver(&self.gate, waits).await?;
+        }
+        match waits.first() {
+            None => Ok(()),
+            Some(event) => Err(format!("webhook: the gate says 503, of {event}")),
         }
     }
 
