@@ -9,6 +9,8 @@
 //! 2. While it waits, and while a quota is in debt, no ask of its meter is admitted.
 //! 3. A debt is paid by grants and by what is beyond the quota, as soon as they have units, and by
 //!    units of the quota that are released; or it ends with the window.
+//!    So under the sheet that follows (another plan, another number of nodes, the next window) what
+//!    waits under this one is paid first.
 //! 4. A unit that several quotas owe is paid by one unit of a grant: it lowers the debts of all of
 //!    them at once. So nothing is paid while another payment to one of them is on its way.
 //!
@@ -56,6 +58,8 @@ struct Waiting {
     paid_over: Vec<(u16, u64)>,
     /// Debts for which units are asked, and where.
     asked: Vec<(Arc<Lease>, Arc<Lease>, u64)>,
+    /// The sheet before this one, while something waits there: it is paid first.
+    before: Option<Arc<Sheet>>,
 }
 
 /// Use that waits for a lease.
@@ -87,6 +91,34 @@ impl Unpaid {
         self.some.load(Ordering::Acquire)
     }
 
+    /// Whether anything waits, also once what waited under the sheet before has been paid there.
+    pub(crate) fn is_some_still(&self) -> bool {
+        self.is_some() && {
+            let mut waiting = self.lock();
+            waiting.before.take_if(|before| !before.unpaid.is_some_still());
+            self.note(&waiting)
+        }
+    }
+
+    /// What waits under this sheet is paid before what its follower admits.
+    pub(crate) fn follow(&self, before: &Arc<Sheet>) {
+        if before.unpaid.is_some_still() {
+            let mut waiting = self.lock();
+            // One that is only waiting itself for another is not kept for that.
+            let theirs = before.unpaid.lock();
+            let further = theirs.before.clone().filter(|_| theirs.is_clear());
+            waiting.before = Some(further.unwrap_or_else(|| before.clone()));
+            self.note(&waiting);
+        }
+    }
+
+    /// Says to who looks without a lock whether anything waits.
+    fn note(&self, waiting: &Waiting) -> bool {
+        let some = !waiting.is_clear() || waiting.before.is_some();
+        self.some.store(some, Ordering::Release);
+        some
+    }
+
     /// What waits, while nothing of it is paid: who adds what is left of the leases to it sees no
     /// unit in both, or in neither. `None`: nothing waits.
     #[inline]
@@ -104,7 +136,7 @@ impl Unpaid {
 pub(crate) struct Still<'a>(MutexGuard<'a, Waiting>);
 
 impl Still<'_> {
-    /// Atoms of this meter that wait.
+    /// Atoms of this meter that wait, under this sheet.
     pub(crate) fn of_meter(&self, meter: MeterId) -> u64 {
         let of_meter = self.0.uses.iter().filter(|it| it.meter == meter);
         of_meter.fold(0, |sum, it| sum.saturating_add(it.atoms))
@@ -205,8 +237,9 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
         return Some(Stopped::Need(unread.clone(), 1));
     }
     let waiting = q.sheet.unpaid.lock();
-    let of_meter = |it: &&Use| it.meter == payers.meter;
-    if let Some((lease, n)) = waiting.uses.iter().find(of_meter).and_then(|it| it.needs.clone()) {
+    let before = waiting.before.clone();
+    let first = before.as_ref().and_then(|it| it.unpaid.lock().needs(meter_at(it, q, payers)?));
+    if let Some((lease, n)) = first.or_else(|| waiting.needs(payers.meter)) {
         return Some(Stopped::Need(lease, n));
     }
     let debtors = decide::of_tenant(q, payers)
@@ -217,8 +250,7 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
         if !lease.is_in_debt() {
             continue;
         }
-        let mut pays = waiting.payments.iter().flat_map(|it| &it.debtors);
-        if pays.any(|(of, _)| Arc::ptr_eq(of, lease)) {
+        if waiting.pays(lease) || before.as_ref().is_some_and(|it| it.unpaid.lock().pays(lease)) {
             return Some(Stopped::Need(lease.clone(), 1));
         }
         if let Some((_, at, n)) = waiting.asked.iter().find(|(of, ..)| Arc::ptr_eq(of, lease)) {
@@ -235,6 +267,11 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
         }
     }
     None
+}
+
+/// The same meter under an earlier sheet.
+fn meter_at(before: &Sheet, q: &Purse<'_>, payers: &Payers<'_>) -> Option<MeterId> {
+    before.catalog.meter(&q.sheet.catalog.meters[usize::from(payers.meter.0)].name)
 }
 
 /// Has the debts of before this process read that stand in the store, where nothing else does. One
@@ -273,6 +310,10 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
     let hub = &*sheet.tenant.hub;
     let scopes = ScopesOf::default();
     let q = Purse { hub, sheet, scopes, now, store_away: false };
+    waiting.before.take_if(|before| {
+        settle(before, now, away);
+        !before.unpaid.is_some()
+    });
     let (mut moved, mut paid_over) = (false, SmallVec::<[(u16, u64); 1]>::new());
     waiting.payments.retain_mut(|paying| {
         let Some(took) = paying.end(&q) else { return true };
@@ -295,7 +336,7 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
         is_open
     });
     waiting.asked.clear();
-    if sheet.open_leases().any(|lease| lease.is_in_debt()) {
+    if waiting.before.is_none() && sheet.open_leases().any(|lease| lease.is_in_debt()) {
         for meter in sheet.policy.limited() {
             moved |= pay_debts(&q, meter, waiting);
         }
@@ -309,8 +350,7 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
     for (debtor, _) in waiting.payments.iter().flat_map(|paying| &paying.debtors) {
         hub.settle_after(debtor, sheet);
     }
-    let some = !waiting.uses.is_empty() || !waiting.payments.is_empty();
-    sheet.unpaid.some.store(some, Ordering::Release);
+    sheet.unpaid.note(waiting);
 }
 
 impl Use {
@@ -360,6 +400,21 @@ impl Use {
 }
 
 impl Waiting {
+    /// Whether nothing waits under this sheet itself.
+    fn is_clear(&self) -> bool {
+        self.uses.is_empty() && self.payments.is_empty()
+    }
+
+    /// The lease that use of this meter waits for, and how much of it.
+    fn needs(&self, meter: MeterId) -> Option<(Arc<Lease>, u64)> {
+        self.uses.iter().find(|it| it.meter == meter)?.needs.clone()
+    }
+
+    /// Whether a payment to this debtor is on its way.
+    fn pays(&self, debtor: &Arc<Lease>) -> bool {
+        self.payments.iter().flat_map(|it| &it.debtors).any(|(of, _)| Arc::ptr_eq(of, debtor))
+    }
+
     /// A debt was paid from beyond a quota. Says how much of that is owed: what several quotas of a
     /// meter owed, and each has paid for, is owed once.
     fn pays_over(&mut self, policy: &Policy, pool: u16, n: u64) -> u64 {

@@ -345,7 +345,7 @@ impl Sheet {
     /// before would be full too early.
     pub(super) fn is_at_rest(&self, now: Now) -> bool {
         let is_recorded = !self.is_dirty() && self.row.is_logged();
-        let is_recorded = is_recorded && !self.unpaid.is_some();
+        let is_recorded = is_recorded && !self.unpaid.is_some_still();
         is_recorded && self.buckets.iter().all(|bucket| bucket.is_full(now.mono_ns))
     }
 

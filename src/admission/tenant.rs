@@ -244,6 +244,7 @@ impl LiveTenant {
         }
         let core = self.core.clone();
         let sheet = Arc::new(Sheet::new(core, Before::Sheet(&before), &record, live, now));
+        sheet.unpaid.follow(&before);
         self.sheet.store(sheet.clone());
         before.replaced.store(true, Ordering::Release);
         // After that: what the old one opens from now on it retires by itself.
