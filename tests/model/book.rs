@@ -178,6 +178,8 @@ pub(crate) struct Account {
     /// Whether the operator ever assigned a plan, or said anything since a subscription began.
     is_assigned: bool,
     is_said: bool,
+    /// A subscription has ended, and the operator has said nothing since.
+    has_ended: bool,
     pub(crate) suspended: bool,
     pub(crate) grants: Vec<Grant>,
     /// Requests that run, where the plan limits their number.
@@ -210,6 +212,7 @@ impl Account {
             subscription: None,
             is_assigned: false,
             is_said: false,
+            has_ended: false,
             suspended: false,
             grants: Vec::new(),
             running: 0,
@@ -339,14 +342,16 @@ impl Book {
     /// The operator assigns a plan.
     pub(crate) fn assign(&mut self, tenant: usize, plan: usize) {
         let account = &mut self.tenants[tenant];
-        (account.plan, account.is_assigned, account.is_said) = (plan, true, true);
+        (account.plan, account.is_assigned) = (plan, true);
+        (account.is_said, account.has_ended) = (true, false);
         self.pay_debts(tenant);
     }
 
     /// The operator says how the tenant stands with payment.
     pub(crate) fn pays(&mut self, tenant: usize, payment: Payment) {
         let account = &mut self.tenants[tenant];
-        (account.payment, account.is_said) = (payment, true);
+        account.payment = payment;
+        (account.is_said, account.has_ended) = (true, false);
         self.pay_debts(tenant);
     }
 
@@ -360,13 +365,11 @@ impl Book {
     }
 
     /// It ends: what the operator assigned holds again, or said meanwhile. Without either the
-    /// tenant has canceled.
+    /// tenant stands as one that has canceled.
     pub(crate) fn cancel(&mut self, tenant: usize) {
         let account = &mut self.tenants[tenant];
         account.subscription = None;
-        if !account.is_assigned && !account.is_said {
-            account.payment = Payment::Canceled;
-        }
+        account.has_ended = !account.is_assigned && !account.is_said;
         self.pay_debts(tenant);
     }
 
@@ -446,6 +449,7 @@ impl Book {
         let account = &self.tenants[tenant];
         match (account.subscription, account.payment) {
             (Some(bought), _) => bought.plan,
+            (None, _) if account.has_ended => 0,
             (None, Payment::PastDue(since)) if self.now >= since + GRACE => 1,
             (None, Payment::Canceled) => 0,
             (None, _) => account.plan,
@@ -455,7 +459,8 @@ impl Book {
     /// What refuses whatever the tenant asks.
     fn stands_refused(&self, tenant: usize) -> Option<Refused> {
         let account = &self.tenants[tenant];
-        let unpaid = account.subscription.is_none() && account.payment == Payment::Unpaid;
+        let decides = account.subscription.is_none() && !account.has_ended;
+        let unpaid = decides && account.payment == Payment::Unpaid;
         let unpaid = unpaid.then_some(Refused::Unpaid);
         if account.suspended { Some(Refused::Suspended) } else { unpaid }
     }
