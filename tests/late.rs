@@ -588,3 +588,24 @@ async fn what_two_limits_owe_is_billed_once_where_one_of_them_is_read_late() {
         assert_eq!(used(&second, "tokens").await, (14, 11, vec![14, 14]), "late: {slow}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn late_use_is_paid_before_what_a_request_gives_back_under_an_edited_plan() {
+    let plans = |quota: &str| {
+        format!(
+            "default-plan = \"free\"\n[meter.tokens]\ncount = \"reported\"\n[meter.jobs]\n\
+             [plan.free]\nquota.tokens = \"20/day\"\nquota.jobs = \"{quota}\"\n"
+        )
+    };
+    let file = testing::Plans::new(&plans("5/day"));
+    let builder = file.read_by(testing::builder("")).store(SlowAt(Memory::new(), "tokens/day"));
+    let gate = builder.open().await.unwrap();
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = || gate.admit(Ask::op("job").tenant(&acme).cost("tokens", 12));
+    let open = ask().await.unwrap();
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 9)]).await, 200);
+    file.set(&plans("6/day"));
+    gate.reload().await.unwrap();
+    open.cancel();
+    assert!(ask().await.is_err(), "9 of 20 were used");
+}
