@@ -73,6 +73,50 @@ async fn what_was_sent_after_the_backup_is_not_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_what_was_owed_in_the_backup_what_was_sent_since_is_not_sent_again() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    bench.use_("acme", "requests", 20).await;
+    bench.report().await;
+    bench.pass(32 * 24 * HOURS); // another period
+    bench.use_("acme", "requests", 10).await;
+    bench.report().await;
+    bench.use_("acme", "requests", 3).await;
+    bench.gate.flush_now().await.unwrap();
+    let copy = bench.store.copy().await;
+    bench.pass(60);
+    bench.report().await;
+    assert_eq!(bench.billed("api_requests"), 33);
+    let bench = bench.restored(copy).await;
+    assert!(bench.gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+    bench.pass(7 * HOURS);
+    bench.report().await;
+    assert_eq!(bench.billed("api_requests"), 33);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_entry_of_the_backup_that_counts_is_no_other_use() {
+    let bench = Bench::new().await;
+    bench.customer("acme").await;
+    let lost = json!({
+        "on": "POST /v1/billing/meter_events", "times": 0,
+        "do": { "status": { "code": 503, "applied": true, "should_retry": false } },
+    });
+    bench.sim.fault(serde_json::from_value(lost).unwrap());
+    bench.use_("acme", "requests", 10).await;
+    assert_eq!(bench.report().await.open, 1);
+    bench.sim.heal();
+    bench.use_("acme", "requests", 3).await;
+    bench.gate.flush_now().await.unwrap();
+    let copy = bench.store.copy().await;
+    let bench = bench.restored(copy).await;
+    assert!(bench.gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
+    bench.pass(7 * HOURS);
+    bench.report().await;
+    assert_eq!(bench.billed("api_requests"), 13, "three were sent by nobody");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_sent_since_the_backup_is_sent() {
     for word in [SentSinceCopy::AskStripe, SentSinceCopy::Nothing] {
         let bench = Bench::new().await;
