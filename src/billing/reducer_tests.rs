@@ -270,6 +270,28 @@ fn addons_count_by_quantity_and_top_ups_once_when_paid() {
 }
 
 #[test]
+fn a_line_that_gives_money_back_or_counts_nothing_sells_no_pack() {
+    let mut bought = invoice(1, "invoice.paid", T, "in_9", "paid");
+    bought.object["parent"] = Value::Null;
+    let line = |id: &str, amount: i64, quantity: u64| {
+        json!({
+            "id": id, "amount": amount, "quantity": quantity,
+            "pricing": { "price_details": { "price": "price_credits" } },
+        })
+    };
+    bought.object["lines"]["data"] = json!([
+        line("il_1", 500, 3),
+        line("il_2", 0, 1), // a present
+        line("il_3", -500, 1),
+        line("il_4", 500, 0),
+    ]);
+    let mut facts = facts(&[bought]);
+    facts.price("price_credits", "credits_50k", T);
+    let topups = facts.state(sold).topups;
+    assert_eq!(topups.keys().collect::<Vec<_>>(), ["il_1", "il_2"]);
+}
+
+#[test]
 fn what_the_events_cannot_decide_is_fetched_and_decides() {
     let sub = |price: &str| subscription("sub_1", "active", price, 1, T);
     let events = [
@@ -459,6 +481,37 @@ fn thousands_of_closed_invoices_leave_facts_of_a_few_and_the_same_state() {
     facts.no_invoice("in_00020");
     assert_eq!(facts.state(sold).base, before.base);
     assert_eq!(facts.state(sold).wanted, BTreeSet::new());
+}
+
+#[test]
+fn a_paid_invoice_that_waits_for_its_lines_or_a_price_is_not_folded() {
+    let mut unread = busy(10, "invoice.paid", "paid");
+    unread.object["lines"]["has_more"] = json!(true);
+    let mut unnamed = busy(20, "invoice.paid", "paid");
+    unnamed.object["lines"]["data"][0]["pricing"]["price_details"]["price"] = json!("price_new");
+    let mut facts = facts(&[unread, unnamed]);
+    facts.price("price_credits", "credits_50k", T);
+    for n in 30..=300 {
+        facts.take(&busy(n, "invoice.paid", "paid"));
+    }
+    let wanted = facts.state(sold).wanted;
+    assert_eq!(wanted.len(), 2, "{wanted:?}");
+    facts.fold(&BTreeSet::new());
+    assert_eq!(facts.state(sold).wanted, wanted);
+}
+
+#[test]
+fn a_subscription_that_goes_on_is_not_folded_however_many_have_ended_since() {
+    let lives = subscription("sub_1", "active", "pro_monthly", 1, T);
+    let mut facts = facts(&[created(1, T, lives)]);
+    for n in 1..=200 {
+        let mut over = subscription(&format!("over_{n}"), "canceled", "team_monthly", 1, T);
+        over["start_date"] = json!(T + n * DAY);
+        over["ended_at"] = json!(T + n * DAY);
+        facts.take(&event(2, "customer.subscription.deleted", T + n * DAY, over));
+    }
+    facts.fold(&BTreeSet::new());
+    assert_eq!(facts.state(sold), base("pro_monthly", PaymentState::Good, T));
 }
 
 #[test]
