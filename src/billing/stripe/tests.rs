@@ -348,6 +348,40 @@ async fn calls_keep_their_pace() {
     assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
 }
 
+#[tokio::test]
+async fn an_answer_that_is_an_error_is_what_no_call_asked_for() {
+    let (sim, stripe) = sim().await;
+    fault_on(&sim, "", json!({ "status": { "code": 403, "should_retry": false } }), 0);
+    let words = [
+        stripe.time().await.unwrap_err(),
+        stripe.sum(minute()).await.unwrap_err(),
+        stripe.customer_for("0123", "acme").await.unwrap_err(),
+        stripe.subscription("sub_1").await.unwrap_err(),
+        stripe.subscriptions(CUSTOMER).await.unwrap_err(),
+        stripe.cancel("sub_1").await.unwrap_err(),
+        stripe.lookup_key("price_1").await.unwrap_err(),
+        stripe.invoice("in_1").await.unwrap_err(),
+        stripe.lines("in_1").await.unwrap_err(),
+        stripe.rejected("evt_1").await.unwrap_err(),
+    ];
+    for SinkError(words) in words {
+        assert!(words.starts_with("403"), "{words}");
+    }
+}
+
+#[test]
+fn an_account_is_named_for_good_by_its_name_and_mode() {
+    let named = |key, mode| Stripe::new(settings(key, mode, API)).unwrap().account();
+    assert_eq!(named("sk_test_x", StripeMode::Test), "stripe/main/test");
+    assert_eq!(named("sk_live_x", StripeMode::Live), "stripe/main/live");
+}
+
+#[tokio::test]
+async fn to_cancel_a_subscription_that_is_gone_is_no_error() {
+    let (_sim, stripe) = sim().await;
+    assert_eq!(stripe.cancel("sub_gone").await, Ok(None));
+}
+
 /// Every call there is; one that is not in this list, in the test below and in `wire_tests.rs`
 /// fails.
 const CALLS_MADE: [&str; 14] = [
