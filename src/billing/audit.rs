@@ -328,6 +328,19 @@ mod tests {
     }
 
     #[test]
+    fn an_open_entry_may_be_counted_already_or_not_yet() {
+        let total = |counted| Total {
+            customer: "cus_1".to_owned(),
+            event: "api".to_owned(),
+            sent: 7,
+            open: 5,
+            counted,
+        };
+        let agrees: Vec<i64> = (-1..20).filter(|counted| total(*counted).agrees()).collect();
+        assert_eq!(agrees, [7, 12]);
+    }
+
+    #[test]
     fn an_item_names_each_of_its_gaps() {
         assert_eq!(gaps(0, 10, &Outbox::default()), []);
         let waiting = [Gap::Waiting { units: 2 }, Gap::Remainder { atoms: 5 }];

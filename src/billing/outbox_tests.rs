@@ -39,6 +39,7 @@ fn in_a_restored_table_what_was_sent_since_the_copy_is_known_before_anything_is_
     // Both were sent, and 4 units of use that the copy does not know.
     outbox.reconciled(Some(5), 7, 80, 10);
     assert_eq!((outbox.frozen, outbox.value_sent(), outbox.pending.is_none()), (80, 8, true));
+    assert_eq!((outbox.settled.entries, outbox.settled.atoms), (1, 30));
     assert_eq!(outbox.after_restore(80, 10, later), None, "once");
     assert_eq!(outbox.next(95, 10, later), Step::Freeze { value: 1, atoms: 10 });
     // Nothing was sent: the open entry begins anew.
@@ -53,6 +54,7 @@ fn in_a_restored_table_what_was_sent_since_the_copy_is_known_before_anything_is_
     // All was sent and known: use since the copy does not wait.
     let outbox = Outbox { frozen: 80, restored: restored(80), ..Outbox::default() };
     assert_eq!(outbox.after_restore(80, 10, NOW), None);
+    assert_eq!(outbox.after_restore(89, 10, NOW), None, "no whole unit");
 }
 
 #[test]
