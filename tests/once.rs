@@ -165,6 +165,54 @@ async fn what_is_reported_is_in_the_claim_and_a_replay_reports_in_vain() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_handler_takes_bit_by_bit_is_charged_with_its_key() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let gate = node(PLANS, store.clone(), &clock).await.unwrap();
+    for _ in 0..2 {
+        let handler = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
+            let usage = request.extensions().get::<Admitted>().unwrap().usage();
+            for _ in 0..4 {
+                usage.take("tokens", 75).await.unwrap();
+            }
+            usage.add("tokens", 290);
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+        });
+        let service = TollgateLayer::new(&gate).layer(handler);
+        let response = service.oneshot(request("acme", "/chat", Some("k"))).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        assert_eq!(used(&gate, &clock, "acme", "tokens").await, 290);
+    }
+    gate.close().await.unwrap();
+    // The ten that were taken and not used went back.
+    let next = node(PLANS, store, &clock).await.unwrap();
+    let who = testing::identified_by(&next, &[("x-tenant", "acme")]).await;
+    let report = next.usage_report(&who).await.unwrap();
+    let limits = report.meters.iter().flat_map(|meter| &meter.limits);
+    assert_eq!(limits.clone().find(|l| &*l.id == "tokens/day").unwrap().used, 290);
+    next.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_of_a_meter_that_the_route_does_not_ask_for_are_charged_with_the_key() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let plans = format!("{PLANS}\n[meter.pages]\n");
+    let gate = node(&plans, store, &clock).await.unwrap();
+    for _ in 0..2 {
+        let handler = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
+            let usage = request.extensions().get::<Admitted>().unwrap().usage();
+            usage.add("pages", 3);
+            usage.add("pages", 4);
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+        });
+        let service = TollgateLayer::new(&gate).layer(handler);
+        let response = service.oneshot(request("acme", "/pay", Some("k"))).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        assert_eq!(used(&gate, &clock, "acme", "pages").await, 7);
+    }
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_key_nothing_is_claimed() {
     let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
     let gate = node(PLANS, store.clone(), &clock).await.unwrap();
