@@ -174,3 +174,28 @@ fn decode(item: &Item) -> Result<Versioned, StoreError> {
     };
     parts().ok_or_else(|| StoreError::new(StoreErrorKind::Corrupt, "an outbox cannot be read"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Memory;
+    use crate::testing::{Fault, Faulty};
+
+    #[tokio::test]
+    async fn of_two_who_write_one_version_the_first_has_written() {
+        let key = || Key { pk: "1#s#B#x".into(), sk: "0".into() };
+        let store = Memory::new();
+        for version in 1..=2 {
+            let before = read(&store, key()).await.unwrap();
+            // Its reply is lost: the repeat is refused, by what it wrote itself.
+            let loses = Faulty::scripted(store.clone(), [Fault::LoseReply]);
+            let first = write(&loses, key(), &before, Outbox::default()).await.unwrap();
+            assert_eq!(first.unwrap().version, version);
+            let second = write(&store, key(), &before, Outbox::default()).await.unwrap();
+            assert!(second.is_none(), "version {version}");
+        }
+        let before = Versioned { outbox: Outbox::default(), version: 1 };
+        let late = write(&store, key(), &before, Outbox::default()).await.unwrap();
+        assert!(late.is_none(), "of a version that is over");
+    }
+}

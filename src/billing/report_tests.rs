@@ -308,6 +308,27 @@ async fn of_overage_only_what_was_drawn_beyond_is_sent() {
 }
 
 #[tokio::test]
+async fn no_entry_is_dated_before_its_period_began() {
+    let bench = Bench::new(Memory::new()).await;
+    let reporter = bench.reporter().await;
+    // Two tenants of one customer, whose period began half a second ago: one minute of it is over.
+    let due = |tenant| {
+        let mut due = bench.due(50);
+        (due.id.tenant, due.id.period_ms) = (Surrogate::test(tenant), NOW * 1_000 - 500);
+        due
+    };
+    reporter.run(vec![due(1), due(2)]).await.unwrap();
+    assert_eq!(bench.billed(), 5, "a minute is one entry's");
+    bench.pass(60);
+    reporter.run(vec![due(1), due(2)]).await.unwrap();
+    assert_eq!(bench.billed(), 10);
+    let calls = bench.sim.calls();
+    let sent = calls.iter().filter(|call| call.call.ends_with("meter_events"));
+    let dated = sent.map(|call| call.params["timestamp"].as_str().unwrap().parse().unwrap());
+    assert_eq!(dated.collect::<Vec<i64>>(), [NOW, NOW + 60]);
+}
+
+#[tokio::test]
 async fn what_is_older_than_stripe_takes_is_carried_or_named() {
     for carry in [true, false] {
         let bench = Bench::new(Memory::new()).await;

@@ -34,3 +34,40 @@ pub(crate) fn terms(
     let overage = stripe.send == Send::Overage;
     Some(Terms { customer, event, atoms_per_unit, overage, ends_ms, carry })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::Surrogate;
+
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [meter.hours]
+        parts  = 60
+        stripe = { event = "hours" }
+        [meter.tokens]
+        stripe = { event = "tokens", unit = "k" }
+        [plan.free]
+    "#;
+
+    #[test]
+    fn a_unit_of_stripe_is_as_many_atoms_as_the_use_was_counted_in() {
+        let catalog = Catalog::parse("plans.toml", PLANS, 0).unwrap();
+        let atoms = |meter: &str, scale| {
+            let id = ItemId {
+                account: "cus_1".into(),
+                tenant: Surrogate::test(1),
+                meter: meter.into(),
+                scale,
+                period_ms: 0,
+            };
+            let terms = terms(&id, &catalog, &Anchors { cycle_ms: 0, term: None }, false);
+            terms.map(|terms| terms.atoms_per_unit)
+        };
+        assert_eq!(atoms("hours", 60), Some(60));
+        assert_eq!(atoms("hours", 30), Some(30), "what was counted in halves of what it is now");
+        assert_eq!(atoms("tokens", 1), Some(1_000));
+        assert_eq!(atoms("tokens", 60), Some(60_000));
+        assert_eq!(atoms("colours", 1), None);
+    }
+}
