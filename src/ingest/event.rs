@@ -251,6 +251,12 @@ mod tests {
         for (id, json) in shapes {
             assert_eq!(read(&json), Ok(calls(id)), "{json}");
         }
+        // Of no time that it says: used when it comes.
+        for time in ["", r#","timestamp":null"#, &format!(r#","time":{at}"#)] {
+            let json =
+                format!(r#"{{"id":"e1","tenant":"acme","meter":"calls","quantity":3{time}}}"#);
+            assert_eq!(read(&json), Ok(UsageEvent { at_ms: None, ..calls("e1") }), "{json}");
+        }
     }
 
     #[test]
@@ -268,13 +274,24 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_id_and_the_largest_quantity_are_taken() {
+        let event = |id: usize, n| UsageEvent::new("x".repeat(id), "acme", "calls", n).check();
+        assert_eq!(event(MAX_ID, MAX_QUANTITY), Ok(()));
+        assert!(event(MAX_ID + 1, 1).is_err());
+        assert!(event(1, MAX_QUANTITY + 1).is_err());
+    }
+
+    #[test]
     fn says_what_is_wrong_and_shows_no_value() {
         let wrong = [
             ("[]", "an event is a JSON object"),
             (r#"{"tenant":"t","meter":"m","quantity":1}"#, "`id` is missing"),
+            (r#"{"id":"e","subject":"t","meter":"m","quantity":1}"#, "`tenant` is missing"),
+            (r#"{"id":"e","tenant":"t","type":"m","quantity":1}"#, "`meter` is missing"),
             (r#"{"id":"e","tenant":"t","meter":"m"}"#, "`quantity` is missing"),
             (r#"{"id":"e","tenant":"t","meter":"m","quantity":1.5}"#, "`quantity` is a whole"),
             (r#"{"id":"e","tenant":"t","meter":"m","quantity":-1}"#, "`quantity` is a whole"),
+            (r#"{"id":"e","tenant":"t","meter":"m","quantity":"+1"}"#, "`quantity` is a whole"),
             (r#"{"id":7,"tenant":"t","meter":"m","quantity":1}"#, "`id` is no text"),
             (r#"{"id":"","tenant":"t","meter":"m","quantity":1}"#, "an id has 1 to 512 bytes"),
             (r#"{"id":"e","TenantID":"t","ProductCode":"s3cret","Quantity":1}"#, "[ingest.prod"),

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use super::claim::{self, Claimed, Place};
 use super::*;
-use crate::store::Memory;
+use crate::directory::Surrogate;
+use crate::store::layout::Space;
+use crate::store::{Change, Memory, Value, Write};
 use crate::testing::{self, Faulty, START_MS};
 use crate::{Ask, Gate, ManualClock};
 
@@ -143,6 +146,49 @@ async fn late_events_count_in_their_own_window_while_it_is_open() {
     assert_eq!(used(&store, "calls").await, 1);
 }
 
+/// An event, and the place that a first claim of it names.
+fn claimed() -> (Space, claim::Event<'static>, Place) {
+    let event = claim::Event { tenant: Surrogate::test(1), id: "a", print: "p" };
+    (Space::new("s"), event, Place { writer: 7, slot: 1_500 })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_slot_was_folded_away_counts_all_the_same() {
+    let store = Memory::new();
+    let (space, event, place) = claimed();
+    assert_eq!(claim::claim(&store, &space, event, place, 0).await, Claimed::Ours);
+    let fold = vec![Change::Set("of".into(), Value::Int(1_024))];
+    let write = Write { key: space.fold(7, 1, 0), when: vec![], change: fold };
+    store.write(write).await.unwrap();
+    let other = Place { writer: 8, slot: 0 };
+    assert_eq!(claim::claim(&store, &space, event, other, DAY_MS).await, Claimed::Counts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_may_stand_is_unknown_whatever_its_repeats_came_to() {
+    use crate::testing::Fault;
+
+    let (space, event, place) = claimed();
+    for (first, expected) in
+        [(Fault::LoseReply, Claimed::Unknown), (Fault::Unavailable, Claimed::Not)]
+    {
+        let faults = [first].into_iter().chain([Fault::Unavailable; 5]);
+        let store = Faulty::scripted(Memory::new(), faults);
+        assert_eq!(claim::claim(&store, &space, event, place, 0).await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_feed_more_meters_than_a_record_has_rows_all_count() {
+    let sums: String =
+        (1..=4).map(|n| format!("[meter.sum{n}]\nsum = {{ calls = 1 }}\n")).collect();
+    let plans = format!("default-plan = \"free\"\n[meter.calls]\n{sums}[plan.free]\n");
+    let (gate, _clock) = testing::gate_with(&plans, Memory::new());
+    let of = |n: u32| UsageEvent::new("a", format!("tenant{n}"), "calls", 1);
+    let answers = gate.ingest().events((0..250).map(of).collect()).await;
+    assert_eq!(answers, vec![Ok(Counted::Now); 250]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn says_what_can_never_count() {
     let (gate, _clock) = gate(Memory::new());
@@ -233,7 +279,7 @@ async fn every_fault_of_a_store_leaves_each_event_counted_once() {
 }
 
 /// A gate with a token and product codes.
-async fn service(store: Memory) -> Gate {
+async fn service(store: impl Store) -> Gate {
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
     std::fs::write(&token, "t0ken-of-sixteen").unwrap();
@@ -247,6 +293,25 @@ async fn service(store: Memory) -> Gate {
 }
 
 const BEARER: Option<&[u8]> = Some(b"Bearer t0ken-of-sixteen");
+
+#[tokio::test(start_paused = true)]
+async fn over_http_events_that_may_count_later_are_asked_for_again_whatever_the_others_are() {
+    let store = Faulty::scripted(Memory::new(), []);
+    let gate = service(store.clone()).await;
+    let good =
+        |id: &str| format!(r#"{{"id":"{id}","tenant":"acme","meter":"calls","quantity":1}}"#);
+    gate.ingest().reply(BEARER, Some(good("a").as_bytes())).await;
+    store.outage(true);
+    let (good, bad) = (good("b"), r#"{"id":"c"}"#);
+    for body in [format!("[{good},{bad}]"), format!("[{bad},{good}]")] {
+        let reply = gate.ingest().reply(BEARER, Some(body.as_bytes())).await;
+        assert_eq!(reply.status, 503, "{body}");
+        assert!(reply.headers.iter().any(|(name, _)| *name == "retry-after"), "{body}");
+    }
+    let reply = gate.ingest().reply(BEARER, Some(bad.as_bytes())).await;
+    assert_eq!(reply.status, 422);
+    assert!(reply.headers.iter().all(|(name, _)| *name != "retry-after"));
+}
 
 #[tokio::test]
 async fn over_http_each_event_has_its_result() {
