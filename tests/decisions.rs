@@ -297,6 +297,30 @@ async fn payment_states_do_what_the_billing_table_says() {
 }
 
 #[tokio::test]
+async fn a_plan_that_an_exception_names_is_paid_for_like_any_other() {
+    let (gate, clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.jobs]
+        [plan.free]
+        quota.jobs = "10/day"
+        [plan.pro]
+        quota.jobs = "100/day"
+        [tenant.acme]
+        plan = "pro"
+        note = "an exception in the file"
+        [billing]
+        past-due = { grace = "7d", then = "free" }
+        "#,
+    );
+    assert_eq!(exhaust(&gate, "acme", "jobs", 10).await.0, 10);
+    let acme = gate.directory().tenant("acme").payment(PaymentState::PastDue);
+    acme.note("from the test").save().await.unwrap();
+    clock.advance(8 * 24 * HOUR);
+    assert_eq!(exhaust(&gate, "acme", "jobs", 10).await.0, 1, "as on free");
+}
+
+#[tokio::test]
 async fn an_override_wins_until_its_end() {
     let (gate, clock) = testing::gate(
         r#"

@@ -176,3 +176,13 @@ async fn a_changed_rate_gives_nobody_a_new_burst() {
     clock.advance(Duration::from_secs(3_600 / 5));
     assert_eq!(admitted(&gate, ("x-user", "ann"), "192.0.2.1").await, 1);
 }
+
+#[tokio::test]
+async fn what_another_rate_refuses_costs_nothing_of_a_users() {
+    let rates = "rate.default = [\"3/h per user\", \"2/min\"]";
+    let plans = format!("default-plan = \"free\"\n[plan.free]\n{rates}\n");
+    let (gate, clock, _plans) = gate(&plans).await;
+    assert_eq!(admitted(&gate, ("x-user", "ann"), "192.0.2.1").await, 2);
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(admitted(&gate, ("x-user", "ann"), "192.0.2.1").await, 1, "the third of three");
+}
