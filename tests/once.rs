@@ -167,7 +167,9 @@ async fn what_is_reported_is_in_the_claim_and_a_replay_reports_in_vain() {
 #[tokio::test(start_paused = true)]
 async fn what_a_handler_takes_bit_by_bit_is_charged_with_its_key() {
     let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
-    let gate = node(PLANS, store.clone(), &clock).await.unwrap();
+    // Enough for one of them beside the hold of another.
+    let plans = PLANS.replace("10k/day", "450/day");
+    let gate = node(&plans, store.clone(), &clock).await.unwrap();
     for _ in 0..2 {
         let handler = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
             let usage = request.extensions().get::<Admitted>().unwrap().usage();
@@ -184,7 +186,7 @@ async fn what_a_handler_takes_bit_by_bit_is_charged_with_its_key() {
     }
     gate.close().await.unwrap();
     // The ten that were taken and not used went back.
-    let next = node(PLANS, store, &clock).await.unwrap();
+    let next = node(&plans, store, &clock).await.unwrap();
     let who = testing::identified_by(&next, &[("x-tenant", "acme")]).await;
     let report = next.usage_report(&who).await.unwrap();
     let limits = report.meters.iter().flat_map(|meter| &meter.limits);
