@@ -78,8 +78,8 @@ pub(super) struct Answer {
     pub(super) body: Value,
     /// The service's clock, Unix seconds.
     pub(super) date_s: Option<i64>,
-    should_retry: Option<bool>,
-    retry_after: Option<Duration>,
+    pub(super) should_retry: Option<bool>,
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// What a call came to.

@@ -376,9 +376,32 @@ fn an_account_is_named_for_good_by_its_name_and_mode() {
     assert_eq!(named("sk_live_x", StripeMode::Live), "stripe/main/live");
 }
 
+#[test]
+fn of_an_event_it_is_stripe_alone_that_says_what_became_of_it() {
+    let answer = |status, body| Answer {
+        status: ::http::StatusCode::from_u16(status).unwrap(),
+        body,
+        date_s: None,
+        should_retry: None,
+        retry_after: None,
+    };
+    let judged = |status| judge(&answer(status, json!({ "error": { "message": "no" } })));
+    assert_eq!(judged(200), Delivery::Delivered);
+    // A proxy's, in no words of Stripe's.
+    assert!(matches!(judge(&answer(200, serde_json::Value::Null)), Delivery::Unknown(_)));
+    for status in [401, 403, 409, 429, 500, 503] {
+        assert!(matches!(judged(status), Delivery::Unknown(_)), "{status}");
+    }
+    for status in [400, 402, 404] {
+        assert!(matches!(judged(status), Delivery::Refused(_)), "{status}");
+    }
+}
+
 #[tokio::test]
-async fn to_cancel_a_subscription_that_is_gone_is_no_error() {
+async fn what_stripe_does_not_have_is_nothing_and_no_error() {
     let (_sim, stripe) = sim().await;
+    assert_eq!(stripe.subscription("sub_gone").await, Ok(None));
+    assert_eq!(stripe.invoice("in_gone").await, Ok(None));
     assert_eq!(stripe.cancel("sub_gone").await, Ok(None));
 }
 
