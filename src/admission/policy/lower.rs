@@ -465,3 +465,51 @@ impl Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::is_too_small;
+    use super::*;
+
+    fn catalog() -> Catalog {
+        let plans = r#"
+            default-plan = "free"
+            [meter.pages]
+            [meter.tokens]
+            count = "reported"
+            hold  = "30"
+            [meter.credits]
+            sum = { pages = 2, tokens = 1 }
+            [route.scan]
+            match = "GET /scan"
+            cost  = { pages = 7 }
+            [route.read]
+            match = "GET /read"
+            cost  = { pages = 3 }
+            [plan.free]
+            rate.default = "10/s"
+        "#;
+        Catalog::parse("plans.toml", plans, 0).unwrap()
+    }
+
+    #[test]
+    fn the_most_that_a_request_asks_for_is_what_the_dearest_route_costs() {
+        let catalog = catalog();
+        let units = |meter| {
+            let id = catalog.meter(meter).unwrap();
+            most_asked(&catalog, id) / catalog.meters[usize::from(id.0)].scale
+        };
+        assert_eq!((units("pages"), units("tokens")), (7, 30));
+        assert_eq!(units("credits"), 2 * 7 + 30);
+    }
+
+    #[test]
+    fn a_rate_is_too_small_where_one_request_of_each_node_passes_its_burst() {
+        let catalog = catalog();
+        let rate = catalog.plans[0].rates.values().flatten().next().unwrap();
+        let too_small = |most, nodes| is_too_small(rate, most, nodes);
+        assert!(!too_small(1, 10) && too_small(1, 11));
+        assert!(!too_small(5, 2) && too_small(5, 3));
+        assert!(!too_small(100, 1) && too_small(100, 2));
+    }
+}
