@@ -76,10 +76,12 @@ async fn what_was_sent_after_the_backup_is_not_sent_again() {
 async fn of_what_was_owed_in_the_backup_what_was_sent_since_is_not_sent_again() {
     let bench = Bench::new().await;
     bench.customer("acme").await;
+    bench.gate.directory().tenant("acme").plan("payg").note("t").save().await.unwrap();
     bench.use_("acme", "requests", 20).await;
     bench.report().await;
     bench.pass(32 * 24 * HOURS); // another period
     bench.use_("acme", "requests", 10).await;
+    bench.use_("acme", "jobs", 50).await; // another event
     bench.report().await;
     bench.use_("acme", "requests", 3).await;
     bench.gate.flush_now().await.unwrap();
@@ -91,7 +93,7 @@ async fn of_what_was_owed_in_the_backup_what_was_sent_since_is_not_sent_again() 
     assert!(bench.gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
     bench.pass(7 * HOURS);
     bench.report().await;
-    assert_eq!(bench.billed("api_requests"), 33);
+    assert_eq!((bench.billed("api_requests"), bench.billed("jobs")), (33, 50));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
