@@ -215,6 +215,25 @@ async fn units_of_a_meter_that_the_route_does_not_ask_for_are_charged_with_the_k
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_two_at_once_with_one_key_one_is_charged_and_the_units_of_the_other_go_back() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let gate = node(PLANS, store.clone(), &clock).await.unwrap();
+    let one = || call(&gate, request("acme", "/chat", Some("k")), 200, 40);
+    let (one, other) = tokio::join!(one(), one());
+    assert_eq!((one.status, other.status), (200, 200));
+    assert_eq!(used(&gate, &clock, "acme", "tokens").await, 40);
+    gate.close().await.unwrap();
+    let next = node(PLANS, store, &clock).await.unwrap();
+    let who = testing::identified_by(&next, &[("x-tenant", "acme")]).await;
+    let report = next.usage_report(&who).await.unwrap();
+    let limits = report.meters.iter().flat_map(|meter| &meter.limits);
+    let mut limits: Vec<_> = limits.map(|limit| (&*limit.id, limit.used)).collect();
+    limits.sort_unstable();
+    assert_eq!(limits, [("requests/day", 1), ("tokens/day", 40)]);
+    next.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_key_nothing_is_claimed() {
     let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
     let gate = node(PLANS, store.clone(), &clock).await.unwrap();
