@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+#[cfg(target_os = "linux")]
 mod hour;
 mod in_doubt;
 mod rates;
