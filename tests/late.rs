@@ -609,3 +609,27 @@ async fn late_use_is_paid_before_what_a_request_gives_back_under_an_edited_plan(
     open.cancel();
     assert!(ask().await.is_err(), "9 of 20 were used");
 }
+
+#[tokio::test]
+async fn what_is_beyond_two_quotas_of_a_user_is_owed_once() {
+    let plans = "default-plan = \"free\"
+        [meter.tokens]
+        count = \"reported\"
+        stripe = { event = \"tokens\", send = \"overage\" }
+        [plan.free]
+        quota.tokens = [
+            { limit = \"5/hour per user\", over = \"bill\" },
+            { limit = \"10/day per user\", over = \"bill\" },
+        ]";
+    let (gate, clock) = testing::gate(plans);
+    // Reported, and what of all that is owed: what is beyond the quota that has less left.
+    for (n, owed) in [(4, 0), (4, 3), (8, 11)] {
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", n)]).await, 200);
+        assert_eq!(used(&gate, "tokens").await.1, owed, "after {n} more");
+    }
+    clock.advance(Duration::from_secs(3_600));
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 7)]).await, 200);
+    assert_eq!(used(&gate, "tokens").await.1, 18, "2 beyond the hour's, all beyond the day's");
+    assert_eq!(reporting(&gate, "bob", "/chat", &[("tokens", 6)]).await, 200);
+    assert_eq!(used(&gate, "tokens").await.1, 19, "another user has units of its own");
+}
