@@ -32,8 +32,8 @@ impl Every {
         }
     }
 
-    /// First instant of the window that `at` lies in. Cycles are counted from `anchor`; a month that
-    /// has no such day begins its cycle on its last.
+    /// First instant of the window that `at` lies in. Cycles are counted from `anchor`; a month
+    /// that has no such day begins its cycle on its last.
     pub(crate) fn start(self, at: i64, anchor: i64) -> i64 {
         let day = at.div_euclid(DAY);
         let (year, month, _) = civil(day);
