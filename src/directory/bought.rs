@@ -4,8 +4,8 @@
 //!
 //! 1. While it lives it decides plan, payment and anchor. What is assigned meanwhile waits beneath.
 //! 2. As it ends, what was assigned is in force again: the anchor always, so that no end begins a
-//!    cycle anew; plan and payment where a plan was assigned. Where none was, the tenant stands as
-//!    canceled, and `[billing]` says what that means.
+//!    cycle anew; plan and payment where a plan was assigned, or a payment state that is not good.
+//!    Where neither was, the tenant stands as canceled, and `[billing]` says what that means.
 //! 3. An end is said once: after an operator has said anything of plan or payment it has no say.
 
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,8 @@ impl TenantRecord {
     fn stand(&mut self, now_ms: i64) {
         let Some(Bought { says, beneath, is_past }) = self.bought.as_deref() else { return };
         let mut holds = beneath.clone();
-        if says.lives() || !is_past && beneath.plan.is_none() {
+        let is_assigned = beneath.plan.is_some() || beneath.payment != PaymentState::Good;
+        if says.lives() || !is_past && !is_assigned {
             holds.plan = Some(says.plan.clone());
             (holds.payment, holds.payment_since_ms) = (says.payment, says.since_ms);
         }

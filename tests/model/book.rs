@@ -175,9 +175,8 @@ pub(crate) struct Account {
     pub(crate) anchor: i64,
     pub(crate) payment: Payment,
     pub(crate) subscription: Option<Subscription>,
-    /// Whether the operator ever assigned a plan, or said anything since a subscription began.
+    /// Whether the operator ever assigned a plan.
     is_assigned: bool,
-    is_said: bool,
     /// A subscription has ended, and the operator has said nothing since.
     has_ended: bool,
     pub(crate) suspended: bool,
@@ -211,7 +210,6 @@ impl Account {
             payment: Payment::Good,
             subscription: None,
             is_assigned: false,
-            is_said: false,
             has_ended: false,
             suspended: false,
             grants: Vec::new(),
@@ -342,34 +340,29 @@ impl Book {
     /// The operator assigns a plan.
     pub(crate) fn assign(&mut self, tenant: usize, plan: usize) {
         let account = &mut self.tenants[tenant];
-        (account.plan, account.is_assigned) = (plan, true);
-        (account.is_said, account.has_ended) = (true, false);
+        (account.plan, account.is_assigned, account.has_ended) = (plan, true, false);
         self.pay_debts(tenant);
     }
 
     /// The operator says how the tenant stands with payment.
     pub(crate) fn pays(&mut self, tenant: usize, payment: Payment) {
         let account = &mut self.tenants[tenant];
-        account.payment = payment;
-        (account.is_said, account.has_ended) = (true, false);
+        (account.payment, account.has_ended) = (payment, false);
         self.pay_debts(tenant);
     }
 
     /// A subscription decides from now on.
     pub(crate) fn subscribe(&mut self, tenant: usize, bought: Subscription) {
-        let account = &mut self.tenants[tenant];
-        if account.subscription.replace(bought).is_none() {
-            account.is_said = false;
-        }
+        self.tenants[tenant].subscription = Some(bought);
         self.pay_debts(tenant);
     }
 
-    /// It ends: what the operator assigned holds again, or said meanwhile. Without either the
+    /// It ends: what the operator has assigned, or said of payment, holds again. Without either the
     /// tenant stands as one that has canceled.
     pub(crate) fn cancel(&mut self, tenant: usize) {
         let account = &mut self.tenants[tenant];
         account.subscription = None;
-        account.has_ended = !account.is_assigned && !account.is_said;
+        account.has_ended = !account.is_assigned && account.payment == Payment::Good;
         self.pay_debts(tenant);
     }
 

@@ -1,6 +1,6 @@
 //! Histories that differed once, as small as they became.
 
-use crate::book::{MeterPlan, Over, Plan, Quota};
+use crate::book::{MeterPlan, Over, Payment, Plan, Quota};
 use crate::calendar::{DAY, Every};
 use crate::history::{Event, History, Setting};
 use crate::system;
@@ -219,6 +219,21 @@ fn a_limit_that_falls_serves_no_more_than_it_has() {
         let plans = [[before, unlimited()], [after, unlimited()]];
         let mut history = history(None, plans, vec![work(16), Event::Move { tenant: 0, plan: 1 }]);
         history.events.extend([work(1), work(1)]);
+        equal(history);
+    }
+}
+
+/// 4731: what was said of payment while a subscription lived was forgotten at its end.
+#[test]
+fn an_operators_word_of_payment_is_in_force_after_a_subscription() {
+    let plans = [[unlimited(), unlimited()], [unlimited(), unlimited()]];
+    let pay = Event::Pay { tenant: 1, state: Payment::Unpaid };
+    let (buy, cancel) = (Event::Subscribe { tenant: 1, plan: 0 }, Event::Cancel { tenant: 1 });
+    let begin = Event::Begin { slot: 0, tenant: 1, user: 1, chats: false };
+    for [first, second] in [[pay.clone(), buy.clone()], [buy, pay]] {
+        let mut history =
+            history(None, plans.clone(), vec![first, second, cancel.clone(), begin.clone()]);
+        history.setting.sends_all = Some(false);
         equal(history);
     }
 }
