@@ -77,8 +77,8 @@ pub use usage::{Admitted, Usage};
 pub const LEASE_WAIT: Duration = Duration::from_millis(250);
 
 /// Most requests of one tenant that wait for a lease at once; the next is refused at once, so that
-/// a tenant whose pool is slow cannot fill memory with its requests: about 1 kB each. It is more
-/// than the clients of one tenant that call at the same instant.
+/// a tenant whose pool is slow cannot fill memory with its requests. It is more than the connections
+/// of one tenant to one process.
 pub const LEASE_WAITERS: u32 = 16_384;
 
 /// Rounds of waiting for one request: its caller, its tenant, and the leases of its meters, which

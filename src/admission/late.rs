@@ -6,11 +6,10 @@
 //!
 //! 1. It never fails and is never lost: what cannot be paid from memory waits here, with the sheet
 //!    it was used under, until the leases it needs have been asked.
-//! 2. While it waits, and while a quota is in debt, no ask of its meter is admitted.
+//! 2. While it waits, and while a quota is in debt, no ask of its meter is admitted, also under the
+//!    sheet that follows (another plan, another number of nodes, the next window).
 //! 3. A debt is paid by grants and by what is beyond the quota, as soon as they have units, and by
 //!    units of the quota that are released; or it ends with the window.
-//!    So under the sheet that follows (another plan, another number of nodes, the next window) what
-//!    waits under this one is paid first.
 //! 4. A unit that several quotas owe is paid by one unit of a grant: it lowers the debts of all of
 //!    them at once. So nothing is paid while another payment to one of them is on its way.
 //!

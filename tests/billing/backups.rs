@@ -115,7 +115,7 @@ async fn an_open_entry_of_the_backup_that_counts_is_no_other_use() {
     assert!(bench.gate.resume_reports(SentSinceCopy::AskStripe).await.unwrap());
     bench.pass(7 * HOURS);
     bench.report().await;
-    assert_eq!(bench.billed("api_requests"), 13, "three were sent by nobody");
+    assert_eq!(bench.billed("api_requests"), 13, "the 3 unsent units are billed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
