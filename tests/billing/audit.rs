@@ -4,7 +4,7 @@ use serde_json::json;
 use tollgate::billing::audit::{Audit, Gap};
 use tollgate::store::{Change, Key, Query, Store, Value, When, Write};
 
-use crate::bench::{Bench, NOW, call, use_at};
+use crate::bench::{Bench, NOW, use_at};
 
 /// Every gap, with the meter it is in.
 fn named(audit: &Audit) -> Vec<(String, Gap)> {
@@ -125,7 +125,7 @@ async fn what_somebody_else_has_sent_is_named() {
         "event_name=api_requests&identifier=foreign&payload[stripe_customer_id]={customer}\
          &payload[value]=3&timestamp={NOW}"
     );
-    call(&bench.sim, "POST", "/v1/billing/meter_events", &form).await;
+    bench.sim.call("POST", "/v1/billing/meter_events", &form);
     let counted = Gap::Counted { sent: 5, counted: 8 };
     let audit = audited(&bench).await;
     assert_eq!(named(&audit), [("requests".to_owned(), counted)]);

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim, signature};
 use tollgate::store::{
@@ -129,9 +128,7 @@ impl Bench {
         let sim = Sim::start(settings).await.unwrap();
         assert!(sim.stand_at(NOW));
         for event in ["api_requests", "jobs"] {
-            let meter =
-                format!("display_name=x&event_name={event}&default_aggregation[formula]=sum");
-            call(&sim, "POST", "/v1/billing/meters", &meter).await;
+            sim.create_meter(event).unwrap();
         }
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("key"), KEY).unwrap();
@@ -216,7 +213,7 @@ impl Bench {
 
     /// Every event Stripe has made so far and this test has not yet passed on, oldest first.
     pub(crate) async fn deliver(&self, seen: &mut usize) -> Vec<String> {
-        let list = call(&self.sim, "GET", "/v1/events?limit=100", "").await;
+        let list = self.sim.call("GET", "/v1/events?limit=100", "");
         let mut events = list["data"].as_array().unwrap().clone();
         events.reverse();
         let mut kinds = Vec::new();
@@ -315,20 +312,6 @@ impl tollgate::identity::Identify for ByHeader {
         let tenant = view.header("x-tenant").and_then(|value| std::str::from_utf8(value).ok());
         tenant.map_or(Identity::Nobody, |tenant| Identity::Tenant(Caller::new(tenant)))
     }
-}
-
-/// A call to Stripe by hand.
-pub(crate) async fn call(sim: &Sim, method: &str, path: &str, form: &str) -> Value {
-    use hyper_util::client::legacy::Client;
-    let request = http::Request::builder()
-        .method(method)
-        .uri(format!("{}{path}", sim.url()))
-        .header("authorization", format!("Bearer {KEY}"))
-        .body(Full::new(bytes::Bytes::from(form.to_owned())))
-        .unwrap();
-    let pool = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-    let body = pool.request(request).await.unwrap().into_body().collect().await.unwrap();
-    serde_json::from_slice(&body.to_bytes()).unwrap()
 }
 
 /// An event about an object, made at this second.

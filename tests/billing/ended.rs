@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tollgate::directory::{PaymentState, TenantRecord};
 use tollgate::{Ask, Gate};
 
-use crate::bench::{Bench, NOW, call, event, plan_at, subscription, webhook_at};
+use crate::bench::{Bench, NOW, event, plan_at, subscription, webhook_at};
 
 const CREATED: &str = "customer.subscription.created";
 const UPDATED: &str = "customer.subscription.updated";
@@ -194,7 +194,7 @@ async fn a_card_that_failed_at_first_is_not_subscribed_with_again() {
     let customer = bench.customer("acme").await;
     let payg = "currency=usd&unit_amount=900&product_data[name]=x&recurring[interval]=month\
                 &lookup_key=payg_monthly";
-    call(&bench.sim, "POST", "/v1/prices", payg).await;
+    bench.sim.call("POST", "/v1/prices", payg);
     let made = begun(&bench, &customer, "sub_1", "incomplete");
     say(&bench, "evt_1", CREATED, &made).await;
     say_anything(&bench, &customer, "evt_m").await;

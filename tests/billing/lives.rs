@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollgate::directory::{PaymentState, TenantRecord};
 
-use crate::bench::{Bench, NOW, call, event, subscription, webhook_at};
+use crate::bench::{Bench, NOW, event, subscription, webhook_at};
 
 const MONTHLY: &str =
     "currency=usd&unit_amount=2000&product_data[name]=x&recurring[interval]=month";
@@ -19,7 +19,7 @@ async fn record(bench: &Bench, tenant: &str) -> TenantRecord {
 
 /// The id of what is made at Stripe.
 async fn make(bench: &Bench, path: &str, form: &str) -> String {
-    let made = call(&bench.sim, "POST", path, form).await;
+    let made = bench.sim.call("POST", path, form);
     made["id"].as_str().unwrap_or_else(|| panic!("{path}: {made}")).to_owned()
 }
 
@@ -39,7 +39,7 @@ fn attached(id: &str, customer: &str, created: i64) -> Value {
 
 async fn subscriptions(bench: &Bench, customer: &str) -> usize {
     let path = format!("/v1/subscriptions?status=all&customer={customer}");
-    call(&bench.sim, "GET", &path, "").await["data"].as_array().unwrap().len()
+    bench.sim.call("GET", &path, "")["data"].as_array().unwrap().len()
 }
 
 /// Units of its packs, by grant.
@@ -49,7 +49,7 @@ async fn packs(bench: &Bench, tenant: &str) -> Vec<u64> {
 
 /// Passes on every event, but for those of prices where an operator does not send them.
 async fn deliver_without_prices(bench: &Bench, seen: &mut usize) {
-    let list = call(&bench.sim, "GET", "/v1/events?limit=100", "").await;
+    let list = bench.sim.call("GET", "/v1/events?limit=100", "");
     let events = list["data"].as_array().unwrap();
     for event in events.iter().rev().skip(*seen) {
         if !event["type"].as_str().unwrap().starts_with("price.") {
@@ -78,7 +78,7 @@ async fn who_subscribed_before_a_lookup_key_moved_keeps_its_plan_and_loses_it_by
     assert_eq!(bench.webhook(&attached("evt_m", &customer, bench.sim.now())).await, 200);
     assert_eq!(subscriptions(&bench, &customer).await, 1, "it has one");
     bench.pass(DAY);
-    call(&bench.sim, "DELETE", &format!("/v1/subscriptions/{id}"), "").await;
+    bench.sim.call("DELETE", &format!("/v1/subscriptions/{id}"), "");
     deliver_without_prices(&bench, &mut seen).await;
     let is = record(&bench, "acme").await;
     assert_eq!(is.payment, PaymentState::Canceled);
@@ -92,7 +92,7 @@ async fn subscribed_late(bench: &Bench) -> (Vec<Value>, Vec<Value>) {
     let old = make(bench, "/v1/prices", &team).await;
     make(bench, "/v1/prices", &format!("{team}&transfer_lookup_key=true")).await;
     subscriber(bench, "acme", &old).await;
-    let list = call(&bench.sim, "GET", "/v1/events?limit=100", "").await;
+    let list = bench.sim.call("GET", "/v1/events?limit=100", "");
     let events = list["data"].as_array().unwrap().iter().rev().cloned();
     events.partition(|event| event["type"].as_str().unwrap().starts_with("price."))
 }
@@ -204,7 +204,7 @@ async fn a_pack_is_what_the_invoice_says_that_was_paid_and_not_its_draft() {
     let wrong = format!("{of}&invoice={invoice}&pricing[price]={other}&quantity=9");
     let wrong = make(&bench, "/v1/invoiceitems", &wrong).await;
     bench.deliver(&mut seen).await;
-    call(&bench.sim, "DELETE", &format!("/v1/invoiceitems/{wrong}"), "").await;
+    bench.sim.call("DELETE", &format!("/v1/invoiceitems/{wrong}"), "");
     make(&bench, "/v1/invoiceitems", &item(&invoice, 3)).await;
     bench.deliver(&mut seen).await;
     make(&bench, &format!("/v1/invoices/{invoice}/pay"), "").await;
@@ -228,7 +228,7 @@ async fn packs_beyond_the_first_page_of_an_invoice_are_granted() {
         let item = format!("{of}&invoice={invoice}&pricing[price]={price}&quantity=1");
         make(&bench, "/v1/invoiceitems", &item).await;
     }
-    let paid = call(&bench.sim, "POST", &format!("/v1/invoices/{invoice}/pay"), "").await;
+    let paid = bench.sim.call("POST", &format!("/v1/invoices/{invoice}/pay"), "");
     assert_eq!(bench.webhook(&event("evt_1", "invoice.paid", NOW, &paid)).await, 200);
     assert_eq!(packs(&bench, "acme").await, [50; 4]);
 }
@@ -241,7 +241,7 @@ async fn failed_once(bench: &Bench, seen: &mut usize) -> (String, String, String
     bench.pass(31 * DAY);
     bench.deliver(seen).await;
     assert_eq!(record(bench, "acme").await.payment, PaymentState::PastDue);
-    let list = call(&bench.sim, "GET", "/v1/invoices?status=open", "").await;
+    let list = bench.sim.call("GET", "/v1/invoices?status=open", "");
     (customer, id, list["data"][0]["id"].as_str().unwrap().to_owned())
 }
 
@@ -262,7 +262,7 @@ async fn an_invoice_that_was_given_up_long_ago_cancels_nothing_at_the_next_failu
     let is = record(&bench, "acme").await;
     assert_eq!(is.payment, PaymentState::PastDue);
     assert!(bench.sim.now() * 1_000 - is.payment_since_ms < 2 * 86_400_000, "grace has just begun");
-    let stands = call(&bench.sim, "GET", &format!("/v1/subscriptions/{id}"), "").await;
+    let stands = bench.sim.call("GET", &format!("/v1/subscriptions/{id}"), "");
     assert_eq!(stands["status"], "past_due", "it is still being retried");
     assert_eq!(bench.plan("acme").await, "team", "within its grace");
 }

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 use tollgate::Gate;
 use tollgate::directory::Grant;
 
-use crate::bench::{Bench, NOW, call, event, use_at, webhook_at};
+use crate::bench::{Bench, NOW, event, use_at, webhook_at};
 
 /// A paid invoice with two packs on it.
 async fn bought(bench: &Bench, customer: &str, id: &str, paid_at: i64) -> Value {
     let form = "currency=usd&unit_amount=500&product_data[name]=x&lookup_key=pack\
                 &transfer_lookup_key=true";
-    let price = call(&bench.sim, "POST", "/v1/prices", form).await["id"].clone();
+    let price = bench.sim.call("POST", "/v1/prices", form)["id"].clone();
     json!({
         "id": id, "object": "invoice", "customer": customer, "status": "paid",
         "status_transitions": { "paid_at": paid_at }, "parent": null,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tollgate::directory::PaymentState;
 use tollgate::testing::{Faulty, Odds};
 
-use crate::bench::{Bench, NOW, call, event, plan_at, subscription, subscription_of, webhook_at};
+use crate::bench::{Bench, NOW, event, plan_at, subscription, subscription_of, webhook_at};
 
 const CREATED: &str = "customer.subscription.created";
 const UPDATED: &str = "customer.subscription.updated";
@@ -160,7 +160,7 @@ async fn addons_count_by_quantity_and_top_ups_are_granted_once() {
     assert!(usage.contains("103000"), "100k and 3 x 1k: {usage}");
 
     let form = "currency=usd&unit_amount=500&product_data[name]=x&lookup_key=pack";
-    let price = call(&bench.sim, "POST", "/v1/prices", form).await["id"].clone();
+    let price = bench.sim.call("POST", "/v1/prices", form)["id"].clone();
     let invoice = json!({
         "id": "in_1", "object": "invoice", "customer": customer, "status": "paid",
         "status_transitions": { "paid_at": NOW }, "parent": null,

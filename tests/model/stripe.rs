@@ -3,9 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use stripe_sim::{Settings, Sim, signature};
 use tollgate::Gate;
@@ -56,46 +53,46 @@ impl Stripe {
                 "currency=usd&unit_amount=2000&product_data[name]=x&recurring[interval]=month&\
                  lookup_key=p{plan}_monthly"
             );
-            this.call("POST", "/v1/prices", &price).await;
+            this.call("POST", "/v1/prices", &price);
         }
         this
     }
 
     /// One tenant more, who can pay.
-    pub(crate) async fn customer(&mut self, customer: String) {
+    pub(crate) fn customer(&mut self, customer: String) {
         let pays = "invoice_settings[default_payment_method]=pm_card_visa";
-        self.call("POST", &format!("/v1/customers/{customer}"), pays).await;
+        self.call("POST", &format!("/v1/customers/{customer}"), pays);
         self.customers.push(customer);
         self.subscriptions.push(None);
     }
 
     /// The tenant buys a plan, or changes to it; true: it had none before.
-    pub(crate) async fn subscribe(&mut self, tenant: usize, plan: usize) -> bool {
+    pub(crate) fn subscribe(&mut self, tenant: usize, plan: usize) -> bool {
         let prices = format!("/v1/prices?lookup_keys[]=p{plan}_monthly");
-        let prices = self.call("GET", &prices, "").await;
+        let prices = self.call("GET", &prices, "");
         let price = prices["data"][0]["id"].as_str().unwrap();
         let Some(living) = &self.subscriptions[tenant] else {
             let customer = &self.customers[tenant];
             let form = format!("customer={customer}&items[0][price]={price}");
-            let made = self.call("POST", "/v1/subscriptions", &form).await;
+            let made = self.call("POST", "/v1/subscriptions", &form);
             self.subscriptions[tenant] = Some(made["id"].as_str().unwrap().to_owned());
             return true;
         };
         let path = format!("/v1/subscriptions/{living}");
-        self.call("POST", &path, &format!("items[0][price]={price}")).await;
+        self.call("POST", &path, &format!("items[0][price]={price}"));
         false
     }
 
     /// False: there is nothing to cancel.
-    pub(crate) async fn cancel(&mut self, tenant: usize) -> bool {
+    pub(crate) fn cancel(&mut self, tenant: usize) -> bool {
         let Some(living) = self.subscriptions[tenant].take() else { return false };
-        self.call("DELETE", &format!("/v1/subscriptions/{living}"), "").await;
+        self.call("DELETE", &format!("/v1/subscriptions/{living}"), "");
         true
     }
 
     /// What has happened since, in any order, some of it twice.
-    pub(crate) async fn events(&mut self) -> Vec<Value> {
-        let list = self.call("GET", &format!("/v1/events?limit={PAGE}"), "").await;
+    pub(crate) fn events(&mut self) -> Vec<Value> {
+        let list = self.call("GET", &format!("/v1/events?limit={PAGE}"), "");
         let events = list["data"].as_array().unwrap();
         let is_new = |event: &&Value| !self.delivered.contains(event["id"].as_str().unwrap());
         let mut events: Vec<_> = events.iter().filter(is_new).cloned().collect();
@@ -130,16 +127,8 @@ impl Stripe {
         Ok(waits)
     }
 
-    async fn call(&self, method: &str, path: &str, form: &str) -> Value {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.sim.url()))
-            .header("authorization", format!("Bearer {KEY}"))
-            .body(Full::new(bytes::Bytes::from(form.to_owned())))
-            .unwrap();
-        let pool = Client::builder(TokioExecutor::new()).build_http();
-        let body = pool.request(request).await.unwrap().into_body().collect().await.unwrap();
-        let said: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
+    fn call(&self, method: &str, path: &str, form: &str) -> Value {
+        let said = self.sim.call(method, path, form);
         assert!(said["error"].is_null(), "{method} {path}: {said}");
         said
     }

@@ -85,7 +85,7 @@ impl Run {
             gate.directory().tenant(&name(tenant)).save().await.unwrap();
             if let Some(stripe) = &mut stripe {
                 let customer = gate.ensure_customer(&name(tenant)).await.unwrap();
-                stripe.customer(customer).await;
+                stripe.customer(customer);
             }
         }
         let (setting, slots) = (setting.clone(), [const { None }; SLOTS]);
@@ -215,7 +215,7 @@ impl Run {
     async fn subscribe(&mut self, tenant: usize, plan: usize) -> Result<(), Differs> {
         let Some(stripe) = &mut self.stripe else { return Ok(()) };
         self.seen.insert("subscription");
-        let is_first = stripe.subscribe(tenant, plan).await;
+        let is_first = stripe.subscribe(tenant, plan);
         let anchor = stripe.sim.now() * 1_000;
         self.hear().await?;
         let owed = self.book.who_owes();
@@ -227,7 +227,7 @@ impl Run {
 
     async fn cancel(&mut self, tenant: usize) -> Result<(), Differs> {
         let Some(stripe) = &mut self.stripe else { return Ok(()) };
-        if !stripe.cancel(tenant).await {
+        if !stripe.cancel(tenant) {
             return Ok(());
         }
         self.seen.insert("subscription canceled");
@@ -240,7 +240,7 @@ impl Run {
     /// What Stripe has to say since. What the events of one second do not decide the next does.
     async fn hear(&mut self) -> Result<(), Differs> {
         let Some(stripe) = &mut self.stripe else { return Ok(()) };
-        let events = stripe.events().await;
+        let events = stripe.events();
         let mut waits = stripe.deliver(&self.gate, events).await?;
         if !waits.is_empty() {
             self.pass(1_000).await;

@@ -5,7 +5,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http_body_util::Full;
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim, signature};
 use tollgate::store::Memory;
@@ -38,8 +37,7 @@ impl Bench {
     async fn new() -> Self {
         let sim = Sim::start(Settings::default()).await.unwrap();
         assert!(sim.stand_at(NOW));
-        let form = "display_name=x&event_name=api_requests&default_aggregation[formula]=sum";
-        post(&sim, "/v1/billing/meters", form).await;
+        sim.create_meter("api_requests").unwrap();
         let home = tempfile::tempdir().unwrap();
         let secret = |name: &str, text: &str| {
             let path = home.path().join(name);
@@ -86,16 +84,6 @@ impl Bench {
         })
         .to_string()
     }
-}
-
-async fn post(sim: &Sim, path: &str, form: &str) {
-    use hyper_util::client::legacy::Client;
-    let request = http::Request::post(format!("{}{path}", sim.url()))
-        .header("authorization", format!("Bearer {KEY}"))
-        .body(Full::<bytes::Bytes>::from(form.to_owned()))
-        .unwrap();
-    let pool = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-    assert!(pool.request(request).await.unwrap().status().is_success());
 }
 
 fn sign(secret: &str, body: &str) -> String {

@@ -129,6 +129,34 @@ impl Sim {
         made.map_err(|refusal| format!("{refusal:?}"))
     }
 
+    /// Makes a call as the account's owner would by hand: no fault, pace or latency meets it, and it
+    /// is not among [`calls`](Self::calls). `path` may have a query; the answer's body.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let sim = stripe_sim::Sim::start(stripe_sim::Settings::default()).await?;
+    /// let made = sim.call("POST", "/v1/customers", "email=a@b.c");
+    /// let list = sim.call("GET", "/v1/customers?email=a@b.c", "");
+    /// assert_eq!(list["data"][0]["id"], made["id"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn call(&self, method: &str, path: &str, form: &str) -> Value {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let mut params = form::parse(query.as_bytes());
+        params.extend(form::parse(form.as_bytes()));
+        let call = world::Call {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            params,
+            idempotency_key: None,
+            account: None,
+            version: None,
+        };
+        self.shared.with(|world| world.call(&call)).body
+    }
+
     /// Adds a line to the script of faults.
     pub fn fault(&self, fault: Fault) {
         self.shared.with(|world| world.script.push(fault));
