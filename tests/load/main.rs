@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
-#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")] // a thread's share of the processor is asked for
 mod hour;
 mod in_doubt;
 mod rates;
