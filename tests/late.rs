@@ -223,11 +223,31 @@ async fn a_refusal_says_as_much_was_used_as_the_report_does() {
     }
 }
 
+#[tokio::test]
+async fn a_refusal_under_a_lowered_limit_says_as_much_was_used_as_the_report_does() {
+    let lowered = |limit: u64| {
+        let stop = "over = \"bill\", stop = \"300\"";
+        let sent = "[meter.tokens]\nstripe = { event = \"tokens\", send = \"overage\" }";
+        let plans = plans(&format!("quota.tokens = {{ limit = \"{limit}/day\", {stop} }}"));
+        plans.replacen("[meter.tokens]", sent, 1)
+    };
+    let file = testing::Plans::new(&lowered(200));
+    let gate = file.read_by(testing::builder("")).store(Memory::new()).open().await.unwrap();
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 150)]).await, 200);
+    file.set(&lowered(100));
+    gate.reload().await.unwrap();
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = Ask::op("work").tenant(&acme).cost("tokens", 200);
+    let limit = gate.admit(ask).await.unwrap_err().limit.unwrap();
+    assert_eq!(limit.used, 150);
+    assert_eq!(used(&gate, "tokens").await.2, [150]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_is_never_shown_as_more_while_late_use_is_paid() {
     let (gate, _clock) = testing::gate(&plans("quota.tokens = \"100k/day\""));
-    for user in 0..200 {
-        let request = Request::get("/chat").header("x-tenant", format!("t{user}"));
+    for tenant in 0..200 {
+        let request = Request::get("/chat").header("x-tenant", format!("t{tenant}"));
         let inner = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
             let usage = request.extensions().get::<Admitted>().unwrap().clone();
             for used in 1..=20 {
@@ -632,4 +652,27 @@ async fn what_is_beyond_two_quotas_of_a_user_is_owed_once() {
     assert_eq!(used(&gate, "tokens").await.1, 18, "2 beyond the hour's, all beyond the day's");
     assert_eq!(reporting(&gate, "bob", "/chat", &[("tokens", 6)]).await, 200);
     assert_eq!(used(&gate, "tokens").await.1, 19, "another user has units of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_more_requests_than_may_wait_for_a_lease_the_rest_is_answered_at_once() {
+    for (enforce, refused) in [("", 5), ("enforce = \"shadow\"", 0)] {
+        let store = SlowAt(Memory::new(), "images/day");
+        let plans = plans(&format!("{enforce}\nquota.images = \"1M/day\""));
+        let (gate, _clock) = testing::gate_with(&plans, store);
+        let acme = gate.tenant("acme").await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let mut asks = tokio::task::JoinSet::new();
+        for _ in 0..tollgate::LEASE_WAITERS + 5 {
+            let ask = Ask::op("work").tenant(&acme).cost("images", 1);
+            let gate = gate.clone();
+            asks.spawn(async move { gate.admit(ask).await.map(|permit| permit.settle()).is_ok() });
+        }
+        for _ in 0..5 {
+            let admitted = asks.join_next().await.unwrap().unwrap();
+            assert_eq!((admitted, begun.elapsed().as_millis()), (refused == 0, 0), "{enforce}");
+        }
+        asks.join_next().await.unwrap().unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(100), "all others wait for the store");
+    }
 }

@@ -12,7 +12,7 @@ use crate::admission::lease::Lease;
 use crate::admission::permit::{Hold, Of};
 #[cfg(feature = "metrics")]
 use crate::admission::policy::RoutePolicy;
-use crate::admission::policy::{Place, QuotaRule, RateRule};
+use crate::admission::policy::{Place, Policy, QuotaRule, RateRule};
 use crate::admission::scoped::{ScopedKey, ScopesOf};
 use crate::admission::sheet::Sheet;
 use crate::catalog::{Count, Every, MeterId, Over, RouteId, Term};
@@ -317,29 +317,13 @@ impl<'a> Standing<'a> {
             scale: meter.scale,
             limit,
             remaining,
-            used: self.quota_used(rule, limit),
+            used: self.used_of(rule).unwrap_or(0),
             window: nominal(rule, self.sheet.anchors.term),
             resets_in,
             resets_at_ms: resets_in.map(|_| window.end_ms),
             source: Source::Lease,
             past_soft: rule.quota.over != Over::Deny && remaining == 0,
         })
-    }
-
-    /// What was used of a quota and beyond it: drawn, and owed by use that was learned late.
-    fn quota_used(&self, rule: &QuotaRule, limit: u64) -> u64 {
-        let drawn = |pool: u16, whole: u64| match self.remaining(pool) {
-            Some(left) => whole.saturating_sub(left.min(whole)),
-            None => 0,
-        };
-        let included = rule.included.map_or(0, |pool| drawn(pool, limit));
-        let over = rule.over.map_or(0, |pool| {
-            let whole = self.sheet.policy.pools[usize::from(pool)].limit;
-            drawn(pool, u64::try_from(whole).unwrap_or(0))
-        });
-        let debtor = self.lease(rule.debtor).flatten();
-        let owed = debtor.map_or(0, |lease| lease.short_of_all());
-        included.saturating_add(over).saturating_add(owed)
     }
 
     /// A grant.
@@ -431,6 +415,82 @@ impl<'a> Standing<'a> {
             _ if meter.0 == 0 => Unit::Calls,
             _ => Unit::Other,
         }
+    }
+}
+
+/// What is known of pools: by leases alone, or where nothing is leased by the store as well.
+pub(super) trait Balances {
+    fn policy(&self) -> &Policy;
+
+    /// What is left of a pool; `None` if the caller has no value of its scope.
+    fn left(&self, pool: u16) -> Option<u64>;
+
+    /// What was used of a pool beyond all of it, by a caller whose use comes late.
+    fn short(&self, pool: u16) -> u64;
+
+    /// What late use owes of a pool.
+    fn debt(&self, pool: u16) -> u64;
+
+    /// What was used of a pool before its limit was lowered, and is more than that and not owed.
+    fn overdrawn(&self, pool: u16) -> u64;
+
+    /// What of the use beyond a quota is unpaid.
+    fn debt_of(&self, rule: &QuotaRule) -> u64 {
+        if !rule.tenant_wide {
+            let pools = [rule.debtor].into_iter().chain(rule.over);
+            return pools.fold(0, |sum, pool| self.short(pool).saturating_add(sum));
+        }
+        self.debt(rule.debtor)
+    }
+
+    /// What was used beyond a quota: drawn from what is beyond it, and owed. `None`: it does not
+    /// hold for this caller.
+    fn beyond(&self, rule: &QuotaRule) -> Option<u64> {
+        let over = match rule.over {
+            Some(pool) => {
+                let whole = u64::try_from(self.policy().pools[usize::from(pool)].limit).ok()?;
+                whole.saturating_sub(self.left(pool)?)
+            }
+            None => 0,
+        };
+        Some(over.saturating_add(self.debt_of(rule)))
+    }
+
+    /// What was used of a quota and beyond it. `None`: it has no limit, or does not hold for this
+    /// caller.
+    fn used_of(&self, rule: &QuotaRule) -> Option<u64> {
+        let limit = rule.quota.limit?;
+        let used = match rule.included {
+            Some(pool) => {
+                let used = limit.saturating_sub(self.left(pool)?.min(limit));
+                let more = if rule.tenant_wide { self.overdrawn(pool) } else { 0 };
+                used.saturating_add(more)
+            }
+            None => 0,
+        };
+        Some(used.saturating_add(self.beyond(rule)?))
+    }
+}
+
+impl Balances for Standing<'_> {
+    fn policy(&self) -> &Policy {
+        &self.sheet.policy
+    }
+
+    fn left(&self, pool: u16) -> Option<u64> {
+        self.remaining(pool)
+    }
+
+    fn short(&self, pool: u16) -> u64 {
+        self.lease(pool).flatten().map_or(0, |lease| lease.short_of_all())
+    }
+
+    fn debt(&self, pool: u16) -> u64 {
+        self.lease(pool).flatten().map_or(0, |lease| lease.debt())
+    }
+
+    fn overdrawn(&self, pool: u16) -> u64 {
+        self.lease(pool).flatten().map_or(0, |lease| lease.overdrawn())
     }
 }
 

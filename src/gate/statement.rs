@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU128;
 use std::sync::Arc;
 
-use super::standing::Standing;
+use super::standing::{Balances, Standing};
 use super::unleased::WithUnleased;
 use super::{Gate, Pending, Seen, TenantHandle, Waited};
 use crate::admission::caller::KnownCaller;
@@ -244,8 +244,8 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> Meter
     // What is billed is what was recorded in the billing period, whatever the quotas' windows.
     let billed = counted.atoms.over;
     let over = quotas.filter(|q| q.tenant_wide).map(|q| match q.quota.over {
-        Over::Bill => billed.saturating_add(debt(view, q)),
-        Over::Allow | Over::Deny => beyond(view, q).unwrap_or(0),
+        Over::Bill => billed.saturating_add(view.debt_of(q)),
+        Over::Allow | Over::Deny => view.beyond(q).unwrap_or(0),
     });
     // Of units that were granted once and no other way.
     let once_only = policy.payers(id).filter(|payers| payers.once_only);
@@ -266,28 +266,6 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> Meter
     }
 }
 
-/// What was used beyond a quota: drawn from what is beyond it, and owed. `None`: it does not hold
-/// for this caller.
-fn beyond(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<u64> {
-    let over = match rule.over {
-        Some(pool) => {
-            let whole = u64::try_from(view.sheet.policy.pools[usize::from(pool)].limit).ok()?;
-            whole.saturating_sub(view.remaining(pool)?)
-        }
-        None => 0,
-    };
-    Some(over.saturating_add(debt(view, rule)))
-}
-
-/// What of the use beyond a quota is unpaid.
-fn debt(view: &WithUnleased<'_>, rule: &QuotaRule) -> u64 {
-    if !rule.tenant_wide {
-        let pools = [rule.debtor].into_iter().chain(rule.over);
-        return pools.fold(0, |sum, pool| view.short(pool).saturating_add(sum));
-    }
-    view.debt(rule.debtor)
-}
-
 /// Atoms set aside for requests that have not ended, in this process.
 fn held(view: &Standing<'_>, id: MeterId) -> u64 {
     let pools = view.sheet.policy.pools.iter().enumerate();
@@ -303,21 +281,12 @@ fn held(view: &Standing<'_>, id: MeterId) -> u64 {
 fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport> {
     let limit = rule.quota.limit?;
     let window = view.sheet.window(rule.debtor);
-    let used = match rule.included {
-        Some(pool) => {
-            let used = limit.saturating_sub(view.remaining(pool)?.min(limit));
-            let more = if rule.tenant_wide { view.overdrawn(pool) } else { 0 };
-            used.saturating_add(more)
-        }
-        None => 0,
-    };
-    let over = beyond(view, rule)?;
     Some(LimitReport {
         id: rule.quota.id.clone(),
         scope: scope_word(&rule.quota.scope),
         limit: Some(limit),
-        used: used.saturating_add(over),
-        debt: debt(view, rule),
+        used: view.used_of(rule)?,
+        debt: view.debt_of(rule),
         starts_at_ms: window.start_ms,
         resets_at_ms: (window.end_ms != i64::MAX).then_some(window.end_ms),
     })
@@ -338,7 +307,7 @@ fn unlimited_report(quota: &Quota, counted: &Counted) -> Option<LimitReport> {
 
 fn grant_report(view: &WithUnleased<'_>, index: usize, pool: &PoolRule) -> GrantReport {
     let limit = u64::try_from(pool.limit).unwrap_or(0);
-    let remaining = u16::try_from(index).ok().and_then(|i| view.remaining(i)).unwrap_or(limit);
+    let remaining = u16::try_from(index).ok().and_then(|i| view.left(i)).unwrap_or(limit);
     GrantReport {
         id: pool.id.strip_prefix("grant/").unwrap_or(&pool.id).into(),
         source: if pool.of_plan { "plan".into() } else { "grant".into() },

@@ -8,9 +8,9 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Inner;
-use super::standing::Standing;
+use super::standing::{Balances, Standing};
 use crate::admission::lease::Lease;
-use crate::admission::policy::Place;
+use crate::admission::policy::{Place, Policy};
 use crate::admission::pool::PoolId;
 use crate::flights::Flights;
 use crate::keeper::Whole;
@@ -90,33 +90,32 @@ impl<'a> WithUnleased<'a> {
         Ok(Self { view, stored })
     }
 
-    /// What is left of a pool; `None` if the caller has no value of its scope.
-    pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
-        let left = self.stored(pool).map(|of| u64::try_from(of.left).unwrap_or(0));
-        left.or_else(|| self.view.remaining(pool))
-    }
-
-    /// What was used of a pool before its limit was lowered, and is more than that and not owed.
-    pub(super) fn overdrawn(&self, pool: u16) -> u64 {
-        let lease = || self.view.lease(pool).flatten().map(|lease| lease.short_of_all());
-        let short = self.stored(pool).map(|of| of.left.min(0).unsigned_abs()).or_else(lease);
-        short.unwrap_or(0).saturating_sub(self.debt(pool))
-    }
-
     fn stored(&self, pool: u16) -> Option<Stored> {
         self.stored.get(usize::from(pool)).copied().flatten()
     }
+}
 
-    /// What was used of a pool beyond all of it, by a caller whose use comes late.
-    pub(super) fn short(&self, pool: u16) -> u64 {
-        let lease = || self.view.lease(pool).flatten().map(|lease| lease.short_of_all());
-        self.stored(pool).map(|of| of.owed).or_else(lease).unwrap_or(0)
+impl Balances for WithUnleased<'_> {
+    fn policy(&self) -> &Policy {
+        &self.view.sheet.policy
     }
 
-    /// What late use owes of a pool.
-    pub(super) fn debt(&self, pool: u16) -> u64 {
-        let lease = || self.view.lease(pool).flatten().map(|lease| lease.debt());
-        self.stored(pool).map(|of| of.owed).or_else(lease).unwrap_or(0)
+    fn left(&self, pool: u16) -> Option<u64> {
+        let left = self.stored(pool).map(|of| u64::try_from(of.left).unwrap_or(0));
+        left.or_else(|| self.view.left(pool))
+    }
+
+    fn short(&self, pool: u16) -> u64 {
+        self.stored(pool).map_or_else(|| self.view.short(pool), |of| of.owed)
+    }
+
+    fn debt(&self, pool: u16) -> u64 {
+        self.stored(pool).map_or_else(|| self.view.debt(pool), |of| of.owed)
+    }
+
+    fn overdrawn(&self, pool: u16) -> u64 {
+        let stored = |of: Stored| of.left.min(0).unsigned_abs().saturating_sub(of.owed);
+        self.stored(pool).map_or_else(|| self.view.overdrawn(pool), stored)
     }
 }
 
