@@ -23,6 +23,7 @@ use crate::telemetry::Check;
 
 mod ahead;
 mod ask;
+mod balances;
 #[cfg(feature = "stripe")]
 mod billing;
 mod callers;
@@ -77,8 +78,8 @@ pub use usage::{Admitted, Usage};
 pub const LEASE_WAIT: Duration = Duration::from_millis(250);
 
 /// Most requests of one tenant that wait for a lease at once; the next is refused at once, so that
-/// a tenant whose pool is slow cannot fill memory with its requests. It is more than the connections
-/// of one tenant to one process.
+/// a tenant whose pool is slow cannot fill memory with its requests. It is more than a process has
+/// connections of one tenant.
 pub const LEASE_WAITERS: u32 = 16_384;
 
 /// Rounds of waiting for one request: its caller, its tenant, and the leases of its meters, which

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU128;
 use std::sync::Arc;
 
-use super::standing::{Balances, Standing};
+use super::balances::Balances;
+use super::standing::Standing;
 use super::unleased::WithUnleased;
 use super::{Gate, Pending, Seen, TenantHandle, Waited};
 use crate::admission::caller::KnownCaller;

@@ -8,7 +8,8 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Inner;
-use super::standing::{Balances, Standing};
+use super::balances::Balances;
+use super::standing::Standing;
 use crate::admission::lease::Lease;
 use crate::admission::policy::{Place, Policy};
 use crate::admission::pool::PoolId;

@@ -129,8 +129,8 @@ impl Sim {
         made.map_err(|refusal| format!("{refusal:?}"))
     }
 
-    /// Makes a call as the account's owner would by hand: no fault, pace or latency meets it, and it
-    /// is not among [`calls`](Self::calls). `path` may have a query; the answer's body.
+    /// Makes a call as the account's owner would by hand: no fault, pace or latency meets it, and
+    /// it is not among [`calls`](Self::calls). `path` may have a query; the answer's body.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
