@@ -237,3 +237,18 @@ fn an_operators_word_of_payment_is_in_force_after_a_subscription() {
         equal(history);
     }
 }
+
+/// 9434, 1961: the book did not pay what is owed of what the plan gives that follows a grace, as the
+/// gate does when the tenant is next seen.
+#[test]
+fn what_is_owed_is_paid_by_the_plan_that_follows_a_grace_once_the_tenant_is_seen() {
+    let of = limited(&[(18, Every::Cycle, Over::Deny)]);
+    let once = MeterPlan { once: Some(2), ..of.clone() };
+    let plans = [[unlimited(), of], [unlimited(), once]];
+    let pay = |state| Event::Pay { tenant: 0, state };
+    let ingest = Event::Ingest { tenant: 0, meter: 1, units: 27 };
+    let mut events = vec![pay(Payment::PastDue(0)), ingest, Event::Pass(6 * DAY)];
+    equal(history(None, plans.clone(), events.clone()));
+    events.push(pay(Payment::Good));
+    equal(history(None, plans, events));
+}

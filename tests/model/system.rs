@@ -487,6 +487,8 @@ impl Run {
     async fn look(&mut self, tenant: usize) -> Result<(), Differs> {
         // As long as a reading of the log may be old.
         self.pass(2_000).await;
+        // A grace may have ended: what the next plan gives pays, once the tenant is seen again.
+        self.book.pay_debts(tenant);
         for user in USERS {
             self.look_as(tenant, user).await?;
         }
