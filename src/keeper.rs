@@ -327,6 +327,9 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
         let answered = lease.answered(&writer, now(), answer);
         if answered.is_ok() {
             late::answered(&hands.hub, lease);
+            if unseen && lease.is_unlogged() {
+                hands.hub.soil_lease(lease);
+            }
         }
         match answered {
             Ok(goes_on) => anew |= goes_on,
@@ -834,6 +837,33 @@ mod tests {
         drive(&hands, &lease).await;
         assert!(lease.is_returned());
         assert_eq!(pool(&hands, &lease).await.free, 10);
+    }
+
+    /// A tenant was idle for long and its lease let go of; the next learns of use before it has seen
+    /// the entry of the first.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_learned_before_a_lease_sees_its_entry_is_recorded_beside_what_was_there() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let first = lease();
+        take(&hands, &first, 11).await;
+        first.settle(11);
+        first.rest();
+        drive(&hands, &first).await;
+        let lease = lease();
+        lease.settle_late(5);
+        assert_eq!(lease.unlogged(), Some(5));
+        hands.hub.take_soiled();
+        lease.want(1);
+        drive(&hands, &lease).await;
+        assert_eq!((lease.total(), lease.is_unlogged()), (16, true));
+        assert_eq!(hands.hub.take_soiled().len(), 1, "without another request");
+
+        lease.rest();
+        drive(&hands, &lease).await;
+        let third = self::lease();
+        third.want(1);
+        drive(&hands, &third).await;
+        assert_eq!((third.total(), third.is_unlogged()), (16, false), "it learned of nothing");
     }
 
     /// Somebody asked for more than its ceiling allowed, and has gone; no ceiling of this

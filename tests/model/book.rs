@@ -326,7 +326,7 @@ impl Book {
         for unit in std::mem::take(&mut hold.units).into_values().flatten() {
             unit.payers.iter().for_each(|payer| *self.number(hold.tenant, *payer) -= 1);
         }
-        self.pay_debts(hold.tenant);
+        self.pay_of_included(hold.tenant);
     }
 
     /// Use without a hold: reported late, or by another service. It cannot be refused.
@@ -493,24 +493,12 @@ impl Book {
         self.tenants[tenant].unpaid.iter().any(|n| *n > 0)
     }
 
-    /// Debts are paid as soon as something can pay them: what the quota includes again (a raised
-    /// limit, units given back), then grants.
+    /// Debts are paid when the tenant is next seen: of what the quota includes again, then of
+    /// grants, then of what lies beyond.
     pub(crate) fn pay_debts(&mut self, tenant: usize) {
+        self.pay_of_included(tenant);
         for meter in 0..self.tenants[tenant].once.len() {
             let quotas = self.plan(tenant, meter).quotas.clone();
-            let windows: Vec<_> = self.tenants[tenant].windows.keys().copied().collect();
-            for quota in &quotas {
-                let start = self.window(tenant, 0, meter, quota).3;
-                let is_of = |of: &&WindowOf| {
-                    (of.0, of.1, of.2 > 0, of.3) == (meter, quota.every, quota.per_user, start)
-                };
-                for of in windows.iter().filter(is_of) {
-                    let drawn = self.tenants[tenant].windows.entry(*of).or_default();
-                    let part = quota.limit.saturating_sub(drawn.included).min(drawn.debt);
-                    drawn.included += part;
-                    drawn.debt -= part;
-                }
-            }
             let wide: Vec<_> = quotas.iter().filter(|quota| !quota.per_user).collect();
             loop {
                 let debt = |quota: &&Quota| self.drawn(tenant, 0, meter, quota).debt > 0;
@@ -534,6 +522,26 @@ impl Book {
                 }
             }
             while self.pays_beyond(tenant, meter, &wide) {}
+        }
+    }
+
+    /// What a quota includes again pays at once: a raised limit, units given back.
+    fn pay_of_included(&mut self, tenant: usize) {
+        for meter in 0..self.tenants[tenant].once.len() {
+            let quotas = self.plan(tenant, meter).quotas.clone();
+            let windows: Vec<_> = self.tenants[tenant].windows.keys().copied().collect();
+            for quota in &quotas {
+                let start = self.window(tenant, 0, meter, quota).3;
+                let is_of = |of: &&WindowOf| {
+                    (of.0, of.1, of.2 > 0, of.3) == (meter, quota.every, quota.per_user, start)
+                };
+                for of in windows.iter().filter(is_of) {
+                    let drawn = self.tenants[tenant].windows.entry(*of).or_default();
+                    let part = quota.limit.saturating_sub(drawn.included).min(drawn.debt);
+                    drawn.included += part;
+                    drawn.debt -= part;
+                }
+            }
         }
     }
 

@@ -252,3 +252,39 @@ fn what_is_owed_is_paid_by_the_plan_that_follows_a_grace_once_the_tenant_is_seen
     events.push(pay(Payment::Good));
     equal(history(None, plans, events));
 }
+
+/// 21952: units of a plan's grant that a request gave back were taken to pay at once in the book;
+/// they pay when the tenant is next seen, after what expires before them.
+#[test]
+fn what_a_request_gives_back_pays_what_is_owed_after_a_grant_that_expires_before_it() {
+    let once = MeterPlan { once: Some(2), ..limited(&[(1, Every::Week, Over::Bill(Some(2)))]) };
+    let plans = [[unlimited(), once], [unlimited(), unlimited()]];
+    let begin = |slot| Event::Begin { slot, tenant: 1, user: 2, chats: true };
+    let events = vec![
+        begin(0),
+        begin(1),
+        Event::Ingest { tenant: 1, meter: 1, units: 5 },
+        Event::Upgrade { slot: 1 },
+        Event::Grant { tenant: 1, meter: 1, units: 2, lasts: 7_200_000 },
+    ];
+    equal(history(Some(1), plans, events));
+}
+
+/// 6718: and what is owed under a plan is not billed under it once the tenant has left it.
+#[test]
+fn what_is_owed_under_a_plan_is_not_billed_once_the_tenant_has_left_it() {
+    let bills = [(14, Every::Hour, Over::Deny), (14, Every::Cycle, Over::Bill(None))];
+    let plans = [[unlimited(), limited(&bills)], [unlimited(), unlimited()]];
+    let begin = |slot, user| Event::Begin { slot, tenant: 1, user, chats: true };
+    let events = vec![
+        begin(0, 2),
+        begin(1, 1),
+        Event::Pass(DAY),
+        Event::End { slot: 0, status: 500 },
+        Event::ReportLate { slot: 0, tokens: 30 },
+        Event::Move { tenant: 1, plan: 1 },
+        Event::End { slot: 1, status: 500 },
+        Event::Look { tenant: 1 },
+    ];
+    equal(history(None, plans, events));
+}

@@ -406,8 +406,14 @@ impl World {
                 format!("I3 {share:x?}: {total} recorded, {served} served")
             });
             if record.of.is_none() {
-                let own = self.own.insert(share.clone(), total).unwrap_or(0);
-                self.need(total >= own, || format!("I4 {share:x?}: {own} recorded, then {total}"));
+                // A lease that was let go of and is made anew begins at nothing, and has the use
+                // from before besides once it has seen its entry.
+                let own = self.own.entry(share.clone()).or_default();
+                let before = std::mem::replace(own, total.max(*own));
+                let is_anew = before + total <= served + doubt;
+                self.need(total >= before || is_anew, || {
+                    format!("I4 {share:x?}: {before} recorded, then {total}")
+                });
             }
             self.trace(&share, || format!("{total} recorded, ceiling {ceiling} (by {writer:x})"));
             let known = self.recorded.entry(share).or_default();

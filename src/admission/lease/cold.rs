@@ -264,7 +264,11 @@ impl Lease {
             // and let go of the lease when all of it was settled or given back.
             Op::Take(_) | Op::Charge(_) | Op::Look | Op::Seek if first && !made_by(op) => {
                 self.total.fetch_add(held, Ordering::Relaxed);
-                self.logged.fetch_add(held, Ordering::Relaxed);
+                // A record of use since then left that out, and the log has more: the sum is
+                // recorded anew.
+                if self.logged.load(Ordering::Relaxed) == 0 {
+                    self.logged.store(held, Ordering::Relaxed);
+                }
                 cold.ceiling.was_used(held);
             }
             Op::Take(entry) => {
