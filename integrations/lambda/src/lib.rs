@@ -73,6 +73,7 @@ mod clock;
 mod cognito;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
+mod event;
 mod extension;
 mod flush;
 mod ingest;

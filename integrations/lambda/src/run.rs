@@ -17,6 +17,7 @@ use tower_service::Service;
 
 use crate::caller::caller_of;
 use crate::clock::WallClock;
+use crate::event::Events;
 use crate::flush::{self, Answered};
 
 /// How long invocations that are at work when a Managed Instance ends may take to be answered.
@@ -61,7 +62,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Debug,
 {
-    serve(gate, lambda_http::runtime_concurrent(Function::new(app))).await
+    serve(gate, Runtime::new(Events::new(Function::new(app)))).await
 }
 
 /// Runs a function until SIGTERM, flushing after each answer; on a Managed Instance with as many
