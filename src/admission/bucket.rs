@@ -609,4 +609,71 @@ mod tests {
         assert!(rule.take(&bucket, u64::MAX, START).is_err());
         assert_eq!(rule.level(&bucket, START).remaining, 10, "a refusal takes nothing");
     }
+
+    /// `amount` atoms a second, which come in tens.
+    fn in_tens(amount: u64, burst: u64) -> BucketRule {
+        BucketRule::in_grains(amount, Duration::from_secs(1), burst, 10)
+    }
+
+    #[test]
+    fn a_rate_whose_units_have_many_parts_admits_what_was_written() {
+        let (rule, bucket) = (in_tens(1_000, 500), Bucket::default());
+        assert_eq!(rule.atoms(rule.full().remaining), 500);
+        assert_eq!(rule.refill(), Duration::from_millis(500));
+        rule.take(&bucket, rule.cells(500), START).unwrap();
+        let NotBefore { wait_ns } = rule.take(&bucket, rule.cells(1), START).unwrap_err();
+        assert_eq!(wait_ns, SECOND / 100);
+    }
+
+    #[test]
+    fn each_of_four_nodes_has_a_quarter_of_a_rate_and_of_its_burst() {
+        let (rule, bucket) = (in_tens(1_000, 400).among(4), Bucket::default());
+        assert_eq!(rule.atoms(rule.full().remaining), 400, "what is told is of the whole");
+        assert_eq!(rule.level(&bucket, START).remaining, rule.full().remaining);
+        rule.take(&bucket, rule.cells(100), START).unwrap();
+        let NotBefore { wait_ns } = rule.take(&bucket, rule.cells(10), START).unwrap_err();
+        assert_eq!(wait_ns, 4 * SECOND / 100);
+        let half = rule.level(&bucket, START + SECOND / 5);
+        assert_eq!((rule.atoms(half.remaining), half.full_in_ns), (200, SECOND / 5));
+    }
+
+    #[test]
+    fn a_call_larger_than_a_nodes_part_is_let_through_when_it_is_full_and_paid_by_waiting() {
+        let (rule, bucket) = (rule(40, 1, 40).among(4), Bucket::default());
+        rule.take(&bucket, 30, START).unwrap();
+        let full = START + 3 * SECOND;
+        let NotBefore { wait_ns } = rule.take(&bucket, 30, START + SECOND).unwrap_err();
+        assert_eq!(wait_ns, 2 * SECOND);
+        assert!(rule.take(&bucket, 30, full - 1).is_err());
+        rule.take(&bucket, 30, full).unwrap();
+        let NotBefore { wait_ns } = rule.take(&bucket, 41, full).unwrap_err();
+        assert_eq!(wait_ns, 3 * SECOND + SECOND / 10, "more than the rate's burst");
+    }
+
+    #[test]
+    fn a_nodes_own_share_of_a_rate_lasts_until_the_rate_changes_or_is_leased_by_the_slot() {
+        let (whole, bucket) = (rule(40, 1, 40), Bucket::default());
+        whole.set_share(&bucket, Some(250_000), START);
+        whole.take(&bucket, 10, START).unwrap();
+        assert!(whole.take(&bucket, 1, START).is_err());
+        let level = |rule: BucketRule| {
+            let bucket = rule.adopt(&bucket, &whole, START);
+            let level = rule.level(&bucket, START);
+            (level.remaining, level.full_in_ns)
+        };
+        assert_eq!(level(rule(40, 1, 40).among(2)), (0, SECOND), "other nodes, the same rate");
+        assert_eq!(level(rule(80, 1, 80)), (70, SECOND / 8));
+        assert_eq!(level(rule(40, 1, 40).leased()), (30, SECOND / 4));
+    }
+
+    #[test]
+    fn what_is_missing_of_a_burst_is_missing_however_its_units_are_counted() {
+        let (tens, bucket) = (in_tens(1_000, 400), Bucket::default());
+        tens.take(&bucket, tens.cells(100), START).unwrap();
+        for grain in [1, 20, 25] {
+            let next = BucketRule::in_grains(1_000, Duration::from_secs(1), 400, grain);
+            let level = next.level(&next.adopt(&bucket, &tens, START), START);
+            assert_eq!(next.atoms(level.remaining), 300, "in {grain}s");
+        }
+    }
 }

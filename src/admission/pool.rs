@@ -511,6 +511,12 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_slot_of_a_strict_rate_is_kept_for_an_hour_after_its_end() {
+        let window = Window { start_ms: 7 * HOUR_MS, end_ms: 7 * HOUR_MS + 5_000 };
+        assert_eq!(slot_ttl(window), 8 * 3_600 + 5);
+    }
+
     #[tokio::test]
     async fn a_lowered_limit_is_no_debt_beside_one_that_another_process_has_charged_since() {
         let (store, space) = (Memory::new(), Space::new("test"));

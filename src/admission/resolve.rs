@@ -256,3 +256,78 @@ fn millis(span: Duration) -> i64 {
 fn owed(what: Payment) -> Standing {
     Standing::Refused(Reason::PaymentRequired(what))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::Surrogate;
+    use crate::testing::START_MS;
+
+    const DAY_MS: i64 = 86_400_000;
+
+    /// The exception in it lasts through the day after [`START_MS`].
+    const PLANS: &str = r#"
+        default-plan = "free"
+        timezone     = "UTC"
+        [meter.jobs]
+        [plan.free]
+        quota.jobs = "10/day"
+        [plan.pro]
+        quota.jobs    = "100/day"
+        feature.seats = 1
+        [addon.other]
+        adds = { feature.seats = 1 }
+        [addon.pack]
+        adds = { quota.jobs = "5/day" }
+        [billing]
+        canceled = "free"
+        [tenant.globex]
+        quota.jobs = "1k/day"
+        until      = 2026-03-18
+        note       = "a launch"
+    "#;
+
+    fn live() -> LiveCatalog {
+        LiveCatalog::new(Arc::new(Catalog::parse("plans.toml", PLANS, START_MS).unwrap()), 1, 1)
+    }
+
+    fn on_pro(id: &str) -> TenantRecord {
+        let mut record = TenantRecord::begin(Surrogate::test(1), id, START_MS);
+        record.plan = Some("pro".to_owned());
+        record
+    }
+
+    /// What the one quota of its plan includes.
+    fn jobs(resolved: &Resolved) -> i64 {
+        resolved.policy.pools[0].limit
+    }
+
+    #[test]
+    fn addons_are_times_their_number_and_end_with_the_plan_they_were_bought_for() {
+        let (live, mut acme) = (live(), on_pro("acme"));
+        assert_eq!(jobs(&live.resolve(&acme, START_MS)), 100);
+        acme.addons.extend([("pack".to_owned(), 3), ("of another file".to_owned(), 7)]);
+        assert_eq!(jobs(&live.resolve(&acme, START_MS)), 115);
+        acme.payment = PaymentState::Canceled;
+        assert_eq!(jobs(&live.resolve(&acme, START_MS)), 10);
+    }
+
+    #[test]
+    fn an_exceptions_end_is_newer_to_other_processes_than_what_held_before_it() {
+        let (live, globex) = (live(), on_pro("globex"));
+        let before = live.resolve(&globex, START_MS);
+        assert_eq!(jobs(&before), 1_000);
+        let after = live.resolve(&globex, before.until_ms);
+        assert!(before.until_ms <= START_MS + 2 * DAY_MS);
+        assert_eq!((jobs(&after), after.until_ms), (100, i64::MAX));
+        assert!(after.rev > before.rev, "{} after {}", after.rev, before.rev);
+    }
+
+    #[test]
+    fn another_plan_file_leaves_rates_to_as_many_nodes_as_there_were() {
+        let together = Together::Among { nodes: 3, strict: true };
+        let live = live().together(together);
+        let next = live.followed_by(live.catalog.clone(), 2);
+        assert_eq!((next.together, live.next().together), (together, together));
+    }
+}

@@ -205,3 +205,64 @@ pub(crate) fn customer_of(event: &Event) -> Option<&str> {
     let was = event.previous.as_ref().and_then(|previous| previous["customer"].as_str());
     of.as_str().or(of["id"].as_str()).or(own).or(was).filter(|id| !id.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::store::Memory;
+
+    fn customers() -> Customers {
+        Customers::new(Arc::new(Memory::new()), Space::new("s"))
+    }
+
+    #[tokio::test]
+    async fn more_facts_of_a_customer_than_an_item_holds_are_refused() {
+        let named = |letters: usize| {
+            move |facts: &mut Facts| facts.price("price_1", &"x".repeat(letters), 1)
+        };
+        let long = MAX_FACTS - 1_000;
+        let mut facts = Facts::default();
+        named(long)(&mut facts);
+        let most = long + MAX_FACTS - postcard::to_stdvec(&facts).unwrap().len();
+        let customers = customers();
+        assert_eq!(customers.change("cus_1", named(most)).await.unwrap().version, 1);
+        for letters in [most + 1, 2 * most] {
+            let refused = customers.change("cus_2", named(letters)).await.unwrap_err();
+            assert_eq!(refused.kind, StoreErrorKind::Invalid, "{refused}");
+        }
+        assert_eq!(customers.read("cus_2").await.unwrap().version, 0);
+    }
+
+    #[tokio::test]
+    async fn when_stripe_was_asked_last_is_known_of_a_customer_without_an_event_too() {
+        let customers = customers();
+        customers.polled("cus_1", 77).await.unwrap();
+        let known = customers.read("cus_1").await.unwrap();
+        assert_eq!((known.polled_ms, known.version), (77, 0));
+        customers.change("cus_1", |facts| facts.price("price_1", "pro", 1)).await.unwrap();
+        let known = customers.read("cus_1").await.unwrap();
+        assert_eq!((known.polled_ms, known.version), (77, 1));
+    }
+
+    #[test]
+    fn an_event_is_of_the_customer_that_its_object_is_or_belongs_to_or_belonged_to() {
+        let of = |object: Json, previous: Option<Json>| {
+            let (kind, id) = ("x".to_owned(), "evt_1".to_owned());
+            let (created_s, live, thin) = (1, false, false);
+            let (account, version) = (None, None);
+            let event =
+                Event { id, kind, created_s, live, object, previous, account, version, thin };
+            customer_of(&event).map(str::to_owned)
+        };
+        let it = Some("cus_1".to_owned());
+        assert_eq!(of(json!({ "object": "customer", "id": "cus_1" }), None), it);
+        assert_eq!(of(json!({ "object": "invoice", "id": "in_1", "customer": "cus_1" }), None), it);
+        assert_eq!(of(json!({ "id": "in_1", "customer": { "id": "cus_1" } }), None), it);
+        let detached = json!({ "object": "payment_method", "id": "pm_1", "customer": null });
+        assert_eq!(of(detached.clone(), Some(json!({ "customer": "cus_1" }))), it);
+        assert_eq!(of(detached, None), None, "nobody's");
+        assert_eq!(of(json!({ "object": "customer", "id": "" }), None), None);
+    }
+}

@@ -406,6 +406,54 @@ fn a_voided_invoice_begins_no_grace_and_one_given_up_long_ago_gives_nothing_up()
 }
 
 #[test]
+fn what_failed_of_another_subscription_or_is_a_draft_says_nothing_of_the_payment() {
+    let sub = |status: &str| subscription("sub_1", status, "pro_monthly", 1, T);
+    let of = |n: u32, kind: &str, at_s: i64, id: &str, status: &str, subscription: Value| {
+        let mut event = invoice(n, kind, at_s, id, status);
+        event.object["created"] = json!(at_s);
+        event.object["parent"]["subscription_details"]["subscription"] = subscription;
+        event
+    };
+    let own = || json!("sub_1");
+    let events = [
+        created(1, T, sub("active")),
+        of(2, "invoice.payment_failed", T + 10, "in_1", "open", json!("sub_2")),
+        of(3, "invoice.payment_failed", T + 20, "in_2", "open", Value::Null),
+        of(4, "invoice.payment_failed", T + 30, "in_3", "open", own()),
+        updated(5, T + 31, sub("past_due"), json!({ "status": "active" })),
+    ];
+    always(&events, &base("pro_monthly", PaymentState::PastDue, T + 30));
+    let mut facts = facts(&events);
+    for (n, at_s, status) in [(6, T + 30, "uncollectible"), (7, T + 50, "draft")] {
+        let id = if status == "draft" { "in_4" } else { "in_3" };
+        facts.take(&of(n, "invoice.updated", at_s, id, status, own()));
+        let is = facts.state(sold).base.unwrap();
+        assert_eq!((is.given_up, is.since_s), (true, T + 30), "{status}");
+    }
+}
+
+#[test]
+fn an_old_event_attaches_no_payment_method_that_was_folded_away() {
+    let mut facts = Facts::default();
+    let method = |n: i64, kind: &str, at_s: i64| {
+        event(1, kind, T + at_s, json!({ "id": format!("pm_{n:04}"), "object": "payment_method" }))
+    };
+    for n in 1..=300 {
+        facts.take(&method(n, "payment_method.attached", 10 * n));
+        facts.take(&method(n, "payment_method.detached", 10 * n + 5));
+    }
+    facts.fold(&BTreeSet::new());
+    facts.take(&method(7, "payment_method.attached", 70));
+    assert_eq!(facts.state(sold).method, None);
+    // Of those that are kept what is newer is news.
+    facts.take(&method(290, "payment_method.attached", 2_906));
+    assert_eq!(facts.state(sold).method, Some(("pm_0290".to_owned(), T + 2_906)));
+    facts.fold(&BTreeSet::new());
+    facts.take(&method(290, "payment_method.detached", 2_907));
+    assert_eq!(facts.state(sold).method, None);
+}
+
+#[test]
 fn a_price_goes_on_meaning_what_its_newest_known_key_meant() {
     let with = |status: &str, key: Value| {
         let mut object = subscription("sub_1", status, "pro_monthly", 1, T);

@@ -411,6 +411,66 @@ async fn a_clock_that_steps_stops_the_run() {
     assert_eq!((report.failed.len(), bench.sim.calls().len() - 2), (1, 0));
 }
 
+/// When the events were dated that Stripe was sent, in the order in which they came.
+fn dated(sim: &Sim) -> Vec<i64> {
+    let calls = sim.calls();
+    let sent = calls.iter().filter(|call| call.call.ends_with("meter_events"));
+    sent.map(|call| call.params["timestamp"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn an_entry_is_dated_by_stripes_clock_however_long_the_run_has_gone_on() {
+    let bench = Bench::new(Memory::new()).await;
+    let inner = bench.reporter().await.inner.clone();
+    let anchor = Anchor { service_s: NOW, at: inner.clock.now() };
+    bench.pass(600);
+    bench.clock.step_wall(5_000); // as far as clocks may drift apart
+    let mut report = Report::default();
+    inner.look_after(&bench.due(50), Pass::Send, anchor, &mut report).await;
+    assert_eq!((report.sent, report.failed), (1, vec![]));
+    assert_eq!(dated(&bench.sim), [NOW + 600]);
+}
+
+/// The table comes back from a backup in which all of this was owed, and Stripe is to be asked what
+/// was sent since.
+async fn comes_back(bench: &Bench, due: &Due) {
+    use crate::usage::record::Atoms;
+
+    let (space, at_ms) = (Space::new("s"), bench.clock.now().wall_ms);
+    let change = restored::wait(at_ms).to_vec();
+    bench.store.write(Write { key: space.ledger(), when: vec![], change }).await.unwrap();
+    let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
+    let (account, atoms) = (Some(account), Atoms { used: due.used, over: due.over });
+    let owed = vec![PeriodUse { account, tenant, meter, scale, period_ms, atoms }];
+    restored::mark(&*bench.store, &space, owed, at_ms).await.unwrap();
+    let word = restored::SentSinceCopy::AskStripe;
+    assert!(restored::say(&*bench.store, &space, word).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_the_backup_owed_of_a_period_that_is_over_is_billed_once_in_minutes_of_its_own() {
+    let bench = Bench::new(Memory::new()).await;
+    let reporter = bench.reporter().await;
+    let mut due = bench.due(50);
+    // It began and ended within a minute.
+    due.id.period_ms = (NOW - 86_400 + 20) * 1_000;
+    due.terms.ends_ms = (NOW + 20) * 1_000;
+    // Since the copy others sent of it, in its first minute and in its last two.
+    let sink = bench.sink();
+    for (value, timestamp_s) in [(1, NOW - 86_400 + 20), (1, NOW - 60), (1, NOW - 120)] {
+        let (customer, event) = (bench.customer.clone(), due.terms.event.clone());
+        let identifier = format!("of before, at {timestamp_s}");
+        let sent = MeterEvent { identifier, customer, event, value, timestamp_s };
+        assert!(matches!(sink.send(sent).await, Delivery::Delivered));
+    }
+    bench.pass(HOUR);
+    comes_back(&bench, &due).await;
+    bench.pass(7 * HOUR);
+    let report = reporter.run(vec![due.clone()]).await.unwrap();
+    assert_eq!((report.units, report.failed), (2, vec![]), "the other three were sent");
+    assert_eq!((bench.billed(), dated(&bench.sim).last()), (5, Some(&(NOW - 180))));
+}
+
 #[tokio::test]
 async fn identifiers_are_short_and_their_own() {
     let bench = Bench::new(Memory::new()).await;

@@ -6,7 +6,9 @@ use super::claim::{self, Claimed, Place};
 use super::*;
 use crate::directory::Surrogate;
 use crate::store::layout::Space;
-use crate::store::{Change, Memory, Value, Write};
+use crate::store::{
+    Change, Item, Key, Memory, Page, Promise, Query, StoreFuture, Value, Write, Written,
+};
 use crate::testing::{self, Faulty, START_MS};
 use crate::{Ask, Gate, ManualClock};
 
@@ -199,6 +201,48 @@ async fn says_what_can_never_count() {
     assert!(matches!(answers[1], Err(NotCounted::Sum(_))), "{answers:?}");
     assert!(matches!(answers[2], Err(NotCounted::Malformed(_))), "{answers:?}");
     assert!(matches!(answers[3], Err(NotCounted::Malformed(_))), "{answers:?}");
+}
+
+/// A store in which another process is always faster to write a tenant's record.
+struct Contested(Memory);
+
+impl Store for Contested {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.0.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        match write.key.pk.contains("#T#") {
+            true => Box::pin(async { Ok(Written::Refused(None)) }),
+            false => self.0.write(write),
+        }
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        self.0.promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.0.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_a_tenant_that_cannot_be_made_now_is_asked_for_again_and_of_none_it_is_not() {
+    let (creates, _clock) = gate(Contested(Memory::new()));
+    let rejects = "[[identify]]\nclaim = \"tenant\"\n[store]\nkind = \"memory\"\n\
+                   [flush]\nmode = \"fast\"\n[identity]\nunknown = \"reject\"\n";
+    let rejects = crate::GateBuilder::from_text(rejects).plans(PLANS).open().await.unwrap();
+    for (gate, expected) in [
+        (&creates, NotCounted::Unavailable),
+        (&rejects, NotCounted::UnknownTenant("acme".to_owned())),
+    ] {
+        assert_eq!(gate.ingest().events(vec![calls("a", 1)]).await, [Err(expected)]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,6 +136,7 @@ impl LeaseAtRest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::alert::AlertRule;
 
     #[test]
     fn a_lease_of_a_slot_is_one_after_its_sleep() {
@@ -146,6 +147,22 @@ mod tests {
                 Lease::new(pool, 3_600_000, Terms { limit: 10, rev: 1 }, 1).of_slot(of_slot);
             let woken = lease.at_rest().unwrap().wake(tenant, 7, None);
             assert_eq!(woken.is_of_slot(), of_slot);
+        }
+    }
+
+    #[test]
+    fn after_its_sleep_a_tenant_is_told_of_what_it_was_not_told_of_before() {
+        let tenant = Surrogate::test(1);
+        let rule = Arc::new(AlertRule { limit: "jobs/h".into(), steps: vec![(1, 10), (8, 80)] });
+        let alerting = || Some(Alerting::new("acme".into(), rule.clone()));
+        for (told, due) in [(0, Some(10)), (1, Some(80)), (8, None)] {
+            let pool = PoolId { tenant, limit: "jobs/h".into(), scope: 0, start_ms: 0 };
+            let lease = Lease::new(pool, 3_600_000, Terms { limit: 10, rev: 1 }, 1);
+            let lease = lease.alerting(alerting());
+            lease.alert_is_told(told);
+            let woken = lease.at_rest().unwrap().wake(tenant, 7, alerting());
+            let found = woken.due_alert(Some(9)).map(|due| due.alert.percent);
+            assert_eq!(found, due, "told at {told} of 10");
         }
     }
 }

@@ -512,4 +512,51 @@ mod tests {
         assert!(!too_small(5, 2) && too_small(5, 3));
         assert!(!too_small(100, 1) && too_small(100, 2));
     }
+
+    #[test]
+    fn each_of_four_nodes_has_a_quarter_of_a_rate_that_is_not_leased_by_the_slot() {
+        let catalog = catalog();
+        let quarter = |together: Together| {
+            let plan = Arc::new(catalog.plans[0].clone());
+            let policy = Policy::new(&catalog, plan, &[], together);
+            let (rate, pace) = (&policy.rates[0], policy.rates[0].rule.pace());
+            (pace.interval_ns / pace.whole_interval_ns, rate.slot_pool.is_some())
+        };
+        let among = |strict| Together::Among { nodes: 4, strict };
+        assert_eq!(quarter(Together::Alone), (1, false));
+        assert_eq!(quarter(among(false)), (4, false));
+        assert_eq!(quarter(among(true)), (1, true));
+        assert_eq!(quarter(Together::Leased), (1, true));
+    }
+
+    #[test]
+    fn work_costs_what_it_names_and_beside_that_what_its_route_costs() {
+        let catalog = catalog();
+        let plan = Arc::new(catalog.plans[0].clone());
+        let policy = Policy::new(&catalog, plan, &[], Together::Alone);
+        let asked = |op: &str, costs: &[(&str, u64)]| {
+            let units = |(name, n): &(&str, u64)| {
+                let id = catalog.meter(name).unwrap();
+                (id, n * catalog.meters[usize::from(id.0)].scale)
+            };
+            let costs: Vec<_> = costs.iter().map(units).collect();
+            let rules = policy.work(&catalog, catalog.routes.named(op), &costs);
+            let of = |ask: &MeterAsk| {
+                let meter = &catalog.meters[usize::from(ask.meter.0)];
+                (ask.n > 0).then(|| (meter.name.to_string(), ask.n / meter.scale))
+            };
+            rules.meters.iter().filter_map(of).collect::<BTreeMap<_, _>>()
+        };
+        let expected = |all: &[(&str, u64)]| -> BTreeMap<String, u64> {
+            all.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+        };
+        let of_route = |pages, tokens| {
+            let credits = 2 * pages + tokens;
+            expected(&[("credits", credits), ("pages", pages), ("requests", 1), ("tokens", tokens)])
+        };
+        assert_eq!(asked("scan", &[("tokens", 5)]), of_route(7, 5));
+        assert_eq!(asked("scan", &[("pages", 2)]), of_route(2, 30), "a hold, until it is reported");
+        let job = expected(&[("credits", 4), ("pages", 2)]);
+        assert_eq!(asked("job", &[("pages", 2)]), job, "of no route: what it names");
+    }
 }
