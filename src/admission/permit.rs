@@ -482,8 +482,8 @@ impl Hold {
             if took.ask != CALLS {
                 decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
             } else if took.is_units() {
+                // On no record: a slot leases all that it may serve.
                 decide::settle(self.of.hub(), &self.of.sheet, took, took.n);
-                self.has_used |= took.n > 0;
             }
             took.n = 0;
         }
