@@ -52,6 +52,21 @@ async fn a_quota_admits_what_it_says_and_says_when_it_resets() {
 }
 
 #[tokio::test]
+async fn what_is_allowed_while_the_store_is_away_is_not_while_it_answers() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.jobs]
+        [plan.free]
+        on-lease-error = { allow = "50%" }
+        quota.jobs = "100/day"
+        "#,
+    );
+    assert_eq!(exhaust(&gate, "acme", "jobs", 1).await.0, 100);
+    assert_eq!(exhaust(&gate, "other", "jobs", 30).await.0, 3);
+}
+
+#[tokio::test]
 async fn an_ask_that_does_not_fit_leaves_smaller_ones_their_units() {
     let (gate, _clock) = testing::gate(
         r#"
@@ -169,6 +184,27 @@ async fn a_cost_is_split_among_those_who_pay() {
     assert_eq!(refused.reason, Reason::Exhausted, "3 and 4 are left");
     ask(&gate, "acme", "jobs", 7).await.unwrap().settle();
     assert!(ask(&gate, "acme", "jobs", 1).await.is_err());
+}
+
+#[tokio::test]
+async fn a_cost_that_one_quota_includes_in_part_waits_for_the_rest_of_the_other() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.jobs]
+        [plan.free]
+        quota.jobs = ["100k/month", { limit = "300/day", over = "allow" }]
+        "#,
+    );
+    // It is known that the day has 300, and of the month 320 are at hand.
+    ask(&gate, "acme", "jobs", 320).await.unwrap().cancel();
+    let both = ask(&gate, "acme", "jobs", 580).await.map(Permit::settle);
+    assert!(both.is_ok(), "300 of both, and of the month 280 more");
+    let who = testing::identified(&gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let jobs = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap();
+    let used: Vec<_> = jobs.limits.iter().map(|limit| limit.used).collect();
+    assert_eq!(used, [580, 580]);
 }
 
 #[tokio::test]

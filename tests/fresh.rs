@@ -604,6 +604,43 @@ async fn what_a_kept_connection_reports_is_of_the_day_that_runs() {
 }
 
 #[tokio::test]
+async fn what_a_kept_connection_has_taken_is_of_the_day_on_which_it_took_it() {
+    let day = Duration::from_secs(86_400);
+    let (gate, clock) = testing::gate(STREAMS);
+    let usage = kept(&gate).await;
+    usage.take("tokens", 60).await.unwrap();
+    clock.advance(day);
+    usage.take("tokens", 90).await.unwrap();
+    clock.advance(day);
+    usage.take("tokens", 100).await.unwrap();
+    clock.advance(day);
+    usage.take("tokens", 5).await.unwrap();
+    usage.add("tokens", 60 + 90 + 100 + 7);
+    assert_eq!(tokens(&gate, &clock).await, (257, 7), "5 of them were taken today");
+}
+
+#[tokio::test]
+async fn what_a_kept_connection_has_taken_it_has_however_many_days_it_uses_something_else() {
+    let day = Duration::from_secs(86_400);
+    let images = "[meter.images]\n    count = \"reported\"\n    [plan.free]";
+    let plans = STREAMS.replace("[plan.free]", &format!("{images}\n    quota.images = \"50/day\""));
+    let (gate, clock) = testing::gate(&plans);
+    let usage = kept(&gate).await;
+    clock.advance(day);
+    usage.take("images", 20).await.unwrap();
+    for _ in 0..12 {
+        clock.advance(day);
+        usage.take("tokens", 1).await.unwrap();
+        usage.add("tokens", 1);
+    }
+    usage.add("images", 23);
+    let who = testing::identified(&gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let images = report.meters.iter().find(|meter| &*meter.name == "images").unwrap();
+    assert_eq!(images.limits[0].used, 3, "20 were taken before");
+}
+
+#[tokio::test]
 async fn streams_of_a_suspended_tenant_get_nothing_more() {
     let (gate, clock) = testing::gate(STREAMS);
     let usage = kept(&gate).await;

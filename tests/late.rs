@@ -202,6 +202,121 @@ async fn late_use_is_split_between_the_quota_two_grants_and_what_is_beyond() {
 }
 
 #[tokio::test]
+async fn late_use_beyond_a_quota_and_a_grant_is_let_through_as_far_as_it_goes() {
+    let quota = "quota.tokens = { limit = \"10/day\", over = \"allow\" }";
+    let (gate, clock) = testing::gate(&plans(quota));
+    // Until there are units at hand beyond the quota.
+    for _ in 0..20 {
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 5)]).await, 200);
+    }
+    granted(&gate, &clock, "tokens", 3).await;
+    assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", 5)]).await, 200);
+    assert_eq!(used(&gate, "tokens").await, (105, 92, vec![102]));
+    assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
+}
+
+#[tokio::test]
+async fn late_use_counts_in_full_against_each_of_two_quotas() {
+    let soft = "over = \"allow\"";
+    for (day, month, over) in [
+        ("\"3/day\"".into(), "\"5/month\"".into(), 6),
+        ("\"3/day\"".into(), format!("{{ limit = \"5/month\", {soft} }}"), 6),
+        (format!("{{ limit = \"3/day\", {soft} }}"), "\"5/month\"".into(), 6),
+        (format!("{{ limit = \"3/day\", {soft} }}"), "\"50/month\"".into(), 6),
+        (
+            format!("{{ limit = \"3/day\", {soft} }}"),
+            format!("{{ limit = \"5/month\", {soft} }}"),
+            6,
+        ),
+    ] {
+        let (gate, _clock) = testing::gate(&plans(&format!("quota.tokens = [{day}, {month}]")));
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 9)]).await, 200);
+        assert_eq!(used(&gate, "tokens").await, (9, over, vec![9, 9]), "{day}, {month}");
+        assert_eq!(gate.tenant("acme").await.unwrap().held(), 0, "{day}, {month}");
+    }
+}
+
+#[tokio::test]
+async fn late_use_that_units_at_hand_pay_for_keeps_no_request_waiting() {
+    let quota = "quota.tokens = { limit = \"10/day\", over = \"allow\" }";
+    let (gate, _clock) = testing::gate(&plans(quota));
+    // Until there are units at hand beyond the quota.
+    for _ in 0..20 {
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 5)]).await, 200);
+    }
+    let acme = gate.tenant("acme").await.unwrap();
+    let inner = tower::service_fn(|request: Request<Empty<Bytes>>| {
+        request.extensions().get::<Admitted>().unwrap().usage().add("tokens", 1);
+        let ask = Ask::op("work").tenant(&acme).cost("tokens", 1);
+        let at_once = gate.try_admit_now(&ask).is_some_and(|admitted| admitted.is_ok());
+        assert!(at_once, "before anything is asked of the store");
+        async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer"))) }
+    });
+    let request = Request::get("/shown").header("x-tenant", "acme").body(Empty::new()).unwrap();
+    TollgateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_learned_beyond_a_quota_while_the_store_is_away_is_owed_once() {
+    let store = Faulty::scripted(Memory::new(), []);
+    let plans = plans("quota.tokens = { limit = \"10/day\", over = \"allow\" }");
+    let (gate, clock) = testing::gate_with(&plans, store.clone());
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 12)]).await, 200);
+    assert_eq!(used(&gate, "tokens").await, (12, 2, vec![12]));
+    store.outage(true);
+    assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", 50)]).await, 200);
+    let _ = reporting(&gate, "ann", "/chat", &[("tokens", 0)]).await; // which finds that it is away
+    store.outage(false);
+    clock.advance(Duration::from_secs(10));
+    tokio::time::sleep(Duration::from_secs(10)).await; // until it is looked for again
+    assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 0)]).await, 200);
+    assert_eq!(used(&gate, "tokens").await, (62, 52, vec![62]));
+}
+
+#[tokio::test]
+async fn what_is_owed_past_a_stop_is_billed_once_as_requests_give_back_what_pays_it() {
+    let quota = "quota.tokens = { limit = \"10/day\", over = \"bill\", stop = \"20\" }";
+    let sent = "[meter.tokens]\nstripe = { event = \"tokens\", send = \"overage\" }";
+    let (gate, _clock) = testing::gate(&plans(quota).replacen("[meter.tokens]", sent, 1));
+    let acme = gate.tenant("acme").await.unwrap();
+    let ask = |n| gate.admit(Ask::op("work").tenant(&acme).cost("tokens", n));
+    ask(10).await.unwrap().settle();
+    let open = [ask(3).await.unwrap(), ask(3).await.unwrap()];
+    // 4 of it are let through.
+    assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", 8)]).await, 200);
+    assert_eq!(tokens(&gate).await.1, 4);
+    for (open, debt) in open.into_iter().zip([1, 0]) {
+        open.cancel();
+        assert_eq!(tokens(&gate).await.1, debt);
+    }
+    assert_eq!(used(&gate, "tokens").await, (18, 8, vec![18]));
+    assert_eq!(acme.held(), 0);
+}
+
+#[tokio::test]
+async fn what_was_used_past_a_stop_is_billed_once_as_far_as_the_stop_is_raised() {
+    for over in ["allow", "bill"] {
+        let of = |stop: u64| {
+            let of = format!("limit = \"100/day\", over = \"{over}\", stop = \"{stop}\"");
+            let sent = "[meter.tokens]\nstripe = { event = \"tokens\", send = \"overage\" }";
+            plans(&format!("quota.tokens = {{ {of} }}")).replacen("[meter.tokens]", sent, 1)
+        };
+        let plans = testing::Plans::new(&of(120));
+        let (gate, _clock) = reading(&plans, &Memory::new()).await;
+        assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 130)]).await, 200);
+        assert_eq!(tokens(&gate).await, (130, 10));
+        for (stop, debt) in [(125, 5), (135, 0)] {
+            plans.set(&of(stop));
+            gate.reload().await.unwrap();
+            let _ = reporting(&gate, "ann", "/chat", &[("tokens", 0)]).await;
+            assert_eq!(tokens(&gate).await, (130, debt), "{over}, of {stop}");
+            assert_eq!(used(&gate, "tokens").await, (130, 30, vec![130]), "{over}, of {stop}");
+        }
+        assert_eq!(admitted(&gate, 1).await, 5, "{over}");
+    }
+}
+
+#[tokio::test]
 async fn use_beyond_a_quota_that_denies_shows_as_over_and_as_used() {
     let (gate, _clock) = testing::gate(&plans("quota.tokens = \"500/day\""));
     assert_eq!(reporting(&gate, "ann", "/chat", &[("tokens", 740)]).await, 200);
@@ -345,6 +460,22 @@ async fn what_is_owed_beyond_a_limit_of_0_is_known_once_that_is_raised() {
             assert_eq!(said(&gate).await, expected, "of {limit}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_lowered_stop_holds_after_a_restart_whatever_a_raised_limit_includes() {
+    let of = |limit: u64, stop: u64| {
+        let of = format!("limit = \"{limit}/day\", over = \"allow\", stop = \"{stop}\"");
+        plans(&format!("quota.tokens = {{ {of} }}"))
+    };
+    let (store, plans) = (Memory::new(), testing::Plans::new(&of(100, 200)));
+    let (first, _clock) = reading(&plans, &store).await;
+    let acme = first.tenant("acme").await.unwrap();
+    first.admit(Ask::op("work").tenant(&acme).cost("tokens", 150)).await.unwrap().settle();
+    first.close().await.unwrap();
+    plans.set(&of(150, 160));
+    let (second, _clock) = reading(&plans, &store).await;
+    assert_eq!(admitted(&second, 1).await, 10, "150 of 160 were used");
 }
 
 #[tokio::test]
@@ -652,6 +783,44 @@ async fn what_is_beyond_two_quotas_of_a_user_is_owed_once() {
     assert_eq!(used(&gate, "tokens").await.1, 18, "2 beyond the hour's, all beyond the day's");
     assert_eq!(reporting(&gate, "bob", "/chat", &[("tokens", 6)]).await, 200);
     assert_eq!(used(&gate, "tokens").await.1, 19, "another user has units of its own");
+}
+
+#[tokio::test]
+async fn what_is_beyond_a_users_quota_is_owed_unless_a_grant_pays_for_it() {
+    let sent = "stripe = { event = \"tokens\", send = \"overage\" }";
+    let quotas = "[\"4/day\", { limit = \"2/day per user\", over = \"bill\", stop = \"9\" }]";
+    let plans = plans(&format!("quota.tokens = {quotas}"));
+    let plans = plans.replacen("[meter.tokens]", &format!("[meter.tokens]\n{sent}"), 1);
+    // Late use, and what of it is billed: 2 of it the user has, 7 more up to the stop. Of the
+    // first 4 the tenant's quota pays, of the others the grant.
+    for (n, billed) in [(3, 1), (9, 2), (10, 2)] {
+        let (gate, clock) = testing::gate(&plans);
+        granted(&gate, &clock, "tokens", 6).await;
+        assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", n)]).await, 200);
+        assert_eq!(used(&gate, "tokens").await.1, billed, "of {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_owes_gets_nothing_of_what_a_request_gives_back_beyond_the_quota() {
+    let of = "limit = \"10/day per user\", over = \"allow\", stop = \"15\"";
+    let plans = plans(&format!("quota.tokens = {{ {of} }}"));
+    let held = "count = \"reported\"\nhold = \"2\"";
+    let (gate, _clock) = testing::gate(&plans.replacen("count = \"reported\"", held, 1));
+    let inner = tower::service_fn(|request: Request<Empty<Bytes>>| async {
+        let usage = request.extensions().get::<Admitted>().unwrap().usage();
+        usage.take("tokens", 15).await.unwrap();
+        usage.add("tokens", 10);
+        assert_eq!(reporting(&gate, "ann", "/shown", &[("tokens", 4)]).await, 200);
+        drop(request);
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer")))
+    });
+    let request = Request::get("/chat").header("x-tenant", "acme").header("x-user", "ann");
+    let layer = TollgateLayer::new(&gate).layer(inner);
+    layer.oneshot(request.body(Empty::new()).unwrap()).await.unwrap();
+    // The five that it gives back lie beyond the quota, and four are owed.
+    assert_eq!(reporting(&gate, "ann", "/chat", &[]).await, 429, "2 more than 14 of 15");
+    assert_eq!(reporting(&gate, "bob", "/chat", &[]).await, 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -283,6 +284,59 @@ async fn cut_at(quota: &str, frame: usize, expected: usize) {
     assert_eq!(meter(&gate, "egress").await, (expected as u64, 0));
     let next = call(&gate, request("GET", "/stream"), stream).await;
     assert_eq!(next.status(), 429);
+}
+
+#[tokio::test]
+async fn a_stream_that_lasts_over_midnight_gets_all_of_the_new_day() {
+    let (gate, clock) = testing::gate(PLANS);
+    let stream = |_| Response::new(Frames::of(150, 100));
+    let mut body = call(&gate, request("GET", "/stream"), stream).await.into_body();
+    body.frame().await.unwrap().unwrap();
+    clock.advance(Duration::from_secs(86_400));
+    let mut passed = 100;
+    let error = loop {
+        match body.frame().await.expect("it is cut before its end") {
+            Ok(frame) => passed += frame.into_data().unwrap().len(),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is::<StreamCut>());
+    assert_eq!(passed, 1_000 + 10_000, "what it held of the day before, and 10 KB a day");
+}
+
+#[tokio::test]
+async fn what_is_held_for_reports_stays_held_while_an_answer_that_is_not_charged_lasts() {
+    let credits = "quota.credits  = \"50/day\"";
+    let (gate, _clock) = testing::gate(&PLANS.replace(credits, "quota.input-tokens = \"150/day\""));
+    let fails = |_| Response::builder().status(500).body(Frames::of(1, 1)).unwrap();
+    let body = call(&gate, request("POST", "/chat"), fails).await;
+    assert_eq!(body.status(), 500);
+    assert_eq!(meter(&gate, "input-tokens").await, (0, 100));
+    assert_eq!(call(&gate, request("POST", "/chat"), ok).await.status(), 429, "50 are left");
+    drop(body);
+    assert_eq!(meter(&gate, "input-tokens").await, (0, 0));
+    assert_eq!(call(&gate, request("POST", "/chat"), ok).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_connection_of_another_protocol_is_in_flight_until_its_last_handle_is_dropped() {
+    let (gate, _clock) =
+        testing::gate(&PLANS.replace("[plan.free]", "[plan.free]\nconcurrency = 1"));
+    let (send, receive) = std::sync::mpsc::channel();
+    let upgrades = move |request: Request<Empty<Bytes>>| {
+        send.send(request.extensions().get::<Admitted>().unwrap().usage()).unwrap();
+        Response::builder().status(101).body(Full::<Bytes>::default()).unwrap()
+    };
+    let response = call(&gate, request("POST", "/chat"), upgrades).await;
+    assert_eq!(response.status(), 101);
+    let (acme, usage) = (gate.tenant("acme").await.unwrap(), receive.recv().unwrap());
+    assert_eq!(acme.in_flight(), Some(1));
+    drop(response);
+    assert_eq!(acme.in_flight(), Some(1));
+    assert_eq!(call(&gate, request("POST", "/chat"), ok).await.status(), 429);
+    drop(usage);
+    assert_eq!(acme.in_flight(), Some(0));
+    assert_eq!(call(&gate, request("POST", "/chat"), ok).await.status(), 200);
 }
 
 #[tokio::test]

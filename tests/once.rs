@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
+use tollgate::directory::Grant;
 use tollgate::middleware::TollgateLayer;
 use tollgate::store::{Memory, Query, Store};
 use tollgate::testing::{self, Faulty, Odds};
@@ -195,23 +196,103 @@ async fn what_a_handler_takes_bit_by_bit_is_charged_with_its_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn units_of_a_meter_that_the_route_does_not_ask_for_are_charged_with_the_key() {
+async fn units_of_meters_that_the_route_does_not_ask_for_are_charged_with_the_key() {
     let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
-    let plans = format!("{PLANS}\n[meter.pages]\n");
+    let plans = format!("{PLANS}\n[meter.pages]\n[meter.images]\n");
     let gate = node(&plans, store, &clock).await.unwrap();
     for _ in 0..2 {
         let handler = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
             let usage = request.extensions().get::<Admitted>().unwrap().usage();
-            usage.add("pages", 3);
-            usage.add("pages", 4);
+            for (meter, n) in [("pages", 3), ("images", 2), ("pages", 4), ("images", 9)] {
+                usage.add(meter, n);
+            }
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
         });
         let service = TollgateLayer::new(&gate).layer(handler);
         let response = service.oneshot(request("acme", "/pay", Some("k"))).await.unwrap();
         response.into_body().collect().await.unwrap();
         assert_eq!(used(&gate, &clock, "acme", "pages").await, 7);
+        assert_eq!(used(&gate, &clock, "acme", "images").await, 11);
     }
     gate.close().await.unwrap();
+}
+
+/// Answers once it is let go, having used so many tokens.
+async fn held_open(
+    gate: &Gate,
+    key: &str,
+    tokens: u64,
+    lets_go: tokio::sync::oneshot::Receiver<()>,
+) -> u16 {
+    let lets_go = std::sync::Mutex::new(Some(lets_go));
+    let handler = tower::service_fn(|request: Request<Empty<Bytes>>| {
+        let lets_go = lets_go.lock().unwrap().take().unwrap();
+        async move {
+            lets_go.await.unwrap();
+            request.extensions().get::<Admitted>().unwrap().usage().add("tokens", tokens);
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+        }
+    });
+    let layer = TollgateLayer::new(gate);
+    let response = layer.layer(handler).oneshot(request("acme", "/chat", Some(key))).await.unwrap();
+    let status = response.status().as_u16();
+    response.into_body().collect().await.unwrap();
+    status
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_is_not_charged_takes_no_units_from_others_while_it_runs() {
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let gate = node(&PLANS.replace("10k/day", "250/day"), store, &clock).await.unwrap();
+    assert_eq!(call(&gate, request("acme", "/chat", Some("k")), 200, 50).await.status, 200);
+    let acme = gate.tenant("acme").await.unwrap();
+    let (go, lets_go) = tokio::sync::oneshot::channel();
+    let retry = tokio::spawn({
+        let gate = gate.clone();
+        async move { held_open(&gate, "k", 90, lets_go).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(acme.held(), 0, "it runs, and holds nothing");
+    // 200 are left: two may hold 100 each beside it.
+    let (go_on, lets_go_on) = tokio::sync::oneshot::channel();
+    let other = tokio::spawn({
+        let gate = gate.clone();
+        async move { held_open(&gate, "l", 100, lets_go_on).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(acme.held(), 101, "100 tokens and a request");
+    assert_eq!(call(&gate, request("acme", "/chat", Some("m")), 200, 100).await.status, 200);
+    go.send(()).unwrap();
+    go_on.send(()).unwrap();
+    assert_eq!((retry.await.unwrap(), other.await.unwrap()), (200, 200));
+    assert_eq!(used(&gate, &clock, "acme", "tokens").await, 250);
+    assert_eq!(used(&gate, &clock, "acme", "requests").await, 3);
+    assert_eq!(acme.held(), 0);
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reported_with_a_key_is_paid_to_its_rate_whoever_is_charged() {
+    let rate = "rate.default = \"600 tokens/min burst 600\"";
+    let plans = format!("{PLANS}\n    {rate}\n    rate.all = \"1000/s\"\n");
+    // The first is charged, the second is not; a third has a key of its own. Each waits for what
+    // those before it used: ten tokens a second come back.
+    for (keys, tokens) in [(["k", "k", "l"], 700), (["k", "k", "k"], 700)] {
+        let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+        let gate = node(&plans, store, &clock).await.unwrap();
+        for key in keys {
+            let asked = call(&gate, request("acme", "/chat", Some(key)), 200, tokens);
+            assert_eq!(asked.await.status, 200, "{keys:?}");
+            // 100 below nothing, and 100 are asked for.
+            for (seconds, status) in [(0, 429), (19, 429)] {
+                clock.advance(Duration::from_secs(seconds));
+                let asked = call(&gate, request("acme", "/chat", Some("other")), 200, 0);
+                assert_eq!(asked.await.status, status, "{keys:?}, after {seconds} s");
+            }
+            clock.advance(Duration::from_secs(51));
+        }
+        gate.close().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,6 +312,58 @@ async fn of_two_at_once_with_one_key_one_is_charged_and_the_units_of_the_other_g
     limits.sort_unstable();
     assert_eq!(limits, [("requests/day", 1), ("tokens/day", 40)]);
     next.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_retry_that_fails_holds_of_a_rate_goes_back() {
+    let plans = PLANS.replace("[route.pay]", "[meter.jobs]\n    [route.pay]");
+    let plans = plans.replace("cost    = { tokens = 0 }", "cost    = { jobs = 5 }");
+    let plans = format!("{plans}\n    rate.default = \"5 jobs/min burst 10\"\n");
+    let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+    let gate = node(&plans, store, &clock).await.unwrap();
+    assert_eq!(call(&gate, request("acme", "/pay", Some("k")), 200, 0).await.status, 200);
+    // The retry fails, and reports in its body what nobody is charged for.
+    let handler = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
+        let usage = request.extensions().get::<Admitted>().unwrap().usage();
+        let body = Full::<Bytes>::from("failed").map_frame(move |frame| {
+            usage.add("tokens", 1);
+            frame
+        });
+        Ok::<_, Infallible>(Response::builder().status(500).body(body).unwrap())
+    });
+    let service = TollgateLayer::new(&gate).layer(handler);
+    let response = service.oneshot(request("acme", "/pay", Some("k"))).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    assert_eq!(call(&gate, request("acme", "/pay", Some("l")), 200, 0).await.status, 200);
+    assert_eq!(call(&gate, request("acme", "/pay", Some("m")), 200, 0).await.status, 429);
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_ends_while_a_request_with_a_key_runs_does_not_pay_for_it() {
+    for (lasts, paid) in [(60, true), (7_200, false)] {
+        let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
+        let gate = node(&PLANS.replace("10k/day", "100/day"), store, &clock).await.unwrap();
+        let expires_ms = Some(testing::START_MS + 3_600_000);
+        let (id, meter, source) = ("gift".into(), "tokens".into(), "gift".into());
+        let gift = Grant { id, meter, units: 60, source, expires_ms, note: None };
+        gate.directory().tenant("acme").grant(gift).note("a gift").save().await.unwrap();
+        clock.advance(Duration::from_secs(31));
+        let handler = tower::service_fn(|request: Request<Empty<Bytes>>| {
+            clock.advance(Duration::from_secs(lasts));
+            request.extensions().get::<Admitted>().unwrap().usage().add("tokens", 150);
+            async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) }
+        });
+        let service = TollgateLayer::new(&gate).layer(handler);
+        let response = service.oneshot(request("acme", "/chat", Some("k"))).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        let who = testing::identified_by(&gate, &[("x-tenant", "acme")]).await;
+        let report = gate.usage_report(&who).await.unwrap();
+        let tokens = report.meters.iter().find(|meter| &*meter.name == "tokens").unwrap();
+        let owed = if paid { (100, 0) } else { (150, 50) };
+        assert_eq!((tokens.limits[0].used, tokens.limits[0].debt), owed, "after {lasts} s");
+        gate.close().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

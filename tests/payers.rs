@@ -173,6 +173,8 @@ const WORK: &str = r#"
     [meter.credits]
     parts = 1
     sum = { gpu-seconds = "2" }
+    [route.render]
+    match = "POST /render"
     [plan.free]
     quota.jobs        = "10/day"
     quota.gpu-seconds = "100/day"
@@ -202,8 +204,10 @@ async fn work_that_says_what_it_reports_is_charged_that() {
     assert_eq!(acme.held(), 0);
     assert!(gate.admit(ask("work").cost("gpu-seconds", 61)).await.is_err());
     // What is only a hold is no number.
-    gate.admit(ask("work").cost("jobs", 1)).await.unwrap().settle();
-    assert_eq!(used(&gate, "gpu-seconds").await.0, 40);
+    for ask in [ask("work").cost("jobs", 1), ask("render").cost("jobs", 1), ask("render")] {
+        gate.admit(ask).await.unwrap().settle();
+        assert_eq!(used(&gate, "gpu-seconds").await.0, 40);
+    }
     // A sum is of its parts.
     let refused = gate.admit(ask("work").cost("credits", 1)).await.unwrap_err();
     assert_eq!(refused.reason, Reason::Unavailable);
@@ -376,6 +380,102 @@ async fn what_is_told_to_remain_is_less_what_the_handler_has_read() {
     for limit in ["ingress/day\\\";r=1500", "credits/day\\\";r=50"] {
         assert!(told.contains(limit), "{limit} is not in {told}");
     }
+}
+
+/// The header `ratelimit` of the answer to a request whose handler reads so many of these frames.
+async fn told(gate: &Gate, body: Frames, reads: usize) -> String {
+    let stated = body.0 * body.1;
+    let inner = tower::service_fn(|request: Request<ReadBody<Frames>>| async move {
+        let mut body = request.into_body();
+        for _ in 0..reads {
+            body.frame().await.unwrap().unwrap();
+        }
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("read")))
+    });
+    let service = TollgateLayer::new(gate).counting_reads().layer(CountReads(inner));
+    let request = Request::post("/up").header("x-tenant", "acme").header("x-user", "ann");
+    let request = request.header("content-length", stated).body(body).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    let told: Vec<_> = response.headers().get_all("ratelimit").iter().collect();
+    format!("{told:?}").replace('\\', "")
+}
+
+#[tokio::test]
+async fn what_is_told_to_remain_is_less_what_was_read_whoever_pays_for_what_is_held() {
+    // Held are 1,000 at a time.
+    let plans = |day: &str| {
+        format!(
+            "default-plan = \"free\"\n[meter.ingress]\ncount = \"request-bytes\"\nhold = \"1KB\"\n\
+             [meter.credits]\nparts = 10\nsum = {{ ingress = \"1/5\" }}\n[plan.free]\n\
+             rate.default = \"50KB ingress/s\"\nquota.credits = \"100k/day\"\n\
+             quota.ingress = [{day}, \"90KB/month\"]"
+        )
+    };
+    let soft = "over = \"allow\"";
+    for (day, of_day) in [
+        ("\"50KB/day\"".to_owned(), Some("ingress/day\";r=45500")),
+        ("\"50KB/day per user\"".to_owned(), Some("ingress/day/user\";r=45500")),
+        // Who pays changes within what is held, and before it.
+        (format!("{{ limit = \"3500B/day\", {soft} }}"), None),
+        (format!("{{ limit = \"3500B/day per user\", {soft} }}"), None),
+        (format!("{{ limit = \"2KB/day\", {soft} }}"), None),
+        (format!("{{ limit = \"2KB/day per user\", {soft} }}"), None),
+    ] {
+        let (gate, _clock) = testing::gate(&plans(&day));
+        told(&gate, Frames(6, 500), 6).await;
+        let told = told(&gate, Frames(5, 500), 3).await;
+        let others = ["ingress/month\";r=85500", "credits/day\";r=99100"];
+        for says in others.into_iter().chain(of_day) {
+            assert!(told.contains(says), "{day}: {says} is not in {told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_told_to_remain_is_not_less_what_is_only_held() {
+    for (quotas, left) in [
+        ("\"100/day\", \"1000/month\"", ["tokens/day\";r=90", "tokens/month\";r=990"]),
+        ("\"100/day\", \"50/day per user\"", ["tokens/day\";r=90", "tokens/day/user\";r=40"]),
+        (
+            "{ limit = \"15/day\", over = \"allow\" }, \"1000/month\"",
+            ["tokens/day\";r=5", "tokens/month\";r=990"],
+        ),
+    ] {
+        let (gate, _clock) = testing::gate(&format!(
+            "default-plan = \"free\"\n[meter.tokens]\ncount = \"reported\"\nhold = \"20\"\n\
+             [plan.free]\nquota.tokens = [{quotas}]"
+        ));
+        let used = std::sync::Mutex::new(10);
+        let inner = tower::service_fn(|request: Request<Empty<Bytes>>| {
+            let usage = request.extensions().get::<Admitted>().unwrap().usage();
+            usage.add("tokens", std::mem::take(&mut *used.lock().unwrap()));
+            async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer"))) }
+        });
+        let service = TollgateLayer::new(&gate).layer(inner);
+        for _ in 0..2 {
+            let request = Request::get("/").header("x-tenant", "acme").header("x-user", "ann");
+            let request = request.body(Empty::new()).unwrap();
+            let response = service.clone().oneshot(request).await.unwrap();
+            let told: Vec<_> = response.headers().get_all("ratelimit").iter().collect();
+            let told = format!("{told:?}").replace('\\', "");
+            for limit in left {
+                assert!(told.contains(limit), "{quotas}: {limit} is not in {told}");
+            }
+            response.into_body().collect().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_needs_no_more_credits_than_its_length_comes_to() {
+    let only_credits = UPLOADS.replace("quota.ingress = \"4KB/day\"", "");
+    let (gate, _clock) = testing::gate(&only_credits.replace("1000/day", "160/day"));
+    assert_eq!(upload(&gate, "/up", Frames(2, 500), 2, 1_000).await, 200);
+    // 60 are left, and a whole hold would come to 100.
+    assert_eq!(upload(&gate, "/up", Frames(1, 500), 1, 500).await, 200);
+    assert_eq!(upload(&gate, "/up", Frames(1, 110), 1, 110).await, 429);
+    assert_eq!(upload(&gate, "/up", Frames(1, 100), 1, 100).await, 200);
+    assert_eq!(used(&gate, "credits").await, (160, vec![160]));
 }
 
 #[tokio::test]

@@ -16,7 +16,9 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use tollgate::middleware::TollgateLayer;
-use tollgate::store::Memory;
+use tollgate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+};
 use tollgate::testing::Faulty;
 use tollgate::{Admitted, GateBuilder, Usage};
 use tower::{Layer, ServiceExt, service_fn};
@@ -114,7 +116,11 @@ impl Body for Frames {
 }
 
 async fn gated(plans: &str) -> (TollgateLayer, Faulty) {
-    let store = Faulty::scripted(Memory::new(), []);
+    gated_by(plans, Memory::new()).await
+}
+
+async fn gated_by(plans: &str, store: impl Store) -> (TollgateLayer, Faulty) {
+    let store = Faulty::scripted(store, []);
     let builder = GateBuilder::from_text(SERVICE).plans(plans).store(store.clone());
     let gate = builder.open().await.unwrap();
     let layer = TollgateLayer::new(&gate).peer_from(|_| Some(IpAddr::from([127, 0, 0, 1])));
@@ -256,4 +262,55 @@ async fn what_costs_nothing_is_answered_while_what_costs_waits_for_its_record() 
     }
     store.outage(false);
     waits.await;
+}
+
+/// A store in memory that says several processes share it.
+struct Shared(Memory);
+
+impl Store for Shared {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.0.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        self.0.write(write)
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { kind: "shared", survives: "nothing", shared: true }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.0.close()
+    }
+}
+
+#[tokio::test]
+async fn what_costs_nothing_but_a_call_of_a_strict_rate_is_answered_at_once() {
+    let rate = "rate.default = { limit = \"100/min\", strict = true }";
+    let (layer, store) =
+        gated_by(&format!("{COSTLESS}\n    {rate}\n"), Shared(Memory::new())).await;
+    let handler = service_fn(async |request: Request<Empty<Bytes>>| {
+        let status = if request.uri().path() == "/missing" { 404 } else { 200 };
+        let body = Frames { left: 1, states_its_length: true, has_ended: false, reports: None };
+        Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+    });
+    let service = layer.layer(handler);
+    let answer = async |path| {
+        let response = service.clone().oneshot(asked("acme", path)).await.unwrap();
+        response.into_body().collect().await.unwrap()
+    };
+    answer("/").await; // there are units to serve from
+    store.outage(true);
+    let patience = Duration::from_millis(100);
+    for path in ["/missing", "/unused"] {
+        let soon = tokio::time::timeout(patience, answer(path)).await;
+        assert!(soon.is_ok(), "{path} waits for no record");
+    }
+    let early = tokio::time::timeout(patience, answer("/")).await;
+    assert!(early.is_err(), "what it cost is not on record");
 }

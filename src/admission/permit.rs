@@ -262,13 +262,25 @@ impl Hold {
         let Some(read) = self.read.as_ref().map(BytesRead::total) else { return 0 };
         let rules = self.of.rules();
         let asks = rules.meters.iter().enumerate().filter(|(_, ask)| ask.quotas.contains(&quota));
-        let beyond = asks.map(|(i, ask)| {
-            let of_ask = self.taken().iter().filter(|took| usize::from(took.ask) == i);
-            let of_quota = of_ask.filter(|took| took.is_units() && took.draw == 0);
-            let held = of_quota.map(|took| took.n).max().unwrap_or(0);
-            ask.of_length(rules, read).saturating_sub(held)
-        });
+        let beyond =
+            asks.map(|(i, ask)| ask.of_length(rules, read).saturating_sub(self.held_for(i)));
         beyond.max().unwrap_or(0)
+    }
+
+    /// What it holds of an ask: of each part all that pay for it hold as much. A strict rate's slot
+    /// pays for nothing.
+    fn held_for(&self, ask: usize) -> u64 {
+        let pools = &self.of.sheet.policy.pools;
+        let pays = |took: &&Taken| match &took.from {
+            From::Pool(pool) | From::ScopedPool(pool, _) => {
+                pools[usize::from(*pool)].slot_ms.is_none()
+            }
+            From::Bucket(_) | From::ScopedBucket(..) => false,
+        };
+        let of_ask = self.taken().iter().filter(|took| usize::from(took.ask) == ask).filter(pays);
+        let mut part = None;
+        let once = of_ask.filter(|took| part.replace(took.draw) != Some(took.draw));
+        once.fold(0, |sum, took| sum.saturating_add(took.n))
     }
 
     /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream
@@ -470,8 +482,8 @@ impl Hold {
             if took.ask != CALLS {
                 decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
             } else if took.is_units() {
+                // On no record: a slot leases all that it may serve.
                 decide::settle(self.of.hub(), &self.of.sheet, took, took.n);
-                self.has_used |= took.n > 0;
             }
             took.n = 0;
         }

@@ -223,9 +223,9 @@ mod tests {
 
     const NOW: Now = Now { mono_ns: 0, wall_ms: 0 };
 
-    /// Makes every call that the lease has to make now.
-    async fn drive(store: &Memory, lease: &Lease) {
-        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+    /// Makes every call that the lease has to make now, as this writer.
+    async fn drive_as(writer: u128, store: &Memory, lease: &Lease) {
+        let writer = Writer { space: Space::new("test"), incarnation: writer };
         while let Some(call) = lease.next(&writer, NOW) {
             let answer = match call {
                 Call::Look(key) => store.read(key).await,
@@ -238,22 +238,85 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_debt_that_is_learned_under_a_lowered_limit_is_not_paid_by_what_that_has_lost() {
+    async fn drive(store: &Memory, lease: &Lease) {
+        drive_as(7, store, lease).await;
+    }
+
+    /// A lease of the one pool, by this writer.
+    fn lease_by(writer: u128, terms: Terms) -> Lease {
         let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
         let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
-        let lease = Lease::new(pool, i64::MAX, Terms { limit: 100, rev: 1 }, 1).under(7);
-        let store = Memory::new();
-        while lease.total() < 60 {
+        Lease::new(pool, i64::MAX, terms, 1).under(writer)
+    }
+
+    /// Takes so many atoms, one by one.
+    async fn take(store: &Memory, lease: &Lease, n: u64) {
+        let mut taken = 0;
+        while taken < n {
             match lease.take(1, NOW) {
-                Take::Taken { .. } => lease.settle(1),
-                _ => drive(&store, &lease).await,
+                Take::Taken { .. } => taken += 1,
+                _ => drive(store, lease).await,
             }
         }
+    }
+
+    /// What another process finds that is owed.
+    async fn debt_in(store: &Memory, terms: Terms) -> u64 {
+        let other = lease_by(8, terms);
+        other.look_first();
+        drive_as(8, store, &other).await;
+        other.debt()
+    }
+
+    #[tokio::test]
+    async fn a_debt_that_is_learned_under_a_lowered_limit_is_not_paid_by_what_that_has_lost() {
+        let (store, lease) = (Memory::new(), lease_by(7, Terms { limit: 100, rev: 1 }));
+        take(&store, &lease, 60).await;
+        lease.settle(60);
         lease.retarget(Terms { limit: 50, rev: 2 });
         lease.owe(lease.here() + 10);
         assert_eq!(lease.debt(), 10, "at once");
         drive(&store, &lease).await;
         assert_eq!(lease.debt(), 10, "and in the store");
+    }
+
+    #[tokio::test]
+    async fn a_debt_is_paid_by_one_payment_at_a_time_and_no_more_once_its_lease_is_closed() {
+        let (store, lease) = (Memory::new(), lease_by(7, Terms { limit: 10, rev: 1 }));
+        take(&store, &lease, 10).await;
+        lease.settle(10);
+        lease.owe(9);
+        let now = || (lease.debt(), lease.payable(), lease.is_paying());
+        assert_eq!(now(), (9, Some(9), false));
+        assert!(lease.pay(4));
+        assert_eq!(now(), (9, None, true), "on its way");
+        assert!(!lease.pay(1), "nor is a second one made");
+        drive(&store, &lease).await;
+        assert_eq!(now(), (5, None, false), "it has come, and who made it has not heard of it");
+        assert!(!lease.pay(1));
+        assert_eq!((lease.take_paid(), lease.take_paid()), (Some(true), None));
+        assert_eq!(now(), (5, Some(5), false));
+        lease.close();
+        assert_eq!(now(), (5, Some(0), false));
+    }
+
+    #[tokio::test]
+    async fn what_open_requests_may_still_pay_is_charged_once_they_can_not() {
+        let terms = Terms { limit: 20, rev: 1 };
+        let none = Terms { limit: 0, rev: 2 };
+        for (ends, terms_then) in [(true, terms), (false, none)] {
+            let (store, lease) = (Memory::new(), lease_by(7, terms));
+            take(&store, &lease, 12).await; // and none of them has been used
+            lease.owe(13);
+            drive(&store, &lease).await;
+            assert_eq!(debt_in(&store, terms).await, 0, "5 of the 12 would pay it");
+            if ends {
+                lease.close();
+            } else {
+                lease.retarget(none);
+            }
+            drive(&store, &lease).await;
+            assert_eq!(debt_in(&store, terms_then).await, 5, "ends: {ends}");
+        }
     }
 }

@@ -185,3 +185,89 @@ fn rescaled(atoms: u64, from: u64, to: u64) -> u64 {
     let atoms = u128::from(atoms) * u128::from(to) / u128::from(from.max(1));
     u64::try_from(atoms).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use crate::gate::{Admitted, Answer, Gate, Step, Waited};
+    use crate::identity::RequestView;
+    use crate::testing;
+
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [meter.tokens]
+        count = "reported"
+        hold  = "10"
+        [meter.pages]
+        [plan.free]
+        quota.tokens = "100/day"
+        quota.pages  = "100/day"
+    "#;
+
+    /// A request of acme.
+    struct Chat;
+
+    impl RequestView for Chat {
+        fn method(&self) -> &str {
+            "GET"
+        }
+
+        fn path(&self) -> &str {
+            "/chat"
+        }
+
+        fn header(&self, name: &str) -> Option<&[u8]> {
+            (name == "x-tenant").then_some(b"acme")
+        }
+
+        fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+            self.header(name).into_iter().collect()
+        }
+
+        fn peer(&self) -> Option<IpAddr> {
+            None
+        }
+    }
+
+    async fn admit(gate: &Gate) -> Admitted {
+        let mut waited = Waited::default();
+        loop {
+            match gate.admit_request(&Chat, waited) {
+                Step::Wait(pending) => waited = pending.await,
+                Step::Done(Answer::Admit(running)) => {
+                    return Admitted::new(gate.clone(), running);
+                }
+                Step::Done(_) => panic!("refused"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_for_the_record_of_what_was_used_whichever_day_pays_for_it() {
+        let day = Duration::from_secs(86_400);
+        let (gate, clock) = testing::gate(PLANS);
+        let admitted = admit(&gate).await;
+        let usage = admitted.usage();
+        let waits = |meter: &str, n| {
+            usage.add(meter, n);
+            let waits = admitted.hold().take_used();
+            assert!(!admitted.hold().take_used(), "once");
+            waits
+        };
+        for meter in ["tokens", "pages"] {
+            assert!(!waits(meter, 0), "nothing was used");
+            assert!(waits(meter, 1));
+        }
+        clock.advance(day);
+        assert!(waits("tokens", 12), "9 of the first day, and 3 of this");
+        assert!(waits("tokens", 1), "of this day alone");
+        usage.take("tokens", 10).await.unwrap();
+        clock.advance(day);
+        assert!(waits("tokens", 15), "10 of the second day, and 5 of the third");
+        usage.add("pages", 1);
+        clock.advance(day);
+        assert!(waits("tokens", 0), "what was used the day before has not been waited for");
+    }
+}

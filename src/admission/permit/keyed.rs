@@ -232,10 +232,6 @@ impl Hold {
     /// It is not admitted after all, and is charged nothing.
     pub(crate) fn refuse(mut self, now: Now) {
         self.write_down();
-        if self.state == State::Open {
-            self.state = State::Charged;
-            self.forgive(now);
-        }
         self.state = State::Over;
         self.release_rest(now);
         decide::leave(&self.of.sheet, self.of.rules());
@@ -322,6 +318,124 @@ impl Drop for Settling {
     fn drop(&mut self) {
         if self.told.is_some() {
             self.use_units();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::admission::permit::Outcome;
+    use crate::gate::{Admitted, Answer, Gate, Step, Waited};
+    use crate::identity::RequestView;
+    use crate::testing;
+
+    const PLANS: &str = r#"
+        default-plan = "free"
+        [meter.tokens]
+        count = "reported"
+        hold  = "100"
+        [meter.words]
+        count = "reported"
+        [meter.pages]
+        [route.chat]
+        match   = "POST /chat"
+        once-by = "idempotency-key"
+        [plan.free]
+        rate.default   = "10 tokens/min burst 1000"
+        quota.requests = "10/day"
+        quota.tokens   = "1000/day"
+        quota.pages    = "50/day"
+    "#;
+
+    /// A request of acme with a key.
+    struct Chat;
+
+    impl RequestView for Chat {
+        fn method(&self) -> &str {
+            "POST"
+        }
+
+        fn path(&self) -> &str {
+            "/chat"
+        }
+
+        fn header(&self, name: &str) -> Option<&[u8]> {
+            match name {
+                "x-tenant" => Some(b"acme"),
+                "idempotency-key" => Some(b"k"),
+                _ => None,
+            }
+        }
+
+        fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]> {
+            self.header(name).into_iter().collect()
+        }
+
+        fn peer(&self) -> Option<IpAddr> {
+            None
+        }
+    }
+
+    async fn admit(gate: &Gate) -> Admitted {
+        let mut waited = Waited::default();
+        loop {
+            match gate.admit_request(&Chat, waited) {
+                Step::Wait(pending) => waited = pending.await,
+                Step::Done(Answer::Admit(running)) => {
+                    return Admitted::new(gate.clone(), running);
+                }
+                Step::Done(_) => panic!("refused"),
+            }
+        }
+    }
+
+    /// Of requests, tokens and pages: what is on record beside claims, and what of the limits.
+    async fn used(gate: &Gate) -> ([u64; 3], [u64; 3]) {
+        let who = testing::identified(gate, "acme").await;
+        let report = gate.usage_report(&who).await.unwrap();
+        let of = |name: &str| report.meters.iter().find(|meter| &*meter.name == name).unwrap();
+        let meters = ["requests", "tokens", "pages"].map(of);
+        (meters.map(|meter| meter.used), meters.map(|meter| meter.limits[0].used))
+    }
+
+    #[tokio::test]
+    async fn a_request_with_a_key_has_used_what_it_reported_unless_another_is_charged() {
+        let (none, all) = ([0; 3], [1, 140, 7]);
+        for (charge, told, on_record, of_limits) in [
+            (Some(Charge::Claim), Some(true), none, all),
+            (Some(Charge::Log), Some(true), all, all),
+            (Some(Charge::Nothing), Some(false), none, none),
+            // Who is charged is never known: it may have been this one.
+            (None, None, none, all),
+        ] {
+            let (gate, _clock) = testing::gate(PLANS);
+            let admitted = admit(&gate).await;
+            admitted.usage().add("tokens", 140);
+            admitted.usage().add("pages", 7);
+            let hears = {
+                let mut hold = admitted.hold();
+                let now = hold.now();
+                hold.end(Outcome::Complete { status: 200 }, now);
+                assert!(hold.taken().iter().all(|took| !took.is_units()), "what the claim needs");
+                hold.settling().unwrap()
+            };
+            // Before the task that settles has looked.
+            let settling = gate.inner.hub.take_settling().pop().unwrap();
+            assert!(settling.taken.iter().all(is_of_ask));
+            let rows: Vec<_> = settling.usage().rows;
+            let rows: Vec<_> = rows.iter().map(|(meter, _, n)| (&**meter, n.used)).collect();
+            assert_eq!(rows, [("requests", 1), ("tokens", 140), ("pages", 7)]);
+            match charge {
+                Some(charge) => settling.end(charge),
+                None => drop(settling),
+            }
+            assert_eq!(hears.await.ok(), told, "{charge:?}");
+            drop(admitted);
+            assert_eq!(gate.tenant("acme").await.unwrap().held(), 0, "{charge:?}");
+            assert_eq!(used(&gate).await, (on_record, of_limits), "{charge:?}");
         }
     }
 }
