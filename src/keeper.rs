@@ -839,8 +839,8 @@ mod tests {
         assert_eq!(pool(&hands, &lease).await.free, 10);
     }
 
-    /// A tenant was idle for long and its lease let go of; the next learns of use before it has seen
-    /// the entry of the first.
+    /// A tenant was idle for long and its lease let go of; the next learns of use before it has
+    /// seen the entry of the first.
     #[tokio::test(start_paused = true)]
     async fn what_is_learned_before_a_lease_sees_its_entry_is_recorded_beside_what_was_there() {
         let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));

@@ -61,6 +61,19 @@ impl Quota {
     }
 }
 
+impl Plan {
+    /// Whether both have a limit of the same window, or grant once, and not as much.
+    pub(crate) fn shares_a_limit_with(&self, other: &Plan) -> bool {
+        self.meters.iter().zip(&other.meters).any(|(one, other)| {
+            let differs = |it: &Quota, of: &Quota| {
+                (it.every, it.per_user) == (of.every, of.per_user) && it.limit != of.limit
+            };
+            let once = one.once.zip(other.once).is_some_and(|(one, other)| one != other);
+            once || one.quotas.iter().any(|it| other.quotas.iter().any(|of| differs(it, of)))
+        })
+    }
+}
+
 impl MeterPlan {
     /// Whether units that were given are all there is, where there is no quota.
     pub(crate) fn is_given(&self) -> bool {
@@ -247,6 +260,7 @@ impl Book {
         let (units, promised) = (BTreeMap::new(), BTreeMap::new());
         let (costs_of, is_counted) = (costs.to_vec(), most.is_some());
         let mut hold = Hold { tenant, user, units, promised, costs: costs_of, is_counted };
+        self.pay_debts(tenant);
         let before = self.tenants[tenant].clone();
         for &(meter, n) in costs.iter().chain(holds) {
             if let Err(refused) = self.set_aside(&mut hold, meter, n) {
@@ -277,6 +291,7 @@ impl Book {
         if let Some(refused) = self.stands_refused(hold.tenant) {
             return Err(refused);
         }
+        self.pay_debts(hold.tenant);
         let before = self.tenants[hold.tenant].clone();
         let mut units = VecDeque::new();
         for _ in 0..n {
@@ -329,12 +344,14 @@ impl Book {
         self.pay_of_included(hold.tenant);
     }
 
-    /// Use without a hold: reported late, or by another service. It cannot be refused.
+    /// Use without a hold: reported late, or by another service. It cannot be refused, and is paid
+    /// before what was owed already.
     pub(crate) fn late(&mut self, tenant: usize, user: u32, meter: Meter, n: u64) {
         for _ in 0..n {
             let unit = self.draw(tenant, user, meter, true).expect("late use is not refused");
             self.settle(tenant, meter, &unit);
         }
+        self.pay_debts(tenant);
     }
 
     /// The operator assigns a plan.
@@ -490,7 +507,12 @@ impl Book {
 
     /// Whether anything is owed of units that were granted once.
     pub(crate) fn owes_unlimited(&self, tenant: usize) -> bool {
-        self.tenants[tenant].unpaid.iter().any(|n| *n > 0)
+        (0..self.tenants[tenant].unpaid.len()).any(|meter| self.owes_once(tenant, meter))
+    }
+
+    /// The same, of one meter.
+    pub(crate) fn owes_once(&self, tenant: usize, meter: Meter) -> bool {
+        self.tenants[tenant].unpaid[meter] > 0
     }
 
     /// Debts are paid when the tenant is next seen: of what the quota includes again, then of
@@ -582,7 +604,9 @@ impl Book {
         meter: Meter,
         late: bool,
     ) -> Result<Unit, Refused> {
-        self.pay_debts(tenant);
+        if !late {
+            self.pay_debts(tenant);
+        }
         let plan = self.plan(tenant, meter).clone();
         let (narrow, wide): (Vec<_>, Vec<_>) = plan.quotas.iter().partition(|it| it.per_user);
         let period = self.period(tenant);

@@ -344,6 +344,28 @@ pub(crate) fn with_payments(mut history: History, number: u32) -> History {
     history
 }
 
+impl Event {
+    /// Whether it changes what a debt is paid by, under which rules, or in which window.
+    pub(crate) fn changes_what_pays(&self) -> bool {
+        match self {
+            Self::Pass(_) | Self::Grant { .. } | Self::Move { .. } | Self::Suspend { .. } => true,
+            Self::Pay { .. } | Self::Subscribe { .. } | Self::Cancel { .. } => true,
+            Self::Edit { .. } | Self::Lower { .. } => true,
+            Self::End { .. } | Self::Upgrade { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it may move a tenant to another plan.
+    pub(crate) fn may_move(&self) -> bool {
+        match self {
+            Self::Move { .. } | Self::Pay { .. } => true,
+            Self::Subscribe { .. } | Self::Cancel { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 impl History {
     /// The plan file that it begins with.
     pub(crate) fn file(&self) -> String {

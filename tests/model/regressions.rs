@@ -238,8 +238,8 @@ fn an_operators_word_of_payment_is_in_force_after_a_subscription() {
     }
 }
 
-/// 9434, 1961: the book did not pay what is owed of what the plan gives that follows a grace, as the
-/// gate does when the tenant is next seen.
+/// 9434, 1961: the book did not pay what is owed of what the plan gives that follows a grace, as
+/// the gate does when the tenant is next seen.
 #[test]
 fn what_is_owed_is_paid_by_the_plan_that_follows_a_grace_once_the_tenant_is_seen() {
     let of = limited(&[(18, Every::Cycle, Over::Deny)]);

@@ -100,9 +100,11 @@ mod tests {
             "version": "2.0", "routeKey": "$default", "rawPath": "/a", "rawQueryString": "b=c",
             "headers": { "host": "api.example.com" }, "isBase64Encoded": false,
             "requestContext": {
-                "accountId": "1", "apiId": "a", "domainName": "api.example.com", "stage": "$default",
-                "http": { "method": "GET", "path": "/a", "protocol": "HTTP/1.1", "sourceIp": "::1" },
-                "requestId": "r", "routeKey": "$default", "timeEpoch": 0
+                "accountId": "1", "apiId": "a", "requestId": "r", "routeKey": "$default",
+                "domainName": "api.example.com", "stage": "$default", "timeEpoch": 0,
+                "http": {
+                    "method": "GET", "path": "/a", "protocol": "HTTP/1.1", "sourceIp": "::1"
+                }
             }
         });
         change(&mut event);
