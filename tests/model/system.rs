@@ -9,7 +9,7 @@ use tollgate::ingest::{Counted, UsageEvent};
 use tollgate::testing::{self, OpenRequest, Plans, START_MS};
 use tollgate::{Gate, ManualClock, Outcome, Usage};
 
-use crate::book::{Account, Book, Grant, Hold, Meter, Payment, Quota, Subscription};
+use crate::book::{Account, Book, Grant, Hold, Meter, Payment, Quota, Refused, Subscription};
 use crate::calendar::{DAY, HOUR};
 use crate::coverage::{self, Seen};
 use crate::history::{Event, History, JOBS, METERS, SLOTS, Setting, TENANTS, TOKENS, USERS};
@@ -405,14 +405,20 @@ impl Run {
             return Ok(());
         };
         let plan = self.book.plan(slot.hold.tenant, TOKENS);
-        let is_limited = !plan.quotas.is_empty() || plan.is_given();
+        let (is_given, has_narrow) =
+            (plan.is_given(), plan.quotas.iter().any(|quota| quota.per_user));
+        let is_limited = !plan.quotas.is_empty() || is_given;
         if !is_limited && !known::TAKES_WHAT_IS_UNLIMITED {
             return Ok(());
         }
         let said = slot.usage.take("tokens", tokens).await;
         let expected = self.book.take(&mut slot.hold, TOKENS, tokens);
         self.seen.insert("taken");
-        same("taken", &said.map_err(|refusal| reason(&refusal.reason)), &expected)
+        // Of a user's quota and a grant that both lack units, either may be named.
+        let either = is_given && has_narrow;
+        let named = |it| if either && it == Refused::GrantUsedUp { Refused::Exhausted } else { it };
+        let said = said.map_err(|refusal| named(reason(&refusal.reason)));
+        same("taken", &said, &expected.map_err(named))
     }
 
     async fn give(
