@@ -347,22 +347,16 @@ pub(crate) fn with_payments(mut history: History, number: u32) -> History {
 impl Event {
     /// Whether it changes what a debt is paid by, under which rules, or in which window.
     pub(crate) fn changes_what_pays(&self) -> bool {
-        match self {
-            Self::Pass(_) | Self::Grant { .. } | Self::Move { .. } | Self::Suspend { .. } => true,
-            Self::Pay { .. } | Self::Subscribe { .. } | Self::Cancel { .. } => true,
-            Self::Edit { .. } | Self::Lower { .. } => true,
-            Self::End { .. } | Self::Upgrade { .. } => true,
-            _ => false,
-        }
+        let is_over = matches!(self, Self::End { .. } | Self::Upgrade { .. } | Self::Pass(_));
+        let is_given = matches!(self, Self::Grant { .. } | Self::Suspend { .. });
+        let is_edited = matches!(self, Self::Edit { .. } | Self::Lower { .. });
+        is_over || is_given || is_edited || self.may_move()
     }
 
     /// Whether it may move a tenant to another plan.
     pub(crate) fn may_move(&self) -> bool {
-        match self {
-            Self::Move { .. } | Self::Pay { .. } => true,
-            Self::Subscribe { .. } | Self::Cancel { .. } => true,
-            _ => false,
-        }
+        let is_bought = matches!(self, Self::Subscribe { .. } | Self::Cancel { .. });
+        is_bought || matches!(self, Self::Move { .. } | Self::Pay { .. })
     }
 }
 
