@@ -73,11 +73,10 @@ pub(crate) fn makes_a_uri(event: &LambdaRequest) -> bool {
     let host = text(HOST.as_str()).or(domain.as_deref());
     let scheme = host.and_then(|_| text("x-forwarded-proto")).unwrap_or("https");
     let path = path.as_deref().unwrap_or_default();
-    // The stage stands before the path or does not: both have to do.
-    let stages = ["", stage.as_deref().unwrap_or_default()];
-    stages.into_iter().all(|stage| {
-        let slash = if stage.is_empty() { "" } else { "/" };
-        let url = format!("{scheme}://{}{slash}{stage}{path}", host.unwrap_or("localhost"));
+    // A stage of its own may be put before the path: where there is one, both have to do.
+    let staged = stage.iter().filter(|stage| *stage != "$default").map(|stage| format!("/{stage}"));
+    std::iter::once(String::new()).chain(staged).all(|stage| {
+        let url = format!("{scheme}://{}{stage}{path}", host.unwrap_or("localhost"));
         let Ok(url) = Url::parse(&url) else { return false };
         let query = query.as_deref().filter(|query| !query.is_empty());
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
