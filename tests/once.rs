@@ -322,7 +322,7 @@ async fn what_a_retry_that_fails_holds_of_a_rate_goes_back() {
     let (store, clock) = (Memory::new(), ManualClock::at_unix_ms(testing::START_MS));
     let gate = node(&plans, store, &clock).await.unwrap();
     assert_eq!(call(&gate, request("acme", "/pay", Some("k")), 200, 0).await.status, 200);
-    // The retry fails, and reports in its body what nobody is charged for.
+    // The retry fails, and its report is not charged.
     let handler = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
         let usage = request.extensions().get::<Admitted>().unwrap().usage();
         let body = Full::<Bytes>::from("failed").map_frame(move |frame| {

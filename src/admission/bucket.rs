@@ -628,7 +628,7 @@ mod tests {
     #[test]
     fn each_of_four_nodes_has_a_quarter_of_a_rate_and_of_its_burst() {
         let (rule, bucket) = (in_tens(1_000, 400).among(4), Bucket::default());
-        assert_eq!(rule.atoms(rule.full().remaining), 400, "what is told is of the whole");
+        assert_eq!(rule.atoms(rule.full().remaining), 400, "the rate as a whole is shown");
         assert_eq!(rule.level(&bucket, START).remaining, rule.full().remaining);
         rule.take(&bucket, rule.cells(100), START).unwrap();
         let NotBefore { wait_ns } = rule.take(&bucket, rule.cells(10), START).unwrap_err();

@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(of(json!({ "id": "in_1", "customer": { "id": "cus_1" } }), None), it);
         let detached = json!({ "object": "payment_method", "id": "pm_1", "customer": null });
         assert_eq!(of(detached.clone(), Some(json!({ "customer": "cus_1" }))), it);
-        assert_eq!(of(detached, None), None, "nobody's");
+        assert_eq!(of(detached, None), None, "no tenant has it");
         assert_eq!(of(json!({ "object": "customer", "id": "" }), None), None);
     }
 }
