@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tollgate::directory::{DirectoryError, Grant};
+use tollgate::ingest::UsageEvent;
 use tollgate::store::Memory;
-use tollgate::{Ask, Clock, Gate, ManualClock, Reason, Refusal, testing};
+use tollgate::{Ask, Clock, Gate, ManualClock, Permit, Reason, Refusal, testing};
 
 /// No alert.
 const NONE: [u16; 0] = [];
@@ -355,4 +356,144 @@ async fn a_grant_that_has_ended_is_not_given_again() {
     assert!(matches!(error, DirectoryError::GrantDiffers(_)), "{error}");
     give(&gate, once(until)).await.unwrap();
     assert_eq!(exhaust(&gate, "jobs").await, 10);
+}
+
+/// Processes of a service that read one plan file, which can change.
+struct Fleet {
+    service: Service,
+    file: testing::Plans,
+    gates: Vec<Gate>,
+}
+
+impl Fleet {
+    /// So many, with 100 jobs a day.
+    async fn new(processes: usize) -> Self {
+        let (service, file) = (Service::new(), testing::Plans::new(&Self::plans("\"100/day\"")));
+        let mut fleet = Self { service, file, gates: Vec::new() };
+        for _ in 0..processes {
+            fleet.gates.push(fleet.open().await);
+        }
+        fleet
+    }
+
+    fn plans(jobs: &str) -> String {
+        format!(
+            "default-plan = \"free\"
+            [meter.jobs]
+            [plan.free]
+            quota.jobs = {jobs}"
+        )
+    }
+
+    async fn open(&self) -> Gate {
+        let builder = self.file.read_by(testing::builder("")).store(self.service.store.clone());
+        builder.clock(self.service.clock.clone()).open().await.unwrap()
+    }
+
+    async fn quota(&self, jobs: &str) {
+        self.file.set(&Self::plans(jobs));
+        for gate in &self.gates {
+            gate.reload().await.unwrap();
+        }
+    }
+
+    async fn limit(&self, jobs: u64) {
+        self.quota(&format!("\"{jobs}/day\"")).await;
+    }
+
+    async fn hold(&self, at: usize, jobs: u64) -> Result<Permit, Box<Refusal>> {
+        let acme = self.gates[at].tenant("acme").await.unwrap();
+        let ask = Ask::op("work").tenant(&acme).cost("jobs", jobs);
+        self.gates[at].admit(ask).await.map_err(Box::new)
+    }
+
+    async fn ingest(&self, jobs: u64) {
+        let event = UsageEvent::new("1", "acme", "jobs", jobs);
+        self.gates[0].ingest().events(vec![event]).await.remove(0).unwrap();
+    }
+
+    /// How many jobs there are, for all processes in turn.
+    async fn exhaust(&self) -> u64 {
+        let mut admitted = 0;
+        for gate in self.gates.iter().cycle().take(3 * self.gates.len()) {
+            admitted += exhaust(gate, "jobs").await;
+            self.service.clock.advance(Duration::from_secs(4)); // a refusal is believed for three
+        }
+        admitted
+    }
+}
+
+#[tokio::test]
+async fn what_work_gives_back_under_a_lowered_limit_is_not_served_again() {
+    for processes in [1, 2] {
+        let fleet = Fleet::new(processes).await;
+        fleet.limit(200).await;
+        let mut held = Vec::new();
+        for at in 0..processes {
+            fleet.hold(at, 60 / processes as u64).await.unwrap().settle();
+            for _ in 0..40 {
+                held.push(fleet.hold(at, 1).await.unwrap());
+            }
+        }
+        fleet.limit(70).await;
+        assert_eq!(fleet.exhaust().await, 0, "processes: {processes}");
+        held.into_iter().for_each(Permit::cancel);
+        assert_eq!(fleet.exhaust().await, 10, "60 of 70 are used, processes: {processes}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_owed_is_paid_by_what_work_gives_back_under_a_limit_that_fell_and_rose() {
+    let fleet = Fleet::new(1).await;
+    let held = fleet.hold(0, 40).await.unwrap();
+    fleet.hold(0, 60).await.unwrap().settle();
+    fleet.limit(70).await;
+    fleet.ingest(30).await;
+    fleet.limit(100).await;
+    held.cancel();
+    assert_eq!(fleet.exhaust().await, 10, "90 of 100 are used");
+}
+
+#[tokio::test]
+async fn a_process_that_hears_of_a_debt_serves_what_it_has_beyond_it() {
+    for (limit, owed) in [(101, 20), (95, 10), (99, 10)] {
+        let fleet = Fleet::new(2).await;
+        let held = fleet.hold(1, 40).await.unwrap();
+        fleet.hold(0, 50).await.unwrap().settle();
+        fleet.limit(limit).await;
+        fleet.ingest(owed).await;
+        assert!(fleet.hold(1, 27).await.is_err());
+        held.cancel();
+        assert_eq!(fleet.exhaust().await, limit - 50 - owed, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_debt_that_a_raised_limit_has_paid_is_not_owed_again_after_a_restart() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Then {
+        GoesOn,
+        Restarts,
+        RestartsAsleep,
+    }
+    for then in [Then::GoesOn, Then::Restarts, Then::RestartsAsleep] {
+        let mut fleet = Fleet::new(1).await;
+        fleet.quota("[\"20/week\", \"20/day\"]").await;
+        fleet.ingest(30).await;
+        for day in [30, 20] {
+            fleet.quota(&format!("[\"20/week\", \"{day}/day\"]")).await;
+            assert_eq!(fleet.exhaust().await, 0);
+        }
+        if then == Then::RestartsAsleep {
+            fleet.service.clock.advance(Duration::from_mins(2));
+            testing::doze(&fleet.gates[0]).await;
+        }
+        if then != Then::GoesOn {
+            fleet.gates[0].close().await.unwrap();
+            fleet.gates = vec![fleet.open().await];
+        }
+        fleet.quota("[\"100/week\", \"20/day\"]").await;
+        give(&fleet.gates[0], grant("pack", "jobs", 15)).await.unwrap();
+        assert_eq!(fleet.exhaust().await, 15, "{then:?}");
+    }
 }

@@ -253,8 +253,7 @@ async fn assert_pools(gate: &Gate, store: &Memory, leases: &HashMap<PoolId, Arc<
             "more is out than there is: {key:?} {view:?}"
         );
         let total = lease.total() as i64;
-        let capped = lease.capped() as i64;
-        let used = if view.mine.is_some() { held - lease.left() - capped } else { spent };
+        let used = if view.mine.is_some() { held - lease.unserved() } else { spent };
         assert_eq!(used, total, "a hold did not end: {lease:?}");
         assert_eq!(lease.open_holds(), 0, "{lease:?}");
     }

@@ -8,13 +8,15 @@
 //!
 //! # Laws
 //!
-//! 1. `left + open holds + total == bound`: the smaller of what the pool's entry says this process
-//!    has and the larger of what that entry pre-authorised and the highest ceiling in the usage
-//!    log. `left` is raised only by what the store has acknowledged, so what is served never passes
-//!    it, and whoever reads entry and log knows what cannot have been served.
+//! 1. `left + withheld + open holds + total == bound`: the smaller of what the pool's entry says
+//!    this process has and the larger of what that entry pre-authorised and the highest ceiling in
+//!    the usage log. `left` is raised only by what the store has acknowledged, so what is served
+//!    never passes it, and the entry and the log together show what cannot have been served.
 //! 2. `total` (settled use) never falls.
 //! 3. Before units are given back, `left` is lowered by them.
-//! 4. Units served beyond the lease (a cost learned late) make `left` negative: a debt. While it
+//! 4. What the pool lacks, owed or given out before its limit was lowered, is withheld: it makes
+//!    `left` negative, and what requests give back fills that first.
+//! 5. Units served beyond the lease (a cost learned late) make `left` negative: a debt. While it
 //!    stands nothing is admitted, and what is released or granted pays it first.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -109,6 +111,9 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 struct Cold {
     terms: Terms,
+    /// The highest limit since the pool was seen, where that has paid of what is owed and was
+    /// lowered again before it was written.
+    peak: Option<Terms>,
     /// Alerts of the quota it is of, if there are any.
     alerting: Option<Box<Alerting>>,
     view: Option<View>,
@@ -144,9 +149,10 @@ struct Cold {
     /// A grant to an entry that is not there was refused: a copy of it that comes late, when there
     /// are units again, makes the entry without anybody's knowing.
     may_be_late: bool,
-    /// The limit was lowered, and the pool not seen since: so many units of `left` are not served
-    /// until it is, and go back if the pool gave out more than it has.
-    withheld: Option<u64>,
+    /// The pool lacks units: late use owes them, or they were given out before the limit was
+    /// lowered. `left` is so much lower, until units that are left here, or that requests give
+    /// back, have gone back to the pool.
+    withheld: u64,
 }
 
 /// Whether a lease gives back.
@@ -227,6 +233,7 @@ impl Lease {
             changed: Notify::new(),
             cold: Mutex::new(Cold {
                 terms,
+                peak: None,
                 alerting: None,
                 view: None,
                 stale: false,
@@ -246,7 +253,7 @@ impl Lease {
                 in_flight: None,
                 in_doubt: false,
                 may_be_late: false,
-                withheld: None,
+                withheld: 0,
             }),
         }
     }

@@ -25,6 +25,8 @@ pub(crate) mod decide;
 pub(crate) mod hub;
 pub(crate) mod late;
 pub(crate) mod lease;
+#[cfg(test)]
+mod lowered_tests;
 pub(crate) mod permit;
 pub(crate) mod policy;
 pub(crate) mod pool;

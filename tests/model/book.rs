@@ -61,19 +61,6 @@ impl Quota {
     }
 }
 
-impl Plan {
-    /// Whether both have a limit of the same window, or grant once, and not as much.
-    pub(crate) fn shares_a_limit_with(&self, other: &Plan) -> bool {
-        self.meters.iter().zip(&other.meters).any(|(one, other)| {
-            let differs = |it: &Quota, of: &Quota| {
-                (it.every, it.per_user) == (of.every, of.per_user) && it.limit != of.limit
-            };
-            let once = one.once.zip(other.once).is_some_and(|(one, other)| one != other);
-            once || one.quotas.iter().any(|it| other.quotas.iter().any(|of| differs(it, of)))
-        })
-    }
-}
-
 impl MeterPlan {
     /// Whether units that were given are all there is, where there is no quota.
     pub(crate) fn is_given(&self) -> bool {
@@ -507,12 +494,7 @@ impl Book {
 
     /// Whether anything is owed of units that were granted once.
     pub(crate) fn owes_unlimited(&self, tenant: usize) -> bool {
-        (0..self.tenants[tenant].unpaid.len()).any(|meter| self.owes_once(tenant, meter))
-    }
-
-    /// The same, of one meter.
-    pub(crate) fn owes_once(&self, tenant: usize, meter: Meter) -> bool {
-        self.tenants[tenant].unpaid[meter] > 0
+        self.tenants[tenant].unpaid.iter().any(|unpaid| *unpaid > 0)
     }
 
     /// Debts are paid when the tenant is next seen: of what the quota includes again, then of

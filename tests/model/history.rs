@@ -350,13 +350,9 @@ impl Event {
         let is_over = matches!(self, Self::End { .. } | Self::Upgrade { .. } | Self::Pass(_));
         let is_given = matches!(self, Self::Grant { .. } | Self::Suspend { .. });
         let is_edited = matches!(self, Self::Edit { .. } | Self::Lower { .. });
-        is_over || is_given || is_edited || self.may_move()
-    }
-
-    /// Whether it may move a tenant to another plan.
-    pub(crate) fn may_move(&self) -> bool {
         let is_bought = matches!(self, Self::Subscribe { .. } | Self::Cancel { .. });
-        is_bought || matches!(self, Self::Move { .. } | Self::Pay { .. })
+        let is_moved = is_bought || matches!(self, Self::Move { .. } | Self::Pay { .. });
+        is_over || is_given || is_edited || is_moved
     }
 }
 

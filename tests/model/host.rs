@@ -21,7 +21,8 @@ pub(crate) fn name(tenant: usize) -> String {
 
 /// Work of jobs in two parts, and of tokens.
 pub(crate) fn ask(tenant: &TenantHandle, jobs: u64, tokens: u64) -> Ask {
-    let ask = Ask::op("job").tenant(tenant).cost("jobs", 1);
+    let ask = Ask::op("job").tenant(tenant);
+    let ask = if jobs > 0 { ask.cost("jobs", 1) } else { ask };
     let ask = if tokens > 0 { ask.cost("tokens", tokens) } else { ask };
     if jobs > 1 { ask.cost("jobs", jobs - 1) } else { ask }
 }

@@ -13,11 +13,3 @@ pub(crate) const BILLS_WHAT_COMES_BACK: bool = false;
 /// What pays a debt is decided by each change of plans, limits and windows, and not by those
 /// together that came since its tenant last asked: here who owes asks between them.
 pub(crate) const PAYS_BY_EACH_CHANGE: bool = false;
-
-/// Units of a limit that was lowered are not served again when a request that held them gives them
-/// back.
-pub(crate) const TAKES_BACK_WHAT_REQUESTS_HOLD: bool = false;
-
-/// What is owed of units that an earlier plan granted once is paid by a grant also after a restart
-/// under a plan that grants none.
-pub(crate) const OWES_ONCE_BESIDE_A_QUOTA: bool = false;

@@ -288,3 +288,32 @@ fn what_is_owed_under_a_plan_is_not_billed_once_the_tenant_has_left_it() {
     ];
     equal(history(None, plans, events));
 }
+
+#[test]
+fn a_raised_limit_has_paid_of_a_debt_though_another_meter_refuses_who_owes() {
+    let once = MeterPlan { once: Some(14), ..MeterPlan::default() };
+    let plans = [
+        [once, limited(&[(13, Every::Day, Over::Deny)])],
+        [unlimited(), limited(&[(5, Every::Day, Over::Deny)])],
+    ];
+    let events = vec![
+        Event::Ingest { tenant: 1, meter: 1, units: 19 },
+        Event::Ingest { tenant: 1, meter: 0, units: 14 },
+        Event::Edit { plan: 0, meter: 1, quota: 0, by: 1 },
+        Event::Move { tenant: 1, plan: 1 },
+    ];
+    equal(history(None, plans, events));
+}
+
+#[test]
+fn a_raised_limit_has_paid_of_a_debt_though_another_limit_refuses_who_owes() {
+    let first = [(24, Every::Week, Over::Deny), (22, Every::Cycle, Over::Bill(Some(4)))];
+    let second = [(12, Every::Cycle, Over::Bill(Some(4)))];
+    let plans = [[limited(&first), unlimited()], [limited(&second), unlimited()]];
+    let events = vec![
+        Event::Ingest { tenant: 0, meter: 0, units: 34 },
+        Event::Edit { plan: 0, meter: 0, quota: 1, by: 1 },
+        Event::Move { tenant: 0, plan: 1 },
+    ];
+    equal(history(None, plans, events));
+}

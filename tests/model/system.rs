@@ -100,11 +100,6 @@ impl Run {
             self.rest().await;
             self.settle_change(self.book.who_owes()).await?;
         }
-        let lowers = matches!(event, Event::Lower { .. })
-            || event.may_move() && self.book.plans[0].shares_a_limit_with(&self.book.plans[1]);
-        if !known::TAKES_BACK_WHAT_REQUESTS_HOLD && lowers && self.holds_units() {
-            return Ok(());
-        }
         match *event {
             Event::Pass(ms) => {
                 self.pass(ms).await;
@@ -199,31 +194,12 @@ impl Run {
             }
             // Who owes asks once after a restart; who is refused everything cannot.
             Event::Restart if (0..TENANTS).any(|it| self.book.owes_refused(it)) => Ok(()),
-            Event::Restart
-                if !known::OWES_ONCE_BESIDE_A_QUOTA && self.owes_once_beside_a_quota() =>
-            {
-                Ok(())
-            }
             Event::Restart => self.restart().await,
             Event::Bill => self.bill().await,
             Event::Look { tenant } => self.look(tenant).await,
             // There is one node, and it ends in good order.
             Event::Turn { .. } | Event::Crash { .. } => Ok(()),
         }
-    }
-
-    /// Whether a request holds units that it may give back.
-    fn holds_units(&self) -> bool {
-        let held =
-            |slot: &Slot| self.book.held(&slot.hold, TOKENS) + self.book.held(&slot.hold, JOBS);
-        self.slots.iter().flatten().any(|slot| held(slot) > 0)
-    }
-
-    /// Whether a tenant owes units that an earlier plan granted once, and its plan grants none.
-    fn owes_once_beside_a_quota(&self) -> bool {
-        let owes =
-            |it, meter| self.book.owes_once(it, meter) && !self.book.plan(it, meter).is_given();
-        (0..TENANTS).any(|it| (0..METERS.len()).any(|meter| owes(it, meter)))
     }
 
     /// The operator says how a tenant stands with payment.
@@ -336,8 +312,9 @@ impl Run {
     ) -> Result<(), Differs> {
         let handle = self.gate.tenant(&name(tenant)).await.unwrap();
         let said = self.gate.admit(ask(&handle, jobs, tokens)).await;
-        self.seen.extend((tokens > 0).then_some("work of two meters"));
-        let mut costs = [(JOBS, jobs), (TOKENS, tokens)];
+        self.seen.extend((jobs > 0 && tokens > 0).then_some("work of two meters"));
+        let costs = [(JOBS, jobs), (TOKENS, tokens)];
+        let mut costs: Vec<_> = costs.into_iter().filter(|(_, units)| *units > 0).collect();
         let told = said.as_ref().map(|_| ()).map_err(|refusal| reason(&refusal.reason));
         let first = self.book.clone().admit(tenant, 0, &costs, &[]).map(|_| ());
         if first != told {
@@ -465,7 +442,7 @@ impl Run {
     async fn settle_change(&mut self, owed: Vec<usize>) -> Result<(), Differs> {
         for tenant in owed.into_iter().filter(|_| !known::PAYS_BY_EACH_CHANGE) {
             // With the next ask a change of a limit is written, and what is owed is read.
-            for (jobs, tokens) in [(1, 0), (1, 1)] {
+            for (jobs, tokens) in [(1, 0), (0, 1)] {
                 self.work(tenant, jobs, tokens, false).await?;
             }
             self.look(tenant).await?;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::pool::{self, Entry, PoolId, View};
+use super::super::pool::{self, Entry, PoolId, Terms, View};
 use super::super::subpool::{self, Want};
 use super::{Cold, Lease, Writer, signed};
 use crate::clock::Now;
@@ -96,18 +96,18 @@ impl Lease {
                 return None;
             }
         };
-        if cold.is_outdated(&view) {
-            if cold.shard.is_some() {
-                return Some(self.seek(cold, is_over));
-            }
-            return Some((Op::Relimit, Call::Write(pool::relimit(key(), &view, cold.terms))));
+        if cold.is_outdated(&view) && cold.shard.is_some() {
+            return Some(self.seek(cold, is_over));
         }
-        if cold.withheld.is_some() {
-            let is_overdrawn = view.free.min(cold.elsewhere) < 0;
-            if is_overdrawn && let Some(next) = self.give(cold, writer) {
-                return Some(next);
-            }
-            self.release(cold.withheld.take().unwrap_or(0));
+        if let Some(terms) = cold.unwritten(&view) {
+            return Some((Op::Relimit, Call::Write(pool::relimit(key(), &view, terms))));
+        }
+        let has_too_much = cold.withheld > 0;
+        if has_too_much
+            && cold.held() > self.used(cold)
+            && let Some(next) = self.give(cold, writer)
+        {
+            return Some(next);
         }
         if !self.is_short(cold, now) {
             return None;
@@ -119,7 +119,7 @@ impl Lease {
             cold.ceiling.wanted = true;
             return None;
         }
-        let more = self.size(cold, view.free);
+        let more = if has_too_much { 0 } else { self.size(cold, view.free) };
         if more == 0 && cold.held() > cold.bound() && unused >= ask {
             cold.ceiling.wanted = true; // the pool has no more, and what is here will do
             return None;
@@ -199,6 +199,11 @@ impl Lease {
 }
 
 impl Cold {
+    /// The limit that is to be written next.
+    pub(super) fn unwritten(&self, view: &View) -> Option<Terms> {
+        self.peak.or_else(|| self.is_outdated(view).then_some(self.terms))
+    }
+
     pub(super) fn is_outdated(&self, view: &View) -> bool {
         let newer = self.terms.rev > view.terms.rev || planted(Plant::LimitsWithoutOrder);
         // Of a root's limit a sub-pool hears from whoever looks at both.

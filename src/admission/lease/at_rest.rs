@@ -25,6 +25,7 @@ pub(crate) struct LeaseAtRest {
     low: i64,
     free_seen: i64,
     terms: Terms,
+    peak: Option<Terms>,
     view: Option<View>,
     absent: bool,
     stale: bool,
@@ -36,7 +37,7 @@ pub(crate) struct LeaseAtRest {
     ceiling: u64,
     first_ask: u64,
     raised: i64,
-    withheld: Option<u64>,
+    withheld: u64,
 }
 
 impl Lease {
@@ -69,6 +70,7 @@ impl Lease {
             low: self.low.load(Ordering::Relaxed),
             free_seen: self.free_seen.load(Ordering::Relaxed),
             terms: cold.terms,
+            peak: cold.peak,
             view: cold.view,
             absent: cold.debts.absent,
             stale: cold.stale,
@@ -114,7 +116,7 @@ impl LeaseAtRest {
         cold.size = self.size;
         (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
         cold.ceiling.was_used(self.ceiling);
-        cold.withheld = self.withheld;
+        (cold.peak, cold.withheld) = (self.peak, self.withheld);
         lease.note_moved(&cold);
         lease.note_debt(&mut cold);
         drop(cold);
@@ -126,10 +128,17 @@ impl LeaseAtRest {
         (&self.limit, self.start_ms)
     }
 
-    /// Until when it holds units that nobody uses: as long as its window runs.
+    /// Until when there is something to write of it, units that nobody uses or a limit that has
+    /// paid of a debt: as long as its window runs.
     pub(crate) fn unused_until_ms(&self) -> Option<i64> {
-        let mine = self.view?.mine?;
-        (self.left > 0 || mine.held > mine.preauthorised.max(self.ceiling)).then_some(self.end_ms)
+        let view = self.view?;
+        if self.peak.is_some() {
+            return Some(self.end_ms);
+        }
+        let mine = view.mine?;
+        (self.left.saturating_add_unsigned(self.withheld) > 0
+            || mine.held > mine.preauthorised.max(self.ceiling))
+        .then_some(self.end_ms)
     }
 }
 

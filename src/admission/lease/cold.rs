@@ -21,13 +21,14 @@ impl Lease {
         }
         let moved = terms.limit.saturating_sub(cold.terms.limit);
         self.free_seen.fetch_add(moved, Ordering::Relaxed);
+        cold.note_peak(terms);
         cold.terms = terms;
         self.moved.store(true, Ordering::Relaxed);
         self.limit.store(terms.limit, Ordering::Relaxed);
         self.refused_until_ns.store(0, Ordering::Release);
-        if moved < 0 && cold.view.is_some() {
-            self.withhold(&mut cold);
-        }
+        let moving = self.moving();
+        self.set_apart(&mut cold);
+        drop(moving);
         self.note_debt(&mut cold);
     }
 
@@ -38,16 +39,14 @@ impl Lease {
         }
     }
 
-    /// Sets apart what is here and more than there is, as far as is known.
-    fn withhold(&self, cold: &mut Cold) {
-        let _moving = self.moving();
-        let over = self.free_seen.load(Ordering::Relaxed).min(0).saturating_neg();
-        let less = |left: i64| Some(left.saturating_sub(left.clamp(0, over)));
-        let left = self.left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
-        let withheld = left.map_or(0, |left| left.clamp(0, over));
-        self.free_seen.fetch_add(withheld, Ordering::AcqRel);
-        let before = cold.withheld.unwrap_or(0);
-        cold.withheld = Some(before.saturating_add(withheld.unsigned_abs()));
+    /// What the pool lacks is not served: neither what is left here, nor what requests give back
+    /// later. The caller has said that units move.
+    fn set_apart(&self, cold: &mut Cold) {
+        let apart = cold.lacking();
+        let more = signed(apart).saturating_sub(signed(cold.withheld));
+        self.left.fetch_sub(more, Ordering::AcqRel);
+        self.free_seen.fetch_add(more, Ordering::AcqRel);
+        cold.withheld = apart;
     }
 
     /// The same where most calls bring no news: without a lock unless the limit is another.
@@ -84,7 +83,8 @@ impl Lease {
             None => !cold.may_be_late,
             Some(mine) => left <= 0 && mine.held <= cold.used(left),
         };
-        cold.in_flight.is_none() && nothing && self.chargeable(&cold) == 0
+        let is_written = cold.peak.is_none() || cold.fenced;
+        cold.in_flight.is_none() && nothing && is_written && self.chargeable(&cold) == 0
     }
 
     /// Whether the entry was closed by somebody else: this incarnation is sealed.
@@ -221,6 +221,8 @@ impl Lease {
                 if cold.in_doubt {
                     cold.in_flight = Some(open);
                 } else if !cold.fenced {
+                    let _moving = self.moving();
+                    self.set_apart(&mut cold);
                     self.keep(&cold, op);
                 }
                 Err(error)
@@ -253,6 +255,7 @@ impl Lease {
         // Before a refusal is believed, what lies in sub-pools is looked for.
         let elsewhere = cold.shard.is_some() || view.is_some_and(|view| view.split);
         (cold.view, cold.stale, cold.unseen) = (view, elsewhere && op != Op::Seek, false);
+        cold.peak = cold.peak.filter(|peak| view.is_some_and(|v| peak.rev > v.terms.rev));
         let (held, bound) = (cold.held(), cold.bound());
         let made = |entry| mine == Some(entry);
         let made_by = |op| matches!(op, Op::Take(entry) | Op::Charge(entry) if made(entry));
@@ -308,7 +311,8 @@ impl Lease {
         let unmade = if cold.shard.is_some() { 0 } else { cold.terms.limit };
         let free = view.map_or(unmade, |v| v.free).saturating_add(capped);
         let free = free.saturating_add(cold.elsewhere.max(0));
-        self.free_seen.store(free, Ordering::Release);
+        self.free_seen.store(free.saturating_add(signed(cold.withheld)), Ordering::Release);
+        self.set_apart(cold);
         // Ahead of need: when little is left of the lease, or of what its ceiling allows.
         let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
         self.low.store(low, Ordering::Relaxed);
@@ -325,17 +329,17 @@ impl Lease {
         }
         let view = cold.view?;
         let key = self.key(cold.shard, writer);
+        if let Some(peak) = cold.peak {
+            return Some((Op::Relimit, Call::Write(pool::relimit(key, &view, peak))));
+        }
         let Some(mine) = view.mine else {
             return cold.may_be_late.then_some((Op::Look, Call::Look(key)));
         };
-        let back = self.take_rest(cold);
+        let back = self.set_aside(cold, mine);
         // Not what is in use now: what is released from here on stays ours.
-        let used = cold.used(back);
-        if back < 0 {
-            self.left.fetch_add(back, Ordering::AcqRel); // a debt stays
-            if used > mine.held {
-                return None;
-            }
+        let used = cold.used_beside(back);
+        if back < 0 && used > mine.held {
+            return None; // a debt stays
         }
         if cold.closing == Closing::ForGood && used == self.total() {
             return Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, used))));
@@ -349,10 +353,26 @@ impl Lease {
         Some((Op::Give(entry), Call::Write(write)))
     }
 
-    /// All that is left, also of what is withheld.
-    fn take_rest(&self, cold: &mut Cold) -> i64 {
-        let withheld = signed(cold.withheld.take().unwrap_or(0));
-        self.left.swap(0, Ordering::AcqRel).saturating_add(withheld)
+    /// Lowers `left` by all that is, also of what is withheld, and says how much that was. Of what
+    /// requests give back while that is on its way the rest of what the pool lacks is withheld.
+    fn set_aside(&self, cold: &mut Cold, mine: Entry) -> i64 {
+        let _moving = self.moving();
+        let before = signed(cold.withheld);
+        let lacks = signed(cold.lacking());
+        let apart = |rest: i64| {
+            let back = mine.held.saturating_sub(cold.used_beside(rest));
+            lacks.saturating_sub(signed(back)).max(0)
+        };
+        let next = |left: i64| {
+            let rest = left.saturating_add(before);
+            Some(rest.min(0).saturating_sub(apart(rest)))
+        };
+        let left = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        let rest = left.unwrap_or_else(|left| left).saturating_add(before);
+        let apart = apart(rest);
+        self.free_seen.fetch_add(apart.saturating_sub(before), Ordering::AcqRel);
+        cold.withheld = apart.unsigned_abs();
+        rest
     }
 
     /// The entry of a sealed incarnation, once nothing of it is open: this process is the only one
@@ -373,12 +393,13 @@ impl Lease {
     /// Lowers what may be served to what is used or held by requests: a request that runs on must
     /// not draw more from an entry that is about to be lowered to what was used.
     fn forgo_rest(&self, cold: &mut Cold) {
-        let rest = self.take_rest(cold);
+        let withheld = signed(std::mem::take(&mut cold.withheld));
+        let rest = self.left.swap(0, Ordering::AcqRel).saturating_add(withheld);
         if rest < 0 {
             self.left.fetch_add(rest, Ordering::AcqRel); // a debt stays
             return;
         }
-        let used = cold.used(rest);
+        let used = cold.used_beside(rest);
         if let Some(mine) = cold.view.as_mut().and_then(|view| view.mine.as_mut()) {
             (mine.held, mine.preauthorised) = (used, used);
         }
@@ -393,12 +414,44 @@ impl Cold {
     /// What is used or held by requests, of a lease of which this is left: more than it may serve,
     /// where a late cost has made a debt of it.
     pub(super) fn used(&self, left: i64) -> u64 {
+        self.used_beside(left.saturating_add(signed(self.withheld)))
+    }
+
+    /// The same by what is left and withheld together.
+    fn used_beside(&self, rest: i64) -> u64 {
         let bound = self.bound();
-        let withheld = signed(self.withheld.unwrap_or(0));
-        match left.saturating_add(withheld) {
+        match rest {
             debt @ ..0 => bound.saturating_add(debt.unsigned_abs()),
-            left => bound.saturating_sub(left.unsigned_abs()),
+            rest => bound.saturating_sub(rest.unsigned_abs()),
         }
+    }
+
+    /// What late use owes, as far as is known, under the limits that were in force since.
+    pub(super) fn owed(&self) -> u64 {
+        self.view.map_or(0, |view| view.owed_under(self.peak.unwrap_or(self.terms)))
+    }
+
+    /// The limit is about to be this. One that was higher has paid of what is owed, and is written
+    /// first.
+    fn note_peak(&mut self, terms: Terms) {
+        let most = self.peak.unwrap_or(self.terms);
+        let has_paid = |view: View| {
+            let is_unwritten = most.rev > view.terms.rev && most.limit > view.terms.limit;
+            is_unwritten && view.owed() > 0
+        };
+        let is_paid = self.shard.is_none() && self.view.is_some_and(has_paid);
+        self.peak = (is_paid && terms.limit < most.limit).then_some(most);
+    }
+
+    /// How much less than nothing is free, as far as is known: what late use owes, and what was
+    /// given out before the limit was lowered.
+    fn lacking(&self) -> u64 {
+        let Some(view) = self.view else { return 0 };
+        let is_behind = self.is_outdated(&view);
+        let moved =
+            if is_behind { view.free_under(self.terms).saturating_sub(view.free) } else { 0 };
+        let free = if self.shard.is_some() { view.free.min(self.elsewhere) } else { view.free };
+        free.saturating_add(moved).min(0).unsigned_abs()
     }
 
     /// Whether somebody closed the entry that we have: only after our log was sealed. One that we

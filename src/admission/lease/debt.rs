@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::pool::{self, Entry};
 use super::ask::OPS;
-use super::{Call, Closing, Cold, Lease, Op, Writer};
+use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
 use crate::planted::{Plant, planted};
 
 /// What is owed of a pool, as this process knows it.
@@ -139,9 +139,10 @@ impl Lease {
             let write = pool::create_charged(key, writer.incarnation, terms, entry, self.ttl);
             return Some((Op::Charge(entry), Call::Write(write)));
         };
-        if owing > 0 && cold.shard.is_none() && cold.is_outdated(&view) {
+        let unwritten = cold.unwritten(&view).filter(|_| owing > 0 && cold.shard.is_none());
+        if let Some(terms) = unwritten {
             // Else what a lowered limit takes away would have been free, and have paid.
-            return Some((Op::Relimit, Call::Write(pool::relimit(key, &view, cold.terms))));
+            return Some((Op::Relimit, Call::Write(pool::relimit(key, &view, terms))));
         }
         if owing > 0 {
             let entry = self.next_entry(cold, cold.held().saturating_add(owing));
@@ -181,14 +182,22 @@ impl Lease {
     /// How much of what is owed and not charged the units here do not pay. Those that were leased
     /// before a limit became 0 are not included any more, and pay nothing.
     fn short_of(&self, cold: &Cold) -> u64 {
-        let left = self.left.load(Ordering::Acquire);
+        let charged = signed(cold.owed().min(cold.withheld));
+        let left = self.left.load(Ordering::Acquire).saturating_add(charged);
         if cold.terms.limit == 0 { cold.debts.owing } else { left.min(0).unsigned_abs() }
     }
 
     /// Says at a glance what is owed, less what released units have paid; the caller has the lock.
     pub(super) fn note_debt(&self, cold: &mut Cold) -> u64 {
         cold.debts.owing = cold.debts.owing.min(self.short_of(cold));
-        let charged = cold.view.map_or(0, |view| view.owed_under(cold.terms));
+        // What is here beyond what the pool lacks has paid what was charged: it goes back.
+        let charged = match cold.terms.limit {
+            0 => cold.owed(),
+            _ => {
+                let short = self.left.load(Ordering::Acquire).min(0).unsigned_abs();
+                cold.owed().min(short.saturating_sub(cold.debts.owing))
+            }
+        };
         // What is free again pays also what is not charged yet, with the next ask.
         let free = cold.view.map_or(0, |view| view.free_under(cold.terms));
         let owing = cold.debts.owing.saturating_sub(free.max(0).unsigned_abs());
