@@ -96,9 +96,9 @@ impl Edit {
                     (&held.changes, held.until_ms, &held.note)
                         == (&new.changes, new.until_ms, &new.note)
                 };
-                if !record.overrides.iter().any(same) {
-                    record.overrides.push(new.clone());
-                }
+                // The last one wins, also where it had been made before.
+                record.overrides.retain(|held| !same(held));
+                record.overrides.push(new.clone());
             }
             Edit::OverridesEnded => record.overrides.clear(),
             Edit::Grant(new) => match record.grants.iter().find(|held| held.id == new.id) {

@@ -189,6 +189,22 @@ async fn the_same_grant_is_given_once_and_another_needs_another_id() {
 }
 
 #[tokio::test]
+async fn the_override_that_is_said_last_wins_also_where_it_was_said_before() {
+    let bed = bed();
+    let say = |quota: &str| {
+        let changes = format!("quota.requests = \"{quota}/day\"");
+        bed.directory.tenant("acme").override_(changes, None, "launch").save()
+    };
+    for quota in ["30", "200", "30", "30"] {
+        let tenant = say(quota).await.unwrap();
+        let last = tenant.record().overrides.last().unwrap();
+        assert_eq!(last.changes, format!("quota.requests = \"{quota}/day\""));
+    }
+    let tenant = bed.directory.find("acme").await.unwrap().unwrap();
+    assert_eq!(tenant.record().overrides.len(), 2);
+}
+
+#[tokio::test]
 async fn a_full_record_makes_room_only_by_what_has_ended() {
     let bed = bed();
     let mut edit = bed.directory.tenant("acme");
