@@ -132,3 +132,27 @@ async fn what_is_left_is_what_the_next_request_could_use() {
     assert_eq!(left_after(&gate, 0).await, "r=280", "nothing is included any more");
     assert_eq!(left_after(&gate, 280).await, "r=0");
 }
+
+#[tokio::test]
+async fn what_a_request_holds_of_a_sum_is_left_until_it_is_used() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.tokens]
+        count = "reported"
+        hold  = "20"
+        [meter.credits]
+        parts = 10
+        sum = { tokens = "1/10", requests = "1" }
+        [plan.free]
+        quota.credits = "40/day"
+        "#,
+    );
+    // A call is a credit, and the 2 that it holds for 20 tokens are not used.
+    assert_eq!(left_after(&gate, 0).await, "r=39");
+    assert_eq!(left_after(&gate, 10).await, "r=37", "another call, and 10 tokens");
+    assert_eq!(left_after(&gate, 20).await, "r=34", "all that it held");
+    for left in (2..34).rev() {
+        assert_eq!(left_after(&gate, 0).await, format!("r={left}"));
+    }
+}

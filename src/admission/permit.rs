@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::decide::{self, CALLS, Drawn, From, PARTS, Taken};
 use super::hub::Hub;
 use super::late::LateUse;
-use super::policy::{ByteMeter, Known, RoutePolicy};
+use super::policy::{ByteMeter, Known, MeterAsk, RoutePolicy};
 use super::reads::BytesRead;
 use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
@@ -237,12 +237,9 @@ impl Hold {
     pub(crate) fn set_aside(&self, quota: u16) -> u64 {
         let policy = &self.of.sheet.policy;
         let rule = &policy.quotas[usize::from(quota)];
-        let reported = |took: &&Taken| {
-            let ask = self.of.rules().meters.get(usize::from(took.ask));
-            ask.is_some_and(|ask| {
-                matches!(ask.known, Known::Reported(_)) && ask.quotas.contains(&quota)
-            })
-        };
+        if self.plain != Plain::Not {
+            return self.plain_set_aside(rule.included);
+        }
         let pays = |took: &&Taken| match &took.from {
             From::Pool(pool) if Some(*pool) == rule.included => true,
             From::Pool(pool) => {
@@ -252,8 +249,18 @@ impl Hold {
             From::ScopedPool(pool, _) => Some(*pool) == rule.included,
             From::Bucket(_) | From::ScopedBucket(..) => false,
         };
-        let held = self.taken().iter().filter(reported).filter(pays);
-        held.fold(self.plain_set_aside(rule.included), |sum, took| sum.saturating_add(took.n))
+        let of_ask = |(i, ask): (usize, &MeterAsk)| {
+            let held = self.taken().iter().filter(|took| usize::from(took.ask) == i).filter(pays);
+            let held = held.fold(0, |sum: u64, took| sum.saturating_add(took.n));
+            match ask.known {
+                Known::Reported(_) => held,
+                Known::Sum(_) => held.min(self.reserved(i)), // less what is a cost of its parts
+                Known::Cost | Known::Length => 0,
+            }
+        };
+        let asks = self.of.rules().meters.iter().enumerate();
+        let asks = asks.filter(|(_, ask)| ask.quotas.contains(&quota));
+        asks.map(of_ask).fold(0, u64::saturating_add)
     }
 
     /// What of the bytes that were read so far is more than it holds, by this quota: it is paid at

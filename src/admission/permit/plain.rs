@@ -74,7 +74,7 @@ impl Hold {
 
     /// What a plain request holds of a pool for a meter that is reported.
     pub(super) fn plain_set_aside(&self, pool: Option<u16>) -> u64 {
-        if self.plain == Plain::Not || self.state == State::Over {
+        if self.state == State::Over {
             return 0;
         }
         let of_pool = self.plain_reported().filter(|(of, ..)| Some(*of) == pool);

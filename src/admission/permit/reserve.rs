@@ -31,6 +31,12 @@ impl Hold {
         ask.map_or(0, |ask| self.reserves()[ask].held)
     }
 
+    /// What of an ask is set aside and not used yet.
+    pub(super) fn reserved(&self, ask: usize) -> u64 {
+        let reserve = self.list.get().and_then(|listed| listed.reserves.get(ask));
+        reserve.map_or_else(|| set_aside(self.of.rules(), ask), |reserve| reserve.held)
+    }
+
     /// How much more of an ask the handler may take without a draw.
     pub(super) fn free(&mut self, ask: usize) -> u64 {
         let rules = self.of.rules();
