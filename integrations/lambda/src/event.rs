@@ -1,8 +1,11 @@
-//! Requests as a front door hands them over. One that makes no URI is answered with a 400: what a
-//! host or a query holds is up to the client, and `lambda_http` panics there.
+//! Requests as a front door hands them over. One that makes no URI, or whose body is said to be
+//! base64 and is not, is answered with a 400: what a host, a query or a body holds is up to the
+//! client, and `lambda_http` panics there.
 
 use std::task::{Context, Poll};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{Request, Response, StatusCode, Uri};
@@ -42,7 +45,7 @@ where
     }
 
     fn call(&mut self, event: LambdaEvent<LambdaRequest>) -> Self::Future {
-        if makes_a_uri(&event.payload) {
+        if makes_a_request(&event.payload) {
             return self.0.call(event);
         }
         let refused = async {
@@ -54,19 +57,48 @@ where
     }
 }
 
-/// Whether `lambda_http` can make a URI of it, which it does in this way: of the scheme, the host
-/// and the path as a URL, then of a query that it does not encode.
-pub(crate) fn makes_a_uri(event: &LambdaRequest) -> bool {
-    let (headers, domain, stage, path, query) = match event {
+/// Longest URI that `http` takes, in bytes.
+const MAX_URI: usize = 65_534;
+
+/// What a percent-encoded query may grow by where `lambda_http` decodes and encodes it again, as it
+/// does with a load balancer's.
+const ENCODED_AGAIN: usize = 3;
+
+/// Whether `lambda_http` can make a request of it.
+pub(crate) fn makes_a_request(event: &LambdaRequest) -> bool {
+    let (is_base64, body) = match event {
+        LambdaRequest::ApiGatewayV2(event) => (event.is_base64_encoded, &event.body),
+        LambdaRequest::ApiGatewayV1(event) => (event.is_base64_encoded, &event.body),
+        LambdaRequest::Alb(event) => (event.is_base64_encoded, &event.body),
+        _ => return true,
+    };
+    let body = body.as_deref().filter(|_| is_base64);
+    body.is_none_or(|body| STANDARD.decode(body).is_ok()) && makes_a_uri(event)
+}
+
+/// Whether it can make a URI of it, which it does in this way: of the scheme, the host and the path
+/// as a URL, then of a query that it does not encode, or of parameters that it does.
+fn makes_a_uri(event: &LambdaRequest) -> bool {
+    let longest = |one: String, other: String| one.len().max(other.len());
+    let (headers, domain, stage, path, query, parameters) = match event {
         LambdaRequest::ApiGatewayV2(event) => {
             let of = &event.request_context;
-            (&event.headers, &of.domain_name, &of.stage, &event.raw_path, &event.raw_query_string)
+            let (domain, stage) = (&of.domain_name, &of.stage);
+            (&event.headers, domain, stage, &event.raw_path, &event.raw_query_string, 0)
         }
         LambdaRequest::ApiGatewayV1(event) => {
             let of = &event.request_context;
-            (&event.headers, &of.domain_name, &of.stage, &event.path, &None)
+            let one = event.query_string_parameters.to_query_string();
+            let several = event.multi_value_query_string_parameters.to_query_string();
+            let parameters = longest(one, several);
+            (&event.headers, &of.domain_name, &of.stage, &event.path, &None, parameters)
         }
-        LambdaRequest::Alb(event) => (&event.headers, &None, &None, &event.path, &None),
+        LambdaRequest::Alb(event) => {
+            let one = event.query_string_parameters.to_query_string();
+            let several = event.multi_value_query_string_parameters.to_query_string();
+            let parameters = longest(one, several).saturating_mul(ENCODED_AGAIN);
+            (&event.headers, &None, &None, &event.path, &None, parameters)
+        }
         _ => return true,
     };
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -80,7 +112,8 @@ pub(crate) fn makes_a_uri(event: &LambdaRequest) -> bool {
         let Ok(url) = Url::parse(&url) else { return false };
         let query = query.as_deref().filter(|query| !query.is_empty());
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-        format!("{url}{query}").parse::<Uri>().is_ok()
+        let uri = format!("{url}{query}");
+        uri.len() + 1 + parameters <= MAX_URI && uri.parse::<Uri>().is_ok()
     })
 }
 
@@ -139,5 +172,56 @@ mod tests {
         assert_eq!(answered(scheme).await["statusCode"], 400);
         let stage = |event: &mut Value| event["requestContext"]["stage"] = json!("prod");
         assert_eq!(answered(stage).await["body"], "https://api.example.com/prod/a?b=c");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_no_base64_is_a_400_and_no_panic() {
+        for (body, status) in [("YWJj", 200), ("", 200), ("@@@", 400), ("YWJ", 400), ("-_-_", 400)]
+        {
+            let change = |event: &mut Value| {
+                event["isBase64Encoded"] = json!(true);
+                event["body"] = json!(body);
+            };
+            assert_eq!(answered(change).await["statusCode"], status, "{body}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_make_too_long_a_uri_are_refused() {
+        let of_a_load_balancer = |length: usize| {
+            let event = json!({
+                "httpMethod": "GET", "path": "/a", "headers": { "host": "api.example.com" },
+                "multiValueHeaders": {}, "isBase64Encoded": false,
+                "queryStringParameters": { "a": "b".repeat(length) },
+                "requestContext": { "elb": { "targetGroupArn": "arn:aws:1" } }
+            });
+            serde_json::from_value::<LambdaRequest>(event).unwrap()
+        };
+        let of_a_rest_api = |length: usize| {
+            let event = json!({
+                "resource": "/a", "httpMethod": "GET", "path": "/a",
+                "headers": { "host": "api.example.com" }, "multiValueHeaders": {},
+                "queryStringParameters": { "a": "b".repeat(length) },
+                "multiValueQueryStringParameters": { "a": ["b".repeat(length)] },
+                "isBase64Encoded": false,
+                "requestContext": {
+                    "accountId": "1", "apiId": "a", "requestId": "r", "resourceId": "a",
+                    "stage": "prod", "httpMethod": "GET", "identity": {}
+                }
+            });
+            serde_json::from_value::<LambdaRequest>(event).unwrap()
+        };
+        // What is taken makes a request indeed: `lambda_http` would panic here.
+        for (event, makes) in [
+            (of_a_load_balancer(16_000), true),
+            (of_a_load_balancer(66_000), false),
+            (of_a_rest_api(65_000), true),
+            (of_a_rest_api(66_000), false),
+        ] {
+            assert_eq!(makes_a_request(&event), makes);
+            if makes {
+                let _ = Request::<Body>::from(event);
+            }
+        }
     }
 }

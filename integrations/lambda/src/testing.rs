@@ -9,7 +9,7 @@ use serde_json::Value;
 use tollgate::Gate;
 use tollgate::testing::gate;
 
-use crate::event::makes_a_uri;
+use crate::event::makes_a_request;
 use crate::{Cognito, caller_of, count};
 
 const PLANS: &str = r#"
@@ -30,7 +30,7 @@ thread_local! {
 
 /// An event as the events of usage, of a user pool's triggers, and of an API's gateway.
 pub fn events(data: &[u8]) {
-    let request = serde_json::from_slice::<LambdaRequest>(data).ok().filter(makes_a_uri);
+    let request = serde_json::from_slice::<LambdaRequest>(data).ok().filter(makes_a_request);
     if let Some(request) = request {
         let request: Request = request.into();
         let (claims, peer) = caller_of(&request);
