@@ -361,7 +361,7 @@ async fn a_refusal_under_a_lowered_limit_says_as_much_was_used_as_the_report_doe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_is_never_shown_as_more_while_late_use_is_paid() {
     let (gate, _clock) = testing::gate(&plans("quota.tokens = \"100k/day\""));
-    for tenant in 0..200 {
+    for tenant in 0..500 {
         let request = Request::get("/chat").header("x-tenant", format!("t{tenant}"));
         let inner = tower::service_fn(|request: Request<Empty<Bytes>>| async move {
             let usage = request.extensions().get::<Admitted>().unwrap().clone();

@@ -307,10 +307,11 @@ async fn what_costs_nothing_but_a_call_of_a_strict_rate_is_answered_at_once() {
     answer("/").await; // there are units to serve from
     store.outage(true);
     let patience = Duration::from_millis(100);
+    let mut waits = std::pin::pin!(answer("/"));
+    let early = tokio::time::timeout(patience, &mut waits).await;
+    assert!(early.is_err(), "what it cost is not on record");
     for path in ["/missing", "/unused"] {
         let soon = tokio::time::timeout(patience, answer(path)).await;
         assert!(soon.is_ok(), "{path} waits for no record");
     }
-    let early = tokio::time::timeout(patience, answer("/")).await;
-    assert!(early.is_err(), "what it cost is not on record");
 }
