@@ -497,3 +497,71 @@ async fn a_debt_that_a_raised_limit_has_paid_is_not_owed_again_after_a_restart()
         assert_eq!(fleet.exhaust().await, 15, "{then:?}");
     }
 }
+
+#[tokio::test]
+async fn a_limit_that_was_another_meanwhile_is_served_by_a_process_that_was_not_asked_then() {
+    for between in [10, 200] {
+        let fleet = Fleet::new(2).await;
+        for at in [0, 1] {
+            fleet.hold(at, 1).await.unwrap().settle();
+        }
+        fleet.limit(between).await;
+        let mut used = 2;
+        for _ in 0..9 {
+            used += u64::from(fleet.hold(1, 1).await.map(Permit::settle).is_ok());
+        }
+        fleet.limit(100).await;
+        fleet.service.clock.advance(Duration::from_secs(4));
+        used += exhaust(&fleet.gates[0], "jobs").await;
+        assert!(used > 80, "{used} of 100, besides what the other has in hand: {between}");
+        assert_eq!(used + fleet.exhaust().await, 100, "{between}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_holds_for_all_processes_when_the_limit_below_it_is_raised() {
+    for (before, after) in [(10, 120), (50, 130), (100, 130)] {
+        let fleet = Fleet::new(2).await;
+        let stop =
+            |limit| format!("{{ limit = \"{limit}/day\", over = \"allow\", stop = \"130\" }}");
+        fleet.quota(&stop(before)).await;
+        let mut used = 0;
+        for (at, most) in [(0, before - 1), (1, 3), (0, 130)] {
+            for _ in 0..most {
+                used += u64::from(fleet.hold(at, 1).await.map(Permit::settle).is_ok());
+            }
+        }
+        fleet.service.clock.advance(Duration::from_secs(4));
+        fleet.quota(&stop(after)).await;
+        used += exhaust(&fleet.gates[1], "jobs").await;
+        assert_eq!(used + fleet.exhaust().await, 130, "{before}, then {after}");
+    }
+}
+
+/// Late use that waits for a record asks nothing of anybody until that is made.
+#[test]
+fn late_use_that_waits_behind_a_refusal_for_its_record_does_not_spin() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let fleet = Fleet::new(2).await;
+            fleet.limit(200).await;
+            fleet.hold(0, 1).await.unwrap().settle();
+            for _ in 0..2 {
+                fleet.hold(1, 1).await.unwrap().cancel();
+            }
+            let held = fleet.hold(1, 1).await.unwrap();
+            assert!(fleet.hold(1, 250).await.is_err());
+            let event = UsageEvent::new("1", "acme", "jobs", 4);
+            fleet.gates[1].ingest().events(vec![event]).await.remove(0).unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            held.cancel();
+        });
+        let _ = sender.send(());
+    });
+    receiver
+        .recv_timeout(Duration::from_secs(20))
+        .expect("it goes on without waiting for anything");
+}

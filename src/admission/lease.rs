@@ -83,9 +83,10 @@ pub(crate) struct Lease {
     waiting: AtomicU64,
     /// Counts twice whenever units move between `left` and `free_seen`: odd while they do.
     moves: AtomicU32,
-    /// What nobody held when the pool was last seen, and the limit of our catalog.
+    /// What nobody held when the pool was last seen.
     free_seen: AtomicI64,
-    limit: AtomicI64,
+    /// The revision of the terms.
+    rev: AtomicI64,
     /// Of a slot of a strict rate; see `ceiling.rs`.
     of_slot: bool,
     /// Its quota bills: what is learned of after its window is paid by it, in any process, before
@@ -102,6 +103,10 @@ pub(crate) struct Lease {
     seen: AtomicBool,
     /// Whether the limit was changed within the window.
     moved: AtomicBool,
+    /// Whether the pool was last seen under older terms: others may have changed it since.
+    behind: AtomicBool,
+    /// Whether a request waits for a look at it because of that.
+    looked_for: AtomicBool,
     /// Wakes those who wait for units.
     changed: Notify,
     cold: Mutex<Cold>,
@@ -143,6 +148,8 @@ struct Cold {
     fenced: bool,
     remains: Option<Entry>,
     in_flight: Option<Box<(Op, Call)>>,
+    /// The revision of the terms when that was asked.
+    asked_rev: i64,
     /// A try of the call in flight may have been applied: that a later try was not says nothing of
     /// it, so only an answer ends it.
     in_doubt: bool,
@@ -221,7 +228,7 @@ impl Lease {
             waiting: AtomicU64::new(0),
             moves: AtomicU32::new(0),
             free_seen: AtomicI64::new(terms.limit),
-            limit: AtomicI64::new(terms.limit),
+            rev: AtomicI64::new(terms.rev),
             of_slot: false,
             bills: false,
             queued: AtomicBool::new(false),
@@ -230,6 +237,8 @@ impl Lease {
             in_debt: AtomicBool::new(false),
             seen: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
+            looked_for: AtomicBool::new(false),
             changed: Notify::new(),
             cold: Mutex::new(Cold {
                 terms,
@@ -251,6 +260,7 @@ impl Lease {
                 fenced: false,
                 remains: None,
                 in_flight: None,
+                asked_rev: 0,
                 in_doubt: false,
                 may_be_late: false,
                 withheld: 0,
@@ -331,6 +341,19 @@ impl Lease {
     #[inline]
     pub(crate) fn has_moved(&self) -> bool {
         self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Whether the pool was last seen under older terms; then it is looked at with the next call.
+    /// Nothing more is asked for under a sealed writer, nor once it closes.
+    pub(crate) fn looks_anew(&self) -> bool {
+        if !self.behind.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut cold = self.cold();
+        let looks = !cold.fenced && cold.closing != Closing::ForGood;
+        cold.unseen |= looks;
+        self.looked_for.store(looks, Ordering::Release);
+        looks
     }
 
     /// Takes `n` atoms if they are here: one compare-and-swap.

@@ -134,7 +134,7 @@ pub(super) fn missing(q: &Purse<'_>, pool: u16, lease: &Lease, n: u64) -> Result
     if !lease.has_moved() && !other.has_moved() {
         return Ok(0);
     }
-    if other.is_unknown() && !q.store_away {
+    if (other.is_unknown() || other.looks_anew()) && !q.store_away {
         other.want(n);
         q.hub.wake(&other);
         return Err(other);

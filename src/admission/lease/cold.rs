@@ -11,12 +11,20 @@ use crate::planted::{Plant, planted};
 use crate::store::{Item, StoreError, StoreErrorKind};
 
 impl Lease {
-    /// The catalog or the directory says another limit. Acts with the next call, which the next
-    /// request that needs units brings about: a refusal believed under the old limit is forgotten,
-    /// and what a lowered one does not have is not served until then.
+    /// The catalog or the directory says another limit, or the same anew: others may have written
+    /// one that stood between. Acts with the next call, which the next request that needs units
+    /// brings about: a refusal believed under the old limit is forgotten, and what a lowered one
+    /// does not have is not served until then.
     pub(crate) fn retarget(&self, terms: Terms) {
         let mut cold = self.cold();
-        if terms.rev <= cold.terms.rev || terms.limit == cold.terms.limit {
+        if terms.rev <= cold.terms.rev {
+            return;
+        }
+        self.rev.store(terms.rev, Ordering::Relaxed);
+        self.behind.store(cold.view.is_some(), Ordering::Release);
+        let is_same = terms.limit == cold.terms.limit;
+        if is_same && cold.view.is_none_or(|view| view.terms.limit == terms.limit) {
+            cold.terms = terms;
             return;
         }
         let moved = terms.limit.saturating_sub(cold.terms.limit);
@@ -24,7 +32,6 @@ impl Lease {
         cold.note_peak(terms);
         cold.terms = terms;
         self.moved.store(true, Ordering::Relaxed);
-        self.limit.store(terms.limit, Ordering::Relaxed);
         self.refused_until_ns.store(0, Ordering::Release);
         let moving = self.moving();
         self.set_apart(&mut cold);
@@ -49,9 +56,9 @@ impl Lease {
         cold.withheld = apart;
     }
 
-    /// The same where most calls bring no news: without a lock unless the limit is another.
+    /// The same where most calls bring no news: without a lock unless the terms are newer.
     pub(crate) fn retarget_if_changed(&self, terms: Terms) {
-        if self.limit.load(Ordering::Relaxed) != terms.limit {
+        if self.rev.load(Ordering::Relaxed) < terms.rev {
             self.retarget(terms);
         }
     }
@@ -111,7 +118,7 @@ impl Lease {
     /// Others have probably made its pool already: look before making it.
     pub(crate) fn look_first(&self) {
         let mut cold = self.cold();
-        cold.unseen = cold.view.is_none();
+        cold.unseen |= cold.view.is_none();
     }
 
     /// The pool was found, with so many writers that this one leases from its sub-pool from now on.
@@ -167,6 +174,7 @@ impl Lease {
                 Closing::Resting | Closing::ForGood => self.give(&mut cold, writer),
             };
             if let Some((op, call)) = next {
+                cold.asked_rev = cold.terms.rev;
                 cold.in_flight = Some(Box::new((op, call.clone())));
                 return Some(call);
             }
@@ -261,6 +269,8 @@ impl Lease {
         let made_by = |op| matches!(op, Op::Take(entry) | Op::Charge(entry) if made(entry));
         cold.debts.absent = view.is_none();
         self.seen.store(true, Ordering::Release);
+        self.behind.store(cold.asked_rev < cold.terms.rev, Ordering::Release);
+        self.looked_for.store(false, Ordering::Release);
         self.note_moved(cold);
         match op {
             // An entry of ours that we did not make: this process has leased from the pool before,

@@ -19,8 +19,9 @@ impl Lease {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
+            let is_seen = !self.looked_for.load(Ordering::Acquire);
             let here = self.left.load(Ordering::Acquire) >= signed(n);
-            if here || self.is_refused(n, clock.now()) {
+            if is_seen && (here || self.is_refused(n, clock.now())) {
                 return true;
             }
             if self.wanted.load(Ordering::SeqCst) < n {
