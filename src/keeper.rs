@@ -278,7 +278,8 @@ async fn turn(hands: &Hands, lease: &Arc<Lease>) -> Ended {
     }
     // Also where no call was made, and the pool's refusal stands; but not after an error, nor where
     // a record has to come first: what waits would ask again at once.
-    if ended == Ended::Done && lease.is_refused_now(hands.hub.clock.now()) {
+    let is_refused = lease.is_refused_now(hands.hub.clock.now());
+    if ended == Ended::Done && is_refused && !lease.is_capped() {
         late::answered(&hands.hub, lease);
     }
     if lease.is_capped() {
