@@ -60,14 +60,17 @@ fn start_three(home: &Home, server: &dynamodb_local::Server, table: &str) -> Vec
     })
 }
 
+/// Answers that the store may be too slow for, of some hundred, on a machine that is busy.
+const MOST_LATE: usize = 20;
+
 /// Asks each in turn until all refuse, and returns how many requests were admitted.
 fn spend_all(apis: &[Api]) -> usize {
-    let mut admitted = 0;
-    let mut refusals = 0;
+    let (mut admitted, mut refusals, mut late) = (0, 0, 0);
     for api in apis.iter().cycle() {
         match api.send("POST", UPLOAD, SOLO).status {
             200 => (admitted, refusals) = (admitted + 1, 0),
             429 => refusals += 1,
+            503 if late < MOST_LATE => late += 1,
             status => panic!("{status}\n{}", api.stderr()),
         }
         assert!(admitted <= QUOTA, "never above the limit");
