@@ -97,7 +97,7 @@ fn wall_ms() -> i64 {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tollgate::{Clock, ManualClock};
+/// use tallygate::{Clock, ManualClock};
 ///
 /// let clock = ManualClock::at_unix_ms(1_000);
 /// clock.clone().advance(Duration::from_secs(2));

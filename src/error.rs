@@ -18,7 +18,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// `tollgate.toml` says something that cannot work; all of it is listed.
+    /// `tallygate.toml` says something that cannot work; all of it is listed.
     #[error("{0}")]
     Config(String),
     /// `plans.toml` says something that cannot work; all of it is listed.

@@ -15,19 +15,19 @@ use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 
 /// The span around one admission, and its fields. Level DEBUG.
-pub const SPAN_CHECK: &str = "tollgate.check";
+pub const SPAN_CHECK: &str = "tallygate.check";
 /// Field of [`SPAN_CHECK`]: the tenant's outer id, once the caller is known.
-pub const FIELD_TENANT: &str = "tollgate.tenant";
+pub const FIELD_TENANT: &str = "tallygate.tenant";
 /// Field of [`SPAN_CHECK`]: the plan's name.
-pub const FIELD_PLAN: &str = "tollgate.plan";
+pub const FIELD_PLAN: &str = "tallygate.plan";
 /// Field of [`SPAN_CHECK`]: `allowed`, `refused`, or `waits` for an answer of the store.
-pub const FIELD_OUTCOME: &str = "tollgate.outcome";
+pub const FIELD_OUTCOME: &str = "tallygate.outcome";
 
 /// Target of the event, DEBUG, of a request that was refused. Not louder: a flood of refusals must
 /// not become one of logs.
-pub const EVENT_REFUSED: &str = "tollgate.refused";
+pub const EVENT_REFUSED: &str = "tallygate.refused";
 /// Target of the event, INFO, of an alert percentage of a quota that was passed.
-pub const EVENT_ALERT: &str = "tollgate.alert";
+pub const EVENT_ALERT: &str = "tallygate.alert";
 
 /// The span around one admission, where anybody listens.
 pub(crate) struct Check(Option<tracing::span::EnteredSpan>);
@@ -116,30 +116,30 @@ macro_rules! metrics {
 
 metrics! {
     /// Decisions; `policy` is the limit that refused, or empty.
-    Decisions = Counter "tollgate_decisions_total" "count" ["plan" "route" "outcome" "policy"];
+    Decisions = Counter "tallygate_decisions_total" "count" ["plan" "route" "outcome" "policy"];
     /// Time of one call to the store for a lease or a claim.
-    StoreSeconds = Histogram "tollgate_store_seconds" "seconds" ["op"];
+    StoreSeconds = Histogram "tallygate_store_seconds" "seconds" ["op"];
     /// Such calls that failed, by what is known of them.
-    StoreErrors = Counter "tollgate_store_errors_total" "count" ["op" "kind"];
+    StoreErrors = Counter "tallygate_store_errors_total" "count" ["op" "kind"];
     /// Age of the oldest usage in hand that the store has not acknowledged, as of the last try; 0
     /// where there was none.
-    FlushLag = Gauge "tollgate_flush_lag_seconds" "seconds" [];
+    FlushLag = Gauge "tallygate_flush_lag_seconds" "seconds" [];
     /// Rows of one flush, which may take several records.
-    FlushBatch = Histogram "tollgate_flush_batch_items" "count" [];
+    FlushBatch = Histogram "tallygate_flush_batch_items" "count" [];
     /// Meter events sent to Stripe: `delivered`, `refused`, or `unknown` (sent again later).
-    StripeEvents = Counter "tollgate_stripe_events_total" "count" ["result"];
+    StripeEvents = Counter "tallygate_stripe_events_total" "count" ["result"];
     /// Webhooks received: `taken`, `refused`, or `waits` (Stripe sends it again).
-    WebhookEvents = Counter "tollgate_webhook_events_total" "count" ["result"];
+    WebhookEvents = Counter "tallygate_webhook_events_total" "count" ["result"];
     /// Logins whose token was to say what the tenant has, by result.
-    Logins = Counter "tollgate_logins_total" "count" ["result"];
+    Logins = Counter "tallygate_logins_total" "count" ["result"];
     /// Tenants held in memory.
-    TenantsCached = Gauge "tollgate_tenants_cached" "count" [];
+    TenantsCached = Gauge "tallygate_tenants_cached" "count" [];
     /// 1 while what the mode names cannot be done for want of the store: `flush`, writing usage.
-    Degraded = Gauge "tollgate_degraded" "" ["mode"];
+    Degraded = Gauge "tallygate_degraded" "" ["mode"];
     /// 1 for the catalog revision in force.
-    CatalogInfo = Gauge "tollgate_catalog_info" "" ["revision"];
+    CatalogInfo = Gauge "tallygate_catalog_info" "" ["revision"];
     /// Plan files that were not loaded; the old catalog stays.
-    ReloadFailed = Counter "tollgate_reload_failures_total" "count" [];
+    ReloadFailed = Counter "tallygate_reload_failures_total" "count" [];
 }
 
 /// How an admission ended.
@@ -357,7 +357,7 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), Metric::ALL.len());
         for metric in Metric::ALL {
-            assert!(metric.name.starts_with("tollgate_"), "{}", metric.name);
+            assert!(metric.name.starts_with("tallygate_"), "{}", metric.name);
             let counts = metric.name.ends_with("_total");
             assert_eq!(counts, metric.kind == Kind::Counter, "{}", metric.name);
             assert_eq!(metric.name.ends_with("_seconds"), metric.unit == "seconds");

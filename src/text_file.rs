@@ -60,7 +60,7 @@ impl OffRuntime {
         let done = async {
             let Ok(place) = self.0.clone().acquire_owned().await else { return Err(slow()) };
             let (send, ended) = oneshot::channel();
-            std::thread::Builder::new().name("tollgate-files".to_owned()).spawn(move || {
+            std::thread::Builder::new().name("tallygate-files".to_owned()).spawn(move || {
                 // Given back when the work has ended, also by a panic.
                 let place = place;
                 let done = work();

@@ -15,10 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use tollgate::middleware::TollgateLayer;
-use tollgate::testing::{START_MS, leases_at_rest};
-use tollgate::wire::{HeaderStyle, WireOptions};
-use tollgate::{Gate, GateBuilder, ManualClock};
+use tallygate::middleware::GateLayer;
+use tallygate::testing::{START_MS, leases_at_rest};
+use tallygate::wire::{HeaderStyle, WireOptions};
+use tallygate::{Gate, GateBuilder, ManualClock};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -100,13 +100,13 @@ fn request(has_extensions: bool) -> Request<Found> {
 }
 
 /// Allocations of one request from the layer to the end of its body, after many before it.
-async fn allocations(gate: &Gate, layer: TollgateLayer, has_extensions: bool) -> u64 {
+async fn allocations(gate: &Gate, layer: GateLayer, has_extensions: bool) -> u64 {
     allocations_of(gate, layer, || request(has_extensions)).await
 }
 
 async fn allocations_of(
     gate: &Gate,
-    layer: TollgateLayer,
+    layer: GateLayer,
     request: impl Fn() -> Request<Found>,
 ) -> u64 {
     let layer = layer.peer_from(|_| Some([127, 0, 0, 1].into()));
@@ -140,21 +140,21 @@ async fn allocations_of(
 #[tokio::test]
 async fn an_admitted_request_allocates_nothing_without_headers_and_extractors() {
     let gate = gate(HeaderStyle::Off).await;
-    let layer = TollgateLayer::new(&gate).without_extensions();
+    let layer = GateLayer::new(&gate).without_extensions();
     assert_eq!(allocations(&gate, layer, true).await, 0);
 }
 
 #[tokio::test]
 async fn a_handle_for_extractors_is_one_allocation_and_the_map_of_extensions() {
     let gate = gate(HeaderStyle::Off).await;
-    assert_eq!(allocations(&gate, TollgateLayer::new(&gate), true).await, 1);
-    assert_eq!(allocations(&gate, TollgateLayer::new(&gate), false).await, 3);
+    assert_eq!(allocations(&gate, GateLayer::new(&gate), true).await, 1);
+    assert_eq!(allocations(&gate, GateLayer::new(&gate), false).await, 3);
 }
 
 #[tokio::test]
 async fn headers_are_one_allocation_and_the_growth_of_the_header_map() {
     let gate = gate(HeaderStyle::Draft11).await;
-    let layer = TollgateLayer::new(&gate).without_extensions();
+    let layer = GateLayer::new(&gate).without_extensions();
     assert_eq!(allocations(&gate, layer, true).await, 1 + growth_of_the_header_map());
 }
 
@@ -210,7 +210,7 @@ async fn the_plans_of_the_example_allocate_as_little() {
             request.extensions_mut().insert(7_u8);
             request
         };
-        let layer = TollgateLayer::new(&gate);
+        let layer = GateLayer::new(&gate);
         let layer = if extractors { layer } else { layer.without_extensions() };
         let growth = if style == HeaderStyle::Off { 0 } else { growth_of_the_header_map() };
         assert_eq!(

@@ -10,15 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tollgate::middleware::TollgateLayer;
-use tollgate::store::{
+use tallygate::middleware::GateLayer;
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Redb, Store, StoreError, StoreErrorKind, StoreFuture,
     Write, Written,
 };
-use tollgate::{Ask, Gate, ManualClock, testing};
+use tallygate::{Ask, Gate, ManualClock, testing};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
 /// What becomes of a call.
@@ -135,7 +135,7 @@ async fn call(gate: &Gate, tenant: &str) -> (u16, Duration) {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
     });
     let begun = Instant::now();
-    let response = TollgateLayer::new(gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
+    let response = GateLayer::new(gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
     (response.status().as_u16(), begun.elapsed())
 }
 
@@ -288,7 +288,7 @@ async fn first_requests_of_one_tenant_do_not_keep_those_of_others_waiting() {
             let inner = tower::service_fn(|_| async {
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
             });
-            let service = TollgateLayer::new(&gate).layer(inner);
+            let service = GateLayer::new(&gate).layer(inner);
             service.oneshot(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap().status()
         });
     }
@@ -384,14 +384,14 @@ async fn shadow_lets_through_whatever_is_refused_but_tenants_that_are_suspended(
         let inner = tower::service_fn(|_| async {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
         });
-        TollgateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap().status().as_u16()
+        GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap().status().as_u16()
     };
     assert_eq!(send("/upload/1", "one").await, 200, "its length is not stated");
     assert_eq!(send("/upload/2", "one").await, 200, "a key that was used");
     clock.advance(Duration::from_secs(2 * 86_400));
     assert_eq!(send("/upload/1", "two").await, 200, "the trial is over");
     let acme = gate.directory().find("acme").await.unwrap().unwrap();
-    let unpaid = tollgate::directory::PaymentState::Unpaid;
+    let unpaid = tallygate::directory::PaymentState::Unpaid;
     acme.edit().payment(unpaid).note("-").save().await.unwrap();
     assert_eq!(send("/upload/1", "three").await, 200, "it does not pay");
     acme.suspend("abuse").await.unwrap();
@@ -465,7 +465,7 @@ async fn keyed(gate: &Gate, tenant: &str, key: u32, lets: Arc<Semaphore>) -> u16
         lets.acquire().await.unwrap().forget();
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
     });
-    let response = TollgateLayer::new(gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
+    let response = GateLayer::new(gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
     response.status().as_u16()
 }
 

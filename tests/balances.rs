@@ -6,10 +6,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tollgate::directory::{DirectoryError, Grant};
-use tollgate::ingest::UsageEvent;
-use tollgate::store::Memory;
-use tollgate::{Ask, Clock, Gate, ManualClock, Permit, Reason, Refusal, testing};
+use tallygate::directory::{DirectoryError, Grant};
+use tallygate::ingest::UsageEvent;
+use tallygate::store::Memory;
+use tallygate::{Ask, Clock, Gate, ManualClock, Permit, Reason, Refusal, testing};
 
 /// No alert.
 const NONE: [u16; 0] = [];
@@ -32,7 +32,7 @@ impl Service {
         self.open(plans).await.unwrap()
     }
 
-    async fn open(&self, plans: &str) -> Result<Gate, tollgate::Error> {
+    async fn open(&self, plans: &str) -> Result<Gate, tallygate::Error> {
         let builder = testing::builder(plans).store(self.store.clone()).clock(self.clock.clone());
         let heard = self.alerts.clone();
         builder.on_alert(move |alert| heard.lock().unwrap().push(alert.percent)).open().await

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
-use tollgate::middleware::{Peer, TollgateLayer};
-use tollgate::store::Memory;
-use tollgate::testing::{Faulty, START_MS};
-use tollgate::{Gate, GateBuilder, ManualClock};
+use tallygate::middleware::{GateLayer, Peer};
+use tallygate::store::Memory;
+use tallygate::testing::{Faulty, START_MS};
+use tallygate::{Gate, GateBuilder, ManualClock};
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -81,7 +81,7 @@ async fn status(gate: &Gate, headers: &[(&str, &str)], peer: &str) -> u16 {
     let inner = tower::service_fn(|_| async {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
     });
-    let service = TollgateLayer::new(gate).layer(inner);
+    let service = GateLayer::new(gate).layer(inner);
     service.oneshot(request).await.unwrap().status().as_u16()
 }
 
@@ -89,7 +89,7 @@ async fn with_key(gate: &Gate, key: &str) -> u16 {
     status(gate, &[("authorization", &format!("Bearer {key}"))], "192.0.2.1").await
 }
 
-async fn new_key(gate: &Gate, tenant: &str) -> (String, tollgate::directory::Tenant) {
+async fn new_key(gate: &Gate, tenant: &str) -> (String, tallygate::directory::Tenant) {
     let tenant = gate.directory().tenant(tenant).note("signed up").save().await.unwrap();
     let key = tenant.new_key("ci").await.unwrap();
     (key.expose().to_owned(), tenant)
@@ -158,7 +158,7 @@ async fn while_the_directory_is_away_who_is_known_stays_and_who_is_not_gets_503(
     }
     // On record, so that a lease in hand may be used further than its first ceiling.
     w.gate.flush_now().await.unwrap();
-    tollgate::testing::leases_at_rest(&w.gate).await;
+    tallygate::testing::leases_at_rest(&w.gate).await;
     w.store.outage(true);
     w.clock.advance(AGED);
     // As last known, on the units that were leased.
@@ -196,7 +196,7 @@ async fn a_change_of_plan_is_seen_within_the_age_bound() {
     tenant.edit().plan("pro").note("upgraded").save().await.unwrap();
     w.clock.advance(AGED);
     assert_eq!(with_key(&w.gate, &key).await, 200);
-    let who = tollgate::testing::identified_by(&w.gate, &[("x-api-key", &key)]).await;
+    let who = tallygate::testing::identified_by(&w.gate, &[("x-api-key", &key)]).await;
     let report = w.gate.usage_report(&who).await.unwrap();
     assert_eq!(&*report.plan, "pro");
     let limit = &report.meters[0].limits[0];
@@ -230,7 +230,7 @@ async fn a_changed_plan_file_acts_and_a_broken_one_does_not() {
     // Going back is a new publication, and takes nothing back that was granted.
     std::fs::write(&file, PLANS.replace("1000/day", "3/day")).unwrap();
     assert!(w.gate.reload().await.unwrap());
-    let who = tollgate::testing::identified_by(&w.gate, &[("x-api-key", &key)]).await;
+    let who = tallygate::testing::identified_by(&w.gate, &[("x-api-key", &key)]).await;
     assert_eq!(w.gate.usage_report(&who).await.unwrap().catalog, 3);
     assert_eq!(with_key(&w.gate, &key).await, 429);
 }
@@ -308,12 +308,12 @@ async fn who_sleeps_stays_known_while_the_directory_is_away() {
     let (key, _) = new_key(&w.gate, "acme").await;
     assert_eq!(with_key(&w.gate, &key).await, 200);
     w.gate.flush_now().await.unwrap();
-    tollgate::testing::leases_at_rest(&w.gate).await;
+    tallygate::testing::leases_at_rest(&w.gate).await;
     w.clock.advance(2 * AGED);
-    assert_eq!(tollgate::testing::doze(&w.gate).await, (1, 0));
+    assert_eq!(tallygate::testing::doze(&w.gate).await, (1, 0));
     w.store.outage(true);
     assert_eq!(with_key(&w.gate, &key).await, 200);
-    assert_eq!(tollgate::testing::doze(&w.gate).await, (0, 1), "its row is not on record");
+    assert_eq!(tallygate::testing::doze(&w.gate).await, (0, 1), "its row is not on record");
     w.store.outage(false);
     w.clock.advance(AGED);
     assert_eq!(with_key(&w.gate, &key).await, 200);
@@ -344,9 +344,9 @@ async fn a_key_that_is_revoked_while_its_tenant_sleeps_does_not_come_back() {
         assert_eq!(with_key(&w.gate, key).await, 200);
     }
     w.gate.flush_now().await.unwrap();
-    tollgate::testing::leases_at_rest(&w.gate).await;
+    tallygate::testing::leases_at_rest(&w.gate).await;
     w.clock.advance(2 * AGED);
-    assert_eq!(tollgate::testing::doze(&w.gate).await, (2, 0));
+    assert_eq!(tallygate::testing::doze(&w.gate).await, (2, 0));
     let id = tenant.keys().await.unwrap()[0].id.clone();
     tenant.revoke_key(&id).await.unwrap();
     w.store.outage(true);
@@ -358,7 +358,7 @@ async fn a_key_that_is_revoked_while_its_tenant_sleeps_does_not_come_back() {
 /// process that begins later; the window ends at the new zone's midnight.
 #[tokio::test]
 async fn a_changed_time_zone_grants_nothing_anew() {
-    use tollgate::testing::{Plans, builder};
+    use tallygate::testing::{Plans, builder};
     let zone = |name: &str| {
         let plan = "[plan.free]\nquota.requests = \"3/day\"";
         format!("default-plan = \"free\"\ntimezone = \"{name}\"\n{plan}")
@@ -395,9 +395,12 @@ async fn a_changed_time_zone_grants_nothing_anew() {
 /// A host that knows callers by a header of its own, and knows nothing of others.
 struct Own;
 
-impl tollgate::identity::Identify for Own {
-    fn identify(&self, view: &dyn tollgate::identity::RequestView) -> tollgate::identity::Identity {
-        use tollgate::identity::{Caller, Identity};
+impl tallygate::identity::Identify for Own {
+    fn identify(
+        &self,
+        view: &dyn tallygate::identity::RequestView,
+    ) -> tallygate::identity::Identity {
+        use tallygate::identity::{Caller, Identity};
         match view.header("x-own").and_then(|id| std::str::from_utf8(id).ok()) {
             Some(id) => Identity::Tenant(Caller::new(id)),
             None => Identity::Nobody,

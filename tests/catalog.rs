@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tollgate::catalog::{Send, *};
+use tallygate::catalog::{Send, *};
 
 const FIRST: &str = include_str!("plans/first.toml");
 const SAAS: &str = include_str!("plans/saas.toml");
@@ -484,11 +484,11 @@ proptest! {
 
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plans.schema.json");
 
-/// `TOLLGATE_WRITE_SCHEMA=1 cargo test --test catalog` writes the file anew.
+/// `TALLYGATE_WRITE_SCHEMA=1 cargo test --test catalog` writes the file anew.
 #[test]
 fn the_committed_schema_is_that_of_the_parser() {
     let schema = schema();
-    if std::env::var_os("TOLLGATE_WRITE_SCHEMA").is_some() {
+    if std::env::var_os("TALLYGATE_WRITE_SCHEMA").is_some() {
         let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         std::fs::write(SCHEMA, text).unwrap();
     }
@@ -497,7 +497,7 @@ fn the_committed_schema_is_that_of_the_parser() {
     assert!(
         committed == Some(schema),
         "docs/plans.schema.json is not what the parser takes: \
-         run `TOLLGATE_WRITE_SCHEMA=1 cargo test --test catalog` and commit it"
+         run `TALLYGATE_WRITE_SCHEMA=1 cargo test --test catalog` and commit it"
     );
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use tollgate::testing::untrusted::TARGETS;
+use tallygate::testing::untrusted::TARGETS;
 
 #[test]
 fn nothing_that_was_ever_found_is_found_again() {

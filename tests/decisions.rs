@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use tollgate::directory::{Grant, PaymentState};
-use tollgate::{Ask, Gate, Permit, Reason, Refusal, testing};
+use tallygate::directory::{Grant, PaymentState};
+use tallygate::{Ask, Gate, Permit, Reason, Refusal, testing};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -273,7 +273,7 @@ async fn what_was_granted_once_and_is_used_up_asks_for_payment() {
     let (admitted, refusal) = exhaust(&gate, "acme", "jobs", 1).await;
     assert_eq!(admitted, 20);
     let Reason::PaymentRequired(what) = refusal.reason else { panic!("{:?}", refusal.reason) };
-    assert_eq!(what, tollgate::decision::Payment::GrantUsedUp);
+    assert_eq!(what, tallygate::decision::Payment::GrantUsedUp);
     assert_eq!(refusal.retry_after, None, "waiting will not help");
     clock.advance(1_000 * HOUR);
     assert!(ask(&gate, "acme", "jobs", 1).await.is_err());
@@ -297,7 +297,7 @@ async fn a_trial_ends_after_its_life_from_the_first_request() {
     ask(&gate, "acme", "jobs", 1).await.unwrap().settle();
     clock.advance(Duration::from_secs(1));
     let refusal = ask(&gate, "acme", "jobs", 1).await.unwrap_err();
-    assert_eq!(refusal.reason, Reason::PaymentRequired(tollgate::decision::Payment::TrialOver));
+    assert_eq!(refusal.reason, Reason::PaymentRequired(tallygate::decision::Payment::TrialOver));
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn payment_states_do_what_the_billing_table_says() {
     assert_eq!(exhaust(&gate, "acme", "jobs", 10).await.0, 1, "grace is over: as on free");
     set(PaymentState::Unpaid).await;
     let refusal = ask(&gate, "acme", "jobs", 1).await.unwrap_err();
-    assert_eq!(refusal.reason, Reason::PaymentRequired(tollgate::decision::Payment::Unpaid));
+    assert_eq!(refusal.reason, Reason::PaymentRequired(tallygate::decision::Payment::Unpaid));
 }
 
 #[tokio::test]
@@ -385,11 +385,11 @@ async fn an_override_wins_until_its_end() {
 async fn an_alert_is_raised_once_per_percentage_and_window() {
     let raised = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let heard = raised.clone();
-    let store = tollgate::store::Memory::new();
-    let clock = tollgate::ManualClock::at_unix_ms(testing::START_MS);
-    let gate = |clock: &tollgate::ManualClock| {
+    let store = tallygate::store::Memory::new();
+    let clock = tallygate::ManualClock::at_unix_ms(testing::START_MS);
+    let gate = |clock: &tallygate::ManualClock| {
         let heard = heard.clone();
-        tollgate::GateBuilder::from_text(
+        tallygate::GateBuilder::from_text(
             "[store]\nkind = \"memory\"\n[[identify]]\nheader = \"x\"\n\
              [proxy]\ntrust = [\"10.0.0.0/8\"]\n[identity]\nunknown = \"create\"\n\
              [flush]\nmode = \"fast\"\n",
@@ -528,7 +528,7 @@ fn grant(id: &str, units: u64, expires_ms: Option<i64>) -> Grant {
     }
 }
 
-fn clock_ms(clock: &tollgate::ManualClock) -> i64 {
-    use tollgate::Clock;
+fn clock_ms(clock: &tallygate::ManualClock) -> i64 {
+    use tallygate::Clock;
     clock.now().wall_ms
 }

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::middleware::TollgateLayer;
-use tollgate::store::Memory;
-use tollgate::testing::{self, Faulty};
-use tollgate::{Gate, GateBuilder, ManualClock};
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::middleware::GateLayer;
+use tallygate::store::Memory;
+use tallygate::testing::{self, Faulty};
+use tallygate::{Gate, GateBuilder, ManualClock};
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -129,7 +129,7 @@ fn callers_without_a_value_are_logged_once_for_each_kind_of_scope() {
             let inner =
                 tower::service_fn(async |_| Ok::<_, Infallible>(Response::new(String::new())));
             let request = Request::get("/").body(String::new()).unwrap();
-            let response = TollgateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+            let response = GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
             assert_eq!(response.status(), 200);
         }
         for scope in ["user", "project", "team", "ip"] {
@@ -151,7 +151,7 @@ fn an_outage_writes_a_line_a_second_however_many_call() {
         for tenant in &tenants {
             handles.push(gate.tenant(tenant).await.unwrap());
         }
-        let admit = async |tenant| gate.admit(tollgate::Ask::op("call").tenant(tenant)).await;
+        let admit = async |tenant| gate.admit(tallygate::Ask::op("call").tenant(tenant)).await;
         for tenant in &handles {
             assert!(admit(tenant).await.is_ok());
         }
@@ -184,7 +184,7 @@ fn a_flush_that_fails_again_and_again_is_told_once_a_second() {
         let store = Faulty::scripted(Memory::new(), []);
         let (gate, _clock) = testing::gate_with(PLANS, store.clone());
         let acme = gate.tenant("acme").await.unwrap();
-        let job = tollgate::Ask::op("job").tenant(&acme).cost("requests", 1);
+        let job = tallygate::Ask::op("job").tenant(&acme).cost("requests", 1);
         gate.admit(job).await.unwrap().settle();
         store.outage(true);
         let calls = store.calls();
@@ -219,7 +219,7 @@ fn the_start_tells_in_units_what_a_soft_limit_stops_at() {
 
 async fn ask(gate: &Gate, tenant: &str) -> bool {
     let Ok(tenant) = gate.tenant(tenant).await else { return false };
-    gate.admit(tollgate::Ask::op("call").tenant(&tenant)).await.is_ok()
+    gate.admit(tallygate::Ask::op("call").tenant(&tenant)).await.is_ok()
 }
 
 /// What a broken content of the plan file is told as, and the log after ten looks at it.
@@ -287,14 +287,14 @@ fn however_a_plan_file_is_broken_its_mistakes_are_few_and_short() {
     for content in contents {
         let said = {
             let text = String::from_utf8_lossy(&content);
-            match tollgate::catalog::Catalog::parse("plans.toml", &text, 0) {
+            match tallygate::catalog::Catalog::parse("plans.toml", &text, 0) {
                 Ok(_) => panic!("it is broken"),
                 Err(errors) => errors.to_string(),
             }
         };
         assert!(said.len() <= 24 * 1024, "{} bytes: {}", said.len(), &said[..400]);
         let service = String::from_utf8_lossy(&content);
-        let said = tollgate::config::Config::parse("tollgate.toml", &service, []).unwrap_err();
+        let said = tallygate::config::Config::parse("tallygate.toml", &service, []).unwrap_err();
         assert!(said.to_string().len() <= 24 * 1024, "{} bytes", said.to_string().len());
     }
 }

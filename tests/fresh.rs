@@ -12,15 +12,15 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use sha2::Digest;
-use tokio::task::JoinSet;
-use tollgate::directory::{Grant, Tenant};
-use tollgate::middleware::{Peer, TollgateLayer};
-use tollgate::store::{
+use tallygate::directory::{Grant, Tenant};
+use tallygate::middleware::{GateLayer, Peer};
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
     Written,
 };
-use tollgate::testing::{self, START_MS};
-use tollgate::{Admitted, Ask, Gate, GateBuilder, ManualClock, Usage};
+use tallygate::testing::{self, START_MS};
+use tallygate::{Admitted, Ask, Gate, GateBuilder, ManualClock, Usage};
+use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -189,7 +189,7 @@ async fn status(gate: &Gate, name: &str, value: &str) -> u16 {
     let inner = tower::service_fn(|_| async {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
     });
-    let service = TollgateLayer::new(gate).layer(inner);
+    let service = GateLayer::new(gate).layer(inner);
     service.oneshot(request).await.unwrap().status().as_u16()
 }
 
@@ -560,7 +560,7 @@ async fn kept(gate: &Gate) -> Usage {
         let _ = keep.lock().unwrap().take().unwrap().send(usage);
         async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(""))) }
     });
-    let response = TollgateLayer::new(gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
+    let response = GateLayer::new(gate).layer(inner).oneshot(request.unwrap()).await.unwrap();
     assert_eq!(response.status(), 200);
     kept.await.unwrap()
 }
@@ -648,7 +648,7 @@ async fn streams_of_a_suspended_tenant_get_nothing_more() {
     let acme = gate.directory().find("acme").await.unwrap().unwrap();
     acme.suspend("does not pay").await.unwrap();
     let refused = usage.take("tokens", 1).await.unwrap_err();
-    assert_eq!(refused.reason, tollgate::Reason::Suspended);
+    assert_eq!(refused.reason, tallygate::Reason::Suspended);
     usage.add("tokens", 15);
     assert_eq!(tokens(&gate, &clock).await.0, 15, "what was used is counted all the same");
     acme.resume("pays").await.unwrap();

@@ -9,12 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
-use tollgate::middleware::TollgateLayer;
-use tollgate::store::{
+use tallygate::middleware::GateLayer;
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::testing::{self, Faulty};
-use tollgate::{Admitted, Ask, Gate, TenantHandle};
+use tallygate::testing::{self, Faulty};
+use tallygate::{Admitted, Ask, Gate, TenantHandle};
 use tower::{Layer, ServiceExt};
 
 /// The status of a request of this user, in which the handler reports so much.
@@ -26,7 +26,7 @@ async fn reporting(gate: &Gate, user: &str, path: &str, used: &[(&'static str, u
         used.iter().for_each(|(meter, n)| usage.add(meter, *n));
         async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer"))) }
     });
-    let layer = TollgateLayer::new(gate);
+    let layer = GateLayer::new(gate);
     let response = layer.layer(inner).oneshot(request.body(Empty::new()).unwrap()).await.unwrap();
     let status = response.status().as_u16();
     response.into_body().collect().await.unwrap();
@@ -150,8 +150,8 @@ async fn shadow_refuses_nobody_while_the_store_is_away() {
 }
 
 /// Gives a pack of so many atoms, and lets the gate hear of it.
-async fn granted(gate: &Gate, clock: &tollgate::ManualClock, meter: &str, atoms: u64) {
-    let grant = tollgate::directory::Grant {
+async fn granted(gate: &Gate, clock: &tallygate::ManualClock, meter: &str, atoms: u64) {
+    let grant = tallygate::directory::Grant {
         id: format!("pack-{atoms}"),
         meter: meter.into(),
         units: atoms,
@@ -253,7 +253,7 @@ async fn late_use_that_units_at_hand_pay_for_keeps_no_request_waiting() {
         async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer"))) }
     });
     let request = Request::get("/shown").header("x-tenant", "acme").body(Empty::new()).unwrap();
-    TollgateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
+    GateLayer::new(&gate).layer(inner).oneshot(request).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -374,7 +374,7 @@ async fn what_is_left_is_never_shown_as_more_while_late_use_is_paid() {
             }
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer")))
         });
-        let layer = TollgateLayer::new(&gate).layer(inner);
+        let layer = GateLayer::new(&gate).layer(inner);
         let answer = layer.oneshot(request.body(Empty::new()).unwrap()).await.unwrap();
         assert_eq!(answer.status(), 200);
     }
@@ -430,8 +430,8 @@ async fn tokens(gate: &Gate) -> (u64, u64) {
 }
 
 /// A gate that reads this plan file.
-async fn reading(plans: &testing::Plans, store: &Memory) -> (Gate, tollgate::ManualClock) {
-    let clock = tollgate::ManualClock::at_unix_ms(testing::START_MS);
+async fn reading(plans: &testing::Plans, store: &Memory) -> (Gate, tallygate::ManualClock) {
+    let clock = tallygate::ManualClock::at_unix_ms(testing::START_MS);
     let gate = plans.read_by(testing::builder("")).store(store.clone()).clock(clock.clone());
     (gate.open().await.unwrap(), clock)
 }
@@ -516,7 +516,7 @@ async fn a_debt_that_is_learned_while_the_store_is_away_is_kept_by_an_end_in_goo
 
 /// A tenant that owes 10 beyond 20 units that an earlier plan granted once. Its plan now has 10 a
 /// day, of which it asks in this way; then the process begins anew, if it does.
-async fn owing_ten(restarts: bool, used: impl AsyncFn(&Gate)) -> (Gate, tollgate::ManualClock) {
+async fn owing_ten(restarts: bool, used: impl AsyncFn(&Gate)) -> (Gate, tallygate::ManualClock) {
     let store = Memory::new();
     let plans = plans("quota.tokens = \"20\"\n[plan.pro]\nquota.tokens = \"10/day\"");
     let (gate, clock) = testing::gate_with(&plans, store.clone());
@@ -816,7 +816,7 @@ async fn a_user_who_owes_gets_nothing_of_what_a_request_gives_back_beyond_the_qu
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer")))
     });
     let request = Request::get("/chat").header("x-tenant", "acme").header("x-user", "ann");
-    let layer = TollgateLayer::new(&gate).layer(inner);
+    let layer = GateLayer::new(&gate).layer(inner);
     layer.oneshot(request.body(Empty::new()).unwrap()).await.unwrap();
     // The five that it gives back lie beyond the quota, and four are owed.
     assert_eq!(reporting(&gate, "ann", "/chat", &[]).await, 429, "2 more than 14 of 15");
@@ -832,7 +832,7 @@ async fn of_more_requests_than_may_wait_for_a_lease_the_rest_is_answered_at_once
         let acme = gate.tenant("acme").await.unwrap();
         let begun = tokio::time::Instant::now();
         let mut asks = tokio::task::JoinSet::new();
-        for _ in 0..tollgate::LEASE_WAITERS + 5 {
+        for _ in 0..tallygate::LEASE_WAITERS + 5 {
             let ask = Ask::op("work").tenant(&acme).cost("images", 1);
             let gate = gate.clone();
             asks.spawn(async move { gate.admit(ask).await.map(|permit| permit.settle()).is_ok() });

@@ -12,13 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tollgate::middleware::{Peer, TollgateLayer};
-use tollgate::store::{
+use tallygate::middleware::{GateLayer, Peer};
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::{Gate, GateBuilder};
+use tallygate::{Gate, GateBuilder};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 
 const PLANS: &str = r#"
@@ -102,7 +102,7 @@ async fn from(gate: &Gate, key: &str, peer: Option<IpAddr>) -> u16 {
     let inner = tower::service_fn(|_| async {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
     });
-    let service = TollgateLayer::new(gate).layer(inner);
+    let service = GateLayer::new(gate).layer(inner);
     let response = service.oneshot(request).await;
     response.unwrap().status().as_u16()
 }

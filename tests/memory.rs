@@ -1,7 +1,7 @@
 //! What tenants weigh in memory, and that strangers weigh nothing.
 //!
 //! CI counts over few; the whole runs are
-//! `TOLLGATE_TENANTS=1000000 TOLLGATE_STRANGERS=10000000 cargo test --release --features testing
+//! `TALLYGATE_TENANTS=1000000 TALLYGATE_STRANGERS=10000000 cargo test --release --features testing
 //! --test memory`. Everything runs on the test's own thread, on which the allocator counts.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
@@ -9,11 +9,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tallygate::middleware::HttpView;
+use tallygate::store::Memory;
+use tallygate::testing::{START_MS, doze};
+use tallygate::{Answer, Gate, GateBuilder, ManualClock, Step, Waited};
 use tokio::runtime::{Builder, Runtime};
-use tollgate::middleware::HttpView;
-use tollgate::store::Memory;
-use tollgate::testing::{START_MS, doze};
-use tollgate::{Answer, Gate, GateBuilder, ManualClock, Step, Waited};
 
 const PLANS: &str = r#"
     default-plan = "team"
@@ -97,7 +97,7 @@ async fn ask(gate: &Gate, header: &'static str, value: &str) -> bool {
 #[test]
 fn an_idle_tenant_weighs_what_it_may() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let tenants = count("TOLLGATE_TENANTS", 5_000);
+    let tenants = count("TALLYGATE_TENANTS", 5_000);
     for (asleep, most) in [(true, MOST_ASLEEP), (false, MOST_AWAKE)] {
         let each = (weight(tenants, asleep) - weight(1, asleep)) / i64::try_from(tenants).unwrap();
         let how = if asleep { "asleep" } else { "awake" };
@@ -140,7 +140,7 @@ fn weight(tenants: u64, asleep: bool) -> i64 {
 #[test]
 fn strangers_leave_nothing_behind_and_hinder_nobody() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let many = count("TOLLGATE_STRANGERS", 3 * STRANGERS);
+    let many = count("TALLYGATE_STRANGERS", 3 * STRANGERS);
     // What is made once in a process is made before anything is counted.
     strangers(1);
     let (of_few, of_many) = (strangers(STRANGERS), strangers(many));

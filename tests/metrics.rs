@@ -12,10 +12,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
-use tollgate::store::{Memory, Redb, Store};
-use tollgate::telemetry::Metric;
-use tollgate::testing::{self, Faulty};
-use tollgate::{Ask, Gate};
+use tallygate::store::{Memory, Redb, Store};
+use tallygate::telemetry::Metric;
+use tallygate::testing::{self, Faulty};
+use tallygate::{Ask, Gate};
 
 /// Keeps every series by its name and labels.
 #[derive(Default)]
@@ -152,7 +152,7 @@ fn a_stream_that_is_cut_is_refused_once() {
             Ok::<_, Infallible>(Response::new(Frames(150)))
         });
         let request = Request::builder().header("x-tenant", "acme").body(Empty::new()).unwrap();
-        let layered = tollgate::middleware::TollgateLayer::new(&gate).layer(stream);
+        let layered = tallygate::middleware::GateLayer::new(&gate).layer(stream);
         let body = layered.oneshot(request).await.unwrap().into_body();
         body.collect().await.unwrap_err();
         let cut = "plan=free route=default outcome=refused policy=egress/day";

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
-use tollgate::middleware::{GateBody, StreamCut, TollgateLayer};
-use tollgate::wire::WireOptions;
-use tollgate::{Admitted, Gate, GateBuilder, ManualClock, testing};
+use tallygate::middleware::{GateBody, GateLayer, StreamCut};
+use tallygate::wire::WireOptions;
+use tallygate::{Admitted, Gate, GateBuilder, ManualClock, testing};
 use tower::{Layer, Service, ServiceExt};
 
 const PLANS: &str = r#"
@@ -101,7 +101,7 @@ where
         let response = handler(request);
         async move { Ok::<_, Infallible>(response) }
     });
-    TollgateLayer::new(gate).layer(inner).oneshot(request).await.unwrap()
+    GateLayer::new(gate).layer(inner).oneshot(request).await.unwrap()
 }
 
 fn ok(_: Request<Empty<Bytes>>) -> Response<Full<Bytes>> {
@@ -151,7 +151,7 @@ async fn a_refusal_is_a_response_and_the_service_is_not_called() {
     assert_eq!(response.headers()["retry-after"], "43200");
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     assert_eq!(response.headers()["cache-control"], "no-store");
-    assert!(response.extensions().get::<tollgate::Refusal>().is_some());
+    assert!(response.extensions().get::<tallygate::Refusal>().is_some());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(problem["violated-policies"][0], "requests/day");
@@ -404,7 +404,7 @@ async fn units_can_be_taken_before_they_are_spent() {
         let response = Response::builder().status(status).body(Full::<Bytes>::from("x")).unwrap();
         Ok::<_, Infallible>(response)
     });
-    let service = TollgateLayer::new(&gate).layer(inner);
+    let service = GateLayer::new(&gate).layer(inner);
     for (tokens, status, used) in [("200", 200, 100), ("401", 429, 100), ("400", 200, 300)] {
         let mut request = request("POST", "/chat");
         request.headers_mut().insert("x-tokens", tokens.parse().unwrap());
@@ -443,13 +443,13 @@ async fn a_panic_and_an_error_of_the_handler_are_not_charged() {
         }
         Ok::<Response<Full<Bytes>>, Infallible>(Response::default())
     });
-    let service = TollgateLayer::new(&gate).layer(panics);
+    let service = GateLayer::new(&gate).layer(panics);
     let task = tokio::spawn(service.oneshot(request("GET", "/search")));
     assert!(task.await.unwrap_err().is_panic());
     let fails = tower::service_fn(|_: Request<Empty<Bytes>>| async move {
         Err::<Response<Full<Bytes>>, _>(std::io::Error::other("broken"))
     });
-    let service = TollgateLayer::new(&gate).layer(fails);
+    let service = GateLayer::new(&gate).layer(fails);
     let error = service.oneshot(request("GET", "/search")).await.unwrap_err();
     assert_eq!(error.to_string(), "broken", "the error passes through untouched");
     assert_eq!(meter(&gate, "requests").await, (0, 0));
@@ -463,7 +463,7 @@ async fn a_future_dropped_before_its_response_is_an_aborted_request() {
         std::future::pending::<()>().await;
         Ok::<Response<Full<Bytes>>, Infallible>(Response::default())
     });
-    let mut service = TollgateLayer::new(&gate).layer(hangs);
+    let mut service = GateLayer::new(&gate).layer(hangs);
     call(&gate, request("GET", "/search"), ok).await.into_body().collect().await.unwrap();
     let mut future = Box::pin(service.ready().await.unwrap().call(request("GET", "/search")));
     let tenant = gate.tenant("acme").await.unwrap();
@@ -485,7 +485,7 @@ async fn the_service_that_was_ready_is_the_one_that_is_called() {
     let inner =
         tower::service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::from("x"))) });
     let buffered = tower::buffer::Buffer::new(tower::limit::ConcurrencyLimit::new(inner, 1), 4);
-    let mut service = TollgateLayer::new(&gate).layer(buffered);
+    let mut service = GateLayer::new(&gate).layer(buffered);
     for _ in 0..5 {
         let response = service.ready().await.unwrap().call(request("GET", "/a")).await.unwrap();
         assert_eq!(response.status(), 200);
@@ -498,7 +498,7 @@ async fn a_refused_request_lets_go_of_what_was_reserved_for_it() {
     let inner =
         tower::service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::from("x"))) });
     let one_at_a_time = tower::limit::ConcurrencyLimit::new(inner, 1);
-    let mut service = TollgateLayer::new(&gate).layer(one_at_a_time);
+    let mut service = GateLayer::new(&gate).layer(one_at_a_time);
     let nobody = Request::get("/a").body(Empty::<Bytes>::new()).unwrap();
     let refused = service.ready().await.unwrap().call(nobody).await.unwrap();
     assert_eq!(refused.status(), 401);
@@ -539,7 +539,7 @@ async fn past_a_soft_limit_a_header_of_the_hosts_choice_warns() {
     let gate = gate.await.unwrap();
     for n in 0..4 {
         let inner = tower::service_fn(async |request| Ok::<_, Infallible>(ok(request)));
-        let layer = TollgateLayer::new(&gate).peer_from(|_| Some([127, 0, 0, 1].into()));
+        let layer = GateLayer::new(&gate).peer_from(|_| Some([127, 0, 0, 1].into()));
         let response = layer.layer(inner).oneshot(request("GET", "/search")).await.unwrap();
         assert_eq!(response.status(), 200);
         let has = |name: &str| response.headers().get(name).map(|it| it.to_str().unwrap());

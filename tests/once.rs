@@ -11,11 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
-use tollgate::directory::Grant;
-use tollgate::middleware::TollgateLayer;
-use tollgate::store::{Memory, Query, Store};
-use tollgate::testing::{self, Faulty, Odds};
-use tollgate::{Admitted, Gate, ManualClock};
+use tallygate::directory::Grant;
+use tallygate::middleware::GateLayer;
+use tallygate::store::{Memory, Query, Store};
+use tallygate::testing::{self, Faulty, Odds};
+use tallygate::{Admitted, Gate, ManualClock};
 use tower::{Layer, Service, ServiceExt};
 
 const PLANS: &str = r#"
@@ -57,7 +57,7 @@ async fn call(gate: &Gate, request: Request<Empty<Bytes>>, status: u16, tokens: 
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         Ok::<_, Infallible>(response)
     });
-    let layer = TollgateLayer::new(gate);
+    let layer = GateLayer::new(gate);
     let response = layer.layer(handler).oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -180,7 +180,7 @@ async fn what_a_handler_takes_bit_by_bit_is_charged_with_its_key() {
             usage.add("tokens", 290);
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
         });
-        let service = TollgateLayer::new(&gate).layer(handler);
+        let service = GateLayer::new(&gate).layer(handler);
         let response = service.oneshot(request("acme", "/chat", Some("k"))).await.unwrap();
         response.into_body().collect().await.unwrap();
         assert_eq!(used(&gate, &clock, "acme", "tokens").await, 290);
@@ -208,7 +208,7 @@ async fn units_of_meters_that_the_route_does_not_ask_for_are_charged_with_the_ke
             }
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
         });
-        let service = TollgateLayer::new(&gate).layer(handler);
+        let service = GateLayer::new(&gate).layer(handler);
         let response = service.oneshot(request("acme", "/pay", Some("k"))).await.unwrap();
         response.into_body().collect().await.unwrap();
         assert_eq!(used(&gate, &clock, "acme", "pages").await, 7);
@@ -233,7 +233,7 @@ async fn held_open(
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
         }
     });
-    let layer = TollgateLayer::new(gate);
+    let layer = GateLayer::new(gate);
     let response = layer.layer(handler).oneshot(request("acme", "/chat", Some(key))).await.unwrap();
     let status = response.status().as_u16();
     response.into_body().collect().await.unwrap();
@@ -331,7 +331,7 @@ async fn what_a_retry_that_fails_holds_of_a_rate_goes_back() {
         });
         Ok::<_, Infallible>(Response::builder().status(500).body(body).unwrap())
     });
-    let service = TollgateLayer::new(&gate).layer(handler);
+    let service = GateLayer::new(&gate).layer(handler);
     let response = service.oneshot(request("acme", "/pay", Some("k"))).await.unwrap();
     response.into_body().collect().await.unwrap();
     assert_eq!(call(&gate, request("acme", "/pay", Some("l")), 200, 0).await.status, 200);
@@ -354,7 +354,7 @@ async fn a_grant_that_ends_while_a_request_with_a_key_runs_does_not_pay_for_it()
             request.extensions().get::<Admitted>().unwrap().usage().add("tokens", 150);
             async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) }
         });
-        let service = TollgateLayer::new(&gate).layer(handler);
+        let service = GateLayer::new(&gate).layer(handler);
         let response = service.oneshot(request("acme", "/chat", Some("k"))).await.unwrap();
         response.into_body().collect().await.unwrap();
         let who = testing::identified_by(&gate, &[("x-tenant", "acme")]).await;
@@ -392,7 +392,7 @@ async fn a_request_whose_wait_for_its_claim_is_dropped_is_not_charged() {
             true => panic!("the handler ran"),
             false => Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())),
         });
-        let mut service = TollgateLayer::new(&gate).layer(never);
+        let mut service = GateLayer::new(&gate).layer(never);
         store.outage(true);
         let mut waits = Box::pin(service.call(request("acme", "/pay", Some("k"))));
         assert!(tenant.held() > 0, "it waits for its claim");

@@ -5,10 +5,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tollgate::store::{
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::{Error, Gate, GateBuilder, testing};
+use tallygate::{Error, Gate, GateBuilder, testing};
 
 const PLANS: &str = "default-plan = \"free\"\n[plan.free]\n";
 

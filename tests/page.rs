@@ -12,12 +12,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use tollgate::catalog::Feature;
-use tollgate::report::{
+use tallygate::catalog::Feature;
+use tallygate::report::{
     GrantReport, Granularity, History, HistoryRow, LimitReport, MeterReport, Period, RateReport,
     UsageReport, page_reply,
 };
-use tollgate::wire::Reply;
+use tallygate::wire::Reply;
 
 const DAY_MS: i64 = 86_400_000;
 /// 2026-11-21T10:23:56Z.

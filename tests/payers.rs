@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full};
-use tollgate::directory::{DirectoryError, Grant};
-use tollgate::middleware::{CountReads, ReadBody, TollgateLayer};
-use tollgate::{Admitted, Ask, Gate, ManualClock, Reason, Usage, testing};
+use tallygate::directory::{DirectoryError, Grant};
+use tallygate::middleware::{CountReads, GateLayer, ReadBody};
+use tallygate::{Admitted, Ask, Gate, ManualClock, Reason, Usage, testing};
 use tower::{Layer, ServiceExt};
 
 /// What is used of a meter, and what of each of its limits.
@@ -65,7 +65,7 @@ where
         }
     });
     let request = Request::get(path).header("x-tenant", "acme").body(Empty::new()).unwrap();
-    let response = TollgateLayer::new(gate).layer(inner).oneshot(request).await.unwrap();
+    let response = GateLayer::new(gate).layer(inner).oneshot(request).await.unwrap();
     let (status, mut passed) = (response.status().as_u16(), 0);
     let mut body = response.into_body();
     while let Some(Ok(frame)) = body.frame().await {
@@ -313,7 +313,7 @@ async fn upload(gate: &Gate, path: &str, body: Frames, reads: usize, stated: u64
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("read")))
     });
     let request = Request::post(path).header("x-tenant", "acme").header("content-length", stated);
-    let service = TollgateLayer::new(gate).counting_reads().layer(CountReads(inner));
+    let service = GateLayer::new(gate).counting_reads().layer(CountReads(inner));
     let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
     let status = response.status().as_u16();
     response.into_body().collect().await.unwrap();
@@ -337,7 +337,7 @@ async fn bytes_that_are_read_after_the_response_has_ended_are_charged() {
             )
         }
     });
-    let service = TollgateLayer::new(&gate).counting_reads().layer(CountReads(inner));
+    let service = GateLayer::new(&gate).counting_reads().layer(CountReads(inner));
     let send = async |path: &str, body: Frames| {
         let request =
             Request::post(path).header("x-tenant", "acme").header("content-length", 2_000);
@@ -372,7 +372,7 @@ async fn what_is_told_to_remain_is_less_what_the_handler_has_read() {
         }
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("read")))
     });
-    let service = TollgateLayer::new(&gate).counting_reads().layer(CountReads(inner));
+    let service = GateLayer::new(&gate).counting_reads().layer(CountReads(inner));
     let request = Request::post("/up").header("x-tenant", "acme").header("content-length", 2_500);
     let response = service.oneshot(request.body(Frames(5, 500)).unwrap()).await.unwrap();
     let told: Vec<_> = response.headers().get_all("ratelimit").iter().collect();
@@ -392,7 +392,7 @@ async fn told(gate: &Gate, body: Frames, reads: usize) -> String {
         }
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("read")))
     });
-    let service = TollgateLayer::new(gate).counting_reads().layer(CountReads(inner));
+    let service = GateLayer::new(gate).counting_reads().layer(CountReads(inner));
     let request = Request::post("/up").header("x-tenant", "acme").header("x-user", "ann");
     let request = request.header("content-length", stated).body(body).unwrap();
     let response = service.oneshot(request).await.unwrap();
@@ -451,7 +451,7 @@ async fn what_is_told_to_remain_is_not_less_what_is_only_held() {
             usage.add("tokens", std::mem::take(&mut *used.lock().unwrap()));
             async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("answer"))) }
         });
-        let service = TollgateLayer::new(&gate).layer(inner);
+        let service = GateLayer::new(&gate).layer(inner);
         for _ in 0..2 {
             let request = Request::get("/").header("x-tenant", "acme").header("x-user", "ann");
             let request = request.body(Empty::new()).unwrap();

@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tollgate::identity::RequestView;
-use tollgate::store::{
+use tallygate::identity::RequestView;
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::testing::OpenRequest;
-use tollgate::{Ask, Clock, Gate, Now, Outcome, testing};
+use tallygate::testing::OpenRequest;
+use tallygate::{Ask, Clock, Gate, Now, Outcome, testing};
+use tokio::time::Instant;
 
 const PLANS: &str = r#"
     default-plan = "free"

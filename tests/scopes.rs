@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::middleware::{Peer, TollgateLayer};
-use tollgate::testing::{self, Plans, START_MS};
-use tollgate::{Gate, GateBuilder, ManualClock};
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::middleware::{GateLayer, Peer};
+use tallygate::testing::{self, Plans, START_MS};
+use tallygate::{Gate, GateBuilder, ManualClock};
 use tower::{Layer, ServiceExt};
 
 /// Believes every header; a test says who calls.
@@ -36,7 +36,7 @@ async fn gate(plans: &str) -> (Gate, ManualClock, Plans) {
 }
 
 /// The same where the service file says what becomes of callers without a value.
-async fn gate_where(no_scope: &str, plans: &str) -> Result<Gate, tollgate::Error> {
+async fn gate_where(no_scope: &str, plans: &str) -> Result<Gate, tallygate::Error> {
     let service = format!(
         "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"org\"\n[flush]\nmode = \"fast\"\n\
          [identity]\nunknown = \"create\"\nno-scope = {no_scope:?}\n"
@@ -66,7 +66,7 @@ async fn admitted_from(gate: &Gate, header: (&str, &str), peer: Option<&str>) ->
         let inner = tower::service_fn(|_| async {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
         });
-        let response = TollgateLayer::new(gate).layer(inner).oneshot(request).await.unwrap();
+        let response = GateLayer::new(gate).layer(inner).oneshot(request).await.unwrap();
         admitted += usize::from(response.status() == 200);
     }
     admitted

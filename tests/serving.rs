@@ -15,12 +15,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
-use tollgate::middleware::TollgateLayer;
-use tollgate::store::{
+use tallygate::middleware::GateLayer;
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::testing::Faulty;
-use tollgate::{Admitted, GateBuilder, Usage};
+use tallygate::testing::Faulty;
+use tallygate::{Admitted, GateBuilder, Usage};
 use tower::{Layer, ServiceExt, service_fn};
 
 /// The bytes of the body cost.
@@ -115,15 +115,15 @@ impl Body for Frames {
     }
 }
 
-async fn gated(plans: &str) -> (TollgateLayer, Faulty) {
+async fn gated(plans: &str) -> (GateLayer, Faulty) {
     gated_by(plans, Memory::new()).await
 }
 
-async fn gated_by(plans: &str, store: impl Store) -> (TollgateLayer, Faulty) {
+async fn gated_by(plans: &str, store: impl Store) -> (GateLayer, Faulty) {
     let store = Faulty::scripted(store, []);
     let builder = GateBuilder::from_text(SERVICE).plans(plans).store(store.clone());
     let gate = builder.open().await.unwrap();
-    let layer = TollgateLayer::new(&gate).peer_from(|_| Some(IpAddr::from([127, 0, 0, 1])));
+    let layer = GateLayer::new(&gate).peer_from(|_| Some(IpAddr::from([127, 0, 0, 1])));
     (layer, store)
 }
 

@@ -23,9 +23,9 @@ use http_body_util::Empty;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::TestRunner;
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::middleware::{GateBody, TollgateLayer};
-use tollgate::{Admitted, Gate, GateBuilder, ManualClock, Usage, testing};
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::middleware::{GateBody, GateLayer};
+use tallygate::{Admitted, Gate, GateBuilder, ManualClock, Usage, testing};
 use tower::{Layer, Service};
 
 /// A plan file and a mode.
@@ -258,7 +258,7 @@ enum Got {
 }
 
 /// The client, behind a server that does as hyper does. What it got, and bytes of the body.
-async fn ask(layer: &TollgateLayer, case: &Case, seen: &Arc<Seen>) -> (Got, u64) {
+async fn ask(layer: &GateLayer, case: &Case, seen: &Arc<Seen>) -> (Got, u64) {
     let mut service = layer.layer(Acts { handler: case.handler.clone(), seen: seen.clone() });
     let method = if case.is_head { "HEAD" } else { "GET" };
     let request = Request::builder().method(method).uri("/a").body(Empty::new()).unwrap();
@@ -459,7 +459,7 @@ type Ways = RefCell<BTreeMap<&'static str, u32>>;
 /// Runs the requests one after the other, and looks at the books after each.
 async fn run(setting: &Setting, cases: &[Case], ways: &Ways) -> Result<(), TestCaseError> {
     let gate = gate(setting).await;
-    let layer = TollgateLayer::new(&gate);
+    let layer = GateLayer::new(&gate);
     let layer = if setting.counts_tokens { layer } else { layer.without_extensions() };
     let tenant = gate.tenant("acme").await.unwrap();
     let mut expected = Expected::default();

@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use serde_json::{Value, json};
-use tollgate::directory::{Grant, PaymentState};
-use tollgate::testing;
-use tollgate::{Ask, Gate};
+use tallygate::directory::{Grant, PaymentState};
+use tallygate::testing;
+use tallygate::{Ask, Gate};
 
 const PLANS: &str = r#"
     default-plan = "free"

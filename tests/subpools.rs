@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tollgate::store::{
+use tallygate::store::{
     Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::testing::{self, Faulty, Odds, PoolItem, seed_this_thread, split_pools};
-use tollgate::{Ask, Clock, Gate, Now, SinceCopy, TenantHandle};
+use tallygate::testing::{self, Faulty, Odds, PoolItem, seed_this_thread, split_pools};
+use tallygate::{Ask, Clock, Gate, Now, SinceCopy, TenantHandle};
+use tokio::time::Instant;
 
 const LIMIT: u64 = 2_000;
 const WRITERS: usize = 100;
@@ -153,7 +153,7 @@ async fn serve_all(gates: &[(Gate, TenantHandle)], each: u64) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_writers_serve_a_quota_to_its_end_and_never_beyond() {
-    let seed = std::env::var("TOLLGATE_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let seed = std::env::var("TALLYGATE_SEED").map_or(1, |seed| seed.parse().unwrap());
     seed_this_thread(Some(seed));
     split_pools(Some((8, 4)));
     let mut service = Service::new();

@@ -5,8 +5,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use tollgate::telemetry::{EVENT_REFUSED, SPAN_CHECK};
-use tollgate::testing;
+use tallygate::telemetry::{EVENT_REFUSED, SPAN_CHECK};
+use tallygate::testing;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata};
@@ -26,7 +26,7 @@ impl Log {
 
 impl tracing::Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.level && metadata.target().starts_with("tollgate")
+        *metadata.level() <= self.level && metadata.target().starts_with("tallygate")
     }
 
     fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
@@ -68,14 +68,14 @@ fn heard(level: Level) -> Vec<String> {
             let plans = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"1/day\"";
             let (gate, _clock) = testing::gate(plans);
             for status in [200, 429] {
-                let mut waited = tollgate::Waited::default();
+                let mut waited = tallygate::Waited::default();
                 let step = loop {
                     match gate.admit_request(&Request, waited) {
-                        tollgate::Step::Wait(pending) => waited = pending.await,
-                        tollgate::Step::Done(answer) => break answer,
+                        tallygate::Step::Wait(pending) => waited = pending.await,
+                        tallygate::Step::Done(answer) => break answer,
                     }
                 };
-                let is_refused = matches!(step, tollgate::Answer::Refuse(_));
+                let is_refused = matches!(step, tallygate::Answer::Refuse(_));
                 assert_eq!(is_refused, status == 429);
             }
         });
@@ -86,7 +86,7 @@ fn heard(level: Level) -> Vec<String> {
 /// `GET /` of acme.
 struct Request;
 
-impl tollgate::identity::RequestView for Request {
+impl tallygate::identity::RequestView for Request {
     fn method(&self) -> &str {
         "GET"
     }
@@ -113,11 +113,11 @@ fn an_admission_is_told_at_debug_and_costs_no_line_above_it() {
     let lines = heard(Level::DEBUG);
     for line in [
         SPAN_CHECK,
-        "tollgate.tenant=\"acme\"",
-        "tollgate.plan=\"free\"",
-        "tollgate.outcome=\"waits\"",
-        "tollgate.outcome=\"allowed\"",
-        "tollgate.outcome=\"refused\"",
+        "tallygate.tenant=\"acme\"",
+        "tallygate.plan=\"free\"",
+        "tallygate.outcome=\"waits\"",
+        "tallygate.outcome=\"allowed\"",
+        "tallygate.outcome=\"refused\"",
         EVENT_REFUSED,
     ] {
         assert!(lines.iter().any(|said| said == line), "{line} is not in {lines:#?}");

@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
-use tollgate::middleware::TollgateLayer;
-use tollgate::{Clock, ManualClock, Now, testing};
+use tallygate::middleware::GateLayer;
+use tallygate::{Clock, ManualClock, Now, testing};
 use tower::{Layer, Service, service_fn};
 
 const PLANS: &str = r#"
@@ -45,7 +45,7 @@ impl Counted {
 async fn told(waits: bool, extensions: bool) -> (String, usize) {
     let clock = Counted(ManualClock::at_unix_ms(testing::START_MS), Arc::default());
     let gate = testing::builder(PLANS).clock(clock.clone()).open().await.unwrap();
-    let layer = TollgateLayer::new(&gate);
+    let layer = GateLayer::new(&gate);
     let layer = if extensions { layer } else { layer.without_extensions() };
     let time = clock.0.clone();
     let mut service = layer.layer(service_fn(move |request: Request<Empty<Bytes>>| {
@@ -87,9 +87,9 @@ async fn a_handler_that_was_ready_at_once_costs_no_second_look_at_the_clock() {
 }
 
 /// The `r` of the headers of a request whose handler reports so many tokens.
-async fn left_after(gate: &tollgate::Gate, tokens: u64) -> String {
+async fn left_after(gate: &tallygate::Gate, tokens: u64) -> String {
     let service = service_fn(move |request: Request<Empty<Bytes>>| {
-        let usage = request.extensions().get::<tollgate::Admitted>().unwrap().usage();
+        let usage = request.extensions().get::<tallygate::Admitted>().unwrap().usage();
         async move {
             if tokens > 0 {
                 usage.add("tokens", tokens);
@@ -98,7 +98,7 @@ async fn left_after(gate: &tollgate::Gate, tokens: u64) -> String {
         }
     });
     let request = Request::get("/").header("x-tenant", "acme").body(Empty::new()).unwrap();
-    let response = TollgateLayer::new(gate).layer(service).call(request).await.unwrap();
+    let response = GateLayer::new(gate).layer(service).call(request).await.unwrap();
     let said = response.headers()["ratelimit"].to_str().unwrap();
     said.split(';').find(|part| part.starts_with("r=")).unwrap().to_owned()
 }
@@ -118,7 +118,7 @@ async fn what_is_left_is_what_the_next_request_could_use() {
     // Its own hold of 50 is not used.
     assert_eq!(left_after(&gate, 0).await, "r=500");
     assert_eq!(left_after(&gate, 10).await, "r=490");
-    let pack = tollgate::directory::Grant {
+    let pack = tallygate::directory::Grant {
         id: "pack".into(),
         meter: "tokens".into(),
         units: 300,

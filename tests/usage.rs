@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
-use tollgate::store::Memory;
-use tollgate::testing::{self, Fault, Faulty};
-use tollgate::{Ask, Gate, TenantHandle};
+use tallygate::store::Memory;
+use tallygate::testing::{self, Fault, Faulty};
+use tallygate::{Ask, Gate, TenantHandle};
 
 const PLANS: &str = r#"
     default-plan = "free"

@@ -10,9 +10,9 @@ use criterion::{BenchmarkId, Criterion};
 use dashmap::DashMap;
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use limitador::limit::{Context, Limit};
+use tallygate::testing::Drill;
+use tallygate::wire::HeaderStyle;
 use tokio::runtime::Runtime;
-use tollgate::testing::Drill;
-use tollgate::wire::HeaderStyle;
 
 use crate::setup::{self, BURST, PER_SECOND};
 
@@ -32,7 +32,7 @@ pub fn by_store(c: &mut Criterion, rt: &Runtime, round: usize) {
     let mut group = c.benchmark_group("decide");
     for (store, gate) in &gates {
         let drills = setup::drills(rt, gate, 1, 500_000);
-        group.bench_function(BenchmarkId::new(format!("tollgate-{store}"), round), |b| {
+        group.bench_function(BenchmarkId::new(format!("tallygate-{store}"), round), |b| {
             b.iter(|| setup::admit(black_box(&drills[0])));
         });
     }
@@ -54,7 +54,7 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     group.bench_function(BenchmarkId::new("floor", round), |b| {
         b.iter(|| check(&floor, black_box(&names[0])));
     });
-    group.bench_function(BenchmarkId::new("tollgate", round), |b| {
+    group.bench_function(BenchmarkId::new("tallygate", round), |b| {
         b.iter(|| setup::admit(black_box(&one[0])));
     });
     group.bench_function(BenchmarkId::new("governor-keyed", round), |b| {
@@ -74,7 +74,7 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
                 })
             });
         });
-        group.bench_function(BenchmarkId::new(format!("tollgate-2-threads-{what}"), round), |b| {
+        group.bench_function(BenchmarkId::new(format!("tallygate-2-threads-{what}"), round), |b| {
             b.iter_custom(|n| on_two_threads(n, |i| setup::admit(black_box(&drills[i]))));
         });
     }
@@ -89,7 +89,7 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
             check(&floor, &names[at])
         });
     });
-    group.bench_function(BenchmarkId::new("tollgate-10k", round), |b| {
+    group.bench_function(BenchmarkId::new("tallygate-10k", round), |b| {
         b.iter(|| {
             at = (at + 1) % MANY;
             setup::admit(&drills[at]);

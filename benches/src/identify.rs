@@ -6,10 +6,10 @@ use std::sync::Arc;
 use criterion::{BatchSize, BenchmarkId, Criterion};
 use dashmap::DashMap;
 use http::Request;
+use tallygate::middleware::HttpView;
+use tallygate::wire::HeaderStyle;
+use tallygate::{Clock, Gate, IdentifyStep, Now, SystemClock, Waited, testing};
 use tokio::runtime::Runtime;
-use tollgate::middleware::HttpView;
-use tollgate::wire::HeaderStyle;
-use tollgate::{Clock, Gate, IdentifyStep, Now, SystemClock, Waited, testing};
 
 use crate::setup;
 
@@ -39,10 +39,10 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
         });
         ask(rt, &gate, &request);
         let mut now = clock.now();
-        group.bench_function(BenchmarkId::new(format!("tollgate-{what}"), round), |b| {
+        group.bench_function(BenchmarkId::new(format!("tallygate-{what}"), round), |b| {
             b.iter(|| known(rt, &gate, black_box(&request), &mut now, &clock));
         });
-        group.bench_function(BenchmarkId::new(format!("tollgate-{what}-first"), round), |b| {
+        group.bench_function(BenchmarkId::new(format!("tallygate-{what}-first"), round), |b| {
             let forget = || testing::forget_callers(&gate);
             let first = |()| ask(rt, &gate, &request);
             b.iter_batched(forget, first, BatchSize::PerIteration);

@@ -10,9 +10,9 @@ use axum::body::Body;
 use criterion::{BatchSize, BenchmarkId, Criterion};
 use http::{Request, Response};
 use http_body::Body as _;
+use tallygate::middleware::GateLayer;
+use tallygate::wire::HeaderStyle;
 use tokio::runtime::Runtime;
-use tollgate::middleware::TollgateLayer;
-use tollgate::wire::HeaderStyle;
 use tower::{Layer, Service, service_fn};
 use tower_governor::governor::GovernorConfigBuilder;
 use tower_governor::key_extractor::KeyExtractor;
@@ -48,8 +48,8 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     bench("bare", &mut driven(bare), &by_header);
     let layer = GovernorLayer::<_, _, Body>::new(governor().finish().expect("a quota"));
     bench("tower-governor", &mut driven(layer.layer(bare)), &by_header);
-    let layer = TollgateLayer::new(&silent).without_extensions();
-    bench("tollgate", &mut driven(layer.layer(bare)), &by_header);
+    let layer = GateLayer::new(&silent).without_extensions();
+    bench("tallygate", &mut driven(layer.layer(bare)), &by_header);
     let telling_governor =
         || GovernorLayer::<_, _, Body>::new(governor().use_headers().finish().expect("a quota"));
     let layer = telling_governor();
@@ -58,14 +58,14 @@ pub fn run(c: &mut Criterion, rt: &Runtime, round: usize) {
     let (outer, inner) = (telling_governor(), telling_governor());
     let two = outer.layer(inner.layer(bare));
     bench("two-tower-governors-headers", &mut driven(two), &by_header);
-    let layer = TollgateLayer::new(&telling).without_extensions();
-    bench("tollgate-headers", &mut driven(layer.layer(bare)), &by_header);
-    let layer = TollgateLayer::new(&one_rate).without_extensions();
-    bench("tollgate-headers-one-rate", &mut driven(layer.layer(bare)), &by_header);
-    let layer = TollgateLayer::new(&keyed).without_extensions();
-    bench("tollgate-headers-api-key", &mut driven(layer.layer(bare)), &by_key);
-    let layer = TollgateLayer::new(&telling);
-    bench("tollgate-headers-extractors", &mut driven(layer.layer(bare)), &by_header);
+    let layer = GateLayer::new(&telling).without_extensions();
+    bench("tallygate-headers", &mut driven(layer.layer(bare)), &by_header);
+    let layer = GateLayer::new(&one_rate).without_extensions();
+    bench("tallygate-headers-one-rate", &mut driven(layer.layer(bare)), &by_header);
+    let layer = GateLayer::new(&keyed).without_extensions();
+    bench("tallygate-headers-api-key", &mut driven(layer.layer(bare)), &by_key);
+    let layer = GateLayer::new(&telling);
+    bench("tallygate-headers-extractors", &mut driven(layer.layer(bare)), &by_header);
     for gate in [silent, telling, one_rate, keyed] {
         rt.block_on(gate.close()).expect("everything counted is written");
     }

@@ -37,8 +37,8 @@ const PARTS: &[(&str, Part)] = &[
 ];
 
 /// Say to a process which part it is, by its place above, and of which round.
-const PART: &str = "TOLLGATE_BENCH_PART";
-const ROUND: &str = "TOLLGATE_BENCH_ROUND";
+const PART: &str = "TALLYGATE_BENCH_PART";
+const ROUND: &str = "TALLYGATE_BENCH_ROUND";
 
 fn main() {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use http::{Method, Request};
+use tallygate::middleware::Peer;
+use tallygate::store::DynamoDb;
+use tallygate::testing::Drill;
+use tallygate::wire::{HeaderStyle, WireOptions};
+use tallygate::{Gate, GateBuilder};
 use tokio::runtime::Runtime;
-use tollgate::middleware::Peer;
-use tollgate::store::DynamoDb;
-use tollgate::testing::Drill;
-use tollgate::wire::{HeaderStyle, WireOptions};
-use tollgate::{Gate, GateBuilder};
 
 /// One rate and one quota for each request, both out of reach.
 pub const PLANS: &str = r#"
@@ -97,7 +97,7 @@ pub fn by_key() -> String {
 
 /// A file with the secret of this run.
 fn secret() -> String {
-    let dir = std::env::temp_dir().join("tollgate-bench");
+    let dir = std::env::temp_dir().join("tallygate-bench");
     std::fs::create_dir_all(&dir).expect("a directory for a secret");
     let file = dir.join(format!("secret-{}", std::process::id()));
     std::fs::write(&file, SECRET).expect("a file for a secret");

@@ -31,57 +31,65 @@ const fn within(target: f64, ratio: Ratio) -> Ratio {
 }
 
 const RATIOS: &[Ratio] = &[
-    within(2.0, ratio("decision / floor", "decide/tollgate", "decide/floor")),
-    ratio("decision / governor keyed", "decide/tollgate", "decide/governor-keyed"),
-    ratio("decision / limitador in memory", "decide/tollgate", "decide/limitador"),
-    ratio("decision, DynamoDB / redb", "decide/tollgate-dynamodb", "decide/tollgate-redb"),
+    within(2.0, ratio("decision / floor", "decide/tallygate", "decide/floor")),
+    ratio("decision / governor keyed", "decide/tallygate", "decide/governor-keyed"),
+    ratio("decision / limitador in memory", "decide/tallygate", "decide/limitador"),
+    ratio("decision, DynamoDB / redb", "decide/tallygate-dynamodb", "decide/tallygate-redb"),
     ratio(
         "2 threads, one tenant / floor",
-        "decide/tollgate-2-threads-same",
+        "decide/tallygate-2-threads-same",
         "decide/floor-2-threads-same",
     ),
     ratio(
         "2 threads, two tenants / floor",
-        "decide/tollgate-2-threads-distinct",
+        "decide/tallygate-2-threads-distinct",
         "decide/floor-2-threads-distinct",
     ),
-    ratio("10,000 tenants / floor", "decide/tollgate-10k", "decide/floor-10k"),
-    ratio("trusted header, known / map look-up", "identify/tollgate-header", "identify/map-header"),
+    ratio("10,000 tenants / floor", "decide/tallygate-10k", "decide/floor-10k"),
+    ratio(
+        "trusted header, known / map look-up",
+        "identify/tallygate-header",
+        "identify/map-header",
+    ),
     within(
         2.0,
-        ratio("API key, known / map look-up", "identify/tollgate-api-key", "identify/map-api-key"),
+        ratio("API key, known / map look-up", "identify/tallygate-api-key", "identify/map-api-key"),
     ),
-    ratio("JWT, known / map look-up", "identify/tollgate-jwt", "identify/map-jwt"),
-    ratio("API key, first / known", "identify/tollgate-api-key-first", "identify/tollgate-api-key"),
-    ratio("JWT, first / known", "identify/tollgate-jwt-first", "identify/tollgate-jwt"),
-    overhead("layer / tower_governor", "layer/tollgate", "layer/tower-governor"),
+    ratio("JWT, known / map look-up", "identify/tallygate-jwt", "identify/map-jwt"),
+    ratio(
+        "API key, first / known",
+        "identify/tallygate-api-key-first",
+        "identify/tallygate-api-key",
+    ),
+    ratio("JWT, first / known", "identify/tallygate-jwt-first", "identify/tallygate-jwt"),
+    overhead("layer / tower_governor", "layer/tallygate", "layer/tower-governor"),
     // Like for like: each holds a caller to one rate, and tells of it.
     within(
         1.0,
         overhead(
             "layer with headers / tower_governor's",
-            "layer/tollgate-headers-one-rate",
+            "layer/tallygate-headers-one-rate",
             "layer/tower-governor-headers",
         ),
     ),
     overhead(
         "  and a quota, which it has not",
-        "layer/tollgate-headers",
+        "layer/tallygate-headers",
         "layer/tower-governor-headers",
     ),
     overhead(
         "  and a quota / two of them",
-        "layer/tollgate-headers",
+        "layer/tallygate-headers",
         "layer/two-tower-governors-headers",
     ),
     overhead(
         "  and a quota, by API key",
-        "layer/tollgate-headers-api-key",
+        "layer/tallygate-headers-api-key",
         "layer/tower-governor-headers",
     ),
     overhead(
         "  and a quota and extractors",
-        "layer/tollgate-headers-extractors",
+        "layer/tallygate-headers-extractors",
         "layer/tower-governor-headers",
     ),
 ];

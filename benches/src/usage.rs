@@ -1,8 +1,8 @@
 //! From a settled request to the redb file: a thousand tenants that each used one unit, flushed.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use tallygate::wire::HeaderStyle;
 use tokio::runtime::Runtime;
-use tollgate::wire::HeaderStyle;
 
 use crate::setup;
 

@@ -1,4 +1,4 @@
-//! See `tollgate::testing::untrusted::headers`.
+//! See `tallygate::testing::untrusted::headers`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::headers(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallygate::testing::untrusted::headers(data));

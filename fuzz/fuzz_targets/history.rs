@@ -1,4 +1,4 @@
-//! See `tollgate::testing::untrusted::history`.
+//! See `tallygate::testing::untrusted::history`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::history(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallygate::testing::untrusted::history(data));

@@ -1,4 +1,4 @@
-//! See `tollgate::testing::untrusted::ingest`.
+//! See `tallygate::testing::untrusted::ingest`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::ingest(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallygate::testing::untrusted::ingest(data));

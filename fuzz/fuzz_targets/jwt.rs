@@ -1,4 +1,4 @@
-//! See `tollgate::testing::untrusted::jwt`.
+//! See `tallygate::testing::untrusted::jwt`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::jwt(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallygate::testing::untrusted::jwt(data));

@@ -1,4 +1,4 @@
-//! See `tollgate_lambda::testing::events`.
+//! See `tallygate_lambda::testing::events`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate_lambda::testing::events(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallygate_lambda::testing::events(data));

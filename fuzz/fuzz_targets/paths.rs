@@ -1,4 +1,4 @@
-//! See `tollgate::testing::untrusted::paths`.
+//! See `tallygate::testing::untrusted::paths`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::paths(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallygate::testing::untrusted::paths(data));

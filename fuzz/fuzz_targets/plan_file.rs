@@ -1,4 +1,4 @@
-//! See `tollgate::testing::untrusted::plan_file`.
+//! See `tallygate::testing::untrusted::plan_file`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::plan_file(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallygate::testing::untrusted::plan_file(data));

@@ -1,4 +1,4 @@
-//! See `tollgate::testing::untrusted::service_file`.
+//! See `tallygate::testing::untrusted::service_file`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::service_file(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallygate::testing::untrusted::service_file(data));

@@ -1,4 +1,4 @@
-//! See `tollgate::testing::untrusted::webhook`.
+//! See `tallygate::testing::untrusted::webhook`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate::testing::untrusted::webhook(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallygate::testing::untrusted::webhook(data));

@@ -573,14 +573,14 @@ fn each_rule_that_is_left_out_is_missed() {
     }
 }
 
-/// `TOLLGATE_OUTBOX_SEEDS=100000 cargo test --lib outbox -- seeds --nocapture` for as many
+/// `TALLYGATE_OUTBOX_SEEDS=100000 cargo test --lib outbox -- seeds --nocapture` for as many
 /// schedules; 500 without it. From 100,000 on every fault and state must have been met a thousand
 /// times.
 #[test]
 fn seeds_break_no_invariant() {
     use proptest::strategy::ValueTree;
     let seeds =
-        std::env::var("TOLLGATE_OUTBOX_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
+        std::env::var("TALLYGATE_OUTBOX_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
     let mut hits = BTreeMap::<&'static str, u64>::new();
     for seed in 0..seeds {
         let mut bytes = [0; 32];

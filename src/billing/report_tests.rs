@@ -718,14 +718,14 @@ impl BillingSink for OneByOne {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
     // Many customers, one call each: below its own limit the service refuses none. As many and as
-    // fast as `TOLLGATE_DRAIN=100000@1000` says, each call taking `TOLLGATE_LATENCY` ms.
-    let asked = std::env::var("TOLLGATE_DRAIN").ok();
+    // fast as `TALLYGATE_DRAIN=100000@1000` says, each call taking `TALLYGATE_LATENCY` ms.
+    let asked = std::env::var("TALLYGATE_DRAIN").ok();
     let asked = asked.as_deref().and_then(|asked| asked.split_once('@'));
     let (items, allowed) = match asked {
         Some((items, allowed)) => (items.parse().unwrap(), allowed.parse().unwrap()),
         None => (300, 100),
     };
-    let latency = std::env::var("TOLLGATE_LATENCY").map_or(100, |ms| ms.parse().unwrap());
+    let latency = std::env::var("TALLYGATE_LATENCY").map_or(100, |ms| ms.parse().unwrap());
     let bench = Bench::new(Memory::new()).await;
     let due: Vec<Due> = (0..items)
         .map(|n: u128| {

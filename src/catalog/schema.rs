@@ -15,7 +15,7 @@ use super::words::{DURATIONS, QUOTA_PERIODS, RATE_PERIODS, TERMS};
 pub fn schema() -> Value {
     let mut schema = object(&TOP);
     schema.insert("$schema".into(), json!("http://json-schema.org/draft-07/schema#"));
-    schema.insert("title".into(), json!("tollgate plans.toml"));
+    schema.insert("title".into(), json!("tallygate plans.toml"));
     Value::Object(schema)
 }
 

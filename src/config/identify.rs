@@ -102,7 +102,7 @@ fn default_pepper() -> Pepper {
 }
 
 fn peppers(table: &Table<'_>, node: &Node) -> Vec<Pepper> {
-    let help = "pepper = [{ id = \"1\", env = \"TOLLGATE_PEPPER\" }]";
+    let help = "pepper = [{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]";
     let Data::Array(nodes) = &node.data else {
         table.reader.wrong_secret(node, "`identify.pepper` is a list of references", help);
         return Vec::new();

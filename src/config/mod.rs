@@ -1,4 +1,4 @@
-//! The service file, `tollgate.toml`: where things run, and how callers are known. What is sold
+//! The service file, `tallygate.toml`: where things run, and how callers are known. What is sold
 //! stands in the plan file. `docs/service-file.md` describes every key.
 //!
 //! A [`Config`] that exists is legal: it was parsed and checked, and all that was wrong was
@@ -28,10 +28,10 @@ pub use stripe::{
 };
 
 /// `store.path` unless the file says otherwise.
-pub const DEFAULT_STORE_PATH: &str = "tollgate.redb";
+pub const DEFAULT_STORE_PATH: &str = "tallygate.redb";
 
 /// `store.table` unless the file says otherwise.
-pub const DEFAULT_TABLE: &str = "tollgate";
+pub const DEFAULT_TABLE: &str = "tallygate";
 
 /// `store.space` unless the file says otherwise.
 pub const DEFAULT_SPACE: &str = "default";
@@ -43,7 +43,7 @@ pub const DEFAULT_PLANS: &str = "plans.toml";
 pub const DEFAULT_API_KEY_HEADERS: [&str; 2] = ["authorization", "x-api-key"];
 
 /// The environment variable of the pepper where `api-key` stands without `pepper`.
-pub const DEFAULT_PEPPER_ENV: &str = "TOLLGATE_PEPPER";
+pub const DEFAULT_PEPPER_ENV: &str = "TALLYGATE_PEPPER";
 
 /// The id of that pepper.
 pub const DEFAULT_PEPPER_ID: &str = "1";
@@ -62,7 +62,7 @@ pub const MAX_FLUSH_EVERY: Duration = Duration::from_secs(5);
 pub const DEFAULT_MAX_WRITE_UNITS: u32 = 50;
 
 /// `flush.journal-path` where the store is no local file and the file does not say otherwise.
-pub const DEFAULT_JOURNAL_PATH: &str = "tollgate.journal";
+pub const DEFAULT_JOURNAL_PATH: &str = "tallygate.journal";
 
 /// Longest name of a space, in characters.
 pub const MAX_SPACE_CHARS: usize = 64;
@@ -92,13 +92,13 @@ pub struct Config {
 
 impl Config {
     /// Parses the text of a service file. `file_name` appears in errors; `env` is the environment,
-    /// of which the variables that begin with `TOLLGATE__` override the file.
+    /// of which the variables that begin with `TALLYGATE__` override the file.
     ///
     /// ```
-    /// use tollgate::config::{Config, StoreKind};
+    /// use tallygate::config::{Config, StoreKind};
     ///
-    /// let env = [("TOLLGATE__STORE__SPACE".to_owned(), "staging".to_owned())];
-    /// let config = Config::parse("tollgate.toml", "[store]\nkind = \"memory\"\n", env).unwrap();
+    /// let env = [("TALLYGATE__STORE__SPACE".to_owned(), "staging".to_owned())];
+    /// let config = Config::parse("tallygate.toml", "[store]\nkind = \"memory\"\n", env).unwrap();
     /// assert_eq!(config.store.kind, StoreKind::Memory);
     /// assert_eq!(config.store.space, "staging");
     /// ```

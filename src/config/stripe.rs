@@ -47,8 +47,8 @@ impl StripeConfig {
     ///
     /// ```
     /// let env = |name: &str| (name == "STRIPE_SECRET_KEY").then(|| "sk_test_x".to_owned());
-    /// assert!(tollgate::config::StripeConfig::from_env(&env).is_some());
-    /// assert!(tollgate::config::StripeConfig::from_env(&|_| None).is_none());
+    /// assert!(tallygate::config::StripeConfig::from_env(&env).is_some());
+    /// assert!(tallygate::config::StripeConfig::from_env(&|_| None).is_none());
     /// ```
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let reference = |field: &str, name: &str| {

@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
-    Config::parse("tollgate.toml", text, [])
+    Config::parse("tallygate.toml", text, [])
 }
 
 fn with_env(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Config::parse("tollgate.toml", text, env)
+    Config::parse("tallygate.toml", text, env)
 }
 
 /// The only mistake in a text.
@@ -23,7 +23,7 @@ fn error(text: &str) -> ConfigError {
 const FULL: &str = r#"
 [store]
 kind  = "redb"
-path  = "data/tollgate.redb"
+path  = "data/tallygate.redb"
 space = "eu-1"
 
 [plans]
@@ -31,7 +31,7 @@ file  = "plans.toml"
 
 [[identify]]
 api-key = ["Authorization", "x-api-key"]
-pepper  = [{ id = "2", file = "/run/pepper" }, { id = "1", env = "TOLLGATE_PEPPER" }]
+pepper  = [{ id = "2", file = "/run/pepper" }, { id = "1", env = "TALLYGATE_PEPPER" }]
 
 [[identify]]
 [identify.jwt]
@@ -73,7 +73,7 @@ max-write-units = 20
 #[test]
 fn a_full_file_says_what_it_says() {
     let config = parse(FULL).unwrap();
-    assert_eq!(config.store.kind, StoreKind::Redb { path: "data/tollgate.redb".into() });
+    assert_eq!(config.store.kind, StoreKind::Redb { path: "data/tallygate.redb".into() });
     assert_eq!(config.store.space, "eu-1");
     let [
         Identify::ApiKey { headers, peppers },
@@ -110,7 +110,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(config.flush.every, Duration::from_millis(500));
     assert_eq!(config.flush.mode, FlushMode::Durable);
     assert_eq!(config.flush.max_write_units, 20);
-    assert_eq!(config.flush.journal_path, PathBuf::from("data/tollgate.redb.journal"));
+    assert_eq!(config.flush.journal_path, PathBuf::from("data/tallygate.redb.journal"));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn all_mistakes_come_at_once_in_the_order_of_the_file() {
     assert_eq!(places, [(1, 2), (3, 8), (4, 1), (5, 9), (7, 9), (8, 8), (9, 19), (10, 1)]);
     let shown = ConfigErrors(errors).to_string();
     assert!(
-        shown.contains("tollgate.toml:1:2: unknown key `stroe`\n  help: did you mean `store`?")
+        shown.contains("tallygate.toml:1:2: unknown key `stroe`\n  help: did you mean `store`?")
     );
     assert!(shown.contains("help: did you mean `path`?"));
     assert!(shown.contains("write one of \"memory\", \"redb\", \"dynamodb\""));
@@ -157,12 +157,12 @@ fn all_mistakes_come_at_once_in_the_order_of_the_file() {
 fn what_the_environment_left_without_use_is_no_fault() {
     let file = "[store]\nkind = \"redb\"\npath = \"a.redb\"";
     let env = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let kind = env("TOLLGATE__STORE__KIND", "dynamodb");
-    let table = env("TOLLGATE__STORE__TABLE", "t");
+    let kind = env("TALLYGATE__STORE__KIND", "dynamodb");
+    let table = env("TALLYGATE__STORE__TABLE", "t");
     let config = Config::parse("t", file, [kind.clone(), table]).unwrap();
     assert_eq!(config.store.kind, StoreKind::Dynamodb { table: "t".into() });
     // The environment's own mistake is one.
-    let path = env("TOLLGATE__STORE__PATH", "b.redb");
+    let path = env("TALLYGATE__STORE__PATH", "b.redb");
     let wrong = Config::parse("t", file, [kind, path]).unwrap_err().to_string();
     assert!(wrong.contains("belongs to kind = \"redb\""), "{wrong}");
 }
@@ -219,7 +219,7 @@ fn each_mistake_is_refused_with_what_to_write_instead() {
         ("[flush]\nevery = \"1m\"", "no duration"),
         ("[flush]\nevery = \"1ms\"", "is between 50ms and 5s"),
         ("[flush]\nevery = \"1h\"", "is between"),
-        ("[flush]\njournal-path = \"tollgate.redb\"", "two files"),
+        ("[flush]\njournal-path = \"tallygate.redb\"", "two files"),
         ("[flush]\nmax-write-units = -1", "at least 1"),
         ("[flush]\nmax-write-units = 99999999999", "at least 1"),
         ("[stripe]\nmode = \"test\"", "`stripe.key` is missing"),
@@ -316,7 +316,7 @@ fn a_secret_in_the_file_is_refused_and_not_shown() {
         let errors = parse(text).expect_err(text);
         assert!(!format!("{errors} {errors:?}").contains("sk_live_9"), "{errors}");
     }
-    let errors = with_env("", &[("TOLLGATE__STRIPE__KEY", "sk_live_9")]).unwrap_err();
+    let errors = with_env("", &[("TALLYGATE__STRIPE__KEY", "sk_live_9")]).unwrap_err();
     assert!(!format!("{errors} {errors:?}").contains("sk_live_9"), "{errors}");
 }
 
@@ -325,12 +325,12 @@ fn the_environment_overrides_the_file_and_nothing_else_of_it_counts() {
     let config = with_env(
         "[store]\nkind = \"redb\"\npath = \"x.redb\"\n[stripe]\nkey = { env = \"A\" }\n",
         &[
-            ("TOLLGATE__STORE__PATH", "y.redb"),
-            ("TOLLGATE__STORE__SPACE", "7"),
-            ("TOLLGATE__FLUSH__MAX_WRITE_UNITS", "9"),
-            ("TOLLGATE__PROXY__TRUST", "[\"10.0.0.0/8\"]"),
-            ("TOLLGATE__STRIPE__KEY__ENV", "B"),
-            ("TOLLGATE_STORE__PATH", "ignored"),
+            ("TALLYGATE__STORE__PATH", "y.redb"),
+            ("TALLYGATE__STORE__SPACE", "7"),
+            ("TALLYGATE__FLUSH__MAX_WRITE_UNITS", "9"),
+            ("TALLYGATE__PROXY__TRUST", "[\"10.0.0.0/8\"]"),
+            ("TALLYGATE__STRIPE__KEY__ENV", "B"),
+            ("TALLYGATE_STORE__PATH", "ignored"),
             ("STORE__PATH", "ignored"),
         ],
     )
@@ -345,11 +345,11 @@ fn the_environment_overrides_the_file_and_nothing_else_of_it_counts() {
 #[test]
 fn a_wrong_override_names_its_variable() {
     for (name, value, message) in [
-        ("TOLLGATE__STORE__SPASE", "x", "did you mean `space`?"),
-        ("TOLLGATE__STORE__SPACE__X", "x", "names no key"),
-        ("TOLLGATE__STORE____SPACE", "x", "names no key"),
-        ("TOLLGATE__", "x", "names no key"),
-        ("TOLLGATE__FLUSH__EVERY", "soon", "no duration"),
+        ("TALLYGATE__STORE__SPASE", "x", "did you mean `space`?"),
+        ("TALLYGATE__STORE__SPACE__X", "x", "names no key"),
+        ("TALLYGATE__STORE____SPACE", "x", "names no key"),
+        ("TALLYGATE__", "x", "names no key"),
+        ("TALLYGATE__FLUSH__EVERY", "soon", "no duration"),
     ] {
         let text = "[store]\nspace = \"s\"\n";
         let errors = with_env(text, &[(name, value)]).expect_err(name).to_string();
@@ -402,7 +402,7 @@ proptest! {
             ],
             0..12,
         ),
-        name in "TOLLGATE__[A-Z_]{0,12}",
+        name in "TALLYGATE__[A-Z_]{0,12}",
         value in "[a-z\"\\[\\]{}=]{0,8}",
     ) {
         let _ = with_env(&lines.join("\n"), &[(&name, &value)]);
@@ -424,7 +424,7 @@ fn reads_claims_and_what_events_may_name() {
         token    = { env = "TOKEN" }
         products = { "prod-1" = "calls" }
     "#;
-    let config = Config::parse("tollgate.toml", text, []).unwrap();
+    let config = Config::parse("tallygate.toml", text, []).unwrap();
     let user = Some("sub".to_owned());
     assert_eq!(config.identify, [Identify::Claim { tenant: "custom:tenant".into(), user }]);
     assert_eq!(config.ingest.products["prod-1"], "calls");
@@ -435,7 +435,7 @@ fn reads_claims_and_what_events_may_name() {
         "[ingest.products]\np = 1",
         "[ingest]\nproduct = {}",
     ] {
-        let errors = Config::parse("tollgate.toml", wrong, []).unwrap_err().to_string();
+        let errors = Config::parse("tallygate.toml", wrong, []).unwrap_err().to_string();
         assert!(!errors.contains("s3cret"), "{errors}");
     }
 }

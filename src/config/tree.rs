@@ -10,7 +10,7 @@ use super::{ConfigError, ConfigErrors};
 use crate::text_file::{self, said};
 
 /// What the names of overriding environment variables begin with.
-const PREFIX: &str = "TOLLGATE__";
+const PREFIX: &str = "TALLYGATE__";
 
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Node, ConfigErrors> {
     Err(ConfigErrors(errors.collect()))
 }
 
-/// Lays the variables whose names begin with `TOLLGATE__` over the tree, in the order of their
+/// Lays the variables whose names begin with `TALLYGATE__` over the tree, in the order of their
 /// names. `__` stands between tables, `_` for `-`; a value is a TOML value, or else text.
 pub(super) fn lay_over(
     root: &mut Node,

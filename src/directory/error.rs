@@ -73,7 +73,7 @@ pub enum DirectoryError {
     #[error("others keep changing this tenant: try again")]
     Busy,
     /// No pepper to hash a new key with.
-    #[error("keys need a pepper: write pepper = [{{ id = \"1\", env = \"TOLLGATE_PEPPER\" }}]")]
+    #[error("keys need a pepper: write pepper = [{{ id = \"1\", env = \"TALLYGATE_PEPPER\" }}]")]
     NoPepper,
     /// The imported credential is another tenant's, or was revoked.
     #[error("this credential is in use by another tenant, or was revoked")]

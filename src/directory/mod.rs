@@ -136,8 +136,8 @@ impl Directory {
     /// Changes of the tenant with this outer id, which is made if it is not there.
     ///
     /// ```no_run
-    /// # async fn example(directory: tollgate::directory::Directory)
-    /// # -> Result<(), tollgate::directory::DirectoryError> {
+    /// # async fn example(directory: tallygate::directory::Directory)
+    /// # -> Result<(), tallygate::directory::DirectoryError> {
     /// let tenant = directory.tenant("acme").plan("pro").note("signed up").save().await?;
     /// let key = tenant.new_key("ci").await?;
     /// println!("your key, shown once: {}", key.expose());

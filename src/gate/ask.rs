@@ -21,9 +21,9 @@ pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// # #[cfg(feature = "testing")] {
-/// use tollgate::Ask;
+/// use tallygate::Ask;
 ///
-/// let (gate, _clock) = tollgate::testing::gate(r#"
+/// let (gate, _clock) = tallygate::testing::gate(r#"
 ///     default-plan = "free"
 ///     [meter.deliveries]
 ///     [plan.free]
@@ -35,7 +35,7 @@ pub struct TenantHandle(pub(crate) Arc<LiveTenant>);
 /// permit.settle();
 /// assert!(gate.admit(ask()).await.is_err());
 /// # }
-/// # Ok::<(), tollgate::Error>(()) }).unwrap();
+/// # Ok::<(), tallygate::Error>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
 pub struct Ask {

@@ -30,7 +30,7 @@ use crate::telemetry;
 use crate::wire::{Reply, plain_problem};
 
 /// Where a Checkout Session's metadata names the tenant it was made for.
-const CHECKOUT_TENANT: &str = "tollgate_tenant";
+const CHECKOUT_TENANT: &str = "tallygate_tenant";
 
 /// Most shapes that are remembered as having been logged.
 const MAX_LOGGED: usize = 64;

@@ -458,7 +458,7 @@ impl Gate {
 impl ConfigSource {
     fn read(&self) -> Result<Config, Error> {
         let parsed = match self {
-            Self::Text(text) => Config::parse("tollgate.toml", text, []),
+            Self::Text(text) => Config::parse("tallygate.toml", text, []),
             Self::File(path) => {
                 let error = |source| Error::File { path: path.clone(), source };
                 let text = text_file::text(Path::new(path)).map_err(error)?;

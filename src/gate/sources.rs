@@ -74,7 +74,7 @@ fn jwt_source(
     _: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Source, Error> {
     Err(Error::Config(
-        "identify.jwt needs the feature `jwt` of tollgate, which is off in this program".into(),
+        "identify.jwt needs the feature `jwt` of tallygate, which is off in this program".into(),
     ))
 }
 
@@ -84,7 +84,7 @@ pub(super) fn no_stripe(config: &Config) -> Result<(), Error> {
     if config.stripe.is_none() {
         return Ok(());
     }
-    let message = "[stripe] needs the feature `stripe` of tollgate, which is off here";
+    let message = "[stripe] needs the feature `stripe` of tallygate, which is off here";
     Err(Error::Config(message.into()))
 }
 

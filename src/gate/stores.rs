@@ -21,7 +21,7 @@ pub(super) async fn open(kind: &StoreKind) -> Result<Arc<dyn Store>, Error> {
         }
         #[cfg(not(feature = "redb"))]
         StoreKind::Redb { .. } => Err(Error::Config(
-            "store.kind = \"redb\" needs the feature `redb` of tollgate, which is off".into(),
+            "store.kind = \"redb\" needs the feature `redb` of tallygate, which is off".into(),
         )),
         StoreKind::Dynamodb { table } => Err(Error::Config(no_client(table))),
     }
@@ -31,7 +31,7 @@ pub(super) async fn open(kind: &StoreKind) -> Result<Arc<dyn Store>, Error> {
 fn no_client(table: &str) -> String {
     let feature = match cfg!(feature = "dynamodb") {
         true => "",
-        false => " (feature `dynamodb` of tollgate, which is off in this program)",
+        false => " (feature `dynamodb` of tallygate, which is off in this program)",
     };
     format!(
         "store.kind = \"dynamodb\" needs a client of the program's own{feature}: instead of \

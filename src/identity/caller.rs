@@ -10,7 +10,7 @@ use super::RequestView;
 /// endpoint) belongs in a layer of the host's in front, which leaves its finding as a claim.
 ///
 /// ```
-/// use tollgate::identity::{Caller, Identify, Identity, RequestView};
+/// use tallygate::identity::{Caller, Identify, Identity, RequestView};
 ///
 /// /// The layer in front has verified the session and left `org` and `sub`.
 /// struct Session;

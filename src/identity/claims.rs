@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Whatever is here is believed.
 ///
 /// ```
-/// use tollgate::identity::Claims;
+/// use tallygate::identity::Claims;
 ///
 /// let claims: Claims = [("org", "acme"), ("sub", "7")].into_iter().collect();
 /// assert_eq!(claims.get("org"), Some("acme"));

@@ -74,7 +74,7 @@ impl Pepper {
     /// What this pepper makes of a constant: two peppers with the same one are the same. The
     /// constant is no credential that is ever made.
     pub(crate) fn check_value(&self) -> CredentialHash {
-        self.hash(b"tollgate: which pepper is this?")
+        self.hash(b"tallygate: which pepper is this?")
     }
 
     /// The hash of a credential under this pepper.

@@ -38,10 +38,9 @@ impl Source {
             Source::ApiKey { headers } if headers.is_empty() => {
                 Err("api-key names no header: write api-key = [\"authorization\"]".into())
             }
-            Source::ApiKey { .. } if peppers.newest().is_none() => Err(
-                "api-key needs a pepper: write pepper = [{ id = \"1\", env = \"TOLLGATE_PEPPER\" }]"
-                    .into(),
-            ),
+            Source::ApiKey { .. } if peppers.newest().is_none() => Err("api-key needs a pepper: \
+                write pepper = [{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]"
+                .into()),
             Source::Header { tenant, .. } if proxies.trusts_nobody() => Err(format!(
                 "header {tenant:?} would never be believed: [proxy] trust names no gateway"
             )),

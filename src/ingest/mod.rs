@@ -120,9 +120,9 @@ impl Gate {
     /// # let mut builder = tokio::runtime::Builder::new_current_thread();
     /// # builder.enable_all().build().unwrap().block_on(async {
     /// # #[cfg(feature = "testing")] {
-    /// use tollgate::ingest::{Counted, UsageEvent};
+    /// use tallygate::ingest::{Counted, UsageEvent};
     ///
-    /// let (gate, _clock) = tollgate::testing::gate(r#"
+    /// let (gate, _clock) = tallygate::testing::gate(r#"
     ///     default-plan = "free"
     ///     [meter.minutes]
     ///     [plan.free]

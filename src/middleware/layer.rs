@@ -8,7 +8,7 @@ use http::{Extensions, Request, Uri};
 use http_body::Body;
 use tower_layer::Layer;
 
-use super::service::{Tollgate, view_of};
+use super::service::{GateService, view_of};
 use super::view::{FindPattern, FindPeer, HttpView, Peer};
 use crate::Gate;
 
@@ -17,20 +17,20 @@ use crate::Gate;
 /// ```
 /// # #[cfg(feature = "testing")]
 /// # async fn example() {
-/// use tollgate::middleware::TollgateLayer;
+/// use tallygate::middleware::GateLayer;
 /// use tower_layer::Layer;
 ///
-/// let (gate, _clock) = tollgate::testing::gate(r#"
+/// let (gate, _clock) = tallygate::testing::gate(r#"
 ///     default-plan = "free"
 ///     [plan.free]
 ///     quota.requests = "10k/month"
 /// "#);
 /// # struct MyService;
-/// let service = TollgateLayer::new(&gate).layer(MyService);
+/// let service = GateLayer::new(&gate).layer(MyService);
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct TollgateLayer {
+pub struct GateLayer {
     pub(super) shared: Arc<Shared>,
 }
 
@@ -65,7 +65,7 @@ impl Shared {
 /// How the path that was asked for is found among a request's extensions.
 type FindPath = for<'a> fn(&'a Extensions) -> Option<&'a Uri>;
 
-impl TollgateLayer {
+impl GateLayer {
     /// A layer over this gate, with handles for handlers and with headers as the gate has them.
     pub fn new(gate: &Gate) -> Self {
         let shared = Shared {
@@ -95,10 +95,10 @@ impl TollgateLayer {
     /// stated.
     ///
     /// ```
-    /// # use tollgate::middleware::{CountReads, ReadBody, TollgateLayer};
+    /// # use tallygate::middleware::{CountReads, ReadBody, GateLayer};
     /// # use tower_layer::Layer;
-    /// # fn example<S>(gate: &tollgate::Gate, service: S) {
-    /// let gated = TollgateLayer::new(gate).counting_reads().layer(CountReads(service));
+    /// # fn example<S>(gate: &tallygate::Gate, service: S) {
+    /// let gated = GateLayer::new(gate).counting_reads().layer(CountReads(service));
     /// # }
     /// ```
     #[must_use]
@@ -146,10 +146,10 @@ impl TollgateLayer {
     }
 }
 
-impl<S> Layer<S> for TollgateLayer {
-    type Service = Tollgate<S>;
+impl<S> Layer<S> for GateLayer {
+    type Service = GateService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Tollgate::new(inner, self.shared.clone())
+        GateService::new(inner, self.shared.clone())
     }
 }

@@ -25,9 +25,9 @@ mod view;
 pub use body::GateBody;
 pub use future::ResponseFuture;
 pub use headers::Refused;
-pub use layer::TollgateLayer;
+pub use layer::GateLayer;
 pub use reads::{CountReads, ReadBody};
-pub use service::Tollgate;
+pub use service::GateService;
 pub use view::{HttpView, Peer};
 
 pub use crate::identity::Claims;

@@ -11,10 +11,10 @@ use tower_service::Service;
 
 use crate::serving::BytesRead;
 
-/// Within a layer that counts what is read ([`TollgateLayer::counting_reads`]): gives the service
+/// Within a layer that counts what is read ([`GateLayer::counting_reads`]): gives the service
 /// bodies that count. It stands next to the layer, so that no body is read past it.
 ///
-/// [`TollgateLayer::counting_reads`]: super::TollgateLayer::counting_reads
+/// [`GateLayer::counting_reads`]: super::GateLayer::counting_reads
 #[derive(Clone, Debug)]
 pub struct CountReads<S>(pub S);
 

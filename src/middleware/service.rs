@@ -14,20 +14,20 @@ use super::layer::Shared;
 use super::view::HttpView;
 use crate::gate::{Step, Waited};
 
-/// A service behind a gate. Made by [`TollgateLayer`](super::TollgateLayer).
+/// A service behind a gate. Made by [`GateLayer`](super::GateLayer).
 #[derive(Clone, Debug)]
-pub struct Tollgate<S> {
+pub struct GateService<S> {
     inner: S,
     shared: Arc<Shared>,
 }
 
-impl<S> Tollgate<S> {
+impl<S> GateService<S> {
     pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
         Self { inner, shared }
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Tollgate<S>
+impl<S, B, R> Service<Request<B>> for GateService<S>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
     B: Body,

@@ -22,7 +22,7 @@ use super::{
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tollgate::store::{Change, Key, Memory, Store, Value, When, Write, Written};
+/// use tallygate::store::{Change, Key, Memory, Store, Value, When, Write, Written};
 ///
 /// let store = Memory::new();
 /// let key = Key { pk: "pool".into(), sk: "-".into() };

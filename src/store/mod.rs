@@ -82,9 +82,9 @@ pub struct Key {
 }
 
 /// The attribute in which the DynamoDB store keeps the version of its encoding.
-pub(crate) const ITEM_FORMAT: &str = "tollgate";
+pub(crate) const ITEM_FORMAT: &str = "tallygate";
 
-/// The name of an attribute: not empty, and none of `pk`, `sk` and `tollgate`, which DynamoDB's
+/// The name of an attribute: not empty, and none of `pk`, `sk` and `tallygate`, which DynamoDB's
 /// items need for themselves.
 pub type Name = Cow<'static, str>;
 

@@ -57,8 +57,8 @@ pub struct Odds {
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tollgate::store::{Change, Key, Memory, Store, StoreErrorKind, Value, Write};
-/// use tollgate::testing::{Fault, Faulty};
+/// use tallygate::store::{Change, Key, Memory, Store, StoreErrorKind, Value, Write};
+/// use tallygate::testing::{Fault, Faulty};
 ///
 /// let store = Faulty::scripted(Memory::new(), [Fault::LoseReply]);
 /// let key = Key { pk: "p".into(), sk: "s".into() };

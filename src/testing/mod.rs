@@ -33,9 +33,9 @@ pub const START_MS: i64 = 1_773_748_800_000;
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// use std::time::Duration;
-/// use tollgate::Ask;
+/// use tallygate::Ask;
 ///
-/// let (gate, clock) = tollgate::testing::gate(r#"
+/// let (gate, clock) = tallygate::testing::gate(r#"
 ///     default-plan = "free"
 ///     [meter.jobs]
 ///     [plan.free]
@@ -71,7 +71,7 @@ pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualC
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-/// use tollgate::{Ask, testing};
+/// use tallygate::{Ask, testing};
 ///
 /// let plans = "default-plan = \"free\"\n[plan.free]";
 /// let gate = testing::builder(plans).open().await.unwrap();

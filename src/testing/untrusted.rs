@@ -71,9 +71,9 @@ pub fn plan_file(data: &[u8]) {
 pub fn service_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (name, value) = text.split_once('\n').unwrap_or((text, ""));
-    let variable = (format!("TOLLGATE__{}", name.to_ascii_uppercase()), value.to_owned());
+    let variable = (format!("TALLYGATE__{}", name.to_ascii_uppercase()), value.to_owned());
     for parsed in
-        [Config::parse("tollgate.toml", text, []), Config::parse("tollgate.toml", "", [variable])]
+        [Config::parse("tallygate.toml", text, []), Config::parse("tallygate.toml", "", [variable])]
     {
         match parsed {
             Ok(config) => drop(format!("{config:?}")),

@@ -298,7 +298,7 @@ fn write_unit(out: &mut impl Write, limit: &LimitState) -> fmt::Result {
         (LimitKind::Concurrency, _, _) => out.write_str(";qu=\"concurrent-requests\""),
         (_, Unit::Bytes, _) => out.write_str(";qu=\"content-bytes\""),
         (_, Unit::Other, Some(meter)) => {
-            out.write_str(";tollgate-unit=")?;
+            out.write_str(";tallygate-unit=")?;
             write_string(out, meter)
         }
         (_, Unit::Calls | Unit::Other, _) => Ok(()),

@@ -22,7 +22,7 @@ use crate::decision::{LimitState, Reason, Refusal};
 const GRPC: &str = "application/grpc";
 
 /// What an `ErrorInfo` names as the source of its reasons.
-const DOMAIN: &str = "tollgate";
+const DOMAIN: &str = "tallygate";
 
 /// Whether a request with this `content-type` is a gRPC call (`application/grpc`, perhaps with
 /// `+proto` or parameters).

@@ -1,8 +1,8 @@
 //! The audit: clean where everything is as it should be, and each planted gap is named.
 
 use serde_json::json;
-use tollgate::billing::audit::{Audit, Gap};
-use tollgate::store::{Change, Key, Query, Store, Value, When, Write};
+use tallygate::billing::audit::{Audit, Gap};
+use tallygate::store::{Change, Key, Query, Store, Value, When, Write};
 
 use crate::bench::{Bench, NOW, use_at};
 

@@ -1,8 +1,8 @@
 //! A table that came back from a backup, and what Stripe counts in the end.
 
 use serde_json::json;
-use tollgate::billing::SentSinceCopy;
-use tollgate::billing::report::ReportError;
+use tallygate::billing::SentSinceCopy;
+use tallygate::billing::report::ReportError;
 
 use crate::bench::Bench;
 

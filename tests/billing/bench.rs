@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim, signature};
-use tollgate::store::{
+use tallygate::store::{
     Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::testing::START_MS;
-use tollgate::{Ask, Gate, GateBuilder, ManualClock};
+use tallygate::testing::START_MS;
+use tallygate::{Ask, Gate, GateBuilder, ManualClock};
 
 /// Where the clocks stand at first, in Unix seconds.
 pub(crate) const NOW: i64 = START_MS / 1_000;
@@ -148,7 +148,7 @@ impl Bench {
         drop(self.gate);
         let Self { sim, clock, home, .. } = self;
         let made = builder(&sim, copy.clone(), &clock, &home);
-        made.restore(tollgate::SinceCopy::Free).await.unwrap();
+        made.restore(tallygate::SinceCopy::Free).await.unwrap();
         let gate = open(&sim, copy.clone(), &clock, &home).await;
         Self { sim, store: copy, clock, gate, home }
     }
@@ -166,7 +166,7 @@ impl Bench {
     }
 
     /// A process with this key in this mode, if it starts.
-    pub(crate) async fn try_key(&self, key: &str, mode: &str) -> Result<Gate, tollgate::Error> {
+    pub(crate) async fn try_key(&self, key: &str, mode: &str) -> Result<Gate, tallygate::Error> {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("key"), key).unwrap();
         std::fs::write(home.path().join("secret"), SECRET).unwrap();
@@ -196,7 +196,7 @@ impl Bench {
         self.clock.advance(Duration::from_secs(seconds.into()));
     }
 
-    pub(crate) async fn report(&self) -> tollgate::billing::report::Report {
+    pub(crate) async fn report(&self) -> tallygate::billing::report::Report {
         self.gate.report_now().await.unwrap()
     }
 
@@ -232,7 +232,7 @@ impl Bench {
 }
 
 pub(crate) async fn plan_at(gate: &Gate, tenant: &str) -> String {
-    let who = tollgate::testing::identified(gate, tenant).await;
+    let who = tallygate::testing::identified(gate, tenant).await;
     let reply = gate.usage_reply(&who, None).await;
     let usage: Value = serde_json::from_slice(&reply.body).unwrap();
     usage["plan"]["name"].as_str().or(usage["plan"].as_str()).unwrap().to_owned()
@@ -247,7 +247,7 @@ pub(crate) async fn use_at(gate: &Gate, tenant: &str, meter: &str, units: u64) {
 /// Units that were paid for in advance, by a tenant on plan `team`.
 pub(crate) async fn pack(bench: &Bench, units: u64) {
     let tenant = bench.gate.directory().tenant("acme").plan("team");
-    let pack = tollgate::directory::Grant {
+    let pack = tallygate::directory::Grant {
         id: "pack".to_owned(),
         meter: "jobs".to_owned(),
         units,
@@ -306,9 +306,12 @@ fn service(sim: &Sim, home: &tempfile::TempDir) -> String {
 /// Believes `x-tenant`.
 struct ByHeader;
 
-impl tollgate::identity::Identify for ByHeader {
-    fn identify(&self, view: &dyn tollgate::identity::RequestView) -> tollgate::identity::Identity {
-        use tollgate::identity::{Caller, Identity};
+impl tallygate::identity::Identify for ByHeader {
+    fn identify(
+        &self,
+        view: &dyn tallygate::identity::RequestView,
+    ) -> tallygate::identity::Identity {
+        use tallygate::identity::{Caller, Identity};
         let tenant = view.header("x-tenant").and_then(|value| std::str::from_utf8(value).ok());
         tenant.map_or(Identity::Nobody, |tenant| Identity::Tenant(Caller::new(tenant)))
     }

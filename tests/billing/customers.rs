@@ -2,7 +2,7 @@
 //! come.
 
 use serde_json::json;
-use tollgate::directory::PaymentState;
+use tallygate::directory::PaymentState;
 
 use crate::bench::{Bench, NOW, event, subscription};
 

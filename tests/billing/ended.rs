@@ -2,8 +2,8 @@
 //! assigned, of what an operator says later, and of its cycles.
 
 use serde_json::{Value, json};
-use tollgate::directory::{PaymentState, TenantRecord};
-use tollgate::{Ask, Gate};
+use tallygate::directory::{PaymentState, TenantRecord};
+use tallygate::{Ask, Gate};
 
 use crate::bench::{Bench, NOW, event, plan_at, subscription, webhook_at};
 

@@ -1,8 +1,8 @@
 //! Use that other services report, and what Stripe counts of it: it is paid like all use.
 
-use tollgate::Gate;
-use tollgate::ingest::{Counted, UsageEvent};
-use tollgate::testing::START_MS;
+use tallygate::Gate;
+use tallygate::ingest::{Counted, UsageEvent};
+use tallygate::testing::START_MS;
 
 use crate::bench::{Bench, pack, use_at};
 

@@ -1,7 +1,7 @@
 //! What happens to plans, packs and payment in the real lives of customers at Stripe.
 
 use serde_json::{Value, json};
-use tollgate::directory::{PaymentState, TenantRecord};
+use tallygate::directory::{PaymentState, TenantRecord};
 
 use crate::bench::{Bench, NOW, event, subscription, webhook_at};
 
@@ -359,7 +359,7 @@ async fn a_checkout_for_a_payment_takes_no_tenant_from_its_customer() {
     let checkout = |mode: &str, tenant: &str, customer: &str| {
         json!({
             "id": "cs_1", "object": "checkout.session", "customer": customer, "mode": mode,
-            "metadata": { "tollgate_tenant": tenant },
+            "metadata": { "tallygate_tenant": tenant },
         })
     };
     let completed = "checkout.session.completed";

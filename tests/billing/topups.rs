@@ -1,8 +1,8 @@
 //! What was bought once is given once, on the terms of the plan file under which it was first seen.
 
 use serde_json::{Value, json};
-use tollgate::Gate;
-use tollgate::directory::Grant;
+use tallygate::Gate;
+use tallygate::directory::Grant;
 
 use crate::bench::{Bench, NOW, event, use_at, webhook_at};
 
@@ -88,7 +88,7 @@ async fn a_pack_that_found_no_room_is_given_once_an_operator_has_ended_one_that_
     assert!(!grants(&gate).await.contains(&small(3)));
     // And nothing is left of it.
     let acme = gate.tenant("acme").await.unwrap();
-    let more = tollgate::Ask::op("work").tenant(&acme).cost("credits", 1);
+    let more = tallygate::Ask::op("work").tenant(&acme).cost("credits", 1);
     assert!(gate.admit(more).await.is_err());
 }
 
@@ -108,7 +108,7 @@ async fn a_pack_of_a_meter_that_the_plan_does_not_limit_is_kept_until_one_does()
     let limited = limited.await;
     let acme = limited.tenant("acme").await.unwrap();
     let mut used = 0;
-    let ask = || tollgate::Ask::op("work").tenant(&acme).cost("credits", 1);
+    let ask = || tallygate::Ask::op("work").tenant(&acme).cost("credits", 1);
     while let Ok(permit) = limited.admit(ask()).await {
         permit.settle();
         used += 1;

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::json;
+use tallygate::Outcome;
+use tallygate::identity::RequestView;
+use tallygate::testing::{OpenRequest, START_MS};
 use tokio::time::Instant;
-use tollgate::Outcome;
-use tollgate::identity::RequestView;
-use tollgate::testing::{OpenRequest, START_MS};
 
 use crate::bench::{Bench, event, pack, subscription, use_at};
 
@@ -256,13 +256,13 @@ async fn overage_of(quota: &str, uses: &[(u32, u64)]) -> i64 {
 }
 
 /// Uses units of `acme`, as a client does that comes again after a 503.
-async fn use_patiently(bench: &Bench, gate: &tollgate::Gate, units: u64) {
+async fn use_patiently(bench: &Bench, gate: &tallygate::Gate, units: u64) {
     let tenant = gate.tenant("acme").await.unwrap();
     for _ in 0..20 {
-        let ask = tollgate::Ask::op("work").tenant(&tenant).cost("jobs", units);
+        let ask = tallygate::Ask::op("work").tenant(&tenant).cost("jobs", units);
         match gate.admit(ask).await {
             Ok(permit) => return permit.settle(),
-            Err(refusal) => assert_eq!(refusal.reason, tollgate::Reason::Unavailable),
+            Err(refusal) => assert_eq!(refusal.reason, tallygate::Reason::Unavailable),
         }
         bench.pass(1);
     }
@@ -270,8 +270,8 @@ async fn use_patiently(bench: &Bench, gate: &tollgate::Gate, units: u64) {
 }
 
 /// What `GET /usage` says was used beyond what is included, and in which period.
-async fn over_shown(gate: &tollgate::Gate, tenant: &str) -> (String, i64) {
-    let who = tollgate::testing::identified(gate, tenant).await;
+async fn over_shown(gate: &tallygate::Gate, tenant: &str) -> (String, i64) {
+    let who = tallygate::testing::identified(gate, tenant).await;
     let reply = gate.usage_reply(&who, None).await;
     let usage: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     let meters = usage["meters"].as_array().unwrap();

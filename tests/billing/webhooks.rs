@@ -1,8 +1,8 @@
 //! What Stripe says, and what a tenant's next request meets.
 
 use serde_json::{Value, json};
-use tollgate::directory::PaymentState;
-use tollgate::testing::{Faulty, Odds};
+use tallygate::directory::PaymentState;
+use tallygate::testing::{Faulty, Odds};
 
 use crate::bench::{Bench, NOW, event, plan_at, subscription, subscription_of, webhook_at};
 
@@ -10,7 +10,7 @@ const CREATED: &str = "customer.subscription.created";
 const UPDATED: &str = "customer.subscription.updated";
 const DELETED: &str = "customer.subscription.deleted";
 
-async fn record(bench: &Bench, tenant: &str) -> tollgate::directory::TenantRecord {
+async fn record(bench: &Bench, tenant: &str) -> tallygate::directory::TenantRecord {
     bench.gate.directory().find(tenant).await.unwrap().unwrap().record().as_ref().clone()
 }
 
@@ -129,7 +129,7 @@ async fn a_checkout_that_names_its_tenant_links_it() {
     let checkout = |tenant: &str| {
         json!({
             "id": "cs_1", "object": "checkout.session", "customer": "cus_new",
-            "metadata": { "tollgate_tenant": tenant },
+            "metadata": { "tallygate_tenant": tenant },
         })
     };
     let completed = "checkout.session.completed";
@@ -154,7 +154,7 @@ async fn addons_count_by_quantity_and_top_ups_are_granted_once() {
     bench.webhook(&event("evt_2", CREATED, NOW, &seats)).await;
     let at = record(&bench, "acme").await;
     assert_eq!(at.addons.get("seats"), Some(&3));
-    let seats = tollgate::testing::identified(&bench.gate, "acme").await;
+    let seats = tallygate::testing::identified(&bench.gate, "acme").await;
     let usage = bench.gate.usage_reply(&seats, None).await;
     let usage = String::from_utf8(usage.body).unwrap();
     assert!(usage.contains("103000"), "100k and 3 x 1k: {usage}");

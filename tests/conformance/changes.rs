@@ -1,6 +1,6 @@
 //! Laws 2 and 7: what changes do, and that a call at fault does nothing.
 
-use tollgate::store::{Change, StoreErrorKind, Value, When, Write, Written};
+use tallygate::store::{Change, StoreErrorKind, Value, When, Write, Written};
 
 use crate::Subject;
 use crate::subject::{add, item, key, query, set, write};
@@ -86,7 +86,7 @@ pub(crate) async fn a_malformed_call_is_invalid_and_changes_nothing(at: Subject)
     wrong.extend(names(""));
     wrong.extend(names("pk"));
     wrong.extend(names("sk"));
-    wrong.extend(names("tollgate"));
+    wrong.extend(names("tallygate"));
     for write in wrong {
         assert_eq!(at.error(write.clone()).await, StoreErrorKind::Invalid, "{write:?}");
     }

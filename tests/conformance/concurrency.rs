@@ -1,6 +1,6 @@
 //! Laws 1 and 5 while many call at once.
 
-use tollgate::store::{StoreErrorKind, When, Write, Written};
+use tallygate::store::{StoreErrorKind, When, Write, Written};
 
 use crate::Subject;
 use crate::subject::{add, key, set, write};

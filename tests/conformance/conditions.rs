@@ -1,6 +1,6 @@
 //! Laws 1 and 2: all conditions or nothing, and the item as it stands.
 
-use tollgate::store::{Change, Value, When, Written};
+use tallygate::store::{Change, Value, When, Written};
 
 use crate::Subject;
 use crate::subject::{add, item, key, set, write};

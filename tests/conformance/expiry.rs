@@ -3,7 +3,7 @@
 //! For stores that remove it themselves. One that leaves it to its service answers 0 and cannot be
 //! waited for here; of these laws it keeps the ones about what stays.
 
-use tollgate::store::{Change, MAX_EXPIRED_ITEMS, StoreErrorKind};
+use tallygate::store::{Change, MAX_EXPIRED_ITEMS, StoreErrorKind};
 
 use crate::Subject;
 use crate::subject::{Val, item, key, query, set, sort_keys, write};

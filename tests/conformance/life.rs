@@ -1,6 +1,6 @@
 //! Law 4 as far as a process can see it: closing, and opening again.
 
-use tollgate::store::{StoreErrorKind, When};
+use tallygate::store::{StoreErrorKind, When};
 
 use crate::Subject;
 use crate::subject::{item, key, query, set, sort_keys, write};

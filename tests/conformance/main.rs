@@ -1,4 +1,4 @@
-//! The laws of `tollgate::store`, run against every store.
+//! The laws of `tallygate::store`, run against every store.
 //!
 //! A law is an async function over a [`Subject`]; a store is a function that makes one, and one
 //! line at the end of this file. A store that cannot run here says why: on a developer's machine

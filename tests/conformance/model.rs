@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use tollgate::store::{Change, Item, Page, Query, StoreErrorKind, Value, When, Write, Written};
+use tallygate::store::{Change, Item, Page, Query, StoreErrorKind, Value, When, Write, Written};
 
 use crate::Subject;
 use crate::subject::key;
@@ -187,7 +187,7 @@ fn sk() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["-", "1", "10", "é", "\u{1f600}"]).prop_map(String::from)
 }
 
-fn attribute() -> impl Strategy<Value = tollgate::store::Name> {
+fn attribute() -> impl Strategy<Value = tallygate::store::Name> {
     prop::sample::select(vec!["x", "y", "z"]).prop_map(Into::into)
 }
 

@@ -1,6 +1,6 @@
 //! Law 6: one partition, in byte order, in pages.
 
-use tollgate::store::{MAX_PAGE_ITEMS, Query};
+use tallygate::store::{MAX_PAGE_ITEMS, Query};
 
 use crate::Subject;
 use crate::subject::{add, key, query, set, sort_keys, write};

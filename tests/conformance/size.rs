@@ -1,6 +1,6 @@
 //! Law 7, and that what was written is what comes back.
 
-use tollgate::store::{MAX_ITEM_BYTES, MAX_PK_BYTES, MAX_SK_BYTES, StoreErrorKind};
+use tallygate::store::{MAX_ITEM_BYTES, MAX_PK_BYTES, MAX_SK_BYTES, StoreErrorKind};
 
 use crate::Subject;
 use crate::subject::{item, key, query, set, write};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 #[cfg(feature = "dynamodb")]
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tollgate::store::{
+use tallygate::store::{
     Change, Item, Key, MAX_PAGE_ITEMS, Page, Query, Store, StoreError, StoreErrorKind, Value, When,
     Write, Written,
 };
@@ -79,15 +79,15 @@ impl Subject {
 
 /// The reference store.
 pub(crate) async fn memory() -> Result<Subject, String> {
-    let table = tollgate::store::Memory::new();
+    let table = tallygate::store::Memory::new();
     Ok(Subject::new(move || Arc::new(table.clone())))
 }
 
 /// The same, with pages that end early.
 pub(crate) async fn cut_pages() -> Result<Subject, String> {
-    let table = tollgate::store::Memory::new();
+    let table = tallygate::store::Memory::new();
     Ok(Subject::new(move || {
-        let store = tollgate::testing::Faulty::scripted(table.clone(), []);
+        let store = tallygate::testing::Faulty::scripted(table.clone(), []);
         store.cut_pages(3);
         Arc::new(store)
     }))
@@ -98,7 +98,7 @@ pub(crate) async fn cut_pages() -> Result<Subject, String> {
 pub(crate) async fn redb() -> Result<Subject, String> {
     let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
     Ok(Subject::new(move || {
-        Arc::new(tollgate::store::Redb::open(dir.path().join("store.redb")).unwrap())
+        Arc::new(tallygate::store::Redb::open(dir.path().join("store.redb")).unwrap())
     }))
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn redb() -> Result<Subject, String> {
 pub(crate) async fn dynoxide() -> Result<Subject, String> {
     let db = dynoxide::Database::memory().map_err(|error| error.to_string())?;
     let endpoint = shared_table::serve(db).await.map_err(|error| error.to_string())?;
-    new_table(&endpoint, "tollgate").await
+    new_table(&endpoint, "tallygate").await
 }
 
 /// The table, in Amazon's DynamoDB Local. All tests share its process, each has its own table.
@@ -123,7 +123,7 @@ pub(crate) async fn dynamodb_local() -> Result<Subject, String> {
 /// A new table there, and the store in it.
 #[cfg(feature = "dynamodb")]
 async fn new_table(endpoint: &str, table: &str) -> Result<Subject, String> {
-    use tollgate::store::DynamoDb;
+    use tallygate::store::DynamoDb;
 
     let client = shared_table::client(endpoint);
     let made = DynamoDb::create_table(&client, table, None).await;

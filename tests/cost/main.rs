@@ -3,7 +3,7 @@
 //! those of the reference model.
 //!
 //!     cargo test --test cost -- --nocapture                              # small, as in CI
-//!     TOLLGATE_COST=full cargo test --release --test cost -- --nocapture
+//!     TALLYGATE_COST=full cargo test --release --test cost -- --nocapture
 //!
 //! Not measured: what AWS charges for storage and traffic, and calls that fail.
 
@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use metered::{Bill, Table};
 use nodes::{Chance, Got, Tenants};
-use tollgate::Gate;
-use tollgate::testing::split_pools;
+use tallygate::Gate;
+use tallygate::testing::split_pools;
 
 /// The pace of a service file that says nothing.
 const USUAL_PACE: u32 = 50;
@@ -75,16 +75,16 @@ impl Row {
 }
 
 fn is_full() -> bool {
-    std::env::var("TOLLGATE_COST").is_ok_and(|much| much == "full")
+    std::env::var("TALLYGATE_COST").is_ok_and(|much| much == "full")
 }
 
 /// Runs this on a runtime whose time is made up, with randomness from a seed.
 fn run<T>(task: impl Future<Output = T>) -> T {
-    tollgate::testing::seed_this_thread(Some(1));
+    tallygate::testing::seed_this_thread(Some(1));
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
     let done = runtime.block_on(task);
-    tollgate::testing::seed_this_thread(None);
+    tallygate::testing::seed_this_thread(None);
     done
 }
 

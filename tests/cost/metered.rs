@@ -9,17 +9,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tollgate::store::{
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreFuture, Units, Value, Write,
     Written,
 };
+use tokio::time::Instant;
 
 /// What a call takes: a DynamoDB in the same region.
 const LATENCY: Duration = Duration::from_millis(5);
 
 /// The attribute by which the DynamoDB store knows its items: its name, and a number of one digit.
-const FORMAT_BYTES: usize = "tollgate".len() + 2;
+const FORMAT_BYTES: usize = "tallygate".len() + 2;
 
 /// What was charged, over all nodes.
 #[derive(Clone, Debug, Default)]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::testing::{OpenRequest, START_MS};
+use tallygate::{Clock, Gate, GateBuilder, Now, Outcome, Reason};
 use tokio::time::Instant;
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::testing::{OpenRequest, START_MS};
-use tollgate::{Clock, Gate, GateBuilder, Now, Outcome, Reason};
 
 use crate::metered::Table;
 

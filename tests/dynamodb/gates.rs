@@ -1,9 +1,9 @@
 //! Two gates on one table, each behind a wire that fails every second request: one quota, to the
 //! unit, and all of it on record.
 
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::store::DynamoDb;
-use tollgate::{Ask, Gate, GateBuilder, TenantHandle, testing};
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::store::DynamoDb;
+use tallygate::{Ask, Gate, GateBuilder, TenantHandle, testing};
 
 use crate::proxy::{Fault, Proxy};
 use crate::shared_table::{client, serve};

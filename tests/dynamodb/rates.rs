@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tallygate::store::DynamoDb;
+use tallygate::{Ask, Gate, testing};
 use tokio::time::Instant;
-use tollgate::store::DynamoDb;
-use tollgate::{Ask, Gate, testing};
 
 use crate::shared_table::client;
 

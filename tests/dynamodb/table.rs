@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
     ScalarAttributeType, TimeToLiveSpecification,
 };
-use tollgate::GateBuilder;
-use tollgate::store::{
+use tallygate::GateBuilder;
+use tallygate::store::{
     Change, DynamoDb, Key, Query, Store, StoreErrorKind, Units, Value, WarmThroughput, When, Write,
     Written,
 };
@@ -166,7 +166,7 @@ async fn an_item_of_another_format_is_named_and_never_written_over() {
         let put = put.item("n", AttributeValue::N("1".into()));
         let format = format.map(|format| AttributeValue::N(format.into()));
         let put = match format {
-            Some(format) => put.item("tollgate", format),
+            Some(format) => put.item("tallygate", format),
             None => put,
         };
         put.send().await.unwrap();

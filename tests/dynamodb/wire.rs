@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tollgate::store::{
+use tallygate::store::{
     Change, DynamoDb, Item, Key, Store, StoreErrorKind, Value, When, Write, Written,
 };
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tollgate::{Ask, Gate, TenantHandle, testing};
+use tallygate::{Ask, Gate, TenantHandle, testing};
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -11,9 +11,9 @@ const PLANS: &str = r#"
     quota.requests = "1000/hour"
 "#;
 
-/// How many tenants; `TOLLGATE_TENANTS` says otherwise.
+/// How many tenants; `TALLYGATE_TENANTS` says otherwise.
 fn tenants() -> usize {
-    std::env::var("TOLLGATE_TENANTS").map_or(20_000, |n| n.parse().unwrap())
+    std::env::var("TALLYGATE_TENANTS").map_or(20_000, |n| n.parse().unwrap())
 }
 
 /// What one call of each tenant took of the processor, least first: other work on the machine is

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use tallygate::store::{Change, Key, Memory, Query, Store, Value, When, Write, Written};
+use tallygate::{CLOSE_WITHIN, Gate, testing};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tollgate::store::{Change, Key, Memory, Query, Store, Value, When, Write, Written};
-use tollgate::{CLOSE_WITHIN, Gate, testing};
 
 use crate::support::{Of, Paused, Troubled, call};
 

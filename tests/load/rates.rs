@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallygate::store::Memory;
+use tallygate::{Ask, Gate, testing};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tollgate::store::Memory;
-use tollgate::{Ask, Gate, testing};
 
 use crate::support::{Of, Paused, Troubled, call};
 

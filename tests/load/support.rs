@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tollgate::identity::RequestView;
-use tollgate::store::{
+use tallygate::identity::RequestView;
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
     Written,
 };
-use tollgate::{Answer, Clock, Gate, Now, Reason, Step, Waited, testing};
+use tallygate::{Answer, Clock, Gate, Now, Reason, Step, Waited, testing};
+use tokio::time::Instant;
 
 /// The time of the paused runtime.
 #[derive(Clone)]

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tollgate::decision::Payment as PaymentDue;
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::store::{
+use tallygate::decision::Payment as PaymentDue;
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::testing::{self, Plans};
-use tollgate::{Ask, Gate, GateBuilder, ManualClock, Reason, TenantHandle};
+use tallygate::testing::{self, Plans};
+use tallygate::{Ask, Gate, GateBuilder, ManualClock, Reason, TenantHandle};
 
 use crate::book::Refused;
 use crate::stripe::Stripe;

@@ -2,9 +2,9 @@
 //! random histories. A history has a number, and a number is one history for good.
 //!
 //!     cargo test --test model                                          # those of every build
-//!     TOLLGATE_HISTORIES=100000 cargo test --release --test model the_gate -- --nocapture
-//!     TOLLGATE_FROM=4711 TOLLGATE_HISTORIES=1 cargo test --test model the_gate
-//!     TOLLGATE_SURVEY=500 cargo test --test model survey -- --nocapture     # all differences
+//!     TALLYGATE_HISTORIES=100000 cargo test --release --test model the_gate -- --nocapture
+//!     TALLYGATE_FROM=4711 TALLYGATE_HISTORIES=1 cargo test --test model the_gate
+//!     TALLYGATE_SURVEY=500 cargo test --test model survey -- --nocapture     # all differences
 //!
 //! A history that differs is made smaller, printed, and belongs into `regressions.rs`.
 
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use tollgate::testing::{self, Plant};
+use tallygate::testing::{self, Plant};
 
 use crate::coverage::{Coverage, Seen};
 use crate::history::History;
@@ -58,7 +58,7 @@ struct Found {
 
 #[test]
 fn the_gate_does_what_the_book_says() {
-    let cases = env("TOLLGATE_HISTORIES").unwrap_or(HISTORIES);
+    let cases = env("TALLYGATE_HISTORIES").unwrap_or(HISTORIES);
     let coverage = Coverage::default();
     let found = run_all(&ONE_NODE, cases, Some(&coverage), 1);
     held(&coverage, cases, &found);
@@ -66,7 +66,7 @@ fn the_gate_does_what_the_book_says() {
 
 #[test]
 fn several_nodes_of_which_some_die_stay_within_what_is_promised() {
-    let cases = env("TOLLGATE_HISTORIES").unwrap_or(HISTORIES_OF_NODES);
+    let cases = env("TALLYGATE_HISTORIES").unwrap_or(HISTORIES_OF_NODES);
     let coverage = Coverage::default();
     let found = run_all(&SEVERAL_NODES, cases, Some(&coverage), 1);
     let [stranded, used] = &nodes::STRANDED;
@@ -117,7 +117,7 @@ fn known_mistakes_of_several_nodes_are_caught() {
 
 fn are_caught(mistakes: Vec<Plant>, first_that_differs: fn() -> Option<(u32, Differs)>) {
     let missed = Mutex::new(Vec::new());
-    let named = std::env::var("TOLLGATE_MISTAKES").ok();
+    let named = std::env::var("TALLYGATE_MISTAKES").ok();
     let is_meant = |it: &Plant| named.as_ref().is_none_or(|named| *named == format!("{it:?}"));
     let mistakes = Mutex::new(mistakes.into_iter().filter(is_meant));
     let work = || {
@@ -169,7 +169,7 @@ fn survey_of_several_nodes() {
 }
 
 fn survey_of(way: &Way) {
-    if let Some(cases) = env("TOLLGATE_SURVEY") {
+    if let Some(cases) = env("TALLYGATE_SURVEY") {
         let found = run_all(way, cases, None, usize::MAX);
         for (kind, (n, found)) in &found {
             println!("=== {n} x {kind}\n{}\n", found.told());
@@ -186,7 +186,7 @@ fn run_all(
     coverage: Option<&Coverage>,
     enough: usize,
 ) -> BTreeMap<String, (u32, Found)> {
-    let first = env("TOLLGATE_FROM").unwrap_or(0);
+    let first = env("TALLYGATE_FROM").unwrap_or(0);
     let (next, found) = (AtomicU32::new(first), Mutex::new(BTreeMap::new()));
     let work = || {
         loop {

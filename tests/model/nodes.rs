@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tallygate::directory::Grant as Given;
+use tallygate::ingest::UsageEvent;
+use tallygate::report::{Granularity, HistoryQuery};
+use tallygate::testing::{self, OpenRequest, Plans, START_MS};
+use tallygate::{Gate, ManualClock, Outcome, Usage};
 use tokio::runtime::{Builder, Runtime};
-use tollgate::directory::Grant as Given;
-use tollgate::ingest::UsageEvent;
-use tollgate::report::{Granularity, HistoryQuery};
-use tollgate::testing::{self, OpenRequest, Plans, START_MS};
-use tollgate::{Gate, ManualClock, Outcome, Usage};
 
 use crate::book::{Meter, Quota};
 use crate::bounds::{Bounds, Held, Told};
@@ -166,7 +166,7 @@ impl Run {
             // Of one node.
             Event::Pay { .. } | Event::Subscribe { .. } | Event::Cancel { .. } => {}
             Event::Suspend { tenant, suspended } => {
-                let edit = |edit: tollgate::directory::TenantEdit| {
+                let edit = |edit: tallygate::directory::TenantEdit| {
                     let edit = edit.note("-");
                     if suspended { edit.suspend() } else { edit.resume() }
                 };
@@ -347,7 +347,7 @@ impl Run {
     fn edit_tenant(
         &mut self,
         tenant: usize,
-        edit: impl FnOnce(tollgate::directory::TenantEdit) -> tollgate::directory::TenantEdit,
+        edit: impl FnOnce(tallygate::directory::TenantEdit) -> tallygate::directory::TenantEdit,
     ) {
         let node = &self.nodes[self.bounds.at];
         let named = node.gate.directory().tenant(&name(tenant));

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use stripe_sim::{Settings, Sim, signature};
-use tollgate::Gate;
-use tollgate::testing::START_MS;
+use tallygate::Gate;
+use tallygate::testing::START_MS;
 
 use crate::history::{Drawn, METERS};
 use crate::system::Differs;

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tollgate::directory::{Grant as Given, PaymentState};
-use tollgate::ingest::{Counted, UsageEvent};
-use tollgate::testing::{self, OpenRequest, Plans, START_MS};
-use tollgate::{Gate, ManualClock, Outcome, Usage};
+use tallygate::directory::{Grant as Given, PaymentState};
+use tallygate::ingest::{Counted, UsageEvent};
+use tallygate::testing::{self, OpenRequest, Plans, START_MS};
+use tallygate::{Gate, ManualClock, Outcome, Usage};
 
 use crate::book::{Account, Book, Grant, Hold, Meter, Payment, Quota, Refused, Subscription};
 use crate::calendar::{DAY, HOUR};

@@ -7,10 +7,10 @@
 //! beside what the nodes believe, and every write and every unit served is checked (`world.rs`).
 //!
 //!     cargo test --test simulation                                   # the seeds of CI
-//!     TOLLGATE_SEEDS=0..100000 cargo test --release --test simulation no_schedule -- --nocapture
-//!     TOLLGATE_QUIET_SEEDS=0..1000 cargo test --release --test simulation without_faults
-//!     TOLLGATE_SPLIT=1 cargo test --test simulation                  # every pool has sub-pools
-//!     TOLLGATE_MISTAKES=MissingSeal cargo test --test simulation mistakes -- --nocapture
+//!     TALLYGATE_SEEDS=0..100000 cargo test --release --test simulation no_schedule -- --nocapture
+//!     TALLYGATE_QUIET_SEEDS=0..1000 cargo test --release --test simulation without_faults
+//!     TALLYGATE_SPLIT=1 cargo test --test simulation                  # every pool has sub-pools
+//!     TALLYGATE_MISTAKES=MissingSeal cargo test --test simulation mistakes -- --nocapture
 //!
 //! A seed takes about 16 ms of a core; `TMPDIR=/dev/shm` spares a disk its journals. One that fails
 //! is printed; put into `seeds.txt`, it is run for good.
@@ -37,7 +37,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tollgate::testing::Plant;
+use tallygate::testing::Plant;
 use world::World;
 
 /// Seeds that every build runs.
@@ -100,7 +100,7 @@ fn run_all(seeds: Range<u64>, quiet: bool) -> Sum {
 }
 
 fn seeds() -> Range<u64> {
-    range("TOLLGATE_SEEDS").unwrap_or(ALWAYS)
+    range("TALLYGATE_SEEDS").unwrap_or(ALWAYS)
 }
 
 fn range(name: &str) -> Option<Range<u64>> {
@@ -109,9 +109,9 @@ fn range(name: &str) -> Option<Range<u64>> {
     Some(bounds.unwrap_or_else(|| panic!("{name} is FROM..TO")))
 }
 
-/// `TOLLGATE_QUIET_SEEDS=0..1000` for more of them.
+/// `TALLYGATE_QUIET_SEEDS=0..1000` for more of them.
 fn quiet_seeds() -> Range<u64> {
-    range("TOLLGATE_QUIET_SEEDS").unwrap_or(0..10)
+    range("TALLYGATE_QUIET_SEEDS").unwrap_or(0..10)
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn without_faults_nothing_is_lost_or_stranded() {
 }
 
 /// Seeds in which a planted mistake must show itself, each with faults and without, unless
-/// `TOLLGATE_SEEDS` names others.
+/// `TALLYGATE_SEEDS` names others.
 const TO_CATCH: Range<u64> = 0..4_000;
 
 /// Where the rarer ones showed themselves when this was last looked at, and whether without faults:
@@ -151,7 +151,7 @@ const SHOWN: [(Plant, u64, bool); 3] = [
 /// How a mistake shows itself, and at which seed.
 fn caught(mistake: Plant) -> Option<(String, String)> {
     let shown = SHOWN.iter().filter(|shown| shown.0 == mistake).map(|shown| (shown.1, shown.2));
-    let all = range("TOLLGATE_SEEDS").unwrap_or(TO_CATCH);
+    let all = range("TALLYGATE_SEEDS").unwrap_or(TO_CATCH);
     let all = all.flat_map(|seed| [(seed, false), (seed, true)]);
     shown.chain(all).find_map(|(seed, quiet)| {
         let found = run::run_with(seed, quiet, Some(mistake)).violation;
@@ -160,10 +160,10 @@ fn caught(mistake: Plant) -> Option<(String, String)> {
     })
 }
 
-/// All of them; or only the one that `TOLLGATE_MISTAKES` names.
+/// All of them; or only the one that `TALLYGATE_MISTAKES` names.
 #[test]
 fn known_mistakes_are_caught() {
-    let named = std::env::var("TOLLGATE_MISTAKES").ok();
+    let named = std::env::var("TALLYGATE_MISTAKES").ok();
     let is_meant = |name: String| named.as_ref().is_none_or(|named| *named == name);
     let mut missed = Vec::new();
     for mistake in Plant::ALL.into_iter().filter(|mistake| is_meant(format!("{mistake:?}"))) {

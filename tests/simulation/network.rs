@@ -4,11 +4,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use tokio::sync::oneshot;
-use tollgate::store::{
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write,
     Written,
 };
+use tokio::sync::oneshot;
 
 use crate::chance::Chance;
 use crate::world::{World, kind_of};

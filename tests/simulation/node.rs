@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::testing::Plans;
+use tallygate::{Clock, Gate, GateBuilder, Now};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::Instant;
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::testing::Plans;
-use tollgate::{Clock, Gate, GateBuilder, Now};
 
 use crate::network::{NodeStore, Outbox};
 
@@ -149,9 +149,9 @@ impl Life {
     }
 }
 
-fn is_temporary(error: &tollgate::Error) -> bool {
+fn is_temporary(error: &tallygate::Error) -> bool {
     match error {
-        tollgate::Error::Store(error) => error.is_temporary(),
+        tallygate::Error::Store(error) => error.is_temporary(),
         _ => false,
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tollgate::testing::{Drawn, OpenRequest};
-use tollgate::{Gate, Outcome};
+use tallygate::testing::{Drawn, OpenRequest};
+use tallygate::{Gate, Outcome};
 
 use crate::node::Call;
 use crate::world::World;
@@ -42,7 +42,7 @@ pub(crate) async fn run(gate: Gate, world: Arc<Mutex<World>>, tenant: String, ki
         Ok(open) => open,
         Err(refusal) => {
             let reason = refusal.map(|refusal| refusal.reason);
-            let unavailable = matches!(reason, Some(tollgate::Reason::Unavailable));
+            let unavailable = matches!(reason, Some(tallygate::Reason::Unavailable));
             lock(&world).count(if unavailable { "unavailable" } else { "refused" });
             return;
         }

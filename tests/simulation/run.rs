@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tollgate::store::{StoreError, StoreErrorKind};
-use tollgate::testing::{
+use tallygate::store::{StoreError, StoreErrorKind};
+use tallygate::testing::{
     LogItem, Plans, Plant, doze, have_patience, incarnation, plant, seed_this_thread, split_pools,
 };
 
@@ -181,9 +181,9 @@ pub(crate) fn run_with(seed: u64, quiet: bool, mistake: Option<Plant>) -> Outcom
 /// With one writer in it a pool is split, into two sub-pools: there are few nodes.
 const SPLIT: (usize, u16) = (1, 2);
 
-/// In which runs pools are split: one of nine; or all, if `TOLLGATE_SPLIT` is set.
+/// In which runs pools are split: one of nine; or all, if `TALLYGATE_SPLIT` is set.
 fn is_split(seed: u64, mistake: Option<Plant>) -> bool {
-    let asked = std::env::var_os("TOLLGATE_SPLIT").is_some();
+    let asked = std::env::var_os("TALLYGATE_SPLIT").is_some();
     asked || seed % 9 == 7 || mistake == Some(Plant::FedByIncrement)
 }
 
@@ -789,10 +789,10 @@ fn plans((jobs, tokens): (u64, u64)) -> String {
     )
 }
 
-/// For whoever follows a seed: `TOLLGATE_TRACE=part-of-a-key TOLLGATE_SEEDS=31..32 ..`.
+/// For whoever follows a seed: `TALLYGATE_TRACE=part-of-a-key TALLYGATE_SEEDS=31..32 ..`.
 pub(crate) fn traced() -> Option<&'static str> {
     static PART: std::sync::LazyLock<Option<String>> =
-        std::sync::LazyLock::new(|| std::env::var("TOLLGATE_TRACE").ok());
+        std::sync::LazyLock::new(|| std::env::var("TALLYGATE_TRACE").ok());
     PART.as_deref()
 }
 

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tollgate::store::{Item, Key, Value, Write};
-use tollgate::testing::{ClaimItem, Drawn, LogItem, PoolEntry, PoolItem};
+use tallygate::store::{Item, Key, Value, Write};
+use tallygate::testing::{ClaimItem, Drawn, LogItem, PoolEntry, PoolItem};
 
 pub(crate) const SPACE: &str = "sim";
 
@@ -546,7 +546,7 @@ impl World {
 
 /// What kind of call a write is.
 pub(crate) fn kind_of(write: &Write) -> &'static str {
-    use tollgate::store::{Change, When};
+    use tallygate::store::{Change, When};
     let sets = |name: &str| {
         write.change.iter().any(|change| matches!(change, Change::Set(n, _) if *n == name))
     };

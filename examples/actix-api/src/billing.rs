@@ -2,8 +2,8 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data, ServiceConfig};
-use tollgate::Gate;
-use tollgate_actix_web::stripe_routes;
+use tallygate::Gate;
+use tallygate_actix_web::stripe_routes;
 
 use crate::stripe;
 

@@ -1,8 +1,8 @@
-//! An API somebody might sell, behind tollgate, in one file: `axum-api` once more, in actix-web.
+//! An API somebody might sell, behind tallygate, in one file: `axum-api` once more, in actix-web.
 //!
-//! It runs where `tollgate.toml` is: in this example's folder when cargo starts it, in the current
+//! It runs where `tallygate.toml` is: in this example's folder when cargo starts it, in the current
 //! one otherwise. `PORT` (3000) and `PLANS` (another plan file) come from the environment, and so
-//! does every key of `tollgate.toml` (`TOLLGATE__STORE__PATH=..`).
+//! does every key of `tallygate.toml` (`TALLYGATE__STORE__PATH=..`).
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -12,8 +12,8 @@ use actix_web::web::{self, Bytes, Json, Path, PayloadConfig, Query, ServiceConfi
 use actix_web::{App, HttpResponse, HttpServer};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate::Gate;
-use tollgate_actix_web::{Plan, Tenant, Tollgate, usage_routes};
+use tallygate::Gate;
+use tallygate_actix_web::{GateMiddleware, Plan, Tenant, usage_routes};
 
 #[cfg(feature = "stripe")]
 mod billing;
@@ -49,7 +49,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     demo::go_home()?;
     demo::make_pepper()?;
 
-    let mut builder = Gate::builder("tollgate.toml");
+    let mut builder = Gate::builder("tallygate.toml");
     if let Some(plans) = plans {
         builder = builder.plans_file(plans.to_string_lossy());
     }
@@ -70,7 +70,7 @@ async fn serve(gate: &Gate, port: u16) -> Result<(), Box<dyn Error>> {
     let shared = gate.clone();
     let app = move || {
         let app = App::new()
-            .wrap(Tollgate::new(&shared)) // one gate, shared by all workers
+            .wrap(GateMiddleware::new(&shared)) // one gate, shared by all workers
             .configure(usage_routes(&shared))
             .configure(api);
         #[cfg(feature = "stripe")]

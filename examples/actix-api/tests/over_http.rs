@@ -12,6 +12,6 @@ fn it_sells_what_axum_api_sells() {
     let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(here.join(path)).unwrap();
     assert_eq!(read("plans.toml"), read("../axum-api/plans.toml"));
-    let theirs = read("../axum-api/tollgate.toml").replace("axum-api", "actix-api");
-    assert_eq!(read("tollgate.toml"), theirs);
+    let theirs = read("../axum-api/tallygate.toml").replace("axum-api", "actix-api");
+    assert_eq!(read("tallygate.toml"), theirs);
 }

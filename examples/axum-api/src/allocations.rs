@@ -12,9 +12,9 @@ use axum::body::{Body, HttpBody};
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request};
 use axum::response::Response;
 use http_body_util::BodyExt;
-use tollgate::wire::{HeaderStyle, WireOptions};
-use tollgate::{GateBuilder, ManualClock};
-use tollgate_axum::TollgateLayer;
+use tallygate::wire::{HeaderStyle, WireOptions};
+use tallygate::{GateBuilder, ManualClock};
+use tallygate_axum::GateLayer;
 use tower::Service;
 use tower::util::MapResponseLayer;
 
@@ -39,7 +39,7 @@ async fn the_gate_allocates_in_this_program_what_it_says() {
         let gate = builder.open().await.expect("the plans of the example");
         let acme = gate.directory().tenant("acme").plan("team").save().await.expect("a tenant");
         let key = acme.new_key("ci").await.expect("a key").expose().to_owned();
-        let layer = TollgateLayer::new(&gate);
+        let layer = GateLayer::new(&gate);
         let layer = if extractors { layer } else { layer.without_extensions() };
         let own = least(crate::routes().layer(layer), &|| request(&key, &clock)).await;
         assert_eq!(own - bare, most, "{style:?}, extractors: {extractors}");

@@ -5,8 +5,8 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::Value;
-use tollgate::Gate;
-use tollgate_axum::stripe_router;
+use tallygate::Gate;
+use tallygate_axum::stripe_router;
 
 use crate::stripe;
 

@@ -5,12 +5,12 @@ use std::error::Error;
 use std::io::{ErrorKind, Write};
 
 use sha2::{Digest, Sha256};
-use tollgate::Gate;
-use tollgate::directory::PaymentState;
-use tollgate::identity::ApiKey;
+use tallygate::Gate;
+use tallygate::directory::PaymentState;
+use tallygate::identity::ApiKey;
 use tracing_subscriber::EnvFilter;
 
-/// As `tollgate.toml` has it.
+/// As `tallygate.toml` has it.
 const PEPPER: &str = concat!(env!("CARGO_PKG_NAME"), ".pepper");
 
 /// Logs to stderr; `RUST_LOG` says how much.

@@ -1,8 +1,8 @@
-//! An API somebody might sell, behind tollgate, in one file.
+//! An API somebody might sell, behind tallygate, in one file.
 //!
-//! It runs where `tollgate.toml` is: in this example's folder when cargo starts it, in the current
+//! It runs where `tallygate.toml` is: in this example's folder when cargo starts it, in the current
 //! one otherwise. `PORT` (3000) and `PLANS` (another plan file) come from the environment, and so
-//! does every key of `tollgate.toml` (`TOLLGATE__STORE__PATH=..`).
+//! does every key of `tallygate.toml` (`TALLYGATE__STORE__PATH=..`).
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -17,9 +17,9 @@ use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tallygate::Gate;
+use tallygate_axum::{GateLayer, Plan, Tenant, usage_router};
 use tokio::net::TcpListener;
-use tollgate::Gate;
-use tollgate_axum::{Plan, Tenant, TollgateLayer, usage_router};
 
 #[cfg(test)]
 mod allocations;
@@ -54,7 +54,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     demo::go_home()?;
     demo::make_pepper()?;
 
-    let mut builder = Gate::builder("tollgate.toml");
+    let mut builder = Gate::builder("tallygate.toml");
     if let Some(plans) = plans {
         builder = builder.plans_file(plans.to_string_lossy());
     }
@@ -76,7 +76,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 }
 
 fn app(gate: &Gate) -> Router {
-    let app = routes().layer(TollgateLayer::new(gate)).merge(usage_router(gate));
+    let app = routes().layer(GateLayer::new(gate)).merge(usage_router(gate));
     #[cfg(feature = "stripe")]
     let app = app.merge(billing::routes(gate)); // POST /webhooks/stripe
     app

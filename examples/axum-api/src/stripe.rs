@@ -5,8 +5,8 @@
 use std::error::Error;
 
 use serde_json::{Value, json};
-use tollgate::config::StripeConfig;
-use tollgate::{Gate, GateBuilder};
+use tallygate::config::StripeConfig;
+use tallygate::{Gate, GateBuilder};
 
 /// Who is billed.
 const BILLED: [&str; 2] = ["acme", "solo"];
@@ -14,7 +14,7 @@ const BILLED: [&str; 2] = ["acme", "solo"];
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Bills into the account of `STRIPE_SECRET_KEY`, if there is one. A service would write `[stripe]`
-/// into its `tollgate.toml` instead.
+/// into its `tallygate.toml` instead.
 pub(crate) fn hand_in(builder: GateBuilder) -> GateBuilder {
     match from_environment() {
         Some(stripe) => builder.stripe(stripe),

@@ -1,4 +1,4 @@
-//! Where `tollgate.toml`, or `TOLLGATE__STORE__KIND` over it, says `dynamodb`: the table, with a
+//! Where `tallygate.toml`, or `TALLYGATE__STORE__KIND` over it, says `dynamodb`: the table, with a
 //! client from where every AWS tool takes its settings (`AWS_REGION`, credentials,
 //! `AWS_ENDPOINT_URL_DYNAMODB`).
 
@@ -6,9 +6,9 @@ use std::error::Error;
 
 use aws_config::BehaviorVersion;
 use aws_sdk_dynamodb::Client;
-use tollgate::GateBuilder;
-use tollgate::config::StoreKind;
-use tollgate::store::DynamoDb;
+use tallygate::GateBuilder;
+use tallygate::config::StoreKind;
+use tallygate::store::DynamoDb;
 
 /// Hands the store to the builder if the service file asks for it. `--create-table` makes the
 /// table first, for whom it is missing.

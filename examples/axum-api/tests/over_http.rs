@@ -130,7 +130,7 @@ fn a_broken_plan_file_is_named_and_the_one_before_stays() {
 fn sigterm_drains_and_the_next_start_knows_what_was_used() {
     let home = Home::new();
     let store = home.path("elsewhere.redb");
-    let env = [("TOLLGATE__STORE__PATH", store.to_str().unwrap())];
+    let env = [("TALLYGATE__STORE__PATH", store.to_str().unwrap())];
     let api = home.start_with(&env);
     assert_eq!(api.send("POST", EXPORT, ACME).status, 202);
     assert_eq!(api.send("GET", SEARCH, ACME).status, 200);

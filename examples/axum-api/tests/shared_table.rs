@@ -42,8 +42,8 @@ fn home() -> Home {
 /// Where the table is, as every AWS tool is told.
 fn env<'a>(server: &'a dynamodb_local::Server, table: &'a str) -> [(&'a str, &'a str); 6] {
     [
-        ("TOLLGATE__STORE__KIND", "dynamodb"),
-        ("TOLLGATE__STORE__TABLE", table),
+        ("TALLYGATE__STORE__KIND", "dynamodb"),
+        ("TALLYGATE__STORE__TABLE", table),
         ("AWS_ENDPOINT_URL_DYNAMODB", server.endpoint()),
         ("AWS_REGION", "us-east-1"),
         ("AWS_ACCESS_KEY_ID", "x"),

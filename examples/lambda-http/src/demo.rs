@@ -2,8 +2,8 @@
 //! knows.
 
 use sha2::{Digest, Sha256};
-use tollgate::Gate;
-use tollgate::directory::PaymentState;
+use tallygate::Gate;
+use tallygate::directory::PaymentState;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 

@@ -12,10 +12,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate::Gate;
-use tollgate::config::StoreKind;
-use tollgate::store::DynamoDb;
-use tollgate_axum::{Plan, Tenant, TollgateLayer, usage_router};
+use tallygate::Gate;
+use tallygate::config::StoreKind;
+use tallygate::store::DynamoDb;
+use tallygate_axum::{GateLayer, Plan, Tenant, usage_router};
 
 mod demo;
 
@@ -34,16 +34,16 @@ async fn main() -> Result<(), Error> {
         gate.close().await?;
         return Ok(());
     }
-    tollgate_lambda::run(&gate, app(&gate)).await
+    tallygate_lambda::run(&gate, app(&gate)).await
 }
 
-/// Opens the gate on the table that `tollgate.toml` names.
+/// Opens the gate on the table that `tallygate.toml` names.
 async fn open(create_table: bool) -> Result<Gate, Error> {
-    let builder = tollgate_lambda::builder("tollgate.toml");
+    let builder = tallygate_lambda::builder("tallygate.toml");
     let StoreKind::Dynamodb { table } = builder.config()?.store.kind else {
         return Err("sandboxes share no file: write [store] kind = \"dynamodb\"".into());
     };
-    let client = tollgate_lambda::dynamodb_client()?;
+    let client = tallygate_lambda::dynamodb_client()?;
     if create_table {
         DynamoDb::create_table(&client, &table, None).await?;
     }
@@ -57,7 +57,7 @@ fn app(gate: &Gate) -> Router {
         .route("/v1/upload", post(upload))
         .route("/v1/stream", get(stream))
         .route("/healthz", get(async || "ok\n"))
-        .layer(TollgateLayer::new(gate))
+        .layer(GateLayer::new(gate))
         .merge(usage_router(gate))
 }
 

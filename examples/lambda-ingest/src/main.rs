@@ -6,9 +6,9 @@
 
 use aws_config::BehaviorVersion;
 use aws_sdk_dynamodb::Client;
-use tollgate::Gate;
-use tollgate::config::StoreKind;
-use tollgate::store::DynamoDb;
+use tallygate::Gate;
+use tallygate::config::StoreKind;
+use tallygate::store::DynamoDb;
 use tracing_subscriber::EnvFilter;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Error> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let gate = open(args == ["--seed"]).await?;
     match &args[..] {
-        [] => return tollgate_lambda::run_ingest(&gate).await,
+        [] => return tallygate_lambda::run_ingest(&gate).await,
         ["--seed"] => seed(&gate).await?,
         ["--letters"] => {
             for letter in gate.ingest().dead_letters("").await? {
@@ -40,10 +40,10 @@ async fn main() -> Result<(), Error> {
     Ok(gate.close().await?)
 }
 
-/// Opens the gate on the table that `tollgate.toml` names, with a client from where every AWS tool
+/// Opens the gate on the table that `tallygate.toml` names, with a client from where every AWS tool
 /// takes its settings.
 async fn open(create_table: bool) -> Result<Gate, Error> {
-    let builder = tollgate_lambda::builder("tollgate.toml");
+    let builder = tallygate_lambda::builder("tallygate.toml");
     let StoreKind::Dynamodb { table } = builder.config()?.store.kind else {
         return Err("sandboxes share no file: write [store] kind = \"dynamodb\"".into());
     };

@@ -3,21 +3,21 @@
 use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use tallygate::Gate;
+use tallygate_axum::{GateLayer, Tenant, usage_router};
 use tokio::net::TcpListener;
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
-use tollgate::Gate;
-use tollgate_axum::{Tenant, TollgateLayer, usage_router};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let gate = Gate::open("tollgate.toml").await?;
+    let gate = Gate::open("tallygate.toml").await?;
     let acme = gate.directory().tenant("acme").note("first customer").save().await?;
     println!("{}", acme.new_key("laptop").await?.expose()); // shown once, stored as a hash
 
     let app = Router::new()
         .route("/v1/hello", get(hello))
-        .layer(TollgateLayer::new(&gate))
+        .layer(GateLayer::new(&gate))
         .merge(usage_router(&gate)); // GET /usage, its history, a page for people
     let port = std::env::var("PORT").unwrap_or("3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;

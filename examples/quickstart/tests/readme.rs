@@ -49,7 +49,7 @@ fn the_lines_of_the_readme_are_the_program() {
 /// A folder with the files of this program, which it is started in.
 fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
-    for file in ["tollgate.toml", "plans.toml"] {
+    for file in ["tallygate.toml", "plans.toml"] {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         std::fs::copy(here, home.path().join(file)).unwrap();
     }
@@ -75,7 +75,7 @@ impl Running {
         let port = free.local_addr().unwrap().port();
         drop(free);
         let mut program = program(home);
-        program.env("TOLLGATE_PEPPER", "no secret in a test, but 32 bytes");
+        program.env("TALLYGATE_PEPPER", "no secret in a test, but 32 bytes");
         let mut child = program.env("PORT", port.to_string()).spawn().unwrap();
         let mut key = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut key).unwrap();
@@ -164,7 +164,7 @@ fn it_ends_well_at_the_signal_that_platforms_send() {
 #[test]
 fn an_empty_service_file_is_enough() {
     let home = home();
-    std::fs::write(home.path().join("tollgate.toml"), "").unwrap();
+    std::fs::write(home.path().join("tallygate.toml"), "").unwrap();
     let mut running = Running::start(home.path());
     assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
     assert!(running.ends_well_at("-TERM"));
@@ -173,7 +173,7 @@ fn an_empty_service_file_is_enough() {
 #[test]
 fn without_a_pepper_it_says_what_its_readme_shows() {
     let home = home();
-    let ended = program(home.path()).env_remove("TOLLGATE_PEPPER").output().unwrap();
+    let ended = program(home.path()).env_remove("TALLYGATE_PEPPER").output().unwrap();
     assert!(!ended.status.success());
     let said = String::from_utf8(ended.stderr).unwrap();
     let shown = shown_after("Without the pepper it does not start, and says why:");

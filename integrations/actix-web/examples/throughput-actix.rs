@@ -1,18 +1,18 @@
 //! A server that says one word, `bare`, `gated`, or behind a gate that is `silent` (it writes no
-//! limit headers): what `benches/throughput/run` measures. Runs where `tollgate.toml` is, on one
+//! limit headers): what `benches/throughput/run` measures. Runs where `tallygate.toml` is, on one
 //! worker, and prints its address.
 
 use actix_web::{App, HttpServer, web};
-use tollgate::Gate;
-use tollgate::wire::{HeaderStyle, WireOptions};
-use tollgate_actix_web::Tollgate;
+use tallygate::Gate;
+use tallygate::wire::{HeaderStyle, WireOptions};
+use tallygate_actix_web::GateMiddleware;
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let how = std::env::args().nth(1).unwrap_or_default();
     let style = if how == "silent" { HeaderStyle::Off } else { HeaderStyle::Draft11 };
     let wire = WireOptions { style, ..WireOptions::default() };
-    let gate = Gate::builder("tollgate.toml").wire(wire).open().await?;
+    let gate = Gate::builder("tallygate.toml").wire(wire).open().await?;
     let word = || web::get().to(async || "found");
     let serving = if how == "bare" {
         let app = move || App::new().route("/", word());
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{}", server.addrs()[0]);
         server.run()
     } else {
-        let app = move || App::new().wrap(Tollgate::new(&gate)).route("/", word());
+        let app = move || App::new().wrap(GateMiddleware::new(&gate)).route("/", word());
         let server = HttpServer::new(app).workers(1).bind(("127.0.0.1", 0))?;
         println!("{}", server.addrs()[0]);
         server.run()

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use pin_project_lite::pin_project;
-use tollgate::Pending;
-use tollgate::serving::{Ahead, Counting, Upgraded};
+use tallygate::Pending;
+use tallygate::serving::{Ahead, Counting, Upgraded};
 
 pin_project! {
     /// The body of a response behind the gate: what it passes on is counted before it passes, and

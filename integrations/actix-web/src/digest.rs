@@ -11,10 +11,10 @@ use actix_web::http::header;
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage};
 use futures_core::Stream;
-use tollgate::identity::BodyDigest;
-use tollgate::serving::{AskedAhead, Reading};
-use tollgate::wire::Reply;
-use tollgate::{Gate, Waited};
+use tallygate::identity::BodyDigest;
+use tallygate::serving::{AskedAhead, Reading};
+use tallygate::wire::Reply;
+use tallygate::{Gate, Waited};
 
 use crate::reply::response;
 use crate::routes::is_own;
@@ -32,12 +32,12 @@ const AT_MOST: usize = 2 * 1024 * 1024;
 ///
 /// ```
 /// use actix_web::{App, web};
-/// use tollgate::Gate;
-/// use tollgate_actix_web::{DigestBodies, Tollgate};
+/// use tallygate::Gate;
+/// use tallygate_actix_web::{DigestBodies, GateMiddleware};
 ///
 /// # fn app(gate: &Gate) {
 /// let app = App::new()
-///     .wrap(Tollgate::new(gate))
+///     .wrap(GateMiddleware::new(gate))
 ///     .wrap(DigestBodies::new(gate))
 ///     .route("/v1/pay", web::post().to(async || "paid"));
 /// # drop(app);

@@ -11,8 +11,8 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{Error, HttpMessage};
 use pin_project_lite::pin_project;
-use tollgate::serving::{Serving, is_upgrade, stated_length, wait_for_both};
-use tollgate::{Answer, Gate, Pending, Refusal, Running, Step, Waited};
+use tallygate::serving::{Serving, is_upgrade, stated_length, wait_for_both};
+use tallygate::{Answer, Gate, Pending, Refusal, Running, Step, Waited};
 
 use crate::body::GateBody;
 use crate::refused::{Refused, Told};

@@ -1,15 +1,15 @@
-//! tollgate for actix-web: the middleware, extractors, and the routes that show a tenant its own
+//! tallygate for actix-web: the middleware, extractors, and the routes that show a tenant its own
 //! use.
 //!
 //! ```
 //! use actix_web::{App, HttpServer, web};
-//! use tollgate::Gate;
-//! use tollgate_actix_web::{Refused, Tenant, Tollgate, Usage, usage_routes};
+//! use tallygate::Gate;
+//! use tallygate_actix_web::{Refused, Tenant, GateMiddleware, Usage, usage_routes};
 //!
 //! async fn serve(gate: Gate) -> std::io::Result<()> {
 //!     HttpServer::new(move || {
 //!         App::new()
-//!             .wrap(Tollgate::new(&gate))             // one gate, shared by all workers
+//!             .wrap(GateMiddleware::new(&gate))             // one gate, shared by all workers
 //!             .configure(usage_routes(&gate))
 //!             .route("/v1/search", web::get().to(search))
 //!             .route("/v1/chat", web::post().to(chat))
@@ -31,9 +31,9 @@
 //! }
 //! ```
 //!
-//! - [`Tollgate`] is a middleware of actix-web's own kind, around an `App` or a `web::Scope`. It
-//!   stands before routing, asks the app which of its patterns a path is on where it can be read in
-//!   more than one way, and gates what no route answers too. Middlewares that change paths
+//! - [`GateMiddleware`] is a middleware of actix-web's own kind, around an `App` or a `web::Scope`.
+//!   It stands before routing, asks the app which of its patterns a path is on where it can be read
+//!   in more than one way, and gates what no route answers too. Middlewares that change paths
 //!   (`NormalizePath`) belong outside of it.
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the middleware they
 //!   answer 500 with a sentence that says so; `Option<Tenant>` and the like are `None` instead.
@@ -47,7 +47,7 @@
 //! A request is settled when its body ends: streams are counted chunk by chunk, a client that goes
 //! away has used what passed, and a handler's error is charged by its status. (An error that a
 //! *middleware* within returns passes through as it is, without limit headers: what it becomes is
-//! written outside.) All deciding, counting and writing is `tollgate`'s; nothing here does any.
+//! written outside.) All deciding, counting and writing is `tallygate`'s; nothing here does any.
 //!
 //! By itself actix-web notices that a client went away only when it next writes to it: a stream
 //! that is silent, or a slow handler, keeps its hold until then. With
@@ -69,9 +69,9 @@ pub use body::GateBody;
 pub use digest::{DigestBodies, Digested};
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
 pub use future::ResponseFuture;
-pub use middleware::{Gated, Tollgate};
+pub use middleware::{GateMiddleware, Gated};
 pub use refused::Refused;
 pub use routes::{ingest_routes, usage_routes};
-pub use tollgate::identity::Claims;
+pub use tallygate::identity::Claims;
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_routes;

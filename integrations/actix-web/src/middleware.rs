@@ -6,7 +6,7 @@ use std::rc::Rc;
 use actix_web::Error;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
-use tollgate::Gate;
+use tallygate::Gate;
 
 use crate::body::GateBody;
 use crate::future::ResponseFuture;
@@ -17,15 +17,15 @@ use crate::future::ResponseFuture;
 /// # #[actix_web::main]
 /// # async fn main() {
 /// use actix_web::{App, test, web};
-/// use tollgate_actix_web::{Tenant, Tollgate};
+/// use tallygate_actix_web::{Tenant, GateMiddleware};
 ///
-/// let (gate, _clock) = tollgate::testing::gate(r#"
+/// let (gate, _clock) = tallygate::testing::gate(r#"
 ///     default-plan = "free"
 ///     [plan.free]
 ///     quota.requests = "1/day"
 /// "#);
 /// let api = web::scope("/v1")
-///     .wrap(Tollgate::new(&gate))
+///     .wrap(GateMiddleware::new(&gate))
 ///     .route("/me", web::get().to(async |tenant: Tenant| tenant.to_string()));
 /// let app = test::init_service(App::new().service(api)).await;
 ///
@@ -40,11 +40,11 @@ use crate::future::ResponseFuture;
 /// actix-web, the one that is wrapped last is outermost. So does CORS, which answers preflights
 /// there, and lets pages of other origins read refusals.
 #[derive(Clone, Debug)]
-pub struct Tollgate {
+pub struct GateMiddleware {
     gate: Gate,
 }
 
-impl Tollgate {
+impl GateMiddleware {
     /// A middleware over this gate. All workers share it: make the gate once, outside of the
     /// closure that makes the `App`.
     pub fn new(gate: &Gate) -> Self {
@@ -52,7 +52,7 @@ impl Tollgate {
     }
 }
 
-impl<S, B> Transform<S, ServiceRequest> for Tollgate
+impl<S, B> Transform<S, ServiceRequest> for GateMiddleware
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
     B: MessageBody,
@@ -68,7 +68,7 @@ where
     }
 }
 
-/// A service behind a gate. Made by [`Tollgate`].
+/// A service behind a gate. Made by [`GateMiddleware`].
 #[derive(Debug)]
 pub struct Gated<S> {
     inner: Rc<S>,

@@ -4,14 +4,14 @@ use std::fmt;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
-use tollgate::Refusal;
-use tollgate::wire::{Mapping, Reply};
+use tallygate::Refusal;
+use tallygate::wire::{Mapping, Reply};
 
 /// A [`Refusal`] that a handler passes on with `?`: the middleware around it writes the response,
 /// with headers, problem body and the host's own form (`on_refusal`), as it writes its own.
 ///
 /// ```
-/// use tollgate_actix_web::{Refused, Usage};
+/// use tallygate_actix_web::{Refused, Usage};
 ///
 /// async fn chat(usage: Usage) -> Result<&'static str, Refused> {
 ///     usage.take("output-tokens", 500).await?;

@@ -1,12 +1,12 @@
-//! A decision written into actix-web's types. What is written is `tollgate::wire`'s business.
+//! A decision written into actix-web's types. What is written is `tallygate::wire`'s business.
 
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCESS_CONTROL_EXPOSE_HEADERS, HeaderMap, HeaderName, HeaderValue};
-use tollgate::serving::Serving;
-use tollgate::wire::{LimitHeader, PolicyText, Reply};
-use tollgate::{Gate, Refusal};
+use tallygate::serving::Serving;
+use tallygate::wire::{LimitHeader, PolicyText, Reply};
+use tallygate::{Gate, Refusal};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

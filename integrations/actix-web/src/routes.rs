@@ -6,9 +6,9 @@ use actix_web::guard::{Any, Get, Head};
 use actix_web::http::{Method, header};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Route};
-use tollgate::ingest::MAX_BODY;
-use tollgate::wire::Reply;
-use tollgate::{Gate, Identified, IdentifyStep, Waited, report};
+use tallygate::ingest::MAX_BODY;
+use tallygate::wire::Reply;
+use tallygate::{Gate, Identified, IdentifyStep, Waited, report};
 
 use crate::reply::response;
 use crate::view::View;
@@ -30,14 +30,14 @@ struct IngestRoutes;
 /// # #[actix_web::main]
 /// # async fn main() {
 /// use actix_web::{App, test};
-/// use tollgate_actix_web::{Tollgate, usage_routes};
+/// use tallygate_actix_web::{GateMiddleware, usage_routes};
 ///
-/// let (gate, _clock) = tollgate::testing::gate(r#"
+/// let (gate, _clock) = tallygate::testing::gate(r#"
 ///     default-plan = "free"
 ///     [plan.free]
 ///     quota.requests = "1/day"
 /// "#);
-/// let app = App::new().wrap(Tollgate::new(&gate)).configure(usage_routes(&gate));
+/// let app = App::new().wrap(GateMiddleware::new(&gate)).configure(usage_routes(&gate));
 /// let app = test::init_service(app).await;
 /// for _ in 0..3 {
 ///     let ask = test::TestRequest::get().uri("/usage").insert_header(("x-tenant", "acme"));
@@ -46,10 +46,10 @@ struct IngestRoutes;
 /// # }
 /// ```
 ///
-/// For `App::configure`: the routes identify their callers by themselves, so [`Tollgate`] around
-/// that `App` lets these three paths through, and the plan file need not know of them. Configured
-/// in a `web::Scope` behind the middleware, the plan file must name them with the scope's prefix,
-/// or looking at one's use is a request like any other:
+/// For `App::configure`: the routes identify their callers by themselves, so [`GateMiddleware`]
+/// around that `App` lets these three paths through, and the plan file need not know of them.
+/// Configured in a `web::Scope` behind the middleware, the plan file must name them with the
+/// scope's prefix, or looking at one's use is a request like any other:
 ///
 /// ```toml
 /// [route.usage]
@@ -61,7 +61,7 @@ struct IngestRoutes;
 /// auth  = "none"
 /// ```
 ///
-/// [`Tollgate`]: crate::Tollgate
+/// [`GateMiddleware`]: crate::GateMiddleware
 pub fn usage_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + use<> {
     let (usage, history) = (gate.clone(), gate.clone());
     move |config| {
@@ -74,10 +74,10 @@ pub fn usage_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + us
 }
 
 /// `POST /usage`: usage that other services of yours report, with the token of `[ingest]`. The
-/// answer, 202 only when every event is on record, is [`tollgate::ingest`]'s.
+/// answer, 202 only when every event is on record, is [`tallygate::ingest`]'s.
 ///
-/// For `App::configure`: [`Tollgate`](crate::Tollgate) around that `App` lets it through, for it
-/// knows its callers by itself.
+/// For `App::configure`: [`GateMiddleware`](crate::GateMiddleware) around that `App` lets it
+/// through, for it knows its callers by itself.
 pub fn ingest_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + use<> {
     let gate = gate.clone();
     move |config| {

@@ -4,8 +4,8 @@ use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
 use actix_web::web::{self, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
-use tollgate::Gate;
-use tollgate::billing::webhook::MAX_BODY;
+use tallygate::Gate;
+use tallygate::billing::webhook::MAX_BODY;
 
 use crate::reply::response;
 
@@ -15,7 +15,7 @@ const PATH: &str = "/webhooks/stripe";
 struct StripeRoutes;
 
 /// `POST /webhooks/stripe`, for `App::configure`: what to enter at Stripe as the endpoint is this
-/// path of your host. [`Tollgate`](crate::Tollgate) around that `App` lets it through.
+/// path of your host. [`GateMiddleware`](crate::GateMiddleware) around that `App` lets it through.
 ///
 /// Configured in a `web::Scope` behind the middleware, the plan file must name the route with the
 /// scope's prefix (`auth = "none"`), or Stripe is a caller like any other. For another path write a

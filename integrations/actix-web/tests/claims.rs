@@ -11,12 +11,12 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::error::ErrorNotFound;
 use actix_web::middleware::Next;
 use actix_web::{App, Error, HttpMessage, middleware, test, web};
-use tokio::sync::Notify;
-use tollgate::store::{
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::{Gate, GateBuilder};
-use tollgate_actix_web::{Claims, Tenant, Tollgate, usage_routes};
+use tallygate::{Gate, GateBuilder};
+use tallygate_actix_web::{Claims, GateMiddleware, Tenant, usage_routes};
+use tokio::sync::Notify;
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -59,7 +59,7 @@ async fn verify(
 async fn a_caller_is_who_the_middleware_further_out_says() {
     let gate = gate(Memory::new()).await;
     let app = App::new()
-        .wrap(Tollgate::new(&gate))
+        .wrap(GateMiddleware::new(&gate))
         .wrap(middleware::from_fn(verify)) // wrapped last: outermost
         .configure(usage_routes(&gate))
         .route("/a", web::get().to(async |tenant: Tenant| tenant.to_string()));
@@ -139,7 +139,7 @@ async fn an_error_of_a_middleware_within_waits_for_its_claim_to_be_settled() {
     };
     let app = App::new()
         .wrap(middleware::from_fn(fails))
-        .wrap(Tollgate::new(&gate))
+        .wrap(GateMiddleware::new(&gate))
         .wrap(middleware::from_fn(verify))
         .route("/pay", web::post().to(async || "paid"));
     let app = test::init_service(app).await;

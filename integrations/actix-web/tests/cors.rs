@@ -9,9 +9,9 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpResponse, test, web};
-use tollgate::wire::EXPOSE;
-use tollgate::{Gate, testing};
-use tollgate_actix_web::{Refused, Tollgate, Usage};
+use tallygate::wire::EXPOSE;
+use tallygate::{Gate, testing};
+use tallygate_actix_web::{GateMiddleware, Refused, Usage};
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -74,7 +74,7 @@ async fn with_cors_outside_preflights_are_not_asked_and_all_answers_can_be_read(
         Ok("never")
     };
     let app = App::new()
-        .wrap(Tollgate::new(&gate))
+        .wrap(GateMiddleware::new(&gate))
         .route("/a", web::get().to(async || "four"))
         .route("/takes", web::get().to(takes));
     let app = test::init_service(app.wrap(from_fn(cors))).await;
@@ -95,7 +95,7 @@ async fn with_cors_within_the_plan_file_lets_preflights_through() {
     for (plans, status) in [(PLANS, 200), (&*PLANS.replace("none", "required"), 401)] {
         let (gate, _clock) = testing::gate(plans);
         let within = web::scope("").route("/a", web::get().to(async || "four"));
-        let app = App::new().service(within.wrap(from_fn(cors))).wrap(Tollgate::new(&gate));
+        let app = App::new().service(within.wrap(from_fn(cors))).wrap(GateMiddleware::new(&gate));
         let app = test::init_service(app).await;
         assert_eq!(test::call_service(&app, preflight().to_request()).await.status(), status);
         let anonymous = test::TestRequest::with_uri("/a").to_request();
@@ -115,12 +115,13 @@ async fn what_a_handler_exposes_stays_as_it_is() {
         }
         response.body("four")
     };
-    let app = App::new().wrap(Tollgate::new(&gate)).route("/a", web::get().to(exposes));
+    let app = App::new().wrap(GateMiddleware::new(&gate)).route("/a", web::get().to(exposes));
     let app = test::init_service(app).await;
     let response = test::call_service(&app, asked("/a").to_request()).await;
     let ours = &b"RateLimit-Policy, Retry-After"[..];
     assert_eq!(exposed(&response), [&b"ETag, ratelimit"[..], b"Link", b"\xFF", ours]);
-    let app = App::new().wrap(Tollgate::new(&gate)).route("/a", web::get().to(async || "four"));
+    let app =
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", web::get().to(async || "four"));
     let app = test::init_service(app).await;
     let ask = test::TestRequest::with_uri("/a").insert_header(("x-tenant", "acme"));
     let response = test::call_service(&app, ask.to_request()).await;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
 use actix_web::{App, web};
-use tollgate_actix_web::{Plan, Refused, Tenant, Tollgate, Usage, usage_routes};
+use tallygate_actix_web::{GateMiddleware, Plan, Refused, Tenant, Usage, usage_routes};
 
 mod support;
 
@@ -20,7 +20,7 @@ fn extractors_say_who_and_what() {
         format!("{tenant} on {}", plan.name)
     };
     let server = Server::start(move || {
-        App::new().wrap(Tollgate::new(&gate)).route("/a", web::get().to(who))
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", web::get().to(who))
     });
     assert_eq!(server.send("GET", "/a").body, "acme on free");
 }
@@ -37,7 +37,7 @@ fn without_the_middleware_a_sentence_names_what_is_missing() {
         let answer = server.send("GET", path);
         assert_eq!(answer.status, 500);
         let sentence = answer.body;
-        for word in [wanted, ".wrap(Tollgate::new(&gate))", "auth = \"none\""] {
+        for word in [wanted, ".wrap(GateMiddleware::new(&gate))", "auth = \"none\""] {
             assert!(sentence.contains(word), "{sentence}");
         }
     }
@@ -51,7 +51,7 @@ fn an_optional_extractor_is_none_where_nobody_is_identified() {
     let name = async |tenant: Option<Tenant>| tenant.map_or("nobody".into(), |t| t.to_string());
     let server = Server::start(move || {
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .route("/healthz", web::get().to(name))
             .route("/a", web::get().to(name))
     });
@@ -71,7 +71,7 @@ fn a_handler_takes_before_it_spends_and_its_refusal_is_the_gates() {
     let gated = Gated::new(PLANS);
     let gate = gated.gate.clone();
     let server = Server::start(move || {
-        App::new().wrap(Tollgate::new(&gate)).route("/chat", web::post().to(chat))
+        App::new().wrap(GateMiddleware::new(&gate)).route("/chat", web::post().to(chat))
     });
     let ask = |most| server.raw("POST", "/chat", ACME, most).unwrap();
     assert_eq!(ask("50").body, "hello");
@@ -97,7 +97,7 @@ fn a_feature_is_required_within_a_handler() {
         Ok("found")
     };
     let server = Server::start(move || {
-        App::new().wrap(Tollgate::new(&gate)).route("/a", web::get().to(deep))
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", web::get().to(deep))
     });
     let refused = server.send("GET", "/a");
     assert_eq!(refused.status, 403);
@@ -121,7 +121,7 @@ fn usage_is_shown_to_who_is_over_its_limit_wherever_the_routes_stand() {
     let gate = gated.gate.clone();
     let server = Server::start(move || {
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .configure(usage_routes(&gate))
             .service(web::scope("/mine").configure(usage_routes(&gate)))
             .route("/a", web::get().to(async || "ok"))
@@ -154,7 +154,7 @@ fn a_path_of_the_host_is_not_let_through_for_its_name() {
     let gate = gated.gate.clone();
     let server = Server::start(move || {
         let own = web::get().to(async || "mine");
-        App::new().wrap(Tollgate::new(&gate)).route("/usage", own)
+        App::new().wrap(GateMiddleware::new(&gate)).route("/usage", own)
     });
     assert_eq!(server.send("GET", "/usage").body, "mine");
     assert_eq!(server.send("GET", "/usage").status, 429);
@@ -164,8 +164,9 @@ fn a_path_of_the_host_is_not_let_through_for_its_name() {
 fn usage_is_shown_to_nobody_without_a_credential() {
     let gated = Gated::new(SPENT);
     let gate = gated.gate.clone();
-    let server =
-        Server::start(move || App::new().wrap(Tollgate::new(&gate)).configure(usage_routes(&gate)));
+    let server = Server::start(move || {
+        App::new().wrap(GateMiddleware::new(&gate)).configure(usage_routes(&gate))
+    });
     for path in ["/usage", "/usage/history?meter=requests"] {
         let answer = server.raw("GET", path, "", "").unwrap();
         assert_eq!(answer.status, 401);

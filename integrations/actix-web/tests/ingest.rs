@@ -4,8 +4,8 @@
 
 use actix_web::body::to_bytes;
 use actix_web::{App, test};
-use tollgate::{Gate, GateBuilder};
-use tollgate_actix_web::{Tollgate, ingest_routes, usage_routes};
+use tallygate::{Gate, GateBuilder};
+use tallygate_actix_web::{GateMiddleware, ingest_routes, usage_routes};
 
 const PLANS: &str = r#"
     default-plan = "free"
@@ -30,7 +30,7 @@ async fn gate() -> Gate {
 #[actix_web::test]
 async fn takes_events_with_the_token_and_from_nobody_else() {
     let gate = gate().await;
-    let app = App::new().wrap(Tollgate::new(&gate));
+    let app = App::new().wrap(GateMiddleware::new(&gate));
     let app = app.configure(usage_routes(&gate)).configure(ingest_routes(&gate));
     let app = test::init_service(app).await;
     let post = async |token: &str, body: String| {
@@ -48,7 +48,7 @@ async fn takes_events_with_the_token_and_from_nobody_else() {
     let (status, body) = post("t0ken-of-sixteen", event.into()).await;
     assert_eq!((status, body.contains("duplicate")), (202, true), "{body}");
     assert_eq!(post("other", event.into()).await.0, 401);
-    let long = " ".repeat(tollgate::ingest::MAX_BODY + 1);
+    let long = " ".repeat(tallygate::ingest::MAX_BODY + 1);
     assert_eq!(post("t0ken-of-sixteen", long).await.0, 413);
     gate.close().await.unwrap();
     assert_eq!(post("t0ken-of-sixteen", event.replace("call-1", "call-2")).await.0, 503);

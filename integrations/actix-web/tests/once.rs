@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::web::{self, Bytes};
 use actix_web::{App, HttpRequest};
-use tollgate_actix_web::{DigestBodies, Tollgate};
+use tallygate_actix_web::{DigestBodies, GateMiddleware};
 
 mod support;
 
@@ -42,7 +42,7 @@ fn start(gated: &Gated) -> Server {
     let gate = gated.gate.clone();
     Server::start(move || {
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .wrap(DigestBodies::new(&gate).at_most(10))
             .route("/pay", web::post().to(pay))
             .route("/note", web::post().to(pay))

@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use actix_web::web::{self, Bytes};
 use actix_web::{App, HttpServer, rt};
 use http::Method;
+use tallygate_actix_web::GateMiddleware;
 use tokio::net::TcpStream;
-use tollgate_actix_web::Tollgate;
 
 mod support;
 
@@ -44,7 +44,7 @@ fn asked(plans: &str, requests: Vec<(Method, Option<&'static str>)>) -> Vec<(u16
         rt::System::new().block_on(async move {
             let app = move || {
                 let length = web::route().to(async |body: Bytes| body.len().to_string());
-                App::new().wrap(Tollgate::new(&gate)).default_service(length)
+                App::new().wrap(GateMiddleware::new(&gate)).default_service(length)
             };
             let server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(1);
             let server = server.bind_auto_h2c(("127.0.0.1", 0)).unwrap();

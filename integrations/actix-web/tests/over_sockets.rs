@@ -14,13 +14,13 @@ use actix_web::error::{ErrorImATeapot, ErrorInternalServerError, ErrorNotFound};
 use actix_web::http::header;
 use actix_web::web::{self, Bytes};
 use actix_web::{App, HttpResponse};
+use tallygate::GateBuilder;
+use tallygate::directory::PaymentState;
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::store::Memory;
+use tallygate::testing::{self, Faulty};
+use tallygate_actix_web::{GateMiddleware, Usage};
 use tokio_stream::StreamExt;
-use tollgate::GateBuilder;
-use tollgate::directory::PaymentState;
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::store::Memory;
-use tollgate::testing::{self, Faulty};
-use tollgate_actix_web::{Tollgate, Usage};
 
 mod support;
 
@@ -33,7 +33,7 @@ fn an_admitted_response_has_limits_and_is_counted() {
     let gated = Gated::new(PLANS);
     let gate = gated.gate.clone();
     let server = Server::start(move || {
-        App::new().wrap(Tollgate::new(&gate)).route("/a", web::get().to(async || "four"))
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", web::get().to(async || "four"))
     });
     let answer = server.send("GET", "/a");
     assert_eq!((answer.status, &*answer.body), (200, "four"));
@@ -49,7 +49,9 @@ fn it_stands_before_routing_and_no_spelling_of_a_path_is_cheaper() {
     let gated = Gated::new(PLANS);
     let gate = gated.gate.clone();
     let server = Server::start(move || {
-        App::new().wrap(Tollgate::new(&gate)).route("/api/search", web::get().to(async || "found"))
+        App::new()
+            .wrap(GateMiddleware::new(&gate))
+            .route("/api/search", web::get().to(async || "found"))
     });
     assert_eq!(server.send("GET", "/api/search?q=1").status, 200);
     assert_eq!(gated.meter("requests").0, 5);
@@ -66,7 +68,7 @@ fn a_scope_behind_it_is_gated_and_what_is_beside_is_not() {
     let gate = gated.gate.clone();
     let server = Server::start(move || {
         let api = web::scope("/api")
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .route("/search", web::get().to(async || "found"));
         App::new().service(api).route("/about", web::get().to(async || "us"))
     });
@@ -81,7 +83,7 @@ fn routes_without_identity_pass() {
     let gated = Gated::new(PLANS);
     let gate = gated.gate.clone();
     let server = Server::start(move || {
-        App::new().wrap(Tollgate::new(&gate)).route("/healthz", web::get().to(async || "ok"))
+        App::new().wrap(GateMiddleware::new(&gate)).route("/healthz", web::get().to(async || "ok"))
     });
     let answer = server.raw("GET", "/healthz", "", "").unwrap();
     assert_eq!((answer.status, answer.header("ratelimit")), (200, ""));
@@ -92,7 +94,7 @@ fn workers_share_one_gate() {
     let gated = Gated::new(PLANS);
     let gate = gated.gate.clone();
     let server = Server::start(move || {
-        App::new().wrap(Tollgate::new(&gate)).route("/a", web::get().to(async || "four"))
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", web::get().to(async || "four"))
     });
     let admitted = std::thread::scope(|threads| {
         let run = || (0..30).filter(|_| server.send("GET", "/a").status == 200).count();
@@ -110,7 +112,7 @@ fn head_and_204_are_complete_without_a_poll_of_their_body() {
     let gate = gated.gate.clone();
     let server = Server::start(move || {
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .route("/a", web::head().to(async || "four"))
             .route("/b", web::get().to(async || HttpResponse::NoContent().finish()))
     });
@@ -138,7 +140,7 @@ fn a_stream_of_many_draws_is_counted_to_the_byte() {
     let gate = gated.gate.clone();
     let server = Server::start(move || {
         let stream = web::get().to(async || chunks(1_000, false));
-        App::new().wrap(Tollgate::new(&gate)).route("/a", stream)
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", stream)
     });
     let answer = server.send("GET", "/a");
     assert_eq!((answer.body.len(), answer.is_whole), (700_000, true));
@@ -152,7 +154,7 @@ fn a_client_that_goes_away_in_mid_stream_pays_once_for_what_passed() {
     let gate = gated.gate.clone();
     let server = Server::start(move || {
         let stream = web::get().to(async || chunks(4, true));
-        App::new().wrap(Tollgate::new(&gate)).route("/a", stream)
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", stream)
     });
     let mut socket = server.open("GET", "/a", ACME, "");
     let mut read = String::new();
@@ -190,7 +192,7 @@ fn a_client_that_has_read_all_of_a_stated_length_has_not_gone_away() {
             response
         };
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .route("/size", web::get().to(by_size))
             .route("/header", web::get().to(by_header))
             .route("/unsent", web::get().to(unsent))
@@ -215,7 +217,7 @@ fn a_server_that_allows_half_closed_clients_notices_at_the_next_write() {
     let gate = gated.gate.clone();
     let app = move || {
         let stream = web::get().to(async || chunks(usize::MAX, false));
-        App::new().wrap(Tollgate::new(&gate)).route("/a", stream)
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", stream)
     };
     let server = Server::start_with(app, true);
     let mut socket = server.open("GET", "/a", ACME, "");
@@ -235,7 +237,7 @@ fn a_client_that_goes_away_before_its_answer_holds_nothing_back() {
     let server = Server::start(move || {
         let never = web::get().to(async || std::future::pending::<&'static str>().await);
         let now = web::get().to(async || "now");
-        App::new().wrap(Tollgate::new(&gate)).route("/a", never).route("/b", now)
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", never).route("/b", now)
     });
     // With a lease at hand a request that is in flight is with its handler.
     assert_eq!(server.send("GET", "/b").body, "now");
@@ -271,7 +273,7 @@ fn a_body_is_charged_as_it_is_read_whatever_length_is_stated() {
             read.to_string()
         };
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .route("/unread", web::post().to(async || "not read"))
             .route("/half", web::post().to(half))
             .route("/read", web::post().to(async |body: Bytes| body.len().to_string()))
@@ -302,7 +304,7 @@ fn a_stream_is_cut_where_its_units_end_and_what_was_counted_arrives() {
     let gate = gated.gate.clone();
     let server = Server::start(move || {
         let stream = web::get().to(async || chunks(9, false));
-        App::new().wrap(Tollgate::new(&gate)).route("/a", stream)
+        App::new().wrap(GateMiddleware::new(&gate)).route("/a", stream)
     });
     let answer = server.send("GET", "/a");
     assert_eq!((answer.body.len(), answer.is_whole), (2_100, false));
@@ -318,7 +320,7 @@ fn an_error_of_the_handler_is_charged_by_its_status() {
         let broken = async || Err::<&'static str, _>(ErrorInternalServerError("it broke"));
         let missing = async || Err::<&'static str, _>(ErrorNotFound("it is not here"));
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .route("/broken", web::get().to(broken))
             .route("/missing", web::get().to(missing))
     });
@@ -350,7 +352,7 @@ fn an_error_of_a_middleware_within_passes_and_is_charged_by_its_status() {
                     }
                 }
             })
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .route("/a", web::get().to(async || "never seen"))
     });
     let broken = server.send("GET", "/a");
@@ -373,7 +375,7 @@ fn a_panic_is_a_failure_and_holds_nothing_back() {
             HttpResponse::Ok().streaming(tokio_stream::once(chunk).chain(rest))
         };
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .route("/a", web::get().to(panics))
             .route("/b", web::get().to(later))
             .route("/c", web::get().to(async || "fine"))
@@ -413,7 +415,7 @@ fn in_mode_durable_an_answer_that_has_come_is_recorded() {
     let served = gate.clone();
     let server = Server::start(move || {
         App::new()
-            .wrap(Tollgate::new(&served))
+            .wrap(GateMiddleware::new(&served))
             .route("/a", web::get().to(async || chunks(3, false)))
             .route("/b", web::get().to(async || "four"))
     });
@@ -469,7 +471,7 @@ fn in_mode_durable_the_end_waits_for_the_record_of_what_is_known_by_then() {
                 });
                 ready(HttpResponse::Ok().streaming(chunks))
             };
-            App::new().wrap(Tollgate::new(&gate)).route("/a", web::get().to(stream))
+            App::new().wrap(GateMiddleware::new(&gate)).route("/a", web::get().to(stream))
         });
         std::thread::scope(|threads| {
             let answer = threads.spawn(|| server.send("GET", "/a"));
@@ -520,7 +522,7 @@ fn refusals_are_problems_and_never_reach_the_handler() {
     let server = Server::start(move || {
         let once = web::get().to(async |_: Bytes| "found");
         let never = web::route().to(async || -> &'static str { panic!("the handler was called") });
-        App::new().wrap(Tollgate::new(&gate)).route("/search", once).default_service(never)
+        App::new().wrap(GateMiddleware::new(&gate)).route("/search", once).default_service(never)
     });
     // It is read, and then there is room for no more bytes.
     assert_eq!(server.raw("GET", "/search", ACME, "ten bytes!").unwrap().status, 200);
@@ -576,7 +578,7 @@ fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
         let gate = gated.gate.clone();
         let server = Server::start(move || {
             let upload = web::post().to(async |body: Bytes| body.len().to_string());
-            App::new().wrap(Tollgate::new(&gate)).route("/up", upload)
+            App::new().wrap(GateMiddleware::new(&gate)).route("/up", upload)
         });
         let begin = |_| {
             let head = format!("{ACME}content-length: 1000\r\n\r\nfour");
@@ -610,7 +612,7 @@ fn in_mode_durable_an_answer_that_is_ready_comes_in_one_write() {
     let gate = gated.run(builder.open()).unwrap();
     let served = gate.clone();
     let server = Server::start(move || {
-        App::new().wrap(Tollgate::new(&served)).route("/a", web::get().to(async || "four"))
+        App::new().wrap(GateMiddleware::new(&served)).route("/a", web::get().to(async || "four"))
     });
     let mut socket = server.open_with("GET", "/a", ACME).into_inner();
     for n in 1..=10 {

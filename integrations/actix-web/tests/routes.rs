@@ -7,8 +7,8 @@ use actix_web::dev::Service;
 use actix_web::middleware::{NormalizePath, TrailingSlash};
 use actix_web::test::{TestRequest, call_and_read_body, call_service, init_service};
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, web};
-use tollgate::{Admitted, testing};
-use tollgate_actix_web::{Tollgate, usage_routes};
+use tallygate::{Admitted, testing};
+use tallygate_actix_web::{GateMiddleware, usage_routes};
 
 mod support;
 
@@ -43,7 +43,8 @@ async fn said(request: HttpRequest) -> String {
 #[actix_web::test]
 async fn an_empty_rest_does_not_leave_its_route() {
     let (gate, _clock) = testing::gate(PLANS);
-    let app = App::new().wrap(Tollgate::new(&gate)).route("/files/{tail:.*}", web::get().to(said));
+    let app =
+        App::new().wrap(GateMiddleware::new(&gate)).route("/files/{tail:.*}", web::get().to(said));
     let app = init_service(app).await;
     for path in ["/files/a", "/files/", "/files//", "/%66iles/"] {
         let response = call_service(&app, get(path).to_request()).await;
@@ -57,7 +58,7 @@ async fn the_apps_own_match_says_which_of_two_routes_a_spelling_is() {
     let scope = web::scope("/v1")
         .route("/search", web::get().to(said))
         .route("/{kind}", web::get().to(said));
-    let app = init_service(App::new().wrap(Tollgate::new(&gate)).service(scope)).await;
+    let app = init_service(App::new().wrap(GateMiddleware::new(&gate)).service(scope)).await;
     // It is decoded before it is routed: so this is the search, though another route is stricter.
     for (path, route) in [("/v1/search", "search"), ("/v1/%73earch", "search"), ("/v1/x", "any")] {
         assert_eq!(call_and_read_body(&app, get(path).to_request()).await, route, "{path}");
@@ -67,7 +68,7 @@ async fn the_apps_own_match_says_which_of_two_routes_a_spelling_is() {
 #[actix_web::test]
 async fn a_path_that_no_route_has_is_gated() {
     let (gate, _clock) = testing::gate(PLANS);
-    let app = App::new().wrap(Tollgate::new(&gate)).configure(usage_routes(&gate));
+    let app = App::new().wrap(GateMiddleware::new(&gate)).configure(usage_routes(&gate));
     let app = init_service(app).await;
     let anonymous = TestRequest::get().uri("/nowhere").to_request();
     assert_eq!(app.call(anonymous).await.unwrap().status(), 401);
@@ -112,7 +113,7 @@ fn odd_requests_are_on_the_route_of_their_handler_over_sockets() {
             .service(web::resource("/search").route(web::get().to(shown)))
             .route("/{kind}", web::get().to(shown));
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .configure(usage_routes(&gate))
             .service(scope)
             .route("/v1/accounts/{id}/exports", web::post().to(shown))
@@ -157,7 +158,7 @@ async fn paths_that_are_changed_outside_are_the_ones_that_count() {
     let (gate, _clock) = testing::gate(PLANS);
     let app = App::new()
         .route("/files/{tail:.*}", web::get().to(said))
-        .wrap(Tollgate::new(&gate))
+        .wrap(GateMiddleware::new(&gate))
         .wrap(NormalizePath::new(TrailingSlash::MergeOnly));
     let app = init_service(app).await;
     for path in ["/files/a", "//files//a", "/files//a/"] {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Bytes, Payload};
 use actix_web::{App, HttpResponse};
+use tallygate_actix_web::{GateMiddleware, Usage};
 use tokio_stream::StreamExt;
-use tollgate_actix_web::{Tollgate, Usage};
 
 mod support;
 
@@ -66,7 +66,7 @@ fn start(gated: &Gated) -> Server {
     let gate = gated.gate.clone();
     Server::start(move || {
         App::new()
-            .wrap(Tollgate::new(&gate))
+            .wrap(GateMiddleware::new(&gate))
             .route("/echo", web::get().to(echo))
             .route("/silent", web::get().to(silent))
     })

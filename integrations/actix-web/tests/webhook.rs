@@ -6,9 +6,9 @@
 use actix_web::{App, test};
 use serde_json::json;
 use stripe_sim::signature;
-use tollgate::GateBuilder;
-use tollgate::store::Memory;
-use tollgate_actix_web::{Tollgate, stripe_routes};
+use tallygate::GateBuilder;
+use tallygate::store::Memory;
+use tallygate_actix_web::{GateMiddleware, stripe_routes};
 
 const PLANS: &str = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"1/day\"\n";
 
@@ -30,7 +30,7 @@ async fn a_webhook_passes_the_middleware_and_is_judged_by_its_signature() {
     );
     let builder = GateBuilder::from_text(&service).plans(PLANS).store(Memory::new());
     let gate = builder.open().await.unwrap();
-    let app = App::new().wrap(Tollgate::new(&gate)).configure(stripe_routes(&gate));
+    let app = App::new().wrap(GateMiddleware::new(&gate)).configure(stripe_routes(&gate));
     let app = test::init_service(app).await;
     let now = jiff::Timestamp::now().as_second();
     let event = json!({

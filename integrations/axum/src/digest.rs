@@ -10,13 +10,13 @@ use axum::body::{Body, HttpBody};
 use axum_core::response::IntoResponse;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tollgate::identity::BodyDigest;
-use tollgate::serving::{AskedAhead, Reading};
-use tollgate::{Gate, Waited};
+use tallygate::identity::BodyDigest;
+use tallygate::serving::{AskedAhead, Reading};
+use tallygate::{Gate, Waited};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::layer::TollgateLayer;
+use crate::layer::GateLayer;
 use crate::routes::response;
 
 /// Most bytes of a body that is read ahead, unless [`DigestBodies::at_most`] says otherwise: as
@@ -33,13 +33,13 @@ const AT_MOST: usize = 2 * 1024 * 1024;
 /// ```
 /// use axum::Router;
 /// use axum::routing::post;
-/// use tollgate::Gate;
-/// use tollgate_axum::{DigestBodies, TollgateLayer};
+/// use tallygate::Gate;
+/// use tallygate_axum::{DigestBodies, GateLayer};
 ///
 /// fn app(gate: &Gate) -> Router {
 ///     Router::new()
 ///         .route("/v1/pay", post(async || "paid"))
-///         .layer(TollgateLayer::new(gate))
+///         .layer(GateLayer::new(gate))
 ///         .layer(DigestBodies::new(gate))
 /// }
 /// ```
@@ -51,7 +51,7 @@ const AT_MOST: usize = 2 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct DigestBodies {
     gate: Gate,
-    layer: TollgateLayer,
+    layer: GateLayer,
     at_most: usize,
 }
 
@@ -65,7 +65,7 @@ pub struct Digested<S> {
 impl DigestBodies {
     /// For the routes of this gate's plan file.
     pub fn new(gate: &Gate) -> Self {
-        Self { gate: gate.clone(), layer: TollgateLayer::new(gate), at_most: AT_MOST }
+        Self { gate: gate.clone(), layer: GateLayer::new(gate), at_most: AT_MOST }
     }
 
     /// Reads at most so many bytes of a body; a longer one is answered with 413.

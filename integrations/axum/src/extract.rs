@@ -14,7 +14,7 @@ use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
-use tollgate::{Admitted, Feature, Reason, Refusal};
+use tallygate::{Admitted, Feature, Reason, Refusal};
 
 use crate::Refused;
 
@@ -22,14 +22,14 @@ use crate::Refused;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 
-/// The plan that this request was decided under. Derefs to [`tollgate::Plan`].
+/// The plan that this request was decided under. Derefs to [`tallygate::Plan`].
 #[derive(Clone, Debug)]
-pub struct Plan(Arc<tollgate::Plan>);
+pub struct Plan(Arc<tallygate::Plan>);
 
-/// The use of this request. Derefs to [`tollgate::Usage`]; it is `Clone + 'static` and may outlive
+/// The use of this request. Derefs to [`tallygate::Usage`]; it is `Clone + 'static` and may outlive
 /// the response.
 #[derive(Clone, Debug)]
-pub struct Usage(tollgate::Usage);
+pub struct Usage(tallygate::Usage);
 
 /// A handler asked for something that only an admitted request has: 500, with a sentence that says
 /// what is missing.
@@ -64,7 +64,7 @@ impl Plan {
     /// what is sold as a part of a route.
     ///
     /// ```
-    /// use tollgate_axum::{Plan, Refused};
+    /// use tallygate_axum::{Plan, Refused};
     ///
     /// async fn search(plan: Plan) -> Result<String, Refused> {
     ///     plan.require("deep-search")?;
@@ -93,17 +93,17 @@ impl Plan {
 }
 
 impl Deref for Plan {
-    type Target = tollgate::Plan;
+    type Target = tallygate::Plan;
 
-    fn deref(&self) -> &tollgate::Plan {
+    fn deref(&self) -> &tallygate::Plan {
         &self.0
     }
 }
 
 impl Deref for Usage {
-    type Target = tollgate::Usage;
+    type Target = tallygate::Usage;
 
-    fn deref(&self) -> &tollgate::Usage {
+    fn deref(&self) -> &tallygate::Usage {
         &self.0
     }
 }
@@ -112,7 +112,7 @@ impl fmt::Display for NotAdmitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{wanted}` is not here: put this route behind `.layer(TollgateLayer::new(&gate))`; \
+            "`{wanted}` is not here: put this route behind `.layer(GateLayer::new(&gate))`; \
              where the plan file gives it `auth = \"none\"`, take `Option<{wanted}>`",
             wanted = self.wanted
         )

@@ -5,24 +5,24 @@ use std::net::IpAddr;
 
 use axum::extract::{MatchedPath, OriginalUri};
 use http::{Extensions, Request, Uri};
-use tollgate::Gate;
-use tollgate::middleware::HttpView;
+use tallygate::Gate;
+use tallygate::middleware::HttpView;
 use tower_layer::Layer;
 
-use crate::service::{Counted, Tollgate};
+use crate::service::{Counted, GateService};
 
 /// Puts a [`Gate`] in front of the routes that were added before it. It has no type parameters, so
 /// it can be named, kept and returned.
 ///
-/// It is [`tollgate::middleware::TollgateLayer`] with axum's `ConnectInfo`, `OriginalUri`,
+/// It is [`tallygate::middleware::GateLayer`] with axum's `ConnectInfo`, `OriginalUri`,
 /// `MatchedPath` and `Body`.
 #[derive(Clone, Debug)]
-pub struct TollgateLayer(tollgate::middleware::TollgateLayer);
+pub struct GateLayer(tallygate::middleware::GateLayer);
 
-impl TollgateLayer {
+impl GateLayer {
     /// A layer over this gate.
     pub fn new(gate: &Gate) -> Self {
-        let layer = tollgate::middleware::TollgateLayer::new(gate);
+        let layer = tallygate::middleware::GateLayer::new(gate);
         let layer = layer.peer_from(peer).original_path_from(original);
         Self(layer.matched_pattern_from(matched).counting_reads())
     }
@@ -33,18 +33,18 @@ impl TollgateLayer {
     }
 
     /// Without handles for handlers: the extractors of this crate do not work. What an admitted
-    /// request allocates then: [`tollgate::middleware::TollgateLayer::without_extensions`].
+    /// request allocates then: [`tallygate::middleware::GateLayer::without_extensions`].
     #[must_use]
     pub fn without_extensions(self) -> Self {
         Self(self.0.without_extensions())
     }
 }
 
-impl<S> Layer<S> for TollgateLayer {
-    type Service = Tollgate<S>;
+impl<S> Layer<S> for GateLayer {
+    type Service = GateService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Tollgate(self.0.layer(Counted(inner)))
+        GateService(self.0.layer(Counted(inner)))
     }
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     use std::net::SocketAddr;
 
     use axum::extract::ConnectInfo;
-    use tollgate::middleware::Peer;
+    use tallygate::middleware::Peer;
 
     let info = extensions.get::<ConnectInfo<SocketAddr>>();
     let address = info.map(|ConnectInfo(address)| address.ip());
@@ -64,7 +64,7 @@ pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
 /// Without tokio there is no listener of axum's: the host says who the peer is.
 #[cfg(not(feature = "tokio"))]
 pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
-    Some(extensions.get::<tollgate::middleware::Peer>()?.0.ip())
+    Some(extensions.get::<tallygate::middleware::Peer>()?.0.ip())
 }
 
 fn original(extensions: &Extensions) -> Option<&Uri> {

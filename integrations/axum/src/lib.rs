@@ -1,16 +1,16 @@
-//! tollgate for axum: the layer, extractors, and the routes that show a tenant its own use.
+//! tallygate for axum: the layer, extractors, and the routes that show a tenant its own use.
 //!
 //! ```
 //! use axum::routing::{get, post};
 //! use axum::{Json, Router};
-//! use tollgate::Gate;
-//! use tollgate_axum::{Refused, Tenant, TollgateLayer, Usage, usage_router};
+//! use tallygate::Gate;
+//! use tallygate_axum::{Refused, Tenant, GateLayer, Usage, usage_router};
 //!
 //! fn app(gate: &Gate) -> Router {
 //!     Router::new()
 //!         .route("/v1/search", get(search))
 //!         .route("/v1/chat", post(chat))
-//!         .layer(TollgateLayer::new(gate))
+//!         .layer(GateLayer::new(gate))
 //!         .merge(usage_router(gate))
 //! }
 //!
@@ -26,7 +26,7 @@
 //! }
 //! ```
 //!
-//! - [`TollgateLayer`] knows axum: routes of the plan file match the path that was asked for, also
+//! - [`GateLayer`] knows axum: routes of the plan file match the path that was asked for, also
 //!   inside [`Router::nest`](axum::Router::nest), by the router's own match, and the peer comes
 //!   from axum's `ConnectInfo` (serve with
 //!   `into_make_service_with_connect_info::<SocketAddr>()`; without it limits `per ip` hold
@@ -43,7 +43,7 @@
 //!   pages of other origins read refusals.
 //! - With the feature `stripe`, `stripe_router` takes Stripe's webhooks.
 //!
-//! All deciding, counting and writing is `tollgate`'s; nothing here does any.
+//! All deciding, counting and writing is `tallygate`'s; nothing here does any.
 
 mod digest;
 mod extract;
@@ -56,9 +56,9 @@ mod webhook;
 
 pub use digest::{DigestBodies, DigestFuture, Digested};
 pub use extract::{NotAdmitted, Plan, Tenant, Usage};
-pub use layer::TollgateLayer;
+pub use layer::GateLayer;
 pub use refused::Refused;
 pub use routes::{ingest_router, usage_router};
-pub use service::{ResponseFuture, Tollgate};
+pub use service::{GateService, ResponseFuture};
 #[cfg(feature = "stripe")]
 pub use webhook::stripe_router;

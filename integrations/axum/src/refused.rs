@@ -2,14 +2,14 @@
 
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
-use tollgate::Refusal;
-use tollgate::wire::Mapping;
+use tallygate::Refusal;
+use tallygate::wire::Mapping;
 
 /// A [`Refusal`] that a handler passes on with `?`: the layer around it writes the response, with
 /// headers, problem body and the host's own form (`on_refusal`), as it writes its own.
 ///
 /// ```
-/// use tollgate_axum::{Refused, Usage};
+/// use tallygate_axum::{Refused, Usage};
 ///
 /// async fn chat(usage: Usage) -> Result<&'static str, Refused> {
 ///     usage.take("output-tokens", 500).await?;
@@ -38,7 +38,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(Mapping::of(&self.0.reason).status);
         let mut response = status.unwrap_or(StatusCode::TOO_MANY_REQUESTS).into_response();
-        let refused = tollgate::middleware::Refused(*self.0);
+        let refused = tallygate::middleware::Refused(*self.0);
         response.extensions_mut().insert(refused);
         response
     }

@@ -13,19 +13,19 @@ use axum_core::body::Body;
 use axum_core::response::Response;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use tollgate::ingest::MAX_BODY;
-use tollgate::middleware::HttpView;
-use tollgate::wire::Reply;
-use tollgate::{Admitted, Gate, Identified, IdentifyStep, Waited, report};
+use tallygate::ingest::MAX_BODY;
+use tallygate::middleware::HttpView;
+use tallygate::wire::Reply;
+use tallygate::{Admitted, Gate, Identified, IdentifyStep, Waited, report};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Tollgate, TollgateLayer};
+use crate::{GateLayer, GateService};
 
 /// `GET /usage` (JSON, with `ETag`), `GET /usage/history?meter=..` and `GET /usage-page` (one page
 /// for people, which asks for a key and shows the same).
 ///
-/// Merge it **after** `.layer(TollgateLayer::new(&gate))`: it identifies its callers by itself, and
+/// Merge it **after** `.layer(GateLayer::new(&gate))`: it identifies its callers by itself, and
 /// the plan file need not know of it. Merged before, the plan file must name the routes, or looking
 /// at one's use is a request like any other:
 ///
@@ -47,9 +47,9 @@ pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> 
 }
 
 /// `POST /usage`: usage that other services of yours report, with the token of `[ingest]`. The
-/// answer, 202 only when every event is on record, is [`tollgate::ingest`]'s.
+/// answer, 202 only when every event is on record, is [`tallygate::ingest`]'s.
 ///
-/// Merge it **after** `.layer(TollgateLayer::new(&gate))`, beside [`usage_router`] or elsewhere:
+/// Merge it **after** `.layer(GateLayer::new(&gate))`, beside [`usage_router`] or elsewhere:
 /// it knows its callers by itself.
 pub fn ingest_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
     let router = gated_fallback(gate);
@@ -60,18 +60,18 @@ pub fn ingest_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S>
 /// A router without routes. [`Router::merge`] keeps the default fallback of the router that is
 /// merged: so this one's is behind the gate, as was the other's.
 pub(crate) fn gated_fallback<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
-    Router::new().layer(FallbackLayer(TollgateLayer::new(gate)))
+    Router::new().layer(FallbackLayer(GateLayer::new(gate)))
 }
 
 /// The gate around a fallback, unless a request has passed one already: then the router was merged
 /// before its `.layer(..)`.
 #[derive(Clone)]
-struct FallbackLayer(TollgateLayer);
+struct FallbackLayer(GateLayer);
 
 #[derive(Clone)]
 struct Fallback {
     plain: axum::routing::Route,
-    gated: Tollgate<axum::routing::Route>,
+    gated: GateService<axum::routing::Route>,
 }
 
 impl Layer<axum::routing::Route> for FallbackLayer {

@@ -9,13 +9,13 @@ use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tollgate::middleware::{self, GateBody, ReadBody};
+use tallygate::middleware::{self, GateBody, ReadBody};
 use tower_service::Service;
 
-/// A service behind a gate. Made by [`TollgateLayer`](crate::TollgateLayer).
+/// A service behind a gate. Made by [`GateLayer`](crate::GateLayer).
 // tower's `MapResponse` would have to name the type of the body where the layer knows none.
 #[derive(Clone, Debug)]
-pub struct Tollgate<S>(pub(crate) middleware::Tollgate<Counted<S>>);
+pub struct GateService<S>(pub(crate) middleware::GateService<Counted<S>>);
 
 /// The service within, with bodies that count what is read of them where the gate counts that.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Counted<S> {
 }
 
 pin_project! {
-    /// The response on its way: [`tollgate::middleware::ResponseFuture`] with axum's own body.
+    /// The response on its way: [`tallygate::middleware::ResponseFuture`] with axum's own body.
     pub struct ResponseFuture<S, R>
     where
         S: Service<Request<Body>>,
@@ -48,7 +48,7 @@ pin_project! {
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Tollgate<S>
+impl<S, B, R> Service<Request<B>> for GateService<S>
 where
     S: Service<Request<Body>, Response = Response<R>> + Clone,
     B: HttpBody<Data = Bytes> + Send + 'static,

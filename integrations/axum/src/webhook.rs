@@ -5,14 +5,14 @@ use axum::extract::Request;
 use axum::routing::post;
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
-use tollgate::Gate;
-use tollgate::billing::webhook::MAX_BODY;
+use tallygate::Gate;
+use tallygate::billing::webhook::MAX_BODY;
 
 use crate::routes::{gated_fallback, response};
 
 /// `POST /webhooks/stripe`: what to enter at Stripe as the endpoint is this path of your host.
 ///
-/// Merge it **after** `.layer(TollgateLayer::new(&gate))`, as
+/// Merge it **after** `.layer(GateLayer::new(&gate))`, as
 /// [`usage_router`](crate::usage_router). Merged before, the plan file must name the route, or
 /// Stripe is a caller like any other:
 ///

@@ -8,9 +8,9 @@ use axum::body::Body;
 use axum::response::{AppendHeaders, Response};
 use axum::routing::get;
 use http::{HeaderName, Request, header};
-use tollgate::wire::{EXPOSE, HeaderStyle, WireOptions};
-use tollgate::{Gate, testing};
-use tollgate_axum::TollgateLayer;
+use tallygate::wire::{EXPOSE, HeaderStyle, WireOptions};
+use tallygate::{Gate, testing};
+use tallygate_axum::GateLayer;
 use tower_http::cors::CorsLayer;
 
 mod support;
@@ -29,7 +29,7 @@ const PLANS: &str = r#"
 const PAGE: &str = "https://app.example";
 
 fn app(gate: &Gate) -> Router {
-    Router::new().route("/a", get(async || "four")).layer(TollgateLayer::new(gate))
+    Router::new().route("/a", get(async || "four")).layer(GateLayer::new(gate))
 }
 
 /// A request of a page's script.
@@ -94,7 +94,7 @@ async fn a_cors_layer_outside_that_names_headers_is_to_name_these_too() {
 async fn with_cors_within_preflights_are_requests_like_any_other() {
     let (gate, _clock) = testing::gate(&PLANS.replace("none", "required"));
     let within = || Router::new().route("/a", get(async || "four")).layer(cors());
-    let app = within().layer(TollgateLayer::new(&gate));
+    let app = within().layer(GateLayer::new(&gate));
     assert_eq!(send(&app, preflight()).await.status(), 401);
     for status in [200, 200, 429] {
         let response = send(&app, asked()).await;
@@ -105,7 +105,7 @@ async fn with_cors_within_preflights_are_requests_like_any_other() {
 
     // Where the plan file lets them through they pass, and nothing else does.
     let (gate, _clock) = testing::gate(PLANS);
-    let app = within().layer(TollgateLayer::new(&gate));
+    let app = within().layer(GateLayer::new(&gate));
     let response = send(&app, preflight()).await;
     assert_eq!(response.status(), 200);
     assert!(response.headers().contains_key("access-control-allow-origin"));
@@ -125,7 +125,7 @@ async fn what_a_handler_exposes_stays_as_it_is() {
     });
     let app = Router::new()
         .route("/a", get(async move || (AppendHeaders(lines), "four")))
-        .layer(TollgateLayer::new(&gate));
+        .layer(GateLayer::new(&gate));
     let response = send(&app, asked()).await;
     let lines = response.headers().get_all(header::ACCESS_CONTROL_EXPOSE_HEADERS).iter();
     let lines: Vec<&[u8]> = lines.map(|line| line.as_bytes()).collect();

@@ -6,8 +6,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{get, post};
 use http::Request;
-use tollgate::testing;
-use tollgate_axum::{Plan, Refused, Tenant, TollgateLayer, Usage, usage_router};
+use tallygate::testing;
+use tallygate_axum::{GateLayer, Plan, Refused, Tenant, Usage, usage_router};
 
 mod support;
 
@@ -20,7 +20,7 @@ async fn extractors_say_who_and_what() {
         assert_eq!((&*tenant, tenant.id()), ("acme", usage.tenant()));
         format!("{tenant} on {}", plan.name)
     };
-    let app = Router::new().route("/a", get(who)).layer(TollgateLayer::new(&gate));
+    let app = Router::new().route("/a", get(who)).layer(GateLayer::new(&gate));
     assert_eq!(text(send(&app, request("GET", "/a")).await).await, "acme on free");
 }
 
@@ -34,7 +34,7 @@ async fn without_the_layer_a_sentence_names_what_is_missing() {
         let response = send(&app, request("GET", path)).await;
         assert_eq!(response.status(), 500);
         let sentence = text(response).await;
-        for word in [wanted, "TollgateLayer::new(&gate)", "auth = \"none\""] {
+        for word in [wanted, "GateLayer::new(&gate)", "auth = \"none\""] {
             assert!(sentence.contains(word), "{sentence}");
         }
     }
@@ -48,7 +48,7 @@ async fn an_optional_extractor_is_none_where_nobody_is_identified() {
     let app = Router::new()
         .route("/healthz", get(name))
         .route("/a", get(name))
-        .layer(TollgateLayer::new(&gate));
+        .layer(GateLayer::new(&gate));
     assert_eq!(text(send(&app, request("GET", "/healthz")).await).await, "nobody");
     assert_eq!(text(send(&app, request("GET", "/a")).await).await, "acme");
 }
@@ -63,7 +63,7 @@ async fn chat(usage: Usage, most: String) -> Result<&'static str, Refused> {
 #[tokio::test]
 async fn a_handler_takes_before_it_spends_and_its_refusal_is_the_gates() {
     let (gate, _clock) = testing::gate(PLANS);
-    let app = Router::new().route("/chat", post(chat)).layer(TollgateLayer::new(&gate));
+    let app = Router::new().route("/chat", post(chat)).layer(GateLayer::new(&gate));
     let ask = |most: &'static str| request("POST", "/chat").map(|_| Body::from(most));
     assert_eq!(text(send(&app, ask("50")).await).await, "hello");
     assert_eq!(meter(&gate, "tokens").await, (7, 0), "the rest went back");
@@ -85,7 +85,7 @@ async fn a_feature_is_required_within_a_handler() {
         plan.require("deep-search")?;
         Ok("found")
     };
-    let app = Router::new().route("/a", get(deep)).layer(TollgateLayer::new(&gate));
+    let app = Router::new().route("/a", get(deep)).layer(GateLayer::new(&gate));
     let refused = send(&app, request("GET", "/a")).await;
     assert_eq!(refused.status(), 403);
     let body = text(refused).await;
@@ -108,7 +108,7 @@ const SPENT: &str = r#"
 async fn usage_is_shown_to_who_is_over_its_limit_wherever_the_routes_stand() {
     let (gate, _clock) = testing::gate(SPENT);
     let api = || Router::new().route("/a", get(async || "ok"));
-    let layer = TollgateLayer::new(&gate);
+    let layer = GateLayer::new(&gate);
     let outside = api().layer(layer.clone()).merge(usage_router(&gate));
     let inside = api().merge(usage_router(&gate)).layer(layer);
     assert_eq!(send(&outside, request("GET", "/a")).await.status(), 200);

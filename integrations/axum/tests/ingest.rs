@@ -6,8 +6,8 @@ use axum::Router;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tollgate::{Gate, GateBuilder};
-use tollgate_axum::{TollgateLayer, ingest_router, usage_router};
+use tallygate::{Gate, GateBuilder};
+use tallygate_axum::{GateLayer, ingest_router, usage_router};
 use tower::ServiceExt;
 
 const PLANS: &str = r#"
@@ -44,7 +44,7 @@ async fn post(app: &Router, token: Option<&str>, body: String) -> (StatusCode, S
 #[tokio::test]
 async fn takes_events_with_the_token_and_from_nobody_else() {
     let gate = gate().await;
-    let app = Router::new().layer(TollgateLayer::new(&gate));
+    let app = Router::new().layer(GateLayer::new(&gate));
     let app = app.merge(usage_router(&gate)).merge(ingest_router(&gate));
     let event = r#"{"id":"call-1","tenant":"acme","meter":"minutes","quantity":7}"#;
     let (status, body) = post(&app, Some("t0ken-of-sixteen"), event.into()).await;
@@ -55,7 +55,7 @@ async fn takes_events_with_the_token_and_from_nobody_else() {
     for token in [None, Some("other")] {
         assert_eq!(post(&app, token, event.into()).await.0, 401);
     }
-    let long = " ".repeat(tollgate::ingest::MAX_BODY + 1);
+    let long = " ".repeat(tallygate::ingest::MAX_BODY + 1);
     assert_eq!(post(&app, Some("t0ken-of-sixteen"), long).await.0, 413);
     gate.close().await.unwrap();
     assert_eq!(

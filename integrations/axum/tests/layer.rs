@@ -13,8 +13,8 @@ use axum::routing::get;
 use axum::{Router, body};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tollgate::{Gate, testing};
-use tollgate_axum::TollgateLayer;
+use tallygate::{Gate, testing};
+use tallygate_axum::GateLayer;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -23,8 +23,8 @@ mod support;
 use support::{PLANS, meter, request, send, text};
 
 /// A layer without type parameters can be named and returned.
-fn gated(gate: &Gate) -> TollgateLayer {
-    TollgateLayer::new(gate)
+fn gated(gate: &Gate) -> GateLayer {
+    GateLayer::new(gate)
 }
 
 fn app(gate: &Gate) -> Router {

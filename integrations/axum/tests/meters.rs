@@ -4,8 +4,8 @@
 
 use axum::Router;
 use axum::routing::{get, post};
-use tollgate::testing;
-use tollgate_axum::{TollgateLayer, Usage};
+use tallygate::testing;
+use tallygate_axum::{GateLayer, Usage};
 
 mod support;
 
@@ -38,7 +38,7 @@ async fn a_tenant_without_tokens_still_reads_what_needs_none() {
         let app = Router::new()
             .route("/chat", post(async |usage: Usage| usage.add("tokens", 10)))
             .route("/me", get(async |usage: Usage| usage.add("tokens", 1)))
-            .layer(TollgateLayer::new(&gate));
+            .layer(GateLayer::new(&gate));
         assert_eq!(send(&app, request("POST", "/chat")).await.status(), 200);
         assert_eq!(meter(&gate, "tokens").await.0, 10);
         assert_eq!(send(&app, request("POST", "/chat")).await.status(), 429, "{meters}");
@@ -55,7 +55,7 @@ async fn a_route_that_a_meter_does_not_concern_may_report_it_all_the_same() {
     let (gate, _clock) = testing::gate(&plans("meters = [\"tokens\"]"));
     let app = Router::new()
         .route("/me", get(async |usage: Usage| usage.add("tokens", 3)))
-        .layer(TollgateLayer::new(&gate));
+        .layer(GateLayer::new(&gate));
     assert_eq!(send(&app, request("GET", "/me")).await.status(), 200);
     assert_eq!(meter(&gate, "tokens").await, (3, 0));
     // Requests concern every route.

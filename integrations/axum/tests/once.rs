@@ -11,10 +11,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::RawQuery;
 use axum::routing::post;
 use http::{Request, StatusCode};
+use tallygate::{Gate, testing};
+use tallygate_axum::{DigestBodies, GateLayer};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tollgate::{Gate, testing};
-use tollgate_axum::{DigestBodies, TollgateLayer};
 
 mod support;
 
@@ -36,7 +36,7 @@ fn app(gate: &Gate) -> Router {
     Router::new()
         .route("/pay", post(pay))
         .route("/note", post(async |body: Bytes| body.len().to_string()))
-        .layer(TollgateLayer::new(gate))
+        .layer(GateLayer::new(gate))
         .layer(DigestBodies::new(gate).at_most(10))
 }
 

@@ -12,13 +12,13 @@ use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
 use http::Response;
 use http::header::{CONTENT_LENGTH, HeaderValue};
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::store::Memory;
+use tallygate::{Gate, GateBuilder, testing};
+use tallygate_axum::GateLayer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::store::Memory;
-use tollgate::{Gate, GateBuilder, testing};
-use tollgate_axum::TollgateLayer;
 
 mod support;
 
@@ -40,7 +40,7 @@ async fn serve(gate: &Gate, handler: fn() -> Response<Body>) -> SocketAddr {
 async fn serve_app(gate: &Gate, app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = app.layer(TollgateLayer::new(gate));
+    let app = app.layer(GateLayer::new(gate));
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     address
 }
@@ -101,7 +101,7 @@ async fn a_length_that_is_not_one_number_is_none() {
         let (gate, _clock) = testing::gate(PLANS);
         let app = Router::new()
             .route("/a", get(async move || unending(stated)))
-            .layer(TollgateLayer::new(&gate));
+            .layer(GateLayer::new(&gate));
         let response = support::send(&app, support::request("GET", "/a")).await;
         let mut body = response.into_body().into_data_stream();
         for _ in 0..2 {
@@ -121,7 +121,7 @@ async fn unfinished_uploads_are_recorded_when_the_gate_is_closed() {
     for is_shared in [true, false] {
         let table = Memory::new();
         let (gate, _clock) = testing::gate_with(&plans, table.clone());
-        let layer = TollgateLayer::new(&gate);
+        let layer = GateLayer::new(&gate);
         let layer = if is_shared { layer } else { layer.without_extensions() };
         let app = Router::new().route("/up", post(async |body: Bytes| body.len().to_string()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

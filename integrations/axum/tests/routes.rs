@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::routing::{get, post};
 use http::{Request, StatusCode};
-use tollgate::{Admitted, Gate, testing};
-use tollgate_axum::{TollgateLayer, usage_router};
+use tallygate::{Admitted, Gate, testing};
+use tallygate_axum::{GateLayer, usage_router};
 use tower::Layer;
 
 mod support;
@@ -60,7 +60,7 @@ async fn an_empty_segment_does_not_walk_around_a_price() {
             post(async |Path(_): Path<String>| StatusCode::ACCEPTED),
         )
         .route("/{y}/z", get(said))
-        .layer(TollgateLayer::new(&gate));
+        .layer(GateLayer::new(&gate));
     for path in ["/v1/accounts/7/exports", "/v1/accounts//exports", "/v1/accounts/%20/exports"] {
         assert_eq!(send(&app, request("POST", path)).await.status(), 403, "{path}");
     }
@@ -71,7 +71,7 @@ async fn an_empty_segment_does_not_walk_around_a_price() {
     let app = Router::new()
         .route("/v1/accounts/{id}/exports", post(async || StatusCode::ACCEPTED))
         .route("/{y}/z", get(said))
-        .layer(TollgateLayer::new(&gate));
+        .layer(GateLayer::new(&gate));
     assert_eq!(send(&app, request("POST", "/v1/accounts//exports")).await.status(), 202);
     assert_eq!(used(&gate).await, 25);
     assert_eq!(text(send(&app, request("GET", "//z")).await).await, "z");
@@ -84,7 +84,7 @@ async fn the_routers_own_match_says_which_of_two_routes_a_spelling_is() {
     let app = Router::new()
         .route("/{a}/{b}", get(said))
         .route("/a/{*rest}", get(said))
-        .layer(TollgateLayer::new(&gate));
+        .layer(GateLayer::new(&gate));
     assert_eq!(text(send(&app, request("GET", "/%61/a")).await).await, "two");
     assert_eq!(text(send(&app, request("GET", "/a/a")).await).await, "under-a");
 }
@@ -92,7 +92,7 @@ async fn the_routers_own_match_says_which_of_two_routes_a_spelling_is() {
 #[tokio::test]
 async fn a_parameter_in_disguise_costs_what_its_value_costs() {
     let (gate, _clock) = testing::gate(PLANS);
-    let app = Router::new().route("/v1/models/{model}", get(said)).layer(TollgateLayer::new(&gate));
+    let app = Router::new().route("/v1/models/{model}", get(said)).layer(GateLayer::new(&gate));
     for path in ["/v1/models/costly", "/v1/models/%63ostly", "/v1/models/c%6Fstl%79"] {
         assert_eq!(text(send(&app, request("GET", path)).await).await, "costly", "{path}");
     }
@@ -105,7 +105,7 @@ async fn an_open_route_in_disguise_opens_no_other_handler() {
     let app = Router::new()
         .route("/healthz", get(async || "well"))
         .route("/{page}", get(async |Path(page): Path<String>| page))
-        .layer(TollgateLayer::new(&gate));
+        .layer(GateLayer::new(&gate));
     let anonymous = |path: &str| Request::get(path).body(Body::empty()).unwrap();
     assert_eq!(text(send(&app, anonymous("/healthz")).await).await, "well");
     assert_eq!(send(&app, anonymous("/%68ealthz")).await.status(), 401);
@@ -116,7 +116,7 @@ async fn a_layer_around_the_whole_router_knows_the_same_routes() {
     let (gate, _clock) = testing::gate(PLANS);
     let router =
         Router::new().route("/v1/accounts/{id}/exports", post(async || StatusCode::ACCEPTED));
-    let app = Router::new().fallback_service(TollgateLayer::new(&gate).layer(router));
+    let app = Router::new().fallback_service(GateLayer::new(&gate).layer(router));
     assert_eq!(send(&app, request("POST", "/v1/accounts//exports")).await.status(), 403);
 }
 
@@ -125,7 +125,7 @@ async fn a_path_that_no_route_has_is_gated_also_behind_the_usage_routes() {
     let (gate, _clock) = testing::gate(PLANS);
     let app = Router::new()
         .route("/a", get(async || "four"))
-        .layer(TollgateLayer::new(&gate))
+        .layer(GateLayer::new(&gate))
         .merge(usage_router(&gate));
     let anonymous = |path: &str| Request::get(path).body(Body::empty()).unwrap();
     assert_eq!(send(&app, anonymous("/nowhere")).await.status(), 401);
@@ -193,7 +193,7 @@ async fn odd_requests_are_on_the_route_of_their_handler_over_sockets() {
         .route("/f%C3%BCr", get(shown))
         .nest_service("/static", Router::new().fallback(shown))
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(TollgateLayer::new(&gate))
+        .layer(GateLayer::new(&gate))
         .merge(usage_router(&gate));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -13,10 +13,10 @@ use axum::routing::get;
 use http::StatusCode;
 use http::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
+use tallygate::{Gate, testing};
+use tallygate_axum::{GateLayer, Usage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::{TcpListener, TcpStream};
-use tollgate::{Gate, testing};
-use tollgate_axum::{TollgateLayer, Usage};
 
 mod support;
 
@@ -50,7 +50,7 @@ async fn echo(usage: Usage, mut request: Request) -> Response {
 
 async fn serve(gate: &Gate) -> SocketAddr {
     let app = Router::new().route("/echo", get(echo)).route("/a", get(async || "four"));
-    let app = app.layer(TollgateLayer::new(gate));
+    let app = app.layer(GateLayer::new(gate));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });

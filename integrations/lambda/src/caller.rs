@@ -26,7 +26,7 @@ use http::{HeaderMap, Request};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayRequestAuthorizer;
 use lambda_http::request::RequestContext;
 use serde_json::Value;
-use tollgate::middleware::{Claims, Peer};
+use tallygate::middleware::{Claims, Peer};
 
 /// What the front door says of this request's caller. [`run`](crate::run) puts both among the
 /// request's extensions, where the layer finds them.

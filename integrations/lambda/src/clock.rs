@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tollgate::{Clock, Now};
+use tallygate::{Clock, Now};
 
-/// A clock for [`Gate::builder`](tollgate::Gate::builder)`(..).clock(..)`;
+/// A clock for [`Gate::builder`](tallygate::Gate::builder)`(..).clock(..)`;
 /// [`builder`](crate::builder) sets it.
 ///
 /// - The wall clock is the system's at each reading: windows turn when they should after a thaw.

@@ -5,8 +5,8 @@
 //!
 //! 1. A login is never blocked: whatever goes wrong (store away or silent, gate not opened, panic,
 //!    an event of another shape), within [`LOGIN_WITHIN`] the event goes back as it came, and the
-//!    token lacks the claims. It is logged, and counted as `tollgate_logins_total`. The first event
-//!    of a process waits for [`OPEN_WITHIN`] more, at most.
+//!    token lacks the claims. It is logged, and counted as `tallygate_logins_total`. The first
+//!    event of a process waits for [`OPEN_WITHIN`] more, at most.
 //! 2. A user's tenant is made once, however often Cognito asks.
 //! 3. Of an event nothing is changed but what is said below: groups, roles and other triggers'
 //!    claims pass.
@@ -20,8 +20,8 @@ use std::time::Duration;
 use lambda_http::Error;
 use lambda_http::lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use serde_json::{Map, Value, json};
+use tallygate::{Entitlements, Feature, Gate, telemetry};
 use tokio::sync::OnceCell;
-use tollgate::{Entitlements, Feature, Gate, telemetry};
 
 /// How long a login waits for its claims.
 pub const LOGIN_WITHIN: Duration = Duration::from_secs(1);
@@ -64,12 +64,12 @@ const MAX_FEATURES: usize = 2_048;
 /// the directory, never by them.
 ///
 /// ```no_run
-/// # async fn open() -> Result<tollgate::Gate, tollgate::Error> {
-/// #     tollgate_lambda::builder("tollgate.toml").open().await
+/// # async fn open() -> Result<tallygate::Gate, tallygate::Error> {
+/// #     tallygate_lambda::builder("tallygate.toml").open().await
 /// # }
 /// #[tokio::main]
 /// async fn main() -> Result<(), lambda_http::Error> {
-///     tollgate_lambda::Cognito::new(open).run().await
+///     tallygate_lambda::Cognito::new(open).run().await
 /// }
 /// ```
 #[derive(Clone)]

@@ -8,7 +8,7 @@
 //! It does not promise what it leaves out: no credentials that come another way and are renewed (a
 //! sandbox has its own in its environment; what a Managed Instance has was not tried on AWS), no
 //! key exchange that withstands quantum computers, no roots of your own, no proxy.
-//! [`DynamoDb`](tollgate::store::DynamoDb) takes any client.
+//! [`DynamoDb`](tallygate::store::DynamoDb) takes any client.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
-    use tollgate::store::{
+    use tallygate::store::{
         Change, DynamoDb, Key, Store, StoreErrorKind, Value, When, Write as Put,
     };
 
@@ -195,7 +195,7 @@ mod tests {
             heard
         });
         for _ in 0..2 {
-            client.describe_table().table_name("tollgate").send().await.unwrap();
+            client.describe_table().table_name("tallygate").send().await.unwrap();
         }
         for heard in server.join().unwrap() {
             assert!(heard.starts_with("post / http/1.1\r\n"), "{heard}");
@@ -210,7 +210,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let store = DynamoDb::new(at(&endpoint), "tollgate");
+        let store = DynamoDb::new(at(&endpoint), "tallygate");
         let error = store.write(put()).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
     }
@@ -224,7 +224,7 @@ mod tests {
                 let _ = (&socket).read(&mut [0; 64]);
             }
         });
-        let store = DynamoDb::new(at(&endpoint), "tollgate");
+        let store = DynamoDb::new(at(&endpoint), "tallygate");
         let error = store.write(put()).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Unknown, "{error}");
     }

@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lambda_http::Error;
+use tallygate::Gate;
 use tokio::sync::{Notify, watch};
-use tollgate::Gate;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -27,7 +27,7 @@ use crate::extension::Extension;
 const SPARE: Duration = Duration::from_millis(200);
 
 /// The name under which the extension registers.
-const NAME: &str = "tollgate-flush";
+const NAME: &str = "tallygate-flush";
 
 /// Says that an invocation has been answered, and how many have not been. Clones share it.
 #[derive(Clone, Debug, Default)]

@@ -6,19 +6,19 @@
 //! | EventBridge | the event itself | an error if it may count the next time |
 //! | anybody else | one event, or a list | the same |
 //!
-//! The shapes of an event are those of [`tollgate::ingest`]. For SQS, switch
+//! The shapes of an event are those of [`tallygate::ingest`]. For SQS, switch
 //! `ReportBatchItemFailures` on for the event source: only what did not count comes again.
 //!
 //! A message is counted by the id of its event, never by the queue's: a redelivery has the same
 //! event, a producer's repeat another message. What can never count is kept as a dead letter
-//! ([`Ingest::dead_letters`](tollgate::ingest::Ingest::dead_letters)) before it is answered; of SQS
-//! it is reported as well, so that the queue's own redrive policy sees it.
+//! ([`Ingest::dead_letters`](tallygate::ingest::Ingest::dead_letters)) before it is answered; of
+//! SQS it is reported as well, so that the queue's own redrive policy sees it.
 
 use lambda_http::Error;
 use lambda_http::lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use serde_json::{Value, json};
-use tollgate::Gate;
-use tollgate::ingest::{Counted, NotCounted};
+use tallygate::Gate;
+use tallygate::ingest::{Counted, NotCounted};
 
 use crate::run::serve;
 
@@ -88,7 +88,7 @@ async fn counted(gate: &Gate, bodies: &[String]) -> Vec<Result<Counted, NotCount
 
 #[cfg(test)]
 mod tests {
-    use tollgate::testing;
+    use tallygate::testing;
 
     use super::*;
 

@@ -1,15 +1,15 @@
-//! tollgate for AWS Lambda: the same layer as everywhere, and what a function needs besides.
+//! tallygate for AWS Lambda: the same layer as everywhere, and what a function needs besides.
 //!
 //! ```no_run
 //! use lambda_http::{Body, Error, Request, Response, service_fn};
-//! use tollgate::middleware::TollgateLayer;
+//! use tallygate::middleware::GateLayer;
 //! use tower_layer::Layer;
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Error> {
-//!     let gate = tollgate_lambda::builder("tollgate.toml").open().await?;
-//!     let app = TollgateLayer::new(&gate).layer(service_fn(search));
-//!     tollgate_lambda::run(&gate, app).await
+//!     let gate = tallygate_lambda::builder("tallygate.toml").open().await?;
+//!     let app = GateLayer::new(&gate).layer(service_fn(search));
+//!     tallygate_lambda::run(&gate, app).await
 //! }
 //!
 //! async fn search(_: Request) -> Result<Response<Body>, Error> {
@@ -17,8 +17,8 @@
 //! }
 //! ```
 //!
-//! An axum `Router` with `tollgate_axum::TollgateLayer` is passed to [`run`] as it is (take
-//! `tollgate-axum` with `default-features = false`): extractors and usage routes work the same.
+//! An axum `Router` with `tallygate_axum::GateLayer` is passed to [`run`] as it is (take
+//! `tallygate-axum` with `default-features = false`): extractors and usage routes work the same.
 //!
 //! | what differs on Lambda | what is done here |
 //! |---|---|

@@ -12,7 +12,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use lambda_http::lambda_runtime::{Diagnostic, LambdaInvocation, Runtime};
 use lambda_http::{Body, Error};
-use tollgate::{Gate, GateBuilder};
+use tallygate::{Gate, GateBuilder};
 use tower_service::Service;
 
 use crate::caller::caller_of;
@@ -229,8 +229,8 @@ mod tests {
 
     use http_body_util::StreamBody;
     use lambda_http::service_fn;
-    use tollgate::middleware::TollgateLayer;
-    use tollgate::testing;
+    use tallygate::middleware::GateLayer;
+    use tallygate::testing;
     use tower_layer::Layer;
 
     use super::*;
@@ -256,8 +256,8 @@ mod tests {
             "requestContext":{"stage":"$default","authorizer":{"lambda":{"tenant":"acme"}},
             "http":{"method":"GET","path":"/","sourceIp":"203.0.113.9"}}}"#;
         let handler = service_fn(async |request: Request<Body>| {
-            let claims = request.extensions().get::<tollgate::middleware::Claims>().unwrap();
-            let peer = request.extensions().get::<tollgate::middleware::Peer>().unwrap();
+            let claims = request.extensions().get::<tallygate::middleware::Claims>().unwrap();
+            let peer = request.extensions().get::<tallygate::middleware::Peer>().unwrap();
             let said = format!("{} from {}", claims.get("tenant").unwrap(), peer.0.ip());
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
         });
@@ -273,7 +273,7 @@ mod tests {
         let handler = service_fn(async |_: Request<Body>| {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"found"))))
         });
-        let mut called = Function::new(TollgateLayer::new(&gate).layer(handler));
+        let mut called = Function::new(GateLayer::new(&gate).layer(handler));
         for status in [200, 429] {
             assert_eq!(called.call(request("acme")).await.unwrap().status(), status);
         }

@@ -18,9 +18,9 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use lambda_http::lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use lambda_http::{Body, Error};
 use serde_json::{Value, json};
-use tollgate::Gate;
-use tollgate::billing::report::Report;
-use tollgate::wire::Reply;
+use tallygate::Gate;
+use tallygate::billing::report::Report;
+use tallygate::wire::Reply;
 
 use crate::flush::left_until;
 use crate::run::{run, serve};
@@ -31,12 +31,12 @@ use crate::run::{run, serve};
 /// ```no_run
 /// #[tokio::main]
 /// async fn main() -> Result<(), lambda_http::Error> {
-///     let gate = tollgate_lambda::builder("tollgate.toml").open().await?;
-///     tollgate_lambda::run_stripe_webhook(&gate).await
+///     let gate = tallygate_lambda::builder("tallygate.toml").open().await?;
+///     tallygate_lambda::run_stripe_webhook(&gate).await
 /// }
 /// ```
 ///
-/// In the function of an axum API it is a route instead: merge `tollgate_axum::stripe_router`.
+/// In the function of an axum API it is a route instead: merge `tallygate_axum::stripe_router`.
 ///
 /// # Errors
 ///
@@ -60,11 +60,11 @@ pub async fn run_stripe_webhook(gate: &Gate) -> Result<(), Error> {
 /// ```
 /// use lambda_http::http::StatusCode;
 /// use lambda_http::{Body, Request, Response};
-/// use tollgate::Gate;
+/// use tallygate::Gate;
 ///
 /// async fn route(gate: &Gate, request: Request) -> Response<Body> {
 ///     if request.uri().path() == "/webhooks/stripe" {
-///         return tollgate_lambda::stripe_webhook(gate, &request).await;
+///         return tallygate_lambda::stripe_webhook(gate, &request).await;
 ///     }
 ///     let mut answer = Response::default();
 ///     *answer.status_mut() = StatusCode::NOT_FOUND;
@@ -84,8 +84,8 @@ pub async fn stripe_webhook(gate: &Gate, request: &Request<Body>) -> Response<Bo
 /// ```no_run
 /// #[tokio::main]
 /// async fn main() -> Result<(), lambda_http::Error> {
-///     let gate = tollgate_lambda::builder("tollgate.toml").open().await?;
-///     tollgate_lambda::run_stripe_report(&gate).await
+///     let gate = tallygate_lambda::builder("tallygate.toml").open().await?;
+///     tallygate_lambda::run_stripe_report(&gate).await
 /// }
 /// ```
 ///
@@ -156,8 +156,8 @@ fn response(reply: Reply) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use tollgate::GateBuilder;
-    use tollgate::store::Memory;
+    use tallygate::GateBuilder;
+    use tallygate::store::Memory;
 
     use super::*;
 

@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Body, Request};
 use serde_json::Value;
-use tollgate::Gate;
-use tollgate::testing::gate;
+use tallygate::Gate;
+use tallygate::testing::gate;
 
 use crate::event::makes_a_request;
 use crate::{Cognito, caller_of, count};
@@ -50,7 +50,7 @@ pub fn events(data: &[u8]) {
         let open = gate.clone();
         let triggers = Cognito::new(move || {
             let gate = open.clone();
-            async move { Ok::<_, tollgate::Error>(gate) }
+            async move { Ok::<_, tallygate::Error>(gate) }
         });
         let _ = triggers.answer(event).await;
     });

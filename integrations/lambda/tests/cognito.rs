@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use serde_json::{Value, json};
-use tollgate::directory::Tenant;
-use tollgate::store::{
+use tallygate::directory::Tenant;
+use tallygate::store::{
     Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
-use tollgate::testing::{self, Faulty};
-use tollgate::{Gate, ManualClock};
-use tollgate_lambda::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN};
+use tallygate::testing::{self, Faulty};
+use tallygate::{Gate, ManualClock};
+use tallygate_lambda::{CONFIRM_WITHIN, Cognito, LOGIN_WITHIN};
 
 const CONFIRMED: &str = include_str!("events/post-confirmation.json");
 const TOKEN_V1: &str = include_str!("events/pre-token-v1.json");
@@ -40,7 +40,7 @@ fn over(gate: &Gate) -> Cognito {
     let gate = gate.clone();
     Cognito::new(move || {
         let gate = gate.clone();
-        async move { Ok::<_, tollgate::Error>(gate) }
+        async move { Ok::<_, tallygate::Error>(gate) }
     })
 }
 

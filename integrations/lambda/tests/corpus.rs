@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tollgate_lambda::testing::events;
+use tallygate_lambda::testing::events;
 
 #[test]
 fn no_event_that_was_ever_found_is_found_again() {

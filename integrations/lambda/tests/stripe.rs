@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use stripe_sim::{Settings, Sim, signature};
-use tollgate::store::Memory;
-use tollgate::testing::START_MS;
-use tollgate::{Ask, Gate, GateBuilder, ManualClock};
-use tollgate_lambda::{stripe_report, stripe_webhook};
+use tallygate::store::Memory;
+use tallygate::testing::START_MS;
+use tallygate::{Ask, Gate, GateBuilder, ManualClock};
+use tallygate_lambda::{stripe_report, stripe_webhook};
 
 const NOW: i64 = START_MS / 1_000;
 const SECRET: &str = "whsec_x";
@@ -200,7 +200,7 @@ async fn a_report_sends_what_is_owed_once_and_says_so() {
 
 #[tokio::test]
 async fn without_a_stripe_the_functions_say_what_is_missing() {
-    let (gate, _clock) = tollgate::testing::gate(PLANS);
+    let (gate, _clock) = tallygate::testing::gate(PLANS);
     let refused = stripe_report(&gate).await.unwrap_err().to_string();
     assert!(refused.contains("no [stripe]"), "{refused}");
     assert_eq!(invoke(&gate, &of_url("{}", "", false)).await.0, 404);

@@ -29,7 +29,7 @@ const PAGE: i64 = 100;
 const MAX_SHOWN: usize = 64;
 
 /// Under what a tenant or a lookup key is noted with what is made at Stripe.
-const NOTE: &str = "tollgate";
+const NOTE: &str = "tallygate";
 
 /// See the [module](self).
 #[derive(Debug)]

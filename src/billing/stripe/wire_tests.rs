@@ -124,7 +124,7 @@ const SENT: [(&str, &str); 16] = [
     (
         "POST /v1/subscriptions",
         "customer=cus_1&items%5B0%5D%5Bprice%5D=x_1&default_payment_method=pm_1\
-         &off_session=true&metadata%5Btollgate%5D=pro+%26+more",
+         &off_session=true&metadata%5Btallygate%5D=pro+%26+more",
     ),
     ("DELETE /v1/subscriptions/sub_1", ""),
     ("GET /v1/prices/price_1", ""),
@@ -132,13 +132,13 @@ const SENT: [(&str, &str); 16] = [
     ("GET /v1/invoices/in_1/lines?limit=100", ""),
     ("GET /v1/invoices/in_1/lines?limit=100&starting_after=x_1", ""),
     ("GET /v2/core/events/evt_1", ""),
-    ("GET /v1/customers/search?query=metadata%5B%27tollgate%27%5D%3A%270123%27", ""),
+    ("GET /v1/customers/search?query=metadata%5B%27tallygate%27%5D%3A%270123%27", ""),
 ];
 
 /// And what it ends with.
 const SENT_LAST: (&str, &str) = (
     "POST /v1/customers",
-    "metadata%5Btollgate%5D=0123\
+    "metadata%5Btallygate%5D=0123\
      &name=Caf%C3%A9+%26+S%C3%B6hne+%2B1+100%25+%5Bx%5D%3D%23%22%3C%27%0A",
 );
 

@@ -114,7 +114,7 @@ mod tests {
         Expressions::of(&Write { key: Key { pk: "p".into(), sk: "s".into() }, when, change })
     }
 
-    const OURS: &str = "(attribute_not_exists(pk) OR tollgate = :v0)";
+    const OURS: &str = "(attribute_not_exists(pk) OR tallygate = :v0)";
 
     #[test]
     fn a_lease_is_one_update_with_all_its_conditions() {
@@ -136,7 +136,7 @@ mod tests {
                  (attribute_not_exists(#n1) OR #n1 BETWEEN :v4 AND :v5)"
             )
         );
-        let update = "SET tollgate = :v0, #n0 = :v6 ADD #n1 :v3 REMOVE #n2";
+        let update = "SET tallygate = :v0, #n0 = :v6 ADD #n1 :v3 REMOVE #n2";
         assert_eq!(taken.update.as_deref(), Some(update));
         assert_eq!(taken.names["#n1"], "free");
         assert_eq!(taken.names.len(), 3);

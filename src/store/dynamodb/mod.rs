@@ -76,11 +76,11 @@ const IN_HAND: usize = 4_096;
 ///
 /// ```no_run
 /// # async fn open(client: aws_sdk_dynamodb::Client) -> Result<(), Box<dyn std::error::Error>> {
-/// use tollgate::Gate;
-/// use tollgate::config::StoreKind;
-/// use tollgate::store::DynamoDb;
+/// use tallygate::Gate;
+/// use tallygate::config::StoreKind;
+/// use tallygate::store::DynamoDb;
 ///
-/// let mut builder = Gate::builder("tollgate.toml");
+/// let mut builder = Gate::builder("tallygate.toml");
 /// if let StoreKind::Dynamodb { table } = builder.config()?.store.kind {
 ///     builder = builder.store(DynamoDb::new(client, table));
 /// }

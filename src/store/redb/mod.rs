@@ -118,11 +118,11 @@ impl Redb {
         let (alive, open) = watch::channel(());
         let alive = Arc::new(alive);
         let (at, still) = (file.clone(), alive.clone());
-        spawn("tollgate-write", move || worker::write(at, write_queue, still))?;
+        spawn("tallygate-write", move || worker::write(at, write_queue, still))?;
         let (looked_for, still) = (file.clone(), alive.clone());
         let (looks, looking) = std::sync::mpsc::channel();
-        spawn("tollgate-look", move || worker::look(looked_for, &looking, still))?;
-        spawn("tollgate-read", move || worker::read(file, read_queue, alive))?;
+        spawn("tallygate-look", move || worker::look(looked_for, &looking, still))?;
+        spawn("tallygate-read", move || worker::read(file, read_queue, alive))?;
         let lanes = Mutex::new(Some(Lanes { writes, reads, _looks: looks }));
         let unswept = Mutex::default();
         Ok(Self(Arc::new(Handle { lanes, open, unswept })))

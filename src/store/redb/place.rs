@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::{StoreError, StoreErrorKind};
 
 /// What stands in the marker.
-const MARKER: &str = "A tollgate store was made beside this file. If it is gone, restore it from \
+const MARKER: &str = "A tallygate store was made beside this file. If it is gone, restore it from \
                       a copy.\nOnly to begin anew, with nothing on record: remove this file too.\n";
 
 /// What tells a file from another of the same name.

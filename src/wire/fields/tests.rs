@@ -111,7 +111,7 @@ fn names_units_that_are_not_requests() {
     assert_eq!(
         policy_header(&[egress, credits.clone(), flight]).unwrap(),
         "\"requests/month\";q=1000000000;qu=\"content-bytes\";w=2592000, \
-         \"requests/month\";q=500;tollgate-unit=\"credits\", \
+         \"requests/month\";q=500;tallygate-unit=\"credits\", \
          \"concurrency\";q=30;qu=\"concurrent-requests\""
     );
     assert_eq!(ratelimit(&[credits]), r#""requests/month";r=1"#);

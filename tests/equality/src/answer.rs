@@ -1,4 +1,4 @@
-//! What came back of a request, as far as it is tollgate's or the handler's.
+//! What came back of a request, as far as it is tallygate's or the handler's.
 
 /// Headers that belong to a framework or to HTTP/1.1, and why they may differ. Everything else must
 /// be the same, byte for byte.

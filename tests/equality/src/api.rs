@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use tallygate::{Gate, Refusal, Usage, testing};
 use tokio_stream::Stream;
-use tollgate::{Gate, Refusal, Usage, testing};
 
 /// Bytes of one chunk.
 pub const CHUNK: usize = 100;

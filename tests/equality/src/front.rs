@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use tallygate::directory::PaymentState;
+use tallygate::store::Memory;
+use tallygate::testing::{self, Faulty};
+use tallygate::{Gate, ManualClock, TenantHandle};
 use tokio::runtime::Runtime;
-use tollgate::directory::PaymentState;
-use tollgate::store::Memory;
-use tollgate::testing::{self, Faulty};
-use tollgate::{Gate, ManualClock, TenantHandle};
 
 use crate::answer::Answer;
 use crate::trace::{Act, PLANS, Request, Step, TENANTS};

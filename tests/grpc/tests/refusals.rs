@@ -10,15 +10,15 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use tallygate::directory::PaymentState;
+use tallygate::middleware::GateLayer;
+use tallygate::store::Memory;
+use tallygate::testing::{self, Faulty};
+use tallygate::wire::GrpcStatus;
+use tallygate::{Admitted, Gate};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
-use tollgate::directory::PaymentState;
-use tollgate::middleware::TollgateLayer;
-use tollgate::store::Memory;
-use tollgate::testing::{self, Faulty};
-use tollgate::wire::GrpcStatus;
-use tollgate::{Admitted, Gate};
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -101,7 +101,7 @@ async fn serve(gate: &Gate) -> Channel {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder()
-        .layer(TollgateLayer::new(gate))
+        .layer(GateLayer::new(gate))
         .add_service(HealthServer::new(Checked))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
@@ -175,7 +175,7 @@ async fn a_missing_feature_is_permission_denied_and_names_it() {
     let refused = acme.watch(about("")).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     let info = refused.get_details_error_info().unwrap();
-    assert_eq!((&*info.reason, &*info.domain), ("FEATURE_NOT_IN_PLAN", "tollgate"));
+    assert_eq!((&*info.reason, &*info.domain), ("FEATURE_NOT_IN_PLAN", "tallygate"));
     assert_eq!(info.metadata["feature"], "watch");
     assert_eq!(info.metadata["plan"], "free");
     assert!(refused.get_details_retry_info().is_none());

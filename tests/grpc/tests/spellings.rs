@@ -6,10 +6,10 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use tallygate::middleware::GateLayer;
+use tallygate::{Admitted, Gate, testing};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::middleware::TollgateLayer;
-use tollgate::{Admitted, Gate, testing};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::transport::{Channel, Endpoint, Server};
@@ -93,7 +93,7 @@ async fn no_spelling_of_a_method_reaches_its_handler_at_another_price() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder()
-        .layer(TollgateLayer::new(&gate))
+        .layer(GateLayer::new(&gate))
         .add_service(HealthServer::new(Said))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);

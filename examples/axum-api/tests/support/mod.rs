@@ -54,7 +54,7 @@ impl Home {
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let example = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for file in ["tollgate.toml", "plans.toml"] {
+        for file in ["tallygate.toml", "plans.toml"] {
             std::fs::copy(example.join(file), home.path().join(file)).unwrap();
         }
         Self(home)

@@ -18,9 +18,9 @@ use aws_sdk_dynamodb::{Client, Config};
 use proxy::Proxy;
 use runtime_api::RuntimeApi;
 use serde_json::Value;
-use tollgate::identity::{Caller, Identify, Identity, RequestView};
-use tollgate::store::DynamoDb;
-use tollgate::testing;
+use tallygate::identity::{Caller, Identify, Identity, RequestView};
+use tallygate::store::DynamoDb;
+use tallygate::testing;
 
 /// Longest wait for something that should happen at once.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ impl Table {
         let server = dynamodb_local::shared()?;
         let home = tempfile::tempdir().unwrap();
         let example = Path::new(env!("CARGO_MANIFEST_DIR"));
-        std::fs::copy(example.join("tollgate.toml"), home.path().join("tollgate.toml")).unwrap();
+        std::fs::copy(example.join("tallygate.toml"), home.path().join("tallygate.toml")).unwrap();
         let mut text = std::fs::read_to_string(example.join("plans.toml")).unwrap();
         for (from, to) in plans {
             assert!(text.contains(from), "the plan file has no `{from}`");
@@ -140,7 +140,7 @@ impl Table {
             .build();
         let store = DynamoDb::new(Client::from_conf(config), self.name.clone());
         let plans = std::fs::read_to_string(self.home.path().join("plans.toml")).unwrap();
-        let builder = tollgate::GateBuilder::from_text(SERVICE).plans(&plans).store(store);
+        let builder = tallygate::GateBuilder::from_text(SERVICE).plans(&plans).store(store);
         let gate = builder.identify(ByHeader).open().await.unwrap();
         let who = testing::identified(&gate, tenant).await;
         let usage = gate.usage_reply(&who, None).await;
@@ -160,8 +160,8 @@ impl Table {
             .env("AWS_ACCESS_KEY_ID", "x")
             .env("AWS_SECRET_ACCESS_KEY", "x")
             .env("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true")
-            .env("TOLLGATE_PEPPER", PEPPER)
-            .env("TOLLGATE__STORE__TABLE", &self.name);
+            .env("TALLYGATE_PEPPER", PEPPER)
+            .env("TALLYGATE__STORE__TABLE", &self.name);
         command
     }
 }

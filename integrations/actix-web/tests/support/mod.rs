@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::{App, Error, HttpServer, rt};
-use tollgate::{Gate, ManualClock, testing};
+use tallygate::{Gate, ManualClock, testing};
 
 /// Longest wait for something that should happen at once.
 const PATIENCE: Duration = Duration::from_secs(20);

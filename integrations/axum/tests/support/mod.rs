@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::Request;
 use http_body_util::BodyExt;
-use tollgate::{Gate, testing};
+use tallygate::{Gate, testing};
 use tower::ServiceExt;
 
 pub(crate) const PLANS: &str = r#"

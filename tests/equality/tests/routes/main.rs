@@ -1,8 +1,8 @@
 //! Random routes and random spellings of paths through axum's and actix-web's own routers: the
 //! route that the gate decides by is the one whose handler runs.
 //!
-//! `TOLLGATE_ROUTE_SETS` and `TOLLGATE_ROUTE_PATHS` (of each set) make it longer,
-//! `TOLLGATE_ROUTE_SEED` another.
+//! `TALLYGATE_ROUTE_SETS` and `TALLYGATE_ROUTE_PATHS` (of each set) make it longer,
+//! `TALLYGATE_ROUTE_SEED` another.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
@@ -13,9 +13,9 @@ use axum::extract::Extension;
 use axum::routing::{MethodRouter, on};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use tollgate::{Admitted, Gate, testing};
-use tollgate_actix_web::Tollgate;
-use tollgate_axum::TollgateLayer;
+use tallygate::{Admitted, Gate, testing};
+use tallygate_actix_web::GateMiddleware;
+use tallygate_axum::GateLayer;
 use tower::util::BoxCloneService;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 
@@ -40,8 +40,8 @@ async fn walk<H>(
     host: impl AsyncFn(&Set, &Gate, &mut Dice) -> H,
     ask: impl AsyncFn(&mut H, &str, &str) -> Option<Told>,
 ) {
-    let (sets, paths) = (number("TOLLGATE_ROUTE_SETS", 200), number("TOLLGATE_ROUTE_PATHS", 60));
-    let seed = number("TOLLGATE_ROUTE_SEED", 1);
+    let (sets, paths) = (number("TALLYGATE_ROUTE_SETS", 200), number("TALLYGATE_ROUTE_PATHS", 60));
+    let seed = number("TALLYGATE_ROUTE_SEED", 1);
     let (mut asked, mut handled, mut differ) = (0_u64, 0_u64, 0_u64);
     for nth in 0..sets {
         let mut dice = Dice(seed.wrapping_mul(1_000_003).wrapping_add(nth) << 20);
@@ -119,7 +119,7 @@ async fn ask_tower(front: &mut Front, method: &str, path: &str) -> Option<Told> 
 }
 
 /// Routes with a first segment of their own, so that they can be nested below it.
-fn nested(router: Router, set: &Set, layer: Option<&TollgateLayer>) -> Router {
+fn nested(router: Router, set: &Set, layer: Option<&GateLayer>) -> Router {
     let mut router = router;
     for (nth, route) in set.routes.iter().enumerate() {
         let path = route.axum();
@@ -139,7 +139,7 @@ fn nested(router: Router, set: &Set, layer: Option<&TollgateLayer>) -> Router {
     router
 }
 
-fn layered(router: Router, layer: Option<&TollgateLayer>) -> Router {
+fn layered(router: Router, layer: Option<&GateLayer>) -> Router {
     match layer {
         Some(layer) => router.layer(layer.clone()),
         None => router,
@@ -147,7 +147,7 @@ fn layered(router: Router, layer: Option<&TollgateLayer>) -> Router {
 }
 
 async fn axum_host(set: &Set, gate: &Gate, dice: &mut Dice) -> Front {
-    let layer = TollgateLayer::new(gate);
+    let layer = GateLayer::new(gate);
     // Around all routes, around each, or around each where it is nested.
     let app = match dice.below(3) {
         0 => set.routes.iter().enumerate().fold(Router::new(), |router, (nth, route)| {
@@ -168,7 +168,7 @@ async fn axums_handler_is_on_the_gates_route() {
 async fn axums_handler_is_on_the_gates_route_around_the_whole_router() {
     let host = async |set: &Set, gate: &Gate, _: &mut Dice| {
         let app = nested(Router::new(), set, None);
-        BoxCloneService::new(TollgateLayer::new(gate).layer(app.into_service()))
+        BoxCloneService::new(GateLayer::new(gate).layer(app.into_service()))
     };
     walk("tower around axum", host, ask_tower).await;
 }
@@ -188,7 +188,7 @@ async fn a_functions_handler_is_on_the_gates_route() {
         let app = front
             .clone()
             .map_request(|request: Request<lambda_http::Body>| request.map(|_| Body::empty()));
-        let response = tollgate_lambda::Function::new(app).call(request).await.unwrap();
+        let response = tallygate_lambda::Function::new(app).call(request).await.unwrap();
         if response.status() != 200 {
             return None;
         }
@@ -217,7 +217,7 @@ async fn walk_actix() {
                 app = app.route(&route.actix(nth, set.priced), handler);
             }
         }
-        actix_web::test::init_service(app.wrap(Tollgate::new(gate))).await
+        actix_web::test::init_service(app.wrap(GateMiddleware::new(gate))).await
     };
     let ask = async |app: &mut _, method: &str, path: &str| {
         let method = actix_web::http::Method::from_bytes(method.as_bytes()).unwrap();

@@ -14,9 +14,9 @@ use equality::api::{self, Api, Failed, Said};
 use equality::client;
 use equality::front::Front;
 use equality::trace::Request;
+use tallygate::Gate;
+use tallygate_actix_web::{GateMiddleware, Refused, Usage, usage_routes};
 use tokio::runtime::Runtime;
-use tollgate::Gate;
-use tollgate_actix_web::{Refused, Tollgate, Usage, usage_routes};
 
 /// See the [module](self).
 pub(crate) struct Actix {
@@ -46,7 +46,7 @@ impl Actix {
             rt::System::new().block_on(async move {
                 let app = move || {
                     App::new()
-                        .wrap(Tollgate::new(&gate))
+                        .wrap(GateMiddleware::new(&gate))
                         .app_data(Data::new(Api::new(&gate)))
                         .configure(|app| routes(&gate, app))
                 };

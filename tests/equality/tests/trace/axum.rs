@@ -13,11 +13,11 @@ use equality::api::{self, Api, Failed, Said};
 use equality::client;
 use equality::front::Front;
 use equality::trace::Request;
+use tallygate::Gate;
+use tallygate_axum::{GateLayer, Refused, Usage, usage_router};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
-use tollgate::Gate;
-use tollgate_axum::{Refused, TollgateLayer, Usage, usage_router};
 
 /// See the [module](self).
 pub(crate) struct Axum {
@@ -32,7 +32,7 @@ impl Axum {
 
     /// A host with a route of its own, the gate's beside it, and none for the rest.
     pub(crate) fn routed(gate: &Gate, runtime: &Runtime) -> Self {
-        let app = Router::new().route("/v1/search", get(handle)).layer(TollgateLayer::new(gate));
+        let app = Router::new().route("/v1/search", get(handle)).layer(GateLayer::new(gate));
         Self::serve(app.with_state(Api::new(gate)).merge(usage_router(gate)), runtime)
     }
 
@@ -46,7 +46,7 @@ impl Axum {
 
 /// The router, whoever serves it.
 pub(crate) fn app(gate: &Gate) -> Router {
-    let app = Router::new().fallback(handle).layer(TollgateLayer::new(gate));
+    let app = Router::new().fallback(handle).layer(GateLayer::new(gate));
     app.with_state(Api::new(gate))
 }
 

@@ -16,9 +16,9 @@ use lambda_http::lambda_runtime::{Context, LambdaEvent};
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Service};
 use serde_json::{Value, json};
+use tallygate::{Gate, testing};
+use tallygate_lambda::Function;
 use tokio::runtime::{Handle, Runtime};
-use tollgate::{Gate, testing};
-use tollgate_lambda::Function;
 
 /// How long an answer that never ends is waited for, once leases are at rest. What it has to count
 /// it has counted without a wait.

@@ -117,7 +117,8 @@ fn the_trace_has_every_refusal_and_every_end_in_it() {
     assert!(ended("/v1/panic", |answer| answer.status == 0), "a handler panics");
     assert!(ended("/v1/error", |a| a.status == 500) && ended("/v1/error", |a| a.status == 418));
     assert!(ended("/v1/%73earch", |answer| answer.body == "found"), "encoded paths");
-    let exposes = |a: &&Answer| a.header("access-control-expose-headers") == tollgate::wire::EXPOSE;
+    let exposes =
+        |a: &&Answer| a.header("access-control-expose-headers") == tallygate::wire::EXPOSE;
     let exposed: BTreeSet<_> = PLAIN.answers.iter().filter(exposes).map(|a| a.status).collect();
     assert!([200, 402, 429].iter().all(|status| exposed.contains(status)), "{exposed:?}");
     for row in &PLAIN.ledger {

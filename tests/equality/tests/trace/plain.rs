@@ -11,24 +11,24 @@ use equality::trace::{self, Request};
 use http::Response;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
+use tallygate::middleware::{CountReads, GateBody, GateLayer, ReadBody, Refused};
+use tallygate::{Admitted, Gate};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
-use tollgate::middleware::{CountReads, GateBody, ReadBody, Refused, TollgateLayer};
-use tollgate::{Admitted, Gate};
 use tower::{Layer, ServiceExt, service_fn};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// See the [module](self).
 pub(crate) struct Plain {
-    layer: TollgateLayer,
+    layer: GateLayer,
     api: Api,
     handle: Handle,
 }
 
 impl Plain {
     pub(crate) fn new(gate: &Gate, runtime: &Runtime) -> Self {
-        let layer = TollgateLayer::new(gate).counting_reads();
+        let layer = GateLayer::new(gate).counting_reads();
         let api = Api::new(gate);
         Self { layer, api, handle: runtime.handle().clone() }
     }

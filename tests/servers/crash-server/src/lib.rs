@@ -9,9 +9,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use axum::Router;
 use axum::serve::ListenerExt;
+use tallygate::store::DynamoDb;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tollgate::store::DynamoDb;
 
 /// A client of the DynamoDB at this endpoint.
 pub fn client(endpoint: &str) -> Client {

@@ -14,9 +14,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use tollgate::config::StoreKind;
-use tollgate::middleware::{HttpView, TollgateLayer};
-use tollgate::{Admitted, Gate, IdentifyStep, Waited};
+use tallygate::config::StoreKind;
+use tallygate::middleware::{GateLayer, HttpView};
+use tallygate::{Admitted, Gate, IdentifyStep, Waited};
 
 /// What each request reports.
 const TOKENS: u64 = 3;
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         builder = builder.store(crash_server::table(&table)?);
     }
     let gate = builder.open().await?;
-    let layer = TollgateLayer::new(&gate)
+    let layer = GateLayer::new(&gate)
         .peer_from(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
     let app = Router::new()
         .route("/work", post(work))

@@ -1,4 +1,4 @@
-//! The baseline beside tollgate: plain periodic synchronisation, as many limiters do it.
+//! The baseline beside tallygate: plain periodic synchronisation, as many limiters do it.
 //!
 //! Each process counts what it admits in memory, adds that to one shared counter every second, and
 //! refuses once the total it last saw, with its own count since, has reached the limit. What others
@@ -19,8 +19,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use tallygate::store::{Change, DynamoDb, Key, Store, StoreError, Write, Written};
 use tokio::sync::Mutex;
-use tollgate::store::{Change, DynamoDb, Key, Store, StoreError, Write, Written};
 
 /// Between two looks at the shared counter.
 const EVERY: Duration = Duration::from_secs(1);
@@ -92,7 +92,7 @@ async fn work(State(counter): State<Arc<Counter>>) -> StatusCode {
     }
 }
 
-/// The shared counter, in the words of tollgate's report.
+/// The shared counter, in the words of tallygate's report.
 async fn usage(State(counter): State<Arc<Counter>>) -> Result<String, StatusCode> {
     counter.synchronise().await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let used = counter.seen.load(Ordering::Relaxed);

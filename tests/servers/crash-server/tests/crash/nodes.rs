@@ -8,8 +8,8 @@
 //! is within [`STRANDED_PER_MILLE`]: it takes back what the dead provably did not serve, which it
 //! does after 15 s of their silence. A fresh process says what is on record.
 //!
-//! For tollgate in mode `durable`, whatever the timing: answers 200 <= the record <= the limit. The
-//! figures are printed, in one table.
+//! For tallygate in mode `durable`, whatever the timing: answers 200 <= the record <= the limit.
+//! The figures are printed, in one table.
 //!
 //!     cargo test -p crash-server nodes -- --nocapture
 //!     NODES_SECONDS=30 cargo test -p crash-server nodes -- --nocapture
@@ -20,7 +20,7 @@
 use std::time::{Duration, Instant};
 
 use dynamodb_local::Server as DynamoDbLocal;
-use tollgate::store::DynamoDb;
+use tallygate::store::DynamoDb;
 
 use crate::TURN;
 use crate::load::{CLIENTS, Load, SHARED, Seen, Until};
@@ -97,7 +97,7 @@ async fn four_nodes_never_pass_the_limit_that_periodic_counters_pass() {
 
     println!("nodes: {NODES} processes, {KILLS} killed, limit {limit}");
     println!("nodes: {}", Outcome::HEAD);
-    println!("nodes: {}", durable.row("tollgate, durable"));
+    println!("nodes: {}", durable.row("tallygate, durable"));
     println!("nodes: {}", same_pace.row("periodic, our pace"));
     println!("nodes: {}", full_load.row("periodic, full load"));
     assert!(durable.served() <= durable.recorded, "what was answered is on record");

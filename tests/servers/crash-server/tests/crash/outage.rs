@@ -20,10 +20,10 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use tallygate::LEASE_WAIT;
+use tallygate::store::DynamoDb;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tollgate::LEASE_WAIT;
-use tollgate::store::DynamoDb;
 
 use crate::TURN;
 use crate::load::Connection;

@@ -49,7 +49,7 @@ impl Files {
     /// Of several processes on this table, which is there, at a DynamoDB.
     pub(crate) fn on_table(endpoint: &str, table: &str, flush: &str, plans: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let journal = folder.path().join("tollgate.journal");
+        let journal = folder.path().join("tallygate.journal");
         let store = format!("kind = \"dynamodb\"\ntable = {table:?}");
         let flush = format!("journal-path = {journal:?}\n{flush}");
         let mut files = Self::write(folder, &store, &flush, plans);
@@ -78,13 +78,13 @@ impl Files {
              [proxy]\ntrust = [\"127.0.0.1\"]\n\
              [flush]\n{flush}\n",
         );
-        std::fs::write(folder.path().join("tollgate.toml"), service).unwrap();
+        std::fs::write(folder.path().join("tallygate.toml"), service).unwrap();
         std::fs::write(plans_file, plans).unwrap();
         Self { folder, program: env!("CARGO_BIN_EXE_crash-server"), env: Vec::new() }
     }
 
     fn service_file(&self) -> PathBuf {
-        self.folder.path().join("tollgate.toml")
+        self.folder.path().join("tallygate.toml")
     }
 }
 

@@ -39,9 +39,9 @@ async fn told(client: &Client) -> Vec<String> {
 #[tokio::test]
 async fn a_customer_is_found_by_metadata_and_deleted_for_good() {
     let (_sim, client) = start().await;
-    client.customer("metadata[tollgate]=t1").await;
-    let wanted = client.customer("metadata[tollgate]=t2&email=a@example.com").await;
-    let query = "query=metadata[%27tollgate%27]:%27t2%27";
+    client.customer("metadata[tallygate]=t1").await;
+    let wanted = client.customer("metadata[tallygate]=t2&email=a@example.com").await;
+    let query = "query=metadata[%27tallygate%27]:%27t2%27";
     let found = client.get("/v1/customers/search", query).await.ok();
     assert_eq!(found["data"].as_array().unwrap().len(), 1);
     assert_eq!(found["data"][0]["id"], wanted.as_str());

@@ -1,4 +1,4 @@
-//! Whether its shapes are Stripe's: every call that tollgate makes is made to the official
+//! Whether its shapes are Stripe's: every call that tallygate makes is made to the official
 //! stripe-mock too, which refuses what the published API would not take, and the answers are
 //! compared field by field.
 //!
@@ -71,8 +71,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Every call that tollgate makes, and those by which tests bring about what it is told of: method,
-/// path, form.
+/// Every call that tallygate makes, and those by which tests bring about what it is told of:
+/// method, path, form.
 pub(crate) async fn calls(sim: &Client) -> Vec<(&'static str, String, String)> {
     let customer = sim.customer("invoice_settings[default_payment_method]=pm_card_visa").await;
     let meter = sim.meter("api").await;
@@ -99,7 +99,7 @@ pub(crate) async fn calls(sim: &Client) -> Vec<(&'static str, String, String)> {
     }
     let minute = NOW - NOW.rem_euclid(60);
     let call = |method, path: &str, form: &str| (method, path.to_owned(), form.to_owned());
-    let search = "query=metadata[%27tollgate%27]:%27t1%27";
+    let search = "query=metadata[%27tallygate%27]:%27t1%27";
     let metered = format!(
         "currency=usd&unit_amount=2&product_data[name]=x&recurring[interval]=month\
          &recurring[usage_type]=metered&recurring[meter]={meter}&lookup_key=metered"
@@ -132,15 +132,15 @@ pub(crate) async fn calls(sim: &Client) -> Vec<(&'static str, String, String)> {
             "/v1/billing/meter_event_adjustments",
             "event_name=api&type=cancel&cancel[identifier]=one",
         ),
-        call("POST", "/v1/customers", "name=x&email=a@example.com&metadata[tollgate]=t1"),
+        call("POST", "/v1/customers", "name=x&email=a@example.com&metadata[tallygate]=t1"),
         call("GET", "/v1/customers/search", search),
         call("GET", &format!("/v1/customers/{customer}"), ""),
-        call("POST", &format!("/v1/customers/{customer}"), "metadata[tollgate]=t1"),
+        call("POST", &format!("/v1/customers/{customer}"), "metadata[tallygate]=t1"),
         call("POST", "/v1/products", "name=x"),
         call("POST", "/v1/prices", &metered),
         call("GET", "/v1/prices", "lookup_keys[0]=metered&active=true&limit=100"),
         call("GET", &format!("/v1/prices/{price}"), ""),
-        call("POST", "/v1/subscriptions", &format!("{form}&metadata[tollgate]=t1")),
+        call("POST", "/v1/subscriptions", &format!("{form}&metadata[tallygate]=t1")),
         call("GET", "/v1/subscriptions", &format!("customer={customer}&status=all&limit=100")),
         call("GET", &format!("/v1/subscriptions/{subscription}"), ""),
         call("POST", &format!("/v1/subscriptions/{subscription}"), "cancel_at_period_end=false"),
