@@ -17,6 +17,7 @@ use crate::admission::tenant::TenantCore;
 use crate::catalog::Auth;
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
+use crate::error::Error;
 use crate::identity::RequestView;
 use crate::serving::BytesRead;
 use crate::telemetry::Check;
@@ -157,8 +158,8 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, at once where files are concerned: see [`crate::Error`].
-    pub async fn open(service_file: &str) -> Result<Self, crate::Error> {
+    /// Everything that is wrong, at once where files are concerned: see [`Error`].
+    pub async fn open(service_file: &str) -> Result<Self, Error> {
         Self::builder(service_file).open().await
     }
 

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -29,6 +30,60 @@ const CLOCKS: [(&str, &str); 12] = [
     ("src/usage/flush/reborn.rs", "waits on tokio's clock"),
     ("src/keeper.rs", "waits between repeats, on tokio's clock"),
     ("src/sharing/task.rs", "when the next slot begins, on tokio's clock"),
+];
+
+/// What stands in `src`, file or folder, from the ground up: each may use those before it.
+const ORDER: [&str; 29] = [
+    "planted",
+    "clock",
+    "random",
+    "own_type",
+    "text_file",
+    "repeated",
+    "telemetry",
+    "turns",
+    "places",
+    "flights",
+    "decision",
+    "catalog",
+    "config",
+    "identity",
+    "store",
+    "wire",
+    "report",
+    "directory",
+    "sharing",
+    "admission",
+    "usage",
+    "keeper",
+    "billing",
+    "error",
+    "gate",
+    "serving",
+    "ingest",
+    "middleware",
+    "testing",
+];
+
+/// What uses something above it all the same. Each is to go; none may come.
+const UPWARD: [(&str, &str); 17] = [
+    ("src/admission/claim.rs", "usage"),
+    ("src/admission/permit.rs", "gate"),
+    ("src/admission/permit/keyed.rs", "usage"),
+    ("src/admission/policy.rs", "gate"),
+    ("src/admission/use_row.rs", "usage"),
+    ("src/decision.rs", "wire"),
+    ("src/gate.rs", "serving"),
+    ("src/gate/ahead.rs", "serving"),
+    ("src/gate/inner.rs", "ingest"),
+    ("src/gate/open.rs", "ingest"),
+    ("src/gate/open.rs", "testing"),
+    ("src/identity/mod.rs", "serving"),
+    ("src/identity/scopes.rs", "directory"),
+    ("src/store/layout.rs", "directory"),
+    ("src/store/layout.rs", "sharing"),
+    ("src/turns.rs", "directory"),
+    ("src/usage/collect.rs", "error"),
 ];
 
 /// Vendor and framework names, and the paths that may use them.
@@ -71,6 +126,15 @@ impl Source {
         self.code()
             .map(|(at, line)| (at, line.split("//").next().unwrap_or_default()))
             .filter(|(_, line)| !line.trim().is_empty())
+    }
+
+    /// What stands after each `crate::`; nothing, where that is a group.
+    fn uses(&self) -> BTreeSet<String> {
+        let text = String::from_iter(self.statements().map(|(_, line)| format!("{line}\n")));
+        let name = |of: &str| {
+            of.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+        };
+        text.split("crate::").skip(1).map(name).collect()
     }
 
     fn is_rust(&self) -> bool {
@@ -227,6 +291,54 @@ fn vendors_stay_in_their_files() {
         }
     }
     none(faults);
+}
+
+#[test]
+fn imports_point_down() {
+    let place = |name: &str| ORDER.iter().position(|it| *it == name);
+    let (mut faults, mut found) = (Vec::new(), BTreeSet::new());
+    let sources = sources();
+    for source in sources.iter().filter(|it| it.ships() && it.path.starts_with("src/")) {
+        let own = source.path["src/".len()..].split('/').next().unwrap_or_default();
+        let own = own.trim_end_matches(".rs");
+        if own == "lib" {
+            continue; // it names all
+        }
+        let Some(at) = place(own) else {
+            faults.push(fault(source, 1, "say in ORDER (tests/tidy.rs) where it stands"));
+            continue;
+        };
+        for used in source.uses() {
+            match place(&used) {
+                Some(of) if of <= at => {}
+                Some(_) if UPWARD.contains(&(&source.path, &used)) => {
+                    found.insert((source.path.clone(), used));
+                }
+                Some(_) => {
+                    let instead = format!("`{used}` stands above `{own}`: turn the arrow round");
+                    faults.push(fault(source, 1, &instead));
+                }
+                None if own == "testing" => {}
+                None => {
+                    let instead = format!("`crate::{used}`: name it by its folder");
+                    faults.push(fault(source, 1, &instead));
+                }
+            }
+        }
+    }
+    let gone = UPWARD.iter().filter(|(path, used)| {
+        !sources.is_empty() && !found.contains(&(path.to_string(), used.to_string()))
+    });
+    faults.extend(gone.map(|(path, used)| format!("{path} uses {used} no more: strike it off")));
+    none(faults);
+}
+
+#[test]
+fn what_a_file_uses_of_its_crate_is_found() {
+    let text = "use crate::a::B;\nuse crate::{c, D};\n// crate::e\nx(crate::f::g(), crate::H);\n\
+                #[cfg(test)]\nmod tests { use crate::i; }";
+    let source = Source { path: String::new(), text: text.to_owned() };
+    assert_eq!(Vec::from_iter(source.uses()), ["", "H", "a", "f"]);
 }
 
 /// Whether the line uses the name as a path of its own: not within another word, not after

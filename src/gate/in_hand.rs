@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use slab::Slab;
 
 use super::usage::Admitted;
-use crate::Outcome;
+use crate::admission::permit::Outcome;
 
 /// Lists, so that threads seldom meet at one: as many as machines commonly have cores.
 const LISTS: usize = 16;

@@ -12,7 +12,7 @@ use crate::admission::sheet::{SheetRef, Standing};
 use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Count, Feature, Plan};
 use crate::clock::Now;
-use crate::decision::{LimitState, Refusal};
+use crate::decision::{LimitState, Reason, Refusal};
 use crate::planted::{Plant, planted};
 use crate::repeated::repeated;
 
@@ -174,7 +174,7 @@ impl Usage {
             const TEXT: &str = "usage.take: nothing on this route counts such a meter";
             repeated!(error, shared.gate.inner.clock.now().wall_ms, TEXT; meter);
             let inner = &shared.gate.inner;
-            return Took::Refused(inner.refusal(crate::Reason::Unavailable, Some(&hold.of.sheet)));
+            return Took::Refused(inner.refusal(Reason::Unavailable, Some(&hold.of.sheet)));
         };
         shared.gate.take(&mut hold, ask, n, waited)
     }
@@ -301,7 +301,7 @@ impl Gate {
         match hold.of.rules().shadow {
             true => Took::Done,
             false => {
-                let reason = crate::Reason::Unavailable;
+                let reason = Reason::Unavailable;
                 Took::Refused(self.inner.refusal(reason, Some(&hold.of.sheet)))
             }
         }

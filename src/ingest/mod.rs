@@ -25,10 +25,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::gate::{Gate, TenantHandle};
 use crate::repeated::repeated;
 use crate::store::Store;
 use crate::store::layout::Space;
-use crate::{Gate, TenantHandle};
 
 mod claim;
 mod dead;
@@ -192,8 +194,8 @@ impl Ingest {
         }
         self.0.tenant(id).await.map_err(|error| match error {
             // Where tenants are made on first sight, this one could not be made just now.
-            crate::Error::NoTenant(_) if self.0.inner.creates() => NotCounted::Unavailable,
-            crate::Error::NoTenant(_) => unknown(),
+            Error::NoTenant(_) if self.0.inner.creates() => NotCounted::Unavailable,
+            Error::NoTenant(_) => unknown(),
             error => {
                 let now_ms = self.0.inner.clock.now().wall_ms;
                 repeated!(warn, now_ms, "ingest: a tenant could not be looked up"; %error);
@@ -207,14 +209,14 @@ impl Ingest {
 pub(crate) struct Counting {
     store: Arc<dyn Store>,
     space: Space,
-    clock: Arc<dyn crate::Clock>,
+    clock: Arc<dyn Clock>,
     /// `Some(None)`: closed.
     batches: OnceLock<Mutex<Option<mpsc::Sender<Batch>>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Counting {
-    pub(crate) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn crate::Clock>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn Clock>) -> Self {
         Self { store, space, clock, batches: OnceLock::new(), task: Mutex::new(None) }
     }
 

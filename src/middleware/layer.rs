@@ -10,7 +10,7 @@ use tower_layer::Layer;
 
 use super::service::{GateService, view_of};
 use super::view::{FindPattern, FindPeer, HttpView, Peer};
-use crate::Gate;
+use crate::gate::Gate;
 
 /// Puts a [`Gate`] in front of a service.
 ///

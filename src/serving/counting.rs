@@ -8,9 +8,10 @@
 use std::task::{Context, Poll, ready};
 
 use super::{Owed, Serving};
+use crate::admission::permit::Outcome;
 use crate::admission::policy::ByteMeter;
+use crate::decision::{Reason, Refusal};
 use crate::gate::{Gate, Pending, Took, Waited};
-use crate::{Outcome, Reason, Refusal};
 
 /// What a counted body knows. The body itself, and the chunk that waits, are the adapter's.
 pub struct Counting {

@@ -23,12 +23,12 @@ use std::borrow::Cow;
 use std::sync::MutexGuard;
 use std::task::Poll;
 
-use crate::admission::permit::{BodyRest, Hold};
+use crate::admission::permit::{BodyRest, Hold, Outcome};
 use crate::admission::policy::ByteMeter;
+use crate::decision::Refusal;
 use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
 use crate::usage::Mode;
 use crate::wire::{self, Call, HeaderStyle, LimitHeader, Reply};
-use crate::{Outcome, Refusal};
 
 mod counting;
 
