@@ -66,12 +66,9 @@ const ORDER: [&str; 29] = [
 ];
 
 /// What uses something above it all the same. Each is to go; none may come.
-const UPWARD: [(&str, &str); 17] = [
-    ("src/admission/claim.rs", "usage"),
+const UPWARD: [(&str, &str); 14] = [
     ("src/admission/permit.rs", "gate"),
-    ("src/admission/permit/keyed.rs", "usage"),
     ("src/admission/policy.rs", "gate"),
-    ("src/admission/use_row.rs", "usage"),
     ("src/decision.rs", "wire"),
     ("src/gate.rs", "serving"),
     ("src/gate/ahead.rs", "serving"),

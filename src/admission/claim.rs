@@ -22,6 +22,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::admission::use_row::Atoms;
 use crate::directory::Surrogate;
 use crate::identity::BodyDigest;
 use crate::planted::{Plant, planted};
@@ -29,7 +30,6 @@ use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
 };
-use crate::usage::record::Atoms;
 
 /// Format of a claim.
 const FORMAT: i64 = 2;

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::lease::MOST;
 use crate::catalog::{Catalog, MeterId};
 use crate::clock::Now;
-use crate::usage::record::Atoms;
 
 /// What was used in one day, billing period and account, by meter. Its totals never fall.
 #[derive(Debug)]
@@ -21,6 +20,28 @@ pub(crate) struct UseRow {
     pub(crate) day: u32,
     pub(crate) account: Option<Arc<str>>,
     totals: Box<[UseTotal]>,
+}
+
+/// Atoms of a use row. Neither ever falls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Atoms {
+    pub(crate) used: u64,
+    /// Of these: drawn beyond a quota that bills. Recorded where it is drawn, for nothing else
+    /// tells it: windows of quotas are not billing periods, and grants pay in between.
+    pub(crate) over: u64,
+}
+
+impl Atoms {
+    /// The larger of each.
+    pub(crate) fn raise(&mut self, other: Atoms) {
+        self.used = self.used.max(other.used);
+        self.over = self.over.max(other.over);
+    }
+
+    pub(crate) fn add(&mut self, other: Atoms) {
+        self.used = self.used.saturating_add(other.used);
+        self.over = self.over.saturating_add(other.over);
+    }
 }
 
 /// All that was used of a meter, and what of it was drawn beyond a quota that bills.

@@ -22,12 +22,12 @@ use super::outbox::Outbox;
 use super::restored::{self, Word};
 use super::sink::{BillingSink, SinkError};
 use crate::admission::lease::Writer;
+use crate::admission::use_row::Atoms;
 use crate::clock::Clock;
 use crate::directory::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, Write};
 use crate::usage::ledger::{Ledger, PeriodUse};
-use crate::usage::record::Atoms;
 
 /// Questions under way at once: others that wait for an answer, such as a webhook's, are not far
 /// behind.

@@ -14,6 +14,7 @@ use crate::admission::late;
 use crate::admission::policy::{Place, PoolRule, QuotaRule};
 use crate::admission::scoped::{ScopesOf, WithoutValue};
 use crate::admission::sheet::{Sheet, Standing as TenantStanding};
+use crate::admission::use_row::Atoms;
 use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
@@ -23,7 +24,6 @@ use crate::report::{
     MeterReport, Period, RateReport, UsageReport,
 };
 use crate::store::StoreError;
-use crate::usage::record::Atoms;
 use crate::wire::{self, Reply};
 
 /// A caller that has been identified and nothing more: who may see what it has used.

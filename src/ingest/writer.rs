@@ -16,13 +16,14 @@ use tokio::task::JoinSet;
 use super::claim::{self, Claimed, Event, Place};
 use super::row::Entry;
 use super::{Counted, NotCounted};
+use crate::admission::use_row::Atoms;
 use crate::clock::Clock;
 use crate::directory::Surrogate;
 use crate::repeated::repeated;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreErrorKind};
 use crate::usage::log::{LogWriter, Wrote};
-use crate::usage::record::{Atoms, Rows, UseKey};
+use crate::usage::record::{Rows, UseKey};
 
 /// Events in one slot at most. All their rows fit one record: see [`fitting`].
 const BATCH: usize = 250;

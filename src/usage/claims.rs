@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::record::Atoms;
 use crate::admission::claim::{self, Charge, Claim, ClaimUse, Settle};
 use crate::admission::hub::Hub;
+use crate::admission::use_row::Atoms;
 use crate::directory::Surrogate;
 use crate::places::Places;
 use crate::planted::{Plant, planted};

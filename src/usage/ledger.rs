@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::claims::{self, Claimed};
-use super::record::{Atoms, UseKey};
+use super::record::UseKey;
 use super::{compact, log};
 use crate::admission::lease::Writer;
+use crate::admission::use_row::Atoms;
 use crate::catalog::{Zone, local_day};
 use crate::directory::Surrogate;
 use crate::flights::Flights;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::pool::PoolId;
+use crate::admission::use_row::Atoms;
 use crate::directory::Surrogate;
 
 /// Largest record. A slot is one item, and an item above 1 KB costs its size to write; this only
@@ -29,28 +30,6 @@ pub(crate) struct UseKey {
     pub(crate) period_ms: i64,
     pub(crate) day: u32,
     pub(crate) account: Option<Arc<str>>,
-}
-
-/// Atoms of a use row. Neither ever falls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Atoms {
-    pub(crate) used: u64,
-    /// Of these: drawn beyond a quota that bills. Recorded where it is drawn, for nothing else
-    /// tells it: windows of quotas are not billing periods, and grants pay in between.
-    pub(crate) over: u64,
-}
-
-impl Atoms {
-    /// The larger of each.
-    pub(crate) fn raise(&mut self, other: Atoms) {
-        self.used = self.used.max(other.used);
-        self.over = self.over.max(other.over);
-    }
-
-    pub(crate) fn add(&mut self, other: Atoms) {
-        self.used = self.used.saturating_add(other.used);
-        self.over = self.over.saturating_add(other.over);
-    }
 }
 
 /// How a lease stands: what was used, and where it stops until the next record.

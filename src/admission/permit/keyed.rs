@@ -18,10 +18,10 @@ use super::{FORGIVEN, Hold, Of, State, count, over_of, pay_bucket, use_up};
 use crate::admission::claim::{Charge, Claim, ClaimUse, Found};
 use crate::admission::decide::{self, CALLS, Taken, TakenList};
 use crate::admission::policy::Known;
+use crate::admission::use_row::Atoms;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::directory::Surrogate;
-use crate::usage::record::Atoms;
 
 /// How a request counts that counts once.
 #[derive(Debug)]
