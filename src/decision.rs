@@ -1,7 +1,6 @@
 //! What admission answers: allowed, or refused with the reason, the limit and when to come back.
 //! Never a bool. [`crate::wire`] turns it into a response.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,13 +135,6 @@ pub struct Refusal {
     /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)); `None` where there is no such
     /// hook, and for what a handler asked for itself.
     pub call: Option<Box<RefusedCall>>,
-}
-
-/// One sentence, as the answer has it: for logs.
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::wire::detail(self))
-    }
 }
 
 /// A request that was refused before its handler ran.

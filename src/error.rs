@@ -2,6 +2,7 @@
 
 use crate::directory::DirectoryError;
 use crate::store::StoreError;
+use crate::usage::collect::RecoverError;
 use crate::usage::flush::FlushError;
 
 /// Why a gate could not be opened, asked or closed.
@@ -56,6 +57,15 @@ pub enum Error {
 impl std::fmt::Debug for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<RecoverError> for Error {
+    fn from(error: RecoverError) -> Self {
+        match error {
+            RecoverError::Journal { .. } => Self::Journal(error.to_string()),
+            RecoverError::Store(error) => Self::Store(error),
+        }
     }
 }
 

@@ -13,13 +13,13 @@ use std::time::Duration;
 use crate::admission::decide::{self, Drawn, Question, Stopped};
 use crate::admission::lease::Lease;
 use crate::admission::permit::{Hold, HoldBox, Of};
+use crate::admission::reads::BytesRead;
 use crate::admission::tenant::TenantCore;
 use crate::catalog::Auth;
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 use crate::identity::RequestView;
-use crate::serving::BytesRead;
 use crate::telemetry::Check;
 
 mod ahead;
@@ -61,11 +61,9 @@ mod unleased;
 mod usage;
 
 pub(crate) use callers::Seen;
-pub(crate) use in_hand::NotedAt;
 pub(crate) use inner::Inner;
-pub(crate) use limit_line::RouteLine;
 
-pub use ahead::{AskedAhead, Decided, Reading};
+pub use ahead::{AskedAhead, Reading};
 pub use ask::{Ask, Permit, TenantHandle};
 pub use close::CLOSE_WITHIN;
 pub use entitlements::Entitlements;
@@ -210,9 +208,9 @@ impl Gate {
         let rules = route.map(|id| &live.catalog.routes.as_slice()[usize::from(id.0)]);
         // What was asked about before its body was read has been decided already.
         if rules.is_some_and(|route| route.once_by.is_some())
-            && let Some(answer) = view.decided().and_then(|decided| decided.take())
+            && let Some(answer) = view.decided().and_then(|decided| decided.take::<Answer>())
         {
-            return Step::Done(answer);
+            return Step::Done(*answer);
         }
         let auth = rules.map_or(Auth::Required, |r| r.auth);
         if auth == Auth::None {

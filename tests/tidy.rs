@@ -66,21 +66,14 @@ const ORDER: [&str; 29] = [
 ];
 
 /// What uses something above it all the same. Each is to go; none may come.
-const UPWARD: [(&str, &str); 14] = [
-    ("src/admission/permit.rs", "gate"),
-    ("src/admission/policy.rs", "gate"),
-    ("src/decision.rs", "wire"),
-    ("src/gate.rs", "serving"),
+const UPWARD: [(&str, &str); 7] = [
     ("src/gate/ahead.rs", "serving"),
     ("src/gate/inner.rs", "ingest"),
     ("src/gate/open.rs", "ingest"),
-    ("src/gate/open.rs", "testing"),
-    ("src/identity/mod.rs", "serving"),
     ("src/identity/scopes.rs", "directory"),
     ("src/store/layout.rs", "directory"),
     ("src/store/layout.rs", "sharing"),
     ("src/turns.rs", "directory"),
-    ("src/usage/collect.rs", "error"),
 ];
 
 /// Vendor and framework names, and the paths that may use them.

@@ -25,7 +25,6 @@ use super::scoped::ScopesOf;
 use super::sheet::SheetRef;
 use crate::catalog::{MeterId, RouteId};
 use crate::clock::Now;
-use crate::gate::NotedAt;
 
 mod going_on;
 mod keyed;
@@ -80,6 +79,10 @@ pub(crate) struct Hold {
     /// it stays in flight.
     is_upgraded: bool,
 }
+
+/// Its place in the list of requests whose handlers are at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotedAt(pub(crate) u32);
 
 /// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
 #[derive(Clone, Debug)]

@@ -9,11 +9,12 @@ use std::sync::{Arc, OnceLock};
 
 use super::alert::AlertRule;
 use super::bucket::BucketRule;
-use super::decide::From;
+use super::decide::{From, Limit};
 use super::permit::Outcome;
 use crate::catalog::{
     Catalog, ChargeOn, Every, MeterId, OnLeaseError, Plan, Quota, Rate, RouteId, Scope,
 };
+use crate::wire::{HeaderItem, PolicyText};
 
 mod lower;
 
@@ -158,7 +159,15 @@ pub(crate) struct RoutePolicy {
     pub(crate) admitted: OnceLock<crate::telemetry::Decisions>,
     /// The limits of the route as headers name them, which never changes; made by the first
     /// response that needs it.
-    pub(crate) line: OnceLock<crate::gate::RouteLine>,
+    pub(crate) line: OnceLock<RouteLine>,
+}
+
+/// The limits of one route as headers name them; made by the first response that tells of them.
+#[derive(Debug, Default)]
+pub(crate) struct RouteLine {
+    pub(crate) items: Vec<(Limit, HeaderItem)>,
+    /// The policy header, if the caller has a value of every scope that is limited.
+    pub(crate) policy: Option<PolicyText>,
 }
 
 impl RoutePolicy {

@@ -5,13 +5,14 @@
 //! The layer that reads stands outside of the gate's, and leaves what came of it ([`Decided`])
 //! among the request's extensions: there the gate's layer takes it for the answer.
 
+use std::any::Any;
 use std::future::{Future, ready};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Answer, Gate, Pending, Running, Step, Waited};
-use crate::identity::RequestView;
-use crate::serving::{BytesRead, Serving};
+use crate::admission::reads::BytesRead;
+use crate::identity::{Decided, RequestView};
+use crate::serving::Serving;
 use crate::telemetry::Check;
 use crate::wire::Reply;
 
@@ -36,11 +37,6 @@ pub struct Reading {
     at_most: usize,
 }
 
-/// What the gate has said of a request before its layer is asked: for the request's extensions,
-/// where [`RequestView::decided`] finds it.
-#[derive(Clone, Debug)]
-pub struct Decided(Arc<Mutex<Option<Box<Answer>>>>);
-
 impl Gate {
     /// Decides about a request before its body is read for its digest, at most so many bytes of it.
     /// For adapters, outside of the one that serves the request.
@@ -58,7 +54,7 @@ impl Gate {
                 let counted = running.reads();
                 AskedAhead::Read(Reading { running, counted, body: Vec::new(), at_most })
             }
-            Step::Done(refused) => AskedAhead::Refused(Decided::of(Some(Box::new(refused)))),
+            Step::Done(refused) => AskedAhead::Refused(decided(Some(Box::new(refused)))),
         }
     }
 }
@@ -95,10 +91,10 @@ impl Reading {
         let of = &self.running.hold.of;
         let route = of.route.map(|id| &of.sheet.catalog.routes.as_slice()[usize::from(id.0)]);
         match gate.once_key(route, view) {
-            None => Box::pin(ready(Decided::of(Some(Box::new(Answer::Admit(self.running)))))),
+            None => Box::pin(ready(decided(Some(Box::new(Answer::Admit(self.running)))))),
             Some(once) => {
                 let claim = gate.claim(self.running.hold, once);
-                Box::pin(async move { Decided::of(claim.await.answer) })
+                Box::pin(async move { decided(claim.await.answer) })
             }
         }
     }
@@ -114,15 +110,8 @@ impl Reading {
     }
 }
 
-impl Decided {
-    fn of(answer: Option<Box<Answer>>) -> Self {
-        Self(Arc::new(Mutex::new(answer)))
-    }
-
-    /// The answer, for the first who asks.
-    pub(super) fn take(&self) -> Option<Answer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(|answer| *answer)
-    }
+fn decided(answer: Option<Box<Answer>>) -> Decided {
+    Decided::of(answer.map(|answer| answer as Box<dyn Any + Send>))
 }
 
 impl std::fmt::Debug for AskedAhead {

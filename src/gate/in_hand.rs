@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use slab::Slab;
 
 use super::usage::Admitted;
-use crate::admission::permit::Outcome;
+use crate::admission::permit::{NotedAt, Outcome};
 
 /// Lists, so that threads seldom meet at one: as many as machines commonly have cores.
 const LISTS: usize = 16;
@@ -23,10 +23,6 @@ struct List {
     /// The gate is closed: nothing is noted any more.
     is_closed: bool,
 }
-
-/// Where a request is noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotedAt(u32);
 
 impl InHand {
     pub(crate) fn new() -> Self {

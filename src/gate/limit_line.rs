@@ -6,18 +6,10 @@ use super::Inner;
 use super::standing::Standing;
 use crate::admission::decide::Limit;
 use crate::admission::permit::Hold;
-use crate::admission::policy::RoutePolicy;
+use crate::admission::policy::{RouteLine, RoutePolicy};
 use crate::clock::Now;
 use crate::decision::LimitState;
 use crate::wire::{self, HeaderItem, HeaderText, PolicyText};
-
-/// The limits of one route as headers name them; made by the first response that tells of them.
-#[derive(Debug, Default)]
-pub(crate) struct RouteLine {
-    items: Vec<(Limit, HeaderItem)>,
-    /// The policy header, if the caller has a value of every scope that is limited.
-    policy: Option<PolicyText>,
-}
 
 impl Inner {
     /// Writes the value of `RateLimit` (nothing, if there is nothing to tell), and hands on that of

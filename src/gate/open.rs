@@ -129,8 +129,8 @@ impl GateBuilder {
     }
 
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn shared_plans(mut self, plans: &crate::testing::Plans) -> Self {
-        self.plans = Some(PlanSource::Shared(plans.0.clone()));
+    pub(crate) fn shared_plans(mut self, plans: Arc<Mutex<Arc<str>>>) -> Self {
+        self.plans = Some(PlanSource::Shared(plans));
         self
     }
 

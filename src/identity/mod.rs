@@ -11,12 +11,11 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::serving::Decided;
-
 mod api_key;
 mod caller;
 mod claims;
 mod credential;
+mod decided;
 mod digest;
 #[cfg(feature = "jwt")]
 pub mod jwt;
@@ -34,6 +33,7 @@ pub use caller::{Caller, Identify, Identity};
 pub use claims::Claims;
 pub(crate) use credential::hex;
 pub use credential::{CredentialHash, Pepper, Peppers, SCHEME_SHA256};
+pub use decided::Decided;
 pub use digest::BodyDigest;
 pub use named_header::NamedHeader;
 pub use present::{
@@ -126,7 +126,7 @@ pub trait RequestView {
         if self.header("transfer-encoding").is_some() {
             return None;
         }
-        crate::serving::stated_length(self.headers("content-length"))
+        stated_length(self.headers("content-length"))
     }
     /// Whether the adapter counts what is read of the body, with the counter that the admission
     /// brings ([`Running::reads`](crate::Running::reads)). Otherwise the length is charged, which
@@ -146,6 +146,15 @@ pub trait RequestView {
     }
     /// The address of the connection's other end.
     fn peer(&self) -> Option<IpAddr>;
+}
+
+/// The length that a message states in its `Content-Length`: one value, of digits alone.
+pub fn stated_length<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<u64> {
+    let mut values = values.into_iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    // `parse` takes a sign too.
+    let digits = value.iter().all(u8::is_ascii_digit).then_some(value)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -43,15 +43,6 @@ enum Wait {
 #[error("the response was cut: the quota for it is used up, or its tenant is suspended")]
 pub struct StreamCut;
 
-/// The length that a response states in its `Content-Length`: one value, of digits alone.
-pub fn stated_length<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<u64> {
-    let mut values = values.into_iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
-    // `parse` takes a sign too.
-    let digits = value.iter().all(u8::is_ascii_digit).then_some(value)?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
 impl Counting {
     pub(super) fn new(
         serving: Serving,

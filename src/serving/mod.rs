@@ -33,8 +33,9 @@ use crate::wire::{self, Call, HeaderStyle, LimitHeader, Reply};
 mod counting;
 
 pub use crate::admission::reads::BytesRead;
-pub use crate::gate::{AskedAhead, Decided, Reading};
-pub use counting::{Ahead, Counting, StreamCut, stated_length};
+pub use crate::gate::{AskedAhead, Reading};
+pub use crate::identity::{Decided, stated_length};
+pub use counting::{Ahead, Counting, StreamCut};
 
 /// An admitted request with what it holds, shared with its handler or not.
 #[derive(Debug)]

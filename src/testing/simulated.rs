@@ -62,7 +62,7 @@ impl Plans {
 
     /// Has a gate read this file.
     pub fn read_by(&self, gate: GateBuilder) -> GateBuilder {
-        gate.shared_plans(self)
+        gate.shared_plans(self.0.clone())
     }
 }
 

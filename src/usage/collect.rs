@@ -66,6 +66,17 @@ fn row_of_lease(lease: &Arc<Lease>, rows: &mut ByWriter, used: &mut Vec<Arc<Leas
     }
 }
 
+/// Why what dead writers left could not be carried over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecoverError {
+    /// The journal cannot be used.
+    #[error("the journal at {path}: {source}")]
+    Journal { path: String, source: std::io::Error },
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Carries over what dead writers left in their journal. Returns the journal to go on with, and who
 /// they were.
 pub(crate) async fn recover(
@@ -74,10 +85,8 @@ pub(crate) async fn recover(
     log: &mut LogWriter,
     path: &Path,
     at_ms: i64,
-) -> Result<(Journal, Vec<u128>), crate::error::Error> {
-    let unreadable = |e: std::io::Error| {
-        crate::error::Error::journal(format!("the journal at {} : {e}", path.display()))
-    };
+) -> Result<(Journal, Vec<u128>), RecoverError> {
+    let unreadable = |source| RecoverError::Journal { path: path.display().to_string(), source };
     let left = Journal::recover(path).map_err(unreadable)?;
     for (dead, rows) in &left {
         tracing::info!(rows = rows.len(), "carrying over usage from a journal");

@@ -13,6 +13,7 @@
 //! Header names are lower case, as `http::HeaderName::from_static` wants them.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -276,6 +277,13 @@ impl Serialize for LimitBody<'_> {
             map.serialize_entry("resets-at", &rfc3339(at_ms))?;
         }
         map.end()
+    }
+}
+
+/// One sentence, as the answer has it: for logs.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&detail(self))
     }
 }
 
