@@ -483,7 +483,7 @@ mod tests {
     use crate::admission::lease::Take;
     use crate::admission::pool::{PoolId, Terms, View};
     use crate::clock::ManualClock;
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
     use crate::store::{Key, Memory, Page, Promise, Query, StoreFuture, Write};
     use crate::testing::{Faulty, Odds};
     use crate::usage::ceilings::AHEAD;

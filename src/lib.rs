@@ -59,6 +59,7 @@ pub mod middleware;
 mod clock;
 mod error;
 mod flights;
+mod ids;
 mod own_type;
 mod places;
 #[cfg_attr(

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 
 /// See the [module](self). Who is not known by a tenant yet has turns by another name.
 #[derive(Debug)]

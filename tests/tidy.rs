@@ -33,10 +33,11 @@ const CLOCKS: [(&str, &str); 12] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 29] = [
+const ORDER: [&str; 30] = [
     "planted",
     "clock",
     "random",
+    "ids",
     "own_type",
     "text_file",
     "repeated",
@@ -66,18 +67,16 @@ const ORDER: [&str; 29] = [
 ];
 
 /// What uses something above it all the same. Each is to go; none may come.
-const UPWARD: [(&str, &str); 7] = [
+const UPWARD: [(&str, &str); 3] = [
     ("src/gate/ahead.rs", "serving"),
     ("src/gate/inner.rs", "ingest"),
     ("src/gate/open.rs", "ingest"),
-    ("src/identity/scopes.rs", "directory"),
-    ("src/store/layout.rs", "directory"),
-    ("src/store/layout.rs", "sharing"),
-    ("src/turns.rs", "directory"),
 ];
 
-/// Vendor and framework names, and the paths that may use them.
-const VENDORS: [(&str, &[&str]); 9] = [
+/// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
+/// use them.
+const VENDORS: [(&str, &[&str]); 10] = [
+    ("Surrogate::new", &["src/directory", "src/ids.rs"]),
     ("redb::", &["src/store/redb"]),
     (
         "http::",

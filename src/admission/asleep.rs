@@ -21,7 +21,8 @@ use super::sheet::Sheet;
 use super::tenant::{LiveTenant, TenantCore};
 use super::use_row::RowAtRest;
 use crate::clock::Now;
-use crate::directory::{PackedRecord, Surrogate, TenantRecord};
+use crate::directory::{PackedRecord, TenantRecord};
+use crate::ids::Surrogate;
 
 /// Bytes before a tenant's parts: when the directory was read, until when units are held, and the
 /// change that revoked a key of it last.

@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::admission::use_row::Atoms;
-use crate::directory::Surrogate;
 use crate::identity::BodyDigest;
+use crate::ids::Surrogate;
 use crate::planted::{Plant, planted};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{

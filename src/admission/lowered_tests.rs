@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::lease::{Call, Lease, Take, Writer};
 use super::pool::{PoolId, Terms};
 use crate::clock::Now;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{Memory, Store, StoreError, StoreErrorKind, Written};
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::subpool;
 use crate::catalog::{Every, Window};
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 use crate::planted::{Plant, planted};
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, TTL, Value, When, Write};

@@ -260,7 +260,7 @@ fn owed(what: Payment) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
     use crate::testing::START_MS;
 
     const DAY_MS: i64 = 86_400_000;

@@ -22,7 +22,7 @@ use super::tenant::SLOT_OVER_MS;
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::config::NoScope;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 
 mod bucket;
 

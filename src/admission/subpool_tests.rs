@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::pool::{self, Entry, PoolId, Terms, View};
 use super::subpool::{self, Next, Root, Sub, Want};
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 use crate::planted::{Plant, in_thread};
 use crate::store::layout::Space;
 use crate::store::{Item, Key, Memory, Store, Write, Written};

@@ -12,7 +12,8 @@ use super::lease::Lease;
 use super::resolve::LiveCatalog;
 use super::sheet::{Before, Sheet};
 use crate::clock::Now;
-use crate::directory::{Surrogate, TenantRecord};
+use crate::directory::TenantRecord;
+use crate::ids::Surrogate;
 
 /// A lease is forgotten so long after its window, given back or not: longer than a clock that is
 /// set back keeps a sheet.

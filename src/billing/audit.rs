@@ -20,7 +20,7 @@ use super::outbox::Outbox;
 use super::report::{Due, ReportError, Reporter, Used};
 use super::sink::Sum;
 use crate::admission::pool::{self, PoolId};
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 use crate::keeper::Whole;
 use crate::store::StoreError;
 use crate::usage::ledger::Examined;

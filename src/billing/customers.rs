@@ -13,7 +13,8 @@ use std::sync::Arc;
 use super::item::make;
 use super::reducer::Facts;
 use super::webhook::Event;
-use crate::directory::{CUSTOMER_FORMAT, Surrogate, tenant_of};
+use crate::directory::{CUSTOMER_FORMAT, tenant_of};
+use crate::ids::Surrogate;
 use crate::store::layout::{Space, check_format, format};
 use crate::store::{
     Change, Item, Store, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,

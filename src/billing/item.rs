@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::outbox::{Entry, Outbox};
-use crate::directory::Surrogate;
 use crate::identity::hex;
+use crate::ids::Surrogate;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, Store, StoreError, StoreErrorKind, Value, When, Write, Written,

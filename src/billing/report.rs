@@ -24,7 +24,7 @@ use super::sink::{BillingSink, SinkError};
 use crate::admission::lease::Writer;
 use crate::admission::use_row::Atoms;
 use crate::clock::Clock;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, Write};
 use crate::usage::ledger::{Ledger, PeriodUse};

@@ -38,7 +38,7 @@ pub(crate) fn terms(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
 
     const PLANS: &str = r#"
         default-plan = "free"

@@ -21,7 +21,6 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::identity::{CredentialHash, Peppers};
@@ -42,6 +41,7 @@ mod record;
 mod tests;
 mod write;
 
+pub use crate::ids::Surrogate;
 pub use bought::Subscribed;
 use write::Made;
 
@@ -310,43 +310,5 @@ impl Tenant {
     /// Every change that was announced, oldest first, and whether it happened.
     pub async fn history(&self) -> Result<Vec<HistoryEntry>, DirectoryError> {
         Ok(self.directory.read_history(self.record.surrogate).await?)
-    }
-}
-
-/// A tenant's name in the ledger: 128 random bits, drawn when the tenant is made. Only the
-/// directory makes one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Surrogate(pub(in crate::directory) u128);
-
-impl Surrogate {
-    /// The bytes that scopes are hashed with.
-    pub(crate) fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
-    }
-
-    /// The one of these bytes, read back.
-    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(u128::from_be_bytes(bytes))
-    }
-
-    pub(crate) fn as_u128(self) -> u128 {
-        self.0
-    }
-
-    #[cfg(test)]
-    pub(crate) const fn test(n: u128) -> Self {
-        Self(n)
-    }
-}
-
-impl std::fmt::Display for Surrogate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl std::fmt::Debug for Surrogate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Surrogate({self})")
     }
 }

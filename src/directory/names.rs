@@ -50,13 +50,13 @@ impl Surrogate {
     pub(crate) fn draw() -> Result<Self, crate::random::Error> {
         let mut random = [0; 16];
         crate::random::fill(&mut random)?;
-        Ok(Self(u128::from_be_bytes(random)))
+        Ok(Self::new(u128::from_be_bytes(random)))
     }
 
     /// Reads what `Display` wrote.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        u128::from_str_radix(text, 16).ok().filter(|_| digits).map(Self)
+        u128::from_str_radix(text, 16).ok().filter(|_| digits).map(Self::new)
     }
 }
 

@@ -254,5 +254,5 @@ fn int(n: u64) -> Value {
 }
 
 fn nobody() -> Surrogate {
-    Surrogate(0)
+    Surrogate::new(0)
 }

@@ -30,8 +30,9 @@ use crate::admission::sheet::{Sheet, SheetRef};
 use crate::admission::tenant::{LiveTenant, TenantCore};
 use crate::catalog::OnDirectoryError;
 use crate::clock::Clock;
-use crate::directory::{Surrogate, TenantRecord};
+use crate::directory::TenantRecord;
 use crate::identity::Probe;
+use crate::ids::Surrogate;
 use crate::repeated::repeated;
 use crate::usage::Mode;
 

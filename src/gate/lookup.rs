@@ -13,8 +13,9 @@ use crate::admission::tenant::LiveTenant;
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::config::Unknown;
-use crate::directory::{Surrogate, TenantRecord};
+use crate::directory::TenantRecord;
 use crate::identity::{ANONYMOUS, Caller, Probe, ScopeHash, Scopes};
+use crate::ids::Surrogate;
 use crate::repeated::repeated;
 use crate::store::{SUSPECT_AFTER, StoreError, StoreErrorKind};
 

@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 
 use super::Inner;
 use super::callers::{MAX_AGE, REFRESH_AGE, nanos};
-use crate::directory::{Heard, Hears, News, Seen, Surrogate, TenantRecord};
+use crate::directory::{Heard, Hears, News, Seen, TenantRecord};
+use crate::ids::Surrogate;
 use crate::planted::{Plant, planted};
 use crate::repeated::repeated;
 use crate::store::StoreErrorKind;

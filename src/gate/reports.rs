@@ -17,7 +17,8 @@ use crate::billing::audit::Audit;
 use crate::billing::report::{Due, Report, ReportError, Used};
 use crate::billing::terms::terms;
 use crate::billing::{ItemId, SentSinceCopy};
-use crate::directory::{Surrogate, TenantRecord};
+use crate::directory::TenantRecord;
+use crate::ids::Surrogate;
 
 /// How long after the start the first report is made: what a process that died has left is not
 /// kept waiting for a whole interval.

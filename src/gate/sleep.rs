@@ -18,8 +18,8 @@ use super::inner::ByProbe;
 use crate::admission::asleep::{Asleep, AsleepCaller};
 use crate::admission::tenant::LiveTenant;
 use crate::clock::Now;
-use crate::directory::Surrogate;
 use crate::identity::Probe;
+use crate::ids::Surrogate;
 use crate::keeper;
 
 /// Who has not been looked up for this long falls asleep: twice the age at which whoever calls is

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Caller;
 use crate::catalog::Scope;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 
 /// First in what is hashed, so that no other hash of ours can be mistaken for one.
 const DOMAIN: &[u8] = b"tallygate scope 1";

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use crate::admission::lease::Writer;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, Store, StoreError, StoreErrorKind, Value, When, Write, Written,

@@ -12,9 +12,9 @@ use crate::admission::scoped::ScopesOf;
 use crate::admission::sheet::Sheet;
 use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Count, Every, MeterId, Over, local_day};
-use crate::directory::Surrogate;
 use crate::gate::Inner;
 use crate::identity::hex;
+use crate::ids::Surrogate;
 use crate::usage::record::UseKey;
 
 /// See the [module](self).

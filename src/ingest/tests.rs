@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::claim::{self, Claimed, Place};
 use super::*;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{
     Change, Item, Key, Memory, Page, Promise, Query, StoreFuture, Value, Write, Written,

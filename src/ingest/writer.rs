@@ -18,7 +18,7 @@ use super::row::Entry;
 use super::{Counted, NotCounted};
 use crate::admission::use_row::Atoms;
 use crate::clock::Clock;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 use crate::repeated::repeated;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreErrorKind};

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::admission::pool::{Entry, Terms};
     use crate::admission::subpool::{Next, Root, Want};
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
     use crate::store::{Memory, Write};
 
     const SHARD: u16 = 3;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::machine::{Asked, LimitId};
+use super::machine::Asked;
 use super::task::{Buckets, Sharing, bound, join};
 use super::told::Told;
 use crate::admission::bucket::{Bucket, BucketRule};
 use crate::clock::{Clock, Now};
-use crate::directory::Surrogate;
+use crate::ids::LimitId;
+use crate::ids::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written};
 

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::machine::{Asked, Effect, Event, LimitId, Machine};
+use super::machine::{Asked, Effect, Event, Machine};
 use super::shares::{View, WHOLE};
 use super::{SLOT_NS, bound};
 use crate::admission::bucket::{Bucket, BucketRule};
 use crate::clock::Now;
-use crate::directory::Surrogate;
+use crate::ids::LimitId;
+use crate::ids::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{Memory, Store, StoreError, StoreErrorKind, StoreFuture};
 

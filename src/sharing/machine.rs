@@ -6,14 +6,13 @@
 //! nothing but the two calls: every node has an equal part of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::nodes::Nodes;
 use super::pressure::{self, Noted};
 use super::shares::{self, View, WHOLE, fair};
 use super::{LAPSE_SLOTS, SLOT_NS};
 use crate::clock::Now;
-use crate::directory::Surrogate;
+use crate::ids::LimitId;
 use crate::store::layout::Space;
 use crate::store::{Item, Key, StoreError, Write, Written};
 
@@ -26,15 +25,6 @@ const TRIES: u8 = 2;
 
 /// A node opens the shares of a limit when it is asked for so much more than its part, in percent.
 const PRESSED_ABOVE: u64 = 105;
-
-/// Which limit: a tenant's rate, for one value of its scope.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct LimitId {
-    pub(crate) tenant: Surrogate,
-    pub(crate) rate: Arc<str>,
-    /// Hash of the key, user or address; 0 for the whole tenant.
-    pub(crate) scope: u128,
-}
 
 /// What was asked of a limit since the last slot, in units, and how long a unit takes at the whole
 /// rate.

@@ -22,7 +22,8 @@ mod crowd_tests;
 #[cfg(test)]
 mod fleet_tests;
 
-pub(crate) use machine::{Asked, LimitId};
+pub(crate) use crate::ids::LimitId;
+pub(crate) use machine::Asked;
 pub(crate) use task::{Buckets, Joined, Sharing, bound, join};
 pub(crate) use told::Told;
 

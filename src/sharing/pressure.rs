@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::machine::LimitId;
-use crate::directory::Surrogate;
+use crate::ids::LimitId;
+use crate::ids::Surrogate;
 use crate::store::layout::{self, check_format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, Write};
 

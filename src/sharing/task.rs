@@ -14,10 +14,11 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::machine::{Asked, Effect, Event, LimitId, Machine};
+use super::machine::{Asked, Effect, Event, Machine};
 use super::pressure::MAX_ROWS;
 use super::{LAPSE_SLOTS, SLOT_NS};
 use crate::clock::Clock;
+use crate::ids::LimitId;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreFuture};
 use crate::turns::Turns;

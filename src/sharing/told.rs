@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::LimitId;
-use crate::directory::Surrogate;
+use crate::ids::LimitId;
+use crate::ids::Surrogate;
 
 /// Most limits that are told of in one slot, about a megabyte. What finds no room is told of in the
 /// next slot, if it refuses there.

@@ -38,9 +38,9 @@
 use super::{Item, Key, Name, StoreError, StoreErrorKind, Value};
 use sha2::{Digest, Sha256};
 
-use crate::directory::Surrogate;
 use crate::identity::hex;
-use crate::sharing::LimitId;
+use crate::ids::LimitId;
+use crate::ids::Surrogate;
 
 /// Version of the layout, the first thing in every partition key.
 const LAYOUT: &str = "1";

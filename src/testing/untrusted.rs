@@ -10,9 +10,10 @@ use super::START_MS;
 use crate::admission::resolve::LiveCatalog;
 use crate::catalog::{Catalog, Every, Zone};
 use crate::config::Config;
-use crate::directory::{Surrogate, TenantRecord};
+use crate::directory::TenantRecord;
 use crate::gate::{Answer, Gate, IdentifyStep, Step, Waited};
 use crate::identity::RequestView;
+use crate::ids::Surrogate;
 use crate::report::MAX_ROWS;
 use crate::wire::Reply;
 

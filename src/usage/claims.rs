@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::admission::claim::{self, Charge, Claim, ClaimUse, Settle};
 use crate::admission::hub::Hub;
 use crate::admission::use_row::Atoms;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 use crate::places::Places;
 use crate::planted::{Plant, planted};
 use crate::store::layout::{CLAIM_SHARDS, Space};

@@ -108,7 +108,7 @@ pub(crate) async fn recover(
 mod tests {
     use super::*;
     use crate::admission::pool::PoolId;
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
     use crate::store::Memory;
     use crate::store::layout::Space;
     use crate::testing::{Fault, Faulty};

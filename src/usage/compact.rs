@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
     use crate::admission::pool::PoolId;
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
     use crate::store::layout::Space;
     use crate::store::{Item, Key, Memory, Page, Promise, StoreFuture, Written};
     use crate::testing::Faulty;

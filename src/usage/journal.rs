@@ -317,7 +317,7 @@ mod tests {
     use super::super::record::PoolRow;
     use super::*;
     use crate::admission::pool::PoolId;
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
     use crate::testing::heard;
 
     fn rows(total: u64) -> Rows {

@@ -20,8 +20,8 @@ use super::{compact, log};
 use crate::admission::lease::Writer;
 use crate::admission::use_row::Atoms;
 use crate::catalog::{Zone, local_day};
-use crate::directory::Surrogate;
 use crate::flights::Flights;
+use crate::ids::Surrogate;
 use crate::store::{Key, MAX_PAGE_ITEMS, Query, Store, StoreError};
 
 #[cfg(feature = "stripe")]

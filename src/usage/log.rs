@@ -260,7 +260,7 @@ pub(crate) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
 mod tests {
     use super::*;
     use crate::admission::pool::PoolId;
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
     use crate::store::Memory;
     use crate::testing::Faulty;
     use crate::usage::record::PoolRow;

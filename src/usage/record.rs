@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::pool::PoolId;
 use crate::admission::use_row::Atoms;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 
 /// Largest record. A slot is one item, and an item above 1 KB costs its size to write; this only
 /// keeps a burst after an outage from being one huge write.

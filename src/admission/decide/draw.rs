@@ -13,7 +13,7 @@ use crate::admission::policy::{Beside, Known, MeterAsk, Place, PlainAsk, Policy}
 use crate::admission::scoped::ScopedKey;
 use crate::catalog::OnLeaseError;
 use crate::decision::Reason;
-use crate::sharing::LimitId;
+use crate::ids::LimitId;
 
 /// How much of a meter this request asks for: as the policy says, unless the length of the request
 /// has a part in it.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::alert::Alerting;
 use super::super::pool::{PoolId, Terms, View};
 use super::{Closing, Lease};
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 
 /// What there is to know of a lease that nobody uses. The tenant and the incarnation are with
 /// whoever keeps it.

@@ -226,7 +226,7 @@ mod tests {
     use super::*;
     use crate::admission::pool::{PoolId, Terms};
     use crate::clock::Now;
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
     use crate::store::layout::Space;
     use crate::store::{Memory, Store, Written};
 

@@ -21,7 +21,7 @@ use crate::admission::policy::Known;
 use crate::admission::use_row::Atoms;
 use crate::catalog::MeterId;
 use crate::clock::Now;
-use crate::directory::Surrogate;
+use crate::ids::Surrogate;
 
 /// How a request counts that counts once.
 #[derive(Debug)]

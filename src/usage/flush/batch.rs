@@ -190,7 +190,7 @@ mod tests {
     use crate::admission::hub::Hub;
     use crate::admission::lease::Writer;
     use crate::admission::pool::PoolId;
-    use crate::directory::Surrogate;
+    use crate::ids::Surrogate;
     use crate::store::Memory;
     use crate::store::layout::Space;
     use crate::usage::record::PoolRow;
