@@ -32,6 +32,8 @@ mod sharing;
 
 mod usage;
 
+mod events;
+
 pub mod ingest;
 
 pub mod billing;

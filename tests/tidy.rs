@@ -33,7 +33,7 @@ const CLOCKS: [(&str, &str); 12] = [
 ];
 
 /// What stands in `src`, file or folder, from the ground up: each may use those before it.
-const ORDER: [&str; 30] = [
+const ORDER: [&str; 31] = [
     "planted",
     "clock",
     "random",
@@ -56,6 +56,7 @@ const ORDER: [&str; 30] = [
     "sharing",
     "admission",
     "usage",
+    "events",
     "keeper",
     "billing",
     "error",
@@ -67,10 +68,8 @@ const ORDER: [&str; 30] = [
 ];
 
 /// What uses something above it all the same. Each is to go; none may come.
-const UPWARD: [(&str, &str); 3] = [
+const UPWARD: [(&str, &str); 1] = [
     ("src/gate/ahead.rs", "serving"),
-    ("src/gate/inner.rs", "ingest"),
-    ("src/gate/open.rs", "ingest"),
 ];
 
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may

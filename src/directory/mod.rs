@@ -21,7 +21,6 @@
 use std::future::Future;
 use std::sync::Arc;
 
-
 use crate::clock::Clock;
 use crate::identity::{CredentialHash, Peppers};
 use crate::store::layout::Space;

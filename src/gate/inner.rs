@@ -88,7 +88,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     /// Pools that were read for reports just now.
     pub(super) pools_read: PoolsRead,
-    pub(crate) ingest: crate::ingest::Counting,
+    pub(crate) ingest: crate::events::Counting,
     pub(crate) wire: WireOptions,
     pub(crate) on_refusal: Option<OnRefusal>,
     #[cfg(feature = "stripe")]

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use super::claim::repeated;
 use super::{Counted, Ingest, Malformed, NotCounted, UsageEvent};
 use crate::error::Error;
+use crate::events::claim::repeated;
 use crate::identity::hex;
 use crate::repeated::repeated;
 use crate::store::layout::{self, check_format};

@@ -15,101 +15,25 @@
 //!    has counted them, and neither drawn them nor what they owe.
 //!
 //! How once: a claim item names the log slot that will carry the event's units, and the event
-//! counts if that slot is on record (`claim.rs`, `writer.rs`).
+//! counts if that slot is on record (`events/claim.rs`, `events/writer.rs`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Known;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
-
-use crate::clock::Clock;
 use crate::error::Error;
+use crate::events::Entry;
 use crate::gate::{Gate, TenantHandle};
 use crate::repeated::repeated;
-use crate::store::Store;
-use crate::store::layout::Space;
 
-mod claim;
 mod dead;
-mod event;
 mod post;
-mod row;
-mod writer;
 
+pub use crate::events::{AHEAD, Counted, LATE, Malformed, NotCounted, UsageEvent};
 pub use dead::{DeadLetter, MAX_LETTER};
-pub use event::{Malformed, UsageEvent};
 pub use post::MAX_BODY;
-
-use row::Entry;
-use writer::Batch;
 
 /// Most events of one call.
 pub const MAX_EVENTS: usize = 1_000;
-
-/// How long after its end a billing period still takes events: as long as the invoice of it should
-/// wait for them.
-pub const LATE: Duration = Duration::from_secs(72 * 3_600);
-
-/// How far ahead of this process's clock an event's timestamp may be.
-pub const AHEAD: Duration = Duration::from_secs(5 * 60);
-
-/// Calls that wait for the writer; the next waits for its place.
-const QUEUE: usize = 64;
-
-/// How an event that is on record got there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
-    /// By this call.
-    Now,
-    /// Before: nothing was counted again.
-    Before,
-}
-
-/// Why an event is not on record.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotCounted {
-    /// The event itself cannot be read.
-    #[error("{0}")]
-    Malformed(#[from] Malformed),
-    /// Nobody has this tenant id.
-    #[error("there is no tenant `{0}`")]
-    UnknownTenant(String),
-    /// The plan file has no such meter.
-    #[error("there is no meter `{0}`: report one that the plan file names")]
-    UnknownMeter(String),
-    /// A sum is counted by its parts.
-    #[error("the meter `{0}` is a sum: report its parts")]
-    Sum(String),
-    /// Its billing period has ended too long ago.
-    #[error("the billing period that began at {period} takes no events any more")]
-    Closed {
-        /// The period's begin, RFC 3339.
-        period: String,
-    },
-    /// Its timestamp lies in the future.
-    #[error("its timestamp lies more than 5 minutes ahead")]
-    Ahead,
-    /// The id stands for another event already.
-    #[error("this id was used for other usage")]
-    Conflict,
-    /// Another process has it in hand.
-    #[error("it is in hand elsewhere: send it again in a while")]
-    InHand,
-    /// The store does not answer, or the gate is closing.
-    #[error("usage cannot be recorded at the moment: send it again")]
-    Unavailable,
-}
-
-impl NotCounted {
-    /// Whether the same event may be counted if it is sent again.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::InHand | Self::Unavailable)
-    }
-}
 
 /// Counts usage that no request brought: [`Gate::ingest`].
 #[derive(Clone, Debug)]
@@ -163,7 +87,9 @@ impl Ingest {
                 Known::Vacant(new) => new.insert((self.tenant(&event.tenant).await, None)),
             };
             let (tenant, past) = (tenant.0.as_ref().map_err(NotCounted::clone), &mut tenant.1);
-            match tenant.and_then(|tenant| Entry::new(&self.0.inner, &tenant.0, past, event)) {
+            let live = self.0.inner.live.load();
+            let now = self.0.inner.clock.now();
+            match tenant.and_then(|tenant| Entry::new(&live, now, &tenant.0, past, event)) {
                 Ok(entry) => {
                     owing.extend(entry.may_owe().map(|sheet| (entry.tenant(), sheet)));
                     answers.push(Err(NotCounted::Unavailable));
@@ -203,70 +129,6 @@ impl Ingest {
             }
         })
     }
-}
-
-/// The gate's end of the writer, which begins with the first event.
-pub(crate) struct Counting {
-    store: Arc<dyn Store>,
-    space: Space,
-    clock: Arc<dyn Clock>,
-    /// `Some(None)`: closed.
-    batches: OnceLock<Mutex<Option<mpsc::Sender<Batch>>>>,
-    task: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Counting {
-    pub(crate) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn Clock>) -> Self {
-        Self { store, space, clock, batches: OnceLock::new(), task: Mutex::new(None) }
-    }
-
-    async fn count(&self, entries: Vec<Entry>) -> Vec<Result<Counted, NotCounted>> {
-        let n = entries.len();
-        let (reply, answer) = oneshot::channel();
-        let sent = match self.sender() {
-            Some(batches) => batches.send(Batch { entries, reply }).await.is_ok(),
-            None => false,
-        };
-        let answers = if sent { answer.await.ok() } else { None };
-        answers.unwrap_or_else(|| vec![Err(NotCounted::Unavailable); n])
-    }
-
-    fn sender(&self) -> Option<mpsc::Sender<Batch>> {
-        let batches = self.batches.get_or_init(|| {
-            let (batches, inbox) = mpsc::channel(QUEUE);
-            let (store, space) = (self.store.clone(), self.space.clone());
-            let writer = writer::Writer::new(store, space, self.clock.clone());
-            *locked(&self.task) = Some(tokio::spawn(writer.run(inbox)));
-            Mutex::new(Some(batches))
-        });
-        locked(batches).clone()
-    }
-
-    /// Finishes what is in hand, and takes no more.
-    pub(crate) async fn close(&self, deadline: tokio::time::Instant) {
-        if let Some(batches) = self.batches.get() {
-            locked(batches).take();
-        }
-        let task = locked(&self.task).take();
-        if let Some(mut task) = task
-            && tokio::time::timeout_at(deadline, &mut task).await.is_err()
-        {
-            // Whoever sent it was not told that it counts, and sends it again.
-            task.abort();
-        }
-    }
-}
-
-impl Drop for Counting {
-    fn drop(&mut self) {
-        if let Some(task) = locked(&self.task).take() {
-            task.abort();
-        }
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::claim::{self, Claimed, Place};
 use super::*;
+use crate::events::claim::{self, Claimed, Place};
 use crate::ids::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{
-    Change, Item, Key, Memory, Page, Promise, Query, StoreFuture, Value, Write, Written,
+    Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Value, Write, Written,
 };
 use crate::testing::{self, Faulty, START_MS};
 use crate::{Ask, Gate, ManualClock};

@@ -42,24 +42,24 @@ const ROUNDS: u32 = 4;
 
 /// A slot of a writer's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) writer: u128,
-    pub(super) slot: u64,
+pub(crate) struct Place {
+    pub(crate) writer: u128,
+    pub(crate) slot: u64,
 }
 
 /// An event to be claimed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Event<'a> {
-    pub(super) tenant: Surrogate,
+pub(crate) struct Event<'a> {
+    pub(crate) tenant: Surrogate,
     /// Hash of its id.
-    pub(super) id: &'a str,
+    pub(crate) id: &'a str,
     /// Hash of what it says.
-    pub(super) print: &'a str,
+    pub(crate) print: &'a str,
 }
 
 /// What came of claiming an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claimed {
+pub(crate) enum Claimed {
     /// It names our slot.
     Ours,
     /// It counts already.
@@ -74,7 +74,7 @@ pub(super) enum Claimed {
 }
 
 /// Claims an event for a place.
-pub(super) async fn claim(
+pub(crate) async fn claim(
     store: &dyn Store,
     space: &Space,
     event: Event<'_>,
@@ -117,7 +117,7 @@ pub(super) async fn claim(
 
 /// Writes until the outcome is definite, or for as long as it makes sense. The error is
 /// [`StoreErrorKind::Unknown`] if one of the tries may have been applied.
-pub(super) async fn repeated(store: &dyn Store, write: Write) -> Result<Written, StoreError> {
+pub(crate) async fn repeated(store: &dyn Store, write: Write) -> Result<Written, StoreError> {
     let (mut unknown, mut pause) = (None, PAUSE);
     for last in (0..TRIES).rev() {
         let error = match store.write(write.clone()).await {
@@ -183,7 +183,7 @@ fn read(item: &Item) -> Result<Theirs<'_>, StoreError> {
 
 /// Whether what claims name this place counts: of one without a writer. Where it is
 /// not on record it never will be.
-pub(super) async fn decided(
+pub(crate) async fn decided(
     store: &dyn Store,
     space: &Space,
     place: Place,

@@ -45,7 +45,7 @@ pub struct UsageEvent {
 /// Why an event cannot be read. It tells names of keys, never values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Malformed(pub(super) String);
+pub struct Malformed(pub(crate) String);
 
 impl Malformed {
     pub(super) fn too_large() -> Self {
@@ -73,7 +73,7 @@ impl UsageEvent {
     }
 
     /// Reads an event in any of the [shapes](self). `products` maps product codes to meters.
-    pub(super) fn read(
+    pub(crate) fn read(
         value: &Value,
         products: &BTreeMap<String, String>,
     ) -> Result<Self, Malformed> {

@@ -8,18 +8,19 @@ use sha2::{Digest, Sha256};
 use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
 use crate::admission::late::LateUse;
 use crate::admission::policy::QuotaRule;
+use crate::admission::resolve::LiveCatalog;
 use crate::admission::scoped::ScopesOf;
 use crate::admission::sheet::Sheet;
 use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Count, Every, MeterId, Over, local_day};
-use crate::gate::Inner;
+use crate::clock::Now;
 use crate::identity::hex;
 use crate::ids::Surrogate;
 use crate::usage::record::UseKey;
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     sheet: Arc<Sheet>,
     /// Hash of the id: what names the event in keys.
     pub(super) id: String,
@@ -31,16 +32,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(
-        inner: &Inner,
+    pub(crate) fn new(
+        live: &LiveCatalog,
+        now: Now,
         tenant: &LiveTenant,
         past: &mut Option<Arc<Sheet>>,
         event: &UsageEvent,
     ) -> Result<Self, NotCounted> {
         event.check()?;
-        let now = inner.clock.now();
-        let live = inner.live.load();
-        let sheet = tenant.sheet(&live, now);
+        let sheet = tenant.sheet(live, now);
         let catalog = sheet.catalog.clone();
         let Some(id) = catalog.meter(&event.meter) else {
             return Err(NotCounted::UnknownMeter(event.meter.clone()));
@@ -59,7 +59,7 @@ impl Entry {
         let is_of = |sheet: &&Arc<Sheet>| sheet.epoch == live.epoch && sheet.is_of(at_ms);
         let sheet = match past.as_ref().filter(is_of) {
             Some(past) => past.clone(),
-            None => past.insert(tenant.sheet_of(&live, now, at_ms)).clone(),
+            None => past.insert(tenant.sheet_of(live, now, at_ms)).clone(),
         };
         let times = |units: u64, n: u64| units.checked_mul(n).ok_or_else(Malformed::too_large);
         let own = times(event.quantity, meter.scale)?;
@@ -87,12 +87,12 @@ impl Entry {
         Ok(Self { id: hash(&event.id), print: hash(&said), sheet, atoms, rows })
     }
 
-    pub(super) fn tenant(&self) -> Surrogate {
+    pub(crate) fn tenant(&self) -> Surrogate {
         self.sheet.tenant.surrogate
     }
 
     /// Its sheet, if what it draws beyond a quota is owed: that is on record later than itself.
-    pub(super) fn may_owe(&self) -> Option<Arc<Sheet>> {
+    pub(crate) fn may_owe(&self) -> Option<Arc<Sheet>> {
         let bills = |quota: &QuotaRule| {
             quota.quota.over == Over::Bill
                 && self.atoms.iter().any(|(m, _)| *m == quota.quota.meter)
