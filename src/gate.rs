@@ -22,7 +22,6 @@ use crate::error::Error;
 use crate::identity::RequestView;
 use crate::telemetry::Check;
 
-mod ahead;
 mod ask;
 mod balances;
 #[cfg(feature = "stripe")]
@@ -63,7 +62,6 @@ mod usage;
 pub(crate) use callers::Seen;
 pub(crate) use inner::Inner;
 
-pub use ahead::{AskedAhead, Reading};
 pub use ask::{Ask, Permit, TenantHandle};
 pub use close::CLOSE_WITHIN;
 pub use entitlements::Entitlements;
@@ -134,7 +132,7 @@ pub struct Waited {
     store_away: bool,
     refused: Option<Reason>,
     /// The wait has come to the answer itself.
-    answer: Option<Box<Answer>>,
+    pub(crate) answer: Option<Box<Answer>>,
 }
 
 /// An admitted request with what it holds.
@@ -182,7 +180,7 @@ impl Gate {
     /// they admit it. `ahead`: its body is to be read, at most so many bytes, before a key is
     /// claimed.
     #[inline]
-    fn check(
+    pub(crate) fn check(
         &self,
         check: &Check,
         view: &dyn RequestView,

@@ -67,11 +67,6 @@ const ORDER: [&str; 31] = [
     "testing",
 ];
 
-/// What uses something above it all the same. Each is to go; none may come.
-const UPWARD: [(&str, &str); 1] = [
-    ("src/gate/ahead.rs", "serving"),
-];
-
 /// Names of vendors and frameworks, and of what one folder alone may make, and the paths that may
 /// use them.
 const VENDORS: [(&str, &[&str]); 10] = [
@@ -284,9 +279,8 @@ fn vendors_stay_in_their_files() {
 #[test]
 fn imports_point_down() {
     let place = |name: &str| ORDER.iter().position(|it| *it == name);
-    let (mut faults, mut found) = (Vec::new(), BTreeSet::new());
-    let sources = sources();
-    for source in sources.iter().filter(|it| it.ships() && it.path.starts_with("src/")) {
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|it| it.ships() && it.path.starts_with("src/")) {
         let own = source.path["src/".len()..].split('/').next().unwrap_or_default();
         let own = own.trim_end_matches(".rs");
         if own == "lib" {
@@ -299,9 +293,6 @@ fn imports_point_down() {
         for used in source.uses() {
             match place(&used) {
                 Some(of) if of <= at => {}
-                Some(_) if UPWARD.contains(&(&source.path, &used)) => {
-                    found.insert((source.path.clone(), used));
-                }
                 Some(_) => {
                     let instead = format!("`{used}` stands above `{own}`: turn the arrow round");
                     faults.push(fault(source, 1, &instead));
@@ -314,10 +305,6 @@ fn imports_point_down() {
             }
         }
     }
-    let gone = UPWARD.iter().filter(|(path, used)| {
-        !sources.is_empty() && !found.contains(&(path.to_string(), used.to_string()))
-    });
-    faults.extend(gone.map(|(path, used)| format!("{path} uses {used} no more: strike it off")));
     none(faults);
 }
 

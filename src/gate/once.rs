@@ -36,7 +36,7 @@ impl Gate {
     /// What the request presents to be counted once, on a route that asks for it. A key that is
     /// empty, or comes more than once, is none.
     #[inline]
-    pub(super) fn once_key(
+    pub(crate) fn once_key(
         &self,
         route: Option<&Route>,
         view: &dyn RequestView,
@@ -81,7 +81,7 @@ impl Gate {
 
     /// Claims the key for a request that has been admitted.
     #[cold]
-    pub(super) fn claim(&self, hold: HoldBox, once: OnceKey) -> Pending {
+    pub(crate) fn claim(&self, hold: HoldBox, once: OnceKey) -> Pending {
         let inner = self.inner.clone();
         // Made here: the wait may be dropped before it is polled.
         let hold = Unclaimed(Some(hold));

@@ -30,11 +30,12 @@ use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
 use crate::usage::Mode;
 use crate::wire::{self, Call, HeaderStyle, LimitHeader, Reply};
 
+mod ahead;
 mod counting;
 
 pub use crate::admission::reads::BytesRead;
-pub use crate::gate::{AskedAhead, Reading};
 pub use crate::identity::{Decided, stated_length};
+pub use ahead::{AskedAhead, Reading};
 pub use counting::{Ahead, Counting, StreamCut};
 
 /// An admitted request with what it holds, shared with its handler or not.

@@ -9,10 +9,10 @@ use std::any::Any;
 use std::future::{Future, ready};
 use std::pin::Pin;
 
-use super::{Answer, Gate, Pending, Running, Step, Waited};
+use super::Serving;
 use crate::admission::reads::BytesRead;
+use crate::gate::{Answer, Gate, Pending, Running, Step, Waited};
 use crate::identity::{Decided, RequestView};
-use crate::serving::Serving;
 use crate::telemetry::Check;
 use crate::wire::Reply;
 
