@@ -104,6 +104,20 @@ impl Reason {
     }
 }
 
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The response was sent to its end.
+    Complete {
+        /// Its status.
+        status: u16,
+    },
+    /// The client went away, or the request was dropped before there was a response.
+    Aborted,
+    /// The handler panicked or returned an error.
+    Failed,
+}
+
 /// What has to be paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

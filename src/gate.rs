@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::admission::context::Of;
 use crate::admission::decide::{self, Drawn, Question, Stopped};
 use crate::admission::lease::Lease;
-use crate::admission::permit::{Hold, HoldBox, Of};
+use crate::admission::permit::{Hold, HoldBox};
 use crate::admission::reads::BytesRead;
-use crate::admission::tenant::TenantCore;
+use crate::admission::tenant_core::TenantCore;
 use crate::catalog::Auth;
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
@@ -271,7 +272,7 @@ impl Gate {
             length: hold.length,
             store_away: self.is_away(waited, &hold.of),
         };
-        match decide::decide(&question, &mut hold.list) {
+        match decide::decide(&question, || &mut hold.list.open().taken) {
             Ok(drawn) => {
                 #[cfg(feature = "metrics")]
                 self.inner.count_admitted(&hold.of.sheet, hold.of.route, policy);

@@ -75,10 +75,9 @@ mod text_file;
 mod turns;
 
 pub use admission::alert::Alert;
-pub use admission::permit::Outcome;
 pub use catalog::{Feature, Plan};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
-pub use decision::{LimitState, Reason, Refusal, RefusedCall};
+pub use decision::{LimitState, Outcome, Reason, Refusal, RefusedCall};
 pub use error::Error;
 pub use gate::{
     Admitted, Answer, Ask, CLOSE_WITHIN, Entitlements, Gate, GateBuilder, Identified, IdentifyStep,

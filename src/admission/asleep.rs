@@ -18,10 +18,11 @@ use super::lease::at_rest::LeaseAtRest;
 use super::resolve::LiveCatalog;
 use super::scoped::ScopeValues;
 use super::sheet::Sheet;
-use super::tenant::{LiveTenant, TenantCore};
+use super::tenant::{LiveTenant, Woken};
+use super::tenant_core::TenantCore;
 use super::use_row::RowAtRest;
 use crate::clock::Now;
-use crate::directory::{PackedRecord, TenantRecord};
+use crate::directory::PackedRecord;
 use crate::ids::Surrogate;
 
 /// Bytes before a tenant's parts: when the directory was read, until when units are held, and the
@@ -40,16 +41,6 @@ struct Parts<'a> {
     epoch: u64,
     row: RowAtRest,
     leases: Vec<LeaseAtRest>,
-}
-
-/// A tenant that has just been taken apart, on its way back.
-pub(super) struct Woken {
-    pub(super) record: Arc<TenantRecord>,
-    pub(super) read_ns: u64,
-    pub(super) incarnation: u128,
-    pub(super) epoch: u64,
-    pub(super) row: RowAtRest,
-    pub(super) leases: Vec<LeaseAtRest>,
 }
 
 impl Asleep {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::resolve::LiveCatalog;
 use super::scoped::ScopeValues;
-use super::sheet::{Sheet, SheetRef};
+use super::sheet::Sheet;
 use super::tenant::LiveTenant;
 use crate::clock::Now;
 
@@ -26,6 +26,39 @@ pub(crate) struct KnownCaller {
     pub(crate) as_of: u64,
     /// Whether it is being looked up again.
     pub(crate) refreshing: AtomicBool,
+}
+
+/// A sheet that is kept: itself, or through a caller who has it at hand, which saves a busy tenant
+/// the counting of references.
+#[derive(Clone, Debug)]
+pub(crate) enum SheetRef {
+    /// Work of the program itself, which no caller asked for.
+    Own(Arc<Sheet>),
+    /// The one that its caller has at hand.
+    Of(Arc<KnownCaller>),
+    /// The caller's was outdated.
+    Newer(Arc<Sheet>, Arc<KnownCaller>),
+}
+
+impl SheetRef {
+    /// What is known of who asks.
+    pub(crate) fn scopes(&self) -> Option<&ScopeValues> {
+        match self {
+            Self::Own(_) => None,
+            Self::Of(caller) | Self::Newer(_, caller) => Some(&caller.values),
+        }
+    }
+}
+
+impl std::ops::Deref for SheetRef {
+    type Target = Arc<Sheet>;
+
+    fn deref(&self) -> &Arc<Sheet> {
+        match self {
+            Self::Own(sheet) | Self::Newer(sheet, _) => sheet,
+            Self::Of(caller) => &caller.sheet,
+        }
+    }
 }
 
 impl KnownCaller {

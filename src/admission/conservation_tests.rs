@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::caller::SheetRef;
+use super::context::Of;
 use super::lease::{Lease, Writer};
-use super::permit::{Hold, Of, Outcome};
+use super::permit::Hold;
 use super::pool::{PoolId, View};
-use super::sheet::SheetRef;
 use crate::clock::Clock;
+use crate::decision::Outcome;
 use crate::decision::Source;
 use crate::gate::{Admitted, Answer, Gate, Step, Waited};
 use crate::identity::RequestView;

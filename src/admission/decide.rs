@@ -13,16 +13,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use smallvec::SmallVec;
-
 use super::bucket::Bucket;
 use super::hub::Hub;
 use super::late;
 use super::lease::Lease;
-use super::permit::List;
 use super::policy::{Place, Policy, RateRule, RoutePolicy};
-use super::scoped::{ScopedBucket, ScopesOf, Used};
-use super::sheet::{Sheet, Standing};
+use super::resolve::Standing;
+use super::scoped::ScopesOf;
+use super::sheet::Sheet;
+use super::taken::{CALLS, From, Limit, Taken, TakenList};
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::decision::Reason;
@@ -82,47 +81,6 @@ pub(crate) struct Refused {
     pub(crate) wait_ns: Option<u64>,
 }
 
-/// The limit at fault, by its index in the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Limit {
-    None,
-    Rate(u16),
-    Quota(u16),
-    Grant(u16),
-}
-
-/// What was taken from one limit, to be settled or given back.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub(crate) from: From,
-    pub(crate) n: u64,
-    /// Index of the meter ask it serves; [`CALLS`] for a bucket that counts calls.
-    pub(crate) ask: u8,
-    /// Which draw it belongs to: use is settled draw by draw, in their order. An ask that several
-    /// pay for is a draw for each part, see [`PARTS`].
-    pub(crate) draw: u64,
-}
-
-/// Parts of one ask, as a power of two: the draws of the next ask begin so much later.
-pub(crate) const PARTS: u32 = 20;
-
-/// `Taken::ask` of a bucket that counts calls.
-pub(crate) const CALLS: u8 = u8::MAX;
-
-/// The number it was taken from.
-#[derive(Clone, Debug)]
-pub(crate) enum From {
-    /// The bucket of this rate.
-    Bucket(u16),
-    ScopedBucket(u16, Arc<Used<ScopedBucket>>),
-    /// The lease of this pool.
-    Pool(u16),
-    ScopedPool(u16, Arc<Lease>),
-}
-
-/// Most requests draw from four limits or fewer; more spill to the heap.
-pub(crate) type TakenList = SmallVec<[Taken; 4]>;
-
 /// How a request was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drawn {
@@ -132,9 +90,13 @@ pub(crate) enum Drawn {
     Listed,
 }
 
-/// Decides one request. What was taken is written to the list, unless it is plain.
+/// Decides one request. What was taken is written to the list, which is made then, unless it is
+/// plain.
 #[inline]
-pub(crate) fn decide(q: &Question<'_>, list: &mut List) -> Result<Drawn, Stopped> {
+pub(crate) fn decide<'t>(
+    q: &Question<'_>,
+    list: impl FnOnce() -> &'t mut TakenList,
+) -> Result<Drawn, Stopped> {
     if let Standing::Refused(reason) = &q.sheet.standing {
         return Err(refuse(reason.clone(), Limit::None));
     }
@@ -154,7 +116,7 @@ pub(crate) fn decide(q: &Question<'_>, list: &mut List) -> Result<Drawn, Stopped
         leave(q.sheet, q.route);
         return Err(refuse(Reason::ScopeMissing(scope.name().into()), by));
     }
-    decide_by_list(q, &mut list.open().taken)
+    decide_by_list(q, list())
 }
 
 /// The first limit by a scope without which its caller is refused.

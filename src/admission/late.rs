@@ -22,12 +22,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
-use super::decide::{self, From, Lanes, Limit, Purse, Refused, Stopped, Taken, TakenList, Through};
+use super::decide::{self, Lanes, Purse, Refused, Stopped, Through};
 use super::hub::Hub;
 use super::lease::Lease;
 use super::policy::{Payers, Place, Policy, QuotaRule};
 use super::scoped::ScopesOf;
 use super::sheet::Sheet;
+use super::taken::{From, Limit, Taken, TakenList};
 use crate::catalog::{MeterId, Over};
 use crate::clock::Now;
 use crate::decision::Reason;

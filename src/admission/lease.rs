@@ -57,6 +57,10 @@ pub(crate) struct Writer {
     pub(crate) incarnation: u128,
 }
 
+/// One of a slot is forgotten so long after it: there is another one every few seconds. Where a
+/// clock comes back to the slot, what was leased of it counts as used.
+pub(super) const SLOT_OVER_MS: i64 = 5_000;
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Lease {

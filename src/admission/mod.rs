@@ -21,6 +21,7 @@ pub(crate) mod caller;
 pub(crate) mod claim;
 #[cfg(test)]
 mod conservation_tests;
+pub(crate) mod context;
 pub(crate) mod decide;
 pub(crate) mod hub;
 pub(crate) mod late;
@@ -37,5 +38,7 @@ pub(crate) mod sheet;
 pub(crate) mod subpool;
 #[cfg(test)]
 mod subpool_tests;
+pub(crate) mod taken;
 pub(crate) mod tenant;
+pub(crate) mod tenant_core;
 pub(crate) mod use_row;

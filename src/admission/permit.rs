@@ -13,18 +13,14 @@
 //! 6. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
 //!    reaches and is a debt beyond that. It is never dropped.
 
-use std::num::NonZeroU128;
-use std::sync::Arc;
-
-use super::decide::{self, CALLS, Drawn, From, PARTS, Taken};
-use super::hub::Hub;
-use super::late::LateUse;
-use super::policy::{ByteMeter, Known, MeterAsk, RoutePolicy};
+use super::context::Of;
+use super::decide::{self, Drawn};
+use super::policy::{ByteMeter, Known, MeterAsk};
 use super::reads::BytesRead;
-use super::scoped::ScopesOf;
-use super::sheet::SheetRef;
-use crate::catalog::{MeterId, RouteId};
+use super::taken::{CALLS, From, PARTS, Taken};
+use crate::catalog::MeterId;
 use crate::clock::Now;
+use crate::decision::Outcome;
 
 mod going_on;
 mod keyed;
@@ -42,20 +38,6 @@ use listed::Listed;
 use plain::Plain;
 pub(crate) use spare::{HoldBox, Spares};
 use use_up::{Knowledge, count, over_of, pay_bucket, use_up};
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The response was sent to its end.
-    Complete {
-        /// Its status.
-        status: u16,
-    },
-    /// The client went away, or the request was dropped before there was a response.
-    Aborted,
-    /// The handler panicked or returned an error.
-    Failed,
-}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -84,17 +66,6 @@ pub(crate) struct Hold {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotedAt(pub(crate) u32);
 
-/// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
-#[derive(Clone, Debug)]
-pub(crate) struct Of {
-    pub(crate) sheet: SheetRef,
-    pub(crate) route: Option<RouteId>,
-    /// The address it came from, hashed, where a limit is by address.
-    pub(crate) ip: Option<NonZeroU128>,
-    /// Rules of work that is no request of a route.
-    pub(crate) work: Option<Arc<RoutePolicy>>,
-}
-
 /// What is left to the body of a response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyRest {
@@ -114,42 +85,6 @@ enum State {
     Charged,
     /// Over; numbers that still come are late.
     Over,
-}
-
-impl Of {
-    #[inline]
-    pub(crate) fn hub(&self) -> &Hub {
-        &self.sheet.tenant.hub
-    }
-
-    /// Whose limits within the tenant hold.
-    pub(crate) fn scopes(&self) -> ScopesOf<'_> {
-        let without = Some(&self.hub().without_value);
-        ScopesOf { known: self.sheet.scopes(), ip: self.ip, without }
-    }
-
-    #[inline]
-    pub(crate) fn rules(&self) -> &RoutePolicy {
-        match &self.work {
-            None => self.sheet.policy.route(self.route),
-            Some(work) => work,
-        }
-    }
-
-    /// Counts atoms of a meter that no hold covers, and of the sums it feeds: each quota pays late.
-    pub(super) fn charge_late(&self, meter: MeterId, n: u64) {
-        for (meter, n) in self.sheet.catalog.with_sums(meter, n) {
-            self.sheet.row.add(meter, n);
-            self.late_use().pay(meter, n);
-        }
-        self.hub().soil_sheet(&self.sheet);
-    }
-
-    /// Of whom what no hold covers is.
-    fn late_use(&self) -> LateUse<'_> {
-        let now = self.hub().clock.now();
-        LateUse { sheet: &self.sheet, scopes: self.scopes(), now }
-    }
 }
 
 impl Hold {
@@ -502,23 +437,6 @@ impl Hold {
 
 /// Marks an ask whose cost is not charged. No request uses so much.
 const FORGIVEN: u64 = u64::MAX;
-
-impl Taken {
-    /// Units of a pool, as opposed to room in a bucket.
-    pub(super) fn is_units(&self) -> bool {
-        matches!(self.from, From::Pool(_) | From::ScopedPool(..))
-    }
-
-    /// Whether it serves the same ask from the same limit.
-    fn is_from_same(&self, other: &Self) -> bool {
-        self.ask == other.ask
-            && match (&self.from, &other.from) {
-                (From::Pool(one), From::Pool(two)) => one == two,
-                (From::ScopedPool(_, one), From::ScopedPool(_, two)) => Arc::ptr_eq(one, two),
-                _ => false,
-            }
-    }
-}
 
 impl Drop for Hold {
     #[inline]

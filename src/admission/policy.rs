@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 
 use super::alert::AlertRule;
 use super::bucket::BucketRule;
-use super::decide::{From, Limit};
-use super::permit::Outcome;
+use super::taken::{From, Limit};
 use crate::catalog::{
     Catalog, ChargeOn, Every, MeterId, OnLeaseError, Plan, Quota, Rate, RouteId, Scope,
 };
+use crate::decision::Outcome;
 use crate::wire::{HeaderItem, PolicyText};
 
 mod lower;

@@ -10,11 +10,31 @@ use std::time::Duration;
 
 use super::lease::MOST;
 use super::policy::{GrantTerms, Policy, Together};
-use super::sheet::{Resolved, Standing};
 use crate::catalog::{Anchors, Catalog, Changes, MeterId, PaymentRule, PlanId};
 use crate::decision::{Payment, Reason};
 use crate::directory::{PaymentState, TenantRecord};
 use crate::repeated::repeated;
+
+/// Whether a tenant may call at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Good,
+    Refused(Reason),
+}
+
+/// What resolving a tenant against a catalog came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) standing: Standing,
+    pub(crate) anchors: Anchors,
+    /// When it has to be resolved anew: an exception, a grace or a trial ends.
+    pub(crate) until_ms: i64,
+    /// Billing account in force.
+    pub(crate) account: Option<Arc<str>>,
+    /// Catalog revision, then tenant version: whose limits win in a pool.
+    pub(crate) rev: i64,
+}
 
 /// A catalog in force, with the policies that tenants without exceptions share.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use super::bucket::BucketRule;
 use super::lease::Lease;
-use super::tenant::SLOT_OVER_MS;
+use super::lease::SLOT_OVER_MS;
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::config::NoScope;

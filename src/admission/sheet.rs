@@ -11,42 +11,19 @@ use std::sync::{Arc, OnceLock};
 
 use super::alert::Alerting;
 use super::bucket::Bucket;
-use super::caller::KnownCaller;
 use super::late::Unpaid;
 use super::lease::Lease;
 use super::lease::at_rest::LeaseAtRest;
 use super::policy::{Place, Policy, PoolRule};
 use super::pool::{self, PoolId, Terms};
-use super::resolve::LiveCatalog;
-use super::scoped::{ScopeValues, ScopedKey};
-use super::tenant::TenantCore;
+use super::resolve::{LiveCatalog, Resolved, Standing};
+use super::scoped::ScopedKey;
+use super::tenant_core::TenantCore;
 use super::use_row::{UseRow, same_meters, use_row};
 use crate::catalog::{Anchors, Catalog, Window, Zone};
 use crate::clock::Now;
-use crate::decision::Reason;
 use crate::directory::TenantRecord;
 use crate::planted::{Plant, planted};
-
-/// Whether a tenant may call at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Good,
-    Refused(Reason),
-}
-
-/// What resolving a tenant against a catalog came to.
-#[derive(Clone, Debug)]
-pub(crate) struct Resolved {
-    pub(crate) policy: Arc<Policy>,
-    pub(crate) standing: Standing,
-    pub(crate) anchors: Anchors,
-    /// When it has to be resolved anew: an exception, a grace or a trial ends.
-    pub(crate) until_ms: i64,
-    /// Billing account in force.
-    pub(crate) account: Option<Arc<str>>,
-    /// Catalog revision, then tenant version: whose limits win in a pool.
-    pub(crate) rev: i64,
-}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -76,28 +53,6 @@ pub(crate) struct Sheet {
     dirty: AtomicBool,
     /// Another holds now: whoever kept this one at hand looks for that.
     pub(super) replaced: AtomicBool,
-}
-
-/// A sheet that is kept: itself, or through a caller who has it at hand, which saves a busy tenant
-/// the counting of references.
-#[derive(Clone, Debug)]
-pub(crate) enum SheetRef {
-    /// Work of the program itself, which no caller asked for.
-    Own(Arc<Sheet>),
-    /// The one that its caller has at hand.
-    Of(Arc<KnownCaller>),
-    /// The caller's was outdated.
-    Newer(Arc<Sheet>, Arc<KnownCaller>),
-}
-
-impl SheetRef {
-    /// What is known of who asks.
-    pub(crate) fn scopes(&self) -> Option<&ScopeValues> {
-        match self {
-            Self::Own(_) => None,
-            Self::Of(caller) | Self::Newer(_, caller) => Some(&caller.values),
-        }
-    }
 }
 
 /// What a sheet carries on from.
@@ -400,17 +355,6 @@ impl Sheet {
 
     fn alerting(&self, pool: &PoolRule) -> Option<Alerting> {
         Some(Alerting::new(self.tenant.id.clone(), pool.alerts.clone()?))
-    }
-}
-
-impl std::ops::Deref for SheetRef {
-    type Target = Arc<Sheet>;
-
-    fn deref(&self) -> &Arc<Sheet> {
-        match self {
-            Self::Own(sheet) | Self::Newer(sheet, _) => sheet,
-            Self::Of(caller) => &caller.sheet,
-        }
     }
 }
 

@@ -1,95 +1,19 @@
 //! A tenant in memory: what outlives its sheets (see [`super::sheet`]), and the sheet in force.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::asleep::Woken;
 use super::hub::Hub;
 use super::late;
-use super::lease::Lease;
+use super::lease::at_rest::LeaseAtRest;
 use super::resolve::LiveCatalog;
 use super::sheet::{Before, Sheet};
+use super::tenant_core::TenantCore;
+use super::use_row::RowAtRest;
 use crate::clock::Now;
 use crate::directory::TenantRecord;
-use crate::ids::Surrogate;
-
-/// A lease is forgotten so long after its window, given back or not: longer than a clock that is
-/// set back keeps a sheet.
-const OVER_MS: i64 = 2 * 3_600_000;
-
-/// One of a slot is forgotten so long after it: there is another one every few seconds. Where a
-/// clock comes back to the slot, what was leased of it counts as used.
-pub(super) const SLOT_OVER_MS: i64 = 5_000;
-
-/// The parts of a tenant that outlive its sheets.
-#[derive(Debug)]
-pub(crate) struct TenantCore {
-    pub(crate) surrogate: Surrogate,
-    /// The outer id.
-    pub(crate) id: Arc<str>,
-    /// Requests admitted and not yet settled.
-    pub(crate) in_flight: AtomicU32,
-    /// Requests waiting for a lease.
-    pub(crate) waiting: AtomicU32,
-    /// Whether the store knows that it has claims on idempotency keys.
-    pub(crate) has_claims: AtomicBool,
-    /// Here, so that a permit reaches it without a count of its own on what all tenants share.
-    pub(crate) hub: Arc<Hub>,
-    /// Every lease of the tenant as a whole, so that no two are ever of one pool: sheets of before
-    /// and after an edge may both be in use.
-    pub(super) leases: Mutex<Vec<Arc<Lease>>>,
-}
-
-impl TenantCore {
-    fn new(record: &TenantRecord, hub: &Arc<Hub>) -> Self {
-        Self {
-            surrogate: record.surrogate,
-            id: record.id.as_str().into(),
-            in_flight: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
-            has_claims: AtomicBool::new(false),
-            leases: Mutex::default(),
-            hub: hub.clone(),
-        }
-    }
-
-    /// Atoms that requests in flight hold.
-    pub(crate) fn held(&self) -> u64 {
-        let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.iter().fold(0, |sum, lease| sum.saturating_add(lease.open_holds()))
-    }
-
-    /// Every lease of the tenant as a whole: of its sheet, and of earlier ones that a request still
-    /// draws by.
-    pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The lease of this pool that there is, or `new` from now on.
-    #[cold]
-    pub(super) fn only_lease(&self, new: Lease) -> Arc<Lease> {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |lease: &&Arc<Lease>| {
-            lease.pool() == new.pool() && lease.incarnation() == new.incarnation()
-        };
-        if let Some(known) = leases.iter().find(same) {
-            known.retarget(new.terms());
-            return known.clone();
-        }
-        let now_ms = self.hub.clock.now().wall_ms;
-        leases.retain(|lease| {
-            // What is left of a window that is over is of no use to anybody.
-            let over_ms = if lease.is_of_slot() { SLOT_OVER_MS } else { OVER_MS };
-            let is_over = lease.window().end_ms.saturating_add(over_ms) < now_ms;
-            Arc::strong_count(lease) > 1 || lease.is_unlogged() || !is_over && !lease.is_returned()
-        });
-        let new = Arc::new(new);
-        leases.push(new.clone());
-        new
-    }
-}
 
 /// A tenant in memory.
 #[derive(Debug)]
@@ -104,6 +28,16 @@ pub(crate) struct LiveTenant {
     keys_since: AtomicU64,
     /// Whether the maintenance task has it in hand.
     refreshing: AtomicBool,
+}
+
+/// A tenant that has just been taken apart, on its way back.
+pub(super) struct Woken {
+    pub(super) record: Arc<TenantRecord>,
+    pub(super) read_ns: u64,
+    pub(super) incarnation: u128,
+    pub(super) epoch: u64,
+    pub(super) row: RowAtRest,
+    pub(super) leases: Vec<LeaseAtRest>,
 }
 
 impl LiveTenant {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::{Denied, Gate, Waited};
-use crate::admission::permit::{Hold, Of, Outcome};
-use crate::admission::sheet::SheetRef;
+use crate::admission::caller::SheetRef;
+use crate::admission::context::Of;
+use crate::admission::permit::Hold;
 use crate::admission::tenant::LiveTenant;
 use crate::catalog::Count;
 use crate::clock::Now;
+use crate::decision::Outcome;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 use crate::repeated::repeated;

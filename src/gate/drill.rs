@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use super::{Denied, Gate, Seen, TenantHandle, Waited};
 use crate::admission::caller::KnownCaller;
+use crate::admission::context::Of;
 use crate::admission::lease::Lease;
-use crate::admission::permit::{Hold, Of, Outcome};
+use crate::admission::permit::Hold;
 use crate::admission::resolve::LiveCatalog;
 use crate::admission::scoped::ScopeValues;
 use crate::catalog::{Auth, RouteId};
 use crate::clock::Now;
+use crate::decision::Outcome;
 use crate::identity::RequestView;
 
 impl Gate {

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use slab::Slab;
 
 use super::usage::Admitted;
-use crate::admission::permit::{NotedAt, Outcome};
+use crate::admission::permit::NotedAt;
+use crate::decision::Outcome;
 
 /// Lists, so that threads seldom meet at one: as many as machines commonly have cores.
 const LISTS: usize = 16;

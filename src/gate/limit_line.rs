@@ -4,9 +4,9 @@
 
 use super::Inner;
 use super::standing::Standing;
-use crate::admission::decide::Limit;
 use crate::admission::permit::Hold;
 use crate::admission::policy::{RouteLine, RoutePolicy};
+use crate::admission::taken::Limit;
 use crate::clock::Now;
 use crate::decision::LimitState;
 use crate::wire::{self, HeaderItem, HeaderText, PolicyText};

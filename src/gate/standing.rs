@@ -8,14 +8,16 @@ use smallvec::SmallVec;
 use super::Inner;
 use super::balances::Balances;
 use crate::admission::bucket::Level;
-use crate::admission::decide::{Limit, Refused, bucket_of};
+use crate::admission::context::Of;
+use crate::admission::decide::{Refused, bucket_of};
 use crate::admission::lease::Lease;
-use crate::admission::permit::{Hold, Of};
+use crate::admission::permit::Hold;
 #[cfg(feature = "metrics")]
 use crate::admission::policy::RoutePolicy;
 use crate::admission::policy::{Place, Policy, QuotaRule, RateRule};
 use crate::admission::scoped::{ScopedKey, ScopesOf};
 use crate::admission::sheet::Sheet;
+use crate::admission::taken::Limit;
 use crate::catalog::{Count, Every, MeterId, Over, RouteId, Term};
 use crate::clock::Now;
 use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, RefusedCall, Source, Unit};

@@ -8,8 +8,8 @@
 use std::task::{Context, Poll, ready};
 
 use super::{Owed, Serving};
-use crate::admission::permit::Outcome;
 use crate::admission::policy::ByteMeter;
+use crate::decision::Outcome;
 use crate::decision::{Reason, Refusal};
 use crate::gate::{Gate, Pending, Took, Waited};
 

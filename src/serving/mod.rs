@@ -23,8 +23,9 @@ use std::borrow::Cow;
 use std::sync::MutexGuard;
 use std::task::Poll;
 
-use crate::admission::permit::{BodyRest, Hold, Outcome};
+use crate::admission::permit::{BodyRest, Hold};
 use crate::admission::policy::ByteMeter;
+use crate::decision::Outcome;
 use crate::decision::Refusal;
 use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
 use crate::usage::Mode;

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::admission::claim;
-use crate::admission::permit::Outcome;
 use crate::admission::pool::{self, PoolId};
 use crate::admission::subpool::{self, Fed, Sub};
+use crate::decision::Outcome;
 use crate::decision::Refusal;
 use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, Usage, Waited};
 use crate::identity::RequestView;

@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use super::lanes::Lanes;
-use super::{
-    CALLS, From, Limit, Purse, Question, Refused, Stopped, Taken, TakenList, bucket_of, late,
-    refuse, undo,
-};
+use super::{Purse, Question, Refused, Stopped, bucket_of, late, refuse, undo};
 use crate::admission::lease::{Lease, Take};
 use crate::admission::policy::{Beside, Known, MeterAsk, Place, PlainAsk, Policy};
 use crate::admission::scoped::ScopedKey;
+use crate::admission::taken::{CALLS, From, Limit, Taken, TakenList};
 use crate::catalog::OnLeaseError;
 use crate::decision::Reason;
 use crate::ids::LimitId;

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::draw::{Draw, lease_at, missing, take};
-use super::{From, Limit, Purse, Stopped, Taken, TakenList, refuse};
+use super::{Purse, Stopped, refuse};
 use crate::admission::lease::Lease;
 use crate::admission::policy::{Payers, Place, QuotaRule};
+use crate::admission::taken::{From, Limit, Taken, TakenList};
 use crate::decision::{Payment, Reason};
 use crate::planted::{Plant, planted};
 

@@ -14,10 +14,12 @@
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::{FORGIVEN, Hold, Of, State, count, over_of, pay_bucket, use_up};
+use super::{FORGIVEN, Hold, State, count, over_of, pay_bucket, use_up};
 use crate::admission::claim::{Charge, Claim, ClaimUse, Found};
-use crate::admission::decide::{self, CALLS, Taken, TakenList};
+use crate::admission::context::Of;
+use crate::admission::decide;
 use crate::admission::policy::Known;
+use crate::admission::taken::{CALLS, Taken, TakenList};
 use crate::admission::use_row::Atoms;
 use crate::catalog::MeterId;
 use crate::clock::Now;
@@ -327,7 +329,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::admission::permit::Outcome;
+    use crate::decision::Outcome;
     use crate::gate::{Admitted, Answer, Gate, Step, Waited};
     use crate::identity::RequestView;
     use crate::testing;

@@ -2,8 +2,8 @@
 //! is written down until something happens that is not plain.
 
 use super::{FORGIVEN, Hold, State};
-use crate::admission::decide::{CALLS, From, Taken};
 use crate::admission::policy::{PlainAsk, RoutePolicy};
+use crate::admission::taken::{CALLS, From, Taken};
 
 /// What has become of the costs of a plain request. What it holds for meters that are reported goes
 /// back at its end.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::plain::plain_asks;
 use super::{Hold, Plain, State};
-use crate::admission::decide::{self, From};
+use crate::admission::decide;
 use crate::admission::lease::Lease;
 use crate::admission::policy::{Known, Place, PlainAsk};
+use crate::admission::taken::From;
 
 impl Hold {
     /// The leases it drew from, perhaps more than once, with what it holds of them: those of the

@@ -1,9 +1,11 @@
 //! Use against what was drawn for it: draw by draw, then what is left, then as a debt.
 
-use super::{FORGIVEN, Listed, Of, State};
-use crate::admission::decide::{self, CALLS, From, Taken, TakenList};
+use super::{FORGIVEN, Listed, State};
+use crate::admission::context::Of;
+use crate::admission::decide;
 use crate::admission::policy::{Known, RoutePolicy};
 use crate::admission::sheet::Sheet;
+use crate::admission::taken::{CALLS, From, Taken, TakenList};
 use crate::catalog::MeterId;
 use crate::clock::Now;
 
