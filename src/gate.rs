@@ -11,9 +11,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::admission::context::Of;
-use crate::admission::decide::{self, Drawn, Question, Stopped};
+use crate::admission::decide::{self, Drawn, Question};
 use crate::admission::lease::Lease;
 use crate::admission::permit::{Hold, HoldBox};
+use crate::admission::purse::Stopped;
 use crate::admission::reads::BytesRead;
 use crate::admission::tenant_core::TenantCore;
 use crate::catalog::Auth;

@@ -300,6 +300,16 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
     short
 }
 
+/// A request's claim on its way to be settled, with all that waits for it.
+pub(crate) trait Unsettled: std::fmt::Debug + Send {
+    fn claim(&self) -> &Claim;
+    fn tenant(&self) -> Surrogate;
+    /// What the claim is to say was used.
+    fn usage(&self) -> ClaimUse;
+    /// It is known who is charged. Who answers is told whether this request has used anything.
+    fn end(self: Box<Self>, charge: Charge);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

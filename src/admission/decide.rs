@@ -9,29 +9,23 @@
 //! scope than the tenant hold in every case: a grant raises what a tenant may use, not what one of
 //! its keys may. While a quota is in debt nothing is drawn before that is paid.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::bucket::Bucket;
 use super::hub::Hub;
+use super::lanes::Lanes;
 use super::late;
-use super::lease::Lease;
-use super::policy::{Place, Policy, RateRule, RoutePolicy};
+use super::lease::Take;
+use super::policy::{Known, MeterAsk, Place, PlainAsk, RoutePolicy};
+use super::purse::{Draw, Purse, Refused, Stopped, bucket_of, refuse, take, undo};
 use super::resolve::Standing;
-use super::scoped::ScopesOf;
+use super::scoped::{ScopedKey, ScopesOf};
 use super::sheet::Sheet;
 use super::taken::{CALLS, From, Limit, Taken, TakenList};
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::decision::Reason;
-
-mod draw;
-mod lanes;
-
-pub(crate) use draw::amount;
-use draw::{ask_for_slots, draw_meter, draw_plain, draw_rates};
-pub(super) use lanes::{Lanes, Through, is_over, left_of, most, of_tenant};
+use crate::ids::LimitId;
 
 /// What a decision is made from. Nothing here waits.
 pub(crate) struct Question<'a> {
@@ -46,39 +40,11 @@ pub(crate) struct Question<'a> {
     pub(crate) store_away: bool,
 }
 
-/// Whose units are drawn, and when.
-#[derive(Clone, Copy)]
-pub(crate) struct Purse<'a> {
-    pub(crate) hub: &'a Hub,
-    pub(crate) sheet: &'a Arc<Sheet>,
-    pub(crate) scopes: ScopesOf<'a>,
-    pub(crate) now: Now,
-    pub(crate) store_away: bool,
-}
-
 impl<'a> Question<'a> {
     fn purse(&self) -> Purse<'a> {
         let Self { hub, sheet, scopes, now, store_away, .. } = *self;
         Purse { hub, sheet, scopes, now, store_away }
     }
-}
-
-/// Why a request is not admitted now. Nothing was taken.
-#[derive(Debug)]
-pub(crate) enum Stopped {
-    /// A limit does not hold.
-    Refused(Refused),
-    /// Units of this lease are needed first.
-    Need(Arc<Lease>, u64),
-}
-
-/// Which limit refused, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) reason: Reason,
-    pub(crate) by: Limit,
-    /// For a rate: until the ask would fit.
-    pub(crate) wait_ns: Option<u64>,
 }
 
 /// How a request was let in.
@@ -171,78 +137,6 @@ pub(crate) fn draw_more(
     Ok(taken)
 }
 
-/// Gives everything back at once.
-pub(crate) fn undo(sheet: &Sheet, taken: &[Taken], now: Now) {
-    for took in taken {
-        give_back(sheet, took, took.n, now, now);
-    }
-}
-
-/// Gives back `n` of what was taken at `taken_at`.
-pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now: Now) {
-    if n == 0 {
-        return;
-    }
-    match &took.from {
-        From::Bucket(rate) => {
-            let (rate, bucket) = bucket_of(sheet, *rate);
-            if let Some(bucket) = bucket {
-                rate.rule.give_back(bucket, rate.rule.cells(n), taken_at.mono_ns, now.mono_ns);
-            }
-        }
-        From::ScopedBucket(rate, used) => {
-            let rule = &sheet.policy.rates[usize::from(*rate)].rule;
-            used.give_back(rule, n, taken_at, now);
-        }
-        From::Pool(pool) => lease_of(sheet, *pool).release(n),
-        From::ScopedPool(_, lease) => lease.release(n),
-    }
-}
-
-/// Settles `n` of what was taken: it was used.
-pub(crate) fn settle(hub: &Hub, sheet: &Arc<Sheet>, took: &Taken, n: u64) {
-    match &took.from {
-        From::Pool(pool) => lease_of(sheet, *pool).settle(n),
-        From::ScopedPool(_, lease) => {
-            lease.settle(n);
-            hub.soil_lease(lease);
-        }
-        From::Bucket(_) | From::ScopedBucket(..) => {}
-    }
-}
-
-/// What of the next `n` atoms of an ask is owed: drawn beyond a quota that bills, be it beyond
-/// several, and not paid by a grant. Of those in `known` that is known before.
-pub(crate) fn over_of(policy: &Policy, taken: &[Taken], ask: u8, n: u64, known: Range<u64>) -> u64 {
-    let of_ask = || taken.iter().filter(|took| took.ask == ask && took.n > 0);
-    if known.is_empty() && !of_ask().any(|took| policy.bills(&took.from)) {
-        return 0;
-    }
-    let (mut done, mut over, mut next) = (0, 0, 0);
-    while done < n {
-        let open = of_ask().filter(|took| took.draw >= next && took.is_units());
-        let Some((draw, held)) = open.map(|took| (took.draw, took.n)).min() else { break };
-        let part = held.min(n - done);
-        done += part;
-        let of_part = || of_ask().filter(|took| took.draw == draw);
-        if !of_part().any(|took| policy.grants(&took.from)) {
-            let is_billed = of_part().any(|took| policy.bills(&took.from));
-            let known = known.end.min(done).saturating_sub(known.start.max(done - part));
-            over += if is_billed { part } else { known };
-        }
-        next = draw.saturating_add(1);
-    }
-    over
-}
-
-/// The lease of a pool of scope `tenant`.
-pub(crate) fn lease_of(sheet: &Sheet, pool: u16) -> &Arc<Lease> {
-    match sheet.policy.pools[usize::from(pool)].place {
-        Place::Sheet(slot) => sheet.lease(pool, slot),
-        Place::Scoped(_) => unreachable!("a scoped pool is taken as `From::ScopedPool`"),
-    }
-}
-
 /// One request less in flight.
 #[inline]
 pub(crate) fn leave(sheet: &Sheet, route: &RoutePolicy) {
@@ -289,17 +183,230 @@ fn draw_meters(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
     need
 }
 
-/// The bucket of a rate, if it is the whole tenant's.
-pub(crate) fn bucket_of(sheet: &Sheet, rate: u16) -> (&RateRule, Option<&Bucket>) {
-    let rule = &sheet.policy.rates[usize::from(rate)];
-    let bucket = match rule.place {
-        Place::Sheet(slot) => Some(&sheet.buckets[usize::from(slot)]),
-        Place::Scoped(_) => None,
+/// How much of a meter this request asks for: as the policy says, unless the length of the request
+/// has a part in it.
+pub(crate) fn amount(q: &Question<'_>, ask: &MeterAsk) -> u64 {
+    match &ask.known {
+        // What is only stated sets no more aside than the meter's hold.
+        Known::Length => q.length.unwrap_or(0).min(ask.n),
+        Known::Sum(parts) if q.route.counts_request.is_some() => {
+            parts.iter().fold(0, |n: u64, (part, weight)| {
+                let part = &q.route.meters[usize::from(*part)];
+                n.saturating_add(amount(q, part).saturating_mul(*weight))
+            })
+        }
+        _ => ask.n,
+    }
+}
+
+/// Draws all that a plain route asks for, or nothing: then the general way finds out what to say.
+/// Nearly every request goes through here and nowhere else.
+#[inline]
+fn draw_plain(q: &Question<'_>) -> bool {
+    let Some(asks) = &q.route.plain else {
+        return false;
     };
-    (rule, bucket)
+    if q.sheet.unpaid.is_some() {
+        return false; // units that requests give back pay late use first
+    }
+    for (i, ask) in asks.iter().enumerate() {
+        let Some((pool, slot)) = ask.from else {
+            continue;
+        };
+        let lease = q.sheet.lease(pool, slot);
+        let is_moved = lease.has_moved(); // then what lies beyond may count, too
+        match if is_moved { Take::Need } else { lease.take(ask.n, q.now) } {
+            Take::Taken { renew: false } => {}
+            Take::Taken { renew: true } => q.hub.wake(lease),
+            Take::Need | Take::Exhausted => {
+                undo_plain(q, &asks[..i]);
+                return false;
+            }
+        }
+    }
+    for (i, rate) in q.route.rates.iter().enumerate() {
+        if !take_call(q, *rate) {
+            for rate in &q.route.rates[..i] {
+                give_call_back(q, *rate);
+            }
+            undo_plain(q, asks);
+            return false;
+        }
+    }
+    true
 }
 
 #[cold]
-fn refuse(reason: Reason, by: Limit) -> Stopped {
-    Stopped::Refused(Refused { reason, by, wait_ns: None })
+fn undo_plain(q: &Question<'_>, asks: &[PlainAsk]) {
+    for ask in asks {
+        if let Some((pool, slot)) = ask.from {
+            q.sheet.lease(pool, slot).release(ask.n);
+        }
+    }
+}
+
+#[inline]
+fn take_call(q: &Question<'_>, rate: u16) -> bool {
+    let (rate, bucket) = bucket_of(q.sheet, rate);
+    bucket.is_some_and(|bucket| rate.rule.take(bucket, 1, q.now.mono_ns).is_ok())
+}
+
+#[cold]
+fn give_call_back(q: &Question<'_>, rate: u16) {
+    if let (rate, Some(bucket)) = bucket_of(q.sheet, rate) {
+        rate.rule.give_back(bucket, 1, q.now.mono_ns, q.now.mono_ns);
+    }
+}
+
+/// Draws one meter: every quota and grant that pays for a part of it. `None`: drawn.
+fn draw_meter(
+    q: &Question<'_>,
+    ask: &MeterAsk,
+    i: u8,
+    n: u64,
+    draw: u64,
+    taken: &mut TakenList,
+) -> Option<Stopped> {
+    let (purse, payers) = (q.purse(), ask.payers());
+    if let Some(stopped) = late::before(&purse, &payers) {
+        return Some(stopped);
+    }
+    let mut lanes = Lanes::default();
+    match lanes.draw(&purse, &payers, n) {
+        Ok(()) => {
+            lanes.emit(i, draw, taken);
+            None
+        }
+        Err(stopped) => {
+            lanes.undo(&purse);
+            Some(stopped)
+        }
+    }
+}
+
+/// What this request asks of a rate, and of which of its meters; `None` where it has none of it.
+fn asked_of(q: &Question<'_>, rate: u16) -> Option<(u64, u8)> {
+    let Some(meter) = q.sheet.policy.rates[usize::from(rate)].meter else {
+        return Some((1, CALLS));
+    };
+    let at = q.route.meters.iter().position(|m| m.meter == meter)?;
+    Some((amount(q, &q.route.meters[at]), u8::try_from(at).unwrap_or(CALLS - 1)))
+}
+
+/// The request waits for units: those of its rates' slots are asked for in the same wait, not each
+/// in one of its own. What is there already stays there.
+#[cold]
+fn ask_for_slots(q: &Question<'_>) {
+    for &index in &q.route.rates {
+        let pool = q.sheet.policy.rates[usize::from(index)].slot_pool;
+        let (Some(pool), Some((n, i))) = (pool, asked_of(q, index)) else {
+            continue;
+        };
+        if let Draw::Took(from) = take(&q.purse(), pool, n) {
+            undo(q.sheet, &[Taken { from, n, ask: i, draw: 0 }], q.now);
+        }
+    }
+}
+
+fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
+    for &index in &q.route.rates {
+        let Some((n, i)) = asked_of(q, index) else {
+            continue;
+        };
+        let (from, took) = match bucket_of(q.sheet, index) {
+            (rate, Some(bucket)) => {
+                let took = rate.rule.take(bucket, rate.rule.cells(n), q.now.mono_ns);
+                (From::Bucket(index), took)
+            }
+            (rate, None) => {
+                let Place::Scoped(scope) = &rate.place else {
+                    continue;
+                };
+                let Some(value) = q.scopes.of(scope) else {
+                    continue;
+                };
+                let key = ScopedKey {
+                    tenant: q.sheet.tenant.surrogate,
+                    limit: rate.id.clone(),
+                    value,
+                    start_ms: 0,
+                    incarnation: 0,
+                };
+                let now_ns = q.now.mono_ns;
+                let Some(used) = q.hub.scoped.bucket(key, &rate.rule, now_ns) else {
+                    return Some(refuse(Reason::Unavailable, Limit::Rate(index)));
+                };
+                let cells = rate.rule.cells(n);
+                let took = rate.rule.take(used.under(&rate.rule, now_ns), cells, now_ns);
+                (From::ScopedBucket(index, used), took)
+            }
+        };
+        match took {
+            Ok(()) => {
+                taken.push(Taken { from, n, ask: i, draw: 0 });
+                if let Some(stopped) = draw_slot(q, index, n, i, taken) {
+                    return Some(stopped);
+                }
+            }
+            Err(not_before) => {
+                if q.hub.shares_rates() {
+                    tell(q, index, &from, n);
+                }
+                return Some(Stopped::Refused(Refused {
+                    reason: Reason::Exhausted,
+                    by: Limit::Rate(index),
+                    wait_ns: Some(not_before.wait_ns),
+                }));
+            }
+        }
+    }
+    None
+}
+
+/// Units of a strict rate's slot, of which all nodes together have no more than the rate gives.
+fn draw_slot(
+    q: &Question<'_>,
+    index: u16,
+    n: u64,
+    i: u8,
+    taken: &mut TakenList,
+) -> Option<Stopped> {
+    let pool = q.sheet.policy.rates[usize::from(index)].slot_pool?;
+    match take(&q.purse(), pool, n) {
+        Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw: 0 }),
+        Draw::None => {}
+        Draw::Need(lease) => return Some(Stopped::Need(lease, n)),
+        Draw::Exhausted => {
+            let left_ms = q.sheet.window(pool).end_ms.saturating_sub(q.now.wall_ms).max(1);
+            return Some(Stopped::Refused(Refused {
+                reason: Reason::Exhausted,
+                by: Limit::Rate(index),
+                wait_ns: Some(left_ms.unsigned_abs().saturating_mul(1_000_000)),
+            }));
+        }
+    }
+    None
+}
+
+/// A rate that is shared with other nodes has refused here: perhaps they need less of it.
+#[cold]
+fn tell(q: &Question<'_>, index: u16, from: &From, n: u64) {
+    let rate = &q.sheet.policy.rates[usize::from(index)];
+    if rate.slot_pool.is_some() {
+        return; // what is leased by the slot has no shares
+    }
+    let scope = match &rate.place {
+        Place::Sheet(_) => Some(0),
+        Place::Scoped(scope) => q.scopes.of(scope),
+    };
+    let bucket = match from {
+        From::ScopedBucket(_, used) => Some(used.under(&rate.rule, q.now.mono_ns)),
+        _ => bucket_of(q.sheet, index).1,
+    };
+    if let (Some(scope), Some(bucket)) = (scope, bucket)
+        && rate.rule.refused(bucket, rate.rule.cells(n), q.hub.slot())
+    {
+        let tenant = q.sheet.tenant.surrogate;
+        q.hub.tell(LimitId { tenant, rate: rate.id.clone(), scope });
+    }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 
+use super::claim::Unsettled;
 use super::lease::{Lease, Listed};
-use super::permit::Settling;
 use super::scoped::{ScopedTable, WithoutValue};
 use super::sheet::Sheet;
 use crate::clock::{Clock, Now};
@@ -100,7 +100,7 @@ pub(crate) struct Hub {
     /// Wakes those that wait until all of it is paid.
     paid: Notify,
     /// Claims to be settled: one at most for each request with a key in flight.
-    settling: Mutex<Vec<Settling>>,
+    settling: Mutex<Vec<Box<dyn Unsettled>>>,
     /// Wakes whoever settles them.
     pub(crate) settle: Notify,
     /// Whether rates are shared with other nodes.
@@ -339,13 +339,13 @@ impl Hub {
     }
 
     /// Brings a claim to whoever settles it.
-    pub(crate) fn settle(&self, settling: Settling) {
+    pub(crate) fn settle(&self, settling: Box<dyn Unsettled>) {
         locked(&self.settling).push(settling);
         self.settle.notify_one();
     }
 
     /// Takes the claims that are to be settled.
-    pub(crate) fn take_settling(&self) -> Vec<Settling> {
+    pub(crate) fn take_settling(&self) -> Vec<Box<dyn Unsettled>> {
         std::mem::take(&mut *locked(&self.settling))
     }
 
@@ -454,7 +454,7 @@ impl std::fmt::Debug for Hub {
 
 #[cfg(test)]
 mod tests {
-    use crate::admission::decide;
+    use crate::admission::purse;
 
     #[tokio::test]
     async fn late_use_counts_as_unpaid_while_it_is_being_paid() {
@@ -469,7 +469,7 @@ mod tests {
         let (inner, other) = (&gate.inner, gate.tenant("other").await.unwrap());
         let sheet = |of: &crate::TenantHandle| of.0.sheet(&inner.live.load(), inner.clock.now());
         let (sheet, other) = (sheet(&tenant), sheet(&other));
-        let (hub, lease) = (&inner.hub, decide::lease_of(&sheet, 0));
+        let (hub, lease) = (&inner.hub, purse::lease_of(&sheet, 0));
         hub.settle_after(lease, &sheet);
         assert!(hub.ask_after(Some(&sheet)) && !hub.ask_after(Some(&other)));
         let answered = hub.take_after(lease);

@@ -17,21 +17,24 @@
 //! known to go, then what is beyond. What neither has is a debt, too: it is taken of the pool as
 //! long as that has units, and stands there then. No grant pays it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::decide::{self, Lanes, Purse, Refused, Stopped, Through};
 use super::hub::Hub;
+use super::lanes::{self, Lanes, Through};
 use super::lease::Lease;
-use super::policy::{Payers, Place, Policy, QuotaRule};
+use super::policy::{Payers, Place, QuotaRule};
+use super::purse::{self, Purse, Refused, Stopped};
 use super::scoped::ScopesOf;
 use super::sheet::Sheet;
 use super::taken::{From, Limit, Taken, TakenList};
+use super::unpaid::{self, Paying, Unpaid, Use};
 use crate::catalog::{MeterId, Over};
 use crate::clock::Now;
 use crate::decision::Reason;
+
+type Waiting = unpaid::Waiting<Sheet>;
 
 /// Whose use it is. The sheet says of when: use of windows that are over has one of its own.
 #[derive(Clone, Copy)]
@@ -42,55 +45,7 @@ pub(crate) struct LateUse<'a> {
     pub(crate) now: Now,
 }
 
-/// What of a sheet's late use is not paid yet.
-#[derive(Debug, Default)]
-pub(crate) struct Unpaid {
-    /// Whether there is any.
-    some: AtomicBool,
-    of: Mutex<Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    uses: Vec<Use>,
-    payments: Vec<Paying>,
-    /// What was paid from beyond each quota that bills.
-    paid_over: Vec<(u16, u64)>,
-    /// Debts for which units are asked, and where.
-    asked: Vec<(Arc<Lease>, Arc<Lease>, u64)>,
-    /// The sheet before this one, while something waits there: it is paid first.
-    before: Option<Arc<Sheet>>,
-}
-
-/// Use that waits for a lease.
-#[derive(Debug)]
-struct Use {
-    meter: MeterId,
-    atoms: u64,
-    /// So many of them are beyond a quota of narrower scope that bills, and so many after these,
-    /// the last of all, past its stop.
-    over: u64,
-    owed: u64,
-    needs: Option<(Arc<Lease>, u64)>,
-}
-
-/// Units that were taken to pay debts, until it is known which of them took how many.
-#[derive(Debug)]
-struct Paying {
-    /// Those that have not said so yet, each with how many it is to take.
-    debtors: SmallVec<[(Arc<Lease>, u64); 2]>,
-    /// The most that one has taken.
-    took: u64,
-    with: Taken,
-}
-
-impl Unpaid {
-    /// Whether anything waits.
-    #[inline]
-    pub(crate) fn is_some(&self) -> bool {
-        self.some.load(Ordering::Acquire)
-    }
-
+impl Unpaid<Sheet> {
     /// Whether anything waits, also once what waited under the sheet before has been paid there.
     pub(crate) fn is_some_still(&self) -> bool {
         self.is_some() && {
@@ -110,36 +65,6 @@ impl Unpaid {
             waiting.before = Some(further.unwrap_or_else(|| before.clone()));
             self.note(&waiting);
         }
-    }
-
-    /// Says to who looks without a lock whether anything waits.
-    fn note(&self, waiting: &Waiting) -> bool {
-        let some = !waiting.is_clear() || waiting.before.is_some();
-        self.some.store(some, Ordering::Release);
-        some
-    }
-
-    /// What waits, while nothing of it is paid: who adds what is left of the leases to it sees no
-    /// unit in both, or in neither. `None`: nothing waits.
-    #[inline]
-    pub(crate) fn still(&self) -> Option<Still<'_>> {
-        self.is_some().then(|| Still(self.lock()))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Between statements it is whole.
-        self.of.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// See [`Unpaid::still`].
-pub(crate) struct Still<'a>(MutexGuard<'a, Waiting>);
-
-impl Still<'_> {
-    /// Atoms of this meter that wait, under this sheet.
-    pub(crate) fn of_meter(&self, meter: MeterId) -> u64 {
-        let of_meter = self.0.uses.iter().filter(|it| it.meter == meter);
-        of_meter.fold(0, |sum, it| sum.saturating_add(it.atoms))
     }
 }
 
@@ -196,7 +121,7 @@ impl LateUse<'_> {
     /// for leases of such.
     fn lease(self, pool: u16) -> Option<Arc<Lease>> {
         match &self.sheet.policy.pools[usize::from(pool)].place {
-            Place::Sheet(_) => Some(decide::lease_of(self.sheet, pool).clone()),
+            Place::Sheet(_) => Some(purse::lease_of(self.sheet, pool).clone()),
             Place::Scoped(scope) => {
                 let value = self.scopes.of(scope)?;
                 self.sheet.scoped_lease(pool, value, self.now)
@@ -213,10 +138,10 @@ pub(super) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
         let lease = debtor_of(q.sheet, rule);
         lease.is_in_debt() || is_unread(payers, rule, lease)
     };
-    let granted = payers.debtor.map(|pool| decide::lease_of(q.sheet, pool));
+    let granted = payers.debtor.map(|pool| purse::lease_of(q.sheet, pool));
     let waits = q.sheet.unpaid.is_some()
         || granted.is_some_and(|lease| lease.is_in_debt() || lease.is_unknown());
-    if waits || decide::of_tenant(q, payers).any(owes) { clear(q, payers) } else { None }
+    if waits || lanes::of_tenant(q, payers).any(owes) { clear(q, payers) } else { None }
 }
 
 /// Whether what was owed before this process began is to be read first: a pool of no units is not
@@ -242,10 +167,10 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
     if let Some((lease, n)) = first.or_else(|| waiting.needs(payers.meter)) {
         return Some(Stopped::Need(lease, n));
     }
-    let debtors = decide::of_tenant(q, payers)
+    let debtors = lanes::of_tenant(q, payers)
         .map(|(index, rule)| (Limit::Quota(index), debtor_of(q.sheet, rule)));
     let granted = payers.debtor.filter(|_| payers.once_only);
-    let granted = granted.map(|pool| (Limit::None, decide::lease_of(q.sheet, pool)));
+    let granted = granted.map(|pool| (Limit::None, purse::lease_of(q.sheet, pool)));
     for (limit, lease) in debtors.chain(granted) {
         if !lease.is_in_debt() {
             continue;
@@ -277,14 +202,14 @@ fn meter_at(before: &Sheet, q: &Purse<'_>, payers: &Payers<'_>) -> Option<MeterI
 /// Has the debts of before this process read that stand in the store, where nothing else does. One
 /// of those that are not known yet; what lies beyond the same limits is asked for in the same wait.
 fn read<'a>(q: &Purse<'a>, payers: &Payers<'_>) -> Option<&'a Arc<Lease>> {
-    let granted = payers.debtor.map(|pool| (decide::lease_of(q.sheet, pool), None));
-    let quotas = decide::of_tenant(q, payers)
+    let granted = payers.debtor.map(|pool| (purse::lease_of(q.sheet, pool), None));
+    let quotas = lanes::of_tenant(q, payers)
         .map(|(_, rule)| (debtor_of(q.sheet, rule), rule))
         .filter(|(lease, rule)| is_unread(payers, rule, lease))
         .map(|(lease, rule)| (lease, rule.over));
     let mut first = None;
     for (lease, over) in granted.filter(|(lease, _)| lease.is_unknown()).into_iter().chain(quotas) {
-        for lease in [lease].into_iter().chain(over.map(|pool| decide::lease_of(q.sheet, pool))) {
+        for lease in [lease].into_iter().chain(over.map(|pool| purse::lease_of(q.sheet, pool))) {
             lease.want(1);
             q.hub.wake(lease);
         }
@@ -363,10 +288,10 @@ impl Use {
         let mut taken = TakenList::new();
         lanes.emit(0, 0, &mut taken);
         let from = self.atoms.saturating_sub(self.owed).saturating_sub(self.over);
-        let over = decide::over_of(policy, &taken, 0, paid, from..from.saturating_add(self.over));
+        let over = purse::over_of(policy, &taken, 0, paid, from..from.saturating_add(self.over));
         q.sheet.row.add_over(self.meter, over);
         for took in &taken {
-            decide::settle(q.hub, q.sheet, took, took.n);
+            purse::settle(q.hub, q.sheet, took, took.n);
         }
         self.atoms -= paid;
         self.over = self.over.min(self.atoms.saturating_sub(self.owed));
@@ -379,7 +304,7 @@ impl Use {
                 return false;
             }
             // It is not to be waited for: the quotas owe it.
-            for (_, rule) in decide::of_tenant(q, &payers) {
+            for (_, rule) in lanes::of_tenant(q, &payers) {
                 owe(q.hub, debtor_of(q.sheet, rule), self.atoms);
             }
         }
@@ -387,54 +312,21 @@ impl Use {
             let rule = &policy.quotas[usize::from(index)];
             if let Some(from) = within {
                 let took = Taken { from, n: kept, ask: 0, draw: 0 };
-                decide::settle(q.hub, q.sheet, &took, kept);
+                purse::settle(q.hub, q.sheet, &took, kept);
             }
             owe(q.hub, debtor_of(q.sheet, rule), self.atoms - kept);
         }
         if let Some(pool) = payers.debtor.filter(|_| payers.once_only && self.atoms > 0) {
-            owe(q.hub, decide::lease_of(q.sheet, pool), self.atoms);
+            owe(q.hub, purse::lease_of(q.sheet, pool), self.atoms);
         }
         self.atoms = 0;
         true
     }
 }
 
-impl Waiting {
-    /// Whether nothing waits under this sheet itself.
-    fn is_clear(&self) -> bool {
-        self.uses.is_empty() && self.payments.is_empty()
-    }
-
-    /// The lease that use of this meter waits for, and how much of it.
-    fn needs(&self, meter: MeterId) -> Option<(Arc<Lease>, u64)> {
-        self.uses.iter().find(|it| it.meter == meter)?.needs.clone()
-    }
-
-    /// Whether a payment to this debtor is on its way.
-    fn pays(&self, debtor: &Arc<Lease>) -> bool {
-        self.payments.iter().flat_map(|it| &it.debtors).any(|(of, _)| Arc::ptr_eq(of, debtor))
-    }
-
-    /// A debt was paid from beyond a quota. Says how much of that is owed: what several quotas of a
-    /// meter owed, and each has paid for, is owed once.
-    fn pays_over(&mut self, policy: &Policy, pool: u16, n: u64) -> u64 {
-        let meter = |pool: u16| policy.pools[usize::from(pool)].meter;
-        let most = |paid: &[(u16, u64)]| {
-            let same = paid.iter().filter(|(of, _)| meter(*of) == meter(pool));
-            same.map(|(_, n)| *n).max().unwrap_or(0)
-        };
-        let before = most(&self.paid_over);
-        match self.paid_over.iter_mut().find(|(of, _)| *of == pool) {
-            Some((_, paid)) => *paid = paid.saturating_add(n),
-            None => self.paid_over.push((pool, n)),
-        }
-        most(&self.paid_over) - before
-    }
-}
-
 /// The lease in whose pool a debt of this quota stands.
 fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> &'a Arc<Lease> {
-    decide::lease_of(sheet, rule.debtor)
+    purse::lease_of(sheet, rule.debtor)
 }
 
 fn owe(hub: &Hub, debtor: &Arc<Lease>, n: u64) {
@@ -459,8 +351,8 @@ impl Paying {
             return None;
         }
         let with = &self.with;
-        decide::settle(q.hub, q.sheet, with, self.took);
-        decide::give_back(q.sheet, with, with.n - self.took, q.now, q.now);
+        purse::settle(q.hub, q.sheet, with, self.took);
+        purse::give_back(q.sheet, with, with.n - self.took, q.now, q.now);
         Some(self.took)
     }
 }
@@ -474,8 +366,8 @@ type Owes<'a> = (&'a Arc<Lease>, u64, Option<u16>);
 fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let Some(payers) = q.sheet.policy.payers(meter) else { return false };
     let of_quotas =
-        decide::of_tenant(q, &payers).map(|(_, rule)| (debtor_of(q.sheet, rule), rule.over));
-    let granted = payers.debtor.map(|pool| (decide::lease_of(q.sheet, pool), None));
+        lanes::of_tenant(q, &payers).map(|(_, rule)| (debtor_of(q.sheet, rule), rule.over));
+    let granted = payers.debtor.map(|pool| (purse::lease_of(q.sheet, pool), None));
     let of_quotas = of_quotas.collect::<SmallVec<[_; 4]>>();
     let all = || of_quotas.iter().chain(granted.as_slice());
     // After a restart what they owe stands in the store: before any of it is paid all is known.
@@ -517,7 +409,7 @@ fn pay_same(
         }
         return false;
     }
-    let grants = payers.grants.iter().filter(|grant| !decide::is_over(q, **grant));
+    let grants = payers.grants.iter().filter(|grant| !lanes::is_over(q, **grant));
     most > 0
         && (pay_from(q, grants.copied(), most, &owed, waiting) || pay_beyond(q, &owed, waiting))
 }
@@ -528,7 +420,7 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
     let most = owed.iter().map(|(_, n, _)| *n).max().unwrap_or(0);
     let others = owed.iter().map(|(_, n, _)| *n).filter(|n| *n < most).max().unwrap_or(0);
     let debtors = || owed.iter().filter(|(_, n, _)| *n == most);
-    let there = |(_, _, over): &Owes<'_>| over.map_or(0, |pool| decide::left_of(q, pool));
+    let there = |(_, _, over): &Owes<'_>| over.map_or(0, |pool| lanes::left_of(q, pool));
     let n = debtors().map(there).fold(most - others, u64::min);
     let is_asked = |owes: &Owes<'_>| waiting.asked.iter().any(|(of, ..)| Arc::ptr_eq(of, owes.0));
     if n == 0 || debtors().any(is_asked) {
@@ -538,7 +430,7 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
     let mut parts = SmallVec::<[(&Owes<'_>, Taken); 4]>::new();
     let mut n = n;
     for owes in debtors() {
-        match owes.2.map(|pool| decide::most(q, pool, n)) {
+        match owes.2.map(|pool| lanes::most(q, pool, n)) {
             Some(Ok((Some(from), part))) if part > 0 => {
                 n = part;
                 parts.push((owes, Taken { from, n, ask: 0, draw: 0 }));
@@ -553,7 +445,7 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
         }
     }
     parts.into_iter().fold(false, |moved, (owes, with)| {
-        decide::give_back(q.sheet, &with, with.n - n, q.now, q.now);
+        purse::give_back(q.sheet, &with, with.n - n, q.now, q.now);
         let with = Taken { n, ..with };
         moved | (n > 0 && hand_over(q, with, std::slice::from_ref(owes), waiting))
     })
@@ -569,7 +461,7 @@ fn pay_from(
     waiting: &mut Waiting,
 ) -> bool {
     for pool in pools {
-        match decide::most(q, pool, most) {
+        match lanes::most(q, pool, most) {
             Ok((Some(from), n)) if n > 0 => {
                 return hand_over(q, Taken { from, n, ask: 0, draw: 0 }, owed, waiting);
             }
@@ -594,7 +486,7 @@ fn hand_over(q: &Purse<'_>, with: Taken, owed: &[Owes<'_>], waiting: &mut Waitin
         }
     }
     if debtors.is_empty() {
-        decide::give_back(q.sheet, &with, with.n, q.now, q.now);
+        purse::give_back(q.sheet, &with, with.n, q.now, q.now);
         return false;
     }
     waiting.payments.push(Paying { debtors, took: 0, with });

@@ -16,6 +16,7 @@
 use super::context::Of;
 use super::decide::{self, Drawn};
 use super::policy::{ByteMeter, Known, MeterAsk};
+use super::purse;
 use super::reads::BytesRead;
 use super::taken::{CALLS, From, PARTS, Taken};
 use crate::catalog::MeterId;
@@ -30,14 +31,14 @@ mod reserve;
 #[cfg(any(test, feature = "testing"))]
 mod seen;
 mod spare;
+mod state;
 mod use_up;
 
-pub(crate) use keyed::Settling;
 pub(crate) use listed::List;
-use listed::Listed;
 use plain::Plain;
 pub(crate) use spare::{HoldBox, Spares};
-use use_up::{Knowledge, count, over_of, pay_bucket, use_up};
+use state::{FORGIVEN, State};
+use use_up::{Knowledge, count, use_up};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -73,18 +74,6 @@ pub(crate) struct BodyRest {
     pub(crate) counted: Option<ByteMeter>,
     /// The request is to count once.
     pub(crate) is_keyed: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Not admitted yet: it holds nothing.
-    New,
-    /// Runs; its costs are not decided.
-    Open,
-    /// Costs are recorded; numbers may still come.
-    Charged,
-    /// Over; numbers that still come are late.
-    Over,
 }
 
 impl Hold {
@@ -353,7 +342,7 @@ impl Hold {
         };
         for took in &mut listed.taken {
             if is_cost(usize::from(took.ask)) && took.is_units() {
-                decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
+                purse::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
                 took.n = 0;
             }
         }
@@ -378,7 +367,7 @@ impl Hold {
         listed.recorded.resize(rules.meters.len(), 0);
         let mut news = false;
         for (i, ask) in rules.meters.iter().enumerate() {
-            let actual = known.actual(listed, rules, i);
+            let actual = known.actual(&listed.recorded, &listed.counters, rules, i);
             let recorded = &mut listed.recorded[i];
             if *recorded == FORGIVEN || actual <= *recorded {
                 continue;
@@ -425,18 +414,15 @@ impl Hold {
         for took in &mut listed.taken {
             // A call that was made stays counted by its rate, whatever became of it.
             if took.ask != CALLS {
-                decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
+                purse::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
             } else if took.is_units() {
                 // On no record: a slot leases all that it may serve.
-                decide::settle(self.of.hub(), &self.of.sheet, took, took.n);
+                purse::settle(self.of.hub(), &self.of.sheet, took, took.n);
             }
             took.n = 0;
         }
     }
 }
-
-/// Marks an ask whose cost is not charged. No request uses so much.
-const FORGIVEN: u64 = u64::MAX;
 
 impl Drop for Hold {
     #[inline]

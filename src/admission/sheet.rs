@@ -11,7 +11,6 @@ use std::sync::{Arc, OnceLock};
 
 use super::alert::Alerting;
 use super::bucket::Bucket;
-use super::late::Unpaid;
 use super::lease::Lease;
 use super::lease::at_rest::LeaseAtRest;
 use super::policy::{Place, Policy, PoolRule};
@@ -19,6 +18,7 @@ use super::pool::{self, PoolId, Terms};
 use super::resolve::{LiveCatalog, Resolved, Standing};
 use super::scoped::ScopedKey;
 use super::tenant_core::TenantCore;
+use super::unpaid::Unpaid;
 use super::use_row::{UseRow, same_meters, use_row};
 use crate::catalog::{Anchors, Catalog, Window, Zone};
 use crate::clock::Now;
@@ -48,7 +48,7 @@ pub(crate) struct Sheet {
     pub(crate) row: Arc<UseRow>,
     /// The one before it of the same meters: at midnight the log lacks some of it still.
     row_before: Option<Arc<UseRow>>,
-    pub(crate) unpaid: Unpaid,
+    pub(crate) unpaid: Unpaid<Self>,
     /// Whether the recorder has it in hand.
     dirty: AtomicBool,
     /// Another holds now: whoever kept this one at hand looks for that.

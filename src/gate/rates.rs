@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 
 use super::Inner;
 use crate::admission::bucket::{Bucket, BucketRule};
-use crate::admission::decide::bucket_of;
 use crate::admission::policy::Together;
+use crate::admission::purse::bucket_of;
 use crate::admission::resolve::LiveCatalog;
 use crate::admission::scoped::ScopedKey;
 use crate::clock::Clock;

@@ -9,12 +9,12 @@ use super::Inner;
 use super::balances::Balances;
 use crate::admission::bucket::Level;
 use crate::admission::context::Of;
-use crate::admission::decide::{Refused, bucket_of};
 use crate::admission::lease::Lease;
 use crate::admission::permit::Hold;
 #[cfg(feature = "metrics")]
 use crate::admission::policy::RoutePolicy;
 use crate::admission::policy::{Place, Policy, QuotaRule, RateRule};
+use crate::admission::purse::{Refused, bucket_of};
 use crate::admission::scoped::{ScopedKey, ScopesOf};
 use crate::admission::sheet::Sheet;
 use crate::admission::taken::Limit;

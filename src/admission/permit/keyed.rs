@@ -14,11 +14,14 @@
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::{FORGIVEN, Hold, State, count, over_of, pay_bucket, use_up};
-use crate::admission::claim::{Charge, Claim, ClaimUse, Found};
+use super::Hold;
+use super::state::{FORGIVEN, State};
+use super::use_up::{count, over_of, pay_bucket, use_up};
+use crate::admission::claim::{Charge, Claim, ClaimUse, Found, Unsettled};
 use crate::admission::context::Of;
 use crate::admission::decide;
 use crate::admission::policy::Known;
+use crate::admission::purse;
 use crate::admission::taken::{CALLS, Taken, TakenList};
 use crate::admission::use_row::Atoms;
 use crate::catalog::MeterId;
@@ -47,7 +50,7 @@ pub(crate) struct OpenClaim {
 /// A claim on its way to be settled, with all that waits for it. Dropped before it is known who is
 /// charged, the units stay used: they may have been charged.
 #[derive(Debug)]
-pub(crate) struct Settling {
+struct Settling {
     of: Of,
     claim: Claim,
     taken: TakenList,
@@ -195,7 +198,7 @@ impl Hold {
         let of = self.of.clone();
         let told = Some(told);
         let settling = Settling { of, claim, taken: units, used, others, now, told };
-        self.of.hub().settle(settling);
+        self.of.hub().settle(Box::new(settling));
     }
 
     /// What has been used since this was last asked, by meter ask. Its rates have been paid.
@@ -206,7 +209,7 @@ impl Hold {
         listed.recorded.resize(rules.meters.len(), 0);
         let mut used = SmallVec::new();
         for i in 0..rules.meters.len() {
-            let actual = known.actual(listed, rules, i);
+            let actual = known.actual(&listed.recorded, &listed.counters, rules, i);
             let recorded = &mut listed.recorded[i];
             let more = if *recorded == FORGIVEN { 0 } else { actual.saturating_sub(*recorded) };
             if more > 0 {
@@ -225,7 +228,7 @@ impl Hold {
     fn release_units(&mut self, now: Now) {
         for took in &mut self.list.open().taken {
             if is_of_ask(took) {
-                decide::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
+                purse::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
                 took.n = 0;
             }
         }
@@ -245,17 +248,16 @@ fn is_of_ask(took: &Taken) -> bool {
     took.is_units() && took.ask != CALLS
 }
 
-impl Settling {
-    pub(crate) fn claim(&self) -> &Claim {
+impl Unsettled for Settling {
+    fn claim(&self) -> &Claim {
         &self.claim
     }
 
-    pub(crate) fn tenant(&self) -> Surrogate {
+    fn tenant(&self) -> Surrogate {
         self.of.sheet.tenant.surrogate
     }
 
-    /// What the claim is to say was used.
-    pub(crate) fn usage(&self) -> ClaimUse {
+    fn usage(&self) -> ClaimUse {
         let sheet = &self.of.sheet;
         let row = &sheet.row;
         let asks = self.of.rules().meters.iter().zip(&self.used).enumerate();
@@ -275,8 +277,7 @@ impl Settling {
         ClaimUse { period_ms: row.period_ms, day: row.day, account, rows }
     }
 
-    /// It is known who is charged. Who answers is told whether this request has used anything.
-    pub(crate) fn end(mut self, charge: Charge) {
+    fn end(mut self: Box<Self>, charge: Charge) {
         let has_used = !matches!(charge, Charge::Nothing);
         match charge {
             Charge::Claim => self.use_units(),
@@ -294,7 +295,9 @@ impl Settling {
             let _ = told.send(has_used); // nobody waits: the client has gone
         }
     }
+}
 
+impl Settling {
     fn use_units(&mut self) {
         let rules = self.of.rules();
         for (i, n) in self.used.iter().enumerate().filter(|(_, n)| **n > 0) {
@@ -310,7 +313,7 @@ impl Settling {
     fn give_back(&mut self) {
         for took in &mut self.taken {
             debug_assert!(took.ask != CALLS, "a bucket");
-            decide::give_back(&self.of.sheet, took, took.n, self.now, self.now);
+            purse::give_back(&self.of.sheet, took, took.n, self.now, self.now);
             took.n = 0;
         }
     }
@@ -426,7 +429,6 @@ mod tests {
             };
             // Before the task that settles has looked.
             let settling = gate.inner.hub.take_settling().pop().unwrap();
-            assert!(settling.taken.iter().all(is_of_ask));
             let rows: Vec<_> = settling.usage().rows;
             let rows: Vec<_> = rows.iter().map(|(meter, _, n)| (&**meter, n.used)).collect();
             assert_eq!(rows, [("requests", 1), ("tokens", 140), ("pages", 7)]);

@@ -1,7 +1,8 @@
 //! Permits of plain requests: what they hold is what the route's [`PlainAsk`]s say, so that nothing
 //! is written down until something happens that is not plain.
 
-use super::{FORGIVEN, Hold, State};
+use super::Hold;
+use super::state::{FORGIVEN, State};
 use crate::admission::policy::{PlainAsk, RoutePolicy};
 use crate::admission::taken::{CALLS, From, Taken};
 

@@ -6,7 +6,8 @@
 
 use smallvec::SmallVec;
 
-use super::{Hold, State};
+use super::Hold;
+use super::state::State;
 use crate::admission::policy::{Known, RoutePolicy};
 
 /// Of one meter ask.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::plain::plain_asks;
 use super::{Hold, Plain, State};
-use crate::admission::decide;
 use crate::admission::lease::Lease;
 use crate::admission::policy::{Known, Place, PlainAsk};
+use crate::admission::purse;
 use crate::admission::taken::From;
 
 impl Hold {
@@ -33,7 +33,7 @@ impl Hold {
             .filter_map(|quota| policy.quotas[usize::from(*quota)].included);
         let whole =
             pools.filter(|pool| matches!(policy.pools[usize::from(*pool)].place, Place::Sheet(_)));
-        whole.map(|pool| (decide::lease_of(sheet, pool).clone(), 0)).collect()
+        whole.map(|pool| (purse::lease_of(sheet, pool).clone(), 0)).collect()
     }
 
     fn seen_here(&self) -> Vec<(Arc<Lease>, u64)> {
@@ -51,7 +51,7 @@ impl Hold {
             return asks.filter_map(one).collect();
         }
         let one = |took: &super::Taken| match &took.from {
-            From::Pool(pool) => Some((decide::lease_of(sheet, *pool).clone(), took.n)),
+            From::Pool(pool) => Some((purse::lease_of(sheet, *pool).clone(), took.n)),
             From::ScopedPool(_, lease) => Some((lease.clone(), took.n)),
             From::Bucket(_) | From::ScopedBucket(..) => None,
         };

@@ -1,9 +1,9 @@
 //! Use against what was drawn for it: draw by draw, then what is left, then as a debt.
 
-use super::{FORGIVEN, Listed, State};
+use super::state::{FORGIVEN, State};
 use crate::admission::context::Of;
-use crate::admission::decide;
 use crate::admission::policy::{Known, RoutePolicy};
+use crate::admission::purse;
 use crate::admission::sheet::Sheet;
 use crate::admission::taken::{CALLS, From, Taken, TakenList};
 use crate::catalog::MeterId;
@@ -19,16 +19,22 @@ pub(super) struct Knowledge {
 
 impl Knowledge {
     /// The true number of a meter ask, as far as it is known.
-    pub(super) fn actual(self, listed: &Listed, rules: &RoutePolicy, i: usize) -> u64 {
+    pub(super) fn actual(
+        self,
+        recorded: &[u64],
+        counters: &[u64],
+        rules: &RoutePolicy,
+        i: usize,
+    ) -> u64 {
         let ask = &rules.meters[i];
-        let decided = self.state != State::Open && listed.recorded[i] != FORGIVEN;
+        let decided = self.state != State::Open && recorded[i] != FORGIVEN;
         match &ask.known {
             Known::Cost if decided => ask.n,
             Known::Length if decided => self.length.unwrap_or(0),
             Known::Cost | Known::Length => 0,
-            Known::Reported(counter) => listed.counters[usize::from(*counter)],
+            Known::Reported(counter) => counters[usize::from(*counter)],
             Known::Sum(parts) => parts.iter().fold(0u64, |sum, (part, weight)| {
-                let part = self.actual(listed, rules, usize::from(*part));
+                let part = self.actual(recorded, counters, rules, usize::from(*part));
                 sum.saturating_add(part.saturating_mul(*weight))
             }),
         }
@@ -44,7 +50,7 @@ pub(super) fn count(sheet: &Sheet, taken: &[Taken], ask: usize, (meter, n): (Met
 /// What of it was drawn beyond a quota that bills.
 pub(super) fn over_of(sheet: &Sheet, taken: &[Taken], ask: usize, n: u64) -> u64 {
     let ask = u8::try_from(ask).unwrap_or(CALLS - 1);
-    decide::over_of(&sheet.policy, taken, ask, n, 0..0)
+    purse::over_of(&sheet.policy, taken, ask, n, 0..0)
 }
 
 /// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
@@ -65,7 +71,7 @@ pub(super) fn use_up(
         };
         let part = rest.min(held);
         for took in taken.iter_mut().filter(|t| is_of(t) && t.draw == draw && t.is_units()) {
-            decide::settle(of.hub(), &of.sheet, took, part);
+            purse::settle(of.hub(), &of.sheet, took, part);
             took.n -= part;
         }
         rest -= part;
@@ -88,7 +94,7 @@ pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
     }
     match &took.from {
         From::Bucket(rate) => {
-            if let (rate, Some(bucket)) = decide::bucket_of(&of.sheet, *rate) {
+            if let (rate, Some(bucket)) = purse::bucket_of(&of.sheet, *rate) {
                 rate.rule.charge(bucket, rate.rule.cells(beyond), now.mono_ns);
             }
         }

@@ -17,11 +17,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::draw::{Draw, lease_at, missing, take};
-use super::{Purse, Stopped, refuse};
-use crate::admission::lease::Lease;
-use crate::admission::policy::{Payers, Place, QuotaRule};
-use crate::admission::taken::{From, Limit, Taken, TakenList};
+use super::lease::Lease;
+use super::policy::{Payers, Place, QuotaRule};
+use super::purse::{Draw, Purse, Stopped, lease_at, lease_of, missing, refuse, take};
+use super::taken::{From, Limit, Taken, TakenList};
 use crate::decision::{Payment, Reason};
 use crate::planted::{Plant, planted};
 
@@ -154,12 +153,7 @@ impl Lanes {
     }
 
     /// Draws late use as far as it is paid for.
-    pub(in crate::admission) fn late(
-        &mut self,
-        q: &Purse<'_>,
-        payers: &Payers<'_>,
-        n: u64,
-    ) -> Through {
+    pub(super) fn late(&mut self, q: &Purse<'_>, payers: &Payers<'_>, n: u64) -> Through {
         let included = match self.included(q, payers, n, true) {
             Ok(included) => included,
             Err(stopped) => return self.late_here(q, payers, n, stopped),
@@ -227,7 +221,7 @@ impl Lanes {
     ) -> Through {
         let Stopped::Need(lease, want) = stopped else { return Through::default() };
         self.lanes.clear();
-        let left = |pool: Option<u16>| pool.map_or(0, |pool| super::lease_of(q.sheet, pool).here());
+        let left = |pool: Option<u16>| pool.map_or(0, |pool| lease_of(q.sheet, pool).here());
         let here = of_tenant(q, payers).map(|(_, rule)| left(rule.included)).min().unwrap_or(0);
         let paid = self.included(q, payers, here.min(n), true).unwrap_or_else(|_| {
             self.lanes.clear();
@@ -335,7 +329,7 @@ impl Lanes {
     }
 
     /// Writes down what was drawn, part by part.
-    pub(in crate::admission) fn emit(self, ask: u8, draw: u64, taken: &mut TakenList) {
+    pub(super) fn emit(self, ask: u8, draw: u64, taken: &mut TakenList) {
         if self.lanes.iter().all(|lane| lane.len() <= 1) {
             let drawn = self.lanes.into_iter().flatten();
             taken.extend(
@@ -384,11 +378,7 @@ fn beside(stopped: Stopped, drawn: u64) -> Stopped {
 
 /// As much of `n` as the pool has. Where the limit does not hold for this caller: all of it, from
 /// nothing.
-pub(in crate::admission) fn most(
-    q: &Purse<'_>,
-    pool: u16,
-    n: u64,
-) -> Result<(Option<From>, u64), Stopped> {
+pub(super) fn most(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<From>, u64), Stopped> {
     let mut want = n;
     while want > 0 {
         match take(q, pool, want) {
@@ -412,7 +402,7 @@ fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<From>, u64), Stopped>
 }
 
 /// What a pool may still give, as far as is known.
-pub(in crate::admission) fn left_of(q: &Purse<'_>, pool: u16) -> u64 {
+pub(super) fn left_of(q: &Purse<'_>, pool: u16) -> u64 {
     let Some(lease) = lease_at(q, pool) else { return 0 };
     lease.remaining().saturating_sub(missing(q, pool, &lease, 1).unwrap_or(0))
 }
@@ -430,7 +420,7 @@ fn is_in_debt(q: &Purse<'_>, rule: &QuotaRule) -> bool {
 }
 
 /// Whether a grant has ended.
-pub(in crate::admission) fn is_over(q: &Purse<'_>, grant: u16) -> bool {
+pub(super) fn is_over(q: &Purse<'_>, grant: u16) -> bool {
     let expires = q.sheet.policy.pools[usize::from(grant)].expires_ms;
     expires.is_some_and(|end| end <= q.now.wall_ms)
 }
@@ -443,7 +433,7 @@ fn quotas<'a>(
     payers.quotas.iter().map(move |index| (*index, &policy.quotas[usize::from(*index)]))
 }
 
-pub(in crate::admission) fn of_tenant<'a>(
+pub(super) fn of_tenant<'a>(
     q: &Purse<'a>,
     payers: &Payers<'a>,
 ) -> impl Iterator<Item = (u16, &'a QuotaRule)> + use<'a> {
@@ -453,7 +443,7 @@ pub(in crate::admission) fn of_tenant<'a>(
 fn give_back(q: &Purse<'_>, from: Option<&From>, n: u64) {
     match from {
         _ if n == 0 => {}
-        Some(From::Pool(pool)) => super::lease_of(q.sheet, *pool).release(n),
+        Some(From::Pool(pool)) => lease_of(q.sheet, *pool).release(n),
         Some(From::ScopedPool(_, lease)) => lease.release(n),
         Some(From::Bucket(_) | From::ScopedBucket(..)) | None => {}
     }

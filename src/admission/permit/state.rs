@@ -1,0 +1,17 @@
+//! How far a hold has come, and what marks a cost that is not charged.
+
+/// From its admission to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not admitted yet: it holds nothing.
+    New,
+    /// Runs; its costs are not decided.
+    Open,
+    /// Costs are recorded; numbers may still come.
+    Charged,
+    /// Over; numbers that still come are late.
+    Over,
+}
+
+/// Marks an ask whose cost is not charged. No request uses so much.
+pub(super) const FORGIVEN: u64 = u64::MAX;
