@@ -327,6 +327,7 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
         is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
         let answered = lease.answered(&writer, now(), answer);
         if answered.is_ok() {
+            hands.hub.note_reclaimable(lease);
             late::answered(&hands.hub, lease);
             if unseen && lease.is_unlogged() {
                 hands.hub.soil_lease(lease);

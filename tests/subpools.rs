@@ -141,6 +141,28 @@ async fn serve((gate, acme): &(Gate, TenantHandle), most: u64) -> u64 {
     served
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_used_nothing_yet_is_not_taken_for_dead_while_it_holds_units() {
+    for used in [0, 1] {
+        let mut service = Service::new();
+        let (one, two) = (service.open().await, service.open().await);
+        let mut served = serve(&one, used).await;
+        let ask = Ask::op("job").tenant(&one.1).cost("jobs", LIMIT / 2);
+        let mut held = Some(one.0.admit(ask).await.unwrap());
+        for round in 0..40 {
+            served += serve(&two, LIMIT).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            if round == 1 {
+                held.take().unwrap().cancel();
+            }
+        }
+        let spent = service.pools().await.values().map(|pool| pool.spent).sum::<i64>();
+        assert_eq!(spent, 0, "nothing is taken of a process that lives: {served} served");
+        served += serve(&one, LIMIT).await;
+        assert_eq!(served, LIMIT, "{used} used before");
+    }
+}
+
 /// All of them at once, each so often.
 async fn serve_all(gates: &[(Gate, TenantHandle)], each: u64) -> u64 {
     let mut calls = tokio::task::JoinSet::new();

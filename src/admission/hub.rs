@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, mpsc};
 
@@ -91,6 +91,9 @@ pub(crate) struct Hub {
     capped: Mutex<Vec<Arc<Lease>>>,
     /// Wakes the recorder for them.
     pub(crate) hurry: Notify,
+    /// Leases with units that others could take back, since the recorder last asked: until those
+    /// are agreed to be served or given back it shows that this process lives.
+    reclaimable: Mutex<Vec<Weak<Lease>>>,
     keeper: mpsc::Sender<Arc<Lease>>,
     soiled: Mutex<Vec<Soiled>>,
     /// Leases that no sheet holds any more: given back once the last permit has let go.
@@ -130,6 +133,7 @@ impl Hub {
             incarnation: Incarnation { now: Mutex::new(0), sealed: Mutex::new(0) },
             reborn: Notify::new(),
             capped: Mutex::default(),
+            reclaimable: Mutex::default(),
             hurry: Notify::new(),
             keeper,
             soiled: Mutex::default(),
@@ -196,6 +200,21 @@ impl Hub {
         let capped = std::mem::take(&mut *locked(&self.capped));
         capped.iter().for_each(|lease| _ = lease.listed.take(Listed::CAPPED));
         capped
+    }
+
+    /// Notes a lease whose units others could take back, whether or not any of them is ever used.
+    pub(crate) fn note_reclaimable(&self, lease: &Arc<Lease>) {
+        if lease.may_be_reclaimed() && lease.listed.put(Listed::RECLAIMABLE) {
+            locked(&self.reclaimable).push(Arc::downgrade(lease));
+        }
+    }
+
+    /// Takes the leases that were noted.
+    pub(crate) fn take_reclaimable(&self) -> Vec<Weak<Lease>> {
+        let noted = std::mem::take(&mut *locked(&self.reclaimable));
+        let there = noted.iter().filter_map(Weak::upgrade);
+        there.for_each(|lease| _ = lease.listed.take(Listed::RECLAIMABLE));
+        noted
     }
 
     /// Brings a lease to the keeper, unless it is there.

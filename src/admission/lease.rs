@@ -186,6 +186,8 @@ impl Listed {
     pub(super) const RETIRED: u8 = 2;
     /// It is to be there; without this it leaves when the list is gone through.
     pub(super) const WANTED: u8 = 4;
+    /// It is on the list of those that have units which others could take back.
+    pub(super) const RECLAIMABLE: u8 = 8;
 
     /// True: it was not there before.
     pub(super) fn put(&self, list: u8) -> bool {

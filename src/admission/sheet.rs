@@ -333,6 +333,7 @@ impl Sheet {
             let alerting = here.and_then(|(pool, _)| self.alerting(pool));
             let lease = at_rest.wake(self.tenant.surrogate, incarnation, alerting);
             let lease = self.tenant.only_lease(lease);
+            self.tenant.hub.note_reclaimable(&lease);
             match here {
                 Some((pool, slot)) => {
                     lease.retarget(Terms { limit: pool.limit, rev: self.rev });

@@ -1,8 +1,8 @@
 //! Ceilings of leases, on their way through the log: proposed with the record that is being made,
 //! and in force once it is in the store. See `admission/lease/ceiling.rs`.
 //!
-//! Beside them: whether this process holds units that it does not use. Then it writes a record now
-//! and again even if it has nothing to record, so that nobody takes it for dead.
+//! Beside them: whether this process holds units that others could take back. Then it writes a
+//! record now and again even if it has nothing to record, so that nobody takes it for dead.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -39,7 +39,7 @@ pub(super) struct Ceilings {
     record_took: Duration,
     /// Leases that were used since the last record.
     used: HashMap<usize, Arc<Lease>>,
-    /// Leases that were ever used, for as long as they are there.
+    /// Leases with units that others could take back, as far as is known.
     known: HashMap<usize, Weak<Lease>>,
     /// When those that are gone were last let go of.
     pruned_ns: u64,
@@ -99,13 +99,6 @@ impl Ceilings {
                 own.pools.entry(lease.pool().clone()).or_default().raise(row);
                 self.proposed.push((lease.clone(), ceiling));
             }
-            self.known.insert(Arc::as_ptr(&lease).addr(), Arc::downgrade(&lease));
-        }
-        if now.mono_ns.saturating_sub(self.pruned_ns) >= PRUNE_NS {
-            self.pruned_ns = now.mono_ns;
-            self.known.retain(|_, lease| lease.strong_count() > 0);
-            self.known.shrink_to(2 * self.known.len());
-            self.used.shrink_to(self.known.len());
         }
     }
 
@@ -122,9 +115,21 @@ impl Ceilings {
         self.proposed.clear();
     }
 
-    /// Whether this process holds units that it does not use, in a window that runs.
+    /// Takes in the leases that have been given units.
+    pub(super) fn note_reclaimable(&mut self, leases: Vec<Weak<Lease>>, now: Now) {
+        self.known.extend(leases.into_iter().map(|lease| (lease.as_ptr().addr(), lease)));
+        if now.mono_ns.saturating_sub(self.pruned_ns) >= PRUNE_NS {
+            self.pruned_ns = now.mono_ns;
+            self.known.retain(|_, lease| lease.strong_count() > 0);
+            self.known.shrink_to(2 * self.known.len());
+            self.used.shrink_to(self.known.len());
+        }
+    }
+
+    /// Whether others could take units of this process back, in a window that runs.
     pub(super) fn holds_units(&mut self, now: Now) -> bool {
-        let holds = |lease: Arc<Lease>| lease.window().end_ms > now.wall_ms && lease.has_unused();
+        let holds =
+            |lease: Arc<Lease>| lease.window().end_ms > now.wall_ms && lease.may_be_reclaimed();
         self.known.retain(|_, lease| lease.upgrade().is_some_and(holds));
         !self.known.is_empty()
     }

@@ -142,10 +142,11 @@ impl Lease {
         cold.held() - cold.bound()
     }
 
-    /// Whether units are held that nobody uses.
-    pub(crate) fn has_unused(&self) -> bool {
+    /// Whether others could take units of it back if they took this process for dead: units above
+    /// what was agreed may be served.
+    pub(crate) fn may_be_reclaimed(&self) -> bool {
         let cold = self.cold();
-        !cold.fenced && cold.held() > self.used(&cold)
+        !cold.fenced && cold.held() > cold.bound()
     }
 
     /// Settled use and open holds.

@@ -74,6 +74,7 @@ impl Task {
         }
         let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
         self.hub.take_capped().into_iter().for_each(|lease| self.ceilings.note(lease));
+        self.ceilings.note_reclaimable(self.hub.take_reclaimable(), now);
         self.ceilings.propose(writer, now, &mut self.pending);
         if planted(Plant::CeilingBeforeRecord) {
             self.ceilings.logged(&self.hub);
