@@ -272,7 +272,7 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
     for (lease, _) in waiting.uses.iter().filter_map(|it| it.needs.as_ref()) {
         hub.settle_after(lease, sheet);
     }
-    for (debtor, _) in waiting.payments.iter().flat_map(|paying| &paying.debtors) {
+    for debtor in waiting.payments.iter().flat_map(|paying| &paying.debtors) {
         hub.settle_after(debtor, sheet);
     }
     sheet.unpaid.note(waiting);
@@ -342,9 +342,9 @@ impl Paying {
     /// How many were taken, once all have said so. What none of them took goes back.
     fn end(&mut self, q: &Purse<'_>) -> Option<u64> {
         let took = &mut self.took;
-        self.debtors.retain(|(debtor, n)| {
-            let Some(is_paid) = debtor.take_paid() else { return true };
-            *took = (*took).max(if is_paid { *n } else { 0 });
+        self.debtors.retain(|debtor| {
+            let Some(paid) = debtor.take_paid() else { return true };
+            *took = (*took).max(paid);
             false
         });
         if !self.debtors.is_empty() {
@@ -378,6 +378,20 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
         unknown.want(1);
         q.hub.wake(unknown);
         wait_for(q, unknown, 1, all().map(|(debtor, _)| *debtor), waiting);
+        return false;
+    }
+    // A unit that several of them owe is paid once: those that were last seen before it was owed
+    // are looked at first.
+    let pays = !payers.grants.is_empty() || of_quotas.iter().any(|(_, over)| over.is_some());
+    let owes_since = of_quotas.iter().map(|(debtor, _)| debtor.owes_since()).max().unwrap_or(0);
+    let mut older = of_quotas.iter().filter(|(debtor, _)| debtor.looks_after(owes_since));
+    if pays
+        && owes_since > 0
+        && let Some((older, _)) = older.next()
+    {
+        older.want(1);
+        q.hub.wake(older);
+        wait_for(q, older, 1, of_quotas.iter().map(|(debtor, _)| *debtor), waiting);
         return false;
     }
     let waits = waiting.asked.len();
@@ -482,7 +496,7 @@ fn hand_over(q: &Purse<'_>, with: Taken, owed: &[Owes<'_>], waiting: &mut Waitin
         let part = with.n.min(*owed);
         if debtor.pay(part) {
             q.hub.wake(debtor);
-            debtors.push(((*debtor).clone(), part));
+            debtors.push((*debtor).clone());
         }
     }
     if debtors.is_empty() {

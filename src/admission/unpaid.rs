@@ -45,8 +45,8 @@ pub(super) struct Use {
 /// Units that were taken to pay debts, until it is known which of them took how many.
 #[derive(Debug)]
 pub(super) struct Paying {
-    /// Those that have not said so yet, each with how many it is to take.
-    pub(super) debtors: SmallVec<[(Arc<Lease>, u64); 2]>,
+    /// Those that have not said so yet.
+    pub(super) debtors: SmallVec<[Arc<Lease>; 2]>,
     /// The most that one has taken.
     pub(super) took: u64,
     pub(super) with: Taken,
@@ -105,7 +105,7 @@ impl<S> Waiting<S> {
 
     /// Whether a payment to this debtor is on its way.
     pub(super) fn pays(&self, debtor: &Arc<Lease>) -> bool {
-        self.payments.iter().flat_map(|it| &it.debtors).any(|(of, _)| Arc::ptr_eq(of, debtor))
+        self.payments.iter().flat_map(|it| &it.debtors).any(|of| Arc::ptr_eq(of, debtor))
     }
 
     /// A debt was paid from beyond a quota. Says how much of that is owed: what several quotas of a

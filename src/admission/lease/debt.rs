@@ -10,23 +10,31 @@
 //! 3. A payment is made only while so much is owed, by units that were taken elsewhere before. If
 //!    its outcome is never learned those units stay taken.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::pool::{self, Entry};
 use super::ask::OPS;
 use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
 use crate::planted::{Plant, planted};
 
+/// Numbers views of pools in the order in which this process gets them.
+static VIEWS: AtomicU64 = AtomicU64::new(1);
+
 /// What is owed of a pool, as this process knows it.
 #[derive(Debug, Default)]
 pub(super) struct Debts {
     /// Atoms that are settled and that nothing pays for, not charged yet.
     owing: u64,
-    /// Atoms that are on their way to pay what is owed, and whether they were taken.
+    /// Atoms that are on their way to pay what is owed, and how many were taken.
     pay: Option<u64>,
-    paid: Option<bool>,
+    paid: Option<u64>,
     /// The pool was looked at and is not there.
     pub(super) absent: bool,
+    /// The number of the last view, what was owed by then, and the number of the view that brought
+    /// the last of that.
+    view_no: u64,
+    seen: u64,
+    since_no: u64,
 }
 
 impl Debts {
@@ -45,7 +53,26 @@ impl Lease {
         }
         let mut cold = self.cold();
         cold.debts.owing = cold.debts.owing.saturating_add(n);
-        self.note_debt(&mut cold);
+        cold.debts.seen = self.note_debt(&mut cold);
+    }
+
+    /// The number of the view that brought what is owed, unless it was learned here; 0: nothing is.
+    pub(crate) fn owes_since(&self) -> u64 {
+        let cold = self.cold();
+        if cold.debts.seen > 0 { cold.debts.since_no } else { 0 }
+    }
+
+    /// Whether the pool was last seen before the view of this number, and will be with the next
+    /// call: others may owe there by now what was seen elsewhere.
+    pub(crate) fn looks_after(&self, view_no: u64) -> bool {
+        let mut cold = self.cold();
+        if cold.debts.view_no >= view_no {
+            return false;
+        }
+        let looks = !cold.fenced && cold.closing != Closing::ForGood;
+        cold.unseen |= looks;
+        self.looked_for.store(looks, Ordering::Release);
+        looks
     }
 
     /// Whether anything is owed: what most leases answer, without a lock.
@@ -99,11 +126,11 @@ impl Lease {
         true
     }
 
-    /// What became of the payment, once.
-    pub(crate) fn take_paid(&self) -> Option<bool> {
+    /// How much the payment has paid, once: what was owed by then, and no more than was brought.
+    pub(crate) fn take_paid(&self) -> Option<u64> {
         let mut cold = self.cold();
         if cold.fenced && cold.debts.pay.take().is_some() {
-            cold.debts.paid = Some(false);
+            cold.debts.paid = Some(0);
         }
         cold.debts.paid.take()
     }
@@ -149,12 +176,13 @@ impl Lease {
             let write = pool::charge(key, writer.incarnation, &view, entry);
             return Some((Op::Charge(entry), Call::Write(write)));
         }
-        let n = cold.debts.pay?;
-        if cold.closing != Closing::No || n > view.owed() {
+        let n = cold.debts.pay?.min(view.owed());
+        if cold.closing != Closing::No || n == 0 {
             cold.end_payment(false);
             self.changed.notify_waiters();
             return None;
         }
+        cold.debts.pay = Some(n);
         let preauthorised = view.mine.map_or(0, |mine| mine.preauthorised);
         let op = OPS.fetch_add(1, Ordering::Relaxed);
         let entry = Entry { op, held: cold.held(), preauthorised };
@@ -187,6 +215,16 @@ impl Lease {
         if cold.terms.limit == 0 { cold.debts.owing } else { left.min(0).unsigned_abs() }
     }
 
+    /// The pool has been seen.
+    pub(super) fn note_view(&self, cold: &mut Cold) {
+        cold.debts.view_no = VIEWS.fetch_add(1, Ordering::Relaxed);
+        let debt = self.note_debt(cold);
+        if debt > cold.debts.seen {
+            cold.debts.since_no = cold.debts.view_no;
+        }
+        cold.debts.seen = debt;
+    }
+
     /// Says at a glance what is owed, less what released units have paid; the caller has the lock.
     pub(super) fn note_debt(&self, cold: &mut Cold) -> u64 {
         cold.debts.owing = cold.debts.owing.min(self.short_of(cold));
@@ -214,8 +252,8 @@ impl Cold {
     }
 
     pub(super) fn end_payment(&mut self, is_paid: bool) {
-        if self.debts.pay.take().is_some() {
-            self.debts.paid = Some(is_paid);
+        if let Some(n) = self.debts.pay.take() {
+            self.debts.paid = Some(if is_paid { n } else { 0 });
         }
     }
 }
@@ -303,7 +341,7 @@ mod tests {
         drive(&store, &lease).await;
         assert_eq!(now(), (5, None, false), "it has come, and who made it has not heard of it");
         assert!(!lease.pay(1));
-        assert_eq!((lease.take_paid(), lease.take_paid()), (Some(true), None));
+        assert_eq!((lease.take_paid(), lease.take_paid()), (Some(4), None));
         assert_eq!(now(), (5, Some(5), false));
         lease.close();
         assert_eq!(now(), (5, Some(0), false));
