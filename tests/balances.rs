@@ -397,6 +397,12 @@ impl Fleet {
         }
     }
 
+    /// One process alone reads the file, changed.
+    async fn quota_at(&self, at: usize, jobs: &str) {
+        self.file.set(&Self::plans(jobs));
+        self.gates[at].reload().await.unwrap();
+    }
+
     async fn limit(&self, jobs: u64) {
         self.quota(&format!("\"{jobs}/day\"")).await;
     }
@@ -536,6 +542,77 @@ async fn a_stop_holds_for_all_processes_when_the_limit_below_it_is_raised() {
         used += exhaust(&fleet.gates[1], "jobs").await;
         assert_eq!(used + fleet.exhaust().await, 130, "{before}, then {after}");
     }
+}
+
+fn below_stop(limit: u64) -> String {
+    format!("{{ limit = \"{limit}/day\", over = \"allow\", stop = \"130\" }}")
+}
+
+#[tokio::test]
+async fn a_stop_holds_in_a_process_that_slept_after_it_had_heard_of_the_raised_limit() {
+    let fleet = Fleet::new(2).await;
+    fleet.quota(&below_stop(10)).await;
+    let mut used = 0;
+    for (at, most) in [(0, 9), (1, 3), (0, 130)] {
+        for _ in 0..most {
+            used += u64::from(fleet.hold(at, 1).await.map(Permit::settle).is_ok());
+        }
+    }
+    fleet.service.clock.advance(Duration::from_secs(4));
+    fleet.quota(&below_stop(120)).await;
+    // It asks for nothing, and hears of the limit.
+    let acme = fleet.gates[1].tenant("acme").await.unwrap();
+    fleet.gates[1].admit(Ask::op("rest").tenant(&acme)).await.unwrap().settle();
+    drop(acme);
+    testing::leases_at_rest(&fleet.gates[1]).await;
+    fleet.gates[1].flush_now().await.unwrap();
+    assert_eq!(testing::doze(&fleet.gates[1]).await.0, 1, "it sleeps");
+    used += exhaust(&fleet.gates[1], "jobs").await;
+    assert_eq!(used + fleet.exhaust().await, 130);
+}
+
+#[tokio::test]
+async fn a_stop_holds_in_a_process_that_has_not_heard_yet_that_the_limit_below_it_changed() {
+    for (before, after, most) in [(100, 50, 100), (100, 10, 105), (10, 120, 60), (10, 100, 100)] {
+        let fleet = Fleet::new(2).await;
+        fleet.quota(&below_stop(before)).await;
+        let mut used = 0;
+        for (at, most) in [(1, 1), (0, most)] {
+            for _ in 0..most {
+                used += u64::from(fleet.hold(at, 1).await.map(Permit::settle).is_ok());
+            }
+        }
+        fleet.quota_at(1, &below_stop(after)).await;
+        used += u64::from(fleet.hold(1, 1).await.map(Permit::settle).is_ok());
+        fleet.service.clock.advance(Duration::from_secs(2));
+        used += exhaust(&fleet.gates[0], "jobs").await;
+        used += exhaust(&fleet.gates[1], "jobs").await;
+        fleet.quota(&below_stop(after)).await;
+        let all = used + fleet.exhaust().await;
+        assert_eq!(all, 130, "{before}, then {after}");
+    }
+}
+
+#[tokio::test]
+async fn a_unit_that_two_quotas_owe_is_paid_once_by_a_process_that_has_seen_one_of_them_owe() {
+    let fleet = Fleet::new(2).await;
+    fleet.quota("[\"60/day\", \"100/month\"]").await;
+    for at in [0, 1] {
+        fleet.hold(at, 1).await.unwrap().settle();
+    }
+    fleet.ingest(125).await;
+    fleet.gates[0].flush_now().await.unwrap();
+    let other = || async {
+        fleet.service.clock.advance(Duration::from_secs(4));
+        exhaust(&fleet.gates[1], "jobs").await
+    };
+    let used = 127 + other().await;
+    give(&fleet.gates[1], grant("first", "jobs", used - 60)).await.unwrap();
+    assert_eq!(other().await + other().await, 0, "all of it pays");
+    let (_, limits, _) = told(&fleet.open().await, "jobs").await;
+    assert_eq!(limits, [[60.0, 60.0], [100.0, 100.0]], "both quotas are paid");
+    give(&fleet.gates[1], grant("then", "jobs", 10)).await.unwrap();
+    assert_eq!(other().await + other().await, 10, "after {used} of 60 and a grant of the rest");
 }
 
 /// Late use that waits for a record asks nothing of anybody until that is made.

@@ -107,9 +107,7 @@ pub(crate) struct Lease {
     seen: AtomicBool,
     /// Whether the limit was changed within the window.
     moved: AtomicBool,
-    /// Whether the pool was last seen under older terms: others may have changed it since.
-    behind: AtomicBool,
-    /// Whether a request waits for a look at it because of that.
+    /// Whether a request waits for a look at it, because others may have changed its limit.
     looked_for: AtomicBool,
     /// Wakes those who wait for units.
     changed: Notify,
@@ -152,8 +150,12 @@ struct Cold {
     fenced: bool,
     remains: Option<Entry>,
     in_flight: Option<Box<(Op, Call)>>,
-    /// The revision of the terms when that was asked.
+    /// The newest revision that was known when that was asked, and the one as of which the pool was
+    /// last seen: under a newer one others may have changed it since.
     asked_rev: i64,
+    seen_rev: i64,
+    /// The newest revision that the other side of its limit has been seen under.
+    beside_rev: i64,
     /// A try of the call in flight may have been applied: that a later try was not says nothing of
     /// it, so only an answer ends it.
     in_doubt: bool,
@@ -243,7 +245,6 @@ impl Lease {
             in_debt: AtomicBool::new(false),
             seen: AtomicBool::new(false),
             moved: AtomicBool::new(false),
-            behind: AtomicBool::new(false),
             looked_for: AtomicBool::new(false),
             changed: Notify::new(),
             cold: Mutex::new(Cold {
@@ -266,7 +267,9 @@ impl Lease {
                 fenced: false,
                 remains: None,
                 in_flight: None,
-                asked_rev: 0,
+                asked_rev: i64::MIN,
+                seen_rev: i64::MIN,
+                beside_rev: i64::MIN,
                 in_doubt: false,
                 may_be_late: false,
                 withheld: 0,
@@ -349,15 +352,24 @@ impl Lease {
         self.moved.load(Ordering::Relaxed)
     }
 
-    /// Whether the pool was last seen under older terms; then it is looked at with the next call.
-    /// Nothing more is asked for under a sealed writer, nor once it closes.
-    pub(crate) fn looks_anew(&self) -> bool {
-        if !self.behind.load(Ordering::Acquire) {
+    /// The newest revision that is known here: of its terms, or of those that others have written.
+    pub(crate) fn newest_rev(&self) -> i64 {
+        let cold = self.cold();
+        cold.view.map_or(cold.terms.rev, |view| view.terms.rev.max(cold.terms.rev))
+    }
+
+    /// Whether the pool was last seen before this revision, or does not have our limit yet; then
+    /// it is looked at with the next call. Nothing more is asked for under a sealed writer, nor
+    /// once it closes.
+    pub(crate) fn looks_anew(&self, rev: i64) -> bool {
+        let mut cold = self.cold();
+        let is_unwritten = cold.view.is_some_and(|view| cold.is_outdated(&view));
+        if cold.seen_rev >= rev && !is_unwritten {
             return false;
         }
-        let mut cold = self.cold();
         let looks = !cold.fenced && cold.closing != Closing::ForGood;
         cold.unseen |= looks;
+        cold.beside_rev = rev;
         self.looked_for.store(looks, Ordering::Release);
         looks
     }

@@ -118,18 +118,28 @@ fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
 }
 
 /// What a pool lacks for what was drawn on the other side of its limit, before that was changed: a
-/// `stop` holds for both together. `Err`: the other side is to be looked at first.
-pub(super) fn missing(q: &Purse<'_>, pool: u16, lease: &Lease, n: u64) -> Result<u64, Arc<Lease>> {
+/// `stop` holds for both together. `Err`: this side or the other is to be looked at first, so that
+/// the limits in force stand in both pools before a unit is drawn under them.
+pub(super) fn missing(
+    q: &Purse<'_>,
+    pool: u16,
+    lease: &Arc<Lease>,
+    n: u64,
+) -> Result<u64, Arc<Lease>> {
     let Some(beside) = q.sheet.policy.pools[usize::from(pool)].beside else { return Ok(0) };
     let (Beside::Included(other) | Beside::Over(other)) = beside;
     let Some(other) = lease_at(q, other) else { return Ok(0) };
     if !lease.has_moved() && !other.has_moved() {
         return Ok(0);
     }
-    if (other.is_unknown() || other.looks_anew()) && !q.store_away {
-        other.want(n);
-        q.hub.wake(&other);
-        return Err(other);
+    let newest = lease.newest_rev().max(other.newest_rev());
+    let is_old = |of: &&Arc<Lease>| of.looks_anew(newest);
+    if !q.store_away
+        && let Some(old) = [&other, lease].into_iter().find(is_old)
+    {
+        old.want(n);
+        q.hub.wake(old);
+        return Err(old.clone());
     }
     Ok(match beside {
         Beside::Included(_) => other.overdrawn(),

@@ -38,6 +38,7 @@ pub(crate) struct LeaseAtRest {
     first_ask: u64,
     raised: i64,
     withheld: u64,
+    seen_rev: i64,
 }
 
 impl Lease {
@@ -83,6 +84,7 @@ impl Lease {
             first_ask: cold.first_ask,
             raised: cold.alerting.as_ref().map_or(0, |it| it.raised()),
             withheld: cold.withheld,
+            seen_rev: cold.seen_rev,
         })
     }
 }
@@ -117,6 +119,7 @@ impl LeaseAtRest {
         (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
         cold.ceiling.was_used(self.ceiling);
         (cold.peak, cold.withheld) = (self.peak, self.withheld);
+        cold.seen_rev = self.seen_rev;
         lease.note_moved(&cold);
         lease.note_debt(&mut cold);
         drop(cold);

@@ -21,16 +21,17 @@ impl Lease {
             return;
         }
         self.rev.store(terms.rev, Ordering::Relaxed);
-        self.behind.store(cold.view.is_some(), Ordering::Release);
         let is_same = terms.limit == cold.terms.limit;
         if is_same && cold.view.is_none_or(|view| view.terms.limit == terms.limit) {
             cold.terms = terms;
             return;
         }
-        let moved = terms.limit.saturating_sub(cold.terms.limit);
-        self.free_seen.fetch_add(moved, Ordering::Relaxed);
+        let before = cold.limit_in_force();
         cold.note_peak(terms);
         cold.terms = terms;
+        // Others may have written it already: what was seen free is free under it then.
+        let moved = cold.limit_in_force().saturating_sub(before);
+        self.free_seen.fetch_add(moved, Ordering::Relaxed);
         self.moved.store(true, Ordering::Relaxed);
         self.refused_until_ns.store(0, Ordering::Release);
         let moving = self.moving();
@@ -174,7 +175,7 @@ impl Lease {
                 Closing::Resting | Closing::ForGood => self.give(&mut cold, writer),
             };
             if let Some((op, call)) = next {
-                cold.asked_rev = cold.terms.rev;
+                cold.asked_rev = cold.terms.rev.max(cold.beside_rev);
                 cold.in_flight = Some(Box::new((op, call.clone())));
                 return Some(call);
             }
@@ -269,7 +270,7 @@ impl Lease {
         let made_by = |op| matches!(op, Op::Take(entry) | Op::Charge(entry) if made(entry));
         cold.debts.absent = view.is_none();
         self.seen.store(true, Ordering::Release);
-        self.behind.store(cold.asked_rev < cold.terms.rev, Ordering::Release);
+        cold.seen_rev = view.map_or(cold.asked_rev, |view| view.terms.rev.max(cold.asked_rev));
         self.looked_for.store(false, Ordering::Release);
         self.note_moved(cold);
         match op {
@@ -302,7 +303,10 @@ impl Lease {
             }
             Op::Pay(entry) => {
                 self.release(bound.saturating_sub(before.1));
-                cold.end_payment(made(entry));
+                // Others have moved units meanwhile: it is made anew, of what is owed still.
+                if made(entry) {
+                    cold.end_payment(true);
+                }
             }
             // `left` was lowered before the question; a refusal puts it back.
             Op::Give(entry) if !made(entry) => self.release(bound.saturating_sub(entry.held)),
@@ -326,7 +330,7 @@ impl Lease {
         // Ahead of need: when little is left of the lease, or of what its ceiling allows.
         let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
         self.low.store(low, Ordering::Relaxed);
-        self.note_debt(cold);
+        self.note_view(cold);
     }
 
     /// Lowers `left` by what is left, then asks for it to be given back.
@@ -451,6 +455,12 @@ impl Cold {
         };
         let is_paid = self.shard.is_none() && self.view.is_some_and(has_paid);
         self.peak = (is_paid && terms.limit < most.limit).then_some(most);
+    }
+
+    /// The newer limit of the pool's and ours.
+    fn limit_in_force(&self) -> i64 {
+        let written = self.view.map(|view| view.terms).filter(|it| it.rev >= self.terms.rev);
+        written.unwrap_or(self.terms).limit
     }
 
     /// How much less than nothing is free, as far as is known: what late use owes, and what was
