@@ -233,8 +233,8 @@ fn broken(content: &[u8]) -> (String, Log) {
         let gate = builder.open().await.unwrap();
         std::fs::write(&path, content).unwrap();
         let said = gate.reload().await.unwrap_err().to_string();
-        // The file is looked at every second.
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        // The file is looked at every second, and taken for whole at the second look.
+        tokio::time::sleep(Duration::from_millis(3_500)).await;
         std::fs::write(&path, PLANS.replace("1000000", "7")).unwrap();
         assert!(gate.reload().await.unwrap(), "a whole one is put into force again");
         gate.close().await.unwrap();
@@ -257,7 +257,7 @@ fn a_plan_file_that_is_refused_for_its_parts_is_not_called_unreadable() {
         let builder = testing::builder("").plans_file(path.to_string_lossy());
         let gate = builder.open().await.unwrap();
         std::fs::write(&path, parts(10)).unwrap();
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        tokio::time::sleep(Duration::from_millis(3_500)).await;
         gate.close().await.unwrap();
     });
     assert!(log.has("the plan file is refused: the one before stays in force"), "{:?}", log.0);

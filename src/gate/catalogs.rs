@@ -301,4 +301,31 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         drop(hold);
     }
+
+    /// An editor that writes in place, or a copy under way, may be seen between two of its writes.
+    #[tokio::test(start_paused = true)]
+    async fn a_plan_file_that_is_still_being_written_is_not_put_into_force() {
+        let plans = |daily: u32| {
+            format!("default-plan = \"free\"\n[plan.free]\nquota.requests = \"{daily}/day\"\n")
+        };
+        let file = testing::Plans::new(&plans(1000));
+        let clock = ManualClock::at_unix_ms(testing::START_MS);
+        let gate = file.read_by(testing::builder("")).clock(clock).open().await.unwrap();
+        let has = |text: &str| gate.catalog().hash == crate::catalog::content_hash(text);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for daily in [1, 10, 100] {
+            file.set(&plans(daily));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(has(&plans(1000)), "looked at once, and it has changed since");
+        }
+        file.set(&plans(2000));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(has(&plans(1000)), "looked at once");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(has(&plans(2000)), "the same at two looks in a row");
+        assert_eq!(gate.inner.live.load().revision, 2, "no half of it has been published");
+        file.set(&plans(3000));
+        assert!(gate.reload().await.unwrap() && has(&plans(3000)), "who asks does not wait");
+        gate.close().await.unwrap();
+    }
 }

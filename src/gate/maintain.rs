@@ -23,7 +23,8 @@ use crate::clock::Now;
 use crate::error::Error;
 use crate::store::StoreError;
 
-/// How often the plan file is looked at. A raised limit acts on the next request after that.
+/// How often the plan file is looked at. What is the same at two looks in a row is put into force,
+/// and acts on the next request after that.
 const POLL: Duration = Duration::from_secs(1);
 
 /// How often memory is swept.
@@ -133,19 +134,21 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
 async fn watch_plans(inner: Weak<Inner>) {
     // It has just been read.
     let mut poll = tokio::time::interval_at(Instant::now() + POLL, POLL);
-    let mut failed = Failed::default();
+    let mut looked = Looked::default();
     loop {
         poll.tick().await;
         let Some(inner) = inner.upgrade() else { return };
-        inner.poll_plans(&mut failed).await;
+        inner.poll_plans(&mut looked).await;
     }
 }
 
-/// The last look at the plan file, if it failed.
+/// What the last look at the plan file found.
 #[derive(Default)]
-struct Failed {
-    /// What was told of it.
-    text: Option<String>,
+struct Looked {
+    /// The content, if it could be read.
+    content: Option<[u8; 32]>,
+    /// What was told of it, if it failed.
+    failed: Option<String>,
     /// The content that is broken, and need not be parsed again.
     broken: Option<[u8; 32]>,
 }
@@ -311,28 +314,33 @@ impl Inner {
         self.hub.return_retired().await;
     }
 
-    /// Looks at the plan file. The same failure is told once, not every second.
-    async fn poll_plans(&self, failed: &mut Failed) {
+    /// Looks at the plan file. What has changed since the last look waits for the next: it may be
+    /// half of what somebody is writing, and a half can be a file that parses. The same failure is
+    /// told once, not every second.
+    async fn poll_plans(&self, last: &mut Looked) {
         let _turn = self.reloads.lock().await;
         let mut broken = None;
-        let looked = match self.plans.read().await {
+        let put = match self.plans.read().await {
             Ok((name, text)) => {
                 let hash = Some(crate::catalog::content_hash(&text));
-                if failed.broken == hash {
+                if std::mem::replace(&mut last.content, hash) != hash || last.broken == hash {
                     return;
                 }
                 let put = self.put_in_force(&name, &text).await;
                 broken = hash.filter(|_| matches!(put, Err(Error::Plans(_))));
                 put
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                last.content = None;
+                Err(error)
+            }
         };
-        failed.broken = broken;
-        match looked {
-            Ok(_) => failed.text = None,
+        last.broken = broken;
+        match put {
+            Ok(_) => last.failed = None,
             Err(error) => {
                 let text = error.to_string();
-                if failed.text.as_ref() != Some(&text) {
+                if last.failed.as_ref() != Some(&text) {
                     crate::telemetry::reload_failed();
                     let what = match error {
                         Error::Plans(_) => "is broken",
@@ -342,7 +350,7 @@ impl Inner {
                     };
                     tracing::error!("the plan file {what}: the one before stays in force\n{text}");
                 }
-                failed.text = Some(text);
+                last.failed = Some(text);
             }
         }
     }

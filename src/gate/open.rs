@@ -430,7 +430,8 @@ async fn begin(
 }
 
 impl Gate {
-    /// Looks at the plan file now instead of at the next poll. `Ok(true)`: another one is in force.
+    /// Looks at the plan file now, and puts it into force at once, instead of when two polls in a
+    /// row have found it the same. `Ok(true)`: another one is in force.
     ///
     /// # Errors
     ///
