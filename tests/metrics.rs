@@ -105,6 +105,20 @@ fn a_decision_is_counted_by_its_outcome() {
 }
 
 #[test]
+fn the_catalog_in_force_is_told_from_the_start() {
+    recorded(async |seen| {
+        let plans = testing::Plans::new(PLANS);
+        let gate = plans.read_by(testing::builder("")).open().await.unwrap();
+        let of = |revision| seen.gauge(Metric::CatalogInfo, &format!("revision={revision}"));
+        assert_eq!((of(1), of(2)), (Some(1.0), None), "{:?}", seen.0);
+        plans.set(&PLANS.replace("3/day", "4/day"));
+        assert!(gate.reload().await.unwrap());
+        assert_eq!((of(1), of(2)), (Some(0.0), Some(1.0)), "{:?}", seen.0);
+        gate.close().await.unwrap();
+    });
+}
+
+#[test]
 fn what_is_refused_without_a_limit_is_counted_too() {
     recorded(async |seen| {
         let store = Faulty::scripted(Memory::new(), []);

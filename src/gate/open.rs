@@ -300,6 +300,7 @@ impl GateBuilder {
             #[cfg(feature = "stripe")]
             billing,
         });
+        crate::telemetry::catalog_info(inner.live.load().revision, None);
         let hears: Weak<Inner> = Arc::downgrade(&inner);
         inner.directory.feed().heard_by(hears);
         if let Some(joined) = joined {
