@@ -11,9 +11,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init(); // a broken plan file is logged
     let gate = Gate::open("tallygate.toml").await?;
     let acme = gate.directory().tenant("acme").note("first customer").save().await?;
-    println!("{}", acme.new_key("laptop").await?.expose()); // shown once, stored as a hash
+    if acme.keys().await?.is_empty() {
+        println!("{}", acme.new_key("laptop").await?.expose()); // shown once, stored as a hash
+    }
 
     let app = Router::new()
         .route("/v1/hello", get(hello))

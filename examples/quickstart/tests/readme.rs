@@ -70,16 +70,23 @@ struct Running {
 }
 
 impl Running {
+    /// Its first start, at which it prints a key.
     fn start(home: &Path) -> Self {
+        let mut running = Self::start_without_a_key(home);
+        let mut out = BufReader::new(running.child.stdout.take().unwrap());
+        out.read_line(&mut running.key).unwrap();
+        running.key.truncate(running.key.trim_end().len());
+        running
+    }
+
+    fn start_without_a_key(home: &Path) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
         let mut program = program(home);
         program.env("TALLYGATE_PEPPER", "no secret in a test, but 32 bytes");
-        let mut child = program.env("PORT", port.to_string()).spawn().unwrap();
-        let mut key = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut key).unwrap();
-        Self { child, port, key: key.trim().to_owned() }
+        let child = program.env("PORT", port.to_string()).spawn().unwrap();
+        Self { child, port, key: String::new() }
     }
 
     fn ends_well_at(&mut self, signal: &str) -> bool {
@@ -168,6 +175,31 @@ fn an_empty_service_file_is_enough() {
     let mut running = Running::start(home.path());
     assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "));
     assert!(running.ends_well_at("-TERM"));
+
+    // Its store is a file now: the key of the first start is good for all.
+    let mut again = Running::start_without_a_key(home.path());
+    again.key = running.key.clone();
+    assert!(again.get("/v1/hello").starts_with("HTTP/1.1 200 "));
+    assert!(again.ends_well_at("-TERM"));
+    let mut printed = String::new();
+    again.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    assert_eq!(printed, "", "no other key is made");
+}
+
+#[test]
+fn a_plan_file_that_is_broken_while_it_runs_is_logged() {
+    let home = home();
+    let mut running = Running::start(home.path());
+    let (said, lines) = std::sync::mpsc::channel();
+    let err = BufReader::new(running.child.stderr.take().unwrap());
+    std::thread::spawn(move || err.lines().map_while(Result::ok).try_for_each(|it| said.send(it)));
+    let plans = home.path().join("plans.toml");
+    let broken = std::fs::read_to_string(&plans).unwrap().replace("10k/month", "10k/moon");
+    std::fs::write(&plans, broken).unwrap();
+    let within = Duration::from_secs(10);
+    let named = |line: &String| line.contains("the plan file is broken");
+    while !named(&lines.recv_timeout(within).expect("it says so")) {}
+    assert!(running.get("/v1/hello").starts_with("HTTP/1.1 200 "), "the one before stays");
 }
 
 #[test]
