@@ -204,7 +204,7 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// What an acknowledged write survives, printed at start-up.
+/// What an acknowledged write survives, logged at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promise {
     /// Name of the kind of store: `memory`, `redb`, `dynamodb`.
