@@ -299,7 +299,11 @@ pub(crate) fn detail(refusal: &Refusal) -> String {
                 _ => "quota",
             };
             let wait = retry_after(refusal);
-            format!("The {what} {name}{of_plan} is used up. Try again in {wait} s.")
+            let how = match left(refusal) {
+                Some(left) => format!("has {left} left, fewer than asked for"),
+                None => "is used up".to_owned(),
+            };
+            format!("The {what} {name}{of_plan} {how}. Try again in {wait} s.")
         }
         (Reason::Exhausted, None) => {
             format!("A limit{of_plan} is used up. Try again in {} s.", retry_after(refusal))
@@ -307,7 +311,9 @@ pub(crate) fn detail(refusal: &Refusal) -> String {
         (Reason::Concurrency, _) => {
             format!("Too many requests are in flight for the limit{of_plan}. Wait for one to end.")
         }
-        (Reason::PaymentRequired(payment), _) => payment_detail(*payment, limit, &of_plan),
+        (Reason::PaymentRequired(payment), _) => {
+            payment_detail(*payment, limit, &of_plan, left(refusal))
+        }
         (Reason::FeatureMissing(feature), _) => match &refusal.plan {
             Some(plan) => format!("Plan {plan} does not include {feature}."),
             None => format!("The plan does not include {feature}."),
@@ -328,13 +334,28 @@ pub(crate) fn detail(refusal: &Refusal) -> String {
     }
 }
 
-fn payment_detail(payment: Payment, limit: Option<&str>, of_plan: &str) -> String {
+/// What is left of the limit that refused, where it has some: of calls nobody asks for several.
+fn left(refusal: &Refusal) -> Option<Amount> {
+    let limit = refusal.limit.as_ref().filter(|it| it.meter.is_some() && it.remaining > 0)?;
+    Some(Amount::new(limit.remaining, limit.scale))
+}
+
+fn payment_detail(
+    payment: Payment,
+    limit: Option<&str>,
+    of_plan: &str,
+    left: Option<Amount>,
+) -> String {
     match (payment, limit) {
         (Payment::TrialOver, _) => format!("The trial{of_plan} is over."),
         (Payment::Unpaid, _) => "An invoice is unpaid.".into(),
-        (Payment::GrantUsedUp, Some(name)) => {
-            format!("The units of {name}{of_plan}, granted once, are used up.")
-        }
+        (Payment::GrantUsedUp, Some(name)) => match left {
+            Some(left) => format!(
+                "Of the units of {name}{of_plan}, granted once, {left} are left, fewer than asked \
+                 for."
+            ),
+            None => format!("The units of {name}{of_plan}, granted once, are used up."),
+        },
         (Payment::GrantUsedUp, None) => format!("The units{of_plan}, granted once, are used up."),
     }
 }

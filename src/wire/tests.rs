@@ -102,6 +102,32 @@ fn a_quota_says_exactly_what_was_used() {
 }
 
 #[test]
+fn a_quota_that_has_less_than_was_asked_for_is_not_called_used_up() {
+    let tokens = LimitState {
+        name: "tokens/day".into(),
+        kind: LimitKind::Quota,
+        meter: Some("tokens".into()),
+        unit: Unit::Other,
+        scale: 2,
+        limit: 200,
+        remaining: 199,
+        used: 1,
+        ..search()
+    };
+    let said = |reason| Refusal { limit: Some(tokens.clone()), ..refused(reason) }.to_string();
+    assert_eq!(
+        said(Reason::Exhausted),
+        "The quota tokens/day of plan free has 99.5 left, fewer than asked for. \
+         Try again in 21 s."
+    );
+    assert_eq!(
+        said(Reason::PaymentRequired(Payment::GrantUsedUp)),
+        "Of the units of tokens/day of plan free, granted once, 99.5 are left, fewer than asked \
+         for."
+    );
+}
+
+#[test]
 fn too_many_in_flight_is_429_and_one_second() {
     let flight = LimitState {
         name: "concurrency".into(),
