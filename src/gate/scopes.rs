@@ -66,6 +66,17 @@ impl Yields {
             let missing = match scope {
                 Scope::Key if !self.key => "`api-key`",
                 Scope::User if !self.user => "`user-header`, `user-claim` or `user` of a JWT",
+                Scope::Ip => {
+                    // Whether it will be known is the server's to say, and no gate can look.
+                    tracing::info!(
+                        line = place.line,
+                        "limits per ip go by the peer's address: an axum app must be served with \
+                         connect info, `into_make_service_with_connect_info::<SocketAddr>()`; \
+                         of requests without an address: {}",
+                        told(self.no_scope),
+                    );
+                    continue;
+                }
                 _ => continue,
             };
             tracing::warn!(
@@ -91,4 +102,23 @@ fn scopes(catalog: &Catalog) -> BTreeMap<&Scope, Place> {
         scopes.entry(scope).or_insert(place);
     }
     scopes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::heard;
+
+    #[test]
+    fn limits_by_address_are_said_to_need_the_peer() {
+        let yields = Yields { key: true, user: true, named: false, no_scope: NoScope::Tenant };
+        let told = |limit: &str| {
+            let text = format!("default-plan = \"free\"\n[plan.free]\nrate.all = \"{limit}\"\n");
+            let catalog = Catalog::parse("plans.toml", &text, 0).unwrap();
+            heard::lines(|| yields.tell(&catalog)).concat()
+        };
+        let said = told("3/min per ip");
+        assert!(said.contains("connect info") && said.contains("line=3"), "{said}");
+        assert_eq!(told("3/min per key"), "");
+    }
 }
