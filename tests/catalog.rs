@@ -399,6 +399,14 @@ fn names(text: &str) -> impl Iterator<Item = String> {
 }
 
 #[test]
+fn the_functions_of_the_examples_that_share_a_table_share_a_plan_file() {
+    let api = include_str!("../examples/lambda-http/plans.toml");
+    assert_eq!(include_str!("../examples/lambda-ingest/plans.toml"), api);
+    let meters = load(api).meters;
+    assert!(meters.iter().any(|meter| &*meter.name == "minutes"), "what its events are of");
+}
+
+#[test]
 fn every_broken_file_names_its_one_mistake_and_loads_once_fixed() {
     let files = broken();
     assert!(files.len() >= 60, "only {} files", files.len());

@@ -1,4 +1,4 @@
-//! The API of `axum-api` as a Lambda function: the same router, the same layer, the same plans.
+//! The API of `axum-api` as a Lambda function: the same router, layer and plans.
 //!
 //! `--seed` makes the table and the demo's tenants, and ends. Without it this is a function: it
 //! wants the environment that Lambda, or AWS's emulator of it, gives a `bootstrap`.
