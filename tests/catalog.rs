@@ -407,6 +407,17 @@ fn the_functions_of_the_examples_that_share_a_table_share_a_plan_file() {
 }
 
 #[test]
+fn a_mistake_is_told_as_the_readme_of_axum_api_shows_it() {
+    let plans = include_str!("../examples/axum-api/plans.toml");
+    let broken = plans.replace("rate.search    = \"30/min\"", "rate.serch     = \"30/min\"");
+    let said = Catalog::parse("plans.toml", &broken, NOW_MS).unwrap_err().to_string();
+    let readme = include_str!("../examples/axum-api/README.md");
+    for line in said.trim_end().lines() {
+        assert!(readme.contains(&format!("\n    {line}\n")), "no {line:?} in it");
+    }
+}
+
+#[test]
 fn every_broken_file_names_its_one_mistake_and_loads_once_fixed() {
     let files = broken();
     assert!(files.len() >= 60, "only {} files", files.len());
