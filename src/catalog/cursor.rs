@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::error::known_names;
-use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, exact, unit_of};
+use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, exact, unit_meant, unit_of};
 
 /// What is wrong in a string, where in it, and what to write instead.
 #[derive(Debug, PartialEq, Eq)]
@@ -139,7 +139,9 @@ impl<'a> Cursor<'a> {
                 "m" => "did you mean `M` (million)?".to_owned(),
                 _ => match known.clone().find(|known| known.eq_ignore_ascii_case(unit)) {
                     Some(known) => format!("did you mean `{known}`?"),
-                    None => format!("write one of {}, or no unit", known_names(known)),
+                    None => self.with_unit(at.end, &unit_at).unwrap_or_else(|| {
+                        format!("write one of {}, or no unit", known_names(known))
+                    }),
                 },
             };
             Fault::new(unit_at.clone(), format!("`{unit}` is no unit"), help)
@@ -147,5 +149,22 @@ impl<'a> Cursor<'a> {
         // 18 digits times 2^40 stay below 2^128.
         let value = value.times(u128::from(by)).unwrap_or(value);
         Ok(Amount { value, bytes, at: at_all })
+    }
+
+    /// Help for a word that means a unit: the whole text with that unit behind its number.
+    fn with_unit(&self, number_end: usize, word: &Range<usize>) -> Option<String> {
+        let unit = unit_meant(&self.text[word.clone()])?;
+        let (number, rest) = self.text.split_at(number_end);
+        let (between, after) = rest.split_at(word.start - number_end);
+        let after = &after[word.len()..];
+        Some(format!("did you mean \"{number}{unit}{}{after}\"?", between.trim_end()))
+    }
+
+    /// A word that means the unit of an amount which has none.
+    pub(super) fn unit_apart(&self, of: &Amount, word: &Range<usize>) -> Option<Fault> {
+        let has_none = self.text[of.at.clone()].ends_with(|c: char| c.is_ascii_digit());
+        let help = self.with_unit(of.at.end, word).filter(|_| has_none)?;
+        let message = format!("`{}` stands apart from its number", &self.text[word.clone()]);
+        Some(Fault::new(word.clone(), message, help))
     }
 }

@@ -16,6 +16,30 @@ pub(super) const BYTE_UNITS: [(&str, u64); 9] = [
 /// Multipliers of everything that is not bytes.
 pub(super) const MULTIPLIERS: [(&str, u64); 2] = [("k", 1_000), ("M", 1_000_000)];
 
+/// Units as people write them in full, without the `s` of several.
+const IN_FULL: [(&str, &str); 11] = [
+    ("thousand", "k"),
+    ("million", "M"),
+    ("byte", "B"),
+    ("kilobyte", "KB"),
+    ("megabyte", "MB"),
+    ("gigabyte", "GB"),
+    ("terabyte", "TB"),
+    ("kibibyte", "KiB"),
+    ("mebibyte", "MiB"),
+    ("gibibyte", "GiB"),
+    ("tebibyte", "TiB"),
+];
+
+/// The unit that a word means which is none, or stands apart from its number.
+pub(super) fn unit_meant(word: &str) -> Option<&'static str> {
+    let lower = word.to_ascii_lowercase();
+    let one = lower.strip_suffix('s').unwrap_or(&lower);
+    let in_full = IN_FULL.iter().find(|(name, _)| *name == one).map(|(_, unit)| *unit);
+    let known = || MULTIPLIERS.iter().chain(&BYTE_UNITS).find(|(unit, _)| *unit == word);
+    in_full.or_else(|| known().map(|(unit, _)| *unit))
+}
+
 /// An exact, non-negative rational number in lowest terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Exact {

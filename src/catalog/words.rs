@@ -162,7 +162,10 @@ pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
         }
         "per" => scope = cursor.scope()?,
         "" => {}
-        _ => return Err(cursor.stray(at, "per SCOPE", "5k/day per user")),
+        _ => {
+            let stray = || cursor.stray(at.clone(), "per SCOPE", "5k/day per user");
+            return Err(cursor.unit_apart(&limit, &at).unwrap_or_else(stray));
+        }
     }
     if !cursor.is_done() {
         return Err(cursor.unexpected("the end", "write it like \"5k/day per user\""));
@@ -174,10 +177,14 @@ pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
 pub(super) fn amount(text: &str) -> Result<Amount, Fault> {
     let mut cursor = Cursor::new(text);
     let amount = cursor.amount()?;
-    match cursor.is_done() {
-        true => Ok(amount),
-        false => Err(cursor.unexpected("an amount alone", "write it like \"1M\" or \"64KB\"")),
+    if cursor.is_done() {
+        return Ok(amount);
     }
+    let (_, at) = cursor.word();
+    Err(cursor.unit_apart(&amount, &at).unwrap_or_else(|| {
+        cursor.at = at.start;
+        cursor.unexpected("an amount alone", "write it like \"1M\" or \"64KB\"")
+    }))
 }
 
 /// `N[unit]`, or a fraction `N/M`.
