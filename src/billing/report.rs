@@ -195,9 +195,9 @@ impl Reporter {
     ///
     /// # Errors
     ///
-    /// If the service's clock cannot be read, or the table was restored and waits for
-    /// [`resume`](Self::resume): then nothing was sent. What fails later is in the report, item by
-    /// item.
+    /// If the service's clock cannot be read, or the table was restored and waits for an operator's
+    /// word (`resume`, of the feature `stripe`): then nothing was sent. What fails later is in the
+    /// report, item by item.
     pub async fn run(&self, mut due: Vec<Due>) -> Result<Report, ReportError> {
         match restored::word(&*self.inner.store, &self.inner.space).await? {
             Word::Waits(_) => return Err(ReportError::Restored),

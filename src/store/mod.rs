@@ -209,7 +209,8 @@ pub struct Page {
 pub struct Promise {
     /// Name of the kind of store: `memory`, `redb`, `dynamodb`.
     pub kind: &'static str,
-    /// Whether an acknowledged write survives `nothing`, the `process`, or the `machine`.
+    /// What an acknowledged write survives the loss of: `nothing`, the `process`, the `machine`, or
+    /// its `data centre`.
     pub survives: &'static str,
     /// Whether several processes may share it.
     pub shared: bool,

@@ -326,7 +326,7 @@ impl Store for DynamoDb {
     }
 
     fn promise(&self) -> Promise {
-        Promise { kind: "dynamodb", survives: "machine", shared: true }
+        Promise { kind: "dynamodb", survives: "data centre", shared: true }
     }
 
     /// Calls that are under way end by themselves, whoever waits for them; later ones are refused.
@@ -384,4 +384,21 @@ fn some<T>(
     names: std::collections::HashMap<String, T>,
 ) -> Option<std::collections::HashMap<String, T>> {
     (!names.is_empty()).then_some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::Config;
+    use aws_sdk_dynamodb::config::BehaviorVersion;
+
+    use super::*;
+
+    #[test]
+    fn it_promises_at_start_what_its_documentation_says() {
+        let config = Config::builder().behavior_version(BehaviorVersion::latest()).build();
+        let promised = DynamoDb::new(Client::from_conf(config), "quotas").promise();
+        let row = "| `dynamodb` | the loss of a data centre |";
+        assert!(include_str!("../../../docs/storage.md").contains(row));
+        assert_eq!(promised.survives, "data centre");
+    }
 }
