@@ -84,14 +84,14 @@ pub(crate) fn print_tour(address: &str) {
         "\
 {name} listens on http://{address}
 
-  curl -i 'http://{address}/v1/search?q=toll' -H 'authorization: Bearer tg_demo_acme'
+  curl -i 'http://{address}/v1/search?q=tide' -H 'authorization: Bearer tg_demo_acme'
   curl -i -X POST http://{address}/v1/accounts/7/exports -H 'x-api-key: tg_demo_acme'   # spends 25
   curl -i -X POST http://{address}/v1/accounts/7/exports -H 'x-api-key: tg_demo_solo'   # 403
-  curl -i 'http://{address}/v1/search?q=toll' -H 'x-api-key: tg_demo_late'              # 402
+  curl -i 'http://{address}/v1/search?q=tide' -H 'x-api-key: tg_demo_late'              # 402
   curl -i http://{address}/v1/upload -H 'x-api-key: tg_demo_acme' --data-binary @Cargo.lock
   curl 'http://{address}/v1/stream?chunks=100' -H 'x-api-key: tg_demo_acme' | wc -c
   for i in $(seq 31); do curl -s -o /dev/null -w '%{{http_code}} ' \\
-    'http://{address}/v1/search?q=toll' -H 'x-api-key: tg_demo_solo'; done          # 429 at last
+    'http://{address}/v1/search?q=tide' -H 'x-api-key: tg_demo_solo'; done          # 429 at last
   curl http://{address}/usage -H 'x-api-key: tg_demo_acme'
 
 usage page, for the same keys: http://{address}/usage-page

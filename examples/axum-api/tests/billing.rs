@@ -112,7 +112,7 @@ fn report(api: &Api) -> Value {
 }
 
 fn search(api: &Api, key: &str) -> Answer {
-    api.send("GET", "/v1/search?q=toll", key)
+    api.send("GET", "/v1/search?q=tide", key)
 }
 
 fn plan(answer: &Answer) -> String {

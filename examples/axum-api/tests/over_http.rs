@@ -12,7 +12,7 @@ use support::{Home, PROGRAM};
 const ACME: &str = "tg_demo_acme";
 const SOLO: &str = "tg_demo_solo";
 const LATE: &str = "tg_demo_late";
-const SEARCH: &str = "/v1/search?q=toll";
+const SEARCH: &str = "/v1/search?q=tide";
 const EXPORT: &str = "/v1/accounts/7/exports";
 
 #[test]

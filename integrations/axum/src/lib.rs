@@ -4,7 +4,7 @@
 //! use axum::routing::{get, post};
 //! use axum::{Json, Router};
 //! use tallygate::Gate;
-//! use tallygate_axum::{Refused, Tenant, GateLayer, Usage, usage_router};
+//! use tallygate_axum::{GateLayer, Refused, Tenant, Usage, usage_router};
 //!
 //! fn app(gate: &Gate) -> Router {
 //!     Router::new()
