@@ -143,7 +143,7 @@ const TO_CATCH: Range<u64> = 0..4_000;
 /// a process that has died may lack what one that was sealed and lives may not. They are tried
 /// first, so that nobody has to wait for them; others are looked for from the beginning.
 const SHOWN: [(Plant, u64, bool); 3] = [
-    (Plant::RestartTrustsJournal, 449, false),
+    (Plant::RestartTrustsJournal, 2012, false),
     (Plant::FenceIgnoresOpenPermits, 102, true),
     (Plant::ShortPageIsTheEnd, 117, true),
 ];
