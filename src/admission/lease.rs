@@ -364,11 +364,13 @@ impl Lease {
     pub(crate) fn looks_anew(&self, rev: i64) -> bool {
         let mut cold = self.cold();
         let is_unwritten = cold.view.is_some_and(|view| cold.is_outdated(&view));
-        if cold.seen_rev >= rev && !is_unwritten {
+        let is_old = cold.seen_rev < rev;
+        if !is_old && !is_unwritten {
             return false;
         }
         let looks = !cold.fenced && cold.closing != Closing::ForGood;
-        cold.unseen |= looks;
+        // What has been seen as of then is written next: another look would keep that waiting.
+        cold.unseen |= looks && is_old;
         cold.beside_rev = rev;
         self.looked_for.store(looks, Ordering::Release);
         looks
