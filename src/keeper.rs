@@ -320,8 +320,9 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
                 continue;
             }
         }
-        if let Ok(Seen { root: Some((free, share)), .. }) = &answer {
-            lease.saw_root(*free, *share);
+        let root = answer.as_ref().ok().and_then(|seen| seen.root);
+        if let Some(root) = root {
+            lease.saw_root(root.free, root.share);
         }
         let answer = answer.map(|seen| seen.item);
         is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
@@ -352,6 +353,9 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
         if lease.is_fenced() {
             hands.hub.fence(lease.incarnation());
         }
+        if root.is_some_and(|root| root.owes) {
+            lease.follow_debt();
+        }
     }
     if let Some(shard) = lease.shard().filter(|_| is_left && lease.has_left()) {
         // Left there, they are found by whoever seeks.
@@ -365,7 +369,7 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
 /// The sub-pool of a lease that has just met its pool, where it is to have one. A slot of a strict
 /// rate has none: it is over before units that lie in the wrong sub-pool are where they are wanted.
 fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &Seen) -> Option<u16> {
-    let may = !lease.is_of_slot() && lease.shard().is_none() && hands.store.promise().shared;
+    let may = !lease.is_of_slot() && !lease.has_place() && hands.store.promise().shared;
     let item = seen.item.as_ref().filter(|_| may)?;
     let is_crowded = subpool::is_crowded(item, lease.incarnation()).ok()?;
     is_crowded.then(|| subpool::shard_of(lease.incarnation()))
@@ -424,8 +428,8 @@ struct Seen {
     item: Option<Item>,
     /// It had been made before.
     was_there: bool,
-    /// Of a sub-pool: what is free in its root, and its share of that.
-    root: Option<(i64, i64)>,
+    /// Of a sub-pool: its root.
+    root: Option<seek::RootSeen>,
 }
 
 async fn ask(hands: &Hands, call: Call) -> Result<Seen, StoreError> {

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tallygate::directory::Grant;
+use tallygate::ingest::UsageEvent;
 use tallygate::store::{
     Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
 };
@@ -253,6 +255,58 @@ async fn what_is_free_in_sub_pools_is_free_in_reports() {
         assert!(used.contains(&told), "{told}, {taken} taken: {pools:?}");
     }
     split_pools(None);
+}
+
+/// The debt of the tenant's jobs, as this process says it.
+async fn debt(gate: &Gate) -> u64 {
+    let who = testing::identified(gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let jobs = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap();
+    jobs.limits[0].debt
+}
+
+/// Most of the sub-pools are not there, and a root that is used up makes none.
+#[tokio::test(start_paused = true)]
+async fn what_a_process_without_units_hears_of_is_owed_everywhere_and_paid_by_a_grant() {
+    for seed in 1..6 {
+        seed_this_thread(Some(seed));
+        split_pools(Some((2, 64)));
+        let mut service = Service::new();
+        let mut gates = Vec::new();
+        for _ in 0..6 {
+            gates.push(service.open().await);
+        }
+        let mut served = 0;
+        while served < LIMIT {
+            served += serve_all(&gates, LIMIT).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        let hears = service.open().await;
+        let event = UsageEvent::new("late", "acme", "jobs", 9);
+        hears.0.ingest().events(vec![event]).await[0].as_ref().unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!((debt(&hears.0).await, debt(&gates[0].0).await), (9, 9), "seed {seed}");
+
+        gates.push(hears);
+        for (gate, _) in &gates {
+            gate.close().await.unwrap();
+        }
+        let fresh = service.open().await;
+        assert_eq!(serve(&fresh, 1).await, 0, "seed {seed}");
+        let gift = Grant {
+            id: "gift".into(),
+            meter: "jobs".into(),
+            units: 12,
+            source: "gift".into(),
+            expires_ms: None,
+            note: None,
+        };
+        fresh.0.directory().tenant("acme").grant(gift).save().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(serve(&fresh, 12).await, 3, "nine of twelve are owed: seed {seed}");
+        assert_eq!(debt(&fresh.0).await, 0, "seed {seed}");
+        split_pools(None);
+    }
 }
 
 /// Dead ones have entries in sub-pools that the living lease nothing from.

@@ -130,6 +130,8 @@ struct Cold {
     unseen: bool,
     /// The sub-pool that its entry is in; `None`: the pool itself.
     shard: Option<u16>,
+    /// It stays with the root, where something is owed.
+    in_root: bool,
     /// Of a sub-pool: what was free in its root when that was last looked at, and its share of it.
     elsewhere: i64,
     share: i64,
@@ -255,6 +257,7 @@ impl Lease {
                 stale: false,
                 unseen: false,
                 shard: None,
+                in_root: false,
                 elsewhere: 0,
                 share: 0,
                 closing: Closing::No,

@@ -165,11 +165,14 @@ pub(crate) fn may_be(item: &Item) -> Result<std::ops::Range<u16>, StoreError> {
     Ok(if many || is_split(item) { 0..shards() } else { 0..0 })
 }
 
-/// Whether so many writers lease from this pool that one without an entry goes to its sub-pool.
+/// Whether so many writers lease from this pool that one without an entry goes to its sub-pool. Not
+/// while something is owed: the debt stands here, and whoever does not see it would serve the units
+/// that are to pay it.
 pub(crate) fn is_crowded(item: &Item, incarnation: u128) -> Result<bool, StoreError> {
     let entries = pool::entries(item)?;
     let is_in = entries.iter().any(|(writer, _)| *writer == incarnation);
-    Ok(!is_in && (is_split(item) || entries.len() >= planted::split_at(SPLIT_AT)))
+    let is_full = is_split(item) || entries.len() >= planted::split_at(SPLIT_AT);
+    Ok(!is_in && is_full && View::read(item, incarnation)?.owed() == 0)
 }
 
 /// Whether a pool has sub-pools.

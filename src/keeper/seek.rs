@@ -26,8 +26,17 @@ pub(super) const FRUITLESS: Range<Duration> = Duration::from_secs(2)..Duration::
 pub(super) struct Found {
     /// The item that was sought for, as it stands.
     pub(super) item: Option<Item>,
-    /// What is free in the root and a sub-pool's share of it, where that was looked at.
-    pub(super) root: Option<(i64, i64)>,
+    /// The root, where that was looked at.
+    pub(super) root: Option<RootSeen>,
+}
+
+/// What a lease of a sub-pool hears of the root.
+#[derive(Clone, Copy, Default)]
+pub(super) struct RootSeen {
+    /// Free there, and a sub-pool's share of that.
+    pub(super) free: i64,
+    pub(super) share: i64,
+    pub(super) owes: bool,
 }
 
 /// Has units moved to where they are wanted. An error leaves nothing that a later call would not
@@ -42,7 +51,7 @@ pub(super) async fn seek(hands: &Hands, seek: &Seek) -> Result<Found, StoreError
         return Ok(Found { item: Some(item), root: None });
     }
     let Some(mut split) = Split::read(hands, pool).await? else {
-        return Ok(Found { item, root: Some((0, 0)) });
+        return Ok(Found { item, root: Some(RootSeen::default()) });
     };
     let mut is_fruitless = !split.is_due();
     loop {
@@ -60,9 +69,10 @@ pub(super) async fn seek(hands: &Hands, seek: &Seek) -> Result<Found, StoreError
         is_fruitless = true;
         split.gather(*shard, *want).await?;
     }
-    let root = Some((split.root.view.free, split.root.share()));
+    let view = &split.root.view;
+    let root = RootSeen { free: view.free, share: split.root.share(), owes: view.owed() > 0 };
     let item = if shard.is_none() { Some(split.item) } else { item };
-    Ok(Found { item, root })
+    Ok(Found { item, root: Some(root) })
 }
 
 /// Brings what is free in a sub-pool that nobody leases from any more back to the root.

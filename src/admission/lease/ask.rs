@@ -92,8 +92,11 @@ impl Lease {
             }
             None if cold.stale => return Some(self.seek(cold, is_over)),
             None => {
-                self.refuse(cold, now);
-                return None;
+                let next = self.ask_debt(cold, writer);
+                if next.is_none() {
+                    self.refuse(cold, now);
+                }
+                return next;
             }
         };
         if cold.is_outdated(&view) && cold.shard.is_some() {

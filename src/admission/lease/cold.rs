@@ -130,6 +130,25 @@ impl Lease {
         (cold.shard, cold.stale) = (Some(shard), true);
     }
 
+    /// Whether it has a sub-pool, or is to stay with the root.
+    pub(crate) fn has_place(&self) -> bool {
+        let cold = self.cold();
+        cold.shard.is_some() || cold.in_root
+    }
+
+    /// Its root owes. If nothing of ours is in the sub-pool, and nothing to be had there, it leases
+    /// from the root from now on, where the debt is seen. No call is in flight.
+    pub(crate) fn follow_debt(&self) {
+        let mut cold = self.cold();
+        let is_clear = cold.view.is_none_or(|view| view.mine.is_none() && view.free <= 0);
+        let follows = is_clear && cold.in_flight.is_none() && cold.closing == Closing::No;
+        let follows = follows && cold.shard.is_some() && !cold.fenced;
+        if follows {
+            cold.unseen = true;
+            cold.go_to_root();
+        }
+    }
+
     /// The sub-pool that its entry is in; `None`: the pool itself.
     pub(crate) fn shard(&self) -> Option<u16> {
         self.cold().shard
@@ -421,6 +440,12 @@ impl Lease {
 }
 
 impl Cold {
+    /// From now on the lease is the root's, of which nothing is known yet.
+    pub(super) fn go_to_root(&mut self) {
+        (self.shard, self.in_root, self.view) = (None, true, None);
+        (self.elsewhere, self.share, self.debts.absent) = (0, 0, false);
+    }
+
     pub(super) fn held(&self) -> u64 {
         self.view.and_then(|v| v.mine).map_or(0, |mine| mine.held)
     }

@@ -151,15 +151,23 @@ impl Lease {
         let key = self.key(cold.shard, writer);
         let Some(view) = cold.view else {
             if owing == 0 {
+                if cold.debts.absent {
+                    cold.end_payment(false); // it came for what has been paid since
+                }
                 return None;
             }
             if !cold.debts.absent {
                 return Some((Op::Look, Call::Look(key)));
             }
             // A sub-pool that is not there is made with what its root credits it, never with a
-            // whole limit: until then what is owed waits here.
+            // whole limit. Where that has nothing, what is owed is charged to the root, and paid
+            // there: nothing of ours is anywhere yet.
             if cold.shard.is_some() {
-                return None;
+                if cold.stale && cold.closing == Closing::No {
+                    return None; // it has not been asked yet
+                }
+                cold.go_to_root();
+                return Some((Op::Look, Call::Look(self.key(None, writer))));
             }
             let entry = self.next_entry(cold, owing);
             let terms = cold.terms;
