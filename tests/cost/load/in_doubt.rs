@@ -1,0 +1,121 @@
+//! Leases whose last call is in doubt: they are asked about again, and nobody else waits for them.
+
+use std::time::Duration;
+
+use tallygate::store::{Change, Key, Memory, Query, Store, Value, When, Write, Written};
+use tallygate::{CLOSE_WITHIN, Gate, testing};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::support::{Of, Paused, Troubled, call};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [plan.free]
+    quota.requests = "1000/day per user"
+"#;
+
+async fn gate(store: &Troubled) -> Gate {
+    let builder = testing::builder(PLANS).store(store.clone()).clock(Paused::now());
+    builder.open().await.unwrap()
+}
+
+/// One call of each of so many users of a tenant, all at once; returns how many were served.
+async fn users(gate: &Gate, tenant: &str, users: usize) -> usize {
+    let mut calls = JoinSet::new();
+    for user in 0..users {
+        let (gate, tenant) = (gate.clone(), tenant.to_owned());
+        calls.spawn(async move {
+            let answer = call(&gate, Of(&tenant, &format!("u{user}"))).await;
+            if !tenant.starts_with('t') && tenant != "stuck" && answer.is_err() {
+                println!("{tenant}: {answer:?}");
+            }
+            answer.is_ok()
+        });
+    }
+    calls.join_all().await.into_iter().filter(|served| *served).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_are_served_while_leases_of_one_tenant_are_in_doubt() {
+    let store = Troubled::new(Memory::new(), Duration::from_millis(2), false);
+    let gate = gate(&store).await;
+    store.mark(true);
+    assert_eq!(users(&gate, "stuck", 1).await, 1);
+    store.mark(false);
+    assert_eq!(users(&gate, "stuck", 400).await, 1, "the one that has its lease");
+    for second in 0..20 {
+        for n in 0..10 {
+            let other = format!("other-{second}-{n}");
+            assert_eq!(users(&gate, &other, 5).await, 5, "{other}");
+        }
+        // New ones of the tenant in trouble come all the while.
+        users(&gate, "stuck", 400 + second).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn closes_in_time(tenants: usize, each: usize, call: Duration) {
+    let store = Troubled::new(Memory::new(), call, false);
+    let gate = gate(&store).await;
+    // Something that the flush has to write.
+    assert_eq!(users(&gate, "served", 10).await, 10);
+    store.for_everybody();
+    let mut all = JoinSet::new();
+    for tenant in 0..tenants {
+        let gate = gate.clone();
+        all.spawn(async move { users(&gate, &format!("t{tenant}"), each).await });
+    }
+    assert_eq!(all.join_all().await.into_iter().sum::<usize>(), 0);
+
+    let begun = Instant::now();
+    gate.close_within(CLOSE_WITHIN).await.unwrap();
+    let took = begun.elapsed();
+    println!("{tenants} x {each} leases in doubt: closed after {took:?}");
+    assert!(took <= CLOSE_WITHIN + Duration::from_millis(100), "{took:?}");
+    let log = store.logs().into_iter().next().unwrap();
+    let query = Query { pk: log, from: String::new(), until: None, limit: 100 };
+    let slots = store.memory.query(query).await.unwrap().items;
+    assert!(slots.len() >= 2, "what was used is on record, and the log has its end: {slots:?}");
+    let last = &slots.last().unwrap().1;
+    assert!(last.int("seal").is_some(), "{last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_keeps_its_deadline_with_100000_leases_in_doubt() {
+    closes_in_time(100, 1_000, Duration::from_millis(5)).await;
+}
+
+/// Ends the gate's log, as a process does that takes this one for dead.
+async fn seal(store: &Troubled) {
+    let pk = store.logs().into_iter().next().unwrap();
+    let query = Query { pk: pk.clone(), from: String::new(), until: None, limit: 100 };
+    let slots = store.memory.query(query).await.unwrap().items;
+    let (last, item) = slots.last().unwrap();
+    let next = last.parse::<u64>().unwrap() + 1;
+    let of_every_slot = item.0.iter().filter(|(name, _)| *name != "body");
+    let change = of_every_slot.map(|(name, value)| Change::Set(name.clone(), value.clone()));
+    let seal = Change::Set("seal".into(), Value::Int(1));
+    let key = Key { pk, sk: format!("{next:020}") };
+    let write = Write { key, when: vec![When::Absent], change: change.chain([seal]).collect() };
+    assert!(matches!(store.memory.write(write).await.unwrap(), Written::Applied(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_keeps_its_deadline_with_a_sealed_log_and_no_answer_to_a_new_one() {
+    let store = Troubled::new(Memory::new(), Duration::from_millis(2), false);
+    let gate = gate(&store).await;
+    assert_eq!(users(&gate, "served", 10).await, 10);
+    gate.flush_now().await.unwrap();
+    seal(&store).await;
+    store.no_new_logs();
+    assert_eq!(users(&gate, "served", 10).await, 10);
+
+    let begun = Instant::now();
+    let closing = gate.close_within(CLOSE_WITHIN);
+    let closed = tokio::time::timeout(10 * CLOSE_WITHIN, closing).await.expect("it ends");
+    let took = begun.elapsed();
+    assert!(took <= CLOSE_WITHIN + Duration::from_millis(100), "{took:?}");
+    let error = closed.unwrap_err().to_string();
+    assert!(error.contains("no answer"), "says that something is left, and why: {error}");
+}

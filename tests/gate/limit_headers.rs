@@ -1,0 +1,155 @@
+//! What the limit headers say is left: what the next request could use, of included units and
+//! grants together. And of which instant: now, for a handler that has waited; the admission, for
+//! one that was ready at once, which costs one reading of the clock less. Time is in hand.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Empty;
+use tallygate::middleware::GateLayer;
+use tallygate::{Clock, ManualClock, Now, testing};
+use tower::{Layer, Service, service_fn};
+
+const PLANS: &str = r#"
+    default-plan = "free"
+    [plan.free]
+    rate.default = "10/min burst 10"
+"#;
+
+/// A clock that counts how often it is read.
+#[derive(Clone)]
+struct Counted(ManualClock, Arc<AtomicUsize>);
+
+impl Clock for Counted {
+    fn now(&self) -> Now {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.now()
+    }
+}
+
+impl Counted {
+    fn readings(&self) -> usize {
+        self.1.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// The `RateLimit` of a request whose handler takes 30 seconds, and how often the clock was read.
+/// The tenant has made three requests before.
+async fn told(waits: bool, extensions: bool) -> (String, usize) {
+    let clock = Counted(ManualClock::at_unix_ms(testing::START_MS), Arc::default());
+    let gate = testing::builder(PLANS).clock(clock.clone()).open().await.unwrap();
+    let layer = GateLayer::new(&gate);
+    let layer = if extensions { layer } else { layer.without_extensions() };
+    let time = clock.0.clone();
+    let mut service = layer.layer(service_fn(move |request: Request<Empty<Bytes>>| {
+        let time = time.clone();
+        async move {
+            if waits {
+                tokio::task::yield_now().await;
+            }
+            if request.uri() == "/slow" {
+                time.advance(Duration::from_secs(30));
+            }
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    }));
+    let request = |to: &str| Request::get(to).header("x-tenant", "acme").body(Empty::new());
+    for _ in 0..3 {
+        service.call(request("/").unwrap()).await.unwrap();
+    }
+    clock.readings();
+    let response = service.call(request("/slow").unwrap()).await.unwrap();
+    let readings = clock.readings();
+    (response.headers()["ratelimit"].to_str().unwrap().to_owned(), readings)
+}
+
+#[tokio::test]
+async fn after_a_wait_the_headers_tell_what_is_left_now() {
+    for extensions in [false, true] {
+        // Four of ten are gone, and five come in half a minute. How often the clock is read says
+        // nothing here: others read it while this waits.
+        assert_eq!(told(true, extensions).await.0, "\"default\";r=10;t=0");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_was_ready_at_once_costs_no_second_look_at_the_clock() {
+    for extensions in [false, true] {
+        assert_eq!(told(false, extensions).await, ("\"default\";r=6;t=24".to_owned(), 1));
+    }
+}
+
+/// The `r` of the headers of a request whose handler reports so many tokens.
+async fn left_after(gate: &tallygate::Gate, tokens: u64) -> String {
+    let service = service_fn(move |request: Request<Empty<Bytes>>| {
+        let usage = request.extensions().get::<tallygate::Admitted>().unwrap().usage();
+        async move {
+            if tokens > 0 {
+                usage.add("tokens", tokens);
+            }
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    let request = Request::get("/").header("x-tenant", "acme").body(Empty::new()).unwrap();
+    let response = GateLayer::new(gate).layer(service).call(request).await.unwrap();
+    let said = response.headers()["ratelimit"].to_str().unwrap();
+    said.split(';').find(|part| part.starts_with("r=")).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn what_is_left_is_what_the_next_request_could_use() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.tokens]
+        count = "reported"
+        hold  = "50"
+        [plan.free]
+        quota.tokens = "500/day"
+        "#,
+    );
+    // Its own hold of 50 is not used.
+    assert_eq!(left_after(&gate, 0).await, "r=500");
+    assert_eq!(left_after(&gate, 10).await, "r=490");
+    let pack = tallygate::directory::Grant {
+        id: "pack".into(),
+        meter: "tokens".into(),
+        units: 300,
+        source: "bought".into(),
+        expires_ms: None,
+        note: None,
+    };
+    gate.directory().tenant("acme").grant(pack).save().await.unwrap();
+    assert_eq!(left_after(&gate, 0).await, "r=790", "included and granted together");
+    assert_eq!(left_after(&gate, 510).await, "r=280");
+    assert_eq!(left_after(&gate, 0).await, "r=280", "nothing is included any more");
+    assert_eq!(left_after(&gate, 280).await, "r=0");
+}
+
+#[tokio::test]
+async fn what_a_request_holds_of_a_sum_is_left_until_it_is_used() {
+    let (gate, _clock) = testing::gate(
+        r#"
+        default-plan = "free"
+        [meter.tokens]
+        count = "reported"
+        hold  = "20"
+        [meter.credits]
+        parts = 10
+        sum = { tokens = "1/10", requests = "1" }
+        [plan.free]
+        quota.credits = "40/day"
+        "#,
+    );
+    // A call is a credit, and the 2 that it holds for 20 tokens are not used.
+    assert_eq!(left_after(&gate, 0).await, "r=39");
+    assert_eq!(left_after(&gate, 10).await, "r=37", "another call, and 10 tokens");
+    assert_eq!(left_after(&gate, 20).await, "r=34", "all that it held");
+    for left in (2..34).rev() {
+        assert_eq!(left_after(&gate, 0).await, format!("r={left}"));
+    }
+}

@@ -1,0 +1,218 @@
+//! What a gate tells a host's recorder of its decisions and of its flush, from outside.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use tallygate::store::{Memory, Redb, Store};
+use tallygate::telemetry::Metric;
+use tallygate::testing::{self, Faulty};
+use tallygate::{Ask, Gate};
+
+/// Keeps every series by its name and labels.
+#[derive(Default)]
+struct Seen(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Seen {
+    fn series(&self, key: &Key) -> Arc<AtomicU64> {
+        let labels = key.labels().map(|label| format!(" {}={}", label.key(), label.value()));
+        let name = key.name().to_owned() + &labels.collect::<String>();
+        self.0.lock().unwrap().entry(name).or_default().clone()
+    }
+
+    fn get(&self, metric: Metric, labels: &str) -> Option<u64> {
+        let name = [metric.name, labels].join(if labels.is_empty() { "" } else { " " });
+        self.0.lock().unwrap().get(&name).map(|series| series.load(Relaxed))
+    }
+
+    fn gauge(&self, metric: Metric, labels: &str) -> Option<f64> {
+        self.get(metric, labels).map(f64::from_bits)
+    }
+}
+
+/// A histogram as the sum of what was recorded.
+struct Sum(Arc<AtomicU64>);
+
+impl metrics::HistogramFn for Sum {
+    fn record(&self, value: f64) {
+        self.0.fetch_add(value as u64, Relaxed);
+    }
+}
+
+impl metrics::Recorder for Seen {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.series(key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.series(key))
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(Arc::new(Sum(self.series(key))))
+    }
+}
+
+/// One thread, on which this recorder is heard.
+fn recorded(test: impl AsyncFnOnce(&Seen)) {
+    let seen = Seen::default();
+    metrics::with_local_recorder(&seen, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test(&seen));
+    });
+}
+
+const PLANS: &str = "default-plan = \"free\"\n[plan.free]\nquota.requests = \"3/day\"";
+
+/// Whether a job is admitted.
+async fn ask(gate: &Gate) -> bool {
+    let acme = gate.tenant("acme").await.unwrap();
+    let admitted = gate.admit(Ask::op("job").tenant(&acme).cost("requests", 1)).await;
+    admitted.is_ok_and(|permit| {
+        permit.settle();
+        true
+    })
+}
+
+#[test]
+fn a_decision_is_counted_by_its_outcome() {
+    recorded(async |seen| {
+        let (gate, _clock) = testing::gate_with(PLANS, Memory::new());
+        for admitted in [true, true, true, false] {
+            assert_eq!(ask(&gate).await, admitted);
+        }
+        let of = |outcome, policy| {
+            let labels = format!("plan=free route=default outcome={outcome} policy={policy}");
+            seen.get(Metric::Decisions, &labels)
+        };
+        assert_eq!(of("allowed", ""), Some(3), "{:?}", seen.0);
+        assert_eq!(of("refused", "requests/day"), Some(1), "{:?}", seen.0);
+    });
+}
+
+#[test]
+fn the_catalog_in_force_is_told_from_the_start() {
+    recorded(async |seen| {
+        let plans = testing::Plans::new(PLANS);
+        let gate = plans.read_by(testing::builder("")).open().await.unwrap();
+        let of = |revision| seen.gauge(Metric::CatalogInfo, &format!("revision={revision}"));
+        assert_eq!((of(1), of(2)), (Some(1.0), None), "{:?}", seen.0);
+        plans.set(&PLANS.replace("3/day", "4/day"));
+        assert!(gate.reload().await.unwrap());
+        assert_eq!((of(1), of(2)), (Some(0.0), Some(1.0)), "{:?}", seen.0);
+        gate.close().await.unwrap();
+    });
+}
+
+#[test]
+fn what_is_refused_without_a_limit_is_counted_too() {
+    recorded(async |seen| {
+        let store = Faulty::scripted(Memory::new(), []);
+        let (gate, _clock) = testing::gate_with(PLANS, store.clone());
+        assert!(gate.admit(Ask::op("job").cost("requests", 1)).await.is_err());
+        let acme = gate.tenant("acme").await.unwrap();
+        store.outage(true);
+        assert!(gate.admit(Ask::op("job").tenant(&acme).cost("requests", 1)).await.is_err());
+        let of = |labels| seen.get(Metric::Decisions, labels);
+        let unknown = "plan= route= outcome=unidentified policy=";
+        let away = "plan=free route=default outcome=unavailable policy=";
+        assert_eq!((of(unknown), of(away)), (Some(1), Some(1)), "{:?}", seen.0);
+    });
+}
+
+/// So many frames of 100 bytes.
+struct Frames(u32);
+
+impl http_body::Body for Frames {
+    type Data = bytes::Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+        let next = self.0.checked_sub(1);
+        self.0 = next.unwrap_or(0);
+        Poll::Ready(next.map(|_| Ok(http_body::Frame::data(vec![b'x'; 100].into()))))
+    }
+}
+
+#[test]
+fn a_stream_that_is_cut_is_refused_once() {
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Empty};
+    use tower::{Layer, ServiceExt};
+
+    const PLANS: &str = "default-plan = \"free\"\n\
+        [meter.egress]\ncount = \"response-bytes\"\nhold = \"1KB\"\ncut = true\n\
+        [plan.free]\nquota.egress = \"10500B/day\"";
+    recorded(async |seen| {
+        let (gate, _clock) = testing::gate_with(PLANS, Memory::new());
+        let stream = tower::service_fn(async |_: Request<Empty<bytes::Bytes>>| {
+            Ok::<_, Infallible>(Response::new(Frames(150)))
+        });
+        let request = Request::builder().header("x-tenant", "acme").body(Empty::new()).unwrap();
+        let layered = tallygate::middleware::GateLayer::new(&gate).layer(stream);
+        let body = layered.oneshot(request).await.unwrap().into_body();
+        body.collect().await.unwrap_err();
+        let cut = "plan=free route=default outcome=refused policy=egress/day";
+        assert_eq!(seen.get(Metric::Decisions, cut), Some(1), "{:?}", seen.0);
+    });
+}
+
+#[test]
+fn a_flush_tells_its_rows_and_how_old_the_oldest_of_them_is() {
+    recorded(async |seen| {
+        let store = Faulty::scripted(Memory::new(), []);
+        let (gate, clock) = testing::gate_with(PLANS, store.clone());
+        let lag = || seen.gauge(Metric::FlushLag, "");
+        let degraded = || seen.gauge(Metric::Degraded, "mode=flush");
+        assert!(ask(&gate).await);
+        store.outage(true);
+        gate.flush_now().await.unwrap_err();
+        assert_eq!((lag(), degraded()), (Some(0.0), Some(1.0)));
+        // As old as the first try, with every one that fails.
+        clock.advance(Duration::from_secs(3));
+        gate.flush_now().await.unwrap_err();
+        assert_eq!((lag(), degraded()), (Some(3.0), Some(1.0)));
+        store.outage(false);
+        gate.flush_now().await.unwrap();
+        assert_eq!((lag(), degraded()), (Some(0.0), Some(0.0)));
+        // A row of the tenant's use, and one of its lease.
+        assert_eq!(seen.get(Metric::FlushBatch, ""), Some(2));
+        assert!(seen.get(Metric::StoreSeconds, "op=lease").is_some());
+    });
+}
+
+/// The store's threads are not the test's: what they tell goes to the recorder of the process.
+#[tokio::test]
+async fn a_store_file_that_is_gone_shows_until_it_is_back() {
+    let seen: &'static Seen = Box::leak(Box::default());
+    metrics::set_global_recorder(seen).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, kept) = (folder.path().join("store.redb"), folder.path().join("kept"));
+    let store = Redb::open(&path).unwrap();
+    for (from, to, shown) in [(&path, &kept, 1.0), (&kept, &path, 0.0)] {
+        std::fs::rename(from, to).unwrap();
+        let shows = async {
+            while seen.gauge(Metric::Degraded, "mode=store") != Some(shown) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), shows).await;
+        assert!(in_time.is_ok(), "it is never {shown}: {:?}", seen.0);
+    }
+    store.close().await.unwrap();
+}

@@ -1,0 +1,128 @@
+//! What a gate refuses to open with, and what it says.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tallygate::store::{
+    Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+};
+use tallygate::{Error, Gate, GateBuilder, testing};
+
+const PLANS: &str = "default-plan = \"free\"\n[plan.free]\n";
+
+/// A gate over a store, with these peppers by their ids, newest first.
+async fn with_peppers(store: &Memory, peppers: &[(&str, &str)]) -> Result<Gate, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let written = peppers.iter().map(|(id, secret)| {
+        let path = folder.path().join(id);
+        std::fs::write(&path, secret).unwrap();
+        format!("{{ id = {id:?}, file = {path:?} }}")
+    });
+    let written: Vec<String> = written.collect();
+    let service = format!(
+        "[store]\nkind = \"memory\"\n[[identify]]\napi-key = \"authorization\"\n\
+         pepper = [{}]\n[flush]\nmode = \"fast\"\n",
+        written.join(", ")
+    );
+    GateBuilder::from_text(&service).plans(PLANS).store(store.clone()).open().await
+}
+
+#[tokio::test]
+async fn another_pepper_under_the_same_id_is_refused() {
+    let store = Memory::new();
+    let (old, new) = ("the pepper that keys were made with", "a pepper of somebody's new machine");
+    for _ in 0..2 {
+        with_peppers(&store, &[("1", old)]).await.unwrap().close().await.unwrap();
+    }
+    let error = with_peppers(&store, &[("1", new)]).await.unwrap_err().to_string();
+    assert!(error.contains("\"1\"") && error.contains("another id"), "{error}");
+    assert!(!error.contains(new) && !error.contains(old), "{error}");
+    // As it is to be changed.
+    let both = [("2", new), ("1", old)];
+    with_peppers(&store, &both).await.unwrap().close().await.unwrap();
+    let error = with_peppers(&store, &[("2", old), ("1", old)]).await.unwrap_err().to_string();
+    assert!(error.contains("\"2\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_short_token_of_ingest_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let open = async |path: &Path| {
+        let service = format!(
+            "[store]\nkind = \"memory\"\n[[identify]]\nclaim = \"org\"\n\
+             [ingest]\ntoken = {{ file = {path:?} }}\n[flush]\nmode = \"fast\"\n"
+        );
+        GateBuilder::from_text(&service).plans(PLANS).open().await
+    };
+    std::fs::write(&path, "s3cret").unwrap();
+    let error = open(&path).await.unwrap_err().to_string();
+    assert!(error.contains("ingest.token has 6 bytes and needs at least 16"), "{error}");
+    assert!(error.contains("openssl rand") && !error.contains("s3cret"), "{error}");
+    std::fs::write(&path, "0123456789abcdef").unwrap();
+    assert!(open(&path).await.is_ok());
+}
+
+/// Takes every call and answers none.
+struct Silent;
+
+impl Store for Silent {
+    fn read(&self, _: Key) -> StoreFuture<Option<Item>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn write(&self, _: Write) -> StoreFuture<Written> {
+        Box::pin(std::future::pending())
+    }
+
+    fn query(&self, _: Query) -> StoreFuture<Page> {
+        Box::pin(std::future::pending())
+    }
+
+    fn check(&self) -> StoreFuture<()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn name(&self) -> String {
+        "the table `acme` at http://127.0.0.1:8000".to_owned()
+    }
+
+    fn promise(&self) -> Promise {
+        Memory::new().promise()
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_is_named_within_half_a_minute() {
+    let opening = testing::builder(PLANS).store(Silent).open();
+    let opened = tokio::time::timeout(Duration::from_secs(30), opening).await;
+    let error = opened.expect("opening ends").unwrap_err().to_string();
+    assert!(error.contains("the table `acme` at http://127.0.0.1:8000"), "{error}");
+    assert!(error.contains("has not answered within"), "{error}");
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_written_is_refused_and_says_which_key_names_another_place() {
+    let folder = tempfile::tempdir().unwrap();
+    // What a folder does that may not be written to, also to those who may write everywhere.
+    std::fs::create_dir(folder.path().join("j.probe")).unwrap();
+    for (n, journal) in ["j", "gone/j"].into_iter().enumerate() {
+        let journal = folder.path().join(journal);
+        let service = format!(
+            "[store]\nkind = \"redb\"\npath = {:?}\n[[identify]]\nclaim = \"org\"\n\
+             [flush]\nmode = \"journal\"\njournal-path = {journal:?}\n",
+            folder.path().join(format!("{n}.redb"))
+        );
+        let opened = GateBuilder::from_text(&service).plans(PLANS).open().await;
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains(&*journal.to_string_lossy()), "{error}");
+        assert!(
+            error.contains("`flush.journal-path`") && error.contains("`flush.mode`"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,410 @@
+//! A hundred writers on one quota: the pool is split, and what it gives out is still exact. Whole
+//! gates on a store that fails, in time that is made up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tallygate::directory::Grant;
+use tallygate::ingest::UsageEvent;
+use tallygate::store::{
+    Change, Item, Key, Memory, Page, Promise, Query, Store, StoreFuture, Write, Written,
+};
+use tallygate::testing::{self, Faulty, Odds, PoolItem, seed_this_thread, split_pools};
+use tallygate::{Ask, Clock, Gate, Now, SinceCopy, TenantHandle};
+use tokio::time::Instant;
+
+const LIMIT: u64 = 2_000;
+const WRITERS: usize = 100;
+const PLANS: &str = r#"
+    default-plan = "free"
+    [meter.jobs]
+    [plan.free]
+    quota.jobs = "2000/day"
+"#;
+
+/// Faults of every kind, on one call in five.
+const ODDS: Odds =
+    Odds { unavailable: 20, throttled: 20, lose_request: 40, lose_reply: 60, delay: 0, repeat: 60 };
+
+/// Keys of pools that somebody has written to.
+type Pools = Arc<Mutex<BTreeSet<Key>>>;
+
+/// A store in memory behind a network, as several processes see it.
+struct Shared(Faulty, Pools);
+
+impl Store for Shared {
+    fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+        self.0.read(key)
+    }
+
+    fn write(&self, write: Write) -> StoreFuture<Written> {
+        if write.key.pk.contains("#Q#") {
+            self.1.lock().unwrap().insert(write.key.clone());
+        }
+        self.0.write(write)
+    }
+
+    fn query(&self, query: Query) -> StoreFuture<Page> {
+        self.0.query(query)
+    }
+
+    fn promise(&self) -> Promise {
+        Promise { shared: true, ..self.0.promise() }
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// The time of the paused runtime.
+#[derive(Clone, Copy)]
+struct Paused(Instant);
+
+impl Clock for Paused {
+    fn now(&self) -> Now {
+        let since = self.0.elapsed();
+        let wall_ms = testing::START_MS + since.as_millis() as i64;
+        Now { mono_ns: (1 << 62) + since.as_nanos() as u64, wall_ms }
+    }
+}
+
+struct Service {
+    store: Memory,
+    clock: Paused,
+    networks: Vec<Faulty>,
+    pools: Pools,
+}
+
+impl Service {
+    fn new() -> Self {
+        let clock = Paused(Instant::now());
+        Self { store: Memory::new(), clock, networks: Vec::new(), pools: Pools::default() }
+    }
+
+    async fn open(&mut self) -> (Gate, TenantHandle) {
+        let seed = self.networks.len() as u64 + 1;
+        let network = Faulty::seeded(self.store.clone(), seed, Odds::default());
+        self.networks.push(network.clone());
+        let builder = testing::builder(PLANS).store(Shared(network, self.pools.clone()));
+        let gate = builder.clock(self.clock).open().await.unwrap();
+        gate.directory().tenant("acme").plan("free").save().await.unwrap();
+        let acme = gate.tenant("acme").await.unwrap();
+        (gate, acme)
+    }
+
+    fn odds(&self, odds: Odds) {
+        self.networks.iter().for_each(|network| network.odds(odds));
+    }
+
+    /// The pool without its sub-pools, as it is stored.
+    async fn root(&self) -> (Key, Item) {
+        let key = self.pools.lock().unwrap().iter().find(|key| key.pk.ends_with(ROOT)).cloned();
+        let key = key.unwrap();
+        let item = self.store.read(key.clone()).await.unwrap();
+        (key, item.unwrap())
+    }
+
+    /// What all writers hold.
+    async fn held(&self) -> u64 {
+        let pools = self.pools().await;
+        pools.values().flat_map(|pool| pool.entries.values()).map(|entry| entry.held).sum()
+    }
+
+    /// The pool and its sub-pools, by the last part of their key.
+    async fn pools(&self) -> BTreeMap<String, PoolItem> {
+        let mut pools = BTreeMap::new();
+        let keys: Vec<Key> = self.pools.lock().unwrap().iter().cloned().collect();
+        for key in keys {
+            let Some(item) = self.store.read(key.clone()).await.unwrap() else { continue };
+            let name = key.pk.rsplit('#').next().unwrap().to_owned();
+            pools.insert(name, PoolItem::read(&item).unwrap());
+        }
+        pools
+    }
+}
+
+/// The last part of the pool's own key: where its window begins.
+const ROOT: &str = "1773705600000";
+
+/// Asks until refused, at most so often; how many were admitted.
+async fn serve((gate, acme): &(Gate, TenantHandle), most: u64) -> u64 {
+    let mut served = 0;
+    while served < most {
+        let Ok(permit) = gate.admit(Ask::op("job").tenant(acme).cost("jobs", 1)).await else {
+            break;
+        };
+        permit.settle();
+        served += 1;
+    }
+    served
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_used_nothing_yet_is_not_taken_for_dead_while_it_holds_units() {
+    for used in [0, 1] {
+        let mut service = Service::new();
+        let (one, two) = (service.open().await, service.open().await);
+        let mut served = serve(&one, used).await;
+        let ask = Ask::op("job").tenant(&one.1).cost("jobs", LIMIT / 2);
+        let mut held = Some(one.0.admit(ask).await.unwrap());
+        for round in 0..40 {
+            served += serve(&two, LIMIT).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            if round == 1 {
+                held.take().unwrap().cancel();
+            }
+        }
+        let spent = service.pools().await.values().map(|pool| pool.spent).sum::<i64>();
+        assert_eq!(spent, 0, "nothing is taken of a process that lives: {served} served");
+        served += serve(&one, LIMIT).await;
+        assert_eq!(served, LIMIT, "{used} used before");
+    }
+}
+
+/// All of them at once, each so often.
+async fn serve_all(gates: &[(Gate, TenantHandle)], each: u64) -> u64 {
+    let mut calls = tokio::task::JoinSet::new();
+    for gate in gates {
+        let gate = gate.clone();
+        calls.spawn(async move { serve(&gate, each).await });
+    }
+    calls.join_all().await.into_iter().sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_writers_serve_a_quota_to_its_end_and_never_beyond() {
+    let seed = std::env::var("TALLYGATE_SEED").map_or(1, |seed| seed.parse().unwrap());
+    seed_this_thread(Some(seed));
+    split_pools(Some((8, 4)));
+    let mut service = Service::new();
+    let mut gates = Vec::new();
+    for _ in 0..WRITERS {
+        gates.push(service.open().await);
+    }
+    service.odds(ODDS);
+    let mut served = 0;
+    for _ in 0..4 {
+        served += serve_all(&gates, 2).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let pools = service.pools().await;
+    assert_eq!(pools.len(), 5, "a pool and four sub-pools: {:?}", pools.keys());
+    assert!(served > LIMIT / 4 && served < LIMIT, "{served}");
+
+    // Half of them leave, and what they had is for the others, wherever it lies.
+    // (A write that fails to the end of its gate's time keeps its units, as a death would.)
+    service.odds(Odds { unavailable: 0, throttled: 0, ..ODDS });
+    for (gate, _) in gates.drain(..WRITERS / 2) {
+        gate.close().await.unwrap();
+    }
+    service.odds(ODDS);
+    let mut rounds = 0;
+    while served < LIMIT && rounds < 100 {
+        served += serve_all(&gates, 3).await;
+        tokio::time::sleep(Duration::from_secs(3)).await; // as long as a refusal is believed
+        rounds += 1;
+    }
+    assert_eq!(served, LIMIT, "after {rounds} rounds: {:?}", service.pools().await);
+    println!("{rounds} rounds");
+    service.odds(Odds::default());
+    assert_eq!(serve_all(&gates, 3).await, 0);
+    for (gate, _) in &gates {
+        gate.close().await.unwrap();
+    }
+    let pools = service.pools().await;
+    let most = pools.values().map(|pool| pool.entries.len()).max();
+    assert!(most <= Some(WRITERS / 4 + 8), "{most:?} entries in one item");
+    split_pools(None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_free_in_sub_pools_is_free_in_reports() {
+    split_pools(Some((2, 4)));
+    let mut service = Service::new();
+    let mut gates = Vec::new();
+    for _ in 0..12 {
+        gates.push(service.open().await);
+    }
+    serve_all(&gates, 5).await;
+    for (gate, _) in gates.drain(..11) {
+        gate.close().await.unwrap();
+    }
+    for _ in 0..3 {
+        gates.push(service.open().await);
+        serve(gates.last().unwrap(), 1).await; // of what it asked for, much is not used
+    }
+    gates[0].0.close().await.unwrap();
+    gates.remove(0);
+    let pools = service.pools().await;
+    let free: i64 = pools.values().filter(|pool| pool.fed.is_some()).map(|sub| sub.free).sum();
+    assert!(free > 0, "{pools:?}");
+    let held = |pool: &PoolItem| pool.entries.values().map(|entry| entry.held).sum::<u64>();
+    let taken: u64 = pools.values().map(|pool| held(pool) + pool.spent as u64).sum();
+    let (last, _) = gates.last().unwrap();
+    let reader = service.open().await; // it has leased nothing
+    // To itself a process says what others hold as used, and of its own lease what is.
+    for (gate, used) in [(&reader.0, taken..taken + 1), (last, taken - 7..taken)] {
+        let who = testing::identified(gate, "acme").await;
+        let report = gate.usage_report(&who).await.unwrap();
+        let jobs = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap();
+        let told = jobs.limits[0].used;
+        assert!(used.contains(&told), "{told}, {taken} taken: {pools:?}");
+    }
+    split_pools(None);
+}
+
+/// The debt of the tenant's jobs, as this process says it.
+async fn debt(gate: &Gate) -> u64 {
+    let who = testing::identified(gate, "acme").await;
+    let report = gate.usage_report(&who).await.unwrap();
+    let jobs = report.meters.iter().find(|meter| &*meter.name == "jobs").unwrap();
+    jobs.limits[0].debt
+}
+
+/// Most of the sub-pools are not there, and a root that is used up makes none.
+#[tokio::test(start_paused = true)]
+async fn what_a_process_without_units_hears_of_is_owed_everywhere_and_paid_by_a_grant() {
+    for seed in 1..6 {
+        seed_this_thread(Some(seed));
+        split_pools(Some((2, 64)));
+        let mut service = Service::new();
+        let mut gates = Vec::new();
+        for _ in 0..6 {
+            gates.push(service.open().await);
+        }
+        let mut served = 0;
+        while served < LIMIT {
+            served += serve_all(&gates, LIMIT).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        let hears = service.open().await;
+        let event = UsageEvent::new("late", "acme", "jobs", 9);
+        hears.0.ingest().events(vec![event]).await[0].as_ref().unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!((debt(&hears.0).await, debt(&gates[0].0).await), (9, 9), "seed {seed}");
+
+        gates.push(hears);
+        for (gate, _) in &gates {
+            gate.close().await.unwrap();
+        }
+        let fresh = service.open().await;
+        assert_eq!(serve(&fresh, 1).await, 0, "seed {seed}");
+        let gift = Grant {
+            id: "gift".into(),
+            meter: "jobs".into(),
+            units: 12,
+            source: "gift".into(),
+            expires_ms: None,
+            note: None,
+        };
+        fresh.0.directory().tenant("acme").grant(gift).save().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(serve(&fresh, 12).await, 3, "nine of twelve are owed: seed {seed}");
+        assert_eq!(debt(&fresh.0).await, 0, "seed {seed}");
+        split_pools(None);
+    }
+}
+
+/// Dead ones have entries in sub-pools that the living lease nothing from.
+#[tokio::test(start_paused = true)]
+async fn units_of_the_dead_come_back_from_every_sub_pool() {
+    seed_this_thread(Some(1));
+    split_pools(Some((2, 8)));
+    let mut service = Service::new();
+    let mut gates = Vec::new();
+    for _ in 0..20 {
+        gates.push(service.open().await);
+    }
+    let mut served = 0;
+    for _ in 0..6 {
+        served += serve_all(&gates, 8).await; // so that leases grow beyond their ceilings
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let living = gates.split_off(18);
+    drop(gates);
+    for _ in 0..60 {
+        served += serve_all(&living, LIMIT).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    let pools = service.pools().await;
+    let entries = || pools.values().flat_map(|pool| pool.entries.values());
+    let beyond = entries().filter(|entry| entry.held > entry.preauthorised).count();
+    let (held, spent) = (
+        entries().map(|entry| entry.held).sum::<u64>(),
+        pools.values().map(|pool| pool.spent as u64).sum::<u64>(),
+    );
+    assert_eq!(held + spent, LIMIT, "nothing is free: {pools:?}");
+    assert!(served > LIMIT * 3 / 4 && served <= LIMIT, "{served} served, {beyond}: {pools:?}");
+    assert!(entries().filter(|entry| entry.closed).count() + beyond < 18);
+    split_pools(None);
+    seed_this_thread(None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_a_table_with_sub_pools_gives_out_nothing_twice() {
+    for (since, is_torn) in [
+        (SinceCopy::Spent, false),
+        (SinceCopy::Free, false),
+        (SinceCopy::Spent, true),
+        (SinceCopy::Free, true),
+    ] {
+        seed_this_thread(Some(1));
+        split_pools(Some((2, 4)));
+        let mut service = Service::new();
+        let mut gates = Vec::new();
+        for _ in 0..8 {
+            gates.push(service.open().await);
+        }
+        let mut served = serve_all(&gates, 3).await;
+        let ((root_key, root), before) = (service.root().await, service.held().await);
+        served += serve_all(&gates, 60).await;
+        drop(gates);
+        let granted = service.held().await - before;
+        if is_torn {
+            // The pool was copied before its sub-pools.
+            let change = root.0.into_iter().map(|(name, value)| Change::Set(name, value));
+            let write = Write { key: root_key, when: vec![], change: change.collect() };
+            service.store.write(write).await.unwrap();
+        }
+        let pools = service.pools().await;
+        // Units that a sub-pool got after the root was copied are free in the root, too.
+        let is_known = |pool: &&PoolItem| {
+            pool.fed.is_none_or(|fed| pools[ROOT].feeds.values().any(|known| *known == fed))
+        };
+        let free: i64 = pools.values().filter(is_known).map(|pool| pool.free).sum();
+        let restorer = testing::builder(PLANS).clock(service.clock);
+        restorer.store(service.store.clone()).restore(since).await.unwrap();
+        let next = service.open().await;
+        let again = serve(&next, 2 * LIMIT).await;
+        match since {
+            SinceCopy::Spent => assert_eq!(again, 0, "torn: {is_torn}"),
+            SinceCopy::Free if is_torn => {
+                assert!(pools.values().filter(is_known).count() < pools.len());
+                assert!(served + again <= LIMIT + granted, "{served}, {again}, {granted}");
+                assert_eq!(again, free as u64, "{pools:?}");
+            }
+            SinceCopy::Free => assert_eq!(again, free as u64, "{served} before: {pools:?}"),
+        }
+        split_pools(None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_writers_and_a_store_of_one_process_split_nothing() {
+    let mut service = Service::new();
+    let mut gates = Vec::new();
+    for _ in 0..32 {
+        gates.push(service.open().await);
+    }
+    serve_all(&gates, 2).await;
+    assert_eq!(service.pools().await.len(), 1);
+
+    split_pools(Some((0, 4)));
+    let (alone, _) = testing::gate_with(PLANS, service.store.clone());
+    let acme = alone.tenant("acme").await.unwrap();
+    assert_eq!(serve(&(alone, acme), 2).await, 2);
+    assert_eq!(service.pools().await.len(), 1);
+    split_pools(None);
+}

@@ -1,0 +1,7 @@
+//! Stores: the laws of `tallygate::store`, run against each, and what DynamoDB does beyond them.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
+mod conformance;
+mod dynamodb;
+mod shared_table;
