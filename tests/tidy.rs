@@ -347,22 +347,40 @@ fn every_example_that_serves_sends_small_answers_at_once() {
     none(slow.map(|it| fault(it, 1, "set TCP_NODELAY (docs/http.md says how)")).collect());
 }
 
+/// The page is an overview, and one of all rooms.
 #[test]
-fn the_architecture_names_every_file() {
+fn the_architecture_names_every_room() {
     let sources = sources();
-    let Some(page) = sources.iter().find(|source| source.path == "docs/architecture.md") else {
-        println!("skipped: architecture (docs/architecture.md is not there yet)");
-        return;
+    let page = sources.iter().find(|source| source.path == "docs/architecture.md").unwrap();
+    assert!(page.text.lines().count() <= 150, "an overview has at most 150 lines");
+    let rooms = ORDER.iter().filter(|room| {
+        let (file, folder) = (format!("`{room}.rs`"), format!("`{room}/`"));
+        !page.text.contains(&file) && !page.text.contains(&folder)
+    });
+    none(rooms.map(|room| fault(page, 1, &format!("say what `{room}` is for"))).collect());
+}
+
+/// A page that names a file of this repository names one that is there.
+#[test]
+fn pages_name_files_that_are_there() {
+    let sources = sources();
+    let is_there = |path: &str| {
+        sources.iter().any(|it| it.path == path || it.path.starts_with(&format!("{path}/")))
     };
     let mut faults = Vec::new();
-    for source in sources.iter().filter(|source| source.ships() && source.path.starts_with("src/"))
-    {
-        // `src/wire/` stands for what is in it.
-        let folder = source.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let named = page.text.contains(&source.path)
-            || (folder != "src" && page.text.contains(&format!("{folder}/")));
-        if !named {
-            faults.push(fault(source, 1, "say in docs/architecture.md what it is for"));
+    for page in sources.iter().filter(|page| page.path.ends_with(".md")) {
+        let home = page.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for (at, line) in page.text.lines().enumerate() {
+            for word in line.split('`').skip(1).step_by(2) {
+                let is_path = ["src/", "tests/", "examples/", "benches/", "integrations/"]
+                    .iter()
+                    .any(|folder| word.starts_with(folder))
+                    && !word.contains([' ', '*', '{', '<']);
+                let path = word.trim_end_matches('/');
+                if is_path && !is_there(path) && !is_there(&format!("{home}/{path}")) {
+                    faults.push(fault(page, at + 1, &format!("`{word}` is not there")));
+                }
+            }
         }
     }
     none(faults);
