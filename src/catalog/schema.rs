@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::form::{Form, Names, Shape};
 use super::keys::TOP;
 use super::numbers::{BYTE_UNITS, MULTIPLIERS};
-use super::words::{DURATIONS, QUOTA_PERIODS, RATE_PERIODS, TERMS};
+use super::words::{DURATIONS, QUOTA_PERIODS, RATE_PERIODS, RATE_PERIODS_IN_FULL, TERMS};
 
 /// The JSON Schema of a plan file.
 pub fn schema() -> Value {
@@ -54,7 +54,7 @@ fn value(form: &Form) -> Map<String, Value> {
         Form::Amount => or_integer(words(number, &["64KB", "1M"])),
         Form::Fraction => or_integer(words(format!(r"{number}(/{NUMBER})?"), &["1/1000", "2.5"])),
         Form::RateWords => {
-            let periods = units(&RATE_PERIODS);
+            let periods = [units(&RATE_PERIODS), units(&RATE_PERIODS_IN_FULL)].join("|");
             let tail = format!(r"( +burst {number})?( +per {NAME})?( +burst {number})?");
             let pattern = format!(r"{number}( +{NAME})? */ *({periods}){tail}");
             words(pattern, &["50/s burst 100", "100k input-tokens/min", "20/s per key"])

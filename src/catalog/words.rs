@@ -15,6 +15,10 @@ use super::numbers::Exact;
 /// Periods of a rate, in seconds.
 pub(super) const RATE_PERIODS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3_600)];
 
+/// The same in full.
+pub(super) const RATE_PERIODS_IN_FULL: [(&str, &str); 4] =
+    [("sec", "s"), ("second", "s"), ("minute", "min"), ("hour", "h")];
+
 /// Periods of a quota.
 pub(super) const QUOTA_PERIODS: [(&str, Every); 7] = [
     ("hour", Every::Hour),
@@ -68,6 +72,7 @@ const ALIASES: [(&str, &str); 29] = [
 /// Words that no meter, scope or route may be called, since a limit's words would not be plain.
 pub(super) fn is_reserved(name: &str) -> bool {
     RATE_PERIODS.iter().any(|(word, _)| *word == name)
+        || RATE_PERIODS_IN_FULL.iter().any(|(word, _)| *word == name)
         || QUOTA_PERIODS.iter().any(|(word, _)| *word == name)
         || matches!(name, "once" | "unlimited" | "prepaid" | "burst" | "per" | "all" | "default")
 }
@@ -272,6 +277,8 @@ fn help_for<T>(word: &str, units: &[(&'static str, T)], example: &str) -> String
 impl<'a> Cursor<'a> {
     fn rate_period(&mut self) -> Result<(&'static str, u64), Fault> {
         let (word, at) = self.word();
+        let in_full = RATE_PERIODS_IN_FULL.iter().find(|(full, _)| *full == word);
+        let word = in_full.map_or(word, |(_, short)| *short);
         if let Some(found) = RATE_PERIODS.iter().find(|(known, _)| *known == word) {
             return Ok(*found);
         }
@@ -279,7 +286,7 @@ impl<'a> Cursor<'a> {
         Err(self.no_period(
             at,
             word,
-            "a rate",
+            "rate",
             match quota {
                 Some(_) => format!("units per {word} are a quota: write it as `quota.<meter>`"),
                 None => help_for(word, &RATE_PERIODS, "50/s burst 100"),
@@ -296,7 +303,7 @@ impl<'a> Cursor<'a> {
         Err(self.no_period(
             at,
             word,
-            "a quota",
+            "quota",
             match rate {
                 true => format!("units per {word} are a rate: write it as `rate.default`"),
                 false => help_for(word, &QUOTA_PERIODS, "10k/month"),
@@ -306,8 +313,8 @@ impl<'a> Cursor<'a> {
 
     fn no_period(&self, at: Range<usize>, word: &str, what: &str, help: String) -> Fault {
         match word.is_empty() {
-            true => Fault::new(0..self.text.len(), format!("{what} needs a period"), help),
-            false => Fault::new(at, format!("`{word}` is no period of {what}"), help),
+            true => Fault::new(0..self.text.len(), format!("a {what} needs a period"), help),
+            false => Fault::new(at, format!("`{word}` is not a valid {what} period"), help),
         }
     }
 
@@ -424,7 +431,11 @@ mod tests {
             let fault = rate(text).unwrap_err();
             (text[fault.at.clone()].to_owned(), fault.help)
         };
-        assert_eq!(fault("50/sec"), ("sec".into(), "did you mean `s`?".into()));
+        assert_eq!(fault("50/mins"), ("mins".into(), "did you mean `min`?".into()));
+        for (full, short) in RATE_PERIODS_IN_FULL {
+            let read = |period: &str| rate(&format!("50/{period}")).unwrap().per;
+            assert_eq!(read(full), read(short), "{full}");
+        }
         assert_eq!(fault("50K/s"), ("K".into(), "did you mean `k` (thousand)?".into()));
         assert_eq!(fault("50/s bust 9").0, "bust");
         assert_eq!(fault("50/s burst"), ("50/s burst".into(), fault("x/s").1));
