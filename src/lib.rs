@@ -36,6 +36,10 @@ mod events;
 
 pub mod ingest;
 
+#[cfg_attr(
+    not(feature = "stripe"),
+    allow(dead_code, unreachable_pub, reason = "Stripe is the one service that is billed into")
+)]
 pub mod billing;
 
 pub mod store;
@@ -48,7 +52,7 @@ pub mod wire;
 
 pub mod report;
 
-pub mod config;
+mod config;
 
 pub mod telemetry;
 

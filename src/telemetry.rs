@@ -6,7 +6,7 @@
 //! Durations are seconds, handed in; nothing here reads a clock.
 //!
 //! On the hot path one metric is touched, [`Metric::Decisions`]; the gate keeps its handles by
-//! plan, route, outcome and policy in a [`Decisions`], so that telling of a decision looks nothing
+//! plan, route, outcome and policy in a `Decisions`, so that telling of a decision looks nothing
 //! up and allocates nothing.
 
 use std::sync::Arc;
@@ -144,7 +144,8 @@ metrics! {
 
 /// How an admission ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
+pub(crate) enum Outcome {
     /// Let through.
     Allowed,
     /// Refused.
@@ -158,9 +159,10 @@ pub enum Outcome {
     Unidentified,
 }
 
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
 impl Outcome {
     /// Its word as a label.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
             Self::Refused => "refused",
@@ -173,7 +175,7 @@ impl Outcome {
 
 /// The handle of one (plan, route, outcome, policy), looked up once and kept by its owner.
 #[derive(Clone)]
-pub struct Decisions {
+pub(crate) struct Decisions {
     #[cfg(feature = "metrics")]
     counter: metrics::Counter,
 }
@@ -186,25 +188,30 @@ impl std::fmt::Debug for Decisions {
 
 impl Decisions {
     /// Looks the handle up. One made before the host installs its recorder stays silent.
-    pub fn new(plan: &Arc<str>, route: &Arc<str>, outcome: Outcome, policy: &Arc<str>) -> Self {
+    pub(crate) fn new(
+        plan: &Arc<str>,
+        route: &Arc<str>,
+        outcome: Outcome,
+        policy: &Arc<str>,
+    ) -> Self {
         backend::decisions(plan, route, outcome, policy)
     }
 
     /// Counts one.
     #[inline]
-    pub fn count(&self) {
+    pub(crate) fn count(&self) {
         #[cfg(feature = "metrics")]
         self.counter.increment(1);
     }
 }
 
 /// Counts one decision, looking its counter up. The hot path keeps a [`Decisions`] instead.
-pub fn decision(plan: &Arc<str>, route: &Arc<str>, outcome: Outcome, policy: &Arc<str>) {
+pub(crate) fn decision(plan: &Arc<str>, route: &Arc<str>, outcome: Outcome, policy: &Arc<str>) {
     Decisions::new(plan, route, outcome, policy).count();
 }
 
 /// Tells of a call to the store; `error` is the word of its kind.
-pub fn store_call(op: &'static str, seconds: f64, error: Option<&'static str>) {
+pub(crate) fn store_call(op: &'static str, seconds: f64, error: Option<&'static str>) {
     backend::histogram(Metric::StoreSeconds, &[("op", op)], seconds);
     if let Some(kind) = error {
         backend::counter(Metric::StoreErrors, &[("op", op), ("kind", kind)]);
@@ -212,42 +219,44 @@ pub fn store_call(op: &'static str, seconds: f64, error: Option<&'static str>) {
 }
 
 /// Sets the age of the oldest usage in hand that is not acknowledged.
-pub fn flush_lag(seconds: f64) {
+pub(crate) fn flush_lag(seconds: f64) {
     backend::gauge(Metric::FlushLag, &[], seconds);
 }
 
 /// Tells how many rows a flush has.
-pub fn flush_batch(rows: usize) {
+pub(crate) fn flush_batch(rows: usize) {
     backend::histogram(Metric::FlushBatch, &[], rows as f64);
 }
 
 /// Counts a meter event that was sent to Stripe.
-pub fn stripe_event(result: &'static str) {
+pub(crate) fn stripe_event(result: &'static str) {
     backend::counter(Metric::StripeEvents, &[("result", result)]);
 }
 
 /// Counts a webhook.
-pub fn webhook_event(result: &'static str) {
+#[cfg(feature = "stripe")]
+pub(crate) fn webhook_event(result: &'static str) {
     backend::counter(Metric::WebhookEvents, &[("result", result)]);
 }
 
 /// Counts a login: `told` what the tenant has, `unknown` tenant, `failed` to find out.
+#[doc(hidden)]
 pub fn login(result: &'static str) {
     backend::counter(Metric::Logins, &[("result", result)]);
 }
 
 /// Sets how many tenants are held in memory.
-pub fn tenants_cached(tenants: u64) {
+pub(crate) fn tenants_cached(tenants: u64) {
     backend::gauge(Metric::TenantsCached, &[], tenants as f64);
 }
 
 /// Says that what the mode names cannot be done for want of the store, or can again.
-pub fn degraded(mode: &'static str, is: bool) {
+pub(crate) fn degraded(mode: &'static str, is: bool) {
     backend::gauge(Metric::Degraded, &[("mode", mode)], if is { 1.0 } else { 0.0 });
 }
 
 /// Says which catalog is in force. The one before it goes to 0.
-pub fn catalog_info(revision: u64, before: Option<u64>) {
+pub(crate) fn catalog_info(revision: u64, before: Option<u64>) {
     if let Some(before) = before.filter(|before| *before != revision) {
         backend::catalog(before, 0.0);
     }
@@ -255,7 +264,7 @@ pub fn catalog_info(revision: u64, before: Option<u64>) {
 }
 
 /// Counts a plan file that was not loaded.
-pub fn reload_failed() {
+pub(crate) fn reload_failed() {
     backend::counter(Metric::ReloadFailed, &[]);
 }
 

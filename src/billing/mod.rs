@@ -3,12 +3,12 @@
 //!
 //! | part | does |
 //! |---|---|
-//! | [`sink`] | the service as billing sees it: send, sum, time |
-//! | [`outbox`] | what is owed for one account, tenant, meter and period, without I/O |
+//! | `sink` | the service as billing sees it: send, sum, time |
+//! | `outbox` | what is owed for one account, tenant, meter and period, without I/O |
 //! | [`report`] | the reporter: from the ledger through the outbox to the service |
 //! | `audit` (feature `stripe`) | whether what was used, owed, sent and counted is the same |
 //! | [`webhook`] | whether a webhook is genuine, and what it says |
-//! | [`reducer`] | what a customer's events say about plan and payment |
+//! | `reducer` | what a customer's events say about plan and payment |
 //! | `stripe` (feature `stripe`) | Stripe as such a service |
 
 mod advance;
@@ -19,20 +19,24 @@ pub(crate) mod customers;
 mod item;
 #[cfg(feature = "stripe")]
 pub(crate) mod lock;
-pub mod outbox;
+pub(crate) mod outbox;
 #[cfg(feature = "stripe")]
 mod prices;
 #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "Stripe alone keeps facts"))]
-pub mod reducer;
+pub(crate) mod reducer;
 pub mod report;
 pub(crate) mod restored;
-pub mod sink;
+pub(crate) mod sink;
 mod snapshot;
 #[cfg(feature = "stripe")]
-pub mod stripe;
+pub(crate) mod stripe;
 #[cfg(feature = "stripe")]
 pub(crate) mod terms;
 pub mod webhook;
 
+#[cfg(feature = "stripe")]
+pub use crate::config::StripeConfig;
 pub use item::ItemId;
+pub use outbox::Stopped;
 pub use restored::SentSinceCopy;
+pub use sink::SinkError;

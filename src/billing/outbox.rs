@@ -25,34 +25,34 @@ use serde::{Deserialize, Serialize};
 
 /// Marks of one entry lie this close together: half of the 24 h for which Stripe keeps identifiers
 /// unique.
-pub const RESEND_S: i64 = 12 * 3_600;
+pub(crate) const RESEND_S: i64 = 12 * 3_600;
 
 /// How long after its first mark the sum is asked about an uncertain entry.
-pub const ASK_AFTER_S: i64 = 24 * 3_600;
+pub(crate) const ASK_AFTER_S: i64 = 24 * 3_600;
 
 /// How long a sum may take to be complete, and how far two zeros must lie apart to be believed.
-pub const ZERO_APART_S: i64 = 6 * 3_600;
+pub(crate) const ZERO_APART_S: i64 = 6 * 3_600;
 
 /// How long after it was accepted an entry is verified.
-pub const VERIFY_S: i64 = 24 * 3_600;
+pub(crate) const VERIFY_S: i64 = 24 * 3_600;
 
 /// Oldest minute that is sent: a day inside Stripe's 35.
-pub const OLDEST_S: i64 = 34 * 86_400;
+pub(crate) const OLDEST_S: i64 = 34 * 86_400;
 
 /// How long after its mark a send may still take effect: its own timeout and what a network holds
 /// back, with room.
-pub const EFFECT_S: i64 = 120;
+pub(crate) const EFFECT_S: i64 = 120;
 
 /// Largest value of one entry: Stripe takes 15 significant digits. The rest follows in the next.
-pub const MAX_VALUE: u64 = 999_999_999_999_999;
+pub(crate) const MAX_VALUE: u64 = 999_999_999_999_999;
 
 /// Most accepted entries that wait to be verified: more than two days at one in 15 minutes. Beyond
 /// it nothing is frozen, which makes what is owed later, not less.
-pub const MAX_SENT: usize = 256;
+pub(crate) const MAX_SENT: usize = 256;
 
 /// What is owed and what became of it. See the [module](self) for its laws.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     /// Atoms that entries were made of and that are not owed anew.
     pub frozen: u64,
     /// Number of the newest entry; 0 before the first. Never used twice.
@@ -73,7 +73,7 @@ pub struct Outbox {
 
 /// What an item of a restored table knows of its copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// Atoms that were used by then.
     pub used: u64,
     /// Of these: drawn beyond a quota that bills.
@@ -86,7 +86,7 @@ pub struct Restored {
 
 /// What one entry says, unchanging.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its number.
     pub k: u64,
     /// The customer at the service.
@@ -103,7 +103,7 @@ pub struct Entry {
 
 /// The open entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// What it says.
     pub entry: Entry,
     /// When it was first marked since it was last certain that it does not count.
@@ -127,7 +127,7 @@ pub enum Stopped {
 
 /// An accepted entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// What it says.
     pub entry: Entry,
     /// The latest moment at which it took effect; later, when it was last looked at in vain.
@@ -138,7 +138,7 @@ pub struct Sent {
 
 /// Verified entries, together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// How many.
     pub entries: u64,
     /// Their values.
@@ -149,7 +149,7 @@ pub struct Settled {
 
 /// What to do next about sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Nothing is owed that makes a whole unit, or too much waits to be verified.
     Rest,
     /// Freeze an entry of this value: [`Outbox::freeze`].
@@ -176,7 +176,7 @@ pub enum Step {
 
 impl Outbox {
     /// What to do next, with so many atoms owed and so many to a unit of the service.
-    pub fn next(&self, owed: u64, atoms_per_unit: u64, now_s: i64) -> Step {
+    pub(crate) fn next(&self, owed: u64, atoms_per_unit: u64, now_s: i64) -> Step {
         if let Some(pending) = &self.pending {
             return pending.next(now_s);
         }
@@ -191,7 +191,7 @@ impl Outbox {
 
     /// What comes before all else in a restored table, where so many atoms were owed in the copy;
     /// `None` if nothing of it can have been sent since, or that was found out.
-    pub fn after_restore(&self, then: u64, atoms_per_unit: u64, now_s: i64) -> Option<Step> {
+    pub(crate) fn after_restore(&self, then: u64, atoms_per_unit: u64, now_s: i64) -> Option<Step> {
         let restored = self.restored.filter(|restored| !restored.decided)?;
         let unsent = then.saturating_sub(self.frozen) / atoms_per_unit.max(1);
         if self.pending.is_none() && unsent == 0 {
@@ -204,7 +204,13 @@ impl Outbox {
     /// What the service counts: the sum of the open entry's minute, and units of the period beyond
     /// all that is known to have been sent. Of those, as many as were owed in the copy count as
     /// sent; others are of use that the copy does not know.
-    pub fn reconciled(&mut self, minute: Option<i64>, beyond: u64, then: u64, atoms_per_unit: u64) {
+    pub(crate) fn reconciled(
+        &mut self,
+        minute: Option<i64>,
+        beyond: u64,
+        then: u64,
+        atoms_per_unit: u64,
+    ) {
         let unit = atoms_per_unit.max(1);
         match (minute, &mut self.pending) {
             (Some(sum), Some(pending)) if u64::try_from(sum) == Ok(pending.entry.value) => {
@@ -234,7 +240,7 @@ impl Outbox {
     }
 
     /// Opens the next entry. Only after [`Step::Freeze`], with what it said.
-    pub fn freeze(&mut self, entry: Entry) {
+    pub(crate) fn freeze(&mut self, entry: Entry) {
         debug_assert!(self.pending.is_none() && entry.k == self.k + 1);
         self.k = entry.k;
         self.frozen = self.frozen.saturating_add(entry.atoms);
@@ -243,7 +249,7 @@ impl Outbox {
     }
 
     /// Marks the open entry: it may take effect from now until [`EFFECT_S`] later.
-    pub fn mark(&mut self, now_s: i64) {
+    pub(crate) fn mark(&mut self, now_s: i64) {
         if let Some(pending) = &mut self.pending {
             pending.first_s.get_or_insert(now_s);
             pending.last_s = pending.last_s.max(now_s.saturating_add(EFFECT_S));
@@ -251,21 +257,21 @@ impl Outbox {
     }
 
     /// The open entry counts, or was accepted: it is to be verified.
-    pub fn delivered(&mut self) {
+    pub(crate) fn delivered(&mut self) {
         if let Some(Pending { entry, last_s, .. }) = self.pending.take() {
             self.sent.push(Sent { entry, at_s: last_s, doubt: None });
         }
     }
 
     /// The service refused the open entry for good.
-    pub fn refused(&mut self, words: &str) {
+    pub(crate) fn refused(&mut self, words: &str) {
         if let Some(pending) = &mut self.pending {
             pending.stopped = Some(Stopped::Refused(words.to_owned()));
         }
     }
 
     /// The sum of the open entry's minute, asked for after [`Step::Ask`].
-    pub fn summed(&mut self, sum: i64, now_s: i64) {
+    pub(crate) fn summed(&mut self, sum: i64, now_s: i64) {
         let Some(pending) = &mut self.pending else { return };
         if u64::try_from(sum).is_ok_and(|sum| sum == pending.entry.value) {
             self.delivered();
@@ -286,7 +292,7 @@ impl Outbox {
 
     /// Gives the open entry up; its atoms are owed anew, under the next number. Only after
     /// [`Step::Void`].
-    pub fn void(&mut self) {
+    pub(crate) fn void(&mut self) {
         if let Some(pending) = self.pending.take() {
             self.frozen = self.frozen.saturating_sub(pending.entry.atoms);
             self.voided += 1;
@@ -295,7 +301,7 @@ impl Outbox {
 
     /// An operator's decision about a stopped entry: it counts, or it does not and is owed anew.
     /// False if no entry is stopped.
-    pub fn decide(&mut self, counts: bool) -> bool {
+    pub(crate) fn decide(&mut self, counts: bool) -> bool {
         let stopped = self.pending.as_ref().is_some_and(|pending| pending.stopped.is_some());
         match (stopped, counts) {
             (true, true) => self.delivered(),
@@ -306,13 +312,13 @@ impl Outbox {
     }
 
     /// The accepted entry whose sum is to be asked for next, if one is due.
-    pub fn to_verify(&self, now_s: i64) -> Option<&Sent> {
+    pub(crate) fn to_verify(&self, now_s: i64) -> Option<&Sent> {
         self.sent.iter().find(|sent| now_s.saturating_sub(sent.at_s) >= VERIFY_S)
     }
 
     /// The sum of an accepted entry's minute. `reported`: somebody said that the service threw it
     /// away.
-    pub fn verified(&mut self, k: u64, sum: i64, reported: bool, now_s: i64) {
+    pub(crate) fn verified(&mut self, k: u64, sum: i64, reported: bool, now_s: i64) {
         let Some(at) = self.sent.iter().position(|sent| sent.entry.k == k) else { return };
         let sent = &mut self.sent[at];
         if u64::try_from(sum).is_ok_and(|sum| sum == sent.entry.value) {
@@ -331,7 +337,7 @@ impl Outbox {
     }
 
     /// Whole units that were accepted or verified: what the service's sum is held against.
-    pub fn value_sent(&self) -> u64 {
+    pub(crate) fn value_sent(&self) -> u64 {
         let sent = self.sent.iter().fold(0, |sum: u64, sent| sum.saturating_add(sent.entry.value));
         self.settled.value.saturating_add(sent)
     }

@@ -35,12 +35,11 @@ use crate::directory::PaymentState;
 
 mod fold;
 
-pub use fold::KEPT;
 use fold::{Folded, was_folded};
 
 /// What the events of one customer say. See the [module](self).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub(crate) struct Facts {
     subscriptions: BTreeMap<String, Frontier>,
     invoices: BTreeMap<String, Invoice>,
     /// Payment methods: when each was last attached or detached, and which it was.
@@ -54,7 +53,7 @@ pub struct Facts {
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub(crate) enum Taken {
     /// It says something about plan or payment; now or before.
     Yes,
     /// A meter reports rejected events: to be fetched, and their identifiers noted with
@@ -74,7 +73,7 @@ pub enum Taken {
 
 /// Where a customer stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PlanState {
+pub(crate) struct PlanState {
     /// The subscription that decides plan, payment and anchor.
     pub base: Option<Base>,
     /// How many of each addon, by lookup key.
@@ -92,7 +91,7 @@ pub struct PlanState {
 
 /// The base subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base {
+pub(crate) struct Base {
     /// Its id.
     pub subscription: String,
     /// The lookup key that means a plan.
@@ -111,7 +110,7 @@ pub struct Base {
 
 /// Units that were bought once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopUp {
+pub(crate) struct TopUp {
     /// The lookup key.
     pub price: String,
     /// How often it was bought.
@@ -122,7 +121,7 @@ pub struct TopUp {
 
 /// An object to be fetched from Stripe.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// A subscription, for [`Facts::fetched`].
     Subscription(String),
     /// A price, for [`Facts::price`].
@@ -170,7 +169,7 @@ struct Invoice {
 
 impl Facts {
     /// Takes an event of this customer.
-    pub fn take(&mut self, event: &Event) -> Taken {
+    pub(crate) fn take(&mut self, event: &Event) -> Taken {
         let kind = event.kind.as_str();
         if kind == "v1.billing.meter.error_report_triggered" {
             return Taken::MeterErrors;
@@ -207,7 +206,7 @@ impl Facts {
     /// Takes a subscription that was fetched when Stripe's clock showed this second. It decides
     /// about everything before that second, and about that second unless an event of it shows
     /// something else: fetch again later then.
-    pub fn fetched(&mut self, object: &Value, at_s: i64) {
+    pub(crate) fn fetched(&mut self, object: &Value, at_s: i64) {
         if let Some(is) = Subscription::read(object) {
             self.prices_of(object, at_s);
             let id = text(object, "id");
@@ -219,12 +218,12 @@ impl Facts {
     }
 
     /// Stripe knows no subscription of this id: it gives nothing.
-    pub fn no_subscription(&mut self, id: &str) {
+    pub(crate) fn no_subscription(&mut self, id: &str) {
         self.subscriptions.remove(id);
     }
 
     /// Takes an invoice that was fetched; false if it cannot be read.
-    pub fn fetched_invoice(&mut self, object: &Value, at_s: i64) -> bool {
+    pub(crate) fn fetched_invoice(&mut self, object: &Value, at_s: i64) -> bool {
         let (id, Some(seen)) = (text(object, "id"), InvoiceSeen::read(object)) else {
             return false;
         };
@@ -236,7 +235,7 @@ impl Facts {
     }
 
     /// Stripe knows no invoice of this id: a draft that was deleted.
-    pub fn no_invoice(&mut self, id: &str) {
+    pub(crate) fn no_invoice(&mut self, id: &str) {
         if let Some(invoice) = self.invoices.get_mut(id) {
             invoice.stage = invoice.stage.max(Stage::Void);
             invoice.doubtful = false;
@@ -254,7 +253,7 @@ impl Facts {
     }
 
     /// Takes the lookup key that a price had at this second; an empty one for a price without.
-    pub fn price(&mut self, id: &str, lookup_key: &str, at_s: i64) {
+    pub(crate) fn price(&mut self, id: &str, lookup_key: &str, at_s: i64) {
         let keys = self.prices.entry(id.to_owned()).or_default();
         if !lookup_key.is_empty() {
             let seen_s = keys.entry(lookup_key.to_owned()).or_insert(at_s);
@@ -305,7 +304,7 @@ impl Facts {
 
     /// Where the customer stands. `sold` says what a lookup key means: see
     /// [`crate::catalog::Catalog::sold_at`].
-    pub fn state(&self, sold: impl Fn(&str) -> Option<Sold>) -> PlanState {
+    pub(crate) fn state(&self, sold: impl Fn(&str) -> Option<Sold>) -> PlanState {
         let mut state = PlanState {
             method: self.newest_method(),
             deleted: self.deleted_s.is_some(),

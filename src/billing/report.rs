@@ -42,7 +42,7 @@ const KEEP_REJECTED_S: i64 = 80 * 86_400;
 
 /// Use of one item, and the terms it is billed under.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Due {
+pub(crate) struct Due {
     /// Which item.
     pub id: ItemId,
     /// Atoms used in the period so far.
@@ -55,14 +55,14 @@ pub struct Due {
 
 impl Due {
     /// Atoms that are owed.
-    pub fn owed(&self) -> u64 {
+    pub(crate) fn owed(&self) -> u64 {
         if self.terms.overage { self.over } else { self.used }
     }
 }
 
 /// What use is billed under.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// The customer at the service.
     pub customer: String,
     /// The event name of the meter at the service.
@@ -80,7 +80,7 @@ pub struct Terms {
 
 /// Use that the ledger holds, before anybody says on which terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Used {
+pub(crate) struct Used {
     /// Which item; `None` for use without an account, which is never billed later.
     pub id: Option<ItemId>,
     /// Whose it is.
@@ -155,7 +155,7 @@ pub enum ReportError {
 
 /// See the [module](self).
 #[derive(Clone)]
-pub struct Reporter {
+pub(crate) struct Reporter {
     pub(super) inner: Arc<Inner>,
 }
 
@@ -165,7 +165,7 @@ impl Reporter {
     /// # Errors
     ///
     /// If the store cannot be reached.
-    pub async fn open(
+    pub(crate) async fn open(
         store: Arc<dyn Store>,
         sink: Arc<dyn BillingSink>,
         clock: Arc<dyn Clock>,
@@ -186,7 +186,7 @@ impl Reporter {
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub async fn used(&self) -> Result<Vec<Used>, StoreError> {
+    pub(crate) async fn used(&self) -> Result<Vec<Used>, StoreError> {
         let rows = self.inner.ledger.by_period(self.inner.clock.now().wall_ms).await?;
         Ok(rows.into_iter().map(Used::from).collect())
     }
@@ -198,7 +198,7 @@ impl Reporter {
     /// If the service's clock cannot be read, or the table was restored and waits for an operator's
     /// word (`resume`, of the feature `stripe`): then nothing was sent. What fails later is in the
     /// report, item by item.
-    pub async fn run(&self, mut due: Vec<Due>) -> Result<Report, ReportError> {
+    pub(crate) async fn run(&self, mut due: Vec<Due>) -> Result<Report, ReportError> {
         match restored::word(&*self.inner.store, &self.inner.space).await? {
             Word::Waits(_) => return Err(ReportError::Restored),
             Word::Never => {}
@@ -264,7 +264,7 @@ impl Reporter {
     /// # Errors
     ///
     /// If the store cannot be written.
-    pub async fn note_rejected(&self, identifier: &str) -> Result<(), StoreError> {
+    pub(crate) async fn note_rejected(&self, identifier: &str) -> Result<(), StoreError> {
         let at_ms = self.inner.clock.now().wall_ms;
         let ttl = at_ms.div_euclid(1_000).saturating_add(KEEP_REJECTED_S);
         let write = Write {
@@ -284,7 +284,7 @@ impl Reporter {
     /// # Errors
     ///
     /// If the store cannot be read or written.
-    pub async fn decide(&self, id: &ItemId, counts: bool) -> Result<bool, StoreError> {
+    pub(crate) async fn decide(&self, id: &ItemId, counts: bool) -> Result<bool, StoreError> {
         let inner = &self.inner;
         let before = item::read(&*inner.store, id.key(&inner.space)).await?;
         let mut outbox = before.outbox.clone();
@@ -298,7 +298,7 @@ impl Reporter {
     ///
     /// If the store cannot be read or written.
     #[cfg(feature = "stripe")]
-    pub async fn resume(&self, sent: restored::SentSinceCopy) -> Result<bool, StoreError> {
+    pub(crate) async fn resume(&self, sent: restored::SentSinceCopy) -> Result<bool, StoreError> {
         restored::say(&*self.inner.store, &self.inner.space, sent).await
     }
 
@@ -307,7 +307,7 @@ impl Reporter {
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub async fn outbox(&self, id: &ItemId) -> Result<Outbox, StoreError> {
+    pub(crate) async fn outbox(&self, id: &ItemId) -> Result<Outbox, StoreError> {
         let key = id.key(&self.inner.space);
         Ok(item::read(&*self.inner.store, key).await?.outbox)
     }

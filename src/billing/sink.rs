@@ -10,14 +10,14 @@ use std::time::Duration;
 
 /// Longest that [`BillingSink::send`] may take, repeats included. The outbox reckons that a send
 /// takes effect within [`super::outbox::EFFECT_S`] of its mark, twice as long.
-pub const SEND_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const SEND_WITHIN: Duration = Duration::from_secs(60);
 
 /// The future of a sink's call. It owns what it needs.
-pub type SinkFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+pub(crate) type SinkFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 
 /// A meter event to be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MeterEvent {
+pub(crate) struct MeterEvent {
     /// Names it for good: below 100 characters, the same in every repeat.
     pub identifier: String,
     /// The customer at the service.
@@ -32,7 +32,7 @@ pub struct MeterEvent {
 
 /// What became of a [`MeterEvent`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub(crate) enum Delivery {
     /// It was accepted, now or before under the same identifier.
     Delivered,
     /// It was refused, by this attempt, and would be again. With the service's words.
@@ -54,7 +54,7 @@ impl Delivery {
 
 /// Which sum is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sum {
+pub(crate) struct Sum {
     /// The customer at the service.
     pub customer: String,
     /// The event name of the meter at the service.
@@ -71,7 +71,7 @@ pub struct Sum {
 pub struct SinkError(pub String);
 
 /// A billing service with meters.
-pub trait BillingSink: Send + Sync + 'static {
+pub(crate) trait BillingSink: Send + Sync + 'static {
     /// Whose account this is and in which mode: part of every identifier, so that test and live
     /// never share one.
     fn account(&self) -> String;

@@ -1,5 +1,5 @@
 //! Webhooks: whether a request is from Stripe, and what it says. No framework's types: an adapter
-//! passes the header's bytes and the raw body, and answers with [`WebhookError::status`].
+//! passes the header's bytes and the raw body, and answers with `WebhookError::status`.
 //!
 //! The signature is `Stripe-Signature: t=SECONDS,v1=HEX[,v1=HEX..]`, each `v1` an HMAC-SHA256 of
 //! `SECONDS.BODY` under one of the endpoint's secrets (two while a secret is rolled). It is
@@ -7,7 +7,7 @@
 //! another.
 //!
 //! A genuine webhook may still be old news, and comes again: what it changes must be idempotent and
-//! must not depend on order, as in [`super::reducer`]. Replays beyond the tolerance are refused
+//! must not depend on order, as in `billing/reducer.rs`. Replays beyond the tolerance are refused
 //! here; within it, they are duplicates like Stripe's own.
 
 use hmac::digest::CtOutput;
@@ -23,7 +23,7 @@ pub const MAX_BODY: usize = 1 << 20;
 
 /// How far a signature's time may lie from ours, in seconds, either way. Stripe's libraries use
 /// the same.
-pub const TOLERANCE_S: i64 = 300;
+pub(crate) const TOLERANCE_S: i64 = 300;
 
 /// Longest header that is read.
 const MAX_HEADER: usize = 4_096;
@@ -36,7 +36,7 @@ const SIGNATURE: usize = 32;
 
 /// Why a webhook was not taken. Says nothing of any secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookError {
+pub(crate) enum WebhookError {
     /// There is no signature, or not in Stripe's form.
     #[error("no signature in the form t=..,v1=..")]
     Malformed,
@@ -56,7 +56,7 @@ pub enum WebhookError {
 
 impl WebhookError {
     /// The HTTP status to answer with.
-    pub fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         match self {
             Self::TooLarge => 413,
             _ => 400,
@@ -66,7 +66,7 @@ impl WebhookError {
 
 /// What a webhook says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Event {
+pub(crate) struct Event {
     /// Its id, the same whenever it comes again.
     pub id: String,
     /// Its type, such as `customer.subscription.updated`.
@@ -96,7 +96,7 @@ pub struct Event {
 /// # Errors
 ///
 /// [`WebhookError`], to be answered with its status. Nothing was changed.
-pub fn receive(
+pub(crate) fn receive(
     header: &[u8],
     body: &[u8],
     secrets: &[Secret],
@@ -111,7 +111,7 @@ pub fn receive(
 /// # Errors
 ///
 /// All of [`WebhookError`] but [`WebhookError::NotAnEvent`].
-pub fn verify(
+pub(crate) fn verify(
     header: &[u8],
     body: &[u8],
     secrets: &[Secret],

@@ -13,7 +13,7 @@ use super::model::*;
 impl Catalog {
     /// The plan that holds: `base`, or the last plan that a layer names, with every layer laid over
     /// it, later ones winning. `base` is an id of this catalog.
-    pub fn effective(&self, base: PlanId, layers: &[&Changes]) -> Plan {
+    pub(crate) fn effective(&self, base: PlanId, layers: &[&Changes]) -> Plan {
         let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(base);
         let mut plan = self.plans[usize::from(base.0)].clone();
         for layer in layers {
@@ -27,7 +27,7 @@ impl Catalog {
     ///
     /// A quota grows where the plan has one with the same words, and a feature where it is a number
     /// or missing. What is unlimited stays so.
-    pub fn with_addons(&self, mut plan: Plan, bought: &[(usize, u64)]) -> Plan {
+    pub(crate) fn with_addons(&self, mut plan: Plan, bought: &[(usize, u64)]) -> Plan {
         for (index, quantity) in bought {
             let Some(addon) = self.addons.get(*index).filter(|_| *quantity > 0) else {
                 continue;

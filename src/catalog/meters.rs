@@ -15,10 +15,10 @@ use super::shape::{Entry, Table, Text, fault, integer};
 use super::words;
 
 /// Most meters: each is a pool to ask and a line to show.
-pub const MAX_METERS: usize = 64;
+pub(crate) const MAX_METERS: usize = 64;
 
 /// Most meters with `count = "reported"`: a request carries their numbers inline.
-pub const MAX_REPORTED: usize = 8;
+pub(crate) const MAX_REPORTED: usize = 8;
 
 /// Parts of a sum's unit, where the file does not say: decimal fractions of up to six digits, and a
 /// limit of a million million units still fits.

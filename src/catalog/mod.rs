@@ -35,15 +35,17 @@ mod tenants;
 mod window;
 mod words;
 
+#[cfg(test)]
+mod plan_files_tests;
+
 pub use error::{PlanError, PlanErrors, Warning};
-pub use meters::{MAX_METERS, MAX_REPORTED};
-pub use model::*;
+pub(crate) use model::*;
+pub use model::{Feature, Place, Plan, Window};
 pub(crate) use numbers::gcd as common_divisor;
-pub use plans::MAX_SOLD;
-pub use router::{Reads, Routes};
-pub use routes::MAX_ROUTES;
+pub use router::Reads;
+pub(crate) use router::Routes;
 pub use schema::schema;
-pub use window::{Zone, local_day};
+pub(crate) use window::{Zone, local_day};
 
 use crate::text_file;
 use error::{Report, did_you_mean, unknown_help};
@@ -59,34 +61,35 @@ pub(crate) fn content_hash(text: &str) -> [u8; 32] {
 #[derive(Clone, Debug)]
 pub struct Catalog {
     /// SHA-256 of the file's bytes: two files with one hash are the same file.
-    pub hash: [u8; 32],
+    pub(crate) hash: [u8; 32],
     /// The plan of tenants without another.
-    pub default_plan: PlanId,
+    pub(crate) default_plan: PlanId,
     /// Where days and months turn over.
-    pub timezone: Zone,
+    pub(crate) timezone: Zone,
     /// What admission does with an uncached tenant when the store does not answer.
-    pub on_directory_error: OnDirectoryError,
+    pub(crate) on_directory_error: OnDirectoryError,
     /// By [`MeterId`]; the first is `requests`, the others are in the order of the file.
-    pub meters: Vec<Meter>,
+    pub(crate) meters: Vec<Meter>,
     /// The routes, and which requests are on them.
-    pub routes: Routes,
+    pub(crate) routes: Routes,
     /// By [`PlanId`], in the order of the file.
-    pub plans: Vec<Plan>,
+    pub(crate) plans: Vec<Plan>,
     /// In the order of the file.
-    pub addons: Vec<Addon>,
+    pub(crate) addons: Vec<Addon>,
     /// In the order of the file.
-    pub topups: Vec<Topup>,
+    pub(crate) topups: Vec<Topup>,
     /// The exceptions that have not ended, by the tenant's outer id.
-    pub tenants: BTreeMap<Arc<str>, Exception>,
+    pub(crate) tenants: BTreeMap<Arc<str>, Exception>,
     /// What a payment state does.
-    pub billing: Billing,
+    pub(crate) billing: Billing,
     /// What is legal, but probably not meant; by place.
     pub warnings: Vec<Warning>,
 }
 
 /// What a Stripe price lookup key means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sold {
+#[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "what Stripe sells"))]
+pub(crate) enum Sold {
     /// A plan.
     Plan(PlanId),
     /// An addon, by index in [`Catalog::addons`].
@@ -130,7 +133,7 @@ impl Catalog {
     /// # Errors
     ///
     /// Everything that is wrong, in one go; the file is called `override`.
-    pub fn parse_changes(&self, text: &str) -> Result<Changes, PlanErrors> {
+    pub(crate) fn parse_changes(&self, text: &str) -> Result<Changes, PlanErrors> {
         let mut report = Report::new("override", text);
         let document = read(&mut report, text)?;
         let top = Table(document.get_ref());
@@ -154,19 +157,20 @@ impl Catalog {
     }
 
     /// The meter of this name.
-    pub fn meter(&self, name: &str) -> Option<MeterId> {
+    pub(crate) fn meter(&self, name: &str) -> Option<MeterId> {
         let at = self.meters.iter().position(|meter| *meter.name == *name);
         at.and_then(|n| u16::try_from(n).ok()).map(MeterId)
     }
 
     /// The plan of this name.
-    pub fn plan(&self, name: &str) -> Option<PlanId> {
+    pub(crate) fn plan(&self, name: &str) -> Option<PlanId> {
         let at = self.plans.iter().position(|plan| *plan.name == *name);
         at.and_then(|n| u16::try_from(n).ok()).map(PlanId)
     }
 
     /// What was bought with the price of this lookup key.
-    pub fn sold_at(&self, price: &str) -> Option<Sold> {
+    #[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "what Stripe sells"))]
+    pub(crate) fn sold_at(&self, price: &str) -> Option<Sold> {
         let has = |prices: &[String]| prices.iter().any(|known| known == price);
         let plan = self.plans.iter().position(|plan| has(&plan.prices));
         let plan = plan.and_then(|n| u16::try_from(n).ok()).map(|n| Sold::Plan(PlanId(n)));
@@ -176,7 +180,7 @@ impl Catalog {
     }
 
     /// The exception of a tenant, by its outer id, if it has one that holds at `now_ms`.
-    pub fn exception(&self, tenant: &str, now_ms: i64) -> Option<&Exception> {
+    pub(crate) fn exception(&self, tenant: &str, now_ms: i64) -> Option<&Exception> {
         let holds = |found: &&Exception| found.until_ms.is_none_or(|until| now_ms < until);
         self.tenants.get(tenant).filter(holds)
     }

@@ -7,24 +7,24 @@ use std::time::Duration;
 
 mod beyond_plan;
 
-pub use beyond_plan::*;
+pub(crate) use beyond_plan::*;
 
 /// Index of a meter in [`Catalog::meters`](super::Catalog::meters). `MeterId(0)` is always
 /// `requests`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MeterId(pub u16);
+pub(crate) struct MeterId(pub u16);
 
 /// Index of a route in [`Catalog::routes`](super::Catalog::routes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteId(pub u16);
+pub(crate) struct RouteId(pub u16);
 
 /// Index of a plan in [`Catalog::plans`](super::Catalog::plans).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PlanId(pub u16);
+pub(crate) struct PlanId(pub u16);
 
 /// What is counted.
 #[derive(Clone, Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     /// Its name in the file: `egress`.
     pub name: Arc<str>,
     /// Where its numbers come from.
@@ -61,7 +61,7 @@ impl Meter {
 
 /// Where a meter's numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
+pub(crate) enum Count {
     /// A route's `cost` names it (`requests`: 1 each unless the route says otherwise).
     Cost,
     /// The handler, or the response body, reports the true number.
@@ -76,7 +76,7 @@ pub enum Count {
 
 /// How a meter reaches Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MeterStripe {
+pub(crate) struct MeterStripe {
     /// `event_name` of the Stripe meter.
     pub event: String,
     /// Atoms to one unit of Stripe's (`unit = "GB"` on bytes: 10^9).
@@ -87,7 +87,7 @@ pub struct MeterStripe {
 
 /// Which part of use is sent to Stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Send {
+pub(crate) enum Send {
     /// All of it; the included amount is the price's free first tier.
     All,
     /// What is beyond the included amount.
@@ -96,7 +96,7 @@ pub enum Send {
 
 /// A group of endpoints with the same cost and rules.
 #[derive(Clone, Debug)]
-pub struct Route {
+pub(crate) struct Route {
     /// Its name in the file: `search`.
     pub name: Arc<str>,
     /// Atoms per request, by meter. A meter named here with 0 is not asked for on this route.
@@ -129,7 +129,7 @@ impl Route {
 
 /// Whether callers of a route are identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Auth {
+pub(crate) enum Auth {
     /// A credential is needed.
     Required,
     /// Without a credential the caller is the anonymous tenant.
@@ -140,7 +140,7 @@ pub enum Auth {
 
 /// Whether refusals are real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enforce {
+pub(crate) enum Enforce {
     /// They are.
     On,
     /// Decide and record by the same code, refuse nobody.
@@ -149,7 +149,7 @@ pub enum Enforce {
 
 /// The outcomes that are charged; the rest is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChargeOn {
+pub(crate) struct ChargeOn {
     /// By status class: index 0 is 1xx, 4 is 5xx.
     pub class: [bool; 5],
     /// Requests whose response never ended (the client went away).
@@ -165,7 +165,7 @@ impl Default for ChargeOn {
 
 /// Whose limit it is within a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// All of the tenant.
     Tenant,
     /// One credential.
@@ -180,7 +180,7 @@ pub enum Scope {
 
 impl Scope {
     /// As it is written after `per`.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Tenant => "tenant",
             Self::Key => "key",
@@ -202,7 +202,7 @@ pub struct Place {
 
 /// Which requests a rate holds for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RateOn {
+pub(crate) enum RateOn {
     /// Every request.
     All,
     /// All requests whose route has no rate of its own, in one bucket.
@@ -213,7 +213,7 @@ pub enum RateOn {
 
 /// A limit on speed.
 #[derive(Clone, Debug)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// Its words, unique in a plan and stable over edits elsewhere: `search/min`, `default/s/key`,
     /// `chat/input-tokens/min`.
     pub id: Arc<str>,
@@ -241,7 +241,7 @@ pub struct Rate {
 
 /// The span of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Every {
+pub(crate) enum Every {
     /// The hour of the clock.
     Hour,
     /// The local day, of 23 to 25 hours.
@@ -262,7 +262,7 @@ pub enum Every {
 
 /// What happens beyond a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
+pub(crate) enum Over {
     /// Refused.
     Deny,
     /// Let through and counted.
@@ -273,7 +273,7 @@ pub enum Over {
 
 /// Units granted per span.
 #[derive(Clone, Debug)]
-pub struct Quota {
+pub(crate) struct Quota {
     /// Its words: `requests/month`, `requests/day/key`, `credits/once`.
     pub id: Arc<str>,
     /// What it counts.
@@ -296,7 +296,7 @@ pub struct Quota {
 
 impl Quota {
     /// Whether it includes nothing, and grants alone are spent.
-    pub fn is_prepaid(&self) -> bool {
+    pub(crate) fn is_prepaid(&self) -> bool {
         self.every == Every::Once && self.limit == Some(0)
     }
 }
@@ -328,7 +328,7 @@ impl Feature {
 
 /// What admission does when it has no units and the store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnLeaseError {
+pub(crate) enum OnLeaseError {
     /// Refuse with 503.
     Deny,
     /// Admit up to this share of the limit, in hundredths of a percent: the printed overshoot.
@@ -344,11 +344,11 @@ pub struct Plan {
     /// Its name in the file.
     pub name: Arc<str>,
     /// Stripe price lookup keys that mean this plan.
-    pub prices: Vec<String>,
+    pub(crate) prices: Vec<String>,
     /// Its rates, by the key in the file (`all`, `default`, a route's name).
-    pub rates: BTreeMap<Arc<str>, Vec<Rate>>,
+    pub(crate) rates: BTreeMap<Arc<str>, Vec<Rate>>,
     /// Its quotas, by meter.
-    pub quotas: BTreeMap<MeterId, Vec<Quota>>,
+    pub(crate) quotas: BTreeMap<MeterId, Vec<Quota>>,
     /// Its features.
     pub features: BTreeMap<Arc<str>, Feature>,
     /// Requests of one tenant in flight, per process.
@@ -356,17 +356,17 @@ pub struct Plan {
     /// A trial's life, from the tenant's first request.
     pub expires: Option<Duration>,
     /// Outcomes that are charged.
-    pub charge_on: ChargeOn,
+    pub(crate) charge_on: ChargeOn,
     /// Whether refusals are real.
-    pub enforce: Enforce,
+    pub(crate) enforce: Enforce,
     /// No units and no store.
-    pub on_lease_error: OnLeaseError,
+    pub(crate) on_lease_error: OnLeaseError,
 }
 
 impl Plan {
     /// Whether it has a quota of this meter for the whole tenant that runs out or is counted
     /// against: without one, units that are given on top are never spent.
-    pub fn limits(&self, meter: MeterId) -> bool {
+    pub(crate) fn limits(&self, meter: MeterId) -> bool {
         let quotas = self.quotas.get(&meter).into_iter().flatten();
         quotas.filter(|quota| quota.scope == Scope::Tenant).any(|quota| quota.limit.is_some())
     }
@@ -374,7 +374,7 @@ impl Plan {
 
 /// What admission does with an uncached tenant when the store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDirectoryError {
+pub(crate) enum OnDirectoryError {
     /// 503.
     Deny,
     /// Serve on the default plan.
@@ -383,7 +383,7 @@ pub enum OnDirectoryError {
 
 /// From when a tenant's `cycle` and `term` are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Anchors {
+pub(crate) struct Anchors {
     /// Start of the first cycle, Unix milliseconds.
     pub cycle_ms: i64,
     /// The contract or paid period, if there is one; without it `term` is the cycle.

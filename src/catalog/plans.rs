@@ -15,7 +15,7 @@ use super::shape::{Entry, Table, Text, fault};
 use super::words;
 
 /// Most plans, addons and top-ups, each.
-pub const MAX_SOLD: usize = 1024;
+pub(crate) const MAX_SOLD: usize = 1024;
 
 /// The plans in the order of the file, with everything they extend merged in.
 pub(super) fn plans(

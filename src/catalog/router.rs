@@ -26,9 +26,8 @@ use super::pattern::{Affix, Pattern, Segment, Wrong, cut, order};
 
 /// The routes of a catalog.
 #[derive(Clone, Default)]
-pub struct Routes {
+pub(crate) struct Routes {
     routes: Vec<Route>,
-    patterns: Vec<Vec<String>>,
     /// Those with a rate of their own in some plan or exception.
     rated: Vec<bool>,
     /// GET first, where there is one; a handful at most.
@@ -80,14 +79,15 @@ struct Node {
 impl Routes {
     /// The route of a request, by its method and its path as it came: still percent-encoded, and
     /// without the query. For a request whose host has no router, or does not say what it matched.
-    pub fn find(&self, method: &str, path: &str) -> Option<RouteId> {
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn find(&self, method: &str, path: &str) -> Option<RouteId> {
         self.find_at(method, path, Reads::AsItCame, || None)
     }
 
     /// The same where the host's router reads paths so, and may say which of its patterns it has
     /// matched. It is asked only about paths that can be read in more than one way.
     #[inline]
-    pub fn find_at<'p>(
+    pub(crate) fn find_at<'p>(
         &self,
         method: &str,
         path: &str,
@@ -162,30 +162,24 @@ impl Routes {
     }
 
     /// The route with this name in the file.
-    pub fn named(&self, name: &str) -> Option<RouteId> {
+    pub(crate) fn named(&self, name: &str) -> Option<RouteId> {
         self.iter().find(|(_, route)| *route.name == *name).map(|(id, _)| id)
     }
 
     /// All of them, in the order of the file.
-    pub fn iter(&self) -> impl Iterator<Item = (RouteId, &Route)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RouteId, &Route)> {
         self.routes.iter().enumerate().map(|(n, route)| (RouteId(n as u16), route))
     }
 
     /// All of them, by [`RouteId`].
-    pub fn as_slice(&self) -> &[Route] {
+    pub(crate) fn as_slice(&self) -> &[Route] {
         &self.routes
-    }
-
-    /// What a route matches, as in the file: `GET /v1/search`.
-    pub fn patterns(&self, route: RouteId) -> &[String] {
-        self.patterns.get(usize::from(route.0)).map_or(&[], Vec::as_slice)
     }
 
     /// Adds a route; its patterns follow with [`Routes::insert`].
     pub(super) fn push(&mut self, route: Route) -> RouteId {
         let id = RouteId(self.routes.len() as u16);
         self.routes.push(route);
-        self.patterns.push(Vec::new());
         id
     }
 
@@ -211,9 +205,6 @@ impl Routes {
             ));
         }
         tree.insert(pattern, route);
-        if let Some(patterns) = self.patterns.get_mut(usize::from(route.0)) {
-            patterns.push(format!("{method} {path}"));
-        }
         Ok(())
     }
 }
@@ -359,7 +350,7 @@ impl Index<RouteId> for Routes {
 
 impl fmt::Debug for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.routes.iter().zip(&self.patterns)).finish()
+        f.debug_list().entries(&self.routes).finish()
     }
 }
 

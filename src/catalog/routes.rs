@@ -12,7 +12,7 @@ use super::shape::{Table, Text};
 use super::words;
 
 /// Most routes.
-pub const MAX_ROUTES: usize = 1024;
+pub(crate) const MAX_ROUTES: usize = 1024;
 
 /// The routes, in the order of the file.
 pub(super) fn routes(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>) -> Routes {

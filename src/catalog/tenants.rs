@@ -10,7 +10,7 @@ use super::error::{Report, unknown_help};
 use super::keys::PAYMENT_WORDS;
 use super::limits::Scene;
 use super::model::*;
-use super::plans::{duration, own};
+use super::plans::duration;
 use super::routes::enforce;
 use super::shape::{Node, Table, Text, fault};
 use super::words;
@@ -36,9 +36,7 @@ pub(super) fn tenants(
             continue;
         }
         let tenant: Arc<str> = Arc::from(entry.name);
-        let note = table.text("note").map(|note| own(&note)).unwrap_or_default();
-        let exception = Exception { tenant: tenant.clone(), changes, until_ms: until, note };
-        tenants.insert(tenant, exception);
+        tenants.insert(tenant, Exception { changes, until_ms: until });
     }
     tenants
 }

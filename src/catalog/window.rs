@@ -34,23 +34,23 @@ const HOUR_MS: i64 = 3_600_000;
 
 /// A time zone: where days and months turn over; and those that were in force before it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Zone(TimeZone, Option<Arc<(Zone, i64)>>);
+pub(crate) struct Zone(TimeZone, Option<Arc<(Zone, i64)>>);
 
 impl Zone {
     /// The zone with this IANA name (`America/New_York`, `UTC`), in any case.
-    pub fn new(name: &str) -> Option<Self> {
+    pub(crate) fn new(name: &str) -> Option<Self> {
         TimeZoneDatabase::bundled().get(name).ok().map(|zone| Self(zone, None))
     }
 
     /// UTC.
-    pub fn utc() -> Self {
+    pub(crate) fn utc() -> Self {
         Self(TimeZone::UTC, None)
     }
 
     /// The same since this instant (Unix milliseconds), when it took the place of another: see
     /// [`Every::window`].
     #[must_use]
-    pub fn after(self, before: Zone, at_ms: i64) -> Self {
+    pub(crate) fn after(self, before: Zone, at_ms: i64) -> Self {
         Self(self.0, Some(Arc::new((before, at_ms))))
     }
 
@@ -60,13 +60,14 @@ impl Zone {
     }
 
     /// Its IANA name, in the database's spelling.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
     }
 
     /// An instant in Unix milliseconds as RFC 3339 with this zone's offset, to the second or, where
     /// there are any, to the millisecond.
-    pub fn rfc3339(&self, at_ms: i64) -> String {
+    #[cfg(test)]
+    pub(crate) fn rfc3339(&self, at_ms: i64) -> String {
         let at = timestamp(at_ms);
         match self.name() {
             "UTC" => at.to_string(),
@@ -145,7 +146,7 @@ impl Every {
 }
 
 /// The local date of an instant as a number: 20261121.
-pub fn local_day(at_ms: i64, zone: &Zone) -> u32 {
+pub(crate) fn local_day(at_ms: i64, zone: &Zone) -> u32 {
     let date = zone.local(at_ms).date();
     let (year, month, day) = (date.year().max(0), date.month(), date.day());
     year.unsigned_abs() as u32 * 10_000

@@ -9,7 +9,7 @@ use crate::text_file::list;
 /// Everything that is wrong with a service file, in the order of the file; of a file with thousands
 /// of mistakes, a thousand of them. Shown are the first 50.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigErrors(pub Vec<ConfigError>);
+pub(crate) struct ConfigErrors(pub Vec<ConfigError>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +27,7 @@ impl From<ConfigError> for ConfigErrors {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// The file, or the environment variable, in which it stands; empty where it is in neither.
     pub file: String,
     /// Line, from 1; 0 where there is no line.

@@ -16,60 +16,68 @@ mod identify;
 mod reader;
 mod references;
 mod secret;
+#[cfg_attr(
+    not(feature = "stripe"),
+    allow(dead_code, unreachable_pub, reason = "read and checked, and used by billing alone")
+)]
 mod stripe;
 mod tables;
 mod tree;
 
-pub use error::{ConfigError, ConfigErrors};
-pub use secret::{MAX_SECRET_BYTES, Secret, SecretRef, SecretSource};
-pub use stripe::{
+pub(crate) use error::{ConfigError, ConfigErrors};
+pub(crate) use secret::{Secret, SecretRef, SecretSource};
+#[cfg(feature = "stripe")]
+pub use stripe::StripeConfig;
+#[cfg(not(feature = "stripe"))]
+pub(crate) use stripe::StripeConfig;
+pub(crate) use stripe::{
     DEFAULT_REPORT_EVERY, DEFAULT_STRIPE_ACCOUNT, DEFAULT_STRIPE_API_BASE, MAX_REPORT_EVERY,
-    MIN_REPORT_EVERY, StripeConfig, StripeMode, TooOld,
+    MIN_REPORT_EVERY, StripeMode, TooOld,
 };
 
 /// `store.path` unless the file says otherwise.
-pub const DEFAULT_STORE_PATH: &str = "tallygate.redb";
+pub(crate) const DEFAULT_STORE_PATH: &str = "tallygate.redb";
 
 /// `store.table` unless the file says otherwise.
-pub const DEFAULT_TABLE: &str = "tallygate";
+pub(crate) const DEFAULT_TABLE: &str = "tallygate";
 
 /// `store.space` unless the file says otherwise.
-pub const DEFAULT_SPACE: &str = "default";
+pub(crate) const DEFAULT_SPACE: &str = "default";
 
 /// `plans.file` unless the file says otherwise.
-pub const DEFAULT_PLANS: &str = "plans.toml";
+pub(crate) const DEFAULT_PLANS: &str = "plans.toml";
 
 /// `api-key` where the file has no `[[identify]]`: headers that are looked at, in order.
-pub const DEFAULT_API_KEY_HEADERS: [&str; 2] = ["authorization", "x-api-key"];
+pub(crate) const DEFAULT_API_KEY_HEADERS: [&str; 2] = ["authorization", "x-api-key"];
 
 /// The environment variable of the pepper where `api-key` stands without `pepper`.
-pub const DEFAULT_PEPPER_ENV: &str = "TALLYGATE_PEPPER";
+pub(crate) const DEFAULT_PEPPER_ENV: &str = "TALLYGATE_PEPPER";
 
 /// The id of that pepper.
-pub const DEFAULT_PEPPER_ID: &str = "1";
+pub(crate) const DEFAULT_PEPPER_ID: &str = "1";
 
 /// `flush.every` unless the file says otherwise.
-pub const DEFAULT_FLUSH_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const DEFAULT_FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// `flush.every` is at least this: below it, more is written than is learned.
-pub const MIN_FLUSH_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const MIN_FLUSH_EVERY: Duration = Duration::from_millis(50);
 
 /// `flush.every` is at most this: a writer that holds units writes every 5 s, since its records are
 /// its heartbeat.
-pub const MAX_FLUSH_EVERY: Duration = Duration::from_secs(5);
+pub(crate) const MAX_FLUSH_EVERY: Duration = Duration::from_secs(5);
 
 /// `flush.max-write-units` unless the file says otherwise.
-pub const DEFAULT_MAX_WRITE_UNITS: u32 = 50;
+pub(crate) const DEFAULT_MAX_WRITE_UNITS: u32 = 50;
 
 /// `flush.journal-path` where the store is no local file and the file does not say otherwise.
-pub const DEFAULT_JOURNAL_PATH: &str = "tallygate.journal";
+pub(crate) const DEFAULT_JOURNAL_PATH: &str = "tallygate.journal";
 
 /// Longest name of a space, in characters.
-pub const MAX_SPACE_CHARS: usize = 64;
+pub(crate) const MAX_SPACE_CHARS: usize = 64;
 
 /// A service file. Paths are as written: a relative one counts from where the service runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// `[store]`: where tenants, quotas and usage are kept.
     pub store: StoreConfig,
     /// `[plans]`: where the plan file is.
@@ -94,19 +102,10 @@ impl Config {
     /// Parses the text of a service file. `file_name` appears in errors; `env` is the environment,
     /// of which the variables that begin with `TALLYGATE__` override the file.
     ///
-    /// ```
-    /// use tallygate::config::{Config, StoreKind};
-    ///
-    /// let env = [("TALLYGATE__STORE__SPACE".to_owned(), "staging".to_owned())];
-    /// let config = Config::parse("tallygate.toml", "[store]\nkind = \"memory\"\n", env).unwrap();
-    /// assert_eq!(config.store.kind, StoreKind::Memory);
-    /// assert_eq!(config.store.space, "staging");
-    /// ```
-    ///
     /// # Errors
     ///
     /// All that is wrong, in the order of the file; mistakes of TOML itself come alone.
-    pub fn parse(
+    pub(crate) fn parse(
         file_name: &str,
         text: &str,
         env: impl IntoIterator<Item = (String, String)>,
@@ -124,7 +123,7 @@ impl Config {
 
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreConfig {
+pub(crate) struct StoreConfig {
     /// `kind`, with what this kind needs.
     pub kind: StoreKind,
     /// `space`: this service's part of the table. 1 to 64 characters of `a-z0-9-`.
@@ -133,7 +132,7 @@ pub struct StoreConfig {
 
 /// What kind of store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreKind {
+pub(crate) enum StoreKind {
     /// `"memory"`: gone with the process.
     Memory,
     /// `"redb"`: a file, for one process.
@@ -151,14 +150,14 @@ pub enum StoreKind {
 
 /// `[plans]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlansConfig {
+pub(crate) struct PlansConfig {
     /// `file`: the plan file.
     pub file: PathBuf,
 }
 
 /// One `[[identify]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identify {
+pub(crate) enum Identify {
     /// API keys, looked up by their hash.
     ApiKey {
         /// `api-key`: header names, lower case, in the order in which they are looked at.
@@ -187,7 +186,7 @@ pub enum Identify {
 
 /// A key of the credential hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pepper {
+pub(crate) struct Pepper {
     /// `id`: stored beside each hash that was made with it. 1 to 16 characters of `a-z0-9`.
     pub id: String,
     /// Where the key is.
@@ -196,7 +195,7 @@ pub struct Pepper {
 
 /// `jwt = { .. }`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JwtConfig {
+pub(crate) struct JwtConfig {
     /// `jwks` or `secret`: what tokens are verified with.
     pub keys: JwtKeys,
     /// `issuer`: what `iss` must be.
@@ -211,7 +210,7 @@ pub struct JwtConfig {
 
 /// What tokens are verified with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JwtKeys {
+pub(crate) enum JwtKeys {
     /// `jwks`: public keys (RFC 7517), at an `https` URL (or `http` on this machine) or in a file.
     Jwks(String),
     /// `secret`: a secret that is shared with the issuer, for HS256. It has at least 32 bytes (RFC
@@ -221,7 +220,7 @@ pub enum JwtKeys {
 
 /// `[identity]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdentityConfig {
+pub(crate) struct IdentityConfig {
     /// `unknown`: what becomes of a caller that is not known.
     pub unknown: Unknown,
     /// `no-scope`: what becomes of a limit whose scope a caller has no value of.
@@ -230,7 +229,7 @@ pub struct IdentityConfig {
 
 /// What becomes of a limit by a scope (`per user`) of which a caller has no value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NoScope {
+pub(crate) enum NoScope {
     /// `"tenant"`: it holds for all such callers of the tenant together.
     #[default]
     Tenant,
@@ -242,7 +241,7 @@ pub enum NoScope {
 
 /// What becomes of a caller that is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unknown {
+pub(crate) enum Unknown {
     /// `"reject"`: 401.
     Reject,
     /// `"create"`: a verified tenant that was never seen is made, on the default plan.
@@ -253,22 +252,14 @@ pub enum Unknown {
 
 /// `[proxy]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProxyConfig {
+pub(crate) struct ProxyConfig {
     /// `trust`: whose `X-Forwarded-For` counts.
     pub trust: Vec<Network>,
 }
 
 /// A range of addresses: `10.0.0.0/8`, `fd00::/8`, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network(ipnet::IpNet);
-
-impl Network {
-    /// Whether the address lies in it. An IPv4 address that came as IPv6 (`::ffff:10.0.0.1`) counts
-    /// as what it is.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&address.to_canonical())
-    }
-}
+pub(crate) struct Network(ipnet::IpNet);
 
 /// With its prefix, also for one address: `10.0.0.0/8`, `192.0.2.7/32` (CIDR, RFC 4632).
 impl fmt::Display for Network {
@@ -279,7 +270,7 @@ impl fmt::Display for Network {
 
 /// `[http]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HttpConfig {
+pub(crate) struct HttpConfig {
     /// `billing-url`: where a person can pay or upgrade; shown in refusals with 402.
     pub billing_url: Option<String>,
     /// `strip-prefix`: taken off each path before routes are matched, as `/prod` where a gateway
@@ -289,7 +280,7 @@ pub struct HttpConfig {
 
 /// `[flush]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlushConfig {
+pub(crate) struct FlushConfig {
     /// `every`: how long a record waits for others.
     pub every: Duration,
     /// `mode`: what an abrupt death may lose.
@@ -302,7 +293,7 @@ pub struct FlushConfig {
 
 /// `[ingest]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IngestConfig {
+pub(crate) struct IngestConfig {
     /// `token`: what callers of `POST /usage` present as a bearer's token. Without it the route
     /// answers nobody.
     pub token: Option<SecretRef>,
@@ -312,7 +303,7 @@ pub struct IngestConfig {
 
 /// What an abrupt death of the process may lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlushMode {
+pub(crate) enum FlushMode {
     /// `"fast"`: one flush interval.
     Fast,
     /// `"journal"`: what the local journal had not been given, at most 50 ms.

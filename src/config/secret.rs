@@ -10,20 +10,20 @@ use super::ConfigError;
 
 /// Longest secret read from a file, in bytes. Peppers and keys have some dozens; what is longer is
 /// another file.
-pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
+pub(crate) const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// A secret in memory. `Debug` and `Display` do not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Keeps this text as a secret.
-    pub fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// The text itself. Whoever calls this keeps it out of logs and errors.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -42,7 +42,7 @@ impl fmt::Display for Secret {
 
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
+pub(crate) enum SecretSource {
     /// `{ env = ".." }`: in this environment variable.
     Env(String),
     /// `{ file = ".." }`: in this file, a newline at its end left out.
@@ -55,7 +55,7 @@ pub enum SecretSource {
 
 /// A reference to a secret, as the service file has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretRef {
+pub(crate) struct SecretRef {
     /// What it is for: `stripe.key`. Errors name it.
     pub field: String,
     /// Where it is.
@@ -69,7 +69,10 @@ impl SecretRef {
     ///
     /// If it is not there, is empty, is no UTF-8 text or is above [`MAX_SECRET_BYTES`], and for
     /// sources that this build does not have.
-    pub fn resolve(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Secret, ConfigError> {
+    pub(crate) fn resolve(
+        &self,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Secret, ConfigError> {
         let text = match &self.source {
             SecretSource::Env(name) => env(name).ok_or_else(|| {
                 self.error(

@@ -5,39 +5,39 @@ use std::time::Duration;
 use super::{ConfigError, Secret, SecretRef, SecretSource};
 
 /// `stripe.account` unless the file says otherwise.
-pub const DEFAULT_STRIPE_ACCOUNT: &str = "main";
+pub(crate) const DEFAULT_STRIPE_ACCOUNT: &str = "main";
 
 /// `stripe.api-base` unless the file says otherwise: Stripe's own.
-pub const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
+pub(crate) const DEFAULT_STRIPE_API_BASE: &str = "https://api.stripe.com";
 
 /// `stripe.report-every` unless the file says otherwise.
-pub const DEFAULT_REPORT_EVERY: Duration = Duration::from_secs(15 * 60);
+pub(crate) const DEFAULT_REPORT_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// `stripe.report-every` is at least this: each report takes a minute of its own at Stripe.
-pub const MIN_REPORT_EVERY: Duration = Duration::from_secs(60);
+pub(crate) const MIN_REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// `stripe.report-every` is at most this: Stripe closes an invoice hours after its period.
-pub const MAX_REPORT_EVERY: Duration = Duration::from_secs(86_400);
+pub(crate) const MAX_REPORT_EVERY: Duration = Duration::from_secs(86_400);
 
 /// `[stripe]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StripeConfig {
     /// `key`: the API key.
-    pub key: SecretRef,
+    pub(crate) key: SecretRef,
     /// `webhook-secret`; without it no webhooks are taken. Several secrets stand in one text,
     /// with a comma between them, while one is rolled.
-    pub webhook_secret: Option<SecretRef>,
+    pub(crate) webhook_secret: Option<SecretRef>,
     /// `mode`: which keys are taken.
-    pub mode: StripeMode,
+    pub(crate) mode: StripeMode,
     /// `account`: names the Stripe account in the identifiers of what is sent. Another name makes
     /// other identifiers, so that what is under way might be sent twice: to be kept for good.
-    pub account: String,
+    pub(crate) account: String,
     /// `api-base`: where Stripe is.
-    pub api_base: String,
+    pub(crate) api_base: String,
     /// `report-every`: how often usage is sent.
-    pub report_every: Duration,
+    pub(crate) report_every: Duration,
     /// `too-old`: what becomes of usage that Stripe takes no more under its own date.
-    pub too_old: TooOld,
+    pub(crate) too_old: TooOld,
 }
 
 impl StripeConfig {
@@ -47,8 +47,8 @@ impl StripeConfig {
     ///
     /// ```
     /// let env = |name: &str| (name == "STRIPE_SECRET_KEY").then(|| "sk_test_x".to_owned());
-    /// assert!(tallygate::config::StripeConfig::from_env(&env).is_some());
-    /// assert!(tallygate::config::StripeConfig::from_env(&|_| None).is_none());
+    /// assert!(tallygate::billing::StripeConfig::from_env(&env).is_some());
+    /// assert!(tallygate::billing::StripeConfig::from_env(&|_| None).is_none());
     /// ```
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let reference = |field: &str, name: &str| {
@@ -71,7 +71,7 @@ impl StripeConfig {
     /// # Errors
     ///
     /// As [`SecretRef::resolve`].
-    pub fn resolve_webhook_secrets(
+    pub(crate) fn resolve_webhook_secrets(
         &self,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Vec<Secret>, ConfigError> {
@@ -87,7 +87,10 @@ impl StripeConfig {
     ///
     /// As [`SecretRef::resolve`], and if the key is of the other mode: real money does not move by
     /// mistake, and a live service does not bill into a test account.
-    pub fn resolve_key(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Secret, ConfigError> {
+    pub(crate) fn resolve_key(
+        &self,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Secret, ConfigError> {
         let key = self.key.resolve(env)?;
         let is = |mode: &str| {
             ["sk", "rk"].iter().any(|kind| {
@@ -111,7 +114,7 @@ impl StripeConfig {
 /// What becomes of usage that was not sent within 33 days after its period, because Stripe was away
 /// or nobody reported: Stripe takes nothing that is dated 35 days back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooOld {
+pub(crate) enum TooOld {
     /// `"carry"`: it is dated into the period that is open, and billed with that.
     Carry,
     /// `"name"`: it is never billed; reports and the audit name it.
@@ -120,7 +123,7 @@ pub enum TooOld {
 
 /// Which of Stripe's modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StripeMode {
+pub(crate) enum StripeMode {
     /// `"test"`: no money moves.
     Test,
     /// `"live"`: money moves.

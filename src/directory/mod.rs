@@ -60,7 +60,7 @@ const MAX_LISTED: usize = 100_000;
 /// What the words in a change must mean something to: the catalog, through whoever owns it.
 ///
 /// A closure from a plan's name to whether there is one will do where nothing else is checked.
-pub trait Check: Send + Sync + 'static {
+pub(crate) trait Check: Send + Sync + 'static {
     /// Whether there is such a plan.
     fn has_plan(&self, name: &str) -> bool;
     /// Whether there is such a meter.
@@ -106,7 +106,7 @@ struct Inner {
 
 /// Whose a credential is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The tenant.
     pub surrogate: Surrogate,
     /// The key's id, which is the caller's scope `key`.
@@ -161,7 +161,7 @@ impl Directory {
 
     /// Whose a credential is, by everything it may be stored as; `None` if it is nobody's or was
     /// revoked. One read of the store for each hash up to the one that is found.
-    pub fn lookup_credential(
+    pub(crate) fn lookup_credential(
         &self,
         hashes: Vec<CredentialHash>,
     ) -> impl Future<Output = Result<Option<Found>, StoreError>> + Send + use<> {
@@ -170,7 +170,7 @@ impl Directory {
     }
 
     /// A tenant's record. `None` if its creation was cut short.
-    pub fn lookup_tenant(
+    pub(crate) fn lookup_tenant(
         &self,
         surrogate: Surrogate,
     ) -> impl Future<Output = Result<Option<Arc<TenantRecord>>, StoreError>> + Send + use<> {
@@ -179,7 +179,7 @@ impl Directory {
     }
 
     /// The surrogate of an outer id, if it has one.
-    pub fn lookup_name(
+    pub(crate) fn lookup_name(
         &self,
         id: &str,
     ) -> impl Future<Output = Result<Option<Surrogate>, StoreError>> + Send + use<> {
@@ -189,7 +189,7 @@ impl Directory {
 
     /// Notes a tenant's first request, once: later calls change nothing. Returns when it was;
     /// `None` if there is no such tenant.
-    pub fn first_request(
+    pub(crate) fn first_request(
         &self,
         surrogate: Surrogate,
         now_ms: i64,

@@ -182,19 +182,27 @@ impl GateBuilder {
 
     /// Bills into this Stripe account instead of the one in the service file.
     #[cfg(feature = "stripe")]
-    pub fn stripe(mut self, stripe: crate::config::StripeConfig) -> Self {
+    pub fn stripe(mut self, stripe: crate::billing::StripeConfig) -> Self {
         self.stripe = Some(stripe);
         self
     }
 
-    /// The service file as [`open`](Self::open) will read it, with the environment laid over: for
-    /// hosts that hand in what it asks for, such as a client of the store it names. It waits for
-    /// the disk that the file is on.
+    /// The DynamoDB table that the service file names, or the environment over it; `None` where the
+    /// store is of another kind. For hosts, which make the client of the table themselves and hand
+    /// it in as [`store`](Self::store). It waits for the disk that the file is on.
     ///
     /// # Errors
     ///
     /// The file cannot be read, or all that is wrong with it.
-    pub fn config(&self) -> Result<Config, Error> {
+    pub fn dynamodb_table(&self) -> Result<Option<String>, Error> {
+        match self.config()?.store.kind {
+            StoreKind::Dynamodb { table } => Ok(Some(table)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The service file as [`open`](Self::open) will read it, with the environment laid over.
+    pub(in crate::gate) fn config(&self) -> Result<Config, Error> {
         self.source.read()
     }
 
@@ -447,7 +455,7 @@ impl Gate {
     }
 
     /// The catalog in force.
-    pub fn catalog(&self) -> Arc<Catalog> {
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.inner.live.load().catalog.clone()
     }
 

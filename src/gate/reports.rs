@@ -85,6 +85,18 @@ impl Gate {
         Ok(billing.reporter.resume(sent).await?)
     }
 
+    /// Says of an item in [`Report::stopped`] whether its entry counts: `true` if Stripe has it by
+    /// another way or it is to be forgiven, `false` if it is owed and goes out anew with the next
+    /// report. False if nothing of the item waits for a word, or another was faster.
+    ///
+    /// # Errors
+    ///
+    /// If there is no `[stripe]` in the service file, or the store does not do it.
+    pub async fn decide_stopped(&self, item: &ItemId, counts: bool) -> Result<bool, ReportError> {
+        let billing = self.inner.billing.as_ref().ok_or(ReportError::NoService)?;
+        Ok(billing.reporter.decide(item, counts).await?)
+    }
+
     /// Holds against each other what was recorded, what is owed, what was sent and what Stripe
     /// counts; what was used in this process is written down first. Reads every log from its
     /// beginning, and asks Stripe twice for each customer and meter: once a day is often enough.

@@ -154,7 +154,7 @@ impl Gate {
         })
     }
 
-    /// A caller's use of one meter over time, the first [`MAX_ROWS`] rows of it; `None`: there is
+    /// A caller's use of one meter over time, the first 1,100 rows of it; `None`: there is
     /// no such meter.
     ///
     /// # Errors

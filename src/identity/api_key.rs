@@ -7,7 +7,7 @@
 use sha2::{Digest, Sha256};
 
 /// What every key of ours begins with: greppable, and known to secret scanners by its form.
-pub const KEY_PREFIX: &str = "tg_";
+pub(crate) const KEY_PREFIX: &str = "tg_";
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// 62^43 > 2^256.

@@ -12,7 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 /// The scheme of credentials imported as plain SHA-256.
-pub const SCHEME_SHA256: &str = "sha256";
+pub(crate) const SCHEME_SHA256: &str = "sha256";
 
 /// Fewest bytes of a pepper: below it a stolen table could be searched.
 const MIN_PEPPER: usize = 16;
@@ -23,7 +23,7 @@ const MAX_PEPPER_ID: usize = 32;
 
 /// What a credential is stored and looked up by.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct CredentialHash {
+pub(crate) struct CredentialHash {
     /// `hmac-ID` with the id of the pepper, or [`SCHEME_SHA256`].
     pub scheme: Arc<str>,
     /// The digest.
@@ -32,7 +32,7 @@ pub struct CredentialHash {
 
 impl CredentialHash {
     /// A digest taken by another system with plain SHA-256.
-    pub fn sha256(hash: [u8; 32]) -> Self {
+    pub(crate) fn sha256(hash: [u8; 32]) -> Self {
         Self { scheme: SCHEME_SHA256.into(), hash }
     }
 }
@@ -45,7 +45,7 @@ impl std::fmt::Debug for CredentialHash {
 
 /// A secret key of the credential hash.
 #[derive(Clone)]
-pub struct Pepper {
+pub(crate) struct Pepper {
     scheme: Arc<str>,
     empty: Hmac<Sha256>,
 }
@@ -53,7 +53,7 @@ pub struct Pepper {
 impl Pepper {
     /// A pepper with its id (1 to 32 of `a-z A-Z 0-9 _ -`) and its secret (at least 16 bytes).
     /// The error says what is wrong, without the secret.
-    pub fn new(id: &str, secret: &[u8]) -> Result<Self, String> {
+    pub(crate) fn new(id: &str, secret: &[u8]) -> Result<Self, String> {
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if id.is_empty() || id.len() > MAX_PEPPER_ID || !id.chars().all(legal) {
             return Err(format!(
@@ -78,7 +78,7 @@ impl Pepper {
     }
 
     /// The hash of a credential under this pepper.
-    pub fn hash(&self, credential: &[u8]) -> CredentialHash {
+    pub(crate) fn hash(&self, credential: &[u8]) -> CredentialHash {
         let digest = self.empty.clone().chain_update(credential).finalize().into_bytes();
         CredentialHash { scheme: self.scheme.clone(), hash: digest.into() }
     }
@@ -92,11 +92,11 @@ impl std::fmt::Debug for Pepper {
 
 /// The peppers, newest first.
 #[derive(Clone, Debug, Default)]
-pub struct Peppers(Vec<Pepper>);
+pub(crate) struct Peppers(Vec<Pepper>);
 
 impl Peppers {
     /// Peppers, newest first: at most 4, each with its own id.
-    pub fn new(peppers: Vec<Pepper>) -> Result<Self, String> {
+    pub(crate) fn new(peppers: Vec<Pepper>) -> Result<Self, String> {
         if peppers.len() > MAX_PEPPERS {
             return Err(format!("{} peppers: at most {MAX_PEPPERS} at once", peppers.len()));
         }
@@ -109,7 +109,7 @@ impl Peppers {
     }
 
     /// The one that new credentials are made under.
-    pub fn newest(&self) -> Option<&Pepper> {
+    pub(crate) fn newest(&self) -> Option<&Pepper> {
         self.0.first()
     }
 
@@ -119,7 +119,7 @@ impl Peppers {
     }
 
     /// Everything a credential may be stored as, in the order in which to look it up.
-    pub fn hashes(&self, credential: &[u8]) -> Vec<CredentialHash> {
+    pub(crate) fn hashes(&self, credential: &[u8]) -> Vec<CredentialHash> {
         let mut hashes: Vec<_> = self.0.iter().map(|pepper| pepper.hash(credential)).collect();
         hashes.push(CredentialHash::sha256(Sha256::digest(credential).into()));
         hashes

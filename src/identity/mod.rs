@@ -1,8 +1,8 @@
 //! Who is calling. Identification is synchronous: from a borrowed view of the request to what it
 //! presents, without a look at plans, counters or the store.
 //!
-//! [`Identifier::present`] reads the request, [`Identifier::probe`] names what it found for the
-//! caches in memory, and only what no cache knows is hashed ([`Identifier::hashes`]) or verified,
+//! `Identifier::present` reads the request, `Identifier::probe` names what it found for the
+//! caches in memory, and only what no cache knows is hashed (`Identifier::hashes`) or verified,
 //! and then looked up in the [directory](crate::directory). A host with its own idea of a caller
 //! writes an [`Identify`] instead.
 //!
@@ -18,7 +18,7 @@ mod credential;
 mod decided;
 mod digest;
 #[cfg(feature = "jwt")]
-pub mod jwt;
+pub(crate) mod jwt;
 mod named_header;
 mod present;
 mod probe;
@@ -28,23 +28,20 @@ mod source;
 mod unknown;
 
 pub use crate::catalog::Reads;
-pub use api_key::{ApiKey, KEY_PREFIX};
+pub use api_key::ApiKey;
 pub use caller::{Caller, Identify, Identity};
 pub use claims::Claims;
-pub(crate) use credential::hex;
-pub use credential::{CredentialHash, Pepper, Peppers, SCHEME_SHA256};
+pub(crate) use credential::{CredentialHash, Pepper, Peppers, hex};
 pub use decided::Decided;
 pub use digest::BodyDigest;
 pub use named_header::NamedHeader;
-pub use present::{
-    Identifier, IdentifierError, MAX_API_KEY, MAX_JWT, Malformed, Presented, named_caller,
-};
-pub use probe::{Probe, Prober};
-pub use proxies::Proxies;
-pub(crate) use scopes::line;
-pub use scopes::{ScopeHash, Scopes};
-pub use source::Source;
-pub use unknown::Unknown;
+pub use present::Malformed;
+pub(crate) use present::{Identifier, Presented, named_caller};
+pub(crate) use probe::{Probe, Prober};
+pub(crate) use proxies::Proxies;
+pub(crate) use scopes::{ScopeHash, Scopes, line};
+pub(crate) use source::Source;
+pub(crate) use unknown::Unknown;
 
 /// The anonymous tenant. Callers cannot name it; a directory may hold limits for it as for any
 /// other.
@@ -56,12 +53,12 @@ pub(crate) fn is_own_id(id: &str) -> bool {
 }
 
 /// Most characters of a tenant's outer id.
-pub const MAX_TENANT_ID: usize = 256;
+pub(crate) const MAX_TENANT_ID: usize = 256;
 
 /// Whether `id` can be the outer id of a tenant of yours: 1 to [`MAX_TENANT_ID`] characters of any
 /// script, no control characters, no tilde at the beginning. Ids that begin with one are the gate's
 /// own: what a caller, a claim or an event names may not be taken for them.
-pub fn is_tenant_id(id: &str) -> bool {
+pub(crate) fn is_tenant_id(id: &str) -> bool {
     if is_own_id(id) {
         return false;
     }

@@ -19,9 +19,10 @@ use super::{
 };
 
 /// Longest API key that is read: hashing a longer one would be work for nobody.
-pub const MAX_API_KEY: usize = 4 * 1024;
+pub(crate) const MAX_API_KEY: usize = 4 * 1024;
 /// Longest JWT that is read: identity providers put groups into them.
-pub const MAX_JWT: usize = 8 * 1024;
+#[cfg(feature = "jwt")]
+pub(crate) const MAX_JWT: usize = 8 * 1024;
 /// Most sources: each is tried on every request.
 const MAX_SOURCES: usize = 16;
 
@@ -29,7 +30,7 @@ const AUTHORIZATION: &str = "authorization";
 
 /// What a request presents, borrowed from it.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Presented<'a> {
+pub(crate) enum Presented<'a> {
     /// An API key.
     ApiKey {
         /// Index of the source.
@@ -81,7 +82,7 @@ pub enum Malformed {
     /// Two headers hold different API keys.
     #[error("two headers hold different API keys")]
     Conflict,
-    /// Longer than [`MAX_API_KEY`] or [`MAX_JWT`].
+    /// Longer than any key or token may be.
     #[error("the credential is too long")]
     TooLong,
     /// A key in our format whose checksum is wrong.
@@ -95,7 +96,7 @@ pub enum Malformed {
 /// Why an [`Identifier`] cannot be built.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum IdentifierError {
+pub(crate) enum IdentifierError {
     /// The configuration cannot work.
     #[error("identify: {0}")]
     Config(String),
@@ -106,7 +107,7 @@ pub enum IdentifierError {
 
 /// Reads callers from requests.
 #[derive(Clone, Debug)]
-pub struct Identifier {
+pub(crate) struct Identifier {
     sources: Vec<Source>,
     peppers: Peppers,
     proxies: Proxies,
@@ -118,7 +119,7 @@ pub struct Identifier {
 impl Identifier {
     /// An identifier that tries these sources in order. Fails if one can never work: an API key
     /// without a pepper, a trusted header without a trusted proxy.
-    pub fn new(
+    pub(crate) fn new(
         sources: Vec<Source>,
         peppers: Peppers,
         proxies: Proxies,
@@ -140,7 +141,10 @@ impl Identifier {
     }
 
     /// What the request presents.
-    pub fn present<'a>(&self, view: &'a dyn RequestView) -> Result<Presented<'a>, Malformed> {
+    pub(crate) fn present<'a>(
+        &self,
+        view: &'a dyn RequestView,
+    ) -> Result<Presented<'a>, Malformed> {
         for (n, source) in self.sources.iter().enumerate() {
             let presented = match source {
                 Source::ApiKey { headers } => self.api_key(n as u16, headers, view)?,
@@ -160,7 +164,7 @@ impl Identifier {
 
     /// The name of what is presented in this process's caches; `None` for nothing. The user that a
     /// gateway names beside the tenant is not part of it.
-    pub fn probe(&self, presented: &Presented<'_>) -> Option<Probe> {
+    pub(crate) fn probe(&self, presented: &Presented<'_>) -> Option<Probe> {
         match presented {
             Presented::ApiKey { source, key } => Some(self.prober.probe(*source, key)),
             #[cfg(feature = "jwt")]
@@ -174,7 +178,7 @@ impl Identifier {
 
     /// Everything this API key may be stored as, in the order in which to look it up. Costs a
     /// cryptographic hash for each pepper: ask the caches first.
-    pub fn hashes(&self, key: &[u8]) -> Result<Vec<CredentialHash>, Malformed> {
+    pub(crate) fn hashes(&self, key: &[u8]) -> Result<Vec<CredentialHash>, Malformed> {
         if is_broken(key) {
             return Err(Malformed::Checksum);
         }
@@ -184,7 +188,7 @@ impl Identifier {
     /// Verifies a JWT at this wall-clock time (Unix milliseconds): the first of the sources that
     /// accepts it decides. The error is that of the source that came furthest.
     #[cfg(feature = "jwt")]
-    pub fn verify(&self, token: &str, now_ms: i64) -> Result<jwt::Verified, jwt::JwtError> {
+    pub(crate) fn verify(&self, token: &str, now_ms: i64) -> Result<jwt::Verified, jwt::JwtError> {
         let mut furthest = jwt::JwtError::Malformed;
         for verifier in self.verifiers() {
             match verifier.verify(token, now_ms) {
@@ -197,7 +201,7 @@ impl Identifier {
 
     /// The JWT sources: whoever owns this identifier refreshes their keys.
     #[cfg(feature = "jwt")]
-    pub fn verifiers(&self) -> impl Iterator<Item = &jwt::Verifier> {
+    pub(crate) fn verifiers(&self) -> impl Iterator<Item = &jwt::Verifier> {
         self.sources.iter().filter_map(|source| match source {
             Source::Jwt(verifier) => Some(verifier),
             _ => None,
@@ -205,12 +209,12 @@ impl Identifier {
     }
 
     /// The caller's address, seen through the trusted proxies.
-    pub fn peer(&self, view: &dyn RequestView) -> Option<IpAddr> {
+    pub(crate) fn peer(&self, view: &dyn RequestView) -> Option<IpAddr> {
         self.proxies.peer(view)
     }
 
     /// The peppers, for whoever makes keys.
-    pub fn peppers(&self) -> &Peppers {
+    pub(crate) fn peppers(&self) -> &Peppers {
         &self.peppers
     }
 
@@ -324,7 +328,7 @@ fn claimed<'a>(
 
 /// The caller that somebody we trust has named, if that can be one. Asked of callers that are not
 /// known: what is known has been read before.
-pub fn named_caller(id: &[u8], user: Option<&[u8]>) -> Result<Caller, Malformed> {
+pub(crate) fn named_caller(id: &[u8], user: Option<&[u8]>) -> Result<Caller, Malformed> {
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Malformed::TenantId);
     let id = text(id)?;
     if !is_tenant_id(id) {

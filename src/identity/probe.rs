@@ -10,7 +10,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 /// A credential's name in this process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Probe(pub u128);
+pub(crate) struct Probe(pub u128);
 
 impl std::fmt::Debug for Probe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -20,13 +20,13 @@ impl std::fmt::Debug for Probe {
 
 /// Makes [`Probe`]s under one random key.
 #[derive(Clone)]
-pub struct Prober {
+pub(crate) struct Prober {
     hasher: SipHasher13,
 }
 
 impl Prober {
     /// A prober under a fresh random key. Fails if the system has no randomness.
-    pub fn new() -> Result<Self, crate::random::Error> {
+    pub(crate) fn new() -> Result<Self, crate::random::Error> {
         let mut key = [0; 16];
         crate::random::fill(&mut key)?;
         Ok(Self { hasher: SipHasher13::new_with_key(&key) })
@@ -35,12 +35,12 @@ impl Prober {
     /// The probe of what the source with this index presented. Two sources never share one: an API
     /// key that reads like a tenant id is not that tenant.
     #[inline]
-    pub fn probe(&self, source: u16, presented: &[u8]) -> Probe {
+    pub(crate) fn probe(&self, source: u16, presented: &[u8]) -> Probe {
         of_source(source, self.hasher.hash(presented).as_u128())
     }
 
     /// The same of a tenant's id with a user's. A byte that is in no text stands between them.
-    pub fn probe_named(&self, source: u16, tenant: &[u8], user: Option<&[u8]>) -> Probe {
+    pub(crate) fn probe_named(&self, source: u16, tenant: &[u8], user: Option<&[u8]>) -> Probe {
         let Some(user) = user else {
             return self.probe(source, tenant);
         };

@@ -18,7 +18,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The networks of the proxies in front (`[proxy] trust`).
 #[derive(Clone, Debug, Default)]
-pub struct Proxies {
+pub(crate) struct Proxies {
     /// The first and the last address of each, as numbers: each request that a gateway has named
     /// the caller of is compared with them.
     v4: Vec<RangeInclusive<u32>>,
@@ -28,7 +28,9 @@ pub struct Proxies {
 impl Proxies {
     /// Proxies within these networks, written as `10.0.0.0/8` or as one address. The error names
     /// the one that is neither.
-    pub fn new<S: AsRef<str>>(networks: impl IntoIterator<Item = S>) -> Result<Self, String> {
+    pub(crate) fn new<S: AsRef<str>>(
+        networks: impl IntoIterator<Item = S>,
+    ) -> Result<Self, String> {
         let mut proxies = Self::default();
         for text in networks {
             let text = text.as_ref().trim();
@@ -45,12 +47,12 @@ impl Proxies {
     }
 
     /// Whether no proxy is trusted at all.
-    pub fn trusts_nobody(&self) -> bool {
+    pub(crate) fn trusts_nobody(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
     /// Whether this address is a trusted proxy.
-    pub fn trusts(&self, peer: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         match peer.to_canonical() {
             IpAddr::V4(peer) => self.v4.iter().any(|network| network.contains(&peer.into())),
             IpAddr::V6(peer) => self.v6.iter().any(|network| network.contains(&peer.into())),
@@ -58,7 +60,7 @@ impl Proxies {
     }
 
     /// The caller's address; `None` if the connection has none (a Unix socket).
-    pub fn peer(&self, view: &dyn RequestView) -> Option<IpAddr> {
+    pub(crate) fn peer(&self, view: &dyn RequestView) -> Option<IpAddr> {
         let peer = view.peer()?.to_canonical();
         if !self.trusts(peer) {
             return Some(peer);

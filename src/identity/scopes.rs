@@ -20,7 +20,7 @@ const DOMAIN: &[u8] = b"tallygate scope 1";
 
 /// A scope of one tenant, as it stands in a stored key: 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ScopeHash(pub [u8; 16]);
+pub(crate) struct ScopeHash(pub [u8; 16]);
 
 impl ScopeHash {
     /// The hash as a number, in the order of its bytes.
@@ -30,7 +30,7 @@ impl ScopeHash {
 
     /// The hash of `value` in the scope called `kind` (`key`, `user`, `ip`, or the host's name with
     /// a dot in front) of this tenant.
-    pub fn new(tenant: Surrogate, kind: &str, value: &[u8]) -> Self {
+    pub(crate) fn new(tenant: Surrogate, kind: &str, value: &[u8]) -> Self {
         let digest = Sha256::new()
             .chain_update(DOMAIN)
             .chain_update(tenant.to_bytes())
@@ -59,7 +59,7 @@ impl std::fmt::Debug for ScopeHash {
 
 /// Every scope a request is in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scopes {
+pub(crate) struct Scopes {
     /// The credential's id.
     pub key: Option<Arc<str>>,
     /// The user.
@@ -72,13 +72,13 @@ pub struct Scopes {
 
 impl Scopes {
     /// The scopes of a caller at an address.
-    pub fn of(caller: Caller, ip: Option<IpAddr>) -> Self {
+    pub(crate) fn of(caller: Caller, ip: Option<IpAddr>) -> Self {
         Self { key: caller.key, user: caller.user, ip, named: caller.named }
     }
 
     /// The hash of one scope for a stored key; `None` if the request is not in such a scope, and
     /// for [`Scope::Tenant`], which needs none.
-    pub fn hash(&self, tenant: Surrogate, scope: &Scope) -> Option<ScopeHash> {
+    pub(crate) fn hash(&self, tenant: Surrogate, scope: &Scope) -> Option<ScopeHash> {
         let text = |kind: &str, value: &Option<Arc<str>>| {
             value.as_ref().map(|value| ScopeHash::new(tenant, kind, value.as_bytes()))
         };

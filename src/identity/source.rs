@@ -6,7 +6,7 @@ use super::{NamedHeader, Peppers, Proxies};
 
 /// Where a credential is looked for: one `[[identify]]` table.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub(crate) enum Source {
     /// An API key in one of these headers; in `authorization` it is the bearer's token.
     ApiKey {
         /// Their names.

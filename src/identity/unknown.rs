@@ -21,7 +21,7 @@ const TIME_BITS: u32 = 24;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
 /// The negative cache.
-pub struct Unknown {
+pub(crate) struct Unknown {
     slots: Box<[AtomicU64]>,
     /// What was made since, by a name that says nothing of a probe, and when; oldest first.
     made: Mutex<VecDeque<(u128, u64)>>,
@@ -40,39 +40,29 @@ const MADE_FOR: Duration = Duration::from_secs(60);
 impl Unknown {
     /// How long a credential stays unknown: what a key made in another process waits at most,
     /// if it was tried before it was made.
-    pub const TTL: Duration = Duration::from_secs(30);
+    pub(crate) const TTL: Duration = Duration::from_secs(30);
 
     /// An empty table.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
         Self { slots, made: Mutex::default(), has_made: AtomicBool::new(false) }
     }
 
     /// Remembers that this credential is nobody's.
-    pub fn insert(&self, probe: Probe, now: Now) {
+    pub(crate) fn insert(&self, probe: Probe, now: Now) {
         self.slot(probe).store(tag(probe) | seconds(now), Ordering::Relaxed);
     }
 
     /// Whether this credential was found to be nobody's less than [`Self::TTL`] ago.
-    pub fn contains(&self, probe: Probe, now: Now) -> bool {
+    pub(crate) fn contains(&self, probe: Probe, now: Now) -> bool {
         let held = self.slot(probe).load(Ordering::Relaxed);
         let age = seconds(now).wrapping_sub(held) & TIME;
         held != 0 && held & !TIME == tag(probe) && age < Self::TTL.as_secs()
     }
 
-    /// Forgets a credential, because it has just been made here.
-    pub fn forget(&self, probe: Probe) {
-        let slot = self.slot(probe);
-        let held = slot.load(Ordering::Relaxed);
-        if held & !TIME == tag(probe) {
-            // If another credential came in between, its entry stays.
-            let _ = slot.compare_exchange(held, 0, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
-
     /// Something of this name was just made. Whatever is remembered as unknown is to be asked
     /// about by name from now on ([`was_made`](Self::was_made)): the table cannot be searched.
-    pub fn made(&self, name: u128, now: Now) {
+    pub(crate) fn made(&self, name: u128, now: Now) {
         let mut made = self.locked();
         if made.len() >= MADE {
             made.clear();
@@ -83,12 +73,12 @@ impl Unknown {
     }
 
     /// Whether anything was made lately.
-    pub fn has_made(&self) -> bool {
+    pub(crate) fn has_made(&self) -> bool {
         self.has_made.load(Ordering::Acquire)
     }
 
     /// Whether something of this name was made lately.
-    pub fn was_made(&self, name: u128, now: Now) -> bool {
+    pub(crate) fn was_made(&self, name: u128, now: Now) -> bool {
         let mut made = self.locked();
         while made.front().is_some_and(|(_, at)| now.mono_ns.saturating_sub(*at) > nanos(MADE_FOR))
         {
@@ -101,7 +91,7 @@ impl Unknown {
     }
 
     /// Forgets everything: each is looked up anew.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
     }
 
@@ -169,17 +159,6 @@ mod tests {
         }
         assert_eq!((unknown.slots.as_ptr(), unknown.slots.len()), (before, SLOTS));
         assert!(unknown.contains(Probe(last), START));
-    }
-
-    #[test]
-    fn is_forgotten_when_made_and_leaves_a_neighbour_alone() {
-        let unknown = Unknown::new();
-        let (probe, neighbour) = (Probe(1 << 100 | 9), Probe(2 << 100 | 9));
-        unknown.insert(probe, START);
-        unknown.forget(neighbour);
-        assert!(unknown.contains(probe, START));
-        unknown.forget(probe);
-        assert!(!unknown.contains(probe, START));
     }
 
     proptest! {

@@ -83,7 +83,7 @@ impl GateLayer {
     /// Without handles for handlers: no [`Admitted`](crate::Admitted) in the request's extensions,
     /// so extractors of adapters do not work. An admitted request allocates the value of
     /// `RateLimit` and room for it among the response's headers, and where the gate sends no limit
-    /// headers nothing (`tests/allocations.rs`).
+    /// headers nothing (`tests/cost/allocations.rs`).
     #[must_use]
     pub fn without_extensions(self) -> Self {
         self.with(|shared| shared.extensions = false)

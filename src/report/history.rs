@@ -12,11 +12,11 @@ use crate::wire::{Amount, Reply, plain_problem, rfc3339};
 
 /// Most rows one answer holds: three years of days with room. It bounds what
 /// one free request can make a store read.
-pub const MAX_ROWS: usize = 1_100;
+pub(crate) const MAX_ROWS: usize = 1_100;
 
 /// How far past now a query may reach: to the end of a year that has just begun. Nothing later has
 /// been used.
-pub const MAX_AHEAD: Duration = Duration::from_secs(366 * 86_400);
+pub(crate) const MAX_AHEAD: Duration = Duration::from_secs(366 * 86_400);
 
 /// How far back: 1970-01-01, before which no use is dated.
 const FIRST_MS: i64 = 0;

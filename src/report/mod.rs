@@ -18,7 +18,8 @@ use crate::wire::{Amount, Reply, rfc3339};
 mod history;
 mod page;
 
-pub use history::{Granularity, History, HistoryQuery, HistoryRow, MAX_AHEAD, MAX_ROWS};
+pub(crate) use history::MAX_ROWS;
+pub use history::{Granularity, History, HistoryQuery, HistoryRow};
 pub use page::{page, page_reply};
 
 /// The body of `GET /usage`.

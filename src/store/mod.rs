@@ -2,7 +2,7 @@
 //!
 //! # Laws
 //!
-//! Every store keeps them, and `tests/conformance/` runs them against each one:
+//! Every store keeps them, and `tests/store/conformance/` runs them against each one:
 //!
 //! 1. **One item at a time.** A [`Write`] names one key; its conditions are tested and its changes
 //!    applied as one step that no other write can come between. Nothing spans two items.

@@ -13,10 +13,13 @@ mod faulty;
 #[cfg(test)]
 pub(crate) mod heard;
 mod simulated;
+#[doc(hidden)]
 pub mod untrusted;
 
+#[doc(hidden)]
 pub use drill::{Drill, doze, forget_callers, is_identified, leases_at_rest};
 pub use faulty::{Fault, Faulty, Odds};
+#[doc(hidden)]
 pub use simulated::{
     ClaimItem, Drawn, LogItem, OpenRequest, Plans, Plant, PoolEntry, PoolItem, have_patience,
     incarnation, plant, seed_this_thread, split_pools,

@@ -1,6 +1,6 @@
 //! All that comes from outside, as functions of bytes: whatever the bytes are, each of them returns
-//! soon, and what it checks holds. The fuzz targets call them, and `tests/corpus.rs` calls them
-//! with what is kept in `fuzz/seeds`.
+//! soon, and what it checks holds. The fuzz targets call them, and `tests/gate/fuzz_corpus.rs`
+//! calls them with the seeds in `fuzz/seeds`.
 
 use std::cell::RefCell;
 use std::net::IpAddr;

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::ser::SerializeMap;
 
 /// Largest whole number that every JSON reader keeps exactly (RFC 8259, section 6).
-pub const EXACT: u64 = 1 << 53;
+pub(crate) const EXACT: u64 = 1 << 53;
 
 /// Atoms, and how many of them are one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +97,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 /// An instant in UTC as RFC 3339 text: `2026-11-21T10:23:56Z`, with a fraction only where there is
 /// one. What lies outside the years that RFC 3339 can write is clamped.
-pub fn rfc3339(unix_ms: i64) -> String {
+pub(crate) fn rfc3339(unix_ms: i64) -> String {
     let clamped = unix_ms.clamp(YEAR_0_MS, YEAR_9999_MS);
     jiff::Timestamp::from_millisecond(clamped)
         .expect("the clamp lies within the range of the calendar")

@@ -15,7 +15,7 @@ use super::{Call, EXPOSE, PolicyText};
 use crate::decision::{LimitKind, LimitState, Unit};
 
 /// Largest whole number of a structured field: 15 digits (RFC 9651, section 3.3.1).
-pub const MAX_INTEGER: u64 = 999_999_999_999_999;
+pub(crate) const MAX_INTEGER: u64 = 999_999_999_999_999;
 
 /// Which limit headers are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,9 @@ pub enum LegacyReset {
 
 /// The value of `RateLimit-Policy`, or `None` where there is no limit to tell of. It depends on
 /// limits and windows only, so it can be kept per plan and route.
-pub fn policy_header<'a>(limits: impl IntoIterator<Item = &'a LimitState>) -> Option<String> {
+pub(crate) fn policy_header<'a>(
+    limits: impl IntoIterator<Item = &'a LimitState>,
+) -> Option<String> {
     let mut out = String::new();
     write_policy(&mut out, limits).expect("writing to a String does not fail");
     (!out.is_empty()).then_some(out)
@@ -74,7 +76,7 @@ fn write_policy<'a>(
 /// Writes the value of `RateLimit` and says whether it has an item; without one, send no header.
 ///
 /// Limits past their soft end are left out, since `r=0` makes clients stop.
-pub fn write_ratelimit<'a>(
+pub(crate) fn write_ratelimit<'a>(
     out: &mut impl Write,
     limits: impl IntoIterator<Item = &'a LimitState>,
 ) -> Result<bool, fmt::Error> {
@@ -93,7 +95,9 @@ pub fn write_ratelimit<'a>(
 
 /// The names of limits past their soft end, as a structured field (RFC 9651, a list of strings)
 /// with the seconds until they start anew; `None` where there are none.
-pub fn soft_warnings<'a>(limits: impl IntoIterator<Item = &'a LimitState>) -> Option<String> {
+pub(crate) fn soft_warnings<'a>(
+    limits: impl IntoIterator<Item = &'a LimitState>,
+) -> Option<String> {
     let mut out = String::new();
     for limit in limits.into_iter().filter(|limit| limit.past_soft) {
         let between = if out.is_empty() { "" } else { ", " };
@@ -188,7 +192,7 @@ pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: Told) {
 }
 
 /// Adds the limit headers of this style to a response's.
-pub fn limit_headers(
+pub(crate) fn limit_headers(
     limits: &[LimitState],
     style: HeaderStyle,
     call: Call,
@@ -212,7 +216,7 @@ pub fn limit_headers(
 /// The names that a response to a page of another origin has still to tell in
 /// `Access-Control-Expose-Headers`, as one more line of it (RFC 9110, section 5.3); `None` where
 /// the lines that it has (`told`) name them all.
-pub fn expose(told: &[&[u8]], style: HeaderStyle) -> Option<Cow<'static, str>> {
+pub(crate) fn expose(told: &[&[u8]], style: HeaderStyle) -> Option<Cow<'static, str>> {
     let wanted = match style {
         HeaderStyle::Draft11 => EXPOSE,
         HeaderStyle::Off => "Retry-After",

@@ -26,7 +26,8 @@ const DOMAIN: &str = "tallygate";
 
 /// Whether a request with this `content-type` is a gRPC call (`application/grpc`, perhaps with
 /// `+proto` or parameters).
-pub fn is_grpc(content_type: &[u8]) -> bool {
+#[cfg(feature = "tower")]
+pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
     let Some((media, rest)) = content_type.split_at_checked(GRPC.len()) else { return false };
     media.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+' | b';'))
 }
@@ -82,7 +83,7 @@ impl GrpcStatus {
 }
 
 /// A refusal as the answer to a gRPC call: HTTP 200, the status among the headers, no body.
-pub fn grpc_refusal(refusal: &Refusal, options: &WireOptions, call: Call) -> Reply {
+pub(crate) fn grpc_refusal(refusal: &Refusal, options: &WireOptions, call: Call) -> Reply {
     let status = GrpcStatus::of(refusal);
     let mut details = String::new();
     // Unpadded, as the protocol wants it to be written.

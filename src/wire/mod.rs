@@ -27,21 +27,26 @@ mod grpc;
 mod kept;
 mod policy_text;
 
+pub use amount::Amount;
 pub(crate) use amount::base64;
-pub use amount::{Amount, EXACT, rfc3339};
+pub(crate) use amount::rfc3339;
 pub(crate) use fields::{HeaderItem, HeaderText, Told, in_line, whole, write_item};
-pub use fields::{
-    HeaderStyle, LegacyReset, LimitHeader, MAX_INTEGER, expose, limit_headers, policy_header,
-    soft_warnings, write_ratelimit,
-};
-pub use grpc::{GrpcStatus, grpc_refusal, is_grpc};
+pub use fields::{HeaderStyle, LegacyReset, LimitHeader};
+pub(crate) use fields::{expose, limit_headers, soft_warnings};
+#[cfg(test)]
+pub(crate) use fields::{policy_header, write_ratelimit};
+pub use grpc::GrpcStatus;
+pub(crate) use grpc::grpc_refusal;
+#[cfg(feature = "tower")]
+pub(crate) use grpc::is_grpc;
 pub use policy_text::PolicyText;
 
-/// What a script from another origin must be allowed to read ([`expose`] adds what is missing).
+/// What a script from another origin must be allowed to read (`expose` in `wire/fields.rs` adds
+/// what is missing).
 pub const EXPOSE: &str = "RateLimit, RateLimit-Policy, Retry-After";
 
 /// The media type of a refusal's body.
-pub const PROBLEM_JSON: &str = "application/problem+json";
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A response, in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,14 +88,14 @@ impl Default for WireOptions {
 
 /// What differs from call to call, beside the decision itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Call {
+pub(crate) struct Call {
     /// The wall clock, Unix milliseconds.
     pub wall_ms: i64,
 }
 
 impl Call {
     /// A call at this time.
-    pub fn at(wall_ms: i64) -> Self {
+    pub(crate) fn at(wall_ms: i64) -> Self {
         Self { wall_ms }
     }
 }
@@ -173,12 +178,17 @@ impl Mapping {
 }
 
 /// A refusal as a response.
-pub fn refusal(refusal: &Refusal, options: &WireOptions, call: Call) -> Reply {
+pub(crate) fn refusal(refusal: &Refusal, options: &WireOptions, call: Call) -> Reply {
     refusal_as(refusal, Mapping::of(&refusal.reason), options, call)
 }
 
 /// A refusal as a response, told in the host's own way.
-pub fn refusal_as(refusal: &Refusal, how: Mapping, options: &WireOptions, call: Call) -> Reply {
+pub(crate) fn refusal_as(
+    refusal: &Refusal,
+    how: Mapping,
+    options: &WireOptions,
+    call: Call,
+) -> Reply {
     let mut headers =
         vec![("content-type", PROBLEM_JSON.to_owned()), ("cache-control", "no-store".to_owned())];
     if how.status == 401 && !options.authenticate.is_empty() {
@@ -196,7 +206,7 @@ pub fn refusal_as(refusal: &Refusal, how: Mapping, options: &WireOptions, call: 
 }
 
 /// Seconds to wait, at least 1: as the refusal says, else until the limit starts anew.
-pub fn retry_after(refusal: &Refusal) -> u64 {
+pub(crate) fn retry_after(refusal: &Refusal) -> u64 {
     let wait = refusal.retry_after.or_else(|| refusal.limit.as_ref()?.resets_in);
     fields::seconds_up(wait.unwrap_or(Duration::ZERO)).max(1)
 }
@@ -287,51 +297,52 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// For `?` in work that is no HTTP request ([`Gate::admit`](crate::Gate::admit)).
+impl std::error::Error for Refusal {}
+
 /// One sentence for the person who reads the log of the client.
 pub(crate) fn detail(refusal: &Refusal) -> String {
     let limit = refusal.limit.as_ref().map(|limit| &*limit.name);
-    let of_plan = refusal.plan.as_ref().map(|plan| format!(" of plan {plan}")).unwrap_or_default();
+    let of_plan = refusal.plan.as_ref().map(|plan| format!(" (plan {plan})")).unwrap_or_default();
     match (&refusal.reason, limit) {
-        (Reason::Unidentified, _) => "The request has no credential that is known here.".into(),
-        (Reason::Exhausted, Some(name)) => {
-            let what = match refusal.limit.as_ref().map(|limit| limit.kind) {
-                Some(LimitKind::Rate) => "rate",
-                _ => "quota",
-            };
-            let wait = retry_after(refusal);
-            let how = match left(refusal) {
-                Some(left) => format!("has {left} left, fewer than asked for"),
-                None => "is used up".to_owned(),
-            };
-            format!("The {what} {name}{of_plan} {how}. Try again in {wait} s.")
-        }
-        (Reason::Exhausted, None) => {
-            format!("A limit{of_plan} is used up. Try again in {} s.", retry_after(refusal))
-        }
-        (Reason::Concurrency, _) => {
-            format!("Too many requests are in flight for the limit{of_plan}. Wait for one to end.")
-        }
-        (Reason::PaymentRequired(payment), _) => {
-            payment_detail(*payment, limit, &of_plan, left(refusal))
-        }
+        (Reason::Unidentified, _) => "Missing or unknown API credential.".into(),
+        (Reason::Exhausted, limit) => exhausted(refusal, limit, &of_plan),
+        (Reason::Concurrency, _) => match &refusal.plan {
+            Some(plan) => format!("Too many concurrent requests for plan {plan}."),
+            None => "Too many concurrent requests.".into(),
+        },
+        (Reason::PaymentRequired(payment), _) => payment_detail(refusal, *payment),
         (Reason::FeatureMissing(feature), _) => match &refusal.plan {
             Some(plan) => format!("Plan {plan} does not include {feature}."),
             None => format!("The plan does not include {feature}."),
         },
         (Reason::ScopeMissing(scope), _) => {
-            format!("Calls are limited per {scope} here, and this one does not say of which.")
+            format!("Requests are limited per {scope}, and this one has none.")
         }
-        (Reason::Suspended, _) => "Access was suspended by the operator of this service.".into(),
-        (Reason::Unavailable, _) => "Usage cannot be checked at the moment. \
-             The request was not counted; try again."
-            .into(),
-        (Reason::LengthRequired, _) => "Bytes of requests are counted here. \
-             Send a Content-Length header."
-            .into(),
-        (Reason::IdempotencyConflict, _) => "This idempotency key came before with another \
-             request. Use a new key for a new request."
+        (Reason::Suspended, _) => "Access is suspended by the operator of this service.".into(),
+        (Reason::Unavailable, _) => {
+            "Usage cannot be checked at the moment. The request was not counted; retry.".into()
+        }
+        (Reason::LengthRequired, _) => {
+            "Request bytes are metered. Send a Content-Length header.".into()
+        }
+        (Reason::IdempotencyConflict, _) => "This idempotency key was used with another request. \
+             Use a new key for a new request."
             .into(),
     }
+}
+
+/// A limit has too little, and when to come back.
+fn exhausted(refusal: &Refusal, limit: Option<&str>, of_plan: &str) -> String {
+    let kind = refusal.limit.as_ref().map(|limit| limit.kind);
+    let wait = retry_after(refusal);
+    let what = match (limit, kind, left(refusal)) {
+        (None, ..) => "Limit exceeded".to_owned(),
+        (Some(name), Some(LimitKind::Rate), _) => format!("Rate limit `{name}` exceeded"),
+        (Some(name), _, None) => format!("Quota `{name}` used up"),
+        (Some(name), _, Some(left)) => format!("Quota `{name}` has {left} left, less than asked"),
+    };
+    format!("{what}{of_plan}. Retry in {wait} s.")
 }
 
 /// What is left of the limit that refused, where it has some: of calls nobody asks for several.
@@ -340,23 +351,17 @@ fn left(refusal: &Refusal) -> Option<Amount> {
     Some(Amount::new(limit.remaining, limit.scale))
 }
 
-fn payment_detail(
-    payment: Payment,
-    limit: Option<&str>,
-    of_plan: &str,
-    left: Option<Amount>,
-) -> String {
-    match (payment, limit) {
-        (Payment::TrialOver, _) => format!("The trial{of_plan} is over."),
+fn payment_detail(refusal: &Refusal, payment: Payment) -> String {
+    let of_plan = refusal.plan.as_ref().map(|plan| format!(" of plan {plan}")).unwrap_or_default();
+    let limit = refusal.limit.as_ref();
+    let meter = limit.map_or("units", |limit| limit.meter.as_deref().unwrap_or("requests"));
+    match (payment, left(refusal)) {
+        (Payment::TrialOver, _) => format!("The trial{of_plan} has ended."),
         (Payment::Unpaid, _) => "An invoice is unpaid.".into(),
-        (Payment::GrantUsedUp, Some(name)) => match left {
-            Some(left) => format!(
-                "Of the units of {name}{of_plan}, granted once, {left} are left, fewer than asked \
-                 for."
-            ),
-            None => format!("The units of {name}{of_plan}, granted once, are used up."),
-        },
-        (Payment::GrantUsedUp, None) => format!("The units{of_plan}, granted once, are used up."),
+        (Payment::GrantUsedUp, Some(left)) => {
+            format!("{left} one-time {meter}{of_plan} are left, less than asked.")
+        }
+        (Payment::GrantUsedUp, None) => format!("The one-time {meter}{of_plan} are used up."),
     }
 }
 

@@ -47,7 +47,7 @@ fn sent(refused: &Refusal) -> String {
 fn a_refusal_in_a_log_is_the_sentence_of_its_answer() {
     let refused = Refusal { limit: Some(search()), ..refused(Reason::Exhausted) };
     let said = refused.to_string();
-    assert_eq!(said, "The rate search of plan free is used up. Try again in 21 s.");
+    assert_eq!(said, "Rate limit `search` exceeded (plan free). Retry in 21 s.");
     assert!(sent(&refused).contains(&said));
 }
 
@@ -69,7 +69,7 @@ ratelimit-policy: "search";q=30;w=60
 {"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#
             .to_owned()
             + r#""title":"Quota exceeded","status":429,"#
-            + r#""detail":"The rate search of plan free is used up. Try again in 2 s.","#
+            + r#""detail":"Rate limit `search` exceeded (plan free). Retry in 2 s.","#
             + r#""violated-policies":["search"],"plan":"free","#
             + r#""limit":{"name":"search","limit":30,"used":30,"remaining":0,"#
             + r#""resets-at":"2026-11-21T10:24:16.001Z"}}"#
@@ -117,13 +117,11 @@ fn a_quota_that_has_less_than_was_asked_for_is_not_called_used_up() {
     let said = |reason| Refusal { limit: Some(tokens.clone()), ..refused(reason) }.to_string();
     assert_eq!(
         said(Reason::Exhausted),
-        "The quota tokens/day of plan free has 99.5 left, fewer than asked for. \
-         Try again in 21 s."
+        "Quota `tokens/day` has 99.5 left, less than asked (plan free). Retry in 21 s."
     );
     assert_eq!(
         said(Reason::PaymentRequired(Payment::GrantUsedUp)),
-        "Of the units of tokens/day of plan free, granted once, 99.5 are left, fewer than asked \
-         for."
+        "99.5 one-time tokens of plan free are left, less than asked."
     );
 }
 
@@ -149,8 +147,7 @@ ratelimit: "concurrency";r=0
 ratelimit-policy: "concurrency";q=2;qu="concurrent-requests"
 {"type":"/problems/concurrency-exceeded","title":"Too many requests in flight","status":429,"#
             .to_owned()
-            + r#""detail":"Too many requests are in flight for the limit of plan free. "#
-            + r#"Wait for one to end.","#
+            + r#""detail":"Too many concurrent requests for plan free.","#
             + r#""violated-policies":["concurrency"],"plan":"free","#
             + r#""limit":{"name":"concurrency","limit":2,"used":2,"remaining":0}}"#
     );
@@ -172,7 +169,7 @@ content-type: application/problem+json
 cache-control: no-store
 {"type":"/problems/payment-required","title":"Payment required","status":402,"#
             .to_owned()
-            + r#""detail":"The trial of plan free is over.","reason":"trial-over","#
+            + r#""detail":"The trial of plan free has ended.","reason":"trial-over","#
             + r#""plan":"free","billing-url":"https://example.com/billing"}"#
     );
 }
@@ -200,7 +197,7 @@ content-type: application/problem+json
 cache-control: no-store
 {"type":"/problems/suspended","title":"Suspended","status":403,"#
             .to_owned()
-            + r#""detail":"Access was suspended by the operator of this service.","plan":"free"}"#
+            + r#""detail":"Access is suspended by the operator of this service.","plan":"free"}"#
     );
 }
 
@@ -214,7 +211,7 @@ cache-control: no-store
 www-authenticate: Bearer
 {"type":"about:blank","title":"Unauthorized","status":401,"#
             .to_owned()
-            + r#""detail":"The request has no credential that is known here."}"#
+            + r#""detail":"Missing or unknown API credential."}"#
     );
 }
 
@@ -230,7 +227,7 @@ retry-after: 1
             .to_owned()
             + r#""title":"Temporarily unable to decide","status":503,"#
             + r#""detail":"Usage cannot be checked at the moment. "#
-            + r#"The request was not counted; try again."}"#
+            + r#"The request was not counted; retry."}"#
     );
 }
 
@@ -244,7 +241,7 @@ cache-control: no-store
 {"type":"/problems/idempotency-conflict","#
             .to_owned()
             + r#""title":"Idempotency key used for another request","status":409,"#
-            + r#""detail":"This idempotency key came before with another request. "#
+            + r#""detail":"This idempotency key was used with another request. "#
             + r#"Use a new key for a new request.","plan":"free"}"#
     );
 }
@@ -254,7 +251,7 @@ fn every_payment_has_its_own_words() {
     let told = |payment| sent(&refused(Reason::PaymentRequired(payment)));
     assert!(told(Payment::Unpaid).contains(r#""reason":"unpaid""#));
     assert!(told(Payment::GrantUsedUp).contains(
-        r#""detail":"The units of plan free, granted once, are used up.","reason":"grant-used-up""#
+        r#""detail":"The one-time units of plan free are used up.","reason":"grant-used-up""#
     ));
 }
 

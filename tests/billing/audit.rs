@@ -113,6 +113,13 @@ async fn entries_without_an_answer_refused_and_thrown_away_are_named() {
     let audit = audited(&bench).await;
     let stopped = |gap: &Gap| matches!(gap, Gap::Stopped { k: 3, units: 1, .. });
     assert!(audit.gaps().any(|(_, gap)| stopped(gap)), "{audit:#?}");
+    let waits = bench.report().await.stopped;
+    assert!(bench.gate.decide_stopped(&waits[0], false).await.unwrap(), "owed, and sent anew");
+    assert!(!bench.gate.decide_stopped(&waits[0], false).await.unwrap(), "decided once");
+    bench.pass(60);
+    assert_eq!(bench.report().await.stopped, []);
+    let audit = audited(&bench).await;
+    assert!(!audit.gaps().any(|(_, gap)| matches!(gap, Gap::Stopped { .. })), "{audit:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

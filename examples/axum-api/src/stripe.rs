@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use serde_json::{Value, json};
-use tallygate::config::StripeConfig;
+use tallygate::billing::StripeConfig;
 use tallygate::{Gate, GateBuilder};
 
 /// Who is billed.

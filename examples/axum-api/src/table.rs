@@ -7,13 +7,12 @@ use std::error::Error;
 use aws_config::BehaviorVersion;
 use aws_sdk_dynamodb::Client;
 use tallygate::GateBuilder;
-use tallygate::config::StoreKind;
 use tallygate::store::DynamoDb;
 
 /// Hands the store to the builder if the service file asks for it. `--create-table` makes the
 /// table first, for whom it is missing.
 pub(crate) async fn hand_in(builder: GateBuilder) -> Result<GateBuilder, Box<dyn Error>> {
-    let StoreKind::Dynamodb { table } = builder.config()?.store.kind else {
+    let Some(table) = builder.dynamodb_table()? else {
         return Ok(builder);
     };
     let client = Client::new(&aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await);

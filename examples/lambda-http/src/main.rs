@@ -13,7 +13,6 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tallygate::Gate;
-use tallygate::config::StoreKind;
 use tallygate::store::DynamoDb;
 use tallygate_axum::{GateLayer, Plan, Tenant, usage_router};
 
@@ -40,7 +39,7 @@ async fn main() -> Result<(), Error> {
 /// Opens the gate on the table that `tallygate.toml` names.
 async fn open(create_table: bool) -> Result<Gate, Error> {
     let builder = tallygate_lambda::builder("tallygate.toml");
-    let StoreKind::Dynamodb { table } = builder.config()?.store.kind else {
+    let Some(table) = builder.dynamodb_table()? else {
         return Err("sandboxes share no file: write [store] kind = \"dynamodb\"".into());
     };
     let client = tallygate_lambda::dynamodb_client()?;

@@ -7,7 +7,6 @@
 use aws_config::BehaviorVersion;
 use aws_sdk_dynamodb::Client;
 use tallygate::Gate;
-use tallygate::config::StoreKind;
 use tallygate::store::DynamoDb;
 use tracing_subscriber::EnvFilter;
 
@@ -44,7 +43,7 @@ async fn main() -> Result<(), Error> {
 /// takes its settings.
 async fn open(create_table: bool) -> Result<Gate, Error> {
     let builder = tallygate_lambda::builder("tallygate.toml");
-    let StoreKind::Dynamodb { table } = builder.config()?.store.kind else {
+    let Some(table) = builder.dynamodb_table()? else {
         return Err("sandboxes share no file: write [store] kind = \"dynamodb\"".into());
     };
     let client = Client::new(&aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await);

@@ -10,7 +10,7 @@ use super::{Facts, Invoice};
 
 /// How many closed invoices, ended subscriptions and detached payment methods are kept: those that
 /// events may still be under way about.
-pub const KEPT: usize = 64;
+pub(crate) const KEPT: usize = 64;
 
 /// How many of one kind there may be before they are folded: not at every event.
 const FOLD_AT: usize = 3 * KEPT;

@@ -25,9 +25,6 @@ use calls::Call;
 pub(crate) use customers::Dated;
 use http::{Answer, Called, Http, Paces};
 
-/// Where Stripe is.
-pub const API: &str = crate::config::DEFAULT_STRIPE_API_BASE;
-
 /// Meter events a second in live mode: with what a schedule may make up for, below the 1,000 that
 /// Stripe takes of them there.
 const LIVE_EVENTS: u32 = 900;
@@ -51,7 +48,7 @@ const ALREADY: &str = "An event already exists with identifier";
 
 /// Why Stripe cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StripeError {
+pub(crate) enum StripeError {
     /// The key cannot be used. Why, without any of it.
     #[error("the Stripe key: {0}")]
     Key(&'static str),
@@ -65,14 +62,14 @@ pub enum StripeError {
 
 /// What is set up.
 #[derive(Clone, Debug)]
-pub struct StripeSettings {
+pub(crate) struct StripeSettings {
     /// The secret key, or a restricted one that may write meter events and read meters.
     pub key: Secret,
     /// Whose keys are taken.
     pub mode: StripeMode,
     /// Names the Stripe account in identifiers; to be kept for good.
     pub account: String,
-    /// Where Stripe is: [`API`], or a simulator's `http://127.0.0.1:P`.
+    /// Where Stripe is: its own address, or a simulator's `http://127.0.0.1:P`.
     pub base: String,
     /// Most calls a second, meter events included; `None` for what Stripe takes in this mode.
     pub calls_per_s: Option<u32>,
@@ -80,7 +77,7 @@ pub struct StripeSettings {
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
-pub struct Stripe {
+pub(crate) struct Stripe {
     inner: Arc<Inner>,
 }
 
@@ -99,7 +96,7 @@ impl Stripe {
     /// # Errors
     ///
     /// If the key is of another mode, or none; if the base is not to be trusted with it.
-    pub fn new(settings: StripeSettings) -> Result<Self, StripeError> {
+    pub(crate) fn new(settings: StripeSettings) -> Result<Self, StripeError> {
         let StripeSettings { key, mode, account, base, calls_per_s } = settings;
         check_mode(key.expose(), mode)?;
         let word = match mode {

@@ -14,6 +14,7 @@ use super::*;
 use crate::billing::reducer::{Base, Facts, PlanState};
 use crate::billing::webhook;
 use crate::catalog::{PlanId, Sold};
+use crate::config::DEFAULT_STRIPE_API_BASE;
 use crate::directory::PaymentState;
 
 /// 17 March 2026, 12:00 UTC.
@@ -43,7 +44,7 @@ fn a_key_of_the_other_mode_is_refused_and_never_shown() {
         ("pk_live_abcdef", Live, false),
         ("abcdef", Test, false),
     ] {
-        let made = Stripe::new(settings(key, mode, API));
+        let made = Stripe::new(settings(key, mode, DEFAULT_STRIPE_API_BASE));
         assert_eq!(made.is_ok(), taken, "{key}");
         let shown = match made {
             Ok(stripe) => format!("{stripe:?} {}", stripe.account()),
@@ -51,14 +52,14 @@ fn a_key_of_the_other_mode_is_refused_and_never_shown() {
         };
         assert!(!shown.contains("abcdef"), "{shown}");
     }
-    let shown = format!("{:?}", settings("sk_test_abcdef", Test, API));
+    let shown = format!("{:?}", settings("sk_test_abcdef", Test, DEFAULT_STRIPE_API_BASE));
     assert!(!shown.contains("abcdef"), "{shown}");
 }
 
 #[test]
 fn a_key_never_crosses_a_network_in_the_clear() {
     let made = |base: &str| Stripe::new(settings("sk_test_x", StripeMode::Test, base)).is_ok();
-    assert!(made(API) && made("http://127.0.0.1:4242"));
+    assert!(made(DEFAULT_STRIPE_API_BASE) && made("http://127.0.0.1:4242"));
     for base in ["http://api.stripe.com", "http://127.0.0.1.example.com", "", "/v1", "ftp://x"] {
         assert!(!made(base), "{base}");
     }
@@ -308,7 +309,7 @@ async fn an_answer_without_an_end_is_not_read() {
 fn as_many_calls_are_under_way_as_the_rate_needs() {
     let of = |mode, calls| {
         let key = if mode == StripeMode::Live { "sk_live_x" } else { "sk_test_x" };
-        let mut settings = settings(key, mode, API);
+        let mut settings = settings(key, mode, DEFAULT_STRIPE_API_BASE);
         settings.calls_per_s = calls;
         Stripe::new(settings).unwrap().at_once()
     };
@@ -371,7 +372,8 @@ async fn an_answer_that_is_an_error_is_what_no_call_asked_for() {
 
 #[test]
 fn an_account_is_named_for_good_by_its_name_and_mode() {
-    let named = |key, mode| Stripe::new(settings(key, mode, API)).unwrap().account();
+    let named =
+        |key, mode| Stripe::new(settings(key, mode, DEFAULT_STRIPE_API_BASE)).unwrap().account();
     assert_eq!(named("sk_test_x", StripeMode::Test), "stripe/main/test");
     assert_eq!(named("sk_live_x", StripeMode::Live), "stripe/main/live");
 }

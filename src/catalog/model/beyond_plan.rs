@@ -9,7 +9,8 @@ use super::{Enforce, Feature, MeterId, PlanId, Quota, Rate};
 
 /// What is bought on top of a plan, times a quantity.
 #[derive(Clone, Debug)]
-pub struct Addon {
+#[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "what Stripe sells"))]
+pub(crate) struct Addon {
     /// Its name in the file.
     pub name: Arc<str>,
     /// Stripe price lookup keys.
@@ -22,7 +23,8 @@ pub struct Addon {
 
 /// Units bought once.
 #[derive(Clone, Debug)]
-pub struct Topup {
+#[cfg_attr(not(feature = "stripe"), allow(dead_code, reason = "what Stripe sells"))]
+pub(crate) struct Topup {
     /// Its name in the file.
     pub name: Arc<str>,
     /// Stripe price lookup keys.
@@ -35,7 +37,7 @@ pub struct Topup {
 
 /// A tenant's own contract period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Term {
+pub(crate) struct Term {
     /// First instant, Unix milliseconds (local midnight of the date in the file).
     pub from_ms: i64,
     /// Its length in months (`1y` is 12).
@@ -44,7 +46,7 @@ pub struct Term {
 
 /// What an exception, or an operator's override, changes of a plan.
 #[derive(Clone, Debug, Default)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Another plan as the base.
     pub plan: Option<PlanId>,
     /// Rates replaced, by their key in the file.
@@ -61,22 +63,18 @@ pub struct Changes {
     pub term: Option<Term>,
 }
 
-/// A `[tenant.x]` table: an exception with an end and a reason.
+/// A `[tenant.x]` table: an exception with an end. Its `note` is for those who read the file.
 #[derive(Clone, Debug)]
-pub struct Exception {
-    /// The tenant's outer id.
-    pub tenant: Arc<str>,
+pub(crate) struct Exception {
     /// What it changes.
     pub changes: Changes,
     /// First instant at which it no longer holds, Unix milliseconds.
     pub until_ms: Option<i64>,
-    /// Why it is there.
-    pub note: String,
 }
 
 /// What a payment state does to a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PaymentRule {
+pub(crate) enum PaymentRule {
     /// The whole plan.
     Full,
     /// Another plan.
@@ -89,7 +87,7 @@ pub enum PaymentRule {
 
 /// The `[billing]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Billing {
+pub(crate) struct Billing {
     /// In a trial.
     pub trialing: PaymentRule,
     /// A payment failed and is being retried.
@@ -106,7 +104,7 @@ pub struct Billing {
 
 /// What becomes of a subscription whose payment has finally failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnFinalFailure {
+pub(crate) enum OnFinalFailure {
     /// It stays as Stripe's own settings leave it.
     #[default]
     Keep,

@@ -10,7 +10,7 @@ use crate::catalog::Anchors;
 impl Every {
     /// The window that holds `at_ms` (Unix milliseconds). Calendar windows turn over in `zone`;
     /// `cycle` and `term` on their anchors, at the anchor's local time of day.
-    pub fn window(self, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
+    pub(crate) fn window(self, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
         let of_zone = |at_ms| self.within(at_ms, zone, anchors);
         let Some((before, left_ms)) = zone.before().filter(|_| self != Every::Once) else {
             return of_zone(at_ms);

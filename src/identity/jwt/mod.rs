@@ -24,17 +24,17 @@ mod keys;
 mod source;
 
 use keys::KeySet;
-pub use source::{Jwks, JwksError};
+pub(crate) use source::Jwks;
 
 /// What clocks of issuer and host may differ by.
-pub const LEEWAY: Duration = Duration::from_secs(30);
+pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
 
 /// Longest user id that is believed.
 const MAX_USER: usize = 1_024;
 
 /// What a token must say, and where it names tenant and user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// `iss` must be this.
     pub issuer: String,
     /// `aud` must have one of these; if there are none, no token is for us.
@@ -47,7 +47,7 @@ pub struct Claims {
 
 /// Verifies the tokens of one issuer. Clones share the keys.
 #[derive(Clone, Debug)]
-pub struct Verifier {
+pub(crate) struct Verifier {
     claims: Arc<Claims>,
     keys: Keys,
 }
@@ -60,7 +60,7 @@ enum Keys {
 
 /// A token that is true.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// The tenant's outer id.
     pub tenant: String,
     /// The user.
@@ -71,7 +71,7 @@ pub struct Verified {
 
 impl Verified {
     /// The caller it names.
-    pub fn caller(self) -> Caller {
+    pub(crate) fn caller(self) -> Caller {
         let caller = Caller::new(self.tenant);
         match self.user {
             Some(user) => caller.user(user),
@@ -83,7 +83,7 @@ impl Verified {
 /// Why a token is refused, in the order in which it is checked: a later one came further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[non_exhaustive]
-pub enum JwtError {
+pub(crate) enum JwtError {
     /// No JWT, or one with a critical extension.
     #[error("the token is no JWT that can be read here")]
     Malformed,
@@ -115,18 +115,18 @@ pub enum JwtError {
 
 impl Verifier {
     /// With a shared secret (HS256), of at least 32 bytes (RFC 7518 section 3.2).
-    pub fn hs256(claims: Claims, secret: &[u8]) -> Result<Self, String> {
+    pub(crate) fn hs256(claims: Claims, secret: &[u8]) -> Result<Self, String> {
         let keys = Keys::Secret(Arc::new(KeySet::secret(secret)?));
         Ok(Self { claims: Arc::new(claims), keys })
     }
 
     /// With the public keys of a JWKS, which the host of this verifier refreshes.
-    pub fn jwks(claims: Claims, jwks: Arc<Jwks>) -> Self {
+    pub(crate) fn jwks(claims: Claims, jwks: Arc<Jwks>) -> Self {
         Self { claims: Arc::new(claims), keys: Keys::Jwks(jwks) }
     }
 
     /// Where the keys come from, if they are to be refreshed.
-    pub fn source(&self) -> Option<&Arc<Jwks>> {
+    pub(crate) fn source(&self) -> Option<&Arc<Jwks>> {
         match &self.keys {
             Keys::Secret(_) => None,
             Keys::Jwks(jwks) => Some(jwks),
@@ -134,7 +134,7 @@ impl Verifier {
     }
 
     /// Verifies a token at this wall-clock time, Unix milliseconds.
-    pub fn verify(&self, token: &str, now_ms: i64) -> Result<Verified, JwtError> {
+    pub(crate) fn verify(&self, token: &str, now_ms: i64) -> Result<Verified, JwtError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
         let (header, payload) = signed.split_once('.').ok_or(JwtError::Malformed)?;
         let header: Header = decode(header)?;

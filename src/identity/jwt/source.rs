@@ -28,7 +28,7 @@ const MAX_BODY: usize = 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An issuer's public keys, as last read.
-pub struct Jwks {
+pub(crate) struct Jwks {
     place: Place,
     keys: ArcSwap<KeySet>,
     wanted: Notify,
@@ -46,18 +46,18 @@ enum Place {
 /// Why keys could not be read. Those known before stay.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("JWKS {place}: {message}")]
-pub struct JwksError {
+pub(crate) struct JwksError {
     place: String,
     message: String,
 }
 
 impl Jwks {
     /// Shortest time between two tries: invented keys cannot make us flood the issuer.
-    pub const PAUSE: Duration = Duration::from_secs(60);
+    pub(crate) const PAUSE: Duration = Duration::from_secs(60);
 
     /// Keys from a URL (`https://..`, or `http://..` where the network is trusted) or a file's
     /// path. None are known before the first refresh.
-    pub fn new(place: &str) -> Result<Self, JwksError> {
+    pub(crate) fn new(place: &str) -> Result<Self, JwksError> {
         let url = place.starts_with("https://") || place.starts_with("http://");
         let place = match (url, place.parse::<Uri>()) {
             (true, Ok(uri)) => Place::Url(uri),
@@ -78,7 +78,7 @@ impl Jwks {
 
     /// Reads the keys again. `Ok(false)`: nothing was done, the last try is less than
     /// [`Self::PAUSE`] ago.
-    pub async fn refresh(&self, now: Now) -> Result<bool, JwksError> {
+    pub(crate) async fn refresh(&self, now: Now) -> Result<bool, JwksError> {
         let last = self.tried_ns.load(Ordering::Relaxed);
         let pause = Self::PAUSE.as_nanos() as u64;
         let due = last == 0 || now.mono_ns.saturating_sub(last) >= pause;
@@ -97,7 +97,7 @@ impl Jwks {
     }
 
     /// Waits until a token has come whose key is not known.
-    pub async fn wanted(&self) {
+    pub(crate) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 

@@ -6,8 +6,9 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::super::present::MAX_JWT;
 use super::super::tests::View;
-use super::super::{Identifier, MAX_JWT, Malformed, Peppers, Presented, Proxies, Source};
+use super::super::{Identifier, Malformed, Peppers, Presented, Proxies, Source};
 use super::*;
 use crate::clock::Now;
 

@@ -77,11 +77,10 @@ const IN_HAND: usize = 4_096;
 /// ```no_run
 /// # async fn open(client: aws_sdk_dynamodb::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// use tallygate::Gate;
-/// use tallygate::config::StoreKind;
 /// use tallygate::store::DynamoDb;
 ///
 /// let mut builder = Gate::builder("tallygate.toml");
-/// if let StoreKind::Dynamodb { table } = builder.config()?.store.kind {
+/// if let Some(table) = builder.dynamodb_table()? {
 ///     builder = builder.store(DynamoDb::new(client, table));
 /// }
 /// let gate = builder.open().await?;

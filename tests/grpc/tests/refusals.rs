@@ -129,7 +129,7 @@ async fn a_spent_rate_is_resource_exhausted_with_the_wait_and_the_limit() {
     }
     let refused = acme.check(about("")).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert_eq!(refused.message(), "The rate check of plan free is used up. Try again in 30 s.");
+    assert_eq!(refused.message(), "Rate limit `check` exceeded (plan free). Retry in 30 s.");
     let wait = refused.get_details_retry_info().unwrap().retry_delay.unwrap();
     assert_eq!(wait, Duration::from_secs(30));
     let failure = refused.get_details_quota_failure().unwrap();

@@ -103,7 +103,8 @@ fn the_trace_has_every_refusal_and_every_end_in_it() {
     ];
     assert_eq!(refusals.into_iter().collect::<Vec<_>>(), all);
     let says = |words: &str| PLAIN.answers.iter().any(|answer| answer.body.contains(words));
-    for words in ["trial-over", "unpaid", "grant-used-up", "The rate search", "The quota tokens"] {
+    let words = ["trial-over", "unpaid", "grant-used-up", "Rate limit `search`", "Quota `tokens"];
+    for words in words {
         assert!(says(words), "nothing says {words}");
     }
     let ended = |path: &str, is: fn(&Answer) -> bool| {

@@ -14,7 +14,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use tallygate::config::StoreKind;
 use tallygate::middleware::{GateLayer, HttpView};
 use tallygate::{Admitted, Gate, IdentifyStep, Waited};
 
@@ -25,7 +24,7 @@ const TOKENS: u64 = 3;
 async fn main() -> Result<(), Box<dyn Error>> {
     let service_file = std::env::args().nth(1).ok_or("which service file?")?;
     let mut builder = Gate::builder(&service_file);
-    if let StoreKind::Dynamodb { table } = builder.config()?.store.kind {
+    if let Some(table) = builder.dynamodb_table()? {
         builder = builder.store(crash_server::table(&table)?);
     }
     let gate = builder.open().await?;
