@@ -1,9 +1,9 @@
 //! What can go wrong outside a request: opening, reloading, closing. A refusal is not an error.
 
 use crate::directory::DirectoryError;
+use crate::ledger::collect::RecoverError;
+use crate::ledger::flush::FlushError;
 use crate::store::StoreError;
-use crate::usage::collect::RecoverError;
-use crate::usage::flush::FlushError;
 
 /// Why a gate could not be opened, asked or closed.
 ///

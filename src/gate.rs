@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use crate::admission::context::Of;
 use crate::admission::decide::{self, Drawn, Question};
-use crate::admission::lease::Lease;
 use crate::admission::permit::{Hold, HoldBox};
-use crate::admission::purse::Stopped;
 use crate::admission::reads::BytesRead;
-use crate::admission::tenant_core::TenantCore;
 use crate::catalog::Auth;
 use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 use crate::identity::RequestView;
+use crate::payers::purse::Stopped;
+use crate::quota::lease::Lease;
+use crate::sheets::tenant_core::TenantCore;
 use crate::telemetry::Check;
 
 mod ask;

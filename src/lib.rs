@@ -22,15 +22,25 @@ pub mod directory;
 
 pub mod catalog;
 
+mod tenants;
+
+mod policy;
+
+mod sheets;
+
+mod payers;
+
 mod admission;
 
 mod gate;
 
-mod keeper;
+mod quota;
 
-mod sharing;
+mod renewal;
 
-mod usage;
+mod rates;
+
+mod ledger;
 
 mod events;
 
@@ -78,7 +88,6 @@ mod repeated;
 mod text_file;
 mod turns;
 
-pub use admission::alert::Alert;
 pub use catalog::{Feature, Plan};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use decision::{LimitState, Outcome, Reason, Refusal, RefusedCall};
@@ -88,5 +97,6 @@ pub use gate::{
     LEASE_WAIT, LEASE_WAITERS, OnRefusal, Pending, Permit, Restored, Running, SinceCopy, Step,
     TenantHandle, Usage, Waited,
 };
-pub use usage::Mode;
-pub use usage::flush::FlushError;
+pub use ledger::Mode;
+pub use ledger::flush::FlushError;
+pub use quota::alert::Alert;

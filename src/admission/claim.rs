@@ -17,15 +17,16 @@
 //! Pure: writes are made here and answers are read here; nobody is called. What is not promised: a
 //! key of which nobody was charged is forgotten after [`KEEP_HELD_MS`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
-use crate::admission::use_row::Atoms;
 use crate::identity::BodyDigest;
 use crate::ids::Surrogate;
 use crate::planted::{Plant, planted};
+use crate::sheets::use_row::Atoms;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
@@ -308,6 +309,35 @@ pub(crate) trait Unsettled: std::fmt::Debug + Send {
     fn usage(&self) -> ClaimUse;
     /// It is known who is charged. Who answers is told whether this request has used anything.
     fn end(self: Box<Self>, charge: Charge);
+}
+
+/// Claims that wait to be settled: one at most for each request with a key in flight.
+#[derive(Debug, Default)]
+pub(crate) struct ClaimQueue {
+    waiting: Mutex<Vec<Box<dyn Unsettled>>>,
+    pushed: Notify,
+}
+
+impl ClaimQueue {
+    /// Brings a claim to the task that settles it.
+    pub(crate) fn push(&self, claim: Box<dyn Unsettled>) {
+        self.locked().push(claim);
+        self.pushed.notify_one();
+    }
+
+    /// Takes all that wait.
+    pub(crate) fn take(&self) -> Vec<Box<dyn Unsettled>> {
+        std::mem::take(&mut *self.locked())
+    }
+
+    /// Returns once a claim has been pushed since this was last asked.
+    pub(crate) async fn pushed(&self) {
+        self.pushed.notified().await;
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<Box<dyn Unsettled>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]

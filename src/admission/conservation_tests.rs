@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::caller::SheetRef;
-use super::context::Of;
-use super::lease::{Lease, Writer};
-use super::permit::Hold;
-use super::pool::{PoolId, View};
+use crate::admission::context::Of;
+use crate::admission::permit::Hold;
 use crate::clock::Clock;
 use crate::decision::Outcome;
 use crate::decision::Source;
 use crate::gate::{Admitted, Answer, Gate, Step, Waited};
 use crate::identity::RequestView;
+use crate::ledger::totals::Ledger;
+use crate::quota::lease::{Lease, Writer};
+use crate::quota::pool::{PoolId, View};
 use crate::store::{Memory, Store};
+use crate::tenants::caller::SheetRef;
 use crate::testing;
-use crate::usage::ledger::Ledger;
 
 /// One of each: a meter that bills beyond its limit up to a stop, one that is granted once, one
 /// that is held and reported, a sum, and a quota per user besides the tenant's.

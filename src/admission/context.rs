@@ -3,12 +3,12 @@
 use std::num::NonZeroU128;
 use std::sync::Arc;
 
-use super::caller::SheetRef;
-use super::hub::Hub;
-use super::late::LateUse;
-use super::policy::RoutePolicy;
-use super::scoped::ScopesOf;
 use crate::catalog::{MeterId, RouteId};
+use crate::payers::late::LateUse;
+use crate::policy::RoutePolicy;
+use crate::policy::scoped::ScopesOf;
+use crate::sheets::hub::Hub;
+use crate::tenants::caller::SheetRef;
 
 /// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
 #[derive(Clone, Debug)]

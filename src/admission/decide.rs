@@ -12,20 +12,20 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::hub::Hub;
-use super::lanes::Lanes;
-use super::late;
-use super::lease::Take;
-use super::policy::{Known, MeterAsk, Place, PlainAsk, RoutePolicy};
-use super::purse::{Draw, Purse, Refused, Stopped, bucket_of, refuse, take, undo};
-use super::resolve::Standing;
-use super::scoped::{ScopedKey, ScopesOf};
-use super::sheet::Sheet;
-use super::taken::{CALLS, From, Limit, Taken, TakenList};
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::decision::Reason;
 use crate::ids::LimitId;
+use crate::payers::lanes::Lanes;
+use crate::payers::late;
+use crate::payers::purse::{Draw, Purse, Refused, Stopped, bucket_of, refuse, take, undo};
+use crate::policy::resolve::Standing;
+use crate::policy::scoped::{ScopedKey, ScopesOf};
+use crate::policy::taken::{CALLS, From, Limit, Taken, TakenList};
+use crate::policy::{Known, MeterAsk, Place, PlainAsk, RoutePolicy};
+use crate::quota::lease::Take;
+use crate::sheets::hub::Hub;
+use crate::sheets::sheet::Sheet;
 
 /// What a decision is made from. Nothing here waits.
 pub(crate) struct Question<'a> {
@@ -50,7 +50,7 @@ impl<'a> Question<'a> {
 /// How a request was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drawn {
-    /// Just what the route's [`PlainAsk`](super::policy::PlainAsk)s say, which is not written down.
+    /// Just what the route's [`PlainAsk`](crate::policy::PlainAsk)s say, which is not written down.
     Plain,
     /// What stands in the list.
     Listed,

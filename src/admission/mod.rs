@@ -14,34 +14,10 @@
 //! The stages, in the order a request meets them: [`policy`] (which limits), [`decide`] (all or
 //! nothing over [`bucket`] and [`lease`]), [`permit`] (what is held until the end).
 
-pub(crate) mod alert;
-pub(crate) mod asleep;
-pub(crate) mod bucket;
-pub(crate) mod caller;
 pub(crate) mod claim;
 #[cfg(test)]
 mod conservation_tests;
 pub(crate) mod context;
 pub(crate) mod decide;
-pub(crate) mod hub;
-pub(crate) mod lanes;
-pub(crate) mod late;
-pub(crate) mod lease;
-#[cfg(test)]
-mod lowered_tests;
 pub(crate) mod permit;
-pub(crate) mod policy;
-pub(crate) mod pool;
-pub(crate) mod purse;
 pub(crate) mod reads;
-pub(crate) mod resolve;
-pub(crate) mod scoped;
-pub(crate) mod sheet;
-pub(crate) mod subpool;
-#[cfg(test)]
-mod subpool_tests;
-pub(crate) mod taken;
-pub(crate) mod tenant;
-pub(crate) mod tenant_core;
-mod unpaid;
-pub(crate) mod use_row;

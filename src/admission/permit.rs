@@ -13,15 +13,15 @@
 //! 6. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
 //!    reaches and is a debt beyond that. It is never dropped.
 
-use super::context::Of;
-use super::decide::{self, Drawn};
-use super::policy::{ByteMeter, Known, MeterAsk};
-use super::purse;
-use super::reads::BytesRead;
-use super::taken::{CALLS, From, PARTS, Taken};
+use crate::admission::context::Of;
+use crate::admission::decide::{self, Drawn};
+use crate::admission::reads::BytesRead;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::decision::Outcome;
+use crate::payers::purse;
+use crate::policy::taken::{CALLS, From, PARTS, Taken};
+use crate::policy::{ByteMeter, Known, MeterAsk};
 
 mod going_on;
 mod keyed;

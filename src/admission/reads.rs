@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
-use super::context::Of;
+use crate::admission::context::Of;
 use crate::catalog::MeterId;
 
 /// Counts the bytes of a request's body as they are read, for the gate, which charges these and not

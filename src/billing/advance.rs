@@ -13,10 +13,10 @@ use super::report::{Due, Report, ReportError, Terms};
 use super::restored::{SentSinceCopy, Word};
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::clock::{Clock, Now};
+use crate::ledger::totals::Ledger;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, When, Write, Written};
 use crate::telemetry;
-use crate::usage::ledger::Ledger;
 
 /// Steps of one item in one run: an entry takes four, and a run opens two at most.
 const STEPS: usize = 12;

@@ -19,11 +19,11 @@ use super::item::ItemId;
 use super::outbox::Outbox;
 use super::report::{Due, ReportError, Reporter, Used};
 use super::sink::Sum;
-use crate::admission::pool::{self, PoolId};
 use crate::ids::Surrogate;
-use crate::keeper::Whole;
+use crate::ledger::totals::Examined;
+use crate::quota::pool::{self, PoolId};
+use crate::renewal::Whole;
 use crate::store::StoreError;
-use crate::usage::ledger::Examined;
 
 mod gap;
 

@@ -21,13 +21,13 @@ use super::item::{self, ItemId, Origin};
 use super::outbox::Outbox;
 use super::restored::{self, Word};
 use super::sink::{BillingSink, SinkError};
-use crate::admission::lease::Writer;
-use crate::admission::use_row::Atoms;
 use crate::clock::Clock;
 use crate::ids::Surrogate;
+use crate::ledger::totals::{Ledger, PeriodUse};
+use crate::quota::lease::Writer;
+use crate::sheets::use_row::Atoms;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, Write};
-use crate::usage::ledger::{Ledger, PeriodUse};
 
 /// Questions under way at once: others that wait for an answer, such as a webhook's, are not far
 /// behind.
@@ -141,7 +141,7 @@ pub enum ReportError {
     NoService,
     /// What was used could not be written down.
     #[error(transparent)]
-    Flush(#[from] crate::usage::flush::FlushError),
+    Flush(#[from] crate::ledger::flush::FlushError),
     /// The table came back from a backup, and no operator has said what was sent since the copy.
     #[error(
         "the table was restored from a backup: nothing is sent before \

@@ -259,10 +259,10 @@ async fn what_was_used_is_billed_in_whole_units_and_verified_a_day_later() {
 
 #[tokio::test]
 async fn the_ledgers_use_is_summed_by_account_and_period_over_writers_and_days() {
-    use crate::admission::use_row::Atoms;
     use crate::catalog::{Zone, local_day};
-    use crate::usage::log::LogWriter;
-    use crate::usage::record::{Rows, UseKey};
+    use crate::ledger::log::LogWriter;
+    use crate::ledger::record::{Rows, UseKey};
+    use crate::sheets::use_row::Atoms;
 
     let bench = Bench::new(Memory::new()).await;
     let reporter = bench.reporter().await;
@@ -435,7 +435,7 @@ async fn an_entry_is_dated_by_stripes_clock_however_long_the_run_has_gone_on() {
 /// The table comes back from a backup in which all of this was owed, and Stripe is to be asked what
 /// was sent since.
 async fn comes_back(bench: &Bench, due: &Due) {
-    use crate::admission::use_row::Atoms;
+    use crate::sheets::use_row::Atoms;
 
     let (space, at_ms) = (Space::new("s"), bench.clock.now().wall_ms);
     let change = restored::wait(at_ms).to_vec();

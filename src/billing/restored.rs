@@ -7,12 +7,12 @@
 
 use super::item::{self, ItemId};
 use super::outbox::Restored;
-use crate::admission::use_row::Atoms;
+use crate::ledger::totals::PeriodUse;
+use crate::sheets::use_row::Atoms;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, StoreErrorKind, Value};
 #[cfg(feature = "stripe")]
 use crate::store::{When, Write, until_known};
-use crate::usage::ledger::PeriodUse;
 
 /// In the ledger's item: when the table was restored, Unix milliseconds.
 const RESTORED: &str = "restored_ms";

@@ -12,13 +12,13 @@
 
 use std::time::Duration;
 
-use crate::admission::lease::Writer;
 use crate::ids::Surrogate;
+use crate::ledger::log;
+use crate::quota::lease::Writer;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, Item, Key, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
 };
-use crate::usage::log;
 
 /// Format of a claim.
 const FORMAT: i64 = 1;
@@ -217,7 +217,7 @@ async fn stands(
         return Ok(judged(&item));
     }
     // A fold is written before the slots it stands for are removed.
-    let run = slot / crate::usage::compact::RUN;
+    let run = slot / crate::ledger::compact::RUN;
     if item(store, space.fold(writer, run, 0)).await?.is_some() {
         return Ok(Standing::Counts);
     }

@@ -6,17 +6,17 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
-use crate::admission::late::LateUse;
-use crate::admission::policy::QuotaRule;
-use crate::admission::resolve::LiveCatalog;
-use crate::admission::scoped::ScopesOf;
-use crate::admission::sheet::Sheet;
-use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Count, Every, MeterId, Over, local_day};
 use crate::clock::Now;
 use crate::identity::hex;
 use crate::ids::Surrogate;
-use crate::usage::record::UseKey;
+use crate::ledger::record::UseKey;
+use crate::payers::late::LateUse;
+use crate::policy::QuotaRule;
+use crate::policy::resolve::LiveCatalog;
+use crate::policy::scoped::ScopesOf;
+use crate::sheets::sheet::Sheet;
+use crate::tenants::tenant::LiveTenant;
 
 /// See the [module](self).
 #[derive(Clone, Debug)]

@@ -16,14 +16,14 @@ use tokio::task::JoinSet;
 use super::claim::{self, Claimed, Event, Place};
 use super::row::Entry;
 use super::{Counted, NotCounted};
-use crate::admission::use_row::Atoms;
 use crate::clock::Clock;
 use crate::ids::Surrogate;
+use crate::ledger::log::{LogWriter, Wrote};
+use crate::ledger::record::{Rows, UseKey};
 use crate::repeated::repeated;
+use crate::sheets::use_row::Atoms;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreErrorKind};
-use crate::usage::log::{LogWriter, Wrote};
-use crate::usage::record::{Rows, UseKey};
 
 /// Events in one slot at most. All their rows fit one record: see [`fitting`].
 const BATCH: usize = 250;

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use super::{Denied, Gate, Waited};
-use crate::admission::caller::SheetRef;
 use crate::admission::context::Of;
 use crate::admission::permit::Hold;
-use crate::admission::tenant::LiveTenant;
 use crate::catalog::Count;
 use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 use crate::repeated::repeated;
+use crate::tenants::caller::SheetRef;
+use crate::tenants::tenant::LiveTenant;
 
 /// A tenant, found and kept in memory: what work is asked for on behalf of.
 #[derive(Clone, Debug)]

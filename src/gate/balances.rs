@@ -1,7 +1,7 @@
 //! What was used of a quota, worked out from its pools: the same for a refusal, which knows leases
 //! alone, and for a report, which reads the store as well.
 
-use crate::admission::policy::{Policy, QuotaRule};
+use crate::policy::{Policy, QuotaRule};
 
 /// What is known of pools: by leases alone, or where nothing is leased by the store as well.
 pub(super) trait Balances {

@@ -13,9 +13,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Gate, Inner, LEASE_WAIT, Pending, Waited};
-pub(crate) use crate::admission::caller::KnownCaller;
-use crate::admission::sheet::Sheet;
-use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Auth, Scope};
 use crate::clock::Now;
 use crate::config::Unknown;
@@ -26,7 +23,10 @@ use crate::identity::{
     is_own_id, line, named_caller,
 };
 use crate::repeated::repeated;
+use crate::sheets::sheet::Sheet;
 use crate::store::{StoreError, StoreErrorKind};
+pub(crate) use crate::tenants::caller::KnownCaller;
+use crate::tenants::tenant::LiveTenant;
 
 /// How long what the directory said is believed: every change is seen within it.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(30);

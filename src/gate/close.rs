@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::guests::SETTLE_WITHIN;
 use super::{Gate, Inner};
-use crate::admission::late;
-use crate::admission::sheet::Sheet;
 use crate::error::Error;
-use crate::keeper;
+use crate::payers::late;
+use crate::renewal;
+use crate::sheets::sheet::Sheet;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long closing waits for what is in hand: then it says what is left.
@@ -114,7 +114,7 @@ impl Gate {
         };
         let for_leases = deadline - time / FOR_THE_SEAL;
         let kept = inner.close_sleepers(for_leases).await
-            + keeper::give_back(&inner.hands, inner.all_leases(), for_leases).await;
+            + renewal::give_back(&inner.hands, inner.all_leases(), for_leases).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Denied, Gate, Seen, TenantHandle, Waited};
-use crate::admission::caller::KnownCaller;
 use crate::admission::context::Of;
-use crate::admission::lease::Lease;
 use crate::admission::permit::Hold;
-use crate::admission::resolve::LiveCatalog;
-use crate::admission::scoped::ScopeValues;
 use crate::catalog::{Auth, RouteId};
 use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::identity::RequestView;
+use crate::policy::resolve::LiveCatalog;
+use crate::policy::scoped::ScopeValues;
+use crate::quota::lease::Lease;
+use crate::tenants::caller::KnownCaller;
 
 impl Gate {
     /// A route of the catalog by its name.

@@ -24,20 +24,20 @@ use tokio::time::Instant;
 use super::Inner;
 use super::callers::{KnownCaller, MAX_AGE, RETRY, Wanted, nanos};
 use super::lookup::scope_values;
-use crate::admission::caller::SheetRef;
 use crate::admission::context::Of;
-use crate::admission::hub::{Hub, Soiled};
 use crate::admission::permit::Hold;
-use crate::admission::sheet::Sheet;
-use crate::admission::tenant::LiveTenant;
-use crate::admission::tenant_core::TenantCore;
 use crate::catalog::OnDirectoryError;
 use crate::clock::Clock;
 use crate::directory::TenantRecord;
 use crate::identity::Probe;
 use crate::ids::Surrogate;
+use crate::ledger::Mode;
 use crate::repeated::repeated;
-use crate::usage::Mode;
+use crate::sheets::hub::{Hub, Soiled};
+use crate::sheets::sheet::Sheet;
+use crate::sheets::tenant_core::TenantCore;
+use crate::tenants::caller::SheetRef;
+use crate::tenants::tenant::LiveTenant;
 
 /// Most guests at once; the next gets 503. Who passes for a tenant with a trusted proxy may name
 /// anybody, and each takes memory.

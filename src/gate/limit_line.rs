@@ -5,10 +5,10 @@
 use super::Inner;
 use super::standing::Standing;
 use crate::admission::permit::Hold;
-use crate::admission::policy::{RouteLine, RoutePolicy};
-use crate::admission::taken::Limit;
 use crate::clock::Now;
 use crate::decision::LimitState;
+use crate::policy::taken::Limit;
+use crate::policy::{RouteLine, RoutePolicy};
 use crate::wire::{self, HeaderItem, HeaderText, PolicyText};
 
 impl Inner {

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use super::Inner;
 use super::callers::{KnownCaller, MAX_AGE, REFRESH_AGE, RETRY, Wanted, nanos};
-use crate::admission::scoped::ScopeValues;
-use crate::admission::tenant::LiveTenant;
 use crate::catalog::Scope;
 use crate::clock::Now;
 use crate::config::Unknown;
 use crate::directory::TenantRecord;
 use crate::identity::{ANONYMOUS, Caller, Probe, ScopeHash, Scopes};
 use crate::ids::Surrogate;
+use crate::policy::scoped::ScopeValues;
 use crate::repeated::repeated;
 use crate::store::{SUSPECT_AFTER, StoreError, StoreErrorKind};
+use crate::tenants::tenant::LiveTenant;
 
 /// Look-ups of one caller while its tenant is being changed again and again.
 const LOOKS: usize = 4;

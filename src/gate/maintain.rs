@@ -17,11 +17,11 @@ use super::inner::in_order;
 use super::news;
 use super::open::MAX_CALLERS;
 use super::sleep::NAP;
-use crate::admission::lease::Lease;
-use crate::admission::tenant::LiveTenant;
 use crate::clock::Now;
 use crate::error::Error;
+use crate::quota::lease::Lease;
 use crate::store::StoreError;
+use crate::tenants::tenant::LiveTenant;
 
 /// How often the plan file is looked at. What is the same at two looks in a row is put into force,
 /// and acts on the next request after that.

@@ -118,7 +118,7 @@ impl Inner {
             }
             Some(Ok((claim, found))) => {
                 let now = self.clock.now();
-                hold.count_once(claim, found, now);
+                hold.count_once(claim, found, self.settler.queue(), now);
                 Answer::Admit(Running { hold })
             }
             away => {

@@ -26,9 +26,6 @@ use super::scopes::Yields;
 use super::sleep::Sleepers;
 use super::unleased::PoolsRead;
 use super::{peppers, rates, stores};
-use crate::admission::alert::Alert;
-use crate::admission::hub::Hub;
-use crate::admission::resolve::LiveCatalog;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Now, SystemClock};
 use crate::config::{Config, FlushMode, StoreKind};
@@ -38,19 +35,22 @@ use crate::error::Error;
 use crate::events::Counting;
 use crate::flights::Flights;
 use crate::identity::{Identifier, Identify, Peppers, Prober, Unknown as UnknownCallers};
-use crate::keeper::{Hands, Keeper, OnAlert, Recovery};
+use crate::ledger::claims::Settler;
+use crate::ledger::collect;
+use crate::ledger::flush::{Flusher, Settings};
+use crate::ledger::journal::Journal;
+use crate::ledger::log::LogWriter;
+use crate::ledger::place::Place;
+use crate::ledger::totals::Ledger;
 use crate::places::Places;
-use crate::sharing::Sharing;
+use crate::policy::resolve::LiveCatalog;
+use crate::quota::alert::Alert;
+use crate::rates::Sharing;
+use crate::renewal::{Hands, Keeper, OnAlert, Recovery};
+use crate::sheets::hub::Hub;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::text_file::{self, OffRuntime};
-use crate::usage::claims::Settler;
-use crate::usage::collect;
-use crate::usage::flush::{Flusher, Settings};
-use crate::usage::journal::Journal;
-use crate::usage::ledger::Ledger;
-use crate::usage::log::LogWriter;
-use crate::usage::place::Place;
 use crate::wire::{Reply, WireOptions};
 
 /// Most callers in memory. Past it the oldest half is looked up anew when it calls.
@@ -272,7 +272,7 @@ impl GateBuilder {
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
             keeper: Keeper::start(hands.clone(), queue),
-            settler: Settler::start(hub.clone(), store.clone()),
+            settler: Settler::start(store.clone()),
             hands,
             ledger: Ledger::new(store.clone(), writer.clone()).begun(begun_ms),
             pools_read: PoolsRead::default(),

@@ -1,10 +1,10 @@
 //! What a gate promises here, logged once when it opens.
 
-use crate::admission::policy::Together;
-use crate::admission::resolve::LiveCatalog;
 use crate::catalog::{Catalog, OnDirectoryError, OnLeaseError, Over, Quota};
 use crate::config::{Config, FlushMode};
-use crate::sharing;
+use crate::policy::Together;
+use crate::policy::resolve::LiveCatalog;
+use crate::rates;
 use crate::store::Store;
 use crate::wire::Amount;
 
@@ -27,7 +27,7 @@ pub(super) fn promises(config: &Config, store: &dyn Store, live: &LiveCatalog) {
             "rates are leased by the slot: no slot admits more than its rate gives in it"
         );
     } else if store.shared {
-        let (calm, churn) = sharing::bound();
+        let (calm, churn) = rates::bound();
         tracing::info!(
             nodes = live.together.nodes(),
             "rates are shared by all nodes: within ten seconds they admit at most {calm} % of a \

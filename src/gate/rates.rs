@@ -6,14 +6,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::Inner;
-use crate::admission::bucket::{Bucket, BucketRule};
-use crate::admission::policy::Together;
-use crate::admission::purse::bucket_of;
-use crate::admission::resolve::LiveCatalog;
-use crate::admission::scoped::ScopedKey;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::sharing::{self, Asked, Buckets, LimitId};
+use crate::payers::purse::bucket_of;
+use crate::policy::Together;
+use crate::policy::bucket::{Bucket, BucketRule};
+use crate::policy::resolve::LiveCatalog;
+use crate::policy::scoped::ScopedKey;
+use crate::rates::{self, Asked, Buckets, LimitId};
 use crate::store::Store;
 use crate::store::layout::Space;
 
@@ -27,7 +27,7 @@ pub(super) async fn join(
     live: &ArcSwap<LiveCatalog>,
     me: u128,
     strict: bool,
-) -> Result<Option<sharing::Joined>, Error> {
+) -> Result<Option<rates::Joined>, Error> {
     if !store.promise().shared {
         return Ok(None);
     }
@@ -37,7 +37,7 @@ pub(super) async fn join(
         live.rcu(|live| live.next().together(Together::Leased));
         return Ok(None);
     }
-    let joined = sharing::join(store.clone(), clock.clone(), space.clone(), me).await?;
+    let joined = rates::join(store.clone(), clock.clone(), space.clone(), me).await?;
     let together = Together::Among { nodes: joined.nodes, strict };
     live.rcu(|live| live.next().together(together));
     Ok(Some(joined))

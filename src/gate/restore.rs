@@ -22,17 +22,17 @@
 use std::sync::Arc;
 
 use super::{GateBuilder, stores};
-use crate::admission::lease::Writer;
-use crate::admission::pool::{self, PoolId};
-use crate::admission::subpool::{self, Next, Root, Sub};
 use crate::billing::restored;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
+use crate::ledger::totals::Ledger;
+use crate::quota::lease::Writer;
+use crate::quota::pool::{self, PoolId};
+use crate::quota::subpool::{self, Next, Root, Sub};
 use crate::store::layout::Space;
 use crate::store::{
     Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written, until_known,
 };
-use crate::usage::ledger::Ledger;
 
 /// What stands in the ledger's item, beside its id: see `billing/item.rs`.
 const GENERATION: &str = "generation";

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::admission::scoped::told;
 use crate::catalog::{Catalog, Place, Scope};
 use crate::config::{Config, Identify, NoScope};
 use crate::error::Error;
+use crate::policy::scoped::told;
 
 /// What the identification of a gate can yield.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! Who has not called for a minute is kept as a few bytes (see `admission/asleep.rs`), and made
+//! Who has not called for a minute is kept as a few bytes (see `tenants/asleep.rs`), and made
 //! whole by the next call. So a million tenants may be idle in one process.
 //!
 //! A tenant is in one of the two tables, never in both: it changes over while its entry in the
@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use super::Inner;
 use super::callers::{KnownCaller, nanos};
 use super::inner::ByProbe;
-use crate::admission::asleep::{Asleep, AsleepCaller};
-use crate::admission::tenant::LiveTenant;
 use crate::clock::Now;
 use crate::identity::Probe;
 use crate::ids::Surrogate;
-use crate::keeper;
+use crate::renewal;
+use crate::tenants::asleep::{Asleep, AsleepCaller};
+use crate::tenants::tenant::LiveTenant;
 
 /// Who has not been looked up for this long falls asleep: twice the age at which whoever calls is
 /// looked up again.
@@ -175,7 +175,7 @@ impl Inner {
             }
             let woken = some.iter().filter_map(|surrogate| self.tenant_in_memory(*surrogate));
             let leases = woken.flat_map(|tenant| tenant.core.leases()).collect();
-            kept += keeper::give_back(&self.hands, leases, deadline).await;
+            kept += renewal::give_back(&self.hands, leases, deadline).await;
             for surrogate in some {
                 self.tenants.remove_if(&surrogate, |_, tenant| Arc::strong_count(tenant) == 1);
             }
@@ -243,8 +243,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::admission::pool::View;
     use crate::clock::Clock;
+    use crate::quota::pool::View;
     use crate::store::{Memory, Store};
     use crate::{Ask, Gate, Permit, testing};
 

@@ -7,21 +7,21 @@ use smallvec::SmallVec;
 
 use super::Inner;
 use super::balances::Balances;
-use crate::admission::bucket::Level;
 use crate::admission::context::Of;
-use crate::admission::lease::Lease;
 use crate::admission::permit::Hold;
-#[cfg(feature = "metrics")]
-use crate::admission::policy::RoutePolicy;
-use crate::admission::policy::{Place, Policy, QuotaRule, RateRule};
-use crate::admission::purse::{Refused, bucket_of};
-use crate::admission::scoped::{ScopedKey, ScopesOf};
-use crate::admission::sheet::Sheet;
-use crate::admission::taken::Limit;
 use crate::catalog::{Count, Every, MeterId, Over, RouteId, Term};
 use crate::clock::Now;
 use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, RefusedCall, Source, Unit};
 use crate::identity::RequestView;
+use crate::payers::purse::{Refused, bucket_of};
+#[cfg(feature = "metrics")]
+use crate::policy::RoutePolicy;
+use crate::policy::bucket::Level;
+use crate::policy::scoped::{ScopedKey, ScopesOf};
+use crate::policy::taken::Limit;
+use crate::policy::{Place, Policy, QuotaRule, RateRule};
+use crate::quota::lease::Lease;
+use crate::sheets::sheet::Sheet;
 use crate::telemetry;
 use crate::wire::{self, Told};
 

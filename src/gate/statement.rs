@@ -9,22 +9,22 @@ use super::balances::Balances;
 use super::standing::Standing;
 use super::unleased::WithUnleased;
 use super::{Gate, Pending, Seen, TenantHandle, Waited};
-use crate::admission::caller::KnownCaller;
-use crate::admission::late;
-use crate::admission::policy::{Place, PoolRule, QuotaRule};
-use crate::admission::resolve::Standing as TenantStanding;
-use crate::admission::scoped::{ScopesOf, WithoutValue};
-use crate::admission::sheet::Sheet;
-use crate::admission::use_row::Atoms;
 use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
+use crate::payers::late;
+use crate::policy::resolve::Standing as TenantStanding;
+use crate::policy::scoped::{ScopesOf, WithoutValue};
+use crate::policy::{Place, PoolRule, QuotaRule};
 use crate::repeated::repeated;
 use crate::report::{
     GrantReport, Granularity, History, HistoryQuery, HistoryRow, LimitReport, MAX_ROWS,
     MeterReport, Period, RateReport, UsageReport,
 };
+use crate::sheets::sheet::Sheet;
+use crate::sheets::use_row::Atoms;
 use crate::store::StoreError;
+use crate::tenants::caller::KnownCaller;
 use crate::wire::{self, Reply};
 
 /// A caller that has been identified and nothing more: who may see what it has used.

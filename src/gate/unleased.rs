@@ -10,16 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Inner;
 use super::balances::Balances;
 use super::standing::Standing;
-use crate::admission::lease::Lease;
-use crate::admission::policy::{Place, Policy};
-use crate::admission::pool::PoolId;
 use crate::flights::Flights;
-use crate::keeper::Whole;
+use crate::ledger::totals::is_fresh;
 use crate::planted::{Plant, planted};
+use crate::policy::{Place, Policy};
+use crate::quota::lease::Lease;
+use crate::quota::pool::PoolId;
+use crate::renewal::Whole;
 use crate::store::StoreError;
-use crate::usage::ledger::is_fresh;
 
-/// Pools that are remembered, for [`FRESH_MS`](crate::usage::ledger::FRESH_MS); past this those
+/// Pools that are remembered, for [`FRESH_MS`](crate::ledger::totals::FRESH_MS); past this those
 /// that are older are forgotten.
 const KEPT: usize = 4_096;
 

@@ -5,19 +5,19 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::callers::{REFRESH_AGE, nanos};
 use super::shared::Shared;
 use super::{Gate, Pending, Running, Waited};
-use crate::admission::caller::SheetRef;
 use crate::admission::context::Of;
 use crate::admission::decide::{self, Question};
 use crate::admission::permit::Hold;
-use crate::admission::policy::Known;
-use crate::admission::purse::Stopped;
-use crate::admission::resolve::Standing;
-use crate::admission::tenant::LiveTenant;
 use crate::catalog::{Count, Feature, Plan};
 use crate::clock::Now;
 use crate::decision::{LimitState, Reason, Refusal};
+use crate::payers::purse::Stopped;
 use crate::planted::{Plant, planted};
+use crate::policy::Known;
+use crate::policy::resolve::Standing;
 use crate::repeated::repeated;
+use crate::tenants::caller::SheetRef;
+use crate::tenants::tenant::LiveTenant;
 
 /// An admitted request, as the middleware leaves it in the request's extensions. Clones share it.
 #[derive(Clone, Debug)]

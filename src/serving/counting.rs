@@ -8,10 +8,10 @@
 use std::task::{Context, Poll, ready};
 
 use super::{Owed, Serving};
-use crate::admission::policy::ByteMeter;
 use crate::decision::Outcome;
 use crate::decision::{Reason, Refusal};
 use crate::gate::{Gate, Pending, Took, Waited};
+use crate::policy::ByteMeter;
 
 /// What a counted body knows. The body itself, and the chunk that waits, are the adapter's.
 pub struct Counting {

@@ -24,11 +24,11 @@ use std::sync::MutexGuard;
 use std::task::Poll;
 
 use crate::admission::permit::{BodyRest, Hold};
-use crate::admission::policy::ByteMeter;
 use crate::decision::Outcome;
 use crate::decision::Refusal;
 use crate::gate::{Admitted, Gate, Pending, Running, Took, Waited};
-use crate::usage::Mode;
+use crate::ledger::Mode;
+use crate::policy::ByteMeter;
 use crate::wire::{self, Call, HeaderStyle, LimitHeader, Reply};
 
 mod ahead;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::admission::caller::KnownCaller;
-use crate::admission::resolve::LiveCatalog;
 use crate::catalog::RouteId;
 use crate::clock::Now;
 use crate::gate::{Gate, TenantHandle};
 use crate::identity::RequestView;
+use crate::policy::resolve::LiveCatalog;
+use crate::tenants::caller::KnownCaller;
 
 /// A tenant in memory and a route, asked again and again.
 #[derive(Clone, Debug)]

@@ -7,19 +7,19 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::admission::claim;
-use crate::admission::pool::{self, PoolId};
-use crate::admission::subpool::{self, Fed, Sub};
 use crate::decision::Outcome;
 use crate::decision::Refusal;
 use crate::gate::{Admitted, Answer, Gate, GateBuilder, Step, Usage, Waited};
 use crate::identity::RequestView;
+use crate::ledger::journal::Journal;
+use crate::ledger::log;
+use crate::ledger::record::{PoolRow, Rows};
 pub use crate::planted::Plant;
 use crate::planted::in_thread;
+use crate::quota::pool::{self, PoolId};
+use crate::quota::subpool::{self, Fed, Sub};
 use crate::store::layout::Space;
 use crate::store::{Item, Key};
-use crate::usage::journal::Journal;
-use crate::usage::log;
-use crate::usage::record::{PoolRow, Rows};
 
 /// From now on this thread draws all its randomness from this seed; `None`: from the system again.
 pub fn seed_this_thread(seed: Option<u64>) {

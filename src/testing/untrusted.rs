@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::START_MS;
-use crate::admission::resolve::LiveCatalog;
 use crate::catalog::{Catalog, Every, Zone};
 use crate::config::Config;
 use crate::directory::TenantRecord;
 use crate::gate::{Answer, Gate, IdentifyStep, Step, Waited};
 use crate::identity::RequestView;
 use crate::ids::Surrogate;
+use crate::policy::resolve::LiveCatalog;
 use crate::report::MAX_ROWS;
 use crate::wire::Reply;
 

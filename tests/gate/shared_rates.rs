@@ -1,5 +1,5 @@
 //! Whole gates on one store: a rate is shared by those that are there, and goes to where it is
-//! asked for. The bound itself is measured in `src/sharing/fleet_tests.rs`.
+//! asked for. The bound itself is measured in `src/rates/fleet_tests.rs`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -3,9 +3,9 @@
 //! draws and reports beyond that is of the sheet that holds now, by a hold of its own.
 
 use super::{FORGIVEN, Hold, Of, State};
-use crate::admission::policy::Known;
 use crate::catalog::MeterId;
 use crate::clock::Now;
+use crate::policy::Known;
 
 /// Most sheets that one request holds units of at a time, besides the one it was admitted under and
 /// the one that holds now: what it holds of the oldest then goes back unused.

@@ -11,22 +11,24 @@
 //! 4. A replay uses no units. Its rates are paid like anybody's.
 //! 5. What is learned after the claim was settled is a late cost, which the log has.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::Hold;
 use super::state::{FORGIVEN, State};
 use super::use_up::{count, over_of, pay_bucket, use_up};
-use crate::admission::claim::{Charge, Claim, ClaimUse, Found, Unsettled};
+use crate::admission::claim::{Charge, Claim, ClaimQueue, ClaimUse, Found, Unsettled};
 use crate::admission::context::Of;
 use crate::admission::decide;
-use crate::admission::policy::Known;
-use crate::admission::purse;
-use crate::admission::taken::{CALLS, Taken, TakenList};
-use crate::admission::use_row::Atoms;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::ids::Surrogate;
+use crate::payers::purse;
+use crate::policy::Known;
+use crate::policy::taken::{CALLS, Taken, TakenList};
+use crate::sheets::use_row::Atoms;
 
 /// How a request counts that counts once.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(crate) enum Keyed {
 #[derive(Debug)]
 pub(crate) struct OpenClaim {
     claim: Claim,
+    /// Where it goes to be settled.
+    queue: Arc<ClaimQueue>,
     /// Reported of meters that the route has no counter for.
     others: Vec<(MeterId, u64)>,
 }
@@ -64,10 +68,19 @@ struct Settling {
 
 impl Hold {
     /// This request counts once, and this was found of its key.
-    pub(crate) fn count_once(&mut self, claim: Claim, found: Found, now: Now) {
+    pub(crate) fn count_once(
+        &mut self,
+        claim: Claim,
+        found: Found,
+        queue: &Arc<ClaimQueue>,
+        now: Now,
+    ) {
         self.write_down();
         let keyed = match found {
-            Found::Open => Keyed::Open(Box::new(OpenClaim { claim, others: Vec::new() })),
+            Found::Open => {
+                let (queue, others) = (queue.clone(), Vec::new());
+                Keyed::Open(Box::new(OpenClaim { claim, queue, others }))
+            }
             Found::Replay => {
                 self.release_units(now);
                 Keyed::Replay
@@ -194,11 +207,11 @@ impl Hold {
         let all = std::mem::take(&mut listed.taken);
         let (units, rates) = all.into_iter().partition(is_of_ask);
         listed.taken = rates;
-        let OpenClaim { claim, others } = *open;
+        let OpenClaim { claim, queue, others } = *open;
         let of = self.of.clone();
         let told = Some(told);
         let settling = Settling { of, claim, taken: units, used, others, now, told };
-        self.of.hub().settle(Box::new(settling));
+        queue.push(Box::new(settling));
     }
 
     /// What has been used since this was last asked, by meter ask. Its rates have been paid.
@@ -428,7 +441,7 @@ mod tests {
                 hold.settling().unwrap()
             };
             // Before the task that settles has looked.
-            let settling = gate.inner.hub.take_settling().pop().unwrap();
+            let settling = gate.inner.settler.queue().take().pop().unwrap();
             let rows: Vec<_> = settling.usage().rows;
             let rows: Vec<_> = rows.iter().map(|(meter, _, n)| (&**meter, n.used)).collect();
             assert_eq!(rows, [("requests", 1), ("tokens", 140), ("pages", 7)]);

@@ -7,7 +7,7 @@ use super::Hold;
 use super::keyed::Keyed;
 use super::reserve::Reserves;
 use super::spare::Spares;
-use crate::admission::taken::TakenList;
+use crate::policy::taken::TakenList;
 
 /// Counters of one request for what is reported or streamed. The catalog allows as many such
 /// meters.
@@ -81,7 +81,7 @@ fn keep(mut listed: Box<Listed>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::taken::{From, Taken};
+    use crate::policy::taken::{From, Taken};
 
     #[test]
     fn a_list_that_is_used_again_is_empty() {

@@ -3,8 +3,8 @@
 
 use super::Hold;
 use super::state::{FORGIVEN, State};
-use crate::admission::policy::{PlainAsk, RoutePolicy};
-use crate::admission::taken::{CALLS, From, Taken};
+use crate::policy::taken::{CALLS, From, Taken};
+use crate::policy::{PlainAsk, RoutePolicy};
 
 /// What has become of the costs of a plain request. What it holds for meters that are reported goes
 /// back at its end.

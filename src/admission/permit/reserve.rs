@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::Hold;
 use super::state::State;
-use crate::admission::policy::{Known, RoutePolicy};
+use crate::policy::{Known, RoutePolicy};
 
 /// Of one meter ask.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::plain::plain_asks;
 use super::{Hold, Plain, State};
-use crate::admission::lease::Lease;
-use crate::admission::policy::{Known, Place, PlainAsk};
-use crate::admission::purse;
-use crate::admission::taken::From;
+use crate::payers::purse;
+use crate::policy::taken::From;
+use crate::policy::{Known, Place, PlainAsk};
+use crate::quota::lease::Lease;
 
 impl Hold {
     /// The leases it drew from, perhaps more than once, with what it holds of them: those of the

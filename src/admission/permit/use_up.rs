@@ -2,12 +2,12 @@
 
 use super::state::{FORGIVEN, State};
 use crate::admission::context::Of;
-use crate::admission::policy::{Known, RoutePolicy};
-use crate::admission::purse;
-use crate::admission::sheet::Sheet;
-use crate::admission::taken::{CALLS, From, Taken, TakenList};
 use crate::catalog::MeterId;
 use crate::clock::Now;
+use crate::payers::purse;
+use crate::policy::taken::{CALLS, From, Taken, TakenList};
+use crate::policy::{Known, RoutePolicy};
+use crate::sheets::sheet::Sheet;
 
 /// What decides how much of a cost is known: besides the list, so that both can be borrowed.
 #[derive(Clone, Copy)]

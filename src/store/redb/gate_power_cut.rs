@@ -14,11 +14,11 @@ use tokio::task::JoinSet;
 
 use super::Redb;
 use super::power_cut::{Disk, Random};
-use crate::admission::lease::Writer;
+use crate::ledger::totals::Ledger;
+use crate::quota::lease::Writer;
 use crate::store::Store;
 use crate::store::layout::Space;
 use crate::testing::START_MS;
-use crate::usage::ledger::Ledger;
 use crate::{Ask, Gate, GateBuilder, ManualClock};
 
 const MACHINES: u64 = 8;

@@ -4,7 +4,7 @@
 //!     RATES_SECONDS=45 cargo test --test store rates -- --nocapture    # 12 s without it
 //!
 //! That rates follow demand, joins and deaths is measured in simulated time, in
-//! `src/sharing/fleet_tests.rs` and `tests/gate/shared_rates.rs`; here it is only the store that is
+//! `src/rates/fleet_tests.rs` and `tests/gate/shared_rates.rs`; here it is only the store that is
 //! real.
 
 use std::sync::Arc;

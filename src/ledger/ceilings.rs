@@ -1,0 +1,136 @@
+//! Ceilings of leases, on their way through the log: proposed with the record that is being made,
+//! and in force once it is in the store. See `quota/lease/ceiling.rs`.
+//!
+//! Beside them: whether this process holds units that others could take back. Then it writes a
+//! record now and again even if it has nothing to record, so that nobody takes it for dead.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::Mode;
+use super::record::{ByWriter, PoolRow};
+use crate::clock::Now;
+use crate::payers::late;
+use crate::quota::lease::Lease;
+use crate::sheets::hub::Hub;
+
+/// A lease that is gone keeps its memory for as long as it is known here: a minute at most.
+const PRUNE_NS: u64 = 60_000_000_000;
+/// How much demand a ceiling leaves room for: what is used during two flushes, so that a busy lease
+/// is raised before it is reached, and at least and at most so much. A death strands what a ceiling
+/// leaves room for.
+pub(crate) const AHEAD: Duration = Duration::from_secs(2);
+const MOST_AHEAD: Duration = Duration::from_secs(20);
+
+/// The same in mode `durable`, where a record follows the other. What was agreed with one record is
+/// used until the one after it is in the store, so twice a record's time would do if none were
+/// late: twice that, at least so long, and at most [`AHEAD`].
+const RECORDS_AHEAD: u32 = 4;
+const AHEAD_DURABLE: Duration = Duration::from_millis(50);
+
+/// See the [module](self). Leases are known by their address, which is theirs as long as they are
+/// held here.
+#[derive(Debug)]
+pub(super) struct Ceilings {
+    mode: Mode,
+    /// How often a record is written, and how long it took lately: rises at once, falls slowly.
+    every: Duration,
+    record_took: Duration,
+    /// Leases that were used since the last record.
+    used: HashMap<usize, Arc<Lease>>,
+    /// Leases with units that others could take back, as far as is known.
+    known: HashMap<usize, Weak<Lease>>,
+    /// When those that are gone were last let go of.
+    pruned_ns: u64,
+    /// What the record under way promises.
+    proposed: Vec<(Arc<Lease>, u64)>,
+}
+
+impl Ceilings {
+    pub(super) fn new(mode: Mode, every: Duration) -> Self {
+        let (used, known, proposed) = Default::default();
+        Self { mode, every, record_took: Duration::ZERO, used, known, pruned_ns: 0, proposed }
+    }
+
+    /// So long the last record took.
+    pub(super) fn record_took(&mut self, took: Duration) {
+        self.record_took = took.max((self.record_took * 7 + took * 3) / 10);
+    }
+
+    fn ahead(&self) -> Duration {
+        match self.mode {
+            Mode::Durable => (self.record_took * RECORDS_AHEAD).clamp(AHEAD_DURABLE, AHEAD),
+            Mode::Fast | Mode::Journal => {
+                ((self.every + self.record_took) * 2).clamp(AHEAD, MOST_AHEAD)
+            }
+        }
+    }
+
+    /// A lease has been used, or waits for a higher ceiling.
+    pub(super) fn note(&mut self, lease: Arc<Lease>) {
+        self.used.insert(Arc::as_ptr(&lease).addr(), lease);
+    }
+
+    /// Adds the ceilings that are due to the rows of the record that is being made.
+    pub(super) fn propose(&mut self, writer: u128, now: Now, rows: &mut ByWriter) {
+        let leases = self.used.drain().map(|(_, lease)| lease).collect();
+        self.propose_at_once(leases, writer, now, rows);
+    }
+
+    /// The same for these leases alone.
+    pub(super) fn propose_at_once(
+        &mut self,
+        mut leases: Vec<Arc<Lease>>,
+        writer: u128,
+        now: Now,
+        rows: &mut ByWriter,
+    ) {
+        let ahead = self.ahead();
+        // A table has no order of its own, and one seed shall be one run.
+        leases.sort_by(|a, b| a.pool().cmp(b.pool()));
+        for lease in leases {
+            if lease.incarnation() != writer {
+                continue;
+            }
+            if let Some(ceiling) = lease.propose_ceiling(now, ahead) {
+                let row = PoolRow { total: lease.total(), ceiling };
+                let own = rows.entry(writer).or_default();
+                own.pools.entry(lease.pool().clone()).or_default().raise(row);
+                self.proposed.push((lease.clone(), ceiling));
+            }
+        }
+    }
+
+    /// The record is in the store: they are in force.
+    pub(super) fn logged(&mut self, hub: &Hub) {
+        for (lease, ceiling) in self.proposed.drain(..) {
+            lease.ceiling_logged(ceiling);
+            late::answered(hub, &lease);
+        }
+    }
+
+    /// The record is not, and never will be.
+    pub(super) fn dropped(&mut self) {
+        self.proposed.clear();
+    }
+
+    /// Takes in the leases that have been given units.
+    pub(super) fn note_reclaimable(&mut self, leases: Vec<Weak<Lease>>, now: Now) {
+        self.known.extend(leases.into_iter().map(|lease| (lease.as_ptr().addr(), lease)));
+        if now.mono_ns.saturating_sub(self.pruned_ns) >= PRUNE_NS {
+            self.pruned_ns = now.mono_ns;
+            self.known.retain(|_, lease| lease.strong_count() > 0);
+            self.known.shrink_to(2 * self.known.len());
+            self.used.shrink_to(self.known.len());
+        }
+    }
+
+    /// Whether others could take units of this process back, in a window that runs.
+    pub(super) fn holds_units(&mut self, now: Now) -> bool {
+        let holds =
+            |lease: Arc<Lease>| lease.window().end_ms > now.wall_ms && lease.may_be_reclaimed();
+        self.known.retain(|_, lease| lease.upgrade().is_some_and(holds));
+        !self.known.is_empty()
+    }
+}

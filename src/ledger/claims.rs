@@ -1,0 +1,262 @@
+//! Claims on idempotency keys: the task that settles them, and what settled ones come to.
+//!
+//! A request with a key is answered when its claim is settled, so the task writes at once, and
+//! repeats a write as it is until its outcome is known, for as long as that takes. Tenants take
+//! turns ([`Places`]), and what waits to be repeated has no place. The task has an owner
+//! ([`Settler`]) and is stopped by [`Settler::close`], which drains first: until every claim is
+//! settled or the deadline has passed. What is left then was not answered; its units stay used.
+//!
+//! Reading goes through all claims of a tenant, a thousand to the page. Claims are not folded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::admission::claim::{self, Charge, Claim, ClaimQueue, ClaimUse, Settle};
+use crate::ids::Surrogate;
+use crate::places::Places;
+use crate::planted::{Plant, planted};
+use crate::sheets::use_row::Atoms;
+use crate::store::layout::{CLAIM_SHARDS, Space};
+use crate::store::{
+    Item, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, Write, Written,
+};
+
+/// Claims being settled at once: as many as lease calls, for the same reason.
+const IN_FLIGHT: usize = 256;
+
+/// Waits between repeats of a write, at first and at most.
+const REPEAT: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(2);
+
+/// The owner's side of the task.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    queue: Arc<ClaimQueue>,
+    task: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
+    stop: Arc<Notify>,
+}
+
+impl Settler {
+    pub(crate) fn start(store: Arc<dyn Store>) -> Self {
+        let (queue, stop) = (Arc::<ClaimQueue>::default(), Arc::new(Notify::new()));
+        let task = tokio::spawn(run(queue.clone(), store, stop.clone()));
+        Self { queue, task: std::sync::Mutex::new(Some(task)), stop }
+    }
+
+    /// Where claims wait for the task.
+    pub(crate) fn queue(&self) -> &Arc<ClaimQueue> {
+        &self.queue
+    }
+
+    /// Settles what there is and ends the task. False: the deadline came first.
+    pub(crate) async fn close(&self, deadline: Instant) -> bool {
+        let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let Some(mut task) = task else { return true };
+        self.stop.notify_one();
+        let drained = tokio::time::timeout_at(deadline, &mut task).await.is_ok();
+        if !drained {
+            task.abort();
+        }
+        drained
+    }
+}
+
+impl Drop for Settler {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            task.abort();
+        }
+        // They are not settled any more: requests that wait for them are released.
+        drop(self.queue.take());
+    }
+}
+
+async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, stop: Arc<Notify>) {
+    // There are no more than requests in flight, which the server bounds.
+    let places = Places::new(IN_FLIGHT, usize::MAX);
+    let mut writes = JoinSet::new();
+    let mut stopping = false;
+    while !stopping || !writes.is_empty() {
+        tokio::select! {
+            biased; // so that one seed is one run
+            () = stop.notified(), if !stopping => stopping = true,
+            Some(ended) = writes.join_next(), if !writes.is_empty() => {
+                if let Err(panicked) = ended {
+                    tracing::error!(error = %panicked, "a claim's settling ended badly");
+                }
+            }
+            () = queue.pushed(), if !stopping => {}
+        }
+        for settling in queue.take() {
+            let (store, places) = (store.clone(), places.clone());
+            writes.spawn(async move {
+                let used = settling.usage();
+                let room = (&places, settling.tenant());
+                let charge = settle(&*store, room, settling.claim(), &used).await;
+                settling.end(charge);
+            });
+        }
+    }
+}
+
+/// Settles one claim, however long that takes.
+async fn settle(
+    store: &dyn Store,
+    room: (&Places, Surrogate),
+    claim: &Claim,
+    used: &ClaimUse,
+) -> Charge {
+    if planted(Plant::ClaimThenLog) {
+        return Charge::Log;
+    }
+    let mut write = claim.settle(used);
+    loop {
+        let written = repeat(store, room, &write).await;
+        match written.and_then(|written| claim.settled(written, used)) {
+            Ok(Settle::Done(charge)) => return charge,
+            Ok(Settle::Write(next)) => write = next,
+            Err(error) => {
+                // What cannot be read will not become readable: the log has the use, so that it is
+                // not lost.
+                tracing::error!(%error, "a claim on an idempotency key cannot be settled");
+                return Charge::Log;
+            }
+        }
+    }
+}
+
+/// Makes a write until its outcome is known, in a place of its tenant's each time.
+async fn repeat(
+    store: &dyn Store,
+    (places, tenant): (&Places, Surrogate),
+    write: &Write,
+) -> Result<Written, StoreError> {
+    let mut delay = REPEAT.start;
+    loop {
+        let place = places.place(tenant.as_u128()).await;
+        let written = store.write(write.clone()).await;
+        drop(place); // others go on while this one waits
+        match written {
+            Err(error) if error.is_temporary() => {
+                tracing::debug!(%error, "a claim: will be repeated");
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(REPEAT.end);
+            }
+            definite => return definite,
+        }
+    }
+}
+
+/// What settled claims come to: meter, scale, period, day, account; then atoms.
+pub(super) type Claimed = BTreeMap<(Arc<str>, u64, i64, u32, Option<Arc<str>>), Atoms>;
+
+/// All that a tenant's claims say was used.
+pub(super) async fn read(
+    store: &dyn Store,
+    space: &Space,
+    tenant: Surrogate,
+) -> Result<Claimed, StoreError> {
+    let mut all = Claimed::new();
+    for shard in 0..CLAIM_SHARDS {
+        let pk = space.claims(tenant, shard).pk;
+        each(store, pk, |_, item| {
+            let Some(ClaimUse { period_ms, day, account, rows }) = claim::used(item)? else {
+                return Ok(());
+            };
+            for (meter, scale, atoms) in rows {
+                all.entry((meter, scale, period_ms, day, account.clone())).or_default().add(atoms);
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(all)
+}
+
+/// Every tenant that may have claims.
+pub(super) async fn claimants(
+    store: &dyn Store,
+    space: &Space,
+) -> Result<Vec<Surrogate>, StoreError> {
+    let mut all = Vec::new();
+    let pk = space.claimants_pk();
+    each(store, pk, |sk, _| {
+        let unreadable = || StoreError::new(StoreErrorKind::Corrupt, "a claimant's name");
+        all.push(Surrogate::parse(sk).ok_or_else(unreadable)?);
+        Ok(())
+    })
+    .await?;
+    Ok(all)
+}
+
+async fn each(
+    store: &dyn Store,
+    pk: String,
+    mut see: impl FnMut(&str, &Item) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut query = Query { pk, from: String::new(), until: None, limit: MAX_PAGE_ITEMS };
+    loop {
+        let page = store.query(query.clone()).await?;
+        for (sk, item) in &page.items {
+            see(sk, item)?;
+        }
+        let Some(next) = page.next else { return Ok(()) };
+        query.from = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::claim::OnceKey;
+    use crate::ledger::totals::Ledger;
+    use crate::quota::lease::Writer;
+    use crate::store::layout;
+    use crate::store::{Change, Memory, When};
+
+    async fn claim(store: &Memory, space: &Space, key: &[u8], used: Option<&ClaimUse>) {
+        let tenant = Surrogate::test(1);
+        let once = OnceKey::new(key, "POST", ("/chat", ""), None);
+        let claim = Claim::new(space, tenant, once).unwrap();
+        store.write(claim.put(0)).await.unwrap();
+        if let Some(used) = used {
+            let places = Places::new(1, 1);
+            let room = (&places, tenant);
+            assert_eq!(settle(store, room, &claim, used).await, Charge::Claim);
+        }
+    }
+
+    #[tokio::test]
+    async fn billing_and_reports_count_settled_claims_and_no_others() {
+        let (store, space, tenant) = (Memory::new(), Space::new("test"), Surrogate::test(1));
+        let (format, version) = layout::format(1);
+        let change = vec![Change::Set(format, version)];
+        let note = Write { key: space.claimant(tenant), when: vec![When::Absent], change };
+        store.write(note).await.unwrap();
+        let used = |day, n| ClaimUse {
+            period_ms: 7,
+            day,
+            account: Some("acct".into()),
+            rows: vec![("requests".into(), 1, Atoms { used: n, over: n / 4 })],
+        };
+        claim(&store, &space, b"one", Some(&used(20_260_301, 3))).await;
+        claim(&store, &space, b"two", Some(&used(20_260_302, 4))).await;
+        claim(&store, &space, b"held", None).await;
+
+        let writer = Writer { space, incarnation: 1 };
+        let ledger = Ledger::new(Arc::new(store), writer);
+        let billed = ledger.by_period(10_000).await.unwrap();
+        assert_eq!(billed.len(), 1);
+        let of_period = (billed[0].tenant, billed[0].period_ms, billed[0].atoms);
+        assert_eq!(of_period, (tenant, 7, Atoms { used: 7, over: 1 }));
+        assert_eq!(billed[0].account.as_deref(), Some("acct"));
+        let mut shown = ledger.uses(tenant, |_, _| false, 20_000).await.unwrap();
+        shown.sort_by_key(|row| row.day);
+        let shown: Vec<_> = shown.iter().map(|row| (row.day, row.atoms.used)).collect();
+        assert_eq!(shown, [(20_260_301, 3), (20_260_302, 4)]);
+    }
+}

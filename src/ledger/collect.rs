@@ -1,0 +1,146 @@
+//! Collecting: from what moved in memory, or was left in a journal, to rows.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::journal::Journal;
+use super::log::{LogWriter, Wrote};
+use super::record::{ByWriter, PoolRow, UseKey};
+use crate::planted::{Plant, planted};
+use crate::quota::lease::{Lease, Writer};
+use crate::sheets::hub::Soiled;
+use crate::sheets::sheet::Sheet;
+use crate::store::{Store, StoreError, StoreErrorKind, until_known};
+
+/// The rows of what moved by the writer whose they are, with totals as they are now, and the leases
+/// that were used.
+pub(super) fn rows_of(soiled: &[Soiled]) -> (ByWriter, Vec<Arc<Lease>>) {
+    let (mut rows, mut used) = (ByWriter::new(), Vec::new());
+    for item in soiled {
+        match item {
+            Soiled::Sheet(sheet) => {
+                sheet.clean(); // before the totals are read: what comes after soils it again
+                rows_of_sheet(sheet, &mut rows, &mut used);
+            }
+            Soiled::Lease(lease) => {
+                lease.clean();
+                row_of_lease(lease, &mut rows, &mut used);
+            }
+        }
+    }
+    rows.retain(|_, rows| !rows.is_empty());
+    (rows, used)
+}
+
+fn rows_of_sheet(sheet: &Sheet, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>) {
+    let row = &sheet.row;
+    for (meter, atoms) in row.unlogged() {
+        let Some(meter) = sheet.catalog.meters.get(usize::from(meter.0)) else {
+            continue;
+        };
+        let key = UseKey {
+            tenant: sheet.tenant.surrogate,
+            part: row.part,
+            meter: meter.name.clone(),
+            scale: meter.scale,
+            period_ms: row.period_ms,
+            day: row.day,
+            account: row.account.clone(),
+        };
+        rows.entry(sheet.incarnation).or_default().uses.insert(key, atoms);
+    }
+    for lease in sheet.open_leases() {
+        row_of_lease(lease, rows, used);
+    }
+}
+
+fn row_of_lease(lease: &Arc<Lease>, rows: &mut ByWriter, used: &mut Vec<Arc<Lease>>) {
+    let before = lease.logged();
+    if let Some(mut total) = lease.unlogged() {
+        if planted(Plant::IncrementsWithRetry) {
+            total = total.saturating_sub(before);
+        }
+        let own = rows.entry(lease.incarnation()).or_default();
+        own.pools.insert(lease.pool().clone(), PoolRow { total, ceiling: 0 });
+        used.push(lease.clone());
+    }
+}
+
+/// Why what dead writers left could not be carried over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecoverError {
+    /// The journal cannot be used.
+    #[error("the journal at {path}: {source}")]
+    Journal { path: String, source: std::io::Error },
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Carries over what dead writers left in their journal. Returns the journal to go on with, and who
+/// they were.
+pub(crate) async fn recover(
+    store: &dyn Store,
+    writer: &Writer,
+    log: &mut LogWriter,
+    path: &Path,
+    at_ms: i64,
+) -> Result<(Journal, Vec<u128>), RecoverError> {
+    let unreadable = |source| RecoverError::Journal { path: path.display().to_string(), source };
+    let left = Journal::recover(path).map_err(unreadable)?;
+    for (dead, rows) in &left {
+        tracing::info!(rows = rows.len(), "carrying over usage from a journal");
+        for body in rows.pack(at_ms, Some(*dead)) {
+            let written = until_known(store, log.slot(&body)).await?;
+            if log.wrote(&body, written)? == Wrote::Sealed {
+                let message = "this process was taken for dead before it began: start it again";
+                return Err(StoreError::new(StoreErrorKind::Unavailable, message).into());
+            }
+        }
+    }
+    let mut journal = Journal::open(path, writer.incarnation).map_err(unreadable)?;
+    let first = journal.cut();
+    journal.forget(first);
+    Ok((journal, left.into_iter().map(|(dead, _)| dead).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Surrogate;
+    use crate::ledger::log;
+    use crate::ledger::record::Rows;
+    use crate::quota::pool::PoolId;
+    use crate::store::Memory;
+    use crate::store::layout::Space;
+    use crate::testing::{Fault, Faulty};
+
+    /// What is lost on the way to the store and back does not keep a process from starting, nor is
+    /// it written twice.
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_outcome_at_open_is_repeated_and_carried_over_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let pool = PoolId {
+            tenant: Surrogate::test(7),
+            limit: "requests/month".into(),
+            scope: 0,
+            start_ms: 5,
+        };
+        let row = PoolRow { total: 9, ceiling: 0 };
+        let rows = Rows { pools: [(pool, row)].into(), ..Rows::default() };
+        let left = ByWriter::from([(1, rows.clone())]);
+        Journal::open(&path, 1).unwrap().append(&left, 0).unwrap();
+
+        let lost = [Fault::LoseReply, Fault::LoseRequest, Fault::Pass];
+        let store = Faulty::scripted(Memory::new(), [lost, lost].concat());
+        let mut log = LogWriter::begin(&store, Space::new("test"), 0).await.unwrap();
+        let writer = log.writer().clone();
+        let (_, dead) = recover(&store, &writer, &mut log, &path, 0).await.unwrap();
+        assert_eq!(dead, [1]);
+        let mut read = Vec::new();
+        let end = log::read(&store, &writer, 0, |rows, of| read.push((of, rows))).await.unwrap();
+        assert_eq!((end.next, read), (1, vec![(1, rows)]));
+        assert_eq!(Journal::recover(&path).unwrap(), vec![], "and the journal is done with");
+    }
+}

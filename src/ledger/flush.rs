@@ -1,0 +1,423 @@
+//! The flush: the one task that moves what was used from memory to the store. It collects what
+//! moved, gives it to the journal where there is one, and writes records, one in flight.
+//!
+//! Somebody who needs the units of a process that it takes for dead ends its log with a seal. If
+//! that process lives it learns of it here: it goes on under another incarnation, and carries into
+//! that one's log what the old log lacks.
+//!
+//! The task has an owner ([`Flusher`]), is stopped by [`Flusher::close`], and drains first: until
+//! everything is written or the deadline has passed, and then says how much was left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Mode;
+use super::ceilings::Ceilings;
+use super::journal::{self, Journal};
+use super::log::{LogWriter, Wrote};
+use super::pace::Pace;
+use super::record::ByWriter;
+use crate::repeated::repeated;
+use crate::sheets::hub::Hub;
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// Waits between tries of a write that did not get through, at first and at most.
+const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
+
+/// Least time between two records that ceilings bring about: far less than
+/// [`LEASE_WAIT`](crate::LEASE_WAIT), for which requests wait for one, and enough that many
+/// ceilings stand in it together.
+const HURRY: Duration = Duration::from_millis(50);
+
+/// A process that holds units of a shared store records at least this often, be it nothing: a third
+/// of the silence after which others try to seal its log.
+const ALIVE: Duration = Duration::from_secs(5);
+
+/// What a unit written is, and what a record's item has beside its body: keys and names.
+const UNIT_BYTES: usize = 1_024;
+const BESIDE_BODY: usize = 120;
+
+/// Orders of `flush_now` in hand: a few are enough, and one more waits. A close finds room besides.
+const ORDERS: usize = 64;
+
+/// What a flush writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All that moved.
+    All,
+    /// Only the ceilings that requests wait for: small, and soon there.
+    Ceilings,
+}
+
+/// What a host asks of the task.
+#[derive(Debug)]
+enum Order {
+    Flush { reply: oneshot::Sender<Result<(), FlushError>>, _room: OwnedSemaphorePermit },
+    Close(Instant, oneshot::Sender<Result<(), FlushError>>),
+}
+
+/// What could not be written.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{rows} usage rows could not be written: {cause}")]
+pub struct FlushError {
+    /// Rows still in memory (and in the journal, where there is one).
+    pub rows: usize,
+    /// Why.
+    pub cause: String,
+}
+
+/// How the task is set.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) mode: Mode,
+    pub(crate) every: Duration,
+    /// Units a second beyond which records wait, where the store charges for them.
+    pub(crate) max_write_units: u32,
+}
+
+/// The owner's side of the task.
+#[derive(Debug)]
+pub(crate) struct Flusher {
+    /// As long as there is room for orders, and for one to close.
+    orders: mpsc::UnboundedSender<Order>,
+    room: Arc<Semaphore>,
+    /// Collections begun, and collections whose rows are all in the store.
+    begun: Arc<AtomicU64>,
+    written: watch::Receiver<u64>,
+    hub: Arc<Hub>,
+    task: std::sync::Mutex<Option<tokio::task::JoinHandle<LogWriter>>>,
+}
+
+impl Flusher {
+    /// Starts the task. The journal, if there is one, is open and recovered.
+    pub(crate) fn start(
+        hub: Arc<Hub>,
+        store: Arc<dyn Store>,
+        log: LogWriter,
+        journal: Option<Journal>,
+        settings: Settings,
+    ) -> Self {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(ORDERS));
+        let (done, written) = watch::channel(0);
+        let task = Task::new(hub.clone(), store, log, journal, settings, done);
+        let begun = task.begun.clone();
+        let task = std::sync::Mutex::new(Some(tokio::spawn(task.run(inbox))));
+        Self { orders, room, begun, written, hub, task }
+    }
+
+    /// Writes what has been counted so far; returns when it is in the store.
+    pub(crate) async fn flush_now(&self) -> Result<(), FlushError> {
+        let room = self.room.clone().acquire_owned().await.map_err(|_| gone())?;
+        self.order(|reply| Order::Flush { reply, _room: room }).await
+    }
+
+    /// Returns when everything settled before this call is in the store. Waits without bound: the
+    /// caller chose `durable`, and an answer before the record would be a lie.
+    pub(crate) async fn barrier(&self) {
+        let target = self.begun.load(Ordering::Acquire) + 1;
+        self.hub.soil.notify_one();
+        let mut written = self.written.clone();
+        // An error means the task has ended: the gate is closed and nothing is recorded any more.
+        let _ = written.wait_for(|done| *done >= target).await;
+    }
+
+    /// Drains and ends the task. Returns the log, if all is in it: it can be ended once nothing is
+    /// leased any more.
+    pub(crate) async fn close(&self, deadline: Instant) -> Result<Option<LogWriter>, FlushError> {
+        let result = self.order(|reply| Order::Close(deadline, reply)).await;
+        let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let log = match task {
+            // It ends by itself after its answer; a panic in it has been reported there.
+            Some(task) => task.await.ok(),
+            None => None,
+        };
+        result.map(|()| log)
+    }
+
+    async fn order(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<(), FlushError>>) -> Order,
+    ) -> Result<(), FlushError> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+fn gone() -> FlushError {
+    FlushError { rows: 0, cause: "the gate is closed".into() }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        // A sheet in the hub's hands holds the hub: let go of both.
+        self.hub.take_soiled();
+        // Without `close` nothing can be waited for; the journal keeps what it was given.
+        if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            task.abort();
+        }
+    }
+}
+
+mod batch;
+mod orders;
+mod reborn;
+
+use orders::out_of_time;
+
+struct Task {
+    hub: Arc<Hub>,
+    store: Arc<dyn Store>,
+    log: LogWriter,
+    journal: Option<Journal>,
+    settings: Settings,
+    pace: Pace,
+    /// Newest totals that the store may not have, outside the batch being written.
+    pending: ByWriter,
+    /// Records of the flush under way: the first is in flight.
+    batch: Vec<Vec<u8>>,
+    /// What is in them, until all of them are written.
+    batch_rows: ByWriter,
+    ceilings: Ceilings,
+    /// When the last record was written.
+    flushed: Instant,
+    /// The last collection whose rows are in the batch.
+    batch_covers: u64,
+    /// Journal segments before this one are superfluous once the batch is written.
+    forget: Option<u64>,
+    begun: Arc<AtomicU64>,
+    done: watch::Sender<u64>,
+    last_error: Option<StoreError>,
+    /// How long the pace has held the flush back that is to come.
+    held_back: Duration,
+    /// When the batch was begun, on the monotonic clock; 0 where there is none.
+    begun_ns: u64,
+    /// Since when there is something in `pending`, and in `batch_rows` that was pending before.
+    pending_since_ns: Option<u64>,
+    batch_since_ns: Option<u64>,
+}
+
+impl Task {
+    fn new(
+        hub: Arc<Hub>,
+        store: Arc<dyn Store>,
+        log: LogWriter,
+        journal: Option<Journal>,
+        settings: Settings,
+        done: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            hub,
+            store,
+            log,
+            journal,
+            pace: Pace::new(settings.max_write_units),
+            ceilings: Ceilings::new(settings.mode, settings.every),
+            settings,
+            pending: ByWriter::new(),
+            batch: Vec::new(),
+            batch_rows: ByWriter::new(),
+            flushed: Instant::now(),
+            batch_covers: 0,
+            forget: None,
+            begun: Arc::default(),
+            done,
+            last_error: None,
+            held_back: Duration::ZERO,
+            begun_ns: 0,
+            pending_since_ns: None,
+            batch_since_ns: None,
+        }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) -> LogWriter {
+        let mut collect = ticker(self.collect_every());
+        let mut flush = ticker(self.settings.every);
+        let mut waiting = Vec::new();
+        loop {
+            // In this order, so that one seed is one run; none of them can keep the others waiting
+            // but the orders, and each of those flushes.
+            tokio::select! {
+                biased;
+                order = inbox.recv() => match order {
+                    Some(order) => waiting.push(order),
+                    None => return self.log,
+                },
+                _ = flush.tick() => match self.wait_for_pace() {
+                    Duration::ZERO => self.flush_in(Part::All, &mut inbox, &mut waiting).await,
+                    wait => {
+                        // Meanwhile ceilings are written, and orders served.
+                        self.held_back += wait;
+                        flush.reset_after(wait);
+                    }
+                },
+                () = self.hub.soil.notified(), if self.settings.mode == Mode::Durable => {
+                    self.flush_in(Part::All, &mut inbox, &mut waiting).await;
+                }
+                () = self.hub.hurry.notified() => {
+                    self.collect_until(self.flushed + HURRY, &mut collect).await;
+                    let durable = self.settings.mode == Mode::Durable;
+                    let part = if durable { Part::All } else { Part::Ceilings };
+                    self.flush_in(part, &mut inbox, &mut waiting).await;
+                }
+                _ = collect.tick() => self.collect(),
+            }
+            if self.serve(&mut inbox, &mut waiting).await {
+                return self.log;
+            }
+        }
+    }
+
+    /// How often rows are collected: for the journal, or only with the flush.
+    fn collect_every(&self) -> Duration {
+        if self.journal.is_some() { journal::EVERY } else { self.settings.every }
+    }
+
+    /// Flushes, while the journal goes on being fed; orders that come meanwhile wait.
+    async fn flush_in(
+        &mut self,
+        part: Part,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
+        waiting: &mut Vec<Order>,
+    ) {
+        self.collect();
+        let mut part = part;
+        if self.hub.is_fenced() {
+            if !self.be_reborn(inbox, waiting).await {
+                return;
+            }
+            part = Part::All; // what the old log lacks
+        }
+        self.begin_batch(part);
+        let mut collect = ticker(self.collect_every());
+        let mut delay = RETRY.start;
+        while let Some(body) = self.batch.first().cloned() {
+            if self.settings.mode == Mode::Durable {
+                self.keep_pace(inbox, waiting).await;
+            }
+            let mut write = self.store.write(self.log.slot(&body));
+            let answer = loop {
+                tokio::select! {
+                    biased;
+                    answer = &mut write => break answer,
+                    _ = collect.tick() => self.collect(),
+                    Some(order) = inbox.recv() => waiting.push(order),
+                    late = out_of_time(waiting) => break Err(late),
+                }
+            };
+            match answer.and_then(|written| self.log.wrote(&body, written)) {
+                Ok(Wrote::Slot) => {
+                    let units = (body.len() + BESIDE_BODY).div_ceil(UNIT_BYTES) as u64;
+                    self.pace.charge(units, Instant::now());
+                    self.batch.remove(0);
+                    self.flushed = Instant::now();
+                    delay = RETRY.start;
+                    self.succeeded();
+                }
+                Ok(Wrote::Sealed) => {
+                    self.hub.fence(self.log.incarnation());
+                    if !self.be_reborn(inbox, waiting).await {
+                        return;
+                    }
+                    self.begin_batch(Part::All);
+                }
+                Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                    // Repeating cannot help, and going on would write over somebody else's record.
+                    repeated!(error, self.now_ms(), "usage log"; %error);
+                    self.failed(error);
+                    return;
+                }
+                Err(error) => {
+                    repeated!(warn, self.now_ms(), "usage flush: will be repeated"; %error);
+                    self.failed(error);
+                    if self.wants_out(waiting) {
+                        return;
+                    }
+                    let until = Instant::now() + jittered(delay);
+                    self.wait_until(until, &mut collect, inbox, waiting).await;
+                    delay = (delay * 2).min(RETRY.end);
+                }
+            }
+        }
+        self.batch_written();
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.hub.clock.now().wall_ms
+    }
+
+    /// How long the pace holds the next flush back.
+    fn wait_for_pace(&mut self) -> Duration {
+        match self.store.units() {
+            Some(_) => self.pace.wait(Instant::now()),
+            None => Duration::ZERO, // it charges nothing
+        }
+    }
+
+    /// Waits until it is the next record's turn, or somebody waits for it.
+    async fn keep_pace(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
+        waiting: &mut Vec<Order>,
+    ) {
+        let mut collect = ticker(self.collect_every());
+        let until = Instant::now() + self.wait_for_pace();
+        while waiting.is_empty() && Instant::now() < until {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until) => return,
+                _ = collect.tick() => self.collect(),
+                Some(order) = inbox.recv() => waiting.push(order),
+            }
+        }
+    }
+
+    /// Collects until then, or until the time of a close is over; orders wait.
+    async fn wait_until(
+        &mut self,
+        until: Instant,
+        collect: &mut tokio::time::Interval,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
+        waiting: &mut Vec<Order>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until) => return,
+                _ = collect.tick() => self.collect(),
+                Some(order) = inbox.recv() => waiting.push(order),
+                _ = out_of_time(waiting) => return,
+            }
+        }
+    }
+
+    async fn collect_until(&mut self, until: Instant, collect: &mut tokio::time::Interval) {
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until) => return,
+                _ = collect.tick() => self.collect(),
+            }
+        }
+    }
+}
+
+fn ticker(every: Duration) -> tokio::time::Interval {
+    let mut ticker = tokio::time::interval(every.max(Duration::from_millis(1)));
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker.reset();
+    ticker
+}
+
+/// Half to all of the delay, so that nodes that failed together do not come back together.
+fn jittered(delay: Duration) -> Duration {
+    let mut byte = [0u8];
+    // Without randomness the full delay is still right.
+    let share = crate::random::fill(&mut byte).map_or(255, |()| byte[0]);
+    delay / 2 + delay / 2 * u32::from(share) / 255
+}

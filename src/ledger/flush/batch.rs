@@ -1,0 +1,242 @@
+//! What the flush writes at once: collected, packed into records, and done with once all of them
+//! are in the store.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::super::Mode;
+use super::super::collect::rows_of;
+use super::super::journal::Journal;
+use super::super::record::{ByWriter, Rows, merge};
+use super::{ALIVE, Part, Task};
+use crate::planted::{Plant, planted};
+use crate::store::StoreError;
+
+impl Task {
+    /// Takes what moved since the last time: totals to `pending`, and to the journal.
+    pub(super) fn collect(&mut self) {
+        let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let (rows, used) = rows_of(&self.hub.take_soiled());
+        for lease in used {
+            if lease.due_alert(None).is_some() {
+                self.hub.wake(&lease); // the keeper that asks for its units also raises its alerts
+            }
+            self.ceilings.note(lease);
+        }
+        if rows.is_empty() && self.pending.is_empty() && self.batch.is_empty() {
+            self.done.send_replace(collection);
+        }
+        self.keep(rows);
+    }
+
+    /// Keeps rows until the store has them: in `pending`, and in the journal.
+    fn keep(&mut self, rows: ByWriter) {
+        if !rows.is_empty() {
+            self.pending_since_ns.get_or_insert(self.hub.clock.now().mono_ns);
+        }
+        let Some(mut journal) = self.journal.take() else {
+            return merge(&mut self.pending, rows);
+        };
+        let (at_ms, is_known) = (self.hub.clock.now().wall_ms, journal.lacks_rows());
+        let appended = journal.append(&rows, at_ms);
+        merge(&mut self.pending, rows);
+        let kept = appended.and_then(|()| match journal.is_large() {
+            true => journal.compact(&self.unacknowledged(), at_ms),
+            false => Ok(()),
+        });
+        if let Err(error) = kept
+            && !is_known
+        {
+            // In memory, and written with the next flush: the loss bound is that of `fast` until
+            // the journal takes them.
+            tracing::error!(%error, "usage journal cannot be written");
+        }
+        self.journal = Some(journal);
+    }
+
+    /// All that the store may not have: what is pending, and the batch in flight.
+    fn unacknowledged(&self) -> ByWriter {
+        let mut all = self.batch_rows.clone();
+        merge(&mut all, self.pending.clone());
+        // A ceiling holds once it is on record, and no process after this one.
+        let pools = all.values_mut().flat_map(|rows| rows.pools.values_mut());
+        pools.for_each(|row| row.ceiling = 0);
+        all
+    }
+
+    pub(super) fn begin_batch(&mut self, part: Part) {
+        if !self.batch.is_empty() {
+            return;
+        }
+        if part == Part::Ceilings {
+            self.begin_ceilings();
+            return;
+        }
+        let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
+        self.hub.take_capped().into_iter().for_each(|lease| self.ceilings.note(lease));
+        self.ceilings.note_reclaimable(self.hub.take_reclaimable(), now);
+        self.ceilings.propose(writer, now, &mut self.pending);
+        if planted(Plant::CeilingBeforeRecord) {
+            self.ceilings.logged(&self.hub);
+        }
+        if self.pending.is_empty() {
+            let silent = self.store.promise().shared && self.flushed.elapsed() >= ALIVE;
+            let asleep = self.hub.asleep_hold_units(now.wall_ms);
+            if silent && (self.ceilings.holds_units(now) || asleep) {
+                self.batch = vec![Rows::pack_nothing(now.wall_ms)];
+                self.batch_covers = self.begun.load(Ordering::Acquire);
+            }
+            return;
+        }
+        let rows = std::mem::take(&mut self.pending);
+        crate::telemetry::flush_batch(rows.values().map(Rows::len).sum());
+        self.begun_ns = now.mono_ns;
+        let carried = |of: u128| (of != writer).then_some(of);
+        let packed = rows.iter().flat_map(|(of, rows)| rows.pack(now.wall_ms, carried(*of)));
+        self.batch = packed.collect();
+        self.batch_rows = rows;
+        self.batch_since_ns = self.pending_since_ns.take();
+        self.batch_covers = self.begun.load(Ordering::Acquire);
+        self.forget = self.journal.as_mut().map(Journal::cut);
+    }
+
+    /// The ceilings that are waited for, and nothing that is pending: that stays what it is.
+    fn begin_ceilings(&mut self) {
+        let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
+        let mut rows = ByWriter::new();
+        self.ceilings.propose_at_once(self.hub.take_capped(), writer, now, &mut rows);
+        if planted(Plant::CeilingBeforeRecord) {
+            self.ceilings.logged(&self.hub);
+        }
+        if rows.is_empty() {
+            return;
+        }
+        self.begun_ns = now.mono_ns;
+        self.batch = rows.values().flat_map(|rows| rows.pack(now.wall_ms, None)).collect();
+        self.batch_rows = rows;
+        self.batch_covers = *self.done.borrow();
+    }
+
+    pub(super) fn batch_written(&mut self) {
+        if !self.batch.is_empty() {
+            return;
+        }
+        self.batch_rows.clear();
+        self.batch_since_ns = None;
+        self.ceilings.logged(&self.hub);
+        self.tell_lag();
+        let begun_ns = std::mem::take(&mut self.begun_ns);
+        if begun_ns != 0 {
+            let lag = self.hub.clock.now().mono_ns.saturating_sub(begun_ns);
+            let held_back = std::mem::take(&mut self.held_back);
+            self.ceilings.record_took(Duration::from_nanos(lag) + held_back);
+        }
+        if let (Some(journal), Some(segment)) = (&mut self.journal, self.forget.take()) {
+            journal.forget(segment);
+        }
+        let done = if self.pending.is_empty() {
+            self.begun.load(Ordering::Acquire)
+        } else {
+            self.batch_covers
+        };
+        self.done.send_if_modified(|known| {
+            let news = done > *known;
+            *known = done.max(*known);
+            news
+        });
+        if !self.pending.is_empty() && self.settings.mode == Mode::Durable {
+            self.hub.soil.notify_one();
+        }
+    }
+
+    /// A record is in the store, or a new log begun.
+    pub(super) fn succeeded(&mut self) {
+        if self.last_error.take().is_some() {
+            crate::telemetry::degraded("flush", false);
+        }
+    }
+
+    pub(super) fn failed(&mut self, error: StoreError) {
+        self.last_error = Some(error);
+        crate::telemetry::degraded("flush", true);
+        self.tell_lag();
+    }
+
+    /// How long the oldest use in hand has waited.
+    fn tell_lag(&self) {
+        let now_ns = self.hub.clock.now().mono_ns;
+        let since_ns = self.batch_since_ns.or(self.pending_since_ns);
+        let age_ns = since_ns.map_or(0, |since_ns| now_ns.saturating_sub(since_ns));
+        crate::telemetry::flush_lag(age_ns as f64 / 1e9);
+    }
+
+    pub(super) fn end_journal(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            let all = journal.cut();
+            journal.forget(all);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+
+    use super::super::super::log::LogWriter;
+    use super::super::Settings;
+    use super::*;
+    use crate::ManualClock;
+    use crate::ids::Surrogate;
+    use crate::ledger::record::PoolRow;
+    use crate::quota::lease::Writer;
+    use crate::quota::pool::PoolId;
+    use crate::sheets::hub::Hub;
+    use crate::store::Memory;
+    use crate::store::layout::Space;
+
+    const ME: u128 = 7;
+
+    fn task(journal: Journal) -> Task {
+        let (hub, _queue) = Hub::new(Arc::new(ManualClock::at_unix_ms(0)));
+        let log = LogWriter::new(Writer { space: Space::new("test"), incarnation: ME });
+        let every = Duration::from_secs(1);
+        let settings = Settings { mode: Mode::Journal, every, max_write_units: 100 };
+        let (done, _) = watch::channel(0);
+        Task::new(hub, Arc::new(Memory::new()), log, Some(journal), settings, done)
+    }
+
+    fn used(tenants: std::ops::Range<u128>, total: u64) -> ByWriter {
+        let row = |n| {
+            let (tenant, limit) = (Surrogate::test(n), "requests/month".into());
+            let pool = PoolId { tenant, limit, scope: 0, start_ms: 0 };
+            (pool, PoolRow { total, ceiling: 0 })
+        };
+        [(ME, Rows { pools: tenants.map(row).collect(), ..Rows::default() })].into()
+    }
+
+    /// A long outage: a batch that does not get through, and so much behind it that the journal is
+    /// rewritten. Then the process dies.
+    #[tokio::test]
+    async fn a_journal_that_is_rewritten_keeps_the_batch_in_flight() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let mut journal = Journal::open(&path, ME).unwrap();
+        journal.compact_at = 2_000;
+        let mut task = task(journal);
+        task.keep(used(0..100, 1));
+        task.begin_batch(Part::All);
+        assert!(!task.batch.is_empty() && task.pending.is_empty());
+        // Half of them go on.
+        let before = std::fs::read_dir(folder.path()).unwrap().count();
+        for total in 2..40 {
+            task.keep(used(50..100, total));
+        }
+        assert!(std::fs::read_dir(folder.path()).unwrap().count() <= before, "it was rewritten");
+
+        let mut all = used(0..50, 1);
+        merge(&mut all, used(50..100, 39));
+        assert_eq!(Journal::recover(&path).unwrap(), all.into_iter().collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,458 @@
+//! The local journal: rows on their way to the store, in a file that survives the process.
+//!
+//! Segments `PATH.0`, `PATH.1`, .. hold frames; a frame is the packed rows that moved since the
+//! last one, with its length and a checksum. A flush that was acknowledged makes the segments
+//! before it superfluous, and they are removed. After a death the next process reads what is left
+//! and carries it into its own log under the dead writer's name: totals, so nothing counts twice.
+//!
+//! What cannot be written is kept and goes with the next frame. Nothing is read back behind a torn
+//! frame, so a segment that was torn is left for the next one.
+//!
+//! Survives: the death of the process (`kill -9`) up to the last frame. Not promised: power loss
+//! (`durable` is for that), or a disk that lies. A torn last frame is dropped: it was never
+//! acknowledged to anybody.
+
+use std::borrow::Cow;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::place::Place;
+use super::record::{ByWriter, Rows, merge};
+
+/// How often rows go to the journal: less than half of the loss that is promised (50 ms), so that a
+/// late tick on a busy machine stays within it.
+pub(crate) const EVERY: Duration = Duration::from_millis(20);
+
+/// First bytes of a segment: what it is and in which format.
+const MAGIC: &[u8; 8] = b"tgjrnl\x00\x04";
+
+/// Most bytes of one segment that are read back: a segment lives for a flush interval, and through
+/// an outage it is rewritten when it passes [`COMPACT_AT`].
+const MAX_SEGMENT: u64 = 256 * 1024 * 1024;
+
+/// A segment larger than this is replaced by one frame of everything that is pending.
+const COMPACT_AT: u64 = 32 * 1024 * 1024;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    incarnation: u128,
+    /// Number of the segment being written, and the oldest there may be.
+    segment: u64,
+    oldest: u64,
+    file: Option<File>,
+    /// Bytes of whole frames in it, and how many are too many.
+    bytes: u64,
+    pub(super) compact_at: u64,
+    /// Rows that could not be appended, and the segment in which that was.
+    missed: ByWriter,
+    missed_in: u64,
+    /// Bytes until the disk is full.
+    #[cfg(test)]
+    room: Option<usize>,
+    /// Keeps other processes away.
+    _place: Option<Place>,
+}
+
+impl Journal {
+    /// Reads what a process before left at `path`: the rows of each writer. Call
+    /// [`forget`](Self::forget) once they are in the store.
+    pub(crate) fn recover(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
+        let mut found = Vec::<(u128, Rows)>::new();
+        for segment in segments(path)? {
+            for (writer, rows) in read_segment(&segment.1)? {
+                match found.iter_mut().find(|(known, _)| *known == writer) {
+                    Some((_, known)) => known.merge(rows),
+                    None => found.push((writer, rows)),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Fails where no journal can be written.
+    pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".probe");
+        let probe = PathBuf::from(name);
+        new_file(&probe)?.write_all(MAGIC)?;
+        let _ = fs::remove_file(probe); // another process may have been here at the same time
+        Ok(())
+    }
+
+    /// A journal for this writer, beginning after the segments that are there.
+    pub(crate) fn open(path: &Path, incarnation: u128) -> io::Result<Self> {
+        let found = segments(path)?;
+        let oldest = found.first().map_or(0, |(n, _)| *n);
+        let segment = found.last().map_or(0, |(n, _)| n + 1);
+        let path = path.to_owned();
+        Ok(Self {
+            path,
+            incarnation,
+            segment,
+            oldest,
+            file: None,
+            bytes: 0,
+            compact_at: COMPACT_AT,
+            missed: ByWriter::new(),
+            missed_in: 0,
+            #[cfg(test)]
+            room: None,
+            _place: None,
+        })
+    }
+
+    /// Holds the journal's place as long as the journal.
+    pub(crate) fn keep(mut self, place: Place) -> Self {
+        self._place = Some(place);
+        self
+    }
+
+    /// Appends the rows that moved, and those that could not be appended before.
+    pub(crate) fn append(&mut self, rows: &ByWriter, at_ms: i64) -> io::Result<()> {
+        let mut all = Cow::Borrowed(rows);
+        if self.lacks_rows() {
+            all = Cow::Owned(std::mem::take(&mut self.missed));
+            merge(all.to_mut(), rows.clone());
+        }
+        let written = self.write(&all, at_ms);
+        if written.is_err() {
+            (self.missed, self.missed_in) = (all.into_owned(), self.segment);
+            self.leave();
+        }
+        written
+    }
+
+    fn write(&mut self, rows: &ByWriter, at_ms: i64) -> io::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.begin()?; // first: a disk that is full says so before anything is packed
+        for frame in rows.iter().flat_map(|(of, rows)| rows.pack(at_ms, Some(*of))) {
+            let mut bytes = Vec::with_capacity(frame.len() + 12);
+            let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(&checksum(&frame));
+            bytes.extend_from_slice(&frame);
+            self.put(&bytes)?;
+            self.bytes += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Starts a new segment and says what to [`forget`](Self::forget) once the rows so far are in
+    /// the store.
+    pub(crate) fn cut(&mut self) -> u64 {
+        self.file = None;
+        self.bytes = 0;
+        self.segment += 1;
+        self.segment
+    }
+
+    /// Removes the segments before `segment`.
+    pub(crate) fn forget(&mut self, segment: u64) {
+        while self.oldest < segment {
+            // A segment that was never written, or is gone, is as forgotten as it can be.
+            let _ = fs::remove_file(segment_path(&self.path, self.oldest));
+            self.oldest += 1;
+        }
+        if self.missed_in < segment {
+            self.missed.clear();
+        }
+    }
+
+    /// Whether there are rows that could not be appended.
+    pub(crate) fn lacks_rows(&self) -> bool {
+        !self.missed.is_empty()
+    }
+
+    /// Whether the segment should be [`compact`](Self::compact)ed.
+    pub(crate) fn is_large(&self) -> bool {
+        self.bytes >= self.compact_at
+    }
+
+    /// Through an outage: everything that the store may not have as one new segment, in place of
+    /// the many frames.
+    pub(crate) fn compact(&mut self, unacknowledged: &ByWriter, at_ms: i64) -> io::Result<()> {
+        let fresh = self.cut();
+        self.append(unacknowledged, at_ms)?;
+        self.forget(fresh);
+        Ok(())
+    }
+
+    /// Opens the segment, if that has not been done.
+    fn begin(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            let path = segment_path(&self.path, self.segment);
+            self.file = Some(new_file(&path)?);
+            let head = [&MAGIC[..], &self.incarnation.to_le_bytes()].concat();
+            self.put(&head)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let file = self.file.as_mut().ok_or_else(|| io::Error::other("no segment is open"))?;
+        #[cfg(test)]
+        if let Some(room) = &mut self.room {
+            let fits = bytes.len().min(*room);
+            *room -= fits;
+            file.write_all(&bytes[..fits])?;
+            return if fits < bytes.len() {
+                Err(io::ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
+            };
+        }
+        file.write_all(bytes)
+    }
+
+    /// Leaves a segment that may end in half a frame. One without a whole frame is taken away, so
+    /// that a disk that stays full is not filled with such.
+    fn leave(&mut self) {
+        self.file = None;
+        let is_empty = std::mem::take(&mut self.bytes) == 0;
+        let is_gone = || match fs::remove_file(segment_path(&self.path, self.segment)) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if !(is_empty && is_gone()) {
+            self.segment += 1;
+        }
+    }
+}
+
+/// A file that its owner alone may read: it has names of tenants in it.
+fn new_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn segment_path(path: &Path, segment: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{segment}"));
+    name.into()
+}
+
+/// The segments there are, oldest first.
+fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let name =
+        path.file_name().ok_or_else(|| io::Error::other("the journal path names no file"))?;
+    let prefix = format!("{}.", name.to_string_lossy());
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|n| n.strip_prefix(&prefix)).map(str::parse::<u64>);
+        if let Some(Ok(number)) = number {
+            found.push((number, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The rows of a segment by their writer, up to the first frame that is not whole. One that was
+/// begun counts, though it may hold none yet: its writer was here.
+fn read_segment(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_SEGMENT).read_to_end(&mut bytes)?;
+    let head = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<16>());
+    let Some((writer, mut rest)) = head else {
+        say_lost(path, 0, bytes.len());
+        return Ok(Vec::new());
+    };
+    let writer = u128::from_le_bytes(*writer);
+    let mut found = ByWriter::from([(writer, Rows::default())]);
+    let mut frames = 0;
+    while let Some((frame, after)) = split_frame(rest) {
+        frames += 1;
+        if let Some((more, of)) = Rows::unpack(frame) {
+            found.entry(of.unwrap_or(writer)).or_default().merge(more);
+        }
+        rest = after;
+    }
+    say_lost(path, frames, rest.len());
+    Ok(found.into_iter().collect())
+}
+
+/// Says what a segment lacks: what was being written as its process died, or what is damaged. Each
+/// frame has what was used in [`EVERY`].
+fn say_lost(path: &Path, frames: usize, bytes: usize) {
+    if bytes > 0 {
+        tracing::warn!(
+            segment = %path.display(), frames, bytes,
+            "a journal cannot be read behind its first frames: what was used and is in these bytes \
+             alone is not carried over"
+        );
+    }
+}
+
+fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (sum, rest) = rest.split_first_chunk::<8>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    let (frame, after) = rest.split_at_checked(length)?;
+    (checksum(frame) == *sum).then_some((frame, after))
+}
+
+fn checksum(frame: &[u8]) -> [u8; 8] {
+    let digest = Sha256::digest(frame);
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&digest[..8]);
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::PoolRow;
+    use super::*;
+    use crate::ids::Surrogate;
+    use crate::quota::pool::PoolId;
+    use crate::testing::heard;
+
+    fn rows(total: u64) -> Rows {
+        of(1, total).remove(&1).unwrap()
+    }
+
+    fn of(writer: u128, total: u64) -> ByWriter {
+        let pool = PoolId {
+            tenant: Surrogate::test(7),
+            limit: "requests/month".into(),
+            scope: 0,
+            start_ms: 5,
+        };
+        let row = PoolRow { total, ceiling: 0 };
+        [(writer, Rows { pools: [(pool, row)].into(), ..Rows::default() })].into()
+    }
+
+    #[test]
+    fn gives_back_the_newest_totals_of_each_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let mut journal = Journal::open(&path, 1).unwrap();
+        journal.append(&of(1, 3), 0).unwrap();
+        journal.append(&of(1, 9), 0).unwrap();
+        let cut = journal.cut();
+        journal.append(&of(1, 11), 0).unwrap();
+        assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(11))]);
+        journal.forget(cut);
+        let mut other = Journal::open(&path, 2).unwrap();
+        other.append(&of(2, 4), 0).unwrap();
+        assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(11)), (2, rows(4))]);
+    }
+
+    /// A disk that is full for a while, and tears a frame or a segment's head at any byte.
+    #[test]
+    fn a_frame_that_was_torn_hides_nothing_that_is_written_later() {
+        let frame = of(1, 3)[&1].pack(0, Some(1))[0].len() + 12;
+        let head = MAGIC.len() + 16;
+        for (is_begun, room) in
+            (0..frame).map(|room| (true, room)).chain((0..head + frame).map(|room| (false, room)))
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("j");
+            let mut journal = Journal::open(&path, 1).unwrap();
+            if is_begun {
+                journal.append(&of(1, 3), 0).unwrap();
+            }
+            journal.room = Some(room);
+            for total in 4..8 {
+                journal.append(&of(2, total), 0).unwrap_err();
+            }
+            journal.room = None;
+            journal.append(&of(3, 5), 0).unwrap();
+            let found = Journal::recover(&path).unwrap();
+            for kept in [(2, rows(7)), (3, rows(5))] {
+                assert!(found.contains(&kept), "room for {room}: {kept:?} is not in {found:?}");
+            }
+            assert!(!is_begun || found.contains(&(1, rows(3))));
+            assert!(segments(&path).unwrap().len() <= 2, "one file that was torn, and its next");
+        }
+    }
+
+    #[test]
+    fn a_place_where_nothing_can_be_written_is_known_before_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        Journal::check_writable(&path).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing");
+        // What a folder does that is not ours, also to those who may write everywhere.
+        fs::create_dir(folder.path().join("j.probe")).unwrap();
+        Journal::check_writable(&path).unwrap_err();
+        Journal::check_writable(&folder.path().join("gone/j")).unwrap_err();
+    }
+
+    #[test]
+    fn what_could_not_be_appended_is_forgotten_once_the_store_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let mut journal = Journal::open(&path, 1).unwrap();
+        journal.room = Some(0);
+        journal.append(&of(1, 3), 0).unwrap_err();
+        let cut = journal.cut();
+        journal.append(&of(2, 4), 0).unwrap_err();
+        journal.forget(cut);
+        assert!(journal.lacks_rows(), "some of it came after the cut");
+        let cut = journal.cut();
+        journal.forget(cut);
+        assert!(!journal.lacks_rows());
+    }
+
+    #[test]
+    fn a_torn_or_damaged_tail_is_dropped_and_what_is_before_it_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let mut journal = Journal::open(&path, 1).unwrap();
+        journal.append(&of(1, 3), 0).unwrap();
+        let whole = fs::read(segment_path(&path, 0)).unwrap();
+        journal.append(&of(1, 9), 0).unwrap();
+        let both = fs::read(segment_path(&path, 0)).unwrap();
+        for cut in whole.len()..both.len() {
+            fs::write(segment_path(&path, 0), &both[..cut]).unwrap();
+            assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(3))], "cut at {cut}");
+        }
+        let mut damaged = both.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        fs::write(segment_path(&path, 0), &damaged).unwrap();
+        assert_eq!(Journal::recover(&path).unwrap(), vec![(1, rows(3))]);
+    }
+
+    #[test]
+    fn a_damaged_journal_is_named_with_what_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let mut journal = Journal::open(&path, 1).unwrap();
+        journal.append(&of(1, 3), 0).unwrap();
+        let segment = segment_path(&path, 0);
+        let first = fs::read(&segment).unwrap().len();
+        journal.append(&of(1, 9), 0).unwrap();
+        let whole = fs::read(&segment).unwrap();
+        let said = || heard::lines(|| drop(Journal::recover(&path).unwrap()));
+        assert_eq!(said(), [""; 0], "one that is whole is no matter for the log");
+        let mut damaged = whole.clone();
+        damaged[first + 20] ^= 1;
+        let (rest, all) = (whole.len() - first, whole.len());
+        for (bytes, lacks) in [
+            (&whole[..all - 5], format!("frames=1 bytes={}", rest - 5)),
+            (&damaged[..], format!("frames=1 bytes={rest}")),
+            (&whole[2..], format!("frames=0 bytes={}", all - 2)),
+        ] {
+            fs::write(&segment, bytes).unwrap();
+            let said = said();
+            assert_eq!(said.len(), 1, "{said:?}");
+            for part in [&*lacks, "is not carried over", &*segment.to_string_lossy()] {
+                assert!(said[0].contains(part), "{part}: {said:?}");
+            }
+        }
+    }
+}

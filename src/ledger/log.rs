@@ -1,0 +1,302 @@
+//! The numbered log of one writer: slots that are written once, in order.
+
+use crate::ledger::compact;
+use crate::ledger::record::Rows;
+use crate::planted::{Plant, planted};
+use crate::quota::lease::Writer;
+use crate::store::layout::{self, Space, check_format};
+use crate::store::{
+    Change, Item, Key, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
+    until_known,
+};
+
+/// Format of a log slot: 2 since pool rows carry ceilings, 3 since rows stand by tenant.
+pub(super) const FORMAT: i64 = 4;
+pub(super) const BODY: &str = "body";
+
+/// In the last slot of a log that somebody has ended: its writer writes no more.
+const SEAL: &str = "seal";
+
+/// Format of a registry entry.
+const REGISTRY_FORMAT: i64 = 1;
+
+/// Records read in one page when a log is folded.
+pub(super) const PAGE: usize = 256;
+
+/// Where a writer stands in its own log.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    writer: Writer,
+    next: u64,
+}
+
+impl LogWriter {
+    pub(crate) fn new(writer: Writer) -> Self {
+        Self { writer, next: 0 }
+    }
+
+    /// Draws an incarnation and registers it: the log of a writer that nobody has ever been.
+    pub(crate) async fn begin(
+        store: &dyn Store,
+        space: Space,
+        at_ms: i64,
+    ) -> Result<Self, StoreError> {
+        #[cfg(any(test, feature = "testing"))]
+        if planted(Plant::ReusedIncarnations) {
+            let incarnation = crate::planted::in_thread::WRITER.get();
+            return Ok(Self::new(Writer { space, incarnation }));
+        }
+        let mut bytes = [0; 16];
+        crate::random::fill(&mut bytes).map_err(|error| {
+            StoreError::new(StoreErrorKind::Unavailable, format!("no randomness: {error}"))
+        })?;
+        let writer = Writer { space, incarnation: u128::from_le_bytes(bytes) };
+        let day = crate::catalog::local_day(at_ms, &crate::catalog::Zone::utc());
+        // Put without a condition: a repetition changes nothing.
+        until_known(store, Self::registration(&writer, day, at_ms)).await?;
+        Ok(Self::new(writer))
+    }
+
+    /// The write that registers this writer, before its first lease or record: a reader finds every
+    /// log there is by the registry.
+    pub(crate) fn registration(writer: &Writer, day: u32, at_ms: i64) -> Write {
+        let (name, version) = layout::format(REGISTRY_FORMAT);
+        Write {
+            key: writer.space.registry(day, writer.incarnation),
+            when: vec![],
+            change: vec![
+                Change::Set(name, version),
+                Change::Set("at_ms".into(), Value::Int(at_ms)),
+                Change::Set("version".into(), Value::Text(env!("CARGO_PKG_VERSION").to_owned())),
+            ],
+        }
+    }
+
+    /// The write of the next slot. Repeated as it is until [`wrote`](Self::wrote) is told how it
+    /// went.
+    pub(crate) fn slot(&self, body: &[u8]) -> Write {
+        let (name, version) = layout::format(FORMAT);
+        Write {
+            key: self.writer.space.log(self.writer.incarnation, self.next),
+            when: if planted(Plant::UnconditionalRecords) { vec![] } else { vec![When::Absent] },
+            change: vec![
+                Change::Set(name, version),
+                Change::Set(BODY.into(), Value::Bytes(body.to_vec())),
+            ],
+        }
+    }
+
+    /// Takes in the definite answer to a slot's write: on to the next.
+    pub(crate) fn wrote(&mut self, body: &[u8], answer: Written) -> Result<Wrote, StoreError> {
+        match answer {
+            Written::Applied(_) => {}
+            // There already: ours, if an earlier try was applied and its answer lost.
+            Written::Refused(Some(item)) if item.bytes(BODY) == Some(body) => {}
+            Written::Refused(Some(item)) if is_seal(&item) => return Ok(Wrote::Sealed),
+            Written::Refused(_) => {
+                return Err(StoreError::new(
+                    StoreErrorKind::Corrupt,
+                    "somebody else wrote a slot of this writer's log: was its memory copied?",
+                ));
+            }
+        }
+        self.next += 1;
+        Ok(Wrote::Slot)
+    }
+
+    /// Ends this log with a seal, for its writer has closed: who reads logs need not look at it
+    /// again, and units that could not be given back are taken back without waiting. Somebody
+    /// else's seal is as good.
+    pub(crate) async fn end(self, store: &dyn Store) -> Result<(), StoreError> {
+        until_known(store, seal(&self.writer, self.next)).await.map(|_| ())
+    }
+
+    /// The slot that is written next.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whose log it is.
+    pub(crate) fn incarnation(&self) -> u128 {
+        self.writer.incarnation
+    }
+
+    /// In whose part of the table.
+    pub(crate) fn space(&self) -> Space {
+        self.writer.space.clone()
+    }
+
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+}
+
+/// What came of writing a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrote {
+    Slot,
+    /// Somebody has ended this log before: the record is not in it.
+    Sealed,
+}
+
+/// The write that ends a log at slot `next`, which must be its end.
+pub(crate) fn seal(writer: &Writer, next: u64) -> Write {
+    let (name, version) = layout::format(FORMAT);
+    Write {
+        key: writer.space.log(writer.incarnation, next),
+        when: vec![When::Absent],
+        change: vec![Change::Set(name, version), Change::Set(SEAL.into(), Value::Int(1))],
+    }
+}
+
+pub(crate) fn is_seal(item: &Item) -> bool {
+    item.int(SEAL).is_some()
+}
+
+/// Where a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// The first slot that is not there yet.
+    pub(crate) next: u64,
+    /// The last slot says that there will be no more. Told only where it was read.
+    pub(crate) sealed: bool,
+}
+
+/// Reads a log from slot `from` on, handing each record's rows to `fold`. Slots that stand folded
+/// are read as their fold.
+pub(crate) async fn read(
+    store: &dyn Store,
+    writer: &Writer,
+    from: u64,
+    mut fold: impl FnMut(Rows, u128),
+) -> Result<End, StoreError> {
+    let (mut next, mut sealed) = (from, false);
+    if from == 0 {
+        next = compact::read(store, writer, from, &mut fold).await?;
+    }
+    loop {
+        let page = slots(store, writer, next, None).await?;
+        let (more, mut is_whole) = (page.more, true);
+        for Slot { n, rows, of, seal, .. } in page.slots {
+            is_whole = n == next;
+            if !is_whole {
+                break;
+            }
+            fold(rows, of);
+            sealed = seal;
+            next += 1;
+        }
+        if !is_whole {
+            // Slots are removed once their fold stands, and never the last: it says what they held.
+            let behind = compact::read(store, writer, next, &mut fold).await?;
+            if behind == next {
+                return Err(StoreError::new(
+                    StoreErrorKind::Corrupt,
+                    format!("a usage log has a hole at slot {next}: run the audit"),
+                ));
+            }
+            next = behind;
+        } else if !more {
+            return Ok(End { next, sealed });
+        }
+    }
+}
+
+/// A page of a log's slots.
+pub(super) struct Slots {
+    pub(super) slots: Vec<Slot>,
+    /// Whether there may be more behind it. How many slots it has says nothing of that: a store may
+    /// cut a page where it likes.
+    more: bool,
+}
+
+/// A slot of a log.
+pub(super) struct Slot {
+    pub(super) n: u64,
+    pub(super) rows: Rows,
+    /// Whose rows they are.
+    pub(super) of: u128,
+    /// How large its body is.
+    pub(super) bytes: usize,
+    seal: bool,
+}
+
+/// A page of slots from `from` on.
+pub(super) async fn slots(
+    store: &dyn Store,
+    writer: &Writer,
+    from: u64,
+    until: Option<u64>,
+) -> Result<Slots, StoreError> {
+    let key = |n| writer.space.log(writer.incarnation, n);
+    let Key { pk, sk } = key(from);
+    let query = Query { pk, from: sk, until: until.map(|n| key(n).sk), limit: PAGE };
+    let page = store.query(query).await?;
+    let read = |(sk, item): &(String, Item)| {
+        let n = sk
+            .parse()
+            .map_err(|_| StoreError::new(StoreErrorKind::Corrupt, "a log slot has no number"))?;
+        let (rows, carried) = decode(item)?;
+        let of = carried.unwrap_or(writer.incarnation);
+        let bytes = item.bytes(BODY).map_or(0, <[u8]>::len);
+        Ok(Slot { n, rows, of, bytes, seal: is_seal(item) })
+    };
+    let slots = page.items.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let is_short = planted(Plant::ShortPageIsTheEnd) && slots.len() < PAGE;
+    Ok(Slots { slots, more: page.next.is_some() && !is_short })
+}
+
+pub(crate) fn decode(item: &Item) -> Result<(Rows, Option<u128>), StoreError> {
+    check_format(item, FORMAT, "a usage record")?;
+    if is_seal(item) {
+        return Ok((Rows::default(), None));
+    }
+    item.bytes(BODY).and_then(Rows::unpack).ok_or_else(|| {
+        StoreError::new(StoreErrorKind::Corrupt, "a usage record cannot be read: damaged")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Surrogate;
+    use crate::ledger::record::PoolRow;
+    use crate::quota::pool::PoolId;
+    use crate::store::Memory;
+    use crate::testing::Faulty;
+
+    fn pool() -> PoolId {
+        let limit = "requests/month".into();
+        PoolId { tenant: Surrogate::test(1), limit, scope: 0, start_ms: 0 }
+    }
+
+    /// Who reads a log wants its end, and the last ceiling in it: units above that are taken back.
+    #[tokio::test]
+    async fn a_log_is_read_to_its_end_over_pages_that_are_cut() {
+        let store = Faulty::scripted(Memory::new(), []);
+        let writer = Writer { space: Space::new("test"), incarnation: 7 };
+        let mut log = LogWriter::new(writer.clone());
+        let slots = 2 * PAGE as u64 + 9;
+        for ceiling in 1..=slots {
+            let row = PoolRow { total: 1, ceiling };
+            let rows = Rows { pools: [(pool(), row)].into(), ..Rows::default() };
+            let body = rows.pack(0, None).remove(0);
+            let written = store.write(log.slot(&body)).await.unwrap();
+            log.wrote(&body, written).unwrap();
+        }
+        store.write(seal(&writer, slots)).await.unwrap();
+        for most in [1, 40, PAGE - 1] {
+            store.cut_pages(most);
+            for from in [0, 5, slots - 1, slots] {
+                let mut ceiling = 0;
+                let fold = |rows: Rows, _| {
+                    let row = rows.pools.get(&pool()).copied().unwrap_or_default();
+                    ceiling = ceiling.max(row.ceiling);
+                };
+                let end = read(&store, &writer, from, fold).await.unwrap();
+                assert_eq!(end, End { next: slots + 1, sealed: true }, "from {from}, by {most}");
+                assert_eq!(ceiling, if from < slots { slots } else { 0 });
+            }
+        }
+    }
+}

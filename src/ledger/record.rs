@@ -1,0 +1,372 @@
+//! Rows and the records that carry them. A record is one item of the log: use rows, which are
+//! billed, and pool rows, which are not, packed by tenant, with dictionaries of names and times at
+//! its head. About 18 bytes a row: what it weighs is what it costs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Surrogate;
+use crate::quota::pool::PoolId;
+use crate::sheets::use_row::Atoms;
+
+/// Largest record. A slot is one item, and an item above 1 KB costs its size to write; this only
+/// keeps a burst after an outage from being one huge write.
+pub(crate) const MAX_RECORD_BYTES: usize = 64 * 1024;
+
+/// Rows per record at most: 55 bytes each at the very most, so that a record stays below its bound
+/// without being encoded twice. The record carries its names beside them.
+const MAX_ROWS: usize = 1_000;
+
+/// Whose use of what, in which period and day, on whose account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct UseKey {
+    pub(crate) tenant: Surrogate,
+    pub(crate) part: u32,
+    pub(crate) meter: Arc<str>,
+    /// Atoms to the unit when it was counted.
+    pub(crate) scale: u64,
+    pub(crate) period_ms: i64,
+    pub(crate) day: u32,
+    pub(crate) account: Option<Arc<str>>,
+}
+
+/// How a lease stands: what was used, and where it stops until the next record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PoolRow {
+    /// Atoms settled so far.
+    pub(crate) total: u64,
+    /// The writer serves no more than this, open holds included, before a later record says more;
+    /// 0 where the record says nothing of it.
+    pub(crate) ceiling: u64,
+}
+
+impl PoolRow {
+    /// The larger of each.
+    pub(crate) fn raise(&mut self, other: PoolRow) {
+        self.total = self.total.max(other.total);
+        self.ceiling = self.ceiling.max(other.ceiling);
+    }
+}
+
+/// Rows by the writer whose they are.
+pub(crate) type ByWriter = BTreeMap<u128, Rows>;
+
+/// Takes over rows of each writer, the larger total of each.
+pub(crate) fn merge(known: &mut ByWriter, rows: ByWriter) {
+    for (of, rows) in rows {
+        known.entry(of).or_default().merge(rows);
+    }
+}
+
+/// Totals by row: the newest of each. In order, so that the same rows are packed into the same
+/// bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) uses: BTreeMap<UseKey, Atoms>,
+    pub(crate) pools: BTreeMap<PoolId, PoolRow>,
+}
+
+impl Rows {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.uses.is_empty() && self.pools.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.uses.len() + self.pools.len()
+    }
+
+    /// Takes over rows, the larger total of each.
+    pub(crate) fn merge(&mut self, other: Rows) {
+        for (key, total) in other.uses {
+            self.uses.entry(key).or_default().raise(total);
+        }
+        for (key, row) in other.pools {
+            self.pools.entry(key).or_default().raise(row);
+        }
+    }
+
+    /// Packs them into records, each within its bound. `carried` names the writer whose rows they
+    /// are, where it is not the writer of the log.
+    pub(crate) fn pack(&self, at_ms: i64, carried: Option<u128>) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        let mut record = Record::new(at_ms, carried);
+        let (mut uses, mut pools) = (self.uses.iter().peekable(), self.pools.iter().peekable());
+        // Both are in the order of their tenants, and go on together.
+        loop {
+            let use_first = match (uses.peek(), pools.peek()) {
+                (Some((key, _)), Some((pool, _))) => key.tenant <= pool.tenant,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => break,
+            };
+            if use_first {
+                uses.next().into_iter().for_each(|(key, total)| record.push_use(key, *total));
+            } else {
+                pools.next().into_iter().for_each(|(pool, row)| record.push_pool(pool, *row));
+            }
+            record.spill(&mut records);
+        }
+        if record.len() > 0 {
+            records.push(record.encode());
+        }
+        records
+    }
+
+    /// A record without rows: its writer is still here.
+    pub(crate) fn pack_nothing(at_ms: i64) -> Vec<u8> {
+        Record::new(at_ms, None).encode()
+    }
+
+    /// Unpacks a record. The writer is `Some` where it carries another writer's rows.
+    pub(crate) fn unpack(bytes: &[u8]) -> Option<(Rows, Option<u128>)> {
+        let record: Record = postcard::from_bytes(bytes).ok()?;
+        record.rows()
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    at_ms: i64,
+    carried: Option<u128>,
+    /// What the rows point into: meters with their scale, accounts, limits, billing periods with a
+    /// day, and starts of windows.
+    meters: Vec<(Arc<str>, u64)>,
+    accounts: Vec<Arc<str>>,
+    limits: Vec<Arc<str>>,
+    days: Vec<(i64, u32)>,
+    starts: Vec<i64>,
+    tenants: Vec<TenantLines>,
+    #[serde(skip)]
+    head_bytes: usize,
+    #[serde(skip)]
+    rows: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct TenantLines {
+    tenant: [u8; 16],
+    uses: Vec<UseLine>,
+    pools: Vec<PoolLine>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct UseLine {
+    part: u32,
+    meter: u16,
+    /// Index + 1; 0 for none.
+    account: u16,
+    day: u16,
+    atoms: Atoms,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PoolLine {
+    limit: u16,
+    scope: u128,
+    start: u16,
+    total: u64,
+    ceiling: u64,
+}
+
+impl Record {
+    fn new(at_ms: i64, carried: Option<u128>) -> Self {
+        Self {
+            at_ms,
+            carried,
+            meters: Vec::new(),
+            accounts: Vec::new(),
+            limits: Vec::new(),
+            days: Vec::new(),
+            starts: Vec::new(),
+            tenants: Vec::new(),
+            head_bytes: 0,
+            rows: 0,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Ends this record and begins the next once it is full.
+    fn spill(&mut self, done: &mut Vec<Vec<u8>>) {
+        if self.len() >= MAX_ROWS || self.head_bytes > MAX_RECORD_BYTES / 4 {
+            let next = Record::new(self.at_ms, self.carried);
+            done.push(std::mem::replace(self, next).encode());
+        }
+    }
+
+    fn push_use(&mut self, key: &UseKey, atoms: Atoms) {
+        let head = &mut self.head_bytes;
+        let meter = intern(&mut self.meters, (key.meter.clone(), key.scale), head);
+        let account = key.account.as_ref();
+        let account =
+            account.map_or(0, |account| intern(&mut self.accounts, account.clone(), head) + 1);
+        let day = intern(&mut self.days, (key.period_ms, key.day), head);
+        let line = UseLine { part: key.part, meter, account, day, atoms };
+        self.lines_of(key.tenant).uses.push(line);
+    }
+
+    fn push_pool(&mut self, pool: &PoolId, row: PoolRow) {
+        let head = &mut self.head_bytes;
+        let limit = intern(&mut self.limits, pool.limit.clone(), head);
+        let start = intern(&mut self.starts, pool.start_ms, head);
+        let PoolRow { total, ceiling } = row;
+        let line = PoolLine { limit, scope: pool.scope, start, total, ceiling };
+        self.lines_of(pool.tenant).pools.push(line);
+    }
+
+    /// The lines of the tenant that is in hand, where one more goes.
+    fn lines_of(&mut self, tenant: Surrogate) -> &mut TenantLines {
+        self.rows += 1;
+        let tenant = tenant.to_bytes();
+        if self.tenants.last().is_none_or(|last| last.tenant != tenant) {
+            self.tenants.push(TenantLines { tenant, uses: Vec::new(), pools: Vec::new() });
+        }
+        self.tenants.last_mut().expect("one was pushed if there was none")
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let bytes = postcard::to_stdvec(self).expect("numbers and text always encode");
+        debug_assert!(bytes.len() <= MAX_RECORD_BYTES + MAX_RECORD_BYTES / 4);
+        bytes
+    }
+
+    fn rows(self) -> Option<(Rows, Option<u128>)> {
+        let mut rows = Rows::default();
+        for TenantLines { tenant, uses, pools } in self.tenants {
+            let tenant = Surrogate::from_bytes(tenant);
+            for UseLine { part, meter, account, day, atoms } in uses {
+                let (meter, scale) = self.meters.get(usize::from(meter))?.clone();
+                let account = match account {
+                    0 => None,
+                    i => Some(self.accounts.get(usize::from(i) - 1)?.clone()),
+                };
+                let (period_ms, day) = *self.days.get(usize::from(day))?;
+                let key = UseKey { tenant, part, meter, scale, period_ms, day, account };
+                rows.uses.insert(key, atoms);
+            }
+            for PoolLine { limit, scope, start, total, ceiling } in pools {
+                let limit = self.limits.get(usize::from(limit))?.clone();
+                let start_ms = *self.starts.get(usize::from(start))?;
+                let pool = PoolId { tenant, limit, scope, start_ms };
+                rows.pools.insert(pool, PoolRow { total, ceiling });
+            }
+        }
+        Some((rows, self.carried))
+    }
+}
+
+/// An entry's place in a dictionary, which is short: a record rarely names more than a dozen.
+fn intern<T: PartialEq + HeadLen>(names: &mut Vec<T>, name: T, bytes: &mut usize) -> u16 {
+    let at = names.iter().rposition(|known| *known == name).unwrap_or_else(|| {
+        *bytes += name.head_len();
+        names.push(name);
+        names.len() - 1
+    });
+    u16::try_from(at).expect("a record has far fewer rows than 65,536")
+}
+
+/// What an entry weighs, at most.
+trait HeadLen {
+    fn head_len(&self) -> usize;
+}
+
+impl HeadLen for Arc<str> {
+    fn head_len(&self) -> usize {
+        self.len() + 2
+    }
+}
+
+impl HeadLen for (Arc<str>, u64) {
+    fn head_len(&self) -> usize {
+        self.0.len() + 12
+    }
+}
+
+impl HeadLen for (i64, u32) {
+    fn head_len(&self) -> usize {
+        15
+    }
+}
+
+impl HeadLen for i64 {
+    fn head_len(&self) -> usize {
+        10
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(tenants: u128) -> Rows {
+        let mut rows = Rows::default();
+        for n in 0..tenants {
+            let tenant = Surrogate::test(n << 100 | n);
+            for (part, meter) in [(0, "requests"), (7, "tokens")] {
+                let key = UseKey {
+                    tenant,
+                    part,
+                    meter: meter.into(),
+                    scale: 1_000,
+                    period_ms: 1_772_323_200_000,
+                    day: 20_260_317 + (n % 2) as u32,
+                    account: (n % 3 == 0).then(|| "cus_1".into()),
+                };
+                rows.uses.insert(key, Atoms { used: n as u64 * 1_000, over: n as u64 % 3 });
+            }
+            for (limit, scope) in [("requests/month", 0), ("tokens/day", n)] {
+                let start_ms = 1_772_323_200_000;
+                let pool = PoolId { tenant, limit: limit.into(), scope, start_ms };
+                rows.pools.insert(pool, PoolRow { total: 9_000, ceiling: 9_500 });
+            }
+        }
+        // Rows of one kind alone.
+        let (only_use, only_pool) = (Surrogate::test(u128::MAX), Surrogate::test(5));
+        rows.uses.retain(|key, _| key.tenant != only_pool);
+        rows.pools.retain(|pool, _| pool.tenant != only_use);
+        rows
+    }
+
+    #[test]
+    fn what_is_packed_comes_back_in_records_within_their_bounds() {
+        for tenants in [0, 1, 7, 249, 250, 251, 3_000] {
+            let rows = rows(tenants);
+            let mut back = Rows::default();
+            for (n, body) in rows.pack(5, Some(3)).into_iter().enumerate() {
+                assert!(body.len() <= MAX_RECORD_BYTES);
+                let (some, of) = Rows::unpack(&body).unwrap();
+                assert_eq!(of, Some(3));
+                assert!(some.len() <= MAX_ROWS && !some.is_empty(), "record {n}");
+                back.merge(some);
+            }
+            assert_eq!(back, rows, "{tenants} tenants");
+        }
+    }
+
+    #[test]
+    fn a_busy_tenant_takes_about_36_bytes() {
+        let mut rows = Rows::default();
+        for n in 0..400 {
+            let tenant = Surrogate::test(n << 100);
+            let start_ms = 1_772_323_200_000;
+            let key = UseKey {
+                tenant,
+                part: 3,
+                meter: "requests".into(),
+                scale: 1,
+                period_ms: start_ms,
+                day: 20_260_317,
+                account: None,
+            };
+            rows.uses.insert(key, Atoms { used: 100_000, over: 0 });
+            let pool = PoolId { tenant, limit: "requests/month".into(), scope: 0, start_ms };
+            rows.pools.insert(pool, PoolRow { total: 100_000, ceiling: 101_000 });
+        }
+        let bytes = rows.pack(0, None).remove(0).len();
+        assert!(bytes < 400 * 36, "{} a tenant", bytes / 400);
+    }
+}

@@ -1,0 +1,529 @@
+//! The ledger: what all writers have recorded, folded. A row counts as its largest total per
+//! writer; rows add up. Requests with an idempotency key are not in the logs: their settled claims
+//! are added.
+//!
+//! Read on demand and incrementally: each log from the slot where the last reading ended, at most
+//! once in [`FRESH_MS`], and never again once it has ended with a seal. Only this process's memory
+//! holds the fold; the logs are the truth.
+//!
+//! The fold is locked to look at it, never over a call: who asks while the logs are being read
+//! waits for that reading, and for nothing that is another tenant's. Two readings at once do no
+//! harm, for a larger total replaces a smaller one in whatever order they come.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::claims::{self, Claimed};
+use super::record::UseKey;
+use super::{compact, log};
+use crate::catalog::{Zone, local_day};
+use crate::flights::Flights;
+use crate::ids::Surrogate;
+use crate::quota::lease::Writer;
+use crate::sheets::use_row::Atoms;
+use crate::store::{Key, MAX_PAGE_ITEMS, Query, Store, StoreError};
+
+#[cfg(feature = "stripe")]
+mod examine;
+mod seal_all;
+#[cfg(feature = "stripe")]
+pub(crate) use examine::Examined;
+
+/// A reading younger than this is not repeated: a page that is reloaded costs no reads.
+pub(crate) const FRESH_MS: i64 = 1_000;
+
+/// How far back writers are looked for, in days: what `GET /usage/history` can show. Older rows
+/// stay in the store.
+const DAYS_BACK: i64 = 400;
+
+/// How long before the first catalog was published writers are looked for, in days: their clocks
+/// may have been behind.
+const BEFORE_DAYS: i64 = 40;
+
+/// Tenants without claims that are remembered as such, for [`FRESH_MS`]; past this those that are
+/// older are forgotten.
+const MAX_UNCLAIMED: usize = 4_096;
+
+/// A log that has not grown for so long, an hour, has been left: others fold it.
+const LEFT_MS: i64 = 3_600_000;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// See the [module](self).
+pub(crate) struct Ledger {
+    store: Arc<dyn Store>,
+    writer: Writer,
+    fold: Mutex<Fold>,
+    read_at_ms: AtomicI64,
+    /// No writer registered before.
+    since_ms: i64,
+    /// Readings under way, each once for all who wait for it: of the logs, and of a tenant's
+    /// claims.
+    reading: Flights<Option<Surrogate>, Result<(), StoreError>>,
+}
+
+/// Use of one meter on one day, over all writers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DayUse {
+    pub(crate) meter: Arc<str>,
+    pub(crate) scale: u64,
+    pub(crate) period_ms: i64,
+    pub(crate) day: u32,
+    pub(crate) atoms: Atoms,
+}
+
+/// Use of one meter in one billing period on one account, over all writers and days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeriodUse {
+    pub(crate) account: Option<Arc<str>>,
+    pub(crate) tenant: Surrogate,
+    pub(crate) meter: Arc<str>,
+    pub(crate) scale: u64,
+    pub(crate) period_ms: i64,
+    pub(crate) atoms: Atoms,
+}
+
+#[derive(Default)]
+struct Fold {
+    /// Whether rows are kept: from the first question on. Who only folds runs needs none of them,
+    /// and they are several hundred bytes for each tenant.
+    keeps: bool,
+    /// Counts how often all of it was begun anew: what a reading from before brings is not for it.
+    generation: u64,
+    /// Next slot of each writer's log.
+    next: HashMap<u128, u64>,
+    /// When each log was last seen to have grown, Unix milliseconds.
+    moved_ms: HashMap<u128, i64>,
+    /// When all logs were last looked at in order to fold them.
+    looked_ms: Option<i64>,
+    /// Logs that have ended: nothing can be added to them.
+    ended: HashSet<u128>,
+    /// First run of each log that is not folded.
+    folded: HashMap<u128, u64>,
+    /// The last day of which all writers are known; earlier days are not looked at again.
+    days_from_ms: Option<i64>,
+    uses: HashMap<Surrogate, HashMap<(u128, UseKey), Atoms>>,
+    /// When a tenant's claims were read, and what they came to.
+    claims: HashMap<Surrogate, (i64, Option<Arc<Claimed>>)>,
+}
+
+/// Atoms by account, tenant, meter, scale and period.
+type Sums = BTreeMap<(Option<Arc<str>>, Surrogate, Arc<str>, u64, i64), Atoms>;
+
+impl Ledger {
+    pub(crate) fn new(store: Arc<dyn Store>, writer: Writer) -> Self {
+        let (fold, read_at_ms) = (Mutex::default(), AtomicI64::new(i64::MIN));
+        let (since_ms, reading) = (i64::MIN, Flights::default());
+        Self { store, writer, fold, read_at_ms, since_ms, reading }
+    }
+
+    /// The first catalog was published then (Unix milliseconds): writers from long before are not
+    /// looked for.
+    pub(crate) fn begun(mut self, at_ms: Option<i64>) -> Self {
+        let at_ms = at_ms.map(|at_ms| at_ms.saturating_sub(BEFORE_DAYS * DAY_MS));
+        self.since_ms = at_ms.unwrap_or(i64::MIN);
+        self
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Fold> {
+        locked(&self.fold)
+    }
+
+    /// What a tenant used, by meter and day, over all writers, in no order; without the rows that
+    /// are `live` (by writer and part), of which the caller has the totals as they are now.
+    pub(crate) async fn uses(
+        &self,
+        tenant: Surrogate,
+        live: impl Fn(u128, u32) -> bool,
+        now_ms: i64,
+    ) -> Result<Vec<DayUse>, StoreError> {
+        self.keep_rows();
+        self.read(now_ms).await?;
+        let claimed = self.claimed(tenant, now_ms).await?;
+        let mut days = HashMap::<_, Atoms>::new();
+        for ((meter, scale, period_ms, day, _), total) in claimed.iter().flat_map(|it| it.iter()) {
+            days.entry((meter.clone(), *scale, *period_ms, *day)).or_default().add(*total);
+        }
+        let fold = self.locked();
+        for ((of, key), total) in fold.uses.get(&tenant).into_iter().flatten() {
+            if live(*of, key.part) {
+                continue;
+            }
+            let day = (key.meter.clone(), key.scale, key.period_ms, key.day);
+            days.entry(day).or_default().add(*total);
+        }
+        drop(fold);
+        let day = |((meter, scale, period_ms, day), atoms)| DayUse {
+            meter,
+            scale,
+            period_ms,
+            day,
+            atoms,
+        };
+        Ok(days.into_iter().map(day).collect())
+    }
+
+    /// What was used by account, tenant, meter with its scale, and billing period, over all writers
+    /// and days: as the logs are now, for a report that follows a flush must see it.
+    pub(crate) async fn by_period(&self, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
+        self.keep_rows();
+        self.read_now(now_ms).await?;
+        self.periods(&self.fold, now_ms).await
+    }
+
+    /// Replaces full runs of slots by what they come to: in our own log, and in those that nobody
+    /// has written to for [`LEFT_MS`]. Who writes folds, so that each slot is removed once; and the
+    /// others' logs are looked at no more often than that, for each look costs.
+    pub(crate) async fn fold_runs(&self, own: u128, now_ms: i64) -> Result<(), StoreError> {
+        let mut due = Vec::new();
+        let looked_ms = *self.locked().looked_ms.get_or_insert(now_ms);
+        if now_ms.saturating_sub(looked_ms) >= LEFT_MS {
+            self.read(now_ms).await?;
+            self.locked().looked_ms = Some(now_ms);
+        } else {
+            self.read_log(own, now_ms).await?;
+        }
+        {
+            let fold = self.locked();
+            for (of, next) in &fold.next {
+                let moved_ms = fold.moved_ms.get(of).copied().unwrap_or(now_ms);
+                let is_ours = *of == own || now_ms.saturating_sub(moved_ms) >= LEFT_MS;
+                let from = fold.folded.get(of).copied().unwrap_or(0);
+                if is_ours && next.saturating_sub(1) / compact::RUN > from {
+                    due.push((*of, *next, from));
+                }
+            }
+        }
+        due.sort_unstable();
+        for (incarnation, end, from) in due {
+            let writer = Writer { incarnation, space: self.writer.space.clone() };
+            let runs = compact::fold_runs(&*self.store, &writer, end, from).await?;
+            self.locked().folded.insert(incarnation, runs);
+        }
+        Ok(())
+    }
+
+    /// What the logs come to by period, and settled claims, of which the logs say nothing.
+    async fn periods(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
+        let mut sums = locked(fold).sums();
+        for tenant in claims::claimants(&*self.store, &self.writer.space).await? {
+            let claimed = self.read_claims(fold, tenant, now_ms).await?;
+            for ((meter, scale, period_ms, _, account), total) in
+                claimed.iter().flat_map(|claimed| claimed.iter())
+            {
+                let key = (account.clone(), tenant, meter.clone(), *scale, *period_ms);
+                sums.entry(key).or_default().add(*total);
+            }
+        }
+        let of = |((account, tenant, meter, scale, period_ms), atoms)| PeriodUse {
+            account,
+            tenant,
+            meter,
+            scale,
+            period_ms,
+            atoms,
+        };
+        Ok(sums.into_iter().map(of).collect())
+    }
+
+    /// What a tenant's settled claims come to, if it has any: one reading for all who ask.
+    async fn claimed(
+        &self,
+        tenant: Surrogate,
+        now_ms: i64,
+    ) -> Result<Option<Arc<Claimed>>, StoreError> {
+        if let Some(fresh) = fresh_claims(&self.fold, tenant, now_ms) {
+            return Ok(fresh);
+        }
+        let read = async { self.read_claims(&self.fold, tenant, now_ms).await.map(|_| ()) };
+        self.reading.once(&Some(tenant), read).await?;
+        let known = self.locked().claims.get(&tenant).cloned();
+        Ok(known.and_then(|(_, claimed)| claimed))
+    }
+
+    /// The same, read for this alone unless it is fresh.
+    async fn read_claims(
+        &self,
+        fold: &Mutex<Fold>,
+        tenant: Surrogate,
+        now_ms: i64,
+    ) -> Result<Option<Arc<Claimed>>, StoreError> {
+        if let Some(fresh) = fresh_claims(fold, tenant, now_ms) {
+            return Ok(fresh);
+        }
+        let had_some = matches!(locked(fold).claims.get(&tenant), Some((_, Some(_))));
+        let key = self.writer.space.claimant(tenant);
+        let claimed = match had_some || self.store.read(key).await?.is_some() {
+            true => Some(claims::read(&*self.store, &self.writer.space, tenant).await?),
+            false => None,
+        };
+        let claimed = claimed.map(Arc::new);
+        let mut fold = locked(fold);
+        fold.claims.insert(tenant, (now_ms, claimed.clone()));
+        if fold.claims.len() > MAX_UNCLAIMED {
+            fold.claims.retain(|_, (at_ms, it)| it.is_some() || is_fresh(*at_ms, now_ms));
+        }
+        Ok(claimed)
+    }
+
+    /// When the logs were last read, Unix milliseconds.
+    pub(crate) fn read_at_ms(&self) -> i64 {
+        self.read_at_ms.load(Ordering::Relaxed)
+    }
+
+    /// From now on rows are kept. What was read so far was not: all of it once more.
+    fn keep_rows(&self) {
+        let mut fold = self.locked();
+        if !fold.keeps {
+            fold.keeps = true;
+            fold.generation += 1;
+            fold.next.values_mut().for_each(|next| *next = 0);
+            fold.ended.clear();
+            self.read_at_ms.store(i64::MIN, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the logs unless they have just been read: one reading for all who ask.
+    async fn read(&self, now_ms: i64) -> Result<(), StoreError> {
+        if is_fresh(self.read_at_ms(), now_ms) {
+            return Ok(());
+        }
+        let read = async {
+            // A request that joined at the last moment of a reading finds it made.
+            match is_fresh(self.read_at_ms(), now_ms) {
+                true => Ok(()),
+                false => self.read_now(now_ms).await,
+            }
+        };
+        self.reading.once(&None, read).await
+    }
+
+    async fn read_now(&self, now_ms: i64) -> Result<(), StoreError> {
+        let generation = self.locked().generation;
+        for incarnation in self.writers(&self.fold, now_ms).await? {
+            self.read_log(incarnation, now_ms).await?;
+        }
+        let fold = self.locked();
+        if fold.generation == generation {
+            self.read_at_ms.fetch_max(now_ms, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Reads on in one log, unless it has ended.
+    async fn read_log(&self, of: u128, now_ms: i64) -> Result<(), StoreError> {
+        let (from, generation) = {
+            let fold = self.locked();
+            if fold.ended.contains(&of) {
+                return Ok(());
+            }
+            (fold.next.get(&of).copied().unwrap_or(0), fold.generation)
+        };
+        let writer = Writer { incarnation: of, space: self.writer.space.clone() };
+        let mut news = Vec::new();
+        let read = log::read(&*self.store, &writer, from, |rows, of| news.push((rows, of)));
+        let log::End { next, sealed } = read.await?;
+        let mut fold = self.locked();
+        if fold.generation != generation {
+            return Ok(()); // its rows were not to be kept, and are to be read once more
+        }
+        if fold.keeps {
+            news.into_iter().for_each(|(rows, of)| fold.take(rows, of));
+        }
+        let known = fold.next.entry(of).or_insert(0);
+        *known = next.max(*known);
+        if next != from || !fold.moved_ms.contains_key(&of) {
+            fold.moved_ms.insert(of, now_ms);
+        }
+        if sealed {
+            fold.ended.insert(of);
+        }
+        Ok(())
+    }
+
+    /// Every writer there may be: those known, and those registered since the last reading.
+    async fn writers(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<u128>, StoreError> {
+        let first_ms = now_ms.saturating_sub(DAYS_BACK * DAY_MS).max(self.since_ms);
+        let from_ms = locked(fold).days_from_ms.unwrap_or(first_ms);
+        // A day ahead, for writers whose clock is.
+        let until_ms = now_ms.saturating_add(DAY_MS);
+        let (mut day, last) = (utc_day(from_ms), utc_day(until_ms));
+        while day <= last {
+            let Key { pk, sk: from } = self.writer.space.registry_day(day);
+            let mut query = Query { pk, from, until: None, limit: MAX_PAGE_ITEMS };
+            loop {
+                let page = self.store.query(query.clone()).await?;
+                for (sk, _) in &page.items {
+                    let incarnation =
+                        sk.split_once('#').map(|(_, id)| u128::from_str_radix(id, 16));
+                    if let Some(Ok(incarnation)) = incarnation {
+                        locked(fold).next.entry(incarnation).or_insert(0);
+                    }
+                }
+                let Some(next) = page.next else { break };
+                query.from = next;
+            }
+            day = first_of_next_month(day);
+        }
+        let mut fold = locked(fold);
+        fold.days_from_ms = Some(now_ms.saturating_sub(DAY_MS));
+        let mut writers: Vec<u128> = fold.next.keys().copied().collect();
+        writers.sort_unstable();
+        Ok(writers)
+    }
+}
+
+/// Nothing in a fold is left half done by a panic.
+fn locked(fold: &Mutex<Fold>) -> MutexGuard<'_, Fold> {
+    fold.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is known of a tenant's claims, if that is fresh.
+fn fresh_claims(
+    fold: &Mutex<Fold>,
+    tenant: Surrogate,
+    now_ms: i64,
+) -> Option<Option<Arc<Claimed>>> {
+    let fold = locked(fold);
+    let (at_ms, claimed) = fold.claims.get(&tenant)?;
+    is_fresh(*at_ms, now_ms).then(|| claimed.clone())
+}
+
+/// Whether what was read then need not be read again.
+pub(crate) fn is_fresh(at_ms: i64, now_ms: i64) -> bool {
+    (0..FRESH_MS).contains(&now_ms.saturating_sub(at_ms))
+}
+
+fn utc_day(at_ms: i64) -> u32 {
+    local_day(at_ms, &Zone::utc())
+}
+
+/// A partition of the registry is a month. Days are numbers, yyyymmdd.
+fn first_of_next_month(day: u32) -> u32 {
+    let (year, month) = (day / 10_000, day / 100 % 100);
+    let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    year * 10_000 + month * 100 + 1
+}
+
+impl Fold {
+    /// Sums by account, tenant, meter, scale and period.
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::new();
+        for (key, total) in self.uses.values().flatten().map(|((_, key), total)| (key, total)) {
+            let UseKey { tenant, meter, scale, period_ms, account, .. } = key.clone();
+            sums.entry((account, tenant, meter, scale, period_ms)).or_default().add(*total);
+        }
+        sums
+    }
+
+    fn take(&mut self, rows: super::record::Rows, of: u128) {
+        for (key, total) in rows.uses {
+            self.uses.entry(key.tenant).or_default().entry((of, key)).or_default().raise(total);
+        }
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("read_at_ms", &self.read_at_ms()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::log::LogWriter;
+    use crate::ledger::record::Rows;
+    use crate::store::layout::Space;
+    use crate::store::{Change, Memory, When, Write};
+    use crate::testing::Faulty;
+
+    /// 2026-03-17 12:00 UTC.
+    const NOW_MS: i64 = 1_773_748_800_000;
+
+    fn used(total: u64) -> Vec<u8> {
+        let key = UseKey {
+            tenant: Surrogate::test(1),
+            part: 0,
+            meter: "requests".into(),
+            scale: 1,
+            period_ms: 0,
+            day: 20_260_317,
+            account: None,
+        };
+        let atoms = Atoms { used: total, over: 0 };
+        Rows { uses: [(key, atoms)].into(), ..Rows::default() }.pack(0, None).remove(0)
+    }
+
+    async fn record(store: &Faulty, log: &mut LogWriter, total: u64) {
+        let body = used(total);
+        let written = store.write(log.slot(&body)).await.unwrap();
+        log.wrote(&body, written).unwrap();
+    }
+
+    async fn total(ledger: &Ledger, now_ms: i64) -> u64 {
+        let uses = ledger.uses(Surrogate::test(1), |_, _| false, now_ms).await.unwrap();
+        uses.iter().map(|day| day.atoms.used).sum()
+    }
+
+    #[tokio::test]
+    async fn a_first_reading_looks_at_months_and_a_later_one_at_what_is_new() {
+        let store = Faulty::scripted(Memory::new(), []);
+        let space = Space::new("test");
+        let begin = |days_ago| LogWriter::begin(&store, space.clone(), NOW_MS - days_ago * DAY_MS);
+        let mut old = begin(399).await.unwrap();
+        let mut dead = begin(40).await.unwrap();
+        let mut new = begin(0).await.unwrap();
+        for log in [&mut old, &mut dead, &mut new] {
+            record(&store, log, 5).await;
+        }
+        store.write(log::seal(dead.writer(), 1)).await.unwrap();
+
+        let ledger = Ledger::new(Arc::new(store.clone()), new.writer().clone());
+        let before = store.calls();
+        assert_eq!(total(&ledger, NOW_MS).await, 15);
+        // 15 months at most; of each log its folds, and its slots; and who has claims.
+        assert!(store.calls() - before <= 15 + 3 * 2 + 1, "{}", store.calls() - before);
+
+        record(&store, &mut old, 6).await;
+        let before = store.calls();
+        assert_eq!(total(&ledger, NOW_MS + FRESH_MS).await, 16);
+        let told = "a month, the logs that have not ended, and who has claims";
+        assert_eq!(store.calls() - before, 1 + 2 + 1, "{told}");
+
+        // Who registers later is found, also over the end of a month and of a year.
+        for (n, days) in (1..).zip([1, 20, 290, 300]) {
+            let now_ms = NOW_MS + days * DAY_MS;
+            let mut later = LogWriter::begin(&store, space.clone(), now_ms).await.unwrap();
+            record(&store, &mut later, 1).await;
+            assert_eq!(total(&ledger, now_ms).await, 16 + n, "after {days} days");
+        }
+    }
+
+    /// A reader that was in the middle of a run when somebody folded it.
+    #[tokio::test]
+    async fn a_log_that_was_folded_since_is_read_on() {
+        let store = Faulty::scripted(Memory::new(), []);
+        let mut log = LogWriter::begin(&store, Space::new("test"), NOW_MS).await.unwrap();
+        let writer = log.writer().clone();
+        let reader = || Ledger::new(Arc::new(store.clone()), writer.clone());
+        let (ledger, folder) = (reader(), reader());
+        for n in 1..=5 {
+            record(&store, &mut log, n).await;
+        }
+        assert_eq!(total(&ledger, NOW_MS).await, 5);
+        for n in 6..=2 * compact::RUN + 1 {
+            record(&store, &mut log, n).await;
+        }
+        folder.fold_runs(log.incarnation(), NOW_MS).await.unwrap();
+        assert_eq!(total(&ledger, NOW_MS + FRESH_MS).await, 2 * compact::RUN + 1);
+        // Nothing is taken for a fold that is none.
+        let hole = log.writer().space.log(log.incarnation(), 2 * compact::RUN);
+        let cut = Write { key: hole, when: vec![When::Exists], change: vec![Change::Delete] };
+        record(&store, &mut log, 9_999).await;
+        store.write(cut).await.unwrap();
+        let late = reader();
+        assert!(late.uses(Surrogate::test(1), |_, _| false, NOW_MS).await.is_err());
+    }
+}

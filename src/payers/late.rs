@@ -1,0 +1,550 @@
+//! Use that no hold covers: a number that is larger than what was set aside for it, or that nobody
+//! set anything aside for. It is paid like all use: by what is included, by grants, by what `over`
+//! lets through. What is unpaid then is a debt of the quota that is short.
+//!
+//! # Laws
+//!
+//! 1. It never fails and is never lost: what cannot be paid from memory waits here, with the sheet
+//!    it was used under, until the leases it needs have been asked.
+//! 2. While it waits, and while a quota is in debt, no ask of its meter is admitted, also under the
+//!    sheet that follows (another plan, another number of nodes, the next window).
+//! 3. A debt is paid by grants and by what is beyond the quota, as soon as they have units, and by
+//!    units of the quota that are released; or it ends with the window.
+//! 4. A unit that several quotas owe is paid by one unit of a grant: it lowers the debts of all of
+//!    them at once. So nothing is paid while another payment to one of them is on its way.
+//!
+//! Quotas of narrower scope than the tenant pay by themselves: what they include, as far as that is
+//! known to go, then what is beyond. What neither has is a debt, too: it is taken of the pool as
+//! long as that has units, and stands there then. No grant pays it.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::catalog::{MeterId, Over};
+use crate::clock::Now;
+use crate::decision::Reason;
+use crate::payers::lanes::{self, Lanes, Through};
+use crate::payers::purse::{self, Purse, Refused, Stopped};
+use crate::policy::scoped::ScopesOf;
+use crate::policy::taken::{From, Limit, Taken, TakenList};
+use crate::policy::{Payers, Place, QuotaRule};
+use crate::quota::lease::Lease;
+use crate::sheets::hub::Hub;
+use crate::sheets::sheet::Sheet;
+use crate::sheets::unpaid::{self, Paying, Unpaid, Use};
+
+type Waiting = unpaid::Waiting<Sheet>;
+
+/// Whose use it is. The sheet says of when: use of windows that are over has one of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct LateUse<'a> {
+    pub(crate) sheet: &'a Arc<Sheet>,
+    /// Whose limits within the tenant hold.
+    pub(crate) scopes: ScopesOf<'a>,
+    pub(crate) now: Now,
+}
+
+impl Unpaid<Sheet> {
+    /// Whether anything waits, also once what waited under the sheet before has been paid there.
+    pub(crate) fn is_some_still(&self) -> bool {
+        self.is_some() && {
+            let mut waiting = self.lock();
+            waiting.before.take_if(|before| !before.unpaid.is_some_still());
+            self.note(&waiting)
+        }
+    }
+
+    /// What waits under this sheet is paid before what its follower admits.
+    pub(crate) fn follow(&self, before: &Arc<Sheet>) {
+        if before.unpaid.is_some_still() {
+            let mut waiting = self.lock();
+            // One that is only waiting itself for another is not kept for that.
+            let theirs = before.unpaid.lock();
+            let further = theirs.before.clone().filter(|_| theirs.is_clear());
+            waiting.before = Some(further.unwrap_or_else(|| before.clone()));
+            self.note(&waiting);
+        }
+    }
+}
+
+impl LateUse<'_> {
+    /// `n` atoms of this meter were used.
+    pub(crate) fn pay(self, meter: MeterId, n: u64) {
+        let policy = &self.sheet.policy;
+        let narrow = policy.quotas.iter().filter(|rule| rule.quota.meter == meter);
+        let beyond = narrow.filter(|rule| !rule.tenant_wide).map(|rule| self.pay_of(rule, n));
+        let (over, owed) = beyond.max().unwrap_or((0, 0));
+        if n == 0 || policy.payers(meter).is_none() {
+            self.sheet.row.add_over(meter, over);
+            return;
+        }
+        let mut waiting = self.sheet.unpaid.lock();
+        match waiting.uses.iter_mut().find(|it| it.meter == meter) {
+            Some(known) => {
+                known.atoms = known.atoms.saturating_add(n);
+                known.over = known.over.saturating_add(over);
+                known.owed = owed;
+            }
+            None => waiting.uses.push(Use { meter, atoms: n, over, owed, needs: None }),
+        }
+        settle_locked(self.sheet, &mut waiting, self.now, false);
+    }
+
+    /// A quota of narrower scope pays for `n` atoms: of what it includes, and beyond; it owes the
+    /// rest. So many of them are beyond it, and billed, and so many after these are owed.
+    fn pay_of(self, quota: &QuotaRule, n: u64) -> (u64, u64) {
+        let included = quota.included.and_then(|pool| self.lease(pool));
+        let here = included.map_or(0, |lease| lease.remaining().min(n));
+        let over = quota.over.and_then(|pool| self.lease(pool));
+        let beyond = over.as_ref().map_or(0, |lease| lease.remaining().min(n - here));
+        if let Some(over) = &over {
+            self.settle(over, beyond);
+        }
+        if n > beyond
+            && let Some(debtor) = self.lease(quota.debtor)
+        {
+            self.settle(&debtor, n - beyond);
+        }
+        if quota.quota.over == Over::Bill { (beyond, n - here - beyond) } else { (0, 0) }
+    }
+
+    fn settle(self, lease: &Arc<Lease>, n: u64) {
+        if n > 0 {
+            let hub = &self.sheet.tenant.hub;
+            owe(hub, lease, n);
+            hub.soil_lease(lease);
+        }
+    }
+
+    /// `None`: the quota is for a scope that the caller has no value of, or there is no more room
+    /// for leases of such.
+    fn lease(self, pool: u16) -> Option<Arc<Lease>> {
+        match &self.sheet.policy.pools[usize::from(pool)].place {
+            Place::Sheet(_) => Some(purse::lease_of(self.sheet, pool).clone()),
+            Place::Scoped(scope) => {
+                let value = self.scopes.of(scope)?;
+                self.sheet.scoped_lease(pool, value, self.now)
+            }
+        }
+    }
+}
+
+/// What has to happen before units of a meter are drawn: late use of it is paid, and no quota is in
+/// debt.
+#[inline]
+pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
+    let owes = |(_, rule): (u16, &QuotaRule)| {
+        let lease = debtor_of(q.sheet, rule);
+        lease.is_in_debt() || is_unread(payers, rule, lease)
+    };
+    let granted = payers.debtor.map(|pool| purse::lease_of(q.sheet, pool));
+    let waits = q.sheet.unpaid.is_some()
+        || granted.is_some_and(|lease| lease.is_in_debt() || lease.is_unknown());
+    if waits || lanes::of_tenant(q, payers).any(owes) { clear(q, payers) } else { None }
+}
+
+/// Whether what was owed before this process began is to be read first: a pool of no units is not
+/// asked for any, and where nothing else can pay all is refused anyway.
+fn is_unread(payers: &Payers<'_>, rule: &QuotaRule, lease: &Lease) -> bool {
+    rule.included.is_none()
+        && (rule.over.is_some() || !payers.grants.is_empty())
+        && lease.is_unknown()
+}
+
+#[cold]
+fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
+    settle(q.sheet, q.now, q.store_away);
+    if q.store_away {
+        return None; // what is owed counts against what `on-lease-error` lets through
+    }
+    if let Some(unread) = read(q, payers) {
+        return Some(Stopped::Need(unread.clone(), 1));
+    }
+    let waiting = q.sheet.unpaid.lock();
+    let before = waiting.before.clone();
+    let first = before.as_ref().and_then(|it| it.unpaid.lock().needs(meter_at(it, q, payers)?));
+    if let Some((lease, n)) = first.or_else(|| waiting.needs(payers.meter)) {
+        return Some(Stopped::Need(lease, n));
+    }
+    let debtors = lanes::of_tenant(q, payers)
+        .map(|(index, rule)| (Limit::Quota(index), debtor_of(q.sheet, rule)));
+    let granted = payers.debtor.filter(|_| payers.once_only);
+    let granted = granted.map(|pool| (Limit::None, purse::lease_of(q.sheet, pool)));
+    for (limit, lease) in debtors.chain(granted) {
+        if !lease.is_in_debt() {
+            continue;
+        }
+        if waiting.pays(lease) || before.as_ref().is_some_and(|it| it.unpaid.lock().pays(lease)) {
+            return Some(Stopped::Need(lease.clone(), 1));
+        }
+        if let Some((_, at, n)) = waiting.asked.iter().find(|(of, ..)| Arc::ptr_eq(of, lease)) {
+            return Some(Stopped::Need(at.clone(), *n));
+        }
+        if lease.debt() > 0 {
+            let reason = match limit {
+                Limit::Quota(_) => Reason::Exhausted,
+                _ => Reason::PaymentRequired(crate::decision::Payment::GrantUsedUp),
+            };
+            let refused = Refused { reason, by: limit, wait_ns: None };
+            q.hub.wake(lease); // if it was not charged yet
+            return Some(Stopped::Refused(refused));
+        }
+    }
+    None
+}
+
+/// The same meter under an earlier sheet.
+fn meter_at(before: &Sheet, q: &Purse<'_>, payers: &Payers<'_>) -> Option<MeterId> {
+    before.catalog.meter(&q.sheet.catalog.meters[usize::from(payers.meter.0)].name)
+}
+
+/// Has the debts of before this process read that stand in the store, where nothing else does. One
+/// of those that are not known yet; what lies beyond the same limits is asked for in the same wait.
+fn read<'a>(q: &Purse<'a>, payers: &Payers<'_>) -> Option<&'a Arc<Lease>> {
+    let granted = payers.debtor.map(|pool| (purse::lease_of(q.sheet, pool), None));
+    let quotas = lanes::of_tenant(q, payers)
+        .map(|(_, rule)| (debtor_of(q.sheet, rule), rule))
+        .filter(|(lease, rule)| is_unread(payers, rule, lease))
+        .map(|(lease, rule)| (lease, rule.over));
+    let mut first = None;
+    for (lease, over) in granted.filter(|(lease, _)| lease.is_unknown()).into_iter().chain(quotas) {
+        for lease in [lease].into_iter().chain(over.map(|pool| purse::lease_of(q.sheet, pool))) {
+            lease.want(1);
+            q.hub.wake(lease);
+        }
+        first = first.or(Some(lease));
+    }
+    first
+}
+
+/// Pays what can be paid now of what waits under this sheet, and of its debts. `away`: the store
+/// does not answer, and what cannot be paid from memory is owed.
+pub(crate) fn settle(sheet: &Arc<Sheet>, now: Now, away: bool) {
+    settle_locked(sheet, &mut sheet.unpaid.lock(), now, away);
+}
+
+/// The same where something is owed that was given units since.
+pub(crate) fn settle_debts(sheet: &Arc<Sheet>, now: Now) {
+    if sheet.open_leases().any(|lease| lease.is_in_debt()) {
+        settle(sheet, now, sheet.tenant.hub.reach.is_away());
+    }
+}
+
+fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool) {
+    let hub = &*sheet.tenant.hub;
+    let scopes = ScopesOf::default();
+    let q = Purse { hub, sheet, scopes, now, store_away: false };
+    waiting.before.take_if(|before| {
+        settle(before, now, away);
+        !before.unpaid.is_some()
+    });
+    let (mut moved, mut paid_over) = (false, SmallVec::<[(u16, u64); 1]>::new());
+    waiting.payments.retain_mut(|paying| {
+        let Some(took) = paying.end(&q) else { return true };
+        if let From::Pool(pool) = paying.with.from
+            && sheet.policy.bills(&paying.with.from)
+        {
+            paid_over.push((pool, took));
+        }
+        moved = true;
+        false
+    });
+    for (pool, n) in paid_over {
+        let meter = sheet.policy.pools[usize::from(pool)].meter;
+        sheet.row.add_over(meter, waiting.pays_over(&sheet.policy, pool, n));
+    }
+    waiting.uses.retain_mut(|it| {
+        let before = it.atoms;
+        let is_open = !it.pay(&q, away);
+        moved |= !is_open || it.atoms != before;
+        is_open
+    });
+    waiting.asked.clear();
+    if waiting.before.is_none() && sheet.open_leases().any(|lease| lease.is_in_debt()) {
+        for meter in sheet.policy.limited() {
+            moved |= pay_debts(&q, meter, waiting);
+        }
+    }
+    if moved {
+        hub.soil_sheet(sheet);
+    }
+    for (lease, _) in waiting.uses.iter().filter_map(|it| it.needs.as_ref()) {
+        hub.settle_after(lease, sheet);
+    }
+    for debtor in waiting.payments.iter().flat_map(|paying| &paying.debtors) {
+        hub.settle_after(debtor, sheet);
+    }
+    sheet.unpaid.note(waiting);
+}
+
+impl Use {
+    /// True: all of it has been paid, or is owed.
+    fn pay(&mut self, q: &Purse<'_>, away: bool) -> bool {
+        let policy = &q.sheet.policy;
+        let Some(payers) = policy.payers(self.meter) else { return true };
+        let mut lanes = Lanes::default();
+        let Through { paid, need, short } = lanes.late(q, &payers, self.atoms);
+        let mut taken = TakenList::new();
+        lanes.emit(0, 0, &mut taken);
+        let from = self.atoms.saturating_sub(self.owed).saturating_sub(self.over);
+        let over = purse::over_of(policy, &taken, 0, paid, from..from.saturating_add(self.over));
+        q.sheet.row.add_over(self.meter, over);
+        for took in &taken {
+            purse::settle(q.hub, q.sheet, took, took.n);
+        }
+        self.atoms -= paid;
+        self.over = self.over.min(self.atoms.saturating_sub(self.owed));
+        self.needs = None;
+        if let Some((lease, n)) = need {
+            if !away && !lease.is_fenced() {
+                lease.want(n);
+                q.hub.wake(&lease);
+                self.needs = Some((lease, n));
+                return false;
+            }
+            // It is not to be waited for: the quotas owe it.
+            for (_, rule) in lanes::of_tenant(q, &payers) {
+                owe(q.hub, debtor_of(q.sheet, rule), self.atoms);
+            }
+        }
+        for (index, within, kept) in short {
+            let rule = &policy.quotas[usize::from(index)];
+            if let Some(from) = within {
+                let took = Taken { from, n: kept, ask: 0, draw: 0 };
+                purse::settle(q.hub, q.sheet, &took, kept);
+            }
+            owe(q.hub, debtor_of(q.sheet, rule), self.atoms - kept);
+        }
+        if let Some(pool) = payers.debtor.filter(|_| payers.once_only && self.atoms > 0) {
+            owe(q.hub, purse::lease_of(q.sheet, pool), self.atoms);
+        }
+        self.atoms = 0;
+        true
+    }
+}
+
+/// The lease in whose pool a debt of this quota stands.
+fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> &'a Arc<Lease> {
+    purse::lease_of(sheet, rule.debtor)
+}
+
+fn owe(hub: &Hub, debtor: &Arc<Lease>, n: u64) {
+    match n {
+        0 => {}
+        _ if debtor.is_fenced() => debtor.settle_late(n),
+        _ => debtor.owe(n),
+    }
+    hub.wake(debtor);
+}
+
+impl Paying {
+    /// How many were taken, once all have said so. What none of them took goes back.
+    fn end(&mut self, q: &Purse<'_>) -> Option<u64> {
+        let took = &mut self.took;
+        self.debtors.retain(|debtor| {
+            let Some(paid) = debtor.take_paid() else { return true };
+            *took = (*took).max(paid);
+            false
+        });
+        if !self.debtors.is_empty() {
+            return None;
+        }
+        let with = &self.with;
+        purse::settle(q.hub, q.sheet, with, self.took);
+        purse::give_back(q.sheet, with, with.n - self.took, q.now, q.now);
+        Some(self.took)
+    }
+}
+
+/// What one quota owes, or an earlier plan: how much, and the pool beyond it that may pay.
+type Owes<'a> = (&'a Arc<Lease>, u64, Option<u16>);
+
+/// Takes units of grants, or beyond the quotas, to pay what is owed of this meter. True: some are
+/// on their way. What is owed of units that an earlier plan granted once was never use of these
+/// quotas, and is paid by itself: after theirs, which admit nothing until then.
+fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
+    let Some(payers) = q.sheet.policy.payers(meter) else { return false };
+    let of_quotas =
+        lanes::of_tenant(q, &payers).map(|(_, rule)| (debtor_of(q.sheet, rule), rule.over));
+    let granted = payers.debtor.map(|pool| (purse::lease_of(q.sheet, pool), None));
+    let of_quotas = of_quotas.collect::<SmallVec<[_; 4]>>();
+    let all = || of_quotas.iter().chain(granted.as_slice());
+    // After a restart what they owe stands in the store: before any of it is paid all is known.
+    let mut unknown = all().filter(|(lease, _)| lease.is_unknown() && !lease.is_fenced());
+    if all().any(|(debtor, _)| debtor.payable() > Some(0))
+        && let Some((unknown, _)) = unknown.next()
+    {
+        unknown.want(1);
+        q.hub.wake(unknown);
+        wait_for(q, unknown, 1, all().map(|(debtor, _)| *debtor), waiting);
+        return false;
+    }
+    // A unit that several of them owe is paid once: those that were last seen before it was owed
+    // are looked at first.
+    let pays = !payers.grants.is_empty() || of_quotas.iter().any(|(_, over)| over.is_some());
+    let owes_since = of_quotas.iter().map(|(debtor, _)| debtor.owes_since()).max().unwrap_or(0);
+    let mut older = of_quotas.iter().filter(|(debtor, _)| debtor.looks_after(owes_since));
+    if pays
+        && owes_since > 0
+        && let Some((older, _)) = older.next()
+    {
+        older.want(1);
+        q.hub.wake(older);
+        wait_for(q, older, 1, of_quotas.iter().map(|(debtor, _)| *debtor), waiting);
+        return false;
+    }
+    let waits = waiting.asked.len();
+    let moved = pay_same(q, &payers, &of_quotas, waiting);
+    if moved || waiting.asked.len() > waits {
+        return moved;
+    }
+    pay_same(q, &payers, granted.as_slice(), waiting)
+}
+
+/// The same of those that owe the same use.
+fn pay_same(
+    q: &Purse<'_>,
+    payers: &Payers<'_>,
+    all: &[(&Arc<Lease>, Option<u16>)],
+    waiting: &mut Waiting,
+) -> bool {
+    let mut owed = SmallVec::<[Owes<'_>; 4]>::new();
+    let mut paying = None;
+    for &(debtor, over) in all.iter().filter(|(debtor, _)| debtor.is_in_debt()) {
+        let payable = debtor.payable();
+        paying = paying.or(payable.is_none().then_some(debtor));
+        owed.push((debtor, payable.unwrap_or(0), over));
+    }
+    let most = owed.iter().map(|(_, n, _)| *n).max().unwrap_or(0);
+    if let Some(paying) = paying {
+        if !payers.grants.is_empty() || owed.iter().any(|(.., over)| over.is_some()) {
+            wait_for_payment(q, paying, &owed, waiting);
+        }
+        return false;
+    }
+    let grants = payers.grants.iter().filter(|grant| !lanes::is_over(q, **grant));
+    most > 0
+        && (pay_from(q, grants.copied(), most, &owed, waiting) || pay_beyond(q, &owed, waiting))
+}
+
+/// What lies beyond the quotas pays the units that the same of them owe, if it is there for each:
+/// those which owe most first, for what they owe beyond the others they owe alone.
+fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
+    let most = owed.iter().map(|(_, n, _)| *n).max().unwrap_or(0);
+    let others = owed.iter().map(|(_, n, _)| *n).filter(|n| *n < most).max().unwrap_or(0);
+    let debtors = || owed.iter().filter(|(_, n, _)| *n == most);
+    let there = |(_, _, over): &Owes<'_>| over.map_or(0, |pool| lanes::left_of(q, pool));
+    let n = debtors().map(there).fold(most - others, u64::min);
+    let is_asked = |owes: &Owes<'_>| waiting.asked.iter().any(|(of, ..)| Arc::ptr_eq(of, owes.0));
+    if n == 0 || debtors().any(is_asked) {
+        return false;
+    }
+    // Taken of each before any is paid: a unit that only one of them could pay is not sold.
+    let mut parts = SmallVec::<[(&Owes<'_>, Taken); 4]>::new();
+    let mut n = n;
+    for owes in debtors() {
+        match owes.2.map(|pool| lanes::most(q, pool, n)) {
+            Some(Ok((Some(from), part))) if part > 0 => {
+                n = part;
+                parts.push((owes, Taken { from, n, ask: 0, draw: 0 }));
+            }
+            stopped => {
+                if let Some(Err(Stopped::Need(lease, need))) = stopped {
+                    wait_for_units(q, &lease, need, owed, waiting);
+                }
+                n = 0;
+                break;
+            }
+        }
+    }
+    parts.into_iter().fold(false, |moved, (owes, with)| {
+        purse::give_back(q.sheet, &with, with.n - n, q.now, q.now);
+        let with = Taken { n, ..with };
+        moved | (n > 0 && hand_over(q, with, std::slice::from_ref(owes), waiting))
+    })
+}
+
+/// Takes up to `most` units of the first of these pools that has any, and has them pay what is
+/// owed. True: they are on their way.
+fn pay_from(
+    q: &Purse<'_>,
+    pools: impl IntoIterator<Item = u16>,
+    most: u64,
+    owed: &[Owes<'_>],
+    waiting: &mut Waiting,
+) -> bool {
+    for pool in pools {
+        match lanes::most(q, pool, most) {
+            Ok((Some(from), n)) if n > 0 => {
+                return hand_over(q, Taken { from, n, ask: 0, draw: 0 }, owed, waiting);
+            }
+            Ok(_) | Err(Stopped::Refused(_)) => {}
+            Err(Stopped::Need(lease, n)) => {
+                wait_for_units(q, &lease, n, owed, waiting);
+                return false;
+            }
+        }
+    }
+    false
+}
+
+/// These units pay what is owed. True: they are on their way.
+fn hand_over(q: &Purse<'_>, with: Taken, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
+    let mut debtors = SmallVec::new();
+    for (debtor, owed, _) in owed.iter().filter(|(_, owed, _)| *owed > 0) {
+        let part = with.n.min(*owed);
+        if debtor.pay(part) {
+            q.hub.wake(debtor);
+            debtors.push((*debtor).clone());
+        }
+    }
+    if debtors.is_empty() {
+        purse::give_back(q.sheet, &with, with.n, q.now, q.now);
+        return false;
+    }
+    waiting.payments.push(Paying { debtors, took: 0, with });
+    true
+}
+
+/// Units that may pay are asked for.
+fn wait_for_units(
+    q: &Purse<'_>,
+    lease: &Arc<Lease>,
+    n: u64,
+    owed: &[Owes<'_>],
+    waiting: &mut Waiting,
+) {
+    wait_for(q, lease, n, owed.iter().map(|(debtor, ..)| *debtor), waiting);
+}
+
+fn wait_for<'a>(
+    q: &Purse<'_>,
+    lease: &Arc<Lease>,
+    n: u64,
+    debtors: impl Iterator<Item = &'a Arc<Lease>>,
+    waiting: &mut Waiting,
+) {
+    q.hub.settle_after(lease, q.sheet);
+    waiting.asked.extend(debtors.map(|debtor| (debtor.clone(), lease.clone(), n)));
+}
+
+/// A payment is on its way, perhaps under another sheet: what is owed beside it waits for that.
+fn wait_for_payment(q: &Purse<'_>, paying: &Arc<Lease>, owed: &[Owes<'_>], waiting: &mut Waiting) {
+    if !paying.is_paying() {
+        return;
+    }
+    q.hub.wake(paying);
+    q.hub.settle_after(paying, q.sheet);
+    for (debtor, ..) in owed {
+        waiting.asked.push(((*debtor).clone(), paying.clone(), 1));
+    }
+}
+
+/// A lease has been answered: what waits for it is paid now, before a request takes units of it.
+pub(crate) fn answered(hub: &Hub, lease: &Arc<Lease>) {
+    let answered = hub.take_after(lease);
+    for sheet in &answered.sheets {
+        settle(sheet, hub.clock.now(), false);
+    }
+}

@@ -1,0 +1,238 @@
+//! Drawing from one limit, and what becomes of what was drawn: settled, or given back.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::catalog::OnLeaseError;
+use crate::clock::Now;
+use crate::decision::Reason;
+use crate::policy::bucket::Bucket;
+use crate::policy::scoped::ScopesOf;
+use crate::policy::taken::{From, Limit, Taken};
+use crate::policy::{Beside, Place, Policy, RateRule};
+use crate::quota::lease::{Lease, Take};
+use crate::sheets::hub::Hub;
+use crate::sheets::sheet::Sheet;
+
+/// Whose units are drawn, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Purse<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) sheet: &'a Arc<Sheet>,
+    pub(crate) scopes: ScopesOf<'a>,
+    pub(crate) now: Now,
+    pub(crate) store_away: bool,
+}
+
+/// Why a request is not admitted now. Nothing was taken.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// A limit does not hold.
+    Refused(Refused),
+    /// Units of this lease are needed first.
+    Need(Arc<Lease>, u64),
+}
+
+/// Which limit refused, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) reason: Reason,
+    pub(crate) by: Limit,
+    /// For a rate: until the ask would fit.
+    pub(crate) wait_ns: Option<u64>,
+}
+
+/// Refused by this limit, for this reason.
+#[cold]
+pub(crate) fn refuse(reason: Reason, by: Limit) -> Stopped {
+    Stopped::Refused(Refused { reason, by, wait_ns: None })
+}
+
+/// What came of taking from one pool.
+pub(crate) enum Draw {
+    Took(From),
+    /// The limit is for a scope that this caller has no value of: it does not hold here.
+    None,
+    Need(Arc<Lease>),
+    Exhausted,
+}
+
+/// Draws from one pool, or says what is lacking.
+pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
+    let scoped;
+    let (lease, narrow) = match &q.sheet.policy.pools[usize::from(pool)].place {
+        Place::Sheet(slot) => (q.sheet.lease(pool, *slot), false),
+        Place::Scoped(scope) => {
+            match q.scopes.of(scope).map(|value| q.sheet.scoped_lease(pool, value, q.now)) {
+                Some(Some(lease)) => {
+                    scoped = lease;
+                    (&scoped, true)
+                }
+                Some(None) => return Draw::Exhausted,
+                None => return Draw::None,
+            }
+        }
+    };
+    match missing(q, pool, lease, n) {
+        Ok(0) => {}
+        Ok(missing) if lease.remaining() < n.saturating_add(missing) => return Draw::Exhausted,
+        Ok(_) => {}
+        Err(other) => return Draw::Need(other),
+    }
+    let took = || {
+        if narrow { From::ScopedPool(pool, lease.clone()) } else { From::Pool(pool) }
+    };
+    match lease.take(n, q.now) {
+        Take::Taken { renew } => {
+            if renew {
+                q.hub.wake(lease);
+            }
+            Draw::Took(took())
+        }
+        Take::Exhausted => Draw::Exhausted,
+        Take::Need if q.store_away => {
+            let floor = floor_while_away(&q.sheet.policy, pool);
+            if lease.take_down_to(n, floor) {
+                Draw::Took(took())
+            } else {
+                Draw::Need(lease.clone())
+            }
+        }
+        Take::Need => {
+            q.hub.wake(lease);
+            Draw::Need(lease.clone())
+        }
+    }
+}
+
+/// How far below nothing a lease may go while the store is away.
+fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
+    match policy.on_lease_error() {
+        OnLeaseError::Deny => 0,
+        OnLeaseError::Allow { basis_points } => {
+            let limit = i128::from(policy.pools[usize::from(pool)].limit);
+            let allowance = limit * i128::from(basis_points) / 10_000;
+            i64::try_from(allowance).unwrap_or(i64::MAX).saturating_neg()
+        }
+    }
+}
+
+/// What a pool lacks for what was drawn on the other side of its limit, before that was changed: a
+/// `stop` holds for both together. `Err`: this side or the other is to be looked at first, so that
+/// the limits in force stand in both pools before a unit is drawn under them.
+pub(crate) fn missing(
+    q: &Purse<'_>,
+    pool: u16,
+    lease: &Arc<Lease>,
+    n: u64,
+) -> Result<u64, Arc<Lease>> {
+    let Some(beside) = q.sheet.policy.pools[usize::from(pool)].beside else { return Ok(0) };
+    let (Beside::Included(other) | Beside::Over(other)) = beside;
+    let Some(other) = lease_at(q, other) else { return Ok(0) };
+    if !lease.has_moved() && !other.has_moved() {
+        return Ok(0);
+    }
+    let newest = lease.newest_rev().max(other.newest_rev());
+    let is_old = |of: &&Arc<Lease>| of.looks_anew(newest);
+    if !q.store_away
+        && let Some(old) = [&other, lease].into_iter().find(is_old)
+    {
+        old.want(n);
+        q.hub.wake(old);
+        return Err(old.clone());
+    }
+    Ok(match beside {
+        Beside::Included(_) => other.overdrawn(),
+        Beside::Over(_) => other.short_of_all(),
+    })
+}
+
+/// The lease of a pool for this caller, if it holds for it.
+pub(crate) fn lease_at(q: &Purse<'_>, pool: u16) -> Option<Arc<Lease>> {
+    match &q.sheet.policy.pools[usize::from(pool)].place {
+        Place::Sheet(slot) => Some(q.sheet.lease(pool, *slot).clone()),
+        Place::Scoped(scope) => q.sheet.scoped_lease(pool, q.scopes.of(scope)?, q.now),
+    }
+}
+
+/// The lease of a pool of scope `tenant`.
+pub(crate) fn lease_of(sheet: &Sheet, pool: u16) -> &Arc<Lease> {
+    match sheet.policy.pools[usize::from(pool)].place {
+        Place::Sheet(slot) => sheet.lease(pool, slot),
+        Place::Scoped(_) => unreachable!("a scoped pool is taken as `From::ScopedPool`"),
+    }
+}
+
+/// The bucket of a rate, if it is the whole tenant's.
+pub(crate) fn bucket_of(sheet: &Sheet, rate: u16) -> (&RateRule, Option<&Bucket>) {
+    let rule = &sheet.policy.rates[usize::from(rate)];
+    let bucket = match rule.place {
+        Place::Sheet(slot) => Some(&sheet.buckets[usize::from(slot)]),
+        Place::Scoped(_) => None,
+    };
+    (rule, bucket)
+}
+
+/// Settles `n` of what was taken: it was used.
+pub(crate) fn settle(hub: &Hub, sheet: &Arc<Sheet>, took: &Taken, n: u64) {
+    match &took.from {
+        From::Pool(pool) => lease_of(sheet, *pool).settle(n),
+        From::ScopedPool(_, lease) => {
+            lease.settle(n);
+            hub.soil_lease(lease);
+        }
+        From::Bucket(_) | From::ScopedBucket(..) => {}
+    }
+}
+
+/// Gives everything back at once.
+pub(crate) fn undo(sheet: &Sheet, taken: &[Taken], now: Now) {
+    for took in taken {
+        give_back(sheet, took, took.n, now, now);
+    }
+}
+
+/// Gives back `n` of what was taken at `taken_at`.
+pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now: Now) {
+    if n == 0 {
+        return;
+    }
+    match &took.from {
+        From::Bucket(rate) => {
+            let (rate, bucket) = bucket_of(sheet, *rate);
+            if let Some(bucket) = bucket {
+                rate.rule.give_back(bucket, rate.rule.cells(n), taken_at.mono_ns, now.mono_ns);
+            }
+        }
+        From::ScopedBucket(rate, used) => {
+            let rule = &sheet.policy.rates[usize::from(*rate)].rule;
+            used.give_back(rule, n, taken_at, now);
+        }
+        From::Pool(pool) => lease_of(sheet, *pool).release(n),
+        From::ScopedPool(_, lease) => lease.release(n),
+    }
+}
+
+/// What of the next `n` atoms of an ask is owed: drawn beyond a quota that bills, be it beyond
+/// several, and not paid by a grant. Of those in `known` that is known before.
+pub(crate) fn over_of(policy: &Policy, taken: &[Taken], ask: u8, n: u64, known: Range<u64>) -> u64 {
+    let of_ask = || taken.iter().filter(|took| took.ask == ask && took.n > 0);
+    if known.is_empty() && !of_ask().any(|took| policy.bills(&took.from)) {
+        return 0;
+    }
+    let (mut done, mut over, mut next) = (0, 0, 0);
+    while done < n {
+        let open = of_ask().filter(|took| took.draw >= next && took.is_units());
+        let Some((draw, held)) = open.map(|took| (took.draw, took.n)).min() else { break };
+        let part = held.min(n - done);
+        done += part;
+        let of_part = || of_ask().filter(|took| took.draw == draw);
+        if !of_part().any(|took| policy.grants(&took.from)) {
+            let is_billed = of_part().any(|took| policy.bills(&took.from));
+            let known = known.end.min(done).saturating_sub(known.start.max(done - part));
+            over += if is_billed { part } else { known };
+        }
+        next = draw.saturating_add(1);
+    }
+    over
+}

@@ -1,0 +1,458 @@
+//! Resolve: an effective plan lowered into what a decision walks over. For each route, which
+//! buckets and pools are asked, and for how much.
+//!
+//! Made once per plan and catalog (and once more for each tenant with an exception), shared by all
+//! tenants on it, and read-only: the numbers that move live in the tenant's sheet.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use crate::catalog::{
+    Catalog, ChargeOn, Every, MeterId, OnLeaseError, Plan, Quota, Rate, RouteId, Scope,
+};
+use crate::decision::Outcome;
+use crate::policy::bucket::BucketRule;
+use crate::policy::taken::{From, Limit};
+use crate::quota::alert::AlertRule;
+use crate::wire::{HeaderItem, PolicyText};
+
+pub(crate) mod bucket;
+mod lower;
+pub(crate) mod resolve;
+pub(crate) mod scoped;
+pub(crate) mod taken;
+
+use lower::{RateOnKey, index};
+
+/// A plan as admission walks it.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) rates: Vec<RateRule>,
+    pub(crate) pools: Vec<PoolRule>,
+    pub(crate) quotas: Vec<QuotaRule>,
+    /// One per route of the catalog.
+    routes: Vec<RoutePolicy>,
+    /// For requests that match none.
+    elsewhere: RoutePolicy,
+    rates_on: BTreeMap<RateOnKey, Vec<u16>>,
+    quotas_of: BTreeMap<MeterId, Vec<u16>>,
+    grants_of: BTreeMap<MeterId, Vec<u16>>,
+    /// The pools of debts of meters that this plan, or another, grants and never includes; and
+    /// whether this plan does.
+    debtors: BTreeMap<MeterId, (u16, bool)>,
+    /// Some limit is by address, which only the request itself can tell.
+    pub(crate) uses_ip: bool,
+    /// Buckets and leases of scope `tenant`, which a sheet holds in arrays.
+    pub(crate) tenant_buckets: usize,
+    pub(crate) tenant_pools: usize,
+}
+
+/// A rate with its arithmetic.
+#[derive(Debug)]
+pub(crate) struct RateRule {
+    pub(crate) id: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) meter: Option<MeterId>,
+    pub(crate) rule: BucketRule,
+    /// For reports: amount, burst and period as written.
+    pub(crate) amount: u64,
+    pub(crate) burst: u64,
+    pub(crate) per: std::time::Duration,
+    pub(crate) place: Place,
+    /// The pool of its units in one slot, where it is strict and the store is shared.
+    pub(crate) slot_pool: Option<u16>,
+}
+
+/// Where the moving number of a rule is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the tenant's sheet, at this index.
+    Sheet(u16),
+    /// In the table of scoped limits, by the caller's value of this scope.
+    Scoped(Scope),
+}
+
+/// Units that can be leased.
+#[derive(Debug)]
+pub(crate) struct PoolRule {
+    /// Its part of the stored key: a limit's words, `../over`, or `grant/id`.
+    pub(crate) id: Arc<str>,
+    pub(crate) meter: MeterId,
+    pub(crate) limit: i64,
+    pub(crate) every: Every,
+    /// Instead of `every`: a slot of a strict rate, milliseconds.
+    pub(crate) slot_ms: Option<i64>,
+    /// A grant's own end.
+    pub(crate) expires_ms: Option<i64>,
+    pub(crate) place: Place,
+    /// The usual ask, from which the first lease is sized.
+    pub(crate) usual_ask: u64,
+    pub(crate) alerts: Option<Arc<AlertRule>>,
+    /// Whether its quota bills; and whether it is what lies beyond that: what is drawn is owed.
+    pub(crate) bills: bool,
+    pub(crate) billed: bool,
+    /// Whether it is a grant, and whether the plan gave it.
+    pub(crate) grant: bool,
+    pub(crate) of_plan: bool,
+    /// The pool on the other side of its limit, where a `stop` holds for both together.
+    pub(crate) beside: Option<Beside>,
+}
+
+/// The other pool of a limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Beside {
+    Included(u16),
+    Over(u16),
+}
+
+impl PoolRule {
+    pub(crate) fn is_grant(&self) -> bool {
+        self.grant
+    }
+}
+
+/// A quota: the units it includes, then what is let through beyond them.
+#[derive(Debug)]
+pub(crate) struct QuotaRule {
+    pub(crate) quota: Quota,
+    /// `None`: nothing is included (`0/cycle`).
+    pub(crate) included: Option<u16>,
+    /// `None`: refused beyond the limit.
+    pub(crate) over: Option<u16>,
+    /// The pool in which its debts stand: of what it includes, also where that is nothing.
+    pub(crate) debtor: u16,
+    pub(crate) tenant_wide: bool,
+}
+
+/// What a tenant was given on top of its plan, or once by it.
+#[derive(Clone, Debug)]
+pub(crate) struct GrantTerms {
+    pub(crate) id: Arc<str>,
+    pub(crate) meter: MeterId,
+    pub(crate) atoms: u64,
+    pub(crate) expires_ms: Option<i64>,
+    pub(crate) of_plan: bool,
+}
+
+/// What one route asks of a tenant on this plan.
+#[derive(Debug, Default)]
+pub(crate) struct RoutePolicy {
+    /// Neither limited nor counted.
+    pub(crate) free: bool,
+    /// The feature it needs and the plan has not.
+    pub(crate) missing: Option<Arc<str>>,
+    /// Indices of the rates that hold.
+    pub(crate) rates: Vec<u16>,
+    pub(crate) meters: Vec<MeterAsk>,
+    /// The same in short, where nothing about them is special.
+    pub(crate) plain: Option<Box<[PlainAsk]>>,
+    /// Most requests of the tenant in flight; `None`: not limited, and so not counted.
+    pub(crate) in_flight: Option<u32>,
+    /// It is plain, and once its costs are decided nothing of a request is left to settle: it holds
+    /// costs alone, and is not counted while it is in flight.
+    pub(crate) costs_alone: bool,
+    pub(crate) charge_on: ChargeOn,
+    pub(crate) shadow: bool,
+    /// Bytes of the response are counted.
+    pub(crate) counts_response: Option<ByteMeter>,
+    /// Bytes of the request are counted: it must say how long it is.
+    pub(crate) counts_request: Option<MeterId>,
+    /// The counter of admitted requests; looked up by the first of them.
+    #[cfg(feature = "metrics")]
+    pub(crate) admitted: OnceLock<crate::telemetry::Decisions>,
+    /// The limits of the route as headers name them, which never changes; made by the first
+    /// response that needs it.
+    pub(crate) line: OnceLock<RouteLine>,
+}
+
+/// The limits of one route as headers name them; made by the first response that tells of them.
+#[derive(Debug, Default)]
+pub(crate) struct RouteLine {
+    pub(crate) items: Vec<(Limit, HeaderItem)>,
+    /// The policy header, if the caller has a value of every scope that is limited.
+    pub(crate) policy: Option<PolicyText>,
+}
+
+impl RoutePolicy {
+    /// The asks that grow with this one, each with how much: itself, and the sums it feeds.
+    pub(crate) fn fed_by(&self, ask: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.meters.iter().enumerate().filter_map(move |(i, meter)| match &meter.known {
+            _ if i == ask => Some((i, 1)),
+            Known::Sum(parts) => {
+                let (_, weight) = parts.iter().find(|(part, _)| usize::from(*part) == ask)?;
+                Some((i, *weight))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether `charge-on` charges this outcome.
+    #[inline]
+    pub(crate) fn charges(&self, outcome: Outcome) -> bool {
+        let class = |status: u16| usize::from(status / 100).clamp(1, 5) - 1;
+        match outcome {
+            Outcome::Complete { status } => self.charge_on.class[class(status)],
+            Outcome::Failed => self.charge_on.class[4],
+            Outcome::Aborted => self.charge_on.aborted,
+        }
+    }
+}
+
+/// An ask that is drawn in one way only: from what the one quota of the whole tenant includes, or
+/// from nothing. A route with no other asks, and rates that count calls of the whole tenant, is
+/// *plain*: what its requests took need not be written down, for it is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainAsk {
+    pub(crate) meter: MeterId,
+    pub(crate) n: u64,
+    /// The pool, and the slot of its lease in a sheet; `None` where no quota holds.
+    pub(crate) from: Option<(u16, u16)>,
+    /// Known at admission, as opposed to reported.
+    pub(crate) is_cost: bool,
+}
+
+/// So much of one meter: drawn from all its quotas at once, or from one of its grants.
+#[derive(Debug)]
+pub(crate) struct MeterAsk {
+    pub(crate) meter: MeterId,
+    /// Atoms: the cost, or the hold.
+    pub(crate) n: u64,
+    pub(crate) known: Known,
+    /// A cost says the number, as opposed to the meter's `hold`.
+    pub(crate) stated: bool,
+    pub(crate) quotas: Vec<u16>,
+    /// Pools, soonest expiry first.
+    pub(crate) grants: Vec<u16>,
+    /// The plan gives units of it once and no other way: without a grant there are none.
+    pub(crate) once_only: bool,
+    /// Where that is so, or was on another plan: the pool in which a debt stands, which a grant
+    /// pays.
+    pub(crate) debtor: Option<u16>,
+}
+
+/// From where the units of one meter come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Payers<'a> {
+    pub(crate) meter: MeterId,
+    pub(crate) quotas: &'a [u16],
+    /// Pools, soonest expiry first.
+    pub(crate) grants: &'a [u16],
+    pub(crate) once_only: bool,
+    /// See [`MeterAsk::debtor`].
+    pub(crate) debtor: Option<u16>,
+}
+
+impl MeterAsk {
+    /// What so many bytes of a request come to.
+    pub(crate) fn of_length(&self, rules: &RoutePolicy, bytes: u64) -> u64 {
+        match &self.known {
+            Known::Length => bytes,
+            Known::Sum(parts) => parts.iter().fold(0, |sum: u64, (part, weight)| {
+                let part = rules.meters[usize::from(*part)].of_length(rules, bytes);
+                sum.saturating_add(part.saturating_mul(*weight))
+            }),
+            Known::Cost | Known::Reported(_) => 0,
+        }
+    }
+
+    pub(crate) fn payers(&self) -> Payers<'_> {
+        let Self { meter, quotas, grants, once_only, debtor, .. } = self;
+        Payers { meter: *meter, quotas, grants, once_only: *once_only, debtor: *debtor }
+    }
+
+    /// An ask of a meter that no quota is known of yet.
+    fn new(meter: MeterId, n: u64, known: Known) -> Self {
+        let (quotas, grants, stated) = (Vec::new(), Vec::new(), false);
+        Self { meter, n, known, stated, quotas, grants, once_only: false, debtor: None }
+    }
+}
+
+/// When the true number of a [`MeterAsk`] is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// At admission: charged or not by the outcome.
+    Cost,
+    /// As the bytes of the request are read; the length that it states only reserves, up to the
+    /// hold.
+    Length,
+    /// When it is reported, or has passed: the index of its counter in the permit.
+    Reported(u8),
+    /// As its parts are: index of the part's ask on the same route, atoms of ours per atom of it.
+    Sum(Vec<(u8, u64)>),
+}
+
+/// The meter of response bytes, as a body wrapper needs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByteMeter {
+    pub(crate) meter: MeterId,
+    /// Counter in the permit.
+    pub(crate) counter: u8,
+    /// Bytes taken at a time.
+    pub(crate) chunk: u64,
+    /// The body ends when no units remain.
+    pub(crate) cut: bool,
+}
+
+/// How rates hold over the processes that may open a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Together {
+    /// There is one: its buckets are the rates.
+    Alone,
+    /// Each of so many nodes has an equal part of every rate, but for those that are leased by the
+    /// slot: which say that they are `strict`, or do not say, and that is what it means here; and
+    /// those too small for so many nodes (see [`is_too_small`]).
+    Among {
+        /// How many.
+        nodes: usize,
+        /// What a rate is that does not say.
+        strict: bool,
+    },
+    /// All are leased by the slot: nobody knows how many nodes there are.
+    Leased,
+}
+
+/// Whether a rate is too small to be shared by so many nodes: if each of them admitted one request
+/// of this size, as it does from a full part of the rate, all of them would pass its burst. It is
+/// leased by the slot instead, whatever it says.
+fn is_too_small(rate: &Rate, most_asked: u64, nodes: usize) -> bool {
+    let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
+    nodes > 1 && rate.burst < nodes.saturating_mul(most_asked.clamp(1, rate.burst.max(1)))
+}
+
+impl Together {
+    /// How many nodes share rates, as far as it is known.
+    pub(crate) fn nodes(self) -> usize {
+        match self {
+            Self::Among { nodes, .. } => nodes,
+            Self::Alone | Self::Leased => 1,
+        }
+    }
+
+    /// Whether a rate is leased by the slot, of which a request asks for so much at most.
+    fn leases(self, rate: &Rate, most_asked: u64) -> bool {
+        match self {
+            Self::Alone => false,
+            Self::Among { strict, nodes } => {
+                rate.strict.unwrap_or(strict) || is_too_small(rate, most_asked, nodes)
+            }
+            Self::Leased => true,
+        }
+    }
+}
+
+impl Policy {
+    /// Lowers `plan`, for a process that holds its rates in this way. `grants` are the tenant's
+    /// own, in any order.
+    pub(crate) fn new(
+        catalog: &Catalog,
+        plan: Arc<Plan>,
+        grants: &[GrantTerms],
+        together: Together,
+    ) -> Self {
+        let scopes = plan.rates.values().flatten().map(|r| &r.scope);
+        let mut scopes = scopes.chain(plan.quotas.values().flatten().map(|q| &q.scope));
+        let mut policy = Self {
+            uses_ip: scopes.any(|scope| *scope == Scope::Ip),
+            rates: Vec::new(),
+            pools: Vec::new(),
+            quotas: Vec::new(),
+            routes: Vec::new(),
+            elsewhere: RoutePolicy::default(),
+            rates_on: BTreeMap::new(),
+            quotas_of: BTreeMap::new(),
+            grants_of: BTreeMap::new(),
+            debtors: BTreeMap::new(),
+            tenant_buckets: 0,
+            tenant_pools: 0,
+            plan: plan.clone(),
+        };
+        policy.rates_on = policy.lower_rates(catalog, &plan, together);
+        policy.quotas_of = policy.lower_quotas(&plan);
+        policy.grants_of = policy.lower_grants(&plan, grants);
+        policy.debtors = policy.lower_debtors(catalog, &plan);
+        let routes = catalog.routes.iter();
+        policy.routes = routes.map(|(id, _)| policy.lower_route(catalog, Some(id))).collect();
+        policy.elsewhere = policy.lower_route(catalog, None);
+        policy.size_first_leases();
+        policy
+    }
+
+    /// Who pays for a meter's units; `None`: nothing limits it for the whole tenant.
+    pub(crate) fn payers(&self, meter: MeterId) -> Option<Payers<'_>> {
+        let quotas = self.quotas_of.get(&meter).map_or(&[][..], |quotas| quotas);
+        let grants = self.grants_of.get(&meter).map_or(&[][..], |grants| grants);
+        let debtor = self.debtors.get(&meter);
+        let is_limited =
+            debtor.is_some() || quotas.iter().any(|q| self.quotas[usize::from(*q)].tenant_wide);
+        let once_only = debtor.is_some_and(|(_, once_only)| *once_only);
+        let debtor = debtor.map(|(pool, _)| *pool);
+        is_limited.then_some(Payers { meter, quotas, grants, once_only, debtor })
+    }
+
+    /// The pool that something was taken from.
+    fn pool_of(&self, from: &From) -> Option<&PoolRule> {
+        match from {
+            From::Pool(pool) | From::ScopedPool(pool, _) => Some(&self.pools[usize::from(*pool)]),
+            From::Bucket(_) | From::ScopedBucket(..) => None,
+        }
+    }
+
+    /// Whether that lies beyond a quota that bills.
+    pub(crate) fn bills(&self, from: &From) -> bool {
+        self.pool_of(from).is_some_and(|pool| pool.billed)
+    }
+
+    /// Whether that is a grant.
+    pub(crate) fn grants(&self, from: &From) -> bool {
+        self.pool_of(from).is_some_and(PoolRule::is_grant)
+    }
+
+    /// Meters that a debt may stand against.
+    pub(crate) fn limited(&self) -> impl Iterator<Item = MeterId> + '_ {
+        let once_only = self.debtors.iter().filter(|(_, (_, once_only))| *once_only);
+        self.quotas_of.keys().chain(once_only.map(|(meter, _)| meter)).copied()
+    }
+
+    /// The rules of work that is no request: of the route with its name if there is one, and for
+    /// the costs it names.
+    pub(crate) fn work(
+        &self,
+        catalog: &Catalog,
+        route: Option<RouteId>,
+        costs: &[(MeterId, u64)],
+    ) -> RoutePolicy {
+        let mut all: Vec<(MeterId, u64)> = costs.to_vec();
+        let of_route =
+            route.map_or(&[][..], |id| &catalog.routes.as_slice()[usize::from(id.0)].cost);
+        let named = |all: &[(MeterId, u64)], meter| all.iter().any(|(m, _)| *m == meter);
+        for (meter, n) in of_route {
+            if !named(&all, *meter) {
+                all.push((*meter, *n));
+            }
+        }
+        let is_free = route.is_some_and(|id| catalog.routes.as_slice()[usize::from(id.0)].free);
+        if route.is_none() || (is_free && !all.is_empty()) {
+            // It is no request, and nothing is set aside for what it does not name.
+            for i in 0..catalog.meters.len() {
+                if !named(&all, MeterId(index(i))) {
+                    all.push((MeterId(index(i)), 0));
+                }
+            }
+        }
+        let mut rules = self.lower_with(catalog, route, &all);
+        (rules.free, rules.counts_request, rules.counts_response) = (false, None, None);
+        rules
+    }
+
+    /// The rules of a route; those of no route, where this policy was made without it.
+    #[inline]
+    pub(crate) fn route(&self, route: Option<RouteId>) -> &RoutePolicy {
+        let rules = route.and_then(|route| self.routes.get(usize::from(route.0)));
+        rules.unwrap_or(&self.elsewhere)
+    }
+
+    pub(crate) fn on_lease_error(&self) -> OnLeaseError {
+        self.plan.on_lease_error
+    }
+}

@@ -1,0 +1,353 @@
+//! From what the directory says of a tenant to the policy it is held to now.
+//!
+//! Who wins: an operator's override in the directory, then the `[tenant.x]` table, then the plan
+//! that was assigned, then `default-plan`; and what the `[billing]` table makes of the payment
+//! state. Addons come on top of that. Pure, and the same for the same record, catalog and instant;
+//! `until_ms` says when it may change by itself.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::catalog::{Anchors, Catalog, Changes, MeterId, PaymentRule, PlanId};
+use crate::decision::{Payment, Reason};
+use crate::directory::{PaymentState, TenantRecord};
+use crate::policy::{GrantTerms, Policy, Together};
+use crate::quota::lease::MOST;
+use crate::repeated::repeated;
+
+/// Whether a tenant may call at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Good,
+    Refused(Reason),
+}
+
+/// What resolving a tenant against a catalog came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) standing: Standing,
+    pub(crate) anchors: Anchors,
+    /// When it has to be resolved anew: an exception, a grace or a trial ends.
+    pub(crate) until_ms: i64,
+    /// Billing account in force.
+    pub(crate) account: Option<Arc<str>>,
+    /// Catalog revision, then tenant version: whose limits win in a pool.
+    pub(crate) rev: i64,
+}
+
+/// A catalog in force, with the policies that tenants without exceptions share.
+#[derive(Debug)]
+pub(crate) struct LiveCatalog {
+    pub(crate) catalog: Arc<Catalog>,
+    /// Number of the publication in the store.
+    pub(crate) revision: u64,
+    /// Counts the catalogs of this process.
+    pub(crate) epoch: u64,
+    policies: Vec<OnceLock<Arc<Policy>>>,
+    /// How its rates hold over the processes that share the store.
+    pub(crate) together: Together,
+}
+
+impl LiveCatalog {
+    pub(crate) fn new(catalog: Arc<Catalog>, revision: u64, epoch: u64) -> Self {
+        let policies = catalog.plans.iter().map(|_| OnceLock::new()).collect();
+        Self { catalog, revision, epoch, policies, together: Together::Alone }
+    }
+
+    /// The same once more: whoever resolved under this one resolves anew.
+    #[must_use]
+    pub(crate) fn next(&self) -> Self {
+        self.followed_by(self.catalog.clone(), self.revision)
+    }
+
+    /// Another one in its place.
+    #[must_use]
+    pub(crate) fn followed_by(&self, catalog: Arc<Catalog>, revision: u64) -> Self {
+        let next = Self::new(catalog, revision, self.epoch + 1);
+        Self { together: self.together, ..next }
+    }
+
+    /// The same where rates hold in this way.
+    #[must_use]
+    pub(crate) fn together(self, together: Together) -> Self {
+        Self { together, ..self }
+    }
+
+    /// The same for another number of nodes that share its rates.
+    #[must_use]
+    pub(crate) fn among(self, nodes: usize) -> Self {
+        match self.together {
+            Together::Among { strict, .. } => self.together(Together::Among { nodes, strict }),
+            Together::Alone | Together::Leased => self,
+        }
+    }
+
+    /// What holds for this tenant at `now_ms`.
+    pub(crate) fn resolve(&self, record: &TenantRecord, now_ms: i64) -> Resolved {
+        let mut edges = Edges { now_ms, next_ms: first_grant_end(record, now_ms), passed: 0 };
+        let layers = self.layers(record, &mut edges);
+        let assigned = self.assigned(record, now_ms);
+        let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(assigned);
+        let (paid, mut standing) = self.paid(record, base, &mut edges);
+        let term = layers.iter().rev().find_map(|layer| layer.term);
+        // Addons belong to the plan that was bought, not to what is left of it without payment.
+        let addons = if paid == base { self.addons(record) } else { Vec::new() };
+        let policy = self.policy(record, paid, layers, &addons, now_ms);
+        if let Some(life) = policy.plan.expires {
+            let from = record.first_request_ms.unwrap_or(now_ms);
+            if !edges.before(from.saturating_add(millis(life))) {
+                standing = owed(Payment::TrialOver);
+            }
+        }
+        if record.suspended {
+            standing = Standing::Refused(Reason::Suspended);
+        }
+        Resolved {
+            policy,
+            standing,
+            anchors: Anchors { cycle_ms: record.anchor_ms, term },
+            until_ms: edges.next_ms,
+            account: record.account.as_deref().map(Arc::from),
+            rev: self.rev(record, &edges),
+        }
+    }
+
+    /// Exceptions in force, weakest first.
+    fn layers(&self, record: &TenantRecord, edges: &mut Edges) -> Vec<Changes> {
+        let mut layers = Vec::new();
+        let exception = self.catalog.exception(&record.id, edges.now_ms);
+        match exception.filter(|e| e.until_ms.is_none_or(|end| edges.before(end))) {
+            Some(exception) => layers.push(exception.changes.clone()),
+            // Having ended is an edge that stays behind us, also where it ended before the start.
+            None => edges.passed += u32::from(exception.is_none()),
+        }
+        for own in &record.overrides {
+            if own.until_ms.is_some_and(|end| !edges.before(end)) {
+                continue;
+            }
+            match self.catalog.parse_changes(&own.changes) {
+                Ok(changes) => layers.push(changes),
+                // It was checked when it was made; since then the plan file has lost a name.
+                Err(errors) => {
+                    let now_ms = edges.now_ms;
+                    repeated!(error, now_ms, "override ignored"; tenant = %record.id, %errors);
+                }
+            }
+        }
+        layers
+    }
+
+    fn assigned(&self, record: &TenantRecord, now_ms: i64) -> PlanId {
+        let catalog = &self.catalog;
+        let Some(name) = &record.plan else {
+            return catalog.default_plan;
+        };
+        catalog.plan(name).unwrap_or_else(|| {
+            const TEXT: &str = "no such plan: on the default plan";
+            repeated!(error, now_ms, TEXT; tenant = %record.id, plan = %name);
+            catalog.default_plan
+        })
+    }
+
+    /// Addons that were bought, by their place in the catalog. One that the plan file has no more
+    /// adds nothing.
+    fn addons(&self, record: &TenantRecord) -> Vec<(usize, u64)> {
+        let place = |name: &str| self.catalog.addons.iter().position(|addon| *addon.name == *name);
+        record.addons.iter().filter_map(|(name, n)| Some((place(name)?, *n))).collect()
+    }
+
+    /// What the payment state makes of the plan.
+    fn paid(&self, record: &TenantRecord, plan: PlanId, edges: &mut Edges) -> (PlanId, Standing) {
+        let billing = &self.catalog.billing;
+        let mut rule = match record.payment {
+            PaymentState::Good => return (plan, Standing::Good),
+            PaymentState::Trialing => &billing.trialing,
+            PaymentState::PastDue => &billing.past_due,
+            PaymentState::Unpaid => &billing.unpaid,
+            PaymentState::Canceled => &billing.canceled,
+        };
+        let mut from_ms = record.payment_since_ms;
+        loop {
+            match rule {
+                PaymentRule::Full => return (plan, Standing::Good),
+                PaymentRule::Plan(other) => return (*other, Standing::Good),
+                PaymentRule::PaymentRequired => return (plan, owed(Payment::Unpaid)),
+                PaymentRule::Grace(grace, then) => {
+                    from_ms = from_ms.saturating_add(millis(*grace));
+                    if edges.before(from_ms) {
+                        return (plan, Standing::Good);
+                    }
+                    rule = then;
+                }
+            }
+        }
+    }
+
+    fn policy(
+        &self,
+        record: &TenantRecord,
+        base: PlanId,
+        layers: Vec<Changes>,
+        addons: &[(usize, u64)],
+        now_ms: i64,
+    ) -> Arc<Policy> {
+        let grants = grants(record, &self.catalog, now_ms);
+        let at = usize::from(base.0);
+        if layers.is_empty() && grants.is_empty() && addons.is_empty() {
+            let shared = &self.policies[at];
+            let make = || {
+                let plan = Arc::new(self.catalog.plans[at].clone());
+                Arc::new(Policy::new(&self.catalog, plan, &[], self.together))
+            };
+            return shared.get_or_init(make).clone();
+        }
+        // The payment rule has chosen the base: an exception's own `plan` was its suggestion.
+        let layers: Vec<Changes> =
+            layers.into_iter().map(|layer| Changes { plan: None, ..layer }).collect();
+        let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
+        let plan = self.catalog.with_addons(plan, addons);
+        Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.together))
+    }
+
+    /// Orders what nodes may know: a newer catalog, then a newer record, then a later time. Each
+    /// part is cut to its bits; 2^33 catalogs, 2^24 changes of one tenant and 63 ends are enough.
+    fn rev(&self, record: &TenantRecord, edges: &Edges) -> i64 {
+        let part = |n: u64, bits: u32| i64::try_from(n & ((1 << bits) - 1)).unwrap_or(0);
+        part(self.revision, 33) << 30
+            | part(record.version, 24) << 6
+            | part(u64::from(edges.passed.min(63)), 6)
+    }
+}
+
+/// The instants at which what holds for a tenant changes by itself.
+struct Edges {
+    now_ms: i64,
+    /// The first one ahead.
+    next_ms: i64,
+    /// How many lie behind.
+    passed: u32,
+}
+
+impl Edges {
+    /// Whether this edge is still ahead.
+    fn before(&mut self, end_ms: i64) -> bool {
+        let ahead = self.now_ms < end_ms;
+        if ahead {
+            self.next_ms = self.next_ms.min(end_ms);
+        } else {
+            self.passed += 1;
+        }
+        ahead
+    }
+}
+
+/// A grant's end is an edge: from then on it is not drawn from.
+fn first_grant_end(record: &TenantRecord, now_ms: i64) -> i64 {
+    let ends = record.grants.iter().filter_map(|g| g.expires_ms).filter(|end| *end > now_ms);
+    ends.min().unwrap_or(i64::MAX)
+}
+
+fn grants(record: &TenantRecord, catalog: &Catalog, now_ms: i64) -> Vec<GrantTerms> {
+    let meter = |name: &str| {
+        let at = catalog.meters.iter().position(|m| &*m.name == name)?;
+        Some(MeterId(u16::try_from(at).ok()?))
+    };
+    let in_force = record.grants.iter().filter(|g| g.expires_ms.is_none_or(|end| end > now_ms));
+    in_force
+        .filter_map(|grant| {
+            let meter = meter(&grant.meter)?;
+            let scale = catalog.meters[usize::from(meter.0)].scale;
+            Some(GrantTerms {
+                id: grant.id.as_str().into(),
+                meter,
+                atoms: grant.units.saturating_mul(scale).min(MOST),
+                expires_ms: grant.expires_ms,
+                of_plan: false,
+            })
+        })
+        .collect()
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn owed(what: Payment) -> Standing {
+    Standing::Refused(Reason::PaymentRequired(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Surrogate;
+    use crate::testing::START_MS;
+
+    const DAY_MS: i64 = 86_400_000;
+
+    /// The exception in it lasts through the day after [`START_MS`].
+    const PLANS: &str = r#"
+        default-plan = "free"
+        timezone     = "UTC"
+        [meter.jobs]
+        [plan.free]
+        quota.jobs = "10/day"
+        [plan.pro]
+        quota.jobs    = "100/day"
+        feature.seats = 1
+        [addon.other]
+        adds = { feature.seats = 1 }
+        [addon.pack]
+        adds = { quota.jobs = "5/day" }
+        [billing]
+        canceled = "free"
+        [tenant.globex]
+        quota.jobs = "1k/day"
+        until      = 2026-03-18
+        note       = "a launch"
+    "#;
+
+    fn live() -> LiveCatalog {
+        LiveCatalog::new(Arc::new(Catalog::parse("plans.toml", PLANS, START_MS).unwrap()), 1, 1)
+    }
+
+    fn on_pro(id: &str) -> TenantRecord {
+        let mut record = TenantRecord::begin(Surrogate::test(1), id, START_MS);
+        record.plan = Some("pro".to_owned());
+        record
+    }
+
+    /// What the one quota of its plan includes.
+    fn jobs(resolved: &Resolved) -> i64 {
+        resolved.policy.pools[0].limit
+    }
+
+    #[test]
+    fn addons_are_times_their_number_and_end_with_the_plan_they_were_bought_for() {
+        let (live, mut acme) = (live(), on_pro("acme"));
+        assert_eq!(jobs(&live.resolve(&acme, START_MS)), 100);
+        acme.addons.extend([("pack".to_owned(), 3), ("of another file".to_owned(), 7)]);
+        assert_eq!(jobs(&live.resolve(&acme, START_MS)), 115);
+        acme.payment = PaymentState::Canceled;
+        assert_eq!(jobs(&live.resolve(&acme, START_MS)), 10);
+    }
+
+    #[test]
+    fn an_exceptions_end_is_newer_to_other_processes_than_what_held_before_it() {
+        let (live, globex) = (live(), on_pro("globex"));
+        let before = live.resolve(&globex, START_MS);
+        assert_eq!(jobs(&before), 1_000);
+        let after = live.resolve(&globex, before.until_ms);
+        assert!(before.until_ms <= START_MS + 2 * DAY_MS);
+        assert_eq!((jobs(&after), after.until_ms), (100, i64::MAX));
+        assert!(after.rev > before.rev, "{} after {}", after.rev, before.rev);
+    }
+
+    #[test]
+    fn another_plan_file_leaves_rates_to_as_many_nodes_as_there_were() {
+        let together = Together::Among { nodes: 3, strict: true };
+        let live = live().together(together);
+        let next = live.followed_by(live.catalog.clone(), 2);
+        assert_eq!((next.together, live.next().together), (together, together));
+    }
+}

@@ -1,0 +1,375 @@
+//! Limits within a tenant: buckets and leases by credential, user, address or a named scope.
+//!
+//! A table of at most [`MAX_SCOPED`] entries for the whole process. An entry is made by the first
+//! request that needs it and swept when nobody has used it for a while. No tenant has more entries
+//! than are free: one alone has half of them, two a third each. What a tenant has there is served,
+//! and what would need one more is refused, so that a flood of new scopes costs neither memory nor
+//! other tenants.
+
+use std::num::NonZeroU128;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::catalog::Scope;
+use crate::clock::Now;
+use crate::config::NoScope;
+use crate::ids::Surrogate;
+use crate::policy::bucket::BucketRule;
+use crate::quota::lease::Lease;
+use crate::quota::lease::SLOT_OVER_MS;
+
+mod bucket;
+
+pub(crate) use bucket::ScopedBucket;
+
+/// Most scoped buckets and leases in one process: about 300 MB of leases at worst.
+pub(crate) const MAX_SCOPED: usize = 1_000_000;
+
+/// An entry that nobody has used for this long is swept, a bucket once it is full and a lease once
+/// it is given back.
+pub(crate) const IDLE_NS: u64 = 600 * 1_000_000_000;
+
+/// Who is calling within a tenant: hashes, stable over processes, of what identification yielded.
+/// The address is not among them: it is the request's, not the caller's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ScopeValues {
+    pub(crate) key: Option<u128>,
+    pub(crate) user: Option<u128>,
+    pub(crate) named: SmallVec<[(Arc<str>, u128); 1]>,
+}
+
+/// The scopes of one request: what is known of its caller, and its address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ScopesOf<'a> {
+    /// `None` for work that no caller asked for: limits within the tenant do not hold for it.
+    pub(crate) known: Option<&'a ScopeValues>,
+    pub(crate) ip: Option<NonZeroU128>,
+    /// What becomes of limits by a scope that the caller has no value of. `None`: they do not hold.
+    pub(crate) without: Option<&'a WithoutValue>,
+}
+
+/// The value of those that have none of a scope, all of a tenant together. Others are hashes.
+const NO_VALUE: u128 = 1;
+
+/// What becomes of limits by a scope that a caller has no value of; logged once for each kind.
+#[derive(Debug, Default)]
+pub(crate) struct WithoutValue {
+    rule: OnceLock<NoScope>,
+    /// A bit for each kind that was logged.
+    logged: AtomicU64,
+}
+
+impl WithoutValue {
+    /// As the service file says; before that as where it says nothing.
+    pub(crate) fn be(&self, rule: NoScope) {
+        self.rule.get_or_init(|| rule);
+    }
+
+    pub(crate) fn rule(&self) -> NoScope {
+        self.rule.get().copied().unwrap_or_default()
+    }
+
+    #[cold]
+    fn value(&self, scope: &Scope) -> Option<u128> {
+        let (bit, name) = match scope {
+            Scope::Tenant | Scope::Key => (1, "key"),
+            Scope::User => (2, "user"),
+            Scope::Ip => (4, "ip"),
+            // Names that share a bit share a line; there are few.
+            Scope::Named(name) => (8 << (name.bytes().map(u64::from).sum::<u64>() % 61), &**name),
+        };
+        if self.logged.load(Ordering::Relaxed) & bit == 0
+            && self.logged.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        {
+            tracing::warn!(
+                scope = name,
+                "a request has no value of a scope that limits go by: {}",
+                told(self.rule()),
+            );
+        }
+        (self.rule() != NoScope::Skip).then_some(NO_VALUE)
+    }
+}
+
+/// What a rule means, for the log.
+pub(crate) fn told(rule: NoScope) -> &'static str {
+    match rule {
+        NoScope::Tenant => "they hold for all such callers of a tenant together",
+        NoScope::Refuse => "such callers are refused",
+        NoScope::Skip => "they do not hold for such callers",
+    }
+}
+
+impl ScopesOf<'_> {
+    /// The value of a scope by which a limit holds; `None`: it does not hold here.
+    pub(crate) fn of(&self, scope: &Scope) -> Option<u128> {
+        self.own(scope).or_else(|| {
+            self.known?;
+            self.without?.value(scope)
+        })
+    }
+
+    /// Whether a caller is refused because it has no value of a scope.
+    pub(crate) fn lacks(&self, scope: &Scope) -> bool {
+        let refuses = self.without.is_some_and(|without| without.rule() == NoScope::Refuse);
+        refuses && self.known.is_some() && self.own(scope).is_none()
+    }
+
+    /// The caller's own value.
+    fn own(&self, scope: &Scope) -> Option<u128> {
+        match scope {
+            Scope::Tenant => Some(0),
+            Scope::Key => self.known?.key,
+            Scope::User => self.known?.user,
+            Scope::Ip => self.ip.map(NonZeroU128::get),
+            Scope::Named(name) => {
+                self.known?.named.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+            }
+        }
+    }
+}
+
+/// Which entry: the tenant, the limit's words, whose value, and for a lease from when.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ScopedKey {
+    pub(crate) tenant: Surrogate,
+    pub(crate) limit: Arc<str>,
+    pub(crate) value: u128,
+    pub(crate) start_ms: i64,
+    /// Under which incarnation it is leased; 0 for a bucket.
+    pub(crate) incarnation: u128,
+}
+
+/// A number that moves, with when it was last used.
+#[derive(Debug)]
+pub(crate) struct Used<T> {
+    pub(crate) it: T,
+    at_ns: AtomicU64,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct ScopedTable {
+    buckets: Table<ScopedBucket>,
+    leases: Table<Arc<Lease>>,
+}
+
+/// Entries, and how many each tenant has.
+#[derive(Debug)]
+struct Table<T> {
+    entries: DashMap<ScopedKey, Arc<Used<T>>>,
+    len: AtomicUsize,
+    by_tenant: DashMap<Surrogate, usize>,
+}
+
+impl ScopedTable {
+    /// The bucket, made full if it is new; `None` if its tenant has as many as it may.
+    pub(crate) fn bucket(
+        &self,
+        key: ScopedKey,
+        rule: &BucketRule,
+        now_ns: u64,
+    ) -> Option<Arc<Used<ScopedBucket>>> {
+        self.buckets.find_or(key, now_ns, || ScopedBucket::new(rule))
+    }
+
+    /// The lease, made empty if it is new; `None` if its tenant has as many as it may.
+    pub(crate) fn lease(
+        &self,
+        key: ScopedKey,
+        now_ns: u64,
+        make: impl FnOnce() -> Lease,
+    ) -> Option<Arc<Lease>> {
+        self.leases.find_or(key, now_ns, || Arc::new(make())).map(|used| used.it.clone())
+    }
+
+    /// The lease, if there is one.
+    pub(crate) fn known_lease(&self, key: &ScopedKey) -> Option<Arc<Lease>> {
+        self.leases.entries.get(key).map(|used| used.it.clone())
+    }
+
+    /// The bucket, if there is one.
+    pub(crate) fn known_bucket(&self, key: &ScopedKey) -> Option<Arc<Used<ScopedBucket>>> {
+        self.buckets.entries.get(key).map(|used| used.clone())
+    }
+
+    pub(crate) fn all_leases(&self) -> Vec<Arc<Lease>> {
+        self.leases.entries.iter().map(|entry| entry.it.clone()).collect()
+    }
+
+    /// Drops what nobody has used for [`IDLE_NS`], and nobody would miss, and leases of slots that
+    /// are over. Returns the leases that must be given back first, as long as their window runs;
+    /// they are dropped by a later sweep.
+    pub(crate) fn sweep(&self, now: Now) -> Vec<Arc<Lease>> {
+        let now_ns = now.mono_ns;
+        let idle = |at: &AtomicU64| now_ns.saturating_sub(at.load(Ordering::Relaxed)) > IDLE_NS;
+        self.buckets.retain(|used| !idle(&used.at_ns) || !used.is_full(now_ns));
+        let mut to_return = Vec::new();
+        self.leases.retain(|used| {
+            let lease = &used.it;
+            let end_ms = lease.window().end_ms;
+            let is_over = end_ms <= now.wall_ms;
+            let is_old_slot = lease.is_of_slot() && end_ms + SLOT_OVER_MS <= now.wall_ms;
+            if !is_old_slot && !idle(&used.at_ns) || Arc::strong_count(lease) > 1 {
+                return true;
+            }
+            let done = (is_over || lease.is_returned()) && !lease.is_unlogged();
+            if !done && !is_over {
+                lease.rest();
+                to_return.push(lease.clone());
+            }
+            !done
+        });
+        to_return
+    }
+}
+
+impl<T> Table<T> {
+    fn find_or(
+        &self,
+        key: ScopedKey,
+        now_ns: u64,
+        make: impl FnOnce() -> T,
+    ) -> Option<Arc<Used<T>>> {
+        if let Some(found) = self.entries.get(&key) {
+            found.at_ns.store(now_ns, Ordering::Relaxed);
+            return Some(found.clone());
+        }
+        self.make(key, now_ns, make)
+    }
+
+    #[cold]
+    fn make(&self, key: ScopedKey, now_ns: u64, make: impl FnOnce() -> T) -> Option<Arc<Used<T>>> {
+        let tenant = key.tenant;
+        if !self.enter(tenant) {
+            return None;
+        }
+        match self.entries.entry(key) {
+            Slot::Occupied(found) => {
+                let found = found.get().clone();
+                self.leave(tenant); // another request was faster
+                Some(found)
+            }
+            Slot::Vacant(slot) => {
+                let used = Arc::new(Used { it: make(), at_ns: AtomicU64::new(now_ns) });
+                Some(slot.insert(used).clone())
+            }
+        }
+    }
+
+    /// Counts one more of this tenant's, if more are free than it has.
+    fn enter(&self, tenant: Surrogate) -> bool {
+        let mut of_tenant = self.by_tenant.entry(tenant).or_default();
+        let free = MAX_SCOPED.saturating_sub(self.len.load(Ordering::Relaxed));
+        if *of_tenant >= free {
+            drop(of_tenant);
+            self.by_tenant.remove_if(&tenant, |_, n| *n == 0);
+            return false;
+        }
+        *of_tenant += 1;
+        self.len.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    fn leave(&self, tenant: Surrogate) {
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        if let Slot::Occupied(mut of_tenant) = self.by_tenant.entry(tenant) {
+            *of_tenant.get_mut() = of_tenant.get().saturating_sub(1);
+            if *of_tenant.get() == 0 {
+                of_tenant.remove();
+            }
+        }
+    }
+
+    fn retain(&self, mut keeps: impl FnMut(&Arc<Used<T>>) -> bool) {
+        self.entries.retain(|key, used| {
+            let kept = keeps(used);
+            if !kept {
+                self.leave(key.tenant);
+            }
+            kept
+        });
+    }
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        let (entries, by_tenant) = (DashMap::new(), DashMap::new());
+        Self { entries, len: AtomicUsize::new(0), by_tenant }
+    }
+}
+
+impl<T> std::ops::Deref for Used<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.it
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::quota::pool::{PoolId, Terms};
+
+    fn bucket(table: &ScopedTable, rule: &BucketRule, tenant: u128, value: u128) -> bool {
+        let tenant = Surrogate::test(tenant);
+        let limit: Arc<str> = "default/s/ip".into();
+        let key = ScopedKey { tenant, limit, value, start_ms: 0, incarnation: 0 };
+        table.bucket(key, rule, 0).is_some()
+    }
+
+    #[test]
+    fn a_tenant_with_a_million_addresses_refuses_no_other() {
+        let (table, rule) = (ScopedTable::default(), BucketRule::new(1, Duration::from_secs(1), 1));
+        let made = (0..1_000_000).filter(|value| bucket(&table, &rule, 1, *value)).count();
+        assert_eq!(made, MAX_SCOPED / 2);
+        assert!(bucket(&table, &rule, 1, 7), "what it has is served");
+        for tenant in 2..1_000 {
+            assert!((0..100).all(|value| bucket(&table, &rule, tenant, value)), "{tenant}");
+        }
+        let now = Now { mono_ns: 2 * IDLE_NS, wall_ms: 0 };
+        assert!(table.sweep(now).is_empty());
+        assert!(table.buckets.entries.is_empty() && table.buckets.by_tenant.is_empty());
+        assert_eq!(table.buckets.len.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn leases_of_windows_that_are_over_are_not_given_back() {
+        let table = ScopedTable::default();
+        let at = |wall_ms: i64, ago_ns: u64| Now { mono_ns: 2 * IDLE_NS + ago_ns, wall_ms };
+        let make = |of_slot: bool, limit: &str| {
+            let key = ScopedKey {
+                tenant: Surrogate::test(1),
+                limit: limit.into(),
+                value: 7,
+                start_ms: 0,
+                incarnation: 1,
+            };
+            let (tenant, limit) = (key.tenant, key.limit.clone());
+            let pool = PoolId { tenant, limit, scope: 7, start_ms: 0 };
+            let terms = Terms { limit: 10, rev: 1 };
+            let lease = || {
+                let lease = Lease::new(pool, 60_000, terms, 1).under(1).of_slot(of_slot);
+                lease.release(3); // as if it held some
+                lease
+            };
+            drop(table.lease(key, at(0, 0).mono_ns, lease));
+        };
+        make(true, "rate/default/s");
+        make(false, "requests/min");
+        let left = |now| (table.sweep(now).len(), table.all_leases().len());
+        assert_eq!(left(at(59_999, 1)), (0, 2), "their windows run");
+        assert_eq!(left(at(64_999, 1)), (0, 2), "the slot is only just over");
+        assert_eq!(left(at(65_000, 1)), (0, 1));
+        assert_eq!(left(at(65_000, 2 * IDLE_NS)), (0, 0));
+    }
+}

@@ -1,0 +1,66 @@
+//! What a request has taken, and of which limit.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::policy::scoped::{ScopedBucket, Used};
+use crate::quota::lease::Lease;
+
+/// The limit at fault, by its index in the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    None,
+    Rate(u16),
+    Quota(u16),
+    Grant(u16),
+}
+
+/// What was taken from one limit, to be settled or given back.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) from: From,
+    pub(crate) n: u64,
+    /// Index of the meter ask it serves; [`CALLS`] for a bucket that counts calls.
+    pub(crate) ask: u8,
+    /// Which draw it belongs to: use is settled draw by draw, in their order. An ask that several
+    /// pay for is a draw for each part, see [`PARTS`].
+    pub(crate) draw: u64,
+}
+
+impl Taken {
+    /// Units of a pool, as opposed to room in a bucket.
+    pub(crate) fn is_units(&self) -> bool {
+        matches!(self.from, From::Pool(_) | From::ScopedPool(..))
+    }
+
+    /// Whether it serves the same ask from the same limit.
+    pub(crate) fn is_from_same(&self, other: &Self) -> bool {
+        self.ask == other.ask
+            && match (&self.from, &other.from) {
+                (From::Pool(one), From::Pool(two)) => one == two,
+                (From::ScopedPool(_, one), From::ScopedPool(_, two)) => Arc::ptr_eq(one, two),
+                _ => false,
+            }
+    }
+}
+
+/// Parts of one ask, as a power of two: the draws of the next ask begin so much later.
+pub(crate) const PARTS: u32 = 20;
+
+/// `Taken::ask` of a bucket that counts calls.
+pub(crate) const CALLS: u8 = u8::MAX;
+
+/// The number it was taken from.
+#[derive(Clone, Debug)]
+pub(crate) enum From {
+    /// The bucket of this rate.
+    Bucket(u16),
+    ScopedBucket(u16, Arc<Used<ScopedBucket>>),
+    /// The lease of this pool.
+    Pool(u16),
+    ScopedPool(u16, Arc<Lease>),
+}
+
+/// Most requests draw from four limits or fewer; more spill to the heap.
+pub(crate) type TakenList = SmallVec<[Taken; 4]>;

@@ -1,0 +1,519 @@
+//! A lease: units of one pool that this process has taken in advance and serves from memory.
+//!
+//! Two halves. The **hot** half is a handful of atomics: what is left, what was settled, and when
+//! it is worth asking for more. The **cold** half is a state machine without I/O: [`Lease::next`]
+//! says which write to make, [`Lease::answered`] reads what came back. One write is in flight at a
+//! time; after an unknown outcome the identical write is repeated, and the state that comes back is
+//! adopted, never computed.
+//!
+//! # Laws
+//!
+//! 1. `left + withheld + open holds + total == bound`: the smaller of what the pool's entry says
+//!    this process has and the larger of what that entry pre-authorised and the highest ceiling in
+//!    the usage log. `left` is raised only by what the store has acknowledged, so what is served
+//!    never passes it, and the entry and the log together show what cannot have been served.
+//! 2. `total` (settled use) never falls.
+//! 3. Before units are given back, `left` is lowered by them.
+//! 4. What the pool lacks, owed or given out before its limit was lowered, is withheld: it makes
+//!    `left` negative, and what requests give back fills that first.
+//! 5. Units served beyond the lease (a cost learned late) make `left` negative: a debt. While it
+//!    stands nothing is admitted, and what is released or granted pays it first.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use self::ask::Op;
+pub(crate) use self::ask::{Call, Seek};
+use self::ceiling::Ceiling;
+use self::debt::Debts;
+use crate::catalog::Window;
+use crate::clock::Now;
+use crate::quota::alert::{AlertRule, Alerting, Due};
+use crate::quota::pool::{Entry, PoolId, Terms, View};
+use crate::store::layout::Space;
+
+mod ask;
+pub(crate) mod at_rest;
+mod ceiling;
+mod cold;
+mod debt;
+mod remaining;
+mod size;
+mod wait;
+
+/// The first lease of a pool, in asks: small, because nobody knows yet what this process needs.
+pub(crate) const FIRST_ASKS: u64 = 8;
+
+/// Largest total of a lease or a use row, in atoms, so that sums of several stay in range. What
+/// comes beyond it is a mistake of whoever reports it.
+pub(crate) const MOST: u64 = 1 << 60;
+
+/// Who leases: this process's part of the table and its incarnation.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
+    pub(crate) space: Space,
+    pub(crate) incarnation: u128,
+}
+
+/// One of a slot is forgotten so long after it: there is another one every few seconds. Where a
+/// clock comes back to the slot, what was leased of it counts as used.
+pub(crate) const SLOT_OVER_MS: i64 = 5_000;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pool: PoolId,
+    /// The incarnation whose entry and log it is in.
+    incarnation: u128,
+    end_ms: i64,
+    /// What its pool is made with; see [`pool::ttl`].
+    ttl: Option<i64>,
+    /// Atoms that may still be taken; negative is a debt.
+    left: AtomicI64,
+    /// Atoms settled.
+    total: AtomicU64,
+    /// `total` as the usage log last had it; the flush alone writes it.
+    logged: AtomicU64,
+    /// Renew when `left` falls below this.
+    low: AtomicI64,
+    /// Until then, asks that lack `refused_short` and more of what is left of the pool are refused
+    /// without asking it. Requests that give back units lower what is lacking.
+    refused_until_ns: AtomicU64,
+    refused_short: AtomicI64,
+    /// Largest ask since the last answer, and the sum of those that wait now.
+    wanted: AtomicU64,
+    waiting: AtomicU64,
+    /// Counts twice whenever units move between `left` and `free_seen`: odd while they do.
+    moves: AtomicU32,
+    /// What nobody held when the pool was last seen.
+    free_seen: AtomicI64,
+    /// The revision of the terms.
+    rev: AtomicI64,
+    /// Of a slot of a strict rate; see `ceiling.rs`.
+    of_slot: bool,
+    /// Its quota bills: what is learned of after its window is paid by it, in any process, before
+    /// that is overage. So what is left of it goes back also then.
+    bills: bool,
+    /// Whether the keeper has it in hand.
+    queued: AtomicBool,
+    /// Whether the recorder has it in hand (leases of narrower scope than the tenant).
+    dirty: AtomicBool,
+    /// On which of the hub's lists it is.
+    pub(crate) listed: Listed,
+    /// Whether anything of its pool is owed, and whether it was ever looked at.
+    in_debt: AtomicBool,
+    seen: AtomicBool,
+    /// Whether the limit was changed within the window.
+    moved: AtomicBool,
+    /// Whether a request waits for a look at it, because others may have changed its limit.
+    looked_for: AtomicBool,
+    /// Wakes those who wait for units.
+    changed: Notify,
+    cold: Mutex<Cold>,
+}
+
+/// What is known of the pool, and what is being asked of it.
+#[derive(Debug)]
+struct Cold {
+    terms: Terms,
+    /// The highest limit since the pool was seen, where that has paid of what is owed and was
+    /// lowered again before it was written.
+    peak: Option<Terms>,
+    /// Alerts of the quota it is of, if there are any.
+    alerting: Option<Box<Alerting>>,
+    view: Option<View>,
+    /// The view is too old to refuse by: look again first.
+    stale: bool,
+    /// The pool was never seen, and is to be looked at before it is made.
+    unseen: bool,
+    /// The sub-pool that its entry is in; `None`: the pool itself.
+    shard: Option<u16>,
+    /// It stays with the root, where something is owed.
+    in_root: bool,
+    /// Of a sub-pool: what was free in its root when that was last looked at, and its share of it.
+    elsewhere: i64,
+    share: i64,
+    /// Whether units are given back instead of taken.
+    closing: Closing,
+    debts: Debts,
+    /// Size of the next lease before the caps, in atoms.
+    size: u64,
+    /// The last lease: how much, and when.
+    granted: u64,
+    granted_ns: u64,
+    /// The highest ceiling in the log, and how fast units are used: see `ceiling.rs`.
+    ceiling: Ceiling,
+    /// The usual ask, in atoms.
+    first_ask: u64,
+    /// The entry was closed by somebody else, who had sealed our log: `view` stays as it was, and
+    /// with it the bound. What remains of the entry now stands here.
+    fenced: bool,
+    remains: Option<Entry>,
+    in_flight: Option<Box<(Op, Call)>>,
+    /// The newest revision that was known when that was asked, and the one as of which the pool was
+    /// last seen: under a newer one others may have changed it since.
+    asked_rev: i64,
+    seen_rev: i64,
+    /// The newest revision that the other side of its limit has been seen under.
+    beside_rev: i64,
+    /// A try of the call in flight may have been applied: that a later try was not says nothing of
+    /// it, so only an answer ends it.
+    in_doubt: bool,
+    /// A grant to an entry that is not there was refused: a copy of it that comes late, when there
+    /// are units again, makes the entry without anybody's knowing.
+    may_be_late: bool,
+    /// The pool lacks units: late use owes them, or they were given out before the limit was
+    /// lowered. `left` is so much lower, until units that are left here, or that requests give
+    /// back, have gone back to the pool.
+    withheld: u64,
+}
+
+/// Whether a lease gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// Until somebody asks again.
+    Resting,
+    ForGood,
+}
+
+/// On which lists of the hub a lease is, so that none has to be searched.
+#[derive(Debug, Default)]
+pub(crate) struct Listed(AtomicU8);
+
+impl Listed {
+    /// It is on the list of those that wait for a higher ceiling.
+    pub(crate) const CAPPED: u8 = 1;
+    /// It is on the list of those that no sheet holds any more.
+    pub(crate) const RETIRED: u8 = 2;
+    /// It is to be there; without this it leaves when the list is gone through.
+    pub(crate) const WANTED: u8 = 4;
+    /// It is on the list of those that have units which others could take back.
+    pub(crate) const RECLAIMABLE: u8 = 8;
+
+    /// True: it was not there before.
+    pub(crate) fn put(&self, list: u8) -> bool {
+        self.0.fetch_or(list, Ordering::AcqRel) & list == 0
+    }
+
+    /// True: it was there.
+    pub(crate) fn take(&self, list: u8) -> bool {
+        self.0.fetch_and(!list, Ordering::AcqRel) & list != 0
+    }
+
+    pub(crate) fn has(&self, list: u8) -> bool {
+        self.0.load(Ordering::Acquire) & list != 0
+    }
+}
+
+/// What an attempt to take came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    /// Taken. `renew`: it is time to ask for more, ahead of need.
+    Taken { renew: bool },
+    /// Not enough here, and the pool may have more.
+    Need,
+    /// Not enough here nor in the pool, when it was last asked.
+    Exhausted,
+}
+
+impl Lease {
+    /// A lease that holds nothing yet. `first_ask` is the usual ask, from which the first size
+    /// comes.
+    pub(crate) fn new(pool: PoolId, end_ms: i64, terms: Terms, first_ask: u64) -> Self {
+        Self {
+            pool,
+            incarnation: 0,
+            end_ms,
+            ttl: None,
+            left: AtomicI64::new(0),
+            total: AtomicU64::new(0),
+            logged: AtomicU64::new(0),
+            low: AtomicI64::new(0),
+            refused_until_ns: AtomicU64::new(0),
+            refused_short: AtomicI64::new(0),
+            wanted: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            moves: AtomicU32::new(0),
+            free_seen: AtomicI64::new(terms.limit),
+            rev: AtomicI64::new(terms.rev),
+            of_slot: false,
+            bills: false,
+            queued: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
+            listed: Listed::default(),
+            in_debt: AtomicBool::new(false),
+            seen: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
+            looked_for: AtomicBool::new(false),
+            changed: Notify::new(),
+            cold: Mutex::new(Cold {
+                terms,
+                peak: None,
+                alerting: None,
+                view: None,
+                stale: false,
+                unseen: false,
+                shard: None,
+                in_root: false,
+                elsewhere: 0,
+                share: 0,
+                closing: Closing::No,
+                debts: Debts::default(),
+                size: first_ask.max(1).saturating_mul(FIRST_ASKS),
+                granted: 0,
+                granted_ns: 0,
+                ceiling: Ceiling::default(),
+                first_ask: first_ask.max(1),
+                fenced: false,
+                remains: None,
+                in_flight: None,
+                asked_rev: i64::MIN,
+                seen_rev: i64::MIN,
+                beside_rev: i64::MIN,
+                in_doubt: false,
+                may_be_late: false,
+                withheld: 0,
+            }),
+        }
+    }
+
+    /// The same, for this incarnation.
+    pub(crate) fn under(self, incarnation: u128) -> Self {
+        Self { incarnation, ..self }
+    }
+
+    /// The incarnation whose entry and log it is in.
+    pub(crate) fn incarnation(&self) -> u128 {
+        self.incarnation
+    }
+
+    /// The same, raising alerts.
+    pub(crate) fn alerting(self, alerting: Option<Alerting>) -> Self {
+        self.cold().alerting = alerting.map(Box::new);
+        self
+    }
+
+    /// Its quota has these alerts from now on.
+    pub(crate) fn realert(&self, tenant: &Arc<str>, rule: Option<&Arc<AlertRule>>) {
+        let mut cold = self.cold();
+        match (&mut cold.alerting, rule) {
+            (Some(alerting), Some(rule)) => alerting.follow(rule),
+            (alerting @ None, Some(rule)) => {
+                *alerting = Some(Box::new(Alerting::new(tenant.clone(), rule.clone())));
+            }
+            (alerting, None) => *alerting = None,
+        }
+    }
+
+    /// An alert that is due: what was used has passed a percentage of the limit. `taken` are the
+    /// atoms that are out of the pool; `None`: as this process last saw it.
+    pub(crate) fn due_alert(&self, taken: Option<i64>) -> Option<Due> {
+        let cold = self.cold();
+        let alerting = cold.alerting.as_ref()?;
+        let seen = || cold.view.map_or(0, |view| view.terms.limit.saturating_sub(view.free));
+        let taken = taken.unwrap_or_else(seen);
+        let others = taken.saturating_sub(signed(cold.held())).max(0);
+        // What our entry has used is known better here. Once it is folded all of it is out.
+        let is_folded = cold.view.is_some_and(|view| view.mine.is_none());
+        let own = if is_folded { 0 } else { signed(self.total()) };
+        alerting.due(others.saturating_add(own), self.window())
+    }
+
+    /// An alert has told of so much use.
+    pub(crate) fn alert_is_told(&self, at: i64) {
+        if let Some(alerting) = &mut self.cold().alerting {
+            alerting.settle(at);
+        }
+    }
+
+    /// The same, of a quota that bills.
+    pub(crate) fn billing(self, bills: bool) -> Self {
+        Self { bills, ..self }
+    }
+
+    /// Whether what is left of it is of no more use.
+    pub(crate) fn is_over(&self, now_ms: i64) -> bool {
+        let more_ms = if self.bills { ask::MAKE_WITHIN_MS } else { 0 };
+        self.end_ms.saturating_add(more_ms) <= now_ms
+    }
+
+    pub(crate) fn pool(&self) -> &PoolId {
+        &self.pool
+    }
+
+    /// The window its pool is for.
+    pub(crate) fn window(&self) -> Window {
+        Window { start_ms: self.pool.start_ms, end_ms: self.end_ms }
+    }
+
+    /// Whether the limit was changed within the window.
+    #[inline]
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// The newest revision that is known here: of its terms, or of those that others have written.
+    pub(crate) fn newest_rev(&self) -> i64 {
+        let cold = self.cold();
+        cold.view.map_or(cold.terms.rev, |view| view.terms.rev.max(cold.terms.rev))
+    }
+
+    /// Whether the pool was last seen before this revision, or does not have our limit yet; then
+    /// it is looked at with the next call. Nothing more is asked for under a sealed writer, nor
+    /// once it closes.
+    pub(crate) fn looks_anew(&self, rev: i64) -> bool {
+        let mut cold = self.cold();
+        let is_unwritten = cold.view.is_some_and(|view| cold.is_outdated(&view));
+        let is_old = cold.seen_rev < rev;
+        if !is_old && !is_unwritten {
+            return false;
+        }
+        let looks = !cold.fenced && cold.closing != Closing::ForGood;
+        // What has been seen as of then is written next: another look would keep that waiting.
+        cold.unseen |= looks && is_old;
+        cold.beside_rev = rev;
+        self.looked_for.store(looks, Ordering::Release);
+        looks
+    }
+
+    /// Takes `n` atoms if they are here: one compare-and-swap.
+    pub(crate) fn take(&self, n: u64, now: Now) -> Take {
+        let ask = signed(n);
+        let mut left = self.left.load(Ordering::Relaxed);
+        loop {
+            if left < ask {
+                return self.short(n, now);
+            }
+            let next = left - ask;
+            let swapped =
+                self.left.compare_exchange_weak(left, next, Ordering::AcqRel, Ordering::Relaxed);
+            match swapped {
+                Ok(_) => {
+                    return Take::Taken { renew: next < self.low.load(Ordering::Relaxed) };
+                }
+                Err(seen) => left = seen,
+            }
+        }
+    }
+
+    #[cold]
+    fn short(&self, n: u64, now: Now) -> Take {
+        if self.is_refused(n, now) {
+            return Take::Exhausted;
+        }
+        self.want(n);
+        Take::Need
+    }
+
+    /// Takes `n` atoms even below nothing, for as much as `floor` allows: what `on-lease-error`
+    /// admits while the store is away.
+    pub(crate) fn take_down_to(&self, n: u64, floor: i64) -> bool {
+        let ask = signed(n);
+        let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |left| {
+            let next = left.saturating_sub(ask);
+            (next >= floor.min(0)).then_some(next)
+        });
+        taken.is_ok()
+    }
+
+    /// Gives back `n` atoms of a hold.
+    pub(crate) fn release(&self, n: u64) {
+        self.left.fetch_add(signed(n), Ordering::AcqRel);
+    }
+
+    /// Settles `n` atoms of a hold: they were used.
+    pub(crate) fn settle(&self, n: u64) {
+        self.total.fetch_add(n, Ordering::SeqCst); // see `soil`
+    }
+
+    /// Settles `n` atoms that no hold covers: what is left pays, the rest is a debt. A total stops
+    /// at [`MOST`].
+    pub(crate) fn settle_late(&self, n: u64) {
+        let n = n.min(MOST.saturating_sub(self.total()));
+        self.left.fetch_sub(signed(n), Ordering::AcqRel);
+        self.settle(n);
+    }
+
+    /// Atoms taken by requests that have not ended.
+    pub(crate) fn open_holds(&self) -> u64 {
+        let cold = self.cold();
+        self.open_of(&cold)
+    }
+
+    /// Atoms that may still be taken; negative is a debt.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn left(&self) -> i64 {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Atoms that may be taken without asking.
+    pub(crate) fn here(&self) -> u64 {
+        u64::try_from(self.left.load(Ordering::Acquire)).unwrap_or(0)
+    }
+
+    /// Atoms settled by this process.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::SeqCst)
+    }
+
+    /// `total` as the log last had it.
+    pub(crate) fn logged(&self) -> u64 {
+        self.logged.load(Ordering::Relaxed)
+    }
+
+    /// `total`, if it has risen since the log last had it; the log has it from now on.
+    pub(crate) fn unlogged(&self) -> Option<u64> {
+        let total = self.total();
+        (!self.of_slot && self.logged.swap(total, Ordering::Relaxed) != total).then_some(total)
+    }
+
+    /// True once: whoever gets it brings it to the keeper.
+    pub(crate) fn queue(&self) -> bool {
+        !self.queued.load(Ordering::SeqCst) && !self.queued.swap(true, Ordering::SeqCst)
+    }
+
+    /// Whether it is with the keeper, or on its way there.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queued.load(Ordering::SeqCst)
+    }
+
+    /// It did not reach the keeper after all.
+    pub(crate) fn unqueue(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+
+    /// True once until [`clean`](Self::clean): whoever gets it brings the lease to the recorder.
+    ///
+    /// Adding to a total and then looking at the mark, and taking the mark off and then looking at
+    /// the total, stand in one order for all: else what is added last might be seen by neither.
+    pub(crate) fn soil(&self) -> bool {
+        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn clean(&self) {
+        self.dirty.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the log lacks some of the total.
+    pub(crate) fn is_unlogged(&self) -> bool {
+        !self.of_slot && self.logged.load(Ordering::Relaxed) != self.total()
+    }
+
+    fn is_refused(&self, n: u64, now: Now) -> bool {
+        now.mono_ns < self.refused_until_ns.load(Ordering::Acquire)
+            && self.lacking(n) >= self.refused_short.load(Ordering::Relaxed)
+    }
+
+    fn cold(&self) -> MutexGuard<'_, Cold> {
+        // A panic while it was held is a bug elsewhere; the state is whole between statements.
+        self.cold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn signed(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,180 @@
+//! A lease while its tenant sleeps: the same units in a tenth of the memory.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Closing, Lease};
+use crate::ids::Surrogate;
+use crate::quota::alert::Alerting;
+use crate::quota::pool::{PoolId, Terms, View};
+
+/// What there is to know of a lease that nobody uses. The tenant and the incarnation are with
+/// whoever keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeaseAtRest {
+    limit: Arc<str>,
+    start_ms: i64,
+    end_ms: i64,
+    ttl: Option<i64>,
+    of_slot: bool,
+    bills: bool,
+    left: i64,
+    total: u64,
+    low: i64,
+    free_seen: i64,
+    terms: Terms,
+    peak: Option<Terms>,
+    view: Option<View>,
+    absent: bool,
+    stale: bool,
+    shard: Option<u16>,
+    elsewhere: i64,
+    size: u64,
+    granted: u64,
+    granted_ns: u64,
+    ceiling: u64,
+    first_ask: u64,
+    raised: i64,
+    withheld: u64,
+    seen_rev: i64,
+}
+
+impl Lease {
+    /// What it comes down to. `None`: something of it is in use, in hand, unrecorded or in doubt.
+    pub(crate) fn at_rest(&self) -> Option<LeaseAtRest> {
+        let cold = self.cold();
+        let is_idle = cold.in_flight.is_none()
+            && !cold.may_be_late
+            && !cold.fenced
+            && cold.debts.is_idle()
+            && cold.closing != Closing::ForGood
+            && !cold.ceiling.wanted
+            && self.open_of(&cold) == 0
+            && !self.queued.load(Ordering::SeqCst)
+            && !self.dirty.load(Ordering::Acquire)
+            && self.waiting.load(Ordering::SeqCst) == 0
+            && self.pool.scope == 0;
+        if !is_idle || self.is_unlogged() {
+            return None;
+        }
+        Some(LeaseAtRest {
+            limit: self.pool.limit.clone(),
+            start_ms: self.pool.start_ms,
+            end_ms: self.end_ms,
+            ttl: self.ttl,
+            of_slot: self.of_slot,
+            bills: self.bills,
+            left: self.left.load(Ordering::Acquire),
+            total: self.total(),
+            low: self.low.load(Ordering::Relaxed),
+            free_seen: self.free_seen.load(Ordering::Relaxed),
+            terms: cold.terms,
+            peak: cold.peak,
+            view: cold.view,
+            absent: cold.debts.absent,
+            stale: cold.stale,
+            shard: cold.shard,
+            elsewhere: cold.elsewhere,
+            size: cold.size,
+            granted: cold.granted,
+            granted_ns: cold.granted_ns,
+            ceiling: cold.ceiling.logged(),
+            first_ask: cold.first_ask,
+            raised: cold.alerting.as_ref().map_or(0, |it| it.raised()),
+            withheld: cold.withheld,
+            seen_rev: cold.seen_rev,
+        })
+    }
+}
+
+impl LeaseAtRest {
+    /// The lease again, as it was; demand and refusals of before are forgotten.
+    pub(crate) fn wake(
+        self,
+        tenant: Surrogate,
+        incarnation: u128,
+        mut alerting: Option<Alerting>,
+    ) -> Lease {
+        alerting.iter_mut().for_each(|it| it.settle(self.raised));
+        let pool = PoolId { tenant, limit: self.limit, scope: 0, start_ms: self.start_ms };
+        let lease = Lease::new(pool, self.end_ms, self.terms, self.first_ask)
+            .under(incarnation)
+            .forgotten_at(self.ttl)
+            .of_slot(self.of_slot)
+            .billing(self.bills)
+            .alerting(alerting);
+        lease.left.store(self.left, Ordering::Relaxed);
+        lease.total.store(self.total, Ordering::Relaxed);
+        lease.logged.store(self.total, Ordering::Relaxed);
+        lease.low.store(self.low, Ordering::Relaxed);
+        lease.free_seen.store(self.free_seen, Ordering::Relaxed);
+        let mut cold = lease.cold();
+        (cold.view, cold.stale) = (self.view, self.stale);
+        cold.debts.absent = self.absent;
+        lease.seen.store(self.absent || self.view.is_some(), Ordering::Relaxed);
+        (cold.shard, cold.elsewhere) = (self.shard, self.elsewhere);
+        cold.size = self.size;
+        (cold.granted, cold.granted_ns) = (self.granted, self.granted_ns);
+        cold.ceiling.was_used(self.ceiling);
+        (cold.peak, cold.withheld) = (self.peak, self.withheld);
+        cold.seen_rev = self.seen_rev;
+        lease.note_moved(&cold);
+        lease.note_debt(&mut cold);
+        drop(cold);
+        lease
+    }
+
+    /// The pool it is of, within its tenant.
+    pub(crate) fn pool(&self) -> (&str, i64) {
+        (&self.limit, self.start_ms)
+    }
+
+    /// Until when there is something to write of it, units that nobody uses or a limit that has
+    /// paid of a debt: as long as its window runs.
+    pub(crate) fn unused_until_ms(&self) -> Option<i64> {
+        let view = self.view?;
+        if self.peak.is_some() {
+            return Some(self.end_ms);
+        }
+        let mine = view.mine?;
+        (self.left.saturating_add_unsigned(self.withheld) > 0
+            || mine.held > mine.preauthorised.max(self.ceiling))
+        .then_some(self.end_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::alert::AlertRule;
+
+    #[test]
+    fn a_lease_of_a_slot_is_one_after_its_sleep() {
+        let tenant = Surrogate::test(1);
+        for of_slot in [true, false] {
+            let pool = PoolId { tenant, limit: "rate/default/h".into(), scope: 0, start_ms: 0 };
+            let lease =
+                Lease::new(pool, 3_600_000, Terms { limit: 10, rev: 1 }, 1).of_slot(of_slot);
+            let woken = lease.at_rest().unwrap().wake(tenant, 7, None);
+            assert_eq!(woken.is_of_slot(), of_slot);
+        }
+    }
+
+    #[test]
+    fn after_its_sleep_a_tenant_is_told_of_what_it_was_not_told_of_before() {
+        let tenant = Surrogate::test(1);
+        let rule = Arc::new(AlertRule { limit: "jobs/h".into(), steps: vec![(1, 10), (8, 80)] });
+        let alerting = || Some(Alerting::new("acme".into(), rule.clone()));
+        for (told, due) in [(0, Some(10)), (1, Some(80)), (8, None)] {
+            let pool = PoolId { tenant, limit: "jobs/h".into(), scope: 0, start_ms: 0 };
+            let lease = Lease::new(pool, 3_600_000, Terms { limit: 10, rev: 1 }, 1);
+            let lease = lease.alerting(alerting());
+            lease.alert_is_told(told);
+            let woken = lease.at_rest().unwrap().wake(tenant, 7, alerting());
+            let found = woken.due_alert(Some(9)).map(|due| due.alert.percent);
+            assert_eq!(found, due, "told at {told} of 10");
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! The cold half of a lease: what to ask of the pool, and what an answer means. A state machine
+//! without I/O, driven by the keeper, one call at a time.
+
+use std::sync::atomic::Ordering;
+
+use super::ask::OPS;
+use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
+use crate::clock::Now;
+use crate::planted::{Plant, planted};
+use crate::quota::pool::{self, Entry, Terms, View};
+use crate::store::{Item, StoreError, StoreErrorKind};
+
+impl Lease {
+    /// The catalog or the directory says another limit, or the same anew: others may have written
+    /// one that stood between. Acts with the next call, which the next request that needs units
+    /// brings about: a refusal believed under the old limit is forgotten, and what a lowered one
+    /// does not have is not served until then.
+    pub(crate) fn retarget(&self, terms: Terms) {
+        let mut cold = self.cold();
+        if terms.rev <= cold.terms.rev {
+            return;
+        }
+        self.rev.store(terms.rev, Ordering::Relaxed);
+        let is_same = terms.limit == cold.terms.limit;
+        if is_same && cold.view.is_none_or(|view| view.terms.limit == terms.limit) {
+            cold.terms = terms;
+            return;
+        }
+        let before = cold.limit_in_force();
+        cold.note_peak(terms);
+        cold.terms = terms;
+        // Others may have written it already: what was seen free is free under it then.
+        let moved = cold.limit_in_force().saturating_sub(before);
+        self.free_seen.fetch_add(moved, Ordering::Relaxed);
+        self.moved.store(true, Ordering::Relaxed);
+        self.refused_until_ns.store(0, Ordering::Release);
+        let moving = self.moving();
+        self.set_apart(&mut cold);
+        drop(moving);
+        self.note_debt(&mut cold);
+    }
+
+    /// Whether the pool was made under another limit.
+    pub(super) fn note_moved(&self, cold: &Cold) {
+        if cold.view.is_some_and(|view| view.moved || view.terms.limit != cold.terms.limit) {
+            self.moved.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What the pool lacks is not served: neither what is left here, nor what requests give back
+    /// later. The caller has said that units move.
+    fn set_apart(&self, cold: &mut Cold) {
+        let apart = cold.lacking();
+        let more = signed(apart).saturating_sub(signed(cold.withheld));
+        self.left.fetch_sub(more, Ordering::AcqRel);
+        self.free_seen.fetch_add(more, Ordering::AcqRel);
+        cold.withheld = apart;
+    }
+
+    /// The same where most calls bring no news: without a lock unless the terms are newer.
+    pub(crate) fn retarget_if_changed(&self, terms: Terms) {
+        if self.rev.load(Ordering::Relaxed) < terms.rev {
+            self.retarget(terms);
+        }
+    }
+
+    /// The limit as the catalog has it.
+    pub(crate) fn terms(&self) -> Terms {
+        self.cold().terms
+    }
+
+    /// Nobody has used it for a while: what is left goes back, until somebody asks again.
+    pub(crate) fn rest(&self) {
+        let mut cold = self.cold();
+        if cold.closing == Closing::No {
+            cold.closing = Closing::Resting;
+        }
+    }
+
+    /// The gate closes: from now on units are given back and none taken.
+    pub(crate) fn close(&self) {
+        self.cold().closing = Closing::ForGood;
+    }
+
+    /// Whether nothing is left to give back and no call is in flight.
+    pub(crate) fn is_returned(&self) -> bool {
+        let cold = self.cold();
+        let left = self.left.load(Ordering::Acquire);
+        let nothing = match cold.view.and_then(|view| view.mine) {
+            _ if cold.fenced => cold.remains.is_none(),
+            None => !cold.may_be_late,
+            Some(mine) => left <= 0 && mine.held <= cold.used(left),
+        };
+        let is_written = cold.peak.is_none() || cold.fenced;
+        cold.in_flight.is_none() && nothing && is_written && self.chargeable(&cold) == 0
+    }
+
+    /// Whether the entry was closed by somebody else: this incarnation is sealed.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.cold().fenced
+    }
+
+    /// Whether it waits for a ceiling rather than for the pool.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.cold().ceiling.wanted
+    }
+
+    /// Whether the pool had too little when it was last asked.
+    pub(crate) fn is_refused_now(&self, now: Now) -> bool {
+        self.is_refused(u64::MAX, now)
+    }
+
+    /// The pool may have more than when it refused.
+    pub(crate) fn forget_refusal(&self) {
+        self.refused_until_ns.store(0, Ordering::Release);
+        self.cold().stale = true;
+    }
+
+    /// Others have probably made its pool already: look before making it.
+    pub(crate) fn look_first(&self) {
+        let mut cold = self.cold();
+        cold.unseen |= cold.view.is_none();
+    }
+
+    /// The pool was found, with so many writers that this one leases from its sub-pool from now on.
+    /// The call in flight has been answered; it has changed nothing.
+    pub(crate) fn divert(&self, shard: u16) {
+        let mut cold = self.cold();
+        (cold.in_flight, cold.in_doubt, cold.unseen) = (None, false, false);
+        (cold.shard, cold.stale) = (Some(shard), true);
+    }
+
+    /// Whether it has a sub-pool, or is to stay with the root.
+    pub(crate) fn has_place(&self) -> bool {
+        let cold = self.cold();
+        cold.shard.is_some() || cold.in_root
+    }
+
+    /// Its root owes. If nothing of ours is in the sub-pool, and nothing to be had there, it leases
+    /// from the root from now on, where the debt is seen. No call is in flight.
+    pub(crate) fn follow_debt(&self) {
+        let mut cold = self.cold();
+        let is_clear = cold.view.is_none_or(|view| view.mine.is_none() && view.free <= 0);
+        let follows = is_clear && cold.in_flight.is_none() && cold.closing == Closing::No;
+        let follows = follows && cold.shard.is_some() && !cold.fenced;
+        if follows {
+            cold.unseen = true;
+            cold.go_to_root();
+        }
+    }
+
+    /// The sub-pool that its entry is in; `None`: the pool itself.
+    pub(crate) fn shard(&self) -> Option<u16> {
+        self.cold().shard
+    }
+
+    /// So much was free in the root when it was last looked at for this lease, and so much of it is
+    /// a sub-pool's share.
+    pub(crate) fn saw_root(&self, free: i64, share: i64) {
+        let mut cold = self.cold();
+        (cold.elsewhere, cold.share) = (free, share);
+    }
+
+    /// Whether it has given back all it could and let go of its entry.
+    pub(crate) fn has_left(&self) -> bool {
+        let cold = self.cold();
+        cold.closing != Closing::No && cold.view.is_some_and(|view| view.mine.is_none())
+    }
+
+    /// Whether it has not seen its pool yet.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.cold().view.is_none()
+    }
+
+    /// The call to make now, or `None` if there is nothing to ask for; the lease may then be queued
+    /// again. While a call is in flight this is that same call.
+    pub(crate) fn next(&self, writer: &Writer, now: Now) -> Option<Call> {
+        let mut cold = self.cold();
+        if let Some(open) = cold.in_flight.as_deref() {
+            let (op, call) = open.clone();
+            // Made before and not answered, perhaps cut off: nobody knows what became of it.
+            cold.in_doubt |= op != Op::Seek;
+            return Some(call);
+        }
+        loop {
+            // Of a sealed writer nobody gets any more, whoever still wants it.
+            let wanted = !cold.fenced && self.wanted.load(Ordering::SeqCst) > 0;
+            if cold.closing == Closing::Resting && wanted {
+                cold.closing = Closing::No;
+            }
+            let next = match cold.closing {
+                _ if cold.fenced => self.settle_fenced(&mut cold, writer),
+                Closing::No => self.ask(&mut cold, writer, now),
+                Closing::Resting | Closing::ForGood => self.give(&mut cold, writer),
+            };
+            if let Some((op, call)) = next {
+                cold.asked_rev = cold.terms.rev.max(cold.beside_rev);
+                cold.in_flight = Some(Box::new((op, call.clone())));
+                return Some(call);
+            }
+            // Only now may it be queued again: two that drive one lease would make two calls at
+            // once, and an answer that comes late would be taken for the newer one. Who asked while
+            // it was still in hand was not queued, and is looked for once more.
+            self.queued.store(false, Ordering::SeqCst);
+            let asked = cold.closing != Closing::ForGood
+                && !cold.fenced
+                && self.wanted.load(Ordering::SeqCst) > 0
+                && self.is_short(&cold, now)
+                && !cold.ceiling.wanted;
+            if !asked || self.queued.swap(true, Ordering::SeqCst) {
+                return None;
+            }
+        }
+    }
+
+    /// Takes in the answer to the call that [`next`](Self::next) gave. `Ok(true)`: call `next`
+    /// again at once. After an unknown outcome the call stays in flight until it is answered,
+    /// whatever its repetitions fail of; after any other error it is forgotten, for it was not
+    /// applied.
+    pub(crate) fn answered(
+        &self,
+        writer: &Writer,
+        now: Now,
+        answer: Result<Option<Item>, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let mut cold = self.cold();
+        let Some(open) = cold.in_flight.take() else {
+            return Ok(false);
+        };
+        let op = open.0;
+        let read = |item: Item| View::read(&item, writer.incarnation);
+        match answer.and_then(|item| item.map(read).transpose()) {
+            Ok(view) => {
+                cold.in_doubt = false;
+                self.adopt(&mut cold, view, op, now);
+                self.changed.notify_waiters();
+                let folded = op == Op::Fold && !cold.fenced;
+                Ok(!folded && (cold.closing != Closing::No || self.is_short(&cold, now)))
+            }
+            Err(error) if planted(Plant::AssumedGrants) && matches!(open.0, Op::Take(_)) => {
+                let Op::Take(entry) = open.0 else { return Err(error) };
+                let assumed = View::assumed(cold.terms, entry);
+                self.adopt(&mut cold, Some(assumed), open.0, now);
+                Ok(false)
+            }
+            Err(error) => {
+                // What is sought is not in our entry: it is sought anew.
+                cold.in_doubt |= error.kind == StoreErrorKind::Unknown && op != Op::Seek;
+                if cold.in_doubt {
+                    cold.in_flight = Some(open);
+                } else if !cold.fenced {
+                    let _moving = self.moving();
+                    self.set_apart(&mut cold);
+                    self.keep(&cold, op);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What was set aside to be given back is ours again.
+    fn keep(&self, cold: &Cold, op: Op) {
+        match op {
+            Op::Give(next) => self.release(cold.bound().saturating_sub(next.held)),
+            Op::Fold => self.release(cold.bound().saturating_sub(self.total())),
+            Op::Take(_) | Op::Relimit | Op::Look | Op::Seek | Op::Charge(_) | Op::Pay(_) => {}
+        }
+    }
+
+    /// What comes back is the truth: `left` moves by what our entry says, not by what was asked.
+    fn adopt(&self, cold: &mut Cold, view: Option<View>, op: Op, now: Now) {
+        let mine = view.and_then(|view| view.mine);
+        if cold.fenced || cold.is_closed(mine, op) {
+            if !cold.fenced {
+                self.keep(cold, op); // or it would look like an open hold, for ever
+            }
+            (cold.fenced, cold.remains) = (true, mine);
+            cold.end_payment(false);
+            return;
+        }
+        let _moving = self.moving();
+        let (before, first) = ((cold.held(), cold.bound()), cold.view.is_none());
+        // Before a refusal is believed, what lies in sub-pools is looked for.
+        let elsewhere = cold.shard.is_some() || view.is_some_and(|view| view.split);
+        (cold.view, cold.stale, cold.unseen) = (view, elsewhere && op != Op::Seek, false);
+        cold.peak = cold.peak.filter(|peak| view.is_some_and(|v| peak.rev > v.terms.rev));
+        let (held, bound) = (cold.held(), cold.bound());
+        let made = |entry| mine == Some(entry);
+        let made_by = |op| matches!(op, Op::Take(entry) | Op::Charge(entry) if made(entry));
+        cold.debts.absent = view.is_none();
+        self.seen.store(true, Ordering::Release);
+        cold.seen_rev = view.map_or(cold.asked_rev, |view| view.terms.rev.max(cold.asked_rev));
+        self.looked_for.store(false, Ordering::Release);
+        self.note_moved(cold);
+        match op {
+            // An entry of ours that we did not make: this process has leased from the pool before,
+            // and let go of the lease when all of it was settled or given back.
+            Op::Take(_) | Op::Charge(_) | Op::Look | Op::Seek if first && !made_by(op) => {
+                self.total.fetch_add(held, Ordering::Relaxed);
+                // A record of use since then left that out, and the log has more: the sum is
+                // recorded anew.
+                if self.logged.load(Ordering::Relaxed) == 0 {
+                    self.logged.store(held, Ordering::Relaxed);
+                }
+                cold.ceiling.was_used(held);
+            }
+            Op::Take(entry) => {
+                if planted(Plant::DebtNotRepaid) {
+                    self.left.fetch_max(0, Ordering::AcqRel);
+                }
+                self.release(bound.saturating_sub(before.1));
+                cold.may_be_late = mine.is_none();
+                if made(entry) {
+                    cold.resize(held.saturating_sub(before.0), now);
+                }
+            }
+            Op::Charge(entry) => {
+                if made(entry) {
+                    cold.charged(held.saturating_sub(before.0));
+                }
+                self.release(bound.saturating_sub(before.1));
+            }
+            Op::Pay(entry) => {
+                self.release(bound.saturating_sub(before.1));
+                // Others have moved units meanwhile: it is made anew, of what is owed still.
+                if made(entry) {
+                    cold.end_payment(true);
+                }
+            }
+            // `left` was lowered before the question; a refusal puts it back.
+            Op::Give(entry) if !made(entry) => self.release(bound.saturating_sub(entry.held)),
+            // What is in use may be more than the ceiling allowed: the entry covers it now.
+            Op::Give(_) => self.release(bound.saturating_sub(before.1)),
+            // All was to go back; if it did not, it is ours again.
+            Op::Fold => self.release(bound.saturating_sub(self.total()).min(held)),
+            // A copy of a grant that was refused may have come late, when there were units again.
+            Op::Relimit | Op::Look | Op::Seek => {
+                self.release(bound.saturating_sub(before.1));
+                cold.may_be_late &= cold.closing == Closing::No; // it has been looked for
+            }
+        }
+        // What only a ceiling keeps from being served is as good as free.
+        let capped = signed(held.saturating_sub(bound));
+        let unmade = if cold.shard.is_some() { 0 } else { cold.terms.limit };
+        let free = view.map_or(unmade, |v| v.free).saturating_add(capped);
+        let free = free.saturating_add(cold.elsewhere.max(0));
+        self.free_seen.store(free.saturating_add(signed(cold.withheld)), Ordering::Release);
+        self.set_apart(cold);
+        // Ahead of need: when little is left of the lease, or of what its ceiling allows.
+        let low = if free > 0 { signed((cold.granted / 4).min(cold.soon())) } else { 0 };
+        self.low.store(low, Ordering::Relaxed);
+        self.note_view(cold);
+    }
+
+    /// Lowers `left` by what is left, then asks for it to be given back.
+    pub(super) fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+        if cold.closing == Closing::ForGood {
+            self.own_up(cold); // nothing more is asked for
+        }
+        if let Some(next) = self.ask_debt(cold, writer) {
+            return Some(next);
+        }
+        let view = cold.view?;
+        let key = self.key(cold.shard, writer);
+        if let Some(peak) = cold.peak {
+            return Some((Op::Relimit, Call::Write(pool::relimit(key, &view, peak))));
+        }
+        let Some(mine) = view.mine else {
+            return cold.may_be_late.then_some((Op::Look, Call::Look(key)));
+        };
+        let back = self.set_aside(cold, mine);
+        // Not what is in use now: what is released from here on stays ours.
+        let used = cold.used_beside(back);
+        if back < 0 && used > mine.held {
+            return None; // a debt stays
+        }
+        if cold.closing == Closing::ForGood && used == self.total() {
+            return Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, used))));
+        }
+        if back <= 0 && mine.held <= used {
+            return None;
+        }
+        let op = OPS.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { op, held: used, preauthorised: used };
+        let write = pool::give(key, writer.incarnation, &view, entry);
+        Some((Op::Give(entry), Call::Write(write)))
+    }
+
+    /// Lowers `left` by all that is, also of what is withheld, and says how much that was. Of what
+    /// requests give back while that is on its way the rest of what the pool lacks is withheld.
+    fn set_aside(&self, cold: &mut Cold, mine: Entry) -> i64 {
+        let _moving = self.moving();
+        let before = signed(cold.withheld);
+        let lacks = signed(cold.lacking());
+        let apart = |rest: i64| {
+            let back = mine.held.saturating_sub(cold.used_beside(rest));
+            lacks.saturating_sub(signed(back)).max(0)
+        };
+        let next = |left: i64| {
+            let rest = left.saturating_add(before);
+            Some(rest.min(0).saturating_sub(apart(rest)))
+        };
+        let left = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        let rest = left.unwrap_or_else(|left| left).saturating_add(before);
+        let apart = apart(rest);
+        self.free_seen.fetch_add(apart.saturating_sub(before), Ordering::AcqRel);
+        cold.withheld = apart.unsigned_abs();
+        rest
+    }
+
+    /// The entry of a sealed incarnation, once nothing of it is open: this process is the only one
+    /// that knows what it used exactly.
+    fn settle_fenced(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+        let mine = cold.remains?;
+        if cold.closing == Closing::No {
+            return None;
+        }
+        self.forgo_rest(cold);
+        if self.open_of(cold) > 0 && !planted(Plant::FenceIgnoresOpenPermits) {
+            return None;
+        }
+        let key = self.key(cold.shard, writer);
+        Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, self.total()))))
+    }
+
+    /// Lowers what may be served to what is used or held by requests: a request that runs on must
+    /// not draw more from an entry that is about to be lowered to what was used.
+    fn forgo_rest(&self, cold: &mut Cold) {
+        let withheld = signed(std::mem::take(&mut cold.withheld));
+        let rest = self.left.swap(0, Ordering::AcqRel).saturating_add(withheld);
+        if rest < 0 {
+            self.left.fetch_add(rest, Ordering::AcqRel); // a debt stays
+            return;
+        }
+        let used = cold.used_beside(rest);
+        if let Some(mine) = cold.view.as_mut().and_then(|view| view.mine.as_mut()) {
+            (mine.held, mine.preauthorised) = (used, used);
+        }
+    }
+}
+
+impl Cold {
+    /// From now on the lease is the root's, of which nothing is known yet.
+    pub(super) fn go_to_root(&mut self) {
+        (self.shard, self.in_root, self.view) = (None, true, None);
+        (self.elsewhere, self.share, self.debts.absent) = (0, 0, false);
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.view.and_then(|v| v.mine).map_or(0, |mine| mine.held)
+    }
+
+    /// What is used or held by requests, of a lease of which this is left: more than it may serve,
+    /// where a late cost has made a debt of it.
+    pub(super) fn used(&self, left: i64) -> u64 {
+        self.used_beside(left.saturating_add(signed(self.withheld)))
+    }
+
+    /// The same by what is left and withheld together.
+    fn used_beside(&self, rest: i64) -> u64 {
+        let bound = self.bound();
+        match rest {
+            debt @ ..0 => bound.saturating_add(debt.unsigned_abs()),
+            rest => bound.saturating_sub(rest.unsigned_abs()),
+        }
+    }
+
+    /// What late use owes, as far as is known, under the limits that were in force since.
+    pub(super) fn owed(&self) -> u64 {
+        self.view.map_or(0, |view| view.owed_under(self.peak.unwrap_or(self.terms)))
+    }
+
+    /// The limit is about to be this. One that was higher has paid of what is owed, and is written
+    /// first.
+    fn note_peak(&mut self, terms: Terms) {
+        let most = self.peak.unwrap_or(self.terms);
+        let has_paid = |view: View| {
+            let is_unwritten = most.rev > view.terms.rev && most.limit > view.terms.limit;
+            is_unwritten && view.owed() > 0
+        };
+        let is_paid = self.shard.is_none() && self.view.is_some_and(has_paid);
+        self.peak = (is_paid && terms.limit < most.limit).then_some(most);
+    }
+
+    /// The newer limit of the pool's and ours.
+    fn limit_in_force(&self) -> i64 {
+        let written = self.view.map(|view| view.terms).filter(|it| it.rev >= self.terms.rev);
+        written.unwrap_or(self.terms).limit
+    }
+
+    /// How much less than nothing is free, as far as is known: what late use owes, and what was
+    /// given out before the limit was lowered.
+    fn lacking(&self) -> u64 {
+        let Some(view) = self.view else { return 0 };
+        let is_behind = self.is_outdated(&view);
+        let moved =
+            if is_behind { view.free_under(self.terms).saturating_sub(view.free) } else { 0 };
+        let free = if self.shard.is_some() { view.free.min(self.elsewhere) } else { view.free };
+        free.saturating_add(moved).min(0).unsigned_abs()
+    }
+
+    /// Whether somebody closed the entry that we have: only after our log was sealed. One that we
+    /// folded ourselves is gone, too.
+    fn is_closed(&self, mine: Option<Entry>, op: Op) -> bool {
+        let had = self.view.is_some_and(|view| view.mine.is_some());
+        mine.map_or(had && op != Op::Fold, |mine| mine.is_closed())
+    }
+}

@@ -1,0 +1,309 @@
+//! Sub-pools against a naive model: writers that lease and give back, hands that move units and die
+//! between any two writes, and a network that delivers every write late, twice, or in another
+//! order. The laws of [`crate::quota::subpool`] are counted out after each write that was applied.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use crate::ids::Surrogate;
+use crate::planted::{Plant, in_thread};
+use crate::quota::pool::{self, Entry, PoolId, Terms, View};
+use crate::quota::subpool::{self, Next, Root, Sub, Want};
+use crate::store::layout::Space;
+use crate::store::{Item, Key, Memory, Store, Write, Written};
+
+const LIMIT: i64 = 200;
+const SHARDS: u16 = 3;
+const WRITERS: u128 = 9;
+
+/// Something that happens; numbers say to whom, as far as they go.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A hand reads the root, or its sub-pool.
+    LookAtRoot(usize),
+    LookAtSub(usize),
+    /// It makes the next write for units, or to bring them back.
+    Feed(usize, u64, Fate),
+    Drain(usize, Fate),
+    /// It forgets what it knew, and turns to another sub-pool.
+    Dies(usize, u16),
+    /// A writer takes, gives all back but this part of what it has, or leaves.
+    Take(u128, u64, Fate),
+    Give(u128, u64, Fate),
+    Leave(u128, Fate),
+    /// A write of before is delivered (again).
+    Late(prop::sample::Index),
+    /// Whoever asks has heard of another limit.
+    Limit(i64),
+}
+
+/// What becomes of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    ReplyLost,
+    RequestLost,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![4 => Just(Fate::Answered), 1 => Just(Fate::ReplyLost), 1 => Just(Fate::RequestLost)]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let hand = || 0..4_usize;
+    let writer = || 1..=WRITERS;
+    prop_oneof![
+        3 => hand().prop_map(Event::LookAtRoot),
+        3 => hand().prop_map(Event::LookAtSub),
+        6 => (hand(), 0..40_u64, fate()).prop_map(|(h, n, f)| Event::Feed(h, n, f)),
+        3 => (hand(), fate()).prop_map(|(h, f)| Event::Drain(h, f)),
+        1 => (hand(), 0..SHARDS).prop_map(|(h, shard)| Event::Dies(h, shard)),
+        5 => (writer(), 1..20_u64, fate()).prop_map(|(w, n, f)| Event::Take(w, n, f)),
+        3 => (writer(), 0..4_u64, fate()).prop_map(|(w, n, f)| Event::Give(w, n, f)),
+        1 => (writer(), fate()).prop_map(|(w, f)| Event::Leave(w, f)),
+        6 => any::<prop::sample::Index>().prop_map(Event::Late),
+        1 => (LIMIT / 2..LIMIT * 2).prop_map(Event::Limit),
+    ]
+}
+
+/// Somebody who moves units: what it last saw, which may be old.
+#[derive(Clone, Debug, Default)]
+struct Hand {
+    shard: u16,
+    root: Option<Item>,
+    sub: Option<Item>,
+}
+
+struct World {
+    store: Memory,
+    space: Space,
+    pool: PoolId,
+    sent: Vec<Write>,
+    hands: Vec<Hand>,
+    /// What a writer knows of its item.
+    views: BTreeMap<u128, View>,
+    ops: u64,
+    terms: Terms,
+    /// The most that may be out, as limits have been.
+    cap: i64,
+}
+
+impl World {
+    async fn new() -> Self {
+        let pool = PoolId {
+            tenant: Surrogate::test(1),
+            limit: "jobs/month".into(),
+            scope: 0,
+            start_ms: 0,
+        };
+        let (space, terms) = (Space::new("test"), Terms { limit: LIMIT, rev: 1 });
+        let entry = Entry { op: 1, held: 10, preauthorised: 10 };
+        let world = Self {
+            store: Memory::new(),
+            hands: (0..4).map(|n| Hand { shard: n % SHARDS, ..Hand::default() }).collect(),
+            sent: vec![pool::create(pool.key(&space), 99, terms, entry, Some(7))],
+            views: BTreeMap::new(),
+            space,
+            pool,
+            ops: 1,
+            terms,
+            cap: LIMIT,
+        };
+        world.store.write(world.sent[0].clone()).await.unwrap();
+        world
+    }
+
+    fn key(&self, shard: Option<u16>) -> Key {
+        self.pool.key_of(&self.space, shard)
+    }
+
+    /// A third leases from the root, as if it had been there before the split.
+    fn key_of(&self, writer: u128) -> Key {
+        let shard = (writer as u16) % SHARDS;
+        self.key((writer > WRITERS / 3).then_some(shard))
+    }
+
+    async fn read(&self, shard: Option<u16>) -> Option<Item> {
+        self.store.read(self.key(shard)).await.unwrap()
+    }
+
+    /// Sends a write. `None`: nobody knows what became of it.
+    async fn send(&mut self, write: Write, fate: Fate) -> Option<Option<Item>> {
+        self.sent.push(write.clone());
+        if fate == Fate::RequestLost {
+            return None;
+        }
+        let (Written::Applied(item) | Written::Refused(item)) =
+            self.store.write(write).await.unwrap();
+        (fate == Fate::Answered).then_some(item)
+    }
+
+    async fn step(&mut self, event: Event) {
+        match event {
+            Event::LookAtRoot(hand) => self.hands[hand].root = self.read(None).await,
+            Event::LookAtSub(hand) => {
+                self.hands[hand].sub = self.read(Some(self.hands[hand].shard)).await;
+            }
+            Event::Dies(hand, shard) => {
+                self.hands[hand] = Hand { shard, ..Hand::default() };
+            }
+            Event::Feed(hand, n, fate) => self.work(hand, Some(n), fate).await,
+            Event::Drain(hand, fate) => self.work(hand, None, fate).await,
+            Event::Take(..) | Event::Give(..) | Event::Leave(..) => self.lease(event).await,
+            Event::Late(at) => {
+                let write = at.get(&self.sent).clone();
+                self.store.write(write).await.unwrap();
+            }
+            Event::Limit(limit) => {
+                self.terms = Terms { limit, rev: self.terms.rev + 1 };
+                self.cap = self.cap.max(limit);
+            }
+        }
+    }
+
+    /// A hand makes its next write, by what it believes.
+    async fn work(&mut self, hand: usize, feed: Option<u64>, fate: Fate) {
+        let Hand { shard, root: Some(root), sub } = self.hands[hand].clone() else { return };
+        let (root, sub) = (Root::read(&root).unwrap(), sub.map(|sub| Sub::read(&sub).unwrap()));
+        let keys = (&self.key(None), &self.key(Some(shard)));
+        let next = match feed {
+            Some(need) => {
+                let want = Want { need, wish: 5, terms: self.terms, may_make: true };
+                subpool::next(keys, shard, &root, sub.as_ref(), want)
+            }
+            None => subpool::drain(keys, shard, &root, sub.as_ref(), true),
+        };
+        let (write, is_root) = match next {
+            Next::Root(write) => (write, true),
+            Next::Sub(write) => (write, false),
+            Next::Done => return,
+        };
+        if let Some(item) = self.send(write, fate).await {
+            let hand = &mut self.hands[hand];
+            *(if is_root { &mut hand.root } else { &mut hand.sub }) = item;
+        }
+    }
+
+    /// A writer does what a lease does.
+    async fn lease(&mut self, event: Event) {
+        let (Event::Take(writer, ..) | Event::Give(writer, ..) | Event::Leave(writer, ..)) = event
+        else {
+            return;
+        };
+        let key = self.key_of(writer);
+        let seen = self.store.read(key.clone()).await.unwrap();
+        let seen = seen.map(|item| View::read(&item, writer).unwrap());
+        let Some(view) = self.views.get(&writer).copied().or(seen) else { return };
+        self.ops += 1;
+        let entry = |held: u64| Entry { op: self.ops, held, preauthorised: held };
+        let held = view.mine.map_or(0, |mine| mine.held);
+        let (write, fate) = match (event, view.mine) {
+            (Event::Take(_, n, fate), _) => {
+                (pool::grant(key, writer, &view, entry(held + n)), fate)
+            }
+            (Event::Give(_, part, fate), Some(_)) => {
+                (pool::give(key, writer, &view, entry(held * part / 4)), fate)
+            }
+            (Event::Leave(_, fate), Some(mine)) => (pool::fold(key, writer, mine, held / 2), fate),
+            _ => return,
+        };
+        let answer = self.send(write, fate).await;
+        let view = answer.flatten().map(|item| View::read(&item, writer).unwrap());
+        match view {
+            Some(view) => self.views.insert(writer, view),
+            None => self.views.remove(&writer),
+        };
+    }
+
+    /// Counts out the laws. Returns what is out: held or spent.
+    async fn count(&mut self) -> Result<i64, String> {
+        let Some(item) = self.read(None).await else { return Err("no root".into()) };
+        let root = Root::read(&item).unwrap();
+        let books = |item: &Item| {
+            let held: u64 = pool::entries(item).unwrap().iter().map(|(_, e)| e.held).sum();
+            let int = |name| item.int(name).unwrap();
+            (int("limit") - int("free"), held as i64 + int("spent"))
+        };
+        let fed: u64 = root.feeds.values().map(|fed| fed.out()).sum();
+        let (taken, mut out) = books(&item);
+        if taken != out + fed as i64 {
+            return Err(format!("law 1: {taken} taken, {out} held or spent, {fed} fed"));
+        }
+        for shard in 0..SHARDS {
+            let fed = root.feeds.get(&shard).copied().unwrap_or_default();
+            let Some(item) = self.read(Some(shard)).await else { continue };
+            let sub = Sub::read(&item).unwrap();
+            let (taken, own) = books(&item);
+            let limit = item.int("limit").unwrap();
+            if taken != own || limit != sub.credited as i64 - sub.returned as i64 {
+                return Err(format!("law 2: {taken} taken, {own} held or spent, {sub:?}"));
+            }
+            if sub.credited > fed.credited || sub.returned < fed.returned || sub.free < 0 {
+                return Err(format!("law 3: {sub:?}, {fed:?}"));
+            }
+            out += own;
+        }
+        if out > self.cap {
+            return Err(format!("I1: {out} out, {} allowed", self.cap));
+        }
+        Ok(out)
+    }
+
+    /// All faults over: every sub-pool is emptied. Returns what is free in the root, and its limit.
+    async fn settle(&mut self) -> (i64, i64) {
+        for shard in 0..SHARDS {
+            let (root, sub) = (self.read(None).await, self.read(Some(shard)).await);
+            self.hands[0] = Hand { shard, root, sub };
+            for _ in 0..9 {
+                self.work(0, None, Fate::Answered).await;
+            }
+        }
+        let item = self.read(None).await.unwrap();
+        (item.int("free").unwrap(), item.int("limit").unwrap())
+    }
+}
+
+async fn run(events: Vec<Event>) -> Result<(), String> {
+    let mut world = World::new().await;
+    for event in events {
+        world.step(event.clone()).await;
+        world.count().await.map_err(|why| format!("{event:?}: {why}"))?;
+    }
+    let (free, limit) = world.settle().await;
+    let out = world.count().await?;
+    if free != limit - out {
+        return Err(format!("I7: {free} of {limit} to be had, {out} out"));
+    }
+    Ok(())
+}
+
+fn run_now(events: Vec<Event>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(run(events))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn units_move_at_most_once_and_all_can_be_had(
+        events in prop::collection::vec(event(), 1..150),
+    ) {
+        prop_assert_eq!(run_now(events), Ok(()));
+    }
+}
+
+/// The test sees what it is for.
+#[test]
+fn a_feed_that_is_added_again_is_seen() {
+    in_thread::PLANT.set(Some(Plant::FedByIncrement));
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let events = prop::collection::vec(event(), 100..150);
+    let found = runner.run(&events, |events| {
+        prop_assert_eq!(run_now(events), Ok(()));
+        Ok(())
+    });
+    in_thread::PLANT.set(None);
+    assert!(found.unwrap_err().to_string().contains("law"), "by another");
+}

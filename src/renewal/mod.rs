@@ -1,0 +1,902 @@
+//! The keeper: the one task that asks the store for leases. Requests leave leases with it and wait,
+//! or do not wait; it makes at most one call per pool at a time and hands the answer back to the
+//! lease, which says what to ask next. Tenants take turns (see [`crate::turns`]), and a call in
+//! doubt leaves its place to others until it is repeated.
+//!
+//! The task is owned by the gate. Closing it gives back what is left of every lease.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::payers::late;
+use crate::quota::alert::Alert;
+use crate::quota::lease::{Call, Lease, Writer};
+use crate::quota::pool;
+use crate::quota::subpool;
+use crate::repeated::repeated;
+use crate::sheets::hub::Hub;
+use crate::store::layout::Space;
+use crate::store::{Item, Store, StoreError, StoreErrorKind, Written};
+use crate::turns::Turns;
+
+mod recover;
+mod seek;
+mod whole;
+
+pub(crate) use recover::Recovery;
+pub(crate) use whole::Whole;
+
+/// Lease calls in flight at once: enough to hide the store's latency behind each other, few enough
+/// not to be a burst against it.
+const IN_FLIGHT: usize = 256;
+
+/// Most leases in the task's hands, those in doubt among them: some 20 MB. Past it the next request
+/// asks again.
+const IN_HAND: usize = 262_144;
+
+/// Waits between repeats of a call whose outcome is unknown, at first and at most.
+const REPEAT: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(2);
+
+/// What the keeper works with.
+#[derive(Clone)]
+pub(crate) struct Hands {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) space: Space,
+    pub(crate) on_alert: Option<OnAlert>,
+    pub(crate) recovery: Arc<Recovery>,
+}
+
+/// What a host does with an alert.
+pub(crate) type OnAlert = Arc<dyn Fn(&Alert) + Send + Sync>;
+
+/// The owner's side of the task.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    task: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
+    stop: Arc<tokio::sync::Notify>,
+}
+
+impl Keeper {
+    pub(crate) fn start(hands: Hands, queue: mpsc::Receiver<Arc<Lease>>) -> Self {
+        let stop = Arc::new(tokio::sync::Notify::new());
+        let task = tokio::spawn(run(hands, queue, stop.clone()));
+        Self { task: std::sync::Mutex::new(Some(task)), stop }
+    }
+
+    /// Ends the task. Calls in flight are cut off: their leases still have them, and make them
+    /// again when they are given back.
+    pub(crate) async fn close(&self) {
+        self.stop.notify_one();
+        let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(task) = task {
+            // It ends by itself; a panic in it has been reported by the runtime.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            task.abort();
+        }
+    }
+}
+
+async fn run(hands: Hands, mut queue: mpsc::Receiver<Arc<Lease>>, stop: Arc<tokio::sync::Notify>) {
+    let mut desk = Desk::new(hands, IN_HAND);
+    loop {
+        desk.start();
+        tokio::select! {
+            biased; // so that one seed is one run; none of them waits for another
+            () = stop.notified() => break,
+            () = desk.ended() => {}
+            lease = queue.recv() => match lease {
+                Some(lease) => desk.take(lease),
+                None => break,
+            },
+        }
+        // However many calls end, what is new is taken in as well.
+        for _ in 0..AT_A_TIME {
+            let Ok(lease) = queue.try_recv() else { break };
+            desk.take(lease);
+        }
+    }
+    desk.calls.shutdown().await;
+}
+
+/// Leases that are taken in between two looks at anything else.
+const AT_A_TIME: usize = 256;
+
+/// The leases in hand: those that wait for a place, those whose calls are under way, and those
+/// whose last call is in doubt and is to be repeated. Those have no place meanwhile: a store that
+/// does not answer for one tenant must not keep the others waiting.
+struct Desk {
+    hands: Hands,
+    turns: Turns<InHand>,
+    calls: JoinSet<Ended>,
+    busy: HashMap<tokio::task::Id, InHand>,
+    repeats: BinaryHeap<Reverse<Repeat>>,
+    /// Numbers repeats, so that those of one instant keep their order.
+    number: u64,
+    /// Of those that have ended, how many had nothing left to give back.
+    returned: usize,
+}
+
+/// Returns then, or never.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A lease, and how long its next repeat waits.
+struct InHand {
+    lease: Arc<Lease>,
+    delay: Duration,
+}
+
+/// A lease whose last call is in doubt.
+struct Repeat {
+    at: Instant,
+    number: u64,
+    of: InHand,
+}
+
+impl Desk {
+    /// For so many leases at most.
+    fn new(hands: Hands, most: usize) -> Self {
+        Self {
+            hands,
+            turns: Turns::new(IN_FLIGHT, most),
+            calls: JoinSet::new(),
+            busy: HashMap::new(),
+            repeats: BinaryHeap::new(),
+            number: 0,
+            returned: 0,
+        }
+    }
+
+    fn take(&mut self, lease: Arc<Lease>) {
+        if self.hands.hub.reach.is_away() {
+            lease.unqueue(); // asked for again once the store is back
+            return;
+        }
+        let tenant = lease.pool().tenant;
+        if let Err(of) = self.turns.push(tenant, InHand { lease, delay: REPEAT.start }) {
+            // Too many of this tenant's: the next request that needs units tries again.
+            of.lease.unqueue();
+        }
+    }
+
+    /// Begins the calls of those for whom there is a place.
+    fn start(&mut self) {
+        while let Some(of) = self.turns.next() {
+            let (hands, lease) = (self.hands.clone(), of.lease.clone());
+            let task = self.calls.spawn(async move { turn(&hands, &lease).await });
+            self.busy.insert(task.id(), of);
+        }
+    }
+
+    /// Returns when a call has ended, or it is time to repeat one. Cut off it has done nothing.
+    async fn ended(&mut self) {
+        let next = self.repeats.peek().map(|Reverse(repeat)| repeat.at);
+        tokio::select! {
+            biased;
+            Some(ended) = self.calls.join_next_with_id(), if !self.calls.is_empty() => {
+                self.take_back(ended);
+                while let Some(ended) = self.calls.try_join_next_with_id() {
+                    self.take_back(ended);
+                }
+            }
+            () = until(next) => {}
+        }
+        let now = Instant::now();
+        while self.repeats.peek().is_some_and(|Reverse(repeat)| repeat.at <= now) {
+            let Some(Reverse(Repeat { of, .. })) = self.repeats.pop() else { break };
+            self.turns.again(of.lease.pool().tenant, of);
+        }
+    }
+
+    fn take_back(&mut self, ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>) {
+        let id = ended.as_ref().map_or_else(|panicked| panicked.id(), |(id, _)| *id);
+        let Some(mut of) = self.busy.remove(&id) else { return };
+        let tenant = of.lease.pool().tenant;
+        match ended {
+            Ok((_, Ended::InDoubt { anew })) => {
+                if anew {
+                    of.delay = REPEAT.start;
+                }
+                let at = Instant::now() + of.delay;
+                of.delay = (of.delay * 2).min(REPEAT.end);
+                self.number += 1;
+                self.repeats.push(Reverse(Repeat { at, number: self.number, of }));
+                self.turns.pause(tenant);
+                return;
+            }
+            Ok((_, Ended::Done | Ended::Failed)) => {
+                self.returned += usize::from(of.lease.is_returned())
+            }
+            Err(panicked) => {
+                tracing::error!(error = %panicked, "a lease call ended badly");
+                of.lease.unqueue();
+            }
+        }
+        self.turns.done(tenant);
+    }
+}
+
+impl Repeat {
+    fn order(&self) -> (Instant, u64) {
+        (self.at, self.number)
+    }
+}
+
+impl PartialEq for Repeat {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl Eq for Repeat {}
+
+impl PartialOrd for Repeat {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Repeat {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+/// How the calls of a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It asks for nothing more.
+    Done,
+    /// An error has ended them.
+    Failed,
+    /// The outcome of the last one is unknown: it is to be repeated. `anew`: one before it was
+    /// answered.
+    InDoubt { anew: bool },
+}
+
+/// Makes the calls of one lease until it asks for nothing, or one of them is in doubt.
+async fn turn(hands: &Hands, lease: &Arc<Lease>) -> Ended {
+    let ended = renew(hands, lease).await;
+    if let Ended::InDoubt { .. } = ended {
+        return ended;
+    }
+    // Also where no call was made, and the pool's refusal stands; but not after an error, nor where
+    // a record has to come first: what waits would ask again at once.
+    let is_refused = lease.is_refused_now(hands.hub.clock.now());
+    if ended == Ended::Done && is_refused && !lease.is_capped() {
+        late::answered(&hands.hub, lease);
+    }
+    if lease.is_capped() {
+        hands.hub.raise(lease);
+    }
+    raise_alerts(hands, lease).await;
+    if lease.is_refused_now(hands.hub.clock.now()) {
+        match recover::recover(hands, lease).await {
+            Ok(false) => {}
+            Ok(true) => {
+                lease.forget_refusal();
+                hands.hub.wake(lease);
+            }
+            Err(error) => {
+                let now_ms = hands.hub.clock.now().wall_ms;
+                repeated!(warn, now_ms, "units of the dead could not be looked for"; %error);
+            }
+        }
+    }
+    Ended::Done
+}
+
+/// Makes the calls of one lease.
+async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
+    let writer = Writer { space: hands.space.clone(), incarnation: lease.incarnation() };
+    let now = || hands.hub.clock.now();
+    if hands.hub.others_make_pools() {
+        lease.look_first();
+    }
+    let (mut anew, mut is_left) = (false, false);
+    while let Some(call) = lease.next(&writer, now()) {
+        let unseen = lease.is_unseen();
+        let answer = ask(hands, call).await;
+        if let (true, Ok(seen)) = (unseen, &answer) {
+            hands.hub.pool_was_there(seen.was_there);
+            if let Some(shard) = sub_pool_of(hands, lease, seen) {
+                lease.divert(shard);
+                continue;
+            }
+        }
+        let root = answer.as_ref().ok().and_then(|seen| seen.root);
+        if let Some(root) = root {
+            lease.saw_root(root.free, root.share);
+        }
+        let answer = answer.map(|seen| seen.item);
+        is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
+        let answered = lease.answered(&writer, now(), answer);
+        if answered.is_ok() {
+            hands.hub.note_reclaimable(lease);
+            late::answered(&hands.hub, lease);
+            if unseen && lease.is_unlogged() {
+                hands.hub.soil_lease(lease);
+            }
+        }
+        match answered {
+            Ok(goes_on) => anew |= goes_on,
+            // It may have been applied: the same call again, until we know.
+            Err(error) if error.kind == StoreErrorKind::Unknown => {
+                hands.hub.reach.suspect();
+                return Ended::InDoubt { anew };
+            }
+            Err(error) => {
+                repeated!(warn, now().wall_ms, "a lease could not be renewed"; %error);
+                if error.kind == StoreErrorKind::Unavailable {
+                    hands.hub.reach.suspect();
+                }
+                lease.unqueue();
+                return Ended::Failed;
+            }
+        }
+        if lease.is_fenced() {
+            hands.hub.fence(lease.incarnation());
+        }
+        if root.is_some_and(|root| root.owes) {
+            lease.follow_debt();
+        }
+    }
+    if let Some(shard) = lease.shard().filter(|_| is_left && lease.has_left()) {
+        // Left there, they are found by whoever seeks.
+        if let Err(error) = seek::leave(hands, lease.pool(), shard).await {
+            tracing::debug!(%error, "units stay in a sub-pool that nobody leases from");
+        }
+    }
+    Ended::Done
+}
+
+/// The sub-pool of a lease that has just met its pool, where it is to have one. A slot of a strict
+/// rate has none: it is over before units that lie in the wrong sub-pool are where they are wanted.
+fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &Seen) -> Option<u16> {
+    let may = !lease.is_of_slot() && !lease.has_place() && hands.store.promise().shared;
+    let item = seen.item.as_ref().filter(|_| may)?;
+    let is_crowded = subpool::is_crowded(item, lease.incarnation()).ok()?;
+    is_crowded.then(|| subpool::shard_of(lease.incarnation()))
+}
+
+/// Raises the alerts that are due, each unless it has been. One that cannot be noted now is due
+/// again with the next record.
+async fn raise_alerts(hands: &Hands, lease: &Lease) {
+    if lease.due_alert(None).is_none() {
+        return;
+    }
+    // It may have been long since the pool was seen, and others have given units back.
+    let taken = match Whole::read(&*hands.store, &hands.space, lease.pool()).await {
+        Ok(Some(pool)) => pool.free().map(|free| pool.root.terms.limit.saturating_sub(free)),
+        Ok(None) => return,
+        Err(error) => Err(error),
+    };
+    let taken = match taken {
+        Ok(taken) => taken,
+        Err(error) => {
+            let now_ms = hands.hub.clock.now().wall_ms;
+            repeated!(warn, now_ms, "an alert could not be looked into"; %error);
+            return;
+        }
+    };
+    while let Some(due) = lease.due_alert(Some(taken)) {
+        let note = pool::alert(lease.pool().key(&hands.space), due.at);
+        match hands.store.write(note).await {
+            Ok(Written::Applied(_)) => tell(hands, &due.alert),
+            Ok(Written::Refused(_)) => {}
+            Err(error) => {
+                let now_ms = hands.hub.clock.now().wall_ms;
+                repeated!(warn, now_ms, "an alert could not be noted"; %error);
+                return;
+            }
+        }
+        lease.alert_is_told(due.at);
+    }
+}
+
+fn tell(hands: &Hands, alert: &Alert) {
+    tracing::info!(
+        target: crate::telemetry::EVENT_ALERT,
+        tenant = %alert.tenant,
+        policy = %alert.limit,
+        percent = alert.percent,
+        "a quota has passed an alert percentage"
+    );
+    if let Some(hook) = &hands.on_alert {
+        hook(alert);
+    }
+}
+
+/// A pool as a call found it.
+struct Seen {
+    item: Option<Item>,
+    /// It had been made before.
+    was_there: bool,
+    /// Of a sub-pool: its root.
+    root: Option<seek::RootSeen>,
+}
+
+async fn ask(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
+    let begun = hands.hub.clock.now();
+    let answer = make(hands, call).await;
+    let took = hands.hub.clock.now().mono_ns.saturating_sub(begun.mono_ns);
+    let error = answer.as_ref().err().map(|error| error.kind.word());
+    crate::telemetry::store_call("lease", took as f64 / 1e9, error);
+    answer
+}
+
+async fn make(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
+    match call {
+        Call::Look(key) => {
+            let item = hands.store.read(key).await?;
+            Ok(Seen { was_there: item.is_some(), item, root: None })
+        }
+        Call::Write(write) => Ok(match hands.store.write(write).await? {
+            Written::Applied(item) => Seen { item, was_there: false, root: None },
+            Written::Refused(item) => Seen { item, was_there: true, root: None },
+        }),
+        Call::Seek(wanted) => {
+            let seek::Found { item, root } = seek::seek(hands, &wanted).await?;
+            let root = root.filter(|_| wanted.shard.is_some());
+            Ok(Seen { item, was_there: true, root })
+        }
+    }
+}
+
+/// Gives back what is left of these leases, until the deadline. Returns how many it could not.
+pub(crate) async fn give_back(hands: &Hands, leases: Vec<Arc<Lease>>, deadline: Instant) -> usize {
+    let total = leases.len();
+    // What is given is in memory already.
+    let mut desk = Desk::new(hands.clone(), usize::MAX);
+    for lease in leases {
+        lease.close();
+        desk.take(lease);
+    }
+    let all = async {
+        while !desk.turns.is_empty() {
+            desk.start();
+            desk.ended().await;
+        }
+    };
+    // Past the deadline the rest stays held, and is forfeited as after a crash.
+    let _ = tokio::time::timeout_at(deadline, all).await;
+    desk.calls.shutdown().await;
+    total - desk.returned
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::ids::Surrogate;
+    use crate::ledger::ceilings::AHEAD;
+    use crate::quota::lease::Take;
+    use crate::quota::pool::{PoolId, Terms, View};
+    use crate::store::{Key, Memory, Page, Promise, Query, StoreFuture, Write};
+    use crate::testing::{Faulty, Odds};
+
+    const LIMIT: u64 = 3_000;
+
+    /// Answers that take their time: an older one may come after a newer one, which a store that
+    /// is slow before it applies never shows.
+    struct LateAnswers(Faulty, Arc<AtomicU64>);
+
+    impl LateAnswers {
+        fn late<T: Send + 'static>(&self, answer: StoreFuture<T>) -> StoreFuture<T> {
+            let step = 0x9E37_79B9_7F4A_7C15;
+            let random = self.1.fetch_add(step, Ordering::Relaxed) >> 33;
+            let long = [0, 0, 20, 400][random as usize % 4];
+            Box::pin(async move {
+                let answer = answer.await;
+                tokio::time::sleep(Duration::from_millis(long)).await;
+                answer
+            })
+        }
+    }
+
+    impl Store for LateAnswers {
+        fn read(&self, key: Key) -> StoreFuture<Option<Item>> {
+            self.late(self.0.read(key))
+        }
+
+        fn write(&self, write: Write) -> StoreFuture<Written> {
+            self.late(self.0.write(write))
+        }
+
+        fn query(&self, query: Query) -> StoreFuture<Page> {
+            self.late(self.0.query(query))
+        }
+
+        fn promise(&self) -> Promise {
+            self.0.promise()
+        }
+
+        fn close(&self) -> StoreFuture<()> {
+            self.0.close()
+        }
+    }
+
+    /// Makes the calls of one lease until it asks for nothing.
+    async fn drive(hands: &Hands, lease: &Arc<Lease>) {
+        let mut delay = REPEAT.start;
+        while matches!(turn(hands, lease).await, Ended::InDoubt { .. }) {
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(REPEAT.end);
+        }
+    }
+
+    fn lossy(seed: u64) -> LateAnswers {
+        let odds = Odds {
+            unavailable: 50,
+            throttled: 50,
+            lose_request: 50,
+            lose_reply: 100,
+            delay: 300,
+            repeat: 100,
+        };
+        let store = Faulty::seeded(Memory::new(), seed, odds);
+        LateAnswers(store, Arc::new(AtomicU64::new(seed << 40)))
+    }
+
+    fn hands(store: impl Store, clock: &ManualClock) -> Hands {
+        Hands {
+            store: Arc::new(store),
+            hub: Hub::new(Arc::new(clock.clone())).0,
+            space: Space::new("test"),
+            on_alert: None,
+            recovery: Arc::default(),
+        }
+    }
+
+    fn lease() -> Arc<Lease> {
+        let pool = PoolId {
+            tenant: Surrogate::test(1),
+            limit: "requests/month".into(),
+            scope: 0,
+            start_ms: 0,
+        };
+        let limit = LIMIT as i64;
+        Arc::new(Lease::new(pool, i64::MAX, Terms { limit, rev: 1 }, 1).under(7))
+    }
+
+    /// What the recorder does, on a log that never fails.
+    fn log_ceilings(hub: &Hub) {
+        for lease in hub.take_capped() {
+            let ceiling = lease.propose_ceiling(hub.clock.now(), AHEAD);
+            ceiling.into_iter().for_each(|ceiling| lease.ceiling_logged(ceiling));
+        }
+    }
+
+    /// Takes and settles `n` at a time until the pool has said several times that it has no more.
+    async fn serve(hub: Arc<Hub>, clock: ManualClock, lease: Arc<Lease>, n: u64) -> u64 {
+        let (mut served, mut refused) = (0, 0);
+        while refused < 5 {
+            match lease.take(n, hub.clock.now()) {
+                Take::Taken { renew } => {
+                    lease.settle(n);
+                    (served, refused) = (served + n, 0);
+                    if renew {
+                        hub.wake(&lease);
+                    }
+                    tokio::time::sleep(Duration::from_millis(n)).await;
+                }
+                Take::Need => {
+                    hub.wake(&lease);
+                    let answer = hub.answer_for(&lease, n);
+                    let _ = tokio::time::timeout(Duration::from_millis(250), answer).await;
+                }
+                Take::Exhausted => {
+                    refused += 1;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    clock.advance(Duration::from_secs(3)); // past what a refusal is believed
+                }
+            }
+        }
+        served
+    }
+
+    /// What the pool has, read until the lossy store answers.
+    async fn pool(hands: &Hands, lease: &Lease) -> View {
+        loop {
+            let read = hands.store.read(lease.pool().key(&hands.space));
+            if let Ok(item) = read.await {
+                return View::read(&item.unwrap(), 7).unwrap();
+            }
+        }
+    }
+
+    /// One lease, renewed and given back for as many tasks as want it at once, over a store that is
+    /// slow, loses answers, answers late and repeats calls. What is served never passes the pool,
+    /// and all of it can be.
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_is_served_to_its_end_and_never_beyond() {
+        for seed in 0..40 {
+            let clock = ManualClock::at_unix_ms(0);
+            let hands = hands(lossy(seed), &clock);
+            let (hub, queue) = Hub::new(Arc::new(clock.clone()));
+            let hands = Hands { hub: hub.clone(), ..hands };
+            let keeper = Keeper::start(hands.clone(), queue);
+            let lease = lease();
+            let mut tasks = JoinSet::new();
+            for task in 0..16 {
+                tasks.spawn(serve(hub.clone(), clock.clone(), lease.clone(), 1 + task % 3));
+            }
+            let mut served = 0;
+            while !tasks.is_empty() {
+                let pause = tokio::time::sleep(Duration::from_millis(300));
+                tokio::select! {
+                    Some(ended) = tasks.join_next() => served += ended.unwrap(),
+                    () = hub.hurry.notified() => log_ceilings(&hub),
+                    () = pause => {
+                        lease.rest();
+                        hub.wake(&lease);
+                    }
+                }
+            }
+            keeper.close().await;
+            let deadline = Instant::now() + Duration::from_secs(600);
+            while give_back(&hands, vec![lease.clone()], deadline).await > 0 {}
+
+            assert!(served <= LIMIT, "seed {seed}: {served} of {LIMIT}");
+            assert!(served + 3 > LIMIT, "seed {seed}: {served} of {LIMIT}");
+            let view = pool(&hands, &lease).await;
+            // Folded away, unless the last call failed: then nothing of it is unused.
+            assert_eq!(view.mine.map_or(served, |mine| mine.held), served, "seed {seed}");
+            assert_eq!(view.free, (LIMIT - served) as i64, "seed {seed}");
+        }
+    }
+
+    /// The first try was applied and its answer lost; the second is known not to be applied. That
+    /// says nothing about the first: what was given back is not served, what was taken is.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_in_doubt_stays_in_doubt_when_its_repetition_fails() {
+        use crate::testing::Fault::{LoseReply, Pass, Throttled, Unavailable};
+        for failure in [Unavailable, Throttled] {
+            for doubtful_write in 0..3 {
+                let clock = ManualClock::at_unix_ms(0);
+                let mut script = vec![Pass; doubtful_write];
+                script.extend([LoseReply, failure]);
+                let hands = hands(Faulty::scripted(Memory::new(), script), &clock);
+                let lease = lease();
+                let now = hands.hub.clock.now();
+                let mut served = 0;
+                // A take, then a give back, then takes again; one of them ends in doubt.
+                while let Take::Need = lease.take(3, now) {
+                    drive(&hands, &lease).await;
+                    log_ceilings(&hands.hub);
+                }
+                lease.release(3);
+                lease.rest();
+                drive(&hands, &lease).await;
+                loop {
+                    match lease.take(1, now) {
+                        Take::Taken { .. } => {
+                            lease.settle(1);
+                            served += 1;
+                        }
+                        Take::Need => {
+                            drive(&hands, &lease).await;
+                            log_ceilings(&hands.hub);
+                        }
+                        Take::Exhausted => break,
+                    }
+                }
+                let view = pool(&hands, &lease).await;
+                assert_eq!((served, view.free), (LIMIT, 0), "{failure:?} {doubtful_write}");
+            }
+        }
+    }
+
+    /// A gate that closes cuts off the calls of its keeper, and makes them again.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_was_cut_off_is_in_doubt() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), hands.hub.clock.now());
+        take(&hands, &lease, 3).await;
+        lease.settle(3);
+        lease.rest();
+        let writer = writer(&hands);
+        let give = lease.next(&writer, now).unwrap();
+        ask(&hands, give).await.unwrap(); // of which the lease never hears
+
+        lease.close();
+        lease.next(&writer, now).unwrap();
+        let throttled = StoreError::new(StoreErrorKind::Throttled, "later");
+        lease.answered(&writer, now, Err(throttled)).unwrap_err();
+        assert_eq!(lease.take(1, now), Take::Need, "its units are in the pool again");
+        drive(&hands, &lease).await;
+        assert!(lease.is_returned());
+        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 3);
+    }
+
+    /// Takes what is asked for, with as many calls as that takes.
+    async fn take(hands: &Hands, lease: &Arc<Lease>, n: u64) {
+        while lease.take(n, hands.hub.clock.now()) == Take::Need {
+            drive(hands, lease).await;
+        }
+    }
+
+    /// What is learned from a call whose entry somebody else has closed.
+    async fn close_and_learn(hands: &Hands, lease: &Lease) {
+        let key = lease.pool().key(&hands.space);
+        let entry = pool(hands, lease).await.mine.unwrap();
+        let closed = pool::reclaim(key, 7, entry, 1, entry.held);
+        hands.store.write(closed).await.unwrap();
+        let (writer, now) = (writer(hands), hands.hub.clock.now());
+        lease.rest();
+        let give = lease.next(&writer, now).unwrap();
+        let refused = ask(hands, give).await.map(|seen| seen.item);
+        assert!(lease.answered(&writer, now, refused).unwrap());
+        assert!(lease.is_fenced());
+    }
+
+    fn writer(hands: &Hands) -> Writer {
+        Writer { space: hands.space.clone(), incarnation: 7 }
+    }
+
+    /// What has been closed is lowered to its use by its owner; a request that runs on, and holds
+    /// nothing at that moment, must not draw from it again.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_drawn_from_a_closed_entry_once_it_is_being_lowered() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), hands.hub.clock.now());
+        take(&hands, &lease, 3).await;
+        lease.settle(3);
+        close_and_learn(&hands, &lease).await;
+
+        let writer = writer(&hands);
+        let fold = lease.next(&writer, now).unwrap();
+        assert_eq!(lease.take(1, now), Take::Need, "its fold is on its way");
+        let folded = ask(&hands, fold).await.map(|seen| seen.item);
+        lease.answered(&writer, now, folded).unwrap();
+        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 3);
+        assert!(lease.is_returned());
+    }
+
+    /// The record was written before the log was sealed, and its answer comes afterwards.
+    #[tokio::test(start_paused = true)]
+    async fn a_ceiling_acknowledged_late_keeps_nothing_of_a_closed_entry() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let lease = lease();
+        for n in [8, 1] {
+            take(&hands, &lease, n).await;
+            lease.settle(n);
+        }
+        let ceiling = lease.propose_ceiling(hands.hub.clock.now(), AHEAD).unwrap();
+        close_and_learn(&hands, &lease).await;
+        lease.ceiling_logged(ceiling);
+        assert_eq!(lease.open_holds(), 0);
+        drive(&hands, &lease).await;
+        assert!(lease.is_returned());
+        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);
+    }
+
+    /// What waits beside a larger ask that the pool cannot give is not left behind by its answer.
+    #[tokio::test(start_paused = true)]
+    async fn an_ask_is_made_again_after_a_larger_one_was_refused() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), hands.hub.clock.now());
+        take(&hands, &lease, LIMIT - 50).await;
+        lease.settle(LIMIT - 50);
+        while lease.left() > 0 {
+            assert!(matches!(lease.take(1, now), Take::Taken { .. }));
+            lease.settle(1);
+        }
+        let free = pool(&hands, &lease).await.free;
+        assert!(free > 1, "some are left to somebody else: {free}");
+
+        assert_eq!(lease.take(1, now), Take::Need);
+        assert_eq!(lease.take(LIMIT, now), Take::Need);
+        drive(&hands, &lease).await;
+        assert_eq!(lease.take(LIMIT, now), Take::Exhausted, "there are not so many");
+        assert!(!lease.take_down_to(1, 0), "and none came for the other");
+        assert!(!lease.answer_for(1, &*hands.hub.clock).await, "it is to be asked for anew");
+        lease.want(1);
+        drive(&hands, &lease).await;
+        assert!(lease.answer_for(1, &*hands.hub.clock).await);
+        assert!(matches!(lease.take(1, now), Take::Taken { .. }));
+    }
+
+    /// A grant was refused because another was faster; a copy of it comes when there are units.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_late_copy_of_a_refused_grant_took_goes_back_at_the_end() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), hands.hub.clock.now());
+        let terms = lease.terms();
+        let other = Arc::new(Lease::new(lease.pool().clone(), i64::MAX, terms, 1).under(8));
+        take(&hands, &other, LIMIT - 10).await;
+        assert_eq!(lease.take(5, now), Take::Need);
+        let writer = writer(&hands);
+        let make = lease.next(&writer, now).unwrap();
+        let was_there = ask(&hands, make).await.map(|seen| seen.item);
+        lease.answered(&writer, now, was_there).unwrap();
+        let grant = lease.next(&writer, now).unwrap();
+        take(&hands, &other, 10).await;
+        let refused = ask(&hands, grant.clone()).await.map(|seen| seen.item);
+        lease.answered(&writer, now, refused).unwrap();
+        assert!(lease.at_rest().is_none(), "it may yet have units");
+
+        other.release(10);
+        other.rest();
+        drive(&hands, &other).await;
+        ask(&hands, grant).await.unwrap();
+        assert!(pool(&hands, &lease).await.mine.is_some());
+        lease.close();
+        drive(&hands, &lease).await;
+        assert!(lease.is_returned());
+        assert_eq!(pool(&hands, &lease).await.free, 10);
+    }
+
+    /// A tenant was idle for long and its lease let go of; the next learns of use before it has
+    /// seen the entry of the first.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_learned_before_a_lease_sees_its_entry_is_recorded_beside_what_was_there() {
+        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let first = lease();
+        take(&hands, &first, 11).await;
+        first.settle(11);
+        first.rest();
+        drive(&hands, &first).await;
+        let lease = lease();
+        lease.settle_late(5);
+        assert_eq!(lease.unlogged(), Some(5));
+        hands.hub.take_soiled();
+        lease.want(1);
+        drive(&hands, &lease).await;
+        assert_eq!((lease.total(), lease.is_unlogged()), (16, true));
+        assert_eq!(hands.hub.take_soiled().len(), 1, "without another request");
+
+        lease.rest();
+        drive(&hands, &lease).await;
+        let third = self::lease();
+        third.want(1);
+        drive(&hands, &third).await;
+        assert_eq!((third.total(), third.is_unlogged()), (16, false), "it learned of nothing");
+    }
+
+    /// Somebody asked for more than its ceiling allowed, and has gone; no ceiling of this
+    /// incarnation will ever be logged again.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_of_an_earlier_incarnation_goes_back_whoever_asked_for_more() {
+        let clock = ManualClock::at_unix_ms(0);
+        let hands = hands(Memory::new(), &clock);
+        let (hub, mut queue) = Hub::new(Arc::new(clock));
+        let hands = Hands { hub: hub.clone(), ..hands };
+        hub.be(7);
+        let lease = lease();
+        for n in [8, 1] {
+            take(&hands, &lease, n).await;
+            lease.settle(n);
+        }
+        let left = u64::try_from(lease.left()).unwrap();
+        assert!(lease.capped() > 0, "only a ceiling keeps the rest from being served");
+        assert_eq!(lease.take(left + 1, hub.clock.now()), Take::Need);
+
+        hub.be(8);
+        hub.retire(lease.clone());
+        hub.return_retired().await;
+        drive(&hands, &queue.recv().await.unwrap()).await;
+        assert!(lease.is_returned());
+        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);
+    }
+}

@@ -1,0 +1,356 @@
+//! Units of the dead: taken back by whoever needs them, and only what provably was not served.
+//!
+//! Nobody can know what a silent process has served; silence is only a hint for when to try. So its
+//! log is ended first, by a seal in its next slot, and then read, and then its entry in the pool:
+//! in this order. What lies above the larger of what the entry pre-authorised and the highest
+//! ceiling in the log was not served and never will be, for the writer raises neither without a
+//! write that now fails. If it lives after all it finds the seal, and goes on as another writer.
+//!
+//! A closed entry is folded away after a while, which its owner, if it lives, has to lower it to
+//! what it used exactly.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Hands;
+use super::seek::FRUITLESS;
+use crate::clock::Now;
+use crate::ledger::log;
+use crate::ledger::record::PoolRow;
+use crate::planted::{self, Plant, planted};
+use crate::quota::lease::{Lease, Writer};
+use crate::quota::pool::{self, Entry, PoolId};
+use crate::quota::subpool::{self, Fed};
+use crate::store::{Item, Key, StoreError, Written};
+
+/// A writer of a shared store is left alone until its log has not moved for this long: three times
+/// the interval in which the living write, because sealing them costs more than it brings.
+const SILENT: Duration = Duration::from_secs(15);
+
+/// The same where the store belongs to one process at a time: others are dead already.
+const SILENT_ALONE: Duration = Duration::from_secs(1);
+
+/// How long a closed entry waits for its owner.
+const FOLD_AFTER: Duration = Duration::from_secs(30);
+
+/// A pool is looked through at most this often.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Sub-pools besides its own that one process looks through at a time: each brings reads of logs.
+const AT_ONCE: usize = 4;
+
+/// Most writers, pools and sealed logs kept in mind; past it they are forgotten, which costs
+/// reading them again.
+const MAX_WATCHED: usize = 10_000;
+const MAX_SEALED: usize = 64;
+
+/// What is known of other writers. All of it could be read again.
+#[derive(Debug, Default)]
+pub(crate) struct Recovery {
+    /// Writers of this very process, before it was started again.
+    dead: HashSet<u128>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    writers: HashMap<u128, Watch>,
+    /// Until when a pool is not looked through again.
+    pools: HashMap<PoolId, u64>,
+    /// Since when an entry is closed.
+    closed: HashMap<(u128, PoolId), u64>,
+    /// Until when other sub-pools of a pool are not looked at again, and the pause before that.
+    gathers: HashMap<PoolId, (u64, Duration)>,
+    /// At which sub-pool of a pool those who look for the dead go on.
+    cursors: HashMap<PoolId, u16>,
+    /// All rows of logs that have ended.
+    sealed: HashMap<u128, Arc<HashMap<PoolId, PoolRow>>>,
+}
+
+/// How far a log was read, and since when it has not moved.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    next: u64,
+    sealed: bool,
+    since_ns: u64,
+}
+
+impl Recovery {
+    /// `dead` is who wrote the journal that this process has carried over.
+    pub(crate) fn new(dead: Vec<u128>) -> Self {
+        Self { dead: dead.into_iter().collect(), seen: Mutex::default() }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this pool's turn has come.
+    fn is_due(&self, pool: &PoolId, now: Now) -> bool {
+        let mut seen = self.seen();
+        if seen.pools.len() >= MAX_WATCHED {
+            seen.pools.clear();
+            seen.closed.clear();
+        }
+        let until = seen.pools.entry(pool.clone()).or_default();
+        let due = now.mono_ns >= *until;
+        if due {
+            *until = now.mono_ns.saturating_add(nanos(EVERY));
+        }
+        due
+    }
+
+    /// Whether to look for units in other sub-pools.
+    pub(super) fn gather_is_due(&self, pool: &PoolId, now: Now) -> bool {
+        self.seen().gathers.get(pool).is_none_or(|(until, _)| now.mono_ns >= *until)
+    }
+
+    /// That was done, and brought units or did not.
+    pub(super) fn gathered(&self, pool: &PoolId, gained: bool, now: Now) {
+        let mut seen = self.seen();
+        if seen.gathers.len() >= MAX_WATCHED {
+            seen.gathers.clear();
+        }
+        let before = seen.gathers.get(pool).map(|(_, pause)| *pause);
+        let pause = match before {
+            Some(pause) if !gained => (pause * 2).min(FRUITLESS.end),
+            _ => FRUITLESS.start,
+        };
+        let until = if gained { now.mono_ns } else { now.mono_ns.saturating_add(nanos(pause)) };
+        seen.gathers.insert(pool.clone(), (until, pause));
+    }
+
+    /// The sub-pools that are looked through for the dead this time.
+    fn turn(&self, pool: &PoolId, own: Option<u16>, all: &BTreeMap<u16, Fed>) -> Vec<u16> {
+        let mut seen = self.seen();
+        if seen.cursors.len() >= MAX_WATCHED {
+            seen.cursors.clear();
+        }
+        let from = seen.cursors.get(pool).copied().unwrap_or_default();
+        let others = all.range(from..).chain(all.range(..from)).map(|(shard, _)| *shard);
+        let turn: Vec<u16> = others.filter(|shard| Some(*shard) != own).take(AT_ONCE).collect();
+        let next = turn.last().map_or(0, |last| last.saturating_add(1));
+        seen.cursors.insert(pool.clone(), next);
+        own.into_iter().chain(turn).collect()
+    }
+
+    /// Since when this entry is known to be closed.
+    fn closed_for(&self, writer: u128, pool: &PoolId, now: Now) -> u64 {
+        let mut seen = self.seen();
+        let since = *seen.closed.entry((writer, pool.clone())).or_insert(now.mono_ns);
+        now.mono_ns.saturating_sub(since)
+    }
+}
+
+/// Looks for units of the dead in the pool of a lease that got none. True: there may be some now.
+pub(super) async fn recover(hands: &Hands, lease: &Lease) -> Result<bool, StoreError> {
+    let now = hands.hub.clock.now();
+    if !hands.recovery.is_due(lease.pool(), now) {
+        return Ok(false);
+    }
+    let pool = lease.pool();
+    let Some(root) = hands.store.read(pool.key(&hands.space)).await? else {
+        return Ok(false);
+    };
+    let mut gained = look_through(hands, lease, None, &root).await?;
+    let subs = subpool::feeds(&root)?;
+    let turn = hands.recovery.turn(pool, lease.shard(), &subs);
+    for shard in turn {
+        let key = pool.key_of(&hands.space, Some(shard));
+        if let Some(item) = hands.store.read(key).await? {
+            gained |= look_through(hands, lease, Some(shard), &item).await?;
+        }
+    }
+    if gained && !subs.is_empty() {
+        hands.recovery.gathered(pool, true, now); // what is free there is looked for at once
+    }
+    Ok(gained)
+}
+
+/// Looks for units of the dead in one item of a pool.
+async fn look_through(
+    hands: &Hands,
+    lease: &Lease,
+    shard: Option<u16>,
+    item: &Item,
+) -> Result<bool, StoreError> {
+    let (mut gained, pool) = (false, lease.pool());
+    let key = pool.key_of(&hands.space, shard);
+    for (incarnation, entry) in pool::entries(item)? {
+        if incarnation == lease.incarnation() || incarnation == hands.hub.incarnation() {
+            continue;
+        }
+        let writer = Writer { space: hands.space.clone(), incarnation };
+        let other = Other { hands, pool, key: &key, writer };
+        gained |= other.look(entry).await?;
+    }
+    Ok(gained)
+}
+
+/// Somebody else's entry in a pool.
+struct Other<'a> {
+    hands: &'a Hands,
+    pool: &'a PoolId,
+    key: &'a Key,
+    writer: Writer,
+}
+
+impl Other<'_> {
+    async fn look(&self, entry: Entry) -> Result<bool, StoreError> {
+        let (recovery, of) = (&self.hands.recovery, self.writer.incarnation);
+        if entry.is_closed() {
+            let now = self.hands.hub.clock.now();
+            if self.is_dead() || recovery.closed_for(of, self.pool, now) > nanos(FOLD_AFTER) {
+                let fold = pool::fold(self.key.clone(), of, entry, entry.held);
+                self.hands.store.write(fold).await?;
+            }
+            return Ok(false);
+        }
+        let all = entry.held <= entry.preauthorised;
+        if all && !planted(Plant::ExpiryByTime) && !planted(Plant::PreauthorisedIgnored) {
+            return Ok(false); // all of it may have been served
+        }
+        let watch = self.watch().await?;
+        if !watch.sealed && !self.seal(watch, entry).await? {
+            return Ok(false);
+        }
+        self.reclaim().await
+    }
+
+    /// Reads on in its log.
+    async fn watch(&self) -> Result<Watch, StoreError> {
+        let (recovery, of) = (&self.hands.recovery, self.writer.incarnation);
+        let known = recovery.seen().writers.get(&of).copied();
+        if let Some(known) = known.filter(|watch| watch.sealed) {
+            return Ok(known);
+        }
+        // From its last slot on, so that it is seen whether that one is a seal.
+        let from = known.map_or(0, |watch| watch.next.saturating_sub(1));
+        let end = log::read(&*self.hands.store, &self.writer, from, |_, _| {}).await?;
+        let now_ns = self.hands.hub.clock.now().mono_ns;
+        let moved = known.is_none_or(|watch| watch.next != end.next);
+        let since_ns = known.filter(|_| !moved).map_or(now_ns, |watch| watch.since_ns);
+        let watch = Watch { next: end.next, sealed: end.sealed, since_ns };
+        let mut seen = recovery.seen();
+        if seen.writers.len() >= MAX_WATCHED {
+            seen.writers.clear();
+        }
+        seen.writers.insert(of, watch);
+        Ok(watch)
+    }
+
+    /// Ends its log, if it is silent and there is something to gain. True: it has ended.
+    async fn seal(&self, watch: Watch, entry: Entry) -> Result<bool, StoreError> {
+        let now = self.hands.hub.clock.now();
+        let patience = if self.hands.store.promise().shared { SILENT } else { SILENT_ALONE };
+        let silent =
+            now.mono_ns.saturating_sub(watch.since_ns) >= nanos(planted::patience(patience));
+        if !silent && !self.is_dead() {
+            return Ok(false);
+        }
+        if entry.held <= self.kept(entry, self.row().await?) {
+            return Ok(false);
+        }
+        if planted(Plant::MissingSeal) || planted(Plant::ExpiryByTime) {
+            return Ok(true);
+        }
+        let seal = log::seal(&self.writer, watch.next);
+        Ok(match self.hands.store.write(seal).await? {
+            Written::Applied(_) => true,
+            // It lives, or somebody was faster.
+            Written::Refused(item) => item.is_some_and(|item| log::is_seal(&item)),
+        })
+    }
+
+    /// Takes back what a writer whose log has ended cannot have served.
+    async fn reclaim(&self) -> Result<bool, StoreError> {
+        let row = self.sealed_row().await?;
+        // The entry after the log: a grant may have come in between, with more pre-authorised.
+        let Some(item) = self.hands.store.read(self.key.clone()).await? else {
+            return Ok(false);
+        };
+        let of = self.writer.incarnation;
+        let entry = pool::entries(&item)?.into_iter().find(|(writer, _)| *writer == of);
+        let Some((_, entry)) = entry.filter(|(_, entry)| !entry.is_closed()) else {
+            return Ok(false);
+        };
+        let keep = self.kept(entry, row);
+        if keep >= entry.held {
+            return Ok(false);
+        }
+        let key = self.key.clone();
+        let write = if self.is_dead() {
+            pool::fold(key, of, entry, keep)
+        } else {
+            let Ok(op) = crate::random::u64() else { return Ok(false) };
+            pool::reclaim(key, of, entry, op, keep)
+        };
+        let written = self.hands.store.write(write).await?;
+        let applied = matches!(written, Written::Applied(_));
+        if applied {
+            let units = entry.held - keep;
+            tracing::info!(units, "units of a dead process are free again");
+        }
+        Ok(applied)
+    }
+
+    /// Its row for this pool, read from its whole log.
+    async fn row(&self) -> Result<PoolRow, StoreError> {
+        let (mut row, own) = (PoolRow::default(), self.writer.incarnation);
+        let fold = |rows: crate::ledger::record::Rows, of| {
+            let own = rows.pools.get(self.pool).filter(|_| of == own);
+            own.into_iter().for_each(|own| row.raise(*own));
+        };
+        log::read(&*self.hands.store, &self.writer, 0, fold).await?;
+        Ok(row)
+    }
+
+    /// The same of a log that has ended, which is read once for all pools.
+    async fn sealed_row(&self) -> Result<PoolRow, StoreError> {
+        let (recovery, own) = (&self.hands.recovery, self.writer.incarnation);
+        let known = recovery.seen().sealed.get(&own).cloned();
+        let rows = match known {
+            Some(rows) => rows,
+            None => {
+                let mut rows = HashMap::<PoolId, PoolRow>::new();
+                let fold = |news: crate::ledger::record::Rows, of| {
+                    for (pool, row) in news.pools.into_iter().filter(|_| of == own) {
+                        rows.entry(pool).or_default().raise(row);
+                    }
+                };
+                log::read(&*self.hands.store, &self.writer, 0, fold).await?;
+                let rows = Arc::new(rows);
+                let mut seen = recovery.seen();
+                if seen.sealed.len() >= MAX_SEALED {
+                    seen.sealed.clear();
+                }
+                seen.sealed.insert(own, rows.clone());
+                rows
+            }
+        };
+        Ok(rows.get(self.pool).copied().unwrap_or_default())
+    }
+
+    /// What a writer whose log has ended may have served. A total above both was served beyond the
+    /// lease, by a cost learned late.
+    fn kept(&self, entry: Entry, row: PoolRow) -> u64 {
+        let trusts = planted(Plant::RestartTrustsJournal) && self.is_dead();
+        let kept = if trusts || planted(Plant::ExpiryByTime) {
+            row.total
+        } else if planted(Plant::PreauthorisedIgnored) {
+            row.ceiling.max(row.total)
+        } else {
+            entry.preauthorised.max(row.ceiling).max(row.total)
+        };
+        kept.min(entry.held)
+    }
+
+    fn is_dead(&self) -> bool {
+        self.hands.recovery.dead.contains(&self.writer.incarnation)
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}

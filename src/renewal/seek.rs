@@ -1,0 +1,195 @@
+//! Units where they may be: in a pool that is split they move from the root to the sub-pool where
+//! they are asked for, and back to the root from sub-pools where they are not.
+//!
+//! The writes are made by [`subpool`], which also says why it is harmless to be cut off between any
+//! two of them: whoever seeks next finishes what was begun. What lies in other sub-pools is looked
+//! for when the root has too little, after [`FRUITLESS`] at the latest.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::Hands;
+use super::whole::read_subs;
+use crate::quota::lease::Seek;
+use crate::quota::pool::{self, PoolId};
+use crate::quota::subpool::{self, Next, Root, Sub, Want};
+use crate::store::{Item, Key, StoreError, StoreErrorKind, Write, Written};
+
+/// Writes for one call at most: three are made where nobody else moves units meanwhile.
+const TRIES: usize = 32;
+
+/// How long nobody looks for units in other sub-pools once there were none: at first, and at most.
+/// It is doubled from time to time, because a quota that is used up stays so.
+pub(super) const FRUITLESS: Range<Duration> = Duration::from_secs(2)..Duration::from_secs(32);
+
+/// What was found.
+pub(super) struct Found {
+    /// The item that was sought for, as it stands.
+    pub(super) item: Option<Item>,
+    /// The root, where that was looked at.
+    pub(super) root: Option<RootSeen>,
+}
+
+/// What a lease of a sub-pool hears of the root.
+#[derive(Clone, Copy, Default)]
+pub(super) struct RootSeen {
+    /// Free there, and a sub-pool's share of that.
+    pub(super) free: i64,
+    pub(super) share: i64,
+    pub(super) owes: bool,
+}
+
+/// Has units moved to where they are wanted. An error leaves nothing that a later call would not
+/// finish.
+pub(super) async fn seek(hands: &Hands, seek: &Seek) -> Result<Found, StoreError> {
+    let Seek { pool, shard, want } = seek;
+    let mut item = match shard {
+        Some(_) => hands.store.read(pool.key_of(&hands.space, *shard)).await?,
+        None => None,
+    };
+    if let Some(item) = item.take_if(|item| Sub::read(item).is_ok_and(|sub| sub.has(want))) {
+        return Ok(Found { item: Some(item), root: None });
+    }
+    let Some(mut split) = Split::read(hands, pool).await? else {
+        return Ok(Found { item, root: Some(RootSeen::default()) });
+    };
+    let mut is_fruitless = !split.is_due();
+    loop {
+        let lacks = match shard {
+            Some(shard) => {
+                item = split.feed(*shard, item, *want).await?;
+                let free = item.as_ref().map(Sub::read).transpose()?.map_or(0, |sub| sub.free);
+                want.need > u64::try_from(free).unwrap_or(0)
+            }
+            None => want.need > u64::try_from(split.root.view.free).unwrap_or(0),
+        };
+        if !lacks || is_fruitless {
+            break;
+        }
+        is_fruitless = true;
+        split.gather(*shard, *want).await?;
+    }
+    let view = &split.root.view;
+    let root = RootSeen { free: view.free, share: split.root.share(), owes: view.owed() > 0 };
+    let item = if shard.is_none() { Some(split.item) } else { item };
+    Ok(Found { item, root: Some(root) })
+}
+
+/// Brings what is free in a sub-pool that nobody leases from any more back to the root.
+pub(super) async fn leave(hands: &Hands, pool: &PoolId, shard: u16) -> Result<(), StoreError> {
+    let Some(mut split) = Split::read(hands, pool).await? else { return Ok(()) };
+    let item = hands.store.read(split.sub_key(shard)).await?;
+    split.empty(shard, item, false).await.map(|_| ())
+}
+
+/// Whether nobody leases from a sub-pool, and units are left there.
+pub(super) fn is_left(item: &Item) -> bool {
+    let is_empty = pool::entries(item).is_ok_and(|entries| entries.is_empty());
+    is_empty && Sub::read(item).is_ok_and(|sub| sub.free > 0)
+}
+
+/// A pool that is split, as last seen.
+struct Split<'a> {
+    hands: &'a Hands,
+    pool: &'a PoolId,
+    key: Key,
+    root: Root,
+    item: Item,
+}
+
+impl<'a> Split<'a> {
+    async fn read(hands: &'a Hands, pool: &'a PoolId) -> Result<Option<Self>, StoreError> {
+        let key = pool.key(&hands.space);
+        let Some(item) = hands.store.read(key.clone()).await? else { return Ok(None) };
+        let root = Root::read(&item)?;
+        Ok(Some(Self { hands, pool, key, root, item }))
+    }
+
+    fn sub_key(&self, shard: u16) -> Key {
+        self.pool.key_of(&self.hands.space, Some(shard))
+    }
+
+    /// Whether other sub-pools are to be looked at.
+    fn is_due(&self) -> bool {
+        self.hands.recovery.gather_is_due(self.pool, self.hands.hub.clock.now())
+    }
+
+    /// Makes the writes that bring units to a sub-pool, as far as the root has them.
+    async fn feed(
+        &mut self,
+        shard: u16,
+        item: Option<Item>,
+        want: Want,
+    ) -> Result<Option<Item>, StoreError> {
+        let next = move |keys: (&Key, &Key), root: &Root, sub: Option<&Sub>| {
+            subpool::next(keys, shard, root, sub, want)
+        };
+        self.make(shard, item, next).await.map(|(item, _)| item)
+    }
+
+    /// Makes the writes that bring what is free in a sub-pool to the root. True: there was some.
+    async fn empty(
+        &mut self,
+        shard: u16,
+        item: Option<Item>,
+        may_make: bool,
+    ) -> Result<bool, StoreError> {
+        let next = move |keys: (&Key, &Key), root: &Root, sub: Option<&Sub>| {
+            subpool::drain(keys, shard, root, sub, may_make)
+        };
+        self.make(shard, item, next).await.map(|(_, writes)| writes > 0)
+    }
+
+    /// Asks what to write until there is nothing. Returns the sub-pool and the number of writes.
+    async fn make(
+        &mut self,
+        shard: u16,
+        mut item: Option<Item>,
+        next: impl Fn((&Key, &Key), &Root, Option<&Sub>) -> Next,
+    ) -> Result<(Option<Item>, usize), StoreError> {
+        let key = self.sub_key(shard);
+        for writes in 0..TRIES {
+            let sub = item.as_ref().map(Sub::read).transpose()?;
+            match next((&self.key, &key), &self.root, sub.as_ref()) {
+                Next::Done => return Ok((item, writes)),
+                Next::Sub(write) => item = self.write(write).await?,
+                Next::Root(write) => {
+                    let Some(root) = self.write(write).await? else { return Ok((item, writes)) };
+                    self.root = Root::read(&root)?;
+                    self.item = root;
+                }
+            }
+        }
+        let message = "a pool goes on changing while its units are looked for";
+        Err(StoreError::new(StoreErrorKind::Throttled, message))
+    }
+
+    async fn write(&self, write: Write) -> Result<Option<Item>, StoreError> {
+        Ok(match self.hands.store.write(write).await? {
+            Written::Applied(item) | Written::Refused(item) => item,
+        })
+    }
+
+    /// Brings what is free in other sub-pools back to the root, until that has what is wanted.
+    async fn gather(&mut self, own: Option<u16>, want: Want) -> Result<(), StoreError> {
+        let feeds = self.root.feeds.iter();
+        let others = feeds.filter(|(shard, fed)| Some(**shard) != own && fed.out() > 0);
+        let others: Vec<u16> = others.map(|(shard, _)| *shard).collect();
+        let (store, space) = (&*self.hands.store, &self.hands.space);
+        let mut items = read_subs(store, space, self.pool, others.iter().copied()).await?;
+        let mut gained = false;
+        // Each begins with another, so that several who seek at once do not meet.
+        let first = others.partition_point(|shard| Some(*shard) < own);
+        for shard in others[first..].iter().chain(&others[..first]) {
+            let enough = want.need.max(want.wish);
+            if self.root.view.free >= i64::try_from(enough).unwrap_or(i64::MAX) {
+                break;
+            }
+            let item = items.remove(shard).flatten();
+            gained |= self.empty(*shard, item, want.may_make).await?;
+        }
+        let now = self.hands.hub.clock.now();
+        self.hands.recovery.gathered(self.pool, gained, now);
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! A pool with all its sub-pools, as they stand in the store: for reports and audits.
+//!
+//! Not promised: that all items are of one instant. What is held and spent is told by each item of
+//! itself; units that move between two of them while they are read may be seen twice or not at all.
+
+use std::collections::BTreeMap;
+
+use tokio::task::JoinSet;
+
+#[cfg(any(feature = "stripe", test))]
+use crate::quota::pool;
+#[cfg(feature = "stripe")]
+use crate::quota::pool::Entry;
+use crate::quota::pool::{PoolId, Terms, View};
+use crate::quota::subpool::{self, Fed, Sub};
+use crate::store::layout::Space;
+use crate::store::{Item, Store, StoreError, StoreErrorKind};
+
+/// See the [module](self).
+pub(crate) struct Whole {
+    pub(crate) root: View,
+    #[cfg(feature = "stripe")]
+    root_item: Item,
+    feeds: BTreeMap<u16, Fed>,
+    subs: BTreeMap<u16, Item>,
+}
+
+impl Whole {
+    /// Reads it: one read, and one for each sub-pool that was ever fed. `None`: no such pool.
+    pub(crate) async fn read(
+        store: &dyn Store,
+        space: &Space,
+        id: &PoolId,
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(root_item) = store.read(id.key(space)).await? else { return Ok(None) };
+        let (root, feeds) = (View::read(&root_item, 0)?, subpool::feeds(&root_item)?);
+        let items = read_subs(store, space, id, feeds.keys().copied()).await?;
+        let subs = items.into_iter().filter_map(|(shard, item)| Some((shard, item?))).collect();
+        Ok(Some(Self {
+            root,
+            #[cfg(feature = "stripe")]
+            root_item,
+            feeds,
+            subs,
+        }))
+    }
+
+    /// What nobody holds, wherever it is. Below nothing after a limit was lowered.
+    pub(crate) fn free(&self) -> Result<i64, StoreError> {
+        let mut free = self.root.free;
+        for (shard, fed) in &self.feeds {
+            let sub = self.subs.get(shard).map(Sub::read).transpose()?;
+            let (down, up) = sub.map_or((fed.out(), 0), |sub| sub.under_way(*fed));
+            for on_its_way in [down, up] {
+                free = free.saturating_add(i64::try_from(on_its_way).unwrap_or(i64::MAX));
+            }
+            free = free.saturating_add(sub.map_or(0, |sub| sub.free));
+        }
+        Ok(free)
+    }
+
+    /// What late use owes of it under these terms, in all its items.
+    pub(crate) fn owed(&self, terms: Terms) -> Result<u64, StoreError> {
+        let mut owed = self.root.owed_under(terms);
+        for sub in self.subs.values() {
+            owed = owed.saturating_add(View::read(sub, 0)?.owed());
+        }
+        Ok(owed)
+    }
+
+    /// Every writer's entry.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn entries(&self) -> Result<Vec<(u128, Entry)>, StoreError> {
+        let mut entries = pool::entries(&self.root_item)?;
+        for sub in self.subs.values() {
+            entries.extend(pool::entries(sub)?);
+        }
+        Ok(entries)
+    }
+
+    /// What writers have taken out of it, and whether each of its items says the same as what is
+    /// held and spent there.
+    #[cfg(feature = "stripe")]
+    pub(crate) fn taken(&self) -> Result<(i64, bool), StoreError> {
+        let fed = self.feeds.values().fold(0_u64, |sum, fed| sum.saturating_add(fed.out()));
+        let fed = i64::try_from(fed).unwrap_or(i64::MAX);
+        let (mut sum, mut is_balanced) = (0_i64, true);
+        let subs = self.subs.values().map(|item| (item, 0));
+        for (item, fed) in std::iter::once((&self.root_item, fed)).chain(subs) {
+            let (taken, spent) = pool::taken(item)?;
+            let held = pool::entries(item)?;
+            let held = held.iter().fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.held));
+            let own = taken.saturating_sub(fed);
+            sum = sum.saturating_add(own);
+            is_balanced &= i64::try_from(held).is_ok_and(|it| spent.checked_add(it) == Some(own));
+        }
+        Ok((sum, is_balanced))
+    }
+}
+
+/// Reads sub-pools of a pool, all at once; `None`: not made yet.
+pub(super) async fn read_subs(
+    store: &dyn Store,
+    space: &Space,
+    id: &PoolId,
+    shards: impl IntoIterator<Item = u16>,
+) -> Result<BTreeMap<u16, Option<Item>>, StoreError> {
+    let mut calls = JoinSet::new();
+    for shard in shards {
+        let read = store.read(id.key_of(space, Some(shard)));
+        calls.spawn(async move { (shard, read.await) });
+    }
+    let mut items = BTreeMap::new();
+    while let Some(ended) = calls.join_next().await {
+        // One that is missing would look as if its units were on their way.
+        let (shard, item) = ended.map_err(|panicked| {
+            let message = format!("a sub-pool could not be read: {panicked}");
+            StoreError::new(StoreErrorKind::Unavailable, message)
+        })?;
+        items.insert(shard, item?);
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Surrogate;
+    use crate::quota::pool::{Entry, Terms};
+    use crate::quota::subpool::{Next, Root, Want};
+    use crate::store::{Memory, Write};
+
+    const SHARD: u16 = 3;
+
+    struct Table(Memory, Space, PoolId);
+
+    impl Table {
+        async fn write(&self, write: Write) {
+            self.0.write(write).await.unwrap();
+        }
+
+        async fn read(&self, shard: Option<u16>) -> Option<Item> {
+            self.0.read(self.2.key_of(&self.1, shard)).await.unwrap()
+        }
+
+        /// Makes one write to feed the sub-pool, or to empty it.
+        async fn move_on(&self, need: Option<u64>) {
+            let root = Root::read(&self.read(None).await.unwrap()).unwrap();
+            let sub = self.read(Some(SHARD)).await.map(|sub| Sub::read(&sub).unwrap());
+            let keys = (&self.2.key(&self.1), &self.2.key_of(&self.1, Some(SHARD)));
+            let terms = root.view.terms;
+            let next = match need {
+                Some(need) => {
+                    let want = Want { need, wish: 1, terms, may_make: true };
+                    subpool::next(keys, SHARD, &root, sub.as_ref(), want)
+                }
+                None => subpool::drain(keys, SHARD, &root, sub.as_ref(), true),
+            };
+            match next {
+                Next::Root(write) | Next::Sub(write) => self.write(write).await,
+                Next::Done => panic!("nothing to do"),
+            }
+        }
+
+        async fn whole(&self) -> Whole {
+            Whole::read(&self.0, &self.1, &self.2).await.unwrap().unwrap()
+        }
+    }
+
+    /// What is free, and what the audit sees: taken, balanced, entries.
+    type Told = (i64, Option<((i64, bool), usize)>);
+
+    async fn told(table: &Table) -> Told {
+        let whole = table.whole().await;
+        #[cfg(feature = "stripe")]
+        let taken = Some((whole.taken().unwrap(), whole.entries().unwrap().len()));
+        #[cfg(not(feature = "stripe"))]
+        let taken = None;
+        (whole.free().unwrap(), taken)
+    }
+
+    fn expected(free: i64, taken: i64, entries: usize) -> Told {
+        (free, cfg!(feature = "stripe").then_some(((taken, true), entries)))
+    }
+
+    #[tokio::test]
+    async fn units_are_free_wherever_they_are_and_taken_only_by_writers() {
+        let (tenant, limit) = (Surrogate::test(1), "jobs/day".into());
+        let id = PoolId { tenant, limit, scope: 0, start_ms: 0 };
+        let table = Table(Memory::new(), Space::new("test"), id);
+        let entry = |op, held| Entry { op, held, preauthorised: held };
+        let terms = Terms { limit: 100, rev: 1 };
+        let key = table.2.key(&table.1);
+        table.write(pool::create(key, 7, terms, entry(1, 10), None)).await;
+        assert_eq!(told(&table).await, expected(90, 10, 1));
+
+        table.move_on(Some(20)).await; // on its way, to no item yet
+        assert_eq!(told(&table).await, expected(90, 10, 1));
+        table.move_on(Some(20)).await;
+        assert_eq!(told(&table).await, expected(90, 10, 1));
+
+        let sub = table.read(Some(SHARD)).await.unwrap();
+        let (key, view) = (table.2.key_of(&table.1, Some(SHARD)), View::read(&sub, 8).unwrap());
+        table.write(pool::grant(key, 8, &view, entry(2, 5))).await;
+        assert_eq!(told(&table).await, expected(85, 15, 2));
+
+        table.move_on(None).await; // on its way back
+        assert_eq!(told(&table).await, expected(85, 15, 2));
+        table.move_on(None).await;
+        assert_eq!(told(&table).await, expected(85, 15, 2));
+        assert_eq!(table.whole().await.root.free, 85);
+    }
+}

@@ -1,0 +1,482 @@
+//! What the hot path leaves for the cold one: leases to renew, sheets and leases to record. Pushing
+//! never waits; each thing is in hand at most once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock::{Clock, Now};
+use crate::planted::{Plant, planted};
+use crate::policy::scoped::{ScopedTable, WithoutValue};
+use crate::quota::lease::{Lease, Listed};
+use crate::rates::{LimitId, Told};
+use crate::sheets::sheet::Sheet;
+use crate::store::Reach;
+
+/// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
+/// tenants whose leases run out in the same instant; beyond it a request retries by itself.
+pub(crate) const KEEPER_QUEUE: usize = 65_536;
+
+/// Retired leases that are looked at before other tasks go on: well under a millisecond.
+const RETIRED_AT_ONCE: usize = 1_024;
+
+/// In how many of 256 cases others have made a pool before, from which on it is looked at first: to
+/// look costs a fifth of a write that is refused.
+const LOOK_FIRST: u32 = 256 / 5;
+
+/// The same as a process guesses it that shares its store with others: it looks first, until two
+/// pools in a row were not there.
+const EXPECTED: u32 = 256 / 4;
+
+/// Something whose totals have risen since they were last recorded.
+#[derive(Clone, Debug)]
+pub(crate) enum Soiled {
+    /// A tenant's use row and the leases in its sheet.
+    Sheet(Arc<Sheet>),
+    /// A lease of a key, user or address.
+    Lease(Arc<Lease>),
+}
+
+/// What waits for answers to leases, in the order in which it began to.
+#[derive(Debug, Default)]
+struct After {
+    /// By the lease's address.
+    places: HashMap<usize, u64>,
+    waiting: BTreeMap<u64, (Arc<Lease>, Vec<Arc<Sheet>>)>,
+    next: u64,
+    /// What was answered and is being paid at this moment.
+    settling: Vec<Arc<Sheet>>,
+}
+
+/// Sheets whose lease was answered. They count as unpaid until this is dropped.
+pub(crate) struct Answered<'a> {
+    hub: &'a Hub,
+    pub(crate) sheets: Vec<Arc<Sheet>>,
+}
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        if self.sheets.is_empty() {
+            return;
+        }
+        let mut after = locked(&self.hub.after);
+        for sheet in &self.sheets {
+            if let Some(at) = after.settling.iter().position(|it| Arc::ptr_eq(it, sheet)) {
+                after.settling.swap_remove(at);
+            }
+        }
+        drop(after);
+        self.hub.paid.notify_waiters();
+    }
+}
+
+/// Under which incarnation this process leases and records. A sealed one is followed by another.
+#[derive(Debug)]
+struct Incarnation {
+    /// 0 before it is registered.
+    now: Mutex<u128>,
+    /// The one that has been found to be sealed, or 0.
+    sealed: Mutex<u128>,
+}
+
+/// See the [module](self).
+pub(crate) struct Hub {
+    incarnation: Incarnation,
+    /// Wakes whoever resolves tenants anew once there is another incarnation.
+    reborn: Notify,
+    /// Leases that may serve no more before a higher ceiling is on record.
+    capped: Mutex<Vec<Arc<Lease>>>,
+    /// Wakes the recorder for them.
+    pub(crate) hurry: Notify,
+    /// Leases with units that others could take back, since the recorder last asked: until those
+    /// are agreed to be served or given back it shows that this process lives.
+    reclaimable: Mutex<Vec<Weak<Lease>>>,
+    keeper: mpsc::Sender<Arc<Lease>>,
+    soiled: Mutex<Vec<Soiled>>,
+    /// Leases that no sheet holds any more: given back once the last permit has let go.
+    retired: Mutex<VecDeque<Arc<Lease>>>,
+    /// Sheets whose late use or debts wait for an answer to a lease.
+    after: Mutex<After>,
+    /// Wakes those that wait until all of it is paid.
+    paid: Notify,
+    /// Whether rates are shared with other nodes.
+    shares_rates: AtomicBool,
+    /// Limits on speed that have refused since the last slot, and its number.
+    told: Mutex<Told>,
+    slot: AtomicU16,
+    /// Wakes the recorder where it does not wait for its interval (`durable`).
+    pub(crate) soil: Notify,
+    pub(crate) scoped: ScopedTable,
+    pub(crate) without_value: WithoutValue,
+    /// Whether the store is known to be away: then no request waits for units.
+    pub(crate) reach: Reach,
+    /// Until when tenants that sleep hold units.
+    asleep_until_ms: AtomicI64,
+    /// In how many of 256 cases others had made a pool that this process was about to make, lately.
+    made_by_others: AtomicU32,
+    /// Numbers use rows.
+    pub(crate) parts: AtomicU32,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Hub {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> (Arc<Self>, mpsc::Receiver<Arc<Lease>>) {
+        let (keeper, queue) = mpsc::channel(KEEPER_QUEUE);
+        let hub = Self {
+            incarnation: Incarnation { now: Mutex::new(0), sealed: Mutex::new(0) },
+            reborn: Notify::new(),
+            capped: Mutex::default(),
+            reclaimable: Mutex::default(),
+            hurry: Notify::new(),
+            keeper,
+            soiled: Mutex::default(),
+            retired: Mutex::default(),
+            shares_rates: AtomicBool::new(false),
+            without_value: WithoutValue::default(),
+            told: Mutex::default(),
+            slot: AtomicU16::new(1),
+            after: Mutex::default(),
+            paid: Notify::new(),
+            soil: Notify::new(),
+            scoped: ScopedTable::default(),
+            reach: Reach::default(),
+            asleep_until_ms: AtomicI64::new(i64::MIN),
+            made_by_others: AtomicU32::new(0),
+            parts: AtomicU32::new(0),
+            clock,
+        };
+        (Arc::new(hub), queue)
+    }
+
+    /// The incarnation that leases and records now.
+    pub(crate) fn incarnation(&self) -> u128 {
+        *locked(&self.incarnation.now)
+    }
+
+    /// From now on this one does. It is registered.
+    pub(crate) fn be(&self, incarnation: u128) {
+        let before = std::mem::replace(&mut *locked(&self.incarnation.now), incarnation);
+        if before != 0 {
+            self.reborn.notify_one();
+        }
+    }
+
+    /// Returns once there is another incarnation than when this was last asked.
+    pub(crate) async fn reborn_notified(self: Arc<Self>) {
+        self.reborn.notified().await;
+    }
+
+    /// Somebody has sealed this incarnation's log: the recorder is to begin another.
+    pub(crate) fn fence(&self, incarnation: u128) {
+        *locked(&self.incarnation.sealed) = incarnation;
+        self.hurry.notify_one();
+    }
+
+    /// Whether the one that leases and records now has been sealed.
+    pub(crate) fn is_fenced(&self) -> bool {
+        let sealed = *locked(&self.incarnation.sealed);
+        sealed != 0 && sealed == self.incarnation()
+    }
+
+    /// A lease waits for a higher ceiling: it is recorded soon.
+    pub(crate) fn raise(&self, lease: &Arc<Lease>) {
+        if lease.listed.put(Listed::CAPPED) {
+            locked(&self.capped).push(lease.clone());
+        }
+        self.hurry.notify_one();
+    }
+
+    /// The leases that wait for a higher ceiling.
+    pub(crate) fn take_capped(&self) -> Vec<Arc<Lease>> {
+        let capped = std::mem::take(&mut *locked(&self.capped));
+        capped.iter().for_each(|lease| _ = lease.listed.take(Listed::CAPPED));
+        capped
+    }
+
+    /// Notes a lease whose units others could take back, whether or not any of them is ever used.
+    pub(crate) fn note_reclaimable(&self, lease: &Arc<Lease>) {
+        if lease.may_be_reclaimed() && lease.listed.put(Listed::RECLAIMABLE) {
+            locked(&self.reclaimable).push(Arc::downgrade(lease));
+        }
+    }
+
+    /// Takes the leases that were noted.
+    pub(crate) fn take_reclaimable(&self) -> Vec<Weak<Lease>> {
+        let noted = std::mem::take(&mut *locked(&self.reclaimable));
+        let there = noted.iter().filter_map(Weak::upgrade);
+        there.for_each(|lease| _ = lease.listed.take(Listed::RECLAIMABLE));
+        noted
+    }
+
+    /// Brings a lease to the keeper, unless it is there.
+    pub(crate) fn wake(&self, lease: &Arc<Lease>) {
+        if lease.queue() && self.keeper.try_send(lease.clone()).is_err() {
+            // Full, or the gate is closed: whoever needs units next tries again.
+            lease.unqueue();
+        }
+    }
+
+    /// Waits for `n` atoms, which were asked for: until they are here, or are known not to be had.
+    pub(crate) async fn answer_for(&self, lease: &Arc<Lease>, n: u64) {
+        while !lease.answer_for(n, &*self.clock).await {
+            lease.want(n);
+            self.wake(lease);
+        }
+    }
+
+    /// Notes that a sheet has totals to record.
+    pub(crate) fn soil_sheet(&self, sheet: &Arc<Sheet>) {
+        if sheet.soil() {
+            self.soiled().push(Soiled::Sheet(sheet.clone()));
+        }
+    }
+
+    /// Notes that a scoped lease has a total to record.
+    pub(crate) fn soil_lease(&self, lease: &Arc<Lease>) {
+        if lease.soil() {
+            self.soiled().push(Soiled::Lease(lease.clone()));
+        }
+    }
+
+    /// Others may have made pools: what one that has just begun finds is mostly there.
+    pub(crate) fn expect_pools(&self) {
+        self.made_by_others.store(EXPECTED, Ordering::Relaxed);
+    }
+
+    /// A pool that this process had not seen was there, or was not.
+    pub(crate) fn pool_was_there(&self, there: bool) {
+        // Two at once may lose one of them, which costs nothing.
+        let before = self.made_by_others.load(Ordering::Relaxed);
+        let after = (before * 7 + if there { 256 } else { 0 }) / 8;
+        self.made_by_others.store(after, Ordering::Relaxed);
+    }
+
+    /// Whether others make pools that this one needs, so often that to look first costs less.
+    pub(crate) fn others_make_pools(&self) -> bool {
+        self.made_by_others.load(Ordering::Relaxed) > LOOK_FIRST
+    }
+
+    /// Takes what is to be recorded, leaving room for as much again.
+    pub(crate) fn take_soiled(&self) -> Vec<Soiled> {
+        let mut soiled = self.soiled();
+        let room = Vec::with_capacity(soiled.capacity());
+        std::mem::replace(&mut *soiled, room)
+    }
+
+    /// From now on rates are shared with other nodes.
+    pub(crate) fn share_rates(&self) {
+        self.shares_rates.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they are.
+    pub(crate) fn shares_rates(&self) -> bool {
+        self.shares_rates.load(Ordering::Relaxed)
+    }
+
+    /// The number of the slot in which limits on speed are told of; never 0.
+    pub(crate) fn slot(&self) -> u16 {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a limit on speed that has refused.
+    pub(crate) fn tell(&self, limit: LimitId) {
+        locked(&self.told).tell(limit);
+    }
+
+    /// Takes the limits that were told of. Another slot begins.
+    pub(crate) fn take_told(&self) -> BTreeSet<LimitId> {
+        let next = |slot: u16| Some(slot.checked_add(1).unwrap_or(1));
+        let _ = self.slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        std::mem::take(&mut *locked(&self.told)).ids()
+    }
+
+    /// Late use or debts of this sheet are looked at again once the lease has been answered.
+    pub(crate) fn settle_after(&self, lease: &Arc<Lease>, sheet: &Arc<Sheet>) {
+        let mut after = locked(&self.after);
+        let After { places, waiting, next, .. } = &mut *after;
+        let place = *places.entry(Arc::as_ptr(lease).addr()).or_insert_with(|| {
+            *next += 1;
+            *next
+        });
+        let (_, sheets) = waiting.entry(place).or_insert_with(|| (lease.clone(), Vec::new()));
+        if !sheets.iter().any(|known| Arc::ptr_eq(known, sheet)) {
+            sheets.push(sheet.clone());
+        }
+    }
+
+    /// Takes the sheets that wait for this lease.
+    pub(crate) fn take_after(&self, lease: &Arc<Lease>) -> Answered<'_> {
+        let mut after = locked(&self.after);
+        let place = after.places.remove(&Arc::as_ptr(lease).addr());
+        let taken = place.and_then(|place| after.waiting.remove(&place));
+        let sheets = taken.map_or_else(Vec::new, |(_, sheets)| sheets);
+        after.settling.extend(sheets.iter().cloned());
+        Answered { hub: self, sheets }
+    }
+
+    /// Asks for the leases again that late use waits for, of one tenant or of all. False: all of
+    /// it has been paid.
+    fn ask_after(&self, of: Option<&Arc<Sheet>>) -> bool {
+        let is_of = |sheet: &Arc<Sheet>| of.is_none_or(|of| Arc::ptr_eq(&of.tenant, &sheet.tenant));
+        let after = locked(&self.after);
+        let waiting = after.waiting.values().filter(|(_, sheets)| sheets.iter().any(is_of));
+        let leases: Vec<_> = waiting.map(|(lease, _)| lease.clone()).collect();
+        let is_settling = after.settling.iter().any(is_of);
+        drop(after);
+        leases.iter().for_each(|lease| self.wake(lease));
+        is_settling || !leases.is_empty()
+    }
+
+    /// Waits until the late use of this sheet's tenant has been paid or is owed, or of all; the
+    /// caller bounds the wait.
+    pub(crate) async fn all_paid(&self, of: Option<&Arc<Sheet>>) {
+        loop {
+            let mut paid = std::pin::pin!(self.paid.notified());
+            paid.as_mut().enable();
+            if !self.ask_after(of) {
+                return;
+            }
+            paid.await;
+        }
+    }
+
+    /// The sheets that wait, whatever for.
+    pub(crate) fn take_all_after(&self) -> Vec<Arc<Sheet>> {
+        let mut after = locked(&self.after);
+        after.places.clear();
+        let all = std::mem::take(&mut after.waiting);
+        all.into_values().flat_map(|(_, sheets)| sheets).collect()
+    }
+
+    /// Notes a lease that no sheet holds any more.
+    pub(crate) fn retire(&self, lease: Arc<Lease>) {
+        lease.listed.put(Listed::WANTED);
+        if lease.listed.put(Listed::RETIRED) {
+            locked(&self.retired).push_back(lease);
+        }
+    }
+
+    /// A lease that was retired is in use again: it leaves the list when that is gone through.
+    pub(crate) fn unretire(&self, lease: &Arc<Lease>) {
+        lease.listed.take(Listed::WANTED);
+    }
+
+    /// All retired leases, in use or not: the gate closes.
+    pub(crate) fn take_all_retired(&self) -> Vec<Arc<Lease>> {
+        std::mem::take(&mut *locked(&self.retired)).into()
+    }
+
+    /// Has retired leases given back that are of use to others; the rest are let go, once nobody
+    /// has them besides this list and their tenant. A request in flight keeps its lease, a caller
+    /// at rest only an old sheet with it: that keeps nobody from giving back what no request holds.
+    ///
+    /// At the turn of an hour there is one for each tenant: other tasks go on in between, and who
+    /// retires another waits for none of this.
+    pub(crate) async fn return_retired(&self) {
+        let mut to_see = locked(&self.retired).len();
+        while to_see > 0 {
+            // In hand they are nowhere else, so nothing is awaited before they are back.
+            let some = to_see.min(RETIRED_AT_ONCE);
+            let some: Vec<_> = {
+                let mut retired = locked(&self.retired);
+                let some = some.min(retired.len());
+                retired.drain(..some).collect()
+            };
+            if some.is_empty() {
+                return;
+            }
+            to_see -= some.len();
+            let now = self.clock.now();
+            let kept: Vec<_> = some.into_iter().filter(|lease| self.keeps(lease, now)).collect();
+            locked(&self.retired).extend(kept);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Whether a lease that was taken from the list goes back there.
+    fn keeps(&self, lease: &Arc<Lease>, now: Now) -> bool {
+        // First: who retires it from here on puts it there by himself.
+        lease.listed.take(Listed::RETIRED);
+        if !lease.listed.has(Listed::WANTED) {
+            return false;
+        }
+        let is_done = lease.is_returned() && !lease.is_unlogged();
+        let is_over = lease.is_over(now.wall_ms);
+        let is_alone = Arc::strong_count(lease) <= 2;
+        let is_closed = lease.open_holds() == 0 || planted(Plant::FenceIgnoresOpenPermits);
+        if !is_done && !is_over && (is_alone || is_closed) {
+            if lease.incarnation() == self.incarnation() {
+                lease.rest();
+            } else {
+                lease.close(); // no more is drawn from it, also by asks made while in use
+            }
+            self.wake(lease);
+        }
+        !(is_alone && (is_done || is_over)) && lease.listed.put(Listed::RETIRED)
+    }
+
+    /// A tenant fell asleep that holds units until then.
+    pub(crate) fn asleep_hold_until(&self, until_ms: i64) {
+        self.asleep_until_ms.fetch_max(until_ms, Ordering::AcqRel);
+    }
+
+    /// All that sleep hold units until then, and no longer.
+    pub(crate) fn asleep_hold_only_until(&self, until_ms: i64) {
+        self.asleep_until_ms.store(until_ms, Ordering::Release);
+    }
+
+    /// Whether tenants that sleep hold units in a window that runs.
+    pub(crate) fn asleep_hold_units(&self, now_ms: i64) -> bool {
+        self.asleep_until_ms.load(Ordering::Acquire) > now_ms
+    }
+
+    /// How many tenants and scoped leases have something to record.
+    pub(crate) fn soiled_len(&self) -> usize {
+        self.soiled().len()
+    }
+
+    fn soiled(&self) -> MutexGuard<'_, Vec<Soiled>> {
+        locked(&self.soiled)
+    }
+}
+
+/// Nothing here is left half done by a panic.
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("soiled", &self.soiled_len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::payers::purse;
+
+    #[tokio::test]
+    async fn late_use_counts_as_unpaid_while_it_is_being_paid() {
+        let (gate, _clock) = crate::testing::gate(
+            r#"
+            default-plan = "free"
+            [plan.free]
+            quota.requests = "10/day"
+            "#,
+        );
+        let tenant = gate.tenant("acme").await.unwrap();
+        let (inner, other) = (&gate.inner, gate.tenant("other").await.unwrap());
+        let sheet = |of: &crate::TenantHandle| of.0.sheet(&inner.live.load(), inner.clock.now());
+        let (sheet, other) = (sheet(&tenant), sheet(&other));
+        let (hub, lease) = (&inner.hub, purse::lease_of(&sheet, 0));
+        hub.settle_after(lease, &sheet);
+        assert!(hub.ask_after(Some(&sheet)) && !hub.ask_after(Some(&other)));
+        let answered = hub.take_after(lease);
+        assert!(hub.ask_after(Some(&sheet)) && hub.ask_after(None), "it is not paid yet");
+        assert!(!hub.ask_after(Some(&other)));
+        drop(answered);
+        assert!(!hub.ask_after(None));
+    }
+}

@@ -1,0 +1,9 @@
+//! What is in force for a tenant now: its [`sheet`] (limits, buckets and leases of the present
+//! windows) with the [`use_row`] that counts its use, the use that is still [`unpaid`], and the
+//! [`hub`], where the hot path leaves what the tasks beside it are to do.
+
+pub(crate) mod hub;
+pub(crate) mod sheet;
+pub(crate) mod tenant_core;
+pub(crate) mod unpaid;
+pub(crate) mod use_row;

@@ -1,0 +1,397 @@
+//! The **sheet** of a tenant: everything one decision needs, valid until the next edge in time (a
+//! window's end, a day's end, an exception's end) or change of plan.
+//!
+//! A permit keeps the sheet and has all it will ever need: the leases it drew from, the buckets,
+//! and the row its use is counted in. So a refund reaches its own window and pool even when the
+//! window has turned over meanwhile. What outlives an edge is carried to the next sheet: leases
+//! whose window goes on, buckets, the row of the same day.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::catalog::{Anchors, Catalog, Window, Zone};
+use crate::clock::Now;
+use crate::directory::TenantRecord;
+use crate::planted::{Plant, planted};
+use crate::policy::bucket::Bucket;
+use crate::policy::resolve::{LiveCatalog, Resolved, Standing};
+use crate::policy::scoped::ScopedKey;
+use crate::policy::{Place, Policy, PoolRule};
+use crate::quota::alert::Alerting;
+use crate::quota::lease::Lease;
+use crate::quota::lease::at_rest::LeaseAtRest;
+use crate::quota::pool::{self, PoolId, Terms};
+use crate::sheets::tenant_core::TenantCore;
+use crate::sheets::unpaid::Unpaid;
+use crate::sheets::use_row::{UseRow, same_meters, use_row};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Sheet {
+    pub(crate) tenant: Arc<TenantCore>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) standing: Standing,
+    pub(crate) anchors: Anchors,
+    rev: i64,
+    /// The incarnation of its leases and its row.
+    pub(crate) incarnation: u128,
+    pub(crate) catalog: Arc<Catalog>,
+    /// The catalog it was made under, counted by this process.
+    pub(crate) epoch: u64,
+    /// Valid while `from_ms <= now < until_ms`.
+    from_ms: i64,
+    until_ms: i64,
+    pub(crate) buckets: Arc<[Bucket]>,
+    /// The window of each pool: the calendar is asked once for all requests until the next edge.
+    windows: Box<[Window]>,
+    leases: Box<[OnceLock<Arc<Lease>>]>,
+    pub(crate) row: Arc<UseRow>,
+    /// The one before it of the same meters: at midnight the log lacks some of it still.
+    row_before: Option<Arc<UseRow>>,
+    pub(crate) unpaid: Unpaid<Self>,
+    /// Whether the recorder has it in hand.
+    dirty: AtomicBool,
+    /// Another holds now: whoever kept this one at hand looks for that.
+    pub(crate) replaced: AtomicBool,
+}
+
+/// What a sheet carries on from.
+pub(crate) enum Before<'a> {
+    Nothing,
+    Sheet(&'a Sheet),
+    /// The row of a tenant that slept.
+    Sleep(Arc<UseRow>),
+}
+
+/// How far a clock may run back behind a sheet before the sheet is made anew, in milliseconds: a
+/// smaller step only keeps a window a little longer, which moves no limit.
+const BACKWARD_MS: i64 = 3_600_000;
+
+impl Sheet {
+    /// Makes the sheet that holds now, carrying over what goes on from the one before.
+    pub(crate) fn new(
+        tenant: Arc<TenantCore>,
+        before: Before<'_>,
+        record: &TenantRecord,
+        live: &LiveCatalog,
+        now: Now,
+    ) -> Self {
+        Self::at(tenant, before, record, live, (now, now.wall_ms))
+    }
+
+    /// A sheet of the windows that an instant lies in that is over, under what holds now: use that
+    /// is learned of after its window is paid under it. No request ever finds it.
+    pub(crate) fn past(
+        tenant: Arc<TenantCore>,
+        record: &TenantRecord,
+        live: &LiveCatalog,
+        now: Now,
+        at_ms: i64,
+    ) -> Self {
+        let sheet = Self::at(tenant, Before::Nothing, record, live, (now, at_ms));
+        sheet.replaced.store(true, Ordering::Release);
+        sheet
+    }
+
+    fn at(
+        tenant: Arc<TenantCore>,
+        before: Before<'_>,
+        record: &TenantRecord,
+        live: &LiveCatalog,
+        (now, at_ms): (Now, i64),
+    ) -> Self {
+        let (catalog, epoch) = (live.catalog.clone(), live.epoch);
+        let resolved = live.resolve(record, now.wall_ms);
+        let Resolved { policy, standing, anchors, until_ms, account, rev } = resolved;
+        let now = Now { wall_ms: at_ms, ..now };
+        let zone = &catalog.timezone;
+        let cycle = crate::catalog::Every::Cycle.window(now.wall_ms, zone, &anchors);
+        let incarnation = tenant.hub.incarnation();
+        // What an incarnation of before has leased and counted stays with it.
+        let before_row = match &before {
+            Before::Sheet(sheet) if sheet.incarnation == incarnation => {
+                Some((&sheet.row, &sheet.catalog))
+            }
+            // Kept only for the catalog and the incarnation that it was counted under.
+            Before::Sleep(row) => Some((row, &catalog)),
+            _ => None,
+        };
+        let parts = &tenant.hub.parts;
+        let row = use_row(before_row, &catalog, account, cycle.start_ms, parts, now);
+        let row_before = match (&before, before_row) {
+            (_, Some((of, its))) if !Arc::ptr_eq(of, &row) => {
+                same_meters(its, &catalog).then(|| of.clone())
+            }
+            (Before::Sheet(sheet), Some(_)) => sheet.row_before.clone(),
+            _ => None,
+        };
+        let before = if let Before::Sheet(sheet) = before { Some(sheet) } else { None };
+        let day = crate::catalog::Every::Day.window(now.wall_ms, zone, &anchors);
+        let mut until_ms = until_ms.min(day.end_ms).min(cycle.end_ms);
+        let leases = (0..policy.tenant_pools).map(|_| OnceLock::new()).collect::<Box<[_]>>();
+        let window = |rule: &PoolRule| window_of(rule, now.wall_ms, zone, &anchors);
+        let windows: Box<[Window]> = policy.pools.iter().map(window).collect();
+        until_ms = windows.iter().fold(until_ms, |until, window| until.min(window.end_ms));
+        let sheet = Self {
+            buckets: carry_buckets(before, &policy, now),
+            from_ms: now.wall_ms,
+            dirty: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
+            tenant,
+            policy,
+            standing,
+            anchors,
+            rev,
+            incarnation,
+            catalog,
+            epoch,
+            until_ms,
+            windows,
+            leases,
+            row,
+            row_before,
+            unpaid: Unpaid::default(),
+        };
+        sheet.carry_leases(before);
+        sheet
+    }
+
+    /// Whether it still holds.
+    pub(crate) fn holds(&self, epoch: u64, now: Now) -> bool {
+        now.wall_ms < self.until_ms
+            && now.wall_ms >= self.from_ms - BACKWARD_MS
+            && self.epoch == epoch
+            && !self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Whether its billing period and the windows of its quotas are those of this instant.
+    pub(crate) fn is_of(&self, at_ms: i64) -> bool {
+        let pools = self.policy.quotas.iter().filter_map(|quota| quota.included.or(quota.over));
+        let zone = &self.catalog.timezone;
+        let cycle = crate::catalog::Every::Cycle.window(at_ms, zone, &self.anchors);
+        cycle.start_ms == self.row.period_ms
+            && pools
+                .map(|pool| self.window(pool))
+                .all(|window| (window.start_ms..window.end_ms).contains(&at_ms))
+    }
+
+    /// The lease of a pool of scope `tenant`, made empty on first use.
+    pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
+        self.leases[usize::from(slot)].get_or_init(|| {
+            let lease = self.tenant.only_lease(self.new_lease(pool, 0));
+            if !self.replaced.load(Ordering::Acquire) {
+                self.tenant.hub.unretire(&lease);
+            } else if Arc::strong_count(&lease) <= 2 {
+                // A request that is older than the sheet in force draws for the first time: no
+                // later sheet has this lease, so nobody else would give it back.
+                self.tenant.hub.retire(lease.clone());
+            }
+            lease
+        })
+    }
+
+    /// The leases of this sheet that have been used.
+    pub(crate) fn open_leases(&self) -> impl Iterator<Item = &Arc<Lease>> {
+        self.leases.iter().filter_map(OnceLock::get)
+    }
+
+    /// Whether this very lease is in it.
+    pub(crate) fn has(&self, lease: &Arc<Lease>) -> bool {
+        self.open_leases().any(|own| Arc::ptr_eq(own, lease))
+    }
+
+    /// The lease at this slot, if it has been used.
+    pub(crate) fn known_lease(&self, slot: u16) -> Option<&Arc<Lease>> {
+        self.leases[usize::from(slot)].get()
+    }
+
+    /// Its use row and the one before: what they have counted is known here first.
+    pub(crate) fn live_rows(&self) -> impl Iterator<Item = &UseRow> {
+        [&self.row].into_iter().chain(&self.row_before).map(|row| &**row)
+    }
+
+    /// Their writer and parts.
+    pub(crate) fn live(&self) -> impl Fn(u128, u32) -> bool + '_ {
+        move |of, part| of == self.incarnation && self.live_rows().any(|row| row.part == part)
+    }
+
+    pub(crate) fn new_lease(&self, pool: u16, scope: u128) -> Lease {
+        let rule = &self.policy.pools[usize::from(pool)];
+        let window = self.window(pool);
+        let id = PoolId {
+            tenant: self.tenant.surrogate,
+            limit: rule.id.clone(),
+            scope,
+            start_ms: window.start_ms,
+        };
+        Lease::new(id, window.end_ms, self.terms(pool), rule.usual_ask)
+            .under(self.incarnation)
+            .forgotten_at(match rule.slot_ms {
+                Some(_) => Some(pool::slot_ttl(window)),
+                None => pool::ttl(rule.every, window),
+            })
+            .of_slot(rule.slot_ms.is_some())
+            .billing(rule.bills)
+            .alerting(self.alerting(rule))
+    }
+
+    /// The lease of a pool of narrower scope than the tenant, for this value of it, made empty on
+    /// first use and told of the limit that holds now; `None`: there is no room for more of them.
+    pub(crate) fn scoped_lease(&self, pool: u16, value: u128, now: Now) -> Option<Arc<Lease>> {
+        let key = self.scoped_key(pool, value);
+        let scoped = &self.tenant.hub.scoped;
+        let lease = scoped.lease(key, now.mono_ns, || self.new_lease(pool, value))?;
+        lease.retarget_if_changed(self.terms(pool));
+        Some(lease)
+    }
+
+    /// The same if it was made.
+    pub(crate) fn known_scoped_lease(&self, pool: u16, value: u128) -> Option<Arc<Lease>> {
+        self.tenant.hub.scoped.known_lease(&self.scoped_key(pool, value))
+    }
+
+    fn scoped_key(&self, pool: u16, value: u128) -> ScopedKey {
+        ScopedKey {
+            tenant: self.tenant.surrogate,
+            limit: self.policy.pools[usize::from(pool)].id.clone(),
+            value,
+            start_ms: self.window(pool).start_ms,
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// The limit of a pool that holds now.
+    pub(crate) fn terms(&self, pool: u16) -> Terms {
+        Terms { limit: self.policy.pools[usize::from(pool)].limit, rev: self.rev }
+    }
+
+    /// The window of a pool that this sheet is in.
+    pub(crate) fn window(&self, pool: u16) -> Window {
+        self.windows[usize::from(pool)]
+    }
+
+    /// True once until [`clean`](Self::clean): whoever gets it brings the sheet to the recorder.
+    /// See [`Lease::soil`] for the order.
+    pub(crate) fn soil(&self) -> bool {
+        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
+    }
+
+    /// Whether it waits for the recorder.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing of it is in use, unrecorded or leased: it can be forgotten.
+    ///
+    /// A permit keeps its sheet or the caller who has it: besides the tenant, and whoever asks
+    /// here, nobody may.
+    pub(crate) fn is_quiet(self: &Arc<Self>, now: Now) -> bool {
+        self.is_ours_alone()
+            && self.is_at_rest(now)
+            && self.open_leases().all(|lease| lease.is_returned())
+    }
+
+    /// Whether only its tenant has it, and whoever asks here.
+    pub(crate) fn is_ours_alone(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) <= 2 && Arc::strong_count(&self.tenant) <= 2
+    }
+
+    /// Whether all of its use is on record, and its buckets are full: a bucket that is forgotten
+    /// before would be full too early.
+    pub(crate) fn is_at_rest(&self, now: Now) -> bool {
+        let is_recorded = !self.is_dirty() && self.row.is_logged();
+        let is_recorded = is_recorded && !self.unpaid.is_some_still();
+        is_recorded && self.buckets.iter().all(|bucket| bucket.is_full(now.mono_ns))
+    }
+
+    pub(crate) fn clean(&self) {
+        self.dirty.store(false, Ordering::SeqCst);
+    }
+
+    /// Takes over the leases whose pool is the same, of the sheet before and of older ones (the
+    /// tenant has come back to a plan), and tells them of another limit.
+    fn carry_leases(&self, before: Option<&Self>) {
+        let of_before = before.map_or(Vec::new(), |it| it.open_leases().cloned().collect());
+        let all = planted(Plant::PlansForgetLeases).then_some(of_before);
+        for lease in all.unwrap_or_else(|| self.tenant.leases()) {
+            let id = lease.pool();
+            if let Some((pool, slot)) = self.pool_of(&id.limit, id.start_ms, lease.incarnation()) {
+                lease.retarget(Terms { limit: pool.limit, rev: self.rev });
+                lease.realert(&self.tenant.id, pool.alerts.as_ref());
+                self.tenant.hub.unretire(&lease);
+                // A slot of a sheet nobody has seen yet is empty.
+                let _ = self.leases[usize::from(slot)].set(lease);
+            }
+        }
+    }
+
+    /// The leases of a tenant that slept. Those of pools that are over are given back.
+    pub(crate) fn wake_leases(&self, leases: Vec<LeaseAtRest>, incarnation: u128) {
+        for at_rest in leases {
+            let (limit, start_ms) = at_rest.pool();
+            let here = self.pool_of(limit, start_ms, incarnation);
+            let alerting = here.and_then(|(pool, _)| self.alerting(pool));
+            let lease = at_rest.wake(self.tenant.surrogate, incarnation, alerting);
+            let lease = self.tenant.only_lease(lease);
+            self.tenant.hub.note_reclaimable(&lease);
+            match here {
+                Some((pool, slot)) => {
+                    lease.retarget(Terms { limit: pool.limit, rev: self.rev });
+                    let _ = self.leases[usize::from(slot)].set(lease);
+                }
+                None => self.tenant.hub.retire(lease),
+            }
+        }
+    }
+
+    /// The pool of the tenant as a whole that a lease is of, and its slot here, if it goes on.
+    fn pool_of(&self, limit: &str, start_ms: i64, incarnation: u128) -> Option<(&PoolRule, u16)> {
+        self.policy.pools.iter().zip(&self.windows).find_map(|(pool, window)| match pool.place {
+            Place::Sheet(slot) if *pool.id == *limit && window.start_ms == start_ms => {
+                (incarnation == self.incarnation).then_some((pool, slot))
+            }
+            _ => None,
+        })
+    }
+
+    fn alerting(&self, pool: &PoolRule) -> Option<Alerting> {
+        Some(Alerting::new(self.tenant.id.clone(), pool.alerts.clone()?))
+    }
+}
+
+fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<[Bucket]> {
+    if let Some(before) = before.filter(|b| Arc::ptr_eq(&b.policy, policy)) {
+        return before.buckets.clone();
+    }
+    let mut buckets: Vec<Bucket> = (0..policy.tenant_buckets).map(|_| Bucket::default()).collect();
+    for rate in &policy.rates {
+        let Place::Sheet(slot) = rate.place else {
+            continue;
+        };
+        let old = before.and_then(|b| {
+            let old = b.policy.rates.iter().find(|r| r.id == rate.id)?;
+            let Place::Sheet(at) = old.place else {
+                return None;
+            };
+            Some((old, &b.buckets[usize::from(at)]))
+        });
+        if let Some((old, bucket)) = old {
+            buckets[usize::from(slot)] = rate.rule.adopt(bucket, &old.rule, now.mono_ns);
+        }
+    }
+    buckets.into()
+}
+
+fn window_of(rule: &PoolRule, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Window {
+    if let Some(slot_ms) = rule.slot_ms {
+        let start_ms = at_ms - at_ms.rem_euclid(slot_ms);
+        return Window { start_ms, end_ms: start_ms.saturating_add(slot_ms) };
+    }
+    let window = rule.every.window(at_ms, zone, anchors);
+    match rule.expires_ms {
+        // Past its end a grant's window is behind us: nothing is taken from it, and it sets no
+        // edge.
+        Some(end) if end > at_ms => Window { end_ms: window.end_ms.min(end), ..window },
+        _ => window,
+    }
+}

@@ -1,0 +1,137 @@
+//! Late use that is not paid yet: kept with the sheet it was used under.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use smallvec::SmallVec;
+
+use crate::catalog::MeterId;
+use crate::policy::Policy;
+use crate::policy::taken::Taken;
+use crate::quota::lease::Lease;
+
+/// What of a sheet's late use is not paid yet. `S` is the sheet, which stands above this.
+#[derive(Debug)]
+pub(crate) struct Unpaid<S> {
+    /// Whether there is any.
+    some: AtomicBool,
+    of: Mutex<Waiting<S>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Waiting<S> {
+    pub(crate) uses: Vec<Use>,
+    pub(crate) payments: Vec<Paying>,
+    /// What was paid from beyond each quota that bills.
+    pub(crate) paid_over: Vec<(u16, u64)>,
+    /// Debts for which units are asked, and where.
+    pub(crate) asked: Vec<(Arc<Lease>, Arc<Lease>, u64)>,
+    /// The sheet before this one, while something waits there: it is paid first.
+    pub(crate) before: Option<Arc<S>>,
+}
+
+/// Use that waits for a lease.
+#[derive(Debug)]
+pub(crate) struct Use {
+    pub(crate) meter: MeterId,
+    pub(crate) atoms: u64,
+    /// So many of them are beyond a quota of narrower scope that bills, and so many after these,
+    /// the last of all, past its stop.
+    pub(crate) over: u64,
+    pub(crate) owed: u64,
+    pub(crate) needs: Option<(Arc<Lease>, u64)>,
+}
+
+/// Units that were taken to pay debts, until it is known which of them took how many.
+#[derive(Debug)]
+pub(crate) struct Paying {
+    /// Those that have not said so yet.
+    pub(crate) debtors: SmallVec<[Arc<Lease>; 2]>,
+    /// The most that one has taken.
+    pub(crate) took: u64,
+    pub(crate) with: Taken,
+}
+
+impl<S> Default for Unpaid<S> {
+    fn default() -> Self {
+        Self { some: AtomicBool::new(false), of: Mutex::default() }
+    }
+}
+
+impl<S> Default for Waiting<S> {
+    fn default() -> Self {
+        let (uses, payments, paid_over, asked) = Default::default();
+        Self { uses, payments, paid_over, asked, before: None }
+    }
+}
+
+impl<S> Unpaid<S> {
+    /// Whether anything waits.
+    #[inline]
+    pub(crate) fn is_some(&self) -> bool {
+        self.some.load(Ordering::Acquire)
+    }
+
+    /// Says to who looks without a lock whether anything waits.
+    pub(crate) fn note(&self, waiting: &Waiting<S>) -> bool {
+        let some = !waiting.is_clear() || waiting.before.is_some();
+        self.some.store(some, Ordering::Release);
+        some
+    }
+
+    /// What waits, while nothing of it is paid: who adds what is left of the leases to it sees no
+    /// unit in both, or in neither. `None`: nothing waits.
+    #[inline]
+    pub(crate) fn still(&self) -> Option<Still<'_, S>> {
+        self.is_some().then(|| Still(self.lock()))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Waiting<S>> {
+        // Between statements it is whole.
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> Waiting<S> {
+    /// Whether nothing waits under this sheet itself.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.uses.is_empty() && self.payments.is_empty()
+    }
+
+    /// The lease that use of this meter waits for, and how much of it.
+    pub(crate) fn needs(&self, meter: MeterId) -> Option<(Arc<Lease>, u64)> {
+        self.uses.iter().find(|it| it.meter == meter)?.needs.clone()
+    }
+
+    /// Whether a payment to this debtor is on its way.
+    pub(crate) fn pays(&self, debtor: &Arc<Lease>) -> bool {
+        self.payments.iter().flat_map(|it| &it.debtors).any(|of| Arc::ptr_eq(of, debtor))
+    }
+
+    /// A debt was paid from beyond a quota. Says how much of that is owed: what several quotas of a
+    /// meter owed, and each has paid for, is owed once.
+    pub(crate) fn pays_over(&mut self, policy: &Policy, pool: u16, n: u64) -> u64 {
+        let meter = |pool: u16| policy.pools[usize::from(pool)].meter;
+        let most = |paid: &[(u16, u64)]| {
+            let same = paid.iter().filter(|(of, _)| meter(*of) == meter(pool));
+            same.map(|(_, n)| *n).max().unwrap_or(0)
+        };
+        let before = most(&self.paid_over);
+        match self.paid_over.iter_mut().find(|(of, _)| *of == pool) {
+            Some((_, paid)) => *paid = paid.saturating_add(n),
+            None => self.paid_over.push((pool, n)),
+        }
+        most(&self.paid_over) - before
+    }
+}
+
+/// See [`Unpaid::still`].
+pub(crate) struct Still<'a, S>(MutexGuard<'a, Waiting<S>>);
+
+impl<S> Still<'_, S> {
+    /// Atoms of this meter that wait, under this sheet.
+    pub(crate) fn of_meter(&self, meter: MeterId) -> u64 {
+        let of_meter = self.0.uses.iter().filter(|it| it.meter == meter);
+        of_meter.fold(0, |sum, it| sum.saturating_add(it.atoms))
+    }
+}

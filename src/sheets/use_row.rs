@@ -1,0 +1,214 @@
+//! The use row: what a tenant used in one day, billing period and account, by meter.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Catalog, MeterId};
+use crate::clock::Now;
+use crate::quota::lease::MOST;
+
+/// What was used in one day, billing period and account, by meter. Its totals never fall.
+#[derive(Debug)]
+pub(crate) struct UseRow {
+    /// Sets it apart from a row of the same day that this process began anew, so that each keeps a
+    /// total that never falls.
+    pub(crate) part: u32,
+    pub(crate) period_ms: i64,
+    /// Local day, as yyyymmdd.
+    pub(crate) day: u32,
+    pub(crate) account: Option<Arc<str>>,
+    totals: Box<[UseTotal]>,
+}
+
+/// Atoms of a use row. Neither ever falls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Atoms {
+    pub(crate) used: u64,
+    /// Of these: drawn beyond a quota that bills. Recorded where it is drawn, for nothing else
+    /// tells it: windows of quotas are not billing periods, and grants pay in between.
+    pub(crate) over: u64,
+}
+
+impl Atoms {
+    /// The larger of each.
+    pub(crate) fn raise(&mut self, other: Atoms) {
+        self.used = self.used.max(other.used);
+        self.over = self.over.max(other.over);
+    }
+
+    pub(crate) fn add(&mut self, other: Atoms) {
+        self.used = self.used.saturating_add(other.used);
+        self.over = self.over.saturating_add(other.over);
+    }
+}
+
+/// All that was used of a meter, and what of it was drawn beyond a quota that bills.
+#[derive(Debug, Default)]
+struct UseTotal {
+    used: Total,
+    over: Total,
+}
+
+#[derive(Debug, Default)]
+struct Total {
+    total: AtomicU64,
+    logged: AtomicU64,
+}
+
+impl Total {
+    /// A total stops at [`MOST`].
+    fn add(&self, atoms: u64) {
+        let before = self.total.fetch_add(atoms, Ordering::SeqCst); // see `Sheet::soil`
+        if before.saturating_add(atoms) > MOST {
+            self.total.store(MOST, Ordering::SeqCst);
+        }
+    }
+
+    /// As it is now, and whether the log lacked that; it has it from now on.
+    fn log(&self) -> (u64, bool) {
+        let total = self.total.load(Ordering::SeqCst);
+        (total, self.logged.swap(total, Ordering::Relaxed) != total)
+    }
+
+    fn is_logged(&self) -> bool {
+        self.logged.load(Ordering::Relaxed) == self.total.load(Ordering::Relaxed)
+    }
+}
+
+impl From<u64> for Total {
+    fn from(total: u64) -> Self {
+        Self { total: total.into(), logged: total.into() }
+    }
+}
+
+impl UseTotal {
+    fn atoms(&self) -> Atoms {
+        let total = |of: &Total| of.total.load(Ordering::Relaxed);
+        Atoms { used: total(&self.used), over: total(&self.over) }
+    }
+}
+
+impl UseRow {
+    /// Counts atoms that were used.
+    pub(crate) fn add(&self, meter: MeterId, atoms: u64) {
+        if let Some(row) = self.totals.get(usize::from(meter.0)) {
+            row.used.add(atoms);
+        }
+    }
+
+    /// Counts atoms, used or to be counted as such, that were drawn beyond a quota that bills.
+    pub(crate) fn add_over(&self, meter: MeterId, atoms: u64) {
+        if let Some(row) = self.totals.get(usize::from(meter.0)).filter(|_| atoms > 0) {
+            row.over.add(atoms);
+        }
+    }
+
+    /// Atoms counted so far.
+    pub(crate) fn total(&self, meter: MeterId) -> Atoms {
+        let row = self.totals.get(usize::from(meter.0));
+        row.map_or(Atoms::default(), UseTotal::atoms)
+    }
+
+    /// Takes what was counted, by meter: it is counted elsewhere from now on.
+    pub(crate) fn take(&self) -> impl Iterator<Item = (MeterId, u64)> + '_ {
+        self.totals.iter().enumerate().filter_map(|(i, row)| {
+            // What it was drawn from is drawn anew elsewhere.
+            row.over.total.store(0, Ordering::Relaxed);
+            let total = row.used.total.swap(0, Ordering::Relaxed);
+            (total > 0).then(|| (MeterId(u16::try_from(i).unwrap_or(u16::MAX)), total))
+        })
+    }
+
+    /// Meters whose total has risen since the log last had it, with the total; the log has them
+    /// from now on.
+    pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, Atoms)> + '_ {
+        self.totals.iter().enumerate().filter_map(|(i, row)| {
+            let ((used, more), (over, more_over)) = (row.used.log(), row.over.log());
+            let meter = MeterId(u16::try_from(i).unwrap_or(u16::MAX));
+            (more || more_over).then_some((meter, Atoms { used, over }))
+        })
+    }
+
+    /// Whether the log has all of it.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.totals.iter().all(|row| row.used.is_logged() && row.over.is_logged())
+    }
+
+    /// What it comes down to. `None`: the log lacks some of it.
+    pub(crate) fn at_rest(&self) -> Option<RowAtRest> {
+        self.is_logged().then(|| RowAtRest {
+            part: self.part,
+            period_ms: self.period_ms,
+            day: self.day,
+            account: self.account.clone(),
+            totals: self.totals.iter().map(UseTotal::atoms).collect(),
+        })
+    }
+}
+
+/// A row while its tenant sleeps, all of it recorded.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RowAtRest {
+    part: u32,
+    period_ms: i64,
+    day: u32,
+    account: Option<Arc<str>>,
+    totals: Vec<Atoms>,
+}
+
+impl RowAtRest {
+    /// The row again, as it was.
+    pub(crate) fn wake(self) -> UseRow {
+        let row = |Atoms { used, over }| UseTotal { used: used.into(), over: over.into() };
+        let totals = self.totals.into_iter().map(row).collect();
+        let Self { part, period_ms, day, account, .. } = self;
+        UseRow { part, period_ms, day, account, totals }
+    }
+}
+
+/// The row of the same day, period and account goes on; anything else begins a new one.
+pub(crate) fn use_row(
+    before: Option<(&Arc<UseRow>, &Arc<Catalog>)>,
+    catalog: &Arc<Catalog>,
+    account: Option<Arc<str>>,
+    period_ms: i64,
+    parts: &AtomicU32,
+    now: Now,
+) -> Arc<UseRow> {
+    let day = crate::catalog::local_day(now.wall_ms, &catalog.timezone);
+    if let Some((row, its_catalog)) = before {
+        let same = row.day == day && row.period_ms == period_ms && row.account == account;
+        if same && same_meters(its_catalog, catalog) {
+            return row.clone();
+        }
+    }
+    let totals = catalog.meters.iter().map(|_| UseTotal::default()).collect();
+    let part = parts.fetch_add(1, Ordering::Relaxed);
+    Arc::new(UseRow { part, period_ms, day, account, totals })
+}
+
+pub(crate) fn same_meters(a: &Arc<Catalog>, b: &Arc<Catalog>) -> bool {
+    let names =
+        |c: &Arc<Catalog>| c.meters.iter().map(|m| (m.name.clone(), m.scale)).collect::<Vec<_>>();
+    Arc::ptr_eq(a, b) || names(a) == names(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_stops_where_sums_stay_in_range() {
+        let totals = [UseTotal::default()].into();
+        let row = UseRow { part: 0, period_ms: 0, day: 20_261_122, account: None, totals };
+        row.add(MeterId(0), 10_000_000_000);
+        // As long as a request may say that it is: what was used before does not come to nothing.
+        row.add(MeterId(0), u64::MAX - 10_000_000_000 + 1);
+        assert_eq!(row.total(MeterId(0)).used, MOST);
+        row.add(MeterId(0), u64::MAX);
+        assert_eq!(row.total(MeterId(0)).used, MOST);
+        row.add(MeterId(7), 1); // of another catalog
+    }
+}

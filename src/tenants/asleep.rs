@@ -1,0 +1,182 @@
+//! A tenant that sleeps: nobody has called for a minute, and it is kept as a few bytes. What its
+//! leases hold stays taken, its use row goes on where it stopped, and what the directory said of it
+//! is there for as long as the store is away. Nothing of it is in use, so nothing is lost by taking
+//! it apart; the next call makes it whole again.
+//!
+//! The bytes are this process's own and never leave it.
+
+use std::borrow::Cow;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Now;
+use crate::directory::PackedRecord;
+use crate::ids::Surrogate;
+use crate::policy::resolve::LiveCatalog;
+use crate::policy::scoped::ScopeValues;
+use crate::quota::lease::Lease;
+use crate::quota::lease::at_rest::LeaseAtRest;
+use crate::sheets::hub::Hub;
+use crate::sheets::sheet::Sheet;
+use crate::sheets::tenant_core::TenantCore;
+use crate::sheets::use_row::RowAtRest;
+use crate::tenants::caller::KnownCaller;
+use crate::tenants::tenant::{LiveTenant, Woken};
+
+/// Bytes before a tenant's parts: when the directory was read, until when units are held, and the
+/// change that revoked a key of it last.
+const HEAD: usize = 24;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Asleep(Box<[u8]>);
+
+/// What is packed.
+#[derive(Serialize, Deserialize)]
+struct Parts<'a> {
+    record: PackedRecord<'a>,
+    incarnation: u128,
+    epoch: u64,
+    row: RowAtRest,
+    leases: Vec<LeaseAtRest>,
+}
+
+impl Asleep {
+    /// Takes a tenant apart that only its table holds. `None`: something of it is in use, or not
+    /// recorded yet.
+    ///
+    /// The caller keeps others from getting at the table's entry meanwhile.
+    pub(crate) fn of(tenant: &Arc<LiveTenant>, hub: &Hub, now: Now) -> Option<Self> {
+        let sheet = tenant.last_sheet();
+        let is_alone = Arc::strong_count(tenant) == 1 && sheet.is_ours_alone();
+        // What others did before they let go is seen from here on.
+        fence(Ordering::Acquire);
+        let is_current = sheet.incarnation == hub.incarnation() && !hub.is_fenced();
+        if !is_alone || !is_current || !tenant.core.is_idle() || !sheet.is_at_rest(now) {
+            return None;
+        }
+        let leases = tenant.core.leases_at_rest(&sheet)?;
+        let until_ms = leases.iter().filter_map(LeaseAtRest::unused_until_ms).max();
+        let row = sheet.row.at_rest()?;
+        let record = tenant.record();
+        let parts = Parts {
+            record: record.pack(),
+            incarnation: sheet.incarnation,
+            epoch: sheet.epoch,
+            row,
+            leases,
+        };
+        let mut head = [0; HEAD];
+        head[..8].copy_from_slice(&tenant.read_ns().to_le_bytes());
+        head[8..16].copy_from_slice(&until_ms.unwrap_or(i64::MIN).to_le_bytes());
+        head[16..].copy_from_slice(&tenant.keys_since().to_le_bytes());
+        Some(Self(packed(&head, &parts)))
+    }
+
+    /// The tenant again, as it was.
+    pub(crate) fn wake(self, live: &LiveCatalog, hub: &Arc<Hub>, now: Now) -> Arc<LiveTenant> {
+        let Parts { record, incarnation, epoch, row, leases } = self.parts();
+        let record = Arc::new(record.unpack());
+        let read_ns = self.read_ns();
+        let woken = Woken { record, read_ns, incarnation, epoch, row, leases };
+        let tenant = LiveTenant::wake(woken, live, hub, now);
+        tenant.revoked(self.keys_since());
+        Arc::new(tenant)
+    }
+
+    /// A key of it was revoked, with the change of this number.
+    pub(crate) fn revoked(&mut self, change: u64) {
+        let change = change.max(self.keys_since());
+        self.0[16..HEAD].copy_from_slice(&change.to_le_bytes());
+    }
+
+    fn keys_since(&self) -> u64 {
+        u64::from_le_bytes(word(&self.0, 16))
+    }
+
+    /// When the directory was read, on the monotonic clock.
+    pub(crate) fn read_ns(&self) -> u64 {
+        u64::from_le_bytes(word(&self.0, 0))
+    }
+
+    /// Until when it holds units that nobody uses: the latest end of their windows.
+    pub(crate) fn unused_until_ms(&self) -> i64 {
+        i64::from_le_bytes(word(&self.0, 8))
+    }
+
+    /// Under which incarnation it leases.
+    pub(crate) fn incarnation(&self) -> u128 {
+        self.parts().incarnation
+    }
+
+    /// Whether it has leases that are to be given back before it is forgotten.
+    pub(crate) fn has_leases(&self) -> bool {
+        !self.parts().leases.is_empty()
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        unpacked(&self.0[HEAD..])
+    }
+}
+
+/// A caller that sleeps: when it was looked up, and then whose credential it is.
+#[derive(Debug)]
+pub(crate) struct AsleepCaller(Box<[u8]>);
+
+type CallerParts<'a> = (Surrogate, Cow<'a, ScopeValues>, i64, u64);
+
+impl AsleepCaller {
+    pub(crate) fn of(caller: &KnownCaller) -> Self {
+        let (surrogate, values) = (caller.tenant.core.surrogate, Cow::Borrowed(&caller.values));
+        let parts: CallerParts<'_> = (surrogate, values, caller.expires_ms, caller.as_of);
+        Self(packed(&caller.looked_up_ns().to_le_bytes(), &parts))
+    }
+
+    /// Whose credential it is, in which scopes, when it ends by itself, and how many changes had
+    /// been heard of when it was looked up.
+    pub(crate) fn wake(self) -> (Surrogate, ScopeValues, i64, u64) {
+        let parts: CallerParts<'_> = unpacked(&self.0[8..]);
+        (parts.0, parts.1.into_owned(), parts.2, parts.3)
+    }
+
+    /// When it was looked up, on the monotonic clock.
+    pub(crate) fn looked_up_ns(&self) -> u64 {
+        u64::from_le_bytes(word(&self.0, 0))
+    }
+}
+
+fn packed(head: &[u8], parts: &impl Serialize) -> Box<[u8]> {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(head);
+    let bytes = postcard::to_extend(parts, bytes).expect("plain values always encode");
+    bytes.into_boxed_slice()
+}
+
+fn unpacked<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> T {
+    postcard::from_bytes(bytes).expect("what this process has packed")
+}
+
+fn word(bytes: &[u8], at: usize) -> [u8; 8] {
+    bytes[at..at + 8].try_into().expect("eight bytes")
+}
+
+impl TenantCore {
+    fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) == 0 && self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    /// All leases that hold units or a debt, if each is here alone and at rest.
+    fn leases_at_rest(&self, sheet: &Sheet) -> Option<Vec<LeaseAtRest>> {
+        let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_rest = |lease: &Arc<Lease>| {
+            let holders = 1 + usize::from(sheet.has(lease));
+            let is_ours = Arc::strong_count(lease) == holders;
+            fence(Ordering::Acquire);
+            let is_current = lease.incarnation() == sheet.incarnation;
+            if is_ours && is_current { lease.at_rest() } else { None }
+        };
+        leases.iter().map(at_rest).collect()
+    }
+}

@@ -1,0 +1,91 @@
+//! A caller in memory: whose credential it is, with the tenant's sheet at hand.
+//!
+//! The sheet is the one that held when the caller was looked up. While it still does, a request of
+//! this caller costs no count of references but the caller's own; after an edge or a change the
+//! tenant has the sheet, until the caller is looked up anew.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::clock::Now;
+use crate::policy::resolve::LiveCatalog;
+use crate::policy::scoped::ScopeValues;
+use crate::sheets::sheet::Sheet;
+use crate::tenants::tenant::LiveTenant;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct KnownCaller {
+    pub(crate) tenant: Arc<LiveTenant>,
+    pub(crate) sheet: Arc<Sheet>,
+    pub(crate) values: ScopeValues,
+    /// When this was looked up, on the monotonic clock, and when the credential ends by itself.
+    pub(crate) looked_up_ns: AtomicU64,
+    pub(crate) expires_ms: i64,
+    /// How many changes had been heard of when the look-up began.
+    pub(crate) as_of: u64,
+    /// Whether it is being looked up again.
+    pub(crate) refreshing: AtomicBool,
+}
+
+/// A sheet that is kept: itself, or through a caller who has it at hand, which saves a busy tenant
+/// the counting of references.
+#[derive(Clone, Debug)]
+pub(crate) enum SheetRef {
+    /// Work of the program itself, which no caller asked for.
+    Own(Arc<Sheet>),
+    /// The one that its caller has at hand.
+    Of(Arc<KnownCaller>),
+    /// The caller's was outdated.
+    Newer(Arc<Sheet>, Arc<KnownCaller>),
+}
+
+impl SheetRef {
+    /// What is known of who asks.
+    pub(crate) fn scopes(&self) -> Option<&ScopeValues> {
+        match self {
+            Self::Own(_) => None,
+            Self::Of(caller) | Self::Newer(_, caller) => Some(&caller.values),
+        }
+    }
+}
+
+impl std::ops::Deref for SheetRef {
+    type Target = Arc<Sheet>;
+
+    fn deref(&self) -> &Arc<Sheet> {
+        match self {
+            Self::Own(sheet) | Self::Newer(sheet, _) => sheet,
+            Self::Of(caller) => &caller.sheet,
+        }
+    }
+}
+
+impl KnownCaller {
+    /// When this was looked up, on the monotonic clock.
+    #[inline]
+    pub(crate) fn looked_up_ns(&self) -> u64 {
+        self.looked_up_ns.load(Ordering::Relaxed)
+    }
+
+    /// Takes it for looked up no later than then.
+    pub(crate) fn looked_up_by(&self, at_ns: u64) {
+        self.looked_up_ns.fetch_min(at_ns, Ordering::Relaxed);
+    }
+
+    /// Whether a key of its tenant was revoked since the look-up began: perhaps this one.
+    #[inline]
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.as_of < self.tenant.keys_since()
+    }
+
+    /// The sheet that holds now for this caller's tenant.
+    #[inline]
+    pub(crate) fn into_sheet(self: Arc<Self>, live: &LiveCatalog, now: Now) -> SheetRef {
+        if self.sheet.holds(live.epoch, now) {
+            SheetRef::Of(self)
+        } else {
+            SheetRef::Newer(self.tenant.sheet(live, now), self)
+        }
+    }
+}

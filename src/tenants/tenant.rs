@@ -1,0 +1,196 @@
+//! A tenant in memory: the [`sheet`](crate::sheets::sheet) in force, and what outlives it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::clock::Now;
+use crate::directory::TenantRecord;
+use crate::payers::late;
+use crate::policy::resolve::LiveCatalog;
+use crate::quota::lease::at_rest::LeaseAtRest;
+use crate::sheets::hub::Hub;
+use crate::sheets::sheet::{Before, Sheet};
+use crate::sheets::tenant_core::TenantCore;
+use crate::sheets::use_row::RowAtRest;
+
+/// A tenant in memory.
+#[derive(Debug)]
+pub(crate) struct LiveTenant {
+    pub(crate) core: Arc<TenantCore>,
+    sheet: ArcSwap<Sheet>,
+    /// What the directory said, and when it was read on the monotonic clock. Held while the sheet
+    /// is made anew, so that two requests at an edge do not make two.
+    record: Mutex<Arc<TenantRecord>>,
+    read_ns: AtomicU64,
+    /// How many changes had been heard of when a key of it was revoked last, that one among them.
+    keys_since: AtomicU64,
+    /// Whether the maintenance task has it in hand.
+    refreshing: AtomicBool,
+}
+
+/// A tenant that has just been taken apart, on its way back.
+pub(crate) struct Woken {
+    pub(crate) record: Arc<TenantRecord>,
+    pub(crate) read_ns: u64,
+    pub(crate) incarnation: u128,
+    pub(crate) epoch: u64,
+    pub(crate) row: RowAtRest,
+    pub(crate) leases: Vec<LeaseAtRest>,
+}
+
+impl LiveTenant {
+    /// A tenant that has just been read.
+    pub(crate) fn new(
+        record: Arc<TenantRecord>,
+        live: &LiveCatalog,
+        hub: &Arc<Hub>,
+        now: Now,
+    ) -> Self {
+        let core = Arc::new(TenantCore::new(&record, hub));
+        let sheet = Sheet::new(core.clone(), Before::Nothing, &record, live, now);
+        Self::with(core, sheet, record, now.mono_ns)
+    }
+
+    /// A tenant that slept.
+    pub(crate) fn wake(woken: Woken, live: &LiveCatalog, hub: &Arc<Hub>, now: Now) -> Self {
+        let Woken { record, read_ns, incarnation, epoch, row, leases } = woken;
+        let core = Arc::new(TenantCore::new(&record, hub));
+        let goes_on = epoch == live.epoch && incarnation == hub.incarnation();
+        let before = if goes_on { Before::Sleep(Arc::new(row.wake())) } else { Before::Nothing };
+        let sheet = Sheet::new(core.clone(), before, &record, live, now);
+        sheet.wake_leases(leases, incarnation);
+        Self::with(core, sheet, record, read_ns)
+    }
+
+    fn with(core: Arc<TenantCore>, sheet: Sheet, record: Arc<TenantRecord>, read_ns: u64) -> Self {
+        Self {
+            core,
+            sheet: ArcSwap::from_pointee(sheet),
+            record: Mutex::new(record),
+            read_ns: AtomicU64::new(read_ns),
+            keys_since: AtomicU64::new(0),
+            refreshing: AtomicBool::new(false),
+        }
+    }
+
+    /// The sheet that holds now, made anew if an edge has passed.
+    pub(crate) fn sheet(&self, live: &LiveCatalog, now: Now) -> Arc<Sheet> {
+        let sheet = self.sheet.load_full();
+        if sheet.holds(live.epoch, now) {
+            return sheet;
+        }
+        self.turn_over(None, live, now)
+    }
+
+    /// The sheet of the windows that this instant, which is not ahead of us, lies in: the one that
+    /// holds now, unless that is of later ones.
+    pub(crate) fn sheet_of(&self, live: &LiveCatalog, now: Now, at_ms: i64) -> Arc<Sheet> {
+        let sheet = self.sheet(live, now);
+        if at_ms >= now.wall_ms || sheet.is_of(at_ms) {
+            return sheet;
+        }
+        Arc::new(Sheet::past(self.core.clone(), &self.record(), live, now, at_ms))
+    }
+
+    /// The sheet as it stands, whether it still holds or not.
+    pub(crate) fn last_sheet(&self) -> Arc<Sheet> {
+        self.sheet.load_full()
+    }
+
+    /// Takes over what the directory says now.
+    pub(crate) fn learn(&self, record: Arc<TenantRecord>, live: &LiveCatalog, now: Now) {
+        self.turn_over(Some(record), live, now);
+        self.read_ns.store(now.mono_ns, Ordering::Release);
+        self.refreshing.store(false, Ordering::Release);
+    }
+
+    /// The directory does not answer: what was known goes on holding, and is asked for again later.
+    pub(crate) fn keep_as_known(&self, read_ns: u64) {
+        self.read_ns.store(read_ns, Ordering::Release);
+        self.refreshing.store(false, Ordering::Release);
+    }
+
+    /// What the directory said.
+    pub(crate) fn record(&self) -> Arc<TenantRecord> {
+        self.locked().clone()
+    }
+
+    /// Whether its plan ends a while after its first request, of which nothing is known.
+    pub(crate) fn lacks_first_request(&self, live: &LiveCatalog, now: Now) -> bool {
+        let expires = self.sheet(live, now).policy.plan.expires.is_some();
+        expires && self.locked().first_request_ms.is_none()
+    }
+
+    /// When the directory was read.
+    pub(crate) fn read_ns(&self) -> u64 {
+        self.read_ns.load(Ordering::Acquire)
+    }
+
+    /// What was read by then is to be read again in the background.
+    pub(crate) fn read_by(&self, at_ns: u64) {
+        self.read_ns.fetch_min(at_ns, Ordering::AcqRel);
+    }
+
+    /// A key of it was revoked, with the change of this number.
+    pub(crate) fn revoked(&self, change: u64) {
+        self.keys_since.fetch_max(change, Ordering::AcqRel);
+    }
+
+    /// The number of the change that revoked a key of it last.
+    #[inline]
+    pub(crate) fn keys_since(&self) -> u64 {
+        self.keys_since.load(Ordering::Relaxed)
+    }
+
+    /// How old the directory's word is, in nanoseconds.
+    pub(crate) fn age_ns(&self, now: Now) -> u64 {
+        now.mono_ns.saturating_sub(self.read_ns.load(Ordering::Relaxed))
+    }
+
+    /// True once until it has been read again: whoever gets it asks for a refresh.
+    pub(crate) fn wants_refresh(&self) -> bool {
+        !self.refreshing.load(Ordering::Relaxed) && !self.refreshing.swap(true, Ordering::AcqRel)
+    }
+
+    /// A refresh could not be asked for after all.
+    pub(crate) fn unwant_refresh(&self) {
+        self.refreshing.store(false, Ordering::Release);
+    }
+
+    #[cold]
+    fn turn_over(
+        &self,
+        news: Option<Arc<TenantRecord>>,
+        live: &LiveCatalog,
+        now: Now,
+    ) -> Arc<Sheet> {
+        let mut record = self.locked();
+        let before = self.sheet.load_full();
+        // A reading that was under way while the record was changed brings back no older version.
+        let news = news.filter(|news| news.version >= record.version);
+        let changed = news.as_ref().is_some_and(|news| **news != **record);
+        if let Some(news) = news {
+            *record = news;
+        }
+        if !changed && before.holds(live.epoch, now) {
+            return before;
+        }
+        let core = self.core.clone();
+        let sheet = Arc::new(Sheet::new(core, Before::Sheet(&before), &record, live, now));
+        sheet.unpaid.follow(&before);
+        self.sheet.store(sheet.clone());
+        before.replaced.store(true, Ordering::Release);
+        // After that: what the old one opens from now on it retires by itself.
+        for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {
+            self.core.hub.retire(lease.clone());
+        }
+        late::settle_debts(&sheet, now); // with a grant that was just given
+        sheet
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Arc<TenantRecord>> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
