@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::admission::context::Of;
-use crate::admission::decide::{self, Drawn, Question};
+use crate::admission::context::HoldContext;
+use crate::admission::decide::{self, AdmissionInput, AdmittedBy};
 use crate::admission::permit::{Hold, HoldBox};
 use crate::admission::reads::BytesRead;
 use crate::catalog::Auth;
@@ -19,7 +19,7 @@ use crate::clock::Now;
 use crate::decision::{Reason, Refusal};
 use crate::error::Error;
 use crate::identity::RequestView;
-use crate::payers::purse::Stopped;
+use crate::payers::purse::NotAdmitted;
 use crate::quota::lease::Lease;
 use crate::sheets::tenant_core::TenantCore;
 use crate::telemetry::Check;
@@ -61,7 +61,7 @@ mod stores;
 mod unleased;
 mod usage;
 
-pub(crate) use callers::Seen;
+pub(crate) use callers::Identification;
 pub(crate) use inner::Inner;
 
 pub use ask::{Ask, Permit, TenantHandle};
@@ -220,10 +220,12 @@ impl Gate {
         // 1 identify: who is calling. Known callers are found by a hash of what they present; for
         //   others the directory is asked, once for all who wait.
         let seen = match self.identify(view, auth, now, waited.rounds) {
-            Seen::Caller(caller) => caller,
-            Seen::Refused(reason) => return refuse(inner.refusal(reason, None)),
-            Seen::Ask(_) if is_last => return refuse(inner.turn_away(Reason::Unavailable, None)),
-            Seen::Ask(pending) => return Step::Wait(counted(pending, waited.rounds)),
+            Identification::Caller(caller) => caller,
+            Identification::Refused(reason) => return refuse(inner.refusal(reason, None)),
+            Identification::Ask(_) if is_last => {
+                return refuse(inner.turn_away(Reason::Unavailable, None));
+            }
+            Identification::Ask(pending) => return Step::Wait(counted(pending, waited.rounds)),
         };
 
         // 2 resolve: which plan, which limits. A sheet has it all and holds until the next edge in
@@ -238,7 +240,7 @@ impl Gate {
         let ip = inner.ip_scope(&sheet, view);
 
         // 3 decide: all limits at once, or none.
-        let of = Of { sheet, route, ip, work: None };
+        let of = HoldContext { sheet, route, ip, work: None };
         let mut hold = HoldBox::new(Hold::new(of, now, view.body_length().or(ahead)));
         let may_have_body = hold.length != Some(0);
         let reads = ahead.is_some() || view.counts_reads();
@@ -264,7 +266,7 @@ impl Gate {
     #[inline]
     fn decide(&self, hold: &mut Hold, waited: &Waited, now: Now) -> Option<Denied> {
         let policy = hold.of.rules();
-        let question = Question {
+        let question = AdmissionInput {
             hub: hold.of.hub(),
             sheet: &hold.of.sheet,
             route: policy,
@@ -287,7 +289,7 @@ impl Gate {
     /// Whether units are not to be waited for: the store has not answered, or never will, to a
     /// guest.
     #[inline]
-    fn is_away(&self, waited: &Waited, of: &Of) -> bool {
+    fn is_away(&self, waited: &Waited, of: &HoldContext) -> bool {
         waited.store_away || self.inner.guests.has(&of.sheet.tenant)
     }
 
@@ -296,13 +298,13 @@ impl Gate {
     fn denied(
         &self,
         hold: &mut Hold,
-        stopped: Stopped,
+        stopped: NotAdmitted,
         waited: &Waited,
         now: Now,
     ) -> Option<Denied> {
         let inner = &*self.inner;
         let waits = waited.rounds < ROUNDS && !self.is_away(waited, &hold.of);
-        if let Stopped::Need(..) = &stopped
+        if let NotAdmitted::Need(..) = &stopped
             && waits
             && inner.hub.reach.is_away()
         {
@@ -312,25 +314,25 @@ impl Gate {
         }
         let (sheet, rules) = (&hold.of.sheet, hold.of.rules());
         match stopped {
-            Stopped::Need(lease, n) if waits => {
+            NotAdmitted::Need(lease, n) if waits => {
                 Some(Denied::Wait(self.wait_for(&hold.of, lease, n, waited.rounds)))
             }
             // The same code has decided; only the caller is not told.
-            Stopped::Need(..) if rules.shadow => {
+            NotAdmitted::Need(..) if rules.shadow => {
                 decide::enter_anyway(sheet, rules);
-                hold.open(Drawn::Listed);
+                hold.open(AdmittedBy::Listed);
                 None
             }
-            Stopped::Refused(refused) if rules.shadow && refused.reason.yields_to_shadow() => {
+            NotAdmitted::Refused(refused) if rules.shadow && refused.reason.yields_to_shadow() => {
                 inner.count_shadow(&hold.of, &refused);
                 decide::enter_anyway(sheet, rules);
-                hold.open(Drawn::Listed);
+                hold.open(AdmittedBy::Listed);
                 None
             }
-            Stopped::Need(..) => {
+            NotAdmitted::Need(..) => {
                 Some(Denied::Refuse(inner.turn_away(Reason::Unavailable, Some(&hold.of))))
             }
-            Stopped::Refused(refused) => {
+            NotAdmitted::Refused(refused) => {
                 inner.count_refused(&hold.of, &refused.by);
                 Some(Denied::Refuse(inner.refusal_of(&hold.of, &refused, now)))
             }
@@ -338,12 +340,12 @@ impl Gate {
     }
 
     /// Waits for units of a lease, within bounds.
-    fn wait_for(&self, of: &Of, lease: Arc<Lease>, n: u64, rounds: u8) -> Pending {
+    fn wait_for(&self, of: &HoldContext, lease: Arc<Lease>, n: u64, rounds: u8) -> Pending {
         let inner = self.inner.clone();
         let (tenant, is_shadow) = (of.sheet.tenant.clone(), of.rules().shadow);
         Box::pin(async move {
             let mut waited = Waited { rounds: rounds + 1, ..Waited::default() };
-            let Some(_waiting) = Waiting::enter(tenant) else {
+            let Some(_waiting) = WaitingRequest::enter(tenant) else {
                 // One that is refused nothing does not wait, and is let in without units.
                 waited.store_away = is_shadow;
                 waited.refused = (!is_shadow).then_some(Reason::Unavailable);
@@ -359,9 +361,9 @@ impl Gate {
 
 /// A request among those that wait for a lease, for as long as its wait lives: a client that goes
 /// away meanwhile drops it.
-struct Waiting(Arc<TenantCore>);
+struct WaitingRequest(Arc<TenantCore>);
 
-impl Waiting {
+impl WaitingRequest {
     /// `None`: too many of this tenant wait already.
     fn enter(tenant: Arc<TenantCore>) -> Option<Self> {
         let this = Self(tenant);
@@ -369,7 +371,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingRequest {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }

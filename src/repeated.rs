@@ -13,7 +13,7 @@ pub(crate) const PERIOD_MS: i64 = 1_000;
 
 /// A line that may repeat: one for each place in the code, made by [`repeated!`].
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct RepeatedLine {
     text: &'static str,
     /// When it was last written, Unix milliseconds.
     written_ms: AtomicI64,
@@ -23,9 +23,9 @@ pub(crate) struct Line {
 }
 
 /// The lines that were ever held back. At most one for each place in the code.
-static LISTED: Mutex<Vec<&'static Line>> = Mutex::new(Vec::new());
+static LISTED: Mutex<Vec<&'static RepeatedLine>> = Mutex::new(Vec::new());
 
-impl Line {
+impl RepeatedLine {
     pub(crate) const fn new(text: &'static str) -> Self {
         Self {
             text,
@@ -78,7 +78,7 @@ pub(crate) fn settle(now_ms: i64) {
 /// %error, tenant)`. `held_back` says how often it would have been written besides.
 macro_rules! repeated {
     ($level:ident, $now_ms:expr, $text:expr $(; $($field:tt)+)?) => {{
-        static LINE: $crate::repeated::Line = $crate::repeated::Line::new($text);
+        static LINE: $crate::repeated::RepeatedLine = $crate::repeated::RepeatedLine::new($text);
         if let Some(held_back) = LINE.due($now_ms) {
             tracing::$level!(held_back, $($($field)+,)? "{}", LINE.text());
         }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_line_is_written_once_a_second_with_how_often_it_was_held_back() {
-        static LINE: Line = Line::new("a line of a test");
+        static LINE: RepeatedLine = RepeatedLine::new("a line of a test");
         assert_eq!(LINE.due(5_000), Some(None));
         for at_ms in 5_000..5_999 {
             assert_eq!(LINE.due(at_ms), None);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_was_held_back_last_is_told_without_another() {
-        static LINE: Line = Line::new("the last line of a test");
+        static LINE: RepeatedLine = RepeatedLine::new("the last line of a test");
         LINE.due(0);
         LINE.due(1);
         settle(500);

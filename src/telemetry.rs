@@ -145,7 +145,7 @@ metrics! {
 /// How an admission ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
-pub(crate) enum Outcome {
+pub(crate) enum AdmissionOutcome {
     /// Let through.
     Allowed,
     /// Refused.
@@ -160,7 +160,7 @@ pub(crate) enum Outcome {
 }
 
 #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
-impl Outcome {
+impl AdmissionOutcome {
     /// Its word as a label.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -191,7 +191,7 @@ impl Decisions {
     pub(crate) fn new(
         plan: &Arc<str>,
         route: &Arc<str>,
-        outcome: Outcome,
+        outcome: AdmissionOutcome,
         policy: &Arc<str>,
     ) -> Self {
         backend::decisions(plan, route, outcome, policy)
@@ -206,7 +206,12 @@ impl Decisions {
 }
 
 /// Counts one decision, looking its counter up. The hot path keeps a [`Decisions`] instead.
-pub(crate) fn decision(plan: &Arc<str>, route: &Arc<str>, outcome: Outcome, policy: &Arc<str>) {
+pub(crate) fn decision(
+    plan: &Arc<str>,
+    route: &Arc<str>,
+    outcome: AdmissionOutcome,
+    policy: &Arc<str>,
+) {
     Decisions::new(plan, route, outcome, policy).count();
 }
 
@@ -280,14 +285,14 @@ mod backend {
 
     use metrics::{Label, SharedString, Unit};
 
-    use super::{Decisions, Kind, Metric, Outcome};
+    use super::{AdmissionOutcome, Decisions, Kind, Metric};
 
     type Pairs = [(&'static str, &'static str)];
 
     pub(super) fn decisions(
         plan: &Arc<str>,
         route: &Arc<str>,
-        outcome: Outcome,
+        outcome: AdmissionOutcome,
         policy: &Arc<str>,
     ) -> Decisions {
         let labels = vec![
@@ -330,12 +335,17 @@ mod backend {
 mod backend {
     use std::sync::Arc;
 
-    use super::{Decisions, Metric, Outcome};
+    use super::{AdmissionOutcome, Decisions, Metric};
 
     type Pairs = [(&'static str, &'static str)];
 
     #[inline]
-    pub(super) fn decisions(_: &Arc<str>, _: &Arc<str>, _: Outcome, _: &Arc<str>) -> Decisions {
+    pub(super) fn decisions(
+        _: &Arc<str>,
+        _: &Arc<str>,
+        _: AdmissionOutcome,
+        _: &Arc<str>,
+    ) -> Decisions {
         Decisions {}
     }
 
@@ -389,7 +399,7 @@ mod tests {
         let word: Arc<str> = "x".into();
         metrics::with_local_recorder(&seen, || {
             describe();
-            decision(&word, &word, Outcome::Refused, &word);
+            decision(&word, &word, AdmissionOutcome::Refused, &word);
             store_call("write", 0.01, Some("throttled"));
             flush_lag(1.0);
             flush_batch(3);

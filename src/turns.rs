@@ -15,7 +15,7 @@ use crate::ids::Surrogate;
 pub(crate) struct Turns<T, K = Surrogate> {
     places: usize,
     most_held: usize,
-    tenants: HashMap<K, Line<T>>,
+    tenants: HashMap<K, TenantTurn<T>>,
     /// Tenants with something that waits, each once, in the order of their turns.
     order: VecDeque<K>,
     busy: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Turns<T, K = Surrogate> {
 
 /// What one tenant has in hand.
 #[derive(Debug)]
-struct Line<T> {
+struct TenantTurn<T> {
     new: VecDeque<T>,
     again: VecDeque<T>,
     /// Of the two queues the other one is next.
@@ -113,7 +113,7 @@ impl<T, K: Copy + Eq + Hash> Turns<T, K> {
     }
 }
 
-impl<T> Line<T> {
+impl<T> TenantTurn<T> {
     fn waits(&self) -> bool {
         !self.new.is_empty() || !self.again.is_empty()
     }
@@ -128,7 +128,7 @@ impl<T> Line<T> {
     }
 }
 
-impl<T> Default for Line<T> {
+impl<T> Default for TenantTurn<T> {
     fn default() -> Self {
         let (new, again) = (VecDeque::new(), VecDeque::new());
         Self { new, again, was_again: true, busy: 0, held: 0 }

@@ -76,16 +76,16 @@ pub(crate) struct Claim {
 
 /// What to do next with a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum ClaimStep {
     /// Make this write, repeated as it is until its outcome is known, and tell what came of it.
     Write(Write),
     /// It is known how the request runs.
-    Run(Found),
+    Run(KeyFound),
 }
 
 /// How a request with a key runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum KeyFound {
     /// Nobody has been charged: at its end this request tries to be the one.
     Open,
     /// Another was charged: it is served, and nothing is.
@@ -166,26 +166,26 @@ impl Claim {
     }
 
     /// What a write to come in came to.
-    pub(crate) fn next(&mut self, written: Written, now_ms: i64) -> Result<Next, StoreError> {
+    pub(crate) fn next(&mut self, written: Written, now_ms: i64) -> Result<ClaimStep, StoreError> {
         let (Written::Applied(item) | Written::Refused(item)) = written;
         // It was held too long by one who was never charged, and has been forgotten.
-        let Some(item) = item else { return Ok(Next::Write(self.put(now_ms))) };
+        let Some(item) = item else { return Ok(ClaimStep::Write(self.put(now_ms))) };
         let stands = Stands::read(&item)?;
         if stands.print != self.print {
-            return Ok(Next::Run(Found::Conflict));
+            return Ok(ClaimStep::Run(KeyFound::Conflict));
         }
         let has_come = stands.came.chunks(NONCE_BYTES).any(|nonce| nonce == self.nonce);
         let is_full = stands.came.len() >= (1 + FREE) * NONCE_BYTES;
         if !has_come && !is_full {
-            return Ok(Next::Write(self.come(stands.came)));
+            return Ok(ClaimStep::Write(self.come(stands.came)));
         }
         self.is_free = has_come;
         let is_first = stands.came.starts_with(&self.nonce);
         let is_charged = stands.is_settled || planted(Plant::ClaimThenLog) && !is_first;
-        Ok(Next::Run(match (is_charged, has_come) {
-            (false, _) => Found::Open,
-            (true, true) => Found::Replay,
-            (true, false) => Found::Spent,
+        Ok(ClaimStep::Run(match (is_charged, has_come) {
+            (false, _) => KeyFound::Open,
+            (true, true) => KeyFound::Replay,
+            (true, false) => KeyFound::Spent,
         }))
     }
 
@@ -361,12 +361,12 @@ mod tests {
     }
 
     /// Comes in to the end, over a store that does not fail.
-    fn come(store: &Memory, claim: &mut Claim) -> Found {
+    fn come(store: &Memory, claim: &mut Claim) -> KeyFound {
         let mut write = claim.put(0);
         loop {
             match claim.next(at_once(store.write(write)), 0).unwrap() {
-                Next::Run(found) => return found,
-                Next::Write(next) => write = next,
+                ClaimStep::Run(found) => return found,
+                ClaimStep::Write(next) => write = next,
             }
         }
     }
@@ -394,15 +394,15 @@ mod tests {
     fn five_retries_are_free_and_the_next_is_charged_as_without_a_key() {
         let store = Memory::new();
         let mut first = claim("/chat");
-        assert_eq!(come(&store, &mut first), Found::Open);
+        assert_eq!(come(&store, &mut first), KeyFound::Open);
         assert_eq!(settle(&store, &first, &units(3)), Charge::Claim);
         assert_eq!(settle(&store, &first, &units(3)), Charge::Claim, "repeated, it says the same");
         for _ in 0..FREE {
             let mut retry = claim("/chat");
-            assert_eq!(come(&store, &mut retry), Found::Replay);
-            assert_eq!(come(&store, &mut retry), Found::Replay, "repeated, it is counted once");
+            assert_eq!(come(&store, &mut retry), KeyFound::Replay);
+            assert_eq!(come(&store, &mut retry), KeyFound::Replay, "repeated, it is counted once");
         }
-        assert_eq!(come(&store, &mut claim("/chat")), Found::Spent);
+        assert_eq!(come(&store, &mut claim("/chat")), KeyFound::Spent);
         let item = at_once(store.read(first.key.clone())).unwrap();
         assert_eq!(used(&item).unwrap(), Some(units(3)));
         assert_eq!(item.int(TTL), None, "what was used is kept");
@@ -412,8 +412,8 @@ mod tests {
     fn who_finds_a_claim_held_may_be_the_one_that_is_charged() {
         let store = Memory::new();
         let (mut dead, mut retry) = (claim("/chat"), claim("/chat"));
-        assert_eq!(come(&store, &mut dead), Found::Open);
-        assert_eq!(come(&store, &mut retry), Found::Open);
+        assert_eq!(come(&store, &mut dead), KeyFound::Open);
+        assert_eq!(come(&store, &mut retry), KeyFound::Open);
         let item = at_once(store.read(retry.key.clone())).unwrap();
         assert_eq!(used(&item).unwrap(), None, "held is not used");
         assert!(item.int(TTL).is_some());
@@ -424,12 +424,12 @@ mod tests {
     #[test]
     fn another_request_with_the_key_is_a_conflict_and_leaves_no_trace() {
         let store = Memory::new();
-        assert_eq!(come(&store, &mut claim("/chat")), Found::Open);
+        assert_eq!(come(&store, &mut claim("/chat")), KeyFound::Open);
         let before = at_once(store.read(claim("/chat").key));
-        assert_eq!(come(&store, &mut claim("/other")), Found::Conflict);
+        assert_eq!(come(&store, &mut claim("/other")), KeyFound::Conflict);
         let same = OnceKey::new(b"k", "POST", ("/chat", ""), Some(&BodyDigest::of(b"body")));
         let mut other = Claim::new(&Space::new("test"), Surrogate::test(1), same).unwrap();
-        assert_eq!(come(&store, &mut other), Found::Conflict);
+        assert_eq!(come(&store, &mut other), KeyFound::Conflict);
         assert_eq!(at_once(store.read(claim("/chat").key)), before);
     }
 
@@ -441,7 +441,7 @@ mod tests {
         at_once(store.expire(KEEP_HELD_MS + 1));
         assert_eq!(settle(&store, &frozen, &units(1)), Charge::Claim);
         let mut late = claim("/chat");
-        assert_eq!(come(&store, &mut late), Found::Replay);
+        assert_eq!(come(&store, &mut late), KeyFound::Replay);
     }
 
     #[derive(Clone, Debug)]
@@ -468,7 +468,7 @@ mod tests {
     struct Who {
         claim: Claim,
         next: Option<Write>,
-        found: Option<Found>,
+        found: Option<KeyFound>,
         charge: Option<Charge>,
     }
 
@@ -496,10 +496,10 @@ mod tests {
                         }
                         if who.found.is_none() {
                             match who.claim.next(written, 0).unwrap() {
-                                Next::Write(next) => who.next = Some(next),
-                                Next::Run(found) => {
+                                ClaimStep::Write(next) => who.next = Some(next),
+                                ClaimStep::Run(found) => {
                                     who.found = Some(found);
-                                    let open = found == Found::Open;
+                                    let open = found == KeyFound::Open;
                                     who.next = open.then(|| who.claim.settle(&units(1)));
                                 }
                             }
@@ -523,7 +523,7 @@ mod tests {
                 let by_claim = all.iter().filter(|who| who.charge == Some(Charge::Claim)).count();
                 prop_assert!(by_claim <= 1, "{by_claim} were charged by one claim");
                 let free = all.iter().filter(|who| {
-                    who.charge == Some(Charge::Nothing) || who.found == Some(Found::Replay)
+                    who.charge == Some(Charge::Nothing) || who.found == Some(KeyFound::Replay)
                 });
                 prop_assert!(free.clone().count() <= FREE);
                 let nobody = by_claim == 0 && free.count() == 0;

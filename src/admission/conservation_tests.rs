@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::admission::context::Of;
+use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
 use crate::clock::Clock;
 use crate::decision::Outcome;
@@ -405,7 +405,12 @@ async fn a_refusal_by_one_of_two_rates_leaves_the_other_whole() {
     assert_eq!(admitted, 500, "refused wrongly at most for a moment");
 
     let tenant = gate.tenant("acme").await.unwrap();
-    let of = Of { sheet: SheetRef::Own(tenant.0.last_sheet()), route: None, ip: None, work: None };
+    let of = HoldContext {
+        sheet: SheetRef::Own(tenant.0.last_sheet()),
+        route: None,
+        ip: None,
+        work: None,
+    };
     let now = gate.inner.clock.now();
     let hold = Hold::new(of, now, None);
     let states = gate.inner.limit_states(&hold, now);

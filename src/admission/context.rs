@@ -12,7 +12,7 @@ use crate::tenants::caller::SheetRef;
 
 /// What a hold is of: the tenant's sheet and the rules of the route, or of a piece of work.
 #[derive(Clone, Debug)]
-pub(crate) struct Of {
+pub(crate) struct HoldContext {
     pub(crate) sheet: SheetRef,
     pub(crate) route: Option<RouteId>,
     /// The address it came from, hashed, where a limit is by address.
@@ -21,7 +21,7 @@ pub(crate) struct Of {
     pub(crate) work: Option<Arc<RoutePolicy>>,
 }
 
-impl Of {
+impl HoldContext {
     #[inline]
     pub(crate) fn hub(&self) -> &Hub {
         &self.sheet.tenant.hub

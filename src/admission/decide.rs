@@ -18,17 +18,17 @@ use crate::decision::Reason;
 use crate::ids::LimitId;
 use crate::payers::lanes::Lanes;
 use crate::payers::late;
-use crate::payers::purse::{Draw, Purse, Refused, Stopped, bucket_of, refuse, take, undo};
+use crate::payers::purse::{Draw, LimitRefused, NotAdmitted, Purse, bucket_of, refuse, take, undo};
 use crate::policy::resolve::Standing;
 use crate::policy::scoped::{ScopedKey, ScopesOf};
-use crate::policy::taken::{CALLS, From, Limit, Taken, TakenList};
-use crate::policy::{Known, MeterAsk, Place, PlainAsk, RoutePolicy};
+use crate::policy::taken::{CALLS, DrawnFrom, Limit, Taken, TakenList};
+use crate::policy::{AmountSource, CounterHome, MeterAsk, PlainAsk, RoutePolicy};
 use crate::quota::lease::Take;
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
 
 /// What a decision is made from. Nothing here waits.
-pub(crate) struct Question<'a> {
+pub(crate) struct AdmissionInput<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) sheet: &'a Arc<Sheet>,
     pub(crate) route: &'a RoutePolicy,
@@ -40,7 +40,7 @@ pub(crate) struct Question<'a> {
     pub(crate) store_away: bool,
 }
 
-impl<'a> Question<'a> {
+impl<'a> AdmissionInput<'a> {
     fn purse(&self) -> Purse<'a> {
         let Self { hub, sheet, scopes, now, store_away, .. } = *self;
         Purse { hub, sheet, scopes, now, store_away }
@@ -49,7 +49,7 @@ impl<'a> Question<'a> {
 
 /// How a request was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drawn {
+pub(crate) enum AdmittedBy {
     /// Just what the route's [`PlainAsk`](crate::policy::PlainAsk)s say, which is not written down.
     Plain,
     /// What stands in the list.
@@ -60,9 +60,9 @@ pub(crate) enum Drawn {
 /// plain.
 #[inline]
 pub(crate) fn decide<'t>(
-    q: &Question<'_>,
+    q: &AdmissionInput<'_>,
     list: impl FnOnce() -> &'t mut TakenList,
-) -> Result<Drawn, Stopped> {
+) -> Result<AdmittedBy, NotAdmitted> {
     if let Standing::Refused(reason) = &q.sheet.standing {
         return Err(refuse(reason.clone(), Limit::None));
     }
@@ -76,7 +76,7 @@ pub(crate) fn decide<'t>(
         return Err(refuse(Reason::Concurrency, Limit::None));
     }
     if draw_plain(q) {
-        return Ok(Drawn::Plain);
+        return Ok(AdmittedBy::Plain);
     }
     if let Some((scope, by)) = without_value(q) {
         leave(q.sheet, q.route);
@@ -86,10 +86,10 @@ pub(crate) fn decide<'t>(
 }
 
 /// The first limit by a scope without which its caller is refused.
-fn without_value<'q>(q: &'q Question<'_>) -> Option<(&'q Scope, Limit)> {
+fn without_value<'q>(q: &'q AdmissionInput<'_>) -> Option<(&'q Scope, Limit)> {
     let policy = &*q.sheet.policy;
-    let lacked = |place: &'q Place| match place {
-        Place::Scoped(scope) if q.scopes.lacks(scope) => Some(scope),
+    let lacked = |place: &'q CounterHome| match place {
+        CounterHome::Scoped(scope) if q.scopes.lacks(scope) => Some(scope),
         _ => None,
     };
     let rates = q.route.rates.iter().filter_map(|&rate| {
@@ -103,14 +103,17 @@ fn without_value<'q>(q: &'q Question<'_>) -> Option<(&'q Scope, Limit)> {
     rates.chain(quotas).next()
 }
 
-fn decide_by_list(q: &Question<'_>, taken: &mut TakenList) -> Result<Drawn, Stopped> {
+fn decide_by_list(
+    q: &AdmissionInput<'_>,
+    taken: &mut TakenList,
+) -> Result<AdmittedBy, NotAdmitted> {
     match draw_meters(q, taken).or_else(|| draw_rates(q, taken)) {
-        None => Ok(Drawn::Listed),
+        None => Ok(AdmittedBy::Listed),
         Some(stopped) => {
             undo(q.sheet, taken, q.now);
             taken.clear();
             leave(q.sheet, q.route);
-            if let Stopped::Need(..) = stopped {
+            if let NotAdmitted::Need(..) = stopped {
                 ask_for_slots(q);
             }
             Err(stopped)
@@ -120,11 +123,11 @@ fn decide_by_list(q: &Question<'_>, taken: &mut TakenList) -> Result<Drawn, Stop
 
 /// Draws `n` more atoms of one meter, and what sums it feeds, for a request that runs already.
 pub(crate) fn draw_more(
-    q: &Question<'_>,
+    q: &AdmissionInput<'_>,
     ask: usize,
     n: u64,
     draw: u64,
-) -> Result<TakenList, Stopped> {
+) -> Result<TakenList, NotAdmitted> {
     let mut taken = TakenList::new();
     for (i, weight) in q.route.fed_by(ask) {
         let n = n.saturating_mul(weight);
@@ -165,7 +168,7 @@ fn enter(sheet: &Sheet, route: &RoutePolicy) -> bool {
         .is_ok()
 }
 
-fn draw_meters(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
+fn draw_meters(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotAdmitted> {
     let mut need = None;
     for (i, ask) in q.route.meters.iter().enumerate() {
         let n = amount(q, ask);
@@ -176,7 +179,7 @@ fn draw_meters(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
         match draw_meter(q, ask, i, n, 0, taken) {
             None => {}
             // Go on: the leases of the other meters are asked for in the same wait.
-            Some(Stopped::Need(lease, n)) => need = need.or(Some(Stopped::Need(lease, n))),
+            Some(NotAdmitted::Need(lease, n)) => need = need.or(Some(NotAdmitted::Need(lease, n))),
             refused => return refused,
         }
     }
@@ -185,11 +188,11 @@ fn draw_meters(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
 
 /// How much of a meter this request asks for: as the policy says, unless the length of the request
 /// has a part in it.
-pub(crate) fn amount(q: &Question<'_>, ask: &MeterAsk) -> u64 {
+pub(crate) fn amount(q: &AdmissionInput<'_>, ask: &MeterAsk) -> u64 {
     match &ask.known {
         // What is only stated sets no more aside than the meter's hold.
-        Known::Length => q.length.unwrap_or(0).min(ask.n),
-        Known::Sum(parts) if q.route.counts_request.is_some() => {
+        AmountSource::Length => q.length.unwrap_or(0).min(ask.n),
+        AmountSource::Sum(parts) if q.route.counts_request.is_some() => {
             parts.iter().fold(0, |n: u64, (part, weight)| {
                 let part = &q.route.meters[usize::from(*part)];
                 n.saturating_add(amount(q, part).saturating_mul(*weight))
@@ -202,7 +205,7 @@ pub(crate) fn amount(q: &Question<'_>, ask: &MeterAsk) -> u64 {
 /// Draws all that a plain route asks for, or nothing: then the general way finds out what to say.
 /// Nearly every request goes through here and nowhere else.
 #[inline]
-fn draw_plain(q: &Question<'_>) -> bool {
+fn draw_plain(q: &AdmissionInput<'_>) -> bool {
     let Some(asks) = &q.route.plain else {
         return false;
     };
@@ -237,7 +240,7 @@ fn draw_plain(q: &Question<'_>) -> bool {
 }
 
 #[cold]
-fn undo_plain(q: &Question<'_>, asks: &[PlainAsk]) {
+fn undo_plain(q: &AdmissionInput<'_>, asks: &[PlainAsk]) {
     for ask in asks {
         if let Some((pool, slot)) = ask.from {
             q.sheet.lease(pool, slot).release(ask.n);
@@ -246,13 +249,13 @@ fn undo_plain(q: &Question<'_>, asks: &[PlainAsk]) {
 }
 
 #[inline]
-fn take_call(q: &Question<'_>, rate: u16) -> bool {
+fn take_call(q: &AdmissionInput<'_>, rate: u16) -> bool {
     let (rate, bucket) = bucket_of(q.sheet, rate);
     bucket.is_some_and(|bucket| rate.rule.take(bucket, 1, q.now.mono_ns).is_ok())
 }
 
 #[cold]
-fn give_call_back(q: &Question<'_>, rate: u16) {
+fn give_call_back(q: &AdmissionInput<'_>, rate: u16) {
     if let (rate, Some(bucket)) = bucket_of(q.sheet, rate) {
         rate.rule.give_back(bucket, 1, q.now.mono_ns, q.now.mono_ns);
     }
@@ -260,13 +263,13 @@ fn give_call_back(q: &Question<'_>, rate: u16) {
 
 /// Draws one meter: every quota and grant that pays for a part of it. `None`: drawn.
 fn draw_meter(
-    q: &Question<'_>,
+    q: &AdmissionInput<'_>,
     ask: &MeterAsk,
     i: u8,
     n: u64,
     draw: u64,
     taken: &mut TakenList,
-) -> Option<Stopped> {
+) -> Option<NotAdmitted> {
     let (purse, payers) = (q.purse(), ask.payers());
     if let Some(stopped) = late::before(&purse, &payers) {
         return Some(stopped);
@@ -285,7 +288,7 @@ fn draw_meter(
 }
 
 /// What this request asks of a rate, and of which of its meters; `None` where it has none of it.
-fn asked_of(q: &Question<'_>, rate: u16) -> Option<(u64, u8)> {
+fn asked_of(q: &AdmissionInput<'_>, rate: u16) -> Option<(u64, u8)> {
     let Some(meter) = q.sheet.policy.rates[usize::from(rate)].meter else {
         return Some((1, CALLS));
     };
@@ -296,7 +299,7 @@ fn asked_of(q: &Question<'_>, rate: u16) -> Option<(u64, u8)> {
 /// The request waits for units: those of its rates' slots are asked for in the same wait, not each
 /// in one of its own. What is there already stays there.
 #[cold]
-fn ask_for_slots(q: &Question<'_>) {
+fn ask_for_slots(q: &AdmissionInput<'_>) {
     for &index in &q.route.rates {
         let pool = q.sheet.policy.rates[usize::from(index)].slot_pool;
         let (Some(pool), Some((n, i))) = (pool, asked_of(q, index)) else {
@@ -308,7 +311,7 @@ fn ask_for_slots(q: &Question<'_>) {
     }
 }
 
-fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
+fn draw_rates(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotAdmitted> {
     for &index in &q.route.rates {
         let Some((n, i)) = asked_of(q, index) else {
             continue;
@@ -316,10 +319,10 @@ fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
         let (from, took) = match bucket_of(q.sheet, index) {
             (rate, Some(bucket)) => {
                 let took = rate.rule.take(bucket, rate.rule.cells(n), q.now.mono_ns);
-                (From::Bucket(index), took)
+                (DrawnFrom::Bucket(index), took)
             }
             (rate, None) => {
-                let Place::Scoped(scope) = &rate.place else {
+                let CounterHome::Scoped(scope) = &rate.place else {
                     continue;
                 };
                 let Some(value) = q.scopes.of(scope) else {
@@ -338,7 +341,7 @@ fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
                 };
                 let cells = rate.rule.cells(n);
                 let took = rate.rule.take(used.under(&rate.rule, now_ns), cells, now_ns);
-                (From::ScopedBucket(index, used), took)
+                (DrawnFrom::ScopedBucket(index, used), took)
             }
         };
         match took {
@@ -352,7 +355,7 @@ fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
                 if q.hub.shares_rates() {
                     tell(q, index, &from, n);
                 }
-                return Some(Stopped::Refused(Refused {
+                return Some(NotAdmitted::Refused(LimitRefused {
                     reason: Reason::Exhausted,
                     by: Limit::Rate(index),
                     wait_ns: Some(not_before.wait_ns),
@@ -365,20 +368,20 @@ fn draw_rates(q: &Question<'_>, taken: &mut TakenList) -> Option<Stopped> {
 
 /// Units of a strict rate's slot, of which all nodes together have no more than the rate gives.
 fn draw_slot(
-    q: &Question<'_>,
+    q: &AdmissionInput<'_>,
     index: u16,
     n: u64,
     i: u8,
     taken: &mut TakenList,
-) -> Option<Stopped> {
+) -> Option<NotAdmitted> {
     let pool = q.sheet.policy.rates[usize::from(index)].slot_pool?;
     match take(&q.purse(), pool, n) {
         Draw::Took(from) => taken.push(Taken { from, n, ask: i, draw: 0 }),
         Draw::None => {}
-        Draw::Need(lease) => return Some(Stopped::Need(lease, n)),
+        Draw::Need(lease) => return Some(NotAdmitted::Need(lease, n)),
         Draw::Exhausted => {
             let left_ms = q.sheet.window(pool).end_ms.saturating_sub(q.now.wall_ms).max(1);
-            return Some(Stopped::Refused(Refused {
+            return Some(NotAdmitted::Refused(LimitRefused {
                 reason: Reason::Exhausted,
                 by: Limit::Rate(index),
                 wait_ns: Some(left_ms.unsigned_abs().saturating_mul(1_000_000)),
@@ -390,17 +393,17 @@ fn draw_slot(
 
 /// A rate that is shared with other nodes has refused here: perhaps they need less of it.
 #[cold]
-fn tell(q: &Question<'_>, index: u16, from: &From, n: u64) {
+fn tell(q: &AdmissionInput<'_>, index: u16, from: &DrawnFrom, n: u64) {
     let rate = &q.sheet.policy.rates[usize::from(index)];
     if rate.slot_pool.is_some() {
         return; // what is leased by the slot has no shares
     }
     let scope = match &rate.place {
-        Place::Sheet(_) => Some(0),
-        Place::Scoped(scope) => q.scopes.of(scope),
+        CounterHome::Sheet(_) => Some(0),
+        CounterHome::Scoped(scope) => q.scopes.of(scope),
     };
     let bucket = match from {
-        From::ScopedBucket(_, used) => Some(used.under(&rate.rule, q.now.mono_ns)),
+        DrawnFrom::ScopedBucket(_, used) => Some(used.under(&rate.rule, q.now.mono_ns)),
         _ => bucket_of(q.sheet, index).1,
     };
     if let (Some(scope), Some(bucket)) = (scope, bucket)

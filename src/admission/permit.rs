@@ -13,15 +13,15 @@
 //! 6. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
 //!    reaches and is a debt beyond that. It is never dropped.
 
-use crate::admission::context::Of;
-use crate::admission::decide::{self, Drawn};
+use crate::admission::context::HoldContext;
+use crate::admission::decide::{self, AdmittedBy};
 use crate::admission::reads::BytesRead;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::payers::purse;
-use crate::policy::taken::{CALLS, From, PARTS, Taken};
-use crate::policy::{ByteMeter, Known, MeterAsk};
+use crate::policy::taken::{CALLS, DrawnFrom, PARTS, Taken};
+use crate::policy::{AmountSource, ByteMeter, MeterAsk};
 
 mod going_on;
 mod keyed;
@@ -34,23 +34,23 @@ mod spare;
 mod state;
 mod use_up;
 
-pub(crate) use listed::List;
+pub(crate) use listed::LazyList;
 use plain::Plain;
 pub(crate) use spare::{HoldBox, Spares};
-use state::{FORGIVEN, State};
+use state::{FORGIVEN, HoldState};
 use use_up::{Knowledge, count, use_up};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Hold {
-    pub(crate) of: Of,
-    pub(crate) list: List,
+    pub(crate) of: HoldContext,
+    pub(crate) list: LazyList,
     pub(crate) taken_at: Now,
     /// Length of the request body, where it is stated.
     pub(crate) length: Option<u64>,
     /// What is read of that body, where it is counted.
     pub(crate) read: Option<BytesRead>,
-    state: State,
+    state: HoldState,
     plain: Plain,
     /// It has used something since an answer last waited for the record of what it had used.
     has_used: bool,
@@ -79,8 +79,8 @@ pub(crate) struct BodyRest {
 impl Hold {
     /// A hold of nothing, to be filled by a decision.
     #[inline]
-    pub(crate) fn new(of: Of, taken_at: Now, length: Option<u64>) -> Self {
-        let (list, state, plain) = (List::default(), State::New, Plain::Not);
+    pub(crate) fn new(of: HoldContext, taken_at: Now, length: Option<u64>) -> Self {
+        let (list, state, plain) = (LazyList::default(), HoldState::New, Plain::Not);
         let (has_used, has_waited, is_upgraded) = (false, false, false);
         let (noted, read) = (None, None);
         Self {
@@ -100,9 +100,9 @@ impl Hold {
 
     /// The request is admitted, and holds what was drawn.
     #[inline]
-    pub(crate) fn open(&mut self, drawn: Drawn) {
-        self.state = State::Open;
-        if drawn == Drawn::Plain {
+    pub(crate) fn open(&mut self, drawn: AdmittedBy) {
+        self.state = HoldState::Open;
+        if drawn == AdmittedBy::Plain {
             self.plain = Plain::Held;
         }
     }
@@ -122,7 +122,7 @@ impl Hold {
     /// before the request ends.
     pub(crate) fn report(&mut self, counter: u8, n: u64, now: Now) {
         self.write_down();
-        let known = Known::Reported(counter);
+        let known = AmountSource::Reported(counter);
         if let Some(ask) = self.of.rules().meters.iter().position(|ask| ask.known == known) {
             self.use_reserve(ask, n);
         }
@@ -134,13 +134,13 @@ impl Hold {
 
     /// Uses what its costs say of meters that are reported: no other number will come.
     pub(crate) fn use_stated(&mut self, now: Now) {
-        if self.state != State::Open {
+        if self.state != HoldState::Open {
             return;
         }
         let stated = self.of.rules().meters.iter().filter(|ask| ask.stated && ask.n > 0);
         let stated = stated.filter_map(|ask| match ask.known {
-            Known::Reported(counter) => Some((counter, ask.n)),
-            Known::Cost | Known::Length | Known::Sum(_) => None,
+            AmountSource::Reported(counter) => Some((counter, ask.n)),
+            AmountSource::Cost | AmountSource::Length | AmountSource::Sum(_) => None,
         });
         let stated: smallvec::SmallVec<[(u8, u64); 4]> = stated.collect();
         for (counter, n) in stated {
@@ -168,21 +168,21 @@ impl Hold {
             return self.plain_set_aside(rule.included);
         }
         let pays = |took: &&Taken| match &took.from {
-            From::Pool(pool) if Some(*pool) == rule.included => true,
-            From::Pool(pool) => {
+            DrawnFrom::Pool(pool) if Some(*pool) == rule.included => true,
+            DrawnFrom::Pool(pool) => {
                 let payers = policy.payers(rule.quota.meter).filter(|_| rule.tenant_wide);
                 payers.is_some_and(|payers| payers.grants.contains(pool))
             }
-            From::ScopedPool(pool, _) => Some(*pool) == rule.included,
-            From::Bucket(_) | From::ScopedBucket(..) => false,
+            DrawnFrom::ScopedPool(pool, _) => Some(*pool) == rule.included,
+            DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => false,
         };
         let of_ask = |(i, ask): (usize, &MeterAsk)| {
             let held = self.taken().iter().filter(|took| usize::from(took.ask) == i).filter(pays);
             let held = held.fold(0, |sum: u64, took| sum.saturating_add(took.n));
             match ask.known {
-                Known::Reported(_) => held,
-                Known::Sum(_) => held.min(self.reserved(i)), // less what is a cost of its parts
-                Known::Cost | Known::Length => 0,
+                AmountSource::Reported(_) => held,
+                AmountSource::Sum(_) => held.min(self.reserved(i)), // less what is a cost of its parts
+                AmountSource::Cost | AmountSource::Length => 0,
             }
         };
         let asks = self.of.rules().meters.iter().enumerate();
@@ -206,10 +206,10 @@ impl Hold {
     fn held_for(&self, ask: usize) -> u64 {
         let pools = &self.of.sheet.policy.pools;
         let pays = |took: &&Taken| match &took.from {
-            From::Pool(pool) | From::ScopedPool(pool, _) => {
+            DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => {
                 pools[usize::from(*pool)].slot_ms.is_none()
             }
-            From::Bucket(_) | From::ScopedBucket(..) => false,
+            DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => false,
         };
         let of_ask = self.taken().iter().filter(|took| usize::from(took.ask) == ask).filter(pays);
         let mut part = None;
@@ -236,10 +236,10 @@ impl Hold {
     /// Decides the costs by how the request went, so far as that is known: at the response's head.
     #[inline]
     pub(crate) fn charge(&mut self, charged: bool, now: Now) {
-        if self.state != State::Open {
+        if self.state != HoldState::Open {
             return;
         }
-        self.state = State::Charged;
+        self.state = HoldState::Charged;
         if self.plain == Plain::Held {
             self.charge_plain(charged);
             return;
@@ -268,15 +268,15 @@ impl Hold {
     /// Whether it was not over before.
     #[inline]
     fn settle_all(&mut self, outcome: Outcome, now: Now) -> bool {
-        if matches!(self.state, State::Over | State::New) {
+        if matches!(self.state, HoldState::Over | HoldState::New) {
             return false;
         }
-        if self.state == State::Open {
+        if self.state == HoldState::Open {
             let charged = self.of.rules().charges(outcome);
             self.charge(charged, now);
         }
         self.end_reads(now);
-        self.state = State::Over;
+        self.state = HoldState::Over;
         self.end_keyed(now);
         self.release_rest(now);
         true
@@ -294,7 +294,7 @@ impl Hold {
         let recorded = self.list.get().map_or(&[][..], |listed| &listed.recorded);
         let is_charged = |i: usize| recorded.get(i) != Some(&FORGIVEN);
         let asks = self.of.rules().meters.iter().enumerate();
-        let late = asks.filter(|(i, ask)| ask.known == Known::Length && is_charged(*i));
+        let late = asks.filter(|(i, ask)| ask.known == AmountSource::Length && is_charged(*i));
         read.go_on(charged, &self.of, late.map(|(_, ask)| ask.meter).collect());
     }
 
@@ -316,7 +316,7 @@ impl Hold {
             self.charge(charged, now);
         }
         if counted.is_none() && self.is_spent() {
-            self.state = State::Over;
+            self.state = HoldState::Over;
             return None;
         }
         if is_empty {
@@ -330,7 +330,7 @@ impl Hold {
     /// and no meter of the route is reported, so that no number is expected either.
     #[inline]
     fn is_spent(&self) -> bool {
-        self.state == State::Charged && self.plain != Plain::Not && self.of.rules().costs_alone
+        self.state == HoldState::Charged && self.plain != Plain::Not && self.of.rules().costs_alone
     }
 
     /// Gives the costs back: they are not charged.
@@ -338,7 +338,10 @@ impl Hold {
         let rules = self.of.rules();
         let listed = self.list.open();
         let is_cost = |ask: usize| {
-            rules.meters.get(ask).is_some_and(|a| matches!(a.known, Known::Cost | Known::Length))
+            rules
+                .meters
+                .get(ask)
+                .is_some_and(|a| matches!(a.known, AmountSource::Cost | AmountSource::Length))
         };
         for took in &mut listed.taken {
             if is_cost(usize::from(took.ask)) && took.is_units() {
@@ -428,8 +431,9 @@ impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
         match self.state {
-            State::New => {}
-            State::Over if !self.is_upgraded && self.taken().iter().all(|took| took.n == 0) => {}
+            HoldState::New => {}
+            HoldState::Over if !self.is_upgraded && self.taken().iter().all(|took| took.n == 0) => {
+            }
             _ => self.end_by_drop(),
         }
     }
@@ -439,7 +443,7 @@ impl Hold {
     #[cold]
     fn end_by_drop(&mut self) {
         let now = self.now();
-        if self.state != State::Over {
+        if self.state != HoldState::Over {
             let outcome = if std::thread::panicking() { Outcome::Failed } else { Outcome::Aborted };
             self.end(outcome, now);
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
-use crate::admission::context::Of;
+use crate::admission::context::HoldContext;
 use crate::catalog::MeterId;
 
 /// Counts the bytes of a request's body as they are read, for the gate, which charges these and not
@@ -31,7 +31,7 @@ struct Rest {
     /// Bytes that were charged with it.
     charged: u64,
     /// Who pays for the others, and in which meters.
-    of: Of,
+    of: HoldContext,
     meters: SmallVec<[MeterId; 1]>,
 }
 
@@ -49,7 +49,7 @@ impl BytesRead {
 
     /// The request has ended, and was charged for so many; others may still come, or have come
     /// since it was asked: the last handle says.
-    pub(super) fn go_on(self, charged: u64, of: &Of, meters: SmallVec<[MeterId; 1]>) {
+    pub(super) fn go_on(self, charged: u64, of: &HoldContext, meters: SmallVec<[MeterId; 1]>) {
         if !meters.is_empty() {
             let _first = self.0.rest.set(Rest { charged, of: of.clone(), meters });
         }

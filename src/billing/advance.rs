@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::item::{self, ItemId, Origin, Versioned};
-use super::outbox::{Entry, OLDEST_S, Outbox, Restored, Step, VERIFY_S};
-use super::report::{Due, Report, ReportError, Terms};
+use super::outbox::{OLDEST_S, Outbox, OutboxEntry, RestoredItem, SendStep, VERIFY_S};
+use super::report::{BillingTerms, DueUse, Report, ReportError};
 use super::restored::{SentSinceCopy, Word};
 use super::sink::{BillingSink, Delivery, MeterEvent, SinkError, Sum};
 use crate::clock::{Clock, Now};
@@ -31,7 +31,7 @@ const MINUTES: i64 = 120;
 const KEEP_MINUTE_S: i64 = 80 * 86_400;
 
 /// What a reporter works with.
-pub(super) struct Inner {
+pub(super) struct ReporterContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) sink: Arc<dyn BillingSink>,
     pub(super) clock: Arc<dyn Clock>,
@@ -41,7 +41,7 @@ pub(super) struct Inner {
     /// Items that need no look before this second, unless more is owed than then.
     pub(super) quiet: Mutex<HashMap<ItemId, (u64, i64)>>,
     /// How the table stands to its last restore, and all items that this run looks at.
-    pub(super) restored: Mutex<(Word, Arc<[Due]>)>,
+    pub(super) restored: Mutex<(Word, Arc<[DueUse]>)>,
 }
 
 /// What a run does with an item when it comes by.
@@ -60,12 +60,12 @@ pub(super) struct Anchor {
     pub(super) at: Now,
 }
 
-impl Inner {
+impl ReporterContext {
     /// Brings an item as far as this pass goes. As it stands, if the service is to be asked about
     /// it in the next.
     pub(super) async fn look_after(
         &self,
-        due: &Due,
+        due: &DueUse,
         pass: Pass,
         anchor: Anchor,
         report: &mut Report,
@@ -79,13 +79,13 @@ impl Inner {
         match self.advance(due, owed, (pass, anchor), report).await {
             Ok(Some(outbox)) => {
                 let step = next_step(&outbox, owed, due, now_s);
-                let asks = matches!(step, Step::Ask | Step::Reconcile);
+                let asks = matches!(step, SendStep::Ask | SendStep::Reconcile);
                 let asked = asks || outbox.to_verify(now_s).is_some();
                 if asked && pass == Pass::Send {
                     return Some(outbox);
                 }
                 report.take(&due.id, &outbox);
-                if matches!(step, Step::Freeze { .. }) && minutes(due, now_s).is_none() {
+                if matches!(step, SendStep::Freeze { .. }) && minutes(due, now_s).is_none() {
                     report.too_old.push(due.id.clone());
                 }
                 let until_s = quiet_until(&outbox, owed, due, now_s);
@@ -105,7 +105,7 @@ impl Inner {
     /// Steps an item until nothing more can be done now; `None` if another reporter came between.
     async fn advance(
         &self,
-        due: &Due,
+        due: &DueUse,
         owed: u64,
         (pass, anchor): (Pass, Anchor),
         report: &mut Report,
@@ -116,7 +116,7 @@ impl Inner {
             let now_s = self.now_s(anchor)?;
             let mut next = at.outbox.clone();
             match next_step(&next, owed, due, now_s) {
-                Step::Freeze { value, atoms } if has_minutes => {
+                SendStep::Freeze { value, atoms } if has_minutes => {
                     match self.entry(due, &next, value, atoms, now_s).await? {
                         Some(entry) => next.freeze(entry),
                         None => {
@@ -125,22 +125,25 @@ impl Inner {
                         }
                     }
                 }
-                Step::Send => match self.send(due, &at, anchor, report).await? {
+                SendStep::Send => match self.send(due, &at, anchor, report).await? {
                     Some((sent, true)) => {
                         at = sent;
                         continue;
                     }
                     stands => return Ok(stands.map(|(at, _)| at.outbox)),
                 },
-                Step::Void => next.void(),
+                SendStep::Void => next.void(),
                 _ if pass == Pass::Send => return Ok(Some(next)),
-                Step::Reconcile => self.reconcile(due, &mut next).await?,
-                Step::Ask => {
+                SendStep::Reconcile => self.reconcile(due, &mut next).await?,
+                SendStep::Ask => {
                     let Some(pending) = &next.pending else { return Ok(Some(next)) };
                     let sum = self.sum(&pending.entry).await?;
                     next.summed(sum, now_s);
                 }
-                Step::Freeze { .. } | Step::Rest | Step::Wait(_) | Step::Stopped => {
+                SendStep::Freeze { .. }
+                | SendStep::Rest
+                | SendStep::Wait(_)
+                | SendStep::Stopped => {
                     if !self.verify(due, &mut next, now_s, report).await? {
                         return Ok(Some(next));
                     }
@@ -158,7 +161,7 @@ impl Inner {
     /// if another reporter came between.
     async fn send(
         &self,
-        due: &Due,
+        due: &DueUse,
         before: &Versioned,
         anchor: Anchor,
         report: &mut Report,
@@ -207,7 +210,7 @@ impl Inner {
     /// Verifies the accepted entry that is due, if one is. True if something is to be written.
     async fn verify(
         &self,
-        due: &Due,
+        due: &DueUse,
         outbox: &mut Outbox,
         now_s: i64,
         report: &mut Report,
@@ -224,14 +227,14 @@ impl Inner {
         Ok(true)
     }
 
-    async fn sum(&self, entry: &Entry) -> Result<i64, SinkError> {
+    async fn sum(&self, entry: &OutboxEntry) -> Result<i64, SinkError> {
         let (customer, event) = (entry.customer.clone(), entry.event.clone());
         let until_s = entry.minute_s.saturating_add(60);
         self.sink.sum(Sum { customer, event, from_s: entry.minute_s, until_s }).await
     }
 
     /// Finds out what of an item was sent between its copy and the restore.
-    async fn reconcile(&self, due: &Due, outbox: &mut Outbox) -> Result<(), ReportError> {
+    async fn reconcile(&self, due: &DueUse, outbox: &mut Outbox) -> Result<(), ReportError> {
         let Some(restored) = outbox.restored else { return Ok(()) };
         let mut known = outbox.value_sent();
         let mut minute = None;
@@ -246,7 +249,7 @@ impl Inner {
         let mut beyond = 0;
         if word == Word::Said(SentSinceCopy::AskStripe) {
             // Use at another scale is another item, and the same to the service.
-            let same = |other: &&Due| {
+            let same = |other: &&DueUse| {
                 let (ours, its) = (&due.terms, &other.terms);
                 let sum = (&ours.customer, &ours.event) == (&its.customer, &its.event);
                 sum && other.id.period_ms == due.id.period_ms && other.id != due.id
@@ -271,14 +274,14 @@ impl Inner {
     /// The next entry, with a minute that is its alone; `None` if no minute can be had.
     async fn entry(
         &self,
-        due: &Due,
+        due: &DueUse,
         outbox: &Outbox,
         value: u64,
         atoms: u64,
         now_s: i64,
-    ) -> Result<Option<Entry>, ReportError> {
+    ) -> Result<Option<OutboxEntry>, ReportError> {
         let k = outbox.k.saturating_add(1);
-        let Terms { customer, event, .. } = due.terms.clone();
+        let BillingTerms { customer, event, .. } = due.terms.clone();
         let owner = format!("{} {k}", due.id.key(&self.space).pk);
         let Some((first_s, last_s)) = minutes(due, now_s) else { return Ok(None) };
         for n in 0..MINUTES {
@@ -313,7 +316,7 @@ impl Inner {
                 }
             };
             if ours {
-                return Ok(Some(Entry { k, customer, event, value, atoms, minute_s }));
+                return Ok(Some(OutboxEntry { k, customer, event, value, atoms, minute_s }));
             }
         }
         Ok(None)
@@ -330,7 +333,7 @@ impl Inner {
 
     /// Whether what is owed and not frozen is never sent.
     #[cfg(feature = "stripe")]
-    pub(super) fn is_too_old(&self, due: &Due, now_s: i64) -> bool {
+    pub(super) fn is_too_old(&self, due: &DueUse, now_s: i64) -> bool {
         minutes(due, now_s).is_none()
     }
 
@@ -353,7 +356,7 @@ fn elapsed_ms(from: Now, until: Now) -> i64 {
 
 /// The first and last minute an entry may have: inside its period and inside what the service
 /// takes, with a day to spare; where nothing of its own is left, in the open period or nowhere.
-fn minutes(due: &Due, now_s: i64) -> Option<(i64, i64)> {
+fn minutes(due: &DueUse, now_s: i64) -> Option<(i64, i64)> {
     let minute = |at_s: i64| at_s - at_s.rem_euclid(60);
     let begin_s = minute(starts_s(&due.id));
     let end_s = minute(due.terms.ends_ms.div_euclid(1_000).saturating_sub(60));
@@ -373,23 +376,24 @@ fn starts_s(id: &ItemId) -> i64 {
 }
 
 /// What is to be done next: in a restored table first what is to be found out.
-fn next_step(outbox: &Outbox, owed: u64, due: &Due, now_s: i64) -> Step {
+fn next_step(outbox: &Outbox, owed: u64, due: &DueUse, now_s: i64) -> SendStep {
     let unit = due.terms.atoms_per_unit;
     let first = outbox.after_restore(owed_then(outbox, due), unit, now_s);
     first.unwrap_or_else(|| outbox.next(owed, unit, now_s))
 }
 
 /// What was owed in the copy.
-fn owed_then(outbox: &Outbox, due: &Due) -> u64 {
-    let then = |restored: Restored| if due.terms.overage { restored.over } else { restored.used };
+fn owed_then(outbox: &Outbox, due: &DueUse) -> u64 {
+    let then =
+        |restored: RestoredItem| if due.terms.overage { restored.over } else { restored.used };
     outbox.restored.map_or(0, then).min(due.owed())
 }
 
 /// Until when nothing is to be done about an item, unless more is owed.
-fn quiet_until(outbox: &Outbox, owed: u64, due: &Due, now_s: i64) -> i64 {
+fn quiet_until(outbox: &Outbox, owed: u64, due: &DueUse, now_s: i64) -> i64 {
     let send_s = match next_step(outbox, owed, due, now_s) {
-        Step::Rest => i64::MAX,
-        Step::Wait(at_s) => at_s,
+        SendStep::Rest => i64::MAX,
+        SendStep::Wait(at_s) => at_s,
         // Looked at, and named, in every run.
         _ => now_s,
     };

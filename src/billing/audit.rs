@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::item::ItemId;
 use super::outbox::Outbox;
-use super::report::{Due, ReportError, Reporter, Used};
+use super::report::{DueUse, RecordedUse, ReportError, Reporter};
 use super::sink::Sum;
 use crate::ids::Surrogate;
 use crate::ledger::totals::Examined;
@@ -135,7 +135,7 @@ impl Reporter {
     /// The audit of this use; each with the terms it is billed under, if it is.
     pub(crate) async fn audit(
         &self,
-        uses: Vec<(Used, Option<Due>)>,
+        uses: Vec<(RecordedUse, Option<DueUse>)>,
         examined: &Examined,
     ) -> Result<Audit, ReportError> {
         let mut audit = Audit { broken_logs: examined.broken.clone(), ..Audit::default() };
@@ -229,7 +229,7 @@ impl Default for Group {
 }
 
 impl Group {
-    fn add(&mut self, at: usize, due: &Due, outbox: &Outbox) {
+    fn add(&mut self, at: usize, due: &DueUse, outbox: &Outbox) {
         self.lines.push(at);
         self.from_s = self.from_s.min(due.id.period_ms.div_euclid(1_000));
         self.sent = self.sent.saturating_add(outbox.value_sent());
@@ -238,7 +238,7 @@ impl Group {
     }
 }
 
-fn unbilled(used: &Used) -> Line {
+fn unbilled(used: &RecordedUse) -> Line {
     let atoms = used.atoms;
     let gap = match &used.id {
         None => Gap::NoAccount { atoms },
@@ -258,7 +258,7 @@ fn unbilled(used: &Used) -> Line {
     }
 }
 
-fn line(due: &Due, outbox: &Outbox, too_old: bool) -> Line {
+fn line(due: &DueUse, outbox: &Outbox, too_old: bool) -> Line {
     let ItemId { account, tenant, meter, scale, period_ms } = due.id.clone();
     let owed = due.owed();
     Line {
@@ -314,7 +314,7 @@ fn gaps(owed: u64, unit: u64, outbox: &Outbox, too_old: bool) -> Vec<Gap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::billing::outbox::{Entry, Stopped};
+    use crate::billing::outbox::{OutboxEntry, Stopped};
 
     fn gaps(owed: u64, unit: u64, outbox: &Outbox) -> Vec<Gap> {
         super::gaps(owed, unit, outbox, false)
@@ -323,7 +323,7 @@ mod tests {
     fn outbox() -> Outbox {
         let mut outbox = Outbox::default();
         let (customer, event) = ("cus_1".to_owned(), "api".to_owned());
-        outbox.freeze(Entry { k: 1, customer, event, value: 5, atoms: 50, minute_s: 0 });
+        outbox.freeze(OutboxEntry { k: 1, customer, event, value: 5, atoms: 50, minute_s: 0 });
         outbox
     }
 

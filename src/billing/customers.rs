@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::item::make;
 use super::reducer::Facts;
-use super::webhook::Event;
+use super::webhook::WebhookEvent;
 use crate::directory::{CUSTOMER_FORMAT, tenant_of};
 use crate::ids::Surrogate;
 use crate::store::layout::{Space, check_format, format};
@@ -51,7 +51,7 @@ pub(crate) struct Customers {
 
 /// A customer as its item has it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct KnownCustomer {
     pub(crate) facts: Facts,
     /// Counts the changes of the facts; 0 before the first.
     pub(crate) version: i64,
@@ -78,9 +78,9 @@ impl Customers {
         Self { store, space }
     }
 
-    pub(crate) async fn read(&self, customer: &str) -> Result<Known, StoreError> {
+    pub(crate) async fn read(&self, customer: &str) -> Result<KnownCustomer, StoreError> {
         let item = self.store.read(self.space.customer(customer)).await?;
-        item.as_ref().map_or_else(|| Ok(Known::default()), decode)
+        item.as_ref().map_or_else(|| Ok(KnownCustomer::default()), decode)
     }
 
     /// Changes a customer's facts and says how they stand then. `change` is made again on what
@@ -89,7 +89,7 @@ impl Customers {
         &self,
         customer: &str,
         change: impl Fn(&mut Facts),
-    ) -> Result<Known, StoreError> {
+    ) -> Result<KnownCustomer, StoreError> {
         let mut known = self.read(customer).await?;
         for _ in 0..ATTEMPTS {
             let mut facts = known.facts.clone();
@@ -101,7 +101,7 @@ impl Customers {
                 Written::Applied(Some(item)) => return decode(&item),
                 // Another's, or our own whose reply was lost: the change is in it then.
                 Written::Refused(Some(item)) => decode(&item)?,
-                Written::Applied(None) | Written::Refused(None) => Known::default(),
+                Written::Applied(None) | Written::Refused(None) => KnownCustomer::default(),
             };
         }
         let message = "others keep changing this customer: try again";
@@ -120,7 +120,7 @@ impl Customers {
     }
 
     /// Whether this event was taken before.
-    pub(crate) async fn is_marked(&self, event: &Event) -> Result<bool, StoreError> {
+    pub(crate) async fn is_marked(&self, event: &WebhookEvent) -> Result<bool, StoreError> {
         let Some(item) = self.store.read(self.space.webhook(&event.id)).await? else {
             return Ok(false);
         };
@@ -131,7 +131,7 @@ impl Customers {
     /// Marks an event as taken.
     pub(crate) async fn mark(
         &self,
-        event: &Event,
+        event: &WebhookEvent,
         mark: Mark,
         body: &[u8],
         now_ms: i64,
@@ -185,20 +185,20 @@ impl Customers {
     }
 }
 
-fn decode(item: &Item) -> Result<Known, StoreError> {
+fn decode(item: &Item) -> Result<KnownCustomer, StoreError> {
     let tenant = tenant_of(item)?;
     let polled_ms = item.int(POLLED).unwrap_or(0);
     // Linked, and nothing heard of yet.
     let Some(version) = item.int(VERSION) else {
-        return Ok(Known { tenant, polled_ms, ..Known::default() });
+        return Ok(KnownCustomer { tenant, polled_ms, ..KnownCustomer::default() });
     };
     let facts = item.bytes(FACTS).and_then(|bytes| postcard::from_bytes(bytes).ok());
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "a customer's facts cannot be read");
-    Ok(Known { facts: facts.ok_or_else(damaged)?, version, tenant, polled_ms })
+    Ok(KnownCustomer { facts: facts.ok_or_else(damaged)?, version, tenant, polled_ms })
 }
 
 /// Whose event this is: the customer that its object is of, or is.
-pub(crate) fn customer_of(event: &Event) -> Option<&str> {
+pub(crate) fn customer_of(event: &WebhookEvent) -> Option<&str> {
     let object = &event.object;
     let of = &object["customer"];
     let own = (object["object"] == "customer").then(|| object["id"].as_str()).flatten();
@@ -253,8 +253,17 @@ mod tests {
             let (kind, id) = ("x".to_owned(), "evt_1".to_owned());
             let (created_s, live, thin) = (1, false, false);
             let (account, version) = (None, None);
-            let event =
-                Event { id, kind, created_s, live, object, previous, account, version, thin };
+            let event = WebhookEvent {
+                id,
+                kind,
+                created_s,
+                live,
+                object,
+                previous,
+                account,
+                version,
+                thin,
+            };
             customer_of(&event).map(str::to_owned)
         };
         let it = Some("cus_1".to_owned());

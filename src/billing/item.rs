@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::outbox::{Entry, Outbox};
+use super::outbox::{Outbox, OutboxEntry};
 use crate::identity::hex;
 use crate::ids::Surrogate;
 use crate::store::layout::{self, Space, check_format};
@@ -91,7 +91,7 @@ impl Origin {
     }
 
     /// The identifier of an entry: never of an attempt, never of a value.
-    pub(super) fn identifier(&self, id: &ItemId, entry: &Entry) -> String {
+    pub(super) fn identifier(&self, id: &ItemId, entry: &OutboxEntry) -> String {
         let mut hash = Sha256::new();
         let numbers = format!("{} {} {} {}", self.generation, id.scale, id.period_ms, entry.k);
         let tenant = id.tenant.to_string();

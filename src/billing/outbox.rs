@@ -58,22 +58,22 @@ pub(crate) struct Outbox {
     /// Number of the newest entry; 0 before the first. Never used twice.
     pub k: u64,
     /// The open entry.
-    pub pending: Option<Pending>,
+    pub pending: Option<PendingEntry>,
     /// Accepted entries that are not yet verified, oldest first.
-    pub sent: Vec<Sent>,
+    pub sent: Vec<SentEntry>,
     /// Verified entries.
-    pub settled: Settled,
+    pub settled: SettledEntries,
     /// Entries that were given up because their minute grew too old; their units are owed anew.
     pub voided: u64,
     /// Entries that were accepted and not counted; their units are owed anew.
     pub requeued: u64,
     /// The table was restored from a backup: since the copy others may have sent what it owes.
-    pub restored: Option<Restored>,
+    pub restored: Option<RestoredItem>,
 }
 
 /// What an item of a restored table knows of its copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Restored {
+pub(crate) struct RestoredItem {
     /// Atoms that were used by then.
     pub used: u64,
     /// Of these: drawn beyond a quota that bills.
@@ -86,7 +86,7 @@ pub(crate) struct Restored {
 
 /// What one entry says, unchanging.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct OutboxEntry {
     /// Its number.
     pub k: u64,
     /// The customer at the service.
@@ -103,9 +103,9 @@ pub(crate) struct Entry {
 
 /// The open entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pending {
+pub(crate) struct PendingEntry {
     /// What it says.
-    pub entry: Entry,
+    pub entry: OutboxEntry,
     /// When it was first marked since it was last certain that it does not count.
     pub first_s: Option<i64>,
     /// The latest moment at which a send of it can take effect.
@@ -127,9 +127,9 @@ pub enum Stopped {
 
 /// An accepted entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Sent {
+pub(crate) struct SentEntry {
     /// What it says.
-    pub entry: Entry,
+    pub entry: OutboxEntry,
     /// The latest moment at which it took effect; later, when it was last looked at in vain.
     pub at_s: i64,
     /// The last sum of its minute, where it was not the value.
@@ -138,7 +138,7 @@ pub(crate) struct Sent {
 
 /// Verified entries, together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Settled {
+pub(crate) struct SettledEntries {
     /// How many.
     pub entries: u64,
     /// Their values.
@@ -149,7 +149,7 @@ pub(crate) struct Settled {
 
 /// What to do next about sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum SendStep {
     /// Nothing is owed that makes a whole unit, or too much waits to be verified.
     Rest,
     /// Freeze an entry of this value: [`Outbox::freeze`].
@@ -176,7 +176,7 @@ pub(crate) enum Step {
 
 impl Outbox {
     /// What to do next, with so many atoms owed and so many to a unit of the service.
-    pub(crate) fn next(&self, owed: u64, atoms_per_unit: u64, now_s: i64) -> Step {
+    pub(crate) fn next(&self, owed: u64, atoms_per_unit: u64, now_s: i64) -> SendStep {
         if let Some(pending) = &self.pending {
             return pending.next(now_s);
         }
@@ -184,21 +184,28 @@ impl Outbox {
         // A value whose atoms do not fit is capped: the rest follows.
         let value = (owed.saturating_sub(self.frozen) / unit).min(MAX_VALUE);
         match value.checked_mul(unit) {
-            Some(atoms) if value > 0 && self.sent.len() < MAX_SENT => Step::Freeze { value, atoms },
-            _ => Step::Rest,
+            Some(atoms) if value > 0 && self.sent.len() < MAX_SENT => {
+                SendStep::Freeze { value, atoms }
+            }
+            _ => SendStep::Rest,
         }
     }
 
     /// What comes before all else in a restored table, where so many atoms were owed in the copy;
     /// `None` if nothing of it can have been sent since, or that was found out.
-    pub(crate) fn after_restore(&self, then: u64, atoms_per_unit: u64, now_s: i64) -> Option<Step> {
+    pub(crate) fn after_restore(
+        &self,
+        then: u64,
+        atoms_per_unit: u64,
+        now_s: i64,
+    ) -> Option<SendStep> {
         let restored = self.restored.filter(|restored| !restored.decided)?;
         let unsent = then.saturating_sub(self.frozen) / atoms_per_unit.max(1);
         if self.pending.is_none() && unsent == 0 {
             return None;
         }
         let ask_s = restored.at_s.saturating_add(ZERO_APART_S);
-        Some(if now_s < ask_s { Step::Wait(ask_s) } else { Step::Reconcile })
+        Some(if now_s < ask_s { SendStep::Wait(ask_s) } else { SendStep::Reconcile })
     }
 
     /// What the service counts: the sum of the open entry's minute, and units of the period beyond
@@ -239,13 +246,13 @@ impl Outbox {
         }
     }
 
-    /// Opens the next entry. Only after [`Step::Freeze`], with what it said.
-    pub(crate) fn freeze(&mut self, entry: Entry) {
+    /// Opens the next entry. Only after [`SendStep::Freeze`], with what it said.
+    pub(crate) fn freeze(&mut self, entry: OutboxEntry) {
         debug_assert!(self.pending.is_none() && entry.k == self.k + 1);
         self.k = entry.k;
         self.frozen = self.frozen.saturating_add(entry.atoms);
         self.pending =
-            Some(Pending { entry, first_s: None, last_s: 0, zero_s: None, stopped: None });
+            Some(PendingEntry { entry, first_s: None, last_s: 0, zero_s: None, stopped: None });
     }
 
     /// Marks the open entry: it may take effect from now until [`EFFECT_S`] later.
@@ -258,8 +265,8 @@ impl Outbox {
 
     /// The open entry counts, or was accepted: it is to be verified.
     pub(crate) fn delivered(&mut self) {
-        if let Some(Pending { entry, last_s, .. }) = self.pending.take() {
-            self.sent.push(Sent { entry, at_s: last_s, doubt: None });
+        if let Some(PendingEntry { entry, last_s, .. }) = self.pending.take() {
+            self.sent.push(SentEntry { entry, at_s: last_s, doubt: None });
         }
     }
 
@@ -270,7 +277,7 @@ impl Outbox {
         }
     }
 
-    /// The sum of the open entry's minute, asked for after [`Step::Ask`].
+    /// The sum of the open entry's minute, asked for after [`SendStep::Ask`].
     pub(crate) fn summed(&mut self, sum: i64, now_s: i64) {
         let Some(pending) = &mut self.pending else { return };
         if u64::try_from(sum).is_ok_and(|sum| sum == pending.entry.value) {
@@ -291,7 +298,7 @@ impl Outbox {
     }
 
     /// Gives the open entry up; its atoms are owed anew, under the next number. Only after
-    /// [`Step::Void`].
+    /// [`SendStep::Void`].
     pub(crate) fn void(&mut self) {
         if let Some(pending) = self.pending.take() {
             self.frozen = self.frozen.saturating_sub(pending.entry.atoms);
@@ -312,7 +319,7 @@ impl Outbox {
     }
 
     /// The accepted entry whose sum is to be asked for next, if one is due.
-    pub(crate) fn to_verify(&self, now_s: i64) -> Option<&Sent> {
+    pub(crate) fn to_verify(&self, now_s: i64) -> Option<&SentEntry> {
         self.sent.iter().find(|sent| now_s.saturating_sub(sent.at_s) >= VERIFY_S)
     }
 
@@ -322,7 +329,7 @@ impl Outbox {
         let Some(at) = self.sent.iter().position(|sent| sent.entry.k == k) else { return };
         let sent = &mut self.sent[at];
         if u64::try_from(sum).is_ok_and(|sum| sum == sent.entry.value) {
-            let Entry { value, atoms, .. } = self.sent.remove(at).entry;
+            let OutboxEntry { value, atoms, .. } = self.sent.remove(at).entry;
             self.settled.entries += 1;
             self.settled.value = self.settled.value.saturating_add(value);
             self.settled.atoms = self.settled.atoms.saturating_add(atoms);
@@ -343,25 +350,25 @@ impl Outbox {
     }
 }
 
-impl Pending {
-    fn next(&self, now_s: i64) -> Step {
+impl PendingEntry {
+    fn next(&self, now_s: i64) -> SendStep {
         if self.stopped.is_some() {
-            return Step::Stopped;
+            return SendStep::Stopped;
         }
         let too_old = self.entry.minute_s < now_s.saturating_sub(OLDEST_S);
         let Some(first_s) = self.first_s else {
             // Nothing of it can be under way.
-            return if too_old { Step::Void } else { Step::Send };
+            return if too_old { SendStep::Void } else { SendStep::Send };
         };
         let effect_s = now_s.saturating_add(EFFECT_S);
         if !too_old && effect_s.saturating_sub(first_s) < RESEND_S {
-            return Step::Send;
+            return SendStep::Send;
         }
         let ask_s =
             first_s.saturating_add(ASK_AFTER_S).max(self.last_s.saturating_add(ZERO_APART_S));
         let ask_s =
             self.zero_s.map_or(ask_s, |zero_s| ask_s.max(zero_s.saturating_add(ZERO_APART_S)));
-        if now_s < ask_s { Step::Wait(ask_s) } else { Step::Ask }
+        if now_s < ask_s { SendStep::Wait(ask_s) } else { SendStep::Ask }
     }
 }
 

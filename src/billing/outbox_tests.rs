@@ -12,45 +12,45 @@ const NOW: i64 = 1_773_748_800;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
 
-fn entry(k: u64, value: u64) -> Entry {
+fn entry(k: u64, value: u64) -> OutboxEntry {
     let minute_s = NOW - NOW.rem_euclid(60);
     let (customer, event) = ("cus_1".to_owned(), "api".to_owned());
-    Entry { k, customer, event, value, atoms: value * 10, minute_s }
+    OutboxEntry { k, customer, event, value, atoms: value * 10, minute_s }
 }
 
 /// An outbox with one marked entry of 5 units.
 fn marked() -> Outbox {
     let mut outbox = Outbox::default();
-    assert_eq!(outbox.next(59, 10, NOW), Step::Freeze { value: 5, atoms: 50 });
+    assert_eq!(outbox.next(59, 10, NOW), SendStep::Freeze { value: 5, atoms: 50 });
     outbox.freeze(entry(1, 5));
-    assert_eq!(outbox.next(59, 10, NOW), Step::Send);
+    assert_eq!(outbox.next(59, 10, NOW), SendStep::Send);
     outbox.mark(NOW);
     outbox
 }
 
 #[test]
 fn in_a_restored_table_what_was_sent_since_the_copy_is_known_before_anything_is_sent() {
-    let restored = |used| Some(Restored { used, over: 0, at_s: NOW, decided: false });
+    let restored = |used| Some(RestoredItem { used, over: 0, at_s: NOW, decided: false });
     let later = NOW + ZERO_APART_S;
     // 5 units were open, 3 more were owed and in no entry.
     let mut outbox = Outbox { restored: restored(80), ..marked() };
-    assert_eq!(outbox.after_restore(80, 10, NOW), Some(Step::Wait(later)));
-    assert_eq!(outbox.after_restore(80, 10, later), Some(Step::Reconcile));
+    assert_eq!(outbox.after_restore(80, 10, NOW), Some(SendStep::Wait(later)));
+    assert_eq!(outbox.after_restore(80, 10, later), Some(SendStep::Reconcile));
     // Both were sent, and 4 units of use that the copy does not know.
     outbox.reconciled(Some(5), 7, 80, 10);
     assert_eq!((outbox.frozen, outbox.value_sent(), outbox.pending.is_none()), (80, 8, true));
     assert_eq!((outbox.settled.entries, outbox.settled.atoms), (1, 30));
     assert_eq!(outbox.after_restore(80, 10, later), None, "once");
-    assert_eq!(outbox.next(95, 10, later), Step::Freeze { value: 1, atoms: 10 });
+    assert_eq!(outbox.next(95, 10, later), SendStep::Freeze { value: 1, atoms: 10 });
     // Nothing was sent: the open entry begins anew.
     let mut outbox = Outbox { restored: restored(80), ..marked() };
     outbox.reconciled(Some(0), 0, 80, 10);
     assert_eq!((outbox.frozen, outbox.value_sent()), (50, 0));
-    assert_eq!(outbox.next(80, 10, later + RESEND_S), Step::Send);
+    assert_eq!(outbox.next(80, 10, later + RESEND_S), SendStep::Send);
     // Something else stands in its minute.
     let mut outbox = Outbox { restored: restored(80), ..marked() };
     outbox.reconciled(Some(9), 0, 80, 10);
-    assert_eq!(outbox.next(80, 10, later), Step::Stopped);
+    assert_eq!(outbox.next(80, 10, later), SendStep::Stopped);
     // All was sent and known: use since the copy does not wait.
     let outbox = Outbox { frozen: 80, restored: restored(80), ..Outbox::default() };
     assert_eq!(outbox.after_restore(80, 10, NOW), None);
@@ -61,33 +61,33 @@ fn in_a_restored_table_what_was_sent_since_the_copy_is_known_before_anything_is_
 fn what_makes_no_whole_unit_is_carried() {
     let mut outbox = marked();
     outbox.delivered();
-    assert_eq!(outbox.next(59, 10, NOW), Step::Rest);
-    assert_eq!(outbox.next(60, 10, NOW), Step::Freeze { value: 1, atoms: 10 });
+    assert_eq!(outbox.next(59, 10, NOW), SendStep::Rest);
+    assert_eq!(outbox.next(60, 10, NOW), SendStep::Freeze { value: 1, atoms: 10 });
 }
 
 #[test]
 fn what_is_owed_never_shrinks_below_what_was_frozen() {
     let mut outbox = marked();
     outbox.delivered();
-    assert_eq!(outbox.next(0, 10, NOW), Step::Rest);
+    assert_eq!(outbox.next(0, 10, NOW), SendStep::Rest);
     assert_eq!(outbox.frozen, 50);
 }
 
 #[test]
 fn a_value_has_at_most_15_digits() {
     let step = Outbox::default().next(u64::MAX, 1, NOW);
-    assert_eq!(step, Step::Freeze { value: MAX_VALUE, atoms: MAX_VALUE });
+    assert_eq!(step, SendStep::Freeze { value: MAX_VALUE, atoms: MAX_VALUE });
 }
 
 #[test]
 fn an_uncertain_entry_is_sent_again_for_12_hours_and_then_never_blindly() {
     let mut outbox = marked();
     let last_chance = NOW + RESEND_S - EFFECT_S - 1;
-    assert_eq!(outbox.next(59, 10, last_chance), Step::Send);
+    assert_eq!(outbox.next(59, 10, last_chance), SendStep::Send);
     outbox.mark(last_chance);
-    assert_eq!(outbox.next(59, 10, last_chance + 1), Step::Wait(NOW + ASK_AFTER_S));
-    assert_eq!(outbox.next(59, 10, NOW + ASK_AFTER_S - 1), Step::Wait(NOW + ASK_AFTER_S));
-    assert_eq!(outbox.next(59, 10, NOW + ASK_AFTER_S), Step::Ask);
+    assert_eq!(outbox.next(59, 10, last_chance + 1), SendStep::Wait(NOW + ASK_AFTER_S));
+    assert_eq!(outbox.next(59, 10, NOW + ASK_AFTER_S - 1), SendStep::Wait(NOW + ASK_AFTER_S));
+    assert_eq!(outbox.next(59, 10, NOW + ASK_AFTER_S), SendStep::Ask);
 }
 
 #[test]
@@ -99,18 +99,18 @@ fn the_sum_decides() {
 
     let mut other = marked();
     other.summed(7, at);
-    assert_eq!(other.next(59, 10, at), Step::Stopped);
+    assert_eq!(other.next(59, 10, at), SendStep::Stopped);
     assert!(other.decide(false));
-    assert_eq!(other.next(59, 10, at), Step::Freeze { value: 5, atoms: 50 });
+    assert_eq!(other.next(59, 10, at), SendStep::Freeze { value: 5, atoms: 50 });
     assert!(!other.decide(true));
 
     let mut zero = marked();
     zero.summed(0, at);
-    assert_eq!(zero.next(59, 10, at), Step::Wait(at + ZERO_APART_S));
+    assert_eq!(zero.next(59, 10, at), SendStep::Wait(at + ZERO_APART_S));
     zero.summed(0, at + ZERO_APART_S - 1);
-    assert_ne!(zero.next(59, 10, at + ZERO_APART_S - 1), Step::Send, "zero once is not enough");
+    assert_ne!(zero.next(59, 10, at + ZERO_APART_S - 1), SendStep::Send, "zero once is not enough");
     zero.summed(0, at + ZERO_APART_S);
-    assert_eq!(zero.next(59, 10, at + ZERO_APART_S), Step::Send);
+    assert_eq!(zero.next(59, 10, at + ZERO_APART_S), SendStep::Send);
     assert_eq!(zero.pending.unwrap().entry, entry(1, 5), "the same entry");
 }
 
@@ -119,12 +119,12 @@ fn a_minute_that_is_too_old_is_given_up_once_it_is_certain_not_to_count() {
     let late = NOW + OLDEST_S + 60;
     let mut never_sent = Outbox::default();
     never_sent.freeze(entry(1, 5));
-    assert_eq!(never_sent.next(59, 10, late), Step::Void);
+    assert_eq!(never_sent.next(59, 10, late), SendStep::Void);
     let mut uncertain = marked();
-    assert_eq!(uncertain.next(59, 10, late), Step::Ask);
+    assert_eq!(uncertain.next(59, 10, late), SendStep::Ask);
     uncertain.summed(0, late);
     uncertain.summed(0, late + ZERO_APART_S);
-    assert_eq!(uncertain.next(59, 10, late + ZERO_APART_S), Step::Void);
+    assert_eq!(uncertain.next(59, 10, late + ZERO_APART_S), SendStep::Void);
     uncertain.void();
     assert_eq!((uncertain.frozen, uncertain.k, uncertain.voided), (0, 1, 1));
 }
@@ -143,9 +143,9 @@ fn what_was_accepted_is_verified_and_owed_anew_only_on_a_report() {
     let mut reported = outbox.clone();
     reported.verified(1, 0, true, at);
     assert_eq!((reported.frozen, reported.requeued), (0, 1));
-    assert_eq!(reported.next(59, 10, at), Step::Freeze { value: 5, atoms: 50 });
+    assert_eq!(reported.next(59, 10, at), SendStep::Freeze { value: 5, atoms: 50 });
     outbox.verified(1, 5, true, at);
-    assert_eq!(outbox.settled, Settled { entries: 1, value: 5, atoms: 50 });
+    assert_eq!(outbox.settled, SettledEntries { entries: 1, value: 5, atoms: 50 });
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn nothing_is_frozen_while_too_much_waits_to_be_verified() {
         outbox.freeze(entry(k, 1));
         outbox.delivered();
     }
-    assert_eq!(outbox.next(u64::MAX, 10, NOW), Step::Rest);
+    assert_eq!(outbox.next(u64::MAX, 10, NOW), SendStep::Rest);
 }
 
 /// Sums may be incomplete for so many hours: two zeros [`ZERO_APART_S`] apart outlast it.
@@ -172,11 +172,11 @@ struct Service {
     /// Accepted, then thrown away and reported.
     reported: Vec<u64>,
     /// Sends that are under way, and until when they may arrive.
-    late: Vec<(Entry, u64, i64)>,
+    late: Vec<(OutboxEntry, u64, i64)>,
 }
 
 impl Service {
-    fn take(&mut self, entry: &Entry, attempt: u64, now: i64, reject: bool) {
+    fn take(&mut self, entry: &OutboxEntry, attempt: u64, now: i64, reject: bool) {
         let identifier = (entry.k, attempt);
         if self.taken.get(&identifier).is_some_and(|at| now - at < DAY) {
             return;
@@ -202,7 +202,7 @@ impl Service {
         let (due, rest) =
             std::mem::take(&mut self.late).into_iter().partition(|(.., by)| all || *by <= now);
         self.late = rest;
-        for (entry, attempt, by) in Vec::<(Entry, u64, i64)>::from_iter(due) {
+        for (entry, attempt, by) in Vec::<(OutboxEntry, u64, i64)>::from_iter(due) {
             self.take(&entry, attempt, by.min(now), false);
         }
     }
@@ -368,40 +368,42 @@ impl World {
             return;
         }
         let step = match outbox.next(self.owed, 10, now) {
-            Step::Wait(_) | Step::Ask if self.planted == Planted::BlindResend => Step::Send,
+            SendStep::Wait(_) | SendStep::Ask if self.planted == Planted::BlindResend => {
+                SendStep::Send
+            }
             step => step,
         };
         let first_s = outbox.pending.as_ref().and_then(|pending| pending.first_s);
         self.hit(match step {
-            Step::Rest => "step: rest",
-            Step::Freeze { .. } => "step: freeze",
-            Step::Send if first_s.is_none() => "step: send first",
-            Step::Send => "step: send again",
-            Step::Ask | Step::Reconcile => "step: ask",
-            Step::Void => "step: void",
-            Step::Wait(_) => "step: wait",
-            Step::Stopped => "step: stopped",
+            SendStep::Rest => "step: rest",
+            SendStep::Freeze { .. } => "step: freeze",
+            SendStep::Send if first_s.is_none() => "step: send first",
+            SendStep::Send => "step: send again",
+            SendStep::Ask | SendStep::Reconcile => "step: ask",
+            SendStep::Void => "step: void",
+            SendStep::Wait(_) => "step: wait",
+            SendStep::Stopped => "step: stopped",
         });
         match step {
             // Its own law: no table is restored here.
-            Step::Rest | Step::Wait(_) | Step::Stopped | Step::Reconcile => {}
-            Step::Freeze { value, atoms } => {
+            SendStep::Rest | SendStep::Wait(_) | SendStep::Stopped | SendStep::Reconcile => {}
+            SendStep::Freeze { value, atoms } => {
                 let k = outbox.k + 1;
                 let (customer, event) = ("c".to_owned(), "e".to_owned());
                 let mut minute_s = now - now.rem_euclid(60);
                 while !self.minutes.insert(minute_s) {
                     minute_s -= 60;
                 }
-                outbox.freeze(Entry { k, customer, event, value, atoms, minute_s });
+                outbox.freeze(OutboxEntry { k, customer, event, value, atoms, minute_s });
                 self.write(outbox, version);
             }
-            Step::Send => {
+            SendStep::Send => {
                 outbox.mark(now);
                 if self.write(outbox.clone(), version) {
                     self.send(outbox, version + 1, fate);
                 }
             }
-            Step::Ask => {
+            SendStep::Ask => {
                 let minute_s = outbox.pending.as_ref().unwrap().entry.minute_s;
                 let sum = self.service.sum(minute_s, self.now);
                 outbox.summed(sum, now);
@@ -412,7 +414,7 @@ impl World {
                 });
                 self.write(outbox, version);
             }
-            Step::Void => {
+            SendStep::Void => {
                 outbox.void();
                 self.write(outbox, version);
             }

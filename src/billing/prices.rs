@@ -31,12 +31,12 @@ const WAITING: &str = "waiting";
 const VERSION: &str = "version";
 
 /// Lookup keys, and when each was seen.
-type Keys = BTreeMap<String, i64>;
+type LookupKeys = BTreeMap<String, i64>;
 
 /// A price as its item has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Price {
-    keys: Keys,
+    keys: LookupKeys,
     /// Customers that hold it, and to whom it means nothing yet.
     waiting: BTreeSet<String>,
     version: i64,
@@ -50,7 +50,7 @@ impl Customers {
         price: &str,
         waits: Option<&str>,
         means: impl Fn(&str) -> bool,
-    ) -> Result<Keys, StoreError> {
+    ) -> Result<LookupKeys, StoreError> {
         let wait = |known: &mut Price| {
             if let Some(customer) = waits
                 && known.waiting.len() < MOST_WAITING
@@ -136,7 +136,7 @@ impl Customers {
 }
 
 /// With this key; `None` if that says nothing new.
-fn with(known: &Keys, key: &str, at_s: i64) -> Option<Keys> {
+fn with(known: &LookupKeys, key: &str, at_s: i64) -> Option<LookupKeys> {
     let newest = known.iter().max_by_key(|(key, seen_s)| (**seen_s, *key));
     if newest.is_some_and(|(newest, _)| newest == key)
         || known.get(key).is_some_and(|seen_s| *seen_s >= at_s)
@@ -172,12 +172,12 @@ mod tests {
 
     #[test]
     fn a_key_that_comes_back_is_the_newest_again_and_an_old_event_changes_nothing() {
-        let keys = with(&Keys::new(), "a", 1).unwrap();
+        let keys = with(&LookupKeys::new(), "a", 1).unwrap();
         assert_eq!(with(&keys, "a", 9), None, "it is the newest");
         let keys = with(&keys, "b", 5).unwrap();
         assert_eq!(with(&keys, "a", 1), None, "an event of before");
         let keys = with(&keys, "a", 7).unwrap();
-        assert_eq!(keys, Keys::from([("a".to_owned(), 7), ("b".to_owned(), 5)]));
+        assert_eq!(keys, LookupKeys::from([("a".to_owned(), 7), ("b".to_owned(), 5)]));
         let many =
             (0..40).fold(keys, |keys, n| with(&keys, &format!("k{n}"), 100 + n).unwrap_or(keys));
         assert_eq!((many.len(), many.get("a"), many.get("k39")), (MOST_KEYS, None, Some(&139)));

@@ -28,8 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::snapshot::{InvoiceSeen, LineSeen, Stage, Status, Subscription, price_of, text};
-use super::webhook::Event;
+use super::snapshot::{InvoiceSeen, InvoiceStage, LineSeen, Status, Subscription, price_of, text};
+use super::webhook::WebhookEvent;
 use crate::catalog::Sold;
 use crate::directory::PaymentState;
 
@@ -53,7 +53,7 @@ pub(crate) struct Facts {
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum EventTaken {
     /// It says something about plan or payment; now or before.
     Yes,
     /// A meter reports rejected events: to be fetched, and their identifiers noted with
@@ -86,7 +86,7 @@ pub(crate) struct PlanState {
     /// Whether the customer was deleted.
     pub deleted: bool,
     /// Objects without which the events do not decide: to be fetched.
-    pub wanted: BTreeSet<Wanted>,
+    pub wanted: BTreeSet<WantedObject>,
 }
 
 /// The base subscription.
@@ -121,7 +121,7 @@ pub(crate) struct TopUp {
 
 /// An object to be fetched from Stripe.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Wanted {
+pub(crate) enum WantedObject {
     /// A subscription, for [`Facts::fetched`].
     Subscription(String),
     /// A price, for [`Facts::price`].
@@ -137,14 +137,14 @@ pub(crate) enum Wanted {
 struct Frontier {
     /// Whether it has ended, when, and whether by more than a `created` event: the greatest holds.
     rank: (bool, i64, bool),
-    newest: BTreeSet<Snapshot>,
+    newest: BTreeSet<SubscriptionSnapshot>,
     /// It may have been folded away before: only what is fetched counts.
     doubtful: bool,
 }
 
 /// A subscription as one event showed it, and as it was before that event, if it says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Snapshot {
+struct SubscriptionSnapshot {
     is: Subscription,
     was: Option<Subscription>,
 }
@@ -152,7 +152,7 @@ struct Snapshot {
 /// An invoice: the furthest that it was seen to have come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Invoice {
-    stage: Stage,
+    stage: InvoiceStage,
     subscription: Option<String>,
     created_s: i64,
     /// When its payment failed first.
@@ -169,20 +169,20 @@ struct Invoice {
 
 impl Facts {
     /// Takes an event of this customer.
-    pub(crate) fn take(&mut self, event: &Event) -> Taken {
+    pub(crate) fn take(&mut self, event: &WebhookEvent) -> EventTaken {
         let kind = event.kind.as_str();
         if kind == "v1.billing.meter.error_report_triggered" {
-            return Taken::MeterErrors;
+            return EventTaken::MeterErrors;
         }
         if kind == "checkout.session.completed" {
-            return Taken::Checkout;
+            return EventTaken::Checkout;
         }
         if event.thin {
-            return Taken::Unknown;
+            return EventTaken::Unknown;
         }
         let object = &event.object;
         let known = match kind.split('.').next() {
-            Some("price") => return Taken::Price,
+            Some("price") => return EventTaken::Price,
             _ if kind.starts_with("customer.subscription.") => return self.subscription(event),
             // One that is only foretold has no id.
             Some("invoice") if !text(object, "id").is_empty() => return self.invoice(event),
@@ -200,7 +200,7 @@ impl Facts {
                 _ => false,
             },
         };
-        if known { Taken::Yes } else { Taken::Unknown }
+        if known { EventTaken::Yes } else { EventTaken::Unknown }
     }
 
     /// Takes a subscription that was fetched when Stripe's clock showed this second. It decides
@@ -210,7 +210,7 @@ impl Facts {
         if let Some(is) = Subscription::read(object) {
             self.prices_of(object, at_s);
             let id = text(object, "id");
-            self.newer(id, (is.has_ended(), at_s, true), Snapshot { is, was: None });
+            self.newer(id, (is.has_ended(), at_s, true), SubscriptionSnapshot { is, was: None });
             if let Some(frontier) = self.subscriptions.get_mut(id) {
                 frontier.doubtful = false;
             }
@@ -237,7 +237,7 @@ impl Facts {
     /// Stripe knows no invoice of this id: a draft that was deleted.
     pub(crate) fn no_invoice(&mut self, id: &str) {
         if let Some(invoice) = self.invoices.get_mut(id) {
-            invoice.stage = invoice.stage.max(Stage::Void);
+            invoice.stage = invoice.stage.max(InvoiceStage::Void);
             invoice.doubtful = false;
         }
     }
@@ -314,7 +314,7 @@ impl Facts {
         for (id, frontier) in &self.subscriptions {
             let Some((mut is, decided)) = frontier.holds() else { continue };
             if !decided || frontier.doubtful {
-                state.wanted.insert(Wanted::Subscription(id.clone()));
+                state.wanted.insert(WantedObject::Subscription(id.clone()));
             }
             if frontier.doubtful {
                 continue;
@@ -346,8 +346,8 @@ impl Facts {
         state
     }
 
-    fn subscription(&mut self, event: &Event) -> Taken {
-        let Some(is) = Subscription::read(&event.object) else { return Taken::Unreadable };
+    fn subscription(&mut self, event: &WebhookEvent) -> EventTaken {
+        let Some(is) = Subscription::read(&event.object) else { return EventTaken::Unreadable };
         self.prices_of(&event.object, event.created_s);
         let was = event.previous.as_ref().and_then(|previous| {
             let mut before = event.object.clone();
@@ -364,14 +364,14 @@ impl Facts {
         let id = text(&event.object, "id");
         let doubtful = was_folded(is.start_s, self.folded.subscriptions_s)
             && !self.subscriptions.contains_key(id);
-        self.newer(id, rank, Snapshot { is, was });
+        self.newer(id, rank, SubscriptionSnapshot { is, was });
         if let Some(frontier) = self.subscriptions.get_mut(id) {
             frontier.doubtful |= doubtful;
         }
-        Taken::Yes
+        EventTaken::Yes
     }
 
-    fn newer(&mut self, id: &str, rank: (bool, i64, bool), snapshot: Snapshot) {
+    fn newer(&mut self, id: &str, rank: (bool, i64, bool), snapshot: SubscriptionSnapshot) {
         let frontier = self.subscriptions.entry(id.to_owned()).or_default();
         if frontier.newest.is_empty() || rank > frontier.rank {
             frontier.rank = rank;
@@ -381,20 +381,20 @@ impl Facts {
         }
     }
 
-    fn invoice(&mut self, event: &Event) -> Taken {
+    fn invoice(&mut self, event: &WebhookEvent) -> EventTaken {
         let id = text(&event.object, "id");
         let deleted = event.kind == "invoice.deleted";
-        let Some(seen) = InvoiceSeen::read(&event.object) else { return Taken::Unreadable };
+        let Some(seen) = InvoiceSeen::read(&event.object) else { return EventTaken::Unreadable };
         self.seen(id, seen, event.created_s);
-        let Some(invoice) = self.invoices.get_mut(id) else { return Taken::Yes };
+        let Some(invoice) = self.invoices.get_mut(id) else { return EventTaken::Yes };
         if deleted {
-            invoice.stage = invoice.stage.max(Stage::Void);
+            invoice.stage = invoice.stage.max(InvoiceStage::Void);
         }
         if event.kind == "invoice.payment_failed" {
             let at_s = invoice.failed_s.unwrap_or(i64::MAX).min(event.created_s);
             invoice.failed_s = Some(at_s);
         }
-        Taken::Yes
+        EventTaken::Yes
     }
 
     /// What lines say of their prices. One that says no key leaves its price to be asked for.
@@ -415,7 +415,7 @@ impl Facts {
         invoice.stage = invoice.stage.max(seen.stage);
         invoice.created_s = invoice.created_s.max(seen.created_s);
         invoice.subscription = invoice.subscription.take().max(seen.subscription);
-        if seen.stage == Stage::Paid {
+        if seen.stage == InvoiceStage::Paid {
             let paid_s = seen.paid_s.unwrap_or(at_s);
             invoice.paid_s = Some(invoice.paid_s.map_or(paid_s, |known| known.min(paid_s)));
             let lines = seen.lines.into_iter();
@@ -424,7 +424,7 @@ impl Facts {
         }
     }
 
-    fn method(&mut self, id: &str, event: &Event, attached: bool) -> bool {
+    fn method(&mut self, id: &str, event: &WebhookEvent, attached: bool) -> bool {
         let forgotten =
             !self.methods.contains_key(id) && was_folded(event.created_s, self.folded.methods_s);
         if !id.is_empty() && !forgotten {
@@ -453,11 +453,11 @@ impl Facts {
     fn base(&self, id: &str, is: &Subscription, price: String) -> Option<Base> {
         let of = || {
             let of = |i: &&Invoice| i.subscription.as_deref() == Some(id) && !i.doubtful;
-            self.invoices.values().filter(of).filter(|invoice| invoice.stage > Stage::Draft)
+            self.invoices.values().filter(of).filter(|invoice| invoice.stage > InvoiceStage::Draft)
         };
-        let open = || of().filter(|invoice| invoice.stage == Stage::Open);
+        let open = || of().filter(|invoice| invoice.stage == InvoiceStage::Open);
         let newest = of().max_by_key(|invoice| invoice.created_s);
-        let lost = newest.filter(|newest| newest.stage == Stage::Uncollectible);
+        let lost = newest.filter(|newest| newest.stage == InvoiceStage::Uncollectible);
         let failed_s = || {
             let first = open().filter_map(|invoice| invoice.failed_s).min();
             first.or(lost.and_then(|invoice| invoice.failed_s)).unwrap_or(is.period_s)
@@ -479,16 +479,16 @@ impl Facts {
     fn topups(&self, sold: &impl Fn(&str) -> Option<Sold>, state: &mut PlanState) {
         for (id, invoice) in &self.invoices {
             if invoice.doubtful {
-                state.wanted.insert(Wanted::Invoice(id.clone()));
+                state.wanted.insert(WantedObject::Invoice(id.clone()));
                 continue;
             }
             let Some(paid_s) = invoice.paid_s else { continue };
             if !invoice.has_all {
-                state.wanted.insert(Wanted::Lines(id.clone()));
+                state.wanted.insert(WantedObject::Lines(id.clone()));
             }
             for (line, (price, quantity)) in &invoice.lines {
                 if !self.prices.contains_key(price) {
-                    state.wanted.insert(Wanted::Price(price.clone()));
+                    state.wanted.insert(WantedObject::Price(price.clone()));
                 } else if let Some((key, Sold::Topup(_))) = self.sold(price, sold) {
                     let topup = TopUp { price: key.to_owned(), quantity: *quantity, paid_s };
                     state.topups.insert(line.clone(), topup);
@@ -518,8 +518,9 @@ pub(crate) fn prices(object: &Value) -> BTreeSet<(String, String)> {
 impl Frontier {
     /// The snapshot that holds, and whether the events decide that it does.
     fn holds(&self) -> Option<(Subscription, bool)> {
-        let is_before =
-            |one: &Snapshot| self.newest.iter().any(|o| o.was.as_ref() == Some(&one.is));
+        let is_before = |one: &SubscriptionSnapshot| {
+            self.newest.iter().any(|o| o.was.as_ref() == Some(&one.is))
+        };
         let last: BTreeSet<&Subscription> =
             self.newest.iter().filter(|one| !is_before(one)).map(|one| &one.is).collect();
         let mut held = match last.first() {

@@ -20,8 +20,8 @@ fn sold(price: &str) -> Option<Sold> {
     }
 }
 
-fn event(n: u32, kind: &str, created_s: i64, object: Value) -> Event {
-    Event {
+fn event(n: u32, kind: &str, created_s: i64, object: Value) -> WebhookEvent {
+    WebhookEvent {
         id: format!("evt_{n}"),
         kind: kind.to_owned(),
         created_s,
@@ -46,16 +46,16 @@ fn subscription(id: &str, status: &str, price: &str, quantity: u64, period_s: i6
     })
 }
 
-fn created(n: u32, at_s: i64, object: Value) -> Event {
+fn created(n: u32, at_s: i64, object: Value) -> WebhookEvent {
     event(n, "customer.subscription.created", at_s, object)
 }
 
-fn updated(n: u32, at_s: i64, object: Value, previous: Value) -> Event {
+fn updated(n: u32, at_s: i64, object: Value, previous: Value) -> WebhookEvent {
     let updated = event(n, "customer.subscription.updated", at_s, object);
-    Event { previous: Some(previous), ..updated }
+    WebhookEvent { previous: Some(previous), ..updated }
 }
 
-fn invoice(n: u32, kind: &str, at_s: i64, id: &str, status: &str) -> Event {
+fn invoice(n: u32, kind: &str, at_s: i64, id: &str, status: &str) -> WebhookEvent {
     let object = json!({
         "id": id, "object": "invoice", "status": status,
         "parent": { "subscription_details": { "subscription": "sub_1" } },
@@ -76,10 +76,10 @@ fn base(price: &str, payment: PaymentState, since_s: i64) -> PlanState {
     PlanState { base: Some(base), ..PlanState::default() }
 }
 
-fn facts<'a>(events: impl IntoIterator<Item = &'a Event>) -> Facts {
+fn facts<'a>(events: impl IntoIterator<Item = &'a WebhookEvent>) -> Facts {
     let mut facts = Facts::default();
     for event in events {
-        assert_eq!(facts.take(event), Taken::Yes, "{}", event.kind);
+        assert_eq!(facts.take(event), EventTaken::Yes, "{}", event.kind);
     }
     facts
 }
@@ -107,7 +107,7 @@ fn permutations(n: usize, mut with: impl FnMut(&[usize])) -> usize {
 
 /// Every order, and every order with each event twice in a row and one more at the end.
 #[track_caller]
-fn always(events: &[Event], expected: &PlanState) {
+fn always(events: &[WebhookEvent], expected: &PlanState) {
     assert!(events.len() <= 7);
     let reference = facts(events);
     assert_eq!(reference.state(sold), *expected);
@@ -215,7 +215,7 @@ fn a_first_payment_that_never_came_says_nothing_of_plan_payment_and_anchor() {
     let mut ended = sub("sub_1", "canceled");
     ended["ended_at"] = json!(T + 5);
     let ended = event(6, "customer.subscription.deleted", T + 5, ended);
-    let all: Vec<Event> = events.into_iter().chain([ended]).collect();
+    let all: Vec<WebhookEvent> = events.into_iter().chain([ended]).collect();
     always(&all, &base("pro_monthly", PaymentState::Canceled, T + 5));
     // But no payment method of before is subscribed with again.
     let facts = facts(&all);
@@ -257,7 +257,7 @@ fn addons_count_by_quantity_and_top_ups_once_when_paid() {
     expected.addons.insert("seat_monthly".to_owned(), 5);
     always(&events[..4], &expected);
     // What the price is called is not in an invoice: it is fetched once.
-    expected.wanted.insert(Wanted::Price("price_credits".to_owned()));
+    expected.wanted.insert(WantedObject::Price("price_credits".to_owned()));
     always(&events, &expected);
     let mut facts = facts(&events);
     facts.price("price_credits", "credits_50k", T);
@@ -300,7 +300,7 @@ fn what_the_events_cannot_decide_is_fetched_and_decides() {
         updated(3, T + 5, sub("team_monthly"), json!({ "metadata": {} })),
     ];
     let mut expected = base("team_monthly", PaymentState::Good, T);
-    expected.wanted.insert(Wanted::Subscription("sub_1".to_owned()));
+    expected.wanted.insert(WantedObject::Subscription("sub_1".to_owned()));
     always(&events, &expected);
     let mut one = facts(&events);
     one.fetched(&sub("pro_monthly"), T + 6);
@@ -350,7 +350,7 @@ fn unknown_and_odd_events_change_nothing() {
         event(5, "payment_method.attached", T, json!({ "id": 7 })),
     ];
     for event in &odd {
-        assert_eq!(facts.take(event), Taken::Unknown, "{}", event.id);
+        assert_eq!(facts.take(event), EventTaken::Unknown, "{}", event.id);
     }
     let line = json!({ "id": "il_1", "amount": 5 });
     let unreadable = [
@@ -369,11 +369,11 @@ fn unknown_and_odd_events_change_nothing() {
         ),
     ];
     for event in &unreadable {
-        assert_eq!(facts.take(event), Taken::Unreadable, "{}", event.id);
+        assert_eq!(facts.take(event), EventTaken::Unreadable, "{}", event.id);
     }
     assert_eq!(facts, Facts::default());
     let report = event(6, "v1.billing.meter.error_report_triggered", T, json!({ "id": "mtr_1" }));
-    assert_eq!(facts.take(&Event { thin: true, ..report }), Taken::MeterErrors);
+    assert_eq!(facts.take(&WebhookEvent { thin: true, ..report }), EventTaken::MeterErrors);
 }
 
 #[test]
@@ -469,7 +469,7 @@ fn a_price_goes_on_meaning_what_its_newest_known_key_meant() {
     ];
     always(&events, &base("pro_monthly", PaymentState::Good, T));
     let renamed = [moved(5, T + 30, json!("team_monthly")), moved(6, T + 31, Value::Null)];
-    let all: Vec<Event> = events.into_iter().chain(renamed).collect();
+    let all: Vec<WebhookEvent> = events.into_iter().chain(renamed).collect();
     always(&all, &base("team_monthly", PaymentState::Good, T));
     let mut facts = facts(&all);
     let mut over = with("canceled", Value::Null);
@@ -479,7 +479,7 @@ fn a_price_goes_on_meaning_what_its_newest_known_key_meant() {
 }
 
 /// The n-th invoice of a busy customer: paid, with a pack on every tenth.
-fn busy(n: u32, kind: &str, status: &str) -> Event {
+fn busy(n: u32, kind: &str, status: &str) -> WebhookEvent {
     let mut event = invoice(n, kind, T + i64::from(n) * DAY, &format!("in_{n:05}"), status);
     event.object["created"] = json!(T + i64::from(n) * DAY);
     if n.is_multiple_of(10) {
@@ -522,7 +522,7 @@ fn thousands_of_closed_invoices_leave_facts_of_a_few_and_the_same_state() {
     facts.take(&busy(5, "invoice.payment_failed", "open"));
     facts.take(&busy(20, "invoice.paid", "paid"));
     let after = facts.state(sold);
-    let wanted = ["in_00005", "in_00020"].map(|id| Wanted::Invoice(id.to_owned()));
+    let wanted = ["in_00005", "in_00020"].map(|id| WantedObject::Invoice(id.to_owned()));
     assert_eq!((&after.base, &after.topups), (&before.base, &before.topups));
     assert_eq!(after.wanted, BTreeSet::from(wanted));
     facts.fetched_invoice(&busy(5, "x", "paid").object, T + 5_000 * DAY);
@@ -583,14 +583,14 @@ fn ended_subscriptions_are_folded_and_an_old_event_revives_none() {
     let before = facts.state(sold).base;
     facts.take(&updated(3, T + 9 * DAY + 1, of(9, "active"), json!({})));
     let state = facts.state(sold);
-    let wanted = BTreeSet::from([Wanted::Subscription("sub_0009".to_owned())]);
+    let wanted = BTreeSet::from([WantedObject::Subscription("sub_0009".to_owned())]);
     assert_eq!((state.base, state.wanted), (before.clone(), wanted));
     facts.fetched(&of(9, "canceled"), T + 2_000 * DAY);
     let state = facts.state(sold);
     assert_eq!((state.base, state.wanted), (before, BTreeSet::new()));
 }
 
-fn any_event() -> impl Strategy<Value = Event> {
+fn any_event() -> impl Strategy<Value = WebhookEvent> {
     let status = prop::sample::select(vec![
         "incomplete",
         "incomplete_expired",
@@ -624,7 +624,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             };
             let word = |n| if n == 0 { "active" } else { "past_due" };
             let previous = before.map(|n| json!({ "status": word(n) }));
-            Event { previous, ..event(n, kind, T + at_s, object) }
+            WebhookEvent { previous, ..event(n, kind, T + at_s, object) }
         },
     )
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::advance::{Anchor, Inner, Pass};
+use super::advance::{Anchor, Pass, ReporterContext};
 use super::item::{self, ItemId, Origin};
 use super::outbox::Outbox;
 use super::restored::{self, Word};
@@ -42,7 +42,7 @@ const KEEP_REJECTED_S: i64 = 80 * 86_400;
 
 /// Use of one item, and the terms it is billed under.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
+pub(crate) struct DueUse {
     /// Which item.
     pub id: ItemId,
     /// Atoms used in the period so far.
@@ -50,10 +50,10 @@ pub(crate) struct Due {
     /// Of these: drawn beyond a quota that bills.
     pub over: u64,
     /// What they are billed under.
-    pub terms: Terms,
+    pub terms: BillingTerms,
 }
 
-impl Due {
+impl DueUse {
     /// Atoms that are owed.
     pub(crate) fn owed(&self) -> u64 {
         if self.terms.overage { self.over } else { self.used }
@@ -62,7 +62,7 @@ impl Due {
 
 /// What use is billed under.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub(crate) struct BillingTerms {
     /// The customer at the service.
     pub customer: String,
     /// The event name of the meter at the service.
@@ -80,7 +80,7 @@ pub(crate) struct Terms {
 
 /// Use that the ledger holds, before anybody says on which terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Used {
+pub(crate) struct RecordedUse {
     /// Which item; `None` for use without an account, which is never billed later.
     pub id: Option<ItemId>,
     /// Whose it is.
@@ -97,7 +97,7 @@ pub(crate) struct Used {
     pub period_ms: i64,
 }
 
-impl From<PeriodUse> for Used {
+impl From<PeriodUse> for RecordedUse {
     fn from(row: PeriodUse) -> Self {
         let PeriodUse { account, tenant, meter, scale, period_ms, atoms } = row;
         let (Atoms { used: atoms, over }, name) = (atoms, meter.clone());
@@ -156,7 +156,7 @@ pub enum ReportError {
 /// See the [module](self).
 #[derive(Clone)]
 pub(crate) struct Reporter {
-    pub(super) inner: Arc<Inner>,
+    pub(super) inner: Arc<ReporterContext>,
 }
 
 impl Reporter {
@@ -177,7 +177,7 @@ impl Reporter {
         let ledger = Ledger::new(store.clone(), reader);
         let quiet = Mutex::default();
         let restored = Mutex::new((Word::Never, Arc::from([])));
-        let inner = Inner { store, sink, clock, space, origin, ledger, quiet, restored };
+        let inner = ReporterContext { store, sink, clock, space, origin, ledger, quiet, restored };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -186,9 +186,9 @@ impl Reporter {
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub(crate) async fn used(&self) -> Result<Vec<Used>, StoreError> {
+    pub(crate) async fn used(&self) -> Result<Vec<RecordedUse>, StoreError> {
         let rows = self.inner.ledger.by_period(self.inner.clock.now().wall_ms).await?;
-        Ok(rows.into_iter().map(Used::from).collect())
+        Ok(rows.into_iter().map(RecordedUse::from).collect())
     }
 
     /// One run: each item is brought as far as it goes now.
@@ -198,7 +198,7 @@ impl Reporter {
     /// If the service's clock cannot be read, or the table was restored and waits for an operator's
     /// word (`resume`, of the feature `stripe`): then nothing was sent. What fails later is in the
     /// report, item by item.
-    pub(crate) async fn run(&self, mut due: Vec<Due>) -> Result<Report, ReportError> {
+    pub(crate) async fn run(&self, mut due: Vec<DueUse>) -> Result<Report, ReportError> {
         match restored::word(&*self.inner.store, &self.inner.space).await? {
             Word::Waits(_) => return Err(ReportError::Restored),
             Word::Never => {}
@@ -228,11 +228,11 @@ impl Reporter {
     async fn pass(
         &self,
         pass: Pass,
-        due: Vec<Due>,
+        due: Vec<DueUse>,
         at_once: usize,
         anchor: Anchor,
         whole: &mut Report,
-    ) -> Vec<(Due, Outbox)> {
+    ) -> Vec<(DueUse, Outbox)> {
         let room = Arc::new(Semaphore::new(at_once));
         let mut tasks = JoinSet::new();
         for members in by_meter(due) {
@@ -339,9 +339,9 @@ impl Report {
 }
 
 /// Items by customer and meter, in the order in which the first of each comes.
-fn by_meter(due: Vec<Due>) -> Vec<Vec<Due>> {
+fn by_meter(due: Vec<DueUse>) -> Vec<Vec<DueUse>> {
     let mut places = HashMap::<(String, String), usize>::new();
-    let mut groups: Vec<Vec<Due>> = Vec::new();
+    let mut groups: Vec<Vec<DueUse>> = Vec::new();
     for due in due {
         let group = (due.terms.customer.clone(), due.terms.event.clone());
         let place = *places.entry(group).or_insert(groups.len());

@@ -9,7 +9,7 @@ use stripe_sim::{Settings, Sim};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::billing::outbox::Entry;
+use crate::billing::outbox::OutboxEntry;
 use crate::billing::sink::SinkFuture;
 use crate::billing::sink::{Delivery, MeterEvent, Sum};
 use crate::billing::stripe::{Stripe, StripeSettings};
@@ -173,7 +173,7 @@ impl Bench {
     }
 
     /// What is owed of the one item, at 10 atoms to the unit, in a period that began a day ago.
-    fn due(&self, used: u64) -> Due {
+    fn due(&self, used: u64) -> DueUse {
         let id = ItemId {
             account: self.customer.as_str().into(),
             tenant: Surrogate::test(1),
@@ -181,7 +181,7 @@ impl Bench {
             scale: 1,
             period_ms: (NOW - 86_400) * 1_000,
         };
-        let terms = Terms {
+        let terms = BillingTerms {
             customer: self.customer.clone(),
             event: "api".to_owned(),
             atoms_per_unit: 10,
@@ -189,7 +189,7 @@ impl Bench {
             ends_ms: (NOW + 30 * 86_400) * 1_000,
             carry: true,
         };
-        Due { id, used, over: 0, terms }
+        DueUse { id, used, over: 0, terms }
     }
 
     fn pass(&self, seconds: u32) {
@@ -434,7 +434,7 @@ async fn an_entry_is_dated_by_stripes_clock_however_long_the_run_has_gone_on() {
 
 /// The table comes back from a backup in which all of this was owed, and Stripe is to be asked what
 /// was sent since.
-async fn comes_back(bench: &Bench, due: &Due) {
+async fn comes_back(bench: &Bench, due: &DueUse) {
     use crate::sheets::use_row::Atoms;
 
     let (space, at_ms) = (Space::new("s"), bench.clock.now().wall_ms);
@@ -477,7 +477,7 @@ async fn identifiers_are_short_and_their_own() {
     let bench = Bench::new(Memory::new()).await;
     let origin = bench.reporter().await.inner.origin.clone();
     let due = bench.due(0);
-    let entry = |k| Entry {
+    let entry = |k| OutboxEntry {
         k,
         customer: String::new(),
         event: String::new(),
@@ -681,7 +681,7 @@ async fn one_call_is_under_way_for_a_customer_and_meter() {
         due.terms.customer = format!("cus_{}", n % 3);
         due
     });
-    let due: Vec<Due> = due.collect();
+    let due: Vec<DueUse> = due.collect();
     let report = bench.reporter().await.run(due).await.unwrap();
     assert_eq!((report.sent, report.open), (24, 0));
     let calls = bench.sim.calls();
@@ -728,7 +728,7 @@ async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
     };
     let latency = std::env::var("TALLYGATE_LATENCY").map_or(100, |ms| ms.parse().unwrap());
     let bench = Bench::new(Memory::new()).await;
-    let due: Vec<Due> = (0..items)
+    let due: Vec<DueUse> = (0..items)
         .map(|n: u128| {
             let mut due = bench.due(50);
             due.id.tenant = Surrogate::test(n);

@@ -6,7 +6,7 @@
 //! use that comes later was never sent, and is told apart by that.
 
 use super::item::{self, ItemId};
-use super::outbox::Restored;
+use super::outbox::RestoredItem;
 use crate::ledger::totals::PeriodUse;
 use crate::sheets::use_row::Atoms;
 use crate::store::layout::Space;
@@ -106,7 +106,7 @@ pub(crate) async fn mark(
             if outbox.pending.is_none() && outbox.frozen == used {
                 break;
             }
-            outbox.restored = Some(Restored { used, over, at_s, decided: false });
+            outbox.restored = Some(RestoredItem { used, over, at_s, decided: false });
             if item::write(store, id.key(space), &before, outbox).await?.is_some() {
                 break;
             }

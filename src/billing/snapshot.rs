@@ -102,7 +102,7 @@ impl Subscription {
 
 /// How far an invoice has come: it never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) enum Stage {
+pub(super) enum InvoiceStage {
     #[default]
     Draft,
     Open,
@@ -116,7 +116,7 @@ pub(super) enum Stage {
 /// An invoice as it was shown once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct InvoiceSeen {
-    pub(super) stage: Stage,
+    pub(super) stage: InvoiceStage,
     pub(super) subscription: Option<String>,
     pub(super) created_s: i64,
     pub(super) paid_s: Option<i64>,
@@ -143,11 +143,11 @@ impl InvoiceSeen {
     /// invoice and `price` with its lines.
     pub(super) fn read(object: &Value) -> Option<Self> {
         let stage = match text(object, "status") {
-            "draft" => Stage::Draft,
-            "open" => Stage::Open,
-            "uncollectible" => Stage::Uncollectible,
-            "void" => Stage::Void,
-            "paid" => Stage::Paid,
+            "draft" => InvoiceStage::Draft,
+            "open" => InvoiceStage::Open,
+            "uncollectible" => InvoiceStage::Uncollectible,
+            "void" => InvoiceStage::Void,
+            "paid" => InvoiceStage::Paid,
             _ => return None,
         };
         let of = match (object.get("parent"), object.get("subscription")) {
@@ -157,7 +157,7 @@ impl InvoiceSeen {
         };
         // A draft's lines may change; only what was paid for is looked at.
         let (mut lines, mut shows_all) = (Vec::new(), true);
-        if stage == Stage::Paid {
+        if stage == InvoiceStage::Paid {
             let shown = &object["lines"];
             for line in shown["data"].as_array()? {
                 lines.extend(LineSeen::read(line)?);

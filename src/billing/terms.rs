@@ -9,7 +9,7 @@
 //!    nothing back and adds nothing.
 
 use super::ItemId;
-use super::report::Terms;
+use super::report::BillingTerms;
 use crate::catalog::{Anchors, Catalog, Every, Send};
 
 /// The terms of an item by its tenant's anchors as they are now. `None` if nothing of it is sent: a
@@ -20,7 +20,7 @@ pub(crate) fn terms(
     catalog: &Catalog,
     anchors: &Anchors,
     carry: bool,
-) -> Option<Terms> {
+) -> Option<BillingTerms> {
     let meter = &catalog.meters[usize::from(catalog.meter(&id.meter)?.0)];
     let stripe = meter.stripe.as_ref()?;
     // Counted at another scale than today's: a whole number of atoms to the unit, or nothing.
@@ -32,7 +32,7 @@ pub(crate) fn terms(
     let ends_ms = Every::Cycle.window(id.period_ms, &catalog.timezone, anchors).end_ms;
     let (customer, event) = (id.account.to_string(), stripe.event.clone());
     let overage = stripe.send == Send::Overage;
-    Some(Terms { customer, event, atoms_per_unit, overage, ends_ms, carry })
+    Some(BillingTerms { customer, event, atoms_per_unit, overage, ends_ms, carry })
 }
 
 #[cfg(test)]

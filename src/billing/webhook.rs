@@ -66,7 +66,7 @@ impl WebhookError {
 
 /// What a webhook says.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Event {
+pub(crate) struct WebhookEvent {
     /// Its id, the same whenever it comes again.
     pub id: String,
     /// Its type, such as `customer.subscription.updated`.
@@ -76,7 +76,7 @@ pub(crate) struct Event {
     /// Whether real money is meant.
     pub live: bool,
     /// What it is about: the object as it was when the event was made, or, of a thin event, which
-    /// object ([`Event::thin`]).
+    /// object ([`WebhookEvent::thin`]).
     pub object: Value,
     /// What the fields that changed were before, of an event that tells of a change.
     pub previous: Option<Value>,
@@ -101,9 +101,9 @@ pub(crate) fn receive(
     body: &[u8],
     secrets: &[Secret],
     now_s: i64,
-) -> Result<Event, WebhookError> {
+) -> Result<WebhookEvent, WebhookError> {
     verify(header, body, secrets, now_s, TOLERANCE_S)?;
-    Event::parse(body).ok_or(WebhookError::NotAnEvent)
+    WebhookEvent::parse(body).ok_or(WebhookError::NotAnEvent)
 }
 
 /// Checks that a webhook is genuine and fresh.
@@ -201,7 +201,7 @@ fn unhex(text: &str) -> Option<[u8; SIGNATURE]> {
     Some(bytes)
 }
 
-impl Event {
+impl WebhookEvent {
     fn parse(body: &[u8]) -> Option<Self> {
         let mut event: Value = serde_json::from_slice(body).ok()?;
         let text = |name: &str| event[name].as_str().map(str::to_owned);

@@ -5,14 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::{Report, unknown_help};
+use super::error::{Findings, unknown_help};
 use super::limits::is_limited;
 use super::model::*;
-use super::shape::{Entry, Table};
+use super::shape::{PlanTable, TableLine};
 use super::{Catalog, Place};
 
 /// Runs every check over a lowered file.
-pub(super) fn check(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>, send: &[bool]) {
+pub(super) fn check(
+    report: &mut Findings<'_>,
+    catalog: &Catalog,
+    top: PlanTable<'_>,
+    send: &[bool],
+) {
     features(report, catalog, top);
     let costs = Costs::of(catalog);
     for plan in &catalog.plans {
@@ -33,7 +38,7 @@ pub(super) fn check(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>, 
 }
 
 /// The limits of an override, in a plan it is laid over.
-pub(super) fn check_override(report: &mut Report<'_>, catalog: &Catalog, changes: &Changes) {
+pub(super) fn check_override(report: &mut Findings<'_>, catalog: &Catalog, changes: &PlanChanges) {
     let plan = catalog.effective(catalog.default_plan, &[changes]);
     let costs = Costs::of(catalog);
     for rate in changes.rates.values().flatten() {
@@ -91,7 +96,7 @@ fn open_routes<'c>(
 }
 
 /// Refuses limits that one request alone would break.
-fn plan_limits(report: &mut Report<'_>, catalog: &Catalog, costs: &Costs, plan: &Plan) {
+fn plan_limits(report: &mut Findings<'_>, catalog: &Catalog, costs: &Costs, plan: &Plan) {
     for rate in plan.rates.values().flatten() {
         check_rate(report, catalog, costs, plan, rate);
     }
@@ -100,7 +105,13 @@ fn plan_limits(report: &mut Report<'_>, catalog: &Catalog, costs: &Costs, plan: 
     }
 }
 
-fn check_rate(report: &mut Report<'_>, catalog: &Catalog, costs: &Costs, plan: &Plan, rate: &Rate) {
+fn check_rate(
+    report: &mut Findings<'_>,
+    catalog: &Catalog,
+    costs: &Costs,
+    plan: &Plan,
+    rate: &Rate,
+) {
     let Some(meter) = rate.meter else { return };
     let held = |route: Option<RouteId>| match (rate.on, route) {
         (RateOn::All, _) | (RateOn::Default, None) => true,
@@ -122,7 +133,7 @@ fn check_rate(report: &mut Report<'_>, catalog: &Catalog, costs: &Costs, plan: &
 }
 
 fn check_quota(
-    report: &mut Report<'_>,
+    report: &mut Findings<'_>,
     catalog: &Catalog,
     costs: &Costs,
     plan: &Plan,
@@ -154,15 +165,15 @@ fn on_route(route: &str) -> String {
 /// Atoms in units, rounded up.
 fn units(catalog: &Catalog, meter: MeterId, atoms: u64) -> String {
     let meter = &catalog.meters[usize::from(meter.0)];
-    let bytes = matches!(meter.count, Count::RequestBytes | Count::ResponseBytes);
+    let bytes = matches!(meter.count, MeterSource::RequestBytes | MeterSource::ResponseBytes);
     format!("{}{}", atoms.div_ceil(meter.scale), if bytes { "B" } else { "" })
 }
 
 /// A feature that a route needs, or an addon adds to, must be in some plan, addon or exception.
-fn features(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
+fn features(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     let plans = catalog.plans.iter().flat_map(|plan| plan.features.keys());
     let tenants = tables(top, "tenant").into_iter().filter_map(|(_, t)| t.table("feature"));
-    let tenants: Vec<&str> = tenants.flat_map(Table::entries).map(|entry| entry.name).collect();
+    let tenants: Vec<&str> = tenants.flat_map(PlanTable::entries).map(|entry| entry.name).collect();
     let in_plans: BTreeSet<&str> = plans.map(|name| &**name).chain(tenants).collect();
     let added = catalog.addons.iter().flat_map(|addon| &addon.features);
     let sold: BTreeSet<&str> = in_plans.iter().copied().chain(added.map(|(n, _)| &**n)).collect();
@@ -179,7 +190,7 @@ fn features(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
     }
     for (_, table) in tables(top, "addon") {
         let added = table.table("adds").and_then(|adds| adds.table("feature"));
-        for entry in added.map(Table::entries).unwrap_or_default() {
+        for entry in added.map(PlanTable::entries).unwrap_or_default() {
             if !useful.contains(entry.name) {
                 let message = format!("no plan has the feature `{}`", entry.name);
                 let help = unknown_help(entry.name, useful.iter().copied());
@@ -190,9 +201,9 @@ fn features(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
 }
 
 /// The tables of a kind, with where their names are written.
-fn tables<'a>(top: Table<'a>, kind: &str) -> Vec<(Entry<'a>, Table<'a>)> {
-    let entries = top.table(kind).map(Table::entries).unwrap_or_default();
-    entries.into_iter().filter_map(|e| Table::of(e.node).map(|table| (e, table))).collect()
+fn tables<'a>(top: PlanTable<'a>, kind: &str) -> Vec<(TableLine<'a>, PlanTable<'a>)> {
+    let entries = top.table(kind).map(PlanTable::entries).unwrap_or_default();
+    entries.into_iter().filter_map(|e| PlanTable::of(e.node).map(|table| (e, table))).collect()
 }
 
 /// Every quota of the file.
@@ -214,7 +225,7 @@ fn billed(catalog: &Catalog) -> (BTreeSet<MeterId>, BTreeSet<MeterId>) {
 }
 
 /// `send` decides who gives the included amount away, so it is never left to a default.
-fn written_send(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>, send: &[bool]) {
+fn written_send(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>, send: &[bool]) {
     let (_, included) = billed(catalog);
     for (entry, table) in tables(top, "meter") {
         let at = catalog.meters.iter().position(|meter| *meter.name == *entry.name);
@@ -232,7 +243,7 @@ fn written_send(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>, send
 }
 
 /// Warns where Stripe would bill what was paid for otherwise: it sees all use, and no top-ups.
-fn paid_twice(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
+fn paid_twice(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     let (billed, _) = billed(catalog);
     let all = |meter: &MeterId| {
         let stripe = catalog.meters[usize::from(meter.0)].stripe.as_ref();
@@ -259,13 +270,13 @@ fn paid_twice(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
 }
 
 /// Refuses top-ups of what no plan limits: nothing of them would ever be spent.
-fn idle_topups(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
+fn idle_topups(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     let limits = |meter: MeterId| {
         let of_tenant = |quota: &Quota| quota.scope == Scope::Tenant && quota.limit.is_some();
         all_quotas(catalog).any(|quota| quota.meter == meter && of_tenant(quota))
     };
     for (_, table) in tables(top, "topup") {
-        for line in table.table("adds").map(Table::entries).unwrap_or_default() {
+        for line in table.table("adds").map(PlanTable::entries).unwrap_or_default() {
             let name = line.name;
             if catalog.meter(name).is_some_and(|meter| !limits(meter)) {
                 let message = format!("no plan limits `{name}`: nothing of this would be spent");
@@ -277,7 +288,7 @@ fn idle_topups(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
 }
 
 /// Warns of each route that a plan may call without any limit.
-fn unlimited_routes(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
+fn unlimited_routes(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     let costs = Costs::of(catalog);
     for (entry, _) in tables(top, "plan") {
         let Some(id) = catalog.plan(entry.name) else {
@@ -304,14 +315,14 @@ fn unlimited_routes(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) 
 }
 
 fn is_streamed(catalog: &Catalog, meter: MeterId) -> bool {
-    let counted = |count: Count| !matches!(count, Count::Cost | Count::Sum);
+    let counted = |count: MeterSource| !matches!(count, MeterSource::Cost | MeterSource::Sum);
     let feeds = |part: &&Meter| part.feeds.iter().any(|(sum, _)| *sum == meter);
     counted(catalog.meters[usize::from(meter.0)].count)
         || catalog.meters.iter().filter(feeds).any(|part| counted(part.count))
 }
 
 /// Warns where an addon adds to nothing in a plan that is sold.
-fn idle_addons(report: &mut Report<'_>, catalog: &Catalog, top: Table<'_>) {
+fn idle_addons(report: &mut Findings<'_>, catalog: &Catalog, top: PlanTable<'_>) {
     let sold = |plan: &&Plan| !plan.prices.is_empty();
     for (entry, _) in tables(top, "addon") {
         let Some(addon) = catalog.addons.iter().find(|a| *a.name == *entry.name) else {

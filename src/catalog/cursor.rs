@@ -7,13 +7,13 @@ use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, exact, unit_meant, unit_of}
 
 /// What is wrong in a string, where in it, and what to write instead.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct TextFault {
     pub(super) at: Range<usize>,
     pub(super) message: String,
     pub(super) help: String,
 }
 
-impl Fault {
+impl TextFault {
     pub(super) fn new(
         at: Range<usize>,
         message: impl Into<String>,
@@ -25,7 +25,7 @@ impl Fault {
 
 /// A number with its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Amount {
+pub(super) struct WrittenAmount {
     /// With the unit multiplied in.
     pub(super) value: Exact,
     /// Whether the unit is one of bytes.
@@ -90,27 +90,27 @@ impl<'a> Cursor<'a> {
         self.rest().is_empty()
     }
 
-    pub(super) fn unexpected(&mut self, wanted: &str, help: &str) -> Fault {
+    pub(super) fn unexpected(&mut self, wanted: &str, help: &str) -> TextFault {
         self.skip_space();
         let at = self.at..self.text.len();
         match at.is_empty() {
-            true => Fault::new(0..self.text.len(), format!("expected {wanted}"), help),
+            true => TextFault::new(0..self.text.len(), format!("expected {wanted}"), help),
             false => {
                 let found = self.rest();
-                Fault::new(at, format!("expected {wanted}, found `{found}`"), help)
+                TextFault::new(at, format!("expected {wanted}, found `{found}`"), help)
             }
         }
     }
 
-    pub(super) fn stray(&self, at: Range<usize>, wanted: &str, example: &str) -> Fault {
+    pub(super) fn stray(&self, at: Range<usize>, wanted: &str, example: &str) -> TextFault {
         let at = if at.is_empty() { at.start..self.text.len() } else { at };
         let found = &self.text[at.clone()];
         let help = format!("write it like \"{example}\"");
-        Fault::new(at, format!("expected `{wanted}`, found `{found}`"), help)
+        TextFault::new(at, format!("expected `{wanted}`, found `{found}`"), help)
     }
 
     /// A number with up to 18 digits, and its unit.
-    pub(super) fn amount(&mut self) -> Result<Amount, Fault> {
+    pub(super) fn amount(&mut self) -> Result<WrittenAmount, TextFault> {
         self.skip_space();
         let (number, at) = self.take(|c| c.is_ascii_digit() || c == '.');
         let (unit, unit_at) = self.take(|c| c.is_ascii_alphabetic());
@@ -122,7 +122,7 @@ impl<'a> Cursor<'a> {
                     self.at = at.start;
                     self.unexpected("a number", help)
                 }
-                false => Fault::new(at, format!("`{number}` is not a number"), help),
+                false => TextFault::new(at, format!("`{number}` is not a number"), help),
             });
         };
         if matches!(self.rest().chars().next(), Some(c) if c != '/' && !c.is_whitespace()) {
@@ -130,7 +130,7 @@ impl<'a> Cursor<'a> {
             let found = &self.text[at_all.start..more.end];
             let help = "write digits and a unit, as in \"10k\" or \"1.5M\"";
             let message = format!("`{found}` is not an amount");
-            return Err(Fault::new(at_all.start..more.end, message, help));
+            return Err(TextFault::new(at_all.start..more.end, message, help));
         }
         let (by, bytes) = unit_of(unit).ok_or_else(|| {
             let known = MULTIPLIERS.iter().chain(&BYTE_UNITS).map(|(word, _)| *word);
@@ -144,11 +144,11 @@ impl<'a> Cursor<'a> {
                     }),
                 },
             };
-            Fault::new(unit_at.clone(), format!("`{unit}` is no unit"), help)
+            TextFault::new(unit_at.clone(), format!("`{unit}` is no unit"), help)
         })?;
         // 18 digits times 2^40 stay below 2^128.
         let value = value.times(u128::from(by)).unwrap_or(value);
-        Ok(Amount { value, bytes, at: at_all })
+        Ok(WrittenAmount { value, bytes, at: at_all })
     }
 
     /// Help for a word that means a unit: the whole text with that unit behind its number.
@@ -161,10 +161,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// A word that means the unit of an amount which has none.
-    pub(super) fn unit_apart(&self, of: &Amount, word: &Range<usize>) -> Option<Fault> {
+    pub(super) fn unit_apart(&self, of: &WrittenAmount, word: &Range<usize>) -> Option<TextFault> {
         let has_none = self.text[of.at.clone()].ends_with(|c: char| c.is_ascii_digit());
         let help = self.with_unit(of.at.end, word).filter(|_| has_none)?;
         let message = format!("`{}` stands apart from its number", &self.text[word.clone()]);
-        Some(Fault::new(word.clone(), message, help))
+        Some(TextFault::new(word.clone(), message, help))
     }
 }

@@ -13,7 +13,7 @@ use super::model::*;
 impl Catalog {
     /// The plan that holds: `base`, or the last plan that a layer names, with every layer laid over
     /// it, later ones winning. `base` is an id of this catalog.
-    pub(crate) fn effective(&self, base: PlanId, layers: &[&Changes]) -> Plan {
+    pub(crate) fn effective(&self, base: PlanId, layers: &[&PlanChanges]) -> Plan {
         let base = layers.iter().rev().find_map(|layer| layer.plan).unwrap_or(base);
         let mut plan = self.plans[usize::from(base.0)].clone();
         for layer in layers {
@@ -44,7 +44,7 @@ impl Catalog {
 }
 
 impl Plan {
-    fn apply(&mut self, layer: &Changes) {
+    fn apply(&mut self, layer: &PlanChanges) {
         let own = |key: &Arc<str>| key.clone();
         self.rates.extend(layer.rates.iter().map(|(key, rates)| (own(key), rates.clone())));
         self.quotas.extend(layer.quotas.iter().map(|(meter, quotas)| (*meter, quotas.clone())));

@@ -1,6 +1,6 @@
 //! What is wrong with a plan file, where, and what to write instead.
 //!
-//! Loading never stops at the first mistake: everything is collected in a [`Report`] and handed
+//! Loading never stops at the first mistake: everything is collected in a [`Findings`] and handed
 //! over as one [`PlanErrors`], in the order of the file. One mistake is reported once, also where
 //! several plans inherit it.
 
@@ -99,7 +99,7 @@ pub struct Warning {
 }
 
 /// The mistakes and warnings found so far, with the text they are about.
-pub(super) struct Report<'s> {
+pub(super) struct Findings<'s> {
     file: Arc<str>,
     text: &'s str,
     /// Byte offset of each line's first character.
@@ -111,7 +111,7 @@ pub(super) struct Report<'s> {
     warnings: BTreeMap<(u32, u32, String), Warning>,
 }
 
-impl<'s> Report<'s> {
+impl<'s> Findings<'s> {
     pub(super) fn new(file: &str, text: &'s str) -> Self {
         // A byte order mark is no character of the first line.
         let first = if text.starts_with(BOM) { BOM.len_utf8() } else { 0 };
@@ -172,7 +172,7 @@ impl<'s> Report<'s> {
         }
     }
 
-    /// The place of the words at `span`, which [`Report::error_at`] finds again.
+    /// The place of the words at `span`, which [`Findings::error_at`] finds again.
     pub(super) fn mark(&mut self, span: Range<usize>) -> Place {
         let (place, _) = self.locate(span.start);
         self.marks.insert((place.line, place.column), span);
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn columns_count_characters_and_skip_the_byte_order_mark() {
         let text = "\u{feff}é = 1\r\nß = x\r\n";
-        let mut report = Report::new("p", text);
+        let mut report = Findings::new("p", text);
         let x = text.find('x').unwrap();
         report.error(x..x + 1, "no", "yes");
         report.error(3..5, "no", "yes");
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn one_mistake_is_reported_once() {
-        let mut report = Report::new("p", "a = 1\n");
+        let mut report = Findings::new("p", "a = 1\n");
         report.error(0..1, "no", "yes");
         report.error(0..1, "no", "yes");
         assert_eq!(report.finish().unwrap_err().len(), 1);

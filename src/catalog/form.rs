@@ -67,12 +67,12 @@ pub(super) struct Shape {
     pub(super) name: &'static str,
     /// Keys that must be there.
     pub(super) required: &'static [&'static str],
-    pub(super) keys: &'static [Key],
+    pub(super) keys: &'static [FormKey],
 }
 
 /// One key.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct FormKey {
     pub(super) name: &'static str,
     pub(super) form: Form,
     /// For the schema: what it does.
@@ -80,7 +80,7 @@ pub(super) struct Key {
 }
 
 impl Shape {
-    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+    pub(super) fn key(&self, name: &str) -> Option<&'static FormKey> {
         self.keys.iter().find(|key| key.name == name)
     }
 }

@@ -1,10 +1,10 @@
 //! Every key a plan file may hold, once: the parser checks files against these tables, and
 //! [`super::schema`] is printed from them, so that the two cannot drift.
 
-use super::form::{Form, Key, Names, Shape};
+use super::form::{Form, FormKey, Names, Shape};
 
-const fn key(name: &'static str, form: Form, about: &'static str) -> Key {
-    Key { name, form, about }
+const fn key(name: &'static str, form: Form, about: &'static str) -> FormKey {
+    FormKey { name, form, about }
 }
 
 pub(super) static TOP: Shape = Shape {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::cursor::{Amount, Fault};
-use super::error::{Report, unknown_help};
+use super::cursor::{TextFault, WrittenAmount};
+use super::error::{Findings, unknown_help};
 use super::meters::{is_bytes, more_parts};
 use super::model::{Every, Feature, Meter, MeterId, Over, Quota, Route, Scope};
 use super::numbers::{BYTE_UNITS, Exact};
-use super::shape::{Node, Table, Text, fault, integer, items};
+use super::shape::{PlanTable, Text, TomlNode, fault, integer, items};
 use super::window::Zone;
 use super::words;
 
@@ -31,7 +31,7 @@ impl Scene<'_> {
     /// The meter of this name; an unknown one is reported at `span`.
     pub(super) fn meter(
         &self,
-        report: &mut Report<'_>,
+        report: &mut Findings<'_>,
         name: &str,
         span: Range<usize>,
     ) -> Option<MeterId> {
@@ -49,7 +49,7 @@ impl Scene<'_> {
     }
 
     /// The index of the plan of this name; an unknown one is reported.
-    pub(super) fn plan(&self, report: &mut Report<'_>, name: &Text<'_>) -> Option<usize> {
+    pub(super) fn plan(&self, report: &mut Findings<'_>, name: &Text<'_>) -> Option<usize> {
         let found = self.plans.iter().position(|plan| **plan == *name.text);
         if found.is_none() {
             let known: Vec<&str> = self.plans.iter().map(|plan| &**plan).collect();
@@ -62,11 +62,11 @@ impl Scene<'_> {
     /// `quota.x`, by meter.
     pub(super) fn quotas(
         &self,
-        report: &mut Report<'_>,
-        table: Option<Table<'_>>,
+        report: &mut Findings<'_>,
+        table: Option<PlanTable<'_>>,
     ) -> BTreeMap<MeterId, Vec<Quota>> {
         let mut quotas = BTreeMap::new();
-        for entry in table.map(Table::entries).unwrap_or_default() {
+        for entry in table.map(PlanTable::entries).unwrap_or_default() {
             let Some(meter) = self.meter(report, entry.name, entry.span) else {
                 continue;
             };
@@ -87,10 +87,10 @@ impl Scene<'_> {
 
     fn quota(
         &self,
-        report: &mut Report<'_>,
+        report: &mut Findings<'_>,
         meter: MeterId,
         text: &Text<'_>,
-        table: Option<Table<'_>>,
+        table: Option<PlanTable<'_>>,
     ) -> Option<Quota> {
         let of = self.of(meter);
         let words = words::quota(text.text).map_err(|f| fault(report, text, f)).ok()?;
@@ -123,10 +123,10 @@ impl Scene<'_> {
     /// Whether what happens beyond the limit makes sense with it.
     fn check_over(
         &self,
-        report: &mut Report<'_>,
+        report: &mut Findings<'_>,
         quota: &Quota,
         text: &Text<'_>,
-        table: Option<Table<'_>>,
+        table: Option<PlanTable<'_>>,
     ) {
         let name = &self.of(quota.meter).name;
         let over = table.and_then(|table| table.text("over"));
@@ -165,7 +165,7 @@ impl Scene<'_> {
         }
     }
 
-    fn stop(&self, report: &mut Report<'_>, quota: &Quota, table: Table<'_>) -> Option<u64> {
+    fn stop(&self, report: &mut Findings<'_>, quota: &Quota, table: PlanTable<'_>) -> Option<u64> {
         let node = table.node("stop")?;
         let stop = amount_of(report, node, Some(self.of(quota.meter)), words::amount)?;
         if quota.over == Over::Deny || quota.limit.is_none() {
@@ -179,9 +179,9 @@ impl Scene<'_> {
     }
 
     /// `feature.x`, by name.
-    pub(super) fn features(&self, table: Option<Table<'_>>) -> BTreeMap<Arc<str>, Feature> {
+    pub(super) fn features(&self, table: Option<PlanTable<'_>>) -> BTreeMap<Arc<str>, Feature> {
         let mut features = BTreeMap::new();
-        for entry in table.map(Table::entries).unwrap_or_default() {
+        for entry in table.map(PlanTable::entries).unwrap_or_default() {
             let feature = match entry.node.get_ref() {
                 DeValue::Boolean(on) => Feature::Flag(*on),
                 DeValue::String(text) if text == "unlimited" => Feature::Unlimited,
@@ -203,8 +203,8 @@ pub(super) fn is_limited(route: &Route) -> bool {
 }
 
 /// The words of each limit of a value, with the table they stand in.
-pub(super) fn limits<'a>(node: &'a Node<'a>) -> Vec<(Text<'a>, Option<Table<'a>>)> {
-    let words = |item| match Table::of(item) {
+pub(super) fn limits<'a>(node: &'a TomlNode<'a>) -> Vec<(Text<'a>, Option<PlanTable<'a>>)> {
+    let words = |item| match PlanTable::of(item) {
         Some(table) => Some((table.text("limit")?, Some(table))),
         None => Some((Text::of(item)?, None)),
     };
@@ -213,17 +213,17 @@ pub(super) fn limits<'a>(node: &'a Node<'a>) -> Vec<(Text<'a>, Option<Table<'a>>
 
 /// An integer or a string as atoms of a meter, or reported.
 pub(super) fn amount_of(
-    report: &mut Report<'_>,
-    node: &Node<'_>,
+    report: &mut Findings<'_>,
+    node: &TomlNode<'_>,
     meter: Option<&Meter>,
-    read: fn(&str) -> Result<Amount, Fault>,
+    read: fn(&str) -> Result<WrittenAmount, TextFault>,
 ) -> Option<u64> {
     if let Some(text) = Text::of(node) {
         let amount = read(text.text).and_then(|amount| atoms(&amount, meter));
         return amount.map_err(|f| fault(report, &text, f)).ok();
     }
     let number = integer(node)?.unsigned_abs();
-    let amount = Amount { value: Exact::whole(number), bytes: false, at: 0..0 };
+    let amount = WrittenAmount { value: Exact::whole(number), bytes: false, at: 0..0 };
     match atoms(&amount, meter) {
         Ok(atoms) => Some(atoms),
         Err(f) => {
@@ -234,9 +234,9 @@ pub(super) fn amount_of(
 }
 
 /// An amount in atoms of its meter; without one, calls.
-pub(super) fn atoms(amount: &Amount, meter: Option<&Meter>) -> Result<u64, Fault> {
+pub(super) fn atoms(amount: &WrittenAmount, meter: Option<&Meter>) -> Result<u64, TextFault> {
     let is_bytes = meter.is_some_and(|m| is_bytes(m.count));
-    let fault = |message: &str, help: String| Fault::new(amount.at.clone(), message, help);
+    let fault = |message: &str, help: String| TextFault::new(amount.at.clone(), message, help);
     if is_bytes && !amount.bytes && amount.value.num > 0 {
         let help = format!("write {}", super::error::known_names(BYTE_UNITS.map(|(unit, _)| unit)));
         return Err(fault("an amount of bytes needs its unit", help));
@@ -267,7 +267,7 @@ pub(super) fn atoms(amount: &Amount, meter: Option<&Meter>) -> Result<u64, Fault
 
 /// Refuses what includes nothing beside what includes something: each unit passes both, so nothing
 /// of the other would ever be drawn.
-fn refuse_prepaid_beside(report: &mut Report<'_>, list: &[Quota]) {
+fn refuse_prepaid_beside(report: &mut Findings<'_>, list: &[Quota]) {
     let mut whole = list.iter().filter(|quota| quota.scope == Scope::Tenant);
     let Some(prepaid) = list.iter().find(|quota| quota.is_prepaid()) else { return };
     if whole.any(|quota| !std::ptr::eq(quota, prepaid)) {
@@ -278,7 +278,7 @@ fn refuse_prepaid_beside(report: &mut Report<'_>, list: &[Quota]) {
 }
 
 /// Refuses the same words twice under one key.
-pub(super) fn refuse_twin(report: &mut Report<'_>, twin: bool, id: &str, span: &Range<usize>) {
+pub(super) fn refuse_twin(report: &mut Findings<'_>, twin: bool, id: &str, span: &Range<usize>) {
     if twin {
         let message = format!("the limit `{id}` is written twice");
         let help = "leave one out, or give it another period or scope";
@@ -304,7 +304,7 @@ fn every_word(every: Every) -> &'static str {
     found.map_or("once", |(word, _)| word)
 }
 
-fn alerts(report: &mut Report<'_>, quota: &Quota, table: Option<Table<'_>>) -> Vec<u16> {
+fn alerts(report: &mut Findings<'_>, quota: &Quota, table: Option<PlanTable<'_>>) -> Vec<u16> {
     const DEFAULT: [u16; 2] = [80, 100];
     const HIGHEST: i64 = 1_000;
     let has_share = quota.limit.is_some_and(|limit| limit > 0);

@@ -7,11 +7,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::error::{Report, unknown_help};
+use super::error::{Findings, unknown_help};
 use super::limits::amount_of;
-use super::model::{Count, Meter, MeterId, MeterStripe, Send};
+use super::model::{Meter, MeterId, MeterSource, MeterStripe, Send};
 use super::numbers::{BYTE_UNITS, Exact, MULTIPLIERS, gcd, lcm};
-use super::shape::{Entry, Table, Text, fault, integer};
+use super::shape::{PlanTable, TableLine, Text, fault, integer};
 use super::words;
 
 /// Most meters: each is a pool to ask and a line to show.
@@ -37,8 +37,8 @@ const BYTES_HOLD: u64 = 64_000;
 const REQUESTS: &str = "requests";
 
 /// The meters, `requests` first, and whether each has `send` written.
-pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Vec<bool>) {
-    let mut entries = top.table("meter").map(Table::entries).unwrap_or_default();
+pub(super) fn meters(report: &mut Findings<'_>, top: PlanTable<'_>) -> (Vec<Meter>, Vec<bool>) {
+    let mut entries = top.table("meter").map(PlanTable::entries).unwrap_or_default();
     let is_named = entries.iter().any(|entry| entry.name == REQUESTS);
     let most = if is_named { MAX_METERS } else { MAX_METERS - 1 };
     limit_number(report, &entries, most, "meters");
@@ -46,7 +46,7 @@ pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Ve
     entries.sort_by_key(|entry| entry.name != REQUESTS);
     let mut meters = Vec::new();
     if entries.first().is_none_or(|entry| entry.name != REQUESTS) {
-        meters.push(meter(REQUESTS, Count::Cost));
+        meters.push(meter(REQUESTS, MeterSource::Cost));
     }
     let offset = meters.len();
     for entry in &entries {
@@ -55,9 +55,9 @@ pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Ve
         meters.push(Meter { scale, ..meter(entry.name, count) });
     }
     let of = |n: usize| {
-        n.checked_sub(offset).and_then(|n| entries.get(n)).and_then(|e| Table::of(e.node))
+        n.checked_sub(offset).and_then(|n| entries.get(n)).and_then(|e| PlanTable::of(e.node))
     };
-    let tables: Vec<Option<Table<'_>>> = (0..meters.len()).map(of).collect();
+    let tables: Vec<Option<PlanTable<'_>>> = (0..meters.len()).map(of).collect();
     mark_named(top, &mut meters);
     sums(report, &tables, &mut meters);
     grains(top, &mut meters);
@@ -67,16 +67,16 @@ pub(super) fn meters(report: &mut Report<'_>, top: Table<'_>) -> (Vec<Meter>, Ve
         }
     }
     refuse_many_reported(report, &entries, &meters);
-    let send = |table: &Option<Table<'_>>| {
+    let send = |table: &Option<PlanTable<'_>>| {
         table.and_then(|t| t.table("stripe")).is_some_and(|stripe| stripe.node("send").is_some())
     };
     let written = tables.iter().map(send).collect();
     (meters, written)
 }
 
-fn meter(name: &str, count: Count) -> Meter {
+fn meter(name: &str, count: MeterSource) -> Meter {
     let hold = match count {
-        Count::RequestBytes | Count::ResponseBytes => BYTES_HOLD,
+        MeterSource::RequestBytes | MeterSource::ResponseBytes => BYTES_HOLD,
         _ => 0,
     };
     let name = Arc::from(name);
@@ -93,9 +93,9 @@ fn meter(name: &str, count: Count) -> Meter {
     }
 }
 
-fn count(report: &mut Report<'_>, entry: &Entry<'_>) -> Count {
-    let Some(table) = Table::of(entry.node) else {
-        return Count::Cost;
+fn count(report: &mut Findings<'_>, entry: &TableLine<'_>) -> MeterSource {
+    let Some(table) = PlanTable::of(entry.node) else {
+        return MeterSource::Cost;
     };
     let written = table.text("count");
     if let (Some(count), Some(_)) = (&written, table.node("sum")) {
@@ -103,26 +103,26 @@ fn count(report: &mut Report<'_>, entry: &Entry<'_>) -> Count {
         report.error(count.span.clone(), "`count` beside `sum`", help);
     }
     let count = match written.as_ref().map(|count| count.text) {
-        _ if table.node("sum").is_some() => Count::Sum,
-        Some("reported") => Count::Reported,
-        Some("response-bytes") => Count::ResponseBytes,
-        Some("request-bytes") => Count::RequestBytes,
-        _ => Count::Cost,
+        _ if table.node("sum").is_some() => MeterSource::Sum,
+        Some("reported") => MeterSource::Reported,
+        Some("response-bytes") => MeterSource::ResponseBytes,
+        Some("request-bytes") => MeterSource::RequestBytes,
+        _ => MeterSource::Cost,
     };
-    if entry.name == REQUESTS && count != Count::Cost {
+    if entry.name == REQUESTS && count != MeterSource::Cost {
         let span = written.map(|count| count.span).or_else(|| table.key_span("sum"));
         let help = "leave it out, or choose another name for this meter";
         let message = "`requests` is built in: one per admitted request";
         report.error(span.unwrap_or_default(), message, help);
-        return Count::Cost;
+        return MeterSource::Cost;
     }
     count
 }
 
 /// Parts of the meter's unit: as written, or what its kind has.
-fn parts(report: &mut Report<'_>, entry: &Entry<'_>, count: Count) -> u64 {
-    let usual = if count == Count::Sum { SUM_PARTS } else { 1 };
-    let Some(node) = Table::of(entry.node).and_then(|table| table.node("parts")) else {
+fn parts(report: &mut Findings<'_>, entry: &TableLine<'_>, count: MeterSource) -> u64 {
+    let usual = if count == MeterSource::Sum { SUM_PARTS } else { 1 };
+    let Some(node) = PlanTable::of(entry.node).and_then(|table| table.node("parts")) else {
         return usual;
     };
     let is_whole = entry.name == REQUESTS || is_bytes(count);
@@ -143,18 +143,18 @@ fn parts(report: &mut Report<'_>, entry: &Entry<'_>, count: Count) -> u64 {
 }
 
 /// Notes which meters some route names as concerning it.
-fn mark_named(top: Table<'_>, meters: &mut [Meter]) {
-    let routes = top.table("route").map(Table::entries).unwrap_or_default();
-    let named = routes.iter().filter_map(|route| Table::of(route.node));
+fn mark_named(top: PlanTable<'_>, meters: &mut [Meter]) {
+    let routes = top.table("route").map(PlanTable::entries).unwrap_or_default();
+    let named = routes.iter().filter_map(|route| PlanTable::of(route.node));
     for text in named.flat_map(|route| route.texts("meters")) {
         if let Some(meter) = meters.iter_mut().find(|meter| *meter.name == *text.text) {
-            meter.named = meter.count == Count::Reported;
+            meter.named = meter.count == MeterSource::Reported;
         }
     }
 }
 
-pub(super) fn is_bytes(count: Count) -> bool {
-    matches!(count, Count::RequestBytes | Count::ResponseBytes)
+pub(super) fn is_bytes(count: MeterSource) -> bool {
+    matches!(count, MeterSource::RequestBytes | MeterSource::ResponseBytes)
 }
 
 /// What to write so that an amount comes out whole that has this denominator, in atoms; `None`: it
@@ -169,10 +169,10 @@ pub(super) fn more_parts(meter: &Meter, den: u128) -> Option<String> {
 }
 
 /// How fine this file counts each meter: see [`Meter::grain`].
-fn grains(top: Table<'_>, meters: &mut [Meter]) {
-    let routes = top.table("route").map(Table::entries).unwrap_or_default();
-    let costs = routes.iter().filter_map(|route| Table::of(route.node)?.table("cost"));
-    let costs: Vec<Entry<'_>> = costs.flat_map(Table::entries).collect();
+fn grains(top: PlanTable<'_>, meters: &mut [Meter]) {
+    let routes = top.table("route").map(PlanTable::entries).unwrap_or_default();
+    let costs = routes.iter().filter_map(|route| PlanTable::of(route.node)?.table("cost"));
+    let costs: Vec<TableLine<'_>> = costs.flat_map(PlanTable::entries).collect();
     let mut grains: Vec<u64> = meters.iter().map(|meter| meter.scale).collect();
     let finer = |grain: &mut u64, atoms: u64| *grain = gcd((*grain).into(), atoms.into()) as u64;
     for entry in costs {
@@ -195,7 +195,7 @@ fn grains(top: Table<'_>, meters: &mut [Meter]) {
 }
 
 /// Resolves `sum` into whole weights.
-fn sums(report: &mut Report<'_>, tables: &[Option<Table<'_>>], meters: &mut [Meter]) {
+fn sums(report: &mut Findings<'_>, tables: &[Option<PlanTable<'_>>], meters: &mut [Meter]) {
     for (n, table) in tables.iter().enumerate() {
         let Some(sum) = table.and_then(|table| table.table("sum")) else {
             continue;
@@ -260,8 +260,8 @@ fn sums(report: &mut Report<'_>, tables: &[Option<Table<'_>>], meters: &mut [Met
 
 /// The parts of a sum: index of the meter, weight, and where it is written.
 fn weights(
-    report: &mut Report<'_>,
-    sum: Table<'_>,
+    report: &mut Findings<'_>,
+    sum: PlanTable<'_>,
     meters: &[Meter],
 ) -> Vec<(usize, Exact, Range<usize>)> {
     let mut weights = Vec::new();
@@ -272,7 +272,7 @@ fn weights(
             report.error(entry.span, format!("unknown meter `{}`", entry.name), help);
             continue;
         };
-        if meters[part].count == Count::Sum {
+        if meters[part].count == MeterSource::Sum {
             let help = "name the meters that it is the sum of";
             report.error(entry.span, format!("`{}` is a sum itself", entry.name), help);
             continue;
@@ -295,9 +295,11 @@ fn weights(
     weights
 }
 
-fn rest_of_meter(report: &mut Report<'_>, table: Table<'_>, meter: &mut Meter) {
-    let streams =
-        matches!(meter.count, Count::Reported | Count::RequestBytes | Count::ResponseBytes);
+fn rest_of_meter(report: &mut Findings<'_>, table: PlanTable<'_>, meter: &mut Meter) {
+    let streams = matches!(
+        meter.count,
+        MeterSource::Reported | MeterSource::RequestBytes | MeterSource::ResponseBytes
+    );
     for key in ["hold", "cut"] {
         if let Some(span) = table.key_span(key).filter(|_| !streams) {
             let message = format!("`{key}` on a meter whose cost is known on entry");
@@ -309,7 +311,7 @@ fn rest_of_meter(report: &mut Report<'_>, table: Table<'_>, meter: &mut Meter) {
         if let Some(hold) = amount_of(report, node, Some(meter), words::amount) {
             meter.hold = hold;
         }
-        let bytes = meter.count != Count::Reported;
+        let bytes = meter.count != MeterSource::Reported;
         if meter.hold == 0 && bytes && report.is_clean() {
             let help = "write the bytes to take at a time: \"64KB\"";
             report.error(node.span(), "bytes are taken in chunks of at least one", help);
@@ -317,7 +319,7 @@ fn rest_of_meter(report: &mut Report<'_>, table: Table<'_>, meter: &mut Meter) {
     }
     meter.cut = table.flag("cut").unwrap_or(false);
     if let Some(span) =
-        table.key_span("cut").filter(|_| meter.cut && meter.count == Count::Reported)
+        table.key_span("cut").filter(|_| meter.cut && meter.count == MeterSource::Reported)
     {
         let help = "leave `cut` out: a handler asks with `usage.take`, which is refused";
         report.error(span, "only what passes in bytes can be cut off", help);
@@ -325,7 +327,11 @@ fn rest_of_meter(report: &mut Report<'_>, table: Table<'_>, meter: &mut Meter) {
     meter.stripe = table.table("stripe").and_then(|stripe| meter_stripe(report, stripe, meter));
 }
 
-fn meter_stripe(report: &mut Report<'_>, table: Table<'_>, meter: &Meter) -> Option<MeterStripe> {
+fn meter_stripe(
+    report: &mut Findings<'_>,
+    table: PlanTable<'_>,
+    meter: &Meter,
+) -> Option<MeterStripe> {
     let event = table.text("event")?;
     if event.text.is_empty() {
         let help = "write the `event_name` of the Stripe meter";
@@ -343,7 +349,7 @@ fn meter_stripe(report: &mut Report<'_>, table: Table<'_>, meter: &Meter) -> Opt
     Some(MeterStripe { event: event.text.to_owned(), atoms_per_unit, send })
 }
 
-fn stripe_unit(report: &mut Report<'_>, unit: &Text<'_>, meter: &Meter) -> Option<u64> {
+fn stripe_unit(report: &mut Findings<'_>, unit: &Text<'_>, meter: &Meter) -> Option<u64> {
     let bytes = is_bytes(meter.count);
     let known: &[(&str, u64)] = if bytes { &BYTE_UNITS } else { &MULTIPLIERS };
     let found = known.iter().find(|(word, _)| *word == unit.text).map(|(_, by)| *by);
@@ -355,8 +361,8 @@ fn stripe_unit(report: &mut Report<'_>, unit: &Text<'_>, meter: &Meter) -> Optio
     found
 }
 
-fn refuse_many_reported(report: &mut Report<'_>, entries: &[Entry<'_>], meters: &[Meter]) {
-    let reported = meters.iter().filter(|meter| meter.count == Count::Reported);
+fn refuse_many_reported(report: &mut Findings<'_>, entries: &[TableLine<'_>], meters: &[Meter]) {
+    let reported = meters.iter().filter(|meter| meter.count == MeterSource::Reported);
     if let Some(beyond) = reported.skip(MAX_REPORTED).map(|meter| &*meter.name).next() {
         let span = entries.iter().find(|e| e.name == beyond).map(|e| e.span.clone());
         let message = format!("more than {MAX_REPORTED} meters are reported");
@@ -366,7 +372,12 @@ fn refuse_many_reported(report: &mut Report<'_>, entries: &[Entry<'_>], meters: 
 }
 
 /// Reports the first entry beyond a bound.
-pub(super) fn limit_number(report: &mut Report<'_>, entries: &[Entry<'_>], most: usize, of: &str) {
+pub(super) fn limit_number(
+    report: &mut Findings<'_>,
+    entries: &[TableLine<'_>],
+    most: usize,
+    of: &str,
+) {
     if let Some(beyond) = entries.get(most) {
         let help = format!("{most} is the most");
         report.error(beyond.span.clone(), format!("too many {of}"), help);

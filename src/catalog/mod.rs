@@ -6,7 +6,7 @@
 //! The way of a file: `keys` says which keys there are and of which type, `shape` holds the
 //! file to that, `words` reads the strings. `meters`, `routes`, `rates`, `limits`,
 //! `plans`, `offers` and `tenants` lower the tables, `check` looks at the whole. All of them go on
-//! after a mistake and leave it in `error::Report`.
+//! after a mistake and leave it in `error::Findings`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,9 +48,9 @@ pub use schema::schema;
 pub(crate) use window::{Zone, local_day};
 
 use crate::text_file;
-use error::{Report, did_you_mean, unknown_help};
+use error::{Findings, did_you_mean, unknown_help};
 use limits::Scene;
-use shape::Table;
+use shape::PlanTable;
 
 /// What tells one content of a plan file from another: SHA-256 of its bytes.
 pub(crate) fn content_hash(text: &str) -> [u8; 32] {
@@ -81,7 +81,7 @@ pub struct Catalog {
     /// The exceptions that have not ended, by the tenant's outer id.
     pub(crate) tenants: BTreeMap<Arc<str>, Exception>,
     /// What a payment state does.
-    pub(crate) billing: Billing,
+    pub(crate) billing: BillingTable,
     /// What is legal, but probably not meant; by place.
     pub warnings: Vec<Warning>,
 }
@@ -118,9 +118,9 @@ impl Catalog {
     /// Everything that is wrong, in one go. A file that is no TOML has only its syntax errors
     /// reported, since what the rest of it means is a guess.
     pub fn parse(file: &str, text: &str, now_ms: i64) -> Result<Self, PlanErrors> {
-        let mut report = Report::new(file, text);
+        let mut report = Findings::new(file, text);
         let document = read(&mut report, text)?;
-        let top = Table(document.get_ref());
+        let top = PlanTable(document.get_ref());
         shape::check_table(&mut report, &keys::TOP, top, 0..0);
         let catalog = lower(&mut report, top, now_ms, content_hash(text));
         let warnings = report.finish()?;
@@ -133,10 +133,10 @@ impl Catalog {
     /// # Errors
     ///
     /// Everything that is wrong, in one go; the file is called `override`.
-    pub(crate) fn parse_changes(&self, text: &str) -> Result<Changes, PlanErrors> {
-        let mut report = Report::new("override", text);
+    pub(crate) fn parse_changes(&self, text: &str) -> Result<PlanChanges, PlanErrors> {
+        let mut report = Findings::new("override", text);
         let document = read(&mut report, text)?;
-        let top = Table(document.get_ref());
+        let top = PlanTable(document.get_ref());
         shape::check_table(&mut report, &keys::TENANT, top, 0..0);
         for key in ["until", "note"] {
             if let Some(span) = top.key_span(key) {
@@ -188,7 +188,7 @@ impl Catalog {
 
 /// The file as TOML, or its syntax errors.
 fn read<'t>(
-    report: &mut Report<'t>,
+    report: &mut Findings<'t>,
     text: &'t str,
 ) -> Result<toml::Spanned<toml::de::DeTable<'t>>, PlanErrors> {
     match text_file::damage(text) {
@@ -198,11 +198,11 @@ fn read<'t>(
             Err(_) => syntax(report, text),
         },
     }
-    Err(std::mem::replace(report, Report::new("", "")).into_errors())
+    Err(std::mem::replace(report, Findings::new("", "")).into_errors())
 }
 
 /// Notes the mistakes of a text that is no TOML.
-fn syntax(report: &mut Report<'_>, text: &str) {
+fn syntax(report: &mut Findings<'_>, text: &str) {
     let mut twice_until = 0;
     for error in text_file::syntax_errors(text) {
         let span = error.span().unwrap_or(0..0);
@@ -227,10 +227,10 @@ fn syntax(report: &mut Report<'_>, text: &str) {
 }
 
 /// Lowers a file whose shape has been checked. With errors in the report the result is partial.
-fn lower(report: &mut Report<'_>, top: Table<'_>, now_ms: i64, hash: [u8; 32]) -> Catalog {
+fn lower(report: &mut Findings<'_>, top: PlanTable<'_>, now_ms: i64, hash: [u8; 32]) -> Catalog {
     let timezone = timezone(report, top);
     let (meters, send) = meters::meters(report, top);
-    let plan_entries = top.table("plan").map(Table::entries).unwrap_or_default();
+    let plan_entries = top.table("plan").map(PlanTable::entries).unwrap_or_default();
     let names: Vec<Arc<str>> = plan_entries.iter().map(|entry| Arc::from(entry.name)).collect();
     let scene = Scene { meters: &meters, routes: &[], plans: &names, zone: &timezone };
     let mut routes = routes::routes(report, top, &scene);
@@ -282,7 +282,7 @@ fn rated<'a>(
     })
 }
 
-fn timezone(report: &mut Report<'_>, top: Table<'_>) -> Zone {
+fn timezone(report: &mut Findings<'_>, top: PlanTable<'_>) -> Zone {
     let Some(name) = top.text("timezone") else {
         return Zone::utc();
     };

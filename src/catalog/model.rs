@@ -28,7 +28,7 @@ pub(crate) struct Meter {
     /// Its name in the file: `egress`.
     pub name: Arc<str>,
     /// Where its numbers come from.
-    pub count: Count,
+    pub count: MeterSource,
     /// Atoms set aside at admission, or per chunk while a body streams. 0: none.
     pub hold: u64,
     /// Whether a stream ends when no units remain (exact), or is served and recorded as over.
@@ -53,15 +53,15 @@ impl Meter {
     /// or the least there is, so that what is owed is seen.
     pub(crate) fn asked(&self) -> u64 {
         match self.count {
-            Count::Reported | Count::ResponseBytes => self.hold.max(self.grain),
-            Count::Cost | Count::RequestBytes | Count::Sum => self.hold,
+            MeterSource::Reported | MeterSource::ResponseBytes => self.hold.max(self.grain),
+            MeterSource::Cost | MeterSource::RequestBytes | MeterSource::Sum => self.hold,
         }
     }
 }
 
 /// Where a meter's numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Count {
+pub(crate) enum MeterSource {
     /// A route's `cost` names it (`requests`: 1 each unless the route says otherwise).
     Cost,
     /// The handler, or the response body, reports the true number.

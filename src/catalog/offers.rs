@@ -3,26 +3,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::error::{Report, known_names};
+use super::error::{Findings, known_names};
 use super::limits::{Scene, amount_of};
 use super::meters::limit_number;
 use super::model::*;
 use super::plans::{MAX_SOLD, duration, prices};
-use super::shape::{Entry, Table, Text, integer};
+use super::shape::{PlanTable, TableLine, Text, integer};
 use super::words;
 
 /// The addons, in the order of the file.
 pub(super) fn addons(
-    report: &mut Report<'_>,
-    top: Table<'_>,
+    report: &mut Findings<'_>,
+    top: PlanTable<'_>,
     scene: &Scene<'_>,
     plans: &[Plan],
 ) -> Vec<Addon> {
-    let entries = top.table("addon").map(Table::entries).unwrap_or_default();
+    let entries = top.table("addon").map(PlanTable::entries).unwrap_or_default();
     limit_number(report, &entries, MAX_SOLD, "addons");
     let mut addons = Vec::new();
     for entry in entries {
-        let Some(table) = Table::of(entry.node) else {
+        let Some(table) = PlanTable::of(entry.node) else {
             continue;
         };
         let adds = table.table("adds");
@@ -31,8 +31,8 @@ pub(super) fn addons(
         for quota in &quotas {
             check_added(report, scene, quota, plans);
         }
-        let features = adds.and_then(|adds| adds.table("feature")).map(Table::entries);
-        let feature = |e: Entry<'_>| Some((Arc::from(e.name), integer(e.node)?));
+        let features = adds.and_then(|adds| adds.table("feature")).map(PlanTable::entries);
+        let feature = |e: TableLine<'_>| Some((Arc::from(e.name), integer(e.node)?));
         addons.push(Addon {
             name: Arc::from(entry.name),
             prices: prices(table),
@@ -44,7 +44,7 @@ pub(super) fn addons(
 }
 
 /// An addon adds to the quota with the same words, so some plan must have one.
-fn check_added(report: &mut Report<'_>, scene: &Scene<'_>, quota: &Quota, plans: &[Plan]) {
+fn check_added(report: &mut Findings<'_>, scene: &Scene<'_>, quota: &Quota, plans: &[Plan]) {
     let Some(_) = quota.limit else {
         let help = "write what one of it adds: \"100k/cycle\"";
         return report.error_at(quota.place, "an addon cannot add \"unlimited\"", help);
@@ -68,16 +68,20 @@ fn check_added(report: &mut Report<'_>, scene: &Scene<'_>, quota: &Quota, plans:
 }
 
 /// The top-ups, in the order of the file.
-pub(super) fn topups(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>) -> Vec<Topup> {
-    let entries = top.table("topup").map(Table::entries).unwrap_or_default();
+pub(super) fn topups(
+    report: &mut Findings<'_>,
+    top: PlanTable<'_>,
+    scene: &Scene<'_>,
+) -> Vec<Topup> {
+    let entries = top.table("topup").map(PlanTable::entries).unwrap_or_default();
     limit_number(report, &entries, MAX_SOLD, "top-ups");
     let mut topups = Vec::new();
     for entry in entries {
-        let Some(table) = Table::of(entry.node) else {
+        let Some(table) = PlanTable::of(entry.node) else {
             continue;
         };
         let mut adds = Vec::new();
-        let lines = table.table("adds").map(Table::entries).unwrap_or_default();
+        let lines = table.table("adds").map(PlanTable::entries).unwrap_or_default();
         if let Some(node) = table.node("adds").filter(|_| lines.is_empty()) {
             report.error(
                 node.span(),
@@ -112,16 +116,16 @@ pub(super) fn topups(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>)
 }
 
 /// Refuses a price that means two things, and one that is empty.
-pub(super) fn check_prices(report: &mut Report<'_>, top: Table<'_>) {
+pub(super) fn check_prices(report: &mut Findings<'_>, top: PlanTable<'_>) {
     let mut seen: BTreeMap<&str, String> = BTreeMap::new();
     let kinds = ["plan", "addon", "topup"];
     let entries = kinds.iter().flat_map(|kind| {
-        let entries = top.table(kind).map(Table::entries).unwrap_or_default();
+        let entries = top.table(kind).map(PlanTable::entries).unwrap_or_default();
         entries.into_iter().map(move |entry| (*kind, entry))
     });
     let mut found: Vec<(Text<'_>, String)> = Vec::new();
     for (kind, entry) in entries {
-        let stripe = Table::of(entry.node).and_then(|table| table.table("stripe"));
+        let stripe = PlanTable::of(entry.node).and_then(|table| table.table("stripe"));
         let Some(stripe) = stripe else { continue };
         let texts = stripe.texts("price");
         if let Some(node) = stripe.node("price").filter(|_| texts.is_empty()) {

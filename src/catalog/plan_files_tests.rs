@@ -42,7 +42,7 @@ fn the_first_file_is_lowered() {
     assert_eq!(catalog.default_plan, catalog.plan("free").unwrap());
     assert_eq!(catalog.meters.len(), 1);
     assert_eq!(&*catalog.meters[0].name, "requests");
-    assert_eq!(catalog.meters[0].count, Count::Cost);
+    assert_eq!(catalog.meters[0].count, MeterSource::Cost);
 
     let free = plan(&catalog, "free");
     assert_eq!(rate(&free.rates["default"][0]), ("default/s", "default", 5, 10, 1));
@@ -111,7 +111,7 @@ fn the_saas_file_is_lowered() {
 
     let free = PaymentRule::Plan(catalog.plan("free").unwrap());
     let week = Duration::from_secs(7 * 86_400);
-    let billing = Billing {
+    let billing = BillingTable {
         trialing: PaymentRule::Full,
         past_due: PaymentRule::Grace(week, Box::new(free.clone())),
         unpaid: PaymentRule::PaymentRequired,
@@ -134,7 +134,7 @@ fn the_llm_file_is_lowered() {
     let credits = catalog.meter("credits").unwrap();
     let meter = |name: &str| &catalog.meters[usize::from(catalog.meter(name).unwrap().0)];
     // A sum is counted in millionths, whatever its weights are.
-    assert_eq!((meter("credits").scale, meter("credits").count), (1_000_000, Count::Sum));
+    assert_eq!((meter("credits").scale, meter("credits").count), (1_000_000, MeterSource::Sum));
     assert_eq!(meter("credits").stripe.as_ref().unwrap().atoms_per_unit, 1_000_000);
     assert_eq!(meter("input-tokens").feeds, [(credits, 1_000)]);
     assert_eq!(meter("output-tokens").feeds, [(credits, 4_000)]);

@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::Report;
+use super::error::Findings;
 use super::keys::PAYMENT_WORDS;
 use super::limits::Scene;
 use super::meters::limit_number;
 use super::model::*;
 use super::routes::{charge_on, enforce};
-use super::shape::{Entry, Table, Text, fault};
+use super::shape::{PlanTable, TableLine, Text, fault};
 use super::words;
 
 /// Most plans, addons and top-ups, each.
@@ -19,8 +19,8 @@ pub(crate) const MAX_SOLD: usize = 1024;
 
 /// The plans in the order of the file, with everything they extend merged in.
 pub(super) fn plans(
-    report: &mut Report<'_>,
-    entries: &[Entry<'_>],
+    report: &mut Findings<'_>,
+    entries: &[TableLine<'_>],
     scene: &Scene<'_>,
 ) -> Vec<Plan> {
     limit_number(report, entries, MAX_SOLD, "plans");
@@ -55,9 +55,9 @@ struct Draft {
     on_lease_error: Option<OnLeaseError>,
 }
 
-fn draft(report: &mut Report<'_>, scene: &Scene<'_>, entry: &Entry<'_>) -> Draft {
+fn draft(report: &mut Findings<'_>, scene: &Scene<'_>, entry: &TableLine<'_>) -> Draft {
     let empty = Default::default();
-    let table = Table::of(entry.node).unwrap_or(Table(&empty));
+    let table = PlanTable::of(entry.node).unwrap_or(PlanTable(&empty));
     let extends = table.text("extends");
     Draft {
         name: Arc::from(entry.name),
@@ -75,7 +75,7 @@ fn draft(report: &mut Report<'_>, scene: &Scene<'_>, entry: &Entry<'_>) -> Draft
 }
 
 /// Reports each circle of `extends` at its first plan in the file, and opens it there.
-fn cut_cycles(report: &mut Report<'_>, drafts: &mut [Draft]) {
+fn cut_cycles(report: &mut Findings<'_>, drafts: &mut [Draft]) {
     for first in 0..drafts.len() {
         let mut path = vec![first];
         let mut at = first;
@@ -142,9 +142,9 @@ fn merged(draft: &Draft, base: Option<Plan>) -> Plan {
     plan
 }
 
-fn on_lease_error(report: &mut Report<'_>, table: Table<'_>) -> Option<OnLeaseError> {
+fn on_lease_error(report: &mut Findings<'_>, table: PlanTable<'_>) -> Option<OnLeaseError> {
     let node = table.node("on-lease-error")?;
-    let Some(inner) = Table::of(node) else {
+    let Some(inner) = PlanTable::of(node) else {
         return Some(OnLeaseError::Deny);
     };
     let allow = inner.text("allow")?;
@@ -157,7 +157,7 @@ fn on_lease_error(report: &mut Report<'_>, table: Table<'_>) -> Option<OnLeaseEr
 }
 
 /// The lookup keys of a table's `stripe`.
-pub(super) fn prices(table: Table<'_>) -> Vec<String> {
+pub(super) fn prices(table: PlanTable<'_>) -> Vec<String> {
     let stripe = table.table("stripe");
     stripe.map(|stripe| stripe.texts("price")).unwrap_or_default().iter().map(own).collect()
 }
@@ -168,7 +168,7 @@ pub(super) fn own(text: &Text<'_>) -> String {
 }
 
 /// A duration that is written, or reported.
-pub(super) fn duration(report: &mut Report<'_>, text: Option<Text<'_>>) -> Option<Duration> {
+pub(super) fn duration(report: &mut Findings<'_>, text: Option<Text<'_>>) -> Option<Duration> {
     let text = text?;
     words::duration(text.text).map_err(|f| fault(report, &text, f)).ok()
 }

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cursor::{Amount, Fault};
-use super::error::{Report, unknown_help};
+use super::cursor::{TextFault, WrittenAmount};
+use super::error::{Findings, unknown_help};
 use super::limits::{Scene, atoms, identity, is_limited, limits, refuse_twin};
 use super::model::{Rate, RateOn, RouteId};
-use super::shape::{Table, Text, fault};
+use super::shape::{PlanTable, Text, fault};
 use super::words;
 
 impl Scene<'_> {
     /// `rate.x`, by key.
     pub(super) fn rates(
         &self,
-        report: &mut Report<'_>,
-        table: Option<Table<'_>>,
+        report: &mut Findings<'_>,
+        table: Option<PlanTable<'_>>,
     ) -> BTreeMap<Arc<str>, Vec<Rate>> {
         let mut rates = BTreeMap::new();
-        for entry in table.map(Table::entries).unwrap_or_default() {
+        for entry in table.map(PlanTable::entries).unwrap_or_default() {
             let on = self.rate_on(report, entry.name, entry.span);
             let mut list: Vec<Rate> = Vec::new();
             for (text, table) in limits(entry.node) {
@@ -37,7 +37,7 @@ impl Scene<'_> {
         rates
     }
 
-    fn rate_on(&self, report: &mut Report<'_>, name: &str, span: Range<usize>) -> Option<RateOn> {
+    fn rate_on(&self, report: &mut Findings<'_>, name: &str, span: Range<usize>) -> Option<RateOn> {
         match name {
             "all" => return Some(RateOn::All),
             "default" => return Some(RateOn::Default),
@@ -61,7 +61,7 @@ impl Scene<'_> {
 
     fn rate(
         &self,
-        report: &mut Report<'_>,
+        report: &mut Findings<'_>,
         key: &str,
         on: RateOn,
         text: &Text<'_>,
@@ -76,7 +76,7 @@ impl Scene<'_> {
         };
         let of = meter.map(|id| self.of(id));
         let mut atoms =
-            |amount: &Amount| atoms(amount, of).map_err(|f| fault(report, text, f)).ok();
+            |amount: &WrittenAmount| atoms(amount, of).map_err(|f| fault(report, text, f)).ok();
         let amount = atoms(&words.amount)?;
         let burst = words.burst.as_ref().map_or(Some(amount), &mut atoms)?;
         let burst_at = words.burst.as_ref().map_or(words.amount.at.clone(), |b| b.at.clone());
@@ -112,25 +112,25 @@ fn fits_bucket(
     per_ns: u128,
     amount_at: &Range<usize>,
     burst_at: Range<usize>,
-) -> Result<(), Fault> {
+) -> Result<(), TextFault> {
     const ROUNDING: u128 = 100;
     let at = amount_at.clone();
     if amount == 0 || burst == 0 {
         let at = if amount == 0 { at } else { burst_at };
         let help = "write `needs = \"..\"` on the route to close it";
-        return Err(Fault::new(at, "a rate of 0 lets nothing through", help));
+        return Err(TextFault::new(at, "a rate of 0 lets nothing through", help));
     }
     let per_ns = per_ns * u128::from(grain);
     let interval = per_ns / u128::from(amount);
     let burst = burst / grain;
     if interval == 0 || per_ns % u128::from(amount) * ROUNDING > per_ns {
         let help = "write a lower rate: a bucket counts whole nanoseconds between units";
-        return Err(Fault::new(at, "the rate overflows the bucket", help));
+        return Err(TextFault::new(at, "the rate overflows the bucket", help));
     }
     let full = u128::from(burst) * interval;
     if burst > u64::from(u32::MAX) || full > u128::from(u64::MAX) {
         let help = "write a smaller burst, or a shorter period";
-        return Err(Fault::new(burst_at, "the burst overflows the bucket", help));
+        return Err(TextFault::new(burst_at, "the burst overflows the bucket", help));
     }
     Ok(())
 }

@@ -61,19 +61,19 @@ impl Reads {
 /// The patterns of one method.
 #[derive(Clone, Default)]
 struct Tree {
-    root: Node,
+    root: RouteNode,
     patterns: Vec<(Pattern, RouteId)>,
 }
 
 /// What may follow one slash.
 #[derive(Clone, Default)]
-struct Node {
+struct RouteNode {
     /// The pattern that ends before the slash, by its place in the tree's list.
     end: Option<usize>,
     /// In alphabetical order.
-    literals: Vec<(Box<str>, Node)>,
+    literals: Vec<(Box<str>, RouteNode)>,
     /// The most specific first.
-    wild: Vec<(Segment, Node)>,
+    wild: Vec<(Segment, RouteNode)>,
 }
 
 impl Routes {
@@ -282,7 +282,7 @@ impl Tree {
                 Segment::Literal(text) => {
                     let at = node.literals.binary_search_by(|(known, _)| known.cmp(text));
                     let at = at.unwrap_or_else(|at| {
-                        node.literals.insert(at, (text.clone(), Node::default()));
+                        node.literals.insert(at, (text.clone(), RouteNode::default()));
                         at
                     });
                     &mut node.literals[at].1
@@ -292,7 +292,7 @@ impl Tree {
                     let at = at.unwrap_or_else(|| {
                         let at =
                             node.wild.partition_point(|(known, _)| order(known) <= order(wild));
-                        node.wild.insert(at, (wild.clone(), Node::default()));
+                        node.wild.insert(at, (wild.clone(), RouteNode::default()));
                         at
                     });
                     &mut node.wild[at].1
@@ -304,7 +304,7 @@ impl Tree {
     }
 }
 
-impl Node {
+impl RouteNode {
     /// By what follows the slash. Each node is looked at once at most, so that no path takes longer
     /// than the plan file has patterns.
     fn find(&self, rest: &str, empty: Empty) -> Option<usize> {

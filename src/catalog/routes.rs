@@ -3,24 +3,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::error::Report;
+use super::error::Findings;
 use super::limits::{Scene, amount_of};
 use super::meters::limit_number;
-use super::model::{Auth, ChargeOn, Count, Enforce, MeterId, Route};
+use super::model::{Auth, ChargeOn, Enforce, MeterId, MeterSource, Route};
 use super::router::{self, Routes};
-use super::shape::{Table, Text};
+use super::shape::{PlanTable, Text};
 use super::words;
 
 /// Most routes.
 pub(crate) const MAX_ROUTES: usize = 1024;
 
 /// The routes, in the order of the file.
-pub(super) fn routes(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>) -> Routes {
+pub(super) fn routes(report: &mut Findings<'_>, top: PlanTable<'_>, scene: &Scene<'_>) -> Routes {
     let mut routes = Routes::default();
-    let entries = top.table("route").map(Table::entries).unwrap_or_default();
+    let entries = top.table("route").map(PlanTable::entries).unwrap_or_default();
     limit_number(report, &entries, MAX_ROUTES, "routes");
     for entry in entries.iter().take(MAX_ROUTES) {
-        let Some(table) = Table::of(entry.node) else {
+        let Some(table) = PlanTable::of(entry.node) else {
             continue;
         };
         let id = routes.push(route(report, scene, entry.name, table));
@@ -46,7 +46,7 @@ pub(super) fn routes(report: &mut Report<'_>, top: Table<'_>, scene: &Scene<'_>)
     routes
 }
 
-fn route(report: &mut Report<'_>, scene: &Scene<'_>, name: &str, table: Table<'_>) -> Route {
+fn route(report: &mut Findings<'_>, scene: &Scene<'_>, name: &str, table: PlanTable<'_>) -> Route {
     let route = Route {
         name: Arc::from(name),
         cost: table.table("cost").map(|cost| costs(report, scene, cost)).unwrap_or_default(),
@@ -77,7 +77,11 @@ fn route(report: &mut Report<'_>, scene: &Scene<'_>, name: &str, table: Table<'_
     route
 }
 
-fn costs(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Vec<(MeterId, u64)> {
+fn costs(
+    report: &mut Findings<'_>,
+    scene: &Scene<'_>,
+    table: PlanTable<'_>,
+) -> Vec<(MeterId, u64)> {
     let mut costs = BTreeMap::new();
     for entry in table.entries() {
         let Some(id) = scene.meter(report, entry.name, entry.span) else {
@@ -87,7 +91,7 @@ fn costs(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Vec<(M
         let Some(cost) = amount_of(report, entry.node, Some(meter), words::fraction) else {
             continue;
         };
-        if cost > 0 && !matches!(meter.count, Count::Cost | Count::Sum) {
+        if cost > 0 && !matches!(meter.count, MeterSource::Cost | MeterSource::Sum) {
             let message = format!("what `{}` costs is known only afterwards", meter.name);
             let help =
                 format!("write 0 if it is not counted here, or `hold` in [meter.{}]", meter.name);
@@ -99,7 +103,7 @@ fn costs(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Vec<(M
 }
 
 /// `meters`: those whose numbers only some routes have.
-fn concerning(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Vec<MeterId> {
+fn concerning(report: &mut Findings<'_>, scene: &Scene<'_>, table: PlanTable<'_>) -> Vec<MeterId> {
     let mut named = Vec::new();
     let out = table.table("cost");
     for text in table.texts("meters") {
@@ -109,19 +113,21 @@ fn concerning(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> V
         let meter = scene.of(id);
         let name = &meter.name;
         let wrong = match meter.count {
-            Count::Reported if out.is_some_and(|cost| cost.key_span(name).is_some()) => Some((
-                format!("`{name}` is said not to concern the route in `cost`"),
-                "write it in one of both".to_owned(),
-            )),
-            Count::Reported if named.contains(&id) => {
+            MeterSource::Reported if out.is_some_and(|cost| cost.key_span(name).is_some()) => {
+                Some((
+                    format!("`{name}` is said not to concern the route in `cost`"),
+                    "write it in one of both".to_owned(),
+                ))
+            }
+            MeterSource::Reported if named.contains(&id) => {
                 Some((format!("`{name}` is written twice"), "leave one out".to_owned()))
             }
-            Count::Reported => None,
-            Count::Cost if id.0 != 0 => Some((
+            MeterSource::Reported => None,
+            MeterSource::Cost if id.0 != 0 => Some((
                 format!("`{name}` concerns the routes whose `cost` names it"),
                 format!("write `cost = {{ {name} = 1 }}`"),
             )),
-            Count::Sum => Some((
+            MeterSource::Sum => Some((
                 format!("`{name}` follows the meters that it sums up"),
                 "write these instead".to_owned(),
             )),
@@ -138,7 +144,7 @@ fn concerning(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> V
     named
 }
 
-fn header_name(report: &mut Report<'_>, text: &Text<'_>) -> Option<String> {
+fn header_name(report: &mut Findings<'_>, text: &Text<'_>) -> Option<String> {
     let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
     if text.text.is_empty() || !text.text.bytes().all(token) {
         let help = "write `once-by = \"idempotency-key\"`";
@@ -149,7 +155,7 @@ fn header_name(report: &mut Report<'_>, text: &Text<'_>) -> Option<String> {
 }
 
 /// `charge-on`, where it is written.
-pub(super) fn charge_on(report: &mut Report<'_>, table: Table<'_>) -> Option<ChargeOn> {
+pub(super) fn charge_on(report: &mut Findings<'_>, table: PlanTable<'_>) -> Option<ChargeOn> {
     let node = table.node("charge-on")?;
     let texts = table.texts("charge-on");
     if texts.is_empty() {
@@ -173,7 +179,7 @@ pub(super) fn charge_on(report: &mut Report<'_>, table: Table<'_>) -> Option<Cha
 }
 
 /// `enforce`, where it is written.
-pub(super) fn enforce(table: Table<'_>) -> Option<Enforce> {
+pub(super) fn enforce(table: PlanTable<'_>) -> Option<Enforce> {
     table.text("enforce").map(|enforce| match enforce.text {
         "shadow" => Enforce::Shadow,
         _ => Enforce::On,

@@ -6,21 +6,21 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::cursor::Fault;
-use super::error::{Report, unknown_help};
-use super::form::{Form, Key, Names, Shape};
+use super::cursor::TextFault;
+use super::error::{Findings, unknown_help};
+use super::form::{Form, FormKey, Names, Shape};
 
-pub(super) type Node<'a> = Spanned<DeValue<'a>>;
+pub(super) type TomlNode<'a> = Spanned<DeValue<'a>>;
 
 /// A table of the file.
 #[derive(Clone, Copy)]
-pub(super) struct Table<'a>(pub(super) &'a DeTable<'a>);
+pub(super) struct PlanTable<'a>(pub(super) &'a DeTable<'a>);
 
 /// One line of a table.
-pub(super) struct Entry<'a> {
+pub(super) struct TableLine<'a> {
     pub(super) name: &'a str,
     pub(super) span: Range<usize>,
-    pub(super) node: &'a Node<'a>,
+    pub(super) node: &'a TomlNode<'a>,
 }
 
 /// A string of the file, and where its literal stands.
@@ -30,16 +30,16 @@ pub(super) struct Text<'a> {
     pub(super) span: Range<usize>,
 }
 
-impl<'a> Table<'a> {
-    pub(super) fn of(node: &'a Node<'a>) -> Option<Self> {
+impl<'a> PlanTable<'a> {
+    pub(super) fn of(node: &'a TomlNode<'a>) -> Option<Self> {
         node.get_ref().as_table().map(Self)
     }
 
-    pub(super) fn node(self, key: &str) -> Option<&'a Node<'a>> {
+    pub(super) fn node(self, key: &str) -> Option<&'a TomlNode<'a>> {
         self.0.get(key)
     }
 
-    pub(super) fn table(self, key: &str) -> Option<Table<'a>> {
+    pub(super) fn table(self, key: &str) -> Option<PlanTable<'a>> {
         self.node(key).and_then(Self::of)
     }
 
@@ -64,10 +64,10 @@ impl<'a> Table<'a> {
     }
 
     /// Its lines, in the order of the file.
-    pub(super) fn entries(self) -> Vec<Entry<'a>> {
-        let entry = |(key, node): (&'a Spanned<_>, &'a Node<'a>)| {
+    pub(super) fn entries(self) -> Vec<TableLine<'a>> {
+        let entry = |(key, node): (&'a Spanned<_>, &'a TomlNode<'a>)| {
             let name: &std::borrow::Cow<'a, str> = key.get_ref();
-            Entry { name, span: key.span(), node }
+            TableLine { name, span: key.span(), node }
         };
         let mut entries: Vec<_> = self.0.iter().map(entry).collect();
         entries.sort_by_key(|entry| entry.span.start);
@@ -81,29 +81,29 @@ impl<'a> Table<'a> {
 }
 
 impl<'a> Text<'a> {
-    pub(super) fn of(node: &'a Node<'a>) -> Option<Self> {
+    pub(super) fn of(node: &'a TomlNode<'a>) -> Option<Self> {
         node.get_ref().as_str().map(|text| Self { text, span: node.span() })
     }
 }
 
 /// The items of a list, or the value that stands alone.
-pub(super) fn items<'a>(node: &'a Node<'a>) -> Vec<&'a Node<'a>> {
+pub(super) fn items<'a>(node: &'a TomlNode<'a>) -> Vec<&'a TomlNode<'a>> {
     match node.get_ref() {
         DeValue::Array(array) => array.iter().collect(),
         _ => vec![node],
     }
 }
 
-pub(super) fn integer(node: &Node<'_>) -> Option<i64> {
+pub(super) fn integer(node: &TomlNode<'_>) -> Option<i64> {
     let number = node.get_ref().as_integer()?;
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
 /// Checks a table against its shape. `at` is where errors about the table as a whole point.
 pub(super) fn check_table(
-    report: &mut Report<'_>,
+    report: &mut Findings<'_>,
     shape: &'static Shape,
-    table: Table<'_>,
+    table: PlanTable<'_>,
     at: Range<usize>,
 ) {
     for name in shape.required {
@@ -128,7 +128,7 @@ pub(super) fn check_table(
     }
 }
 
-fn check(report: &mut Report<'_>, key: &Key, form: &'static Form, node: &Node<'_>) {
+fn check(report: &mut Findings<'_>, key: &FormKey, form: &'static Form, node: &TomlNode<'_>) {
     use Form::*;
     let value = node.get_ref();
     let fits = match form {
@@ -153,7 +153,7 @@ fn check(report: &mut Report<'_>, key: &Key, form: &'static Form, node: &Node<'_
         WordOr(words, _) if value.is_str() => check_words(report, words, node),
         Each(names, form) => check_each(report, key, *names, form, node),
         Table(shape) | Payment(_, shape) | WordOr(_, shape) => {
-            if let Some(table) = self::Table::of(node) {
+            if let Some(table) = PlanTable::of(node) {
                 let at = node.span();
                 check_table(report, shape, table, at);
             }
@@ -163,14 +163,14 @@ fn check(report: &mut Report<'_>, key: &Key, form: &'static Form, node: &Node<'_
 }
 
 fn check_limits(
-    report: &mut Report<'_>,
-    key: &Key,
+    report: &mut Findings<'_>,
+    key: &FormKey,
     form: &'static Form,
     shape: &'static Shape,
-    node: &Node<'_>,
+    node: &TomlNode<'_>,
 ) {
     for item in items(node) {
-        match Table::of(item) {
+        match PlanTable::of(item) {
             Some(table) => check_table(report, shape, table, item.span()),
             None => check(report, key, form, item),
         }
@@ -181,7 +181,7 @@ fn check_limits(
     }
 }
 
-fn check_words(report: &mut Report<'_>, words: &[&str], node: &Node<'_>) {
+fn check_words(report: &mut Findings<'_>, words: &[&str], node: &TomlNode<'_>) {
     for item in items(node).into_iter().filter_map(Text::of) {
         if !words.contains(&item.text) {
             let help = unknown_help(item.text, words.iter().copied());
@@ -191,18 +191,18 @@ fn check_words(report: &mut Report<'_>, words: &[&str], node: &Node<'_>) {
 }
 
 fn check_each(
-    report: &mut Report<'_>,
-    key: &Key,
+    report: &mut Findings<'_>,
+    key: &FormKey,
     names: Names,
     form: &'static Form,
-    node: &Node<'_>,
+    node: &TomlNode<'_>,
 ) {
-    let Some(table) = Table::of(node) else { return };
+    let Some(table) = PlanTable::of(node) else { return };
     for entry in table.entries() {
         if let Some((message, help)) = names.fault(entry.name) {
             report.error(entry.span.clone(), message, help);
         }
-        match (form, Table::of(entry.node)) {
+        match (form, PlanTable::of(entry.node)) {
             (Form::Table(shape), Some(table)) => check_table(report, shape, table, entry.span),
             (Form::Table(shape), None) => {
                 let message = format!("`{}` is {}", entry.name, type_of(entry.node));
@@ -214,7 +214,7 @@ fn check_each(
     }
 }
 
-fn mismatch(report: &mut Report<'_>, name: &str, form: &Form, node: &Node<'_>) {
+fn mismatch(report: &mut Findings<'_>, name: &str, form: &Form, node: &TomlNode<'_>) {
     let written = report.words(&node.span()).to_owned();
     let (message, help) = match (form, node.get_ref()) {
         (Form::RateWords, DeValue::Integer(_)) => (
@@ -244,7 +244,7 @@ fn mismatch(report: &mut Report<'_>, name: &str, form: &Form, node: &Node<'_>) {
     report.error(node.span(), message, help);
 }
 
-fn type_of(node: &Node<'_>) -> &'static str {
+fn type_of(node: &TomlNode<'_>) -> &'static str {
     match node.get_ref() {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",
@@ -293,7 +293,7 @@ pub(super) fn sample(name: &str, form: &Form) -> String {
 }
 
 /// Notes what is wrong in the words of a string.
-pub(super) fn fault(report: &mut Report<'_>, text: &Text<'_>, fault: Fault) {
+pub(super) fn fault(report: &mut Findings<'_>, text: &Text<'_>, fault: TextFault) {
     let at = report.within(text.span.clone(), text.text, fault.at);
     report.error(at, fault.message, fault.help);
 }

@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use toml::value::Date;
 
-use super::error::{Report, unknown_help};
+use super::error::{Findings, unknown_help};
 use super::keys::PAYMENT_WORDS;
 use super::limits::Scene;
 use super::model::*;
 use super::plans::duration;
 use super::routes::enforce;
-use super::shape::{Node, Table, Text, fault};
+use super::shape::{PlanTable, Text, TomlNode, fault};
 use super::words;
 
 /// The exceptions by tenant; those that have ended at `now_ms` are checked and left out.
 pub(super) fn tenants(
-    report: &mut Report<'_>,
-    top: Table<'_>,
+    report: &mut Findings<'_>,
+    top: PlanTable<'_>,
     scene: &Scene<'_>,
     now_ms: i64,
 ) -> BTreeMap<Arc<str>, Exception> {
     let mut tenants = BTreeMap::new();
-    for entry in top.table("tenant").map(Table::entries).unwrap_or_default() {
-        let Some(table) = Table::of(entry.node) else {
+    for entry in top.table("tenant").map(PlanTable::entries).unwrap_or_default() {
+        let Some(table) = PlanTable::of(entry.node) else {
             continue;
         };
         let changes = changes(report, scene, table);
@@ -42,9 +42,13 @@ pub(super) fn tenants(
 }
 
 /// The words of a `[tenant.x]` table that change a plan.
-pub(super) fn changes(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Changes {
+pub(super) fn changes(
+    report: &mut Findings<'_>,
+    scene: &Scene<'_>,
+    table: PlanTable<'_>,
+) -> PlanChanges {
     let plan = table.text("plan").and_then(|name| scene.plan(report, &name));
-    Changes {
+    PlanChanges {
         plan: plan.and_then(|n| u16::try_from(n).ok()).map(PlanId),
         rates: scene.rates(report, table.table("rate")),
         quotas: scene.quotas(report, table.table("quota")),
@@ -55,7 +59,7 @@ pub(super) fn changes(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'
     }
 }
 
-fn term(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Option<Term> {
+fn term(report: &mut Findings<'_>, scene: &Scene<'_>, table: PlanTable<'_>) -> Option<Term> {
     let from = table.node("from").and_then(|node| midnight(report, scene, node, 0));
     let every = table.text("every")?;
     let months = words::term(every.text).map_err(|f| fault(report, &every, f)).ok()?;
@@ -63,7 +67,12 @@ fn term(report: &mut Report<'_>, scene: &Scene<'_>, table: Table<'_>) -> Option<
 }
 
 /// The local midnight that begins a date, or the one `later` days on.
-fn midnight(report: &mut Report<'_>, scene: &Scene<'_>, node: &Node<'_>, later: u8) -> Option<i64> {
+fn midnight(
+    report: &mut Findings<'_>,
+    scene: &Scene<'_>,
+    node: &TomlNode<'_>,
+    later: u8,
+) -> Option<i64> {
     let datetime = node.get_ref().as_datetime().filter(|d| d.time.is_none() && d.offset.is_none());
     let Date { year, month, day } = datetime?.date?;
     let date = (i16::try_from(year).ok(), i8::try_from(month).ok(), i8::try_from(day).ok());
@@ -79,12 +88,12 @@ fn midnight(report: &mut Report<'_>, scene: &Scene<'_>, node: &Node<'_>, later: 
 
 /// `[billing]`, with what holds where the file does not say.
 pub(super) fn billing(
-    report: &mut Report<'_>,
-    top: Table<'_>,
+    report: &mut Findings<'_>,
+    top: PlanTable<'_>,
     scene: &Scene<'_>,
     plans: &[Plan],
     default_plan: PlanId,
-) -> Billing {
+) -> BillingTable {
     const GRACE: Duration = Duration::from_secs(7 * 86_400);
     let table = top.table("billing");
     let mut rule = |key: &str, default: PaymentRule| {
@@ -96,7 +105,7 @@ pub(super) fn billing(
         Some("cancel") => OnFinalFailure::Cancel,
         _ => OnFinalFailure::Keep,
     };
-    Billing {
+    BillingTable {
         trialing: rule("trialing", PaymentRule::Full),
         past_due: rule("past-due", PaymentRule::Grace(GRACE, Box::new(default.clone()))),
         unpaid: rule("unpaid", PaymentRule::PaymentRequired),
@@ -108,8 +117,8 @@ pub(super) fn billing(
 
 /// The plan of `on-payment-method`: one with a price, or nobody could be subscribed to it.
 fn subscribes(
-    report: &mut Report<'_>,
-    table: Option<Table<'_>>,
+    report: &mut Findings<'_>,
+    table: Option<PlanTable<'_>>,
     scene: &Scene<'_>,
     plans: &[Plan],
 ) -> Option<PlanId> {
@@ -123,18 +132,22 @@ fn subscribes(
     u16::try_from(found).ok().map(PlanId)
 }
 
-fn payment(report: &mut Report<'_>, scene: &Scene<'_>, node: &Node<'_>) -> Option<PaymentRule> {
+fn payment(
+    report: &mut Findings<'_>,
+    scene: &Scene<'_>,
+    node: &TomlNode<'_>,
+) -> Option<PaymentRule> {
     if let Some(text) = Text::of(node) {
         return payment_word(report, scene, &text);
     }
-    let table = Table::of(node)?;
+    let table = PlanTable::of(node)?;
     let then = table.text("then").and_then(|text| payment_word(report, scene, &text));
     let grace = duration(report, table.text("grace"))?;
     Some(PaymentRule::Grace(grace, Box::new(then?)))
 }
 
 fn payment_word(
-    report: &mut Report<'_>,
+    report: &mut Findings<'_>,
     scene: &Scene<'_>,
     text: &Text<'_>,
 ) -> Option<PaymentRule> {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cursor::{Amount, Cursor, Fault};
+use super::cursor::{Cursor, TextFault, WrittenAmount};
 use super::error::{did_you_mean, known_names};
 use super::model::{Every, Scope};
 use super::numbers::Exact;
@@ -80,11 +80,11 @@ pub(super) fn is_reserved(name: &str) -> bool {
 /// The words of a rate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RateWords<'a> {
-    pub(super) amount: Amount,
+    pub(super) amount: WrittenAmount,
     pub(super) meter: Option<(&'a str, Range<usize>)>,
     pub(super) per: Duration,
     pub(super) period: &'static str,
-    pub(super) burst: Option<Amount>,
+    pub(super) burst: Option<WrittenAmount>,
     pub(super) scope: Scope,
 }
 
@@ -92,13 +92,13 @@ pub(super) struct RateWords<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QuotaWords {
     /// `None`: unlimited.
-    pub(super) limit: Option<Amount>,
+    pub(super) limit: Option<WrittenAmount>,
     pub(super) every: Every,
     pub(super) scope: Scope,
 }
 
 /// `N[k|M] [meter]/(s|min|h) [burst N] [per SCOPE]`
-pub(super) fn rate(text: &str) -> Result<RateWords<'_>, Fault> {
+pub(super) fn rate(text: &str) -> Result<RateWords<'_>, TextFault> {
     let mut cursor = Cursor::new(text);
     let amount = cursor.amount()?;
     let meter = (!cursor.next_is('/')).then(|| cursor.word()).filter(|(word, _)| !word.is_empty());
@@ -106,7 +106,7 @@ pub(super) fn rate(text: &str) -> Result<RateWords<'_>, Fault> {
         let end = cursor.at..cursor.text.len();
         let help = format!("write \"{}/s\", \"../min\" or \"../h\"", text.trim());
         return Err(match end.is_empty() {
-            true => Fault::new(0..text.len(), "a rate needs a period", help),
+            true => TextFault::new(0..text.len(), "a rate needs a period", help),
             false => cursor.unexpected("a `/` and a period", "write it like \"50/s burst 100\""),
         });
     }
@@ -119,7 +119,11 @@ pub(super) fn rate(text: &str) -> Result<RateWords<'_>, Fault> {
             "per" if scope.is_none() => scope = Some(cursor.scope()?),
             "" if cursor.is_done() => break,
             "burst" | "per" => {
-                return Err(Fault::new(at, format!("`{word}` is written twice"), "leave one out"));
+                return Err(TextFault::new(
+                    at,
+                    format!("`{word}` is written twice"),
+                    "leave one out",
+                ));
             }
             _ => return Err(cursor.stray(at, "burst N` or `per SCOPE", "50/s burst 100 per key")),
         }
@@ -136,7 +140,7 @@ pub(super) fn rate(text: &str) -> Result<RateWords<'_>, Fault> {
 
 /// `N[unit]/(hour|day|week|month|year|cycle|term) [per SCOPE]`, `N[unit]`, `unlimited` or
 /// `prepaid`: nothing, granted once.
-pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
+pub(super) fn quota(text: &str) -> Result<QuotaWords, TextFault> {
     let mut cursor = Cursor::new(text);
     if cursor.eat_word("unlimited") {
         if !cursor.is_done() {
@@ -150,7 +154,7 @@ pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
             let help = "write \"prepaid\" alone";
             return Err(cursor.unexpected("the end: nothing is included, of no period", help));
         }
-        let nothing = Amount { value: Exact::whole(0), bytes: false, at: 0..text.len() };
+        let nothing = WrittenAmount { value: Exact::whole(0), bytes: false, at: 0..text.len() };
         return Ok(QuotaWords { limit: Some(nothing), every: Every::Once, scope: Scope::Tenant });
     }
     let limit = cursor.amount()?;
@@ -163,7 +167,7 @@ pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
         "per" if every == Every::Once => {
             let help = "write a period, as in \"500/day per user\"";
             let message = "units granted once are the whole tenant's";
-            return Err(Fault::new(at.start..text.len(), message, help));
+            return Err(TextFault::new(at.start..text.len(), message, help));
         }
         "per" => scope = cursor.scope()?,
         "" => {}
@@ -179,7 +183,7 @@ pub(super) fn quota(text: &str) -> Result<QuotaWords, Fault> {
 }
 
 /// `N[unit]` and nothing else.
-pub(super) fn amount(text: &str) -> Result<Amount, Fault> {
+pub(super) fn amount(text: &str) -> Result<WrittenAmount, TextFault> {
     let mut cursor = Cursor::new(text);
     let amount = cursor.amount()?;
     if cursor.is_done() {
@@ -193,14 +197,14 @@ pub(super) fn amount(text: &str) -> Result<Amount, Fault> {
 }
 
 /// `N[unit]`, or a fraction `N/M`.
-pub(super) fn fraction(text: &str) -> Result<Amount, Fault> {
+pub(super) fn fraction(text: &str) -> Result<WrittenAmount, TextFault> {
     let mut cursor = Cursor::new(text);
     let mut amount = cursor.amount()?;
     if cursor.eat('/') {
         let below = cursor.amount()?;
         let value = below.value.to_u64().and_then(|below| amount.value.over(u128::from(below)));
         amount.value = value.ok_or_else(|| {
-            Fault::new(below.at, "not a number to divide by", "write it like \"1/1000\"")
+            TextFault::new(below.at, "not a number to divide by", "write it like \"1/1000\"")
         })?;
         amount.at = 0..text.len();
     }
@@ -211,15 +215,19 @@ pub(super) fn fraction(text: &str) -> Result<Amount, Fault> {
 }
 
 /// `N(s|min|h|d)`, above zero.
-pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
+pub(super) fn duration(text: &str) -> Result<Duration, TextFault> {
     counted(text, &DURATIONS, "a duration", "7d").map(Duration::from_secs)
 }
 
 /// `N(mo|y)`, in months, at most [`MAX_TERM_MONTHS`].
-pub(super) fn term(text: &str) -> Result<u32, Fault> {
+pub(super) fn term(text: &str) -> Result<u32, TextFault> {
     let months = counted(text, &TERMS, "a term", "1y")?;
     u32::try_from(months).ok().filter(|months| *months <= MAX_TERM_MONTHS).ok_or_else(|| {
-        Fault::new(0..text.len(), "a term is at most 50 years", "write it like \"1y\" or \"18mo\"")
+        TextFault::new(
+            0..text.len(),
+            "a term is at most 50 years",
+            "write it like \"1y\" or \"18mo\"",
+        )
     })
 }
 
@@ -241,18 +249,18 @@ fn counted(
     units: &[(&'static str, u64)],
     what: &str,
     example: &str,
-) -> Result<u64, Fault> {
+) -> Result<u64, TextFault> {
     let help = || format!("write a number and one of {}: \"{example}\"", names(units));
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let wrong = |message: String| Fault::new(0..text.len(), message, help());
+    let wrong = |message: String| TextFault::new(0..text.len(), message, help());
     let number: u64 = number.parse().map_err(|_| wrong(format!("`{text}` is not {what}")))?;
     let Some((_, each)) = units.iter().find(|(word, _)| *word == unit) else {
         if unit.is_empty() {
             return Err(wrong(format!("{what} needs a unit")));
         }
         let message = format!("`{unit}` is no unit of {what}");
-        return Err(Fault::new(digits..text.len(), message, help_for(unit, units, example)));
+        return Err(TextFault::new(digits..text.len(), message, help_for(unit, units, example)));
     };
     match number.checked_mul(*each) {
         Some(0) => Err(wrong(format!("{what} is longer than nothing"))),
@@ -275,7 +283,7 @@ fn help_for<T>(word: &str, units: &[(&'static str, T)], example: &str) -> String
 }
 
 impl<'a> Cursor<'a> {
-    fn rate_period(&mut self) -> Result<(&'static str, u64), Fault> {
+    fn rate_period(&mut self) -> Result<(&'static str, u64), TextFault> {
         let (word, at) = self.word();
         let in_full = RATE_PERIODS_IN_FULL.iter().find(|(full, _)| *full == word);
         let word = in_full.map_or(word, |(_, short)| *short);
@@ -294,7 +302,7 @@ impl<'a> Cursor<'a> {
         ))
     }
 
-    fn quota_period(&mut self) -> Result<Every, Fault> {
+    fn quota_period(&mut self) -> Result<Every, TextFault> {
         let (word, at) = self.word();
         if let Some((_, every)) = QUOTA_PERIODS.iter().find(|(known, _)| *known == word) {
             return Ok(*every);
@@ -311,18 +319,18 @@ impl<'a> Cursor<'a> {
         ))
     }
 
-    fn no_period(&self, at: Range<usize>, word: &str, what: &str, help: String) -> Fault {
+    fn no_period(&self, at: Range<usize>, word: &str, what: &str, help: String) -> TextFault {
         match word.is_empty() {
-            true => Fault::new(0..self.text.len(), format!("a {what} needs a period"), help),
-            false => Fault::new(at, format!("`{word}` is not a valid {what} period"), help),
+            true => TextFault::new(0..self.text.len(), format!("a {what} needs a period"), help),
+            false => TextFault::new(at, format!("`{word}` is not a valid {what} period"), help),
         }
     }
 
-    fn scope(&mut self) -> Result<Scope, Fault> {
+    fn scope(&mut self) -> Result<Scope, TextFault> {
         let (word, at) = self.word();
         if let Some(meant) = scope_for(word) {
             let help = format!("did you mean `{meant}`?");
-            return Err(Fault::new(at, format!("`{word}` is no scope"), help));
+            return Err(TextFault::new(at, format!("`{word}` is no scope"), help));
         }
         Ok(match word {
             "tenant" => Scope::Tenant,
@@ -334,7 +342,7 @@ impl<'a> Cursor<'a> {
             _ => {
                 let help =
                     "write `tenant`, `key`, `user`, `ip`, or a name the identification gives";
-                return Err(Fault::new(at, format!("`{word}` cannot name a scope"), help));
+                return Err(TextFault::new(at, format!("`{word}` cannot name a scope"), help));
             }
         })
     }
@@ -365,7 +373,7 @@ mod tests {
     use super::super::numbers::Exact;
     use super::*;
 
-    fn units(amount: &Amount) -> u64 {
+    fn units(amount: &WrittenAmount) -> u64 {
         amount.value.to_u64().unwrap()
     }
 

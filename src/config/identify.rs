@@ -1,6 +1,6 @@
 //! `[[identify]]`: the ways of knowing a caller.
 
-use super::reader::Table;
+use super::reader::ServiceTable;
 use super::references::{secret, secret_ref};
 use super::tables::is_name;
 use super::tree::{Data, Node};
@@ -14,10 +14,10 @@ pub(super) enum Trust {
     Nobody,
 }
 
-pub(super) fn identify_list(root: &Table<'_>, trust: Trust) -> Vec<Identify> {
+pub(super) fn identify_list(root: &ServiceTable<'_>, trust: Trust) -> Vec<IdentifyTable> {
     let Some(node) = root.get("identify") else {
         let headers = DEFAULT_API_KEY_HEADERS.map(str::to_owned).into();
-        return vec![Identify::ApiKey { headers, peppers: vec![default_pepper()] }];
+        return vec![IdentifyTable::ApiKey { headers, peppers: vec![default_pepper()] }];
     };
     match &node.data {
         Data::Array(nodes) if !nodes.is_empty() => nodes
@@ -32,7 +32,7 @@ pub(super) fn identify_list(root: &Table<'_>, trust: Trust) -> Vec<Identify> {
     }
 }
 
-fn identify(table: Table<'_>, trust: Trust) -> Option<Identify> {
+fn identify(table: ServiceTable<'_>, trust: Trust) -> Option<IdentifyTable> {
     let way = table.one_of(&["api-key", "jwt", "header", "claim"], "write a second [[identify]]");
     let belong = [("pepper", "api-key"), ("user-header", "header"), ("user-claim", "claim")];
     for (key, of) in belong {
@@ -46,9 +46,9 @@ fn identify(table: Table<'_>, trust: Trust) -> Option<Identify> {
     }
     let identify = match way {
         Some("api-key") => api_key(&table),
-        Some("jwt") => table.table("jwt").and_then(jwt_config).map(Identify::Jwt),
+        Some("jwt") => table.table("jwt").and_then(jwt_config).map(IdentifyTable::Jwt),
         Some("header") => gateway(&table, trust),
-        Some(_) => table.text("claim").map(|tenant| Identify::Claim {
+        Some(_) => table.text("claim").map(|tenant| IdentifyTable::Claim {
             tenant: tenant.to_owned(),
             user: table.text("user-claim").map(str::to_owned),
         }),
@@ -58,7 +58,7 @@ fn identify(table: Table<'_>, trust: Trust) -> Option<Identify> {
     identify
 }
 
-fn api_key(table: &Table<'_>) -> Option<Identify> {
+fn api_key(table: &ServiceTable<'_>) -> Option<IdentifyTable> {
     let headers = table
         .texts("api-key")?
         .into_iter()
@@ -68,10 +68,10 @@ fn api_key(table: &Table<'_>) -> Option<Identify> {
         Some(node) => peppers(table, node),
         None => vec![default_pepper()],
     };
-    Some(Identify::ApiKey { headers, peppers })
+    Some(IdentifyTable::ApiKey { headers, peppers })
 }
 
-fn gateway(table: &Table<'_>, trust: Trust) -> Option<Identify> {
+fn gateway(table: &ServiceTable<'_>, trust: Trust) -> Option<IdentifyTable> {
     let user = table.text_node("user-header").and_then(|(node, name)| header(table, node, name));
     let (node, name) = table.text_node("header")?;
     let tenant = header(table, node, name)?;
@@ -82,11 +82,11 @@ fn gateway(table: &Table<'_>, trust: Trust) -> Option<Identify> {
         table.reader.wrong(node, message, help);
         return None;
     }
-    Some(Identify::Header { tenant, user })
+    Some(IdentifyTable::Header { tenant, user })
 }
 
 /// A header's name in lower case, if it is one: a token of RFC 9110, section 5.6.2.
-fn header(table: &Table<'_>, node: &Node, name: &str) -> Option<String> {
+fn header(table: &ServiceTable<'_>, node: &Node, name: &str) -> Option<String> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if name.is_empty() || !name.chars().all(is_token) {
         table.reader.wrong(node, "this is no header's name", "as in \"x-api-key\"");
@@ -95,13 +95,13 @@ fn header(table: &Table<'_>, node: &Node, name: &str) -> Option<String> {
     Some(name.to_ascii_lowercase())
 }
 
-fn default_pepper() -> Pepper {
+fn default_pepper() -> PepperConfig {
     let source = SecretSource::Env(DEFAULT_PEPPER_ENV.into());
     let secret = SecretRef { field: "identify.pepper".into(), source };
-    Pepper { id: DEFAULT_PEPPER_ID.into(), secret }
+    PepperConfig { id: DEFAULT_PEPPER_ID.into(), secret }
 }
 
-fn peppers(table: &Table<'_>, node: &Node) -> Vec<Pepper> {
+fn peppers(table: &ServiceTable<'_>, node: &Node) -> Vec<PepperConfig> {
     let help = "pepper = [{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]";
     let Data::Array(nodes) = &node.data else {
         table.reader.wrong_secret(node, "`identify.pepper` is a list of references", help);
@@ -110,7 +110,7 @@ fn peppers(table: &Table<'_>, node: &Node) -> Vec<Pepper> {
     if nodes.is_empty() {
         table.reader.wrong_secret(node, "`identify.pepper` is empty", help);
     }
-    let mut peppers: Vec<Pepper> = Vec::new();
+    let mut peppers: Vec<PepperConfig> = Vec::new();
     for node in nodes {
         let Some(entry) = table.reader.table(node, "identify.pepper") else {
             continue;
@@ -128,13 +128,13 @@ fn peppers(table: &Table<'_>, node: &Node) -> Vec<Pepper> {
             let message = format!("two peppers have the id \"{id}\"");
             table.reader.wrong_secret(node, &message, "give a new pepper a new id");
         } else {
-            peppers.push(Pepper { id: id.into(), secret });
+            peppers.push(PepperConfig { id: id.into(), secret });
         }
     }
     peppers
 }
 
-fn jwt_config(table: Table<'_>) -> Option<JwtConfig> {
+fn jwt_config(table: ServiceTable<'_>) -> Option<JwtConfig> {
     let keys = match table.one_of(&["jwks", "secret"], "leave one of them out") {
         Some("jwks") => jwks(&table).map(JwtKeys::Jwks),
         Some(_) => secret(&table, "secret").map(JwtKeys::Secret),
@@ -153,7 +153,7 @@ fn jwt_config(table: Table<'_>) -> Option<JwtConfig> {
     Some(JwtConfig { keys, issuer, audience, tenant, user })
 }
 
-fn jwks(table: &Table<'_>) -> Option<String> {
+fn jwks(table: &ServiceTable<'_>) -> Option<String> {
     let (node, jwks) = table.text_node("jwks")?;
     if is_plain_http_elsewhere(jwks) {
         let message = "keys that come unencrypted can be anybody's";

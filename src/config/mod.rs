@@ -83,7 +83,7 @@ pub(crate) struct Config {
     /// `[plans]`: where the plan file is.
     pub plans: PlansConfig,
     /// `[[identify]]`: how callers are known, tried in this order. Never empty.
-    pub identify: Vec<Identify>,
+    pub identify: Vec<IdentifyTable>,
     /// `[identity]`: what becomes of those who are not known.
     pub identity: IdentityConfig,
     /// `[proxy]`: whose word about a caller's address counts.
@@ -157,13 +157,13 @@ pub(crate) struct PlansConfig {
 
 /// One `[[identify]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Identify {
+pub(crate) enum IdentifyTable {
     /// API keys, looked up by their hash.
     ApiKey {
         /// `api-key`: header names, lower case, in the order in which they are looked at.
         headers: Vec<String>,
         /// `pepper`: keys of the hash, newest first. Never empty.
-        peppers: Vec<Pepper>,
+        peppers: Vec<PepperConfig>,
     },
     /// Signed tokens.
     Jwt(JwtConfig),
@@ -186,7 +186,7 @@ pub(crate) enum Identify {
 
 /// A key of the credential hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pepper {
+pub(crate) struct PepperConfig {
     /// `id`: stored beside each hash that was made with it. 1 to 16 characters of `a-z0-9`.
     pub id: String,
     /// Where the key is.
@@ -222,7 +222,7 @@ pub(crate) enum JwtKeys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IdentityConfig {
     /// `unknown`: what becomes of a caller that is not known.
-    pub unknown: Unknown,
+    pub unknown: OnUnknown,
     /// `no-scope`: what becomes of a limit whose scope a caller has no value of.
     pub no_scope: NoScope,
 }
@@ -241,7 +241,7 @@ pub(crate) enum NoScope {
 
 /// What becomes of a caller that is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unknown {
+pub(crate) enum OnUnknown {
     /// `"reject"`: 401.
     Reject,
     /// `"create"`: a verified tenant that was never seen is made, on the default plan.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ConfigError;
-use super::tree::{Data, Node, Place};
+use super::tree::{Data, Node, ValueLocation};
 use crate::text_file::{quoted, said};
 
 /// Most mistakes that are kept. Each may be about one value of a file.
@@ -33,8 +33,8 @@ impl Reader {
     /// Notes a mistake with the words at fault.
     pub(super) fn wrong(&self, node: &Node, message: impl Into<String>, help: impl Into<String>) {
         let words = match &node.place {
-            Place::File(..) => node.raw.lines().next().unwrap_or_default(),
-            Place::Env(_) => "",
+            ValueLocation::File(..) => node.raw.lines().next().unwrap_or_default(),
+            ValueLocation::Env(_) => "",
         };
         self.note(&node.place, words, message.into(), Some(help.into()));
     }
@@ -44,10 +44,16 @@ impl Reader {
         self.note(&node.place, "", message.into(), Some(help.into()));
     }
 
-    pub(super) fn note(&self, at: &Place, words: &str, message: String, help: Option<String>) {
+    pub(super) fn note(
+        &self,
+        at: &ValueLocation,
+        words: &str,
+        message: String,
+        help: Option<String>,
+    ) {
         let (file, line, column) = match at {
-            Place::File(line, column) => (self.file.clone(), *line, *column),
-            Place::Env(name) => (format!("environment variable {name}"), 0, 0),
+            ValueLocation::File(line, column) => (self.file.clone(), *line, *column),
+            ValueLocation::Env(name) => (format!("environment variable {name}"), 0, 0),
         };
         let mut errors = self.errors.borrow_mut();
         if errors.len() < MAX_KEPT {
@@ -58,9 +64,9 @@ impl Reader {
     }
 
     /// A node that must be a table.
-    pub(super) fn table<'a>(&'a self, node: &'a Node, path: &str) -> Option<Table<'a>> {
+    pub(super) fn table<'a>(&'a self, node: &'a Node, path: &str) -> Option<ServiceTable<'a>> {
         match &node.data {
-            Data::Table(entries) => Some(Table {
+            Data::Table(entries) => Some(ServiceTable {
                 reader: self,
                 place: &node.place,
                 path: path.to_owned(),
@@ -80,7 +86,7 @@ impl Reader {
     pub(super) fn text<'a>(&self, node: &'a Node) -> Option<&'a str> {
         match (&node.data, &node.place) {
             (Data::Text(text), _) => Some(text),
-            (Data::Int(_) | Data::Other(_), Place::Env(_)) => Some(&node.raw),
+            (Data::Int(_) | Data::Other(_), ValueLocation::Env(_)) => Some(&node.raw),
             (other, _) => {
                 let message = format!("this is text, not {}", other.kind());
                 self.wrong(node, message, "write it in quotes");
@@ -91,15 +97,15 @@ impl Reader {
 }
 
 /// A table that is being read. Keys that nobody asked for are unknown.
-pub(super) struct Table<'a> {
+pub(super) struct ServiceTable<'a> {
     pub(super) reader: &'a Reader,
     pub(super) path: String,
-    place: &'a Place,
-    entries: &'a BTreeMap<String, (Place, Node)>,
+    place: &'a ValueLocation,
+    entries: &'a BTreeMap<String, (ValueLocation, Node)>,
     known: RefCell<Vec<&'static str>>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> ServiceTable<'a> {
     /// The value of a key, which is known from now on.
     pub(super) fn get(&self, key: &'static str) -> Option<&'a Node> {
         let mut known = self.known.borrow_mut();
@@ -109,7 +115,7 @@ impl<'a> Table<'a> {
         self.entries.get(key).map(|(_, node)| node)
     }
 
-    pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
+    pub(super) fn table(&self, key: &'static str) -> Option<ServiceTable<'a>> {
         let path = self.path_of(key);
         self.get(key).and_then(|node| self.reader.table(node, &path))
     }
@@ -231,7 +237,7 @@ impl<'a> Table<'a> {
 
     /// Every entry, whatever its key: all of them are text.
     pub(super) fn all_texts(self) -> BTreeMap<String, String> {
-        let read = |(key, (_, node)): (&String, &(Place, Node))| {
+        let read = |(key, (_, node)): (&String, &(ValueLocation, Node))| {
             Some((key.clone(), self.reader.text(node)?.to_owned()))
         };
         self.entries.iter().filter_map(read).collect()

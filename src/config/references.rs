@@ -1,11 +1,11 @@
 //! References to secrets. What may be a secret written in place is refused and never shown.
 
-use super::reader::Table;
+use super::reader::ServiceTable;
 use super::tree::{Data, Node};
 use super::{SecretRef, SecretSource};
 
 /// The reference under a key, which holds nothing else. A secret written in place is refused.
-pub(super) fn secret(table: &Table<'_>, key: &'static str) -> Option<SecretRef> {
+pub(super) fn secret(table: &ServiceTable<'_>, key: &'static str) -> Option<SecretRef> {
     let (node, field) = (table.get(key)?, table.path_of(key));
     if let Data::Text(_) = node.data {
         let message = format!("`{field}` is a reference: a secret does not stand in this file");
@@ -20,7 +20,7 @@ pub(super) fn secret(table: &Table<'_>, key: &'static str) -> Option<SecretRef> 
 }
 
 /// One of `env`, `file`, `secret`, `ssm` in a table that may hold other keys too.
-pub(super) fn secret_ref(table: &Table<'_>, node: &Node, field: &str) -> Option<SecretRef> {
+pub(super) fn secret_ref(table: &ServiceTable<'_>, node: &Node, field: &str) -> Option<SecretRef> {
     let sources = [
         table.text("env").map(|name| SecretSource::Env(name.into())),
         table.text("file").map(|path| SecretSource::File(path.into())),

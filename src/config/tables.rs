@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 
 use super::identify::{Trust, identify_list};
-use super::reader::{Reader, Table};
+use super::reader::{Reader, ServiceTable};
 use super::references::secret;
-use super::tree::{Data, Node, Place};
+use super::tree::{Data, Node, ValueLocation};
 use super::*;
 
 /// Reads all tables, whatever is wrong in one of them. `None` only if something is noted.
@@ -46,17 +46,18 @@ fn default_store() -> StoreConfig {
     }
 }
 
-fn store(table: Table<'_>) -> Option<StoreConfig> {
+fn store(table: ServiceTable<'_>) -> Option<StoreConfig> {
     let kinds = [("memory", 0), ("redb", 1), ("dynamodb", 2)];
     let said = table.get("kind").is_some();
     // One file serves a laptop and a fleet: what the environment has left without use is no fault.
-    let overridden = table.get("kind").is_some_and(|node| matches!(node.place, Place::Env(_)));
+    let overridden =
+        table.get("kind").is_some_and(|node| matches!(node.place, ValueLocation::Env(_)));
     let kind = table.choice("kind", &kinds).or((!said).then_some(1));
     let (path, name) = (table.text_node("path"), table.text_node("table"));
     for (of, key, found) in [(1, "path", path), (2, "table", name)] {
         if let (Some(kind), Some((node, _))) = (kind, found)
             && kind != of
-            && !(overridden && matches!(node.place, Place::File(..)))
+            && !(overridden && matches!(node.place, ValueLocation::File(..)))
         {
             let (of, is) = (kinds[of].0, kinds[kind].0);
             let message = format!("`store.{key}` belongs to kind = \"{of}\", and this is \"{is}\"");
@@ -79,20 +80,20 @@ fn store(table: Table<'_>) -> Option<StoreConfig> {
     Some(StoreConfig { kind, space: space.map_or(DEFAULT_SPACE, |(_, space)| space).into() })
 }
 
-fn plans_file(table: Table<'_>) -> Option<PathBuf> {
+fn plans_file(table: ServiceTable<'_>) -> Option<PathBuf> {
     let file = table.text("file").map(PathBuf::from);
     table.finish();
     file
 }
 
 const IDENTITY: IdentityConfig =
-    IdentityConfig { unknown: Unknown::Reject, no_scope: NoScope::Tenant };
+    IdentityConfig { unknown: OnUnknown::Reject, no_scope: NoScope::Tenant };
 
-fn identity(table: Table<'_>) -> IdentityConfig {
+fn identity(table: ServiceTable<'_>) -> IdentityConfig {
     let unknown = [
-        ("reject", Unknown::Reject),
-        ("create", Unknown::Create),
-        ("anonymous", Unknown::Anonymous),
+        ("reject", OnUnknown::Reject),
+        ("create", OnUnknown::Create),
+        ("anonymous", OnUnknown::Anonymous),
     ];
     let no_scope =
         [("tenant", NoScope::Tenant), ("refuse", NoScope::Refuse), ("skip", NoScope::Skip)];
@@ -105,7 +106,7 @@ fn identity(table: Table<'_>) -> IdentityConfig {
 }
 
 /// `None` if one of the ranges is none.
-fn proxy(table: Table<'_>) -> Option<ProxyConfig> {
+fn proxy(table: ServiceTable<'_>) -> Option<ProxyConfig> {
     let written = match table.get("trust").map(|node| &node.data) {
         Some(Data::Array(nodes)) => nodes.len(),
         Some(_) => 1,
@@ -118,7 +119,7 @@ fn proxy(table: Table<'_>) -> Option<ProxyConfig> {
     (trust.len() == written).then_some(ProxyConfig { trust })
 }
 
-fn network(table: &Table<'_>, node: &Node, text: &str) -> Option<Network> {
+fn network(table: &ServiceTable<'_>, node: &Node, text: &str) -> Option<Network> {
     let one = || text.parse::<IpAddr>().ok().map(ipnet::IpNet::from);
     let Some(net) = text.parse::<ipnet::IpNet>().ok().or_else(one) else {
         let help = "as in \"10.0.0.0/8\", \"fd00::/8\" or \"192.0.2.7\"";
@@ -138,7 +139,7 @@ fn network(table: &Table<'_>, node: &Node, text: &str) -> Option<Network> {
     Some(Network(net))
 }
 
-fn http(table: Table<'_>) -> HttpConfig {
+fn http(table: ServiceTable<'_>) -> HttpConfig {
     let url = table.text_node("billing-url");
     if let Some((node, url)) = url
         && (!(url.starts_with("https://") || url.starts_with("http://"))
@@ -163,7 +164,7 @@ fn http(table: Table<'_>) -> HttpConfig {
     }
 }
 
-fn stripe(table: Table<'_>) -> Option<StripeConfig> {
+fn stripe(table: ServiceTable<'_>) -> Option<StripeConfig> {
     let key = secret(&table, "key");
     if table.get("key").is_none() {
         table.missing("key");
@@ -193,7 +194,7 @@ fn stripe(table: Table<'_>) -> Option<StripeConfig> {
     })
 }
 
-fn flush_config(table: Option<Table<'_>>, store: Option<&StoreKind>) -> FlushConfig {
+fn flush_config(table: Option<ServiceTable<'_>>, store: Option<&StoreKind>) -> FlushConfig {
     let beside = match store {
         // Behind the whole name: `x.redb` and `x.db` have a journal each.
         Some(StoreKind::Redb { path }) => {
@@ -233,7 +234,7 @@ fn flush_config(table: Option<Table<'_>>, store: Option<&StoreKind>) -> FlushCon
     flush
 }
 
-fn ingest(table: Table<'_>) -> IngestConfig {
+fn ingest(table: ServiceTable<'_>) -> IngestConfig {
     let token = secret(&table, "token");
     let products = table.table("products").map(|products| products.all_texts());
     table.finish();

@@ -76,10 +76,10 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(config.store.kind, StoreKind::Redb { path: "data/tallygate.redb".into() });
     assert_eq!(config.store.space, "eu-1");
     let [
-        Identify::ApiKey { headers, peppers },
-        Identify::Jwt(jwt),
-        Identify::Jwt(shared),
-        Identify::Header { tenant, user },
+        IdentifyTable::ApiKey { headers, peppers },
+        IdentifyTable::Jwt(jwt),
+        IdentifyTable::Jwt(shared),
+        IdentifyTable::Header { tenant, user },
     ] = &*config.identify
     else {
         panic!("{:?}", config.identify);
@@ -101,7 +101,7 @@ fn a_full_file_says_what_it_says() {
         (&*jwt.tenant, jwt.user.as_deref(), &*jwt.audience),
         ("org_id", Some("sub"), &["api".to_owned()][..])
     );
-    assert_eq!(config.identity.unknown, Unknown::Create);
+    assert_eq!(config.identity.unknown, OnUnknown::Create);
     assert_eq!(config.http.strip_prefix.as_deref(), Some("/prod"));
     assert_eq!(config.http.billing_url.as_deref(), Some("https://example.com/billing"));
     let stripe = config.stripe.unwrap();
@@ -118,10 +118,10 @@ fn an_empty_file_is_a_file_of_defaults() {
     let config = parse("").unwrap();
     assert_eq!(config.store.kind, StoreKind::Redb { path: DEFAULT_STORE_PATH.into() });
     assert_eq!(config.plans.file, PathBuf::from(DEFAULT_PLANS));
-    assert_eq!(config.identity.unknown, Unknown::Reject);
+    assert_eq!(config.identity.unknown, OnUnknown::Reject);
     assert_eq!(config.stripe, None);
     assert_eq!(config.flush.every, DEFAULT_FLUSH_EVERY);
-    let [Identify::ApiKey { headers, peppers }] = &*config.identify else {
+    let [IdentifyTable::ApiKey { headers, peppers }] = &*config.identify else {
         panic!("{:?}", config.identify);
     };
     assert_eq!(headers, &DEFAULT_API_KEY_HEADERS);
@@ -260,7 +260,7 @@ fn a_header_is_believed_only_where_a_proxy_is_trusted() {
     }
     assert_eq!(error(&format!("proxy = 5\n{identify}")).line, 1);
     let config = parse(&format!("{identify}[proxy]\ntrust = \"10.0.0.0/8\"\n")).unwrap();
-    let header = Identify::Header { tenant: "x-tenant".into(), user: None };
+    let header = IdentifyTable::Header { tenant: "x-tenant".into(), user: None };
     assert_eq!(config.identify, [header]);
 }
 
@@ -418,7 +418,7 @@ fn reads_claims_and_what_events_may_name() {
     "#;
     let config = Config::parse("tallygate.toml", text, []).unwrap();
     let user = Some("sub".to_owned());
-    assert_eq!(config.identify, [Identify::Claim { tenant: "custom:tenant".into(), user }]);
+    assert_eq!(config.identify, [IdentifyTable::Claim { tenant: "custom:tenant".into(), user }]);
     assert_eq!(config.ingest.products["prod-1"], "calls");
     assert_eq!(config.ingest.token.unwrap().source, SecretSource::Env("TOKEN".into()));
     for wrong in [

@@ -14,7 +14,7 @@ const PREFIX: &str = "TALLYGATE__";
 
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ValueLocation {
     /// In the file, by line and column from 1.
     File(u32, u32),
     /// In this environment variable.
@@ -25,7 +25,7 @@ pub(super) enum Place {
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) data: Data,
-    pub(super) place: Place,
+    pub(super) place: ValueLocation,
     /// The text as it stands. An environment variable's may be meant as text though it reads as a
     /// number.
     pub(super) raw: String,
@@ -37,7 +37,7 @@ pub(super) enum Data {
     Int(i64),
     Array(Vec<Node>),
     /// Keys with their places.
-    Table(BTreeMap<String, (Place, Node)>),
+    Table(BTreeMap<String, (ValueLocation, Node)>),
     /// What no key of the service file takes: a float, a date, a truth value.
     Other(&'static str),
 }
@@ -68,7 +68,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Node, ConfigErrors> {
         return Err(wrong(damage.at.start, damage.message, Some(damage.help.to_owned())).into());
     }
     if let Ok(table) = DeTable::parse(text) {
-        let place = Place::File(1, 1);
+        let place = ValueLocation::File(1, 1);
         return Ok(Node { data: table_of(&lines, table.into_inner()), place, raw: String::new() });
     }
     let errors = text_file::syntax_errors(text).into_iter().map(|error| {
@@ -107,7 +107,7 @@ pub(super) fn lay_over(
 
 /// Puts a value at a path, making the tables on its way. False if a value is in that way.
 fn put(root: &mut Node, path: &[&str], variable: &str, raw: String) -> bool {
-    let place = Place::Env(variable.to_owned());
+    let place = ValueLocation::Env(variable.to_owned());
     let Some((last, tables)) = path.split_last() else {
         return false;
     };
@@ -136,7 +136,7 @@ fn put(root: &mut Node, path: &[&str], variable: &str, raw: String) -> bool {
 }
 
 /// Gives everything within a value the place of the variable that holds it.
-fn stand_in(data: &mut Data, place: &Place) {
+fn stand_in(data: &mut Data, place: &ValueLocation) {
     let set = |node: &mut Node| {
         node.place = place.clone();
         stand_in(&mut node.data, place);
@@ -199,9 +199,9 @@ impl<'t> Lines<'t> {
         Self { text, starts: std::iter::once(0).chain(ends).collect() }
     }
 
-    fn place(&self, offset: usize) -> Place {
+    fn place(&self, offset: usize) -> ValueLocation {
         let (line, column) = self.line_column(offset);
-        Place::File(line, column)
+        ValueLocation::File(line, column)
     }
 
     fn line_column(&self, offset: usize) -> (u32, u32) {

@@ -121,18 +121,18 @@ impl Drop for Untold<'_> {
 
 /// How far a reader has come, shard by shard.
 #[derive(Debug, Default)]
-pub(crate) struct Seen([Option<Count>; SHARDS as usize]);
+pub(crate) struct FeedPosition([Option<AnnouncedCount>; SHARDS as usize]);
 
 /// How many were ever announced in a shard, of what was made and of what was changed.
 #[derive(Clone, Copy, Debug, Default)]
-struct Count {
+struct AnnouncedCount {
     made: i64,
     changed: i64,
 }
 
 /// What a look at the feed came to.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct FeedLook {
     /// What is new since the last look.
     pub(crate) news: Vec<News>,
     /// More has changed than that.
@@ -141,9 +141,9 @@ pub(crate) struct Heard {
     pub(crate) missed_made: bool,
 }
 
-impl Heard {
+impl FeedLook {
     /// Takes in the new ones of a shard.
-    fn take(&mut self, before: Option<Count>, count: Count, ring: &[News]) {
+    fn take(&mut self, before: Option<AnnouncedCount>, count: AnnouncedCount, ring: &[News]) {
         let kept = |is_made| ring.iter().filter(|news| news.is_made() == is_made).count();
         let new = |before: Option<i64>, now: i64, kept: usize| match before {
             None => (kept, false),
@@ -175,13 +175,13 @@ pub(crate) struct Feed {
     /// Whether other processes may read the store.
     is_shared: bool,
     hears: OnceLock<Weak<dyn Hears>>,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<FeedWaiter>,
     /// Its holder writes for all that wait: so the writes of one process do not meet.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct FeedWaiter {
     news: VecDeque<News>,
     /// How many were written or given up, so that each can tell whether its own were.
     done: u64,
@@ -316,7 +316,7 @@ impl Feed {
     ) -> Result<Write, StoreError> {
         let (count, mut ring) = match stands {
             Some(item) => read(item)?,
-            None => (Count::default(), Vec::new()),
+            None => (AnnouncedCount::default(), Vec::new()),
         };
         ring.extend_from_slice(some);
         let mut of_made = ring.iter().filter(|news| news.is_made()).count();
@@ -331,7 +331,7 @@ impl Feed {
         let gap = if dropped > 0 { KEPT as i64 + 1 } else { 0 };
         let made = some.iter().filter(|news| news.is_made()).count() as i64;
         let changed = some.len() as i64 - made;
-        let after = Count {
+        let after = AnnouncedCount {
             made: count.made.saturating_add(made).saturating_add(gap),
             changed: count.changed.saturating_add(changed).saturating_add(gap),
         };
@@ -359,10 +359,10 @@ impl Feed {
     }
 
     /// What was announced since the last look: one query. A first look has all that is kept.
-    pub(crate) async fn look(&self, seen: &mut Seen) -> Result<Heard, StoreError> {
+    pub(crate) async fn look(&self, seen: &mut FeedPosition) -> Result<FeedLook, StoreError> {
         let pk = self.space.changes(0).pk;
         let mut query = Query { pk, from: String::new(), until: None, limit: SHARDS.into() };
-        let mut heard = Heard::default();
+        let mut heard = FeedLook::default();
         loop {
             let Page { items, next } = self.store.query(query.clone()).await?;
             for (shard, item) in items {
@@ -381,7 +381,7 @@ impl Feed {
         Ok(heard)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, FeedWaiter> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -402,11 +402,13 @@ fn packed(news: News) -> [u8; ENTRY] {
 }
 
 /// How many were ever announced in a shard, and the newest of each kind, in order.
-fn read(item: &Item) -> Result<(Count, Vec<News>), StoreError> {
+fn read(item: &Item) -> Result<(AnnouncedCount, Vec<News>), StoreError> {
     check_format(item, FORMAT, "the feed of changes")?;
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "the feed of changes cannot be read");
-    let count =
-        item.int(MADE).zip(item.int(CHANGED)).map(|(made, changed)| Count { made, changed });
+    let count = item
+        .int(MADE)
+        .zip(item.int(CHANGED))
+        .map(|(made, changed)| AnnouncedCount { made, changed });
     let (count, ring) = count.zip(item.bytes(RING)).ok_or_else(damaged)?;
     let news = |entry: &[u8]| {
         let (kind, of) = entry.split_first()?;
@@ -481,7 +483,7 @@ mod tests {
     async fn what_many_announce_at_once_is_heard_by_all_or_known_to_be_missing() {
         let odds = Odds { lose_request: 80, lose_reply: 80, delay: 200, ..Odds::default() };
         let (_, [a, b, c, reader]) = feeds(odds);
-        let mut seen = Seen::default();
+        let mut seen = FeedPosition::default();
         reader.look(&mut seen).await.unwrap();
         let mut heard = Vec::new();
         for round in 0..20u128 {
@@ -502,7 +504,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_was_away_for_long_knows_that_it_has_missed_some() {
         let (_, [writer, reader]) = feeds(Odds::default());
-        let mut seen = Seen::default();
+        let mut seen = FeedPosition::default();
         for n in 0..=(WAITING as u128) {
             writer.announce(tenant(n));
             writer.announced().await;
@@ -522,7 +524,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_made_takes_no_place_of_what_is_changed() {
         let (_, [writer, reader]) = feeds(Odds::default());
-        let mut seen = Seen::default();
+        let mut seen = FeedPosition::default();
         reader.look(&mut seen).await.unwrap();
         writer.announce(tenant(1));
         writer.announced().await;
@@ -547,7 +549,7 @@ mod tests {
         writer.announced().await;
         store.outage(false);
         writer.announced().await;
-        let heard = reader.look(&mut Seen::default()).await.unwrap();
+        let heard = reader.look(&mut FeedPosition::default()).await.unwrap();
         assert_eq!(heard.news, [tenant(1)]);
     }
 
@@ -556,7 +558,7 @@ mod tests {
         let (store, [writer, reader]) = feeds(Odds::default());
         writer.announce(tenant(0));
         writer.announced().await;
-        let mut seen = Seen::default();
+        let mut seen = FeedPosition::default();
         reader.look(&mut seen).await.unwrap();
         store.outage(true);
         (0..10_000).for_each(|n| writer.announce(tenant(n)));
@@ -574,7 +576,7 @@ mod tests {
         for shard in 0..SHARDS {
             put(&writer, shard, &changes, 0).await;
         }
-        let mut seen = Seen::default();
+        let mut seen = FeedPosition::default();
         reader.look(&mut seen).await.unwrap();
         put(&writer, 0, &[News::Made(7)], 1).await;
         assert!(reader.look(&mut seen).await.unwrap().missed);
@@ -584,7 +586,7 @@ mod tests {
     async fn what_is_made_is_heard_though_thousands_were_changed_before() {
         let (_, [writer, reader]) = feeds(Odds::default());
         let changes: Vec<News> = (0..KEPT as u128).map(tenant).collect();
-        let mut seen = Seen::default();
+        let mut seen = FeedPosition::default();
         for shard in 0..SHARDS {
             put(&writer, shard, &changes, 0).await;
             reader.look(&mut seen).await.unwrap();

@@ -112,7 +112,7 @@ impl Directory {
         match make(&*self.inner.store, credential).await? {
             Made::Yes(_) => Ok(id),
             Made::No(Some(item)) | Made::Perhaps(Some(item)) => {
-                let held = Held::read(&item)?;
+                let held = CredentialItem::read(&item)?;
                 if held.key != id {
                     // Somebody was faster; our listing names a key that is theirs.
                     self.unlist(tenant, &id).await?;
@@ -127,7 +127,7 @@ impl Directory {
         let listed = self.query_all(self.list_key(tenant, "").pk).await?;
         let mut keys = Vec::with_capacity(listed.len());
         for (id, item) in listed {
-            let listed = Listed::read(&item)?;
+            let listed = KeyItem::read(&item)?;
             let state = match listed.revoked {
                 true => KeyState::Revoked,
                 false => match self.read_credential(&listed.hash).await? {
@@ -148,7 +148,7 @@ impl Directory {
         let no_key = || DirectoryError::NoKey(id.to_owned());
         let list_key = self.list_key(tenant, id);
         let item = self.inner.store.read(list_key.clone()).await?.ok_or_else(no_key)?;
-        let listed = Listed::read(&item)?;
+        let listed = KeyItem::read(&item)?;
         if listed.revoked {
             return Ok(());
         }
@@ -194,7 +194,7 @@ impl Directory {
         let never = credential(key, tenant, id, Some(self.now_ms()));
         match make(&*self.inner.store, never).await? {
             Made::Yes(_) => Ok(()),
-            Made::Perhaps(Some(item)) if Held::read(&item)?.revoked => Ok(()),
+            Made::Perhaps(Some(item)) if CredentialItem::read(&item)?.revoked => Ok(()),
             // It has begun to work in between: revoking it again will find it.
             _ => Err(DirectoryError::Busy),
         }
@@ -214,9 +214,12 @@ impl Directory {
         Ok(None)
     }
 
-    async fn read_credential(&self, hash: &CredentialHash) -> Result<Option<Held>, StoreError> {
+    async fn read_credential(
+        &self,
+        hash: &CredentialHash,
+    ) -> Result<Option<CredentialItem>, StoreError> {
         let item = self.inner.store.read(self.credential_key(hash)).await?;
-        item.map(|item| Held::read(&item)).transpose()
+        item.map(|item| CredentialItem::read(&item)).transpose()
     }
 
     async fn unlist(&self, tenant: Surrogate, id: &str) -> Result<(), StoreError> {
@@ -266,13 +269,13 @@ fn credential(key: Key, tenant: Surrogate, id: &str, revoked: Option<i64>) -> Wr
 }
 
 /// A `C#` item.
-struct Held {
+struct CredentialItem {
     tenant: Surrogate,
     key: String,
     revoked: bool,
 }
 
-impl Held {
+impl CredentialItem {
     fn read(item: &Item) -> Result<Self, StoreError> {
         check_format(item, FORMAT, "a credential")?;
         let tenant = item.text(TENANT).and_then(Surrogate::parse);
@@ -290,14 +293,14 @@ impl Held {
 }
 
 /// A `T#tenant#C` item.
-struct Listed {
+struct KeyItem {
     name: String,
     hash: CredentialHash,
     made_ms: i64,
     revoked: bool,
 }
 
-impl Listed {
+impl KeyItem {
     fn read(item: &Item) -> Result<Self, StoreError> {
         check_format(item, FORMAT, "a key's listing")?;
         let read = || {

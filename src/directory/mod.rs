@@ -48,7 +48,7 @@ use write::Made;
 pub(crate) use customers::{CUSTOMER_FORMAT, tenant_of};
 pub use edit::{Edit, TenantEdit};
 pub use error::DirectoryError;
-pub(crate) use feed::{Feed, Heard, Hears, News, Seen, credential_tag, name_tag};
+pub(crate) use feed::{Feed, FeedLook, FeedPosition, Hears, News, credential_tag, name_tag};
 pub use history::{HistoryEntry, Outcome};
 pub use keys::{KeyInfo, KeyState, NewKey};
 pub(crate) use record::PackedRecord;

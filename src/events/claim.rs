@@ -42,14 +42,14 @@ const ROUNDS: u32 = 4;
 
 /// A slot of a writer's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct LogSlot {
     pub(crate) writer: u128,
     pub(crate) slot: u64,
 }
 
 /// An event to be claimed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Event<'a> {
+pub(crate) struct EventToClaim<'a> {
     pub(crate) tenant: Surrogate,
     /// Hash of its id.
     pub(crate) id: &'a str,
@@ -59,7 +59,7 @@ pub(crate) struct Event<'a> {
 
 /// What came of claiming an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Claimed {
+pub(crate) enum EventClaimed {
     /// It names our slot.
     Ours,
     /// It counts already.
@@ -77,34 +77,36 @@ pub(crate) enum Claimed {
 pub(crate) async fn claim(
     store: &dyn Store,
     space: &Space,
-    event: Event<'_>,
-    place: Place,
+    event: EventToClaim<'_>,
+    place: LogSlot,
     now_ms: i64,
-) -> Claimed {
+) -> EventClaimed {
     let key = space.event_claim(event.tenant, event.id);
     let mut when = vec![When::Absent];
     for _ in 0..ROUNDS {
         let write = write(key.clone(), when, event, place, now_ms);
         let found = match repeated(store, write).await {
-            Ok(Written::Applied(_)) => return Claimed::Ours,
+            Ok(Written::Applied(_)) => return EventClaimed::Ours,
             Ok(Written::Refused(Some(found))) => found,
             Ok(Written::Refused(None)) => {
                 when = vec![When::Absent];
                 continue;
             }
-            Err(error) if error.kind == StoreErrorKind::Unknown => return Claimed::Unknown,
-            Err(_) => return Claimed::Not,
+            Err(error) if error.kind == StoreErrorKind::Unknown => return EventClaimed::Unknown,
+            Err(_) => return EventClaimed::Not,
         };
-        let Ok(theirs) = read(&found) else { return Claimed::Not };
+        let Ok(theirs) = read(&found) else { return EventClaimed::Not };
         if theirs.place == place {
-            return Claimed::Ours; // after a lost reply
+            return EventClaimed::Ours; // after a lost reply
         }
         match stands(store, space, &theirs, now_ms).await {
-            Ok(Standing::Counts) if theirs.print == event.print => return Claimed::Counts,
-            Ok(Standing::Counts) => return Claimed::Conflicts,
-            Ok(Standing::InHand) => return Claimed::InHand,
-            Err(_) => return Claimed::Not,
-            Ok(Standing::Void) => {
+            Ok(ClaimStanding::Counts) if theirs.print == event.print => {
+                return EventClaimed::Counts;
+            }
+            Ok(ClaimStanding::Counts) => return EventClaimed::Conflicts,
+            Ok(ClaimStanding::InHand) => return EventClaimed::InHand,
+            Err(_) => return EventClaimed::Not,
+            Ok(ClaimStanding::Void) => {
                 when = vec![
                     When::Equals(WRITER.into(), Value::Text(hex(theirs.place.writer))),
                     When::Equals(SLOT.into(), int(theirs.place.slot)),
@@ -112,7 +114,7 @@ pub(crate) async fn claim(
             }
         }
     }
-    Claimed::InHand
+    EventClaimed::InHand
 }
 
 /// Writes until the outcome is definite, or for as long as it makes sense. The error is
@@ -150,7 +152,7 @@ async fn item(store: &dyn Store, key: Key) -> Result<Option<Item>, StoreError> {
     store.read(key).await
 }
 
-fn write(key: Key, when: Vec<When>, event: Event<'_>, place: Place, now_ms: i64) -> Write {
+fn write(key: Key, when: Vec<When>, event: EventToClaim<'_>, place: LogSlot, now_ms: i64) -> Write {
     let (name, version) = layout::format(FORMAT);
     let change = vec![
         Change::Set(name, version),
@@ -163,7 +165,7 @@ fn write(key: Key, when: Vec<When>, event: Event<'_>, place: Place, now_ms: i64)
 }
 
 struct Theirs<'a> {
-    place: Place,
+    place: LogSlot,
     print: &'a str,
     at_ms: i64,
 }
@@ -173,7 +175,7 @@ fn read(item: &Item) -> Result<Theirs<'_>, StoreError> {
     let parts = || {
         let writer = u128::from_str_radix(item.text(WRITER)?, 16).ok()?;
         let slot = u64::try_from(item.int(SLOT)?).ok()?;
-        let place = Place { writer, slot };
+        let place = LogSlot { writer, slot };
         Some(Theirs { place, print: item.text(PRINT)?, at_ms: item.int(AT)? })
     };
     parts().ok_or_else(|| {
@@ -186,19 +188,19 @@ fn read(item: &Item) -> Result<Theirs<'_>, StoreError> {
 pub(crate) async fn decided(
     store: &dyn Store,
     space: &Space,
-    place: Place,
+    place: LogSlot,
 ) -> Result<bool, StoreError> {
     let long_ago = Theirs { place, print: "", at_ms: i64::MIN };
     match stands(store, space, &long_ago, 0).await? {
-        Standing::Counts => Ok(true),
-        Standing::Void => Ok(false),
-        Standing::InHand => {
+        ClaimStanding::Counts => Ok(true),
+        ClaimStanding::Void => Ok(false),
+        ClaimStanding::InHand => {
             Err(StoreError::new(StoreErrorKind::Unavailable, "a slot is there, and is not"))
         }
     }
 }
 
-enum Standing {
+enum ClaimStanding {
     Counts,
     InHand,
     /// It never counts: its slot is the end of a log without it.
@@ -210,27 +212,28 @@ async fn stands(
     space: &Space,
     theirs: &Theirs<'_>,
     now_ms: i64,
-) -> Result<Standing, StoreError> {
-    let Place { writer, slot } = theirs.place;
-    let judged = |item: &Item| if log::is_seal(item) { Standing::Void } else { Standing::Counts };
+) -> Result<ClaimStanding, StoreError> {
+    let LogSlot { writer, slot } = theirs.place;
+    let judged =
+        |item: &Item| if log::is_seal(item) { ClaimStanding::Void } else { ClaimStanding::Counts };
     if let Some(item) = item(store, space.log(writer, slot)).await? {
         return Ok(judged(&item));
     }
     // A fold is written before the slots it stands for are removed.
     let run = slot / crate::ledger::compact::RUN;
     if item(store, space.fold(writer, run, 0)).await?.is_some() {
-        return Ok(Standing::Counts);
+        return Ok(ClaimStanding::Counts);
     }
     // Either way: its clock may be ahead of ours.
     let age = now_ms.saturating_sub(theirs.at_ms).unsigned_abs();
     if u128::from(age) < IN_HAND.as_millis() {
-        return Ok(Standing::InHand);
+        return Ok(ClaimStanding::InHand);
     }
     let of = Writer { space: space.clone(), incarnation: writer };
     match repeated(store, log::seal(&of, slot)).await? {
-        Written::Applied(_) => Ok(Standing::Void),
+        Written::Applied(_) => Ok(ClaimStanding::Void),
         Written::Refused(Some(item)) => Ok(judged(&item)),
-        Written::Refused(None) => Ok(Standing::InHand),
+        Written::Refused(None) => Ok(ClaimStanding::InHand),
     }
 }
 

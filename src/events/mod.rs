@@ -17,7 +17,7 @@ mod row;
 mod writer;
 
 pub use event::{Malformed, UsageEvent};
-pub(crate) use row::Entry;
+pub(crate) use row::EventEntry;
 use writer::Batch;
 
 /// How long after its end a billing period still takes events: as long as the invoice of it should
@@ -83,7 +83,7 @@ impl NotCounted {
 }
 
 /// The gate's end of the writer, which begins with the first event.
-pub(crate) struct Counting {
+pub(crate) struct EventCounter {
     store: Arc<dyn Store>,
     space: Space,
     clock: Arc<dyn Clock>,
@@ -92,12 +92,12 @@ pub(crate) struct Counting {
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Counting {
+impl EventCounter {
     pub(crate) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn Clock>) -> Self {
         Self { store, space, clock, batches: OnceLock::new(), task: Mutex::new(None) }
     }
 
-    pub(crate) async fn count(&self, entries: Vec<Entry>) -> Vec<Result<Counted, NotCounted>> {
+    pub(crate) async fn count(&self, entries: Vec<EventEntry>) -> Vec<Result<Counted, NotCounted>> {
         let n = entries.len();
         let (reply, answer) = oneshot::channel();
         let sent = match self.sender() {
@@ -112,7 +112,7 @@ impl Counting {
         let batches = self.batches.get_or_init(|| {
             let (batches, inbox) = mpsc::channel(QUEUE);
             let (store, space) = (self.store.clone(), self.space.clone());
-            let writer = writer::Writer::new(store, space, self.clock.clone());
+            let writer = writer::EventWriter::new(store, space, self.clock.clone());
             *locked(&self.task) = Some(tokio::spawn(writer.run(inbox)));
             Mutex::new(Some(batches))
         });
@@ -134,7 +134,7 @@ impl Counting {
     }
 }
 
-impl Drop for Counting {
+impl Drop for EventCounter {
     fn drop(&mut self) {
         if let Some(task) = locked(&self.task).take() {
             task.abort();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::{AHEAD, LATE, Malformed, NotCounted, UsageEvent};
-use crate::catalog::{Count, Every, MeterId, Over, local_day};
+use crate::catalog::{Every, MeterId, MeterSource, Over, local_day};
 use crate::clock::Now;
 use crate::identity::hex;
 use crate::ids::Surrogate;
@@ -20,7 +20,7 @@ use crate::tenants::tenant::LiveTenant;
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct EventEntry {
     sheet: Arc<Sheet>,
     /// Hash of the id: what names the event in keys.
     pub(super) id: String,
@@ -31,7 +31,7 @@ pub(crate) struct Entry {
     pub(super) rows: Vec<(UseKey, u64)>,
 }
 
-impl Entry {
+impl EventEntry {
     pub(crate) fn new(
         live: &LiveCatalog,
         now: Now,
@@ -46,7 +46,7 @@ impl Entry {
             return Err(NotCounted::UnknownMeter(event.meter.clone()));
         };
         let meter = &catalog.meters[usize::from(id.0)];
-        if meter.count == Count::Sum {
+        if meter.count == MeterSource::Sum {
             return Err(NotCounted::Sum(event.meter.clone()));
         }
         let said_ms = event.at_ms.unwrap_or(now.wall_ms);

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::claim::{self, Claimed, Event, Place};
-use super::row::Entry;
+use super::claim::{self, EventClaimed, EventToClaim, LogSlot};
+use super::row::EventEntry;
 use super::{Counted, NotCounted};
 use crate::clock::Clock;
 use crate::ids::Surrogate;
@@ -38,26 +38,26 @@ const MAX_OPEN: usize = 8;
 /// Rows whose totals are kept. Past it another log begins, and with it totals from zero.
 const MAX_ROWS: usize = 20_000;
 
-type Answer = Result<Counted, NotCounted>;
+type WriterReply = Result<Counted, NotCounted>;
 
 /// A call, and where its answer goes.
 pub(super) struct Batch {
-    pub(super) entries: Vec<Entry>,
-    pub(super) reply: oneshot::Sender<Vec<Answer>>,
+    pub(super) entries: Vec<EventEntry>,
+    pub(super) reply: oneshot::Sender<Vec<WriterReply>>,
 }
 
-pub(super) struct Writer {
+pub(super) struct EventWriter {
     store: Arc<dyn Store>,
     space: Space,
     clock: Arc<dyn Clock>,
     log: Option<Log>,
-    open: Vec<Open>,
+    open: Vec<OpenBatch>,
 }
 
 /// A batch whose slot may stand: if it does its events count, and its units are still to be drawn.
-struct Open {
-    place: Place,
-    entries: Vec<Entry>,
+struct OpenBatch {
+    place: LogSlot,
+    entries: Vec<EventEntry>,
 }
 
 struct Log {
@@ -65,7 +65,7 @@ struct Log {
     totals: BTreeMap<UseKey, u64>,
 }
 
-impl Writer {
+impl EventWriter {
     pub(super) fn new(store: Arc<dyn Store>, space: Space, clock: Arc<dyn Clock>) -> Self {
         Self { store, space, clock, log: None, open: Vec::new() }
     }
@@ -108,7 +108,7 @@ impl Writer {
                 }
             };
             let open = self.open.remove(0);
-            open.entries.iter().filter(|_| stands).for_each(Entry::draw);
+            open.entries.iter().filter(|_| stands).for_each(EventEntry::draw);
         }
     }
 
@@ -120,7 +120,7 @@ impl Writer {
         }
     }
 
-    async fn count(&mut self, entries: &[Entry]) -> Vec<Answer> {
+    async fn count(&mut self, entries: &[EventEntry]) -> Vec<WriterReply> {
         let mut answers = Vec::with_capacity(entries.len());
         let mut rest = entries;
         while !rest.is_empty() {
@@ -132,7 +132,7 @@ impl Writer {
     }
 
     /// One slot for these events, which fit it.
-    async fn slot(&mut self, entries: &[Entry]) -> Vec<Answer> {
+    async fn slot(&mut self, entries: &[EventEntry]) -> Vec<WriterReply> {
         let unavailable = || vec![Err(NotCounted::Unavailable); entries.len()];
         self.draw_open().await;
         if self.open.len() >= MAX_OPEN {
@@ -141,14 +141,14 @@ impl Writer {
         let Some(mut log) = self.take_log().await else {
             return unavailable();
         };
-        let place = Place { writer: log.writer.incarnation(), slot: log.writer.next() };
+        let place = LogSlot { writer: log.writer.incarnation(), slot: log.writer.next() };
         let claimed = self.claim_all(entries, place).await;
-        if claimed.values().any(|claimed| *claimed == Claimed::Unknown) {
+        if claimed.values().any(|claimed| *claimed == EventClaimed::Unknown) {
             return unavailable(); // and the log has ended
         }
-        let ours = |entry: &&Entry| claimed.get(&name(entry)) == Some(&Claimed::Ours);
+        let ours = |entry: &&EventEntry| claimed.get(&name(entry)) == Some(&EventClaimed::Ours);
         let mut seen = HashSet::new();
-        let first: Vec<&Entry> =
+        let first: Vec<&EventEntry> =
             entries.iter().filter(ours).filter(|entry| seen.insert(name(entry))).collect();
         if !first.is_empty() {
             match self.record(&mut log, &first).await {
@@ -156,7 +156,7 @@ impl Writer {
                 Recorded::No => return unavailable(),
                 Recorded::Unknown => {
                     let entries = first.into_iter().cloned().collect();
-                    self.open.push(Open { place, entries });
+                    self.open.push(OpenBatch { place, entries });
                     return unavailable();
                 }
             }
@@ -185,7 +185,11 @@ impl Writer {
     }
 
     /// Claims each event, the first of those with one name.
-    async fn claim_all(&self, entries: &[Entry], place: Place) -> BTreeMap<Name, Claimed> {
+    async fn claim_all(
+        &self,
+        entries: &[EventEntry],
+        place: LogSlot,
+    ) -> BTreeMap<WriterName, EventClaimed> {
         let now_ms = self.clock.now().wall_ms;
         let (mut claimed, mut begun) = (BTreeMap::new(), HashSet::new());
         let mut claims = JoinSet::new();
@@ -198,7 +202,7 @@ impl Writer {
             let (store, space) = (self.store.clone(), self.space.clone());
             let (name, print) = (name(entry), entry.print.clone());
             claims.spawn(async move {
-                let event = Event { tenant: name.0, id: &name.1, print: &print };
+                let event = EventToClaim { tenant: name.0, id: &name.1, print: &print };
                 let answer = claim::claim(&*store, &space, event, place, now_ms).await;
                 (name, answer)
             });
@@ -211,13 +215,13 @@ impl Writer {
             }
         }
         for entry in entries {
-            claimed.entry(name(entry)).or_insert(Claimed::Unknown);
+            claimed.entry(name(entry)).or_insert(EventClaimed::Unknown);
         }
         claimed
     }
 
     /// Writes the slot that the claims name. Unless it stands it is never ours again.
-    async fn record(&self, log: &mut Log, entries: &[&Entry]) -> Recorded {
+    async fn record(&self, log: &mut Log, entries: &[&EventEntry]) -> Recorded {
         let mut rows = Rows::default();
         for (key, atoms) in entries.iter().flat_map(|entry| &entry.rows) {
             let total = log.totals.entry(key.clone()).or_default();
@@ -254,14 +258,14 @@ enum Recorded {
     Unknown,
 }
 
-type Name = (Surrogate, String);
+type WriterName = (Surrogate, String);
 
-fn name(entry: &Entry) -> Name {
+fn name(entry: &EventEntry) -> WriterName {
     (entry.tenant(), entry.id.clone())
 }
 
 /// How many of these events fit one slot: all rows of a slot go into one record. At least one does.
-fn fitting(entries: &[Entry]) -> usize {
+fn fitting(entries: &[EventEntry]) -> usize {
     let mut n = entries.len().min(BATCH);
     while n > 1 {
         let rows = entries[..n].iter().flat_map(|entry| &entry.rows);
@@ -276,24 +280,27 @@ fn fitting(entries: &[Entry]) -> usize {
 }
 
 /// What each event is told. Of those with one name the first was claimed.
-fn answers(entries: &[Entry], claimed: &BTreeMap<Name, Claimed>) -> Vec<Answer> {
-    let mut first = BTreeMap::<Name, &str>::new();
+fn answers(
+    entries: &[EventEntry],
+    claimed: &BTreeMap<WriterName, EventClaimed>,
+) -> Vec<WriterReply> {
+    let mut first = BTreeMap::<WriterName, &str>::new();
     let mut answers = Vec::with_capacity(entries.len());
     for entry in entries {
         let name = name(entry);
-        let claimed = claimed.get(&name).copied().unwrap_or(Claimed::Unknown);
+        let claimed = claimed.get(&name).copied().unwrap_or(EventClaimed::Unknown);
         let before = first.get(&name).copied();
         first.entry(name).or_insert(&entry.print);
         answers.push(match (claimed, before) {
-            (Claimed::Ours, None) => Ok(Counted::Now),
+            (EventClaimed::Ours, None) => Ok(Counted::Now),
             // What stands is what the first of them said.
-            (Claimed::Ours | Claimed::Counts, Some(print)) if print != entry.print => {
+            (EventClaimed::Ours | EventClaimed::Counts, Some(print)) if print != entry.print => {
                 Err(NotCounted::Conflict)
             }
-            (Claimed::Ours, Some(_)) | (Claimed::Counts, _) => Ok(Counted::Before),
-            (Claimed::Conflicts, _) => Err(NotCounted::Conflict),
-            (Claimed::InHand, _) => Err(NotCounted::InHand),
-            (Claimed::Not | Claimed::Unknown, _) => Err(NotCounted::Unavailable),
+            (EventClaimed::Ours, Some(_)) | (EventClaimed::Counts, _) => Ok(Counted::Before),
+            (EventClaimed::Conflicts, _) => Err(NotCounted::Conflict),
+            (EventClaimed::InHand, _) => Err(NotCounted::InHand),
+            (EventClaimed::Not | EventClaimed::Unknown, _) => Err(NotCounted::Unavailable),
         });
     }
     answers

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Denied, Gate, Waited};
-use crate::admission::context::Of;
+use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
-use crate::catalog::Count;
+use crate::catalog::MeterSource;
 use crate::clock::Now;
 use crate::decision::Outcome;
 use crate::decision::{Reason, Refusal};
@@ -183,7 +183,7 @@ impl Gate {
         }
         let route = live.catalog.routes.named(&ask.op);
         if ask.costs.is_empty() && route.is_some() {
-            return self.held(Of { sheet, route, ip: None, work: None }, waited, now);
+            return self.held(HoldContext { sheet, route, ip: None, work: None }, waited, now);
         }
         let mut costs = Vec::with_capacity(ask.costs.len());
         for (name, units) in &ask.costs {
@@ -193,7 +193,7 @@ impl Gate {
                 return Err(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet))));
             };
             let rules = &live.catalog.meters[usize::from(meter.0)];
-            if rules.count == Count::Sum {
+            if rules.count == MeterSource::Sum {
                 const TEXT: &str = "admit: a sum counts its parts; ask for those instead";
                 repeated!(error, now.wall_ms, TEXT; meter = %name);
                 return Err(Denied::Refuse(inner.refusal(Reason::Unavailable, Some(&sheet))));
@@ -201,10 +201,10 @@ impl Gate {
             costs.push((meter, units.saturating_mul(rules.scale)));
         }
         let work = Some(Arc::new(sheet.policy.work(&live.catalog, route, &costs)));
-        self.held(Of { sheet, route, ip: None, work }, waited, now)
+        self.held(HoldContext { sheet, route, ip: None, work }, waited, now)
     }
 
-    fn held(&self, of: Of, waited: &Waited, now: Now) -> Result<Hold, Denied> {
+    fn held(&self, of: HoldContext, waited: &Waited, now: Now) -> Result<Hold, Denied> {
         let mut hold = Hold::new(of, now, None);
         match self.decide(&mut hold, waited, now) {
             None => Ok(hold),

@@ -14,11 +14,11 @@ use super::reports::{Ends, ReportTask};
 use super::{Gate, Inner};
 use crate::billing::customers::{Customers, Mark, customer_of};
 use crate::billing::lock::Lock;
-use crate::billing::reducer::{Facts, Taken, prices};
+use crate::billing::reducer::{EventTaken, Facts, prices};
 use crate::billing::report::Reporter;
 use crate::billing::sink::SinkError;
 use crate::billing::stripe::{Stripe, StripeSettings};
-use crate::billing::webhook::{self, Event};
+use crate::billing::webhook::{self, WebhookEvent};
 use crate::clock::Clock;
 use crate::config::{Secret, StripeConfig, StripeMode, TooOld};
 use crate::directory::DirectoryError;
@@ -36,7 +36,7 @@ const CHECKOUT_TENANT: &str = "tallygate_tenant";
 const MAX_LOGGED: usize = 64;
 
 /// Stripe as the service file has it, with its secrets read.
-pub(super) struct Settled {
+pub(super) struct StripeSetup {
     stripe: Stripe,
     secrets: Vec<Secret>,
     mode: StripeMode,
@@ -64,7 +64,7 @@ pub(super) struct Billing {
 
 /// Why what a customer's events say could not be put into force now. Stripe sends a webhook again.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failed {
+pub(super) enum EffectFailed {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -80,7 +80,7 @@ pub(super) enum Failed {
 }
 
 /// Reads the secrets and checks them against the mode.
-pub(super) fn stripe(config: Option<&StripeConfig>) -> Result<Option<Settled>, Error> {
+pub(super) fn stripe(config: Option<&StripeConfig>) -> Result<Option<StripeSetup>, Error> {
     let Some(config) = config else { return Ok(None) };
     let env = |name: &str| std::env::var(name).ok();
     let wrong = |error: &dyn std::fmt::Display| Error::Config(error.to_string());
@@ -95,17 +95,17 @@ pub(super) fn stripe(config: Option<&StripeConfig>) -> Result<Option<Settled>, E
     };
     let stripe = Stripe::new(settings).map_err(|error| wrong(&error))?;
     let (mode, every) = (config.mode, config.report_every);
-    Ok(Some(Settled { stripe, secrets, mode, every, carry: config.too_old == TooOld::Carry }))
+    Ok(Some(StripeSetup { stripe, secrets, mode, every, carry: config.too_old == TooOld::Carry }))
 }
 
 impl Billing {
     pub(super) async fn open(
-        settled: Option<Settled>,
+        settled: Option<StripeSetup>,
         store: &Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
         space: &str,
     ) -> Result<Option<Self>, StoreError> {
-        let Some(Settled { stripe, secrets, mode, every, carry }) = settled else {
+        let Some(StripeSetup { stripe, secrets, mode, every, carry }) = settled else {
             return Ok(None);
         };
         let sink = Arc::new(stripe.clone());
@@ -163,7 +163,7 @@ impl Gate {
                     body: b"{\"received\":true}".to_vec(),
                 }
             }
-            Err(Failed::Unreadable) => {
+            Err(EffectFailed::Unreadable) => {
                 telemetry::webhook_event("unreadable");
                 billing.log_unreadable(&event);
                 let detail = "Its object has the shape of no API version that is known here.";
@@ -172,7 +172,7 @@ impl Gate {
             Err(error) => {
                 telemetry::webhook_event("waits");
                 let now_ms = now_s.saturating_mul(1_000);
-                let Event { id, kind, .. } = &event;
+                let WebhookEvent { id, kind, .. } = &event;
                 repeated!(warn, now_ms, "a webhook waits"; event = %id, %kind, %error);
                 plain_problem(503, "Webhook not applied", "It was not applied. Send it again.")
             }
@@ -185,9 +185,9 @@ impl Inner {
     async fn take_event(
         &self,
         billing: &Billing,
-        event: &Event,
+        event: &WebhookEvent,
         body: &[u8],
-    ) -> Result<Mark, Failed> {
+    ) -> Result<Mark, EffectFailed> {
         let customers = &billing.customers;
         if customers.is_marked(event).await? {
             return Ok(Mark::Applied);
@@ -206,7 +206,11 @@ impl Inner {
 
     /// A Checkout that names its tenant links the customer it was made for. One that only took a
     /// payment, or a payment method, takes no tenant away from the customer that it has.
-    async fn link_checkout(&self, event: &Event, customer: &str) -> Result<Mark, Failed> {
+    async fn link_checkout(
+        &self,
+        event: &WebhookEvent,
+        customer: &str,
+    ) -> Result<Mark, EffectFailed> {
         let Some(tenant) = event.object["metadata"][CHECKOUT_TENANT].as_str() else {
             return Ok(Mark::Unknown);
         };
@@ -233,7 +237,7 @@ impl Inner {
         }
         match self.link(tenant, customer).await {
             Ok(()) => Ok(Mark::Applied),
-            Err(Failed::Directory(error)) if is_final(&error) => {
+            Err(EffectFailed::Directory(error)) if is_final(&error) => {
                 tracing::error!(event = %event.id, %error, "a Checkout links no tenant");
                 Ok(Mark::Unknown)
             }
@@ -246,8 +250,8 @@ impl Inner {
     async fn note_prices(
         &self,
         customers: &Customers,
-        event: &Event,
-    ) -> Result<BTreeMap<String, BTreeSet<String>>, Failed> {
+        event: &WebhookEvent,
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, EffectFailed> {
         let catalog = self.live.load().catalog.clone();
         let mut seen: Vec<(String, String, i64)> = Vec::new();
         let mut note = |object: &serde_json::Value, at_s: i64| {
@@ -279,13 +283,15 @@ impl Inner {
         customers: &Customers,
         waiting: BTreeMap<String, BTreeSet<String>>,
         note: &str,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), EffectFailed> {
         for (price, waits) in waiting {
             let mut settled = BTreeSet::new();
             for customer in waits {
                 match self.settle_customer(&customer, note).await {
                     Ok(()) => drop(settled.insert(customer)),
-                    Err(Failed::Store(error)) if !is_damaged(&error) => return Err(error.into()),
+                    Err(EffectFailed::Store(error)) if !is_damaged(&error) => {
+                        return Err(error.into());
+                    }
                     Err(error) => {
                         let now_ms = self.clock.now().wall_ms;
                         repeated!(warn, now_ms, "a customer waits for a price"; %customer, %error);
@@ -297,26 +303,30 @@ impl Inner {
         Ok(())
     }
 
-    async fn apply_event(&self, billing: &Billing, event: &Event) -> Result<Mark, Failed> {
+    async fn apply_event(
+        &self,
+        billing: &Billing,
+        event: &WebhookEvent,
+    ) -> Result<Mark, EffectFailed> {
         let customers = &billing.customers;
         let note = format!("stripe: {}", event.kind);
         // What is made of it is seen on facts of nobody, so that an event without meaning writes
         // nothing.
         match (Facts::default().take(event), customer_of(event)) {
-            (Taken::MeterErrors, _) => {
+            (EventTaken::MeterErrors, _) => {
                 for identifier in billing.stripe.rejected(&event.id).await? {
                     billing.reporter.note_rejected(&identifier).await?;
                 }
                 Ok(Mark::Applied)
             }
-            (Taken::Checkout, Some(customer)) => self.link_checkout(event, customer).await,
-            (Taken::Unreadable, _) => Err(Failed::Unreadable),
-            (Taken::Price, _) => {
+            (EventTaken::Checkout, Some(customer)) => self.link_checkout(event, customer).await,
+            (EventTaken::Unreadable, _) => Err(EffectFailed::Unreadable),
+            (EventTaken::Price, _) => {
                 let waiting = self.note_prices(customers, event).await?;
                 self.settle_waiting(customers, waiting, &note).await?;
                 Ok(Mark::Applied)
             }
-            (Taken::Yes, Some(customer)) => {
+            (EventTaken::Yes, Some(customer)) => {
                 let waiting = self.note_prices(customers, event).await?;
                 let take = |facts: &mut Facts| {
                     facts.take(event);
@@ -333,11 +343,11 @@ impl Inner {
 
 impl Billing {
     /// Once for each type and version, in this process: Stripe repeats each for days.
-    fn log_unreadable(&self, event: &Event) {
+    fn log_unreadable(&self, event: &WebhookEvent) {
         let mut logged = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         let shape = (event.kind.clone(), event.version.clone());
         if logged.len() < MAX_LOGGED && logged.insert(shape) {
-            let Event { id, kind, version, .. } = event;
+            let WebhookEvent { id, kind, version, .. } = event;
             let version = version.as_deref().unwrap_or("unknown");
             tracing::error!(
                 event = %id, %kind, version,

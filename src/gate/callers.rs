@@ -15,12 +15,12 @@ use std::time::Duration;
 use super::{Gate, Inner, LEASE_WAIT, Pending, Waited};
 use crate::catalog::{Auth, Scope};
 use crate::clock::Now;
-use crate::config::Unknown;
+use crate::config::OnUnknown;
 use crate::decision::Reason;
 use crate::directory::{credential_tag, name_tag};
 use crate::identity::{
-    ANONYMOUS, Caller, CredentialHash, Identity, Presented, Probe, RequestView, ScopeHash, Scopes,
-    is_own_id, line, named_caller,
+    ANONYMOUS, Caller, CredentialHash, CredentialKey, Identity, Presented, RequestView, ScopeHash,
+    Scopes, is_own_id, line, named_caller,
 };
 use crate::repeated::repeated;
 use crate::sheets::sheet::Sheet;
@@ -53,7 +53,7 @@ pub(super) const READS_IN_HAND: usize = 16_384;
 const SURE: u8 = 2;
 
 /// What step 1 came to.
-pub(crate) enum Seen {
+pub(crate) enum Identification {
     Caller(Arc<KnownCaller>),
     Refused(Reason),
     Ask(Pending),
@@ -63,7 +63,7 @@ pub(crate) enum Seen {
 #[derive(Debug)]
 pub(crate) enum Refresh {
     Tenant(Arc<LiveTenant>),
-    Caller(Probe, Wanted),
+    Caller(CredentialKey, Wanted),
 }
 
 /// What is looked up in the directory.
@@ -83,20 +83,20 @@ impl Gate {
         auth: Auth,
         now: Now,
         rounds: u8,
-    ) -> Seen {
+    ) -> Identification {
         let inner = &self.inner;
         if let Some(custom) = &inner.custom {
             match custom.identify(view) {
                 Identity::Tenant(caller) if is_own_id(&caller.tenant) => {
-                    return Seen::Refused(Reason::Unidentified);
+                    return Identification::Refused(Reason::Unidentified);
                 }
                 Identity::Tenant(caller) => return self.named(caller, i64::MAX, now, rounds),
-                Identity::Refused => return Seen::Refused(Reason::Unidentified),
+                Identity::Refused => return Identification::Refused(Reason::Unidentified),
                 Identity::Nobody => {}
             }
         }
         let Ok(presented) = inner.identifier.present(view) else {
-            return Seen::Refused(Reason::Unidentified);
+            return Identification::Refused(Reason::Unidentified);
         };
         let Some(probe) = inner.identifier.probe(&presented) else {
             return self.nobody(auth, now, rounds);
@@ -107,7 +107,7 @@ impl Gate {
             if known.wants_refresh(now) {
                 self.refresh_caller(&known, &presented, probe);
             }
-            return Seen::Caller(known.clone());
+            return Identification::Caller(known.clone());
         }
         self.unknown(view, presented, probe, now, rounds)
     }
@@ -115,7 +115,7 @@ impl Gate {
     /// Asks for a credential to be looked up again in the background. A JWT is not: it holds until
     /// its end or the age bound, and is verified again then.
     #[cold]
-    fn refresh_caller(&self, known: &KnownCaller, presented: &Presented<'_>, probe: Probe) {
+    fn refresh_caller(&self, known: &KnownCaller, presented: &Presented<'_>, probe: CredentialKey) {
         let Presented::ApiKey { key, .. } = presented else {
             return;
         };
@@ -133,10 +133,10 @@ impl Gate {
         &self,
         view: &dyn RequestView,
         presented: Presented<'_>,
-        probe: Probe,
+        probe: CredentialKey,
         now: Now,
         rounds: u8,
-    ) -> Seen {
+    ) -> Identification {
         let inner = &self.inner;
         if inner.unknown.contains(probe, now)
             && (rounds >= SURE || !self.was_just_made(&presented, now))
@@ -151,9 +151,9 @@ impl Gate {
                         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
                         IpAddr::V6(ip) => ip.to_bits(),
                     });
-                    Seen::Ask(self.load(probe, Wanted::Credential(hashes), whose))
+                    Identification::Ask(self.load(probe, Wanted::Credential(hashes), whose))
                 }
-                Err(_) => Seen::Refused(Reason::Unidentified),
+                Err(_) => Identification::Refused(Reason::Unidentified),
             },
             #[cfg(feature = "jwt")]
             Presented::Jwt { token, .. } => match inner.identifier.verify(token, now.wall_ms) {
@@ -162,17 +162,21 @@ impl Gate {
                     let caller = verified.caller();
                     let whose = name_tag(caller.tenant.as_bytes());
                     let wanted = Wanted::Named { caller, expires_ms };
-                    Seen::Ask(self.load(probe, wanted, whose))
+                    Identification::Ask(self.load(probe, wanted, whose))
                 }
-                Err(_) => Seen::Refused(Reason::Unidentified),
+                Err(_) => Identification::Refused(Reason::Unidentified),
             },
             Presented::Tenant { id, user, .. } => match named_caller(&id, user.as_deref()) {
                 Ok(caller) => {
                     let expires_ms = i64::MAX;
                     let whose = name_tag(caller.tenant.as_bytes());
-                    Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }, whose))
+                    Identification::Ask(self.load(
+                        probe,
+                        Wanted::Named { caller, expires_ms },
+                        whose,
+                    ))
                 }
-                Err(_) => Seen::Refused(Reason::Unidentified),
+                Err(_) => Identification::Refused(Reason::Unidentified),
             },
             Presented::Nothing => self.stranger(now, rounds),
         }
@@ -198,12 +202,12 @@ impl Gate {
     }
 
     /// A caller that somebody we trust has named: cached by the name and its scopes.
-    fn named(&self, caller: Caller, expires_ms: i64, now: Now, rounds: u8) -> Seen {
+    fn named(&self, caller: Caller, expires_ms: i64, now: Now, rounds: u8) -> Identification {
         let probe = self.inner.probe_of(&caller);
         if let Some(known) = self.inner.callers.get(&probe.0)
             && known.is_fresh(now)
         {
-            return Seen::Caller(known.clone());
+            return Identification::Caller(known.clone());
         }
         let unknown = &self.inner.unknown;
         if unknown.contains(probe, now)
@@ -214,11 +218,11 @@ impl Gate {
             return self.stranger(now, rounds);
         }
         let whose = name_tag(caller.tenant.as_bytes());
-        Seen::Ask(self.load(probe, Wanted::Named { caller, expires_ms }, whose))
+        Identification::Ask(self.load(probe, Wanted::Named { caller, expires_ms }, whose))
     }
 
     /// Nothing was presented.
-    fn nobody(&self, auth: Auth, now: Now, rounds: u8) -> Seen {
+    fn nobody(&self, auth: Auth, now: Now, rounds: u8) -> Identification {
         if auth == Auth::Optional {
             return self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds);
         }
@@ -226,15 +230,15 @@ impl Gate {
     }
 
     /// Nobody we know: as configured.
-    fn stranger(&self, now: Now, rounds: u8) -> Seen {
+    fn stranger(&self, now: Now, rounds: u8) -> Identification {
         match self.inner.config.identity.unknown {
-            Unknown::Anonymous => self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds),
-            Unknown::Reject | Unknown::Create => Seen::Refused(Reason::Unidentified),
+            OnUnknown::Anonymous => self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds),
+            OnUnknown::Reject | OnUnknown::Create => Identification::Refused(Reason::Unidentified),
         }
     }
 
     /// Loads a caller, once for all who wait for it; they wait by whose they are.
-    fn load(&self, probe: Probe, wanted: Wanted, whose: u128) -> Pending {
+    fn load(&self, probe: CredentialKey, wanted: Wanted, whose: u128) -> Pending {
         let inner = self.inner.clone();
         Box::pin(async move {
             if inner.hub.reach.is_away() {
@@ -250,18 +254,20 @@ impl Gate {
             let whose = awake.map_or(whose, |it| it.tenant.core.surrogate.as_u128());
             let load = async {
                 let Some(_place) = inner.reads.place(whose).await else {
-                    return Err(Failed::Busy);
+                    return Err(LoadFailed::Busy);
                 };
-                inner.load_caller(probe, wanted.clone()).await.map_err(Failed::Store)
+                inner.load_caller(probe, wanted.clone()).await.map_err(LoadFailed::Store)
             };
             let loaded = inner.within(wait, inner.loads.once(&probe.0, load)).await;
             match loaded {
                 Some(Ok(())) => return Waited::default(),
-                Some(Err(Failed::Busy)) if inner.keep_as_known(probe) => return Waited::default(),
-                Some(Err(Failed::Busy)) => {
+                Some(Err(LoadFailed::Busy)) if inner.keep_as_known(probe) => {
+                    return Waited::default();
+                }
+                Some(Err(LoadFailed::Busy)) => {
                     return Waited { refused: Some(Reason::Unavailable), ..Waited::default() };
                 }
-                Some(Err(Failed::Store(error))) => {
+                Some(Err(LoadFailed::Store(error))) => {
                     if matches!(error.kind, StoreErrorKind::Unavailable | StoreErrorKind::Unknown) {
                         inner.hub.reach.suspect();
                     }
@@ -298,9 +304,9 @@ impl Gate {
             let key = tenant.core.surrogate.as_u128();
             let read = async {
                 let place = inner.reads.place(key).await;
-                place.as_ref().ok_or(Failed::Busy)?;
+                place.as_ref().ok_or(LoadFailed::Busy)?;
                 inner.read_again(&tenant).await;
-                Ok::<(), Failed>(())
+                Ok::<(), LoadFailed>(())
             };
             let is_in_doubt = inner.recent.is_in_doubt(tenant.read_ns());
             let wait = if is_in_doubt { LOOK_UP_WAIT } else { LEASE_WAIT };
@@ -317,7 +323,7 @@ impl Gate {
 
 /// Why a caller could not be loaded.
 #[derive(Clone, Debug)]
-pub(super) enum Failed {
+pub(super) enum LoadFailed {
     Busy,
     Store(StoreError),
 }
@@ -339,7 +345,7 @@ impl KnownCaller {
 
 impl Inner {
     /// The directory is not to be had: who is in memory stays as last known, and a guest is let in.
-    fn without_directory(&self, probe: Probe, wanted: Wanted) -> Waited {
+    fn without_directory(&self, probe: CredentialKey, wanted: Wanted) -> Waited {
         if self.keep_as_known(probe) || self.let_in(probe, wanted) {
             return Waited::default();
         }

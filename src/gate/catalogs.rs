@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Inner;
-use crate::catalog::{Catalog, Count, Zone};
+use crate::catalog::{Catalog, MeterSource, Zone};
 use crate::error::Error;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
@@ -196,7 +196,8 @@ impl Published {
             let Some(known) = self.parts.get(&*meter.name).filter(|it| **it != meter.scale) else {
                 continue;
             };
-            let can_have = !matches!(meter.count, Count::RequestBytes | Count::ResponseBytes);
+            let can_have =
+                !matches!(meter.count, MeterSource::RequestBytes | MeterSource::ResponseBytes);
             let help = if can_have {
                 format!("write `parts = {known}` there, or ")
             } else {

@@ -15,10 +15,10 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use super::billing::{Billing, Failed};
+use super::billing::{Billing, EffectFailed};
 use super::{Gate, Inner};
-use crate::billing::customers::{Customers, Known};
-use crate::billing::reducer::{Base, Facts, PlanState, TopUp, Wanted};
+use crate::billing::customers::{Customers, KnownCustomer};
+use crate::billing::reducer::{Base, Facts, PlanState, TopUp, WantedObject};
 use crate::billing::stripe::Dated;
 use crate::catalog::{Catalog, OnFinalFailure, Sold};
 use crate::directory::{DirectoryError, Grant, PaymentState, Subscribed, Tenant};
@@ -60,16 +60,16 @@ impl Gate {
     pub async fn link_customer(&self, tenant: &str, customer: &str) -> Result<(), Error> {
         match self.inner.link(tenant, customer).await {
             Ok(()) => Ok(()),
-            Err(Failed::Directory(DirectoryError::NoTenant)) => {
+            Err(EffectFailed::Directory(DirectoryError::NoTenant)) => {
                 Err(Error::NoTenant(tenant.to_owned()))
             }
-            Err(error @ (Failed::Sink(_) | Failed::Undecided)) => {
+            Err(error @ (EffectFailed::Sink(_) | EffectFailed::Undecided)) => {
                 tracing::warn!(tenant, %error, "linked; Stripe does not say yet how it stands");
                 Ok(())
             }
-            Err(Failed::Store(error)) => Err(error.into()),
-            Err(Failed::Directory(error)) => Err(error.into()),
-            Err(Failed::Busy | Failed::Unreadable) => Err(DirectoryError::Busy.into()),
+            Err(EffectFailed::Store(error)) => Err(error.into()),
+            Err(EffectFailed::Directory(error)) => Err(error.into()),
+            Err(EffectFailed::Busy | EffectFailed::Unreadable) => Err(DirectoryError::Busy.into()),
         }
     }
 
@@ -95,7 +95,7 @@ impl Gate {
 }
 
 impl Inner {
-    pub(super) async fn link(&self, tenant: &str, customer: &str) -> Result<(), Failed> {
+    pub(super) async fn link(&self, tenant: &str, customer: &str) -> Result<(), EffectFailed> {
         let found = self.directory.find(tenant).await?.ok_or(DirectoryError::NoTenant)?;
         found.link_customer(customer).await?;
         self.settle_customer(customer, "what its customer's events said before").await
@@ -103,7 +103,11 @@ impl Inner {
 
     /// Makes the tenant's record follow what its customer's events say. Facts that change meanwhile
     /// are followed too: whoever writes the record last has seen the last facts.
-    pub(super) async fn settle_customer(&self, customer: &str, note: &str) -> Result<(), Failed> {
+    pub(super) async fn settle_customer(
+        &self,
+        customer: &str,
+        note: &str,
+    ) -> Result<(), EffectFailed> {
         let customers = Customers::new(self.store.clone(), self.writer.space.clone());
         let mut known = customers.read(customer).await?;
         for _ in 0..ROUNDS {
@@ -123,11 +127,11 @@ impl Inner {
                 fetched?;
                 acted?;
                 let decided = state.wanted.is_empty() || self.billing.is_none();
-                return if decided { Ok(()) } else { Err(Failed::Undecided) };
+                return if decided { Ok(()) } else { Err(EffectFailed::Undecided) };
             }
             known = after;
         }
-        Err(Failed::Busy)
+        Err(EffectFailed::Busy)
     }
 
     /// Asks Stripe about customers that it has not been asked about for a day.
@@ -155,7 +159,7 @@ impl Inner {
         billing: &Billing,
         customer: &str,
         now_ms: i64,
-    ) -> Result<(i64, bool), Failed> {
+    ) -> Result<(i64, bool), EffectFailed> {
         let known = billing.customers.read(customer).await?;
         let next_ms = known.polled_ms.saturating_add(POLL_EVERY_MS);
         if now_ms < next_ms || known.tenant.is_none() {
@@ -174,7 +178,7 @@ impl Inner {
         customers: &Customers,
         customer: &str,
         (object, at_s): Dated,
-    ) -> Result<Known, Failed> {
+    ) -> Result<KnownCustomer, EffectFailed> {
         Ok(customers.change(customer, |facts| facts.fetched(&object, at_s)).await?)
     }
 
@@ -185,8 +189,8 @@ impl Inner {
         &self,
         customers: &Customers,
         customer: &str,
-        known: &mut Known,
-    ) -> Result<(), Failed> {
+        known: &mut KnownCustomer,
+    ) -> Result<(), EffectFailed> {
         for _ in 0..FETCHES {
             self.recall_prices(customers, customer, known).await?;
             let wanted = self.state_of(known).wanted;
@@ -206,8 +210,8 @@ impl Inner {
         &self,
         customers: &Customers,
         customer: &str,
-        known: &mut Known,
-    ) -> Result<(), Failed> {
+        known: &mut KnownCustomer,
+    ) -> Result<(), EffectFailed> {
         let catalog = self.live.load().catalog.clone();
         let unresolved = known.facts.unresolved(|key| catalog.sold_at(key));
         for price in unresolved.into_iter().take(MAX_RECALLED) {
@@ -229,22 +233,22 @@ impl Inner {
         billing: &Billing,
         customers: &Customers,
         customer: &str,
-        wanted: &Wanted,
-    ) -> Result<Known, Failed> {
+        wanted: &WantedObject,
+    ) -> Result<KnownCustomer, EffectFailed> {
         let stripe = &billing.stripe;
         Ok(match wanted {
-            Wanted::Subscription(id) => match stripe.subscription(id).await? {
+            WantedObject::Subscription(id) => match stripe.subscription(id).await? {
                 Some(told) => self.told(customers, customer, told).await?,
                 None => customers.change(customer, |facts| facts.no_subscription(id)).await?,
             },
-            Wanted::Price(id) => {
+            WantedObject::Price(id) => {
                 let (key, at_s) = stripe.lookup_key(id).await?;
                 if self.live.load().catalog.sold_at(&key).is_some() {
                     customers.note_price(id, &key, at_s).await?;
                 }
                 customers.change(customer, |facts| facts.price(id, &key, at_s)).await?
             }
-            Wanted::Invoice(id) => match stripe.invoice(id).await? {
+            WantedObject::Invoice(id) => match stripe.invoice(id).await? {
                 Some((object, at_s)) => {
                     let take = |facts: &mut Facts| {
                         facts.fetched_invoice(&object, at_s);
@@ -253,7 +257,7 @@ impl Inner {
                 }
                 None => customers.change(customer, |facts| facts.no_invoice(id)).await?,
             },
-            Wanted::Lines(id) => {
+            WantedObject::Lines(id) => {
                 let (lines, at_s) = stripe.lines(id).await?;
                 customers.change(customer, |facts| facts.lines(id, lines.clone(), at_s)).await?
             }
@@ -265,9 +269,9 @@ impl Inner {
         &self,
         customers: &Customers,
         customer: &str,
-        known: &Known,
+        known: &KnownCustomer,
         tenant: Option<&Tenant>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), EffectFailed> {
         let state = self.state_of(known);
         let catalog = self.live.load().catalog.clone();
         let pending: BTreeSet<String> = match tenant {
@@ -288,7 +292,7 @@ impl Inner {
         Ok(())
     }
 
-    fn state_of(&self, known: &Known) -> PlanState {
+    fn state_of(&self, known: &KnownCustomer) -> PlanState {
         let catalog = &self.live.load().catalog;
         known.facts.state(|price| catalog.sold_at(price))
     }
@@ -299,7 +303,7 @@ impl Inner {
         catalog: &Catalog,
         state: &PlanState,
         tenant: &Tenant,
-    ) -> Result<Vec<(String, Grant)>, Failed> {
+    ) -> Result<Vec<(String, Grant)>, EffectFailed> {
         let mut due = topups(catalog, state, tenant);
         if !due.is_empty() {
             let past = self.directory.past_grants(tenant.record().surrogate).await?;
@@ -315,10 +319,10 @@ impl Inner {
     async fn follow(
         &self,
         customer: &str,
-        known: &Known,
+        known: &KnownCustomer,
         state: &PlanState,
         note: &str,
-    ) -> Result<Option<Tenant>, Failed> {
+    ) -> Result<Option<Tenant>, EffectFailed> {
         let Some(surrogate) = known.tenant else { return Ok(None) };
         let Some(tenant) = self.directory.get(surrogate).await? else { return Ok(None) };
         if tenant.record().account.as_deref() != Some(customer) {
@@ -374,9 +378,9 @@ impl Inner {
         &self,
         customers: &Customers,
         customer: &str,
-        known: &mut Known,
+        known: &mut KnownCustomer,
         state: &PlanState,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), EffectFailed> {
         let (Some(billing), false) = (&self.billing, state.deleted) else { return Ok(()) };
         let live = self.live.load_full();
         let rules = &live.catalog.billing;
@@ -411,9 +415,9 @@ impl Inner {
         &self,
         billing: &Billing,
         customer: &str,
-        known: &mut Known,
+        known: &mut KnownCustomer,
         (price, method): (&str, &str),
-    ) -> Result<Option<Dated>, Failed> {
+    ) -> Result<Option<Dated>, EffectFailed> {
         let customers = &billing.customers;
         for told in billing.stripe.subscriptions(customer).await? {
             *known = self.told(customers, customer, told).await?;
@@ -453,7 +457,7 @@ fn is_without(base: Option<&Base>) -> bool {
 
 /// Cancels a subscription that cannot be paid for; not one that only waits for a payment method
 /// (paused), nor one that was paid meanwhile.
-async fn cancel(billing: &Billing, base: &Base) -> Result<Option<Dated>, Failed> {
+async fn cancel(billing: &Billing, base: &Base) -> Result<Option<Dated>, EffectFailed> {
     let Some((stands, _)) = billing.stripe.subscription(&base.subscription).await? else {
         return Ok(None);
     };

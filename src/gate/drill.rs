@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Denied, Gate, Seen, TenantHandle, Waited};
-use crate::admission::context::Of;
+use super::{Denied, Gate, Identification, TenantHandle, Waited};
+use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
 use crate::catalog::{Auth, RouteId};
 use crate::clock::Now;
@@ -55,7 +55,7 @@ impl Gate {
         }
         let sheet = caller.clone().into_sheet(live, now);
         let waited = Waited::default();
-        let mut hold = Hold::new(Of { sheet, route, ip: None, work: None }, now, None);
+        let mut hold = Hold::new(HoldContext { sheet, route, ip: None, work: None }, now, None);
         match self.decide(&mut hold, &waited, now) {
             Some(Denied::Wait(_)) => None,
             Some(Denied::Refuse(_)) => Some(false),
@@ -71,9 +71,9 @@ impl Gate {
     /// Step 1 alone. `None` where it would have to wait.
     pub(crate) fn is_identified(&self, view: &dyn RequestView, now: Now) -> Option<bool> {
         match self.identify(view, Auth::Required, now, 0) {
-            Seen::Caller(_) => Some(true),
-            Seen::Refused(_) => Some(false),
-            Seen::Ask(_) => None,
+            Identification::Caller(_) => Some(true),
+            Identification::Refused(_) => Some(false),
+            Identification::Ask(_) => None,
         }
     }
 

@@ -24,12 +24,12 @@ use tokio::time::Instant;
 use super::Inner;
 use super::callers::{KnownCaller, MAX_AGE, RETRY, Wanted, nanos};
 use super::lookup::scope_values;
-use crate::admission::context::Of;
+use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
 use crate::catalog::OnDirectoryError;
 use crate::clock::Clock;
 use crate::directory::TenantRecord;
-use crate::identity::Probe;
+use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
 use crate::ledger::Mode;
 use crate::repeated::repeated;
@@ -68,7 +68,7 @@ impl Guests {
 
 impl Inner {
     /// Lets a caller in whose tenant cannot be looked up. False: it is to be refused.
-    pub(super) fn let_in(&self, probe: Probe, wanted: Wanted) -> bool {
+    pub(super) fn let_in(&self, probe: CredentialKey, wanted: Wanted) -> bool {
         let (now, live) = (self.clock.now(), self.live.load());
         let Wanted::Named { caller, expires_ms } = wanted else { return false };
         if live.catalog.on_directory_error == OnDirectoryError::Deny
@@ -156,7 +156,7 @@ impl Inner {
                 continue;
             };
             let sheet = SheetRef::Own(sheet.clone());
-            let of = Of { sheet, route: None, ip: None, work: None };
+            let of = HoldContext { sheet, route: None, ip: None, work: None };
             Hold::new(of, now, None).report_cost(id, n);
         }
     }
@@ -265,15 +265,15 @@ mod tests {
         "#;
         let gate = GateBuilder::from_text(service).plans(PLANS).open().await.unwrap();
         let wanted = Wanted::Named { caller: Caller::new("acme"), expires_ms: i64::MAX };
-        assert!(!gate.inner.let_in(Probe(1), wanted));
+        assert!(!gate.inner.let_in(CredentialKey(1), wanted));
     }
 
     #[tokio::test]
     async fn who_only_presents_a_key_is_no_guest() {
         let (gate, _clock, _faulty) = open(PLANS);
-        assert!(!gate.inner.let_in(Probe(1), Wanted::Credential(Vec::new())));
+        assert!(!gate.inner.let_in(CredentialKey(1), Wanted::Credential(Vec::new())));
         let ended = Wanted::Named { caller: Caller::new("acme"), expires_ms: testing::START_MS };
-        assert!(!gate.inner.let_in(Probe(1), ended), "its token has ended");
+        assert!(!gate.inner.let_in(CredentialKey(1), ended), "its token has ended");
     }
 
     #[tokio::test(start_paused = true)]

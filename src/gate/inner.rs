@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::OnRefusal;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
-use super::callers::{Failed, KnownCaller, Refresh};
+use super::callers::{KnownCaller, LoadFailed, Refresh};
 use super::catalogs::PlanSource;
 use super::guests::Guests;
 use super::in_hand::InHand;
@@ -27,7 +27,9 @@ use crate::config::{Config, FlushMode};
 use crate::directory::{Check, Directory, DirectoryError, Grant, TenantRecord};
 use crate::error::Error;
 use crate::flights::Flights;
-use crate::identity::{Identifier, Identify, Prober, RequestView, Unknown as UnknownCallers};
+use crate::identity::{
+    CredentialHasher, Identifier, Identify, RequestView, UnknownCache as UnknownCallers,
+};
 use crate::ids::Surrogate;
 use crate::ledger::Mode;
 use crate::ledger::claims::Settler;
@@ -49,7 +51,7 @@ pub(crate) struct Inner {
     pub(crate) hub: Arc<Hub>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) writer: Writer,
-    pub(crate) config: Settled,
+    pub(crate) config: ServiceSettings,
     pub(crate) plans: PlanSource,
     /// Held from reading the plan file until it is in force: what was read first must not come
     /// into force last.
@@ -59,7 +61,7 @@ pub(crate) struct Inner {
     pub(crate) identifier: Identifier,
     pub(crate) custom: Option<Arc<dyn Identify>>,
     /// Names callers that were named by somebody we trust.
-    pub(crate) prober: Prober,
+    pub(crate) prober: CredentialHasher,
     pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
     pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
     pub(crate) sleepers: Sleepers,
@@ -75,7 +77,7 @@ pub(crate) struct Inner {
     /// For claims on idempotency keys, by tenant.
     pub(super) claims: Places,
     /// Look-ups under way, so that one serves all who wait for it.
-    pub(super) loads: Flights<u128, Result<(), Failed>>,
+    pub(super) loads: Flights<u128, Result<(), LoadFailed>>,
     pub(crate) refreshes: mpsc::Sender<Refresh>,
     pub(crate) flusher: Flusher,
     pub(crate) keeper: Keeper,
@@ -88,7 +90,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     /// Pools that were read for reports just now.
     pub(super) pools_read: PoolsRead,
-    pub(crate) ingest: crate::events::Counting,
+    pub(crate) ingest: crate::events::EventCounter,
     pub(crate) wire: WireOptions,
     pub(crate) on_refusal: Option<OnRefusal>,
     #[cfg(feature = "stripe")]
@@ -97,7 +99,7 @@ pub(crate) struct Inner {
 
 /// What is used of the service file after opening.
 #[derive(Clone, Debug)]
-pub(crate) struct Settled {
+pub(crate) struct ServiceSettings {
     pub(crate) identity: crate::config::IdentityConfig,
     pub(crate) yields: Yields,
     pub(crate) billing_url: Option<String>,
@@ -136,7 +138,7 @@ impl std::hash::Hasher for Low64 {
     }
 }
 
-impl Settled {
+impl ServiceSettings {
     /// Reads the secrets that are needed as long as the gate is open.
     pub(super) fn new(config: &Config, yields: Yields) -> Result<Self, Error> {
         let env = |name: &str| std::env::var(name).ok();
@@ -192,7 +194,7 @@ impl Inner {
 
     /// Whether tenants are made on first sight.
     pub(crate) fn creates(&self) -> bool {
-        self.config.identity.unknown == crate::config::Unknown::Create
+        self.config.identity.unknown == crate::config::OnUnknown::Create
     }
 
     /// Every lease that may have to be given back.

@@ -3,7 +3,7 @@
 //! through [`LimitState`]; both write the same (a test compares them).
 
 use super::Inner;
-use super::standing::Standing;
+use super::standing::LimitReader;
 use crate::admission::permit::Hold;
 use crate::clock::Now;
 use crate::decision::LimitState;
@@ -22,7 +22,7 @@ impl Inner {
         line: &mut HeaderText,
         policy: impl FnOnce(&PolicyText),
     ) {
-        let view = Standing::of(self, hold, now);
+        let view = LimitReader::of(self, hold, now);
         let rules = hold.of.rules();
         let route = rules.line.get_or_init(|| RouteLine::new(&view, rules));
         let mut absent = false;
@@ -41,7 +41,7 @@ impl Inner {
 }
 
 impl RouteLine {
-    fn new(view: &Standing<'_>, rules: &RoutePolicy) -> Self {
+    fn new(view: &LimitReader<'_>, rules: &RoutePolicy) -> Self {
         let items: Vec<(Limit, HeaderItem)> = limits(rules)
             .filter_map(|limit| Some((limit, HeaderItem::new(&static_state(view, limit)?))))
             .collect();
@@ -50,7 +50,7 @@ impl RouteLine {
     }
 
     /// The policy of the limits that hold for this caller.
-    fn policy_of(&self, view: &Standing<'_>) -> Option<PolicyText> {
+    fn policy_of(&self, view: &LimitReader<'_>) -> Option<PolicyText> {
         let held = self.items.iter().filter(|(limit, _)| view.told(*limit).is_some());
         join(held.map(|(_, item)| item)).map(PolicyText::new)
     }
@@ -63,7 +63,7 @@ fn limits(rules: &RoutePolicy) -> impl Iterator<Item = Limit> {
 }
 
 /// The limit as nobody has used it: what names it and says how much it is.
-fn static_state(view: &Standing<'_>, limit: Limit) -> Option<LimitState> {
+fn static_state(view: &LimitReader<'_>, limit: Limit) -> Option<LimitState> {
     match limit {
         Limit::Rate(rate) => Some(view.rate_at(rate, view.full_rate(rate))),
         Limit::Quota(quota) => view.quota_with(quota, 0),

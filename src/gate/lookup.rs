@@ -10,9 +10,9 @@ use super::Inner;
 use super::callers::{KnownCaller, MAX_AGE, REFRESH_AGE, RETRY, Wanted, nanos};
 use crate::catalog::Scope;
 use crate::clock::Now;
-use crate::config::Unknown;
+use crate::config::OnUnknown;
 use crate::directory::TenantRecord;
-use crate::identity::{ANONYMOUS, Caller, Probe, ScopeHash, Scopes};
+use crate::identity::{ANONYMOUS, Caller, CredentialKey, ScopeHash, Scopes};
 use crate::ids::Surrogate;
 use crate::policy::scoped::ScopeValues;
 use crate::repeated::repeated;
@@ -25,7 +25,7 @@ const LOOKS: usize = 4;
 impl Inner {
     /// The name in memory of a caller that somebody we trust has named. Its parts are told apart by
     /// a byte that is in none of them.
-    pub(super) fn probe_of(&self, caller: &Caller) -> Probe {
+    pub(super) fn probe_of(&self, caller: &Caller) -> CredentialKey {
         let mut name = Vec::with_capacity(64);
         let mut push = |kind: u8, text: &str| {
             name.push(0xFF);
@@ -43,7 +43,11 @@ impl Inner {
     }
 
     /// Looks a caller up and keeps what is found, or that there is nobody.
-    pub(super) async fn load_caller(&self, probe: Probe, wanted: Wanted) -> Result<(), StoreError> {
+    pub(super) async fn load_caller(
+        &self,
+        probe: CredentialKey,
+        wanted: Wanted,
+    ) -> Result<(), StoreError> {
         for _ in 1..LOOKS {
             if self.load_caller_once(probe, wanted.clone(), false).await? {
                 return Ok(());
@@ -56,7 +60,7 @@ impl Inner {
     /// last look.
     async fn load_caller_once(
         &self,
-        probe: Probe,
+        probe: CredentialKey,
         wanted: Wanted,
         is_last: bool,
     ) -> Result<bool, StoreError> {
@@ -101,7 +105,7 @@ impl Inner {
 
     /// The directory knows of nobody: who was known is forgotten, so that a credential that was
     /// revoked does not come back while the directory is away.
-    fn nobodys(&self, probe: Probe, now: Now) {
+    fn nobodys(&self, probe: CredentialKey, now: Now) {
         self.callers.remove(&probe.0);
         self.sleepers.forget_caller(probe);
         self.unknown.insert(probe, now);
@@ -124,7 +128,7 @@ impl Inner {
     }
 
     /// Looks a caller up again; one that is nobody's by now is forgotten.
-    pub(super) async fn refresh_caller(&self, probe: Probe, wanted: Wanted) {
+    pub(super) async fn refresh_caller(&self, probe: CredentialKey, wanted: Wanted) {
         if self.hub.reach.is_away() {
             self.keep_as_known(probe);
             return;
@@ -138,7 +142,7 @@ impl Inner {
 
     /// The directory does not answer: a caller that is known stays so for a while, unless its
     /// credential has ended by itself.
-    pub(super) fn keep_as_known(&self, probe: Probe) -> bool {
+    pub(super) fn keep_as_known(&self, probe: CredentialKey) -> bool {
         let now = self.clock.now();
         let awake = self.callers.get(&probe.0).map(|known| known.clone());
         let known = awake.or_else(|| self.wake_caller(probe));
@@ -171,7 +175,7 @@ impl Inner {
         }
         // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
         // process may be about to go on, or was cut off. Saving it makes it to the end.
-        let create = self.config.identity.unknown == Unknown::Create || id == ANONYMOUS;
+        let create = self.config.identity.unknown == OnUnknown::Create || id == ANONYMOUS;
         if !create {
             return Ok(None);
         }
@@ -263,7 +267,7 @@ impl Inner {
     }
 
     /// Whether a caller is in memory, awake or asleep.
-    pub(super) fn is_remembered(&self, probe: Probe) -> bool {
+    pub(super) fn is_remembered(&self, probe: CredentialKey) -> bool {
         self.callers.contains_key(&probe.0) || self.sleepers.has_caller(probe)
     }
 

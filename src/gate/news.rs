@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::Inner;
 use super::callers::{MAX_AGE, REFRESH_AGE, nanos};
-use crate::directory::{Heard, Hears, News, Seen, TenantRecord};
+use crate::directory::{FeedLook, FeedPosition, Hears, News, TenantRecord};
 use crate::ids::Surrogate;
 use crate::planted::{Plant, planted};
 use crate::repeated::repeated;
@@ -37,7 +37,7 @@ const RECENT: usize = 256;
 /// The tenants that were changed last, numbered in the order in which this process heard of it.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    changed: Mutex<Changes>,
+    changed: Mutex<HeardChanges>,
     /// When something was last read of the directory, or kept though it could not be read, on the
     /// monotonic clock.
     read_ns: AtomicU64,
@@ -46,7 +46,7 @@ pub(crate) struct Recent {
 }
 
 #[derive(Debug, Default)]
-struct Changes {
+struct HeardChanges {
     so_far: u64,
     last: VecDeque<Surrogate>,
     /// The number of the change by which everything came into doubt last.
@@ -104,7 +104,7 @@ impl Recent {
         self.read_ns.fetch_max(now_ns, Ordering::Relaxed);
     }
 
-    fn locked(&self) -> MutexGuard<'_, Changes> {
+    fn locked(&self) -> MutexGuard<'_, HeardChanges> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -174,7 +174,7 @@ impl Inner {
 
 /// Looks at the feed of changes, and reads again what was changed.
 pub(super) async fn follow(inner: Weak<Inner>) {
-    let (mut seen, mut changed) = (Seen::default(), Changed::default());
+    let (mut seen, mut changed) = (FeedPosition::default(), Changed::default());
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -217,7 +217,7 @@ struct Changed {
 }
 
 impl Changed {
-    fn hear(&mut self, heard: Heard, inner: &Inner) {
+    fn hear(&mut self, heard: FeedLook, inner: &Inner) {
         self.again.extend(heard.news.iter().filter_map(|news| inner.heard(*news)));
         if heard.missed || self.again.len() + self.reading.len() > MAX_CHANGED {
             inner.doubt_all();

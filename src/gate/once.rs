@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Answer, Gate, Inner, LEASE_WAIT, Pending, Running, Waited};
-use crate::admission::claim::{Claim, Found, Next, OnceKey};
+use crate::admission::claim::{Claim, ClaimStep, KeyFound, OnceKey};
 use crate::admission::permit::{Hold, HoldBox};
 use crate::catalog::{OnLeaseError, Route};
 use crate::decision::{Reason, Refusal};
@@ -110,10 +110,10 @@ impl Inner {
         };
         match found {
             // The same code has decided; only the caller is not told.
-            Some(Ok((_, Found::Conflict))) if hold.of.rules().shadow => {
+            Some(Ok((_, KeyFound::Conflict))) if hold.of.rules().shadow => {
                 Answer::Admit(Running { hold })
             }
-            Some(Ok((_, Found::Conflict))) => {
+            Some(Ok((_, KeyFound::Conflict))) => {
                 self.refuse_claim(Some(hold), Reason::IdempotencyConflict)
             }
             Some(Ok((claim, found))) => {
@@ -140,7 +140,7 @@ impl Inner {
     }
 
     /// What there is of the key, and this request's part in it.
-    async fn find(&self, of: &Unclaimed, once: OnceKey) -> Result<(Claim, Found), StoreError> {
+    async fn find(&self, of: &Unclaimed, once: OnceKey) -> Result<(Claim, KeyFound), StoreError> {
         let Some(hold) = &of.0 else { return Err(no_hold()) };
         let tenant = &hold.of.sheet.tenant;
         if self.guests.has(tenant) {
@@ -160,8 +160,8 @@ impl Inner {
         loop {
             let written = self.write_claim(tenant.surrogate, &write).await?;
             match claim.next(written, now_ms())? {
-                Next::Run(found) => return Ok((claim, found)),
-                Next::Write(next) => write = next,
+                ClaimStep::Run(found) => return Ok((claim, found)),
+                ClaimStep::Write(next) => write = next,
             }
         }
     }

@@ -17,7 +17,7 @@ use super::callers::{READS, READS_IN_HAND};
 use super::catalogs::{self, PlanSource};
 use super::guests::Guests;
 use super::in_hand::InHand;
-use super::inner::{CatalogCheck, Inner, Settled};
+use super::inner::{CatalogCheck, Inner, ServiceSettings};
 use super::maintain::{self, Maintenance};
 use super::news::Recent;
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
@@ -32,15 +32,17 @@ use crate::config::{Config, FlushMode, StoreKind};
 use crate::decision::Refusal;
 use crate::directory::Directory;
 use crate::error::Error;
-use crate::events::Counting;
+use crate::events::EventCounter;
 use crate::flights::Flights;
-use crate::identity::{Identifier, Identify, Peppers, Prober, Unknown as UnknownCallers};
+use crate::identity::{
+    CredentialHasher, Identifier, Identify, Peppers, UnknownCache as UnknownCallers,
+};
 use crate::ledger::claims::Settler;
 use crate::ledger::collect;
 use crate::ledger::flush::{Flusher, Settings};
 use crate::ledger::journal::Journal;
 use crate::ledger::log::LogWriter;
-use crate::ledger::place::Place;
+use crate::ledger::place::JournalPath;
 use crate::ledger::totals::Ledger;
 use crate::places::Places;
 use crate::policy::resolve::LiveCatalog;
@@ -220,14 +222,14 @@ impl GateBuilder {
             plans,
             catalog,
             identifier,
-            settled,
+            settings,
             #[cfg(feature = "stripe")]
             stripe,
         } = self.as_written(now).await?;
         for warning in &catalog.warnings {
             tracing::warn!(line = warning.place.line, "{}", warning.message);
         }
-        settled.yields.tell(&catalog);
+        settings.yields.tell(&catalog);
         #[cfg(feature = "jwt")]
         super::sources::fetch_keys(&identifier, now).await;
         let store = match self.store.clone() {
@@ -247,8 +249,8 @@ impl GateBuilder {
         if store.promise().shared {
             hub.expect_pools();
         }
-        let settings = Settings {
-            mode: settled.mode,
+        let flush = Settings {
+            mode: settings.mode,
             every: config.flush.every,
             max_write_units: config.flush.max_write_units,
         };
@@ -270,13 +272,13 @@ impl GateBuilder {
         #[cfg(feature = "stripe")]
         let billing = answered(&*store, async { Ok(opening.await?) }).await?;
         let inner = Arc::new(Inner {
-            flusher: Flusher::start(hub.clone(), store.clone(), log, journal, settings),
+            flusher: Flusher::start(hub.clone(), store.clone(), log, journal, flush),
             keeper: Keeper::start(hands.clone(), queue),
             settler: Settler::start(store.clone()),
             hands,
             ledger: Ledger::new(store.clone(), writer.clone()).begun(begun_ms),
             pools_read: PoolsRead::default(),
-            ingest: Counting::new(store.clone(), writer.space.clone(), clock.clone()),
+            ingest: EventCounter::new(store.clone(), writer.space.clone(), clock.clone()),
             directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
             clock,
             guests: Guests::new(hub.clock.clone()),
@@ -285,12 +287,12 @@ impl GateBuilder {
             hub,
             store,
             writer,
-            config: settled,
+            config: settings,
             plans,
             live,
             identifier,
             custom: self.custom,
-            prober: Prober::new().map_err(|e| Error::Random(e.to_string()))?,
+            prober: CredentialHasher::new().map_err(|e| Error::Random(e.to_string()))?,
             callers: DashMap::default(),
             tenants: DashMap::default(),
             sleepers: Sleepers::default(),
@@ -359,9 +361,9 @@ struct AsWritten {
     plans: PlanSource,
     catalog: Catalog,
     identifier: Identifier,
-    settled: Settled,
+    settings: ServiceSettings,
     #[cfg(feature = "stripe")]
-    stripe: Option<super::billing::Settled>,
+    stripe: Option<super::billing::StripeSetup>,
 }
 
 impl AsWritten {
@@ -386,7 +388,7 @@ impl AsWritten {
         #[cfg(feature = "stripe")]
         let stripe = super::billing::stripe(stripe.as_ref().or(config.stripe.as_ref()))?;
         Ok(Self {
-            settled: Settled::new(&config, yields)?,
+            settings: ServiceSettings::new(&config, yields)?,
             config,
             plans,
             catalog,
@@ -491,9 +493,9 @@ async fn journal(
     let wanted = config.flush.mode == FlushMode::Journal;
     let places = match store.promise().shared {
         _ if !wanted && matches!(config.store.kind, StoreKind::Memory) => Ok(vec![]),
-        true if !wanted && !Place::was_taken(path) => Ok(vec![]),
-        true => Place::free(path),
-        false => Ok(Place::only(path)),
+        true if !wanted && !JournalPath::was_taken(path) => Ok(vec![]),
+        true => JournalPath::free(path),
+        false => Ok(JournalPath::only(path)),
     };
     let no_place = |e| Error::journal(format!("the journal at {}: {e}", path.display()));
     if wanted {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::billing::Billing;
 use super::{Gate, Inner};
 use crate::billing::audit::Audit;
-use crate::billing::report::{Due, Report, ReportError, Used};
+use crate::billing::report::{DueUse, RecordedUse, Report, ReportError};
 use crate::billing::terms::terms;
 use crate::billing::{ItemId, SentSinceCopy};
 use crate::directory::TenantRecord;
@@ -112,7 +112,7 @@ impl Gate {
         let examined = billing.reporter.examine().await?;
         let mut records = HashMap::new();
         let mut uses = Vec::new();
-        for used in examined.uses.iter().cloned().map(Used::from) {
+        for used in examined.uses.iter().cloned().map(RecordedUse::from) {
             // A meter that is sold nowhere is no gap; one that the plan file has lost may be.
             let gone = inner.live.load().catalog.meter(&used.meter).is_none();
             if gone || inner.is_sent(&used.meter) {
@@ -223,8 +223,8 @@ impl Inner {
         self: &Arc<Self>,
         billing: &Billing,
         only: Option<&HashSet<ItemId>>,
-    ) -> Result<Vec<Due>, ReportError> {
-        let mut tenants = BTreeMap::<Surrogate, Vec<Used>>::new();
+    ) -> Result<Vec<DueUse>, ReportError> {
+        let mut tenants = BTreeMap::<Surrogate, Vec<RecordedUse>>::new();
         for used in billing.reporter.used().await? {
             let Some(id) = &used.id else { continue };
             if only.is_none_or(|only| only.contains(id)) {
@@ -254,7 +254,7 @@ impl Inner {
     }
 
     /// What is due of one tenant's use.
-    async fn due_of(&self, uses: Vec<Used>) -> Result<Vec<Due>, ReportError> {
+    async fn due_of(&self, uses: Vec<RecordedUse>) -> Result<Vec<DueUse>, ReportError> {
         let Some(billing) = &self.billing else { return Ok(Vec::new()) };
         let (mut records, mut due) = (HashMap::new(), Vec::new());
         for used in uses {
@@ -274,10 +274,10 @@ impl Inner {
     async fn due(
         &self,
         billing: &Billing,
-        used: Used,
+        used: RecordedUse,
         records: &mut HashMap<Surrogate, Option<Arc<TenantRecord>>>,
-    ) -> Result<Option<Due>, ReportError> {
-        let Used { id: Some(id), tenant, atoms, over, .. } = used else { return Ok(None) };
+    ) -> Result<Option<DueUse>, ReportError> {
+        let RecordedUse { id: Some(id), tenant, atoms, over, .. } = used else { return Ok(None) };
         let live = self.live.load_full();
         if !self.is_sent(&id.meter) {
             return Ok(None);
@@ -293,7 +293,7 @@ impl Inner {
         let Some(record) = record else { return Ok(None) };
         let anchors = live.resolve(&record, self.clock.now().wall_ms).anchors;
         let terms = terms(&id, &live.catalog, &anchors, billing.carry);
-        Ok(terms.map(|terms| Due { id, used: atoms, over, terms }))
+        Ok(terms.map(|terms| DueUse { id, used: atoms, over, terms }))
     }
 }
 
@@ -305,7 +305,7 @@ fn ended(ends: &Ends, now_ms: i64) -> HashSet<ItemId> {
 }
 
 /// Whose use is due, each once.
-fn customers_of(due: &[Due]) -> Vec<String> {
+fn customers_of(due: &[DueUse]) -> Vec<String> {
     let customers: BTreeSet<String> = due.iter().map(|due| due.terms.customer.clone()).collect();
     customers.into_iter().collect()
 }

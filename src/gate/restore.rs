@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::ledger::totals::Ledger;
 use crate::quota::lease::Writer;
 use crate::quota::pool::{self, PoolId};
-use crate::quota::subpool::{self, Next, Root, Sub};
+use crate::quota::subpool::{self, Root, SeekStep, Sub};
 use crate::store::layout::Space;
 use crate::store::{
     Change, Item, Store, StoreError, StoreErrorKind, Value, When, Write, Written, until_known,
@@ -186,7 +186,7 @@ async fn spend_sub(
         let root = Root::read(&item)?;
         let item = store.read(key.clone()).await?;
         let sub = item.as_ref().map(Sub::read).transpose()?;
-        if let Some(Next::Root(write) | Next::Sub(write)) =
+        if let Some(SeekStep::Root(write) | SeekStep::Sub(write)) =
             subpool::arrive(keys, shard, &root, sub.as_ref(), true)
         {
             until_known(store, write).await?;
@@ -205,8 +205,8 @@ async fn spend_sub(
                 None => (subpool::agree(key.clone(), shard, &root, &sub), 0),
             },
             None => match subpool::drain(keys, shard, &root, Some(&sub), true) {
-                Next::Root(write) | Next::Sub(write) => (write, 0),
-                Next::Done => return Ok(spent),
+                SeekStep::Root(write) | SeekStep::Sub(write) => (write, 0),
+                SeekStep::Done => return Ok(spent),
             },
         };
         if let Written::Applied(_) = until_known(store, write).await? {

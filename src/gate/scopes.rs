@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::{Catalog, Place, Scope};
-use crate::config::{Config, Identify, NoScope};
+use crate::config::{Config, IdentifyTable, NoScope};
 use crate::error::Error;
 use crate::policy::scoped::told;
 
@@ -20,12 +20,14 @@ pub(crate) struct Yields {
 impl Yields {
     /// `by_code`: the host identifies callers itself, by what it likes.
     pub(super) fn of(config: &Config, by_code: bool) -> Self {
-        let has_user = |way: &Identify| match way {
-            Identify::ApiKey { .. } => false,
-            Identify::Jwt(jwt) => jwt.user.is_some(),
-            Identify::Header { user, .. } | Identify::Claim { user, .. } => user.is_some(),
+        let has_user = |way: &IdentifyTable| match way {
+            IdentifyTable::ApiKey { .. } => false,
+            IdentifyTable::Jwt(jwt) => jwt.user.is_some(),
+            IdentifyTable::Header { user, .. } | IdentifyTable::Claim { user, .. } => {
+                user.is_some()
+            }
         };
-        let is_key = |way: &Identify| matches!(way, Identify::ApiKey { .. });
+        let is_key = |way: &IdentifyTable| matches!(way, IdentifyTable::ApiKey { .. });
         Self {
             key: by_code || config.identify.iter().any(is_key),
             user: by_code || config.identify.iter().any(has_user),

@@ -10,10 +10,10 @@ use crate::catalog::Plan;
 
 /// The content, and a handle on it. The last one that is dropped settles the hold.
 #[derive(Clone, Debug)]
-pub(super) struct Shared(Option<Arc<Place>>);
+pub(super) struct Shared(Option<Arc<SpareSlot>>);
 
 /// Empty while it is a spare.
-type Place = Option<Content>;
+type SpareSlot = Option<Content>;
 
 #[derive(Debug)]
 pub(super) struct Content {
@@ -24,7 +24,7 @@ pub(super) struct Content {
 }
 
 thread_local! {
-    static PLACES: Spares<Arc<Place>> = const { Spares::new() };
+    static PLACES: Spares<Arc<SpareSlot>> = const { Spares::new() };
 }
 
 impl Shared {

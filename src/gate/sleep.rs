@@ -16,10 +16,10 @@ use super::Inner;
 use super::callers::{KnownCaller, nanos};
 use super::inner::ByProbe;
 use crate::clock::Now;
-use crate::identity::Probe;
+use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
 use crate::renewal;
-use crate::tenants::asleep::{Asleep, AsleepCaller};
+use crate::tenants::asleep::{AsleepCaller, CompactTenant};
 use crate::tenants::tenant::LiveTenant;
 
 /// Who has not been looked up for this long falls asleep: twice the age at which whoever calls is
@@ -36,7 +36,7 @@ const SMALL: usize = 1_024;
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct Sleepers {
-    tenants: DashMap<Surrogate, Asleep>,
+    tenants: DashMap<Surrogate, CompactTenant>,
     callers: DashMap<u128, AsleepCaller, ByProbe>,
     /// Some may hold units under an incarnation that has been sealed.
     sealed: AtomicBool,
@@ -57,11 +57,11 @@ impl Sleepers {
     }
 
     /// This caller is awake, or nobody's.
-    pub(super) fn forget_caller(&self, probe: Probe) {
+    pub(super) fn forget_caller(&self, probe: CredentialKey) {
         self.callers.remove(&probe.0);
     }
 
-    pub(super) fn has_caller(&self, probe: Probe) -> bool {
+    pub(super) fn has_caller(&self, probe: CredentialKey) -> bool {
         self.callers.contains_key(&probe.0)
     }
 
@@ -112,7 +112,7 @@ impl Inner {
     }
 
     /// A caller that slept, as it was last known.
-    pub(super) fn wake_caller(&self, probe: Probe) -> Option<Arc<KnownCaller>> {
+    pub(super) fn wake_caller(&self, probe: CredentialKey) -> Option<Arc<KnownCaller>> {
         let (_, asleep) = self.sleepers.callers.remove(&probe.0)?;
         let looked_up_ns = asleep.looked_up_ns();
         let (surrogate, values, expires_ms, as_of) = asleep.wake();
@@ -152,7 +152,7 @@ impl Inner {
         let tired: Vec<Surrogate> = tired.map(|it| *it.key()).collect();
         for (i, surrogate) in tired.iter().enumerate() {
             self.tenants.remove_if(surrogate, |_, tenant| {
-                let Some(asleep) = Asleep::of(tenant, &self.hub, now) else { return false };
+                let Some(asleep) = CompactTenant::of(tenant, &self.hub, now) else { return false };
                 self.hub.asleep_hold_until(asleep.unused_until_ms());
                 self.sleepers.tenants.insert(*surrogate, asleep);
                 true
@@ -185,7 +185,8 @@ impl Inner {
     /// Wakes those who hold units under an incarnation that has been sealed, some at a time.
     pub(super) fn wake_sealed(&self, now_ms: i64) {
         let current = self.hub.incarnation();
-        let holds = |it: &Asleep| it.unused_until_ms() > now_ms && it.incarnation() != current;
+        let holds =
+            |it: &CompactTenant| it.unused_until_ms() > now_ms && it.incarnation() != current;
         let all = self.sleepers.tenants.iter().filter(|it| holds(it.value()));
         let mut some: Vec<Surrogate> = all.take(AT_ONCE).map(|it| *it.key()).collect();
         some.sort_unstable(); // a table has no order of its own

@@ -1,8 +1,8 @@
 //! From the service file to an [`Identifier`]: secrets are read here, once, and kept nowhere else.
 
-use crate::config::{Config, Identify as Way};
+use crate::config::{Config, IdentifyTable as Way};
 use crate::error::Error;
-use crate::identity::{Identifier, Pepper, Peppers, Proxies, Source};
+use crate::identity::{CredentialSource, Identifier, Pepper, Peppers, Proxies};
 
 /// Builds the identifier that the service file describes.
 pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
@@ -18,18 +18,19 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
                     let pepper = Pepper::new(&pepper.id, secret.expose().as_bytes());
                     peppers.push(pepper.map_err(wrong)?);
                 }
-                sources.push(Source::ApiKey {
+                sources.push(CredentialSource::ApiKey {
                     headers: headers.iter().map(|it| it.as_str().into()).collect(),
                 });
             }
             Way::Header { tenant, user } => {
-                sources.push(Source::Header {
+                sources.push(CredentialSource::Header {
                     tenant: tenant.as_str().into(),
                     user: user.as_deref().map(Into::into),
                 });
             }
             Way::Claim { tenant, user } => {
-                sources.push(Source::Claim { tenant: tenant.clone(), user: user.clone() });
+                sources
+                    .push(CredentialSource::Claim { tenant: tenant.clone(), user: user.clone() });
             }
             Way::Jwt(jwt) => sources.push(jwt_source(jwt, &env)?),
         }
@@ -44,12 +45,12 @@ pub(super) fn identifier(config: &Config) -> Result<Identifier, Error> {
 fn jwt_source(
     jwt: &crate::config::JwtConfig,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Source, Error> {
+) -> Result<CredentialSource, Error> {
     use crate::config::JwtKeys;
-    use crate::identity::jwt::{Claims, Jwks, Verifier};
+    use crate::identity::jwt::{Jwks, TokenRules, Verifier};
 
     let wrong = |message: String| Error::Config(format!("identify.jwt: {message}"));
-    let claims = Claims {
+    let claims = TokenRules {
         issuer: jwt.issuer.clone(),
         audience: jwt.audience.clone(),
         tenant: jwt.tenant.clone(),
@@ -65,14 +66,14 @@ fn jwt_source(
             Verifier::hs256(claims, secret.expose().as_bytes()).map_err(wrong)?
         }
     };
-    Ok(Source::Jwt(verifier))
+    Ok(CredentialSource::Jwt(verifier))
 }
 
 #[cfg(not(feature = "jwt"))]
 fn jwt_source(
     _: &crate::config::JwtConfig,
     _: &dyn Fn(&str) -> Option<String>,
-) -> Result<Source, Error> {
+) -> Result<CredentialSource, Error> {
     Err(Error::Config(
         "identify.jwt needs the feature `jwt` of tallygate, which is off in this program".into(),
     ))

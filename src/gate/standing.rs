@@ -7,23 +7,23 @@ use smallvec::SmallVec;
 
 use super::Inner;
 use super::balances::Balances;
-use crate::admission::context::Of;
+use crate::admission::context::HoldContext;
 use crate::admission::permit::Hold;
-use crate::catalog::{Count, Every, MeterId, Over, RouteId, Term};
+use crate::catalog::{Every, MeterId, MeterSource, Over, RouteId, Term};
 use crate::clock::Now;
 use crate::decision::{LimitKind, LimitState, Payment, Reason, Refusal, RefusedCall, Source, Unit};
 use crate::identity::RequestView;
-use crate::payers::purse::{Refused, bucket_of};
+use crate::payers::purse::{LimitRefused, bucket_of};
 #[cfg(feature = "metrics")]
 use crate::policy::RoutePolicy;
 use crate::policy::bucket::Level;
 use crate::policy::scoped::{ScopedKey, ScopesOf};
 use crate::policy::taken::Limit;
-use crate::policy::{Place, Policy, QuotaRule, RateRule};
+use crate::policy::{CounterHome, Policy, QuotaRule, RateRule};
 use crate::quota::lease::Lease;
 use crate::sheets::sheet::Sheet;
 use crate::telemetry;
-use crate::wire::{self, Told};
+use crate::wire::{self, LimitReading};
 
 /// A request is told about so many limits without an allocation.
 pub(crate) type LimitStates = SmallVec<[LimitState; 6]>;
@@ -47,11 +47,11 @@ impl Inner {
 
     /// The same for a request, or other work, that is not let in: it is counted.
     #[cold]
-    pub(super) fn turn_away(&self, reason: Reason, of: Option<&Of>) -> Box<Refusal> {
+    pub(super) fn turn_away(&self, reason: Reason, of: Option<&HoldContext>) -> Box<Refusal> {
         let outcome = match reason {
-            Reason::Unavailable => telemetry::Outcome::Unavailable,
-            Reason::Unidentified => telemetry::Outcome::Unidentified,
-            _ => telemetry::Outcome::Refused,
+            Reason::Unavailable => telemetry::AdmissionOutcome::Unavailable,
+            Reason::Unidentified => telemetry::AdmissionOutcome::Unidentified,
+            _ => telemetry::AdmissionOutcome::Refused,
         };
         let none = || "".into();
         let plan = of.map_or_else(none, |of| of.sheet.policy.plan.name.clone());
@@ -85,10 +85,15 @@ impl Inner {
     }
 
     /// A refusal with the limit that refused.
-    pub(super) fn refusal_of(&self, of: &Of, refused: &Refused, now: Now) -> Box<Refusal> {
+    pub(super) fn refusal_of(
+        &self,
+        of: &HoldContext,
+        refused: &LimitRefused,
+        now: Now,
+    ) -> Box<Refusal> {
         let sheet = &of.sheet;
         let mut refusal = self.refusal(refused.reason.clone(), Some(sheet));
-        let view = Standing { inner: self, sheet, scopes: of.scopes(), now, hold: None };
+        let view = LimitReader { inner: self, sheet, scopes: of.scopes(), now, hold: None };
         refusal.limit = match refused.by {
             Limit::None => None,
             Limit::Rate(rate) => view.rate(rate),
@@ -121,8 +126,8 @@ impl Inner {
     }
 
     /// Counts a refusal by this limit.
-    pub(super) fn count_refused(&self, of: &Of, by: &Limit) {
-        self.count_decision(of, telemetry::Outcome::Refused, by);
+    pub(super) fn count_refused(&self, of: &HoldContext, by: &Limit) {
+        self.count_decision(of, telemetry::AdmissionOutcome::Refused, by);
     }
 
     /// Counts an admission, through a handle that the route's rules keep.
@@ -135,24 +140,29 @@ impl Inner {
     ) {
         let make = || {
             let (plan, route) = (&sheet.policy.plan.name, route_name(sheet, route));
-            telemetry::Decisions::new(plan, &route, telemetry::Outcome::Allowed, &"".into())
+            telemetry::Decisions::new(
+                plan,
+                &route,
+                telemetry::AdmissionOutcome::Allowed,
+                &"".into(),
+            )
         };
         rules.admitted.get_or_init(make).count();
     }
 
     /// Counts what a request that runs did not get: a handler's units, or the rest of a stream.
-    pub(crate) fn count_cut(&self, of: &Of, refusal: &Refusal) {
+    pub(crate) fn count_cut(&self, of: &HoldContext, refusal: &Refusal) {
         let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |limit| limit.name.clone());
         let (plan, route) = (&of.sheet.policy.plan.name, route_name(&of.sheet, of.route));
-        telemetry::decision(plan, &route, telemetry::Outcome::Refused, &limit);
+        telemetry::decision(plan, &route, telemetry::AdmissionOutcome::Refused, &limit);
     }
 
     /// Counts what enforcement would have refused.
-    pub(super) fn count_shadow(&self, of: &Of, refused: &Refused) {
-        self.count_decision(of, telemetry::Outcome::Shadowed, &refused.by);
+    pub(super) fn count_shadow(&self, of: &HoldContext, refused: &LimitRefused) {
+        self.count_decision(of, telemetry::AdmissionOutcome::Shadowed, &refused.by);
     }
 
-    fn count_decision(&self, of: &Of, outcome: telemetry::Outcome, by: &Limit) {
+    fn count_decision(&self, of: &HoldContext, outcome: telemetry::AdmissionOutcome, by: &Limit) {
         let policy = &of.sheet.policy;
         let limit = match *by {
             Limit::None => "".into(),
@@ -165,7 +175,7 @@ impl Inner {
 
     /// Every limit that holds for a request of this route, as it stands now.
     pub(crate) fn limit_states(&self, hold: &Hold, now: Now) -> LimitStates {
-        let view = Standing::of(self, hold, now);
+        let view = LimitReader::of(self, hold, now);
         let route = hold.of.rules();
         let rates = route.rates.iter().filter_map(|rate| view.rate(*rate));
         let quotas = route.meters.iter().flat_map(|ask| &ask.quotas).filter_map(|q| view.quota(*q));
@@ -174,7 +184,7 @@ impl Inner {
 }
 
 /// What looking at a limit needs.
-pub(super) struct Standing<'a> {
+pub(super) struct LimitReader<'a> {
     pub(super) inner: &'a Inner,
     pub(super) sheet: &'a Arc<Sheet>,
     pub(super) scopes: ScopesOf<'a>,
@@ -183,7 +193,7 @@ pub(super) struct Standing<'a> {
     pub(super) hold: Option<&'a Hold>,
 }
 
-impl<'a> Standing<'a> {
+impl<'a> LimitReader<'a> {
     /// As this request sees it.
     pub(super) fn of(inner: &'a Inner, hold: &'a Hold, now: Now) -> Self {
         let of = &hold.of;
@@ -197,14 +207,14 @@ impl<'a> Standing<'a> {
 
     /// What a header tells of a limit; `None` if it does not hold for this caller.
     #[inline]
-    pub(super) fn told(&self, limit: Limit) -> Option<Told> {
+    pub(super) fn told(&self, limit: Limit) -> Option<LimitReading> {
         match limit {
             Limit::Rate(index) => {
                 let level = self.level(index)?;
                 let meter = self.sheet.policy.rates[usize::from(index)].meter;
                 let scale = meter.map_or(1, |m| self.sheet.catalog.meters[usize::from(m.0)].scale);
                 let resets_in_s = Some(level.full_in_ns.div_ceil(1_000_000_000));
-                Some(Told {
+                Some(LimitReading {
                     left: wire::whole(level.remaining, scale),
                     resets_in_s,
                     past_soft: false,
@@ -220,7 +230,7 @@ impl<'a> Standing<'a> {
                     u64::try_from(left_ms).unwrap_or(0).div_ceil(1_000)
                 });
                 let past_soft = rule.quota.over != Over::Deny && remaining == 0;
-                Some(Told { left: wire::whole(remaining, scale), resets_in_s, past_soft })
+                Some(LimitReading { left: wire::whole(remaining, scale), resets_in_s, past_soft })
             }
             Limit::None | Limit::Grant(_) => None,
         }
@@ -261,14 +271,14 @@ impl<'a> Standing<'a> {
         let (rate, bucket) = bucket_of(self.sheet, index);
         match (bucket, &rate.place) {
             (Some(bucket), _) => Some(rate.rule.level(bucket, self.now.mono_ns)),
-            (None, Place::Scoped(scope)) => {
+            (None, CounterHome::Scoped(scope)) => {
                 let key = self.scoped_key(rate.id.clone(), self.scopes.of(scope)?, (0, 0));
                 Some(match self.sheet.tenant.hub.scoped.known_bucket(&key) {
                     Some(used) => used.level(&rate.rule, self.now.mono_ns),
                     None => rate.rule.full(),
                 })
             }
-            (None, Place::Sheet(_)) => None,
+            (None, CounterHome::Sheet(_)) => None,
         }
     }
 
@@ -375,7 +385,7 @@ impl<'a> Standing<'a> {
     pub(super) fn remaining(&self, pool: u16) -> Option<u64> {
         let rule = &self.sheet.policy.pools[usize::from(pool)];
         let whole = u64::try_from(rule.limit).unwrap_or(0);
-        if let Place::Sheet(slot) = rule.place {
+        if let CounterHome::Sheet(slot) = rule.place {
             return Some(self.sheet.known_lease(slot).map_or(whole, |lease| lease.remaining()));
         }
         Some(self.lease(pool)?.map_or(whole, |lease| lease.remaining()))
@@ -386,8 +396,8 @@ impl<'a> Standing<'a> {
     pub(super) fn lease(&self, pool: u16) -> Option<Option<Arc<Lease>>> {
         let rule = &self.sheet.policy.pools[usize::from(pool)];
         Some(match &rule.place {
-            Place::Sheet(slot) => self.sheet.known_lease(*slot).cloned(),
-            Place::Scoped(scope) => {
+            CounterHome::Sheet(slot) => self.sheet.known_lease(*slot).cloned(),
+            CounterHome::Scoped(scope) => {
                 let start_ms = self.sheet.window(pool).start_ms;
                 let from = (start_ms, self.sheet.incarnation);
                 let key = self.scoped_key(rule.id.clone(), self.scopes.of(scope)?, from);
@@ -414,14 +424,14 @@ impl<'a> Standing<'a> {
 
     pub(super) fn unit(&self, meter: MeterId) -> Unit {
         match self.sheet.catalog.meters[usize::from(meter.0)].count {
-            Count::ResponseBytes | Count::RequestBytes => Unit::Bytes,
+            MeterSource::ResponseBytes | MeterSource::RequestBytes => Unit::Bytes,
             _ if meter.0 == 0 => Unit::Calls,
             _ => Unit::Other,
         }
     }
 }
 
-impl Balances for Standing<'_> {
+impl Balances for LimitReader<'_> {
     fn policy(&self) -> &Policy {
         &self.sheet.policy
     }

@@ -6,16 +6,16 @@ use std::num::NonZeroU128;
 use std::sync::Arc;
 
 use super::balances::Balances;
-use super::standing::Standing;
+use super::standing::LimitReader;
 use super::unleased::WithUnleased;
-use super::{Gate, Pending, Seen, TenantHandle, Waited};
+use super::{Gate, Identification, Pending, TenantHandle, Waited};
 use crate::catalog::{Auth, Every, MeterId, Over, Quota, Scope, Window};
 use crate::decision::{Payment, Reason, Refusal};
 use crate::identity::RequestView;
 use crate::payers::late;
 use crate::policy::resolve::Standing as TenantStanding;
 use crate::policy::scoped::{ScopesOf, WithoutValue};
-use crate::policy::{Place, PoolRule, QuotaRule};
+use crate::policy::{CounterHome, PoolRule, QuotaRule};
 use crate::repeated::repeated;
 use crate::report::{
     GrantReport, Granularity, History, HistoryQuery, HistoryRow, LimitReport, MAX_ROWS,
@@ -57,15 +57,17 @@ impl Gate {
             return IdentifyStep::Refused(inner.refusal(Reason::Unavailable, None));
         }
         match self.identify(view, Auth::Required, now, waited.rounds) {
-            Seen::Caller(caller) => {
+            Identification::Caller(caller) => {
                 let live = inner.live.load();
                 let sheet = caller.clone().into_sheet(&live, now);
                 let ip = inner.ip_scope(&sheet, view);
                 let tenant = TenantHandle(caller.tenant.clone());
                 IdentifyStep::Done(Identified { tenant, caller, ip })
             }
-            Seen::Refused(reason) => IdentifyStep::Refused(inner.refusal(reason, None)),
-            Seen::Ask(pending) => IdentifyStep::Wait(super::counted(pending, waited.rounds)),
+            Identification::Refused(reason) => IdentifyStep::Refused(inner.refusal(reason, None)),
+            Identification::Ask(pending) => {
+                IdentifyStep::Wait(super::counted(pending, waited.rounds))
+            }
         }
     }
 
@@ -116,7 +118,7 @@ impl Gate {
         let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         let staleness_ms =
             u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
-        let view = WithUnleased::read(Standing {
+        let view = WithUnleased::read(LimitReader {
             inner,
             sheet: &sheet,
             scopes: who.scopes(&inner.hub.without_value),
@@ -134,7 +136,7 @@ impl Gate {
                 .map(|u| u.atoms)
                 .chain(live.map(|row| row.total(id)))
                 .for_each(|n| atoms.add(n));
-            meter_report(&view, id, Counted { atoms, period, staleness_ms })
+            meter_report(&view, id, CountedMeter { atoms, period, staleness_ms })
         });
         let meters = meters.collect();
         let rates = (0..sheet.policy.rates.len()).filter_map(|i| rate_report(&view, i)).collect();
@@ -228,13 +230,13 @@ impl Identified {
 }
 
 /// Use of a meter in the billing period.
-struct Counted {
+struct CountedMeter {
     atoms: Atoms,
     period: Window,
     staleness_ms: u64,
 }
 
-fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> MeterReport {
+fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: CountedMeter) -> MeterReport {
     let sheet = view.sheet;
     let policy = &sheet.policy;
     let meter = &sheet.catalog.meters[usize::from(id.0)];
@@ -269,10 +271,10 @@ fn meter_report(view: &WithUnleased<'_>, id: MeterId, counted: Counted) -> Meter
 }
 
 /// Atoms set aside for requests that have not ended, in this process.
-fn held(view: &Standing<'_>, id: MeterId) -> u64 {
+fn held(view: &LimitReader<'_>, id: MeterId) -> u64 {
     let pools = view.sheet.policy.pools.iter().enumerate();
     let of_meter =
-        pools.filter(|(_, pool)| pool.meter == id && matches!(pool.place, Place::Sheet(_)));
+        pools.filter(|(_, pool)| pool.meter == id && matches!(pool.place, CounterHome::Sheet(_)));
     let held = of_meter.filter_map(|(i, _)| {
         let lease = view.lease(u16::try_from(i).ok()?)??;
         Some(lease.open_holds())
@@ -295,7 +297,7 @@ fn limit_report(view: &WithUnleased<'_>, rule: &QuotaRule) -> Option<LimitReport
 }
 
 /// A quota without a limit has no pool: what it counts is the meter's use in the billing period.
-fn unlimited_report(quota: &Quota, counted: &Counted) -> Option<LimitReport> {
+fn unlimited_report(quota: &Quota, counted: &CountedMeter) -> Option<LimitReport> {
     quota.limit.is_none().then(|| LimitReport {
         id: quota.id.clone(),
         scope: scope_word(&quota.scope),
@@ -319,14 +321,14 @@ fn grant_report(view: &WithUnleased<'_>, index: usize, pool: &PoolRule) -> Grant
     }
 }
 
-fn rate_report(view: &Standing<'_>, index: usize) -> Option<RateReport> {
+fn rate_report(view: &LimitReader<'_>, index: usize) -> Option<RateReport> {
     let state = view.rate(u16::try_from(index).ok()?)?;
     let rate = &view.sheet.policy.rates[index];
     Some(RateReport {
         id: rate.id.clone(),
         scope: match &rate.place {
-            Place::Sheet(_) => "tenant".into(),
-            Place::Scoped(scope) => scope_word(scope),
+            CounterHome::Sheet(_) => "tenant".into(),
+            CounterHome::Scoped(scope) => scope_word(scope),
         },
         meter: state.meter,
         scale: state.scale,
@@ -373,7 +375,7 @@ pub(super) fn status(standing: &TenantStanding) -> Arc<str> {
 fn unit_word(sheet: &Sheet, id: MeterId) -> Arc<str> {
     let meter = &sheet.catalog.meters[usize::from(id.0)];
     match meter.count {
-        crate::catalog::Count::ResponseBytes | crate::catalog::Count::RequestBytes => {
+        crate::catalog::MeterSource::ResponseBytes | crate::catalog::MeterSource::RequestBytes => {
             "bytes".into()
         }
         _ => meter.name.clone(),

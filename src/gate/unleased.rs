@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Inner;
 use super::balances::Balances;
-use super::standing::Standing;
+use super::standing::LimitReader;
 use crate::flights::Flights;
 use crate::ledger::totals::is_fresh;
 use crate::planted::{Plant, planted};
-use crate::policy::{Place, Policy};
+use crate::policy::{CounterHome, Policy};
 use crate::quota::lease::Lease;
 use crate::quota::pool::PoolId;
 use crate::renewal::Whole;
@@ -59,9 +59,9 @@ impl PoolsRead {
     }
 }
 
-/// A [`Standing`] that knows all pools.
+/// A [`LimitReader`] that knows all pools.
 pub(super) struct WithUnleased<'a> {
-    view: Standing<'a>,
+    view: LimitReader<'a>,
     /// By pool; `None` where a lease knows better.
     stored: Vec<Option<Stored>>,
 }
@@ -76,7 +76,7 @@ struct Stored {
 
 impl<'a> WithUnleased<'a> {
     /// Reads what no lease knows: one read for each such pool of the plan.
-    pub(super) async fn read(view: Standing<'a>) -> Result<Self, StoreError> {
+    pub(super) async fn read(view: LimitReader<'a>) -> Result<Self, StoreError> {
         let mut stored = Vec::with_capacity(view.sheet.policy.pools.len());
         for pool in 0..view.sheet.policy.pools.len() {
             let pool = u16::try_from(pool).unwrap_or(u16::MAX);
@@ -121,9 +121,9 @@ impl Balances for WithUnleased<'_> {
 }
 
 impl<'a> Deref for WithUnleased<'a> {
-    type Target = Standing<'a>;
+    type Target = LimitReader<'a>;
 
-    fn deref(&self) -> &Standing<'a> {
+    fn deref(&self) -> &LimitReader<'a> {
         &self.view
     }
 }
@@ -135,11 +135,11 @@ fn is_unseen(lease: &Lease) -> bool {
 
 /// What is free in the store and here, moved by a limit that has changed since; `None`: nothing is
 /// there.
-async fn read(view: &Standing<'_>, pool: u16, held: i64) -> Result<Option<Stored>, StoreError> {
+async fn read(view: &LimitReader<'_>, pool: u16, held: i64) -> Result<Option<Stored>, StoreError> {
     let rule = &view.sheet.policy.pools[usize::from(pool)];
     let scope = match &rule.place {
-        Place::Sheet(_) => Some(0),
-        Place::Scoped(scope) => view.scopes.of(scope),
+        CounterHome::Sheet(_) => Some(0),
+        CounterHome::Scoped(scope) => view.scopes.of(scope),
     };
     let Some(scope) = scope else { return Ok(None) };
     let id = view.sheet.new_lease(pool, scope).pool().clone();

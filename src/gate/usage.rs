@@ -5,15 +5,15 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::callers::{REFRESH_AGE, nanos};
 use super::shared::Shared;
 use super::{Gate, Pending, Running, Waited};
-use crate::admission::context::Of;
-use crate::admission::decide::{self, Question};
+use crate::admission::context::HoldContext;
+use crate::admission::decide::{self, AdmissionInput};
 use crate::admission::permit::Hold;
-use crate::catalog::{Count, Feature, Plan};
+use crate::catalog::{Feature, MeterSource, Plan};
 use crate::clock::Now;
 use crate::decision::{LimitState, Reason, Refusal};
-use crate::payers::purse::Stopped;
+use crate::payers::purse::NotAdmitted;
 use crate::planted::{Plant, planted};
-use crate::policy::Known;
+use crate::policy::AmountSource;
 use crate::policy::resolve::Standing;
 use crate::repeated::repeated;
 use crate::tenants::caller::SheetRef;
@@ -109,7 +109,7 @@ impl Usage {
             return;
         };
         let rules = &catalog.meters[usize::from(id.0)];
-        if rules.count == Count::Sum {
+        if rules.count == MeterSource::Sum {
             const TEXT: &str = "usage.add: a sum counts its parts; report those instead";
             repeated!(error, now.wall_ms, TEXT; meter);
             return;
@@ -117,7 +117,7 @@ impl Usage {
         let own = &hold.of.sheet.catalog;
         let counter = own.meter(meter).and_then(|own_id| {
             hold.of.rules().meters.iter().find_map(|ask| match ask.known {
-                Known::Reported(counter) if ask.meter == own_id => {
+                AmountSource::Reported(counter) if ask.meter == own_id => {
                     Some((counter, own.meters[usize::from(own_id.0)].scale))
                 }
                 _ => None,
@@ -189,7 +189,7 @@ impl Usage {
 
 impl Gate {
     /// The tenant in memory that a request is of.
-    fn tenant_of(&self, of: &Of) -> Option<Arc<LiveTenant>> {
+    fn tenant_of(&self, of: &HoldContext) -> Option<Arc<LiveTenant>> {
         match &of.sheet {
             SheetRef::Of(caller) | SheetRef::Newer(_, caller) => Some(caller.tenant.clone()),
             SheetRef::Own(sheet) => {
@@ -200,7 +200,7 @@ impl Gate {
     }
 
     /// How the tenant stands now, whatever sheet the request keeps.
-    fn standing_now(&self, of: &Of, now: Now) -> Standing {
+    fn standing_now(&self, of: &HoldContext, now: Now) -> Standing {
         let live = self.inner.live.load();
         match self.tenant_of(of) {
             _ if planted(Plant::SuspendedStreamsDraw) => Standing::Good,
@@ -248,7 +248,7 @@ impl Gate {
                 SheetRef::Newer(sheet, caller.clone())
             }
         };
-        let of = Of { sheet, route, ip: of.ip, work: None };
+        let of = HoldContext { sheet, route, ip: of.ip, work: None };
         hold.go_on(of, now);
     }
 
@@ -318,7 +318,7 @@ impl Gate {
         let hold = hold.latest();
         let draw = hold.next_draw();
         let is_away = self.is_away(waited, &hold.of) || inner.hub.reach.is_away();
-        let question = Question {
+        let question = AdmissionInput {
             hub: hold.of.hub(),
             sheet: &hold.of.sheet,
             route: hold.of.rules(),
@@ -332,12 +332,12 @@ impl Gate {
                 hold.add_draw(ask, n, taken);
                 Took::Done
             }
-            Err(Stopped::Need(..)) if is_away => self.cannot_draw(hold),
-            Err(Stopped::Need(lease, n)) => {
+            Err(NotAdmitted::Need(..)) if is_away => self.cannot_draw(hold),
+            Err(NotAdmitted::Need(lease, n)) => {
                 Took::Wait(self.wait_for(&hold.of, lease, n, waited.rounds))
             }
-            Err(Stopped::Refused(_)) if hold.of.rules().shadow => Took::Done,
-            Err(Stopped::Refused(refused)) => {
+            Err(NotAdmitted::Refused(_)) if hold.of.rules().shadow => Took::Done,
+            Err(NotAdmitted::Refused(refused)) => {
                 Took::Refused(inner.refusal_of(&hold.of, &refused, now))
             }
         }

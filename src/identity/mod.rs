@@ -37,11 +37,11 @@ pub use digest::BodyDigest;
 pub use named_header::NamedHeader;
 pub use present::Malformed;
 pub(crate) use present::{Identifier, Presented, named_caller};
-pub(crate) use probe::{Probe, Prober};
+pub(crate) use probe::{CredentialHasher, CredentialKey};
 pub(crate) use proxies::Proxies;
 pub(crate) use scopes::{ScopeHash, Scopes, line};
-pub(crate) use source::Source;
-pub(crate) use unknown::Unknown;
+pub(crate) use source::CredentialSource;
+pub(crate) use unknown::UnknownCache;
 
 /// The anonymous tenant. Callers cannot name it; a directory may hold limits for it as for any
 /// other.

@@ -14,8 +14,8 @@ use super::api_key::is_broken;
 #[cfg(feature = "jwt")]
 use super::jwt;
 use super::{
-    Caller, CredentialHash, NamedHeader, Peppers, Probe, Prober, Proxies, RequestView, Source,
-    is_tenant_id,
+    Caller, CredentialHash, CredentialHasher, CredentialKey, CredentialSource, NamedHeader,
+    Peppers, Proxies, RequestView, is_tenant_id,
 };
 
 /// Longest API key that is read: hashing a longer one would be work for nobody.
@@ -108,10 +108,10 @@ pub(crate) enum IdentifierError {
 /// Reads callers from requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Identifier {
-    sources: Vec<Source>,
+    sources: Vec<CredentialSource>,
     peppers: Peppers,
     proxies: Proxies,
-    prober: Prober,
+    prober: CredentialHasher,
     authorization: NamedHeader,
     has_jwt: bool,
 }
@@ -120,7 +120,7 @@ impl Identifier {
     /// An identifier that tries these sources in order. Fails if one can never work: an API key
     /// without a pepper, a trusted header without a trusted proxy.
     pub(crate) fn new(
-        sources: Vec<Source>,
+        sources: Vec<CredentialSource>,
         peppers: Peppers,
         proxies: Proxies,
     ) -> Result<Self, IdentifierError> {
@@ -131,9 +131,9 @@ impl Identifier {
         for source in &sources {
             source.check(&peppers, &proxies).map_err(IdentifierError::Config)?;
         }
-        let prober = Prober::new().map_err(|e| IdentifierError::Random(e.to_string()))?;
+        let prober = CredentialHasher::new().map_err(|e| IdentifierError::Random(e.to_string()))?;
         #[cfg(feature = "jwt")]
-        let has_jwt = sources.iter().any(|source| matches!(source, Source::Jwt(_)));
+        let has_jwt = sources.iter().any(|source| matches!(source, CredentialSource::Jwt(_)));
         #[cfg(not(feature = "jwt"))]
         let has_jwt = false;
         let authorization = AUTHORIZATION.into();
@@ -147,13 +147,15 @@ impl Identifier {
     ) -> Result<Presented<'a>, Malformed> {
         for (n, source) in self.sources.iter().enumerate() {
             let presented = match source {
-                Source::ApiKey { headers } => self.api_key(n as u16, headers, view)?,
+                CredentialSource::ApiKey { headers } => self.api_key(n as u16, headers, view)?,
                 #[cfg(feature = "jwt")]
-                Source::Jwt(_) => self.jwt(n as u16, view)?,
-                Source::Header { tenant, user } => {
+                CredentialSource::Jwt(_) => self.jwt(n as u16, view)?,
+                CredentialSource::Header { tenant, user } => {
                     self.trusted_header(n as u16, tenant, user.as_ref(), view)?
                 }
-                Source::Claim { tenant, user } => claimed(n as u16, tenant, user.as_deref(), view)?,
+                CredentialSource::Claim { tenant, user } => {
+                    claimed(n as u16, tenant, user.as_deref(), view)?
+                }
             };
             if !matches!(presented, Presented::Nothing) {
                 return Ok(presented);
@@ -164,7 +166,7 @@ impl Identifier {
 
     /// The name of what is presented in this process's caches; `None` for nothing. The user that a
     /// gateway names beside the tenant is not part of it.
-    pub(crate) fn probe(&self, presented: &Presented<'_>) -> Option<Probe> {
+    pub(crate) fn probe(&self, presented: &Presented<'_>) -> Option<CredentialKey> {
         match presented {
             Presented::ApiKey { source, key } => Some(self.prober.probe(*source, key)),
             #[cfg(feature = "jwt")]
@@ -203,7 +205,7 @@ impl Identifier {
     #[cfg(feature = "jwt")]
     pub(crate) fn verifiers(&self) -> impl Iterator<Item = &jwt::Verifier> {
         self.sources.iter().filter_map(|source| match source {
-            Source::Jwt(verifier) => Some(verifier),
+            CredentialSource::Jwt(verifier) => Some(verifier),
             _ => None,
         })
     }
@@ -249,7 +251,7 @@ impl Identifier {
         view: &dyn RequestView,
     ) -> Result<(), Malformed> {
         for later in &self.sources[usize::from(source) + 1..] {
-            let Source::ApiKey { headers } = later else {
+            let CredentialSource::ApiKey { headers } = later else {
                 continue;
             };
             for name in headers {
@@ -375,14 +377,14 @@ mod tests {
     use super::super::{ApiKey, Pepper};
     use super::*;
 
-    fn identifier(sources: Vec<Source>) -> Identifier {
+    fn identifier(sources: Vec<CredentialSource>) -> Identifier {
         let peppers = Peppers::new(vec![Pepper::new("1", &[7; 32]).unwrap()]).unwrap();
         let proxies = Proxies::new(["10.0.0.0/8"]).unwrap();
         Identifier::new(sources, peppers, proxies).unwrap()
     }
 
-    fn api_key(headers: &[&str]) -> Source {
-        Source::ApiKey { headers: headers.iter().map(|h| (*h).into()).collect() }
+    fn api_key(headers: &[&str]) -> CredentialSource {
+        CredentialSource::ApiKey { headers: headers.iter().map(|h| (*h).into()).collect() }
     }
 
     fn by_key() -> Identifier {
@@ -391,7 +393,7 @@ mod tests {
 
     fn by_header() -> Identifier {
         let user = Some("X-User".into());
-        identifier(vec![Source::Header { tenant: "X-Tenant".into(), user }])
+        identifier(vec![CredentialSource::Header { tenant: "X-Tenant".into(), user }])
     }
 
     fn key(key: &[u8]) -> Result<Presented<'_>, Malformed> {
@@ -465,7 +467,7 @@ mod tests {
 
     #[test]
     fn the_first_source_that_presents_something_decides() {
-        let claim = Source::Claim { tenant: "org".into(), user: Some("sub".into()) };
+        let claim = CredentialSource::Claim { tenant: "org".into(), user: Some("sub".into()) };
         let identifier = identifier(vec![claim, api_key(&["x-api-key"])]);
         let view = View::default().with("x-api-key", "k").claiming("org", "acme");
         let presented = identifier.present(&view).unwrap();
@@ -497,7 +499,7 @@ mod tests {
         let new = |source| Identifier::new(vec![source], Peppers::default(), Proxies::default());
         let error = new(api_key(&["x-api-key"])).unwrap_err().to_string();
         assert!(error.contains("needs a pepper"), "{error}");
-        let header = Source::Header { tenant: "x-tenant".into(), user: None };
+        let header = CredentialSource::Header { tenant: "x-tenant".into(), user: None };
         assert!(new(header).unwrap_err().to_string().contains("[proxy] trust"));
         assert!(new(api_key(&[])).unwrap_err().to_string().contains("names no header"));
     }

@@ -6,7 +6,7 @@ use super::{NamedHeader, Peppers, Proxies};
 
 /// Where a credential is looked for: one `[[identify]]` table.
 #[derive(Clone, Debug)]
-pub(crate) enum Source {
+pub(crate) enum CredentialSource {
     /// An API key in one of these headers; in `authorization` it is the bearer's token.
     ApiKey {
         /// Their names.
@@ -31,17 +31,19 @@ pub(crate) enum Source {
     },
 }
 
-impl Source {
+impl CredentialSource {
     /// Says what cannot work.
     pub(super) fn check(&self, peppers: &Peppers, proxies: &Proxies) -> Result<(), String> {
         match self {
-            Source::ApiKey { headers } if headers.is_empty() => {
+            CredentialSource::ApiKey { headers } if headers.is_empty() => {
                 Err("api-key names no header: write api-key = [\"authorization\"]".into())
             }
-            Source::ApiKey { .. } if peppers.newest().is_none() => Err("api-key needs a pepper: \
+            CredentialSource::ApiKey { .. } if peppers.newest().is_none() => {
+                Err("api-key needs a pepper: \
                 write pepper = [{ id = \"1\", env = \"TALLYGATE_PEPPER\" }]"
-                .into()),
-            Source::Header { tenant, .. } if proxies.trusts_nobody() => Err(format!(
+                    .into())
+            }
+            CredentialSource::Header { tenant, .. } if proxies.trusts_nobody() => Err(format!(
                 "header {tenant:?} would never be believed: [proxy] trust names no gateway"
             )),
             _ => Ok(()),

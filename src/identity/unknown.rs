@@ -1,4 +1,4 @@
-//! Credentials that were looked up and are nobody's, remembered for [`Unknown::TTL`]: a flood of
+//! Credentials that were looked up and are nobody's, remembered for [`UnknownCache::TTL`]: a flood of
 //! invented keys costs memory accesses, not store reads.
 //!
 //! The table has a fixed size and forgets by overwriting: it never grows, never allocates after it
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Probe;
+use super::CredentialKey;
 use crate::clock::Now;
 
 /// A power of two: half a megabyte.
@@ -21,7 +21,7 @@ const TIME_BITS: u32 = 24;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
 /// The negative cache.
-pub(crate) struct Unknown {
+pub(crate) struct UnknownCache {
     slots: Box<[AtomicU64]>,
     /// What was made since, by a name that says nothing of a probe, and when; oldest first.
     made: Mutex<VecDeque<(u128, u64)>>,
@@ -37,7 +37,7 @@ const MADE: usize = 256;
 /// that found nothing takes to make one.
 const MADE_FOR: Duration = Duration::from_secs(60);
 
-impl Unknown {
+impl UnknownCache {
     /// How long a credential stays unknown: what a key made in another process waits at most,
     /// if it was tried before it was made.
     pub(crate) const TTL: Duration = Duration::from_secs(30);
@@ -49,12 +49,12 @@ impl Unknown {
     }
 
     /// Remembers that this credential is nobody's.
-    pub(crate) fn insert(&self, probe: Probe, now: Now) {
+    pub(crate) fn insert(&self, probe: CredentialKey, now: Now) {
         self.slot(probe).store(tag(probe) | seconds(now), Ordering::Relaxed);
     }
 
     /// Whether this credential was found to be nobody's less than [`Self::TTL`] ago.
-    pub(crate) fn contains(&self, probe: Probe, now: Now) -> bool {
+    pub(crate) fn contains(&self, probe: CredentialKey, now: Now) -> bool {
         let held = self.slot(probe).load(Ordering::Relaxed);
         let age = seconds(now).wrapping_sub(held) & TIME;
         held != 0 && held & !TIME == tag(probe) && age < Self::TTL.as_secs()
@@ -99,25 +99,25 @@ impl Unknown {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slot(&self, probe: Probe) -> &AtomicU64 {
+    fn slot(&self, probe: CredentialKey) -> &AtomicU64 {
         &self.slots[probe.0 as usize % SLOTS]
     }
 }
 
-impl Default for Unknown {
+impl Default for UnknownCache {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl std::fmt::Debug for Unknown {
+impl std::fmt::Debug for UnknownCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Unknown").field("slots", &self.slots.len()).finish()
     }
 }
 
 /// The 40 highest bits, none of which choose the slot.
-fn tag(probe: Probe) -> u64 {
+fn tag(probe: CredentialKey) -> u64 {
     (probe.0 >> 64) as u64 & !TIME
 }
 
@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn holds_for_30_seconds() {
-        let unknown = Unknown::new();
-        let probe = Probe(7 << 90 | 5);
+        let unknown = UnknownCache::new();
+        let probe = CredentialKey(7 << 90 | 5);
         assert!(!unknown.contains(probe, START));
         unknown.insert(probe, START);
         assert!(unknown.contains(probe, START.after(Duration::from_secs(29))));
@@ -150,23 +150,23 @@ mod tests {
 
     #[test]
     fn ten_million_inserts_change_nothing_but_the_slots() {
-        let unknown = Unknown::new();
+        let unknown = UnknownCache::new();
         let before = unknown.slots.as_ptr();
         let mut last = 0;
         for n in 0..10_000_000_u128 {
             last = n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-            unknown.insert(Probe(last), START);
+            unknown.insert(CredentialKey(last), START);
         }
         assert_eq!((unknown.slots.as_ptr(), unknown.slots.len()), (before, SLOTS));
-        assert!(unknown.contains(Probe(last), START));
+        assert!(unknown.contains(CredentialKey(last), START));
     }
 
     proptest! {
         #[test]
         fn a_different_probe_in_the_same_slot_is_no_hit(a: u64, b: u64, low: u64) {
             prop_assume!(a & !TIME != b & !TIME);
-            let at = |high: u64| Probe(u128::from(high) << 64 | u128::from(low));
-            let unknown = Unknown::new();
+            let at = |high: u64| CredentialKey(u128::from(high) << 64 | u128::from(low));
+            let unknown = UnknownCache::new();
             unknown.insert(at(a), START);
             prop_assert!(unknown.contains(at(a), START));
             prop_assert!(!unknown.contains(at(b), START));

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Known;
 
 use crate::error::Error;
-use crate::events::Entry;
+use crate::events::EventEntry;
 use crate::gate::{Gate, TenantHandle};
 use crate::repeated::repeated;
 
@@ -89,7 +89,7 @@ impl Ingest {
             let (tenant, past) = (tenant.0.as_ref().map_err(NotCounted::clone), &mut tenant.1);
             let live = self.0.inner.live.load();
             let now = self.0.inner.clock.now();
-            match tenant.and_then(|tenant| Entry::new(&live, now, &tenant.0, past, event)) {
+            match tenant.and_then(|tenant| EventEntry::new(&live, now, &tenant.0, past, event)) {
                 Ok(entry) => {
                     owing.extend(entry.may_owe().map(|sheet| (entry.tenant(), sheet)));
                     answers.push(Err(NotCounted::Unavailable));
@@ -98,7 +98,7 @@ impl Ingest {
                 Err(why) => answers.push(Err(why)),
             }
         }
-        let (places, entries): (Vec<usize>, Vec<Entry>) = entries.into_iter().unzip();
+        let (places, entries): (Vec<usize>, Vec<EventEntry>) = entries.into_iter().unzip();
         if entries.is_empty() {
             return answers;
         }

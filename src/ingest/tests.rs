@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::events::claim::{self, Claimed, Place};
+use crate::events::claim::{self, EventClaimed, LogSlot};
 use crate::ids::Surrogate;
 use crate::store::layout::Space;
 use crate::store::{
@@ -149,21 +149,21 @@ async fn late_events_count_in_their_own_window_while_it_is_open() {
 }
 
 /// An event, and the place that a first claim of it names.
-fn claimed() -> (Space, claim::Event<'static>, Place) {
-    let event = claim::Event { tenant: Surrogate::test(1), id: "a", print: "p" };
-    (Space::new("s"), event, Place { writer: 7, slot: 1_500 })
+fn claimed() -> (Space, claim::EventToClaim<'static>, LogSlot) {
+    let event = claim::EventToClaim { tenant: Surrogate::test(1), id: "a", print: "p" };
+    (Space::new("s"), event, LogSlot { writer: 7, slot: 1_500 })
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_event_whose_slot_was_folded_away_counts_all_the_same() {
     let store = Memory::new();
     let (space, event, place) = claimed();
-    assert_eq!(claim::claim(&store, &space, event, place, 0).await, Claimed::Ours);
+    assert_eq!(claim::claim(&store, &space, event, place, 0).await, EventClaimed::Ours);
     let fold = vec![Change::Set("of".into(), Value::Int(1_024))];
     let write = Write { key: space.fold(7, 1, 0), when: vec![], change: fold };
     store.write(write).await.unwrap();
-    let other = Place { writer: 8, slot: 0 };
-    assert_eq!(claim::claim(&store, &space, event, other, DAY_MS).await, Claimed::Counts);
+    let other = LogSlot { writer: 8, slot: 0 };
+    assert_eq!(claim::claim(&store, &space, event, other, DAY_MS).await, EventClaimed::Counts);
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +172,7 @@ async fn a_claim_that_may_stand_is_unknown_whatever_its_repeats_came_to() {
 
     let (space, event, place) = claimed();
     for (first, expected) in
-        [(Fault::LoseReply, Claimed::Unknown), (Fault::Unavailable, Claimed::Not)]
+        [(Fault::LoseReply, EventClaimed::Unknown), (Fault::Unavailable, EventClaimed::Not)]
     {
         let faults = [first].into_iter().chain([Fault::Unavailable; 5]);
         let store = Faulty::scripted(Memory::new(), faults);

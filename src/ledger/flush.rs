@@ -19,7 +19,7 @@ use super::Mode;
 use super::ceilings::Ceilings;
 use super::journal::{self, Journal};
 use super::log::{LogWriter, Wrote};
-use super::pace::Pace;
+use super::pace::WritePace;
 use super::record::ByWriter;
 use crate::repeated::repeated;
 use crate::sheets::hub::Hub;
@@ -46,7 +46,7 @@ const ORDERS: usize = 64;
 
 /// What a flush writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum FlushPart {
     /// All that moved.
     All,
     /// Only the ceilings that requests wait for: small, and soon there.
@@ -176,7 +176,7 @@ struct Task {
     log: LogWriter,
     journal: Option<Journal>,
     settings: Settings,
-    pace: Pace,
+    pace: WritePace,
     /// Newest totals that the store may not have, outside the batch being written.
     pending: ByWriter,
     /// Records of the flush under way: the first is in flight.
@@ -216,7 +216,7 @@ impl Task {
             store,
             log,
             journal,
-            pace: Pace::new(settings.max_write_units),
+            pace: WritePace::new(settings.max_write_units),
             ceilings: Ceilings::new(settings.mode, settings.every),
             settings,
             pending: ByWriter::new(),
@@ -249,7 +249,7 @@ impl Task {
                     None => return self.log,
                 },
                 _ = flush.tick() => match self.wait_for_pace() {
-                    Duration::ZERO => self.flush_in(Part::All, &mut inbox, &mut waiting).await,
+                    Duration::ZERO => self.flush_in(FlushPart::All, &mut inbox, &mut waiting).await,
                     wait => {
                         // Meanwhile ceilings are written, and orders served.
                         self.held_back += wait;
@@ -257,12 +257,12 @@ impl Task {
                     }
                 },
                 () = self.hub.soil.notified(), if self.settings.mode == Mode::Durable => {
-                    self.flush_in(Part::All, &mut inbox, &mut waiting).await;
+                    self.flush_in(FlushPart::All, &mut inbox, &mut waiting).await;
                 }
                 () = self.hub.hurry.notified() => {
                     self.collect_until(self.flushed + HURRY, &mut collect).await;
                     let durable = self.settings.mode == Mode::Durable;
-                    let part = if durable { Part::All } else { Part::Ceilings };
+                    let part = if durable { FlushPart::All } else { FlushPart::Ceilings };
                     self.flush_in(part, &mut inbox, &mut waiting).await;
                 }
                 _ = collect.tick() => self.collect(),
@@ -281,7 +281,7 @@ impl Task {
     /// Flushes, while the journal goes on being fed; orders that come meanwhile wait.
     async fn flush_in(
         &mut self,
-        part: Part,
+        part: FlushPart,
         inbox: &mut mpsc::UnboundedReceiver<Order>,
         waiting: &mut Vec<Order>,
     ) {
@@ -291,7 +291,7 @@ impl Task {
             if !self.be_reborn(inbox, waiting).await {
                 return;
             }
-            part = Part::All; // what the old log lacks
+            part = FlushPart::All; // what the old log lacks
         }
         self.begin_batch(part);
         let mut collect = ticker(self.collect_every());
@@ -324,7 +324,7 @@ impl Task {
                     if !self.be_reborn(inbox, waiting).await {
                         return;
                     }
-                    self.begin_batch(Part::All);
+                    self.begin_batch(FlushPart::All);
                 }
                 Err(error) if error.kind == StoreErrorKind::Corrupt => {
                     // Repeating cannot help, and going on would write over somebody else's record.

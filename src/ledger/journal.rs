@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::place::Place;
+use super::place::JournalPath;
 use super::record::{ByWriter, Rows, merge};
 
 /// How often rows go to the journal: less than half of the loss that is promised (50 ms), so that a
@@ -56,7 +56,7 @@ pub(crate) struct Journal {
     #[cfg(test)]
     room: Option<usize>,
     /// Keeps other processes away.
-    _place: Option<Place>,
+    _place: Option<JournalPath>,
 }
 
 impl Journal {
@@ -108,7 +108,7 @@ impl Journal {
     }
 
     /// Holds the journal's place as long as the journal.
-    pub(crate) fn keep(mut self, place: Place) -> Self {
+    pub(crate) fn keep(mut self, place: JournalPath) -> Self {
         self._place = Some(place);
         self
     }

@@ -20,13 +20,13 @@ const NANOS: u128 = 1_000_000_000;
 /// See the [module](self). Amounts are in billionths of a unit: a rate of one a second drains one
 /// each nanosecond.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct WritePace {
     per_second: u128,
     level: u128,
     at: Option<Instant>,
 }
 
-impl Pace {
+impl WritePace {
     /// At most this many units a second, at least 1.
     pub(crate) fn new(max_write_units: u32) -> Self {
         Self { per_second: max_write_units.max(1).into(), level: 0, at: None }
@@ -60,7 +60,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_s_worth_passes_at_once_and_then_the_pace_holds() {
-        let mut pace = Pace::new(10);
+        let mut pace = WritePace::new(10);
         let begun = Instant::now();
         for _ in 0..10 {
             pace.charge(1, begun);
@@ -76,7 +76,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_record_is_so_dear_that_the_next_waits_longer_than_the_bound() {
-        let mut pace = Pace::new(1);
+        let mut pace = WritePace::new(1);
         let begun = Instant::now();
         pace.charge(1_000_000, begun);
         assert_eq!(pace.wait(begun), LONGEST);
@@ -85,7 +85,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_silence_saves_nothing_up() {
-        let mut pace = Pace::new(10);
+        let mut pace = WritePace::new(10);
         let begun = Instant::now();
         assert_eq!(pace.wait(begun), Duration::ZERO);
         let later = begun + Duration::from_secs(3_600);

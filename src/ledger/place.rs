@@ -20,13 +20,13 @@ const LOCK: &str = ".lock";
 
 /// A journal's path that is ours alone, as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct JournalPath {
     pub(crate) path: PathBuf,
     /// Held for its lock. `None`: the store serves one process, which is lock enough.
     _lock: Option<File>,
 }
 
-impl Place {
+impl JournalPath {
     /// The path itself, for a store that serves one process.
     pub(crate) fn only(path: &Path) -> Vec<Self> {
         vec![Self { path: path.to_owned(), _lock: None }]
@@ -75,7 +75,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn names(places: &[Place]) -> Vec<&str> {
+    fn names(places: &[JournalPath]) -> Vec<&str> {
         places.iter().map(|place| place.path.file_name().unwrap().to_str().unwrap()).collect()
     }
 
@@ -83,18 +83,18 @@ mod tests {
     fn each_process_has_its_own_and_what_the_dead_left_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        let mut first = Place::free(&path).unwrap();
+        let mut first = JournalPath::free(&path).unwrap();
         assert_eq!(names(&first), ["j"]);
-        let second = Place::free(&path).unwrap();
-        let third = Place::free(&path).unwrap();
+        let second = JournalPath::free(&path).unwrap();
+        let third = JournalPath::free(&path).unwrap();
         assert_eq!((names(&second), names(&third)), (vec!["j-2"], vec!["j-3"]));
         // The second dies: the next to come is in its place.
         drop(second);
-        let again = Place::free(&path).unwrap();
+        let again = JournalPath::free(&path).unwrap();
         assert_eq!(names(&again), ["j-2"]);
         // The first and the third die, and one comes: it finds what both left.
         first.clear();
         drop(third);
-        assert_eq!(names(&Place::free(&path).unwrap()), ["j", "j-3"]);
+        assert_eq!(names(&JournalPath::free(&path).unwrap()), ["j", "j-3"]);
     }
 }

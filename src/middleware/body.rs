@@ -18,13 +18,13 @@ pin_project! {
     /// its end settles the request.
     pub struct GateBody<R> {
         #[pin]
-        kind: Kind<R>,
+        kind: BodyKind<R>,
     }
 }
 
 pin_project! {
     #[project = KindProj]
-    enum Kind<R> {
+    enum BodyKind<R> {
         /// A refusal.
         Full { bytes: Option<Bytes> },
         /// Nothing to count or settle.
@@ -33,10 +33,10 @@ pin_project! {
         Upgraded { #[pin] inner: R, _place: Upgraded },
         Counted {
             #[pin]
-            inner: Inner<R>,
+            inner: InnerBody<R>,
             // A frame that waits for room, for the record of the end, or for its head: few do, and
             // a frame is large.
-            held: Option<Box<Held>>,
+            held: Option<Box<HeldBack>>,
             count: Counting,
         },
     }
@@ -46,14 +46,14 @@ pin_project! {
     /// The service's own body, where it was made or, if it was polled before its head was sent,
     /// where it could stay.
     #[project = InnerProj]
-    enum Inner<R> {
+    enum InnerBody<R> {
         Here { #[pin] body: R },
         Apart { body: Pin<Box<R>> },
     }
 }
 
 /// What was taken out of a body and not passed on yet.
-enum Held {
+enum HeldBack {
     /// Not counted.
     Waiting(Frame<Bytes>),
     /// Counted before its head was sent.
@@ -66,15 +66,15 @@ enum Held {
 
 impl<R> GateBody<R> {
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self { kind: Kind::Full { bytes: Some(bytes).filter(|b| !b.is_empty()) } }
+        Self { kind: BodyKind::Full { bytes: Some(bytes).filter(|b| !b.is_empty()) } }
     }
 
     pub(super) fn plain(inner: R) -> Self {
-        Self { kind: Kind::Plain { inner } }
+        Self { kind: BodyKind::Plain { inner } }
     }
 
     pub(super) fn upgraded(inner: R, place: Upgraded) -> Self {
-        Self { kind: Kind::Upgraded { inner, _place: place } }
+        Self { kind: BodyKind::Upgraded { inner, _place: place } }
     }
 
     /// The service's own body, where the gate has nothing to count of it and nothing to settle at
@@ -86,13 +86,15 @@ impl<R> GateBody<R> {
     #[expect(clippy::result_large_err, reason = "what is not taken apart is given back whole")]
     pub fn untouched(self) -> Result<R, Self> {
         match self.kind {
-            Kind::Plain { inner } => Ok(inner),
+            BodyKind::Plain { inner } => Ok(inner),
             kind => Err(Self { kind }),
         }
     }
 
     pub(super) fn counted(inner: R, count: Counting) -> Self {
-        Self { kind: Kind::Counted { inner: Inner::Here { body: inner }, held: None, count } }
+        Self {
+            kind: BodyKind::Counted { inner: InnerBody::Here { body: inner }, held: None, count },
+        }
     }
 }
 
@@ -112,24 +114,24 @@ where
         let (mut held, mut wait) = (None, None);
         match body.as_mut().poll_frame(cx) {
             Poll::Pending => {}
-            Poll::Ready(None) => held = Some(Held::Ended),
-            Poll::Ready(Some(Err(error))) => held = Some(Held::Failed(error.into())),
+            Poll::Ready(None) => held = Some(HeldBack::Ended),
+            Poll::Ready(Some(Err(error))) => held = Some(HeldBack::Failed(error.into())),
             Poll::Ready(Some(Ok(frame))) => {
                 held = Some(match count.take_ahead(data_len(&frame), body.is_end_stream()) {
                     Ahead::Counted(pending) => {
                         wait = pending;
-                        Held::Counted(frame)
+                        HeldBack::Counted(frame)
                     }
-                    Ahead::Later => Held::Waiting(frame),
+                    Ahead::Later => HeldBack::Waiting(frame),
                 });
             }
         }
-        let (inner, held) = (Inner::Apart { body }, held.map(Box::new));
-        (Self { kind: Kind::Counted { inner, held, count } }, wait)
+        let (inner, held) = (InnerBody::Apart { body }, held.map(Box::new));
+        (Self { kind: BodyKind::Counted { inner, held, count } }, wait)
     }
 }
 
-impl<R: Body<Data = Bytes>> Inner<R> {
+impl<R: Body<Data = Bytes>> InnerBody<R> {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Here { body } => body.is_end_stream(),
@@ -178,9 +180,9 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Full { bytes } => bytes.is_none(),
-            Kind::Plain { inner } | Kind::Upgraded { inner, .. } => inner.is_end_stream(),
-            Kind::Counted { inner, held, count } => {
+            BodyKind::Full { bytes } => bytes.is_none(),
+            BodyKind::Plain { inner } | BodyKind::Upgraded { inner, .. } => inner.is_end_stream(),
+            BodyKind::Counted { inner, held, count } => {
                 count.is_cut() || held.is_none() && inner.is_end_stream()
             }
         }
@@ -188,14 +190,14 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Full { bytes } => {
+            BodyKind::Full { bytes } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
-            Kind::Plain { inner } | Kind::Upgraded { inner, .. } => inner.size_hint(),
-            Kind::Counted { inner, held, .. } => {
+            BodyKind::Plain { inner } | BodyKind::Upgraded { inner, .. } => inner.size_hint(),
+            BodyKind::Counted { inner, held, .. } => {
                 let waiting = held.as_ref().map_or(0, |held| match &**held {
-                    Held::Waiting(frame) | Held::Counted(frame) => data_len(frame),
-                    Held::Failed(_) | Held::Ended => 0,
+                    HeldBack::Waiting(frame) | HeldBack::Counted(frame) => data_len(frame),
+                    HeldBack::Failed(_) | HeldBack::Ended => 0,
                 });
                 let hint = inner.size_hint();
                 let mut whole = SizeHint::new();
@@ -210,8 +212,8 @@ where
 }
 
 fn poll_counted<R>(
-    mut inner: Pin<&mut Inner<R>>,
-    held: &mut Option<Box<Held>>,
+    mut inner: Pin<&mut InnerBody<R>>,
+    held: &mut Option<Box<HeldBack>>,
     count: &mut Counting,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
@@ -223,14 +225,14 @@ where
         return Poll::Ready(None);
     }
     let frame = match held.take().map(|held| *held) {
-        Some(Held::Waiting(frame)) => frame,
-        Some(Held::Counted(frame)) => return Poll::Ready(Some(Ok(frame))),
-        Some(Held::Failed(error)) => {
+        Some(HeldBack::Waiting(frame)) => frame,
+        Some(HeldBack::Counted(frame)) => return Poll::Ready(Some(Ok(frame))),
+        Some(HeldBack::Failed(error)) => {
             count.abort();
             return Poll::Ready(Some(Err(error)));
         }
-        Some(Held::Ended) => {
-            *held = Some(Box::new(Held::Ended)); // asked again, it does not ask the body
+        Some(HeldBack::Ended) => {
+            *held = Some(Box::new(HeldBack::Ended)); // asked again, it does not ask the body
             ready!(count.poll_end(cx));
             return Poll::Ready(None);
         }
@@ -254,7 +256,7 @@ where
         Poll::Ready(Ok(())) => Poll::Ready(Some(Ok(frame))),
         Poll::Ready(Err(cut)) => Poll::Ready(Some(Err(cut.into()))),
         Poll::Pending => {
-            *held = Some(Box::new(Held::Waiting(frame)));
+            *held = Some(Box::new(HeldBack::Waiting(frame)));
             Poll::Pending
         }
     }

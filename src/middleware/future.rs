@@ -13,8 +13,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::body::{BoxError, GateBody};
-use super::headers::{self, Asked, Refused};
-use super::layer::Shared;
+use super::headers::{self, Refused, RequestFacts};
+use super::layer::LayerShared;
 use super::service::ask;
 use crate::decision::Refusal;
 use crate::gate::{Answer, Pending, Running, Step, Waited};
@@ -28,28 +28,28 @@ pin_project! {
         S: Service<Request<B>>,
     {
         #[pin]
-        state: State<S, B, R, S::Future, S::Error>,
-        shared: Arc<Shared>,
+        state: CallState<S, B, R, S::Future, S::Error>,
+        shared: Arc<LayerShared>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwn]
-    enum State<S, B, R, F, E> {
+    enum CallState<S, B, R, F, E> {
         /// The gate said to wait for something; then it is asked again.
         Waiting { waiting: Box<Waiting<S, B>> },
-        Refused { refusal: Option<Box<Refusal>>, asked: Asked },
+        Refused { refusal: Option<Box<Refusal>>, asked: RequestFacts },
         /// The service is at work.
-        Serving { #[pin] future: F, serving: Option<Serving>, asked: Asked },
+        Serving { #[pin] future: F, serving: Option<Serving>, asked: RequestFacts },
         /// What the answer waits for is on its way: a record (`durable`), the claim on a key.
-        Recording { pending: Pending, answer: Option<Answered<R, E>> },
+        Recording { pending: Pending, answer: Option<AnsweredCall<R, E>> },
         Done,
     }
 }
 
 /// What the service has answered. Out of the way, as `Waiting` is.
-type Answered<R, E> = Box<Result<Response<GateBody<R>>, E>>;
+type AnsweredCall<R, E> = Box<Result<Response<GateBody<R>>, E>>;
 
 /// A request that waits. Out of the way, as all is that few requests come to: the future is moved
 /// several times, and its size is paid for each time.
@@ -69,36 +69,41 @@ where
     /// has boxed its services.
     // Inlined, as what it calls: else the request is moved once for each.
     #[inline(always)]
-    pub(super) fn ask(service: &mut S, mut request: Request<B>, shared: &Arc<Shared>) -> Self {
+    pub(super) fn ask(service: &mut S, mut request: Request<B>, shared: &Arc<LayerShared>) -> Self {
         let running = match ask(shared, &request, Waited::default()) {
             Step::Done(Answer::Admit(running)) => Some(running),
             Step::Done(Answer::Pass) => None,
             Step::Done(Answer::Refuse(refusal)) => {
                 // What the service reserved when it was made ready is for somebody else.
                 *service = service.clone();
-                let state = State::refused(refusal, &request);
+                let state = CallState::refused(refusal, &request);
                 return Self { state, shared: shared.clone() };
             }
             Step::Wait(pending) => {
                 let clone = service.clone();
                 let service = std::mem::replace(service, clone);
-                let state = State::waiting(service, request, pending);
+                let state = CallState::waiting(service, request, pending);
                 return Self { state, shared: shared.clone() };
             }
         };
         let shared = shared.clone();
         let (serving, asked) = begin(&shared, &mut request, running);
         // Made where it is returned to.
-        Self { state: State::Serving { future: service.call(request), serving, asked }, shared }
+        Self { state: CallState::Serving { future: service.call(request), serving, asked }, shared }
     }
 }
 
-impl<S, B, R> State<S, B, R, S::Future, S::Error>
+impl<S, B, R> CallState<S, B, R, S::Future, S::Error>
 where
     S: Service<Request<B>>,
 {
     /// The gate has decided, of a request that has waited.
-    fn answered(shared: &Shared, service: &mut S, mut request: Request<B>, answer: Answer) -> Self {
+    fn answered(
+        shared: &LayerShared,
+        service: &mut S,
+        mut request: Request<B>,
+        answer: Answer,
+    ) -> Self {
         let running = match answer {
             Answer::Admit(running) => Some(running),
             Answer::Pass => None,
@@ -109,7 +114,7 @@ where
     }
 
     fn refused(refusal: Box<Refusal>, request: &Request<B>) -> Self {
-        Self::Refused { refusal: Some(refusal), asked: Asked::by(request) }
+        Self::Refused { refusal: Some(refusal), asked: RequestFacts::by(request) }
     }
 
     #[cold]
@@ -141,14 +146,14 @@ where
                     let call = waiting.call.take();
                     call.map(|(mut service, request)| match ask(this.shared, &request, waited) {
                         Step::Done(answer) => {
-                            State::answered(this.shared, &mut service, request, answer)
+                            CallState::answered(this.shared, &mut service, request, answer)
                         }
-                        Step::Wait(pending) => State::waiting(service, request, pending),
+                        Step::Wait(pending) => CallState::waiting(service, request, pending),
                     })
                 }
                 StateProj::Refused { refusal, asked } => {
                     let (refusal, asked) = (refusal.take(), *asked);
-                    this.state.set(State::Done);
+                    this.state.set(CallState::Done);
                     match refusal {
                         Some(refusal) => {
                             let refused = headers::refusal(this.shared, &refusal, asked);
@@ -167,20 +172,20 @@ where
                                 finish(this.shared, response, serving, asked, cx);
                             match wait {
                                 None => {
-                                    this.state.set(State::Done);
+                                    this.state.set(CallState::Done);
                                     return Poll::Ready(Ok(response));
                                 }
-                                Some(pending) => Some(State::recording(pending, Ok(response))),
+                                Some(pending) => Some(CallState::recording(pending, Ok(response))),
                             }
                         }
                         // A layer outside may make an answer of it.
                         Err(error) => {
                             match serving.and_then(|it| it.answer(&this.shared.gate, 500)) {
                                 None => {
-                                    this.state.set(State::Done);
+                                    this.state.set(CallState::Done);
                                     return Poll::Ready(Err(error));
                                 }
-                                Some(pending) => Some(State::recording(pending, Err(error))),
+                                Some(pending) => Some(CallState::recording(pending, Err(error))),
                             }
                         }
                     }
@@ -188,7 +193,7 @@ where
                 StateProj::Recording { pending, answer } => {
                     ready!(pending.as_mut().poll(cx));
                     let answer = answer.take();
-                    this.state.set(State::Done);
+                    this.state.set(CallState::Done);
                     match answer {
                         Some(answer) => return Poll::Ready(*answer),
                         None => None,
@@ -208,10 +213,10 @@ where
 /// Gives the request what its handler may need to know.
 #[inline(always)]
 fn begin<B>(
-    shared: &Shared,
+    shared: &LayerShared,
     request: &mut Request<B>,
     running: Option<Running>,
-) -> (Option<Serving>, Asked) {
+) -> (Option<Serving>, RequestFacts) {
     let serving = running.map(|running| {
         if let Some(read) = running.reads() {
             request.extensions_mut().insert(read);
@@ -223,15 +228,15 @@ fn begin<B>(
         request.extensions_mut().insert(admitted);
         serving
     });
-    (serving, Asked::by(request))
+    (serving, RequestFacts::by(request))
 }
 
 /// Settles what the head tells, writes the headers, and hands the rest to the body.
 fn finish<R>(
-    shared: &Shared,
+    shared: &LayerShared,
     mut response: Response<R>,
     serving: Option<Serving>,
-    asked: Asked,
+    asked: RequestFacts,
     cx: &mut Context<'_>,
 ) -> (Response<GateBody<R>>, Option<Pending>)
 where

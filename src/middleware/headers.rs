@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::body::GateBody;
-use super::layer::Shared;
+use super::layer::LayerShared;
 use crate::decision::Refusal;
 use crate::gate::Gate;
 use crate::serving::{Serving, stated_length};
@@ -21,7 +21,7 @@ pub struct Refused(pub Refusal);
 
 /// What the response depends on, of its request.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct RequestFacts {
     pub(super) is_head: bool,
     pub(super) is_connect: bool,
     pub(super) is_grpc: bool,
@@ -29,7 +29,7 @@ pub(super) struct Asked {
     pub(super) has_origin: bool,
 }
 
-impl Asked {
+impl RequestFacts {
     #[inline]
     pub(super) fn by<B>(request: &Request<B>) -> Self {
         Self {
@@ -43,9 +43,9 @@ impl Asked {
 
 /// A refusal as a response, in the protocol of the request.
 pub(super) fn refusal<R>(
-    shared: &Shared,
+    shared: &LayerShared,
     refusal: &Refusal,
-    asked: Asked,
+    asked: RequestFacts,
 ) -> Response<GateBody<R>> {
     let mut reply = match asked.is_grpc {
         true => shared.gate.grpc_refusal_reply(refusal),
@@ -89,7 +89,12 @@ pub(super) fn response_of<R>(reply: Reply) -> Response<GateBody<R>> {
 }
 
 /// The limits of an admitted request, as headers of its response.
-pub(super) fn limits(gate: &Gate, serving: &mut Serving, asked: Asked, headers: &mut HeaderMap) {
+pub(super) fn limits(
+    gate: &Gate,
+    serving: &mut Serving,
+    asked: RequestFacts,
+    headers: &mut HeaderMap,
+) {
     if asked.has_origin {
         expose(gate, headers);
     }

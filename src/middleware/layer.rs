@@ -31,12 +31,12 @@ use crate::gate::Gate;
 /// ```
 #[derive(Clone, Debug)]
 pub struct GateLayer {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<LayerShared>,
 }
 
 /// What all services of one layer share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct LayerShared {
     pub(super) gate: Gate,
     pub(super) extensions: bool,
     pub(super) peer: FindPeer,
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     said_unheld: AtomicBool,
 }
 
-impl Shared {
+impl LayerShared {
     /// Says once that a connection went on as another protocol's and its handler keeps no handle.
     #[cold]
     pub(super) fn note_unheld_upgrade(&self) {
@@ -68,7 +68,7 @@ type FindPath = for<'a> fn(&'a Extensions) -> Option<&'a Uri>;
 impl GateLayer {
     /// A layer over this gate, with handles for handlers and with headers as the gate has them.
     pub fn new(gate: &Gate) -> Self {
-        let shared = Shared {
+        let shared = LayerShared {
             gate: gate.clone(),
             extensions: true,
             peer: |extensions| Some(extensions.get::<Peer>()?.0.ip()),
@@ -131,8 +131,8 @@ impl GateLayer {
         self.with(|shared| shared.matched = Some(find))
     }
 
-    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
-        let mut shared = Shared {
+    fn with(self, change: impl FnOnce(&mut LayerShared)) -> Self {
+        let mut shared = LayerShared {
             gate: self.shared.gate.clone(),
             extensions: self.shared.extensions,
             peer: self.shared.peer,

@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::body::{BoxError, GateBody};
 use super::future::ResponseFuture;
-use super::layer::Shared;
+use super::layer::LayerShared;
 use super::view::HttpView;
 use crate::gate::{Step, Waited};
 
@@ -18,11 +18,11 @@ use crate::gate::{Step, Waited};
 #[derive(Clone, Debug)]
 pub struct GateService<S> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: Arc<LayerShared>,
 }
 
 impl<S> GateService<S> {
-    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(inner: S, shared: Arc<LayerShared>) -> Self {
         Self { inner, shared }
     }
 }
@@ -49,13 +49,13 @@ where
 }
 
 /// Asks the gate about a request.
-pub(super) fn ask<B: Body>(shared: &Shared, request: &Request<B>, waited: Waited) -> Step {
+pub(super) fn ask<B: Body>(shared: &LayerShared, request: &Request<B>, waited: Waited) -> Step {
     shared.gate.admit_request(&view_of(shared, request), waited)
 }
 
 /// A request as the gate sees it.
 #[inline]
-pub(super) fn view_of<'a, B: Body>(shared: &Shared, request: &'a Request<B>) -> HttpView<'a> {
+pub(super) fn view_of<'a, B: Body>(shared: &LayerShared, request: &'a Request<B>) -> HttpView<'a> {
     let asked_for = shared.original.and_then(|find| find(request.extensions()));
     let uri = asked_for.unwrap_or_else(|| request.uri());
     let view = HttpView::of(request, uri, shared.peer, shared.matched);

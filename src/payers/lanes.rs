@@ -18,15 +18,15 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::decision::{Payment, Reason};
-use crate::payers::purse::{Draw, Purse, Stopped, lease_at, lease_of, missing, refuse, take};
+use crate::payers::purse::{Draw, NotAdmitted, Purse, lease_at, lease_of, missing, refuse, take};
 use crate::planted::{Plant, planted};
-use crate::policy::taken::{From, Limit, Taken, TakenList};
-use crate::policy::{Payers, Place, QuotaRule};
+use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
+use crate::policy::{CounterHome, Payers, QuotaRule};
 use crate::quota::lease::Lease;
 
 /// Units of a lane from one number; `None`: they pass this limit without being drawn from it.
 struct Piece {
-    from: Option<From>,
+    from: Option<DrawnFrom>,
     n: u64,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Through {
     /// More may be had here: so much is to be waited for.
     pub(crate) need: Option<(Arc<Lease>, u64)>,
     /// Of what is unpaid: the quotas, and how much of it each still includes.
-    pub(crate) short: SmallVec<[(u16, Option<From>, u64); 2]>,
+    pub(crate) short: SmallVec<[(u16, Option<DrawnFrom>, u64); 2]>,
 }
 
 impl Lanes {
@@ -56,7 +56,7 @@ impl Lanes {
         q: &Purse<'_>,
         payers: &Payers<'_>,
         n: u64,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), NotAdmitted> {
         let mut need = None;
         for (index, rule) in quotas(q, payers).filter(|(_, rule)| !rule.tenant_wide) {
             match self.narrow(q, rule, n) {
@@ -75,7 +75,7 @@ impl Lanes {
 
     /// A quota of narrower scope than the tenant: included first, then beyond. False: it has not so
     /// much.
-    fn narrow(&mut self, q: &Purse<'_>, rule: &QuotaRule, n: u64) -> Result<bool, Stopped> {
+    fn narrow(&mut self, q: &Purse<'_>, rule: &QuotaRule, n: u64) -> Result<bool, NotAdmitted> {
         let mut lane = Lane::new();
         let mut rest = n;
         // All of it, unless something is beyond: else a part would be asked for in vain.
@@ -101,7 +101,7 @@ impl Lanes {
     }
 
     /// The quotas of the whole tenant and its grants.
-    fn whole(&mut self, q: &Purse<'_>, payers: &Payers<'_>, n: u64) -> Result<(), Stopped> {
+    fn whole(&mut self, q: &Purse<'_>, payers: &Payers<'_>, n: u64) -> Result<(), NotAdmitted> {
         let first = self.lanes.len();
         let included = self.included(q, payers, n, false)?;
         let mut rest = n - included;
@@ -114,7 +114,7 @@ impl Lanes {
         }
         let (granted, need) = self.granted(q, payers, first, (included, rest));
         if let Some((lease, n)) = need {
-            return Err(Stopped::Need(lease, n));
+            return Err(NotAdmitted::Need(lease, n));
         }
         rest -= granted;
         if rest == 0 {
@@ -175,7 +175,7 @@ impl Lanes {
             let mut give = |pool: Option<u16>, n: u64| {
                 let took = pool.map_or(Ok((None, 0)), |pool| most(q, pool, n));
                 let (from, n) = took.unwrap_or_else(|stopped| {
-                    if let Stopped::Need(lease, n) = stopped {
+                    if let NotAdmitted::Need(lease, n) = stopped {
                         need = need.take().or(Some((lease, n)));
                     }
                     (None, 0)
@@ -217,9 +217,9 @@ impl Lanes {
         q: &Purse<'_>,
         payers: &Payers<'_>,
         n: u64,
-        stopped: Stopped,
+        stopped: NotAdmitted,
     ) -> Through {
-        let Stopped::Need(lease, want) = stopped else { return Through::default() };
+        let NotAdmitted::Need(lease, want) = stopped else { return Through::default() };
         self.lanes.clear();
         let left = |pool: Option<u16>| pool.map_or(0, |pool| lease_of(q.sheet, pool).here());
         let here = of_tenant(q, payers).map(|(_, rule)| left(rule.included)).min().unwrap_or(0);
@@ -241,7 +241,7 @@ impl Lanes {
         payers: &Payers<'_>,
         n: u64,
         is_late: bool,
-    ) -> Result<u64, Stopped> {
+    ) -> Result<u64, NotAdmitted> {
         let first = self.lanes.len();
         self.lanes.extend(of_tenant(q, payers).map(|_| Lane::new()));
         if self.lanes.len() == first {
@@ -271,7 +271,7 @@ impl Lanes {
                 lane.drain(..).for_each(|piece| give_back(q, piece.from.as_ref(), piece.n));
             }
             match need {
-                Some(lease) if least == want => return Err(Stopped::Need(lease, want)),
+                Some(lease) if least == want => return Err(NotAdmitted::Need(lease, want)),
                 _ => want = least,
             }
         }
@@ -301,11 +301,11 @@ impl Lanes {
                     rest -= n;
                     lane.extend((n > 0).then_some(Piece { from, n }));
                 }
-                Err(Stopped::Need(lease, n)) => {
+                Err(NotAdmitted::Need(lease, n)) => {
                     need = Some((lease, n));
                     break;
                 }
-                Err(Stopped::Refused(_)) => {}
+                Err(NotAdmitted::Refused(_)) => {}
             }
         }
         let granted = n - rest;
@@ -366,25 +366,29 @@ impl Lanes {
 
 /// What is waited for beside what this ask has drawn there already: that goes back meanwhile, and
 /// would be taken for what is missing.
-fn beside(stopped: Stopped, drawn: u64) -> Stopped {
+fn beside(stopped: NotAdmitted, drawn: u64) -> NotAdmitted {
     match stopped {
-        Stopped::Need(lease, n) => {
+        NotAdmitted::Need(lease, n) => {
             lease.want(n + drawn);
-            Stopped::Need(lease, n + drawn)
+            NotAdmitted::Need(lease, n + drawn)
         }
-        refused @ Stopped::Refused(_) => refused,
+        refused @ NotAdmitted::Refused(_) => refused,
     }
 }
 
 /// As much of `n` as the pool has. Where the limit does not hold for this caller: all of it, from
 /// nothing.
-pub(crate) fn most(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<From>, u64), Stopped> {
+pub(crate) fn most(
+    q: &Purse<'_>,
+    pool: u16,
+    n: u64,
+) -> Result<(Option<DrawnFrom>, u64), NotAdmitted> {
     let mut want = n;
     while want > 0 {
         match take(q, pool, want) {
             Draw::Took(from) => return Ok((Some(from), want)),
             Draw::None => return Ok((None, n)),
-            Draw::Need(lease) => return Err(Stopped::Need(lease, want)),
+            Draw::Need(lease) => return Err(NotAdmitted::Need(lease, want)),
             Draw::Exhausted => want = left_of(q, pool).min(want - 1),
         }
     }
@@ -392,11 +396,11 @@ pub(crate) fn most(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<From>, u6
 }
 
 /// All of `n`, or nothing.
-fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<From>, u64), Stopped> {
+fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom>, u64), NotAdmitted> {
     match take(q, pool, n) {
         Draw::Took(from) => Ok((Some(from), n)),
         Draw::None => Ok((None, n)),
-        Draw::Need(lease) => Err(Stopped::Need(lease, n)),
+        Draw::Need(lease) => Err(NotAdmitted::Need(lease, n)),
         Draw::Exhausted => Ok((None, 0)),
     }
 }
@@ -410,11 +414,11 @@ pub(crate) fn left_of(q: &Purse<'_>, pool: u16) -> u64 {
 /// Whether a quota of narrower scope owes anything, as far as is known.
 fn is_in_debt(q: &Purse<'_>, rule: &QuotaRule) -> bool {
     let lease = match &q.sheet.policy.pools[usize::from(rule.debtor)].place {
-        Place::Scoped(scope) => {
+        CounterHome::Scoped(scope) => {
             let value = q.scopes.of(scope);
             value.and_then(|value| q.sheet.known_scoped_lease(rule.debtor, value))
         }
-        Place::Sheet(_) => None,
+        CounterHome::Sheet(_) => None,
     };
     lease.is_some_and(|lease| lease.is_in_debt())
 }
@@ -440,11 +444,11 @@ pub(crate) fn of_tenant<'a>(
     quotas(q, payers).filter(|(_, rule)| rule.tenant_wide)
 }
 
-fn give_back(q: &Purse<'_>, from: Option<&From>, n: u64) {
+fn give_back(q: &Purse<'_>, from: Option<&DrawnFrom>, n: u64) {
     match from {
         _ if n == 0 => {}
-        Some(From::Pool(pool)) => lease_of(q.sheet, *pool).release(n),
-        Some(From::ScopedPool(_, lease)) => lease.release(n),
-        Some(From::Bucket(_) | From::ScopedBucket(..)) | None => {}
+        Some(DrawnFrom::Pool(pool)) => lease_of(q.sheet, *pool).release(n),
+        Some(DrawnFrom::ScopedPool(_, lease)) => lease.release(n),
+        Some(DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..)) | None => {}
     }
 }

@@ -25,16 +25,16 @@ use crate::catalog::{MeterId, Over};
 use crate::clock::Now;
 use crate::decision::Reason;
 use crate::payers::lanes::{self, Lanes, Through};
-use crate::payers::purse::{self, Purse, Refused, Stopped};
+use crate::payers::purse::{self, LimitRefused, NotAdmitted, Purse};
 use crate::policy::scoped::ScopesOf;
-use crate::policy::taken::{From, Limit, Taken, TakenList};
-use crate::policy::{Payers, Place, QuotaRule};
+use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
+use crate::policy::{CounterHome, Payers, QuotaRule};
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
 use crate::sheets::unpaid::{self, Paying, Unpaid, Use};
 
-type Waiting = unpaid::Waiting<Sheet>;
+type Waiting = unpaid::WaitingUse<Sheet>;
 
 /// Whose use it is. The sheet says of when: use of windows that are over has one of its own.
 #[derive(Clone, Copy)]
@@ -121,8 +121,8 @@ impl LateUse<'_> {
     /// for leases of such.
     fn lease(self, pool: u16) -> Option<Arc<Lease>> {
         match &self.sheet.policy.pools[usize::from(pool)].place {
-            Place::Sheet(_) => Some(purse::lease_of(self.sheet, pool).clone()),
-            Place::Scoped(scope) => {
+            CounterHome::Sheet(_) => Some(purse::lease_of(self.sheet, pool).clone()),
+            CounterHome::Scoped(scope) => {
                 let value = self.scopes.of(scope)?;
                 self.sheet.scoped_lease(pool, value, self.now)
             }
@@ -133,7 +133,7 @@ impl LateUse<'_> {
 /// What has to happen before units of a meter are drawn: late use of it is paid, and no quota is in
 /// debt.
 #[inline]
-pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
+pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
     let owes = |(_, rule): (u16, &QuotaRule)| {
         let lease = debtor_of(q.sheet, rule);
         lease.is_in_debt() || is_unread(payers, rule, lease)
@@ -153,19 +153,19 @@ fn is_unread(payers: &Payers<'_>, rule: &QuotaRule, lease: &Lease) -> bool {
 }
 
 #[cold]
-fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
+fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
     settle(q.sheet, q.now, q.store_away);
     if q.store_away {
         return None; // what is owed counts against what `on-lease-error` lets through
     }
     if let Some(unread) = read(q, payers) {
-        return Some(Stopped::Need(unread.clone(), 1));
+        return Some(NotAdmitted::Need(unread.clone(), 1));
     }
     let waiting = q.sheet.unpaid.lock();
     let before = waiting.before.clone();
     let first = before.as_ref().and_then(|it| it.unpaid.lock().needs(meter_at(it, q, payers)?));
     if let Some((lease, n)) = first.or_else(|| waiting.needs(payers.meter)) {
-        return Some(Stopped::Need(lease, n));
+        return Some(NotAdmitted::Need(lease, n));
     }
     let debtors = lanes::of_tenant(q, payers)
         .map(|(index, rule)| (Limit::Quota(index), debtor_of(q.sheet, rule)));
@@ -176,19 +176,19 @@ fn clear(q: &Purse<'_>, payers: &Payers<'_>) -> Option<Stopped> {
             continue;
         }
         if waiting.pays(lease) || before.as_ref().is_some_and(|it| it.unpaid.lock().pays(lease)) {
-            return Some(Stopped::Need(lease.clone(), 1));
+            return Some(NotAdmitted::Need(lease.clone(), 1));
         }
         if let Some((_, at, n)) = waiting.asked.iter().find(|(of, ..)| Arc::ptr_eq(of, lease)) {
-            return Some(Stopped::Need(at.clone(), *n));
+            return Some(NotAdmitted::Need(at.clone(), *n));
         }
         if lease.debt() > 0 {
             let reason = match limit {
                 Limit::Quota(_) => Reason::Exhausted,
                 _ => Reason::PaymentRequired(crate::decision::Payment::GrantUsedUp),
             };
-            let refused = Refused { reason, by: limit, wait_ns: None };
+            let refused = LimitRefused { reason, by: limit, wait_ns: None };
             q.hub.wake(lease); // if it was not charged yet
-            return Some(Stopped::Refused(refused));
+            return Some(NotAdmitted::Refused(refused));
         }
     }
     None
@@ -242,7 +242,7 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
     let (mut moved, mut paid_over) = (false, SmallVec::<[(u16, u64); 1]>::new());
     waiting.payments.retain_mut(|paying| {
         let Some(took) = paying.end(&q) else { return true };
-        if let From::Pool(pool) = paying.with.from
+        if let DrawnFrom::Pool(pool) = paying.with.from
             && sheet.policy.bills(&paying.with.from)
         {
             paid_over.push((pool, took));
@@ -450,7 +450,7 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
                 parts.push((owes, Taken { from, n, ask: 0, draw: 0 }));
             }
             stopped => {
-                if let Some(Err(Stopped::Need(lease, need))) = stopped {
+                if let Some(Err(NotAdmitted::Need(lease, need))) = stopped {
                     wait_for_units(q, &lease, need, owed, waiting);
                 }
                 n = 0;
@@ -479,8 +479,8 @@ fn pay_from(
             Ok((Some(from), n)) if n > 0 => {
                 return hand_over(q, Taken { from, n, ask: 0, draw: 0 }, owed, waiting);
             }
-            Ok(_) | Err(Stopped::Refused(_)) => {}
-            Err(Stopped::Need(lease, n)) => {
+            Ok(_) | Err(NotAdmitted::Refused(_)) => {}
+            Err(NotAdmitted::Need(lease, n)) => {
                 wait_for_units(q, &lease, n, owed, waiting);
                 return false;
             }

@@ -8,8 +8,8 @@ use crate::clock::Now;
 use crate::decision::Reason;
 use crate::policy::bucket::Bucket;
 use crate::policy::scoped::ScopesOf;
-use crate::policy::taken::{From, Limit, Taken};
-use crate::policy::{Beside, Place, Policy, RateRule};
+use crate::policy::taken::{DrawnFrom, Limit, Taken};
+use crate::policy::{Beside, CounterHome, Policy, RateRule};
 use crate::quota::lease::{Lease, Take};
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
@@ -26,16 +26,16 @@ pub(crate) struct Purse<'a> {
 
 /// Why a request is not admitted now. Nothing was taken.
 #[derive(Debug)]
-pub(crate) enum Stopped {
+pub(crate) enum NotAdmitted {
     /// A limit does not hold.
-    Refused(Refused),
+    Refused(LimitRefused),
     /// Units of this lease are needed first.
     Need(Arc<Lease>, u64),
 }
 
 /// Which limit refused, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct LimitRefused {
     pub(crate) reason: Reason,
     pub(crate) by: Limit,
     /// For a rate: until the ask would fit.
@@ -44,13 +44,13 @@ pub(crate) struct Refused {
 
 /// Refused by this limit, for this reason.
 #[cold]
-pub(crate) fn refuse(reason: Reason, by: Limit) -> Stopped {
-    Stopped::Refused(Refused { reason, by, wait_ns: None })
+pub(crate) fn refuse(reason: Reason, by: Limit) -> NotAdmitted {
+    NotAdmitted::Refused(LimitRefused { reason, by, wait_ns: None })
 }
 
 /// What came of taking from one pool.
 pub(crate) enum Draw {
-    Took(From),
+    Took(DrawnFrom),
     /// The limit is for a scope that this caller has no value of: it does not hold here.
     None,
     Need(Arc<Lease>),
@@ -61,8 +61,8 @@ pub(crate) enum Draw {
 pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
     let scoped;
     let (lease, narrow) = match &q.sheet.policy.pools[usize::from(pool)].place {
-        Place::Sheet(slot) => (q.sheet.lease(pool, *slot), false),
-        Place::Scoped(scope) => {
+        CounterHome::Sheet(slot) => (q.sheet.lease(pool, *slot), false),
+        CounterHome::Scoped(scope) => {
             match q.scopes.of(scope).map(|value| q.sheet.scoped_lease(pool, value, q.now)) {
                 Some(Some(lease)) => {
                     scoped = lease;
@@ -80,7 +80,7 @@ pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
         Err(other) => return Draw::Need(other),
     }
     let took = || {
-        if narrow { From::ScopedPool(pool, lease.clone()) } else { From::Pool(pool) }
+        if narrow { DrawnFrom::ScopedPool(pool, lease.clone()) } else { DrawnFrom::Pool(pool) }
     };
     match lease.take(n, q.now) {
         Take::Taken { renew } => {
@@ -150,16 +150,16 @@ pub(crate) fn missing(
 /// The lease of a pool for this caller, if it holds for it.
 pub(crate) fn lease_at(q: &Purse<'_>, pool: u16) -> Option<Arc<Lease>> {
     match &q.sheet.policy.pools[usize::from(pool)].place {
-        Place::Sheet(slot) => Some(q.sheet.lease(pool, *slot).clone()),
-        Place::Scoped(scope) => q.sheet.scoped_lease(pool, q.scopes.of(scope)?, q.now),
+        CounterHome::Sheet(slot) => Some(q.sheet.lease(pool, *slot).clone()),
+        CounterHome::Scoped(scope) => q.sheet.scoped_lease(pool, q.scopes.of(scope)?, q.now),
     }
 }
 
 /// The lease of a pool of scope `tenant`.
 pub(crate) fn lease_of(sheet: &Sheet, pool: u16) -> &Arc<Lease> {
     match sheet.policy.pools[usize::from(pool)].place {
-        Place::Sheet(slot) => sheet.lease(pool, slot),
-        Place::Scoped(_) => unreachable!("a scoped pool is taken as `From::ScopedPool`"),
+        CounterHome::Sheet(slot) => sheet.lease(pool, slot),
+        CounterHome::Scoped(_) => unreachable!("a scoped pool is taken as `From::ScopedPool`"),
     }
 }
 
@@ -167,8 +167,8 @@ pub(crate) fn lease_of(sheet: &Sheet, pool: u16) -> &Arc<Lease> {
 pub(crate) fn bucket_of(sheet: &Sheet, rate: u16) -> (&RateRule, Option<&Bucket>) {
     let rule = &sheet.policy.rates[usize::from(rate)];
     let bucket = match rule.place {
-        Place::Sheet(slot) => Some(&sheet.buckets[usize::from(slot)]),
-        Place::Scoped(_) => None,
+        CounterHome::Sheet(slot) => Some(&sheet.buckets[usize::from(slot)]),
+        CounterHome::Scoped(_) => None,
     };
     (rule, bucket)
 }
@@ -176,12 +176,12 @@ pub(crate) fn bucket_of(sheet: &Sheet, rate: u16) -> (&RateRule, Option<&Bucket>
 /// Settles `n` of what was taken: it was used.
 pub(crate) fn settle(hub: &Hub, sheet: &Arc<Sheet>, took: &Taken, n: u64) {
     match &took.from {
-        From::Pool(pool) => lease_of(sheet, *pool).settle(n),
-        From::ScopedPool(_, lease) => {
+        DrawnFrom::Pool(pool) => lease_of(sheet, *pool).settle(n),
+        DrawnFrom::ScopedPool(_, lease) => {
             lease.settle(n);
             hub.soil_lease(lease);
         }
-        From::Bucket(_) | From::ScopedBucket(..) => {}
+        DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => {}
     }
 }
 
@@ -198,18 +198,18 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
         return;
     }
     match &took.from {
-        From::Bucket(rate) => {
+        DrawnFrom::Bucket(rate) => {
             let (rate, bucket) = bucket_of(sheet, *rate);
             if let Some(bucket) = bucket {
                 rate.rule.give_back(bucket, rate.rule.cells(n), taken_at.mono_ns, now.mono_ns);
             }
         }
-        From::ScopedBucket(rate, used) => {
+        DrawnFrom::ScopedBucket(rate, used) => {
             let rule = &sheet.policy.rates[usize::from(*rate)].rule;
             used.give_back(rule, n, taken_at, now);
         }
-        From::Pool(pool) => lease_of(sheet, *pool).release(n),
-        From::ScopedPool(_, lease) => lease.release(n),
+        DrawnFrom::Pool(pool) => lease_of(sheet, *pool).release(n),
+        DrawnFrom::ScopedPool(_, lease) => lease.release(n),
     }
 }
 

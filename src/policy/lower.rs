@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Beside, ByteMeter, GrantTerms, Known, MeterAsk, Place, PlainAsk, Policy, PoolRule, QuotaRule,
-    RateRule, RoutePolicy, Together,
+    AmountSource, Beside, ByteMeter, CounterHome, GrantTerms, MeterAsk, PlainAsk, Policy, PoolRule,
+    QuotaRule, RateRule, RoutePolicy, Together,
 };
 use crate::catalog::{
-    Catalog, Count, Enforce, Every, MeterId, Over, Plan, Quota, Rate, RateOn, Route, RouteId, Scope,
+    Catalog, Enforce, Every, MeterId, MeterSource, Over, Plan, Quota, Rate, RateOn, Route, RouteId,
+    Scope,
 };
 use crate::planted::{Plant, planted};
 use crate::policy::bucket::BucketRule;
@@ -38,13 +39,13 @@ fn on_key(on: RateOn) -> RateOnKey {
     }
 }
 
-fn place(scope: &Scope, count: &mut usize) -> Place {
+fn place(scope: &Scope, count: &mut usize) -> CounterHome {
     match scope {
         Scope::Tenant => {
             *count += 1;
-            Place::Sheet(index(*count - 1))
+            CounterHome::Sheet(index(*count - 1))
         }
-        other => Place::Scoped(other.clone()),
+        other => CounterHome::Scoped(other.clone()),
     }
 }
 
@@ -59,8 +60,9 @@ fn atoms(units: u64) -> i64 {
 /// The most that a request of any route is known to ask for of a meter, before it comes.
 fn most_asked(catalog: &Catalog, meter: MeterId) -> u64 {
     let Some(of) = catalog.meters.get(usize::from(meter.0)) else { return 1 };
-    if of.count == Count::Sum {
-        let parts = catalog.meters.iter().zip(0..).filter(|(part, _)| part.count != Count::Sum);
+    if of.count == MeterSource::Sum {
+        let parts =
+            catalog.meters.iter().zip(0..).filter(|(part, _)| part.count != MeterSource::Sum);
         return parts.fold(0u64, |most, (part, i)| {
             let weight = part.feeds.iter().find(|(sum, _)| *sum == meter).map_or(0, |(_, n)| *n);
             let asked = if weight > 0 { most_asked(catalog, MeterId(i)) } else { 0 };
@@ -295,7 +297,7 @@ impl Policy {
             let rate = &self.rates[usize::from(*rate)];
             rate.meter.is_none()
                 && rate.slot_pool.is_none()
-                && matches!(rate.place, Place::Sheet(_))
+                && matches!(rate.place, CounterHome::Sheet(_))
         };
         if !rules.rates.iter().all(calls_of_tenant) {
             return None;
@@ -305,9 +307,9 @@ impl Policy {
 
     fn plain_ask(&self, ask: &MeterAsk) -> Option<PlainAsk> {
         let is_cost = match ask.known {
-            Known::Cost => true,
-            Known::Reported(_) => false,
-            Known::Length | Known::Sum(_) => return None,
+            AmountSource::Cost => true,
+            AmountSource::Reported(_) => false,
+            AmountSource::Length | AmountSource::Sum(_) => return None,
         };
         let from = match ask.quotas[..] {
             _ if ask.debtor.is_some() => return None,
@@ -315,7 +317,7 @@ impl Policy {
             [] => None,
             [quota] => {
                 let pool = self.quotas[usize::from(quota)].included?;
-                let Place::Sheet(slot) = self.pools[usize::from(pool)].place else {
+                let CounterHome::Sheet(slot) = self.pools[usize::from(pool)].place else {
                     return None;
                 };
                 Some((pool, slot))
@@ -339,20 +341,20 @@ impl Policy {
             let said = cost.iter().find(|(m, _)| *m == id).map(|(_, n)| *n);
             let said = said.or_else(|| Route::says_of(route, id, meter));
             let (n, known) = match meter.count {
-                Count::Sum => continue,
-                Count::Cost => (said.unwrap_or(u64::from(i == 0)), Known::Cost),
+                MeterSource::Sum => continue,
+                MeterSource::Cost => (said.unwrap_or(u64::from(i == 0)), AmountSource::Cost),
                 // How long the request is comes with it: see `decide`.
-                Count::RequestBytes => match said {
-                    Some(n) => (n, Known::Cost),
+                MeterSource::RequestBytes => match said {
+                    Some(n) => (n, AmountSource::Cost),
                     None => {
                         policy.counts_request = Some(id);
-                        (meter.hold.max(meter.grain), Known::Length)
+                        (meter.hold.max(meter.grain), AmountSource::Length)
                     }
                 },
-                Count::Reported | Count::ResponseBytes => {
+                MeterSource::Reported | MeterSource::ResponseBytes => {
                     let counter = reported;
                     reported += 1;
-                    if meter.count == Count::ResponseBytes && said != Some(0) {
+                    if meter.count == MeterSource::ResponseBytes && said != Some(0) {
                         policy.counts_response = Some(ByteMeter {
                             meter: id,
                             counter,
@@ -360,15 +362,15 @@ impl Policy {
                             cut: meter.cut,
                         });
                     }
-                    (said.unwrap_or(meter.asked()), Known::Reported(counter))
+                    (said.unwrap_or(meter.asked()), AmountSource::Reported(counter))
                 }
             };
-            if n > 0 || known != Known::Cost {
+            if n > 0 || known != AmountSource::Cost {
                 let stated = cost.iter().any(|(of, _)| *of == id);
                 policy.meters.push(MeterAsk { stated, ..MeterAsk::new(id, n, known) });
             }
         }
-        let sums = catalog.meters.iter().enumerate().filter(|(_, m)| m.count == Count::Sum);
+        let sums = catalog.meters.iter().enumerate().filter(|(_, m)| m.count == MeterSource::Sum);
         for (i, _) in sums {
             let id = MeterId(index(i));
             let parts: Vec<(u8, u64)> = policy
@@ -385,7 +387,7 @@ impl Policy {
                 n.saturating_add(policy.meters[usize::from(*at)].n.saturating_mul(*weight))
             });
             if !parts.is_empty() {
-                policy.meters.push(MeterAsk::new(id, n, Known::Sum(parts)));
+                policy.meters.push(MeterAsk::new(id, n, AmountSource::Sum(parts)));
             }
         }
     }
@@ -447,11 +449,11 @@ impl Policy {
         index(self.pools.len() - 1)
     }
 
-    fn pool_place(&mut self, scope: &Scope) -> Place {
+    fn pool_place(&mut self, scope: &Scope) -> CounterHome {
         place(scope, &mut self.tenant_pools)
     }
 
-    fn bucket_place(&mut self, scope: &Scope) -> Place {
+    fn bucket_place(&mut self, scope: &Scope) -> CounterHome {
         place(scope, &mut self.tenant_buckets)
     }
 

@@ -12,7 +12,7 @@ use crate::catalog::{
 };
 use crate::decision::Outcome;
 use crate::policy::bucket::BucketRule;
-use crate::policy::taken::{From, Limit};
+use crate::policy::taken::{DrawnFrom, Limit};
 use crate::quota::alert::AlertRule;
 use crate::wire::{HeaderItem, PolicyText};
 
@@ -59,14 +59,14 @@ pub(crate) struct RateRule {
     pub(crate) amount: u64,
     pub(crate) burst: u64,
     pub(crate) per: std::time::Duration,
-    pub(crate) place: Place,
+    pub(crate) place: CounterHome,
     /// The pool of its units in one slot, where it is strict and the store is shared.
     pub(crate) slot_pool: Option<u16>,
 }
 
 /// Where the moving number of a rule is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum CounterHome {
     /// In the tenant's sheet, at this index.
     Sheet(u16),
     /// In the table of scoped limits, by the caller's value of this scope.
@@ -85,7 +85,7 @@ pub(crate) struct PoolRule {
     pub(crate) slot_ms: Option<i64>,
     /// A grant's own end.
     pub(crate) expires_ms: Option<i64>,
-    pub(crate) place: Place,
+    pub(crate) place: CounterHome,
     /// The usual ask, from which the first lease is sized.
     pub(crate) usual_ask: u64,
     pub(crate) alerts: Option<Arc<AlertRule>>,
@@ -179,7 +179,7 @@ impl RoutePolicy {
     pub(crate) fn fed_by(&self, ask: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.meters.iter().enumerate().filter_map(move |(i, meter)| match &meter.known {
             _ if i == ask => Some((i, 1)),
-            Known::Sum(parts) => {
+            AmountSource::Sum(parts) => {
                 let (_, weight) = parts.iter().find(|(part, _)| usize::from(*part) == ask)?;
                 Some((i, *weight))
             }
@@ -218,7 +218,7 @@ pub(crate) struct MeterAsk {
     pub(crate) meter: MeterId,
     /// Atoms: the cost, or the hold.
     pub(crate) n: u64,
-    pub(crate) known: Known,
+    pub(crate) known: AmountSource,
     /// A cost says the number, as opposed to the meter's `hold`.
     pub(crate) stated: bool,
     pub(crate) quotas: Vec<u16>,
@@ -247,12 +247,12 @@ impl MeterAsk {
     /// What so many bytes of a request come to.
     pub(crate) fn of_length(&self, rules: &RoutePolicy, bytes: u64) -> u64 {
         match &self.known {
-            Known::Length => bytes,
-            Known::Sum(parts) => parts.iter().fold(0, |sum: u64, (part, weight)| {
+            AmountSource::Length => bytes,
+            AmountSource::Sum(parts) => parts.iter().fold(0, |sum: u64, (part, weight)| {
                 let part = rules.meters[usize::from(*part)].of_length(rules, bytes);
                 sum.saturating_add(part.saturating_mul(*weight))
             }),
-            Known::Cost | Known::Reported(_) => 0,
+            AmountSource::Cost | AmountSource::Reported(_) => 0,
         }
     }
 
@@ -262,7 +262,7 @@ impl MeterAsk {
     }
 
     /// An ask of a meter that no quota is known of yet.
-    fn new(meter: MeterId, n: u64, known: Known) -> Self {
+    fn new(meter: MeterId, n: u64, known: AmountSource) -> Self {
         let (quotas, grants, stated) = (Vec::new(), Vec::new(), false);
         Self { meter, n, known, stated, quotas, grants, once_only: false, debtor: None }
     }
@@ -270,7 +270,7 @@ impl MeterAsk {
 
 /// When the true number of a [`MeterAsk`] is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
+pub(crate) enum AmountSource {
     /// At admission: charged or not by the outcome.
     Cost,
     /// As the bytes of the request are read; the length that it states only reserves, up to the
@@ -391,20 +391,22 @@ impl Policy {
     }
 
     /// The pool that something was taken from.
-    fn pool_of(&self, from: &From) -> Option<&PoolRule> {
+    fn pool_of(&self, from: &DrawnFrom) -> Option<&PoolRule> {
         match from {
-            From::Pool(pool) | From::ScopedPool(pool, _) => Some(&self.pools[usize::from(*pool)]),
-            From::Bucket(_) | From::ScopedBucket(..) => None,
+            DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => {
+                Some(&self.pools[usize::from(*pool)])
+            }
+            DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => None,
         }
     }
 
     /// Whether that lies beyond a quota that bills.
-    pub(crate) fn bills(&self, from: &From) -> bool {
+    pub(crate) fn bills(&self, from: &DrawnFrom) -> bool {
         self.pool_of(from).is_some_and(|pool| pool.billed)
     }
 
     /// Whether that is a grant.
-    pub(crate) fn grants(&self, from: &From) -> bool {
+    pub(crate) fn grants(&self, from: &DrawnFrom) -> bool {
         self.pool_of(from).is_some_and(PoolRule::is_grant)
     }
 

@@ -8,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::catalog::{Anchors, Catalog, Changes, MeterId, PaymentRule, PlanId};
+use crate::catalog::{Anchors, Catalog, MeterId, PaymentRule, PlanChanges, PlanId};
 use crate::decision::{Payment, Reason};
 use crate::directory::{PaymentState, TenantRecord};
 use crate::policy::{GrantTerms, Policy, Together};
@@ -114,7 +114,7 @@ impl LiveCatalog {
     }
 
     /// Exceptions in force, weakest first.
-    fn layers(&self, record: &TenantRecord, edges: &mut Edges) -> Vec<Changes> {
+    fn layers(&self, record: &TenantRecord, edges: &mut Edges) -> Vec<PlanChanges> {
         let mut layers = Vec::new();
         let exception = self.catalog.exception(&record.id, edges.now_ms);
         match exception.filter(|e| e.until_ms.is_none_or(|end| edges.before(end))) {
@@ -188,7 +188,7 @@ impl LiveCatalog {
         &self,
         record: &TenantRecord,
         base: PlanId,
-        layers: Vec<Changes>,
+        layers: Vec<PlanChanges>,
         addons: &[(usize, u64)],
         now_ms: i64,
     ) -> Arc<Policy> {
@@ -203,8 +203,8 @@ impl LiveCatalog {
             return shared.get_or_init(make).clone();
         }
         // The payment rule has chosen the base: an exception's own `plan` was its suggestion.
-        let layers: Vec<Changes> =
-            layers.into_iter().map(|layer| Changes { plan: None, ..layer }).collect();
+        let layers: Vec<PlanChanges> =
+            layers.into_iter().map(|layer| PlanChanges { plan: None, ..layer }).collect();
         let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
         let plan = self.catalog.with_addons(plan, addons);
         Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.together))

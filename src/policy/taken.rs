@@ -19,7 +19,7 @@ pub(crate) enum Limit {
 /// What was taken from one limit, to be settled or given back.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    pub(crate) from: From,
+    pub(crate) from: DrawnFrom,
     pub(crate) n: u64,
     /// Index of the meter ask it serves; [`CALLS`] for a bucket that counts calls.
     pub(crate) ask: u8,
@@ -31,15 +31,17 @@ pub(crate) struct Taken {
 impl Taken {
     /// Units of a pool, as opposed to room in a bucket.
     pub(crate) fn is_units(&self) -> bool {
-        matches!(self.from, From::Pool(_) | From::ScopedPool(..))
+        matches!(self.from, DrawnFrom::Pool(_) | DrawnFrom::ScopedPool(..))
     }
 
     /// Whether it serves the same ask from the same limit.
     pub(crate) fn is_from_same(&self, other: &Self) -> bool {
         self.ask == other.ask
             && match (&self.from, &other.from) {
-                (From::Pool(one), From::Pool(two)) => one == two,
-                (From::ScopedPool(_, one), From::ScopedPool(_, two)) => Arc::ptr_eq(one, two),
+                (DrawnFrom::Pool(one), DrawnFrom::Pool(two)) => one == two,
+                (DrawnFrom::ScopedPool(_, one), DrawnFrom::ScopedPool(_, two)) => {
+                    Arc::ptr_eq(one, two)
+                }
                 _ => false,
             }
     }
@@ -53,7 +55,7 @@ pub(crate) const CALLS: u8 = u8::MAX;
 
 /// The number it was taken from.
 #[derive(Clone, Debug)]
-pub(crate) enum From {
+pub(crate) enum DrawnFrom {
     /// The bucket of this rate.
     Bucket(u16),
     ScopedBucket(u16, Arc<Used<ScopedBucket>>),

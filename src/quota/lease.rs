@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use self::ask::Op;
-pub(crate) use self::ask::{Call, Seek};
+pub(crate) use self::ask::{LeaseCall, Seek};
 use self::ceiling::Ceiling;
 use self::debt::Debts;
 use crate::catalog::Window;
@@ -151,7 +151,7 @@ struct Cold {
     /// with it the bound. What remains of the entry now stands here.
     fenced: bool,
     remains: Option<Entry>,
-    in_flight: Option<Box<(Op, Call)>>,
+    in_flight: Option<Box<(Op, LeaseCall)>>,
     /// The newest revision that was known when that was asked, and the one as of which the pool was
     /// last seen: under a newer one others may have changed it since.
     asked_rev: i64,

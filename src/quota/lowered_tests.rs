@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::clock::Now;
 use crate::ids::Surrogate;
-use crate::quota::lease::{Call, Lease, Take, Writer};
+use crate::quota::lease::{Lease, LeaseCall, Take, Writer};
 use crate::quota::pool::{PoolId, Terms};
 use crate::store::layout::Space;
 use crate::store::{Memory, Store, StoreError, StoreErrorKind, Written};
@@ -96,12 +96,12 @@ impl World {
         for _ in 0..CALLS {
             let Some(call) = lease.next(&writer, self.now) else { return };
             let answer = match call {
-                Call::Look(key) => self.store.read(key).await,
-                Call::Write(write) => match self.store.write(write).await {
+                LeaseCall::Look(key) => self.store.read(key).await,
+                LeaseCall::Write(write) => match self.store.write(write).await {
                     Ok(Written::Applied(item) | Written::Refused(item)) => Ok(item),
                     Err(error) => Err(error),
                 },
-                Call::Seek(_) => unreachable!("two writers share no sub-pools"),
+                LeaseCall::Seek(_) => unreachable!("two writers share no sub-pools"),
             };
             let lost = || StoreError::new(StoreErrorKind::Unknown, "the reply is lost");
             let answer = if std::mem::take(&mut loses) { Err(lost()) } else { answer };

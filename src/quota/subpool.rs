@@ -93,7 +93,7 @@ pub(crate) struct Want {
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum SeekStep {
     Root(Write),
     Sub(Write),
     /// Nothing, or nothing that would bring units.
@@ -199,28 +199,28 @@ pub(crate) fn next(
     root: &Root,
     sub: Option<&Sub>,
     want: Want,
-) -> Next {
+) -> SeekStep {
     if let Some(next) = arrive((root_key, sub_key), shard, root, sub, want.may_make) {
         return next;
     }
     let (known, news) = (root.view.terms, want.terms);
     if news.rev > known.rev && news.limit != known.limit {
-        return Next::Root(pool::relimit(root_key.clone(), &root.view, news));
+        return SeekStep::Root(pool::relimit(root_key.clone(), &root.view, news));
     }
     if let Some(sub) = sub {
         if known.rev > sub.of.rev && known.limit != sub.of.limit {
-            return Next::Sub(follow(sub_key.clone(), known));
+            return SeekStep::Sub(follow(sub_key.clone(), known));
         }
         let debt = root.view.free.min(0).unsigned_abs();
         let back = debt.min(u64::try_from(sub.free).unwrap_or(0));
         if back > 0 {
-            return Next::Sub(give_up(sub_key.clone(), sub, back));
+            return SeekStep::Sub(give_up(sub_key.clone(), sub, back));
         }
     }
     match size(root, sub.map_or(0, |sub| sub.free), want) {
-        0 => Next::Done,
-        _ if sub.is_none() && !want.may_make => Next::Done,
-        n => Next::Root(feed(root_key.clone(), shard, root, n)),
+        0 => SeekStep::Done,
+        _ if sub.is_none() && !want.may_make => SeekStep::Done,
+        n => SeekStep::Root(feed(root_key.clone(), shard, root, n)),
     }
 }
 
@@ -231,13 +231,13 @@ pub(crate) fn drain(
     root: &Root,
     sub: Option<&Sub>,
     may_make: bool,
-) -> Next {
+) -> SeekStep {
     if let Some(next) = arrive((root_key, sub_key), shard, root, sub, may_make) {
         return next;
     }
     match sub.map(|sub| (sub, u64::try_from(sub.free).unwrap_or(0))) {
-        None | Some((_, 0)) => Next::Done,
-        Some((sub, free)) => Next::Sub(give_up(sub_key.clone(), sub, free)),
+        None | Some((_, 0)) => SeekStep::Done,
+        Some((sub, free)) => SeekStep::Sub(give_up(sub_key.clone(), sub, free)),
     }
 }
 
@@ -248,16 +248,16 @@ pub(crate) fn arrive(
     root: &Root,
     sub: Option<&Sub>,
     may_make: bool,
-) -> Option<Next> {
+) -> Option<SeekStep> {
     let fed = root.feeds.get(&shard).copied().unwrap_or_default();
     let Some(sub) = sub else {
         let make = fed.credited > 0 && may_make;
-        return make.then(|| Next::Sub(create(sub_key.clone(), fed, root)));
+        return make.then(|| SeekStep::Sub(create(sub_key.clone(), fed, root)));
     };
     match sub.under_way(fed) {
         (0, 0) => None,
-        (0, _) => Some(Next::Root(take_back(root_key.clone(), shard, fed, sub))),
-        (down, _) => Some(Next::Sub(credit(sub_key.clone(), sub, fed, down))),
+        (0, _) => Some(SeekStep::Root(take_back(root_key.clone(), shard, fed, sub))),
+        (down, _) => Some(SeekStep::Sub(credit(sub_key.clone(), sub, fed, down))),
     }
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::ids::Surrogate;
 use crate::planted::{Plant, in_thread};
 use crate::quota::pool::{self, Entry, PoolId, Terms, View};
-use crate::quota::subpool::{self, Next, Root, Sub, Want};
+use crate::quota::subpool::{self, Root, SeekStep, Sub, Want};
 use crate::store::layout::Space;
 use crate::store::{Item, Key, Memory, Store, Write, Written};
 
@@ -175,9 +175,9 @@ impl World {
             None => subpool::drain(keys, shard, &root, sub.as_ref(), true),
         };
         let (write, is_root) = match next {
-            Next::Root(write) => (write, true),
-            Next::Sub(write) => (write, false),
-            Next::Done => return,
+            SeekStep::Root(write) => (write, true),
+            SeekStep::Sub(write) => (write, false),
+            SeekStep::Done => return,
         };
         if let Some(item) = self.send(write, fate).await {
             let hand = &mut self.hands[hand];

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::machine::Asked;
 use super::task::{Buckets, Sharing, bound, join};
-use super::told::Told;
+use super::told::ThrottledLimits;
 use crate::clock::{Clock, Now};
 use crate::ids::LimitId;
 use crate::ids::Surrogate;
@@ -81,7 +81,7 @@ struct Node {
 struct Cells {
     rule: BucketRule,
     buckets: Vec<Bucket>,
-    told: Told,
+    told: ThrottledLimits,
     slot: u16,
     nodes: usize,
 }
@@ -176,7 +176,7 @@ async fn measured(crowd: &Crowd) -> (f64, f64, bool) {
         let cells = Cells {
             rule: rule(crowd.rate).among(joined.nodes),
             buckets: vec![Bucket::default(); ids.len()],
-            told: Told::default(),
+            told: ThrottledLimits::default(),
             slot: 1,
             nodes: joined.nodes,
         };

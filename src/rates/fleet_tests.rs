@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::machine::{Asked, Effect, Event, Machine};
-use super::shares::{View, WHOLE};
+use super::machine::{Asked, Effect, Machine, RateEvent};
+use super::shares::{SharesView, WHOLE};
 use super::{SLOT_NS, bound};
 use crate::clock::Now;
 use crate::ids::LimitId;
@@ -135,7 +135,7 @@ impl Fleet {
         let next_ns = now_ns + self.chance.below(SLOT_NS / TICK_NS) * TICK_NS;
         let (whole, rule, bucket) = (rule(), rule(), Bucket::default());
         let mut node = Node { machine, whole, rule, bucket, next_ns, stands_until_ns: 0 };
-        let effects = node.machine.step(at(now_ns), Event::Slot(BTreeMap::new()));
+        let effects = node.machine.step(at(now_ns), RateEvent::Slot(BTreeMap::new()));
         self.carry_out(&mut node, effects, now_ns);
         self.nodes.push(node);
     }
@@ -160,15 +160,15 @@ impl Fleet {
             let event = match effect {
                 Effect::Beat(beat) => {
                     self.beats += 1;
-                    Event::Beaten(write(beat))
+                    RateEvent::Beaten(write(beat))
                 }
                 Effect::List(_) | Effect::See(..) if lost => match effect {
-                    Effect::See(id, _) => Event::Seen(id, Err(unknown())),
-                    _ => Event::Listed(Err(unknown())),
+                    Effect::See(id, _) => RateEvent::Seen(id, Err(unknown())),
+                    _ => RateEvent::Listed(Err(unknown())),
                 },
-                Effect::Find(ids) => Event::Here(ids),
-                Effect::List(key) => Event::Listed(at_once(self.store.read(key))),
-                Effect::See(id, key) => Event::Seen(id, at_once(self.store.read(key))),
+                Effect::Find(ids) => RateEvent::Here(ids),
+                Effect::List(key) => RateEvent::Listed(at_once(self.store.read(key))),
+                Effect::See(id, key) => RateEvent::Seen(id, at_once(self.store.read(key))),
                 Effect::Note(note) => {
                     self.notes += 1;
                     let _ = write(note);
@@ -176,7 +176,7 @@ impl Fleet {
                 }
                 Effect::Move(id, change) => {
                     self.moves += 1;
-                    Event::Moved(id, write(change))
+                    RateEvent::Moved(id, write(change))
                 }
                 Effect::Nodes(nodes) => {
                     let next = rule().among(nodes);
@@ -217,7 +217,7 @@ impl Fleet {
                 } else {
                     asked
                 };
-                let effects = node.machine.step(at(now_ns), Event::Slot(asked));
+                let effects = node.machine.step(at(now_ns), RateEvent::Slot(asked));
                 self.carry_out(&mut node, effects, now_ns);
                 self.nodes.push(node);
                 let last = self.nodes.len() - 1;
@@ -256,7 +256,7 @@ impl Fleet {
     fn check_shares(&self) {
         let key = Space::new("test").rate_shares(&id());
         let Some(item) = at_once(self.store.read(key)).unwrap() else { return };
-        let view = View::read(&item).unwrap();
+        let view = SharesView::read(&item).unwrap();
         let sum: u64 = view.entries.values().map(|entry| u64::from(entry.share)).sum();
         assert!(sum <= u64::from(WHOLE), "shares of {sum} millionths");
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::nodes::Nodes;
 use super::pressure::{self, Noted};
-use super::shares::{self, View, WHOLE, fair};
+use super::shares::{self, SharesView, WHOLE, fair};
 use super::{LAPSE_SLOTS, SLOT_NS};
 use crate::clock::Now;
 use crate::ids::LimitId;
@@ -36,7 +36,7 @@ pub(crate) struct Asked {
 
 /// What happens.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum RateEvent {
     /// A slot begins. Of a limit that has a share everything that was asked for, of any other only
     /// what was refused.
     Slot(BTreeMap<LimitId, Asked>),
@@ -55,17 +55,17 @@ pub(crate) enum Event {
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Write, and tell by [`Event::Beaten`].
+    /// Write, and tell by [`RateEvent::Beaten`].
     Beat(Write),
-    /// Read, and tell by [`Event::Listed`].
+    /// Read, and tell by [`RateEvent::Listed`].
     List(Key),
-    /// Look which of these this node serves, and tell by [`Event::Here`].
+    /// Look which of these this node serves, and tell by [`RateEvent::Here`].
     Find(BTreeSet<LimitId>),
     /// Write; nothing depends on the answer.
     Note(Write),
-    /// Read, and tell by [`Event::Seen`].
+    /// Read, and tell by [`RateEvent::Seen`].
     See(LimitId, Key),
-    /// Write, and tell by [`Event::Moved`].
+    /// Write, and tell by [`RateEvent::Moved`].
     Move(LimitId, Write),
     /// So many nodes share every rate from now on.
     Nodes(usize),
@@ -83,20 +83,20 @@ pub(crate) struct Machine {
     slot_ns: u64,
     /// Demand of limits without a share, of this slot.
     refused: BTreeMap<LimitId, u64>,
-    limits: BTreeMap<LimitId, Shared>,
+    limits: BTreeMap<LimitId, PressedLimit>,
     op: u64,
 }
 
 /// A limit under pressure.
 #[derive(Debug)]
-struct Shared {
+struct PressedLimit {
     /// Whether this node serves it. One that does not leaves its share to the others, once.
     is_here: bool,
     is_left: bool,
     /// Millionths of the rate; `None` before the first slot in which all was counted.
     demand: Option<u64>,
     serves: u32,
-    view: Option<View>,
+    view: Option<SharesView>,
     read_ns: u64,
     /// Since when it is on the list. Not every node knows that before two slots have passed, and
     /// until then it has no more than an equal part.
@@ -108,7 +108,7 @@ struct Shared {
     tries: u8,
 }
 
-impl Shared {
+impl PressedLimit {
     /// One that has just been listed: it goes on with an equal part.
     fn new(fair: u32, now: Now) -> Self {
         Self {
@@ -149,14 +149,14 @@ impl Machine {
     }
 
     /// One step.
-    pub(crate) fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
+    pub(crate) fn step(&mut self, now: Now, event: RateEvent) -> Vec<Effect> {
         match event {
-            Event::Slot(asked) => self.slot(now, asked),
-            Event::Beaten(answer) => self.beaten(now, answer),
-            Event::Listed(answer) => self.listed(now, answer),
-            Event::Here(here) => self.here(now, &here),
-            Event::Seen(id, answer) => self.seen(now, id, answer),
-            Event::Moved(id, answer) => self.moved(now, id, answer),
+            RateEvent::Slot(asked) => self.slot(now, asked),
+            RateEvent::Beaten(answer) => self.beaten(now, answer),
+            RateEvent::Listed(answer) => self.listed(now, answer),
+            RateEvent::Here(here) => self.here(now, &here),
+            RateEvent::Seen(id, answer) => self.seen(now, id, answer),
+            RateEvent::Moved(id, answer) => self.moved(now, id, answer),
         }
     }
 
@@ -190,7 +190,7 @@ impl Machine {
             Effect::List(self.space.rate_pressure()),
         ];
         // Who could not read for two slots has no more than everybody.
-        let late = |shared: &Shared| {
+        let late = |shared: &PressedLimit| {
             shared.is_here
                 && now.mono_ns.saturating_sub(shared.read_ns) > LAPSE_SLOTS * SLOT_NS
                 && u64::from(shared.serves) > fair
@@ -239,15 +239,17 @@ impl Machine {
                 effects.push(Effect::Share(id.clone(), Some(shared.serves)));
             }
         }
-        let long_gone = |shared: &Shared| {
+        let long_gone = |shared: &PressedLimit| {
             shared.gone_ns.is_some_and(|at| now.mono_ns.saturating_sub(at) > LAPSE_SLOTS * SLOT_NS)
         };
-        let gone = |id: &LimitId, shared: &mut Shared| !listed.contains(id) && long_gone(shared);
+        let gone =
+            |id: &LimitId, shared: &mut PressedLimit| !listed.contains(id) && long_gone(shared);
         for (id, _) in self.limits.extract_if(.., gone) {
             effects.push(Effect::Share(id, None));
         }
         for id in &listed {
-            let shared = self.limits.entry(id.clone()).or_insert_with(|| Shared::new(fair, now));
+            let shared =
+                self.limits.entry(id.clone()).or_insert_with(|| PressedLimit::new(fair, now));
             if shared.gone_ns.take().is_some() {
                 shared.listed_ns = now.mono_ns;
             }
@@ -260,7 +262,8 @@ impl Machine {
         let fair = self.fair();
         let mut effects = vec![];
         for id in found {
-            let shared = self.limits.entry(id.clone()).or_insert_with(|| Shared::new(fair, now));
+            let shared =
+                self.limits.entry(id.clone()).or_insert_with(|| PressedLimit::new(fair, now));
             if !shared.is_here {
                 // Nothing is known yet of its demand.
                 shared.is_here = true;
@@ -289,7 +292,7 @@ impl Machine {
     fn pressed(&self, fair: u32) -> Vec<LimitId> {
         let beyond = |demand: u64| demand * 100 > u64::from(fair) * PRESSED_ABOVE;
         let new = self.refused.iter().filter(|(_, demand)| beyond(**demand)).map(|(id, _)| id);
-        let beyond_share = |shared: &Shared| {
+        let beyond_share = |shared: &PressedLimit| {
             shared.demand.is_some_and(|demand| demand > u64::from(shared.serves.max(fair)))
         };
         let known = self.limits.iter().filter(|(_, shared)| beyond_share(shared)).map(|(id, _)| id);
@@ -312,7 +315,7 @@ impl Machine {
             shared.asks = Some(fair(live.len()));
             return vec![Effect::Move(id, shares::open(&key, &live, now.wall_ms))];
         };
-        match View::read(&item) {
+        match SharesView::read(&item) {
             Ok(view) => {
                 (shared.view, shared.read_ns) = (Some(view), now.mono_ns);
                 self.adjust(now, id)
@@ -367,7 +370,7 @@ impl Machine {
         let most = if shared.gone_ns.is_some() { fair } else { shared.most(fair, now) };
         match answer {
             Ok(Written::Applied(Some(item))) => {
-                shared.view = View::read(&item).ok();
+                shared.view = SharesView::read(&item).ok();
                 shared.read_ns = now.mono_ns;
                 let before = shared.serves;
                 let own = shared.view.as_ref().and_then(|view| view.entries.get(&self.me));

@@ -25,7 +25,7 @@ mod fleet_tests;
 pub(crate) use crate::ids::LimitId;
 pub(crate) use machine::Asked;
 pub(crate) use task::{Buckets, Joined, Sharing, bound, join};
-pub(crate) use told::Told;
+pub(crate) use told::ThrottledLimits;
 
 /// A slot: how often a node beats, reads what is under pressure, and moves its shares.
 const SLOT_NS: u64 = 5_000_000_000;

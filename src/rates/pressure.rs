@@ -24,26 +24,26 @@ const LAPSE_MS: i64 = 180_000;
 
 /// A limit under pressure, and when somebody last said so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct PressureRow {
     pub(crate) id: LimitId,
     at_ms: i64,
 }
 
-impl Row {
+impl PressureRow {
     pub(crate) fn is_live(&self, now_ms: i64) -> bool {
         now_ms.saturating_sub(self.at_ms) < LAPSE_MS
     }
 }
 
 /// What is in the list.
-pub(crate) fn read(item: Option<&Item>) -> Result<Vec<Row>, StoreError> {
+pub(crate) fn read(item: Option<&Item>) -> Result<Vec<PressureRow>, StoreError> {
     let Some(item) = item else { return Ok(vec![]) };
     check_format(item, FORMAT, "rates under pressure")?;
     let damaged = || StoreError::new(StoreErrorKind::Corrupt, "a row of rates under pressure");
     let rows = item.0.iter().filter(|(name, _)| name.starts_with(ROW));
     let row = |(name, value): (&Name, &Value)| {
         let Value::Int(at_ms) = value else { return Err(damaged()) };
-        Ok(Row { id: parse(name).ok_or_else(damaged)?, at_ms: *at_ms })
+        Ok(PressureRow { id: parse(name).ok_or_else(damaged)?, at_ms: *at_ms })
     };
     rows.map(row).collect()
 }
@@ -60,7 +60,7 @@ pub(crate) struct Noted {
 /// Puts these limits there, if they are not, and takes off what has lapsed. Where there are too
 /// many, tenants have equal parts of the list, as far as they need them: one that has thousands
 /// under pressure makes room for one that has few.
-pub(crate) fn note(key: Key, rows: &[Row], pressed: &[LimitId], now_ms: i64) -> Noted {
+pub(crate) fn note(key: Key, rows: &[PressureRow], pressed: &[LimitId], now_ms: i64) -> Noted {
     let pressed: BTreeSet<&LimitId> = pressed.iter().collect();
     let known: BTreeSet<&LimitId> = rows.iter().map(|row| &row.id).collect();
     let stay = rows.iter().filter(|row| row.is_live(now_ms) || pressed.contains(&row.id));
@@ -72,7 +72,7 @@ pub(crate) fn note(key: Key, rows: &[Row], pressed: &[LimitId], now_ms: i64) -> 
     let most = share_of_each(by_tenant.values().map(Vec::len).collect(), MAX_ROWS);
     let listed = by_tenant.into_values().flat_map(|ids| ids.into_iter().take(most));
     let listed: BTreeSet<&LimitId> = listed.collect();
-    let is_fresh = |row: &&Row| now_ms.saturating_sub(row.at_ms) < RENEW_MS;
+    let is_fresh = |row: &&PressureRow| now_ms.saturating_sub(row.at_ms) < RENEW_MS;
     let fresh: BTreeSet<&LimitId> = rows.iter().filter(is_fresh).map(|row| &row.id).collect();
     let set = pressed.iter().filter(|id| listed.contains(**id) && !fresh.contains(**id));
     let mut change: Vec<Change> = set.map(|id| Change::Set(name(id), Value::Int(now_ms))).collect();
@@ -126,7 +126,8 @@ mod tests {
     }
 
     fn listed_after(rows: &BTreeSet<LimitId>, pressed: &[LimitId]) -> BTreeSet<LimitId> {
-        let rows: Vec<Row> = rows.iter().cloned().map(|id| Row { id, at_ms: 0 }).collect();
+        let rows: Vec<PressureRow> =
+            rows.iter().cloned().map(|id| PressureRow { id, at_ms: 0 }).collect();
         note(key(), &rows, pressed, 1_000).listed
     }
 
@@ -148,7 +149,8 @@ mod tests {
         let again = listed_after(&rows, &hog);
         assert!(rows.is_subset(&again) && again.len() == MAX_ROWS);
         let pressed: Vec<LimitId> = rows.iter().cloned().collect();
-        let rows: Vec<Row> = rows.into_iter().map(|id| Row { id, at_ms: 0 }).collect();
+        let rows: Vec<PressureRow> =
+            rows.into_iter().map(|id| PressureRow { id, at_ms: 0 }).collect();
         assert_eq!(note(key(), &rows, &pressed, 1_000).write, None);
     }
 }

@@ -50,7 +50,7 @@ const LEAST: u64 = 2;
 
 /// A node's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct ShareEntry {
     /// The operation of its node that made it.
     op: u64,
     pub(crate) share: u32,
@@ -60,9 +60,9 @@ pub(crate) struct Entry {
 
 /// The item as it was last read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct View {
+pub(crate) struct SharesView {
     free: i64,
-    pub(crate) entries: BTreeMap<u128, Entry>,
+    pub(crate) entries: BTreeMap<u128, ShareEntry>,
 }
 
 /// What a node is to do about its share.
@@ -74,7 +74,7 @@ pub(crate) struct Decision {
     pub(crate) goal: Option<u32>,
 }
 
-impl View {
+impl SharesView {
     pub(crate) fn read(item: &Item) -> Result<Self, StoreError> {
         check_format(item, FORMAT, "a rate's shares")?;
         let free = item.int(FREE).ok_or_else(damaged)?;
@@ -82,7 +82,7 @@ impl View {
         for (name, value) in &item.0 {
             let Some(node) = name.strip_prefix(ENTRY) else { continue };
             let node = u128::from_str_radix(node, 16).map_err(|_| damaged())?;
-            entries.insert(node, Entry::read(value).ok_or_else(damaged)?);
+            entries.insert(node, ShareEntry::read(value).ok_or_else(damaged)?);
         }
         Ok(Self { free, entries })
     }
@@ -96,7 +96,7 @@ impl View {
         // Beyond the whole rate, too: who has all of it notices that others have come.
         let want = (demand.saturating_mul(room.keeps) / 100).max(least);
         let others = self.entries.iter().filter(|(node, _)| **node != me && live.contains(node));
-        let owed = |entry: &Entry| entry.share.max(entry.goal.min(fair));
+        let owed = |entry: &ShareEntry| entry.share.max(entry.goal.min(fair));
         // One that lives and has no entry yet serves an equal part meanwhile.
         let is_new = |node: &&u128| **node != me && !self.entries.contains_key(*node);
         let new = live.iter().filter(is_new).fold(0u32, |sum, _| sum.saturating_add(fair));
@@ -154,7 +154,7 @@ impl View {
         let share = u32::try_from(share).unwrap_or(0);
         let ttl = now_ms.div_euclid(1_000).saturating_add(KEEP_S);
         let mut change = vec![
-            Change::Set(name(me), Entry { op, share, goal }.value()),
+            Change::Set(name(me), ShareEntry { op, share, goal }.value()),
             Change::Set(TTL.into(), Value::Int(ttl)),
         ];
         if more != 0 {
@@ -179,7 +179,7 @@ pub(crate) fn open(key: &Key, live: &BTreeSet<u128>, now_ms: i64) -> Write {
         Change::Set(FREE.into(), Value::Int(i64::from(WHOLE) - given)),
         Change::Set(TTL.into(), Value::Int(ttl)),
     ];
-    let entry = Entry { op: 0, share, goal: share }.value();
+    let entry = ShareEntry { op: 0, share, goal: share }.value();
     let entries = live.iter().map(|node| Change::Set(name(*node), entry.clone()));
     change.extend(entries);
     Write { key: key.clone(), when: vec![When::Absent], change }
@@ -197,7 +197,7 @@ fn name(node: u128) -> Name {
     format!("{ENTRY}{node:032x}").into()
 }
 
-impl Entry {
+impl ShareEntry {
     fn value(self) -> Value {
         let packed = postcard::to_stdvec(&(self.op, self.share, self.goal));
         Value::Bytes(packed.expect("numbers always encode"))
@@ -233,8 +233,8 @@ mod tests {
         Key { pk: "V".into(), sk: "-".into() }
     }
 
-    fn view(store: &Memory) -> View {
-        View::read(&at_once(store.read(key())).unwrap()).unwrap()
+    fn view(store: &Memory) -> SharesView {
+        SharesView::read(&at_once(store.read(key())).unwrap()).unwrap()
     }
 
     fn nodes(live: u8) -> BTreeSet<u128> {
@@ -301,6 +301,6 @@ mod tests {
         at_once(store.write(open(&key(), &nodes(0b01), 0)));
         let mut item = at_once(store.read(key())).unwrap();
         item.0.insert(name(7), Value::Int(1));
-        assert_eq!(View::read(&item).unwrap_err().kind, StoreErrorKind::Corrupt);
+        assert_eq!(SharesView::read(&item).unwrap_err().kind, StoreErrorKind::Corrupt);
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::machine::{Asked, Effect, Event, Machine};
+use super::machine::{Asked, Effect, Machine, RateEvent};
 use super::pressure::MAX_ROWS;
 use super::{LAPSE_SLOTS, SLOT_NS};
 use crate::clock::Clock;
@@ -77,10 +77,10 @@ pub(crate) async fn join(
 ) -> Result<Joined, StoreError> {
     let mut machine = Machine::new(space, me);
     let mut nodes = 1;
-    for effect in machine.step(clock.now(), Event::Slot(BTreeMap::new())) {
+    for effect in machine.step(clock.now(), RateEvent::Slot(BTreeMap::new())) {
         let Effect::Beat(write) = effect else { continue };
         let written = store.write(write).await?;
-        for effect in machine.step(clock.now(), Event::Beaten(Ok(written))) {
+        for effect in machine.step(clock.now(), RateEvent::Beaten(Ok(written))) {
             if let Effect::Nodes(n) = effect {
                 nodes = n;
             }
@@ -119,7 +119,7 @@ impl Drop for Sharing {
 
 async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
     let Joined { machine, store, clock, .. } = joined;
-    let mut node = Node { machine, clock, calls: Calls::new(store.clone()) };
+    let mut node = RateNode { machine, clock, calls: Calls::new(store.clone()) };
     let slot = Duration::from_nanos(SLOT_NS);
     // Not all at the same instant, though they were started at the same.
     let mut next = Instant::now() + slot * u32::from(jitter()) / 256;
@@ -134,7 +134,7 @@ async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
                 next = (next + slot).max(Instant::now() + slot / 2);
                 let shared: Vec<LimitId> = node.machine.shared().cloned().collect();
                 let asked = buckets.asked(&shared);
-                node.step(Event::Slot(asked), &*buckets);
+                node.step(RateEvent::Slot(asked), &*buckets);
             }
             ended = node.calls.ended() => {
                 let Some(buckets) = buckets.upgrade() else { return };
@@ -150,15 +150,15 @@ async fn run(joined: Joined, buckets: Weak<impl Buckets>, stop: Arc<Notify>) {
 }
 
 /// The machine, and the calls that it has asked for.
-struct Node {
+struct RateNode {
     machine: Machine,
     clock: Arc<dyn Clock>,
     calls: Calls,
 }
 
-impl Node {
+impl RateNode {
     /// Takes in the answer to a call. Another one for the same limit keeps its place.
-    fn ended(&mut self, (of, event): Answered, buckets: &impl Buckets) {
+    fn ended(&mut self, (of, event): CallDone, buckets: &impl Buckets) {
         self.calls.current = of;
         if let Some(event) = event {
             self.step(event, buckets);
@@ -168,13 +168,13 @@ impl Node {
         }
     }
 
-    fn step(&mut self, event: Event, buckets: &impl Buckets) {
+    fn step(&mut self, event: RateEvent, buckets: &impl Buckets) {
         let mut effects = VecDeque::from(self.machine.step(self.clock.now(), event));
         while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Find(ids) => {
                     let here = ids.into_iter().filter(|id| buckets.has(id)).collect();
-                    effects.extend(self.machine.step(self.clock.now(), Event::Here(here)));
+                    effects.extend(self.machine.step(self.clock.now(), RateEvent::Here(here)));
                 }
                 Effect::Nodes(nodes) => {
                     tracing::info!(nodes, "so many nodes share every rate");
@@ -188,13 +188,13 @@ impl Node {
 }
 
 /// What a call was for, if it has a place, and what it came to: nothing, if that does not matter.
-type Answered = (Option<LimitId>, Option<Event>);
+type CallDone = (Option<LimitId>, Option<RateEvent>);
 
 /// Calls under way, and those that wait. Beats and the list go at once; those for shares take
 /// turns by tenant, one limit's in hand at most once.
 struct Calls {
     store: Arc<dyn Store>,
-    under_way: JoinSet<Option<Event>>,
+    under_way: JoinSet<Option<RateEvent>>,
     turns: Turns<Effect>,
     in_hand: BTreeSet<LimitId>,
     of: HashMap<tokio::task::Id, LimitId>,
@@ -246,10 +246,12 @@ impl Calls {
         };
         let task = self.under_way.spawn(async move {
             match call {
-                Effect::Beat(write) => Some(Event::Beaten(within(store.write(write)).await)),
-                Effect::List(key) => Some(Event::Listed(within(store.read(key)).await)),
-                Effect::See(id, key) => Some(Event::Seen(id, within(store.read(key)).await)),
-                Effect::Move(id, write) => Some(Event::Moved(id, within(store.write(write)).await)),
+                Effect::Beat(write) => Some(RateEvent::Beaten(within(store.write(write)).await)),
+                Effect::List(key) => Some(RateEvent::Listed(within(store.read(key)).await)),
+                Effect::See(id, key) => Some(RateEvent::Seen(id, within(store.read(key)).await)),
+                Effect::Move(id, write) => {
+                    Some(RateEvent::Moved(id, within(store.write(write)).await))
+                }
                 Effect::Note(write) => {
                     // What is not noted now is noted in the next slot.
                     let _ = within(store.write(write)).await;
@@ -264,7 +266,7 @@ impl Calls {
     }
 
     /// The next answer. Cut off it has taken none.
-    async fn ended(&mut self) -> Answered {
+    async fn ended(&mut self) -> CallDone {
         let Some(ended) = self.under_way.join_next_with_id().await else {
             return std::future::pending().await;
         };

@@ -11,12 +11,12 @@ pub(super) const MAX_TOLD: usize = 8_192;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct ThrottledLimits {
     by_tenant: BTreeMap<Surrogate, BTreeSet<LimitId>>,
     len: usize,
 }
 
-impl Told {
+impl ThrottledLimits {
     /// Takes one in, if there is more room than its tenant has taken already: so one tenant leaves
     /// half of the room to others.
     pub(crate) fn tell(&mut self, limit: LimitId) {
@@ -45,7 +45,7 @@ mod tests {
             rate: "default/s".into(),
             scope,
         };
-        let mut told = Told::default();
+        let mut told = ThrottledLimits::default();
         (0..20_000).for_each(|scope| told.tell(id(1, scope)));
         told.tell(id(2, 0));
         let ids = told.ids();

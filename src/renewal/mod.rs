@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::payers::late;
 use crate::quota::alert::Alert;
-use crate::quota::lease::{Call, Lease, Writer};
+use crate::quota::lease::{Lease, LeaseCall, Writer};
 use crate::quota::pool;
 use crate::quota::subpool;
 use crate::repeated::repeated;
@@ -120,9 +120,9 @@ const AT_A_TIME: usize = 256;
 /// does not answer for one tenant must not keep the others waiting.
 struct Desk {
     hands: Hands,
-    turns: Turns<InHand>,
+    turns: Turns<RepeatedLease>,
     calls: JoinSet<Ended>,
-    busy: HashMap<tokio::task::Id, InHand>,
+    busy: HashMap<tokio::task::Id, RepeatedLease>,
     repeats: BinaryHeap<Reverse<Repeat>>,
     /// Numbers repeats, so that those of one instant keep their order.
     number: u64,
@@ -139,7 +139,7 @@ async fn until(then: Option<Instant>) {
 }
 
 /// A lease, and how long its next repeat waits.
-struct InHand {
+struct RepeatedLease {
     lease: Arc<Lease>,
     delay: Duration,
 }
@@ -148,7 +148,7 @@ struct InHand {
 struct Repeat {
     at: Instant,
     number: u64,
-    of: InHand,
+    of: RepeatedLease,
 }
 
 impl Desk {
@@ -171,7 +171,7 @@ impl Desk {
             return;
         }
         let tenant = lease.pool().tenant;
-        if let Err(of) = self.turns.push(tenant, InHand { lease, delay: REPEAT.start }) {
+        if let Err(of) = self.turns.push(tenant, RepeatedLease { lease, delay: REPEAT.start }) {
             // Too many of this tenant's: the next request that needs units tries again.
             of.lease.unqueue();
         }
@@ -370,7 +370,7 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
 
 /// The sub-pool of a lease that has just met its pool, where it is to have one. A slot of a strict
 /// rate has none: it is over before units that lie in the wrong sub-pool are where they are wanted.
-fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &Seen) -> Option<u16> {
+fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &PoolSeen) -> Option<u16> {
     let may = !lease.is_of_slot() && !lease.has_place() && hands.store.promise().shared;
     let item = seen.item.as_ref().filter(|_| may)?;
     let is_crowded = subpool::is_crowded(item, lease.incarnation()).ok()?;
@@ -426,7 +426,7 @@ fn tell(hands: &Hands, alert: &Alert) {
 }
 
 /// A pool as a call found it.
-struct Seen {
+struct PoolSeen {
     item: Option<Item>,
     /// It had been made before.
     was_there: bool,
@@ -434,7 +434,7 @@ struct Seen {
     root: Option<seek::RootSeen>,
 }
 
-async fn ask(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
+async fn ask(hands: &Hands, call: LeaseCall) -> Result<PoolSeen, StoreError> {
     let begun = hands.hub.clock.now();
     let answer = make(hands, call).await;
     let took = hands.hub.clock.now().mono_ns.saturating_sub(begun.mono_ns);
@@ -443,20 +443,20 @@ async fn ask(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
     answer
 }
 
-async fn make(hands: &Hands, call: Call) -> Result<Seen, StoreError> {
+async fn make(hands: &Hands, call: LeaseCall) -> Result<PoolSeen, StoreError> {
     match call {
-        Call::Look(key) => {
+        LeaseCall::Look(key) => {
             let item = hands.store.read(key).await?;
-            Ok(Seen { was_there: item.is_some(), item, root: None })
+            Ok(PoolSeen { was_there: item.is_some(), item, root: None })
         }
-        Call::Write(write) => Ok(match hands.store.write(write).await? {
-            Written::Applied(item) => Seen { item, was_there: false, root: None },
-            Written::Refused(item) => Seen { item, was_there: true, root: None },
+        LeaseCall::Write(write) => Ok(match hands.store.write(write).await? {
+            Written::Applied(item) => PoolSeen { item, was_there: false, root: None },
+            Written::Refused(item) => PoolSeen { item, was_there: true, root: None },
         }),
-        Call::Seek(wanted) => {
+        LeaseCall::Seek(wanted) => {
             let seek::Found { item, root } = seek::seek(hands, &wanted).await?;
             let root = root.filter(|_| wanted.shard.is_some());
-            Ok(Seen { item, was_there: true, root })
+            Ok(PoolSeen { item, was_there: true, root })
         }
     }
 }

@@ -12,7 +12,7 @@ use super::Hands;
 use super::whole::read_subs;
 use crate::quota::lease::Seek;
 use crate::quota::pool::{self, PoolId};
-use crate::quota::subpool::{self, Next, Root, Sub, Want};
+use crate::quota::subpool::{self, Root, SeekStep, Sub, Want};
 use crate::store::{Item, Key, StoreError, StoreErrorKind, Write, Written};
 
 /// Writes for one call at most: three are made where nobody else moves units meanwhile.
@@ -145,15 +145,15 @@ impl<'a> Split<'a> {
         &mut self,
         shard: u16,
         mut item: Option<Item>,
-        next: impl Fn((&Key, &Key), &Root, Option<&Sub>) -> Next,
+        next: impl Fn((&Key, &Key), &Root, Option<&Sub>) -> SeekStep,
     ) -> Result<(Option<Item>, usize), StoreError> {
         let key = self.sub_key(shard);
         for writes in 0..TRIES {
             let sub = item.as_ref().map(Sub::read).transpose()?;
             match next((&self.key, &key), &self.root, sub.as_ref()) {
-                Next::Done => return Ok((item, writes)),
-                Next::Sub(write) => item = self.write(write).await?,
-                Next::Root(write) => {
+                SeekStep::Done => return Ok((item, writes)),
+                SeekStep::Sub(write) => item = self.write(write).await?,
+                SeekStep::Root(write) => {
                     let Some(root) = self.write(write).await? else { return Ok((item, writes)) };
                     self.root = Root::read(&root)?;
                     self.item = root;

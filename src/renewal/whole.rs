@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::ids::Surrogate;
     use crate::quota::pool::{Entry, Terms};
-    use crate::quota::subpool::{Next, Root, Want};
+    use crate::quota::subpool::{Root, SeekStep, Want};
     use crate::store::{Memory, Write};
 
     const SHARD: u16 = 3;
@@ -157,8 +157,8 @@ mod tests {
                 None => subpool::drain(keys, SHARD, &root, sub.as_ref(), true),
             };
             match next {
-                Next::Root(write) | Next::Sub(write) => self.write(write).await,
-                Next::Done => panic!("nothing to do"),
+                SeekStep::Root(write) | SeekStep::Sub(write) => self.write(write).await,
+                SeekStep::Done => panic!("nothing to do"),
             }
         }
 

@@ -77,12 +77,12 @@ pub fn wait_for_both(one: Option<Pending>, other: Option<Pending>) -> Option<Pen
 }
 
 /// Tells that the claim of a request with a key is settled, and whether that has used anything.
-type Settled = tokio::sync::oneshot::Receiver<bool>;
+type ClaimSettled = tokio::sync::oneshot::Receiver<bool>;
 
 /// What a request leaves to be waited for.
 #[derive(Debug, Default)]
 struct Owed {
-    settling: Option<Settled>,
+    settling: Option<ClaimSettled>,
     /// It has used something that no answer has waited for.
     has_used: bool,
 }

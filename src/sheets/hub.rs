@@ -11,7 +11,7 @@ use crate::clock::{Clock, Now};
 use crate::planted::{Plant, planted};
 use crate::policy::scoped::{ScopedTable, WithoutValue};
 use crate::quota::lease::{Lease, Listed};
-use crate::rates::{LimitId, Told};
+use crate::rates::{LimitId, ThrottledLimits};
 use crate::sheets::sheet::Sheet;
 use crate::store::Reach;
 
@@ -104,7 +104,7 @@ pub(crate) struct Hub {
     /// Whether rates are shared with other nodes.
     shares_rates: AtomicBool,
     /// Limits on speed that have refused since the last slot, and its number.
-    told: Mutex<Told>,
+    told: Mutex<ThrottledLimits>,
     slot: AtomicU16,
     /// Wakes the recorder where it does not wait for its interval (`durable`).
     pub(crate) soil: Notify,

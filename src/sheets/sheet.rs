@@ -16,7 +16,7 @@ use crate::planted::{Plant, planted};
 use crate::policy::bucket::Bucket;
 use crate::policy::resolve::{LiveCatalog, Resolved, Standing};
 use crate::policy::scoped::ScopedKey;
-use crate::policy::{Place, Policy, PoolRule};
+use crate::policy::{CounterHome, Policy, PoolRule};
 use crate::quota::alert::Alerting;
 use crate::quota::lease::Lease;
 use crate::quota::lease::at_rest::LeaseAtRest;
@@ -347,7 +347,7 @@ impl Sheet {
     /// The pool of the tenant as a whole that a lease is of, and its slot here, if it goes on.
     fn pool_of(&self, limit: &str, start_ms: i64, incarnation: u128) -> Option<(&PoolRule, u16)> {
         self.policy.pools.iter().zip(&self.windows).find_map(|(pool, window)| match pool.place {
-            Place::Sheet(slot) if *pool.id == *limit && window.start_ms == start_ms => {
+            CounterHome::Sheet(slot) if *pool.id == *limit && window.start_ms == start_ms => {
                 (incarnation == self.incarnation).then_some((pool, slot))
             }
             _ => None,
@@ -365,12 +365,12 @@ fn carry_buckets(before: Option<&Sheet>, policy: &Arc<Policy>, now: Now) -> Arc<
     }
     let mut buckets: Vec<Bucket> = (0..policy.tenant_buckets).map(|_| Bucket::default()).collect();
     for rate in &policy.rates {
-        let Place::Sheet(slot) = rate.place else {
+        let CounterHome::Sheet(slot) = rate.place else {
             continue;
         };
         let old = before.and_then(|b| {
             let old = b.policy.rates.iter().find(|r| r.id == rate.id)?;
-            let Place::Sheet(at) = old.place else {
+            let CounterHome::Sheet(at) = old.place else {
                 return None;
             };
             Some((old, &b.buckets[usize::from(at)]))

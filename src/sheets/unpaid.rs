@@ -15,11 +15,11 @@ use crate::quota::lease::Lease;
 pub(crate) struct Unpaid<S> {
     /// Whether there is any.
     some: AtomicBool,
-    of: Mutex<Waiting<S>>,
+    of: Mutex<WaitingUse<S>>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Waiting<S> {
+pub(crate) struct WaitingUse<S> {
     pub(crate) uses: Vec<Use>,
     pub(crate) payments: Vec<Paying>,
     /// What was paid from beyond each quota that bills.
@@ -58,7 +58,7 @@ impl<S> Default for Unpaid<S> {
     }
 }
 
-impl<S> Default for Waiting<S> {
+impl<S> Default for WaitingUse<S> {
     fn default() -> Self {
         let (uses, payments, paid_over, asked) = Default::default();
         Self { uses, payments, paid_over, asked, before: None }
@@ -73,7 +73,7 @@ impl<S> Unpaid<S> {
     }
 
     /// Says to who looks without a lock whether anything waits.
-    pub(crate) fn note(&self, waiting: &Waiting<S>) -> bool {
+    pub(crate) fn note(&self, waiting: &WaitingUse<S>) -> bool {
         let some = !waiting.is_clear() || waiting.before.is_some();
         self.some.store(some, Ordering::Release);
         some
@@ -86,13 +86,13 @@ impl<S> Unpaid<S> {
         self.is_some().then(|| Still(self.lock()))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Waiting<S>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, WaitingUse<S>> {
         // Between statements it is whole.
         self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<S> Waiting<S> {
+impl<S> WaitingUse<S> {
     /// Whether nothing waits under this sheet itself.
     pub(crate) fn is_clear(&self) -> bool {
         self.uses.is_empty() && self.payments.is_empty()
@@ -126,7 +126,7 @@ impl<S> Waiting<S> {
 }
 
 /// See [`Unpaid::still`].
-pub(crate) struct Still<'a, S>(MutexGuard<'a, Waiting<S>>);
+pub(crate) struct Still<'a, S>(MutexGuard<'a, WaitingUse<S>>);
 
 impl<S> Still<'_, S> {
     /// Atoms of this meter that wait, under this sheet.

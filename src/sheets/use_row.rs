@@ -47,17 +47,17 @@ impl Atoms {
 /// All that was used of a meter, and what of it was drawn beyond a quota that bills.
 #[derive(Debug, Default)]
 struct UseTotal {
-    used: Total,
-    over: Total,
+    used: RowTotal,
+    over: RowTotal,
 }
 
 #[derive(Debug, Default)]
-struct Total {
+struct RowTotal {
     total: AtomicU64,
     logged: AtomicU64,
 }
 
-impl Total {
+impl RowTotal {
     /// A total stops at [`MOST`].
     fn add(&self, atoms: u64) {
         let before = self.total.fetch_add(atoms, Ordering::SeqCst); // see `Sheet::soil`
@@ -77,7 +77,7 @@ impl Total {
     }
 }
 
-impl From<u64> for Total {
+impl From<u64> for RowTotal {
     fn from(total: u64) -> Self {
         Self { total: total.into(), logged: total.into() }
     }
@@ -85,7 +85,7 @@ impl From<u64> for Total {
 
 impl UseTotal {
     fn atoms(&self) -> Atoms {
-        let total = |of: &Total| of.total.load(Ordering::Relaxed);
+        let total = |of: &RowTotal| of.total.load(Ordering::Relaxed);
         Atoms { used: total(&self.used), over: total(&self.over) }
     }
 }

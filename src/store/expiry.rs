@@ -17,17 +17,17 @@ const LOOK_ITEMS: usize = 2_048;
 const LOOK_BYTES: usize = 1 << 20;
 
 /// Where the next part begins; `None` is the first item of the table.
-pub(super) type Place = Option<Key>;
+pub(super) type SweepCursor = Option<Key>;
 
 /// The range of keys from a place on.
-pub(super) fn from(place: &Place) -> (Bound<&Key>, Bound<&Key>) {
+pub(super) fn from(place: &SweepCursor) -> (Bound<&Key>, Bound<&Key>) {
     let first = place.as_ref().map_or(Bound::Unbounded, Bound::Included);
     (first, Bound::Unbounded)
 }
 
 /// One part of a sweep.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct SweepPart {
     now_ms: i64,
     items: usize,
     bytes: usize,
@@ -35,7 +35,7 @@ pub(super) struct Part {
     pub(super) found: Vec<(Key, i64)>,
 }
 
-impl Part {
+impl SweepPart {
     pub(super) fn new(now_ms: i64) -> Self {
         Self { now_ms, items: 0, bytes: 0, found: Vec::new() }
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::apply::{Verdict, apply, check_key, check_query, item_bytes};
-use super::expiry::{self, Part, Place};
+use super::expiry::{self, SweepCursor, SweepPart};
 use super::{
     Item, Key, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write, Written,
 };
@@ -36,7 +36,7 @@ use super::{
 /// ```
 #[derive(Debug, Default)]
 pub struct Memory {
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<MemoryTable>>,
     closed: Arc<AtomicBool>,
 }
 
@@ -55,7 +55,7 @@ impl Memory {
     /// The table for one call of this handle. The call happens when its future is first polled.
     fn call<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Table) -> Result<T, StoreError> + Send + 'static,
+        job: impl FnOnce(&mut MemoryTable) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<T> {
         let (table, closed) = (self.table.clone(), self.closed.clone());
         Box::pin(async move {
@@ -107,14 +107,14 @@ impl Store for Memory {
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct MemoryTable {
     /// In the order of (partition, sort key), both compared as bytes.
     items: BTreeMap<Key, Item>,
     /// Where the sweep for expired items goes on.
-    unswept: Place,
+    unswept: SweepCursor,
 }
 
-impl Table {
+impl MemoryTable {
     fn write(&mut self, write: Write) -> Result<Written, StoreError> {
         let old = self.items.get(&write.key);
         let Verdict::Apply(new) = apply(old, &write)? else {
@@ -140,7 +140,7 @@ impl Table {
     }
 
     fn expire(&mut self, now_ms: i64) -> usize {
-        let mut part = Part::new(now_ms);
+        let mut part = SweepPart::new(now_ms);
         let mut next = None;
         for (key, item) in self.items.range::<Key, _>(expiry::from(&self.unswept)) {
             if part.is_full() {
@@ -158,6 +158,6 @@ impl Table {
 }
 
 /// A write replaces an item in one step, so the table is whole even where a thread panicked.
-fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+fn lock(table: &Mutex<MemoryTable>) -> MutexGuard<'_, MemoryTable> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -31,7 +31,7 @@ const HEAD: usize = 24;
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct Asleep(Box<[u8]>);
+pub(crate) struct CompactTenant(Box<[u8]>);
 
 /// What is packed.
 #[derive(Serialize, Deserialize)]
@@ -43,7 +43,7 @@ struct Parts<'a> {
     leases: Vec<LeaseAtRest>,
 }
 
-impl Asleep {
+impl CompactTenant {
     /// Takes a tenant apart that only its table holds. `None`: something of it is in use, or not
     /// recorded yet.
     ///

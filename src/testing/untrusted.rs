@@ -134,10 +134,10 @@ pub fn jwt(data: &[u8]) {
         use base64::engine::general_purpose::URL_SAFE_NO_PAD;
         use hmac::{Hmac, KeyInit, Mac};
 
-        use crate::identity::jwt::{Claims, Verifier};
+        use crate::identity::jwt::{TokenRules, Verifier};
 
         const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
-        let claims = Claims {
+        let claims = TokenRules {
             issuer: "https://id.example.com".into(),
             audience: vec!["api".into()],
             tenant: "org_id".into(),

@@ -140,7 +140,7 @@ pub enum LimitHeader<'a> {
 
 /// What `RateLimit` tells of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct LimitReading {
     /// Whole units left, rounded down.
     pub(crate) left: u64,
     /// Seconds, rounded up.
@@ -171,7 +171,7 @@ impl HeaderItem {
 
 /// Adds an item to the value of `RateLimit`: the same as [`write_ratelimit`] writes, without
 /// formatting.
-pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: Told) {
+pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: LimitReading) {
     if told.past_soft {
         return;
     }

@@ -30,7 +30,7 @@ mod policy_text;
 pub use amount::Amount;
 pub(crate) use amount::base64;
 pub(crate) use amount::rfc3339;
-pub(crate) use fields::{HeaderItem, HeaderText, Told, in_line, whole, write_item};
+pub(crate) use fields::{HeaderItem, HeaderText, LimitReading, in_line, whole, write_item};
 pub use fields::{HeaderStyle, LegacyReset, LimitHeader};
 pub(crate) use fields::{expose, limit_headers, soft_warnings};
 #[cfg(test)]

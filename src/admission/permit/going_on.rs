@@ -2,10 +2,10 @@
 //! file is another. What it took stays of its own sheet, to be settled or given back there; what it
 //! draws and reports beyond that is of the sheet that holds now, by a hold of its own.
 
-use super::{FORGIVEN, Hold, Of, State};
+use super::{FORGIVEN, Hold, HoldContext, HoldState};
 use crate::catalog::MeterId;
 use crate::clock::Now;
-use crate::policy::Known;
+use crate::policy::AmountSource;
 
 /// Most sheets that one request holds units of at a time, besides the one it was admitted under and
 /// the one that holds now: what it holds of the oldest then goes back unused.
@@ -21,7 +21,7 @@ impl Hold {
     }
 
     /// Whose sheet is asked whether it holds.
-    pub(crate) fn latest_of(&self) -> &Of {
+    pub(crate) fn latest_of(&self) -> &HoldContext {
         let latest = self.list.get().and_then(|listed| listed.going_on.last());
         latest.map_or(&self.of, |latest| &latest.of)
     }
@@ -41,14 +41,16 @@ impl Hold {
     }
 
     /// From now on it draws by these rules.
-    pub(crate) fn go_on(&mut self, of: Of, now: Now) {
+    pub(crate) fn go_on(&mut self, of: HoldContext, now: Now) {
         self.write_down();
         self.has_used = self.take_used(); // those that end below say nothing any more
         let mut next = Self::new(of, now, self.length);
         // It was not admitted again: it takes no place in flight, and no cost is due.
-        next.state = State::Over;
+        next.state = HoldState::Over;
         let rules = next.of.rules();
-        let is_reported = |known: &Known| matches!(known, Known::Reported(_) | Known::Sum(_));
+        let is_reported = |known: &AmountSource| {
+            matches!(known, AmountSource::Reported(_) | AmountSource::Sum(_))
+        };
         let recorded =
             rules.meters.iter().map(|ask| if is_reported(&ask.known) { 0 } else { FORGIVEN });
         let recorded = recorded.collect();
@@ -135,11 +137,11 @@ impl Hold {
 
     /// Those that went on for it and have a counter of the same meter.
     fn each_later(&mut self, counter: u8, mut with: impl FnMut(&mut Self, u8)) {
-        let known = Known::Reported(counter);
+        let known = AmountSource::Reported(counter);
         let asks = &self.of.rules().meters;
         let Some(ask) = asks.iter().find(|ask| ask.known == known) else { return };
         self.each_later_of(ask.meter, |later, ask| {
-            if let Known::Reported(counter) = later.of.rules().meters[ask].known {
+            if let AmountSource::Reported(counter) = later.of.rules().meters[ask].known {
                 with(later, counter);
             }
         });
@@ -163,7 +165,7 @@ impl Hold {
 
     /// The meter of a counter, by name and scale.
     fn meter_of(&self, counter: u8) -> Option<(std::sync::Arc<str>, u64)> {
-        let known = Known::Reported(counter);
+        let known = AmountSource::Reported(counter);
         let ask = self.of.rules().meters.iter().find(|ask| ask.known == known)?;
         let meter = &self.of.sheet.catalog.meters[usize::from(ask.meter.0)];
         Some((meter.name.clone(), meter.scale))
@@ -171,9 +173,9 @@ impl Hold {
 }
 
 /// The counter of a meter that is reported where these rules hold.
-fn counter_of(of: &Of, meter: MeterId) -> Option<u8> {
+fn counter_of(of: &HoldContext, meter: MeterId) -> Option<u8> {
     of.rules().meters.iter().find_map(|ask| match ask.known {
-        Known::Reported(counter) if ask.meter == meter => Some(counter),
+        AmountSource::Reported(counter) if ask.meter == meter => Some(counter),
         _ => None,
     })
 }

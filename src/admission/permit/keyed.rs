@@ -17,16 +17,16 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::Hold;
-use super::state::{FORGIVEN, State};
+use super::state::{FORGIVEN, HoldState};
 use super::use_up::{count, over_of, pay_bucket, use_up};
-use crate::admission::claim::{Charge, Claim, ClaimQueue, ClaimUse, Found, Unsettled};
-use crate::admission::context::Of;
+use crate::admission::claim::{Charge, Claim, ClaimQueue, ClaimUse, KeyFound, Unsettled};
+use crate::admission::context::HoldContext;
 use crate::admission::decide;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::ids::Surrogate;
 use crate::payers::purse;
-use crate::policy::Known;
+use crate::policy::AmountSource;
 use crate::policy::taken::{CALLS, Taken, TakenList};
 use crate::sheets::use_row::Atoms;
 
@@ -55,7 +55,7 @@ pub(crate) struct OpenClaim {
 /// charged, the units stay used: they may have been charged.
 #[derive(Debug)]
 struct Settling {
-    of: Of,
+    of: HoldContext,
     claim: Claim,
     taken: TakenList,
     /// Atoms used, by meter ask; then those of other meters.
@@ -71,21 +71,21 @@ impl Hold {
     pub(crate) fn count_once(
         &mut self,
         claim: Claim,
-        found: Found,
+        found: KeyFound,
         queue: &Arc<ClaimQueue>,
         now: Now,
     ) {
         self.write_down();
         let keyed = match found {
-            Found::Open => {
+            KeyFound::Open => {
                 let (queue, others) = (queue.clone(), Vec::new());
                 Keyed::Open(Box::new(OpenClaim { claim, queue, others }))
             }
-            Found::Replay => {
+            KeyFound::Replay => {
                 self.release_units(now);
                 Keyed::Replay
             }
-            Found::Spent | Found::Conflict => return,
+            KeyFound::Spent | KeyFound::Conflict => return,
         };
         self.list.open().keyed = Some(keyed);
     }
@@ -176,7 +176,8 @@ impl Hold {
         if !matches!(self.keyed(), Some(Keyed::Open(_))) {
             return;
         }
-        let is_known = |known: &Known| matches!(known, Known::Cost | Known::Length);
+        let is_known =
+            |known: &AmountSource| matches!(known, AmountSource::Cost | AmountSource::Length);
         if !charged {
             self.leave_claim();
         } else if self.of.rules().meters.iter().all(|ask| is_known(&ask.known)) {
@@ -250,7 +251,7 @@ impl Hold {
     /// It is not admitted after all, and is charged nothing.
     pub(crate) fn refuse(mut self, now: Now) {
         self.write_down();
-        self.state = State::Over;
+        self.state = HoldState::Over;
         self.release_rest(now);
         decide::leave(&self.of.sheet, self.of.rules());
     }

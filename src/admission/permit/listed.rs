@@ -15,7 +15,7 @@ pub(crate) const COUNTERS: usize = 8;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(crate) struct Listed {
+pub(crate) struct Itemized {
     pub(crate) taken: TakenList,
     /// What was reported or passed so far.
     pub(super) counters: [u64; COUNTERS],
@@ -33,32 +33,32 @@ pub(crate) struct Listed {
 
 /// A permit's list, made when it is first needed.
 #[derive(Debug, Default)]
-pub(crate) struct List(Option<Box<Listed>>);
+pub(crate) struct LazyList(Option<Box<Itemized>>);
 
 thread_local! {
-    static LISTS: Spares<Box<Listed>> = const { Spares::new() };
+    static LISTS: Spares<Box<Itemized>> = const { Spares::new() };
 }
 
-impl List {
+impl LazyList {
     /// What is written down, if anything is.
     #[inline]
-    pub(crate) fn get(&self) -> Option<&Listed> {
+    pub(crate) fn get(&self) -> Option<&Itemized> {
         self.0.as_deref()
     }
 
     #[inline]
-    pub(crate) fn get_mut(&mut self) -> Option<&mut Listed> {
+    pub(crate) fn get_mut(&mut self) -> Option<&mut Itemized> {
         self.0.as_deref_mut()
     }
 
     /// To write down.
     #[inline]
-    pub(crate) fn open(&mut self) -> &mut Listed {
+    pub(crate) fn open(&mut self) -> &mut Itemized {
         self.0.get_or_insert_with(|| Spares::take(&LISTS).unwrap_or_default())
     }
 }
 
-impl Drop for List {
+impl Drop for LazyList {
     #[inline]
     fn drop(&mut self) {
         if let Some(listed) = self.0.take() {
@@ -67,7 +67,7 @@ impl Drop for List {
     }
 }
 
-fn keep(mut listed: Box<Listed>) {
+fn keep(mut listed: Box<Itemized>) {
     listed.taken.clear();
     listed.recorded.clear();
     listed.reserves.clear();
@@ -81,20 +81,20 @@ fn keep(mut listed: Box<Listed>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::taken::{From, Taken};
+    use crate::policy::taken::{DrawnFrom, Taken};
 
     #[test]
     fn a_list_that_is_used_again_is_empty() {
-        let mut list = List::default();
+        let mut list = LazyList::default();
         let listed = list.open();
-        listed.taken.push(Taken { from: From::Pool(0), n: 3, ask: 0, draw: 0 });
+        listed.taken.push(Taken { from: DrawnFrom::Pool(0), n: 3, ask: 0, draw: 0 });
         listed.recorded.push(1);
         listed.counters[2] = 7;
         listed.draws = 1;
         let at = std::ptr::from_ref(listed);
         drop(list);
 
-        let mut next = List::default();
+        let mut next = LazyList::default();
         let listed = next.open();
         assert!(std::ptr::eq(at, listed), "the same box");
         assert!(listed.taken.is_empty() && listed.recorded.is_empty());

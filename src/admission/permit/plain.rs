@@ -2,8 +2,8 @@
 //! is written down until something happens that is not plain.
 
 use super::Hold;
-use super::state::{FORGIVEN, State};
-use crate::policy::taken::{CALLS, From, Taken};
+use super::state::{FORGIVEN, HoldState};
+use crate::policy::taken::{CALLS, DrawnFrom, Taken};
 use crate::policy::{PlainAsk, RoutePolicy};
 
 /// What has become of the costs of a plain request. What it holds for meters that are reported goes
@@ -52,11 +52,16 @@ impl Hold {
         let listed = self.list.open();
         for (i, ask) in plain_asks(self.of.rules()).iter().enumerate() {
             let is_held =
-                if ask.is_cost { plain == Plain::Held } else { self.state != State::Over };
+                if ask.is_cost { plain == Plain::Held } else { self.state != HoldState::Over };
             if let Some((pool, _)) = ask.from {
                 let ask_index = u8::try_from(i).unwrap_or(CALLS - 1);
                 let n = if is_held { ask.n } else { 0 };
-                listed.taken.push(Taken { from: From::Pool(pool), n, ask: ask_index, draw: 0 });
+                listed.taken.push(Taken {
+                    from: DrawnFrom::Pool(pool),
+                    n,
+                    ask: ask_index,
+                    draw: 0,
+                });
             }
             listed.recorded.push(match plain {
                 Plain::Charged if ask.is_cost => ask.n,
@@ -75,7 +80,7 @@ impl Hold {
 
     /// What a plain request holds of a pool for a meter that is reported.
     pub(super) fn plain_set_aside(&self, pool: Option<u16>) -> u64 {
-        if self.state == State::Over {
+        if self.state == HoldState::Over {
             return 0;
         }
         let of_pool = self.plain_reported().filter(|(of, ..)| Some(*of) == pool);

@@ -7,8 +7,8 @@
 use smallvec::SmallVec;
 
 use super::Hold;
-use super::state::State;
-use crate::policy::{Known, RoutePolicy};
+use super::state::HoldState;
+use crate::policy::{AmountSource, RoutePolicy};
 
 /// Of one meter ask.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,7 +27,7 @@ impl Hold {
         if self.is_replay() {
             return u64::MAX;
         }
-        let known = Known::Reported(counter);
+        let known = AmountSource::Reported(counter);
         let ask = self.of.rules().meters.iter().position(|ask| ask.known == known);
         ask.map_or(0, |ask| self.reserves()[ask].held)
     }
@@ -88,7 +88,7 @@ impl Hold {
         let rules = self.of.rules();
         let reserves = &mut self.list.open().reserves;
         if reserves.is_empty() {
-            let is_over = self.state == State::Over;
+            let is_over = self.state == HoldState::Over;
             let held = |i| if is_over { 0 } else { set_aside(rules, i) };
             let all = (0..rules.meters.len()).map(|i| Reserve { held: held(i), promised: 0 });
             reserves.extend(all);
@@ -101,9 +101,9 @@ impl Hold {
 fn set_aside(rules: &RoutePolicy, ask: usize) -> u64 {
     let ask = &rules.meters[ask];
     match &ask.known {
-        Known::Cost | Known::Length => 0,
-        Known::Reported(_) => ask.n,
-        Known::Sum(parts) => parts.iter().fold(0, |sum, (part, weight)| {
+        AmountSource::Cost | AmountSource::Length => 0,
+        AmountSource::Reported(_) => ask.n,
+        AmountSource::Sum(parts) => parts.iter().fold(0, |sum, (part, weight)| {
             let part = set_aside(rules, usize::from(*part));
             sum.saturating_add(part.saturating_mul(*weight))
         }),

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::plain::plain_asks;
-use super::{Hold, Plain, State};
+use super::{Hold, HoldState, Plain};
 use crate::payers::purse;
-use crate::policy::taken::From;
-use crate::policy::{Known, Place, PlainAsk};
+use crate::policy::taken::DrawnFrom;
+use crate::policy::{AmountSource, CounterHome, PlainAsk};
 use crate::quota::lease::Lease;
 
 impl Hold {
@@ -26,13 +26,17 @@ impl Hold {
     /// The leases of quotas on meters that are reported.
     fn seen_to_pay(&self) -> Vec<(Arc<Lease>, u64)> {
         let (sheet, policy) = (&self.of.sheet, &self.of.sheet.policy);
-        let reported =
-            self.of.rules().meters.iter().filter(|ask| matches!(ask.known, Known::Reported(_)));
+        let reported = self
+            .of
+            .rules()
+            .meters
+            .iter()
+            .filter(|ask| matches!(ask.known, AmountSource::Reported(_)));
         let pools = reported
             .flat_map(|ask| &ask.quotas)
             .filter_map(|quota| policy.quotas[usize::from(*quota)].included);
-        let whole =
-            pools.filter(|pool| matches!(policy.pools[usize::from(*pool)].place, Place::Sheet(_)));
+        let whole = pools
+            .filter(|pool| matches!(policy.pools[usize::from(*pool)].place, CounterHome::Sheet(_)));
         whole.map(|pool| (purse::lease_of(sheet, pool).clone(), 0)).collect()
     }
 
@@ -41,7 +45,7 @@ impl Hold {
         if self.plain != Plain::Not {
             let asks = plain_asks(self.of.rules()).iter();
             let held = |is_cost| {
-                if is_cost { self.plain == Plain::Held } else { self.state != State::Over }
+                if is_cost { self.plain == Plain::Held } else { self.state != HoldState::Over }
             };
             let one = |ask: &PlainAsk| {
                 let (pool, slot) = ask.from?;
@@ -51,9 +55,9 @@ impl Hold {
             return asks.filter_map(one).collect();
         }
         let one = |took: &super::Taken| match &took.from {
-            From::Pool(pool) => Some((purse::lease_of(sheet, *pool).clone(), took.n)),
-            From::ScopedPool(_, lease) => Some((lease.clone(), took.n)),
-            From::Bucket(_) | From::ScopedBucket(..) => None,
+            DrawnFrom::Pool(pool) => Some((purse::lease_of(sheet, *pool).clone(), took.n)),
+            DrawnFrom::ScopedPool(_, lease) => Some((lease.clone(), took.n)),
+            DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => None,
         };
         self.taken().iter().filter_map(one).collect()
     }

@@ -2,7 +2,7 @@
 
 /// From its admission to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum HoldState {
     /// Not admitted yet: it holds nothing.
     New,
     /// Runs; its costs are not decided.

@@ -1,18 +1,18 @@
 //! Use against what was drawn for it: draw by draw, then what is left, then as a debt.
 
-use super::state::{FORGIVEN, State};
-use crate::admission::context::Of;
+use super::state::{FORGIVEN, HoldState};
+use crate::admission::context::HoldContext;
 use crate::catalog::MeterId;
 use crate::clock::Now;
 use crate::payers::purse;
-use crate::policy::taken::{CALLS, From, Taken, TakenList};
-use crate::policy::{Known, RoutePolicy};
+use crate::policy::taken::{CALLS, DrawnFrom, Taken, TakenList};
+use crate::policy::{AmountSource, RoutePolicy};
 use crate::sheets::sheet::Sheet;
 
 /// What decides how much of a cost is known: besides the list, so that both can be borrowed.
 #[derive(Clone, Copy)]
 pub(super) struct Knowledge {
-    pub(super) state: State,
+    pub(super) state: HoldState,
     /// Bytes of the request: what was read of them, or all where its body is in hand.
     pub(super) length: Option<u64>,
 }
@@ -27,13 +27,13 @@ impl Knowledge {
         i: usize,
     ) -> u64 {
         let ask = &rules.meters[i];
-        let decided = self.state != State::Open && recorded[i] != FORGIVEN;
+        let decided = self.state != HoldState::Open && recorded[i] != FORGIVEN;
         match &ask.known {
-            Known::Cost if decided => ask.n,
-            Known::Length if decided => self.length.unwrap_or(0),
-            Known::Cost | Known::Length => 0,
-            Known::Reported(counter) => counters[usize::from(*counter)],
-            Known::Sum(parts) => parts.iter().fold(0u64, |sum, (part, weight)| {
+            AmountSource::Cost if decided => ask.n,
+            AmountSource::Length if decided => self.length.unwrap_or(0),
+            AmountSource::Cost | AmountSource::Length => 0,
+            AmountSource::Reported(counter) => counters[usize::from(*counter)],
+            AmountSource::Sum(parts) => parts.iter().fold(0u64, |sum, (part, weight)| {
                 let part = self.actual(recorded, counters, rules, usize::from(*part));
                 sum.saturating_add(part.saturating_mul(*weight))
             }),
@@ -55,7 +55,7 @@ pub(super) fn over_of(sheet: &Sheet, taken: &[Taken], ask: usize, n: u64) -> u64
 
 /// Settles `n` atoms of an ask against its draws in order; what they do not cover is late.
 pub(super) fn use_up(
-    of: &Of,
+    of: &HoldContext,
     rules: &RoutePolicy,
     taken: &mut TakenList,
     ask: usize,
@@ -85,7 +85,7 @@ pub(super) fn use_up(
 }
 
 /// A metered rate has taken the hold; use within it is paid for, use beyond it is charged.
-pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
+pub(super) fn pay_bucket(of: &HoldContext, took: &mut Taken, n: u64, now: Now) {
     let covered = took.n.min(n);
     took.n -= covered;
     let beyond = n - covered;
@@ -93,12 +93,12 @@ pub(super) fn pay_bucket(of: &Of, took: &mut Taken, n: u64, now: Now) {
         return;
     }
     match &took.from {
-        From::Bucket(rate) => {
+        DrawnFrom::Bucket(rate) => {
             if let (rate, Some(bucket)) = purse::bucket_of(&of.sheet, *rate) {
                 rate.rule.charge(bucket, rate.rule.cells(beyond), now.mono_ns);
             }
         }
-        From::ScopedBucket(_, used) => used.charge(beyond, now),
-        From::Pool(_) | From::ScopedPool(..) => {}
+        DrawnFrom::ScopedBucket(_, used) => used.charge(beyond, now),
+        DrawnFrom::Pool(_) | DrawnFrom::ScopedPool(..) => {}
     }
 }

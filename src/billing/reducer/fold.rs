@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::snapshot::Stage;
+use super::super::snapshot::InvoiceStage;
 use super::{Facts, Invoice};
 
 /// How many closed invoices, ended subscriptions and detached payment methods are kept: those that
@@ -63,7 +63,8 @@ impl Facts {
             let Some(of) = &invoice.subscription else { continue };
             let known = newest.entry(of).or_insert((invoice.created_s, id));
             *known = (*known).max((invoice.created_s, id));
-            if let Some(failed_s) = invoice.failed_s.filter(|_| invoice.stage == Stage::Open) {
+            if let Some(failed_s) = invoice.failed_s.filter(|_| invoice.stage == InvoiceStage::Open)
+            {
                 let known = first.entry(of).or_insert((failed_s, id));
                 *known = (*known).min((failed_s, id));
             }
@@ -71,7 +72,7 @@ impl Facts {
         let decide: BTreeSet<&str> =
             newest.values().chain(first.values()).map(|(_, id)| *id).collect();
         let waits = |invoice: &Invoice| {
-            let unread = invoice.stage == Stage::Paid && !invoice.has_all;
+            let unread = invoice.stage == InvoiceStage::Paid && !invoice.has_all;
             let line = |(line, (price, _)): (&String, &(String, u64))| {
                 pending.contains(line) || !self.prices.contains_key(price)
             };

@@ -33,7 +33,7 @@ const NOTE: &str = "tallygate";
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct ApiCall {
     pub(super) method: Method,
     /// With the query, if there is one.
     pub(super) path: String,
@@ -41,7 +41,7 @@ pub(super) struct Call {
     pub(super) form: String,
 }
 
-impl Call {
+impl ApiCall {
     pub(super) fn meter_event(event: &MeterEvent) -> Self {
         let payload = [
             ("stripe_customer_id".to_owned(), event.customer.clone()),

@@ -6,8 +6,8 @@
 
 use serde_json::Value;
 
-use super::calls::Call;
-use super::http::{Answer, Called};
+use super::calls::ApiCall;
+use super::http::{Called, HttpResponse};
 use super::{Stripe, no_date};
 use crate::billing::sink::SinkError;
 use crate::billing::snapshot::LineSeen;
@@ -21,13 +21,13 @@ pub(crate) type Dated = (Value, i64);
 impl Stripe {
     /// A subscription as it is now; `None` if there is none.
     pub(crate) async fn subscription(&self, id: &str) -> Result<Option<Dated>, SinkError> {
-        let answer = self.inner.find(&Call::subscription(id)?).await?;
+        let answer = self.inner.find(&ApiCall::subscription(id)?).await?;
         answer.map(dated).transpose()
     }
 
     /// A customer's subscriptions as they are now, ended ones too: the newest 100.
     pub(crate) async fn subscriptions(&self, customer: &str) -> Result<Vec<Dated>, SinkError> {
-        let answer = self.inner.ask(&Call::subscriptions(customer)).await?;
+        let answer = self.inner.ask(&ApiCall::subscriptions(customer)).await?;
         let at_s = answer.date_s.ok_or_else(no_date)?;
         let list = answer.body["data"].as_array().cloned().ok_or_else(shape)?;
         Ok(list.into_iter().map(|subscription| (subscription, at_s)).collect())
@@ -42,10 +42,10 @@ impl Stripe {
         price: &str,
         method: &str,
     ) -> Result<Dated, SinkError> {
-        let found = self.inner.ask(&Call::prices(price)).await?;
+        let found = self.inner.ask(&ApiCall::prices(price)).await?;
         let missing = || SinkError(format!("there is no active price with lookup key `{price}`"));
         let id = found.body["data"][0]["id"].as_str().ok_or_else(missing)?;
-        let call = Call::subscribe(customer, id, method, price);
+        let call = ApiCall::subscribe(customer, id, method, price);
         let hour = found.date_s.ok_or_else(no_date)?.div_euclid(3_600);
         let key = format!("tg_subscribe_{customer}_{id}_{hour}");
         made(self.inner.http.post_once(&call, &key).await).and_then(dated)
@@ -53,7 +53,7 @@ impl Stripe {
 
     /// Cancels a subscription now: as it is then; `None` if there is none that could be canceled.
     pub(crate) async fn cancel(&self, id: &str) -> Result<Option<Dated>, SinkError> {
-        match self.inner.http.ask(&Call::cancel(id)?).await {
+        match self.inner.http.ask(&ApiCall::cancel(id)?).await {
             Called::Answer(answer) if answer.status == 404 => Ok(None),
             other => made(other).and_then(dated).map(Some),
         }
@@ -61,7 +61,7 @@ impl Stripe {
 
     /// A price's lookup key; empty for a price without, or that is not there.
     pub(crate) async fn lookup_key(&self, price: &str) -> Result<(String, i64), SinkError> {
-        let found = self.inner.find(&Call::price(price)?).await?;
+        let found = self.inner.find(&ApiCall::price(price)?).await?;
         let Some((price, at_s)) = found.map(dated).transpose()? else {
             return Ok((String::new(), 0));
         };
@@ -70,14 +70,14 @@ impl Stripe {
 
     /// An invoice as it is now; `None` if there is none.
     pub(crate) async fn invoice(&self, id: &str) -> Result<Option<Dated>, SinkError> {
-        let answer = self.inner.find(&Call::invoice(id)?).await?;
+        let answer = self.inner.find(&ApiCall::invoice(id)?).await?;
         answer.map(dated).transpose()
     }
 
     /// All lines of an invoice that sell something, and Stripe's second of the last page.
     pub(crate) async fn lines(&self, invoice: &str) -> Result<(Vec<LineSeen>, i64), SinkError> {
         let mut lines = Vec::new();
-        let mut call = Call::lines(invoice, None)?;
+        let mut call = ApiCall::lines(invoice, None)?;
         for _ in 0..MAX_LINE_PAGES {
             let answer = self.inner.ask(&call).await?;
             let page = answer.body["data"].as_array().ok_or_else(shape)?;
@@ -86,7 +86,7 @@ impl Stripe {
             }
             let last = page.last().and_then(|line| line["id"].as_str());
             match last.filter(|_| answer.body["has_more"] == true) {
-                Some(last) => call = Call::lines(invoice, Some(last))?,
+                Some(last) => call = ApiCall::lines(invoice, Some(last))?,
                 None => return Ok((lines, answer.date_s.ok_or_else(no_date)?)),
             }
         }
@@ -95,8 +95,8 @@ impl Stripe {
 
     /// The identifiers that a meter's error report names. Stripe gives samples, not all.
     pub(crate) async fn rejected(&self, event: &str) -> Result<Vec<String>, SinkError> {
-        let answer = self.inner.find(&Call::thin_event(event)?).await?;
-        let Some(Answer { body, .. }) = answer else { return Ok(Vec::new()) };
+        let answer = self.inner.find(&ApiCall::thin_event(event)?).await?;
+        let Some(HttpResponse { body, .. }) = answer else { return Ok(Vec::new()) };
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let types = list(&body["data"]["reason"]["error_types"]);
         let samples = types.iter().flat_map(|kind| list(&kind["sample_errors"]));
@@ -108,11 +108,11 @@ impl Stripe {
     /// The customer that was made for this tenant, or a new one. Stripe's search lags by a minute
     /// at most, which the idempotency key covers.
     pub(crate) async fn customer_for(&self, tenant: &str, name: &str) -> Result<String, SinkError> {
-        let found = self.inner.ask(&Call::customers_of(tenant)).await?;
+        let found = self.inner.ask(&ApiCall::customers_of(tenant)).await?;
         if let Some(id) = found.body["data"][0]["id"].as_str() {
             return Ok(id.to_owned());
         }
-        let call = Call::make_customer(tenant, name);
+        let call = ApiCall::make_customer(tenant, name);
         let hour = found.date_s.ok_or_else(no_date)?.div_euclid(3_600);
         let key = format!("tg_customer_{tenant}_{hour}");
         let answer = made(self.inner.http.post_once(&call, &key).await)?;
@@ -121,7 +121,7 @@ impl Stripe {
 }
 
 /// What was made, if it was.
-fn made(called: Called) -> Result<Answer, SinkError> {
+fn made(called: Called) -> Result<HttpResponse, SinkError> {
     match called {
         Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => Ok(answer),
         Called::Answer(answer) => Err(SinkError(answer.words())),
@@ -129,7 +129,7 @@ fn made(called: Called) -> Result<Answer, SinkError> {
     }
 }
 
-fn dated(answer: Answer) -> Result<Dated, SinkError> {
+fn dated(answer: HttpResponse) -> Result<Dated, SinkError> {
     Ok((answer.body, answer.date_s.ok_or_else(no_date)?))
 }
 

@@ -17,8 +17,8 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::Value;
 
 use super::StripeError;
-use super::calls::Call;
-use super::pace::Pace;
+use super::calls::ApiCall;
+use super::pace::RequestPace;
 use crate::config::Secret;
 
 /// The version of Stripe's API whose shapes are read here. Named, so that the account's default
@@ -60,20 +60,20 @@ pub(super) struct Http {
 /// How fast calls may follow each other. Stripe counts meter events apart from all else in live
 /// mode, and with all else in test mode.
 pub(super) struct Paces {
-    pub(super) events: Arc<Pace>,
-    pub(super) others: Arc<Pace>,
+    pub(super) events: Arc<RequestPace>,
+    pub(super) others: Arc<RequestPace>,
 }
 
 /// What an idempotency key stands for.
 #[derive(Clone, Copy)]
-enum Key<'a> {
+enum IdempotencyKey<'a> {
     OfAttempt(&'a str),
     OfCall(&'a str),
 }
 
 /// An answer that was read to its end.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpResponse {
     pub(super) status: StatusCode,
     pub(super) body: Value,
     /// The service's clock, Unix seconds.
@@ -85,7 +85,7 @@ pub(super) struct Answer {
 /// What a call came to.
 #[derive(Debug)]
 pub(super) enum Called {
-    Answer(Answer),
+    Answer(HttpResponse),
     /// No answer, and no more attempts: it may have taken effect.
     Silence(String),
 }
@@ -119,24 +119,24 @@ impl Http {
     }
 
     /// For what reads, and for what is as harmless twice.
-    pub(super) async fn ask(&self, call: &Call) -> Called {
+    pub(super) async fn ask(&self, call: &ApiCall) -> Called {
         self.call(call, None).await
     }
 
     /// `key` goes along as the idempotency key, with a part that is new in every attempt: Stripe
     /// replays the first answer to a key for a day, also a 500. For what its own identifier makes
     /// harmless twice.
-    pub(super) async fn post(&self, call: &Call, key: &str) -> Called {
-        self.call(call, Some(Key::OfAttempt(key))).await
+    pub(super) async fn post(&self, call: &ApiCall, key: &str) -> Called {
+        self.call(call, Some(IdempotencyKey::OfAttempt(key))).await
     }
 
     /// `key` is the idempotency key of every attempt: for what must not be made twice and has no
     /// identifier of ours.
-    pub(super) async fn post_once(&self, call: &Call, key: &str) -> Called {
-        self.call(call, Some(Key::OfCall(key))).await
+    pub(super) async fn post_once(&self, call: &ApiCall, key: &str) -> Called {
+        self.call(call, Some(IdempotencyKey::OfCall(key))).await
     }
 
-    async fn call(&self, call: &Call, key: Option<Key<'_>>) -> Called {
+    async fn call(&self, call: &ApiCall, key: Option<IdempotencyKey<'_>>) -> Called {
         let mut silence = String::new();
         let pace = if call.path == EVENTS { &self.paces.events } else { &self.paces.others };
         for attempt in 0..ATTEMPTS {
@@ -165,7 +165,11 @@ impl Http {
         Called::Silence(silence)
     }
 
-    async fn attempt(&self, call: &Call, key: Option<Key<'_>>) -> Result<Answer, String> {
+    async fn attempt(
+        &self,
+        call: &ApiCall,
+        key: Option<IdempotencyKey<'_>>,
+    ) -> Result<HttpResponse, String> {
         let mut base = self.base.clone().into_parts();
         base.path_and_query = Some(call.path.parse().map_err(|_| "not a path".to_owned())?);
         let uri = Uri::from_parts(base).map_err(|e| e.to_string())?;
@@ -176,8 +180,8 @@ impl Http {
             .header("stripe-version", VERSION);
         if let Some(key) = key {
             let key = match key {
-                Key::OfAttempt(key) => format!("{key}-{:016x}", random()),
-                Key::OfCall(key) => key.to_owned(),
+                IdempotencyKey::OfAttempt(key) => format!("{key}-{:016x}", random()),
+                IdempotencyKey::OfCall(key) => key.to_owned(),
             };
             request = request
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -189,11 +193,11 @@ impl Http {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string())?;
         let body = serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null);
-        Ok(Answer::new(head.status, &head.headers, body))
+        Ok(HttpResponse::new(head.status, &head.headers, body))
     }
 }
 
-impl Answer {
+impl HttpResponse {
     fn new(status: StatusCode, headers: &HeaderMap, body: Value) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let seconds = text(RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse().ok());
@@ -232,12 +236,12 @@ impl Answer {
 impl Paces {
     /// One pace for all calls.
     pub(super) fn shared(calls_per_s: u32) -> Self {
-        let pace = Arc::new(Pace::new(calls_per_s));
+        let pace = Arc::new(RequestPace::new(calls_per_s));
         Self { events: pace.clone(), others: pace }
     }
 
     pub(super) fn apart(events_per_s: u32, others_per_s: u32) -> Self {
-        let pace = |calls_per_s| Arc::new(Pace::new(calls_per_s));
+        let pace = |calls_per_s| Arc::new(RequestPace::new(calls_per_s));
         Self { events: pace(events_per_s), others: pace(others_per_s) }
     }
 }

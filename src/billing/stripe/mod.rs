@@ -21,9 +21,9 @@ mod customers;
 mod http;
 mod pace;
 
-use calls::Call;
+use calls::ApiCall;
 pub(crate) use customers::Dated;
-use http::{Answer, Called, Http, Paces};
+use http::{Called, Http, HttpResponse, Paces};
 
 /// Meter events a second in live mode: with what a schedule may make up for, below the 1,000 that
 /// Stripe takes of them there.
@@ -78,10 +78,10 @@ pub(crate) struct StripeSettings {
 /// See the [module](self).
 #[derive(Clone, Debug)]
 pub(crate) struct Stripe {
-    inner: Arc<Inner>,
+    inner: Arc<ClientInner>,
 }
 
-struct Inner {
+struct ClientInner {
     http: Http,
     account: String,
     at_once: usize,
@@ -111,7 +111,7 @@ impl Stripe {
         let http = Http::new(&key, &base, paces)?;
         let account = format!("stripe/{account}/{word}");
         let inner =
-            Inner { http, account, at_once: at_once(events_per_s), meters: Mutex::default() };
+            ClientInner { http, account, at_once: at_once(events_per_s), meters: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -128,7 +128,7 @@ impl BillingSink for Stripe {
     fn time(&self) -> SinkFuture<Result<i64, SinkError>> {
         let inner = self.inner.clone();
         Box::pin(async move {
-            let answer = inner.ask(&Call::one_meter()).await?;
+            let answer = inner.ask(&ApiCall::one_meter()).await?;
             inner.meters().clear(); // a round of reports begins
             answer.date_s.ok_or_else(no_date)
         })
@@ -150,7 +150,7 @@ impl BillingSink for Stripe {
             let shape = || SinkError("event summaries in an unknown shape".to_owned());
             let mut total = 0_i64;
             for meter in inner.meters_of(&sum.event).await? {
-                let answer = inner.ask(&Call::sums(&meter, &sum)?).await?;
+                let answer = inner.ask(&ApiCall::sums(&meter, &sum)?).await?;
                 for summary in answer.body["data"].as_array().ok_or_else(shape)? {
                     let value = whole(&summary["aggregated_value"]).ok_or_else(shape)?;
                     total = total.checked_add(value).ok_or_else(shape)?;
@@ -161,16 +161,16 @@ impl BillingSink for Stripe {
     }
 }
 
-impl Inner {
+impl ClientInner {
     async fn send(&self, event: MeterEvent) -> Delivery {
-        match self.http.post(&Call::meter_event(&event), &event.identifier).await {
+        match self.http.post(&ApiCall::meter_event(&event), &event.identifier).await {
             Called::Answer(answer) => judge(&answer),
             Called::Silence(words) => Delivery::Unknown(words),
         }
     }
 
     /// A question that must be answered with 200.
-    async fn ask(&self, call: &Call) -> Result<Answer, SinkError> {
+    async fn ask(&self, call: &ApiCall) -> Result<HttpResponse, SinkError> {
         match self.http.ask(call).await {
             Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => Ok(answer),
             Called::Answer(answer) => Err(SinkError(answer.words())),
@@ -179,7 +179,7 @@ impl Inner {
     }
 
     /// The same, of something that may not be there.
-    async fn find(&self, call: &Call) -> Result<Option<Answer>, SinkError> {
+    async fn find(&self, call: &ApiCall) -> Result<Option<HttpResponse>, SinkError> {
         match self.http.ask(call).await {
             Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => {
                 Ok(Some(answer))
@@ -196,7 +196,7 @@ impl Inner {
             return Ok(ids);
         }
         let mut found = Vec::new();
-        let mut call = Call::meters(None);
+        let mut call = ApiCall::meters(None);
         for _ in 0..MAX_PAGES {
             let answer = self.ask(&call).await?;
             let meters = answer.body["data"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -206,7 +206,7 @@ impl Inner {
             }
             let last = meters.last().and_then(|meter| meter["id"].as_str());
             match last.filter(|_| answer.body["has_more"] == true) {
-                Some(last) => call = Call::meters(Some(last)),
+                Some(last) => call = ApiCall::meters(Some(last)),
                 None => break,
             }
         }
@@ -233,7 +233,7 @@ fn no_date() -> SinkError {
 }
 
 /// What an answer says about an event.
-fn judge(answer: &Answer) -> Delivery {
+fn judge(answer: &HttpResponse) -> Delivery {
     let status = answer.status.as_u16();
     match status {
         200 if !answer.body.is_null() => Delivery::Delivered,
@@ -269,7 +269,7 @@ fn check_mode(key: &str, mode: StripeMode) -> Result<(), StripeError> {
     }
 }
 
-impl std::fmt::Debug for Inner {
+impl std::fmt::Debug for ClientInner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stripe").field("account", &self.account).finish_non_exhaustive()
     }

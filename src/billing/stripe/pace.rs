@@ -13,13 +13,13 @@ const SLACK: Duration = Duration::from_millis(50);
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RequestPace {
     every: Duration,
     /// When the next turn is.
     next: Mutex<Option<Instant>>,
 }
 
-impl Pace {
+impl RequestPace {
     /// At most so many calls a second.
     pub(super) fn new(calls_per_s: u32) -> Self {
         Self { every: Duration::from_secs(1) / calls_per_s.max(1), next: Mutex::default() }
@@ -46,7 +46,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_second_holds_more_than_the_rate_and_a_twentieth() {
-        let pace = Pace::new(900);
+        let pace = RequestPace::new(900);
         let begun = Instant::now();
         let mut turns = Vec::new();
         for n in 0..5_000_u64 {
@@ -66,7 +66,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn time_that_was_lost_for_a_moment_is_made_up_for() {
-        let pace = Pace::new(1_000);
+        let pace = RequestPace::new(1_000);
         let begun = Instant::now();
         for _ in 0..100 {
             // 40 ms in which nobody asks, then 100 calls.

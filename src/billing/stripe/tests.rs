@@ -82,8 +82,8 @@ fn a_send_ends_before_its_mark_is_outlived() {
 }
 
 /// A call that only tests make.
-fn form(path: &str, form: &str) -> Call {
-    Call { method: ::http::Method::POST, path: path.to_owned(), form: form.to_owned() }
+fn form(path: &str, form: &str) -> ApiCall {
+    ApiCall { method: ::http::Method::POST, path: path.to_owned(), form: form.to_owned() }
 }
 
 async fn sim() -> (Sim, Stripe) {
@@ -239,7 +239,7 @@ async fn what_counted_in_a_meter_that_was_replaced_is_still_seen() {
     let (sim, stripe) = sim().await;
     let by_hand = Http::new(&Secret::new("sk_test_x"), &sim.url(), Paces::shared(10_000)).unwrap();
     let replace = async |n: u32| {
-        let Called::Answer(all) = by_hand.ask(&Call::meters(None)).await else { panic!() };
+        let Called::Answer(all) = by_hand.ask(&ApiCall::meters(None)).await else { panic!() };
         let meters = all.body["data"].as_array().unwrap().iter();
         for meter in meters.filter(|meter| meter["status"] == "active") {
             let path = format!("/v1/billing/meters/{}/deactivate", meter["id"].as_str().unwrap());
@@ -380,7 +380,7 @@ fn an_account_is_named_for_good_by_its_name_and_mode() {
 
 #[test]
 fn of_an_event_it_is_stripe_alone_that_says_what_became_of_it() {
-    let answer = |status, body| Answer {
+    let answer = |status, body| HttpResponse {
         status: ::http::StatusCode::from_u16(status).unwrap(),
         body,
         date_s: None,
@@ -495,7 +495,7 @@ async fn stripes_own_mock_takes_every_call() {
 
 /// Every event so far, newest first, each through the door: signed, verified, read, reduced.
 async fn reduced(sim: &Sim, by_hand: &Http) -> (Facts, PlanState) {
-    let call = Call::get("/v1/events?limit=100".to_owned());
+    let call = ApiCall::get("/v1/events?limit=100".to_owned());
     let Called::Answer(list) = by_hand.ask(&call).await else { panic!("silence") };
     let secret = "whsec_sim".to_owned();
     let mut facts = Facts::default();

@@ -46,7 +46,7 @@ pub(crate) struct Term {
 
 /// What an exception, or an operator's override, changes of a plan.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct PlanChanges {
     /// Another plan as the base.
     pub plan: Option<PlanId>,
     /// Rates replaced, by their key in the file.
@@ -67,7 +67,7 @@ pub(crate) struct Changes {
 #[derive(Clone, Debug)]
 pub(crate) struct Exception {
     /// What it changes.
-    pub changes: Changes,
+    pub changes: PlanChanges,
     /// First instant at which it no longer holds, Unix milliseconds.
     pub until_ms: Option<i64>,
 }
@@ -87,7 +87,7 @@ pub(crate) enum PaymentRule {
 
 /// The `[billing]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Billing {
+pub(crate) struct BillingTable {
     /// In a trial.
     pub trialing: PaymentRule,
     /// A payment failed and is being retried.

@@ -20,9 +20,9 @@ const MIN_SECRET: usize = 32;
 const MODULUS: std::ops::RangeInclusive<usize> = 256..=1_024;
 
 /// The keys of one issuer.
-pub(super) struct KeySet(Vec<Key>);
+pub(super) struct KeySet(Vec<VerifyingKey>);
 
-struct Key {
+struct VerifyingKey {
     kid: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
@@ -43,7 +43,7 @@ impl KeySet {
             ));
         }
         let key = DecodingKey::from_secret(secret);
-        Ok(Self(vec![Key { kid: None, algorithm: Algorithm::HS256, key }]))
+        Ok(Self(vec![VerifyingKey { kid: None, algorithm: Algorithm::HS256, key }]))
     }
 
     /// The keys of a JWKS (RFC 7517) that are for signatures of a kind known here. Others are
@@ -57,7 +57,8 @@ impl KeySet {
             serde_json::from_slice(jwks).map_err(|e| format!("it is no JWKS: {e}"))?;
         let listed = document.keys.len();
         let read = |value: Value| serde_json::from_value(value).ok().and_then(Jwk::key);
-        let keys: Vec<Key> = document.keys.into_iter().filter_map(read).take(MAX_KEYS).collect();
+        let keys: Vec<VerifyingKey> =
+            document.keys.into_iter().filter_map(read).take(MAX_KEYS).collect();
         if keys.is_empty() {
             return Err(format!(
                 "none of its {listed} keys is for RS256, ES256 or EdDSA signatures"
@@ -74,7 +75,8 @@ impl KeySet {
         signed: &str,
         signature: &[u8],
     ) -> Result<(), JwtError> {
-        let may_be = |key: &&Key| kid.is_none() || key.kid.is_none() || key.kid.as_deref() == kid;
+        let may_be =
+            |key: &&VerifyingKey| kid.is_none() || key.kid.is_none() || key.kid.as_deref() == kid;
         let mut error = JwtError::UnknownKey;
         let mut tries = 0;
         for key in self.0.iter().filter(may_be) {
@@ -95,7 +97,7 @@ impl KeySet {
     }
 }
 
-impl Key {
+impl VerifyingKey {
     fn alg(&self) -> &'static str {
         match self.algorithm {
             Algorithm::HS256 => "HS256",
@@ -129,7 +131,7 @@ struct Jwk {
 }
 
 impl Jwk {
-    fn key(self) -> Option<Key> {
+    fn key(self) -> Option<VerifyingKey> {
         if self.usage.as_deref().is_some_and(|usage| usage != "sig") {
             return None;
         }
@@ -154,7 +156,7 @@ impl Jwk {
             // Shared secrets do not come over the network.
             _ => return None,
         };
-        let key = Key { kid: self.kid, algorithm, key };
+        let key = VerifyingKey { kid: self.kid, algorithm, key };
         // A key that says it is for another algorithm is for no other than that.
         self.alg.is_none_or(|alg| alg == key.alg()).then_some(key)
     }

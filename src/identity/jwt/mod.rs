@@ -34,7 +34,7 @@ const MAX_USER: usize = 1_024;
 
 /// What a token must say, and where it names tenant and user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Claims {
+pub(crate) struct TokenRules {
     /// `iss` must be this.
     pub issuer: String,
     /// `aud` must have one of these; if there are none, no token is for us.
@@ -48,12 +48,12 @@ pub(crate) struct Claims {
 /// Verifies the tokens of one issuer. Clones share the keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Verifier {
-    claims: Arc<Claims>,
-    keys: Keys,
+    claims: Arc<TokenRules>,
+    keys: KeySource,
 }
 
 #[derive(Clone)]
-enum Keys {
+enum KeySource {
     Secret(Arc<KeySet>),
     Jwks(Arc<Jwks>),
 }
@@ -115,21 +115,21 @@ pub(crate) enum JwtError {
 
 impl Verifier {
     /// With a shared secret (HS256), of at least 32 bytes (RFC 7518 section 3.2).
-    pub(crate) fn hs256(claims: Claims, secret: &[u8]) -> Result<Self, String> {
-        let keys = Keys::Secret(Arc::new(KeySet::secret(secret)?));
+    pub(crate) fn hs256(claims: TokenRules, secret: &[u8]) -> Result<Self, String> {
+        let keys = KeySource::Secret(Arc::new(KeySet::secret(secret)?));
         Ok(Self { claims: Arc::new(claims), keys })
     }
 
     /// With the public keys of a JWKS, which the host of this verifier refreshes.
-    pub(crate) fn jwks(claims: Claims, jwks: Arc<Jwks>) -> Self {
-        Self { claims: Arc::new(claims), keys: Keys::Jwks(jwks) }
+    pub(crate) fn jwks(claims: TokenRules, jwks: Arc<Jwks>) -> Self {
+        Self { claims: Arc::new(claims), keys: KeySource::Jwks(jwks) }
     }
 
     /// Where the keys come from, if they are to be refreshed.
     pub(crate) fn source(&self) -> Option<&Arc<Jwks>> {
         match &self.keys {
-            Keys::Secret(_) => None,
-            Keys::Jwks(jwks) => Some(jwks),
+            KeySource::Secret(_) => None,
+            KeySource::Jwks(jwks) => Some(jwks),
         }
     }
 
@@ -144,23 +144,23 @@ impl Verifier {
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| JwtError::Malformed)?;
         let kid = header.kid.as_deref();
         match &self.keys {
-            Keys::Secret(keys) => keys.verify(kid, &header.alg, signed, &signature)?,
-            Keys::Jwks(jwks) => jwks.verify(kid, &header.alg, signed, &signature)?,
+            KeySource::Secret(keys) => keys.verify(kid, &header.alg, signed, &signature)?,
+            KeySource::Jwks(jwks) => jwks.verify(kid, &header.alg, signed, &signature)?,
         }
         self.claims.check(&decode(payload)?, now_ms)
     }
 }
 
-impl fmt::Debug for Keys {
+impl fmt::Debug for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Keys::Secret(_) => f.write_str("Secret(..)"),
-            Keys::Jwks(jwks) => jwks.fmt(f),
+            KeySource::Secret(_) => f.write_str("Secret(..)"),
+            KeySource::Jwks(jwks) => jwks.fmt(f),
         }
     }
 }
 
-impl Claims {
+impl TokenRules {
     fn check(&self, token: &Map<String, Value>, now_ms: i64) -> Result<Verified, JwtError> {
         if token.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
             return Err(JwtError::Issuer);

@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An issuer's public keys, as last read.
 pub(crate) struct Jwks {
-    place: Place,
+    place: JwksLocation,
     keys: ArcSwap<KeySet>,
     wanted: Notify,
     /// Monotonic nanoseconds of the last try; 0 is never.
@@ -38,7 +38,7 @@ pub(crate) struct Jwks {
     files: OffRuntime,
 }
 
-enum Place {
+enum JwksLocation {
     File(PathBuf),
     Url(Uri),
 }
@@ -60,8 +60,8 @@ impl Jwks {
     pub(crate) fn new(place: &str) -> Result<Self, JwksError> {
         let url = place.starts_with("https://") || place.starts_with("http://");
         let place = match (url, place.parse::<Uri>()) {
-            (true, Ok(uri)) => Place::Url(uri),
-            (false, _) if !place.contains("://") => Place::File(place.into()),
+            (true, Ok(uri)) => JwksLocation::Url(uri),
+            (false, _) if !place.contains("://") => JwksLocation::File(place.into()),
             _ => {
                 let message = "it is neither an http(s) URL nor a path".to_owned();
                 return Err(JwksError { place: place.to_owned(), message });
@@ -117,11 +117,12 @@ impl Jwks {
 
     async fn read(&self) -> Result<Vec<u8>, String> {
         match &self.place {
-            Place::Url(uri) => match tokio::time::timeout(TIMEOUT, fetch(uri.clone())).await {
+            JwksLocation::Url(uri) => match tokio::time::timeout(TIMEOUT, fetch(uri.clone())).await
+            {
                 Ok(fetched) => fetched,
                 Err(_) => Err(format!("no answer within {TIMEOUT:?}")),
             },
-            Place::File(path) => {
+            JwksLocation::File(path) => {
                 let path = path.clone();
                 let read = self.files.run(move || text_file::bytes(&path, MAX_BODY)).await;
                 read.and_then(|bytes| bytes).map_err(|e| e.to_string())
@@ -136,12 +137,12 @@ impl std::fmt::Debug for Jwks {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for JwksLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Place::File(path) => path.display().fmt(f),
+            JwksLocation::File(path) => path.display().fmt(f),
             // A query may hold a secret.
-            Place::Url(uri) => {
+            JwksLocation::Url(uri) => {
                 write!(f, "{}{}", uri.authority().map_or("", |a| a.host()), uri.path())
             }
         }

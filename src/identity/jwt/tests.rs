@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::present::MAX_JWT;
 use super::super::tests::View;
-use super::super::{Identifier, Malformed, Peppers, Presented, Proxies, Source};
+use super::super::{CredentialSource, Identifier, Malformed, Peppers, Presented, Proxies};
 use super::*;
 use crate::clock::Now;
 
@@ -22,8 +22,8 @@ const EC: &[u8] = include_bytes!("testdata/ec.pkcs8.der");
 const ED: &[u8] = include_bytes!("testdata/ed.pkcs8.der");
 const AT: Now = Now { mono_ns: 1 << 62, wall_ms: NOW_MS };
 
-fn claims() -> Claims {
-    Claims {
+fn claims() -> TokenRules {
+    TokenRules {
         issuer: "https://id.example.com".into(),
         audience: vec!["api".into()],
         tenant: "org_id".into(),
@@ -168,7 +168,7 @@ fn issuer_audience_and_tenant_must_be_there_and_right() {
 fn any_of_several_audiences_will_do() {
     let of = |audience: &[&str]| {
         let audience = audience.iter().map(|&name| name.to_owned()).collect();
-        let claims = Claims { audience, ..claims() };
+        let claims = TokenRules { audience, ..claims() };
         Verifier::hs256(claims, SECRET).unwrap()
     };
     let both = of(&["api", "admin"]);
@@ -227,10 +227,10 @@ fn a_weak_secret_is_refused_and_none_is_shown() {
 
 #[test]
 fn an_identifier_tells_a_jwt_from_an_api_key() {
-    let keys = Source::ApiKey { headers: vec!["authorization".into()] };
+    let keys = CredentialSource::ApiKey { headers: vec!["authorization".into()] };
     let pepper = super::super::Pepper::new("1", &[7; 32]).unwrap();
     let peppers = Peppers::new(vec![pepper]).unwrap();
-    let sources = vec![keys, Source::Jwt(shared())];
+    let sources = vec![keys, CredentialSource::Jwt(shared())];
     let identifier = Identifier::new(sources, peppers, Proxies::default()).unwrap();
     let token = hs256(&payload());
     let view = View::default().with("authorization", format!("Bearer {token}"));
@@ -249,11 +249,11 @@ fn an_identifier_tells_a_jwt_from_an_api_key() {
 
 #[test]
 fn the_error_is_that_of_the_source_that_came_furthest() {
-    let other = Claims { issuer: "https://other.example".into(), ..claims() };
-    let other = Source::Jwt(Verifier::hs256(other, &[9; 32]).unwrap());
+    let other = TokenRules { issuer: "https://other.example".into(), ..claims() };
+    let other = CredentialSource::Jwt(Verifier::hs256(other, &[9; 32]).unwrap());
     let identify =
         |sources| Identifier::new(sources, Peppers::default(), Proxies::default()).unwrap();
-    let identifier = identify(vec![other.clone(), Source::Jwt(shared()), other]);
+    let identifier = identify(vec![other.clone(), CredentialSource::Jwt(shared()), other]);
     assert!(identifier.verify(&hs256(&payload()), NOW_MS).is_ok());
     let late = NOW_MS + 1_000_000;
     assert_eq!(identifier.verify(&hs256(&payload()), late), Err(JwtError::Expired));

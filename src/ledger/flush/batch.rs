@@ -8,7 +8,7 @@ use super::super::Mode;
 use super::super::collect::rows_of;
 use super::super::journal::Journal;
 use super::super::record::{ByWriter, Rows, merge};
-use super::{ALIVE, Part, Task};
+use super::{ALIVE, FlushPart, Task};
 use crate::planted::{Plant, planted};
 use crate::store::StoreError;
 
@@ -64,11 +64,11 @@ impl Task {
         all
     }
 
-    pub(super) fn begin_batch(&mut self, part: Part) {
+    pub(super) fn begin_batch(&mut self, part: FlushPart) {
         if !self.batch.is_empty() {
             return;
         }
-        if part == Part::Ceilings {
+        if part == FlushPart::Ceilings {
             self.begin_ceilings();
             return;
         }
@@ -226,7 +226,7 @@ mod tests {
         journal.compact_at = 2_000;
         let mut task = task(journal);
         task.keep(used(0..100, 1));
-        task.begin_batch(Part::All);
+        task.begin_batch(FlushPart::All);
         assert!(!task.batch.is_empty() && task.pending.is_empty());
         // Half of them go on.
         let before = std::fs::read_dir(folder.path()).unwrap().count();

@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::record::Rows;
-use super::{FlushError, Order, Part, Task};
+use super::{FlushError, FlushPart, Order, Task};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Returns when the time of a close is over: whatever the store is asked meanwhile may
@@ -66,7 +66,7 @@ impl Task {
         waiting: &mut Vec<Order>,
     ) -> Result<(), FlushError> {
         loop {
-            self.flush_in(Part::All, inbox, waiting).await;
+            self.flush_in(FlushPart::All, inbox, waiting).await;
             let rows = self.pending.values().map(Rows::len).sum::<usize>() + self.batch.len();
             match self.last_error.clone() {
                 None if rows == 0 => return Ok(()),

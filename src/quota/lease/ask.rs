@@ -23,7 +23,7 @@ pub(super) static OPS: AtomicU64 = AtomicU64::new(1);
 
 /// What a lease asks of the store. Every answer is the item as it stands after the call.
 #[derive(Clone, Debug)]
-pub(crate) enum Call {
+pub(crate) enum LeaseCall {
     /// A strong read.
     Look(Key),
     /// A conditional write, to be repeated as it is until its outcome is known.
@@ -59,7 +59,12 @@ pub(super) enum Op {
 
 impl Lease {
     /// The next thing to ask of the pool.
-    pub(super) fn ask(&self, cold: &mut Cold, writer: &Writer, now: Now) -> Option<(Op, Call)> {
+    pub(super) fn ask(
+        &self,
+        cold: &mut Cold,
+        writer: &Writer,
+        now: Now,
+    ) -> Option<(Op, LeaseCall)> {
         let shard = cold.shard;
         let key = || self.key(shard, writer);
         let is_over = now.wall_ms.saturating_sub(self.end_ms) > MAKE_WITHIN_MS;
@@ -70,7 +75,7 @@ impl Lease {
         // Of a limit that has no units nothing is taken: it is there where there is a debt.
         let is_empty = cold.terms.limit == 0 && cold.view.is_none() && cold.shard.is_none();
         if cold.unseen || is_empty && !cold.debts.absent {
-            return Some((Op::Look, Call::Look(key())));
+            return Some((Op::Look, LeaseCall::Look(key())));
         }
         // Late use of a narrow quota is owed before it has asked for any: it is taken in leases
         // while there is some, and charged once there is not.
@@ -88,7 +93,7 @@ impl Lease {
             None if cold.shard.is_none() => {
                 let entry = self.next_entry(cold, self.size(cold, cold.terms.limit));
                 let write = pool::create(key(), writer.incarnation, cold.terms, entry, self.ttl);
-                return Some((Op::Take(entry), Call::Write(write)));
+                return Some((Op::Take(entry), LeaseCall::Write(write)));
             }
             None if cold.stale => return Some(self.seek(cold, is_over)),
             None => {
@@ -103,7 +108,7 @@ impl Lease {
             return Some(self.seek(cold, is_over));
         }
         if let Some(terms) = cold.unwritten(&view) {
-            return Some((Op::Relimit, Call::Write(pool::relimit(key(), &view, terms))));
+            return Some((Op::Relimit, LeaseCall::Write(pool::relimit(key(), &view, terms))));
         }
         let has_too_much = cold.withheld > 0;
         if has_too_much
@@ -132,7 +137,7 @@ impl Lease {
             return Some(self.seek(cold, is_over));
         }
         if more == 0 && cold.stale {
-            return Some((Op::Look, Call::Look(key())));
+            return Some((Op::Look, LeaseCall::Look(key())));
         }
         if more == 0 {
             self.refuse(cold, now);
@@ -141,18 +146,18 @@ impl Lease {
         }
         let entry = self.next_entry(cold, cold.held().saturating_add(more));
         let write = pool::grant(key(), writer.incarnation, &view, entry);
-        Some((Op::Take(entry), Call::Write(write)))
+        Some((Op::Take(entry), LeaseCall::Write(write)))
     }
 
     /// To look for units in the root and in sub-pools before believing that there are none.
-    fn seek(&self, cold: &Cold, is_over: bool) -> (Op, Call) {
+    fn seek(&self, cold: &Cold, is_over: bool) -> (Op, LeaseCall) {
         let want = Want {
             need: self.missing(),
             wish: self.wish(cold),
             terms: cold.terms,
             may_make: !is_over,
         };
-        (Op::Seek, Call::Seek(Seek { pool: self.pool.clone(), shard: cold.shard, want }))
+        (Op::Seek, LeaseCall::Seek(Seek { pool: self.pool.clone(), shard: cold.shard, want }))
     }
 
     /// The item that its entry is in.

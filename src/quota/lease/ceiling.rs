@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Call, Cold, FIRST_ASKS, Lease, Op, signed};
+use super::{Cold, FIRST_ASKS, Lease, LeaseCall, Op, signed};
 use crate::clock::Now;
 
 /// Demand is measured over at least this: between two records that follow each other closely a few
@@ -125,7 +125,7 @@ impl Lease {
         cold.ceiling.logged = cold.ceiling.logged.max(ceiling);
         let more = cold.bound().saturating_sub(before);
         // What is on its way back is not served again; the answer to that finds the ceiling here.
-        let leaving = |open: &(Op, Call)| matches!(open.0, Op::Give(_) | Op::Fold);
+        let leaving = |open: &(Op, LeaseCall)| matches!(open.0, Op::Give(_) | Op::Fold);
         let is_leaving = cold.in_flight.as_deref().is_some_and(leaving);
         if more > 0 && !is_leaving {
             let _moving = self.moving();

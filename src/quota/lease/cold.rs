@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::ask::OPS;
-use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
+use super::{Closing, Cold, Lease, LeaseCall, Op, Writer, signed};
 use crate::clock::Now;
 use crate::planted::{Plant, planted};
 use crate::quota::pool::{self, Entry, Terms, View};
@@ -174,7 +174,7 @@ impl Lease {
 
     /// The call to make now, or `None` if there is nothing to ask for; the lease may then be queued
     /// again. While a call is in flight this is that same call.
-    pub(crate) fn next(&self, writer: &Writer, now: Now) -> Option<Call> {
+    pub(crate) fn next(&self, writer: &Writer, now: Now) -> Option<LeaseCall> {
         let mut cold = self.cold();
         if let Some(open) = cold.in_flight.as_deref() {
             let (op, call) = open.clone();
@@ -353,7 +353,7 @@ impl Lease {
     }
 
     /// Lowers `left` by what is left, then asks for it to be given back.
-    pub(super) fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+    pub(super) fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, LeaseCall)> {
         if cold.closing == Closing::ForGood {
             self.own_up(cold); // nothing more is asked for
         }
@@ -363,10 +363,10 @@ impl Lease {
         let view = cold.view?;
         let key = self.key(cold.shard, writer);
         if let Some(peak) = cold.peak {
-            return Some((Op::Relimit, Call::Write(pool::relimit(key, &view, peak))));
+            return Some((Op::Relimit, LeaseCall::Write(pool::relimit(key, &view, peak))));
         }
         let Some(mine) = view.mine else {
-            return cold.may_be_late.then_some((Op::Look, Call::Look(key)));
+            return cold.may_be_late.then_some((Op::Look, LeaseCall::Look(key)));
         };
         let back = self.set_aside(cold, mine);
         // Not what is in use now: what is released from here on stays ours.
@@ -375,7 +375,10 @@ impl Lease {
             return None; // a debt stays
         }
         if cold.closing == Closing::ForGood && used == self.total() {
-            return Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, used))));
+            return Some((
+                Op::Fold,
+                LeaseCall::Write(pool::fold(key, self.incarnation, mine, used)),
+            ));
         }
         if back <= 0 && mine.held <= used {
             return None;
@@ -383,7 +386,7 @@ impl Lease {
         let op = OPS.fetch_add(1, Ordering::Relaxed);
         let entry = Entry { op, held: used, preauthorised: used };
         let write = pool::give(key, writer.incarnation, &view, entry);
-        Some((Op::Give(entry), Call::Write(write)))
+        Some((Op::Give(entry), LeaseCall::Write(write)))
     }
 
     /// Lowers `left` by all that is, also of what is withheld, and says how much that was. Of what
@@ -410,7 +413,7 @@ impl Lease {
 
     /// The entry of a sealed incarnation, once nothing of it is open: this process is the only one
     /// that knows what it used exactly.
-    fn settle_fenced(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+    fn settle_fenced(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, LeaseCall)> {
         let mine = cold.remains?;
         if cold.closing == Closing::No {
             return None;
@@ -420,7 +423,7 @@ impl Lease {
             return None;
         }
         let key = self.key(cold.shard, writer);
-        Some((Op::Fold, Call::Write(pool::fold(key, self.incarnation, mine, self.total()))))
+        Some((Op::Fold, LeaseCall::Write(pool::fold(key, self.incarnation, mine, self.total()))))
     }
 
     /// Lowers what may be served to what is used or held by requests: a request that runs on must

@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ask::OPS;
-use super::{Call, Closing, Cold, Lease, Op, Writer, signed};
+use super::{Closing, Cold, Lease, LeaseCall, Op, Writer, signed};
 use crate::planted::{Plant, planted};
 use crate::quota::pool::{self, Entry};
 
@@ -146,7 +146,7 @@ impl Lease {
     }
 
     /// The next write about debts, where there is one to make.
-    pub(super) fn ask_debt(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, Call)> {
+    pub(super) fn ask_debt(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, LeaseCall)> {
         let owing = self.chargeable(cold);
         let key = self.key(cold.shard, writer);
         let Some(view) = cold.view else {
@@ -157,7 +157,7 @@ impl Lease {
                 return None;
             }
             if !cold.debts.absent {
-                return Some((Op::Look, Call::Look(key)));
+                return Some((Op::Look, LeaseCall::Look(key)));
             }
             // A sub-pool that is not there is made with what its root credits it, never with a
             // whole limit. Where that has nothing, what is owed is charged to the root, and paid
@@ -167,22 +167,22 @@ impl Lease {
                     return None; // it has not been asked yet
                 }
                 cold.go_to_root();
-                return Some((Op::Look, Call::Look(self.key(None, writer))));
+                return Some((Op::Look, LeaseCall::Look(self.key(None, writer))));
             }
             let entry = self.next_entry(cold, owing);
             let terms = cold.terms;
             let write = pool::create_charged(key, writer.incarnation, terms, entry, self.ttl);
-            return Some((Op::Charge(entry), Call::Write(write)));
+            return Some((Op::Charge(entry), LeaseCall::Write(write)));
         };
         let unwritten = cold.unwritten(&view).filter(|_| owing > 0 && cold.shard.is_none());
         if let Some(terms) = unwritten {
             // Else what a lowered limit takes away would have been free, and have paid.
-            return Some((Op::Relimit, Call::Write(pool::relimit(key, &view, terms))));
+            return Some((Op::Relimit, LeaseCall::Write(pool::relimit(key, &view, terms))));
         }
         if owing > 0 {
             let entry = self.next_entry(cold, cold.held().saturating_add(owing));
             let write = pool::charge(key, writer.incarnation, &view, entry);
-            return Some((Op::Charge(entry), Call::Write(write)));
+            return Some((Op::Charge(entry), LeaseCall::Write(write)));
         }
         let n = cold.debts.pay?.min(view.owed());
         if cold.closing != Closing::No || n == 0 {
@@ -195,7 +195,7 @@ impl Lease {
         let op = OPS.fetch_add(1, Ordering::Relaxed);
         let entry = Entry { op, held: cold.held(), preauthorised };
         let write = pool::pay(key, writer.incarnation, &view, entry, n);
-        Some((Op::Pay(entry), Call::Write(write)))
+        Some((Op::Pay(entry), LeaseCall::Write(write)))
     }
 
     /// Atoms to be charged now. What open holds may still pay waits for their end, unless there
@@ -283,11 +283,11 @@ mod tests {
         let writer = Writer { space: Space::new("test"), incarnation: writer };
         while let Some(call) = lease.next(&writer, NOW) {
             let answer = match call {
-                Call::Look(key) => store.read(key).await,
-                Call::Write(write) => store.write(write).await.map(|written| match written {
+                LeaseCall::Look(key) => store.read(key).await,
+                LeaseCall::Write(write) => store.write(write).await.map(|written| match written {
                     Written::Applied(item) | Written::Refused(item) => item,
                 }),
-                Call::Seek(_) => unreachable!("one writer"),
+                LeaseCall::Seek(_) => unreachable!("one writer"),
             };
             lease.answered(&writer, NOW, answer).unwrap();
         }

@@ -15,7 +15,7 @@ impl Lease {
     /// `false`: the pool is not asked for them any more, because it had not what somebody else
     /// asked for, or others were faster. They are to be asked for anew.
     pub(crate) async fn answer_for(&self, n: u64, clock: &dyn Clock) -> bool {
-        let _asked = Asked::count(self, n);
+        let _asked = WaitingAsk::count(self, n);
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -33,16 +33,16 @@ impl Lease {
 }
 
 /// Counts an ask among those that wait, for as long as it does.
-struct Asked<'a>(&'a Lease, u64);
+struct WaitingAsk<'a>(&'a Lease, u64);
 
-impl<'a> Asked<'a> {
+impl<'a> WaitingAsk<'a> {
     fn count(lease: &'a Lease, n: u64) -> Self {
         lease.waiting.fetch_add(n, Ordering::AcqRel);
         Self(lease, n)
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for WaitingAsk<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(self.1, Ordering::AcqRel);
     }

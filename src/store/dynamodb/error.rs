@@ -14,12 +14,12 @@ use super::super::{StoreError, StoreErrorKind};
 
 /// What kind of call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum FailedCall {
     Read,
     Write,
 }
 
-impl Call {
+impl FailedCall {
     /// What it means for this call that nobody knows what became of it.
     fn unknown(self) -> StoreErrorKind {
         match self {
@@ -35,7 +35,7 @@ impl Call {
 }
 
 /// The error of a call.
-pub(super) fn of<E, R>(call: Call, error: &SdkError<E, R>) -> StoreError
+pub(super) fn of<E, R>(call: FailedCall, error: &SdkError<E, R>) -> StoreError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
@@ -78,7 +78,7 @@ fn nobody_listened(error: &(dyn Error + 'static)) -> bool {
 
 /// What the service's error code says. Codes by which it refuses a request before it touches the
 /// item are certain; a code that is not among them is not.
-fn kind_of(call: Call, code: Option<&str>) -> StoreErrorKind {
+fn kind_of(call: FailedCall, code: Option<&str>) -> StoreErrorKind {
     match code.unwrap_or_default() {
         "ProvisionedThroughputExceededException"
         | "ThrottlingException"
@@ -119,9 +119,9 @@ mod tests {
             ("ServiceUnavailable", StoreErrorKind::Unavailable, StoreErrorKind::Unknown),
             ("SomethingOfNextYear", StoreErrorKind::Unavailable, StoreErrorKind::Unknown),
         ] {
-            assert_eq!(kind_of(Call::Read, Some(code)), read, "{code}");
-            assert_eq!(kind_of(Call::Write, Some(code)), write, "{code}");
+            assert_eq!(kind_of(FailedCall::Read, Some(code)), read, "{code}");
+            assert_eq!(kind_of(FailedCall::Write, Some(code)), write, "{code}");
         }
-        assert_eq!(kind_of(Call::Write, None), StoreErrorKind::Unknown);
+        assert_eq!(kind_of(FailedCall::Write, None), StoreErrorKind::Unknown);
     }
 }

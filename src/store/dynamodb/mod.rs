@@ -33,7 +33,7 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::sync::Semaphore;
 
-use self::error::Call;
+use self::error::FailedCall;
 use self::expression::Expressions;
 use self::item::Attributes;
 use self::units::Counters;
@@ -92,10 +92,10 @@ pub struct DynamoDb {
     client: Client,
     table: Arc<str>,
     within: Duration,
-    shared: Arc<Shared>,
+    shared: Arc<TableShared>,
 }
 
-struct Shared {
+struct TableShared {
     units: Counters,
     in_hand: AtomicUsize,
     in_flight: Semaphore,
@@ -106,7 +106,7 @@ impl DynamoDb {
     /// A store in this table. Nothing is asked of the service yet; a gate looks at the table when
     /// it opens.
     pub fn new(client: Client, table: impl Into<String>) -> Self {
-        let shared = Shared {
+        let shared = TableShared {
             units: Counters::default(),
             in_hand: AtomicUsize::new(0),
             in_flight: Semaphore::new(IN_FLIGHT),
@@ -166,13 +166,13 @@ impl DynamoDb {
             None => self.delete(&write.key, expressions).await,
         };
         match answer? {
-            Answer::Applied(None) => Ok(Written::Applied(None)),
-            Answer::Applied(Some(item)) => match item::item(item) {
+            WriteReply::Applied(None) => Ok(Written::Applied(None)),
+            WriteReply::Applied(Some(item)) => match item::item(item) {
                 Ok(item) => Ok(Written::Applied(Some(item))),
                 // Corrupt would say that it was not applied. Whoever repeats it sees what stands.
                 Err(error) => Err(StoreError::new(StoreErrorKind::Unknown, error.message)),
             },
-            Answer::Refused(item) => self.refused(&write, item.map(item::item).transpose()?),
+            WriteReply::Refused(item) => self.refused(&write, item.map(item::item).transpose()?),
         }
     }
 
@@ -184,7 +184,7 @@ impl DynamoDb {
         }
     }
 
-    async fn update(&self, key: &Key, with: Expressions) -> Result<Answer, StoreError> {
+    async fn update(&self, key: &Key, with: Expressions) -> Result<WriteReply, StoreError> {
         let call = self.client.update_item();
         let call = call.table_name(&*self.table).set_key(Some(item::key(key)));
         let call = call.condition_expression(with.condition).set_update_expression(with.update);
@@ -196,18 +196,18 @@ impl DynamoDb {
         match self.outcome(call).await? {
             Ok(answer) => {
                 self.shared.units.written(answer.consumed_capacity.as_ref());
-                Ok(Answer::Applied(answer.attributes))
+                Ok(WriteReply::Applied(answer.attributes))
             }
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                    Ok(Answer::Refused(failed.item.clone()))
+                    Ok(WriteReply::Refused(failed.item.clone()))
                 }
-                _ => Err(error::of(Call::Write, &error)),
+                _ => Err(error::of(FailedCall::Write, &error)),
             },
         }
     }
 
-    async fn delete(&self, key: &Key, with: Expressions) -> Result<Answer, StoreError> {
+    async fn delete(&self, key: &Key, with: Expressions) -> Result<WriteReply, StoreError> {
         let call = self.client.delete_item();
         let call = call.table_name(&*self.table).set_key(Some(item::key(key)));
         let call = call.condition_expression(with.condition);
@@ -219,13 +219,13 @@ impl DynamoDb {
         match self.outcome(call).await? {
             Ok(answer) => {
                 self.shared.units.written(answer.consumed_capacity.as_ref());
-                Ok(Answer::Applied(None))
+                Ok(WriteReply::Applied(None))
             }
             Err(error) => match error.as_service_error() {
                 Some(DeleteItemError::ConditionalCheckFailedException(failed)) => {
-                    Ok(Answer::Refused(failed.item.clone()))
+                    Ok(WriteReply::Refused(failed.item.clone()))
                 }
-                _ => Err(error::of(Call::Write, &error)),
+                _ => Err(error::of(FailedCall::Write, &error)),
             },
         }
     }
@@ -254,8 +254,8 @@ impl DynamoDb {
         R: fmt::Debug + Send + Sync + 'static,
     {
         let answer = tokio::time::timeout(self.within, sent).await;
-        let answer = answer.map_err(|_| Call::Read.silence())?;
-        answer.map_err(|error| error::of(Call::Read, &error))
+        let answer = answer.map_err(|_| FailedCall::Read.silence())?;
+        answer.map_err(|error| error::of(FailedCall::Read, &error))
     }
 
     /// What became of a write, if anything was heard of it in time.
@@ -264,7 +264,7 @@ impl DynamoDb {
         sent: impl Future<Output = Result<T, SdkError<E, R>>>,
     ) -> Result<Result<T, SdkError<E, R>>, StoreError> {
         let answer = tokio::time::timeout(self.within, sent).await;
-        answer.map_err(|_| Call::Write.silence())
+        answer.map_err(|_| FailedCall::Write.silence())
     }
 
     /// Makes a call when it is its turn. Nothing happens before the future is first polled.
@@ -278,7 +278,7 @@ impl DynamoDb {
         let this = self.clone();
         Box::pin(async move {
             let shared = this.shared.clone();
-            let _in_hand = InHand::take(&shared)?;
+            let _in_hand = CallPermit::take(&shared)?;
             let turn = tokio::time::timeout(this.within, shared.in_flight.acquire()).await;
             let Ok(Ok(_in_flight)) = turn else {
                 return Err(throttled());
@@ -349,16 +349,16 @@ const CAPACITY: ReturnConsumedCapacity = ReturnConsumedCapacity::Total;
 const STANDS: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;
 
 /// The definite answer to a write, as the service gives it.
-enum Answer {
+enum WriteReply {
     Applied(Option<Attributes>),
     Refused(Option<Attributes>),
 }
 
 /// A place among the calls in hand.
-struct InHand<'a>(&'a AtomicUsize);
+struct CallPermit<'a>(&'a AtomicUsize);
 
-impl<'a> InHand<'a> {
-    fn take(shared: &'a Shared) -> Result<Self, StoreError> {
+impl<'a> CallPermit<'a> {
+    fn take(shared: &'a TableShared) -> Result<Self, StoreError> {
         let place = Self(&shared.in_hand);
         if shared.in_hand.fetch_add(1, Ordering::AcqRel) < IN_HAND {
             return Ok(place);
@@ -367,7 +367,7 @@ impl<'a> InHand<'a> {
     }
 }
 
-impl Drop for InHand<'_> {
+impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::types::{
 
 use super::super::{StoreError, StoreErrorKind, TTL};
 use super::DynamoDb;
-use super::error::{self, Call};
+use super::error::{self, FailedCall};
 use super::item::{PK, SK};
 
 /// How long a new table is waited for. Most are there after some 10 s; one that is made warm takes
@@ -195,7 +195,7 @@ async fn create(
         Ok(_) => Ok(true),
         Err(error) => match error.as_service_error() {
             Some(CreateTableError::ResourceInUseException(_)) => Ok(false),
-            _ => Err(error::of(Call::Read, &error)),
+            _ => Err(error::of(FailedCall::Read, &error)),
         },
     }
 }
@@ -210,7 +210,7 @@ async fn back_up(client: &Client, table: &str) {
     };
     let call = client.update_continuous_backups().table_name(table);
     if let Err(error) = call.point_in_time_recovery_specification(on).send().await {
-        let error = error::of(Call::Read, &error);
+        let error = error::of(FailedCall::Read, &error);
         tracing::warn!(
             table, %error,
             "point-in-time recovery is off: what is deleted or overwritten cannot be had back"
@@ -227,7 +227,7 @@ async fn describe(client: &Client, table: &str) -> Result<TableDescription, Stor
                  `DynamoDb::create_table`"
             )));
         }
-        described => described.map_err(|error| error::of(Call::Read, &error))?,
+        described => described.map_err(|error| error::of(FailedCall::Read, &error))?,
     };
     described.table.ok_or_else(|| wrong(format!("nothing is said of the table `{table}`")))
 }
@@ -240,7 +240,7 @@ enum Expiry {
 
 async fn expiry(client: &Client, table: &str) -> Result<Expiry, StoreError> {
     let described = client.describe_time_to_live().table_name(table).send().await;
-    let described = described.map_err(|error| error::of(Call::Read, &error))?;
+    let described = described.map_err(|error| error::of(FailedCall::Read, &error))?;
     let on = described.time_to_live_description.and_then(|now| {
         let status = now.time_to_live_status?;
         let on = matches!(status, TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling);
@@ -262,7 +262,7 @@ async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
         // Another process may have been first, which the service refuses to hear twice.
         Err(error) => match expiry(client, table).await? {
             Expiry::By(_) => Ok(()),
-            Expiry::Off => Err(error::of(Call::Read, &error)),
+            Expiry::Off => Err(error::of(FailedCall::Read, &error)),
         },
     }
 }

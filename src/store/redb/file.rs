@@ -22,9 +22,9 @@ use ::redb::{
 
 use super::Expired;
 use super::checked::{Tally, decode, encode, is_whole};
-use super::place::{self, Place as OnDisk};
+use super::place::{self, OpenFilePath as OnDisk};
 use crate::store::apply::{Verdict, apply, check_query};
-use crate::store::expiry::{Part, Place};
+use crate::store::expiry::{SweepCursor, SweepPart};
 use crate::store::{Item, Key, Page, Query, StoreError, StoreErrorKind, Write, Written};
 
 type ItemKey = (&'static str, &'static str);
@@ -38,7 +38,7 @@ const TALLY: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("tally-1
 /// Pages of the file kept in memory. redb's own default is a gigabyte, too much for a guest.
 const CACHE_BYTES: usize = 64 << 20;
 
-type Open = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+type OpenFile = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// An open store file.
 pub(super) struct StoreFile {
@@ -46,7 +46,7 @@ pub(super) struct StoreFile {
     database: RwLock<Option<Database>>,
     /// Set by whoever saw the disk fail.
     failed: AtomicBool,
-    open: Open,
+    open: OpenFile,
     /// `None` for a disk of a test's own.
     on_disk: Option<OnDisk>,
 }
@@ -67,7 +67,7 @@ impl StoreFile {
     }
 
     /// Opens a database by this function, now and after each failure of the disk.
-    pub(super) fn with(open: Open) -> Result<Self, DatabaseError> {
+    pub(super) fn with(open: OpenFile) -> Result<Self, DatabaseError> {
         let database = RwLock::new(Some(open()?));
         Ok(Self { database, failed: AtomicBool::new(false), open, on_disk: None })
     }
@@ -148,9 +148,9 @@ impl StoreFile {
     }
 
     /// Lends a snapshot that holds everything committed so far.
-    pub(super) fn read(&self, answer: impl FnOnce(Result<&Snapshot<'_>, StoreError>)) {
+    pub(super) fn read(&self, answer: impl FnOnce(Result<&FileSnapshot<'_>, StoreError>)) {
         let mut answer = Some(answer);
-        let mut tell = |result: Result<&Snapshot<'_>, StoreError>| {
+        let mut tell = |result: Result<&FileSnapshot<'_>, StoreError>| {
             if let Some(answer) = answer.take() {
                 answer(result);
             }
@@ -163,7 +163,7 @@ impl StoreFile {
                     Err(TableError::TableDoesNotExist(_)) => None,
                     Err(error) => return Err(self.not_done(error)),
                 };
-                tell(Ok(&Snapshot { file: self, items }));
+                tell(Ok(&FileSnapshot { file: self, items }));
                 Ok(())
             })
         });
@@ -287,13 +287,13 @@ impl StoreFile {
 }
 
 /// The file as it stood at one moment.
-pub(super) struct Snapshot<'a> {
+pub(super) struct FileSnapshot<'a> {
     file: &'a StoreFile,
     /// `None` before the first write of all.
     items: Option<ReadOnlyTable<ItemKey, &'static [u8]>>,
 }
 
-impl Snapshot<'_> {
+impl FileSnapshot<'_> {
     pub(super) fn item(&self, key: &Key) -> Result<Option<Item>, StoreError> {
         let Some(items) = &self.items else {
             return Ok(None);
@@ -327,8 +327,8 @@ impl Snapshot<'_> {
 
     /// What has expired, in the part of the table that begins at this place. Damaged items are
     /// passed by: whoever reads them is told.
-    pub(super) fn expired(&self, now_ms: i64, place: Place) -> Result<Expired, StoreError> {
-        let (mut part, mut next) = (Part::new(now_ms), None);
+    pub(super) fn expired(&self, now_ms: i64, place: SweepCursor) -> Result<Expired, StoreError> {
+        let (mut part, mut next) = (SweepPart::new(now_ms), None);
         let Some(items) = &self.items else {
             return Ok(Expired { found: part.found, next });
         };

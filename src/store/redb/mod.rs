@@ -17,7 +17,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::apply::{check_key, check_query, check_write};
-use super::expiry::{Place, removal};
+use super::expiry::{SweepCursor, removal};
 use super::{
     Item, Key, Page, Promise, Query, Store, StoreError, StoreErrorKind, StoreFuture, Write, Written,
 };
@@ -59,39 +59,39 @@ pub struct Redb(Arc<Handle>);
 #[derive(Debug)]
 struct Handle {
     /// `None` once closed. The threads end when these are dropped and their queues are empty.
-    lanes: Mutex<Option<Lanes>>,
+    lanes: Mutex<Option<Queues>>,
     /// Ends when both threads have let go of the file.
     open: watch::Receiver<()>,
     /// Where the sweep for expired items goes on.
-    unswept: Mutex<Place>,
+    unswept: Mutex<SweepCursor>,
 }
 
 /// The queues of the two threads.
 #[derive(Clone, Debug)]
-struct Lanes {
+struct Queues {
     writes: mpsc::Sender<WriteJob>,
     reads: mpsc::Sender<ReadJob>,
     /// Ends the thread that looks for the file.
     _looks: std::sync::mpsc::Sender<()>,
 }
 
-type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+type CallReply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A write, and where its answer goes.
-struct WriteJob(Write, Answer<Written>);
+struct WriteJob(Write, CallReply<Written>);
 
 /// What only looks, and where its answer goes.
 enum ReadJob {
-    Read(Key, Answer<Option<Item>>),
-    Query(Query, Answer<Page>),
+    Read(Key, CallReply<Option<Item>>),
+    Query(Query, CallReply<Page>),
     /// What has expired by this instant, in the part of the table that begins here.
-    Expired(i64, Place, Answer<Expired>),
+    Expired(i64, SweepCursor, CallReply<Expired>),
 }
 
 /// What a part of a sweep found: keys with the `ttl` that has passed, and where the next begins.
 struct Expired {
     found: Vec<(Key, i64)>,
-    next: Place,
+    next: SweepCursor,
 }
 
 impl Redb {
@@ -123,7 +123,7 @@ impl Redb {
         let (looks, looking) = std::sync::mpsc::channel();
         spawn("tallygate-look", move || worker::look(looked_for, &looking, still))?;
         spawn("tallygate-read", move || worker::read(file, read_queue, alive))?;
-        let lanes = Mutex::new(Some(Lanes { writes, reads, _looks: looks }));
+        let lanes = Mutex::new(Some(Queues { writes, reads, _looks: looks }));
         let unswept = Mutex::default();
         Ok(Self(Arc::new(Handle { lanes, open, unswept })))
     }
@@ -211,14 +211,14 @@ impl Handle {
         Ok(answered)
     }
 
-    fn unswept(&self) -> MutexGuard<'_, Place> {
+    fn unswept(&self) -> MutexGuard<'_, SweepCursor> {
         self.unswept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a job in its queue, or says why not. Never waits.
     fn queue<T>(
         &self,
-        lane: impl FnOnce(&Lanes) -> &mpsc::Sender<T>,
+        lane: impl FnOnce(&Queues) -> &mpsc::Sender<T>,
         job: T,
     ) -> Result<(), StoreError> {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -26,14 +26,14 @@ struct FileId(u64, u64);
 
 /// The place of an open file.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct OpenFilePath {
     path: PathBuf,
     id: FileId,
     /// The file is not there any more, which has been said.
     gone: AtomicBool,
 }
 
-impl Place {
+impl OpenFilePath {
     /// The place of the file that this name leads to now.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
         let id = id_of(path).map_err(|error| cannot(path, "be looked at", &error))?;
