@@ -27,7 +27,7 @@ const CLOCKS: [(&str, &str); 12] = [
     ("src/gate/reports.rs", "waits and the deadline of closing, on tokio's clock"),
     ("src/ledger/flush.rs", "waits and deadlines on tokio's clock"),
     ("src/ledger/flush/orders.rs", "waits and deadlines on tokio's clock"),
-    ("src/ledger/flush/reborn.rs", "waits on tokio's clock"),
+    ("src/ledger/flush/new_writer.rs", "waits on tokio's clock"),
     ("src/renewal/mod.rs", "waits between repeats, on tokio's clock"),
     ("src/rates/task.rs", "when the next slot begins, on tokio's clock"),
 ];

@@ -274,7 +274,7 @@ async fn run(program: Vec<Op>) {
     }
     model.open.clear();
     model.over.clear();
-    // Paused time: until the keeper has nothing to do.
+    // Paused time: until the renewer has nothing to do.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
     assert_pools(&gate, &store, &model.leases).await;

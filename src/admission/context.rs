@@ -47,7 +47,7 @@ impl HoldContext {
             self.sheet.row.add(meter, n);
             self.late_use().pay(meter, n);
         }
-        self.hub().soil_sheet(&self.sheet);
+        self.hub().mark_sheet_dirty(&self.sheet);
     }
 
     /// Of whom what no hold covers is.

@@ -156,7 +156,7 @@ impl Hold {
         self.has_used |= n > 0;
         self.of.sheet.row.add(meter, n);
         self.of.late_use().pay(meter, n);
-        self.of.hub().soil_sheet(&self.of.sheet);
+        self.of.hub().mark_sheet_dirty(&self.of.sheet);
     }
 
     /// What it holds, of what this quota includes or grants pay, for numbers that are still to be
@@ -382,7 +382,7 @@ impl Hold {
             news = true;
         }
         if news {
-            hub.soil_sheet(sheet);
+            hub.mark_sheet_dirty(sheet);
             self.has_used = true;
         }
     }

@@ -106,7 +106,7 @@ impl EventEntry {
         let now = hub.clock.now();
         let late = LateUse { sheet, scopes: ScopesOf::default(), now };
         self.atoms.iter().filter(|(_, n)| *n > 0).for_each(|(meter, n)| late.pay(*meter, *n));
-        hub.soil_sheet(sheet);
+        hub.mark_sheet_dirty(sheet);
     }
 }
 

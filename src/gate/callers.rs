@@ -141,7 +141,7 @@ impl Gate {
         if inner.unknown.contains(probe, now)
             && (rounds >= SURE || !self.was_just_made(&presented, now))
         {
-            return self.stranger(now, rounds);
+            return self.unidentified(now, rounds);
         }
         match presented {
             Presented::ApiKey { key, .. } => match inner.identifier.hashes(key) {
@@ -178,7 +178,7 @@ impl Gate {
                 }
                 Err(_) => Identification::Refused(Reason::Unidentified),
             },
-            Presented::Nothing => self.stranger(now, rounds),
+            Presented::Nothing => self.unidentified(now, rounds),
         }
     }
 
@@ -215,7 +215,7 @@ impl Gate {
                 || !unknown.has_made()
                 || !unknown.was_made(name_tag(caller.tenant.as_bytes()), now))
         {
-            return self.stranger(now, rounds);
+            return self.unidentified(now, rounds);
         }
         let whose = name_tag(caller.tenant.as_bytes());
         Identification::Ask(self.load(probe, Wanted::Named { caller, expires_ms }, whose))
@@ -226,11 +226,11 @@ impl Gate {
         if auth == Auth::Optional {
             return self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds);
         }
-        self.stranger(now, rounds)
+        self.unidentified(now, rounds)
     }
 
     /// Nobody we know: as configured.
-    fn stranger(&self, now: Now, rounds: u8) -> Identification {
+    fn unidentified(&self, now: Now, rounds: u8) -> Identification {
         match self.inner.config.identity.unknown {
             OnUnknown::Anonymous => self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds),
             OnUnknown::Reject | OnUnknown::Create => Identification::Refused(Reason::Unidentified),

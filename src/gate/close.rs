@@ -106,7 +106,7 @@ impl Gate {
         // What guests used the flush below has.
         inner.close_guests(before_flush.min(Instant::now() + SETTLE_WITHIN)).await;
         inner.settle_late(before_flush).await;
-        inner.keeper.close().await;
+        inner.renewer.close().await;
         let flushed = inner.flusher.close(deadline).await;
         let (log, flushed) = match flushed {
             Ok(log) => (log, Ok(())),
@@ -114,7 +114,7 @@ impl Gate {
         };
         let for_leases = deadline - time / FOR_THE_SEAL;
         let kept = inner.close_sleepers(for_leases).await
-            + renewal::give_back(&inner.hands, inner.all_leases(), for_leases).await;
+            + renewal::give_back(&inner.ctx, inner.all_leases(), for_leases).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }

@@ -77,7 +77,7 @@ impl Gate {
         }
     }
 
-    /// Whether the keeper has something to ask for, or is asking.
+    /// Whether the renewer has something to ask for, or is asking.
     pub(crate) fn is_renewing(&self) -> bool {
         let sheets = self.inner.tenants.iter().map(|tenant| tenant.last_sheet());
         let is_queued = |lease: &Arc<Lease>| lease.is_queued();

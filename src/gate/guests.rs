@@ -33,7 +33,7 @@ use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
 use crate::ledger::Mode;
 use crate::repeated::repeated;
-use crate::sheets::hub::{Hub, Soiled};
+use crate::sheets::hub::{Dirty, Hub};
 use crate::sheets::sheet::Sheet;
 use crate::sheets::tenant_core::TenantCore;
 use crate::tenants::caller::SheetRef;
@@ -120,13 +120,13 @@ impl Inner {
         }
         // No wait from here on: what is taken is handed over.
         let mut waiting = HashSet::new();
-        for soiled in self.guests.hub.take_soiled() {
-            let Soiled::Sheet(sheet) = soiled else { continue };
-            sheet.clean(); // what is added from now on soils it again
+        for dirty in self.guests.hub.take_dirty() {
+            let Dirty::Sheet(sheet) = dirty else { continue };
+            sheet.clear_dirty(); // what is added from now on marks it again
             match found.get(&sheet.tenant.id) {
                 Some(tenant) => self.hand_over(&sheet, tenant.as_deref()),
                 None => {
-                    self.guests.hub.soil_sheet(&sheet);
+                    self.guests.hub.mark_sheet_dirty(&sheet);
                     waiting.insert(sheet.tenant.id.clone());
                 }
             }

@@ -39,7 +39,7 @@ use crate::places::Places;
 use crate::policy::resolve::LiveCatalog;
 use crate::quota::lease::{Lease, MOST, Writer};
 use crate::rates::Sharing;
-use crate::renewal::{Hands, Keeper};
+use crate::renewal::{LeaseRenewer, RenewerContext};
 use crate::sheets::hub::Hub;
 use crate::store::Store;
 use crate::tenants::tenant::LiveTenant;
@@ -80,10 +80,10 @@ pub(crate) struct Inner {
     pub(super) loads: Flights<u128, Result<(), LoadFailed>>,
     pub(crate) refreshes: mpsc::Sender<Refresh>,
     pub(crate) flusher: Flusher,
-    pub(crate) keeper: Keeper,
+    pub(crate) renewer: LeaseRenewer,
     pub(crate) settler: Settler,
-    /// What the keeper works with, for the last calls at closing.
-    pub(crate) hands: Hands,
+    /// What the renewer works with, for the last calls at closing.
+    pub(crate) ctx: RenewerContext,
     /// Where rates are shared with other nodes.
     pub(crate) sharing: OnceLock<Sharing>,
     pub(crate) maintenance: Mutex<Option<Maintenance>>,

@@ -79,7 +79,7 @@ impl Inner {
             }
         };
         let Some(tenant) = tenant else {
-            self.nobodys(probe, now);
+            self.not_found(probe, now);
             return Ok(true);
         };
         if !is_last && self.recent.has_changed(tenant.core.surrogate, as_of) {
@@ -105,7 +105,7 @@ impl Inner {
 
     /// The directory knows of nobody: who was known is forgotten, so that a credential that was
     /// revoked does not come back while the directory is away.
-    fn nobodys(&self, probe: CredentialKey, now: Now) {
+    fn not_found(&self, probe: CredentialKey, now: Now) {
         self.callers.remove(&probe.0);
         self.sleepers.forget_caller(probe);
         self.unknown.insert(probe, now);

@@ -161,7 +161,7 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
     loop {
         tokio::select! {
             biased; // so that one seed is one run
-            () = reborn(&inner) => {
+            () = new_writer(&inner) => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.turn_over().await;
             }
@@ -187,10 +187,10 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
 }
 
 /// Returns once this process leases and records under another incarnation.
-async fn reborn(inner: &Weak<Inner>) {
+async fn new_writer(inner: &Weak<Inner>) {
     let hub = inner.upgrade().map(|inner| inner.hub.clone());
     match hub {
-        Some(hub) => hub.reborn_notified().await,
+        Some(hub) => hub.new_writer_notified().await,
         None => std::future::pending().await,
     }
 }

@@ -48,7 +48,7 @@ use crate::places::Places;
 use crate::policy::resolve::LiveCatalog;
 use crate::quota::alert::Alert;
 use crate::rates::Sharing;
-use crate::renewal::{Hands, Keeper, OnAlert, Recovery};
+use crate::renewal::{LeaseRenewer, OnAlert, Recovery, RenewerContext};
 use crate::sheets::hub::Hub;
 use crate::store::layout::Space;
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -244,7 +244,7 @@ impl GateBuilder {
         let writer = log.writer().clone();
         let (journal, dead) = journal(&config, &*store, &mut log, now.wall_ms).await?;
         let (hub, queue) = Hub::new(clock.clone());
-        hub.be(writer.incarnation);
+        hub.set_writer(writer.incarnation);
         hub.without_value.be(config.identity.no_scope);
         if store.promise().shared {
             hub.expect_pools();
@@ -255,7 +255,7 @@ impl GateBuilder {
             max_write_units: config.flush.max_write_units,
         };
         let (refreshes, refresh_queue) = mpsc::channel(maintain::REFRESH_QUEUE);
-        let hands = Hands {
+        let ctx = RenewerContext {
             store: store.clone(),
             hub: hub.clone(),
             space: space.clone(),
@@ -273,9 +273,9 @@ impl GateBuilder {
         let billing = answered(&*store, async { Ok(opening.await?) }).await?;
         let inner = Arc::new(Inner {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, flush),
-            keeper: Keeper::start(hands.clone(), queue),
+            renewer: LeaseRenewer::start(ctx.clone(), queue),
             settler: Settler::start(store.clone()),
-            hands,
+            ctx,
             ledger: Ledger::new(store.clone(), writer.clone()).begun(begun_ms),
             pools_read: PoolsRead::default(),
             ingest: EventCounter::new(store.clone(), writer.space.clone(), clock.clone()),

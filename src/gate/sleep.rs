@@ -134,12 +134,12 @@ impl Inner {
     pub(super) async fn put_to_sleep(&self, nap: Duration, idle: Duration) {
         let now = self.clock.now();
         let span = nanos(nap)..nanos(idle);
-        let is_tired = |at_ns: u64| span.contains(&now.mono_ns.saturating_sub(at_ns));
-        let tired = self.callers.iter().filter(|it| is_tired(it.looked_up_ns()));
-        let tired: Vec<u128> = tired.map(|it| *it.key()).collect();
-        for (i, probe) in tired.iter().enumerate() {
+        let is_idle = |at_ns: u64| span.contains(&now.mono_ns.saturating_sub(at_ns));
+        let idle = self.callers.iter().filter(|it| is_idle(it.looked_up_ns()));
+        let idle: Vec<u128> = idle.map(|it| *it.key()).collect();
+        for (i, probe) in idle.iter().enumerate() {
             self.callers.remove_if(probe, |_, caller| {
-                let falls = is_tired(caller.looked_up_ns()) && Arc::strong_count(caller) == 1;
+                let falls = is_idle(caller.looked_up_ns()) && Arc::strong_count(caller) == 1;
                 // One whose key was revoked since has nothing to wake for.
                 if falls && !caller.is_outdated() {
                     self.sleepers.callers.insert(*probe, AsleepCaller::of(caller));
@@ -148,9 +148,9 @@ impl Inner {
             });
             rest_now_and_then(i).await;
         }
-        let tired = self.tenants.iter().filter(|it| is_tired(it.read_ns()));
-        let tired: Vec<Surrogate> = tired.map(|it| *it.key()).collect();
-        for (i, surrogate) in tired.iter().enumerate() {
+        let idle = self.tenants.iter().filter(|it| is_idle(it.read_ns()));
+        let idle: Vec<Surrogate> = idle.map(|it| *it.key()).collect();
+        for (i, surrogate) in idle.iter().enumerate() {
             self.tenants.remove_if(surrogate, |_, tenant| {
                 let Some(asleep) = CompactTenant::of(tenant, &self.hub, now) else { return false };
                 self.hub.asleep_hold_until(asleep.unused_until_ms());
@@ -175,7 +175,7 @@ impl Inner {
             }
             let woken = some.iter().filter_map(|surrogate| self.tenant_in_memory(*surrogate));
             let leases = woken.flat_map(|tenant| tenant.core.leases()).collect();
-            kept += renewal::give_back(&self.hands, leases, deadline).await;
+            kept += renewal::give_back(&self.ctx, leases, deadline).await;
             for surrogate in some {
                 self.tenants.remove_if(&surrogate, |_, tenant| Arc::strong_count(tenant) == 1);
             }
@@ -365,7 +365,7 @@ mod tests {
         }
         (0..model.open.len()).rev().for_each(|i| model.settle(i));
         gate.flush_now().await.unwrap();
-        // Sheets of before, and the keeper, let go of what they have in hand.
+        // Sheets of before, and the renewer, let go of what they have in hand.
         tokio::time::sleep(Duration::from_secs(2)).await;
         clock.advance(Duration::from_secs(1));
         let (asleep, awake) = gate.doze().await;

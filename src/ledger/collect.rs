@@ -8,22 +8,22 @@ use super::log::{LogWriter, Wrote};
 use super::record::{ByWriter, PoolRow, UseKey};
 use crate::planted::{Plant, planted};
 use crate::quota::lease::{Lease, Writer};
-use crate::sheets::hub::Soiled;
+use crate::sheets::hub::Dirty;
 use crate::sheets::sheet::Sheet;
 use crate::store::{Store, StoreError, StoreErrorKind, until_known};
 
 /// The rows of what moved by the writer whose they are, with totals as they are now, and the leases
 /// that were used.
-pub(super) fn rows_of(soiled: &[Soiled]) -> (ByWriter, Vec<Arc<Lease>>) {
+pub(super) fn rows_of(dirty: &[Dirty]) -> (ByWriter, Vec<Arc<Lease>>) {
     let (mut rows, mut used) = (ByWriter::new(), Vec::new());
-    for item in soiled {
+    for item in dirty {
         match item {
-            Soiled::Sheet(sheet) => {
-                sheet.clean(); // before the totals are read: what comes after soils it again
+            Dirty::Sheet(sheet) => {
+                sheet.clear_dirty(); // before the totals are read: what comes after marks it again
                 rows_of_sheet(sheet, &mut rows, &mut used);
             }
-            Soiled::Lease(lease) => {
-                lease.clean();
+            Dirty::Lease(lease) => {
+                lease.clear_dirty();
                 row_of_lease(lease, &mut rows, &mut used);
             }
         }

@@ -120,7 +120,7 @@ impl Flusher {
     /// caller chose `durable`, and an answer before the record would be a lie.
     pub(crate) async fn barrier(&self) {
         let target = self.begun.load(Ordering::Acquire) + 1;
-        self.hub.soil.notify_one();
+        self.hub.dirtied.notify_one();
         let mut written = self.written.clone();
         // An error means the task has ended: the gate is closed and nothing is recorded any more.
         let _ = written.wait_for(|done| *done >= target).await;
@@ -156,7 +156,7 @@ fn gone() -> FlushError {
 impl Drop for Flusher {
     fn drop(&mut self) {
         // A sheet in the hub's hands holds the hub: let go of both.
-        self.hub.take_soiled();
+        self.hub.take_dirty();
         // Without `close` nothing can be waited for; the journal keeps what it was given.
         if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
             task.abort();
@@ -165,8 +165,8 @@ impl Drop for Flusher {
 }
 
 mod batch;
+mod new_writer;
 mod orders;
-mod reborn;
 
 use orders::out_of_time;
 
@@ -256,7 +256,7 @@ impl Task {
                         flush.reset_after(wait);
                     }
                 },
-                () = self.hub.soil.notified(), if self.settings.mode == Mode::Durable => {
+                () = self.hub.dirtied.notified(), if self.settings.mode == Mode::Durable => {
                     self.flush_in(FlushPart::All, &mut inbox, &mut waiting).await;
                 }
                 () = self.hub.hurry.notified() => {
@@ -287,8 +287,8 @@ impl Task {
     ) {
         self.collect();
         let mut part = part;
-        if self.hub.is_fenced() {
-            if !self.be_reborn(inbox, waiting).await {
+        if self.hub.is_sealed() {
+            if !self.restart_as_new_writer(inbox, waiting).await {
                 return;
             }
             part = FlushPart::All; // what the old log lacks
@@ -320,8 +320,8 @@ impl Task {
                     self.succeeded();
                 }
                 Ok(Wrote::Sealed) => {
-                    self.hub.fence(self.log.incarnation());
-                    if !self.be_reborn(inbox, waiting).await {
+                    self.hub.note_sealed(self.log.incarnation());
+                    if !self.restart_as_new_writer(inbox, waiting).await {
                         return;
                     }
                     self.begin_batch(FlushPart::All);

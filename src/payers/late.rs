@@ -113,7 +113,7 @@ impl LateUse<'_> {
         if n > 0 {
             let hub = &self.sheet.tenant.hub;
             owe(hub, lease, n);
-            hub.soil_lease(lease);
+            hub.mark_lease_dirty(lease);
         }
     }
 
@@ -267,7 +267,7 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
         }
     }
     if moved {
-        hub.soil_sheet(sheet);
+        hub.mark_sheet_dirty(sheet);
     }
     for (lease, _) in waiting.uses.iter().filter_map(|it| it.needs.as_ref()) {
         hub.settle_after(lease, sheet);
@@ -297,7 +297,7 @@ impl Use {
         self.over = self.over.min(self.atoms.saturating_sub(self.owed));
         self.needs = None;
         if let Some((lease, n)) = need {
-            if !away && !lease.is_fenced() {
+            if !away && !lease.is_sealed() {
                 lease.want(n);
                 q.hub.wake(&lease);
                 self.needs = Some((lease, n));
@@ -332,7 +332,7 @@ fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> &'a Arc<Lease> {
 fn owe(hub: &Hub, debtor: &Arc<Lease>, n: u64) {
     match n {
         0 => {}
-        _ if debtor.is_fenced() => debtor.settle_late(n),
+        _ if debtor.is_sealed() => debtor.settle_late(n),
         _ => debtor.owe(n),
     }
     hub.wake(debtor);
@@ -371,7 +371,7 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let of_quotas = of_quotas.collect::<SmallVec<[_; 4]>>();
     let all = || of_quotas.iter().chain(granted.as_slice());
     // After a restart what they owe stands in the store: before any of it is paid all is known.
-    let mut unknown = all().filter(|(lease, _)| lease.is_unknown() && !lease.is_fenced());
+    let mut unknown = all().filter(|(lease, _)| lease.is_unknown() && !lease.is_sealed());
     if all().any(|(debtor, _)| debtor.payable() > Some(0))
         && let Some((unknown, _)) = unknown.next()
     {

@@ -179,7 +179,7 @@ pub(crate) fn settle(hub: &Hub, sheet: &Arc<Sheet>, took: &Taken, n: u64) {
         DrawnFrom::Pool(pool) => lease_of(sheet, *pool).settle(n),
         DrawnFrom::ScopedPool(_, lease) => {
             lease.settle(n);
-            hub.soil_lease(lease);
+            hub.mark_lease_dirty(lease);
         }
         DrawnFrom::Bucket(_) | DrawnFrom::ScopedBucket(..) => {}
     }

@@ -96,7 +96,7 @@ pub(crate) struct Lease {
     /// Its quota bills: what is learned of after its window is paid by it, in any process, before
     /// that is overage. So what is left of it goes back also then.
     bills: bool,
-    /// Whether the keeper has it in hand.
+    /// Whether the renewer has it in hand.
     queued: AtomicBool,
     /// Whether the recorder has it in hand (leases of narrower scope than the tenant).
     dirty: AtomicBool,
@@ -149,7 +149,7 @@ struct Cold {
     first_ask: u64,
     /// The entry was closed by somebody else, who had sealed our log: `view` stays as it was, and
     /// with it the bound. What remains of the entry now stands here.
-    fenced: bool,
+    sealed: bool,
     remains: Option<Entry>,
     in_flight: Option<Box<(Op, LeaseCall)>>,
     /// The newest revision that was known when that was asked, and the one as of which the pool was
@@ -267,7 +267,7 @@ impl Lease {
                 granted_ns: 0,
                 ceiling: Ceiling::default(),
                 first_ask: first_ask.max(1),
-                fenced: false,
+                sealed: false,
                 remains: None,
                 in_flight: None,
                 asked_rev: i64::MIN,
@@ -371,7 +371,7 @@ impl Lease {
         if !is_old && !is_unwritten {
             return false;
         }
-        let looks = !cold.fenced && cold.closing != Closing::ForGood;
+        let looks = !cold.sealed && cold.closing != Closing::ForGood;
         // What has been seen as of then is written next: another look would keep that waiting.
         cold.unseen |= looks && is_old;
         cold.beside_rev = rev;
@@ -426,7 +426,7 @@ impl Lease {
 
     /// Settles `n` atoms of a hold: they were used.
     pub(crate) fn settle(&self, n: u64) {
-        self.total.fetch_add(n, Ordering::SeqCst); // see `soil`
+        self.total.fetch_add(n, Ordering::SeqCst); // see `mark_dirty`
     }
 
     /// Settles `n` atoms that no hold covers: what is left pays, the rest is a debt. A total stops
@@ -470,18 +470,18 @@ impl Lease {
         (!self.of_slot && self.logged.swap(total, Ordering::Relaxed) != total).then_some(total)
     }
 
-    /// True once: whoever gets it brings it to the keeper.
+    /// True once: whoever gets it brings it to the renewer.
     pub(crate) fn queue(&self) -> bool {
         !self.queued.load(Ordering::SeqCst) && !self.queued.swap(true, Ordering::SeqCst)
     }
 
-    /// Whether it is with the keeper, or on its way there.
+    /// Whether it is with the renewer, or on its way there.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_queued(&self) -> bool {
         self.queued.load(Ordering::SeqCst)
     }
 
-    /// It did not reach the keeper after all.
+    /// It did not reach the renewer after all.
     pub(crate) fn unqueue(&self) {
         self.queued.store(false, Ordering::Release);
     }
@@ -490,11 +490,11 @@ impl Lease {
     ///
     /// Adding to a total and then looking at the mark, and taking the mark off and then looking at
     /// the total, stand in one order for all: else what is added last might be seen by neither.
-    pub(crate) fn soil(&self) -> bool {
+    pub(crate) fn mark_dirty(&self) -> bool {
         !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
     }
 
-    pub(crate) fn clean(&self) {
+    pub(crate) fn clear_dirty(&self) {
         self.dirty.store(false, Ordering::SeqCst);
     }
 

@@ -1,4 +1,4 @@
-//! The keeper: the one task that asks the store for leases. Requests leave leases with it and wait,
+//! The renewer: the one task that asks the store for leases. Requests leave leases with it and wait,
 //! or do not wait; it makes at most one call per pool at a time and hands the answer back to the
 //! lease, which says what to ask next. Tenants take turns (see [`crate::turns`]), and a call in
 //! doubt leaves its place to others until it is repeated.
@@ -43,9 +43,9 @@ const IN_HAND: usize = 262_144;
 /// Waits between repeats of a call whose outcome is unknown, at first and at most.
 const REPEAT: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(2);
 
-/// What the keeper works with.
+/// What the renewer works with.
 #[derive(Clone)]
-pub(crate) struct Hands {
+pub(crate) struct RenewerContext {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) space: Space,
@@ -58,15 +58,15 @@ pub(crate) type OnAlert = Arc<dyn Fn(&Alert) + Send + Sync>;
 
 /// The owner's side of the task.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct LeaseRenewer {
     task: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
     stop: Arc<tokio::sync::Notify>,
 }
 
-impl Keeper {
-    pub(crate) fn start(hands: Hands, queue: mpsc::Receiver<Arc<Lease>>) -> Self {
+impl LeaseRenewer {
+    pub(crate) fn start(ctx: RenewerContext, queue: mpsc::Receiver<Arc<Lease>>) -> Self {
         let stop = Arc::new(tokio::sync::Notify::new());
-        let task = tokio::spawn(run(hands, queue, stop.clone()));
+        let task = tokio::spawn(run(ctx, queue, stop.clone()));
         Self { task: std::sync::Mutex::new(Some(task)), stop }
     }
 
@@ -82,7 +82,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for LeaseRenewer {
     fn drop(&mut self) {
         if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
             task.abort();
@@ -90,8 +90,12 @@ impl Drop for Keeper {
     }
 }
 
-async fn run(hands: Hands, mut queue: mpsc::Receiver<Arc<Lease>>, stop: Arc<tokio::sync::Notify>) {
-    let mut desk = Desk::new(hands, IN_HAND);
+async fn run(
+    ctx: RenewerContext,
+    mut queue: mpsc::Receiver<Arc<Lease>>,
+    stop: Arc<tokio::sync::Notify>,
+) {
+    let mut desk = Desk::new(ctx, IN_HAND);
     loop {
         desk.start();
         tokio::select! {
@@ -119,7 +123,7 @@ const AT_A_TIME: usize = 256;
 /// whose last call is in doubt and is to be repeated. Those have no place meanwhile: a store that
 /// does not answer for one tenant must not keep the others waiting.
 struct Desk {
-    hands: Hands,
+    ctx: RenewerContext,
     turns: Turns<RepeatedLease>,
     calls: JoinSet<Ended>,
     busy: HashMap<tokio::task::Id, RepeatedLease>,
@@ -153,9 +157,9 @@ struct Repeat {
 
 impl Desk {
     /// For so many leases at most.
-    fn new(hands: Hands, most: usize) -> Self {
+    fn new(ctx: RenewerContext, most: usize) -> Self {
         Self {
-            hands,
+            ctx,
             turns: Turns::new(IN_FLIGHT, most),
             calls: JoinSet::new(),
             busy: HashMap::new(),
@@ -166,7 +170,7 @@ impl Desk {
     }
 
     fn take(&mut self, lease: Arc<Lease>) {
-        if self.hands.hub.reach.is_away() {
+        if self.ctx.hub.reach.is_away() {
             lease.unqueue(); // asked for again once the store is back
             return;
         }
@@ -180,8 +184,8 @@ impl Desk {
     /// Begins the calls of those for whom there is a place.
     fn start(&mut self) {
         while let Some(of) = self.turns.next() {
-            let (hands, lease) = (self.hands.clone(), of.lease.clone());
-            let task = self.calls.spawn(async move { turn(&hands, &lease).await });
+            let (ctx, lease) = (self.ctx.clone(), of.lease.clone());
+            let task = self.calls.spawn(async move { turn(&ctx, &lease).await });
             self.busy.insert(task.id(), of);
         }
     }
@@ -273,30 +277,30 @@ enum Ended {
 }
 
 /// Makes the calls of one lease until it asks for nothing, or one of them is in doubt.
-async fn turn(hands: &Hands, lease: &Arc<Lease>) -> Ended {
-    let ended = renew(hands, lease).await;
+async fn turn(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
+    let ended = renew(ctx, lease).await;
     if let Ended::InDoubt { .. } = ended {
         return ended;
     }
     // Also where no call was made, and the pool's refusal stands; but not after an error, nor where
     // a record has to come first: what waits would ask again at once.
-    let is_refused = lease.is_refused_now(hands.hub.clock.now());
+    let is_refused = lease.is_refused_now(ctx.hub.clock.now());
     if ended == Ended::Done && is_refused && !lease.is_capped() {
-        late::answered(&hands.hub, lease);
+        late::answered(&ctx.hub, lease);
     }
     if lease.is_capped() {
-        hands.hub.raise(lease);
+        ctx.hub.raise(lease);
     }
-    raise_alerts(hands, lease).await;
-    if lease.is_refused_now(hands.hub.clock.now()) {
-        match recover::recover(hands, lease).await {
+    raise_alerts(ctx, lease).await;
+    if lease.is_refused_now(ctx.hub.clock.now()) {
+        match recover::recover(ctx, lease).await {
             Ok(false) => {}
             Ok(true) => {
                 lease.forget_refusal();
-                hands.hub.wake(lease);
+                ctx.hub.wake(lease);
             }
             Err(error) => {
-                let now_ms = hands.hub.clock.now().wall_ms;
+                let now_ms = ctx.hub.clock.now().wall_ms;
                 repeated!(warn, now_ms, "units of the dead could not be looked for"; %error);
             }
         }
@@ -305,19 +309,19 @@ async fn turn(hands: &Hands, lease: &Arc<Lease>) -> Ended {
 }
 
 /// Makes the calls of one lease.
-async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
-    let writer = Writer { space: hands.space.clone(), incarnation: lease.incarnation() };
-    let now = || hands.hub.clock.now();
-    if hands.hub.others_make_pools() {
+async fn renew(ctx: &RenewerContext, lease: &Arc<Lease>) -> Ended {
+    let writer = Writer { space: ctx.space.clone(), incarnation: lease.incarnation() };
+    let now = || ctx.hub.clock.now();
+    if ctx.hub.others_make_pools() {
         lease.look_first();
     }
     let (mut anew, mut is_left) = (false, false);
     while let Some(call) = lease.next(&writer, now()) {
         let unseen = lease.is_unseen();
-        let answer = ask(hands, call).await;
+        let answer = ask(ctx, call).await;
         if let (true, Ok(seen)) = (unseen, &answer) {
-            hands.hub.pool_was_there(seen.was_there);
-            if let Some(shard) = sub_pool_of(hands, lease, seen) {
+            ctx.hub.pool_was_there(seen.was_there);
+            if let Some(shard) = sub_pool_of(ctx, lease, seen) {
                 lease.divert(shard);
                 continue;
             }
@@ -330,30 +334,30 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
         is_left = answer.as_ref().is_ok_and(|item| item.as_ref().is_some_and(seek::is_left));
         let answered = lease.answered(&writer, now(), answer);
         if answered.is_ok() {
-            hands.hub.note_reclaimable(lease);
-            late::answered(&hands.hub, lease);
+            ctx.hub.note_reclaimable(lease);
+            late::answered(&ctx.hub, lease);
             if unseen && lease.is_unlogged() {
-                hands.hub.soil_lease(lease);
+                ctx.hub.mark_lease_dirty(lease);
             }
         }
         match answered {
             Ok(goes_on) => anew |= goes_on,
             // It may have been applied: the same call again, until we know.
             Err(error) if error.kind == StoreErrorKind::Unknown => {
-                hands.hub.reach.suspect();
+                ctx.hub.reach.suspect();
                 return Ended::InDoubt { anew };
             }
             Err(error) => {
                 repeated!(warn, now().wall_ms, "a lease could not be renewed"; %error);
                 if error.kind == StoreErrorKind::Unavailable {
-                    hands.hub.reach.suspect();
+                    ctx.hub.reach.suspect();
                 }
                 lease.unqueue();
                 return Ended::Failed;
             }
         }
-        if lease.is_fenced() {
-            hands.hub.fence(lease.incarnation());
+        if lease.is_sealed() {
+            ctx.hub.note_sealed(lease.incarnation());
         }
         if root.is_some_and(|root| root.owes) {
             lease.follow_debt();
@@ -361,7 +365,7 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
     }
     if let Some(shard) = lease.shard().filter(|_| is_left && lease.has_left()) {
         // Left there, they are found by whoever seeks.
-        if let Err(error) = seek::leave(hands, lease.pool(), shard).await {
+        if let Err(error) = seek::leave(ctx, lease.pool(), shard).await {
             tracing::debug!(%error, "units stay in a sub-pool that nobody leases from");
         }
     }
@@ -370,8 +374,8 @@ async fn renew(hands: &Hands, lease: &Arc<Lease>) -> Ended {
 
 /// The sub-pool of a lease that has just met its pool, where it is to have one. A slot of a strict
 /// rate has none: it is over before units that lie in the wrong sub-pool are where they are wanted.
-fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &PoolSeen) -> Option<u16> {
-    let may = !lease.is_of_slot() && !lease.has_place() && hands.store.promise().shared;
+fn sub_pool_of(ctx: &RenewerContext, lease: &Lease, seen: &PoolSeen) -> Option<u16> {
+    let may = !lease.is_of_slot() && !lease.has_place() && ctx.store.promise().shared;
     let item = seen.item.as_ref().filter(|_| may)?;
     let is_crowded = subpool::is_crowded(item, lease.incarnation()).ok()?;
     is_crowded.then(|| subpool::shard_of(lease.incarnation()))
@@ -379,12 +383,12 @@ fn sub_pool_of(hands: &Hands, lease: &Lease, seen: &PoolSeen) -> Option<u16> {
 
 /// Raises the alerts that are due, each unless it has been. One that cannot be noted now is due
 /// again with the next record.
-async fn raise_alerts(hands: &Hands, lease: &Lease) {
+async fn raise_alerts(ctx: &RenewerContext, lease: &Lease) {
     if lease.due_alert(None).is_none() {
         return;
     }
     // It may have been long since the pool was seen, and others have given units back.
-    let taken = match Whole::read(&*hands.store, &hands.space, lease.pool()).await {
+    let taken = match Whole::read(&*ctx.store, &ctx.space, lease.pool()).await {
         Ok(Some(pool)) => pool.free().map(|free| pool.root.terms.limit.saturating_sub(free)),
         Ok(None) => return,
         Err(error) => Err(error),
@@ -392,18 +396,18 @@ async fn raise_alerts(hands: &Hands, lease: &Lease) {
     let taken = match taken {
         Ok(taken) => taken,
         Err(error) => {
-            let now_ms = hands.hub.clock.now().wall_ms;
+            let now_ms = ctx.hub.clock.now().wall_ms;
             repeated!(warn, now_ms, "an alert could not be looked into"; %error);
             return;
         }
     };
     while let Some(due) = lease.due_alert(Some(taken)) {
-        let note = pool::alert(lease.pool().key(&hands.space), due.at);
-        match hands.store.write(note).await {
-            Ok(Written::Applied(_)) => tell(hands, &due.alert),
+        let note = pool::alert(lease.pool().key(&ctx.space), due.at);
+        match ctx.store.write(note).await {
+            Ok(Written::Applied(_)) => tell(ctx, &due.alert),
             Ok(Written::Refused(_)) => {}
             Err(error) => {
-                let now_ms = hands.hub.clock.now().wall_ms;
+                let now_ms = ctx.hub.clock.now().wall_ms;
                 repeated!(warn, now_ms, "an alert could not be noted"; %error);
                 return;
             }
@@ -412,7 +416,7 @@ async fn raise_alerts(hands: &Hands, lease: &Lease) {
     }
 }
 
-fn tell(hands: &Hands, alert: &Alert) {
+fn tell(ctx: &RenewerContext, alert: &Alert) {
     tracing::info!(
         target: crate::telemetry::EVENT_ALERT,
         tenant = %alert.tenant,
@@ -420,7 +424,7 @@ fn tell(hands: &Hands, alert: &Alert) {
         percent = alert.percent,
         "a quota has passed an alert percentage"
     );
-    if let Some(hook) = &hands.on_alert {
+    if let Some(hook) = &ctx.on_alert {
         hook(alert);
     }
 }
@@ -434,27 +438,27 @@ struct PoolSeen {
     root: Option<seek::RootSeen>,
 }
 
-async fn ask(hands: &Hands, call: LeaseCall) -> Result<PoolSeen, StoreError> {
-    let begun = hands.hub.clock.now();
-    let answer = make(hands, call).await;
-    let took = hands.hub.clock.now().mono_ns.saturating_sub(begun.mono_ns);
+async fn ask(ctx: &RenewerContext, call: LeaseCall) -> Result<PoolSeen, StoreError> {
+    let begun = ctx.hub.clock.now();
+    let answer = make(ctx, call).await;
+    let took = ctx.hub.clock.now().mono_ns.saturating_sub(begun.mono_ns);
     let error = answer.as_ref().err().map(|error| error.kind.word());
     crate::telemetry::store_call("lease", took as f64 / 1e9, error);
     answer
 }
 
-async fn make(hands: &Hands, call: LeaseCall) -> Result<PoolSeen, StoreError> {
+async fn make(ctx: &RenewerContext, call: LeaseCall) -> Result<PoolSeen, StoreError> {
     match call {
         LeaseCall::Look(key) => {
-            let item = hands.store.read(key).await?;
+            let item = ctx.store.read(key).await?;
             Ok(PoolSeen { was_there: item.is_some(), item, root: None })
         }
-        LeaseCall::Write(write) => Ok(match hands.store.write(write).await? {
+        LeaseCall::Write(write) => Ok(match ctx.store.write(write).await? {
             Written::Applied(item) => PoolSeen { item, was_there: false, root: None },
             Written::Refused(item) => PoolSeen { item, was_there: true, root: None },
         }),
         LeaseCall::Seek(wanted) => {
-            let seek::Found { item, root } = seek::seek(hands, &wanted).await?;
+            let seek::Found { item, root } = seek::seek(ctx, &wanted).await?;
             let root = root.filter(|_| wanted.shard.is_some());
             Ok(PoolSeen { item, was_there: true, root })
         }
@@ -462,10 +466,14 @@ async fn make(hands: &Hands, call: LeaseCall) -> Result<PoolSeen, StoreError> {
 }
 
 /// Gives back what is left of these leases, until the deadline. Returns how many it could not.
-pub(crate) async fn give_back(hands: &Hands, leases: Vec<Arc<Lease>>, deadline: Instant) -> usize {
+pub(crate) async fn give_back(
+    ctx: &RenewerContext,
+    leases: Vec<Arc<Lease>>,
+    deadline: Instant,
+) -> usize {
     let total = leases.len();
     // What is given is in memory already.
-    let mut desk = Desk::new(hands.clone(), usize::MAX);
+    let mut desk = Desk::new(ctx.clone(), usize::MAX);
     for lease in leases {
         lease.close();
         desk.take(lease);
@@ -537,9 +545,9 @@ mod tests {
     }
 
     /// Makes the calls of one lease until it asks for nothing.
-    async fn drive(hands: &Hands, lease: &Arc<Lease>) {
+    async fn drive(ctx: &RenewerContext, lease: &Arc<Lease>) {
         let mut delay = REPEAT.start;
-        while matches!(turn(hands, lease).await, Ended::InDoubt { .. }) {
+        while matches!(turn(ctx, lease).await, Ended::InDoubt { .. }) {
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(REPEAT.end);
         }
@@ -558,8 +566,8 @@ mod tests {
         LateAnswers(store, Arc::new(AtomicU64::new(seed << 40)))
     }
 
-    fn hands(store: impl Store, clock: &ManualClock) -> Hands {
-        Hands {
+    fn hands(store: impl Store, clock: &ManualClock) -> RenewerContext {
+        RenewerContext {
             store: Arc::new(store),
             hub: Hub::new(Arc::new(clock.clone())).0,
             space: Space::new("test"),
@@ -616,9 +624,9 @@ mod tests {
     }
 
     /// What the pool has, read until the lossy store answers.
-    async fn pool(hands: &Hands, lease: &Lease) -> View {
+    async fn pool(ctx: &RenewerContext, lease: &Lease) -> View {
         loop {
-            let read = hands.store.read(lease.pool().key(&hands.space));
+            let read = ctx.store.read(lease.pool().key(&ctx.space));
             if let Ok(item) = read.await {
                 return View::read(&item.unwrap(), 7).unwrap();
             }
@@ -632,10 +640,10 @@ mod tests {
     async fn a_pool_is_served_to_its_end_and_never_beyond() {
         for seed in 0..40 {
             let clock = ManualClock::at_unix_ms(0);
-            let hands = hands(lossy(seed), &clock);
+            let ctx = hands(lossy(seed), &clock);
             let (hub, queue) = Hub::new(Arc::new(clock.clone()));
-            let hands = Hands { hub: hub.clone(), ..hands };
-            let keeper = Keeper::start(hands.clone(), queue);
+            let ctx = RenewerContext { hub: hub.clone(), ..ctx };
+            let renewer = LeaseRenewer::start(ctx.clone(), queue);
             let lease = lease();
             let mut tasks = JoinSet::new();
             for task in 0..16 {
@@ -653,13 +661,13 @@ mod tests {
                     }
                 }
             }
-            keeper.close().await;
+            renewer.close().await;
             let deadline = Instant::now() + Duration::from_secs(600);
-            while give_back(&hands, vec![lease.clone()], deadline).await > 0 {}
+            while give_back(&ctx, vec![lease.clone()], deadline).await > 0 {}
 
             assert!(served <= LIMIT, "seed {seed}: {served} of {LIMIT}");
             assert!(served + 3 > LIMIT, "seed {seed}: {served} of {LIMIT}");
-            let view = pool(&hands, &lease).await;
+            let view = pool(&ctx, &lease).await;
             // Folded away, unless the last call failed: then nothing of it is unused.
             assert_eq!(view.mine.map_or(served, |mine| mine.held), served, "seed {seed}");
             assert_eq!(view.free, (LIMIT - served) as i64, "seed {seed}");
@@ -676,18 +684,18 @@ mod tests {
                 let clock = ManualClock::at_unix_ms(0);
                 let mut script = vec![Pass; doubtful_write];
                 script.extend([LoseReply, failure]);
-                let hands = hands(Faulty::scripted(Memory::new(), script), &clock);
+                let ctx = hands(Faulty::scripted(Memory::new(), script), &clock);
                 let lease = lease();
-                let now = hands.hub.clock.now();
+                let now = ctx.hub.clock.now();
                 let mut served = 0;
                 // A take, then a give back, then takes again; one of them ends in doubt.
                 while let Take::Need = lease.take(3, now) {
-                    drive(&hands, &lease).await;
-                    log_ceilings(&hands.hub);
+                    drive(&ctx, &lease).await;
+                    log_ceilings(&ctx.hub);
                 }
                 lease.release(3);
                 lease.rest();
-                drive(&hands, &lease).await;
+                drive(&ctx, &lease).await;
                 loop {
                     match lease.take(1, now) {
                         Take::Taken { .. } => {
@@ -695,182 +703,182 @@ mod tests {
                             served += 1;
                         }
                         Take::Need => {
-                            drive(&hands, &lease).await;
-                            log_ceilings(&hands.hub);
+                            drive(&ctx, &lease).await;
+                            log_ceilings(&ctx.hub);
                         }
                         Take::Exhausted => break,
                     }
                 }
-                let view = pool(&hands, &lease).await;
+                let view = pool(&ctx, &lease).await;
                 assert_eq!((served, view.free), (LIMIT, 0), "{failure:?} {doubtful_write}");
             }
         }
     }
 
-    /// A gate that closes cuts off the calls of its keeper, and makes them again.
+    /// A gate that closes cuts off the calls of its renewer, and makes them again.
     #[tokio::test(start_paused = true)]
     async fn a_call_that_was_cut_off_is_in_doubt() {
-        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
-        let (lease, now) = (lease(), hands.hub.clock.now());
-        take(&hands, &lease, 3).await;
+        let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), ctx.hub.clock.now());
+        take(&ctx, &lease, 3).await;
         lease.settle(3);
         lease.rest();
-        let writer = writer(&hands);
+        let writer = writer(&ctx);
         let give = lease.next(&writer, now).unwrap();
-        ask(&hands, give).await.unwrap(); // of which the lease never hears
+        ask(&ctx, give).await.unwrap(); // of which the lease never hears
 
         lease.close();
         lease.next(&writer, now).unwrap();
         let throttled = StoreError::new(StoreErrorKind::Throttled, "later");
         lease.answered(&writer, now, Err(throttled)).unwrap_err();
         assert_eq!(lease.take(1, now), Take::Need, "its units are in the pool again");
-        drive(&hands, &lease).await;
+        drive(&ctx, &lease).await;
         assert!(lease.is_returned());
-        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 3);
+        assert_eq!(pool(&ctx, &lease).await.free, LIMIT as i64 - 3);
     }
 
     /// Takes what is asked for, with as many calls as that takes.
-    async fn take(hands: &Hands, lease: &Arc<Lease>, n: u64) {
-        while lease.take(n, hands.hub.clock.now()) == Take::Need {
-            drive(hands, lease).await;
+    async fn take(ctx: &RenewerContext, lease: &Arc<Lease>, n: u64) {
+        while lease.take(n, ctx.hub.clock.now()) == Take::Need {
+            drive(ctx, lease).await;
         }
     }
 
     /// What is learned from a call whose entry somebody else has closed.
-    async fn close_and_learn(hands: &Hands, lease: &Lease) {
-        let key = lease.pool().key(&hands.space);
-        let entry = pool(hands, lease).await.mine.unwrap();
+    async fn close_and_learn(ctx: &RenewerContext, lease: &Lease) {
+        let key = lease.pool().key(&ctx.space);
+        let entry = pool(ctx, lease).await.mine.unwrap();
         let closed = pool::reclaim(key, 7, entry, 1, entry.held);
-        hands.store.write(closed).await.unwrap();
-        let (writer, now) = (writer(hands), hands.hub.clock.now());
+        ctx.store.write(closed).await.unwrap();
+        let (writer, now) = (writer(ctx), ctx.hub.clock.now());
         lease.rest();
         let give = lease.next(&writer, now).unwrap();
-        let refused = ask(hands, give).await.map(|seen| seen.item);
+        let refused = ask(ctx, give).await.map(|seen| seen.item);
         assert!(lease.answered(&writer, now, refused).unwrap());
-        assert!(lease.is_fenced());
+        assert!(lease.is_sealed());
     }
 
-    fn writer(hands: &Hands) -> Writer {
-        Writer { space: hands.space.clone(), incarnation: 7 }
+    fn writer(ctx: &RenewerContext) -> Writer {
+        Writer { space: ctx.space.clone(), incarnation: 7 }
     }
 
     /// What has been closed is lowered to its use by its owner; a request that runs on, and holds
     /// nothing at that moment, must not draw from it again.
     #[tokio::test(start_paused = true)]
     async fn nothing_is_drawn_from_a_closed_entry_once_it_is_being_lowered() {
-        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
-        let (lease, now) = (lease(), hands.hub.clock.now());
-        take(&hands, &lease, 3).await;
+        let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), ctx.hub.clock.now());
+        take(&ctx, &lease, 3).await;
         lease.settle(3);
-        close_and_learn(&hands, &lease).await;
+        close_and_learn(&ctx, &lease).await;
 
-        let writer = writer(&hands);
+        let writer = writer(&ctx);
         let fold = lease.next(&writer, now).unwrap();
         assert_eq!(lease.take(1, now), Take::Need, "its fold is on its way");
-        let folded = ask(&hands, fold).await.map(|seen| seen.item);
+        let folded = ask(&ctx, fold).await.map(|seen| seen.item);
         lease.answered(&writer, now, folded).unwrap();
-        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 3);
+        assert_eq!(pool(&ctx, &lease).await.free, LIMIT as i64 - 3);
         assert!(lease.is_returned());
     }
 
     /// The record was written before the log was sealed, and its answer comes afterwards.
     #[tokio::test(start_paused = true)]
     async fn a_ceiling_acknowledged_late_keeps_nothing_of_a_closed_entry() {
-        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
         let lease = lease();
         for n in [8, 1] {
-            take(&hands, &lease, n).await;
+            take(&ctx, &lease, n).await;
             lease.settle(n);
         }
-        let ceiling = lease.propose_ceiling(hands.hub.clock.now(), AHEAD).unwrap();
-        close_and_learn(&hands, &lease).await;
+        let ceiling = lease.propose_ceiling(ctx.hub.clock.now(), AHEAD).unwrap();
+        close_and_learn(&ctx, &lease).await;
         lease.ceiling_logged(ceiling);
         assert_eq!(lease.open_holds(), 0);
-        drive(&hands, &lease).await;
+        drive(&ctx, &lease).await;
         assert!(lease.is_returned());
-        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);
+        assert_eq!(pool(&ctx, &lease).await.free, LIMIT as i64 - 9);
     }
 
     /// What waits beside a larger ask that the pool cannot give is not left behind by its answer.
     #[tokio::test(start_paused = true)]
     async fn an_ask_is_made_again_after_a_larger_one_was_refused() {
-        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
-        let (lease, now) = (lease(), hands.hub.clock.now());
-        take(&hands, &lease, LIMIT - 50).await;
+        let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), ctx.hub.clock.now());
+        take(&ctx, &lease, LIMIT - 50).await;
         lease.settle(LIMIT - 50);
         while lease.left() > 0 {
             assert!(matches!(lease.take(1, now), Take::Taken { .. }));
             lease.settle(1);
         }
-        let free = pool(&hands, &lease).await.free;
+        let free = pool(&ctx, &lease).await.free;
         assert!(free > 1, "some are left to somebody else: {free}");
 
         assert_eq!(lease.take(1, now), Take::Need);
         assert_eq!(lease.take(LIMIT, now), Take::Need);
-        drive(&hands, &lease).await;
+        drive(&ctx, &lease).await;
         assert_eq!(lease.take(LIMIT, now), Take::Exhausted, "there are not so many");
         assert!(!lease.take_down_to(1, 0), "and none came for the other");
-        assert!(!lease.answer_for(1, &*hands.hub.clock).await, "it is to be asked for anew");
+        assert!(!lease.answer_for(1, &*ctx.hub.clock).await, "it is to be asked for anew");
         lease.want(1);
-        drive(&hands, &lease).await;
-        assert!(lease.answer_for(1, &*hands.hub.clock).await);
+        drive(&ctx, &lease).await;
+        assert!(lease.answer_for(1, &*ctx.hub.clock).await);
         assert!(matches!(lease.take(1, now), Take::Taken { .. }));
     }
 
     /// A grant was refused because another was faster; a copy of it comes when there are units.
     #[tokio::test(start_paused = true)]
     async fn what_a_late_copy_of_a_refused_grant_took_goes_back_at_the_end() {
-        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
-        let (lease, now) = (lease(), hands.hub.clock.now());
+        let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let (lease, now) = (lease(), ctx.hub.clock.now());
         let terms = lease.terms();
         let other = Arc::new(Lease::new(lease.pool().clone(), i64::MAX, terms, 1).under(8));
-        take(&hands, &other, LIMIT - 10).await;
+        take(&ctx, &other, LIMIT - 10).await;
         assert_eq!(lease.take(5, now), Take::Need);
-        let writer = writer(&hands);
+        let writer = writer(&ctx);
         let make = lease.next(&writer, now).unwrap();
-        let was_there = ask(&hands, make).await.map(|seen| seen.item);
+        let was_there = ask(&ctx, make).await.map(|seen| seen.item);
         lease.answered(&writer, now, was_there).unwrap();
         let grant = lease.next(&writer, now).unwrap();
-        take(&hands, &other, 10).await;
-        let refused = ask(&hands, grant.clone()).await.map(|seen| seen.item);
+        take(&ctx, &other, 10).await;
+        let refused = ask(&ctx, grant.clone()).await.map(|seen| seen.item);
         lease.answered(&writer, now, refused).unwrap();
         assert!(lease.at_rest().is_none(), "it may yet have units");
 
         other.release(10);
         other.rest();
-        drive(&hands, &other).await;
-        ask(&hands, grant).await.unwrap();
-        assert!(pool(&hands, &lease).await.mine.is_some());
+        drive(&ctx, &other).await;
+        ask(&ctx, grant).await.unwrap();
+        assert!(pool(&ctx, &lease).await.mine.is_some());
         lease.close();
-        drive(&hands, &lease).await;
+        drive(&ctx, &lease).await;
         assert!(lease.is_returned());
-        assert_eq!(pool(&hands, &lease).await.free, 10);
+        assert_eq!(pool(&ctx, &lease).await.free, 10);
     }
 
     /// A tenant was idle for long and its lease let go of; the next learns of use before it has
     /// seen the entry of the first.
     #[tokio::test(start_paused = true)]
     async fn what_is_learned_before_a_lease_sees_its_entry_is_recorded_beside_what_was_there() {
-        let hands = hands(Memory::new(), &ManualClock::at_unix_ms(0));
+        let ctx = hands(Memory::new(), &ManualClock::at_unix_ms(0));
         let first = lease();
-        take(&hands, &first, 11).await;
+        take(&ctx, &first, 11).await;
         first.settle(11);
         first.rest();
-        drive(&hands, &first).await;
+        drive(&ctx, &first).await;
         let lease = lease();
         lease.settle_late(5);
         assert_eq!(lease.unlogged(), Some(5));
-        hands.hub.take_soiled();
+        ctx.hub.take_dirty();
         lease.want(1);
-        drive(&hands, &lease).await;
+        drive(&ctx, &lease).await;
         assert_eq!((lease.total(), lease.is_unlogged()), (16, true));
-        assert_eq!(hands.hub.take_soiled().len(), 1, "without another request");
+        assert_eq!(ctx.hub.take_dirty().len(), 1, "without another request");
 
         lease.rest();
-        drive(&hands, &lease).await;
+        drive(&ctx, &lease).await;
         let third = self::lease();
         third.want(1);
-        drive(&hands, &third).await;
+        drive(&ctx, &third).await;
         assert_eq!((third.total(), third.is_unlogged()), (16, false), "it learned of nothing");
     }
 
@@ -879,24 +887,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lease_of_an_earlier_incarnation_goes_back_whoever_asked_for_more() {
         let clock = ManualClock::at_unix_ms(0);
-        let hands = hands(Memory::new(), &clock);
+        let ctx = hands(Memory::new(), &clock);
         let (hub, mut queue) = Hub::new(Arc::new(clock));
-        let hands = Hands { hub: hub.clone(), ..hands };
-        hub.be(7);
+        let ctx = RenewerContext { hub: hub.clone(), ..ctx };
+        hub.set_writer(7);
         let lease = lease();
         for n in [8, 1] {
-            take(&hands, &lease, n).await;
+            take(&ctx, &lease, n).await;
             lease.settle(n);
         }
         let left = u64::try_from(lease.left()).unwrap();
         assert!(lease.capped() > 0, "only a ceiling keeps the rest from being served");
         assert_eq!(lease.take(left + 1, hub.clock.now()), Take::Need);
 
-        hub.be(8);
+        hub.set_writer(8);
         hub.retire(lease.clone());
         hub.return_retired().await;
-        drive(&hands, &queue.recv().await.unwrap()).await;
+        drive(&ctx, &queue.recv().await.unwrap()).await;
         assert!(lease.is_returned());
-        assert_eq!(pool(&hands, &lease).await.free, LIMIT as i64 - 9);
+        assert_eq!(pool(&ctx, &lease).await.free, LIMIT as i64 - 9);
     }
 }

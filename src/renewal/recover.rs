@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Hands;
+use super::RenewerContext;
 use super::seek::FRUITLESS;
 use crate::clock::Now;
 use crate::ledger::log;
@@ -144,45 +144,45 @@ impl Recovery {
 }
 
 /// Looks for units of the dead in the pool of a lease that got none. True: there may be some now.
-pub(super) async fn recover(hands: &Hands, lease: &Lease) -> Result<bool, StoreError> {
-    let now = hands.hub.clock.now();
-    if !hands.recovery.is_due(lease.pool(), now) {
+pub(super) async fn recover(ctx: &RenewerContext, lease: &Lease) -> Result<bool, StoreError> {
+    let now = ctx.hub.clock.now();
+    if !ctx.recovery.is_due(lease.pool(), now) {
         return Ok(false);
     }
     let pool = lease.pool();
-    let Some(root) = hands.store.read(pool.key(&hands.space)).await? else {
+    let Some(root) = ctx.store.read(pool.key(&ctx.space)).await? else {
         return Ok(false);
     };
-    let mut gained = look_through(hands, lease, None, &root).await?;
+    let mut gained = look_through(ctx, lease, None, &root).await?;
     let subs = subpool::feeds(&root)?;
-    let turn = hands.recovery.turn(pool, lease.shard(), &subs);
+    let turn = ctx.recovery.turn(pool, lease.shard(), &subs);
     for shard in turn {
-        let key = pool.key_of(&hands.space, Some(shard));
-        if let Some(item) = hands.store.read(key).await? {
-            gained |= look_through(hands, lease, Some(shard), &item).await?;
+        let key = pool.key_of(&ctx.space, Some(shard));
+        if let Some(item) = ctx.store.read(key).await? {
+            gained |= look_through(ctx, lease, Some(shard), &item).await?;
         }
     }
     if gained && !subs.is_empty() {
-        hands.recovery.gathered(pool, true, now); // what is free there is looked for at once
+        ctx.recovery.gathered(pool, true, now); // what is free there is looked for at once
     }
     Ok(gained)
 }
 
 /// Looks for units of the dead in one item of a pool.
 async fn look_through(
-    hands: &Hands,
+    ctx: &RenewerContext,
     lease: &Lease,
     shard: Option<u16>,
     item: &Item,
 ) -> Result<bool, StoreError> {
     let (mut gained, pool) = (false, lease.pool());
-    let key = pool.key_of(&hands.space, shard);
+    let key = pool.key_of(&ctx.space, shard);
     for (incarnation, entry) in pool::entries(item)? {
-        if incarnation == lease.incarnation() || incarnation == hands.hub.incarnation() {
+        if incarnation == lease.incarnation() || incarnation == ctx.hub.incarnation() {
             continue;
         }
-        let writer = Writer { space: hands.space.clone(), incarnation };
-        let other = Other { hands, pool, key: &key, writer };
+        let writer = Writer { space: ctx.space.clone(), incarnation };
+        let other = Other { ctx, pool, key: &key, writer };
         gained |= other.look(entry).await?;
     }
     Ok(gained)
@@ -190,7 +190,7 @@ async fn look_through(
 
 /// Somebody else's entry in a pool.
 struct Other<'a> {
-    hands: &'a Hands,
+    ctx: &'a RenewerContext,
     pool: &'a PoolId,
     key: &'a Key,
     writer: Writer,
@@ -198,12 +198,12 @@ struct Other<'a> {
 
 impl Other<'_> {
     async fn look(&self, entry: Entry) -> Result<bool, StoreError> {
-        let (recovery, of) = (&self.hands.recovery, self.writer.incarnation);
+        let (recovery, of) = (&self.ctx.recovery, self.writer.incarnation);
         if entry.is_closed() {
-            let now = self.hands.hub.clock.now();
+            let now = self.ctx.hub.clock.now();
             if self.is_dead() || recovery.closed_for(of, self.pool, now) > nanos(FOLD_AFTER) {
                 let fold = pool::fold(self.key.clone(), of, entry, entry.held);
-                self.hands.store.write(fold).await?;
+                self.ctx.store.write(fold).await?;
             }
             return Ok(false);
         }
@@ -220,15 +220,15 @@ impl Other<'_> {
 
     /// Reads on in its log.
     async fn watch(&self) -> Result<Watch, StoreError> {
-        let (recovery, of) = (&self.hands.recovery, self.writer.incarnation);
+        let (recovery, of) = (&self.ctx.recovery, self.writer.incarnation);
         let known = recovery.seen().writers.get(&of).copied();
         if let Some(known) = known.filter(|watch| watch.sealed) {
             return Ok(known);
         }
         // From its last slot on, so that it is seen whether that one is a seal.
         let from = known.map_or(0, |watch| watch.next.saturating_sub(1));
-        let end = log::read(&*self.hands.store, &self.writer, from, |_, _| {}).await?;
-        let now_ns = self.hands.hub.clock.now().mono_ns;
+        let end = log::read(&*self.ctx.store, &self.writer, from, |_, _| {}).await?;
+        let now_ns = self.ctx.hub.clock.now().mono_ns;
         let moved = known.is_none_or(|watch| watch.next != end.next);
         let since_ns = known.filter(|_| !moved).map_or(now_ns, |watch| watch.since_ns);
         let watch = Watch { next: end.next, sealed: end.sealed, since_ns };
@@ -242,8 +242,8 @@ impl Other<'_> {
 
     /// Ends its log, if it is silent and there is something to gain. True: it has ended.
     async fn seal(&self, watch: Watch, entry: Entry) -> Result<bool, StoreError> {
-        let now = self.hands.hub.clock.now();
-        let patience = if self.hands.store.promise().shared { SILENT } else { SILENT_ALONE };
+        let now = self.ctx.hub.clock.now();
+        let patience = if self.ctx.store.promise().shared { SILENT } else { SILENT_ALONE };
         let silent =
             now.mono_ns.saturating_sub(watch.since_ns) >= nanos(planted::patience(patience));
         if !silent && !self.is_dead() {
@@ -256,7 +256,7 @@ impl Other<'_> {
             return Ok(true);
         }
         let seal = log::seal(&self.writer, watch.next);
-        Ok(match self.hands.store.write(seal).await? {
+        Ok(match self.ctx.store.write(seal).await? {
             Written::Applied(_) => true,
             // It lives, or somebody was faster.
             Written::Refused(item) => item.is_some_and(|item| log::is_seal(&item)),
@@ -267,7 +267,7 @@ impl Other<'_> {
     async fn reclaim(&self) -> Result<bool, StoreError> {
         let row = self.sealed_row().await?;
         // The entry after the log: a grant may have come in between, with more pre-authorised.
-        let Some(item) = self.hands.store.read(self.key.clone()).await? else {
+        let Some(item) = self.ctx.store.read(self.key.clone()).await? else {
             return Ok(false);
         };
         let of = self.writer.incarnation;
@@ -286,7 +286,7 @@ impl Other<'_> {
             let Ok(op) = crate::random::u64() else { return Ok(false) };
             pool::reclaim(key, of, entry, op, keep)
         };
-        let written = self.hands.store.write(write).await?;
+        let written = self.ctx.store.write(write).await?;
         let applied = matches!(written, Written::Applied(_));
         if applied {
             let units = entry.held - keep;
@@ -302,13 +302,13 @@ impl Other<'_> {
             let own = rows.pools.get(self.pool).filter(|_| of == own);
             own.into_iter().for_each(|own| row.raise(*own));
         };
-        log::read(&*self.hands.store, &self.writer, 0, fold).await?;
+        log::read(&*self.ctx.store, &self.writer, 0, fold).await?;
         Ok(row)
     }
 
     /// The same of a log that has ended, which is read once for all pools.
     async fn sealed_row(&self) -> Result<PoolRow, StoreError> {
-        let (recovery, own) = (&self.hands.recovery, self.writer.incarnation);
+        let (recovery, own) = (&self.ctx.recovery, self.writer.incarnation);
         let known = recovery.seen().sealed.get(&own).cloned();
         let rows = match known {
             Some(rows) => rows,
@@ -319,7 +319,7 @@ impl Other<'_> {
                         rows.entry(pool).or_default().raise(row);
                     }
                 };
-                log::read(&*self.hands.store, &self.writer, 0, fold).await?;
+                log::read(&*self.ctx.store, &self.writer, 0, fold).await?;
                 let rows = Arc::new(rows);
                 let mut seen = recovery.seen();
                 if seen.sealed.len() >= MAX_SEALED {
@@ -347,7 +347,7 @@ impl Other<'_> {
     }
 
     fn is_dead(&self) -> bool {
-        self.hands.recovery.dead.contains(&self.writer.incarnation)
+        self.ctx.recovery.dead.contains(&self.writer.incarnation)
     }
 }
 

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::Hands;
+use super::RenewerContext;
 use super::whole::read_subs;
 use crate::quota::lease::Seek;
 use crate::quota::pool::{self, PoolId};
@@ -41,16 +41,16 @@ pub(super) struct RootSeen {
 
 /// Has units moved to where they are wanted. An error leaves nothing that a later call would not
 /// finish.
-pub(super) async fn seek(hands: &Hands, seek: &Seek) -> Result<Found, StoreError> {
+pub(super) async fn seek(ctx: &RenewerContext, seek: &Seek) -> Result<Found, StoreError> {
     let Seek { pool, shard, want } = seek;
     let mut item = match shard {
-        Some(_) => hands.store.read(pool.key_of(&hands.space, *shard)).await?,
+        Some(_) => ctx.store.read(pool.key_of(&ctx.space, *shard)).await?,
         None => None,
     };
     if let Some(item) = item.take_if(|item| Sub::read(item).is_ok_and(|sub| sub.has(want))) {
         return Ok(Found { item: Some(item), root: None });
     }
-    let Some(mut split) = Split::read(hands, pool).await? else {
+    let Some(mut split) = Split::read(ctx, pool).await? else {
         return Ok(Found { item, root: Some(RootSeen::default()) });
     };
     let mut is_fruitless = !split.is_due();
@@ -76,9 +76,13 @@ pub(super) async fn seek(hands: &Hands, seek: &Seek) -> Result<Found, StoreError
 }
 
 /// Brings what is free in a sub-pool that nobody leases from any more back to the root.
-pub(super) async fn leave(hands: &Hands, pool: &PoolId, shard: u16) -> Result<(), StoreError> {
-    let Some(mut split) = Split::read(hands, pool).await? else { return Ok(()) };
-    let item = hands.store.read(split.sub_key(shard)).await?;
+pub(super) async fn leave(
+    ctx: &RenewerContext,
+    pool: &PoolId,
+    shard: u16,
+) -> Result<(), StoreError> {
+    let Some(mut split) = Split::read(ctx, pool).await? else { return Ok(()) };
+    let item = ctx.store.read(split.sub_key(shard)).await?;
     split.empty(shard, item, false).await.map(|_| ())
 }
 
@@ -90,7 +94,7 @@ pub(super) fn is_left(item: &Item) -> bool {
 
 /// A pool that is split, as last seen.
 struct Split<'a> {
-    hands: &'a Hands,
+    ctx: &'a RenewerContext,
     pool: &'a PoolId,
     key: Key,
     root: Root,
@@ -98,20 +102,20 @@ struct Split<'a> {
 }
 
 impl<'a> Split<'a> {
-    async fn read(hands: &'a Hands, pool: &'a PoolId) -> Result<Option<Self>, StoreError> {
-        let key = pool.key(&hands.space);
-        let Some(item) = hands.store.read(key.clone()).await? else { return Ok(None) };
+    async fn read(ctx: &'a RenewerContext, pool: &'a PoolId) -> Result<Option<Self>, StoreError> {
+        let key = pool.key(&ctx.space);
+        let Some(item) = ctx.store.read(key.clone()).await? else { return Ok(None) };
         let root = Root::read(&item)?;
-        Ok(Some(Self { hands, pool, key, root, item }))
+        Ok(Some(Self { ctx, pool, key, root, item }))
     }
 
     fn sub_key(&self, shard: u16) -> Key {
-        self.pool.key_of(&self.hands.space, Some(shard))
+        self.pool.key_of(&self.ctx.space, Some(shard))
     }
 
     /// Whether other sub-pools are to be looked at.
     fn is_due(&self) -> bool {
-        self.hands.recovery.gather_is_due(self.pool, self.hands.hub.clock.now())
+        self.ctx.recovery.gather_is_due(self.pool, self.ctx.hub.clock.now())
     }
 
     /// Makes the writes that bring units to a sub-pool, as far as the root has them.
@@ -165,7 +169,7 @@ impl<'a> Split<'a> {
     }
 
     async fn write(&self, write: Write) -> Result<Option<Item>, StoreError> {
-        Ok(match self.hands.store.write(write).await? {
+        Ok(match self.ctx.store.write(write).await? {
             Written::Applied(item) | Written::Refused(item) => item,
         })
     }
@@ -175,7 +179,7 @@ impl<'a> Split<'a> {
         let feeds = self.root.feeds.iter();
         let others = feeds.filter(|(shard, fed)| Some(**shard) != own && fed.out() > 0);
         let others: Vec<u16> = others.map(|(shard, _)| *shard).collect();
-        let (store, space) = (&*self.hands.store, &self.hands.space);
+        let (store, space) = (&*self.ctx.store, &self.ctx.space);
         let mut items = read_subs(store, space, self.pool, others.iter().copied()).await?;
         let mut gained = false;
         // Each begins with another, so that several who seek at once do not meet.
@@ -188,8 +192,8 @@ impl<'a> Split<'a> {
             let item = items.remove(shard).flatten();
             gained |= self.empty(*shard, item, want.may_make).await?;
         }
-        let now = self.hands.hub.clock.now();
-        self.hands.recovery.gathered(self.pool, gained, now);
+        let now = self.ctx.hub.clock.now();
+        self.ctx.recovery.gathered(self.pool, gained, now);
         Ok(())
     }
 }

@@ -15,9 +15,9 @@ use crate::rates::{LimitId, ThrottledLimits};
 use crate::sheets::sheet::Sheet;
 use crate::store::Reach;
 
-/// Most leases waiting for the keeper. A lease is in hand at most once, so this is a bound on
+/// Most leases waiting for the renewer. A lease is in hand at most once, so this is a bound on
 /// tenants whose leases run out in the same instant; beyond it a request retries by itself.
-pub(crate) const KEEPER_QUEUE: usize = 65_536;
+pub(crate) const RENEWAL_QUEUE: usize = 65_536;
 
 /// Retired leases that are looked at before other tasks go on: well under a millisecond.
 const RETIRED_AT_ONCE: usize = 1_024;
@@ -32,7 +32,7 @@ const EXPECTED: u32 = 256 / 4;
 
 /// Something whose totals have risen since they were last recorded.
 #[derive(Clone, Debug)]
-pub(crate) enum Soiled {
+pub(crate) enum Dirty {
     /// A tenant's use row and the leases in its sheet.
     Sheet(Arc<Sheet>),
     /// A lease of a key, user or address.
@@ -85,7 +85,7 @@ struct Incarnation {
 pub(crate) struct Hub {
     incarnation: Incarnation,
     /// Wakes whoever resolves tenants anew once there is another incarnation.
-    reborn: Notify,
+    new_writer: Notify,
     /// Leases that may serve no more before a higher ceiling is on record.
     capped: Mutex<Vec<Arc<Lease>>>,
     /// Wakes the recorder for them.
@@ -93,8 +93,8 @@ pub(crate) struct Hub {
     /// Leases with units that others could take back, since the recorder last asked: until those
     /// are agreed to be served or given back it shows that this process lives.
     reclaimable: Mutex<Vec<Weak<Lease>>>,
-    keeper: mpsc::Sender<Arc<Lease>>,
-    soiled: Mutex<Vec<Soiled>>,
+    renewer: mpsc::Sender<Arc<Lease>>,
+    dirty: Mutex<Vec<Dirty>>,
     /// Leases that no sheet holds any more: given back once the last permit has let go.
     retired: Mutex<VecDeque<Arc<Lease>>>,
     /// Sheets whose late use or debts wait for an answer to a lease.
@@ -107,7 +107,7 @@ pub(crate) struct Hub {
     told: Mutex<ThrottledLimits>,
     slot: AtomicU16,
     /// Wakes the recorder where it does not wait for its interval (`durable`).
-    pub(crate) soil: Notify,
+    pub(crate) dirtied: Notify,
     pub(crate) scoped: ScopedTable,
     pub(crate) without_value: WithoutValue,
     /// Whether the store is known to be away: then no request waits for units.
@@ -123,15 +123,15 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> (Arc<Self>, mpsc::Receiver<Arc<Lease>>) {
-        let (keeper, queue) = mpsc::channel(KEEPER_QUEUE);
+        let (renewer, queue) = mpsc::channel(RENEWAL_QUEUE);
         let hub = Self {
             incarnation: Incarnation { now: Mutex::new(0), sealed: Mutex::new(0) },
-            reborn: Notify::new(),
+            new_writer: Notify::new(),
             capped: Mutex::default(),
             reclaimable: Mutex::default(),
             hurry: Notify::new(),
-            keeper,
-            soiled: Mutex::default(),
+            renewer,
+            dirty: Mutex::default(),
             retired: Mutex::default(),
             shares_rates: AtomicBool::new(false),
             without_value: WithoutValue::default(),
@@ -139,7 +139,7 @@ impl Hub {
             slot: AtomicU16::new(1),
             after: Mutex::default(),
             paid: Notify::new(),
-            soil: Notify::new(),
+            dirtied: Notify::new(),
             scoped: ScopedTable::default(),
             reach: Reach::default(),
             asleep_until_ms: AtomicI64::new(i64::MIN),
@@ -156,26 +156,26 @@ impl Hub {
     }
 
     /// From now on this one does. It is registered.
-    pub(crate) fn be(&self, incarnation: u128) {
+    pub(crate) fn set_writer(&self, incarnation: u128) {
         let before = std::mem::replace(&mut *locked(&self.incarnation.now), incarnation);
         if before != 0 {
-            self.reborn.notify_one();
+            self.new_writer.notify_one();
         }
     }
 
     /// Returns once there is another incarnation than when this was last asked.
-    pub(crate) async fn reborn_notified(self: Arc<Self>) {
-        self.reborn.notified().await;
+    pub(crate) async fn new_writer_notified(self: Arc<Self>) {
+        self.new_writer.notified().await;
     }
 
     /// Somebody has sealed this incarnation's log: the recorder is to begin another.
-    pub(crate) fn fence(&self, incarnation: u128) {
+    pub(crate) fn note_sealed(&self, incarnation: u128) {
         *locked(&self.incarnation.sealed) = incarnation;
         self.hurry.notify_one();
     }
 
     /// Whether the one that leases and records now has been sealed.
-    pub(crate) fn is_fenced(&self) -> bool {
+    pub(crate) fn is_sealed(&self) -> bool {
         let sealed = *locked(&self.incarnation.sealed);
         sealed != 0 && sealed == self.incarnation()
     }
@@ -210,9 +210,9 @@ impl Hub {
         noted
     }
 
-    /// Brings a lease to the keeper, unless it is there.
+    /// Brings a lease to the renewer, unless it is there.
     pub(crate) fn wake(&self, lease: &Arc<Lease>) {
-        if lease.queue() && self.keeper.try_send(lease.clone()).is_err() {
+        if lease.queue() && self.renewer.try_send(lease.clone()).is_err() {
             // Full, or the gate is closed: whoever needs units next tries again.
             lease.unqueue();
         }
@@ -227,16 +227,16 @@ impl Hub {
     }
 
     /// Notes that a sheet has totals to record.
-    pub(crate) fn soil_sheet(&self, sheet: &Arc<Sheet>) {
-        if sheet.soil() {
-            self.soiled().push(Soiled::Sheet(sheet.clone()));
+    pub(crate) fn mark_sheet_dirty(&self, sheet: &Arc<Sheet>) {
+        if sheet.mark_dirty() {
+            self.dirty().push(Dirty::Sheet(sheet.clone()));
         }
     }
 
     /// Notes that a scoped lease has a total to record.
-    pub(crate) fn soil_lease(&self, lease: &Arc<Lease>) {
-        if lease.soil() {
-            self.soiled().push(Soiled::Lease(lease.clone()));
+    pub(crate) fn mark_lease_dirty(&self, lease: &Arc<Lease>) {
+        if lease.mark_dirty() {
+            self.dirty().push(Dirty::Lease(lease.clone()));
         }
     }
 
@@ -259,10 +259,10 @@ impl Hub {
     }
 
     /// Takes what is to be recorded, leaving room for as much again.
-    pub(crate) fn take_soiled(&self) -> Vec<Soiled> {
-        let mut soiled = self.soiled();
-        let room = Vec::with_capacity(soiled.capacity());
-        std::mem::replace(&mut *soiled, room)
+    pub(crate) fn take_dirty(&self) -> Vec<Dirty> {
+        let mut dirty = self.dirty();
+        let room = Vec::with_capacity(dirty.capacity());
+        std::mem::replace(&mut *dirty, room)
     }
 
     /// From now on rates are shared with other nodes.
@@ -434,11 +434,11 @@ impl Hub {
 
     /// How many tenants and scoped leases have something to record.
     pub(crate) fn soiled_len(&self) -> usize {
-        self.soiled().len()
+        self.dirty().len()
     }
 
-    fn soiled(&self) -> MutexGuard<'_, Vec<Soiled>> {
-        locked(&self.soiled)
+    fn dirty(&self) -> MutexGuard<'_, Vec<Dirty>> {
+        locked(&self.dirty)
     }
 }
 
@@ -449,7 +449,7 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub").field("soiled", &self.soiled_len()).finish_non_exhaustive()
+        f.debug_struct("Hub").field("dirty", &self.soiled_len()).finish_non_exhaustive()
     }
 }
 

@@ -272,7 +272,7 @@ impl Sheet {
 
     /// True once until [`clean`](Self::clean): whoever gets it brings the sheet to the recorder.
     /// See [`Lease::soil`] for the order.
-    pub(crate) fn soil(&self) -> bool {
+    pub(crate) fn mark_dirty(&self) -> bool {
         !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
     }
 
@@ -304,7 +304,7 @@ impl Sheet {
         is_recorded && self.buckets.iter().all(|bucket| bucket.is_full(now.mono_ns))
     }
 
-    pub(crate) fn clean(&self) {
+    pub(crate) fn clear_dirty(&self) {
         self.dirty.store(false, Ordering::SeqCst);
     }
 

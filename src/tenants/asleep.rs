@@ -53,7 +53,7 @@ impl CompactTenant {
         let is_alone = Arc::strong_count(tenant) == 1 && sheet.is_ours_alone();
         // What others did before they let go is seen from here on.
         fence(Ordering::Acquire);
-        let is_current = sheet.incarnation == hub.incarnation() && !hub.is_fenced();
+        let is_current = sheet.incarnation == hub.incarnation() && !hub.is_sealed();
         if !is_alone || !is_current || !tenant.core.is_idle() || !sheet.is_at_rest(now) {
             return None;
         }

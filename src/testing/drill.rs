@@ -54,7 +54,7 @@ pub async fn doze(gate: &Gate) -> (usize, usize) {
 }
 
 /// Waits until no lease is being renewed, or waits for it. What is decided next then depends on
-/// what was asked before alone, and not on how far the keeper has come meanwhile.
+/// what was asked before alone, and not on how far the renewer has come meanwhile.
 pub async fn leases_at_rest(gate: &Gate) {
     while gate.is_renewing() {
         tokio::task::yield_now().await;

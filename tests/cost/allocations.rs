@@ -112,7 +112,7 @@ async fn allocations_of(
     for _ in 0..300 {
         let response = service.call(request()).await.unwrap();
         assert_eq!(response.status(), 200);
-        tokio::task::yield_now().await; // the keeper renews the lease
+        tokio::task::yield_now().await; // the renewer renews the lease
     }
     let mut least = u64::MAX;
     // A flush may come between: the sheet is handed to it once, into a list that may grow.

@@ -321,7 +321,7 @@ impl Settling {
             self.of.late_use().pay(*meter, *n);
         }
         self.give_back();
-        self.of.hub().soil_sheet(&self.of.sheet);
+        self.of.hub().mark_sheet_dirty(&self.of.sheet);
     }
 
     fn give_back(&mut self) {

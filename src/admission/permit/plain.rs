@@ -36,7 +36,7 @@ impl Hold {
             }
         }
         if news {
-            self.of.hub().soil_sheet(sheet);
+            self.of.hub().mark_sheet_dirty(sheet);
             self.has_used = true;
         }
         self.plain = if charged { Plain::Charged } else { Plain::Forgiven };

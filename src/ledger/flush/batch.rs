@@ -16,10 +16,10 @@ impl Task {
     /// Takes what moved since the last time: totals to `pending`, and to the journal.
     pub(super) fn collect(&mut self) {
         let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let (rows, used) = rows_of(&self.hub.take_soiled());
+        let (rows, used) = rows_of(&self.hub.take_dirty());
         for lease in used {
             if lease.due_alert(None).is_some() {
-                self.hub.wake(&lease); // the keeper that asks for its units also raises its alerts
+                self.hub.wake(&lease); // the renewer that asks for its units also raises its alerts
             }
             self.ceilings.note(lease);
         }
@@ -145,7 +145,7 @@ impl Task {
             news
         });
         if !self.pending.is_empty() && self.settings.mode == Mode::Durable {
-            self.hub.soil.notify_one();
+            self.hub.dirtied.notify_one();
         }
     }
 

@@ -47,7 +47,7 @@ impl Lease {
         let cold = self.cold();
         let is_idle = cold.in_flight.is_none()
             && !cold.may_be_late
-            && !cold.fenced
+            && !cold.sealed
             && cold.debts.is_idle()
             && cold.closing != Closing::ForGood
             && !cold.ceiling.wanted

@@ -111,14 +111,14 @@ impl Lease {
         cold.measure(self.total(), now);
         let wanted = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
         let ceiling = self.used(&cold).saturating_add(wanted.max(cold.ahead())).min(cold.held());
-        (ceiling > cold.bound() && !cold.fenced).then_some(ceiling)
+        (ceiling > cold.bound() && !cold.sealed).then_some(ceiling)
     }
 
     /// A record with this ceiling is in the store. Of a closed entry that is learned too late: its
     /// bound stays what it was, and `left` with it.
     pub(crate) fn ceiling_logged(&self, ceiling: u64) {
         let mut cold = self.cold();
-        if cold.fenced {
+        if cold.sealed {
             return;
         }
         let before = cold.bound();
@@ -146,7 +146,7 @@ impl Lease {
     /// what was agreed may be served.
     pub(crate) fn may_be_reclaimed(&self) -> bool {
         let cold = self.cold();
-        !cold.fenced && cold.held() > cold.bound()
+        !cold.sealed && cold.held() > cold.bound()
     }
 
     /// Settled use and open holds.

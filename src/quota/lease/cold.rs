@@ -1,5 +1,5 @@
 //! The cold half of a lease: what to ask of the pool, and what an answer means. A state machine
-//! without I/O, driven by the keeper, one call at a time.
+//! without I/O, driven by the renewer, one call at a time.
 
 use std::sync::atomic::Ordering;
 
@@ -87,17 +87,17 @@ impl Lease {
         let cold = self.cold();
         let left = self.left.load(Ordering::Acquire);
         let nothing = match cold.view.and_then(|view| view.mine) {
-            _ if cold.fenced => cold.remains.is_none(),
+            _ if cold.sealed => cold.remains.is_none(),
             None => !cold.may_be_late,
             Some(mine) => left <= 0 && mine.held <= cold.used(left),
         };
-        let is_written = cold.peak.is_none() || cold.fenced;
+        let is_written = cold.peak.is_none() || cold.sealed;
         cold.in_flight.is_none() && nothing && is_written && self.chargeable(&cold) == 0
     }
 
     /// Whether the entry was closed by somebody else: this incarnation is sealed.
-    pub(crate) fn is_fenced(&self) -> bool {
-        self.cold().fenced
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.cold().sealed
     }
 
     /// Whether it waits for a ceiling rather than for the pool.
@@ -142,7 +142,7 @@ impl Lease {
         let mut cold = self.cold();
         let is_clear = cold.view.is_none_or(|view| view.mine.is_none() && view.free <= 0);
         let follows = is_clear && cold.in_flight.is_none() && cold.closing == Closing::No;
-        let follows = follows && cold.shard.is_some() && !cold.fenced;
+        let follows = follows && cold.shard.is_some() && !cold.sealed;
         if follows {
             cold.unseen = true;
             cold.go_to_root();
@@ -184,12 +184,12 @@ impl Lease {
         }
         loop {
             // Of a sealed writer nobody gets any more, whoever still wants it.
-            let wanted = !cold.fenced && self.wanted.load(Ordering::SeqCst) > 0;
+            let wanted = !cold.sealed && self.wanted.load(Ordering::SeqCst) > 0;
             if cold.closing == Closing::Resting && wanted {
                 cold.closing = Closing::No;
             }
             let next = match cold.closing {
-                _ if cold.fenced => self.settle_fenced(&mut cold, writer),
+                _ if cold.sealed => self.settle_fenced(&mut cold, writer),
                 Closing::No => self.ask(&mut cold, writer, now),
                 Closing::Resting | Closing::ForGood => self.give(&mut cold, writer),
             };
@@ -203,7 +203,7 @@ impl Lease {
             // it was still in hand was not queued, and is looked for once more.
             self.queued.store(false, Ordering::SeqCst);
             let asked = cold.closing != Closing::ForGood
-                && !cold.fenced
+                && !cold.sealed
                 && self.wanted.load(Ordering::SeqCst) > 0
                 && self.is_short(&cold, now)
                 && !cold.ceiling.wanted;
@@ -234,7 +234,7 @@ impl Lease {
                 cold.in_doubt = false;
                 self.adopt(&mut cold, view, op, now);
                 self.changed.notify_waiters();
-                let folded = op == Op::Fold && !cold.fenced;
+                let folded = op == Op::Fold && !cold.sealed;
                 Ok(!folded && (cold.closing != Closing::No || self.is_short(&cold, now)))
             }
             Err(error) if planted(Plant::AssumedGrants) && matches!(open.0, Op::Take(_)) => {
@@ -248,7 +248,7 @@ impl Lease {
                 cold.in_doubt |= error.kind == StoreErrorKind::Unknown && op != Op::Seek;
                 if cold.in_doubt {
                     cold.in_flight = Some(open);
-                } else if !cold.fenced {
+                } else if !cold.sealed {
                     let _moving = self.moving();
                     self.set_apart(&mut cold);
                     self.keep(&cold, op);
@@ -270,11 +270,11 @@ impl Lease {
     /// What comes back is the truth: `left` moves by what our entry says, not by what was asked.
     fn adopt(&self, cold: &mut Cold, view: Option<View>, op: Op, now: Now) {
         let mine = view.and_then(|view| view.mine);
-        if cold.fenced || cold.is_closed(mine, op) {
-            if !cold.fenced {
+        if cold.sealed || cold.is_closed(mine, op) {
+            if !cold.sealed {
                 self.keep(cold, op); // or it would look like an open hold, for ever
             }
-            (cold.fenced, cold.remains) = (true, mine);
+            (cold.sealed, cold.remains) = (true, mine);
             cold.end_payment(false);
             return;
         }

@@ -69,7 +69,7 @@ impl Lease {
         if cold.debts.view_no >= view_no {
             return false;
         }
-        let looks = !cold.fenced && cold.closing != Closing::ForGood;
+        let looks = !cold.sealed && cold.closing != Closing::ForGood;
         cold.unseen |= looks;
         self.looked_for.store(looks, Ordering::Release);
         looks
@@ -99,7 +99,7 @@ impl Lease {
     pub(crate) fn payable(&self) -> Option<u64> {
         let mut cold = self.cold();
         let waits = planted(Plant::DebtsWaitForStreams) && !cold.debts.is_idle();
-        if waits || cold.closing == Closing::ForGood || cold.fenced {
+        if waits || cold.closing == Closing::ForGood || cold.sealed {
             return Some(0);
         }
         let is_paying = cold.debts.pay.is_some() || cold.debts.paid.is_some();
@@ -129,7 +129,7 @@ impl Lease {
     /// How much the payment has paid, once: what was owed by then, and no more than was brought.
     pub(crate) fn take_paid(&self) -> Option<u64> {
         let mut cold = self.cold();
-        if cold.fenced && cold.debts.pay.take().is_some() {
+        if cold.sealed && cold.debts.pay.take().is_some() {
             cold.debts.paid = Some(0);
         }
         cold.debts.paid.take()

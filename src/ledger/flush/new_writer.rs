@@ -14,7 +14,7 @@ impl Task {
     /// Goes on under another incarnation, which is registered before it leases or records. What
     /// the old log lacks is carried into the new one's. False: it has to wait. Orders that come
     /// meanwhile wait, and the journal goes on being fed.
-    pub(super) async fn be_reborn(
+    pub(super) async fn restart_as_new_writer(
         &mut self,
         inbox: &mut mpsc::UnboundedReceiver<Order>,
         waiting: &mut Vec<Order>,
@@ -50,7 +50,7 @@ impl Task {
                     tracing::warn!("this process was taken for dead: it goes on as another writer");
                     self.log = log;
                     self.succeeded(); // there may be nothing to write that would show it
-                    self.hub.be(self.log.incarnation());
+                    self.hub.set_writer(self.log.incarnation());
                     return true;
                 }
                 Err(error) => error,
