@@ -53,7 +53,7 @@ mod reports;
 mod restore;
 mod scopes;
 mod shared;
-mod sleep;
+mod idle;
 mod sources;
 mod standing;
 mod statement;

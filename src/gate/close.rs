@@ -113,7 +113,7 @@ impl Gate {
             Err(error) => (None, Err(error)),
         };
         let for_leases = deadline - time / FOR_THE_SEAL;
-        let kept = inner.close_sleepers(for_leases).await
+        let kept = inner.close_idle(for_leases).await
             + renewal::give_back(&inner.ctx, inner.all_leases(), for_leases).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");

@@ -87,9 +87,9 @@ impl Gate {
 
     /// Puts everybody to sleep who can be. How many tenants sleep then, and how many are awake.
     pub(crate) async fn doze(&self) -> (usize, usize) {
-        self.inner.put_to_sleep(Duration::ZERO, Duration::MAX).await;
-        self.inner.forget_sleepers(self.inner.clock.now(), Duration::MAX, Duration::MAX);
-        (self.inner.sleepers.tenants(), self.inner.tenants.len())
+        self.inner.compact_idle(Duration::ZERO, Duration::MAX).await;
+        self.inner.forget_idle(self.inner.clock.now(), Duration::MAX, Duration::MAX);
+        (self.inner.idle.tenants(), self.inner.tenants.len())
     }
 
     /// Lets go of every caller that was looked up; tenants stay.

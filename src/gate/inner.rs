@@ -19,7 +19,7 @@ use super::in_hand::InHand;
 use super::maintain::Maintenance;
 use super::news::Recent;
 use super::scopes::Yields;
-use super::sleep::Sleepers;
+use super::idle::IdleTenants;
 use super::unleased::PoolsRead;
 use crate::catalog::{Catalog, RouteId};
 use crate::clock::Clock;
@@ -64,7 +64,7 @@ pub(crate) struct Inner {
     pub(crate) prober: CredentialHasher,
     pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
     pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
-    pub(crate) sleepers: Sleepers,
+    pub(crate) idle: IdleTenants,
     pub(super) guests: Guests,
     pub(crate) in_hand: InHand,
     /// It has been said that bodies of requests that count once are not compared.

@@ -96,7 +96,7 @@ impl Inner {
         };
         let known = Arc::new(known);
         self.callers.insert(probe.0, known.clone());
-        self.sleepers.forget_caller(probe);
+        self.idle.forget_caller(probe);
         if self.recent.has_doubted(as_of) {
             known.looked_up_by(now.mono_ns.saturating_sub(nanos(MAX_AGE)));
         }
@@ -107,7 +107,7 @@ impl Inner {
     /// revoked does not come back while the directory is away.
     fn not_found(&self, probe: CredentialKey, now: Now) {
         self.callers.remove(&probe.0);
-        self.sleepers.forget_caller(probe);
+        self.idle.forget_caller(probe);
         self.unknown.insert(probe, now);
     }
 
@@ -266,9 +266,9 @@ impl Inner {
         tenant.keep_as_known(now.mono_ns.saturating_sub(nanos(REFRESH_AGE) - nanos(RETRY)));
     }
 
-    /// Whether a caller is in memory, awake or asleep.
+    /// Whether a caller is in memory, active or compacted.
     pub(super) fn is_remembered(&self, probe: CredentialKey) -> bool {
-        self.callers.contains_key(&probe.0) || self.sleepers.has_caller(probe)
+        self.callers.contains_key(&probe.0) || self.idle.has_caller(probe)
     }
 
     /// Takes over what the directory says now.
@@ -365,7 +365,7 @@ mod tests {
             inner.load_caller(probe, Wanted::Named { caller, expires_ms }).await.unwrap();
             let surrogate = gate.tenant("acme").await.unwrap().0.core.surrogate;
             assert_eq!(gate.doze().await, (1, 0));
-            inner.forget_sleepers(clock.now(), Duration::MAX, Duration::ZERO);
+            inner.forget_idle(clock.now(), Duration::MAX, Duration::ZERO);
             assert!(inner.is_remembered(probe) && inner.tenant_in_memory(surrogate).is_none());
             faulty.odds(Odds { delay: 1_000, ..Odds::default() });
             let revoke = async { is_revoked.then(|| inner.hear(News::Revoked(surrogate))) };

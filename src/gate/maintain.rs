@@ -16,7 +16,7 @@ use super::callers::{MAX_AGE, RETRY, Refresh, nanos};
 use super::inner::in_order;
 use super::news;
 use super::open::MAX_CALLERS;
-use super::sleep::NAP;
+use super::idle::IDLE_AFTER;
 use crate::clock::Now;
 use crate::error::Error;
 use crate::quota::lease::Lease;
@@ -173,7 +173,7 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 crate::repeated::settle(inner.clock.now().wall_ms);
-                if inner.sleepers.are_sealed() {
+                if inner.idle.are_sealed() {
                     inner.return_sealed().await;
                 }
                 inner.hub.return_retired().await;
@@ -203,7 +203,7 @@ async fn upkeep(inner: Weak<Inner>) {
     loop {
         sweep.tick().await;
         let Some(inner) = inner.upgrade() else { return };
-        inner.put_to_sleep(NAP, IDLE).await;
+        inner.compact_idle(IDLE_AFTER, IDLE).await;
         inner.sweep();
         let (own, now_ms) = (inner.hub.incarnation(), inner.clock.now().wall_ms);
         if let Err(error) = inner.ledger.fold_runs(own, now_ms).await {
@@ -304,7 +304,7 @@ impl Inner {
     /// again, sleeps or does neither: others soon take what its closed entries say for used.
     async fn return_sealed(&self) {
         let now_ms = self.clock.now().wall_ms;
-        self.wake_sealed(now_ms);
+        self.restore_sealed(now_ms);
         let incarnation = self.hub.incarnation();
         for lease in self.tenant_leases() {
             if lease.incarnation() != incarnation && lease.window().end_ms > now_ms {
@@ -371,7 +371,7 @@ impl Inner {
         let now = self.clock.now();
         let old = |at_ns: u64, bound: Duration| now.mono_ns.saturating_sub(at_ns) > nanos(bound);
         // Kept past their age bound, so that they can stay as last known while the store is away.
-        let full = self.callers.len() + self.sleepers.callers() > MAX_CALLERS;
+        let full = self.callers.len() + self.idle.callers() > MAX_CALLERS;
         let keep = if full { MAX_AGE / 2 } else { IDLE };
         self.callers.retain(|_, caller| !old(caller.looked_up_ns(), keep));
         let mut to_return = Vec::new();
@@ -395,8 +395,8 @@ impl Inner {
         });
         to_return.extend(self.hub.scoped.sweep(now));
         in_order(to_return).iter().for_each(|lease| self.hub.wake(lease));
-        self.forget_sleepers(now, keep, IDLE);
-        crate::telemetry::tenants_cached((self.tenants.len() + self.sleepers.tenants()) as u64);
+        self.forget_idle(now, keep, IDLE);
+        crate::telemetry::tenants_cached((self.tenants.len() + self.idle.tenants()) as u64);
     }
 }
 

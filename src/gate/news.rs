@@ -158,7 +158,7 @@ impl Inner {
         let old_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE));
         self.recent.doubt(now.mono_ns);
         self.unknown.clear();
-        self.sleepers.forget_callers();
+        self.idle.forget_callers();
         self.tenants.iter().for_each(|tenant| tenant.read_by(old_ns));
         self.callers.iter().for_each(|caller| caller.looked_up_by(old_ns));
     }

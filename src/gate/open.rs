@@ -23,7 +23,7 @@ use super::news::Recent;
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
 use super::promises::promises;
 use super::scopes::Yields;
-use super::sleep::Sleepers;
+use super::idle::IdleTenants;
 use super::unleased::PoolsRead;
 use super::{peppers, rates, stores};
 use crate::catalog::Catalog;
@@ -295,7 +295,7 @@ impl GateBuilder {
             prober: CredentialHasher::new().map_err(|e| Error::Random(e.to_string()))?,
             callers: DashMap::default(),
             tenants: DashMap::default(),
-            sleepers: Sleepers::default(),
+            idle: IdleTenants::default(),
             unknown: UnknownCallers::new(),
             recent: Recent::default(),
             reads: Places::new(READS, READS_IN_HAND),

@@ -113,7 +113,7 @@ pub(crate) struct Hub {
     /// Whether the store is known to be away: then no request waits for units.
     pub(crate) reach: Reach,
     /// Until when tenants that sleep hold units.
-    asleep_until_ms: AtomicI64,
+    idle_until_ms: AtomicI64,
     /// In how many of 256 cases others had made a pool that this process was about to make, lately.
     made_by_others: AtomicU32,
     /// Numbers use rows.
@@ -142,7 +142,7 @@ impl Hub {
             dirtied: Notify::new(),
             scoped: ScopedTable::default(),
             reach: Reach::default(),
-            asleep_until_ms: AtomicI64::new(i64::MIN),
+            idle_until_ms: AtomicI64::new(i64::MIN),
             made_by_others: AtomicU32::new(0),
             parts: AtomicU32::new(0),
             clock,
@@ -417,19 +417,19 @@ impl Hub {
         !(is_alone && (is_done || is_over)) && lease.listed.put(Listed::RETIRED)
     }
 
-    /// A tenant fell asleep that holds units until then.
-    pub(crate) fn asleep_hold_until(&self, until_ms: i64) {
-        self.asleep_until_ms.fetch_max(until_ms, Ordering::AcqRel);
+    /// A tenant was compacted that holds units until then.
+    pub(crate) fn idle_hold_until(&self, until_ms: i64) {
+        self.idle_until_ms.fetch_max(until_ms, Ordering::AcqRel);
     }
 
     /// All that sleep hold units until then, and no longer.
-    pub(crate) fn asleep_hold_only_until(&self, until_ms: i64) {
-        self.asleep_until_ms.store(until_ms, Ordering::Release);
+    pub(crate) fn idle_hold_only_until(&self, until_ms: i64) {
+        self.idle_until_ms.store(until_ms, Ordering::Release);
     }
 
     /// Whether tenants that sleep hold units in a window that runs.
     pub(crate) fn asleep_hold_units(&self, now_ms: i64) -> bool {
-        self.asleep_until_ms.load(Ordering::Acquire) > now_ms
+        self.idle_until_ms.load(Ordering::Acquire) > now_ms
     }
 
     /// How many tenants and scoped leases have something to record.

@@ -1,8 +1,8 @@
-//! Who has not called for a minute is kept as a few bytes (see `tenants/asleep.rs`), and made
-//! whole by the next call. So a million tenants may be idle in one process.
+//! Compacts callers and tenants that have been idle for a minute (see `tenants/compact.rs`); their
+//! next request restores them. So a million tenants may be idle in one process.
 //!
-//! A tenant is in one of the two tables, never in both: it changes over while its entry in the
-//! table of those awake is locked.
+//! A tenant is in one of the two tables, never in both: it moves while its entry in the table of
+//! active tenants is locked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,15 +19,15 @@ use crate::clock::Now;
 use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
 use crate::renewal;
-use crate::tenants::asleep::{AsleepCaller, CompactTenant};
+use crate::tenants::compact::{CompactCaller, CompactTenant};
 use crate::tenants::tenant::LiveTenant;
 
-/// Who has not been looked up for this long falls asleep: twice the age at which whoever calls is
-/// looked up again.
-pub(crate) const NAP: Duration = Duration::from_secs(60);
+/// Callers and tenants that were not looked up for this long are compacted: twice the age at which
+/// an active caller is looked up again.
+pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(60);
 
-/// Most that fall asleep in one go, before other tasks are let on; and most that are woken in one
-/// sweep to give back what they hold.
+/// Most that are compacted before the task yields, and most that one sweep restores so that they
+/// give back what they hold.
 const AT_ONCE: usize = 4_096;
 
 /// A table with room for this many is not worth making smaller.
@@ -35,14 +35,14 @@ const SMALL: usize = 1_024;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(crate) struct Sleepers {
+pub(crate) struct IdleTenants {
     tenants: DashMap<Surrogate, CompactTenant>,
-    callers: DashMap<u128, AsleepCaller, ByProbe>,
+    callers: DashMap<u128, CompactCaller, ByProbe>,
     /// Some may hold units under an incarnation that has been sealed.
     sealed: AtomicBool,
 }
 
-impl Sleepers {
+impl IdleTenants {
     pub(super) fn tenants(&self) -> usize {
         self.tenants.len()
     }
@@ -56,7 +56,7 @@ impl Sleepers {
         self.sealed.load(Ordering::Relaxed)
     }
 
-    /// This caller is awake, or nobody's.
+    /// Drops a caller that is active again, or whose credential is unknown.
     pub(super) fn forget_caller(&self, probe: CredentialKey) {
         self.callers.remove(&probe.0);
     }
@@ -65,14 +65,14 @@ impl Sleepers {
         self.callers.contains_key(&probe.0)
     }
 
-    /// Any key may have been revoked.
+    /// Drops all callers: any key may have been revoked.
     pub(super) fn forget_callers(&self) {
         self.callers.clear();
     }
 }
 
 impl Inner {
-    /// The tenant in memory, woken if it slept.
+    /// The tenant in memory, restored if it was compacted.
     pub(super) fn tenant_in_memory(&self, surrogate: Surrogate) -> Option<Arc<LiveTenant>> {
         if let Some(awake) = self.tenants.get(&surrogate) {
             return Some(awake.clone());
@@ -90,32 +90,32 @@ impl Inner {
             Slot::Occupied(awake) => return Some(awake.get().clone()),
             Slot::Vacant(slot) => slot,
         };
-        let tenant = match self.sleepers.tenants.remove(&surrogate) {
-            Some((_, asleep)) => asleep.wake(&self.live.load(), &self.hub, self.clock.now()),
+        let tenant = match self.idle.tenants.remove(&surrogate) {
+            Some((_, compact)) => compact.wake(&self.live.load(), &self.hub, self.clock.now()),
             None => make()?,
         };
         Some(slot.insert(tenant).clone())
     }
 
-    /// A key of this tenant was revoked, with the change of this number: its callers are not taken
-    /// for known any more, and those that sleep find out when they wake.
+    /// Notes that a key of this tenant was revoked, with the number of that change: its callers are
+    /// looked up again, compacted ones once they are restored.
     pub(super) fn revoked(&self, surrogate: Surrogate, change: u64) {
         match self.tenants.entry(surrogate) {
             Slot::Occupied(awake) => awake.get().revoked(change),
-            // Locked meanwhile: it cannot wake.
+            // Locked meanwhile: it cannot be restored.
             Slot::Vacant(_slot) => {
-                if let Some(mut asleep) = self.sleepers.tenants.get_mut(&surrogate) {
-                    asleep.revoked(change);
+                if let Some(mut compact) = self.idle.tenants.get_mut(&surrogate) {
+                    compact.revoked(change);
                 }
             }
         }
     }
 
-    /// A caller that slept, as it was last known.
+    /// Restores a compacted caller, as it was last known.
     pub(super) fn wake_caller(&self, probe: CredentialKey) -> Option<Arc<KnownCaller>> {
-        let (_, asleep) = self.sleepers.callers.remove(&probe.0)?;
-        let looked_up_ns = asleep.looked_up_ns();
-        let (surrogate, values, expires_ms, as_of) = asleep.wake();
+        let (_, compact) = self.idle.callers.remove(&probe.0)?;
+        let looked_up_ns = compact.looked_up_ns();
+        let (surrogate, values, expires_ms, as_of) = compact.wake();
         let tenant = self.tenant_in_memory(surrogate)?;
         let sheet = tenant.last_sheet();
         Some(Arc::new(KnownCaller {
@@ -129,22 +129,22 @@ impl Inner {
         }))
     }
 
-    /// Puts to sleep who has not called for `nap`: callers first, who keep their tenants awake. Who
-    /// has been idle for longer than `idle` is to leave altogether, and is not put to sleep again.
-    pub(super) async fn put_to_sleep(&self, nap: Duration, idle: Duration) {
+    /// Compacts what has been idle for `after`: callers first, for they keep their tenants active.
+    /// What has been idle for `evict_after` is about to leave memory and is not compacted again.
+    pub(super) async fn compact_idle(&self, after: Duration, evict_after: Duration) {
         let now = self.clock.now();
-        let span = nanos(nap)..nanos(idle);
+        let span = nanos(after)..nanos(evict_after);
         let is_idle = |at_ns: u64| span.contains(&now.mono_ns.saturating_sub(at_ns));
         let idle = self.callers.iter().filter(|it| is_idle(it.looked_up_ns()));
         let idle: Vec<u128> = idle.map(|it| *it.key()).collect();
         for (i, probe) in idle.iter().enumerate() {
             self.callers.remove_if(probe, |_, caller| {
-                let falls = is_idle(caller.looked_up_ns()) && Arc::strong_count(caller) == 1;
-                // One whose key was revoked since has nothing to wake for.
-                if falls && !caller.is_outdated() {
-                    self.sleepers.callers.insert(*probe, AsleepCaller::of(caller));
+                let leaves = is_idle(caller.looked_up_ns()) && Arc::strong_count(caller) == 1;
+                // One whose key was revoked since is looked up anew.
+                if leaves && !caller.is_outdated() {
+                    self.idle.callers.insert(*probe, CompactCaller::of(caller));
                 }
-                falls
+                leaves
             });
             rest_now_and_then(i).await;
         }
@@ -152,26 +152,26 @@ impl Inner {
         let idle: Vec<Surrogate> = idle.map(|it| *it.key()).collect();
         for (i, surrogate) in idle.iter().enumerate() {
             self.tenants.remove_if(surrogate, |_, tenant| {
-                let Some(asleep) = CompactTenant::of(tenant, &self.hub, now) else { return false };
-                self.hub.asleep_hold_until(asleep.unused_until_ms());
-                self.sleepers.tenants.insert(*surrogate, asleep);
+                let Some(compact) = CompactTenant::of(tenant, &self.hub, now) else { return false };
+                self.hub.idle_hold_until(compact.unused_until_ms());
+                self.idle.tenants.insert(*surrogate, compact);
                 true
             });
             rest_now_and_then(i).await;
         }
     }
 
-    /// The gate closes: gives back what sleepers hold, some at a time, so that not all of them are
-    /// awake at once. Returns how many leases could not be given back.
-    pub(super) async fn close_sleepers(&self, deadline: Instant) -> usize {
+    /// Gives back what idle tenants hold, for a gate that closes: some at a time, so that not all of
+    /// them are restored at once. Returns how many leases could not be given back.
+    pub(super) async fn close_idle(&self, deadline: Instant) -> usize {
         let mut kept = 0;
         loop {
             let mut some: Vec<Surrogate> =
-                self.sleepers.tenants.iter().take(AT_ONCE).map(|it| *it.key()).collect();
+                self.idle.tenants.iter().take(AT_ONCE).map(|it| *it.key()).collect();
             some.sort_unstable(); // a table has no order of its own
             // Something was kept: the time is up.
             if some.is_empty() || kept > 0 {
-                return kept + self.sleepers.tenants.len();
+                return kept + self.idle.tenants.len();
             }
             let woken = some.iter().filter_map(|surrogate| self.tenant_in_memory(*surrogate));
             let leases = woken.flat_map(|tenant| tenant.core.leases()).collect();
@@ -182,55 +182,56 @@ impl Inner {
         }
     }
 
-    /// Wakes those who hold units under an incarnation that has been sealed, some at a time.
-    pub(super) fn wake_sealed(&self, now_ms: i64) {
+    /// Restores tenants that hold units under a sealed incarnation, some at a time.
+    pub(super) fn restore_sealed(&self, now_ms: i64) {
         let current = self.hub.incarnation();
         let holds =
             |it: &CompactTenant| it.unused_until_ms() > now_ms && it.incarnation() != current;
-        let all = self.sleepers.tenants.iter().filter(|it| holds(it.value()));
+        let all = self.idle.tenants.iter().filter(|it| holds(it.value()));
         let mut some: Vec<Surrogate> = all.take(AT_ONCE).map(|it| *it.key()).collect();
         some.sort_unstable(); // a table has no order of its own
-        self.sleepers.sealed.store(some.len() == AT_ONCE, Ordering::Relaxed);
+        self.idle.sealed.store(some.len() == AT_ONCE, Ordering::Relaxed);
         for surrogate in some {
             self.tenant_in_memory(surrogate);
         }
     }
 
-    /// Forgets who has slept for `idle`, and wakes some who hold units to give back first.
-    pub(super) fn forget_sleepers(&self, now: Now, keep_callers: Duration, idle: Duration) {
+    /// Forgets what has been compacted for `idle`, and restores some that have units to give back
+    /// first.
+    pub(super) fn forget_idle(&self, now: Now, keep_callers: Duration, idle: Duration) {
         let age = |at_ns: u64| now.mono_ns.saturating_sub(at_ns);
-        self.sleepers.callers.retain(|_, it| age(it.looked_up_ns()) < nanos(keep_callers));
+        self.idle.callers.retain(|_, it| age(it.looked_up_ns()) < nanos(keep_callers));
         let is_old = |at_ns: u64| age(at_ns) >= nanos(idle);
-        let (mut held_until_ms, mut rich) = (i64::MIN, Vec::new());
-        self.sleepers.tenants.retain(|surrogate, asleep| {
-            let holds = asleep.unused_until_ms();
+        let (mut held_until_ms, mut leased) = (i64::MIN, Vec::new());
+        self.idle.tenants.retain(|surrogate, compact| {
+            let holds = compact.unused_until_ms();
             held_until_ms = held_until_ms.max(holds);
-            if is_old(asleep.read_ns()) && asleep.has_leases() && rich.len() < AT_ONCE {
-                rich.push(*surrogate);
+            if is_old(compact.read_ns()) && compact.has_leases() && leased.len() < AT_ONCE {
+                leased.push(*surrogate);
             }
-            !is_old(asleep.read_ns()) || asleep.has_leases()
+            !is_old(compact.read_ns()) || compact.has_leases()
         });
-        self.hub.asleep_hold_only_until(held_until_ms);
-        rich.sort_unstable(); // a table has no order of its own
-        for surrogate in rich {
-            // From here on it is one that has been idle for long: see `sweep`.
+        self.hub.idle_hold_only_until(held_until_ms);
+        leased.sort_unstable(); // a table has no order of its own
+        for surrogate in leased {
+            // From here on it is a tenant that has been idle for long: see `sweep`.
             self.tenant_in_memory(surrogate);
         }
         shrink(&self.callers);
         shrink(&self.tenants);
-        shrink(&self.sleepers.callers);
-        shrink(&self.sleepers.tenants);
+        shrink(&self.idle.callers);
+        shrink(&self.idle.tenants);
     }
 }
 
-/// Lets other tasks on between two [`AT_ONCE`].
+/// Yields after each [`AT_ONCE`].
 async fn rest_now_and_then(i: usize) {
     if i % AT_ONCE == AT_ONCE - 1 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Gives memory back that a table had for many more: tables do not by themselves.
+/// Frees the memory that a table had for many more entries: tables do not shrink by themselves.
 fn shrink<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher + Clone>(table: &DashMap<K, V, S>) {
     if table.capacity() > 4 * table.len().max(SMALL) {
         table.shrink_to_fit();
@@ -285,7 +286,7 @@ mod tests {
         prop::collection::vec(op, 1..150)
     }
 
-    /// What is open, what was used in the hour that runs, by tenant, and how many fell asleep.
+    /// What is open, what was used in the hour that runs, by tenant, and how many were compacted.
     #[derive(Default)]
     struct Model {
         open: Vec<(Permit, u8, u64)>,
@@ -340,9 +341,9 @@ mod tests {
                 Op::Doze => {
                     let busy = model.open.len();
                     clock.advance(Duration::from_millis(10)); // buckets fill
-                    let (asleep, awake) = gate.doze().await;
+                    let (compact, awake) = gate.doze().await;
                     assert!(awake >= usize::from(busy > 0));
-                    model.slept += asleep;
+                    model.slept += compact;
                 }
                 Op::Advance(minutes) => {
                     let hour = |clock: &crate::ManualClock| clock.now().wall_ms / 3_600_000;
@@ -368,8 +369,8 @@ mod tests {
         // Sheets of before, and the renewer, let go of what they have in hand.
         tokio::time::sleep(Duration::from_secs(2)).await;
         clock.advance(Duration::from_secs(1));
-        let (asleep, awake) = gate.doze().await;
-        model.slept += asleep;
+        let (compact, awake) = gate.doze().await;
+        model.slept += compact;
         assert_eq!(awake, 0, "somebody cannot sleep: {:?}", gate.inner);
         let used: u64 = model.ever.values().sum();
         gate.close().await.unwrap();

@@ -1,7 +1,6 @@
-//! A tenant that sleeps: nobody has called for a minute, and it is kept as a few bytes. What its
-//! leases hold stays taken, its use row goes on where it stopped, and what the directory said of it
-//! is there for as long as the store is away. Nothing of it is in use, so nothing is lost by taking
-//! it apart; the next call makes it whole again.
+//! An idle tenant or caller, packed into a few bytes. Its leases keep what they hold, its use row
+//! goes on where it stopped, and its directory record is there for as long as the store is away.
+//! Nothing of it is in use, so packing loses nothing; the next request restores it.
 //!
 //! The bytes are this process's own and never leave it.
 
@@ -44,8 +43,8 @@ struct Parts<'a> {
 }
 
 impl CompactTenant {
-    /// Takes a tenant apart that only its table holds. `None`: something of it is in use, or not
-    /// recorded yet.
+    /// Packs a tenant that only its table holds. `None`: something of it is in use, or not recorded
+    /// yet.
     ///
     /// The caller keeps others from getting at the table's entry meanwhile.
     pub(crate) fn of(tenant: &Arc<LiveTenant>, hub: &Hub, now: Now) -> Option<Self> {
@@ -101,7 +100,7 @@ impl CompactTenant {
         u64::from_le_bytes(word(&self.0, 0))
     }
 
-    /// Until when it holds units that nobody uses: the latest end of their windows.
+    /// Until when it holds unused units: the latest end of their windows.
     pub(crate) fn unused_until_ms(&self) -> i64 {
         i64::from_le_bytes(word(&self.0, 8))
     }
@@ -121,13 +120,13 @@ impl CompactTenant {
     }
 }
 
-/// A caller that sleeps: when it was looked up, and then whose credential it is.
+/// An idle caller, packed: when it was looked up, and then whose credential it is.
 #[derive(Debug)]
-pub(crate) struct AsleepCaller(Box<[u8]>);
+pub(crate) struct CompactCaller(Box<[u8]>);
 
 type CallerParts<'a> = (Surrogate, Cow<'a, ScopeValues>, i64, u64);
 
-impl AsleepCaller {
+impl CompactCaller {
     pub(crate) fn of(caller: &KnownCaller) -> Self {
         let (surrogate, values) = (caller.tenant.core.surrogate, Cow::Borrowed(&caller.values));
         let parts: CallerParts<'_> = (surrogate, values, caller.expires_ms, caller.as_of);
