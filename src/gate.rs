@@ -58,6 +58,7 @@ mod sources;
 mod standing;
 mod statement;
 mod stores;
+mod tenants;
 mod unleased;
 mod usage;
 
@@ -191,7 +192,7 @@ impl Gate {
     ) -> Step {
         let inner = &*self.inner;
         let now = inner.clock.now();
-        let live = inner.live.load();
+        let live = inner.catalogs.live.load();
 
         // What waited for its claim on an idempotency key has been decided already.
         if let Some(answer) = waited.answer {
@@ -290,7 +291,7 @@ impl Gate {
     /// guest.
     #[inline]
     fn is_away(&self, waited: &Waited, of: &HoldContext) -> bool {
-        waited.store_away || self.inner.guests.has(&of.sheet.tenant)
+        waited.store_away || self.inner.tenants.guests.has(&of.sheet.tenant)
     }
 
     /// What a decision against a request comes to: a wait, a refusal, or neither under `shadow`.

@@ -170,7 +170,7 @@ impl Model {
     /// Every lease there is. No two are ever of one pool.
     fn learn(&mut self, gate: &Gate) {
         let mut all = gate.inner.hub.scoped.all_leases();
-        for tenant in &gate.inner.tenants {
+        for tenant in &gate.inner.tenants.active {
             all.extend(tenant.last_sheet().open_leases().cloned());
         }
         for admitted in self.open.iter().map(|open| &open.0).chain(&self.over) {
@@ -237,7 +237,7 @@ impl Model {
 
 /// Every pool of the store against the lease that there was of it.
 async fn assert_pools(gate: &Gate, store: &Memory, leases: &HashMap<PoolId, Arc<Lease>>) {
-    let writer = &gate.inner.writer;
+    let writer = &gate.inner.leasing.writer;
     let mut pools = store.keys();
     pools.retain(|key| key.pk.split('#').nth(2) == Some("Q"));
     for key in pools {
@@ -280,10 +280,10 @@ async fn run(program: Vec<Op>) {
     assert_pools(&gate, &store, &model.leases).await;
 
     gate.flush_now().await.unwrap();
-    let reader = Writer { incarnation: 1, space: gate.inner.writer.space.clone() };
+    let reader = Writer { incarnation: 1, space: gate.inner.leasing.writer.space.clone() };
     let now_ms = clock.now().wall_ms;
     let ledger = Ledger::new(Arc::new(store.clone()), reader);
-    let tenant = *gate.inner.tenants.iter().next().unwrap().key();
+    let tenant = *gate.inner.tenants.active.iter().next().unwrap().key();
     let mut used = BTreeMap::<String, u64>::new();
     for day in ledger.uses(tenant, |_, _| false, now_ms).await.unwrap() {
         assert_eq!(day.scale, if &*day.meter == "credits" { 10 } else { 1 });

@@ -170,7 +170,7 @@ impl Gate {
     fn try_admit(&self, ask: &Ask, waited: &Waited) -> Result<Hold, Denied> {
         let inner = &*self.inner;
         let now = inner.clock.now();
-        let live = inner.live.load();
+        let live = inner.catalogs.live.load();
         if let Some(reason) = &waited.refused {
             return Err(Denied::Refuse(inner.turn_away(reason.clone(), None)));
         }

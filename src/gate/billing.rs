@@ -214,7 +214,7 @@ impl Inner {
         let Some(tenant) = event.object["metadata"][CHECKOUT_TENANT].as_str() else {
             return Ok(Mark::Unknown);
         };
-        let found = match self.directory.find(tenant).await {
+        let found = match self.tenants.directory.find(tenant).await {
             Ok(found) => found,
             Err(error) if is_final(&error) => None,
             Err(error) => return Err(error.into()),
@@ -252,7 +252,7 @@ impl Inner {
         customers: &Customers,
         event: &WebhookEvent,
     ) -> Result<BTreeMap<String, BTreeSet<String>>, EffectFailed> {
-        let catalog = self.live.load().catalog.clone();
+        let catalog = self.catalogs.live.load().catalog.clone();
         let mut seen: Vec<(String, String, i64)> = Vec::new();
         let mut note = |object: &serde_json::Value, at_s: i64| {
             seen.extend(prices(object).into_iter().map(|(id, key)| (id, key, at_s)));

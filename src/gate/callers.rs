@@ -19,8 +19,9 @@ use crate::config::OnUnknown;
 use crate::decision::Reason;
 use crate::directory::{credential_tag, name_tag};
 use crate::identity::{
-    ANONYMOUS, Caller, CredentialHash, CredentialKey, Identity, Presented, RequestView, ScopeHash,
-    Scopes, is_own_id, line, named_caller,
+    ANONYMOUS, Caller, CredentialHash, CredentialHasher, CredentialKey, Identifier, Identify,
+    Identity, Presented, RequestView, ScopeHash, Scopes, UnknownCache, is_own_id, line,
+    named_caller,
 };
 use crate::repeated::repeated;
 use crate::sheets::sheet::Sheet;
@@ -51,6 +52,17 @@ pub(super) const READS_IN_HAND: usize = 16_384;
 /// After so many waits what a request has found unknown is so, though something of that name was
 /// made lately: the first look-up may have begun before that, the second has not. It was revoked.
 const SURE: u8 = 2;
+
+/// How callers are known by what they present.
+pub(crate) struct Credentials {
+    pub(crate) identifier: Identifier,
+    /// The host's own code, asked first.
+    pub(crate) custom: Option<Arc<dyn Identify>>,
+    /// Makes the keys of callers that a trusted source has named.
+    pub(crate) hasher: CredentialHasher,
+    /// Credentials that were unknown a moment ago.
+    pub(crate) unknown: UnknownCache,
+}
 
 /// What step 1 came to.
 pub(crate) enum Identification {
@@ -85,7 +97,7 @@ impl Gate {
         rounds: u8,
     ) -> Identification {
         let inner = &self.inner;
-        if let Some(custom) = &inner.custom {
+        if let Some(custom) = &inner.credentials.custom {
             match custom.identify(view) {
                 Identity::Tenant(caller) if is_own_id(&caller.tenant) => {
                     return Identification::Refused(Reason::Unidentified);
@@ -95,13 +107,13 @@ impl Gate {
                 Identity::Nobody => {}
             }
         }
-        let Ok(presented) = inner.identifier.present(view) else {
+        let Ok(presented) = inner.credentials.identifier.present(view) else {
             return Identification::Refused(Reason::Unidentified);
         };
-        let Some(probe) = inner.identifier.probe(&presented) else {
+        let Some(probe) = inner.credentials.identifier.probe(&presented) else {
             return self.nobody(auth, now, rounds);
         };
-        if let Some(known) = inner.callers.get(&probe.0)
+        if let Some(known) = inner.tenants.callers.get(&probe.0)
             && known.is_fresh(now)
         {
             if known.wants_refresh(now) {
@@ -119,11 +131,11 @@ impl Gate {
         let Presented::ApiKey { key, .. } = presented else {
             return;
         };
-        let Ok(hashes) = self.inner.identifier.hashes(key) else {
+        let Ok(hashes) = self.inner.credentials.identifier.hashes(key) else {
             return;
         };
         let refresh = Refresh::Caller(probe, Wanted::Credential(hashes));
-        if self.inner.refreshes.try_send(refresh).is_err() {
+        if self.inner.tenants.refreshes.try_send(refresh).is_err() {
             known.refreshing.store(false, Ordering::Release);
         }
     }
@@ -138,34 +150,37 @@ impl Gate {
         rounds: u8,
     ) -> Identification {
         let inner = &self.inner;
-        if inner.unknown.contains(probe, now)
+        if inner.credentials.unknown.contains(probe, now)
             && (rounds >= SURE || !self.was_just_made(&presented, now))
         {
             return self.unidentified(now, rounds);
         }
         match presented {
-            Presented::ApiKey { key, .. } => match inner.identifier.hashes(key) {
+            Presented::ApiKey { key, .. } => match inner.credentials.identifier.hashes(key) {
                 Ok(hashes) => {
                     // Whose a key is is not known yet: look-ups wait by where they come from.
-                    let whose = inner.identifier.peer(view).map_or(0, |ip| match line(ip) {
-                        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-                        IpAddr::V6(ip) => ip.to_bits(),
-                    });
+                    let whose =
+                        inner.credentials.identifier.peer(view).map_or(0, |ip| match line(ip) {
+                            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+                            IpAddr::V6(ip) => ip.to_bits(),
+                        });
                     Identification::Ask(self.load(probe, Wanted::Credential(hashes), whose))
                 }
                 Err(_) => Identification::Refused(Reason::Unidentified),
             },
             #[cfg(feature = "jwt")]
-            Presented::Jwt { token, .. } => match inner.identifier.verify(token, now.wall_ms) {
-                Ok(verified) => {
-                    let expires_ms = verified.until_ms;
-                    let caller = verified.caller();
-                    let whose = name_tag(caller.tenant.as_bytes());
-                    let wanted = Wanted::Named { caller, expires_ms };
-                    Identification::Ask(self.load(probe, wanted, whose))
+            Presented::Jwt { token, .. } => {
+                match inner.credentials.identifier.verify(token, now.wall_ms) {
+                    Ok(verified) => {
+                        let expires_ms = verified.until_ms;
+                        let caller = verified.caller();
+                        let whose = name_tag(caller.tenant.as_bytes());
+                        let wanted = Wanted::Named { caller, expires_ms };
+                        Identification::Ask(self.load(probe, wanted, whose))
+                    }
+                    Err(_) => Identification::Refused(Reason::Unidentified),
                 }
-                Err(_) => Identification::Refused(Reason::Unidentified),
-            },
+            }
             Presented::Tenant { id, user, .. } => match named_caller(&id, user.as_deref()) {
                 Ok(caller) => {
                     let expires_ms = i64::MAX;
@@ -184,13 +199,13 @@ impl Gate {
 
     /// Whether what was unknown was made since: a key that was imported, a tenant.
     fn was_just_made(&self, presented: &Presented<'_>, now: Now) -> bool {
-        let (inner, unknown) = (&self.inner, &self.inner.unknown);
+        let (inner, unknown) = (&self.inner, &self.inner.credentials.unknown);
         if !unknown.has_made() {
             return false;
         }
         match presented {
             Presented::ApiKey { key, .. } => {
-                let hashes = inner.identifier.hashes(key).unwrap_or_default();
+                let hashes = inner.credentials.identifier.hashes(key).unwrap_or_default();
                 hashes.iter().any(|hash| unknown.was_made(credential_tag(hash), now))
             }
             // Its tenant's name is in the token; while anything was made it is looked up again.
@@ -204,12 +219,12 @@ impl Gate {
     /// A caller that somebody we trust has named: cached by the name and its scopes.
     fn named(&self, caller: Caller, expires_ms: i64, now: Now, rounds: u8) -> Identification {
         let probe = self.inner.probe_of(&caller);
-        if let Some(known) = self.inner.callers.get(&probe.0)
+        if let Some(known) = self.inner.tenants.callers.get(&probe.0)
             && known.is_fresh(now)
         {
             return Identification::Caller(known.clone());
         }
-        let unknown = &self.inner.unknown;
+        let unknown = &self.inner.credentials.unknown;
         if unknown.contains(probe, now)
             && (rounds >= SURE
                 || !unknown.has_made()
@@ -231,7 +246,7 @@ impl Gate {
 
     /// Nobody we know: as configured.
     fn unidentified(&self, now: Now, rounds: u8) -> Identification {
-        match self.inner.config.identity.unknown {
+        match self.inner.settings.identity.unknown {
             OnUnknown::Anonymous => self.named(Caller::new(ANONYMOUS), i64::MAX, now, rounds),
             OnUnknown::Reject | OnUnknown::Create => Identification::Refused(Reason::Unidentified),
         }
@@ -246,19 +261,20 @@ impl Gate {
             }
             // Who is in memory can be taken for what it was, unless something is known to have
             // changed; and it is known whose it is.
-            let awake = inner.callers.get(&probe.0).map(|it| it.clone());
+            let awake = inner.tenants.callers.get(&probe.0).map(|it| it.clone());
             let is_known = awake.is_some() || inner.is_remembered(probe);
-            let is_in_doubt = |it: &KnownCaller| inner.recent.is_in_doubt(it.looked_up_ns());
+            let is_in_doubt =
+                |it: &KnownCaller| inner.tenants.recent.is_in_doubt(it.looked_up_ns());
             let waits_long = !is_known || awake.as_deref().is_some_and(is_in_doubt);
             let wait = if waits_long { LOOK_UP_WAIT } else { LEASE_WAIT };
             let whose = awake.map_or(whose, |it| it.tenant.core.surrogate.as_u128());
             let load = async {
-                let Some(_place) = inner.reads.place(whose).await else {
+                let Some(_place) = inner.tenants.reads.place(whose).await else {
                     return Err(LoadFailed::Busy);
                 };
                 inner.load_caller(probe, wanted.clone()).await.map_err(LoadFailed::Store)
             };
-            let loaded = inner.within(wait, inner.loads.once(&probe.0, load)).await;
+            let loaded = inner.within(wait, inner.tenants.loads.once(&probe.0, load)).await;
             match loaded {
                 Some(Ok(())) => return Waited::default(),
                 Some(Err(LoadFailed::Busy)) if inner.keep_as_known(probe) => {
@@ -276,7 +292,8 @@ impl Gate {
                 }
                 // It goes on in the background, for the next request.
                 None if is_known => {
-                    let _ = inner.refreshes.try_send(Refresh::Caller(probe, wanted.clone()));
+                    let _ =
+                        inner.tenants.refreshes.try_send(Refresh::Caller(probe, wanted.clone()));
                 }
                 None => {}
             }
@@ -303,15 +320,15 @@ impl Gate {
         Some(Box::pin(async move {
             let key = tenant.core.surrogate.as_u128();
             let read = async {
-                let place = inner.reads.place(key).await;
+                let place = inner.tenants.reads.place(key).await;
                 place.as_ref().ok_or(LoadFailed::Busy)?;
                 inner.read_again(&tenant).await;
                 Ok::<(), LoadFailed>(())
             };
-            let is_in_doubt = inner.recent.is_in_doubt(tenant.read_ns());
+            let is_in_doubt = inner.tenants.recent.is_in_doubt(tenant.read_ns());
             let wait = if is_in_doubt { LOOK_UP_WAIT } else { LEASE_WAIT };
             // A tenant that cannot be read stays as it was last known.
-            let read = inner.within(wait, inner.loads.once(&key, read)).await;
+            let read = inner.within(wait, inner.tenants.loads.once(&key, read)).await;
             if !matches!(read, Some(Ok(()))) {
                 inner.keep_tenant(&tenant);
                 inner.refresh_soon(&tenant);
@@ -359,7 +376,7 @@ impl Inner {
     }
 
     fn hashed_ip(&self, sheet: &Sheet, view: &dyn RequestView) -> Option<NonZeroU128> {
-        let scopes = Scopes { ip: self.identifier.peer(view), ..Scopes::default() };
+        let scopes = Scopes { ip: self.credentials.identifier.peer(view), ..Scopes::default() };
         let hash = scopes.hash(sheet.tenant.surrogate, &Scope::Ip)?;
         NonZeroU128::new(ScopeHash::as_u128(hash))
     }

@@ -12,9 +12,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::Inner;
 use crate::catalog::{Catalog, MeterSource, Zone};
 use crate::error::Error;
+use crate::policy::resolve::LiveCatalog;
 use crate::store::layout::{self, Space, check_format};
 use crate::store::{
     Change, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, Value, When, Write, Written,
@@ -33,6 +36,21 @@ const PARTS: &str = "parts";
 /// Most changes of the time zone that are looked back on: what ran when an older one was made has
 /// ended.
 const ZONES: usize = 8;
+
+/// The catalog in force, and how another comes into force.
+pub(crate) struct Catalogs {
+    pub(crate) source: PlanSource,
+    /// Held from reading the plan file until it is in force: what was read first must not come
+    /// into force last.
+    pub(super) reloads: tokio::sync::Mutex<()>,
+    pub(crate) live: Arc<ArcSwap<LiveCatalog>>,
+}
+
+impl Catalogs {
+    pub(super) fn new(source: PlanSource, live: Arc<ArcSwap<LiveCatalog>>) -> Self {
+        Self { source, reloads: tokio::sync::Mutex::new(()), live }
+    }
+}
 
 /// Where plans come from.
 #[derive(Clone, Debug)]
@@ -232,22 +250,22 @@ impl Inner {
     /// Looks at the plan file, and puts it into force if its content is another. `Ok(true)`: it
     /// did.
     pub(super) async fn reload(&self) -> Result<bool, Error> {
-        let _turn = self.reloads.lock().await;
-        let (name, text) = self.plans.read().await?;
+        let _turn = self.catalogs.reloads.lock().await;
+        let (name, text) = self.catalogs.source.read().await?;
         self.put_in_force(&name, &text).await
     }
 
     /// The same of a text that has been read.
     pub(super) async fn put_in_force(&self, name: &str, text: &str) -> Result<bool, Error> {
-        let live = self.live.load_full();
+        let live = self.catalogs.live.load_full();
         if crate::catalog::content_hash(text) == live.catalog.hash {
             return Ok(false);
         }
         let now_ms = self.clock.now().wall_ms;
         let catalog = Catalog::parse(name, text, now_ms)?;
-        self.config.yields.check(name, &catalog)?;
-        self.config.yields.tell(&catalog);
-        let (store, space) = (&*self.store, &self.writer.space);
+        self.settings.yields.check(name, &catalog)?;
+        self.settings.yields.tell(&catalog);
+        let (store, space) = (&*self.leasing.ctx.store, &self.leasing.writer.space);
         let published = published(store, space).await?;
         let published = publish(store, space, &catalog, published, now_ms).await?;
         let revision = published.revision;
@@ -257,7 +275,7 @@ impl Inner {
         tracing::info!(revision, "a changed plan file is in force");
         crate::telemetry::catalog_info(revision, Some(live.revision));
         let catalog = published.in_force(catalog);
-        self.live.rcu(|live| live.followed_by(catalog.clone(), revision));
+        self.catalogs.live.rcu(|live| live.followed_by(catalog.clone(), revision));
         Ok(true)
     }
 }
@@ -283,7 +301,9 @@ mod tests {
         let gate = builder.clock(clock).open().await.unwrap();
         let acme = gate.tenant("acme").await.unwrap();
 
-        let PlanSource::File(_, files) = gate.inner.plans.clone() else { panic!("it is a file") };
+        let PlanSource::File(_, files) = gate.inner.catalogs.source.clone() else {
+            panic!("it is a file")
+        };
         let (hold, held) = std::sync::mpsc::channel::<()>();
         tokio::spawn(async move { files.run(move || held.recv().is_ok()).await });
         tokio::task::yield_now().await;
@@ -324,7 +344,7 @@ mod tests {
         assert!(has(&plans(1000)), "looked at once");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(has(&plans(2000)), "the same at two looks in a row");
-        assert_eq!(gate.inner.live.load().revision, 2, "no half of it has been published");
+        assert_eq!(gate.inner.catalogs.live.load().revision, 2, "no half of it has been published");
         file.set(&plans(3000));
         assert!(gate.reload().await.unwrap() && has(&plans(3000)), "who asks does not wait");
         gate.close().await.unwrap();

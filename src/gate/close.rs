@@ -48,7 +48,7 @@ impl Inner {
             for sheet in tenants {
                 self.hub.all_paid(Some(&sheet)).await;
             }
-            self.flusher.flush_now().await
+            self.recording.flusher.flush_now().await
         };
         if !matches!(tokio::time::timeout(PAY_WITHIN, recorded).await, Ok(Ok(()))) {
             tracing::debug!("what was ingested is on record, what it owes will be");
@@ -85,42 +85,42 @@ impl Gate {
     pub async fn close_within(&self, time: Duration) -> Result<(), Error> {
         let inner = &self.inner;
         let deadline = Instant::now() + time;
-        let maintenance = inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let maintenance = inner.closing.maintenance.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(maintenance) = maintenance {
             maintenance.close().await;
         }
         inner.hub.reach.is_watched_no_more();
         // Whatever one tenant's trouble keeps waiting here, the flush has the rest of the time.
         let before_flush = deadline - time / 2;
-        if let Some(sharing) = inner.sharing.get() {
+        if let Some(sharing) = inner.leasing.sharing.get() {
             sharing.close(before_flush).await;
         }
-        let cut = inner.in_hand.close();
+        let cut = inner.closing.in_hand.close();
         if cut > 0 {
             tracing::warn!(requests = cut, "still with their handlers: settled as aborted");
         }
-        inner.ingest.close(before_flush).await; // what it draws from leases is flushed below
-        if !inner.settler.close(before_flush).await {
+        inner.recording.events.close(before_flush).await; // what it draws from leases is flushed below
+        if !inner.recording.settler.close(before_flush).await {
             tracing::warn!("not settled: requests with idempotency keys that were not answered");
         }
         // What guests used the flush below has.
         inner.close_guests(before_flush.min(Instant::now() + SETTLE_WITHIN)).await;
         inner.settle_late(before_flush).await;
-        inner.renewer.close().await;
-        let flushed = inner.flusher.close(deadline).await;
+        inner.leasing.renewer.close().await;
+        let flushed = inner.recording.flusher.close(deadline).await;
         let (log, flushed) = match flushed {
             Ok(log) => (log, Ok(())),
             Err(error) => (None, Err(error)),
         };
         let for_leases = deadline - time / FOR_THE_SEAL;
         let kept = inner.close_idle(for_leases).await
-            + renewal::give_back(&inner.ctx, inner.all_leases(), for_leases).await;
+            + renewal::give_back(&inner.leasing.ctx, inner.all_leases(), for_leases).await;
         if kept > 0 {
             tracing::warn!(leases = kept, "not given back: their units stay spent");
         }
         if let Some(log) = log {
             // Only now: from here on others may take what could not be given back.
-            let ended = tokio::time::timeout_at(deadline, log.end(&*inner.store)).await;
+            let ended = tokio::time::timeout_at(deadline, log.end(&*inner.leasing.ctx.store)).await;
             if !matches!(ended, Ok(Ok(()))) {
                 tracing::warn!("the usage log could not be ended: others will look at it in vain");
             }
@@ -128,10 +128,10 @@ impl Gate {
         // Last: a Stripe that does not answer must not keep units from being given back.
         #[cfg(feature = "stripe")]
         inner.close_reports(deadline).await;
-        if let Some(units) = inner.store.units() {
+        if let Some(units) = inner.leasing.ctx.store.units() {
             tracing::info!(read = units.read, write = units.write, "units the store has charged");
         }
-        let closed = tokio::time::timeout_at(deadline, inner.store.close()).await;
+        let closed = tokio::time::timeout_at(deadline, inner.leasing.ctx.store.close()).await;
         flushed?;
         Ok(closed.unwrap_or_else(|_| Err(still_open()))?)
     }
@@ -142,14 +142,14 @@ impl Gate {
     ///
     /// What could not be written; it stays in memory and is tried again.
     pub async fn flush_now(&self) -> Result<(), Error> {
-        Ok(self.inner.flusher.flush_now().await?)
+        Ok(self.inner.recording.flusher.flush_now().await?)
     }
 
     /// Returns when everything counted before this call is in the store.
     pub(crate) fn recorded(&self) -> super::Pending {
         let inner = self.inner.clone();
         Box::pin(async move {
-            inner.flusher.barrier().await;
+            inner.recording.flusher.barrier().await;
             super::Waited::default()
         })
     }

@@ -96,7 +96,7 @@ impl Gate {
 
 impl Inner {
     pub(super) async fn link(&self, tenant: &str, customer: &str) -> Result<(), EffectFailed> {
-        let found = self.directory.find(tenant).await?.ok_or(DirectoryError::NoTenant)?;
+        let found = self.tenants.directory.find(tenant).await?.ok_or(DirectoryError::NoTenant)?;
         found.link_customer(customer).await?;
         self.settle_customer(customer, "what its customer's events said before").await
     }
@@ -108,7 +108,7 @@ impl Inner {
         customer: &str,
         note: &str,
     ) -> Result<(), EffectFailed> {
-        let customers = Customers::new(self.store.clone(), self.writer.space.clone());
+        let customers = Customers::new(self.leasing.ctx.store.clone(), self.leasing.writer.space.clone());
         let mut known = customers.read(customer).await?;
         for _ in 0..ROUNDS {
             let fetched = self.fetch_wanted(&customers, customer, &mut known).await;
@@ -212,7 +212,7 @@ impl Inner {
         customer: &str,
         known: &mut KnownCustomer,
     ) -> Result<(), EffectFailed> {
-        let catalog = self.live.load().catalog.clone();
+        let catalog = self.catalogs.live.load().catalog.clone();
         let unresolved = known.facts.unresolved(|key| catalog.sold_at(key));
         for price in unresolved.into_iter().take(MAX_RECALLED) {
             let means = |key: &str| catalog.sold_at(key).is_some();
@@ -243,7 +243,7 @@ impl Inner {
             },
             WantedObject::Price(id) => {
                 let (key, at_s) = stripe.lookup_key(id).await?;
-                if self.live.load().catalog.sold_at(&key).is_some() {
+                if self.catalogs.live.load().catalog.sold_at(&key).is_some() {
                     customers.note_price(id, &key, at_s).await?;
                 }
                 customers.change(customer, |facts| facts.price(id, &key, at_s)).await?
@@ -273,7 +273,7 @@ impl Inner {
         tenant: Option<&Tenant>,
     ) -> Result<(), EffectFailed> {
         let state = self.state_of(known);
-        let catalog = self.live.load().catalog.clone();
+        let catalog = self.catalogs.live.load().catalog.clone();
         let pending: BTreeSet<String> = match tenant {
             Some(tenant) => {
                 let due = self.due_topups(&catalog, &state, tenant).await?;
@@ -293,7 +293,7 @@ impl Inner {
     }
 
     fn state_of(&self, known: &KnownCustomer) -> PlanState {
-        let catalog = &self.live.load().catalog;
+        let catalog = &self.catalogs.live.load().catalog;
         known.facts.state(|price| catalog.sold_at(price))
     }
 
@@ -306,7 +306,7 @@ impl Inner {
     ) -> Result<Vec<(String, Grant)>, EffectFailed> {
         let mut due = topups(catalog, state, tenant);
         if !due.is_empty() {
-            let past = self.directory.past_grants(tenant.record().surrogate).await?;
+            let past = self.tenants.directory.past_grants(tenant.record().surrogate).await?;
             due.retain(|(_, grant)| !past.contains(&grant.id));
         }
         Ok(due)
@@ -324,11 +324,11 @@ impl Inner {
         note: &str,
     ) -> Result<Option<Tenant>, EffectFailed> {
         let Some(surrogate) = known.tenant else { return Ok(None) };
-        let Some(tenant) = self.directory.get(surrogate).await? else { return Ok(None) };
+        let Some(tenant) = self.tenants.directory.get(surrogate).await? else { return Ok(None) };
         if tenant.record().account.as_deref() != Some(customer) {
             return Ok(None);
         }
-        let live = self.live.load_full();
+        let live = self.catalogs.live.load_full();
         let catalog = &live.catalog;
         let mut edit = tenant.edit().addons(addons(catalog, state));
         if let Some(Base { subscription, price, payment, since_s, anchor_s, .. }) = &state.base
@@ -344,7 +344,7 @@ impl Inner {
             // The terms of a pack are those that were in force when it was first seen, also where
             // it had ended by then.
             if grant.expires_ms.is_some_and(|end| end <= now_ms) {
-                self.directory.note_past_grant(surrogate, &grant).await?;
+                self.tenants.directory.note_past_grant(surrogate, &grant).await?;
                 continue;
             }
             let (id, meter) = (grant.id.clone(), grant.meter.clone());
@@ -382,7 +382,7 @@ impl Inner {
         state: &PlanState,
     ) -> Result<(), EffectFailed> {
         let (Some(billing), false) = (&self.billing, state.deleted) else { return Ok(()) };
-        let live = self.live.load_full();
+        let live = self.catalogs.live.load_full();
         let rules = &live.catalog.billing;
         let sold = |key: &str| live.catalog.sold_at(key);
         let told = match (&state.base, &state.method) {
@@ -423,7 +423,7 @@ impl Inner {
             *known = self.told(customers, customer, told).await?;
         }
         self.recall_prices(customers, customer, known).await?;
-        let catalog = self.live.load().catalog.clone();
+        let catalog = self.catalogs.live.load().catalog.clone();
         if known.facts.has_plan(|key| catalog.sold_at(key)) {
             return Ok(None);
         }

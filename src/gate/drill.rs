@@ -19,12 +19,12 @@ use crate::tenants::caller::KnownCaller;
 impl Gate {
     /// A route of the catalog by its name.
     pub(crate) fn route_named(&self, name: &str) -> Option<RouteId> {
-        self.inner.live.load().catalog.routes.named(name)
+        self.inner.catalogs.live.load().catalog.routes.named(name)
     }
 
     /// The catalog in force, as a request has it from its routing.
     pub(crate) fn live_catalog(&self) -> Arc<LiveCatalog> {
-        self.inner.live.load_full()
+        self.inner.catalogs.live.load_full()
     }
 
     /// A caller as identification finds it.
@@ -79,7 +79,7 @@ impl Gate {
 
     /// Whether the renewer has something to ask for, or is asking.
     pub(crate) fn is_renewing(&self) -> bool {
-        let sheets = self.inner.tenants.iter().map(|tenant| tenant.last_sheet());
+        let sheets = self.inner.tenants.active.iter().map(|tenant| tenant.last_sheet());
         let is_queued = |lease: &Arc<Lease>| lease.is_queued();
         self.inner.hub.scoped.all_leases().iter().any(is_queued)
             || sheets.into_iter().any(|sheet| sheet.open_leases().any(is_queued))
@@ -89,11 +89,11 @@ impl Gate {
     pub(crate) async fn doze(&self) -> (usize, usize) {
         self.inner.compact_idle(Duration::ZERO, Duration::MAX).await;
         self.inner.forget_idle(self.inner.clock.now(), Duration::MAX, Duration::MAX);
-        (self.inner.idle.tenants(), self.inner.tenants.len())
+        (self.inner.tenants.idle.tenants(), self.inner.tenants.active.len())
     }
 
     /// Lets go of every caller that was looked up; tenants stay.
     pub(crate) fn forget_callers(&self) {
-        self.inner.callers.clear();
+        self.inner.tenants.callers.clear();
     }
 }

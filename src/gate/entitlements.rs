@@ -31,8 +31,8 @@ impl Gate {
     /// The store's.
     pub async fn entitlements(&self, tenant: &str) -> Result<Option<Entitlements>, Error> {
         let inner = &self.inner;
-        let Some(found) = inner.directory.find(tenant).await? else { return Ok(None) };
-        let holds = inner.live.load().resolve(found.record(), inner.clock.now().wall_ms);
+        let Some(found) = inner.tenants.directory.find(tenant).await? else { return Ok(None) };
+        let holds = inner.catalogs.live.load().resolve(found.record(), inner.clock.now().wall_ms);
         let plan = &holds.policy.plan;
         Ok(Some(Entitlements {
             plan: plan.name.clone(),

@@ -69,10 +69,10 @@ impl Guests {
 impl Inner {
     /// Lets a caller in whose tenant cannot be looked up. False: it is to be refused.
     pub(super) fn let_in(&self, probe: CredentialKey, wanted: Wanted) -> bool {
-        let (now, live) = (self.clock.now(), self.live.load());
+        let (now, live) = (self.clock.now(), self.catalogs.live.load());
         let Wanted::Named { caller, expires_ms } = wanted else { return false };
         if live.catalog.on_directory_error == OnDirectoryError::Deny
-            || self.config.mode == Mode::Durable
+            || self.settings.mode == Mode::Durable
             || now.wall_ms >= expires_ms
         {
             return false;
@@ -88,12 +88,12 @@ impl Inner {
             expires_ms,
             refreshing: AtomicBool::new(true),
         };
-        self.callers.insert(probe.0, Arc::new(known));
+        self.tenants.callers.insert(probe.0, Arc::new(known));
         true
     }
 
     fn guest(&self, id: &Arc<str>) -> Option<Arc<LiveTenant>> {
-        let guests = &self.guests;
+        let guests = &self.tenants.guests;
         if let Some(known) = guests.tenants.get(id) {
             return Some(known.clone());
         }
@@ -101,7 +101,7 @@ impl Inner {
             return None;
         }
         let surrogate = Surrogate::draw().ok()?; // in memory only: no key is built from it
-        let (now, live) = (self.clock.now(), self.live.load());
+        let (now, live) = (self.clock.now(), self.catalogs.live.load());
         let record = Arc::new(TenantRecord::begin(surrogate, id, now.wall_ms));
         const TEXT: &str = "the directory is away: served on the default plan";
         repeated!(warn, now.wall_ms, TEXT; tenant = %id);
@@ -111,7 +111,7 @@ impl Inner {
 
     /// Hands over what guests used, as far as the directory answers.
     pub(super) async fn settle_guests(&self) {
-        let names: Vec<Arc<str>> = self.guests.tenants.iter().map(|it| it.key().clone()).collect();
+        let names: Vec<Arc<str>> = self.tenants.guests.tenants.iter().map(|it| it.key().clone()).collect();
         let mut found = HashMap::new();
         for name in names {
             // One that cannot be asked about now stays a guest.
@@ -120,18 +120,18 @@ impl Inner {
         }
         // No wait from here on: what is taken is handed over.
         let mut waiting = HashSet::new();
-        for dirty in self.guests.hub.take_dirty() {
+        for dirty in self.tenants.guests.hub.take_dirty() {
             let Dirty::Sheet(sheet) = dirty else { continue };
             sheet.clear_dirty(); // what is added from now on marks it again
             match found.get(&sheet.tenant.id) {
                 Some(tenant) => self.hand_over(&sheet, tenant.as_deref()),
                 None => {
-                    self.guests.hub.mark_sheet_dirty(&sheet);
+                    self.tenants.guests.hub.mark_sheet_dirty(&sheet);
                     waiting.insert(sheet.tenant.id.clone());
                 }
             }
         }
-        self.guests.tenants.retain(|id, tenant| {
+        self.tenants.guests.tenants.retain(|id, tenant| {
             // Besides this table its sheet has it.
             let is_alone = Arc::strong_count(tenant) == 1 && Arc::strong_count(&tenant.core) == 2;
             waiting.contains(id) || !is_alone || tenant.last_sheet().is_dirty()
@@ -148,7 +148,7 @@ impl Inner {
             return;
         };
         let now = self.clock.now();
-        let sheet = tenant.sheet(&self.live.load(), now);
+        let sheet = tenant.sheet(&self.catalogs.live.load(), now);
         for (meter, n) in used {
             let Some(id) = sheet.catalog.meter(&meter.name) else {
                 let (now_ms, meter) = (now.wall_ms, &meter.name);
@@ -163,11 +163,11 @@ impl Inner {
 
     /// The last try, as the gate closes.
     pub(super) async fn close_guests(&self, until: Instant) {
-        if self.guests.hub.soiled_len() == 0 {
+        if self.tenants.guests.hub.soiled_len() == 0 {
             return;
         }
         let _ = tokio::time::timeout_at(until, self.settle_guests()).await;
-        let lost = self.guests.hub.soiled_len();
+        let lost = self.tenants.guests.hub.soiled_len();
         if lost > 0 {
             tracing::error!(tenants = lost, "the directory is away: what guests used is lost");
         }
@@ -246,7 +246,7 @@ mod tests {
         let report = gate.usage_report(&who).await.unwrap();
         assert_eq!(report.meters[0].used, 11, "ten as a guest");
         gate.inner.settle_guests().await;
-        assert!(gate.inner.guests.tenants.is_empty(), "nobody is a guest any more");
+        assert!(gate.inner.tenants.guests.tenants.is_empty(), "nobody is a guest any more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -254,7 +254,7 @@ mod tests {
         let (gate, _clock, faulty) = open(&PLANS.replace("\"default-plan\"", "\"deny\""));
         faulty.outage(true);
         assert_eq!(call(&gate, "acme").await, Err(Reason::Unavailable));
-        assert!(gate.inner.guests.tenants.is_empty());
+        assert!(gate.inner.tenants.guests.tenants.is_empty());
 
         let service = r#"
             store.kind = "memory"

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::callers::{KnownCaller, nanos};
-use super::inner::ByProbe;
+use super::tenants::ByCredential;
 use crate::clock::Now;
 use crate::identity::CredentialKey;
 use crate::ids::Surrogate;
@@ -37,7 +37,7 @@ const SMALL: usize = 1_024;
 #[derive(Debug, Default)]
 pub(crate) struct IdleTenants {
     tenants: DashMap<Surrogate, CompactTenant>,
-    callers: DashMap<u128, CompactCaller, ByProbe>,
+    callers: DashMap<u128, CompactCaller, ByCredential>,
     /// Some may hold units under an incarnation that has been sealed.
     sealed: AtomicBool,
 }
@@ -74,7 +74,7 @@ impl IdleTenants {
 impl Inner {
     /// The tenant in memory, restored if it was compacted.
     pub(super) fn tenant_in_memory(&self, surrogate: Surrogate) -> Option<Arc<LiveTenant>> {
-        if let Some(awake) = self.tenants.get(&surrogate) {
+        if let Some(awake) = self.tenants.active.get(&surrogate) {
             return Some(awake.clone());
         }
         self.tenant_or(surrogate, || None)
@@ -86,12 +86,14 @@ impl Inner {
         surrogate: Surrogate,
         make: impl FnOnce() -> Option<Arc<LiveTenant>>,
     ) -> Option<Arc<LiveTenant>> {
-        let slot = match self.tenants.entry(surrogate) {
+        let slot = match self.tenants.active.entry(surrogate) {
             Slot::Occupied(awake) => return Some(awake.get().clone()),
             Slot::Vacant(slot) => slot,
         };
-        let tenant = match self.idle.tenants.remove(&surrogate) {
-            Some((_, compact)) => compact.wake(&self.live.load(), &self.hub, self.clock.now()),
+        let tenant = match self.tenants.idle.tenants.remove(&surrogate) {
+            Some((_, compact)) => {
+                compact.wake(&self.catalogs.live.load(), &self.hub, self.clock.now())
+            }
             None => make()?,
         };
         Some(slot.insert(tenant).clone())
@@ -100,11 +102,11 @@ impl Inner {
     /// Notes that a key of this tenant was revoked, with the number of that change: its callers are
     /// looked up again, compacted ones once they are restored.
     pub(super) fn revoked(&self, surrogate: Surrogate, change: u64) {
-        match self.tenants.entry(surrogate) {
+        match self.tenants.active.entry(surrogate) {
             Slot::Occupied(awake) => awake.get().revoked(change),
             // Locked meanwhile: it cannot be restored.
             Slot::Vacant(_slot) => {
-                if let Some(mut compact) = self.idle.tenants.get_mut(&surrogate) {
+                if let Some(mut compact) = self.tenants.idle.tenants.get_mut(&surrogate) {
                     compact.revoked(change);
                 }
             }
@@ -113,7 +115,7 @@ impl Inner {
 
     /// Restores a compacted caller, as it was last known.
     pub(super) fn wake_caller(&self, probe: CredentialKey) -> Option<Arc<KnownCaller>> {
-        let (_, compact) = self.idle.callers.remove(&probe.0)?;
+        let (_, compact) = self.tenants.idle.callers.remove(&probe.0)?;
         let looked_up_ns = compact.looked_up_ns();
         let (surrogate, values, expires_ms, as_of) = compact.wake();
         let tenant = self.tenant_in_memory(surrogate)?;
@@ -135,26 +137,26 @@ impl Inner {
         let now = self.clock.now();
         let span = nanos(after)..nanos(evict_after);
         let is_idle = |at_ns: u64| span.contains(&now.mono_ns.saturating_sub(at_ns));
-        let idle = self.callers.iter().filter(|it| is_idle(it.looked_up_ns()));
+        let idle = self.tenants.callers.iter().filter(|it| is_idle(it.looked_up_ns()));
         let idle: Vec<u128> = idle.map(|it| *it.key()).collect();
         for (i, probe) in idle.iter().enumerate() {
-            self.callers.remove_if(probe, |_, caller| {
+            self.tenants.callers.remove_if(probe, |_, caller| {
                 let leaves = is_idle(caller.looked_up_ns()) && Arc::strong_count(caller) == 1;
                 // One whose key was revoked since is looked up anew.
                 if leaves && !caller.is_outdated() {
-                    self.idle.callers.insert(*probe, CompactCaller::of(caller));
+                    self.tenants.idle.callers.insert(*probe, CompactCaller::of(caller));
                 }
                 leaves
             });
             rest_now_and_then(i).await;
         }
-        let idle = self.tenants.iter().filter(|it| is_idle(it.read_ns()));
+        let idle = self.tenants.active.iter().filter(|it| is_idle(it.read_ns()));
         let idle: Vec<Surrogate> = idle.map(|it| *it.key()).collect();
         for (i, surrogate) in idle.iter().enumerate() {
-            self.tenants.remove_if(surrogate, |_, tenant| {
+            self.tenants.active.remove_if(surrogate, |_, tenant| {
                 let Some(compact) = CompactTenant::of(tenant, &self.hub, now) else { return false };
                 self.hub.idle_hold_until(compact.unused_until_ms());
-                self.idle.tenants.insert(*surrogate, compact);
+                self.tenants.idle.tenants.insert(*surrogate, compact);
                 true
             });
             rest_now_and_then(i).await;
@@ -167,17 +169,19 @@ impl Inner {
         let mut kept = 0;
         loop {
             let mut some: Vec<Surrogate> =
-                self.idle.tenants.iter().take(AT_ONCE).map(|it| *it.key()).collect();
+                self.tenants.idle.tenants.iter().take(AT_ONCE).map(|it| *it.key()).collect();
             some.sort_unstable(); // a table has no order of its own
             // Something was kept: the time is up.
             if some.is_empty() || kept > 0 {
-                return kept + self.idle.tenants.len();
+                return kept + self.tenants.idle.tenants.len();
             }
             let woken = some.iter().filter_map(|surrogate| self.tenant_in_memory(*surrogate));
             let leases = woken.flat_map(|tenant| tenant.core.leases()).collect();
-            kept += renewal::give_back(&self.ctx, leases, deadline).await;
+            kept += renewal::give_back(&self.leasing.ctx, leases, deadline).await;
             for surrogate in some {
-                self.tenants.remove_if(&surrogate, |_, tenant| Arc::strong_count(tenant) == 1);
+                self.tenants
+                    .active
+                    .remove_if(&surrogate, |_, tenant| Arc::strong_count(tenant) == 1);
             }
         }
     }
@@ -187,10 +191,10 @@ impl Inner {
         let current = self.hub.incarnation();
         let holds =
             |it: &CompactTenant| it.unused_until_ms() > now_ms && it.incarnation() != current;
-        let all = self.idle.tenants.iter().filter(|it| holds(it.value()));
+        let all = self.tenants.idle.tenants.iter().filter(|it| holds(it.value()));
         let mut some: Vec<Surrogate> = all.take(AT_ONCE).map(|it| *it.key()).collect();
         some.sort_unstable(); // a table has no order of its own
-        self.idle.sealed.store(some.len() == AT_ONCE, Ordering::Relaxed);
+        self.tenants.idle.sealed.store(some.len() == AT_ONCE, Ordering::Relaxed);
         for surrogate in some {
             self.tenant_in_memory(surrogate);
         }
@@ -200,10 +204,10 @@ impl Inner {
     /// first.
     pub(super) fn forget_idle(&self, now: Now, keep_callers: Duration, idle: Duration) {
         let age = |at_ns: u64| now.mono_ns.saturating_sub(at_ns);
-        self.idle.callers.retain(|_, it| age(it.looked_up_ns()) < nanos(keep_callers));
+        self.tenants.idle.callers.retain(|_, it| age(it.looked_up_ns()) < nanos(keep_callers));
         let is_old = |at_ns: u64| age(at_ns) >= nanos(idle);
         let (mut held_until_ms, mut leased) = (i64::MIN, Vec::new());
-        self.idle.tenants.retain(|surrogate, compact| {
+        self.tenants.idle.tenants.retain(|surrogate, compact| {
             let holds = compact.unused_until_ms();
             held_until_ms = held_until_ms.max(holds);
             if is_old(compact.read_ns()) && compact.has_leases() && leased.len() < AT_ONCE {
@@ -217,10 +221,10 @@ impl Inner {
             // From here on it is a tenant that has been idle for long: see `sweep`.
             self.tenant_in_memory(surrogate);
         }
-        shrink(&self.callers);
-        shrink(&self.tenants);
-        shrink(&self.idle.callers);
-        shrink(&self.idle.tenants);
+        shrink(&self.tenants.callers);
+        shrink(&self.tenants.active);
+        shrink(&self.tenants.idle.callers);
+        shrink(&self.tenants.idle.tenants);
     }
 }
 
@@ -377,7 +381,7 @@ mod tests {
         let mut spent = 0;
         for key in store.keys().into_iter().filter(|key| key.pk.split('#').nth(2) == Some("Q")) {
             let item = store.read(key.clone()).await.unwrap().unwrap();
-            let view = View::read(&item, gate.inner.writer.incarnation).unwrap();
+            let view = View::read(&item, gate.inner.leasing.writer.incarnation).unwrap();
             let held = view.mine.map_or(0, |mine| mine.held) as i64;
             let this = item.int("spent").unwrap() + held;
             assert_eq!(view.terms.limit - view.free, this, "{key:?}");

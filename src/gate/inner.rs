@@ -5,32 +5,24 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
 
 use super::OnRefusal;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
-use super::callers::{KnownCaller, LoadFailed, Refresh};
-use super::catalogs::PlanSource;
-use super::guests::Guests;
+use super::callers::Credentials;
+use super::catalogs::Catalogs;
 use super::in_hand::InHand;
 use super::maintain::Maintenance;
-use super::news::Recent;
 use super::scopes::Yields;
-use super::idle::IdleTenants;
+use super::tenants::Tenants;
 use super::unleased::PoolsRead;
 use crate::catalog::{Catalog, RouteId};
 use crate::clock::Clock;
 use crate::config::{Config, FlushMode};
-use crate::directory::{Check, Directory, DirectoryError, Grant, TenantRecord};
+use crate::directory::{Check, DirectoryError, Grant, TenantRecord};
 use crate::error::Error;
-use crate::flights::Flights;
-use crate::identity::{
-    CredentialHasher, Identifier, Identify, RequestView, UnknownCache as UnknownCallers,
-};
-use crate::ids::Surrogate;
+use crate::identity::RequestView;
 use crate::ledger::Mode;
 use crate::ledger::claims::Settler;
 use crate::ledger::flush::Flusher;
@@ -41,65 +33,55 @@ use crate::quota::lease::{Lease, MOST, Writer};
 use crate::rates::Sharing;
 use crate::renewal::{LeaseRenewer, RenewerContext};
 use crate::sheets::hub::Hub;
-use crate::store::Store;
-use crate::tenants::tenant::LiveTenant;
 use crate::wire::WireOptions;
 
 /// Everything the gate's parts share.
 pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) writer: Writer,
-    pub(crate) config: ServiceSettings,
-    pub(crate) plans: PlanSource,
-    /// Held from reading the plan file until it is in force: what was read first must not come
-    /// into force last.
-    pub(crate) reloads: tokio::sync::Mutex<()>,
-    pub(crate) live: Arc<ArcSwap<LiveCatalog>>,
-    pub(crate) directory: Directory,
-    pub(crate) identifier: Identifier,
-    pub(crate) custom: Option<Arc<dyn Identify>>,
-    /// Names callers that were named by somebody we trust.
-    pub(crate) prober: CredentialHasher,
-    pub(crate) callers: DashMap<u128, Arc<KnownCaller>, ByProbe>,
-    pub(crate) tenants: DashMap<Surrogate, Arc<LiveTenant>>,
-    pub(crate) idle: IdleTenants,
-    pub(super) guests: Guests,
-    pub(crate) in_hand: InHand,
-    /// It has been said that bodies of requests that count once are not compared.
-    pub(super) said_no_digest: AtomicBool,
-    pub(crate) unknown: UnknownCallers,
-    /// Changes that this process has heard of.
-    pub(super) recent: Recent,
-    /// For look-ups of callers, by whose they are.
-    pub(super) reads: Places,
-    /// For claims on idempotency keys, by tenant.
-    pub(super) claims: Places,
-    /// Look-ups under way, so that one serves all who wait for it.
-    pub(super) loads: Flights<u128, Result<(), LoadFailed>>,
-    pub(crate) refreshes: mpsc::Sender<Refresh>,
-    pub(crate) flusher: Flusher,
-    pub(crate) renewer: LeaseRenewer,
-    pub(crate) settler: Settler,
-    /// What the renewer works with, for the last calls at closing.
-    pub(crate) ctx: RenewerContext,
-    /// Where rates are shared with other nodes.
-    pub(crate) sharing: OnceLock<Sharing>,
-    pub(crate) maintenance: Mutex<Option<Maintenance>>,
-    pub(crate) ledger: Ledger,
-    /// Pools that were read for reports just now.
-    pub(super) pools_read: PoolsRead,
-    pub(crate) ingest: crate::events::EventCounter,
-    pub(crate) wire: WireOptions,
-    pub(crate) on_refusal: Option<OnRefusal>,
+    pub(crate) settings: Settings,
+    pub(crate) catalogs: Catalogs,
+    pub(crate) credentials: Credentials,
+    pub(crate) tenants: Tenants,
+    pub(crate) leasing: Leasing,
+    pub(crate) recording: Recording,
+    pub(crate) closing: Closing,
     #[cfg(feature = "stripe")]
     pub(super) billing: Option<Billing>,
 }
 
-/// What is used of the service file after opening.
-#[derive(Clone, Debug)]
-pub(crate) struct ServiceSettings {
+/// What leases units.
+pub(crate) struct Leasing {
+    pub(crate) writer: Writer,
+    pub(crate) renewer: LeaseRenewer,
+    /// What the renewer works with, for the last calls at closing.
+    pub(crate) ctx: RenewerContext,
+    /// Set where rates are shared with other nodes.
+    pub(crate) sharing: OnceLock<Sharing>,
+}
+
+/// What puts usage on record, and reads it.
+pub(crate) struct Recording {
+    pub(crate) flusher: Flusher,
+    pub(crate) settler: Settler,
+    pub(crate) events: crate::events::EventCounter,
+    pub(crate) ledger: Ledger,
+    /// Pools that were read for reports just now.
+    pub(super) pools_read: PoolsRead,
+    /// Claims on idempotency keys being written, by tenant.
+    pub(super) claims: Places,
+    /// Set once it was logged that bodies of keyed requests are not compared.
+    pub(super) said_no_digest: AtomicBool,
+}
+
+/// What ends before the gate has closed.
+pub(crate) struct Closing {
+    pub(crate) in_hand: InHand,
+    pub(crate) maintenance: Mutex<Option<Maintenance>>,
+}
+
+/// What the service file and the host have set, as far as it is used after opening.
+pub(crate) struct Settings {
     pub(crate) identity: crate::config::IdentityConfig,
     pub(crate) yields: Yields,
     pub(crate) billing_url: Option<String>,
@@ -108,38 +90,15 @@ pub(crate) struct ServiceSettings {
     pub(crate) ingest: crate::config::IngestConfig,
     /// Hash of the token that callers of `POST /usage` present.
     pub(crate) ingest_token: Option<[u8; 32]>,
+    pub(crate) wire: WireOptions,
+    pub(crate) on_refusal: Option<OnRefusal>,
 }
 
 /// Fewest bytes of the token of `POST /usage`: anybody may try one.
 const MIN_INGEST_TOKEN: usize = 16;
 
-/// A probe is a keyed hash already: its low bits are its place in a map.
-pub(crate) type ByProbe = std::hash::BuildHasherDefault<Low64>;
-
-/// See [`ByProbe`].
-#[derive(Debug, Default)]
-pub(crate) struct Low64(u64);
-
-impl std::hash::Hasher for Low64 {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 ^= u64::from_le_bytes(word);
-        }
-    }
-
-    fn write_u128(&mut self, probe: u128) {
-        self.0 = probe as u64;
-    }
-}
-
-impl ServiceSettings {
-    /// Reads the secrets that are needed as long as the gate is open.
+impl Settings {
+    /// Of the service file, with the secrets that are needed as long as the gate is open.
     pub(super) fn new(config: &Config, yields: Yields) -> Result<Self, Error> {
         let env = |name: &str| std::env::var(name).ok();
         let token = config.ingest.token.as_ref().map(|token| token.resolve(&env)).transpose();
@@ -166,6 +125,8 @@ impl ServiceSettings {
                 FlushMode::Journal => Mode::Journal,
                 FlushMode::Durable => Mode::Durable,
             },
+            wire: WireOptions::default(),
+            on_refusal: None,
         })
     }
 }
@@ -186,7 +147,7 @@ impl Inner {
 
     /// A path, or a pattern of one, without the prefix of a gateway in front.
     fn strip_prefix<'a>(&self, path: &'a str) -> &'a str {
-        let Some(prefix) = &self.config.strip_prefix else {
+        let Some(prefix) = &self.settings.strip_prefix else {
             return path;
         };
         path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
@@ -194,7 +155,7 @@ impl Inner {
 
     /// Whether tenants are made on first sight.
     pub(crate) fn creates(&self) -> bool {
-        self.config.identity.unknown == crate::config::OnUnknown::Create
+        self.settings.identity.unknown == crate::config::OnUnknown::Create
     }
 
     /// Every lease that may have to be given back.
@@ -208,7 +169,7 @@ impl Inner {
 
     /// The leases of all tenants in memory, without those of keys, users and addresses.
     pub(super) fn tenant_leases(&self) -> Vec<Arc<Lease>> {
-        in_order(self.tenants.iter().flat_map(|tenant| tenant.core.leases()).collect())
+        in_order(self.tenants.active.iter().flat_map(|tenant| tenant.core.leases()).collect())
     }
 }
 
@@ -263,8 +224,8 @@ impl Check for CatalogCheck {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gate")
-            .field("tenants", &self.tenants.len())
-            .field("callers", &self.callers.len())
+            .field("tenants", &self.tenants.active.len())
+            .field("callers", &self.tenants.callers.len())
             .finish_non_exhaustive()
     }
 }

@@ -39,7 +39,7 @@ impl Inner {
             push(3, scope);
             push(4, value);
         }
-        self.prober.probe(u16::MAX, &name)
+        self.credentials.hasher.probe(u16::MAX, &name)
     }
 
     /// Looks a caller up and keeps what is found, or that there is nobody.
@@ -64,10 +64,10 @@ impl Inner {
         wanted: Wanted,
         is_last: bool,
     ) -> Result<bool, StoreError> {
-        let (now, as_of) = (self.clock.now(), self.recent.so_far());
-        self.recent.reads(now.mono_ns);
+        let (now, as_of) = (self.clock.now(), self.tenants.recent.so_far());
+        self.tenants.recent.reads(now.mono_ns);
         let (tenant, caller, expires_ms) = match wanted {
-            Wanted::Credential(hashes) => match self.directory.lookup_credential(hashes).await? {
+            Wanted::Credential(hashes) => match self.tenants.directory.lookup_credential(hashes).await? {
                 Some(found) => {
                     let caller = Caller::new("").key(found.key_id);
                     (self.load_tenant(found.surrogate).await?, caller, i64::MAX)
@@ -82,11 +82,11 @@ impl Inner {
             self.not_found(probe, now);
             return Ok(true);
         };
-        if !is_last && self.recent.has_changed(tenant.core.surrogate, as_of) {
+        if !is_last && self.tenants.recent.has_changed(tenant.core.surrogate, as_of) {
             return Ok(false);
         }
         let known = KnownCaller {
-            sheet: tenant.sheet(&self.live.load(), now),
+            sheet: tenant.sheet(&self.catalogs.live.load(), now),
             values: scope_values(tenant.core.surrogate, &caller),
             tenant,
             looked_up_ns: now.mono_ns.into(),
@@ -95,9 +95,9 @@ impl Inner {
             refreshing: AtomicBool::new(false),
         };
         let known = Arc::new(known);
-        self.callers.insert(probe.0, known.clone());
-        self.idle.forget_caller(probe);
-        if self.recent.has_doubted(as_of) {
+        self.tenants.callers.insert(probe.0, known.clone());
+        self.tenants.idle.forget_caller(probe);
+        if self.tenants.recent.has_doubted(as_of) {
             known.looked_up_by(now.mono_ns.saturating_sub(nanos(MAX_AGE)));
         }
         Ok(true)
@@ -106,9 +106,9 @@ impl Inner {
     /// The directory knows of nobody: who was known is forgotten, so that a credential that was
     /// revoked does not come back while the directory is away.
     fn not_found(&self, probe: CredentialKey, now: Now) {
-        self.callers.remove(&probe.0);
-        self.idle.forget_caller(probe);
-        self.unknown.insert(probe, now);
+        self.tenants.callers.remove(&probe.0);
+        self.tenants.idle.forget_caller(probe);
+        self.credentials.unknown.insert(probe, now);
     }
 
     /// Waits for the store, no longer than so; `None`: in vain. Long before that it is looked
@@ -144,11 +144,11 @@ impl Inner {
     /// credential has ended by itself.
     pub(super) fn keep_as_known(&self, probe: CredentialKey) -> bool {
         let now = self.clock.now();
-        let awake = self.callers.get(&probe.0).map(|known| known.clone());
+        let awake = self.tenants.callers.get(&probe.0).map(|known| known.clone());
         let known = awake.or_else(|| self.wake_caller(probe));
         let known = known.filter(|known| now.wall_ms < known.expires_ms && !known.is_outdated());
         let Some(known) = known else { return false };
-        self.recent.reads(now.mono_ns);
+        self.tenants.recent.reads(now.mono_ns);
         let retry_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE) - nanos(RETRY));
         let again = KnownCaller {
             tenant: known.tenant.clone(),
@@ -159,7 +159,7 @@ impl Inner {
             as_of: known.as_of,
             refreshing: AtomicBool::new(true), // not before it is too old again
         };
-        self.callers.insert(probe.0, Arc::new(again));
+        self.tenants.callers.insert(probe.0, Arc::new(again));
         true
     }
 
@@ -168,18 +168,18 @@ impl Inner {
         &self,
         id: &str,
     ) -> Result<Option<Arc<LiveTenant>>, StoreError> {
-        if let Some(surrogate) = self.directory.lookup_name(id).await?
+        if let Some(surrogate) = self.tenants.directory.lookup_name(id).await?
             && let Some(tenant) = self.load_tenant(surrogate).await?
         {
             return Ok(Some(tenant));
         }
         // Nobody, or a name that leads nowhere yet: whoever is making that tenant in another
         // process may be about to go on, or was cut off. Saving it makes it to the end.
-        let create = self.config.identity.unknown == OnUnknown::Create || id == ANONYMOUS;
+        let create = self.settings.identity.unknown == OnUnknown::Create || id == ANONYMOUS;
         if !create {
             return Ok(None);
         }
-        let made = self.directory.tenant(id).note("first seen").save().await;
+        let made = self.tenants.directory.tenant(id).note("first seen").save().await;
         match made {
             Ok(tenant) => self.load_tenant(tenant.record().surrogate).await,
             Err(crate::directory::DirectoryError::Store(error)) => Err(error),
@@ -201,19 +201,19 @@ impl Inner {
         {
             return Ok(Some(known));
         }
-        let as_of = self.recent.so_far();
-        self.recent.reads(self.clock.now().mono_ns);
-        let Some(record) = self.directory.lookup_tenant(surrogate).await? else {
+        let as_of = self.tenants.recent.so_far();
+        self.tenants.recent.reads(self.clock.now().mono_ns);
+        let Some(record) = self.tenants.directory.lookup_tenant(surrogate).await? else {
             return Ok(None);
         };
         let record = self.first_request(record).await?;
-        let (live, now) = (self.live.load(), self.clock.now());
+        let (live, now) = (self.catalogs.live.load(), self.clock.now());
         let tenant = self.tenant_or(surrogate, || {
             let tenant = LiveTenant::new(record.clone(), &live, &self.hub, now);
             // Callers of it that sleep since before it left memory may have been revoked since:
             // also during the reading, when there was no tenant to tell them.
-            let is_changed = self.recent.has_changed(surrogate, as_of);
-            tenant.revoked(if is_changed { self.recent.so_far() } else { as_of });
+            let is_changed = self.tenants.recent.has_changed(surrogate, as_of);
+            tenant.revoked(if is_changed { self.tenants.recent.so_far() } else { as_of });
             Some(Arc::new(tenant))
         });
         let Some(tenant) = tenant else { return Ok(None) };
@@ -232,9 +232,9 @@ impl Inner {
     /// Reads a tenant again, for a request of it (`is_used`) or because it was changed. False: it
     /// could not be read.
     pub(super) async fn read_anew(&self, tenant: &LiveTenant, is_used: bool) -> bool {
-        let as_of = self.recent.so_far();
-        self.recent.reads(self.clock.now().mono_ns);
-        let read = match self.directory.lookup_tenant(tenant.core.surrogate).await {
+        let as_of = self.tenants.recent.so_far();
+        self.tenants.recent.reads(self.clock.now().mono_ns);
+        let read = match self.tenants.directory.lookup_tenant(tenant.core.surrogate).await {
             Ok(Some(record)) if is_used => self.first_request(record).await.map(Some),
             read => read,
         };
@@ -261,19 +261,19 @@ impl Inner {
     /// after a while.
     pub(super) fn keep_tenant(&self, tenant: &LiveTenant) {
         let now = self.clock.now();
-        self.recent.reads(now.mono_ns);
+        self.tenants.recent.reads(now.mono_ns);
         // As old as to be read again after `RETRY`, and not by the very next request.
         tenant.keep_as_known(now.mono_ns.saturating_sub(nanos(REFRESH_AGE) - nanos(RETRY)));
     }
 
     /// Whether a caller is in memory, active or compacted.
     pub(super) fn is_remembered(&self, probe: CredentialKey) -> bool {
-        self.callers.contains_key(&probe.0) || self.idle.has_caller(probe)
+        self.tenants.callers.contains_key(&probe.0) || self.tenants.idle.has_caller(probe)
     }
 
     /// Takes over what the directory says now.
     pub(super) fn learn(&self, tenant: &LiveTenant, record: Arc<TenantRecord>) {
-        let (live, now) = (self.live.load(), self.clock.now());
+        let (live, now) = (self.catalogs.live.load(), self.clock.now());
         tenant.learn(record, &live, now);
         if tenant.lacks_first_request(&live, now) {
             // A trial begins to run with the next request, which has it read again.
@@ -284,8 +284,8 @@ impl Inner {
     /// What was read may be from before a change that was heard of meanwhile: it is read again, and
     /// before it is used if everything is in doubt since.
     fn doubt_if_changed(&self, tenant: &LiveTenant, as_of: u64, now: Now) {
-        if self.recent.has_changed(tenant.core.surrogate, as_of) {
-            let age = if self.recent.has_doubted(as_of) { MAX_AGE } else { REFRESH_AGE };
+        if self.tenants.recent.has_changed(tenant.core.surrogate, as_of) {
+            let age = if self.tenants.recent.has_doubted(as_of) { MAX_AGE } else { REFRESH_AGE };
             tenant.read_by(now.mono_ns.saturating_sub(nanos(age)));
         }
     }
@@ -296,11 +296,11 @@ impl Inner {
         record: Arc<crate::directory::TenantRecord>,
     ) -> Result<Arc<crate::directory::TenantRecord>, StoreError> {
         let now_ms = self.clock.now().wall_ms;
-        let expires = self.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
+        let expires = self.catalogs.live.load().resolve(&record, now_ms).policy.plan.expires.is_some();
         if !expires || record.first_request_ms.is_some() {
             return Ok(record);
         }
-        let first = self.directory.first_request(record.surrogate, now_ms).await?;
+        let first = self.tenants.directory.first_request(record.surrogate, now_ms).await?;
         let mut record = (*record).clone();
         record.first_request_ms = first;
         Ok(Arc::new(record))

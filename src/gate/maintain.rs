@@ -76,12 +76,12 @@ impl Maintenance {
         ];
         let reach = until(stopped.clone(), watch_store(inner));
         tasks.push(tokio::spawn(reach));
-        if inner.directory.feed().is_shared() {
+        if inner.tenants.directory.feed().is_shared() {
             let follow = until(stopped.clone(), news::follow(Arc::downgrade(inner)));
             tasks.push(tokio::spawn(follow));
         }
         #[cfg(feature = "jwt")]
-        tasks.extend(inner.identifier.verifiers().filter_map(|verifier| {
+        tasks.extend(inner.credentials.identifier.verifiers().filter_map(|verifier| {
             let jwks = verifier.source()?.clone();
             Some(tokio::spawn(reread_keys(jwks, inner.clock.clone(), stopped.clone())))
         }));
@@ -173,7 +173,7 @@ async fn run(inner: Weak<Inner>, mut refreshes: mpsc::Receiver<Refresh>) {
             _ = poll.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 crate::repeated::settle(inner.clock.now().wall_ms);
-                if inner.idle.are_sealed() {
+                if inner.tenants.idle.are_sealed() {
                     inner.return_sealed().await;
                 }
                 inner.hub.return_retired().await;
@@ -206,7 +206,7 @@ async fn upkeep(inner: Weak<Inner>) {
         inner.compact_idle(IDLE_AFTER, IDLE).await;
         inner.sweep();
         let (own, now_ms) = (inner.hub.incarnation(), inner.clock.now().wall_ms);
-        if let Err(error) = inner.ledger.fold_runs(own, now_ms).await {
+        if let Err(error) = inner.recording.ledger.fold_runs(own, now_ms).await {
             tracing::warn!(%error, "usage logs could not be folded");
         }
         if let Err(error) = inner.expire(&mut vouched).await {
@@ -218,8 +218,8 @@ async fn upkeep(inner: Weak<Inner>) {
 /// Looks at the store whenever it seems to be away.
 fn watch_store(inner: &Arc<Inner>) -> impl Future<Output = ()> + Send + use<> {
     // What it needs of the gate, which it must not keep alive.
-    let (hub, store) = (inner.hub.clone(), inner.store.clone());
-    let item = inner.writer.space.ledger();
+    let (hub, store) = (inner.hub.clone(), inner.leasing.ctx.store.clone());
+    let item = inner.leasing.writer.space.ledger();
     async move { hub.reach.watch(&*store, &item).await }
 }
 
@@ -266,15 +266,15 @@ impl Inner {
     async fn refresh_in_turn(&self, refresh: Refresh) {
         match refresh {
             Refresh::Tenant(tenant) => {
-                match self.reads.place(tenant.core.surrogate.as_u128()).await {
+                match self.tenants.reads.place(tenant.core.surrogate.as_u128()).await {
                     Some(_place) => self.read_again(&tenant).await,
                     None => tenant.unwant_refresh(),
                 }
             }
             Refresh::Caller(probe, wanted) => {
-                let known = self.callers.get(&probe.0).map(|it| it.clone());
+                let known = self.tenants.callers.get(&probe.0).map(|it| it.clone());
                 let whose = known.as_ref().map(|it| it.tenant.core.surrogate.as_u128());
-                match self.reads.place(whose.unwrap_or_default()).await {
+                match self.tenants.reads.place(whose.unwrap_or_default()).await {
                     Some(_place) => self.refresh_caller(probe, wanted).await,
                     None => {
                         known.inspect(|it| it.refreshing.store(false, Ordering::Release));
@@ -288,7 +288,7 @@ impl Inner {
     /// full it is asked for again.
     pub(super) fn refresh_soon(&self, tenant: &Arc<LiveTenant>) {
         if tenant.wants_refresh()
-            && self.refreshes.try_send(Refresh::Tenant(tenant.clone())).is_err()
+            && self.tenants.refreshes.try_send(Refresh::Tenant(tenant.clone())).is_err()
         {
             tenant.unwant_refresh();
         }
@@ -296,7 +296,7 @@ impl Inner {
 
     /// Has every sheet made anew: leases and rows of before belong to another incarnation.
     async fn turn_over(&self) {
-        self.live.rcu(|live| live.next());
+        self.catalogs.live.rcu(|live| live.next());
         self.return_sealed().await;
     }
 
@@ -318,9 +318,9 @@ impl Inner {
     /// half of what somebody is writing, and a half can be a file that parses. The same failure is
     /// told once, not every second.
     async fn poll_plans(&self, last: &mut Looked) {
-        let _turn = self.reloads.lock().await;
+        let _turn = self.catalogs.reloads.lock().await;
         let mut broken = None;
-        let put = match self.plans.read().await {
+        let put = match self.catalogs.source.read().await {
             Ok((name, text)) => {
                 let hash = Some(crate::catalog::content_hash(&text));
                 if std::mem::replace(&mut last.content, hash) != hash || last.broken == hash {
@@ -359,7 +359,7 @@ impl Inner {
     async fn expire(&self, since_when: &mut Vouched) -> Result<(), StoreError> {
         let Some(until_ms) = since_when.until_ms(self.clock.now()) else { return Ok(()) };
         for _ in 0..EXPIRE_PARTS {
-            if self.store.expire(until_ms).await? == 0 {
+            if self.leasing.ctx.store.expire(until_ms).await? == 0 {
                 break;
             }
         }
@@ -371,11 +371,11 @@ impl Inner {
         let now = self.clock.now();
         let old = |at_ns: u64, bound: Duration| now.mono_ns.saturating_sub(at_ns) > nanos(bound);
         // Kept past their age bound, so that they can stay as last known while the store is away.
-        let full = self.callers.len() + self.idle.callers() > MAX_CALLERS;
+        let full = self.tenants.callers.len() + self.tenants.idle.callers() > MAX_CALLERS;
         let keep = if full { MAX_AGE / 2 } else { IDLE };
-        self.callers.retain(|_, caller| !old(caller.looked_up_ns(), keep));
+        self.tenants.callers.retain(|_, caller| !old(caller.looked_up_ns(), keep));
         let mut to_return = Vec::new();
-        self.tenants.retain(|_, tenant| {
+        self.tenants.active.retain(|_, tenant| {
             // Anybody else who holds it may be about to use it.
             if tenant.age_ns(now) < nanos(IDLE) || Arc::strong_count(tenant) > 1 {
                 return true;
@@ -396,7 +396,7 @@ impl Inner {
         to_return.extend(self.hub.scoped.sweep(now));
         in_order(to_return).iter().for_each(|lease| self.hub.wake(lease));
         self.forget_idle(now, keep, IDLE);
-        crate::telemetry::tenants_cached((self.tenants.len() + self.idle.tenants()) as u64);
+        crate::telemetry::tenants_cached((self.tenants.active.len() + self.tenants.idle.tenants()) as u64);
     }
 }
 

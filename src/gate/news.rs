@@ -114,7 +114,7 @@ impl Hears for Inner {
         if planted(Plant::ChangesActLate) {
             return;
         }
-        self.recent.note(record.surrogate);
+        self.tenants.recent.note(record.surrogate);
         if let Some(tenant) = self.tenant_in_memory(record.surrogate) {
             self.learn(&tenant, record.clone());
         }
@@ -133,15 +133,15 @@ impl Inner {
     fn heard(&self, news: News) -> Option<Surrogate> {
         let now = self.clock.now();
         match news {
-            News::Made(tag) => self.unknown.made(tag, now),
+            News::Made(tag) => self.credentials.unknown.made(tag, now),
             News::Revoked(surrogate) => {
-                let change = self.recent.note(surrogate);
+                let change = self.tenants.recent.note(surrogate);
                 self.revoked(surrogate, change);
             }
             News::Tenant(surrogate) => {
-                self.recent.note(surrogate);
+                self.tenants.recent.note(surrogate);
                 // One that sleeps is older than anything is believed: its next call reads it.
-                let tenant = self.tenants.get(&surrogate)?;
+                let tenant = self.tenants.active.get(&surrogate)?;
                 tenant.read_by(now.mono_ns.saturating_sub(nanos(REFRESH_AGE)));
                 return Some(surrogate);
             }
@@ -156,18 +156,18 @@ impl Inner {
     fn doubt_all(&self) {
         let now = self.clock.now();
         let old_ns = now.mono_ns.saturating_sub(nanos(MAX_AGE));
-        self.recent.doubt(now.mono_ns);
-        self.unknown.clear();
-        self.idle.forget_callers();
-        self.tenants.iter().for_each(|tenant| tenant.read_by(old_ns));
-        self.callers.iter().for_each(|caller| caller.looked_up_by(old_ns));
+        self.tenants.recent.doubt(now.mono_ns);
+        self.credentials.unknown.clear();
+        self.tenants.idle.forget_callers();
+        self.tenants.active.iter().for_each(|tenant| tenant.read_by(old_ns));
+        self.tenants.callers.iter().for_each(|caller| caller.looked_up_by(old_ns));
     }
 
     /// Whether anything in memory may still be believed: otherwise whatever is asked for next is
     /// read first, and the feed need not be looked at.
     fn believes_anything(&self) -> bool {
         let age =
-            self.clock.now().mono_ns.saturating_sub(self.recent.read_ns.load(Ordering::Relaxed));
+            self.clock.now().mono_ns.saturating_sub(self.tenants.recent.read_ns.load(Ordering::Relaxed));
         age < nanos(MAX_AGE + LOOK)
     }
 }
@@ -187,7 +187,7 @@ pub(super) async fn follow(inner: Weak<Inner>) {
             _ = look.tick() => {}
         }
         let Some(inner) = inner.upgrade() else { return };
-        let feed = inner.directory.feed();
+        let feed = inner.tenants.directory.feed();
         feed.announced().await; // what could not be announced before
         if inner.believes_anything() {
             match tokio::time::timeout(LOOK_WITHIN, feed.look(&mut seen)).await {
@@ -224,17 +224,17 @@ impl Changed {
             self.again.clear();
         }
         if heard.missed_made {
-            inner.unknown.clear();
+            inner.credentials.unknown.clear();
         }
     }
 
     /// Begins to read what is to be read, by turns with those who wait for a look-up.
     fn read(&mut self, inner: &Arc<Inner>) {
         for surrogate in std::mem::take(&mut self.again) {
-            let Some(tenant) = inner.tenants.get(&surrogate).map(|it| it.clone()) else { continue };
+            let Some(tenant) = inner.tenants.active.get(&surrogate).map(|it| it.clone()) else { continue };
             let inner = inner.clone();
             self.reading.spawn(async move {
-                let place = inner.reads.place(surrogate.as_u128()).await;
+                let place = inner.tenants.reads.place(surrogate.as_u128()).await;
                 let is_read = place.is_some() && inner.read_anew(&tenant, false).await;
                 (!is_read).then_some(surrogate)
             });
@@ -286,7 +286,7 @@ mod tests {
             }
             () = doubts => {}
         }
-        let known = inner.callers.get(&probe.0).unwrap().clone();
+        let known = inner.tenants.callers.get(&probe.0).unwrap().clone();
         assert!(clock.now().mono_ns - known.looked_up_ns() >= nanos(MAX_AGE));
     }
 }

@@ -52,7 +52,7 @@ impl Gate {
 
     #[cold]
     fn say_bodies_are_not_compared(&self) {
-        if !self.inner.said_no_digest.swap(true, Ordering::Relaxed) {
+        if !self.inner.recording.said_no_digest.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "a request with an idempotency key has a body that is not compared: the same key \
                  with another body counts as a retry. Put `DigestBodies` of your framework's \
@@ -65,7 +65,7 @@ impl Gate {
     /// its body ([`RequestView::body_digest`]) tells it from others with the same key. For
     /// adapters.
     pub fn counts_once(&self, view: &dyn RequestView) -> bool {
-        let live = self.inner.live.load();
+        let live = self.inner.catalogs.live.load();
         let route = self.inner.route_of(&live.catalog, view);
         let rules = route.map(|id| &live.catalog.routes.as_slice()[usize::from(id.0)]);
         presented(rules, view).is_some()
@@ -118,7 +118,7 @@ impl Inner {
             }
             Some(Ok((claim, found))) => {
                 let now = self.clock.now();
-                hold.count_once(claim, found, self.settler.queue(), now);
+                hold.count_once(claim, found, self.recording.settler.queue(), now);
                 Answer::Admit(Running { hold })
             }
             away => {
@@ -143,7 +143,7 @@ impl Inner {
     async fn find(&self, of: &Unclaimed, once: OnceKey) -> Result<(Claim, KeyFound), StoreError> {
         let Some(hold) = &of.0 else { return Err(no_hold()) };
         let tenant = &hold.of.sheet.tenant;
-        if self.guests.has(tenant) {
+        if self.tenants.guests.has(tenant) {
             return Err(StoreError::new(
                 StoreErrorKind::Unavailable,
                 "a guest has no place for it",
@@ -152,7 +152,7 @@ impl Inner {
         if !tenant.has_claims.load(Ordering::Relaxed) {
             self.note_claimant(hold).await?;
         }
-        let drawn = Claim::new(&self.writer.space, tenant.surrogate, once);
+        let drawn = Claim::new(&self.leasing.writer.space, tenant.surrogate, once);
         let mut claim =
             drawn.map_err(|e| StoreError::new(StoreErrorKind::Unavailable, e.to_string()))?;
         let now_ms = || self.clock.now().wall_ms;
@@ -171,7 +171,7 @@ impl Inner {
         let tenant = &hold.of.sheet.tenant;
         let (format, version) = layout::format(CLAIMANT_FORMAT);
         let write = Write {
-            key: self.writer.space.claimant(tenant.surrogate),
+            key: self.leasing.writer.space.claimant(tenant.surrogate),
             when: vec![When::Absent],
             change: vec![Change::Set(format, version)],
         };
@@ -183,9 +183,9 @@ impl Inner {
     /// Makes a write until its outcome is known; whoever asks bounds the wait.
     async fn write_claim(&self, of: Surrogate, write: &Write) -> Result<Written, StoreError> {
         loop {
-            let place = self.claims.place(of.as_u128()).await.ok_or_else(too_many)?;
+            let place = self.recording.claims.place(of.as_u128()).await.ok_or_else(too_many)?;
             let begun = self.clock.now();
-            let written = self.store.write(write.clone()).await;
+            let written = self.leasing.ctx.store.write(write.clone()).await;
             drop(place); // others go on while this one waits
             let took = self.clock.now().mono_ns.saturating_sub(begun.mono_ns);
             let error = written.as_ref().err().map(|error| error.kind.word());

@@ -7,23 +7,20 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
 use tokio::sync::mpsc;
 
 use super::Gate;
 #[cfg(feature = "stripe")]
 use super::billing::Billing;
-use super::callers::{READS, READS_IN_HAND};
-use super::catalogs::{self, PlanSource};
-use super::guests::Guests;
+use super::callers::Credentials;
+use super::catalogs::{self, Catalogs, PlanSource};
 use super::in_hand::InHand;
-use super::inner::{CatalogCheck, Inner, ServiceSettings};
+use super::inner::{CatalogCheck, Closing, Inner, Leasing, Recording, Settings};
 use super::maintain::{self, Maintenance};
-use super::news::Recent;
 use super::once::{CLAIMS, CLAIMS_IN_HAND};
 use super::promises::promises;
 use super::scopes::Yields;
-use super::idle::IdleTenants;
+use super::tenants::Tenants;
 use super::unleased::PoolsRead;
 use super::{peppers, rates, stores};
 use crate::catalog::Catalog;
@@ -33,13 +30,10 @@ use crate::decision::Refusal;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::EventCounter;
-use crate::flights::Flights;
-use crate::identity::{
-    CredentialHasher, Identifier, Identify, Peppers, UnknownCache as UnknownCallers,
-};
+use crate::identity::{CredentialHasher, Identifier, Identify, Peppers, UnknownCache};
 use crate::ledger::claims::Settler;
 use crate::ledger::collect;
-use crate::ledger::flush::{Flusher, Settings};
+use crate::ledger::flush::{FlushSettings, Flusher};
 use crate::ledger::journal::Journal;
 use crate::ledger::log::LogWriter;
 use crate::ledger::place::JournalPath;
@@ -249,7 +243,7 @@ impl GateBuilder {
         if store.promise().shared {
             hub.expect_pools();
         }
-        let flush = Settings {
+        let flush = FlushSettings {
             mode: settings.mode,
             every: config.flush.every,
             max_write_units: config.flush.max_write_units,
@@ -271,56 +265,50 @@ impl GateBuilder {
         let opening = Billing::open(stripe, &store, &clock, &config.store.space);
         #[cfg(feature = "stripe")]
         let billing = answered(&*store, async { Ok(opening.await?) }).await?;
-        let inner = Arc::new(Inner {
+        let recording = Recording {
             flusher: Flusher::start(hub.clone(), store.clone(), log, journal, flush),
-            renewer: LeaseRenewer::start(ctx.clone(), queue),
             settler: Settler::start(store.clone()),
-            ctx,
+            events: EventCounter::new(store.clone(), writer.space.clone(), clock.clone()),
             ledger: Ledger::new(store.clone(), writer.clone()).begun(begun_ms),
             pools_read: PoolsRead::default(),
-            ingest: EventCounter::new(store.clone(), writer.space.clone(), clock.clone()),
-            directory: Directory::new(store.clone(), space, clock.clone(), peppers, check),
-            clock,
-            guests: Guests::new(hub.clock.clone()),
-            in_hand: InHand::new(),
-            said_no_digest: AtomicBool::new(false),
-            hub,
-            store,
-            writer,
-            config: settings,
-            plans,
-            live,
-            identifier,
-            custom: self.custom,
-            prober: CredentialHasher::new().map_err(|e| Error::Random(e.to_string()))?,
-            callers: DashMap::default(),
-            tenants: DashMap::default(),
-            idle: IdleTenants::default(),
-            unknown: UnknownCallers::new(),
-            recent: Recent::default(),
-            reads: Places::new(READS, READS_IN_HAND),
             claims: Places::new(CLAIMS, CLAIMS_IN_HAND),
-            reloads: tokio::sync::Mutex::new(()),
-            loads: Flights::default(),
-            refreshes,
-            maintenance: Mutex::new(None),
-            sharing: OnceLock::new(),
-            wire: self.wire,
-            on_refusal: self.on_refusal,
+            said_no_digest: AtomicBool::new(false),
+        };
+        let directory = Directory::new(store, space, clock.clone(), peppers, check);
+        let inner = Arc::new(Inner {
+            settings: Settings { wire: self.wire, on_refusal: self.on_refusal, ..settings },
+            catalogs: Catalogs::new(plans, live),
+            credentials: Credentials {
+                identifier,
+                custom: self.custom,
+                hasher: CredentialHasher::new().map_err(|e| Error::Random(e.to_string()))?,
+                unknown: UnknownCache::new(),
+            },
+            tenants: Tenants::new(directory, clock.clone(), refreshes),
+            leasing: Leasing {
+                writer,
+                renewer: LeaseRenewer::start(ctx.clone(), queue),
+                ctx,
+                sharing: OnceLock::new(),
+            },
+            recording,
+            closing: Closing { in_hand: InHand::new(), maintenance: Mutex::new(None) },
+            clock,
+            hub,
             #[cfg(feature = "stripe")]
             billing,
         });
-        crate::telemetry::catalog_info(inner.live.load().revision, None);
+        crate::telemetry::catalog_info(inner.catalogs.live.load().revision, None);
         let hears: Weak<Inner> = Arc::downgrade(&inner);
-        inner.directory.feed().heard_by(hears);
+        inner.tenants.directory.feed().heard_by(hears);
         if let Some(joined) = joined {
             inner.hub.share_rates();
-            inner.sharing.get_or_init(|| Sharing::start(joined, Arc::downgrade(&inner)));
+            inner.leasing.sharing.get_or_init(|| Sharing::start(joined, Arc::downgrade(&inner)));
         }
         #[cfg(feature = "stripe")]
         super::reports::start(&inner);
         let maintenance = Maintenance::start(&inner, refresh_queue);
-        *inner.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
+        *inner.closing.maintenance.lock().unwrap_or_else(|e| e.into_inner()) = Some(maintenance);
         Ok(Gate { inner })
     }
 
@@ -361,7 +349,7 @@ struct AsWritten {
     plans: PlanSource,
     catalog: Catalog,
     identifier: Identifier,
-    settings: ServiceSettings,
+    settings: Settings,
     #[cfg(feature = "stripe")]
     stripe: Option<super::billing::StripeSetup>,
 }
@@ -388,7 +376,7 @@ impl AsWritten {
         #[cfg(feature = "stripe")]
         let stripe = super::billing::stripe(stripe.as_ref().or(config.stripe.as_ref()))?;
         Ok(Self {
-            settings: ServiceSettings::new(&config, yields)?,
+            settings: Settings::new(&config, yields)?,
             config,
             plans,
             catalog,
@@ -453,17 +441,17 @@ impl Gate {
 
     /// Tenants, their plans and keys.
     pub fn directory(&self) -> &Directory {
-        &self.inner.directory
+        &self.inner.tenants.directory
     }
 
     /// The catalog in force.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
-        self.inner.live.load().catalog.clone()
+        self.inner.catalogs.live.load().catalog.clone()
     }
 
     /// How refusals and limits are written.
     pub fn wire_options(&self) -> &WireOptions {
-        &self.inner.wire
+        &self.inner.settings.wire
     }
 }
 

@@ -50,7 +50,7 @@ impl Inner {
         id: &LimitId,
         look: impl FnOnce(&BucketRule, &Bucket) -> T,
     ) -> Option<T> {
-        let sheet = self.tenants.get(&id.tenant)?.last_sheet();
+        let sheet = self.tenants.active.get(&id.tenant)?.last_sheet();
         let index = sheet.policy.rates.iter().position(|rate| rate.id == id.rate)?;
         let (rate, bucket) = bucket_of(&sheet, u16::try_from(index).ok()?);
         if rate.slot_pool.is_some() {
@@ -90,7 +90,7 @@ impl Buckets for Inner {
     }
 
     fn among(&self, nodes: usize) {
-        self.live.rcu(|live| live.next().among(nodes));
+        self.catalogs.live.rcu(|live| live.next().among(nodes));
     }
 
     fn share(&self, id: &LimitId, millionths: Option<u32>) {

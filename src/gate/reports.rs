@@ -66,7 +66,7 @@ impl Gate {
     pub async fn report_now(&self) -> Result<Report, ReportError> {
         let inner = &self.inner;
         let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
-        inner.flusher.flush_now().await?;
+        inner.recording.flusher.flush_now().await?;
         inner.report(billing).await
     }
 }
@@ -108,13 +108,13 @@ impl Gate {
     pub async fn audit(&self) -> Result<Audit, ReportError> {
         let inner = &self.inner;
         let billing = inner.billing.as_ref().ok_or(ReportError::NoService)?;
-        inner.flusher.flush_now().await?;
+        inner.recording.flusher.flush_now().await?;
         let examined = billing.reporter.examine().await?;
         let mut records = HashMap::new();
         let mut uses = Vec::new();
         for used in examined.uses.iter().cloned().map(RecordedUse::from) {
             // A meter that is sold nowhere is no gap; one that the plan file has lost may be.
-            let gone = inner.live.load().catalog.meter(&used.meter).is_none();
+            let gone = inner.catalogs.live.load().catalog.meter(&used.meter).is_none();
             if gone || inner.is_sent(&used.meter) {
                 let due = inner.due(billing, used.clone(), &mut records).await?;
                 uses.push((used, due));
@@ -265,7 +265,7 @@ impl Inner {
 
     /// Whether anything of a meter is sent.
     fn is_sent(&self, meter: &str) -> bool {
-        let live = self.live.load();
+        let live = self.catalogs.live.load();
         let at = live.catalog.meter(meter).map(|id| usize::from(id.0));
         at.is_some_and(|at| live.catalog.meters[at].stripe.is_some())
     }
@@ -278,14 +278,14 @@ impl Inner {
         records: &mut HashMap<Surrogate, Option<Arc<TenantRecord>>>,
     ) -> Result<Option<DueUse>, ReportError> {
         let RecordedUse { id: Some(id), tenant, atoms, over, .. } = used else { return Ok(None) };
-        let live = self.live.load_full();
+        let live = self.catalogs.live.load_full();
         if !self.is_sent(&id.meter) {
             return Ok(None);
         }
         let record = match records.get(&tenant) {
             Some(known) => known.clone(),
             None => {
-                let read = self.directory.lookup_tenant(tenant).await?;
+                let read = self.tenants.directory.lookup_tenant(tenant).await?;
                 records.insert(tenant, read.clone());
                 read
             }

@@ -39,7 +39,7 @@ impl Inner {
             limit: None,
             retry_after,
             plan: sheet.map(|s| s.policy.plan.name.clone()),
-            billing_url: self.config.billing_url.as_deref().filter(|_| pays).map(Arc::from),
+            billing_url: self.settings.billing_url.as_deref().filter(|_| pays).map(Arc::from),
             tenant: sheet.map(|s| s.tenant.id.clone()),
             call: None,
         })
@@ -65,10 +65,10 @@ impl Inner {
     pub(super) fn tell_of(&self, refusal: &mut Refusal, view: &dyn RequestView) {
         /// Longest path that is told, in bytes.
         const MAX_PATH: usize = 2_048;
-        if self.on_refusal.is_none() {
+        if self.settings.on_refusal.is_none() {
             return;
         }
-        let live = self.live.load();
+        let live = self.catalogs.live.load();
         let route = self.route_of(&live.catalog, view);
         let routes = live.catalog.routes.as_slice();
         let path = view.path();
@@ -80,7 +80,7 @@ impl Inner {
             method: view.method().to_owned(),
             path: path[..end].to_owned(),
             route: route.map(|id| routes[usize::from(id.0)].name.clone()),
-            peer: self.identifier.peer(view),
+            peer: self.credentials.identifier.peer(view),
         }));
     }
 
@@ -110,7 +110,7 @@ impl Inner {
             if refusal.retry_after.is_none() {
                 // It never resets: waiting will not help.
                 refusal.reason = Reason::PaymentRequired(Payment::GrantUsedUp);
-                refusal.billing_url = self.config.billing_url.as_deref().map(Arc::from);
+                refusal.billing_url = self.settings.billing_url.as_deref().map(Arc::from);
             }
         }
         let limit = refusal.limit.as_ref().map_or_else(|| "".into(), |l| l.name.clone());

@@ -58,7 +58,7 @@ impl Gate {
         }
         match self.identify(view, Auth::Required, now, waited.rounds) {
             Identification::Caller(caller) => {
-                let live = inner.live.load();
+                let live = inner.catalogs.live.load();
                 let sheet = caller.clone().into_sheet(&live, now);
                 let ip = inner.ip_scope(&sheet, view);
                 let tenant = TenantHandle(caller.tenant.clone());
@@ -86,7 +86,7 @@ impl Gate {
             Ok(query) => query,
             Err(reply) => return reply,
         };
-        let sheet = who.tenant.0.sheet(&self.inner.live.load(), now);
+        let sheet = who.tenant.0.sheet(&self.inner.catalogs.live.load(), now);
         if spans(&sheet, &query).nth(MAX_ROWS).is_some() {
             return HistoryQuery::too_many_rows();
         }
@@ -109,15 +109,15 @@ impl Gate {
         let inner = &*self.inner;
         let now = inner.clock.now();
         let (sheet, revision) = {
-            let live = inner.live.load();
+            let live = inner.catalogs.live.load();
             (who.tenant.0.sheet(&live, now), live.revision)
         };
         late::settle_debts(&sheet, now);
         inner.wait_for_late(Some(&sheet)).await;
         let period = Every::Cycle.window(now.wall_ms, &sheet.catalog.timezone, &sheet.anchors);
-        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
+        let uses = inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         let staleness_ms =
-            u64::try_from(now.wall_ms.saturating_sub(inner.ledger.read_at_ms())).unwrap_or(0);
+            u64::try_from(now.wall_ms.saturating_sub(inner.recording.ledger.read_at_ms())).unwrap_or(0);
         let view = WithUnleased::read(LimitReader {
             inner,
             sheet: &sheet,
@@ -169,13 +169,13 @@ impl Gate {
     ) -> Result<Option<History>, StoreError> {
         let inner = &*self.inner;
         let now = inner.clock.now();
-        let sheet = who.tenant.0.sheet(&inner.live.load(), now);
+        let sheet = who.tenant.0.sheet(&inner.catalogs.live.load(), now);
         let Some(id) = sheet.catalog.meter(&query.meter) else {
             return Ok(None);
         };
         let meter = &sheet.catalog.meters[usize::from(id.0)];
         let mut by_day = BTreeMap::<u32, u64>::new();
-        let uses = inner.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
+        let uses = inner.recording.ledger.uses(sheet.tenant.surrogate, sheet.live(), now.wall_ms).await?;
         for day in uses.iter().filter(|u| u.meter == meter.name && u.scale == meter.scale) {
             let sum = by_day.entry(day.day).or_default();
             *sum = sum.saturating_add(day.atoms.used);
@@ -196,10 +196,10 @@ impl Gate {
     /// A refusal as a response: the host's own where it has one. For adapters.
     pub fn refusal_reply(&self, refusal: &Refusal) -> Reply {
         let inner = &self.inner;
-        let own = inner.on_refusal.as_ref().and_then(|hook| hook(refusal));
+        let own = inner.settings.on_refusal.as_ref().and_then(|hook| hook(refusal));
         own.unwrap_or_else(|| {
             let now = inner.clock.now();
-            wire::refusal(refusal, &inner.wire, wire::Call::at(now.wall_ms))
+            wire::refusal(refusal, &inner.settings.wire, wire::Call::at(now.wall_ms))
         })
     }
 
@@ -208,7 +208,7 @@ impl Gate {
     pub fn grpc_refusal_reply(&self, refusal: &Refusal) -> Reply {
         let inner = &self.inner;
         let now = inner.clock.now();
-        wire::grpc_refusal(refusal, &inner.wire, wire::Call::at(now.wall_ms))
+        wire::grpc_refusal(refusal, &inner.settings.wire, wire::Call::at(now.wall_ms))
     }
 
     fn cannot_read(&self, error: &StoreError) -> Reply {

@@ -42,7 +42,7 @@ impl PoolsRead {
             return Ok(whole);
         }
         let read = async {
-            let whole = Whole::read(&*inner.store, &inner.writer.space, id).await?.map(Arc::new);
+            let whole = Whole::read(&*inner.leasing.ctx.store, &inner.leasing.writer.space, id).await?.map(Arc::new);
             self.with(|kept| {
                 if kept.len() >= KEPT {
                     kept.retain(|_, (at_ms, _)| is_fresh(*at_ms, now_ms));
@@ -143,7 +143,7 @@ async fn read(view: &LimitReader<'_>, pool: u16, held: i64) -> Result<Option<Sto
     };
     let Some(scope) = scope else { return Ok(None) };
     let id = view.sheet.new_lease(pool, scope).pool().clone();
-    let Some(whole) = view.inner.pools_read.read(view.inner, &id).await? else {
+    let Some(whole) = view.inner.recording.pools_read.read(view.inner, &id).await? else {
         return Ok(None);
     };
     let moved = rule.limit.saturating_sub(whole.root.terms.limit);

@@ -193,7 +193,7 @@ impl Gate {
         match &of.sheet {
             SheetRef::Of(caller) | SheetRef::Newer(_, caller) => Some(caller.tenant.clone()),
             SheetRef::Own(sheet) => {
-                let known = self.inner.tenants.get(&sheet.tenant.surrogate)?;
+                let known = self.inner.tenants.active.get(&sheet.tenant.surrogate)?;
                 Some(known.clone())
             }
         }
@@ -201,7 +201,7 @@ impl Gate {
 
     /// How the tenant stands now, whatever sheet the request keeps.
     fn standing_now(&self, of: &HoldContext, now: Now) -> Standing {
-        let live = self.inner.live.load();
+        let live = self.inner.catalogs.live.load();
         match self.tenant_of(of) {
             _ if planted(Plant::SuspendedStreamsDraw) => Standing::Good,
             Some(tenant) => tenant.sheet(&live, now).standing.clone(),
@@ -218,7 +218,7 @@ impl Gate {
         }
         let inner = &self.inner;
         let of = hold.latest_of();
-        let live = inner.live.load();
+        let live = inner.catalogs.live.load();
         let is_old = |tenant: &LiveTenant| tenant.age_ns(now) >= nanos(REFRESH_AGE);
         if of.sheet.holds(live.epoch, now) {
             let SheetRef::Of(caller) = &of.sheet else { return };

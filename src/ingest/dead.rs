@@ -70,7 +70,7 @@ impl Ingest {
     }
 
     pub(super) fn products(&self) -> &BTreeMap<String, String> {
-        &self.0.inner.config.ingest.products
+        &self.0.inner.settings.ingest.products
     }
 
     /// Counts messages of a queue, each one event in JSON. What can never count is kept as a dead
@@ -117,8 +117,8 @@ impl Ingest {
             Change::Set(WHY.into(), Value::Text(why.to_string())),
             Change::Set(AT.into(), Value::Int(inner.clock.now().wall_ms)),
         ];
-        let key = inner.writer.space.dead_letter(&id);
-        repeated(&*inner.store, Write { key, when: vec![], change }).await.map(|_| ())
+        let key = inner.leasing.writer.space.dead_letter(&id);
+        repeated(&*inner.leasing.ctx.store, Write { key, when: vec![], change }).await.map(|_| ())
     }
 
     /// Dead letters after this id (`""` for the first), at most 100 at once; fewer are all there
@@ -129,13 +129,13 @@ impl Ingest {
     /// The store's.
     pub async fn dead_letters(&self, after: &str) -> Result<Vec<DeadLetter>, Error> {
         let inner = &self.0.inner;
-        let pk = inner.writer.space.dead_letter("").pk;
+        let pk = inner.leasing.writer.space.dead_letter("").pk;
         // The first key behind this one.
         let from = if after.is_empty() { String::new() } else { format!("{after}\0") };
         let mut query = Query { pk, from, until: None, limit: AT_ONCE };
         let mut letters = Vec::new();
         loop {
-            let page = inner.store.query(query.clone()).await?;
+            let page = inner.leasing.ctx.store.query(query.clone()).await?;
             for (id, item) in &page.items {
                 letters.push(letter(id, item)?);
             }
@@ -156,7 +156,7 @@ impl Ingest {
     /// The store's. A letter that still cannot count stays, and its answer says why.
     pub async fn replay(&self, id: &str) -> Result<Option<Result<Counted, NotCounted>>, Error> {
         let inner = &self.0.inner;
-        let Some(item) = inner.store.read(inner.writer.space.dead_letter(id)).await? else {
+        let Some(item) = inner.leasing.ctx.store.read(inner.leasing.writer.space.dead_letter(id)).await? else {
             return Ok(None);
         };
         let letter = letter(id, &item)?;
@@ -178,9 +178,9 @@ impl Ingest {
     /// The store's.
     pub async fn discard(&self, id: &str) -> Result<(), Error> {
         let inner = &self.0.inner;
-        let key = inner.writer.space.dead_letter(id);
+        let key = inner.leasing.writer.space.dead_letter(id);
         let write = Write { key, when: vec![], change: vec![Change::Delete] };
-        repeated(&*inner.store, write).await?;
+        repeated(&*inner.leasing.ctx.store, write).await?;
         Ok(())
     }
 }

@@ -87,7 +87,7 @@ impl Ingest {
                 Known::Vacant(new) => new.insert((self.tenant(&event.tenant).await, None)),
             };
             let (tenant, past) = (tenant.0.as_ref().map_err(NotCounted::clone), &mut tenant.1);
-            let live = self.0.inner.live.load();
+            let live = self.0.inner.catalogs.live.load();
             let now = self.0.inner.clock.now();
             match tenant.and_then(|tenant| EventEntry::new(&live, now, &tenant.0, past, event)) {
                 Ok(entry) => {
@@ -102,7 +102,7 @@ impl Ingest {
         if entries.is_empty() {
             return answers;
         }
-        let counted = self.0.inner.ingest.count(entries).await;
+        let counted = self.0.inner.recording.events.count(entries).await;
         for (at, answer) in places.into_iter().zip(counted) {
             answers[at] = answer;
         }

@@ -95,7 +95,7 @@ impl Ingest {
 
     /// Compared by hashes, so that how long it takes tells nothing of the token.
     fn knows(&self, authorization: Option<&[u8]>) -> bool {
-        let Some(wanted) = self.0.inner.config.ingest_token else {
+        let Some(wanted) = self.0.inner.settings.ingest_token else {
             return false;
         };
         let token = authorization.and_then(|value| {

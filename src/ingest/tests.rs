@@ -497,7 +497,7 @@ async fn units_that_were_held_at_the_end_of_a_window_are_there_for_its_late_even
     assert_eq!(other.ingest().events(vec![late]).await, [Ok(Counted::Now)]);
     api.flush_now().await.unwrap();
     let inner = &other.inner;
-    let rows = inner.ledger.by_period(inner.clock.now().wall_ms).await.unwrap();
+    let rows = inner.recording.ledger.by_period(inner.clock.now().wall_ms).await.unwrap();
     let sums = rows
         .iter()
         .fold((0, 0), |(used, over), row| (used + row.atoms.used, over + row.atoms.over));

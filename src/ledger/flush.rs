@@ -1,12 +1,12 @@
-//! The flush: the one task that moves what was used from memory to the store. It collects what
-//! moved, gives it to the journal where there is one, and writes records, one in flight.
+//! The flush task, the only one that moves usage from memory to the store. It collects the rows
+//! that changed, gives them to the journal if there is one, and writes records, one in flight.
 //!
-//! Somebody who needs the units of a process that it takes for dead ends its log with a seal. If
-//! that process lives it learns of it here: it goes on under another incarnation, and carries into
-//! that one's log what the old log lacks.
+//! A process that needs the units of another, which it presumes dead, ends that one's log with a
+//! seal. If the sealed process is alive, it finds out here: it continues under another incarnation,
+//! and carries what the old log lacks into the new one's log.
 //!
-//! The task has an owner ([`Flusher`]), is stopped by [`Flusher::close`], and drains first: until
-//! everything is written or the deadline has passed, and then says how much was left.
+//! The task has an owner ([`Flusher`]) and is stopped by [`Flusher::close`], which drains first:
+//! until everything is written or the deadline has passed. Then it reports how much was left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,67 +25,68 @@ use crate::repeated::repeated;
 use crate::sheets::hub::Hub;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// Waits between tries of a write that did not get through, at first and at most.
+/// Delay between retries of a failed write, initial and maximum.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
 
-/// Least time between two records that ceilings bring about: far less than
-/// [`LEASE_WAIT`](crate::LEASE_WAIT), for which requests wait for one, and enough that many
-/// ceilings stand in it together.
+/// Minimum time between two records caused by ceilings: far less than
+/// [`LEASE_WAIT`](crate::LEASE_WAIT), for which requests wait for one, and long enough for many
+/// ceilings to share a record.
 const HURRY: Duration = Duration::from_millis(50);
 
-/// A process that holds units of a shared store records at least this often, be it nothing: a third
-/// of the silence after which others try to seal its log.
+/// A process that holds units of a shared store writes a record at least this often, even an empty
+/// one: a third of the silence after which others try to seal its log.
 const ALIVE: Duration = Duration::from_secs(5);
 
-/// What a unit written is, and what a record's item has beside its body: keys and names.
+/// Size of a written unit, and of a record's item beside its body: keys and names.
 const UNIT_BYTES: usize = 1_024;
 const BESIDE_BODY: usize = 120;
 
-/// Orders of `flush_now` in hand: a few are enough, and one more waits. A close finds room besides.
+/// Limit on `flush_now` orders in progress: a few are enough; further ones wait. A close has its
+/// own room.
 const ORDERS: usize = 64;
 
-/// What a flush writes.
+/// The rows that a flush writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FlushPart {
-    /// All that moved.
+    /// Everything that changed.
     All,
-    /// Only the ceilings that requests wait for: small, and soon there.
+    /// Only the ceilings that requests wait for: a small record, written quickly.
     Ceilings,
 }
 
-/// What a host asks of the task.
+/// An order from the host to the task.
 #[derive(Debug)]
 enum Order {
     Flush { reply: oneshot::Sender<Result<(), FlushError>>, _room: OwnedSemaphorePermit },
     Close(Instant, oneshot::Sender<Result<(), FlushError>>),
 }
 
-/// What could not be written.
+/// Usage could not be written.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{rows} usage rows could not be written: {cause}")]
 pub struct FlushError {
     /// Rows still in memory (and in the journal, where there is one).
     pub rows: usize,
-    /// Why.
+    /// The cause.
     pub cause: String,
 }
 
-/// How the task is set.
+/// Settings of the task.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct FlushSettings {
     pub(crate) mode: Mode,
     pub(crate) every: Duration,
-    /// Units a second beyond which records wait, where the store charges for them.
+    /// Units per second beyond which records are delayed, if the store charges by units.
     pub(crate) max_write_units: u32,
 }
 
 /// The owner's side of the task.
 #[derive(Debug)]
 pub(crate) struct Flusher {
-    /// As long as there is room for orders, and for one to close.
+    /// Unbounded, but limited by `room`; a close needs no room.
     orders: mpsc::UnboundedSender<Order>,
     room: Arc<Semaphore>,
-    /// Collections begun, and collections whose rows are all in the store.
+    /// Collections started, and collections whose rows are all in the store.
     begun: Arc<AtomicU64>,
     written: watch::Receiver<u64>,
     hub: Arc<Hub>,
@@ -99,7 +100,7 @@ impl Flusher {
         store: Arc<dyn Store>,
         log: LogWriter,
         journal: Option<Journal>,
-        settings: Settings,
+        settings: FlushSettings,
     ) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(ORDERS));
@@ -110,29 +111,29 @@ impl Flusher {
         Self { orders, room, begun, written, hub, task }
     }
 
-    /// Writes what has been counted so far; returns when it is in the store.
+    /// Writes what has been counted so far; returns once it is in the store.
     pub(crate) async fn flush_now(&self) -> Result<(), FlushError> {
         let room = self.room.clone().acquire_owned().await.map_err(|_| gone())?;
         self.order(|reply| Order::Flush { reply, _room: room }).await
     }
 
-    /// Returns when everything settled before this call is in the store. Waits without bound: the
+    /// Returns once everything settled before this call is in the store. Waits without bound: the
     /// caller chose `durable`, and an answer before the record would be a lie.
     pub(crate) async fn barrier(&self) {
         let target = self.begun.load(Ordering::Acquire) + 1;
         self.hub.dirtied.notify_one();
         let mut written = self.written.clone();
-        // An error means the task has ended: the gate is closed and nothing is recorded any more.
+        // An error means that the task has ended: the gate is closed and nothing more is recorded.
         let _ = written.wait_for(|done| *done >= target).await;
     }
 
-    /// Drains and ends the task. Returns the log, if all is in it: it can be ended once nothing is
-    /// leased any more.
+    /// Drains and ends the task. Returns the log if everything is in it: the log can be ended once
+    /// nothing is leased any more.
     pub(crate) async fn close(&self, deadline: Instant) -> Result<Option<LogWriter>, FlushError> {
         let result = self.order(|reply| Order::Close(deadline, reply)).await;
         let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
         let log = match task {
-            // It ends by itself after its answer; a panic in it has been reported there.
+            // The task ends by itself after answering; a panic in it has been reported there.
             Some(task) => task.await.ok(),
             None => None,
         };
@@ -155,9 +156,9 @@ fn gone() -> FlushError {
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        // A sheet in the hub's hands holds the hub: let go of both.
+        // A dirty sheet in the hub holds the hub: break the cycle.
         self.hub.take_dirty();
-        // Without `close` nothing can be waited for; the journal keeps what it was given.
+        // Without `close` there is nothing to wait for; the journal keeps what it was given.
         if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
             task.abort();
         }
@@ -175,29 +176,29 @@ struct Task {
     store: Arc<dyn Store>,
     log: LogWriter,
     journal: Option<Journal>,
-    settings: Settings,
+    settings: FlushSettings,
     pace: WritePace,
-    /// Newest totals that the store may not have, outside the batch being written.
+    /// Newest totals that may not be in the store, outside the batch being written.
     pending: ByWriter,
-    /// Records of the flush under way: the first is in flight.
+    /// Records of the current flush: the first is in flight.
     batch: Vec<Vec<u8>>,
-    /// What is in them, until all of them are written.
+    /// Their rows, until all of them are written.
     batch_rows: ByWriter,
     ceilings: Ceilings,
     /// When the last record was written.
     flushed: Instant,
     /// The last collection whose rows are in the batch.
     batch_covers: u64,
-    /// Journal segments before this one are superfluous once the batch is written.
+    /// Journal segments before this one are obsolete once the batch is written.
     forget: Option<u64>,
     begun: Arc<AtomicU64>,
     done: watch::Sender<u64>,
     last_error: Option<StoreError>,
-    /// How long the pace has held the flush back that is to come.
+    /// How long the pace has delayed the next flush.
     held_back: Duration,
-    /// When the batch was begun, on the monotonic clock; 0 where there is none.
+    /// When the batch was begun, on the monotonic clock; 0 if there is none.
     begun_ns: u64,
-    /// Since when there is something in `pending`, and in `batch_rows` that was pending before.
+    /// Age of the oldest rows in `pending`, and of those in `batch_rows` while they were pending.
     pending_since_ns: Option<u64>,
     batch_since_ns: Option<u64>,
 }
@@ -208,7 +209,7 @@ impl Task {
         store: Arc<dyn Store>,
         log: LogWriter,
         journal: Option<Journal>,
-        settings: Settings,
+        settings: FlushSettings,
         done: watch::Sender<u64>,
     ) -> Self {
         Self {
@@ -240,8 +241,8 @@ impl Task {
         let mut flush = ticker(self.settings.every);
         let mut waiting = Vec::new();
         loop {
-            // In this order, so that one seed is one run; none of them can keep the others waiting
-            // but the orders, and each of those flushes.
+            // In this order, so that a seed gives one run. None of them can starve the others
+            // except the orders, and each of those flushes.
             tokio::select! {
                 biased;
                 order = inbox.recv() => match order {
@@ -251,7 +252,7 @@ impl Task {
                 _ = flush.tick() => match self.wait_for_pace() {
                     Duration::ZERO => self.flush_in(FlushPart::All, &mut inbox, &mut waiting).await,
                     wait => {
-                        // Meanwhile ceilings are written, and orders served.
+                        // Meanwhile ceilings are written and orders served.
                         self.held_back += wait;
                         flush.reset_after(wait);
                     }
@@ -278,7 +279,7 @@ impl Task {
         if self.journal.is_some() { journal::EVERY } else { self.settings.every }
     }
 
-    /// Flushes, while the journal goes on being fed; orders that come meanwhile wait.
+    /// Flushes while still feeding the journal; orders that arrive meanwhile wait.
     async fn flush_in(
         &mut self,
         part: FlushPart,
@@ -327,7 +328,7 @@ impl Task {
                     self.begin_batch(FlushPart::All);
                 }
                 Err(error) if error.kind == StoreErrorKind::Corrupt => {
-                    // Repeating cannot help, and going on would write over somebody else's record.
+                    // Retrying cannot help, and continuing would overwrite another writer's record.
                     repeated!(error, self.now_ms(), "usage log"; %error);
                     self.failed(error);
                     return;
@@ -351,15 +352,15 @@ impl Task {
         self.hub.clock.now().wall_ms
     }
 
-    /// How long the pace holds the next flush back.
+    /// How long the pace delays the next flush.
     fn wait_for_pace(&mut self) -> Duration {
         match self.store.units() {
             Some(_) => self.pace.wait(Instant::now()),
-            None => Duration::ZERO, // it charges nothing
+            None => Duration::ZERO, // it does not charge
         }
     }
 
-    /// Waits until it is the next record's turn, or somebody waits for it.
+    /// Waits for the next record's turn, or until an order is waiting.
     async fn keep_pace(
         &mut self,
         inbox: &mut mpsc::UnboundedReceiver<Order>,
@@ -377,7 +378,7 @@ impl Task {
         }
     }
 
-    /// Collects until then, or until the time of a close is over; orders wait.
+    /// Collects until `until`, or until a close's deadline; orders wait.
     async fn wait_until(
         &mut self,
         until: Instant,
@@ -414,10 +415,10 @@ fn ticker(every: Duration) -> tokio::time::Interval {
     ticker
 }
 
-/// Half to all of the delay, so that nodes that failed together do not come back together.
+/// Half to all of the delay, so that nodes that failed together do not retry together.
 fn jittered(delay: Duration) -> Duration {
     let mut byte = [0u8];
-    // Without randomness the full delay is still right.
+    // Without randomness the full delay is still correct.
     let share = crate::random::fill(&mut byte).map_or(255, |()| byte[0]);
     delay / 2 + delay / 2 * u32::from(share) / 255
 }

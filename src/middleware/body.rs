@@ -1,5 +1,5 @@
-//! The body of a response: passes frames on as [`Counting`] lets them. Its end is also what it says
-//! by `is_end_stream`: hyper drops a finished body without polling it to `None`.
+//! Response body: passes frames on as [`Counting`] allows. `is_end_stream` also counts as its end,
+//! because hyper drops a finished body without polling it to `None`.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,8 +14,8 @@ use crate::serving::{Ahead, Counting, Upgraded};
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
-    /// The body of a response behind the gate: what it passes on is counted before it passes, and
-    /// its end settles the request.
+    /// Response body behind the gate: frames are counted before they are sent, and the end of the
+    /// body settles the request.
     pub struct GateBody<R> {
         #[pin]
         kind: BodyKind<R>,
@@ -29,13 +29,13 @@ pin_project! {
         Full { bytes: Option<Bytes> },
         /// Nothing to count or settle.
         Plain { #[pin] inner: R },
-        /// Of a response that makes the connection another protocol's.
+        /// The response switches the connection to another protocol.
         Upgraded { #[pin] inner: R, _place: Upgraded },
         Counted {
             #[pin]
             inner: InnerBody<R>,
-            // A frame that waits for room, for the record of the end, or for its head: few do, and
-            // a frame is large.
+            // A frame waiting for room, for the record of the end, or for its head. Boxed: a frame
+            // is large, and few wait.
             held: Option<Box<HeldBack>>,
             count: Counting,
         },
@@ -43,8 +43,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// The service's own body, where it was made or, if it was polled before its head was sent,
-    /// where it could stay.
+    /// The service's own body: in place, or boxed if it was polled before its head was sent.
     #[project = InnerProj]
     enum InnerBody<R> {
         Here { #[pin] body: R },
@@ -52,15 +51,15 @@ pin_project! {
     }
 }
 
-/// What was taken out of a body and not passed on yet.
+/// Taken out of a body and not passed on yet.
 enum HeldBack {
     /// Not counted.
     Waiting(Frame<Bytes>),
     /// Counted before its head was sent.
     Counted(Frame<Bytes>),
-    /// The body has failed before its head was sent.
+    /// The body failed before its head was sent.
     Failed(BoxError),
-    /// The same of its end.
+    /// The body ended before its head was sent.
     Ended,
 }
 
@@ -77,12 +76,12 @@ impl<R> GateBody<R> {
         Self { kind: BodyKind::Upgraded { inner, _place: place } }
     }
 
-    /// The service's own body, where the gate has nothing to count of it and nothing to settle at
-    /// its end.
+    /// The service's own body, if the gate has nothing to count in it and nothing to settle at its
+    /// end.
     ///
     /// # Errors
     ///
-    /// This body, where it has.
+    /// This body, otherwise.
     #[expect(clippy::result_large_err, reason = "what is not taken apart is given back whole")]
     pub fn untouched(self) -> Result<R, Self> {
         match self.kind {
@@ -103,8 +102,8 @@ where
     R: Body<Data = Bytes>,
     R::Error: Into<BoxError>,
 {
-    /// A body whose head waits for a record: what is ready of it is counted now, so that head and
-    /// body go in one write. Says what the head is to wait for besides.
+    /// A body whose head waits for a record: the part that is ready is counted now, so that head
+    /// and body go out in one write. Also returns what else the head must wait for.
     pub(super) fn counted_ahead(
         inner: R,
         mut count: Counting,
@@ -232,7 +231,7 @@ where
             return Poll::Ready(Some(Err(error)));
         }
         Some(HeldBack::Ended) => {
-            *held = Some(Box::new(HeldBack::Ended)); // asked again, it does not ask the body
+            *held = Some(Box::new(HeldBack::Ended)); // if polled again, it does not poll the body
             ready!(count.poll_end(cx));
             return Poll::Ready(None);
         }

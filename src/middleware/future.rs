@@ -1,5 +1,5 @@
-//! The future of a response: wait if memory had no answer, call the service, settle what the head
-//! tells, and let the body settle the rest.
+//! Response future: waits if the decision is not in memory, calls the service, settles what the
+//! head decides, and leaves the rest to the body.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,7 +22,8 @@ use crate::serving::{Serving, is_upgrade, wait_for_both};
 use crate::wire::Mapping;
 
 pin_project! {
-    /// The response on its way: waits if memory had no answer, serves, settles what the head tells.
+    /// Response future: waits if the decision is not in memory, serves, settles what the head
+    /// decides.
     pub struct ResponseFuture<S, B, R>
     where
         S: Service<Request<B>>,
@@ -37,22 +38,22 @@ pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwn]
     enum CallState<S, B, R, F, E> {
-        /// The gate said to wait for something; then it is asked again.
+        /// Waiting as the gate asked; then the gate is asked again.
         Waiting { waiting: Box<Waiting<S, B>> },
         Refused { refusal: Option<Box<Refusal>>, asked: RequestFacts },
-        /// The service is at work.
+        /// The service is running.
         Serving { #[pin] future: F, serving: Option<Serving>, asked: RequestFacts },
-        /// What the answer waits for is on its way: a record (`durable`), the claim on a key.
+        /// The response waits for a record (`durable`) or for the claim on its key.
         Recording { pending: Pending, answer: Option<AnsweredCall<R, E>> },
         Done,
     }
 }
 
-/// What the service has answered. Out of the way, as `Waiting` is.
+/// The service's result. Boxed, as `Waiting` is.
 type AnsweredCall<R, E> = Box<Result<Response<GateBody<R>>, E>>;
 
-/// A request that waits. Out of the way, as all is that few requests come to: the future is moved
-/// several times, and its size is paid for each time.
+/// A waiting request. Boxed, like every rare state: the future is moved several times, and its size
+/// is paid for each time.
 struct Waiting<S, B> {
     call: Option<(S, Request<B>)>,
     pending: Pending,
@@ -64,17 +65,17 @@ where
     B: Body,
 {
     /// Asks the gate at once: nearly always memory has the answer, and the service is called as
-    /// soon as it would be without us. Where it does not, the service that was made ready goes with
-    /// the request, and a fresh clone waits for its turn: a clone is an allocation where a router
-    /// has boxed its services.
-    // Inlined, as what it calls: else the request is moved once for each.
+    /// soon as it would be without the gate. Otherwise the service that was polled ready goes with
+    /// the request, and a fresh clone takes its place: a clone is an allocation where a router has
+    /// boxed its services.
+    // Inlined, like its callees: otherwise the request is moved once for each.
     #[inline(always)]
     pub(super) fn ask(service: &mut S, mut request: Request<B>, shared: &Arc<LayerShared>) -> Self {
         let running = match ask(shared, &request, Waited::default()) {
             Step::Done(Answer::Admit(running)) => Some(running),
             Step::Done(Answer::Pass) => None,
             Step::Done(Answer::Refuse(refusal)) => {
-                // What the service reserved when it was made ready is for somebody else.
+                // The reservation made by `poll_ready` is released for another request.
                 *service = service.clone();
                 let state = CallState::refused(refusal, &request);
                 return Self { state, shared: shared.clone() };
@@ -88,7 +89,7 @@ where
         };
         let shared = shared.clone();
         let (serving, asked) = begin(&shared, &mut request, running);
-        // Made where it is returned to.
+        // Built in place, in the caller's return slot.
         Self { state: CallState::Serving { future: service.call(request), serving, asked }, shared }
     }
 }
@@ -97,7 +98,7 @@ impl<S, B, R> CallState<S, B, R, S::Future, S::Error>
 where
     S: Service<Request<B>>,
 {
-    /// The gate has decided, of a request that has waited.
+    /// Continues with the gate's decision on a request that has waited.
     fn answered(
         shared: &LayerShared,
         service: &mut S,
@@ -178,7 +179,7 @@ where
                                 Some(pending) => Some(CallState::recording(pending, Ok(response))),
                             }
                         }
-                        // A layer outside may make an answer of it.
+                        // An outer layer may turn it into a response.
                         Err(error) => {
                             match serving.and_then(|it| it.answer(&this.shared.gate, 500)) {
                                 None => {
@@ -203,14 +204,14 @@ where
             };
             match next {
                 Some(next) => this.state.set(next),
-                // Only a future polled after its end gets here, as with any other future.
+                // Reached only if the future is polled after completion, as with any other future.
                 None => panic!("`ResponseFuture` polled after it was ready"),
             }
         }
     }
 }
 
-/// Gives the request what its handler may need to know.
+/// Attaches the gate's handles for the handler to the request.
 #[inline(always)]
 fn begin<B>(
     shared: &LayerShared,
@@ -231,7 +232,7 @@ fn begin<B>(
     (serving, RequestFacts::by(request))
 }
 
-/// Settles what the head tells, writes the headers, and hands the rest to the body.
+/// Settles what the head decides, writes the headers, and leaves the rest to the body.
 fn finish<R>(
     shared: &LayerShared,
     mut response: Response<R>,
@@ -248,9 +249,9 @@ where
     };
     let gate = &shared.gate;
     if let Some(Refused(refusal)) = response.extensions_mut().remove() {
-        // The handler passes on what the gate refused while it ran: told as any other refusal.
+        // The handler returned a refusal it got from the gate: write it like any other refusal.
         let refused = headers::refusal(shared, &refusal, asked);
-        // gRPC tells every refusal with HTTP 200; what it costs is the same in both.
+        // gRPC sends every refusal with HTTP 200, but it costs the same as over HTTP.
         let status = match asked.is_grpc {
             true => Mapping::of(&refusal.reason).status,
             false => refused.status().as_u16(),

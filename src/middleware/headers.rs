@@ -1,4 +1,4 @@
-//! Decisions written into `http` types. What is written is `wire`'s business.
+//! Writes decisions into `http` types. The content comes from `wire`.
 
 use std::borrow::Cow;
 
@@ -14,18 +14,18 @@ use crate::wire::{self, LimitHeader, Reply};
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// A refusal that a handler passes on, in the extensions of its response: the layer writes the
-/// response anew, as it would its own. For adapters.
+/// A refusal returned by a handler, in the extensions of its response: the layer rewrites the
+/// response as it would its own refusal. For adapters.
 #[derive(Clone, Debug)]
 pub struct Refused(pub Refusal);
 
-/// What the response depends on, of its request.
+/// What the response needs to know about its request.
 #[derive(Clone, Copy)]
 pub(super) struct RequestFacts {
     pub(super) is_head: bool,
     pub(super) is_connect: bool,
     pub(super) is_grpc: bool,
-    /// A page of another origin may have asked: it says from where.
+    /// Has an `Origin` header: the caller may be a page of another origin.
     pub(super) has_origin: bool,
 }
 
@@ -41,7 +41,7 @@ impl RequestFacts {
     }
 }
 
-/// A refusal as a response, in the protocol of the request.
+/// A refusal as a response in the request's protocol.
 pub(super) fn refusal<R>(
     shared: &LayerShared,
     refusal: &Refusal,
@@ -59,7 +59,7 @@ pub(super) fn refusal<R>(
     response
 }
 
-/// Whether a request is a gRPC call. Those are all POST, so that others cost no look-up.
+/// Whether a request is a gRPC call. gRPC is always POST, so other methods cost no look-up.
 fn is_grpc<B>(request: &Request<B>) -> bool {
     request.method() == Method::POST
         && request
@@ -68,8 +68,8 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
             .is_some_and(|value| wire::is_grpc(value.as_bytes()))
 }
 
-/// The length that a response states where its body does not: hyper sends so much of it, and then
-/// drops it.
+/// Length that a response states in its header but not through its body: hyper sends that many
+/// bytes and then drops the body.
 pub(super) fn length<R>(response: &Response<R>) -> Option<u64> {
     stated_length(response.headers().get_all(header::CONTENT_LENGTH).iter().map(|v| v.as_bytes()))
 }
@@ -99,8 +99,8 @@ pub(super) fn limits(
         expose(gate, headers);
     }
     serving.limit_headers(gate, |header| {
-        // Each is inserted where it is made: a name and a value are large, and to read them again
-        // right after they were written stalls the processor.
+        // Inserted as soon as it is built: names and values are large, and reading them back right
+        // after the write stalls the processor.
         match header {
             LimitHeader::RateLimit(line) => {
                 if let Ok(value) = HeaderValue::from_bytes(line) {
@@ -121,7 +121,7 @@ pub(super) fn limits(
     });
 }
 
-/// A response to a page of another origin names the headers that its script may read.
+/// Names the headers that a cross-origin page's script may read.
 #[cold]
 fn expose(gate: &Gate, headers: &mut HeaderMap) {
     let told = headers.get_all(header::ACCESS_CONTROL_EXPOSE_HEADERS).iter();

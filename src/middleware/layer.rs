@@ -1,4 +1,4 @@
-//! The layer: what stands in a stack of layers.
+//! The tower layer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub struct GateLayer {
     pub(super) shared: Arc<LayerShared>,
 }
 
-/// What all services of one layer share.
+/// State shared by all services of one layer.
 #[derive(Debug)]
 pub(super) struct LayerShared {
     pub(super) gate: Gate,
@@ -42,14 +42,15 @@ pub(super) struct LayerShared {
     pub(super) peer: FindPeer,
     pub(super) original: Option<FindPath>,
     pub(super) matched: Option<FindPattern>,
-    /// The service within counts what is read.
+    /// The inner service counts the bytes read.
     pub(super) reads: bool,
-    /// It has been said that an upgraded connection is not counted.
+    /// Whether the warning about an uncounted upgraded connection has been logged.
     said_unheld: AtomicBool,
 }
 
 impl LayerShared {
-    /// Says once that a connection went on as another protocol's and its handler keeps no handle.
+    /// Warns once that a connection was upgraded to another protocol and its handler keeps no
+    /// handle.
     #[cold]
     pub(super) fn note_unheld_upgrade(&self) {
         if !self.said_unheld.swap(true, Ordering::Relaxed) {
@@ -62,11 +63,11 @@ impl LayerShared {
     }
 }
 
-/// How the path that was asked for is found among a request's extensions.
+/// Finds the originally requested path in a request's extensions.
 type FindPath = for<'a> fn(&'a Extensions) -> Option<&'a Uri>;
 
 impl GateLayer {
-    /// A layer over this gate, with handles for handlers and with headers as the gate has them.
+    /// A layer over this gate, with handles for handlers, and the headers that the gate has set.
     pub fn new(gate: &Gate) -> Self {
         let shared = LayerShared {
             gate: gate.clone(),
@@ -80,19 +81,18 @@ impl GateLayer {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Without handles for handlers: no [`Admitted`](crate::Admitted) in the request's extensions,
-    /// so extractors of adapters do not work. An admitted request allocates the value of
-    /// `RateLimit` and room for it among the response's headers, and where the gate sends no limit
-    /// headers nothing (`tests/cost/allocations.rs`).
+    /// Omits the handles for handlers: no [`Admitted`](crate::Admitted) in the request's
+    /// extensions, so the adapters' extractors do not work. An admitted request then allocates only
+    /// the value of `RateLimit` and room for it among the response's headers, or nothing where the
+    /// gate sends no limit headers (`tests/cost/allocations.rs`).
     #[must_use]
     pub fn without_extensions(self) -> Self {
         self.with(|shared| shared.extensions = false)
     }
 
-    /// Charges bytes of requests as they are read: the service within is a
-    /// [`CountReads`](super::CountReads). Without it the length of a body is charged as the body
-    /// tells it, which is right for those that are in hand; a server's tells what its client has
-    /// stated.
+    /// Charges request bytes as they are read; the inner service must be a
+    /// [`CountReads`](super::CountReads). Otherwise the length that the body reports is charged.
+    /// That is right for bodies in memory; a server's body reports what its client has stated.
     ///
     /// ```
     /// # use tallygate::middleware::{CountReads, ReadBody, GateLayer};
@@ -106,26 +106,24 @@ impl GateLayer {
         self.with(|shared| shared.reads = true)
     }
 
-    /// How the connection's peer is found among the request's extensions. For adapters.
+    /// Sets how the connection's peer is found in the request's extensions. For adapters.
     #[must_use]
     pub fn peer_from(self, find: fn(&Extensions) -> Option<IpAddr>) -> Self {
         self.with(|shared| shared.peer = find)
     }
 
-    /// How the path that was asked for is found where a router has taken a prefix off. For
-    /// adapters.
+    /// Sets how the requested path is found after a router has stripped a prefix. For adapters.
     #[must_use]
     pub fn original_path_from(self, find: for<'a> fn(&'a Extensions) -> Option<&'a Uri>) -> Self {
         self.with(|shared| shared.original = Some(find))
     }
 
-    /// A request as this layer shows it to the gate. For adapters.
+    /// This layer's view of a request for the gate. For adapters.
     pub fn view<'a, B: Body>(&self, request: &'a Request<B>) -> HttpView<'a> {
         view_of(&self.shared, request)
     }
 
-    /// How the pattern that a router has matched is found, for the whole of that path. For
-    /// adapters.
+    /// Sets how the pattern matched by a router is found, for the whole of that path. For adapters.
     #[must_use]
     pub fn matched_pattern_from(self, find: for<'a> fn(&'a Extensions) -> Option<&'a str>) -> Self {
         self.with(|shared| shared.matched = Some(find))

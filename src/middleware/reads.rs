@@ -1,4 +1,4 @@
-//! Bodies of requests whose bytes are counted as they are read.
+//! Request bodies whose bytes are counted as they are read.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,15 +11,15 @@ use tower_service::Service;
 
 use crate::serving::BytesRead;
 
-/// Within a layer that counts what is read ([`GateLayer::counting_reads`]): gives the service
-/// bodies that count. It stands next to the layer, so that no body is read past it.
+/// The inner service of a layer that counts the bytes read ([`GateLayer::counting_reads`]): passes
+/// on counting bodies. It must be next to the layer, so that no body is read uncounted.
 ///
 /// [`GateLayer::counting_reads`]: super::GateLayer::counting_reads
 #[derive(Clone, Debug)]
 pub struct CountReads<S>(pub S);
 
 pin_project! {
-    /// The body of a request. Its bytes are counted as they are read, where the gate counts them.
+    /// Request body. Counts its bytes as they are read, where the gate counts them.
     #[derive(Debug)]
     pub struct ReadBody<B> {
         #[pin]
@@ -47,17 +47,17 @@ where
 }
 
 impl<B> ReadBody<B> {
-    /// The request that a layer lets through, with a body that counts.
+    /// A request admitted by the layer, with a counting body.
     pub fn of(mut request: Request<B>) -> Request<Self> {
         let read = request.extensions_mut().remove::<BytesRead>();
         request.map(|body| Self { body, read })
     }
 
-    /// The body as it came, where nothing of it is counted.
+    /// The original body, if nothing in it is counted.
     ///
     /// # Errors
     ///
-    /// Itself, where it is.
+    /// This body, otherwise.
     pub fn untouched(self) -> Result<B, Self> {
         if self.read.is_none() { Ok(self.body) } else { Err(self) }
     }

@@ -1,4 +1,4 @@
-//! The service: asks the gate, then calls the service within, or answers for it.
+//! The tower service: asks the gate, then calls the inner service or answers in its place.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -53,14 +53,14 @@ pub(super) fn ask<B: Body>(shared: &LayerShared, request: &Request<B>, waited: W
     shared.gate.admit_request(&view_of(shared, request), waited)
 }
 
-/// A request as the gate sees it.
+/// The gate's view of a request.
 #[inline]
 pub(super) fn view_of<'a, B: Body>(shared: &LayerShared, request: &'a Request<B>) -> HttpView<'a> {
     let asked_for = shared.original.and_then(|find| find(request.extensions()));
     let uri = asked_for.unwrap_or_else(|| request.uri());
     let view = HttpView::of(request, uri, shared.peer, shared.matched);
     let body = request.body();
-    // An empty body may say only that it has ended: lambda_http's does.
+    // An empty body may report only that it has ended, as lambda_http's does.
     let length = body.size_hint().exact().or_else(|| body.is_end_stream().then_some(0));
     view.body_of(length).counting_reads(shared.reads)
 }

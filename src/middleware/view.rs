@@ -1,4 +1,4 @@
-//! A `http::Request` as identification and routing see it.
+//! View of a `http::Request` for identification and routing.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -10,13 +10,13 @@ use http::{Extensions, HeaderMap, Method, Request, Uri};
 use crate::identity::{BodyDigest, Claims, Malformed, NamedHeader, RequestView};
 use crate::serving::{Decided, stated_length};
 
-/// The address of the connection's other end, as a host or adapter leaves it in the extensions of a
-/// request. Without it limits by address hold for all callers of a tenant together
-/// (`identity.no-scope`) and no proxy is trusted.
+/// The address of the connection's peer, put into the request's extensions by the host or adapter.
+/// Without it, limits by address hold for all callers of a tenant together (`identity.no-scope`)
+/// and no proxy is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// A `http::Request` as identification and routing see it.
+/// View of a `http::Request` for identification and routing.
 #[derive(Clone, Copy)]
 pub struct HttpView<'a> {
     method: &'a Method,
@@ -29,21 +29,21 @@ pub struct HttpView<'a> {
     reads: bool,
 }
 
-/// Looked for only where somebody asks: an API key needs no peer.
+/// Looked up only on demand: an API key needs no peer.
 #[derive(Clone, Copy)]
 enum PeerOf<'a> {
     Known(Option<IpAddr>),
     In(&'a Extensions, FindPeer),
 }
 
-/// How the connection's peer is found among a request's extensions.
+/// Finds the connection's peer in a request's extensions.
 pub(super) type FindPeer = fn(&Extensions) -> Option<IpAddr>;
 
-/// How the pattern that a router has matched is found among a request's extensions.
+/// Finds the pattern matched by a router in a request's extensions.
 pub(super) type FindPattern = for<'a> fn(&'a Extensions) -> Option<&'a str>;
 
 impl<'a> HttpView<'a> {
-    /// A view of a request, with the peer that the host knows.
+    /// A view of a request whose peer the host already knows.
     pub fn new(
         method: &'a Method,
         uri: &'a Uri,
@@ -54,7 +54,7 @@ impl<'a> HttpView<'a> {
         Self { method, uri, headers, peer, length: None, claims: None, matched: None, reads: false }
     }
 
-    /// A view of a request whose peer is found so, and what a router has matched.
+    /// A view of a request, with functions that find its peer and matched pattern.
     pub(super) fn of<B>(
         request: &'a Request<B>,
         uri: &'a Uri,
@@ -67,21 +67,21 @@ impl<'a> HttpView<'a> {
         Self { method, uri, headers, peer, length: None, claims, matched, reads: false }
     }
 
-    /// With the [`Claims`] among the request's extensions, if there are any.
+    /// Adds the [`Claims`] in the request's extensions, if any.
     #[must_use]
     pub fn claims_in(mut self, extensions: &'a Extensions) -> Self {
         self.claims = Some(extensions);
         self
     }
 
-    /// With the exact length of the body, where the body itself knows it.
+    /// Adds the exact length of the body, if the body itself knows it.
     #[must_use]
     pub fn body_of(mut self, length: Option<u64>) -> Self {
         self.length = length;
         self
     }
 
-    /// Whether what is read of the body is counted.
+    /// Sets whether body bytes are counted as they are read.
     pub(super) fn counting_reads(mut self, reads: bool) -> Self {
         self.reads = reads;
         self
@@ -124,7 +124,8 @@ impl RequestView for HttpView<'_> {
 
     fn body_length(&self) -> Option<u64> {
         self.length.or_else(|| {
-            // Chunks end where they end, whatever is stated beside (RFC 9112, section 6.3).
+            // Chunks determine the length, whatever header stands beside them (RFC 9112, section
+            // 6.3).
             if self.headers.contains_key(TRANSFER_ENCODING) {
                 return None;
             }
@@ -135,7 +136,7 @@ impl RequestView for HttpView<'_> {
     fn single(&self, name: &NamedHeader) -> Result<Option<&[u8]>, Malformed> {
         let Some(name) = name.parsed() else { return Ok(None) };
         if self.headers.len() == self.headers.keys_len() {
-            // Nothing came twice: one look-up says all.
+            // No header is repeated: one look-up is enough.
             return Ok(self.headers.get(name).map(|value| value.as_bytes()));
         }
         let mut values = self.headers.get_all(name).iter();
@@ -171,7 +172,7 @@ impl RequestView for HttpView<'_> {
 
 impl std::fmt::Debug for HttpView<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Headers hold credentials.
+        // Headers may hold credentials.
         f.debug_struct("HttpView").field("method", self.method).finish_non_exhaustive()
     }
 }

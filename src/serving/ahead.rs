@@ -1,9 +1,9 @@
-//! Requests whose body is read before their idempotency key is claimed. They are decided first, as
-//! any other: a body is held in memory for callers that are let in alone, who are in flight
-//! meanwhile and pay for what they have sent, whether or not it comes to its end.
+//! Requests whose body is read before their idempotency key is claimed. They are decided first,
+//! like any other request: bodies are held in memory only for admitted callers, who count as in
+//! flight meanwhile and pay for what they have sent, whether or not the body arrives complete.
 //!
-//! The layer that reads stands outside of the gate's, and leaves what came of it ([`Decided`])
-//! among the request's extensions: there the gate's layer takes it for the answer.
+//! The layer that reads the body is outside the gate's, and stores the outcome ([`Decided`]) in the
+//! request's extensions, where the gate's layer takes it as the decision.
 
 use std::any::Any;
 use std::future::{Future, ready};
@@ -16,19 +16,20 @@ use crate::identity::{Decided, RequestView};
 use crate::telemetry::Check;
 use crate::wire::Reply;
 
-/// What came of asking about a request whose body may have to be read for its digest.
+/// Decision about a request whose body may have to be read for its digest.
 pub enum AskedAhead {
-    /// It does not count once, or is not the gate's at all: it goes on as it is.
+    /// Not idempotent, or not gated at all: pass it on unchanged.
     Untouched,
-    /// It goes on with this among its extensions, and its body unread.
+    /// Pass it on with this in its extensions, and its body unread.
     Refused(Decided),
     /// Wait for this, then ask again.
     Wait(Pending),
-    /// It is let in, and its body is to be read.
+    /// Admitted: read its body.
     Read(Reading),
 }
 
-/// A request that is let in, while its body is read. Dropped before its end, its client went away.
+/// An admitted request while its body is read. Dropping it early means that the client
+/// disconnected.
 #[derive(Debug)]
 pub struct Reading {
     running: Running,
@@ -38,15 +39,15 @@ pub struct Reading {
 }
 
 impl Gate {
-    /// Decides about a request before its body is read for its digest, at most so many bytes of it.
-    /// For adapters, outside of the one that serves the request.
+    /// Decides about a request before up to `at_most` bytes of its body are read for its digest.
+    /// For adapters, in a layer outside of the one that serves the request.
     pub fn ask_ahead(&self, view: &dyn RequestView, at_most: usize, waited: Waited) -> AskedAhead {
         if !self.counts_once(view) || view.decided().is_some() {
             return AskedAhead::Untouched;
         }
         let check = Check::begin();
         let step = self.check(&check, view, waited, Some(at_most as u64));
-        check.came_to(|| "waits"); // the layer within tells of the answer
+        check.came_to(|| "waits"); // the inner layer reports the decision
         match step {
             Step::Wait(pending) => AskedAhead::Wait(pending),
             Step::Done(Answer::Pass) => AskedAhead::Untouched,
@@ -60,7 +61,7 @@ impl Gate {
 }
 
 impl Reading {
-    /// A chunk was read. False: the body is too long.
+    /// Adds a chunk of the body. Returns false if the body is too long.
     pub fn push(&mut self, chunk: &[u8]) -> bool {
         if let Some(counted) = &self.counted {
             counted.add(chunk.len());
@@ -72,16 +73,16 @@ impl Reading {
         fits
     }
 
-    /// The body, once it has come to its end.
+    /// Takes the body, once complete.
     pub fn take_body(&mut self) -> Vec<u8> {
-        // From here on it is in hand, and is charged by its length.
+        // From now on the body is in memory and is charged by its length.
         self.counted = None;
         self.running.hold.read = None;
         self.running.hold.length = Some(self.body.len() as u64);
         std::mem::take(&mut self.body)
     }
 
-    /// Claims the key of the request, whose digest `view` has by now
+    /// Claims the request's idempotency key; by now `view` has the digest
     /// ([`RequestView::body_digest`]).
     pub fn claim(
         self,
@@ -99,8 +100,7 @@ impl Reading {
         }
     }
 
-    /// The body is longer than what is read of it: the answer. It is an answer like a handler's,
-    /// charged by its status.
+    /// The reply to a body longer than the limit, charged by its status like a handler's response.
     pub async fn too_long(self, gate: &Gate) -> Reply {
         let at_most = self.at_most;
         if let Some(recorded) = Serving::own(self.running).answer(gate, 413) {

@@ -1,9 +1,9 @@
-//! The body of a response behind the gate: its bytes are counted before they pass, where they are
-//! counted, and its end settles the request.
+//! Response body behind the gate: its bytes are counted before they are sent, where bytes are
+//! metered, and its end settles the request.
 //!
-//! A body has ended when it says so, or when all that its `Content-Length` promised has passed:
-//! servers drop a finished body without polling it once more. Any other drop is a client that went
-//! away.
+//! A body has ended when it says so, or when as many bytes as its `Content-Length` promised have
+//! passed: servers drop a finished body without polling it again. Any other drop means that the
+//! client disconnected.
 
 use std::task::{Context, Poll, ready};
 
@@ -13,22 +13,22 @@ use crate::decision::{Reason, Refusal};
 use crate::gate::{Gate, Pending, Took, Waited};
 use crate::policy::ByteMeter;
 
-/// What a counted body knows. The body itself, and the chunk that waits, are the adapter's.
+/// Accounting state of a response body. The adapter keeps the body and the waiting chunk.
 pub struct Counting {
     serving: Option<Serving>,
-    /// Only where something may have to be waited for: one reference less to count for the rest.
+    /// Only where a wait is possible: saves other bodies a reference count.
     gate: Option<Gate>,
     status: u16,
     meter: Option<ByteMeter>,
-    /// Bytes still to come, where the length is known.
+    /// Bytes remaining, if the length is known.
     rest: Option<u64>,
     wait: Option<Wait>,
-    /// The server has had its turn before a cut.
+    /// The server has had a chance to write before a cut.
     flushed: bool,
     cut: bool,
-    /// What the end has left to be waited for.
+    /// What the end of the body has to wait for.
     owed: Owed,
-    /// Its end may have to be waited for.
+    /// The end may have to be waited for.
     ends_late: bool,
 }
 
@@ -38,7 +38,7 @@ enum Wait {
 }
 
 /// The body ended early because no units remain (`cut = true` on the meter), or because its tenant
-/// was suspended: an error, so that the client does not take the part for the whole.
+/// was suspended: an error, so that the client does not mistake the part for the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the response was cut: the quota for it is used up, or its tenant is suspended")]
 pub struct StreamCut;
@@ -66,9 +66,10 @@ impl Counting {
         }
     }
 
-    /// Takes room for a chunk of `n` bytes and counts it: at `Ready(Ok(()))` it passes. `is_last`
-    /// says that the body knows of no more; then its end is settled, and where answers wait for
-    /// it recorded, before the chunk goes. After `Pending` the same chunk is asked for again.
+    /// Reserves room for a chunk of `n` bytes and counts it: at `Ready(Ok(()))` the chunk may be
+    /// sent. `is_last` means that the body knows of no more; its end is then settled, and where
+    /// answers wait for it recorded, before the chunk goes. After `Pending`, ask for the same chunk
+    /// again.
     pub fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -96,8 +97,8 @@ impl Counting {
                     continue;
                 }
                 Passed::Cut(_) if !self.flushed => {
-                    // Servers drop what they have not written yet when a body fails: they get a
-                    // turn first, so that what was counted arrives.
+                    // Servers drop unwritten data when a body fails: they get a turn first, so that
+                    // what was counted arrives.
                     self.flushed = true;
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -121,22 +122,22 @@ impl Counting {
         }
     }
 
-    /// Whether its end may have to be waited for: then what is ready of it goes with its head
-    /// ([`take_ahead`](Self::take_ahead)).
+    /// Whether its end may have to be waited for: then the part that is ready goes out with its
+    /// head ([`take_ahead`](Self::take_ahead)).
     pub fn ends_late(&self) -> bool {
         self.ends_late
     }
 
-    /// Counts a chunk that is ready before the head is sent, if it is all of the body: then both go
-    /// in one write and wait for one record. Counted, it passes without another question, and what
-    /// the head waits for besides is told.
+    /// Counts a chunk that is ready before the head is sent, if it is the complete body: then both
+    /// go out in one write and wait for one record. Once counted, it is sent without another call;
+    /// the result says what else the head waits for.
     pub fn take_ahead(&mut self, n: u64, is_last: bool) -> Ahead {
         if !is_last && self.rest.is_none_or(|rest| rest > n) {
             return Ahead::Later;
         }
         match self.pass(n, &Waited::default()) {
             Passed::Yes => {}
-            // The same chunk is asked for again when the body is polled.
+            // The same chunk is tried again when the body is polled.
             Passed::Wait(_) | Passed::Cut(_) => return Ahead::Later,
         }
         self.end(Outcome::Complete { status: self.status });
@@ -147,7 +148,7 @@ impl Counting {
         })
     }
 
-    /// The body has come to its end: settled, and in mode `durable` recorded, at `Ready`.
+    /// Ends the body: at `Ready` it is settled, and in mode `durable` recorded.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !matches!(self.wait, Some(Wait::Record(_))) {
             self.end(Outcome::Complete { status: self.status });
@@ -160,34 +161,34 @@ impl Counting {
         Poll::Ready(())
     }
 
-    /// Whether [`poll_end`](Self::poll_end) is pending: to be asked again, instead of the body,
+    /// Whether [`poll_end`](Self::poll_end) is pending: then poll that again instead of the body,
     /// which has ended.
     pub fn is_ending(&self) -> bool {
         self.serving.is_none() && matches!(self.wait, Some(Wait::Record(_)))
     }
 
-    /// The body has failed: what passed so far is what the client got.
+    /// The body failed: the client got what passed so far.
     pub fn abort(&mut self) {
         self.end(Outcome::Aborted);
     }
 
-    /// Whether the gate has cut it: nothing comes any more.
+    /// Whether the gate has cut the body: nothing more is sent.
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// Takes room for `n` bytes and counts them.
+    /// Reserves room for `n` bytes and counts them.
     fn pass(&mut self, n: u64, waited: &Waited) -> Passed {
         let parts = (self.meter, &mut self.serving, &self.gate);
         if let (Some(meter), Some(serving), Some(gate)) = parts {
             match serving.make_room(gate, meter, n, waited) {
                 Took::Done => {}
                 Took::Wait(pending) => return Passed::Wait(pending),
-                // An operator's word: no meter serves it on.
+                // A suspension ends the body whatever the meter's settings.
                 Took::Refused(why) if meter.cut || why.reason == Reason::Suspended => {
                     return Passed::Cut(why);
                 }
-                // Served, and recorded as over.
+                // Sent all the same, and recorded as overage.
                 Took::Refused(_) => {}
             }
             serving.pass(meter, n);
@@ -202,7 +203,7 @@ impl Counting {
         }
     }
 
-    /// Begins to wait for the record of what the body cost, where the answer is worth it.
+    /// Starts waiting for the record of what the body cost, if this answer has to.
     fn waits_for_record(&mut self) -> bool {
         let owed = std::mem::take(&mut self.owed);
         let wait = self.gate.as_ref().and_then(|gate| gate.answer_waits(owed));
@@ -211,11 +212,11 @@ impl Counting {
     }
 }
 
-/// What came of a chunk that was ready before the head was sent.
+/// Result of counting a chunk before its head is sent.
 pub enum Ahead {
-    /// It is counted, and the request has ended. The head is to wait for this besides.
+    /// Counted, and the request has ended. The head also waits for this.
     Counted(Option<Pending>),
-    /// It is not: it has to be asked for with the body.
+    /// Not counted: it has to be polled with the body.
     Later,
 }
 

@@ -1,23 +1,25 @@
-//! An admitted request while it is served: what every adapter does alike, whatever framework's
-//! types it writes into. The tower layer and the actix-web middleware are thin over it.
+//! Serving of an admitted request: the steps common to all adapters, whatever framework's types
+//! they write into. The tower layer and the actix-web middleware are thin wrappers over it.
 //!
-//! 1. [`Serving::own`] or [`Serving::share`] with what [`Gate::admit_request`] admitted.
-//! 2. [`Serving::guard`] around each poll of the handler, which from its first wait on is known to
-//!    [`Gate::close`]; [`Serving::answer`] with 500 if it fails.
+//! 1. [`Serving::own`] or [`Serving::share`] with the request that [`Gate::admit_request`]
+//!    admitted.
+//! 2. [`Serving::guard`] around each poll of the handler, which registers with [`Gate::close`] at
+//!    its first wait; [`Serving::answer`] with 500 if it fails.
 //! 3. At the head of the response [`Serving::limit_headers`], then [`Serving::into_body`], which
-//!    says what the head waits for; [`Serving::answer`] where there is no body of the handler's.
-//!    A response that makes the connection another protocol's goes to [`Serving::upgrade`] instead.
-//!    Where the head waits, [`Counting::take_ahead`] with what is ready of the body by then.
+//!    returns what the head must wait for; [`Serving::answer`] if the body is not the handler's. A
+//!    response that switches protocols goes to [`Serving::upgrade`] instead. If the head waits,
+//!    [`Counting::take_ahead`] with the part of the body that is ready by then.
 //! 4. [`Counting`] with each chunk before it passes, and at the end of the body.
 //!
 //! # Laws
 //!
-//! 1. A request is settled exactly once. Dropped before its end, it ends as aborted, or as failed
-//!    where a panic drops it.
-//! 2. What the head tells is settled with the head: a body that is never polled changes nothing.
-//! 3. What is answered is recorded: in mode `durable`, and of a request with an idempotency key in
+//! 1. A request is settled exactly once. If dropped before its end, it ends as aborted, or as
+//!    failed if a panic drops it.
+//! 2. Whatever the head determines is settled with the head: a body that is never polled changes
+//!    nothing.
+//! 3. Answered usage is recorded: in mode `durable`, and for a request with an idempotency key in
 //!    every mode. Until then the head, or the last of the body, waits.
-//! 4. Nothing here knows a framework, `http` or sockets.
+//! 4. Nothing here depends on a framework, `http` or sockets.
 
 use std::borrow::Cow;
 use std::sync::MutexGuard;
@@ -39,33 +41,33 @@ pub use crate::identity::{Decided, stated_length};
 pub use ahead::{AskedAhead, Reading};
 pub use counting::{Ahead, Counting, StreamCut};
 
-/// An admitted request with what it holds, shared with its handler or not.
+/// An admitted request with its holds, optionally shared with its handler.
 #[derive(Debug)]
 pub struct Serving(Kind);
 
 /// A response whose head is settled.
 pub struct Head {
-    /// Counts the body; `None` if it has none, or nothing of it counts any more.
+    /// Counts the body; `None` if there is no body, or nothing in it left to count.
     pub body: Option<Counting>,
-    /// What the head has to wait for, before it is sent.
+    /// What the head must wait for before it is sent.
     pub wait: Option<Pending>,
 }
 
-/// A request whose connection goes on as another protocol's. It is in flight as long as this or a
-/// handle of its handler's ([`Usage`](crate::Usage), [`Admitted`]) lives.
+/// A request whose connection was switched to another protocol. It is in flight as long as this or
+/// a handle of its handler's ([`Usage`](crate::Usage), [`Admitted`]) lives.
 #[derive(Debug)]
 pub struct Upgraded {
     _place: Serving,
-    /// Nobody else has a handle, and the number of requests in flight is limited.
+    /// No other handle exists, and the number of requests in flight is limited.
     is_alone: bool,
 }
 
-/// Whether a response makes the connection another protocol's: 101, or 2xx to `CONNECT`.
+/// Whether a response switches the connection to another protocol: 101, or 2xx to `CONNECT`.
 pub fn is_upgrade(status: u16, is_connect: bool) -> bool {
     status == 101 || is_connect && (200..300).contains(&status)
 }
 
-/// What waits for both, one after the other.
+/// Waits for both, one after the other.
 pub fn wait_for_both(one: Option<Pending>, other: Option<Pending>) -> Option<Pending> {
     match (one, other) {
         (Some(one), Some(other)) => Some(Box::pin(async move {
@@ -76,14 +78,14 @@ pub fn wait_for_both(one: Option<Pending>, other: Option<Pending>) -> Option<Pen
     }
 }
 
-/// Tells that the claim of a request with a key is settled, and whether that has used anything.
+/// Resolves once the claim on a request's key is settled, and says whether that used anything.
 type ClaimSettled = tokio::sync::oneshot::Receiver<bool>;
 
-/// What a request leaves to be waited for.
+/// What remains to be waited for after a request.
 #[derive(Debug, Default)]
 struct Owed {
     settling: Option<ClaimSettled>,
-    /// It has used something that no answer has waited for.
+    /// It has usage that no answer has waited for.
     has_used: bool,
 }
 
@@ -103,25 +105,25 @@ impl Owed {
 enum Kind {
     Own(Running),
     Shared(Admitted),
-    /// Not shared with the handler, but noted with the gate.
+    /// Not shared with the handler, but registered with the gate.
     Noted(Admitted),
     Ended,
 }
 
 impl Serving {
-    /// Nothing is shared with the handler: no extractors, no allocation.
+    /// Not shared with the handler: no extractors, no allocation.
     pub fn own(running: Running) -> Self {
         Self(Kind::Own(running))
     }
 
-    /// Shared with the handler: the second goes where its extractors look.
+    /// Shared with the handler: the second value goes where its extractors look.
     pub fn share(gate: &Gate, running: Running) -> (Self, Admitted) {
         let admitted = Admitted::new(gate.clone(), running);
         (Self(Kind::Shared(admitted.clone())), admitted)
     }
 
-    /// Polls the handler. Where it panics the request ends as failed at once: a layer outside may
-    /// catch the panic and drop the rest later, when nothing tells any more why.
+    /// Polls the handler. If it panics, the request ends as failed at once: an outer layer may
+    /// catch the panic and drop the rest later, when the cause is no longer known.
     pub fn guard<T>(
         serving: &mut Option<Self>,
         gate: &Gate,
@@ -136,8 +138,8 @@ impl Serving {
         polled
     }
 
-    /// Its handler has to wait for something. Noted with the gate at the first time, so that it is
-    /// settled should the gate be closed meanwhile.
+    /// Called when the handler waits. Registers the request with the gate the first time, so that
+    /// it is settled if the gate is closed meanwhile.
     fn waits(&mut self, gate: &Gate) {
         if self.with(|hold| std::mem::replace(&mut hold.has_waited, true)) != Some(false) {
             return;
@@ -147,26 +149,27 @@ impl Serving {
             kind => kind,
         };
         if let Kind::Shared(request) | Kind::Noted(request) = &self.0 {
-            let noted = gate.inner.in_hand.note(request);
+            let noted = gate.inner.closing.in_hand.note(request);
             request.hold().noted = noted;
         }
     }
 
-    /// Its handler has answered, or is gone.
+    /// Unregisters the request: its handler has answered, or is gone.
     fn strike(&mut self) {
         if let Kind::Shared(request) | Kind::Noted(request) = &self.0
             && let Some(at) = { request.hold().noted.take() }
         {
-            request.gate().inner.in_hand.strike(request, at);
+            request.gate().inner.closing.in_hand.strike(request, at);
         }
     }
 
-    /// Ends the request, of which nobody is told.
+    /// Ends the request without a response.
     pub fn end(mut self, outcome: Outcome) {
         self.end_in_place(outcome);
     }
 
-    /// Ends the request with an answer that is not the handler's, which waits for this.
+    /// Ends the request with a response that is not the handler's. The response waits for the
+    /// result.
     pub fn answer(mut self, gate: &Gate, status: u16) -> Option<Pending> {
         gate.answer_waits(self.end_in_place(Outcome::Complete { status }))
     }
@@ -174,13 +177,12 @@ impl Serving {
     /// Writes the limit headers of the response: lower-case names, legal values. Nothing for a
     /// route that is `free`, or where the gate sends none.
     ///
-    /// They tell what is left now. A handler that was ready when first polled has waited for
-    /// nothing, and the time of the admission is now: an earlier time makes what is left less and
-    /// the wait longer, never the reverse, so that a handler that blocked its thread misleads
-    /// nobody.
+    /// They show what is left now. A handler that was ready at its first poll has not waited, so
+    /// the time of admission serves as now: an earlier time makes the remainder smaller and the
+    /// wait longer, never the reverse, so a handler that blocked its thread does no harm.
     pub fn limit_headers(&mut self, gate: &Gate, mut write: impl FnMut(LimitHeader<'_>)) {
         let inner = &gate.inner;
-        let (style, warnings) = (inner.wire.style, inner.wire.warnings);
+        let (style, warnings) = (inner.settings.wire.style, inner.settings.wire.warnings);
         if style == HeaderStyle::Off && warnings.is_none() {
             return;
         }
@@ -213,13 +215,13 @@ impl Serving {
         });
     }
 
-    /// Settles what the head tells: a status that is not charged never is, and one that is charged
-    /// is so now, unless going away would be forgiven. The rest is for the body: `None` where
-    /// nothing is left to it, or it has none (`is_empty`: HEAD, 204, 304, no bytes), for then the
-    /// request has ended.
+    /// Settles what the head determines: a status that is free of charge never costs anything, and
+    /// a chargeable one is charged now, unless a disconnect would be forgiven. The body settles the
+    /// rest. `None` if nothing is left to settle, or there is no body (`is_empty`: HEAD, 204, 304,
+    /// no bytes), because the request has then ended.
     ///
-    /// `length` finds the exact length of the body, by what the body says or the header that is
-    /// sent; it is asked only where something is left to the body.
+    /// `length` finds the exact length of the body, from the body or from the header that is sent;
+    /// it is called only if something is left to the body.
     pub fn into_body(
         mut self,
         gate: &Gate,
@@ -230,7 +232,7 @@ impl Serving {
         self.strike();
         let outcome = Outcome::Complete { status };
         let may_report = !is_empty && self.is_shared() && gate.is_durable();
-        // One look at the hold: a shared one is behind a lock.
+        // A single access: a shared hold is behind a lock.
         let looked = self.with(|hold| {
             let rest = hold.settle_head(outcome, is_empty);
             (rest.or_else(|| may_report.then_some(FOR_REPORTS)), Owed::by(hold))
@@ -252,9 +254,9 @@ impl Serving {
         Head { body, wait: gate.answer_waits(owed) }
     }
 
-    /// The response makes the connection another protocol's ([`is_upgrade`]): costs are decided by
-    /// its status and what is held goes back, but the request stays in flight. Where the adapter
-    /// has something that lives as long as the connection, it keeps the first there.
+    /// Handles a response that switches protocols ([`is_upgrade`]): its status decides the cost and
+    /// what is held goes back, but the request stays in flight. If the adapter has a value that
+    /// lives as long as the connection, it keeps the [`Upgraded`] there.
     pub fn upgrade(mut self, gate: &Gate, status: u16) -> (Upgraded, Option<Pending>) {
         self.strike();
         let looked = self.with(|hold| {
@@ -268,7 +270,7 @@ impl Serving {
         (upgraded, gate.answer_waits(owed))
     }
 
-    /// Takes room for `n` more bytes, before they pass.
+    /// Reserves room for `n` more bytes before they pass.
     fn make_room(&mut self, gate: &Gate, meter: ByteMeter, n: u64, waited: &Waited) -> Took {
         let took = self.with(|hold| {
             let held = hold.held_of(meter.counter);
@@ -281,7 +283,7 @@ impl Serving {
             };
             let need = n - held;
             match gate.draw(hold, ask, need.max(meter.chunk), waited) {
-                // The last units may be fewer than a chunk.
+                // Fewer units than a chunk may remain.
                 Took::Refused(_) if need < meter.chunk => gate.draw(hold, ask, need, waited),
                 took => took,
             }
@@ -289,7 +291,7 @@ impl Serving {
         took.unwrap_or(Took::Done)
     }
 
-    /// Counts a body that ends here because of this refusal.
+    /// Counts a body that is cut by this refusal.
     fn count_cut(&mut self, gate: &Gate, why: &Refusal) {
         self.with(|hold| gate.inner.count_cut(hold.latest_of(), why));
     }
@@ -306,7 +308,7 @@ impl Serving {
         matches!(self.0, Kind::Shared(_))
     }
 
-    /// Looks at the hold.
+    /// Accesses the hold.
     fn with<T>(&mut self, look: impl FnOnce(&mut Hold) -> T) -> Option<T> {
         let mut guard: MutexGuard<'_, Hold>;
         let hold = match &mut self.0 {
@@ -332,8 +334,8 @@ impl Serving {
     }
 }
 
-/// What is left to the body where nothing is, in mode `durable`: its handler may report while it
-/// streams, of a meter that the route does not expect to be reported, and its end waits for that.
+/// The body's share where the head left nothing, in mode `durable`: its handler may report while it
+/// streams, on a meter that the route does not expect, and its end waits for that report.
 const FOR_REPORTS: BodyRest = BodyRest { counted: None, is_keyed: false };
 
 impl Serving {
@@ -345,7 +347,7 @@ impl Serving {
 }
 
 impl Drop for Serving {
-    // Inlined: nearly all have ended, and then there is nothing to do.
+    // Inlined: nearly always the request has ended, and there is nothing to do.
     #[inline]
     fn drop(&mut self) {
         if !matches!(self.0, Kind::Ended) {
@@ -355,16 +357,16 @@ impl Drop for Serving {
 }
 
 impl Upgraded {
-    /// Whether the connection leaves its place in flight as soon as this is dropped, though the
-    /// plan limits their number: its handler keeps no handle.
+    /// Whether the connection stops counting as in flight once this is dropped, although the plan
+    /// limits the number: its handler keeps no handle.
     pub fn is_alone(&self) -> bool {
         self.is_alone
     }
 }
 
 impl Gate {
-    /// What an answer waits for: in mode `durable` the record of what the request has used, if it
-    /// has, and the claim on its key. Others' records are not its business.
+    /// What an answer waits for: in mode `durable` the record of the request's own usage, if any,
+    /// and the claim on its key. Records of other requests do not matter.
     fn answer_waits(&self, owed: Owed) -> Option<Pending> {
         let is_durable = self.is_durable();
         let Owed { settling, has_used } = owed;
@@ -373,29 +375,29 @@ impl Gate {
         };
         let gate = self.clone();
         Some(Box::pin(async move {
-            // An error means that the gate is closed: nothing is settled any more.
+            // An error means that the gate is closed: nothing more will be settled.
             let has_used = has_used | settled.await.unwrap_or_default();
             if is_durable && has_used { gate.recorded().await } else { Waited::default() }
         }))
     }
 
     fn is_durable(&self) -> bool {
-        self.inner.config.mode == Mode::Durable
+        self.inner.settings.mode == Mode::Durable
     }
 
-    /// What a response to a page of another origin, as a request with `Origin` asks for, is to have
-    /// as one more line of `Access-Control-Expose-Headers`; `told` are the lines it has.
+    /// The additional `Access-Control-Expose-Headers` line for a response to a cross-origin page (a
+    /// request with `Origin`). `told` are the lines it already has.
     pub fn expose_headers(&self, told: &[&[u8]]) -> Option<Cow<'static, str>> {
-        let style = self.inner.wire.style;
+        let style = self.inner.settings.wire.style;
         (style != HeaderStyle::Off).then(|| wire::expose(told, style)).flatten()
     }
 
-    /// Adds the same line to a refusal, which may have a `Retry-After` alone.
+    /// Adds the same line to a refusal, which may have only a `Retry-After`.
     pub fn expose_refusal(&self, reply: &mut Reply) {
         const NAME: &str = "access-control-expose-headers";
         let told = reply.headers.iter().filter(|(name, _)| *name == NAME);
         let told: Vec<_> = told.map(|(_, line)| line.as_bytes()).collect();
-        let names = wire::expose(&told, self.inner.wire.style);
+        let names = wire::expose(&told, self.inner.settings.wire.style);
         reply.headers.extend(names.map(|names| (NAME, names.into_owned())));
     }
 }

@@ -468,7 +468,7 @@ mod tests {
         );
         let tenant = gate.tenant("acme").await.unwrap();
         let (inner, other) = (&gate.inner, gate.tenant("other").await.unwrap());
-        let sheet = |of: &crate::TenantHandle| of.0.sheet(&inner.live.load(), inner.clock.now());
+        let sheet = |of: &crate::TenantHandle| of.0.sheet(&inner.catalogs.live.load(), inner.clock.now());
         let (sheet, other) = (sheet(&tenant), sheet(&other));
         let (hub, lease) = (&inner.hub, purse::lease_of(&sheet, 0));
         hub.settle_after(lease, &sheet);

@@ -1,4 +1,4 @@
-//! Parts of a request's way through the gate, for measuring what each costs.
+//! Stages of a request's path through the gate, for measuring the cost of each.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::identity::RequestView;
 use crate::policy::resolve::LiveCatalog;
 use crate::tenants::caller::KnownCaller;
 
-/// A tenant in memory and a route, asked again and again.
+/// Repeated requests of a tenant in memory for one route.
 #[derive(Clone, Debug)]
 pub struct Drill {
     gate: Gate,
@@ -19,7 +19,7 @@ pub struct Drill {
 }
 
 impl Drill {
-    /// Requests of this tenant for the route of this name (or for one that matches no route).
+    /// Requests of this tenant for the route of this name (or for no route, if none matches).
     pub fn new(gate: &Gate, tenant: &TenantHandle, route: &str) -> Self {
         Self {
             gate: gate.clone(),
@@ -29,20 +29,19 @@ impl Drill {
         }
     }
 
-    /// One request from its resolved tenant to its end: the clock is read, limits are decided, and
-    /// a response of status 200 settles. `None` where it would have to wait for a lease or a read.
+    /// One request from its resolved tenant to its end: reads the clock, decides limits, and
+    /// settles a response of status 200. `None` if it would have to wait for a lease or a read.
     pub fn admit_and_settle(&self) -> Option<bool> {
         self.gate.pass_through(&self.caller, &self.live, self.route)
     }
 }
 
-/// Whether the caller of this request is found in memory: `None` where the directory has to be
-/// asked.
+/// Whether this request's caller is found in memory; `None` if the directory has to be asked.
 pub fn is_identified(gate: &Gate, view: &dyn RequestView, now: Now) -> Option<bool> {
     gate.is_identified(view, now)
 }
 
-/// Lets go of every caller that was looked up, so that the next request is a first one.
+/// Drops every cached caller, so that the next request is a first one.
 pub fn forget_callers(gate: &Gate) {
     gate.forget_callers();
 }
@@ -53,8 +52,8 @@ pub async fn doze(gate: &Gate) -> (usize, usize) {
     gate.doze().await
 }
 
-/// Waits until no lease is being renewed, or waits for it. What is decided next then depends on
-/// what was asked before alone, and not on how far the renewer has come meanwhile.
+/// Waits until no lease is being renewed or queued for it. The next decision then depends only on
+/// earlier requests, and not on the renewer's progress.
 pub async fn leases_at_rest(gate: &Gate) {
     while gate.is_renewing() {
         tokio::task::yield_now().await;

@@ -1,12 +1,11 @@
-//! A store that fails on purpose: any store, behind a network that loses, delays and repeats.
+//! A store with deliberate faults: any store, behind a network that loses, delays and repeats.
 //!
-//! What goes wrong follows from a script or from a seed, drawn when a call is first polled, so a
-//! run whose tasks are polled in the same order fails in the same way. Delays are tokio timers:
-//! with tokio's paused time they cost nothing.
+//! Faults follow from a script or a seed and are drawn when a call is first polled, so a run that
+//! polls its tasks in the same order fails in the same way. Delays are tokio timers: with tokio's
+//! paused time they cost nothing.
 //!
-//! It keeps the three outcomes of [`crate::store`]: what is answered as unavailable or throttled
-//! was not applied, what is answered as unknown may have been. It does not break the store behind
-//! it.
+//! It keeps the three outcomes of [`crate::store`]: a write reported as unavailable or throttled
+//! was not applied, one reported as unknown may have been. It does not break the store behind it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +16,7 @@ use crate::store::{
     Written,
 };
 
-/// What happens to one write.
+/// The fate of one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing: it reaches the store and its answer comes back.
@@ -36,7 +35,7 @@ pub enum Fault {
     RepeatAfter(u32),
 }
 
-/// How often each fault strikes, in calls of a thousand. The rest passes.
+/// Frequency of each fault, per thousand calls. The rest passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Odds {
     /// [`Fault::Unavailable`]; for reads and queries too.
@@ -80,11 +79,11 @@ struct State {
     odds: Odds,
     random: u64,
     outage: bool,
-    /// Most items of a page, where pages are cut.
+    /// Limit on a page's items, if pages are cut.
     most: Option<usize>,
     /// Calls of every kind but `expire` so far.
     calls: u64,
-    /// Writes that come again, and how many writes come before.
+    /// Writes to be repeated, and how many writes come before each.
     repeats: Vec<(u32, Write)>,
 }
 
@@ -105,29 +104,29 @@ impl Faulty {
         Self { inner: Arc::new(inner), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// While on, every call is answered as unavailable and none reaches the store. The script
-    /// waits meanwhile.
+    /// While on, every call is answered as unavailable and none reaches the store. The script is
+    /// suspended meanwhile.
     pub fn outage(&self, on: bool) {
         self.state().outage = on;
     }
 
-    /// From now on faults strike as often as this.
+    /// Changes the frequency of faults.
     pub fn odds(&self, odds: Odds) {
         self.state().odds = odds;
     }
 
-    /// From now on a page ends after 1 to `most` items, by chance, and says that there is more: as
-    /// a service does that cuts pages by their bytes.
+    /// Ends pages after 1 to `most` items, at random, and says that there is more, like a service
+    /// that cuts pages by size.
     pub fn cut_pages(&self, most: usize) {
         self.state().most = Some(most.max(1));
     }
 
-    /// Appends to the script: the next writes meet these.
+    /// Appends to the script, for the next writes.
     pub fn then(&self, script: impl IntoIterator<Item = Fault>) {
         self.state().script.extend(script);
     }
 
-    /// Calls of every kind but `expire` so far, those that failed included.
+    /// Calls of every kind but `expire` so far, failed ones included.
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
@@ -136,7 +135,7 @@ impl Faulty {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a read or a query through, or not.
+    /// Passes on a read or a query, or fails it.
     async fn look<T>(
         self,
         call: impl FnOnce(&dyn Store) -> StoreFuture<T>,
@@ -151,7 +150,7 @@ impl Faulty {
         call(&*self.inner).await
     }
 
-    /// The page, or its beginning.
+    /// The page, or a prefix of it.
     fn cut(&self, mut page: Page) -> Page {
         let mut state = self.state();
         if let Some(most) = state.most {
@@ -170,7 +169,7 @@ impl Faulty {
             (state.next(true), state.due())
         };
         for repeat in due {
-            // Nobody waits for the answer of a copy.
+            // The outcome of a copy is ignored.
             let _ = self.inner.write(repeat).await;
         }
         match fault {
@@ -218,7 +217,7 @@ impl Store for Faulty {
     }
 
     /// Passed on, except during an outage. It draws no fault and is not counted: it comes from the
-    /// gate's upkeep, by its own time, and would shift what the calls of a test meet.
+    /// gate's upkeep, on its own schedule, and would shift the faults that a test's calls meet.
     fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
         let this = self.clone();
         Box::pin(async move {
@@ -229,7 +228,7 @@ impl Store for Faulty {
         })
     }
 
-    /// Passed on, and no call.
+    /// Passed on, and not counted.
     fn check(&self) -> StoreFuture<()> {
         self.inner.check()
     }
@@ -252,7 +251,7 @@ impl Store for Faulty {
 }
 
 impl State {
-    /// The fault of the call that begins now.
+    /// Draws the fault of the call that begins now.
     fn next(&mut self, is_write: bool) -> Fault {
         self.calls = self.calls.saturating_add(1);
         if self.outage {
@@ -284,7 +283,7 @@ impl State {
         Fault::Pass
     }
 
-    /// The copies that come before the write that begins now.
+    /// The copies due before the write that begins now.
     fn due(&mut self) -> Vec<Write> {
         if self.outage {
             return Vec::new();

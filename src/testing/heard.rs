@@ -1,9 +1,9 @@
-//! What is logged while a test of this crate does something, on its own thread.
+//! Captures log lines of the current thread in unit tests.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
-/// The events from INFO on that this logs, each as it is written.
+/// The events from INFO up that `work` logs.
 pub(crate) fn lines(work: impl FnOnce()) -> Vec<String> {
     let heard = Heard::default();
     let writer = heard.clone();

@@ -1,4 +1,4 @@
-//! What a host's own tests are made with. Behind the feature `testing`; not meant for production.
+//! Test utilities for hosts. Behind the feature `testing`; not meant for production.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -25,13 +25,13 @@ pub use simulated::{
     incarnation, plant, seed_this_thread, split_pools,
 };
 
-/// When the clock of a test gate starts: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month,
-/// so that no window ends by accident.
+/// Start of a test gate's clock: 2026-03-17 12:00 UTC, a Tuesday in the middle of a month, so that
+/// no window ends by accident.
 pub const START_MS: i64 = 1_773_748_800_000;
 
-/// A gate over these plans: no file, no port, a store in memory, and time in hand. Callers name
-/// their tenant in the header `x-tenant` (and a user in `x-user`); an unknown tenant is made on
-/// first sight. Must be called within a tokio runtime.
+/// A gate over these plans, without files or ports: an in-memory store and a manual clock. Callers
+/// name their tenant in the header `x-tenant` (and a user in `x-user`); an unknown tenant is
+/// created on first sight. Must be called within a tokio runtime.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -55,22 +55,22 @@ pub const START_MS: i64 = 1_773_748_800_000;
 ///
 /// # Panics
 ///
-/// If the plans are wrong: with everything that is wrong, as a host's test wants it.
+/// If the plans are wrong; the message lists every error.
 pub fn gate(plans: &str) -> (Gate, ManualClock) {
     gate_with(plans, Memory::new())
 }
 
-/// The same over a store that the test has, perhaps one with faults.
+/// Same as [`gate`], over the test's own store, for example one with faults.
 ///
 /// # Panics
 ///
-/// As [`gate`] does; and if the store does not answer at once.
+/// Like [`gate`]; also if the store does not answer at once.
 pub fn gate_with(plans: &str, store: impl crate::store::Store) -> (Gate, ManualClock) {
     opened(builder(plans), store)
 }
 
-/// The same before it is opened, for a store, a clock or anything else of the test's own: by
-/// default a store in memory, and the system's clock.
+/// Same as [`gate`], but not opened yet, so that a test can set its own store, clock or other
+/// options. By default an in-memory store, and the system's clock.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -86,7 +86,7 @@ pub fn builder(plans: &str) -> GateBuilder {
     GateBuilder::from_text(SERVICE).plans(plans).identify(ByHeader)
 }
 
-/// The same over plans that the test changes meanwhile.
+/// The same, over plans that the test changes while the gate runs.
 #[cfg(test)]
 pub(crate) fn gate_reading(plans: &Plans, store: impl crate::store::Store) -> (Gate, ManualClock) {
     opened(plans.read_by(builder("")), store)
@@ -96,7 +96,7 @@ fn opened(builder: GateBuilder, store: impl crate::store::Store) -> (Gate, Manua
     let clock = ManualClock::at_unix_ms(START_MS);
     let builder = builder.store(store).clock(clock.clone());
     let mut opening = pin!(builder.open());
-    // A store in memory answers at the first poll, so this needs no executor.
+    // An in-memory store answers at the first poll, so this needs no executor.
     let opened = opening.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     match opened {
         Poll::Ready(Ok(gate)) => (gate, clock),
@@ -105,7 +105,7 @@ fn opened(builder: GateBuilder, store: impl crate::store::Store) -> (Gate, Manua
     }
 }
 
-/// The tenant's own view of itself, as `GET /usage` of a test gate would identify it.
+/// The identified tenant, as for `GET /usage` of a test gate.
 ///
 /// # Panics
 ///
@@ -114,11 +114,11 @@ pub async fn identified(gate: &Gate, tenant: &str) -> crate::Identified {
     identified_by(gate, &[("x-tenant", tenant)]).await
 }
 
-/// The same for the caller that these headers identify.
+/// The same for the caller identified by these headers.
 ///
 /// # Panics
 ///
-/// If they identify nobody.
+/// If they identify no caller.
 pub async fn identified_by(gate: &Gate, headers: &[(&str, &str)]) -> crate::Identified {
     let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
     let view = Headers(headers.iter().map(own).collect());
@@ -146,7 +146,7 @@ const SERVICE: &str = r#"
     mode = "fast"
 "#;
 
-/// Believes `x-tenant` and `x-user`, from anybody: for tests.
+/// Trusts `x-tenant` and `x-user` from any caller: for tests.
 #[derive(Clone, Copy, Debug)]
 struct ByHeader;
 
@@ -166,7 +166,7 @@ impl Identify for ByHeader {
     }
 }
 
-/// A request with these headers and nothing else in it.
+/// A request with only these headers.
 struct Headers(Vec<(String, String)>);
 
 impl RequestView for Headers {

@@ -1,6 +1,6 @@
-//! What a simulation needs that a host does not: one seed for all that is random, requests taken
-//! apart into their steps, and a look into stored items. It sees and seeds; it decides nothing, so
-//! that what runs is the code that ships.
+//! Simulation support beyond what a host needs: a seed for all randomness, requests split into
+//! their steps, and access to stored items. It observes and seeds; it decides nothing, so that the
+//! code under test is the code that ships.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,31 +21,31 @@ use crate::quota::subpool::{self, Fed, Sub};
 use crate::store::layout::Space;
 use crate::store::{Item, Key};
 
-/// From now on this thread draws all its randomness from this seed; `None`: from the system again.
+/// Seeds all of this thread's randomness; `None` returns it to the system's.
 pub fn seed_this_thread(seed: Option<u64>) {
     crate::random::seeded::seed(seed);
 }
 
-/// From now on gates on this thread make this mistake. `writer` is who the next writer will be, for
+/// Makes gates on this thread commit this mistake. `writer` is the next writer's id, for
 /// [`Plant::ReusedIncarnations`].
 pub fn plant(mistake: Option<Plant>, writer: u128) {
     in_thread::PLANT.set(mistake);
     in_thread::WRITER.set(writer);
 }
 
-/// From now on gates on this thread seal whoever has been silent for so long, in milliseconds;
-/// `None`: as long as usual.
+/// Makes gates on this thread seal writers after this silence, in milliseconds; `None` restores the
+/// usual one.
 pub fn have_patience(ms: Option<u64>) {
     in_thread::PATIENCE.set(ms);
 }
 
-/// From now on gates on this thread split a pool that has so many writers into so many sub-pools;
-/// `None`: as usual.
+/// Makes gates on this thread split a pool with this many writers into this many sub-pools; `None`
+/// restores the usual numbers.
 pub fn split_pools(at: Option<(usize, u16)>) {
     in_thread::SPLIT.set(at);
 }
 
-/// A plan file in memory, which a running gate looks at again like at one on disk.
+/// A plan file in memory, which a running gate reloads like one on disk.
 #[derive(Clone, Debug)]
 pub struct Plans(pub(crate) Arc<Mutex<Arc<str>>>);
 
@@ -60,18 +60,18 @@ impl Plans {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.into();
     }
 
-    /// Has a gate read this file.
+    /// Makes a gate read this file.
     pub fn read_by(&self, gate: GateBuilder) -> GateBuilder {
         gate.shared_plans(self.0.clone())
     }
 }
 
-/// The incarnation under which a gate leases and records now.
+/// The incarnation under which a gate currently leases and records.
 pub fn incarnation(gate: &Gate) -> u128 {
     gate.inner.hub.incarnation()
 }
 
-/// A request that was admitted and has not ended.
+/// An admitted request that has not ended.
 #[derive(Debug)]
 pub struct OpenRequest {
     admitted: Admitted,
@@ -82,17 +82,17 @@ pub struct OpenRequest {
 pub struct Drawn {
     /// The pool's item.
     pub pool: Key,
-    /// The incarnation whose lease it was.
+    /// The incarnation that owned the lease.
     pub writer: u128,
-    /// Atoms that the request holds of it.
+    /// Atoms of it that the request holds.
     pub atoms: u64,
     /// Atoms left in the lease now; negative is a debt.
     pub left: i64,
 }
 
 impl OpenRequest {
-    /// Asks, and waits where memory does not have the answer. `None` in place of a refusal: the
-    /// route lets everybody pass.
+    /// Asks, and waits if memory has no answer. Fails with `None` instead of a refusal if the route
+    /// admits every caller.
     ///
     /// # Errors
     ///
@@ -114,16 +114,15 @@ impl OpenRequest {
         }
     }
 
-    /// What it holds, by pool and writer, in the order in which it is used; what is used beyond is
-    /// of the last of a limit.
+    /// Its holds by pool and writer, in order of use. Overage belongs to the last hold of a limit.
     pub fn drawn(&self) -> Vec<Drawn> {
         let gate = self.admitted.gate();
         let mut hold = self.admitted.hold();
-        // As whatever is reported next would.
+        // As the next report would.
         gate.keep_up(&mut hold, gate.inner.clock.now());
         let mut drawn = Vec::<Drawn>::new();
         for (lease, atoms) in hold.seen() {
-            let (pool, writer) = (lease.pool().key(&gate.inner.writer.space), lease.incarnation());
+            let (pool, writer) = (lease.pool().key(&gate.inner.leasing.writer.space), lease.incarnation());
             let known = drawn.iter().position(|it| (&it.pool, it.writer) == (&pool, writer));
             match known {
                 Some(known) => drawn[known].atoms += atoms,
@@ -133,47 +132,47 @@ impl OpenRequest {
         drawn
     }
 
-    /// The claim that it tries to settle at its end, if it counts once: the claim's item, and the
-    /// name under which it came.
+    /// The claim that it tries to settle at its end, if it is idempotent: the claim's item, and the
+    /// name under which this request came.
     pub fn claim(&self) -> Option<(Key, u128)> {
         let hold = self.admitted.hold();
         let (name, key) = hold.open_claim()?.names();
         Some((key.clone(), name))
     }
 
-    /// Whether another request with its key was charged, and this one is not.
+    /// Whether another request with its key was charged instead of this one.
     pub fn is_replay(&self) -> bool {
         self.admitted.hold().is_replay()
     }
 
-    /// What its handler sees.
+    /// Its handler's view.
     pub fn usage(&self) -> Usage {
         self.admitted.usage()
     }
 
-    /// Its response has begun, with this status: costs are decided.
+    /// Begins its response with this status, which decides the costs.
     pub fn head(&self, status: u16) {
         let mut hold = self.admitted.hold();
         let (charged, now) = (hold.of.rules().charges(Outcome::Complete { status }), hold.now());
         hold.charge(charged, now);
     }
 
-    /// It ends.
+    /// Ends it.
     pub fn end(self, outcome: Outcome) {
         let mut hold = self.admitted.hold();
         let now = hold.now();
         hold.end(outcome, now);
     }
 
-    /// Its connection goes on as one of another protocol, until the last handle on it is dropped.
+    /// Switches its connection to another protocol, until the last handle on it is dropped.
     pub fn upgrade(self, status: u16) {
         let mut hold = self.admitted.hold();
         let now = hold.now();
         hold.upgrade(Outcome::Complete { status }, now);
     }
 
-    /// It ends, and returns once it may be answered. False: it will not be, for the gate was closed
-    /// before its claim was settled.
+    /// Ends it, and returns once it may be answered. Returns false if it will not be, because the
+    /// gate was closed before its claim was settled.
     pub async fn answered(self, outcome: Outcome) -> bool {
         let told = {
             let mut hold = self.admitted.hold();
@@ -188,19 +187,19 @@ impl OpenRequest {
     }
 }
 
-/// A claim on an idempotency key as it is stored.
+/// A stored claim on an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimItem {
-    /// Who was charged: by the name under which it came.
+    /// The charged request, by the name under which it came.
     pub by: Option<u128>,
-    /// Atoms of each meter that were charged.
+    /// Atoms charged on each meter.
     pub used: BTreeMap<String, u64>,
-    /// The names of all who came.
+    /// The names of all requests that came.
     pub came: Vec<u128>,
 }
 
 impl ClaimItem {
-    /// Reads one; `None`: it is none.
+    /// Reads a claim; `None` if the item is not one.
     pub fn read(item: &Item) -> Option<Self> {
         let used = claim::used(item).ok()?;
         let name = |bytes: &[u8]| bytes.try_into().ok().map(u128::from_be_bytes);
@@ -213,7 +212,7 @@ impl ClaimItem {
     }
 }
 
-/// A pool as it is stored.
+/// A stored pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of the attributes")]
 pub struct PoolItem {
@@ -223,9 +222,9 @@ pub struct PoolItem {
     pub spent: i64,
     pub generation: i64,
     pub entries: BTreeMap<u128, PoolEntry>,
-    /// Of a pool that is split: what was credited to each sub-pool, and returned by it.
+    /// For a split pool: the units credited to each sub-pool, and returned by it.
     pub feeds: BTreeMap<u16, (u64, u64)>,
-    /// Of a sub-pool: the same totals.
+    /// For a sub-pool: the same totals.
     pub fed: Option<(u64, u64)>,
 }
 
@@ -240,7 +239,7 @@ pub struct PoolEntry {
 }
 
 impl PoolItem {
-    /// Reads one; `None`: it is none.
+    /// Reads a pool; `None` if the item is not one.
     pub fn read(item: &Item) -> Option<Self> {
         let view = pool::View::read(item, 0).ok()?;
         let entries = pool::entries(item).ok()?.into_iter().map(|(writer, entry)| {
@@ -265,9 +264,9 @@ impl PoolItem {
 /// A record of a usage log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogItem {
-    /// Whose rows these are, where they are not those of the log's writer.
+    /// The writer of these rows, if it is not the log's writer.
     pub of: Option<u128>,
-    /// It is no record: it ends the log.
+    /// A seal instead of a record: it ends the log.
     pub seal: bool,
     /// Totals and ceilings by pool.
     pub pools: BTreeMap<Key, (u64, u64)>,
@@ -276,14 +275,14 @@ pub struct LogItem {
 }
 
 impl LogItem {
-    /// Reads one; `None`: it is none.
+    /// Reads a record; `None` if the item is not one.
     pub fn read(space: &str, item: &Item) -> Option<Self> {
         let (rows, of) = log::decode(item).ok()?;
         let seal = log::is_seal(item);
         Some(Self { seal, ..Self::of(space, rows, of) })
     }
 
-    /// What a journal on disk holds, by writer.
+    /// The contents of a journal on disk, by writer.
     ///
     /// # Errors
     ///

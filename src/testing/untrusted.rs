@@ -1,6 +1,6 @@
-//! All that comes from outside, as functions of bytes: whatever the bytes are, each of them returns
-//! soon, and what it checks holds. The fuzz targets call them, and `tests/gate/fuzz_corpus.rs`
-//! calls them with the seeds in `fuzz/seeds`.
+//! Fuzz entries for all outside input: each takes arbitrary bytes, returns quickly, and checks its
+//! invariants. The fuzz targets call them, and `tests/gate/fuzz_corpus.rs` calls them with the
+//! seeds in `fuzz/seeds`.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::policy::resolve::LiveCatalog;
 use crate::report::MAX_ROWS;
 use crate::wire::Reply;
 
-/// What takes bytes from outside.
+/// A fuzz entry.
 pub type Target = fn(&[u8]);
 
 /// Every target with its name: the folder of its seeds, and its file in `fuzz/fuzz_targets`.
@@ -32,14 +32,14 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("history", history),
 ];
 
-/// Most bytes that are told of one file.
+/// Limit on the error report for one file, in bytes.
 const MAX_TOLD: usize = 24 * 1024;
 
-/// Calls of one gate: what they leave in its store is let go with it.
+/// Calls per gate. After that the gate is dropped, with its store.
 const CALLS: u32 = 2_000;
 
-/// A plan file: what is legal is lowered for a tenant on each of its plans, and what is not is told
-/// in a few lines.
+/// A plan file: a legal one is lowered for a tenant on each of its plans, an illegal one must get a
+/// short error report.
 pub fn plan_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let catalog = match Catalog::parse("plans.toml", text, START_MS) {
@@ -67,8 +67,8 @@ pub fn plan_file(data: &[u8]) {
     }
 }
 
-/// A service file; and a variable of the environment: its name's end in the first line, its value
-/// in the others.
+/// A service file; and an environment variable: the end of its name in the first line, its value in
+/// the rest.
 pub fn service_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (name, value) = text.split_once('\n').unwrap_or((text, ""));
@@ -83,8 +83,8 @@ pub fn service_file(data: &[u8]) {
     }
 }
 
-/// A request: its method, path and peer in the first line, its headers in the others, decided by a
-/// gate that looks at all of them.
+/// A request: method, path and peer in the first line, headers in the rest, decided by a gate that
+/// examines all of them.
 pub fn headers(data: &[u8]) {
     let request = Sent::read(data);
     on_stage("UTC", |gate, runtime| {
@@ -104,7 +104,7 @@ pub fn headers(data: &[u8]) {
     });
 }
 
-/// A router of patterns in the lines before an empty one, and paths in the lines after it.
+/// A router with the patterns before an empty line, and the paths after it.
 pub fn paths(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (patterns, paths) = text.split_once("\n\n").unwrap_or(("GET /{*rest}", text));
@@ -126,7 +126,7 @@ pub fn paths(data: &[u8]) {
     }
 }
 
-/// A token as it came, and as the claims of one that is genuine.
+/// A raw token, and the same bytes as the claims of a genuine one.
 pub fn jwt(data: &[u8]) {
     #[cfg(feature = "jwt")]
     {
@@ -158,7 +158,7 @@ pub fn jwt(data: &[u8]) {
     let _ = data;
 }
 
-/// A webhook: header and body as they came, apart at the first line's end; and the whole as the
+/// A webhook: raw header and body, separated by the first line break; and the whole input as the
 /// body of a genuine one.
 pub fn webhook(data: &[u8]) {
     use hmac::{Hmac, KeyInit, Mac};
@@ -189,7 +189,7 @@ pub fn webhook(data: &[u8]) {
     let _ = facts.state(|_| Some(crate::catalog::Sold::Plan(crate::catalog::PlanId(0))));
 }
 
-/// The body of `POST /usage`, and the same as a message of a queue.
+/// The body of `POST /usage`, also as a queue message.
 pub fn ingest(data: &[u8]) {
     on_stage("UTC", |gate, runtime| {
         runtime.block_on(async {
@@ -201,7 +201,7 @@ pub fn ingest(data: &[u8]) {
     });
 }
 
-/// The query of `GET /usage/history`, after a byte that names a time zone.
+/// The query of `GET /usage/history`, after a byte that selects a time zone.
 pub fn history(data: &[u8]) {
     const ZONES: [&str; 6] = [
         "UTC",
@@ -233,7 +233,7 @@ pub fn history(data: &[u8]) {
     assert!(Zone::new(zone).is_some());
 }
 
-/// What holds for every answer.
+/// Checks that apply to every answer.
 fn check(reply: &Reply) {
     assert!((200..600).contains(&reply.status));
     for (name, value) in &reply.headers {
@@ -242,7 +242,7 @@ fn check(reply: &Reply) {
     }
 }
 
-/// A gate with what looks at requests: keys, trusted headers, addresses, idempotency keys.
+/// Plans that use everything in a request: keys, trusted headers, addresses, idempotency keys.
 fn plans(zone: &str) -> String {
     format!(
         r#"
@@ -291,7 +291,7 @@ struct Stage {
     left: u32,
 }
 
-/// Runs this on a gate in this zone: of this thread, and made anew after some calls.
+/// Runs `work` on this thread's gate for this zone, which is replaced after some calls.
 fn on_stage(zone: &str, work: impl FnOnce(&Gate, &tokio::runtime::Runtime)) {
     thread_local! {
         static STAGES: RefCell<Vec<Stage>> = const { RefCell::new(Vec::new()) };
@@ -322,7 +322,7 @@ struct Sent {
 }
 
 impl Sent {
-    /// As a server hands it on: names of tokens in lower case, values without control characters.
+    /// As a server would pass it on: token names in lower case, values without control characters.
     fn read(data: &[u8]) -> Self {
         let mut lines = data.split(|byte| *byte == b'\n');
         let first = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();

@@ -442,7 +442,7 @@ mod tests {
                 hold.settling().unwrap()
             };
             // Before the task that settles has looked.
-            let settling = gate.inner.settler.queue().take().pop().unwrap();
+            let settling = gate.inner.recording.settler.queue().take().pop().unwrap();
             let rows: Vec<_> = settling.usage().rows;
             let rows: Vec<_> = rows.iter().map(|(meter, _, n)| (&**meter, n.used)).collect();
             assert_eq!(rows, [("requests", 1), ("tokens", 140), ("pages", 7)]);

@@ -1,5 +1,5 @@
-//! What the flush writes at once: collected, packed into records, and done with once all of them
-//! are in the store.
+//! One flush's batch: collected, packed into records, and complete once all of them are in the
+//! store.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::planted::{Plant, planted};
 use crate::store::StoreError;
 
 impl Task {
-    /// Takes what moved since the last time: totals to `pending`, and to the journal.
+    /// Collects what changed since the last time: totals to `pending`, and to the journal.
     pub(super) fn collect(&mut self) {
         let collection = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let (rows, used) = rows_of(&self.hub.take_dirty());
@@ -29,7 +29,7 @@ impl Task {
         self.keep(rows);
     }
 
-    /// Keeps rows until the store has them: in `pending`, and in the journal.
+    /// Keeps rows until they are in the store: in `pending`, and in the journal.
     fn keep(&mut self, rows: ByWriter) {
         if !rows.is_empty() {
             self.pending_since_ns.get_or_insert(self.hub.clock.now().mono_ns);
@@ -47,18 +47,18 @@ impl Task {
         if let Err(error) = kept
             && !is_known
         {
-            // In memory, and written with the next flush: the loss bound is that of `fast` until
-            // the journal takes them.
+            // Still in memory, and written with the next flush: the loss bound is that of `fast`
+            // until the journal accepts them.
             tracing::error!(%error, "usage journal cannot be written");
         }
         self.journal = Some(journal);
     }
 
-    /// All that the store may not have: what is pending, and the batch in flight.
+    /// Everything that may not be in the store: pending rows, and the batch in flight.
     fn unacknowledged(&self) -> ByWriter {
         let mut all = self.batch_rows.clone();
         merge(&mut all, self.pending.clone());
-        // A ceiling holds once it is on record, and no process after this one.
+        // A ceiling is valid only once on record, and for no later process.
         let pools = all.values_mut().flat_map(|rows| rows.pools.values_mut());
         pools.for_each(|row| row.ceiling = 0);
         all
@@ -100,7 +100,7 @@ impl Task {
         self.forget = self.journal.as_mut().map(Journal::cut);
     }
 
-    /// The ceilings that are waited for, and nothing that is pending: that stays what it is.
+    /// Starts a batch of the ceilings that requests wait for. Pending rows stay pending.
     fn begin_ceilings(&mut self) {
         let (now, writer) = (self.hub.clock.now(), self.log.incarnation());
         let mut rows = ByWriter::new();
@@ -149,7 +149,7 @@ impl Task {
         }
     }
 
-    /// A record is in the store, or a new log begun.
+    /// Notes that a record is in the store, or a new log begun.
     pub(super) fn succeeded(&mut self) {
         if self.last_error.take().is_some() {
             crate::telemetry::degraded("flush", false);
@@ -162,7 +162,7 @@ impl Task {
         self.tell_lag();
     }
 
-    /// How long the oldest use in hand has waited.
+    /// Reports how long the oldest unwritten usage has waited.
     fn tell_lag(&self) {
         let now_ns = self.hub.clock.now().mono_ns;
         let since_ns = self.batch_since_ns.or(self.pending_since_ns);
@@ -185,7 +185,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::super::super::log::LogWriter;
-    use super::super::Settings;
+    use super::super::FlushSettings;
     use super::*;
     use crate::ManualClock;
     use crate::ids::Surrogate;
@@ -202,7 +202,7 @@ mod tests {
         let (hub, _queue) = Hub::new(Arc::new(ManualClock::at_unix_ms(0)));
         let log = LogWriter::new(Writer { space: Space::new("test"), incarnation: ME });
         let every = Duration::from_secs(1);
-        let settings = Settings { mode: Mode::Journal, every, max_write_units: 100 };
+        let settings = FlushSettings { mode: Mode::Journal, every, max_write_units: 100 };
         let (done, _) = watch::channel(0);
         Task::new(hub, Arc::new(Memory::new()), log, Some(journal), settings, done)
     }
@@ -216,7 +216,7 @@ mod tests {
         [(ME, Rows { pools: tenants.map(row).collect(), ..Rows::default() })].into()
     }
 
-    /// A long outage: a batch that does not get through, and so much behind it that the journal is
+    /// A long outage: a batch that cannot be written, and so much behind it that the journal is
     /// rewritten. Then the process dies.
     #[tokio::test]
     async fn a_journal_that_is_rewritten_keeps_the_batch_in_flight() {
@@ -228,7 +228,7 @@ mod tests {
         task.keep(used(0..100, 1));
         task.begin_batch(FlushPart::All);
         assert!(!task.batch.is_empty() && task.pending.is_empty());
-        // Half of them go on.
+        // Half of them go on growing.
         let before = std::fs::read_dir(folder.path()).unwrap().count();
         for total in 2..40 {
             task.keep(used(50..100, total));

@@ -1,4 +1,4 @@
-//! Another life: somebody has sealed this process's log, and it goes on as another writer.
+//! Continues under a new writer id after another process has sealed our log.
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -11,9 +11,9 @@ use crate::planted::{Plant, planted};
 use crate::repeated::repeated;
 
 impl Task {
-    /// Goes on under another incarnation, which is registered before it leases or records. What
-    /// the old log lacks is carried into the new one's. False: it has to wait. Orders that come
-    /// meanwhile wait, and the journal goes on being fed.
+    /// Continues under another incarnation, which is registered before it leases or records. What
+    /// the old log lacks is carried into the new one's. Returns false if it has to wait. Orders
+    /// that arrive meanwhile wait, and the journal is still fed.
     pub(super) async fn restart_as_new_writer(
         &mut self,
         inbox: &mut mpsc::UnboundedReceiver<Order>,

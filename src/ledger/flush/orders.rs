@@ -1,4 +1,4 @@
-//! What a host asks of the flush, and what it is told: written, or how much is left and why.
+//! Orders of the host to the flush, and their answers: written, or how much is left and why.
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -7,8 +7,7 @@ use super::super::record::Rows;
 use super::{FlushError, FlushPart, Order, Task};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Returns when the time of a close is over: whatever the store is asked meanwhile may
-/// never be answered.
+/// Returns at the earliest deadline of a close: calls to the store may never be answered.
 pub(super) async fn out_of_time(waiting: &[Order]) -> StoreError {
     let deadlines = waiting.iter().filter_map(|order| match order {
         Order::Flush { .. } => None,
@@ -22,8 +21,8 @@ pub(super) async fn out_of_time(waiting: &[Order]) -> StoreError {
 }
 
 impl Task {
-    /// Serves the orders that wait, all of them with one flush, and those that come meanwhile with
-    /// the next. True: the task is to end.
+    /// Serves the waiting orders, all with one flush, and those that arrive meanwhile with the
+    /// next. Returns true if the task must end.
     pub(super) async fn serve(
         &mut self,
         inbox: &mut mpsc::UnboundedReceiver<Order>,
@@ -38,13 +37,13 @@ impl Task {
             for order in std::mem::replace(waiting, later) {
                 match order {
                     Order::Flush { reply, .. } => {
-                        // Who asked may have gone.
+                        // The caller may be gone.
                         let _ = reply.send(result.clone());
                     }
                     Order::Close(deadline, _)
                         if result.is_err() && is_cut_short && Instant::now() < deadline =>
                     {
-                        waiting.push(order); // it has time to wait through the failure
+                        waiting.push(order); // it has time to wait out the failure
                     }
                     Order::Close(_, reply) => {
                         if result.is_ok() {
@@ -59,7 +58,7 @@ impl Task {
         is_over
     }
 
-    /// Flushes until nothing is left, or a failure is met that some order does not wait through.
+    /// Flushes until nothing is left, or until a failure that some order does not wait out.
     async fn drain(
         &mut self,
         inbox: &mut mpsc::UnboundedReceiver<Order>,
@@ -78,7 +77,7 @@ impl Task {
         }
     }
 
-    /// Whether somebody waits who must be told of a failure instead of waiting through it.
+    /// Whether a waiting order must be answered with a failure now, instead of waiting it out.
     pub(super) fn wants_out(&self, waiting: &[Order]) -> bool {
         waiting.iter().any(|order| match order {
             Order::Flush { .. } => true,
