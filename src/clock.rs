@@ -1,8 +1,8 @@
-//! Time as an argument: one reading holds the wall clock (which windows turn on) and the monotonic
-//! clock (which rates and waits run on).
+//! Time as an argument: a reading holds the wall clock (for windows) and the monotonic clock (for
+//! rates and waits).
 //!
 //! Nothing else in the crate reads a clock. A reading costs one monotonic read; the wall clock is
-//! the anchor plus what has passed since, and the anchor is taken again every
+//! the anchor plus the time elapsed since, and the anchor is renewed every
 //! [`SystemClock::REANCHOR`], so that a stepped system clock is followed within that time.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct Now {
 }
 
 impl Now {
-    /// This reading, moved on by `by` on both clocks.
+    /// This reading, advanced by `by` on both clocks.
     pub fn after(self, by: Duration) -> Self {
         Self {
             mono_ns: self.mono_ns.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
@@ -28,7 +28,7 @@ impl Now {
     }
 }
 
-/// Where time comes from. The shipped ones are [`SystemClock`] and [`ManualClock`].
+/// A source of time. Included are [`SystemClock`] and [`ManualClock`].
 pub trait Clock: Send + Sync + 'static {
     /// The time now, on both clocks.
     fn now(&self) -> Now;
@@ -48,7 +48,7 @@ impl SystemClock {
     /// How long a wall-clock anchor is trusted before the system clock is read again.
     pub const REANCHOR: Duration = Duration::from_millis(500);
 
-    /// Monotonic readings start here, so that "long ago" has room below the first of them.
+    /// Monotonic readings start here, so that times "long ago" are still positive.
     const EPOCH_NS: u64 = 1 << 62;
 
     /// A clock anchored now.
@@ -93,7 +93,7 @@ fn wall_ms() -> i64 {
     }
 }
 
-/// A clock that moves only when told to. Clones share one time.
+/// A clock that only moves on request. Clones share one time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -107,7 +107,7 @@ fn wall_ms() -> i64 {
 pub struct ManualClock(Arc<(AtomicU64, AtomicI64)>);
 
 impl ManualClock {
-    /// A clock that shows this Unix time, in milliseconds.
+    /// A clock set to this Unix time, in milliseconds.
     pub fn at_unix_ms(wall_ms: i64) -> Self {
         Self(Arc::new((AtomicU64::new(SystemClock::EPOCH_NS), AtomicI64::new(wall_ms))))
     }
@@ -118,7 +118,7 @@ impl ManualClock {
         self.step_wall(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
     }
 
-    /// Steps the wall clock alone, forward or back, as an operator or NTP would.
+    /// Steps only the wall clock, forward or back, as an operator or NTP would.
     pub fn step_wall(&self, by_ms: i64) {
         self.0.1.fetch_add(by_ms, Ordering::Relaxed);
     }

@@ -1,11 +1,11 @@
-//! What admission answers: allowed, or refused with the reason, the limit and when to come back.
-//! Never a bool. [`crate::wire`] turns it into a response.
+//! Admission decisions: allowed, or refused with the reason, the limit and when to come back. Never
+//! a bool. [`crate::wire`] turns them into responses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What kind of limit a [`LimitState`] describes.
+/// The kind of limit a [`LimitState`] describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitKind {
     /// A rate, held by a token bucket.
@@ -16,17 +16,17 @@ pub enum LimitKind {
     Concurrency,
 }
 
-/// Where the number in a [`LimitState`] came from.
+/// Origin of the numbers in a [`LimitState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// This process alone.
+    /// This process only.
     Process,
     /// Units leased from the shared pool: exact for this process, and as old as the last lease for
-    /// the others.
+    /// other processes.
     Lease,
 }
 
-/// What one unit of a limit is, where HTTP has a word for it.
+/// The unit of a limit, where HTTP has a word for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Unit {
     /// Calls, or the built-in meter `requests`.
@@ -38,7 +38,7 @@ pub enum Unit {
     Other,
 }
 
-/// How one limit stands at the moment of a decision. Amounts are atoms; divide by `scale` to show.
+/// State of one limit at the moment of a decision. Amounts are atoms; divide by `scale` to show.
 #[derive(Clone, Debug)]
 pub struct LimitState {
     /// Its name in headers and reports: `search`, `requests/month`.
@@ -47,24 +47,24 @@ pub struct LimitState {
     pub kind: LimitKind,
     /// The meter it counts; `None` counts calls.
     pub meter: Option<Arc<str>>,
-    /// What one unit of it is.
+    /// Its unit.
     pub unit: Unit,
-    /// Atoms to the unit.
+    /// Atoms per unit.
     pub scale: u64,
-    /// Most in a window (rate: in `window`, which is the time in which the full burst comes back).
+    /// Limit per window (for a rate, per `window`, the time in which the full burst comes back).
     pub limit: u64,
     /// What is left of it.
     pub remaining: u64,
-    /// What was used of it, and of a quota what was used beyond it (learned late, let through by
-    /// `over`): as far as this process knows.
+    /// Amount used, as far as this process knows; for a quota including any overage (reported late,
+    /// or admitted by `over`).
     pub used: u64,
     /// Length of the window, at least a second; `None` for a grant and for concurrency.
     pub window: Option<Duration>,
-    /// When it starts anew (quota), or when the full burst is back (rate), from now.
+    /// Time until it resets (quota), or until the full burst is back (rate).
     pub resets_in: Option<Duration>,
     /// The same as Unix milliseconds, for quotas.
     pub resets_at_ms: Option<i64>,
-    /// Where the numbers came from.
+    /// Origin of the numbers.
     pub source: Source,
     /// Past a soft limit (`over = "allow"` or `"bill"`): no header item, a warning instead.
     pub past_soft: bool,
@@ -84,21 +84,21 @@ pub enum Reason {
     PaymentRequired(Payment),
     /// The plan lacks this feature.
     FeatureMissing(Arc<str>),
-    /// A limit goes by this scope, and the caller has no value of it (`no-scope = "refuse"`).
+    /// A limit uses this scope, and the caller has no value for it (`no-scope = "refuse"`).
     ScopeMissing(Arc<str>),
     /// An operator suspended the tenant.
     Suspended,
     /// The gate cannot decide and fails closed.
     Unavailable,
-    /// The request does not say how long it is, and its bytes are counted.
+    /// The request states no length, and its bytes are counted.
     LengthRequired,
-    /// The same idempotency key came with another request.
+    /// The same idempotency key was used for another request.
     IdempotencyConflict,
 }
 
 impl Reason {
-    /// Whether shadow mode lets through what was refused for this: everything but callers that are
-    /// not known, and tenants that an operator has suspended.
+    /// Whether shadow mode admits requests refused for this reason: all but those of unknown
+    /// callers and of tenants that an operator has suspended.
     pub(crate) fn yields_to_shadow(&self) -> bool {
         !matches!(self, Self::Unidentified | Self::Suspended)
     }
@@ -112,13 +112,13 @@ pub enum Outcome {
         /// Its status.
         status: u16,
     },
-    /// The client went away, or the request was dropped before there was a response.
+    /// The client disconnected, or the request was dropped before there was a response.
     Aborted,
     /// The handler panicked or returned an error.
     Failed,
 }
 
-/// What has to be paid for.
+/// The missing payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Payment {
@@ -133,21 +133,21 @@ pub enum Payment {
 /// A refusal. It is a response, never an error of the service.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// The limit that refused, where it was one.
+    /// The limit that refused, if it was one.
     pub limit: Option<LimitState>,
-    /// When to come back, where waiting helps.
+    /// When to come back, if waiting helps.
     pub retry_after: Option<Duration>,
-    /// The tenant's plan, where it is known.
+    /// The tenant's plan, if known.
     pub plan: Option<Arc<str>>,
     /// Where a person can pay or upgrade, as configured.
     pub billing_url: Option<Arc<str>>,
-    /// The tenant's outer id, where the caller is known. For the host: no answer shows it.
+    /// The tenant's outer id, if the caller is known. For the host: it is in no response.
     pub tenant: Option<Arc<str>>,
-    /// The request that was refused, for the host's own form of refusals
-    /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)); `None` where there is no such
-    /// hook, and for what a handler asked for itself.
+    /// The refused request, for the host's own refusal format
+    /// ([`GateBuilder::on_refusal`](crate::GateBuilder::on_refusal)); `None` without such a hook,
+    /// and when a handler's own call was refused.
     pub call: Option<Box<RefusedCall>>,
 }
 
@@ -157,9 +157,9 @@ pub struct Refusal {
 pub struct RefusedCall {
     /// The method, upper case.
     pub method: String,
-    /// The path as it came, without the query; the first 2,048 bytes of it.
+    /// The path as received, without the query; at most its first 2,048 bytes.
     pub path: String,
-    /// The route's name in the plan file, where it is on one.
+    /// The route's name in the plan file, if it matches one.
     pub route: Option<Arc<str>>,
     /// The caller's address, seen through the trusted proxies.
     pub peer: Option<IpAddr>,

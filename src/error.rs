@@ -1,4 +1,4 @@
-//! What can go wrong outside a request: opening, reloading, closing. A refusal is not an error.
+//! Errors outside of requests: opening, reloading, closing. A refusal is not an error.
 
 use crate::directory::DirectoryError;
 use crate::ledger::collect::RecoverError;
@@ -7,25 +7,25 @@ use crate::store::StoreError;
 
 /// Why a gate could not be opened, asked or closed.
 ///
-/// `Debug` shows the same text as `Display`: returned from `main`, it is read by a person.
+/// `Debug` prints the same text as `Display`, because people read it when `main` returns it.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
     #[error("{path}: {source}")]
     File {
-        /// As it was given.
+        /// The path as given.
         path: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// `tallygate.toml` says something that cannot work; all of it is listed.
+    /// `tallygate.toml` has settings that cannot work; all of them are listed.
     #[error("{0}")]
     Config(String),
-    /// `plans.toml` says something that cannot work; all of it is listed.
+    /// `plans.toml` has settings that cannot work; all of them are listed.
     #[error("{0}")]
     Plans(#[from] crate::catalog::PlanErrors),
-    /// A plan file would count a meter in other parts of its unit than what is stored of it.
+    /// A plan file splits a meter's unit differently from its stored amounts.
     #[error("{0}")]
     Parts(String),
     /// The store did not do what was needed.
@@ -43,13 +43,13 @@ pub enum Error {
     /// There is no such tenant.
     #[error("there is no tenant `{0}`: make it with `gate.directory().tenant(..).save()`")]
     NoTenant(String),
-    /// Stripe did not do it.
+    /// A call to Stripe failed.
     #[error(transparent)]
     Stripe(#[from] crate::billing::sink::SinkError),
-    /// There is no Stripe to do it.
+    /// Stripe is not configured.
     #[error("there is no [stripe] in the service file")]
     NoStripe,
-    /// The system gave no randomness.
+    /// The system provided no randomness.
     #[error("no randomness from the system: {0}")]
     Random(String),
 }

@@ -1,8 +1,8 @@
-//! Work that is done once for all who ask for it meanwhile: a look-up, a reading.
+//! Deduplicates concurrent work, such as a look-up or a reading: done once for all concurrent
+//! callers.
 //!
-//! The first to ask does it, and the others wait for that, in the order in which they came. If the
-//! first goes away before it is done, the next does it anew. Nothing is kept: what was found has
-//! its place elsewhere.
+//! The first caller does it, and the others wait in order of arrival. If the first leaves before it
+//! is done, the next starts over. Results are not kept here.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
-/// Work under way, by name: no more than there are requests that wait.
+/// Work in progress, by name: never more entries than waiting requests.
 #[derive(Debug)]
 pub(crate) struct Flights<K, T>(Mutex<HashMap<K, Arc<OnceCell<T>>>>);
 
 impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
-    /// Does this, or waits for the same that is under way.
+    /// Does `work`, or waits for the same work already in progress.
     pub(crate) async fn once(&self, name: &K, work: impl Future<Output = T>) -> T {
         let flight = self.locked().entry(name.clone()).or_default().clone();
         let seat = Seat { flights: self, name, flight };
@@ -36,8 +36,8 @@ impl<K, T> Default for Flights<K, T> {
     }
 }
 
-/// One of those who wait: the first to leave once it is done, or the last if it never is, takes
-/// the flight off the list.
+/// A waiting caller. The first to leave after completion, or the last if there is none, removes the
+/// flight from the list.
 struct Seat<'a, K: Eq + Hash, T> {
     flights: &'a Flights<K, T>,
     name: &'a K,
@@ -48,7 +48,7 @@ impl<K: Eq + Hash, T> Drop for Seat<'_, K, T> {
     fn drop(&mut self) {
         let mut flights = self.flights.locked();
         let is_listed = flights.get(self.name).is_some_and(|it| Arc::ptr_eq(it, &self.flight));
-        // Two hold it: the list and this seat. Others join under the lock alone.
+        // Two references: the list and this seat. Others only join under the lock.
         let is_last = Arc::strong_count(&self.flight) == 2;
         if is_listed && (self.flight.initialized() || is_last) {
             flights.remove(self.name);

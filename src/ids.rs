@@ -1,26 +1,26 @@
-//! Names that stored keys are made of.
+//! Ids used in stored keys.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// A tenant's name in the ledger: 128 random bits, drawn when the tenant is made. Only the
+/// A tenant's id in the ledger: 128 random bits, drawn when the tenant is created. Only the
 /// directory makes one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Surrogate(u128);
 
 impl Surrogate {
-    /// For the directory alone (`tests/tidy.rs` sees to it): another would name no tenant.
+    /// For the directory only (enforced by `tests/tidy.rs`): any other value names no tenant.
     pub(crate) const fn new(drawn: u128) -> Self {
         Self(drawn)
     }
 
-    /// The bytes that scopes are hashed with.
+    /// The bytes to hash scopes with.
     pub(crate) fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
 
-    /// The one of these bytes, read back.
+    /// Reads back an id from its bytes.
     pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Surrogate {
     }
 }
 
-/// Which limit: a tenant's rate, for one value of its scope.
+/// Identifies a limit: a tenant's rate, for one value of its scope.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LimitId {
     pub(crate) tenant: Surrogate,

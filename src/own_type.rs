@@ -1,15 +1,15 @@
-//! Something the gate keeps as text, in a framework's own type: made by the first who asks for it.
+//! Caches one value as a web framework's header type.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-/// Room for one value, of whatever type a framework has for it.
+/// A slot for one value, in any framework's type.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnType(OnceLock<Arc<dyn Any + Send + Sync>>);
 
 impl OwnType {
-    /// What the first call made. `None` where a framework with another type was here before: one
-    /// program rarely serves through two.
+    /// The cached value, made by the first call. The first framework to ask wins; others get
+    /// `None`: one program rarely serves through two.
     pub(crate) fn get<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<&T> {
         self.0.get_or_init(|| Arc::new(make())).downcast_ref()
     }

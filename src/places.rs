@@ -1,10 +1,10 @@
-//! Places for calls of the store, and who has the next one: tenants take turns (see
-//! [`crate::turns`]), so that one with thousands of calls keeps no other waiting for long.
+//! Places for store calls. Tenants take turns (see [`crate::turns`]), so that one with thousands of
+//! calls does not keep others waiting for long.
 //!
-//! A wait for a place has no end of its own: requests give theirs up after a time, work in the
-//! background waits until it is its turn. A place is for one piece of work of one tenant or line,
-//! with all its calls: a look-up has it until the last of its reads is done. Claims, which may be
-//! tried for long, have none between two tries.
+//! A wait for a place has no timeout of its own: requests give up after a time, background work
+//! waits for its turn. A place covers one piece of work of one tenant or line, with all its calls:
+//! a look-up keeps it until the last of its reads is done. Claims, which may be retried for long,
+//! release it between attempts.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,11 +12,11 @@ use tokio::sync::oneshot;
 
 use crate::turns::Turns;
 
-/// See the [module](self). Clones are the same places.
+/// See the [module](self). Clones share the places.
 #[derive(Clone, Debug)]
 pub(crate) struct Places(Arc<Mutex<Turns<Waits, u128>>>);
 
-/// One that waits for a place.
+/// A waiter for a place.
 #[derive(Debug)]
 struct Waits {
     whose: u128,
@@ -26,18 +26,18 @@ struct Waits {
 /// A place, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    /// `None`: it was handed back without being used.
+    /// `None`: it was returned unused.
     of: Option<Places>,
     whose: u128,
 }
 
 impl Places {
-    /// So many places, and at most so many that have one or wait for one.
+    /// A number of places, and a limit on the callers that have one or wait for one.
     pub(crate) fn new(places: usize, most: usize) -> Self {
         Self(Arc::new(Mutex::new(Turns::new(places, most))))
     }
 
-    /// A place, as soon as it is this one's turn; `None`: too many of its own wait already.
+    /// A place, once it is `whose` turn; `None` if too many of its own calls already wait.
     pub(crate) async fn place(&self, whose: u128) -> Option<Place> {
         let (tell, told) = oneshot::channel();
         {
@@ -48,11 +48,11 @@ impl Places {
         told.await.ok()
     }
 
-    /// Gives each free place to whose turn it is.
+    /// Gives the free places to the waiters whose turn it is.
     fn hand_out(&self, turns: &mut Turns<Waits, u128>) {
         while let Some(Waits { whose, tell }) = turns.next() {
             if let Err(mut unused) = tell.send(Place { of: Some(self.clone()), whose }) {
-                // It has gone away. Its place is the next one's.
+                // The waiter is gone. Its place is for the next one.
                 unused.of = None;
                 turns.done(whose);
             }

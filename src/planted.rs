@@ -1,81 +1,81 @@
-//! Known mistakes of lease protocols, and of what a tenant may use and owes, planted on purpose:
-//! each is one that was made before, here or elsewhere, and the simulation (`tests/simulation/`) or
-//! the plain model (`tests/model/`) must catch every one by name.
+//! Mutations: known mistakes in lease protocols, and in what a tenant may use and owes, planted on
+//! purpose. Each has been made before, here or elsewhere, and the simulation (`tests/simulation/`)
+//! or the plain model (`tests/model/`) must catch every one by name.
 //!
-//! Only cold code asks for them, and only under the feature `testing`: in any other build the
-//! answer is a constant.
+//! Only cold code checks for them, and only under the feature `testing`: in any other build the
+//! check is a constant.
 
-/// A mistake.
+/// A planted mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plant {
-    /// Lease operations do not name the entry that they replace.
+    /// Lease operations do not name the entry they replace.
     UnchainedOperations,
-    /// A grant without an answer is taken for applied.
+    /// A grant without an answer is assumed applied.
     AssumedGrants,
-    /// A lease ends by time: what a silent writer has not recorded is handed out again.
+    /// A lease ends by time: units that a silent writer has not recorded are handed out again.
     ExpiryByTime,
     /// Units above the ceiling are taken back without ending the log first.
     MissingSeal,
-    /// What an entry pre-authorised is not left to it.
+    /// An entry's pre-authorised units are not left to it.
     PreauthorisedIgnored,
-    /// A writer that was sealed begins anew without what it had not recorded.
+    /// A sealed writer restarts without what it had not recorded.
     MissingCarry,
-    /// Records say how much came to it, and are written again after a lost reply.
+    /// Records hold increments, and are written again after a lost reply.
     IncrementsWithRetry,
-    /// A slot of the log is written over.
+    /// A log slot is overwritten.
     UnconditionalRecords,
-    /// A process that lost its disk is the same writer again.
+    /// A process that lost its disk reuses its writer id.
     ReusedIncarnations,
-    /// After a restart what was recorded is taken for all that was served.
+    /// After a restart, the recorded usage is taken for all usage served.
     RestartTrustsJournal,
-    /// Each node adds the difference between its old limit and its new one.
+    /// Each node adds the difference between its old and its new limit.
     LimitChangePerNode,
-    /// A limit is written whatever its revision.
+    /// A limit is written regardless of its revision.
     LimitsWithoutOrder,
     /// A sealed writer lowers its entry while permits are open.
     FenceIgnoresOpenPermits,
-    /// A first grant names no generation.
+    /// A first grant does not name a generation.
     FoldWithoutGeneration,
-    /// A debt is forgotten with the next grant.
+    /// A debt is forgotten at the next grant.
     DebtNotRepaid,
-    /// Pools are forgotten soon after their window.
+    /// Pools are deleted soon after their window.
     EarlyExpiry,
-    /// A ceiling holds as soon as it is proposed.
+    /// A ceiling is in force once proposed.
     CeilingBeforeRecord,
-    /// A key counts as charged once it is claimed, and its use goes through the log later.
+    /// A key counts as charged once claimed, and its usage goes through the log later.
     ClaimThenLog,
-    /// What a sub-pool is fed is added to it again when the reply was lost.
+    /// Units fed to a sub-pool are added again after a lost reply.
     FedByIncrement,
-    /// A page of a log with fewer slots than were asked for is taken for its last.
+    /// A log page with fewer slots than requested is taken for the last.
     ShortPageIsTheEnd,
-    /// Late use is not paid by grants.
+    /// Late usage is not paid by grants.
     LateUseLeavesGrants,
-    /// A cost is paid by one number or by none.
+    /// A cost is paid by one pool of units or not at all.
     NoCostIsSplit,
     /// The grant that expires last is drawn first.
     LastExpiryFirst,
-    /// A stream goes on in the window and plan that it began in.
+    /// A stream stays in the window and plan it began in.
     StreamsStayInTheirWindow,
-    /// A suspended tenant's streams get more.
+    /// A suspended tenant's streams draw more units.
     SuspendedStreamsDraw,
     /// Units that plans grant once belong to the plan.
     OnceByPlan,
-    /// What nothing pays for is not owed.
+    /// Unpaid usage is not owed.
     NothingIsOwed,
-    /// A debt waits for the end of open requests, also where a grant could pay it.
+    /// A debt waits for open requests to end, even if a grant could pay it.
     DebtsWaitForStreams,
-    /// A change acts once it is read again.
+    /// A change takes effect only when it is read again.
     ChangesActLate,
-    /// Who comes back to a plan begins with new leases.
+    /// A tenant that returns to a plan starts with new leases.
     PlansForgetLeases,
-    /// A lease that has not seen its pool takes it for unused.
+    /// A lease that has not read its pool assumes it unused.
     UnseenIsUnused,
-    /// A debt is not told less by a limit that was raised.
+    /// Raising a limit does not reduce a debt.
     RaisedLimitsPayNothing,
 }
 
 impl Plant {
-    /// Those of lease protocols.
+    /// Mistakes in lease protocols.
     pub const ALL: [Self; 20] = [
         Self::UnchainedOperations,
         Self::AssumedGrants,
@@ -99,8 +99,8 @@ impl Plant {
         Self::ShortPageIsTheEnd,
     ];
 
-    /// Those of what a tenant may use and owes, which one process makes alone: the plain model
-    /// catches them (`tests/model/`).
+    /// Mistakes in what a tenant may use and owes, which need one process only: the plain model
+    /// (`tests/model/`) catches them.
     pub const OF_THE_BOOK: [Self; 12] = [
         Self::LateUseLeavesGrants,
         Self::NoCostIsSplit,
@@ -117,20 +117,20 @@ impl Plant {
     ];
 }
 
-/// Whether this mistake is to be made.
+/// Whether to make this mistake.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn planted(plant: Plant) -> bool {
     in_thread::PLANT.get() == Some(plant)
 }
 
-/// Whether this mistake is to be made: no.
+/// Whether to make this mistake: no.
 #[cfg(not(any(test, feature = "testing")))]
 pub(crate) const fn planted(_: Plant) -> bool {
     false
 }
 
-/// After which silence a writer is sealed: no rule of safety depends on it, and a simulation has
-/// the living sealed more often than they would be.
+/// Silence after which a writer is sealed. Safety does not depend on it, and a simulation seals
+/// live writers more often than usual.
 pub(crate) fn patience(usual: std::time::Duration) -> std::time::Duration {
     #[cfg(any(test, feature = "testing"))]
     if let Some(ms) = in_thread::PATIENCE.get() {
@@ -139,7 +139,7 @@ pub(crate) fn patience(usual: std::time::Duration) -> std::time::Duration {
     usual
 }
 
-/// With how many writers a pool is split, and into how many sub-pools: a test has few writers.
+/// Number of writers at which a pool is split. Configurable because a test has few writers.
 pub(crate) fn split_at(usual: usize) -> usize {
     #[cfg(any(test, feature = "testing"))]
     if let Some((at, _)) = in_thread::SPLIT.get() {
@@ -148,7 +148,7 @@ pub(crate) fn split_at(usual: usize) -> usize {
     usual
 }
 
-/// See [`split_at`].
+/// Number of sub-pools of a split pool. See [`split_at`].
 pub(crate) fn shards(usual: u16) -> u16 {
     #[cfg(any(test, feature = "testing"))]
     if let Some((_, shards)) = in_thread::SPLIT.get() {
@@ -165,11 +165,12 @@ pub(crate) mod in_thread {
 
     thread_local! {
         pub(crate) static PLANT: Cell<Option<Plant>> = const { Cell::new(None) };
-        /// After which silence a writer is sealed, in milliseconds, instead of the usual one.
+        /// Overrides the silence after which a writer is sealed, in milliseconds.
         pub(crate) static PATIENCE: Cell<Option<u64>> = const { Cell::new(None) };
-        /// Beyond how many writers a pool is split, and into how many sub-pools.
+        /// Overrides the number of writers beyond which a pool is split, and the number of
+        /// sub-pools.
         pub(crate) static SPLIT: Cell<Option<(usize, u16)>> = const { Cell::new(None) };
-        /// Who the next writer is to be, under [`Plant::ReusedIncarnations`].
+        /// The id of the next writer, under [`Plant::ReusedIncarnations`].
         pub(crate) static WRITER: Cell<u128> = const { Cell::new(1) };
     }
 }

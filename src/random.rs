@@ -1,8 +1,8 @@
-//! Randomness: all of it comes from here, and it comes from the operating system.
+//! The crate's only source of randomness: the operating system.
 //!
-//! Under the feature `testing` a thread may be given a seed of its own
+//! Under the feature `testing` a thread may have its own seed
 //! ([`testing::seed_this_thread`](crate::testing::seed_this_thread)), so that a simulation can be
-//! run again; a thread without one draws from the system as always.
+//! reproduced; a thread without one draws from the system as usual.
 
 pub(crate) use getrandom::Error;
 
@@ -15,7 +15,7 @@ pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), Error> {
     getrandom::fill(bytes)
 }
 
-/// A number, any as likely as any other.
+/// A uniformly distributed number.
 pub(crate) fn u64() -> Result<u64, Error> {
     let mut bytes = [0; 8];
     fill(&mut bytes)?;
@@ -30,12 +30,12 @@ pub(crate) mod seeded {
         static STATE: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// From now on this thread draws from this seed; `None`: from the system again.
+    /// Seeds this thread; `None` returns it to the system's randomness.
     pub(crate) fn seed(seed: Option<u64>) {
         STATE.set(seed);
     }
 
-    /// False: this thread has no seed.
+    /// Returns false if this thread has no seed.
     pub(super) fn fill(bytes: &mut [u8]) -> bool {
         let Some(mut state) = STATE.get() else {
             return false;

@@ -1,28 +1,28 @@
-//! Lines of the log that others can repeat: a request that anybody may send, or a store that is
-//! away. Each place in the code writes its line at most once a second; what came meanwhile is
-//! counted, and told with the next.
+//! Rate-limits log lines that outsiders can trigger: by a request that any client may send, or a
+//! store that is away. Each place in the code writes its line at most once a second; suppressed
+//! ones are counted, and the count is logged with the next.
 //!
-//! The count is a process's, as its log is, and takes a few words for each place in the code,
+//! The count is per process, like the log, and takes a few words for each place in the code,
 //! whatever arrives.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How often a line is written at most, in milliseconds.
+/// Minimum time between two lines, in milliseconds.
 pub(crate) const PERIOD_MS: i64 = 1_000;
 
-/// A line that may repeat: one for each place in the code, made by [`repeated!`].
+/// A rate-limited line: one for each place in the code, made by [`repeated!`].
 #[derive(Debug)]
 pub(crate) struct RepeatedLine {
     text: &'static str,
     /// When it was last written, Unix milliseconds.
     written_ms: AtomicI64,
     held_back: AtomicU64,
-    /// Whether [`settle`] knows it.
+    /// Whether it is in the list that [`settle`] checks.
     is_listed: AtomicBool,
 }
 
-/// The lines that were ever held back. At most one for each place in the code.
+/// The lines that were ever suppressed. At most one for each place in the code.
 static LISTED: Mutex<Vec<&'static RepeatedLine>> = Mutex::new(Vec::new());
 
 impl RepeatedLine {
@@ -35,13 +35,13 @@ impl RepeatedLine {
         }
     }
 
-    /// What it says.
+    /// The line's text.
     pub(crate) fn text(&self) -> &'static str {
         self.text
     }
 
-    /// Whether it may be written now; if so, how often it was held back since it was last, where
-    /// it was at all.
+    /// Whether it may be written now; if so, how often it was suppressed since the last time, if at
+    /// all.
     pub(crate) fn due(&'static self, now_ms: i64) -> Option<Option<u64>> {
         if self.begins(now_ms) {
             let held_back = self.held_back.swap(0, Ordering::Relaxed);
@@ -54,7 +54,7 @@ impl RepeatedLine {
         None
     }
 
-    /// Whether a period begins now; true for one caller. A clock that was set back begins one.
+    /// Whether a period begins now; true for one caller only. A clock set back starts a new one.
     fn begins(&self, now_ms: i64) -> bool {
         let last_ms = self.written_ms.load(Ordering::Relaxed);
         let is_running = last_ms <= now_ms && now_ms.saturating_sub(last_ms) < PERIOD_MS;
@@ -63,7 +63,7 @@ impl RepeatedLine {
     }
 }
 
-/// Tells of what was held back and has not come again since. Called every second.
+/// Logs suppressed lines that have not recurred since. Called every second.
 pub(crate) fn settle(now_ms: i64) {
     let listed = LISTED.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for line in listed {
@@ -74,8 +74,9 @@ pub(crate) fn settle(now_ms: i64) {
     }
 }
 
-/// Writes a line of the log, at most once a second: `repeated!(warn, now_ms, "what happened";
-/// %error, tenant)`. `held_back` says how often it would have been written besides.
+/// Writes a log line, at most once a second:
+/// `repeated!(warn, now_ms, "what happened"; %error, tenant)`. `held_back` is the number of
+/// suppressed repetitions.
 macro_rules! repeated {
     ($level:ident, $now_ms:expr, $text:expr $(; $($field:tt)+)?) => {{
         static LINE: $crate::repeated::RepeatedLine = $crate::repeated::RepeatedLine::new($text);

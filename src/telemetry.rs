@@ -1,13 +1,13 @@
 //! Every name this crate emits, in one place, with its unit and labels.
 //!
-//! Metrics go through the `metrics` facade when the feature `metrics` is on, and are empty inline
-//! functions when it is off. A tenant is never a label: it goes into spans alone, as a field.
-//! Labels hold words from the plan file or of this file, so their number is bounded by the catalog.
-//! Durations are seconds, handed in; nothing here reads a clock.
+//! Metrics go through the `metrics` facade with the feature `metrics`, and are empty inline
+//! functions without it. A tenant is never a label, only a field of spans. Labels hold words from
+//! the plan file or from this file, so their number is bounded by the catalog. Durations are
+//! seconds, passed in; nothing here reads a clock.
 //!
-//! On the hot path one metric is touched, [`Metric::Decisions`]; the gate keeps its handles by
-//! plan, route, outcome and policy in a `Decisions`, so that telling of a decision looks nothing
-//! up and allocates nothing.
+//! The hot path updates one metric, [`Metric::Decisions`]; the gate caches its handles by plan,
+//! route, outcome and policy in a `Decisions`, so that counting a decision needs no look-up and no
+//! allocation.
 
 use std::sync::Arc;
 
@@ -23,18 +23,18 @@ pub const FIELD_PLAN: &str = "tallygate.plan";
 /// Field of [`SPAN_CHECK`]: `allowed`, `refused`, or `waits` for an answer of the store.
 pub const FIELD_OUTCOME: &str = "tallygate.outcome";
 
-/// Target of the event, DEBUG, of a request that was refused. Not louder: a flood of refusals must
-/// not become one of logs.
+/// Target of the event, DEBUG, for a refused request. Not louder: a flood of refusals must not
+/// become a flood of logs.
 pub const EVENT_REFUSED: &str = "tallygate.refused";
-/// Target of the event, INFO, of an alert percentage of a quota that was passed.
+/// Target of the event, INFO, for a quota that passed an alert percentage.
 pub const EVENT_ALERT: &str = "tallygate.alert";
 
-/// The span around one admission, where anybody listens.
+/// The span around one admission, if enabled.
 pub(crate) struct Check(Option<tracing::span::EnteredSpan>);
 
 impl Check {
-    /// Entered until it is dropped. The level is looked at before the span is made: even one that
-    /// nobody listens to is work, where the facade `log` is on.
+    /// Enters the span until dropped. The level is checked before the span is made: with the facade
+    /// `log` enabled, even an unobserved span is work.
     #[inline]
     pub(crate) fn begin() -> Self {
         let is_heard = LevelFilter::current() >= LevelFilter::DEBUG;
@@ -49,7 +49,7 @@ impl Check {
         }))
     }
 
-    /// Who is calling, and on which plan.
+    /// Records the caller and its plan.
     #[inline]
     pub(crate) fn of(&self, tenant: &str, plan: &str) {
         if let Some(span) = &self.0 {
@@ -57,7 +57,7 @@ impl Check {
         }
     }
 
-    /// What it came to.
+    /// Records the outcome.
     #[inline]
     pub(crate) fn came_to(&self, outcome: impl FnOnce() -> &'static str) {
         if let Some(span) = &self.0 {
@@ -66,7 +66,7 @@ impl Check {
     }
 }
 
-/// What kind of number a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only rises.
@@ -82,13 +82,13 @@ pub enum Kind {
 pub struct Metric {
     /// Its name in Prometheus form.
     pub name: &'static str,
-    /// What kind of number it is.
+    /// Its type.
     pub kind: Kind,
-    /// What one of it is: a word of the facade's `Unit`, or empty.
+    /// Its unit: a word of the facade's `Unit`, or empty.
     pub unit: &'static str,
     /// Its labels.
     pub labels: &'static [&'static str],
-    /// What it tells.
+    /// Its description.
     pub help: &'static str,
 }
 
@@ -146,14 +146,14 @@ metrics! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "a label of a metric"))]
 pub(crate) enum AdmissionOutcome {
-    /// Let through.
+    /// Admitted.
     Allowed,
     /// Refused.
     Refused,
-    /// Would have been refused, but the plan only watches.
+    /// Would have been refused, but the plan is in shadow mode.
     Shadowed,
     /// Refused because usage could not be checked: the store or the directory does not answer, or
-    /// too many wait for it.
+    /// too many requests wait for it.
     Unavailable,
     /// Refused because the caller is unknown; plan and route are empty.
     Unidentified,
@@ -173,7 +173,7 @@ impl AdmissionOutcome {
     }
 }
 
-/// The handle of one (plan, route, outcome, policy), looked up once and kept by its owner.
+/// The handle of one (plan, route, outcome, policy), looked up once and cached by its owner.
 #[derive(Clone)]
 pub(crate) struct Decisions {
     #[cfg(feature = "metrics")]
@@ -187,7 +187,7 @@ impl std::fmt::Debug for Decisions {
 }
 
 impl Decisions {
-    /// Looks the handle up. One made before the host installs its recorder stays silent.
+    /// Looks up the handle. A handle made before the host installs its recorder stays silent.
     pub(crate) fn new(
         plan: &Arc<str>,
         route: &Arc<str>,
@@ -205,7 +205,7 @@ impl Decisions {
     }
 }
 
-/// Counts one decision, looking its counter up. The hot path keeps a [`Decisions`] instead.
+/// Counts one decision, with a look-up. The hot path keeps a [`Decisions`] instead.
 pub(crate) fn decision(
     plan: &Arc<str>,
     route: &Arc<str>,
@@ -215,7 +215,7 @@ pub(crate) fn decision(
     Decisions::new(plan, route, outcome, policy).count();
 }
 
-/// Tells of a call to the store; `error` is the word of its kind.
+/// Records a call to the store; `error` is the word of its kind.
 pub(crate) fn store_call(op: &'static str, seconds: f64, error: Option<&'static str>) {
     backend::histogram(Metric::StoreSeconds, &[("op", op)], seconds);
     if let Some(kind) = error {
@@ -223,12 +223,12 @@ pub(crate) fn store_call(op: &'static str, seconds: f64, error: Option<&'static 
     }
 }
 
-/// Sets the age of the oldest usage in hand that is not acknowledged.
+/// Sets the age of the oldest unacknowledged usage.
 pub(crate) fn flush_lag(seconds: f64) {
     backend::gauge(Metric::FlushLag, &[], seconds);
 }
 
-/// Tells how many rows a flush has.
+/// Records the number of rows in a flush.
 pub(crate) fn flush_batch(rows: usize) {
     backend::histogram(Metric::FlushBatch, &[], rows as f64);
 }
@@ -244,7 +244,7 @@ pub(crate) fn webhook_event(result: &'static str) {
     backend::counter(Metric::WebhookEvents, &[("result", result)]);
 }
 
-/// Counts a login: `told` what the tenant has, `unknown` tenant, `failed` to find out.
+/// Counts a login by result: `told` (claims added), `unknown` (tenant), `failed` (look-up).
 #[doc(hidden)]
 pub fn login(result: &'static str) {
     backend::counter(Metric::Logins, &[("result", result)]);
@@ -255,12 +255,12 @@ pub(crate) fn tenants_cached(tenants: u64) {
     backend::gauge(Metric::TenantsCached, &[], tenants as f64);
 }
 
-/// Says that what the mode names cannot be done for want of the store, or can again.
+/// Sets whether the mode's operation is unavailable for want of the store.
 pub(crate) fn degraded(mode: &'static str, is: bool) {
     backend::gauge(Metric::Degraded, &[("mode", mode)], if is { 1.0 } else { 0.0 });
 }
 
-/// Says which catalog is in force. The one before it goes to 0.
+/// Sets the catalog in force. The previous one goes to 0.
 pub(crate) fn catalog_info(revision: u64, before: Option<u64>) {
     if let Some(before) = before.filter(|before| *before != revision) {
         backend::catalog(before, 0.0);
@@ -273,7 +273,7 @@ pub(crate) fn reload_failed() {
     backend::counter(Metric::ReloadFailed, &[]);
 }
 
-/// Hands units and help texts to the recorder. Call it once, after the host installed one.
+/// Registers units and help texts. Call it once, after the host has installed a recorder.
 pub fn describe() {
     Metric::ALL.iter().for_each(|metric| backend::describe(*metric));
 }
@@ -330,7 +330,7 @@ mod backend {
     }
 }
 
-/// Nothing, inlined.
+/// The facade's stand-in: empty inline functions.
 #[cfg(not(feature = "metrics"))]
 mod backend {
     use std::sync::Arc;
@@ -416,11 +416,11 @@ mod tests {
             let labels: Vec<_> = labels.iter().map(|label| (*label).to_owned()).collect();
             assert!(seen.contains(&((*name).to_owned(), labels)), "{name} is not among {seen:?}");
         }
-        // Both revisions of the catalog are one series each.
+        // The two catalog revisions are a series each.
         assert_eq!(seen.len(), Metric::ALL.len() + 1);
     }
 
-    /// Names and label keys of every handle that was asked for.
+    /// Names and label keys of every handle requested.
     #[cfg(feature = "metrics")]
     #[derive(Default)]
     struct Seen(std::sync::Mutex<Vec<(String, Vec<String>)>>);

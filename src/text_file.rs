@@ -1,6 +1,6 @@
-//! Files that people write: read within bounds, off the runtime, and looked at before they are
-//! parsed. A file may be torn, huge, a pipe, or on a disk that does not answer: none of these may
-//! stop a running server, or fill its log.
+//! Hand-written files: read within limits, off the runtime, and checked before they are parsed. A
+//! file may be torn, huge, a pipe, or on a disk that does not answer: none of these may stop a
+//! running server or fill its log.
 
 use std::fmt::Display;
 use std::io::{Error, Read};
@@ -11,32 +11,32 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-/// Largest plan or service file, in bytes: ten thousand exceptions of tenants. What is larger is
-/// another file.
+/// Limit on a plan or service file, in bytes: enough for ten thousand tenant exceptions. Anything
+/// larger is some other file.
 pub(crate) const MAX_BYTES: usize = 1024 * 1024;
 
-/// Longest line, in bytes: places are counted along it, once for every value on it.
+/// Limit on a line, in bytes: columns are counted along it, once for every value on it.
 pub(crate) const MAX_LINE: usize = 16 * 1024;
 
-/// Longest a file may take to be read: disks answer within milliseconds.
+/// Limit on reading a file: disks answer within milliseconds.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most mistakes that are told of one file. More say no more to who repairs it.
+/// Limit on the errors reported for one file. More do not help to repair it.
 pub(crate) const MAX_MISTAKES: usize = 50;
 
-/// Most that is told of one file, in bytes: a log keeps it beside everything else.
+/// Limit on the report for one file, in bytes: the log keeps it beside everything else.
 const MAX_TOLD: usize = 16 * 1024;
 
-/// Longest text that is quoted in a mistake, in characters.
+/// Limit on a text quoted in an error, in characters.
 const MAX_QUOTED: usize = 160;
 
-/// How much is read on after the first mistake of syntax, in bytes, for others to be told beside
-/// it. The parser makes an error for every character that it does not take.
+/// How far to parse past the first syntax error, in bytes, so that more can be reported with it.
+/// The parser makes an error for every character that it does not accept.
 const READ_ON: usize = 2 * 1024;
 
-/// Work with files on threads of their own, one at a time for each owner. A thread that waits for
-/// a disk cannot be ended: it is no task of the runtime, which would wait for it when the process
-/// is to end.
+/// Runs file work on separate threads, one at a time per owner. A thread that waits for a disk
+/// cannot be stopped, so it must not be a task of the runtime, which would wait for it when the
+/// process exits.
 #[derive(Clone, Debug)]
 pub(crate) struct OffRuntime(Arc<Semaphore>);
 
@@ -47,12 +47,12 @@ impl Default for OffRuntime {
 }
 
 impl OffRuntime {
-    /// Does this on a thread of its own, after what was begun before, and waits for it for
-    /// [`TIMEOUT`].
+    /// Does the work on a thread of its own, after any earlier work, and waits at most [`TIMEOUT`]
+    /// for it.
     ///
     /// # Errors
     ///
-    /// It has not ended by then, or what was begun before has not.
+    /// The work has not ended by then, or the earlier work has not.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -61,11 +61,11 @@ impl OffRuntime {
             let Ok(place) = self.0.clone().acquire_owned().await else { return Err(slow()) };
             let (send, ended) = oneshot::channel();
             std::thread::Builder::new().name("tallygate-files".to_owned()).spawn(move || {
-                // Given back when the work has ended, also by a panic.
+                // Released when the work has ended, even by a panic.
                 let place = place;
                 let done = work();
                 drop(place);
-                // Who asked may have gone meanwhile.
+                // The caller may be gone by now.
                 let _ = send.send(done);
             })?;
             ended.await.map_err(|_| Error::other("the thread that read it has panicked"))
@@ -79,13 +79,13 @@ fn slow() -> Error {
     Error::new(std::io::ErrorKind::TimedOut, message)
 }
 
-/// Reads a file of at most this many bytes. It blocks: see [`OffRuntime`].
+/// Reads a file of at most `most` bytes. Blocks: see [`OffRuntime`].
 ///
 /// # Errors
 ///
-/// Those of the system; it is no regular file, or larger.
+/// System errors; the file is not a regular file, or is larger.
 pub(crate) fn bytes(path: &Path, most: usize) -> Result<Vec<u8>, Error> {
-    // Before it is opened: a pipe without a writer lets nobody open it.
+    // Checked before opening: opening a pipe without a writer blocks.
     if !std::fs::metadata(path)?.is_file() {
         return Err(Error::other("it is no regular file: name one"));
     }
@@ -98,11 +98,11 @@ pub(crate) fn bytes(path: &Path, most: usize) -> Result<Vec<u8>, Error> {
     Ok(read)
 }
 
-/// The same as text of at most [`MAX_BYTES`].
+/// Reads a file as text of at most [`MAX_BYTES`].
 ///
 /// # Errors
 ///
-/// Those of [`bytes`]; it is no UTF-8.
+/// Those of [`bytes`]; the text is not UTF-8.
 pub(crate) fn text(path: &Path) -> Result<String, Error> {
     let text = String::from_utf8(bytes(path, MAX_BYTES)?);
     text.map_err(|error| {
@@ -111,7 +111,7 @@ pub(crate) fn text(path: &Path) -> Result<String, Error> {
     })
 }
 
-/// What no parser needs to look at: where it is, and what to do about it.
+/// Damage found before parsing: where it is, and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
     pub(crate) at: Range<usize>,
@@ -119,8 +119,8 @@ pub(crate) struct Damage {
     pub(crate) help: &'static str,
 }
 
-/// The first thing in a text that no legal file has: characters that TOML does not take anywhere,
-/// lines or a whole beyond the bounds.
+/// The first thing in a text that no legal file has: characters that TOML accepts nowhere, or lines
+/// or a total size beyond the limits.
 pub(crate) fn damage(text: &str) -> Option<Damage> {
     if text.len() > MAX_BYTES {
         let message = format!("it has {} bytes, and may have {MAX_BYTES}", text.len());
@@ -151,15 +151,14 @@ pub(crate) fn damage(text: &str) -> Option<Damage> {
     None
 }
 
-/// The mistakes of syntax in a text that has any, near the first of them: at most
-/// [`MAX_MISTAKES`].
+/// The syntax errors in a text, near the first of them: at most [`MAX_MISTAKES`].
 pub(crate) fn syntax_errors(text: &str) -> Vec<toml::de::Error> {
     let Err(first) = toml::de::DeTable::parse(text) else {
         return Vec::new();
     };
     let from = first.span().map_or(0, |span| span.start);
     let mut end = text.len().min(from.saturating_add(READ_ON));
-    // The last line that is whole, if there is one.
+    // Up to the last complete line, if there is one.
     if end < text.len()
         && let Some(newline) = text.as_bytes()[from..end].iter().rposition(|byte| *byte == b'\n')
     {
@@ -170,7 +169,7 @@ pub(crate) fn syntax_errors(text: &str) -> Vec<toml::de::Error> {
     }
     let near = &text[..end];
     let (_, mut errors) = toml::de::DeTable::parse_recoverable(near);
-    // What is open at the cut is missing its end only there: that is the last one.
+    // A construct left open at the cut is an error only there: the last one.
     if end < text.len() {
         errors.pop();
     }
@@ -178,12 +177,12 @@ pub(crate) fn syntax_errors(text: &str) -> Vec<toml::de::Error> {
     if errors.is_empty() { vec![first] } else { errors }
 }
 
-/// A text as a mistake quotes it: its beginning, and without characters that a terminal obeys.
+/// A text as quoted in an error: its beginning, without terminal control characters.
 pub(crate) fn quoted(text: &str) -> String {
     quoted_up_to(text, MAX_QUOTED)
 }
 
-/// The same of a whole sentence, which may quote several.
+/// The same for a complete sentence, which may contain several quotes.
 pub(crate) fn said(text: &str) -> String {
     quoted_up_to(text, 4 * MAX_QUOTED)
 }
@@ -198,17 +197,17 @@ fn quoted_up_to(text: &str, most: usize) -> String {
     shown
 }
 
-/// The part of a line around a column (characters, from 0), and where it begins in the line.
+/// The part of a line around a column (characters, from 0), and its start in the line.
 pub(crate) fn around(line: &str, column: usize) -> (String, usize) {
     let from = column.saturating_sub(MAX_QUOTED / 2);
-    // A line that is short enough is shown whole.
+    // A short line is shown completely.
     let from = if line.chars().nth(MAX_QUOTED).is_none() { 0 } else { from };
     let start = line.char_indices().nth(from).map_or(line.len(), |(at, _)| at);
     let part = quoted(line.get(start..).unwrap_or_default());
     (part, from)
 }
 
-/// Mistakes in their order, one a block, and how many more there are.
+/// Lists errors in order, one per block, and the number of further ones.
 pub(crate) fn list<T: Display>(
     f: &mut std::fmt::Formatter<'_>,
     mistakes: &[T],
@@ -253,7 +252,7 @@ mod tests {
             let errors = syntax_errors(&torn);
             assert!(!errors.is_empty() && errors.len() <= MAX_MISTAKES);
         }
-        // A cut in the middle makes no mistakes of its own.
+        // A cut in the middle adds no errors of its own.
         let rest = "x = [\n1,\n".to_owned() + &"2,\n".repeat(2_000) + "]\n";
         assert_eq!(syntax_errors(&format!("a = \n{rest}")).len(), 1);
     }

@@ -1,33 +1,33 @@
-//! Whose turn it is: work that waits for one of a few places, by tenant.
+//! Fair scheduling by tenant of work that waits for one of a few places.
 //!
-//! Tenants take turns, and none of them starts another piece of work unless more places are free
-//! than it has itself. So one that has much to do alone gets half of the places, two get a third
-//! each, and the next to come always finds some. The same rule holds for what is in hand at all,
-//! so that no tenant fills the memory either.
+//! Tenants take turns, and none starts another piece of work unless more places are free than it
+//! already has. So a tenant alone with much to do gets half of the places, two get a third each,
+//! and the next to come always finds some. The same rule applies to all queued work, so that no
+//! tenant fills the memory either.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 use crate::ids::Surrogate;
 
-/// See the [module](self). Who is not known by a tenant yet has turns by another name.
+/// See the [module](self). Callers without a known tenant yet take turns under another key.
 #[derive(Debug)]
 pub(crate) struct Turns<T, K = Surrogate> {
     places: usize,
     most_held: usize,
     tenants: HashMap<K, TenantTurn<T>>,
-    /// Tenants with something that waits, each once, in the order of their turns.
+    /// Tenants with waiting work, each once, in order of their turns.
     order: VecDeque<K>,
     busy: usize,
     held: usize,
 }
 
-/// What one tenant has in hand.
+/// One tenant's work.
 #[derive(Debug)]
 struct TenantTurn<T> {
     new: VecDeque<T>,
     again: VecDeque<T>,
-    /// Of the two queues the other one is next.
+    /// The last turn favored `again`, so `new` is next.
     was_again: bool,
     busy: usize,
     /// Waiting, busy or paused.
@@ -35,13 +35,13 @@ struct TenantTurn<T> {
 }
 
 impl<T, K: Copy + Eq + Hash> Turns<T, K> {
-    /// For so many places, and so much in hand at most.
+    /// For this many places, and at most this much work held.
     pub(crate) fn new(places: usize, most_held: usize) -> Self {
         let (tenants, order) = (HashMap::new(), VecDeque::new());
         Self { places, most_held, tenants, order, busy: 0, held: 0 }
     }
 
-    /// Takes in something new. It comes back if there is no room for more of its tenant's.
+    /// Queues new work, or returns it if its tenant has no more room.
     pub(crate) fn push(&mut self, tenant: K, it: T) -> Result<(), T> {
         let room = self.most_held.saturating_sub(self.held);
         if self.tenants.get(&tenant).map_or(0, |line| line.held) >= room {
@@ -57,11 +57,11 @@ impl<T, K: Copy + Eq + Hash> Turns<T, K> {
         Ok(())
     }
 
-    /// Whose turn it is, if there is a place: it has the place until [`done`](Self::done) or
-    /// [`pause`](Self::pause).
+    /// The next piece of work, if there is a place. It keeps the place until [`done`](Self::done)
+    /// or [`pause`](Self::pause).
     pub(crate) fn next(&mut self) -> Option<T> {
         let free = self.places.saturating_sub(self.busy);
-        // Only tenants with a place can be held back here: fewer than there are places.
+        // Only tenants with a place can be skipped here: fewer than there are places.
         for _ in 0..self.order.len().min(self.places + 1) {
             let tenant = self.order.pop_front()?;
             let Some(line) = self.tenants.get_mut(&tenant) else { continue };
@@ -79,7 +79,7 @@ impl<T, K: Copy + Eq + Hash> Turns<T, K> {
         None
     }
 
-    /// What had a place has ended.
+    /// A piece of work with a place has ended.
     pub(crate) fn done(&mut self, tenant: K) {
         self.pause(tenant);
         let Some(line) = self.tenants.get_mut(&tenant) else { return };
@@ -90,14 +90,14 @@ impl<T, K: Copy + Eq + Hash> Turns<T, K> {
         }
     }
 
-    /// What had a place gives it up, and comes [`again`](Self::again).
+    /// A piece of work gives up its place, and will come [`again`](Self::again).
     pub(crate) fn pause(&mut self, tenant: K) {
         let Some(line) = self.tenants.get_mut(&tenant) else { return };
         line.busy = line.busy.saturating_sub(1);
         self.busy = self.busy.saturating_sub(1);
     }
 
-    /// What has paused waits for a place once more; what is new comes in between.
+    /// Queues paused work again, alternating with new work.
     pub(crate) fn again(&mut self, tenant: K, it: T) {
         let line = self.tenants.entry(tenant).or_default();
         let waited = line.waits();
@@ -107,7 +107,7 @@ impl<T, K: Copy + Eq + Hash> Turns<T, K> {
         }
     }
 
-    /// Whether nothing is in hand.
+    /// Whether no work is held.
     pub(crate) fn is_empty(&self) -> bool {
         self.held == 0
     }

@@ -1,8 +1,8 @@
-//! One item, brought as far as it goes now: each step is written under the item's version before it
-//! is taken.
+//! Advances one item as far as it can go now: each step is written under the item's version before
+//! it is taken.
 //!
 //! A future of this file that is dropped, or a process that dies, at any await leaves an item that
-//! the next run understands: what was marked may have been sent, what was not marked was not.
+//! the next run understands: a marked entry may have been sent, an unmarked one was not.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,19 +18,19 @@ use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, When, Write, Written};
 use crate::telemetry;
 
-/// Steps of one item in one run: an entry takes four, and a run opens two at most.
+/// Most steps of one item in one run: an entry takes four, and a run opens at most two.
 const STEPS: usize = 12;
 
-/// How far the clocks may drift apart, or time pass between a mark and its send.
+/// Largest clock drift, and longest time between a mark and its send.
 const SLACK_MS: i64 = 5_000;
 
-/// Minutes that are tried for an entry before it waits for the next run.
+/// Minutes tried for an entry before it waits for the next run.
 const MINUTES: i64 = 120;
 
-/// How long a minute's reservation is kept: longer than any sum is asked for it.
+/// How long a minute's reservation is kept: longer than its sum is ever asked for.
 const KEEP_MINUTE_S: i64 = 80 * 86_400;
 
-/// What a reporter works with.
+/// The dependencies and state of a reporter.
 pub(super) struct ReporterContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) sink: Arc<dyn BillingSink>,
@@ -38,18 +38,18 @@ pub(super) struct ReporterContext {
     pub(super) space: Space,
     pub(super) origin: Origin,
     pub(super) ledger: Ledger,
-    /// Items that need no look before this second, unless more is owed than then.
+    /// Items that need no work before this second, unless more is owed than then.
     pub(super) quiet: Mutex<HashMap<ItemId, (u64, i64)>>,
-    /// How the table stands to its last restore, and all items that this run looks at.
+    /// The table's state since its last restore, and all items of this run.
     pub(super) restored: Mutex<(Word, Arc<[DueUse]>)>,
 }
 
-/// What a run does with an item when it comes by.
+/// What a run does with an item in one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
-    /// Sends what is owed, and asks nothing.
+    /// Sends what is owed, with no questions to the service.
     Send,
-    /// Asks what became of it as well.
+    /// Also asks for the outcome.
     Ask,
 }
 
@@ -61,8 +61,8 @@ pub(super) struct Anchor {
 }
 
 impl ReporterContext {
-    /// Brings an item as far as this pass goes. As it stands, if the service is to be asked about
-    /// it in the next.
+    /// Advances an item as far as this pass goes. Returns its current state if the service is to be
+    /// asked about it in the next.
     pub(super) async fn look_after(
         &self,
         due: &DueUse,
@@ -91,7 +91,7 @@ impl ReporterContext {
                 let until_s = quiet_until(&outbox, owed, due, now_s);
                 self.quiet().insert(due.id.clone(), (owed, until_s));
             }
-            // Another reporter is at it.
+            // Another reporter is working on it.
             Ok(None) => {}
             Err(error) => report.failed.push((due.id.clone(), error.to_string())),
         }
@@ -102,7 +102,7 @@ impl ReporterContext {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Steps an item until nothing more can be done now; `None` if another reporter came between.
+    /// Steps an item until nothing more can be done now; `None` if another reporter interfered.
     async fn advance(
         &self,
         due: &DueUse,
@@ -157,8 +157,8 @@ impl ReporterContext {
         Ok(Some(at.outbox))
     }
 
-    /// Marks the open entry, sends it, and writes what came of it. True if it is decided; `None`
-    /// if another reporter came between.
+    /// Marks the open entry, sends it, and writes the outcome. True if it is decided; `None` if
+    /// another reporter interfered.
     async fn send(
         &self,
         due: &DueUse,
@@ -176,7 +176,7 @@ impl ReporterContext {
         let Some(entry) = marked.outbox.pending.as_ref().map(|p| p.entry.clone()) else {
             return Ok(Some((marked, false)));
         };
-        // A process that stood still here must not send: the mark may have been outlived.
+        // A process that was suspended here must not send: the mark may have run out.
         self.now_s(anchor)?;
         if elapsed_ms(marked_at, self.clock.now()) > SLACK_MS {
             return Err(ReportError::ClockMoved);
@@ -207,7 +207,8 @@ impl ReporterContext {
         }
     }
 
-    /// Verifies the accepted entry that is due, if one is. True if something is to be written.
+    /// Verifies the accepted entry that is due, if any. True if the outbox changed and must be
+    /// written.
     async fn verify(
         &self,
         due: &DueUse,
@@ -233,7 +234,7 @@ impl ReporterContext {
         self.sink.sum(Sum { customer, event, from_s: entry.minute_s, until_s }).await
     }
 
-    /// Finds out what of an item was sent between its copy and the restore.
+    /// Determines what was sent of an item between its copy and the restore.
     async fn reconcile(&self, due: &DueUse, outbox: &mut Outbox) -> Result<(), ReportError> {
         let Some(restored) = outbox.restored else { return Ok(()) };
         let mut known = outbox.value_sent();
@@ -248,7 +249,7 @@ impl ReporterContext {
         let (word, dues) = self.restored.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut beyond = 0;
         if word == Word::Said(SentSinceCopy::AskStripe) {
-            // Use at another scale is another item, and the same to the service.
+            // Use at another scale is a separate item here, but the same to the service.
             let same = |other: &&DueUse| {
                 let (ours, its) = (&due.terms, &other.terms);
                 let sum = (&ours.customer, &ours.event) == (&its.customer, &its.event);
@@ -271,7 +272,7 @@ impl ReporterContext {
         Ok(())
     }
 
-    /// The next entry, with a minute that is its alone; `None` if no minute can be had.
+    /// The next entry, with a minute of its own; `None` if no minute is free.
     async fn entry(
         &self,
         due: &DueUse,
@@ -289,7 +290,7 @@ impl ReporterContext {
             if minute_s < first_s {
                 break;
             }
-            // Others may have used it since the copy, whose reservations it does not know.
+            // It may have been used since the copy, which lacks reservations made later.
             let before = outbox.restored.is_some_and(|restored| minute_s <= restored.at_s);
             if before {
                 let (customer, event) = (customer.clone(), event.clone());
@@ -310,7 +311,7 @@ impl ReporterContext {
             };
             let ours = match item::make(&*self.store, write).await? {
                 Written::Applied(_) => true,
-                // Ours after a lost reply, or of a run that died before it froze the entry.
+                // Ours after a lost reply, or from a run that died before it froze the entry.
                 Written::Refused(item) => {
                     item.is_some_and(|item| item.text("of") == Some(owner.as_str()))
                 }
@@ -331,13 +332,13 @@ impl ReporterContext {
         item::write(&*self.store, id.key(&self.space), before, outbox).await
     }
 
-    /// Whether what is owed and not frozen is never sent.
+    /// Whether the unfrozen remainder is too old ever to be sent.
     #[cfg(feature = "stripe")]
     pub(super) fn is_too_old(&self, due: &DueUse, now_s: i64) -> bool {
         minutes(due, now_s).is_none()
     }
 
-    /// The service's time now, by our clocks since it told it.
+    /// The service's time now: its last answer plus the time elapsed on our clocks.
     fn now_s(&self, anchor: Anchor) -> Result<i64, ReportError> {
         let now = self.clock.now();
         let mono_ms = elapsed_ms(anchor.at, now);
@@ -355,7 +356,7 @@ fn elapsed_ms(from: Now, until: Now) -> i64 {
 }
 
 /// The first and last minute an entry may have: inside its period and inside what the service
-/// takes, with a day to spare; where nothing of its own is left, in the open period or nowhere.
+/// takes, with a day to spare; if none of its own is left, in the open period or nowhere.
 fn minutes(due: &DueUse, now_s: i64) -> Option<(i64, i64)> {
     let minute = |at_s: i64| at_s - at_s.rem_euclid(60);
     let begin_s = minute(starts_s(&due.id));
@@ -369,32 +370,32 @@ fn minutes(due: &DueUse, now_s: i64) -> Option<(i64, i64)> {
     }
 }
 
-/// The first full second of an item's period: what is sent in its first minute is dated so, where
-/// the period does not begin with the minute.
+/// The first full second of an item's period: the timestamp of use sent in its first minute, where
+/// the period does not begin on a full minute.
 fn starts_s(id: &ItemId) -> i64 {
     id.period_ms.saturating_add(999).div_euclid(1_000)
 }
 
-/// What is to be done next: in a restored table first what is to be found out.
+/// The next step: in a restored table, reconciliation comes first.
 fn next_step(outbox: &Outbox, owed: u64, due: &DueUse, now_s: i64) -> SendStep {
     let unit = due.terms.atoms_per_unit;
     let first = outbox.after_restore(owed_then(outbox, due), unit, now_s);
     first.unwrap_or_else(|| outbox.next(owed, unit, now_s))
 }
 
-/// What was owed in the copy.
+/// The amount owed in the copy.
 fn owed_then(outbox: &Outbox, due: &DueUse) -> u64 {
     let then =
         |restored: RestoredItem| if due.terms.overage { restored.over } else { restored.used };
     outbox.restored.map_or(0, then).min(due.owed())
 }
 
-/// Until when nothing is to be done about an item, unless more is owed.
+/// The time until which an item needs no work, unless more is owed.
 fn quiet_until(outbox: &Outbox, owed: u64, due: &DueUse, now_s: i64) -> i64 {
     let send_s = match next_step(outbox, owed, due, now_s) {
         SendStep::Rest => i64::MAX,
         SendStep::Wait(at_s) => at_s,
-        // Looked at, and named, in every run.
+        // Examined and reported in every run.
         _ => now_s,
     };
     let verify_s = outbox.sent.iter().map(|sent| sent.at_s.saturating_add(VERIFY_S)).min();

@@ -1,16 +1,15 @@
-//! The audit: whether what was recorded, owed, sent and counted by the service is the same, by
+//! The audit: whether use as recorded, owed, sent and counted by the service is the same, by
 //! account, tenant, meter and billing period. Every difference is a [`Gap`] with a name.
 //!
-//! It believes nothing that a reporter keeps in memory: logs are read from their first slot, items
-//! and pools as they stand, and the service's sums are asked for anew. It decides and sends
-//! nothing.
+//! It trusts nothing that a reporter keeps in memory: logs are read from their first slot, items
+//! and pools as stored, and the service's sums are asked for anew. It decides and sends nothing.
 //!
-//! What was served and never recorded cannot be read anywhere, for nobody wrote it down. Its bound
-//! can: units of a pool that a writer holds, or held when it died, beyond what it recorded
-//! ([`Pool::unrecorded`]). So served = recorded + at most that.
+//! Use that was served and never recorded cannot be read anywhere, because it was never written.
+//! Its bound can: units of a pool that a writer holds, or held when it died, beyond what it
+//! recorded ([`Pool::unrecorded`]). So served = recorded + at most that.
 //!
-//! Not promised: the service's sums lag, so that what was sent within the last hours may show as a
-//! gap that is gone at the next audit.
+//! Not promised: the service's sums lag, so that use sent within the last hours may show as a gap
+//! that is gone at the next audit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,21 +28,21 @@ mod gap;
 
 pub use gap::Gap;
 
-/// What the audit found.
+/// The findings of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     /// By account, tenant, meter, scale and period.
     pub lines: Vec<Line>,
-    /// What the service counted, by customer and event name.
+    /// Units that the service counted, by customer and event name.
     pub totals: Vec<Total>,
-    /// Pools that writers have recorded of.
+    /// Pools with use recorded by writers.
     pub pools: Vec<Pool>,
-    /// Writers whose log cannot be read to its end, and why: what they recorded behind that is in
-    /// no line.
+    /// Writers whose log cannot be read to its end, and why: what they recorded beyond that point
+    /// is in no line.
     pub broken_logs: Vec<(u128, String)>,
 }
 
-/// One account, tenant, meter, scale and period. Atoms, unless it says units.
+/// One account, tenant, meter, scale and period. In atoms, except where units are stated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// The billing account in force when the use was admitted.
@@ -58,17 +57,17 @@ pub struct Line {
     pub period_ms: i64,
     /// Recorded in the logs.
     pub recorded: u64,
-    /// Owed of that: all, or what was drawn beyond a quota that bills.
+    /// Owed of that: all, or only the use beyond a quota that bills.
     pub owed: u64,
-    /// Entries were made of so much.
+    /// Frozen into entries.
     pub frozen: u64,
-    /// Whole units of the service that were accepted.
+    /// Whole units accepted by the service.
     pub sent: u64,
-    /// What is not as it should be, or not yet.
+    /// Differences, including those that pass by themselves.
     pub gaps: Vec<Gap>,
 }
 
-/// What was sent and counted of one customer and event name, over all periods. Whole units of the
+/// Units sent and counted for one customer and event name, over all periods. Whole units of the
 /// service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Total {
@@ -80,11 +79,11 @@ pub struct Total {
     pub sent: u64,
     /// Sent without an answer: it may count.
     pub open: u64,
-    /// What the service says it counted.
+    /// The service's own count.
     pub counted: i64,
 }
 
-/// A pool beside what was recorded of it. Atoms.
+/// A pool compared with what was recorded of it. Atoms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// The tenant.
@@ -100,7 +99,7 @@ pub struct Pool {
     /// Held by writers beyond what each has recorded: still to be served, given back, or served by
     /// a process that died. The bound of what was served and not recorded.
     pub unrecorded: u64,
-    /// Whether what was taken is what is held and spent.
+    /// Whether the amount taken equals the amount held and spent.
     pub balanced: bool,
 }
 
@@ -110,7 +109,7 @@ impl Audit {
         self.lines.iter().flat_map(|line| line.gaps.iter().map(move |gap| (line, gap)))
     }
 
-    /// Whether all that was recorded is owed, sent and counted, but for what passes by itself.
+    /// Whether all recorded use is owed, sent and counted, except for gaps that pass by themselves.
     pub fn is_clean(&self) -> bool {
         self.gaps().all(|(_, gap)| gap.is_passing())
             && self.broken_logs.is_empty()
@@ -119,7 +118,7 @@ impl Audit {
 }
 
 impl Total {
-    /// Whether the service counts what was sent, open entries with it or not.
+    /// Whether the service counts what was sent, with or without open entries.
     fn agrees(&self) -> bool {
         let counted = u64::try_from(self.counted).ok();
         counted == Some(self.sent) || counted == Some(self.sent.saturating_add(self.open))
@@ -127,12 +126,12 @@ impl Total {
 }
 
 impl Reporter {
-    /// What all logs say, read anew.
+    /// Reads all logs anew.
     pub(crate) async fn examine(&self) -> Result<Examined, StoreError> {
         self.inner.ledger.examine(self.inner.clock.now().wall_ms).await
     }
 
-    /// The audit of this use; each with the terms it is billed under, if it is.
+    /// The audit of this use; each with the terms it is billed under, if any.
     pub(crate) async fn audit(
         &self,
         uses: Vec<(RecordedUse, Option<DueUse>)>,
@@ -190,7 +189,7 @@ impl Reporter {
         ids.sort_unstable();
         let mut pools = Vec::new();
         for id in ids {
-            // One that has expired is audited no more.
+            // An expired pool is no longer audited.
             let Some(pool) = Whole::read(&*self.inner.store, &self.inner.space, id).await? else {
                 continue;
             };
@@ -275,7 +274,7 @@ fn line(due: &DueUse, outbox: &Outbox, too_old: bool) -> Line {
     }
 }
 
-/// What an item's own state says, before the service is asked.
+/// Gaps that show in an item's own state, before the service is asked.
 fn gaps(owed: u64, unit: u64, outbox: &Outbox, too_old: bool) -> Vec<Gap> {
     let mut gaps = Vec::new();
     let left = owed.saturating_sub(outbox.frozen);

@@ -1,12 +1,13 @@
-//! What a customer's events say, in the store: one item for each customer, and a mark for each
-//! event. What prices were called stands beside it (`prices.rs`).
+//! Store of customer facts from events: one item for each customer, and a mark for each event.
+//! Price names are stored beside it (`prices.rs`).
 //!
 //! # Laws
 //!
-//! 1. Facts are written over the version they were made from: no event is lost to another.
-//! 2. An event is marked only after its effect is durable. A mark saves work and nothing else: an
-//!    event that is taken twice changes nothing ([`super::reducer`]).
-//! 3. Events that nothing here knows are kept for [`KEEP_S`], with their body where it is small.
+//! 1. Facts are written over the version they were derived from: concurrent events do not lose each
+//!    other.
+//! 2. An event is marked only after its effect is durable. A mark only saves work: an event that is
+//!    processed twice changes nothing ([`super::reducer`]).
+//! 3. Unknown events are kept for [`KEEP_S`], with their body where it is small.
 
 use std::sync::Arc;
 
@@ -20,19 +21,19 @@ use crate::store::{
     Change, Item, Store, StoreError, StoreErrorKind, TTL, Value, When, Write, Written,
 };
 
-/// How often a change starts over because another came in between: as many events of one customer
-/// at once as Stripe sends.
+/// How often a change is retried after a concurrent one: as many events of one customer at once as
+/// Stripe sends.
 const ATTEMPTS: usize = 32;
 
-/// How long an event's mark is kept: Stripe repeats for 3 days, and by hand for 30.
+/// How long an event's mark is kept: Stripe retries for 3 days, and manually for 30.
 const KEEP_S: i64 = 40 * 86_400;
 
-/// Longest body that is kept of an event that is not known.
+/// Largest body kept of an unknown event.
 const MAX_KEPT: usize = 64 * 1024;
 
-/// Largest facts of a customer: with room to what an item may hold. Invoices that decide nothing
-/// any more are folded away; what remains is some thousand lines of packs that were paid for and
-/// could not be granted.
+/// Largest facts of a customer: leaves room within the limit of an item. Invoices that no longer
+/// decide anything are folded away; what remains is some thousand lines of packs that were paid for
+/// and could not be granted.
 const MAX_FACTS: usize = 350 * 1024;
 
 /// Format of an event's mark.
@@ -49,23 +50,23 @@ pub(crate) struct Customers {
     pub(super) space: Space,
 }
 
-/// A customer as its item has it.
+/// A customer as stored in its item.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KnownCustomer {
     pub(crate) facts: Facts,
-    /// Counts the changes of the facts; 0 before the first.
+    /// Number of changes to the facts; 0 before the first.
     pub(crate) version: i64,
     pub(crate) tenant: Option<Surrogate>,
     /// When the service was last asked about it without an event, Unix milliseconds; 0 for never.
     pub(crate) polled_ms: i64,
 }
 
-/// Why an event is marked.
+/// The reason an event is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// It took effect.
     Applied,
-    /// Nothing here knows it.
+    /// No handler knows it.
     Unknown,
     /// It is of the other mode.
     OtherMode,
@@ -83,8 +84,8 @@ impl Customers {
         item.as_ref().map_or_else(|| Ok(KnownCustomer::default()), decode)
     }
 
-    /// Changes a customer's facts and says how they stand then. `change` is made again on what
-    /// another has written meanwhile; facts that it leaves as they are cost no write.
+    /// Changes a customer's facts and returns the result. `change` is applied again to facts that
+    /// were written concurrently; unchanged facts cost no write.
     pub(crate) async fn change(
         &self,
         customer: &str,
@@ -99,7 +100,7 @@ impl Customers {
             }
             known = match make(&*self.store, self.write(customer, known.version, &facts)?).await? {
                 Written::Applied(Some(item)) => return decode(&item),
-                // Another's, or our own whose reply was lost: the change is in it then.
+                // Another's write, or our own after a lost reply: then it includes the change.
                 Written::Refused(Some(item)) => decode(&item)?,
                 Written::Applied(None) | Written::Refused(None) => KnownCustomer::default(),
             };
@@ -108,7 +109,7 @@ impl Customers {
         Err(StoreError::new(StoreErrorKind::Throttled, message))
     }
 
-    /// Notes that the service was asked about a customer.
+    /// Records when the service was last asked about a customer.
     pub(crate) async fn polled(&self, customer: &str, now_ms: i64) -> Result<(), StoreError> {
         let (name, format) = format(CUSTOMER_FORMAT);
         let write = Write {
@@ -119,7 +120,7 @@ impl Customers {
         make(&*self.store, write).await.map(|_| ())
     }
 
-    /// Whether this event was taken before.
+    /// Whether this event was already processed.
     pub(crate) async fn is_marked(&self, event: &WebhookEvent) -> Result<bool, StoreError> {
         let Some(item) = self.store.read(self.space.webhook(&event.id)).await? else {
             return Ok(false);
@@ -128,7 +129,7 @@ impl Customers {
         Ok(true)
     }
 
-    /// Marks an event as taken.
+    /// Marks an event as processed.
     pub(crate) async fn mark(
         &self,
         event: &WebhookEvent,
@@ -188,7 +189,7 @@ impl Customers {
 fn decode(item: &Item) -> Result<KnownCustomer, StoreError> {
     let tenant = tenant_of(item)?;
     let polled_ms = item.int(POLLED).unwrap_or(0);
-    // Linked, and nothing heard of yet.
+    // Linked, but with no event yet.
     let Some(version) = item.int(VERSION) else {
         return Ok(KnownCustomer { tenant, polled_ms, ..KnownCustomer::default() });
     };
@@ -197,12 +198,12 @@ fn decode(item: &Item) -> Result<KnownCustomer, StoreError> {
     Ok(KnownCustomer { facts: facts.ok_or_else(damaged)?, version, tenant, polled_ms })
 }
 
-/// Whose event this is: the customer that its object is of, or is.
+/// The customer of this event: the one its object belongs to, or is.
 pub(crate) fn customer_of(event: &WebhookEvent) -> Option<&str> {
     let object = &event.object;
     let of = &object["customer"];
     let own = (object["object"] == "customer").then(|| object["id"].as_str()).flatten();
-    // A payment method that was detached is nobody's any more.
+    // A detached payment method no longer has a customer.
     let was = event.previous.as_ref().and_then(|previous| previous["customer"].as_str());
     of.as_str().or(of["id"].as_str()).or(own).or(was).filter(|id| !id.is_empty())
 }

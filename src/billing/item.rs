@@ -1,5 +1,4 @@
-//! The outbox's item in the store: which one, under which version, and writes whose reply may be
-//! lost.
+//! The outbox's item in the store: its key, its version, and writes whose reply may be lost.
 
 use std::sync::Arc;
 
@@ -18,16 +17,16 @@ const FORMAT: i64 = 2;
 
 const BODY: &str = "body";
 const VERSION: &str = "version";
-/// Who wrote this version: tells our own write from another's that says the same.
+/// Writer of this version: distinguishes our own write from an identical one by another process.
 const BY: &str = "by";
 
 const LEDGER: &str = "ledger";
 const GENERATION: &str = "generation";
 
-/// How often an identical write is made before its outcome is given up as unknown.
+/// How often an identical write is tried before its outcome is given up as unknown.
 const TRIES: usize = 4;
 
-/// Which item: what is owed is kept apart by each of these.
+/// The identity of an item: amounts owed are kept apart by each of these.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ItemId {
     /// The billing account in force when the use was admitted.
@@ -48,8 +47,8 @@ impl ItemId {
     }
 }
 
-/// Whose ledger this is: identifiers of two ledgers, or of one before and after it was restored,
-/// never meet.
+/// The ledger that identifiers belong to: those of two ledgers, or from before and after a restore,
+/// never collide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     ledger: String,
@@ -58,7 +57,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Reads the table's id, or draws it. `account` is the sink's.
+    /// Reads the table's id, or generates it. `account` is the sink's.
     pub(super) async fn open(
         store: &dyn Store,
         space: &Space,
@@ -78,7 +77,7 @@ impl Origin {
                 Change::Set(GENERATION.into(), Value::Int(0)),
             ],
         };
-        // Ours or another's who was faster: the one that stands is the table's.
+        // Ours, or that of a faster process: the stored one is the table's.
         let item = match make(store, write).await? {
             Written::Applied(item) | Written::Refused(item) => item,
         };
@@ -90,7 +89,7 @@ impl Origin {
         Ok(Self { ledger, generation, account })
     }
 
-    /// The identifier of an entry: never of an attempt, never of a value.
+    /// The identifier of an entry: depends on neither the attempt nor the value.
     pub(super) fn identifier(&self, id: &ItemId, entry: &OutboxEntry) -> String {
         let mut hash = Sha256::new();
         let numbers = format!("{} {} {} {}", self.generation, id.scale, id.period_ms, entry.k);
@@ -104,7 +103,7 @@ impl Origin {
     }
 }
 
-/// An outbox as it was read or written, with what guards the next write.
+/// An outbox as read or written, with the version that guards the next write.
 #[derive(Clone, Debug)]
 pub(super) struct Versioned {
     pub(super) outbox: Outbox,
@@ -118,8 +117,8 @@ pub(super) async fn read(store: &dyn Store, key: Key) -> Result<Versioned, Store
     }
 }
 
-/// Writes what follows on `before`, and says how it stands then. `None`: another was faster; start
-/// over from a read.
+/// Writes the successor of `before`, and returns it with its version. `None`: another process was
+/// faster; start over from a read.
 pub(super) async fn write(
     store: &dyn Store,
     key: Key,
@@ -155,7 +154,7 @@ pub(super) async fn write(
     Ok(ours.then_some(Versioned { outbox, version }))
 }
 
-/// Makes a write again and again while its outcome is unknown.
+/// Repeats a write while its outcome is unknown.
 pub(super) async fn make(store: &dyn Store, write: Write) -> Result<Written, StoreError> {
     for _ in 1..TRIES {
         match store.write(write.clone()).await {
@@ -187,7 +186,7 @@ mod tests {
         let store = Memory::new();
         for version in 1..=2 {
             let before = read(&store, key()).await.unwrap();
-            // Its reply is lost: the repeat is refused, by what it wrote itself.
+            // Its reply is lost: the repeat is refused because of its own first write.
             let loses = Faulty::scripted(store.clone(), [Fault::LoseReply]);
             let first = write(&loses, key(), &before, Outbox::default()).await.unwrap();
             assert_eq!(first.unwrap().version, version);

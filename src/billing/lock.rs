@@ -1,10 +1,11 @@
-//! Which process reports: one at a time, to save work.
+//! The reporter lock: one reporting process at a time, to save work.
 //!
-//! The lock keeps nothing safe: two reporters are harmless ([`super::report`]), and so is one that
-//! goes on after its lock has run out, for each of its steps is written under the version it read.
-//! So it is held by the wall clock, and clocks that differ cost a report too many or too few, never
-//! a unit. It has no epoch either: one would refuse the writes of whoever reports without the lock
-//! (an operator, `Gate::report_now`), and nothing that a version lets pass.
+//! The lock is not needed for safety: two reporters are harmless ([`super::report`]), and so is one
+//! that continues after its lock has run out, because each of its steps is written under the
+//! version it read. So it is held by the wall clock, and clock differences cost a report too many
+//! or too few, never a unit. It has no epoch either: one would refuse the writes of a process that
+//! reports without the lock (an operator, `Gate::report_now`), and nothing that a version lets
+//! pass.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ const FORMAT: i64 = 1;
 const OWNER: &str = "owner";
 const UNTIL: &str = "until_ms";
 
-/// This process's hand on the lock.
+/// This process's handle on the lock.
 pub(crate) struct Lock {
     store: Arc<dyn Store>,
     space: Space,
@@ -35,7 +36,7 @@ impl Lock {
         Ok(Self { store, space, owner: owner.cast_signed() })
     }
 
-    /// Takes it, or keeps it, for this long; false if another process has it.
+    /// Takes or extends the lock for this long; false if another process has it.
     pub(crate) async fn take(&self, now_ms: i64, hold: Duration) -> Result<bool, StoreError> {
         let until_ms = now_ms.saturating_add(i64::try_from(hold.as_millis()).unwrap_or(i64::MAX));
         let stands = self.store.read(self.space.reporter()).await?;
@@ -55,14 +56,14 @@ impl Lock {
         }
         match make(&*self.store, self.write(when, until_ms)).await? {
             Written::Applied(_) => Ok(true),
-            // Another was faster; or we were, and did not hear of it.
+            // Another process was faster; or we were, and the reply was lost.
             Written::Refused(item) => {
                 Ok(item.as_ref().map(read).transpose()? == Some((self.owner, until_ms)))
             }
         }
     }
 
-    /// Lets another process have it at once, if it is ours.
+    /// Releases the lock at once, if it is ours.
     pub(crate) async fn release(&self) -> Result<(), StoreError> {
         let when = vec![When::Equals(OWNER.into(), Value::Int(self.owner))];
         make(&*self.store, self.write(when, 0)).await.map(|_| ())

@@ -1,14 +1,14 @@
-//! Billing: what was recorded reaches the billing service exactly once, and what the service says
-//! about payment decides plans.
+//! Billing: recorded use reaches the billing service exactly once, and the service's payment events
+//! decide plans.
 //!
 //! | part | does |
 //! |---|---|
 //! | `sink` | the service as billing sees it: send, sum, time |
-//! | `outbox` | what is owed for one account, tenant, meter and period, without I/O |
+//! | `outbox` | the amount owed for one account, tenant, meter and period, without I/O |
 //! | [`report`] | the reporter: from the ledger through the outbox to the service |
-//! | `audit` (feature `stripe`) | whether what was used, owed, sent and counted is the same |
-//! | [`webhook`] | whether a webhook is genuine, and what it says |
-//! | `reducer` | what a customer's events say about plan and payment |
+//! | `audit` (feature `stripe`) | whether use, debt, sends and the service's counts agree |
+//! | [`webhook`] | authenticity and content of webhooks |
+//! | `reducer` | plan and payment state from a customer's events |
 //! | `stripe` (feature `stripe`) | Stripe as such a service |
 
 mod advance;

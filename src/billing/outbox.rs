@@ -1,5 +1,5 @@
-//! The outbox: what is owed for one account, tenant, meter and billing period, as a state machine
-//! without I/O.
+//! The outbox: the amount owed for one account, tenant, meter and billing period, as a state
+//! machine without I/O.
 //!
 //! # Laws
 //!
@@ -9,51 +9,52 @@
 //!    can take effect. Marks lie within [`RESEND_S`] of the first, so that the service still knows
 //!    the identifier when a repeat arrives.
 //! 3. An entry that is uncertain for longer is never sent blindly. The service's own sum for its
-//!    minute decides: the value, it counted; zero twice [`ZERO_APART_S`] apart, it did not;
-//!    anything else stops the entry until an operator looks.
-//! 4. What was accepted is looked at again after [`VERIFY_S`]: accepted is not counted. Units are
-//!    owed again only if the sum is zero **and** somebody reported the rejection.
+//!    minute decides: if it equals the value, the entry counted; if it is zero twice
+//!    [`ZERO_APART_S`] apart, it did not; anything else stops the entry for an operator.
+//! 4. An accepted entry is checked again after [`VERIFY_S`]: accepted is not counted. Units are
+//!    owed
+//!    again only if the sum is zero **and** the rejection was reported.
 //! 5. Atoms are never made or lost: those of settled, sent and open entries together are `frozen`.
 //!
-//! Times are Unix seconds by the service's own clock. Whoever writes the item does it under its
-//! version ([`super::report`]); two that step the same item are harmless.
+//! Times are Unix seconds by the service's own clock. Every write of the item is made under its
+//! version ([`super::report`]); two processes that step the same item are harmless.
 //!
 //! Not promised: rules 2 and 3 rest on identifiers being unique for 24 h and on sums being complete
-//! after hours. The service publishes the first, and nothing about the second.
+//! after hours. The service documents the former, but not the latter.
 
 use serde::{Deserialize, Serialize};
 
-/// Marks of one entry lie this close together: half of the 24 h for which Stripe keeps identifiers
+/// Largest distance between marks of one entry: half of the 24 h for which Stripe keeps identifiers
 /// unique.
 pub(crate) const RESEND_S: i64 = 12 * 3_600;
 
-/// How long after its first mark the sum is asked about an uncertain entry.
+/// Time from its first mark until an uncertain entry's sum is asked for.
 pub(crate) const ASK_AFTER_S: i64 = 24 * 3_600;
 
-/// How long a sum may take to be complete, and how far two zeros must lie apart to be believed.
+/// How long a sum may take to be complete, and how far apart two zeros must be to be trusted.
 pub(crate) const ZERO_APART_S: i64 = 6 * 3_600;
 
-/// How long after it was accepted an entry is verified.
+/// Time from acceptance until an entry is verified.
 pub(crate) const VERIFY_S: i64 = 24 * 3_600;
 
 /// Oldest minute that is sent: a day inside Stripe's 35.
 pub(crate) const OLDEST_S: i64 = 34 * 86_400;
 
-/// How long after its mark a send may still take effect: its own timeout and what a network holds
-/// back, with room.
+/// Time after its mark during which a send may still take effect: its own timeout and network
+/// delay, with room.
 pub(crate) const EFFECT_S: i64 = 120;
 
 /// Largest value of one entry: Stripe takes 15 significant digits. The rest follows in the next.
 pub(crate) const MAX_VALUE: u64 = 999_999_999_999_999;
 
-/// Most accepted entries that wait to be verified: more than two days at one in 15 minutes. Beyond
-/// it nothing is frozen, which makes what is owed later, not less.
+/// Most accepted entries waiting to be verified: more than two days at one in 15 minutes. Beyond it
+/// nothing is frozen, which delays what is owed but does not reduce it.
 pub(crate) const MAX_SENT: usize = 256;
 
-/// What is owed and what became of it. See the [module](self) for its laws.
+/// The amount owed and its entries. See the [module](self) for its laws.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outbox {
-    /// Atoms that entries were made of and that are not owed anew.
+    /// Atoms frozen into entries and not owed anew.
     pub frozen: u64,
     /// Number of the newest entry; 0 before the first. Never used twice.
     pub k: u64,
@@ -63,28 +64,29 @@ pub(crate) struct Outbox {
     pub sent: Vec<SentEntry>,
     /// Verified entries.
     pub settled: SettledEntries,
-    /// Entries that were given up because their minute grew too old; their units are owed anew.
+    /// Number of entries given up because their minute grew too old; their units are owed anew.
     pub voided: u64,
-    /// Entries that were accepted and not counted; their units are owed anew.
+    /// Number of entries that were accepted and not counted; their units are owed anew.
     pub requeued: u64,
-    /// The table was restored from a backup: since the copy others may have sent what it owes.
+    /// Set if the table was restored from a backup: others may have sent what it owes since the
+    /// copy.
     pub restored: Option<RestoredItem>,
 }
 
-/// What an item of a restored table knows of its copy.
+/// State of an item at the time of the copy it was restored from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RestoredItem {
-    /// Atoms that were used by then.
+    /// Atoms used by then.
     pub used: u64,
-    /// Of these: drawn beyond a quota that bills.
+    /// Of these: used beyond a quota that bills.
     pub over: u64,
-    /// When it was restored: what others sent is dated before.
+    /// Time of the restore: sends by others are dated before it.
     pub at_s: i64,
-    /// Whether it was found out what they sent.
+    /// Whether those sends have been determined.
     pub decided: bool,
 }
 
-/// What one entry says, unchanging.
+/// The immutable content of one entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OutboxEntry {
     /// Its number.
@@ -95,7 +97,7 @@ pub(crate) struct OutboxEntry {
     pub event: String,
     /// Whole units of the service.
     pub value: u64,
-    /// Atoms these are.
+    /// The same value in atoms.
     pub atoms: u64,
     /// Its timestamp: a full minute that no other entry of this customer and event has.
     pub minute_s: i64,
@@ -104,15 +106,15 @@ pub(crate) struct OutboxEntry {
 /// The open entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PendingEntry {
-    /// What it says.
+    /// Its content.
     pub entry: OutboxEntry,
-    /// When it was first marked since it was last certain that it does not count.
+    /// Its first mark since it was last certain not to count.
     pub first_s: Option<i64>,
     /// The latest moment at which a send of it can take effect.
     pub last_s: i64,
-    /// When the sum was first zero.
+    /// Time of the first zero sum.
     pub zero_s: Option<i64>,
-    /// Why it is not sent any more.
+    /// Why it is no longer sent.
     pub stopped: Option<Stopped>,
 }
 
@@ -128,18 +130,18 @@ pub enum Stopped {
 /// An accepted entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SentEntry {
-    /// What it says.
+    /// Its content.
     pub entry: OutboxEntry,
-    /// The latest moment at which it took effect; later, when it was last looked at in vain.
+    /// The latest moment at which it took effect; later, of its last inconclusive check.
     pub at_s: i64,
     /// The last sum of its minute, where it was not the value.
     pub doubt: Option<i64>,
 }
 
-/// Verified entries, together.
+/// Totals of verified entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SettledEntries {
-    /// How many.
+    /// Number of entries.
     pub entries: u64,
     /// Their values.
     pub value: u64,
@@ -147,26 +149,26 @@ pub(crate) struct SettledEntries {
     pub atoms: u64,
 }
 
-/// What to do next about sending.
+/// The next step of sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SendStep {
-    /// Nothing is owed that makes a whole unit, or too much waits to be verified.
+    /// No whole unit is owed, or too many entries wait to be verified.
     Rest,
     /// Freeze an entry of this value: [`Outbox::freeze`].
     Freeze {
         /// Whole units of the service.
         value: u64,
-        /// Atoms these are.
+        /// The same value in atoms.
         atoms: u64,
     },
     /// Mark the open entry ([`Outbox::mark`]), write that, and send it.
     Send,
-    /// Ask what the service counts of the minute of the open entry, and of the whole period up to
-    /// the restore, and tell [`Outbox::reconciled`].
+    /// Ask for the service's sums of the open entry's minute and of the whole period up to the
+    /// restore, and pass them to [`Outbox::reconciled`].
     Reconcile,
-    /// Ask for the sum of the open entry's minute, and tell [`Outbox::summed`].
+    /// Ask for the sum of the open entry's minute, and pass it to [`Outbox::summed`].
     Ask,
-    /// Give the open entry up, for its minute is too old: [`Outbox::void`].
+    /// Give the open entry up, because its minute is too old: [`Outbox::void`].
     Void,
     /// Nothing before this second.
     Wait(i64),
@@ -175,13 +177,13 @@ pub(crate) enum SendStep {
 }
 
 impl Outbox {
-    /// What to do next, with so many atoms owed and so many to a unit of the service.
+    /// The next step, given the atoms owed and the atoms per unit of the service.
     pub(crate) fn next(&self, owed: u64, atoms_per_unit: u64, now_s: i64) -> SendStep {
         if let Some(pending) = &self.pending {
             return pending.next(now_s);
         }
         let unit = atoms_per_unit.max(1);
-        // A value whose atoms do not fit is capped: the rest follows.
+        // A value whose atoms overflow is capped: the rest follows.
         let value = (owed.saturating_sub(self.frozen) / unit).min(MAX_VALUE);
         match value.checked_mul(unit) {
             Some(atoms) if value > 0 && self.sent.len() < MAX_SENT => {
@@ -191,8 +193,8 @@ impl Outbox {
         }
     }
 
-    /// What comes before all else in a restored table, where so many atoms were owed in the copy;
-    /// `None` if nothing of it can have been sent since, or that was found out.
+    /// The step that comes first in a restored table, given the atoms owed in the copy; `None` if
+    /// none of it can have been sent since, or that has been determined.
     pub(crate) fn after_restore(
         &self,
         then: u64,
@@ -208,9 +210,9 @@ impl Outbox {
         Some(if now_s < ask_s { SendStep::Wait(ask_s) } else { SendStep::Reconcile })
     }
 
-    /// What the service counts: the sum of the open entry's minute, and units of the period beyond
-    /// all that is known to have been sent. Of those, as many as were owed in the copy count as
-    /// sent; others are of use that the copy does not know.
+    /// Applies the service's sums: of the open entry's minute, and of units of the period beyond
+    /// all known sends. Of those, as many as were owed in the copy count as sent; the rest is use
+    /// that the copy does not know.
     pub(crate) fn reconciled(
         &mut self,
         minute: Option<i64>,
@@ -224,7 +226,7 @@ impl Outbox {
                 self.delivered();
             }
             (Some(0), Some(pending)) if pending.stopped.is_none() => {
-                // Certain that it does not count: the same entry, in a new window.
+                // It is certain not to count: the same entry, in a new window.
                 pending.zero_s = None;
                 pending.first_s = None;
             }
@@ -246,7 +248,7 @@ impl Outbox {
         }
     }
 
-    /// Opens the next entry. Only after [`SendStep::Freeze`], with what it said.
+    /// Opens the next entry. Only after [`SendStep::Freeze`], with its values.
     pub(crate) fn freeze(&mut self, entry: OutboxEntry) {
         debug_assert!(self.pending.is_none() && entry.k == self.k + 1);
         self.k = entry.k;
@@ -263,7 +265,7 @@ impl Outbox {
         }
     }
 
-    /// The open entry counts, or was accepted: it is to be verified.
+    /// The open entry was counted or accepted: queues it for verification.
     pub(crate) fn delivered(&mut self) {
         if let Some(PendingEntry { entry, last_s, .. }) = self.pending.take() {
             self.sent.push(SentEntry { entry, at_s: last_s, doubt: None });
@@ -277,7 +279,7 @@ impl Outbox {
         }
     }
 
-    /// The sum of the open entry's minute, asked for after [`SendStep::Ask`].
+    /// Applies the sum of the open entry's minute, asked for after [`SendStep::Ask`].
     pub(crate) fn summed(&mut self, sum: i64, now_s: i64) {
         let Some(pending) = &mut self.pending else { return };
         if u64::try_from(sum).is_ok_and(|sum| sum == pending.entry.value) {
@@ -289,7 +291,7 @@ impl Outbox {
                 None => pending.zero_s = Some(now_s),
                 Some(zero_s) if now_s.saturating_sub(zero_s) < ZERO_APART_S => {}
                 Some(_) => {
-                    // Certain now that it does not count: the same entry, in a new window.
+                    // Now it is certain not to count: the same entry, in a new window.
                     pending.zero_s = None;
                     pending.first_s = None;
                 }
@@ -318,13 +320,13 @@ impl Outbox {
         stopped
     }
 
-    /// The accepted entry whose sum is to be asked for next, if one is due.
+    /// The accepted entry whose sum is due to be asked for, if any.
     pub(crate) fn to_verify(&self, now_s: i64) -> Option<&SentEntry> {
         self.sent.iter().find(|sent| now_s.saturating_sub(sent.at_s) >= VERIFY_S)
     }
 
-    /// The sum of an accepted entry's minute. `reported`: somebody said that the service threw it
-    /// away.
+    /// Applies the sum of an accepted entry's minute. `reported`: the service reported it as
+    /// rejected.
     pub(crate) fn verified(&mut self, k: u64, sum: i64, reported: bool, now_s: i64) {
         let Some(at) = self.sent.iter().position(|sent| sent.entry.k == k) else { return };
         let sent = &mut self.sent[at];
@@ -343,7 +345,7 @@ impl Outbox {
         }
     }
 
-    /// Whole units that were accepted or verified: what the service's sum is held against.
+    /// Whole units accepted or verified, for comparison with the service's sum.
     pub(crate) fn value_sent(&self) -> u64 {
         let sent = self.sent.iter().fold(0, |sum: u64, sent| sum.saturating_add(sent.entry.value));
         self.settled.value.saturating_add(sent)
@@ -357,7 +359,7 @@ impl PendingEntry {
         }
         let too_old = self.entry.minute_s < now_s.saturating_sub(OLDEST_S);
         let Some(first_s) = self.first_s else {
-            // Nothing of it can be under way.
+            // No send of it can be under way.
             return if too_old { SendStep::Void } else { SendStep::Send };
         };
         let effect_s = now_s.saturating_add(EFFECT_S);

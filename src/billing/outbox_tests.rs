@@ -47,7 +47,7 @@ fn in_a_restored_table_what_was_sent_since_the_copy_is_known_before_anything_is_
     outbox.reconciled(Some(0), 0, 80, 10);
     assert_eq!((outbox.frozen, outbox.value_sent()), (50, 0));
     assert_eq!(outbox.next(80, 10, later + RESEND_S), SendStep::Send);
-    // Something else stands in its minute.
+    // Its minute has another sum.
     let mut outbox = Outbox { restored: restored(80), ..marked() };
     outbox.reconciled(Some(9), 0, 80, 10);
     assert_eq!(outbox.next(80, 10, later), SendStep::Stopped);
@@ -158,20 +158,20 @@ fn nothing_is_frozen_while_too_much_waits_to_be_verified() {
     assert_eq!(outbox.next(u64::MAX, 10, NOW), SendStep::Rest);
 }
 
-/// Sums may be incomplete for so many hours: two zeros [`ZERO_APART_S`] apart outlast it.
+/// Hours for which sums may be incomplete: two zeros [`ZERO_APART_S`] apart outlast it.
 const LAG_H: u64 = 17;
 
 /// A service that forgets an identifier exactly 24 h after it took it, and whose sums lag.
 #[derive(Default)]
 struct Service {
-    /// When each identifier was last taken: the entry's number, and 0 where nothing is planted.
+    /// When each identifier was last accepted: the entry's number, and 0 where no fault is planted.
     taken: HashMap<(u64, u64), i64>,
-    /// Values by minute, and from when sums show them.
+    /// Values by minute, and the time from which sums show them.
     counted: BTreeMap<i64, Vec<(i64, i64)>>,
     times: HashMap<u64, u32>,
-    /// Accepted, then thrown away and reported.
+    /// Accepted, then dropped and reported.
     reported: Vec<u64>,
-    /// Sends that are under way, and until when they may arrive.
+    /// Sends under way, and their latest arrival.
     late: Vec<(OutboxEntry, u64, i64)>,
 }
 
@@ -197,7 +197,7 @@ impl Service {
         all.filter(|(_, shown)| *shown <= now).map(|(value, _)| value).sum()
     }
 
-    /// What is under way arrives, at the latest when it must.
+    /// Delivers sends under way, at the latest when they must arrive.
     fn arrive(&mut self, now: i64, all: bool) {
         let (due, rest) =
             std::mem::take(&mut self.late).into_iter().partition(|(.., by)| all || *by <= now);
@@ -208,29 +208,29 @@ impl Service {
     }
 }
 
-/// One process that reports: what it read, if it is in the middle of something.
+/// One reporting process: the state it read, if it is in mid-step.
 #[derive(Default)]
 struct Reporter {
     read: Option<(Outbox, u64)>,
 }
 
-/// A rule that is left out, to see that it is missed.
+/// A rule that is left out, to check that the tests catch it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Planted {
     Nothing,
-    /// Writes do not ask for the version.
+    /// Writes are not conditional on the version.
     NoVersion,
-    /// The identifier holds the attempt.
+    /// The identifier includes the attempt.
     AttemptInIdentifier,
-    /// A repeat sends what is owed by then.
+    /// A repeat sends the amount owed by then.
     ValueAnew,
-    /// What is uncertain is sent again for ever.
+    /// An uncertain entry is resent for ever.
     BlindResend,
-    /// What was accepted is not verified.
+    /// An accepted entry is not verified.
     AcceptedIsBilled,
     /// Marks are dated by the reporter's own clock instead of the service's.
     LocalClock,
-    /// Nobody looks at the time between a mark and its send: it may arrive whenever it likes.
+    /// The time between a mark and its send is not checked: it may arrive at any time.
     NoDeadline,
 }
 
@@ -241,13 +241,13 @@ struct World {
     version: u64,
     service: Service,
     reporters: [Reporter; 2],
-    /// How far their own clocks are from the service's.
+    /// Offsets of the reporters' own clocks from the service's.
     skews: [i64; 2],
     owed: u64,
     now: i64,
-    /// Minutes that an entry has.
+    /// Minutes taken by entries.
     minutes: HashSet<i64>,
-    /// How often each fault and state was met.
+    /// How often each fault and state was hit.
     hits: BTreeMap<&'static str, u64>,
 }
 
@@ -256,7 +256,7 @@ enum Event {
     Use(u64),
     Time(i64),
     Read(usize),
-    /// The reporter does its next step; `fate` is what becomes of the send.
+    /// The reporter takes its next step; `fate` decides the send's outcome.
     Act(usize, Fate),
     Die(usize),
     Arrive,
@@ -306,7 +306,7 @@ impl World {
                     _ => "time: 36 d",
                 });
                 self.service.arrive(self.now, false);
-                // A reporter that slept gives up what it was in the middle of.
+                // A reporter that slept abandons its step.
                 if by > 5 {
                     self.reporters = Default::default();
                 }
@@ -332,7 +332,7 @@ impl World {
         self.check()
     }
 
-    /// A write under the version that was read: refused if somebody else wrote.
+    /// A write under the version that was read: refused after another write.
     fn write(&mut self, outbox: Outbox, version: u64) -> bool {
         let ours = self.version == version || self.planted == Planted::NoVersion;
         if ours {
@@ -346,7 +346,7 @@ impl World {
 
     fn act(&mut self, who: usize, fate: Fate) {
         let Some((mut outbox, version)) = self.reporters[who].read.take() else { return };
-        // The service's clock, as its answers tell it.
+        // The service's clock, from its answers.
         let now = match self.planted {
             Planted::LocalClock => self.now + self.skews[who],
             _ => self.now,
@@ -385,7 +385,7 @@ impl World {
             SendStep::Stopped => "step: stopped",
         });
         match step {
-            // Its own law: no table is restored here.
+            // Has its own test: no table is restored here.
             SendStep::Rest | SendStep::Wait(_) | SendStep::Stopped | SendStep::Reconcile => {}
             SendStep::Freeze { value, atoms } => {
                 let k = outbox.k + 1;
@@ -480,7 +480,7 @@ impl World {
         Ok(())
     }
 
-    /// Faults over: a reporter that goes on until nothing is left.
+    /// No more faults: a reporter runs until nothing is left.
     fn drain(&mut self) -> Result<(), String> {
         for _ in 0..1_000 {
             let left = self.owed - self.item.frozen >= 10
@@ -501,7 +501,7 @@ impl World {
         Ok(())
     }
 
-    /// Everything that happens, and then the drain.
+    /// Runs all events, and then the drain.
     fn run(planted: Planted, events: Vec<Event>) -> Result<(), TestCaseError> {
         let mut world = World::new(planted);
         world.all(events).map_err(TestCaseError::fail)
@@ -575,8 +575,8 @@ fn each_rule_that_is_left_out_is_missed() {
     }
 }
 
-/// `TALLYGATE_OUTBOX_SEEDS=100000 cargo test --lib outbox -- seeds --nocapture` for as many
-/// schedules; 500 without it. From 100,000 on every fault and state must have been met a thousand
+/// `TALLYGATE_OUTBOX_SEEDS=100000 cargo test --lib outbox -- seeds --nocapture` runs as many
+/// schedules; 500 without it. From 100,000 on every fault and state must have been hit a thousand
 /// times.
 #[test]
 fn seeds_break_no_invariant() {

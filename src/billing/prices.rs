@@ -1,10 +1,9 @@
-//! What prices were called, in the store: one item for each price that meant anything here. A
-//! lookup key moves from price to price, and whoever holds the price that lost it goes on paying
-//! for what it meant.
+//! Store of price names: one item for each price that meant anything here. A lookup key moves from
+//! price to price, and customers on the price that lost it go on paying for what it meant.
 //!
-//! Only keys that the plan file knew are kept, with the second in which each was last seen to be
-//! the newest. Nothing is taken back. Beside them stand the customers that hold the price and were
-//! heard of first: whoever notes a key puts into force what it means for them.
+//! Only keys known to the plan file are kept, with the second in which each was last seen to be the
+//! newest. Keys are never removed. Stored beside them are customers seen on the price before it
+//! meant anything: noting a key then applies its meaning to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,14 +15,13 @@ use crate::store::{Change, Item, StoreError, StoreErrorKind, Value, When, Write,
 /// Format of a price's item.
 const FORMAT: i64 = 1;
 
-/// How often a change starts over because another came in between.
+/// How often a change is retried after a concurrent one.
 const ATTEMPTS: usize = 32;
 
-/// Most keys that are kept of one price: the newest.
+/// Most keys kept of one price: the newest.
 const MOST_KEYS: usize = 16;
 
-/// Most customers that wait for what a price means. Others learn it as they are asked about, once a
-/// day.
+/// Most customers waiting for a price's meaning. Others get it when they are polled, once a day.
 const MOST_WAITING: usize = 64;
 
 const KEYS: &str = "keys";
@@ -33,18 +31,18 @@ const VERSION: &str = "version";
 /// Lookup keys, and when each was seen.
 type LookupKeys = BTreeMap<String, i64>;
 
-/// A price as its item has it.
+/// A price as stored in its item.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Price {
     keys: LookupKeys,
-    /// Customers that hold it, and to whom it means nothing yet.
+    /// Customers on this price for whom it means nothing yet.
     waiting: BTreeSet<String>,
     version: i64,
 }
 
 impl Customers {
-    /// The lookup keys that a price was seen to have, and when. Where none of them means anything,
-    /// `waits` is settled once one does, if there is room for it.
+    /// The lookup keys observed on a price, and when. If none of them means anything, `waits` joins
+    /// the waiting list, if there is room for it.
     pub(crate) async fn price_keys(
         &self,
         price: &str,
@@ -62,8 +60,8 @@ impl Customers {
         Ok(self.change_price(price, wait).await?.keys)
     }
 
-    /// Notes that a price had this lookup key at this second. Who waits for it comes back, until
-    /// they are [`settled`](Self::settled).
+    /// Records that a price had this lookup key at this second. Returns the waiting customers,
+    /// until they are [`settled`](Self::settled).
     pub(crate) async fn note_price(
         &self,
         price: &str,
@@ -78,7 +76,7 @@ impl Customers {
         Ok(self.change_price(price, note).await?.waiting)
     }
 
-    /// These customers know by now what this price means.
+    /// Removes customers that have been updated with this price's meaning.
     pub(crate) async fn settled(
         &self,
         price: &str,
@@ -88,7 +86,7 @@ impl Customers {
         self.change_price(price, forget).await.map(|_| ())
     }
 
-    /// Changes what is known of a price and says it; what stays as it is costs no write.
+    /// Changes the stored facts of a price and returns the result; no change costs no write.
     async fn change_price(
         &self,
         price: &str,
@@ -135,7 +133,7 @@ impl Customers {
     }
 }
 
-/// With this key; `None` if that says nothing new.
+/// The keys with this one added; `None` if it adds nothing new.
 fn with(known: &LookupKeys, key: &str, at_s: i64) -> Option<LookupKeys> {
     let newest = known.iter().max_by_key(|(key, seen_s)| (**seen_s, *key));
     if newest.is_some_and(|(newest, _)| newest == key)

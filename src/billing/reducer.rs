@@ -1,4 +1,4 @@
-//! The webhook reducer: what a customer's events say about plan and payment.
+//! The webhook reducer: derives plan and payment from a customer's events.
 //!
 //! # Laws
 //!
@@ -6,22 +6,21 @@
 //!    events taken, never on their order or on how often each came. So do states.
 //! 2. Of one subscription the newest snapshot holds. Stripe's times are full seconds: of several
 //!    within one, the one that the others' `previous_attributes` lead to; an end is final whatever
-//!    its time. Where that does not decide, [`PlanState::wanted`] names the object: fetched anew
-//!    and given to [`Facts::fetched`], it decides. Until then the one that gives the customer most
-//!    holds, so that nobody loses a plan to a doubt.
-//! 3. Nothing here asks the time: periods of grace are counted by whoever applies the state.
+//!    its time. Where that is ambiguous, [`PlanState::wanted`] names the object: fetched anew and
+//!    passed to [`Facts::fetched`], it decides. Until then the one that gives the customer most
+//!    holds, so that no customer loses a plan to a doubt.
+//! 3. Nothing here reads a clock: the code that applies the state counts grace periods.
 //!
 //! # What it does not do
 //!
-//! It reads no store and calls nobody.
+//! It reads no store and makes no calls.
 //!
 //! # What is forgotten
 //!
-//! Invoices that are closed, and other things that decide nothing any more, are folded away
-//! (`fold`) once there are many. One that was forgotten could be opened again by an old
-//! event: so of an invoice that is heard of for the first time, and was made when others were
-//! that are folded away, no event is believed. [`PlanState::wanted`] names it, and as it is fetched
-//! it counts. So for subscriptions.
+//! Closed invoices, and other facts that no longer decide anything, are folded away (`fold`) once
+//! there are many. An old event could reopen a forgotten one: so events of a newly seen invoice are
+//! not trusted if it was created in the time range of folded ones. [`PlanState::wanted`] names it,
+//! and once fetched it counts. The same goes for subscriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,55 +36,54 @@ mod fold;
 
 use fold::{Folded, was_folded};
 
-/// What the events of one customer say. See the [module](self).
+/// The facts from one customer's events. See the [module](self).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     subscriptions: BTreeMap<String, Frontier>,
     invoices: BTreeMap<String, Invoice>,
-    /// Payment methods: when each was last attached or detached, and which it was.
+    /// Payment methods: time of the last attachment or detachment, and which of the two it was.
     methods: BTreeMap<String, (i64, bool)>,
-    /// Lookup keys that prices had, by the price's id, and when each was last seen there. A price
-    /// whose key has moved to another goes on meaning what it meant.
+    /// Lookup keys seen on prices, by the price's id, and when each was last seen there. A price
+    /// whose key has moved to another keeps its meaning.
     prices: BTreeMap<String, BTreeMap<String, i64>>,
     deleted_s: Option<i64>,
     folded: Folded,
 }
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EventTaken {
-    /// It says something about plan or payment; now or before.
+    /// It is about plan or payment, whether new or known.
     Yes,
-    /// A meter reports rejected events: to be fetched, and their identifiers noted with
+    /// A meter reports rejected events: to be fetched, and their identifiers recorded with
     /// [`super::report::Reporter::note_rejected`].
     MeterErrors,
-    /// A Checkout was completed: it may name the tenant that its customer is linked to. What was
-    /// bought is said by the subscription, or the invoice, that it made.
+    /// A completed Checkout: it may name the tenant to link its customer to. The purchase itself
+    /// shows in the subscription, or the invoice, that it created.
     Checkout,
-    /// A price was made or changed: what `prices` finds in it is to be kept on record.
+    /// A price was created or changed: record what `prices` finds in it.
     Price,
-    /// It would say something, and is in no shape that is known: nothing of it was taken, and it is
-    /// not to be answered with 200.
+    /// Relevant, but in no known shape: nothing was taken from it, and it must not be answered with
+    /// 200.
     Unreadable,
-    /// Nothing that is known here: to be kept, and answered with 200.
+    /// Of an unknown type: keep it, and answer with 200.
     Unknown,
 }
 
-/// Where a customer stands.
+/// The billing state of a customer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PlanState {
     /// The subscription that decides plan, payment and anchor.
     pub base: Option<Base>,
-    /// How many of each addon, by lookup key.
+    /// The quantity of each addon, by lookup key.
     pub addons: BTreeMap<String, u64>,
-    /// Top-ups that were paid for, by the id of the invoice's line: each is granted once, under
-    /// this name.
+    /// Paid top-ups, by the id of the invoice's line: each is granted once, under this name.
     pub topups: BTreeMap<String, TopUp>,
-    /// The newest payment method, and since when it is there, Unix seconds.
+    /// The newest payment method, and its time of attachment, Unix seconds.
     pub method: Option<(String, i64)>,
     /// Whether the customer was deleted.
     pub deleted: bool,
-    /// Objects without which the events do not decide: to be fetched.
+    /// Objects to be fetched, because the events alone are ambiguous.
     pub wanted: BTreeSet<WantedObject>,
 }
 
@@ -96,26 +94,26 @@ pub(crate) struct Base {
     pub subscription: String,
     /// The lookup key that means a plan.
     pub price: String,
-    /// How it stands with payment.
+    /// Its payment state.
     pub payment: PaymentState,
-    /// Since when, Unix seconds: grace is counted from here. Of a payment that failed, the first
-    /// failure of the invoices that are open now.
+    /// Start of that state, Unix seconds: grace is counted from here. For a failed payment, the
+    /// first failure among the invoices that are open now.
     pub since_s: i64,
-    /// From where its periods are counted, Unix seconds: they advance by themselves when a renewal
-    /// event is missed.
+    /// Anchor of its periods, Unix seconds: they advance by themselves when a renewal event is
+    /// missed.
     pub anchor_s: i64,
-    /// Whether it goes on though its newest invoice was given up as uncollectible.
+    /// Whether it continues although its newest invoice was marked uncollectible.
     pub given_up: bool,
 }
 
-/// Units that were bought once.
+/// A one-time purchase of units.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TopUp {
     /// The lookup key.
     pub price: String,
-    /// How often it was bought.
+    /// The quantity bought.
     pub quantity: u64,
-    /// When it was paid for, Unix seconds.
+    /// Time of payment, Unix seconds.
     pub paid_s: i64,
 }
 
@@ -128,47 +126,47 @@ pub(crate) enum WantedObject {
     Price(String),
     /// An invoice, for [`Facts::fetched_invoice`].
     Invoice(String),
-    /// All lines of an invoice, for `Facts::lines`: an event shows the first page.
+    /// All lines of an invoice, for `Facts::lines`: an event shows only the first page.
     Lines(String),
 }
 
-/// The newest snapshots of one subscription: one, unless several have the same time.
+/// The newest snapshots of one subscription: one, unless several share a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Frontier {
     /// Whether it has ended, when, and whether by more than a `created` event: the greatest holds.
     rank: (bool, i64, bool),
     newest: BTreeSet<SubscriptionSnapshot>,
-    /// It may have been folded away before: only what is fetched counts.
+    /// It may have been folded away before: only fetched data counts.
     doubtful: bool,
 }
 
-/// A subscription as one event showed it, and as it was before that event, if it says.
+/// A subscription as one event showed it, and its state before that event, if given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct SubscriptionSnapshot {
     is: Subscription,
     was: Option<Subscription>,
 }
 
-/// An invoice: the furthest that it was seen to have come.
+/// An invoice, at the furthest stage seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Invoice {
     stage: InvoiceStage,
     subscription: Option<String>,
     created_s: i64,
-    /// When its payment failed first.
+    /// Time of its first failed payment.
     failed_s: Option<i64>,
-    /// When it was paid; the earliest that was said.
+    /// Time of payment: the earliest reported.
     paid_s: Option<i64>,
-    /// Prices and quantities of its lines, by their ids: of a paid one.
+    /// Prices and quantities of a paid invoice's lines, by line id.
     lines: BTreeMap<String, (String, u64)>,
-    /// Whether these are all.
+    /// Whether the lines are complete.
     has_all: bool,
-    /// It may have been folded away before: only what is fetched counts.
+    /// It may have been folded away before: only fetched data counts.
     doubtful: bool,
 }
 
 impl Facts {
-    /// Takes an event of this customer.
+    /// Applies an event of this customer.
     pub(crate) fn take(&mut self, event: &WebhookEvent) -> EventTaken {
         let kind = event.kind.as_str();
         if kind == "v1.billing.meter.error_report_triggered" {
@@ -184,7 +182,7 @@ impl Facts {
         let known = match kind.split('.').next() {
             Some("price") => return EventTaken::Price,
             _ if kind.starts_with("customer.subscription.") => return self.subscription(event),
-            // One that is only foretold has no id.
+            // An upcoming invoice has no id.
             Some("invoice") if !text(object, "id").is_empty() => return self.invoice(event),
             _ => match kind {
                 "customer.deleted" => {
@@ -204,8 +202,8 @@ impl Facts {
     }
 
     /// Takes a subscription that was fetched when Stripe's clock showed this second. It decides
-    /// about everything before that second, and about that second unless an event of it shows
-    /// something else: fetch again later then.
+    /// everything before that second, and that second itself unless an event from it contradicts:
+    /// then fetch again later.
     pub(crate) fn fetched(&mut self, object: &Value, at_s: i64) {
         if let Some(is) = Subscription::read(object) {
             self.prices_of(object, at_s);
@@ -217,12 +215,12 @@ impl Facts {
         }
     }
 
-    /// Stripe knows no subscription of this id: it gives nothing.
+    /// Records that Stripe has no subscription of this id: it grants nothing.
     pub(crate) fn no_subscription(&mut self, id: &str) {
         self.subscriptions.remove(id);
     }
 
-    /// Takes an invoice that was fetched; false if it cannot be read.
+    /// Takes a fetched invoice; false if it cannot be read.
     pub(crate) fn fetched_invoice(&mut self, object: &Value, at_s: i64) -> bool {
         let (id, Some(seen)) = (text(object, "id"), InvoiceSeen::read(object)) else {
             return false;
@@ -234,7 +232,7 @@ impl Facts {
         true
     }
 
-    /// Stripe knows no invoice of this id: a draft that was deleted.
+    /// Records that Stripe has no invoice of this id: a deleted draft.
     pub(crate) fn no_invoice(&mut self, id: &str) {
         if let Some(invoice) = self.invoices.get_mut(id) {
             invoice.stage = invoice.stage.max(InvoiceStage::Void);
@@ -252,7 +250,7 @@ impl Facts {
         }
     }
 
-    /// Takes the lookup key that a price had at this second; an empty one for a price without.
+    /// Records the lookup key that a price had at this second; an empty one for a price without.
     pub(crate) fn price(&mut self, id: &str, lookup_key: &str, at_s: i64) {
         let keys = self.prices.entry(id.to_owned()).or_default();
         if !lookup_key.is_empty() {
@@ -261,7 +259,7 @@ impl Facts {
         }
     }
 
-    /// What a price of this id means: by the newest of its lookup keys that means anything.
+    /// The meaning of a price: that of its newest lookup key that has one.
     fn sold<'a>(
         &'a self,
         price: &str,
@@ -273,8 +271,8 @@ impl Facts {
         Some((key, sold))
     }
 
-    /// Prices of subscriptions and paid invoices that mean nothing by what is known here: others
-    /// may know more of them.
+    /// Prices of subscriptions and paid invoices that mean nothing by these facts alone: the price
+    /// records may know more of them.
     pub(crate) fn unresolved(&self, sold: impl Fn(&str) -> Option<Sold>) -> BTreeSet<String> {
         let held = self.subscriptions.values().filter_map(Frontier::holds);
         let held = held.flat_map(|(is, _)| is.items.into_iter().map(|(price, _)| price));
@@ -283,8 +281,8 @@ impl Facts {
         all.filter(|price| self.sold(price, &sold).is_none()).collect()
     }
 
-    /// Whether it has a subscription that means a plan and has not ended; one that has not begun
-    /// among them.
+    /// Whether it has a subscription that means a plan and has not ended, even one that has not
+    /// begun.
     pub(crate) fn has_plan(&self, sold: impl Fn(&str) -> Option<Sold>) -> bool {
         self.subscriptions.values().filter_map(Frontier::holds).any(|(is, _)| {
             let means = |price: &str| matches!(self.sold(price, &sold), Some((_, Sold::Plan(_))));
@@ -292,8 +290,8 @@ impl Facts {
         })
     }
 
-    /// Whether one that means a plan ended at this second or later, on purpose or for want of
-    /// payment: its first one among it.
+    /// Whether a subscription that means a plan ended at this second or later, on purpose or for
+    /// want of payment, even of its first one.
     pub(crate) fn has_ended_since(&self, second: i64, sold: impl Fn(&str) -> Option<Sold>) -> bool {
         self.subscriptions.values().filter_map(Frontier::holds).any(|(is, _)| {
             let means = |price: &str| matches!(self.sold(price, &sold), Some((_, Sold::Plan(_))));
@@ -302,7 +300,7 @@ impl Facts {
         })
     }
 
-    /// Where the customer stands. `sold` says what a lookup key means: see
+    /// The customer's state. `sold` gives the meaning of a lookup key: see
     /// [`crate::catalog::Catalog::sold_at`].
     pub(crate) fn state(&self, sold: impl Fn(&str) -> Option<Sold>) -> PlanState {
         let mut state = PlanState {
@@ -320,14 +318,15 @@ impl Facts {
                 continue;
             }
             if let Some(deleted_s) = self.deleted_s.filter(|_| !is.has_ended()) {
-                // Stripe ends a deleted customer's subscriptions; the events may be on their way.
+                // Stripe ends a deleted customer's subscriptions; those events may still be on
+                // their way.
                 is.end();
                 is.ended_s = Some(deleted_s);
             }
             for (price, quantity) in &is.items {
                 match self.sold(price, &sold) {
                     Some((key, Sold::Plan(_))) => {
-                        // Of several that have ended the last end is said.
+                        // Of several ended ones, the last end counts.
                         let rank = (is.status, is.over_s().unwrap_or(is.start_s), id);
                         if best.as_ref().is_none_or(|(known, ..)| *known < rank) {
                             best = Some((rank, is.clone(), key.to_owned()));
@@ -354,7 +353,7 @@ impl Facts {
             for (field, value) in previous.as_object()? {
                 before[field.as_str()] = value.clone();
             }
-            // What a price was called before is no later news than the event.
+            // A price's previous name is dated before the event.
             self.prices_of(&before, event.created_s.saturating_sub(1));
             Subscription::read(&before).filter(|was| *was != is)
         });
@@ -397,14 +396,15 @@ impl Facts {
         EventTaken::Yes
     }
 
-    /// What lines say of their prices. One that says no key leaves its price to be asked for.
+    /// Records the keys that lines give for their prices. A line without a key leaves its price to
+    /// be fetched.
     fn keys_of(&mut self, lines: &[LineSeen], at_s: i64) {
         for line in lines.iter().filter(|line| !line.key.is_empty()) {
             self.price(&line.price, &line.key, at_s);
         }
     }
 
-    /// Joins what was seen of an invoice at this second with what is known.
+    /// Merges an invoice seen at this second into the known facts.
     fn seen(&mut self, id: &str, seen: InvoiceSeen, at_s: i64) {
         self.keys_of(&seen.lines, at_s);
         let folded_s = self.folded.invoices_s;
@@ -428,7 +428,7 @@ impl Facts {
         let forgotten =
             !self.methods.contains_key(id) && was_folded(event.created_s, self.folded.methods_s);
         if !id.is_empty() && !forgotten {
-            // Within one second: detached, since what was detached cannot be attached again.
+            // Within one second: detached, since a detached method cannot be attached again.
             let news = (event.created_s, !attached);
             let known = self.methods.entry(id.to_owned()).or_insert((i64::MIN, false));
             if (known.0, !known.1) <= news {
@@ -498,7 +498,7 @@ impl Facts {
     }
 }
 
-/// Ids of prices in an object, and the lookup keys that they have there.
+/// Ids of prices in an object, and their lookup keys there.
 pub(crate) fn prices(object: &Value) -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();
     let mut note = |item: &Value| {
@@ -516,7 +516,7 @@ pub(crate) fn prices(object: &Value) -> BTreeSet<(String, String)> {
 }
 
 impl Frontier {
-    /// The snapshot that holds, and whether the events decide that it does.
+    /// The snapshot that holds, and whether the events decide it.
     fn holds(&self) -> Option<(Subscription, bool)> {
         let is_before = |one: &SubscriptionSnapshot| {
             self.newest.iter().any(|o| o.was.as_ref() == Some(&one.is))

@@ -1,5 +1,5 @@
-//! Tests of the reducer: every permutation of lifecycles, with duplicates, ends in the state that
-//! is written by hand; and random sets in random orders give equal facts.
+//! Tests of the reducer: every permutation of lifecycles, with duplicates, ends in the state
+//! written by hand; and random sets in random orders give equal facts.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -84,7 +84,7 @@ fn facts<'a>(events: impl IntoIterator<Item = &'a WebhookEvent>) -> Facts {
     facts
 }
 
-/// Calls with every order of the places below `n` (Heap's algorithm).
+/// Calls `with` every permutation of the indices below `n` (Heap's algorithm).
 fn permutations(n: usize, mut with: impl FnMut(&[usize])) -> usize {
     let mut places: Vec<usize> = (0..n).collect();
     let mut counters = vec![0; n];
@@ -143,7 +143,7 @@ fn a_trial_that_is_paid_fails_once_and_recovers() {
     always(&events[..2], &base("pro_monthly", PaymentState::Trialing, T));
     let failed = base("pro_monthly", PaymentState::PastDue, renewed);
     always(&events[..5], &failed);
-    // The invoice's event is missing: grace is counted from the period's begin.
+    // The invoice's event is missing: grace is counted from the start of the period.
     always(&events[..4], &failed);
 }
 
@@ -159,7 +159,7 @@ fn grace_is_counted_from_the_first_failure_and_an_end_is_final() {
         invoice(4, "invoice.payment_failed", T + 3 * DAY, "in_1", "open"),
         invoice(5, "invoice.marked_uncollectible", T + 9 * DAY, "in_1", "uncollectible"),
         event(6, "customer.subscription.deleted", T + 9 * DAY, canceled),
-        // Late by its time, and still no resurrection.
+        // Late by its time, and still does not revive it.
         updated(7, T + 9 * DAY + 1, sub("past_due"), json!({ "status": "active" })),
     ];
     always(&events[..4], &base("pro_monthly", PaymentState::PastDue, T + 100));
@@ -202,7 +202,7 @@ fn a_first_payment_that_never_came_says_nothing_of_plan_payment_and_anchor() {
     let events = [
         created(1, T, sub("sub_9", "incomplete")),
         expired(2, "customer.subscription.updated"),
-        // Late by its time, and still no beginning.
+        // Late by its time, and still does not begin it.
         updated(3, T + 2 * DAY, sub("sub_9", "incomplete"), json!({ "metadata": {} })),
     ];
     always(&events, &PlanState::default());
@@ -211,13 +211,13 @@ fn a_first_payment_that_never_came_says_nothing_of_plan_payment_and_anchor() {
     let deleted = PlanState { deleted: true, ..PlanState::default() };
     always(&[events[0].clone(), gone], &deleted);
     always(&[expired(5, "customer.subscription.deleted")], &PlanState::default());
-    // One that has ended is not outdone by it, though it ended earlier.
+    // It does not outrank an ended one, though that ended earlier.
     let mut ended = sub("sub_1", "canceled");
     ended["ended_at"] = json!(T + 5);
     let ended = event(6, "customer.subscription.deleted", T + 5, ended);
     let all: Vec<WebhookEvent> = events.into_iter().chain([ended]).collect();
     always(&all, &base("pro_monthly", PaymentState::Canceled, T + 5));
-    // But no payment method of before is subscribed with again.
+    // But an earlier payment method does not subscribe again.
     let facts = facts(&all);
     assert!(facts.has_ended_since(T + DAY, sold));
     assert!(!facts.has_ended_since(T + DAY + 1, sold));
@@ -256,7 +256,7 @@ fn addons_count_by_quantity_and_top_ups_once_when_paid() {
     let mut expected = base("pro_monthly", PaymentState::Good, T);
     expected.addons.insert("seat_monthly".to_owned(), 5);
     always(&events[..4], &expected);
-    // What the price is called is not in an invoice: it is fetched once.
+    // An invoice does not contain the price's key: it is fetched once.
     expected.wanted.insert(WantedObject::Price("price_credits".to_owned()));
     always(&events, &expected);
     let mut facts = facts(&events);
@@ -281,7 +281,7 @@ fn a_line_that_gives_money_back_or_counts_nothing_sells_no_pack() {
     };
     bought.object["lines"]["data"] = json!([
         line("il_1", 500, 3),
-        line("il_2", 0, 1), // a present
+        line("il_2", 0, 1), // a gift
         line("il_3", -500, 1),
         line("il_4", 500, 0),
     ]);
@@ -306,7 +306,7 @@ fn what_the_events_cannot_decide_is_fetched_and_decides() {
     one.fetched(&sub("pro_monthly"), T + 6);
     let decided = base("pro_monthly", PaymentState::Good, T);
     assert_eq!(one.state(sold), decided);
-    // The fetch may as well be known before the events.
+    // The fetch may also come before the events.
     let mut other = Facts::default();
     other.fetched(&sub("pro_monthly"), T + 6);
     events.iter().for_each(|event| {
@@ -395,12 +395,12 @@ fn a_voided_invoice_begins_no_grace_and_one_given_up_long_ago_gives_nothing_up()
         updated(7, T + now * DAY, sub("past_due"), json!({ "status": "active" })),
     ];
     always(&events, &base("pro_monthly", PaymentState::PastDue, T + now * DAY));
-    // The one that is open now is given up.
+    // The invoice open now is marked uncollectible.
     let mut facts = facts(&events);
     facts.take(&at(8, "invoice.marked_uncollectible", 109, "in_3", "uncollectible", now));
     let is = facts.state(sold).base.unwrap();
     assert_eq!((is.given_up, is.since_s), (true, T + now * DAY));
-    // Or paid after all.
+    // Or it is paid after all.
     facts.take(&at(9, "invoice.paid", 110, "in_3", "paid", now));
     assert!(!facts.state(sold).base.unwrap().given_up);
 }
@@ -445,7 +445,7 @@ fn an_old_event_attaches_no_payment_method_that_was_folded_away() {
     facts.fold(&BTreeSet::new());
     facts.take(&method(7, "payment_method.attached", 70));
     assert_eq!(facts.state(sold).method, None);
-    // Of those that are kept what is newer is news.
+    // For those that are kept, newer events still count.
     facts.take(&method(290, "payment_method.attached", 2_906));
     assert_eq!(facts.state(sold).method, Some(("pm_0290".to_owned(), T + 2_906)));
     facts.fold(&BTreeSet::new());
@@ -496,7 +496,7 @@ fn busy(n: u32, kind: &str, status: &str) -> WebhookEvent {
 fn thousands_of_closed_invoices_leave_facts_of_a_few_and_the_same_state() {
     let mut facts = facts(&[created(1, T, subscription("sub_1", "active", "pro_monthly", 1, T))]);
     facts.price("price_credits", "credits_50k", T);
-    // One that stays open, from the first day on.
+    // One that stays open from the first day.
     facts.take(&busy(1, "invoice.payment_failed", "open"));
     let mut granted = BTreeSet::new();
     let mut largest = 0;
@@ -517,7 +517,7 @@ fn thousands_of_closed_invoices_leave_facts_of_a_few_and_the_same_state() {
     facts.take(&updated(9_000, T + 4_000 * DAY, past_due, json!({ "status": "active" })));
     let is = facts.state(sold).base.unwrap();
     assert_eq!(is.since_s, T + DAY, "the open one is remembered");
-    // An old event of one that was folded away opens nothing: it is asked for.
+    // An old event of a folded invoice reopens nothing: the invoice is fetched.
     let before = facts.state(sold);
     facts.take(&busy(5, "invoice.payment_failed", "open"));
     facts.take(&busy(20, "invoice.paid", "paid"));

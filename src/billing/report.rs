@@ -1,14 +1,14 @@
-//! The reporter: brings what the ledger says was used to the billing service, entry by entry.
+//! The reporter: sends the use on record in the ledger to the billing service, entry by entry.
 //!
-//! One run looks at every item once. Any process may run it, and several at once are harmless:
+//! One run processes every item once. Any process may run it, and several at once are harmless:
 //! each step is written under the item's version before it is taken, so that of two reporters one
-//! goes on and the other starts over. A process that dies at any line leaves an item that the next
-//! run understands.
+//! continues and the other starts over. A process that dies at any line leaves an item that the
+//! next run understands.
 //!
-//! First everything that is owed is sent, and then the service is asked about what it has taken: it
+//! First everything owed is sent, and then the service is asked about what it has accepted: it
 //! answers fewer questions than it takes events. At most one call is under way for a customer and
-//! meter; items whose period ends first go first. What is uncertain, waits or has stopped is in the
-//! [`Report`]; nothing of it is lost.
+//! meter; items whose period ends first go first. Uncertain, waiting and stopped entries are in the
+//! [`Report`]; none is lost.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,38 +29,37 @@ use crate::sheets::use_row::Atoms;
 use crate::store::layout::Space;
 use crate::store::{Change, Store, StoreError, TTL, Value, Write};
 
-/// Questions under way at once: others that wait for an answer, such as a webhook's, are not far
-/// behind.
+/// Questions under way at once, few enough that other callers, such as a webhook, wait little.
 const ASK_AT_ONCE: usize = 16;
 
-/// Items the service is asked about in one run: at 20 questions a second some 8 minutes. The others
-/// are asked about in the next.
+/// Items the service is asked about in one run: at 20 questions a second some 8 minutes. The rest
+/// wait for the next run.
 const ASKED: usize = 10_000;
 
-/// How long a rejection is remembered: entries are verified daily, so far sooner than this.
+/// How long a rejection is remembered: far longer than until verification, which runs daily.
 const KEEP_REJECTED_S: i64 = 80 * 86_400;
 
 /// Use of one item, and the terms it is billed under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DueUse {
-    /// Which item.
+    /// The item.
     pub id: ItemId,
     /// Atoms used in the period so far.
     pub used: u64,
-    /// Of these: drawn beyond a quota that bills.
+    /// Of these: used beyond a quota that bills.
     pub over: u64,
-    /// What they are billed under.
+    /// The terms they are billed under.
     pub terms: BillingTerms,
 }
 
 impl DueUse {
-    /// Atoms that are owed.
+    /// Atoms owed.
     pub(crate) fn owed(&self) -> u64 {
         if self.terms.overage { self.over } else { self.used }
     }
 }
 
-/// What use is billed under.
+/// Billing terms of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BillingTerms {
     /// The customer at the service.
@@ -69,27 +68,27 @@ pub(crate) struct BillingTerms {
     pub event: String,
     /// Atoms to one unit of the service; at least 1.
     pub atoms_per_unit: u64,
-    /// Whether only what was drawn beyond a quota that bills is owed (`send = "overage"`).
+    /// Whether only use beyond a quota that bills is owed (`send = "overage"`).
     pub overage: bool,
     /// When the billing period ends, Unix milliseconds.
     pub ends_ms: i64,
-    /// Whether what is too old to be dated into its period is dated into the open one, or never
-    /// sent.
+    /// Whether use too old to be dated into its period is dated into the open one, rather than
+    /// never sent.
     pub carry: bool,
 }
 
-/// Use that the ledger holds, before anybody says on which terms.
+/// Use on record in the ledger, before its terms are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordedUse {
-    /// Which item; `None` for use without an account, which is never billed later.
+    /// The item; `None` for use without an account, which is never billed later.
     pub id: Option<ItemId>,
-    /// Whose it is.
+    /// The tenant.
     pub tenant: Surrogate,
     /// The meter.
     pub meter: Arc<str>,
     /// Atoms.
     pub atoms: u64,
-    /// Of these: drawn beyond a quota that bills.
+    /// Of these: used beyond a quota that bills.
     pub over: u64,
     /// Atoms to the meter's unit when it was counted.
     pub scale: u64,
@@ -106,24 +105,24 @@ impl From<PeriodUse> for RecordedUse {
     }
 }
 
-/// What one run did, and what it left.
+/// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Entries that were accepted.
+    /// Entries accepted.
     pub sent: u64,
     /// Their units.
     pub units: u64,
-    /// Entries that were verified.
+    /// Entries verified.
     pub verified: u64,
-    /// Entries that are open: sent without an answer, or waiting.
+    /// Open entries: sent without an answer, or waiting.
     pub open: u64,
     /// Items whose entry waits for an operator.
     pub stopped: Vec<ItemId>,
-    /// Items with an accepted entry that the service does not count, without a report that says so.
+    /// Items with an accepted entry that the service does not count, without a reported rejection.
     pub doubtful: Vec<ItemId>,
     /// Items with units that are too old to be sent, and are not carried.
     pub too_old: Vec<ItemId>,
-    /// Items that could not be looked at to the end, and why.
+    /// Items not fully processed, and why.
     pub failed: Vec<(ItemId, String)>,
 }
 
@@ -139,16 +138,17 @@ pub enum ReportError {
     /// There is no billing service in the service file.
     #[error("there is no [stripe] in the service file")]
     NoService,
-    /// What was used could not be written down.
+    /// Use could not be written to the ledger.
     #[error(transparent)]
     Flush(#[from] crate::ledger::flush::FlushError),
-    /// The table came back from a backup, and no operator has said what was sent since the copy.
+    /// The table came back from a backup, and no operator has yet stated what was sent since the
+    /// copy.
     #[error(
         "the table was restored from a backup: nothing is sent before \
          Gate::resume_reports has said what was sent since the copy was made"
     )]
     Restored,
-    /// A clock stepped, or this process stood still: nothing was sent after that.
+    /// A clock stepped, or this process was suspended: nothing was sent after that.
     #[error("a clock moved during the run")]
     ClockMoved,
 }
@@ -181,7 +181,7 @@ impl Reporter {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// What the ledger says was used, by account, tenant, meter and billing period.
+    /// The use on record in the ledger, by account, tenant, meter and billing period.
     ///
     /// # Errors
     ///
@@ -191,13 +191,13 @@ impl Reporter {
         Ok(rows.into_iter().map(RecordedUse::from).collect())
     }
 
-    /// One run: each item is brought as far as it goes now.
+    /// One run: advances each item as far as it can go now.
     ///
     /// # Errors
     ///
     /// If the service's clock cannot be read, or the table was restored and waits for an operator's
-    /// word (`resume`, of the feature `stripe`): then nothing was sent. What fails later is in the
-    /// report, item by item.
+    /// statement (`resume`, of the feature `stripe`): then nothing was sent. Later failures are in
+    /// the report, item by item.
     pub(crate) async fn run(&self, mut due: Vec<DueUse>) -> Result<Report, ReportError> {
         match restored::word(&*self.inner.store, &self.inner.space).await? {
             Word::Waits(_) => return Err(ReportError::Restored),
@@ -214,7 +214,7 @@ impl Reporter {
         let at_once = self.inner.sink.at_once().max(1);
         let mut asked = self.pass(Pass::Send, due, at_once, anchor, &mut whole).await;
         asked.sort_by_key(|(due, _)| due.terms.ends_ms);
-        // What waits for the next run is in the report as it stands.
+        // Items left for the next run are reported in their current state.
         for (due, outbox) in asked.split_off(asked.len().min(ASKED)) {
             whole.take(&due.id, &outbox);
         }
@@ -223,8 +223,8 @@ impl Reporter {
         Ok(whole)
     }
 
-    /// Looks after each item, so many customers and meters at once. What the service is to be asked
-    /// about comes back, as it stands.
+    /// Processes each item, so many customers and meters at once. Returns the state of items that
+    /// the service is to be asked about.
     async fn pass(
         &self,
         pass: Pass,
@@ -236,7 +236,7 @@ impl Reporter {
         let room = Arc::new(Semaphore::new(at_once));
         let mut tasks = JoinSet::new();
         for members in by_meter(due) {
-            // Closed never: the permit is there as long as this run.
+            // The semaphore is never closed during a run.
             let Ok(permit) = room.clone().acquire_owned().await else { break };
             let inner = self.inner.clone();
             tasks.spawn(async move {
@@ -258,7 +258,7 @@ impl Reporter {
         all
     }
 
-    /// Notes that the service reported an event as rejected: its units will be owed again when its
+    /// Records that the service reported an event as rejected: its units will be owed again when
     /// verification finds that it does not count. Durable once this returns.
     ///
     /// # Errors
@@ -278,8 +278,8 @@ impl Reporter {
         item::make(&*self.inner.store, write).await.map(|_| ())
     }
 
-    /// An operator's decision about an item whose entry has stopped: it counts, or it is owed anew.
-    /// False if none has, or another was faster.
+    /// Applies an operator's decision to an item with a stopped entry: it counts, or it is owed
+    /// anew. False if none is stopped, or another process was faster.
     ///
     /// # Errors
     ///
@@ -291,8 +291,8 @@ impl Reporter {
         Ok(outbox.decide(counts) && inner.write(id, &before, outbox).await?.is_some())
     }
 
-    /// An operator's word on what was sent between the copy that this table came back from and its
-    /// restore: reports go on. False if it was never restored.
+    /// Records an operator's statement on what was sent between the copy that this table came back
+    /// from and its restore: reports resume. False if it was never restored.
     ///
     /// # Errors
     ///
@@ -302,7 +302,7 @@ impl Reporter {
         restored::say(&*self.inner.store, &self.inner.space, sent).await
     }
 
-    /// The item as it stands.
+    /// The current item.
     ///
     /// # Errors
     ///
@@ -338,7 +338,7 @@ impl Report {
     }
 }
 
-/// Items by customer and meter, in the order in which the first of each comes.
+/// Items by customer and meter, groups in the order of their first item.
 fn by_meter(due: Vec<DueUse>) -> Vec<Vec<DueUse>> {
     let mut places = HashMap::<(String, String), usize>::new();
     let mut groups: Vec<Vec<DueUse>> = Vec::new();

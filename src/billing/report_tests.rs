@@ -18,12 +18,12 @@ use crate::config::{Secret, StripeMode};
 use crate::store::{Item, Key, Memory, Page, Promise, Query, StoreFuture, Written};
 use crate::testing::{Faulty, Odds};
 
-/// 17 March 2026, 12:00 UTC: where the clocks stand at first.
+/// 17 March 2026, 12:00 UTC: initial time of the clocks.
 const NOW: i64 = 1_773_748_800;
 const HOUR: u32 = 3_600;
 
-/// Every call of a reporter there is. One that is not in this list fails the tests: it would be
-/// a place to die at that nobody thought of.
+/// Every call that a reporter makes. A call missing from this list fails the tests: it would be an
+/// untested place to die.
 const CALLS: [&str; 9] = [
     "read M", // whether the table was restored
     "time", "read B",  // the item
@@ -53,7 +53,7 @@ struct Life {
     dies_at: u64,
     how: Dies,
     dead: Notify,
-    /// The calls that were made.
+    /// The calls made.
     made: Mutex<Vec<String>>,
 }
 
@@ -172,7 +172,7 @@ impl Bench {
         }
     }
 
-    /// What is owed of the one item, at 10 atoms to the unit, in a period that began a day ago.
+    /// The amount owed for the one item, at 10 atoms to the unit, in a period that began a day ago.
     fn due(&self, used: u64) -> DueUse {
         let id = ItemId {
             account: self.customer.as_str().into(),
@@ -201,7 +201,7 @@ impl Bench {
         self.sim.totals().iter().map(|total| total.total).sum()
     }
 
-    /// Runs on until everything is verified: what was billed, and how it stands.
+    /// Runs until everything is verified, and returns the item.
     async fn drain(&self, used: u64) -> Outbox {
         let reporter = self.reporter().await;
         let due = self.due(used);
@@ -246,7 +246,7 @@ async fn what_was_used_is_billed_in_whole_units_and_verified_a_day_later() {
     let report = reporter.run(vec![bench.due(59)]).await.unwrap();
     assert_eq!((report.sent, report.units, report.open), (1, 5, 0));
     assert_eq!(bench.billed(), 5);
-    // Nothing new: nothing sent, nothing asked but the time.
+    // Nothing new: nothing is sent, and only the time is asked for.
     let calls = bench.sim.calls().len();
     reporter.run(vec![bench.due(59)]).await.unwrap();
     assert_eq!(bench.sim.calls().len(), calls + 1);
@@ -412,7 +412,7 @@ async fn a_clock_that_steps_stops_the_run() {
     assert_eq!((report.failed.len(), bench.sim.calls().len() - 2), (1, 0));
 }
 
-/// When the events were dated that Stripe was sent, in the order in which they came.
+/// Timestamps of the events that Stripe received, in order of arrival.
 fn dated(sim: &Sim) -> Vec<i64> {
     let calls = sim.calls();
     let sent = calls.iter().filter(|call| call.call.ends_with("meter_events"));
@@ -432,8 +432,8 @@ async fn an_entry_is_dated_by_stripes_clock_however_long_the_run_has_gone_on() {
     assert_eq!(dated(&bench.sim), [NOW + 600]);
 }
 
-/// The table comes back from a backup in which all of this was owed, and Stripe is to be asked what
-/// was sent since.
+/// Restores the table from a backup in which all of this was owed, with Stripe to be asked what was
+/// sent since.
 async fn comes_back(bench: &Bench, due: &DueUse) {
     use crate::sheets::use_row::Atoms;
 
@@ -456,7 +456,7 @@ async fn what_the_backup_owed_of_a_period_that_is_over_is_billed_once_in_minutes
     // It began and ended within a minute.
     due.id.period_ms = (NOW - 86_400 + 20) * 1_000;
     due.terms.ends_ms = (NOW + 20) * 1_000;
-    // Since the copy others sent of it, in its first minute and in its last two.
+    // Since the copy others sent some of it, in its first minute and in its last two.
     let sink = bench.sink();
     for (value, timestamp_s) in [(1, NOW - 86_400 + 20), (1, NOW - 60), (1, NOW - 120)] {
         let (customer, event) = (bench.customer.clone(), due.terms.event.clone());
@@ -516,11 +516,11 @@ async fn two_reporters_over_a_faulty_store_bill_once() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     Taken,
-    /// It takes it, and every answer is lost.
+    /// Accepts it, and every answer is lost.
     Unanswered,
     /// Every request is lost.
     Unheard,
-    /// It takes it, throws it away later, and reports that.
+    /// Accepts it, drops it later, and reports that.
     ThrownAway,
 }
 
@@ -536,7 +536,7 @@ impl Fate {
         fault(sim, &format!(r#"{{"on": "{on}", "times": {times}, "do": {what}}}"#));
     }
 
-    /// What a webhook says of it, to whichever process is there.
+    /// Delivers the webhook about it to a running process.
     async fn report(self, bench: &Bench) {
         let calls = bench.sim.calls();
         let sent = calls.iter().find(|call| call.call.ends_with("meter_events"));
@@ -548,7 +548,7 @@ impl Fate {
 }
 
 /// One case: the first process dies at its n-th call, Stripe does this to its event, time passes,
-/// another process goes on. False if the run ended before its n-th call.
+/// another process continues. False if the run ended before its n-th call.
 async fn dies_at(n: u64, how: Dies, fate: Fate, outage_s: u32) -> (bool, Vec<String>) {
     let bench = Bench::new(Memory::new()).await;
     fate.befall(&bench.sim);
@@ -567,7 +567,7 @@ async fn dies_at(n: u64, how: Dies, fate: Fate, outage_s: u32) -> (bool, Vec<Str
         let reporter = Reporter::open(store, Arc::new(mortal.clone()), clock, "s").await.unwrap();
         reporter.run(vec![bench.due(50)]).await.unwrap();
         fate.report(&bench).await;
-        // Verified, or asked about; and asked about again.
+        // Verified, or asked about; then asked about again.
         for hours in [26, 7] {
             bench.pass(hours * HOUR);
             reporter.run(vec![bench.due(50)]).await.unwrap();
@@ -587,7 +587,7 @@ async fn dies_at(n: u64, how: Dies, fate: Fate, outage_s: u32) -> (bool, Vec<Str
     (died, made)
 }
 
-/// More than a run has calls: those beyond say so.
+/// More calls than any run makes: further ones fail the test.
 const MOST_CALLS: u64 = 24;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -627,7 +627,7 @@ async fn death_at_every_call_bills_once_after_any_outage() {
     }
 }
 
-/// What was sent, and what was asked, in this order: customers of meter events, and `sum`.
+/// Sends and questions in order: customers of meter events, and `sum`.
 fn order(sim: &Sim, from: usize) -> Vec<String> {
     let calls = sim.calls();
     let of = calls[from..].iter().filter_map(|call| {
@@ -642,7 +642,7 @@ fn order(sim: &Sim, from: usize) -> Vec<String> {
 #[tokio::test]
 async fn those_near_their_periods_end_go_first_and_questions_last() {
     let bench = Bench::new(Memory::new()).await;
-    // One at a time, so that the order is to be seen.
+    // One at a time, so that the order is visible.
     let reporter = bench.reporter_with(Arc::new(OneByOne(bench.sink()))).await;
     let due = |n: i64, used| {
         let mut due = bench.due(used);
@@ -657,7 +657,7 @@ async fn those_near_their_periods_end_go_first_and_questions_last() {
     assert_eq!(reporter.run(all(50)).await.unwrap().sent, 7);
     let ending: Vec<String> = (0..7).rev().map(|n| format!("cus_{n}")).collect();
     assert_eq!(order(&bench.sim, from), ending);
-    // A day later all of it is to be verified, and more is owed of three.
+    // A day later everything is due for verification, and more is owed for three.
     bench.pass(25 * HOUR);
     let from = bench.sim.calls().len();
     let mut later = all(50);
@@ -686,7 +686,7 @@ async fn one_call_is_under_way_for_a_customer_and_meter() {
     assert_eq!((report.sent, report.open), (24, 0));
     let calls = bench.sim.calls();
     let sent: Vec<_> = calls.iter().filter(|call| call.call.ends_with("meter_events")).collect();
-    // A second one meanwhile would have been refused, and repeated.
+    // A second call at the same time would have been refused, and repeated.
     assert_eq!(sent.len(), 24);
     assert!(sent.iter().all(|call| call.status == Some(200)));
 }
@@ -718,8 +718,9 @@ impl BillingSink for OneByOne {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
-    // Many customers, one call each: below its own limit the service refuses none. As many and as
-    // fast as `TALLYGATE_DRAIN=100000@1000` says, each call taking `TALLYGATE_LATENCY` ms.
+    // Many customers, one call each: below its own limit the service refuses none.
+    // `TALLYGATE_DRAIN=100000@1000` sets the number and the rate, `TALLYGATE_LATENCY` the ms that
+    // each call takes.
     let asked = std::env::var("TALLYGATE_DRAIN").ok();
     let asked = asked.as_deref().and_then(|asked| asked.split_once('@'));
     let (items, allowed) = match asked {
@@ -732,7 +733,7 @@ async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
         .map(|n: u128| {
             let mut due = bench.due(50);
             due.id.tenant = Surrogate::test(n);
-            // A customer that does not exist is taken all the same, and rejected later.
+            // An event for a missing customer is accepted anyway, and rejected later.
             due.terms.customer = format!("cus_{n}");
             due
         })
@@ -755,7 +756,7 @@ async fn what_is_owed_drains_near_the_rate_that_is_allowed() {
     let calls = bench.sim.calls().len() - 2;
     println!("{items} items: {calls} calls, {rate:.0} a second of {allowed} allowed");
     assert_eq!(u128::from(report.sent), items);
-    // One call for each, one for the time, and few that came too fast on a machine that is busy.
+    // One call each, one for the time, and a few that came too fast on a busy machine.
     assert!((items + 1..=items + 1 + items / 100).contains(&(calls as u128)), "{calls} calls");
     assert!(rate >= f64::from(allowed) * 0.8, "{rate:.0} of {allowed} a second");
 }

@@ -1,9 +1,9 @@
-//! A table that came back from a backup: what was sent after the copy was made is in no item of it,
-//! and would be sent again, under identifiers of another generation.
+//! Restored tables: units sent after the backup was made are in no item of it, and would be sent
+//! again, under identifiers of another generation.
 //!
-//! So nothing is sent before an operator has said what happened since ([`SentSinceCopy`]). What
-//! each item owed in the copy is written into it while the table is made fit for use ([`mark`]):
-//! use that comes later was never sent, and is told apart by that.
+//! So nothing is sent before an operator has stated what happened since ([`SentSinceCopy`]). The
+//! amount each item owed in the copy is written into it while the table is prepared for use
+//! ([`mark`]): later use was never sent, and is distinguished by that.
 
 use super::item::{self, ItemId};
 use super::outbox::RestoredItem;
@@ -14,38 +14,38 @@ use crate::store::{Change, Store, StoreError, StoreErrorKind, Value};
 #[cfg(feature = "stripe")]
 use crate::store::{When, Write, until_known};
 
-/// In the ledger's item: when the table was restored, Unix milliseconds.
+/// In the ledger's item: time of the restore, Unix milliseconds.
 const RESTORED: &str = "restored_ms";
-/// And what an operator has said since; 0 for nothing.
+/// And the operator's statement since; 0 for none.
 const SAID: &str = "sent_since";
 
-/// How often an item is marked anew because it changed meanwhile: no process should write.
+/// How often marking an item is retried after a concurrent change: no process should be writing.
 const TRIES: usize = 8;
 
-/// What was sent to the billing service between the copy and the restore: an operator's word.
+/// Operator's statement of what was sent to the billing service between the copy and the restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentSinceCopy {
-    /// The processes of before may have gone on reporting. What the service counts of a customer,
-    /// meter and period beyond what the copy says was sent is taken for what the copy owed, and not
-    /// sent again. Right only if no other system sends to these meters; asked 6 h after the restore
-    /// at the earliest, because the service's sums lag.
+    /// The earlier processes may have continued reporting. Units that the service counts for a
+    /// customer, meter and period beyond those known to the copy are attributed to what the copy
+    /// owed, and not sent again. Right only if no other system sends to these meters; asked 6 h
+    /// after the restore at the earliest, because the service's sums lag.
     AskStripe,
     /// Nothing: every process had been stopped when the copy was made. Entries that were open in it
-    /// are asked about all the same.
+    /// are asked about regardless.
     Nothing,
 }
 
-/// How a table stands to its last restore.
+/// The table's state since its last restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
     /// It was never restored.
     Never,
-    /// Restored at this Unix millisecond, and nothing was said.
+    /// Restored at this Unix millisecond, with no statement yet.
     Waits(i64),
     Said(SentSinceCopy),
 }
 
-/// The changes that go with the ledger's new generation: reports wait from then on.
+/// The changes that accompany the ledger's new generation: reports wait from then on.
 pub(crate) fn wait(now_ms: i64) -> [Change; 2] {
     [Change::Set(RESTORED.into(), Value::Int(now_ms)), Change::Set(SAID.into(), Value::Int(0))]
 }
@@ -63,7 +63,7 @@ pub(crate) async fn word(store: &dyn Store, space: &Space) -> Result<Word, Store
     })
 }
 
-/// Writes down what an operator has said. False if the table was never restored.
+/// Records the operator's statement. False if the table was never restored.
 #[cfg(feature = "stripe")]
 pub(crate) async fn say(
     store: &dyn Store,
@@ -85,7 +85,7 @@ pub(crate) async fn say(
     Ok(true)
 }
 
-/// Notes in every item what was used by the time of the copy. It can be repeated.
+/// Records in every item what was used by the time of the copy. Can be repeated.
 pub(crate) async fn mark(
     store: &dyn Store,
     space: &Space,
@@ -101,7 +101,7 @@ pub(crate) async fn mark(
         loop {
             let before = item::read(store, id.key(space)).await?;
             let mut outbox = before.outbox.clone();
-            // All of it was sent, and none of it is open: nothing can be sent twice.
+            // All of it was sent, and no entry is open: nothing can be sent twice.
             let Atoms { used, over } = atoms;
             if outbox.pending.is_none() && outbox.frozen == used {
                 break;

@@ -1,24 +1,24 @@
-//! The billing service as billing sees it: it takes meter events, tells sums, and has a clock.
+//! The billing service as an interface: it takes meter events, returns sums, and has a clock.
 //!
-//! A sink makes one attempt per call, or repeats it itself within [`SEND_WITHIN`]; what it answers
-//! must be true. [`Delivery::Delivered`] and [`Delivery::Refused`] are definite. Whatever is not
-//! certain is [`Delivery::Unknown`]: the outbox decides what then.
+//! A sink makes one attempt per call, or repeats it itself within [`SEND_WITHIN`]; its answers must
+//! be true. [`Delivery::Delivered`] and [`Delivery::Refused`] are definite. Any uncertain outcome
+//! is [`Delivery::Unknown`]: the outbox decides how to go on.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-/// Longest that [`BillingSink::send`] may take, repeats included. The outbox reckons that a send
+/// Longest that [`BillingSink::send`] may take, repeats included. The outbox assumes that a send
 /// takes effect within [`super::outbox::EFFECT_S`] of its mark, twice as long.
 pub(crate) const SEND_WITHIN: Duration = Duration::from_secs(60);
 
-/// The future of a sink's call. It owns what it needs.
+/// The future of a sink's call. It owns its data.
 pub(crate) type SinkFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 
-/// A meter event to be taken.
+/// A meter event to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MeterEvent {
-    /// Names it for good: below 100 characters, the same in every repeat.
+    /// Its permanent name: below 100 characters, the same in every repeat.
     pub identifier: String,
     /// The customer at the service.
     pub customer: String,
@@ -30,19 +30,19 @@ pub(crate) struct MeterEvent {
     pub timestamp_s: i64,
 }
 
-/// What became of a [`MeterEvent`].
+/// The outcome of a [`MeterEvent`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// It was accepted, now or before under the same identifier.
+    /// Accepted, now or before under the same identifier.
     Delivered,
-    /// It was refused, by this attempt, and would be again. With the service's words.
+    /// Refused by this attempt, and would be again. With the service's words.
     Refused(String),
-    /// Nobody knows, or it was not taken for now. With the reason, without any secret.
+    /// Uncertain, or not accepted for now. With the reason, without any secret.
     Unknown(String),
 }
 
 impl Delivery {
-    /// As metrics name it.
+    /// The name in metrics.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -52,28 +52,27 @@ impl Delivery {
     }
 }
 
-/// Which sum is asked for.
+/// The range of a sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sum {
     /// The customer at the service.
     pub customer: String,
     /// The event name of the meter at the service.
     pub event: String,
-    /// First second, at a full minute.
+    /// First second, on a full minute.
     pub from_s: i64,
-    /// First second after it, at a full minute.
+    /// End (exclusive), on a full minute.
     pub until_s: i64,
 }
 
-/// The service did not answer a question.
+/// A question that the service did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the billing service: {0}")]
 pub struct SinkError(pub String);
 
 /// A billing service with meters.
 pub(crate) trait BillingSink: Send + Sync + 'static {
-    /// Whose account this is and in which mode: part of every identifier, so that test and live
-    /// never share one.
+    /// The account and its mode: part of every identifier, so that test and live never share one.
     fn account(&self) -> String;
 
     /// How many events it takes at once, each of another customer and meter.
@@ -87,6 +86,6 @@ pub(crate) trait BillingSink: Send + Sync + 'static {
     /// Sends an event.
     fn send(&self, event: MeterEvent) -> SinkFuture<Delivery>;
 
-    /// What the service counted for a customer and meter in a span.
+    /// The service's count for a customer and meter in a time span.
     fn sum(&self, sum: Sum) -> SinkFuture<Result<i64, SinkError>>;
 }

@@ -1,24 +1,24 @@
-//! Subscriptions and invoices as an event shows them: the few fields that decide, read in the shape
-//! of whatever API version the event was made under. What is in none of these shapes is not read.
+//! Subscriptions and invoices from events: the few deciding fields, read in the shape of the API
+//! version that the event was made under. Unknown shapes are not read.
 
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How a subscription stands. Ordered by what it gives the customer; stored by its place here.
+/// Status of a subscription. Ordered by what it gives the customer; stored by its position here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Status {
     /// Not begun: its first payment is missing.
     Incomplete,
     /// Over: canceled.
     Ended,
-    /// Retries have ended, or a trial did without a payment method.
+    /// Payment retries have ended, or a trial ended without a payment method.
     Unpaid,
     PastDue,
     Trialing,
     Active,
-    /// Over before it began: its first payment never came. It says nothing about its customer.
+    /// Over before it began: its first payment never came. It has no effect on its customer.
     Expired,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// `None` if it is no subscription, in no shape that is known, or in such a state.
+    /// `None` if it is not a subscription, or in an unknown shape or status.
     pub(super) fn read(object: &Value) -> Option<Self> {
         let status = match text(object, "status") {
             "incomplete" => Status::Incomplete,
@@ -71,7 +71,7 @@ impl Subscription {
         let mut items: Vec<(String, u64)> = data.iter().filter_map(item).collect();
         items.sort();
         let second = |object: &Value, field: &str| object[field].as_i64();
-        // Since 2025 the period stands with the items, before that with the subscription.
+        // Since 2025 the period is on the items, before that on the subscription.
         let period = data.first().and_then(|item| second(item, "current_period_start"));
         let start_s = second(object, "start_date").or(second(object, "created")).unwrap_or(0);
         Some(Self {
@@ -88,7 +88,7 @@ impl Subscription {
         matches!(self.status, Status::Expired | Status::Ended)
     }
 
-    /// As it is after its end.
+    /// Moves it to its ended state.
     pub(super) fn end(&mut self) {
         let began = !matches!(self.status, Status::Expired | Status::Incomplete);
         self.status = if began { Status::Ended } else { Status::Expired };
@@ -100,27 +100,27 @@ impl Subscription {
     }
 }
 
-/// How far an invoice has come: it never goes back.
+/// Stage of an invoice: it never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum InvoiceStage {
     #[default]
     Draft,
     Open,
-    /// Given up, and may still be paid.
+    /// Given up, but may still be paid.
     Uncollectible,
-    /// Taken back; or a draft that was deleted.
+    /// Voided; or a draft that was deleted.
     Void,
     Paid,
 }
 
-/// An invoice as it was shown once.
+/// An invoice as one object showed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct InvoiceSeen {
     pub(super) stage: InvoiceStage,
     pub(super) subscription: Option<String>,
     pub(super) created_s: i64,
     pub(super) paid_s: Option<i64>,
-    /// What was bought, as far as it shows, and whether that is all.
+    /// The lines sold, as far as they are shown, and whether they are complete.
     pub(super) lines: Vec<LineSeen>,
     pub(super) shows_all: bool,
 }
@@ -132,15 +132,15 @@ pub(crate) struct LineSeen {
     pub(crate) id: String,
     /// The price's id.
     pub(crate) price: String,
-    /// The price's lookup key, where the line says it.
+    /// The price's lookup key, if the line includes it.
     pub(crate) key: String,
-    /// How many; never 0.
+    /// Quantity; never 0.
     pub(crate) quantity: u64,
 }
 
 impl InvoiceSeen {
-    /// `None` if it is in no shape that is known. Before 2025-03-31 `subscription` stood with the
-    /// invoice and `price` with its lines.
+    /// `None` if it is in no known shape. Before 2025-03-31 `subscription` was on the invoice and
+    /// `price` on its lines.
     pub(super) fn read(object: &Value) -> Option<Self> {
         let stage = match text(object, "status") {
             "draft" => InvoiceStage::Draft,
@@ -155,7 +155,7 @@ impl InvoiceSeen {
             (None, Some(subscription)) => subscription,
             (None, None) => return None,
         };
-        // A draft's lines may change; only what was paid for is looked at.
+        // A draft's lines may change; only paid lines are read.
         let (mut lines, mut shows_all) = (Vec::new(), true);
         if stage == InvoiceStage::Paid {
             let shown = &object["lines"];
@@ -176,8 +176,8 @@ impl InvoiceSeen {
 }
 
 impl LineSeen {
-    /// `None` if it is in no shape that is known; within it, `None` if it sells nothing: it has no
-    /// price, counts nothing, or gives money back.
+    /// `None` if it is in no known shape; within it, `None` if it sells nothing: it has no price, a
+    /// quantity of 0, or refunds money.
     #[expect(clippy::option_option, reason = "not known, known and nothing, known")]
     pub(crate) fn read(line: &Value) -> Option<Option<Self>> {
         let (price, key) = if let Some(pricing) = line.get("pricing") {
@@ -188,7 +188,7 @@ impl LineSeen {
         } else {
             return None;
         };
-        // Before 2019-12-03 `id` named what the line was made from.
+        // Before 2019-12-03 `id` named the line's source object.
         let id = line["unique_id"].as_str().unwrap_or(text(line, "id"));
         if id.is_empty() {
             return None;
@@ -205,8 +205,8 @@ impl LineSeen {
     }
 }
 
-/// Id and lookup key of the price of an item or line; before 2020 it had a `plan` alone. One
-/// without an id goes by its lookup key.
+/// Id and lookup key of the price of an item or line; before 2020 it had only a `plan`. One without
+/// an id is identified by its lookup key.
 pub(super) fn price_of(item: &Value) -> Option<(&str, &str)> {
     let price = if item["price"].is_object() { &item["price"] } else { &item["plan"] };
     let key = text(price, "lookup_key");
@@ -219,7 +219,7 @@ fn id_of(value: &Value) -> Option<&str> {
     value.as_str().or(value["id"].as_str()).filter(|id| !id.is_empty())
 }
 
-/// A text field, or nothing.
+/// A text field; empty if missing.
 pub(super) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     object[field].as_str().unwrap_or_default()
 }

@@ -1,20 +1,19 @@
-//! On which terms use is billed.
+//! Billing terms of recorded use.
 //!
 //! # Laws
 //!
-//! 1. The customer is the account under which use was admitted, never the one of today.
-//! 2. Owed is what is on record, all of it or what was drawn beyond a quota with `over = "bill"`:
-//!    recorded in the billing period in which it was used, where it was drawn, whatever windows the
-//!    quotas have. Nothing is computed from what a plan includes, and so a change of plan takes
-//!    nothing back and adds nothing.
+//! 1. The customer is the account under which use was admitted, never the current one.
+//! 2. Owed is what is on record, either all of it or what was used beyond a quota with
+//!    `over = "bill"`: recorded where it was drawn, in the billing period in which it was used,
+//!    whatever windows the quotas have. Nothing is computed from what a plan includes, and so a
+//!    change of plan neither removes nor adds anything.
 
 use super::ItemId;
 use super::report::BillingTerms;
 use crate::catalog::{Anchors, Catalog, Every, Send};
 
-/// The terms of an item by its tenant's anchors as they are now. `None` if nothing of it is sent: a
-/// meter that is not in the plan file any more, or has no `stripe`, or counts in units that do not
-/// divide.
+/// The terms of an item by its tenant's current anchors. `None` if none of it is sent: the meter is
+/// no longer in the plan file, or has no `stripe`, or counts in units that do not divide.
 pub(crate) fn terms(
     id: &ItemId,
     catalog: &Catalog,
@@ -23,7 +22,8 @@ pub(crate) fn terms(
 ) -> Option<BillingTerms> {
     let meter = &catalog.meters[usize::from(catalog.meter(&id.meter)?.0)];
     let stripe = meter.stripe.as_ref()?;
-    // Counted at another scale than today's: a whole number of atoms to the unit, or nothing.
+    // Counted at another scale than the current one: a whole number of atoms to the unit, or
+    // nothing.
     let scaled = stripe.atoms_per_unit.checked_mul(id.scale)?;
     let atoms_per_unit = scaled / meter.scale.max(1);
     if atoms_per_unit == 0 || !scaled.is_multiple_of(meter.scale.max(1)) {

@@ -1,14 +1,14 @@
-//! Webhooks: whether a request is from Stripe, and what it says. No framework's types: an adapter
-//! passes the header's bytes and the raw body, and answers with `WebhookError::status`.
+//! Webhooks: authenticity and content. Uses no framework's types: an adapter passes the header's
+//! bytes and the raw body, and answers with `WebhookError::status`.
 //!
 //! The signature is `Stripe-Signature: t=SECONDS,v1=HEX[,v1=HEX..]`, each `v1` an HMAC-SHA256 of
 //! `SECONDS.BODY` under one of the endpoint's secrets (two while a secret is rolled). It is
-//! compared in constant time, over the body as it came: one that was parsed and written again has
-//! another.
+//! compared in constant time, over the body as received: parsing and reserialising it would change
+//! the signature.
 //!
-//! A genuine webhook may still be old news, and comes again: what it changes must be idempotent and
-//! must not depend on order, as in `billing/reducer.rs`. Replays beyond the tolerance are refused
-//! here; within it, they are duplicates like Stripe's own.
+//! A genuine webhook may still be outdated, and may come again: its effect must be idempotent and
+//! independent of order, as in `billing/reducer.rs`. Replays beyond the tolerance are refused here;
+//! within it, they are duplicates like Stripe's own.
 
 use hmac::digest::CtOutput;
 use hmac::{Hmac, KeyInit, Mac};
@@ -17,39 +17,39 @@ use sha2::Sha256;
 
 use crate::config::Secret;
 
-/// Largest body taken. Stripe's events are a few kilobytes; a subscription with hundreds of items
-/// is below this.
+/// Largest body accepted. Stripe's events are a few kilobytes; a subscription with hundreds of
+/// items is below this.
 pub const MAX_BODY: usize = 1 << 20;
 
-/// How far a signature's time may lie from ours, in seconds, either way. Stripe's libraries use
+/// How far a signature's time may differ from ours, in seconds, either way. Stripe's libraries use
 /// the same.
 pub(crate) const TOLERANCE_S: i64 = 300;
 
-/// Longest header that is read.
+/// Longest header read.
 const MAX_HEADER: usize = 4_096;
 
-/// Most signatures that are compared: Stripe sends one for each secret, at most two.
+/// Most signatures compared: Stripe sends one for each secret, at most two.
 const MAX_SIGNATURES: usize = 8;
 
 /// Bytes of a signature.
 const SIGNATURE: usize = 32;
 
-/// Why a webhook was not taken. Says nothing of any secret.
+/// Reasons for refusing a webhook. Reveals nothing of any secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WebhookError {
-    /// There is no signature, or not in Stripe's form.
+    /// There is no signature, or it is not in Stripe's form.
     #[error("no signature in the form t=..,v1=..")]
     Malformed,
-    /// No signature is that of a secret of ours over this body.
+    /// No signature matches this body under any of our secrets.
     #[error("no signature matches")]
     Foreign,
-    /// Genuine, but signed too long ago, or ahead.
+    /// Genuine, but signed too long ago, or in the future.
     #[error("signed {0} s away from now")]
     Stale(i64),
     /// More than [`MAX_BODY`] bytes.
     #[error("larger than {MAX_BODY} bytes")]
     TooLarge,
-    /// Genuine, and no event.
+    /// Genuine, but not an event.
     #[error("not an event")]
     NotAnEvent,
 }
@@ -64,34 +64,34 @@ impl WebhookError {
     }
 }
 
-/// What a webhook says.
+/// The content of a webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct WebhookEvent {
-    /// Its id, the same whenever it comes again.
+    /// Its id, the same in every redelivery.
     pub id: String,
     /// Its type, such as `customer.subscription.updated`.
     pub kind: String,
-    /// When it was made, Unix seconds. Two may have the same.
+    /// Creation time, Unix seconds. Two events may share it.
     pub created_s: i64,
-    /// Whether real money is meant.
+    /// Whether real money is involved.
     pub live: bool,
-    /// What it is about: the object as it was when the event was made, or, of a thin event, which
-    /// object ([`WebhookEvent::thin`]).
+    /// The object at the time of the event or, for a thin event, a reference to it
+    /// ([`WebhookEvent::thin`]).
     pub object: Value,
-    /// What the fields that changed were before, of an event that tells of a change.
+    /// Previous values of the changed fields, if the event is about a change.
     pub previous: Option<Value>,
-    /// The connected account that it is of; `None` for the account's own.
+    /// Its connected account; `None` for the account's own.
     pub account: Option<String>,
-    /// The API version in whose shape its object is, where it says.
+    /// The API version of the object's shape, if given.
     pub version: Option<String>,
-    /// A thin event only names its object: what happened is fetched from `/v2/core/events/ID`.
+    /// A thin event only names its object: its details are fetched from `/v2/core/events/ID`.
     pub thin: bool,
 }
 
 /// Checks a webhook and reads it.
 ///
-/// `header` is the value of `Stripe-Signature`, `body` the raw body, `secrets` all that are valid
-/// now (an empty list takes nothing), `now_s` the time in Unix seconds.
+/// `header` is the value of `Stripe-Signature`, `body` the raw body, `secrets` all that are
+/// currently valid (an empty list accepts nothing), `now_s` the time in Unix seconds.
 ///
 /// # Errors
 ///
@@ -122,7 +122,7 @@ pub(crate) fn verify(
         return Err(WebhookError::TooLarge);
     }
     let header = SignatureHeader::parse(header).ok_or(WebhookError::Malformed)?;
-    // Without a break at the first match, so that the time taken does not tell which secret it was.
+    // No break at the first match, so that timing does not reveal which secret it was.
     let mut genuine = false;
     for secret in secrets {
         genuine |= header.is_signed(secret, body);
@@ -138,14 +138,14 @@ pub(crate) fn verify(
 }
 
 struct SignatureHeader<'a> {
-    /// As it is written: that is what is signed.
+    /// As written: this text is what is signed.
     at: &'a str,
     at_s: i64,
     signatures: Vec<[u8; SIGNATURE]>,
 }
 
 impl<'a> SignatureHeader<'a> {
-    /// Other schemes (`v0`) are passed over, as Stripe asks.
+    /// Other schemes (`v0`) are skipped, as Stripe asks.
     fn parse(header: &'a [u8]) -> Option<Self> {
         let header = std::str::from_utf8(header).ok().filter(|h| h.len() <= MAX_HEADER)?;
         let mut at = None;
@@ -153,23 +153,23 @@ impl<'a> SignatureHeader<'a> {
         for part in header.split(',') {
             match part.trim().split_once('=')? {
                 ("t", time) if at.is_none() => at = Some(time),
-                // Two times: which one was signed?
+                // Two times: it is unclear which one was signed.
                 ("t", _) => return None,
                 ("v1", hex) if signatures.len() < MAX_SIGNATURES => signatures.push(unhex(hex)?),
                 _ => {}
             }
         }
         let at = at?;
-        // `parse` would take a sign.
+        // `parse` would accept a sign.
         let digits = !at.is_empty() && at.bytes().all(|byte| byte.is_ascii_digit());
         let at_s = at.parse().ok().filter(|_| digits)?;
         (!signatures.is_empty()).then_some(Self { at, at_s, signatures })
     }
 
-    /// Whether one of the signatures is this secret's. The body, which may be long and come from
-    /// anywhere, is read once for all of them.
+    /// Whether one of the signatures is this secret's. The body, which may be long and untrusted,
+    /// is read once for all of them.
     fn is_signed(&self, secret: &Secret, body: &[u8]) -> bool {
-        // An empty secret would make a signature that everybody can.
+        // Anyone could make the signature of an empty secret.
         let key = secret.expose().as_bytes();
         let Some(mut mac) =
             (!key.is_empty()).then(|| Hmac::<Sha256>::new_from_slice(key).ok()).flatten()
@@ -180,7 +180,7 @@ impl<'a> SignatureHeader<'a> {
         mac.update(b".");
         mac.update(body);
         let computed = mac.finalize();
-        // Compared in constant time: that is what this type is for.
+        // Compared in constant time, which is the purpose of this type.
         let is = |signature: &[u8; SIGNATURE]| {
             computed == CtOutput::<Hmac<Sha256>>::new((*signature).into())
         };
@@ -214,7 +214,8 @@ impl WebhookEvent {
             Value::String(rfc3339) => rfc3339.parse::<jiff::Timestamp>().ok()?.as_second(),
             seconds => seconds.as_i64()?,
         };
-        // By pointers: `event["data"]["object"]`, to be changed, panics where `data` is no object.
+        // By pointers: indexing `event["data"]["object"]` mutably panics where `data` is not an
+        // object.
         let mut take = |pointer: &str| event.pointer_mut(pointer).map(Value::take);
         let object = if thin {
             take("/related_object").unwrap_or_default()
@@ -314,7 +315,7 @@ mod tests {
             let expected = if fresh { Ok(()) } else { Err(WebhookError::Stale(away_s)) };
             assert_eq!(verified, expected);
         }
-        // The widest there is.
+        // The extremes.
         for at in ["0", "9223372036854775807"] {
             let signed = format!("t={at},v1={}", sign("whsec_new", at, b"{}"));
             let verified = verify(signed.as_bytes(), b"{}", &secrets(), NOW, TOLERANCE_S);
@@ -377,8 +378,8 @@ mod tests {
         }
     }
 
-    /// The body comes from anywhere and is up to 1 MiB long: it is hashed once for each secret,
-    /// however many signatures stand beside it.
+    /// The body is untrusted and up to 1 MiB long: it is hashed once for each secret, however many
+    /// signatures accompany it.
     #[test]
     fn eight_signatures_cost_no_more_than_one() {
         let body = vec![b' '; MAX_BODY];
@@ -438,7 +439,7 @@ mod tests {
             let mut turned = signed.clone();
             let place = at.index(signed.len());
             turned[place] ^= 1 << bit;
-            // The hexadecimal may be written either way: that is the same signature.
+            // Hexadecimal in the other case is the same signature.
             if !turned.eq_ignore_ascii_case(&signed) {
                 prop_assert!(verify(&turned, &body, &secrets(), NOW, 300).is_err());
             }

@@ -1,43 +1,43 @@
-//! What a subscription at the billing service says of a tenant, and what was assigned beneath it.
+//! A tenant's subscription at the billing service, and the assignments beneath it.
 //!
 //! # Laws
 //!
-//! 1. While it lives it decides plan, payment and anchor. What is assigned meanwhile waits beneath.
-//! 2. As it ends, what was assigned is in force again: the anchor always, so that no end begins a
-//!    cycle anew; plan and payment where a plan was assigned, or a payment state that is not good.
-//!    Where neither was, the tenant stands as canceled, and `[billing]` says what that means.
-//! 3. An end is said once: after an operator has said anything of plan or payment it has no say.
+//! 1. While it lives it decides plan, payment and anchor. Assignments made meanwhile wait beneath.
+//! 2. When it ends, the assignments are in force again: the anchor always, so that no end begins a
+//!    cycle anew; plan and payment if a plan was assigned, or a payment state that is not good.
+//!    If neither was, the tenant is canceled, and `[billing]` says what that means.
+//! 3. An end applies once: an operator's later change of plan or payment overrides it.
 
 use serde::{Deserialize, Serialize};
 
 use super::record::{PaymentState, TenantRecord};
 
-/// What a subscription says of its tenant. One that never began says nothing.
+/// State of a tenant's subscription. One that never began has no effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Subscribed {
     /// Its id at the billing service.
     pub id: String,
-    /// The plan that its price means, by name.
+    /// The name of the plan that its price means.
     pub plan: String,
-    /// How it stands with payment: [`PaymentState::Canceled`] if it has ended.
+    /// Its payment state: [`PaymentState::Canceled`] if it has ended.
     pub payment: PaymentState,
-    /// Since when it stands so, Unix milliseconds.
+    /// Start of that state, Unix milliseconds.
     pub since_ms: i64,
-    /// From where its periods are counted, Unix milliseconds.
+    /// Anchor of its periods, Unix milliseconds.
     pub anchor_ms: i64,
 }
 
-/// The last subscription of a tenant, and what was assigned beneath it.
+/// The last subscription of a tenant, and the assignments beneath it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bought {
     says: Subscribed,
     beneath: Assigned,
-    /// It has ended, and an operator has spoken since.
+    /// It has ended, and an operator has changed plan or payment since.
     is_past: bool,
 }
 
-/// What holds where no subscription decides.
+/// The assignments, in force where no subscription decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Assigned {
     pub(super) plan: Option<String>,
@@ -59,7 +59,7 @@ impl Subscribed {
 }
 
 impl TenantRecord {
-    /// Takes what a subscription says; not of an end that came before one that is known.
+    /// Applies a subscription's state, except for an end before a known one.
     pub(super) fn follow(&mut self, says: &Subscribed, now_ms: i64) {
         let mut is_past = false;
         if let Some(Bought { says: known, is_past: was_past, .. }) = self.bought.as_deref()
@@ -76,7 +76,7 @@ impl TenantRecord {
         self.stand(now_ms);
     }
 
-    /// Changes what was assigned. With a word of plan or payment an end has no say any more.
+    /// Changes the assignments. A change of plan or payment overrides an end.
     pub(super) fn assign(
         &mut self,
         now_ms: i64,
@@ -107,7 +107,7 @@ impl TenantRecord {
         }
     }
 
-    /// Puts into force what was bought, or what was assigned.
+    /// Puts into force either the subscription or the assignments.
     fn stand(&mut self, now_ms: i64) {
         let Some(Bought { says, beneath, is_past }) = self.bought.as_deref() else { return };
         let mut holds = beneath.clone();

@@ -1,13 +1,13 @@
-//! Customers at the billing service and whose they are: `S#customer`, one item each.
+//! Links between customers at the billing service and tenants: `S#customer`, one item each.
 //!
 //! # Laws
 //!
-//! 1. A customer belongs to one tenant, for good: the item is claimed if it is nobody's.
-//! 2. A tenant has the customer that its record names (`account`); one that it had before says
-//!    nothing about it any more.
+//! 1. A customer belongs to one tenant, for good: only an unclaimed item is claimed.
+//! 2. A tenant's customer is the one its record names (`account`); a previous one no longer affects
+//!    it.
 //!
-//! The same item holds what the customer's events say (`billing/customers.rs`), so that whoever
-//! writes either sees the other: an event that came before the link is found by the link.
+//! The same item holds the facts from the customer's events (`billing/customers.rs`), so that
+//! writers of either see the other: the link finds events that came before it.
 
 use super::write::{Made, make};
 use super::{Directory, DirectoryError, Surrogate, Tenant};
@@ -23,7 +23,7 @@ const MAX_CUSTOMER: usize = 64;
 const TENANT: &str = "tenant";
 
 impl Directory {
-    /// Whose customer this is at the billing service, if it was linked.
+    /// The tenant linked to this customer at the billing service, if any.
     ///
     /// # Errors
     ///
@@ -39,12 +39,12 @@ impl Tenant {
     /// billed to that customer, and that customer's subscriptions decide its plan. Use from before
     /// is never billed.
     ///
-    /// This alone does not hear what the customer's events said before: link with
-    /// `Gate::link_customer` where there is a gate.
+    /// This alone does not apply the customer's earlier events: where there is a gate, link with
+    /// `Gate::link_customer`.
     ///
     /// # Errors
     ///
-    /// If the customer is another tenant's, or the store does not do it.
+    /// If the customer belongs to another tenant, or the store fails.
     pub async fn link_customer(&self, customer: &str) -> Result<Self, DirectoryError> {
         super::error::check_text(customer, "a customer", MAX_CUSTOMER)?;
         let (inner, tenant) = (&self.directory.inner, self.record.surrogate);
@@ -67,7 +67,7 @@ impl Tenant {
     }
 }
 
-/// Whose customer this item is, if it was linked.
+/// The tenant linked to this item's customer, if any.
 pub(crate) fn tenant_of(item: &Item) -> Result<Option<Surrogate>, StoreError> {
     check_format(item, CUSTOMER_FORMAT, "a customer")?;
     let Some(text) = item.text(TENANT) else { return Ok(None) };

@@ -1,9 +1,8 @@
-//! Changes of a tenant: gathered, checked, announced in the history, and written over the version
+//! Changes of a tenant: collected, checked, announced in the history, and written over the version
 //! they were made for.
 //!
-//! Each change is harmless when made twice (a plan is the plan, a grant has an id, an override
-//! equal to one that holds is that one), so whoever is unsure whether a save went through saves
-//! again.
+//! Each change is idempotent (a plan is the plan, a grant has an id, an override equal to one in
+//! force is that one), so a caller that is unsure whether a save went through saves again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +18,9 @@ use super::{Directory, DirectoryError, News, Surrogate, Tenant, name_tag};
 use crate::identity::{ANONYMOUS, is_tenant_id};
 use crate::store::StoreErrorKind;
 
-/// How often a save starts over because another one came in between.
+/// How often a save is retried after a concurrent one.
 const ATTEMPTS: usize = 8;
-/// Most changes of one save: they stand together in one history entry.
+/// Most changes of one save: they share one history entry.
 const MAX_EDITS: usize = 32;
 /// Most characters of a note.
 pub(super) const MAX_NOTE: usize = 512;
@@ -30,20 +29,20 @@ pub(super) const MAX_NAME: usize = 64;
 /// Most characters of an override's TOML: a record full of the widest characters fits an item.
 const MAX_CHANGES: usize = 1_024;
 
-/// One change of a tenant, as it stands in the history.
+/// One change of a tenant, as recorded in the history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Edit {
-    /// The tenant was made.
+    /// The tenant was created.
     Created,
     /// It was assigned this plan, or the default plan.
     Plan(Option<String>),
-    /// An operator suspended it (`true`) or let it go on.
+    /// An operator suspended it (`true`) or resumed it.
     Suspended(bool),
-    /// It stands otherwise with payment.
+    /// Its payment state changed.
     Payment(PaymentState),
-    /// It stands otherwise with payment, since this instant, Unix milliseconds.
+    /// Its payment state changed at this instant, Unix milliseconds.
     PaymentSince(PaymentState, i64),
     /// It got an exception.
     Override(Override),
@@ -51,13 +50,13 @@ pub enum Edit {
     OverridesEnded,
     /// It was given units once.
     Grant(Grant),
-    /// The grant of this id was ended: what was left of it is gone.
+    /// The grant of this id was ended: the remainder is gone.
     GrantEnded(String),
-    /// It has these addons, by name, and so many of each; no others.
+    /// It has exactly these addons, by name, with their quantities.
     Addons(BTreeMap<String, u64>),
-    /// Its cycles are counted from here, Unix milliseconds.
+    /// Anchor of its cycles, Unix milliseconds.
     Anchor(i64),
-    /// A subscription of it says so.
+    /// State of its subscription.
     Subscribed(Subscribed),
     /// It belongs to this billing account.
     Account(Option<String>),
@@ -76,7 +75,7 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// Makes the change; nothing happens if it is made already.
+    /// Applies the change; an already applied one has no effect.
     fn apply(&self, record: &mut TenantRecord, now_ms: i64) -> Result<(), DirectoryError> {
         match self {
             Edit::Plan(plan) => {
@@ -96,7 +95,7 @@ impl Edit {
                     (&held.changes, held.until_ms, &held.note)
                         == (&new.changes, new.until_ms, &new.note)
                 };
-                // The last one wins, also where it had been made before.
+                // The last one wins, even if an equal one existed before.
                 record.overrides.retain(|held| !same(held));
                 record.overrides.push(new.clone());
             }
@@ -113,7 +112,7 @@ impl Edit {
             }
             Edit::Subscribed(says) => record.follow(says, now_ms),
             Edit::Account(account) => record.account.clone_from(account),
-            // No part of the record.
+            // Not part of the record.
             Edit::Created | Edit::KeyMade { .. } | Edit::KeyRevoked { .. } => {}
         }
         Ok(())
@@ -160,7 +159,7 @@ impl Edit {
     }
 }
 
-/// Changes of one tenant that are made together by [`save`](Self::save).
+/// Changes of one tenant that are applied together by [`save`](Self::save).
 #[derive(Clone, Debug)]
 #[must_use = "nothing changes before `save`"]
 pub struct TenantEdit {
@@ -168,15 +167,15 @@ pub struct TenantEdit {
     target: Target,
     edits: Vec<Edit>,
     note: Option<String>,
-    /// Its grants were paid for.
+    /// Its grants are paid.
     is_paid: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Target {
-    /// Made if it is not there.
+    /// Created if missing.
     Id(String),
-    /// Must be there.
+    /// Must exist.
     Known(Surrogate),
 }
 
@@ -193,7 +192,7 @@ impl TenantEdit {
         Self { directory, target, edits: Vec::new(), note: None, is_paid: false }
     }
 
-    /// Assigns this plan. A live subscription decides before it: then it waits for its end.
+    /// Assigns this plan. A live subscription takes precedence: then the plan waits for its end.
     pub fn plan(self, name: impl Into<String>) -> Self {
         self.with(Edit::Plan(Some(name.into())))
     }
@@ -208,24 +207,24 @@ impl TenantEdit {
         self.with(Edit::Suspended(true))
     }
 
-    /// Lets a suspended tenant go on.
+    /// Resumes a suspended tenant.
     pub fn resume(self) -> Self {
         self.with(Edit::Suspended(false))
     }
 
-    /// Says how it stands with payment, where no live subscription says it.
+    /// Sets its payment state, for tenants without a live subscription.
     pub fn payment(self, state: PaymentState) -> Self {
         self.with(Edit::Payment(state))
     }
 
-    /// Says how it stands with payment since an instant, Unix milliseconds: grace is counted from
-    /// there, whenever this is heard of. As [`payment`](Self::payment) otherwise.
+    /// Sets its payment state as of an instant, Unix milliseconds: grace is counted from there,
+    /// whenever this is saved. Otherwise like [`payment`](Self::payment).
     pub fn payment_since(self, state: PaymentState, since_ms: i64) -> Self {
         self.with(Edit::PaymentSince(state, since_ms))
     }
 
-    /// Makes an exception: `changes` are TOML in the words of a `[tenant.x]` table, `until_ms` the
-    /// first instant at which it no longer holds (Unix milliseconds), `note` says why.
+    /// Adds an exception: `changes` are TOML in the words of a `[tenant.x]` table, `until_ms` the
+    /// first instant at which it no longer holds (Unix milliseconds), `note` the reason.
     pub fn override_(
         self,
         changes: impl Into<String>,
@@ -242,55 +241,55 @@ impl TenantEdit {
         self.with(Edit::OverridesEnded)
     }
 
-    /// Gives units once. The same grant given twice is given once, also after its end. That the
-    /// tenant's plan does not limit its meter is an error: nothing would be spent of it.
+    /// Gives units once. The same grant given twice is given once, even after its end. Fails if the
+    /// tenant's plan does not limit the grant's meter: none of it would be spent.
     pub fn grant(self, grant: Grant) -> Self {
         self.with(Edit::Grant(grant))
     }
 
-    /// Ends a grant: what is left of it is not spent any more, and there is room for another. It
-    /// stays on record as given, and is given no second time.
+    /// Ends a grant: its remainder can no longer be spent, and there is room for another. It stays
+    /// on record as given, and cannot be given again.
     pub fn end_grant(self, id: impl Into<String>) -> Self {
         self.with(Edit::GrantEnded(id.into()))
     }
 
-    /// Gives units that were paid for: kept also while the tenant's plan does not limit them.
+    /// Gives paid units: kept even while the tenant's plan does not limit them.
     #[cfg(feature = "stripe")]
     pub(crate) fn paid_grant(mut self, grant: Grant) -> Self {
         self.is_paid = true;
         self.with(Edit::Grant(grant))
     }
 
-    /// Gives it these addons on top of its plan, by name, and so many of each; no others.
+    /// Sets its addons on top of its plan, by name, with their quantities; no others remain.
     pub fn addons(self, addons: BTreeMap<String, u64>) -> Self {
         self.with(Edit::Addons(addons))
     }
 
-    /// Counts its cycles from this instant, Unix milliseconds, while no live subscription says
-    /// another.
+    /// Sets the anchor of its cycles, Unix milliseconds; a live subscription's anchor takes
+    /// precedence.
     pub fn anchor(self, at_ms: i64) -> Self {
         self.with(Edit::Anchor(at_ms))
     }
 
-    /// Takes what a subscription says of it.
+    /// Applies the state of its subscription.
     #[cfg(feature = "stripe")]
     pub(crate) fn subscribed(self, says: Subscribed) -> Self {
         self.with(Edit::Subscribed(says))
     }
 
-    /// Sets or takes away its billing account.
+    /// Sets or clears its billing account.
     pub fn account(self, account: Option<String>) -> Self {
         self.with(Edit::Account(account))
     }
 
-    /// Why: stands in the history beside the changes.
+    /// The reason: recorded in the history beside the changes.
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self
     }
 
-    /// Makes the changes, and the tenant if it is not there. If nothing would change, nothing is
-    /// written, not even the note.
+    /// Applies the changes, and creates the tenant if it is missing. If nothing would change,
+    /// nothing is written, not even the note.
     pub async fn save(self) -> Result<Tenant, DirectoryError> {
         self.check()?;
         let surrogate = match &self.target {
@@ -301,7 +300,7 @@ impl TenantEdit {
             let before = self.directory.read_record(surrogate).await?;
             let edits = self.still_to_make(surrogate, before.as_deref()).await?;
             let Some((after, announced)) = self.next(surrogate, before.as_deref(), edits)? else {
-                // `next` finds nothing to change only where there is a tenant.
+                // `next` is without changes only where there is a tenant.
                 return before.map(|it| self.directory.handle(it)).ok_or(DirectoryError::NoTenant);
             };
             let held = before.iter().flat_map(|before| &before.grants);
@@ -316,7 +315,7 @@ impl TenantEdit {
         Err(DirectoryError::Busy)
     }
 
-    /// The changes without the grants that were given and have ended.
+    /// The changes, except for grants that were given and have ended.
     async fn still_to_make(
         &self,
         surrogate: Surrogate,
@@ -324,7 +323,7 @@ impl TenantEdit {
     ) -> Result<Vec<Edit>, DirectoryError> {
         let mut edits = Vec::with_capacity(self.edits.len());
         for edit in &self.edits {
-            // One that is made now has no grants yet.
+            // A tenant being created has no grants yet.
             if let (Edit::Grant(grant), Some(before)) = (edit, before)
                 && !before.grants.iter().any(|held| held.id == grant.id)
                 && self.directory.was_given(surrogate, grant).await?
@@ -336,7 +335,7 @@ impl TenantEdit {
         Ok(edits)
     }
 
-    /// The next version and what the history says of it; `None` if nothing changes.
+    /// The next version and its history entry; `None` if nothing changes.
     fn next(
         &self,
         surrogate: Surrogate,
@@ -402,7 +401,7 @@ fn grants_in(edits: &[Edit]) -> impl Iterator<Item = &Grant> {
 }
 
 impl Directory {
-    /// Tells what came of a change: this process at once, and the others.
+    /// Publishes the outcome of a change: to this process at once, and to the others.
     async fn told(
         &self,
         is_new: bool,
@@ -414,14 +413,14 @@ impl Directory {
             Ok(Some(record)) => {
                 feed.changed(record);
                 match is_new {
-                    // It is in no memory yet; its name may be known as one that has no tenant.
+                    // No cache holds it yet, but its name may be cached as one without a tenant.
                     true => feed.tell(News::Made(name_tag(&record.id))),
                     false => feed.announce(News::Tenant(surrogate)),
                 }
                 feed.announced().await;
             }
             Ok(None) => {}
-            // It may have been made all the same. The caller is not kept waiting.
+            // It may have been made anyway. The caller is not kept waiting.
             Err(DirectoryError::Store(error)) if error.kind == StoreErrorKind::Unknown => {
                 feed.tell(News::Tenant(surrogate));
             }
@@ -430,7 +429,8 @@ impl Directory {
         made
     }
 
-    /// Announces a version and writes it over the one before; `None` if that is no longer there.
+    /// Announces a version and writes it over the previous one; `None` if that is no longer
+    /// current.
     async fn commit(
         &self,
         before: Option<&TenantRecord>,

@@ -1,16 +1,16 @@
-//! What a change of the directory can fail with.
+//! Errors of directory changes.
 
 use crate::store::StoreError;
 
-/// Why a change of the directory was not made. No message holds a credential.
+/// The reason a change of the directory was not made. No message holds a credential.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryError {
-    /// The store did not do it. If its kind is `Unknown`, the change may have been made: make the
-    /// same change again, nothing is done twice.
+    /// The store failed. If its kind is `Unknown`, the change may have been made: make the same
+    /// change again, nothing is done twice.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The outer id cannot be one.
+    /// The outer id is not valid.
     #[error("a tenant id has 1 to 256 characters and no control characters")]
     TenantId,
     /// There is no such tenant.
@@ -33,7 +33,7 @@ pub enum DirectoryError {
         /// Most units.
         most: u64,
     },
-    /// The tenant's plan does not limit the meter of a grant, so that nothing would be spent of it.
+    /// The tenant's plan does not limit the meter of a grant, so that none of it would be spent.
     #[error(
         "the plan {plan:?} does not limit {meter:?}, so that nothing would be spent of the grant: \
          write `quota.{meter}` in the plan, or give the tenant one that has it"
@@ -44,7 +44,7 @@ pub enum DirectoryError {
         /// The plan that the tenant would be on.
         plan: String,
     },
-    /// An override's changes are not what a `[tenant.x]` table may hold.
+    /// An override's changes are not valid in a `[tenant.x]` table.
     #[error("override: {0}")]
     Changes(String),
     /// An exception without a reason.
@@ -53,12 +53,12 @@ pub enum DirectoryError {
     /// A text is empty or too long.
     #[error("{what} must have 1 to {most} characters and no control characters")]
     Text {
-        /// What it is.
+        /// Name of the text.
         what: &'static str,
         /// Most characters.
         most: usize,
     },
-    /// The record has no room.
+    /// The record is full.
     #[error("a tenant has at most {most} {what}: let one end first")]
     TooMany {
         /// What there are too many of.
@@ -66,19 +66,19 @@ pub enum DirectoryError {
         /// Most of them.
         most: usize,
     },
-    /// A grant with this id is there and says something else.
+    /// A grant with this id exists and differs.
     #[error("the grant {0:?} is there already and differs: a new grant needs a new id")]
     GrantDiffers(String),
-    /// Others changed the tenant at the same time, again and again.
+    /// Concurrent changes of the tenant kept interfering.
     #[error("others keep changing this tenant: try again")]
     Busy,
     /// No pepper to hash a new key with.
     #[error("keys need a pepper: write pepper = [{{ id = \"1\", env = \"TALLYGATE_PEPPER\" }}]")]
     NoPepper,
-    /// The imported credential is another tenant's, or was revoked.
+    /// The imported credential belongs to another tenant, or was revoked.
     #[error("this credential is in use by another tenant, or was revoked")]
     CredentialTaken,
-    /// The customer at the billing service is another tenant's.
+    /// The customer at the billing service belongs to another tenant.
     #[error("this customer belongs to another tenant")]
     CustomerTaken,
     /// The tenant has no such key.
@@ -95,14 +95,14 @@ impl From<crate::random::Error> for DirectoryError {
     }
 }
 
-/// Passes a text of 1 to `most` characters without controls.
+/// Accepts a text of 1 to `most` characters without controls.
 pub(super) fn check_text(
     text: &str,
     what: &'static str,
     most: usize,
 ) -> Result<(), DirectoryError> {
     let legal = !text.is_empty() && text.chars().count() <= most;
-    // Tabs and line ends stand in TOML and in notes; nothing else that is invisible does.
+    // Tabs and line ends occur in TOML and in notes; no other invisible characters do.
     let visible = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
     if legal && text.chars().all(visible) {
         return Ok(());

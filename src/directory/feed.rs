@@ -1,25 +1,24 @@
-//! The feed of changes: what was changed just now, so that nobody believes for long what it read
-//! before.
+//! The feed of changes: recent changes, so that no process trusts outdated reads for long.
 //!
 //! # Laws
 //!
 //! 1. A change is announced after it was made, and an announcement says only what to read again: it
-//!    may come twice, or of a change that did not happen, and does no harm.
-//! 2. The process that makes a change knows of it before it is announced, and before what made
-//!    it is answered.
-//! 3. A shard of the feed keeps [`KEPT`] announcements, the newest of what was made and of what was
-//!    changed, and counts all there ever were of each. A reader that finds more new ones of a kind
-//!    than are kept of it knows that it has missed some of that kind. [`KEPT_MADE`] places are for
-//!    what was made, and all others for what was changed before anything else: thousands of new
-//!    tenants put nothing in doubt but what is unknown, and a new key is heard of whatever was
-//!    changed before it. Announcements that are given up before they are written count as missed
-//!    of both kinds.
-//! 4. An announcement that cannot be written now is tried again with the next look at the feed. One
-//!    whose process dies is never made: that change is seen by its age, like any before there was a
-//!    feed.
+//!    may come twice, or for a change that did not happen, and does no harm.
+//! 2. The process that makes a change learns of it before it is announced, and before the caller is
+//!    answered.
+//! 3. A shard of the feed keeps [`KEPT`] announcements, the newest of creations and of changes, and
+//!    counts all there ever were of each kind. A reader that finds more new ones of a kind than are
+//!    kept knows that it has missed some of that kind. [`KEPT_MADE`] places are reserved for
+//!    creations, and all others go to changes first: thousands of new tenants cast doubt only on
+//!    unknown names, and a new key is announced whatever was changed before it. Announcements that
+//!    are given up before they are written count as missed of both kinds.
+//! 4. An announcement that cannot be written now is retried with the next look at the feed. One
+//!    whose process dies is never made: that change is picked up when cached reads age out, as if
+//!    there were no feed.
 //!
 //! One query reads all shards, which together have fewer than 4 KB: one unit of DynamoDB. A write
-//! goes to any shard, so that many writers seldom meet, and brings all that waits in its process.
+//! goes to any shard, so that many writers seldom collide, and carries everything that waits in its
+//! process.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -33,14 +32,14 @@ use crate::store::{Page, Written};
 /// Items of the feed.
 const SHARDS: u8 = 4;
 
-/// Announcements in a shard: 17 bytes each, so that an item stays below 1 KB, which is one unit to
-/// write.
+/// Announcements in a shard: 17 bytes each, so that an item stays below 1 KB, which is one write
+/// unit.
 const KEPT: usize = 50;
 
-/// Of these, how many are for what was made, if there are so many.
+/// Places of these that are reserved for creations.
 const KEPT_MADE: usize = 10;
 
-/// Most announcements that wait in a process: the readers' memory is of that many, and whoever
+/// Most announcements waiting in a process: the feed holds no more than that, and a reader that
 /// finds a gap reads everything again.
 const WAITING: usize = SHARDS as usize * KEPT;
 
@@ -48,26 +47,26 @@ const WAITING: usize = SHARDS as usize * KEPT;
 /// look at the feed, a second later.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(1);
 
-/// Writes of one announcement, each at another shard: others were faster, or the answer was lost.
+/// Writes of one announcement, each at another shard, after concurrent writes or lost answers.
 const TRIES: u8 = 16;
 
 const FORMAT: i64 = 1;
-/// How many changes were ever announced, and how much that was made.
+/// How many changes, and how many creations, were ever announced.
 const CHANGED: &str = "c";
 const MADE: &str = "m";
 const RING: &str = "ring";
 
-/// Bytes of one announcement: its kind, and of what it is.
+/// Bytes of one announcement: its kind and its subject.
 const ENTRY: usize = 17;
 
-/// What there is to know of a change.
+/// The content of an announcement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum News {
     /// This tenant's record has changed.
     Tenant(Surrogate),
     /// A key of this tenant was revoked.
     Revoked(Surrogate),
-    /// A credential or a tenant of this name was made, which may have been unknown before. See
+    /// A credential or a tenant of this name was created, which may have been unknown before. See
     /// [`credential_tag`] and [`name_tag`].
     Made(u128),
 }
@@ -78,25 +77,25 @@ impl News {
     }
 }
 
-/// How a credential is named in [`News::Made`]: the beginning of its hash.
+/// The tag of a credential in [`News::Made`]: the beginning of its hash.
 pub(crate) fn credential_tag(hash: &crate::identity::CredentialHash) -> u128 {
     let (first, _) = hash.hash.split_at(16);
     first.iter().fold(0, |tag, byte| tag << 8 | u128::from(*byte))
 }
 
-/// How a tenant is named in [`News::Made`] that has just got its surrogate.
+/// The tag in [`News::Made`] of a tenant that has just got its surrogate.
 pub(crate) fn name_tag(id: impl AsRef<[u8]>) -> u128 {
     use sha2::{Digest, Sha256};
-    // A key may be stored as its plain SHA-256: the name of a tenant must not look like one.
+    // A key may be stored as its plain SHA-256: a tenant's tag must not collide with one.
     let hash = Sha256::new_with_prefix(b"tenant\0").chain_update(id.as_ref()).finalize();
     hash.iter().take(16).fold(0, |tag, byte| tag << 8 | u128::from(*byte))
 }
 
-/// Who keeps in memory what the directory says.
+/// A cache of directory data.
 pub(crate) trait Hears: Send + Sync + 'static {
-    /// A tenant's record stands so since just now.
+    /// A tenant's record has just changed to this.
     fn changed(&self, record: &Arc<TenantRecord>);
-    /// Something has changed, here or in another process, and is to be read again.
+    /// Something has changed, here or in another process, and must be read again.
     fn hear(&self, news: News);
 }
 
@@ -107,7 +106,7 @@ pub(super) struct Untold<'a> {
 }
 
 impl Untold<'_> {
-    /// What became of the change is known, and is announced by its maker.
+    /// The outcome of the change is known, and its maker announces it.
     pub(super) fn known(mut self) {
         self.news = None;
     }
@@ -119,35 +118,35 @@ impl Drop for Untold<'_> {
     }
 }
 
-/// How far a reader has come, shard by shard.
+/// A reader's position in each shard.
 #[derive(Debug, Default)]
 pub(crate) struct FeedPosition([Option<AnnouncedCount>; SHARDS as usize]);
 
-/// How many were ever announced in a shard, of what was made and of what was changed.
+/// How many creations and changes were ever announced in a shard.
 #[derive(Clone, Copy, Debug, Default)]
 struct AnnouncedCount {
     made: i64,
     changed: i64,
 }
 
-/// What a look at the feed came to.
+/// The result of a look at the feed.
 #[derive(Debug, Default)]
 pub(crate) struct FeedLook {
-    /// What is new since the last look.
+    /// Announcements since the last look.
     pub(crate) news: Vec<News>,
-    /// More has changed than that.
+    /// Further changes were missed.
     pub(crate) missed: bool,
-    /// More was made.
+    /// Further creations were missed.
     pub(crate) missed_made: bool,
 }
 
 impl FeedLook {
-    /// Takes in the new ones of a shard.
+    /// Adds a shard's new announcements.
     fn take(&mut self, before: Option<AnnouncedCount>, count: AnnouncedCount, ring: &[News]) {
         let kept = |is_made| ring.iter().filter(|news| news.is_made() == is_made).count();
         let new = |before: Option<i64>, now: i64, kept: usize| match before {
             None => (kept, false),
-            // A table that was restored from a backup counts from before.
+            // A table that was restored from a backup has an older count.
             Some(before) if now < before => (kept, true),
             Some(before) => {
                 let new = usize::try_from(now - before).unwrap_or(usize::MAX);
@@ -176,16 +175,16 @@ pub(crate) struct Feed {
     is_shared: bool,
     hears: OnceLock<Weak<dyn Hears>>,
     waiting: Mutex<FeedWaiter>,
-    /// Its holder writes for all that wait: so the writes of one process do not meet.
+    /// Its holder writes for all that wait, so that the writes of one process do not collide.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct FeedWaiter {
     news: VecDeque<News>,
-    /// How many were written or given up, so that each can tell whether its own were.
+    /// How many were written or given up, so that each caller can tell whether its own were.
     done: u64,
-    /// Given up for want of room: the readers are to know that something is missing.
+    /// Given up for want of room: readers must learn that something is missing.
     dropped: i64,
 }
 
@@ -196,19 +195,19 @@ impl Feed {
         Self { store, space, is_shared, hears, waiting, turn }
     }
 
-    /// From now on changes made here are told to this.
+    /// From now on changes made here are reported to this listener.
     pub(crate) fn heard_by(&self, hears: Weak<dyn Hears>) {
         let _ = self.hears.set(hears); // there is one gate to a directory
     }
 
-    /// A tenant's record was changed here, and stands so now.
+    /// A tenant's record was changed here to this.
     pub(super) fn changed(&self, record: &Arc<TenantRecord>) {
         if let Some(hears) = self.hears.get().and_then(Weak::upgrade) {
             hears.changed(record);
         }
     }
 
-    /// Tells this process, and has the others told with [`announced`](Self::announced).
+    /// Notifies this process, and queues the news for the others ([`announced`](Self::announced)).
     pub(super) fn tell(&self, news: News) {
         if let Some(hears) = self.hears.get().and_then(Weak::upgrade) {
             hears.hear(news);
@@ -216,13 +215,13 @@ impl Feed {
         self.announce(news);
     }
 
-    /// Tells so when it is dropped: the future that makes a change may be dropped while its write
-    /// is under way, and the change is made all the same.
+    /// Notifies when dropped: the future that makes a change may be dropped while its write is
+    /// under way, and the change is made anyway.
     pub(super) fn tell_in_any_case(&self, news: News) -> Untold<'_> {
         Untold { feed: self, news: Some(news) }
     }
 
-    /// Has the others told with [`announced`](Self::announced).
+    /// Queues the news for the others ([`announced`](Self::announced)).
     pub(super) fn announce(&self, news: News) {
         if !self.is_shared {
             return;
@@ -236,8 +235,8 @@ impl Feed {
         waiting.news.push_back(news);
     }
 
-    /// Returns when what this process has announced so far is written, or could not be for a while:
-    /// then it waits for the next call of this.
+    /// Returns when the announcements of this process so far are written, or could not be for a
+    /// while: then they wait for the next call of this.
     pub(crate) async fn announced(&self) {
         if !self.is_shared {
             return;
@@ -262,9 +261,9 @@ impl Feed {
         }
     }
 
-    /// Writes what waits, as much as goes into a shard: of changes no more than have a place for
-    /// sure, which the readers then hear of. What a writer that is cut off has written
-    /// is written again by the next.
+    /// Writes waiting announcements, as many as fit into a shard: no more changes than have
+    /// guaranteed places, so that readers see them all. Announcements written by a writer that was
+    /// cut off are written again by the next.
     async fn write(&self) -> Result<(), StoreError> {
         let (some, dropped) = {
             let waiting = self.waiting();
@@ -282,7 +281,7 @@ impl Feed {
         let first = crate::random::u64().map_err(|_| busy())?;
         for n in 0..u64::from(TRIES) {
             let shard = (first.wrapping_add(n) % u64::from(SHARDS)) as u8;
-            // Two tries at each shard: the first may not know how it stands.
+            // Two tries at each shard: the first may not know its current item.
             let mut stands = None;
             for _ in 0..2 {
                 let write = self.entry(shard, stands.as_ref(), &some, dropped)?;
@@ -306,7 +305,7 @@ impl Feed {
         Err(busy())
     }
 
-    /// The write that adds these to a shard that stands so.
+    /// The write that adds these to a shard with this current item.
     fn entry(
         &self,
         shard: u8,
@@ -327,7 +326,7 @@ impl Feed {
             of_made -= usize::from(gives_way);
         }
         let bytes = ring.iter().flat_map(|news| packed(*news)).collect();
-        // What is not to be had counts all the same: with more than are kept a gap is sure.
+        // Lost announcements count too: adding more than are kept makes the gap visible.
         let gap = if dropped > 0 { KEPT as i64 + 1 } else { 0 };
         let made = some.iter().filter(|news| news.is_made()).count() as i64;
         let changed = some.len() as i64 - made;
@@ -358,7 +357,7 @@ impl Feed {
         self.is_shared
     }
 
-    /// What was announced since the last look: one query. A first look has all that is kept.
+    /// Announcements since the last look: one query. A first look returns all that are kept.
     pub(crate) async fn look(&self, seen: &mut FeedPosition) -> Result<FeedLook, StoreError> {
         let pk = self.space.changes(0).pk;
         let mut query = Query { pk, from: String::new(), until: None, limit: SHARDS.into() };
@@ -376,7 +375,7 @@ impl Feed {
             let Some(next) = next else { break };
             query.from = next;
         }
-        // Nothing was ever announced in those that are not there.
+        // Missing shards have had no announcements.
         seen.0.iter_mut().for_each(|shard| *shard = Some(shard.unwrap_or_default()));
         Ok(heard)
     }
@@ -436,7 +435,7 @@ mod tests {
     use crate::store::{Key, Memory, Promise, StoreFuture};
     use crate::testing::{Faulty, Odds};
 
-    /// A store in memory as several processes see it.
+    /// A store in memory, shared by several processes.
     #[derive(Clone)]
     struct Shared(Faulty);
 
@@ -513,7 +512,7 @@ mod tests {
                 assert_eq!((first.news, first.missed), (vec![tenant(0)], false));
             }
         }
-        // Four shards, of which each has had a part: one of them more than it keeps.
+        // Four shards with a part each: one of them more than it keeps.
         (0..WAITING as u128).for_each(|n| writer.announce(tenant(n)));
         writer.announced().await;
         assert!(reader.look(&mut seen).await.unwrap().missed);

@@ -1,8 +1,8 @@
-//! Grants that have left their tenant's record: on record for good as they were given, so that none
-//! is given twice, whatever a plan file makes of its expiry later.
+//! Grants that have left their tenant's record: kept for good as they were given, so that none is
+//! given twice, even if a plan file later changes its expiry.
 //!
-//! A grant is in the record until long after its end, and here from before it leaves that: nobody
-//! who looks in both finds it in neither.
+//! A grant is in the record until long after its end, and here from before it leaves that: a look
+//! in both always finds it.
 
 #[cfg(feature = "stripe")]
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ impl Directory {
         Ok(self.query_all(pk).await?.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// Puts on record that this was given, and has ended. What was on record stays as it is.
+    /// Records that this grant was given, and has ended. An existing entry stays as it is.
     pub(crate) async fn note_past_grant(
         &self,
         tenant: Surrogate,
@@ -54,7 +54,7 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// If another was, under the same id.
+    /// If a different one was, under the same id.
     pub(super) async fn was_given(
         &self,
         tenant: Surrogate,
@@ -68,7 +68,7 @@ impl Directory {
         }
     }
 
-    /// Puts on record what leaves the record with this change, or does not come into it.
+    /// Records grants that leave the record with this change, or do not enter it.
     pub(super) async fn note_leaving(
         &self,
         after: &TenantRecord,

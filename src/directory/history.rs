@@ -3,13 +3,13 @@
 //! # Law
 //!
 //! An entry is written *before* its change, as an intent: it names the version the record will
-//! have, its own random id, and the id of the entry that made the version before (its parent). The
-//! record holds the id of the entry that made it. So what happened is the chain of parents from the
-//! record back, and nothing else: an entry whose writer died or was overtaken is not on it.
+//! have, its own random id, and the id of the entry that made the previous version (its parent).
+//! The record holds the id of the entry that made it. So the chain of parents from the record back
+//! is what happened, and nothing else: an entry whose writer died or was overtaken is not on it.
 //!
-//! A change of a key is an entry without a version; whether it happened, the key itself says.
+//! A change of a key is an entry without a version; the key itself says whether it happened.
 //!
-//! Entries are ordered by the clocks of those who wrote them, the chain is not.
+//! Entries are ordered by their writers' clocks, the chain is not.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,11 +30,11 @@ const ID: &str = "id";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryEntry {
-    /// When it was announced, Unix milliseconds by the clock of whoever did.
+    /// Time of its announcement, Unix milliseconds by its writer's clock.
     pub at_ms: i64,
-    /// What was changed.
+    /// The changes.
     pub edits: Vec<Edit>,
-    /// Why.
+    /// The reason.
     pub note: Option<String>,
     /// Whether it happened.
     pub outcome: Outcome,
@@ -45,7 +45,7 @@ pub struct HistoryEntry {
 pub enum Outcome {
     /// It did.
     Happened,
-    /// It still may: whoever announced it is at work, or has died.
+    /// It still may: its writer is at work, or has died.
     Pending,
     /// It did not and never will: another change came first.
     Never,
@@ -85,13 +85,13 @@ impl Directory {
             ],
         };
         match make(&*self.inner.store, write).await? {
-            // Nobody else draws this id, so what is there after a lost reply is ours.
+            // This id is unique to us, so an item found after a lost reply is ours.
             Made::Yes(_) | Made::Perhaps(Some(_)) => Ok(id),
             Made::No(_) | Made::Perhaps(None) => Err(DirectoryError::Busy),
         }
     }
 
-    /// Whether the record that stands came from this change, at once or by way of others.
+    /// Whether the current record came from this change, directly or through others.
     pub(super) async fn has_happened(
         &self,
         stands: &TenantRecord,
@@ -110,7 +110,7 @@ impl Directory {
     ) -> Result<Vec<HistoryEntry>, StoreError> {
         let entries = self.entries(tenant).await?;
         let keys = self.list_keys(tenant).await?;
-        // The record last: what was announced by then is judged by what stands after it.
+        // The record last: entries announced by then are judged by the record after them.
         let stands = self.read_record(tenant).await?;
         let (version, change) = stands.map_or((0, 0), |record| (record.version, record.change));
         let chain = chain(&entries, change);
@@ -118,7 +118,7 @@ impl Directory {
             0 => of_key(&entry.edits, &keys),
             _ if chain.contains(&id) => Outcome::Happened,
             next if next == version.saturating_add(1) && entry.parent == change => Outcome::Pending,
-            // Announced and made between our two reads of it.
+            // Announced and made between our two reads.
             next if next > version => Outcome::Pending,
             _ => Outcome::Never,
         };
@@ -141,13 +141,13 @@ impl Directory {
     }
 }
 
-/// The ids of the entries that made the version made by `last`, and those before it.
+/// The ids of the entries that made the version made by `last`, and all earlier ones.
 fn chain(entries: &[(u64, Announced)], last: u64) -> HashSet<u64> {
     let of_record = entries.iter().filter(|(_, entry)| entry.version > 0);
     let parents: HashMap<u64, u64> = of_record.map(|(id, entry)| (*id, entry.parent)).collect();
     let mut chain = HashSet::new();
     let mut next = last;
-    // An id is met once: damage cannot make this run for ever.
+    // Each id is visited once: damage cannot make this run for ever.
     while next != 0 && chain.insert(next) {
         next = parents.get(&next).copied().unwrap_or(0);
     }

@@ -1,9 +1,9 @@
-//! Credentials of a tenant: made, imported, listed, revoked.
+//! Credentials of a tenant: created, imported, listed, revoked.
 //!
-//! A credential is two items: `C#scheme#hash` says whose it is and whether it was revoked, and is
+//! A credential is two items: `C#scheme#hash` holds its tenant and whether it was revoked, and is
 //! the truth; `T#tenant#C / id` lists it. It is listed first and usable second, so that a writer's
-//! death leaves at worst a listed key that nobody was ever shown. It is revoked first and listed as
-//! revoked second. Either is completed by doing it again.
+//! death leaves at worst a listed key that was never shown. It is revoked first and listed as
+//! revoked second. Either is completed by repeating it.
 
 use super::edit::MAX_NAME;
 use super::error::check_text;
@@ -14,7 +14,7 @@ use crate::identity::{ApiKey, CredentialHash, hex};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, StoreError, StoreErrorKind, Value, When, Write};
 
-/// Most keys of a tenant that work at once.
+/// Most working keys of a tenant.
 const MAX_KEYS: usize = 1_000;
 
 const FORMAT: i64 = 1;
@@ -26,10 +26,10 @@ const HASH: &str = "hash";
 const MADE: &str = "made";
 const REVOKED: &str = "revoked";
 
-/// A key that was just made: the only time it is there in plain text.
+/// A newly created key: the only time it is available in plain text.
 #[derive(Clone)]
 pub struct NewKey {
-    /// Its id, by which it is listed and revoked.
+    /// Its id, used to list and revoke it.
     pub id: String,
     /// Its name.
     pub name: String,
@@ -49,7 +49,7 @@ impl std::fmt::Debug for NewKey {
     }
 }
 
-/// What can be said of a key.
+/// Public data of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyInfo {
@@ -57,7 +57,7 @@ pub struct KeyInfo {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// How it is hashed: `hmac-ID` with the pepper's id, or `sha256`.
+    /// Its hash scheme: `hmac-ID` with the pepper's id, or `sha256`.
     pub scheme: String,
     /// When it was made or imported, Unix milliseconds.
     pub made_ms: i64,
@@ -72,7 +72,7 @@ pub enum KeyState {
     Active,
     /// It did until it was revoked.
     Revoked,
-    /// It never did: its making was cut short, and it was shown to nobody.
+    /// It never did: its creation was cut short, and it was never shown.
     Incomplete,
 }
 
@@ -89,7 +89,7 @@ impl Directory {
         Ok(NewKey { id, name: name.to_owned(), key })
     }
 
-    /// Makes the credential this tenant's and returns the id of its key.
+    /// Assigns the credential to this tenant and returns the id of its key.
     pub(super) async fn add_key(
         &self,
         tenant: Surrogate,
@@ -114,7 +114,7 @@ impl Directory {
             Made::No(Some(item)) | Made::Perhaps(Some(item)) => {
                 let held = CredentialItem::read(&item)?;
                 if held.key != id {
-                    // Somebody was faster; our listing names a key that is theirs.
+                    // Another tenant was faster; our listing names a key that is theirs.
                     self.unlist(tenant, &id).await?;
                 }
                 held.adopt(tenant)
@@ -153,7 +153,7 @@ impl Directory {
             return Ok(());
         }
         self.announce_key(tenant, Edit::KeyRevoked { id: id.to_owned() }).await?;
-        // Also where it fails: it may have been revoked all the same.
+        // Even on failure: it may have been revoked anyway.
         let untold = self.inner.feed.tell_in_any_case(News::Revoked(tenant));
         let revoked = self.revoke_credential(tenant, id, &listed.hash).await;
         drop(untold);
@@ -168,7 +168,7 @@ impl Directory {
         Ok(())
     }
 
-    /// The truth about a key changes here.
+    /// Changes the credential item, which is the truth about a key.
     async fn revoke_credential(
         &self,
         tenant: Surrogate,
@@ -186,21 +186,22 @@ impl Directory {
             change: vec![Change::Set(REVOKED.into(), Value::Int(self.now_ms()))],
         };
         match make(&*self.inner.store, revoke).await? {
-            // Revoked already, or under this id no key that ever worked.
+            // Already revoked, or no key that ever worked under this id.
             Made::Yes(_) | Made::No(Some(_)) | Made::Perhaps(Some(_)) => return Ok(()),
             Made::No(None) | Made::Perhaps(None) => {}
         }
-        // Its making was cut short, or is slow: it must not begin to work after this.
+        // Its creation was cut short, or is slow: it must not begin to work after this.
         let never = credential(key, tenant, id, Some(self.now_ms()));
         match make(&*self.inner.store, never).await? {
             Made::Yes(_) => Ok(()),
             Made::Perhaps(Some(item)) if CredentialItem::read(&item)?.revoked => Ok(()),
-            // It has begun to work in between: revoking it again will find it.
+            // It began to work in between: another revocation will find it.
             _ => Err(DirectoryError::Busy),
         }
     }
 
-    /// Whose this credential is, tried in order; `None` if it is nobody's or was revoked.
+    /// The tenant of this credential, with hashes tried in order; `None` if it is unknown or
+    /// revoked.
     pub(super) async fn find_credential(
         &self,
         hashes: &[CredentialHash],
@@ -283,7 +284,7 @@ impl CredentialItem {
         Ok(Self { tenant, key: key.to_owned(), revoked: item.int(REVOKED).is_some() })
     }
 
-    /// The id of the key, if it is this tenant's and works.
+    /// The id of the key, if it belongs to this tenant and works.
     fn adopt(self, tenant: Surrogate) -> Result<String, DirectoryError> {
         if self.tenant == tenant && !self.revoked {
             return Ok(self.key);

@@ -7,16 +7,17 @@
 //!    directory alone, and no outer id can forge the key of another tenant's counters.
 //! 2. An outer id has one surrogate for good: the name is claimed first, if it is free, and the
 //!    record is made second. A creation that died in between is completed by the next.
-//! 3. A record is written whole and only over the version it was made from, so no change is lost
-//!    to another.
-//! 4. Every change stands in the history before it is made; what was announced and
-//!    never happened is told apart by the chain of the records' changes.
+//! 3. A record is written whole and only over the version it was made from, so concurrent changes
+//!    do
+//!    not lose each other.
+//! 4. Every change is in the history before it is made; announced changes that never happened are
+//!    distinguished by the chain of the records' changes.
 //! 5. A credential is listed before it can be used and revoked before it is listed as revoked: none
 //!    works that cannot be seen.
-//! 6. After a lost reply the identical write is repeated, and the item says what came of it.
+//! 6. After a lost reply the identical write is repeated, and the item shows the outcome.
 //!
-//! 7. A change is told to the gate of this process before it is answered, and announced to the
-//!    others (`feed`), who look once a second.
+//! 7. A change is reported to the gate of this process before it is answered, and announced to the
+//!    others (`feed`), which look once a second.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -54,12 +55,12 @@ pub use keys::{KeyInfo, KeyState, NewKey};
 pub(crate) use record::PackedRecord;
 pub use record::{Grant, Override, PaymentState, TenantRecord};
 
-/// Most keys or history entries that are read for a list. Counted by item, for pages may be short.
+/// Most keys or history entries read for a list. Counted by item, because pages may be short.
 const MAX_LISTED: usize = 100_000;
 
-/// What the words in a change must mean something to: the catalog, through whoever owns it.
+/// Validation of the names in a change against the catalog.
 ///
-/// A closure from a plan's name to whether there is one will do where nothing else is checked.
+/// A closure from a plan's name to whether it exists will do where nothing else is checked.
 pub(crate) trait Check: Send + Sync + 'static {
     /// Whether there is such a plan.
     fn has_plan(&self, name: &str) -> bool;
@@ -68,7 +69,7 @@ pub(crate) trait Check: Send + Sync + 'static {
         true
     }
     /// Whether a tenant with this record could spend this grant at `now_ms`, Unix milliseconds; the
-    /// error says why not.
+    /// error is the reason why not.
     fn can_spend(
         &self,
         _grant: &Grant,
@@ -77,7 +78,7 @@ pub(crate) trait Check: Send + Sync + 'static {
     ) -> Result<(), DirectoryError> {
         Ok(())
     }
-    /// Whether this TOML could stand in a `[tenant.x]` table; the error says why not.
+    /// Whether this TOML is valid in a `[tenant.x]` table; the error is the reason why not.
     fn changes(&self, _toml: &str) -> Result<(), String> {
         Ok(())
     }
@@ -104,7 +105,7 @@ struct Inner {
     feed: Feed,
 }
 
-/// Whose a credential is.
+/// The owner of a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// The tenant.
@@ -127,12 +128,12 @@ impl Directory {
         Self { inner: Arc::new(Inner { store, space, clock, peppers, check, feed }) }
     }
 
-    /// What was changed lately, here and in other processes.
+    /// Recent changes, here and in other processes.
     pub(crate) fn feed(&self) -> &Feed {
         &self.inner.feed
     }
 
-    /// Changes of the tenant with this outer id, which is made if it is not there.
+    /// Changes of the tenant with this outer id, which is created if missing.
     ///
     /// ```no_run
     /// # async fn example(directory: tallygate::directory::Directory)
@@ -154,13 +155,13 @@ impl Directory {
         Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
     }
 
-    /// The tenant with this surrogate, if it was made.
+    /// The tenant with this surrogate, if it was created.
     pub async fn get(&self, surrogate: Surrogate) -> Result<Option<Tenant>, DirectoryError> {
         Ok(self.read_record(surrogate).await?.map(|record| self.handle(record)))
     }
 
-    /// Whose a credential is, by everything it may be stored as; `None` if it is nobody's or was
-    /// revoked. One read of the store for each hash up to the one that is found.
+    /// The owner of a credential, by all its possible stored hashes; `None` if it is unknown or
+    /// revoked. One read of the store for each hash up to the matching one.
     pub(crate) fn lookup_credential(
         &self,
         hashes: Vec<CredentialHash>,
@@ -187,8 +188,8 @@ impl Directory {
         async move { this.read_name(&id).await }
     }
 
-    /// Notes a tenant's first request, once: later calls change nothing. Returns when it was;
-    /// `None` if there is no such tenant.
+    /// Records a tenant's first request, once: later calls change nothing. Returns its time; `None`
+    /// if there is no such tenant.
     pub(crate) fn first_request(
         &self,
         surrogate: Surrogate,
@@ -248,7 +249,7 @@ impl std::fmt::Debug for Directory {
     }
 }
 
-/// A tenant as it was read or saved, and what can be done with it.
+/// A tenant as it was read or saved, and operations on it.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     directory: Directory,
@@ -256,7 +257,7 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// What the directory held of it.
+    /// Its record as of that time.
     pub fn record(&self) -> &Arc<TenantRecord> {
         &self.record
     }
@@ -271,18 +272,18 @@ impl Tenant {
         self.edit().suspend().note(note).save().await
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub async fn resume(&self, note: &str) -> Result<Self, DirectoryError> {
         self.edit().resume().note(note).save().await
     }
 
-    /// Makes an API key. It is returned in plain text this once.
+    /// Creates an API key, returned in plain text only this once.
     pub async fn new_key(&self, name: &str) -> Result<NewKey, DirectoryError> {
         self.directory.make_key(self.record.surrogate, name).await
     }
 
-    /// Takes over a key from a system that stored the plain SHA-256 of it, and returns its id. The
-    /// same import twice is one key.
+    /// Imports a key from a system that stored its plain SHA-256, and returns its id. The same
+    /// import twice is one key.
     pub async fn import_key_sha256(
         &self,
         name: &str,
@@ -290,13 +291,13 @@ impl Tenant {
     ) -> Result<String, DirectoryError> {
         let hash = CredentialHash::sha256(hash);
         let id = self.directory.add_key(self.record.surrogate, name, &hash).await?;
-        // Unlike one that was drawn just now it may have been tried before.
+        // Unlike a fresh key, it may have been tried before.
         self.directory.inner.feed.tell(News::Made(credential_tag(&hash)));
         self.directory.inner.feed.announced().await;
         Ok(id)
     }
 
-    /// Its keys, also those that were revoked.
+    /// Its keys, including revoked ones.
     pub async fn keys(&self) -> Result<Vec<KeyInfo>, DirectoryError> {
         Ok(self.directory.list_keys(self.record.surrogate).await?)
     }

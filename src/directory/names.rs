@@ -18,7 +18,7 @@ impl Directory {
         item.map(|item| surrogate(&item)).transpose()
     }
 
-    /// The surrogate of this id; a fresh one is claimed for it if it has none.
+    /// The surrogate of this id; claims a fresh one if it has none.
     pub(super) async fn claim_name(&self, id: &str) -> Result<Surrogate, DirectoryError> {
         if let Some(found) = self.read_name(id).await? {
             return Ok(found);
@@ -34,7 +34,7 @@ impl Directory {
         };
         match make(&*self.inner.store, claim).await? {
             Made::Yes(_) => Ok(fresh),
-            // Ours after a lost reply, or another's who was faster: it is the one that stands.
+            // Ours after a lost reply, or that of a faster process: the stored one holds.
             Made::No(Some(item)) | Made::Perhaps(Some(item)) => Ok(surrogate(&item)?),
             Made::No(None) | Made::Perhaps(None) => Err(DirectoryError::Busy),
         }
@@ -46,14 +46,14 @@ impl Directory {
 }
 
 impl Surrogate {
-    /// Draws one.
+    /// Draws a random one.
     pub(crate) fn draw() -> Result<Self, crate::random::Error> {
         let mut random = [0; 16];
         crate::random::fill(&mut random)?;
         Ok(Self::new(u128::from_be_bytes(random)))
     }
 
-    /// Reads what `Display` wrote.
+    /// Parses the `Display` form.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         u128::from_str_radix(text, 16).ok().filter(|_| digits).map(Self::new)

@@ -1,8 +1,8 @@
-//! What the directory holds of a tenant: one item, written whole over the version it was made from.
+//! The directory's record of a tenant: one item, written whole over the version it was made from.
 //!
-//! The item has the attributes `v` (format), `version`, `change` (which history entry made it),
-//! `record` (JSON: it is read by people in a table browser, and rarely written) and `first` (the
-//! first request, set once and beside the rest, because it is no change anybody makes).
+//! The item has the attributes `v` (format), `version`, `change` (the history entry that made it),
+//! `record` (JSON, because people read it in a table browser and it is rarely written) and `first`
+//! (the first request, set once and separately, because it is not an operator's change).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::{DirectoryError, Surrogate};
 use crate::store::layout::{check_format, format};
 use crate::store::{Change, Item, Key, Name, StoreError, StoreErrorKind, Value, When, Write};
 
-/// Most overrides of a tenant that hold at once.
+/// Most overrides of a tenant in force at once.
 const MAX_OVERRIDES: usize = 32;
 /// Most grants of a tenant.
 const MAX_GRANTS: usize = 64;
@@ -29,7 +29,7 @@ const CHANGE: &str = "change";
 const RECORD: &str = "record";
 const FIRST: &str = "first";
 
-/// A tenant, as the directory holds it. Times are Unix milliseconds.
+/// The directory's record of a tenant. Times are Unix milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TenantRecord {
@@ -38,44 +38,44 @@ pub struct TenantRecord {
     pub surrogate: Surrogate,
     /// Its outer id.
     pub id: String,
-    /// The plan that it is on, by name: its live subscription's, else the one assigned to it.
-    /// `None`: the default plan.
+    /// The name of its plan: its live subscription's, else the assigned one. `None`: the default
+    /// plan.
     pub plan: Option<String>,
-    /// Since when it has this plan.
+    /// Start of this plan.
     pub plan_since_ms: i64,
-    /// From where its cycles are counted: when it was made, unless a live subscription, or the
-    /// directory, says another instant.
+    /// Anchor of its cycles: its creation, unless a live subscription, or the directory, sets
+    /// another.
     pub anchor_ms: i64,
-    /// When its first request came: a trial's life begins here.
+    /// Time of its first request: a trial's life begins here.
     #[serde(skip)]
     pub first_request_ms: Option<i64>,
-    /// An operator has suspended it. Apart from payment, so that a paid invoice does not undo it.
+    /// Suspended by an operator. Separate from payment, so that a paid invoice does not undo it.
     pub suspended: bool,
-    /// How it stands with payment.
+    /// Its payment state.
     pub payment: PaymentState,
-    /// Since when it stands so: periods of grace are counted from here.
+    /// Start of that state: grace periods are counted from here.
     pub payment_since_ms: i64,
     /// Exceptions made by operators; a later one wins.
     pub overrides: Vec<Override>,
     /// Units given once.
     pub grants: Vec<Grant>,
-    /// Addons bought on top of its plan, by name, and how many of each.
+    /// Addons bought on top of its plan, by name, with their quantities.
     #[serde(default)]
     pub addons: BTreeMap<String, u64>,
-    /// The billing account it belongs to, if billing knows it.
+    /// Its billing account, if billing knows it.
     pub account: Option<String>,
-    /// Its last subscription, and what it stands before.
+    /// Its last subscription, and the assignments beneath it.
     #[serde(default)]
     pub(super) bought: Option<Box<Bought>>,
-    /// Counts the changes, from 1.
+    /// Number of changes, from 1.
     #[serde(skip)]
     pub version: u64,
-    /// Which history entry made this version.
+    /// The history entry that made this version.
     #[serde(skip)]
     pub(super) change: u64,
 }
 
-/// How a tenant stands with payment; what each state means is in `[billing]`.
+/// Payment state of a tenant; `[billing]` defines the effect of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -96,13 +96,13 @@ pub enum PaymentState {
 /// An exception made by an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
-    /// What it changes, in the words of a `[tenant.x]` table (TOML).
+    /// Its changes, in the words of a `[tenant.x]` table (TOML).
     pub changes: String,
     /// First instant at which it no longer holds.
     pub until_ms: Option<i64>,
-    /// Why it is there.
+    /// The reason.
     pub note: String,
-    /// When it was made.
+    /// Creation time.
     pub at_ms: i64,
 }
 
@@ -110,22 +110,22 @@ pub struct Override {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// Its id, unique within the tenant: the same grant given twice is given once. 1 to 64 of
-    /// letters, digits, `_`, `-` and `.`, because it stands in a key of the table.
+    /// letters, digits, `_`, `-` and `.`, because it is part of a table key.
     pub id: String,
     /// The meter, by name.
     pub meter: String,
-    /// How many whole units of the meter, bytes of one that counts bytes: at least one. Kept as
-    /// units, so that it is worth the same under every plan file.
+    /// Number of whole units of the meter, or bytes for one that counts bytes: at least one. Kept
+    /// as units, so that it is worth the same under every plan file.
     pub units: u64,
-    /// Where it came from: `plan`, `topup`, `operator`, ..
+    /// Its source: `plan`, `topup`, `operator`, ..
     pub source: String,
     /// First instant at which it can no longer be spent.
     pub expires_ms: Option<i64>,
-    /// Why it was given.
+    /// The reason.
     pub note: Option<String>,
 }
 
-/// A record as it is kept in this process's memory: with what its item has beside the JSON.
+/// A record as cached in this process: with its item's attributes outside the JSON.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct PackedRecord<'a> {
     record: Cow<'a, TenantRecord>,
@@ -153,7 +153,7 @@ impl TenantRecord {
         }
     }
 
-    /// A tenant as it begins, before its first version is written.
+    /// A new tenant, before its first version is written.
     pub(crate) fn begin(surrogate: Surrogate, id: &str, now_ms: i64) -> Self {
         Self {
             surrogate,
@@ -175,7 +175,7 @@ impl TenantRecord {
         }
     }
 
-    /// Drops what has ended, which stays in the history, and refuses what does not fit then.
+    /// Drops ended entries, which stay in the history, and fails if the rest is too much.
     pub(super) fn prune(&mut self, now_ms: i64) -> Result<(), DirectoryError> {
         self.overrides.retain(|it| it.until_ms.is_none_or(|until| until > now_ms));
         let grant_ends = |it: &Grant| it.expires_ms.map(|end| end.saturating_add(KEEP_GRANT_MS));
@@ -219,7 +219,7 @@ impl TenantRecord {
         })
     }
 
-    /// The write that notes the first request, once.
+    /// The write that records the first request, once.
     pub(super) fn write_first(key: Key, now_ms: i64) -> Write {
         Write {
             key,
@@ -248,7 +248,7 @@ impl TenantRecord {
     }
 }
 
-/// Attributes are signed; a version never gets there, a change is 64 random bits.
+/// Attributes are signed; a version never gets that high, a change is 64 random bits.
 fn int(n: u64) -> Value {
     Value::Int(n.cast_signed())
 }

@@ -15,10 +15,10 @@ use crate::testing::Faulty;
 
 const NOW: i64 = 1_800_000_000_000;
 
-/// What happens to a write.
+/// The fate of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// It is made, and the reply is lost.
+    /// It is applied, and the reply is lost.
     Reply,
     /// It is lost, and so is the reply.
     Request,
@@ -73,7 +73,7 @@ impl Store for Flaky {
                 let made = self.memory.write(write);
                 Box::pin(async move {
                     made.await?;
-                    // Others come in between the write and its repeat.
+                    // Others interleave between the write and its repeat.
                     for _ in 0..10 {
                         tokio::task::yield_now().await;
                     }
@@ -315,7 +315,7 @@ async fn a_key_whose_making_was_cut_short_never_works_once_it_is_revoked() {
     let tenant = bed.directory.tenant("acme").save().await.unwrap();
     bed.clock.advance(Duration::from_secs(1));
     let hash: [u8; 32] = Sha256::digest(b"sk_legacy_1").into();
-    // History, listing, and then the process dies.
+    // History and listing are written, and then the process dies.
     bed.store.fail(&[(2, Fault::Death)]);
     tenant.import_key_sha256("legacy", hash).await.unwrap_err();
     bed.store.fail(&[]);
@@ -465,7 +465,7 @@ proptest! {
 
     #[test]
     fn changes_made_at_once_are_all_made_whatever_is_lost(
-        // One fewer than a write is tried: with more, a save may rightly end as unknown.
+        // One fewer than the tries of a write: with more, a save may rightly end as unknown.
         lost in proptest::collection::vec(0_usize..24, 0..4),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

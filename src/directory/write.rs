@@ -2,21 +2,21 @@
 
 use crate::store::{Item, Store, StoreError, StoreErrorKind, Write, Written};
 
-/// How often an identical write is made before its outcome is given up as unknown. The store's own
+/// How often an identical write is tried before its outcome is given up as unknown. The store's own
 /// client has waited in between.
 const TRIES: usize = 4;
 
-/// What came of a write.
+/// The outcome of a write.
 pub(super) enum Made {
-    /// It was made: the item as it stands.
+    /// It was applied: the current item.
     Yes(Item),
-    /// A condition failed, and no reply was lost: it was not made.
+    /// A condition failed, and no reply was lost: it was not applied.
     No(Option<Item>),
-    /// A condition failed after a lost reply: it was made if the item shows it.
+    /// A condition failed after a lost reply: it was applied if the item shows it.
     Perhaps(Option<Item>),
 }
 
-/// Makes a write that does not delete, again and again while its outcome is unknown.
+/// Repeats a write that does not delete, while its outcome is unknown.
 pub(super) async fn make(store: &dyn Store, write: Write) -> Result<Made, StoreError> {
     let mut lost = false;
     for _ in 1..TRIES {

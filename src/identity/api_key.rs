@@ -1,12 +1,12 @@
-//! An API key as we make it: `tg_`, 43 random base62 characters (256 bits) and a checksum of 6.
+//! API keys in our own format: `tg_`, 43 random base62 characters (256 bits) and a checksum of 6.
 //!
-//! The checksum lets a mistyped or invented key be refused without asking the store. It is no
-//! secret and proves nothing. Keys that came from elsewhere are not checked, also where they begin
-//! with our prefix, unless the rest is base62 throughout: `tg_demo_1` is somebody's own.
+//! With the checksum a mistyped or invented key is refused without asking the store. It is not
+//! secret and proves nothing. Foreign keys are not checked, even with our prefix, unless the rest
+//! is base62 throughout: `tg_demo_1` may be a valid foreign key.
 
 use sha2::{Digest, Sha256};
 
-/// What every key of ours begins with: greppable, and known to secret scanners by its form.
+/// Prefix of our keys: greppable, and recognised by secret scanners.
 pub(crate) const KEY_PREFIX: &str = "tg_";
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -16,12 +16,12 @@ const CHECK: usize = 6;
 /// Bytes at or above this would favour the first characters of the alphabet: 4 * 62.
 const FAIR: u8 = 248;
 
-/// A freshly made API key, in plain text. It is hashed for the store and shown once.
+/// A freshly generated API key, in plain text. It is hashed for the store and shown once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// Draws a key. Fails if the system has no randomness.
+    /// Generates a key. Fails if the system has no randomness.
     pub fn draw() -> Result<Self, crate::random::Error> {
         let mut key = String::with_capacity(KEY_PREFIX.len() + BODY + CHECK);
         key.push_str(KEY_PREFIX);
@@ -49,7 +49,7 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
-/// Whether the key says that it is ours and cannot be.
+/// Whether the key claims our format but fails its checksum.
 pub(super) fn is_broken(key: &[u8]) -> bool {
     let ours = key.strip_prefix(KEY_PREFIX.as_bytes());
     if !ours.is_some_and(|rest| rest.iter().all(u8::is_ascii_alphanumeric)) {

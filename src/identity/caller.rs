@@ -1,13 +1,14 @@
-//! Identification by the host's own code, and what any identification ends in.
+//! Identification by the host's own code, and the result of any identification.
 
 use std::sync::Arc;
 
 use super::RequestView;
 
-/// Says who calls, before `[[identify]]` is asked.
+/// Identifies the caller, before the `[[identify]]` tables do.
 ///
-/// It is synchronous and asks nobody: what needs the network (a session table, an introspection
-/// endpoint) belongs in a layer of the host's in front, which leaves its finding as a claim.
+/// It is synchronous and makes no calls: lookups over the network (a session table, an
+/// introspection endpoint) belong in a layer of the host's in front, which leaves its result as a
+/// claim.
 ///
 /// ```
 /// use tallygate::identity::{Caller, Identify, Identity, RequestView};
@@ -27,26 +28,25 @@ use super::RequestView;
 /// }
 /// ```
 pub trait Identify: Send + Sync + 'static {
-    /// Who calls.
+    /// Identifies the caller.
     fn identify(&self, view: &dyn RequestView) -> Identity;
 }
 
-/// What an identification ends in.
+/// The result of an identification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// This tenant's caller. Whether there is such a tenant, the directory says. An id that begins
-    /// with `~` is the gate's own, and refused.
+    /// A caller of this tenant; the directory decides whether the tenant exists. An id that begins
+    /// with `~` is reserved for the gate, and refused.
     Tenant(Caller),
-    /// The request presents nothing that this code knows: the `[[identify]]` tables are asked. Only
-    /// what they do not know either is without a caller, and the route's `auth` and `[identity]
-    /// unknown` say what becomes of it.
+    /// The request presents nothing that this code knows: the `[[identify]]` tables go next. If
+    /// they find nothing either, the request has no caller, and the route's `auth` and `[identity]
+    /// unknown` decide its treatment.
     Nobody,
-    /// The request presents something that is wrong: it is refused, also where a credential is
-    /// optional.
+    /// The request presents something invalid: it is refused, even where a credential is optional.
     Refused,
 }
 
-/// A caller: the tenant, and what scopes of it this request is in.
+/// A caller: its tenant, and its scopes within that tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The tenant's outer id.
@@ -55,12 +55,12 @@ pub struct Caller {
     pub key: Option<Arc<str>>,
     /// The user, for limits of scope `user`.
     pub user: Option<Arc<str>>,
-    /// Scopes with a name of the host's: `("workspace", "7")`.
+    /// Scopes with host-defined names: `("workspace", "7")`.
     pub named: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Caller {
-    /// A caller of this tenant, in no narrower scope.
+    /// A caller of this tenant, without a narrower scope.
     pub fn new(tenant: impl Into<Arc<str>>) -> Self {
         Self { tenant: tenant.into(), key: None, user: None, named: Vec::new() }
     }
@@ -79,7 +79,7 @@ impl Caller {
         self
     }
 
-    /// Within this scope of the host's own; the last value of a name counts.
+    /// Within this host-defined scope; the last value of a name counts.
     #[must_use]
     pub fn scope(mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
         let name = name.into();

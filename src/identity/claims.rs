@@ -1,12 +1,12 @@
-//! What somebody in front has verified of a caller already. No framework's types: an adapter finds
-//! it where its framework keeps what belongs to a request.
+//! Claims about a caller, verified by the host or a gateway. No framework's types: an adapter finds
+//! them where its framework keeps request data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What the host or a gateway in front has verified about the caller, as an adapter or a layer of
-/// the host's leaves it in the extensions of a request: what `[[identify]] claim = ".."` reads.
-/// Whatever is here is believed.
+/// Claims that the host or a gateway in front has verified about the caller, left by an adapter or
+/// a host's layer in the extensions of a request: the source for `[[identify]] claim = ".."`. All
+/// of it is trusted.
 ///
 /// ```
 /// use tallygate::identity::Claims;
@@ -25,7 +25,7 @@ impl Claims {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Whether nothing is claimed.
+    /// Whether there are no claims.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -37,7 +37,7 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Claims {
     }
 }
 
-/// Names only: a value may be a person's.
+/// Names only: a value may be personal data.
 impl std::fmt::Debug for Claims {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()

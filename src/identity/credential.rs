@@ -1,10 +1,9 @@
-//! How a credential stands in the store: as HMAC-SHA256 under a pepper, never as it came.
+//! Stored form of a credential: HMAC-SHA256 under a pepper, never plain text.
 //!
 //! A stolen table is useless without the pepper, which is configuration and never in the store.
-//! Peppers have ids and an order, newest first: new credentials are made under the first, and a
-//! lookup tries each, so that one can be rotated without a key changing hands. Plain SHA-256 comes
-//! last, for tables imported from a system that hashed so: it is only as strong as the keys are
-//! long.
+//! Peppers have ids and an order, newest first: new credentials are hashed under the first, and a
+//! lookup tries each, so that one can be rotated without reissuing keys. Plain SHA-256 comes last,
+//! for tables imported from a system that hashed so: it is only as strong as the keys are long.
 
 use std::sync::Arc;
 
@@ -16,12 +15,12 @@ pub(crate) const SCHEME_SHA256: &str = "sha256";
 
 /// Fewest bytes of a pepper: below it a stolen table could be searched.
 const MIN_PEPPER: usize = 16;
-/// Most peppers at once: each costs an unknown credential one read of the store.
+/// Most peppers at once: each costs one read of the store per unknown credential.
 const MAX_PEPPERS: usize = 4;
-/// Longest pepper id: it stands in a key of the table.
+/// Longest pepper id: it is part of a table key.
 const MAX_PEPPER_ID: usize = 32;
 
-/// What a credential is stored and looked up by.
+/// The key under which a credential is stored and looked up.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CredentialHash {
     /// `hmac-ID` with the id of the pepper, or [`SCHEME_SHA256`].
@@ -31,7 +30,7 @@ pub(crate) struct CredentialHash {
 }
 
 impl CredentialHash {
-    /// A digest taken by another system with plain SHA-256.
+    /// A plain SHA-256 digest from another system.
     pub(crate) fn sha256(hash: [u8; 32]) -> Self {
         Self { scheme: SCHEME_SHA256.into(), hash }
     }
@@ -71,8 +70,8 @@ impl Pepper {
         Ok(Self { scheme: format!("hmac-{id}").into(), empty })
     }
 
-    /// What this pepper makes of a constant: two peppers with the same one are the same. The
-    /// constant is no credential that is ever made.
+    /// The hash of a constant under this pepper: equal for equal peppers. The constant is never a
+    /// credential.
     pub(crate) fn check_value(&self) -> CredentialHash {
         self.hash(b"tallygate: which pepper is this?")
     }
@@ -108,7 +107,7 @@ impl Peppers {
         Ok(Self(peppers))
     }
 
-    /// The one that new credentials are made under.
+    /// The pepper for new credentials.
     pub(crate) fn newest(&self) -> Option<&Pepper> {
         self.0.first()
     }
@@ -118,7 +117,7 @@ impl Peppers {
         self.0.iter()
     }
 
-    /// Everything a credential may be stored as, in the order in which to look it up.
+    /// All possible stored hashes of a credential, in lookup order.
     pub(crate) fn hashes(&self, credential: &[u8]) -> Vec<CredentialHash> {
         let mut hashes: Vec<_> = self.0.iter().map(|pepper| pepper.hash(credential)).collect();
         hashes.push(CredentialHash::sha256(Sha256::digest(credential).into()));
@@ -143,7 +142,7 @@ mod tests {
 
     #[test]
     fn hashes_as_rfc_4231_says() {
-        // Test case 6 of RFC 4231: the shortest of its keys that is long enough for a pepper.
+        // Test case 6 of RFC 4231: its shortest key that is long enough for a pepper.
         let hash = Pepper::new("t", &[0xaa; 131])
             .unwrap()
             .hash(b"Test Using Larger Than Block-Size Key - Hash Key First");

@@ -1,4 +1,4 @@
-//! A digest of a request's body, for requests that count once.
+//! Digest of a request's body, for requests that count once.
 
 use sha2::{Digest, Sha256};
 
@@ -11,7 +11,7 @@ pub struct BodyDigest {
 }
 
 impl BodyDigest {
-    /// Of all of a body.
+    /// The digest of a whole body.
     pub fn of(body: &[u8]) -> Self {
         Self { hash: Sha256::digest(body).into(), length: body.len() as u64 }
     }

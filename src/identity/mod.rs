@@ -1,10 +1,10 @@
-//! Who is calling. Identification is synchronous: from a borrowed view of the request to what it
-//! presents, without a look at plans, counters or the store.
+//! Identification of callers. It is synchronous: it turns a borrowed view of the request into what
+//! the request presents, without access to plans, counters or the store.
 //!
-//! `Identifier::present` reads the request, `Identifier::probe` names what it found for the
-//! caches in memory, and only what no cache knows is hashed (`Identifier::hashes`) or verified,
-//! and then looked up in the [directory](crate::directory). A host with its own idea of a caller
-//! writes an [`Identify`] instead.
+//! `Identifier::present` reads the request, `Identifier::probe` derives the in-memory cache key of
+//! the credential, and only on a cache miss is it hashed (`Identifier::hashes`) or verified, and
+//! then looked up in the [directory](crate::directory). A host with its own notion of a caller
+//! implements an [`Identify`] instead.
 //!
 //! The tenant is never read from a body or a query.
 
@@ -43,11 +43,11 @@ pub(crate) use scopes::{ScopeHash, Scopes, line};
 pub(crate) use source::CredentialSource;
 pub(crate) use unknown::UnknownCache;
 
-/// The anonymous tenant. Callers cannot name it; a directory may hold limits for it as for any
-/// other.
+/// The anonymous tenant. Callers cannot name it; a directory may set limits for it as for any other
+/// tenant.
 pub(crate) const ANONYMOUS: &str = "~anonymous";
 
-/// Whether `id` is kept for the gate's own tenants, such as `~anonymous`.
+/// Whether `id` is reserved for the gate's own tenants, such as `~anonymous`.
 pub(crate) fn is_own_id(id: &str) -> bool {
     id.starts_with('~')
 }
@@ -55,9 +55,9 @@ pub(crate) fn is_own_id(id: &str) -> bool {
 /// Most characters of a tenant's outer id.
 pub(crate) const MAX_TENANT_ID: usize = 256;
 
-/// Whether `id` can be the outer id of a tenant of yours: 1 to [`MAX_TENANT_ID`] characters of any
-/// script, no control characters, no tilde at the beginning. Ids that begin with one are the gate's
-/// own: what a caller, a claim or an event names may not be taken for them.
+/// Whether `id` is valid as the outer id of a host's tenant: 1 to [`MAX_TENANT_ID`] characters of
+/// any script, no control characters, no leading tilde. Ids with one are the gate's own: no name
+/// from a caller, a claim or an event may collide with them.
 pub(crate) fn is_tenant_id(id: &str) -> bool {
     if is_own_id(id) {
         return false;
@@ -73,14 +73,14 @@ pub(crate) fn is_tenant_id(id: &str) -> bool {
     }) && n > 0
 }
 
-/// The little that identification and routing see of a request, whatever framework it came through.
+/// The view of a request for identification and routing, independent of its framework.
 pub trait RequestView {
     /// The method, upper case.
     fn method(&self) -> &str;
-    /// The path as it came, still percent-encoded, without the query.
+    /// The raw path, still percent-encoded, without the query.
     fn path(&self) -> &str;
-    /// The query as it came, without the `?`. It tells requests with one idempotency key apart, and
-    /// nothing else.
+    /// The raw query, without the `?`. It only distinguishes requests with the same idempotency
+    /// key.
     fn query(&self) -> Option<&str> {
         None
     }
@@ -88,9 +88,9 @@ pub trait RequestView {
     fn reads(&self) -> Reads {
         Reads::AsItCame
     }
-    /// The pattern that the host's router has matched, as it is written there (`/v1/{id}`), for the
-    /// whole of [`path`](Self::path). It is asked for only where the path alone does not say on
-    /// which route a request is. `None`: there is no router, or it does not say.
+    /// The pattern matched by the host's router, as written there (`/v1/{id}`), for the whole of
+    /// [`path`](Self::path). Used only where the path alone does not determine the request's route.
+    /// `None`: there is no router, or it does not report one.
     fn matched_pattern(&self) -> Option<Cow<'_, str>> {
         None
     }
@@ -98,58 +98,59 @@ pub trait RequestView {
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// Every value of a header, in order, by its lower-case name.
     fn headers<'a>(&'a self, name: &str) -> Vec<&'a [u8]>;
-    /// Whether a header came more than once. Adapters answer it without the list, because every
-    /// request with a credential is asked.
+    /// Whether a header came more than once. Adapters answer it without building the list, because
+    /// it is called for every request with a credential.
     fn is_repeated(&self, name: &str) -> bool {
         self.headers(name).len() > 1
     }
     /// The only value of a header; [`Malformed::Repeated`] if it came more than once. Adapters that
-    /// can find all values in one look-up answer it from that.
+    /// can find all values in one look-up override this.
     fn single(&self, name: &NamedHeader) -> Result<Option<&[u8]>, Malformed> {
         match self.header(name.as_str()) {
             Some(_) if self.is_repeated(name.as_str()) => Err(Malformed::Repeated),
             value => Ok(value),
         }
     }
-    /// A claim that the host or gateway in front has verified already.
+    /// A claim already verified by the host or a gateway in front.
     fn claim(&self, _name: &str) -> Option<Cow<'_, str>> {
         None
     }
-    /// How long the request's body is; `None` where it does not say. Frameworks that know better
-    /// than `Content-Length` answer better: without any length header, an HTTP/1.1 request has no
-    /// body (RFC 9112, section 6.3).
+    /// Length of the request's body; `None` if unknown. Frameworks that know better than
+    /// `Content-Length` override this: without any length header, an HTTP/1.1 request has no body
+    /// (RFC 9112, section 6.3).
     fn body_length(&self) -> Option<u64> {
-        // Chunks end where they end, whatever is stated beside (RFC 9112, section 6.3).
+        // A chunked body ends where its chunks end, whatever length is stated (RFC 9112, section
+        // 6.3).
         if self.header("transfer-encoding").is_some() {
             return None;
         }
         stated_length(self.headers("content-length"))
     }
-    /// Whether the adapter counts what is read of the body, with the counter that the admission
-    /// brings ([`Running::reads`](crate::Running::reads)). Otherwise the length is charged, which
-    /// then has to be that of a body in hand.
+    /// Whether the adapter counts the bytes read from the body, with the admission's counter
+    /// ([`Running::reads`](crate::Running::reads)). Otherwise the length is charged, which must
+    /// then be that of a buffered body.
     fn counts_reads(&self) -> bool {
         false
     }
-    /// A digest of the request's body, where the host has read all of it before the gate is asked:
-    /// a request with the same idempotency key and another body is then refused.
+    /// A digest of the request's body, if the host reads all of it before asking the gate: a
+    /// request with the same idempotency key and another body is then refused.
     fn body_digest(&self) -> Option<BodyDigest> {
         None
     }
-    /// What the gate has said of this request already, when it was asked before the body was read
+    /// The gate's answer to this request, if it was asked before the body was read
     /// ([`Gate::ask_ahead`](crate::Gate::ask_ahead)).
     fn decided(&self) -> Option<Decided> {
         None
     }
-    /// The address of the connection's other end.
+    /// The address of the connection's peer.
     fn peer(&self) -> Option<IpAddr>;
 }
 
-/// The length that a message states in its `Content-Length`: one value, of digits alone.
+/// The length stated in a message's `Content-Length`: a single value, digits only.
 pub fn stated_length<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<u64> {
     let mut values = values.into_iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
-    // `parse` takes a sign too.
+    // `parse` would accept a sign too.
     let digits = value.iter().all(u8::is_ascii_digit).then_some(value)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }

@@ -1,15 +1,15 @@
-//! The name of a header that identifies, parsed once: a look-up by text parses it every time.
+//! The name of an identifying header, parsed once: a look-up by text parses it every time.
 
 use crate::own_type::OwnType;
 
-/// A header's name, lower case, as a source has it.
+/// A header's name, lower case, as configured in a source.
 #[derive(Clone)]
 pub struct NamedHeader {
     name: Box<str>,
-    /// `None` for what can be no header's name: such a header never comes.
+    /// `None` for an invalid header name: such a header never arrives.
     #[cfg(feature = "tower")]
     parsed: Option<http::HeaderName>,
-    /// The same in the type of a framework that has one of its own.
+    /// The same in the type of a framework with its own.
     own: OwnType,
 }
 
@@ -30,14 +30,14 @@ impl NamedHeader {
         &self.name
     }
 
-    /// The name as the `http` crate has it.
+    /// The name as the `http` crate's type.
     #[cfg(feature = "tower")]
     pub fn parsed(&self) -> Option<&http::HeaderName> {
         self.parsed.as_ref()
     }
 
-    /// The name in a framework's own type, made by the first call and kept. `None` where a
-    /// framework with another type was here before: one program rarely serves through two.
+    /// The name in a framework's own type, created by the first call and kept. `None` after a first
+    /// call with another framework's type: one program rarely serves through two.
     pub fn own<T: Send + Sync + 'static>(&self, parse: impl FnOnce(&str) -> T) -> Option<&T> {
         self.own.get(|| parse(&self.name))
     }

@@ -1,11 +1,11 @@
-//! From a request to what it presents: the sources of `[[identify]]`, in order.
+//! Reading credentials from requests: the sources of `[[identify]]`, in order.
 //!
-//! 1. The first source that presents something decides; later ones are not asked.
-//! 2. What could be read in two ways is refused: a credential header that came twice, or two
-//!    different API keys in two headers.
-//! 3. A tenant id in a header counts only from a connection whose other end is a trusted proxy;
-//!    from anybody else the header is as good as absent.
-//! 4. Nothing here is looked up or proved: an API key may be nobody's, a JWT false.
+//! 1. The first source that finds something decides; later ones are not asked.
+//! 2. Ambiguity is refused: a credential header that came twice, or two different API keys in two
+//!    headers.
+//! 3. A tenant id in a header counts only from a connection whose peer is a trusted proxy; from any
+//!    other peer the header is ignored.
+//! 4. Nothing here is looked up or verified: an API key may be unknown, a JWT false.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,9 +18,9 @@ use super::{
     Peppers, Proxies, RequestView, is_tenant_id,
 };
 
-/// Longest API key that is read: hashing a longer one would be work for nobody.
+/// Longest API key read: hashing a longer one would be wasted work.
 pub(crate) const MAX_API_KEY: usize = 4 * 1024;
-/// Longest JWT that is read: identity providers put groups into them.
+/// Longest JWT read: identity providers put groups into them.
 #[cfg(feature = "jwt")]
 pub(crate) const MAX_JWT: usize = 8 * 1024;
 /// Most sources: each is tried on every request.
@@ -28,7 +28,7 @@ const MAX_SOURCES: usize = 16;
 
 const AUTHORIZATION: &str = "authorization";
 
-/// What a request presents, borrowed from it.
+/// The credential of a request, borrowed from it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Presented<'a> {
     /// An API key.
@@ -38,19 +38,19 @@ pub(crate) enum Presented<'a> {
         /// As it came.
         key: &'a [u8],
     },
-    /// A JWT that is to be verified.
+    /// A JWT, not yet verified.
     #[cfg(feature = "jwt")]
     Jwt {
         /// Index of the first source that may verify it.
         source: u16,
-        /// As it came.
+        /// The raw token.
         token: &'a str,
     },
-    /// A tenant that somebody we trust has named.
+    /// A tenant named by a trusted party.
     Tenant {
         /// Index of the source.
         source: u16,
-        /// The tenant's outer id, as it came: see [`named_caller`].
+        /// The tenant's outer id, unchecked: see [`named_caller`].
         id: Cow<'a, [u8]>,
         /// The user within it.
         user: Option<Cow<'a, [u8]>>,
@@ -71,12 +71,12 @@ impl std::fmt::Debug for Presented<'_> {
     }
 }
 
-/// Why what a request presents cannot be read. The caller is refused, also where a credential is
-/// optional. No message holds what was presented.
+/// Reasons why a request's credential cannot be read. The caller is refused, even where a
+/// credential is optional. No message holds the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// A header that identifies came more than once.
+    /// An identifying header came more than once.
     #[error("a header that identifies the caller came more than once")]
     Repeated,
     /// Two headers hold different API keys.
@@ -88,12 +88,12 @@ pub enum Malformed {
     /// A key in our format whose checksum is wrong.
     #[error("the API key was cut or mistyped")]
     Checksum,
-    /// A trusted header or claim with something that is no tenant id.
+    /// A trusted header or claim with an invalid tenant id.
     #[error("what the gateway sent is no tenant id")]
     TenantId,
 }
 
-/// Why an [`Identifier`] cannot be built.
+/// Reasons why an [`Identifier`] cannot be built.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum IdentifierError {
@@ -140,7 +140,7 @@ impl Identifier {
         Ok(Self { sources, peppers, proxies, prober, authorization, has_jwt })
     }
 
-    /// What the request presents.
+    /// The credential that the request presents.
     pub(crate) fn present<'a>(
         &self,
         view: &'a dyn RequestView,
@@ -164,8 +164,8 @@ impl Identifier {
         Ok(Presented::Nothing)
     }
 
-    /// The name of what is presented in this process's caches; `None` for nothing. The user that a
-    /// gateway names beside the tenant is not part of it.
+    /// The cache key of the credential in this process; `None` for nothing. It does not include the
+    /// user that a gateway names beside the tenant.
     pub(crate) fn probe(&self, presented: &Presented<'_>) -> Option<CredentialKey> {
         match presented {
             Presented::ApiKey { source, key } => Some(self.prober.probe(*source, key)),
@@ -178,8 +178,8 @@ impl Identifier {
         }
     }
 
-    /// Everything this API key may be stored as, in the order in which to look it up. Costs a
-    /// cryptographic hash for each pepper: ask the caches first.
+    /// All possible stored hashes of this API key, in lookup order. Costs a cryptographic hash for
+    /// each pepper: ask the caches first.
     pub(crate) fn hashes(&self, key: &[u8]) -> Result<Vec<CredentialHash>, Malformed> {
         if is_broken(key) {
             return Err(Malformed::Checksum);
@@ -187,8 +187,8 @@ impl Identifier {
         Ok(self.peppers.hashes(key))
     }
 
-    /// Verifies a JWT at this wall-clock time (Unix milliseconds): the first of the sources that
-    /// accepts it decides. The error is that of the source that came furthest.
+    /// Verifies a JWT at this wall-clock time (Unix milliseconds): the first source that accepts it
+    /// decides. The error is that of the source that came furthest.
     #[cfg(feature = "jwt")]
     pub(crate) fn verify(&self, token: &str, now_ms: i64) -> Result<jwt::Verified, jwt::JwtError> {
         let mut furthest = jwt::JwtError::Malformed;
@@ -201,7 +201,7 @@ impl Identifier {
         Err(furthest)
     }
 
-    /// The JWT sources: whoever owns this identifier refreshes their keys.
+    /// The JWT sources: the identifier's owner refreshes their keys.
     #[cfg(feature = "jwt")]
     pub(crate) fn verifiers(&self) -> impl Iterator<Item = &jwt::Verifier> {
         self.sources.iter().filter_map(|source| match source {
@@ -210,12 +210,12 @@ impl Identifier {
         })
     }
 
-    /// The caller's address, seen through the trusted proxies.
+    /// The caller's address, resolved through the trusted proxies.
     pub(crate) fn peer(&self, view: &dyn RequestView) -> Option<IpAddr> {
         self.proxies.peer(view)
     }
 
-    /// The peppers, for whoever makes keys.
+    /// The peppers, for creating keys.
     pub(crate) fn peppers(&self) -> &Peppers {
         &self.peppers
     }
@@ -243,7 +243,7 @@ impl Identifier {
         Ok(Presented::ApiKey { source, key })
     }
 
-    /// The headers of later API key sources may repeat the key, never contradict it.
+    /// The headers of later API key sources may repeat the key, but not contradict it.
     fn refuse_other_keys(
         &self,
         source: u16,
@@ -328,8 +328,8 @@ fn claimed<'a>(
     Ok(Presented::Tenant { source, id: bytes(id), user: user.map(bytes) })
 }
 
-/// The caller that somebody we trust has named, if that can be one. Asked of callers that are not
-/// known: what is known has been read before.
+/// The caller named by a trusted party, if the id is valid. Called on cache misses: cached callers
+/// were already checked.
 pub(crate) fn named_caller(id: &[u8], user: Option<&[u8]>) -> Result<Caller, Malformed> {
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Malformed::TenantId);
     let id = text(id)?;
@@ -343,7 +343,7 @@ pub(crate) fn named_caller(id: &[u8], user: Option<&[u8]>) -> Result<Caller, Mal
     })
 }
 
-/// The token of `Authorization: Bearer`, RFC 6750 section 2.1. Another scheme is somebody else's.
+/// The token of `Authorization: Bearer`, RFC 6750 section 2.1. Other schemes are ignored.
 fn bearer<'a>(
     authorization: &NamedHeader,
     view: &'a dyn RequestView,
@@ -360,8 +360,8 @@ fn bearer<'a>(
     Ok(Some(token.trim_ascii()).filter(|token| !token.is_empty()))
 }
 
-/// Three base64url parts, of which the first begins as the JSON of a header does (`{"` or `{ `):
-/// other makers' API keys may have two dots, too.
+/// Three base64url parts, of which the first begins like a header's JSON (`{"` or `{ `): foreign
+/// API keys may have two dots, too.
 fn is_jwt(token: &[u8]) -> bool {
     let base64url = |part: &[u8]| {
         part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))

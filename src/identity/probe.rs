@@ -1,8 +1,8 @@
-//! The name of a credential in memory: 128 bits under a key drawn when the process starts.
+//! In-memory names of credentials: 128 bits under a key drawn when the process starts.
 //!
-//! It is what the hot caches are keyed by, so that a known credential costs one SipHash and no
-//! cryptographic one, and so that neither a heap dump's map keys nor a caller's choice of bytes
-//! tells or steers anything. It is worth nothing outside this process and is never stored.
+//! The hot caches use them as keys, so that a known credential costs one SipHash and no
+//! cryptographic hash, and so that map keys in a heap dump reveal nothing and callers' bytes cannot
+//! steer the cache. They are worthless outside this process and never stored.
 
 use std::hash::Hasher;
 
@@ -32,14 +32,14 @@ impl CredentialHasher {
         Ok(Self { hasher: SipHasher13::new_with_key(&key) })
     }
 
-    /// The probe of what the source with this index presented. Two sources never share one: an API
-    /// key that reads like a tenant id is not that tenant.
+    /// The probe of a credential from the source with this index. Two sources never share one: an
+    /// API key that reads like a tenant id is not that tenant.
     #[inline]
     pub(crate) fn probe(&self, source: u16, presented: &[u8]) -> CredentialKey {
         of_source(source, self.hasher.hash(presented).as_u128())
     }
 
-    /// The same of a tenant's id with a user's. A byte that is in no text stands between them.
+    /// The same for a tenant's id with a user's. A byte that occurs in no text separates them.
     pub(crate) fn probe_named(
         &self,
         source: u16,
@@ -57,8 +57,8 @@ impl CredentialHasher {
     }
 }
 
-/// The source is laid over the hash: what it hashes to under two sources differs for certain, and
-/// nobody without the key can aim at anything else.
+/// Combines the source with the hash: the same hash under two sources always differs, and without
+/// the key a collision cannot be aimed at.
 fn of_source(source: u16, hash: u128) -> CredentialKey {
     CredentialKey(hash ^ u128::from(source) << 112)
 }

@@ -1,8 +1,8 @@
-//! Whose word on the caller's address counts.
+//! Trusted proxies, and the caller's address behind them.
 //!
-//! The peer is the connection's other end. If that is a trusted proxy, it is the right-most hop of
-//! `X-Forwarded-For` that is not one: everything to its left was written by somebody we do not
-//! know. Garbage stops the walk at the last good hop. IPv4-mapped IPv6 addresses count as IPv4.
+//! The peer is the other end of the connection. If that is a trusted proxy, it is the right-most
+//! untrusted hop of `X-Forwarded-For`: everything to its left is unverified. Garbage stops the walk
+//! at the last good hop. IPv4-mapped IPv6 addresses count as IPv4.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::RequestView;
 
-/// Most hops that are walked: no chain of proxies is longer, and a longer header is an attack.
+/// Most hops walked: no chain of proxies is longer, and a longer header is an attack.
 const MAX_HOPS: usize = 64;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -19,15 +19,15 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// The networks of the proxies in front (`[proxy] trust`).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
-    /// The first and the last address of each, as numbers: each request that a gateway has named
-    /// the caller of is compared with them.
+    /// The first and the last address of each, as numbers: compared for each request whose caller a
+    /// gateway has named.
     v4: Vec<RangeInclusive<u32>>,
     v6: Vec<RangeInclusive<u128>>,
 }
 
 impl Proxies {
     /// Proxies within these networks, written as `10.0.0.0/8` or as one address. The error names
-    /// the one that is neither.
+    /// the invalid one.
     pub(crate) fn new<S: AsRef<str>>(
         networks: impl IntoIterator<Item = S>,
     ) -> Result<Self, String> {
@@ -72,7 +72,7 @@ impl Proxies {
         Some(self.walk(peer, view.header(FORWARDED_FOR).into_iter()))
     }
 
-    /// The right-most hop that is not trusted, from header lines right to left.
+    /// The right-most untrusted hop, from header lines right to left.
     fn walk<'a>(&self, peer: IpAddr, lines: impl Iterator<Item = &'a [u8]>) -> IpAddr {
         let mut last = peer;
         let hops = lines.flat_map(|line| line.rsplit(|byte| *byte == b','));

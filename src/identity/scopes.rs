@@ -1,8 +1,8 @@
-//! The scopes a request is in within its tenant, and how one of them becomes part of a stored key.
+//! The scopes of a request within its tenant, and their hashes for stored keys.
 //!
-//! Nothing a caller chose enters a key as it came: a scope's value is hashed with the tenant's
+//! No caller-chosen text enters a key unhashed: a scope's value is hashed with the tenant's
 //! surrogate and the scope's name. The hash is the same in every process and for all time, because
-//! pools are found by it, and tells nothing between tenants: the surrogate is random.
+//! pools are found by it, and reveals nothing across tenants: the surrogate is random.
 //!
 //! An IPv6 caller is its /64: a single line holds all of its 2^64 addresses.
 
@@ -15,10 +15,10 @@ use super::Caller;
 use crate::catalog::Scope;
 use crate::ids::Surrogate;
 
-/// First in what is hashed, so that no other hash of ours can be mistaken for one.
+/// Prefix of the hashed data, so that it cannot collide with our other hashes.
 const DOMAIN: &[u8] = b"tallygate scope 1";
 
-/// A scope of one tenant, as it stands in a stored key: 32 hex digits.
+/// A scope of one tenant, as used in a stored key: 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ScopeHash(pub [u8; 16]);
 
@@ -34,7 +34,7 @@ impl ScopeHash {
         let digest = Sha256::new()
             .chain_update(DOMAIN)
             .chain_update(tenant.to_bytes())
-            // The length keeps `("a", "bc")` apart from `("ab", "c")`.
+            // The length distinguishes `("a", "bc")` from `("ab", "c")`.
             .chain_update((kind.len() as u64).to_le_bytes())
             .chain_update(kind)
             .chain_update(value)
@@ -57,7 +57,7 @@ impl std::fmt::Debug for ScopeHash {
     }
 }
 
-/// Every scope a request is in.
+/// All scopes of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scopes {
     /// The credential's id.
@@ -66,7 +66,7 @@ pub(crate) struct Scopes {
     pub user: Option<Arc<str>>,
     /// The caller's address, as [`Proxies::peer`](super::Proxies::peer) found it.
     pub ip: Option<IpAddr>,
-    /// The host's own, by name.
+    /// Host-defined scopes, by name.
     pub named: Vec<(Arc<str>, Arc<str>)>,
 }
 
@@ -76,8 +76,8 @@ impl Scopes {
         Self { key: caller.key, user: caller.user, ip, named: caller.named }
     }
 
-    /// The hash of one scope for a stored key; `None` if the request is not in such a scope, and
-    /// for [`Scope::Tenant`], which needs none.
+    /// The hash of one scope for a stored key; `None` if the request has no such scope, and for
+    /// [`Scope::Tenant`], which needs none.
     pub(crate) fn hash(&self, tenant: Surrogate, scope: &Scope) -> Option<ScopeHash> {
         let text = |kind: &str, value: &Option<Arc<str>>| {
             value.as_ref().map(|value| ScopeHash::new(tenant, kind, value.as_bytes()))
@@ -98,7 +98,7 @@ impl Scopes {
     }
 }
 
-/// The address that stands for everybody on the same line.
+/// The address that stands for all callers on the same line.
 pub(crate) fn line(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),

@@ -1,28 +1,28 @@
-//! Where callers are looked for: the `[[identify]]` tables, as data.
+//! Credential sources: the `[[identify]]` tables, as data.
 
 #[cfg(feature = "jwt")]
 use super::jwt;
 use super::{NamedHeader, Peppers, Proxies};
 
-/// Where a credential is looked for: one `[[identify]]` table.
+/// A credential source: one `[[identify]]` table.
 #[derive(Clone, Debug)]
 pub(crate) enum CredentialSource {
-    /// An API key in one of these headers; in `authorization` it is the bearer's token.
+    /// An API key in one of these headers; in `authorization` it is the bearer token.
     ApiKey {
         /// Their names.
         headers: Vec<NamedHeader>,
     },
-    /// A JWT, the bearer's token in `authorization`.
+    /// A JWT, the bearer token in `authorization`.
     #[cfg(feature = "jwt")]
     Jwt(jwt::Verifier),
-    /// A tenant id that a gateway in front has set.
+    /// A tenant id set by a gateway in front.
     Header {
         /// The header with the tenant.
         tenant: NamedHeader,
         /// The header with the user.
         user: Option<NamedHeader>,
     },
-    /// A tenant id among the claims that the host has verified.
+    /// A tenant id among the claims verified by the host.
     Claim {
         /// Name of the claim with the tenant.
         tenant: String,
@@ -32,7 +32,7 @@ pub(crate) enum CredentialSource {
 }
 
 impl CredentialSource {
-    /// Says what cannot work.
+    /// Fails on settings that cannot work.
     pub(super) fn check(&self, peppers: &Peppers, proxies: &Proxies) -> Result<(), String> {
         match self {
             CredentialSource::ApiKey { headers } if headers.is_empty() => {

@@ -1,10 +1,10 @@
-//! Credentials that were looked up and are nobody's, remembered for [`UnknownCache::TTL`]: a flood of
-//! invented keys costs memory accesses, not store reads.
+//! Negative cache: unknown credentials, remembered for [`UnknownCache::TTL`]: a flood of invented
+//! keys costs memory accesses, not store reads.
 //!
-//! The table has a fixed size and forgets by overwriting: it never grows, never allocates after it
-//! was made, and never blocks. It errs on the side of asking the store again. It says "unknown" of
-//! a credential that is not only if 56 bits of two probes agree (16 choose the slot, 40 are
-//! compared), and probes are keyed per process, so that nobody can aim.
+//! The table has a fixed size and forgets by overwriting: it never grows, never allocates after
+//! creation, and never blocks. It errs on the side of asking the store again. It wrongly reports a
+//! credential as unknown only if 56 bits of two probes agree (16 choose the slot, 40 are compared),
+//! and probes are keyed per process, so that a collision cannot be aimed at.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,30 +16,30 @@ use crate::clock::Now;
 
 /// A power of two: half a megabyte.
 const SLOTS: usize = 65_536;
-/// The rest of a slot is the time: seconds modulo 2^24, which come round after 194 days.
+/// The rest of a slot is the time: seconds modulo 2^24, which wraps around after 194 days.
 const TIME_BITS: u32 = 24;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
 /// The negative cache.
 pub(crate) struct UnknownCache {
     slots: Box<[AtomicU64]>,
-    /// What was made since, by a name that says nothing of a probe, and when; oldest first.
+    /// Recently created names, unrelated to probes, with their times; oldest first.
     made: Mutex<VecDeque<(u128, u64)>>,
-    /// Whether there are any: a flood need not take the lock to learn that there are none.
+    /// Whether there are any, so that a flood need not take the lock to find out.
     has_made: AtomicBool,
 }
 
-/// Most that were made within [`MADE_FOR`] and are known by name. With the next everything is
-/// forgotten, and looked up anew.
+/// Most names created within [`MADE_FOR`] that are tracked. One more clears the whole table, and
+/// everything is looked up anew.
 const MADE: usize = 256;
 
-/// For so long what was made may still be in the table: as long as an entry holds, and a look-up
-/// that found nothing takes to make one.
+/// How long a newly created name may still be in the table: the lifetime of an entry, plus a
+/// look-up that found nothing and has yet to add its entry.
 const MADE_FOR: Duration = Duration::from_secs(60);
 
 impl UnknownCache {
-    /// How long a credential stays unknown: what a key made in another process waits at most,
-    /// if it was tried before it was made.
+    /// How long a credential stays unknown: the longest wait for a key created in another process,
+    /// if it was tried before its creation.
     pub(crate) const TTL: Duration = Duration::from_secs(30);
 
     /// An empty table.
@@ -48,20 +48,20 @@ impl UnknownCache {
         Self { slots, made: Mutex::default(), has_made: AtomicBool::new(false) }
     }
 
-    /// Remembers that this credential is nobody's.
+    /// Remembers that this credential is unknown.
     pub(crate) fn insert(&self, probe: CredentialKey, now: Now) {
         self.slot(probe).store(tag(probe) | seconds(now), Ordering::Relaxed);
     }
 
-    /// Whether this credential was found to be nobody's less than [`Self::TTL`] ago.
+    /// Whether this credential was found to be unknown less than [`Self::TTL`] ago.
     pub(crate) fn contains(&self, probe: CredentialKey, now: Now) -> bool {
         let held = self.slot(probe).load(Ordering::Relaxed);
         let age = seconds(now).wrapping_sub(held) & TIME;
         held != 0 && held & !TIME == tag(probe) && age < Self::TTL.as_secs()
     }
 
-    /// Something of this name was just made. Whatever is remembered as unknown is to be asked
-    /// about by name from now on ([`was_made`](Self::was_made)): the table cannot be searched.
+    /// Records that this name was just created. From now on credentials remembered as unknown must
+    /// be checked by name ([`was_made`](Self::was_made)): the table cannot be searched.
     pub(crate) fn made(&self, name: u128, now: Now) {
         let mut made = self.locked();
         if made.len() >= MADE {
@@ -72,12 +72,12 @@ impl UnknownCache {
         self.has_made.store(true, Ordering::Release);
     }
 
-    /// Whether anything was made lately.
+    /// Whether any name was created recently.
     pub(crate) fn has_made(&self) -> bool {
         self.has_made.load(Ordering::Acquire)
     }
 
-    /// Whether something of this name was made lately.
+    /// Whether this name was created recently.
     pub(crate) fn was_made(&self, name: u128, now: Now) -> bool {
         let mut made = self.locked();
         while made.front().is_some_and(|(_, at)| now.mono_ns.saturating_sub(*at) > nanos(MADE_FOR))
@@ -90,7 +90,7 @@ impl UnknownCache {
         made.iter().any(|(known, _)| *known == name)
     }
 
-    /// Forgets everything: each is looked up anew.
+    /// Clears everything: each credential is looked up anew.
     pub(crate) fn clear(&self) {
         self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
     }
@@ -116,7 +116,7 @@ impl std::fmt::Debug for UnknownCache {
     }
 }
 
-/// The 40 highest bits, none of which choose the slot.
+/// The 40 highest bits, none of which select the slot.
 fn tag(probe: CredentialKey) -> u64 {
     (probe.0 >> 64) as u64 & !TIME
 }

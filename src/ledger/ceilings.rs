@@ -1,8 +1,8 @@
-//! Ceilings of leases, on their way through the log: proposed with the record that is being made,
+//! Ceilings of leases on their way through the log: proposed with the record under construction,
 //! and in force once it is in the store. See `quota/lease/ceiling.rs`.
 //!
-//! Beside them: whether this process holds units that others could take back. Then it writes a
-//! record now and again even if it has nothing to record, so that nobody takes it for dead.
+//! Also tracks whether this process holds units that others could take back. If so, it writes a
+//! record from time to time even with nothing to record, so that it is not presumed dead.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -15,35 +15,34 @@ use crate::payers::late;
 use crate::quota::lease::Lease;
 use crate::sheets::hub::Hub;
 
-/// A lease that is gone keeps its memory for as long as it is known here: a minute at most.
+/// Maximum time for which a dropped lease still in `known` keeps its memory: one minute.
 const PRUNE_NS: u64 = 60_000_000_000;
-/// How much demand a ceiling leaves room for: what is used during two flushes, so that a busy lease
-/// is raised before it is reached, and at least and at most so much. A death strands what a ceiling
-/// leaves room for.
+/// Headroom of a ceiling, in time of demand: the usage of two flushes, so that a busy lease is
+/// raised before it reaches its ceiling, within this minimum and maximum. A crash strands the
+/// headroom.
 pub(crate) const AHEAD: Duration = Duration::from_secs(2);
 const MOST_AHEAD: Duration = Duration::from_secs(20);
 
-/// The same in mode `durable`, where a record follows the other. What was agreed with one record is
-/// used until the one after it is in the store, so twice a record's time would do if none were
-/// late: twice that, at least so long, and at most [`AHEAD`].
+/// The same in mode `durable`, where one record follows the other. A record's ceiling is used until
+/// the next one is in the store, so twice a record's time would do if none were late: twice that,
+/// at least this long, and at most [`AHEAD`].
 const RECORDS_AHEAD: u32 = 4;
 const AHEAD_DURABLE: Duration = Duration::from_millis(50);
 
-/// See the [module](self). Leases are known by their address, which is theirs as long as they are
-/// held here.
+/// See the [module](self). Leases are keyed by address, which is unique while they are held here.
 #[derive(Debug)]
 pub(super) struct Ceilings {
     mode: Mode,
-    /// How often a record is written, and how long it took lately: rises at once, falls slowly.
+    /// How often a record is written, and how long recent ones took: rises at once, falls slowly.
     every: Duration,
     record_took: Duration,
-    /// Leases that were used since the last record.
+    /// Leases used since the last record.
     used: HashMap<usize, Arc<Lease>>,
-    /// Leases with units that others could take back, as far as is known.
+    /// Leases with units that others could take back, as far as known.
     known: HashMap<usize, Weak<Lease>>,
-    /// When those that are gone were last let go of.
+    /// When dropped leases were last pruned.
     pruned_ns: u64,
-    /// What the record under way promises.
+    /// The ceilings in the record under construction.
     proposed: Vec<(Arc<Lease>, u64)>,
 }
 
@@ -53,7 +52,7 @@ impl Ceilings {
         Self { mode, every, record_took: Duration::ZERO, used, known, pruned_ns: 0, proposed }
     }
 
-    /// So long the last record took.
+    /// Notes how long the last record took.
     pub(super) fn record_took(&mut self, took: Duration) {
         self.record_took = took.max((self.record_took * 7 + took * 3) / 10);
     }
@@ -67,18 +66,18 @@ impl Ceilings {
         }
     }
 
-    /// A lease has been used, or waits for a higher ceiling.
+    /// Notes a lease that has been used, or waits for a higher ceiling.
     pub(super) fn note(&mut self, lease: Arc<Lease>) {
         self.used.insert(Arc::as_ptr(&lease).addr(), lease);
     }
 
-    /// Adds the ceilings that are due to the rows of the record that is being made.
+    /// Adds the ceilings that are due to the rows of the record under construction.
     pub(super) fn propose(&mut self, writer: u128, now: Now, rows: &mut ByWriter) {
         let leases = self.used.drain().map(|(_, lease)| lease).collect();
         self.propose_at_once(leases, writer, now, rows);
     }
 
-    /// The same for these leases alone.
+    /// The same for these leases only.
     pub(super) fn propose_at_once(
         &mut self,
         mut leases: Vec<Arc<Lease>>,
@@ -87,7 +86,7 @@ impl Ceilings {
         rows: &mut ByWriter,
     ) {
         let ahead = self.ahead();
-        // A table has no order of its own, and one seed shall be one run.
+        // A hash table has no order of its own, and a seed must give one run.
         leases.sort_by(|a, b| a.pool().cmp(b.pool()));
         for lease in leases {
             if lease.incarnation() != writer {
@@ -102,7 +101,7 @@ impl Ceilings {
         }
     }
 
-    /// The record is in the store: they are in force.
+    /// The record is in the store: its ceilings are in force.
     pub(super) fn logged(&mut self, hub: &Hub) {
         for (lease, ceiling) in self.proposed.drain(..) {
             lease.ceiling_logged(ceiling);
@@ -110,12 +109,12 @@ impl Ceilings {
         }
     }
 
-    /// The record is not, and never will be.
+    /// The record is not in the store, and never will be.
     pub(super) fn dropped(&mut self) {
         self.proposed.clear();
     }
 
-    /// Takes in the leases that have been given units.
+    /// Adds leases that have been given units.
     pub(super) fn note_reclaimable(&mut self, leases: Vec<Weak<Lease>>, now: Now) {
         self.known.extend(leases.into_iter().map(|lease| (lease.as_ptr().addr(), lease)));
         if now.mono_ns.saturating_sub(self.pruned_ns) >= PRUNE_NS {
@@ -126,7 +125,7 @@ impl Ceilings {
         }
     }
 
-    /// Whether others could take units of this process back, in a window that runs.
+    /// Whether others could take back units of this process, in a current window.
     pub(super) fn holds_units(&mut self, now: Now) -> bool {
         let holds =
             |lease: Arc<Lease>| lease.window().end_ms > now.wall_ms && lease.may_be_reclaimed();

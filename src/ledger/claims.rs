@@ -1,12 +1,12 @@
-//! Claims on idempotency keys: the task that settles them, and what settled ones come to.
+//! Claims on idempotency keys: the task that settles them, and sums over settled claims.
 //!
-//! A request with a key is answered when its claim is settled, so the task writes at once, and
-//! repeats a write as it is until its outcome is known, for as long as that takes. Tenants take
-//! turns ([`Places`]), and what waits to be repeated has no place. The task has an owner
+//! A request with a key is answered once its claim is settled, so the task writes at once, and
+//! retries the unchanged write until its outcome is known, however long that takes. Tenants take
+//! turns ([`Places`]), and a write waiting for its retry has no place. The task has an owner
 //! ([`Settler`]) and is stopped by [`Settler::close`], which drains first: until every claim is
-//! settled or the deadline has passed. What is left then was not answered; its units stay used.
+//! settled or the deadline has passed. Claims left then were not answered; their units stay used.
 //!
-//! Reading goes through all claims of a tenant, a thousand to the page. Claims are not folded.
+//! Reading goes through all claims of a tenant, a thousand per page. Claims are not folded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::store::{
     Item, MAX_PAGE_ITEMS, Query, Store, StoreError, StoreErrorKind, Write, Written,
 };
 
-/// Claims being settled at once: as many as lease calls, for the same reason.
+/// Limit on claims being settled at once: the same as lease calls, for the same reason.
 const IN_FLIGHT: usize = 256;
 
-/// Waits between repeats of a write, at first and at most.
+/// Delay between retries of a write, initial and maximum.
 const REPEAT: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(2);
 
 /// The owner's side of the task.
@@ -47,12 +47,12 @@ impl Settler {
         Self { queue, task: std::sync::Mutex::new(Some(task)), stop }
     }
 
-    /// Where claims wait for the task.
+    /// The queue of claims waiting for the task.
     pub(crate) fn queue(&self) -> &Arc<ClaimQueue> {
         &self.queue
     }
 
-    /// Settles what there is and ends the task. False: the deadline came first.
+    /// Settles the queued claims and ends the task. Returns false if the deadline came first.
     pub(crate) async fn close(&self, deadline: Instant) -> bool {
         let task = self.task.lock().unwrap_or_else(|e| e.into_inner()).take();
         let Some(mut task) = task else { return true };
@@ -70,13 +70,13 @@ impl Drop for Settler {
         if let Some(task) = self.task.lock().unwrap_or_else(|e| e.into_inner()).take() {
             task.abort();
         }
-        // They are not settled any more: requests that wait for them are released.
+        // They will not be settled: release the requests that wait for them.
         drop(self.queue.take());
     }
 }
 
 async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, stop: Arc<Notify>) {
-    // There are no more than requests in flight, which the server bounds.
+    // There are never more than requests in flight, which the server bounds.
     let places = Places::new(IN_FLIGHT, usize::MAX);
     let mut writes = JoinSet::new();
     let mut stopping = false;
@@ -103,7 +103,7 @@ async fn run(queue: Arc<ClaimQueue>, store: Arc<dyn Store>, stop: Arc<Notify>) {
     }
 }
 
-/// Settles one claim, however long that takes.
+/// Settles one claim, however long it takes.
 async fn settle(
     store: &dyn Store,
     room: (&Places, Surrogate),
@@ -120,8 +120,8 @@ async fn settle(
             Ok(Settle::Done(charge)) => return charge,
             Ok(Settle::Write(next)) => write = next,
             Err(error) => {
-                // What cannot be read will not become readable: the log has the use, so that it is
-                // not lost.
+                // An unreadable claim will not become readable: record the usage in the log, so
+                // that it is not lost.
                 tracing::error!(%error, "a claim on an idempotency key cannot be settled");
                 return Charge::Log;
             }
@@ -129,7 +129,7 @@ async fn settle(
     }
 }
 
-/// Makes a write until its outcome is known, in a place of its tenant's each time.
+/// Repeats a write until its outcome is known, each time in one of the tenant's places.
 async fn repeat(
     store: &dyn Store,
     (places, tenant): (&Places, Surrogate),
@@ -139,7 +139,7 @@ async fn repeat(
     loop {
         let place = places.place(tenant.as_u128()).await;
         let written = store.write(write.clone()).await;
-        drop(place); // others go on while this one waits
+        drop(place); // others proceed while this one waits
         match written {
             Err(error) if error.is_temporary() => {
                 tracing::debug!(%error, "a claim: will be repeated");
@@ -151,10 +151,10 @@ async fn repeat(
     }
 }
 
-/// What settled claims come to: meter, scale, period, day, account; then atoms.
+/// Sums of settled claims: meter, scale, period, day, account; then atoms.
 pub(super) type Claimed = BTreeMap<(Arc<str>, u64, i64, u32, Option<Arc<str>>), Atoms>;
 
-/// All that a tenant's claims say was used.
+/// The total usage in a tenant's claims.
 pub(super) async fn read(
     store: &dyn Store,
     space: &Space,

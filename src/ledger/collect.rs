@@ -1,4 +1,4 @@
-//! Collecting: from what moved in memory, or was left in a journal, to rows.
+//! Collects rows from what changed in memory, or was left in a journal.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::sheets::hub::Dirty;
 use crate::sheets::sheet::Sheet;
 use crate::store::{Store, StoreError, StoreErrorKind, until_known};
 
-/// The rows of what moved by the writer whose they are, with totals as they are now, and the leases
-/// that were used.
+/// The rows that changed, by the writer that counted them, with current totals, and the leases that
+/// were used.
 pub(super) fn rows_of(dirty: &[Dirty]) -> (ByWriter, Vec<Arc<Lease>>) {
     let (mut rows, mut used) = (ByWriter::new(), Vec::new());
     for item in dirty {
         match item {
             Dirty::Sheet(sheet) => {
-                sheet.clear_dirty(); // before the totals are read: what comes after marks it again
+                sheet.clear_dirty(); // before the totals are read: later changes mark it again
                 rows_of_sheet(sheet, &mut rows, &mut used);
             }
             Dirty::Lease(lease) => {
@@ -66,19 +66,19 @@ fn row_of_lease(lease: &Arc<Lease>, rows: &mut ByWriter, used: &mut Vec<Arc<Leas
     }
 }
 
-/// Why what dead writers left could not be carried over.
+/// Why the usage left by dead writers could not be carried over.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecoverError {
     /// The journal cannot be used.
     #[error("the journal at {path}: {source}")]
     Journal { path: String, source: std::io::Error },
-    /// The store did not take it.
+    /// The store did not accept it.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Carries over what dead writers left in their journal. Returns the journal to go on with, and who
-/// they were.
+/// Carries over what dead writers left in their journal. Returns the journal to continue with, and
+/// those writers.
 pub(crate) async fn recover(
     store: &dyn Store,
     writer: &Writer,
@@ -115,8 +115,8 @@ mod tests {
     use crate::store::layout::Space;
     use crate::testing::{Fault, Faulty};
 
-    /// What is lost on the way to the store and back does not keep a process from starting, nor is
-    /// it written twice.
+    /// Messages lost on the way to the store and back neither keep a process from starting nor
+    /// write the usage twice.
     #[tokio::test(start_paused = true)]
     async fn an_unknown_outcome_at_open_is_repeated_and_carried_over_once() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,13 +1,13 @@
-//! Folding: a full run of log slots is replaced by what it comes to, so that a log grows with the
-//! tenants and days it counts and not with its flushes.
+//! Folding: replaces a full run of log slots with its totals, so that a log grows with the tenants
+//! and days it counts and not with its flushes.
 //!
 //! # Laws
 //!
-//! 1. A run is a fixed range of [`RUN`] slots, folded only when all of them are there and the log
-//!    goes on behind them: they never change, so whoever folds them gets the same, and the last
-//!    slot of a log, which may be its seal, stays.
-//! 2. The fold is written first, whole, and read back; the slots are removed after. A reader that
-//!    finds all parts of a fold reads it and skips the slots, whether they are gone or not.
+//! 1. A run is a fixed range of [`RUN`] slots, folded only when all of them exist and the log
+//!    continues after them: they never change, so every process that folds them gets the same
+//!    result, and the last slot of a log, which may be its seal, stays.
+//! 2. The fold is written first, complete, and read back; then the slots are removed. A reader that
+//!    finds all parts of a fold reads it and skips the slots, whether or not they are gone.
 //! 3. Folds are in order and without holes: run `k` is folded after run `k - 1`.
 
 use std::collections::BTreeMap;
@@ -26,11 +26,11 @@ pub(crate) const RUN: u64 = 1_024;
 
 const PARTS: &str = "parts";
 
-/// How long a KB that is removed holds up the next, where the store charges for it: 200 units a
-/// second at most, of the 1,000 that a partition takes and the writer needs, too.
+/// Delay of the next removal per KB removed, if the store charges for it: at most 200 units per
+/// second, of the 1,000 that a partition takes and the writer needs too.
 const PER_KB: Duration = Duration::from_millis(5);
 
-/// Reads the folds that cover slots from `from` on. Returns the first slot behind them.
+/// Reads the folds that cover slots from `from` on. Returns the first slot after them.
 pub(super) async fn read(
     store: &dyn Store,
     writer: &Writer,
@@ -66,7 +66,7 @@ pub(crate) async fn fold_runs(
                 return Err(StoreError::new(StoreErrorKind::Corrupt, message));
             }
         }
-        // Also what a fold left behind that was cut short.
+        // Also removes what an interrupted fold left behind.
         remove(store, writer, range).await?;
         range += 1;
     }
@@ -91,8 +91,8 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
         }
     }
     let own = |of: u128| (of != writer.incarnation).then_some(of);
-    // Nothing in a fold tells who made it or when: whoever folds a run writes the same bytes, so
-    // two that do it at once do not disturb each other.
+    // A fold does not contain its author or time: all processes that fold a run write the same
+    // bytes, so concurrent folds do not disturb each other.
     let packed = |(of, rows): (&u128, &Rows)| rows.pack(0, own(*of));
     let bodies: Vec<Vec<u8>> = by_writer.iter().flat_map(packed).collect();
     let parts = i64::try_from(bodies.len()).unwrap_or(i64::MAX);
@@ -112,7 +112,7 @@ async fn fold_run(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), 
     Ok(())
 }
 
-/// Removes the slots of a run that stands folded.
+/// Removes the slots of a folded run.
 async fn remove(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), StoreError> {
     let (mut next, end) = (range * RUN, (range + 1) * RUN);
     loop {
@@ -134,7 +134,7 @@ async fn remove(store: &dyn Store, writer: &Writer, range: u64) -> Result<(), St
     }
 }
 
-/// The rows of a fold, if all of its parts are there.
+/// The rows of a fold, if all of its parts exist.
 async fn parts(
     store: &dyn Store,
     writer: &Writer,
@@ -216,7 +216,7 @@ mod tests {
             late[&7].pools.values().map(|r| r.total).max(),
             before.1[&7].pools.values().map(|r| r.total).max()
         );
-        // Folding again, from anywhere, changes nothing.
+        // Folding again, from any run, changes nothing.
         assert_eq!(fold_runs(&store, &writer, before.0, 1).await.unwrap(), 2);
         assert_eq!(whole(&store, &writer, 0).await, before);
     }
@@ -254,14 +254,14 @@ mod tests {
         let writer = Writer { space: Space::new("test"), incarnation: 7 };
         many_tenants(&table, &writer).await;
         let before = whole(&table, &writer, 0).await;
-        // A store that acknowledges what it does not keep.
+        // A store that acknowledges a write and loses it.
         let store = Forgets(table.clone(), writer.space.fold(7, 0, 1));
         let error = fold_runs(&store, &writer, RUN + 1, 0).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Corrupt);
         assert_eq!(whole(&table, &writer, 0).await, before);
     }
 
-    /// A store that forgets one item.
+    /// A store that loses one item.
     struct Forgets(Memory, Key);
 
     impl Store for Forgets {

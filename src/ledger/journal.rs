@@ -1,16 +1,17 @@
 //! The local journal: rows on their way to the store, in a file that survives the process.
 //!
-//! Segments `PATH.0`, `PATH.1`, .. hold frames; a frame is the packed rows that moved since the
-//! last one, with its length and a checksum. A flush that was acknowledged makes the segments
-//! before it superfluous, and they are removed. After a death the next process reads what is left
-//! and carries it into its own log under the dead writer's name: totals, so nothing counts twice.
+//! Segments `PATH.0`, `PATH.1`, .. hold frames; a frame is the packed rows that changed since the
+//! previous one, with its length and a checksum. An acknowledged flush makes earlier segments
+//! obsolete, and they are removed. After a crash the next process reads the remaining segments and
+//! carries them into its own log under the dead writer's id: they are totals, so nothing counts
+//! twice.
 //!
-//! What cannot be written is kept and goes with the next frame. Nothing is read back behind a torn
-//! frame, so a segment that was torn is left for the next one.
+//! Rows that cannot be written are kept and go with the next frame. Nothing after a torn frame is
+//! read back, so a torn segment is abandoned for a new one.
 //!
-//! Survives: the death of the process (`kill -9`) up to the last frame. Not promised: power loss
+//! Survives: the death of the process (`kill -9`), up to the last frame. Not promised: power loss
 //! (`durable` is for that), or a disk that lies. A torn last frame is dropped: it was never
-//! acknowledged to anybody.
+//! acknowledged.
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
@@ -23,15 +24,15 @@ use sha2::{Digest, Sha256};
 use super::place::JournalPath;
 use super::record::{ByWriter, Rows, merge};
 
-/// How often rows go to the journal: less than half of the loss that is promised (50 ms), so that a
+/// How often rows go to the journal: less than half of the promised loss bound (50 ms), so that a
 /// late tick on a busy machine stays within it.
 pub(crate) const EVERY: Duration = Duration::from_millis(20);
 
-/// First bytes of a segment: what it is and in which format.
+/// First bytes of a segment: file type and format version.
 const MAGIC: &[u8; 8] = b"tgjrnl\x00\x04";
 
-/// Most bytes of one segment that are read back: a segment lives for a flush interval, and through
-/// an outage it is rewritten when it passes [`COMPACT_AT`].
+/// Limit on the bytes read back from one segment: a segment lives for a flush interval, and during
+/// an outage it is rewritten once it exceeds [`COMPACT_AT`].
 const MAX_SEGMENT: u64 = 256 * 1024 * 1024;
 
 /// A segment larger than this is replaced by one frame of everything that is pending.
@@ -42,25 +43,25 @@ const COMPACT_AT: u64 = 32 * 1024 * 1024;
 pub(crate) struct Journal {
     path: PathBuf,
     incarnation: u128,
-    /// Number of the segment being written, and the oldest there may be.
+    /// Number of the segment being written, and of the oldest that may exist.
     segment: u64,
     oldest: u64,
     file: Option<File>,
-    /// Bytes of whole frames in it, and how many are too many.
+    /// Bytes of whole frames in it, and the size at which to compact.
     bytes: u64,
     pub(super) compact_at: u64,
-    /// Rows that could not be appended, and the segment in which that was.
+    /// Rows that could not be appended, and the segment in which that happened.
     missed: ByWriter,
     missed_in: u64,
     /// Bytes until the disk is full.
     #[cfg(test)]
     room: Option<usize>,
-    /// Keeps other processes away.
+    /// Locks out other processes.
     _place: Option<JournalPath>,
 }
 
 impl Journal {
-    /// Reads what a process before left at `path`: the rows of each writer. Call
+    /// Reads the rows of each writer that an earlier process left at `path`. Call
     /// [`forget`](Self::forget) once they are in the store.
     pub(crate) fn recover(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
         let mut found = Vec::<(u128, Rows)>::new();
@@ -75,17 +76,17 @@ impl Journal {
         Ok(found)
     }
 
-    /// Fails where no journal can be written.
+    /// Fails if no journal can be written.
     pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
         let mut name = path.as_os_str().to_owned();
         name.push(".probe");
         let probe = PathBuf::from(name);
         new_file(&probe)?.write_all(MAGIC)?;
-        let _ = fs::remove_file(probe); // another process may have been here at the same time
+        let _ = fs::remove_file(probe); // another process may have done the same concurrently
         Ok(())
     }
 
-    /// A journal for this writer, beginning after the segments that are there.
+    /// A journal for this writer, starting after the existing segments.
     pub(crate) fn open(path: &Path, incarnation: u128) -> io::Result<Self> {
         let found = segments(path)?;
         let oldest = found.first().map_or(0, |(n, _)| *n);
@@ -107,13 +108,13 @@ impl Journal {
         })
     }
 
-    /// Holds the journal's place as long as the journal.
+    /// Keeps the journal's place locked for as long as the journal lives.
     pub(crate) fn keep(mut self, place: JournalPath) -> Self {
         self._place = Some(place);
         self
     }
 
-    /// Appends the rows that moved, and those that could not be appended before.
+    /// Appends the rows that changed, and those that could not be appended earlier.
     pub(crate) fn append(&mut self, rows: &ByWriter, at_ms: i64) -> io::Result<()> {
         let mut all = Cow::Borrowed(rows);
         if self.lacks_rows() {
@@ -132,7 +133,7 @@ impl Journal {
         if rows.is_empty() {
             return Ok(());
         }
-        self.begin()?; // first: a disk that is full says so before anything is packed
+        self.begin()?; // first: a full disk fails before anything is packed
         for frame in rows.iter().flat_map(|(of, rows)| rows.pack(at_ms, Some(*of))) {
             let mut bytes = Vec::with_capacity(frame.len() + 12);
             let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
@@ -145,8 +146,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Starts a new segment and says what to [`forget`](Self::forget) once the rows so far are in
-    /// the store.
+    /// Starts a new segment and returns the number to [`forget`](Self::forget) up to once the rows
+    /// so far are in the store.
     pub(crate) fn cut(&mut self) -> u64 {
         self.file = None;
         self.bytes = 0;
@@ -157,7 +158,7 @@ impl Journal {
     /// Removes the segments before `segment`.
     pub(crate) fn forget(&mut self, segment: u64) {
         while self.oldest < segment {
-            // A segment that was never written, or is gone, is as forgotten as it can be.
+            // A segment that was never written, or is gone, needs no removal.
             let _ = fs::remove_file(segment_path(&self.path, self.oldest));
             self.oldest += 1;
         }
@@ -166,7 +167,7 @@ impl Journal {
         }
     }
 
-    /// Whether there are rows that could not be appended.
+    /// Whether some rows could not be appended.
     pub(crate) fn lacks_rows(&self) -> bool {
         !self.missed.is_empty()
     }
@@ -176,8 +177,8 @@ impl Journal {
         self.bytes >= self.compact_at
     }
 
-    /// Through an outage: everything that the store may not have as one new segment, in place of
-    /// the many frames.
+    /// During an outage: writes everything that may not be in the store as one new segment,
+    /// replacing the many frames.
     pub(crate) fn compact(&mut self, unacknowledged: &ByWriter, at_ms: i64) -> io::Result<()> {
         let fresh = self.cut();
         self.append(unacknowledged, at_ms)?;
@@ -185,7 +186,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Opens the segment, if that has not been done.
+    /// Opens the segment, if not yet open.
     fn begin(&mut self) -> io::Result<()> {
         if self.file.is_none() {
             let path = segment_path(&self.path, self.segment);
@@ -212,8 +213,8 @@ impl Journal {
         file.write_all(bytes)
     }
 
-    /// Leaves a segment that may end in half a frame. One without a whole frame is taken away, so
-    /// that a disk that stays full is not filled with such.
+    /// Abandons a segment that may end in half a frame. One without a whole frame is removed, so
+    /// that a disk that stays full does not fill with such segments.
     fn leave(&mut self) {
         self.file = None;
         let is_empty = std::mem::take(&mut self.bytes) == 0;
@@ -227,7 +228,7 @@ impl Journal {
     }
 }
 
-/// A file that its owner alone may read: it has names of tenants in it.
+/// A file that only its owner may read: it contains tenant names.
 fn new_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true);
@@ -242,7 +243,7 @@ fn segment_path(path: &Path, segment: u64) -> PathBuf {
     name.into()
 }
 
-/// The segments there are, oldest first.
+/// The existing segments, oldest first.
 fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let name =
         path.file_name().ok_or_else(|| io::Error::other("the journal path names no file"))?;
@@ -261,8 +262,8 @@ fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// The rows of a segment by their writer, up to the first frame that is not whole. One that was
-/// begun counts, though it may hold none yet: its writer was here.
+/// The rows of a segment by writer, up to the first incomplete frame. A segment that was begun
+/// counts even if it holds none yet: its writer was here.
 fn read_segment(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_SEGMENT).read_to_end(&mut bytes)?;
@@ -285,8 +286,8 @@ fn read_segment(path: &Path) -> io::Result<Vec<(u128, Rows)>> {
     Ok(found.into_iter().collect())
 }
 
-/// Says what a segment lacks: what was being written as its process died, or what is damaged. Each
-/// frame has what was used in [`EVERY`].
+/// Logs what a segment lost: a frame in progress when its process died, or damage. Each frame holds
+/// the usage of [`EVERY`].
 fn say_lost(path: &Path, frames: usize, bytes: usize) {
     if bytes > 0 {
         tracing::warn!(
@@ -386,7 +387,7 @@ mod tests {
         let path = folder.path().join("j");
         Journal::check_writable(&path).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing");
-        // What a folder does that is not ours, also to those who may write everywhere.
+        // Simulates a folder that is not ours, even for users who may write everywhere.
         fs::create_dir(folder.path().join("j.probe")).unwrap();
         Journal::check_writable(&path).unwrap_err();
         Journal::check_writable(&folder.path().join("gone/j")).unwrap_err();

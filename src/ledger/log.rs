@@ -1,4 +1,4 @@
-//! The numbered log of one writer: slots that are written once, in order.
+//! One writer's numbered log: slots that are written once, in order.
 
 use crate::ledger::compact;
 use crate::ledger::record::Rows;
@@ -10,20 +10,20 @@ use crate::store::{
     until_known,
 };
 
-/// Format of a log slot: 2 since pool rows carry ceilings, 3 since rows stand by tenant.
+/// Format of a log slot: 2 since pool rows carry ceilings, 3 since rows are grouped by tenant.
 pub(super) const FORMAT: i64 = 4;
 pub(super) const BODY: &str = "body";
 
-/// In the last slot of a log that somebody has ended: its writer writes no more.
+/// In the last slot of a sealed log: its writer writes no more.
 const SEAL: &str = "seal";
 
 /// Format of a registry entry.
 const REGISTRY_FORMAT: i64 = 1;
 
-/// Records read in one page when a log is folded.
+/// Records per page when a log is folded.
 pub(super) const PAGE: usize = 256;
 
-/// Where a writer stands in its own log.
+/// A writer's position in its own log.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     writer: Writer,
@@ -35,7 +35,7 @@ impl LogWriter {
         Self { writer, next: 0 }
     }
 
-    /// Draws an incarnation and registers it: the log of a writer that nobody has ever been.
+    /// Draws and registers a new incarnation, with an empty log.
     pub(crate) async fn begin(
         store: &dyn Store,
         space: Space,
@@ -52,13 +52,13 @@ impl LogWriter {
         })?;
         let writer = Writer { space, incarnation: u128::from_le_bytes(bytes) };
         let day = crate::catalog::local_day(at_ms, &crate::catalog::Zone::utc());
-        // Put without a condition: a repetition changes nothing.
+        // An unconditional put: repeating it changes nothing.
         until_known(store, Self::registration(&writer, day, at_ms)).await?;
         Ok(Self::new(writer))
     }
 
-    /// The write that registers this writer, before its first lease or record: a reader finds every
-    /// log there is by the registry.
+    /// The write that registers this writer, before its first lease or record: readers find every
+    /// log through the registry.
     pub(crate) fn registration(writer: &Writer, day: u32, at_ms: i64) -> Write {
         let (name, version) = layout::format(REGISTRY_FORMAT);
         Write {
@@ -72,8 +72,8 @@ impl LogWriter {
         }
     }
 
-    /// The write of the next slot. Repeated as it is until [`wrote`](Self::wrote) is told how it
-    /// went.
+    /// The write of the next slot. Repeat it unchanged until [`wrote`](Self::wrote) gets the
+    /// outcome.
     pub(crate) fn slot(&self, body: &[u8]) -> Write {
         let (name, version) = layout::format(FORMAT);
         Write {
@@ -86,11 +86,11 @@ impl LogWriter {
         }
     }
 
-    /// Takes in the definite answer to a slot's write: on to the next.
+    /// Handles the definite outcome of a slot's write and moves on to the next.
     pub(crate) fn wrote(&mut self, body: &[u8], answer: Written) -> Result<Wrote, StoreError> {
         match answer {
             Written::Applied(_) => {}
-            // There already: ours, if an earlier try was applied and its answer lost.
+            // Exists already: ours, if an earlier attempt was applied and its answer lost.
             Written::Refused(Some(item)) if item.bytes(BODY) == Some(body) => {}
             Written::Refused(Some(item)) if is_seal(&item) => return Ok(Wrote::Sealed),
             Written::Refused(_) => {
@@ -104,24 +104,24 @@ impl LogWriter {
         Ok(Wrote::Slot)
     }
 
-    /// Ends this log with a seal, for its writer has closed: who reads logs need not look at it
-    /// again, and units that could not be given back are taken back without waiting. Somebody
-    /// else's seal is as good.
+    /// Seals this log, because its writer has closed: readers need not look at it again, and units
+    /// that could not be given back are taken back without waiting. A seal by another process is as
+    /// good.
     pub(crate) async fn end(self, store: &dyn Store) -> Result<(), StoreError> {
         until_known(store, seal(&self.writer, self.next)).await.map(|_| ())
     }
 
-    /// The slot that is written next.
+    /// The next slot to write.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Whose log it is.
+    /// The log's writer.
     pub(crate) fn incarnation(&self) -> u128 {
         self.writer.incarnation
     }
 
-    /// In whose part of the table.
+    /// The part of the table that holds the log.
     pub(crate) fn space(&self) -> Space {
         self.writer.space.clone()
     }
@@ -131,15 +131,15 @@ impl LogWriter {
     }
 }
 
-/// What came of writing a slot.
+/// Outcome of writing a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrote {
     Slot,
-    /// Somebody has ended this log before: the record is not in it.
+    /// Another process sealed this log earlier: the record is not in it.
     Sealed,
 }
 
-/// The write that ends a log at slot `next`, which must be its end.
+/// The write that seals a log at slot `next`, which must be its end.
 pub(crate) fn seal(writer: &Writer, next: u64) -> Write {
     let (name, version) = layout::format(FORMAT);
     Write {
@@ -153,17 +153,17 @@ pub(crate) fn is_seal(item: &Item) -> bool {
     item.int(SEAL).is_some()
 }
 
-/// Where a log ends.
+/// The end of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct End {
-    /// The first slot that is not there yet.
+    /// The first slot that does not exist yet.
     pub(crate) next: u64,
-    /// The last slot says that there will be no more. Told only where it was read.
+    /// The last slot is a seal. Only set if it was read.
     pub(crate) sealed: bool,
 }
 
-/// Reads a log from slot `from` on, handing each record's rows to `fold`. Slots that stand folded
-/// are read as their fold.
+/// Reads a log from slot `from` on, passing each record's rows to `fold`. Folded slots are read
+/// from their fold.
 pub(crate) async fn read(
     store: &dyn Store,
     writer: &Writer,
@@ -187,7 +187,7 @@ pub(crate) async fn read(
             next += 1;
         }
         if !is_whole {
-            // Slots are removed once their fold stands, and never the last: it says what they held.
+            // Slots are removed once their fold exists, and never the last: it says what they held.
             let behind = compact::read(store, writer, next, &mut fold).await?;
             if behind == next {
                 return Err(StoreError::new(
@@ -205,8 +205,8 @@ pub(crate) async fn read(
 /// A page of a log's slots.
 pub(super) struct Slots {
     pub(super) slots: Vec<Slot>,
-    /// Whether there may be more behind it. How many slots it has says nothing of that: a store may
-    /// cut a page where it likes.
+    /// Whether there may be more. Not implied by the number of slots: a store may cut a page
+    /// anywhere.
     more: bool,
 }
 
@@ -214,9 +214,9 @@ pub(super) struct Slots {
 pub(super) struct Slot {
     pub(super) n: u64,
     pub(super) rows: Rows,
-    /// Whose rows they are.
+    /// The writer of the rows.
     pub(super) of: u128,
-    /// How large its body is.
+    /// Size of its body.
     pub(super) bytes: usize,
     seal: bool,
 }
@@ -270,7 +270,7 @@ mod tests {
         PoolId { tenant: Surrogate::test(1), limit, scope: 0, start_ms: 0 }
     }
 
-    /// Who reads a log wants its end, and the last ceiling in it: units above that are taken back.
+    /// A reader needs a log's end, and the last ceiling in it: units above that are taken back.
     #[tokio::test]
     async fn a_log_is_read_to_its_end_over_pages_that_are_cut() {
         let store = Faulty::scripted(Memory::new(), []);

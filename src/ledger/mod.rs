@@ -1,21 +1,20 @@
-//! The cold path: what was used, from memory to the ledger.
+//! The cold path: usage, from memory to the ledger.
 //!
 //! # Laws
 //!
-//! 1. **Totals, not differences.** A row says how much this writer has counted so far. Reading is a
-//!    maximum per writer and row, so a retry, a replay or a duplicate changes nothing.
-//! 2. **Write once.** Record `n` of a writer is put if absent, one in flight, the same bytes until
-//!    the outcome is known. A gap in the numbers is visible.
+//! 1. **Totals, not differences.** A row says how much this writer has counted so far. Reading
+//!    takes the maximum per writer and row, so a retry, a replay or a duplicate changes nothing.
+//! 2. **Write once.** Record `n` of a writer is put if absent, one in flight, with the same bytes
+//!    until the outcome is known. A gap in the numbers is visible.
 //! 3. **A writer is an incarnation**: 128 random bits drawn by this process, never a host, a pid or
 //!    a counter.
-//! 4. **Bounded.** What waits to be written is one row per tenant and meter that moved; an outage
-//!    makes it older, not larger.
+//! 4. **Bounded.** The backlog is one row per tenant and meter that changed; an outage makes it
+//!    older, not larger.
 //!
-//! Use of requests with an idempotency key is not in the log: their claims have it
+//! Usage of requests with an idempotency key is not in the log but in their claims
 //! ([`claims`](self::claims)).
 //!
-//! What an abrupt death loses before that depends on the [`Mode`], and is said in
-//! `docs/accuracy.md`.
+//! How much an abrupt death loses before that depends on the [`Mode`]; see `docs/accuracy.md`.
 
 pub(crate) mod ceilings;
 pub(crate) mod claims;
@@ -29,7 +28,7 @@ pub(crate) mod place;
 pub(crate) mod record;
 pub(crate) mod totals;
 
-/// When use counts as recorded, and so what an abrupt death may lose.
+/// When usage counts as recorded, and so how much an abrupt death may lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// With the flush: at most one flush interval is lost.

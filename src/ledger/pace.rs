@@ -1,23 +1,24 @@
 //! The pace of records: `flush.max-write-units`, for stores that charge by units written.
 //!
-//! A bucket of what records cost. It drains by the units a second of the service file, and holds
-//! one second's worth. While it is fuller, the next flush waits, for at most [`LONGEST`]: use that
-//! stands in memory alone grows old, and could be lost. Rows that wait are written together later,
-//! as one total each, so waiting itself makes them cheaper.
+//! A bucket for the cost of records. It drains by the service file's units per second, and holds
+//! one second's worth. While it is fuller, the next flush waits, for at most [`LONGEST`]: usage
+//! that is only in memory ages, and could be lost. Waiting rows are later written together, as one
+//! total each, so waiting itself makes them cheaper.
 //!
-//! Records that requests wait for (a ceiling that is reached) fill the bucket and do not wait, nor
-//! do leases, which are not in it: what is bounded is the cost of recording, not that of admitting.
+//! Records that requests wait for (a ceiling that is reached) fill the bucket and do not wait.
+//! Leases are not counted, and do not wait either: the bound is on the cost of recording, not of
+//! admitting.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Longest wait of a record: as long as the longest flush interval, which the loss bounds allow.
+/// Longest delay of a record: the longest flush interval, which the loss bounds allow.
 const LONGEST: Duration = crate::config::MAX_FLUSH_EVERY;
 
 const NANOS: u128 = 1_000_000_000;
 
-/// See the [module](self). Amounts are in billionths of a unit: a rate of one a second drains one
+/// See the [module](self). Amounts are in billionths of a unit: a rate of one per second drains one
 /// each nanosecond.
 #[derive(Debug)]
 pub(crate) struct WritePace {
@@ -27,19 +28,19 @@ pub(crate) struct WritePace {
 }
 
 impl WritePace {
-    /// At most this many units a second, at least 1.
+    /// At most this many units per second, at least 1.
     pub(crate) fn new(max_write_units: u32) -> Self {
         Self { per_second: max_write_units.max(1).into(), level: 0, at: None }
     }
 
-    /// How long the next flush waits.
+    /// How long the next flush has to wait.
     pub(crate) fn wait(&mut self, now: Instant) -> Duration {
         self.drain(now);
         let wait = self.level.saturating_sub(self.per_second * NANOS) / self.per_second;
         Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)).min(LONGEST)
     }
 
-    /// A record costs this much.
+    /// Charges the cost of a record.
     pub(crate) fn charge(&mut self, units: u64, now: Instant) {
         self.drain(now);
         // Never so full that emptying it takes longer than a flush may wait.

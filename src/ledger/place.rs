@@ -1,8 +1,8 @@
-//! Which journal is this process's, where several processes of one machine share a store and
-//! perhaps a folder: `PATH`, `PATH-2`, `PATH-3`, .., each behind a lock that ends with its holder.
+//! Assigns journals to the processes of one machine that share a store and perhaps a folder:
+//! `PATH`, `PATH-2`, `PATH-3`, .., each behind a lock that ends with its holder.
 //!
-//! A process takes the first that nobody holds. What stands in the others that nobody holds was
-//! left by dead processes, and is carried over by whoever comes next.
+//! A process takes the first unlocked place. The contents of other unlocked places were left by
+//! dead processes, and are carried over by the next process to come.
 //!
 //! Not promised: anything on a network file system that does not keep locks.
 
@@ -11,18 +11,18 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Most processes of one machine that keep their journals under one path: more than run on any, and
-/// few enough to look through.
+/// Limit on the processes of one machine with journals under one path: more than run on any, and
+/// few enough to search.
 const PLACES: usize = 256;
 
-/// What the name of a place's lock ends with.
+/// Suffix of a lock's file name.
 const LOCK: &str = ".lock";
 
-/// A journal's path that is ours alone, as long as this lives.
+/// A journal path that is exclusively ours while this lives.
 #[derive(Debug)]
 pub(crate) struct JournalPath {
     pub(crate) path: PathBuf,
-    /// Held for its lock. `None`: the store serves one process, which is lock enough.
+    /// Held for its lock. `None`: the store serves one process, which is exclusive enough.
     _lock: Option<File>,
 }
 
@@ -32,19 +32,19 @@ impl JournalPath {
         vec![Self { path: path.to_owned(), _lock: None }]
     }
 
-    /// Whether any process has ever kept a journal there as one of several.
+    /// Whether a process has ever kept a journal there as one of several.
     pub(crate) fn was_taken(path: &Path) -> bool {
         with_ending(path, LOCK).exists()
     }
 
-    /// The places that nobody holds: ours first, then those that dead processes have left.
+    /// The unlocked places: ours first, then those left by dead processes.
     pub(crate) fn free(path: &Path) -> io::Result<Vec<Self>> {
         let mut free = Vec::new();
         for n in 1..=PLACES {
             let path = nth(path, n);
             let lock_path = with_ending(&path, LOCK);
             if !free.is_empty() && !lock_path.exists() {
-                break; // nobody has ever been here, nor further on
+                break; // never used, and neither are later ones
             }
             let lock = File::create(&lock_path)?;
             match lock.try_lock() {
@@ -88,11 +88,11 @@ mod tests {
         let second = JournalPath::free(&path).unwrap();
         let third = JournalPath::free(&path).unwrap();
         assert_eq!((names(&second), names(&third)), (vec!["j-2"], vec!["j-3"]));
-        // The second dies: the next to come is in its place.
+        // The second dies: the next process takes its place.
         drop(second);
         let again = JournalPath::free(&path).unwrap();
         assert_eq!(names(&again), ["j-2"]);
-        // The first and the third die, and one comes: it finds what both left.
+        // The first and the third die, and a new process finds what both left.
         first.clear();
         drop(third);
         assert_eq!(names(&JournalPath::free(&path).unwrap()), ["j", "j-3"]);

@@ -1,6 +1,6 @@
-//! Rows and the records that carry them. A record is one item of the log: use rows, which are
+//! Rows, and the records that carry them. A record is one item of the log: use rows, which are
 //! billed, and pool rows, which are not, packed by tenant, with dictionaries of names and times at
-//! its head. About 18 bytes a row: what it weighs is what it costs.
+//! its head. About 18 bytes per row, because size is cost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use crate::ids::Surrogate;
 use crate::quota::pool::PoolId;
 use crate::sheets::use_row::Atoms;
 
-/// Largest record. A slot is one item, and an item above 1 KB costs its size to write; this only
-/// keeps a burst after an outage from being one huge write.
+/// Limit on a record. A slot is one item, and an item above 1 KB costs by size to write; this only
+/// keeps a burst after an outage from becoming one huge write.
 pub(crate) const MAX_RECORD_BYTES: usize = 64 * 1024;
 
-/// Rows per record at most: 55 bytes each at the very most, so that a record stays below its bound
-/// without being encoded twice. The record carries its names beside them.
+/// Limit on the rows of a record: at most 55 bytes each, so that a record stays below its size
+/// limit without being encoded twice. The names it carries come on top.
 const MAX_ROWS: usize = 1_000;
 
-/// Whose use of what, in which period and day, on whose account.
+/// Identifies usage: whose, of which meter, in which period and day, on which account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct UseKey {
     pub(crate) tenant: Surrogate,
     pub(crate) part: u32,
     pub(crate) meter: Arc<str>,
-    /// Atoms to the unit when it was counted.
+    /// Atoms per unit at the time of counting.
     pub(crate) scale: u64,
     pub(crate) period_ms: i64,
     pub(crate) day: u32,
     pub(crate) account: Option<Arc<str>>,
 }
 
-/// How a lease stands: what was used, and where it stops until the next record.
+/// State of a lease: its usage, and the ceiling until the next record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PoolRow {
     /// Atoms settled so far.
     pub(crate) total: u64,
-    /// The writer serves no more than this, open holds included, before a later record says more;
-    /// 0 where the record says nothing of it.
+    /// The writer serves no more than this, open holds included, until a later record says more; 0
+    /// if the record does not set it.
     pub(crate) ceiling: u64,
 }
 
@@ -50,18 +50,17 @@ impl PoolRow {
     }
 }
 
-/// Rows by the writer whose they are.
+/// Rows by the writer that counted them.
 pub(crate) type ByWriter = BTreeMap<u128, Rows>;
 
-/// Takes over rows of each writer, the larger total of each.
+/// Merges rows per writer, keeping the larger total of each.
 pub(crate) fn merge(known: &mut ByWriter, rows: ByWriter) {
     for (of, rows) in rows {
         known.entry(of).or_default().merge(rows);
     }
 }
 
-/// Totals by row: the newest of each. In order, so that the same rows are packed into the same
-/// bytes.
+/// Newest total of each row. Ordered, so that the same rows are packed into the same bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
     pub(crate) uses: BTreeMap<UseKey, Atoms>,
@@ -77,7 +76,7 @@ impl Rows {
         self.uses.len() + self.pools.len()
     }
 
-    /// Takes over rows, the larger total of each.
+    /// Merges rows, keeping the larger total of each.
     pub(crate) fn merge(&mut self, other: Rows) {
         for (key, total) in other.uses {
             self.uses.entry(key).or_default().raise(total);
@@ -87,13 +86,13 @@ impl Rows {
         }
     }
 
-    /// Packs them into records, each within its bound. `carried` names the writer whose rows they
-    /// are, where it is not the writer of the log.
+    /// Packs them into records, each within its limits. `carried` names the writer of the rows, if
+    /// it is not the writer of the log.
     pub(crate) fn pack(&self, at_ms: i64, carried: Option<u128>) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         let mut record = Record::new(at_ms, carried);
         let (mut uses, mut pools) = (self.uses.iter().peekable(), self.pools.iter().peekable());
-        // Both are in the order of their tenants, and go on together.
+        // Both are ordered by tenant and are merged in step.
         loop {
             let use_first = match (uses.peek(), pools.peek()) {
                 (Some((key, _)), Some((pool, _))) => key.tenant <= pool.tenant,
@@ -114,12 +113,12 @@ impl Rows {
         records
     }
 
-    /// A record without rows: its writer is still here.
+    /// A record without rows, as a sign of life.
     pub(crate) fn pack_nothing(at_ms: i64) -> Vec<u8> {
         Record::new(at_ms, None).encode()
     }
 
-    /// Unpacks a record. The writer is `Some` where it carries another writer's rows.
+    /// Unpacks a record. The writer is `Some` if it carries another writer's rows.
     pub(crate) fn unpack(bytes: &[u8]) -> Option<(Rows, Option<u128>)> {
         let record: Record = postcard::from_bytes(bytes).ok()?;
         record.rows()
@@ -130,8 +129,8 @@ impl Rows {
 struct Record {
     at_ms: i64,
     carried: Option<u128>,
-    /// What the rows point into: meters with their scale, accounts, limits, billing periods with a
-    /// day, and starts of windows.
+    /// Dictionaries for the rows: meters with their scale, accounts, limits, billing periods with a
+    /// day, and window starts.
     meters: Vec<(Arc<str>, u64)>,
     accounts: Vec<Arc<str>>,
     limits: Vec<Arc<str>>,
@@ -190,7 +189,7 @@ impl Record {
         self.rows
     }
 
-    /// Ends this record and begins the next once it is full.
+    /// Finishes this record and starts the next once it is full.
     fn spill(&mut self, done: &mut Vec<Vec<u8>>) {
         if self.len() >= MAX_ROWS || self.head_bytes > MAX_RECORD_BYTES / 4 {
             let next = Record::new(self.at_ms, self.carried);
@@ -218,7 +217,7 @@ impl Record {
         self.lines_of(pool.tenant).pools.push(line);
     }
 
-    /// The lines of the tenant that is in hand, where one more goes.
+    /// The lines of the current tenant, with room counted for one more.
     fn lines_of(&mut self, tenant: Surrogate) -> &mut TenantLines {
         self.rows += 1;
         let tenant = tenant.to_bytes();
@@ -259,7 +258,7 @@ impl Record {
     }
 }
 
-/// An entry's place in a dictionary, which is short: a record rarely names more than a dozen.
+/// An entry's index in a dictionary, which is short: a record rarely names more than a dozen.
 fn intern<T: PartialEq + HeadLen>(names: &mut Vec<T>, name: T, bytes: &mut usize) -> u16 {
     let at = names.iter().rposition(|known| *known == name).unwrap_or_else(|| {
         *bytes += name.head_len();
@@ -269,7 +268,7 @@ fn intern<T: PartialEq + HeadLen>(names: &mut Vec<T>, name: T, bytes: &mut usize
     u16::try_from(at).expect("a record has far fewer rows than 65,536")
 }
 
-/// What an entry weighs, at most.
+/// Maximum encoded size of an entry.
 trait HeadLen {
     fn head_len(&self) -> usize;
 }
@@ -324,7 +323,7 @@ mod tests {
                 rows.pools.insert(pool, PoolRow { total: 9_000, ceiling: 9_500 });
             }
         }
-        // Rows of one kind alone.
+        // Tenants with rows of one kind only.
         let (only_use, only_pool) = (Surrogate::test(u128::MAX), Surrogate::test(5));
         rows.uses.retain(|key, _| key.tenant != only_pool);
         rows.pools.retain(|pool, _| pool.tenant != only_use);

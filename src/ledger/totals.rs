@@ -1,14 +1,14 @@
-//! The ledger: what all writers have recorded, folded. A row counts as its largest total per
-//! writer; rows add up. Requests with an idempotency key are not in the logs: their settled claims
-//! are added.
+//! The ledger: the folded records of all writers. A row counts as its largest total per writer;
+//! rows add up. Requests with an idempotency key are not in the logs: their settled claims are
+//! added.
 //!
 //! Read on demand and incrementally: each log from the slot where the last reading ended, at most
-//! once in [`FRESH_MS`], and never again once it has ended with a seal. Only this process's memory
-//! holds the fold; the logs are the truth.
+//! once in [`FRESH_MS`], and never again once it has ended with a seal. The fold exists only in
+//! this process's memory; the logs are the source of truth.
 //!
-//! The fold is locked to look at it, never over a call: who asks while the logs are being read
-//! waits for that reading, and for nothing that is another tenant's. Two readings at once do no
-//! harm, for a larger total replaces a smaller one in whatever order they come.
+//! The fold's lock is held to look at it, never across a call: a request that arrives while the
+//! logs are being read waits for that reading, and for nothing of another tenant's. Two concurrent
+//! readings do no harm, because a larger total replaces a smaller one in either order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -30,22 +30,22 @@ mod seal_all;
 #[cfg(feature = "stripe")]
 pub(crate) use examine::Examined;
 
-/// A reading younger than this is not repeated: a page that is reloaded costs no reads.
+/// A reading younger than this is not repeated: reloading a page costs no reads.
 pub(crate) const FRESH_MS: i64 = 1_000;
 
-/// How far back writers are looked for, in days: what `GET /usage/history` can show. Older rows
-/// stay in the store.
+/// How many days back to look for writers: as far as `GET /usage/history` can show. Older rows stay
+/// in the store.
 const DAYS_BACK: i64 = 400;
 
-/// How long before the first catalog was published writers are looked for, in days: their clocks
-/// may have been behind.
+/// How many days before the first catalog was published to look for writers: their clocks may have
+/// been behind.
 const BEFORE_DAYS: i64 = 40;
 
-/// Tenants without claims that are remembered as such, for [`FRESH_MS`]; past this those that are
-/// older are forgotten.
+/// Limit on tenants remembered as having no claims, for [`FRESH_MS`]; beyond it the older ones are
+/// forgotten.
 const MAX_UNCLAIMED: usize = 4_096;
 
-/// A log that has not grown for so long, an hour, has been left: others fold it.
+/// A log that has not grown for this long, an hour, is abandoned: others fold it.
 const LEFT_MS: i64 = 3_600_000;
 
 const DAY_MS: i64 = 86_400_000;
@@ -56,14 +56,14 @@ pub(crate) struct Ledger {
     writer: Writer,
     fold: Mutex<Fold>,
     read_at_ms: AtomicI64,
-    /// No writer registered before.
+    /// No writer was registered before this.
     since_ms: i64,
-    /// Readings under way, each once for all who wait for it: of the logs, and of a tenant's
+    /// Readings in progress, each shared by all that wait for it: of the logs, and of a tenant's
     /// claims.
     reading: Flights<Option<Surrogate>, Result<(), StoreError>>,
 }
 
-/// Use of one meter on one day, over all writers.
+/// Usage of one meter on one day, over all writers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DayUse {
     pub(crate) meter: Arc<str>,
@@ -73,7 +73,7 @@ pub(crate) struct DayUse {
     pub(crate) atoms: Atoms,
 }
 
-/// Use of one meter in one billing period on one account, over all writers and days.
+/// Usage of one meter in one billing period on one account, over all writers and days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PeriodUse {
     pub(crate) account: Option<Arc<str>>,
@@ -86,25 +86,25 @@ pub(crate) struct PeriodUse {
 
 #[derive(Default)]
 struct Fold {
-    /// Whether rows are kept: from the first question on. Who only folds runs needs none of them,
-    /// and they are several hundred bytes for each tenant.
+    /// Whether rows are kept: from the first query on. A process that only folds runs does not need
+    /// them, and they take several hundred bytes per tenant.
     keeps: bool,
-    /// Counts how often all of it was begun anew: what a reading from before brings is not for it.
+    /// Counts full restarts: results of a reading from before one are discarded.
     generation: u64,
-    /// Next slot of each writer's log.
+    /// Next slot to read of each writer's log.
     next: HashMap<u128, u64>,
     /// When each log was last seen to have grown, Unix milliseconds.
     moved_ms: HashMap<u128, i64>,
-    /// When all logs were last looked at in order to fold them.
+    /// When all logs were last checked for folding.
     looked_ms: Option<i64>,
-    /// Logs that have ended: nothing can be added to them.
+    /// Sealed logs: nothing can be added to them.
     ended: HashSet<u128>,
-    /// First run of each log that is not folded.
+    /// First unfolded run of each log.
     folded: HashMap<u128, u64>,
-    /// The last day of which all writers are known; earlier days are not looked at again.
+    /// The last day whose writers are all known; earlier days are not checked again.
     days_from_ms: Option<i64>,
     uses: HashMap<Surrogate, HashMap<(u128, UseKey), Atoms>>,
-    /// When a tenant's claims were read, and what they came to.
+    /// When a tenant's claims were read, and their sums.
     claims: HashMap<Surrogate, (i64, Option<Arc<Claimed>>)>,
 }
 
@@ -118,8 +118,8 @@ impl Ledger {
         Self { store, writer, fold, read_at_ms, since_ms, reading }
     }
 
-    /// The first catalog was published then (Unix milliseconds): writers from long before are not
-    /// looked for.
+    /// Sets when the first catalog was published (Unix milliseconds): writers from long before are
+    /// not looked for.
     pub(crate) fn begun(mut self, at_ms: Option<i64>) -> Self {
         let at_ms = at_ms.map(|at_ms| at_ms.saturating_sub(BEFORE_DAYS * DAY_MS));
         self.since_ms = at_ms.unwrap_or(i64::MIN);
@@ -130,8 +130,8 @@ impl Ledger {
         locked(&self.fold)
     }
 
-    /// What a tenant used, by meter and day, over all writers, in no order; without the rows that
-    /// are `live` (by writer and part), of which the caller has the totals as they are now.
+    /// A tenant's usage by meter and day, over all writers, unordered; without the rows that are
+    /// `live` (by writer and part), whose current totals the caller already has.
     pub(crate) async fn uses(
         &self,
         tenant: Surrogate,
@@ -164,17 +164,17 @@ impl Ledger {
         Ok(days.into_iter().map(day).collect())
     }
 
-    /// What was used by account, tenant, meter with its scale, and billing period, over all writers
-    /// and days: as the logs are now, for a report that follows a flush must see it.
+    /// Usage by account, tenant, meter with its scale, and billing period, over all writers and
+    /// days. Never cached, because a report that follows a flush must see it.
     pub(crate) async fn by_period(&self, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
         self.keep_rows();
         self.read_now(now_ms).await?;
         self.periods(&self.fold, now_ms).await
     }
 
-    /// Replaces full runs of slots by what they come to: in our own log, and in those that nobody
-    /// has written to for [`LEFT_MS`]. Who writes folds, so that each slot is removed once; and the
-    /// others' logs are looked at no more often than that, for each look costs.
+    /// Replaces full runs of slots with their totals: in our own log, and in logs that have not
+    /// been written to for [`LEFT_MS`]. The writer itself folds, so that each slot is removed once;
+    /// other logs are checked no more often than that, because each check costs.
     pub(crate) async fn fold_runs(&self, own: u128, now_ms: i64) -> Result<(), StoreError> {
         let mut due = Vec::new();
         let looked_ms = *self.locked().looked_ms.get_or_insert(now_ms);
@@ -204,7 +204,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What the logs come to by period, and settled claims, of which the logs say nothing.
+    /// Totals of the logs by period, plus settled claims, which are not in the logs.
     async fn periods(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<PeriodUse>, StoreError> {
         let mut sums = locked(fold).sums();
         for tenant in claims::claimants(&*self.store, &self.writer.space).await? {
@@ -227,7 +227,7 @@ impl Ledger {
         Ok(sums.into_iter().map(of).collect())
     }
 
-    /// What a tenant's settled claims come to, if it has any: one reading for all who ask.
+    /// A tenant's settled claims, summed, if it has any: concurrent callers share one reading.
     async fn claimed(
         &self,
         tenant: Surrogate,
@@ -242,7 +242,7 @@ impl Ledger {
         Ok(known.and_then(|(_, claimed)| claimed))
     }
 
-    /// The same, read for this alone unless it is fresh.
+    /// The same, read only for this caller unless fresh.
     async fn read_claims(
         &self,
         fold: &Mutex<Fold>,
@@ -272,7 +272,7 @@ impl Ledger {
         self.read_at_ms.load(Ordering::Relaxed)
     }
 
-    /// From now on rows are kept. What was read so far was not: all of it once more.
+    /// Keeps rows from now on. Rows read so far were dropped, so everything is read again.
     fn keep_rows(&self) {
         let mut fold = self.locked();
         if !fold.keeps {
@@ -284,13 +284,13 @@ impl Ledger {
         }
     }
 
-    /// Reads the logs unless they have just been read: one reading for all who ask.
+    /// Reads the logs unless they were just read: concurrent callers share one reading.
     async fn read(&self, now_ms: i64) -> Result<(), StoreError> {
         if is_fresh(self.read_at_ms(), now_ms) {
             return Ok(());
         }
         let read = async {
-            // A request that joined at the last moment of a reading finds it made.
+            // A request that joined at the last moment of a reading finds it done.
             match is_fresh(self.read_at_ms(), now_ms) {
                 true => Ok(()),
                 false => self.read_now(now_ms).await,
@@ -311,7 +311,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Reads on in one log, unless it has ended.
+    /// Continues reading one log, unless it has ended.
     async fn read_log(&self, of: u128, now_ms: i64) -> Result<(), StoreError> {
         let (from, generation) = {
             let fold = self.locked();
@@ -326,7 +326,7 @@ impl Ledger {
         let log::End { next, sealed } = read.await?;
         let mut fold = self.locked();
         if fold.generation != generation {
-            return Ok(()); // its rows were not to be kept, and are to be read once more
+            return Ok(()); // its rows were not kept, and must be read again
         }
         if fold.keeps {
             news.into_iter().for_each(|(rows, of)| fold.take(rows, of));
@@ -342,11 +342,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Every writer there may be: those known, and those registered since the last reading.
+    /// Every possible writer: those known, and those registered since the last reading.
     async fn writers(&self, fold: &Mutex<Fold>, now_ms: i64) -> Result<Vec<u128>, StoreError> {
         let first_ms = now_ms.saturating_sub(DAYS_BACK * DAY_MS).max(self.since_ms);
         let from_ms = locked(fold).days_from_ms.unwrap_or(first_ms);
-        // A day ahead, for writers whose clock is.
+        // A day ahead, for writers whose clock is fast.
         let until_ms = now_ms.saturating_add(DAY_MS);
         let (mut day, last) = (utc_day(from_ms), utc_day(until_ms));
         while day <= last {
@@ -374,12 +374,12 @@ impl Ledger {
     }
 }
 
-/// Nothing in a fold is left half done by a panic.
+/// A panic leaves nothing half done in a fold.
 fn locked(fold: &Mutex<Fold>) -> MutexGuard<'_, Fold> {
     fold.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is known of a tenant's claims, if that is fresh.
+/// A tenant's known claims, if fresh.
 fn fresh_claims(
     fold: &Mutex<Fold>,
     tenant: Surrogate,
@@ -390,7 +390,7 @@ fn fresh_claims(
     is_fresh(*at_ms, now_ms).then(|| claimed.clone())
 }
 
-/// Whether what was read then need not be read again.
+/// Whether data read at `at_ms` need not be read again.
 pub(crate) fn is_fresh(at_ms: i64, now_ms: i64) -> bool {
     (0..FRESH_MS).contains(&now_ms.saturating_sub(at_ms))
 }
@@ -399,7 +399,7 @@ fn utc_day(at_ms: i64) -> u32 {
     local_day(at_ms, &Zone::utc())
 }
 
-/// A partition of the registry is a month. Days are numbers, yyyymmdd.
+/// A registry partition is a month. Days are numbers, yyyymmdd.
 fn first_of_next_month(day: u32) -> u32 {
     let (year, month) = (day / 10_000, day / 100 % 100);
     let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
@@ -483,7 +483,7 @@ mod tests {
         let ledger = Ledger::new(Arc::new(store.clone()), new.writer().clone());
         let before = store.calls();
         assert_eq!(total(&ledger, NOW_MS).await, 15);
-        // 15 months at most; of each log its folds, and its slots; and who has claims.
+        // At most 15 months; for each log its folds and its slots; and the tenants with claims.
         assert!(store.calls() - before <= 15 + 3 * 2 + 1, "{}", store.calls() - before);
 
         record(&store, &mut old, 6).await;
@@ -492,7 +492,7 @@ mod tests {
         let told = "a month, the logs that have not ended, and who has claims";
         assert_eq!(store.calls() - before, 1 + 2 + 1, "{told}");
 
-        // Who registers later is found, also over the end of a month and of a year.
+        // Writers that register later are found, also across the end of a month and of a year.
         for (n, days) in (1..).zip([1, 20, 290, 300]) {
             let now_ms = NOW_MS + days * DAY_MS;
             let mut later = LogWriter::begin(&store, space.clone(), now_ms).await.unwrap();
@@ -501,7 +501,7 @@ mod tests {
         }
     }
 
-    /// A reader that was in the middle of a run when somebody folded it.
+    /// A reader that was in the middle of a run when another process folded it.
     #[tokio::test]
     async fn a_log_that_was_folded_since_is_read_on() {
         let store = Faulty::scripted(Memory::new(), []);
@@ -518,7 +518,7 @@ mod tests {
         }
         folder.fold_runs(log.incarnation(), NOW_MS).await.unwrap();
         assert_eq!(total(&ledger, NOW_MS + FRESH_MS).await, 2 * compact::RUN + 1);
-        // Nothing is taken for a fold that is none.
+        // A hole is not mistaken for a fold.
         let hole = log.writer().space.log(log.incarnation(), 2 * compact::RUN);
         let cut = Write { key: hole, when: vec![When::Exists], change: vec![Change::Delete] };
         record(&store, &mut log, 9_999).await;

@@ -1,17 +1,17 @@
-//! Who pays for the units of one meter: first what its quotas include, then grants, then what
-//! `over` lets through. An ask may be split among them.
+//! Payers of one meter's units, in order: what its quotas include, then grants, then what `over`
+//! lets through. An ask may be split among them.
 //!
 //! # Laws
 //!
-//! 1. A unit passes all quotas of its meter at once. What is included is drawn as far as *every*
-//!    quota of the whole tenant includes it, from all of them.
-//! 2. What grants pay for is drawn from no quota of the whole tenant; those of narrower scope hold
-//!    in every case.
-//! 3. Of the rest each quota gives what it still includes, and then what it lets through. What one
-//!    of them has neither of is unpaid: an ask is refused then, late use is a debt.
+//! 1. A unit passes all quotas of its meter at once. Included units are drawn as far as *every*
+//!    quota of the whole tenant includes them, from all of those quotas.
+//! 2. Units paid by grants are drawn from no quota of the whole tenant; quotas of narrower scope
+//!    hold in every case.
+//! 3. Of the rest each quota gives what it still includes, then what it lets through. Units for
+//!    which one of them has neither are unpaid: an ask is refused, late use becomes a debt.
 //!
-//! Each limit is a *lane* of pieces as long as the ask. Where the pieces of one lane end the ask is
-//! cut, so that every part of it comes from one number of each limit, and is settled by itself.
+//! Each limit is a *lane* of pieces as long as the ask. The ask is cut wherever a piece of any lane
+//! ends, so that every part of it comes from one counter per limit and is settled by itself.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::policy::taken::{DrawnFrom, Limit, Taken, TakenList};
 use crate::policy::{CounterHome, Payers, QuotaRule};
 use crate::quota::lease::Lease;
 
-/// Units of a lane from one number; `None`: they pass this limit without being drawn from it.
+/// Units of a lane from one counter; `None`: they pass this limit without being drawn from it.
 struct Piece {
     from: Option<DrawnFrom>,
     n: u64,
@@ -38,19 +38,19 @@ pub(crate) struct Lanes {
     lanes: SmallVec<[Lane; 4]>,
 }
 
-/// How far late use is paid for.
+/// How far late use is paid.
 #[derive(Default)]
 pub(crate) struct Through {
-    /// Atoms that are paid for.
+    /// Atoms that are paid.
     pub(crate) paid: u64,
-    /// More may be had here: so much is to be waited for.
+    /// More may be available here: the lease to wait for, and how much.
     pub(crate) need: Option<(Arc<Lease>, u64)>,
-    /// Of what is unpaid: the quotas, and how much of it each still includes.
+    /// For unpaid atoms: each quota, and how much of them it still includes.
     pub(crate) short: SmallVec<[(u16, Option<DrawnFrom>, u64); 2]>,
 }
 
 impl Lanes {
-    /// Draws all of an ask, or says why not; what was taken then is to be undone.
+    /// Draws all of an ask, or says why not; the caller then undoes what was taken.
     pub(crate) fn draw(
         &mut self,
         q: &Purse<'_>,
@@ -73,12 +73,12 @@ impl Lanes {
         }
     }
 
-    /// A quota of narrower scope than the tenant: included first, then beyond. False: it has not so
-    /// much.
+    /// Draws from a quota of narrower scope than the tenant: included units first, then beyond.
+    /// False: it does not have enough.
     fn narrow(&mut self, q: &Purse<'_>, rule: &QuotaRule, n: u64) -> Result<bool, NotAdmitted> {
         let mut lane = Lane::new();
         let mut rest = n;
-        // All of it, unless something is beyond: else a part would be asked for in vain.
+        // All of it, unless something lies beyond: otherwise asking for a part would be in vain.
         for (pool, last) in [(rule.included, rule.over.is_none()), (rule.over, true)] {
             let Some(pool) = pool.filter(|_| rest > 0) else { continue };
             if rule.over == Some(pool) && is_in_debt(q, rule) {
@@ -100,7 +100,7 @@ impl Lanes {
         Ok(rest == 0)
     }
 
-    /// The quotas of the whole tenant and its grants.
+    /// Draws from the quotas of the whole tenant and its grants.
     fn whole(&mut self, q: &Purse<'_>, payers: &Payers<'_>, n: u64) -> Result<(), NotAdmitted> {
         let first = self.lanes.len();
         let included = self.included(q, payers, n, false)?;
@@ -127,9 +127,9 @@ impl Lanes {
         for (lane, (index, rule)) in (first..).zip(of_tenant(q, payers)) {
             let lane = &mut self.lanes[lane];
             let mut open = rest;
-            // What is included is known from the first part. More of it than that is not asked
-            // for: the answer would come while what was drawn here has gone back, and say that it
-            // is there.
+            // What is included is known from the first part. No more than that is asked for: the
+            // answer would arrive after what was drawn here has gone back, and report those units
+            // as available.
             let known = rule.included.map_or(0, |pool| left_of(q, pool).min(rest));
             if known < rest && rule.over.is_none() {
                 return Err(refuse(Reason::Exhausted, Limit::Quota(index)));
@@ -152,7 +152,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Draws late use as far as it is paid for.
+    /// Draws late use as far as it can be paid.
     pub(crate) fn late(&mut self, q: &Purse<'_>, payers: &Payers<'_>, n: u64) -> Through {
         let included = match self.included(q, payers, n, true) {
             Ok(included) => included,
@@ -168,7 +168,7 @@ impl Lanes {
         if need.is_some() || rest == 0 {
             return Through { paid, need, ..Through::default() };
         }
-        // What each quota gives: of what it includes, and beyond.
+        // What each quota gives: included, and beyond.
         let mut gives = SmallVec::<[(Piece, Piece); 4]>::new();
         let mut need = None;
         for (_, rule) in of_tenant(q, payers) {
@@ -210,8 +210,8 @@ impl Lanes {
         through
     }
 
-    /// What is included and here already, while more of it is asked for: so that no request takes
-    /// it first.
+    /// Draws what is included and already here while more of it is asked for, so that no request
+    /// takes it first.
     fn late_here(
         &mut self,
         q: &Purse<'_>,
@@ -233,7 +233,7 @@ impl Lanes {
         Through { paid, need: Some((lease, want.min(n - paid).max(1))), short: SmallVec::new() }
     }
 
-    /// What all quotas of the tenant include of `n`, drawn from each of them. Their lanes begin
+    /// Draws what all quotas of the tenant include of `n`, from each of them. Their lanes begin
     /// with that.
     fn included(
         &mut self,
@@ -256,7 +256,7 @@ impl Lanes {
                         self.lanes[lane].push(Piece { from: Some(from), n: want });
                     }
                     Some((_, Draw::Need(lease))) => need = need.or(Some(lease)),
-                    // Nothing else can pay: a part is not asked for in vain.
+                    // Nothing else can pay: asking for a part would be in vain.
                     _ if !is_late && payers.grants.is_empty() && rule.over.is_none() => {
                         return Err(refuse(Reason::Exhausted, Limit::Quota(index)));
                     }
@@ -279,7 +279,7 @@ impl Lanes {
     }
 
     /// Draws from grants what follows after `before` atoms; the lanes of quotas from `first` on let
-    /// it pass. Also says where there may be more.
+    /// it pass. Also returns where there may be more.
     fn granted(
         &mut self,
         q: &Purse<'_>,
@@ -321,14 +321,14 @@ impl Lanes {
         (granted, need)
     }
 
-    /// Gives all of it back.
+    /// Gives everything back.
     pub(crate) fn undo(self, q: &Purse<'_>) {
         for piece in self.lanes.into_iter().flatten() {
             give_back(q, piece.from.as_ref(), piece.n);
         }
     }
 
-    /// Writes down what was drawn, part by part.
+    /// Lists what was drawn, part by part.
     pub(crate) fn emit(self, ask: u8, draw: u64, taken: &mut TakenList) {
         if self.lanes.iter().all(|lane| lane.len() <= 1) {
             let drawn = self.lanes.into_iter().flatten();
@@ -364,8 +364,8 @@ impl Lanes {
     }
 }
 
-/// What is waited for beside what this ask has drawn there already: that goes back meanwhile, and
-/// would be taken for what is missing.
+/// Raises what is waited for by what this ask has drawn there already: that goes back meanwhile,
+/// and would be taken for the missing units.
 fn beside(stopped: NotAdmitted, drawn: u64) -> NotAdmitted {
     match stopped {
         NotAdmitted::Need(lease, n) => {
@@ -376,8 +376,8 @@ fn beside(stopped: NotAdmitted, drawn: u64) -> NotAdmitted {
     }
 }
 
-/// As much of `n` as the pool has. Where the limit does not hold for this caller: all of it, from
-/// nothing.
+/// Draws as much of `n` as the pool has. Where the limit does not apply to this caller: all of it,
+/// from nothing.
 pub(crate) fn most(
     q: &Purse<'_>,
     pool: u16,
@@ -395,7 +395,7 @@ pub(crate) fn most(
     Ok((None, 0))
 }
 
-/// All of `n`, or nothing.
+/// Draws all of `n`, or nothing.
 fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom>, u64), NotAdmitted> {
     match take(q, pool, n) {
         Draw::Took(from) => Ok((Some(from), n)),
@@ -405,7 +405,7 @@ fn all(q: &Purse<'_>, pool: u16, n: u64) -> Result<(Option<DrawnFrom>, u64), Not
     }
 }
 
-/// What a pool may still give, as far as is known.
+/// Units a pool may still give, as far as is known.
 pub(crate) fn left_of(q: &Purse<'_>, pool: u16) -> u64 {
     let Some(lease) = lease_at(q, pool) else { return 0 };
     lease.remaining().saturating_sub(missing(q, pool, &lease, 1).unwrap_or(0))

@@ -1,21 +1,21 @@
-//! Use that no hold covers: a number that is larger than what was set aside for it, or that nobody
-//! set anything aside for. It is paid like all use: by what is included, by grants, by what `over`
-//! lets through. What is unpaid then is a debt of the quota that is short.
+//! Late use, covered by no hold: beyond what was set aside, or with nothing set aside for it. It is
+//! paid like all use: by included units, by grants, by what `over` lets through. What then stays
+//! unpaid is a debt of the quota that is short.
 //!
 //! # Laws
 //!
 //! 1. It never fails and is never lost: what cannot be paid from memory waits here, with the sheet
 //!    it was used under, until the leases it needs have been asked.
-//! 2. While it waits, and while a quota is in debt, no ask of its meter is admitted, also under the
-//!    sheet that follows (another plan, another number of nodes, the next window).
-//! 3. A debt is paid by grants and by what is beyond the quota, as soon as they have units, and by
-//!    units of the quota that are released; or it ends with the window.
-//! 4. A unit that several quotas owe is paid by one unit of a grant: it lowers the debts of all of
-//!    them at once. So nothing is paid while another payment to one of them is on its way.
+//! 2. While it waits, and while a quota is in debt, no ask of its meter is admitted, nor under the
+//!    following sheet (another plan, another number of nodes, the next window).
+//! 3. A debt is paid by grants and from beyond the quota as soon as these have units, and by units
+//!    of the quota that are released; or it ends with the window.
+//! 4. A unit owed by several quotas is paid by one unit of a grant, which lowers all their debts at
+//!    once. So nothing is paid while another payment to one of them is on its way.
 //!
-//! Quotas of narrower scope than the tenant pay by themselves: what they include, as far as that is
-//! known to go, then what is beyond. What neither has is a debt, too: it is taken of the pool as
-//! long as that has units, and stands there then. No grant pays it.
+//! Quotas of narrower scope than the tenant pay for themselves: with what they include, as far as
+//! that is known to reach, then from beyond. Units that neither has are a debt, too: taken from the
+//! pool while it has units, and recorded there once it has none. No grant pays it.
 
 use std::sync::Arc;
 
@@ -36,17 +36,17 @@ use crate::sheets::unpaid::{self, Paying, Unpaid, Use};
 
 type Waiting = unpaid::WaitingUse<Sheet>;
 
-/// Whose use it is. The sheet says of when: use of windows that are over has one of its own.
+/// The caller and sheet that late use is charged to. Use of past windows has a sheet of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct LateUse<'a> {
     pub(crate) sheet: &'a Arc<Sheet>,
-    /// Whose limits within the tenant hold.
+    /// The caller's limits within the tenant.
     pub(crate) scopes: ScopesOf<'a>,
     pub(crate) now: Now,
 }
 
 impl Unpaid<Sheet> {
-    /// Whether anything waits, also once what waited under the sheet before has been paid there.
+    /// Whether anything waits, after dropping an earlier sheet whose waiting use has been paid.
     pub(crate) fn is_some_still(&self) -> bool {
         self.is_some() && {
             let mut waiting = self.lock();
@@ -55,11 +55,11 @@ impl Unpaid<Sheet> {
         }
     }
 
-    /// What waits under this sheet is paid before what its follower admits.
+    /// Use that waits under `before` is paid before this sheet admits anything.
     pub(crate) fn follow(&self, before: &Arc<Sheet>) {
         if before.unpaid.is_some_still() {
             let mut waiting = self.lock();
-            // One that is only waiting itself for another is not kept for that.
+            // A sheet that itself only waits for another is not kept for that.
             let theirs = before.unpaid.lock();
             let further = theirs.before.clone().filter(|_| theirs.is_clear());
             waiting.before = Some(further.unwrap_or_else(|| before.clone()));
@@ -69,7 +69,7 @@ impl Unpaid<Sheet> {
 }
 
 impl LateUse<'_> {
-    /// `n` atoms of this meter were used.
+    /// Pays for `n` atoms used of this meter.
     pub(crate) fn pay(self, meter: MeterId, n: u64) {
         let policy = &self.sheet.policy;
         let narrow = policy.quotas.iter().filter(|rule| rule.quota.meter == meter);
@@ -91,8 +91,8 @@ impl LateUse<'_> {
         settle_locked(self.sheet, &mut waiting, self.now, false);
     }
 
-    /// A quota of narrower scope pays for `n` atoms: of what it includes, and beyond; it owes the
-    /// rest. So many of them are beyond it, and billed, and so many after these are owed.
+    /// A quota of narrower scope pays for `n` atoms, with included units, then beyond, and owes the
+    /// rest. Returns how many are beyond it and billed, and how many after these are owed.
     fn pay_of(self, quota: &QuotaRule, n: u64) -> (u64, u64) {
         let included = quota.included.and_then(|pool| self.lease(pool));
         let here = included.map_or(0, |lease| lease.remaining().min(n));
@@ -117,8 +117,8 @@ impl LateUse<'_> {
         }
     }
 
-    /// `None`: the quota is for a scope that the caller has no value of, or there is no more room
-    /// for leases of such.
+    /// `None`: the quota is by a scope for which the caller has no value, or there is no room for
+    /// more scoped leases.
     fn lease(self, pool: u16) -> Option<Arc<Lease>> {
         match &self.sheet.policy.pools[usize::from(pool)].place {
             CounterHome::Sheet(_) => Some(purse::lease_of(self.sheet, pool).clone()),
@@ -130,7 +130,7 @@ impl LateUse<'_> {
     }
 }
 
-/// What has to happen before units of a meter are drawn: late use of it is paid, and no quota is in
+/// What must happen before units of a meter are drawn: its late use is paid, and no quota is in
 /// debt.
 #[inline]
 pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> {
@@ -144,8 +144,8 @@ pub(crate) fn before(q: &Purse<'_>, payers: &Payers<'_>) -> Option<NotAdmitted> 
     if waits || lanes::of_tenant(q, payers).any(owes) { clear(q, payers) } else { None }
 }
 
-/// Whether what was owed before this process began is to be read first: a pool of no units is not
-/// asked for any, and where nothing else can pay all is refused anyway.
+/// Whether debts from before this process started must be read first: a pool of 0 units is never
+/// asked for any, and where nothing else can pay, everything is refused anyway.
 fn is_unread(payers: &Payers<'_>, rule: &QuotaRule, lease: &Lease) -> bool {
     rule.included.is_none()
         && (rule.over.is_some() || !payers.grants.is_empty())
@@ -199,8 +199,8 @@ fn meter_at(before: &Sheet, q: &Purse<'_>, payers: &Payers<'_>) -> Option<MeterI
     before.catalog.meter(&q.sheet.catalog.meters[usize::from(payers.meter.0)].name)
 }
 
-/// Has the debts of before this process read that stand in the store, where nothing else does. One
-/// of those that are not known yet; what lies beyond the same limits is asked for in the same wait.
+/// Has debts from before this process started read from the store, where nothing else does that.
+/// Returns one that is still unknown; pools beyond the same limits are asked for in the same wait.
 fn read<'a>(q: &Purse<'a>, payers: &Payers<'_>) -> Option<&'a Arc<Lease>> {
     let granted = payers.debtor.map(|pool| (purse::lease_of(q.sheet, pool), None));
     let quotas = lanes::of_tenant(q, payers)
@@ -218,13 +218,13 @@ fn read<'a>(q: &Purse<'a>, payers: &Payers<'_>) -> Option<&'a Arc<Lease>> {
     first
 }
 
-/// Pays what can be paid now of what waits under this sheet, and of its debts. `away`: the store
-/// does not answer, and what cannot be paid from memory is owed.
+/// Pays what can be paid now of the use waiting under this sheet, and of its debts. `away`: the
+/// store does not answer, and what cannot be paid from memory is owed.
 pub(crate) fn settle(sheet: &Arc<Sheet>, now: Now, away: bool) {
     settle_locked(sheet, &mut sheet.unpaid.lock(), now, away);
 }
 
-/// The same where something is owed that was given units since.
+/// The same, if anything owed has been given units since.
 pub(crate) fn settle_debts(sheet: &Arc<Sheet>, now: Now) {
     if sheet.open_leases().any(|lease| lease.is_in_debt()) {
         settle(sheet, now, sheet.tenant.hub.reach.is_away());
@@ -279,7 +279,7 @@ fn settle_locked(sheet: &Arc<Sheet>, waiting: &mut Waiting, now: Now, away: bool
 }
 
 impl Use {
-    /// True: all of it has been paid, or is owed.
+    /// True: all of it is paid, or owed.
     fn pay(&mut self, q: &Purse<'_>, away: bool) -> bool {
         let policy = &q.sheet.policy;
         let Some(payers) = policy.payers(self.meter) else { return true };
@@ -303,7 +303,7 @@ impl Use {
                 self.needs = Some((lease, n));
                 return false;
             }
-            // It is not to be waited for: the quotas owe it.
+            // Waiting for it is not possible: the quotas owe it.
             for (_, rule) in lanes::of_tenant(q, &payers) {
                 owe(q.hub, debtor_of(q.sheet, rule), self.atoms);
             }
@@ -324,7 +324,7 @@ impl Use {
     }
 }
 
-/// The lease in whose pool a debt of this quota stands.
+/// The lease whose pool records a debt of this quota.
 fn debtor_of<'a>(sheet: &'a Arc<Sheet>, rule: &QuotaRule) -> &'a Arc<Lease> {
     purse::lease_of(sheet, rule.debtor)
 }
@@ -339,7 +339,7 @@ fn owe(hub: &Hub, debtor: &Arc<Lease>, n: u64) {
 }
 
 impl Paying {
-    /// How many were taken, once all have said so. What none of them took goes back.
+    /// How many were taken, once all debtors have answered. What none of them took goes back.
     fn end(&mut self, q: &Purse<'_>) -> Option<u64> {
         let took = &mut self.took;
         self.debtors.retain(|debtor| {
@@ -357,12 +357,12 @@ impl Paying {
     }
 }
 
-/// What one quota owes, or an earlier plan: how much, and the pool beyond it that may pay.
+/// A debt of one quota or an earlier plan: how much, and the pool beyond it that may pay.
 type Owes<'a> = (&'a Arc<Lease>, u64, Option<u16>);
 
-/// Takes units of grants, or beyond the quotas, to pay what is owed of this meter. True: some are
-/// on their way. What is owed of units that an earlier plan granted once was never use of these
-/// quotas, and is paid by itself: after theirs, which admit nothing until then.
+/// Takes units of grants, or from beyond the quotas, to pay what is owed of this meter. True: some
+/// are on their way. Debts of units that an earlier plan granted once were never use of these
+/// quotas and are paid separately, after theirs, which admit nothing until then.
 fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let Some(payers) = q.sheet.policy.payers(meter) else { return false };
     let of_quotas =
@@ -370,7 +370,7 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     let granted = payers.debtor.map(|pool| (purse::lease_of(q.sheet, pool), None));
     let of_quotas = of_quotas.collect::<SmallVec<[_; 4]>>();
     let all = || of_quotas.iter().chain(granted.as_slice());
-    // After a restart what they owe stands in the store: before any of it is paid all is known.
+    // After a restart their debts are in the store: all are read before any is paid.
     let mut unknown = all().filter(|(lease, _)| lease.is_unknown() && !lease.is_sealed());
     if all().any(|(debtor, _)| debtor.payable() > Some(0))
         && let Some((unknown, _)) = unknown.next()
@@ -380,8 +380,8 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
         wait_for(q, unknown, 1, all().map(|(debtor, _)| *debtor), waiting);
         return false;
     }
-    // A unit that several of them owe is paid once: those that were last seen before it was owed
-    // are looked at first.
+    // A unit owed by several of them is paid once: those last seen before it was owed are read
+    // first.
     let pays = !payers.grants.is_empty() || of_quotas.iter().any(|(_, over)| over.is_some());
     let owes_since = of_quotas.iter().map(|(debtor, _)| debtor.owes_since()).max().unwrap_or(0);
     let mut older = of_quotas.iter().filter(|(debtor, _)| debtor.looks_after(owes_since));
@@ -402,7 +402,7 @@ fn pay_debts(q: &Purse<'_>, meter: MeterId, waiting: &mut Waiting) -> bool {
     pay_same(q, &payers, granted.as_slice(), waiting)
 }
 
-/// The same of those that owe the same use.
+/// The same for debtors of the same use.
 fn pay_same(
     q: &Purse<'_>,
     payers: &Payers<'_>,
@@ -428,8 +428,8 @@ fn pay_same(
         && (pay_from(q, grants.copied(), most, &owed, waiting) || pay_beyond(q, &owed, waiting))
 }
 
-/// What lies beyond the quotas pays the units that the same of them owe, if it is there for each:
-/// those which owe most first, for what they owe beyond the others they owe alone.
+/// Pools beyond the quotas pay units owed jointly, if each has them: the largest debtors first, for
+/// what they owe beyond the others they owe alone.
 fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
     let most = owed.iter().map(|(_, n, _)| *n).max().unwrap_or(0);
     let others = owed.iter().map(|(_, n, _)| *n).filter(|n| *n < most).max().unwrap_or(0);
@@ -440,7 +440,7 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
     if n == 0 || debtors().any(is_asked) {
         return false;
     }
-    // Taken of each before any is paid: a unit that only one of them could pay is not sold.
+    // Taken from each before any is paid: a unit that only one of them could pay is not sold.
     let mut parts = SmallVec::<[(&Owes<'_>, Taken); 4]>::new();
     let mut n = n;
     for owes in debtors() {
@@ -465,8 +465,8 @@ fn pay_beyond(q: &Purse<'_>, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
     })
 }
 
-/// Takes up to `most` units of the first of these pools that has any, and has them pay what is
-/// owed. True: they are on their way.
+/// Takes up to `most` units from the first of these pools that has any, to pay what is owed. True:
+/// they are on their way.
 fn pay_from(
     q: &Purse<'_>,
     pools: impl IntoIterator<Item = u16>,
@@ -489,7 +489,7 @@ fn pay_from(
     false
 }
 
-/// These units pay what is owed. True: they are on their way.
+/// Pays what is owed with these units. True: they are on their way.
 fn hand_over(q: &Purse<'_>, with: Taken, owed: &[Owes<'_>], waiting: &mut Waiting) -> bool {
     let mut debtors = SmallVec::new();
     for (debtor, owed, _) in owed.iter().filter(|(_, owed, _)| *owed > 0) {
@@ -507,7 +507,7 @@ fn hand_over(q: &Purse<'_>, with: Taken, owed: &[Owes<'_>], waiting: &mut Waitin
     true
 }
 
-/// Units that may pay are asked for.
+/// Asks for units that may pay.
 fn wait_for_units(
     q: &Purse<'_>,
     lease: &Arc<Lease>,
@@ -529,7 +529,7 @@ fn wait_for<'a>(
     waiting.asked.extend(debtors.map(|debtor| (debtor.clone(), lease.clone(), n)));
 }
 
-/// A payment is on its way, perhaps under another sheet: what is owed beside it waits for that.
+/// A payment is on its way, perhaps under another sheet: debts beside it wait for it.
 fn wait_for_payment(q: &Purse<'_>, paying: &Arc<Lease>, owed: &[Owes<'_>], waiting: &mut Waiting) {
     if !paying.is_paying() {
         return;
@@ -541,7 +541,7 @@ fn wait_for_payment(q: &Purse<'_>, paying: &Arc<Lease>, owed: &[Owes<'_>], waiti
     }
 }
 
-/// A lease has been answered: what waits for it is paid now, before a request takes units of it.
+/// A lease has been answered: use waiting for it is paid now, before a request takes its units.
 pub(crate) fn answered(hub: &Hub, lease: &Arc<Lease>) {
     let answered = hub.take_after(lease);
     for sheet in &answered.sheets {

@@ -1,4 +1,4 @@
-//! Who pays for a unit, in one order: what quotas include, grants, `over`, a debt.
+//! Payers of a unit, in one order: what quotas include, grants, `over`, a debt.
 //!
 //! [`purse`] draws from one limit, [`lanes`] splits a cost among those of its meter, and [`late`]
 //! charges use that no hold covers and pays the debts of a tenant.

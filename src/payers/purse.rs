@@ -1,4 +1,4 @@
-//! Drawing from one limit, and what becomes of what was drawn: settled, or given back.
+//! Drawing from one limit, and settling or giving back what was drawn.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::quota::lease::{Lease, Take};
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
 
-/// Whose units are drawn, and when.
+/// The source of drawn units, and the time.
 #[derive(Clone, Copy)]
 pub(crate) struct Purse<'a> {
     pub(crate) hub: &'a Hub,
@@ -24,7 +24,7 @@ pub(crate) struct Purse<'a> {
     pub(crate) store_away: bool,
 }
 
-/// Why a request is not admitted now. Nothing was taken.
+/// Why a request is not admitted now; nothing was taken.
 #[derive(Debug)]
 pub(crate) enum NotAdmitted {
     /// A limit does not hold.
@@ -33,7 +33,7 @@ pub(crate) enum NotAdmitted {
     Need(Arc<Lease>, u64),
 }
 
-/// Which limit refused, and how.
+/// The limit that refused, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LimitRefused {
     pub(crate) reason: Reason,
@@ -48,16 +48,16 @@ pub(crate) fn refuse(reason: Reason, by: Limit) -> NotAdmitted {
     NotAdmitted::Refused(LimitRefused { reason, by, wait_ns: None })
 }
 
-/// What came of taking from one pool.
+/// The result of taking from one pool.
 pub(crate) enum Draw {
     Took(DrawnFrom),
-    /// The limit is for a scope that this caller has no value of: it does not hold here.
+    /// The limit is by a scope for which this caller has no value: it does not apply.
     None,
     Need(Arc<Lease>),
     Exhausted,
 }
 
-/// Draws from one pool, or says what is lacking.
+/// Draws from one pool, or says what is missing.
 pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
     let scoped;
     let (lease, narrow) = match &q.sheet.policy.pools[usize::from(pool)].place {
@@ -105,7 +105,7 @@ pub(crate) fn take(q: &Purse<'_>, pool: u16, n: u64) -> Draw {
     }
 }
 
-/// How far below nothing a lease may go while the store is away.
+/// How far below zero a lease may go while the store is away.
 fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
     match policy.on_lease_error() {
         OnLeaseError::Deny => 0,
@@ -117,9 +117,9 @@ fn floor_while_away(policy: &Policy, pool: u16) -> i64 {
     }
 }
 
-/// What a pool lacks for what was drawn on the other side of its limit, before that was changed: a
-/// `stop` holds for both together. `Err`: this side or the other is to be looked at first, so that
-/// the limits in force stand in both pools before a unit is drawn under them.
+/// What a pool lacks for units drawn on the other side of its limit before the limit was changed: a
+/// `stop` covers both together. `Err`: one of the two sides must be read first, so that both pools
+/// have the limits in force before a unit is drawn under them.
 pub(crate) fn missing(
     q: &Purse<'_>,
     pool: u16,
@@ -147,7 +147,7 @@ pub(crate) fn missing(
     })
 }
 
-/// The lease of a pool for this caller, if it holds for it.
+/// The lease of a pool for this caller, if the limit applies to it.
 pub(crate) fn lease_at(q: &Purse<'_>, pool: u16) -> Option<Arc<Lease>> {
     match &q.sheet.policy.pools[usize::from(pool)].place {
         CounterHome::Sheet(slot) => Some(q.sheet.lease(pool, *slot).clone()),
@@ -213,8 +213,8 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
     }
 }
 
-/// What of the next `n` atoms of an ask is owed: drawn beyond a quota that bills, be it beyond
-/// several, and not paid by a grant. Of those in `known` that is known before.
+/// How much of the next `n` atoms of an ask is owed: drawn beyond a quota that bills (or several),
+/// and not paid by a grant. For those in `known` that is known before.
 pub(crate) fn over_of(policy: &Policy, taken: &[Taken], ask: u8, n: u64, known: Range<u64>) -> u64 {
     let of_ask = || taken.iter().filter(|took| took.ask == ask && took.n > 0);
     if known.is_empty() && !of_ask().any(|took| policy.bills(&took.from)) {

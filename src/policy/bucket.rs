@@ -2,22 +2,21 @@
 //!
 //! The word is the *theoretical arrival time* (TAT, ITU-T I.371): the instant on the monotonic
 //! clock at which the bucket is full again. Taking `n` moves it on by `n` times the interval; a
-//! request fits while it stays within the burst of now. So one number holds a bucket, and a bucket
-//! nobody uses is a number in the past.
+//! request fits while it stays within the burst of now. So one number holds a bucket, and an idle
+//! bucket is a number in the past.
 //!
-//! Where several nodes share a rate each has a part of it: the same for all, which is then the rule
-//! of the node ([`BucketRule::among`]), or for a limit under pressure one of its own, which stands
-//! in the bucket ([`BucketRule::set_share`]). Either way rate and burst are cut alike, so that the
-//! time in which an empty bucket fills stays what was written.
+//! Where several nodes share a rate each has a part of it: an equal one, which is then the node's
+//! rule ([`BucketRule::among`]), or, for a limit under pressure, one of its own, kept in the bucket
+//! ([`BucketRule::set_share`]). Either way rate and burst are cut alike, so that an empty bucket
+//! fills in the configured time.
 //!
-//! A rate of a meter whose units have many parts is counted in cells of several atoms
-//! ([`BucketRule::cells`]), for governor has 32 bits for a burst. All numbers of units here are of
-//! such cells.
+//! A rate of a meter with finely divided units is counted in cells of several atoms
+//! ([`BucketRule::cells`]), because governor has 32 bits for a burst. All numbers of units here are
+//! of such cells.
 //!
-//! What governor does not have is here: giving back, charging what was learned late, and keeping a
-//! bucket over a change of its rate. None of them ever mints: after any history, no span of time
-//! admits more than burst + span x rate, except for what [`BucketRule::charge`] took past the
-//! burst.
+//! This adds what governor lacks: giving back, charging use learned late, and keeping a bucket over
+//! a change of its rate. None of them ever mints: after any history, no span of time admits more
+//! than burst + span x rate, except for what [`BucketRule::charge`] took past the burst.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,22 +37,21 @@ use crate::catalog::common_divisor;
 pub(crate) struct Bucket {
     /// Its TAT in nanoseconds on the monotonic clock.
     tat: AtomicU64,
-    /// Nanoseconds per unit, where it has a share of its own; 0: as its rule says. It stands beside
-    /// the TAT, which every take reads anyway.
+    /// Nanoseconds per unit, if it has a share of its own; 0: its rule's. Kept beside the TAT,
+    /// which every take reads anyway.
     interval_ns: AtomicU64,
-    /// Units asked for since this was last looked at, in the lower bits: all of them where it has a
-    /// share of its own, and else those that were refused. Above them the slot in which it was last
-    /// reported as under pressure.
+    /// Lower bits: units asked for since this was last read, all of them if it has a share of its
+    /// own, otherwise only the refused ones. Above them the slot in which it was last reported as
+    /// under pressure.
     asked: AtomicU64,
 }
 
-/// Where the slot begins in [`Bucket::asked`], and the most units that stand beside it.
+/// The lowest bit of the slot in [`Bucket::asked`], and the most units that fit below it.
 const SLOT_AT: u32 = 48;
 const MOST_ASKED: u64 = (1 << SLOT_AT) - 1;
 
-/// Longest time that a burst may take to fill, and that a unit may take to come: 146 years. And the
-/// latest TAT. So that governor's sums, which are unchecked, stay in range: it adds to a TAT what a
-/// burst is worth at most.
+/// Longest time for a burst to fill or a unit to come, 146 years, and the latest TAT. They keep
+/// governor's unchecked sums in range: it adds to a TAT what a burst is worth at most.
 const LONGEST_NS: u64 = 1 << 62;
 const LATEST_NS: u64 = u64::MAX - LONGEST_NS;
 
@@ -66,9 +64,9 @@ pub(crate) struct BucketRule {
     /// The same of the whole rate, of which this may be a part.
     whole_interval_ns: u64,
     whole_burst: u32,
-    /// Its units are leased by the slot: buckets have no shares of their own.
+    /// Its units are leased per slot: buckets have no shares of their own.
     is_leased: bool,
-    /// Atoms that are one unit here.
+    /// Atoms per unit here.
     grain: u64,
 }
 
@@ -78,16 +76,16 @@ pub(crate) struct NotBefore {
     pub(crate) wait_ns: u64,
 }
 
-/// How fast the units of a rule come: in nanoseconds per unit here, and over all nodes.
+/// Pace of a rule's units: nanoseconds per unit here, and over all nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pace {
     pub(crate) interval_ns: u64,
     pub(crate) whole_interval_ns: u64,
-    /// Atoms that are one unit of its rule.
+    /// Atoms per unit of its rule.
     pub(crate) grain: u64,
 }
 
-/// How a bucket stands.
+/// The fill level of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Level {
     pub(crate) remaining: u64,
@@ -96,7 +94,7 @@ pub(crate) struct Level {
 }
 
 impl Bucket {
-    /// Whether all of its burst is there.
+    /// Whether its whole burst is available.
     pub(crate) fn is_full(&self, now_ns: u64) -> bool {
         self.tat.load(Ordering::Relaxed) <= now_ns
     }
@@ -111,8 +109,7 @@ impl BucketRule {
 
     /// `amount` atoms per `per`, at most `burst` at once, which are asked for in multiples of
     /// `grain`. The catalog has checked that the interval is at least a nanosecond and that burst
-    /// times interval fits; out of range is clamped, to what admits
-    /// less.
+    /// times interval fits; values out of range are clamped to what admits less.
     pub(crate) fn in_grains(amount: u64, per: Duration, burst: u64, grain: u64) -> Self {
         let grain = grain.max(1);
         let interval_ns =
@@ -122,7 +119,8 @@ impl BucketRule {
         Self { grain, ..Self::part(interval_ns, interval_ns, burst) }
     }
 
-    /// Atoms as units of this rule. Asked for under another file they may not come out whole.
+    /// Atoms as units of this rule. Amounts asked for under another plan file may not be whole
+    /// units.
     #[inline]
     pub(crate) fn cells(&self, atoms: u64) -> u64 {
         if self.grain == 1 { atoms } else { atoms.div_ceil(self.grain) }
@@ -133,14 +131,14 @@ impl BucketRule {
         cells.saturating_mul(self.grain)
     }
 
-    /// The same where units of the rate are leased by the slot as well: whole, whatever share a
+    /// The same for a rate whose units are also leased per slot: the whole rate, whatever share a
     /// bucket had before.
     #[must_use]
     pub(crate) fn leased(self) -> Self {
         Self { is_leased: true, ..self }
     }
 
-    /// The part of each of so many nodes.
+    /// The part of each of `nodes` nodes.
     #[must_use]
     pub(crate) fn among(self, nodes: usize) -> Self {
         let nodes = u64::try_from(nodes.max(1)).unwrap_or(u64::MAX);
@@ -150,7 +148,7 @@ impl BucketRule {
         }
     }
 
-    /// A part of a rate, whose units come at this interval.
+    /// A part of a rate with this interval per unit.
     fn part(interval_ns: u64, whole_interval_ns: u64, whole_burst: u32) -> Self {
         let interval_ns = interval_ns.clamp(1, LONGEST_NS);
         let fills_ns = whole_interval_ns.saturating_mul(u64::from(whole_burst)).min(LONGEST_NS);
@@ -169,7 +167,7 @@ impl BucketRule {
         Self { grain: self.grain, ..part }
     }
 
-    /// The rule of a bucket that has a share of its own.
+    /// The rule of a bucket with a share of its own.
     fn own(&self, bucket: &Bucket) -> Option<Self> {
         let interval_ns = bucket.interval_ns.load(Ordering::Relaxed);
         (interval_ns != 0 && !self.is_leased).then(|| self.at(interval_ns))
@@ -180,7 +178,7 @@ impl BucketRule {
         self.whole_interval_ns
     }
 
-    /// How fast its units come.
+    /// The pace of its units.
     pub(crate) fn pace(&self) -> Pace {
         let Self { interval_ns, whole_interval_ns, grain, .. } = *self;
         Pace { interval_ns, whole_interval_ns, grain }
@@ -205,7 +203,7 @@ impl BucketRule {
         self.take_here(bucket, n, now_ns)
     }
 
-    /// Under pressure what is asked for is counted.
+    /// Under pressure, asks are counted.
     #[cold]
     fn take_of_share(&self, bucket: &Bucket, n: u64, now_ns: u64) -> Result<(), NotBefore> {
         bucket.count(n);
@@ -231,8 +229,8 @@ impl BucketRule {
                 let wait = not_until.wait_time_from(Nanos::from(now_ns));
                 Err(NotBefore { wait_ns: u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) })
             }
-            // More than a part's burst, but not more than the whole: once the bucket is full, and
-            // paid for by waiting.
+            // More than a part's burst, but not more than the whole: allowed once the bucket is
+            // full, and paid for by waiting.
             None if n <= self.burst() && self.take_full(bucket, n, now_ns) => Ok(()),
             // More than the burst can never fit. The catalog refuses such a plan; a hold that a
             // handler asks for may still be too large, and waits for a full bucket at most.
@@ -249,25 +247,24 @@ impl BucketRule {
     }
 
     /// Gives back `n` units taken at `taken_ns`: only what has not been replenished since, because
-    /// the replenished part was free for others all along.
+    /// the replenished part was available to others all along.
     pub(crate) fn give_back(&self, bucket: &Bucket, n: u64, taken_ns: u64, now_ns: u64) {
         let worth = self.interval_of(bucket).saturating_mul(n);
         let owed = worth.saturating_sub(now_ns.saturating_sub(taken_ns));
         bucket.update(|tat| tat.saturating_sub(owed));
     }
 
-    /// Charges `n` units that were learned late, whether they fit or not: the debt is paid by
-    /// waiting.
+    /// Charges `n` units learned late, whether they fit or not: the debt is paid by waiting.
     pub(crate) fn charge(&self, bucket: &Bucket, n: u64, now_ns: u64) {
         bucket.charge(self.interval_of(bucket), n, now_ns);
     }
 
-    /// How a bucket stands that nobody has used.
+    /// The level of an unused bucket.
     pub(crate) fn full(&self) -> Level {
         Level { remaining: self.burst(), full_in_ns: 0 }
     }
 
-    /// How full the bucket is; of a part what the whole would have, were all parts alike.
+    /// How full the bucket is; for a part, what the whole would have if all parts were alike.
     pub(crate) fn level(&self, bucket: &Bucket, now_ns: u64) -> Level {
         let own = self.own(bucket);
         let rule = own.as_ref().unwrap_or(self);
@@ -287,8 +284,8 @@ impl BucketRule {
         bucket
     }
 
-    /// Makes the bucket, which was filled at `old` pace, one of this rule: as far from full, in
-    /// units, as it was. A share of its own is one of the whole rate, and goes when that changes.
+    /// Converts a bucket filled at the `old` pace to this rule: as far from full, in units, as it
+    /// was. Its own share is a share of the whole rate, and is dropped when that changes.
     pub(crate) fn take_over(&self, bucket: &Bucket, old: Pace, now_ns: u64) {
         let before = bucket.interval_or(old.interval_ns);
         let is_same = (old.whole_interval_ns, old.grain) == (self.whole_interval_ns, self.grain);
@@ -297,7 +294,7 @@ impl BucketRule {
         }
         let after = self.interval_of(bucket);
         let by = |interval: u64, grain: u64| u128::from(interval) * u128::from(grain);
-        // So many nanoseconds for an atom, before and after.
+        // Nanoseconds per atom, before and after.
         let (before, after) = (by(before, self.grain), by(after, old.grain));
         bucket.update(|tat| moved(tat, before, after, now_ns));
     }
@@ -315,11 +312,11 @@ impl BucketRule {
         }
     }
 
-    /// Notes units that were refused in a slot, which has a number other than 0. True once in each:
-    /// that caller reports the bucket.
+    /// Notes units refused in a slot, whose number is not 0. True once per slot: that caller
+    /// reports the bucket.
     #[cold]
     pub(crate) fn refused(&self, bucket: &Bucket, n: u64, slot: u16) -> bool {
-        // With a share of its own it has been counted, and told of.
+        // With a share of its own it is already counted and reported.
         bucket.interval_ns.load(Ordering::Relaxed) == 0 && bucket.count_refused(n, slot)
     }
 
@@ -344,8 +341,7 @@ impl std::fmt::Debug for BucketRule {
 }
 
 impl Bucket {
-    /// Charges `n` units that were learned late, for a bucket without a share of its own at this
-    /// interval.
+    /// Charges `n` units learned late, at this interval if the bucket has no share of its own.
     pub(crate) fn charge(&self, interval_ns: u64, n: u64, now_ns: u64) {
         let worth = self.interval_or(interval_ns).saturating_mul(n);
         self.update(|tat| tat.max(now_ns).saturating_add(worth).min(LATEST_NS));
@@ -365,7 +361,7 @@ impl Bucket {
         let _ = of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tat| Some(change(tat)));
     }
 
-    /// Counts units that were asked for.
+    /// Counts units asked for.
     fn count(&self, n: u64) {
         let more = |asked: u64| {
             let units = (asked & MOST_ASKED).saturating_add(n).min(MOST_ASKED);
@@ -374,20 +370,20 @@ impl Bucket {
         let _ = self.asked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// The same of those that were refused. True: the first time in this slot.
+    /// The same for refused units. True: the first time in this slot.
     fn count_refused(&self, n: u64, slot: u16) -> bool {
         let is_told = self.asked.load(Ordering::Relaxed) >> SLOT_AT == u64::from(slot);
         if is_told {
             self.count(n);
             return false;
         }
-        // Two at once may both tell, which is once as well. Of a slot in which there was no room to
-        // tell of it nothing is left.
+        // Two callers at once may both report, which counts as once. Nothing is left of a slot that
+        // had no room for the report.
         self.asked.store(u64::from(slot) << SLOT_AT | n.min(MOST_ASKED), Ordering::Relaxed);
         true
     }
 
-    /// Units asked for since this was last asked.
+    /// Units asked for since the last call.
     pub(crate) fn take_asked(&self) -> u64 {
         self.asked.swap(0, Ordering::Relaxed) & MOST_ASKED
     }
@@ -423,7 +419,7 @@ mod tests {
         BucketRule::new(amount, Duration::from_secs(per_s), burst)
     }
 
-    /// The bucket as the textbook has it: a level in unit-nanoseconds that refills up to the burst.
+    /// The textbook bucket: a level in unit-nanoseconds that refills up to the burst.
     struct Model {
         interval: u128,
         cap: u128,
@@ -610,7 +606,7 @@ mod tests {
         assert_eq!(rule.level(&bucket, START).remaining, 10, "a refusal takes nothing");
     }
 
-    /// `amount` atoms a second, which come in tens.
+    /// `amount` atoms a second, in units of ten.
     fn in_tens(amount: u64, burst: u64) -> BucketRule {
         BucketRule::in_grains(amount, Duration::from_secs(1), burst, 10)
     }

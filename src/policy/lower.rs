@@ -1,4 +1,4 @@
-//! Lowering: from the words of a plan to the indices that a decision walks over.
+//! Lowering: turns a plan as written into the indices a decision walks over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ const UNBOUNDED: i64 = i64::MAX / 4;
 /// A slot of a strict rate, unless its own period is longer.
 const SLOT_MS: u128 = 5_000;
 
-/// A first lease of a slot is a quarter of it: nothing is left of it after the slot, so it need not
+/// A first lease of a slot is a quarter of it: the slot's units end with it, so the lease need not
 /// be small for the sake of others.
 const SLOT_ASKS: u64 = 32;
 
-/// What a strict rate leases belongs to no meter's reports.
+/// Units leased for a strict rate belong to no meter's reports.
 const NO_METER: MeterId = MeterId(u16::MAX);
 
 /// A rate's key, in an order that `BTreeMap` can use.
@@ -57,7 +57,7 @@ fn atoms(units: u64) -> i64 {
     i64::try_from(units).unwrap_or(UNBOUNDED).min(UNBOUNDED)
 }
 
-/// The most that a request of any route is known to ask for of a meter, before it comes.
+/// The most that a request of any route is known in advance to ask of a meter.
 fn most_asked(catalog: &Catalog, meter: MeterId) -> u64 {
     let Some(of) = catalog.meters.get(usize::from(meter.0)) else { return 1 };
     if of.count == MeterSource::Sum {
@@ -74,7 +74,7 @@ fn most_asked(catalog: &Catalog, meter: MeterId) -> u64 {
     said.chain([of.asked()]).max().unwrap_or(1)
 }
 
-/// Whether units of a meter with these quotas are given to the tenant once and no other way.
+/// Whether a meter with these quotas is only ever given to the tenant once.
 fn is_once_only(quotas: &[Quota]) -> bool {
     let mut whole = quotas.iter().filter(|quota| quota.scope == Scope::Tenant).peekable();
     whole.peek().is_some() && whole.all(|quota| quota.every == Every::Once)
@@ -100,7 +100,7 @@ impl Policy {
                 id: rate.id.clone(),
                 name: rate.name.clone(),
                 meter: rate.meter,
-                // What is leased by the slot is not cut by the node as well.
+                // A rate leased per slot is not divided among nodes as well.
                 rule: match slot_pool {
                     Some(_) => whole.leased(),
                     None => whole.among(parts),
@@ -159,7 +159,7 @@ impl Policy {
         let mut all: Vec<GrantTerms> = once
             .filter_map(|quota| {
                 Some(GrantTerms {
-                    // Not the plan's: one that grants more gives the difference.
+                    // Not the plan's: a plan that grants more gives the difference.
                     id: match planted(Plant::OnceByPlan) {
                         false => quota.id.clone(),
                         true => format!("{}/{}", quota.id, plan.name).into(),
@@ -200,9 +200,8 @@ impl Policy {
         by_meter
     }
 
-    /// Of meters whose units are given once (or only bought) and no other way: the pools of what is
-    /// owed, without a unit of their own. What such a plan has left behind is paid by grants on a
-    /// plan with quotas too.
+    /// Pools for debts, without units of their own, of meters whose units are given once (or only
+    /// bought). Debts left behind by such a plan are paid by grants on a plan with quotas, too.
     pub(super) fn lower_debtors(
         &mut self,
         catalog: &Catalog,
@@ -291,7 +290,7 @@ impl Policy {
         rules
     }
 
-    /// The asks in short, if nothing about them or the rates is special.
+    /// The asks in short form, if nothing about them or the rates is special.
     fn plain(&self, rules: &RoutePolicy) -> Option<Box<[PlainAsk]>> {
         let calls_of_tenant = |rate: &u16| {
             let rate = &self.rates[usize::from(*rate)];
@@ -327,7 +326,7 @@ impl Policy {
         Some(PlainAsk { meter: ask.meter, n: ask.n, from, is_cost })
     }
 
-    /// Which meters a request of the route asks for, parts before the sums they feed.
+    /// The meters a request of the route asks for, parts before the sums they feed.
     pub(super) fn lower_meters(
         &self,
         catalog: &Catalog,
@@ -343,7 +342,7 @@ impl Policy {
             let (n, known) = match meter.count {
                 MeterSource::Sum => continue,
                 MeterSource::Cost => (said.unwrap_or(u64::from(i == 0)), AmountSource::Cost),
-                // How long the request is comes with it: see `decide`.
+                // The request's length arrives with it: see `decide`.
                 MeterSource::RequestBytes => match said {
                     Some(n) => (n, AmountSource::Cost),
                     None => {
@@ -392,7 +391,7 @@ impl Policy {
         }
     }
 
-    /// Whether a rate holds here: one of a meter that this route does not ask for does not.
+    /// Whether a rate applies here: one on a meter that this route does not ask for does not.
     fn rate_holds(&self, rate: u16, meters: &[MeterAsk]) -> bool {
         let meter = self.rates[usize::from(rate)].meter;
         meter.is_none_or(|meter| meters.iter().any(|ask| ask.meter == meter))
@@ -423,7 +422,7 @@ impl Policy {
         index(self.pools.len() - 1)
     }
 
-    /// The pool of a strict rate: what it gives in one slot.
+    /// The pool of a strict rate: the units of one slot.
     fn slot_pool(&mut self, rate: &Rate) -> u16 {
         let per_ms = rate.per.as_millis().max(1);
         let slot_ms = per_ms.max(SLOT_MS);
@@ -457,8 +456,8 @@ impl Policy {
         place(scope, &mut self.tenant_buckets)
     }
 
-    /// A first lease is some of the smallest asks that any route makes of the pool's meter: what is
-    /// needed beyond that is seen at once.
+    /// Sizes a first lease as some of the smallest asks that any route makes of the pool's meter: a
+    /// higher need shows at once.
     pub(super) fn size_first_leases(&mut self) {
         for pool in self.pools.iter_mut().filter(|pool| pool.slot_ms.is_none()) {
             let routes = self.routes.iter().chain([&self.elsewhere]);

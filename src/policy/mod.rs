@@ -1,8 +1,8 @@
-//! Resolve: an effective plan lowered into what a decision walks over. For each route, which
-//! buckets and pools are asked, and for how much.
+//! An effective plan, lowered for decisions: for each route, the buckets and pools to ask, and for
+//! how much.
 //!
-//! Made once per plan and catalog (and once more for each tenant with an exception), shared by all
-//! tenants on it, and read-only: the numbers that move live in the tenant's sheet.
+//! Made once per plan and catalog (and again for each tenant with an exception), shared by all
+//! tenants on it, and read-only: the counters are in the tenant's sheet.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -24,7 +24,7 @@ pub(crate) mod taken;
 
 use lower::{RateOnKey, index};
 
-/// A plan as admission walks it.
+/// A plan in the form admission walks.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) plan: Arc<Plan>,
@@ -33,15 +33,15 @@ pub(crate) struct Policy {
     pub(crate) quotas: Vec<QuotaRule>,
     /// One per route of the catalog.
     routes: Vec<RoutePolicy>,
-    /// For requests that match none.
+    /// For requests that match no route.
     elsewhere: RoutePolicy,
     rates_on: BTreeMap<RateOnKey, Vec<u16>>,
     quotas_of: BTreeMap<MeterId, Vec<u16>>,
     grants_of: BTreeMap<MeterId, Vec<u16>>,
-    /// The pools of debts of meters that this plan, or another, grants and never includes; and
-    /// whether this plan does.
+    /// The debt pools of meters that this plan, or another, grants and never includes; and whether
+    /// this plan does.
     debtors: BTreeMap<MeterId, (u16, bool)>,
-    /// Some limit is by address, which only the request itself can tell.
+    /// Whether some limit is by address, which only the request itself has.
     pub(crate) uses_ip: bool,
     /// Buckets and leases of scope `tenant`, which a sheet holds in arrays.
     pub(crate) tenant_buckets: usize,
@@ -60,11 +60,11 @@ pub(crate) struct RateRule {
     pub(crate) burst: u64,
     pub(crate) per: std::time::Duration,
     pub(crate) place: CounterHome,
-    /// The pool of its units in one slot, where it is strict and the store is shared.
+    /// The pool of its units in one slot, if it is strict and the store is shared.
     pub(crate) slot_pool: Option<u16>,
 }
 
-/// Where the moving number of a rule is kept.
+/// Where a rule's counter is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CounterHome {
     /// In the tenant's sheet, at this index.
@@ -76,26 +76,26 @@ pub(crate) enum CounterHome {
 /// Units that can be leased.
 #[derive(Debug)]
 pub(crate) struct PoolRule {
-    /// Its part of the stored key: a limit's words, `../over`, or `grant/id`.
+    /// Its part of the stored key: a limit's name, `../over`, or `grant/id`.
     pub(crate) id: Arc<str>,
     pub(crate) meter: MeterId,
     pub(crate) limit: i64,
     pub(crate) every: Every,
-    /// Instead of `every`: a slot of a strict rate, milliseconds.
+    /// Instead of `every`: the length in milliseconds of a strict rate's slot.
     pub(crate) slot_ms: Option<i64>,
     /// A grant's own end.
     pub(crate) expires_ms: Option<i64>,
     pub(crate) place: CounterHome,
-    /// The usual ask, from which the first lease is sized.
+    /// The usual ask, which sizes the first lease.
     pub(crate) usual_ask: u64,
     pub(crate) alerts: Option<Arc<AlertRule>>,
-    /// Whether its quota bills; and whether it is what lies beyond that: what is drawn is owed.
+    /// Whether its quota bills; and whether it is the part beyond that: units drawn are owed.
     pub(crate) bills: bool,
     pub(crate) billed: bool,
     /// Whether it is a grant, and whether the plan gave it.
     pub(crate) grant: bool,
     pub(crate) of_plan: bool,
-    /// The pool on the other side of its limit, where a `stop` holds for both together.
+    /// The pool on the other side of its limit, if a `stop` covers both together.
     pub(crate) beside: Option<Beside>,
 }
 
@@ -112,7 +112,7 @@ impl PoolRule {
     }
 }
 
-/// A quota: the units it includes, then what is let through beyond them.
+/// A quota: the units it includes, then those it lets through beyond them.
 #[derive(Debug)]
 pub(crate) struct QuotaRule {
     pub(crate) quota: Quota,
@@ -120,12 +120,12 @@ pub(crate) struct QuotaRule {
     pub(crate) included: Option<u16>,
     /// `None`: refused beyond the limit.
     pub(crate) over: Option<u16>,
-    /// The pool in which its debts stand: of what it includes, also where that is nothing.
+    /// The pool that records its debts: that of its included units, even if there are none.
     pub(crate) debtor: u16,
     pub(crate) tenant_wide: bool,
 }
 
-/// What a tenant was given on top of its plan, or once by it.
+/// A grant to a tenant, on top of its plan or given once by it.
 #[derive(Clone, Debug)]
 pub(crate) struct GrantTerms {
     pub(crate) id: Arc<str>,
@@ -140,17 +140,17 @@ pub(crate) struct GrantTerms {
 pub(crate) struct RoutePolicy {
     /// Neither limited nor counted.
     pub(crate) free: bool,
-    /// The feature it needs and the plan has not.
+    /// The feature it needs and the plan lacks.
     pub(crate) missing: Option<Arc<str>>,
-    /// Indices of the rates that hold.
+    /// Indices of the rates that apply.
     pub(crate) rates: Vec<u16>,
     pub(crate) meters: Vec<MeterAsk>,
-    /// The same in short, where nothing about them is special.
+    /// The same in short form, where nothing about them is special.
     pub(crate) plain: Option<Box<[PlainAsk]>>,
     /// Most requests of the tenant in flight; `None`: not limited, and so not counted.
     pub(crate) in_flight: Option<u32>,
-    /// It is plain, and once its costs are decided nothing of a request is left to settle: it holds
-    /// costs alone, and is not counted while it is in flight.
+    /// It is plain, and once its costs are decided a request has nothing left to settle: it holds
+    /// costs alone, and is not counted while in flight.
     pub(crate) costs_alone: bool,
     pub(crate) charge_on: ChargeOn,
     pub(crate) shadow: bool,
@@ -161,21 +161,21 @@ pub(crate) struct RoutePolicy {
     /// The counter of admitted requests; looked up by the first of them.
     #[cfg(feature = "metrics")]
     pub(crate) admitted: OnceLock<crate::telemetry::Decisions>,
-    /// The limits of the route as headers name them, which never changes; made by the first
-    /// response that needs it.
+    /// The route's limits as headers name them, which never change; made by the first response that
+    /// needs them.
     pub(crate) line: OnceLock<RouteLine>,
 }
 
-/// The limits of one route as headers name them; made by the first response that tells of them.
+/// The limits of one route as headers name them; made by the first response that shows them.
 #[derive(Debug, Default)]
 pub(crate) struct RouteLine {
     pub(crate) items: Vec<(Limit, HeaderItem)>,
-    /// The policy header, if the caller has a value of every scope that is limited.
+    /// The policy header, if the caller has a value for every limited scope.
     pub(crate) policy: Option<PolicyText>,
 }
 
 impl RoutePolicy {
-    /// The asks that grow with this one, each with how much: itself, and the sums it feeds.
+    /// The asks that grow with this one, and by how much: itself, and the sums it feeds.
     pub(crate) fn fed_by(&self, ask: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.meters.iter().enumerate().filter_map(move |(i, meter)| match &meter.known {
             _ if i == ask => Some((i, 1)),
@@ -200,38 +200,37 @@ impl RoutePolicy {
 }
 
 /// An ask that is drawn in one way only: from what the one quota of the whole tenant includes, or
-/// from nothing. A route with no other asks, and rates that count calls of the whole tenant, is
-/// *plain*: what its requests took need not be written down, for it is known.
+/// from nothing. A route with no other asks, and only rates that count calls of the whole tenant,
+/// is *plain*: what its requests took follows from the route and needs no list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlainAsk {
     pub(crate) meter: MeterId,
     pub(crate) n: u64,
-    /// The pool, and the slot of its lease in a sheet; `None` where no quota holds.
+    /// The pool, and the slot of its lease in a sheet; `None` if no quota applies.
     pub(crate) from: Option<(u16, u16)>,
     /// Known at admission, as opposed to reported.
     pub(crate) is_cost: bool,
 }
 
-/// So much of one meter: drawn from all its quotas at once, or from one of its grants.
+/// An amount of one meter, drawn from all its quotas at once or from one of its grants.
 #[derive(Debug)]
 pub(crate) struct MeterAsk {
     pub(crate) meter: MeterId,
     /// Atoms: the cost, or the hold.
     pub(crate) n: u64,
     pub(crate) known: AmountSource,
-    /// A cost says the number, as opposed to the meter's `hold`.
+    /// A cost states the number, as opposed to the meter's `hold`.
     pub(crate) stated: bool,
     pub(crate) quotas: Vec<u16>,
     /// Pools, soonest expiry first.
     pub(crate) grants: Vec<u16>,
-    /// The plan gives units of it once and no other way: without a grant there are none.
+    /// The plan gives its units once and no other way: without a grant there are none.
     pub(crate) once_only: bool,
-    /// Where that is so, or was on another plan: the pool in which a debt stands, which a grant
-    /// pays.
+    /// If that is so, or was on another plan: the pool that records a debt, which a grant pays.
     pub(crate) debtor: Option<u16>,
 }
 
-/// From where the units of one meter come.
+/// Where the units of one meter come from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Payers<'a> {
     pub(crate) meter: MeterId,
@@ -244,7 +243,7 @@ pub(crate) struct Payers<'a> {
 }
 
 impl MeterAsk {
-    /// What so many bytes of a request come to.
+    /// The amount for this many bytes of a request.
     pub(crate) fn of_length(&self, rules: &RoutePolicy, bytes: u64) -> u64 {
         match &self.known {
             AmountSource::Length => bytes,
@@ -261,7 +260,7 @@ impl MeterAsk {
         Payers { meter: *meter, quotas, grants, once_only: *once_only, debtor: *debtor }
     }
 
-    /// An ask of a meter that no quota is known of yet.
+    /// An ask of a meter with no quota known yet.
     fn new(meter: MeterId, n: u64, known: AmountSource) -> Self {
         let (quotas, grants, stated) = (Vec::new(), Vec::new(), false);
         Self { meter, n, known, stated, quotas, grants, once_only: false, debtor: None }
@@ -273,12 +272,11 @@ impl MeterAsk {
 pub(crate) enum AmountSource {
     /// At admission: charged or not by the outcome.
     Cost,
-    /// As the bytes of the request are read; the length that it states only reserves, up to the
-    /// hold.
+    /// As the bytes of the request are read; the stated length only reserves, up to the hold.
     Length,
     /// When it is reported, or has passed: the index of its counter in the permit.
     Reported(u8),
-    /// As its parts are: index of the part's ask on the same route, atoms of ours per atom of it.
+    /// As its parts are: index of the part's ask on the same route, our atoms per atom of it.
     Sum(Vec<(u8, u64)>),
 }
 
@@ -294,34 +292,34 @@ pub(crate) struct ByteMeter {
     pub(crate) cut: bool,
 }
 
-/// How rates hold over the processes that may open a store.
+/// How rates apply across the processes that may open a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Together {
-    /// There is one: its buckets are the rates.
+    /// There is one process: its buckets are the rates.
     Alone,
-    /// Each of so many nodes has an equal part of every rate, but for those that are leased by the
-    /// slot: which say that they are `strict`, or do not say, and that is what it means here; and
-    /// those too small for so many nodes (see [`is_too_small`]).
+    /// Each of `nodes` nodes has an equal part of every rate, except rates leased per slot: those
+    /// declared `strict`, those that declare nothing if that is the default here, and those too
+    /// small for so many nodes (see [`is_too_small`]).
     Among {
         /// How many.
         nodes: usize,
-        /// What a rate is that does not say.
+        /// The default for a rate that declares nothing.
         strict: bool,
     },
-    /// All are leased by the slot: nobody knows how many nodes there are.
+    /// All are leased per slot: the number of nodes is unknown.
     Leased,
 }
 
-/// Whether a rate is too small to be shared by so many nodes: if each of them admitted one request
-/// of this size, as it does from a full part of the rate, all of them would pass its burst. It is
-/// leased by the slot instead, whatever it says.
+/// Whether a rate is too small to be shared by this many nodes: if each admitted one request of
+/// this size, as it does from a full part of the rate, they would pass its burst together. Such a
+/// rate is leased per slot, whatever it declares.
 fn is_too_small(rate: &Rate, most_asked: u64, nodes: usize) -> bool {
     let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
     nodes > 1 && rate.burst < nodes.saturating_mul(most_asked.clamp(1, rate.burst.max(1)))
 }
 
 impl Together {
-    /// How many nodes share rates, as far as it is known.
+    /// How many nodes share rates, as far as is known.
     pub(crate) fn nodes(self) -> usize {
         match self {
             Self::Among { nodes, .. } => nodes,
@@ -329,7 +327,7 @@ impl Together {
         }
     }
 
-    /// Whether a rate is leased by the slot, of which a request asks for so much at most.
+    /// Whether a rate is leased per slot, given the most a request asks of it.
     fn leases(self, rate: &Rate, most_asked: u64) -> bool {
         match self {
             Self::Alone => false,
@@ -342,7 +340,7 @@ impl Together {
 }
 
 impl Policy {
-    /// Lowers `plan`, for a process that holds its rates in this way. `grants` are the tenant's
+    /// Lowers `plan` for a process that applies its rates in this way. `grants` are the tenant's
     /// own, in any order.
     pub(crate) fn new(
         catalog: &Catalog,
@@ -390,7 +388,7 @@ impl Policy {
         is_limited.then_some(Payers { meter, quotas, grants, once_only, debtor })
     }
 
-    /// The pool that something was taken from.
+    /// The pool that units were taken from.
     fn pool_of(&self, from: &DrawnFrom) -> Option<&PoolRule> {
         match from {
             DrawnFrom::Pool(pool) | DrawnFrom::ScopedPool(pool, _) => {
@@ -400,7 +398,7 @@ impl Policy {
         }
     }
 
-    /// Whether that lies beyond a quota that bills.
+    /// Whether that is beyond a quota that bills.
     pub(crate) fn bills(&self, from: &DrawnFrom) -> bool {
         self.pool_of(from).is_some_and(|pool| pool.billed)
     }
@@ -435,7 +433,7 @@ impl Policy {
         }
         let is_free = route.is_some_and(|id| catalog.routes.as_slice()[usize::from(id.0)].free);
         if route.is_none() || (is_free && !all.is_empty()) {
-            // It is no request, and nothing is set aside for what it does not name.
+            // It is no request: nothing is set aside for meters it does not name.
             for i in 0..catalog.meters.len() {
                 if !named(&all, MeterId(index(i))) {
                     all.push((MeterId(index(i)), 0));
@@ -447,7 +445,7 @@ impl Policy {
         rules
     }
 
-    /// The rules of a route; those of no route, where this policy was made without it.
+    /// The rules of a route; those for no route, if this policy was made without it.
     #[inline]
     pub(crate) fn route(&self, route: Option<RouteId>) -> &RoutePolicy {
         let rules = route.and_then(|route| self.routes.get(usize::from(route.0)));

@@ -1,9 +1,9 @@
-//! From what the directory says of a tenant to the policy it is held to now.
+//! Resolves a tenant's directory record to the policy in force now.
 //!
-//! Who wins: an operator's override in the directory, then the `[tenant.x]` table, then the plan
-//! that was assigned, then `default-plan`; and what the `[billing]` table makes of the payment
+//! Precedence: an operator's override in the directory, then the `[tenant.x]` table, then the plan
+//! that was assigned, then `default-plan`; then the effect of the `[billing]` table on the payment
 //! state. Addons come on top of that. Pure, and the same for the same record, catalog and instant;
-//! `until_ms` says when it may change by itself.
+//! `until_ms` is when it may change by itself.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,17 +22,17 @@ pub(crate) enum Standing {
     Refused(Reason),
 }
 
-/// What resolving a tenant against a catalog came to.
+/// The result of resolving a tenant against a catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
     pub(crate) policy: Arc<Policy>,
     pub(crate) standing: Standing,
     pub(crate) anchors: Anchors,
-    /// When it has to be resolved anew: an exception, a grace or a trial ends.
+    /// When to resolve again: an exception, a grace or a trial ends.
     pub(crate) until_ms: i64,
     /// Billing account in force.
     pub(crate) account: Option<Arc<str>>,
-    /// Catalog revision, then tenant version: whose limits win in a pool.
+    /// Catalog revision, then tenant version: decides which limits win in a pool.
     pub(crate) rev: i64,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct LiveCatalog {
     /// Counts the catalogs of this process.
     pub(crate) epoch: u64,
     policies: Vec<OnceLock<Arc<Policy>>>,
-    /// How its rates hold over the processes that share the store.
+    /// How its rates apply across the processes that share the store.
     pub(crate) together: Together,
 }
 
@@ -55,26 +55,26 @@ impl LiveCatalog {
         Self { catalog, revision, epoch, policies, together: Together::Alone }
     }
 
-    /// The same once more: whoever resolved under this one resolves anew.
+    /// The same catalog under a new epoch: everything resolved under this one is resolved again.
     #[must_use]
     pub(crate) fn next(&self) -> Self {
         self.followed_by(self.catalog.clone(), self.revision)
     }
 
-    /// Another one in its place.
+    /// Replaces it by another catalog.
     #[must_use]
     pub(crate) fn followed_by(&self, catalog: Arc<Catalog>, revision: u64) -> Self {
         let next = Self::new(catalog, revision, self.epoch + 1);
         Self { together: self.together, ..next }
     }
 
-    /// The same where rates hold in this way.
+    /// Sets how its rates apply.
     #[must_use]
     pub(crate) fn together(self, together: Together) -> Self {
         Self { together, ..self }
     }
 
-    /// The same for another number of nodes that share its rates.
+    /// Sets the number of nodes that share its rates.
     #[must_use]
     pub(crate) fn among(self, nodes: usize) -> Self {
         match self.together {
@@ -119,7 +119,7 @@ impl LiveCatalog {
         let exception = self.catalog.exception(&record.id, edges.now_ms);
         match exception.filter(|e| e.until_ms.is_none_or(|end| edges.before(end))) {
             Some(exception) => layers.push(exception.changes.clone()),
-            // Having ended is an edge that stays behind us, also where it ended before the start.
+            // An exception that has ended is a past edge, even if it ended before the start.
             None => edges.passed += u32::from(exception.is_none()),
         }
         for own in &record.overrides {
@@ -128,7 +128,7 @@ impl LiveCatalog {
             }
             match self.catalog.parse_changes(&own.changes) {
                 Ok(changes) => layers.push(changes),
-                // It was checked when it was made; since then the plan file has lost a name.
+                // Checked when it was made; the plan file has lost a name since.
                 Err(errors) => {
                     let now_ms = edges.now_ms;
                     repeated!(error, now_ms, "override ignored"; tenant = %record.id, %errors);
@@ -150,14 +150,13 @@ impl LiveCatalog {
         })
     }
 
-    /// Addons that were bought, by their place in the catalog. One that the plan file has no more
-    /// adds nothing.
+    /// Addons bought, by their place in the catalog. One no longer in the plan file adds nothing.
     fn addons(&self, record: &TenantRecord) -> Vec<(usize, u64)> {
         let place = |name: &str| self.catalog.addons.iter().position(|addon| *addon.name == *name);
         record.addons.iter().filter_map(|(name, n)| Some((place(name)?, *n))).collect()
     }
 
-    /// What the payment state makes of the plan.
+    /// Applies the payment state to the plan.
     fn paid(&self, record: &TenantRecord, plan: PlanId, edges: &mut Edges) -> (PlanId, Standing) {
         let billing = &self.catalog.billing;
         let mut rule = match record.payment {
@@ -202,7 +201,7 @@ impl LiveCatalog {
             };
             return shared.get_or_init(make).clone();
         }
-        // The payment rule has chosen the base: an exception's own `plan` was its suggestion.
+        // The payment rule has chosen the base: an exception's own `plan` only suggested one.
         let layers: Vec<PlanChanges> =
             layers.into_iter().map(|layer| PlanChanges { plan: None, ..layer }).collect();
         let plan = self.catalog.effective(base, &layers.iter().collect::<Vec<_>>());
@@ -210,8 +209,8 @@ impl LiveCatalog {
         Arc::new(Policy::new(&self.catalog, Arc::new(plan), &grants, self.together))
     }
 
-    /// Orders what nodes may know: a newer catalog, then a newer record, then a later time. Each
-    /// part is cut to its bits; 2^33 catalogs, 2^24 changes of one tenant and 63 ends are enough.
+    /// Orders states by newness: a newer catalog, then a newer record, then a later time. Each part
+    /// is cut to its bits; 2^33 catalogs, 2^24 changes of one tenant and 63 ends are enough.
     fn rev(&self, record: &TenantRecord, edges: &Edges) -> i64 {
         let part = |n: u64, bits: u32| i64::try_from(n & ((1 << bits) - 1)).unwrap_or(0);
         part(self.revision, 33) << 30
@@ -220,7 +219,7 @@ impl LiveCatalog {
     }
 }
 
-/// The instants at which what holds for a tenant changes by itself.
+/// The instants at which a tenant's policy changes by itself.
 struct Edges {
     now_ms: i64,
     /// The first one ahead.
@@ -242,7 +241,7 @@ impl Edges {
     }
 }
 
-/// A grant's end is an edge: from then on it is not drawn from.
+/// A grant's end is an edge: it is not drawn from after that.
 fn first_grant_end(record: &TenantRecord, now_ms: i64) -> i64 {
     let ends = record.grants.iter().filter_map(|g| g.expires_ms).filter(|end| *end > now_ms);
     ends.min().unwrap_or(i64::MAX)
@@ -317,7 +316,7 @@ mod tests {
         record
     }
 
-    /// What the one quota of its plan includes.
+    /// The units that the one quota of its plan includes.
     fn jobs(resolved: &Resolved) -> i64 {
         resolved.policy.pools[0].limit
     }

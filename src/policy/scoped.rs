@@ -1,10 +1,10 @@
 //! Limits within a tenant: buckets and leases by credential, user, address or a named scope.
 //!
-//! A table of at most [`MAX_SCOPED`] entries for the whole process. An entry is made by the first
-//! request that needs it and swept when nobody has used it for a while. No tenant has more entries
-//! than are free: one alone has half of them, two a third each. What a tenant has there is served,
-//! and what would need one more is refused, so that a flood of new scopes costs neither memory nor
-//! other tenants.
+//! A table of at most [`MAX_SCOPED`] entries for the whole process. An entry is created by the
+//! first request that needs it and swept when idle. No tenant has more entries than are free: one
+//! alone has half of them, two a third each. A tenant's existing entries are served and a request
+//! that needs one more is refused, so that a flood of new scopes costs neither memory nor other
+//! tenants.
 
 use std::num::NonZeroU128;
 use std::sync::Arc;
@@ -31,12 +31,12 @@ pub(crate) use bucket::ScopedBucket;
 /// Most scoped buckets and leases in one process: about 300 MB of leases at worst.
 pub(crate) const MAX_SCOPED: usize = 1_000_000;
 
-/// An entry that nobody has used for this long is swept, a bucket once it is full and a lease once
-/// it is given back.
+/// An entry idle for this long is swept, a bucket once it is full and a lease once it is given
+/// back.
 pub(crate) const IDLE_NS: u64 = 600 * 1_000_000_000;
 
-/// Who is calling within a tenant: hashes, stable over processes, of what identification yielded.
-/// The address is not among them: it is the request's, not the caller's.
+/// The caller within a tenant: hashes, stable across processes, of what identification yielded. The
+/// address is not included: it belongs to the request, not to the caller.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ScopeValues {
     pub(crate) key: Option<u128>,
@@ -44,20 +44,20 @@ pub(crate) struct ScopeValues {
     pub(crate) named: SmallVec<[(Arc<str>, u128); 1]>,
 }
 
-/// The scopes of one request: what is known of its caller, and its address.
+/// The scopes of one request: its caller's known values, and its address.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ScopesOf<'a> {
-    /// `None` for work that no caller asked for: limits within the tenant do not hold for it.
+    /// `None` for work without a caller: limits within the tenant do not apply to it.
     pub(crate) known: Option<&'a ScopeValues>,
     pub(crate) ip: Option<NonZeroU128>,
-    /// What becomes of limits by a scope that the caller has no value of. `None`: they do not hold.
+    /// How limits treat a scope without a value for this caller. `None`: they do not apply.
     pub(crate) without: Option<&'a WithoutValue>,
 }
 
-/// The value of those that have none of a scope, all of a tenant together. Others are hashes.
+/// The value shared by all callers of a tenant that have none for a scope. Others are hashes.
 const NO_VALUE: u128 = 1;
 
-/// What becomes of limits by a scope that a caller has no value of; logged once for each kind.
+/// How limits treat callers without a value for their scope; logged once for each kind.
 #[derive(Debug, Default)]
 pub(crate) struct WithoutValue {
     rule: OnceLock<NoScope>,
@@ -66,7 +66,7 @@ pub(crate) struct WithoutValue {
 }
 
 impl WithoutValue {
-    /// As the service file says; before that as where it says nothing.
+    /// Sets the rule from the service file; until then the default applies.
     pub(crate) fn be(&self, rule: NoScope) {
         self.rule.get_or_init(|| rule);
     }
@@ -97,7 +97,7 @@ impl WithoutValue {
     }
 }
 
-/// What a rule means, for the log.
+/// The meaning of a rule, for the log.
 pub(crate) fn told(rule: NoScope) -> &'static str {
     match rule {
         NoScope::Tenant => "they hold for all such callers of a tenant together",
@@ -107,7 +107,7 @@ pub(crate) fn told(rule: NoScope) -> &'static str {
 }
 
 impl ScopesOf<'_> {
-    /// The value of a scope by which a limit holds; `None`: it does not hold here.
+    /// The value of a scope that a limit applies by; `None`: it does not apply here.
     pub(crate) fn of(&self, scope: &Scope) -> Option<u128> {
         self.own(scope).or_else(|| {
             self.known?;
@@ -115,7 +115,7 @@ impl ScopesOf<'_> {
         })
     }
 
-    /// Whether a caller is refused because it has no value of a scope.
+    /// Whether a caller is refused because it has no value for a scope.
     pub(crate) fn lacks(&self, scope: &Scope) -> bool {
         let refuses = self.without.is_some_and(|without| without.rule() == NoScope::Refuse);
         refuses && self.known.is_some() && self.own(scope).is_none()
@@ -135,18 +135,18 @@ impl ScopesOf<'_> {
     }
 }
 
-/// Which entry: the tenant, the limit's words, whose value, and for a lease from when.
+/// Key of an entry: the tenant, the limit's name, the scope's value, and a lease's window start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ScopedKey {
     pub(crate) tenant: Surrogate,
     pub(crate) limit: Arc<str>,
     pub(crate) value: u128,
     pub(crate) start_ms: i64,
-    /// Under which incarnation it is leased; 0 for a bucket.
+    /// The incarnation that leases it; 0 for a bucket.
     pub(crate) incarnation: u128,
 }
 
-/// A number that moves, with when it was last used.
+/// A counter, with when it was last used.
 #[derive(Debug)]
 pub(crate) struct Used<T> {
     pub(crate) it: T,
@@ -160,7 +160,7 @@ pub(crate) struct ScopedTable {
     leases: Table<Arc<Lease>>,
 }
 
-/// Entries, and how many each tenant has.
+/// Entries, and their number by tenant.
 #[derive(Debug)]
 struct Table<T> {
     entries: DashMap<ScopedKey, Arc<Used<T>>>,
@@ -169,7 +169,7 @@ struct Table<T> {
 }
 
 impl ScopedTable {
-    /// The bucket, made full if it is new; `None` if its tenant has as many as it may.
+    /// The bucket, created full if it is new; `None` if its tenant may have no more.
     pub(crate) fn bucket(
         &self,
         key: ScopedKey,
@@ -179,7 +179,7 @@ impl ScopedTable {
         self.buckets.find_or(key, now_ns, || ScopedBucket::new(rule))
     }
 
-    /// The lease, made empty if it is new; `None` if its tenant has as many as it may.
+    /// The lease, created empty if it is new; `None` if its tenant may have no more.
     pub(crate) fn lease(
         &self,
         key: ScopedKey,
@@ -203,9 +203,9 @@ impl ScopedTable {
         self.leases.entries.iter().map(|entry| entry.it.clone()).collect()
     }
 
-    /// Drops what nobody has used for [`IDLE_NS`], and nobody would miss, and leases of slots that
-    /// are over. Returns the leases that must be given back first, as long as their window runs;
-    /// they are dropped by a later sweep.
+    /// Drops entries that are idle for [`IDLE_NS`] and can be spared, and leases of slots that are
+    /// over. Returns the leases that must be given back first, as long as their window runs; a
+    /// later sweep drops them.
     pub(crate) fn sweep(&self, now: Now) -> Vec<Arc<Lease>> {
         let now_ns = now.mono_ns;
         let idle = |at: &AtomicU64| now_ns.saturating_sub(at.load(Ordering::Relaxed)) > IDLE_NS;
@@ -263,7 +263,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// Counts one more of this tenant's, if more are free than it has.
+    /// Counts one more entry for this tenant, if it has fewer than are free.
     fn enter(&self, tenant: Surrogate) -> bool {
         let mut of_tenant = self.by_tenant.entry(tenant).or_default();
         let free = MAX_SCOPED.saturating_sub(self.len.load(Ordering::Relaxed));

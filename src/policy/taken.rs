@@ -1,4 +1,4 @@
-//! What a request has taken, and of which limit.
+//! What a request has taken, by limit.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub(crate) struct Taken {
     pub(crate) n: u64,
     /// Index of the meter ask it serves; [`CALLS`] for a bucket that counts calls.
     pub(crate) ask: u8,
-    /// Which draw it belongs to: use is settled draw by draw, in their order. An ask that several
-    /// pay for is a draw for each part, see [`PARTS`].
+    /// The draw it belongs to: use is settled draw by draw, in order. An ask with several payers
+    /// has a draw for each part, see [`PARTS`].
     pub(crate) draw: u64,
 }
 
@@ -47,13 +47,13 @@ impl Taken {
     }
 }
 
-/// Parts of one ask, as a power of two: the draws of the next ask begin so much later.
+/// Parts of one ask, as a power of two: the next ask's draws begin this much later.
 pub(crate) const PARTS: u32 = 20;
 
 /// `Taken::ask` of a bucket that counts calls.
 pub(crate) const CALLS: u8 = u8::MAX;
 
-/// The number it was taken from.
+/// The counter it was taken from.
 #[derive(Clone, Debug)]
 pub(crate) enum DrawnFrom {
     /// The bucket of this rate.

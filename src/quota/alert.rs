@@ -1,11 +1,11 @@
-//! Alerts: an event when so many percent of a tenant's quota are used, once per window over all
+//! Alerts: an event when a given percentage of a tenant's quota is used, once per window across all
 //! processes, restarts included.
 //!
-//! What counts is what this process has settled, and what others have taken: work under way here
-//! raises none, and with others an alert may come a lease of theirs early. It is looked at whenever
-//! use is collected for the log. Who raises it is decided by the pool's item, which remembers the
-//! highest use of which an alert has told, in atoms: of another limit each percentage is another
-//! use, so an alert that fired under a lower limit fires again under a raised one.
+//! What counts is use settled by this process and units taken by others: work under way here raises
+//! no alert, and one may come early by another process's lease. Checked whenever use is collected
+//! for the log. The pool's item decides which process raises it: the item keeps the highest use
+//! already alerted, in atoms. Under another limit each percentage is another use, so an alert that
+//! fired under a lower limit fires again under a raised one.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::catalog::Window;
 pub struct Alert {
     /// The tenant's outer id.
     pub tenant: Arc<str>,
-    /// The limit's words: `requests/month`.
+    /// The limit's name: `requests/month`.
     pub limit: Arc<str>,
     /// The percentage of the limit that was passed; above 100 beyond a soft limit.
     pub percent: u16,
@@ -29,7 +29,7 @@ pub struct Alert {
 pub(crate) struct Alerting {
     tenant: Arc<str>,
     rule: Arc<AlertRule>,
-    /// The highest use of which this process knows that an alert has told, in atoms.
+    /// The highest use already alerted that this process knows of, in atoms.
     raised: i64,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Alerting {
 #[derive(Debug)]
 pub(crate) struct Due {
     pub(crate) alert: Alert,
-    /// The use at which it is, in atoms of its pool.
+    /// The use that triggers it, in atoms of its pool.
     pub(crate) at: i64,
 }
 
@@ -73,12 +73,12 @@ impl Alerting {
         Self { tenant, rule, raised: 0 }
     }
 
-    /// The same alerts of another limit.
+    /// Switches to the alerts of another limit.
     pub(crate) fn follow(&mut self, rule: &Arc<AlertRule>) {
         self.rule.clone_from(rule);
     }
 
-    /// The lowest percentage that `used` atoms have passed and that was not told of.
+    /// The lowest percentage that `used` atoms have passed without an alert.
     pub(crate) fn due(&self, used: i64, window: Window) -> Option<Due> {
         let passed = |step: &&(i64, u16)| step.0 > self.raised && used >= step.0;
         let (at, percent) = *self.rule.steps.iter().find(passed)?;
@@ -86,12 +86,12 @@ impl Alerting {
         Some(Due { alert: Alert { tenant, limit, percent, window }, at })
     }
 
-    /// The highest use of which this process knows that an alert has told.
+    /// The highest use already alerted that this process knows of.
     pub(crate) fn raised(&self) -> i64 {
         self.raised
     }
 
-    /// It has been told of, by this process or another.
+    /// Marks it as raised, by this process or another.
     pub(crate) fn settle(&mut self, at: i64) {
         self.raised = self.raised.max(at);
     }

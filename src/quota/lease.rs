@@ -43,82 +43,84 @@ mod remaining;
 mod size;
 mod wait;
 
-/// The first lease of a pool, in asks: small, because nobody knows yet what this process needs.
+/// The first lease of a pool, in asks: small, because this process's demand is not known yet.
 pub(crate) const FIRST_ASKS: u64 = 8;
 
-/// Largest total of a lease or a use row, in atoms, so that sums of several stay in range. What
-/// comes beyond it is a mistake of whoever reports it.
+/// Largest total of a lease or a use row, in atoms, so that sums of several stay in range. Anything
+/// beyond it is a reporting mistake.
 pub(crate) const MOST: u64 = 1 << 60;
 
-/// Who leases: this process's part of the table and its incarnation.
+/// The leasing process: its part of the table and its incarnation.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
     pub(crate) space: Space,
     pub(crate) incarnation: u128,
 }
 
-/// One of a slot is forgotten so long after it: there is another one every few seconds. Where a
-/// clock comes back to the slot, what was leased of it counts as used.
+/// How long after its slot a slot's lease is forgotten: there is another every few seconds. If a
+/// clock steps back into the slot, what was leased of it counts as used.
 pub(crate) const SLOT_OVER_MS: i64 = 5_000;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Lease {
     pool: PoolId,
-    /// The incarnation whose entry and log it is in.
+    /// The incarnation that owns its entry and log.
     incarnation: u128,
     end_ms: i64,
-    /// What its pool is made with; see [`pool::ttl`].
+    /// The TTL its pool is created with; see [`pool::ttl`].
     ttl: Option<i64>,
     /// Atoms that may still be taken; negative is a debt.
     left: AtomicI64,
     /// Atoms settled.
     total: AtomicU64,
-    /// `total` as the usage log last had it; the flush alone writes it.
+    /// `total` as last written to the usage log; set by the flush alone.
     logged: AtomicU64,
     /// Renew when `left` falls below this.
     low: AtomicI64,
-    /// Until then, asks that lack `refused_short` and more of what is left of the pool are refused
-    /// without asking it. Requests that give back units lower what is lacking.
+    /// Until then, asks whose shortfall against what is left of the pool is at least
+    /// `refused_short` are refused without asking it. Requests that give units back lower the
+    /// shortfall.
     refused_until_ns: AtomicU64,
     refused_short: AtomicI64,
-    /// Largest ask since the last answer, and the sum of those that wait now.
+    /// Largest ask since the last answer, and the sum of the asks waiting now.
     wanted: AtomicU64,
     waiting: AtomicU64,
-    /// Counts twice whenever units move between `left` and `free_seen`: odd while they do.
+    /// Counts up before and after units move between `left` and `free_seen`: odd while they do.
     moves: AtomicU32,
-    /// What nobody held when the pool was last seen.
+    /// Free units when the pool was last seen.
     free_seen: AtomicI64,
     /// The revision of the terms.
     rev: AtomicI64,
-    /// Of a slot of a strict rate; see `ceiling.rs`.
+    /// Whether it is of a slot of a strict rate; see `ceiling.rs`.
     of_slot: bool,
-    /// Its quota bills: what is learned of after its window is paid by it, in any process, before
-    /// that is overage. So what is left of it goes back also then.
+    /// Whether its quota bills: its units pay for late use of its window, in any process, before
+    /// that counts as overage. So what is left goes back even after the window.
     bills: bool,
     /// Whether the renewer has it in hand.
     queued: AtomicBool,
     /// Whether the recorder has it in hand (leases of narrower scope than the tenant).
     dirty: AtomicBool,
-    /// On which of the hub's lists it is.
+    /// Which of the hub's lists it is on.
     pub(crate) listed: Listed,
     /// Whether anything of its pool is owed, and whether it was ever looked at.
     in_debt: AtomicBool,
     seen: AtomicBool,
     /// Whether the limit was changed within the window.
     moved: AtomicBool,
-    /// Whether a request waits for a look at it, because others may have changed its limit.
+    /// Whether a request waits for a read of the pool, because its limit may have been changed
+    /// elsewhere.
     looked_for: AtomicBool,
-    /// Wakes those who wait for units.
+    /// Wakes requests that wait for units.
     changed: Notify,
     cold: Mutex<Cold>,
 }
 
-/// What is known of the pool, and what is being asked of it.
+/// What is known of the pool, and the call being made.
 #[derive(Debug)]
 struct Cold {
     terms: Terms,
-    /// The highest limit since the pool was seen, where that has paid of what is owed and was
+    /// The highest limit since the pool was seen, if it has paid part of what is owed and was
     /// lowered again before it was written.
     peak: Option<Terms>,
     /// Alerts of the quota it is of, if there are any.
@@ -126,13 +128,13 @@ struct Cold {
     view: Option<View>,
     /// The view is too old to refuse by: look again first.
     stale: bool,
-    /// The pool was never seen, and is to be looked at before it is made.
+    /// The pool was never seen, and is to be read before it is created.
     unseen: bool,
     /// The sub-pool that its entry is in; `None`: the pool itself.
     shard: Option<u16>,
     /// It stays with the root, where something is owed.
     in_root: bool,
-    /// Of a sub-pool: what was free in its root when that was last looked at, and its share of it.
+    /// For a sub-pool: what was free in its root when last read, and the sub-pool's share of it.
     elsewhere: i64,
     share: i64,
     /// Whether units are given back instead of taken.
@@ -140,65 +142,65 @@ struct Cold {
     debts: Debts,
     /// Size of the next lease before the caps, in atoms.
     size: u64,
-    /// The last lease: how much, and when.
+    /// The last lease: its size, and when it was granted.
     granted: u64,
     granted_ns: u64,
     /// The highest ceiling in the log, and how fast units are used: see `ceiling.rs`.
     ceiling: Ceiling,
     /// The usual ask, in atoms.
     first_ask: u64,
-    /// The entry was closed by somebody else, who had sealed our log: `view` stays as it was, and
-    /// with it the bound. What remains of the entry now stands here.
+    /// Another process sealed our log and closed the entry: `view` stays as it was, and with it the
+    /// bound. What remains of the entry is in `remains`.
     sealed: bool,
     remains: Option<Entry>,
     in_flight: Option<Box<(Op, LeaseCall)>>,
-    /// The newest revision that was known when that was asked, and the one as of which the pool was
-    /// last seen: under a newer one others may have changed it since.
+    /// The newest revision known when the call in flight was asked, and the revision as of which
+    /// the pool was last seen: under a newer one other processes may have changed it since.
     asked_rev: i64,
     seen_rev: i64,
-    /// The newest revision that the other side of its limit has been seen under.
+    /// The newest revision as of which the other side of its limit was seen.
     beside_rev: i64,
-    /// A try of the call in flight may have been applied: that a later try was not says nothing of
-    /// it, so only an answer ends it.
+    /// A try of the call in flight may have been applied. The failure of a later try says nothing
+    /// about it, so only an answer ends the call.
     in_doubt: bool,
-    /// A grant to an entry that is not there was refused: a copy of it that comes late, when there
-    /// are units again, makes the entry without anybody's knowing.
+    /// A grant to a missing entry was refused: a late copy of it, arriving when there are units
+    /// again, would create the entry unnoticed.
     may_be_late: bool,
-    /// The pool lacks units: late use owes them, or they were given out before the limit was
-    /// lowered. `left` is so much lower, until units that are left here, or that requests give
-    /// back, have gone back to the pool.
+    /// Units the pool lacks: owed by late use, or given out before the limit was lowered. `left` is
+    /// lower by this much until units left here, or given back by requests, have returned to the
+    /// pool.
     withheld: u64,
 }
 
-/// Whether a lease gives back.
+/// Whether a lease gives units back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
     No,
-    /// Until somebody asks again.
+    /// Until the next ask.
     Resting,
     ForGood,
 }
 
-/// On which lists of the hub a lease is, so that none has to be searched.
+/// The hub's lists a lease is on, so that none has to be searched.
 #[derive(Debug, Default)]
 pub(crate) struct Listed(AtomicU8);
 
 impl Listed {
-    /// It is on the list of those that wait for a higher ceiling.
+    /// On the list of leases that wait for a higher ceiling.
     pub(crate) const CAPPED: u8 = 1;
-    /// It is on the list of those that no sheet holds any more.
+    /// On the list of leases that no sheet holds any more.
     pub(crate) const RETIRED: u8 = 2;
-    /// It is to be there; without this it leaves when the list is gone through.
+    /// Still wanted on the list; without this it is dropped at the next pass over the list.
     pub(crate) const WANTED: u8 = 4;
-    /// It is on the list of those that have units which others could take back.
+    /// On the list of leases with units that other processes could take back.
     pub(crate) const RECLAIMABLE: u8 = 8;
 
-    /// True: it was not there before.
+    /// True: it was not on the list before.
     pub(crate) fn put(&self, list: u8) -> bool {
         self.0.fetch_or(list, Ordering::AcqRel) & list == 0
     }
 
-    /// True: it was there.
+    /// True: it was on the list.
     pub(crate) fn take(&self, list: u8) -> bool {
         self.0.fetch_and(!list, Ordering::AcqRel) & list != 0
     }
@@ -208,20 +210,19 @@ impl Listed {
     }
 }
 
-/// What an attempt to take came to.
+/// The result of an attempt to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Take {
     /// Taken. `renew`: it is time to ask for more, ahead of need.
     Taken { renew: bool },
     /// Not enough here, and the pool may have more.
     Need,
-    /// Not enough here nor in the pool, when it was last asked.
+    /// Not enough here, nor in the pool when it was last asked.
     Exhausted,
 }
 
 impl Lease {
-    /// A lease that holds nothing yet. `first_ask` is the usual ask, from which the first size
-    /// comes.
+    /// A lease that holds nothing yet. `first_ask` is the usual ask, which sets the first size.
     pub(crate) fn new(pool: PoolId, end_ms: i64, terms: Terms, first_ask: u64) -> Self {
         Self {
             pool,
@@ -280,23 +281,23 @@ impl Lease {
         }
     }
 
-    /// The same, for this incarnation.
+    /// Sets the incarnation.
     pub(crate) fn under(self, incarnation: u128) -> Self {
         Self { incarnation, ..self }
     }
 
-    /// The incarnation whose entry and log it is in.
+    /// The incarnation that owns its entry and log.
     pub(crate) fn incarnation(&self) -> u128 {
         self.incarnation
     }
 
-    /// The same, raising alerts.
+    /// Sets the alerts to raise.
     pub(crate) fn alerting(self, alerting: Option<Alerting>) -> Self {
         self.cold().alerting = alerting.map(Box::new);
         self
     }
 
-    /// Its quota has these alerts from now on.
+    /// Replaces the alerts of its quota.
     pub(crate) fn realert(&self, tenant: &Arc<str>, rule: Option<&Arc<AlertRule>>) {
         let mut cold = self.cold();
         match (&mut cold.alerting, rule) {
@@ -308,33 +309,33 @@ impl Lease {
         }
     }
 
-    /// An alert that is due: what was used has passed a percentage of the limit. `taken` are the
-    /// atoms that are out of the pool; `None`: as this process last saw it.
+    /// The alert that is due, if use has passed a percentage of the limit. `taken` are the atoms
+    /// out of the pool; `None`: as this process last saw it.
     pub(crate) fn due_alert(&self, taken: Option<i64>) -> Option<Due> {
         let cold = self.cold();
         let alerting = cold.alerting.as_ref()?;
         let seen = || cold.view.map_or(0, |view| view.terms.limit.saturating_sub(view.free));
         let taken = taken.unwrap_or_else(seen);
         let others = taken.saturating_sub(signed(cold.held())).max(0);
-        // What our entry has used is known better here. Once it is folded all of it is out.
+        // Use of our own entry is known more exactly here. Once it is folded, all of it is out.
         let is_folded = cold.view.is_some_and(|view| view.mine.is_none());
         let own = if is_folded { 0 } else { signed(self.total()) };
         alerting.due(others.saturating_add(own), self.window())
     }
 
-    /// An alert has told of so much use.
+    /// Marks this much use as alerted.
     pub(crate) fn alert_is_told(&self, at: i64) {
         if let Some(alerting) = &mut self.cold().alerting {
             alerting.settle(at);
         }
     }
 
-    /// The same, of a quota that bills.
+    /// Sets whether its quota bills.
     pub(crate) fn billing(self, bills: bool) -> Self {
         Self { bills, ..self }
     }
 
-    /// Whether what is left of it is of no more use.
+    /// Whether what is left of it has no further use.
     pub(crate) fn is_over(&self, now_ms: i64) -> bool {
         let more_ms = if self.bills { ask::MAKE_WITHIN_MS } else { 0 };
         self.end_ms.saturating_add(more_ms) <= now_ms
@@ -355,15 +356,14 @@ impl Lease {
         self.moved.load(Ordering::Relaxed)
     }
 
-    /// The newest revision that is known here: of its terms, or of those that others have written.
+    /// The newest revision known here: of its own terms, or of those other processes have written.
     pub(crate) fn newest_rev(&self) -> i64 {
         let cold = self.cold();
         cold.view.map_or(cold.terms.rev, |view| view.terms.rev.max(cold.terms.rev))
     }
 
-    /// Whether the pool was last seen before this revision, or does not have our limit yet; then
-    /// it is looked at with the next call. Nothing more is asked for under a sealed writer, nor
-    /// once it closes.
+    /// Whether the pool was last seen before this revision, or lacks our limit; the next call then
+    /// reads it. A sealed writer or a lease closing for good asks for nothing more.
     pub(crate) fn looks_anew(&self, rev: i64) -> bool {
         let mut cold = self.cold();
         let is_unwritten = cold.view.is_some_and(|view| cold.is_outdated(&view));
@@ -372,7 +372,7 @@ impl Lease {
             return false;
         }
         let looks = !cold.sealed && cold.closing != Closing::ForGood;
-        // What has been seen as of then is written next: another look would keep that waiting.
+        // A pool already seen as of then gets its write next: another read would delay that.
         cold.unseen |= looks && is_old;
         cold.beside_rev = rev;
         self.looked_for.store(looks, Ordering::Release);
@@ -408,8 +408,8 @@ impl Lease {
         Take::Need
     }
 
-    /// Takes `n` atoms even below nothing, for as much as `floor` allows: what `on-lease-error`
-    /// admits while the store is away.
+    /// Takes `n` atoms even below zero, down to `floor`: what `on-lease-error` admits while the
+    /// store is away.
     pub(crate) fn take_down_to(&self, n: u64, floor: i64) -> bool {
         let ask = signed(n);
         let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |left| {
@@ -459,18 +459,18 @@ impl Lease {
         self.total.load(Ordering::SeqCst)
     }
 
-    /// `total` as the log last had it.
+    /// `total` as last written to the log.
     pub(crate) fn logged(&self) -> u64 {
         self.logged.load(Ordering::Relaxed)
     }
 
-    /// `total`, if it has risen since the log last had it; the log has it from now on.
+    /// `total`, if it has risen since it was last logged; marks it as logged.
     pub(crate) fn unlogged(&self) -> Option<u64> {
         let total = self.total();
         (!self.of_slot && self.logged.swap(total, Ordering::Relaxed) != total).then_some(total)
     }
 
-    /// True once: whoever gets it brings it to the renewer.
+    /// Sets the queued flag. If it was clear, returns true and the caller must enqueue the lease.
     pub(crate) fn queue(&self) -> bool {
         !self.queued.load(Ordering::SeqCst) && !self.queued.swap(true, Ordering::SeqCst)
     }
@@ -481,15 +481,16 @@ impl Lease {
         self.queued.load(Ordering::SeqCst)
     }
 
-    /// It did not reach the renewer after all.
+    /// Clears the queued flag: the lease did not reach the renewer after all.
     pub(crate) fn unqueue(&self) {
         self.queued.store(false, Ordering::Release);
     }
 
-    /// True once until [`clean`](Self::clean): whoever gets it brings the lease to the recorder.
+    /// Sets the dirty flag. If it was clear, returns true and the caller must hand the lease to the
+    /// recorder; [`clear_dirty`](Self::clear_dirty) resets it.
     ///
-    /// Adding to a total and then looking at the mark, and taking the mark off and then looking at
-    /// the total, stand in one order for all: else what is added last might be seen by neither.
+    /// Adding to a total and then reading the flag, and clearing the flag and then reading the
+    /// total, are in one order for all threads: otherwise both sides could miss the last addition.
     pub(crate) fn mark_dirty(&self) -> bool {
         !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
     }

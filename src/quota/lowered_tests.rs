@@ -1,6 +1,5 @@
-//! Limits that are lowered and raised while requests hold units and late use is owed, in any order
-//! and with replies that are lost: nothing is taken beyond the limit that holds, and all of it can
-//! be taken.
+//! Limits lowered and raised while requests hold units and late use is owed, in any order and with
+//! lost replies: nothing is taken beyond the limit in force, and all of it can be taken.
 
 use std::time::Duration;
 
@@ -29,14 +28,14 @@ enum Op {
     },
     Settle(usize),
     Release(usize),
-    /// Use that is learned late: what can be had pays, the rest is owed.
+    /// Use learned late: available units pay, the rest is owed.
     Late {
         lease: usize,
         n: u64,
     },
-    /// Both processes hear of it and ask the pool.
+    /// Both processes learn of it and ask the pool.
     Limit(i64),
-    /// Makes the calls of a lease. Of a lost reply the write is there.
+    /// Makes the calls of a lease. A write whose reply is lost is applied.
     Drive {
         lease: usize,
         loses: bool,
@@ -46,7 +45,7 @@ enum Op {
     Rest(usize),
 }
 
-/// A number of leases, and what becomes of them.
+/// A number of leases, and the operations on them.
 fn ops() -> impl Strategy<Value = (usize, Vec<Op>)> {
     (1..=LEASES).prop_flat_map(|leases| {
         let lease = move || 0..leases;
@@ -68,7 +67,7 @@ fn ops() -> impl Strategy<Value = (usize, Vec<Op>)> {
 struct World {
     store: Memory,
     leases: Vec<Lease>,
-    /// What requests hold of each.
+    /// What requests hold of each lease.
     open: [Vec<u64>; LEASES],
     terms: Terms,
     now: Now,
@@ -89,7 +88,7 @@ impl World {
         Self { store: Memory::new(), leases, open: Default::default(), terms, now, is_sure: true }
     }
 
-    /// Makes the calls that a lease has to make now; of a lost reply the write is there.
+    /// Makes the calls a lease has to make now; a write whose reply is lost is applied.
     async fn drive(&self, at: usize, mut loses: bool) {
         let writer = Writer { space: Space::new("test"), incarnation: at as u128 + 7 };
         let lease = &self.leases[at];
@@ -117,7 +116,7 @@ impl World {
         }
     }
 
-    /// All that is used or held.
+    /// Everything used or held.
     fn used(&self) -> u64 {
         self.leases.iter().map(|lease| lease.total() + lease.open_holds()).sum()
     }
@@ -177,7 +176,7 @@ impl World {
                 self.terms = Terms { limit, rev: self.terms.rev + 1 };
                 self.leases.iter().for_each(|lease| lease.retarget(self.terms));
                 for at in 0..self.leases.len() {
-                    self.leases[at].want(1); // one that rests would not look
+                    self.leases[at].want(1); // a resting lease would not look
                     self.drive(at, false).await;
                 }
             }
@@ -193,7 +192,7 @@ impl World {
         }
     }
 
-    /// Nothing is held any more: what the limit has can be used, to the unit.
+    /// Releases everything: what the limit has can be used, to the unit.
     async fn end(mut self) {
         let leases = self.leases.len();
         for at in 0..leases {

@@ -6,7 +6,7 @@
 //! entry it replaces, so the operations of one writer form a chain: a duplicate or late copy finds
 //! another entry and changes nothing.
 //!
-//! Pure: writes are made here and answers are read here; nobody is called.
+//! Pure: makes writes and reads answers, and calls no store.
 
 use std::sync::Arc;
 
@@ -28,26 +28,26 @@ pub(crate) const REV: &str = "rev";
 pub(crate) const FREE: &str = "free";
 pub(crate) const SPENT: &str = "spent";
 pub(crate) const GEN: &str = "gen";
-/// Units of late use that the limit had not: taken out of what is free, which falls below nothing.
-/// What has been paid of them since is not among them.
+/// Units of late use beyond the limit: taken out of what is free, which goes negative. Excludes
+/// what has been paid of them since.
 const DEBT: &str = "debt";
-/// That the limit was changed within its window.
+/// Whether the limit was changed within its window.
 const MOVED: &str = "moved";
-/// What of such debts was paid in all, by grants or by what is beyond the limit: added to the limit
+/// How much of such debts was paid in all, by grants or from beyond the limit: added to the limit
 /// of this window.
 const PAID: &str = "paid";
-/// The highest use of which an alert has told, in atoms.
+/// The highest use already alerted, in atoms.
 const ALERT: &str = "alert";
 
-/// How long a pool outlives its window. Deleted early, it could be made again, full, by a call that
-/// comes late: a node that was cut off, a clock that is behind. It is longer than any month, too,
-/// so that a closed period can be audited against its pools.
+/// How long a pool outlives its window. Deleted early, it could be created again, full, by a late
+/// call: from a partitioned node, or by a clock that is behind. Also longer than any month, so that
+/// a closed period can be audited against its pools.
 const KEEP_MS: i64 = 40 * 86_400_000;
 
 /// How long the pool of a slot outlives it: longer than any clock is behind.
 const KEEP_SLOT_MS: i64 = 3_600_000;
 
-/// Which pool: whose units of which limit, from which instant on.
+/// Identifies a pool: the tenant, limit and scope, and the start of its window.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PoolId {
     pub(crate) tenant: Surrogate,
@@ -74,24 +74,24 @@ impl PoolId {
     }
 }
 
-/// What one writer has of a pool.
+/// One writer's entry in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// The last operation that changed it; unique within the writer.
     pub(crate) op: u64,
     /// Atoms taken and not given back, served or not.
     pub(crate) held: u64,
-    /// The use this entry allows before any record says more: what a lease may serve is the
-    /// smaller of `held` and the larger of this and the highest ceiling in the writer's log.
+    /// The use this entry allows before any record: a lease may serve the smaller of `held` and the
+    /// larger of this and the highest ceiling in the writer's log.
     pub(crate) preauthorised: u64,
 }
 
-/// Marks the operation that closed an entry: its writer's log is sealed, and what it could not have
-/// served has been taken back. A writer's own operations are counted from 1 and never get there.
+/// Marks the operation that closed an entry: its writer's log is sealed, and what it cannot have
+/// served has been taken back. A writer's own operations count from 1 and never get there.
 const CLOSED: u64 = 1 << 63;
 
 impl Entry {
-    /// The entry of a sealed writer, with what it may have served. `op` is drawn by chance.
+    /// The entry of a sealed writer, with what it may have served. `op` is drawn at random.
     pub(crate) fn closed(op: u64, kept: u64) -> Self {
         Self { op: op | CLOSED, held: kept, preauthorised: kept }
     }
@@ -101,7 +101,7 @@ impl Entry {
     }
 }
 
-/// How a limit stands in the catalog of whoever writes: larger `rev` wins.
+/// A limit as the writing process's catalog has it: the larger `rev` wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Terms {
     pub(crate) limit: i64,
@@ -113,17 +113,17 @@ pub(crate) struct Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct View {
     pub(crate) terms: Terms,
-    /// Atoms nobody holds. Negative after a limit was lowered below what is held.
+    /// Free atoms. Negative after a limit was lowered below what is held.
     pub(crate) free: i64,
     /// How many closed entries have been folded away: a first grant names it, so that a late copy
     /// of an old first grant cannot come back to life.
     pub(crate) generation: i64,
-    /// The entry of the writer that looks.
+    /// The entry of the reading writer.
     pub(crate) mine: Option<Entry>,
     /// Whether there are units of it in sub-pools.
     pub(crate) split: bool,
-    /// Atoms of late use that were charged and not paid since, as far as what is free tells;
-    /// `None`: there never were any.
+    /// Atoms of late use charged and not paid since, as far as `free` shows; `None`: there never
+    /// were any.
     debt: Option<i64>,
     /// Whether the limit was changed since the pool was made.
     pub(crate) moved: bool,
@@ -152,26 +152,26 @@ impl View {
         })
     }
 
-    /// Atoms that late use owes. Units that came free since, and a limit that was raised, have paid
-    /// of it; that a limit was lowered makes no debt.
+    /// Atoms owed by late use. Units freed since and a raised limit have paid part of it; a lowered
+    /// limit makes no debt.
     pub(crate) fn owed(&self) -> u64 {
         self.owed_under(self.terms)
     }
 
-    /// The same once these terms hold.
+    /// The same under these terms.
     pub(crate) fn owed_under(&self, terms: Terms) -> u64 {
         let free = self.free_under(terms).max(self.free);
         free.saturating_neg().min(self.debt.unwrap_or(0)).max(0).unsigned_abs()
     }
 
-    /// What is free once these terms hold.
+    /// What is free under these terms.
     pub(crate) fn free_under(&self, terms: Terms) -> i64 {
         let is_newer = terms.rev > self.terms.rev && !planted(Plant::RaisedLimitsPayNothing);
         let moved = if is_newer { terms.limit.saturating_sub(self.terms.limit) } else { 0 };
         self.free.saturating_add(moved)
     }
 
-    /// What a writer that has applied a take assumes.
+    /// The state assumed by a writer whose take was applied.
     pub(crate) fn assumed(terms: Terms, mine: Entry) -> Self {
         Self {
             terms,
@@ -187,9 +187,9 @@ impl View {
 
 /// When the store may forget a pool of this window, in Unix seconds; `None`: never.
 ///
-/// A pool is known by its window's start, so the end must be sure when the pool is made. That of a
-/// grant may move with its expiry and that of a term with the contract: if such a pool went by an
-/// end that has moved since, its units would be there again. They are few, and stay.
+/// A pool is identified by its window's start, so the end must be final when the pool is created. A
+/// grant's end may move with its expiry, a term's with the contract: a pool deleted by an end that
+/// has moved since would make its units available again. Such pools are few, and stay.
 pub(crate) fn ttl(every: Every, window: Window) -> Option<i64> {
     let sure = match every {
         Every::Hour | Every::Day | Every::Week | Every::Month | Every::Year => true,
@@ -202,14 +202,14 @@ pub(crate) fn ttl(every: Every, window: Window) -> Option<i64> {
     sure.then(|| until_ms.saturating_add(999).div_euclid(1_000))
 }
 
-/// The same for a slot of a strict rate: made again later, it would serve nobody, for nobody is in
-/// that slot any more.
+/// The same for a slot of a strict rate. Created again later it would serve nothing, for no process
+/// is in that slot any more.
 pub(crate) fn slot_ttl(window: Window) -> i64 {
     window.end_ms.saturating_add(KEEP_SLOT_MS).div_euclid(1_000)
 }
 
-/// The first write of a pool: makes it, with `entry.held` of its units taken at once, to be
-/// forgotten at its [`ttl`].
+/// The first write of a pool: creates it with `entry.held` of its units taken at once, to be
+/// deleted at its [`ttl`].
 pub(crate) fn create(
     key: Key,
     writer: u128,
@@ -248,8 +248,8 @@ pub(crate) fn grant(key: Key, writer: u128, view: &View, next: Entry) -> Write {
     }
 }
 
-/// Takes `next.held - mine.held` units, whether they are free or not: they have been used, and
-/// nothing pays for them. It is a debt until something does.
+/// Takes `next.held - mine.held` units, free or not: they have been used, and nothing pays for
+/// them. They are a debt until something does.
 pub(crate) fn charge(key: Key, writer: u128, view: &View, next: Entry) -> Write {
     let more = atoms(next.held).saturating_sub(view.mine.map_or(0, |e| atoms(e.held)));
     Write {
@@ -263,7 +263,7 @@ pub(crate) fn charge(key: Key, writer: u128, view: &View, next: Entry) -> Write 
     }
 }
 
-/// The same of a pool that is not there: makes it.
+/// The same for a missing pool: creates it.
 pub(crate) fn create_charged(
     key: Key,
     writer: u128,
@@ -276,13 +276,13 @@ pub(crate) fn create_charged(
     write
 }
 
-/// Pays `n` units of a debt with units that were taken elsewhere: only while so much is owed.
-/// `next` has the units it had.
+/// Pays `n` units of a debt with units taken elsewhere, only while that much is owed. `next` has
+/// the units it had.
 pub(crate) fn pay(key: Key, writer: u128, view: &View, next: Entry, n: u64) -> Write {
     let n = atoms(n);
     let mut when = chained(writer, view);
     when.push(When::Below(FREE.into(), 1 - n));
-    // Another process may have paid it meanwhile: a lowered limit leaves less than nothing free.
+    // Another process may have paid it meanwhile: a lowered limit alone can make `free` negative.
     when.push(When::AtLeast(DEBT.into(), n));
     Write {
         key,
@@ -309,8 +309,8 @@ pub(crate) fn give(key: Key, writer: u128, view: &View, next: Entry) -> Write {
     }
 }
 
-/// Gives back all but `used`, and folds the entry away: what it used is `spent` from now on. Only
-/// its writer may, once nothing of it is open; or anybody, all of it, once it is closed.
+/// Gives back all but `used` and folds the entry away: what it used becomes `spent`. Only its
+/// writer may, once nothing of it is open; any process may fold a closed entry, as used in full.
 pub(crate) fn fold(key: Key, writer: u128, entry: Entry, used: u64) -> Write {
     let kept = used.min(entry.held);
     Write {
@@ -325,7 +325,7 @@ pub(crate) fn fold(key: Key, writer: u128, entry: Entry, used: u64) -> Write {
     }
 }
 
-/// Takes back from the entry of a sealed writer all but `kept`.
+/// Takes back all but `kept` from a sealed writer's entry.
 pub(crate) fn reclaim(key: Key, writer: u128, entry: Entry, op: u64, kept: u64) -> Write {
     let next = Entry::closed(op, kept.min(entry.held));
     Write {
@@ -338,8 +338,8 @@ pub(crate) fn reclaim(key: Key, writer: u128, entry: Entry, op: u64, kept: u64) 
     }
 }
 
-/// Takes all that is free for used, where that is wanted: in a pool from a backup nobody can know
-/// what was granted since. Returns the write and its units; `None`: nothing is free.
+/// Counts all that is free as used, if `wanted`: in a pool from a backup, what was granted since
+/// cannot be known. Returns the write and its units; `None`: nothing is free.
 pub(crate) fn close(
     key: Key,
     item: &Item,
@@ -361,7 +361,7 @@ pub(crate) fn close(
     Ok(Some((write, free.unsigned_abs())))
 }
 
-/// Notes that an alert tells of so much use: once, by the first writer.
+/// Records an alert at this much use: once, for the first writer.
 pub(crate) fn alert(key: Key, at: i64) -> Write {
     Write {
         key,
@@ -370,7 +370,7 @@ pub(crate) fn alert(key: Key, at: i64) -> Write {
     }
 }
 
-/// Changes the limit, once, whoever gets there first; an older revision never wins.
+/// Changes the limit, once, for the first writer; an older revision never wins.
 pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
     let mut when = vec![
         When::Equals(LIMIT.into(), Value::Int(view.terms.limit)),
@@ -388,8 +388,8 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
         Change::Set(MOVED.into(), Value::Int(1)),
     ];
     if terms.limit < view.terms.limit {
-        // What has been paid by units that came free, or by a limit that was raised, stays paid:
-        // of each debt, also of one that was charged since we looked.
+        // What freed units or a raised limit have paid stays paid, for every debt, including one
+        // charged since this view.
         when.push(match view.debt {
             Some(debt) => When::Equals(DEBT.into(), Value::Int(debt)),
             None => When::Missing(DEBT.into()),
@@ -403,7 +403,7 @@ pub(crate) fn relimit(key: Key, view: &View, terms: Terms) -> Write {
     Write { key, when, change }
 }
 
-/// The entry is exactly the one we know; for a first grant, absent in the generation we saw.
+/// The entry must be exactly the one we know; for a first grant, absent in the generation we saw.
 fn chained(writer: u128, view: &View) -> Vec<When> {
     if planted(Plant::UnchainedOperations) {
         return vec![When::Exists];
@@ -418,7 +418,7 @@ fn chained(writer: u128, view: &View) -> Vec<When> {
     }
 }
 
-/// What a pool's item says of itself: atoms taken out of it, and those of them that are spent.
+/// A pool item's own figures: atoms taken out of it, and those of them that are spent.
 #[cfg(feature = "stripe")]
 pub(crate) fn taken(item: &Item) -> Result<(i64, i64), StoreError> {
     check(item)?;
@@ -446,7 +446,7 @@ fn entry_value(entry: Entry) -> Value {
     Value::Bytes(postcard::to_stdvec(&entry).expect("three integers always encode"))
 }
 
-/// One that this binary knows whole.
+/// Checks that this binary knows all of the item's format.
 fn check(item: &Item) -> Result<(), StoreError> {
     match item.int(layout::FORMAT) {
         Some(FORMAT) => Ok(()),

@@ -1,19 +1,19 @@
-//! Sub-pools: a pool with many writers is split, so that no item has an entry for each of them.
+//! Sub-pools: a pool with many writers is split, so that no item holds an entry for each of them.
 //!
 //! A sub-pool is a pool item beside its pool (the root) whose limit is what the root has credited
 //! to it, less what it has given back. Writers lease from it as from any pool. Units move between
-//! the two by totals that never fall: what was *credited* and what was *returned*, each of them in
-//! both items. Who moves units raises the total where they come from, by a write that names the
-//! total as it was; whoever looks at both items next sees a difference and moves exactly that. So a
-//! duplicate or late copy of a write finds another total and changes nothing, and anybody can
-//! finish what somebody died in the middle of.
+//! the two by totals that never fall, *credited* and *returned*, each of them in both items. A
+//! process that moves units raises the total at their source, by a write that names the total as it
+//! was; the next process to read both items sees a difference and moves exactly that. So a
+//! duplicate or late copy of a write finds another total and changes nothing, and any process can
+//! finish a move that another died in.
 //!
 //! # Laws
 //!
 //! 1. Root: `limit - free == held + spent + sum(credited - returned)`.
 //! 2. Sub-pool: `limit == credited - returned`, and `limit - free == held + spent`.
 //! 3. A sub-pool's `credited` is never above the root's, its `returned` never below: what lies
-//!    between is on its way, and belongs to nobody.
+//!    between is in transit, and belongs to neither.
 //! 4. A pool that was split stays split: a writer without an entry in the root leases from the
 //!    sub-pool that its incarnation names, and from no other. So no writer has two entries.
 //!
@@ -32,29 +32,29 @@ mod writes;
 
 pub(crate) use self::writes::agree;
 
-/// With so many writers in it a pool is split: 32 entries are 1.5 KB, two units for each write.
+/// A pool with this many writers is split: 32 entries are 1.5 KB, two units for each write.
 const SPLIT_AT: usize = 32;
 
 /// Sub-pools of a pool: with 32 writers each they hold 2,048, the root's entries for them are a
 /// kilobyte, and all of them can be read when units run out.
 const SHARDS: u16 = 64;
 
-/// A sub-pool is fed for so many leases at once: of the writers that share it more will ask soon.
+/// A sub-pool is fed for this many leases at once: more of the writers that share it will ask soon.
 const LEASES_AHEAD: i64 = 8;
 
-/// No feed is more than one part in this of what is free (5 %), as no lease of a pool is ...
+/// A feed is at most one part in this of what is free (5 %), like a lease of a pool ...
 const SHARE_OF_FREE: i64 = 20;
 
-/// ... and, where more sub-pools were fed, than one part in so many for each of them: if all are
-/// fed at once they have less than half of it, so that the rest goes where it is needed.
+/// ... and, once more sub-pools were fed, one part in this for each of them: if all are fed at once
+/// they have less than half of it, so that the rest goes where it is needed.
 const SHARE_EACH: i64 = 2;
 
-/// In a sub-pool: what the root had credited and taken back, and the root's limit as last seen.
+/// In a sub-pool: what the root has credited and taken back, and the root's limit as last seen.
 const CREDITED: &str = "credited";
 const RETURNED: &str = "returned";
 pub(crate) const OF: &str = "of";
 
-/// What the root knows of a sub-pool: totals that never fall.
+/// The root's record of a sub-pool: totals that never fall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fed {
     pub(crate) credited: u64,
@@ -82,16 +82,16 @@ pub(crate) struct Sub {
 /// What a lease wants of its sub-pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Want {
-    /// Atoms without which somebody waits, and atoms of a usual lease.
+    /// Atoms missing for a waiting ask, and atoms of a usual lease.
     pub(crate) need: u64,
     pub(crate) wish: u64,
-    /// The limit in the catalog of whoever asks.
+    /// The limit in the asking process's catalog.
     pub(crate) terms: Terms,
-    /// Whether a sub-pool may be made: not long after its window's end.
+    /// Whether a sub-pool may still be created: not long after its window's end.
     pub(crate) may_make: bool,
 }
 
-/// What is to be done next.
+/// The next step of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SeekStep {
     Root(Write),
@@ -101,7 +101,7 @@ pub(crate) enum SeekStep {
 }
 
 impl Fed {
-    /// Atoms that were credited and not given back: held, spent, free there or on their way.
+    /// Atoms credited and not given back: held, spent, free there or in transit.
     pub(crate) fn out(self) -> u64 {
         self.credited.saturating_sub(self.returned)
     }
@@ -112,9 +112,9 @@ impl Root {
         Ok(Self { view: View::read(item, 0)?, feeds: feeds(item)?, ttl: item.int(TTL) })
     }
 
-    /// The most that a sub-pool is fed for what may be asked later.
+    /// The most that a sub-pool is fed for later asks.
     pub(crate) fn share(&self) -> i64 {
-        // At most as many as there are numbers of 16 bits.
+        // At most as many as there are 16-bit numbers.
         let parts = SHARE_EACH * self.feeds.len() as i64;
         self.view.free.max(0) / parts.max(SHARE_OF_FREE)
     }
@@ -131,43 +131,43 @@ impl Sub {
         Ok(Self { free: view.free, credited, returned, of: view.terms })
     }
 
-    /// Whether the root knows of all its movements. It always does, but in a copy of a table whose
+    /// Whether the root knows all its movements. It always does, except in a copied table whose
     /// items are not of one instant.
     pub(crate) fn is_known_to(self, root: &Root, shard: u16) -> bool {
         let fed = root.feeds.get(&shard).copied().unwrap_or_default();
         self.credited <= fed.credited && self.returned >= fed.returned
     }
 
-    /// Whether it has what is wanted, for some leases more, and knows of the limit.
+    /// Whether it has what is wanted, with room for some more leases, and knows the limit.
     pub(crate) fn has(self, want: &Want) -> bool {
         let enough = pool::atoms(want.wish).saturating_mul(LEASES_AHEAD / 2);
         let knows = self.of.rev >= want.terms.rev || self.of.limit == want.terms.limit;
         knows && self.free >= enough.max(pool::atoms(want.need))
     }
 
-    /// What is on its way to it, and from it.
+    /// Atoms in transit to it and from it.
     pub(crate) fn under_way(self, fed: Fed) -> (u64, u64) {
         let down = fed.credited.saturating_sub(self.credited);
         (down, self.returned.saturating_sub(fed.returned))
     }
 }
 
-/// The sub-pool of a writer. Incarnations are drawn by chance, so they are spread evenly.
+/// The sub-pool of a writer. Incarnations are random, so they spread evenly.
 pub(crate) fn shard_of(incarnation: u128) -> u16 {
     // Less than the number of shards, so it fits.
     (incarnation % u128::from(shards())) as u16
 }
 
-/// The sub-pools that a pool may have, as its item stands: in a copy that item may be older than
-/// theirs, so with that many writers all of them.
+/// The sub-pools that a pool may have, judging by its item. In a copy that item may be older than
+/// theirs, so with that many writers it is all of them.
 pub(crate) fn may_be(item: &Item) -> Result<std::ops::Range<u16>, StoreError> {
     let many = pool::entries(item)?.len() >= planted::split_at(SPLIT_AT);
     Ok(if many || is_split(item) { 0..shards() } else { 0..0 })
 }
 
 /// Whether so many writers lease from this pool that one without an entry goes to its sub-pool. Not
-/// while something is owed: the debt stands here, and whoever does not see it would serve the units
-/// that are to pay it.
+/// while something is owed: the debt is recorded here, and a writer that does not see it would
+/// serve the units meant to pay it.
 pub(crate) fn is_crowded(item: &Item, incarnation: u128) -> Result<bool, StoreError> {
     let entries = pool::entries(item)?;
     let is_in = entries.iter().any(|(writer, _)| *writer == incarnation);
@@ -191,8 +191,8 @@ pub(crate) fn feeds(item: &Item) -> Result<BTreeMap<u16, Fed>, StoreError> {
     named.map(fed).collect()
 }
 
-/// The next write for somebody who wants units of sub-pool `shard`: first what is on its way, then
-/// a limit that has changed, then units.
+/// The next write towards units of sub-pool `shard`: first units in transit, then a changed limit,
+/// then new units.
 pub(crate) fn next(
     (root_key, sub_key): (&Key, &Key),
     shard: u16,
@@ -241,7 +241,7 @@ pub(crate) fn drain(
     }
 }
 
-/// The write that finishes a movement which somebody has begun.
+/// The write that completes a movement already begun.
 pub(crate) fn arrive(
     (root_key, sub_key): (&Key, &Key),
     shard: u16,
@@ -261,8 +261,8 @@ pub(crate) fn arrive(
     }
 }
 
-/// Whether a sub-pool with so much free is to be fed for leases of this size before it is empty,
-/// where the root would give it such a share: a feed is to double it at least.
+/// Whether a sub-pool with this much free is to be fed for leases of this size before it is empty,
+/// given the share its root would give it: a feed must at least double it.
 pub(crate) fn is_thin(free: i64, share: i64, wish: u64) -> bool {
     ahead(free.max(0), share, wish) > free.max(0)
 }

@@ -1,6 +1,6 @@
 //! Sub-pools against a naive model: writers that lease and give back, hands that move units and die
 //! between any two writes, and a network that delivers every write late, twice, or in another
-//! order. The laws of [`crate::quota::subpool`] are counted out after each write that was applied.
+//! order. The laws of [`crate::quota::subpool`] are checked after each write that was applied.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const LIMIT: i64 = 200;
 const SHARDS: u16 = 3;
 const WRITERS: u128 = 9;
 
-/// Something that happens; numbers say to whom, as far as they go.
+/// An event; its numbers pick the hand or writer, as far as there are that many.
 #[derive(Clone, Debug)]
 enum Event {
     /// A hand reads the root, or its sub-pool.
@@ -32,13 +32,13 @@ enum Event {
     Take(u128, u64, Fate),
     Give(u128, u64, Fate),
     Leave(u128, Fate),
-    /// A write of before is delivered (again).
+    /// An earlier write is delivered (again).
     Late(prop::sample::Index),
-    /// Whoever asks has heard of another limit.
+    /// The asking process has learned of another limit.
     Limit(i64),
 }
 
-/// What becomes of a write.
+/// The fate of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Answered,
@@ -67,7 +67,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Somebody who moves units: what it last saw, which may be old.
+/// A process that moves units: what it last saw, which may be old.
 #[derive(Clone, Debug, Default)]
 struct Hand {
     shard: u16,
@@ -85,7 +85,7 @@ struct World {
     views: BTreeMap<u128, View>,
     ops: u64,
     terms: Terms,
-    /// The most that may be out, as limits have been.
+    /// The most that may be out under the limits so far.
     cap: i64,
 }
 
@@ -118,7 +118,7 @@ impl World {
         self.pool.key_of(&self.space, shard)
     }
 
-    /// A third leases from the root, as if it had been there before the split.
+    /// The first third lease from the root, as if they had been there before the split.
     fn key_of(&self, writer: u128) -> Key {
         let shard = (writer as u16) % SHARDS;
         self.key((writer > WRITERS / 3).then_some(shard))
@@ -128,7 +128,7 @@ impl World {
         self.store.read(self.key(shard)).await.unwrap()
     }
 
-    /// Sends a write. `None`: nobody knows what became of it.
+    /// Sends a write. `None`: its outcome is unknown.
     async fn send(&mut self, write: Write, fate: Fate) -> Option<Option<Item>> {
         self.sent.push(write.clone());
         if fate == Fate::RequestLost {
@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    /// A hand makes its next write, by what it believes.
+    /// A hand makes its next write, from what it last saw.
     async fn work(&mut self, hand: usize, feed: Option<u64>, fate: Fate) {
         let Hand { shard, root: Some(root), sub } = self.hands[hand].clone() else { return };
         let (root, sub) = (Root::read(&root).unwrap(), sub.map(|sub| Sub::read(&sub).unwrap()));
@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    /// A writer does what a lease does.
+    /// A writer acts as a lease does.
     async fn lease(&mut self, event: Event) {
         let (Event::Take(writer, ..) | Event::Give(writer, ..) | Event::Leave(writer, ..)) = event
         else {
@@ -216,7 +216,7 @@ impl World {
         };
     }
 
-    /// Counts out the laws. Returns what is out: held or spent.
+    /// Checks the laws. Returns what is out: held or spent.
     async fn count(&mut self) -> Result<i64, String> {
         let Some(item) = self.read(None).await else { return Err("no root".into()) };
         let root = Root::read(&item).unwrap();
@@ -250,7 +250,7 @@ impl World {
         Ok(out)
     }
 
-    /// All faults over: every sub-pool is emptied. Returns what is free in the root, and its limit.
+    /// All faults over: empties every sub-pool. Returns what is free in the root, and its limit.
     async fn settle(&mut self) -> (i64, i64) {
         for shard in 0..SHARDS {
             let (root, sub) = (self.read(None).await, self.read(Some(shard)).await);
@@ -294,7 +294,7 @@ proptest! {
     }
 }
 
-/// The test sees what it is for.
+/// Checks the test itself: it finds a planted fault.
 #[test]
 fn a_feed_that_is_added_again_is_seen() {
     in_thread::PLANT.set(Some(Plant::FedByIncrement));

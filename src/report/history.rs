@@ -1,7 +1,7 @@
-//! `GET /usage/history?meter&from&to&granularity`: the query, checked, and its rows.
+//! `GET /usage/history?meter&from&to&granularity`: query validation and the rows of the answer.
 //!
-//! Instants in the query are RFC 3339, or a date, which is its midnight in UTC. What is wrong is
-//! said in a 400 that names the parameter and what to write; nothing is guessed or ignored.
+//! Instants in the query are RFC 3339, or a date, meaning its midnight in UTC. Errors are a 400
+//! that names the parameter and what to write; nothing is guessed or ignored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::wire::{Amount, Reply, plain_problem, rfc3339};
 
-/// Most rows one answer holds: three years of days with room. It bounds what
-/// one free request can make a store read.
+/// Limit on the rows of one answer: three years of days, with room to spare. It bounds how much one
+/// free request can make a store read.
 pub(crate) const MAX_ROWS: usize = 1_100;
 
-/// How far past now a query may reach: to the end of a year that has just begun. Nothing later has
-/// been used.
+/// Limit on how far a query may reach past now: to the end of a year that has just begun. There is
+/// no usage later than that.
 pub(crate) const MAX_AHEAD: Duration = Duration::from_secs(366 * 86_400);
 
-/// How far back: 1970-01-01, before which no use is dated.
+/// Earliest start: 1970-01-01; no usage is dated before it.
 const FIRST_MS: i64 = 0;
 
-/// The span of an answer whose query names no `from`.
+/// Span of the answer if the query has no `from`.
 const DEFAULT_SPAN_MS: i64 = 30 * DAY_MS;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -45,7 +45,7 @@ impl Granularity {
     }
 }
 
-/// What a legal query asks for.
+/// A valid query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryQuery {
     /// The meter's name, not yet looked up.
@@ -59,8 +59,8 @@ pub struct HistoryQuery {
 }
 
 impl HistoryQuery {
-    /// Reads a raw query string, without its `?`. `meter` must be there; without the others the
-    /// answer is the 30 days up to now, by day. An error is the 400 to send.
+    /// Parses a raw query string, without its `?`. `meter` is required; the defaults of the others
+    /// give the last 30 days, by day. An error is the 400 to send.
     pub fn parse(raw: &str, now_ms: i64) -> Result<Self, Reply> {
         let [mut meter, mut from, mut to, mut granularity] = [const { None::<String> }; 4];
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
@@ -115,15 +115,15 @@ impl HistoryQuery {
         Ok(())
     }
 
-    /// The 400 for a span of more rows than an answer holds: they are counted in the time zone of
-    /// the plan file.
+    /// The 400 for a span with more rows than an answer holds. Rows are counted in the plan file's
+    /// time zone.
     pub fn too_many_rows() -> Reply {
         bad(&format!(
             "The span has more than {MAX_ROWS} rows. Ask for less of it, or for longer rows."
         ))
     }
 
-    /// The 404 for a meter that the catalog does not have.
+    /// The 404 for a meter that is not in the catalog.
     pub fn unknown_meter<'a>(known: impl IntoIterator<Item = &'a str>) -> Reply {
         let known = known.into_iter().collect::<Vec<_>>().join(", ");
         let detail = format!("There is no such meter. There are: {known}.");
@@ -131,12 +131,12 @@ impl HistoryQuery {
     }
 }
 
-/// The answer.
+/// The history of one meter.
 #[derive(Clone, Debug)]
 pub struct History {
     /// The meter's name.
     pub meter: Arc<str>,
-    /// What one of it is.
+    /// The unit's name.
     pub unit: Arc<str>,
     /// Atoms to the unit.
     pub scale: u64,
@@ -146,7 +146,7 @@ pub struct History {
     pub rows: Vec<HistoryRow>,
 }
 
-/// Use in one span.
+/// Usage in one span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryRow {
     /// First instant, Unix milliseconds.
@@ -209,7 +209,7 @@ fn instant(name: &str, text: &str) -> Result<i64, Reply> {
     })
 }
 
-/// Undoes percent-encoding and `+` (WHATWG URL, section 5.1), strictly: what does not decode is
+/// Decodes percent-encoding and `+` (WHATWG URL, section 5.1), strictly: malformed input is
 /// refused.
 fn decode(text: &str) -> Result<String, Reply> {
     let wrong = || bad("The query is not percent-encoded UTF-8.");

@@ -1,10 +1,10 @@
-//! What a tenant sees of itself: the JSON of `GET /usage` and `GET /usage/history`, and the page
-//! that shows the same to a person.
+//! A tenant's view of its own usage: the JSON of `GET /usage` and `GET /usage/history`, and the
+//! HTML page that shows the same.
 //!
-//! The numbers come in computed; nothing here counts, reads a store or a clock. Laws: every
-//! instant is RFC 3339 in UTC; every amount is a JSON number of whole units, rounded down, with the
-//! exact value in a second member `.._text` where that number is not all of it (a fraction, or more
-//! than 2^53); a tenant's id and credentials are in none of it.
+//! The numbers are passed in computed; nothing here counts, or reads a store or a clock. Laws:
+//! every instant is RFC 3339 in UTC; every amount is a JSON number of whole units, rounded down,
+//! with the exact value in a second member `.._text` where the number is inexact (a fraction, or
+//! more than 2^53); no tenant id or credential appears.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,23 +27,23 @@ pub use page::{page, page_reply};
 pub struct UsageReport {
     /// The plan's name.
     pub plan: Arc<str>,
-    /// Whether it may call, in a word: `active`, `suspended`, `trial-over`, `payment-required`.
+    /// Whether the tenant may call: `active`, `suspended`, `trial-over`, `payment-required`.
     pub status: Arc<str>,
-    /// Revision of the catalog that the limits are from.
+    /// Revision of the catalog that the limits come from.
     pub catalog: u64,
     /// The billing period.
     pub period: Period,
-    /// What is counted.
+    /// Usage per meter.
     pub meters: Vec<MeterReport>,
-    /// Limits on speed.
+    /// Rate limits.
     pub rates: Vec<RateReport>,
-    /// What the plan includes.
+    /// The plan's features.
     pub features: BTreeMap<Arc<str>, Feature>,
-    /// When these numbers were put together, Unix milliseconds.
+    /// Time of these numbers, Unix milliseconds.
     pub as_of_ms: i64,
 }
 
-/// A span with the zone in which it turns over.
+/// A span, and the time zone in which it turns over.
 #[derive(Clone, Debug)]
 pub struct Period {
     /// First instant, Unix milliseconds.
@@ -59,37 +59,37 @@ pub struct Period {
 pub struct MeterReport {
     /// Its name in the plan file.
     pub name: Arc<str>,
-    /// What one of it is: `requests`, `bytes`, `credits`.
+    /// The unit's name: `requests`, `bytes`, `credits`.
     pub unit: Arc<str>,
     /// Atoms to the unit.
     pub scale: u64,
-    /// Settled use in the period.
+    /// Settled usage in the period.
     pub used: u64,
-    /// The part of it beyond what is included.
+    /// The part of `used` beyond what is included.
     pub over: u64,
-    /// Set aside for requests that have not ended.
+    /// Reserved for requests in flight.
     pub held: u64,
     /// Its quotas.
     pub limits: Vec<LimitReport>,
     /// Units given once.
     pub grants: Vec<GrantReport>,
-    /// How old the newest number from another process may be, milliseconds.
+    /// Maximum age of numbers from other processes, milliseconds.
     pub staleness_ms: u64,
 }
 
 /// One quota of a meter, in atoms of the meter.
 #[derive(Clone, Debug)]
 pub struct LimitReport {
-    /// Its words: `requests/month`.
+    /// Its id: `requests/month`.
     pub id: Arc<str>,
-    /// Whose it is: `tenant`, `key`, `user`, `ip` or a named scope.
+    /// The scope it applies to: `tenant`, `key`, `user`, `ip` or a named scope.
     pub scope: Arc<str>,
-    /// Most in a window; `None` is unlimited.
+    /// Limit per window; `None` is unlimited.
     pub limit: Option<u64>,
-    /// Used in this window; of an unlimited quota, in the billing period. More than `limit` where
-    /// some was let through beyond it, or is owed.
+    /// Used in this window; for an unlimited quota, in the billing period. Exceeds `limit` if
+    /// overage was admitted, or is owed.
     pub used: u64,
-    /// The part of it that nothing has paid for: the meter admits nothing until it is paid.
+    /// The part of `used` that is unpaid: the meter admits nothing until it is paid.
     pub debt: u64,
     /// First instant of the window, Unix milliseconds.
     pub starts_at_ms: i64,
@@ -102,39 +102,39 @@ pub struct LimitReport {
 pub struct GrantReport {
     /// Its id.
     pub id: Arc<str>,
-    /// Where it came from: `plan`, or `grant`, which was given to this tenant.
+    /// Its origin: `plan`, or `grant` for one given to this tenant.
     pub source: Arc<str>,
     /// Units given.
     pub limit: u64,
-    /// Units of it that are used.
+    /// Units used of it.
     pub used: u64,
-    /// First instant at which it no longer counts, Unix milliseconds.
+    /// First instant at which it has expired, Unix milliseconds.
     pub expires_at_ms: Option<i64>,
 }
 
-/// A limit on speed. Amounts are calls, or atoms of `scale` to the unit of `meter`.
+/// A rate limit. Amounts are calls, or atoms of `scale` to the unit of `meter`.
 #[derive(Clone, Debug)]
 pub struct RateReport {
-    /// Its words: `search/min`.
+    /// Its id: `search/min`.
     pub id: Arc<str>,
-    /// Whose it is.
+    /// The scope it applies to.
     pub scope: Arc<str>,
-    /// What it counts; `None`: calls.
+    /// The meter it counts; `None` for calls.
     pub meter: Option<Arc<str>>,
     /// Atoms to the unit.
     pub scale: u64,
-    /// This many ...
+    /// Amount allowed ...
     pub limit: u64,
-    /// ... per so many seconds.
+    /// ... per this many seconds.
     pub per_seconds: u64,
-    /// Most at once.
+    /// Burst size.
     pub burst: u64,
-    /// What can be asked for now.
+    /// Amount available now.
     pub remaining: u64,
 }
 
 impl UsageReport {
-    /// The report as a response, or 304 where the caller has it already (RFC 9110, section 13.1.2).
+    /// The report as a response, or 304 if the caller already has it (RFC 9110, section 13.1.2).
     pub fn reply(&self, if_none_match: Option<&str>) -> Reply {
         let etag = self.etag();
         let known = if_none_match.is_some_and(|had| matches(had, &etag));
@@ -150,7 +150,7 @@ impl UsageReport {
         Reply { status: 200, headers, body: json(self) }
     }
 
-    /// A hash of everything but `as_of` and the staleness. Weak (RFC 9110, section 8.8.1), since
+    /// A hash of everything but `as_of` and the staleness. Weak (RFC 9110, section 8.8.1), because
     /// two bodies with the same tag may differ in those.
     pub fn etag(&self) -> String {
         let mut still = self.clone();
@@ -166,7 +166,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("a map of strings and numbers is JSON")
 }
 
-/// Weak comparison with a list of tags, as `If-None-Match` asks for.
+/// Weak comparison with a list of tags, as `If-None-Match` requires.
 fn matches(had: &str, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     had.trim() == "*" || had.split(',').any(|tag| opaque(tag) == opaque(etag))

@@ -1,9 +1,9 @@
-//! The usage page: one HTML file that asks its own origin for `usage` and `usage/history` and shows
-//! them to a person.
+//! The usage page: one HTML file that fetches `usage` and `usage/history` from its own origin and
+//! shows them.
 //!
-//! It must be served beside `usage`, since it asks relative to its own address: `/usage-page` next
-//! to `/usage`. Laws: it loads nothing but those two; its policy allows its one style and its one
-//! script by their hashes and nothing else; a pasted key lives in `sessionStorage`, and there only
+//! It must be served beside `usage` (`/usage-page` next to `/usage`), because its requests are
+//! relative to its own address. Laws: it loads nothing but those two; its policy allows only its
+//! one style and its one script, by their hashes; a pasted key is kept in `sessionStorage` only,
 //! until the tab is closed.
 
 use std::sync::LazyLock;
@@ -23,7 +23,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The page, and the value of `Content-Security-Policy` that it must be sent with.
+/// The page, and the `Content-Security-Policy` that it must be sent with.
 pub fn page() -> (&'static [u8], &'static str) {
     (HTML.as_bytes(), &POLICY)
 }
@@ -63,7 +63,7 @@ mod tests {
             assert_eq!(HTML.matches(element).count(), 1, "{element}");
         }
         for banned in ["style=", "onclick=", "http://", "https://", "src=", "innerHTML", "eval("] {
-            // The namespace of SVG is a name, not an address that is loaded.
+            // The SVG namespace is a name, not an address to load.
             let text = HTML.replace("http://www.w3.org/2000/svg", "");
             assert!(!text.contains(banned), "{banned}");
         }

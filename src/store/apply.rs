@@ -1,24 +1,24 @@
-//! What a write means: the one pure function by which the stores in this process test conditions
-//! and make changes, so that they cannot differ.
+//! Write semantics: the one pure function with which the in-process stores test conditions and make
+//! changes, so that they cannot differ.
 //!
-//! Arithmetic is checked: an `Add` that leaves the range of a whole number is refused as invalid,
-//! it neither wraps nor saturates. Nothing here knows where items are kept.
+//! Arithmetic is checked: an `Add` that overflows is refused as invalid; it neither wraps nor
+//! saturates. Nothing here knows where items are kept.
 
 use super::{
     Change, ITEM_FORMAT, Item, Key, MAX_ITEM_BYTES, MAX_PAGE_ITEMS, MAX_PK_BYTES, MAX_SK_BYTES,
     Query, StoreError, StoreErrorKind, Value, When, Write,
 };
 
-/// What a write comes to, given the item it meets.
+/// The result of a write, given the current item.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The conditions hold: the item as it shall stand (`None`: none).
+    /// The conditions hold: the item after the write (`None`: no item).
     Apply(Option<Item>),
     /// A condition fails: the item stays as it is.
     Refuse,
 }
 
-/// Tests a write against the item as it stands.
+/// Tests a write against the current item.
 pub(super) fn apply(item: Option<&Item>, write: &Write) -> Result<Verdict, StoreError> {
     check_write(write)?;
     if !write.when.iter().all(|when| holds(item, when)) {
@@ -47,7 +47,7 @@ pub(super) fn check_key(key: &Key) -> Result<(), StoreError> {
     }
 }
 
-/// Fails on a query that no store takes. Returns the items its page may hold.
+/// Fails on a query that no store takes. Returns the largest number of items its page may hold.
 pub(super) fn check_query(query: &Query) -> Result<usize, StoreError> {
     check_pk(&query.pk)?;
     match query.limit {
@@ -56,7 +56,7 @@ pub(super) fn check_query(query: &Query) -> Result<usize, StoreError> {
     }
 }
 
-/// Fails on a write that is malformed whatever item it meets.
+/// Fails on a write that is malformed regardless of the current item.
 pub(super) fn check_write(write: &Write) -> Result<(), StoreError> {
     check_key(&write.key)?;
     for when in &write.when {
@@ -96,7 +96,7 @@ fn check_pk(pk: &str) -> Result<(), StoreError> {
     }
 }
 
-/// A DynamoDB item has these attributes already, so no store lets them be used as others.
+/// Rejects attribute names that a DynamoDB item already uses, so that no store allows them.
 fn check_name(name: &str) -> Result<(), StoreError> {
     match name {
         "" => Err(invalid("an attribute has an empty name")),
@@ -147,8 +147,8 @@ fn make(item: &mut Item, change: &Change) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The size of an item as DynamoDB counts it, numbers rounded up to the longest there is: keys with
-/// their names, then each attribute's name and value.
+/// The size of an item as DynamoDB counts it (keys with their names, then each attribute's name and
+/// value), with every number counted at its longest.
 pub(super) fn item_bytes(key: &Key, item: &Item) -> usize {
     const NUMBER_BYTES: usize = 12;
     let keys = "pk".len() + key.pk.len() + "sk".len() + key.sk.len();

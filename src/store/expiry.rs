@@ -1,8 +1,7 @@
-//! Expiry (law 8) for stores whose service does not do it: a sweep goes through the whole table, a
-//! bounded part at a time, and begins again behind the last item.
+//! Expiry (law 8) for stores whose service does not do it: a sweep goes through the whole table in
+//! bounded parts, and starts over after the last item.
 //!
-//! A sweep may take days. That is no fault: an item that has expired means nothing to anybody, it
-//! only takes room.
+//! A sweep may take days. That is no fault: an expired item has no effect, it only takes room.
 
 use std::ops::Bound;
 
@@ -10,16 +9,16 @@ use std::ops::Bound;
 use super::{Change, Value, When, Write};
 use super::{Item, Key, MAX_EXPIRED_ITEMS, TTL};
 
-/// Items looked at in one part: some milliseconds, in which other readers wait.
+/// Items examined in one part: some milliseconds, during which other readers wait.
 const LOOK_ITEMS: usize = 2_048;
 
-/// Bytes of items looked at in one part, for the same reason: an item may be large, and on disk.
+/// Bytes of items examined in one part, for the same reason: an item may be large, and on disk.
 const LOOK_BYTES: usize = 1 << 20;
 
 /// Where the next part begins; `None` is the first item of the table.
 pub(super) type SweepCursor = Option<Key>;
 
-/// The range of keys from a place on.
+/// The range of keys from the cursor on.
 pub(super) fn from(place: &SweepCursor) -> (Bound<&Key>, Bound<&Key>) {
     let first = place.as_ref().map_or(Bound::Unbounded, Bound::Included);
     (first, Bound::Unbounded)
@@ -31,7 +30,7 @@ pub(super) struct SweepPart {
     now_ms: i64,
     items: usize,
     bytes: usize,
-    /// What has expired, with the `ttl` that says so.
+    /// Expired items, with the `ttl` they had.
     pub(super) found: Vec<(Key, i64)>,
 }
 
@@ -40,14 +39,14 @@ impl SweepPart {
         Self { now_ms, items: 0, bytes: 0, found: Vec::new() }
     }
 
-    /// Whether the part ends before the next item. It has at least one, however large.
+    /// Whether the part is complete. It examines at least one item, however large.
     pub(super) fn is_full(&self) -> bool {
         self.items >= LOOK_ITEMS
             || self.bytes >= LOOK_BYTES
             || self.found.len() >= MAX_EXPIRED_ITEMS
     }
 
-    /// Looks at an item; `None` is one that cannot be read, which stays where it is.
+    /// Examines an item; `None` is an unreadable one, which stays where it is.
     pub(super) fn look(&mut self, item: Option<&Item>, bytes: usize, key: impl FnOnce() -> Key) {
         self.items += 1;
         self.bytes = self.bytes.saturating_add(bytes);
@@ -60,7 +59,7 @@ impl SweepPart {
     }
 }
 
-/// Removes what a part found, unless somebody has given it more time since.
+/// Removes an expired item, unless its `ttl` was extended in the meantime.
 #[cfg(feature = "redb")]
 pub(super) fn removal(key: Key, ttl: i64) -> Write {
     Write {

@@ -1,36 +1,36 @@
-//! The keys of the table: who stands where. Every partition begins with the layout's version and
-//! the space, so that several services, or test and live, share one table without meeting.
+//! Layout of the table's keys. Every partition begins with the layout's version and the space, so
+//! that several services, or test and live, share one table without meeting.
 //!
 //! | partition | sort key | holds |
 //! |---|---|---|
 //! | `N#name hash` | | outer tenant id to surrogate |
 //! | `T#tenant` | | directory record: plan, status, overrides |
 //! | `T#tenant#C` | credential | credentials of a tenant, for listing and revoking |
-//! | `T#tenant#G` | grant | grants that have ended and left the record, as they were given |
+//! | `T#tenant#G` | grant | ended grants, moved out of the record, as they were given |
 //! | `C#scheme#hash` | | credential to tenant |
 //! | `H#tenant` | time, nonce | history of changes |
 //! | `P#` | revision | catalog revisions |
 //! | `Q#pool` | | units of one limit in one window, or of one grant |
-//! | `Q#pool#s` shard | | the part of them that many writers lease from: a sub-pool |
+//! | `Q#pool#s` shard | | a sub-pool: the part of those units that many writers lease from |
 //! | `L#incarnation` | n | usage log, write-once slots |
-//! | `F#incarnation` | run of slots, part | what a run of log slots comes to, in their place |
+//! | `F#incarnation` | run of slots, part | a fold: the summary that replaces a run of log slots |
 //! | `R#yyyymm` | day, incarnation | registry of writers by the day of their registration |
-//! | `K#` | tenant | tenants that have come with idempotency keys |
+//! | `K#` | tenant | tenants that have used idempotency keys |
 //! | `K#tenant#shard` | key hash | claims on idempotency keys |
-//! | `B#account hash#tenant#meter@scale#period` | | outbox: what is owed, and what became of it |
-//! | `U#customer and event hash` | minute | whose entry has this minute |
+//! | `B#account hash#tenant#meter@scale#period` | | outbox: amounts owed, and the outcome of each |
+//! | `U#customer and event hash` | minute | the entry that occupies this minute |
 //! | `E#identifier` | | a meter event that the billing service reported as rejected |
-//! | `S#customer hash` | | whose customer this is, and what its events say |
-//! | `Y#price hash` | | what a price was called at the billing service |
-//! | `W#event hash` | | a webhook that was taken |
-//! | `X#reporter` | | which process reports to the billing service |
-//! | `K#tenant#e` shard | `e#` hash of an event's id | which log slot carries its units |
-//! | `D#` | hash of a message | a message that is no usage event, kept to be looked at |
-//! | `V#nodes` | | nodes that share rates, by their beats |
+//! | `S#customer hash` | | the tenant a customer belongs to, and what its events say |
+//! | `Y#price hash` | | a price's name at the billing service |
+//! | `W#event hash` | | a webhook that was accepted |
+//! | `X#reporter` | | the process that reports to the billing service |
+//! | `K#tenant#e` shard | `e#` hash of an event's id | the log slot that carries its units |
+//! | `D#` | hash of a message | a message that is no usage event, kept for inspection |
+//! | `V#nodes` | | nodes that share rates, by their heartbeats |
 //! | `V#pressure` | | rates under pressure |
 //! | `V#tenant#scope#rate` | | shares of a rate under pressure, by node |
 //! | `M#` | | id and generation of the ledger |
-//! | `A#` | shard | changes of the directory that were announced lately |
+//! | `A#` | shard | recently announced changes of the directory |
 //!
 //! A tenant is always its [`Surrogate`], 32 hex digits: an outer id cannot appear in a key, so it
 //! cannot forge one.
@@ -48,8 +48,8 @@ const LAYOUT: &str = "1";
 /// Attribute that holds an item's format version.
 pub(crate) const FORMAT: &str = "v";
 
-/// Parts of a tenant's claims, by the first digit of a key's hash: a partition takes 1,000 writes a
-/// second, and a keyed request makes two or three.
+/// Shards of a tenant's claims, by the first digit of a key's hash: a partition takes 1,000 writes
+/// a second, and a keyed request makes two or three.
 pub(crate) const CLAIM_SHARDS: u8 = 16;
 
 /// One service's part of a table.
@@ -78,7 +78,7 @@ impl Space {
         self.key(format_args!("T#{tenant}#C"), credential)
     }
 
-    /// `id` is empty for the first there is.
+    /// `id` is empty for the start of the partition.
     pub(crate) fn past_grant(&self, tenant: Surrogate, id: &str) -> Key {
         self.key(format_args!("T#{tenant}#G"), id)
     }
@@ -87,7 +87,7 @@ impl Space {
         self.key(format_args!("C#{scheme}#{hash_hex}"), "-")
     }
 
-    /// What a pepper makes of a constant: whether it is still the same.
+    /// A constant hashed with the pepper, to detect a changed pepper.
     pub(crate) fn pepper(&self, scheme: &str) -> Key {
         self.key(format_args!("Y#{scheme}"), "-")
     }
@@ -100,8 +100,7 @@ impl Space {
         self.key(format_args!("P#"), format!("{revision:020}"))
     }
 
-    /// `scope` is a hash, or 0 for the whole tenant: nothing a caller chose enters a key as it
-    /// came.
+    /// `scope` is a hash, or 0 for the whole tenant: no caller-chosen text enters a key unhashed.
     pub(crate) fn pool(&self, tenant: Surrogate, limit: &str, scope: u128, start_ms: i64) -> Key {
         self.key(format_args!("Q#{tenant}#{limit}#{scope:032x}#{start_ms}"), "-")
     }
@@ -121,17 +120,17 @@ impl Space {
         self.key(pk, format!("{range:020}#{part:06}"))
     }
 
-    /// That this tenant has come with idempotency keys.
+    /// Marks this tenant as a user of idempotency keys.
     pub(crate) fn claimant(&self, tenant: Surrogate) -> Key {
         self.key(format_args!("K#"), tenant.to_string())
     }
 
-    /// The partition of those.
+    /// The partition of all claimants.
     pub(crate) fn claimants_pk(&self) -> String {
         self.key(format_args!("K#"), "").pk
     }
 
-    /// `hash` is of the key that a client chose, which could hold anything.
+    /// `hash` is of the client-chosen key, which could hold anything.
     pub(crate) fn claim(&self, tenant: Surrogate, hash: u128) -> Key {
         let key = self.claims(tenant, (hash >> 124) as u8);
         Key { sk: format!("{hash:032x}"), ..key }
@@ -142,7 +141,7 @@ impl Space {
         self.key(format_args!("K#{tenant}#{shard:x}"), "")
     }
 
-    /// `account` is hashed: it is not ours, and could hold anything.
+    /// `account` is hashed: it is an outside name and could hold anything.
     pub(crate) fn outbox(
         &self,
         account: &str,
@@ -205,7 +204,7 @@ impl Space {
         self.key(format_args!("K#{tenant}#e{shard}"), format!("e#{id}"))
     }
 
-    /// `id` is a hash in hexadecimal; empty for the first there is.
+    /// `id` is a hash in hexadecimal, or empty for the start of the partition.
     pub(crate) fn dead_letter(&self, id: &str) -> Key {
         self.key(format_args!("D#"), id)
     }
@@ -225,13 +224,13 @@ impl Space {
         Key { pk, sk: format!("{day}{incarnation:032x}") }
     }
 
-    /// Where the writers of this day begin; those of the days after it in the month follow.
+    /// The first writer of this day; those of later days of the month follow.
     pub(crate) fn registry_day(&self, day: u32) -> Key {
         self.key(format_args!("R#{:06}", day / 100), format!("{:02}#", day % 100))
     }
 }
 
-/// 128 bits of the names' hash, in hexadecimal. Each name ends before the next begins.
+/// 128 bits of the names' hash, in hexadecimal. Lengths delimit the names.
 fn name_hash(names: &[&str]) -> String {
     let mut hash = Sha256::new();
     for name in names {
@@ -241,7 +240,7 @@ fn name_hash(names: &[&str]) -> String {
     hex(&hash.finalize()[..16])
 }
 
-/// Fails if an item was written in a format this binary does not know: it must not be read half.
+/// Fails if an item was written in a format this binary does not know: it must not be partly read.
 pub(crate) fn check_format(item: &Item, known: i64, what: &str) -> Result<(), StoreError> {
     match item.int(FORMAT) {
         Some(v) if v == known => Ok(()),
@@ -256,7 +255,7 @@ pub(crate) fn check_format(item: &Item, known: i64, what: &str) -> Result<(), St
     }
 }
 
-/// The format attribute of an item, to be set at its creation.
+/// The format attribute, set when an item is created.
 pub(crate) fn format(version: i64) -> (Name, Value) {
     (Name::Borrowed(FORMAT), Value::Int(version))
 }

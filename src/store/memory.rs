@@ -1,8 +1,8 @@
-//! The reference store: a map behind a lock. What it does is what the [laws](super) mean; other
-//! stores are compared with it.
+//! The reference store: a map behind a lock. Its behaviour defines the [laws](super); other stores
+//! are compared with it.
 //!
-//! It survives nothing and is shared by nobody outside this process. It is meant for tests, for
-//! trying things out, and for quotas that may start anew with the process.
+//! It survives nothing and is not shared beyond this process. It is meant for tests, for trying
+//! things out, and for quotas that may start anew with the process.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,8 +17,8 @@ use super::{
 
 /// A store in memory.
 ///
-/// A clone is another handle on the same table, and is closed by itself: so a test can stand for
-/// several nodes, or for a node that went away and came back.
+/// A clone is another handle on the same table and is closed independently, so that a test can
+/// stand for several nodes, or for a node that went away and came back.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -52,7 +52,7 @@ impl Memory {
         lock(&self.table).items.keys().cloned().collect()
     }
 
-    /// The table for one call of this handle. The call happens when its future is first polled.
+    /// Runs one call of this handle on the table, when its future is first polled.
     fn call<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut MemoryTable) -> Result<T, StoreError> + Send + 'static,
@@ -110,7 +110,7 @@ impl Store for Memory {
 struct MemoryTable {
     /// In the order of (partition, sort key), both compared as bytes.
     items: BTreeMap<Key, Item>,
-    /// Where the sweep for expired items goes on.
+    /// Where the expiry sweep resumes.
     unswept: SweepCursor,
 }
 
@@ -157,7 +157,7 @@ impl MemoryTable {
     }
 }
 
-/// A write replaces an item in one step, so the table is whole even where a thread panicked.
+/// A write replaces an item in one step, so the table is consistent even after a thread panicked.
 fn lock(table: &Mutex<MemoryTable>) -> MutexGuard<'_, MemoryTable> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,11 +6,11 @@
 //!
 //! 1. **One item at a time.** A [`Write`] names one key; its conditions are tested and its changes
 //!    applied as one step that no other write can come between. Nothing spans two items.
-//! 2. **All or nothing.** If one condition fails, nothing changes, and the item as it stands is
+//! 2. **All or nothing.** If one condition fails, nothing changes, and the current item is
 //!    returned in [`Written::Refused`] (`None` if there is none).
-//! 3. **Three outcomes.** `Ok` is definite. An error of kind [`StoreErrorKind::Unknown`] may or may
-//!    not have been applied; every other kind was not. The caller repeats the identical write and
-//!    judges by the item that comes back.
+//! 3. **Three outcomes.** `Ok` is definite. A write that fails with [`StoreErrorKind::Unknown`] may
+//!    or may not have been applied; with any other kind it was not. The caller repeats the identical
+//!    write and judges by the item that comes back.
 //! 4. **Durable before it is answered.** What `Ok(Applied)` acknowledged survives the death of this
 //!    process, and on a store that says so in [`Promise::survives`], of the machine.
 //! 5. **Strong reads.** A read or a query that starts after a write was answered sees it.
@@ -22,7 +22,7 @@
 //!    cannot be queued are refused as throttled, never queued without bound.
 //! 8. **Expiry.** An item whose attribute [`TTL`] is a whole number may vanish at any time once
 //!    that many seconds have passed since 1970, and never before by itself. Nothing else makes an
-//!    item expire, and nobody is promised when it goes.
+//!    item expire, and no time of removal is promised.
 //!
 //! The shape is that of a DynamoDB item table (`UpdateItem` with a condition expression and
 //! `ReturnValuesOnConditionCheckFailure=ALL_OLD`), so that a write maps to one call there.
@@ -56,10 +56,10 @@ pub(crate) use repeat::until_known;
 /// Largest item, keys and attribute names included: what a DynamoDB item may hold.
 pub const MAX_ITEM_BYTES: usize = 400 * 1024;
 
-/// Longest partition key, in bytes: what DynamoDB takes.
+/// Longest partition key, in bytes: DynamoDB's limit.
 pub const MAX_PK_BYTES: usize = 2_048;
 
-/// Longest sort key, in bytes: what DynamoDB takes.
+/// Longest sort key, in bytes: DynamoDB's limit.
 pub const MAX_SK_BYTES: usize = 1_024;
 
 /// Most items one [`Query`] page returns, whatever it asks for.
@@ -68,11 +68,11 @@ pub const MAX_PAGE_ITEMS: usize = 1_000;
 /// Most items one [`Store::expire`] removes: as many as the embedded store puts in one transaction.
 pub const MAX_EXPIRED_ITEMS: usize = 512;
 
-/// The attribute by which an item expires, in seconds since 1970; see law 8. The attribute that
-/// DynamoDB's own expiry is to be set to.
+/// The attribute by which an item expires, in seconds since 1970; see law 8. DynamoDB's own expiry
+/// is to be enabled on this attribute.
 pub const TTL: &str = "ttl";
 
-/// Where an item stands: its partition and its place in it.
+/// The key of an item: its partition and its place in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// The partition. Items of one partition can be queried together.
@@ -84,11 +84,11 @@ pub struct Key {
 /// The attribute in which the DynamoDB store keeps the version of its encoding.
 pub(crate) const ITEM_FORMAT: &str = "tallygate";
 
-/// The name of an attribute: not empty, and none of `pk`, `sk` and `tallygate`, which DynamoDB's
-/// items need for themselves.
+/// The name of an attribute: not empty, and none of `pk`, `sk` and `tallygate`, which DynamoDB
+/// items use themselves.
 pub type Name = Cow<'static, str>;
 
-/// What an attribute holds.
+/// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// A whole number.
@@ -129,7 +129,7 @@ impl Item {
     }
 }
 
-/// A condition on the item as it stands before the write.
+/// A condition on the item before the write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum When {
     /// There is no item.
@@ -147,17 +147,17 @@ pub enum When {
 }
 
 /// A change of the item. Changes of one write name distinct attributes. Any change but
-/// [`Change::Delete`] makes the item if there is none, though it may then hold no attribute.
+/// [`Change::Delete`] creates a missing item, though it may then hold no attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Puts the attribute, whatever it was.
+    /// Sets the attribute, replacing any value.
     Set(Name, Value),
-    /// Adds to a number; a missing attribute counts as 0. Only ever used under a condition that a
-    /// repeat of the same write cannot meet again.
+    /// Adds to a number; a missing attribute counts as 0. Only used under a condition that a repeat
+    /// of the same write cannot meet again.
     Add(Name, i64),
-    /// Takes the attribute away.
+    /// Removes the attribute.
     Remove(Name),
-    /// Takes the whole item away. Stands alone.
+    /// Deletes the whole item. Stands alone.
     Delete,
 }
 
@@ -175,19 +175,19 @@ pub struct Write {
 /// The definite answer to a [`Write`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// The conditions held and the changes were made: the item as it stands now (`None` if it was
+    /// The conditions held and the changes were made: the item after the write (`None` if it was
     /// deleted).
     Applied(Option<Item>),
-    /// A condition failed and nothing changed: the item as it stands (`None` if there is none).
+    /// A condition failed and nothing changed: the current item (`None` if there is none).
     Refused(Option<Item>),
 }
 
-/// The items of one partition from a place on, in order.
+/// A range of items of one partition, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     /// The partition.
     pub pk: String,
-    /// First sort key wanted (inclusive); empty for the first there is.
+    /// First sort key wanted (inclusive); empty for the start of the partition.
     pub from: String,
     /// First sort key not wanted (exclusive); `None` for no end.
     pub until: Option<String>,
@@ -200,23 +200,23 @@ pub struct Query {
 pub struct Page {
     /// Sort keys and items, ascending.
     pub items: Vec<(String, Item)>,
-    /// Where the next page starts, if there may be more; however few items are in this one.
+    /// Where the next page starts, if there may be more, regardless of how many items this one has.
     pub next: Option<String>,
 }
 
-/// What an acknowledged write survives, logged at start-up.
+/// The durability of an acknowledged write, logged at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promise {
     /// Name of the kind of store: `memory`, `redb`, `dynamodb`.
     pub kind: &'static str,
-    /// What an acknowledged write survives the loss of: `nothing`, the `process`, the `machine`, or
-    /// its `data centre`.
+    /// The largest loss an acknowledged write survives: of `nothing`, the `process`, the `machine`,
+    /// or its `data centre`.
     pub survives: &'static str,
     /// Whether several processes may share it.
     pub shared: bool,
 }
 
-/// What the service behind a store has charged: units, as it counts them, since the store was made.
+/// Units that the service behind a store has charged since the store was made, in its own terms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Units {
     /// Units read: on DynamoDB 4 KB each.
@@ -225,8 +225,8 @@ pub struct Units {
     pub write: u64,
 }
 
-/// The future of a store call. It owns what it needs. Nothing happens before it is first polled; a
-/// write whose future is dropped after that may or may not be applied.
+/// The future of a store call. It owns its data. Nothing happens before it is first polled; a write
+/// whose future is dropped after that may or may not be applied.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
 
 /// A table of items; see the [module](self) for its laws.
@@ -241,29 +241,29 @@ pub trait Store: Send + Sync + 'static {
     fn query(&self, query: Query) -> StoreFuture<Page>;
 
     /// Removes some of the items that have expired by `now_ms` (Unix milliseconds), at most
-    /// [`MAX_EXPIRED_ITEMS`], and says how many.
+    /// [`MAX_EXPIRED_ITEMS`], and returns how many.
     ///
-    /// A call looks at a bounded part of the table and the next one goes on behind it, so 0 says
-    /// that this part held none. A store whose service does this by itself answers 0, as the
-    /// default does.
+    /// Each call examines a bounded part of the table and the next one continues after it, so 0
+    /// means that this part held none. A store whose service expires items by itself answers 0, as
+    /// the default does.
     fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
         let _ = now_ms;
         Box::pin(async { Ok(0) })
     }
 
-    /// Which store this is, for errors and the log: what it is called and where it is.
+    /// The store's name and location, for errors and the log.
     fn name(&self) -> String {
         format!("the store ({})", self.promise().kind)
     }
 
-    /// Looks whether the store can serve, and says what is wrong with it: a gate asks once, before
-    /// anything else. A store that is known to serve once it is made answers `Ok`, as the default
+    /// Checks that the store can serve, and reports what is wrong with it: a gate asks once, before
+    /// anything else. A store that can always serve once it is made answers `Ok`, as the default
     /// does.
     fn check(&self) -> StoreFuture<()> {
         Box::pin(async { Ok(()) })
     }
 
-    /// What the service behind this store has charged so far; `None`, as the default says, where
+    /// Units that the service behind this store has charged so far; `None`, the default, where
     /// calls cost nothing.
     fn units(&self) -> Option<Units> {
         None
@@ -272,8 +272,8 @@ pub trait Store: Send + Sync + 'static {
     /// What this store promises.
     fn promise(&self) -> Promise;
 
-    /// Finishes what was accepted and lets go of the file or connection. Calls after it are refused
-    /// as unavailable.
+    /// Finishes accepted calls and releases the file or connection. Later calls are refused as
+    /// unavailable.
     fn close(&self) -> StoreFuture<()>;
 }
 
@@ -281,30 +281,30 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("store: {message}")]
 pub struct StoreError {
-    /// What the caller can do about it.
+    /// The kind, which determines what the caller can do.
     pub kind: StoreErrorKind,
     /// What happened, without any key or secret.
     pub message: String,
 }
 
-/// What a caller can do about a [`StoreError`].
+/// Kinds of [`StoreError`], by what the caller can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// Not applied; the store is not to be reached now. Try again later.
+    /// Not applied; the store is out of reach. Try again later.
     Unavailable,
-    /// Not applied; too much at once. Try again, slower.
+    /// Not applied; too many calls at once. Try again, slower.
     Throttled,
     /// May or may not have been applied. Repeat the identical call.
     Unknown,
     /// Not applied and never will be: too large, malformed.
     Invalid,
-    /// What is stored cannot be read: another format version, or damage. Not applied.
+    /// The stored data cannot be read: another format version, or damage. Not applied.
     Corrupt,
 }
 
 impl StoreErrorKind {
-    /// Its word in metrics.
+    /// The name of this kind in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",

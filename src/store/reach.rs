@@ -1,9 +1,9 @@
-//! Whether the store is to be reached: so that one that is known to be away is not waited for.
+//! Reachability of the store, so that requests do not wait for a store that is known to be down.
 //!
 //! A request that waits in vain, or whose call did not get through, reports it
-//! ([`Reach::suspect`]). Then one task reads one small item that is no tenant's, again and again
-//! while it is not answered. What a call of a tenant's came to decides nothing: an item that is
-//! throttled, or hot, makes the store away for no other.
+//! ([`Reach::suspect`]). Then one task reads one small item that belongs to no tenant, repeatedly
+//! until it is answered. The results of tenants' own calls decide nothing: an item that is
+//! throttled or hot does not make the store unreachable for others.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,23 +12,22 @@ use tokio::sync::Notify;
 
 use super::{Key, Store, StoreErrorKind};
 
-/// After so long a wait it is suspected: early enough that it is known how the store stands
-/// before a request has waited as long as it may.
+/// The wait after which the store is suspected: early enough that its state is known before a
+/// request reaches its own time limit.
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(30);
 
-/// A read that has not been answered within so long has failed. A healthy store answers in a tenth
-/// of it.
+/// A probe not answered within this time has failed. A healthy store answers in a tenth of it.
 const PROBE_WITHIN: Duration = Duration::from_millis(200);
 
-/// Between two reads that fail: at first, doubled to at most. What comes back is known within the
-/// latter.
+/// Pause between failing probes: the first value, doubling up to the second. A recovered store is
+/// noticed within the latter.
 const PAUSE: std::ops::Range<Duration> = Duration::from_millis(25)..Duration::from_secs(1);
 
-/// Reads that fail with an error, one after the other, before the store is taken for away: one may
-/// be a connection that was cut. One that is not answered is enough.
+/// Consecutive probes failing with an error before the store counts as down: a single one may be a
+/// cut connection. One unanswered probe is enough.
 const FAILURES: u32 = 2;
 
-/// After a suspicion that proved false no read is made for so long.
+/// After a false suspicion, the time without another probe.
 const REST: Duration = Duration::from_millis(500);
 
 /// See the [module](self).
@@ -39,22 +38,23 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Whether the store is known to be away.
+    /// Whether the store is known to be down.
     pub(crate) fn is_away(&self) -> bool {
         self.is_away.load(Ordering::Acquire)
     }
 
-    /// A request waits in vain, or a call did not get through: the store is looked at.
+    /// Reports a request that waits in vain or a call that did not get through: the store gets
+    /// probed.
     pub(crate) fn suspect(&self) {
         self.suspected.notify_one();
     }
 
-    /// It is not watched from now on: each call finds out by itself.
+    /// Ends the watch: from now on each call finds out by itself.
     pub(crate) fn is_watched_no_more(&self) {
         self.is_away.store(false, Ordering::Release);
     }
 
-    /// Looks at the store whenever it is suspected to be away, by reading this item. Never ends.
+    /// Probes the store, by reading this item, whenever it is suspected to be down. Never ends.
     pub(crate) async fn watch(&self, store: &dyn Store, item: &Key) {
         loop {
             self.suspected.notified().await;
@@ -67,7 +67,7 @@ impl Reach {
         }
     }
 
-    /// Whether the store is to be reached, as far as one read tells.
+    /// Whether the store is reachable, judging by one read.
     async fn probe(&self, store: &dyn Store, item: &Key, failures: &mut u32) -> bool {
         let answer = tokio::time::timeout(PROBE_WITHIN, store.read(item.clone())).await;
         let was_away = self.is_away();
@@ -78,7 +78,7 @@ impl Reach {
                     *failures += 1;
                     (true, was_away || *failures >= FAILURES)
                 }
-                // It may be our own client that has too much in hand: that says nothing.
+                // Our own client may have too many calls in flight: that proves nothing.
                 StoreErrorKind::Throttled => (was_away, was_away),
                 StoreErrorKind::Invalid | StoreErrorKind::Corrupt => (false, false),
             },
@@ -111,7 +111,7 @@ mod tests {
             let (reach, store) = (reach.clone(), store.clone());
             async move { reach.watch(&store, &item).await }
         });
-        // Suspicions that prove false cost two reads a second.
+        // False suspicions cost two reads a second.
         for _ in 0..1_000 {
             reach.suspect();
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,17 +1,17 @@
 //! Amounts and instants as JSON and header text.
 //!
-//! Law: a JSON number is never a rounded guess in silence. An amount is written as the whole units
-//! in it, rounded down; where a reader with IEEE doubles could not learn the exact amount from that
-//! (a fraction, or more than 2^53), a second member `..text` beside it has the exact value.
+//! Law: a JSON number is never silently rounded. An amount is written in whole units, rounded down;
+//! if a reader with IEEE doubles could not recover the exact amount from that (a fraction, or more
+//! than 2^53), a second member `..text` beside it has the exact value.
 
 use std::fmt;
 
 use serde::ser::SerializeMap;
 
-/// Largest whole number that every JSON reader keeps exactly (RFC 8259, section 6).
+/// Largest whole number that every JSON reader represents exactly (RFC 8259, section 6).
 pub(crate) const EXACT: u64 = 1 << 53;
 
-/// Atoms, and how many of them are one unit.
+/// An amount in atoms, with the number of atoms per unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Amount {
     atoms: u64,
@@ -19,7 +19,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// So many atoms of a meter with this scale (0 is taken as 1).
+    /// An amount of atoms of a meter with this scale (0 is taken as 1).
     pub fn new(atoms: u64, scale: u64) -> Self {
         Self { atoms, scale: scale.max(1) }
     }
@@ -34,13 +34,13 @@ impl Amount {
         self.atoms / self.scale
     }
 
-    /// Whether [`Amount::whole`], read as an IEEE double, is all of it.
+    /// Whether [`Amount::whole`], read as an IEEE double, is the exact amount.
     pub fn is_plain(self) -> bool {
         self.atoms.is_multiple_of(self.scale) && self.whole() <= EXACT
     }
 
-    /// Writes `name` with the whole units and, where those are not the exact amount, `text_name`
-    /// with the exact one.
+    /// Writes `name` with the whole units and, if those are not exact, `text_name` with the exact
+    /// amount.
     pub(crate) fn entry<M: SerializeMap>(
         self,
         map: &mut M,
@@ -75,9 +75,9 @@ impl fmt::Display for Amount {
     }
 }
 
-/// For a scale that divides a power of ten: how many decimal places hold one atom, and what an atom
-/// is in the last of them. A 64-bit power of two needs at most 63 places, which `u128` holds for
-/// scales up to 2^38; beyond it the fraction is written.
+/// For a scale that divides a power of ten: the number of decimal places of one atom, and the value
+/// of an atom in the last of them. A 64-bit power of two needs at most 63 places; `u128` holds
+/// those of scales up to 2^38. Beyond that the fraction is written.
 fn places(scale: u64) -> Option<(usize, u128)> {
     let mut power: u128 = 1;
     for digits in 0..=38 {
@@ -95,8 +95,8 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// An instant in UTC as RFC 3339 text: `2026-11-21T10:23:56Z`, with a fraction only where there is
-/// one. What lies outside the years that RFC 3339 can write is clamped.
+/// An instant in UTC as RFC 3339 text: `2026-11-21T10:23:56Z`, with a fraction only if there is
+/// one. Years outside RFC 3339's range are clamped.
 pub(crate) fn rfc3339(unix_ms: i64) -> String {
     let clamped = unix_ms.clamp(YEAR_0_MS, YEAR_9999_MS);
     jiff::Timestamp::from_millisecond(clamped)
@@ -109,7 +109,7 @@ const YEAR_0_MS: i64 = -62_167_219_200_000;
 /// 9999-12-30T00:00:00Z: the calendar library keeps a day of room for offsets.
 const YEAR_9999_MS: i64 = 253_402_128_000_000;
 
-/// Standard base64 with padding (RFC 4648, section 4), for eight bytes or so.
+/// Standard base64 with padding (RFC 4648, section 4), for short values.
 pub(crate) fn base64(bytes: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for chunk in bytes.chunks(3) {

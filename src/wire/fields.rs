@@ -2,8 +2,8 @@
 //! draft-ietf-httpapi-ratelimit-headers-11, and the older `X-RateLimit-*` on request.
 //!
 //! Laws: every value is a legal structured field (RFC 9651), whatever a plan file calls its limits;
-//! a list without items is no header; nothing here allocates but what the caller asks to own. A
-//! change of the draft is a change of this file and a variant of [`HeaderStyle`].
+//! an empty list is no header; only owned results allocate. A new version of the draft changes this
+//! file and a variant of [`HeaderStyle`].
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use super::amount::rfc3339;
 use super::{Call, EXPOSE, PolicyText};
 use crate::decision::{LimitKind, LimitState, Unit};
 
-/// Largest whole number of a structured field: 15 digits (RFC 9651, section 3.3.1).
+/// Largest integer of a structured field: 15 digits (RFC 9651, section 3.3.1).
 pub(crate) const MAX_INTEGER: u64 = 999_999_999_999_999;
 
 /// Which limit headers are sent.
@@ -24,17 +24,17 @@ pub enum HeaderStyle {
     /// `RateLimit` and `RateLimit-Policy`.
     #[default]
     Draft11,
-    /// None, and `Retry-After` alone on refusals.
+    /// None; refusals still have `Retry-After`.
     Off,
-    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` of the limit that is nearest to its end,
-    /// instead of the draft's.
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` of the limit closest to exhaustion, instead
+    /// of the draft's.
     Legacy {
-        /// What "reset" means to the clients: there is no common form.
+        /// Meaning of "reset" for the clients: there is no common form.
         reset: LegacyReset,
     },
 }
 
-/// The forms of `X-RateLimit-Reset` that are about.
+/// Forms of `X-RateLimit-Reset` in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LegacyReset {
     /// Unix seconds, as GitHub sends them.
@@ -45,8 +45,8 @@ pub enum LegacyReset {
     Rfc3339,
 }
 
-/// The value of `RateLimit-Policy`, or `None` where there is no limit to tell of. It depends on
-/// limits and windows only, so it can be kept per plan and route.
+/// The value of `RateLimit-Policy`, or `None` if there are no limits to report. It depends only on
+/// limits and windows, so it can be cached per plan and route.
 pub(crate) fn policy_header<'a>(
     limits: impl IntoIterator<Item = &'a LimitState>,
 ) -> Option<String> {
@@ -73,9 +73,9 @@ fn write_policy<'a>(
     Ok(())
 }
 
-/// Writes the value of `RateLimit` and says whether it has an item; without one, send no header.
+/// Writes the value of `RateLimit` and returns whether it has items; if not, send no header.
 ///
-/// Limits past their soft end are left out, since `r=0` makes clients stop.
+/// Limits past their soft threshold are left out, because `r=0` makes clients stop.
 pub(crate) fn write_ratelimit<'a>(
     out: &mut impl Write,
     limits: impl IntoIterator<Item = &'a LimitState>,
@@ -93,8 +93,8 @@ pub(crate) fn write_ratelimit<'a>(
     Ok(!between.is_empty())
 }
 
-/// The names of limits past their soft end, as a structured field (RFC 9651, a list of strings)
-/// with the seconds until they start anew; `None` where there are none.
+/// The names of limits past their soft threshold, as a structured field (RFC 9651, a list of
+/// strings), with the seconds until they reset; `None` if there are none.
 pub(crate) fn soft_warnings<'a>(
     limits: impl IntoIterator<Item = &'a LimitState>,
 ) -> Option<String> {
@@ -110,15 +110,15 @@ pub(crate) fn soft_warnings<'a>(
     (!out.is_empty()).then_some(out)
 }
 
-/// A header's value on its way.
+/// A header's value under construction.
 pub(crate) type HeaderText = Vec<u8>;
 
 thread_local! {
     static LINE: Cell<HeaderText> = const { Cell::new(Vec::new()) };
 }
 
-/// Writes a header's value where this thread wrote the one before it: without an allocation but
-/// that of the value itself.
+/// Writes a header's value into this thread's reused buffer, so that only the value itself is
+/// allocated.
 pub(crate) fn in_line<T>(write: impl FnOnce(&mut HeaderText) -> T) -> T {
     let mut line = LINE.take();
     line.clear();
@@ -127,7 +127,7 @@ pub(crate) fn in_line<T>(write: impl FnOnce(&mut HeaderText) -> T) -> T {
     written
 }
 
-/// A limit header of a response, on its way into a framework's types.
+/// A limit header of a response, before conversion to a framework's types.
 #[derive(Debug)]
 pub enum LimitHeader<'a> {
     /// The value of `RateLimit`.
@@ -138,7 +138,7 @@ pub enum LimitHeader<'a> {
     Other(&'static str, String),
 }
 
-/// What `RateLimit` tells of one limit.
+/// What `RateLimit` reports about one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitReading {
     /// Whole units left, rounded down.
@@ -148,7 +148,7 @@ pub(crate) struct LimitReading {
     pub(crate) past_soft: bool,
 }
 
-/// What never changes of a limit's items: its quoted name, and its item of the policy.
+/// The constant parts of a limit's items: its quoted name, and its policy item.
 #[derive(Debug)]
 pub(crate) struct HeaderItem {
     named: String,
@@ -169,7 +169,7 @@ impl HeaderItem {
     }
 }
 
-/// Adds an item to the value of `RateLimit`: the same as [`write_ratelimit`] writes, without
+/// Appends an item to the value of `RateLimit`: the same output as [`write_ratelimit`], without
 /// formatting.
 pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: LimitReading) {
     if told.past_soft {
@@ -178,8 +178,8 @@ pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: LimitRe
     if !line.is_empty() {
         line.extend_from_slice(b", ");
     }
-    // First the digits, then the text: bytes that were just written one by one stall the processor
-    // when they are copied together.
+    // Digits first, then the text: copying bytes together right after they were written one by one
+    // stalls the processor.
     let (mut left, mut resets_in_s) = (itoa::Buffer::new(), itoa::Buffer::new());
     let left = left.format(integer(told.left));
     let resets_in_s = told.resets_in_s.map(|s| resets_in_s.format(integer(s)));
@@ -191,7 +191,7 @@ pub(crate) fn write_item(line: &mut HeaderText, item: &HeaderItem, told: LimitRe
     }
 }
 
-/// Adds the limit headers of this style to a response's.
+/// Adds the limit headers in this style to a response's headers.
 pub(crate) fn limit_headers(
     limits: &[LimitState],
     style: HeaderStyle,
@@ -213,9 +213,9 @@ pub(crate) fn limit_headers(
     }
 }
 
-/// The names that a response to a page of another origin has still to tell in
-/// `Access-Control-Expose-Headers`, as one more line of it (RFC 9110, section 5.3); `None` where
-/// the lines that it has (`told`) name them all.
+/// The header names that a response to a cross-origin page still has to list in
+/// `Access-Control-Expose-Headers`, as one more line of it (RFC 9110, section 5.3); `None` if its
+/// present lines (`told`) name them all.
 pub(crate) fn expose(told: &[&[u8]], style: HeaderStyle) -> Option<Cow<'static, str>> {
     let wanted = match style {
         HeaderStyle::Draft11 => EXPOSE,
@@ -256,7 +256,7 @@ fn legacy(
     headers.push(("x-ratelimit-reset", value));
 }
 
-/// The limit with the smallest share left, among those that can refuse. Of equals the first.
+/// The limit with the smallest share left, among those that can refuse. The first, if several tie.
 fn nearest(limits: &[LimitState]) -> Option<&LimitState> {
     let share_below = |a: &LimitState, b: &LimitState| {
         // a.remaining / a.limit < b.remaining / b.limit, without division.
@@ -267,7 +267,7 @@ fn nearest(limits: &[LimitState]) -> Option<&LimitState> {
     hard.reduce(|best, limit| if share_below(limit, best) { limit } else { best })
 }
 
-/// When the limit starts anew, Unix milliseconds: the stored instant, or now and the wait.
+/// When the limit resets, Unix milliseconds: the stored instant, or now plus the wait.
 pub(crate) fn resets_at(limit: &LimitState, wall_ms: i64) -> Option<i64> {
     limit.resets_at_ms.or_else(|| {
         let wait = i64::try_from(limit.resets_in?.as_millis()).unwrap_or(i64::MAX);
@@ -275,7 +275,7 @@ pub(crate) fn resets_at(limit: &LimitState, wall_ms: i64) -> Option<i64> {
     })
 }
 
-/// Whole seconds, rounded up: a client that waits them is never early.
+/// Whole seconds, rounded up, so that a client that waits them is never early.
 pub(crate) fn seconds_up(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
@@ -284,10 +284,10 @@ fn ceil_seconds(unix_ms: i64) -> i64 {
     unix_ms.div_euclid(1000).saturating_add(i64::from(unix_ms.rem_euclid(1000) > 0))
 }
 
-/// Whole units, rounded down: what is left is never overstated.
+/// Whole units, rounded down, so that the remainder is never overstated.
 #[inline]
 pub(crate) fn whole(atoms: u64, scale: u64) -> u64 {
-    // Nearly every meter has no scale, and a division costs more than all else here.
+    // Nearly every meter has no scale, and a division would cost more than the rest of this code.
     if scale <= 1 { atoms } else { atoms / scale }
 }
 
@@ -295,8 +295,8 @@ fn integer(n: u64) -> u64 {
     n.min(MAX_INTEGER)
 }
 
-/// `qu` where the draft has a word for the unit. Requests go without: the draft calls their unit
-/// `requests` in one section and `request` in another. A meter of ours is a vendor parameter.
+/// Writes `qu` where the draft has a word for the unit. Omitted for requests: the draft calls their
+/// unit `requests` in one section and `request` in another. Our own meters are a vendor parameter.
 fn write_unit(out: &mut impl Write, limit: &LimitState) -> fmt::Result {
     match (limit.kind, limit.unit, &limit.meter) {
         (LimitKind::Concurrency, _, _) => out.write_str(";qu=\"concurrent-requests\""),
@@ -309,8 +309,8 @@ fn write_unit(out: &mut impl Write, limit: &LimitState) -> fmt::Result {
     }
 }
 
-/// A structured-field string (RFC 9651, section 3.3.3). It holds printable ASCII only; the bytes of
-/// anything else are percent-encoded, so that two names never become one.
+/// A structured-field string (RFC 9651, section 3.3.3), which holds printable ASCII only. Other
+/// characters are percent-encoded byte by byte, so that distinct names stay distinct.
 fn write_string(out: &mut impl Write, text: &str) -> fmt::Result {
     out.write_char('"')?;
     for c in text.chars() {

@@ -1,27 +1,27 @@
-//! A refusal as gRPC tells it: a status with the standard details of `google.rpc`, sent as a
-//! response of trailers only.
+//! Refusals over gRPC: a status with the standard details of `google.rpc`, sent as a trailers-only
+//! response.
 //!
 //! # Laws
 //!
-//! 1. The code is the one of the table in `docs/http.md`; those that clients retry by themselves
-//!    (`UNAVAILABLE`) and those that they may (`RESOURCE_EXHAUSTED`) come with a `RetryInfo`, and
+//! 1. The code is that of the table in `docs/http.md`. Codes that clients retry by themselves
+//!    (`UNAVAILABLE`) and codes that they may retry (`RESOURCE_EXHAUSTED`) come with a `RetryInfo`;
 //!    no others do.
 //! 2. The details name plan and limit, never a credential or a tenant.
-//! 3. gRPC-Web is not gRPC: its calls are answered over HTTP, as any other.
+//! 3. gRPC-Web is not gRPC: its calls are answered over HTTP like any other.
 //!
 //! Sources: "gRPC over HTTP2" (statuses, percent-encoding, `-bin` metadata) and
-//! `google/rpc/{status,error_details}.proto`. The few messages are written by hand: eleven fields
-//! do not weigh a code generator.
+//! `google/rpc/{status,error_details}.proto`. The few messages are encoded by hand: eleven fields
+//! do not justify a code generator.
 
 use std::fmt::Write;
 
 use super::{Call, Mapping, Reply, WireOptions, amount, detail, fields, payment_word, retry_after};
 use crate::decision::{LimitState, Reason, Refusal};
 
-/// The media type of a call and its answer.
+/// The media type of gRPC requests and responses.
 const GRPC: &str = "application/grpc";
 
-/// What an `ErrorInfo` names as the source of its reasons.
+/// The `domain` of an `ErrorInfo`.
 const DOMAIN: &str = "tallygate";
 
 /// Whether a request with this `content-type` is a gRPC call (`application/grpc`, perhaps with
@@ -32,20 +32,20 @@ pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
     media.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+' | b';'))
 }
 
-/// A refusal as a status of gRPC. A handler that passes on what [`crate::Usage::take`] refused
-/// makes its framework's status of it.
+/// A refusal as a gRPC status. A handler that returns a refusal of [`crate::Usage::take`] converts
+/// it to its framework's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrpcStatus {
-    /// The number of the `google.rpc.Code`.
+    /// The numeric `google.rpc.Code`.
     pub code: i32,
-    /// One sentence for people.
+    /// One human-readable sentence.
     pub message: String,
-    /// A `google.rpc.Status` with all of it and the details, as protobuf.
+    /// A protobuf `google.rpc.Status` with code, message and details.
     pub details: Vec<u8>,
 }
 
 impl GrpcStatus {
-    /// The status that tells this refusal.
+    /// The status for this refusal.
     ///
     /// Details: `RetryInfo` where waiting helps, `QuotaFailure` with the limit that refused,
     /// `ErrorInfo` where paying or another plan would help, `Help` with the billing page.
@@ -82,11 +82,11 @@ impl GrpcStatus {
     }
 }
 
-/// A refusal as the answer to a gRPC call: HTTP 200, the status among the headers, no body.
+/// A refusal as the response to a gRPC call: HTTP 200, the status among the headers, no body.
 pub(crate) fn grpc_refusal(refusal: &Refusal, options: &WireOptions, call: Call) -> Reply {
     let status = GrpcStatus::of(refusal);
     let mut details = String::new();
-    // Unpadded, as the protocol wants it to be written.
+    // Unpadded, as the protocol requires of writers.
     amount::base64(&status.details, &mut details).expect("writing to a String does not fail");
     details.truncate(details.trim_end_matches('=').len());
     let mut headers = vec![
@@ -102,7 +102,7 @@ pub(crate) fn grpc_refusal(refusal: &Refusal, options: &WireOptions, call: Call)
     Reply { status: 200, headers, body: Vec::new() }
 }
 
-/// The number of a code, by the name that a [`Mapping`] has.
+/// The number of a code, by its name in a [`Mapping`].
 fn code(name: &str) -> i32 {
     match name {
         "ALREADY_EXISTS" => 6,
@@ -132,7 +132,7 @@ fn violation(refusal: &Refusal, limit: &LimitState, message: &str) -> Message {
     violation
 }
 
-/// `ErrorInfo` for what waiting does not cure: reason, domain, metadata.
+/// `ErrorInfo` for refusals that waiting does not cure: reason, domain, metadata.
 fn error_info(refusal: &Refusal) -> Option<Message> {
     let reason = match &refusal.reason {
         Reason::PaymentRequired(payment) => {
@@ -156,7 +156,7 @@ fn error_info(refusal: &Refusal) -> Option<Message> {
     Some(info)
 }
 
-/// `grpc-message`: printable ASCII but `%`, all else by its bytes.
+/// Encodes `grpc-message`: everything but printable ASCII, and `%`, byte by byte.
 fn percent_encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -170,7 +170,7 @@ fn percent_encoded(text: &str) -> String {
     out
 }
 
-/// A protobuf message being written. Fields that are empty or 0 are left out, as proto3 does.
+/// A protobuf message under construction. Fields that are empty or 0 are omitted, as in proto3.
 #[derive(Default)]
 struct Message(Vec<u8>);
 

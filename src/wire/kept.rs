@@ -1,20 +1,20 @@
-//! Texts that stay for as long as the process lives, so that nobody counts references to them:
-//! every response of a route has the same policy, and one counter for all of them would pass from
-//! processor to processor with each.
+//! Interned texts that live as long as the process, so that they need no reference count: every
+//! response of a route has the same policy, and a shared counter would move from processor to
+//! processor with each response.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Most texts: a plan file has some dozens. Of those that come with its changes, or with limits of
-/// a tenant's own, later ones are shared by counting.
+/// Limit on the number of texts: a plan file has a few dozen. Beyond it, texts from later plan
+/// files or a tenant's own limits are reference-counted.
 const TEXTS: usize = 1_024;
 
-/// Longest of them, in bytes: all together take at most 1 MiB.
+/// Limit on the length of a text, in bytes: all together take at most 1 MiB.
 const LENGTH: usize = 1_024;
 
 static KEPT: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
-/// The same text, kept; `None` where there is no room for it.
+/// The interned text; `None` if there is no room for it.
 pub(super) fn keep(text: &str) -> Option<&'static str> {
     keep_in(&mut KEPT.lock().unwrap_or_else(PoisonError::into_inner), text)
 }

@@ -1,16 +1,16 @@
-//! What goes over HTTP: a decision as status, header pairs and body bytes, neutral of any
-//! framework, so that every adapter sends the same.
+//! HTTP form of decisions: status, header pairs and body bytes, independent of any framework, so
+//! that every adapter sends the same.
 //!
 //! # Laws
 //!
-//! 1. A refusal that waiting cures is 429 or 503 and says how long; one that waiting cannot cure is
-//!    402 or 403 and does not, because SDKs retry 429 by themselves.
+//! 1. A refusal that waiting cures is 429 or 503 and states the wait; one that waiting cannot cure
+//!    is 402 or 403 and states none, because SDKs retry 429 by themselves.
 //! 2. Every refusal is `Cache-Control: no-store` and an RFC 9457 problem. It names the plan and the
 //!    limit, never a credential or a tenant.
 //! 3. `Retry-After` is whole seconds, rounded up, at least 1: a client that obeys is never early.
 //! 4. Header values are legal, whatever a plan file calls its limits.
 //!
-//! Header names are lower case, as `http::HeaderName::from_static` wants them.
+//! Header names are lower case, as `http::HeaderName::from_static` requires.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -41,8 +41,8 @@ pub(crate) use grpc::grpc_refusal;
 pub(crate) use grpc::is_grpc;
 pub use policy_text::PolicyText;
 
-/// What a script from another origin must be allowed to read (`expose` in `wire/fields.rs` adds
-/// what is missing).
+/// The headers that a script from another origin must be able to read (`expose` in `wire/fields.rs`
+/// adds the missing ones).
 pub const EXPOSE: &str = "RateLimit, RateLimit-Policy, Retry-After";
 
 /// The media type of a refusal's body.
@@ -59,19 +59,19 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// What the host chose once for all responses.
+/// The host's choices for all responses.
 #[derive(Clone, Debug)]
 pub struct WireOptions {
     /// Which limit headers are sent.
     pub style: HeaderStyle,
-    /// What stands before `/problems/..` in our own problem types: empty (the types are relative to
-    /// the service), or where the host explains them (`https://docs.example.com`).
+    /// Prefix of `/problems/..` in our own problem types: empty (the types are relative to the
+    /// service), or where the host documents them (`https://docs.example.com`).
     pub problem_base: Arc<str>,
-    /// The value of `WWW-Authenticate` on a 401 (RFC 9110, section 15.5.2, demands one).
+    /// The value of `WWW-Authenticate` on a 401 (required by RFC 9110, section 15.5.2).
     pub authenticate: Arc<str>,
-    /// The header, by its lower-case name, that tells of limits past their soft end: an admitted
-    /// response has it while there are any, with a list of their names. `None` (the default) sends
-    /// none; handlers see them in [`Admitted::limits`](crate::Admitted::limits).
+    /// Lower-case name of a header that lists the limits past their soft threshold, on admitted
+    /// responses, while there are any. `None` (the default) sends none; handlers see those limits
+    /// in [`Admitted::limits`](crate::Admitted::limits).
     pub warnings: Option<&'static str>,
 }
 
@@ -86,7 +86,7 @@ impl Default for WireOptions {
     }
 }
 
-/// What differs from call to call, beside the decision itself.
+/// Per-call data beside the decision itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Call {
     /// The wall clock, Unix milliseconds.
@@ -100,14 +100,14 @@ impl Call {
     }
 }
 
-/// How a reason is told: over HTTP, and over gRPC for adapters that speak it.
+/// How a reason is sent: over HTTP, and over gRPC in adapters that support it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// The status.
     pub status: u16,
     /// The name of the `google.rpc.Code`.
     pub grpc: &'static str,
-    /// The problem type: absolute, or `/problems/..`, which [`WireOptions::problem_base`] precedes.
+    /// The problem type: absolute, or `/problems/..`, prefixed with [`WireOptions::problem_base`].
     pub problem: Cow<'static, str>,
     /// The problem's title, the same for every occurrence.
     pub title: Cow<'static, str>,
@@ -115,13 +115,13 @@ pub struct Mapping {
     pub retry: bool,
 }
 
-/// The type that the draft registers for a spent quota.
+/// The type that the draft registers for an exhausted quota.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
-/// The type that the draft registers for a service that is short of capacity.
+/// The type that the draft registers for a service short of capacity.
 const REDUCED: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
 
 impl Mapping {
-    /// The mapping that is used where the host has no other.
+    /// The default mapping of a reason.
     pub fn of(reason: &Reason) -> Self {
         let (status, grpc, problem, title, retry) = match reason {
             Reason::Unidentified => (401, "UNAUTHENTICATED", "about:blank", "Unauthorized", false),
@@ -182,7 +182,7 @@ pub(crate) fn refusal(refusal: &Refusal, options: &WireOptions, call: Call) -> R
     refusal_as(refusal, Mapping::of(&refusal.reason), options, call)
 }
 
-/// A refusal as a response, told in the host's own way.
+/// A refusal as a response with the host's own mapping.
 pub(crate) fn refusal_as(
     refusal: &Refusal,
     how: Mapping,
@@ -205,13 +205,13 @@ pub(crate) fn refusal_as(
     Reply { status: how.status, headers, body }
 }
 
-/// Seconds to wait, at least 1: as the refusal says, else until the limit starts anew.
+/// Seconds to wait, at least 1: the refusal's own, else the time until the limit resets.
 pub(crate) fn retry_after(refusal: &Refusal) -> u64 {
     let wait = refusal.retry_after.or_else(|| refusal.limit.as_ref()?.resets_in);
     fields::seconds_up(wait.unwrap_or(Duration::ZERO)).max(1)
 }
 
-/// A problem that has to do with no limit: what a report's query got wrong.
+/// A problem unrelated to any limit, such as a bad report query.
 pub(crate) fn plain_problem(status: u16, title: &str, detail: &str) -> Reply {
     let body = serde_json::json!({
         "type": "about:blank", "title": title, "status": status, "detail": detail,
@@ -290,17 +290,17 @@ impl Serialize for LimitBody<'_> {
     }
 }
 
-/// One sentence, as the answer has it: for logs.
+/// The sentence sent to the client, for logs.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&detail(self))
     }
 }
 
-/// For `?` in work that is no HTTP request ([`Gate::admit`](crate::Gate::admit)).
+/// For `?` outside of HTTP requests ([`Gate::admit`](crate::Gate::admit)).
 impl std::error::Error for Refusal {}
 
-/// One sentence for the person who reads the log of the client.
+/// One sentence for readers of the client's log.
 pub(crate) fn detail(refusal: &Refusal) -> String {
     let limit = refusal.limit.as_ref().map(|limit| &*limit.name);
     let of_plan = refusal.plan.as_ref().map(|plan| format!(" (plan {plan})")).unwrap_or_default();
@@ -332,7 +332,7 @@ pub(crate) fn detail(refusal: &Refusal) -> String {
     }
 }
 
-/// A limit has too little, and when to come back.
+/// Says that a limit has too little left, and when to come back.
 fn exhausted(refusal: &Refusal, limit: Option<&str>, of_plan: &str) -> String {
     let kind = refusal.limit.as_ref().map(|limit| limit.kind);
     let wait = retry_after(refusal);
@@ -345,7 +345,8 @@ fn exhausted(refusal: &Refusal, limit: Option<&str>, of_plan: &str) -> String {
     format!("{what}{of_plan}. Retry in {wait} s.")
 }
 
-/// What is left of the limit that refused, where it has some: of calls nobody asks for several.
+/// The remainder of the limit that refused, if any. Not for calls, which are asked for one at a
+/// time.
 fn left(refusal: &Refusal) -> Option<Amount> {
     let limit = refusal.limit.as_ref().filter(|it| it.meter.is_some() && it.remaining > 0)?;
     Some(Amount::new(limit.remaining, limit.scale))

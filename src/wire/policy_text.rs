@@ -1,5 +1,5 @@
-//! The value of `RateLimit-Policy`, made and checked once for all requests of a route: it is the
-//! longest of the limit headers, and to check each byte of it again would cost more than the rest.
+//! The value of `RateLimit-Policy`, built and validated once per route: it is the longest of the
+//! limit headers, and validating each byte of it per response would cost more than the rest.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use crate::own_type::OwnType;
 #[derive(Debug)]
 pub struct PolicyText {
     text: Cow<'static, str>,
-    /// `None` for what can be no header's value, which no list of limits is.
+    /// `None` if it is no legal header value, which a list of limits always is.
     #[cfg(feature = "tower")]
     value: Option<http::HeaderValue>,
-    /// The same in the type of a framework that has one of its own.
+    /// The same as a framework's own header type.
     own: OwnType,
 }
 
@@ -45,20 +45,20 @@ impl PolicyText {
         &self.text
     }
 
-    /// The same where it stays for as long as the process lives: a value made of it can be cloned
-    /// without counting.
+    /// The text, if it lives as long as the process: a value made from it is cloned without a
+    /// reference count.
     pub fn kept(&self) -> Option<&'static str> {
         if let Cow::Borrowed(text) = self.text { Some(text) } else { None }
     }
 
-    /// The value as the `http` crate has it.
+    /// The value as the `http` crate's type.
     #[cfg(feature = "tower")]
     pub fn value(&self) -> Option<&http::HeaderValue> {
         self.value.as_ref()
     }
 
-    /// The value in a framework's own type, made by the first call and kept. `None` where a
-    /// framework with another type was here before: one program rarely serves through two.
+    /// The value as a framework's own type, built by the first call and cached. `None` if another
+    /// framework's type is cached: one program rarely serves through two.
     pub fn own<T: Send + Sync + 'static>(&self, make: impl FnOnce(&str) -> T) -> Option<&T> {
         self.own.get(|| make(&self.text))
     }

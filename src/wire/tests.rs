@@ -1,4 +1,4 @@
-//! Each row of the table of refusals, byte for byte.
+//! Checks each row of the table of refusals, byte for byte.
 
 use super::*;
 use crate::decision::{Source, Unit};
@@ -33,7 +33,7 @@ fn refused(reason: Reason) -> Refusal {
     }
 }
 
-/// Status and headers as lines, then the body: what a snapshot would hold.
+/// Status and headers as lines, then the body, as a snapshot would hold.
 fn sent(refused: &Refusal) -> String {
     let reply = refusal(refused, &WireOptions::default(), Call::at(1_795_256_636_000));
     let mut out = format!("{}\n", reply.status);

@@ -1,5 +1,5 @@
-//! The body of a response: passes chunks on as [`Counting`] lets them, and its end, or its drop
-//! when the client goes away, settles the request.
+//! Response body of a gated request: releases chunks as [`Counting`] allows, and settles the
+//! request when it ends, or when it is dropped because the client disconnected.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -12,8 +12,8 @@ use tallygate::Pending;
 use tallygate::serving::{Ahead, Counting, Upgraded};
 
 pin_project! {
-    /// The body of a response behind the gate: what it passes on is counted before it passes, and
-    /// its end settles the request.
+    /// Response body behind the gate: chunks are counted before they are sent, and the end of the
+    /// body settles the request.
     #[derive(Debug)]
     pub struct GateBody<B> {
         #[pin]
@@ -25,18 +25,18 @@ pin_project! {
     #[derive(Debug)]
     #[project = KindProj]
     enum Kind<B> {
-        // A refusal, or a whole body that was counted before its head was sent.
+        // A refusal, or a complete body that was counted before its head was sent.
         Full { bytes: Bytes },
-        // A whole body whose bytes wait for room.
+        // A complete body whose bytes wait for room.
         Whole { bytes: Option<Bytes>, size: u64, count: Counting },
         // Nothing to count or settle.
         Plain { #[pin] inner: B },
-        // It is the connection itself, which is in flight as long as it lasts.
+        // The connection itself, in flight for as long as it lasts.
         Upgraded { #[pin] inner: B, _place: Upgraded },
         Counted {
             #[pin]
             inner: B,
-            // A chunk that waits for room, or for the record of the end.
+            // A chunk waiting for room, or for the record of the end.
             chunk: Option<Bytes>,
             count: Counting,
         },
@@ -48,8 +48,8 @@ impl<B> GateBody<B> {
         Self { kind: Kind::Full { bytes: bytes.into() } }
     }
 
-    /// A body whose end has to be waited for: if it is whole it is counted now, so that head and
-    /// body go in one write. Says what the head is to wait for besides.
+    /// A body whose end has to be waited for. A complete body is counted now, so that head and body
+    /// go out in one write. Also returns what else the head must wait for.
     pub(crate) fn counted_ahead(inner: B, mut count: Counting) -> (Self, Option<Pending>)
     where
         B: MessageBody,
@@ -146,7 +146,7 @@ fn poll_counted<B: MessageBody>(
         }
     }
     let n = waiting.as_ref().map_or(0, |chunk| chunk.len() as u64);
-    // Which chunk is the last, a body of actix-web tells only by its size: `count` knows it.
+    // actix-web reveals the last chunk only through the body's size, which `count` tracks.
     let passed = ready!(count.poll_pass(cx, n, false));
     let chunk = waiting.take();
     Poll::Ready(match passed {

@@ -1,5 +1,6 @@
-//! Bodies of requests that count once: read once the gate has let them in and before their key is
-//! claimed, so that another body under the same idempotency key is another request.
+//! Digests of request bodies on idempotent routes. The body is read after the gate has admitted the
+//! request and before its key is claimed, so that the same idempotency key with another body is
+//! treated as another request.
 
 use std::future::{Future, Ready, poll_fn, ready};
 use std::pin::Pin;
@@ -20,15 +21,15 @@ use crate::reply::response;
 use crate::routes::is_own;
 use crate::view::{View, settle_length};
 
-/// Most bytes of a body that is read ahead, unless [`DigestBodies::at_most`] says otherwise.
+/// Limit on a body that is read ahead, in bytes, unless [`DigestBodies::at_most`] changes it.
 const AT_MOST: usize = 2 * 1024 * 1024;
 
-/// Reads the bodies of requests that bring an idempotency key to a route with `once-by`: the same
-/// key with another body is then refused with 409. Without it method, path and query alone tell
-/// requests apart. Other requests pass untouched.
+/// Reads the body of requests that carry an idempotency key on a route with `once-by`, so that the
+/// same key with another body is refused with 409. Without it, only method, path and query
+/// distinguish requests. Other requests pass untouched.
 ///
-/// It belongs next to the gate, **outside** of it: in actix-web, in the `.wrap(..)` after it. What
-/// tells who is calling belongs outside of both.
+/// Put it next to the gate, **outside** of it: in actix-web, in the `.wrap(..)` after it.
+/// Authentication middleware belongs outside of both.
 ///
 /// ```
 /// use actix_web::{App, web};
@@ -44,10 +45,10 @@ const AT_MOST: usize = 2 * 1024 * 1024;
 /// # }
 /// ```
 ///
-/// The gate is asked first: a body is read only of a request that is let in, which is in flight
-/// meanwhile (`concurrency`) and pays as without a key if it does not come to its end. A body is
-/// held in memory, at most 2 MiB of it ([`at_most`](Self::at_most)): a longer one is answered with
-/// 413, and charged by that.
+/// The gate decides first: only the body of an admitted request is read. The request counts as in
+/// flight meanwhile (`concurrency`), and is charged as if it had no key if its body does not arrive
+/// complete. The body is held in memory, up to 2 MiB ([`at_most`](Self::at_most)); a longer one is
+/// answered with 413 and charged by that status.
 #[derive(Clone, Debug)]
 pub struct DigestBodies {
     gate: Gate,
@@ -67,13 +68,13 @@ impl DigestBodies {
         Self { gate: gate.clone(), at_most: AT_MOST }
     }
 
-    /// Reads at most so many bytes of a body; a longer one is answered with 413.
+    /// Reads at most this many bytes of a body; a longer one is answered with 413.
     #[must_use]
     pub fn at_most(self, bytes: usize) -> Self {
         Self { at_most: bytes, ..self }
     }
 
-    /// Leaves with a request what the gate has said of it, or answers it.
+    /// Attaches the gate's decision to the request, or returns the reply to send instead.
     async fn decide(&self, request: &mut ServiceRequest) -> Result<(), Reply> {
         let mut waited = Waited::default();
         let mut reading = loop {
@@ -91,7 +92,7 @@ impl DigestBodies {
         match self.read(request, &mut reading).await {
             Read::Whole => {}
             Read::TooLong => return Err(reading.too_long(&self.gate).await),
-            // Its client has gone, and hears no answer.
+            // The client has disconnected and will not see this reply.
             Read::BrokenOff => return Err(self.gate.body_too_long_reply(self.at_most)),
         }
         let body = reading.take_body();
@@ -121,7 +122,7 @@ impl DigestBodies {
     }
 }
 
-/// What came of reading a body.
+/// Outcome of reading a body.
 enum Read {
     Whole,
     TooLong,

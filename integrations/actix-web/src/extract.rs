@@ -1,10 +1,9 @@
-//! What a handler may ask for: who is calling, on which plan, and what the request uses.
+//! Extractors for handlers: the calling tenant, its plan, and the request's usage.
 //!
-//! All three come from what the middleware leaves in an admitted request, and cost a clone of an
-//! `Arc`. A request has it when it was identified, also on routes that are `free` or
-//! `auth = "optional"` (there a caller without a credential is the tenant `anonymous`). It has not
-//! where the plan file says `auth = "none"`, or where there is no middleware: then the extractors
-//! refuse with [`NotAdmitted`], and `Option<..>` of them is `None`.
+//! All three read what the middleware stores in an admitted request, and cost a clone of an `Arc`.
+//! They work on every identified request, including routes that are `free` or `auth = "optional"`
+//! (where a caller without a credential is the tenant `anonymous`). On routes with `auth = "none"`,
+//! or without the middleware, they fail with [`NotAdmitted`], and `Option<..>` of them is `None`.
 
 use std::fmt;
 use std::future::{Ready, ready};
@@ -17,7 +16,7 @@ use tallygate::{Admitted, Feature, Reason, Refusal};
 
 use crate::Refused;
 
-/// The tenant that is calling: its outer id.
+/// The calling tenant's outer id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 
@@ -25,13 +24,13 @@ pub struct Tenant(Arc<str>);
 #[derive(Clone, Debug)]
 pub struct Plan(Arc<tallygate::Plan>);
 
-/// The use of this request. Derefs to [`tallygate::Usage`]; it is `Clone + 'static` and may outlive
-/// the response.
+/// The usage of this request. Derefs to [`tallygate::Usage`]; it is `Clone + 'static` and may
+/// outlive the response.
 #[derive(Clone, Debug)]
 pub struct Usage(tallygate::Usage);
 
-/// A handler asked for something that only an admitted request has: 500, with a sentence that says
-/// what is missing.
+/// Rejection for a handler that extracts something only an admitted request has: 500, with a
+/// sentence that names what is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAdmitted {
     wanted: &'static str,
@@ -60,7 +59,7 @@ impl fmt::Display for Tenant {
 
 impl Plan {
     /// Refuses unless the plan has this feature, as `needs` of a route in the plan file does: for
-    /// what is sold as a part of a route.
+    /// features sold within a route.
     ///
     /// ```
     /// use tallygate_actix_web::{Plan, Refused};
@@ -118,10 +117,10 @@ impl fmt::Display for NotAdmitted {
     }
 }
 
-/// 500, with the sentence as text.
+/// 500, with that sentence as plain text.
 impl ResponseError for NotAdmitted {}
 
-/// From what the middleware left behind.
+/// Extracts from what the middleware stored.
 macro_rules! extract {
     ($($name:ident: $from:expr;)+) => { $(
         impl FromRequest for $name {

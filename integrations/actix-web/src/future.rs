@@ -1,5 +1,5 @@
-//! The future of a response: wait if memory had no answer, call the service, settle what the head
-//! tells, and let the body settle the rest.
+//! Response future: waits if the decision is not in memory, calls the service, settles what the
+//! head decides, and leaves the rest to the body.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,7 +21,8 @@ use crate::routes::is_own;
 use crate::view::{View, count_reads, settle_length};
 
 pin_project! {
-    /// The response on its way: waits if memory had no answer, serves, settles what the head tells.
+    /// Response future: waits if the decision is not in memory, serves, settles what the head
+    /// decides.
     pub struct ResponseFuture<S, B>
     where
         S: Service<ServiceRequest>,
@@ -36,11 +37,11 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F, B> {
-        // Asks the gate; `pending` is what it said to wait for.
+        // Asking the gate; `pending` is what it said to wait for.
         Asking { request: Option<ServiceRequest>, pending: Option<Pending>, waited: Waited },
-        // The service is at work.
+        // The service is running.
         Serving { #[pin] future: F, serving: Option<Serving>, asked: Asked },
-        // What the answer waits for is on its way: a record (`durable`), the claim on a key.
+        // The response waits for a record (`durable`) or for the claim on its key.
         Recording {
             pending: Pending,
             answer: Option<Result<ServiceResponse<GateBody<B>>, Error>>,
@@ -49,12 +50,12 @@ pin_project! {
     }
 }
 
-/// What the response depends on, of its request.
+/// What the response needs to know about its request.
 #[derive(Clone, Copy)]
 struct Asked {
     is_head: bool,
     is_connect: bool,
-    /// A page of another origin may have asked: it says from where.
+    /// Has an `Origin` header: the caller may be a page of another origin.
     has_origin: bool,
 }
 
@@ -150,15 +151,15 @@ where
             };
             match next {
                 Some(next) => this.state.set(next),
-                // Only a future polled after its end gets here, as with any other future.
+                // Reached only if the future is polled after completion, as with any other future.
                 None => panic!("`ResponseFuture` polled after it was ready"),
             }
         }
     }
 }
 
-/// Asks the gate about a request; [`crate::usage_routes`] and
-/// [`crate::ingest_routes`] of this app ask it by themselves.
+/// Asks the gate about a request. Requests for [`crate::usage_routes`] and [`crate::ingest_routes`]
+/// of this app pass: those routes ask the gate themselves.
 fn ask(gate: &Gate, request: &ServiceRequest, waited: Waited) -> Step {
     if is_own(request) {
         return Step::Done(Answer::Pass);
@@ -177,7 +178,7 @@ fn refuse<B>(
     ServiceResponse::new(request, response)
 }
 
-/// Calls the service with what it may need to know.
+/// Calls the service, with the gate's handles in the request's extensions.
 fn serve<S: Service<ServiceRequest>, B>(
     gate: &Gate,
     service: &S,
@@ -196,7 +197,7 @@ fn serve<S: Service<ServiceRequest>, B>(
     State::Serving { future: service.call(request), serving, asked }
 }
 
-/// Settles what the head tells, writes the headers, and hands the rest to the body.
+/// Settles what the head decides, writes the headers, and leaves the rest to the body.
 fn finish<B: MessageBody>(
     gate: &Gate,
     mut response: ServiceResponse<B>,
@@ -208,7 +209,7 @@ fn finish<B: MessageBody>(
     };
     let refused = response.response().error().and_then(|error| error.as_error::<Refused>());
     if let Some(refused) = refused {
-        // The handler passes on what the gate refused while it ran: told as any other refusal.
+        // The handler returned a refusal it got from the gate: write it like any other refusal.
         let told = reply::refusal(gate, refused.refusal(), asked.has_origin);
         let wait = serving.answer(gate, told.status);
         let (request, _) = response.into_parts();
@@ -228,7 +229,8 @@ fn finish<B: MessageBody>(
     let (is_empty, length) = match response.response().body().size() {
         BodySize::None | BodySize::Sized(0) => (true, None),
         BodySize::Sized(length) => (false, Some(length)),
-        // Without chunks the header is sent, and says where the body ends.
+        // Without chunked encoding the `Content-Length` header is sent, and marks the end of the
+        // body.
         BodySize::Stream if !response.response().head().chunked() => {
             let stated = response.headers().get_all(header::CONTENT_LENGTH);
             (false, stated_length(stated.map(|value| value.as_bytes())))
@@ -252,8 +254,8 @@ fn finish<B: MessageBody>(
     (response, wait_for_both(head.wait, more))
 }
 
-/// Settles a request that ended with an error, by the status that the error has; and what it waits
-/// for, as any answer does.
+/// Settles a request that ended with an error, by the error's status; like any other response, it
+/// may have to wait.
 fn failed(
     gate: &Gate,
     error: Error,

@@ -1,5 +1,5 @@
-//! tallygate for actix-web: the middleware, extractors, and the routes that show a tenant its own
-//! use.
+//! tallygate for actix-web: the middleware, extractors, and routes that show a tenant its own
+//! usage.
 //!
 //! ```
 //! use actix_web::{App, HttpServer, web};
@@ -31,27 +31,28 @@
 //! }
 //! ```
 //!
-//! - [`GateMiddleware`] is a middleware of actix-web's own kind, around an `App` or a `web::Scope`.
-//!   It stands before routing, asks the app which of its patterns a path is on where it can be read
-//!   in more than one way, and gates what no route answers too. Middlewares that change paths
+//! - [`GateMiddleware`] is an ordinary actix-web middleware, around an `App` or a `web::Scope`. It
+//!   runs before routing, asks the app which pattern matches where a path can be read in more than
+//!   one way, and also gates paths that no route answers. Middlewares that rewrite paths
 //!   (`NormalizePath`) belong outside of it.
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the middleware they
 //!   answer 500 with a sentence that says so; `Option<Tenant>` and the like are `None` instead.
-//! - [`usage_routes`] identify their callers by themselves and decide nothing, and so answer
-//!   whoever is over its limit or has not paid.
-//! - What a middleware further out has verified of the caller it leaves as [`Claims`] in the
-//!   request's extensions, where `[[identify]] claim = ".."` of the service file reads it.
-//! - [`DigestBodies`] compares the bodies of requests that count once.
+//! - [`usage_routes`] identify their callers themselves and decide nothing, so they also answer
+//!   tenants that are over their limit or have not paid.
+//! - An outer middleware passes the caller attributes it has verified as [`Claims`] in the
+//!   request's extensions, where `[[identify]] claim = ".."` of the service file reads them.
+//! - [`DigestBodies`] compares the bodies of idempotent requests.
 //! - With the feature `stripe`, `stripe_routes` take Stripe's webhooks.
 //!
-//! A request is settled when its body ends: streams are counted chunk by chunk, a client that goes
-//! away has used what passed, and a handler's error is charged by its status. (An error that a
-//! *middleware* within returns passes through as it is, without limit headers: what it becomes is
-//! written outside.) All deciding, counting and writing is `tallygate`'s; nothing here does any.
+//! A request is settled when its body ends: streams are counted chunk by chunk, a client that
+//! disconnects is charged for what was sent, and a handler's error is charged by its status. (An
+//! error returned by an *inner middleware* passes through unchanged, without limit headers: its
+//! response is written outside.) All deciding, counting and writing is done in `tallygate`, none
+//! here.
 //!
-//! By itself actix-web notices that a client went away only when it next writes to it: a stream
-//! that is silent, or a slow handler, keeps its hold until then. With
-//! `HttpServer::h1_allow_half_closed(false)` it is noticed at once.
+//! By default actix-web notices a disconnected client only at its next write: a silent stream or a
+//! slow handler keeps its hold until then. With `HttpServer::h1_allow_half_closed(false)` it
+//! notices at once.
 
 mod body;
 mod digest;

@@ -1,4 +1,4 @@
-//! The middleware: what stands in `wrap`, and the service it makes.
+//! The middleware passed to `wrap`, and the service it builds.
 
 use std::future::{Ready, ready};
 use std::rc::Rc;
@@ -36,17 +36,17 @@ use crate::future::ResponseFuture;
 /// # }
 /// ```
 ///
-/// Middlewares that answer by themselves without cost to anybody belong outside of it: in
-/// actix-web, the one that is wrapped last is outermost. So does CORS, which answers preflights
-/// there, and lets pages of other origins read refusals.
+/// Middlewares that answer by themselves without charging the tenant belong outside of it: in
+/// actix-web, the one wrapped last is outermost. CORS belongs there too: it then answers preflights
+/// and lets pages of other origins read refusals.
 #[derive(Clone, Debug)]
 pub struct GateMiddleware {
     gate: Gate,
 }
 
 impl GateMiddleware {
-    /// A middleware over this gate. All workers share it: make the gate once, outside of the
-    /// closure that makes the `App`.
+    /// A middleware over this gate. All workers share it: open the gate once, outside the closure
+    /// that builds the `App`.
     pub fn new(gate: &Gate) -> Self {
         Self { gate: gate.clone() }
     }

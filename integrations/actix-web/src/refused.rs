@@ -1,4 +1,4 @@
-//! A refusal as what a handler returns.
+//! A refusal that a handler can return.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use actix_web::{HttpResponse, ResponseError};
 use tallygate::Refusal;
 use tallygate::wire::{Mapping, Reply};
 
-/// A [`Refusal`] that a handler passes on with `?`: the middleware around it writes the response,
-/// with headers, problem body and the host's own form (`on_refusal`), as it writes its own.
+/// A [`Refusal`] that a handler returns with `?`: the middleware around it writes the response,
+/// with headers, problem body and the host's own format (`on_refusal`), as for its own refusals.
 ///
 /// ```
 /// use tallygate_actix_web::{Refused, Usage};
@@ -19,12 +19,12 @@ use tallygate::wire::{Mapping, Reply};
 /// }
 /// ```
 ///
-/// Of a response outside of any middleware, only the status is told.
+/// Outside any middleware, the response carries only the status.
 #[derive(Clone, Debug)]
 pub struct Refused(Box<Refusal>);
 
 impl Refused {
-    /// Why, and which limit.
+    /// The reason, and the limit concerned.
     pub fn refusal(&self) -> &Refusal {
         &self.0
     }
@@ -53,8 +53,8 @@ impl ResponseError for Refused {
     }
 }
 
-/// A [`Refused`] that came as an error of a middleware within: an error still, with all that is to
-/// be told.
+/// A [`Refused`] returned as an error by an inner middleware: still an error, carrying the complete
+/// reply.
 #[derive(Debug)]
 pub(crate) struct Told(pub(crate) Reply);
 

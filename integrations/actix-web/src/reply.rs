@@ -1,4 +1,4 @@
-//! A decision written into actix-web's types. What is written is `tallygate::wire`'s business.
+//! Writes decisions into actix-web's types. The content comes from `tallygate::wire`.
 
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
@@ -16,7 +16,7 @@ pub(crate) fn response(reply: Reply) -> HttpResponse {
     with_body(reply, BoxBody::new)
 }
 
-/// The same with a body of the caller's type.
+/// The same, with a caller-supplied body type.
 pub(crate) fn with_body<B>(reply: Reply, body: impl FnOnce(Vec<u8>) -> B) -> HttpResponse<B> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = HttpResponse::with_body(status, body(reply.body));
@@ -28,7 +28,7 @@ pub(crate) fn with_body<B>(reply: Reply, body: impl FnOnce(Vec<u8>) -> B) -> Htt
     response
 }
 
-/// A refusal; to a page of another origin it names the headers that its script may read.
+/// A refusal. For a cross-origin caller it names the headers that the page's script may read.
 pub(crate) fn refusal(gate: &Gate, refusal: &Refusal, has_origin: bool) -> Reply {
     let mut reply = gate.refusal_reply(refusal);
     if has_origin {
@@ -53,7 +53,7 @@ pub(crate) fn limits(gate: &Gate, serving: &mut Serving, headers: &mut HeaderMap
     });
 }
 
-/// A response to a page of another origin names the headers that its script may read.
+/// Names the headers that a cross-origin page's script may read.
 pub(crate) fn expose(gate: &Gate, headers: &mut HeaderMap) {
     let told = headers.get_all(ACCESS_CONTROL_EXPOSE_HEADERS);
     let told: Vec<_> = told.map(|line| line.as_bytes()).collect();
@@ -63,7 +63,7 @@ pub(crate) fn expose(gate: &Gate, headers: &mut HeaderMap) {
     }
 }
 
-/// A policy, which is checked once for all requests of a route.
+/// A policy header, validated once per route.
 fn policy(text: &PolicyText) -> Option<HeaderValue> {
     let checked = |given: &str| {
         let value = HeaderValue::from_str(given).ok()?;

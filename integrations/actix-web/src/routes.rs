@@ -1,5 +1,5 @@
-//! The routes that show a tenant its own use: free, never limited, and answered also while the
-//! tenant is over its limit or has not paid.
+//! Routes that show a tenant its own usage: free, never limited, and also answered while the tenant
+//! is over its limit or has not paid.
 
 use actix_web::dev::ServiceRequest;
 use actix_web::guard::{Any, Get, Head};
@@ -17,14 +17,14 @@ const USAGE: &str = "/usage";
 const HISTORY: &str = "/usage/history";
 const PAGE: &str = "/usage-page";
 
-/// Left in the `App` by [`usage_routes`], for the middleware around it.
+/// Marker that [`usage_routes`] leaves in the `App` for the middleware around it.
 struct UsageRoutes;
 
-/// The same of [`ingest_routes`].
+/// The same marker for [`ingest_routes`].
 struct IngestRoutes;
 
-/// `GET /usage` (JSON, with `ETag`), `GET /usage/history?meter=..` and `GET /usage-page` (one page
-/// for people, which asks for a key and shows the same).
+/// `GET /usage` (JSON, with `ETag`), `GET /usage/history?meter=..` and `GET /usage-page` (an HTML
+/// page that asks for a key and shows the same).
 ///
 /// ```
 /// # #[actix_web::main]
@@ -46,10 +46,10 @@ struct IngestRoutes;
 /// # }
 /// ```
 ///
-/// For `App::configure`: the routes identify their callers by themselves, so [`GateMiddleware`]
-/// around that `App` lets these three paths through, and the plan file need not know of them.
-/// Configured in a `web::Scope` behind the middleware, the plan file must name them with the
-/// scope's prefix, or looking at one's use is a request like any other:
+/// For `App::configure`: the routes identify their callers themselves, so [`GateMiddleware`] around
+/// that `App` lets these three paths through, and the plan file need not list them. If they are
+/// configured in a `web::Scope` behind the middleware, the plan file must name them with the
+/// scope's prefix; otherwise each look at the usage is an ordinary request:
 ///
 /// ```toml
 /// [route.usage]
@@ -73,11 +73,11 @@ pub fn usage_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + us
     }
 }
 
-/// `POST /usage`: usage that other services of yours report, with the token of `[ingest]`. The
-/// answer, 202 only when every event is on record, is [`tallygate::ingest`]'s.
+/// `POST /usage`: takes usage reported by your other services, with the token of `[ingest]`. The
+/// answer (202 only once every event is on record) is that of [`tallygate::ingest`].
 ///
 /// For `App::configure`: [`GateMiddleware`](crate::GateMiddleware) around that `App` lets it
-/// through, for it knows its callers by itself.
+/// through, because it authenticates its callers itself.
 pub fn ingest_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + use<> {
     let gate = gate.clone();
     move |config| {
@@ -89,20 +89,21 @@ pub fn ingest_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + u
 async fn take_usage(gate: Gate, request: HttpRequest, body: web::Payload) -> HttpResponse {
     let token = request.headers().get(header::AUTHORIZATION);
     let token = token.map(header::HeaderValue::as_bytes);
-    // What is longer is not read to its end. A broken body has none; nobody waits for its answer.
+    // A longer body is not read to its end. For a broken one `body` is `None`, and the client is
+    // gone.
     let body = body.to_bytes_limited(MAX_BODY).await.ok().and_then(Result::ok);
     response(gate.ingest().reply(token, body.as_deref()).await)
 }
 
-/// Whether a request is for the ingest route of its own `App`.
+/// Whether this is a request for its own `App`'s ingest route.
 fn is_ingest(request: &ServiceRequest) -> bool {
     request.path() == USAGE
         && request.method() == Method::POST
         && request.app_data::<IngestRoutes>().is_some()
 }
 
-/// Whether a request is for a route of its own `App` that identifies its callers by itself. Paths
-/// are compared as they were sent: another spelling is a request like any other.
+/// Whether this is a request for a route of its own `App` that identifies callers itself. Paths are
+/// compared as sent: another spelling is an ordinary request.
 pub(crate) fn is_own(request: &ServiceRequest) -> bool {
     #[cfg(feature = "stripe")]
     if crate::webhook::is_webhook(request) {
@@ -136,7 +137,7 @@ async fn show_history(gate: Gate, request: HttpRequest) -> HttpResponse {
     })
 }
 
-/// Who is asking, waiting where memory does not know.
+/// Identifies the caller, waiting where memory has no answer.
 async fn identify(gate: &Gate, request: &HttpRequest) -> Result<Identified, Reply> {
     let view = View::of_handled(request);
     let mut waited = Waited::default();

@@ -1,4 +1,4 @@
-//! A request of actix-web as identification and routing see it.
+//! View of an actix-web request for identification and routing.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use tallygate::serving::{BytesRead, Decided, stated_length};
 /// A borrowed view of a request.
 pub(crate) struct View<'a> {
     http: &'a HttpRequest,
-    /// On its way: what it matches can be asked for.
+    /// Set while the request is being routed: its matched pattern can be looked up.
     routed: Option<&'a ServiceRequest>,
     head: &'a RequestHead,
     peer: Option<IpAddr>,
@@ -27,24 +27,24 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// A request on its way to its handler.
+    /// A request that has not reached its handler.
     pub(crate) fn of(request: &'a ServiceRequest) -> Self {
         let (http, payload) = request.parts();
         let length = length(http.head(), payload);
         Self { length, routed: Some(request), ..Self::of_handled(http) }
     }
 
-    /// A request whose body nobody counts.
+    /// A request whose body is not counted.
     pub(crate) fn of_handled(request: &'a HttpRequest) -> Self {
         let peer = request.peer_addr().map(|address| address.ip());
-        // A shared pointer: nothing of the request stays borrowed.
+        // A shared pointer, so nothing of the request stays borrowed.
         let claims = request.extensions().get::<Claims>().cloned();
         Self { http: request, routed: None, head: request.head(), peer, length: None, claims }
     }
 }
 
-/// No header of a request over HTTP/2 says whether a body follows: the stream does, which has ended
-/// with the head or not. One that has not has a body of unknown length, which its handler gets.
+/// Over HTTP/2 no header says whether a body follows: the stream does, by ending with the head or
+/// not. If it has not ended, the length is unknown and the handler gets the body.
 pub(crate) fn settle_length(request: &mut ServiceRequest) {
     let head = request.head();
     let is_silent =
@@ -53,7 +53,7 @@ pub(crate) fn settle_length(request: &mut ServiceRequest) {
         return;
     }
     let mut payload = request.take_payload();
-    // Whoever reads on is woken in its own name.
+    // The eventual reader registers its own waker.
     let polled = Pin::new(&mut payload).poll_next(&mut Context::from_waker(Waker::noop()));
     request.set_payload(match polled {
         Poll::Ready(None) => Payload::None,
@@ -64,7 +64,7 @@ pub(crate) fn settle_length(request: &mut ServiceRequest) {
     });
 }
 
-/// A body whose first chunk has been looked at.
+/// A body whose first chunk has been peeked at.
 struct Begun {
     first: Option<Result<Bytes, PayloadError>>,
     rest: Payload,
@@ -81,7 +81,7 @@ impl Stream for Begun {
     }
 }
 
-/// The bytes of a request's body are counted as they are read.
+/// Counts the bytes of a request's body as they are read.
 pub(crate) fn count_reads(request: &mut ServiceRequest, read: BytesRead) {
     let payload: Payload = match request.take_payload() {
         Payload::None => Payload::None,
@@ -107,8 +107,7 @@ impl Stream for Counted {
     }
 }
 
-/// The exact length of a body, where it is known. HTTP/1 announces every body (RFC 9112, section
-/// 6.3).
+/// The exact length of a body, if known. HTTP/1 announces every body (RFC 9112, section 6.3).
 fn length(head: &RequestHead, payload: &Payload) -> Option<u64> {
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
         return None;
@@ -154,8 +153,8 @@ impl RequestView for View<'_> {
         Reads::Decoded
     }
 
-    /// The first resource with that path, whatever its guards say: the app has not routed it yet,
-    /// and will by the path as it has decoded it. (`match_pattern` of a request asks by the other.)
+    /// The first resource with that path, whatever its guards: the app has not routed the request
+    /// yet, and will do so by its own decoded path. (`HttpRequest::match_pattern` uses the other.)
     fn matched_pattern(&self) -> Option<Cow<'_, str>> {
         let request = self.routed?;
         let path = request.match_info().as_str();
@@ -175,10 +174,10 @@ impl RequestView for View<'_> {
     }
 
     fn single(&self, name: &NamedHeader) -> Result<Option<&[u8]>, Malformed> {
-        // Text is parsed anew by every look-up.
+        // A textual name is parsed again by every look-up.
         let mut values = match name.own(|name| HeaderName::try_from(name).ok()) {
             Some(Some(name)) => self.head.headers.get_all(name),
-            // No header has that name.
+            // Not a legal header name.
             Some(None) => return Ok(None),
             None => self.head.headers.get_all(name.as_str()),
         };

@@ -1,4 +1,4 @@
-//! The route that Stripe calls: it identifies nobody, and is genuine by its signature alone.
+//! Stripe's webhook route: not identified by a credential, but authenticated by its signature.
 
 use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
@@ -11,15 +11,15 @@ use crate::reply::response;
 
 const PATH: &str = "/webhooks/stripe";
 
-/// Left in the `App` by [`stripe_routes`], for the middleware around it.
+/// Marker that [`stripe_routes`] leaves in the `App` for the middleware around it.
 struct StripeRoutes;
 
-/// `POST /webhooks/stripe`, for `App::configure`: what to enter at Stripe as the endpoint is this
-/// path of your host. [`GateMiddleware`](crate::GateMiddleware) around that `App` lets it through.
+/// `POST /webhooks/stripe`, for `App::configure`: enter this path of your host as the endpoint at
+/// Stripe. [`GateMiddleware`](crate::GateMiddleware) around that `App` lets it through.
 ///
-/// Configured in a `web::Scope` behind the middleware, the plan file must name the route with the
-/// scope's prefix (`auth = "none"`), or Stripe is a caller like any other. For another path write a
-/// handler around [`Gate::stripe_webhook`], which wants the raw body.
+/// If it is configured in a `web::Scope` behind the middleware, the plan file must name the route
+/// with the scope's prefix (`auth = "none"`); otherwise Stripe is an ordinary caller. For another
+/// path, write a handler around [`Gate::stripe_webhook`], which needs the raw body.
 pub fn stripe_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + use<> {
     let gate = gate.clone();
     move |config| {
@@ -28,7 +28,7 @@ pub fn stripe_routes(gate: &Gate) -> impl FnOnce(&mut ServiceConfig) + Clone + u
     }
 }
 
-/// Whether a request is for the webhook of its own `App`.
+/// Whether this is a request for its own `App`'s webhook.
 pub(crate) fn is_webhook(request: &ServiceRequest) -> bool {
     request.path() == PATH
         && request.method() == Method::POST
@@ -36,7 +36,7 @@ pub(crate) fn is_webhook(request: &ServiceRequest) -> bool {
 }
 
 async fn take(gate: Gate, request: HttpRequest, body: Payload) -> HttpResponse {
-    // Too long, or broken off, where nobody hears the answer.
+    // Too long, or broken off, in which case the client is gone.
     let Ok(Ok(body)) = body.to_bytes_limited(MAX_BODY).await else {
         return HttpResponse::PayloadTooLarge().finish();
     };

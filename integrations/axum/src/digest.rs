@@ -1,5 +1,6 @@
-//! Bodies of requests that count once: read once the gate has let them in and before their key is
-//! claimed, so that another body under the same idempotency key is another request.
+//! Digests of request bodies on idempotent routes. The body is read after the gate has admitted the
+//! request and before its key is claimed, so that the same idempotency key with another body is
+//! treated as another request.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -19,16 +20,16 @@ use tower_service::Service;
 use crate::layer::GateLayer;
 use crate::routes::response;
 
-/// Most bytes of a body that is read ahead, unless [`DigestBodies::at_most`] says otherwise: as
-/// much as axum's own extractors read.
+/// Limit on a body that is read ahead, in bytes, unless [`DigestBodies::at_most`] changes it: the
+/// same as axum's own extractors.
 const AT_MOST: usize = 2 * 1024 * 1024;
 
-/// Reads the bodies of requests that bring an idempotency key to a route with `once-by`: the same
-/// key with another body is then refused with 409. Without it method, path and query alone tell
-/// requests apart. Other requests pass untouched.
+/// Reads the body of requests that carry an idempotency key on a route with `once-by`, so that the
+/// same key with another body is refused with 409. Without it, only method, path and query
+/// distinguish requests. Other requests pass untouched.
 ///
-/// It belongs next to the gate's layer, **outside** of it: in axum, in the `.layer(..)` after it.
-/// What tells who is calling belongs outside of both.
+/// Put it next to the gate's layer, **outside** of it: in axum, in the `.layer(..)` after it.
+/// Authentication layers belong outside of both.
 ///
 /// ```
 /// use axum::Router;
@@ -44,10 +45,10 @@ const AT_MOST: usize = 2 * 1024 * 1024;
 /// }
 /// ```
 ///
-/// The gate is asked first: a body is read only of a request that is let in, which is in flight
-/// meanwhile (`concurrency`) and pays as without a key if it does not come to its end. A body is
-/// held in memory, at most 2 MiB of it ([`at_most`](Self::at_most)): a longer one is answered with
-/// 413, and charged by that. Trailers are dropped.
+/// The gate decides first: only the body of an admitted request is read. The request counts as in
+/// flight meanwhile (`concurrency`), and is charged as if it had no key if its body does not arrive
+/// complete. The body is held in memory, up to 2 MiB ([`at_most`](Self::at_most)); a longer one is
+/// answered with 413 and charged by that status. Trailers are dropped.
 #[derive(Clone, Debug)]
 pub struct DigestBodies {
     gate: Gate,
@@ -68,13 +69,13 @@ impl DigestBodies {
         Self { gate: gate.clone(), layer: GateLayer::new(gate), at_most: AT_MOST }
     }
 
-    /// Reads at most so many bytes of a body; a longer one is answered with 413.
+    /// Reads at most this many bytes of a body; a longer one is answered with 413.
     #[must_use]
     pub fn at_most(self, bytes: usize) -> Self {
         Self { at_most: bytes, ..self }
     }
 
-    /// The request with what the gate has said of it, or the answer to it.
+    /// The request with the gate's decision attached, or the response to send instead.
     async fn decided(&self, mut request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
         let mut waited = Waited::default();
         let mut reading = loop {
@@ -94,7 +95,7 @@ impl DigestBodies {
         match read(body, &mut reading, self.at_most).await {
             Read::Whole => {}
             Read::TooLong => return Err(response(reading.too_long(&self.gate).await)),
-            // Its client has gone, and hears no answer.
+            // The client has disconnected and will not see this response.
             Read::BrokenOff => return Err(response(self.gate.body_too_long_reply(self.at_most))),
         }
         let body = reading.take_body();
@@ -107,7 +108,7 @@ impl DigestBodies {
     }
 }
 
-/// What came of reading a body.
+/// Outcome of reading a body.
 enum Read {
     Whole,
     TooLong,
@@ -154,7 +155,7 @@ where
         if !self.by.gate.counts_once(&self.by.layer.view(&request)) {
             return DigestFuture { kind: Kind::Untouched { inner: self.inner.call(request) } };
         }
-        // The service that was made ready is the one that is called.
+        // The service that was polled ready must be the one called.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let by = self.by.clone();
@@ -169,7 +170,7 @@ where
 }
 
 pin_project! {
-    /// The response on its way, of a request whose body is read ahead or not.
+    /// Response future of a request, whether or not its body is read ahead.
     pub struct DigestFuture<F> {
         #[pin]
         kind: Kind<F>,

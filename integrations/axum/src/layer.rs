@@ -1,5 +1,5 @@
-//! The layer, knowing what axum leaves in a request: the peer, the path before `nest`, and which
-//! route its router has matched.
+//! The layer, aware of what axum stores in a request: the peer, the path before `nest`, and the
+//! route its router matched.
 
 use std::net::IpAddr;
 
@@ -27,13 +27,13 @@ impl GateLayer {
         Self(layer.matched_pattern_from(matched).counting_reads())
     }
 
-    /// A request as the gate sees it.
+    /// The gate's view of a request.
     pub(crate) fn view<'a>(&self, request: &'a Request<axum::body::Body>) -> HttpView<'a> {
         self.0.view(request)
     }
 
-    /// Without handles for handlers: the extractors of this crate do not work. What an admitted
-    /// request allocates then: [`tallygate::middleware::GateLayer::without_extensions`].
+    /// Omits the handles for handlers, so this crate's extractors do not work. For what an admitted
+    /// request then allocates, see [`tallygate::middleware::GateLayer::without_extensions`].
     #[must_use]
     pub fn without_extensions(self) -> Self {
         Self(self.0.without_extensions())
@@ -48,7 +48,7 @@ impl<S> Layer<S> for GateLayer {
     }
 }
 
-/// The connection's other end, where the host serves with connect info.
+/// The connection's peer, if the host serves with connect info.
 #[cfg(feature = "tokio")]
 pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     use std::net::SocketAddr;
@@ -61,7 +61,7 @@ pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     address.or_else(|| Some(extensions.get::<Peer>()?.0.ip()))
 }
 
-/// Without tokio there is no listener of axum's: the host says who the peer is.
+/// Without tokio there is no axum listener: the host supplies the peer.
 #[cfg(not(feature = "tokio"))]
 pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     Some(extensions.get::<tallygate::middleware::Peer>()?.0.ip())
@@ -71,7 +71,7 @@ fn original(extensions: &Extensions) -> Option<&Uri> {
     Some(&extensions.get::<OriginalUri>()?.0)
 }
 
-/// Also inside `nest` it is the whole pattern, as [`original`] is the whole path.
+/// The whole pattern even inside `nest`, as [`original`] is the whole path.
 fn matched(extensions: &Extensions) -> Option<&str> {
     Some(extensions.get::<MatchedPath>()?.as_str())
 }

@@ -1,4 +1,4 @@
-//! tallygate for axum: the layer, extractors, and the routes that show a tenant its own use.
+//! tallygate for axum: the layer, extractors, and routes that show a tenant its own usage.
 //!
 //! ```
 //! use axum::routing::{get, post};
@@ -26,24 +26,24 @@
 //! }
 //! ```
 //!
-//! - [`GateLayer`] knows axum: routes of the plan file match the path that was asked for, also
-//!   inside [`Router::nest`](axum::Router::nest), by the router's own match, and the peer comes
-//!   from axum's `ConnectInfo` (serve with
-//!   `into_make_service_with_connect_info::<SocketAddr>()`; without it limits `per ip` hold
-//!   for all callers of a tenant together, and no proxy is trusted).
+//! - [`GateLayer`] knows axum. It matches the plan file's routes by the router's own match and the
+//!   full requested path, also inside [`Router::nest`](axum::Router::nest), and takes the peer from
+//!   axum's `ConnectInfo` (serve with `into_make_service_with_connect_info::<SocketAddr>()`;
+//!   without it, limits `per ip` hold for all callers of a tenant together, and no proxy is
+//!   trusted).
 //! - [`Tenant`], [`Plan`] and [`Usage`] cost a clone of an `Arc`. Without the layer they answer 500
 //!   with a sentence that says so; `Option<Tenant>` and the like answer `None` instead.
-//! - [`usage_router`] belongs after `.layer(..)`: it identifies its caller by itself, decides
-//!   nothing, and so answers whoever is over its limit or has not paid. So does [`ingest_router`],
-//!   where other services report usage.
-//! - [`DigestBodies`] compares the bodies of requests that count once.
-//! - What no route answers is gated too. Another router that is merged after `.layer(..)` takes its
-//!   place, ungated: merge it before.
-//! - A CORS layer belongs outside, in a later `.layer(..)`: there it answers preflights, and lets
+//! - [`usage_router`] belongs after `.layer(..)`: it identifies its callers itself and decides
+//!   nothing, so it also answers tenants that are over their limit or have not paid. The same goes
+//!   for [`ingest_router`], where other services report usage.
+//! - [`DigestBodies`] compares the bodies of idempotent requests.
+//! - Paths that no route answers are gated too. A router merged after `.layer(..)` takes over that
+//!   fallback, ungated: merge it before.
+//! - A CORS layer belongs outside, in a later `.layer(..)`: there it answers preflights and lets
 //!   pages of other origins read refusals.
 //! - With the feature `stripe`, `stripe_router` takes Stripe's webhooks.
 //!
-//! All deciding, counting and writing is `tallygate`'s; nothing here does any.
+//! All deciding, counting and writing is done in `tallygate`, none here.
 
 mod digest;
 mod extract;

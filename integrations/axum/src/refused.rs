@@ -1,12 +1,12 @@
-//! A refusal as what a handler returns.
+//! A refusal that a handler can return.
 
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use tallygate::Refusal;
 use tallygate::wire::Mapping;
 
-/// A [`Refusal`] that a handler passes on with `?`: the layer around it writes the response, with
-/// headers, problem body and the host's own form (`on_refusal`), as it writes its own.
+/// A [`Refusal`] that a handler returns with `?`: the layer around it writes the response, with
+/// headers, problem body and the host's own format (`on_refusal`), as for its own refusals.
 ///
 /// ```
 /// use tallygate_axum::{Refused, Usage};
@@ -17,12 +17,12 @@ use tallygate::wire::Mapping;
 /// }
 /// ```
 ///
-/// Of a response outside of any layer, only the status is told.
+/// Outside any layer, the response carries only the status.
 #[derive(Clone, Debug)]
 pub struct Refused(Box<Refusal>);
 
 impl Refused {
-    /// Why, and which limit.
+    /// The reason, and the limit concerned.
     pub fn refusal(&self) -> &Refusal {
         &self.0
     }

@@ -1,5 +1,5 @@
-//! The routes that show a tenant its own use: free, never limited, and answered also while the
-//! tenant is over its limit or has not paid.
+//! Routes that show a tenant its own usage: free, never limited, and also answered while the tenant
+//! is over its limit or has not paid.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -22,12 +22,12 @@ use tower_service::Service;
 
 use crate::{GateLayer, GateService};
 
-/// `GET /usage` (JSON, with `ETag`), `GET /usage/history?meter=..` and `GET /usage-page` (one page
-/// for people, which asks for a key and shows the same).
+/// `GET /usage` (JSON, with `ETag`), `GET /usage/history?meter=..` and `GET /usage-page` (an HTML
+/// page that asks for a key and shows the same).
 ///
-/// Merge it **after** `.layer(GateLayer::new(&gate))`: it identifies its callers by itself, and
-/// the plan file need not know of it. Merged before, the plan file must name the routes, or looking
-/// at one's use is a request like any other:
+/// Merge it **after** `.layer(GateLayer::new(&gate))`: it identifies its callers itself, and the
+/// plan file need not list it. If it is merged before, the plan file must name the routes;
+/// otherwise each look at the usage is an ordinary request:
 ///
 /// ```toml
 /// [route.usage]
@@ -46,25 +46,25 @@ pub fn usage_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> 
         .route("/usage-page", get(async || response(report::page_reply())))
 }
 
-/// `POST /usage`: usage that other services of yours report, with the token of `[ingest]`. The
-/// answer, 202 only when every event is on record, is [`tallygate::ingest`]'s.
+/// `POST /usage`: takes usage reported by your other services, with the token of `[ingest]`. The
+/// answer (202 only once every event is on record) is that of [`tallygate::ingest`].
 ///
-/// Merge it **after** `.layer(GateLayer::new(&gate))`, beside [`usage_router`] or elsewhere:
-/// it knows its callers by itself.
+/// Merge it **after** `.layer(GateLayer::new(&gate))`, beside [`usage_router`] or elsewhere: it
+/// authenticates its callers itself.
 pub fn ingest_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
     let router = gated_fallback(gate);
     let gate = gate.clone();
     router.route("/usage", post(move |request| take_usage(gate, request)))
 }
 
-/// A router without routes. [`Router::merge`] keeps the default fallback of the router that is
-/// merged: so this one's is behind the gate, as was the other's.
+/// A router without routes. [`Router::merge`] keeps the merged router's default fallback, so this
+/// one's fallback must be behind the gate, as the other's was.
 pub(crate) fn gated_fallback<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
     Router::new().layer(FallbackLayer(GateLayer::new(gate)))
 }
 
-/// The gate around a fallback, unless a request has passed one already: then the router was merged
-/// before its `.layer(..)`.
+/// Puts the gate around a fallback, unless the request has already passed one, which means that the
+/// router was merged before its `.layer(..)`.
 #[derive(Clone)]
 struct FallbackLayer(GateLayer);
 
@@ -102,7 +102,8 @@ impl Service<Request> for Fallback {
 async fn take_usage(gate: Gate, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let token = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    // What is longer is not read to its end. A broken body has none; nobody waits for its answer.
+    // A longer body is not read to its end. For a broken one `body` is `None`, and the client is
+    // gone.
     let body = axum::body::to_bytes(body, MAX_BODY).await.ok();
     response(gate.ingest().reply(token, body.as_deref()).await)
 }
@@ -128,7 +129,7 @@ async fn show_history(gate: Gate, request: Request) -> Response {
     })
 }
 
-/// Who is asking, waiting where memory does not know.
+/// Identifies the caller, waiting where memory has no answer.
 async fn identify(gate: &Gate, parts: &Parts) -> Result<Identified, Reply> {
     let view = HttpView::of_parts(parts, crate::layer::peer(&parts.extensions));
     let mut waited = Waited::default();

@@ -1,5 +1,5 @@
-//! The service that the layer makes: the tower service of the core, with axum's own body. A body
-//! that the gate has nothing more to count of passes as it is, without a box of its own.
+//! The service that the layer builds: the core's tower service, with axum's own body type. A body
+//! that the gate no longer counts passes through without another box.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use tallygate::middleware::{self, GateBody, ReadBody};
 use tower_service::Service;
 
 /// A service behind a gate. Made by [`GateLayer`](crate::GateLayer).
-// tower's `MapResponse` would have to name the type of the body where the layer knows none.
+// tower's `MapResponse` would have to name the body type, which the layer does not know.
 #[derive(Clone, Debug)]
 pub struct GateService<S>(pub(crate) middleware::GateService<Counted<S>>);
 
-/// The service within, with bodies that count what is read of them where the gate counts that.
+/// The inner service. Wraps request bodies to count the bytes read, where the gate counts them.
 #[derive(Clone, Debug)]
 pub(crate) struct Counted<S>(pub(crate) S);
 
@@ -38,7 +38,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Counted<S> {
 }
 
 pin_project! {
-    /// The response on its way: [`tallygate::middleware::ResponseFuture`] with axum's own body.
+    /// Response future: [`tallygate::middleware::ResponseFuture`] with axum's own body.
     pub struct ResponseFuture<S, R>
     where
         S: Service<Request<Body>>,
@@ -84,7 +84,7 @@ where
     }
 }
 
-/// `Body::new` knows a `Body` when it sees one, and boxes everything else.
+/// `Body::new` recognizes a `Body` and boxes everything else.
 fn body<R>(body: GateBody<R>) -> Body
 where
     R: HttpBody<Data = Bytes> + Send + 'static,

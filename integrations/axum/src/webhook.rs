@@ -1,4 +1,4 @@
-//! The route that Stripe calls: it identifies nobody, and is genuine by its signature alone.
+//! Stripe's webhook route: not identified by a credential, but authenticated by its signature.
 
 use axum::Router;
 use axum::extract::Request;
@@ -10,11 +10,10 @@ use tallygate::billing::webhook::MAX_BODY;
 
 use crate::routes::{gated_fallback, response};
 
-/// `POST /webhooks/stripe`: what to enter at Stripe as the endpoint is this path of your host.
+/// `POST /webhooks/stripe`: enter this path of your host as the endpoint at Stripe.
 ///
-/// Merge it **after** `.layer(GateLayer::new(&gate))`, as
-/// [`usage_router`](crate::usage_router). Merged before, the plan file must name the route, or
-/// Stripe is a caller like any other:
+/// Merge it **after** `.layer(GateLayer::new(&gate))`, as [`usage_router`](crate::usage_router). If
+/// it is merged before, the plan file must name the route; otherwise Stripe is an ordinary caller:
 ///
 /// ```toml
 /// [route.stripe]
@@ -22,7 +21,7 @@ use crate::routes::{gated_fallback, response};
 /// auth  = "none"
 /// ```
 ///
-/// For another path write a handler around [`Gate::stripe_webhook`], which wants the raw body.
+/// For another path, write a handler around [`Gate::stripe_webhook`], which needs the raw body.
 pub fn stripe_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S> {
     let router = gated_fallback(gate);
     let gate = gate.clone();
@@ -31,7 +30,7 @@ pub fn stripe_router<S: Clone + Send + Sync + 'static>(gate: &Gate) -> Router<S>
 
 async fn take(gate: Gate, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    // Too long, or broken off, where nobody hears the answer.
+    // Too long, or broken off, in which case the client is gone.
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };

@@ -1,5 +1,5 @@
-//! Who called, as the front door of a function tells it: claims that its authorizer has verified,
-//! and the address it saw.
+//! The caller as the function's front door reports it: the claims its authorizer has verified, and
+//! the source address.
 //!
 //! | front door | claims | address |
 //! |---|---|---|
@@ -8,17 +8,17 @@
 //! | HTTP API, JWT | `authorizer.jwt.claims` | `http.sourceIp` |
 //! | HTTP API, Lambda authorizer | `authorizer.lambda` | `http.sourceIp` |
 //! | HTTP API or function URL, IAM | ids in `authorizer.iam` | `http.sourceIp` |
-//! | load balancer | none | the last hop of `X-Forwarded-For`, which it has added itself |
+//! | load balancer | none | the last hop of `X-Forwarded-For`, which it adds itself |
 //!
-//! (All but the header stand in the event's `requestContext`. Of IAM these are claims: `accountId`,
-//! `callerId`, `userArn`, `userId`.)
+//! (All but that header are in the event's `requestContext`. The IAM ids become the claims
+//! `accountId`, `callerId`, `userArn` and `userId`.)
 //!
-//! Only the event is believed, never a header: behind a load balancer or an open function URL the
-//! tenant comes with an API key or a token, or in a header that a trusted proxy in front has set
-//! (`[[identify]] header`, believed if the address here is in `[proxy] trust`).
+//! Only the event is trusted, never a header: behind a load balancer or an open function URL the
+//! tenant comes from an API key or a token, or from a header set by a trusted proxy in front
+//! (`[[identify]] header`, accepted if the address here is in `[proxy] trust`).
 //!
-//! A value is text. Numbers and booleans are written as JSON writes them; what is neither (lists,
-//! objects, null) is no claim. A custom attribute of Cognito has its prefix: `custom:tenant`.
+//! Values are text. Numbers and booleans are written as JSON writes them; anything else (lists,
+//! objects, null) is not a claim. A custom Cognito attribute keeps its prefix: `custom:tenant`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -28,7 +28,7 @@ use lambda_http::request::RequestContext;
 use serde_json::Value;
 use tallygate::middleware::{Claims, Peer};
 
-/// What the front door says of this request's caller. [`run`](crate::run) puts both among the
+/// The front door's view of this request's caller. [`run`](crate::run) puts both values into the
 /// request's extensions, where the layer finds them.
 pub fn caller_of<B>(request: &Request<B>) -> (Claims, Option<Peer>) {
     let Some(context) = request.extensions().get::<RequestContext>() else {
@@ -45,12 +45,12 @@ pub fn caller_of<B>(request: &Request<B>) -> (Claims, Option<Peer>) {
         RequestContext::Alb(_) => (Claims::default(), last_hop(request.headers())),
         _ => (Claims::default(), None),
     };
-    // No front door tells a port, and nothing asks for it.
+    // No front door reports a port, and nothing needs one.
     let peer = address.and_then(|address| address.trim().parse::<IpAddr>().ok());
     (claims, peer.map(|address| Peer(SocketAddr::new(address, 0))))
 }
 
-/// An authorizer has one of these shapes.
+/// Reads the claims from whichever of these shapes the authorizer has.
 fn claims_of(authorizer: &ApiGatewayRequestAuthorizer) -> Claims {
     if let Some(jwt) = &authorizer.jwt {
         return jwt.claims.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -65,8 +65,7 @@ fn claims_of(authorizer: &ApiGatewayRequestAuthorizer) -> Claims {
         let there = named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
         return there.collect();
     }
-    // Cognito's claims are an object of their own among the fields, whose values are flat
-    // elsewhere.
+    // Cognito's claims are an object among the fields; other authorizers have flat fields.
     match authorizer.fields.get("claims") {
         Some(Value::Object(claims)) => claims.iter().filter_map(text).collect(),
         _ => authorizer.fields.iter().filter_map(text).collect(),

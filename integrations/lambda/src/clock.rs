@@ -1,8 +1,8 @@
-//! Time in a process that is frozen between requests.
+//! Clock for a process that is frozen between requests.
 //!
-//! The monotonic clock may stand still while the sandbox is frozen, and a wall clock that is
-//! carried on from it would be late by the freeze. So both are read each time, and what the wall
-//! clock has gained on the monotonic one counts as time that has passed.
+//! The monotonic clock may stop while the sandbox is frozen, and a wall clock derived from it would
+//! lag by the length of the freeze. So both clocks are read each time, and any gain of the wall
+//! clock on the monotonic one counts as elapsed time.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -13,16 +13,16 @@ use tallygate::{Clock, Now};
 /// A clock for [`Gate::builder`](tallygate::Gate::builder)`(..).clock(..)`;
 /// [`builder`](crate::builder) sets it.
 ///
-/// - The wall clock is the system's at each reading: windows turn when they should after a thaw.
-/// - The monotonic clock never falls, and moves on by the larger of what the system's two clocks
-///   say has passed: what was read before a freeze is as old afterwards as it is, and rates have
-///   been refilled. A wall clock that is stepped forward has the same effect as a freeze.
+/// - The wall clock is the system's at each reading: windows turn over on time after a thaw.
+/// - The monotonic clock never goes back, and advances by the larger of the two elapsed times that
+///   the system's clocks report: data read before a freeze has its true age afterwards, and rates
+///   have refilled. Stepping the wall clock forward has the same effect as a freeze.
 #[derive(Debug)]
 pub struct WallClock {
     last: Mutex<Reading>,
 }
 
-/// What the system said, and what was made of it.
+/// The system's readings, and the monotonic time reported from them.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     mono: Instant,
@@ -30,11 +30,11 @@ struct Reading {
     told_ns: u64,
 }
 
-/// Readings begin here, so that "long ago" has room below the first.
+/// Reported time starts here, so that times "long ago" are still positive.
 const BEGIN_NS: u64 = 1 << 62;
 
 impl WallClock {
-    /// A clock that begins now.
+    /// A clock that starts now.
     pub fn new() -> Self {
         let (mono, wall_ms) = system();
         Self { last: Mutex::new(Reading { mono, wall_ms, told_ns: BEGIN_NS }) }
@@ -49,7 +49,7 @@ impl Default for WallClock {
 
 impl Clock for WallClock {
     fn now(&self) -> Now {
-        // Locked before the system is asked, so that readings are in order.
+        // Locked before the system clocks are read, so that readings are in order.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (mono, wall_ms) = system();
         *last = last.at(mono, wall_ms);
@@ -58,7 +58,7 @@ impl Clock for WallClock {
 }
 
 impl Reading {
-    /// The next reading, when the system says this.
+    /// The next reading, given the system's clocks.
     fn at(self, mono: Instant, wall_ms: i64) -> Self {
         let ran = mono.saturating_duration_since(self.mono).as_nanos();
         let ran = u64::try_from(ran).unwrap_or(u64::MAX);

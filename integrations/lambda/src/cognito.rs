@@ -1,15 +1,14 @@
-//! Triggers of a Cognito user pool: a user who has confirmed becomes a tenant, and a token says
-//! what its tenant has bought.
+//! Cognito user pool triggers: creates a tenant for a confirmed user, and puts the tenant's
+//! entitlements into its tokens.
 //!
 //! # Laws
 //!
-//! 1. A login is never blocked: whatever goes wrong (store away or silent, gate not opened, panic,
-//!    an event of another shape), within [`LOGIN_WITHIN`] the event goes back as it came, and the
-//!    token lacks the claims. It is logged, and counted as `tallygate_logins_total`. The first
-//!    event of a process waits for [`OPEN_WITHIN`] more, at most.
-//! 2. A user's tenant is made once, however often Cognito asks.
-//! 3. Of an event nothing is changed but what is said below: groups, roles and other triggers'
-//!    claims pass.
+//! 1. A login is never blocked: on any failure (store away or silent, gate not opened, panic, an
+//!    event of another shape) the event goes back unchanged within [`LOGIN_WITHIN`], and the token
+//!    lacks the claims. The failure is logged, and counted as `tallygate_logins_total`. The first
+//!    event of a process waits at most [`OPEN_WITHIN`] longer.
+//! 2. A user's tenant is created once, however often Cognito asks.
+//! 3. An event is changed only as described below: groups, roles and other triggers' claims pass.
 
 use std::fmt;
 use std::future::Future;
@@ -29,14 +28,14 @@ pub const LOGIN_WITHIN: Duration = Duration::from_secs(1);
 /// How long a confirmation waits for its tenant.
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long the first opening of the gate may keep a process from its first event. It goes on
-/// beside the events after that.
+/// How long the first opening of the gate may delay a process's first event. After that, it
+/// continues in the background.
 pub const OPEN_WITHIN: Duration = Duration::from_millis(1_500);
 
-/// Cognito waits so long for a trigger, and the start of its process is part of that.
+/// Cognito's time limit for a trigger, including the start of its process.
 const COGNITO_WAITS: Duration = Duration::from_secs(5);
 
-/// How much of that is left for starting the process.
+/// The share of that limit reserved for starting the process.
 const START: Duration = Duration::from_millis(500);
 
 const _: () = assert!(
@@ -46,20 +45,20 @@ const _: () = assert!(
     "a process that has just started answers in time",
 );
 
-/// Longest text of features in a token, in bytes: a token travels with each request, and front
+/// Limit on the features text in a token, in bytes: a token travels with each request, and front
 /// doors take 8 to 10 kB of headers.
 const MAX_FEATURES: usize = 2_048;
 
-/// A function that answers the triggers of a user pool.
+/// A function that answers a user pool's triggers.
 ///
 /// | trigger | done |
 /// |---|---|
-/// | post confirmation | the tenant is made, on the default plan, if it is not there |
+/// | post confirmation | the tenant is created on the default plan, if missing |
 /// | pre token generation, V1 | the ID token gets the claims |
 /// | pre token generation, V2 and V3 | the ID token and the access token get them |
-/// | any other | the event goes back as it came |
+/// | any other | the event goes back unchanged |
 ///
-/// The claims are texts: `plan`, `status` (the words of `GET /usage`), and `features` as a JSON
+/// The claims are strings: `plan`, `status` (the words of `GET /usage`), and `features` as a JSON
 /// object (`{"export":true,"seats":5}`). They are as old as the token: the gate itself decides by
 /// the directory, never by them.
 ///
@@ -78,7 +77,7 @@ pub struct Cognito {
     attribute: Arc<str>,
 }
 
-/// The gate, and how to come by it.
+/// The gate, and the function that opens it.
 struct Opening {
     open: Box<dyn Fn() -> Opened + Send + Sync>,
     gate: OnceCell<Gate>,
@@ -87,8 +86,8 @@ struct Opening {
 type Opened = Pin<Box<dyn Future<Output = Result<Gate, Error>> + Send>>;
 
 impl Cognito {
-    /// Over the gate that `open` opens. It is asked again at later events if it fails: a table that
-    /// is away when the function starts keeps nobody from logging in.
+    /// Uses the gate that `open` opens. If that fails, it is retried at later events: a table that
+    /// is unavailable when the function starts does not stop logins.
     pub fn new<O, F, E>(open: O) -> Self
     where
         O: Fn() -> F + Send + Sync + 'static,
@@ -106,15 +105,15 @@ impl Cognito {
     /// Takes the tenant's id from this attribute of the user, instead of `sub`, which makes each
     /// user a tenant of its own.
     ///
-    /// For an attribute such as `custom:tenant`, let no app client write it: what a user can write
-    /// about itself makes it a member of any tenant.
+    /// For an attribute such as `custom:tenant`, no app client may be able to write it: a user who
+    /// can would be able to join any tenant.
     #[must_use]
     pub fn tenant_attribute(self, name: &str) -> Self {
         Self { attribute: name.into(), ..self }
     }
 
-    /// Serves the function's invocations until the process ends. It has no use to flush, and so no
-    /// extension that would keep a login waiting.
+    /// Serves the function's invocations until the process ends. There is no usage to flush, and so
+    /// no extension that would delay a login.
     ///
     /// # Errors
     ///
@@ -135,14 +134,14 @@ impl Cognito {
         Runtime::new(handler).run_concurrent().await
     }
 
-    /// Answers one event, whatever its trigger.
+    /// Answers one event, from any trigger.
     ///
     /// # Errors
     ///
-    /// Of a confirmation alone: the tenant could not be made within [`CONFIRM_WITHIN`]. The user is
-    /// confirmed all the same and may log in; the tenant is made when the trigger comes again (with
-    /// a forgotten password), by a sign-up of yours, or on first sight where the service file says
-    /// `identity.unknown = "create"`.
+    /// For a confirmation only: the tenant could not be created within [`CONFIRM_WITHIN`]. The user
+    /// is confirmed all the same and may log in; the tenant is created when the trigger fires again
+    /// (after a forgotten password), by your own sign-up, or on first sight where the service file
+    /// says `identity.unknown = "create"`.
     pub async fn answer(&self, event: Value) -> Result<Value, Error> {
         let source = event["triggerSource"].as_str().unwrap_or_default();
         if source.starts_with("TokenGeneration_") {
@@ -156,7 +155,7 @@ impl Cognito {
         Ok(event)
     }
 
-    /// The event with its claims, or as it came.
+    /// The event with its claims, or unchanged.
     async fn claimed(&self, mut event: Value) -> Value {
         let (Some(shape), Some(tenant)) = (Shape::of(&event), self.tenant_of(&event)) else {
             tracing::warn!(version = %event["version"], "a login names no tenant");
@@ -206,13 +205,13 @@ impl Opening {
 
 async fn make(opening: &Opening, tenant: &str) -> Result<(), Error> {
     let gate = opening.gate().await?;
-    // One that is there stays as it is, and its history with it.
+    // An existing tenant stays as it is, with its history.
     gate.directory().tenant(tenant).note("confirmed its sign-up with Cognito").save().await?;
     Ok(())
 }
 
-/// Waits so long for this, as a task of its own: its panic is an error here, and a gate that opens
-/// slowly goes on opening when nobody waits any more.
+/// Waits at most this long for the work, run as a task of its own: a panic becomes an error here,
+/// and a gate that is slow to open continues opening after the wait has ended.
 async fn within<T: Send + 'static>(
     most: Duration,
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -224,12 +223,12 @@ async fn within<T: Send + 'static>(
     }
 }
 
-/// Where an event's version has its claims.
+/// The place for the claims in each event version.
 #[derive(Clone, Copy)]
 enum Shape {
-    /// For the ID token alone.
+    /// The ID token only.
     V1,
-    /// V2, and V3 with the same response: for both tokens.
+    /// V2, and V3 with the same response: both tokens.
     V2,
 }
 
@@ -250,7 +249,7 @@ impl Shape {
             Self::V1 => object(response, "claimsOverrideDetails"),
             Self::V2 => object(response, "claimsAndScopeOverrideDetails"),
         };
-        // Cognito takes the user out of its groups where a response with details has none.
+        // If a detailed response has no groups, Cognito removes the user from its groups.
         if groups.is_object() && details.get("groupOverrideDetails").is_none_or(Value::is_null) {
             details.insert("groupOverrideDetails".to_owned(), groups);
         }
@@ -272,7 +271,7 @@ fn add(token: &mut Map<String, Value>, claims: &[(&str, String)]) {
     }
 }
 
-/// The object of this name, which is `null` or not there in an event that nobody has answered.
+/// The object of this name, created if it is missing or `null`, as in an event not answered yet.
 fn object<'a>(of: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
     if !of.get(name).is_some_and(Value::is_object) {
         of.insert(name.to_owned(), json!({}));
@@ -280,7 +279,7 @@ fn object<'a>(of: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String,
     of.get_mut(name).and_then(Value::as_object_mut).expect("made an object above if it was none")
 }
 
-/// All are text, which every front door passes on as it is.
+/// All are strings, which every front door passes on unchanged.
 fn claims(has: &Entitlements) -> Vec<(&'static str, String)> {
     let mut claims = vec![("plan", has.plan.to_string()), ("status", has.status.to_string())];
     let value = |feature: &Feature| match feature {

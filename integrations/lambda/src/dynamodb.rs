@@ -1,14 +1,13 @@
-//! A client of DynamoDB as a function needs it: its settings are the environment that Lambda gives.
+//! A minimal DynamoDB client for Lambda, configured from the environment that Lambda sets.
 //!
-//! `aws-config` looks in more places (profiles, web identities, the metadata of a machine), none of
-//! which a function has, and the SDK's own HTTP client brings HTTP/2, which DynamoDB does not
-//! speak, and reads the system's certificates before its first call. This one is 2 MB smaller
-//! and there at once: HTTP/1.1, TLS by rustls with ring, Mozilla's roots compiled in.
+//! `aws-config` looks in more places (profiles, web identities, instance metadata), none of which
+//! exist in a function, and the SDK's own HTTP client brings HTTP/2, which DynamoDB does not speak,
+//! and reads the system's certificates before its first call. This client is 2 MB smaller and ready
+//! at once: HTTP/1.1, TLS by rustls with ring, Mozilla's roots compiled in.
 //!
-//! It does not promise what it leaves out: no credentials that come another way and are renewed (a
-//! sandbox has its own in its environment; what a Managed Instance has was not tried on AWS), no
-//! key exchange that withstands quantum computers, no roots of your own, no proxy.
-//! [`DynamoDb`](tallygate::store::DynamoDb) takes any client.
+//! Deliberately left out: credentials from other sources that need renewal (a sandbox has its own
+//! in its environment; those of a Managed Instance were not tried on AWS), post-quantum key
+//! exchange, custom roots, proxies. [`DynamoDb`](tallygate::store::DynamoDb) takes any client.
 
 use std::time::Duration;
 
@@ -26,21 +25,21 @@ use hyper_util::client::legacy::connect::HttpConnector as Tcp;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lambda_http::Error;
 
-/// How long a connection may take to be there: a third of what the store gives a call in all, so
-/// that a read has time for two more.
+/// Timeout for opening a connection: a third of the store's total time for a call, so that a read
+/// has time for two more attempts.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
-/// A client with the function's region and the credentials of its role, both from the environment
-/// as Lambda sets it (`AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-/// `AWS_SESSION_TOKEN`). `AWS_ENDPOINT_URL_DYNAMODB` or `AWS_ENDPOINT_URL` says where else the
-/// service is, and `AWS_USE_FIPS_ENDPOINT` and `AWS_USE_DUALSTACK_ENDPOINT` count.
+/// A client with the function's region and its role's credentials, both from the environment that
+/// Lambda sets (`AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`).
+/// `AWS_ENDPOINT_URL_DYNAMODB` or `AWS_ENDPOINT_URL` overrides the endpoint, and
+/// `AWS_USE_FIPS_ENDPOINT` and `AWS_USE_DUALSTACK_ENDPOINT` are honored.
 ///
-/// On a machine of yours, for a program that shares its `main` with a function:
+/// To run a program that shares its `main` with a function on your own machine:
 /// `eval "$(aws configure export-credentials --format env)"`.
 ///
 /// # Errors
 ///
-/// The region or the credentials are not there, or TLS cannot be set up.
+/// The region or the credentials are missing, or TLS cannot be set up.
 pub fn dynamodb_client() -> Result<Client, Error> {
     client(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
@@ -74,7 +73,7 @@ fn client(env: impl Fn(&str) -> Option<String>) -> Result<Client, Error> {
     Ok(Client::from_conf(config.build()))
 }
 
-/// Pooled connections, as the SDK calls them.
+/// Connection pool behind the SDK's connector interface.
 #[derive(Clone, Debug)]
 struct Connections {
     client: legacy::Client<HttpsConnector<Tcp>, SdkBody>,
@@ -86,7 +85,7 @@ fn http() -> Result<SharedHttpClient, Error> {
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_WITHIN));
-    // Named, because the process-wide default panics where two providers are compiled in.
+    // Named explicitly, because the process-wide default panics if two providers are compiled in.
     let provider = rustls::crypto::ring::default_provider();
     let connector = HttpsConnectorBuilder::new()
         .with_provider_and_webpki_roots(provider)?
@@ -94,7 +93,7 @@ fn http() -> Result<SharedHttpClient, Error> {
         .enable_http1()
         .wrap_connector(tcp);
     let client = legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new()) // or idle connections stay for ever
+        .pool_timer(TokioTimer::new()) // without it, idle connections stay open forever
         .build(connector);
     Ok(http_client_fn(move |settings, _| {
         let read_within = settings.read_timeout();
@@ -178,7 +177,7 @@ mod tests {
     async fn it_signs_for_the_role_in_its_region_over_connections_that_stay() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let client = at(&format!("http://{}", listener.local_addr().unwrap()));
-        // One connection, two calls: a second one would wait for ever.
+        // One connection, two calls: a second connection would wait forever.
         let server = std::thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
             let mut heard = [String::new(), String::new()];

@@ -1,6 +1,6 @@
-//! Requests as a front door hands them over. One that makes no URI, or whose body is said to be
-//! base64 and is not, is answered with a 400: what a host, a query or a body holds is up to the
-//! client, and `lambda_http` panics there.
+//! Validates front-door events before `lambda_http` converts them. An event that does not form a
+//! URI, or whose body claims to be base64 and is not, is answered with 400: host, query and body
+//! are under the client's control, and `lambda_http` panics on such input.
 
 use std::task::{Context, Poll};
 
@@ -15,7 +15,7 @@ use lambda_http::{Adapter, Body, LambdaEvent, TransformResponse};
 use tower_service::Service;
 use url::Url;
 
-/// An application of requests, as a service of events.
+/// Adapts a request service to a service of Lambda events.
 #[derive(Clone)]
 pub(crate) struct Events<S>(Adapted<S>);
 
@@ -57,14 +57,14 @@ where
     }
 }
 
-/// Longest URI that `http` takes, in bytes.
+/// Limit of `http` on a URI, in bytes.
 const MAX_URI: usize = 65_534;
 
-/// What a percent-encoded query may grow by where `lambda_http` decodes and encodes it again, as it
-/// does with a load balancer's.
+/// Growth of a percent-encoded query that `lambda_http` decodes and encodes again, as it does with
+/// a load balancer's.
 const ENCODED_AGAIN: usize = 3;
 
-/// Whether `lambda_http` can make a request of it.
+/// Whether `lambda_http` can build a request from this event.
 pub(crate) fn makes_a_request(event: &LambdaRequest) -> bool {
     let (is_base64, body) = match event {
         LambdaRequest::ApiGatewayV2(event) => (event.is_base64_encoded, &event.body),
@@ -76,8 +76,8 @@ pub(crate) fn makes_a_request(event: &LambdaRequest) -> bool {
     body.is_none_or(|body| STANDARD.decode(body).is_ok()) && makes_a_uri(event)
 }
 
-/// Whether it can make a URI of it, which it does in this way: of the scheme, the host and the path
-/// as a URL, then of a query that it does not encode, or of parameters that it does.
+/// Whether `lambda_http` can build a URI from this event. Does the same steps: scheme, host and
+/// path as a URL, then a query that it does not encode, or parameters that it does.
 fn makes_a_uri(event: &LambdaRequest) -> bool {
     let longest = |one: String, other: String| one.len().max(other.len());
     let (headers, domain, stage, path, query, parameters) = match event {
@@ -105,7 +105,7 @@ fn makes_a_uri(event: &LambdaRequest) -> bool {
     let host = text(HOST.as_str()).or(domain.as_deref());
     let scheme = host.and_then(|_| text("x-forwarded-proto")).unwrap_or("https");
     let path = path.as_deref().unwrap_or_default();
-    // A stage of its own may be put before the path: where there is one, both have to do.
+    // `lambda_http` may prepend a stage to the path: if there is one, both forms must be valid.
     let staged = stage.iter().filter(|stage| *stage != "$default").map(|stage| format!("/{stage}"));
     std::iter::once(String::new()).chain(staged).all(|stage| {
         let url = format!("{scheme}://{}{stage}{path}", host.unwrap_or("localhost"));
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// What the function answers, to a request through an HTTP API with this.
+    /// The function's response to a request through an HTTP API with this change.
     async fn answered(change: impl FnOnce(&mut Value)) -> Value {
         let mut event = json!({
             "version": "2.0", "routeKey": "$default", "rawPath": "/a", "rawQueryString": "b=c",
@@ -211,7 +211,7 @@ mod tests {
             });
             serde_json::from_value::<LambdaRequest>(event).unwrap()
         };
-        // What is taken makes a request indeed: `lambda_http` would panic here.
+        // Accepted events really do form a request: `lambda_http` would panic here.
         for (event, makes) in [
             (of_a_load_balancer(16_000), true),
             (of_a_load_balancer(66_000), false),

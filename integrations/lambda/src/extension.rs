@@ -1,8 +1,8 @@
-//! An extension within the function's own process: it registers, and asks for one event after
-//! another ([Extensions API]). The freeze, and the end, wait until it has asked for the next.
+//! In-process Lambda extension: registers, then polls for events one after another ([Extensions
+//! API]). The freeze, and shutdown, wait until it has asked for the next event.
 //!
-//! Over the client that `lambda_runtime` has too. `lambda-extension` would do the same and brings
-//! the servers of the logs and telemetry APIs, which a function pays for with 0.3 MB.
+//! Uses the client that `lambda_runtime` already includes. `lambda-extension` would do the same but
+//! adds servers for the logs and telemetry APIs, which cost a function 0.3 MB.
 //!
 //! [Extensions API]: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
 
@@ -15,10 +15,10 @@ use lambda_runtime_api_client::body::Body;
 use lambda_runtime_api_client::{PooledClient, build_request};
 use serde_json::Value;
 
-/// The header of an extension's own id.
+/// Header with the extension's id.
 const ID: &str = "lambda-extension-identifier";
 
-/// Most bytes of an answer: an event has a few hundred.
+/// Limit on a response, in bytes: an event has a few hundred.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// A registered extension.
@@ -32,7 +32,8 @@ impl Extension {
     ///
     /// # Errors
     ///
-    /// Lambda cannot be reached or says no, as it does where there are no such events.
+    /// Lambda cannot be reached, or rejects the registration, as it does where no such events
+    /// exist.
     ///
     /// # Panics
     ///
@@ -51,8 +52,8 @@ impl Extension {
         Ok(Self { client, id })
     }
 
-    /// The next event: the deadline of an invocation, in milliseconds of Unix time; `None` for one
-    /// of another kind. It may be hours away.
+    /// Waits for the next event, possibly for hours. Returns an invocation's deadline in Unix
+    /// milliseconds, `None` for other events.
     pub(crate) async fn next(&self) -> Result<Option<u64>, Error> {
         let request = build_request()
             .uri("/2020-01-01/extension/event/next")
@@ -64,8 +65,8 @@ impl Extension {
     }
 }
 
-/// An invocation without a deadline must not pass for no invocation: its flush would wait for the
-/// answer to the next.
+/// Fails if an invocation lacks its deadline: treated as no invocation, its flush would wait for
+/// the next answer.
 fn deadline_of(event: &Value) -> Result<Option<u64>, Error> {
     if event["eventType"] != "INVOKE" {
         return Ok(None);
@@ -74,7 +75,7 @@ fn deadline_of(event: &Value) -> Result<Option<u64>, Error> {
     Ok(Some(deadline_ms.ok_or("Lambda told of an invocation without its deadline")?))
 }
 
-/// The id and the body of an answer, read to its end so that its connection is used again.
+/// Id and body of a response. The body is read to its end, so that the connection is reused.
 async fn call(
     client: &PooledClient,
     request: Request<Body>,

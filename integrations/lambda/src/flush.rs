@@ -1,12 +1,13 @@
-//! The flush between the answer and the freeze: an extension within the function's own process.
+//! The flush between answer and freeze, done by an extension in the function's own process.
 //!
-//! Lambda freezes the sandbox when the runtime *and* every extension have asked for the next event.
-//! The runtime asks when it has posted its answer; this extension asks when the flush after that
-//! has ended. So the caller does not wait for the store, and the freeze does.
+//! Lambda freezes the sandbox once the runtime *and* every extension have asked for the next event.
+//! The runtime asks after posting its answer; this extension asks after the flush that follows. So
+//! the freeze waits for the store, and the caller does not.
 //!
-//! A Managed Instance is never frozen, serves several invocations at once, and tells extensions of
-//! none of them: Lambda refuses to register one for `INVOKE` there. The gate's own flusher writes
-//! every `flush.every`, as in a server, and the extension is there for the SIGTERM alone.
+//! A Managed Instance is never frozen, serves several invocations at once, and does not send
+//! invocations to extensions: Lambda refuses to register one for `INVOKE` there. The gate's own
+//! flusher writes every `flush.every`, as in a server, and the extension exists only for the
+//! SIGTERM.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,14 +23,14 @@ use tower_service::Service;
 
 use crate::extension::Extension;
 
-/// So long before the invocation's deadline a flush gives up: past it Lambda kills the process, and
-/// with it what could go with the next flush.
+/// A flush gives up this long before the invocation's deadline: past it Lambda kills the process,
+/// and with it the usage that the next flush could have written.
 const SPARE: Duration = Duration::from_millis(200);
 
 /// The name under which the extension registers.
 const NAME: &str = "tallygate-flush";
 
-/// Says that an invocation has been answered, and how many have not been. Clones share it.
+/// Signals each answered invocation and counts those in flight. Clones share state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answered(Arc<Said>);
 
@@ -39,14 +40,14 @@ struct Said {
     in_flight: watch::Sender<usize>,
 }
 
-/// A runtime's service that says so on every path: answered, failed, dropped.
+/// Wraps a runtime's service to signal the end of each invocation: answered, failed or dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Tell<S> {
     inner: S,
     answered: Answered,
 }
 
-/// See [`Tell`].
+/// The future of [`Tell`].
 #[derive(Debug)]
 pub(crate) struct Telling<F> {
     inner: Pin<Box<F>>,
@@ -56,8 +57,8 @@ pub(crate) struct Telling<F> {
 #[derive(Debug)]
 struct TellOnDrop(Answered);
 
-/// Registers the extension, which must be done before the runtime asks for its first event, and
-/// returns what runs until the process ends.
+/// Registers the extension, which must happen before the runtime asks for its first event. Returns
+/// the loop that runs until the process ends.
 pub(crate) async fn register(
     gate: &Gate,
     answered: &Answered,
@@ -74,8 +75,8 @@ pub(crate) async fn register(
     })
 }
 
-/// Registers an extension that is told of nothing: Lambda sends SIGTERM to functions that have one.
-/// Without it the function serves all the same.
+/// Registers an extension for no events: Lambda sends SIGTERM only to functions with an extension.
+/// If it fails, the function still serves.
 pub(crate) async fn register_for_the_end() -> impl Future<Output = Result<(), Error>> + use<> {
     let extension = Extension::register(NAME, &[]).await;
     async move {
@@ -90,7 +91,7 @@ pub(crate) async fn register_for_the_end() -> impl Future<Output = Result<(), Er
     }
 }
 
-/// Flushes, and leaves to the next flush what the time does not suffice for.
+/// Flushes; usage that does not make the deadline is left to the next flush.
 async fn flush_until(gate: &Gate, deadline_ms: u64) {
     match tokio::time::timeout(left_until(deadline_ms), gate.flush_now()).await {
         Ok(Ok(())) => {}
@@ -99,19 +100,19 @@ async fn flush_until(gate: &Gate, deadline_ms: u64) {
     }
 }
 
-/// How long work may take that must end by itself before this deadline.
+/// Time left for work that must finish before this deadline.
 pub(crate) fn left_until(deadline_ms: u64) -> Duration {
     Duration::from_millis(deadline_ms).saturating_sub(since_1970()).saturating_sub(SPARE)
 }
 
-/// Deadlines are Unix time.
+/// Unix time, as in deadlines.
 #[expect(clippy::disallowed_methods, reason = "Lambda's deadline is the wall clock's")]
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Answered {
-    /// Waits until every invocation has been answered, or for so long.
+    /// Waits until every invocation has been answered, but no longer than `most`.
     pub(crate) async fn idle(&self, most: Duration) {
         let mut in_flight = self.0.in_flight.subscribe();
         if tokio::time::timeout(most, in_flight.wait_for(|n| *n == 0)).await.is_err() {

@@ -2,17 +2,17 @@
 //!
 //! | invoked by | events | answer |
 //! |---|---|---|
-//! | SQS | one in each message's body, also as EventBridge wraps it | `batchItemFailures` |
-//! | EventBridge | the event itself | an error if it may count the next time |
-//! | anybody else | one event, or a list | the same |
+//! | SQS | one per message body, plain or wrapped by EventBridge | `batchItemFailures` |
+//! | EventBridge | the event itself | an error if a retry may count it |
+//! | any other caller | one event, or a list | the same |
 //!
-//! The shapes of an event are those of [`tallygate::ingest`]. For SQS, switch
-//! `ReportBatchItemFailures` on for the event source: only what did not count comes again.
+//! Event formats are those of [`tallygate::ingest`]. For SQS, enable `ReportBatchItemFailures` on
+//! the event source, so that only uncounted messages are redelivered.
 //!
-//! A message is counted by the id of its event, never by the queue's: a redelivery has the same
-//! event, a producer's repeat another message. What can never count is kept as a dead letter
-//! ([`Ingest::dead_letters`](tallygate::ingest::Ingest::dead_letters)) before it is answered; of
-//! SQS it is reported as well, so that the queue's own redrive policy sees it.
+//! A message is counted under its event's id, never the queue's: a redelivery carries the same
+//! event, a producer's repeat is another message. An event that can never count is kept as a dead
+//! letter ([`Ingest::dead_letters`](tallygate::ingest::Ingest::dead_letters)) before it is
+//! answered; for SQS it is also reported as failed, so that the queue's own redrive policy sees it.
 
 use lambda_http::Error;
 use lambda_http::lambda_runtime::{LambdaEvent, Runtime, service_fn};
@@ -40,12 +40,13 @@ pub async fn run_ingest(gate: &Gate) -> Result<(), Error> {
     serve(gate, Runtime::new(handler)).await
 }
 
-/// Counts what one invocation brings, and says what it is to be answered with: for functions that
-/// do more than this.
+/// Counts one invocation's events and returns the value to answer it with. For functions that do
+/// more than this.
 ///
 /// # Errors
 ///
-/// Of an invocation that is no batch of SQS: some of its events may count the next time.
+/// Unless the invocation is an SQS batch: some of its events were not counted, but a retry may
+/// count them.
 pub async fn count(gate: &Gate, payload: &Value) -> Result<Value, Error> {
     if let Some(records) = messages_of(payload) {
         return Ok(json!({ "batchItemFailures": failures(gate, records).await }));
@@ -65,14 +66,14 @@ pub async fn count(gate: &Gate, payload: &Value) -> Result<Value, Error> {
     Ok(Value::Null)
 }
 
-/// The messages of a batch of SQS.
+/// The messages of an SQS batch.
 fn messages_of(payload: &Value) -> Option<&Vec<Value>> {
     let records = payload.get("Records")?.as_array()?;
     let is_sqs = |record: &Value| record["eventSource"] == "aws:sqs";
     records.iter().all(is_sqs).then_some(records)
 }
 
-/// Of a batch of SQS those that did not count.
+/// The messages of an SQS batch that were not counted.
 async fn failures(gate: &Gate, records: &[Value]) -> Vec<Value> {
     let body = |record: &Value| record["body"].as_str().unwrap_or_default().to_owned();
     let bodies: Vec<String> = records.iter().map(body).collect();

@@ -1,4 +1,4 @@
-//! tallygate for AWS Lambda: the same layer as everywhere, and what a function needs besides.
+//! tallygate for AWS Lambda: the same layer as elsewhere, plus what a function needs.
 //!
 //! ```no_run
 //! use lambda_http::{Body, Error, Request, Response, service_fn};
@@ -17,56 +17,56 @@
 //! }
 //! ```
 //!
-//! An axum `Router` with `tallygate_axum::GateLayer` is passed to [`run`] as it is (take
+//! Pass an axum `Router` with `tallygate_axum::GateLayer` to [`run`] as it is (take
 //! `tallygate-axum` with `default-features = false`): extractors and usage routes work the same.
 //!
-//! | what differs on Lambda | what is done here |
+//! | difference on Lambda | handled by |
 //! |---|---|
-//! | the caller was identified before | [`run`] leaves its claims and address in the request |
+//! | the front door has identified the caller | [`run`] puts claims and address in the request |
 //! | the process freezes once it has answered | an extension flushes before the freeze |
-//! | it ends at SIGTERM, or without a word | SIGTERM closes the gate; nothing waits for it |
+//! | it ends at SIGTERM, or without warning | SIGTERM closes the gate; nothing depends on it |
 //! | clocks stop while it is frozen | [`builder`] sets a [`WallClock`], which catches up |
 //!
-//! The claims are what `[[identify]] claim = ".."` of the service file reads.
+//! `[[identify]] claim = ".."` of the service file reads these claims.
 //!
-//! Functions of other kinds, each with its own `run` and with the part of it that stands in a
+//! Other kinds of function, each with its own `run`, and with its core available for use in a
 //! handler of yours:
 //!
 //! | function | invoked by | does |
 //! |---|---|---|
 //! | [`run_ingest`] | SQS, EventBridge | counts usage, each event once |
-//! | [`Cognito`] | a user pool's triggers | makes tenants, puts plan and features into tokens |
+//! | [`Cognito`] | a user pool's triggers | creates tenants, adds plan and features to tokens |
 //! | `run_stripe_webhook` | Stripe, through a front door | moves tenants between plans |
 //! | `run_stripe_report` | a schedule | sends to Stripe what is owed |
 //!
-//! (Those of Stripe with the feature `stripe`.)
+//! (The Stripe functions need the feature `stripe`.)
 //!
 //! With the feature `dynamodb`, `dynamodb_client` is a client of the table for a small binary that
-//! starts quickly: of the SDK it takes what a function needs.
+//! starts quickly: it uses only the parts of the SDK that a function needs.
 //!
 //! # Laws
 //!
-//! 1. The answer never waits for the flush, and the next invocation never begins before it has
-//!    ended or failed.
-//! 2. What a flush could not write stays in memory and goes with the next. A sandbox that ends with
-//!    it unwritten (store away, then no more invocations) loses it: one invocation's use, or as
-//!    many as there were since the store went away.
-//! 3. An invocation that runs into its timeout loses its own use, for Lambda kills the process.
+//! 1. The answer never waits for the flush, and the next invocation never begins before the flush
+//!    has ended or failed.
+//! 2. Usage that a flush could not write stays in memory and goes with the next. A sandbox that
+//!    ends before it is written (store away, then no more invocations) loses it: one invocation's
+//!    usage, or that of every invocation since the store went away.
+//! 3. An invocation that hits its timeout loses its own usage, because Lambda kills the process.
 //!
-//! Sandboxes are many: from 33 on those that lease from one quota share sub-pools of it, as servers
-//! would, so that none pays for the entries of all others.
+//! There are many sandboxes: from 33 on, those that lease from one quota share sub-pools of it, as
+//! servers would, so that none pays for the entries of all the others.
 //!
-//! Not promised: leases of a sandbox that vanished without SIGTERM come back only when somebody
-//! needs their units and has sealed its log.
+//! Not promised: leases of a sandbox that vanished without SIGTERM come back only when another
+//! process needs their units and has sealed its log.
 //!
 //! # Managed Instances
 //!
-//! There an instance serves several invocations at once (`AWS_LAMBDA_MAX_CONCURRENCY`), is never
-//! frozen, and no extension is told of invocations. The same `run` serves there, with tokio's
-//! multi-threaded runtime, and records as a server does: every `flush.every`, which is what an
-//! abrupt death loses in `fast`, and at SIGTERM after the answers that are on their way. No
-//! invocation is killed at its timeout. (Tried against a Runtime API of our own: AWS's emulator
-//! takes one invocation at a time. How long Lambda waits there after SIGTERM is not published.)
+//! A Managed Instance serves several invocations at once (`AWS_LAMBDA_MAX_CONCURRENCY`), is never
+//! frozen, and does not report invocations to extensions. The same `run` serves there, with tokio's
+//! multi-threaded runtime, and records as a server does: every `flush.every`, which is the most an
+//! abrupt death loses in `fast`, and at SIGTERM after the answers in progress. No invocation is
+//! killed at its timeout. (Tried against a Runtime API of our own: AWS's emulator takes one
+//! invocation at a time. How long Lambda waits there after SIGTERM is not published.)
 
 mod caller;
 mod clock;

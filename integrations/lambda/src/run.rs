@@ -1,4 +1,4 @@
-//! Running a function: who called, the flush after each answer, the drain at the end.
+//! Runs a function: identifies the caller, flushes after each answer, drains at the end.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -20,21 +20,21 @@ use crate::clock::WallClock;
 use crate::event::Events;
 use crate::flush::{self, Answered};
 
-/// How long invocations that are at work when a Managed Instance ends may take to be answered.
+/// Time for invocations in flight to be answered when a Managed Instance shuts down.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long an event that has been sent may take to be read.
+/// Time for an event that Lambda has already sent to be read.
 const READ_WITHIN: Duration = Duration::from_millis(100);
 
 /// [`Gate::builder`] with the clock that a function needs.
 ///
-/// A sandbox has no disk of its own that lives on, and many of them share one table: the service
-/// file should say `[store] kind = "dynamodb"` and `[flush] mode = "fast"`. Each invocation ends
-/// with a flush, so that `fast` loses at most what an invocation that is killed had used.
+/// A sandbox has no persistent disk, and many of them share one table: the service file should say
+/// `[store] kind = "dynamodb"` and `[flush] mode = "fast"`. Each invocation ends with a flush, so
+/// `fast` loses at most the usage of an invocation that is killed.
 ///
-/// Sandboxes are many, live shortly, and stand still in between: they cannot tell each other how
-/// many they are. So a rate is leased by the slot unless it says `strict = false`
-/// ([`GateBuilder::strict_rates`]); on a Managed Instance it is shared, as by servers.
+/// Sandboxes are many, short-lived and frozen in between, so they cannot count one another.
+/// Therefore a rate is leased by the slot unless it says `strict = false`
+/// ([`GateBuilder::strict_rates`]); on a Managed Instance it is shared, as among servers.
 pub fn builder(service_file: &str) -> GateBuilder {
     Gate::builder(service_file)
         .clock(WallClock::new())
@@ -42,18 +42,18 @@ pub fn builder(service_file: &str) -> GateBuilder {
 }
 
 /// Serves the function's invocations until the process ends: a service of `http` types, such as an
-/// axum `Router` or a handler of `lambda_http`, with the gate's layer where it belongs in it. It
-/// returns when SIGTERM has closed the gate.
+/// axum `Router` or a `lambda_http` handler, with the gate's layer where it belongs in it. Returns
+/// once SIGTERM has closed the gate.
 ///
 /// # Errors
 ///
 /// The function has SnapStart: every sandbox would be a copy of one process that has its place in
-/// the table. The runtime or extensions API cannot be reached, or what was counted could not be
+/// the table. Or the runtime or extensions API cannot be reached, or the usage counted could not be
 /// written at the end.
 ///
 /// # Panics
 ///
-/// Without the environment of a function (`AWS_LAMBDA_RUNTIME_API` and its like).
+/// Outside a function's environment (without `AWS_LAMBDA_RUNTIME_API` and the like).
 pub async fn run<S, B>(gate: &Gate, app: S) -> Result<(), Error>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -66,8 +66,8 @@ where
 }
 
 /// Runs a function until SIGTERM, flushing after each answer; on a Managed Instance with as many
-/// invocations at once as Lambda says, flushing as a server does. The runtime asks for its first
-/// event when it is first polled, which is after the extension has registered.
+/// concurrent invocations as Lambda allows, flushing as a server does. The runtime asks for its
+/// first event when first polled, which is after the extension has registered.
 pub(crate) async fn serve<S>(gate: &Gate, runtime: Runtime<S>) -> Result<(), Error>
 where
     S: Service<LambdaInvocation, Response = (), Error = Error> + Clone + Send + 'static,
@@ -81,8 +81,8 @@ where
         let extension = flush::register_for_the_end().await;
         let served = async { tokio::try_join!(runtime.run_concurrent(), extension) };
         let served = until_terminated(served).await;
-        // Each is a task of its own, and goes on. One whose event came with the signal is not
-        // counted before it has been read.
+        // Each runs as its own task and continues. One whose event arrived together with the signal
+        // is not counted before it has been read.
         tokio::time::sleep(READ_WITHIN).await;
         answered.idle(ANSWER_WITHIN).await;
         served
@@ -90,13 +90,13 @@ where
         let flushing = flush::register(gate, &answered).await?;
         until_terminated(async { tokio::try_join!(runtime.run(), flushing) }).await
     };
-    // Also where the runtime has failed: what was counted was counted.
+    // Also when the runtime has failed: usage was counted and must be written.
     let closed = gate.close().await;
     served?;
     Ok(closed?)
 }
 
-/// What Lambda says of the process.
+/// The parts of Lambda's environment that matter here.
 #[derive(Default)]
 struct Environment {
     initialization: Option<String>,
@@ -112,7 +112,7 @@ impl Environment {
         }
     }
 
-    /// Whether this is a Managed Instance, which is never frozen and has several invocations at
+    /// Whether this is a Managed Instance, which is never frozen and serves several invocations at
     /// once.
     fn is_managed(&self) -> bool {
         let at_once = self.max_concurrency.as_ref().and_then(|most| most.parse::<u32>().ok());
@@ -121,7 +121,7 @@ impl Environment {
     }
 
     /// A snapshot copies the memory of an open gate, and the copies would write one log: the second
-    /// of them to write finds somebody else's record in its place.
+    /// copy to write finds a foreign record in its place.
     fn refuse_snapshots(&self) -> Result<(), Error> {
         if self.initialization.as_deref() == Some("snap-start") {
             return Err("SnapStart copies an open gate: switch it off for this function".into());
@@ -137,7 +137,7 @@ async fn until_terminated<T>(served: impl Future<Output = Result<T, Error>>) -> 
     }
 }
 
-/// Returns at SIGTERM. Lambda sends it to functions that have an extension, as this one has.
+/// Returns at SIGTERM, which Lambda sends to functions that have an extension, as this one does.
 async fn terminated() {
     #[cfg(unix)]
     if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
@@ -148,8 +148,8 @@ async fn terminated() {
     std::future::pending().await
 }
 
-/// An application as [`run`] calls it: with its caller among the request's extensions, and its
-/// answer in one piece. For tests that hand it recorded events, with
+/// An application as [`run`] calls it: with its caller in the request's extensions, and its
+/// response in one piece. For tests that feed it recorded events, with
 /// [`lambda_http::request::from_str`].
 #[derive(Clone, Debug)]
 pub struct Function<S> {
@@ -157,7 +157,7 @@ pub struct Function<S> {
 }
 
 impl<S> Function<S> {
-    /// Of this application.
+    /// Wraps this application.
     pub fn new(app: S) -> Self {
         Self { app }
     }
@@ -189,15 +189,15 @@ where
         let answered = self.app.call(request);
         Box::pin(async move {
             let response = answered.await?;
-            // As a server does: what HEAD would have got is not asked for.
+            // As in a server, the body that GET would have returned is not read.
             Ok(if is_head { response.map(|_| Full::default()) } else { whole(response).await })
         })
     }
 }
 
-/// Reads the answer to its end, which is where the gate settles it. An answer that breaks off (cut
-/// because its quota is used up, or the handler's stream failed) becomes a 502: a function answers
-/// whole or not at all.
+/// Reads the response to its end, which is where the gate settles it. A response that breaks off
+/// (cut because its quota is used up, or the handler's stream failed) becomes a 502: a function
+/// answers whole or not at all.
 async fn whole<B>(response: Response<B>) -> Response<Full<Bytes>>
 where
     B: http_body::Body<Data = Bytes> + Send,
@@ -206,7 +206,7 @@ where
     let (mut parts, body) = response.into_parts();
     match body.collect().await {
         Ok(body) => {
-            // The front door writes its own.
+            // The front door adds its own.
             parts.headers.remove(CONTENT_LENGTH);
             Response::from_parts(parts, Full::new(body.to_bytes()))
         }

@@ -1,15 +1,15 @@
-//! Billing on Lambda: Stripe's webhook as a function, and the report to Stripe as another that a
-//! schedule invokes (feature `stripe`).
+//! Billing on Lambda: Stripe's webhook as one function, and the report to Stripe as another,
+//! invoked by a schedule (feature `stripe`).
 //!
-//! A sandbox is frozen most of the time, and so is the task that reports in a server: the schedule
-//! takes its place. Functions that only serve an API need no `[stripe]` in their service file, and
-//! no key of Stripe's: usage lies in the table, and the function that reports finds it there.
+//! A sandbox is frozen most of the time, and with it the task that reports in a server: a schedule
+//! takes its place. Functions that only serve an API need no `[stripe]` in their service file and
+//! no Stripe key: usage is in the table, where the reporting function finds it.
 //!
 //! # Laws
 //!
-//! 1. A webhook is judged over the bytes that Stripe sent: a body that the front door has encoded
-//!    is decoded before its signature is looked at, and none is parsed before that.
-//! 2. Both may be invoked twice, at once, or cut off at any line.
+//! 1. A webhook is verified over the bytes that Stripe sent: a body that the front door has encoded
+//!    is decoded before its signature is checked, and none is parsed before that.
+//! 2. Both functions may be invoked twice, concurrently, or cut off at any line.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::flush::left_until;
 use crate::run::{run, serve};
 
 /// Serves a function that takes Stripe's webhooks, until SIGTERM has closed the gate: behind a
-/// function URL, an API Gateway or a load balancer, whatever the path.
+/// function URL, an API Gateway or a load balancer, at any path.
 ///
 /// ```no_run
 /// #[tokio::main]
@@ -36,7 +36,7 @@ use crate::run::{run, serve};
 /// }
 /// ```
 ///
-/// In the function of an axum API it is a route instead: merge `tallygate_axum::stripe_router`.
+/// In the function of an axum API, merge the route `tallygate_axum::stripe_router` instead.
 ///
 /// # Errors
 ///
@@ -54,7 +54,7 @@ pub async fn run_stripe_webhook(gate: &Gate) -> Result<(), Error> {
     run(gate, take).await
 }
 
-/// Takes one webhook: 200 once what it says is durable, 4xx if it is not genuine, 503 if Stripe
+/// Takes one webhook: 200 once its effect is durable, 4xx if it is not genuine, 503 if Stripe
 /// should send it again ([`Gate::stripe_webhook`]). For functions that have other routes.
 ///
 /// ```
@@ -74,12 +74,12 @@ pub async fn run_stripe_webhook(gate: &Gate) -> Result<(), Error> {
 pub async fn stripe_webhook(gate: &Gate, request: &Request<Body>) -> Response<Body> {
     let signature = request.headers().get("stripe-signature");
     let signature = signature.map_or(&b""[..], HeaderValue::as_bytes);
-    // `lambda_http` has decoded what the front door had encoded.
+    // `lambda_http` has undone the front door's encoding.
     response(gate.stripe_webhook(signature, request.body()).await)
 }
 
-/// Serves a function that reports to Stripe whatever invokes it, until SIGTERM has closed the gate.
-/// Let a schedule of EventBridge do so as often as `stripe.report-every` would.
+/// Serves a function that reports to Stripe at every invocation, until SIGTERM has closed the gate.
+/// Let an EventBridge schedule invoke it as often as `stripe.report-every` would.
 ///
 /// ```no_run
 /// #[tokio::main]
@@ -89,8 +89,8 @@ pub async fn stripe_webhook(gate: &Gate, request: &Request<Body>) -> Response<Bo
 /// }
 /// ```
 ///
-/// A report that the function's timeout would cut off ends before it as an error; the next goes on
-/// with what is left.
+/// A report that the function's timeout would cut off fails before that; the next one continues
+/// with the rest.
 ///
 /// # Errors
 ///
@@ -108,17 +108,17 @@ pub async fn run_stripe_report(gate: &Gate) -> Result<(), Error> {
     serve(gate, Runtime::new(handler)).await
 }
 
-/// Sends to Stripe what is owed by now ([`Gate::report_now`]), and says what that was: for
-/// functions that do more than this.
+/// Sends everything owed by now to Stripe ([`Gate::report_now`]), and summarizes it. For functions
+/// that do more than this.
 ///
-/// The answer is `{"sent", "units", "verified", "open", "stopped", "doubtful", "too_old"}`, all
-/// counts; the last three want an operator ([`Gate::audit`] names them), and are logged as an error
-/// as well.
+/// The summary is `{"sent", "units", "verified", "open", "stopped", "doubtful", "too_old"}`, all
+/// counts; the last three need an operator ([`Gate::audit`] lists the entries) and are also logged
+/// as an error.
 ///
 /// # Errors
 ///
-/// Nothing could be sent, or an item could not be looked at to its end: it may succeed the next
-/// time, and Lambda invokes again what a schedule has invoked.
+/// Nothing could be sent, or an item was not finished: a retry may succeed, and Lambda retries
+/// scheduled invocations.
 pub async fn stripe_report(gate: &Gate) -> Result<Value, Error> {
     let Report { sent, units, verified, open, stopped, doubtful, too_old, failed } =
         gate.report_now().await?;
@@ -141,7 +141,7 @@ async fn report_within(gate: &Gate, within: Duration) -> Result<Value, Error> {
     reported.unwrap_or_else(|_| Err("out of time: the next report goes on with it".into()))
 }
 
-/// A reply of the gate as an answer.
+/// The gate's reply as a response.
 fn response(reply: Reply) -> Response<Body> {
     let mut response = Response::new(Body::from(reply.body));
     *response.status_mut() =
@@ -163,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_report_that_has_no_time_left_is_an_error_before_it_is_killed() {
-        // Takes connections, and never answers.
+        // Accepts connections and never answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let home = tempfile::tempdir().unwrap();
         let key = home.path().join("key");

@@ -1,5 +1,5 @@
-//! What a function is invoked with, as a function of bytes: whatever they are, it returns soon. A
-//! fuzz target calls it, and `tests/corpus.rs` calls it with what is kept in `fuzz/seeds/lambda`.
+//! Fuzz entry for a function's events: returns quickly for any input bytes. Called by a fuzz
+//! target, and by `tests/corpus.rs` with the inputs kept in `fuzz/seeds/lambda`.
 
 use std::cell::RefCell;
 
@@ -20,7 +20,7 @@ const PLANS: &str = r#"
     feature.seats = 3
 "#;
 
-/// Calls of one gate: what they leave in its store is let go with it.
+/// Calls per gate. After that the gate is dropped, with its store.
 const CALLS: u32 = 2_000;
 
 thread_local! {
@@ -28,7 +28,7 @@ thread_local! {
         const { RefCell::new(None) };
 }
 
-/// An event as the events of usage, of a user pool's triggers, and of an API's gateway.
+/// Feeds the bytes in as usage events, user pool triggers and API gateway events.
 pub fn events(data: &[u8]) {
     let request = serde_json::from_slice::<LambdaRequest>(data).ok().filter(makes_a_request);
     if let Some(request) = request {

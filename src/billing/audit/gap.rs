@@ -1,4 +1,4 @@
-//! What the audit names: differences, each with its reason.
+//! The audit's findings: differences, each with its reason.
 
 use std::fmt;
 
@@ -13,8 +13,8 @@ pub enum Gap {
         /// Atoms.
         atoms: u64,
     },
-    /// Used on an account, and on no terms: the meter has no `stripe` in the plan file (any more),
-    /// or the tenant is gone.
+    /// Used on an account, but without terms: the meter has no `stripe` in the plan file (any
+    /// more), or the tenant is gone.
     NoTerms {
         /// Atoms.
         atoms: u64,
@@ -34,7 +34,7 @@ pub enum Gap {
         /// Atoms.
         atoms: u64,
     },
-    /// Sent without an answer, or about to be: the outbox finds out.
+    /// Sent without an answer, or about to be: the outbox will resolve it.
     Open {
         /// The entry's number.
         k: u64,
@@ -50,38 +50,38 @@ pub enum Gap {
         /// Why.
         why: Stopped,
     },
-    /// An entry was accepted, and the service's sum does not show it.
+    /// An entry was accepted, but the service's sum does not show it.
     Doubtful {
         /// The entry's number.
         k: u64,
         /// Whole units of the service.
         units: u64,
-        /// What its minute's sum says.
+        /// The sum of its minute.
         sum: i64,
     },
-    /// More was frozen than is owed: what was recorded, or owed, has shrunk.
+    /// More was frozen than is owed: the recorded or owed amount has shrunk.
     Shrunk {
         /// Atoms frozen beyond what is owed.
         atoms: u64,
     },
-    /// The item's own books do not add up: its entries are not what was frozen.
+    /// The item's own books do not add up: its entries do not match the frozen amount.
     Books {
         /// Atoms frozen.
         frozen: u64,
         /// Atoms of its entries.
         entries: u64,
     },
-    /// The service counts something else for this customer and event.
+    /// The service counts a different amount for this customer and event.
     Counted {
         /// Whole units that were accepted, over all of its periods.
         sent: u64,
-        /// Whole units that count there.
+        /// Whole units counted there.
         counted: i64,
     },
 }
 
 impl Gap {
-    /// Whether it goes by itself with the next reports: nobody need do anything.
+    /// Whether it resolves with the next reports, without any action.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Waiting { .. } | Self::Remainder { .. } | Self::Open { .. })
     }

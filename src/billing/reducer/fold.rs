@@ -1,5 +1,5 @@
-//! What decides nothing any more is forgotten, so that a customer with thousands of invoices has no
-//! more facts than one with a few.
+//! Folding: facts that no longer decide anything are forgotten, so that a customer with thousands
+//! of invoices has no more facts than one with a few.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::super::snapshot::InvoiceStage;
 use super::{Facts, Invoice};
 
-/// How many closed invoices, ended subscriptions and detached payment methods are kept: those that
-/// events may still be under way about.
+/// How many closed invoices, ended subscriptions and detached payment methods are kept, since
+/// events about them may still be under way.
 pub(crate) const KEPT: usize = 64;
 
-/// How many of one kind there may be before they are folded: not at every event.
+/// How many of one kind trigger a fold, so that not every event does.
 const FOLD_AT: usize = 3 * KEPT;
 
-/// Up to which second some of each may have been folded away, by when they were made; 0 for none.
+/// Latest creation second of those that may have been folded away, per kind; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Folded {
     pub(super) invoices_s: i64,
@@ -24,13 +24,13 @@ pub(super) struct Folded {
 }
 
 impl Facts {
-    /// Whether there is so much that it is to be folded.
+    /// Whether there are enough facts to fold.
     pub(crate) fn is_large(&self) -> bool {
         let sizes = [self.invoices.len(), self.subscriptions.len(), self.methods.len()];
         sizes.into_iter().any(|size| size > FOLD_AT) || self.prices.len() > 4 * FOLD_AT
     }
 
-    /// Forgets what decides nothing any more, but for the newest [`KEPT`] of each kind. `pending`
+    /// Forgets what no longer decides anything, except the newest [`KEPT`] of each kind. `pending`
     /// names the lines of top-ups that are still to be granted.
     pub(crate) fn fold(&mut self, pending: &BTreeSet<String>) {
         self.fold_invoices(pending);
@@ -55,7 +55,7 @@ impl Facts {
     }
 
     fn fold_invoices(&mut self, pending: &BTreeSet<String>) {
-        // Of each subscription that goes on: the newest invoice, and the first failure of the open
+        // Of each continuing subscription: the newest invoice, and the first failure of the open
         // ones. Both decide.
         let mut newest = BTreeMap::<&str, (i64, &str)>::new();
         let mut first = BTreeMap::<&str, (i64, &str)>::new();
@@ -87,7 +87,7 @@ impl Facts {
     }
 }
 
-/// Whether what was made at this second may have been folded away.
+/// Whether an object created at this second may have been folded away.
 pub(super) fn was_folded(made_s: i64, folded_s: i64) -> bool {
     folded_s > 0 && made_s <= folded_s
 }

@@ -1,7 +1,7 @@
-//! Every call of Stripe that is made, in the spelling of async-stripe's request builders.
+//! Every Stripe call in use, spelled with async-stripe's request builders.
 //!
-//! Only method, path, query and form are theirs: what goes with a call, how it is repeated and what
-//! its answer means is decided here (docs/billing.md, "What of async-stripe is used").
+//! They supply only method, path, query and form: headers, repeats and the meaning of answers are
+//! decided here (docs/billing.md, "What of async-stripe is used").
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -22,20 +22,20 @@ use stripe_product::price::{ListPrice, RetrievePrice};
 
 use crate::billing::sink::{MeterEvent, SinkError, Sum};
 
-/// Objects of a page: as many as Stripe gives.
+/// Objects per page: Stripe's maximum.
 const PAGE: i64 = 100;
 
-/// Of an id that is none, as many characters are shown.
+/// Most characters shown of an invalid id.
 const MAX_SHOWN: usize = 64;
 
-/// Under what a tenant or a lookup key is noted with what is made at Stripe.
+/// Metadata key under which a tenant or a lookup key is noted on objects created at Stripe.
 const NOTE: &str = "tallygate";
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct ApiCall {
     pub(super) method: Method,
-    /// With the query, if there is one.
+    /// With the query, if any.
     pub(super) path: String,
     /// Empty for none.
     pub(super) form: String,
@@ -53,7 +53,7 @@ impl ApiCall {
         Self::of(&request)
     }
 
-    /// The cheapest question there is, for the clock in its answer's head.
+    /// The cheapest question, for the clock in the response headers.
     pub(super) fn one_meter() -> Self {
         Self::of(&ListBillingMeter::new().limit(1))
     }
@@ -77,7 +77,7 @@ impl ApiCall {
         Ok(Self::of(&RetrieveSubscription::new(checked(id)?)))
     }
 
-    /// Ended ones too.
+    /// Including ended ones.
     pub(super) fn subscriptions(customer: &str) -> Self {
         let all = ListSubscriptionStatus::All;
         Self::of(&ListSubscription::new().customer(customer).status(all).limit(PAGE))
@@ -99,7 +99,7 @@ impl ApiCall {
         Ok(Self::of(&CancelSubscription::new(checked(id)?)))
     }
 
-    /// The id may be one that the seller chose: Stripe's old plans are prices under their own ids.
+    /// The id may be seller-chosen: Stripe's old plans are prices under their own ids.
     pub(super) fn price(id: &str) -> Result<Self, SinkError> {
         Ok(Self::of(&RetrievePrice::new(escaped(id)?)))
     }
@@ -128,7 +128,7 @@ impl ApiCall {
         Self::of(&CreateCustomer::new().metadata(note(tenant)).name(name))
     }
 
-    /// Spelled here: async-stripe knows nothing of `/v2`.
+    /// Spelled out: async-stripe does not cover `/v2`.
     pub(super) fn thin_event(id: &str) -> Result<Self, SinkError> {
         Ok(Self::get(format!("/v2/core/events/{}", checked(id)?)))
     }
@@ -145,7 +145,7 @@ impl ApiCall {
             StripeMethod::Delete => Method::DELETE,
         };
         let mut path = format!("/v1{path}");
-        // One without parameters is `Some("")`.
+        // A call without parameters has `Some("")`.
         if let Some(query) = query.filter(|query| !query.is_empty()) {
             path = format!("{path}?{query}");
         }
@@ -157,8 +157,8 @@ fn note(value: &str) -> HashMap<String, String> {
     HashMap::from([(NOTE.to_owned(), value.to_owned())])
 }
 
-/// An id that Stripe made, as a path's segment: the builders put ids into paths as they are, and
-/// this one came from outside.
+/// A Stripe-made id as a path segment: the builders put ids into paths unescaped, and this one came
+/// from outside.
 fn checked(id: &str) -> Result<&str, SinkError> {
     if id.is_empty() || !id.bytes().all(plain) {
         return Err(no_id(id));
@@ -166,9 +166,9 @@ fn checked(id: &str) -> Result<&str, SinkError> {
     Ok(id)
 }
 
-/// An id that a person may have chosen, as a path's segment.
+/// A possibly human-chosen id as a path segment.
 fn escaped(id: &str) -> Result<String, SinkError> {
-    // Servers read `.` and `..` as steps, escaped too; without an id it were the list.
+    // Servers read `.` and `..` as steps, even escaped; without an id it would be the list.
     if id.bytes().all(|byte| byte == b'.') {
         return Err(no_id(id));
     }

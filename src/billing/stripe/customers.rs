@@ -1,8 +1,9 @@
-//! Customers, prices and subscriptions at Stripe: what webhooks and the link to a customer need.
+//! Customers, prices and subscriptions at Stripe, for webhooks and for linking customers.
 //!
-//! What is made is looked for first, and made under an idempotency key that follows from what it is
-//! for and the hour: two processes that make it at once, and one that makes it again after a lost
-//! answer, make one. The hour, because Stripe replays an answer for a day, also a 500.
+//! Before an object is created it is searched for, and creation carries an idempotency key derived
+//! from its purpose and the hour: two processes that create it at once, or one that repeats it
+//! after a lost answer, create one object. The hour, because Stripe replays an answer for a day,
+//! even a 500.
 
 use serde_json::Value;
 
@@ -12,20 +13,20 @@ use super::{Stripe, no_date};
 use crate::billing::sink::SinkError;
 use crate::billing::snapshot::LineSeen;
 
-/// Pages of an invoice's lines that are read, of 100 each: Stripe takes 250 items on an invoice.
+/// Most pages of an invoice's lines read, of 100 each: Stripe takes 250 items on an invoice.
 const MAX_LINE_PAGES: usize = 20;
 
-/// A subscription as it was told, and Stripe's second of that.
+/// A subscription as returned, and Stripe's time of the answer in seconds.
 pub(crate) type Dated = (Value, i64);
 
 impl Stripe {
-    /// A subscription as it is now; `None` if there is none.
+    /// The current subscription; `None` if there is none.
     pub(crate) async fn subscription(&self, id: &str) -> Result<Option<Dated>, SinkError> {
         let answer = self.inner.find(&ApiCall::subscription(id)?).await?;
         answer.map(dated).transpose()
     }
 
-    /// A customer's subscriptions as they are now, ended ones too: the newest 100.
+    /// A customer's current subscriptions, including ended ones: the newest 100.
     pub(crate) async fn subscriptions(&self, customer: &str) -> Result<Vec<Dated>, SinkError> {
         let answer = self.inner.ask(&ApiCall::subscriptions(customer)).await?;
         let at_s = answer.date_s.ok_or_else(no_date)?;
@@ -33,9 +34,8 @@ impl Stripe {
         Ok(list.into_iter().map(|subscription| (subscription, at_s)).collect())
     }
 
-    /// Subscribes a customer to the price of this lookup key, to be paid with this method: the
-    /// subscription that is made, or was made within this hour. Whether there is one already, the
-    /// caller has looked.
+    /// Subscribes a customer to the price of this lookup key, to be paid with this method: returns
+    /// the subscription created now or within this hour. The caller has checked that none exists.
     pub(crate) async fn subscribe(
         &self,
         customer: &str,
@@ -51,7 +51,7 @@ impl Stripe {
         made(self.inner.http.post_once(&call, &key).await).and_then(dated)
     }
 
-    /// Cancels a subscription now: as it is then; `None` if there is none that could be canceled.
+    /// Cancels a subscription now and returns its new state; `None` if there is none to cancel.
     pub(crate) async fn cancel(&self, id: &str) -> Result<Option<Dated>, SinkError> {
         match self.inner.http.ask(&ApiCall::cancel(id)?).await {
             Called::Answer(answer) if answer.status == 404 => Ok(None),
@@ -59,7 +59,7 @@ impl Stripe {
         }
     }
 
-    /// A price's lookup key; empty for a price without, or that is not there.
+    /// A price's lookup key; empty for a price without one, or a missing price.
     pub(crate) async fn lookup_key(&self, price: &str) -> Result<(String, i64), SinkError> {
         let found = self.inner.find(&ApiCall::price(price)?).await?;
         let Some((price, at_s)) = found.map(dated).transpose()? else {
@@ -68,13 +68,13 @@ impl Stripe {
         Ok((price["lookup_key"].as_str().unwrap_or_default().to_owned(), at_s))
     }
 
-    /// An invoice as it is now; `None` if there is none.
+    /// The current invoice; `None` if there is none.
     pub(crate) async fn invoice(&self, id: &str) -> Result<Option<Dated>, SinkError> {
         let answer = self.inner.find(&ApiCall::invoice(id)?).await?;
         answer.map(dated).transpose()
     }
 
-    /// All lines of an invoice that sell something, and Stripe's second of the last page.
+    /// All lines of an invoice that sell something, and Stripe's time of the last page in seconds.
     pub(crate) async fn lines(&self, invoice: &str) -> Result<(Vec<LineSeen>, i64), SinkError> {
         let mut lines = Vec::new();
         let mut call = ApiCall::lines(invoice, None)?;
@@ -93,7 +93,7 @@ impl Stripe {
         Err(SinkError(format!("the invoice {invoice} has more lines than are read")))
     }
 
-    /// The identifiers that a meter's error report names. Stripe gives samples, not all.
+    /// The identifiers in a meter's error report. Stripe gives samples, not all.
     pub(crate) async fn rejected(&self, event: &str) -> Result<Vec<String>, SinkError> {
         let answer = self.inner.find(&ApiCall::thin_event(event)?).await?;
         let Some(HttpResponse { body, .. }) = answer else { return Ok(Vec::new()) };
@@ -105,8 +105,8 @@ impl Stripe {
         Ok(samples.filter_map(identifier).collect())
     }
 
-    /// The customer that was made for this tenant, or a new one. Stripe's search lags by a minute
-    /// at most, which the idempotency key covers.
+    /// The customer created for this tenant, or a new one. Stripe's search lags by a minute at
+    /// most, which the idempotency key covers.
     pub(crate) async fn customer_for(&self, tenant: &str, name: &str) -> Result<String, SinkError> {
         let found = self.inner.ask(&ApiCall::customers_of(tenant)).await?;
         if let Some(id) = found.body["data"][0]["id"].as_str() {
@@ -120,7 +120,7 @@ impl Stripe {
     }
 }
 
-/// What was made, if it was.
+/// The created object, if it was created.
 fn made(called: Called) -> Result<HttpResponse, SinkError> {
     match called {
         Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => Ok(answer),

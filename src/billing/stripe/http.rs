@@ -1,6 +1,7 @@
-//! Calls to Stripe's API: one pooled client, own repeats, and answers that keep what matters.
+//! HTTP calls to Stripe's API: one pooled client, our own repeats, and answers reduced to what
+//! matters.
 //!
-//! Nothing of a key is ever in an error, in `Debug` or in a log.
+//! No part of a key is ever in an error, in `Debug` or in a log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +22,14 @@ use super::calls::ApiCall;
 use super::pace::RequestPace;
 use crate::config::Secret;
 
-/// The version of Stripe's API whose shapes are read here. Named, so that the account's default
-/// does not change them.
+/// The version of Stripe's API whose shapes are read here. Sent explicitly, so that the account's
+/// default does not change them.
 const VERSION: &str = "2026-08-26.dahlia";
 
-/// Where meter events go: they have a pace of their own.
+/// Path of meter events, which have their own rate.
 pub(super) const EVENTS: &str = "/v1/billing/meter_events";
 
-/// Largest answer that is read: a page of 100 objects is far below it.
+/// Largest answer read: a page of 100 objects is far below it.
 const MAX_BODY: usize = 4 << 20;
 
 /// Longest one attempt may take.
@@ -37,16 +38,16 @@ const ATTEMPT: Duration = Duration::from_secs(20);
 /// Most attempts of one call.
 const ATTEMPTS: u32 = 4;
 
-/// Pause before the second attempt; doubled for each further one, then by half at random.
+/// Pause before the second attempt; doubled for each further one, with jitter down to half.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Longest pause that is waited out, whatever `Retry-After` says: the next run comes anyway.
+/// Longest pause waited out, whatever `Retry-After` says: the next run comes anyway.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// Idle connections that are kept: as many as calls are under way at most.
+/// Idle connections kept: as many as there are calls under way at most.
 const IDLE: usize = super::MOST_AT_ONCE;
 
-/// Of an error's words as many as are kept.
+/// Most characters kept of an error's message.
 const MAX_WORDS: usize = 300;
 
 /// See the [module](self).
@@ -57,21 +58,21 @@ pub(super) struct Http {
     paces: Paces,
 }
 
-/// How fast calls may follow each other. Stripe counts meter events apart from all else in live
-/// mode, and with all else in test mode.
+/// Rates of calls. Stripe counts meter events separately in live mode, and together with all other
+/// calls in test mode.
 pub(super) struct Paces {
     pub(super) events: Arc<RequestPace>,
     pub(super) others: Arc<RequestPace>,
 }
 
-/// What an idempotency key stands for.
+/// Scope of an idempotency key.
 #[derive(Clone, Copy)]
 enum IdempotencyKey<'a> {
     OfAttempt(&'a str),
     OfCall(&'a str),
 }
 
-/// An answer that was read to its end.
+/// A complete answer.
 #[derive(Debug)]
 pub(super) struct HttpResponse {
     pub(super) status: StatusCode,
@@ -82,7 +83,7 @@ pub(super) struct HttpResponse {
     pub(super) retry_after: Option<Duration>,
 }
 
-/// What a call came to.
+/// The result of a call.
 #[derive(Debug)]
 pub(super) enum Called {
     Answer(HttpResponse),
@@ -94,7 +95,7 @@ impl Http {
     pub(super) fn new(key: &Secret, base: &str, paces: Paces) -> Result<Self, StripeError> {
         let base: Uri = base.parse().map_err(|_| StripeError::Base)?;
         let secure = base.scheme_str() == Some("https");
-        // A key never crosses a network in the clear: plain HTTP is for a simulator beside us.
+        // A key never crosses a network in the clear: plain HTTP is for a local simulator.
         let beside = matches!(base.host(), Some("127.0.0.1" | "localhost" | "[::1]"));
         if base.authority().is_none() || !(secure || beside) {
             return Err(StripeError::Base);
@@ -102,7 +103,7 @@ impl Http {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
             .map_err(|_| StripeError::Key("it holds characters that no key has"))?;
         authorization.set_sensitive(true);
-        // Named, because the process-wide default panics where two providers are compiled in.
+        // Explicit, because the process-wide default panics where two providers are compiled in.
         let provider = rustls::crypto::ring::default_provider();
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(provider)
@@ -112,26 +113,26 @@ impl Http {
             .build();
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE)
-            // It would repeat a call whose connection was just closed: repeats are ours.
+            // The client would repeat a call whose connection was just closed: repeats are ours.
             .retry_canceled_requests(false)
             .build(connector);
         Ok(Self { client, base, authorization, paces })
     }
 
-    /// For what reads, and for what is as harmless twice.
+    /// For calls that read, or are otherwise harmless when repeated.
     pub(super) async fn ask(&self, call: &ApiCall) -> Called {
         self.call(call, None).await
     }
 
-    /// `key` goes along as the idempotency key, with a part that is new in every attempt: Stripe
-    /// replays the first answer to a key for a day, also a 500. For what its own identifier makes
-    /// harmless twice.
+    /// Sends `key` as the idempotency key, with a part that is new in every attempt: Stripe replays
+    /// the first answer to a key for a day, even a 500. For calls that their own identifier makes
+    /// harmless to repeat.
     pub(super) async fn post(&self, call: &ApiCall, key: &str) -> Called {
         self.call(call, Some(IdempotencyKey::OfAttempt(key))).await
     }
 
-    /// `key` is the idempotency key of every attempt: for what must not be made twice and has no
-    /// identifier of ours.
+    /// Uses `key` as the idempotency key of every attempt: for objects that must not be created
+    /// twice and have no identifier of ours.
     pub(super) async fn post_once(&self, call: &ApiCall, key: &str) -> Called {
         self.call(call, Some(IdempotencyKey::OfCall(key))).await
     }
@@ -211,16 +212,17 @@ impl HttpResponse {
         }
     }
 
-    /// Whether the same call may fare better. Stripe's own word counts before the status.
+    /// Whether a repeat of the call may succeed. Stripe's own advice takes precedence over the
+    /// status.
     pub(super) fn is_temporary(&self) -> bool {
         let by_status = self.status.is_server_error()
             || matches!(self.status.as_u16(), 409 | 429)
-            // A cut-off answer, or a proxy's: no word of Stripe's.
+            // A cut-off answer, or a proxy's: not from Stripe.
             || (self.status.is_success() && self.body.is_null());
         self.should_retry.unwrap_or(by_status)
     }
 
-    /// The error's words, short.
+    /// The error's message, shortened.
     pub(super) fn words(&self) -> String {
         let error = &self.body["error"];
         let part = |name: &str| error[name].as_str().unwrap_or_default();
@@ -234,7 +236,7 @@ impl HttpResponse {
 }
 
 impl Paces {
-    /// One pace for all calls.
+    /// One rate for all calls.
     pub(super) fn shared(calls_per_s: u32) -> Self {
         let pace = Arc::new(RequestPace::new(calls_per_s));
         Self { events: pace.clone(), others: pace }
@@ -246,7 +248,7 @@ impl Paces {
     }
 }
 
-/// Between half of it and all of it.
+/// A random pause between half and all of it.
 fn jittered(pause: Duration) -> Duration {
     let part = u32::try_from(random() % 500).unwrap_or(0);
     pause * (500 + part) / 1_000
@@ -257,7 +259,7 @@ fn random() -> u64 {
     crate::random::u64().unwrap_or_default()
 }
 
-/// An error with its causes: the client's own says no more than "client error".
+/// An error with its causes: the client's own message is just "client error".
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,10 +1,10 @@
 //! Stripe as a [`BillingSink`]: meter events, their sums, and its clock.
 //!
-//! "An event already exists with identifier" counts as delivered: it is what a repeat of ours is
-//! answered. A call is repeated only while Stripe lets it (409, 429, 5xx, no answer,
-//! or `Stripe-Should-Retry: true`), with jitter, after `Retry-After`; every attempt has an
-//! idempotency key of its own, because Stripe replays a key's first answer, also a 500: the
-//! identifier is what makes repeats harmless.
+//! "An event already exists with identifier" counts as delivered: it is the answer to our own
+//! repeat. A call is repeated only while Stripe allows it (409, 429, 5xx, no answer, or
+//! `Stripe-Should-Retry: true`), with jitter, after `Retry-After`; every attempt has an idempotency
+//! key of its own, because Stripe replays a key's first answer, even a 500: the identifier is what
+//! makes repeats harmless.
 //!
 //! Live keys are refused unless the mode says live, and test keys unless it says test.
 
@@ -25,53 +25,53 @@ use calls::ApiCall;
 pub(crate) use customers::Dated;
 use http::{Called, Http, HttpResponse, Paces};
 
-/// Meter events a second in live mode: with what a schedule may make up for, below the 1,000 that
-/// Stripe takes of them there.
+/// Meter events a second in live mode: including the catch-up burst of the schedule, below the
+/// 1,000 that Stripe accepts there.
 const LIVE_EVENTS: u32 = 900;
 
 /// Other calls a second; in test mode, where Stripe counts them together, all calls: below the 25
-/// that it takes of an endpoint, and of all of a sandbox.
+/// that it accepts per endpoint, and per sandbox.
 const CALLS: u32 = 20;
 
-/// For how long a call is reckoned to be under way: as many as begin in that time are, at once.
+/// Assumed duration of a call: as many calls run at once as begin in that time.
 const UNDER_WAY_MS: u32 = 300;
 
-/// Calls under way at once: fewest, for a Stripe that is slow, and most.
+/// Calls under way at once: the minimum, for a slow Stripe, and the maximum.
 const FEWEST_AT_ONCE: usize = 16;
 const MOST_AT_ONCE: usize = 256;
 
-/// Pages of meters that are read to find one by its event name.
+/// Most pages of meters read to find one by its event name.
 const MAX_PAGES: usize = 20;
 
-/// How Stripe's answer to a repeated identifier begins.
+/// Prefix of Stripe's answer to a repeated identifier.
 const ALREADY: &str = "An event already exists with identifier";
 
 /// Why Stripe cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StripeError {
-    /// The key cannot be used. Why, without any of it.
+    /// The key cannot be used. With the reason, but no part of the key.
     #[error("the Stripe key: {0}")]
     Key(&'static str),
-    /// The base is no `https` URL, nor one of this machine.
+    /// The base is neither an `https` URL nor one on this machine.
     #[error("Stripe's base must be an https URL, or http on this machine's loopback")]
     Base,
-    /// No TLS.
+    /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls,
 }
 
-/// What is set up.
+/// Settings of a Stripe account.
 #[derive(Clone, Debug)]
 pub(crate) struct StripeSettings {
     /// The secret key, or a restricted one that may write meter events and read meters.
     pub key: Secret,
-    /// Whose keys are taken.
+    /// The mode whose keys are accepted.
     pub mode: StripeMode,
-    /// Names the Stripe account in identifiers; to be kept for good.
+    /// Name of the Stripe account in identifiers; never to be changed.
     pub account: String,
-    /// Where Stripe is: its own address, or a simulator's `http://127.0.0.1:P`.
+    /// Base URL of Stripe: its own address, or a simulator's `http://127.0.0.1:P`.
     pub base: String,
-    /// Most calls a second, meter events included; `None` for what Stripe takes in this mode.
+    /// Most calls a second, meter events included; `None` for Stripe's limits in this mode.
     pub calls_per_s: Option<u32>,
 }
 
@@ -86,16 +86,16 @@ struct ClientInner {
     account: String,
     at_once: usize,
     /// Ids of meters by their event name, until the next [`BillingSink::time`]: an event counts in
-    /// the one that was active when it came, and that can be deactivated and replaced.
+    /// the meter that was active on arrival, and that can be deactivated and replaced.
     meters: Mutex<HashMap<String, Vec<String>>>,
 }
 
 impl Stripe {
-    /// Sets it up. Nothing is asked yet.
+    /// Sets up the client. Sends nothing yet.
     ///
     /// # Errors
     ///
-    /// If the key is of another mode, or none; if the base is not to be trusted with it.
+    /// If the key is of another mode, or not a key; if the base is not trustworthy.
     pub(crate) fn new(settings: StripeSettings) -> Result<Self, StripeError> {
         let StripeSettings { key, mode, account, base, calls_per_s } = settings;
         check_mode(key.expose(), mode)?;
@@ -178,7 +178,7 @@ impl ClientInner {
         }
     }
 
-    /// The same, of something that may not be there.
+    /// The same, for an object that may be missing.
     async fn find(&self, call: &ApiCall) -> Result<Option<HttpResponse>, SinkError> {
         match self.http.ask(call).await {
             Called::Answer(answer) if answer.status == 200 && !answer.body.is_null() => {
@@ -190,7 +190,7 @@ impl ClientInner {
         }
     }
 
-    /// The ids of all meters that have had this event name, of which one is active at a time.
+    /// The ids of all meters that have had this event name; at most one is active at a time.
     async fn meters_of(&self, event: &str) -> Result<Vec<String>, SinkError> {
         if let Some(ids) = self.meters().get(event).cloned() {
             return Ok(ids);
@@ -222,7 +222,7 @@ impl ClientInner {
     }
 }
 
-/// How many calls are under way when they begin at this rate.
+/// How many calls are under way at once at this rate.
 fn at_once(calls_per_s: u32) -> usize {
     let under_way = calls_per_s.saturating_mul(UNDER_WAY_MS) / 1_000;
     usize::try_from(under_way).unwrap_or(MOST_AT_ONCE).clamp(FEWEST_AT_ONCE, MOST_AT_ONCE)
@@ -232,20 +232,20 @@ fn no_date() -> SinkError {
     SinkError("an answer without a date".to_owned())
 }
 
-/// What an answer says about an event.
+/// The delivery result of an answer.
 fn judge(answer: &HttpResponse) -> Delivery {
     let status = answer.status.as_u16();
     match status {
         200 if !answer.body.is_null() => Delivery::Delivered,
         400 if answer.message().starts_with(ALREADY) => Delivery::Delivered,
-        // The key, not the event: to be put right without an operator's word on each entry.
+        // A problem of the key, not the event: fixed without an operator's decision on each entry.
         401 | 403 => Delivery::Unknown(answer.words()),
         400..500 if !answer.is_temporary() => Delivery::Refused(answer.words()),
         _ => Delivery::Unknown(answer.words()),
     }
 }
 
-/// A whole number, whether it is written `5` or `5.0`. Digits only, never through a float.
+/// A whole number, written `5` or `5.0`. Digits only, never through a float.
 fn whole(value: &Value) -> Option<i64> {
     let text = value.as_number()?.to_string();
     let (whole, part) = text.split_once('.').unwrap_or((&text, ""));

@@ -1,13 +1,13 @@
-//! When the next call may go out: a schedule, not a tick, so that a busy machine loses no turns.
+//! Rate limiting of calls: a schedule, not a tick, so that a busy machine loses no turns.
 //!
-//! Within any span of `t` go `t` times the rate, and what [`SLACK`] holds.
+//! Within any span of `t` at most `t` times the rate go out, plus what [`SLACK`] holds.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How far the schedule may lie behind: what was missed within it is made up for at once. The rates
+/// How far the schedule may fall behind: turns missed within it are made up for at once. The rates
 /// leave room for a twentieth more in a second.
 const SLACK: Duration = Duration::from_millis(50);
 
@@ -15,7 +15,7 @@ const SLACK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct RequestPace {
     every: Duration,
-    /// When the next turn is.
+    /// Time of the next turn.
     next: Mutex<Option<Instant>>,
 }
 
@@ -25,7 +25,7 @@ impl RequestPace {
         Self { every: Duration::from_secs(1) / calls_per_s.max(1), next: Mutex::default() }
     }
 
-    /// Returns when it is this call's turn. A turn that nobody waits for any more is lost.
+    /// Returns when it is this call's turn. An abandoned turn is lost.
     pub(super) async fn turn(&self) {
         let turn = self.take(Instant::now());
         tokio::time::sleep_until(turn).await;
@@ -50,7 +50,7 @@ mod tests {
         let begun = Instant::now();
         let mut turns = Vec::new();
         for n in 0..5_000_u64 {
-            // A machine that stands still for a while, again and again.
+            // A machine that stalls for a while, repeatedly.
             if n % 700 == 0 {
                 tokio::time::advance(Duration::from_millis(n % 400)).await;
             }
@@ -69,7 +69,7 @@ mod tests {
         let pace = RequestPace::new(1_000);
         let begun = Instant::now();
         for _ in 0..100 {
-            // 40 ms in which nobody asks, then 100 calls.
+            // 40 ms without a call, then 100 calls.
             tokio::time::advance(Duration::from_millis(40)).await;
             for _ in 0..100 {
                 pace.turn().await;

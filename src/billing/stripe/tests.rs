@@ -1,5 +1,5 @@
-//! Tests of the sink: its rules by hand, its calls against `stripe-sim`, and whether Stripe's own
-//! stripe-mock takes them.
+//! Tests of the sink: its rules by hand, its calls against `stripe-sim`, and acceptance of the
+//! calls by Stripe's own stripe-mock.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -230,7 +230,7 @@ async fn a_meter_is_found_behind_a_hundred_others() {
         let meter = format!("display_name=x&event_name=m{n}&default_aggregation[formula]=sum");
         by_hand.post(&form("/v1/billing/meters", &meter), &format!("m{n}")).await;
     }
-    // The first one made is on the second page.
+    // The first one created is on the second page.
     assert_eq!(stripe.sum(minute()).await, Ok(0));
 }
 
@@ -389,7 +389,7 @@ fn of_an_event_it_is_stripe_alone_that_says_what_became_of_it() {
     };
     let judged = |status| judge(&answer(status, json!({ "error": { "message": "no" } })));
     assert_eq!(judged(200), Delivery::Delivered);
-    // A proxy's, in no words of Stripe's.
+    // From a proxy, without Stripe's error format.
     assert!(matches!(judge(&answer(200, serde_json::Value::Null)), Delivery::Unknown(_)));
     for status in [401, 403, 409, 429, 500, 503] {
         assert!(matches!(judged(status), Delivery::Unknown(_)), "{status}");
@@ -407,8 +407,7 @@ async fn what_stripe_does_not_have_is_nothing_and_no_error() {
     assert_eq!(stripe.cancel("sub_gone").await, Ok(None));
 }
 
-/// Every call there is; one that is not in this list, in the test below and in `wire_tests.rs`
-/// fails.
+/// Every call in use; one that is missing here, in the test below or in `wire_tests.rs` fails.
 const CALLS_MADE: [&str; 14] = [
     "cancel",
     "customers_of",
@@ -432,10 +431,10 @@ fn every_call_is_one_that_stripes_own_mock_was_asked() {
     let of = names.captures_iter(include_str!("calls.rs"));
     let mut made: std::collections::BTreeSet<&str> =
         of.map(|found| found.get(1).unwrap().as_str()).collect();
-    // The mock has nothing of /v2: stripe-sim has its published shape.
+    // The mock does not cover /v2: stripe-sim has its published shape.
     assert!(made.remove("thin_event") && made.remove("get"));
     assert_eq!(made.into_iter().collect::<Vec<_>>(), CALLS_MADE);
-    // And none is spelled elsewhere; the path of meter events is compared with.
+    // And none is spelled elsewhere; the path of meter events is only compared.
     let elsewhere = [include_str!("mod.rs"), include_str!("customers.rs"), include_str!("http.rs")];
     let spelled: usize = elsewhere.iter().map(|source| source.matches("\"/v").count()).sum();
     assert_eq!(spelled, 1);
@@ -467,10 +466,10 @@ async fn stripes_own_mock_takes_every_call() {
         time = stripe.time().await;
     }
     let sent = stripe.send(usage("a")).await;
-    // The one meter that it knows.
+    // The one meter that the mock has.
     let event = "test-meter-event-name".to_owned();
     let sum = stripe.sum(Sum { event, ..minute() }).await;
-    // What it knows is fixed; that it takes the calls is what counts.
+    // Its data is fixed; what matters is that it accepts the calls.
     let customer = stripe.customer_for("0123", "acme").await;
     let list = stripe.subscriptions("cus_1").await;
     let made = stripe.subscribe("cus_1", "payg_monthly", "pm_1").await;
@@ -493,7 +492,7 @@ async fn stripes_own_mock_takes_every_call() {
     assert_eq!((sent, sum), (Delivery::Delivered, Ok(25)));
 }
 
-/// Every event so far, newest first, each through the door: signed, verified, read, reduced.
+/// Every event so far, newest first, each through the full path: signed, verified, read, reduced.
 async fn reduced(sim: &Sim, by_hand: &Http) -> (Facts, PlanState) {
     let call = ApiCall::get("/v1/events?limit=100".to_owned());
     let Called::Answer(list) = by_hand.ask(&call).await else { panic!("silence") };

@@ -1,4 +1,4 @@
-//! What a socket at Stripe's end sees of each call: method, path, query, form and headers.
+//! Stripe calls as seen on the wire: method, path, query, form and headers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,8 +17,8 @@ struct Arrived {
     body: String,
 }
 
-/// A Stripe that notes what arrives. Each list has one object and a second page; of customers
-/// there are none.
+/// A Stripe that records requests. Each list has one object and a second page; there are no
+/// customers.
 async fn listener() -> (Stripe, Arc<Mutex<Vec<Arrived>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -78,7 +78,7 @@ fn meaning(text: &str) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.replace("[]", "[0]"), value.into_owned())).collect()
 }
 
-/// Everything that is asked of Stripe, with values that must be escaped.
+/// Makes every call, with values that need escaping.
 async fn every_call(stripe: &Stripe) {
     let event = MeterEvent {
         identifier: "tg_1-a".to_owned(),
@@ -103,7 +103,7 @@ async fn every_call(stripe: &Stripe) {
     stripe.customer_for("0123", "Café & Söhne +1 100% [x]=#\"<'\n").await.unwrap();
 }
 
-/// What [`every_call`] is to send: first line and form.
+/// Expected requests of [`every_call`]: first line and form.
 const SENT: [(&str, &str); 16] = [
     (
         "POST /v1/billing/meter_events",
@@ -135,7 +135,7 @@ const SENT: [(&str, &str); 16] = [
     ("GET /v1/customers/search?query=metadata%5B%27tallygate%27%5D%3A%270123%27", ""),
 ];
 
-/// And what it ends with.
+/// And its last request.
 const SENT_LAST: (&str, &str) = (
     "POST /v1/customers",
     "metadata%5Btallygate%5D=0123\
@@ -155,7 +155,7 @@ async fn every_call_says_what_it_has_always_said() {
         };
         assert_eq!(parts(&arrived.line), parts(line));
         assert_eq!(meaning(&arrived.body), meaning(form), "{line}");
-        // An empty query is none.
+        // No empty query.
         assert!(!arrived.line.ends_with('?'), "{}", arrived.line);
         let header = |name: &str| arrived.headers.get(name).map(String::as_str);
         assert_eq!(header("stripe-version"), Some("2026-08-26.dahlia"), "{line}");
@@ -165,7 +165,7 @@ async fn every_call_says_what_it_has_always_said() {
         let key = match line {
             "POST /v1/subscriptions" => Some("tg_subscribe_cus_1_x_1_492708"),
             "POST /v1/customers" => Some("tg_customer_0123_492708"),
-            // Its identifier, and a part of the attempt's own.
+            // Its identifier, and a part that is new in every attempt.
             "POST /v1/billing/meter_events" => {
                 assert!(header("idempotency-key").unwrap().starts_with("tg_1-a-"));
                 header("idempotency-key")

@@ -1,4 +1,4 @@
-//! Keys that tokens are verified with, each pinned to one algorithm.
+//! Verification keys of tokens, each pinned to one algorithm.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,11 +11,11 @@ use super::JwtError;
 
 /// Most keys of one issuer: real ones have two or three.
 const MAX_KEYS: usize = 64;
-/// Most keys that are tried for a token without a `kid`: each costs a signature.
+/// Most keys tried for a token without a `kid`: each costs a signature check.
 const MAX_TRIES: usize = 4;
 /// Fewest bytes of a shared secret (RFC 7518 section 3.2).
 const MIN_SECRET: usize = 32;
-/// Fewest and most bytes of an RSA modulus: 2,048 bits (RFC 7518 section 3.3), and what still is
+/// Fewest and most bytes of an RSA modulus: 2,048 bits (RFC 7518 section 3.3), and a size still
 /// verified in microseconds.
 const MODULUS: std::ops::RangeInclusive<usize> = 256..=1_024;
 
@@ -29,7 +29,7 @@ struct VerifyingKey {
 }
 
 impl KeySet {
-    /// Knows no key yet.
+    /// An empty set.
     pub(super) fn empty() -> Self {
         Self(Vec::new())
     }
@@ -46,8 +46,8 @@ impl KeySet {
         Ok(Self(vec![VerifyingKey { kid: None, algorithm: Algorithm::HS256, key }]))
     }
 
-    /// The keys of a JWKS (RFC 7517) that are for signatures of a kind known here. Others are
-    /// passed over, as section 5 says; none at all is an error.
+    /// The keys of a JWKS (RFC 7517) that are for signatures of a supported kind. Others are
+    /// skipped, as section 5 says; none at all is an error.
     pub(super) fn parse(jwks: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Document {
@@ -104,7 +104,7 @@ impl VerifyingKey {
             Algorithm::RS256 => "RS256",
             Algorithm::ES256 => "ES256",
             Algorithm::EdDSA => "EdDSA",
-            // No key is made for any other.
+            // No key has any other algorithm.
             _ => "",
         }
     }
@@ -157,7 +157,7 @@ impl Jwk {
             _ => return None,
         };
         let key = VerifyingKey { kid: self.kid, algorithm, key };
-        // A key that says it is for another algorithm is for no other than that.
+        // A key that names another algorithm is for that one only.
         self.alg.is_none_or(|alg| alg == key.alg()).then_some(key)
     }
 }

@@ -1,10 +1,11 @@
 //! JWTs as credentials (RFC 7519): verified here, synchronously, against keys in memory.
 //!
-//! - A key is for one algorithm. The token's `alg` chooses nothing: it must be its key's. So `none`
-//!   has no key, and an RSA public key never verifies an HMAC.
-//! - `exp`, `iss` and `aud` must be there and right; `nbf` is heeded; [`LEEWAY`] is granted for
+//! - A key is for one algorithm. The token's `alg` chooses nothing: it must match its key's. So
+//!   `none` has no key, and an RSA public key never verifies an HMAC.
+//! - `exp`, `iss` and `aud` must be present and right; `nbf` is respected; [`LEEWAY`] is granted
+//!   for
 //!   skewed clocks. A `crit` header is refused (RFC 7515 section 4.1.11: we know no extension).
-//! - The signature is checked before a claim is believed, by the RustCrypto backend of
+//! - The signature is checked before any claim is trusted, by the RustCrypto backend of
 //!   `jsonwebtoken` called directly. Its process-wide default, which panics when two backends are
 //!   compiled in, is never touched.
 
@@ -26,18 +27,18 @@ mod source;
 use keys::KeySet;
 pub(crate) use source::Jwks;
 
-/// What clocks of issuer and host may differ by.
+/// Largest difference between the clocks of issuer and host.
 pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
 
-/// Longest user id that is believed.
+/// Longest user id accepted.
 const MAX_USER: usize = 1_024;
 
-/// What a token must say, and where it names tenant and user.
+/// Requirements on a token, and its claims for tenant and user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenRules {
     /// `iss` must be this.
     pub issuer: String,
-    /// `aud` must have one of these; if there are none, no token is for us.
+    /// `aud` must contain one of these; an empty list accepts no token.
     pub audience: Vec<String>,
     /// The claim with the tenant's outer id, text or a whole number.
     pub tenant: String,
@@ -58,19 +59,19 @@ enum KeySource {
     Jwks(Arc<Jwks>),
 }
 
-/// A token that is true.
+/// A valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verified {
     /// The tenant's outer id.
     pub tenant: String,
     /// The user.
     pub user: Option<String>,
-    /// Until when it may be taken from a cache, Unix milliseconds.
+    /// How long it may be cached, Unix milliseconds.
     pub until_ms: i64,
 }
 
 impl Verified {
-    /// The caller it names.
+    /// The caller named by the token.
     pub(crate) fn caller(self) -> Caller {
         let caller = Caller::new(self.tenant);
         match self.user {
@@ -80,35 +81,35 @@ impl Verified {
     }
 }
 
-/// Why a token is refused, in the order in which it is checked: a later one came further.
+/// Reasons to refuse a token, in the order of the checks: a later one means it came further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum JwtError {
-    /// No JWT, or one with a critical extension.
+    /// Not a JWT, or one with a critical extension.
     #[error("the token is no JWT that can be read here")]
     Malformed,
-    /// No key has this `kid`: the issuer may have a new one, and a refresh was asked for.
+    /// No key has this `kid`: the issuer may have a new one, and a refresh was requested.
     #[error("the token's key is not known")]
     UnknownKey,
     /// The key is for another algorithm.
     #[error("the token's algorithm is not its key's")]
     Algorithm,
-    /// The signature is false.
+    /// The signature does not match.
     #[error("the token's signature is false")]
     Signature,
-    /// Of another issuer.
+    /// The token is from another issuer.
     #[error("the token is of another issuer")]
     Issuer,
-    /// For another audience.
+    /// The token is for another audience.
     #[error("the token is for another audience")]
     Audience,
     /// No `exp`, or it has passed.
     #[error("the token has expired, or never would")]
     Expired,
-    /// `nbf` is to come.
+    /// `nbf` is in the future.
     #[error("the token does not hold yet")]
     NotYet,
-    /// It names no tenant, or something that is no tenant id.
+    /// It names no tenant, or an invalid tenant id.
     #[error("the token names no tenant")]
     NoTenant,
 }
@@ -125,7 +126,7 @@ impl Verifier {
         Self { claims: Arc::new(claims), keys: KeySource::Jwks(jwks) }
     }
 
-    /// Where the keys come from, if they are to be refreshed.
+    /// The key source, if it needs refreshing.
     pub(crate) fn source(&self) -> Option<&Arc<Jwks>> {
         match &self.keys {
             KeySource::Secret(_) => None,
@@ -196,7 +197,7 @@ impl TokenRules {
     }
 }
 
-/// A JOSE header; what else it says is not needed.
+/// A JOSE header; other fields are ignored.
 #[derive(Deserialize)]
 struct Header {
     alg: String,

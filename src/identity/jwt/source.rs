@@ -1,8 +1,8 @@
-//! Where an issuer's public keys come from: a JWKS in a file or behind a URL.
+//! Sources of an issuer's public keys: a JWKS in a file or behind a URL.
 //!
 //! Nothing here runs by itself. The owner calls [`Jwks::refresh`] on an interval and whenever
-//! [`Jwks::wanted`] says that a token came with a key nobody knows; it is tried at most once in
-//! [`Jwks::PAUSE`]. Keys stay as they are when a refresh fails.
+//! [`Jwks::wanted`] reports a token with an unknown key; at most once per [`Jwks::PAUSE`] takes
+//! effect. A failed refresh leaves the keys as they are.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,9 +22,9 @@ use super::keys::KeySet;
 use crate::clock::Now;
 use crate::text_file::{self, OffRuntime};
 
-/// Largest JWKS that is read.
+/// Largest JWKS read.
 const MAX_BODY: usize = 1024 * 1024;
-/// Longest a URL may take, connection and body together.
+/// Longest fetch from a URL, connection and body together.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An issuer's public keys, as last read.
@@ -32,9 +32,9 @@ pub(crate) struct Jwks {
     place: JwksLocation,
     keys: ArcSwap<KeySet>,
     wanted: Notify,
-    /// Monotonic nanoseconds of the last try; 0 is never.
+    /// Monotonic nanoseconds of the last try; 0: never.
     tried_ns: AtomicU64,
-    /// Reads the file, where they are in one.
+    /// Reads the file, if the keys are in one.
     files: OffRuntime,
 }
 
@@ -43,7 +43,7 @@ enum JwksLocation {
     Url(Uri),
 }
 
-/// Why keys could not be read. Those known before stay.
+/// Keys could not be read. Known ones stay in use.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("JWKS {place}: {message}")]
 pub(crate) struct JwksError {
@@ -55,8 +55,8 @@ impl Jwks {
     /// Shortest time between two tries: invented keys cannot make us flood the issuer.
     pub(crate) const PAUSE: Duration = Duration::from_secs(60);
 
-    /// Keys from a URL (`https://..`, or `http://..` where the network is trusted) or a file's
-    /// path. None are known before the first refresh.
+    /// Keys from a URL (`https://..`, or `http://..` where the network is trusted) or a file path.
+    /// There are none before the first refresh.
     pub(crate) fn new(place: &str) -> Result<Self, JwksError> {
         let url = place.starts_with("https://") || place.starts_with("http://");
         let place = match (url, place.parse::<Uri>()) {
@@ -76,7 +76,7 @@ impl Jwks {
         })
     }
 
-    /// Reads the keys again. `Ok(false)`: nothing was done, the last try is less than
+    /// Reads the keys again. `Ok(false)`: nothing was done, because the last try is less than
     /// [`Self::PAUSE`] ago.
     pub(crate) async fn refresh(&self, now: Now) -> Result<bool, JwksError> {
         let last = self.tried_ns.load(Ordering::Relaxed);
@@ -96,7 +96,7 @@ impl Jwks {
         }
     }
 
-    /// Waits until a token has come whose key is not known.
+    /// Waits until a token with an unknown key arrives.
     pub(crate) async fn wanted(&self) {
         self.wanted.notified().await;
     }
@@ -149,9 +149,9 @@ impl std::fmt::Display for JwksLocation {
     }
 }
 
-/// One GET, no redirects. A connection for each: it happens a few times an hour.
+/// One GET, no redirects. A new connection each time: it happens a few times an hour.
 async fn fetch(uri: Uri) -> Result<Vec<u8>, String> {
-    // Named, because the process-wide default panics where two providers are compiled in.
+    // Explicit, because the process-wide default panics where two providers are compiled in.
     let provider = rustls::crypto::ring::default_provider();
     let connector = HttpsConnectorBuilder::new()
         .with_provider_and_webpki_roots(provider)
@@ -168,7 +168,7 @@ async fn fetch(uri: Uri) -> Result<Vec<u8>, String> {
     Ok(body.map_err(|e| e.to_string())?.to_bytes().to_vec())
 }
 
-/// An error with its causes: the client's own says no more than "client error".
+/// An error with its causes: the client's own message is just "client error".
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,5 +1,5 @@
-//! Real tokens of each algorithm, and every way in which one can be false. The keys in `testdata`
-//! were made for these tests and sign nothing else.
+//! Real tokens of each algorithm, and every kind of invalid one. The keys in `testdata` were made
+//! for these tests and sign nothing else.
 
 use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -38,7 +38,7 @@ fn payload() -> Value {
     })
 }
 
-/// Signs with a key, whatever the header says.
+/// Signs with a key, regardless of the header.
 fn sign(header: &Value, payload: &Value, algorithm: Algorithm, key: &EncodingKey) -> String {
     let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
     let signed = format!("{}.{}", part(header), part(payload));
@@ -109,7 +109,7 @@ async fn the_token_chooses_no_algorithm() {
         assert_eq!(refused(&verifier, &unsigned), JwtError::Algorithm, "{alg}");
         assert_eq!(refused(&shared(), &unsigned), JwtError::Algorithm, "{alg}");
     }
-    // A key for encryption, and a shared secret from the network, are no keys.
+    // A key for encryption, or a shared secret from the network, is not accepted.
     for kid in ["enc", "oct", "new"] {
         let token = rs256(json!({"alg": "RS256", "kid": kid}), payload());
         assert_eq!(refused(&verifier, &token), JwtError::UnknownKey, "{kid}");

@@ -1,4 +1,4 @@
-//! What the audit asks of the ledger: all that the logs say.
+//! Ledger contents for the audit.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use crate::quota::lease::Writer;
 use crate::quota::pool::PoolId;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// All that the logs say, for the audit.
+/// Everything in the logs, for the audit.
 pub(crate) struct Examined {
     pub(crate) uses: Vec<PeriodUse>,
     pub(crate) pools: HashMap<PoolId, HashMap<u128, PoolRow>>,
@@ -19,8 +19,8 @@ pub(crate) struct Examined {
 }
 
 impl Ledger {
-    /// Use by period, read from every log's first slot, whatever memory holds; and the pools'
-    /// rows. A log that cannot be read to its end is read as far as that goes, and named.
+    /// Usage by period, read from every log's first slot regardless of what is in memory, and the
+    /// pools' rows. A log that cannot be read to its end is read as far as possible, and named.
     pub(crate) async fn examine(&self, now_ms: i64) -> Result<Examined, StoreError> {
         let (fold, mut broken) = (Mutex::new(Fold::default()), Vec::new());
         let mut pools = HashMap::<PoolId, HashMap<u128, PoolRow>>::new();

@@ -1,4 +1,4 @@
-//! Ends every log there is: after a table was restored, no writer of before writes on.
+//! Seals every log: after a table was restored, no earlier writer may continue.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -9,11 +9,12 @@ use crate::quota::lease::Writer;
 use crate::quota::pool::PoolId;
 use crate::store::{StoreError, StoreErrorKind, Written, until_known};
 
-/// How often a log is read to its end anew because it had grown meanwhile: nobody should write.
+/// Limit on rereading a log because it grew meanwhile: no process should be writing.
 const TRIES: usize = 3;
 
 impl Ledger {
-    /// Ends every log with a seal. Returns how many had none, and every pool that a log names.
+    /// Seals every log. Returns the number of logs that were unsealed, and every pool named in a
+    /// log.
     pub(crate) async fn seal_all(
         &self,
         now_ms: i64,
@@ -26,7 +27,7 @@ impl Ledger {
         Ok((sealed, pools))
     }
 
-    /// Ends one log. False: it had ended before.
+    /// Seals one log. Returns false if it was sealed already.
     async fn seal(
         &self,
         writer: &Writer,

@@ -1,4 +1,4 @@
-//! governor over a cell that comes as an argument, at a time that comes as an argument.
+//! governor over a cell and a time that are passed as arguments.
 
 use std::cell::Cell as ThreadCell;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ impl std::hash::Hash for Bucket {
     }
 }
 
-/// governor's state store, over the cell that comes as the key.
+/// governor's state store, over the cell passed as the key.
 pub(super) struct InCell;
 
 impl StateStore for InCell {

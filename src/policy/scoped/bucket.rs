@@ -1,9 +1,9 @@
-//! A bucket within a tenant, over changes of its rate: what is missing from its burst stays missing
-//! in units, as it does in a tenant's own buckets.
+//! A bucket within a tenant, across changes of its rate: what is missing from its burst stays
+//! missing in units, as in a tenant's own buckets.
 //!
-//! It has no sheet to be carried from, so it knows the rule that it was filled under, and whoever
-//! comes with another one moves it. What belongs to an older rule never mints: it is charged at
-//! the rate in force, and not given back.
+//! No sheet carries it over, so it keeps the rule it was filled under, and the first request with
+//! another rule converts it. What belongs to an older rule never mints: it is charged at the rate
+//! in force, and not given back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,16 +15,16 @@ use crate::policy::bucket::{Bucket, BucketRule, Level, Pace};
 #[derive(Debug)]
 pub(crate) struct ScopedBucket {
     bucket: Bucket,
-    /// The pace of the rule that it was filled under.
+    /// The pace of the rule it was filled under.
     interval_ns: AtomicU64,
     whole_interval_ns: AtomicU64,
     grain: AtomicU64,
-    /// One at a time moves it to another rule.
+    /// Held while it is converted to another rule.
     moving: Mutex<()>,
 }
 
 impl ScopedBucket {
-    /// A full one.
+    /// A full bucket.
     pub(super) fn new(rule: &BucketRule) -> Self {
         let Pace { interval_ns, whole_interval_ns, grain } = rule.pace();
         Self {
@@ -36,7 +36,7 @@ impl ScopedBucket {
         }
     }
 
-    /// The bucket as this rule has it.
+    /// The bucket, converted to this rule.
     #[inline]
     pub(crate) fn under(&self, rule: &BucketRule, now_ns: u64) -> &Bucket {
         if !self.is_under(rule) {
@@ -45,8 +45,8 @@ impl ScopedBucket {
         &self.bucket
     }
 
-    /// How it stands by this rule. To look moves nothing: a response may come long after its rule
-    /// was followed by another.
+    /// Its level under this rule. Reading converts nothing: a response may come long after its rule
+    /// was replaced.
     pub(crate) fn level(&self, rule: &BucketRule, now_ns: u64) -> Level {
         if self.is_under(rule) {
             return rule.level(&self.bucket, now_ns);
@@ -63,13 +63,13 @@ impl ScopedBucket {
         }
     }
 
-    /// Charges `n` atoms that were learned late, under whatever rule they were asked for.
+    /// Charges `n` atoms learned late, whatever rule they were asked for under.
     pub(crate) fn charge(&self, n: u64, now: Now) {
         let Pace { interval_ns, grain, .. } = self.pace();
         self.bucket.charge(interval_ns, n.div_ceil(grain), now.mono_ns);
     }
 
-    /// Whether all of its burst is there: one that is forgotten before would be full too early.
+    /// Whether its whole burst is available: dropped earlier, it would be full too early.
     pub(super) fn is_full(&self, now_ns: u64) -> bool {
         self.bucket.is_full(now_ns)
     }
@@ -146,11 +146,11 @@ mod tests {
         let slow = BucketRule::new(10, Duration::from_secs(3_600), 10);
         let bucket = ScopedBucket::new(&fast);
         assert!(take(&bucket, &fast, 10, at(0)));
-        // All is there again when the rate changes, and is taken again.
+        // All of it is available again when the rate changes, and is taken again.
         assert!(take(&bucket, &slow, 10, at(SECOND)));
         bucket.give_back(&fast, 10, at(0), at(SECOND));
         assert!(!take(&bucket, &slow, 1, at(SECOND)), "what was replenished went to others");
-        // A number that is learned late costs what it costs now.
+        // A number learned late costs what it costs now.
         bucket.charge(10, at(SECOND));
         assert!(!take(&bucket, &slow, 1, at(3_600 * SECOND)));
     }

@@ -1,5 +1,5 @@
-//! What a lease asks of its pool, by what it knows: to make it, to take of it, to look again, or to
-//! have units looked for where a pool is split. The rest of the machine is in `cold.rs`.
+//! Chooses a lease's next call to its pool: create it, take from it, read it, or seek units in a
+//! split pool. The rest of the state machine is in `cold.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,12 +10,12 @@ use crate::quota::pool::{self, Entry, PoolId, Terms, View};
 use crate::quota::subpool::{self, Want};
 use crate::store::{Key, Write};
 
-/// A pool is not made later than this after its window's end, 35 days: not long after it may have
-/// been there, full of use, and be deleted. Till then events may come that lie in it.
+/// A pool is created at the latest 35 days after its window's end: usage events for the window may
+/// arrive until then. Soon after, a pool full of use may have existed and been deleted.
 pub(super) const MAKE_WITHIN_MS: i64 = 35 * 86_400_000;
 
-/// How long a refusal is believed before the pool is asked again, at least and at most: a tenant
-/// over its limit must not cost a call per request.
+/// How long a refusal stands before the pool is asked again, minimum and maximum: a tenant over its
+/// limit must not cost a call per request.
 const REFUSED_NS: std::ops::Range<u64> = 1_000_000_000..3_000_000_000;
 
 /// Numbers lease operations: unique in this process, and so under its incarnation.
@@ -28,15 +28,15 @@ pub(crate) enum LeaseCall {
     Look(Key),
     /// A conditional write, to be repeated as it is until its outcome is known.
     Write(Write),
-    /// Writes that no entry of ours is in: to be begun anew after any failure.
+    /// Writes that carry no entry of ours: restarted after any failure.
     Seek(Seek),
 }
 
-/// To look for units where they may be: in the root, and in its sub-pools.
+/// A search for units in the root and in its sub-pools.
 #[derive(Clone, Debug)]
 pub(crate) struct Seek {
     pub(crate) pool: PoolId,
-    /// The item that is answered with: a sub-pool, or the root.
+    /// The item returned as the answer: a sub-pool, or the root.
     pub(crate) shard: Option<u16>,
     pub(crate) want: Want,
 }
@@ -45,15 +45,15 @@ pub(crate) struct Seek {
 pub(super) enum Op {
     Look,
     Seek,
-    /// Makes the pool and takes; or takes. Carries our entry as it will be.
+    /// Creates the pool and takes, or just takes. Carries our entry as it will be.
     Take(Entry),
     Give(Entry),
-    /// The last one: what was used is spent, the entry is gone.
+    /// The final write: used units become spent, the entry is removed.
     Fold,
     Relimit,
-    /// Takes what is owed, free or not.
+    /// Takes what is owed, whether it is free or not.
     Charge(Entry),
-    /// Pays of what is owed.
+    /// Pays part of what is owed.
     Pay(Entry),
 }
 
@@ -72,13 +72,13 @@ impl Lease {
             self.refuse(cold, now);
             return None;
         }
-        // Of a limit that has no units nothing is taken: it is there where there is a debt.
+        // Nothing is taken from a limit of 0: its pool exists only where there is a debt.
         let is_empty = cold.terms.limit == 0 && cold.view.is_none() && cold.shard.is_none();
         if cold.unseen || is_empty && !cold.debts.absent {
             return Some((Op::Look, LeaseCall::Look(key())));
         }
-        // Late use of a narrow quota is owed before it has asked for any: it is taken in leases
-        // while there is some, and charged once there is not.
+        // Late use of a narrow quota is owed before the quota has asked for any units: it is taken
+        // in leases while units last, and charged after that.
         let is_there = cold.view.map_or(!is_empty, |view| view.free > 0);
         let is_taken = self.pool.scope != 0 && is_there;
         if !is_taken && let Some(next) = self.ask_debt(cold, writer) {
@@ -120,7 +120,7 @@ impl Lease {
         if !self.is_short(cold, now) {
             return None;
         }
-        // There are units that only the ceiling keeps from being served: no call, a record.
+        // The ceiling alone keeps units here from being served: that takes a record, not a call.
         let ask = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
         let unused = cold.held().saturating_sub(self.used(cold));
         if cold.held() > cold.bound() && unused >= ask.max(cold.granted / 4).max(1) {
@@ -129,7 +129,7 @@ impl Lease {
         }
         let more = if has_too_much { 0 } else { self.size(cold, view.free) };
         if more == 0 && cold.held() > cold.bound() && unused >= ask {
-            cold.ceiling.wanted = true; // the pool has no more, and what is here will do
+            cold.ceiling.wanted = true; // the pool has no more, and what is here is enough
             return None;
         }
         let is_thin = || subpool::is_thin(view.free, cold.share, self.wish(cold));
@@ -149,7 +149,7 @@ impl Lease {
         Some((Op::Take(entry), LeaseCall::Write(write)))
     }
 
-    /// To look for units in the root and in sub-pools before believing that there are none.
+    /// Looks for units in the root and the sub-pools before concluding that there are none.
     fn seek(&self, cold: &Cold, is_over: bool) -> (Op, LeaseCall) {
         let want = Want {
             need: self.missing(),
@@ -160,7 +160,7 @@ impl Lease {
         (Op::Seek, LeaseCall::Seek(Seek { pool: self.pool.clone(), shard: cold.shard, want }))
     }
 
-    /// The item that its entry is in.
+    /// The key of the item that holds its entry.
     pub(super) fn key(&self, shard: Option<u16>, writer: &Writer) -> Key {
         self.pool.key_of(&writer.space, shard)
     }
@@ -170,8 +170,8 @@ impl Lease {
         let wanted = self.wanted.load(Ordering::SeqCst);
         let is_refused = self.is_refused(wanted, now);
         if left >= signed(wanted) || is_refused {
-            // Answered, or by what was answered before. If another ask came in between, it queues
-            // the lease again; a smaller one that came in with a refused one is made anew.
+            // Answered, or covered by an earlier answer. If another ask arrived in between, it
+            // queues the lease again; a smaller one that arrived with a refused one is repeated.
             let _ = self.wanted.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
         if wanted > 0 && is_refused {
@@ -182,11 +182,11 @@ impl Lease {
         cold.view.is_some_and(|v| cold.is_outdated(&v)) || (wants || ahead) && !is_refused
     }
 
-    /// The pool cannot give what is wanted: believed for a while, then looked at again.
+    /// The pool cannot cover the ask: the refusal stands for a while, then the pool is read again.
     fn refuse(&self, cold: &mut Cold, now: Now) {
         let asked = self.wanted.swap(0, Ordering::AcqRel);
         let span = REFUSED_NS.end - REFUSED_NS.start;
-        // Spread by what differs between processes and pools; it need not be random.
+        // Jitter from values that differ between processes and pools; it need not be random.
         let spread = (now.mono_ns ^ self.pool.scope as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let believed = REFUSED_NS.start + (spread >> 33) % span;
         self.refused_short.store(self.lacking(asked.max(1)), Ordering::Relaxed);
@@ -196,8 +196,8 @@ impl Lease {
         self.changed.notify_waiters();
     }
 
-    /// What the entry is to be: the units, and how many of them may be served before a record
-    /// says more.
+    /// The entry to write: its units, and how many of them may be served before a record raises
+    /// that.
     pub(super) fn next_entry(&self, cold: &Cold, held: u64) -> Entry {
         let asked = self.wanted.load(Ordering::SeqCst).max(self.waiting.load(Ordering::SeqCst));
         let ahead = self.used(cold).saturating_add(asked.max(cold.ahead()));
@@ -207,14 +207,14 @@ impl Lease {
 }
 
 impl Cold {
-    /// The limit that is to be written next.
+    /// The limit to write next.
     pub(super) fn unwritten(&self, view: &View) -> Option<Terms> {
         self.peak.or_else(|| self.is_outdated(view).then_some(self.terms))
     }
 
     pub(super) fn is_outdated(&self, view: &View) -> bool {
         let newer = self.terms.rev > view.terms.rev || planted(Plant::LimitsWithoutOrder);
-        // Of a root's limit a sub-pool hears from whoever looks at both.
+        // A sub-pool learns its root's limit from any process that reads both.
         let seen = self.shard.is_some() && !self.stale;
         newer && self.terms.limit != view.terms.limit && !seen
     }

@@ -1,4 +1,4 @@
-//! A lease while its tenant sleeps: the same units in a tenth of the memory.
+//! A lease of an idle tenant: the same units in a tenth of the memory.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,8 +10,7 @@ use crate::ids::Surrogate;
 use crate::quota::alert::Alerting;
 use crate::quota::pool::{PoolId, Terms, View};
 
-/// What there is to know of a lease that nobody uses. The tenant and the incarnation are with
-/// whoever keeps it.
+/// All there is to know of an unused lease. Its owner keeps the tenant and the incarnation.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LeaseAtRest {
     limit: Arc<str>,
@@ -42,7 +41,7 @@ pub(crate) struct LeaseAtRest {
 }
 
 impl Lease {
-    /// What it comes down to. `None`: something of it is in use, in hand, unrecorded or in doubt.
+    /// The compact form. `None`: some of it is in use, in hand, unrecorded or in doubt.
     pub(crate) fn at_rest(&self) -> Option<LeaseAtRest> {
         let cold = self.cold();
         let is_idle = cold.in_flight.is_none()
@@ -90,7 +89,7 @@ impl Lease {
 }
 
 impl LeaseAtRest {
-    /// The lease again, as it was; demand and refusals of before are forgotten.
+    /// Restores the lease as it was; earlier demand and refusals are forgotten.
     pub(crate) fn wake(
         self,
         tenant: Surrogate,
@@ -126,13 +125,13 @@ impl LeaseAtRest {
         lease
     }
 
-    /// The pool it is of, within its tenant.
+    /// The pool it belongs to, within its tenant.
     pub(crate) fn pool(&self) -> (&str, i64) {
         (&self.limit, self.start_ms)
     }
 
-    /// Until when there is something to write of it, units that nobody uses or a limit that has
-    /// paid of a debt: as long as its window runs.
+    /// Until when it has something to write, unused units or a limit that has paid part of a debt:
+    /// the end of its window.
     pub(crate) fn unused_until_ms(&self) -> Option<i64> {
         let view = self.view?;
         if self.peak.is_some() {

@@ -1,7 +1,7 @@
-//! The ceiling of a lease: "I stop at this total until my next record is acknowledged". What lies
-//! above it is provably unserved, so that whoever has sealed the log of a dead writer can take it
-//! back. It moves with the usage log: proposed when a record is made, in force once that record is
-//! in the store.
+//! The ceiling of a lease: "I stop at this total until my next record is acknowledged". Units above
+//! it are provably unserved, so a process that has sealed a dead writer's log can take them back.
+//! It moves with the usage log: proposed when a record is made, in force once the record is in the
+//! store.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,35 +9,35 @@ use std::time::Duration;
 use super::{Cold, FIRST_ASKS, Lease, LeaseCall, Op, signed};
 use crate::clock::Now;
 
-/// Demand is measured over at least this: between two records that follow each other closely a few
+/// Shortest span over which demand is measured: between two records in quick succession a few
 /// requests look like thousands a second.
 const MEASURED_OVER: Duration = Duration::from_millis(250);
 
-/// Room for so many asks is left in any case: a tenant that calls now and then never waits.
+/// Room for at least this many asks: a tenant that calls now and then never waits.
 const AHEAD_ASKS: u64 = 4;
 
-/// What is known of ceilings and demand.
+/// Ceiling and demand, as far as known.
 #[derive(Debug, Default)]
 pub(super) struct Ceiling {
-    /// The highest in the log.
+    /// The highest ceiling in the log.
     logged: u64,
-    /// Atoms a second; and since when and from which total on it is being measured.
+    /// Demand in atoms a second, and the total and the time from which it is being measured.
     rate: u64,
     seen_total: u64,
     seen_ns: u64,
-    /// How much of this demand a ceiling leaves room for.
+    /// The span of demand a ceiling leaves room for.
     ahead: Duration,
-    /// Whether it waits for a higher one.
+    /// Whether the lease waits for a higher ceiling.
     pub(super) wanted: bool,
 }
 
 impl Ceiling {
-    /// The highest in the log.
+    /// The highest ceiling in the log.
     pub(super) fn logged(&self) -> u64 {
         self.logged
     }
 
-    /// All of an entry was used before this lease began.
+    /// Notes that all of an entry was used before this lease began.
     pub(super) fn was_used(&mut self, held: u64) {
         self.logged = self.logged.max(held);
     }
@@ -50,7 +50,7 @@ impl Cold {
         mine.map_or(0, |mine| mine.held.min(mine.preauthorised.max(self.ceiling.logged)))
     }
 
-    /// Some time of demand, in atoms; all of a first lease, for nobody knows its demand.
+    /// Demand over that span, in atoms; all of a first lease, since its demand is unknown.
     pub(super) fn ahead(&self) -> u64 {
         let demand = u128::from(self.ceiling.rate) * self.ceiling.ahead.as_millis() / 1_000;
         let demand = u64::try_from(demand).unwrap_or(u64::MAX);
@@ -58,14 +58,14 @@ impl Cold {
         demand.max(self.first_ask.saturating_mul(asks))
     }
 
-    /// What is used while a record or a grant is on its way, generously. More would bring about
-    /// records that the flush is about to write anyway.
+    /// A generous estimate of use while a record or a grant is on its way. A larger one would
+    /// trigger records that the flush is about to write anyway.
     pub(super) fn soon(&self) -> u64 {
         let ahead = self.ahead();
         (ahead / 8).max(self.first_ask.saturating_mul(2)).min(ahead / 2)
     }
 
-    /// Takes in how much was used: rises at once, falls slowly.
+    /// Updates the demand rate from the total: rises at once, falls slowly.
     fn measure(&mut self, total: u64, now: Now) {
         let seen = &mut self.ceiling;
         if seen.seen_ns == 0 {
@@ -88,13 +88,13 @@ impl Cold {
 }
 
 impl Lease {
-    /// The same, whose pool may be forgotten from then on.
+    /// Sets when its pool may be deleted.
     pub(crate) fn forgotten_at(self, ttl: Option<i64>) -> Self {
         Self { ttl, ..self }
     }
 
-    /// The same, of a slot of a strict rate: it is over in seconds, so that nothing of it is
-    /// logged, all of it may be served at once, and nobody takes it back.
+    /// Marks it as a lease of a slot of a strict rate: it is over in seconds, so nothing of it is
+    /// logged, all of it may be served at once, and none of it is reclaimed.
     pub(crate) fn of_slot(self, of_slot: bool) -> Self {
         Self { of_slot, ..self }
     }
@@ -103,8 +103,8 @@ impl Lease {
         self.of_slot
     }
 
-    /// The ceiling for the record that is being made: what is in use and so much time of demand.
-    /// `None`: the one in force has room for that.
+    /// The ceiling for the record being made: current use plus this much time of demand. `None`:
+    /// the one in force has room for that.
     pub(crate) fn propose_ceiling(&self, now: Now, ahead: Duration) -> Option<u64> {
         let mut cold = self.cold();
         (cold.ceiling.wanted, cold.ceiling.ahead) = (false, ahead);
@@ -114,8 +114,8 @@ impl Lease {
         (ceiling > cold.bound() && !cold.sealed).then_some(ceiling)
     }
 
-    /// A record with this ceiling is in the store. Of a closed entry that is learned too late: its
-    /// bound stays what it was, and `left` with it.
+    /// A record with this ceiling is in the store. For a closed entry that comes too late: its
+    /// bound, and `left` with it, stay as they were.
     pub(crate) fn ceiling_logged(&self, ceiling: u64) {
         let mut cold = self.cold();
         if cold.sealed {
@@ -124,7 +124,8 @@ impl Lease {
         let before = cold.bound();
         cold.ceiling.logged = cold.ceiling.logged.max(ceiling);
         let more = cold.bound().saturating_sub(before);
-        // What is on its way back is not served again; the answer to that finds the ceiling here.
+        // Units on their way back are not served again; the answer to that call finds the ceiling
+        // here.
         let leaving = |open: &(Op, LeaseCall)| matches!(open.0, Op::Give(_) | Op::Fold);
         let is_leaving = cold.in_flight.as_deref().is_some_and(leaving);
         if more > 0 && !is_leaving {
@@ -142,8 +143,8 @@ impl Lease {
         cold.held() - cold.bound()
     }
 
-    /// Whether others could take units of it back if they took this process for dead: units above
-    /// what was agreed may be served.
+    /// Whether other processes could reclaim units of it if they took this one for dead: it may
+    /// serve units above what was agreed.
     pub(crate) fn may_be_reclaimed(&self) -> bool {
         let cold = self.cold();
         !cold.sealed && cold.held() > cold.bound()

@@ -1,4 +1,4 @@
-//! The cold half of a lease: what to ask of the pool, and what an answer means. A state machine
+//! The cold half of a lease: chooses calls to the pool and interprets the answers. A state machine
 //! without I/O, driven by the renewer, one call at a time.
 
 use std::sync::atomic::Ordering;
@@ -11,10 +11,10 @@ use crate::quota::pool::{self, Entry, Terms, View};
 use crate::store::{Item, StoreError, StoreErrorKind};
 
 impl Lease {
-    /// The catalog or the directory says another limit, or the same anew: others may have written
-    /// one that stood between. Acts with the next call, which the next request that needs units
-    /// brings about: a refusal believed under the old limit is forgotten, and what a lowered one
-    /// does not have is not served until then.
+    /// The catalog or the directory has another limit, or the same one under a newer revision:
+    /// other processes may have written one in between. Takes effect with the next call, which the
+    /// next request that needs units triggers: a refusal under the old limit is forgotten, and
+    /// units a lowered limit lacks are not served until then.
     pub(crate) fn retarget(&self, terms: Terms) {
         let mut cold = self.cold();
         if terms.rev <= cold.terms.rev {
@@ -29,7 +29,7 @@ impl Lease {
         let before = cold.limit_in_force();
         cold.note_peak(terms);
         cold.terms = terms;
-        // Others may have written it already: what was seen free is free under it then.
+        // Other processes may have written it already: free units seen are then free under it.
         let moved = cold.limit_in_force().saturating_sub(before);
         self.free_seen.fetch_add(moved, Ordering::Relaxed);
         self.moved.store(true, Ordering::Relaxed);
@@ -40,15 +40,15 @@ impl Lease {
         self.note_debt(&mut cold);
     }
 
-    /// Whether the pool was made under another limit.
+    /// Notes whether the pool was created under another limit.
     pub(super) fn note_moved(&self, cold: &Cold) {
         if cold.view.is_some_and(|view| view.moved || view.terms.limit != cold.terms.limit) {
             self.moved.store(true, Ordering::Relaxed);
         }
     }
 
-    /// What the pool lacks is not served: neither what is left here, nor what requests give back
-    /// later. The caller has said that units move.
+    /// Withholds what the pool lacks, both from what is left here and from what requests give back
+    /// later. The caller holds a `Moving`.
     fn set_apart(&self, cold: &mut Cold) {
         let apart = cold.lacking();
         let more = signed(apart).saturating_sub(signed(cold.withheld));
@@ -57,7 +57,8 @@ impl Lease {
         cold.withheld = apart;
     }
 
-    /// The same where most calls bring no news: without a lock unless the terms are newer.
+    /// [`retarget`](Self::retarget) for the common case, no news: takes no lock unless the terms
+    /// are newer.
     pub(crate) fn retarget_if_changed(&self, terms: Terms) {
         if self.rev.load(Ordering::Relaxed) < terms.rev {
             self.retarget(terms);
@@ -69,7 +70,7 @@ impl Lease {
         self.cold().terms
     }
 
-    /// Nobody has used it for a while: what is left goes back, until somebody asks again.
+    /// The lease is idle: what is left goes back, until the next ask.
     pub(crate) fn rest(&self) {
         let mut cold = self.cold();
         if cold.closing == Closing::No {
@@ -77,7 +78,7 @@ impl Lease {
         }
     }
 
-    /// The gate closes: from now on units are given back and none taken.
+    /// The gate closes: from now on units are only given back.
     pub(crate) fn close(&self) {
         self.cold().closing = Closing::ForGood;
     }
@@ -95,7 +96,7 @@ impl Lease {
         cold.in_flight.is_none() && nothing && is_written && self.chargeable(&cold) == 0
     }
 
-    /// Whether the entry was closed by somebody else: this incarnation is sealed.
+    /// Whether another process closed the entry: this incarnation is sealed.
     pub(crate) fn is_sealed(&self) -> bool {
         self.cold().sealed
     }
@@ -116,14 +117,14 @@ impl Lease {
         self.cold().stale = true;
     }
 
-    /// Others have probably made its pool already: look before making it.
+    /// Another process has probably created its pool: read it before creating it.
     pub(crate) fn look_first(&self) {
         let mut cold = self.cold();
         cold.unseen |= cold.view.is_none();
     }
 
-    /// The pool was found, with so many writers that this one leases from its sub-pool from now on.
-    /// The call in flight has been answered; it has changed nothing.
+    /// The pool was found to have so many writers that this lease draws on its sub-pool from now
+    /// on. The call in flight has been answered; it has changed nothing.
     pub(crate) fn divert(&self, shard: u16) {
         let mut cold = self.cold();
         (cold.in_flight, cold.in_doubt, cold.unseen) = (None, false, false);
@@ -136,8 +137,8 @@ impl Lease {
         cold.shard.is_some() || cold.in_root
     }
 
-    /// Its root owes. If nothing of ours is in the sub-pool, and nothing to be had there, it leases
-    /// from the root from now on, where the debt is seen. No call is in flight.
+    /// Its root owes. If nothing of ours is in the sub-pool and it has nothing to give, the lease
+    /// moves to the root, where the debt is visible. No call is in flight.
     pub(crate) fn follow_debt(&self) {
         let mut cold = self.cold();
         let is_clear = cold.view.is_none_or(|view| view.mine.is_none() && view.free <= 0);
@@ -154,8 +155,8 @@ impl Lease {
         self.cold().shard
     }
 
-    /// So much was free in the root when it was last looked at for this lease, and so much of it is
-    /// a sub-pool's share.
+    /// Records what was free in the root when it was last read for this lease, and the part of it
+    /// that is a sub-pool's share.
     pub(crate) fn saw_root(&self, free: i64, share: i64) {
         let mut cold = self.cold();
         (cold.elsewhere, cold.share) = (free, share);
@@ -173,17 +174,17 @@ impl Lease {
     }
 
     /// The call to make now, or `None` if there is nothing to ask for; the lease may then be queued
-    /// again. While a call is in flight this is that same call.
+    /// again. While a call is in flight, returns that same call.
     pub(crate) fn next(&self, writer: &Writer, now: Now) -> Option<LeaseCall> {
         let mut cold = self.cold();
         if let Some(open) = cold.in_flight.as_deref() {
             let (op, call) = open.clone();
-            // Made before and not answered, perhaps cut off: nobody knows what became of it.
+            // Made before and not answered, perhaps cut off: its outcome is unknown.
             cold.in_doubt |= op != Op::Seek;
             return Some(call);
         }
         loop {
-            // Of a sealed writer nobody gets any more, whoever still wants it.
+            // A sealed writer gets no more units, whatever is wanted.
             let wanted = !cold.sealed && self.wanted.load(Ordering::SeqCst) > 0;
             if cold.closing == Closing::Resting && wanted {
                 cold.closing = Closing::No;
@@ -198,9 +199,9 @@ impl Lease {
                 cold.in_flight = Some(Box::new((op, call.clone())));
                 return Some(call);
             }
-            // Only now may it be queued again: two that drive one lease would make two calls at
-            // once, and an answer that comes late would be taken for the newer one. Who asked while
-            // it was still in hand was not queued, and is looked for once more.
+            // Only now may it be queued again: two drivers of one lease would make two calls at
+            // once, and a late answer would be taken for the newer one. An ask made while it was
+            // still in hand did not queue it, so check once more.
             self.queued.store(false, Ordering::SeqCst);
             let asked = cold.closing != Closing::ForGood
                 && !cold.sealed
@@ -213,10 +214,9 @@ impl Lease {
         }
     }
 
-    /// Takes in the answer to the call that [`next`](Self::next) gave. `Ok(true)`: call `next`
-    /// again at once. After an unknown outcome the call stays in flight until it is answered,
-    /// whatever its repetitions fail of; after any other error it is forgotten, for it was not
-    /// applied.
+    /// Takes in the answer to the call from [`next`](Self::next). `Ok(true)`: call `next` again at
+    /// once. After an unknown outcome the call stays in flight until it is answered, however its
+    /// repeats fail; after any other error it is dropped, because it was not applied.
     pub(crate) fn answered(
         &self,
         writer: &Writer,
@@ -244,7 +244,7 @@ impl Lease {
                 Ok(false)
             }
             Err(error) => {
-                // What is sought is not in our entry: it is sought anew.
+                // A seek carries no entry of ours: it is started over.
                 cold.in_doubt |= error.kind == StoreErrorKind::Unknown && op != Op::Seek;
                 if cold.in_doubt {
                     cold.in_flight = Some(open);
@@ -258,7 +258,7 @@ impl Lease {
         }
     }
 
-    /// What was set aside to be given back is ours again.
+    /// Takes back what was set aside to be given back.
     fn keep(&self, cold: &Cold, op: Op) {
         match op {
             Op::Give(next) => self.release(cold.bound().saturating_sub(next.held)),
@@ -267,7 +267,7 @@ impl Lease {
         }
     }
 
-    /// What comes back is the truth: `left` moves by what our entry says, not by what was asked.
+    /// Adopts the state that came back: `left` moves by what our entry says, not by what was asked.
     fn adopt(&self, cold: &mut Cold, view: Option<View>, op: Op, now: Now) {
         let mine = view.and_then(|view| view.mine);
         if cold.sealed || cold.is_closed(mine, op) {
@@ -280,7 +280,7 @@ impl Lease {
         }
         let _moving = self.moving();
         let (before, first) = ((cold.held(), cold.bound()), cold.view.is_none());
-        // Before a refusal is believed, what lies in sub-pools is looked for.
+        // Sub-pools are searched before a refusal stands.
         let elsewhere = cold.shard.is_some() || view.is_some_and(|view| view.split);
         (cold.view, cold.stale, cold.unseen) = (view, elsewhere && op != Op::Seek, false);
         cold.peak = cold.peak.filter(|peak| view.is_some_and(|v| peak.rev > v.terms.rev));
@@ -293,12 +293,12 @@ impl Lease {
         self.looked_for.store(false, Ordering::Release);
         self.note_moved(cold);
         match op {
-            // An entry of ours that we did not make: this process has leased from the pool before,
-            // and let go of the lease when all of it was settled or given back.
+            // An entry that this lease did not make: this process leased from the pool before, and
+            // dropped the lease once all of it was settled or given back.
             Op::Take(_) | Op::Charge(_) | Op::Look | Op::Seek if first && !made_by(op) => {
                 self.total.fetch_add(held, Ordering::Relaxed);
                 // A record of use since then left that out, and the log has more: the sum is
-                // recorded anew.
+                // recorded again.
                 if self.logged.load(Ordering::Relaxed) == 0 {
                     self.logged.store(held, Ordering::Relaxed);
                 }
@@ -322,24 +322,24 @@ impl Lease {
             }
             Op::Pay(entry) => {
                 self.release(bound.saturating_sub(before.1));
-                // Others have moved units meanwhile: it is made anew, of what is owed still.
+                // Other processes have moved units meanwhile: retry with what is still owed.
                 if made(entry) {
                     cold.end_payment(true);
                 }
             }
-            // `left` was lowered before the question; a refusal puts it back.
+            // `left` was lowered before the call; a refusal restores it.
             Op::Give(entry) if !made(entry) => self.release(bound.saturating_sub(entry.held)),
             // What is in use may be more than the ceiling allowed: the entry covers it now.
             Op::Give(_) => self.release(bound.saturating_sub(before.1)),
-            // All was to go back; if it did not, it is ours again.
+            // All of it was to go back; if that failed, it is ours again.
             Op::Fold => self.release(bound.saturating_sub(self.total()).min(held)),
-            // A copy of a grant that was refused may have come late, when there were units again.
+            // A late copy of a refused grant may have been applied once there were units again.
             Op::Relimit | Op::Look | Op::Seek => {
                 self.release(bound.saturating_sub(before.1));
                 cold.may_be_late &= cold.closing == Closing::No; // it has been looked for
             }
         }
-        // What only a ceiling keeps from being served is as good as free.
+        // Units that only a ceiling keeps from being served count as free.
         let capped = signed(held.saturating_sub(bound));
         let unmade = if cold.shard.is_some() { 0 } else { cold.terms.limit };
         let free = view.map_or(unmade, |v| v.free).saturating_add(capped);
@@ -352,7 +352,7 @@ impl Lease {
         self.note_view(cold);
     }
 
-    /// Lowers `left` by what is left, then asks for it to be given back.
+    /// Lowers `left` by what remains, then asks to give that back.
     pub(super) fn give(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, LeaseCall)> {
         if cold.closing == Closing::ForGood {
             self.own_up(cold); // nothing more is asked for
@@ -369,7 +369,7 @@ impl Lease {
             return cold.may_be_late.then_some((Op::Look, LeaseCall::Look(key)));
         };
         let back = self.set_aside(cold, mine);
-        // Not what is in use now: what is released from here on stays ours.
+        // Excludes what is in use now: what is released from here on stays ours.
         let used = cold.used_beside(back);
         if back < 0 && used > mine.held {
             return None; // a debt stays
@@ -389,8 +389,9 @@ impl Lease {
         Some((Op::Give(entry), LeaseCall::Write(write)))
     }
 
-    /// Lowers `left` by all that is, also of what is withheld, and says how much that was. Of what
-    /// requests give back while that is on its way the rest of what the pool lacks is withheld.
+    /// Lowers `left` by all that is unused, withheld units included, and returns how much that was.
+    /// While that is on its way, the rest of what the pool lacks is withheld from what requests
+    /// give back.
     fn set_aside(&self, cold: &mut Cold, mine: Entry) -> i64 {
         let _moving = self.moving();
         let before = signed(cold.withheld);
@@ -411,8 +412,8 @@ impl Lease {
         rest
     }
 
-    /// The entry of a sealed incarnation, once nothing of it is open: this process is the only one
-    /// that knows what it used exactly.
+    /// Folds the entry of a sealed incarnation once nothing of it is open: only this process knows
+    /// exactly what it used.
     fn settle_fenced(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, LeaseCall)> {
         let mine = cold.remains?;
         if cold.closing == Closing::No {
@@ -426,8 +427,8 @@ impl Lease {
         Some((Op::Fold, LeaseCall::Write(pool::fold(key, self.incarnation, mine, self.total()))))
     }
 
-    /// Lowers what may be served to what is used or held by requests: a request that runs on must
-    /// not draw more from an entry that is about to be lowered to what was used.
+    /// Lowers what may be served to what requests have used or hold: a request still running must
+    /// not draw more from an entry about to be lowered to what was used.
     fn forgo_rest(&self, cold: &mut Cold) {
         let withheld = signed(std::mem::take(&mut cold.withheld));
         let rest = self.left.swap(0, Ordering::AcqRel).saturating_add(withheld);
@@ -443,7 +444,7 @@ impl Lease {
 }
 
 impl Cold {
-    /// From now on the lease is the root's, of which nothing is known yet.
+    /// Moves the lease to the root, whose state is not known yet.
     pub(super) fn go_to_root(&mut self) {
         (self.shard, self.in_root, self.view) = (None, true, None);
         (self.elsewhere, self.share, self.debts.absent) = (0, 0, false);
@@ -453,13 +454,13 @@ impl Cold {
         self.view.and_then(|v| v.mine).map_or(0, |mine| mine.held)
     }
 
-    /// What is used or held by requests, of a lease of which this is left: more than it may serve,
-    /// where a late cost has made a debt of it.
+    /// What requests have used or hold, given what is left; more than the bound where a late cost
+    /// has made a debt.
     pub(super) fn used(&self, left: i64) -> u64 {
         self.used_beside(left.saturating_add(signed(self.withheld)))
     }
 
-    /// The same by what is left and withheld together.
+    /// The same, given the sum of left and withheld.
     fn used_beside(&self, rest: i64) -> u64 {
         let bound = self.bound();
         match rest {
@@ -473,8 +474,8 @@ impl Cold {
         self.view.map_or(0, |view| view.owed_under(self.peak.unwrap_or(self.terms)))
     }
 
-    /// The limit is about to be this. One that was higher has paid of what is owed, and is written
-    /// first.
+    /// Called before the limit changes to this. A higher limit that has paid part of what is owed
+    /// is kept, and written first.
     fn note_peak(&mut self, terms: Terms) {
         let most = self.peak.unwrap_or(self.terms);
         let has_paid = |view: View| {
@@ -485,14 +486,14 @@ impl Cold {
         self.peak = (is_paid && terms.limit < most.limit).then_some(most);
     }
 
-    /// The newer limit of the pool's and ours.
+    /// The newer of the pool's limit and ours.
     fn limit_in_force(&self) -> i64 {
         let written = self.view.map(|view| view.terms).filter(|it| it.rev >= self.terms.rev);
         written.unwrap_or(self.terms).limit
     }
 
-    /// How much less than nothing is free, as far as is known: what late use owes, and what was
-    /// given out before the limit was lowered.
+    /// How far `free` is below zero, as far as is known: owed by late use, or given out before the
+    /// limit was lowered.
     fn lacking(&self) -> u64 {
         let Some(view) = self.view else { return 0 };
         let is_behind = self.is_outdated(&view);
@@ -502,8 +503,8 @@ impl Cold {
         free.saturating_add(moved).min(0).unsigned_abs()
     }
 
-    /// Whether somebody closed the entry that we have: only after our log was sealed. One that we
-    /// folded ourselves is gone, too.
+    /// Whether another process closed our entry, which happens only after our log is sealed. An
+    /// entry that we folded ourselves is gone, too.
     fn is_closed(&self, mine: Option<Entry>, op: Op) -> bool {
         let had = self.view.is_some_and(|view| view.mine.is_some());
         mine.map_or(had && op != Op::Fold, |mine| mine.is_closed())

@@ -1,14 +1,14 @@
-//! Debts: use that was learned late and that nothing pays for. They stand in the pool, below
-//! nothing, so that no process takes units of it and a restart finds them.
+//! Debts: use learned late that no units pay for. The pool keeps them as a negative balance, so
+//! that no process takes units from it and a restart finds them.
 //!
 //! # Laws
 //!
-//! 1. What is owed here and not charged yet keeps `left` below nothing, as far as open holds could
-//!    not pay it once they are released: so who owes admits nothing. (Of a limit of 0 nothing is
-//!    served, whatever is left of it.)
+//! 1. What is owed here and not yet charged keeps `left` negative, as far as open holds could not
+//!    pay it once released: a lease in debt admits nothing. (A limit of 0 serves nothing, whatever
+//!    is left of it.)
 //! 2. A debt is charged once: by a write that names the entry it replaces.
-//! 3. A payment is made only while so much is owed, by units that were taken elsewhere before. If
-//!    its outcome is never learned those units stay taken.
+//! 3. A payment is made only while that much is owed, with units taken elsewhere before. If its
+//!    outcome is never learned, those units stay taken.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,28 +17,28 @@ use super::{Closing, Cold, Lease, LeaseCall, Op, Writer, signed};
 use crate::planted::{Plant, planted};
 use crate::quota::pool::{self, Entry};
 
-/// Numbers views of pools in the order in which this process gets them.
+/// Numbers views of pools in the order this process receives them.
 static VIEWS: AtomicU64 = AtomicU64::new(1);
 
-/// What is owed of a pool, as this process knows it.
+/// The debt of a pool, as this process knows it.
 #[derive(Debug, Default)]
 pub(super) struct Debts {
-    /// Atoms that are settled and that nothing pays for, not charged yet.
+    /// Atoms settled that nothing pays for, not charged yet.
     owing: u64,
-    /// Atoms that are on their way to pay what is owed, and how many were taken.
+    /// Atoms on their way to pay a debt, and how many of them were taken.
     pay: Option<u64>,
     paid: Option<u64>,
-    /// The pool was looked at and is not there.
+    /// The pool was read and does not exist.
     pub(super) absent: bool,
-    /// The number of the last view, what was owed by then, and the number of the view that brought
-    /// the last of that.
+    /// The number of the last view, what was owed in it, and the number of the view that last
+    /// raised that.
     view_no: u64,
     seen: u64,
     since_no: u64,
 }
 
 impl Debts {
-    /// Whether nothing of it is under way.
+    /// Whether no charge and no payment is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.owing == 0 && self.pay.is_none() && self.paid.is_none()
     }
@@ -56,14 +56,14 @@ impl Lease {
         cold.debts.seen = self.note_debt(&mut cold);
     }
 
-    /// The number of the view that brought what is owed, unless it was learned here; 0: nothing is.
+    /// The number of the view that showed the debt; 0: there is none, or it arose here.
     pub(crate) fn owes_since(&self) -> u64 {
         let cold = self.cold();
         if cold.debts.seen > 0 { cold.debts.since_no } else { 0 }
     }
 
-    /// Whether the pool was last seen before the view of this number, and will be with the next
-    /// call: others may owe there by now what was seen elsewhere.
+    /// Whether the pool was last seen before the view of this number; the next call then reads it:
+    /// it may owe by now what was seen elsewhere.
     pub(crate) fn looks_after(&self, view_no: u64) -> bool {
         let mut cold = self.cold();
         if cold.debts.view_no >= view_no {
@@ -75,12 +75,12 @@ impl Lease {
         looks
     }
 
-    /// Whether anything is owed: what most leases answer, without a lock.
+    /// Whether anything is owed; takes no lock, and is all that most leases are asked.
     pub(crate) fn is_in_debt(&self) -> bool {
         self.in_debt.load(Ordering::Acquire)
     }
 
-    /// Atoms that are owed.
+    /// Atoms owed.
     pub(crate) fn debt(&self) -> u64 {
         if !self.is_in_debt() {
             return 0;
@@ -89,13 +89,13 @@ impl Lease {
         self.note_debt(&mut cold)
     }
 
-    /// Whether the pool was never looked at: without a lock, too.
+    /// Whether the pool was never read; takes no lock either.
     pub(crate) fn is_unknown(&self) -> bool {
         !self.seen.load(Ordering::Acquire)
     }
 
-    /// Atoms of the debt that can be paid from elsewhere, charged or not: also while requests hold
-    /// units that could pay once they are released. `None` while a payment is under way.
+    /// Atoms of the debt that can be paid from elsewhere, charged or not, even while requests hold
+    /// units that could pay it on release. `None` while a payment is under way.
     pub(crate) fn payable(&self) -> Option<u64> {
         let mut cold = self.cold();
         let waits = planted(Plant::DebtsWaitForStreams) && !cold.debts.is_idle();
@@ -111,9 +111,9 @@ impl Lease {
         self.cold().debts.pay.is_some()
     }
 
-    /// Atoms that were taken elsewhere pay what is owed, with the next call. To be asked about with
-    /// [`take_paid`](Self::take_paid). False: another payment is under way, and this one is not
-    /// made.
+    /// Pays what is owed, with the next call, with atoms that were taken elsewhere;
+    /// [`take_paid`](Self::take_paid) returns the result. False: another payment is under way, and
+    /// this one is not made.
     #[must_use]
     pub(crate) fn pay(&self, n: u64) -> bool {
         let mut cold = self.cold();
@@ -122,11 +122,12 @@ impl Lease {
         }
         cold.debts.pay = Some(n);
         self.refused_until_ns.store(0, Ordering::Release);
-        self.want(1); // so that who waits hears of it
+        self.want(1); // so that waiters are notified
         true
     }
 
-    /// How much the payment has paid, once: what was owed by then, and no more than was brought.
+    /// How much the payment has paid, returned once: at most what was owed by then, and at most
+    /// what was brought.
     pub(crate) fn take_paid(&self) -> Option<u64> {
         let mut cold = self.cold();
         if cold.sealed && cold.debts.pay.take().is_some() {
@@ -135,8 +136,8 @@ impl Lease {
         cold.debts.paid.take()
     }
 
-    /// What was let through while the store was away, and no unit here or in the pool pays for, is
-    /// owed.
+    /// Turns into a debt what was let through while the store was away and no unit here or in the
+    /// pool pays for.
     pub(super) fn own_up(&self, cold: &mut Cold) {
         let unpaid = self.used(cold).saturating_sub(cold.held());
         if unpaid > cold.debts.owing && !planted(Plant::NothingIsOwed) {
@@ -145,22 +146,22 @@ impl Lease {
         }
     }
 
-    /// The next write about debts, where there is one to make.
+    /// The next write about debts, if there is one to make.
     pub(super) fn ask_debt(&self, cold: &mut Cold, writer: &Writer) -> Option<(Op, LeaseCall)> {
         let owing = self.chargeable(cold);
         let key = self.key(cold.shard, writer);
         let Some(view) = cold.view else {
             if owing == 0 {
                 if cold.debts.absent {
-                    cold.end_payment(false); // it came for what has been paid since
+                    cold.end_payment(false); // what it came for has been paid since
                 }
                 return None;
             }
             if !cold.debts.absent {
                 return Some((Op::Look, LeaseCall::Look(key)));
             }
-            // A sub-pool that is not there is made with what its root credits it, never with a
-            // whole limit. Where that has nothing, what is owed is charged to the root, and paid
+            // A missing sub-pool is created with what its root credits it, never with a whole
+            // limit. If the root has nothing to credit, the debt is charged to the root and paid
             // there: nothing of ours is anywhere yet.
             if cold.shard.is_some() {
                 if cold.stale && cold.closing == Closing::No {
@@ -176,7 +177,7 @@ impl Lease {
         };
         let unwritten = cold.unwritten(&view).filter(|_| owing > 0 && cold.shard.is_none());
         if let Some(terms) = unwritten {
-            // Else what a lowered limit takes away would have been free, and have paid.
+            // Otherwise what a lowered limit takes away would count as free, and pay.
             return Some((Op::Relimit, LeaseCall::Write(pool::relimit(key, &view, terms))));
         }
         if owing > 0 {
@@ -198,8 +199,8 @@ impl Lease {
         Some((Op::Pay(entry), LeaseCall::Write(write)))
     }
 
-    /// Atoms to be charged now. What open holds may still pay waits for their end, unless there
-    /// will be none, or a payment is here.
+    /// Atoms to charge now. What open holds may still pay waits for them to end, unless none of
+    /// them can pay or a payment is here.
     pub(super) fn chargeable(&self, cold: &Cold) -> u64 {
         if cold.debts.owing == 0 {
             return 0;
@@ -215,15 +216,15 @@ impl Lease {
         cold.debts.owing.min(short.saturating_sub(open).max(paid.min(short)))
     }
 
-    /// How much of what is owed and not charged the units here do not pay. Those that were leased
-    /// before a limit became 0 are not included any more, and pay nothing.
+    /// How much of what is owed and uncharged the units here do not cover. Units leased before a
+    /// limit became 0 are no longer included, and pay nothing.
     fn short_of(&self, cold: &Cold) -> u64 {
         let charged = signed(cold.owed().min(cold.withheld));
         let left = self.left.load(Ordering::Acquire).saturating_add(charged);
         if cold.terms.limit == 0 { cold.debts.owing } else { left.min(0).unsigned_abs() }
     }
 
-    /// The pool has been seen.
+    /// Takes note of a new view of the pool.
     pub(super) fn note_view(&self, cold: &mut Cold) {
         cold.debts.view_no = VIEWS.fetch_add(1, Ordering::Relaxed);
         let debt = self.note_debt(cold);
@@ -233,10 +234,11 @@ impl Lease {
         cold.debts.seen = debt;
     }
 
-    /// Says at a glance what is owed, less what released units have paid; the caller has the lock.
+    /// Updates the debt flag and returns what is owed, less what released units have paid; the
+    /// caller holds the lock.
     pub(super) fn note_debt(&self, cold: &mut Cold) -> u64 {
         cold.debts.owing = cold.debts.owing.min(self.short_of(cold));
-        // What is here beyond what the pool lacks has paid what was charged: it goes back.
+        // Units here beyond what the pool lacks have paid what was charged: they go back.
         let charged = match cold.terms.limit {
             0 => cold.owed(),
             _ => {
@@ -244,7 +246,7 @@ impl Lease {
                 cold.owed().min(short.saturating_sub(cold.debts.owing))
             }
         };
-        // What is free again pays also what is not charged yet, with the next ask.
+        // Freed units also pay what is not charged yet, with the next ask.
         let free = cold.view.map_or(0, |view| view.free_under(cold.terms));
         let owing = cold.debts.owing.saturating_sub(free.max(0).unsigned_abs());
         let debt = charged.saturating_add(owing);
@@ -254,7 +256,7 @@ impl Lease {
 }
 
 impl Cold {
-    /// So many atoms are in the entry now that were owed.
+    /// `n` atoms that were owed are now in the entry.
     pub(super) fn charged(&mut self, n: u64) {
         self.debts.owing = self.debts.owing.saturating_sub(n);
     }
@@ -278,7 +280,7 @@ mod tests {
 
     const NOW: Now = Now { mono_ns: 0, wall_ms: 0 };
 
-    /// Makes every call that the lease has to make now, as this writer.
+    /// Makes every call the lease has to make now, as this writer.
     async fn drive_as(writer: u128, store: &Memory, lease: &Lease) {
         let writer = Writer { space: Space::new("test"), incarnation: writer };
         while let Some(call) = lease.next(&writer, NOW) {
@@ -304,7 +306,7 @@ mod tests {
         Lease::new(pool, i64::MAX, terms, 1).under(writer)
     }
 
-    /// Takes so many atoms, one by one.
+    /// Takes this many atoms, one by one.
     async fn take(store: &Memory, lease: &Lease, n: u64) {
         let mut taken = 0;
         while taken < n {
@@ -315,7 +317,7 @@ mod tests {
         }
     }
 
-    /// What another process finds that is owed.
+    /// The debt that another process finds.
     async fn debt_in(store: &Memory, terms: Terms) -> u64 {
         let other = lease_by(8, terms);
         other.look_first();

@@ -1,25 +1,26 @@
-//! What is left of a limit, as headers and reports tell it: what this process holds and what nobody
-//! held when the pool last answered; of a pool that is split, in the sub-pool of this process and
-//! in the root, while what other sub-pools have counts as used. Read without a lock, unless units
-//! are just moving from one to the other: then they would be told twice, or not at all.
+//! Remaining units of a limit, for headers and reports: what this process holds plus what was free
+//! when the pool last answered. In a split pool, what is free in this process's sub-pool and in the
+//! root; what other sub-pools have counts as used. Read without a lock, unless units are moving
+//! between the two just then: they would be counted twice, or not at all.
 
 use std::sync::atomic::Ordering;
 
 use super::{Lease, signed};
 
 impl Lease {
-    /// Atoms still to be had, as far as this process knows: its own, and what was free when the
-    /// pool last answered. What is free is moved by a limit that has changed since.
+    /// Atoms still available, as far as this process knows: its own, and what was free when the
+    /// pool last answered, adjusted by a limit that has changed since.
     pub(crate) fn remaining(&self) -> u64 {
         u64::try_from(self.left_of_all()).unwrap_or(0)
     }
 
-    /// Atoms used beyond all that there are, as far as this process knows.
+    /// Atoms used beyond all there are, as far as this process knows.
     pub(crate) fn short_of_all(&self) -> u64 {
         self.left_of_all().min(0).unsigned_abs()
     }
 
-    /// Atoms drawn before the limit was lowered, which that has not, and that are not owed.
+    /// Atoms drawn before the limit was lowered that the lowered limit does not have, and that are
+    /// not owed.
     pub(crate) fn overdrawn(&self) -> u64 {
         match self.short_of_all() {
             0 => 0,
@@ -27,7 +28,7 @@ impl Lease {
         }
     }
 
-    /// What `n` atoms are more than that; below nothing: they are there, as far as is known.
+    /// How far `n` atoms exceed that; negative: they are available, as far as is known.
     pub(super) fn lacking(&self, n: u64) -> i64 {
         signed(n).saturating_sub(self.left_of_all())
     }
@@ -43,7 +44,7 @@ impl Lease {
         if before.is_multiple_of(2) && self.moves.load(Ordering::Acquire) == before {
             return seen;
         }
-        // What was read may hold units twice: read again while nothing can move.
+        // The sum may count units twice: read again while nothing can move.
         let _cold = self.cold();
         sum()
     }
@@ -54,7 +55,7 @@ impl Lease {
         cold.shard.is_some() || cold.view.is_some_and(|view| view.split)
     }
 
-    /// Atoms that it has and that are not in use; below nothing is a debt.
+    /// Atoms held and not in use; negative is a debt.
     pub(crate) fn unserved(&self) -> i64 {
         let cold = self.cold();
         signed(cold.held()).saturating_sub(signed(self.used(&cold)))

@@ -1,5 +1,4 @@
-//! How much a lease takes: slow start, and a share of what is free, so that leases shrink as a pool
-//! runs out.
+//! Lease sizing: slow start, and a share of what is free, so that leases shrink as a pool runs out.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,16 +16,16 @@ const LONG: Duration = Duration::from_secs(240);
 /// runs out and the last units are shared.
 const SHARE_OF_FREE: i64 = 20;
 
-/// The same of a sub-pool, which has the units of eight leases.
+/// The same for a sub-pool, which has the units of eight leases.
 const SHARE_OF_SUB_POOL: i64 = 8;
 
 impl Lease {
-    /// How much to take: what is usual and what waits, within a share of what is free. 0: the pool
-    /// cannot cover the ask, so taking from it would only keep units from others.
+    /// How much to take: the usual size plus waiting asks, within a share of what is free. 0: the
+    /// pool cannot cover the ask, so taking would only keep units from others.
     pub(super) fn size(&self, cold: &Cold, free: i64) -> u64 {
         let free = free.max(0);
-        // What a ceiling keeps from being served is ours all the same: the entry that is written
-        // covers what is waited for.
+        // Units held above the ceiling are ours all the same: the entry being written covers what
+        // is waited for.
         let unused = cold.held().saturating_sub(self.used(cold));
         let wanted = self.wanted.load(Ordering::SeqCst);
         let one = signed(self.missing().min(wanted.saturating_sub(unused)));
@@ -39,17 +38,17 @@ impl Lease {
         usual.max(one).max(all).max(i64::from(free > 0)).unsigned_abs()
     }
 
-    /// Atoms without which somebody waits.
+    /// Atoms missing for the largest waiting ask.
     pub(super) fn missing(&self) -> u64 {
         self.lacks(&self.wanted)
     }
 
-    /// A usual lease, and all that waits.
+    /// A usual lease, or as much as all waiting asks need.
     pub(super) fn wish(&self, cold: &Cold) -> u64 {
         cold.size.max(self.lacks(&self.wanted)).max(self.lacks(&self.waiting))
     }
 
-    /// What is missing of these.
+    /// What is missing here for `asked`.
     fn lacks(&self, asked: &AtomicU64) -> u64 {
         let left = self.left.load(Ordering::Acquire);
         let missing = signed(asked.load(Ordering::SeqCst)).saturating_sub(left);
@@ -58,10 +57,10 @@ impl Lease {
 }
 
 impl Cold {
-    /// Slow start: a lease that was used up quickly is doubled, one that lasted is halved.
+    /// Slow start: a lease used up quickly is doubled, one that lasted is halved.
     pub(super) fn resize(&mut self, granted: u64, now: Now) {
         self.granted = granted;
-        // The cap may have cut it: what counts is what it was, not what it might have been.
+        // A cap may have cut it: the size it had counts, not the size it might have had.
         self.size = self.size.min(granted.max(1));
         let lasted = Duration::from_nanos(now.mono_ns.saturating_sub(self.granted_ns));
         if self.granted_ns != 0 && lasted < SHORT {

@@ -11,9 +11,9 @@ impl Lease {
         self.wanted.fetch_max(n, Ordering::SeqCst);
     }
 
-    /// Waits until `n` atoms are here, or are known not to be had; the caller bounds the wait.
-    /// `false`: the pool is not asked for them any more, because it had not what somebody else
-    /// asked for, or others were faster. They are to be asked for anew.
+    /// Waits until `n` atoms are here or known to be unavailable; the caller bounds the wait.
+    /// `false`: the pool is no longer being asked for them, because it could not cover another ask
+    /// or other requests were faster. Ask again.
     pub(crate) async fn answer_for(&self, n: u64, clock: &dyn Clock) -> bool {
         let _asked = WaitingAsk::count(self, n);
         loop {
@@ -32,7 +32,7 @@ impl Lease {
     }
 }
 
-/// Counts an ask among those that wait, for as long as it does.
+/// Counts an ask among the waiting ones while this lives.
 struct WaitingAsk<'a>(&'a Lease, u64);
 
 impl<'a> WaitingAsk<'a> {

@@ -8,8 +8,8 @@ use crate::quota::pool::Terms;
 use crate::store::layout;
 use crate::store::{Change, Key, Name, TTL, Value, When, Write};
 
-/// Root: `n` units are on their way to a sub-pool. A pool with sub-pools has another format: who
-/// does not know them would miss their units.
+/// Root: `n` units are in transit to a sub-pool. A pool with sub-pools has another format: a binary
+/// that does not know them would miss their units.
 pub(super) fn feed(key: Key, shard: u16, root: &Root, n: u64) -> Write {
     let known = root.feeds.get(&shard).copied();
     let before = known.unwrap_or_default();
@@ -47,7 +47,7 @@ pub(super) fn create(key: Key, fed: Fed, root: &Root) -> Write {
     Write { key, when: vec![When::Absent], change }
 }
 
-/// Sub-pool: what was on its way to it is there.
+/// Sub-pool: what was in transit to it has arrived.
 pub(super) fn credit(key: Key, sub: &Sub, fed: Fed, down: u64) -> Write {
     let total = Value::Int(pool::atoms(sub.credited));
     let mut when = vec![When::Equals(CREDITED.into(), total)];
@@ -65,7 +65,7 @@ pub(super) fn credit(key: Key, sub: &Sub, fed: Fed, down: u64) -> Write {
     }
 }
 
-/// Sub-pool: the root's limit is another. Moves no units.
+/// Sub-pool: the root's limit has changed. Moves no units.
 pub(super) fn follow(key: Key, terms: Terms) -> Write {
     Write {
         key,
@@ -77,8 +77,8 @@ pub(super) fn follow(key: Key, terms: Terms) -> Write {
     }
 }
 
-/// Sub-pool, in a copy whose root does not know of all its movements: it had what the root knows
-/// of, and all of that is spent. Nothing is free or held in it.
+/// Sub-pool, in a copy whose root does not know all its movements: it had what the root knows of,
+/// and all of that is spent. Nothing is free or held in it.
 pub(crate) fn agree(key: Key, shard: u16, root: &Root, sub: &Sub) -> Write {
     let fed = root.feeds.get(&shard).copied().unwrap_or_default();
     let int = |name: &'static str, n: u64| (Name::from(name), Value::Int(pool::atoms(n)));
@@ -96,7 +96,7 @@ pub(crate) fn agree(key: Key, shard: u16, root: &Root, sub: &Sub) -> Write {
     }
 }
 
-/// Sub-pool: `n` units are on their way to the root.
+/// Sub-pool: `n` units are in transit to the root.
 pub(super) fn give_up(key: Key, sub: &Sub, n: u64) -> Write {
     let (n, total) = (pool::atoms(n), pool::atoms(sub.returned));
     Write {
@@ -113,7 +113,7 @@ pub(super) fn give_up(key: Key, sub: &Sub, n: u64) -> Write {
     }
 }
 
-/// Root: what was on its way from a sub-pool is there.
+/// Root: what was in transit from a sub-pool has arrived.
 pub(super) fn take_back(key: Key, shard: u16, fed: Fed, sub: &Sub) -> Write {
     let (_, up) = sub.under_way(fed);
     Write {

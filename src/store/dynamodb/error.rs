@@ -1,9 +1,9 @@
-//! What an error of the SDK means for a [`Write`](super::super::Write): not applied, or unknown.
+//! Classification of SDK errors for a [`Write`](super::super::Write): not applied, or unknown.
 //!
-//! The rule: a write counts as **not applied** only where that is certain. The request was never
-//! built, nobody listened at the other end, or the service itself refused it. Everything else that
-//! happens to a write on its way (a cut connection, silence, an answer that is none, a 5xx) leaves
-//! its outcome unknown. A read that fails is unavailable or throttled: it has no outcome.
+//! A write counts as **not applied** only where that is certain: the request was never built, the
+//! connection was refused, or the service itself refused it. Every other failure on the way (a cut
+//! connection, silence, a malformed answer, a 5xx) leaves its outcome unknown. A failed read is
+//! unavailable or throttled: it has no outcome.
 
 use std::error::Error;
 use std::io;
@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use super::super::{StoreError, StoreErrorKind};
 
-/// What kind of call failed.
+/// The kind of call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailedCall {
     Read,
@@ -20,7 +20,7 @@ pub(super) enum FailedCall {
 }
 
 impl FailedCall {
-    /// What it means for this call that nobody knows what became of it.
+    /// The error kind of this call when its outcome is unknown.
     fn unknown(self) -> StoreErrorKind {
         match self {
             Self::Read => StoreErrorKind::Unavailable,
@@ -28,7 +28,7 @@ impl FailedCall {
         }
     }
 
-    /// No answer came in time.
+    /// The error for a call that timed out.
     pub(super) fn silence(self) -> StoreError {
         StoreError::new(self.unknown(), "dynamodb: no answer in time")
     }
@@ -58,26 +58,26 @@ where
     StoreError::new(kind, format!("dynamodb: {what}: {}", messages(error)))
 }
 
-/// An error and what caused it.
+/// An error and its causes.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
 
-/// The messages of these. Not their `Debug`, which shows what was answered.
+/// The messages of an error chain. Not their `Debug`, which shows the response.
 fn messages(error: &(dyn Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Whether the connection was refused, which happens before anything is sent on it. Other failures
-/// to connect may be certain too, but no client tells them from failures later on.
+/// to connect may be certain too, but no client distinguishes them from later failures.
 fn nobody_listened(error: &(dyn Error + 'static)) -> bool {
     causes(error)
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// What the service's error code says. Codes by which it refuses a request before it touches the
-/// item are certain; a code that is not among them is not.
+/// The kind for the service's error code. Codes with which it refuses a request before touching the
+/// item are certain; any other code is not.
 fn kind_of(call: FailedCall, code: Option<&str>) -> StoreErrorKind {
     match code.unwrap_or_default() {
         "ProvisionedThroughputExceededException"
@@ -89,7 +89,7 @@ fn kind_of(call: FailedCall, code: Option<&str>) -> StoreErrorKind {
         "ValidationException"
         | "SerializationException"
         | "ItemCollectionSizeLimitExceededException" => StoreErrorKind::Invalid,
-        // The table, or the right to it. Both can come back without a change of ours.
+        // The table or our access to it. Both can come back without a change on our side.
         "ResourceNotFoundException"
         | "AccessDeniedException"
         | "UnrecognizedClientException"

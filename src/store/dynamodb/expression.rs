@@ -1,9 +1,8 @@
-//! A write as expressions: one call of `UpdateItem` or `DeleteItem`, whose condition holds exactly
-//! when the write's conditions hold, the item is in our format, and no sum leaves its range.
+//! Writes as expressions: one call of `UpdateItem` or `DeleteItem`, whose condition holds exactly
+//! when the write's conditions hold, the item is in our format, and no sum overflows.
 //!
-//! Names and values stand for themselves nowhere: each is a placeholder, so no attribute name can
-//! be a reserved word or a piece of syntax, and the service's messages about an expression tell
-//! nothing that is stored.
+//! Every name and value is a placeholder, so no attribute name can be a reserved word or a piece of
+//! syntax, and the service's messages about an expression reveal no stored data.
 
 use std::collections::HashMap;
 
@@ -12,14 +11,14 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::super::{Change, When, Write};
 use super::item::{self, FORMAT, ITEM_FORMAT, PK};
 
-/// The expressions of a write, with what their placeholders stand for.
+/// The expressions of a write and their placeholder values.
 #[derive(Debug, Default)]
 pub(super) struct Expressions {
-    /// Never empty: another format is always refused.
+    /// Never empty: an item in another format is always refused.
     pub(super) condition: String,
     /// `None` for a delete.
     pub(super) update: Option<String>,
-    /// Placeholders of names. Empty if there is none, which the service wants left out.
+    /// Placeholders of names. If empty, left out of the request, as the service requires.
     pub(super) names: HashMap<String, String>,
     pub(super) values: HashMap<String, AttributeValue>,
 }
@@ -72,13 +71,13 @@ impl Expressions {
         }
     }
 
-    /// False for an attribute that is missing or of another type, which is what the laws ask for.
+    /// False for an attribute that is missing or of another type, as the laws require.
     fn compare(&mut self, name: &str, with: &str, value: AttributeValue) -> String {
         format!("{} {with} {}", self.name(name), self.value(value))
     }
 
-    /// A number in the table may have 38 digits, ours have the range of `i64`: an addition that
-    /// would leave it, or whose attribute is no number, is stopped by the condition.
+    /// A number in the table may have 38 digits, ours have the range of `i64`: the condition stops
+    /// an addition that would leave that range or whose attribute is not a number.
     fn has_room(&mut self, name: &str, by: i64) -> String {
         let lowest = i64::MIN.saturating_sub(by.min(0));
         let highest = i64::MAX.saturating_sub(by.max(0));
@@ -87,7 +86,7 @@ impl Expressions {
         format!("(attribute_not_exists({name}) OR {name} BETWEEN {lowest} AND {highest})")
     }
 
-    /// The placeholder of a name: one for each name, for the service refuses two.
+    /// The placeholder of a name: one per name, because the service refuses duplicates.
     fn name(&mut self, name: &str) -> String {
         let known = self.names.iter().find(|(_, stands_for)| *stands_for == name);
         if let Some((placeholder, _)) = known {

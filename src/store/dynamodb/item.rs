@@ -1,7 +1,7 @@
-//! Items and keys as DynamoDB's attributes, and back.
+//! Conversion between items and keys and DynamoDB's attributes.
 //!
 //! Every item carries the version of this encoding. An item without it, or with another one, was
-//! written by something else: it is reported, neither read half nor written over.
+//! written by something else: it is reported, neither partly read nor overwritten.
 
 use std::collections::HashMap;
 
@@ -10,11 +10,11 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::super::{Item, Key, Name, StoreError, StoreErrorKind, Value};
 
-/// The attribute that holds the encoding's version. No other attribute may be called so, which
-/// `apply::check_name` sees to.
+/// The attribute that holds the encoding's version. `apply::check_name` keeps other attributes from
+/// using this name.
 pub(super) use super::super::ITEM_FORMAT;
 
-/// The encoding of this binary.
+/// The encoding version of this binary.
 pub(super) const FORMAT: i64 = 1;
 
 /// The table's key attributes.
@@ -24,7 +24,7 @@ pub(super) const SK: &str = "sk";
 /// The attributes of an item as the service returns them.
 pub(super) type Attributes = HashMap<String, AttributeValue>;
 
-/// The key of an item, as a request names it.
+/// The key of an item, as used in a request.
 pub(super) fn key(key: &Key) -> Attributes {
     let text = |text: &str| AttributeValue::S(text.to_owned());
     [(PK.to_owned(), text(&key.pk)), (SK.to_owned(), text(&key.sk))].into()

@@ -7,14 +7,14 @@
 //! - A write is sent once. The SDK's own retries are off for it, since they would hide that an
 //!   earlier copy may have been applied; so is everything else that repeats. A read is tried up to
 //!   [`READ_TRIES`] times.
-//! - A call is answered within [`WITHIN`], or counts as unanswered: a write as unknown, a read as
-//!   unavailable. The rules by which errors are judged stand in `error.rs`.
+//! - A call that is not answered within [`WITHIN`] has failed: a write as unknown, a read as
+//!   unavailable. `error.rs` holds the rules for classifying errors.
 //! - At most [`IN_FLIGHT`] calls are with the service at once, and [`IN_HAND`] in all; beyond that
 //!   they are refused as throttled.
-//! - Expiry is the service's: the attribute `ttl` has to be switched on, as
+//! - Expiry is the service's: it has to be enabled on the attribute `ttl`, as
 //!   [`DynamoDb::create_table`] does.
 //!
-//! Not promised: order among writes of one process. Whoever needs it waits for the answer.
+//! Not promised: order among writes of one process. A caller that needs it awaits each answer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,27 +52,28 @@ mod units;
 
 pub use table::WarmThroughput;
 
-/// How long one call may take in all, unless [`DynamoDb::within`] says otherwise: many times what
-/// the service needs for its slowest calls (tens of milliseconds), and short enough that a write
-/// whose answer was lost is repeated before anybody gives up.
+/// How long one call may take in all, unless [`DynamoDb::within`] sets another limit: many times
+/// the service's slowest calls (tens of milliseconds), and short enough that a write whose answer
+/// was lost is repeated before its caller gives up.
 const WITHIN: Duration = Duration::from_secs(3);
 
 /// Tries of a read, together within the time of one call.
 const READ_TRIES: u32 = 3;
 
-/// Wait before the second try of a read; the service's answers vary by less.
+/// Wait before the second try of a read; longer than the spread of the service's response times.
 const READ_BACKOFF: Duration = Duration::from_millis(25);
 
-/// Calls with the service at once: each takes a connection, and processes often may open no more
-/// than 1,024 files.
+/// Calls with the service at once: each takes a connection, and processes are often limited to
+/// 1,024 open files.
 const IN_FLIGHT: usize = 256;
 
-/// Calls in hand: with the service, or waiting for their turn. As many as the embedded store takes.
+/// Calls accepted: with the service, or waiting for their turn. The same limit as the embedded
+/// store's.
 const IN_HAND: usize = 4_096;
 
 /// A store in a DynamoDB table. Clones share everything.
 ///
-/// The client is the host's: region, endpoint, credentials and TLS are whatever it was made with.
+/// The client belongs to the host: region, endpoint, credentials and TLS are as it was built.
 ///
 /// ```no_run
 /// # async fn open(client: aws_sdk_dynamodb::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -103,8 +104,7 @@ struct TableShared {
 }
 
 impl DynamoDb {
-    /// A store in this table. Nothing is asked of the service yet; a gate looks at the table when
-    /// it opens.
+    /// A store in this table. Sends nothing to the service; a gate checks the table when it opens.
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         let shared = TableShared {
             units: Counters::default(),
@@ -116,15 +116,15 @@ impl DynamoDb {
         Self { client, table, within: WITHIN, shared: Arc::new(shared) }
     }
 
-    /// How long one call may take in all, 3 s unless said otherwise. A write that takes longer has
-    /// an unknown outcome.
+    /// Sets how long one call may take in all; 3 s by default. A write that takes longer has an
+    /// unknown outcome.
     #[must_use]
     pub fn within(mut self, longest: Duration) -> Self {
         self.within = longest;
         self
     }
 
-    /// What the service has charged for the calls of this store and its clones.
+    /// What the service has charged for calls through this store and its clones.
     pub fn units(&self) -> Units {
         self.shared.units.snapshot()
     }
@@ -169,14 +169,16 @@ impl DynamoDb {
             WriteReply::Applied(None) => Ok(Written::Applied(None)),
             WriteReply::Applied(Some(item)) => match item::item(item) {
                 Ok(item) => Ok(Written::Applied(Some(item))),
-                // Corrupt would say that it was not applied. Whoever repeats it sees what stands.
+                // `Corrupt` would mean that it was not applied. A caller that repeats it sees the
+                // current item.
                 Err(error) => Err(StoreError::new(StoreErrorKind::Unknown, error.message)),
             },
             WriteReply::Refused(item) => self.refused(&write, item.map(item::item).transpose()?),
         }
     }
 
-    /// The write's conditions, or ours: that no sum leaves its range. What stands says which.
+    /// The refusal of a write: one of its conditions failed, or our own overflow check did. The
+    /// current item shows which.
     fn refused(&self, write: &Write, stands: Option<Item>) -> Result<Written, StoreError> {
         self.shared.units.refused(&write.key, stands.as_ref());
         match apply(stands.as_ref(), write)? {
@@ -230,7 +232,7 @@ impl DynamoDb {
         }
     }
 
-    /// One try, with nothing behind it that repeats.
+    /// One try: disables all retries.
     fn writes(&self) -> config::Builder {
         config::Builder::new().retry_config(RetryConfig::disabled())
     }
@@ -258,7 +260,7 @@ impl DynamoDb {
         answer.map_err(|error| error::of(FailedCall::Read, &error))
     }
 
-    /// What became of a write, if anything was heard of it in time.
+    /// The outcome of a write, if the service answered in time.
     async fn outcome<T, E, R>(
         &self,
         sent: impl Future<Output = Result<T, SdkError<E, R>>>,
@@ -267,7 +269,7 @@ impl DynamoDb {
         answer.map_err(|_| FailedCall::Write.silence())
     }
 
-    /// Makes a call when it is its turn. Nothing happens before the future is first polled.
+    /// Makes a call when its turn comes. Nothing happens before the future is first polled.
     fn call<T: Send + 'static, F>(
         &self,
         make: impl FnOnce(Self) -> F + Send + 'static,
@@ -304,12 +306,12 @@ impl Store for DynamoDb {
         self.call(|this| this.page(query))
     }
 
-    /// The service removes what has expired: 0, unless the store is closed.
+    /// Always 0 unless the store is closed: the service removes expired items.
     fn expire(&self, _now_ms: i64) -> StoreFuture<usize> {
         self.call(async |_| Ok(0))
     }
 
-    /// Looks at the table: its keys, its state, and which attribute expires its items.
+    /// Checks the table: its keys, its state, and which attribute expires its items.
     fn check(&self) -> StoreFuture<()> {
         self.call(async |this| table::check(&this.client, &this.table).await)
     }
@@ -328,7 +330,7 @@ impl Store for DynamoDb {
         Promise { kind: "dynamodb", survives: "data centre", shared: true }
     }
 
-    /// Calls that are under way end by themselves, whoever waits for them; later ones are refused.
+    /// Calls under way finish on their own, even if their callers are gone; later ones are refused.
     /// The connections are the client's.
     fn close(&self) -> StoreFuture<()> {
         let shared = self.shared.clone();
@@ -354,7 +356,7 @@ enum WriteReply {
     Refused(Option<Attributes>),
 }
 
-/// A place among the calls in hand.
+/// A slot among the accepted calls.
 struct CallPermit<'a>(&'a AtomicUsize);
 
 impl<'a> CallPermit<'a> {
@@ -378,7 +380,7 @@ fn throttled() -> StoreError {
     StoreError::new(StoreErrorKind::Throttled, message)
 }
 
-/// The service refuses an empty table of names.
+/// `None` for an empty table of names, which the service refuses.
 fn some<T>(
     names: std::collections::HashMap<String, T>,
 ) -> Option<std::collections::HashMap<String, T>> {

@@ -1,9 +1,9 @@
-//! Pages: a range of sort keys as the service can be asked for it, and its answer as a [`Page`].
+//! Pages: a range of sort keys as a key condition, and the service's answer as a [`Page`].
 //!
-//! The service takes one condition on the sort key. `BETWEEN` includes both ends, ours excludes the
-//! last, so an item that stands on it is asked for and left out. One item more than wanted is asked
-//! for: it says where the next page starts, and its absence that there is none, without a further
-//! call.
+//! The service takes one condition on the sort key. `BETWEEN` includes both ends while our range
+//! excludes the last, so an item on that end is fetched and dropped. One item more than wanted is
+//! requested: it gives the start of the next page, and its absence means there is none, without a
+//! further call.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::super::{Item, MAX_SK_BYTES, Page, Query, StoreError};
 use super::item::{self, Attributes, PK, SK};
 
-/// The condition on the keys, with the values it names.
+/// The key condition, with the values it names.
 pub(super) fn condition(query: &Query) -> (String, HashMap<String, AttributeValue>) {
     let mut values = HashMap::new();
     let mut text = |placeholder: &str, text: &str| {
@@ -38,13 +38,12 @@ pub(super) fn condition(query: &Query) -> (String, HashMap<String, AttributeValu
     (format!("{PK} = :pk{range}"), values)
 }
 
-/// Whether no key can lie in the range: the service refuses to be asked for such a one.
+/// Whether no key can lie in the range: the service refuses such a query.
 pub(super) fn is_empty(query: &Query) -> bool {
     query.until.as_deref().is_some_and(|until| query.from.as_str() >= until)
 }
 
-/// The page of an answer. `ended_at` is the last sort key that was looked at, if the service went
-/// no further.
+/// The page of an answer. `ended_at` is the last sort key examined, if the service stopped early.
 pub(super) fn page(
     query: &Query,
     limit: usize,
@@ -72,8 +71,8 @@ fn after(sk: &str) -> Option<String> {
     if sk.len() < MAX_SK_BYTES {
         return Some(format!("{sk}\0"));
     }
-    // No key is longer, so what follows differs before its end: at the last place where a greater
-    // character of the length that is left exists.
+    // No key is longer, so the successor differs before the end: at the last position where a
+    // greater character fits into the remaining length.
     let mut rest = sk.chars();
     while let Some(last) = rest.next_back() {
         let next =

@@ -1,4 +1,4 @@
-//! The table itself: made, waited for, and looked at before it is trusted.
+//! The table itself: creating it, waiting for it, and checking it before it is trusted.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use super::DynamoDb;
 use super::error::{self, FailedCall};
 use super::item::{PK, SK};
 
-/// How long a new table is waited for. Most are there after some 10 s; one that is made warm takes
+/// How long to wait for a new table. Most are ready after some 10 s; one created warm takes
 /// minutes.
 const MADE_WITHIN: Duration = Duration::from_secs(300);
 
-/// How long a table's name is, in characters, by DynamoDB's own rules.
+/// Length of a table name in characters, by DynamoDB's own rules.
 const NAME: RangeInclusive<usize> = 3..=255;
 
-/// Between two looks at a table that is being made.
+/// Interval between polls of a table that is being created.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// What a new table takes at once, before it has grown by use. AWS charges once for it; a plain
+/// The load a new table takes at once, before it has grown by use. AWS charges once for it; a plain
 /// table begins with 12,000 reads and 4,000 writes a second, and takes no less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WarmThroughput {
@@ -37,20 +37,19 @@ pub struct WarmThroughput {
 }
 
 impl DynamoDb {
-    /// Makes the table, paid by use, with expiry by the attribute `ttl`, and returns when it can be
-    /// used, within 5 minutes. One that is there stays as it is, but for expiry, which is switched
-    /// on if it is off: several processes may call this at once. `warm` counts for a new table
-    /// alone, and so do its protection against deletion and its point-in-time recovery (35 days
-    /// back, which AWS charges for by the size of the table). Where that cannot be switched on it
-    /// is logged.
+    /// Creates the table, billed on demand, with expiry by the attribute `ttl`, and returns when it
+    /// is usable, within 5 minutes. An existing table stays as it is, except that expiry is
+    /// switched on if it is off: several processes may call this at once. `warm` applies only to a
+    /// new table, and so do its deletion protection and its point-in-time recovery (35 days back,
+    /// which AWS charges for by the size of the table). A failure to switch that on is logged.
     ///
     /// The call needs the rights `dynamodb:CreateTable`, `DescribeTable`, `DescribeTimeToLive`,
     /// `UpdateTimeToLive` and `UpdateContinuousBackups`.
     ///
     /// # Errors
     ///
-    /// `Invalid` where a table of this name has another shape, or cannot be; else what the service
-    /// said.
+    /// `Invalid` where the name is illegal or a table of that name has another shape; otherwise the
+    /// service's own error.
     pub async fn create_table(
         client: &Client,
         table: &str,
@@ -75,11 +74,11 @@ impl DynamoDb {
     }
 }
 
-/// Fails if the table cannot hold our items, and says why. A right to look that is missing is no
+/// Fails if the table cannot hold our items, and says why. A missing right to describe it is no
 /// fault of the table: it is logged.
 pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError> {
     check_name(table)?;
-    // Side by side: whoever opens waits for both.
+    // Concurrently: the opening gate waits for both.
     let (description, expiry) = tokio::join!(describe(client, table), expiry(client, table));
     let description = match description {
         Err(error) if is_denied(&error) => {
@@ -106,8 +105,8 @@ pub(super) async fn check(client: &Client, table: &str) -> Result<(), StoreError
     }
 }
 
-/// Refuses a name that no table can have, before anything is asked: the service says no more than
-/// that a pattern does not match. An ARN is passed on.
+/// Refuses an illegal table name before any call: the service reports only that a pattern does not
+/// match. An ARN is passed on.
 fn check_name(table: &str) -> Result<(), StoreError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if table.starts_with("arn:") || NAME.contains(&table.len()) && table.chars().all(legal) {
@@ -121,7 +120,7 @@ fn check_name(table: &str) -> Result<(), StoreError> {
     )))
 }
 
-/// Whether the keys are ours, and the table is there to stay.
+/// Checks that the keys are ours and that the table is not being deleted.
 fn check_shape(table: &str, description: &TableDescription) -> Result<(), StoreError> {
     let key = |kind: KeyType| {
         let mut schema = description.key_schema().iter();
@@ -162,7 +161,7 @@ fn word(kind: &KeyType) -> &'static str {
     if *kind == KeyType::Hash { "partition" } else { "sort" }
 }
 
-/// Asks for the table; one that is there already is fine. Whether it is new.
+/// Requests the table; an existing one is fine. Returns whether it is new.
 async fn create(
     client: &Client,
     table: &str,
@@ -200,8 +199,8 @@ async fn create(
     }
 }
 
-/// Switches point-in-time recovery on. Stand-ins for DynamoDB have none, and it may be forbidden:
-/// the table serves without it.
+/// Switches point-in-time recovery on. DynamoDB emulators have none, and it may be forbidden: the
+/// table serves without it.
 async fn back_up(client: &Client, table: &str) {
     let on = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true);
     let on = match on.build() {
@@ -232,7 +231,7 @@ async fn describe(client: &Client, table: &str) -> Result<TableDescription, Stor
     described.table.ok_or_else(|| wrong(format!("nothing is said of the table `{table}`")))
 }
 
-/// By what the table expires its items.
+/// The table's expiry setting.
 enum Expiry {
     By(String),
     Off,
@@ -259,7 +258,7 @@ async fn expire_by_ttl(client: &Client, table: &str) -> Result<(), StoreError> {
     let call = client.update_time_to_live().table_name(table).time_to_live_specification(by);
     match call.send().await {
         Ok(_) => Ok(()),
-        // Another process may have been first, which the service refuses to hear twice.
+        // Another process may have been first; the service refuses to enable it a second time.
         Err(error) => match expiry(client, table).await? {
             Expiry::By(_) => Ok(()),
             Expiry::Off => Err(error::of(FailedCall::Read, &error)),

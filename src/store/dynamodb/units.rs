@@ -1,8 +1,8 @@
-//! What the service charged: counted from its answers.
+//! Units charged by the service, counted from its answers.
 //!
-//! A failed condition is charged too, and its answer does not say how much: that is counted by the
-//! size of the item that stands, as the service's documentation has it. What a call without an
-//! answer was charged is not known and not counted.
+//! A failed condition is charged too, but its answer does not say how much: it is counted by the
+//! size of the current item, as the service's documentation specifies. The charge for an unanswered
+//! call is unknown and not counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::ConsumedCapacity;
 use super::super::apply::item_bytes;
 use super::super::{Item, Key, Units};
 
-/// Bytes of one unit written.
+/// Bytes per write unit.
 const WRITTEN_BYTES: usize = 1_024;
 
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl Counters {
         self.write.fetch_add(whole(consumed), Ordering::Relaxed);
     }
 
-    /// A write whose condition failed.
+    /// Counts a write whose condition failed.
     pub(super) fn refused(&self, key: &Key, stands: Option<&Item>) {
         let bytes = stands.map_or(0, |item| item_bytes(key, item));
         let units = bytes.div_ceil(WRITTEN_BYTES).max(1) as u64;
@@ -42,7 +42,7 @@ impl Counters {
     }
 }
 
-/// Strong reads and plain writes come in whole units; a fraction would count as one.
+/// Strong reads and plain writes come in whole units; a fraction is rounded up.
 fn whole(consumed: Option<&ConsumedCapacity>) -> u64 {
     let units = consumed.and_then(|consumed| consumed.capacity_units).unwrap_or(0.0);
     units.ceil() as u64 // saturates

@@ -1,16 +1,15 @@
-//! What tells damage from data: a checksum behind each item, and a tally of all keys.
+//! Damage detection: a checksum behind each item, and a tally of all keys.
 //!
-//! redb checks the pages of a file when it repairs one that was not closed, and at no other time:
-//! a bit that has turned over in a value is another value, and one in a page of its tree hides
-//! items without a word.
+//! redb checks the pages of a file when it repairs one that was not closed, and at no other time: a
+//! flipped bit in a value yields another value, and one in a page of its tree hides items silently.
 //!
 //! # Laws
 //!
-//! 1. The bytes of an item end with a checksum of its key and of what stands before.
-//! 2. In the same transaction as the items stands how many there are, and the sum of their keys'
-//!    hashes. A file whose items do not come to that has lost some, or has some twice.
+//! 1. The bytes of an item end with a checksum of its key and of all preceding bytes.
+//! 2. The number of items and the sum of their keys' hashes are stored in the same transaction as
+//!    the items. A file whose items do not match has lost some, or has some twice.
 //!
-//! Not promised: anything against somebody who can write the file. The hashes have no secret.
+//! Not promised: protection against a party that can write the file. The hashes have no secret.
 
 use std::hash::Hasher;
 
@@ -20,7 +19,7 @@ use super::super::{Item, StoreError, StoreErrorKind};
 
 const SUM_BYTES: usize = 8;
 
-/// How many items there are, and the sum of their keys' hashes.
+/// The number of items, and the sum of their keys' hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) items: u64,
@@ -48,12 +47,12 @@ pub(super) fn encode(key: (&str, &str), item: &Item) -> Result<Vec<u8>, StoreErr
     Ok(bytes)
 }
 
-/// Whether the checksum is that of key and bytes.
+/// Whether the checksum matches key and bytes.
 pub(super) fn is_whole(key: (&str, &str), bytes: &[u8]) -> bool {
     split(key, bytes).is_some()
 }
 
-/// Reads all of the bytes or none: what is left over would be damage that nobody saw.
+/// Reads all of the bytes or none: leftover bytes would be undetected damage.
 pub(super) fn decode(key: (&str, &str), bytes: &[u8]) -> Result<Item, StoreError> {
     match split(key, bytes).map(postcard::take_from_bytes) {
         Some(Ok((item, []))) => Ok(item),

@@ -1,5 +1,5 @@
-//! What disks and operators do to a store file: it is deleted, replaced, emptied, torn, and its
-//! bits turn over. Never a panic, never another number, never a new store in place of an old one.
+//! Damage to a store file by disks and operators: deleted, replaced, emptied, torn, bits flipped.
+//! Never a panic, never another number, never a new store in place of an old one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn set(n: i64) -> Write {
     Write { key: key(n), when: vec![], change }
 }
 
-/// A store of [`ITEMS`] items that was closed, or left as a process leaves it that is killed.
+/// A store of [`ITEMS`] items that was closed, or left as a killed process leaves it.
 async fn made(folder: &Path, is_closed: bool) -> PathBuf {
     let path = folder.join("store.redb");
     let store = Redb::open(&path).unwrap();
@@ -39,8 +39,8 @@ async fn made(folder: &Path, is_closed: bool) -> PathBuf {
     left
 }
 
-/// Opens a copy and reads all of it. Says how many items are as they were written, and what was
-/// wrong.
+/// Opens a copy and reads all of it. Returns how many items are as they were written, and the
+/// errors.
 async fn read(path: &Path) -> Result<(i64, Vec<StoreError>), StoreError> {
     let store = Redb::open(path)?;
     let (mut right, mut errors) = (0, Vec::new());
@@ -60,7 +60,7 @@ async fn read(path: &Path) -> Result<(i64, Vec<StoreError>), StoreError> {
     Ok((right, errors))
 }
 
-/// Where a byte or a run of them is damaged, the same for the same seed.
+/// Random positions of damage, the same for the same seed.
 struct Dice(u64);
 
 impl Dice {
@@ -185,7 +185,7 @@ async fn the_file_is_its_owners_alone() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
-/// Nothing is asked of the store, and it is said all the same.
+/// Even with no call to the store, the loss is reported.
 #[tokio::test]
 async fn a_file_that_is_gone_is_noticed_within_a_second_by_itself() {
     let folder = tempfile::tempdir().unwrap();
@@ -199,7 +199,7 @@ async fn a_file_that_is_gone_is_noticed_within_a_second_by_itself() {
     store.close().await.unwrap();
 }
 
-/// After a failure of the disk the file is opened anew, at a moment when it is not there.
+/// After a disk failure the file is reopened while it is missing.
 #[tokio::test]
 async fn a_store_that_is_opened_again_after_a_failure_is_never_made_anew() {
     let folder = tempfile::tempdir().unwrap();
@@ -209,7 +209,7 @@ async fn a_store_that_is_opened_again_after_a_failure_is_never_made_anew() {
     file.fail();
     fs::rename(&path, &kept).unwrap();
     for _ in 0..2 {
-        // Opens it without a look at its place first.
+        // Reopens it without checking its path first.
         assert_eq!(file.verify(true).unwrap_err().kind, StoreErrorKind::Unavailable);
         assert!(file.write(&[set(1)])[0].is_err());
         file.read(|snapshot| assert!(snapshot.is_err()));

@@ -1,14 +1,14 @@
-//! The file itself: a batch of writes as one transaction, reads from a snapshot, and the opening
-//! that follows a failure of the disk.
+//! The file itself: a batch of writes as one transaction, reads from a snapshot, and reopening
+//! after a disk failure.
 //!
 //! The table's key is the pair (partition, sort key), which redb compares one after the other, each
 //! as bytes: a partition is a range, and no partition's name can reach into another. An item is its
 //! postcard encoding and a checksum. After the first failed read, write or sync redb refuses all
-//! further calls until the file is opened anew, so the next call does that, and never makes one.
+//! further calls until the file is reopened, so the next call reopens it, and never creates one.
 //!
 //! redb panics on some damaged files. A panic is caught around every use of it and is an error like
-//! any other: the threads live on, and the database is dropped and opened anew before it is used
-//! again. (Where a program aborts on panics it does so here as well.)
+//! any other: the threads live on, and the database is dropped and reopened before it is used
+//! again. (A program that aborts on panics aborts here as well.)
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -29,10 +29,10 @@ use crate::store::{Item, Key, Page, Query, StoreError, StoreErrorKind, Write, Wr
 
 type ItemKey = (&'static str, &'static str);
 
-/// The one table. A change of how keys or items are encoded is another name.
+/// The one table. A new encoding of keys or items takes a new name.
 const ITEMS: TableDefinition<'_, ItemKey, &[u8]> = TableDefinition::new("items-2");
 
-/// One row: how many items there are, and the sum of their keys' hashes.
+/// One row: the number of items, and the sum of their keys' hashes.
 const TALLY: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("tally-1");
 
 /// Pages of the file kept in memory. redb's own default is a gigabyte, too much for a guest.
@@ -42,18 +42,18 @@ type OpenFile = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// An open store file.
 pub(super) struct StoreFile {
-    /// `None` between a failure of the disk and the opening that succeeds.
+    /// `None` between a disk failure and a successful reopening.
     database: RwLock<Option<Database>>,
-    /// Set by whoever saw the disk fail.
+    /// Set by the thread that saw the disk fail.
     failed: AtomicBool,
     open: OpenFile,
-    /// `None` for a disk of a test's own.
+    /// `None` for a test's own disk.
     on_disk: Option<OnDisk>,
 }
 
 impl StoreFile {
-    /// Opens the file at this path, or makes it where the place is plainly new; reads all of it
-    /// once, and fails if it lacks anything.
+    /// Opens the file at this path, or creates it where the place is plainly new; reads all of it
+    /// once, and fails if anything is missing.
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
         place::prepare(path, |fresh| guarded(|| fill(fresh)).and_then(|filled| filled))?;
         let owned: PathBuf = path.to_owned();
@@ -66,18 +66,18 @@ impl StoreFile {
         Ok(file)
     }
 
-    /// Opens a database by this function, now and after each failure of the disk.
+    /// Opens a database with this function, now and after each disk failure.
     pub(super) fn with(open: OpenFile) -> Result<Self, DatabaseError> {
         let database = RwLock::new(Some(open()?));
         Ok(Self { database, failed: AtomicBool::new(false), open, on_disk: None })
     }
 
-    /// Whether the file is where it was.
+    /// Checks that the file is still in its place.
     pub(super) fn look(&self) -> Result<(), StoreError> {
         self.on_disk.as_ref().map_or(Ok(()), OnDisk::look)
     }
 
-    /// As if the disk had failed.
+    /// Simulates a disk failure.
     #[cfg(test)]
     pub(super) fn fail(&self) {
         self.failed.store(true, Ordering::Release);
@@ -88,8 +88,8 @@ impl StoreFile {
         self.on_disk.as_ref().is_some_and(OnDisk::is_known_gone)
     }
 
-    /// Reads everything once. Items that are missing are an error; those that are damaged are
-    /// counted in the log, and an error for whoever reads them. `is_made`: it has a tally.
+    /// Reads everything once. Missing items are an error; damaged ones are counted in the log, and
+    /// are an error for their readers. `is_made`: the file has a tally.
     pub(super) fn verify(&self, is_made: bool) -> Result<(), StoreError> {
         self.session(|database| {
             let transaction = database.begin_read().map_err(|e| self.not_done(e))?;
@@ -111,7 +111,8 @@ impl StoreFile {
                 Ok(items) => {
                     for entry in items.iter().map_err(|e| self.not_done(e))? {
                         let (key, bytes) = entry.map_err(|e| self.not_done(e))?;
-                        // What is there may still not be found: the way to it is other pages.
+                        // An item in the iteration may still not be found by its key: the lookup
+                        // takes other pages.
                         let is_found = items.get(key.value()).map_err(|e| self.not_done(e))?;
                         if is_found.is_some() {
                             found.add(key.value());
@@ -140,14 +141,14 @@ impl StoreFile {
     pub(super) fn write(&self, writes: &[Write]) -> Vec<Result<Written, StoreError>> {
         let result = self.look().and_then(|()| {
             let written = self.session(|database| self.transaction(database, writes))?;
-            // Whoever opens the file next finds it by its name.
+            // The next process to open the file finds it by its name.
             self.look().map_err(|gone| StoreError::new(StoreErrorKind::Unknown, gone.message))?;
             Ok(written)
         });
         result.unwrap_or_else(|error| writes.iter().map(|_| Err(error.clone())).collect())
     }
 
-    /// Lends a snapshot that holds everything committed so far.
+    /// Passes a snapshot that holds everything committed so far.
     pub(super) fn read(&self, answer: impl FnOnce(Result<&FileSnapshot<'_>, StoreError>)) {
         let mut answer = Some(answer);
         let mut tell = |result: Result<&FileSnapshot<'_>, StoreError>| {
@@ -172,17 +173,17 @@ impl StoreFile {
         }
     }
 
-    /// The database, opened anew if the disk had failed.
+    /// The database, reopened if the disk had failed.
     fn session<T>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         if self.failed.load(Ordering::Acquire) {
             let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-            // The other thread may have been here first.
+            // The other thread may have been faster.
             if self.failed.load(Ordering::Acquire) {
                 let failed = database.take();
-                // One that is broken may panic once more as it goes.
+                // A broken database may panic once more when dropped.
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(failed)));
                 let opened = guarded(|| (self.open)())?;
                 *database = Some(opened.map_err(unavailable)?);
@@ -213,8 +214,8 @@ impl StoreFile {
             let before = read_tally(&row).map_err(|e| self.not_done(e))?;
             let mut tally = before.unwrap_or_default();
             for write in writes {
-                // A failure of the disk ends the batch, uncommitted; a write that is itself at
-                // fault has changed nothing and leaves the others alone.
+                // A disk failure ends the batch, uncommitted; a write that is itself at fault has
+                // changed nothing and leaves the others alone.
                 answers.push(self.apply(&mut items, &mut tally, write)?);
             }
             if before != Some(tally) {
@@ -273,7 +274,7 @@ impl StoreFile {
         Ok(Ok(Written::Applied(new)))
     }
 
-    /// A failure before any commit: nothing was applied, and the file is opened anew next time.
+    /// A failure before any commit: nothing was applied, and the file is reopened next time.
     fn not_done(&self, error: impl Into<::redb::Error>) -> StoreError {
         self.failed.store(true, Ordering::Release);
         match error.into() {
@@ -286,10 +287,10 @@ impl StoreFile {
     }
 }
 
-/// The file as it stood at one moment.
+/// The file at one moment.
 pub(super) struct FileSnapshot<'a> {
     file: &'a StoreFile,
-    /// `None` before the first write of all.
+    /// `None` before the very first write.
     items: Option<ReadOnlyTable<ItemKey, &'static [u8]>>,
 }
 
@@ -325,8 +326,8 @@ impl FileSnapshot<'_> {
         Ok(page)
     }
 
-    /// What has expired, in the part of the table that begins at this place. Damaged items are
-    /// passed by: whoever reads them is told.
+    /// Expired items in the part of the table that begins at this cursor. Damaged items are
+    /// skipped: their readers get the error.
     pub(super) fn expired(&self, now_ms: i64, place: SweepCursor) -> Result<Expired, StoreError> {
         let (mut part, mut next) = (SweepPart::new(now_ms), None);
         let Some(items) = &self.items else {
@@ -349,7 +350,7 @@ impl FileSnapshot<'_> {
     }
 }
 
-/// Makes a store of an empty file.
+/// Creates a store in an empty file.
 fn fill(fresh: std::fs::File) -> Result<(), StoreError> {
     let filled = (|| {
         let database = Builder::new().set_cache_size(CACHE_BYTES).create_file(fresh)?;
@@ -369,12 +370,12 @@ fn read_tally(table: &impl ReadableTable<(), (u64, u64)>) -> Result<Option<Tally
     Ok(row.map(|(items, sum)| Tally { items, sum }))
 }
 
-/// A panic of redb's as an error: that is how it meets some kinds of damage.
+/// Turns a redb panic, its reaction to some kinds of damage, into an error.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason");
-        // The first words: a reason may quote what is in the file.
+        // Truncated: a reason may quote what is in the file.
         let text: String = text.chars().take(REASON_CHARS).collect();
         StoreError::new(
             StoreErrorKind::Corrupt,
@@ -386,10 +387,10 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, StoreError> {
     })
 }
 
-/// Most characters of a panic's reason that are told: what was expected, and not what was found.
+/// Most characters of a panic's reason that are shown: what was expected, not what was found.
 const REASON_CHARS: usize = 80;
 
-/// What is wrong with the file, of which it says the name, and what to do.
+/// Adds the file's name and the remedy to a damage error.
 fn at_path(path: &Path, error: StoreError) -> StoreError {
     if error.kind != StoreErrorKind::Corrupt {
         return error;
@@ -437,7 +438,7 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     StoreError::new(kind, message)
 }
 
-/// Writes bytes that are no item, as damage or a forger would.
+/// Writes bytes that are not an item, as damage or a forger would.
 #[cfg(test)]
 pub(super) fn forge(path: &Path, key: (&str, &str), bytes: &[u8]) {
     let written = (|| {

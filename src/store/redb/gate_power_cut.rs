@@ -1,10 +1,10 @@
-//! Power cuts under a whole gate: what it has served, answered and recorded over several lives on
-//! the [`Disk`] of `power_cut.rs`.
+//! Power cuts under a whole gate: what it served, answered and recorded over several lives on the
+//! [`Disk`] of `power_cut.rs`.
 //!
 //! Requests are admitted and settled while the disk is cut at a random operation, at times while
 //! the gate opens. The machine comes back with what the disk kept. Over all lives: no more is
-//! admitted than the quota, no more is recorded than was admitted, and what was flushed with an
-//! answer (in `durable`: what was answered) is recorded.
+//! admitted than the quota, no more is recorded than was admitted, and everything flushed with an
+//! answer (in `durable`: everything answered) is recorded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,19 +25,19 @@ const MACHINES: u64 = 8;
 const LIMIT: u64 = 600;
 const LIVES: u64 = 5;
 const CLIENTS: u64 = 4;
-/// Operations of the disk until the cut, at most; and milliseconds until it comes all the same.
+/// Most operations of the disk until the cut, and milliseconds after which it comes anyway.
 const OPERATIONS: u64 = 240;
 const LONGEST: u64 = 200;
 
-/// Over all lives of a machine.
+/// Sums over all lives of a machine.
 #[derive(Debug, Default)]
 struct Counts {
     admitted: AtomicU64,
     answered: AtomicU64,
-    /// What was on record when this life began, and answered by then.
+    /// Recorded when this life began, and answered by then.
     before: AtomicU64,
     answered_before: AtomicU64,
-    /// What is on record at least: that, and what was answered before a flush that succeeded.
+    /// Minimum on record: the above, and what was answered before a successful flush.
     flushed: AtomicU64,
 }
 
@@ -69,7 +69,7 @@ impl Machine {
         builder.store(store.clone()).clock(self.clock.clone()).open().await
     }
 
-    /// Until the power is cut.
+    /// Runs until the power is cut.
     async fn live(&mut self, life: u64) {
         self.disk.power_on(None);
         let store = self.disk.open();
@@ -126,7 +126,7 @@ impl Machine {
         counts.answered_before.store(counts.answered.load(Relaxed), Relaxed);
     }
 
-    /// What must hold of what is on record.
+    /// Checks the invariants of the recorded number.
     fn check(&self, recorded: u64) {
         let (counts, mode) = (&self.counts, self.mode);
         let [admitted, answered, flushed] =
@@ -138,7 +138,7 @@ impl Machine {
         assert!(is_kept, "{mode}: {recorded} recorded, {answered} answered");
     }
 
-    /// The last life, in peace: what is left is served, what can be taken back is, and it closes.
+    /// The last life, undisturbed: serves the rest, reclaims what it can, and closes.
     async fn end(&self) -> u64 {
         self.disk.power_on(None);
         let store = self.disk.open();
@@ -185,14 +185,14 @@ async fn client(gate: Gate, counts: Arc<Counts>, is_durable: bool) {
     }
 }
 
-/// What all lives have on record.
+/// Units recorded over all lives.
 async fn recorded(store: &Redb) -> u64 {
     let writer = Writer { space: Space::new("default"), incarnation: 0 };
     let ledger = Ledger::new(Arc::new(store.clone()), writer);
     ledger.by_period(START_MS).await.unwrap().iter().map(|row| row.atoms.used / row.scale).sum()
 }
 
-/// What became of a machine's requests.
+/// Runs one machine and returns its counts.
 async fn run(mode: &'static str, seed: u64) -> [u64; 4] {
     let mut machine = Machine::new(mode, seed);
     for life in 0..LIVES {
@@ -204,7 +204,7 @@ async fn run(mode: &'static str, seed: u64) -> [u64; 4] {
     [in_lives, answered, counts.admitted.load(Relaxed), recorded]
 }
 
-/// Several machines at once, for most of a life is waiting.
+/// Runs several machines at once, because most of a life is waiting.
 async fn machines(mode: &'static str) {
     let runs = (0..MACHINES).map(|seed| tokio::spawn(run(mode, seed)));
     let (runs, mut sums) = (runs.collect::<Vec<_>>(), [0; 4]);

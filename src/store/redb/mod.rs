@@ -1,12 +1,12 @@
 //! The embedded store: one redb file, no server.
 //!
-//! Two threads own the file, and a third looks whether it is still there. The writer takes
-//! everything that is queued, applies it in order inside one transaction, syncs once and only then
-//! answers: a group commit, so that a hundred writes that wait together cost one sync. The reader
-//! answers reads and queries from snapshots. No thread of the executor ever waits for the disk.
+//! Two threads own the file, and a third checks that it is still there. The writer takes everything
+//! that is queued, applies it in order inside one transaction, syncs once and only then answers: a
+//! group commit, so that a hundred waiting writes cost one sync. The reader answers reads and
+//! queries from snapshots. No thread of the executor ever waits for the disk.
 //!
-//! An acknowledged write survives the death of the machine, as far as the disk keeps what it says
-//! it has synced. A file belongs to one process: a second one is refused when it opens it.
+//! An acknowledged write survives the death of the machine, provided the disk keeps what it reports
+//! as synced. A file belongs to one process: a second one is refused when it opens it.
 //! `docs/storage.md` says what to do then, and what else a file does not do.
 
 use std::path::Path;
@@ -34,35 +34,35 @@ mod place;
 mod power_cut;
 mod worker;
 
-/// How often the file is looked for: it is known within a second that it is gone.
+/// Interval of the check for the file: its loss is known within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 
-/// Writes that may wait for the writer. At some hundred commits a second with a full batch each,
-/// the last of them waits well under a second; beyond it the caller is told to slow down.
+/// Most writes waiting for the writer. At some hundred commits a second with a full batch each, the
+/// last of them waits well under a second; beyond it the caller is told to slow down.
 const QUEUE_MAX: usize = 4_096;
 
-/// Writes in one transaction: enough that the sync is no longer what a write costs, few enough that
-/// a batch of the largest items stays within 200 MB.
+/// Writes in one transaction: enough that the sync no longer dominates the cost of a write, few
+/// enough that a batch of the largest items stays within 200 MB.
 const BATCH_MAX: usize = 512;
 
-/// Reads and queries that may wait for the reader. They cost no sync.
+/// Most reads and queries waiting for the reader. They cost no sync.
 const READ_QUEUE_MAX: usize = 1_024;
 
 /// A store in one file.
 ///
-/// Clones are the same handle: closing one closes all. When the last is dropped, what was accepted
-/// is still finished, but in the background; a program that opens the file again, or that ends,
-/// awaits [`Store::close`] first.
+/// Clones are the same handle: closing one closes all. When the last is dropped, accepted calls are
+/// still finished, but in the background; a program that reopens the file, or that exits, awaits
+/// [`Store::close`] first.
 #[derive(Clone, Debug)]
 pub struct Redb(Arc<Handle>);
 
 #[derive(Debug)]
 struct Handle {
-    /// `None` once closed. The threads end when these are dropped and their queues are empty.
+    /// `None` once closed. The threads end when the queues are dropped and empty.
     lanes: Mutex<Option<Queues>>,
-    /// Ends when both threads have let go of the file.
+    /// Closed when both threads have released the file.
     open: watch::Receiver<()>,
-    /// Where the sweep for expired items goes on.
+    /// Where the expiry sweep resumes.
     unswept: Mutex<SweepCursor>,
 }
 
@@ -71,39 +71,39 @@ struct Handle {
 struct Queues {
     writes: mpsc::Sender<WriteJob>,
     reads: mpsc::Sender<ReadJob>,
-    /// Ends the thread that looks for the file.
+    /// Ends the thread that checks for the file when dropped.
     _looks: std::sync::mpsc::Sender<()>,
 }
 
 type CallReply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// A write, and where its answer goes.
+/// A write and the channel for its answer.
 struct WriteJob(Write, CallReply<Written>);
 
-/// What only looks, and where its answer goes.
+/// A job that only reads, and the channel for its answer.
 enum ReadJob {
     Read(Key, CallReply<Option<Item>>),
     Query(Query, CallReply<Page>),
-    /// What has expired by this instant, in the part of the table that begins here.
+    /// Items expired by this instant, in the part of the table that begins here.
     Expired(i64, SweepCursor, CallReply<Expired>),
 }
 
-/// What a part of a sweep found: keys with the `ttl` that has passed, and where the next begins.
+/// Result of one part of a sweep: keys with their passed `ttl`, and where the next part begins.
 struct Expired {
     found: Vec<(Key, i64)>,
     next: SweepCursor,
 }
 
 impl Redb {
-    /// Opens the file, and makes it where the place is plainly new: neither the file is there nor
-    /// its marker (`PATH.made`). Blocks: all of the file is read once, and a few times after a
+    /// Opens the file, and creates it where the place is plainly new: neither the file nor its
+    /// marker (`PATH.made`) exists. Blocks: all of the file is read once, and a few times after a
     /// crash, at about a second for a gigabyte each.
     ///
     /// # Errors
     ///
-    /// Unavailable if the file is open already, here or in another process, or cannot be made or
-    /// read; corrupt if it is gone, empty or damaged, no redb file, or one of a format this binary
-    /// does not know. A file that is refused is left where it is.
+    /// Unavailable if the file is already open, here or in another process, or cannot be created or
+    /// read; corrupt if it is missing, empty or damaged, not a redb file, or in a format this binary
+    /// does not know. A refused file is left where it is.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::start(StoreFile::at(path.as_ref())?)
     }
@@ -158,8 +158,8 @@ impl Store for Redb {
         })
     }
 
-    /// The reader finds what has expired, and the writer removes it among other writes: a sweep
-    /// has no transaction of its own that others would wait for.
+    /// The reader finds expired items, and the writer removes them among other writes: a sweep has
+    /// no transaction of its own for others to wait for.
     fn expire(&self, now_ms: i64) -> StoreFuture<usize> {
         let handle = self.0.clone();
         Box::pin(async move {
@@ -179,7 +179,7 @@ impl Store for Redb {
                     answered.await.unwrap_or_else(|_| Err(ended(StoreErrorKind::Unknown)))?;
                 removed += usize::from(matches!(written, Written::Applied(_)));
             }
-            // Only now: what could not be removed is looked at again.
+            // Only now: items that could not be removed are examined again.
             *handle.unswept() = next;
             Ok(removed)
         })
@@ -201,7 +201,7 @@ impl Store for Redb {
 }
 
 impl Handle {
-    /// Brings a write to the writer.
+    /// Queues a write for the writer.
     fn submit(
         &self,
         write: Write,
@@ -215,7 +215,7 @@ impl Handle {
         self.unswept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a job in its queue, or says why not. Never waits.
+    /// Puts a job in its queue, or returns why not. Never waits.
     fn queue<T>(
         &self,
         lane: impl FnOnce(&Queues) -> &mpsc::Sender<T>,
@@ -235,8 +235,8 @@ impl Handle {
     }
 }
 
-/// A call was let go without an answer, which takes a panic of redb's while it was served. A write
-/// may have been applied.
+/// The error of a call dropped without an answer, which takes a redb panic while it was served. A
+/// write may have been applied.
 fn ended(kind: StoreErrorKind) -> StoreError {
     StoreError::new(
         kind,

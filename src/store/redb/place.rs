@@ -1,13 +1,16 @@
-//! Where the file is: made once and for itself alone, and looked for as long as it is open.
+//! The place of the file: created once and only from scratch, and checked for as long as it is
+//! open.
 //!
 //! # Laws
 //!
-//! 1. A file appears under its name only when it is whole: it is made beside it and then linked. So
-//!    one that is empty was never ours, or is damaged.
-//! 2. Beside a file stands its marker, `PATH.made`. Where the marker is and the file is not, a
-//!    store was lost, and none is made in its stead.
-//! 3. Once the name leads to another file, or to none, nothing that is written is answered for: who
-//!    opens the name next would not find it.
+//! 1. A file appears under its name only when it is complete: it is made beside it and then linked.
+//!    So an empty one was never ours, or is damaged.
+//! 2. Beside a file stands its marker, `PATH.made`. Where the marker exists and the file does not,
+//!    a
+//!    store was lost, and none is made in its place.
+//! 3. Once the name leads to another file, or to none, no write is acknowledged: the next process
+//!    to
+//!    open the name would not find it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -16,25 +19,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::{StoreError, StoreErrorKind};
 
-/// What stands in the marker.
+/// Contents of the marker.
 const MARKER: &str = "A tallygate store was made beside this file. If it is gone, restore it from \
                       a copy.\nOnly to begin anew, with nothing on record: remove this file too.\n";
 
-/// What tells a file from another of the same name.
+/// Identity of a file, as distinct from another of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileId(u64, u64);
 
-/// The place of an open file.
+/// The path of an open file.
 #[derive(Debug)]
 pub(super) struct OpenFilePath {
     path: PathBuf,
     id: FileId,
-    /// The file is not there any more, which has been said.
+    /// Set once the file's absence has been reported.
     gone: AtomicBool,
 }
 
 impl OpenFilePath {
-    /// The place of the file that this name leads to now.
+    /// The file that this name leads to now.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
         let id = id_of(path).map_err(|error| cannot(path, "be looked at", &error))?;
         Ok(Self { path: path.to_owned(), id, gone: AtomicBool::new(false) })
@@ -45,7 +48,8 @@ impl OpenFilePath {
         self.gone.load(Ordering::Acquire)
     }
 
-    /// Whether the file is where it was. Says once when it is not, and once when it is back.
+    /// Checks that the file is still in its place. Logs once when it is not, and once when it is
+    /// back.
     pub(super) fn look(&self) -> Result<(), StoreError> {
         let path = self.path.display();
         let (what, help) = match id_of(&self.path) {
@@ -60,7 +64,7 @@ impl OpenFilePath {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 ("is gone", "put it back, or stop this process and restore it from a copy")
             }
-            // What cannot be looked at may be there.
+            // A file that cannot be examined may still be there.
             Err(_) => ("cannot be looked at", "see to its folder"),
         };
         if !self.gone.swap(true, Ordering::AcqRel) {
@@ -72,7 +76,7 @@ impl OpenFilePath {
     }
 }
 
-/// Makes the file if its place is plainly new. `fill` makes a store of an empty file.
+/// Creates the file if its place is plainly new. `fill` creates a store in an empty file.
 pub(super) fn prepare(
     path: &Path,
     fill: impl FnOnce(File) -> Result<(), StoreError>,
@@ -124,10 +128,10 @@ pub(super) fn prepare(
 
 fn make(path: &Path, fill: impl FnOnce(File) -> Result<(), StoreError>) -> Result<(), StoreError> {
     let fresh = with_ending(path, &format!(".new-{}", std::process::id()));
-    let _ = fs::remove_file(&fresh); // of a process that died with our number
+    let _ = fs::remove_file(&fresh); // left by a dead process with our number
     let made = private(&fresh).map_err(|error| cannot(path, "be made", &error));
     let filled = made.and_then(fill);
-    // A link does not replace what another process may have made meanwhile.
+    // A link does not replace a file that another process may have made meanwhile.
     let linked = filled.and_then(|()| match fs::hard_link(&fresh, path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
@@ -138,7 +142,7 @@ fn make(path: &Path, fill: impl FnOnce(File) -> Result<(), StoreError>) -> Resul
     linked
 }
 
-/// A new file that its owner alone may read: it has hashes of keys in it.
+/// A new file that only its owner may read: it contains hashes of keys.
 fn private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
@@ -176,7 +180,7 @@ fn cannot(path: &Path, what: &str, error: &io::Error) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, message)
 }
 
-/// A file that was just made is not there after a power cut until its directory is synced too.
+/// A newly created file may be gone after a power cut until its directory is synced too.
 fn sync_directory(path: &Path) -> Result<(), StoreError> {
     if !cfg!(unix) {
         return Ok(());

@@ -1,8 +1,8 @@
-//! Power cuts: a disk that keeps only what was synced, plus whatever part of the rest chance wants,
-//! cut at a random operation under a running store.
+//! Power cuts: a disk that keeps only what was synced, plus a random part of the rest, cut at a
+//! random operation under a running store.
 //!
-//! After each cut: every acknowledged write is there, items are whole, and a write that was not
-//! acknowledged is there whole or not at all. A failing run prints its seed.
+//! After each cut: every acknowledged write is there, items are whole, and an unacknowledged write
+//! is there whole or not at all. A failing run prints its seed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,19 +14,19 @@ use super::Redb;
 use super::file::StoreFile;
 use crate::store::{Change, Item, Key, Query, Store, StoreErrorKind, Value, When, Write, Written};
 
-/// A disk. Clones are the same disk, as the reopened file is.
+/// A disk. Clones are the same disk, so a reopened file finds its data.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk(Arc<Mutex<Platter>>);
 
 #[derive(Debug, Default)]
 struct Platter {
-    /// What a power cut leaves.
+    /// Contents after a power cut.
     synced: Vec<u8>,
-    /// What this moment's reader sees.
+    /// Contents as read now.
     seen: Vec<u8>,
-    /// What was done since the last sync, in order.
+    /// Operations since the last sync, in order.
     unsynced: Vec<Op>,
-    /// Operations until the cut; `None`: no cut comes.
+    /// Operations until the cut; `None`: no cut.
     left: Option<u32>,
     cut: bool,
     random: Random,
@@ -101,7 +101,7 @@ impl Disk {
         Self(Arc::new(Mutex::new(platter)))
     }
 
-    /// Power for so many operations, from what the last cut left.
+    /// Restores power for so many operations, from what the last cut left.
     pub(super) fn power_on(&self, operations: Option<u32>) {
         let mut disk = self.0.lock().unwrap();
         if !disk.cut {
@@ -113,7 +113,7 @@ impl Disk {
         disk.left = operations;
     }
 
-    /// The power goes off before the n-th operation from now.
+    /// Cuts the power before the n-th operation from now.
     pub(super) fn cut_after(&self, operations: u32) {
         self.0.lock().unwrap().left = Some(operations);
     }
@@ -198,7 +198,7 @@ fn key(slot: u64) -> Key {
     Key { pk: "slots".into(), sk: format!("{slot:02}") }
 }
 
-/// A whole new item under a number: `copy` repeats the number, so that a half of one would show.
+/// A whole new item with a number: `copy` repeats the number, so that half an item would show.
 fn put(slot: u64, number: i64, padding: usize) -> Write {
     let change = vec![
         Change::Set("number".into(), Value::Int(number)),
@@ -215,7 +215,7 @@ fn number_of(item: &Item) -> i64 {
     number
 }
 
-/// What may stand in each slot: the acknowledged number, and those written after it.
+/// Numbers allowed in each slot: the acknowledged one, and those written after it.
 #[derive(Default)]
 struct Expected(BTreeMap<u64, Vec<i64>>);
 
@@ -324,7 +324,7 @@ async fn a_disk_that_failed_for_a_while_is_taken_up_again() {
     store.write(take.clone()).await.unwrap_err();
 
     disk.power_on(None);
-    // The identical write again, until there is an answer: it was applied once in all.
+    // The identical write again, until there is an answer: it was applied exactly once.
     let mut answer = store.write(take.clone()).await;
     for _ in 0..2 {
         if answer.is_err() {

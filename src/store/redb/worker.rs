@@ -1,8 +1,8 @@
-//! The threads of the store. Two of them serve: each takes what is queued, does it in one
+//! The threads of the store. Two of them serve: each takes the queued jobs, does them in one
 //! transaction, answers.
 //!
-//! A thread ends when every sender of its queue is gone and the queue is empty. It lets go of the
-//! file before it lets go of `alive`, so that whoever waits for `alive` can open the file again.
+//! A thread ends when every sender of its queue is gone and the queue is empty. It drops the file
+//! before it drops `alive`, so that a caller waiting for `alive` can reopen the file.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -23,7 +23,7 @@ pub(super) fn write(
         let (writes, answers): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|WriteJob(write, answer)| (write, answer)).unzip();
         for (answer, result) in answers.into_iter().zip(file.write(&writes)) {
-            // Whoever asked may have gone: the write stands all the same.
+            // The caller may be gone: the write stands regardless.
             let _ = answer.send(result);
         }
     }
@@ -31,18 +31,18 @@ pub(super) fn write(
     drop(alive);
 }
 
-/// Looks for the file until the store is closed, also while nothing is asked of it: what is found
-/// is said, and shows in the metrics.
+/// Checks for the file until the store is closed, even without calls: losses are logged and show in
+/// the metrics.
 pub(super) fn look(file: Arc<StoreFile>, ends: &Receiver<()>, alive: Arc<watch::Sender<()>>) {
     while let Err(RecvTimeoutError::Timeout) = ends.recv_timeout(LOOK_EVERY) {
-        let _ = file.look(); // it says by itself what is wrong
+        let _ = file.look(); // it logs by itself
     }
     drop(file);
     drop(alive);
 }
 
-/// The reader: one snapshot for all that waits. It is taken after the calls came, so a write that
-/// was answered before one of them began is in it.
+/// The reader: one snapshot for all waiting jobs. It is taken after the calls came, so it includes
+/// every write that was answered before one of them began.
 pub(super) fn read(
     file: Arc<StoreFile>,
     mut queue: mpsc::Receiver<ReadJob>,

@@ -1,4 +1,4 @@
-//! The headers, read back by `sfv`, which shares no code with what writes them.
+//! Reads the headers back with `sfv`, which shares no code with the writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ fn items(value: &str) -> Vec<(String, Vec<(String, BareItem)>)> {
         ),
         ListEntry::InnerList(_) => panic!("{value}: an inner list"),
     };
-    // The canonical form is ours, byte for byte, but for nothing at all.
+    // Our output is the canonical form, byte for byte.
     assert_eq!(list.serialize().as_deref(), Some(value));
     list.iter().map(item).collect()
 }
