@@ -1,21 +1,23 @@
-//! The claim on an idempotency key: one item for each key of a tenant, which says who has come with
-//! the key and, once somebody has been charged, what was used.
+//! The claim on an idempotency key: one item per key of a tenant, which lists the requests with
+//! that key and, once one has been charged, what was used.
 //!
 //! # Laws
 //!
 //! 1. An item is `held` and becomes `settled` at most once, and a settled one is never written
-//!    again but for the list of those who came. So a key is charged at most once.
-//! 2. The settled claim **is** the record of use: the log does not repeat it, and whoever folds the
-//!    ledger counts it. Nobody is answered before it is settled, so that no answer is uncharged.
-//! 3. Who finds a claim that is `held` runs as well, and tries to settle it at its end: the first
-//!    one is charged. So a process that dies between leaves nothing to clear up and no timer.
-//! 4. Everybody who comes is written into the item by a nonce of their own before they run, at most
-//!    [`FREE`] besides the first. Who comes after that is charged as without a key, unless it is
-//!    them who settle the claim.
+//!    again except for the list of arrivals. So a key is charged at most once.
+//! 2. The settled claim **is** the record of use: the log does not repeat it, and folding the
+//!    ledger counts it. No request is answered before it is settled, so that no answer is
+//!    uncharged.
+//! 3. A request that finds a `held` claim runs as well, and tries to settle it at its end: the
+//!    first to settle is charged. So a process that dies midway leaves nothing to clear up and no
+//!    timer.
+//! 4. Every arrival is written into the item under its own nonce before it runs, at most [`FREE`]
+//!    besides the first. A later one is charged as without a key, unless it settles the claim
+//!    itself.
 //! 5. Each write names what it replaces, so that a repeated or late copy of it changes nothing.
 //!
-//! Pure: writes are made here and answers are read here; nobody is called. What is not promised: a
-//! key of which nobody was charged is forgotten after [`KEEP_HELD_MS`].
+//! Pure: makes writes and reads answers, and calls no store. Not promised: a key that was never
+//! charged is forgotten after [`KEEP_HELD_MS`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,25 +43,25 @@ const CAME: &str = "came";
 const BY: &str = "by";
 const USE: &str = "use";
 
-/// Nobody has been charged.
+/// No request has been charged.
 const HELD: i64 = 0;
-/// Somebody has.
+/// A request has been charged.
 const SETTLED: i64 = 1;
 
-/// Retries that are served without a charge. A client that has no answer by then sends new work
-/// under an old key.
+/// Retries served without a charge. A client with no answer by then sends new work under an old
+/// key.
 pub(crate) const FREE: usize = 5;
 
-/// How long a key is kept that nobody was charged for: seven days more than is promised.
+/// How long an uncharged key is kept: seven days more than is promised.
 pub(crate) const KEEP_HELD_MS: i64 = 8 * 86_400_000;
 
 const NONCE_BYTES: usize = 16;
 type Nonce = [u8; NONCE_BYTES];
 
-/// What one request presents to be counted once.
+/// The key and fingerprint of a request to be counted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OnceKey {
-    /// Of the key: it may hold anything, and is not stored as it came.
+    /// Hash of the key, which may contain anything and is not stored as it came.
     hash: u128,
     print: [u8; 16],
 }
@@ -70,64 +72,65 @@ pub(crate) struct Claim {
     key: Key,
     print: [u8; 16],
     nonce: Nonce,
-    /// Whether it is among those who are not charged if another one is.
+    /// Whether it is one of those not charged if another one is.
     is_free: bool,
 }
 
-/// What to do next with a claim.
+/// The next step of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClaimStep {
-    /// Make this write, repeated as it is until its outcome is known, and tell what came of it.
+    /// Make this write, repeated as it is until its outcome is known, and report the outcome.
     Write(Write),
-    /// It is known how the request runs.
+    /// How the request runs is known.
     Run(KeyFound),
 }
 
 /// How a request with a key runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyFound {
-    /// Nobody has been charged: at its end this request tries to be the one.
+    /// Not charged yet: at its end this request tries to be the one.
     Open,
-    /// Another was charged: it is served, and nothing is.
+    /// Another was charged: this one is served without a charge.
     Replay,
-    /// Another was charged, and too many have come since: it is charged as without a key.
+    /// Another was charged, and too many have come since: this one is charged as without a key.
     Spent,
     /// The key came with another request.
     Conflict,
 }
 
-/// What became of an attempt to settle.
+/// The result of an attempt to settle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Charge {
-    /// The claim has our units: they are charged by it.
+    /// The claim has our units and charges them.
     Claim,
-    /// The claim has another's units: nothing is charged.
+    /// The claim has another request's units: nothing is charged.
     Nothing,
-    /// The same, and this request was one too many: the log has our units.
+    /// The same, but this request was one too many: the log has our units.
     Log,
 }
 
-/// What to do next to settle a claim.
+/// The next step of settling a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Settle {
-    /// Make this write, repeated as it is until its outcome is known, and tell what came of it.
+    /// Make this write, repeated as it is until its outcome is known, and report the outcome.
     Write(Write),
-    /// It is known who is charged.
+    /// Which request is charged is known.
     Done(Charge),
 }
 
-/// What a settled claim says was used.
+/// The use recorded in a settled claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClaimUse {
     pub(crate) period_ms: i64,
     pub(crate) day: u32,
     pub(crate) account: Option<Arc<str>>,
-    /// Meter, atoms to its unit, atoms.
+    /// Meter, atoms per unit, atoms.
     pub(crate) rows: Vec<(Arc<str>, u64, Atoms)>,
 }
 
 impl OnceKey {
-    /// `target` is path and query, `body` of the request's body, where it has been read already.
+    /// `target` is path and query; `body` is the digest of the request's body, if it was already
+    /// read.
     pub(crate) fn new(
         key: &[u8],
         method: &str,
@@ -154,21 +157,21 @@ impl Claim {
         Ok(Self { key, print: once.print, nonce, is_free: true })
     }
 
-    /// By which it is known in the item that it claims, whose key is the other.
+    /// The nonce that names it in the item, and the item's key.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn names(&self) -> (u128, &Key) {
         (u128::from_be_bytes(self.nonce), &self.key)
     }
 
-    /// The first write: puts the claim if there is none.
+    /// The first write: creates the claim if there is none.
     pub(crate) fn put(&self, now_ms: i64) -> Write {
         Write { key: self.key.clone(), when: vec![When::Absent], change: self.as_held(now_ms) }
     }
 
-    /// What a write to come in came to.
+    /// Reads the outcome of an arrival's write.
     pub(crate) fn next(&mut self, written: Written, now_ms: i64) -> Result<ClaimStep, StoreError> {
         let (Written::Applied(item) | Written::Refused(item)) = written;
-        // It was held too long by one who was never charged, and has been forgotten.
+        // It was held too long without a charge, and has been forgotten.
         let Some(item) = item else { return Ok(ClaimStep::Write(self.put(now_ms))) };
         let stands = Stands::read(&item)?;
         if stands.print != self.print {
@@ -197,7 +200,7 @@ impl Claim {
         Write { key: self.key.clone(), when, change }
     }
 
-    /// What came of it.
+    /// Reads the outcome of that write.
     pub(crate) fn settled(&self, written: Written, used: &ClaimUse) -> Result<Settle, StoreError> {
         let item = match written {
             Written::Applied(_) => return Ok(Settle::Done(Charge::Claim)),
@@ -215,7 +218,7 @@ impl Claim {
         }))
     }
 
-    /// The write that charges where the claim has been forgotten.
+    /// The write that charges if the claim has been forgotten.
     fn settle_anew(&self, used: &ClaimUse) -> Write {
         let held = [STATE, TTL];
         let is_held = |change: &Change| matches!(change, Change::Set(n, _) if held.contains(&&**n));
@@ -257,7 +260,7 @@ impl Claim {
     }
 }
 
-/// What a claim says was used: nothing, as long as it is only held.
+/// The use recorded in a claim: none while it is only held.
 pub(crate) fn used(item: &Item) -> Result<Option<ClaimUse>, StoreError> {
     if !Stands::read(item)?.is_settled {
         return Ok(None);
@@ -266,7 +269,7 @@ pub(crate) fn used(item: &Item) -> Result<Option<ClaimUse>, StoreError> {
     postcard::from_bytes(bytes).map(Some).map_err(|_| damaged(USE))
 }
 
-/// A claim as it stands.
+/// The present state of a claim.
 struct Stands {
     is_settled: bool,
     print: [u8; 16],
@@ -289,7 +292,7 @@ fn damaged(what: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, format!("a claim without a readable `{what}`"))
 }
 
-/// 128 bits of the parts' hash. Each part ends before the next begins.
+/// 128 bits of the parts' hash. Each part is delimited by its length.
 fn digest(parts: &[&[u8]]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -301,17 +304,18 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
     short
 }
 
-/// A request's claim on its way to be settled, with all that waits for it.
+/// A request's claim waiting to be settled, with everything that depends on it.
 pub(crate) trait Unsettled: std::fmt::Debug + Send {
     fn claim(&self) -> &Claim;
     fn tenant(&self) -> Surrogate;
-    /// What the claim is to say was used.
+    /// The use to record in the claim.
     fn usage(&self) -> ClaimUse;
-    /// It is known who is charged. Who answers is told whether this request has used anything.
+    /// Which request is charged is known. Passes on to the response whether this one has used
+    /// anything.
     fn end(self: Box<Self>, charge: Charge);
 }
 
-/// Claims that wait to be settled: one at most for each request with a key in flight.
+/// Claims waiting to be settled: at most one for each keyed request in flight.
 #[derive(Debug, Default)]
 pub(crate) struct ClaimQueue {
     waiting: Mutex<Vec<Box<dyn Unsettled>>>,
@@ -319,18 +323,18 @@ pub(crate) struct ClaimQueue {
 }
 
 impl ClaimQueue {
-    /// Brings a claim to the task that settles it.
+    /// Hands a claim to the task that settles it.
     pub(crate) fn push(&self, claim: Box<dyn Unsettled>) {
         self.locked().push(claim);
         self.pushed.notify_one();
     }
 
-    /// Takes all that wait.
+    /// Takes all waiting claims.
     pub(crate) fn take(&self) -> Vec<Box<dyn Unsettled>> {
         std::mem::take(&mut *self.locked())
     }
 
-    /// Returns once a claim has been pushed since this was last asked.
+    /// Returns once a claim has been pushed since the last call.
     pub(crate) async fn pushed(&self) {
         self.pushed.notified().await;
     }
@@ -360,7 +364,7 @@ mod tests {
         Claim::new(&Space::new("test"), Surrogate::test(1), once).unwrap()
     }
 
-    /// Comes in to the end, over a store that does not fail.
+    /// Runs the arrival to its end, on a store that does not fail.
     fn come(store: &Memory, claim: &mut Claim) -> KeyFound {
         let mut write = claim.put(0);
         loop {
@@ -446,11 +450,11 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Event {
-        /// This one's next write reaches the store; its reply is lost or not.
+        /// This request's next write reaches the store; its reply is lost or not.
         Step { who: usize, lost: bool },
-        /// A copy of a write that was made before arrives.
+        /// A copy of an earlier write arrives.
         Late(usize),
-        /// It dies where it is.
+        /// It dies at this point.
         Die(usize),
     }
 
@@ -464,7 +468,7 @@ mod tests {
         prop::collection::vec(event, 1..120)
     }
 
-    /// One request with the key, wherever it runs.
+    /// One request with the key, on any node.
     struct Who {
         claim: Claim,
         next: Option<Write>,
@@ -474,8 +478,8 @@ mod tests {
 
     proptest! {
         /// Ten requests with one key on ten nodes, in any order, with lost replies, late copies and
-        /// deaths: at most one is charged by the claim, and whoever is answered is charged or one
-        /// of five besides who was.
+        /// deaths: at most one is charged by the claim, and every answered one is charged or one of
+        /// five besides the charged one.
         #[test]
         fn a_key_is_charged_at_most_once_and_an_answered_one_once(events in events()) {
             let store = Memory::new();

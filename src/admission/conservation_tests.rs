@@ -1,5 +1,5 @@
-//! What no order of requests, reports, ends and window edges may break: every hold ends, every unit
-//! of a pool is free, held or spent, and what is on record is what was used.
+//! Conservation in any order of requests, reports, ends and window edges: every hold ends, every
+//! unit of a pool is free, held or spent, and the record equals the use.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -22,8 +22,8 @@ use crate::store::{Memory, Store};
 use crate::tenants::caller::SheetRef;
 use crate::testing;
 
-/// One of each: a meter that bills beyond its limit up to a stop, one that is granted once, one
-/// that is held and reported, a sum, and a quota per user besides the tenant's.
+/// One of each: a meter that bills beyond its limit up to a stop, one granted once, one held and
+/// reported, a sum, and a quota per user besides the tenant's.
 const PLANS: &str = r#"
     default-plan = "free"
     [meter.jobs]
@@ -132,7 +132,7 @@ async fn admit(gate: &Gate, call: &Call) -> Option<Admitted> {
     }
 }
 
-/// What is expected of the ledger, and all that was in use.
+/// The expected ledger, and everything that was in use.
 #[derive(Default)]
 struct Model {
     open: Vec<(Admitted, bool, Option<bool>)>,
@@ -153,7 +153,7 @@ impl Model {
         self.count("credits", n); // a tenth of a credit each, in atoms
     }
 
-    /// The first word on whether it is charged holds.
+    /// The first decision on whether it is charged stands.
     fn decide(&mut self, i: usize, charged: bool) {
         let (_, work, decided) = &mut self.open[i];
         let work = *work;
@@ -167,7 +167,7 @@ impl Model {
         }
     }
 
-    /// Every lease there is. No two are ever of one pool.
+    /// Collects every lease there is. No two are ever of one pool.
     fn learn(&mut self, gate: &Gate) {
         let mut all = gate.inner.hub.scoped.all_leases();
         for tenant in &gate.inner.tenants.active {
@@ -235,7 +235,7 @@ impl Model {
     }
 }
 
-/// Every pool of the store against the lease that there was of it.
+/// Checks every pool of the store against its lease.
 async fn assert_pools(gate: &Gate, store: &Memory, leases: &HashMap<PoolId, Arc<Lease>>) {
     let writer = &gate.inner.leasing.writer;
     let mut pools = store.keys();
@@ -248,7 +248,7 @@ async fn assert_pools(gate: &Gate, store: &Memory, leases: &HashMap<PoolId, Arc<
         let held = view.mine.map_or(0, |mine| mine.held) as i64;
         let spent = item.int("spent").unwrap();
         assert_eq!(view.terms.limit - view.free, held + spent, "{key:?}");
-        // Below nothing stands what was used late and is owed, and no more.
+        // A negative balance is late use that is owed, and no more.
         let owed = view.owed() as i64;
         assert!(
             view.free >= 0 || view.free == -owed,
@@ -274,7 +274,7 @@ async fn run(program: Vec<Op>) {
     }
     model.open.clear();
     model.over.clear();
-    // Paused time: until the renewer has nothing to do.
+    // Paused time: until the renewer is idle.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(gate.tenant("acme").await.unwrap().held(), 0);
     assert_pools(&gate, &store, &model.leases).await;
@@ -292,7 +292,7 @@ async fn run(program: Vec<Op>) {
     let counted = model.used.iter().map(|(meter, n)| (meter.to_string(), *n));
     assert_eq!(used, counted.collect());
     gate.close().await.unwrap();
-    // What was left has been given back, and nothing else.
+    // What was left has been given back, and nothing more.
     for lease in model.leases.values() {
         assert!(lease.left() <= 0 || lease.window().end_ms <= now_ms, "{lease:?}");
     }
@@ -314,9 +314,8 @@ proptest! {
     }
 }
 
-/// Four tasks on four threads at one tenant with four users, until the day's quota is used up.
-/// Nobody is over any limit meanwhile, and what refusals and failures gave back is there at the
-/// end.
+/// Four tasks on four threads at one tenant with four users, until the day's quota is used up. No
+/// limit is passed meanwhile, and what refusals and failures gave back is available at the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_threads_pass_no_limit_and_leave_every_unit_usable() {
     const RATE: u64 = 2_000;
@@ -377,8 +376,8 @@ async fn many_threads_pass_no_limit_and_leave_every_unit_usable() {
     assert_pools(&gate, &store, &model.leases).await;
 }
 
-/// Two rates, of which the one that is drawn last refuses: what the first gave is there again. And
-/// every number says where it came from.
+/// Two rates, the one drawn last refusing: what the first gave is available again. And every number
+/// names its source.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_refusal_by_one_of_two_rates_leaves_the_other_whole() {
     let plans = r#"

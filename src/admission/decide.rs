@@ -1,13 +1,13 @@
 //! Decide: all limits of one request at once, or none.
 //!
-//! The order is fixed: standing, feature, concurrency, leases, buckets. What costs the least to
-//! undo and says the most to the caller comes first; buckets come last because what they refuse
-//! cures itself.
+//! The order is fixed: standing, feature, concurrency, leases, buckets. The checks that cost least
+//! to undo and tell the caller most come first; buckets come last because their refusals cure
+//! themselves.
 //!
 //! Units of one meter are spent in this order: what the plan's quotas include, then grants (soonest
 //! expiry first), then what `over` lets through. An ask may be split among them. Quotas of narrower
 //! scope than the tenant hold in every case: a grant raises what a tenant may use, not what one of
-//! its keys may. While a quota is in debt nothing is drawn before that is paid.
+//! its keys may. While a quota is in debt nothing is drawn until that is paid.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +27,7 @@ use crate::quota::lease::Take;
 use crate::sheets::hub::Hub;
 use crate::sheets::sheet::Sheet;
 
-/// What a decision is made from. Nothing here waits.
+/// The input of a decision. Nothing here waits.
 pub(crate) struct AdmissionInput<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) sheet: &'a Arc<Sheet>,
@@ -47,17 +47,16 @@ impl<'a> AdmissionInput<'a> {
     }
 }
 
-/// How a request was let in.
+/// How a request was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AdmittedBy {
-    /// Just what the route's [`PlainAsk`](crate::policy::PlainAsk)s say, which is not written down.
+    /// Holds exactly what the route's [`PlainAsk`](crate::policy::PlainAsk)s state, without a list.
     Plain,
-    /// What stands in the list.
+    /// Holds what the list contains.
     Listed,
 }
 
-/// Decides one request. What was taken is written to the list, which is made then, unless it is
-/// plain.
+/// Decides one request. Unless it is plain, what was taken is written to the list, created then.
 #[inline]
 pub(crate) fn decide<'t>(
     q: &AdmissionInput<'_>,
@@ -85,7 +84,7 @@ pub(crate) fn decide<'t>(
     decide_by_list(q, list())
 }
 
-/// The first limit by a scope without which its caller is refused.
+/// The first limit that refuses this caller for having no value of its scope.
 fn without_value<'q>(q: &'q AdmissionInput<'_>) -> Option<(&'q Scope, Limit)> {
     let policy = &*q.sheet.policy;
     let lacked = |place: &'q CounterHome| match place {
@@ -121,7 +120,7 @@ fn decide_by_list(
     }
 }
 
-/// Draws `n` more atoms of one meter, and what sums it feeds, for a request that runs already.
+/// Draws `n` more atoms of one meter, and what sums it feeds, for a running request.
 pub(crate) fn draw_more(
     q: &AdmissionInput<'_>,
     ask: usize,
@@ -140,7 +139,7 @@ pub(crate) fn draw_more(
     Ok(taken)
 }
 
-/// One request less in flight.
+/// Counts one request less in flight.
 #[inline]
 pub(crate) fn leave(sheet: &Sheet, route: &RoutePolicy) {
     if route.in_flight.is_some() {
@@ -148,15 +147,14 @@ pub(crate) fn leave(sheet: &Sheet, route: &RoutePolicy) {
     }
 }
 
-/// One request more in flight, whatever the limit: it is let in without being held to it.
+/// Counts one request more in flight, whatever the limit: it is let in regardless.
 pub(crate) fn enter_anyway(sheet: &Sheet, route: &RoutePolicy) {
     if route.in_flight.is_some() {
         sheet.tenant.in_flight.fetch_add(1, Ordering::AcqRel);
     }
 }
 
-/// Requests in flight are counted where their number is limited, and only there: two writes less
-/// for all others.
+/// Counts a request in flight, only where their number is limited: two writes less for all others.
 #[inline]
 fn enter(sheet: &Sheet, route: &RoutePolicy) -> bool {
     let Some(most) = route.in_flight else {
@@ -186,11 +184,11 @@ fn draw_meters(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotAdmit
     need
 }
 
-/// How much of a meter this request asks for: as the policy says, unless the length of the request
-/// has a part in it.
+/// How much of a meter this request asks for: as in the policy, unless the length of the request is
+/// part of it.
 pub(crate) fn amount(q: &AdmissionInput<'_>, ask: &MeterAsk) -> u64 {
     match &ask.known {
-        // What is only stated sets no more aside than the meter's hold.
+        // A merely stated length sets aside no more than the meter's hold.
         AmountSource::Length => q.length.unwrap_or(0).min(ask.n),
         AmountSource::Sum(parts) if q.route.counts_request.is_some() => {
             parts.iter().fold(0, |n: u64, (part, weight)| {
@@ -202,7 +200,7 @@ pub(crate) fn amount(q: &AdmissionInput<'_>, ask: &MeterAsk) -> u64 {
     }
 }
 
-/// Draws all that a plain route asks for, or nothing: then the general way finds out what to say.
+/// Draws all that a plain route asks for, or nothing; the general path then finds the answer.
 /// Nearly every request goes through here and nowhere else.
 #[inline]
 fn draw_plain(q: &AdmissionInput<'_>) -> bool {
@@ -210,7 +208,7 @@ fn draw_plain(q: &AdmissionInput<'_>) -> bool {
         return false;
     };
     if q.sheet.unpaid.is_some() {
-        return false; // units that requests give back pay late use first
+        return false; // released units pay late use first
     }
     for (i, ask) in asks.iter().enumerate() {
         let Some((pool, slot)) = ask.from else {
@@ -287,7 +285,7 @@ fn draw_meter(
     }
 }
 
-/// What this request asks of a rate, and of which of its meters; `None` where it has none of it.
+/// What this request asks of a rate, and its meter's index; `None` if it asks for none of it.
 fn asked_of(q: &AdmissionInput<'_>, rate: u16) -> Option<(u64, u8)> {
     let Some(meter) = q.sheet.policy.rates[usize::from(rate)].meter else {
         return Some((1, CALLS));
@@ -296,8 +294,8 @@ fn asked_of(q: &AdmissionInput<'_>, rate: u16) -> Option<(u64, u8)> {
     Some((amount(q, &q.route.meters[at]), u8::try_from(at).unwrap_or(CALLS - 1)))
 }
 
-/// The request waits for units: those of its rates' slots are asked for in the same wait, not each
-/// in one of its own. What is there already stays there.
+/// The request waits for units: its rates' slots are asked for in the same wait, not in one wait
+/// each. What is here already stays here.
 #[cold]
 fn ask_for_slots(q: &AdmissionInput<'_>) {
     for &index in &q.route.rates {
@@ -328,13 +326,7 @@ fn draw_rates(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotAdmitt
                 let Some(value) = q.scopes.of(scope) else {
                     continue;
                 };
-                let key = ScopedKey {
-                    tenant: q.sheet.tenant.surrogate,
-                    limit: rate.id.clone(),
-                    value,
-                    start_ms: 0,
-                    incarnation: 0,
-                };
+                let key = ScopedKey::of_rate(q.sheet.tenant.surrogate, &rate.id, value);
                 let now_ns = q.now.mono_ns;
                 let Some(used) = q.hub.scoped.bucket(key, &rate.rule, now_ns) else {
                     return Some(refuse(Reason::Unavailable, Limit::Rate(index)));
@@ -366,7 +358,7 @@ fn draw_rates(q: &AdmissionInput<'_>, taken: &mut TakenList) -> Option<NotAdmitt
     None
 }
 
-/// Units of a strict rate's slot, of which all nodes together have no more than the rate gives.
+/// Draws units of a strict rate's slot; all nodes together have no more than the rate gives.
 fn draw_slot(
     q: &AdmissionInput<'_>,
     index: u16,
@@ -391,12 +383,12 @@ fn draw_slot(
     None
 }
 
-/// A rate that is shared with other nodes has refused here: perhaps they need less of it.
+/// A rate shared with other nodes has refused here: perhaps they need less of it.
 #[cold]
 fn tell(q: &AdmissionInput<'_>, index: u16, from: &DrawnFrom, n: u64) {
     let rate = &q.sheet.policy.rates[usize::from(index)];
     if rate.slot_pool.is_some() {
-        return; // what is leased by the slot has no shares
+        return; // what is leased per slot has no shares
     }
     let scope = match &rate.place {
         CounterHome::Sheet(_) => Some(0),

@@ -1,17 +1,17 @@
-//! What an admitted request holds until its end, and how that end is counted.
+//! Holds of admitted requests, and how their end is counted.
 //!
 //! # Laws
 //!
 //! 1. A [`Hold`] is settled exactly once: by its owner, or by its drop.
-//! 2. What was used moves from the hold to the lease's total and to the use row as soon as it is
-//!    known, draw by draw; what is left of the hold at the end goes back to where it came from.
-//! 3. What a plain request took (see `PlainAsk`) is known from its route, and stands in no list
-//!    until something happens that is not plain.
+//! 2. Use moves from the hold to the lease's total and to the use row as soon as it is known, draw
+//!    by draw; the rest of the hold goes back to its source at the end.
+//! 3. What a plain request took (see `PlainAsk`) is known from its route, and is in no list until
+//!    something happens that is not plain.
 //! 4. A request with an idempotency key keeps all it holds until its claim is settled; see `keyed`.
-//! 5. A request is in flight from its admission to its end, or where its connection goes on as
-//!    another protocol's, until its last handle is dropped.
-//! 6. A number learned after the end, or beyond the hold, is drawn from the lease as far as it
-//!    reaches and is a debt beyond that. It is never dropped.
+//! 5. A request is in flight from its admission to its end or, if its connection is upgraded to
+//!    another protocol, until its last handle is dropped.
+//! 6. A number learned after the end, or beyond the hold, is drawn from the lease as far as that
+//!    reaches and is a debt beyond it. It is never dropped.
 
 use crate::admission::context::HoldContext;
 use crate::admission::decide::{self, AdmittedBy};
@@ -48,31 +48,31 @@ pub(crate) struct Hold {
     pub(crate) taken_at: Now,
     /// Length of the request body, where it is stated.
     pub(crate) length: Option<u64>,
-    /// What is read of that body, where it is counted.
+    /// Counts the bytes read of that body, if they are metered.
     pub(crate) read: Option<BytesRead>,
     state: HoldState,
     plain: Plain,
-    /// It has used something since an answer last waited for the record of what it had used.
+    /// It has used something since an answer last waited for the record of its use.
     has_used: bool,
-    /// Its handler had to wait for something: time has passed since it was taken.
+    /// Its handler had to wait: time has passed since it was taken.
     pub(crate) has_waited: bool,
-    /// Where the gate has noted it, while its handler is at work.
+    /// Its entry in the gate's list while its handler is running.
     pub(crate) noted: Option<NotedAt>,
-    /// It is over as a request, and lasts as a connection of another protocol: until it is dropped
-    /// it stays in flight.
+    /// It has ended as a request and goes on as a connection of another protocol: it stays in
+    /// flight until it is dropped.
     is_upgraded: bool,
 }
 
-/// Its place in the list of requests whose handlers are at work.
+/// Its position in the list of requests with running handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotedAt(pub(crate) u32);
 
-/// What is left to the body of a response.
+/// What is left for the body of a response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyRest {
     /// Its bytes count as these units.
     pub(crate) counted: Option<ByteMeter>,
-    /// The request is to count once.
+    /// The request is to be counted once.
     pub(crate) is_keyed: bool,
 }
 
@@ -98,7 +98,7 @@ impl Hold {
         }
     }
 
-    /// The request is admitted, and holds what was drawn.
+    /// Admits the request, holding what was drawn.
     #[inline]
     pub(crate) fn open(&mut self, drawn: AdmittedBy) {
         self.state = HoldState::Open;
@@ -107,8 +107,8 @@ impl Hold {
         }
     }
 
-    /// The time, where ending or charging depends on it: only a metered bucket refills meanwhile.
-    /// For everything else when it was taken will do, and the clock is not read.
+    /// The time, if ending or charging depends on it: only a metered bucket refills meanwhile. For
+    /// everything else the time it was taken will do, and the clock is not read.
     #[inline]
     pub(crate) fn now(&self) -> Now {
         if self.plain != Plain::Not {
@@ -118,8 +118,8 @@ impl Hold {
         if self.taken().iter().any(in_time) { self.of.hub().clock.now() } else { self.taken_at }
     }
 
-    /// Adds to a counter and records it at once: what is known is counted even if the process dies
-    /// before the request ends.
+    /// Adds to a counter and records it at once: it counts even if the process dies before the
+    /// request ends.
     pub(crate) fn report(&mut self, counter: u8, n: u64, now: Now) {
         self.write_down();
         let known = AmountSource::Reported(counter);
@@ -132,7 +132,7 @@ impl Hold {
         }
     }
 
-    /// Uses what its costs say of meters that are reported: no other number will come.
+    /// Uses the costs stated for reported meters: no other number will come.
     pub(crate) fn use_stated(&mut self, now: Now) {
         if self.state != HoldState::Open {
             return;
@@ -159,8 +159,7 @@ impl Hold {
         self.of.hub().mark_sheet_dirty(&self.of.sheet);
     }
 
-    /// What it holds, of what this quota includes or grants pay, for numbers that are still to be
-    /// reported.
+    /// Units it holds, included in this quota or paid by grants, for numbers still to be reported.
     pub(crate) fn set_aside(&self, quota: u16) -> u64 {
         let policy = &self.of.sheet.policy;
         let rule = &policy.quotas[usize::from(quota)];
@@ -181,7 +180,8 @@ impl Hold {
             let held = held.fold(0, |sum: u64, took| sum.saturating_add(took.n));
             match ask.known {
                 AmountSource::Reported(_) => held,
-                AmountSource::Sum(_) => held.min(self.reserved(i)), // less what is a cost of its parts
+                // Without what is a cost of its parts.
+                AmountSource::Sum(_) => held.min(self.reserved(i)),
                 AmountSource::Cost | AmountSource::Length => 0,
             }
         };
@@ -190,8 +190,7 @@ impl Hold {
         asks.map(of_ask).fold(0, u64::saturating_add)
     }
 
-    /// What of the bytes that were read so far is more than it holds, by this quota: it is paid at
-    /// the end.
+    /// How far the bytes read so far exceed what it holds under this quota: paid at the end.
     pub(crate) fn read_beyond(&self, quota: u16) -> u64 {
         let Some(read) = self.read.as_ref().map(BytesRead::total) else { return 0 };
         let rules = self.of.rules();
@@ -201,7 +200,7 @@ impl Hold {
         beyond.max().unwrap_or(0)
     }
 
-    /// What it holds of an ask: of each part all that pay for it hold as much. A strict rate's slot
+    /// Units it holds for an ask: for each part, all its payers hold as much. A strict rate's slot
     /// pays for nothing.
     fn held_for(&self, ask: usize) -> u64 {
         let pools = &self.of.sheet.policy.pools;
@@ -217,9 +216,8 @@ impl Hold {
         once.fold(0, |sum, took| sum.saturating_add(took.n))
     }
 
-    /// The number of the next draw. Earlier ones that are used up are forgotten, so that a stream
-    /// of any length holds few; the first stays, since it names the limits that late use belongs
-    /// to.
+    /// The number of the next draw. Earlier draws that are used up are dropped, so that a stream of
+    /// any length holds few; the first stays, since it names the limits that late use belongs to.
     pub(crate) fn next_draw(&mut self) -> u64 {
         self.write_down();
         let listed = self.list.open();
@@ -228,12 +226,12 @@ impl Hold {
         listed.draws
     }
 
-    /// What was taken and stands in the list.
+    /// The draws in the list.
     fn taken(&self) -> &[Taken] {
         self.list.get().map_or(&[], |listed| &listed.taken)
     }
 
-    /// Decides the costs by how the request went, so far as that is known: at the response's head.
+    /// Decides the costs by the outcome, as far as it is known: at the response's head.
     #[inline]
     pub(crate) fn charge(&mut self, charged: bool, now: Now) {
         if self.state != HoldState::Open {
@@ -251,7 +249,7 @@ impl Hold {
         self.record(now);
     }
 
-    /// Ends the request: costs are decided if they were not, the rest of the hold goes back.
+    /// Ends the request: decides open costs, and gives back the rest of the hold.
     #[inline]
     pub(crate) fn end(&mut self, outcome: Outcome, now: Now) {
         if self.settle_all(outcome, now) {
@@ -259,13 +257,13 @@ impl Hold {
         }
     }
 
-    /// The same of a request whose connection becomes another protocol's with its response: it
-    /// stays in flight until it is dropped.
+    /// The same for a request whose response upgrades its connection to another protocol: it stays
+    /// in flight until it is dropped.
     pub(crate) fn upgrade(&mut self, outcome: Outcome, now: Now) {
         self.is_upgraded |= self.settle_all(outcome, now);
     }
 
-    /// Whether it was not over before.
+    /// Returns whether it was still running.
     #[inline]
     fn settle_all(&mut self, outcome: Outcome, now: Now) -> bool {
         if matches!(self.state, HoldState::Over | HoldState::New) {
@@ -282,7 +280,7 @@ impl Hold {
         true
     }
 
-    /// Charges what was read of the body since the head. What is read from now on is late.
+    /// Charges what was read of the body since the head. Anything read from now on is late.
     fn end_reads(&mut self, now: Now) {
         let Some(read) = self.read.take() else { return };
         let charged = read.total();
@@ -303,9 +301,9 @@ impl Hold {
         self.of.rules().in_flight.is_some()
     }
 
-    /// Settles what the head of a response tells: an outcome that is not charged never is, and one
-    /// that is charged is so now, unless going away would be forgiven. Says what is left to the
-    /// body (`None`: nothing, the request has ended); there may be none (`is_empty`).
+    /// Settles what the head of a response decides: an outcome that is not charged never is, and
+    /// one that is charged is charged now, unless an abort would be forgiven. Returns what is left
+    /// for the body (`None`: nothing, the request has ended). `is_empty`: there is no body.
     #[inline]
     pub(crate) fn settle_head(&mut self, outcome: Outcome, is_empty: bool) -> Option<BodyRest> {
         let rules = self.of.rules();
@@ -326,14 +324,14 @@ impl Hold {
         Some(BodyRest { counted, is_keyed: self.is_keyed() })
     }
 
-    /// Whether its end would change nothing: the costs are decided, nothing is held that goes back,
-    /// and no meter of the route is reported, so that no number is expected either.
+    /// Whether its end would change nothing: the costs are decided, no held units go back, and no
+    /// meter of the route is reported, so that no number is expected either.
     #[inline]
     fn is_spent(&self) -> bool {
         self.state == HoldState::Charged && self.plain != Plain::Not && self.of.rules().costs_alone
     }
 
-    /// Gives the costs back: they are not charged.
+    /// Gives the costs back uncharged.
     fn forgive(&mut self, now: Now) {
         let rules = self.of.rules();
         let listed = self.list.open();
@@ -357,7 +355,7 @@ impl Hold {
         }
     }
 
-    /// Moves what became known since the last time from the hold to totals and row.
+    /// Moves what became known since the last call from the hold to totals and row.
     fn record(&mut self, now: Now) {
         if self.leaves_to_claim(now) {
             return;
@@ -387,8 +385,8 @@ impl Hold {
         }
     }
 
-    /// Whether it has used anything since this was last asked: its answer waits for the record of
-    /// that, and of nothing else.
+    /// Whether it has used anything since the last call: its answer waits for the record of that
+    /// use, and of nothing else.
     #[inline]
     pub(crate) fn take_used(&mut self) -> bool {
         let later = self.list.get_mut().map_or(&mut [][..], |listed| &mut listed.going_on);
@@ -396,13 +394,13 @@ impl Hold {
         std::mem::take(&mut self.has_used) | later
     }
 
-    /// What decides how much of a cost is known.
+    /// The inputs that decide how much of a cost is known.
     fn known(&self) -> Knowledge {
         let read = self.read.as_ref().map(BytesRead::total);
         Knowledge { state: self.state, length: read.or(self.length) }
     }
 
-    /// What is left of the hold goes back.
+    /// Gives back the rest of the hold.
     #[inline]
     fn release_rest(&mut self, now: Now) {
         if self.plain != Plain::Not {
@@ -415,11 +413,11 @@ impl Hold {
         listed.going_on.clear(); // each gives back what it holds
         listed.reserves.clear();
         for took in &mut listed.taken {
-            // A call that was made stays counted by its rate, whatever became of it.
+            // A call that was made stays counted by its rate, whatever its outcome.
             if took.ask != CALLS {
                 purse::give_back(&self.of.sheet, took, took.n, self.taken_at, now);
             } else if took.is_units() {
-                // On no record: a slot leases all that it may serve.
+                // On no record: a slot leases everything it may serve.
                 purse::settle(self.of.hub(), &self.of.sheet, took, took.n);
             }
             took.n = 0;

@@ -1,7 +1,7 @@
-//! How much of a request's body has been read.
+//! Bytes read of a request's body.
 //!
-//! A handler may leave a body to a task that goes on reading when the response has ended. What is
-//! read until then is charged with the request, the rest late, once the body is dropped.
+//! A handler may leave a body to a task that goes on reading after the response has ended. Bytes
+//! read until then are charged with the request, the rest late, once the body is dropped.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,11 +11,11 @@ use smallvec::SmallVec;
 use crate::admission::context::HoldContext;
 use crate::catalog::MeterId;
 
-/// Counts the bytes of a request's body as they are read, for the gate, which charges these and not
-/// the length that the request states. An adapter that can wrap bodies says so
+/// Counts the bytes of a request's body as they are read: the gate charges these, not the length
+/// that the request states. An adapter that can wrap bodies declares it
 /// ([`RequestView::counts_reads`](crate::identity::RequestView::counts_reads)), and gets one with
-/// the admission of a request whose bytes are counted ([`Running::reads`](crate::Running::reads)).
-/// It is dropped with the body: what was read after the request had ended is charged then.
+/// the admission of a request whose bytes are metered ([`Running::reads`](crate::Running::reads)).
+/// It is dropped with the body; bytes read after the request ended are charged then.
 #[derive(Clone, Debug, Default)]
 pub struct BytesRead(Arc<Read>);
 
@@ -25,30 +25,30 @@ struct Read {
     rest: OnceLock<Rest>,
 }
 
-/// What the request leaves at its end.
+/// State that the request leaves at its end.
 #[derive(Debug)]
 struct Rest {
-    /// Bytes that were charged with it.
+    /// Bytes charged with it.
     charged: u64,
-    /// Who pays for the others, and in which meters.
+    /// The payer of the others, and their meters.
     of: HoldContext,
     meters: SmallVec<[MeterId; 1]>,
 }
 
 impl BytesRead {
-    /// So many more have been read.
+    /// Adds bytes that have been read.
     pub fn add(&self, bytes: usize) {
         let more = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.0.total.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// All that have been read.
+    /// All bytes read so far.
     pub fn total(&self) -> u64 {
         self.0.total.load(Ordering::Relaxed)
     }
 
-    /// The request has ended, and was charged for so many; others may still come, or have come
-    /// since it was asked: the last handle says.
+    /// The request has ended and was charged for this many; more may still come, or have come since
+    /// the count was read: the last handle charges them.
     pub(super) fn go_on(self, charged: u64, of: &HoldContext, meters: SmallVec<[MeterId; 1]>) {
         if !meters.is_empty() {
             let _first = self.0.rest.set(Rest { charged, of: of.clone(), meters });

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::OnLeaseError;
+use crate::catalog::{MeterId, OnLeaseError};
 use crate::clock::Now;
 use crate::decision::Reason;
 use crate::policy::bucket::Bucket;
-use crate::policy::scoped::ScopesOf;
+use crate::policy::scoped::{ScopedKey, ScopesOf};
 use crate::policy::taken::{DrawnFrom, Limit, Taken};
 use crate::policy::{Beside, CounterHome, Policy, RateRule};
 use crate::quota::lease::{Lease, Take};
@@ -27,7 +27,7 @@ pub(crate) struct Purse<'a> {
 /// Why a request is not admitted now; nothing was taken.
 #[derive(Debug)]
 pub(crate) enum NotAdmitted {
-    /// A limit does not hold.
+    /// A limit refuses.
     Refused(LimitRefused),
     /// Units of this lease are needed first.
     Need(Arc<Lease>, u64),
@@ -173,6 +173,22 @@ pub(crate) fn bucket_of(sheet: &Sheet, rate: u16) -> (&RateRule, Option<&Bucket>
     (rule, bucket)
 }
 
+/// The bucket of a rate, the tenant's or this caller's. `None`: the caller has no value of the
+/// rate's scope, or its tenant may have no more buckets.
+pub(crate) fn rate_of(
+    sheet: &Sheet,
+    hub: &Hub,
+    scopes: ScopesOf<'_>,
+    rate: u16,
+    now: Now,
+) -> Option<DrawnFrom> {
+    let rule = &sheet.policy.rates[usize::from(rate)];
+    let CounterHome::Scoped(scope) = &rule.place else { return Some(DrawnFrom::Bucket(rate)) };
+    let key = ScopedKey::of_rate(sheet.tenant.surrogate, &rule.id, scopes.of(scope)?);
+    let used = hub.scoped.bucket(key, &rule.rule, now.mono_ns)?;
+    Some(DrawnFrom::ScopedBucket(rate, used))
+}
+
 /// Settles `n` of what was taken: it was used.
 pub(crate) fn settle(hub: &Hub, sheet: &Arc<Sheet>, took: &Taken, n: u64) {
     match &took.from {
@@ -198,12 +214,7 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
         return;
     }
     match &took.from {
-        DrawnFrom::Bucket(rate) => {
-            let (rate, bucket) = bucket_of(sheet, *rate);
-            if let Some(bucket) = bucket {
-                rate.rule.give_back(bucket, rate.rule.cells(n), taken_at.mono_ns, now.mono_ns);
-            }
-        }
+        DrawnFrom::Bucket(rate) => give_bucket_back(sheet, *rate, n, taken_at, now),
         DrawnFrom::ScopedBucket(rate, used) => {
             let rule = &sheet.policy.rates[usize::from(*rate)].rule;
             used.give_back(rule, n, taken_at, now);
@@ -211,6 +222,46 @@ pub(crate) fn give_back(sheet: &Sheet, took: &Taken, n: u64, taken_at: Now, now:
         DrawnFrom::Pool(pool) => lease_of(sheet, *pool).release(n),
         DrawnFrom::ScopedPool(_, lease) => lease.release(n),
     }
+}
+
+/// Gives `n` atoms back to a tenant's bucket: to the one in force, if it has the same pace. What
+/// belongs to another pace is not given back: it could be more than was taken.
+fn give_bucket_back(sheet: &Sheet, rate: u16, n: u64, taken_at: Now, now: Now) {
+    let newer = newer_rate(sheet, rate, n);
+    let (of, at, n) = match &newer {
+        None => (sheet, rate, n),
+        Some((of, at, n)) => (&**of, *at, *n),
+    };
+    let (old, (rate, bucket)) = (&sheet.policy.rates[usize::from(rate)].rule, bucket_of(of, at));
+    if let Some(bucket) = bucket.filter(|_| old.pace() == rate.rule.pace()) {
+        rate.rule.give_back(bucket, rate.rule.cells(n), taken_at.mono_ns, now.mono_ns);
+    }
+}
+
+/// Charges `n` atoms to a tenant's rate, beyond what was held of it: to the bucket in force.
+pub(crate) fn charge_bucket(sheet: &Sheet, rate: u16, n: u64, now: Now) {
+    let newer = newer_rate(sheet, rate, n);
+    let (of, at, n) = match &newer {
+        None => (sheet, rate, n),
+        Some((of, at, n)) => (&**of, *at, *n),
+    };
+    if let (rate, Some(bucket)) = bucket_of(of, at) {
+        rate.rule.charge(bucket, rate.rule.cells(n), now.mono_ns);
+    }
+}
+
+/// The same rate in the sheet that has replaced this one, and `n` atoms at its meter's scale there.
+/// `None`: this sheet is in force, or the other has no such rate.
+fn newer_rate(sheet: &Sheet, rate: u16, n: u64) -> Option<(Arc<Sheet>, u16, u64)> {
+    let newer = sheet.newer()?;
+    let old = &sheet.policy.rates[usize::from(rate)];
+    let at = newer.policy.rates.iter().position(|rate| rate.id == old.id)?;
+    let scale = |of: &Sheet, meter: Option<MeterId>| {
+        meter.map_or(1, |meter| of.catalog.meters[usize::from(meter.0)].scale)
+    };
+    let (from, to) = (scale(sheet, old.meter), scale(&newer, newer.policy.rates[at].meter));
+    let n = u128::from(n) * u128::from(to) / u128::from(from.max(1));
+    Some((newer, u16::try_from(at).ok()?, u64::try_from(n).unwrap_or(u64::MAX)))
 }
 
 /// How much of the next `n` atoms of an ask is owed: drawn beyond a quota that bills (or several),

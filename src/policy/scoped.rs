@@ -146,6 +146,13 @@ pub(crate) struct ScopedKey {
     pub(crate) incarnation: u128,
 }
 
+impl ScopedKey {
+    /// Of a rate's bucket, for one value of its scope.
+    pub(crate) fn of_rate(tenant: Surrogate, rate: &Arc<str>, value: u128) -> Self {
+        Self { tenant, limit: rate.clone(), value, start_ms: 0, incarnation: 0 }
+    }
+}
+
 /// A counter, with when it was last used.
 #[derive(Debug)]
 pub(crate) struct Used<T> {
@@ -209,7 +216,9 @@ impl ScopedTable {
     pub(crate) fn sweep(&self, now: Now) -> Vec<Arc<Lease>> {
         let now_ns = now.mono_ns;
         let idle = |at: &AtomicU64| now_ns.saturating_sub(at.load(Ordering::Relaxed)) > IDLE_NS;
-        self.buckets.retain(|used| !idle(&used.at_ns) || !used.is_full(now_ns));
+        // What an open request still charges stays.
+        let is_used = |used: &Arc<_>| Arc::strong_count(used) > 1;
+        self.buckets.retain(|used| !idle(&used.at_ns) || !used.is_full(now_ns) || is_used(used));
         let mut to_return = Vec::new();
         self.leases.retain(|used| {
             let lease = &used.it;

@@ -1,5 +1,5 @@
-//! What the hot path leaves for the cold one: leases to renew, sheets and leases to record. Pushing
-//! never waits; each thing is in hand at most once.
+//! Work the hot path leaves for background tasks: leases to renew, sheets and leases to record.
+//! Pushing never waits; each item is in hand at most once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, Ordering};
@@ -19,18 +19,18 @@ use crate::store::Reach;
 /// tenants whose leases run out in the same instant; beyond it a request retries by itself.
 pub(crate) const RENEWAL_QUEUE: usize = 65_536;
 
-/// Retired leases that are looked at before other tasks go on: well under a millisecond.
+/// Retired leases looked at before other tasks get a turn: well under a millisecond.
 const RETIRED_AT_ONCE: usize = 1_024;
 
-/// In how many of 256 cases others have made a pool before, from which on it is looked at first: to
-/// look costs a fifth of a write that is refused.
+/// Out of 256 new pools, how many must already exist for this process to read before creating: a
+/// read costs a fifth of a refused write.
 const LOOK_FIRST: u32 = 256 / 5;
 
-/// The same as a process guesses it that shares its store with others: it looks first, until two
-/// pools in a row were not there.
+/// The initial guess of a process that shares its store: it reads first, until two pools in a row
+/// were missing.
 const EXPECTED: u32 = 256 / 4;
 
-/// Something whose totals have risen since they were last recorded.
+/// An item whose totals have risen since they were last recorded.
 #[derive(Clone, Debug)]
 pub(crate) enum Dirty {
     /// A tenant's use row and the leases in its sheet.
@@ -39,14 +39,14 @@ pub(crate) enum Dirty {
     Lease(Arc<Lease>),
 }
 
-/// What waits for answers to leases, in the order in which it began to.
+/// Sheets waiting for answers to leases, in order of arrival.
 #[derive(Debug, Default)]
 struct After {
-    /// By the lease's address.
+    /// Keyed by the lease's address.
     places: HashMap<usize, u64>,
     waiting: BTreeMap<u64, (Arc<Lease>, Vec<Arc<Sheet>>)>,
     next: u64,
-    /// What was answered and is being paid at this moment.
+    /// Sheets whose lease was answered and that are being paid right now.
     settling: Vec<Arc<Sheet>>,
 }
 
@@ -72,38 +72,39 @@ impl Drop for Answered<'_> {
     }
 }
 
-/// Under which incarnation this process leases and records. A sealed one is followed by another.
+/// The incarnation under which this process leases and records. A sealed one is replaced by
+/// another.
 #[derive(Debug)]
 struct Incarnation {
     /// 0 before it is registered.
     now: Mutex<u128>,
-    /// The one that has been found to be sealed, or 0.
+    /// The incarnation that was found sealed, or 0.
     sealed: Mutex<u128>,
 }
 
 /// See the [module](self).
 pub(crate) struct Hub {
     incarnation: Incarnation,
-    /// Wakes whoever resolves tenants anew once there is another incarnation.
+    /// Wakes the task that resolves tenants again under a new incarnation.
     new_writer: Notify,
-    /// Leases that may serve no more before a higher ceiling is on record.
+    /// Leases that may serve no more until a higher ceiling is on record.
     capped: Mutex<Vec<Arc<Lease>>>,
     /// Wakes the recorder for them.
     pub(crate) hurry: Notify,
-    /// Leases with units that others could take back, since the recorder last asked: until those
-    /// are agreed to be served or given back it shows that this process lives.
+    /// Leases with units that other processes could take back, noted since the recorder last asked:
+    /// until those units may be served or have gone back, it shows that this process lives.
     reclaimable: Mutex<Vec<Weak<Lease>>>,
     renewer: mpsc::Sender<Arc<Lease>>,
     dirty: Mutex<Vec<Dirty>>,
-    /// Leases that no sheet holds any more: given back once the last permit has let go.
+    /// Leases that no sheet holds any more: given back once their last permit is gone.
     retired: Mutex<VecDeque<Arc<Lease>>>,
     /// Sheets whose late use or debts wait for an answer to a lease.
     after: Mutex<After>,
-    /// Wakes those that wait until all of it is paid.
+    /// Wakes tasks that wait for all of it to be paid.
     paid: Notify,
     /// Whether rates are shared with other nodes.
     shares_rates: AtomicBool,
-    /// Limits on speed that have refused since the last slot, and its number.
+    /// Rate limits that have refused since the last slot, and the slot's number.
     told: Mutex<ThrottledLimits>,
     slot: AtomicU16,
     /// Wakes the recorder where it does not wait for its interval (`durable`).
@@ -112,9 +113,9 @@ pub(crate) struct Hub {
     pub(crate) without_value: WithoutValue,
     /// Whether the store is known to be away: then no request waits for units.
     pub(crate) reach: Reach,
-    /// Until when tenants that sleep hold units.
+    /// Until when compacted tenants hold units.
     idle_until_ms: AtomicI64,
-    /// In how many of 256 cases others had made a pool that this process was about to make, lately.
+    /// Out of 256 pools this process was about to create, how many already existed, lately.
     made_by_others: AtomicU32,
     /// Numbers use rows.
     pub(crate) parts: AtomicU32,
@@ -155,7 +156,7 @@ impl Hub {
         *locked(&self.incarnation.now)
     }
 
-    /// From now on this one does. It is registered.
+    /// Makes this one current. It is registered.
     pub(crate) fn set_writer(&self, incarnation: u128) {
         let before = std::mem::replace(&mut *locked(&self.incarnation.now), incarnation);
         if before != 0 {
@@ -163,24 +164,24 @@ impl Hub {
         }
     }
 
-    /// Returns once there is another incarnation than when this was last asked.
+    /// Returns once there is a newer incarnation than at the last call.
     pub(crate) async fn new_writer_notified(self: Arc<Self>) {
         self.new_writer.notified().await;
     }
 
-    /// Somebody has sealed this incarnation's log: the recorder is to begin another.
+    /// This incarnation's log was sealed by another process: the recorder must begin another.
     pub(crate) fn note_sealed(&self, incarnation: u128) {
         *locked(&self.incarnation.sealed) = incarnation;
         self.hurry.notify_one();
     }
 
-    /// Whether the one that leases and records now has been sealed.
+    /// Whether the current incarnation has been sealed.
     pub(crate) fn is_sealed(&self) -> bool {
         let sealed = *locked(&self.incarnation.sealed);
         sealed != 0 && sealed == self.incarnation()
     }
 
-    /// A lease waits for a higher ceiling: it is recorded soon.
+    /// Notes a lease that waits for a higher ceiling: it is recorded soon.
     pub(crate) fn raise(&self, lease: &Arc<Lease>) {
         if lease.listed.put(Listed::CAPPED) {
             locked(&self.capped).push(lease.clone());
@@ -188,14 +189,14 @@ impl Hub {
         self.hurry.notify_one();
     }
 
-    /// The leases that wait for a higher ceiling.
+    /// Takes the leases that wait for a higher ceiling.
     pub(crate) fn take_capped(&self) -> Vec<Arc<Lease>> {
         let capped = std::mem::take(&mut *locked(&self.capped));
         capped.iter().for_each(|lease| _ = lease.listed.take(Listed::CAPPED));
         capped
     }
 
-    /// Notes a lease whose units others could take back, whether or not any of them is ever used.
+    /// Notes a lease whose units other processes could take back, even if none is ever used.
     pub(crate) fn note_reclaimable(&self, lease: &Arc<Lease>) {
         if lease.may_be_reclaimed() && lease.listed.put(Listed::RECLAIMABLE) {
             locked(&self.reclaimable).push(Arc::downgrade(lease));
@@ -210,15 +211,15 @@ impl Hub {
         noted
     }
 
-    /// Brings a lease to the renewer, unless it is there.
+    /// Hands a lease to the renewer, unless it is there.
     pub(crate) fn wake(&self, lease: &Arc<Lease>) {
         if lease.queue() && self.renewer.try_send(lease.clone()).is_err() {
-            // Full, or the gate is closed: whoever needs units next tries again.
+            // Full, or the gate is closed: the next request that needs units tries again.
             lease.unqueue();
         }
     }
 
-    /// Waits for `n` atoms, which were asked for: until they are here, or are known not to be had.
+    /// Waits for `n` atoms that were asked for: until they are here, or known to be unavailable.
     pub(crate) async fn answer_for(&self, lease: &Arc<Lease>, n: u64) {
         while !lease.answer_for(n, &*self.clock).await {
             lease.want(n);
@@ -240,59 +241,59 @@ impl Hub {
         }
     }
 
-    /// Others may have made pools: what one that has just begun finds is mostly there.
+    /// Other processes may have created pools: most that a fresh process looks for exist.
     pub(crate) fn expect_pools(&self) {
         self.made_by_others.store(EXPECTED, Ordering::Relaxed);
     }
 
-    /// A pool that this process had not seen was there, or was not.
+    /// Notes whether a pool this process had not seen existed.
     pub(crate) fn pool_was_there(&self, there: bool) {
-        // Two at once may lose one of them, which costs nothing.
+        // A race may lose one update, which costs nothing.
         let before = self.made_by_others.load(Ordering::Relaxed);
         let after = (before * 7 + if there { 256 } else { 0 }) / 8;
         self.made_by_others.store(after, Ordering::Relaxed);
     }
 
-    /// Whether others make pools that this one needs, so often that to look first costs less.
+    /// Whether other processes create needed pools so often that reading first is cheaper.
     pub(crate) fn others_make_pools(&self) -> bool {
         self.made_by_others.load(Ordering::Relaxed) > LOOK_FIRST
     }
 
-    /// Takes what is to be recorded, leaving room for as much again.
+    /// Takes what is to be recorded, leaving as much capacity behind.
     pub(crate) fn take_dirty(&self) -> Vec<Dirty> {
         let mut dirty = self.dirty();
         let room = Vec::with_capacity(dirty.capacity());
         std::mem::replace(&mut *dirty, room)
     }
 
-    /// From now on rates are shared with other nodes.
+    /// Rates are shared with other nodes from now on.
     pub(crate) fn share_rates(&self) {
         self.shares_rates.store(true, Ordering::Relaxed);
     }
 
-    /// Whether they are.
+    /// Whether rates are shared with other nodes.
     pub(crate) fn shares_rates(&self) -> bool {
         self.shares_rates.load(Ordering::Relaxed)
     }
 
-    /// The number of the slot in which limits on speed are told of; never 0.
+    /// The number of the current reporting slot for rate limits; never 0.
     pub(crate) fn slot(&self) -> u16 {
         self.slot.load(Ordering::Relaxed)
     }
 
-    /// Tells of a limit on speed that has refused.
+    /// Reports a rate limit that has refused.
     pub(crate) fn tell(&self, limit: LimitId) {
         locked(&self.told).tell(limit);
     }
 
-    /// Takes the limits that were told of. Another slot begins.
+    /// Takes the reported limits and begins another slot.
     pub(crate) fn take_told(&self) -> BTreeSet<LimitId> {
         let next = |slot: u16| Some(slot.checked_add(1).unwrap_or(1));
         let _ = self.slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         std::mem::take(&mut *locked(&self.told)).ids()
     }
 
-    /// Late use or debts of this sheet are looked at again once the lease has been answered.
+    /// Has late use or debts of this sheet looked at again once the lease has been answered.
     pub(crate) fn settle_after(&self, lease: &Arc<Lease>, sheet: &Arc<Sheet>) {
         let mut after = locked(&self.after);
         let After { places, waiting, next, .. } = &mut *after;
@@ -316,8 +317,8 @@ impl Hub {
         Answered { hub: self, sheets }
     }
 
-    /// Asks for the leases again that late use waits for, of one tenant or of all. False: all of
-    /// it has been paid.
+    /// Asks again for the leases that late use waits for, of one tenant or of all. False: all of it
+    /// has been paid.
     fn ask_after(&self, of: Option<&Arc<Sheet>>) -> bool {
         let is_of = |sheet: &Arc<Sheet>| of.is_none_or(|of| Arc::ptr_eq(&of.tenant, &sheet.tenant));
         let after = locked(&self.after);
@@ -329,7 +330,7 @@ impl Hub {
         is_settling || !leases.is_empty()
     }
 
-    /// Waits until the late use of this sheet's tenant has been paid or is owed, or of all; the
+    /// Waits until the late use of this sheet's tenant, or of all, has been paid or is owed; the
     /// caller bounds the wait.
     pub(crate) async fn all_paid(&self, of: Option<&Arc<Sheet>>) {
         loop {
@@ -342,7 +343,7 @@ impl Hub {
         }
     }
 
-    /// The sheets that wait, whatever for.
+    /// Takes all waiting sheets, whatever they wait for.
     pub(crate) fn take_all_after(&self) -> Vec<Arc<Sheet>> {
         let mut after = locked(&self.after);
         after.places.clear();
@@ -350,7 +351,7 @@ impl Hub {
         all.into_values().flat_map(|(_, sheets)| sheets).collect()
     }
 
-    /// Notes a lease that no sheet holds any more.
+    /// Retires a lease that no sheet holds any more.
     pub(crate) fn retire(&self, lease: Arc<Lease>) {
         lease.listed.put(Listed::WANTED);
         if lease.listed.put(Listed::RETIRED) {
@@ -358,7 +359,7 @@ impl Hub {
         }
     }
 
-    /// A lease that was retired is in use again: it leaves the list when that is gone through.
+    /// A retired lease is in use again: it leaves the list at the next pass.
     pub(crate) fn unretire(&self, lease: &Arc<Lease>) {
         lease.listed.take(Listed::WANTED);
     }
@@ -368,16 +369,16 @@ impl Hub {
         std::mem::take(&mut *locked(&self.retired)).into()
     }
 
-    /// Has retired leases given back that are of use to others; the rest are let go, once nobody
-    /// has them besides this list and their tenant. A request in flight keeps its lease, a caller
-    /// at rest only an old sheet with it: that keeps nobody from giving back what no request holds.
+    /// Gives back retired leases with units that others can use; the rest are dropped once only
+    /// this list and their tenant hold them. A request in flight keeps its lease, a caller at rest
+    /// only an old sheet with it, which does not stop units that no request holds from going back.
     ///
-    /// At the turn of an hour there is one for each tenant: other tasks go on in between, and who
-    /// retires another waits for none of this.
+    /// At the turn of an hour there is one for each tenant: other tasks run in between, and
+    /// retiring another lease never waits for this.
     pub(crate) async fn return_retired(&self) {
         let mut to_see = locked(&self.retired).len();
         while to_see > 0 {
-            // In hand they are nowhere else, so nothing is awaited before they are back.
+            // While drained they are in no list, so nothing is awaited before they are back.
             let some = to_see.min(RETIRED_AT_ONCE);
             let some: Vec<_> = {
                 let mut retired = locked(&self.retired);
@@ -395,9 +396,9 @@ impl Hub {
         }
     }
 
-    /// Whether a lease that was taken from the list goes back there.
+    /// Whether a lease taken from the list goes back there.
     fn keeps(&self, lease: &Arc<Lease>, now: Now) -> bool {
-        // First: who retires it from here on puts it there by himself.
+        // Before the checks: a lease retired again from here on is put back by that call.
         lease.listed.take(Listed::RETIRED);
         if !lease.listed.has(Listed::WANTED) {
             return false;
@@ -410,24 +411,24 @@ impl Hub {
             if lease.incarnation() == self.incarnation() {
                 lease.rest();
             } else {
-                lease.close(); // no more is drawn from it, also by asks made while in use
+                lease.close(); // nothing more is drawn, also for asks made while in use
             }
             self.wake(lease);
         }
         !(is_alone && (is_done || is_over)) && lease.listed.put(Listed::RETIRED)
     }
 
-    /// A tenant was compacted that holds units until then.
+    /// Notes a compacted tenant that holds units until then.
     pub(crate) fn idle_hold_until(&self, until_ms: i64) {
         self.idle_until_ms.fetch_max(until_ms, Ordering::AcqRel);
     }
 
-    /// All that sleep hold units until then, and no longer.
+    /// No compacted tenant holds units after this instant.
     pub(crate) fn idle_hold_only_until(&self, until_ms: i64) {
         self.idle_until_ms.store(until_ms, Ordering::Release);
     }
 
-    /// Whether tenants that sleep hold units in a window that runs.
+    /// Whether compacted tenants hold units in a current window.
     pub(crate) fn asleep_hold_units(&self, now_ms: i64) -> bool {
         self.idle_until_ms.load(Ordering::Acquire) > now_ms
     }
@@ -442,7 +443,7 @@ impl Hub {
     }
 }
 
-/// Nothing here is left half done by a panic.
+/// A panic leaves nothing here half done.
 fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -468,7 +469,8 @@ mod tests {
         );
         let tenant = gate.tenant("acme").await.unwrap();
         let (inner, other) = (&gate.inner, gate.tenant("other").await.unwrap());
-        let sheet = |of: &crate::TenantHandle| of.0.sheet(&inner.catalogs.live.load(), inner.clock.now());
+        let sheet =
+            |of: &crate::TenantHandle| of.0.sheet(&inner.catalogs.live.load(), inner.clock.now());
         let (sheet, other) = (sheet(&tenant), sheet(&other));
         let (hub, lease) = (&inner.hub, purse::lease_of(&sheet, 0));
         hub.settle_after(lease, &sheet);

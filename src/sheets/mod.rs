@@ -1,6 +1,6 @@
-//! What is in force for a tenant now: its [`sheet`] (limits, buckets and leases of the present
-//! windows) with the [`use_row`] that counts its use, the use that is still [`unpaid`], and the
-//! [`hub`], where the hot path leaves what the tasks beside it are to do.
+//! The current state of a tenant: its [`sheet`] (limits, buckets and leases of the present windows)
+//! with the [`use_row`] that counts its use, the use that is still [`unpaid`], and the [`hub`],
+//! where the hot path leaves work for background tasks.
 
 pub(crate) mod hub;
 pub(crate) mod sheet;

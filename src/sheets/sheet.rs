@@ -1,10 +1,10 @@
-//! The **sheet** of a tenant: everything one decision needs, valid until the next edge in time (a
-//! window's end, a day's end, an exception's end) or change of plan.
+//! The **sheet** of a tenant: everything one decision needs, valid until the next change of plan or
+//! edge in time (the end of a window, a day or an exception).
 //!
-//! A permit keeps the sheet and has all it will ever need: the leases it drew from, the buckets,
-//! and the row its use is counted in. So a refund reaches its own window and pool even when the
-//! window has turned over meanwhile. What outlives an edge is carried to the next sheet: leases
-//! whose window goes on, buckets, the row of the same day.
+//! A permit keeps the sheet and with it all it will ever need: the leases it drew from, the
+//! buckets, and the row its use is counted in. So a refund reaches its own window and pool even if
+//! the window has turned over meanwhile. What outlives an edge is carried to the next sheet: leases
+//! of continuing windows, buckets, the row of the same day.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -42,33 +42,33 @@ pub(crate) struct Sheet {
     from_ms: i64,
     until_ms: i64,
     pub(crate) buckets: Arc<[Bucket]>,
-    /// The window of each pool: the calendar is asked once for all requests until the next edge.
+    /// The window of each pool, computed once for all requests until the next edge.
     windows: Box<[Window]>,
     leases: Box<[OnceLock<Arc<Lease>>]>,
     pub(crate) row: Arc<UseRow>,
-    /// The one before it of the same meters: at midnight the log lacks some of it still.
+    /// The previous row of the same meters: at midnight the log still lacks some of it.
     row_before: Option<Arc<UseRow>>,
     pub(crate) unpaid: Unpaid<Self>,
-    /// Whether the recorder has it in hand.
+    /// Whether it is queued for the recorder.
     dirty: AtomicBool,
-    /// Another holds now: whoever kept this one at hand looks for that.
+    /// Another sheet is in force: a caller that kept this one must look it up.
     pub(crate) replaced: AtomicBool,
 }
 
-/// What a sheet carries on from.
+/// The state a new sheet carries on from.
 pub(crate) enum Before<'a> {
     Nothing,
     Sheet(&'a Sheet),
-    /// The row of a tenant that slept.
+    /// The row of a compacted tenant.
     Sleep(Arc<UseRow>),
 }
 
-/// How far a clock may run back behind a sheet before the sheet is made anew, in milliseconds: a
+/// How far a clock may step back behind a sheet before the sheet is rebuilt, in milliseconds: a
 /// smaller step only keeps a window a little longer, which moves no limit.
 const BACKWARD_MS: i64 = 3_600_000;
 
 impl Sheet {
-    /// Makes the sheet that holds now, carrying over what goes on from the one before.
+    /// Makes the current sheet, carrying over what continues from the one before.
     pub(crate) fn new(
         tenant: Arc<TenantCore>,
         before: Before<'_>,
@@ -79,8 +79,8 @@ impl Sheet {
         Self::at(tenant, before, record, live, (now, now.wall_ms))
     }
 
-    /// A sheet of the windows that an instant lies in that is over, under what holds now: use that
-    /// is learned of after its window is paid under it. No request ever finds it.
+    /// A sheet for the past windows around an instant, under the present plan: it pays use that is
+    /// learned of after its window. No request ever finds it.
     pub(crate) fn past(
         tenant: Arc<TenantCore>,
         record: &TenantRecord,
@@ -107,12 +107,12 @@ impl Sheet {
         let zone = &catalog.timezone;
         let cycle = crate::catalog::Every::Cycle.window(now.wall_ms, zone, &anchors);
         let incarnation = tenant.hub.incarnation();
-        // What an incarnation of before has leased and counted stays with it.
+        // Leases and counts of an earlier incarnation stay with that one.
         let before_row = match &before {
             Before::Sheet(sheet) if sheet.incarnation == incarnation => {
                 Some((&sheet.row, &sheet.catalog))
             }
-            // Kept only for the catalog and the incarnation that it was counted under.
+            // Kept only for the catalog and the incarnation it was counted under.
             Before::Sleep(row) => Some((row, &catalog)),
             _ => None,
         };
@@ -156,7 +156,7 @@ impl Sheet {
         sheet
     }
 
-    /// Whether it still holds.
+    /// Whether it is still valid.
     pub(crate) fn holds(&self, epoch: u64, now: Now) -> bool {
         now.wall_ms < self.until_ms
             && now.wall_ms >= self.from_ms - BACKWARD_MS
@@ -164,7 +164,7 @@ impl Sheet {
             && !self.replaced.load(Ordering::Acquire)
     }
 
-    /// Whether its billing period and the windows of its quotas are those of this instant.
+    /// Whether this instant is in its billing period and in the windows of its quotas.
     pub(crate) fn is_of(&self, at_ms: i64) -> bool {
         let pools = self.policy.quotas.iter().filter_map(|quota| quota.included.or(quota.over));
         let zone = &self.catalog.timezone;
@@ -175,27 +175,27 @@ impl Sheet {
                 .all(|window| (window.start_ms..window.end_ms).contains(&at_ms))
     }
 
-    /// The lease of a pool of scope `tenant`, made empty on first use.
+    /// The lease of a pool of scope `tenant`, created empty on first use.
     pub(crate) fn lease(&self, pool: u16, slot: u16) -> &Arc<Lease> {
         self.leases[usize::from(slot)].get_or_init(|| {
             let lease = self.tenant.only_lease(self.new_lease(pool, 0));
             if !self.replaced.load(Ordering::Acquire) {
                 self.tenant.hub.unretire(&lease);
             } else if Arc::strong_count(&lease) <= 2 {
-                // A request that is older than the sheet in force draws for the first time: no
-                // later sheet has this lease, so nobody else would give it back.
+                // A request older than the sheet in force draws for the first time: no later sheet
+                // has this lease, so it must be given back from here.
                 self.tenant.hub.retire(lease.clone());
             }
             lease
         })
     }
 
-    /// The leases of this sheet that have been used.
+    /// The leases of this sheet in use so far.
     pub(crate) fn open_leases(&self) -> impl Iterator<Item = &Arc<Lease>> {
         self.leases.iter().filter_map(OnceLock::get)
     }
 
-    /// Whether this very lease is in it.
+    /// Whether it holds this very lease.
     pub(crate) fn has(&self, lease: &Arc<Lease>) -> bool {
         self.open_leases().any(|own| Arc::ptr_eq(own, lease))
     }
@@ -205,12 +205,12 @@ impl Sheet {
         self.leases[usize::from(slot)].get()
     }
 
-    /// Its use row and the one before: what they have counted is known here first.
+    /// Its use row and the one before: their counts appear here first.
     pub(crate) fn live_rows(&self) -> impl Iterator<Item = &UseRow> {
         [&self.row].into_iter().chain(&self.row_before).map(|row| &**row)
     }
 
-    /// Their writer and parts.
+    /// Matches the writer and part of these rows.
     pub(crate) fn live(&self) -> impl Fn(u128, u32) -> bool + '_ {
         move |of, part| of == self.incarnation && self.live_rows().any(|row| row.part == part)
     }
@@ -235,8 +235,8 @@ impl Sheet {
             .alerting(self.alerting(rule))
     }
 
-    /// The lease of a pool of narrower scope than the tenant, for this value of it, made empty on
-    /// first use and told of the limit that holds now; `None`: there is no room for more of them.
+    /// The lease of a pool of narrower scope than the tenant, for this value of it, created empty
+    /// on first use and moved to the present limit; `None`: there is no room for more of them.
     pub(crate) fn scoped_lease(&self, pool: u16, value: u128, now: Now) -> Option<Arc<Lease>> {
         let key = self.scoped_key(pool, value);
         let scoped = &self.tenant.hub.scoped;
@@ -245,7 +245,7 @@ impl Sheet {
         Some(lease)
     }
 
-    /// The same if it was made.
+    /// The same, if it exists.
     pub(crate) fn known_scoped_lease(&self, pool: u16, value: u128) -> Option<Arc<Lease>> {
         self.tenant.hub.scoped.known_lease(&self.scoped_key(pool, value))
     }
@@ -260,44 +260,53 @@ impl Sheet {
         }
     }
 
-    /// The limit of a pool that holds now.
+    /// The limit of a pool under this sheet.
     pub(crate) fn terms(&self, pool: u16) -> Terms {
         Terms { limit: self.policy.pools[usize::from(pool)].limit, rev: self.rev }
     }
 
-    /// The window of a pool that this sheet is in.
+    /// The window of a pool under this sheet.
     pub(crate) fn window(&self, pool: u16) -> Window {
         self.windows[usize::from(pool)]
     }
 
-    /// True once until [`clean`](Self::clean): whoever gets it brings the sheet to the recorder.
-    /// See [`Lease::soil`] for the order.
+    /// Sets the dirty flag. If it was clear, returns true and the caller must hand the sheet to the
+    /// recorder; [`clear_dirty`](Self::clear_dirty) resets it. See [`Lease::mark_dirty`] for the
+    /// order.
     pub(crate) fn mark_dirty(&self) -> bool {
         !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
     }
 
-    /// Whether it waits for the recorder.
+    /// The sheet that has replaced this one; `None`: it is in force itself.
+    pub(crate) fn newer(&self) -> Option<Arc<Self>> {
+        if !self.replaced.load(Ordering::Acquire) {
+            return None;
+        }
+        self.tenant.in_force().filter(|newer| !std::ptr::eq(&**newer, self))
+    }
+
+    /// Whether it is queued for the recorder.
     pub(crate) fn is_dirty(&self) -> bool {
         self.dirty.load(Ordering::Acquire)
     }
 
-    /// Whether nothing of it is in use, unrecorded or leased: it can be forgotten.
+    /// Whether nothing of it is in use, unrecorded or leased: it can be dropped.
     ///
-    /// A permit keeps its sheet or the caller who has it: besides the tenant, and whoever asks
-    /// here, nobody may.
+    /// A permit keeps its sheet, or the caller entry that has it: only the tenant and the calling
+    /// code may hold it besides.
     pub(crate) fn is_quiet(self: &Arc<Self>, now: Now) -> bool {
         self.is_ours_alone()
             && self.is_at_rest(now)
             && self.open_leases().all(|lease| lease.is_returned())
     }
 
-    /// Whether only its tenant has it, and whoever asks here.
+    /// Whether only its tenant and the calling code hold it.
     pub(crate) fn is_ours_alone(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) <= 2 && Arc::strong_count(&self.tenant) <= 2
     }
 
-    /// Whether all of its use is on record, and its buckets are full: a bucket that is forgotten
-    /// before would be full too early.
+    /// Whether all of its use is on record and its buckets are full: a bucket dropped earlier would
+    /// be full too early.
     pub(crate) fn is_at_rest(&self, now: Now) -> bool {
         let is_recorded = !self.is_dirty() && self.row.is_logged();
         let is_recorded = is_recorded && !self.unpaid.is_some_still();
@@ -308,8 +317,8 @@ impl Sheet {
         self.dirty.store(false, Ordering::SeqCst);
     }
 
-    /// Takes over the leases whose pool is the same, of the sheet before and of older ones (the
-    /// tenant has come back to a plan), and tells them of another limit.
+    /// Takes over the leases whose pool is unchanged, from the sheet before and from older ones
+    /// (the tenant has come back to a plan), and moves them to the present limits.
     fn carry_leases(&self, before: Option<&Self>) {
         let of_before = before.map_or(Vec::new(), |it| it.open_leases().cloned().collect());
         let all = planted(Plant::PlansForgetLeases).then_some(of_before);
@@ -319,13 +328,13 @@ impl Sheet {
                 lease.retarget(Terms { limit: pool.limit, rev: self.rev });
                 lease.realert(&self.tenant.id, pool.alerts.as_ref());
                 self.tenant.hub.unretire(&lease);
-                // A slot of a sheet nobody has seen yet is empty.
+                // The slot is empty in a sheet not yet published.
                 let _ = self.leases[usize::from(slot)].set(lease);
             }
         }
     }
 
-    /// The leases of a tenant that slept. Those of pools that are over are given back.
+    /// Restores the leases of a compacted tenant. Those of past pools are given back.
     pub(crate) fn wake_leases(&self, leases: Vec<LeaseAtRest>, incarnation: u128) {
         for at_rest in leases {
             let (limit, start_ms) = at_rest.pool();
@@ -344,7 +353,7 @@ impl Sheet {
         }
     }
 
-    /// The pool of the tenant as a whole that a lease is of, and its slot here, if it goes on.
+    /// The tenant-wide pool of a lease and its slot here, if the lease continues.
     fn pool_of(&self, limit: &str, start_ms: i64, incarnation: u128) -> Option<(&PoolRule, u16)> {
         self.policy.pools.iter().zip(&self.windows).find_map(|(pool, window)| match pool.place {
             CounterHome::Sheet(slot) if *pool.id == *limit && window.start_ms == start_ms => {
@@ -389,8 +398,7 @@ fn window_of(rule: &PoolRule, at_ms: i64, zone: &Zone, anchors: &Anchors) -> Win
     }
     let window = rule.every.window(at_ms, zone, anchors);
     match rule.expires_ms {
-        // Past its end a grant's window is behind us: nothing is taken from it, and it sets no
-        // edge.
+        // Past its end a grant's window has ended: nothing is taken from it, and it sets no edge.
         Some(end) if end > at_ms => Window { end_ms: window.end_ms.min(end), ..window },
         _ => window,
     }

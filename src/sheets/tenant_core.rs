@@ -1,15 +1,16 @@
 //! The parts of a tenant that outlive its sheets (see [`crate::sheets::sheet`]).
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::directory::TenantRecord;
 use crate::ids::Surrogate;
 use crate::quota::lease::{Lease, SLOT_OVER_MS};
 use crate::sheets::hub::Hub;
+use crate::sheets::sheet::Sheet;
 
-/// A lease is forgotten so long after its window, given back or not: longer than a clock that is
-/// set back keeps a sheet.
+/// How long after its window a lease is dropped, given back or not: longer than a clock that is set
+/// back keeps a sheet.
 const OVER_MS: i64 = 2 * 3_600_000;
 
 /// The parts of a tenant that outlive its sheets.
@@ -24,11 +25,13 @@ pub(crate) struct TenantCore {
     pub(crate) waiting: AtomicU32,
     /// Whether the store knows that it has claims on idempotency keys.
     pub(crate) has_claims: AtomicBool,
-    /// Here, so that a permit reaches it without a count of its own on what all tenants share.
+    /// Held here, so that a permit reaches it without a reference count of its own on shared state.
     pub(crate) hub: Arc<Hub>,
-    /// Every lease of the tenant as a whole, so that no two are ever of one pool: sheets of before
-    /// and after an edge may both be in use.
+    /// Every lease of the tenant as a whole, so that no pool ever has two: sheets from before and
+    /// after an edge may both be in use.
     pub(crate) leases: Mutex<Vec<Arc<Lease>>>,
+    /// The sheet in force: what older ones still charge to a rate goes there.
+    in_force: Mutex<Weak<Sheet>>,
 }
 
 impl TenantCore {
@@ -40,8 +43,19 @@ impl TenantCore {
             waiting: AtomicU32::new(0),
             has_claims: AtomicBool::new(false),
             leases: Mutex::default(),
+            in_force: Mutex::default(),
             hub: hub.clone(),
         }
+    }
+
+    /// The sheet in force.
+    pub(crate) fn in_force(&self) -> Option<Arc<Sheet>> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    /// Puts a sheet into force.
+    pub(crate) fn put_in_force(&self, sheet: &Arc<Sheet>) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(sheet);
     }
 
     /// Atoms that requests in flight hold.
@@ -51,12 +65,12 @@ impl TenantCore {
     }
 
     /// Every lease of the tenant as a whole: of its sheet, and of earlier ones that a request still
-    /// draws by.
+    /// draws on.
     pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The lease of this pool that there is, or `new` from now on.
+    /// The existing lease of this pool, or `new`, which is then kept.
     #[cold]
     pub(crate) fn only_lease(&self, new: Lease) -> Arc<Lease> {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +83,7 @@ impl TenantCore {
         }
         let now_ms = self.hub.clock.now().wall_ms;
         leases.retain(|lease| {
-            // What is left of a window that is over is of no use to anybody.
+            // What is left of a past window has no further use.
             let over_ms = if lease.is_of_slot() { SLOT_OVER_MS } else { OVER_MS };
             let is_over = lease.window().end_ms.saturating_add(over_ms) < now_ms;
             Arc::strong_count(lease) > 1 || lease.is_unlogged() || !is_over && !lease.is_returned()

@@ -1,4 +1,4 @@
-//! Late use that is not paid yet: kept with the sheet it was used under.
+//! Late use not paid yet: kept with the sheet it was used under.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use crate::policy::Policy;
 use crate::policy::taken::Taken;
 use crate::quota::lease::Lease;
 
-/// What of a sheet's late use is not paid yet. `S` is the sheet, which stands above this.
+/// A sheet's late use that is not paid yet. `S` is the sheet, which is defined above this.
 #[derive(Debug)]
 pub(crate) struct Unpaid<S> {
     /// Whether there is any.
@@ -22,11 +22,11 @@ pub(crate) struct Unpaid<S> {
 pub(crate) struct WaitingUse<S> {
     pub(crate) uses: Vec<Use>,
     pub(crate) payments: Vec<Paying>,
-    /// What was paid from beyond each quota that bills.
+    /// Atoms paid from beyond each quota that bills.
     pub(crate) paid_over: Vec<(u16, u64)>,
-    /// Debts for which units are asked, and where.
+    /// Debts that units were asked for, and the lease that was asked.
     pub(crate) asked: Vec<(Arc<Lease>, Arc<Lease>, u64)>,
-    /// The sheet before this one, while something waits there: it is paid first.
+    /// The sheet before this one, while use waits there: it is paid first.
     pub(crate) before: Option<Arc<S>>,
 }
 
@@ -35,19 +35,19 @@ pub(crate) struct WaitingUse<S> {
 pub(crate) struct Use {
     pub(crate) meter: MeterId,
     pub(crate) atoms: u64,
-    /// So many of them are beyond a quota of narrower scope that bills, and so many after these,
-    /// the last of all, past its stop.
+    /// How many of them are beyond a quota of narrower scope that bills, and how many after these,
+    /// the last of all, are past its stop.
     pub(crate) over: u64,
     pub(crate) owed: u64,
     pub(crate) needs: Option<(Arc<Lease>, u64)>,
 }
 
-/// Units that were taken to pay debts, until it is known which of them took how many.
+/// Units taken to pay debts, until each debtor has answered how many it took.
 #[derive(Debug)]
 pub(crate) struct Paying {
-    /// Those that have not said so yet.
+    /// Debtors that have not answered yet.
     pub(crate) debtors: SmallVec<[Arc<Lease>; 2]>,
-    /// The most that one has taken.
+    /// The most that one debtor has taken.
     pub(crate) took: u64,
     pub(crate) with: Taken,
 }
@@ -72,22 +72,22 @@ impl<S> Unpaid<S> {
         self.some.load(Ordering::Acquire)
     }
 
-    /// Says to who looks without a lock whether anything waits.
+    /// Publishes whether anything waits, for lock-free readers.
     pub(crate) fn note(&self, waiting: &WaitingUse<S>) -> bool {
         let some = !waiting.is_clear() || waiting.before.is_some();
         self.some.store(some, Ordering::Release);
         some
     }
 
-    /// What waits, while nothing of it is paid: who adds what is left of the leases to it sees no
-    /// unit in both, or in neither. `None`: nothing waits.
+    /// Waiting use, held so that none of it is paid meanwhile: added to what is left of the leases,
+    /// every unit counts exactly once. `None`: nothing waits.
     #[inline]
     pub(crate) fn still(&self) -> Option<Still<'_, S>> {
         self.is_some().then(|| Still(self.lock()))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, WaitingUse<S>> {
-        // Between statements it is whole.
+        // The state is whole between statements.
         self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,8 +108,8 @@ impl<S> WaitingUse<S> {
         self.payments.iter().flat_map(|it| &it.debtors).any(|of| Arc::ptr_eq(of, debtor))
     }
 
-    /// A debt was paid from beyond a quota. Says how much of that is owed: what several quotas of a
-    /// meter owed, and each has paid for, is owed once.
+    /// Records a debt paid from beyond a quota. Returns how much of that is owed: use that several
+    /// quotas of a meter owed, and each has paid for, is owed once.
     pub(crate) fn pays_over(&mut self, policy: &Policy, pool: u16, n: u64) -> u64 {
         let meter = |pool: u16| policy.pools[usize::from(pool)].meter;
         let most = |paid: &[(u16, u64)]| {
@@ -129,7 +129,7 @@ impl<S> WaitingUse<S> {
 pub(crate) struct Still<'a, S>(MutexGuard<'a, WaitingUse<S>>);
 
 impl<S> Still<'_, S> {
-    /// Atoms of this meter that wait, under this sheet.
+    /// Atoms of this meter waiting under this sheet.
     pub(crate) fn of_meter(&self, meter: MeterId) -> u64 {
         let of_meter = self.0.uses.iter().filter(|it| it.meter == meter);
         of_meter.fold(0, |sum, it| sum.saturating_add(it.atoms))

@@ -1,4 +1,4 @@
-//! The use row: what a tenant used in one day, billing period and account, by meter.
+//! The use row: a tenant's use in one day, billing period and account, by meter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use crate::catalog::{Catalog, MeterId};
 use crate::clock::Now;
 use crate::quota::lease::MOST;
 
-/// What was used in one day, billing period and account, by meter. Its totals never fall.
+/// Use in one day, billing period and account, by meter. Its totals never fall.
 #[derive(Debug)]
 pub(crate) struct UseRow {
-    /// Sets it apart from a row of the same day that this process began anew, so that each keeps a
-    /// total that never falls.
+    /// Distinguishes rows of the same day that this process began separately, so that the total of
+    /// each never falls.
     pub(crate) part: u32,
     pub(crate) period_ms: i64,
     /// Local day, as yyyymmdd.
@@ -26,13 +26,13 @@ pub(crate) struct UseRow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Atoms {
     pub(crate) used: u64,
-    /// Of these: drawn beyond a quota that bills. Recorded where it is drawn, for nothing else
-    /// tells it: windows of quotas are not billing periods, and grants pay in between.
+    /// Of these: drawn beyond a quota that bills. Recorded at the draw, because nothing else shows
+    /// it: windows of quotas are not billing periods, and grants pay in between.
     pub(crate) over: u64,
 }
 
 impl Atoms {
-    /// The larger of each.
+    /// Takes the larger of each.
     pub(crate) fn raise(&mut self, other: Atoms) {
         self.used = self.used.max(other.used);
         self.over = self.over.max(other.over);
@@ -44,7 +44,7 @@ impl Atoms {
     }
 }
 
-/// All that was used of a meter, and what of it was drawn beyond a quota that bills.
+/// Everything used of a meter, and the part drawn beyond a quota that bills.
 #[derive(Debug, Default)]
 struct UseTotal {
     used: RowTotal,
@@ -58,15 +58,15 @@ struct RowTotal {
 }
 
 impl RowTotal {
-    /// A total stops at [`MOST`].
+    /// Adds atoms. A total stops at [`MOST`].
     fn add(&self, atoms: u64) {
-        let before = self.total.fetch_add(atoms, Ordering::SeqCst); // see `Sheet::soil`
+        let before = self.total.fetch_add(atoms, Ordering::SeqCst); // see `Sheet::mark_dirty`
         if before.saturating_add(atoms) > MOST {
             self.total.store(MOST, Ordering::SeqCst);
         }
     }
 
-    /// As it is now, and whether the log lacked that; it has it from now on.
+    /// The present total, and whether the log lacked it; marks it as logged.
     fn log(&self) -> (u64, bool) {
         let total = self.total.load(Ordering::SeqCst);
         (total, self.logged.swap(total, Ordering::Relaxed) != total)
@@ -98,7 +98,7 @@ impl UseRow {
         }
     }
 
-    /// Counts atoms, used or to be counted as such, that were drawn beyond a quota that bills.
+    /// Counts atoms, used or counted as such, that were drawn beyond a quota that bills.
     pub(crate) fn add_over(&self, meter: MeterId, atoms: u64) {
         if let Some(row) = self.totals.get(usize::from(meter.0)).filter(|_| atoms > 0) {
             row.over.add(atoms);
@@ -111,18 +111,17 @@ impl UseRow {
         row.map_or(Atoms::default(), UseTotal::atoms)
     }
 
-    /// Takes what was counted, by meter: it is counted elsewhere from now on.
+    /// Takes the counts, by meter: they are counted elsewhere from now on.
     pub(crate) fn take(&self) -> impl Iterator<Item = (MeterId, u64)> + '_ {
         self.totals.iter().enumerate().filter_map(|(i, row)| {
-            // What it was drawn from is drawn anew elsewhere.
+            // Elsewhere they are drawn again.
             row.over.total.store(0, Ordering::Relaxed);
             let total = row.used.total.swap(0, Ordering::Relaxed);
             (total > 0).then(|| (MeterId(u16::try_from(i).unwrap_or(u16::MAX)), total))
         })
     }
 
-    /// Meters whose total has risen since the log last had it, with the total; the log has them
-    /// from now on.
+    /// Meters whose total has risen since it was last logged, with the total; marks them as logged.
     pub(crate) fn unlogged(&self) -> impl Iterator<Item = (MeterId, Atoms)> + '_ {
         self.totals.iter().enumerate().filter_map(|(i, row)| {
             let ((used, more), (over, more_over)) = (row.used.log(), row.over.log());
@@ -136,7 +135,7 @@ impl UseRow {
         self.totals.iter().all(|row| row.used.is_logged() && row.over.is_logged())
     }
 
-    /// What it comes down to. `None`: the log lacks some of it.
+    /// The compact form. `None`: the log lacks some of it.
     pub(crate) fn at_rest(&self) -> Option<RowAtRest> {
         self.is_logged().then(|| RowAtRest {
             part: self.part,
@@ -148,7 +147,7 @@ impl UseRow {
     }
 }
 
-/// A row while its tenant sleeps, all of it recorded.
+/// A row of a compacted tenant, all of it recorded.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RowAtRest {
     part: u32,
@@ -159,7 +158,7 @@ pub(crate) struct RowAtRest {
 }
 
 impl RowAtRest {
-    /// The row again, as it was.
+    /// Restores the row as it was.
     pub(crate) fn wake(self) -> UseRow {
         let row = |Atoms { used, over }| UseTotal { used: used.into(), over: over.into() };
         let totals = self.totals.into_iter().map(row).collect();
@@ -168,7 +167,7 @@ impl RowAtRest {
     }
 }
 
-/// The row of the same day, period and account goes on; anything else begins a new one.
+/// Continues the row of the same day, period and account; anything else begins a new one.
 pub(crate) fn use_row(
     before: Option<(&Arc<UseRow>, &Arc<Catalog>)>,
     catalog: &Arc<Catalog>,
@@ -204,7 +203,7 @@ mod tests {
         let totals = [UseTotal::default()].into();
         let row = UseRow { part: 0, period_ms: 0, day: 20_261_122, account: None, totals };
         row.add(MeterId(0), 10_000_000_000);
-        // As long as a request may say that it is: what was used before does not come to nothing.
+        // The longest length a request may state: earlier use is not lost.
         row.add(MeterId(0), u64::MAX - 10_000_000_000 + 1);
         assert_eq!(row.total(MeterId(0)).used, MOST);
         row.add(MeterId(0), u64::MAX);

@@ -65,9 +65,11 @@ impl LiveTenant {
     }
 
     fn with(core: Arc<TenantCore>, sheet: Sheet, record: Arc<TenantRecord>, read_ns: u64) -> Self {
+        let sheet = Arc::new(sheet);
+        core.put_in_force(&sheet);
         Self {
             core,
-            sheet: ArcSwap::from_pointee(sheet),
+            sheet: ArcSwap::new(sheet),
             record: Mutex::new(record),
             read_ns: AtomicU64::new(read_ns),
             keys_since: AtomicU64::new(0),
@@ -181,6 +183,7 @@ impl LiveTenant {
         let sheet = Arc::new(Sheet::new(core, Before::Sheet(&before), &record, live, now));
         sheet.unpaid.follow(&before);
         self.sheet.store(sheet.clone());
+        self.core.put_in_force(&sheet);
         before.replaced.store(true, Ordering::Release);
         // After that: what the old one opens from now on it retires by itself.
         for lease in before.open_leases().filter(|lease| !sheet.has(lease)) {

@@ -1,5 +1,5 @@
-//! Whole gates through the public API: who is let in, what is decided, charged and recorded, and
-//! what callers are shown. A file for each subject. Time is in hand, or made up.
+//! Whole gates through the public API: identification, decisions, charges, records, and reports.
+//! One file per subject. Time is manual, or simulated.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
@@ -12,6 +12,7 @@ mod idempotency;
 mod identification;
 mod late_usage;
 mod limit_headers;
+mod metered_rates;
 mod metrics;
 mod middleware;
 mod opening;

@@ -1,18 +1,21 @@
-//! A hold whose sheet does not hold any more: a window has turned, the tenant was changed, the plan
-//! file is another. What it took stays of its own sheet, to be settled or given back there; what it
-//! draws and reports beyond that is of the sheet that holds now, by a hold of its own.
+//! Holds that outlive their sheet, because a window turned, the tenant was changed, or there is a
+//! new plan file. What such a hold took stays with its own sheet, to be settled or given back
+//! there; what it draws and reports beyond that belongs to the sheet in force, in a hold of its
+//! own.
 
 use super::{FORGIVEN, Hold, HoldContext, HoldState};
 use crate::catalog::MeterId;
 use crate::clock::Now;
+use crate::payers::purse;
 use crate::policy::AmountSource;
+use crate::policy::taken::{CALLS, Taken, TakenList};
 
 /// Most sheets that one request holds units of at a time, besides the one it was admitted under and
-/// the one that holds now: what it holds of the oldest then goes back unused.
+/// the one in force: what it holds of the oldest then goes back unused.
 const MOST: usize = 8;
 
 impl Hold {
-    /// What is drawn now is drawn for this: itself, or what goes on for it.
+    /// The hold that new draws are made for: itself, or the one that continues it.
     pub(crate) fn latest(&mut self) -> &mut Self {
         match self.list.get().map_or(0, |listed| listed.going_on.len()) {
             0 => self,
@@ -20,13 +23,13 @@ impl Hold {
         }
     }
 
-    /// Whose sheet is asked whether it holds.
+    /// The context whose sheet must still be valid.
     pub(crate) fn latest_of(&self) -> &HoldContext {
         let latest = self.list.get().and_then(|listed| listed.going_on.last());
         latest.map_or(&self.of, |latest| &latest.of)
     }
 
-    /// The same ask of the same meter, by the rules that hold now; `None`: they have none.
+    /// The same ask of the same meter, under the present rules; `None`: they have none.
     pub(crate) fn latest_ask(&self, ask: usize, n: u64) -> Option<(usize, u64)> {
         let latest = self.latest_of();
         if std::ptr::eq(latest, &self.of) {
@@ -40,12 +43,12 @@ impl Hold {
         Some((ask, rescaled(n, meter.scale, catalog.meters[usize::from(id.0)].scale)))
     }
 
-    /// From now on it draws by these rules.
+    /// From now on it draws under these rules.
     pub(crate) fn go_on(&mut self, of: HoldContext, now: Now) {
         self.write_down();
-        self.has_used = self.take_used(); // those that end below say nothing any more
+        self.has_used = self.take_used(); // holds that end below report nothing any more
         let mut next = Self::new(of, now, self.length);
-        // It was not admitted again: it takes no place in flight, and no cost is due.
+        // It is not admitted again: no place in flight, and no cost is due.
         next.state = HoldState::Over;
         let rules = next.of.rules();
         let is_reported = |known: &AmountSource| {
@@ -55,6 +58,7 @@ impl Hold {
             rules.meters.iter().map(|ask| if is_reported(&ask.known) { 0 } else { FORGIVEN });
         let recorded = recorded.collect();
         next.list.open().recorded = recorded;
+        next.list.open().taken = metered_rates(&next.of, now);
         let going_on = &mut self.list.open().going_on;
         going_on.retain(|hold| hold.taken().iter().any(|took| took.is_units() && took.n > 0));
         if going_on.len() >= MOST {
@@ -63,7 +67,7 @@ impl Hold {
         going_on.push(next);
     }
 
-    /// How much of so much of an ask the handler may take without a draw, under whichever sheet.
+    /// How much of `n` of an ask the handler may take without a draw, under any of its sheets.
     pub(crate) fn covered(&mut self, ask: usize, n: u64) -> u64 {
         let mut covered = self.free(ask).min(n);
         let meter = self.of.rules().meters[ask].meter;
@@ -73,7 +77,7 @@ impl Hold {
         covered
     }
 
-    /// The handler has taken so much of an ask: out of what was set aside first, in its order.
+    /// The handler has taken `n` of an ask: first out of what was set aside, in its order.
     pub(crate) fn promise(&mut self, ask: usize, n: u64) {
         let here = self.free(ask).min(n);
         self.promise_here(ask, here);
@@ -86,7 +90,7 @@ impl Hold {
         });
     }
 
-    /// What is held of a meter and not used yet, under whichever sheet.
+    /// Held and unused units of a meter, under all its sheets.
     pub(crate) fn held_of(&mut self, counter: u8) -> u64 {
         let mut held = self.held(counter);
         self.each_later(counter, |later, counter| {
@@ -95,8 +99,8 @@ impl Hold {
         held
     }
 
-    /// Reports use of a meter: what is held is used first, in the order in which it was taken, and
-    /// the rest is of what holds now.
+    /// Reports use of a meter: held units are used first, in the order they were taken, and the
+    /// rest is charged to the sheet in force.
     pub(crate) fn report_in_turn(&mut self, counter: u8, n: u64, now: Now) {
         let is_alone = self.list.get().is_none_or(|listed| listed.going_on.is_empty());
         if is_alone {
@@ -135,7 +139,7 @@ impl Hold {
         }
     }
 
-    /// Those that went on for it and have a counter of the same meter.
+    /// Visits the holds that continue it and have a counter of the same meter.
     fn each_later(&mut self, counter: u8, mut with: impl FnMut(&mut Self, u8)) {
         let known = AmountSource::Reported(counter);
         let asks = &self.of.rules().meters;
@@ -147,7 +151,7 @@ impl Hold {
         });
     }
 
-    /// Those that went on for it and ask for the same meter.
+    /// Visits the holds that continue it and ask for the same meter.
     fn each_later_of(&mut self, meter: MeterId, mut with: impl FnMut(&mut Self, usize)) {
         let Some(listed) = self.list.get_mut() else { return };
         let own = &self.of.sheet.catalog.meters[usize::from(meter.0)];
@@ -172,7 +176,19 @@ impl Hold {
     }
 }
 
-/// The counter of a meter that is reported where these rules hold.
+/// The metered rates of the route, with nothing held of them: use that is reported charges them.
+fn metered_rates(of: &HoldContext, now: Now) -> TakenList {
+    let rules = of.rules();
+    let rates = rules.rates.iter().filter_map(|&rate| {
+        let meter = of.sheet.policy.rates[usize::from(rate)].meter?;
+        let ask = rules.meters.iter().position(|ask| ask.meter == meter)?;
+        let from = purse::rate_of(&of.sheet, of.hub(), of.scopes(), rate, now)?;
+        Some(Taken { from, n: 0, ask: u8::try_from(ask).unwrap_or(CALLS - 1), draw: 0 })
+    });
+    rates.collect()
+}
+
+/// The counter of a reported meter under these rules.
 fn counter_of(of: &HoldContext, meter: MeterId) -> Option<u8> {
     of.rules().meters.iter().find_map(|ask| match ask.known {
         AmountSource::Reported(counter) if ask.meter == meter => Some(counter),

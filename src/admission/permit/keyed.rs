@@ -2,14 +2,14 @@
 //!
 //! # Laws
 //!
-//! 1. Until its claim is settled such a request has used nothing: what it reports is noted and
-//!    stays held, because another request with the key may be the one that is charged.
-//! 2. Where the costs are known at the head of the response the claim is settled then, and else at
-//!    the end. What was noted goes with what is held to the task that settles ([`Settling`]).
+//! 1. Until its claim is settled such a request has used nothing: its reports are noted and stay
+//!    held, because another request with the key may be the one that is charged.
+//! 2. If the costs are known at the head of the response the claim is settled then, otherwise at
+//!    the end. What was noted goes to the settling task together with what is held ([`Settling`]).
 //! 3. Costs that are not charged (`charge-on`) leave the claim held, so that a retry is charged;
-//!    what was reported is recorded as without a key.
-//! 4. A replay uses no units. Its rates are paid like anybody's.
-//! 5. What is learned after the claim was settled is a late cost, which the log has.
+//!    reported use is recorded as without a key.
+//! 4. A replay uses no units. Its rates are paid as by any request.
+//! 5. Use learned after the claim was settled is a late cost, which the log has.
 
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ use crate::policy::AmountSource;
 use crate::policy::taken::{CALLS, Taken, TakenList};
 use crate::sheets::use_row::Atoms;
 
-/// How a request counts that counts once.
+/// How a keyed request is counted.
 #[derive(Debug)]
 pub(crate) enum Keyed {
     /// It tries to settle its claim at its end.
     Open(Box<OpenClaim>),
-    /// Another was charged.
+    /// Another request was charged.
     Replay,
-    /// Its claim is being settled; who answers waits for this ([`Settling::end`]).
+    /// Its claim is being settled; the response waits for this ([`Settling::end`]).
     Settling(Option<oneshot::Receiver<bool>>),
 }
 
@@ -45,14 +45,14 @@ pub(crate) enum Keyed {
 #[derive(Debug)]
 pub(crate) struct OpenClaim {
     claim: Claim,
-    /// Where it goes to be settled.
+    /// The queue of claims to settle.
     queue: Arc<ClaimQueue>,
-    /// Reported of meters that the route has no counter for.
+    /// Reports of meters that the route has no counter for.
     others: Vec<(MeterId, u64)>,
 }
 
-/// A claim on its way to be settled, with all that waits for it. Dropped before it is known who is
-/// charged, the units stay used: they may have been charged.
+/// A claim waiting to be settled, with everything that depends on it. If it is dropped before the
+/// outcome is known, the units stay used: they may have been charged.
 #[derive(Debug)]
 struct Settling {
     of: HoldContext,
@@ -62,12 +62,12 @@ struct Settling {
     used: SmallVec<[u64; 4]>,
     others: Vec<(MeterId, u64)>,
     now: Now,
-    /// Tells who answers; `None` once it is known who is charged.
+    /// Notifies the response; `None` once the outcome is known.
     told: Option<oneshot::Sender<bool>>,
 }
 
 impl Hold {
-    /// This request counts once, and this was found of its key.
+    /// Marks this request as counted once, with the state found of its key.
     pub(crate) fn count_once(
         &mut self,
         claim: Claim,
@@ -99,7 +99,7 @@ impl Hold {
         }
     }
 
-    /// What an answer has to wait for, once.
+    /// The result the response must wait for; returned once.
     pub(crate) fn settling(&mut self) -> Option<oneshot::Receiver<bool>> {
         match self.list.get_mut()?.keyed.as_mut()? {
             Keyed::Settling(told) => told.take(),
@@ -107,7 +107,7 @@ impl Hold {
         }
     }
 
-    /// Whether it is to count once.
+    /// Whether it is to be counted once.
     pub(crate) fn is_keyed(&self) -> bool {
         self.keyed().is_some()
     }
@@ -117,8 +117,8 @@ impl Hold {
         matches!(self.keyed(), Some(Keyed::Replay))
     }
 
-    /// Holds so much more of an ask. What came from the same limits as an earlier draw joins it, so
-    /// that a stream that uses nothing before its end has few draws.
+    /// Holds `n` more of an ask. Units from the same limits as an earlier draw join it, so that a
+    /// stream that uses nothing before its end has few draws.
     pub(crate) fn add_draw(&mut self, ask: usize, n: u64, taken: TakenList) {
         self.reserve(ask, n);
         let is_open = matches!(self.keyed(), Some(Keyed::Open(_)));
@@ -146,7 +146,7 @@ impl Hold {
         self.list.get()?.keyed.as_ref()
     }
 
-    /// Notes a cost of a meter without a counter, if its claim has it or it is not charged.
+    /// Keeps a cost of a meter without a counter for its claim, or drops it if it is not charged.
     pub(super) fn keeps_for_claim(&mut self, meter: MeterId, n: u64) -> bool {
         match self.list.get_mut().and_then(|listed| listed.keyed.as_mut()) {
             Some(Keyed::Open(open)) => match open.others.iter_mut().find(|(m, _)| *m == meter) {
@@ -159,7 +159,7 @@ impl Hold {
         true
     }
 
-    /// Whether what became known is not for the log. A replay pays its rates.
+    /// Whether newly known use stays out of the log. A replay pays its rates.
     pub(super) fn leaves_to_claim(&mut self, now: Now) -> bool {
         match self.keyed() {
             Some(Keyed::Open(_)) => true,
@@ -185,7 +185,7 @@ impl Hold {
         }
     }
 
-    /// The claim stays for a retry: from here on the request is like one without a key.
+    /// Leaves the claim for a retry: from here on the request is like one without a key.
     fn leave_claim(&mut self) {
         let Some(Keyed::Open(open)) = self.list.open().keyed.take() else { return };
         for (meter, n) in open.others {
@@ -193,7 +193,7 @@ impl Hold {
         }
     }
 
-    /// All is known that will be: the claim is to be settled with it.
+    /// Everything is known: hands the claim over to be settled.
     pub(super) fn end_keyed(&mut self, now: Now) {
         if !matches!(self.keyed(), Some(Keyed::Open(_))) {
             return;
@@ -215,7 +215,7 @@ impl Hold {
         queue.push(Box::new(settling));
     }
 
-    /// What has been used since this was last asked, by meter ask. Its rates have been paid.
+    /// Use since the last call, by meter ask. Its rates have been paid.
     fn note_use(&mut self, now: Now) -> SmallVec<[u64; 4]> {
         let rules = self.of.rules();
         let known = self.known();
@@ -248,7 +248,7 @@ impl Hold {
         }
     }
 
-    /// It is not admitted after all, and is charged nothing.
+    /// Withdraws the admission: nothing is charged.
     pub(crate) fn refuse(mut self, now: Now) {
         self.write_down();
         self.state = HoldState::Over;
@@ -279,7 +279,7 @@ impl Unsettled for Settling {
             let over = over_of(sheet, &self.taken, i, *used);
             (ask.meter, Atoms { used: *used, over })
         });
-        // What no hold covers is drawn later, and what of it is beyond a quota recorded there.
+        // Use that no hold covers is drawn later, and what of it is beyond a quota recorded there.
         let others = self.others.iter().map(|(meter, n)| (*meter, Atoms { used: *n, over: 0 }));
         let mut rows = Vec::new();
         for (meter, atoms) in asks.chain(others).filter(|(_, atoms)| atoms.used > 0) {
@@ -306,7 +306,7 @@ impl Unsettled for Settling {
             }
         }
         if let Some(told) = self.told.take() {
-            let _ = told.send(has_used); // nobody waits: the client has gone
+            let _ = told.send(has_used); // the client has gone
         }
     }
 }
@@ -411,7 +411,7 @@ mod tests {
         }
     }
 
-    /// Of requests, tokens and pages: what is on record beside claims, and what of the limits.
+    /// Requests, tokens and pages: on record outside claims, and counted by the limits.
     async fn used(gate: &Gate) -> ([u64; 3], [u64; 3]) {
         let who = testing::identified(gate, "acme").await;
         let report = gate.usage_report(&who).await.unwrap();
@@ -427,7 +427,7 @@ mod tests {
             (Some(Charge::Claim), Some(true), none, all),
             (Some(Charge::Log), Some(true), all, all),
             (Some(Charge::Nothing), Some(false), none, none),
-            // Who is charged is never known: it may have been this one.
+            // The outcome never becomes known: this one may have been charged.
             (None, None, none, all),
         ] {
             let (gate, _clock) = testing::gate(PLANS);
@@ -441,7 +441,7 @@ mod tests {
                 assert!(hold.taken().iter().all(|took| !took.is_units()), "what the claim needs");
                 hold.settling().unwrap()
             };
-            // Before the task that settles has looked.
+            // Before the settling task has looked.
             let settling = gate.inner.recording.settler.queue().take().pop().unwrap();
             let rows: Vec<_> = settling.usage().rows;
             let rows: Vec<_> = rows.iter().map(|(meter, _, n)| (&**meter, n.used)).collect();

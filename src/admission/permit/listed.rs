@@ -1,5 +1,4 @@
-//! What a permit has to write down when it is not plain, kept out of it: most have nothing to write
-//! down.
+//! Itemised state of a hold, allocated only off the fast path.
 
 use smallvec::SmallVec;
 
@@ -9,7 +8,7 @@ use super::reserve::Reserves;
 use super::spare::Spares;
 use crate::policy::taken::TakenList;
 
-/// Counters of one request for what is reported or streamed. The catalog allows as many such
+/// Counters of one request for reported or streamed numbers. The catalog allows this many such
 /// meters.
 pub(crate) const COUNTERS: usize = 8;
 
@@ -17,21 +16,21 @@ pub(crate) const COUNTERS: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Itemized {
     pub(crate) taken: TakenList,
-    /// What was reported or passed so far.
+    /// Reported or streamed so far.
     pub(super) counters: [u64; COUNTERS],
-    /// What of each meter ask has been recorded so far.
+    /// Recorded so far, by meter ask.
     pub(super) recorded: SmallVec<[u64; 4]>,
-    /// What is set aside for each meter ask; empty: just what it was admitted with.
+    /// Set aside for each meter ask; empty: just what it was admitted with.
     pub(super) reserves: Reserves,
-    /// How many draws were made beyond the first.
+    /// The number of draws beyond the first.
     pub(super) draws: u64,
-    /// Where it is to count once.
+    /// Its state, if it is to be counted once.
     pub(super) keyed: Option<Keyed>,
-    /// What draws and reports for it since its sheet was replaced; the last one now.
+    /// Holds that draw and report for it since its sheet was replaced; the last one is current.
     pub(super) going_on: Vec<Hold>,
 }
 
-/// A permit's list, made when it is first needed.
+/// A permit's list, created when it is first needed.
 #[derive(Debug, Default)]
 pub(crate) struct LazyList(Option<Box<Itemized>>);
 
@@ -40,7 +39,7 @@ thread_local! {
 }
 
 impl LazyList {
-    /// What is written down, if anything is.
+    /// The list, if there is one.
     #[inline]
     pub(crate) fn get(&self) -> Option<&Itemized> {
         self.0.as_deref()
@@ -51,7 +50,7 @@ impl LazyList {
         self.0.as_deref_mut()
     }
 
-    /// To write down.
+    /// The list, created if there is none.
     #[inline]
     pub(crate) fn open(&mut self) -> &mut Itemized {
         self.0.get_or_insert_with(|| Spares::take(&LISTS).unwrap_or_default())

@@ -1,16 +1,15 @@
-//! Permits of plain requests: what they hold is what the route's [`PlainAsk`]s say, so that nothing
-//! is written down until something happens that is not plain.
+//! Holds of plain requests: exactly what the route's [`PlainAsk`]s state, so that no list is needed
+//! until something happens that is not plain.
 
 use super::Hold;
 use super::state::{FORGIVEN, HoldState};
 use crate::policy::taken::{CALLS, DrawnFrom, Taken};
 use crate::policy::{PlainAsk, RoutePolicy};
 
-/// What has become of the costs of a plain request. What it holds for meters that are reported goes
-/// back at its end.
+/// The state of a plain request's costs. What it holds for reported meters goes back at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plain {
-    /// It is not plain, or not any more: see the list.
+    /// It is not plain, or no longer: see the list.
     Not,
     Held,
     Charged,
@@ -42,7 +41,7 @@ impl Hold {
         self.plain = if charged { Plain::Charged } else { Plain::Forgiven };
     }
 
-    /// Writes down what a plain request holds: from here on it is like any other.
+    /// Lists what a plain request holds: from here on it is like any other.
     #[cold]
     pub(super) fn write_down(&mut self) {
         let plain = std::mem::replace(&mut self.plain, Plain::Not);
@@ -71,14 +70,14 @@ impl Hold {
         }
     }
 
-    /// What a plain request holds for meters that are reported goes back.
+    /// Gives back what a plain request holds for reported meters.
     pub(super) fn release_plain(&self) {
         for (pool, slot, n) in self.plain_reported() {
             self.of.sheet.lease(pool, slot).release(n);
         }
     }
 
-    /// What a plain request holds of a pool for a meter that is reported.
+    /// What a plain request holds of a pool for a reported meter.
     pub(super) fn plain_set_aside(&self, pool: Option<u16>) -> u64 {
         if self.state == HoldState::Over {
             return 0;

@@ -1,7 +1,7 @@
-//! What a request has set aside for numbers that are still to be learned: so much of each meter,
-//! whether a limit of that meter gave units for it or only one of a sum that it feeds.
+//! Reserves of a request for numbers still to be learned: an amount of each meter, whether a limit
+//! of that meter gave units for it or only one of a sum that it feeds.
 //!
-//! What a handler takes (`usage.take`) is promised to it out of this first. More is drawn where all
+//! What a handler takes (`usage.take`) is promised to it out of this first. More is drawn once all
 //! of it is promised.
 
 use smallvec::SmallVec;
@@ -10,19 +10,19 @@ use super::Hold;
 use super::state::HoldState;
 use crate::policy::{AmountSource, RoutePolicy};
 
-/// Of one meter ask.
+/// The reserve of one meter ask.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reserve {
-    /// Set aside, and not used yet.
+    /// Set aside and unused.
     held: u64,
-    /// Of that: what the handler has taken, and not reported yet.
+    /// Of that: taken by the handler and not reported yet.
     promised: u64,
 }
 
 pub(super) type Reserves = SmallVec<[Reserve; 4]>;
 
 impl Hold {
-    /// What is set aside for the ask with this counter, and not used yet.
+    /// Units set aside for the ask with this counter, and unused.
     pub(crate) fn held(&mut self, counter: u8) -> u64 {
         if self.is_replay() {
             return u64::MAX;
@@ -32,7 +32,7 @@ impl Hold {
         ask.map_or(0, |ask| self.reserves()[ask].held)
     }
 
-    /// What of an ask is set aside and not used yet.
+    /// Units of an ask set aside and unused.
     pub(super) fn reserved(&self, ask: usize) -> u64 {
         let reserve = self.list.get().and_then(|listed| listed.reserves.get(ask));
         reserve.map_or_else(|| set_aside(self.of.rules(), ask), |reserve| reserve.held)
@@ -50,21 +50,21 @@ impl Hold {
         free.min().unwrap_or(0)
     }
 
-    /// So much of an ask is set aside besides.
+    /// Sets aside `n` more of an ask.
     pub(super) fn reserve(&mut self, ask: usize, n: u64) {
         self.each_reserve(ask, |of, weight| {
             of.held = of.held.saturating_add(n.saturating_mul(weight));
         });
     }
 
-    /// So much of what is set aside is the handler's.
+    /// Promises `n` of what is set aside to the handler.
     pub(super) fn promise_here(&mut self, ask: usize, n: u64) {
         self.each_reserve(ask, |of, weight| {
             of.promised = of.promised.saturating_add(n.saturating_mul(weight));
         });
     }
 
-    /// So much of an ask has been used.
+    /// Uses `n` of an ask.
     pub(super) fn use_reserve(&mut self, ask: usize, n: u64) {
         self.each_reserve(ask, |of, weight| {
             let n = n.saturating_mul(weight);
@@ -73,7 +73,7 @@ impl Hold {
         });
     }
 
-    /// That of an ask, and those of the sums it feeds.
+    /// Visits the reserve of an ask and of the sums it feeds.
     fn each_reserve(&mut self, ask: usize, mut with: impl FnMut(&mut Reserve, u64)) {
         self.reserves();
         let listed = self.list.open();
@@ -82,7 +82,7 @@ impl Hold {
         }
     }
 
-    /// One for each ask of the rules.
+    /// The reserves, one for each ask of the rules.
     fn reserves(&mut self) -> &[Reserve] {
         self.write_down();
         let rules = self.of.rules();
@@ -97,7 +97,7 @@ impl Hold {
     }
 }
 
-/// What of an ask is set aside on entry for what is learned later.
+/// Units of an ask set aside on entry for numbers learned later.
 fn set_aside(rules: &RoutePolicy, ask: usize) -> u64 {
     let ask = &rules.meters[ask];
     match &ask.known {

@@ -1,4 +1,4 @@
-//! What a hold holds, for a simulation that keeps its own books. Looking changes nothing: a plain
+//! View of a hold for a simulation that keeps its own books. Looking changes nothing: a plain
 //! request stays plain.
 
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::policy::{AmountSource, CounterHome, PlainAsk};
 use crate::quota::lease::Lease;
 
 impl Hold {
-    /// The leases it drew from, perhaps more than once, with what it holds of them: those of the
-    /// sheet it was admitted under first, those that pay for what is reported beyond last.
+    /// The leases it drew from, possibly repeated, with what it holds of them: those of the sheet
+    /// it was admitted under first, those that pay for further reports last.
     pub(crate) fn seen(&self) -> Vec<(Arc<Lease>, u64)> {
         let mut seen = self.seen_here();
         let later = self.list.get().map_or(&[][..], |listed| &listed.going_on);
@@ -23,7 +23,7 @@ impl Hold {
         seen
     }
 
-    /// The leases of quotas on meters that are reported.
+    /// The leases of quotas on reported meters.
     fn seen_to_pay(&self) -> Vec<(Arc<Lease>, u64)> {
         let (sheet, policy) = (&self.of.sheet, &self.of.sheet.policy);
         let reported = self

@@ -1,4 +1,4 @@
-//! Allocations that are used again: each thread keeps a few, so that a request does not make one.
+//! Reused allocations: each thread keeps a few, so that a request need not allocate.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -10,7 +10,7 @@ use super::Hold;
 /// ones begin, at about 400 bytes a request.
 const SPARES: usize = 64;
 
-/// What one thread keeps.
+/// Spare allocations of one thread.
 pub(crate) struct Spares<P>(RefCell<Vec<P>>);
 
 impl<P> Spares<P> {
@@ -18,13 +18,13 @@ impl<P> Spares<P> {
         Self(RefCell::new(Vec::new()))
     }
 
-    /// One that was kept. A thread that ends has none.
+    /// A spare one. A thread that is ending has none.
     #[inline]
     pub(crate) fn take(kept: &'static LocalKey<Self>) -> Option<P> {
         kept.try_with(|kept| kept.0.borrow_mut().pop()).ok().flatten()
     }
 
-    /// Keeps one that is as good as new. A thread that ends keeps none.
+    /// Keeps a cleared one. A thread that is ending keeps none.
     #[inline]
     pub(crate) fn keep(kept: &'static LocalKey<Self>, spare: P) {
         let _ = kept.try_with(|kept| {
@@ -40,13 +40,13 @@ thread_local! {
     static HOLDS: Spares<Box<Option<Hold>>> = const { Spares::new() };
 }
 
-/// A hold out of the way: it passes through the gate, the future of the response and its body, and
-/// each would move it.
+/// A boxed hold: it passes through the gate, the response's future and its body, each of which
+/// would move it.
 #[derive(Debug)]
 pub(crate) struct HoldBox(Option<Box<Option<Hold>>>);
 
 impl HoldBox {
-    // Inlined, so that the hold is made where it stays.
+    // Inlined, so that the hold is built in place.
     #[inline(always)]
     pub(crate) fn new(hold: Hold) -> Self {
         let mut place = Spares::take(&HOLDS).unwrap_or_default();
@@ -59,7 +59,7 @@ impl HoldBox {
     }
 }
 
-/// A box is made with a hold, which leaves it with the box itself.
+/// A box is made with a hold and loses it only when dropped.
 const FULL: &str = "a box holds its hold until it is dropped";
 
 impl Deref for HoldBox {
@@ -82,7 +82,7 @@ impl Drop for HoldBox {
     #[inline]
     fn drop(&mut self) {
         if let Some(mut place) = self.0.take() {
-            *place = None; // here the hold is settled, if nobody has
+            *place = None; // this settles the hold, unless it is settled already
             Spares::keep(&HOLDS, place);
         }
     }

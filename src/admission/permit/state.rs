@@ -1,4 +1,4 @@
-//! How far a hold has come, and what marks a cost that is not charged.
+//! States of a hold, and the mark of an uncharged cost.
 
 /// From its admission to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,5 +13,5 @@ pub(super) enum HoldState {
     Over,
 }
 
-/// Marks an ask whose cost is not charged. No request uses so much.
+/// Marks an ask whose cost is not charged. No request uses that much.
 pub(super) const FORGIVEN: u64 = u64::MAX;

@@ -1,4 +1,4 @@
-//! Use against what was drawn for it: draw by draw, then what is left, then as a debt.
+//! Settles use against its draws: draw by draw, then from what is left, then as a debt.
 
 use super::state::{FORGIVEN, HoldState};
 use crate::admission::context::HoldContext;
@@ -9,11 +9,12 @@ use crate::policy::taken::{CALLS, DrawnFrom, Taken, TakenList};
 use crate::policy::{AmountSource, RoutePolicy};
 use crate::sheets::sheet::Sheet;
 
-/// What decides how much of a cost is known: besides the list, so that both can be borrowed.
+/// Inputs that decide how much of a cost is known: kept apart from the list, so that both can be
+/// borrowed.
 #[derive(Clone, Copy)]
 pub(super) struct Knowledge {
     pub(super) state: HoldState,
-    /// Bytes of the request: what was read of them, or all where its body is in hand.
+    /// Bytes of the request: those read, or all of them if its body is in hand.
     pub(super) length: Option<u64>,
 }
 
@@ -47,7 +48,7 @@ pub(super) fn count(sheet: &Sheet, taken: &[Taken], ask: usize, (meter, n): (Met
     sheet.row.add_over(meter, over_of(sheet, taken, ask, n));
 }
 
-/// What of it was drawn beyond a quota that bills.
+/// The part of it drawn beyond a quota that bills.
 pub(super) fn over_of(sheet: &Sheet, taken: &[Taken], ask: usize, n: u64) -> u64 {
     let ask = u8::try_from(ask).unwrap_or(CALLS - 1);
     purse::over_of(&sheet.policy, taken, ask, n, 0..0)
@@ -84,7 +85,7 @@ pub(super) fn use_up(
     }
 }
 
-/// A metered rate has taken the hold; use within it is paid for, use beyond it is charged.
+/// The hold has paid a metered rate for use within it; use beyond it is charged.
 pub(super) fn pay_bucket(of: &HoldContext, took: &mut Taken, n: u64, now: Now) {
     let covered = took.n.min(n);
     took.n -= covered;
@@ -93,11 +94,7 @@ pub(super) fn pay_bucket(of: &HoldContext, took: &mut Taken, n: u64, now: Now) {
         return;
     }
     match &took.from {
-        DrawnFrom::Bucket(rate) => {
-            if let (rate, Some(bucket)) = purse::bucket_of(&of.sheet, *rate) {
-                rate.rule.charge(bucket, rate.rule.cells(beyond), now.mono_ns);
-            }
-        }
+        DrawnFrom::Bucket(rate) => purse::charge_bucket(&of.sheet, *rate, beyond, now),
         DrawnFrom::ScopedBucket(_, used) => used.charge(beyond, now),
         DrawnFrom::Pool(_) | DrawnFrom::ScopedPool(..) => {}
     }
